@@ -1,0 +1,1 @@
+"""Real images: readers for data sets and files, and transforms as values."""

@@ -1,0 +1,42 @@
+"""scikit-learn's handwritten digits: the data set that is always at hand."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from senetzoo.data.sets import ImageSet
+from senetzoo.errors import MissingExtraError
+
+# Per image and pixel over the training part, in units of the full range.
+MEAN = (0.3053,)
+STD = (0.3760,)
+
+
+def load(split: Literal["train", "test"]) -> ImageSet:
+    """The first two thirds (train) or the last third (test) of each digit's images.
+
+    Returns:
+        Grey images (N, 8, 8, 1), uint8, scaled from 0..16 to 0..255.
+
+    Raises:
+        MissingExtraError: scikit-learn is not installed.
+
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise MissingExtraError("The digits data set", "scikit-learn", "train") from None
+    data = load_digits()
+    images = torch.from_numpy(data.images * (255.0 / 16.0)).round().to(torch.uint8)[..., None]
+    labels = torch.from_numpy(data.target).long()
+    keep = []
+    for digit in range(10):
+        index = (labels == digit).nonzero()[:, 0]
+        cut = len(index) * 2 // 3
+        keep.append(index[:cut] if split == "train" else index[cut:])
+    chosen = torch.cat(keep).sort().values
+    return ImageSet(
+        images[chosen], labels[chosen], tuple("0123456789"), f"scikit-learn digits {split}"
+    )

@@ -1,0 +1,37 @@
+"""Data sets in memory: images as one uint8 tensor, labels, class names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images of one size with their labels.
+
+    Args:
+        images: (N, H, W, C), uint8.
+        labels: (N,), int64, each from 0 to ``len(classes) - 1``.
+        classes: Name of each class.
+        name: What the data is, for records: ``"CIFAR-10 test"``.
+
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def first(self, count: int) -> ImageSet:
+        """The first `count` images of each class, in their order."""
+        keep = torch.cat(
+            [(self.labels == k).nonzero()[:count, 0] for k in range(len(self.classes))]
+        )
+        keep = keep.sort().values
+        return ImageSet(self.images[keep], self.labels[keep], self.classes, self.name)

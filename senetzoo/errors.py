@@ -1,0 +1,61 @@
+"""The errors senetzoo raises on purpose.
+
+Every message has up to three lines: what was asked, what is true, what to type.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SenetzooError(Exception):
+    """Base of all errors that senetzoo raises on purpose."""
+
+    def __init__(self, asked: str, true: str = "", remedy: str = "") -> None:
+        super().__init__("\n".join(line for line in (asked, true, remedy) if line))
+
+
+class ConfigError(SenetzooError, ValueError):
+    """A name, option or value that does not exist or does not fit."""
+
+
+class PolicyError(SenetzooError, ValueError):
+    """A policy that can't be read, or that does not fit the network."""
+
+
+class WeightsError(SenetzooError, RuntimeError):
+    """Weights that can't be found, verified or loaded."""
+
+
+class DataError(SenetzooError, RuntimeError):
+    """Images or data sets that can't be found or read."""
+
+
+class MissingExtraError(SenetzooError, ImportError):
+    """An optional dependency that the asked-for function needs."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs the package {package!r}.",
+            "It is not installed.",
+            f"Type: pip install 'senetzoo[{extra}]'",
+        )
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``"Did you mean 'x'?"`` for the known word nearest to `word`, else the empty string."""
+    close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
+    return f"Did you mean {close[0]!r}?" if close else ""
+
+
+def check_fields(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise `ConfigError` for the first name in `given` that is not in `known`."""
+    names = list(known)
+    for name in given:
+        if name not in names:
+            raise ConfigError(
+                f"{what} has no option {name!r}.",
+                f"Its options are {', '.join(names)}.",
+                nearest(name, names),
+            )

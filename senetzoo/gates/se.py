@@ -1,0 +1,170 @@
+"""Squeeze-and-Excitation.
+
+Hu, Shen, Albanie, Sun, Wu 2017/2019, "Squeeze-and-Excitation Networks" (arXiv:1709.01507), Eq. 2-4.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from senetzoo.errors import PolicyError
+from senetzoo.nn.slots import Layout, Site
+from senetzoo.policies.algebra import Gate
+
+
+@dataclass(frozen=True)
+class SE(Gate):
+    """Squeeze-and-Excitation: y = x * scale * gate(W2 act(W1 squeeze(x))).
+
+    "SE" differs between codebases; every difference has a name here.
+
+    Args:
+        reduction: Ratio r of the channels to the hidden units: one number, or one per stage.
+        width: How C / r becomes a whole number: ``"floor"`` (at least 1; the paper's, and
+            pytorchcv's), ``"round8"`` (to the nearest multiple of 8, at least 8; timm's), or the
+            hidden width itself.
+        bias: Bias in both linear layers (the released Caffe networks have it, the paper's
+            ablations do not).
+        act: Activation of the hidden units: ``"relu"`` or ``"silu"`` (EfficientNet).
+        gate: ``"sigmoid"``, or ``"hardsigmoid"`` (MobileNetV3).
+        scale: Ceiling of the gate.
+        squeeze: ``"avg"`` or ``"max"`` (the paper's Table 11).
+        drop: Dropout on the gates in training, in [0, 1): a dropped channel is zero, the others
+            are divided by ``1 - drop`` (key dropout).
+        init: ``"paper"`` (He initialisation), or ``"identity"``: the last layer is zero and
+            `scale` is 2, so the gate is exactly 1 at the start and still learns.
+
+    """
+
+    name: ClassVar[str] = "se"
+    number: ClassVar[str] = "reduction"
+
+    reduction: int | tuple[int, ...] = 16
+    width: Literal["floor", "round8"] | int = "floor"
+    bias: bool = True
+    act: Literal["relu", "silu"] = "relu"
+    gate: Literal["sigmoid", "hardsigmoid"] = "sigmoid"
+    scale: float = 1.0
+    squeeze: Literal["avg", "max"] = "avg"
+    drop: float = 0.0
+    init: Literal["paper", "identity"] = "paper"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.reduction, list):
+            object.__setattr__(self, "reduction", tuple(self.reduction))
+        ratios = self.reduction if isinstance(self.reduction, tuple) else (self.reduction,)
+        if not ratios or any(type(r) is not int or r < 1 for r in ratios):
+            raise PolicyError(
+                f"SE got reduction={self.reduction!r}.",
+                "The reduction is a whole number of at least 1, or a tuple of them, one per stage.",
+                "Type for example: SE(reduction=16)",
+            )
+        choices: dict[str, tuple[str, ...]] = {
+            "act": ("relu", "silu"),
+            "gate": ("sigmoid", "hardsigmoid"),
+            "squeeze": ("avg", "max"),
+            "init": ("paper", "identity"),
+        }
+        for field, allowed in choices.items():
+            if getattr(self, field) not in allowed:
+                raise PolicyError(
+                    f"SE got {field}={getattr(self, field)!r}.",
+                    f"{field} is one of {', '.join(map(repr, allowed))}.",
+                )
+        if self.width not in ("floor", "round8") and (
+            type(self.width) is not int or self.width < 1
+        ):
+            raise PolicyError(
+                f"SE got width={self.width!r}.",
+                "width is 'floor', 'round8', or the number of hidden units itself.",
+            )
+        if type(self.bias) is not bool:
+            raise PolicyError(f"SE got bias={self.bias!r}.", "bias is True or False.")
+        if not _number(self.drop) or not 0.0 <= self.drop < 1.0:
+            raise PolicyError(
+                f"SE got drop={self.drop!r}.",
+                "drop is a probability from 0 up to, not including, 1.",
+            )
+        if not _number(self.scale) or self.scale <= 0:
+            raise PolicyError(f"SE got scale={self.scale!r}.", "scale is a number above 0.")
+        if self.init == "identity":
+            if self.scale not in (1.0, 2.0):
+                raise PolicyError(
+                    f"SE got init='identity' with scale={self.scale!r}.",
+                    "The identity is 2 * sigmoid(0), so its scale is 2.",
+                    "Leave scale out",
+                )
+            object.__setattr__(self, "scale", 2.0)
+
+    def _implied(self, field: dataclasses.Field[Any], value: object) -> bool:
+        if field.name == "scale" and self.init == "identity":
+            return True
+        return super()._implied(field, value)
+
+    def hidden(self, site: Site) -> int:
+        """Hidden units at `site`."""
+        if isinstance(self.width, int):
+            return self.width
+        ratio = self.reduction
+        if isinstance(ratio, tuple):
+            if len(ratio) != site.stages:
+                raise PolicyError(
+                    f"SE got {len(ratio)} reductions, {ratio}.",
+                    f"The network has {site.stages} stages.",
+                    "Give one reduction per stage, or one for all",
+                )
+            ratio = ratio[site.stage - 1]
+        if self.width == "floor":
+            return max(site.channels // ratio, 1)
+        # Half way goes up, as in timm's make_divisible.
+        return max((site.channels * 2 + 8 * ratio) // (16 * ratio) * 8, 8)
+
+    def build(self, site: Site) -> SqueezeExcitation:
+        return SqueezeExcitation(self, site.channels, self.hidden(site), site.layout)
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+class SqueezeExcitation(nn.Module):
+    """The module of `SE`. `fc1` and `fc2` are linear layers: faster than 1x1 convolutions."""
+
+    def __init__(self, spec: SE, channels: int, hidden: int, layout: Layout) -> None:
+        super().__init__()
+        self.spec = spec
+        self.layout = layout
+        self.fc1 = nn.Linear(channels, hidden, bias=spec.bias)
+        self.fc2 = nn.Linear(hidden, channels, bias=spec.bias)
+        for layer in (self.fc1, self.fc2):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        if spec.init == "identity":
+            nn.init.zeros_(self.fc2.weight)
+
+    def excitation(self, x: Tensor) -> Tensor:
+        """The gate's values, (N, C), before dropout."""
+        spec = self.spec
+        space = (2, 3) if self.layout == "nchw" else (1, 2)
+        z = x.mean(space) if spec.squeeze == "avg" else x.amax(space)
+        z = self.fc1(z)
+        z = F.relu(z) if spec.act == "relu" else F.silu(z)
+        z = self.fc2(z)
+        z = torch.sigmoid(z) if spec.gate == "sigmoid" else F.hardsigmoid(z)
+        return z if spec.scale == 1.0 else z * spec.scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        s = self.excitation(x)
+        if self.spec.drop:
+            s = F.dropout(s, self.spec.drop, self.training)
+        return x * (s[:, :, None, None] if self.layout == "nchw" else s[:, None, None, :])
+
+    def extra_repr(self) -> str:
+        return self.spec.text()

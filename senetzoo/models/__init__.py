@@ -1,0 +1,1 @@
+"""The architectures, one file per family. They know nothing of gates, policies or weights."""

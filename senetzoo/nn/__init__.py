@@ -1,0 +1,1 @@
+"""Parts that every family is built from: slots, stems, drop path."""

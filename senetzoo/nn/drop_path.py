@@ -1,0 +1,30 @@
+"""Stochastic depth."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class DropPath(nn.Module):
+    """Drops a residual branch for whole samples in training (Huang et al. 2016, stochastic depth).
+
+    Args:
+        rate: Probability of dropping the branch, in [0, 1). Kept samples are divided by
+            ``1 - rate``, so the expectation is unchanged; nothing happens in eval mode.
+
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` of shape (N, ...), with whole samples zeroed in training."""
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
+        return x * mask.div_(keep)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}"

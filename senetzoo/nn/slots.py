@@ -1,0 +1,137 @@
+"""Slots: the places in a network where attention can sit, and how they are applied.
+
+A block registers one `Slots` module that declares, for each position, the number of channels
+that pass there. The position logic exists once, in `residual` and `unit`; a block only says what
+its branch and its shortcut are. An empty slot has no parameters and no state-dict keys.
+
+Positions of a residual block (SE paper, TPAMI version, Fig. 5 and Table 15)::
+
+    y = post( act( standard( branch( pre(x) ) ) + identity( shortcut(x) ) ) )
+
+with `inner` inside the branch, after the spatial convolution's norm and activation. A plain
+unit has two positions: ``y = standard( body( pre(x) ) )``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from torch import Tensor, nn
+
+Position: TypeAlias = Literal["pre", "standard", "post", "identity", "inner"]
+Layout: TypeAlias = Literal["nchw", "nhwc"]
+POSITIONS: tuple[Position, ...] = ("pre", "standard", "post", "identity", "inner")
+
+TensorMap: TypeAlias = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One position of one block of one network.
+
+    Args:
+        path: Name of the module that a gate here has: ``"layer1.0.slots.standard"``.
+        stage: Stage, from 1 (``layer1``, which the papers call stage 2).
+        block: Block within the stage, from 1.
+        stages: Number of stages of the network.
+        blocks: Number of blocks of this stage.
+        position: Position within the block.
+        channels: Channels of the feature map here.
+        layout: ``"nchw"`` or ``"nhwc"``.
+
+    """
+
+    path: str
+    stage: int
+    block: int
+    stages: int
+    blocks: int
+    position: Position
+    channels: int
+    layout: Layout = "nchw"
+
+
+class Slots(nn.Module):
+    """The declared positions of one block, each empty or holding one gate.
+
+    Args:
+        channels: Channels of the feature map at each position that the block offers.
+        layout: ``"nchw"``, or ``"nhwc"`` for channels in the last dimension (Swin).
+
+    """
+
+    def __init__(self, channels: Mapping[Position, int], layout: Layout = "nchw") -> None:
+        super().__init__()
+        self.channels: dict[Position, int] = dict(channels)
+        self.layout: Layout = layout
+
+    def at(self, position: Position, x: Tensor) -> Tensor:
+        """`x` as the gate at `position` leaves it; `x` itself where the slot is empty."""
+        gate = self._modules.get(position)
+        if gate is None:
+            return x
+        out: Tensor = gate(x)
+        return out
+
+    def get(self, position: Position) -> nn.Module | None:
+        """The gate at `position`, or None."""
+        return self._modules.get(position)
+
+    def put(self, position: Position, gate: nn.Module) -> None:
+        """Fill the slot at `position` (one of those declared in `channels`)."""
+        if position not in self.channels:
+            raise KeyError(position)
+        self._modules[position] = gate
+
+    def clear(self, position: Position) -> None:
+        """Empty the slot at `position`."""
+        self._modules.pop(position, None)
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{position}={count}" for position, count in self.channels.items())
+
+
+def residual(
+    x: Tensor,
+    slots: Slots,
+    branch: TensorMap,
+    *,
+    shortcut: TensorMap | None = None,
+    preact: TensorMap | None = None,
+    act: TensorMap | None = None,
+    scale: float = 1.0,
+    drop_path: TensorMap | None = None,
+) -> Tensor:
+    """A residual block with its slots.
+
+    Args:
+        x: Input of the block.
+        slots: The block's slots; the branch itself applies ``inner``.
+        branch: The residual branch.
+        shortcut: Projection on the skip; None for the identity.
+        preact: Shared pre-activation: the branch takes ``preact(x)``, and so does the shortcut
+            where it projects; an identity skip takes `x`.
+        act: Activation after the sum.
+        scale: Factor on the branch (Inception-ResNet's residual scaling), before ``standard``.
+        drop_path: Stochastic depth on the branch, after ``standard``.
+
+    """
+    p = x if preact is None else preact(x)
+    y = branch(slots.at("pre", p))
+    if scale != 1.0:
+        y = y * scale
+    y = slots.at("standard", y)
+    if drop_path is not None:
+        y = drop_path(y)
+    skip = x if shortcut is None else shortcut(p)
+    y = y + slots.at("identity", skip)
+    if act is not None:
+        y = act(y)
+    return slots.at("post", y)
+
+
+def unit(x: Tensor, slots: Slots, body: TensorMap) -> Tensor:
+    """A block without a skip, with its slots."""
+    return slots.at("standard", body(slots.at("pre", x)))

@@ -1,0 +1,82 @@
+"""Stems: what a network does before its first stage, as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from senetzoo.errors import ConfigError, nearest
+
+StemName: TypeAlias = Literal["imagenet", "cifar", "deep"]
+
+
+@dataclass(frozen=True)
+class Stem:
+    """The convolutions before the first stage, each followed by norm and activation.
+
+    Args:
+        kernels: Kernel size of each convolution (odd; padded to keep the size at stride 1).
+        strides: Stride of each convolution.
+        widths: Output channels of each convolution as a fraction of the stem's output channels;
+            the last one is 1.
+        pool: Whether a 3x3 max pool of stride 2 follows.
+
+    """
+
+    kernels: tuple[int, ...]
+    strides: tuple[int, ...]
+    widths: tuple[float, ...] = ()
+    pool: bool = False
+
+    def __post_init__(self) -> None:
+        widths = self.widths or (1.0,) * len(self.kernels)
+        object.__setattr__(self, "widths", widths)
+        if not self.kernels or not len(self.kernels) == len(self.strides) == len(widths):
+            raise ConfigError(
+                f"Stem got {len(self.kernels)} kernels, {len(self.strides)} strides "
+                f"and {len(widths)} widths.",
+                "A stem has at least one convolution and one of each for every convolution.",
+                "Type for example: Stem(kernels=(3,), strides=(2,), pool=True)",
+            )
+        if any(kernel < 1 or kernel % 2 == 0 for kernel in self.kernels):
+            raise ConfigError(
+                f"Stem got the kernels {self.kernels}.",
+                "Kernel sizes are odd and at least 1.",
+                "Type for example: Stem(kernels=(3,), strides=(2,), pool=True)",
+            )
+        if any(stride < 1 for stride in self.strides) or widths[-1] != 1.0 or min(widths) <= 0:
+            raise ConfigError(
+                f"Stem got the strides {self.strides} and the widths {widths}.",
+                "Strides are at least 1, widths are positive, and the last width is 1.",
+                "Type for example: Stem(kernels=(3,), strides=(2,), pool=True)",
+            )
+
+    @property
+    def stride(self) -> int:
+        """How many times smaller the stem makes the image."""
+        total = 2 if self.pool else 1
+        for stride in self.strides:
+            total *= stride
+        return total
+
+
+IMAGENET = Stem(kernels=(7,), strides=(2,), pool=True)
+CIFAR = Stem(kernels=(3,), strides=(1,))
+# Three 3x3 convolutions in place of the 7x7, with the widths of ResNet-C/D (He et al. 2018,
+# "Bag of Tricks", Fig. 2b); SENet-154 uses the same shape.
+DEEP = Stem(kernels=(3, 3, 3), strides=(2, 1, 1), widths=(0.5, 0.5, 1.0), pool=True)
+
+STEMS: dict[str, Stem] = {"imagenet": IMAGENET, "cifar": CIFAR, "deep": DEEP}
+
+
+def as_stem(stem: Stem | str) -> Stem:
+    """The `Stem` that a name stands for; a `Stem` is returned as it is."""
+    if isinstance(stem, Stem):
+        return stem
+    if isinstance(stem, str) and stem in STEMS:
+        return STEMS[stem]
+    raise ConfigError(
+        f"stem={stem!r} is not a stem.",
+        f"Stems are {', '.join(map(repr, STEMS))}, or a senetzoo.Stem value.",
+        nearest(stem, STEMS) if isinstance(stem, str) else "",
+    )

@@ -1,0 +1,77 @@
+"""Every network by name: a literal tuple of families, and the search over them."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from senetzoo.errors import ConfigError
+from senetzoo.models import lenet, resnet
+from senetzoo.models.family import Family
+from senetzoo.nn.classifier import Config
+
+FAMILIES: tuple[Family, ...] = (lenet.FAMILY, resnet.FAMILY)
+
+# r = 16 everywhere, as in the SE paper (Section 6.1).
+SE_POLICY = "se16"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A network of the registry.
+
+    Args:
+        name: Its name.
+        trunk: Name of the network without the ``se_`` policy.
+        family: Title of its family.
+        config: Config of the network without gates.
+        policy: Text of the policy that the name stands for; empty for none.
+
+    """
+
+    name: str
+    trunk: str
+    family: str
+    config: Config
+    policy: str
+
+
+def _entries() -> Mapping[str, Entry]:
+    entries: dict[str, Entry] = {}
+    for family in FAMILIES:
+        for name, config in family.networks.items():
+            own = family.defaults.get(name, "")
+            entries[name] = Entry(name, name, family.title, config, own)
+        for name, config in family.networks.items():
+            se = f"se_{name}"
+            if se not in entries:
+                entries[se] = Entry(se, name, family.title, config, SE_POLICY)
+    return entries
+
+
+ENTRIES: Mapping[str, Entry] = _entries()
+
+
+def entry(name: str) -> Entry:
+    """The entry called `name`.
+
+    Raises:
+        ConfigError: There is none; the message has the nearest names.
+
+    """
+    found = ENTRIES.get(name)
+    if found is not None:
+        return found
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), ENTRIES, n=3, cutoff=0.6)
+    raise ConfigError(
+        f"There is no network {name!r}.",
+        f"The nearest names are {', '.join(close)}." if close else "No name is near it.",
+        f"Type for example: create({close[0]!r})" if close else "Type: senetzoo list",
+    )
+
+
+def search(pattern: str = "*") -> list[str]:
+    """Names that match a shell-style pattern, in the registry's order."""
+    return [name for name in ENTRIES if fnmatch.fnmatchcase(name, pattern)]

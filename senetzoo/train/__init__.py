@@ -1,0 +1,1 @@
+"""Training: a recipe in, weights and a record out."""

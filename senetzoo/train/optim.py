@@ -1,0 +1,94 @@
+"""Muon for small convolutional networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised, for convolutions; Nesterov SGD for everything else.
+
+    Jordan et al. 2024, "Muon: An optimizer for hidden layers", in the form for convolutional
+    networks with batch norm: each filter bank (C_out, C_in * k * k) is scaled to the norm
+    sqrt(C_out) before it moves, so the learning rate is the relative size of a step. torch's own
+    `torch.optim.Muon` takes matrices only and has no such scaling.
+
+    Args:
+        groups: Parameter groups. Those with ``muon=True`` hold convolution weights.
+        lr: Learning rate of the groups that don't set their own.
+        momentum: Momentum of the groups that don't set their own.
+        weight_decay: Weight decay of the SGD groups that don't set their own.
+
+    """
+
+    def __init__(
+        self,
+        groups: Iterable[dict[str, Any]],
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "muon": False}
+        super().__init__(groups, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """One update from the gradients."""
+        for group in self.param_groups:
+            momentum = group["momentum"]
+            for parameter in group["params"]:
+                gradient = parameter.grad
+                if gradient is None:
+                    continue
+                if group["weight_decay"] and not group["muon"]:
+                    gradient = gradient.add(parameter, alpha=group["weight_decay"])
+                state = self.state[parameter]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(gradient)
+                buffer = state["momentum"].mul_(momentum).add_(gradient)
+                update = gradient.add(buffer, alpha=momentum)
+                if group["muon"]:
+                    update = orthogonalise(update.flatten(1)).view(update.shape)
+                    parameter.mul_(parameter.shape[0] ** 0.5 / parameter.norm().clamp_min(1e-12))
+                parameter.add_(update, alpha=-group["lr"])
+
+
+def orthogonalise(matrix: Tensor, steps: int = 4) -> Tensor:
+    """`matrix` (M, N) with its singular values moved towards 1, its singular vectors kept.
+
+    The quintic Newton-Schulz iteration with the coefficients of Jordan et al.; the values end
+    between about 0.7 and 1.2, which is near enough.
+    """
+    x = matrix / matrix.norm().clamp_min(1e-7)
+    wide = x.shape[0] <= x.shape[1]
+    if not wide:
+        x = x.T
+    for _ in range(steps):
+        gram = x @ x.T
+        x = 3.4445 * x + (2.0315 * gram @ gram - 4.775 * gram) @ x
+    return x if wide else x.T
+
+
+def parameter_groups(model: nn.Module, muon: bool) -> dict[str, list[nn.Parameter]]:
+    """The learnable parameters, split by how they are trained.
+
+    Returns:
+        ``conv`` (weights of convolutions that Muon trains; empty without `muon`), ``decay``
+        (other weights), ``plain`` (norms, biases and gates: no weight decay).
+
+    """
+    groups: dict[str, list[nn.Parameter]] = {"conv": [], "decay": [], "plain": []}
+    for name, parameter in model.named_parameters():
+        gate = ".slots" in name or name.startswith("slots")
+        if gate or parameter.ndim < 2:
+            groups["plain"].append(parameter)
+        # The first layer sees raw pixels, of few channels: SGD does better there.
+        elif muon and parameter.ndim == 4 and parameter.shape[1] > 4:
+            groups["conv"].append(parameter)
+        else:
+            groups["decay"].append(parameter)
+    return groups

@@ -1,0 +1,88 @@
+"""A recipe: everything that decides how a network is trained, as a frozen value."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from typing_extensions import Self
+
+from senetzoo.errors import check_fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train.
+
+    Args:
+        name: The recipe's name.
+        model: Network to train, by name; a policy may follow: ``"resnet20+se16@pre"``.
+        data: ``"cifar10"``, or ``"digits"`` (scikit-learn's, which needs no file).
+        phases: Resolution by time: pairs of image side and epochs at it.
+        batch: Images per optimizer step, over all processes.
+        optimizer: ``"sgd"`` (Nesterov), or ``"muon"`` for the convolutions and SGD for the rest.
+        lr: Peak learning rate of SGD.
+        muon_lr: Peak relative step of Muon.
+        momentum: Momentum of SGD.
+        muon_momentum: Momentum of Muon.
+        weight_decay: Weight decay of SGD; never on norms, biases and gates.
+        warmup: Part of the training in which the learning rate rises from 0 to its peak.
+        schedule: How it falls to 0 afterwards: ``"linear"`` or ``"cosine"``.
+        label_smoothing: Label smoothing.
+        margin: Reflected pixels around an image before the random crop; 0 for no crop.
+        flip: Whether images are mirrored at random.
+        test_every: Evaluate on the test images after every so many epochs, and after the last.
+        compile: Whether to use `torch.compile`.
+
+    """
+
+    name: str
+    model: str
+    data: Literal["cifar10", "digits"]
+    phases: tuple[tuple[int, int], ...]
+    batch: int = 128
+    optimizer: Literal["sgd", "muon"] = "sgd"
+    lr: float = 0.1
+    muon_lr: float = 0.06
+    momentum: float = 0.9
+    muon_momentum: float = 0.6
+    weight_decay: float = 5e-4
+    warmup: float = 0.1
+    schedule: Literal["linear", "cosine"] = "linear"
+    label_smoothing: float = 0.0
+    margin: int = 4
+    flip: bool = True
+    test_every: int = 1
+    compile: bool = True
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in all."""
+        return sum(epochs for _, epochs in self.phases)
+
+    def size(self, epoch: int) -> int:
+        """Image side in `epoch`, counted from 0."""
+        for size, epochs in self.phases:
+            if epoch < epochs:
+                return size
+            epoch -= epochs
+        return self.phases[-1][0]
+
+    def factor(self, done: float) -> float:
+        """Learning rate as a part of its peak when a part `done` of the steps is behind."""
+        import math
+
+        if done < self.warmup:
+            return done / self.warmup
+        left = (1.0 - done) / (1.0 - self.warmup)
+        return left if self.schedule == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed; an unknown field is a `ConfigError`."""
+        check_fields("The recipe", changes, [field.name for field in dataclasses.fields(self)])
+        return dataclasses.replace(self, **changes)
+
+    def quick(self) -> Self:
+        """The recipe shrunk to seconds: one epoch at the last size, without compiling."""
+        return self.replace(phases=((self.phases[-1][0], 1),), compile=False)

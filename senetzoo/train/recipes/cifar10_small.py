@@ -1,0 +1,24 @@
+"""The 6n+2 networks on CIFAR-10, in the hours that two cores have.
+
+He et al. 2015 (arXiv:1512.03385), Section 4.2, with a budget of a fraction of its 164 epochs: the
+convolutions are trained by Muon, the first epochs see smaller images. All 50,000 training images;
+padding of 4, random crop and mirror as in the paper.
+
+    senetzoo train cifar10_small --data CIFAR10 --set model=se_resnet20
+"""
+
+from senetzoo.train.recipe import Recipe
+
+CIFAR10_SMALL = Recipe(
+    name="cifar10_small",
+    model="resnet20",
+    data="cifar10",
+    phases=((16, 6), (24, 12), (32, 10)),
+    batch=128,
+    optimizer="muon",
+    lr=0.1,
+    muon_lr=0.08,
+    warmup=0.05,
+    weight_decay=5e-4,
+    test_every=5,
+)

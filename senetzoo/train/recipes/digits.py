@@ -1,0 +1,24 @@
+"""LeNet-5 on scikit-learn's handwritten digits: trains anywhere, from nothing but a package.
+
+1,797 grey images of 8x8 pixels (a part of Alpaydin and Kaynak 1998, UCI), enlarged to 32x32. The
+first two thirds of each class train, the last third tests.
+
+    senetzoo train digits
+
+Half a minute on two cores; 98 % or more on the held-out third.
+"""
+
+from senetzoo.train.recipe import Recipe
+
+DIGITS = Recipe(
+    name="digits",
+    model="lenet5",
+    data="digits",
+    phases=((32, 100),),
+    batch=64,
+    lr=0.05,
+    flip=False,
+    margin=1,
+    test_every=10,
+    compile=False,
+)
