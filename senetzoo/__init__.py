@@ -1,3 +1,19 @@
 """senetzoo: image classifiers in which where channel attention goes is a value you pass."""
 
+from senetzoo.errors import SenetzooError as SenetzooError
+from senetzoo.gates.eca import ECA as ECA
+from senetzoo.gates.se import SE as SE
+from senetzoo.nn.stem import Stem as Stem
+from senetzoo.policies.algebra import NONE as NONE
+from senetzoo.policies.algebra import Policy as Policy
+from senetzoo.policies.selectors import block as block
+from senetzoo.policies.selectors import stage as stage
+from senetzoo.zoo import attach as attach
+from senetzoo.zoo import config as config
+from senetzoo.zoo import create as create
+from senetzoo.zoo import explain as explain
+from senetzoo.zoo import list_models as list_models
+from senetzoo.zoo import policy as policy
+from senetzoo.zoo import transforms as transforms
+
 __version__ = "0.1.0"

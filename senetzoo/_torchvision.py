@@ -20,22 +20,24 @@ _library: torch.library.Library | None = None
 
 
 def torchvision() -> ModuleType:
-    """The torchvision package.
+    """Import torchvision, after which ``from torchvision... import`` works too.
 
     Raises:
-        ImportError: It is not installed, or fails for another reason than its operators.
-
+        ImportError: It is not installed.
+        RuntimeError: It fails for another reason than its missing operators.
     """
     global _library
     try:
         return importlib.import_module("torchvision")
     except RuntimeError as error:
-        if "torchvision::" not in str(error) or _library is not None:
+        if "operator torchvision::nms does not exist" not in str(error) or _library is not None:
             raise
     # The failed import leaves its submodules behind, which would be taken for complete.
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         del sys.modules[name]
-    _library = torch.library.Library("torchvision", "DEF")
+    # A fragment, because it may stand beside declarations of torchvision's own.
+    _library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for operator in ("nms", "qnms"):
-        _library.define(operator + _SCHEMA)
+        if not hasattr(torch.ops.torchvision, operator):
+            _library.define(operator + _SCHEMA)  # type: ignore[no-untyped-call]
     return importlib.import_module("torchvision")

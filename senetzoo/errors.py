@@ -6,7 +6,13 @@ Every message has up to three lines: what was asked, what is true, what to type.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class SenetzooError(Exception):
@@ -59,3 +65,15 @@ def check_fields(what: str, given: Iterable[str], known: Iterable[str]) -> None:
                 f"Its options are {', '.join(names)}.",
                 nearest(name, names),
             )
+
+
+def checks_options(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a misspelt keyword of `function` a `ConfigError` that names the nearest right one."""
+    options = list(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        check_fields(f"{function.__name__}()", kwargs, options)
+        return function(*args, **kwargs)
+
+    return checked

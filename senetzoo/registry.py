@@ -28,7 +28,6 @@ class Entry:
         family: Title of its family.
         config: Config of the network without gates.
         policy: Text of the policy that the name stands for; empty for none.
-
     """
 
     name: str
@@ -59,7 +58,6 @@ def entry(name: str) -> Entry:
 
     Raises:
         ConfigError: There is none; the message has the nearest names.
-
     """
     found = ENTRIES.get(name)
     if found is not None:

@@ -2,23 +2,141 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+import fnmatch
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
+from senetzoo.errors import ConfigError, PolicyError, check_fields, checks_options
 from senetzoo.gates import GATES
-from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.stem import Stem
-from senetzoo.policies.algebra import Policy
-from senetzoo.policies.attach import attach
+from senetzoo.names import ModelName
+from senetzoo.nn.classifier import Classifier, Config
+from senetzoo.nn.slots import Site
+from senetzoo.nn.stem import Stem, as_stem
+from senetzoo.policies.algebra import NONE, Gate, Policy, resolve
+from senetzoo.policies.attach import attach as attach_gates
+from senetzoo.policies.attach import drawn_seed, seeded
+from senetzoo.policies.explain import Explanation, explain_model
 from senetzoo.policies.text import parse
-from senetzoo.registry import entry
+from senetzoo.registry import ENTRIES, entry
+from senetzoo.weights import manifest as weights
+from senetzoo.weights.fetch import locate
+from senetzoo.weights.load import load_entry
+
+if TYPE_CHECKING:
+    from senetzoo.data.transforms import Transforms
 
 
+@dataclass(frozen=True)
+class Blueprint:
+    """Everything that decides a network before its weights.
+
+    Args:
+        name: Name in the registry.
+        arch: Config of the architecture.
+        policy: Which gates sit where.
+    """
+
+    name: str
+    arch: Config
+    policy: Policy
+
+    def replace(self, **changes: Any) -> Blueprint:
+        """A copy with fields of the architecture's config, or `policy`, changed.
+
+        Raises:
+            ConfigError: A field that the architecture does not have.
+        """
+        own = {field.name for field in dataclasses.fields(self.arch)}
+        check_fields(f"The config of {self.name}", changes, [*sorted(own), "policy"])
+        policy = changes.pop("policy", self.policy)
+        return Blueprint(self.name, self.arch.replace(**changes), _as_policy(policy))
+
+    def build(self, *, seed: int | None = None) -> Classifier:
+        """The network, randomly initialised.
+
+        Args:
+            seed: Seed of the initialisation; None draws one from torch's global state. The trunk
+                depends on the seed alone, each gate on the seed and its site.
+        """
+        if seed is None:
+            seed = drawn_seed()
+        if type(seed) is not int or not 0 <= seed < 2**63:
+            raise ConfigError(
+                f"seed={seed!r} is no seed.",
+                "A seed is a whole number from 0 up to, not including, 2**63.",
+                "Type for example: seed=0",
+            )
+        device = torch.get_default_device()
+        with seeded(seed, device):
+            model = self.arch.build()
+        model.to(device)
+        if self.policy != NONE:
+            # Said of the network's name, not of its class, which is shared by many.
+            resolve(self.policy, model.sites(), self.name)
+            attach_gates(model, self.policy, seed=seed)
+        return model
+
+    def gates(self) -> dict[str, Gate]:
+        """The gate at each site's path."""
+        with torch.device("meta"):
+            sites = self.arch.build().sites()
+        return {s.path: g for s, g in resolve(self.policy, sites, self.name).items()}
+
+
+def policy(text: str) -> Policy:
+    """The policy that a text such as ``"se8@pre/s3-4+eca/s1-2"`` stands for.
+
+    Raises:
+        PolicyError: It is none; the message points at the place.
+    """
+    return parse(text, GATES)
+
+
+def config(name: ModelName | str) -> Blueprint:
+    """The config of a network by name, to change and build.
+
+    Args:
+        name: Name in the registry; a tag of its weights may follow, for the config that they were
+            trained with (``"se_resnet20.cifar10_v1"``), and a policy (``"resnet50+se8@pre"``).
+
+    Raises:
+        ConfigError: An unknown name or tag.
+        PolicyError: A policy that can't be read.
+    """
+    base, tag, text = _split(name)
+    found = entry(base)
+    blueprint = Blueprint(base, found.config, policy(found.policy) if found.policy else NONE)
+    if tag is not None:
+        full, weight = weights.find(base, tag)
+        blueprint = _blueprint_of(blueprint, weight, None, full)
+    if text is not None:
+        blueprint = blueprint.replace(policy=_merge(blueprint.policy, policy(text)))
+    return blueprint
+
+
+def _split(name: str) -> tuple[str, str | None, str | None]:
+    """``"network.tag+policy"`` in its parts; None for those that are not there."""
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"{name!r} is no name of a network.",
+            "A network is asked for by its name in text.",
+            'Type for example: "se_resnet50"',
+        )
+    head, plus, text = name.partition("+")
+    base, dot, tag = head.partition(".")
+    return base, tag if dot else None, text if plus else None
+
+
+@checks_options
 def create(
-    name: str,
+    name: ModelName | str,
     *,
-    policy: Policy | None = None,
+    policy: Policy | str | None = None,
+    pretrained: bool | str = False,
     num_classes: int | None = None,
     in_chans: int | None = None,
     stem: Stem | str | None = None,
@@ -26,9 +144,55 @@ def create(
     drop_path: float | None = None,
     seed: int | None = None,
 ) -> Classifier:
-    """A network by name."""
-    base, _, text = name.partition("+")
-    found = entry(base)
+    """A network by name.
+
+    Args:
+        name: Name in the registry (`list_models`); a tag of its weights may follow
+            (``"se_resnet20.cifar10_v1"``), and a policy (``"resnet50+se8@pre/s3-4"``).
+        policy: Which gates sit where, over the name's own policy; `NONE` strips that.
+        pretrained: True for the default weights of the network, or the tag of others.
+        num_classes: Outputs; None for the weights' or the network's own. Another number than the
+            weights have replaces the classifier.
+        in_chans: Channels of the input; another number than the weights have adapts the first
+            convolution.
+        stem: ``"imagenet"``, ``"cifar"``, ``"deep"`` or a `Stem`; None for the network's own.
+        dropout: Dropout before the classifier.
+        drop_path: Stochastic depth.
+        seed: Seed of the random initialisation; None draws one from torch's global state. The
+            same seed gives the same trunk under every policy.
+
+    Returns:
+        The network, in training mode as PyTorch modules are; in eval mode with `pretrained`.
+        ``model.load_report`` says which weights it has.
+
+    Raises:
+        ConfigError: An unknown name, tag or value.
+        PolicyError: A policy that can't be read or does not fit.
+        WeightsError: Weights that can't be had or do not fit.
+    """
+    base, tag, text = _split(name)
+    blueprint = config(base)
+    if not isinstance(pretrained, (bool, str)):
+        raise ConfigError(
+            f"pretrained={pretrained!r} names no weights.",
+            "pretrained is True, False, or the tag of weights.",
+            f"Type for example: create({base!r}, pretrained=True)",
+        )
+    if tag is not None and isinstance(pretrained, str) and pretrained != tag:
+        raise ConfigError(
+            f"{name!r} and pretrained={pretrained!r} name different weights.",
+            "A network has one set of weights.",
+            "Leave one of them out",
+        )
+    wanted = pretrained if tag is None and isinstance(pretrained, str) else tag
+    weight = weights.find(base, wanted) if wanted is not None or pretrained else None
+    if weight is not None:
+        blueprint = _blueprint_of(blueprint, weight[1], stem, weight[0])
+    trained = blueprint
+    if text is not None:
+        blueprint = blueprint.replace(policy=_merge(blueprint.policy, _as_policy(text)))
+    if policy is not None:
+        blueprint = blueprint.replace(policy=_merge(blueprint.policy, _as_policy(policy)))
     asked: dict[str, Any] = {
         "num_classes": num_classes,
         "in_chans": in_chans,
@@ -36,20 +200,160 @@ def create(
         "dropout": dropout,
         "drop_path": drop_path,
     }
-    config = found.config.replace(**{k: v for k, v in asked.items() if v is not None})
-    parts = [parse(found.policy, GATES)] if found.policy else []
-    if text:
-        parts.append(parse(text, GATES))
+    blueprint = blueprint.replace(**{k: v for k, v in asked.items() if v is not None})
+    model = blueprint.build(seed=seed)
+    if weight is None:
+        return model
+    before, after = trained.gates(), blueprint.gates()
+    keep = {path for path, gate in before.items() if after.get(path) == gate}
+    load_entry(model, weight[0], weight[1], locate(*weight), keep=keep)
+    return model.eval()
+
+
+def _blueprint_of(
+    blueprint: Blueprint, weight: weights.Entry, stem: Stem | str | None, tag: str
+) -> Blueprint:
+    """The blueprint that the weights of a manifest entry were trained with."""
+    trained = blueprint.replace(num_classes=weight.num_classes, in_chans=weight.input.channels)
+    if weight.policy:
+        trained = trained.replace(policy=_merge(trained.policy, policy(weight.policy)))
+    if weight.stem is not None:
+        trained = trained.replace(stem=weight.stem)
+    if stem is not None and as_stem(stem) != trained.arch.stem:
+        raise ConfigError(
+            f"stem={stem!r} does not go with the weights {tag}.",
+            "They were trained with another stem.",
+            "Leave out stem, or leave out pretrained",
+        )
+    return trained
+
+
+def _as_policy(value: Policy | str) -> Policy:
+    if isinstance(value, str):
+        return policy(value)
+    if not isinstance(value, Policy):
+        raise PolicyError(
+            f"policy={value!r} is no policy.",
+            "A policy is a gate such as SE(), a combination of them, or its text.",
+            'Type for example: policy=SE().at("pre")',
+        )
+    return value
+
+
+def _merge(own: Policy, other: Policy) -> Policy:
+    """`other` over a network's own policy; `NONE` strips it."""
+    if other == NONE or own == NONE:
+        return other
+    return own | other
+
+
+def attach(
+    model: Classifier, policy: Policy | str, *, seed: int | None = None
+) -> dict[Site, nn.Module]:
+    """Put gates into a network that exists, in place; its other weights stay as they are.
+
+    Args:
+        model: A network of this zoo.
+        policy: Which gates go where, or its text.
+        seed: Seed of the gates' initialisation; None draws one from torch's global state.
+
+    Returns:
+        The new gates by site.
+
+    Raises:
+        PolicyError: The policy does not fit; nothing is changed then.
+    """
+    if not isinstance(model, Classifier):
+        raise PolicyError(
+            f"attach got a {type(model).__name__}.",
+            "It takes networks made by senetzoo.create.",
+            'Type for example: attach(create("resnet50"), SE())',
+        )
+    return attach_gates(model, _as_policy(policy), seed=seed)
+
+
+def explain(
+    network: ModelName | str | Blueprint, policy: Policy | str | None = None
+) -> Explanation:
+    """What sits where in a network, and what it costs. Print it, or take ``as_dict()``.
+
+    Args:
+        network: A name, with or without a tag and a policy, or a config.
+        policy: A policy over the network's own.
+
+    Raises:
+        ConfigError: An unknown name or tag.
+        PolicyError: A policy that can't be read or does not fit.
+    """
+    blueprint = network if isinstance(network, Blueprint) else config(network)
+    name = blueprint.name if isinstance(network, Blueprint) else network
     if policy is not None:
-        parts.append(policy)
-    if seed is None:
-        seed = int(torch.randint(2**62, ()).item())
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = config.build()
-    whole: Policy | None = None
-    for part in parts:
-        whole = part if whole is None else whole | part
-    if whole is not None:
-        attach(model, whole, seed=seed)
-    return model
+        blueprint = blueprint.replace(policy=_merge(blueprint.policy, _as_policy(policy)))
+    with torch.device("meta"):
+        model = blueprint.build(seed=0)
+    gates = {path: gate.text() for path, gate in blueprint.gates().items()}
+    return explain_model(model, gates, name)
+
+
+def list_models(
+    pattern: str = "*", *, pretrained: bool | None = None, family: str | None = None
+) -> list[str]:
+    """Names of networks.
+
+    Args:
+        pattern: Shell-style pattern: ``"se_*"``.
+        pretrained: Only networks with (True) or without (False) published weights.
+        family: Only networks of this family, by its title in any case: ``"resnet"``.
+
+    Raises:
+        ConfigError: No such family.
+    """
+    titles = sorted({found.family for found in ENTRIES.values()})
+    if family is not None and family.lower() not in [title.lower() for title in titles]:
+        raise ConfigError(f"There is no family {family!r}.", f"Families are {', '.join(titles)}.")
+    return [
+        name
+        for name, found in ENTRIES.items()
+        if fnmatch.fnmatchcase(name, pattern)
+        and (family is None or found.family.lower() == family.lower())
+        and (pretrained is None or pretrained == bool(weights.tags(name)))
+    ]
+
+
+def transforms(model: Classifier) -> Transforms:
+    """What an image goes through before `model` sees it, as a callable value.
+
+    Args:
+        model: A network. With pretrained weights, the transforms are those of its manifest entry
+            (for other input channels than the weights', the mean and std are averaged); without,
+            the usual ones for its size: CIFAR-10's statistics at 32 pixels, else ImageNet's at
+            224 of 256.
+
+    Raises:
+        ConfigError: `model` is no network of this zoo, or takes neither grey nor RGB images.
+    """
+    from senetzoo.data.transforms import CIFAR10, IMAGENET, Transforms
+
+    if not isinstance(model, Classifier):
+        raise ConfigError(
+            f"transforms got a {type(model).__name__}.",
+            "It takes networks made by senetzoo.create.",
+            'Type for example: transforms(create("resnet50"))',
+        )
+    report, channels = model.load_report, model.config.in_chans
+    if channels not in (1, 3):
+        raise ConfigError(
+            f"There are no transforms for images of {channels} channels.",
+            "Image files are read as grey (1 channel) or RGB (3 channels).",
+            "Stack and normalise the channels yourself: the network takes a plain tensor "
+            f"(N, {channels}, H, W)",
+        )
+    if report is not None:
+        seen = weights.manifest()[report.tag].input
+        known = Transforms(seen.size, seen.mean, seen.std, seen.interpolation, seen.crop)
+    else:
+        known = CIFAR10 if model.config.input_size == 32 else IMAGENET
+    if len(known.mean) == channels:
+        return known
+    mean, std = (sum(values) / len(values) for values in (known.mean, known.std))
+    return dataclasses.replace(known, mean=(mean,) * channels, std=(std,) * channels)

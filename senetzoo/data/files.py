@@ -6,36 +6,51 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from senetzoo.data.images import IMAGE_SUFFIXES, open_image
+from senetzoo.data.images import IMAGE_SUFFIXES, images_in, open_image
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
 
 @dataclass(frozen=True)
 class LabelledFiles:
-    """Labelled images that are read one at a time."""
+    """Labelled images that are read one at a time.
+
+    Args:
+        sources: Path, or content, of each image file.
+        labels: Label of each, from 0 to ``len(classes) - 1``.
+        classes: Name of each class.
+        name: Where they are from, for messages.
+    """
 
     sources: tuple[Path | bytes, ...]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
+    name: str
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __iter__(self) -> Iterator[tuple[Image, int]]:
-        for source, label in zip(self.sources, self.labels, strict=True):
-            yield open_image(source), label
+        for index, (source, label) in enumerate(zip(self.sources, self.labels, strict=True)):
+            yield open_image(source, self.source_name(index)), label
+
+    def source_name(self, index: int) -> str:
+        """Tell a person which image number `index` is."""
+        source = self.sources[index]
+        return str(source) if isinstance(source, Path) else f"image {index} of {self.name}"
 
 
 def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) -> LabelledFiles:
-    """A folder with one folder of images per class.
+    """List a folder with one folder of images per class; hidden files and folders are left out.
 
     Args:
         path: The folder.
@@ -44,12 +59,13 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
 
     Raises:
         DataError: No folder, a folder that is none of `classes`, or a class without images.
-
     """
     root = Path(path).expanduser()
     if not root.is_dir():
         raise DataError(f"No folder {root}.", "", "Give a folder that has one folder per class")
-    found = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    found = sorted(
+        entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+    )
     if not found:
         raise DataError(
             f"No class folders in {root}.", "It has no folders.", "Make one folder per class"
@@ -59,39 +75,43 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
     if unknown:
         raise DataError(
             f"{root} has the folder {unknown[0]!r}.",
-            f"The classes are {', '.join(names[:10])}{' ...' if len(names) > 10 else ''}.",
+            f"The classes are {_listed(names)}.",
             "Name each folder after a class",
         )
     sources: list[Path | bytes] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        folder = root / name
-        files = (
-            sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
-            if folder.is_dir()
-            else []
-        )
+        files = images_in(root / name)
         if not files:
             raise DataError(
                 f"The class {name!r} of {root} has no images.",
                 f"Images end in {', '.join(IMAGE_SUFFIXES)}.",
-                "Add images to it or remove the folder" if classes is None else "",
+                "Add images to it" + (" or remove the folder" if classes is None else ""),
             )
         sources += files
         labels += [label] * len(files)
-    return LabelledFiles(tuple(sources), tuple(labels), names)
+    return LabelledFiles(tuple(sources), tuple(labels), names, str(root))
 
 
 def read_parquet(path: str | Path, classes: Sequence[str] | None = None) -> LabelledFiles:
-    """A parquet file with the Hub's image schema: ``image`` or ``img`` (bytes), and ``label``.
+    """Read a parquet file with the Hub's image schema.
+
+    That is a column ``image`` or ``img`` of image files (bytes, or a struct with the field
+    ``bytes``), and a column ``label``, ``labels`` or ``fine_label`` of whole numbers.
+
+    Args:
+        path: The file.
+        classes: Names of the classes in the order of their labels; None takes the names in the
+            file's metadata, or else the numbers.
 
     Raises:
-        DataError: No such file, other columns, or labels outside the classes.
+        DataError: No such file, a damaged one, other columns, labels outside the classes, or
+            names in the metadata that differ from `classes`.
         MissingExtraError: pyarrow is not installed.
-
     """
     try:
-        from pyarrow import ArrowException
+        import pyarrow
+        from pyarrow import types
         from pyarrow.parquet import read_table
     except ImportError:
         raise MissingExtraError("Reading parquet", "pyarrow", "bench") from None
@@ -100,9 +120,9 @@ def read_parquet(path: str | Path, classes: Sequence[str] | None = None) -> Labe
         raise DataError(f"No file {path}.", "", "Give a parquet file")
     try:
         table = read_table(path)
-    except (ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError):
         raise DataError(
-            f"{path} can't be read.", f"It is no whole parquet file ({error})."
+            f"{path} can't be read.", "It is no parquet file, or damaged or cut short."
         ) from None
     image = next((c for c in ("image", "img") if c in table.column_names), None)
     label = next((c for c in ("label", "labels", "fine_label") if c in table.column_names), None)
@@ -111,42 +131,76 @@ def read_parquet(path: str | Path, classes: Sequence[str] | None = None) -> Labe
             f"{path} has the columns {', '.join(table.column_names)}.",
             "Expected image (or img) and label.",
         )
+    kind = table.schema.field(label).type
+    if not types.is_integer(kind) or table.column(label).null_count:
+        raise DataError(
+            f"{path} has labels of type {kind}"
+            + (", some of them missing." if table.column(label).null_count else "."),
+            "Expected whole numbers, the index of each image's class.",
+        )
     labels = tuple(int(value) for value in table.column(label).to_pylist())
-    sources = tuple(cell["bytes"] for cell in table.column(image).to_pylist())
-    names = tuple(classes) if classes is not None else _hub_names(table.schema, label, labels)
+    sources = tuple(_content(cell) for cell in table.column(image).to_pylist())
+    if None in sources:
+        raise DataError(
+            f"{path} has no image file in row {sources.index(None)} of the column {image!r}.",
+            "Expected the files' content (bytes), not their paths or pixels.",
+        )
+    own = _hub_names(table.schema.metadata, label)
+    if classes is not None and own is not None and tuple(classes) != own:
+        raise DataError(
+            f"{path} has the classes {_listed(own)}.",
+            f"Expected {_listed(classes)}, in this order.",
+        )
+    count = max(labels, default=-1) + 1
+    names = tuple(classes) if classes is not None else own or tuple(map(str, range(count)))
     if labels and not 0 <= min(labels) <= max(labels) < len(names):
         raise DataError(
             f"{path} has labels from {min(labels)} to {max(labels)}.",
-            f"There are {len(names)} classes, from 0 to {len(names) - 1}.",
+            f"There are {len(names)} classes, from 0 to {len(names) - 1}."
+            if names
+            else "Labels count from 0.",
         )
-    return LabelledFiles(sources, labels, names)
+    return LabelledFiles(tuple(s for s in sources if s is not None), labels, names, str(path))
 
 
-def _hub_names(schema: object, label: str, labels: tuple[int, ...]) -> tuple[str, ...]:
-    """Class names as the `datasets` library stores them in the schema; else the numbers."""
-    metadata = getattr(schema, "metadata", None) or {}
+def _content(cell: object) -> bytes | None:
+    """Content of an image file from a cell of a parquet table."""
+    content = cell.get("bytes") if isinstance(cell, dict) else cell
+    return content if isinstance(content, bytes) else None
+
+
+def _hub_names(metadata: dict[bytes, bytes] | None, label: str) -> tuple[str, ...] | None:
+    """Class names as the `datasets` library stores them in a parquet file, if it has them."""
     try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        return tuple(features[label]["names"])
+        features: Any = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        return tuple(str(name) for name in features[label]["names"])
     except (KeyError, TypeError, ValueError):
-        return tuple(str(k) for k in range(max(labels, default=-1) + 1))
+        return None
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")
 
 
 def same_size_set(files: LabelledFiles, name: str) -> ImageSet:
-    """All of `files` as one tensor of RGB images; they must have one size."""
+    """Read all of `files` into one tensor of RGB images.
+
+    Raises:
+        DataError: No images, one that can't be read, or one of another size.
+    """
     import numpy as np
 
-    images = []
+    images: list[NDArray[np.uint8]] = []
     for index, (image, _) in enumerate(files):
         array = np.asarray(image.convert("RGB"))
         if images and array.shape != images[0].shape:
             raise DataError(
-                f"Image {index} of {name} has {array.shape[1]}x{array.shape[0]} pixels.",
-                f"The ones before have {images[0].shape[1]}x{images[0].shape[0]}.",
+                f"{files.source_name(index)} has {array.shape[1]}x{array.shape[0]} pixels.",
+                f"The images before have {images[0].shape[1]}x{images[0].shape[0]}.",
             )
         images.append(array)
     if not images:
-        raise DataError(f"{name} has no images.")
+        raise DataError(f"{files.name} has no images.")
     return ImageSet(
         torch.from_numpy(np.stack(images)), torch.tensor(files.labels), files.classes, name
     )

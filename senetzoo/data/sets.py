@@ -17,7 +17,6 @@ class ImageSet:
         labels: (N,), int64, each from 0 to ``len(classes) - 1``.
         classes: Name of each class.
         name: What the data is, for records: ``"CIFAR-10 test"``.
-
     """
 
     images: Tensor
@@ -29,7 +28,7 @@ class ImageSet:
         return len(self.labels)
 
     def first(self, count: int) -> ImageSet:
-        """The first `count` images of each class, in their order."""
+        """Keep the first `count` images of each class, in their order."""
         keep = torch.cat(
             [(self.labels == k).nonzero()[:count, 0] for k in range(len(self.classes))]
         )

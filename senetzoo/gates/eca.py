@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from senetzoo.errors import PolicyError
 from senetzoo.nn.slots import Layout, Site
-from senetzoo.policies.algebra import Gate
+from senetzoo.policies.algebra import Gate, is_number
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,6 @@ class ECA(Gate):
             |(log2(C) + beta) / gamma| (Eq. 12), at least 3.
         gamma: Slope of the adaptive kernel.
         beta: Offset of the adaptive kernel (the paper's b).
-
     """
 
     name: ClassVar[str] = "eca"
@@ -47,8 +46,10 @@ class ECA(Gate):
                 "The kernel is an odd whole number, or 0 to adapt it to the channels.",
                 "Type for example: ECA(kernel=3)",
             )
-        if self.gamma <= 0:
+        if not is_number(self.gamma) or self.gamma <= 0:
             raise PolicyError(f"ECA got gamma={self.gamma!r}.", "gamma is a number above 0.")
+        if not is_number(self.beta):
+            raise PolicyError(f"ECA got beta={self.beta!r}.", "beta is a number.")
 
     def size(self, channels: int) -> int:
         """Kernel size for `channels`."""

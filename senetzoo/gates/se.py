@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from senetzoo.errors import PolicyError
 from senetzoo.nn.slots import Layout, Site
-from senetzoo.policies.algebra import Gate
+from senetzoo.policies.algebra import Gate, is_number
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,6 @@ class SE(Gate):
             are divided by ``1 - drop`` (key dropout).
         init: ``"paper"`` (He initialisation), or ``"identity"``: the last layer is zero and
             `scale` is 2, so the gate is exactly 1 at the start and still learns.
-
     """
 
     name: ClassVar[str] = "se"
@@ -86,12 +85,12 @@ class SE(Gate):
             )
         if type(self.bias) is not bool:
             raise PolicyError(f"SE got bias={self.bias!r}.", "bias is True or False.")
-        if not _number(self.drop) or not 0.0 <= self.drop < 1.0:
+        if not is_number(self.drop) or not 0.0 <= self.drop < 1.0:
             raise PolicyError(
                 f"SE got drop={self.drop!r}.",
                 "drop is a probability from 0 up to, not including, 1.",
             )
-        if not _number(self.scale) or self.scale <= 0:
+        if not is_number(self.scale) or self.scale <= 0:
             raise PolicyError(f"SE got scale={self.scale!r}.", "scale is a number above 0.")
         if self.init == "identity":
             if self.scale not in (1.0, 2.0):
@@ -127,10 +126,6 @@ class SE(Gate):
 
     def build(self, site: Site) -> SqueezeExcitation:
         return SqueezeExcitation(self, site.channels, self.hidden(site), site.layout)
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 class SqueezeExcitation(nn.Module):

@@ -16,7 +16,6 @@ class Family:
         title: Name of the family in tables.
         networks: Config of each network by name.
         defaults: Policy text of the networks that have gates of their own.
-
     """
 
     title: str

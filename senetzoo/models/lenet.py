@@ -27,7 +27,6 @@ class LeNetConfig(Config):
     Args:
         act: ``"relu"`` with max pooling (the form used today), or ``"tanh"`` with average
             pooling (1998).
-
     """
 
     num_classes: int = 10
@@ -96,10 +95,17 @@ class LeNet(Classifier):
             x = self.dropout(x)
         return self.fc3(x)  # type: ignore[no-any-return]
 
+    def classifier_parameters(self) -> tuple[str, ...]:
+        return ("fc3.weight", "fc3.bias")
+
+    def input_parameter(self) -> str:
+        return "conv1.weight"
+
     def reset_classifier(self, num_classes: int) -> None:
         self.config = self.config.replace(num_classes=num_classes)
         old = self.fc3.weight
         self.fc3 = nn.Linear(84, num_classes, device=old.device, dtype=old.dtype)
+        self.fc3.train(self.training)
 
 
 FAMILY = Family(

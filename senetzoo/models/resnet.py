@@ -42,7 +42,6 @@ class ResNetConfig(Config):
         shortcut: Where the shape changes: ``"project"`` (the paper's option B, 1x1 convolution)
             or ``"pad"`` (option A: every second pixel, zeros for the new channels, no
             parameters).
-
     """
 
     block: Literal["basic", "bottleneck"]
@@ -70,17 +69,44 @@ class ResNetConfig(Config):
                     f"{field}={value!r} is not a form of ResNet.",
                     f"{field} is one of {', '.join(map(repr, allowed))}.",
                 )
-        if self.block == "basic" and (self.groups != 1 or self.stride_on != "3x3"):
+        own = {"groups": 1, "group_width": 64, "stride_on": "3x3"}
+        given = [f"{field}={getattr(self, field)!r}" for field in own]
+        if self.block == "basic" and any(getattr(self, f) != value for f, value in own.items()):
             raise ConfigError(
-                f"A basic block got groups={self.groups} and stride_on={self.stride_on!r}.",
+                f"A basic block got {', '.join(given)}.",
                 "Basic blocks have two ungrouped 3x3 convolutions and the stride on the first.",
                 'Type for example: block="bottleneck"',
             )
-        if not self.depths or min(self.depths) < 1:
+        depths = self.depths
+        if isinstance(depths, list):
+            object.__setattr__(self, "depths", tuple(depths))
+        elif not isinstance(depths, tuple):
+            depths = ()
+        if not depths or any(type(depth) is not int or depth < 1 for depth in depths):
             raise ConfigError(
-                f"depths={self.depths!r} has a stage without blocks.",
+                f"depths={self.depths!r} does not make a network.",
                 "depths gives the number of blocks of each stage, each at least 1.",
                 "Type for example: depths=(3, 4, 6, 3)",
+            )
+        for field in ("width", "groups", "group_width"):
+            value = getattr(self, field)
+            if type(value) is not int or value < 1:
+                raise ConfigError(
+                    f"{field}={value!r} does not make a network.",
+                    f"{field} is a whole number of at least 1.",
+                    f"Type for example: {field}={1 if field == 'groups' else 64}",
+                )
+        if self.block == "bottleneck" and self.width * self.group_width < 64:
+            raise ConfigError(
+                f"width={self.width} with group_width={self.group_width} leaves no channels.",
+                "A group of the first stage has width * group_width / 64 channels, at least 1.",
+                "Type for example: width=64",
+            )
+        if int(self.width * min(as_stem(self.stem).widths)) < 1:
+            raise ConfigError(
+                f"width={self.width} with {self.stem!r} leaves no channels.",
+                "The stem's convolutions have width times its widths channels, at least 1.",
+                "Type for example: width=64",
             )
 
     def build(self) -> ResNet:
@@ -272,10 +298,17 @@ class ResNet(Classifier):
             x = self.dropout(x)
         return self.fc(x)  # type: ignore[no-any-return]
 
+    def classifier_parameters(self) -> tuple[str, ...]:
+        return ("fc.weight", "fc.bias")
+
+    def input_parameter(self) -> str:
+        return "conv1.weight" if len(as_stem(self.config.stem).kernels) == 1 else "conv1.0.weight"
+
     def reset_classifier(self, num_classes: int) -> None:
         self.config = self.config.replace(num_classes=num_classes)
         old = self.fc.weight
         self.fc = nn.Linear(self.fc.in_features, num_classes, device=old.device, dtype=old.dtype)
+        self.fc.train(self.training)
 
 
 def _basic(*depths: int) -> ResNetConfig:

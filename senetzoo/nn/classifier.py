@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from senetzoo.errors import ConfigError, check_fields
+from senetzoo.nn.report import LoadReport
 from senetzoo.nn.slots import Site, Slots
 from senetzoo.nn.stem import Stem, as_stem
 
@@ -31,7 +32,6 @@ class Config(ABC):
         stem: What comes before the first stage: a `Stem`, or the name of one.
         dropout: Dropout before the classifier, in [0, 1).
         drop_path: Stochastic depth, rising linearly with depth to this rate, in [0, 1).
-
     """
 
     num_classes: int = 1000
@@ -66,6 +66,11 @@ class Config(ABC):
         check_fields(type(self).__name__, changes, known)
         return dataclasses.replace(self, **changes)
 
+    @property
+    def input_size(self) -> int:
+        """Side in pixels of the images it is meant for: 224, or 32 with a stem that keeps size."""
+        return 224 if as_stem(self.stem).stride > 1 else 32
+
     @abstractmethod
     def build(self) -> Classifier:
         """The network without gates, initialised from torch's global random state."""
@@ -77,6 +82,7 @@ class Classifier(nn.Module, ABC):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
+        self.load_report: LoadReport | None = None
         self._small_warned = False
 
     @abstractmethod
@@ -90,6 +96,14 @@ class Classifier(nn.Module, ABC):
     @abstractmethod
     def forward_head(self, features: Tensor) -> Tensor:
         """Logits (N, num_classes) from a feature map."""
+
+    @abstractmethod
+    def classifier_parameters(self) -> tuple[str, ...]:
+        """Names of the last layer's parameters, which depend on the number of classes."""
+
+    @abstractmethod
+    def input_parameter(self) -> str:
+        """Name of the first convolution's weight, which depends on the number of channels."""
 
     @abstractmethod
     def reset_classifier(self, num_classes: int) -> None:
@@ -143,7 +157,9 @@ class Classifier(nn.Module, ABC):
             self._small_warned = True
             warnings.warn(
                 f"The input is {x.shape[2]}x{x.shape[3]} pixels and the stem makes it "
-                f'{stem.stride} times smaller. For images under {SMALL_IMAGE} pixels use stem="cifar".',
+                f"{stem.stride} times smaller. For images under {SMALL_IMAGE} pixels use "
+                'stem="cifar".',
                 UserWarning,
-                stacklevel=3,
+                # Past forward and the two calls of nn.Module, to the line that calls the network.
+                stacklevel=5,
             )

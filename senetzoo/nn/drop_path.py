@@ -11,7 +11,6 @@ class DropPath(nn.Module):
     Args:
         rate: Probability of dropping the branch, in [0, 1). Kept samples are divided by
             ``1 - rate``, so the expectation is unchanged; nothing happens in eval mode.
-
     """
 
     def __init__(self, rate: float) -> None:

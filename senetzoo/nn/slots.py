@@ -40,7 +40,6 @@ class Site:
         position: Position within the block.
         channels: Channels of the feature map here.
         layout: ``"nchw"`` or ``"nhwc"``.
-
     """
 
     path: str
@@ -59,7 +58,6 @@ class Slots(nn.Module):
     Args:
         channels: Channels of the feature map at each position that the block offers.
         layout: ``"nchw"``, or ``"nhwc"`` for channels in the last dimension (Swin).
-
     """
 
     def __init__(self, channels: Mapping[Position, int], layout: Layout = "nchw") -> None:
@@ -116,7 +114,6 @@ def residual(
         act: Activation after the sum.
         scale: Factor on the branch (Inception-ResNet's residual scaling), before ``standard``.
         drop_path: Stochastic depth on the branch, after ``standard``.
-
     """
     p = x if preact is None else preact(x)
     y = branch(slots.at("pre", p))

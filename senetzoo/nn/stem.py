@@ -20,7 +20,6 @@ class Stem:
         widths: Output channels of each convolution as a fraction of the stem's output channels;
             the last one is 1.
         pool: Whether a 3x3 max pool of stride 2 follows.
-
     """
 
     kernels: tuple[int, ...]
@@ -29,6 +28,16 @@ class Stem:
     pool: bool = False
 
     def __post_init__(self) -> None:
+        for field in ("kernels", "strides", "widths"):
+            value = getattr(self, field)
+            kinds = (int, float) if field == "widths" else (int,)
+            if not isinstance(value, (tuple, list)) or any(type(n) not in kinds for n in value):
+                raise ConfigError(
+                    f"Stem got {field}={value!r}.",
+                    f"{field} is a tuple of numbers, one for each convolution.",
+                    "Type for example: Stem(kernels=(3,), strides=(2,), pool=True)",
+                )
+            object.__setattr__(self, field, tuple(value))
         widths = self.widths or (1.0,) * len(self.kernels)
         object.__setattr__(self, "widths", widths)
         if not self.kernels or not len(self.kernels) == len(self.strides) == len(widths):

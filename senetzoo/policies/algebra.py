@@ -8,6 +8,7 @@ error), ``p | q`` the union in which the right side wins.
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -35,18 +36,12 @@ class Policy(ABC):
 
     def on(self, selector: Selector) -> Policy:
         """The same policy on these blocks only."""
-        if not isinstance(selector, Selector):
-            raise PolicyError(
-                f".on({selector!r}) got no selector.",
-                "Blocks are selected by stage(...) and block(...), joined with & | ~.",
-                "Type for example: SE().on(stage(3, 4))",
-            )
+        _check_selector("on", selector)
         return self._map(lambda rule: dataclasses.replace(rule, selector=rule.selector & selector))
 
     def off(self, selector: Selector) -> Policy:
         """The same policy on all blocks but these."""
-        if not isinstance(selector, Selector):
-            return self.on(selector)  # refuses it
+        _check_selector("off", selector)
         return self.on(~selector)
 
     def __add__(self, other: Policy) -> Policy:
@@ -173,6 +168,15 @@ class _Override(Policy):
         return f"{self.left}|{_bracketed(self.right, _Override)}"
 
 
+def _check_selector(method: str, selector: object) -> None:
+    if not isinstance(selector, Selector):
+        raise PolicyError(
+            f".{method}({selector!r}) got no selector.",
+            "Blocks are selected by stage(...) and block(...), joined with & | ~.",
+            f"Type for example: SE().{method}(stage(3, 4))",
+        )
+
+
 def _bracketed(policy: Policy, *kinds: type[Policy]) -> str:
     return f"({policy})" if isinstance(policy, kinds) else str(policy)
 
@@ -232,8 +236,14 @@ def _value_text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
-        return ":".join(map(str, value))
+        # A tuple of one ends in a colon, so that it is not read back as a number.
+        return ":".join(map(str, value)) + ":" * (len(value) == 1)
     return str(value)
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a finite number; True and False are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def resolve(policy: Policy, sites: Iterable[Site], network: str) -> Mapping[Site, Gate]:
@@ -241,7 +251,6 @@ def resolve(policy: Policy, sites: Iterable[Site], network: str) -> Mapping[Site
 
     Raises:
         PolicyError: A rule that matches no site, or an overlap under ``+``.
-
     """
     known = tuple(sites)
     for rule in policy.rules():
@@ -255,7 +264,9 @@ def resolve(policy: Policy, sites: Iterable[Site], network: str) -> Mapping[Site
                 f"Type for example: @{positions[0]}" if positions else "",
             )
         stages = max(site.stages for site in known)
-        blocks = [max(s.block for s in known if s.stage == n) for n in range(1, stages + 1)]
+        blocks = [
+            max((s.block for s in known if s.stage == n), default=0) for n in range(1, stages + 1)
+        ]
         raise PolicyError(
             f"{rule} matches nothing in {network}.",
             f"{network} has {stages} stages of {', '.join(map(str, blocks))} blocks.",

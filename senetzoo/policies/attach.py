@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.slots import Site
-from senetzoo.policies.algebra import Gate, Policy, resolve
+from senetzoo.policies.algebra import Policy, resolve
 
 
 def site_seed(seed: int, path: str) -> int:
     """Seed of the gate at `path`: it depends on nothing else in the network."""
     digest = hashlib.sha256(f"{seed}:{path}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Build modules from `seed`, and leave the caller's random state as it was.
+
+    They are built on the CPU, whatever the default device, so that a seed means the same weights
+    everywhere; for the meta device, on that.
+    """
+    where = torch.device("meta" if device.type == "meta" else "cpu")
+    with torch.random.fork_rng(devices=[]), where:
+        # Not torch.manual_seed, which would seed the accelerators' generators too, for good.
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def drawn_seed() -> int:
+    """A seed from torch's global state."""
+    return int(torch.randint(2**62, (), device="cpu").item())
 
 
 def attach(model: Classifier, policy: Policy, *, seed: int | None = None) -> dict[Site, nn.Module]:
@@ -31,23 +52,17 @@ def attach(model: Classifier, policy: Policy, *, seed: int | None = None) -> dic
 
     Raises:
         PolicyError: The policy does not fit the network; nothing is changed then.
-
     """
     if seed is None:
-        seed = int(torch.randint(2**62, ()).item())
+        seed = drawn_seed()
     slots = dict(model.slots())
     chosen = resolve(policy, slots, type(model).__name__)
     like = next(model.parameters())
     gates: dict[Site, nn.Module] = {}
-    with torch.random.fork_rng(devices=[]):
-        for site, gate in chosen.items():
-            gates[site] = _build(gate, site, seed).to(device=like.device, dtype=like.dtype)
+    for site, gate in chosen.items():
+        with seeded(site_seed(seed, site.path), like.device):
+            gates[site] = gate.build(site).to(device=like.device, dtype=like.dtype)
     for site, module in gates.items():
         module.train(model.training)
         slots[site].put(site.position, module)
     return gates
-
-
-def _build(gate: Gate, site: Site, seed: int) -> nn.Module:
-    torch.manual_seed(site_seed(seed, site.path))
-    return gate.build(site)

@@ -9,6 +9,10 @@
     select   = atom { "&" atom }
     atom     = "~" atom | ("s" | "b") numbers | "*" | "(" select { "|" select } ")"
     numbers  = item { "," item }         item = n | n "-" n | "-" n
+
+A number has at most nine digits, a tuple's are joined by colons (``reduction=4:8:16:16``; one
+alone ends in a colon). A text has at most `MAX_RULES` gates and `MAX_NESTING` open brackets, so
+that none is too deep to be walked.
 """
 
 from __future__ import annotations
@@ -24,8 +28,16 @@ from senetzoo.nn.slots import POSITIONS
 from senetzoo.policies.algebra import NONE, Gate, Policy
 from senetzoo.policies.selectors import EVERYWHERE, Selector, block, stage
 
-_NUMBERS = re.compile(r"(-?\d+)(?:-(\d+))?")
-_GATE = re.compile(r"([a-z]+(?:_[a-z]+)*)(\d+)?")
+MAX_RULES = 300
+MAX_NESTING = 100
+# More than the blocks of any stage: what a range may span.
+_MAX_NUMBER = 1000
+
+_NUMBERS = re.compile(r"(-[0-9]{1,9}|[0-9]{1,9})(?![0-9])")
+_UPTO = re.compile(r"-([0-9]{1,9})(?![0-9])")
+_GATE = re.compile(r"([a-z]+(?:_[a-z]+)*)([0-9]+)?")
+_WORD = re.compile(r"[a-z]+")
+_FIELD = re.compile(r"([a-z_0-9]+)\s*=\s*([a-zA-Z0-9_.:+-]+)")
 
 
 def parse(text: str, gates: Mapping[str, type[Gate]]) -> Policy:
@@ -37,7 +49,6 @@ def parse(text: str, gates: Mapping[str, type[Gate]]) -> Policy:
 
     Raises:
         PolicyError: The text is no policy; the message points at the place.
-
     """
     reader = _Reader(text, gates)
     policy = reader.policy()
@@ -51,6 +62,8 @@ class _Reader:
         self.text = text
         self.at = 0
         self.gates = gates
+        self.rules = 0
+        self.nesting = 0
 
     def rest(self) -> str:
         while self.at < len(self.text) and self.text[self.at].isspace():
@@ -77,6 +90,20 @@ class _Reader:
             remedy or "Type for example: se16@pre/s3-4+eca/s1-2",
         )
 
+    def open(self) -> bool:
+        """Take an opening bracket, if there is one."""
+        if not self.take("("):
+            return False
+        self.nesting += 1
+        if self.nesting > MAX_NESTING:
+            raise self.error(f"more than {MAX_NESTING} brackets are open")
+        return True
+
+    def close(self) -> None:
+        if not self.take(")"):
+            raise self.error("expected )")
+        self.nesting -= 1
+
     def policy(self) -> Policy:
         policy = self.sum()
         while self.take("|"):
@@ -90,10 +117,9 @@ class _Reader:
         return policy
 
     def term(self) -> Policy:
-        if self.take("("):
+        if self.open():
             policy = self.policy()
-            if not self.take(")"):
-                raise self.error("expected )")
+            self.close()
         else:
             policy = self.rule()
         return policy.on(self.conjunction()) if self.take("/") else policy
@@ -103,6 +129,9 @@ class _Reader:
         found = self.match(_GATE)
         if not found:
             raise self.error("expected the name of a gate")
+        self.rules += 1
+        if self.rules > MAX_RULES:
+            raise self.error(f"it has more than {MAX_RULES} gates", "Select blocks: se16/s3-4&b1")
         name, number = found[1], found[2]
         if name == "none" and number is None:
             return NONE
@@ -114,26 +143,25 @@ class _Reader:
             )
         fields: dict[str, object] = {}
         if number is not None:
-            fields[spec.number] = int(number)
+            fields[spec.number] = _value(number)
         if self.take("("):
-            fields.update(self.fields(spec))
+            self.fields(spec, fields)
         policy: Policy = spec(**fields)
         if self.take("@"):
-            position = self.match(re.compile(r"[a-z]+"))
+            position = self.match(_WORD)
             if not position or position[0] not in POSITIONS:
                 word = position[0] if position else ""
                 self.at -= len(word)
                 raise self.error(
                     f"expected a position: {', '.join(POSITIONS)}", nearest(word, POSITIONS)
                 )
-            policy = policy.at(position[0])  # type: ignore[arg-type]
+            policy = policy.at(position[0])
         return policy
 
-    def fields(self, spec: type[Gate]) -> dict[str, object]:
+    def fields(self, spec: type[Gate], fields: dict[str, object]) -> None:
         known = {field.name: field for field in dataclasses.fields(spec)}  # type: ignore[arg-type]
-        fields: dict[str, object] = {}
         while True:
-            found = self.match(re.compile(r"([a-z_0-9]+)\s*=\s*([a-zA-Z0-9_.:-]+)"))
+            found = self.match(_FIELD)
             if not found:
                 raise self.error("expected field=value")
             name, value = found[1], found[2]
@@ -142,9 +170,12 @@ class _Reader:
                 raise self.error(
                     f"{spec.name} has the fields {', '.join(known)}", nearest(name, known)
                 )
+            if name in fields:
+                self.at = found.start()
+                raise self.error(f"{name} is given twice")
             fields[name] = _value(value)
             if self.take(")"):
-                return fields
+                return
             if not self.take(","):
                 raise self.error("expected , or )")
 
@@ -155,16 +186,18 @@ class _Reader:
         return selector
 
     def atom(self) -> Selector:
-        if self.take("~"):
+        negated = False
+        while self.take("~"):
+            negated = not negated
+        if negated:
             return ~self.atom()
         if self.take("*"):
             return EVERYWHERE
-        if self.take("("):
+        if self.open():
             parts = [self.conjunction()]
             while self.take("|"):
                 parts.append(self.conjunction())
-            if not self.take(")"):
-                raise self.error("expected )")
+            self.close()
             return reduce(or_, parts)
         for letter, make in (("s", stage), ("b", block)):
             if self.take(letter):
@@ -177,11 +210,13 @@ class _Reader:
             found = self.match(_NUMBERS)
             if not found:
                 raise self.error("expected a number", "Type for example: se16/s3-4")
-            first = int(found[1])
-            last = int(found[2]) if found[2] else first
-            if last < first:
+            first = last = int(found[1])
+            if first >= 0 and (upto := self.match(_UPTO)):
+                last = int(upto[1])
+            if not 0 <= last - first < _MAX_NUMBER:
                 self.at = found.start()
-                raise self.error(f"the range {found[0]} runs backwards")
+                wrong = "runs backwards" if last < first else f"has over {_MAX_NUMBER} numbers"
+                raise self.error(f"the range {first}-{last} {wrong}")
             numbers += range(first, last + 1)
             if not self.take(","):
                 return numbers
@@ -191,10 +226,10 @@ def _value(text: str) -> object:
     if text in ("true", "false"):
         return text == "true"
     if ":" in text:
-        return tuple(_value(part) for part in text.split(":"))
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text
+        return tuple(_value(part) for part in text.removesuffix(":").split(":"))
+    if re.fullmatch(r"[+-]?[0-9]{1,9}", text):
+        return int(text)
+    try:
+        return float(text)
+    except ValueError:
+        return text

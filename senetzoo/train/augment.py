@@ -21,7 +21,6 @@ def crop_and_flip(
 
     Returns:
         (B, size, size, C), uint8.
-
     """
     count, room = len(index), images.shape[1] - size
     dy = torch.randint(0, room + 1, (count, 1), generator=generator)
@@ -54,7 +53,6 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], s
 
     Returns:
         (B, C, size, size), float32.
-
     """
     x = (images.float() / 255.0 - torch.tensor(mean)) / torch.tensor(std)
     x = x.permute(0, 3, 1, 2)
@@ -63,3 +61,24 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], s
             x, size=(size, size), mode="bilinear", antialias=True, align_corners=False
         )
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def rotate_and_zoom(x: Tensor, degrees: float, zoom: float, generator: torch.Generator) -> Tensor:
+    """Each image turned and resized by a random amount, its border pixels repeated beyond it.
+
+    Args:
+        x: (B, C, H, W), normalised.
+        degrees: Largest angle to either side.
+        zoom: Largest change of size: 0.1 for 0.9 to 1.1 times.
+        generator: Source of the randomness.
+
+    Returns:
+        (B, C, H, W).
+    """
+    angle = (torch.rand(len(x), generator=generator) * 2 - 1) * (degrees * torch.pi / 180)
+    factor = 1 + (torch.rand(len(x), generator=generator) * 2 - 1) * zoom
+    cos, sin = angle.cos() / factor, angle.sin() / factor
+    zero = torch.zeros_like(cos)
+    theta = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, align_corners=False, padding_mode="border")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from senetzoo import environment
 from senetzoo.data import cifar10, digits
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import ConfigError, DataError, MissingExtraError
-from senetzoo.train.augment import crop_and_flip, normalise, pad
+from senetzoo.train.augment import crop_and_flip, normalise, pad, rotate_and_zoom
 from senetzoo.train.optim import Muon, parameter_groups
 from senetzoo.train.recipe import Recipe
 from senetzoo.zoo import create
@@ -57,6 +59,7 @@ def train(
     data: Path | None = None,
     seed: int = 0,
     limit: int | None = None,
+    command: str = "",
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Train a network, resuming where an earlier run of the same recipe in `out` stopped.
@@ -71,11 +74,11 @@ def train(
         data: Local copy of the data set, for recipes that need one.
         seed: Seed of initialisation, order and augmentation.
         limit: Use only so many images of each class.
+        command: What was typed, for the record.
         say: Where progress lines go.
 
     Returns:
         The record of the last epoch.
-
     """
     try:
         from accelerate import Accelerator
@@ -100,7 +103,12 @@ def train(
     if accelerator.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
 
-    model: nn.Module = create(recipe.model, seed=seed, num_classes=len(sets.train.classes))
+    model: nn.Module = create(
+        recipe.model,
+        seed=seed,
+        num_classes=len(sets.train.classes),
+        in_chans=sets.train.images.shape[3],
+    )
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(model, recipe)
     first = _restore(out / CHECKPOINT, model, optimizer, recipe, seed)
@@ -124,7 +132,10 @@ def train(
             mine = slice(
                 accelerator.process_index * per_step, (accelerator.process_index + 1) * per_step
             )
-            x = normalise(batch[mine], sets.mean, sets.std, size).to(accelerator.device)
+            x = normalise(batch, sets.mean, sets.std, size)
+            if recipe.rotation or recipe.zoom:
+                x = rotate_and_zoom(x, recipe.rotation, recipe.zoom, generator)
+            x = x[mine].to(accelerator.device)
             y = labels[index[mine]].to(accelerator.device)
             logits = network(x)
             loss = F.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
@@ -144,7 +155,7 @@ def train(
             record.update(evaluate(model, sets, size, accelerator.device))
         if accelerator.is_main_process:
             say(json.dumps(record))
-            with open(out / LOG, "a") as log:
+            with (out / LOG).open("a", encoding="utf-8") as log:
                 log.write(json.dumps(record) + "\n")
             plain = accelerator.unwrap_model(model)
             _save(out / CHECKPOINT, plain, optimizer, recipe, seed, epoch + 1)
@@ -154,7 +165,14 @@ def train(
         plain = accelerator.unwrap_model(model)
         state = {k: v.contiguous().cpu() for k, v in plain.state_dict().items()}
         save_file(state, str(out / "model.safetensors"))
-        summary = {"recipe": dataclasses.asdict(recipe), "seed": seed, **record}
+        summary = {
+            "recipe": dataclasses.asdict(recipe),
+            "seed": seed,
+            "command": command,
+            "revision": environment.revision(),
+            "machine": environment.machine(),
+            **record,
+        }
         (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return record
 
@@ -214,7 +232,7 @@ def _save(
         "epochs": epochs,
     }
     partial = path.with_suffix(".partial")
-    with open(partial, "wb") as file:
+    with partial.open("wb") as file:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
@@ -227,7 +245,14 @@ def _restore(
     """Load the checkpoint, if there is one; returns the number of epochs behind it."""
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
+    try:
+        state = torch.load(path, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise ConfigError(
+            f"{path} can't be read.",
+            f"It is no checkpoint of a run ({type(error).__name__}).",
+            "Give another folder with --out, or delete this one",
+        ) from None
     if state["recipe"] != dataclasses.asdict(recipe) or state["seed"] != seed:
         raise ConfigError(
             f"{path.parent} holds a run of another recipe or seed.",

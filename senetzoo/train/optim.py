@@ -22,7 +22,6 @@ class Muon(torch.optim.Optimizer):
         lr: Learning rate of the groups that don't set their own.
         momentum: Momentum of the groups that don't set their own.
         weight_decay: Weight decay of the SGD groups that don't set their own.
-
     """
 
     def __init__(
@@ -70,7 +69,8 @@ def orthogonalise(matrix: Tensor, steps: int = 4) -> Tensor:
     for _ in range(steps):
         gram = x @ x.T
         x = 3.4445 * x + (2.0315 * gram @ gram - 4.775 * gram) @ x
-    return x if wide else x.T
+    result: Tensor = x if wide else x.T
+    return result
 
 
 def parameter_groups(model: nn.Module, muon: bool) -> dict[str, list[nn.Parameter]]:
@@ -79,7 +79,6 @@ def parameter_groups(model: nn.Module, muon: bool) -> dict[str, list[nn.Paramete
     Returns:
         ``conv`` (weights of convolutions that Muon trains; empty without `muon`), ``decay``
         (other weights), ``plain`` (norms, biases and gates: no weight decay).
-
     """
     groups: dict[str, list[nn.Parameter]] = {"conv": [], "decay": [], "plain": []}
     for name, parameter in model.named_parameters():

@@ -32,9 +32,10 @@ class Recipe:
         label_smoothing: Label smoothing.
         margin: Reflected pixels around an image before the random crop; 0 for no crop.
         flip: Whether images are mirrored at random.
+        rotation: Largest random rotation in degrees; 0 for none.
+        zoom: Largest random change of size, as a part; 0 for none.
         test_every: Evaluate on the test images after every so many epochs, and after the last.
         compile: Whether to use `torch.compile`.
-
     """
 
     name: str
@@ -53,6 +54,8 @@ class Recipe:
     label_smoothing: float = 0.0
     margin: int = 4
     flip: bool = True
+    rotation: float = 0.0
+    zoom: float = 0.0
     test_every: int = 1
     compile: bool = True
 

@@ -1,0 +1,32 @@
+"""torch.hub's door: every network of the registry as an entry point.
+
+    torch.hub.load("owner/senetzoo", "se_resnet50", num_classes=10, stem="cifar")
+
+Arguments are those of `senetzoo.create`.
+"""
+
+# torch.hub lists every callable without an underscore as an entry point.
+from typing import Any as _Any
+
+import senetzoo
+from senetzoo.nn.classifier import Classifier as _Classifier
+
+dependencies = ["torch", "torchvision", "huggingface_hub", "safetensors", "einops", "click"]
+
+
+def _entry_point(name: str) -> _Any:
+    def make(**options: _Any) -> _Classifier:
+        return senetzoo.create(name, **options)
+
+    config = senetzoo.config(name)
+    size = config.arch.input_size
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = (
+        f"{name}: {config.arch.num_classes} classes, {config.arch.in_chans}x{size}x{size} images, "
+        f"gates: {config.policy}.\n\nOptions: policy, pretrained, num_classes, in_chans, stem, "
+        "dropout, drop_path, seed; see senetzoo.create."
+    )
+    return make
+
+
+globals().update({name: _entry_point(name) for name in senetzoo.list_models()})

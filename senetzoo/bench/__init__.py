@@ -1,0 +1,1 @@
+"""Speed, memory and accuracy of networks, measured with their spread."""

@@ -1,0 +1,156 @@
+"""From an image to the tensor a network was trained on, as a value."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from senetzoo._torchvision import torchvision
+from senetzoo.data import cifar10
+from senetzoo.data.images import eight_bits
+from senetzoo.errors import ConfigError, DataError, nearest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+
+# An image longer than this many times its shorter side is cut to its centre before it is resized:
+# a 1x20000 strip would otherwise become gigabytes on the way to its centre crop.
+_STRIP = 32
+
+
+@dataclass(frozen=True)
+class Transforms:
+    """Resize the shorter side, crop the centre, scale to 0..1, normalise.
+
+    The shorter side becomes ``floor(size / crop)`` pixels (`resize`), which is timm's rule, and the
+    centre crop is ``size`` x ``size``. So a "resize 256, crop 224" is ``crop=224 / 256``, the 232
+    of torchvision's second weights ``crop=224 / 232``, its Inception ``size=299,
+    crop=299 / 342``; give the quotient itself, not its rounded decimals.
+
+    Args:
+        size: Pixels of a side of the result.
+        mean: Subtracted from each channel after scaling to 0..1; one value makes a grey result,
+            three an RGB one.
+        std: Divides each channel after that.
+        interpolation: Of the resizing, with antialiasing unless ``"nearest"``.
+        crop: Fraction of the resized shorter side that the centre crop keeps, in (0, 1].
+
+    Raises:
+        ConfigError: A field has a value that does not fit.
+    """
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: Interpolation = "bilinear"
+    crop: float = 1.0
+
+    def __post_init__(self) -> None:
+        # Lists would make the value unhashable, and come from JSON manifests.
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if not isinstance(value, (tuple, list)) or not all(_finite(v) for v in value):
+                raise ConfigError(
+                    f"Transforms can't have {name}={value!r}.",
+                    "It is a tuple of one number for grey images, three for RGB.",
+                )
+            object.__setattr__(self, name, tuple(float(v) for v in value))
+        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
+            raise ConfigError(
+                f"Transforms can't have size={self.size!r}.", "It is a whole number of pixels, > 0."
+            )
+        if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean):
+            raise ConfigError(
+                f"Transforms can't have {len(self.mean)} means and {len(self.std)} deviations.",
+                "There is one of each for grey images, three for RGB.",
+            )
+        if min(self.std) <= 0:
+            raise ConfigError(
+                f"Transforms can't have std={self.std!r}.", "Standard deviations are above 0."
+            )
+        if self.interpolation not in get_args(Interpolation):
+            raise ConfigError(
+                f"Transforms can't have interpolation={self.interpolation!r}.",
+                f"It is one of {', '.join(get_args(Interpolation))}.",
+                nearest(str(self.interpolation), get_args(Interpolation)),
+            )
+        if not _finite(self.crop) or not 0 < self.crop <= 1:
+            raise ConfigError(
+                f"Transforms can't have crop={self.crop!r}.",
+                "It is the kept fraction of the resized shorter side, above 0 and at most 1.",
+            )
+
+    @property
+    def resize(self) -> int:
+        """Pixels of the shorter side after resizing, before the centre crop."""
+        # The tolerance undoes the rounding of size / (size / n), which may land just under n.
+        return math.floor(self.size / self.crop + 1e-6)
+
+    def __call__(self, image: Image | Tensor) -> Tensor:
+        """Make an image the network's input.
+
+        Args:
+            image: A PIL image of any mode; or uint8 (C, H, W) with one or three channels.
+
+        Returns:
+            float32 (len(mean), size, size), to be stacked to a batch.
+
+        Raises:
+            DataError: A tensor of another type or shape.
+        """
+        torchvision()
+        from torchvision.transforms.v2 import functional
+
+        pixels: Any  # functional takes and gives images or tensors, each as it came
+        if isinstance(image, Tensor):
+            pixels = self._channels(image)
+        else:
+            pixels = eight_bits(image).convert("RGB" if len(self.mean) == 3 else "L")
+        height, width = functional.get_size(pixels)
+        longest = _STRIP * min(height, width)
+        if max(height, width) > longest:
+            pixels = functional.center_crop(pixels, [min(height, longest), min(width, longest)])
+        mode = functional.InterpolationMode(
+            # As Pillow rounds; torch's plain "nearest" looks at other pixels.
+            "nearest-exact" if self.interpolation == "nearest" else self.interpolation
+        )
+        pixels = functional.resize(pixels, [self.resize], mode, antialias=True)
+        pixels = functional.center_crop(pixels, [self.size, self.size])
+        tensor: Tensor = pixels if isinstance(pixels, Tensor) else functional.pil_to_tensor(pixels)
+        mean = torch.tensor(self.mean, device=tensor.device)[:, None, None]
+        std = torch.tensor(self.std, device=tensor.device)[:, None, None]
+        return tensor.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+    def _channels(self, image: Tensor) -> Tensor:
+        """`image` with as many channels as `mean`."""
+        from torchvision.transforms.v2 import functional
+
+        if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] not in (1, 3):
+            raise DataError(
+                f"Transforms can't take a tensor {tuple(image.shape)} of {image.dtype}.",
+                "A tensor is one image: uint8, (channels, height, width), 1 or 3 channels.",
+                "Call it for each image and torch.stack the results",
+            )
+        if not image.numel():
+            raise DataError(f"Transforms can't take a tensor {tuple(image.shape)}: no pixels.")
+        if image.shape[0] == len(self.mean):
+            return image
+        if len(self.mean) == 3:
+            return image.expand(3, -1, -1)
+        grey: Tensor = functional.rgb_to_grayscale(image)
+        return grey
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+IMAGENET = Transforms(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), crop=0.875)
+CIFAR10 = Transforms(32, cifar10.MEAN, cifar10.STD)

@@ -1,0 +1,33 @@
+"""What loading weights did to a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """Which weights a network has, and what of it they do not cover.
+
+    Args:
+        tag: Manifest entry, ``"se_resnet20.cifar10_v1"``.
+        origin: Where the file came from: ``"embedded"``, ``"cache"`` or ``"hub"``.
+        sha256: Hash of the file that was read.
+        classes: Class names in the order of the logits; empty after the classifier was replaced
+            or where the manifest has no names.
+        replaced: Parameters that keep their random initialisation, with the reason.
+        adapted: Parameters that were changed to fit, with what was done.
+    """
+
+    tag: str
+    origin: str
+    sha256: str
+    classes: tuple[str, ...] = ()
+    replaced: tuple[tuple[str, str], ...] = ()
+    adapted: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"weights {self.tag} ({self.origin}, sha256 {self.sha256[:12]})"]
+        lines += [f"  not loaded: {name} ({why})" for name, why in self.replaced]
+        lines += [f"  adapted: {name} ({how})" for name, how in self.adapted]
+        return "\n".join(lines)

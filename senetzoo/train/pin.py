@@ -1,0 +1,150 @@
+"""From a finished run to weights in the package: ``senetzoo weights pin``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from senetzoo.bench.accuracy import LabelledImages, accuracy
+from senetzoo.counting import count
+from senetzoo.data.transforms import Transforms
+from senetzoo.errors import ConfigError, WeightsError
+from senetzoo.train.engine import LOG, load_data
+from senetzoo.train.recipe import Recipe
+from senetzoo.weights import fetch, manifest
+from senetzoo.weights.load import load_file_into
+from senetzoo.zoo import config
+
+
+def half(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`state` in fp16; batch-norm statistics stay in fp32, whose range they need."""
+    return {
+        name: value.half()
+        if value.is_floating_point() and not name.endswith(("running_mean", "running_var"))
+        else value
+        for name, value in state.items()
+    }
+
+
+def pin(run: Path, tag: str, *, data: Path | None, default: bool = True) -> manifest.Entry:
+    """Embed the final weights of a run and write their manifest entry.
+
+    Args:
+        run: Folder that `senetzoo train` wrote.
+        tag: The tag, without the network's name: ``"cifar10_v1"``.
+        data: Local copy of the data set, on whose test images the embedded file is measured.
+        default: Whether ``pretrained=True`` means these weights.
+
+    Returns:
+        The entry, with the accuracy of the embedded file.
+
+    Raises:
+        ConfigError: The run is not finished, or has no commit to name.
+        WeightsError: The weights do not fit their network.
+    """
+    from safetensors.torch import load_file, save_file
+
+    path = run / "summary.json"
+    if not path.is_file():
+        raise ConfigError(
+            f"{run} holds no finished run.", f"There is no {path}.", "Train to the end first"
+        )
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    recipe = _recipe(summary["recipe"])
+    if not summary["revision"] or summary["revision"].endswith("-dirty"):
+        raise ConfigError(
+            f"{run} was trained from a checkout without a commit: {summary['revision']}.",
+            "Published weights name the commit that they were trained with.",
+            "Commit the changes and train again",
+        )
+    base, plus, policy = recipe.model.partition("+")
+    name = f"{base}.{tag}"
+    sets = load_data(recipe, data)
+    classes = sets.test.classes
+    in_chans, size = sets.test.images.shape[3], recipe.phases[-1][0]
+    blueprint = config(recipe.model).replace(num_classes=len(classes), in_chans=in_chans)
+    model = blueprint.build(seed=0)
+
+    file = fetch.EMBEDDED / f"{name}.safetensors"
+    file.parent.mkdir(exist_ok=True)
+    partial = file.with_suffix(".partial")
+    state = half(load_file(str(run / "model.safetensors")))
+    save_file(state, str(partial), metadata={"format": "pt", "tag": name})
+    try:
+        load_file_into(model, partial)
+    except WeightsError:
+        partial.unlink()
+        raise
+
+    digest = fetch.sha256(partial)
+    seen = manifest.Input(in_chans, size, sets.mean, sets.std, "bilinear", 1.0)
+    transforms = Transforms(size, sets.mean, sets.std)
+    test = LabelledImages(sets.test.name, sets.test, tuple(range(len(classes))))
+    result = accuracy(model, test, transforms).whole
+    counts = count(model, size)
+    log = (run / LOG).read_text(encoding="utf-8").splitlines()
+    hours = sum(json.loads(line)["train_seconds"] for line in log) / 3600
+    entry = manifest.Entry(
+        model=base,
+        policy=policy if plus else "",
+        stem=None,
+        num_classes=len(classes),
+        classes=classes,
+        default=default,
+        source=manifest.Source("embedded", file.name),
+        sha256=digest,
+        sha256_prefix=None,
+        bytes=partial.stat().st_size,
+        params=counts.params,
+        macs=counts.macs,
+        input=seen,
+        dialect="senetzoo",
+        data=sets.train.name,
+        metrics=(
+            manifest.Metric(
+                "accuracy",
+                sets.test.name,
+                result.total,
+                round(100 * result.accuracy, 4),
+                None,
+                1,
+                "last",
+            ),
+        ),
+        training=manifest.Training(
+            recipe=recipe.name,
+            command=summary["command"],
+            epochs=recipe.epochs,
+            seed=summary["seed"],
+            revision=summary["revision"],
+            hours=round(hours, 4),
+            machine=summary["machine"],
+        ),
+        licence=manifest.Licence("Apache-2.0", "Apache-2.0", DATA_TERMS[recipe.data]),
+        provenance="trained by senetzoo",
+    )
+    entries = {**manifest.manifest(), name: entry}
+    whole = manifest.text(entries)
+    manifest.parse(whole)  # nothing that can't be read again is written
+    partial.replace(file)
+    target = manifest.path()
+    draft = target.with_suffix(".partial")
+    draft.write_text(whole, encoding="utf-8")
+    draft.replace(target)
+    manifest.manifest.cache_clear()
+    return entry
+
+
+DATA_TERMS = {
+    "cifar10": "CIFAR-10 (Krizhevsky 2009): no licence stated, cite the report",
+    "digits": "UCI Optical Recognition of Handwritten Digits: CC BY 4.0",
+}
+
+
+def _recipe(raw: dict[str, Any]) -> Recipe:
+    """The recipe of a run's summary; JSON has lists where it has tuples."""
+    phases = tuple((int(size), int(epochs)) for size, epochs in raw["phases"])
+    return Recipe(**{**raw, "phases": phases})

@@ -1,0 +1,1 @@
+"""Weights: the manifest, where files are looked up, and how they are loaded."""

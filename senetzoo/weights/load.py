@@ -1,0 +1,142 @@
+"""From a verified file to a network: strict, with every exception named."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from senetzoo.errors import WeightsError
+from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.report import LoadReport
+from senetzoo.weights.fetch import Located
+from senetzoo.weights.manifest import Entry
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, floating point ones as float32.
+
+    Raises:
+        WeightsError: No such file, or it is no safetensors file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(str(path))
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"Can't read the weights {path}.",
+            f"It is no whole safetensors file ({error})."
+            if path.is_file()
+            else "There is no such file.",
+            "Give a .safetensors file that senetzoo wrote",
+        ) from None
+    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+
+
+def load_file_into(model: Classifier, path: Path) -> None:
+    """Load a safetensors file of the same network, strictly.
+
+    Raises:
+        WeightsError: Missing, unexpected or differently shaped tensors; nothing is changed then.
+    """
+    load_strictly(model, read(path), str(path))
+
+
+def load_strictly(model: Classifier, state: Mapping[str, Tensor], name: str) -> None:
+    """Load `state` (the names and shapes of `model`, no more and no less).
+
+    Raises:
+        WeightsError: It differs; nothing is changed then.
+    """
+    own = model.state_dict()
+    wrong = [f"{key} is missing" for key in own if key not in state]
+    wrong += [f"{key} is not in the network" for key in state if key not in own]
+    wrong += [
+        f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if wrong:
+        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+        raise WeightsError(
+            f"The weights {name} do not fit the network.",
+            "; ".join(wrong[:3]) + more + ".",
+            "Build the network with the policy, stem and num_classes the weights were made with",
+        )
+    model.load_state_dict(dict(state), strict=True)
+
+
+def load_entry(
+    model: Classifier, tag: str, entry: Entry, located: Located, *, keep: Container[str]
+) -> LoadReport:
+    """Load the weights of a manifest entry, adapting the classifier and the input channels.
+
+    Args:
+        model: The network, with the entry's stem; its `num_classes`, `in_chans` and gates may
+            differ.
+        tag: Manifest entry.
+        entry: Its content.
+        located: Its file.
+        keep: Paths of the sites whose gate is the same in the network and in the weights.
+
+    Returns:
+        What was loaded, replaced and adapted; also stored as ``model.load_report``.
+
+    Raises:
+        WeightsError: Anything else differs; nothing is changed then.
+    """
+    state = read(located.path)
+    own = model.state_dict()
+    replaced: list[tuple[str, str]] = []
+    adapted: list[tuple[str, str]] = []
+    for site in model.sites():
+        prefix = f"{site.path}."
+        if site.path in keep:
+            continue
+        for name in [name for name in state if name.startswith(prefix)]:
+            del state[name]
+            adapted.append((name, "left out: another gate or none is asked for here"))
+        for name in [name for name in own if name.startswith(prefix)]:
+            state[name] = own[name]
+            replaced.append((name, "a gate that the weights do not have"))
+    classes = entry.classes or ()
+    if model.config.num_classes != entry.num_classes:
+        why = f"{model.config.num_classes} classes instead of {entry.num_classes}"
+        for name in model.classifier_parameters():
+            state[name] = own[name]
+            replaced.append((name, why))
+        classes = ()
+    first = model.input_parameter()
+    if model.config.in_chans != entry.input.channels and first in state:
+        state[first], how = adapt_channels(state[first], model.config.in_chans)
+        adapted.append((first, f"{how}, {entry.input.channels} to {model.config.in_chans}"))
+    load_strictly(model, state, tag)
+    report = LoadReport(
+        tag, located.origin, located.sha256, classes, tuple(replaced), tuple(adapted)
+    )
+    model.load_report = report
+    return report
+
+
+def adapt_channels(weight: Tensor, channels: int) -> tuple[Tensor, str]:
+    """The first convolution's weight for another number of input channels.
+
+    Args:
+        weight: (C_out, C_in, k, k).
+        channels: The new C_in.
+
+    Returns:
+        The new weight, which responds to an image with equal channels (grey) as the old one does,
+        and what was done.
+    """
+    old = weight.shape[1]
+    if channels < old:
+        parts = [weight[:, start::channels].sum(1) for start in range(channels)]
+        return torch.stack(parts, 1), "channels summed"
+    index = torch.arange(channels) % old
+    copies = index.bincount(minlength=old)[index].to(weight.dtype)
+    return weight[:, index] / copies[:, None, None], "channels repeated and divided by the copies"

@@ -1,0 +1,27 @@
+"""Fixtures that several test files use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def sample() -> Callable[[str], Path]:
+    """Path of a sample of real data by its file name; the test is skipped where it is not there.
+
+    Samples lie in the folder SENETZOO_TEST_DATA, by default in shared/data beside the checkout.
+    """
+
+    def find(name: str) -> Path:
+        folder = Path(os.environ.get("SENETZOO_TEST_DATA") or BESIDE)
+        if not (folder / name).is_file():
+            pytest.skip(f"no sample {name} in {folder}; set SENETZOO_TEST_DATA to its folder")
+        return folder / name
+
+    return find

@@ -1,0 +1,111 @@
+"""What several test files need: small networks, random weights, names of other libraries."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from senetzoo.models.resnet import ResNet, ResNetConfig
+from senetzoo.nn.stem import Stem
+
+Rename = Callable[[str], str]
+
+
+def tiny(
+    block: Literal["basic", "bottleneck"] = "basic",
+    *,
+    depths: tuple[int, ...] = (1, 2),
+    width: int = 8,
+    stem: Stem | str = "cifar",
+    drop_path: float = 0.0,
+) -> ResNet:
+    """A ResNet of a few thousand parameters with five classes."""
+    return ResNetConfig(
+        block=block, depths=depths, width=width, stem=stem, num_classes=5, drop_path=drop_path
+    ).build()
+
+
+def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    """What `build` builds, without memory or random draws."""
+    with torch.device("meta"):
+        return build()
+
+
+def learnable(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@torch.no_grad()
+def randomise(model: nn.Module, seed: int = 0) -> None:
+    """Fill every parameter with values that keep activations of order one; reset batch norms."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1:
+            bound = math.sqrt(6 / parameter[0].numel())
+            parameter.uniform_(-bound, bound, generator=generator)
+        elif name.endswith("weight"):
+            parameter.uniform_(0.5, 1.5, generator=generator)
+        else:
+            parameter.uniform_(-0.5, 0.5, generator=generator)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+
+
+def calibrate_on_next_batch(model: nn.Module) -> None:
+    """Make batch norms take over the statistics of the next training-mode batch as they are."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+
+
+def same_name(name: str) -> str:
+    """torchvision's names are ours."""
+    return name
+
+
+def from_timm(name: str) -> str:
+    """Our name of a parameter of timm's SE ResNets, those of its legacy file too."""
+    name = name.removeprefix("layer0.").replace("last_linear.", "fc.")
+    return re.sub(r"\.(se|se_module)\.", ".slots.standard.", name)
+
+
+def from_pytorchcv(name: str) -> str:
+    """Our name of a parameter of pytorchcv's CIFAR ResNets."""
+    name = name.removeprefix("features.").replace("output.", "fc.")
+    name = name.replace("init_block.conv.", "conv1.").replace("init_block.bn.", "bn1.")
+    name = re.sub(
+        r"stage(\d+)\.unit(\d+)", lambda found: f"layer{found[1]}.{int(found[2]) - 1}", name
+    )
+    name = re.sub(r"body\.conv(\d)\.conv\.", r"conv\1.", name)
+    name = re.sub(r"body\.conv(\d)\.bn\.", r"bn\1.", name)
+    name = re.sub(r"\.se\.conv(\d)\.", r".slots.standard.fc\1.", name)
+    return name.replace("identity_conv.conv.", "downsample.0.").replace(
+        "identity_conv.bn.", "downsample.1."
+    )
+
+
+def renamed(tensors: Mapping[str, Tensor], rename: Rename) -> dict[str, Tensor]:
+    """`tensors` under our names; 1x1 convolutions of gates as linear layers."""
+    result = {}
+    for name, tensor in tensors.items():
+        ours = rename(name)
+        if ".slots." in ours and tensor.ndim == 4:
+            tensor = tensor.flatten(1)
+        result[ours] = tensor
+    return result
+
+
+def relative_error(ours: Tensor, theirs: Tensor) -> float:
+    """Largest difference over the largest value; fails where that would mean nothing."""
+    assert ours.shape == theirs.shape
+    assert bool(torch.isfinite(theirs).all())
+    assert bool(torch.isfinite(ours).all())
+    scale = theirs.abs().max().item()
+    assert scale > 0
+    return (ours - theirs).abs().max().item() / scale

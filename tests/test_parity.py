@@ -1,0 +1,257 @@
+"""The ResNet line against torchvision, timm and pytorchcv, on shared random weights in fp64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from helpers import (
+    Rename,
+    calibrate_on_next_batch,
+    from_pytorchcv,
+    from_timm,
+    on_meta,
+    randomise,
+    relative_error,
+    renamed,
+    same_name,
+)
+from torch import Tensor, nn
+from torch.nn import functional
+
+from senetzoo import SE, config
+from senetzoo._torchvision import torchvision
+from senetzoo.registry import ENTRIES
+from senetzoo.zoo import create
+
+TOLERANCE = 1e-10
+
+TORCHVISION = [
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+]
+
+
+def from_torchvision(name: str) -> nn.Module:
+    torchvision()
+    from torchvision import models
+
+    model: nn.Module = models.get_model(name)
+    return model
+
+
+def from_the_timm(name: str) -> nn.Module:
+    torchvision()
+    import timm
+
+    # Its legacy networks drop out by default, which a comparison in training mode can't bear.
+    model: nn.Module = timm.create_model(name, drop_rate=0.0)
+    return model
+
+
+def from_the_pytorchcv(name: str) -> nn.Module:
+    torchvision()
+    from pytorchcv.model_provider import get_model
+
+    model: nn.Module = get_model(name, pretrained=False)
+    return model
+
+
+def compare(
+    build_ours: Callable[[], nn.Module],
+    build_theirs: Callable[[], nn.Module],
+    rename: Rename,
+    *,
+    size: int = 64,
+    gradients: bool = False,
+) -> None:
+    """Load their weights into ours; compare outputs in both modes and, if asked, gradients."""
+    theirs = on_meta(build_theirs).double().to_empty(device="cpu")
+    randomise(theirs)
+    ours = on_meta(build_ours).double()
+    learned = {name for name, _ in theirs.named_parameters()}
+    # Parameters may be shared, statistics not: each network has to gather its own.
+    state = {k: v if k in learned else v.clone() for k, v in theirs.state_dict().items()}
+    ours.load_state_dict(renamed(state, rename), strict=True, assign=True)
+    x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1)).double()
+
+    for model in (ours, theirs):
+        calibrate_on_next_batch(model)
+        model.train()
+    with torch.set_grad_enabled(gradients):
+        trained, reference = ours(x), theirs(x)
+    assert relative_error(trained, reference) < TOLERANCE
+    if gradients:
+        target = torch.randn(reference.shape, generator=torch.Generator().manual_seed(2)).double()
+        for output in (trained, reference):
+            (output * target).sum().backward()
+        expected = renamed(_gradients(theirs), rename)
+        got = _gradients(ours)
+        assert set(got) == set(expected)
+        largest = max(gradient.abs().max().item() for gradient in expected.values())
+        for name, gradient in expected.items():
+            # Measured against the largest of all: some are zero but for rounding, such as that
+            # of a convolution's scale before a batch norm.
+            difference = (got[name] - gradient).abs().max().item()
+            assert difference < TOLERANCE * largest, name
+
+    statistics, expected_statistics = dict(ours.named_buffers()), dict(theirs.named_buffers())
+    for name, buffer in renamed(expected_statistics, rename).items():
+        assert relative_error(statistics[name].double(), buffer.double()) < TOLERANCE, name
+
+    for model in (ours, theirs):
+        model.eval()
+    with torch.no_grad():
+        output, reference = ours(x), theirs(x)
+    assert output.std().item() > 1e-3
+    assert relative_error(output, reference) < TOLERANCE
+
+
+def _gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_the_names_are_all_that_torchvision_has() -> None:
+    torchvision()
+    from torchvision import models
+
+    assert sorted(set(models.list_models()) & set(ENTRIES)) == sorted(TORCHVISION)
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision(name: str) -> None:
+    compare(
+        lambda: create(name, seed=0),
+        lambda: from_torchvision(name),
+        same_name,
+        gradients=name in ("resnet18", "resnet50", "resnext50_32x4d"),
+    )
+
+
+def test_torchvision_wide_gradients() -> None:
+    """One block a stage: the gradients of 69 million parameters are no better evidence."""
+
+    def theirs() -> nn.Module:
+        torchvision()
+        from torchvision.models.resnet import Bottleneck, ResNet
+
+        model: nn.Module = ResNet(Bottleneck, [1, 1, 1, 1], width_per_group=128)
+        return model
+
+    shallow = config("wide_resnet50_2").replace(depths=(1, 1, 1, 1))
+    compare(lambda: shallow.build(seed=0), theirs, same_name, gradients=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs", "policy"),
+    [
+        # timm rounds the hidden units to multiples of 8.
+        ("resnet18", "seresnet18", SE(width="round8")),
+        ("resnet50", "seresnet50", SE(width="round8")),
+        ("resnext50_32x4d", "seresnext50_32x4d", SE(width="round8")),
+    ],
+)
+def test_timm(name: str, theirs: str, policy: SE) -> None:
+    compare(
+        lambda: create(name, policy=policy, seed=0),
+        lambda: from_the_timm(theirs),
+        from_timm,
+        gradients=name == "resnet18",
+    )
+
+
+# 65 pixels: the two forms of the pool give maps of different sizes there.
+@pytest.mark.parametrize("size", [64, 65])
+def test_timm_legacy_caffe_form(size: int) -> None:
+    caffe = config("se_resnet50").replace(stride_on="1x1", pool="ceil")
+    compare(
+        lambda: caffe.build(seed=0),
+        lambda: from_the_timm("legacy_seresnet50"),
+        from_timm,
+        size=size,
+        gradients=size == 64,
+    )
+
+
+def test_timm_deep_stem() -> None:
+    compare(
+        lambda: create("resnet50", stem="deep", seed=0),
+        lambda: from_the_timm("resnet50c"),
+        same_name,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("resnet20", "resnet20_cifar10"),
+        ("se_resnet20", "seresnet20_cifar10"),
+        ("se_resnet56", "seresnet56_cifar10"),
+        ("resnet110", "resnet110_cifar10"),
+    ],
+)
+def test_pytorchcv(name: str, theirs: str) -> None:
+    compare(
+        lambda: create(name, seed=0),
+        lambda: from_the_pytorchcv(theirs),
+        from_pytorchcv,
+        size=32,
+        gradients=name.endswith("resnet20"),
+    )
+
+
+def test_option_a_written_out() -> None:
+    """No library at hand has option A, so the whole network is written out here."""
+    model = create("resnet20a", seed=0).double()
+    randomise(model)
+    calibrate_on_next_batch(model)
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)).double()
+    with torch.no_grad():
+        model(x)
+        model.eval()
+        state = model.state_dict()
+
+        def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
+            return functional.conv2d(x, state[f"{name}.weight"], stride=stride, padding=1)
+
+        def norm(x: Tensor, name: str) -> Tensor:
+            mean, var, weight, bias = (
+                state[f"{name}.{part}"][:, None, None]
+                for part in ("running_mean", "running_var", "weight", "bias")
+            )
+            out: Tensor = (x - mean) / (var + 1e-5).sqrt() * weight + bias
+            return out
+
+        y = norm(conv(x, "conv1"), "bn1").clamp(min=0)
+        for stage in (1, 2, 3):
+            for block in (0, 1, 2):
+                path = f"layer{stage}.{block}"
+                stride = 2 if stage > 1 and block == 0 else 1
+                skip = y
+                if stride == 2:
+                    skip = torch.zeros(2, 2 * y.shape[1], y.shape[2] // 2, y.shape[3] // 2).double()
+                    quarter = y.shape[1] // 2
+                    skip[:, quarter : quarter + y.shape[1]] = y[:, :, ::2, ::2]
+                y = norm(conv(y, f"{path}.conv1", stride), f"{path}.bn1").clamp(min=0)
+                y = norm(conv(y, f"{path}.conv2"), f"{path}.bn2")
+                y = (y + skip).clamp(min=0)
+        expected = y.mean((2, 3)) @ state["fc.weight"].T + state["fc.bias"]
+        assert relative_error(model(x), expected) < TOLERANCE
+
+
+def test_strict_loading_refuses_a_foreign_key() -> None:
+    """The loads above are strict: one name more or less is an error."""
+    state: dict[str, Any] = dict(create("resnet20", seed=0).state_dict())
+    state["layer1.0.extra"] = torch.zeros(1)
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        create("resnet20", seed=0).load_state_dict(state)

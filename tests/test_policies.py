@@ -1,0 +1,591 @@
+"""Policies: the laws of their algebra, their text form, and what wrong ones say."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+from helpers import on_meta, tiny
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from senetzoo import ECA, NONE, SE, Policy, block, stage
+from senetzoo.errors import PolicyError
+from senetzoo.gates import GATES
+from senetzoo.models.resnet import ResNet
+from senetzoo.nn.slots import POSITIONS, Position, Site
+from senetzoo.policies.algebra import Gate, resolve
+from senetzoo.policies.selectors import EVERYWHERE, Selector
+from senetzoo.policies.text import MAX_NESTING, MAX_RULES, parse
+from senetzoo.zoo import create
+
+
+def _sites() -> tuple[Site, ...]:
+    model = on_meta(lambda: tiny(depths=(2, 3, 1)))
+    assert isinstance(model, ResNet)
+    return model.sites()
+
+
+SITES = _sites()
+Meaning = dict[Site, Gate]
+
+law = settings(deadline=None, max_examples=100)
+
+gates: st.SearchStrategy[Gate] = st.one_of(
+    st.just(SE()),
+    st.just(ECA()),
+    st.builds(
+        SE,
+        reduction=st.one_of(
+            st.integers(1, 64), st.lists(st.integers(1, 64), min_size=1, max_size=4).map(tuple)
+        ),
+        width=st.one_of(st.sampled_from(["floor", "round8"]), st.integers(1, 99)),
+        bias=st.booleans(),
+        act=st.sampled_from(["relu", "silu"]),
+        gate=st.sampled_from(["sigmoid", "hardsigmoid"]),
+        scale=st.just(1.0),
+        squeeze=st.sampled_from(["avg", "max"]),
+        drop=st.floats(0, 1, exclude_max=True),
+        init=st.sampled_from(["paper", "identity"]),
+    ),
+    st.builds(SE, scale=st.floats(1e-30, 1e30)),
+    st.builds(
+        ECA,
+        kernel=st.sampled_from([0, 1, 3, 9]),
+        gamma=st.floats(0.1, 1e30),
+        beta=st.floats(-1e30, 1e30),
+    ),
+)
+numbers = st.lists(st.sampled_from([1, 2, 3, 4, -1, -2, -3]), min_size=1, max_size=4)
+selectors: st.SearchStrategy[Selector] = st.recursive(
+    st.one_of(
+        st.just(EVERYWHERE),
+        numbers.map(lambda n: stage(*n)),
+        numbers.map(lambda n: block(*n)),
+    ),
+    lambda inner: st.one_of(
+        inner.map(lambda s: ~s),
+        st.builds(lambda a, b: a & b, inner, inner),
+        st.builds(lambda a, b: a | b, inner, inner),
+    ),
+    max_leaves=5,
+)
+positions: st.SearchStrategy[Position] = st.sampled_from(POSITIONS)
+rules: st.SearchStrategy[Policy] = st.one_of(
+    gates,
+    st.just(NONE),
+    st.builds(lambda g, p: g.at(p), gates, positions),
+    st.builds(lambda g, p, s: g.at(p).on(s), gates, positions, selectors),
+)
+policies: st.SearchStrategy[Policy] = st.recursive(
+    rules,
+    lambda inner: st.one_of(
+        st.builds(lambda p, q: p + q, inner, inner),
+        st.builds(lambda p, q: p | q, inner, inner),
+        st.builds(lambda p, s: p.on(s), inner, selectors),
+        st.builds(lambda p, s: p.off(s), inner, selectors),
+    ),
+    max_leaves=5,
+)
+
+
+def meaning(policy: Policy) -> Meaning | None:
+    """What a policy resolves to; None where two gates meet under ``+``."""
+    try:
+        return policy.resolve(SITES)
+    except PolicyError as error:
+        if "puts two gates at" not in str(error):
+            raise
+        return None
+
+
+def sound(policy: Policy) -> Meaning:
+    """What a policy resolves to, for laws about those that resolve."""
+    found = meaning(policy)
+    assume(found is not None)
+    assert found is not None
+    return found
+
+
+def only(found: Meaning, selector: Selector) -> Meaning:
+    return {site: gate for site, gate in found.items() if selector.matches(site)}
+
+
+# --- The algebra ---------------------------------------------------------------------------------
+
+
+@law
+@given(policies, policies)
+def test_sum_is_the_disjoint_union(p: Policy, q: Policy) -> None:
+    left, right = sound(p), sound(q)
+    assert meaning(p + q) == (None if left.keys() & right.keys() else {**left, **right})
+
+
+@law
+@given(policies, policies)
+def test_sum_commutes(p: Policy, q: Policy) -> None:
+    assert meaning(p + q) == meaning(q + p)
+
+
+@law
+@given(rules, rules, rules)
+def test_sum_associates(p: Policy, q: Policy, r: Policy) -> None:
+    assert meaning((p + q) + r) == meaning(p + (q + r))
+
+
+@law
+@given(policies, selectors, selectors, selectors)
+def test_sum_associates_where_it_is_disjoint(
+    p: Policy, s: Selector, t: Selector, u: Selector
+) -> None:
+    sound(p)
+    one, two, three = p.on(s), p.on(t).off(s), p.on(u).off(s | t)
+    whole = meaning((one + two) + three)
+    assert whole is not None
+    assert whole == meaning(one + (two + three)) == meaning(p.on(s | t | u))
+
+
+@law
+@given(policies, policies)
+def test_override_is_the_union_in_which_the_right_wins(p: Policy, q: Policy) -> None:
+    assert meaning(p | q) == {**sound(p), **sound(q)}
+
+
+@law
+@given(policies, policies, policies)
+def test_override_associates_and_is_idempotent(p: Policy, q: Policy, r: Policy) -> None:
+    assert meaning((p | q) | r) == meaning(p | (q | r))
+    assert meaning(p | p) == meaning(p)
+
+
+@law
+@given(policies)
+def test_none_is_the_unit(p: Policy) -> None:
+    assert NONE.resolve(SITES) == {}
+    for same in (p + NONE, NONE + p, p | NONE, NONE | p):
+        assert meaning(same) == meaning(p)
+
+
+@law
+@given(policies, gates, positions, selectors)
+def test_override_is_a_sum_of_what_the_right_does_not_speak_of(
+    p: Policy, gate: Gate, position: Position, selector: Selector
+) -> None:
+    # At one position, "where q speaks" is q's own selector.
+    sound(p)
+    p, q = p.at(position), gate.at(position).on(selector)
+    sound(p)
+    assert meaning(p | q) == meaning(p.off(selector) + q)
+
+
+@law
+@given(policies, policies, selectors)
+def test_on_distributes(p: Policy, q: Policy, s: Selector) -> None:
+    assert meaning((p | q).on(s)) == meaning(p.on(s) | q.on(s))
+    assert meaning((p + q).on(s)) == meaning(p.on(s) + q.on(s))
+
+
+@law
+@given(policies, selectors, selectors)
+def test_on_and_off_restrict(p: Policy, s: Selector, t: Selector) -> None:
+    whole = sound(p)
+    assert meaning(p.on(s)) == only(whole, s)
+    assert meaning(p.off(s)) == {site: g for site, g in whole.items() if not s.matches(site)}
+    assert meaning(p.on(s).on(t)) == meaning(p.on(s & t)) == meaning(p.on(t).on(s))
+    assert meaning(p.on(s) + p.off(s)) == whole
+
+
+@law
+@given(gates, selectors, positions, positions)
+def test_at_moves(gate: Gate, s: Selector, first: Position, then: Position) -> None:
+    expected = {site: gate for site in SITES if site.position == then and s.matches(site)}
+    assert meaning(gate.at(first).on(s).at(then)) == expected
+    assert meaning(gate.on(s).at(then)) == expected
+
+
+@law
+@given(selectors, selectors)
+def test_selectors_are_sets(s: Selector, t: Selector) -> None:
+    for site in SITES:
+        one, other = s.matches(site), t.matches(site)
+        assert (s & t).matches(site) == (one and other)
+        assert (s | t).matches(site) == (one or other)
+        assert (~s).matches(site) == (not one)
+
+
+def test_numbers_count_from_either_end() -> None:
+    def blocks(selector: Selector) -> set[tuple[int, int]]:
+        return {(s.stage, s.block) for s in SITES if selector.matches(s)}
+
+    everything = {(1, 1), (1, 2), (2, 1), (2, 2), (2, 3), (3, 1)}
+    assert blocks(EVERYWHERE) == everything
+    assert blocks(stage(1, 3)) == {(1, 1), (1, 2), (3, 1)}
+    assert blocks(stage(-1)) == {(3, 1)}
+    assert blocks(block(-1)) == {(1, 2), (2, 3), (3, 1)}
+    assert blocks(block(2)) == {(1, 2), (2, 2)}
+    assert blocks(block(1, -1) & ~stage(2)) == {(1, 1), (1, 2), (3, 1)}
+    assert blocks(stage(9)) == set()
+
+
+@law
+@given(policies)
+def test_policies_are_values(p: Policy) -> None:
+    twin = parse(str(p), GATES).as_tree()
+    assert hash(twin) == hash(p.as_tree())
+    assert len({p, p}) == 1
+
+
+# --- The text form -------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=250)
+@given(policies)
+def test_text_round_trip(p: Policy) -> None:
+    again = parse(str(p), GATES)
+    # The same rules joined in the same way, so the same meaning and the same text.
+    assert again.as_tree() == p.as_tree()
+    assert meaning(again) == meaning(p)
+    assert str(again) == str(p)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("se", SE()),
+        ("se16", SE()),
+        ("se8", SE(8)),
+        (" se8 @ pre / s3-4 ", SE(8).at("pre").on(stage(3, 4))),
+        ("se8@pre/s3-4+eca/s1-2", SE(8).at("pre").on(stage(3, 4)) + ECA().on(stage(1, 2))),
+        ("se|eca/s-1", SE() | ECA().on(stage(-1))),
+        ("se+eca@pre|none", SE() + ECA().at("pre") | NONE),
+        ("se@pre|(eca|se8)", SE().at("pre") | (ECA() | SE(8))),
+        ("(se|eca/b1)/s1", (SE() | ECA().on(block(1))).on(stage(1))),
+        ("se/~s1&b1,-1", SE().on(~stage(1) & block(1, -1))),
+        ("se/(s1&b1|s2)", SE().on((stage(1) & block(1)) | stage(2))),
+        ("se/~~s1", SE().on(stage(1))),
+        ("se/*", SE()),
+        ("se4(bias=false,act=silu)", SE(4, bias=False, act="silu")),
+        ("se(reduction=4:8:16:16)", SE((4, 8, 16, 16))),
+        ("se(reduction=4:)", SE((4,))),
+        ("se(width=round8,drop=1e-1)", SE(width="round8", drop=0.1)),
+        ("se(width=32)", SE(width=32)),
+        ("se(init=identity)", SE(init="identity", scale=2.0)),
+        ("eca5@inner", ECA(5).at("inner")),
+        ("eca(gamma=1.5,beta=-2)", ECA(gamma=1.5, beta=-2)),
+        ("none", NONE),
+    ],
+)
+def test_texts_by_hand(text: str, value: Policy) -> None:
+    assert parse(text, GATES).as_tree() == value.as_tree()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (SE(), "se"),
+        (SE(8).at("pre").on(stage(4, 3)), "se8@pre/s3-4"),
+        (SE(init="identity"), "se(init=identity)"),
+        (SE((4, 8)), "se(reduction=4:8)"),
+        (SE((4,)), "se(reduction=4:)"),
+        (SE(scale=1e20), "se(scale=1e+20)"),
+        (SE() + (ECA() + SE()), "se+(eca+se)"),
+        ((SE() | ECA()) + NONE, "(se|eca)+none"),
+        (SE().on(stage(1, 2, 4, -1)), "se/s1-2,4,-1"),
+        (SE().off(stage(1) | block(2)), "se/~(s1|b2)"),
+        (SE().off(stage(1) & block(2)), "se/~(s1&b2)"),
+    ],
+)
+def test_texts_of_values(value: Policy, text: str) -> None:
+    assert str(value) == text
+
+
+HELP = "Type for example: se16@pre/s3-4+eca/s1-2"
+SELECT = "Type for example: se16/s3-4"
+SE_FIELDS = "reduction, width, bias, act, gate, scale, squeeze, drop, init"
+
+
+@pytest.mark.parametrize(
+    ("text", "true", "remedy"),
+    [
+        ("", "At its end: expected the name of a gate.", HELP),
+        ("  ", "At its end: expected the name of a gate.", HELP),
+        ("SE", "At 'SE': expected the name of a gate.", HELP),
+        ("sse", "At 'sse': 'sse' is none of the gates se, eca.", "Did you mean 'se'?"),
+        ("se+foo8", "At 'foo8': 'foo' is none of the gates se, eca.", HELP),
+        ("se(widht=8)", f"At 'widht=8)': se has the fields {SE_FIELDS}.", "Did you mean 'width'?"),
+        ("eca(zzz=1)", "At 'zzz=1)': eca has the fields kernel, gamma, beta.", HELP),
+        (
+            "se@pree",
+            "At 'pree': expected a position: pre, standard, post, identity, inner.",
+            "Did you mean 'pre'?",
+        ),
+        (
+            "se@",
+            "At its end: expected a position: pre, standard, post, identity, inner.",
+            HELP,
+        ),
+        ("se/sx", "At 'x': expected a number.", SELECT),
+        ("se/s1,", "At its end: expected a number.", SELECT),
+        ("se/s99999999999", "At '99999999999': expected a number.", SELECT),
+        ("se/s4-3", "At '4-3': the range 4-3 runs backwards.", HELP),
+        ("se/s1-999999999", "At '1-999999999': the range 1-999999999 has over 1000 numbers.", HELP),
+        ("se/s-3-1", "At '-1': expected + or | or the end.", HELP),
+        ("se/x", "At 'x': expected s for stages or b for blocks.", SELECT),
+        ("se/", "At its end: expected s for stages or b for blocks.", SELECT),
+        ("se/(s1|b2", "At its end: expected ).", HELP),
+        ("(se+eca", "At its end: expected ).", HELP),
+        ("se(bias=false", "At its end: expected , or ).", HELP),
+        ("se(", "At its end: expected field=value.", HELP),
+        ("se(bias)", "At 'bias)': expected field=value.", HELP),
+        ("se8(reduction=4)", "At 'reduction=4)': reduction is given twice.", HELP),
+        ("se(bias=true,bias=false)", "At 'bias=false)': bias is given twice.", HELP),
+        ("se)", "At ')': expected + or | or the end.", HELP),
+        ("se eca", "At 'eca': expected + or | or the end.", HELP),
+        ("se++eca", "At '+eca': expected the name of a gate.", HELP),
+        ("none@pre", "At '@pre': expected + or | or the end.", HELP),
+    ],
+)
+def test_wrong_texts(text: str, true: str, remedy: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        parse(text, GATES)
+    assert str(caught.value) == f"{text!r} is not a policy.\n{true}\n{remedy}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "se0",
+            "SE got reduction=0.\n"
+            "The reduction is a whole number of at least 1, or a tuple of them, one per stage.\n"
+            "Type for example: SE(reduction=16)",
+        ),
+        ("se(bias=0)", "SE got bias=0.\nbias is True or False."),
+        ("se(scale=nan)", "SE got scale=nan.\nscale is a number above 0."),
+        ("eca(gamma=wide)", "ECA got gamma='wide'.\ngamma is a number above 0."),
+        (
+            "se/s0",
+            "stage(0) selects nothing.\nA stage is a whole number from 1, or from -1 for the last."
+            "\nType for example: stage(1, 2) or stage(-1)",
+        ),
+    ],
+)
+def test_wrong_values_in_text(text: str, message: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        parse(text, GATES)
+    assert str(caught.value) == message
+
+
+def test_texts_too_deep_or_too_long() -> None:
+    deep = "(" * MAX_NESTING + "se" + ")" * MAX_NESTING
+    assert parse(deep, GATES) == SE()
+    for text in (f"({deep})", "(" * 100_000, "se/" + "(" * 100_000):
+        with pytest.raises(PolicyError, match=f": more than {MAX_NESTING} brackets are open\\."):
+            parse(text, GATES)
+    assert parse("se/" + "~" * 100_001 + "s1", GATES).as_tree() == SE().off(stage(1))
+    long = "|".join(["se"] * MAX_RULES)
+    assert meaning(parse(long, GATES)) == meaning(SE())
+    assert str(parse(long, GATES)) == long
+    with pytest.raises(PolicyError, match=f": it has more than {MAX_RULES} gates\\."):
+        parse(f"{long}|se", GATES)
+    with pytest.raises(PolicyError):
+        parse("se" + "9" * 10_000, GATES)
+
+
+def test_random_text_is_read_or_refused() -> None:
+    """Several thousand strings, some noise and some nearly right; only `PolicyError` comes out."""
+    draw = random.Random(0)
+    tokens = [
+        *"()+|&~*@/,=:-. 0129sbSé٣\n",
+        *("se", "eca", "none", "se8", "s3-4", "b1", "@pre", "@inner", "/s1", "(act=silu)"),
+        *("reduction", "bias=", "true", "1e9", "-1", "gamma=0", "inf", "width=round8", "999999"),
+    ]
+    right = "se8@pre/s3-4+eca(gamma=1.5)/(s1&b2|~s2)|se(reduction=4:8,bias=false)@post"
+    read, refused = 0, []
+    for number in range(6000):
+        if number % 2:
+            text = "".join(draw.choices(tokens, k=draw.randint(1, 9)))
+        else:
+            at = draw.randrange(len(right))
+            text = right[:at] + draw.choice(tokens) + right[at + draw.randint(0, 4) :]
+        try:
+            policy = parse(text, GATES)
+        except PolicyError as error:
+            refused.append(str(error))
+            continue
+        read += 1
+        assert parse(str(policy), GATES).as_tree() == policy.as_tree()
+    assert {len(message.splitlines()) for message in refused} == {2, 3}
+    assert 50 < read < 3000
+
+
+@given(st.text(max_size=40))
+@settings(deadline=None, max_examples=100)
+def test_any_text_is_read_or_refused(text: str) -> None:
+    with contextlib.suppress(PolicyError):
+        parse(text, GATES)
+
+
+# --- Wrong policies ------------------------------------------------------------------------------
+
+NO_SELECTOR = (
+    "Blocks are selected by stage(...) and block(...), joined with & | ~.\nType for example: SE()."
+)
+STAGE = (
+    "A stage is a whole number from 1, or from -1 for the last.\n"
+    "Type for example: stage(1, 2) or stage(-1)"
+)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            lambda: SE().at("foo"),  # type: ignore[arg-type]
+            "position 'foo' is not a place in a block.\n"
+            "Positions are 'pre', 'standard', 'post', 'identity', 'inner'.",
+        ),
+        (
+            lambda: SE().at("Inner"),  # type: ignore[arg-type]
+            "position 'Inner' is not a place in a block.\n"
+            "Positions are 'pre', 'standard', 'post', 'identity', 'inner'.\n"
+            "Did you mean 'inner'?",
+        ),
+        (
+            lambda: SE().on("s3"),  # type: ignore[arg-type]
+            f".on('s3') got no selector.\n{NO_SELECTOR}on(stage(3, 4))",
+        ),
+        (
+            lambda: (SE() + ECA().at("pre")).off(3),  # type: ignore[arg-type]
+            f".off(3) got no selector.\n{NO_SELECTOR}off(stage(3, 4))",
+        ),
+        (lambda: stage(0), f"stage(0) selects nothing.\n{STAGE}"),
+        (lambda: stage(1, 0), f"stage(1, 0) selects nothing.\n{STAGE}"),
+        (lambda: stage(True), f"stage(True) selects nothing.\n{STAGE}"),
+        (lambda: stage(), f"stage() selects nothing.\n{STAGE}"),
+        (
+            lambda: stage("3"),  # type: ignore[arg-type]
+            f"stage('3') selects nothing.\n{STAGE}",
+        ),
+        (
+            lambda: block(1.0),  # type: ignore[arg-type]
+            "block(1.0) selects nothing.\n"
+            "A block is a whole number from 1, or from -1 for the last.\n"
+            "Type for example: block(1, 2) or block(-1)",
+        ),
+    ],
+)
+def test_wrong_calls(wrong: Callable[[], object], message: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        wrong()
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "message"),
+    [
+        (
+            "resnet18",
+            SE() + ECA().at("pre").on(stage(9)),
+            "eca@pre/s9 matches nothing in resnet18.\n"
+            "resnet18 has 4 stages of 2, 2, 2, 2 blocks.\n"
+            "Select a stage from 1 to 4, or stage(-1) for the last",
+        ),
+        (
+            "resnet20",
+            SE().on(stage(1) & block(4)),
+            "se/s1&b4 matches nothing in resnet20.\n"
+            "resnet20 has 3 stages of 3, 3, 3 blocks.\n"
+            "Select a stage from 1 to 3, or stage(-1) for the last",
+        ),
+        (
+            "lenet",
+            SE().at("inner"),
+            "se@inner matches nothing in lenet.\n"
+            "lenet has the positions pre, standard, not inner.\n"
+            "Type for example: @pre",
+        ),
+        (
+            "resnet18",
+            SE().on(stage(1, 2)) + ECA().on(stage(2, 3)),
+            "se/s1-2+eca/s2-3 puts two gates at 2 sites.\n"
+            "At the standard position of stage 2 block 1 both se and eca would sit.\n"
+            "Let them select different blocks, or type | instead of + to let the right one win",
+        ),
+        (
+            "resnet18",
+            SE() + ECA().on(stage(4) & block(-1)),
+            "se+eca/s4&b-1 puts two gates at 1 site.\n"
+            "At the standard position of stage 4 block 2 both se and eca would sit.\n"
+            "Let them select different blocks, or type | instead of + to let the right one win",
+        ),
+        (
+            "resnet20",
+            SE((4, 8, 16, 16)),
+            "SE got 4 reductions, (4, 8, 16, 16).\n"
+            "The network has 3 stages.\n"
+            "Give one reduction per stage, or one for all",
+        ),
+    ],
+)
+def test_policies_that_do_not_fit(name: str, policy: Policy, message: str) -> None:
+    with torch.device("meta"), pytest.raises(PolicyError) as caught:
+        create(name, policy=policy, seed=0)
+    assert str(caught.value) == message
+
+
+def test_a_rule_that_is_overridden_everywhere_still_matches() -> None:
+    assert resolve(SE() | ECA(), SITES, "it") == meaning(ECA())
+
+
+def test_joining_with_something_else_is_a_type_error() -> None:
+    for wrong in (
+        lambda: SE() + "eca",  # type: ignore[operator]
+        lambda: SE() | 3,  # type: ignore[operator]
+        lambda: stage(1) & 2,  # type: ignore[operator]
+        lambda: stage(1) | "s2",  # type: ignore[operator]
+    ):
+        with pytest.raises(TypeError):
+            wrong()
+
+
+# --- Object, text and name -----------------------------------------------------------------------
+
+
+def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    left, right = one.state_dict(), other.state_dict()
+    return list(left) == list(right) and all(torch.equal(left[k], right[k]) for k in left)
+
+
+def test_object_and_text_build_the_same_network() -> None:
+    by_value = create("resnet50", policy=SE(reduction=8).at("pre").on(stage(3, 4)), seed=3)
+    by_text = create("resnet50+se8@pre/s3-4", seed=3)
+    assert same(by_value, by_text)
+    gates = [name for name in by_text.state_dict() if name.endswith("fc1.weight")]
+    blocks = [f"layer3.{n}" for n in range(6)] + [f"layer4.{n}" for n in range(3)]
+    assert gates == [f"{name}.slots.pre.fc1.weight" for name in blocks]
+    assert by_text.get_submodule("layer3.0.slots.pre.fc1").out_features == 512 // 8
+    trunk = create("resnet50", seed=3).state_dict()
+    state = by_value.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in trunk.items())
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("name", ["resnet18", "resnet20"])
+def test_every_position_keeps_the_trunk(name: str, position: Position) -> None:
+    model = create(name, policy=SE().at(position), seed=7)
+    assert same(model, create(f"{name}+se@{position}", seed=7))
+    trunk, state = create(name, seed=7).state_dict(), model.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in trunk.items())
+    blocks = sum(len(blocks) for blocks in model.stages())
+    assert len(set(state) - set(trunk)) == 4 * blocks
+    # Another seed gives another trunk and other gates; another policy the same gates elsewhere.
+    other = create(name, policy=SE().at(position), seed=8).state_dict()
+    weights = [key for key, value in state.items() if value.ndim > 1]
+    assert not any(torch.equal(state[key], other[key]) for key in weights)
+    partly = create(name, policy=SE().at(position).on(stage(-1)), seed=7).state_dict()
+    assert len(set(partly) - set(trunk)) > 0
+    assert all(torch.equal(state[key], value) for key, value in partly.items())

@@ -1,0 +1,475 @@
+"""The function `predict` and the command ``senetzoo predict``."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+from torch import Tensor, nn
+
+from senetzoo import zoo
+from senetzoo.cli import main
+from senetzoo.data.transforms import CIFAR10, Transforms
+from senetzoo.errors import ConfigError, WeightsError
+from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.report import LoadReport
+from senetzoo.predict import Guess, Prediction, _cells, _Table, command, predict
+
+CLASSES = ("red", "green", "blue")
+PLAIN = Transforms(4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+class Colours(Classifier):
+    """Says how much red, green and blue an image has: logits are 10 x the channels' means."""
+
+    def __init__(self, classes: tuple[str, ...] = CLASSES) -> None:
+        super().__init__(zoo.config("resnet20").replace(num_classes=3).arch)
+        self.scale = nn.Parameter(torch.tensor(10.0))
+        self.dropout = nn.Dropout(0.9)
+        self.load_report = LoadReport("colours", "embedded", "0" * 64, classes)
+        self.batches: list[int] = []
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        self.batches.append(len(x))
+        return self.dropout(x)  # type: ignore[no-any-return]
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        return self.scale * features.mean((2, 3))
+
+    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return ()
+
+    def classifier_parameters(self) -> tuple[str, ...]:
+        return ()
+
+    def input_parameter(self) -> str:
+        return "scale"
+
+    def reset_classifier(self, num_classes: int) -> None:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def colours(monkeypatch: pytest.MonkeyPatch) -> Colours:
+    """The network that the command gets, whatever its name."""
+    model = Colours()
+
+    def create(name: str, *, pretrained: bool) -> Colours:
+        assert pretrained
+        if name != "se_resnet20":
+            raise WeightsError(f"{name} has no weights.", "", "Type: senetzoo list --pretrained")
+        return model
+
+    def transforms(model: Classifier) -> Transforms:
+        return PLAIN
+
+    monkeypatch.setattr(zoo, "create", create)
+    monkeypatch.setattr(zoo, "transforms", transforms)
+    return model
+
+
+def picture(path: Path, *rgb: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (5, 7), rgb).save(path)
+    return path
+
+
+def run(*arguments: object, stdin: bytes | None = None) -> Result:
+    return CliRunner().invoke(command, [str(a) for a in arguments], input=stdin)
+
+
+# exp(10) : exp(0) : exp(0), and the softmax of 10 * 128/255 and so on
+SURE = float(np.exp(10) / (np.exp(10) + 2))
+
+
+# The function
+
+
+def test_guesses_are_the_softmax_of_the_transformed_image() -> None:
+    model, random = Colours(), np.random.default_rng(0)
+    images = [Image.fromarray(random.integers(0, 256, (9, 8, 3), dtype=np.uint8)) for _ in range(7)]
+    predictions = predict(model, images, top=3, batch=3, transforms=PLAIN)
+    assert model.batches == [3, 3, 1]
+    assert [p.image for p in predictions] == [f"image {k}" for k in range(7)]
+    for image, prediction in zip(images, predictions, strict=True):
+        logits = 10 * PLAIN(image).double().mean((1, 2)).numpy()
+        expected = np.exp(logits) / np.exp(logits).sum()
+        order = np.argsort(-expected)
+        assert [g.label for g in prediction.guesses] == order.tolist()
+        assert [g.name for g in prediction.guesses] == [CLASSES[k] for k in order]
+        np.testing.assert_allclose(
+            [g.probability for g in prediction.guesses], expected[order], rtol=1e-5
+        )
+
+
+def test_one_image_or_many_in_every_form(tmp_path: Path) -> None:
+    model = Colours()
+    path = picture(tmp_path / "a.png", 0, 255, 0)
+    tensor = torch.zeros(3, 6, 6, dtype=torch.uint8)
+    tensor[1] = 255
+    with Image.open(path) as image:
+        image.load()
+    for form, count in [
+        (path, 1),
+        (str(path), 1),
+        (image, 1),
+        (tensor, 1),
+        (tmp_path, 1),
+        (tensor.expand(4, -1, -1, -1), 4),
+        ([path, image, tensor], 3),
+        (iter([str(path), tensor]), 2),
+    ]:
+        predictions = predict(model, form, top=1, transforms=PLAIN)  # type: ignore[arg-type]
+        assert len(predictions) == count
+        for prediction in predictions:
+            assert prediction.error is None
+            assert prediction.guesses[0].label == 1
+            assert prediction.guesses[0].probability == pytest.approx(SURE, rel=1e-5)
+    assert predict(model, path, top=1, transforms=PLAIN) == [
+        Prediction(str(path), (Guess("green", 1, predictions[0].guesses[0].probability),))
+    ]
+    assert predict(model, [], transforms=PLAIN) == []
+
+
+def test_the_model_gets_its_modes_back() -> None:
+    model = Colours().train()
+    model.dropout.eval()
+    grey = torch.full((3, 4, 4), 128, dtype=torch.uint8)
+    predict(model, grey, transforms=PLAIN)
+    assert (model.training, model.dropout.training) == (True, False)
+    model.dropout.train()
+    guesses = predict(model, grey, transforms=PLAIN)[0].guesses  # in eval mode: no dropout
+    assert [g.probability for g in guesses] == pytest.approx([1 / 3] * 3)
+    assert model.scale.grad is None
+
+
+def test_top_is_at_most_all_classes_and_names_may_be_missing() -> None:
+    blue = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    blue[2] = 255
+    (prediction,) = predict(Colours(()), blue, top=50, transforms=PLAIN)
+    assert prediction.guesses[0].name == "class 2"
+    assert len(prediction.guesses) == 3
+    assert sum(g.probability for g in prediction.guesses) == pytest.approx(1)
+
+
+def test_a_bad_image_does_not_stop_the_rest(tmp_path: Path) -> None:
+    good = picture(tmp_path / "good.png", 255, 0, 0)
+    (tmp_path / "bad.png").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    paths: list[Path | str] = [
+        tmp_path / "bad.png",
+        good,
+        tmp_path / "none.png",
+        tmp_path / "empty",
+        good,
+        "a\0b",
+    ]
+    for batch in (1, 2, 50):
+        predictions = predict(Colours(), [*paths, torch.zeros(2, 2)], batch=batch, transforms=PLAIN)
+        assert [p.error for p in predictions] == [
+            f"Can't read {tmp_path / 'bad.png'}. The file is empty.",
+            None,
+            f"Can't read {tmp_path / 'none.png'}. No such file or directory.",
+            f"The folder {tmp_path / 'empty'} has no images in it or below.",
+            None,
+            "Can't read 'a\\x00b'. That is no path.",
+            "Transforms can't take a tensor (2, 2) of torch.float32. A tensor is one image: uint8, "
+            "(channels, height, width), 1 or 3 channels. "
+            "Call it for each image and torch.stack the results",
+        ]
+        assert [bool(p.guesses) for p in predictions] == [p.error is None for p in predictions]
+        assert predictions[1].guesses[0].name == predictions[4].guesses[0].name == "red"
+
+
+@pytest.mark.parametrize("option", ["top", "batch"])
+@pytest.mark.parametrize("value", [0, -1, 2.5, True])
+def test_wrong_numbers(option: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as error:
+        predict(Colours(), [], **{option: value})
+    assert str(error.value) == f"predict can't have {option}={value!r}.\nIt is a whole number, > 0."
+
+
+def test_transforms_are_the_models_own() -> None:
+    model = zoo.create("resnet20", seed=0).eval()
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8))
+    (prediction,) = predict(model, image, top=10)
+    with torch.inference_mode():
+        expected = model(CIFAR10(image)[None])[0].softmax(0)
+    got = torch.zeros(10)
+    for guess in prediction.guesses:
+        got[guess.label] = guess.probability
+    torch.testing.assert_close(got, expected)
+
+
+def test_images_are_read_a_batch_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Colours()
+    path = picture(tmp_path / "a.png", 255, 0, 0)
+    read, waiting = 0, []
+
+    def counted(image: Image.Image | Tensor) -> Tensor:
+        nonlocal read
+        read += 1
+        waiting.append(read - sum(model.batches))
+        return PLAIN(image)
+
+    predictions = predict(model, [path] * 100, batch=8, transforms=counted)  # type: ignore[arg-type]
+    assert len(predictions) == read == 100
+    assert max(waiting) == 8
+
+
+# The command
+
+
+@pytest.mark.usefixtures("colours")
+def test_table(tmp_path: Path) -> None:
+    # Logits 10, 8, 6: probabilities 1 : e^-2 : e^-4.
+    red = picture(tmp_path / "r.png", 255, 204, 153)
+    blue = picture(tmp_path / "in a folder" / "blue.png", 153, 204, 255)
+    done = run(red, blue)
+    wide = len(str(blue))
+    gap = " " * (wide - len(str(red)))
+    assert done.exit_code == 0
+    assert done.stderr == ""
+    assert done.stdout == (
+        f"image{' ' * (wide - 5)}  rank  class  probability\n"
+        f"{red}{gap}     1  red         86.7 %\n"
+        f"{' ' * wide}     2  green       11.7 %\n"
+        f"{' ' * wide}     3  blue         1.6 %\n"
+        f"{blue}     1  blue        86.7 %\n"
+        f"{' ' * wide}     2  green       11.7 %\n"
+        f"{' ' * wide}     3  red          1.6 %\n"
+    )
+
+
+@pytest.mark.usefixtures("colours")
+def test_json_lines(tmp_path: Path) -> None:
+    red = picture(tmp_path / "r.png", 255, 0, 0)
+    done = run(red, tmp_path / "no.png", "--json", "--top", 1)
+    assert done.exit_code == 1
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert first == {
+        "image": str(red),
+        "guesses": [{"class": "red", "label": 0, "probability": round(SURE, 6)}],
+    }
+    reason = f"Can't read {tmp_path / 'no.png'}. No such file or directory."
+    assert second == {"image": str(tmp_path / "no.png"), "error": reason}
+    assert done.stderr == f"error: {reason}\n"
+
+
+@pytest.mark.usefixtures("colours")
+def test_files_folders_and_standard_input_in_their_order(tmp_path: Path) -> None:
+    names = ["b/2.png", "b/10.png", "b/a/1.png", "c.png", "d/e.png"]
+    for name in names:
+        picture(tmp_path / name, 1, 2, 3)
+    (tmp_path / "b/notes.txt").write_text("not an image")
+    lines = f"{tmp_path / 'd'}\n\n{tmp_path / 'c.png'}\r\n".encode()
+    done = run(tmp_path / "b", "-", tmp_path / "c.png", "--json", stdin=lines)
+    assert done.exit_code == 0
+    seen = [json.loads(line)["image"] for line in done.stdout.splitlines()]
+    expected = ["b/10.png", "b/2.png", "b/a/1.png", "d/e.png", "c.png", "c.png"]
+    assert seen == [str(tmp_path / name) for name in expected]
+
+
+@pytest.mark.usefixtures("colours")
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    for name in (b"caf\xe9.png", b"esc\x1b[31m.png"):
+        image = io.BytesIO()
+        Image.new("RGB", (2, 2)).save(image, "PNG")
+        (tmp_path / name.decode("utf-8", "surrogateescape")).write_bytes(image.getvalue())
+    done = run(tmp_path)
+    assert done.exit_code == 0
+    assert str(tmp_path / "caf?.png") in done.stdout
+    assert str(tmp_path / "esc?[31m.png") in done.stdout
+    listed = b"".join(bytes(path) + b"\n" for path in sorted(tmp_path.iterdir()))
+    done = run("-", "--json", stdin=listed)
+    assert done.exit_code == 0
+    assert [json.loads(line)["image"] for line in done.stdout.splitlines()] == [
+        str(path) for path in sorted(tmp_path.iterdir())
+    ]
+
+
+@pytest.mark.usefixtures("colours")
+def test_one_bad_file_of_each_kind_does_not_stop_the_rest(tmp_path: Path) -> None:
+    good = picture(tmp_path / "good.png", 0, 255, 0)
+    whole = good.read_bytes()
+    bad = {"cut.png": whole[:-30], "empty.jpg": b"", "text.gif": b"hello"}
+    for name, content in bad.items():
+        (tmp_path / name).write_bytes(content)
+    done = run(*(tmp_path / name for name in bad), good, tmp_path / "none")
+    assert done.exit_code == 1
+    assert done.stderr == (
+        f"error: Can't read {tmp_path / 'cut.png'}. It is damaged or cut short.\n"
+        f"error: Can't read {tmp_path / 'empty.jpg'}. The file is empty.\n"
+        f"error: Can't read {tmp_path / 'text.gif'}. "
+        "It is no image, or too damaged to be recognised.\n"
+        f"error: Can't read {tmp_path / 'none'}. No such file or directory.\n"
+    )
+    assert done.stdout.count(str(good)) == 1
+    assert "green" in done.stdout
+
+
+@pytest.mark.usefixtures("colours")
+def test_nothing_found(tmp_path: Path) -> None:
+    done = run(tmp_path)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == f"error: The folder {tmp_path} has no images in it or below.\n"
+    done = run("-", "--json", stdin=b"\n")
+    assert done.exit_code == 1
+    assert done.stderr == "error: The standard input has no paths.\n"
+    assert json.loads(done.stdout) == {"image": "-", "error": "The standard input has no paths."}
+
+
+@pytest.mark.usefixtures("colours")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Error: Missing argument 'IMAGE...'."),
+        (["x.png", "--top", "0"], "Error: Invalid value for '--top': 0 is not in the range x>=1."),
+        (
+            ["x.png", "--batch", "many"],
+            "Error: Invalid value for '--batch': 'many' is not a valid integer range.",
+        ),
+        (["x.png", "--tpo", "3"], "Error: No such option"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], message: str) -> None:
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.usefixtures("colours")
+def test_a_model_without_weights(tmp_path: Path) -> None:
+    done = run(picture(tmp_path / "a.png", 1, 2, 3), "--model", "resnet50")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == ("error: resnet50 has no weights.\nType: senetzoo list --pretrained\n")
+
+
+def test_batch_and_top(tmp_path: Path, colours: Colours) -> None:
+    path = picture(tmp_path / "a.png", 255, 0, 0)
+    done = run("-", "--batch", 4, "--top", 2, "--json", stdin=f"{path}\n".encode() * 10)
+    assert colours.batches == [4, 4, 2]
+    assert [len(json.loads(line)["guesses"]) for line in done.stdout.splitlines()] == [2] * 10
+
+
+@pytest.mark.usefixtures("colours")
+def test_a_file_named_like_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path / "--top.png", 255, 0, 0)
+    monkeypatch.chdir(tmp_path)
+    done = run("--json", "--", "--top.png")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["image"] == "--top.png"
+
+
+# The table's layout
+
+
+def rows(
+    columns: int | None, image: str, names: tuple[str, ...] = ("cat", "automobile")
+) -> list[str]:
+    table = _Table.fitting([image], names, columns)
+    guesses = tuple(Guess(name, k, 0.5) for k, name in enumerate(names))
+    return [table.header(), *table.rows(Prediction(image, guesses))]
+
+
+def test_table_is_as_wide_as_its_content() -> None:
+    assert (
+        rows(None, "a/b.png")
+        == rows(200, "a/b.png")
+        == [
+            "image    rank  class       probability",
+            "a/b.png     1  cat              50.0 %",
+            "            2  automobile       50.0 %",
+        ]
+    )
+
+
+@pytest.mark.parametrize("columns", [40, 41, 60, 80, 120])
+@pytest.mark.parametrize("image", ["x.png", "long/" * 30 + "cat.png", "日本語の写真" * 9 + ".png"])
+@pytest.mark.parametrize("name", ["cat", "American black bear, Ursus americanus, Euarctos"])
+def test_table_fits_the_terminal(columns: int, image: str, name: str) -> None:
+    lines = rows(columns, image, (name, "dog"))
+    assert max(map(_cells, lines)) <= columns
+    assert len({_cells(line) for line in lines}) == 1  # columns stay aligned
+    assert lines[1].split("  ")[0].strip().endswith("g")  # the name's end, which tells files apart
+
+
+def test_what_is_cut_says_so() -> None:
+    lines = rows(45, "photographs/2024/kitten.png", ("American black bear", "dog"))
+    assert lines == [
+        "image         rank  class         probability",
+        "...itten.png     1  American ...       50.0 %",
+        "                 2  dog                50.0 %",
+    ]
+
+
+def test_table_without_limit_cuts_nothing() -> None:
+    image, name = "x" * 300, "y" * 200
+    lines = rows(None, image, (name,))
+    assert image in lines[1]
+    assert name in lines[1]
+
+
+def test_help() -> None:
+    done = CliRunner().invoke(main, ["predict", "--help"])
+    assert done.exit_code == 0
+    assert done.stdout.startswith("Usage: senetzoo predict [OPTIONS] IMAGE...\n")
+    assert "--model NAME[.TAG]" in done.stdout
+    assert "[default: se_resnet20]" in done.stdout
+    assert "  senetzoo predict photo.jpg holiday/\n" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_on_a_narrow_terminal(tmp_path: Path) -> None:
+    import pty
+
+    path = picture(tmp_path / f"{'long' * 20}.png", 1, 2, 3)
+    code = (
+        "import sys\nfrom senetzoo import zoo\nfrom senetzoo.predict import command\n"
+        "zoo.create = lambda name, pretrained: zoo.config(name).build(seed=0)\n"
+        "command([sys.argv[1], '--top', '2'])\n"
+    )
+    terminal, end = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        stdout=end,
+        stderr=subprocess.PIPE,
+        cwd=Path(__file__).resolve().parents[1],
+        env={**os.environ, "COLUMNS": "48", "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    lines = os.read(terminal, 4096).decode().splitlines()
+    os.close(terminal)
+    os.close(end)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(lines) == 3
+    assert {len(line) for line in lines} == {48}
+    assert lines[1].startswith("...glonglong")
+
+
+def test_real_photographs_of_every_class(sample: Callable[[str], Path]) -> None:
+    from senetzoo.data import cifar10
+
+    if not zoo.list_models("se_resnet20", pretrained=True):
+        pytest.skip("se_resnet20 has no weights in the manifest")
+    data = cifar10.load(sample("cifar10-test-sample.parquet"), "test").first(10)
+    predictions = predict(
+        zoo.create("se_resnet20", pretrained=True), data.images.permute(0, 3, 1, 2), top=1
+    )
+    right = sum(
+        p.guesses[0].name == data.classes[label]
+        for p, label in zip(predictions, data.labels.tolist(), strict=True)
+    )
+    assert right >= 80

@@ -1,0 +1,149 @@
+"""The import of torchvision whose operators do not load, each case in an interpreter of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# A package that fails as torchvision does, at a line before or after which it is whole.
+BROKEN = """
+import torch
+from . import extension
+if not hasattr(torch.ops.torchvision, "nms"):
+    raise RuntimeError("operator torchvision::nms does not exist")
+assert not extension.STALE, "a submodule of the failed import was kept"
+from . import datasets, transforms, models
+"""
+# Loaded before the failure; knows whether the operators were there when it ran.
+EXTENSION = 'import torch\nSTALE = not hasattr(torch.ops.torchvision, "nms")\n'
+
+
+def fake(folder: Path, init: str) -> Path:
+    package = folder / "torchvision"
+    package.mkdir()
+    (package / "__init__.py").write_text(init)
+    (package / "extension.py").write_text(EXTENSION)
+    for name in ("datasets", "transforms", "models"):
+        (package / f"{name}.py").write_text("WHOLE = True\n")
+    return folder
+
+
+def run(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
+    """Run `code` with `path` before all other packages."""
+    root = Path(__file__).resolve().parents[1]
+    lines = f"import sys\nsys.path[:0] = {[str(p) for p in (*path, root)]!r}\n{code}"
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", lines], capture_output=True, text=True, env=env, check=False
+    )
+
+
+SHIM = "from senetzoo._torchvision import torchvision\nimport senetzoo._torchvision as shim\n"
+
+
+def test_real_torchvision_classifies_whether_its_operators_load_or_not() -> None:
+    done = run(
+        SHIM
+        + "import torch\nroot = torchvision()\nassert root is sys.modules['torchvision']\n"
+        + "from torchvision import datasets, models, transforms\n"
+        + "from torchvision.transforms.v2 import functional\n"
+        + "print(datasets.CIFAR10.__name__, transforms.Resize.__name__, end=' ')\n"
+        + "print(tuple(models.resnet18(num_classes=3).eval()(torch.rand(1, 3, 32, 32)).shape))\n"
+    )
+    assert done.stdout == "CIFAR10 Resize (1, 3)\n", done.stderr
+
+
+def test_a_whole_torchvision_leaves_the_library_alone(tmp_path: Path) -> None:
+    done = run(
+        SHIM
+        + "import torch\nprint(torchvision().NAME, shim._library)\n"
+        + "print(hasattr(torch.ops.torchvision, 'nms'))\n",
+        fake(tmp_path, "NAME = 'whole'\n"),
+    )
+    assert done.stdout == "whole None\nFalse\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param("", id="first import"),
+        pytest.param(
+            "try:\n    import torchvision\nexcept RuntimeError as error:\n    print(error)\n",
+            id="after the user's own failed import",
+        ),
+        pytest.param(
+            "try:\n    from torchvision.models import WHOLE\nexcept RuntimeError as error:\n"
+            "    print(error)\n",
+            id="after a failed import of a submodule",
+        ),
+    ],
+)
+def test_missing_operators_are_declared(tmp_path: Path, before: str) -> None:
+    done = run(
+        before
+        + SHIM
+        + "import torch\ntorchvision()\ntorchvision()\n"
+        + "from torchvision.datasets import WHOLE\nfrom torchvision import models, transforms\n"
+        + "print(WHOLE, models.WHOLE, transforms.WHOLE)\n"
+        + "print(torch.ops.torchvision.nms.default._schema)\n"
+        + "print(torch.ops.torchvision.qnms.default._schema)\n",
+        fake(tmp_path, BROKEN),
+    )
+    error = "operator torchvision::nms does not exist\n" if before else ""
+    schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor\n"
+    assert done.stdout == (
+        f"{error}True True True\ntorchvision::nms{schema}torchvision::qnms{schema}"
+    ), done.stderr
+
+
+def test_only_the_missing_operators_are_declared(tmp_path: Path) -> None:
+    done = run(
+        "import torch\nown = torch.library.Library('torchvision', 'DEF')\n"
+        + "own.define('qnms(Tensor own) -> Tensor')\n"
+        + SHIM
+        + "torchvision()\nprint(torch.ops.torchvision.qnms.default._schema)\n",
+        fake(tmp_path, BROKEN),
+    )
+    assert done.stdout == "torchvision::qnms(Tensor own) -> Tensor\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "RuntimeError('CUDA error: no device')",
+        "RuntimeError('PyTorch and torchvision were compiled with different CUDA major versions')",
+        "ImportError('libjpeg.so: no such file')",
+    ],
+)
+def test_other_errors_pass_through(tmp_path: Path, error: str) -> None:
+    done = run(
+        SHIM
+        + "try:\n    torchvision()\nexcept Exception as error:\n"
+        + "    print(repr(error), shim._library)\n",
+        fake(tmp_path, f"raise {error}\n"),
+    )
+    assert done.stdout == f"{error} None\n", done.stderr
+
+
+def test_a_second_failure_passes_through(tmp_path: Path) -> None:
+    error = "RuntimeError('operator torchvision::nms does not exist')"
+    done = run(
+        SHIM
+        + "for _ in range(2):\n    try:\n        torchvision()\n"
+        + "    except RuntimeError as error:\n        print(repr(error))\n",
+        fake(tmp_path, f"raise {error}\n"),
+    )
+    assert done.stdout == f"{error}\n{error}\n", done.stderr
+
+
+def test_import_senetzoo_imports_no_torchvision(tmp_path: Path) -> None:
+    done = run(
+        "import senetzoo, senetzoo.data.transforms, senetzoo.data.files\n"
+        "print('torchvision' in sys.modules, 'PIL' in sys.modules)\n",
+        fake(tmp_path, "raise RuntimeError('imported')\n"),
+    )
+    assert done.stdout == "False False\n", done.stderr

@@ -1,0 +1,394 @@
+"""Training: the parts against independent formulations, runs that resume, weights that are pinned."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional as F
+
+import senetzoo
+from senetzoo.data import digits
+from senetzoo.errors import ConfigError, DataError
+from senetzoo.train import augment, engine, pin
+from senetzoo.train.command import apply_setting, find
+from senetzoo.train.command import train as train_command
+from senetzoo.train.optim import Muon, orthogonalise, parameter_groups
+from senetzoo.train.recipe import Recipe
+from senetzoo.train.recipes import RECIPES
+from senetzoo.weights import fetch, manifest
+
+TINY = Recipe(
+    name="tiny", model="lenet5", data="digits", phases=((32, 3),), batch=32, compile=False, lr=0.02
+)
+
+
+def silent(_: str) -> None:
+    pass
+
+
+def run(out: Path, recipe: Recipe = TINY, **options: Any) -> dict[str, Any]:
+    return engine.train(recipe, out, **{"limit": 16, "say": silent, **options})
+
+
+# The parts
+
+
+def test_crops_and_flips_are_windows_of_the_padded_images() -> None:
+    images = torch.randint(0, 256, (5, 6, 6, 3), dtype=torch.uint8)
+    padded = augment.pad(images, 2)
+    reference = F.pad(images.permute(0, 3, 1, 2).float(), (2,) * 4, mode="reflect")
+    assert torch.equal(padded, reference.permute(0, 2, 3, 1).to(torch.uint8))
+
+    index = torch.tensor([0, 3, 3, 4])
+    crops = augment.crop_and_flip(padded, index, 6, True, torch.Generator().manual_seed(1))
+    seen = set()
+    for crop, number in zip(crops, index.tolist(), strict=True):
+        windows = {
+            (dy, dx, flip): (w.flip(1) if flip else w)
+            for dy in range(5)
+            for dx in range(5)
+            for flip in (False, True)
+            for w in [padded[number, dy : dy + 6, dx : dx + 6]]
+        }
+        found = [key for key, window in windows.items() if torch.equal(crop, window)]
+        assert len(found) == 1
+        seen.update(found)
+    assert len(seen) > 1
+
+
+def test_without_margin_and_flip_the_images_come_back() -> None:
+    images = torch.randint(0, 256, (4, 6, 6, 1), dtype=torch.uint8)
+    index = torch.tensor([2, 0])
+    crops = augment.crop_and_flip(augment.pad(images, 0), index, 6, False, torch.Generator())
+    assert torch.equal(crops, images[index])
+
+
+def test_normalise_is_mean_and_deviation_per_channel() -> None:
+    images = torch.randint(0, 256, (3, 4, 4, 3), dtype=torch.uint8)
+    x = augment.normalise(images, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), 4)
+    for channel, (mean, std) in enumerate(((0.1, 0.5), (0.2, 0.6), (0.3, 0.7))):
+        expected = (images[..., channel].double() / 255 - mean) / std
+        torch.testing.assert_close(x[:, channel].double(), expected, atol=1e-6, rtol=1e-6)
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    assert augment.normalise(images, (0.0,) * 3, (1.0,) * 3, 2).shape == (3, 3, 2, 2)
+
+
+def test_rotation_by_nothing_is_identity_and_by_a_right_angle_is_rot90() -> None:
+    x = torch.randn(2, 1, 9, 9)
+    same = augment.rotate_and_zoom(x, 0.0, 0.0, torch.Generator())
+    torch.testing.assert_close(same, x, atol=1e-5, rtol=1e-5)
+
+    # The first draw is known, so a bound on the angle can be chosen that makes it a right angle.
+    turned = torch.rot90(x, 1, (2, 3))
+    generator = torch.Generator().manual_seed(0)
+    draw = float(torch.rand(2, generator=torch.Generator().manual_seed(0))[0]) * 2 - 1
+    rotated = augment.rotate_and_zoom(x[:1], 90.0 / abs(draw), 0.0, generator)
+    direction = turned if torch.allclose(rotated, turned[:1], atol=1e-4) else turned.flip(2, 3)
+    torch.testing.assert_close(rotated, direction[:1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(16, 144), (64, 32), (8, 8)])
+def test_orthogonalise_keeps_singular_vectors_and_levels_values(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(shape, dtype=torch.float64)
+    result = orthogonalise(matrix, steps=8)
+    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    inner = u.T @ result @ vh.T
+    assert torch.allclose(inner, torch.diag(inner.diagonal()), atol=1e-8)
+    # Values far below the largest need more steps; the theory's band holds for the others.
+    large = inner.diagonal()[s > 0.05 * s[0]]
+    assert float(large.min()) > 0.6
+    assert float(large.max()) < 1.3
+
+
+def test_groups_of_muon_without_convolutions_step_like_torch_sgd() -> None:
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
+    theirs.load_state_dict(ours.state_dict())
+    a = Muon([{"params": list(ours.parameters())}], lr=0.1, momentum=0.9, weight_decay=1e-2)
+    b = torch.optim.SGD(theirs.parameters(), 0.1, 0.9, weight_decay=1e-2, nesterov=True)
+    for _ in range(5):
+        x = torch.randn(4, 5)
+        for net, optimizer in ((ours, a), (theirs, b)):
+            optimizer.zero_grad()
+            net(x).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(ours.weight, theirs.weight)
+    torch.testing.assert_close(ours.bias, theirs.bias)
+
+
+def test_muon_step_has_the_relative_size_of_its_learning_rate() -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(8, 16, 3)
+    optimizer = Muon([{"params": [conv.weight], "muon": True}], lr=0.1, momentum=0.0)
+    conv(torch.randn(4, 8, 6, 6)).square().sum().backward()
+    scaled = conv.weight.detach() * 16**0.5 / conv.weight.detach().norm()
+    optimizer.step()
+    moved = (conv.weight.detach() - scaled).norm() / scaled.norm()
+    assert 0.06 < float(moved) < 0.13
+
+
+def test_every_parameter_is_in_one_group_and_gates_do_not_decay() -> None:
+    model = senetzoo.create("se_resnet20", seed=0)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for muon in (False, True):
+        groups = parameter_groups(model, muon)
+        listed = [names[p] for group in groups.values() for p in group]
+        assert sorted(listed) == sorted(names.values())
+        plain = {names[p] for p in groups["plain"]}
+        assert {n for n in names.values() if ".slots." in n or "bn" in n} <= plain
+        assert ("layer1.0.conv1.weight" in {names[p] for p in groups["conv"]}) == muon
+        assert "conv1.weight" in {names[p] for p in groups["decay"]}
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_learning_rate_rises_then_falls_to_nothing(schedule: str) -> None:
+    recipe = TINY.replace(schedule=schedule, warmup=0.2)
+    values = [recipe.factor(k / 1000) for k in range(1001)]
+    assert values[0] == 0.0
+    assert math.isclose(max(values), 1.0)
+    assert values.index(max(values)) == 200
+    assert values[:201] == sorted(values[:201])
+    assert values[200:] == sorted(values[200:], reverse=True)
+    assert abs(values[-1]) < 1e-9
+
+
+def test_phases_give_the_size_of_each_epoch() -> None:
+    recipe = TINY.replace(phases=((16, 2), (24, 1), (32, 3)))
+    assert [recipe.size(epoch) for epoch in range(recipe.epochs)] == [16, 16, 24, 32, 32, 32]
+
+
+# Whole runs
+
+
+def test_a_run_learns_and_leaves_log_weights_and_summary(tmp_path: Path) -> None:
+    recipe = TINY.replace(model="lenet", phases=((32, 12),), margin=0, flip=False, lr=0.05)
+    record = run(tmp_path, recipe, limit=60)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(1, 13))
+    assert lines[-1] == record
+    # 600 training images in 12 epochs; guessing gives 0.1.
+    assert record["test_accuracy"] > 0.5
+    assert lines[-1]["train_loss"] < lines[0]["train_loss"]
+    model = senetzoo.create("lenet", in_chans=1, seed=0)
+    model.load_state_dict(load_file(str(tmp_path / "model.safetensors")))
+    data = engine.load_data(TINY, None)
+    small = dataclasses.replace(data, test=data.test.first(60))
+    again = engine.evaluate(model, small, 32, torch.device("cpu"))
+    assert again["test_accuracy"] == record["test_accuracy"]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["seed"] == 0
+    assert summary["recipe"]["model"] == "lenet"
+
+
+def test_an_interrupted_run_ends_like_the_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = TINY.replace(model="se_lenet+se2@pre/s2", optimizer="muon")
+    run(tmp_path / "whole", recipe, seed=3)
+
+    saved = engine._save
+
+    def die_after_two(*args: Any) -> None:
+        saved(*args)
+        if args[-1] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "_save", die_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", recipe, seed=3)
+    assert not (tmp_path / "cut" / "summary.json").exists()
+    monkeypatch.setattr(engine, "_save", saved)
+    run(tmp_path / "cut", recipe, seed=3)
+    whole = load_file(str(tmp_path / "whole" / "model.safetensors"))
+    cut = load_file(str(tmp_path / "cut" / "model.safetensors"))
+    assert whole.keys() == cut.keys()
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_runs_with_other_policies_start_from_the_same_trunk_and_see_the_same_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[torch.Tensor]] = {}
+    plain = engine.normalise
+    for model in ("lenet5", "se_lenet5"):
+        batches = seen.setdefault(model, [])
+
+        def spy(*args: Any, batches: list[torch.Tensor] = batches) -> torch.Tensor:
+            batches.append(args[0].clone())
+            return plain(*args)
+
+        monkeypatch.setattr(engine, "normalise", spy)
+        run(tmp_path / model, TINY.replace(model=model, phases=((32, 1),)))
+    assert len(seen["lenet5"]) == len(seen["se_lenet5"])
+    for a, b in zip(seen["lenet5"], seen["se_lenet5"], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_resuming_with_another_recipe_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, TINY.replace(phases=((32, 1),)))
+    with pytest.raises(ConfigError) as caught:
+        run(tmp_path, TINY.replace(phases=((32, 2),)))
+    assert str(caught.value) == (
+        f"{tmp_path} holds a run of another recipe or seed.\n"
+        "A run is resumed only with the recipe and the seed it was started with.\n"
+        "Give another folder with --out, or delete this one"
+    )
+
+
+def test_a_checkpoint_that_unpickles_code_is_not_run(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (marker,))
+
+    torch.save({"recipe": Evil()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(ConfigError) as caught:
+        run(tmp_path)
+    assert str(caught.value).splitlines()[0] == f"{tmp_path / 'checkpoint.pt'} can't be read."
+    assert not marker.exists()
+
+
+def test_compiled_and_eager_runs_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Any compiler would do; "eager" keeps the C++ toolchain out of this test.
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda m, **_: real(m, backend="eager", dynamic=False))
+    one = TINY.replace(phases=((32, 1),))
+    run(tmp_path / "eager", one)
+    run(tmp_path / "compiled", one.replace(compile=True))
+    a = load_file(str(tmp_path / "eager" / "model.safetensors"))
+    b = load_file(str(tmp_path / "compiled" / "model.safetensors"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+# Settings and the command
+
+
+def test_settings_are_read_by_kind() -> None:
+    recipe = TINY
+    for setting in (
+        "batch=64",
+        "lr=1",
+        "model=se_lenet5+se4@pre",
+        "flip=false",
+        "phases=((16, 1), (32, 2))",
+    ):
+        recipe = apply_setting(recipe, setting)
+    assert (recipe.batch, recipe.lr, recipe.flip) == (64, 1.0, False)
+    assert recipe.model == "se_lenet5+se4@pre"
+    assert recipe.phases == ((16, 1), (32, 2))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("batch", "--set got 'batch'.\nIt takes key=value.\nType for example: --set batch=64"),
+        (
+            "batch=many",
+            "--set batch=many does not fit.\nbatch is of the kind int, as in batch=32.",
+        ),
+        (
+            "batch=1.5",
+            "--set batch=1.5 does not fit.\nbatch is of the kind int, as in batch=32.",
+        ),
+    ],
+)
+def test_bad_settings_are_refused(setting: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        apply_setting(TINY, setting)
+    assert str(caught.value) == message
+
+
+def test_a_misspelt_field_gets_the_nearest() -> None:
+    with pytest.raises(ConfigError) as caught:
+        apply_setting(TINY, "bacth=3")
+    assert str(caught.value).splitlines()[0] == "The recipe has no option 'bacth'."
+    assert str(caught.value).splitlines()[-1] == "Did you mean 'batch'?"
+
+
+def test_recipes_are_found_by_name_and_describe_themselves() -> None:
+    for name, recipe in RECIPES.items():
+        assert find(name) is recipe
+        senetzoo.config(recipe.model)
+    with pytest.raises(ConfigError) as caught:
+        find("digit")
+    assert str(caught.value) == (
+        "There is no recipe 'digit'.\n"
+        f"Recipes are {', '.join(RECIPES)}.\nDid you mean 'digits'?"
+    )
+
+
+def test_training_on_cifar10_without_data_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        run(tmp_path, RECIPES["cifar10_small"])
+    assert str(caught.value) == (
+        "The recipe cifar10_small trains on CIFAR-10.\n"
+        "No folder with CIFAR-10 was given.\n"
+        "Type: senetzoo train cifar10_small --data FOLDER"
+    )
+
+
+def test_the_command_trains_quickly_and_says_where(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = CliRunner().invoke(train_command, ["digits", "--quick", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert f"weights and log: {out}" in result.stdout
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["command"] == "senetzoo train digits --seed 0 --quick"
+
+
+# From a run to weights
+
+
+def test_half_keeps_statistics_in_fp32() -> None:
+    state = pin.half(senetzoo.create("se_resnet20", seed=0).state_dict())
+    for name, value in state.items():
+        if name.endswith("num_batches_tracked"):
+            assert value.dtype == torch.int64
+        else:
+            statistic = "running" in name
+            assert value.dtype == (torch.float32 if statistic else torch.float16), name
+
+
+def test_pinned_weights_come_back_through_create(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "weights_manifest.json"
+    target.write_text('{"schema": 1, "entries": {}}')
+    monkeypatch.setattr(manifest, "path", lambda: target)
+    monkeypatch.setattr(fetch, "EMBEDDED", tmp_path / "embedded")
+    manifest.manifest.cache_clear()
+    try:
+        recipe = TINY.replace(model="lenet5+se2", phases=((32, 4),))
+        run(tmp_path / "run", recipe, command="senetzoo train tiny")
+        path = tmp_path / "run" / "summary.json"
+        summary = json.loads(path.read_text())
+        path.write_text(json.dumps({**summary, "revision": "a" * 40}))
+        entry = pin.pin(tmp_path / "run", "digits_test", data=None)
+        assert entry.policy == "se2"
+        assert entry.metrics[0].images == len(digits.load("test"))
+
+        model = senetzoo.create("lenet5", pretrained=True)
+        trained = load_file(str(tmp_path / "run" / "model.safetensors"))
+        for name, value in model.state_dict().items():
+            torch.testing.assert_close(value, trained[name], atol=1e-3, rtol=1e-3)
+        assert model.load_report is not None
+        assert model.load_report.classes == tuple("0123456789")
+
+        path.write_text(json.dumps({**summary, "revision": "a" * 40 + "-dirty"}))
+        with pytest.raises(ConfigError, match="without a commit"):
+            pin.pin(tmp_path / "run", "digits_dirty", data=None)
+        with pytest.raises(ConfigError, match="holds no finished run"):
+            pin.pin(tmp_path / "nowhere", "x", data=None)
+    finally:
+        manifest.manifest.cache_clear()
