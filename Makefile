@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test clean
 
 demo: $(VENV)/demo.stamp
-	$(BIN)/python benchmarks/demo.py
+	@bash benchmarks/demo.sh $(BIN)
 
 test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -19,7 +19,6 @@ test: $(VENV)/test.stamp
 # neither command needs, and an index of CPU builds, where one is configured, is tried by version.
 $(VENV)/torch.stamp: constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
 	touch $@
 

@@ -122,14 +122,38 @@ def records(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def machine(record: dict[str, Any]) -> str:
+    """Where and how a record was measured, in a sentence."""
+    where, options = record["environment"], record["options"]
+    flags = f" ({', '.join(where['cpu_flags'])})" if where["cpu_flags"] else ""
+    return (
+        f"{where['cpu']}{flags}, {where['threads']} threads, torch {where['torch']}, commit "
+        f"`{where['commit'][:12]}`; {options['rounds']} rounds, in each of which every network runs "
+        "one batch in turn; the ratio is the median over rounds of paired ratios."
+    )
+
+
 def speed() -> str:
     """The paired timings of SE networks against their plain twins."""
-    rows, where = [], ""
+    rows, notes = [], []
     for record in records("plain-vs-se.jsonl"):
-        where = machine(record)
-        rows += speed_rows(record)
-    head = ["network", "batch", "images a second", "ratio to plain", "10 % to 90 % of rounds"]
-    return f"{table(head, rows)}\n{where}\n" if rows else ""
+        if machine(record) not in notes:
+            notes.append(machine(record))
+        for setting in record["speed"]:
+            how = f"{setting['dtype']}, {'compiled' if setting['compile'] else 'eager'}"
+            for result in setting["results"]:
+                ratio = result["throughput_ratio"]
+                rows.append(
+                    [
+                        f"`{result['model']}`, {result['image'][1]} px, {how}",
+                        str(setting["batch"]),
+                        f"{result['images_per_second']:,.0f}",
+                        f"{ratio['median']:.3f}" if ratio else "1",
+                        f"{ratio['p10']:.3f} to {ratio['p90']:.3f}" if ratio else "",
+                    ]
+                )
+    head = ["network", "batch", "images a second", "throughput, SE / plain", "10 % to 90 %"]
+    return f"{table(head, rows)}\n{' '.join(notes)}\n" if rows else ""
 
 
 def demo() -> str:

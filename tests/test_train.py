@@ -323,8 +323,7 @@ def test_recipes_are_found_by_name_and_describe_themselves() -> None:
     with pytest.raises(ConfigError) as caught:
         find("digit")
     assert str(caught.value) == (
-        "There is no recipe 'digit'.\n"
-        f"Recipes are {', '.join(RECIPES)}.\nDid you mean 'digits'?"
+        f"There is no recipe 'digit'.\nRecipes are {', '.join(RECIPES)}.\nDid you mean 'digits'?"
     )
 
 
@@ -340,11 +339,13 @@ def test_training_on_cifar10_without_data_says_what_to_give(tmp_path: Path) -> N
 
 def test_the_command_trains_quickly_and_says_where(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    result = CliRunner().invoke(train_command, ["digits", "--quick", "--out", str(out)])
+    result = CliRunner().invoke(
+        train_command, ["digits", "--quick", "--threads", "1", "--out", str(out)]
+    )
     assert result.exit_code == 0, result.output
     assert f"weights and log: {out}" in result.stdout
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["command"] == "senetzoo train digits --seed 0 --quick"
+    assert summary["command"] == "senetzoo train digits --seed 0 --quick --threads 1"
 
 
 # From a run to weights

@@ -61,7 +61,7 @@ def train(
             data=data,
             seed=seed,
             limit=64 if quick else None,
-            command=_command(recipe, settings, seed, quick, no_compile, chosen.data),
+            command=_command(recipe, settings, seed, quick, no_compile, threads, chosen.data),
             say=click.echo,
         )
     except KeyboardInterrupt:
@@ -74,13 +74,21 @@ def train(
 
 
 def _command(
-    recipe: str, settings: tuple[str, ...], seed: int, quick: bool, no_compile: bool, data: str
+    recipe: str,
+    settings: tuple[str, ...],
+    seed: int,
+    quick: bool,
+    no_compile: bool,
+    threads: int | None,
+    data: str,
 ) -> str:
     """What to type to do the same again, without the paths of this machine."""
     parts = ["senetzoo train", recipe]
     parts += [] if data == "digits" else ["--data", data.upper()]
     parts += [f"--set '{s}'" if "(" in s else f"--set {s}" for s in settings]
     parts += ["--seed", str(seed), *["--quick"] * quick, *["--no-compile"] * no_compile]
+    # Sums are split over the threads, so their number decides the last bits of a result.
+    parts += ["--threads", str(threads)] if threads is not None else []
     return " ".join(parts)
 
 

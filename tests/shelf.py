@@ -1,0 +1,150 @@
+"""A shelf of weights that a test fills itself, in place of those the package ships."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from safetensors.torch import save_file
+
+from senetzoo import config
+from senetzoo.counting import count
+from senetzoo.nn.classifier import Classifier
+from senetzoo.train.pin import half
+from senetzoo.weights import fetch, manifest
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+RAW: dict[str, Any] = {
+    "model": "resnet20",
+    "policy": "",
+    "stem": None,
+    "num_classes": 3,
+    "classes": ["cat", "dog", "bird"],
+    "default": True,
+    "source": {
+        "kind": "embedded",
+        "file": "resnet20.pets_v1.safetensors",
+        "repo": None,
+        "revision": None,
+        "url": None,
+    },
+    "sha256": "ab" * 32,
+    "sha256_prefix": None,
+    "bytes": 1000,
+    "params": 272_019,
+    "macs": 41_000_000,
+    "input": {
+        "channels": 3,
+        "size": 32,
+        "mean": [0.5, 0.25, 0.125],
+        "std": [0.5, 0.25, 1.0],
+        "interpolation": "bilinear",
+        "crop": 0.875,
+    },
+    "dialect": "senetzoo",
+    "data": "pets train",
+    "metrics": [
+        {
+            "name": "accuracy",
+            "data": "pets test",
+            "images": 300,
+            "value": 91.5,
+            "std": None,
+            "runs": 1,
+            "checkpoint": "last",
+        }
+    ],
+    "training": {
+        "recipe": "pets",
+        "command": "senetzoo train pets",
+        "epochs": 3,
+        "seed": 0,
+        "revision": REVISION,
+        "hours": 0.5,
+        "machine": "one core",
+    },
+    "licence": {"code": "Apache-2.0", "weights": "Apache-2.0", "data": "CC BY 4.0"},
+    "provenance": "trained by a test",
+}
+"""An entry that is right in every field, as the JSON has it."""
+
+
+def text_of(entries: dict[str, Any]) -> str:
+    return json.dumps({"schema": manifest.SCHEMA, "entries": entries})
+
+
+def changed(path: str, value: object) -> dict[str, Any]:
+    """`RAW` with one field changed: ``"source.file"``."""
+    raw = copy.deepcopy(RAW)
+    *parents, last = path.split(".")
+    place = raw
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    return raw
+
+
+class Shelf:
+    """Weights in a folder of the test's own; `senetzoo` sees no others."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = folder / manifest.FILE
+        self.embedded = folder / "embedded"
+        self.entries: dict[str, Any] = {}
+        self.embedded.mkdir()
+        self.write()
+
+    def write(self) -> None:
+        self.manifest.write_text(text_of(self.entries), encoding="utf-8")
+        manifest.manifest.cache_clear()
+
+    def put(
+        self,
+        tag: str,
+        *,
+        policy: str = "",
+        kind: Literal["embedded", "hub"] = "embedded",
+        seed: int = 7,
+        **changes: Any,
+    ) -> Classifier:
+        """Make weights as `senetzoo weights pin` does, and return the network they are of."""
+        base = tag.split(".")[0]
+        fields = {**copy.deepcopy(RAW), "model": base, "policy": policy, **changes}
+        blueprint = config(f"{base}+{policy}" if policy else base).replace(
+            num_classes=fields["num_classes"], in_chans=fields["input"]["channels"]
+        )
+        if fields["stem"] is not None:
+            blueprint = blueprint.replace(stem=fields["stem"])
+        model = blueprint.build(seed=seed).eval()
+        file = self.embedded / f"{tag}.safetensors"
+        stored = half(model.state_dict())
+        save_file(stored, str(file))
+        model.load_state_dict({k: v.to(model.state_dict()[k].dtype) for k, v in stored.items()})
+        counts = count(model)
+        fields["source"]["file"] = file.name
+        if kind == "hub":
+            fields["source"] |= {"kind": "hub", "repo": "someone/pets", "revision": REVISION}
+        fields |= {
+            "sha256": fetch.sha256(file),
+            "bytes": file.stat().st_size,
+            "params": counts.params,
+            "macs": counts.macs,
+        }
+        self.entries[tag] = fields
+        self.write()
+        return model
+
+
+def open_shelf(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+    """The shelf in `folder`, in use until the generator goes on."""
+    monkeypatch.setattr(manifest, "path", lambda: folder / manifest.FILE)
+    monkeypatch.setattr(fetch, "EMBEDDED", folder / "embedded")
+    yield Shelf(folder)
+    monkeypatch.undo()
+    manifest.manifest.cache_clear()
