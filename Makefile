@@ -12,7 +12,6 @@ test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python docs/generate.py --check
 	$(BIN)/pytest -n 2
 
 # PyTorch comes first: on Linux a bare `pip install torch` fetches gigabytes of CUDA libraries that

@@ -128,8 +128,8 @@ def machine(record: dict[str, Any]) -> str:
     flags = f" ({', '.join(where['cpu_flags'])})" if where["cpu_flags"] else ""
     return (
         f"{where['cpu']}{flags}, {where['threads']} threads, torch {where['torch']}, commit "
-        f"`{where['commit'][:12]}`; {options['rounds']} rounds, in each of which every network runs "
-        "one batch in turn; the ratio is the median over rounds of paired ratios."
+        f"`{where['commit'][:12]}`; {options['rounds']} rounds, in each of which every network "
+        "runs one batch in turn; the ratio is the median over rounds of paired ratios."
     )
 
 

@@ -38,6 +38,10 @@ class DataError(SenetzooError, RuntimeError):
     """Images or data sets that can't be found or read."""
 
 
+class TrainingError(SenetzooError, RuntimeError):
+    """A training that can't go on."""
+
+
 class MissingExtraError(SenetzooError, ImportError):
     """An optional dependency that the asked-for function needs."""
 

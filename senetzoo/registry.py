@@ -1,9 +1,8 @@
-"""Every network by name: a literal tuple of families, and the search over them."""
+"""Every network by name: a literal tuple of families."""
 
 from __future__ import annotations
 
 import difflib
-import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -68,8 +67,3 @@ def entry(name: str) -> Entry:
         f"The nearest names are {', '.join(close)}." if close else "No name is near it.",
         f"Type for example: create({close[0]!r})" if close else "Type: senetzoo list",
     )
-
-
-def search(pattern: str = "*") -> list[str]:
-    """Names that match a shell-style pattern, in the registry's order."""
-    return [name for name in ENTRIES if fnmatch.fnmatchcase(name, pattern)]

@@ -1,4 +1,4 @@
-"""Training: the parts against independent formulations, runs that resume, weights that are pinned."""
+"""Training: its parts against independent formulations, runs that resume, pinned weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 import senetzoo
 from senetzoo.data import digits
-from senetzoo.errors import ConfigError, DataError
+from senetzoo.errors import ConfigError, DataError, TrainingError
 from senetzoo.train import augment, engine, pin
 from senetzoo.train.command import apply_setting, find
 from senetzoo.train.command import train as train_command
@@ -269,6 +269,40 @@ def test_compiled_and_eager_runs_agree(tmp_path: Path, monkeypatch: pytest.Monke
     a = load_file(str(tmp_path / "eager" / "model.safetensors"))
     b = load_file(str(tmp_path / "compiled" / "model.safetensors"))
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_that_diverges_stops_and_keeps_the_last_good_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = engine.normalise
+    seen = 0
+
+    def spoil(*args: Any) -> torch.Tensor:
+        nonlocal seen
+        seen += 1
+        # 160 images make five batches: the second epoch's first one is spoilt.
+        return plain(*args) * (float("nan") if seen > 5 and len(args[0]) == 32 else 1.0)
+
+    monkeypatch.setattr(engine, "normalise", spoil)
+    with pytest.raises(TrainingError) as caught:
+        run(tmp_path, TINY.replace(test_every=9))
+    assert str(caught.value) == (
+        "The loss of tiny is nan in epoch 2.\n"
+        f"The run diverged; {tmp_path / 'checkpoint.pt'} has the state of epoch 1.\n"
+        "Type for example: --set lr=0.01, with another --out"
+    )
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert state["epochs"] == 1
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+def test_without_a_compiler_training_goes_on_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.shutil, "which", lambda name: None)
+    said: list[str] = []
+    run(tmp_path, TINY.replace(phases=((32, 1),), compile=True), say=said.append)
+    assert said[0] == "no C++ compiler is installed: training without torch.compile, slower"
 
 
 # Settings and the command

@@ -201,24 +201,24 @@ def test_every_field_is_needed_and_of_its_type(path: str) -> None:
             "The field 'revison' is unknown.\nDid you mean 'revision'?",
         ),
         ("model", "resnet56", "", "Its model is 'resnet56'."),
-        ("sha256", "AB" * 32, "", "Sha256 is no hash of 64 lower-case hexadecimal digits."),
-        ("sha256", "ab", "", "Sha256 is no hash of 64 lower-case hexadecimal digits."),
+        ("sha256", "AB" * 32, "", "The sha256 is no hash of 64 lower-case hexadecimal digits."),
+        ("sha256", "ab", "", "The sha256 is no hash of 64 lower-case hexadecimal digits."),
         ("sha256", None, "", "An embedded file needs its sha256."),
         (
             "sha256_prefix",
             "abc",
             "",
-            "Sha256_prefix is no start of a hash: 8 or more of its digits.",
+            "The sha256_prefix is no start of a hash: 8 or more of its digits.",
         ),
-        ("source.file", "../secret", "source", "File is '../secret', no plain file name."),
-        ("source.file", "/etc/passwd", "source", "File is '/etc/passwd', no plain file name."),
-        ("source.file", "..", "source", "File is '..', no plain file name."),
-        ("source.file", "a\\b", "source", "File is 'a\\\\b', no plain file name."),
-        ("source.file", "", "source", "File is '', no plain file name."),
+        ("source.file", "../secret", "source", "The file is '../secret', no plain file name."),
+        ("source.file", "/etc/passwd", "source", "The file is '/etc/passwd', no plain file name."),
+        ("source.file", "..", "source", "The file is '..', no plain file name."),
+        ("source.file", "a\\b", "source", "The file is 'a\\\\b', no plain file name."),
+        ("source.file", "", "source", "The file is '', no plain file name."),
         ("source.kind", "hub", "source", "A source of kind 'hub' needs repo."),
         ("source.kind", "url", "source", "A source of kind 'url' needs url."),
         ("classes", ["cat", "dog"], "", "There are 2 class names for 3."),
-        ("input.channels", 1, "input", "Mean, std and channels disagree."),
+        ("input.channels", 1, "input", "The numbers of mean, std and channels disagree."),
     ],
 )
 def test_broken_entries(path: str, value: object, where: str, what: str) -> None:
@@ -245,12 +245,12 @@ def _hub(revision: str | None, **changes: Any) -> dict[str, Any]:
         (
             text_of({TAG: _hub("main")}),
             f"The manifest is broken at {TAG}.source.\n"
-            "Revision is no full commit (40 hexadecimal digits).",
+            "The revision is no full commit (40 hexadecimal digits).",
         ),
         (
             text_of({TAG: _hub(REVISION[:12])}),
             f"The manifest is broken at {TAG}.source.\n"
-            "Revision is no full commit (40 hexadecimal digits).",
+            "The revision is no full commit (40 hexadecimal digits).",
         ),
         (
             text_of({TAG: _hub(REVISION, sha256=None)}),
@@ -260,7 +260,7 @@ def _hub(revision: str | None, **changes: Any) -> dict[str, Any]:
         (
             text_of({TAG: RAW, "resnet20.pets_v2": RAW}),
             "The manifest is broken at resnet20.pets_v2.\n"
-            "Resnet20.pets_v1 is the default of resnet20 already.",
+            "The default of resnet20 is resnet20.pets_v1 already.",
         ),
         (
             text_of({"resnet20": RAW}),

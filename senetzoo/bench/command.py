@@ -303,15 +303,14 @@ def _trained(name: str, weights: Path | None) -> tuple[Classifier, str]:
         return model, str(weights)
     model = create(name, pretrained=True)
     report = model.load_report
-    assert report is not None  # pretrained=True loads or raises
-    if report.replaced:
+    if report is not None and report.replaced:
         parameter, why = report.replaced[0]
         raise WeightsError(
             f"{name} has no trained weights to evaluate.",
             f"{report.tag} lacks {parameter} ({why}).",
             "Give weights of this very network: --weights FILE",
         )
-    return model, report.tag
+    return model, report.tag if report is not None else ""
 
 
 @contextlib.contextmanager

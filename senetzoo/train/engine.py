@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import pickle
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 from senetzoo import environment
 from senetzoo.data import cifar10, digits
 from senetzoo.data.sets import ImageSet
-from senetzoo.errors import ConfigError, DataError, MissingExtraError
+from senetzoo.errors import ConfigError, DataError, MissingExtraError, TrainingError
 from senetzoo.train.augment import crop_and_flip, normalise, pad, rotate_and_zoom
 from senetzoo.train.optim import Muon, parameter_groups
 from senetzoo.train.recipe import Recipe
@@ -113,7 +114,10 @@ def train(
     optimizer = make_optimizer(model, recipe)
     first = _restore(out / CHECKPOINT, model, optimizer, recipe, seed)
     model, optimizer = accelerator.prepare(model, optimizer)
-    network = torch.compile(model, dynamic=False) if recipe.compile else model
+    compiled = recipe.compile and _can_compile(accelerator.device)
+    if compiled != recipe.compile:
+        say("no C++ compiler is installed: training without torch.compile, slower")
+    network = torch.compile(model, dynamic=False) if compiled else model
     peaks = [group["peak"] for group in optimizer.param_groups]
 
     record: dict[str, Any] = {}
@@ -144,6 +148,14 @@ def train(
             optimizer.zero_grad()
             loss_sum += loss.detach().cpu()
             right += (logits.detach().argmax(1) == y).sum().cpu()
+        if not torch.isfinite(loss_sum):
+            raise TrainingError(
+                f"The loss of {recipe.name} is {float(loss_sum)} in epoch {epoch + 1}.",
+                f"The run diverged; {out / CHECKPOINT} has the state of epoch {epoch}."
+                if epoch
+                else "The run diverged in its first epoch.",
+                f"Type for example: --set lr={recipe.lr / 2:g}, with another --out",
+            )
         record = {
             "epoch": epoch + 1,
             "size": size,
@@ -175,6 +187,12 @@ def train(
         }
         (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return record
+
+
+def _can_compile(device: torch.device) -> bool:
+    """Whether inductor has what it needs: on the CPU, a C++ compiler."""
+    compilers = (os.environ.get("CXX"), "c++", "g++", "clang++", "cl")
+    return device.type != "cpu" or any(shutil.which(name) for name in compilers if name)
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

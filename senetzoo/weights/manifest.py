@@ -188,9 +188,11 @@ def _value(kind: Any, raw: object, where: str) -> Any:
         if raw is None:
             return None
         kind = next(part for part in get_args(kind) if part is not type(None))
-    if dataclasses.is_dataclass(kind):
+    if dataclasses.is_dataclass(kind) and isinstance(raw, dict):
         return _build(cast("type[Any]", kind), raw, where)
-    if get_origin(kind) is tuple:
+    if dataclasses.is_dataclass(kind):
+        fits, what = False, "an object"
+    elif get_origin(kind) is tuple:
         fits, what = isinstance(raw, list), "a list"
     elif get_origin(kind) is Literal:
         fits, what = raw in get_args(kind), f"one of {', '.join(map(_shown, get_args(kind)))}"
@@ -230,18 +232,18 @@ def _check(tag: str, entry: Entry) -> None:
     """What types do not say."""
     full, prefix = entry.sha256, entry.sha256_prefix
     if full is not None and not re.fullmatch(r"[0-9a-f]{64}", full):
-        raise _broken(tag, "sha256 is no hash of 64 lower-case hexadecimal digits")
+        raise _broken(tag, "the sha256 is no hash of 64 lower-case hexadecimal digits")
     if prefix is not None and not re.fullmatch(r"[0-9a-f]{8,64}", prefix):
-        raise _broken(tag, "sha256_prefix is no start of a hash: 8 or more of its digits")
+        raise _broken(tag, "the sha256_prefix is no start of a hash: 8 or more of its digits")
     source = entry.source
     needed = {"embedded": (), "hub": ("repo", "revision"), "url": ("url",)}
     for field in needed[source.kind]:
         if not getattr(source, field):
             raise _broken(f"{tag}.source", f"a source of kind {source.kind!r} needs {field}")
     if source.kind == "hub" and not re.fullmatch(r"[0-9a-f]{40}", source.revision or ""):
-        raise _broken(f"{tag}.source", "revision is no full commit (40 hexadecimal digits)")
+        raise _broken(f"{tag}.source", "the revision is no full commit (40 hexadecimal digits)")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", source.file):
-        raise _broken(f"{tag}.source", f"file is {source.file!r}, no plain file name")
+        raise _broken(f"{tag}.source", f"the file is {source.file!r}, no plain file name")
     if source.kind == "embedded" and full is None:
         raise _broken(tag, "an embedded file needs its sha256")
     if full is None and prefix is None:
@@ -249,7 +251,7 @@ def _check(tag: str, entry: Entry) -> None:
     if entry.classes is not None and len(entry.classes) != entry.num_classes:
         raise _broken(tag, f"there are {len(entry.classes)} class names for {entry.num_classes}")
     if not len(entry.input.mean) == len(entry.input.std) == entry.input.channels:
-        raise _broken(f"{tag}.input", "mean, std and channels disagree")
+        raise _broken(f"{tag}.input", "the numbers of mean, std and channels disagree")
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -286,7 +288,7 @@ def parse(text: str) -> dict[str, Entry]:
     defaults: dict[str, str] = {}
     for tag, entry in entries.items():
         if entry.default and entry.model in defaults:
-            raise _broken(tag, f"{defaults[entry.model]} is the default of {entry.model} already")
+            raise _broken(tag, f"the default of {entry.model} is {defaults[entry.model]} already")
         if entry.default:
             defaults[entry.model] = tag
     return entries

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from shelf import RAW, Shelf, open_shelf
+
+import senetzoo
+from senetzoo.cli import main
+from senetzoo.registry import ENTRIES
+from senetzoo.weights import manifest
+from senetzoo.weights.load import read
+
+ROOT = Path(__file__).resolve().parent.parent
+GREY: dict[str, Any] = {**RAW["input"], "channels": 1, "mean": [0.5], "std": [0.5]}
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+    yield from open_shelf(tmp_path, monkeypatch)
+
+
+def run(*args: str) -> Result:
+    result = CliRunner().invoke(main, args)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def _commands(group: click.Group, *names: str) -> Iterator[tuple[str, ...]]:
+    ctx = click.Context(group)
+    yield names
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from _commands(command, *names, name)
+        else:
+            yield (*names, name)
+
+
+def test_every_command_has_help() -> None:
+    commands = list(_commands(main))
+    assert {"bench", "explain", "list", "predict", "show", "train", "verify", "weights"} == {
+        names[0] for names in commands if names
+    }
+    for names in commands:
+        for flag in ("--help", "-h"):
+            result = run(*names, flag)
+            assert result.exit_code == 0
+            assert result.output.startswith(f"Usage: {' '.join(['senetzoo', *names])}")
+        # What it does, in a sentence.
+        assert "." in result.output.split("\n\n")[1]
+
+
+def test_version() -> None:
+    assert run("--version").output == f"senetzoo, version {senetzoo.__version__}\n"
+
+
+def test_list(shelf: Shelf) -> None:
+    shelf.put("resnet20.pets_v1")
+    shelf.put("resnet20.a_v2", default=False)
+    lines = run("list").output.splitlines()
+    assert [line.split()[0] for line in lines] == list(ENTRIES)
+    assert "resnet20  pets_v1, a_v2" in lines
+    assert run("list", "*resnet20", "--pretrained").output == "resnet20  pets_v1, a_v2\n"
+    assert run("list", "--family", "lenet").output == "lenet\nlenet5\nse_lenet\nse_lenet5\n"
+    found = json.loads(run("list", "resnet20*", "--json").output)
+    assert found == [
+        {"name": "resnet20", "weights": ["pets_v1", "a_v2"]},
+        {"name": "resnet20a", "weights": []},
+    ]
+
+
+@pytest.mark.parametrize("command", ["show", "explain"])
+def test_show(command: str) -> None:
+    text = str(senetzoo.explain("resnet20", "se8@pre/s3"))
+    assert run(command, "resnet20", "--policy", "se8@pre/s3").output == f"{text}\n"
+    assert run(command, "resnet20+se8@pre/s3").output.splitlines()[1:] == text.splitlines()[1:]
+    found = json.loads(run(command, "se_resnet20", "--json").output)
+    assert found == senetzoo.explain("se_resnet20").as_dict()
+
+
+def test_weights_list(shelf: Shelf) -> None:
+    shelf.put("resnet20.pets_v1")
+    shelf.put("se_resnet20.pets_v2", default=False, metrics=[])
+    assert run("weights", "list").output == (
+        "resnet20.pets_v1 (default)  embedded  91.50 % on pets test\n"
+        "se_resnet20.pets_v2  embedded\n"
+    )
+    listed = json.loads(run("weights", "list", "--json").output)
+    assert listed == {tag: shelf.entries[tag] for tag in manifest.manifest()}
+
+
+def test_verify_checks_all(shelf: Shelf) -> None:
+    for tag in ("lenet5.a", "resnet20.b", "se_resnet20.c"):
+        shelf.put(tag, **({"input": GREY} if tag == "lenet5.a" else {}))
+    hashes = {tag: entry["sha256"] for tag, entry in shelf.entries.items()}
+    lines = {tag: f"{tag}  ok  embedded  sha256 {value}\n" for tag, value in hashes.items()}
+    assert run("verify").output == "".join(lines.values())
+    assert run("verify", "resnet20", "se_resnet20.c").stdout == (
+        lines["resnet20.b"] + lines["se_resnet20.c"]
+    )
+    (shelf.embedded / "resnet20.b.safetensors").write_bytes(b"")
+    result = run("verify")
+    assert result.exit_code == 2
+    assert result.stdout == lines["lenet5.a"] + lines["se_resnet20.c"]
+    assert result.stderr.startswith("error: The weights resnet20.b are not the published ones.\n")
+
+
+def test_the_shipped_weights_verify() -> None:
+    result = run("verify")
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) == len(manifest.manifest())
+
+
+def test_train_writes_weights_that_load(tmp_path: Path) -> None:
+    result = run("train", "digits", "--quick", "--out", str(tmp_path / "run"), "--threads", "1")
+    assert result.exit_code == 0
+    record = json.loads(result.output.splitlines()[-1])
+    assert record["epoch"] == 1
+    assert 0 <= record["test_accuracy"] <= 1
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["command"] == "senetzoo train digits --seed 0 --quick"
+    state = read(tmp_path / "run" / "model.safetensors")
+    own = senetzoo.create("lenet5", seed=0).state_dict()
+    assert {name: value.shape for name, value in state.items()} == {
+        name: value.shape for name, value in own.items()
+    }
+    assert all(bool(torch.isfinite(value).all()) for value in state.values())
+
+
+def test_as_a_process() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "senetzoo.cli", "show", "resnt18"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: There is no network 'resnt18'.\n"
+        "The nearest names are resnet18, resnet152, resnet110.\n"
+        "Type for example: create('resnet18')\n"
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_a_reader_that_stops_is_no_error() -> None:
+    shell = f'"{sys.executable}" -m senetzoo.cli list | head -n 1'
+    done = subprocess.run(["sh", "-c", shell], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split()[0] == next(iter(ENTRIES))

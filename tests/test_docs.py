@@ -1,0 +1,75 @@
+"""Every example in the documents runs, and what is generated is fresh."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from senetzoo.cli import main
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/networks.md",
+    "docs/policies.md",
+    "docs/weights.md",
+)
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def fences(document: str, language: str) -> list[str]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return [body for kind, body in FENCE.findall(text) if kind == language]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_python_examples_run_in_their_order(document: str) -> None:
+    names: dict[str, object] = {}
+    for body in fences(document, "python"):
+        exec(compile(body.replace("path/to/clone", str(ROOT)), document, "exec"), names)
+
+
+def test_the_readme_has_examples() -> None:
+    assert len(fences("README.md", "python")) >= 3
+    assert len(fences("README.md", "sh")) >= 2
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_shell_examples_name_commands_and_options_that_exist(document: str) -> None:
+    for body in fences(document, "sh"):
+        for line in body.splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:3] == ["python", "-m", "senetzoo.bench"]:
+                words = ["senetzoo", "bench", *words[3:]]
+            if words and words[0] == "make":
+                assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
+            elif words:
+                assert words[0] == "senetzoo", line
+                command = main.get_command(click.Context(main), words[1])
+                assert command is not None, line
+                known = {option for p in command.params for option in p.opts}
+                assert {w for w in words[2:] if w.startswith("--")} <= known, line
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_to_files(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert ((ROOT / document).parent / target).exists(), target
+
+
+def test_what_is_generated_is_fresh() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
