@@ -114,12 +114,13 @@ def all_networks() -> str:
     return table(head, rows)
 
 
-def records(name: str) -> list[dict[str, Any]]:
-    """The records in one file; none where it does not exist yet."""
-    path = RECORDS / name
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def records() -> list[dict[str, Any]]:
+    """Every record of `senetzoo bench --record`, file by file."""
+    return [
+        json.loads(line)
+        for path in sorted(RECORDS.glob("*.jsonl"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def machine(record: dict[str, Any]) -> str:
@@ -136,7 +137,7 @@ def machine(record: dict[str, Any]) -> str:
 def speed() -> str:
     """The paired timings of SE networks against their plain twins."""
     rows, notes = [], []
-    for record in records("plain-vs-se.jsonl"):
+    for record in records():
         if machine(record) not in notes:
             notes.append(machine(record))
         for setting in record["speed"]:

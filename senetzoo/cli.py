@@ -126,7 +126,8 @@ def weights_list(as_json: bool) -> None:
         return
     for tag, entry in entries.items():
         figures = ", ".join(f"{m.value:.2f} % on {m.data}" for m in entry.metrics)
-        click.echo(f"{tag}{' (default)' if entry.default else ''}  {entry.source.kind}  {figures}")
+        default = " (default)" if entry.default else ""
+        click.echo(f"{tag}{default}  {entry.source.kind}  {figures}".rstrip())
 
 
 @weights.command("pin", cls=SenetzooCommand)

@@ -64,12 +64,7 @@ class Blueprint:
         """
         if seed is None:
             seed = drawn_seed()
-        if type(seed) is not int or not 0 <= seed < 2**63:
-            raise ConfigError(
-                f"seed={seed!r} is no seed.",
-                "A seed is a whole number from 0 up to, not including, 2**63.",
-                "Type for example: seed=0",
-            )
+        _check_seed(seed)
         device = torch.get_default_device()
         with seeded(seed, device):
             model = self.arch.build()
@@ -85,6 +80,15 @@ class Blueprint:
         with torch.device("meta"):
             sites = self.arch.build().sites()
         return {s.path: g for s, g in resolve(self.policy, sites, self.name).items()}
+
+
+def _check_seed(seed: object) -> None:
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise ConfigError(
+            f"seed={seed!r} is no seed.",
+            "A seed is a whole number from 0 up to, not including, 2**63.",
+            "Type for example: seed=0",
+        )
 
 
 def policy(text: str) -> Policy:
@@ -122,8 +126,8 @@ def _split(name: str) -> tuple[str, str | None, str | None]:
     """``"network.tag+policy"`` in its parts; None for those that are not there."""
     if not isinstance(name, str):
         raise ConfigError(
-            f"{name!r} is no name of a network.",
-            "A network is asked for by its name in text.",
+            f"A network was asked for by a value of type {type(name).__name__}.",
+            "It is asked for by its name, which is text.",
             'Type for example: "se_resnet50"',
         )
     head, plus, text = name.partition("+")
@@ -262,6 +266,7 @@ def attach(
 
     Raises:
         PolicyError: The policy does not fit; nothing is changed then.
+        ConfigError: `seed` is no seed.
     """
     if not isinstance(model, Classifier):
         raise PolicyError(
@@ -269,6 +274,8 @@ def attach(
             "It takes networks made by senetzoo.create.",
             'Type for example: attach(create("resnet50"), SE())',
         )
+    if seed is not None:
+        _check_seed(seed)
     return attach_gates(model, _as_policy(policy), seed=seed)
 
 

@@ -101,8 +101,9 @@ def test_weights_list(shelf: Shelf) -> None:
 
 
 def test_verify_checks_all(shelf: Shelf) -> None:
-    for tag in ("lenet5.a", "resnet20.b", "se_resnet20.c"):
-        shelf.put(tag, **({"input": GREY} if tag == "lenet5.a" else {}))
+    shelf.put("lenet5.a", input=GREY)
+    shelf.put("resnet20.b")
+    shelf.put("se_resnet20.c")
     hashes = {tag: entry["sha256"] for tag, entry in shelf.entries.items()}
     lines = {tag: f"{tag}  ok  embedded  sha256 {value}\n" for tag, value in hashes.items()}
     assert run("verify").output == "".join(lines.values())
@@ -129,7 +130,7 @@ def test_train_writes_weights_that_load(tmp_path: Path) -> None:
     assert record["epoch"] == 1
     assert 0 <= record["test_accuracy"] <= 1
     summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
-    assert summary["command"] == "senetzoo train digits --seed 0 --quick"
+    assert summary["command"] == "senetzoo train digits --seed 0 --quick --threads 1"
     state = read(tmp_path / "run" / "model.safetensors")
     own = senetzoo.create("lenet5", seed=0).state_dict()
     assert {name: value.shape for name, value in state.items()} == {
@@ -148,7 +149,7 @@ def test_as_a_process() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "error: There is no network 'resnt18'.\n"
-        "The nearest names are resnet18, resnet152, resnet110.\n"
+        "The nearest names are resnet18, se_resnet18, resnet152.\n"
         "Type for example: create('resnet18')\n"
     )
 

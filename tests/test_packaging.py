@@ -62,7 +62,15 @@ def test_metadata(wheel: Path) -> None:
     message: Message = email.message_from_string(metadata(wheel, "METADATA"))
     needs = [str(need) for need in message.get_all("Requires-Dist", [])]
     base = {match[0] for need in needs if ";" not in need and (match := re.match(r"[\w.-]+", need))}
-    assert base == {"torch", "torchvision", "huggingface-hub", "safetensors", "einops", "click"}
+    assert base == {
+        "torch",
+        "torchvision",
+        "huggingface-hub",
+        "safetensors",
+        "einops",
+        "click",
+        "pillow",
+    }
     assert message["Name"] == "senetzoo"
     assert message["License-Expression"] == "Apache-2.0"
     assert message["Requires-Python"] == ">=3.10"

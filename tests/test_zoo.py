@@ -295,16 +295,16 @@ def test_explain_as_text_and_as_dict() -> None:
     # A gate has 2 C (C / 8) weights and C / 8 + C biases: 292 of 32 channels, 1096 of 64.
     assert str(found) == (
         "resnet20: 274,958 parameters, 40,815,488 MACs at 32x32\n"
-        "stage  block  position  channels  gate  +params   +MACs\n"
-        "    3      1  pre             32  se8       292     256\n"
-        "    3      2  pre             64  se8     1,096   1,024\n"
-        "    3      3  pre             64  se8     1,096   1,024\n"
+        "stage  block  position  channels  gate  +params  +MACs\n"
+        "    3      1  pre             32  se8       292    256\n"
+        "    3      2  pre             64  se8     1,096  1,024\n"
+        "    3      3  pre             64  se8     1,096  1,024\n"
         "3 of 45 sites have a gate: 2,484 parameters (0.90%), 2,304 MACs (0.01%)"
     )
     assert found.as_dict()["params"] == found.params == 272_474 + 292 + 2 * 1096
     sites = found.as_dict()["sites"]
     assert len(sites) == 45
-    assert [s for s in sites if s["gate"]][0] == {
+    assert next(s for s in sites if s["gate"]) == {
         "stage": 3,
         "block": 1,
         "position": "pre",

@@ -1,0 +1,412 @@
+"""Wrong calls, each with what its user reads: what was asked, what is true, what to type."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from shelf import RAW, Shelf, open_shelf
+
+from senetzoo import ECA, SE, Stem, attach, config, create, explain, list_models, stage, transforms
+from senetzoo.cli import main
+from senetzoo.errors import ConfigError, PolicyError, SenetzooError
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+    yield from open_shelf(tmp_path, monkeypatch)
+
+
+def any_(value: object) -> Any:
+    """A value of a type that the signature does not allow."""
+    return value
+
+
+NO_NAME = 'It is asked for by its name, which is text.\nType for example: "se_resnet50"'
+NO_WEIGHTS = (
+    "There are no pretrained weights of 'resnet18'.\n"
+    "Networks with weights are resnet20.\n"
+    "Type create('resnet18') for random weights, or: senetzoo list --pretrained"
+)
+OPTIONS = (
+    "Its options are name, policy, pretrained, num_classes, in_chans, stem, dropout, drop_path, "
+    "seed."
+)
+NO_SEED = "A seed is a whole number from 0 up to, not including, 2**63.\nType for example: seed=0"
+NO_POLICY = (
+    "A policy is a gate such as SE(), a combination of them, or its text.\n"
+    'Type for example: policy=SE().at("pre")'
+)
+PROBABILITY = "is a number from 0 up to, not including, 1."
+
+CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
+    # Names
+    (
+        lambda: create(any_(None)),
+        ConfigError,
+        f"A network was asked for by a value of type NoneType.\n{NO_NAME}",
+    ),
+    (
+        lambda: create(any_(50)),
+        ConfigError,
+        f"A network was asked for by a value of type int.\n{NO_NAME}",
+    ),
+    (
+        lambda: explain(any_(create("lenet", seed=0))),
+        ConfigError,
+        f"A network was asked for by a value of type LeNet.\n{NO_NAME}",
+    ),
+    (
+        lambda: create(""),
+        ConfigError,
+        "There is no network ''.\nNo name is near it.\nType: senetzoo list",
+    ),
+    (
+        lambda: create("resnet-50"),
+        ConfigError,
+        "There is no network 'resnet-50'.\n"
+        "The nearest names are resnet50, resnet56, resnet20.\n"
+        "Type for example: create('resnet50')",
+    ),
+    (
+        lambda: create("ResNet50+se"),
+        ConfigError,
+        "There is no network 'ResNet50'.\n"
+        "The nearest names are resnet50, resnet56, resnet20.\n"
+        "Type for example: create('resnet50')",
+    ),
+    (
+        lambda: list_models(family="vgg19"),
+        ConfigError,
+        "There is no family 'vgg19'.\nFamilies are LeNet, ResNet.",
+    ),
+    # Weights
+    (lambda: create("resnet18", pretrained=True), ConfigError, NO_WEIGHTS),
+    (lambda: create("resnet18.pets_v1"), ConfigError, NO_WEIGHTS),
+    (
+        lambda: create("resnet20.pets_v2"),
+        ConfigError,
+        "There are no weights 'pets_v2' of 'resnet20'.\nIts tags are pets_v1.\n"
+        "Did you mean 'pets_v1'?",
+    ),
+    (
+        lambda: create("resnet20", pretrained="imagenet"),
+        ConfigError,
+        "There are no weights 'imagenet' of 'resnet20'.\nIts tags are pets_v1.\n"
+        "Type for example: create('resnet20', pretrained='pets_v1')",
+    ),
+    (
+        lambda: create("resnet20."),
+        ConfigError,
+        "There are no weights '' of 'resnet20'.\nIts tags are pets_v1.\n"
+        "Type for example: create('resnet20', pretrained='pets_v1')",
+    ),
+    (
+        lambda: create("resnet20.pets_v1", pretrained="pets_v2"),
+        ConfigError,
+        "'resnet20.pets_v1' and pretrained='pets_v2' name different weights.\n"
+        "A network has one set of weights.\nLeave one of them out",
+    ),
+    (
+        lambda: create("resnet20", pretrained=any_(1)),
+        ConfigError,
+        "pretrained=1 names no weights.\npretrained is True, False, or the tag of weights.\n"
+        "Type for example: create('resnet20', pretrained=True)",
+    ),
+    (
+        lambda: create("resnet20", pretrained=True, stem="imagenet"),
+        ConfigError,
+        "stem='imagenet' does not go with the weights resnet20.pets_v1.\n"
+        "They were trained with another stem.\nLeave out stem, or leave out pretrained",
+    ),
+    # Options
+    (
+        lambda: create("resnet20", pretraind=True),  # type: ignore[call-arg]
+        ConfigError,
+        f"create() has no option 'pretraind'.\n{OPTIONS}\nDid you mean 'pretrained'?",
+    ),
+    (
+        lambda: create("resnet20", num_clases=3),  # type: ignore[call-arg]
+        ConfigError,
+        f"create() has no option 'num_clases'.\n{OPTIONS}\nDid you mean 'num_classes'?",
+    ),
+    (
+        lambda: create("resnet20", zzz=3),  # type: ignore[call-arg]
+        ConfigError,
+        f"create() has no option 'zzz'.\n{OPTIONS}",
+    ),
+    (
+        lambda: create("resnet20", num_classes=0),
+        ConfigError,
+        "num_classes=0 does not make a network.\nnum_classes is a whole number of at least 1.\n"
+        "Type for example: num_classes=10",
+    ),
+    (
+        lambda: create("resnet20", num_classes=any_("10")),
+        ConfigError,
+        "num_classes='10' does not make a network.\nnum_classes is a whole number of at least 1.\n"
+        "Type for example: num_classes=10",
+    ),
+    (
+        lambda: create("resnet20", pretrained=True, in_chans=-1),
+        ConfigError,
+        "in_chans=-1 does not make a network.\nin_chans is a whole number of at least 1.\n"
+        "Type for example: in_chans=3",
+    ),
+    (
+        lambda: create("resnet20", stem="cifra"),
+        ConfigError,
+        "stem='cifra' is not a stem.\n"
+        "Stems are 'imagenet', 'cifar', 'deep', or a senetzoo.Stem value.\nDid you mean 'cifar'?",
+    ),
+    (
+        lambda: create("resnet20", stem=any_(7)),
+        ConfigError,
+        "stem=7 is not a stem.\nStems are 'imagenet', 'cifar', 'deep', or a senetzoo.Stem value.",
+    ),
+    (
+        lambda: Stem(kernels=(2,), strides=(1,)),
+        ConfigError,
+        "Stem got the kernels (2,).\nKernel sizes are odd and at least 1.\n"
+        "Type for example: Stem(kernels=(3,), strides=(2,), pool=True)",
+    ),
+    (
+        lambda: create("resnet20", dropout=1),
+        ConfigError,
+        f"dropout=1 is not a probability.\ndropout {PROBABILITY}\nType for example: dropout=0.2",
+    ),
+    (
+        lambda: create("resnet20", drop_path=-0.1),
+        ConfigError,
+        f"drop_path=-0.1 is not a probability.\ndrop_path {PROBABILITY}\n"
+        "Type for example: drop_path=0.2",
+    ),
+    (
+        lambda: create("lenet", drop_path=0.1),
+        ConfigError,
+        "LeNet got drop_path=0.1.\nLeNet has no residual branches to drop.\nLeave drop_path out",
+    ),
+    (lambda: create("lenet", seed=-1), ConfigError, f"seed=-1 is no seed.\n{NO_SEED}"),
+    (lambda: create("lenet", seed=any_(1.5)), ConfigError, f"seed=1.5 is no seed.\n{NO_SEED}"),
+    (lambda: create("lenet", seed=True), ConfigError, f"seed=True is no seed.\n{NO_SEED}"),
+    (
+        lambda: attach(create("lenet", seed=0), SE(), seed=any_("x")),
+        ConfigError,
+        f"seed='x' is no seed.\n{NO_SEED}",
+    ),
+    (
+        lambda: config("resnet20").replace(depth=3),
+        ConfigError,
+        "The config of resnet20 has no option 'depth'.\n"
+        "Its options are block, depths, drop_path, dropout, group_width, groups, in_chans, "
+        "num_classes, pool, shortcut, stem, stride_on, width, policy.\nDid you mean 'depths'?",
+    ),
+    # Policies
+    (
+        lambda: create("resnet20", policy=any_(3)),
+        PolicyError,
+        f"policy=3 is no policy.\n{NO_POLICY}",
+    ),
+    (
+        lambda: create("resnet20", policy=any_(SE)),
+        PolicyError,
+        f"policy=<class 'senetzoo.gates.se.SE'> is no policy.\n{NO_POLICY}",
+    ),
+    (
+        lambda: attach(create("lenet", seed=0), any_(None)),
+        PolicyError,
+        f"policy=None is no policy.\n{NO_POLICY}",
+    ),
+    (
+        lambda: config("resnet20").replace(policy=[]),
+        PolicyError,
+        f"policy=[] is no policy.\n{NO_POLICY}",
+    ),
+    (
+        lambda: create("resnet20+"),
+        PolicyError,
+        "'' is not a policy.\nAt its end: expected the name of a gate.\n"
+        "Type for example: se16@pre/s3-4+eca/s1-2",
+    ),
+    (
+        lambda: create("resnet20", policy="se16@per"),
+        PolicyError,
+        "'se16@per' is not a policy.\n"
+        "At 'per': expected a position: pre, standard, post, identity, inner.\n"
+        "Did you mean 'pre'?",
+    ),
+    (
+        lambda: create("resnet20+sse"),
+        PolicyError,
+        "'sse' is not a policy.\nAt 'sse': 'sse' is none of the gates se, eca.\nDid you mean 'se'?",
+    ),
+    (
+        lambda: create("resnet20", policy=SE() + ECA().on(stage(2))),
+        PolicyError,
+        "se+eca/s2 puts two gates at 3 sites.\n"
+        "At the standard position of stage 2 block 1 both se and eca would sit.\n"
+        "Let them select different blocks, or type | instead of + to let the right one win",
+    ),
+    (
+        lambda: create("resnet20", policy=SE().on(stage(4))),
+        PolicyError,
+        "se/s4 matches nothing in resnet20.\nresnet20 has 3 stages of 3, 3, 3 blocks.\n"
+        "Select a stage from 1 to 3, or stage(-1) for the last",
+    ),
+    (
+        lambda: explain("lenet", "se@post"),
+        PolicyError,
+        "se@post matches nothing in lenet.\n"
+        "lenet has the positions pre, standard, not post.\nType for example: @pre",
+    ),
+    (
+        lambda: SE(reduction=0),
+        PolicyError,
+        "SE got reduction=0.\n"
+        "The reduction is a whole number of at least 1, or a tuple of them, one per stage.\n"
+        "Type for example: SE(reduction=16)",
+    ),
+    (
+        lambda: ECA(kernel=4),
+        PolicyError,
+        "ECA got kernel=4.\n"
+        "The kernel is an odd whole number, or 0 to adapt it to the channels.\n"
+        "Type for example: ECA(kernel=3)",
+    ),
+    (
+        lambda: attach(any_(torch.nn.Linear(2, 2)), SE()),
+        PolicyError,
+        "attach got a Linear.\nIt takes networks made by senetzoo.create.\n"
+        'Type for example: attach(create("resnet50"), SE())',
+    ),
+    # Use
+    (
+        lambda: transforms(any_(torch.nn.Linear(2, 2))),
+        ConfigError,
+        "transforms got a Linear.\nIt takes networks made by senetzoo.create.\n"
+        'Type for example: transforms(create("resnet50"))',
+    ),
+    (
+        lambda: transforms(create("lenet", in_chans=4, seed=0)),
+        ConfigError,
+        "There are no transforms for images of 4 channels.\n"
+        "Image files are read as grey (1 channel) or RGB (3 channels).\n"
+        "Stack and normalise the channels yourself: the network takes a plain tensor (N, 4, H, W)",
+    ),
+    (
+        lambda: create("lenet", seed=0)(torch.zeros(3, 32, 32)),
+        ConfigError,
+        "The network got an input of shape (3, 32, 32).\n"
+        "It takes images of shape (N, 3, H, W).\nType x.unsqueeze(0) for a single image",
+    ),
+    (
+        lambda: create("lenet", seed=0)(torch.zeros(1, 1, 32, 32)),
+        ConfigError,
+        "The network got an input of shape (1, 1, 32, 32).\n"
+        "It takes images of shape (N, 3, H, W).\n"
+        "Build it with in_chans= the channels of your images",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "kind", "message"), CALLS)
+def test_wrong_calls(
+    shelf: Shelf, call: Callable[[], object], kind: type[SenetzooError], message: str
+) -> None:
+    shelf.entries["resnet20.pets_v1"] = RAW  # no file: no call gets as far as that
+    shelf.write()
+    with pytest.raises(kind) as caught:
+        call()
+    assert str(caught.value) == message
+    assert len(message.splitlines()) <= 3
+
+
+def test_weights_before_there_are_any(shelf: Shelf) -> None:
+    with pytest.raises(ConfigError) as caught:
+        create("resnet18", pretrained=True)
+    assert str(caught.value) == (
+        "There are no pretrained weights of 'resnet18'.\n"
+        "This version of senetzoo has none at all.\n"
+        "Type create('resnet18') for random weights, or: senetzoo list --pretrained"
+    )
+
+
+USAGE = re.compile(r"\AUsage: .*\nTry '.* --help' for help\.\n\nError: ")
+
+# Each is an exit code of 2 with one of our messages on the standard error, and nothing else.
+COMMANDS: list[tuple[list[str], str]] = [
+    (["list", "foo*"], "No network matches 'foo*'.\n* stands for any letters.\n"
+     "Type for example: senetzoo list '*resnet*'"),
+    (["list", "lenet*", "--pretrained"], "No network matches 'lenet*' with these options.\n"
+     "* stands for any letters.\nType for example: senetzoo list '*resnet*'"),
+    (["list", "--family", "vgg"], "There is no family 'vgg'.\nFamilies are LeNet, ResNet."),
+    (["show", "resnet2"], "There is no network 'resnet2'.\n"
+     "The nearest names are resnet32, resnet20, resnet32a.\n"
+     "Type for example: create('resnet32')"),
+    (["show", "resnet20.pets_v2"], "There are no weights 'pets_v2' of 'resnet20'.\n"
+     "Its tags are pets_v1.\nDid you mean 'pets_v1'?"),
+    (["explain", "lenet", "--policy", "se@post"], "se@post matches nothing in lenet.\n"
+     "lenet has the positions pre, standard, not post.\nType for example: @pre"),
+    (["verify", "resnet2"], "There is no network 'resnet2'.\n"
+     "The nearest names are resnet32, resnet20, resnet32a.\n"
+     "Type for example: create('resnet32')"),
+    (["verify", "resnet18"], NO_WEIGHTS),
+    (["predict", "cat.jpg", "--model", "resnet18"], NO_WEIGHTS),
+    (["train", "digit"], "There is no recipe 'digit'.\nRecipes are cifar10_small, digits.\n"
+     "Did you mean 'digits'?"),
+    (["train", "digits", "--set", "batch"], "--set got 'batch'.\nIt takes key=value.\n"
+     "Type for example: --set batch=64"),
+    (["train", "cifar10_small", "--out", "nowhere"],
+     "The recipe cifar10_small trains on CIFAR-10.\nNo folder with CIFAR-10 was given.\n"
+     "Type: senetzoo train cifar10_small --data FOLDER"),
+    (["weights", "pin", "nowhere", "v1"], "nowhere holds no finished run.\n"
+     "There is no nowhere/summary.json.\nTrain to the end first"),
+    (["bench", "--model", "resnet_20"], "There is no network 'resnet_20'.\n"
+     "The nearest names are resnet20, resnet20a, resnet50.\n"
+     "Type for example: create('resnet20')"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("args", "message"), COMMANDS, ids=[" ".join(a) for a, _ in COMMANDS])
+def test_wrong_commands(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, args: list[str], message: str
+) -> None:
+    shelf.entries["resnet20.pets_v1"] = RAW  # no file: no call gets as far as that
+    shelf.write()
+    monkeypatch.chdir(shelf.folder)
+    result = CliRunner().invoke(main, args)
+    assert isinstance(result.exception, SystemExit)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"error: {message}\n"
+    assert not (shelf.folder / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "error"),
+    [
+        (["lst"], "There is no command 'lst'. Did you mean 'list'?"),
+        (["Verfiy"], "There is no command 'Verfiy'. Did you mean 'verify'?"),
+        (
+            ["zzz"],
+            "There is no command 'zzz'. Commands are bench, explain, list, predict, show, train, "
+            "verify, weights.",
+        ),
+        (["weights", "lst"], "There is no command 'lst'. Did you mean 'list'?"),
+        (["weights", "verify"], "There is no command 'verify'. Commands are list, pin."),
+        (["show"], "Missing argument 'NETWORK'."),
+        (["predict"], "Missing argument 'IMAGE...'."),
+        (
+            ["train", "digits", "--seed", "one"],
+            "Invalid value for '--seed': 'one' is not a valid integer.",
+        ),
+    ],
+)
+def test_wrong_usage(args: list[str], error: str) -> None:
+    result = CliRunner().invoke(main, args)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert USAGE.sub("", result.stderr) == f"{error}\n"
