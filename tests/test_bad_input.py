@@ -45,6 +45,20 @@ NO_POLICY = (
 PROBABILITY = "is a number from 0 up to, not including, 1."
 
 CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
+    # Options of gates, and none with a place
+    (
+        lambda: SE(**any_({"reducton": 8})),
+        ConfigError,
+        "SE has no option 'reducton'.\n"
+        "Its options are reduction, width, bias, act, gate, scale, squeeze, drop, init.\n"
+        "Did you mean 'reduction'?",
+    ),
+    (
+        lambda: create("se_resnet20+none/s3"),
+        PolicyError,
+        "'none/s3' is not a policy.\nAt '/s3': none speaks of the whole network.\n"
+        "Type for example: se16/~s3",
+    ),
     # Names
     (
         lambda: create(any_(None)),

@@ -219,7 +219,7 @@ def test_runs_with_other_policies_start_from_the_same_trunk_and_see_the_same_bat
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, list[torch.Tensor]] = {}
-    plain = engine.normalise
+    plain = augment.normalise
     for model in ("lenet5", "se_lenet5"):
         batches = seen.setdefault(model, [])
 
@@ -227,7 +227,7 @@ def test_runs_with_other_policies_start_from_the_same_trunk_and_see_the_same_bat
             batches.append(args[0].clone())
             return plain(*args)
 
-        monkeypatch.setattr(engine, "normalise", spy)
+        monkeypatch.setattr("senetzoo.train.engine.normalise", spy)
         run(tmp_path / model, TINY.replace(model=model, phases=((32, 1),)))
     assert len(seen["lenet5"]) == len(seen["se_lenet5"])
     for a, b in zip(seen["lenet5"], seen["se_lenet5"], strict=True):
@@ -274,7 +274,7 @@ def test_compiled_and_eager_runs_agree(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_run_that_diverges_stops_and_keeps_the_last_good_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = engine.normalise
+    plain = augment.normalise
     seen = 0
 
     def spoil(*args: Any) -> torch.Tensor:
@@ -283,7 +283,7 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_state(
         # 160 images make five batches: the second epoch's first one is spoilt.
         return plain(*args) * (float("nan") if seen > 5 and len(args[0]) == 32 else 1.0)
 
-    monkeypatch.setattr(engine, "normalise", spoil)
+    monkeypatch.setattr("senetzoo.train.engine.normalise", spoil)
     with pytest.raises(TrainingError) as caught:
         run(tmp_path, TINY.replace(test_every=9))
     assert str(caught.value) == (
@@ -299,7 +299,7 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_state(
 def test_without_a_compiler_training_goes_on_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine.shutil, "which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     said: list[str] = []
     run(tmp_path, TINY.replace(phases=((32, 1),), compile=True), say=said.append)
     assert said[0] == "no C++ compiler is installed: training without torch.compile, slower"
@@ -341,6 +341,43 @@ def test_bad_settings_are_refused(setting: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         apply_setting(TINY, setting)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "batch=0",
+            "The recipe can't have batch=0.\nbatch is a whole number of at least 1.",
+        ),
+        (
+            "phases=(3,)",
+            "The recipe can't have phases=(3,).\n"
+            "phases is pairs of image side and epochs, such as ((32, 10),).",
+        ),
+        (
+            "schedule=foo",
+            "The recipe can't have schedule='foo'.\nschedule is one of linear, cosine.",
+        ),
+        ("lr=-1", "The recipe can't have lr=-1.0.\nlr is a number of at least 0."),
+        (
+            "warmup=1",
+            "The recipe can't have warmup=1.0.\nwarmup is a number from 0 up to, not including, 1.",
+        ),
+    ],
+)
+def test_values_that_can_not_train_are_refused(setting: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        apply_setting(TINY, setting)
+    assert str(caught.value) == message
+
+
+def test_a_folder_that_can_not_be_written_is_a_message(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    arguments = ["digits", "--quick", "--out", str(tmp_path / "file" / "run")]
+    result = CliRunner().invoke(train_command, arguments)
+    assert result.exit_code == 2
+    assert result.stderr == f"error: Can't use {tmp_path / 'file' / 'run'}.\nNot a directory.\n"
 
 
 def test_a_misspelt_field_gets_the_nearest() -> None:

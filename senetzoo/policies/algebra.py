@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import nn
+from typing_extensions import Self
 
-from senetzoo.errors import PolicyError, nearest
+from senetzoo.errors import PolicyError, check_fields, nearest
 from senetzoo.nn.slots import POSITIONS, Position, Site
 from senetzoo.policies.selectors import EVERYWHERE, Selector
 
@@ -191,6 +192,11 @@ class Gate(Policy):
     """The gate's name in text."""
     number: ClassVar[str]
     """The field that a bare number after the name sets: ``se8``."""
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        # A misspelt option gets the nearest right one, which a dataclass's TypeError has not.
+        check_fields(cls.__name__, options, [field.name for field in dataclasses.fields(cls)])  # type: ignore[arg-type]
+        return super().__new__(cls)
 
     @abstractmethod
     def build(self, site: Site) -> nn.Module:

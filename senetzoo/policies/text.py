@@ -122,6 +122,9 @@ class _Reader:
             self.close()
         else:
             policy = self.rule()
+        if policy == NONE and self.rest().startswith("/"):
+            # It would strip every block's gate, not those that the selector names.
+            raise self.error("none speaks of the whole network", "Type for example: se16/~s3")
         return policy.on(self.conjunction()) if self.take("/") else policy
 
     def rule(self) -> Policy:

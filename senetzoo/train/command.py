@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import click
 
 from senetzoo._command import SenetzooCommand
-from senetzoo.errors import ConfigError, nearest
+from senetzoo.errors import ConfigError, check_fields, nearest
 from senetzoo.train.recipe import Recipe
 
 
@@ -122,10 +123,10 @@ def apply_setting(recipe: Recipe, setting: str) -> Recipe:
         raise ConfigError(
             f"--set got {setting!r}.", "It takes key=value.", "Type for example: --set batch=64"
         )
-    changed = recipe.replace(**{key: text})  # refuses an unknown key
+    check_fields("The recipe", [key], [field.name for field in dataclasses.fields(recipe)])
     old = getattr(recipe, key)
     if isinstance(old, str):
-        return changed
+        return recipe.replace(**{key: text})
     try:
         value = ast.literal_eval(text.capitalize() if isinstance(old, bool) else text)
     except (ValueError, SyntaxError):

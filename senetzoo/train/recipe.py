@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from typing_extensions import Self
 
-from senetzoo.errors import check_fields
+from senetzoo.errors import ConfigError, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,37 @@ class Recipe:
     test_every: int = 1
     compile: bool = True
 
+    def __post_init__(self) -> None:
+        choices: dict[str, tuple[str, ...]] = {
+            "data": ("cifar10", "digits"),
+            "optimizer": ("sgd", "muon"),
+            "schedule": ("linear", "cosine"),
+        }
+        for field, allowed in choices.items():
+            if getattr(self, field) not in allowed:
+                raise self._wrong(field, f"one of {', '.join(allowed)}")
+        phases = self.phases
+        pairs = isinstance(phases, tuple) and all(
+            isinstance(phase, tuple) and len(phase) == 2 and all(type(n) is int for n in phase)
+            for phase in phases
+        )
+        if not phases or not pairs or min(min(phase) for phase in phases) < 1:
+            raise self._wrong("phases", "pairs of image side and epochs, such as ((32, 10),)")
+        for field, least in (("batch", 1), ("test_every", 1), ("margin", 0)):
+            if type(getattr(self, field)) is not int or getattr(self, field) < least:
+                raise self._wrong(field, f"a whole number of at least {least}")
+        for field in ("warmup", "momentum", "muon_momentum", "label_smoothing", "zoom"):
+            if not 0.0 <= getattr(self, field) < 1.0:
+                raise self._wrong(field, "a number from 0 up to, not including, 1")
+        for field in ("lr", "muon_lr", "weight_decay", "rotation"):
+            if not 0.0 <= getattr(self, field) < math.inf:
+                raise self._wrong(field, "a number of at least 0")
+
+    def _wrong(self, field: str, right: str) -> ConfigError:
+        return ConfigError(
+            f"The recipe can't have {field}={getattr(self, field)!r}.", f"{field} is {right}."
+        )
+
     @property
     def epochs(self) -> int:
         """Epochs in all."""
@@ -74,8 +106,6 @@ class Recipe:
 
     def factor(self, done: float) -> float:
         """Learning rate as a part of its peak when a part `done` of the steps is behind."""
-        import math
-
         if done < self.warmup:
             return done / self.warmup
         left = (1.0 - done) / (1.0 - self.warmup)
