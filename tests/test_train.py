@@ -153,13 +153,21 @@ def test_every_parameter_is_in_one_group_and_gates_do_not_decay() -> None:
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_learning_rate_rises_then_falls_to_nothing(schedule: str) -> None:
     recipe = TINY.replace(schedule=schedule, warmup=0.2)
-    values = [recipe.factor(k / 1000) for k in range(1001)]
+    values = [recipe.factor(step, 100) for step in range(300)]
     assert values[0] == 0.0
     assert math.isclose(max(values), 1.0)
-    assert values.index(max(values)) == 200
-    assert values[:201] == sorted(values[:201])
-    assert values[200:] == sorted(values[200:], reverse=True)
-    assert abs(values[-1]) < 1e-9
+    assert values.index(max(values)) == 60
+    assert values[:61] == sorted(values[:61])
+    assert values[60:] == sorted(values[60:], reverse=True)
+    assert values[-1] < 0.005
+    # A restart leaves what comes before it as it is.
+    again = recipe.replace(restart_epochs=2, restart_lr=0.1)
+    assert again.epochs == 5
+    assert [again.factor(step, 100) for step in range(300)] == values
+    tail = [again.factor(step, 100) for step in range(300, 500)]
+    assert tail[0] == 0.1
+    assert tail[100] == pytest.approx(0.05)
+    assert tail == sorted(tail, reverse=True)
 
 
 def test_phases_give_the_size_of_each_epoch() -> None:

@@ -128,7 +128,7 @@ def train(
         size, loss_sum, right = recipe.size(epoch), torch.zeros(()), torch.zeros(())
         model.train()
         for step in range(steps):
-            factor = recipe.factor((epoch * steps + step) / (recipe.epochs * steps))
+            factor = recipe.factor(epoch * steps + step, steps)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
             index = order[step * recipe.batch : (step + 1) * recipe.batch]

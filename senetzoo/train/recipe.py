@@ -30,6 +30,10 @@ class Recipe:
         weight_decay: Weight decay of SGD; never on norms, biases and gates.
         warmup: Part of the training in which the learning rate rises from 0 to its peak.
         schedule: How it falls to 0 afterwards: ``"linear"`` or ``"cosine"``.
+        restart_epochs: Epochs after those of `phases`, at their last size, in which the learning
+            rate starts once more and falls linearly to 0 (a warm restart: Loshchilov and Hutter
+            2016, arXiv:1608.03983).
+        restart_lr: Where it starts then, as a part of its peak.
         label_smoothing: Label smoothing.
         margin: Reflected pixels around an image before the random crop; 0 for no crop.
         flip: Whether images are mirrored at random.
@@ -52,6 +56,8 @@ class Recipe:
     weight_decay: float = 5e-4
     warmup: float = 0.1
     schedule: Literal["linear", "cosine"] = "linear"
+    restart_epochs: int = 0
+    restart_lr: float = 0.12
     label_smoothing: float = 0.0
     margin: int = 4
     flip: bool = True
@@ -76,10 +82,17 @@ class Recipe:
         )
         if not phases or not pairs or min(min(phase) for phase in phases) < 1:
             raise self._wrong("phases", "pairs of image side and epochs, such as ((32, 10),)")
-        for field, least in (("batch", 1), ("test_every", 1), ("margin", 0)):
+        for field, least in (("batch", 1), ("test_every", 1), ("margin", 0), ("restart_epochs", 0)):
             if type(getattr(self, field)) is not int or getattr(self, field) < least:
                 raise self._wrong(field, f"a whole number of at least {least}")
-        for field in ("warmup", "momentum", "muon_momentum", "label_smoothing", "zoom"):
+        for field in (
+            "warmup",
+            "momentum",
+            "muon_momentum",
+            "label_smoothing",
+            "zoom",
+            "restart_lr",
+        ):
             if not 0.0 <= getattr(self, field) < 1.0:
                 raise self._wrong(field, "a number from 0 up to, not including, 1")
         for field in ("lr", "muon_lr", "weight_decay", "rotation"):
@@ -94,6 +107,10 @@ class Recipe:
     @property
     def epochs(self) -> int:
         """Epochs in all."""
+        return self._planned + self.restart_epochs
+
+    @property
+    def _planned(self) -> int:
         return sum(epochs for _, epochs in self.phases)
 
     def size(self, epoch: int) -> int:
@@ -104,8 +121,17 @@ class Recipe:
             epoch -= epochs
         return self.phases[-1][0]
 
-    def factor(self, done: float) -> float:
-        """Learning rate as a part of its peak when a part `done` of the steps is behind."""
+    def factor(self, step: int, steps: int) -> float:
+        """Learning rate in `step`, as a part of its peak.
+
+        Args:
+            step: From 0, over all epochs.
+            steps: Steps of one epoch.
+        """
+        planned = self._planned * steps
+        if step >= planned:
+            return self.restart_lr * (1.0 - (step - planned) / (self.restart_epochs * steps))
+        done = step / planned
         if done < self.warmup:
             return done / self.warmup
         left = (1.0 - done) / (1.0 - self.warmup)
