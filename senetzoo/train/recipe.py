@@ -144,4 +144,4 @@ class Recipe:
 
     def quick(self) -> Self:
         """The recipe shrunk to seconds: one epoch at the last size, without compiling."""
-        return self.replace(phases=((self.phases[-1][0], 1),), compile=False)
+        return self.replace(phases=((self.phases[-1][0], 1),), restart_epochs=0, compile=False)

@@ -1,10 +1,14 @@
 """The 6n+2 networks on CIFAR-10, in the hours that two cores have.
 
 He et al. 2015 (arXiv:1512.03385), Section 4.2, with a budget of a fraction of its 164 epochs: the
-convolutions are trained by Muon, the first epochs see smaller images. All 50,000 training images;
-padding of 4, random crop and mirror as in the paper.
+convolutions are trained by Muon, the first epochs see smaller images, the last three are a warm
+restart at a low learning rate. All 50,000 training images; padding of 4, random crop and mirror
+as in the paper.
 
     senetzoo train cifar10_small --data CIFAR10 --set model=se_resnet20
+
+About two hours on one core without AVX-512. What it gave is in the manifest: 91.8 % for resnet20 and
+91.3 % for se_resnet20, where the paper has 91.25 % for resnet20.
 """
 
 from senetzoo.train.recipe import Recipe
@@ -20,5 +24,6 @@ CIFAR10_SMALL = Recipe(
     muon_lr=0.08,
     warmup=0.05,
     weight_decay=5e-4,
+    restart_epochs=3,
     test_every=5,
 )
