@@ -141,7 +141,8 @@ def speed() -> str:
         if machine(record) not in notes:
             notes.append(machine(record))
         for setting in record["speed"]:
-            how = f"{setting['dtype']}, {'compiled' if setting['compile'] else 'eager'}"
+            mode = "compiled" if setting["compile"] else "eager"
+            how = f"{setting['dtype']}, {setting['layout']}, {mode}"
             for result in setting["results"]:
                 ratio = result["throughput_ratio"]
                 rows.append(
