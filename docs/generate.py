@@ -102,7 +102,7 @@ def all_networks() -> str:
         rows.append(
             [
                 f"`{name}`",
-                entry.family,
+                entry.family.title,
                 f"{counts.params:,}",
                 f"{counts.macs / 1e9:.3f}",
                 f"{arch.in_chans}x{arch.input_size}x{arch.input_size}",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from senetzoo.errors import ConfigError
 from senetzoo.models import lenet, resnet
 from senetzoo.models.family import Family
-from senetzoo.nn.classifier import Config
+from senetzoo.nn.config import Config
 
 FAMILIES: tuple[Family, ...] = (lenet.FAMILY, resnet.FAMILY)
 
@@ -24,14 +24,14 @@ class Entry:
     Args:
         name: Its name.
         trunk: Name of the network without the ``se_`` policy.
-        family: Title of its family.
+        family: Its family.
         config: Config of the network without gates.
         policy: Text of the policy that the name stands for; empty for none.
     """
 
     name: str
     trunk: str
-    family: str
+    family: Family
     config: Config
     policy: str
 
@@ -41,11 +41,10 @@ def _entries() -> Mapping[str, Entry]:
     for family in FAMILIES:
         for name, config in family.networks.items():
             own = family.defaults.get(name, "")
-            entries[name] = Entry(name, name, family.title, config, own)
+            entries[name] = Entry(name, name, family, config, own)
         for name, config in family.networks.items():
-            se = f"se_{name}"
-            if se not in entries:
-                entries[se] = Entry(se, name, family.title, config, SE_POLICY)
+            if name not in family.defaults:
+                entries[f"se_{name}"] = Entry(f"se_{name}", name, family, config, SE_POLICY)
     return entries
 
 

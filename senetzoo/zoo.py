@@ -13,9 +13,10 @@ from torch import nn
 from senetzoo.errors import ConfigError, PolicyError, check_fields, checks_options
 from senetzoo.gates import GATES
 from senetzoo.names import ModelName
-from senetzoo.nn.classifier import Classifier, Config
+from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.config import Config
 from senetzoo.nn.slots import Site
-from senetzoo.nn.stem import Stem, as_stem
+from senetzoo.nn.stem import Stem
 from senetzoo.policies.algebra import NONE, Gate, Policy, resolve
 from senetzoo.policies.attach import attach as attach_gates
 from senetzoo.policies.attach import drawn_seed, seeded
@@ -71,8 +72,7 @@ class Blueprint:
         model.to(device)
         if self.policy != NONE:
             # Said of the network's name, not of its class, which is shared by many.
-            resolve(self.policy, model.sites(), self.name)
-            attach_gates(model, self.policy, seed=seed)
+            attach_gates(model, self.policy, seed=seed, name=self.name)
         return model
 
     def gates(self) -> dict[str, Gate]:
@@ -208,8 +208,10 @@ def create(
     model = blueprint.build(seed=seed)
     if weight is None:
         return model
-    before, after = trained.gates(), blueprint.gates()
-    keep = {path for path, gate in before.items() if after.get(path) == gate}
+    # Of one network's sites: the trunk of both is the same.
+    sites = model.sites()
+    before, after = (resolve(p, sites, base) for p in (trained.policy, blueprint.policy))
+    keep = {site.path for site, gate in before.items() if after.get(site) == gate}
     load_entry(model, weight[0], weight[1], locate(*weight), keep=keep)
     return model.eval()
 
@@ -223,7 +225,7 @@ def _blueprint_of(
         trained = trained.replace(policy=_merge(trained.policy, policy(weight.policy)))
     if weight.stem is not None:
         trained = trained.replace(stem=weight.stem)
-    if stem is not None and as_stem(stem) != trained.arch.stem:
+    if stem is not None and trained.replace(stem=stem).arch.stem != trained.arch.stem:
         raise ConfigError(
             f"stem={stem!r} does not go with the weights {tag}.",
             "They were trained with another stem.",
@@ -315,14 +317,14 @@ def list_models(
     Raises:
         ConfigError: No such family.
     """
-    titles = sorted({found.family for found in ENTRIES.values()})
+    titles = sorted({found.family.title for found in ENTRIES.values()})
     if family is not None and family.lower() not in [title.lower() for title in titles]:
         raise ConfigError(f"There is no family {family!r}.", f"Families are {', '.join(titles)}.")
     return [
         name
         for name, found in ENTRIES.items()
         if fnmatch.fnmatchcase(name, pattern)
-        and (family is None or found.family.lower() == family.lower())
+        and (family is None or found.family.title.lower() == family.lower())
         and (pretrained is None or pretrained == bool(weights.tags(name)))
     ]
 
@@ -333,8 +335,8 @@ def transforms(model: Classifier) -> Transforms:
     Args:
         model: A network. With pretrained weights, the transforms are those of its manifest entry
             (for other input channels than the weights', the mean and std are averaged); without,
-            the usual ones for its size: CIFAR-10's statistics at 32 pixels, else ImageNet's at
-            224 of 256.
+            the usual ones for its size: CIFAR-10's statistics at 32 pixels, else ImageNet's and
+            the centre of 224 / 256 of each side.
 
     Raises:
         ConfigError: `model` is no network of this zoo, or takes neither grey nor RGB images.
@@ -359,7 +361,8 @@ def transforms(model: Classifier) -> Transforms:
         seen = weights.manifest()[report.tag].input
         known = Transforms(seen.size, seen.mean, seen.std, seen.interpolation, seen.crop)
     else:
-        known = CIFAR10 if model.config.input_size == 32 else IMAGENET
+        size = model.config.input_size
+        known = CIFAR10 if size == 32 else dataclasses.replace(IMAGENET, size=size)
     if len(known.mean) == channels:
         return known
     mean, std = (sum(values) / len(values) for values in (known.mean, known.std))

@@ -97,6 +97,7 @@ def renamed(tensors: Mapping[str, Tensor], rename: Rename) -> dict[str, Tensor]:
         ours = rename(name)
         if ".slots." in ours and tensor.ndim == 4:
             tensor = tensor.flatten(1)
+        assert ours not in result, f"two names for {ours}"
         result[ours] = tensor
     return result
 

@@ -22,8 +22,9 @@ from senetzoo import zoo
 from senetzoo.cli import main
 from senetzoo.data.transforms import CIFAR10, Transforms
 from senetzoo.errors import ConfigError, WeightsError
-from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.classifier import Classifier, FeatureInfo
 from senetzoo.nn.report import LoadReport
+from senetzoo.nn.slots import TensorMap
 from senetzoo.predict import Guess, Prediction, _cells, _Table, command, predict
 
 CLASSES = ("red", "green", "blue")
@@ -40,9 +41,20 @@ class Colours(Classifier):
         self.load_report = LoadReport("colours", "embedded", "0" * 64, classes)
         self.batches: list[int] = []
 
-    def forward_features(self, x: Tensor) -> Tensor:
+    def levels(self) -> tuple[TensorMap, ...]:
+        return (self._level,)
+
+    def _level(self, x: Tensor) -> Tensor:
         self.batches.append(len(x))
         return self.dropout(x)  # type: ignore[no-any-return]
+
+    @property
+    def feature_info(self) -> tuple[FeatureInfo, ...]:
+        return (FeatureInfo(1, 3),)
+
+    @property
+    def cam_layer(self) -> nn.Module:
+        return self.dropout
 
     def forward_head(self, features: Tensor) -> Tensor:
         return self.scale * features.mean((2, 3))
@@ -50,14 +62,11 @@ class Colours(Classifier):
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
         return ()
 
-    def classifier_parameters(self) -> tuple[str, ...]:
+    def classifiers(self) -> tuple[str, ...]:
         return ()
 
     def input_parameter(self) -> str:
         return "scale"
-
-    def reset_classifier(self, num_classes: int) -> None:
-        raise NotImplementedError
 
 
 @pytest.fixture

@@ -189,9 +189,9 @@ def test_bad_stems(
         (
             "lenet",
             "deep",
-            f"LeNet got stem={DEEP!r}.\n"
-            "LeNet takes 32x32 images and has no stem to exchange.\n"
-            'Leave stem out, or type stem="cifar"',
+            "LeNet got stem='deep'.\n"
+            "LeNet has no stem to exchange, only the form 'cifar' for images of 32x32 pixels.\n"
+            "Leave stem out, or type stem='cifar'",
         ),
         (
             "resnet20",
@@ -210,7 +210,7 @@ def test_stems_that_do_not_fit(name: str, stem: Stem | str, message: str) -> Non
 
 
 WARNING = (
-    "The input is {0} pixels and the stem makes it 4 times smaller. "
+    "The input is {0} pixels and the network is built for 224x224. "
     'For images under 64 pixels use stem="cifar".'
 )
 

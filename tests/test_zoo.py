@@ -19,7 +19,7 @@ from senetzoo.data.transforms import CIFAR10, IMAGENET
 from senetzoo.names import ModelName
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.drop_path import DropPath
-from senetzoo.nn.stem import CIFAR, as_stem
+from senetzoo.nn.stem import as_stem
 from senetzoo.registry import ENTRIES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,15 +96,14 @@ def test_options_fit_every_network(name: str) -> None:
 
     model = on_meta(build)
     assert isinstance(model, Classifier)
-    assert model.config.stem == CIFAR
+    assert model.config.small
     assert model.config.input_size == 32
     state = model.state_dict()
     assert {state[p].shape[0] for p in model.classifier_parameters()} == {7}
     assert state[model.input_parameter()].shape[1] == 5
     with torch.device("meta"):
         assert model.eval()(torch.empty(2, 5, 32, 32)).shape == (2, 7)
-    (dropout,) = (m for m in model.modules() if isinstance(m, nn.Dropout))
-    assert dropout.p == 0.25
+    assert {m.p for m in model.modules() if isinstance(m, nn.Dropout)} == {0.25}
 
 
 def test_stems() -> None:

@@ -8,16 +8,17 @@ of 6 and 16 channels with 5x5 kernels, each followed by pooling, then layers of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from senetzoo.errors import ConfigError
-from senetzoo.models.family import Family
-from senetzoo.nn.classifier import Classifier, Config
-from senetzoo.nn.slots import Slots, unit
-from senetzoo.nn.stem import CIFAR, Stem
+from senetzoo.models.family import Family, Paper
+from senetzoo.nn.classifier import Classifier, FeatureInfo
+from senetzoo.nn.config import Config, check_choice
+from senetzoo.nn.slots import Slots, TensorMap, unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,28 +30,16 @@ class LeNetConfig(Config):
             pooling (1998).
     """
 
+    sizes = MappingProxyType({"cifar": 32})
+    has_branches: ClassVar[bool] = False
+
     num_classes: int = 10
-    stem: Stem | str = "cifar"
+    stem: str = "cifar"
     act: Literal["relu", "tanh"] = "relu"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.stem != CIFAR:
-            raise ConfigError(
-                f"LeNet got stem={self.stem!r}.",
-                "LeNet takes 32x32 images and has no stem to exchange.",
-                'Leave stem out, or type stem="cifar"',
-            )
-        if self.drop_path:
-            raise ConfigError(
-                f"LeNet got drop_path={self.drop_path}.",
-                "LeNet has no residual branches to drop.",
-                "Leave drop_path out",
-            )
-        if self.act not in ("relu", "tanh"):
-            raise ConfigError(
-                f"act={self.act!r} is not a form of LeNet.", "act is 'relu' or 'tanh'."
-            )
+        check_choice("LeNet", "act", self.act, ("relu", "tanh"))
 
     def build(self) -> LeNet:
         return LeNet(self)
@@ -67,7 +56,8 @@ class LeNet(Classifier):
         self.conv1 = nn.Conv2d(config.in_chans, 6, 5)
         self.conv2 = nn.Conv2d(6, 16, 5)
         self.act: nn.Module = nn.ReLU() if config.act == "relu" else nn.Tanh()
-        self.pool: nn.Module = nn.MaxPool2d(2) if config.act == "relu" else nn.AvgPool2d(2)
+        pool = nn.MaxPool2d if config.act == "relu" else nn.AvgPool2d
+        self.pool1, self.pool2 = pool(2), pool(2)
         self.fc1 = nn.Linear(16 * 5 * 5, 120)
         self.fc2 = nn.Linear(120, 84)
         self.dropout = nn.Dropout(config.dropout) if config.dropout else None
@@ -78,15 +68,32 @@ class LeNet(Classifier):
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
         return (self.slots1,), (self.slots2,)
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        if not torch.compiler.is_compiling() and tuple(x.shape[2:]) != (self.size, self.size):
+    def levels(self) -> tuple[TensorMap, ...]:
+        return self._first, self._second
+
+    def _first(self, x: Tensor) -> Tensor:
+        return self.pool1(unit(x, self.slots1, lambda y: self.act(self.conv1(y))))  # type: ignore[no-any-return]
+
+    def _second(self, x: Tensor) -> Tensor:
+        return self.pool2(unit(x, self.slots2, lambda y: self.act(self.conv2(y))))  # type: ignore[no-any-return]
+
+    @property
+    def feature_info(self) -> tuple[FeatureInfo, ...]:
+        return FeatureInfo(2, 6), FeatureInfo(4, 16)
+
+    @property
+    def cam_layer(self) -> nn.Module:
+        return self.pool2
+
+    def check_input(self, x: Tensor) -> None:
+        super().check_input(x)
+        compiling = torch.compiler.is_compiling()
+        if not compiling and tuple(x.shape[2:]) != (self.size, self.size):
             raise ConfigError(
                 f"LeNet got an image of {x.shape[2]}x{x.shape[3]} pixels.",
                 f"It takes {self.size}x{self.size} pixels.",
                 "Resize the images, for example with senetzoo.transforms(model)",
             )
-        x = self.pool(unit(x, self.slots1, lambda y: self.act(self.conv1(y))))
-        return self.pool(unit(x, self.slots2, lambda y: self.act(self.conv2(y))))  # type: ignore[no-any-return]
 
     def forward_head(self, features: Tensor) -> Tensor:
         x = self.act(self.fc1(features.flatten(1)))
@@ -95,21 +102,23 @@ class LeNet(Classifier):
             x = self.dropout(x)
         return self.fc3(x)  # type: ignore[no-any-return]
 
-    def classifier_parameters(self) -> tuple[str, ...]:
-        return ("fc3.weight", "fc3.bias")
+    def classifiers(self) -> tuple[str, ...]:
+        return ("fc3",)
 
     def input_parameter(self) -> str:
         return "conv1.weight"
 
-    def reset_classifier(self, num_classes: int) -> None:
-        self.config = self.config.replace(num_classes=num_classes)
-        old = self.fc3.weight
-        self.fc3 = nn.Linear(84, num_classes, device=old.device, dtype=old.dtype)
-        self.fc3.train(self.training)
 
+LECUN_1998 = Paper(
+    "Gradient-Based Learning Applied to Document Recognition",
+    1998,
+    "https://doi.org/10.1109/5.726791",
+)
 
 FAMILY = Family(
     title="LeNet",
+    papers={"*": LECUN_1998},
+    small="It is for 32x32 pixels as it is; the map before the first linear layer is 5x5.",
     networks={
         "lenet": LeNetConfig(),
         "lenet5": LeNetConfig(in_chans=1, act="tanh"),

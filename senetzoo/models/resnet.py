@@ -11,17 +11,18 @@ Child names are torchvision's, so its state dicts load strictly.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from senetzoo.errors import ConfigError
-from senetzoo.models.family import Family
-from senetzoo.nn.classifier import Classifier, Config
+from senetzoo.models.family import Family, Paper
+from senetzoo.nn.classifier import Classifier, FeatureInfo
+from senetzoo.nn.config import Config, check_choice, check_count, check_depths
 from senetzoo.nn.drop_path import DropPath
-from senetzoo.nn.slots import Slots, residual
-from senetzoo.nn.stem import Stem, as_stem
+from senetzoo.nn.slots import Slots, TensorMap, residual
+from senetzoo.nn.stem import as_stem, stem_convs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +45,10 @@ class ResNetConfig(Config):
             parameters).
     """
 
+    any_stem: ClassVar[bool] = True
+
     block: Literal["basic", "bottleneck"]
     depths: tuple[int, ...]
-    stem: Stem | str = "imagenet"
     width: int = 64
     groups: int = 1
     group_width: int = 64
@@ -63,12 +65,7 @@ class ResNetConfig(Config):
             "shortcut": ("project", "pad"),
         }
         for field, allowed in choices.items():
-            value = getattr(self, field)
-            if value not in allowed:
-                raise ConfigError(
-                    f"{field}={value!r} is not a form of ResNet.",
-                    f"{field} is one of {', '.join(map(repr, allowed))}.",
-                )
+            check_choice("ResNet", field, getattr(self, field), allowed)
         own = {"groups": 1, "group_width": 64, "stride_on": "3x3"}
         given = [f"{field}={getattr(self, field)!r}" for field in own]
         if self.block == "basic" and any(getattr(self, f) != value for f, value in own.items()):
@@ -77,25 +74,9 @@ class ResNetConfig(Config):
                 "Basic blocks have two ungrouped 3x3 convolutions and the stride on the first.",
                 'Type for example: block="bottleneck"',
             )
-        depths = self.depths
-        if isinstance(depths, list):
-            object.__setattr__(self, "depths", tuple(depths))
-        elif not isinstance(depths, tuple):
-            depths = ()
-        if not depths or any(type(depth) is not int or depth < 1 for depth in depths):
-            raise ConfigError(
-                f"depths={self.depths!r} does not make a network.",
-                "depths gives the number of blocks of each stage, each at least 1.",
-                "Type for example: depths=(3, 4, 6, 3)",
-            )
+        object.__setattr__(self, "depths", check_depths("depths", self.depths, (3, 4, 6, 3)))
         for field in ("width", "groups", "group_width"):
-            value = getattr(self, field)
-            if type(value) is not int or value < 1:
-                raise ConfigError(
-                    f"{field}={value!r} does not make a network.",
-                    f"{field} is a whole number of at least 1.",
-                    f"Type for example: {field}={1 if field == 'groups' else 64}",
-                )
+            check_count(field, getattr(self, field), 1 if field == "groups" else 64)
         if self.block == "bottleneck" and self.width * self.group_width < 64:
             raise ConfigError(
                 f"width={self.width} with group_width={self.group_width} leaves no channels.",
@@ -113,7 +94,30 @@ class ResNetConfig(Config):
         return ResNet(self)
 
 
-class BasicBlock(nn.Module):
+class _Block(nn.Module):
+    """What both blocks do around their branch."""
+
+    relu: nn.ReLU
+    downsample: nn.Module | None
+    drop_path: DropPath | None
+    slots: Slots
+
+    def branch(self, x: Tensor) -> Tensor:
+        """The convolutions and their norms; the activation after the sum is not in it."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return residual(
+            x,
+            self.slots,
+            self.branch,
+            shortcut=self.downsample,
+            act=self.relu,
+            drop_path=self.drop_path,
+        )
+
+
+class BasicBlock(_Block):
     """Two 3x3 convolutions and a shortcut (ResNet paper, Fig. 5 left)."""
 
     expansion = 1
@@ -139,23 +143,13 @@ class BasicBlock(nn.Module):
             }
         )
 
-    def _branch(self, x: Tensor) -> Tensor:
+    def branch(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.slots.at("inner", x)
         return self.bn2(self.conv2(x))  # type: ignore[no-any-return]
 
-    def forward(self, x: Tensor) -> Tensor:
-        return residual(
-            x,
-            self.slots,
-            self._branch,
-            shortcut=self.downsample,
-            act=self.relu,
-            drop_path=self.drop_path,
-        )
 
-
-class Bottleneck(nn.Module):
+class Bottleneck(_Block):
     """1x1, 3x3, 1x1 and a shortcut (ResNet paper, Fig. 5 right; ResNeXt paper, Fig. 3c)."""
 
     expansion = 4
@@ -186,21 +180,11 @@ class Bottleneck(nn.Module):
             }
         )
 
-    def _branch(self, x: Tensor) -> Tensor:
+    def branch(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
         x = self.slots.at("inner", x)
         return self.bn3(self.conv3(x))  # type: ignore[no-any-return]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return residual(
-            x,
-            self.slots,
-            self._branch,
-            shortcut=self.downsample,
-            act=self.relu,
-            drop_path=self.drop_path,
-        )
 
 
 class PadShortcut(nn.Module):
@@ -237,18 +221,8 @@ class ResNet(Classifier):
         super().__init__(config)
         block = BasicBlock if config.block == "basic" else Bottleneck
         stem = as_stem(config.stem)
-        convs: list[nn.Module] = []
-        inputs = config.in_chans
-        for index, (kernel, stride, fraction) in enumerate(
-            zip(stem.kernels, stem.strides, stem.widths, strict=True)
-        ):
-            if index:
-                convs += [nn.BatchNorm2d(inputs), nn.ReLU(inplace=True)]
-            outputs = int(config.width * fraction)
-            convs.append(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False))
-            inputs = outputs
-        # A stem of one convolution has torchvision's name for it; timm's names for a deep stem.
-        self.conv1 = convs[0] if len(convs) == 1 else nn.Sequential(*convs)
+        inputs = config.width
+        self.conv1 = stem_convs(stem, config.in_chans, inputs)
         self.bn1 = nn.BatchNorm2d(inputs)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool: nn.Module | None = None
@@ -284,13 +258,31 @@ class ResNet(Classifier):
             for index in range(len(self.config.depths))
         )
 
-    def forward_features(self, x: Tensor) -> Tensor:
+    def levels(self) -> tuple[TensorMap, ...]:
+        first, *others = (
+            self.get_submodule(f"layer{index + 1}") for index in range(len(self.config.depths))
+        )
+        return (lambda x: first(self.forward_stem(x)), *others)
+
+    def forward_stem(self, x: Tensor) -> Tensor:
+        """What the first stage gets of an image."""
         x = self.relu(self.bn1(self.conv1(x)))
-        if self.maxpool is not None:
-            x = self.maxpool(x)
-        for index in range(len(self.config.depths)):
-            x = self.get_submodule(f"layer{index + 1}")(x)
-        return x
+        return x if self.maxpool is None else self.maxpool(x)
+
+    @property
+    def feature_info(self) -> tuple[FeatureInfo, ...]:
+        expansion = 1 if self.config.block == "basic" else 4
+        return tuple(
+            FeatureInfo(
+                stride=as_stem(self.config.stem).stride * 2**index,
+                channels=self.config.width * 2**index * expansion,
+            )
+            for index in range(len(self.config.depths))
+        )
+
+    @property
+    def cam_layer(self) -> nn.Module:
+        return self.stages()[-1][-1]
 
     def forward_head(self, features: Tensor) -> Tensor:
         x = self.avgpool(features).flatten(1)
@@ -298,17 +290,11 @@ class ResNet(Classifier):
             x = self.dropout(x)
         return self.fc(x)  # type: ignore[no-any-return]
 
-    def classifier_parameters(self) -> tuple[str, ...]:
-        return ("fc.weight", "fc.bias")
+    def classifiers(self) -> tuple[str, ...]:
+        return ("fc",)
 
     def input_parameter(self) -> str:
         return "conv1.weight" if len(as_stem(self.config.stem).kernels) == 1 else "conv1.0.weight"
-
-    def reset_classifier(self, num_classes: int) -> None:
-        self.config = self.config.replace(num_classes=num_classes)
-        old = self.fc.weight
-        self.fc = nn.Linear(self.fc.in_features, num_classes, device=old.device, dtype=old.dtype)
-        self.fc.train(self.training)
 
 
 def _basic(*depths: int) -> ResNetConfig:
@@ -331,8 +317,21 @@ def _cifar(depth: int, shortcut: Literal["project", "pad"] = "project") -> ResNe
     )
 
 
+HE_2015 = Paper(
+    "Deep Residual Learning for Image Recognition", 2015, "https://arxiv.org/abs/1512.03385"
+)
+XIE_2016 = Paper(
+    "Aggregated Residual Transformations for Deep Neural Networks",
+    2016,
+    "https://arxiv.org/abs/1611.05431",
+)
+ZAGORUYKO_2016 = Paper("Wide Residual Networks", 2016, "https://arxiv.org/abs/1605.07146")
+
 FAMILY = Family(
     title="ResNet",
+    papers={"resnext*": XIE_2016, "wide_*": ZAGORUYKO_2016, "resnet*": HE_2015},
+    small="The stem is one 3x3 convolution of stride 1, without the pool: 4x4 before the pool of "
+    "networks of four stages, 8x8 of three.",
     networks={
         "resnet18": _basic(2, 2, 2, 2),
         "resnet34": _basic(3, 4, 6, 3),

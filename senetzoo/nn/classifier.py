@@ -2,82 +2,73 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
-from senetzoo.errors import ConfigError, check_fields
+from senetzoo.errors import ConfigError
+from senetzoo.nn.config import Config
 from senetzoo.nn.report import LoadReport
-from senetzoo.nn.slots import Site, Slots
-from senetzoo.nn.stem import Stem, as_stem
+from senetzoo.nn.slots import Layout, Site, Slots, TensorMap
+from senetzoo.nn.stem import Stem
 
 # An ImageNet stem makes a smaller image so small that most of it is gone before the first stage.
 SMALL_IMAGE = 64
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config(ABC):
-    """The fields that every architecture has. A family adds its own.
+class AuxOutput(NamedTuple):
+    """What a network with auxiliary heads gives in training mode.
 
     Args:
-        num_classes: Outputs of the classifier.
-        in_chans: Channels of the input image.
-        stem: What comes before the first stage: a `Stem`, or the name of one.
-        dropout: Dropout before the classifier, in [0, 1).
-        drop_path: Stochastic depth, rising linearly with depth to this rate, in [0, 1).
+        logits: Logits (N, num_classes).
+        aux: Logits of the auxiliary heads, from the input on, each (N, num_classes).
     """
 
-    num_classes: int = 1000
-    in_chans: int = 3
-    stem: Stem | str
-    dropout: float = 0.0
-    drop_path: float = 0.0
+    logits: Tensor
+    aux: tuple[Tensor, ...]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "stem", as_stem(self.stem))
-        for field in ("num_classes", "in_chans"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(
-                    f"{field}={value!r} does not make a network.",
-                    f"{field} is a whole number of at least 1.",
-                    f"Type for example: {field}={10 if field == 'num_classes' else 3}",
-                )
-        for field in ("dropout", "drop_path"):
-            value = getattr(self, field)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not 0.0 <= value < 1.0:
-                raise ConfigError(
-                    f"{field}={value!r} is not a probability.",
-                    f"{field} is a number from 0 up to, not including, 1.",
-                    f"Type for example: {field}=0.2",
-                )
 
-    def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed; an unknown field is a `ConfigError`."""
-        known = [field.name for field in dataclasses.fields(self)]
-        check_fields(type(self).__name__, changes, known)
-        return dataclasses.replace(self, **changes)
+@dataclass(frozen=True)
+class FeatureInfo:
+    """One of the maps that `Classifier.features` gives.
 
-    @property
-    def input_size(self) -> int:
-        """Side in pixels of the images it is meant for: 224, or 32 with a stem that keeps size."""
-        return 224 if as_stem(self.stem).stride > 1 else 32
+    Args:
+        stride: Pixels of the input for one of the map, in each direction.
+        channels: Channels of the map.
+    """
 
-    @abstractmethod
-    def build(self) -> Classifier:
-        """The network without gates, initialised from torch's global random state."""
+    stride: int
+    channels: int
+
+
+class Features(nn.Sequential):
+    """The child ``features`` that some of torchvision's networks have, under whose name they keep
+    their weights. Called, it does what `Classifier.features` does in all others.
+
+    Args:
+        owner: The network.
+        layers: The layers in order.
+    """  # noqa: D205
+
+    def __init__(self, owner: Classifier, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        # In a tuple, so that the network does not become a child of its own child.
+        self._owner = (owner,)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return self._owner[0].feature_maps(x)
 
 
 class Classifier(nn.Module, ABC):
     """An image classifier: (N, in_chans, H, W) images in, (N, num_classes) logits out."""
+
+    layout: ClassVar[Layout] = "nchw"
+    """Layout of the maps inside the network, and of the output of `cam_layer`."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -90,30 +81,91 @@ class Classifier(nn.Module, ABC):
         """The stages, each as its blocks in order. Every `Slots` of the network is in a block."""
 
     @abstractmethod
-    def forward_features(self, x: Tensor) -> Tensor:
-        """The feature map before pooling, (N, C, h, w)."""
+    def levels(self) -> tuple[TensorMap, ...]:
+        """The network before its pooling, cut after each stage: maps in `layout` in and out."""
+
+    @property
+    @abstractmethod
+    def feature_info(self) -> tuple[FeatureInfo, ...]:
+        """Stride and channels of the map after each stage."""
+
+    @property
+    @abstractmethod
+    def cam_layer(self) -> nn.Module:
+        """The module whose output, in `layout`, is the last feature map: where Grad-CAM looks."""
 
     @abstractmethod
     def forward_head(self, features: Tensor) -> Tensor:
-        """Logits (N, num_classes) from a feature map."""
+        """Logits (N, num_classes) from the last feature map (N, C, h, w)."""
 
     @abstractmethod
-    def classifier_parameters(self) -> tuple[str, ...]:
-        """Names of the last layer's parameters, which depend on the number of classes."""
+    def classifiers(self) -> tuple[str, ...]:
+        """Names of the linear layers whose outputs are the classes; the first is the main one."""
 
     @abstractmethod
     def input_parameter(self) -> str:
         """Name of the first convolution's weight, which depends on the number of channels."""
 
-    @abstractmethod
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the last layer by a newly initialised one."""
+    def forward(self, x: Tensor) -> Tensor | AuxOutput:
+        """Logits (N, num_classes) of images (N, in_chans, H, W).
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, num_classes) of images (N, in_chans, H, W)."""
-        if not torch.compiler.is_compiling() and isinstance(x, Tensor):
-            self._check_input(x)
+        An `AuxOutput` in training mode, for a network that was built with ``aux=True``.
+        """
+        self.check_input(x)
         return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The last feature map, before pooling: (N, C, h, w)."""
+        for level in self.levels():
+            x = level(x)
+        return self._nchw(x)
+
+    @property
+    def features(self) -> Callable[[Tensor], list[Tensor]]:
+        """``model.features(x)``: the map after each stage, (N, C, h, w), as in `feature_info`."""
+        child = self._modules.get("features")
+        return self.feature_maps if child is None else child
+
+    def feature_maps(self, x: Tensor) -> list[Tensor]:
+        """The same as ``features(x)``, which in some networks is a module with that name."""
+        self.check_input(x)
+        maps = []
+        for level in self.levels():
+            x = level(x)
+            maps.append(self._nchw(x))
+        return maps
+
+    def _nchw(self, x: Tensor) -> Tensor:
+        return x if self.layout == "nchw" else x.permute(0, 3, 1, 2)
+
+    def classifier_parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that depend on the number of classes."""
+        return tuple(
+            f"{path}.{name}"
+            for path in self.classifiers()
+            for name, _ in self.get_submodule(path).named_parameters()
+        )
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the last layers by newly initialised ones.
+
+        Raises:
+            ConfigError: `num_classes` is no whole number of at least 1; nothing is changed then.
+        """
+        self.config = self.config.replace(num_classes=num_classes)
+        for path in self.classifiers():
+            old = self.get_submodule(path)
+            parent, _, name = path.rpartition(".")
+            if not isinstance(old, nn.Linear):
+                raise TypeError(path)
+            new = nn.Linear(
+                old.in_features,
+                num_classes,
+                bias=old.bias is not None,
+                device=old.weight.device,
+                dtype=old.weight.dtype,
+            )
+            setattr(self.get_submodule(parent), name, new.train(old.training))
 
     def sites(self) -> tuple[Site, ...]:
         """Every place where a gate can sit, in the order of the forward pass's blocks."""
@@ -143,22 +195,39 @@ class Classifier(nn.Module, ABC):
                             slots,
                         )
 
-    def _check_input(self, x: Tensor) -> None:
-        if x.ndim != 4 or x.shape[1] != self.config.in_chans:
+    def check_input(self, x: Tensor) -> None:
+        """Refuse what is no batch of images for this network; nothing under a compiler.
+
+        Raises:
+            ConfigError: Wrong rank or channels, or an image smaller than the network can take.
+        """
+        if torch.compiler.is_compiling() or not isinstance(x, Tensor):
+            return
+        config = self.config
+        if x.ndim != 4 or x.shape[1] != config.in_chans:
             raise ConfigError(
                 f"The network got an input of shape {tuple(x.shape)}.",
-                f"It takes images of shape (N, {self.config.in_chans}, H, W).",
+                f"It takes images of shape (N, {config.in_chans}, H, W).",
                 "Type x.unsqueeze(0) for a single image"
                 if x.ndim == 3
                 else "Build it with in_chans= the channels of your images",
             )
-        stem = as_stem(self.config.stem)
-        if stem.stride >= 4 and min(x.shape[2:]) < SMALL_IMAGE and not self._small_warned:
+        smallest, least = min(x.shape[2:]), config.min_size
+        if smallest < least:
+            raise ConfigError(
+                f"The network got images of {x.shape[2]}x{x.shape[3]} pixels.",
+                f"This form of {config.family} takes at least {least}x{least}.",
+                "Enlarge the images, for example with senetzoo.transforms(model)"
+                if config.small
+                else 'Build it with stem="cifar", or enlarge the images',
+            )
+        shrinks = config.stem.stride >= 4 if isinstance(config.stem, Stem) else not config.small
+        if shrinks and smallest < SMALL_IMAGE and not self._small_warned:
             self._small_warned = True
             warnings.warn(
-                f"The input is {x.shape[2]}x{x.shape[3]} pixels and the stem makes it "
-                f"{stem.stride} times smaller. For images under {SMALL_IMAGE} pixels use "
-                'stem="cifar".',
+                f"The input is {x.shape[2]}x{x.shape[3]} pixels and the network is built for "
+                f"{config.input_size}x{config.input_size}. For images under {SMALL_IMAGE} pixels "
+                'use stem="cifar".',
                 UserWarning,
                 # Past forward and the two calls of nn.Module, to the line that calls the network.
                 stacklevel=5,

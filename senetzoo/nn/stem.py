@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from torch import nn
+
 from senetzoo.errors import ConfigError, nearest
 
 StemName: TypeAlias = Literal["imagenet", "cifar", "deep"]
@@ -89,3 +91,26 @@ def as_stem(stem: Stem | str) -> Stem:
         f"Stems are {', '.join(map(repr, STEMS))}, or a senetzoo.Stem value.",
         nearest(stem, STEMS) if isinstance(stem, str) else "",
     )
+
+
+def stem_convs(stem: Stem, inputs: int, outputs: int) -> nn.Module:
+    """The convolutions of `stem`, without the norm and activation that follow the last one.
+
+    One convolution is that convolution; several are a sequence with norms and activations
+    between them, numbered as in timm's deep stems (0 conv, 1 norm, 2 activation, 3 conv ...).
+
+    Args:
+        stem: The stem.
+        inputs: Channels of the image.
+        outputs: Channels of the last convolution.
+    """
+    layers: list[nn.Module] = []
+    for index, (kernel, stride, fraction) in enumerate(
+        zip(stem.kernels, stem.strides, stem.widths, strict=True)
+    ):
+        if index:
+            layers += [nn.BatchNorm2d(inputs), nn.ReLU(inplace=True)]
+        width = int(outputs * fraction)
+        layers.append(nn.Conv2d(inputs, width, kernel, stride, kernel // 2, bias=False))
+        inputs = width
+    return layers[0] if len(layers) == 1 else nn.Sequential(*layers)

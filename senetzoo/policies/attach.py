@@ -39,13 +39,16 @@ def drawn_seed() -> int:
     return int(torch.randint(2**62, (), device="cpu").item())
 
 
-def attach(model: Classifier, policy: Policy, *, seed: int | None = None) -> dict[Site, nn.Module]:
+def attach(
+    model: Classifier, policy: Policy, *, seed: int | None = None, name: str | None = None
+) -> dict[Site, nn.Module]:
     """Fill the slots of `model` as `policy` says, in place.
 
     Args:
         model: A network of this zoo.
         policy: What to put where. A slot that already holds a gate gets the new one.
         seed: Seed of the gates' initialisation; None draws one from torch's global state.
+        name: What messages call the network; None for its class.
 
     Returns:
         The new gates by site.
@@ -56,7 +59,7 @@ def attach(model: Classifier, policy: Policy, *, seed: int | None = None) -> dic
     if seed is None:
         seed = drawn_seed()
     slots = dict(model.slots())
-    chosen = resolve(policy, slots, type(model).__name__)
+    chosen = resolve(policy, slots, name or type(model).__name__)
     like = next(model.parameters())
     gates: dict[Site, nn.Module] = {}
     for site, gate in chosen.items():

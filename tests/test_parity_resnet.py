@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from helpers import (
-    Rename,
     calibrate_on_next_batch,
     from_pytorchcv,
     from_timm,
-    on_meta,
     randomise,
     relative_error,
-    renamed,
     same_name,
 )
+from parity import TOLERANCE, compare, from_the_pytorchcv, from_the_timm, from_torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
 from senetzoo import SE, config
 from senetzoo._torchvision import torchvision
-from senetzoo.registry import ENTRIES
 from senetzoo.zoo import create
-
-TOLERANCE = 1e-10
 
 TORCHVISION = [
     "resnet18",
@@ -42,92 +36,6 @@ TORCHVISION = [
 ]
 
 
-def from_torchvision(name: str) -> nn.Module:
-    torchvision()
-    from torchvision import models
-
-    model: nn.Module = models.get_model(name)
-    return model
-
-
-def from_the_timm(name: str) -> nn.Module:
-    torchvision()
-    import timm
-
-    # Its legacy networks drop out by default, which a comparison in training mode can't bear.
-    model: nn.Module = timm.create_model(name, drop_rate=0.0)
-    return model
-
-
-def from_the_pytorchcv(name: str) -> nn.Module:
-    torchvision()
-    from pytorchcv.model_provider import get_model
-
-    model: nn.Module = get_model(name, pretrained=False)
-    return model
-
-
-def compare(
-    build_ours: Callable[[], nn.Module],
-    build_theirs: Callable[[], nn.Module],
-    rename: Rename,
-    *,
-    size: int = 64,
-    gradients: bool = False,
-) -> None:
-    """Load their weights into ours; compare outputs in both modes and, if asked, gradients."""
-    theirs = on_meta(build_theirs).double().to_empty(device="cpu")
-    randomise(theirs)
-    ours = on_meta(build_ours).double()
-    learned = {name for name, _ in theirs.named_parameters()}
-    # Parameters may be shared, statistics not: each network has to gather its own.
-    state = {k: v if k in learned else v.clone() for k, v in theirs.state_dict().items()}
-    ours.load_state_dict(renamed(state, rename), strict=True, assign=True)
-    x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1)).double()
-
-    for model in (ours, theirs):
-        calibrate_on_next_batch(model)
-        model.train()
-    with torch.set_grad_enabled(gradients):
-        trained, reference = ours(x), theirs(x)
-    assert relative_error(trained, reference) < TOLERANCE
-    if gradients:
-        target = torch.randn(reference.shape, generator=torch.Generator().manual_seed(2)).double()
-        for output in (trained, reference):
-            (output * target).sum().backward()
-        expected = renamed(_gradients(theirs), rename)
-        got = _gradients(ours)
-        assert set(got) == set(expected)
-        largest = max(gradient.abs().max().item() for gradient in expected.values())
-        for name, gradient in expected.items():
-            # Measured against the largest of all: some are zero but for rounding, such as that
-            # of a convolution's scale before a batch norm.
-            difference = (got[name] - gradient).abs().max().item()
-            assert difference < TOLERANCE * largest, name
-
-    statistics, expected_statistics = dict(ours.named_buffers()), dict(theirs.named_buffers())
-    for name, buffer in renamed(expected_statistics, rename).items():
-        assert relative_error(statistics[name].double(), buffer.double()) < TOLERANCE, name
-
-    for model in (ours, theirs):
-        model.eval()
-    with torch.no_grad():
-        output, reference = ours(x), theirs(x)
-    assert output.std().item() > 1e-3
-    assert relative_error(output, reference) < TOLERANCE
-
-
-def _gradients(model: nn.Module) -> dict[str, Tensor]:
-    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-
-
-def test_the_names_are_all_that_torchvision_has() -> None:
-    torchvision()
-    from torchvision import models
-
-    assert sorted(set(models.list_models()) & set(ENTRIES)) == sorted(TORCHVISION)
-
-
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_torchvision(name: str) -> None:
     compare(
@@ -135,6 +43,7 @@ def test_torchvision(name: str) -> None:
         lambda: from_torchvision(name),
         same_name,
         gradients=name in ("resnet18", "resnet50", "resnext50_32x4d"),
+        record=(name, f"torchvision {name}"),
     )
 
 
@@ -207,6 +116,7 @@ def test_pytorchcv(name: str, theirs: str) -> None:
         from_pytorchcv,
         size=32,
         gradients=name.endswith("resnet20"),
+        record=(name, f"pytorchcv {theirs}"),
     )
 
 

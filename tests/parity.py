@@ -1,0 +1,148 @@
+"""Our networks against those of other libraries, on shared random weights in fp64."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from helpers import (
+    Rename,
+    calibrate_on_next_batch,
+    on_meta,
+    randomise,
+    relative_error,
+    renamed,
+)
+from torch import Tensor, nn
+
+from senetzoo._torchvision import torchvision
+
+TOLERANCE = 1e-10
+
+
+def from_torchvision(name: str, **options: Any) -> nn.Module:
+    torchvision()
+    from torchvision import models
+
+    model: nn.Module = models.get_model(name, **options)
+    return model
+
+
+def from_the_timm(name: str, **options: Any) -> nn.Module:
+    torchvision()
+    import timm
+
+    # Its legacy networks drop out by default, which a comparison in training mode can't bear.
+    model: nn.Module = timm.create_model(name, drop_rate=0.0, **options)
+    return model
+
+
+def from_the_pytorchcv(name: str, **options: Any) -> nn.Module:
+    torchvision()
+    from pytorchcv.model_provider import get_model
+
+    model: nn.Module = get_model(name, pretrained=False, **options)
+    return model
+
+
+def compare(
+    build_ours: Callable[[], nn.Module],
+    build_theirs: Callable[[], nn.Module],
+    rename: Rename,
+    *,
+    size: int = 64,
+    channels: int = 3,
+    train: bool = True,
+    gradients: bool = False,
+    record: tuple[str, str] | None = None,
+) -> None:
+    """Load their weights into ours; compare outputs in both modes and, if asked, gradients.
+
+    Args:
+        build_ours: Builds our network.
+        build_theirs: Builds theirs.
+        rename: Our name of each of their parameters; loading is strict and no two may have the
+            same, so it is a bijection.
+        size: Side of the images in pixels.
+        channels: Channels of the images.
+        train: Whether to compare in training mode too; not where the network draws at random.
+        gradients: Whether to compare gradients, of the training mode if that is compared.
+        record: Name of our network and of the reference, to keep the error under in the file
+            SENETZOO_PARITY_RECORD, which the tables of the docs are made from.
+    """
+    theirs = on_meta(build_theirs).double().to_empty(device="cpu")
+    randomise(theirs)
+    ours = on_meta(build_ours).double()
+    learned = {name for name, _ in theirs.named_parameters()}
+    # Parameters may be shared, statistics not: each network has to gather its own.
+    state = {k: v if k in learned else v.clone() for k, v in theirs.state_dict().items()}
+    ours.load_state_dict(renamed(state, rename), strict=True, assign=True)
+    x = torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(1)).double()
+
+    errors = []
+    for model in (ours, theirs):
+        calibrate_on_next_batch(model)
+        model.train()
+    with torch.set_grad_enabled(gradients and train):
+        trained, reference = ours(x), theirs(x)
+    if train:
+        errors.append(relative_error(trained, reference))
+        assert errors[-1] < TOLERANCE
+    if gradients and train:
+        _compare_gradients(ours, theirs, trained, reference, rename)
+
+    statistics, expected_statistics = dict(ours.named_buffers()), dict(theirs.named_buffers())
+    if train:
+        for name, buffer in renamed(expected_statistics, rename).items():
+            if buffer.abs().max() > 0:
+                assert relative_error(statistics[name].double(), buffer.double()) < TOLERANCE, name
+    else:
+        # Drawn differently while they were gathered: ours get theirs.
+        copied = {name: buffer.clone() for name, buffer in expected_statistics.items()}
+        ours.load_state_dict(renamed(copied, rename), strict=False)
+
+    for model in (ours, theirs):
+        model.eval()
+    with torch.set_grad_enabled(gradients and not train):
+        output, reference = ours(x), theirs(x)
+    assert output.std().item() > 1e-3
+    errors.append(relative_error(output, reference))
+    assert errors[-1] < TOLERANCE
+    if gradients and not train:
+        _compare_gradients(ours, theirs, output, reference, rename)
+    if record is not None and "SENETZOO_PARITY_RECORD" in os.environ:
+        line = {
+            "network": record[0],
+            "reference": record[1],
+            "error": max(errors),
+            "train": train,
+            "size": size,
+            "torch": torch.__version__,
+        }
+        with Path(os.environ["SENETZOO_PARITY_RECORD"]).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _compare_gradients(
+    ours: nn.Module, theirs: nn.Module, output: Tensor, reference: Tensor, rename: Rename
+) -> None:
+    target = torch.randn(reference.shape, generator=torch.Generator().manual_seed(2)).double()
+    for logits in (output, reference):
+        (logits * target).sum().backward()  # type: ignore[no-untyped-call]
+    expected = renamed(_gradients(theirs), rename)
+    got = _gradients(ours)
+    assert set(got) == set(expected)
+    largest = max(gradient.abs().max().item() for gradient in expected.values())
+    for name, gradient in expected.items():
+        # Measured against the largest of all: some are zero but for rounding, such as that
+        # of a convolution's scale before a batch norm.
+        difference = (got[name] - gradient).abs().max().item()
+        assert difference < TOLERANCE * largest, name
+
+
+def _gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
