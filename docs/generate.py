@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from senetzoo.bench.accuracy import wilson  # noqa: E402
-from senetzoo.counting import count  # noqa: E402
+from senetzoo.counting import count, parameters  # noqa: E402
+from senetzoo.nn.slots import POSITIONS  # noqa: E402
 from senetzoo.registry import ENTRIES, FAMILIES  # noqa: E402
 from senetzoo.weights.manifest import manifest  # noqa: E402
 from senetzoo.zoo import config  # noqa: E402
@@ -92,26 +93,67 @@ def networks() -> str:
     return table(["family", "names"], rows).replace("---:", "---")
 
 
+def parity() -> dict[str, dict[str, Any]]:
+    """What each network was compared with: of several references the one with the least error."""
+    path = RECORDS / "parity" / "networks.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    found: dict[str, dict[str, Any]] = {}
+    for record in map(json.loads, lines):
+        best = found.get(record["network"])
+        if best is None or record["error"] < best["error"]:
+            found[record["network"]] = record
+    return found
+
+
 def all_networks() -> str:
-    """Every network with its cost."""
-    rows = []
+    """Every network with its source, its cost, and what it equals."""
+    rows, equals = [], parity()
     for name, entry in ENTRIES.items():
+        if entry.trunk != name:
+            continue
         with torch.device("meta"):
             model = config(name).build(seed=0)
-        counts, arch = count(model), entry.config
+            twin = f"se_{name}"
+            gated = parameters(config(twin).build(seed=0)) if twin in ENTRIES else None
+        counts, arch, paper = count(model), entry.config, entry.family.paper(name)
+        record = equals.get(name)
         rows.append(
             [
                 f"`{name}`",
-                entry.family.title,
+                f"[{paper.year}]({paper.link})",
                 f"{counts.params:,}",
+                f"{gated:,}" if gated is not None else "its own",
                 f"{counts.macs / 1e9:.3f}",
                 f"{arch.in_chans}x{arch.input_size}x{arch.input_size}",
                 str(arch.num_classes),
                 str(len(model.sites())),
+                record["reference"] if record else "the paper's table",
+                f"{record['error']:.0e}" if record else "",
             ]
         )
-    head = ["name", "family", "parameters", "GMACs", "input", "classes", "sites"]
-    return table(head, rows)
+    head = ["name", "paper", "parameters", "with `se_`", "GMACs", "input", "classes", "sites"]
+    return table([*head, "equals", "relative error"], rows)
+
+
+def families() -> str:
+    """Where gates can sit in each family, and its form for small images."""
+    rows = []
+    for family in FAMILIES:
+        positions: set[str] = set()
+        for arch in family.networks.values():
+            with torch.device("meta"):
+                positions |= {site.position for site in arch.build().sites()}
+        papers = dict.fromkeys(family.paper(name) for name in family.networks)
+        rows.append(
+            [
+                family.title,
+                "; ".join(f"[{paper.title}]({paper.link}), {paper.year}" for paper in papers),
+                ", ".join(f"`{position}`" for position in POSITIONS if position in positions),
+                family.small,
+            ]
+        )
+    head = ["family", "papers", "positions", 'with `stem="cifar"`']
+    return table(head, rows).replace("---:", "---")
 
 
 def records() -> list[dict[str, Any]]:
@@ -166,7 +208,7 @@ def demo() -> str:
 
 SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"demo": demo, "weights": weights, "speed": speed, "networks": networks},
-    "docs/networks.md": {"all": all_networks},
+    "docs/networks.md": {"all": all_networks, "families": families},
     "docs/weights.md": {"weights": weights, "commands": commands},
 }
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from senetzoo.data.transforms import Transforms
-    from senetzoo.nn.classifier import Classifier
+    from senetzoo.nn.classifier import Classifier, finite
 
     ImageOrPath = Image | Tensor | str | Path
 
@@ -158,7 +158,8 @@ def _guesses(
     """Guesses for each of some transformed images."""
     weight = next(model.parameters())
     with _evaluating(model), torch.inference_mode():
-        logits = model(torch.stack(tensors).to(weight.device, weight.dtype))
+        images = torch.stack(tensors).to(weight.device, weight.dtype)
+        logits = finite(model(images), images)
         best = logits.float().softmax(1).topk(min(top, logits.shape[1]))
     return [
         tuple(Guess(names[k], k, p) for k, p in zip(labels, values, strict=True))

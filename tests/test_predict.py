@@ -163,6 +163,18 @@ def test_the_model_gets_its_modes_back() -> None:
     assert model.scale.grad is None
 
 
+def test_weights_that_are_not_finite_make_no_guess(tmp_path: Path) -> None:
+    model = Colours()
+    nn.init.constant_(model.scale, float("nan"))
+    with pytest.raises(WeightsError) as caught:
+        predict(model, [picture(tmp_path / "red.png", 255, 0, 0)], transforms=PLAIN)
+    assert str(caught.value) == (
+        "The network gave logits that are not finite.\n"
+        "Its weights hold NaN or infinity, or are too large for the number format.\n"
+        "Load the weights again, or run in fp32"
+    )
+
+
 def test_top_is_at_most_all_classes_and_names_may_be_missing() -> None:
     blue = torch.zeros(3, 4, 4, dtype=torch.uint8)
     blue[2] = 255

@@ -538,6 +538,16 @@ def test_strict_loading_changes_nothing_on_failure(tmp_path: Path) -> None:
         "The weights w do not fit the network.\nbn1.weight is missing; bn1.bias is missing; "
         f"bn1.running_mean is missing (and 2 more).\n{remedy}"
     )
+    for value, keys in ((float("nan"), 1), (float("inf"), 2)):
+        bad = {k: v.clone() for k, v in other.items()}
+        for key in ("fc.bias", "bn1.weight")[:keys]:
+            bad[key][3] = value
+        first, more = ("fc.bias", "") if keys == 1 else ("bn1.weight", " and 1 more")
+        assert refused(bad) == (
+            "The weights w hold values that are not finite.\n"
+            f"There is NaN or infinity in {first}{more}.\n"
+            "They come from a training that diverged, or the file was damaged: get another"
+        )
     file = tmp_path / "w.safetensors"
     save_file(other, str(file))
     load_file_into(model, file)

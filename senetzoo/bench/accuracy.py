@@ -16,6 +16,7 @@ from senetzoo.data import cifar10, digits
 from senetzoo.data.files import LabelledFiles, read_image_folder, read_parquet
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import DataError
+from senetzoo.nn.classifier import finite
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -128,7 +129,8 @@ def accuracy(
     try:
         with torch.inference_mode():
             for images, labels in _batches(data.images, transforms, batch):
-                logits: Tensor = model(images.to(like.device, like.dtype))
+                images = images.to(like.device, like.dtype)
+                logits = finite(model(images), images)
                 hit = logits.argmax(1).cpu() == outputs[labels]
                 right += labels[hit].bincount(minlength=count)
                 total += labels.bincount(minlength=count)

@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from senetzoo.errors import ConfigError
+from senetzoo.errors import ConfigError, DataError, WeightsError
 from senetzoo.nn.config import Config
 from senetzoo.nn.report import LoadReport
 from senetzoo.nn.slots import Layout, Site, Slots, TensorMap
@@ -44,6 +44,32 @@ class FeatureInfo:
 
     stride: int
     channels: int
+
+
+def finite(logits: Tensor, images: Tensor) -> Tensor:
+    """`logits` as they are; for code that would make a guess of anything.
+
+    Args:
+        logits: What a network gave (N, num_classes).
+        images: What it got.
+
+    Raises:
+        WeightsError: Some are NaN or infinite, and the images are not.
+        DataError: Some are, and the images are so as well.
+    """
+    if bool(torch.isfinite(logits).all()):
+        return logits
+    if not bool(torch.isfinite(images).all()):
+        raise DataError(
+            "The images hold values that are not finite.",
+            "A network can't make anything of NaN or infinity.",
+            "Look at what loads and normalises them",
+        )
+    raise WeightsError(
+        "The network gave logits that are not finite.",
+        "Its weights hold NaN or infinity, or are too large for the number format.",
+        "Load the weights again, or run in fp32",
+    )
 
 
 class Features(nn.Sequential):

@@ -41,7 +41,8 @@ def load_file_into(model: Classifier, path: Path) -> None:
     """Load a safetensors file of the same network, strictly.
 
     Raises:
-        WeightsError: Missing, unexpected or differently shaped tensors; nothing is changed then.
+        WeightsError: Missing, unexpected or differently shaped tensors, or values that are not
+            finite; nothing is changed then.
     """
     load_strictly(model, read(path), str(path))
 
@@ -50,7 +51,7 @@ def load_strictly(model: Classifier, state: Mapping[str, Tensor], name: str) -> 
     """Load `state` (the names and shapes of `model`, no more and no less).
 
     Raises:
-        WeightsError: It differs; nothing is changed then.
+        WeightsError: It differs, or holds values that are not finite; nothing is changed then.
     """
     own = model.state_dict()
     wrong = [f"{key} is missing" for key in own if key not in state]
@@ -66,6 +67,14 @@ def load_strictly(model: Classifier, state: Mapping[str, Tensor], name: str) -> 
             f"The weights {name} do not fit the network.",
             "; ".join(wrong[:3]) + more + ".",
             "Build the network with the policy, stem and num_classes the weights were made with",
+        )
+    broken = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise WeightsError(
+            f"The weights {name} hold values that are not finite.",
+            f"There is NaN or infinity in {broken[0]}{more}.",
+            "They come from a training that diverged, or the file was damaged: get another",
         )
     model.load_state_dict(dict(state), strict=True)
 

@@ -1,0 +1,289 @@
+"""What holds for every network of the registry, one by one: sites, features, forms, heads.
+
+Each is built in its form for small images, which is the cheapest, unless the test is of the other.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from collections import Counter
+
+import pytest
+import torch
+from helpers import calibrate_on_next_batch, on_meta
+from torch import Tensor, nn
+
+from senetzoo import SE
+from senetzoo.errors import ConfigError
+from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.slots import Layout, Slots
+from senetzoo.registry import ENTRIES, FAMILIES
+from senetzoo.zoo import config, create, explain
+
+TRUNKS = [name for name, entry in ENTRIES.items() if entry.trunk == name]
+# One network of each family stands for the others where a test is of the class, not of its sizes.
+ONE_EACH = [min(family.networks, key=lambda n: (len(n), n)) for family in FAMILIES]
+
+
+def small(name: str, **options: object) -> Classifier:
+    return create(name, stem="cifar", num_classes=7, seed=0, **options)  # type: ignore[arg-type]
+
+
+def small_on_meta(name: str) -> Classifier:
+    model = on_meta(lambda: small(name))
+    assert isinstance(model, Classifier)
+    return model
+
+
+def images(model: Classifier, count: int = 2) -> Tensor:
+    size = model.config.input_size
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(count, model.config.in_chans, size, size, generator=generator)
+
+
+class Probe(nn.Module):
+    """A gate that says when it ran: one learnable factor for each channel."""
+
+    def __init__(self, channels: int, layout: Layout) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.linspace(0.5, 1.5, channels))
+        self.layout = layout
+        self.shapes: list[torch.Size] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.shapes.append(x.shape)
+        return x * (self.factor[:, None, None] if self.layout == "nchw" else self.factor)
+
+
+def probed(model: Classifier) -> dict[str, Probe]:
+    """A probe in every slot."""
+    probes = {}
+    for site, slots in model.slots():
+        probes[site.path] = Probe(site.channels, site.layout)
+        slots.put(site.position, probes[site.path])
+    return probes
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_every_site_is_passed_once_with_its_channels(name: str) -> None:
+    """Over all sites at once: each gate runs, once, on a map of the channels it was built for."""
+    model = small_on_meta(name).eval()
+    sites = model.sites()
+    assert len({site.path for site in sites}) == len(sites)
+    with torch.device("meta"):
+        probes = probed(model)
+        model(torch.empty(2, model.config.in_chans, 32, 32))
+    for site in sites:
+        # A factor for each channel broadcasts only where the channels are as declared.
+        (shape,) = probes[site.path].shapes
+        assert shape[1 if site.layout == "nchw" else 3] == site.channels, site
+        assert model.get_submodule(site.path) is probes[site.path]
+        assert 1 <= site.stage <= site.stages == len(model.stages())
+        assert 1 <= site.block <= site.blocks == len(model.stages()[site.stage - 1])
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_every_site_gets_gradients_and_matters(name: str) -> None:
+    torch.manual_seed(0)
+    model = small(name).requires_grad_(False)
+    x = images(model)
+    # Statistics of this batch, so that no signal dies on its way through a deep network.
+    calibrate_on_next_batch(model)
+    with torch.no_grad():
+        model(x)
+    model.eval()
+    probes = probed(model)
+    y = model(x)
+    (y * torch.randn_like(y)).sum().backward()
+    for path, probe in probes.items():
+        gradient = probe.factor.grad
+        assert gradient is not None, path
+        assert bool(torch.isfinite(gradient).all()), path
+        assert gradient.abs().max() > 0, path
+    with torch.no_grad():
+        for site, slots in model.slots():
+            slots.clear(site.position)
+        assert (model(x) - y).abs().max() > 1e-3 * y.abs().max()
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_features_are_as_they_say(name: str) -> None:
+    model = small_on_meta(name).eval()
+    info, size = model.feature_info, 32
+    assert len(info) == len(model.stages()) == len(model.levels())
+    with torch.device("meta"):
+        x = torch.empty(2, model.config.in_chans, size, size)
+        maps = model.features(x)
+        last = model.forward_features(x)
+        assert model.forward_head(last).shape == (2, 7)
+    assert [m.shape[1] for m in maps] == [f.channels for f in info]
+    assert all(m.shape[0] == 2 and m.ndim == 4 for m in maps)
+    assert maps[-1].shape == last.shape
+    # Promised in the docs: enough of a small image is left before it is pooled.
+    assert min(last.shape[2:]) >= 4
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in TRUNKS if "imagenet" in ENTRIES[name].config.sizes]
+)
+def test_strides(name: str) -> None:
+    """A map grows by one pixel for each `stride` pixels that the image grows by."""
+    model = on_meta(lambda: create(name, stem="imagenet", seed=0)).eval()
+    assert isinstance(model, Classifier)
+    # Without the check of a size, so that one network's fixed size is not in the way here.
+    small, large = model.config.input_size, model.config.input_size + 7 * 64
+    sizes = []
+    for side in (small, large):
+        with torch.device("meta"):
+            maps = model.features(torch.empty(1, model.config.in_chans, side, side))
+        sizes.append([m.shape[2] for m in maps])
+    grown = [(large - small) // (b - a) for a, b in zip(*sizes, strict=True)]
+    assert grown == [f.stride for f in model.feature_info]
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_the_smallest_image(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`min_size` is exact: found again by trying."""
+    for stem in ENTRIES[name].config.sizes:
+        model = on_meta(lambda stem=stem: create(name, stem=stem, seed=0)).eval()  # type: ignore[misc]
+        assert isinstance(model, Classifier)
+        least = model.config.min_size
+
+        def run(side: int, model: Classifier = model) -> None:
+            with torch.device("meta"):
+                y = model(torch.empty(1, model.config.in_chans, side, side))
+            assert y.shape == (1, model.config.num_classes)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run(least)
+            if least == 1:
+                continue
+            with pytest.raises(ConfigError, match=f"{least - 1}x{least - 1} pixels"):
+                run(least - 1)
+            monkeypatch.setattr(type(model), "check_input", lambda *_: None)
+            with pytest.raises((RuntimeError, ValueError, AssertionError)):
+                run(least - 1)
+            monkeypatch.undo()
+
+
+@pytest.mark.parametrize("name", ONE_EACH)
+def test_the_cam_layer_gives_the_last_map(name: str) -> None:
+    model = small(name).eval()
+    seen: list[Tensor] = []
+    handle = model.cam_layer.register_forward_hook(lambda _, __, y: seen.append(y))
+    x = images(model)
+    y = model(x)
+    handle.remove()
+    (cam,) = seen
+    assert cam.ndim == 4
+    nchw = cam if model.layout == "nchw" else cam.permute(0, 3, 1, 2)
+    assert torch.equal(nchw, model.forward_features(x))
+    assert torch.equal(model.forward_head(nchw), y)
+    (gradient,) = torch.autograd.grad(y[0, 1], cam)
+    assert gradient[0].abs().max() > 0
+    assert gradient[1].abs().max() == 0
+
+
+@pytest.mark.parametrize("name", ONE_EACH)
+def test_features_equal_the_levels_of_a_forward(name: str) -> None:
+    model = small(name, policy=SE(4)).eval()
+    x = images(model)
+    with torch.no_grad():
+        maps = model.features(x)
+        kept = [m.clone() for m in maps]
+        assert torch.equal(model.forward_head(maps[-1]), model(x))
+    # Nothing later writes into a map that was handed out.
+    assert all(torch.equal(a, b) for a, b in zip(maps, kept, strict=True))
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_reset_classifier(name: str) -> None:
+    model = small_on_meta(name)
+    before = {k: v.shape for k, v in model.state_dict().items()}
+    model.reset_classifier(3)
+    after = {k: v.shape for k, v in model.state_dict().items()}
+    assert list(after) == list(before)
+    changed = {k for k in before if before[k] != after[k]}
+    assert changed == set(model.classifier_parameters())
+    with torch.device("meta"):
+        assert model.eval()(torch.empty(2, model.config.in_chans, 32, 32)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", ONE_EACH)
+def test_copies_and_pickles(name: str) -> None:
+    model = small(name, policy=SE(4)).eval()
+    x = images(model)
+    with torch.no_grad():
+        y = model(x)
+        for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert torch.equal(twin(x), y)
+            assert twin.sites() == model.sites()
+            assert torch.equal(twin.features(x)[-1], model.features(x)[-1])
+            next(twin.parameters()).zero_()
+            assert not torch.equal(twin(x), y)
+        assert torch.equal(model(x), y)
+
+
+@pytest.mark.parametrize("name", ONE_EACH)
+def test_channels_last_and_half_precision(name: str) -> None:
+    model = small(name, policy=SE(4)).eval()
+    x = images(model)
+    with torch.no_grad():
+        y = model(x)
+        z = model.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        assert (z - y).abs().max() < 1e-4 * y.abs().max()
+        z = model.to(torch.bfloat16)(x.to(torch.bfloat16))
+    assert z.dtype == torch.bfloat16
+    assert bool(torch.isfinite(z).all())
+
+
+@pytest.mark.parametrize("name", ONE_EACH)
+def test_wrong_inputs(name: str) -> None:
+    model = small(name)
+    channels = model.config.in_chans
+    for shape in [(channels, 32, 32), (2, channels + 1, 32, 32), (2, 32, 32, channels), (1, 2)]:
+        for call in (model, model.features):
+            with pytest.raises(ConfigError) as caught:
+                call(torch.zeros(shape))
+            assert str(caught.value).startswith(
+                f"The network got an input of shape {shape}.\n"
+                f"It takes images of shape (N, {channels}, H, W).\n"
+            )
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_explain_lists_every_site(name: str) -> None:
+    found = explain(name)
+    model = on_meta(lambda: create(name, seed=0))
+    assert isinstance(model, Classifier)
+    assert [row.path for row in found.rows] == [site.path for site in model.sites()]
+    assert [row.channels for row in found.rows] == [site.channels for site in model.sites()]
+    # Each position that the text offers can be asked for.
+    for position in Counter(row.position for row in found.rows):
+        assert explain(name, SE().at(position)).params > found.params
+
+
+def test_no_gate_is_left_without_a_slot() -> None:
+    """Every `Slots` of every network is in a block: else a gate there could not be reached."""
+    for name in TRUNKS:
+        model = small_on_meta(name)
+        reached = {id(slots) for _, slots in model.slots()}
+        assert {id(m) for m in model.modules() if isinstance(m, Slots)} == reached, name
+
+
+def test_every_network_has_a_paper() -> None:
+    for name in TRUNKS:
+        paper = ENTRIES[name].family.paper(name)
+        assert paper.link.startswith("https://")
+        assert 1989 < paper.year < 2026
+
+
+def test_networks_with_gates_of_their_own_have_no_twin() -> None:
+    for family in FAMILIES:
+        for name in family.networks:
+            own = name in family.defaults
+            assert (f"se_{name}" in ENTRIES) != own
+            assert bool(config(name).gates()) == own
