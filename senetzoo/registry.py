@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from senetzoo.errors import ConfigError
-from senetzoo.models import alexnet, lenet, resnet
+from senetzoo.models import alexnet, lenet, resnet, vgg
 from senetzoo.models.family import Family
 from senetzoo.nn.config import Config
 
 FAMILIES: tuple[Family, ...] = (
     lenet.FAMILY,
     alexnet.FAMILY,
+    vgg.FAMILY,
     resnet.FAMILY,
 )
 
