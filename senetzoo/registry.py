@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from senetzoo.errors import ConfigError
-from senetzoo.models import alexnet, lenet, resnet, vgg
+from senetzoo.models import alexnet, lenet, mobilenet, resnet, vgg
 from senetzoo.models.family import Family
 from senetzoo.nn.config import Config
 
@@ -16,6 +16,7 @@ FAMILIES: tuple[Family, ...] = (
     alexnet.FAMILY,
     vgg.FAMILY,
     resnet.FAMILY,
+    mobilenet.FAMILY,
 )
 
 # r = 16 everywhere, as in the SE paper (Section 6.1).
