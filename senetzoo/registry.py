@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from senetzoo.errors import ConfigError
-from senetzoo.models import alexnet, lenet, mobilenet, resnet, vgg
+from senetzoo.models import alexnet, efficientnet, lenet, mobilenet, resnet, vgg
 from senetzoo.models.family import Family
 from senetzoo.nn.config import Config
 
@@ -17,6 +17,7 @@ FAMILIES: tuple[Family, ...] = (
     vgg.FAMILY,
     resnet.FAMILY,
     mobilenet.FAMILY,
+    efficientnet.FAMILY,
 )
 
 # r = 16 everywhere, as in the SE paper (Section 6.1).
