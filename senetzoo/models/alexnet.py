@@ -1,0 +1,175 @@
+"""AlexNet: the network of 2012 on two GPUs, and the one tower of 2014.
+
+- Krizhevsky, Sutskever, Hinton 2012, "ImageNet Classification with Deep Convolutional Neural
+  Networks", Section 3 and Fig. 2: alexnet_2012.
+- Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks"
+  (arXiv:1404.5997): alexnet, in the form that torchvision has.
+
+Child names are torchvision's, so its state dict loads strictly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from senetzoo.errors import ConfigError
+from senetzoo.models.family import Family, Paper
+from senetzoo.nn.classifier import FeatureInfo
+from senetzoo.nn.config import Config, check_choice, check_count
+from senetzoo.nn.stack import ConvStack, Unit, dropout, local_response_norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlexNetConfig(Config):
+    """An AlexNet.
+
+    ``stem="cifar"`` is a form for 32x32 pixels: the first convolution is a 3x3 of stride 1, the
+    pools are padded by 1, so that the map before the head is 4x4, and the two hidden linear
+    layers have a quarter of their units (alexnet has 7.7 million parameters at 10 classes).
+
+    Args:
+        widths: Channels of the five convolutions.
+        groups: Groups of the second, fourth and fifth convolution: 2 for the halves that the two
+            GPUs of 2012 kept to themselves.
+        lrn: Whether the first two convolutions are followed by local response normalisation.
+        padding: Padding of the first convolution: 2 for images of 224 pixels, or 0 for 227, which
+            give the same maps of 55x55 (the paper says 224, its arithmetic 227).
+        hidden: Units of the two hidden linear layers.
+        dropout_on: Whether dropout is on the ``"inputs"`` of the two hidden linear layers
+            (torchvision) or on their ``"outputs"`` (2012).
+    """
+
+    has_branches: ClassVar[bool] = False
+
+    dropout: float = 0.5
+    widths: tuple[int, ...] = (64, 192, 384, 256, 256)
+    groups: int = 1
+    lrn: bool = False
+    padding: Literal[0, 2] = 2
+    hidden: int = 4096
+    dropout_on: Literal["inputs", "outputs"] = "inputs"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("AlexNet", "groups", self.groups, (1, 2))
+        check_choice("AlexNet", "lrn", self.lrn, (False, True))
+        check_choice("AlexNet", "padding", self.padding, (0, 2))
+        check_choice("AlexNet", "dropout_on", self.dropout_on, ("inputs", "outputs"))
+        check_count("hidden", self.hidden, 4096, least=4)
+        example = (64, 192, 384, 256, 256)
+        object.__setattr__(self, "widths", _check_widths(self.widths, example, self.groups))
+
+    @property
+    def input_size(self) -> int:
+        return 227 if not self.small and self.padding == 0 else super().input_size
+
+    @property
+    def min_size(self) -> int:
+        # Three unpadded 3x3 pools of stride 2 need a map of 15; the 11x11 of stride 4 makes one
+        # of 67 pixels, padding included.
+        return 1 if self.small else 67 - 2 * self.padding
+
+    def build(self) -> AlexNet:
+        return AlexNet(self)
+
+
+def _check_widths(widths: object, example: tuple[int, ...], groups: int) -> tuple[int, ...]:
+    given = tuple(widths) if isinstance(widths, (list, tuple)) else ()
+    if len(given) != len(example) or any(
+        type(width) is not int or width < 1 or width % groups for width in given
+    ):
+        parts = f", each a multiple of {groups}" if groups > 1 else ""
+        raise ConfigError(
+            f"widths={widths!r} does not make a network.",
+            f"widths gives the channels of each of the five convolutions{parts}.",
+            f"Type for example: widths={example}",
+        )
+    return given
+
+
+class AlexNet(ConvStack):
+    """AlexNet: built by `AlexNetConfig.build`."""
+
+    config: AlexNetConfig
+
+    def __init__(self, config: AlexNetConfig) -> None:
+        c1, c2, c3, c4, c5 = config.widths
+        groups, small = config.groups, config.small
+
+        def after(lrn: bool) -> tuple[nn.Module, ...]:
+            # Pools overlap: windows of 3 at every second pixel.
+            pool = nn.MaxPool2d(3, 2, padding=1 if small else 0)
+            return (local_response_norm(), pool) if lrn else (pool,)
+
+        first = (
+            nn.Conv2d(config.in_chans, c1, 3, padding=1)
+            if small
+            else nn.Conv2d(config.in_chans, c1, 11, stride=4, padding=config.padding)
+        )
+        super().__init__(
+            config,
+            [
+                [Unit(first, after=after(config.lrn))],
+                [Unit(nn.Conv2d(c1, c2, 5, padding=2, groups=groups), after=after(config.lrn))],
+                [
+                    Unit(nn.Conv2d(c2, c3, 3, padding=1)),
+                    Unit(nn.Conv2d(c3, c4, 3, padding=1, groups=groups)),
+                    Unit(nn.Conv2d(c4, c5, 3, padding=1, groups=groups), after=after(False)),
+                ],
+            ],
+        )
+        side, hidden = (4, config.hidden // 4) if small else (6, config.hidden)
+        self.avgpool = nn.AdaptiveAvgPool2d(side)
+        layers: list[nn.Module] = []
+        for inputs in (c5 * side**2, hidden):
+            linear = [nn.Linear(inputs, hidden), nn.ReLU(inplace=True)]
+            drop = dropout(config.dropout)
+            layers += [drop, *linear] if config.dropout_on == "inputs" else [*linear, drop]
+        self.classifier = nn.Sequential(*layers, nn.Linear(hidden, config.num_classes))
+        self.initialise()
+
+    @property
+    def feature_info(self) -> tuple[FeatureInfo, ...]:
+        first = 2 if self.config.small else 8
+        return tuple(
+            FeatureInfo(first * 2**stage, self.config.widths[index])
+            for stage, index in enumerate((0, 1, 4))
+        )
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        return self.classifier(self.avgpool(features).flatten(1))  # type: ignore[no-any-return]
+
+    def classifiers(self) -> tuple[str, ...]:
+        return ("classifier.6",)
+
+
+KRIZHEVSKY_2012 = Paper(
+    "ImageNet Classification with Deep Convolutional Neural Networks",
+    2012,
+    "https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convolutional-neural-networks",
+)
+KRIZHEVSKY_2014 = Paper(
+    "One weird trick for parallelizing convolutional neural networks",
+    2014,
+    "https://arxiv.org/abs/1404.5997",
+)
+
+FAMILY = Family(
+    title="AlexNet",
+    papers={"alexnet_2012": KRIZHEVSKY_2012, "alexnet": KRIZHEVSKY_2014},
+    small="The first convolution is a 3x3 of stride 1, the pools are padded and the hidden linear "
+    "layers have 1024 units, not 4096: 4x4 before the head.",
+    networks={
+        "alexnet": AlexNetConfig(),
+        "alexnet_2012": AlexNetConfig(
+            widths=(96, 256, 384, 384, 256),
+            groups=2,
+            lrn=True,
+            padding=0,
+            dropout_on="outputs",
+        ),
+    },
+)

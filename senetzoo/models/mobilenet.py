@@ -1,0 +1,177 @@
+"""MobileNet.
+
+Howard et al. 2017, "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision
+Applications" (arXiv:1704.04861): Table 1, with the width multipliers of Tables 6 and 7.
+
+Child names are timm's, so the state dict of its ``mobilenetv1_100`` loads strictly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from senetzoo.errors import ConfigError
+from senetzoo.models.family import Family, Paper
+from senetzoo.nn.classifier import Classifier, FeatureInfo
+from senetzoo.nn.config import Config, check_choice
+from senetzoo.nn.init import init_separable
+from senetzoo.nn.slots import Slots, TensorMap, unit
+
+STEM_WIDTH = 32
+
+# Table 1 by resolution: (stride of the first block, channels, blocks).
+STAGES = (
+    (1, 64, 1),
+    (2, 128, 2),
+    (2, 256, 2),
+    (2, 512, 6),
+    (2, 1024, 2),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MobileNetConfig(Config):
+    """A MobileNet.
+
+    ``stem="cifar"`` is a form for 32x32 pixels: the stem and the second stage have stride 1, so
+    that the last map is 4x4.
+
+    Args:
+        width: Factor on all channels, which are rounded to multiples of 8 and at least 8.
+        act: ``"relu6"`` (the authors' code, and timm), or ``"relu"`` (the paper, Fig. 3).
+    """
+
+    has_branches: ClassVar[bool] = False
+
+    width: float = 1.0
+    act: Literal["relu6", "relu"] = "relu6"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("MobileNet", "act", self.act, ("relu6", "relu"))
+        number = isinstance(self.width, (int, float)) and not isinstance(self.width, bool)
+        if not number or not 0 < self.width <= 8:
+            raise ConfigError(
+                f"width={self.width!r} does not make a network.",
+                "width is a factor on the channels, above 0 and at most 8.",
+                "Type for example: width=0.5",
+            )
+
+    def channels(self, full: int) -> int:
+        """Channels of what has `full` of them at width 1."""
+        scaled = full * self.width
+        nearest = max(int(scaled + 4) // 8 * 8, 8)
+        # Rounding may take away a tenth at most.
+        return nearest if nearest >= 0.9 * scaled else nearest + 8
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Strides of the stem and of each stage's first block."""
+        strides = (2, *(stride for stride, _, _ in STAGES))
+        return (1, 1, 1, *strides[3:]) if self.small else strides
+
+    def build(self) -> MobileNet:
+        return MobileNet(self)
+
+
+class Separable(nn.Module):
+    """A depthwise 3x3 and a 1x1 convolution, each with norm and activation (Fig. 3, right)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, act: type[nn.Module]) -> None:
+        super().__init__()
+        self.conv_dw = nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False)
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv_pw = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.act = act(inplace=True)
+        self.slots = Slots({"pre": inputs, "standard": outputs, "inner": inputs})
+
+    def body(self, x: Tensor) -> Tensor:
+        """Both convolutions."""
+        x = self.slots.at("inner", self.act(self.bn1(self.conv_dw(x))))
+        return self.act(self.bn2(self.conv_pw(x)))  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return unit(x, self.slots, self.body)
+
+
+class MobileNet(Classifier):
+    """MobileNet: built by `MobileNetConfig.build`."""
+
+    config: MobileNetConfig
+
+    def __init__(self, config: MobileNetConfig) -> None:
+        super().__init__(config)
+        act = nn.ReLU6 if config.act == "relu6" else nn.ReLU
+        stem_stride, *strides = config.strides
+        inputs = config.channels(STEM_WIDTH)
+        self.conv_stem = nn.Conv2d(config.in_chans, inputs, 3, stem_stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.act = act(inplace=True)
+        self.blocks = nn.Sequential()
+        for first, (_, width, depth) in zip(strides, STAGES, strict=True):
+            stage = nn.Sequential()
+            for index in range(depth):
+                outputs = config.channels(width)
+                stage.append(Separable(inputs, outputs, 1 if index else first, act))
+                inputs = outputs
+            self.blocks.append(stage)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        # Neither the paper nor timm has dropout.
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
+        self.classifier = nn.Linear(inputs, config.num_classes)
+        init_separable(self)
+
+    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return tuple(tuple(stage.children()) for stage in self.blocks.children())
+
+    def levels(self) -> tuple[TensorMap, ...]:
+        first, *others = self.blocks.children()
+        return (lambda x: first(self.act(self.bn1(self.conv_stem(x)))), *others)
+
+    @property
+    def feature_info(self) -> tuple[FeatureInfo, ...]:
+        total, *strides = self.config.strides
+        info = []
+        for stride, (_, width, _) in zip(strides, STAGES, strict=True):
+            total *= stride
+            info.append(FeatureInfo(total, self.config.channels(width)))
+        return tuple(info)
+
+    @property
+    def cam_layer(self) -> nn.Module:
+        return self.stages()[-1][-1]
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        x = self.avgpool(features).flatten(1)
+        if self.dropout is not None:
+            x = self.dropout(x)
+        return self.classifier(x)  # type: ignore[no-any-return]
+
+    def classifiers(self) -> tuple[str, ...]:
+        return ("classifier",)
+
+    def input_parameter(self) -> str:
+        return "conv_stem.weight"
+
+
+HOWARD_2017 = Paper(
+    "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications",
+    2017,
+    "https://arxiv.org/abs/1704.04861",
+)
+
+FAMILY = Family(
+    title="MobileNet",
+    papers={"*": HOWARD_2017},
+    small="The stem and the second stage have stride 1: 4x4 before the pool.",
+    networks={
+        "mobilenet_v1": MobileNetConfig(),
+        "mobilenet_v1_075": MobileNetConfig(width=0.75),
+        "mobilenet_v1_050": MobileNetConfig(width=0.5),
+        "mobilenet_v1_025": MobileNetConfig(width=0.25),
+    },
+)

@@ -1,0 +1,198 @@
+"""VGG.
+
+Simonyan and Zisserman 2014, "Very Deep Convolutional Networks for Large-Scale Image Recognition"
+(arXiv:1409.1556), Table 1: its columns A, A-LRN, B, C, D and E are vgg11, vgg11_lrn, vgg13,
+vgg16_c, vgg16 and vgg19. ``_bn`` puts a batch norm after each convolution, which the paper does
+not have; A-LRN has none of it, being there to compare a norm with none.
+
+Child names are torchvision's, so its state dicts load strictly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from senetzoo.errors import ConfigError
+from senetzoo.models.family import Family, Paper
+from senetzoo.nn.classifier import FeatureInfo
+from senetzoo.nn.config import Config, check_choice, check_count
+from senetzoo.nn.stack import ConvStack, Unit, dropout, local_response_norm
+
+# Channels of the five groups of convolutions, between which the map is pooled.
+WIDTHS = (64, 128, 256, 512, 512)
+
+# Table 1: kernel sizes of the convolutions of each group.
+A = ((3,), (3,), (3, 3), (3, 3), (3, 3))
+B = ((3, 3), (3, 3), (3, 3), (3, 3), (3, 3))
+C = ((3, 3), (3, 3), (3, 3, 1), (3, 3, 1), (3, 3, 1))
+D = ((3, 3), (3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3))
+E = ((3, 3), (3, 3), (3, 3, 3, 3), (3, 3, 3, 3), (3, 3, 3, 3))
+
+# Side of the map that the first linear layer takes.
+SIDE = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class VGGConfig(Config):
+    """A VGG.
+
+    ``stem="cifar"`` is a form for 32x32 pixels: the pools after the last two groups are left out,
+    so that the last map is 4x4, and its average goes through one linear layer instead of three
+    (vgg16 has 14.7 million parameters at 10 classes).
+
+    Args:
+        kernels: Kernel sizes of the convolutions of each of the five groups: 3, or 1 (column C).
+        norm: ``"none"``, ``"batch"`` after each convolution, or ``"lrn"``: local response
+            normalisation after the first one (column A-LRN).
+        hidden: Units of the two linear layers before the last; the form for small images has
+            none.
+        head: How maps of another size than 7x7 are met. ``"pool"`` averages them to 7x7
+            (torchvision). ``"dense"`` slides the linear layers over the map, as convolutions, and
+            averages the class scores (Section 3.2 of the paper).
+    """
+
+    has_branches: ClassVar[bool] = False
+
+    dropout: float = 0.5
+    kernels: tuple[tuple[int, ...], ...]
+    norm: Literal["none", "batch", "lrn"] = "none"
+    hidden: int = 4096
+    head: Literal["pool", "dense"] = "pool"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("VGG", "norm", self.norm, ("none", "batch", "lrn"))
+        check_choice("VGG", "head", self.head, ("pool", "dense"))
+        check_count("hidden", self.hidden, 4096)
+        object.__setattr__(self, "kernels", _check_kernels(self.kernels))
+        if self.small and self.head == "dense":
+            raise ConfigError(
+                "VGG got head='dense' with stem='cifar'.",
+                "The form for small images has one linear layer, which takes the average of a map "
+                "of any size.",
+                "Leave head out",
+            )
+
+    @property
+    def pools(self) -> int:
+        """How many of the five groups are followed by a pool, from the first on."""
+        return 3 if self.small else 5
+
+    @property
+    def min_size(self) -> int:
+        # Halved by every pool.
+        return (SIDE if self.head == "dense" else 1) << self.pools
+
+    def build(self) -> VGG:
+        return VGG(self)
+
+
+def _check_kernels(kernels: object) -> tuple[tuple[int, ...], ...]:
+    groups = tuple(kernels) if isinstance(kernels, (list, tuple)) else ()
+    if len(groups) != len(WIDTHS) or any(
+        not isinstance(group, (list, tuple))
+        or not group
+        or any(type(kernel) is not int or kernel not in (1, 3) for kernel in group)
+        for group in groups
+    ):
+        raise ConfigError(
+            f"kernels={kernels!r} does not make a network.",
+            "kernels gives the kernel sizes, 1 or 3, of the convolutions of each of five groups.",
+            f"Type for example: kernels={A}",
+        )
+    return tuple(tuple(group) for group in groups)
+
+
+class VGG(ConvStack):
+    """VGG: built by `VGGConfig.build`."""
+
+    config: VGGConfig
+
+    def __init__(self, config: VGGConfig) -> None:
+        inputs = config.in_chans
+        stages = []
+        for group, (width, kernels) in enumerate(zip(WIDTHS, config.kernels, strict=True)):
+            units = []
+            for index, kernel in enumerate(kernels):
+                after: list[nn.Module] = []
+                if config.norm == "lrn" and group == index == 0:
+                    after.append(local_response_norm())
+                if index == len(kernels) - 1:
+                    # A pool that is left out leaves its number free, so that both forms have the
+                    # same names.
+                    after.append(nn.MaxPool2d(2) if group < config.pools else nn.Identity())
+                conv = nn.Conv2d(inputs, width, kernel, padding=kernel // 2)
+                norm = nn.BatchNorm2d(width) if config.norm == "batch" else None
+                units.append(Unit(conv, norm, tuple(after)))
+                inputs = width
+            stages.append(units)
+        super().__init__(config, stages)
+        if config.small:
+            self.avgpool = nn.AdaptiveAvgPool2d(1)
+            layers = [dropout(config.dropout)]
+        else:
+            self.avgpool = nn.AdaptiveAvgPool2d(SIDE)
+            layers = []
+            inputs *= SIDE**2
+            for _ in range(2):
+                layers += [
+                    nn.Linear(inputs, config.hidden),
+                    nn.ReLU(inplace=True),
+                    dropout(config.dropout),
+                ]
+                inputs = config.hidden
+        self.classifier = nn.Sequential(*layers, nn.Linear(inputs, config.num_classes))
+        self.initialise()
+
+    @property
+    def feature_info(self) -> tuple[FeatureInfo, ...]:
+        return tuple(
+            FeatureInfo(2 ** min(group, self.config.pools), width)
+            for group, width in enumerate(WIDTHS, 1)
+        )
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        if self.config.head == "dense":
+            return self._dense(features)
+        return self.classifier(self.avgpool(features).flatten(1))  # type: ignore[no-any-return]
+
+    def _dense(self, features: Tensor) -> Tensor:
+        """The classifier at every 7x7 window of the map, and the average of its scores."""
+        weight, bias = (self.get_parameter(f"classifier.0.{name}") for name in ("weight", "bias"))
+        x = F.conv2d(features, weight.view(-1, features.shape[1], SIDE, SIDE), bias)
+        # Channels last, where a linear layer is a 1x1 convolution.
+        return self.classifier[1:](x.permute(0, 2, 3, 1)).mean((1, 2))  # type: ignore[no-any-return]
+
+    def classifiers(self) -> tuple[str, ...]:
+        return (f"classifier.{len(self.classifier) - 1}",)
+
+
+SIMONYAN_2014 = Paper(
+    "Very Deep Convolutional Networks for Large-Scale Image Recognition",
+    2014,
+    "https://arxiv.org/abs/1409.1556",
+)
+
+FAMILY = Family(
+    title="VGG",
+    papers={"*": SIMONYAN_2014},
+    small="The pools after the last two groups are left out, and the average of the last map goes "
+    "through a single linear layer: 4x4 before the pool.",
+    networks={
+        "vgg11": VGGConfig(kernels=A),
+        "vgg11_lrn": VGGConfig(kernels=A, norm="lrn"),
+        "vgg13": VGGConfig(kernels=B),
+        "vgg16_c": VGGConfig(kernels=C),
+        "vgg16": VGGConfig(kernels=D),
+        "vgg19": VGGConfig(kernels=E),
+        "vgg11_bn": VGGConfig(kernels=A, norm="batch"),
+        "vgg13_bn": VGGConfig(kernels=B, norm="batch"),
+        "vgg16_c_bn": VGGConfig(kernels=C, norm="batch"),
+        "vgg16_bn": VGGConfig(kernels=D, norm="batch"),
+        "vgg19_bn": VGGConfig(kernels=E, norm="batch"),
+    },
+)

@@ -1,0 +1,113 @@
+"""Networks that are convolutions one after another, as AlexNet and VGG are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from senetzoo.nn.classifier import Classifier, Features
+from senetzoo.nn.config import Config
+from senetzoo.nn.slots import Slots, TensorMap, unit
+
+
+class Unit(NamedTuple):
+    """A convolution and what follows it, up to the next one.
+
+    Args:
+        conv: The convolution.
+        norm: A norm between the convolution and its ReLU.
+        after: What follows the ReLU: local response norm, pooling.
+    """
+
+    conv: nn.Conv2d
+    norm: nn.Module | None = None
+    after: tuple[nn.Module, ...] = ()
+
+
+class ConvStack(Classifier):
+    """A network whose child ``features`` has every layer before the head, numbered in order.
+
+    Each convolution is a block, whose gate sits right after its ReLU. The slots are children
+    beside ``features`` (``slots2.0`` for the first convolution of the second stage), so that the
+    numbers in there are torchvision's.
+
+    Args:
+        config: The config.
+        stages: The units of each stage.
+    """
+
+    def __init__(self, config: Config, stages: Sequence[Sequence[Unit]]) -> None:
+        super().__init__(config)
+        layers: list[nn.Module] = []
+        # For each unit: where it starts in `features`, where its ReLU is done, where it ends.
+        self._spans: list[list[tuple[int, int, int]]] = []
+        for number, units in enumerate(stages, 1):
+            spans, slots = [], nn.ModuleList()
+            for conv, norm, after in units:
+                start = len(layers)
+                layers += [conv, *([] if norm is None else [norm]), nn.ReLU(inplace=True)]
+                spans.append((start, len(layers), len(layers) + len(after)))
+                layers += after
+                slots.append(Slots({"pre": conv.in_channels, "standard": conv.out_channels}))
+            self._spans.append(spans)
+            self.add_module(f"slots{number}", slots)
+        self.features = Features(self, *layers)  # type: ignore[misc]
+
+    def initialise(self) -> None:
+        """He initialisation, which trains at any depth; linear layers as in both papers."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.01)
+                nn.init.zeros_(module.bias)
+
+    def _slots(self, stage: int) -> tuple[Slots, ...]:
+        children = self.get_submodule(f"slots{stage + 1}").children()
+        return tuple(child for child in children if isinstance(child, Slots))
+
+    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return tuple(self._slots(stage) for stage in range(len(self._spans)))
+
+    def levels(self) -> tuple[TensorMap, ...]:
+        return tuple(partial(self._level, stage) for stage in range(len(self._spans)))
+
+    def _level(self, stage: int, x: Tensor) -> Tensor:
+        layers = list(self.get_submodule("features").children())
+        for (start, stop, end), slots in zip(self._spans[stage], self._slots(stage), strict=True):
+            x = unit(x, slots, partial(_run, layers[start:stop]))
+            x = _run(layers[stop:end], x)
+        return x
+
+    @property
+    def cam_layer(self) -> nn.Module:
+        *_, last = self.get_submodule("features").children()
+        return last
+
+    def input_parameter(self) -> str:
+        return "features.0.weight"
+
+
+def _run(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def local_response_norm() -> nn.LocalResponseNorm:
+    """The one of AlexNet (Krizhevsky et al. 2012, Section 3.3), which VGG's A-LRN takes over.
+
+    As in Caffe and pytorchcv, the sum of the squares is divided by the size of the window; the
+    formula printed in the paper does not.
+    """
+    return nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2.0)
+
+
+def dropout(rate: float) -> nn.Module:
+    """Dropout; without a rate nothing, under the same number in a sequence."""
+    return nn.Dropout(rate) if rate else nn.Identity()

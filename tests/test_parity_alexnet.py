@@ -1,0 +1,328 @@
+"""AlexNet against torchvision and pytorchcv, and the network of 2012 against its paper."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers import learnable, on_meta, randomise, relative_error, same_name
+from parity import compare, from_the_pytorchcv, from_torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+
+from senetzoo import SE
+from senetzoo.counting import count
+from senetzoo.errors import ConfigError
+from senetzoo.gates.se import SqueezeExcitation
+from senetzoo.models.alexnet import AlexNet, AlexNetConfig
+from senetzoo.zoo import config, create
+
+
+def build(name: str, **changes: Any) -> AlexNet:
+    model = config(name).replace(**changes).build(seed=0)
+    assert isinstance(model, AlexNet)
+    return model
+
+
+def narrow() -> nn.Module:
+    """torchvision's network with fewer hidden units, which are nine tenths of its parameters."""
+    model: Any = from_torchvision("alexnet", dropout=0.0)
+    model.classifier[1] = nn.Linear(256 * 6 * 6, 64)
+    model.classifier[4] = nn.Linear(64, 64)
+    model.classifier[6] = nn.Linear(64, 1000)
+    out: nn.Module = model
+    return out
+
+
+def test_torchvision() -> None:
+    compare(
+        lambda: create("alexnet", dropout=0.0, seed=0),
+        lambda: from_torchvision("alexnet", dropout=0.0),
+        same_name,
+        size=224,
+        record=("alexnet", "torchvision alexnet"),
+    )
+
+
+# Sides that leave the head maps of 1x1 and of 3x3 pixels to average.
+@pytest.mark.parametrize("size", [64, 130])
+def test_torchvision_gradients(size: int) -> None:
+    compare(
+        lambda: build("alexnet", hidden=64, dropout=0.0),
+        narrow,
+        same_name,
+        size=size,
+        gradients=True,
+    )
+
+
+def in_two_halves() -> nn.Module:
+    """pytorchcv's network of 2012, which connects all channels, with the paper's two groups."""
+    model = from_the_pytorchcv("alexnet")
+    for path in ("stage2.unit1", "stage3.unit2", "stage3.unit3"):
+        block: Any = model.get_submodule(f"features.{path}")
+        old = block.conv
+        block.conv = nn.Conv2d(
+            old.in_channels, old.out_channels, old.kernel_size, padding=old.padding, groups=2
+        )
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+# Where our numbers differ from torchvision's alexnet: the norms stand after the first two ReLUs.
+FROM_PYTORCHCV = {
+    "features.stage1.unit1.conv": "features.0",
+    "features.stage2.unit1.conv": "features.4",
+    "features.stage3.unit1.conv": "features.8",
+    "features.stage3.unit2.conv": "features.10",
+    "features.stage3.unit3.conv": "features.12",
+    "output.fc1.fc": "classifier.0",
+    "output.fc2.fc": "classifier.3",
+    "output.fc3": "classifier.6",
+}
+
+
+def from_pytorchcv(name: str) -> str:
+    module, _, parameter = name.rpartition(".")
+    return f"{FROM_PYTORCHCV[module]}.{parameter}"
+
+
+def test_pytorchcv() -> None:
+    compare(
+        lambda: create("alexnet_2012", dropout=0.0, seed=0),
+        in_two_halves,
+        from_pytorchcv,
+        size=227,
+        record=("alexnet_2012", "pytorchcv alexnet, its convolutions 2, 4 and 5 in two groups"),
+    )
+
+
+def test_2012_written_out() -> None:
+    """Every equation of the paper's Section 3, the two GPUs' halves one by one."""
+    model = build("alexnet_2012", widths=(6, 8, 8, 8, 4), hidden=12).double().eval()
+    randomise(model)
+    state = model.state_dict()
+    x = 5 * torch.randn(1, 3, 67, 67, generator=torch.Generator().manual_seed(1)).double()
+
+    def conv(x: Tensor, index: int, stride: int = 1, padding: int = 0) -> Tensor:
+        weight, bias = state[f"features.{index}.weight"], state[f"features.{index}.bias"]
+        return functional.conv2d(x, weight, bias, stride, padding).clamp(min=0)
+
+    def halves(x: Tensor, index: int, padding: int) -> Tensor:
+        weight, bias = state[f"features.{index}.weight"], state[f"features.{index}.bias"]
+        towers = [
+            functional.conv2d(part, w, b, padding=padding)
+            for part, w, b in zip(x.chunk(2, 1), weight.chunk(2), bias.chunk(2), strict=True)
+        ]
+        return torch.cat(towers, 1).clamp(min=0)
+
+    def norm(x: Tensor) -> Tensor:
+        channels = x.shape[1]
+        scales = []
+        for i in range(channels):
+            near = x[:, max(0, i - 2) : min(channels - 1, i + 2) + 1]
+            scales.append((2 + 1e-4 / 5 * near.square().sum(1)) ** 0.75)
+        return x / torch.stack(scales, 1)
+
+    def pool(x: Tensor) -> Tensor:
+        rows = [x[:, :, i : x.shape[2] - 2 + i : 2] for i in range(3)]
+        tall = torch.stack(rows).amax(0)
+        columns = [tall[:, :, :, i : x.shape[3] - 2 + i : 2] for i in range(3)]
+        return torch.stack(columns).amax(0)
+
+    y = pool(norm(conv(x, 0, stride=4)))
+    y = pool(norm(halves(y, 4, padding=2)))
+    y = halves(halves(conv(y, 8, padding=1), 10, padding=1), 12, padding=1)
+    y = pool(y).expand(-1, -1, 6, 6).flatten(1)
+    for index in (0, 3):
+        weight, bias = state[f"classifier.{index}.weight"], state[f"classifier.{index}.bias"]
+        y = (y @ weight.T + bias).clamp(min=0)
+    y = y @ state["classifier.6.weight"].T + state["classifier.6.bias"]
+    with torch.no_grad():
+        assert relative_error(model(x), y) < 1e-12
+        # The norms matter to what was compared.
+        plain = build("alexnet_2012", widths=(6, 8, 8, 8, 4), hidden=12, lrn=False)
+        renumbered = zip(plain.state_dict(), state.values(), strict=True)
+        plain.double().eval().load_state_dict(dict(renumbered))
+        assert relative_error(plain(x), y) > 1e-2
+
+
+# Channels and side after each layer of Fig. 2 and its text.
+LAYERS_2012 = [
+    ("conv", 96, 55),
+    ("pool", 96, 27),
+    ("conv", 256, 27),
+    ("pool", 256, 13),
+    ("conv", 384, 13),
+    ("conv", 384, 13),
+    ("conv", 256, 13),
+    ("pool", 256, 6),
+]
+# "The number of neurons in the network's remaining layers" (Fig. 2). The paper prints 253,440 for
+# the first, which its own 55 x 55 x 96 is not.
+NEURONS_2012 = [290_400, 186_624, 64_896, 64_896, 43_264, 4096, 4096, 1000]
+
+
+@pytest.mark.parametrize(("size", "padding"), [(227, 0), (224, 2)])
+def test_2012_has_the_papers_layers(size: int, padding: int) -> None:
+    model = on_meta(lambda: build("alexnet_2012", padding=padding))
+    assert isinstance(model, AlexNet)
+    assert model.config.input_size == size
+    shapes: list[tuple[str, int, int]] = []
+    neurons: list[int] = []
+
+    def see(module: nn.Module, _: object, y: Tensor) -> None:
+        if not isinstance(module, nn.MaxPool2d):
+            neurons.append(y[0].numel())
+        if not isinstance(module, nn.Linear):
+            kind = "pool" if isinstance(module, nn.MaxPool2d) else "conv"
+            shapes.append((kind, y.shape[1], y.shape[2]))
+
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.Linear)):
+            module.register_forward_hook(see)
+    model(torch.empty(1, 3, size, size, device="meta"))
+    assert shapes == LAYERS_2012
+    assert neurons == NEURONS_2012
+
+
+def test_parameters() -> None:
+    # Kernels of each of the paper's convolutions, with the channels that each one sees.
+    convs = [(96, 3, 11), (256, 48, 5), (384, 256, 3), (384, 192, 3), (256, 192, 3)]
+    linear = [(4096, 256 * 6 * 6), (4096, 4096), (1000, 4096)]
+    by_hand = sum(out * (seen * side**2 + 1) for out, seen, side in convs)
+    by_hand += sum(out * (seen + 1) for out, seen in linear)
+    assert by_hand == 60_965_224
+    assert learnable(on_meta(lambda: create("alexnet_2012", seed=0))) == by_hand
+    assert learnable(on_meta(lambda: create("alexnet", seed=0))) == 61_100_840
+    # Without groups, pytorchcv's.
+    assert learnable(on_meta(lambda: build("alexnet_2012", groups=1))) == 62_378_344
+
+
+def test_macs() -> None:
+    # torchvision states 0.714 G.
+    model = on_meta(lambda: create("alexnet", seed=0))
+    assert isinstance(model, AlexNet)
+    assert count(model).macs == 714_188_480
+
+
+def test_gates_sit_right_after_the_relus() -> None:
+    """Before the local response norm, that is; ``pre`` is what the convolution gets."""
+    model = build("alexnet_2012", stem="cifar", policy=SE() + SE().at("pre"))
+    gates = {name: m for name, m in model.named_modules() if isinstance(m, SqueezeExcitation)}
+    assert len(gates) == 10
+    order: list[nn.Module] = []
+    for module in (*gates.values(), *model.get_submodule("features").children()):
+        module.register_forward_pre_hook(lambda module, _: order.append(module))
+    model(torch.randn(2, 3, 32, 32))
+    expected: list[nn.Module] = []
+    units = iter([(1, 0), (2, 0), (3, 0), (3, 1), (3, 2)])
+    for layer in model.get_submodule("features").children():
+        if isinstance(layer, nn.Conv2d):
+            stage, unit = next(units)
+            expected.append(gates[f"slots{stage}.{unit}.pre"])
+        expected.append(layer)
+        if isinstance(layer, nn.ReLU):
+            expected.append(gates[f"slots{stage}.{unit}.standard"])
+    assert order == expected
+
+
+def test_dropout_is_where_each_paper_has_it() -> None:
+    def layers(name: str, **changes: Any) -> list[str]:
+        model = on_meta(lambda: build(name, **changes))
+        assert isinstance(model, AlexNet)
+        return [type(layer).__name__ for layer in model.classifier]
+
+    linear = ["Linear", "ReLU"]
+    drop, nothing = ["Dropout"], ["Identity"]
+    assert layers("alexnet") == [*drop, *linear, *drop, *linear, "Linear"]
+    assert layers("alexnet_2012") == [*linear, *drop, *linear, *drop, "Linear"]
+    assert layers("alexnet_2012", dropout=0) == [*linear, *nothing, *linear, *nothing, "Linear"]
+
+
+@pytest.mark.parametrize("name", ["alexnet", "alexnet_2012"])
+def test_small_form(name: str) -> None:
+    model = on_meta(lambda: build(name, stem="cifar", num_classes=10))
+    assert isinstance(model, AlexNet)
+    maps = model.features(torch.empty(2, 3, 32, 32, device="meta"))
+    assert [tuple(y.shape[1:]) for y in maps] == [
+        (info.channels, 32 // info.stride, 32 // info.stride) for info in model.feature_info
+    ]
+    assert maps[-1].shape[2:] == (4, 4)
+    assert model.classifier[1 if name == "alexnet" else 0].weight.shape == (1024, 256 * 4 * 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "least"),
+    [
+        ("alexnet", {}, 63),
+        ("alexnet_2012", {}, 67),
+        ("alexnet_2012", {"padding": 2}, 63),
+        ("alexnet", {"stem": "cifar"}, 1),
+    ],
+)
+def test_smallest_image(name: str, changes: dict[str, Any], least: int) -> None:
+    model = on_meta(lambda: build(name, **changes))
+    assert isinstance(model, AlexNet)
+    assert model.config.min_size == least
+
+    def run(side: int) -> Tensor:
+        # Past the check of the input.
+        x = torch.empty(2, 3, side, side, device="meta")
+        return model.forward_head(model.forward_features(x))
+
+    assert run(least).shape == (2, 1000)
+    if least > 1:
+        with pytest.raises(RuntimeError):
+            run(least - 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"widths": (96, 256, 384)},
+            "widths=(96, 256, 384) does not make a network.\n"
+            "widths gives the channels of each of the five convolutions, each a multiple of 2.\n"
+            "Type for example: widths=(64, 192, 384, 256, 256)",
+        ),
+        (
+            {"widths": (96, 255, 384, 384, 256)},
+            "widths=(96, 255, 384, 384, 256) does not make a network.\n"
+            "widths gives the channels of each of the five convolutions, each a multiple of 2.\n"
+            "Type for example: widths=(64, 192, 384, 256, 256)",
+        ),
+        ({"groups": 3}, "groups=3 is not a form of AlexNet.\ngroups is one of 1, 2."),
+        (
+            {"hidden": 2},
+            "hidden=2 does not make a network.\nhidden is a whole number of at least 4.\n"
+            "Type for example: hidden=4096",
+        ),
+        ({"lrn": 1}, "lrn=1 is not a form of AlexNet.\nlrn is one of False, True."),
+        ({"padding": 1}, "padding=1 is not a form of AlexNet.\npadding is one of 0, 2."),
+        (
+            {"dropout_on": "all"},
+            "dropout_on='all' is not a form of AlexNet.\ndropout_on is one of 'inputs', 'outputs'.",
+        ),
+        (
+            {"drop_path": 0.1},
+            "AlexNet got drop_path=0.1.\n"
+            "AlexNet has no residual branches to drop.\n"
+            "Leave drop_path out",
+        ),
+    ],
+)
+def test_wrong_configs(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config("alexnet_2012").replace(**changes)
+    assert str(caught.value) == message
+
+
+def test_configs_are_values() -> None:
+    arch = config("alexnet").arch
+    assert isinstance(arch, AlexNetConfig)
+    assert arch.replace(widths=[64, 192, 384, 256, 256]) == arch
+    assert hash(arch.replace()) == hash(arch)

@@ -1,0 +1,253 @@
+"""MobileNet against timm, and against the tables of its paper and of the SE paper."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+import torch
+from helpers import learnable, on_meta, same_name
+from parity import compare, from_the_timm
+from torch import Tensor, nn
+
+from senetzoo import SE
+from senetzoo._torchvision import torchvision
+from senetzoo.counting import count
+from senetzoo.errors import ConfigError
+from senetzoo.models.mobilenet import MobileNet
+from senetzoo.zoo import config, create
+
+
+def build(name: str, **changes: Any) -> MobileNet:
+    model = config(name).replace(**changes).build(seed=0)
+    assert isinstance(model, MobileNet)
+    return model
+
+
+def skeleton(name: str, **changes: Any) -> MobileNet:
+    """The network without memory or weights."""
+    model = on_meta(lambda: build(name, **changes))
+    assert isinstance(model, MobileNet)
+    return model
+
+
+def test_timm() -> None:
+    compare(
+        lambda: create("mobilenet_v1", seed=0),
+        lambda: from_the_timm("mobilenetv1_100"),
+        same_name,
+        gradients=True,
+        record=("mobilenet_v1", "timm mobilenetv1_100"),
+    )
+
+
+def test_timm_with_the_papers_activation() -> None:
+    compare(
+        lambda: build("mobilenet_v1", act="relu"),
+        lambda: from_the_timm("mobilenetv1_100", act_layer="relu"),
+        same_name,
+    )
+
+
+@pytest.mark.parametrize("width", [0.75, 0.5, 0.25])
+def test_timm_narrower(width: float) -> None:
+    """timm has names for the width 1 and above, and the function that makes all."""
+
+    def theirs() -> nn.Module:
+        torchvision()
+        timm: Any = importlib.import_module("timm.models.efficientnet")
+        model: nn.Module = timm._gen_mobilenet_v1("mobilenetv1_100", width)
+        return model
+
+    name = f"mobilenet_v1_{round(100 * width):03}"
+    compare(
+        lambda: create(name, seed=0),
+        theirs,
+        same_name,
+        record=(name, f"timm mobilenetv1_100 at width {width}"),
+    )
+
+
+# At widths that are no multiple of an eighth the channels are rounded, as timm does it.
+@pytest.mark.parametrize("width", [0.1, 0.35, 0.6, 1.3])
+def test_rounding(width: float) -> None:
+    torchvision()
+    timm: Any = importlib.import_module("timm.layers")
+    ours = skeleton("mobilenet_v1", width=width).config
+    for full in (32, 64, 128, 256, 512, 1024):
+        assert ours.channels(full) == timm.make_divisible(full * width, 8, round_limit=0.9)
+
+
+# --- Tables --------------------------------------------------------------------------------------
+
+# Table 1 of the paper: type, stride, channels out, side of the output.
+TABLE_1 = [
+    ("Conv", 2, 32, 112),
+    ("Conv dw", 1, 32, 112),
+    ("Conv", 1, 64, 112),
+    ("Conv dw", 2, 64, 56),
+    ("Conv", 1, 128, 56),
+    ("Conv dw", 1, 128, 56),
+    ("Conv", 1, 128, 56),
+    ("Conv dw", 2, 128, 28),
+    ("Conv", 1, 256, 28),
+    ("Conv dw", 1, 256, 28),
+    ("Conv", 1, 256, 28),
+    ("Conv dw", 2, 256, 14),
+    ("Conv", 1, 512, 14),
+    *[("Conv dw", 1, 512, 14), ("Conv", 1, 512, 14)] * 5,
+    ("Conv dw", 2, 512, 7),
+    ("Conv", 1, 1024, 7),
+    # The paper prints stride 2 here, where the map keeps its 7x7.
+    ("Conv dw", 1, 1024, 7),
+    ("Conv", 1, 1024, 7),
+]
+
+
+def test_layers_of_the_papers_table() -> None:
+    model = skeleton("mobilenet_v1")
+    seen: list[tuple[str, int, int, int]] = []
+
+    def see(module: nn.Module, _: object, y: Tensor) -> None:
+        assert isinstance(module, nn.Conv2d)
+        kind = "Conv dw" if module.groups == module.in_channels else "Conv"
+        assert module.kernel_size == ((1, 1) if kind == "Conv" and seen else (3, 3))
+        seen.append((kind, module.stride[0], y.shape[1], y.shape[2]))
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(see)
+    model(torch.empty(1, 3, 224, 224, device="meta"))
+    assert seen == TABLE_1
+    assert [(info.stride, info.channels) for info in model.feature_info] == [
+        (2, 64),
+        (4, 128),
+        (8, 256),
+        (16, 512),
+        (32, 1024),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "mmacs", "millions"),
+    # Table 6 of the paper.
+    [
+        ("mobilenet_v1", 569, 4.2),
+        ("mobilenet_v1_075", 325, 2.6),
+        ("mobilenet_v1_050", 149, 1.3),
+        ("mobilenet_v1_025", 41, 0.5),
+    ],
+)
+def test_sizes_of_the_paper(name: str, mmacs: int, millions: float) -> None:
+    counts = count(skeleton(name))
+    assert round(counts.macs / 1e6) == mmacs
+    assert round(counts.params / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize(
+    ("size", "mmacs"),
+    # Table 7 of the paper, which prints 290 for 290.7.
+    [(192, 418), (160, 290), (128, 186)],
+)
+def test_macs_at_lower_resolution(size: int, mmacs: int) -> None:
+    assert 0 <= count(skeleton("mobilenet_v1"), size).macs / 1e6 - mmacs < 1
+
+
+def test_se_mobilenet() -> None:
+    """Table 3 of the SE paper: 4.7 M and 572 M, the scaling of the maps counted."""
+    plain = skeleton("mobilenet_v1")
+    gated = on_meta(lambda: create("se_mobilenet_v1", seed=0))
+    assert isinstance(gated, MobileNet)
+    assert learnable(plain) == 4_231_976
+    outputs = [row for row in TABLE_1[1:] if row[0] == "Conv"]
+    products = sum(2 * width * width // 16 for _, _, width, _ in outputs)
+    biases = sum(width // 16 + width for _, _, width, _ in outputs)
+    assert learnable(gated) - learnable(plain) == products + biases
+    assert count(gated).macs - count(plain).macs == products
+    assert round(learnable(gated) / 1e6, 1) == 4.7
+    scaled = sum(width * side**2 for _, _, width, side in outputs)
+    assert round((count(gated).macs + scaled) / 1e6) == 572
+    # After the depthwise convolutions, the other place for it, it would not have been 4.7 M.
+    inner = on_meta(lambda: create("mobilenet_v1", policy=SE().at("inner"), seed=0))
+    assert round(learnable(inner) / 1e6, 1) == 4.6
+
+
+# --- Sites and forms -----------------------------------------------------------------------------
+
+
+def test_sites() -> None:
+    sites = skeleton("mobilenet_v1").sites()
+    assert len(sites) == 13 * 3
+    second = [s for s in sites if (s.stage, s.block) == (2, 1)]
+    assert {s.position: s.channels for s in second} == {"pre": 64, "standard": 128, "inner": 64}
+    assert second[0].path == "blocks.1.0.slots.pre"
+
+
+def test_order_in_a_block() -> None:
+    everywhere = SE() + SE().at("pre") + SE().at("inner")
+    model = build("mobilenet_v1_025", stem="cifar", policy=everywhere)
+    block = model.get_submodule("blocks.2.1")
+    gates = block.get_submodule("slots")
+    order: list[str] = []
+    for name, module in (*block.named_children(), *gates.named_children()):
+        if module is not gates:
+            module.register_forward_pre_hook(lambda *_, name=name: order.append(name))
+    model(torch.randn(2, 3, 32, 32))
+    assert order == [
+        "pre",
+        "conv_dw",
+        "bn1",
+        "act",
+        "inner",
+        "conv_pw",
+        "bn2",
+        "act",
+        "standard",
+    ]
+
+
+def test_small_form() -> None:
+    model = skeleton("mobilenet_v1", stem="cifar", num_classes=10)
+    maps = model.features(torch.empty(2, 3, 32, 32, device="meta"))
+    assert [tuple(y.shape[1:]) for y in maps] == [
+        (64, 32, 32),
+        (128, 32, 32),
+        (256, 16, 16),
+        (512, 8, 8),
+        (1024, 4, 4),
+    ]
+    assert [(i.channels, 32 // i.stride, 32 // i.stride) for i in model.feature_info] == [
+        tuple(y.shape[1:]) for y in maps
+    ]
+
+
+@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
+def test_a_single_pixel_is_enough(stem: str) -> None:
+    model = skeleton("mobilenet_v1", stem=stem).eval()
+    assert model.config.min_size == 1
+    assert model.forward_features(torch.empty(1, 3, 1, 1, device="meta")).shape == (1, 1024, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"act": "silu"},
+            "act='silu' is not a form of MobileNet.\nact is one of 'relu6', 'relu'.",
+        ),
+        *(
+            (
+                {"width": width},
+                f"width={width!r} does not make a network.\n"
+                "width is a factor on the channels, above 0 and at most 8.\n"
+                "Type for example: width=0.5",
+            )
+            for width in (0, -1.0, "half", True, float("nan"))
+        ),
+    ],
+)
+def test_wrong_configs(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config("mobilenet_v1").replace(**changes)
+    assert str(caught.value) == message

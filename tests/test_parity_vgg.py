@@ -1,0 +1,348 @@
+"""VGG against torchvision, and against Table 1 of its paper where torchvision has no network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers import learnable, on_meta, randomise, relative_error, same_name
+from parity import compare, from_torchvision
+from torch import Tensor, nn
+
+from senetzoo.counting import count
+from senetzoo.errors import ConfigError
+from senetzoo.models.vgg import VGG, VGGConfig
+from senetzoo.zoo import config, create
+
+# Table 1, with the kernel size before the channels, and M for a pool.
+TABLE = {
+    "vgg11": "3-64 M 3-128 M 3-256 3-256 M 3-512 3-512 M 3-512 3-512 M",
+    "vgg11_lrn": "3-64 LRN M 3-128 M 3-256 3-256 M 3-512 3-512 M 3-512 3-512 M",
+    "vgg13": "3-64 3-64 M 3-128 3-128 M 3-256 3-256 M 3-512 3-512 M 3-512 3-512 M",
+    "vgg16_c": "3-64 3-64 M 3-128 3-128 M 3-256 3-256 1-256 M 3-512 3-512 1-512 M "
+    "3-512 3-512 1-512 M",
+    "vgg16": "3-64 3-64 M 3-128 3-128 M 3-256 3-256 3-256 M 3-512 3-512 3-512 M "
+    "3-512 3-512 3-512 M",
+    "vgg19": "3-64 3-64 M 3-128 3-128 M 3-256 3-256 3-256 3-256 M 3-512 3-512 3-512 3-512 M "
+    "3-512 3-512 3-512 3-512 M",
+}
+# Parameters of the networks, which Table 2 gives as 133, 133, 133, 134, 138 and 144 million.
+PARAMETERS = {
+    "vgg11": 132_863_336,
+    "vgg11_lrn": 132_863_336,
+    "vgg13": 133_047_848,
+    "vgg16_c": 133_638_952,
+    "vgg16": 138_357_544,
+    "vgg19": 143_667_240,
+}
+BATCH_NORMS = [name for name in TABLE if name != "vgg11_lrn"]
+
+
+def build(name: str, **changes: Any) -> VGG:
+    model = config(name).replace(**changes).build(seed=0)
+    assert isinstance(model, VGG)
+    return model
+
+
+def skeleton(name: str, **changes: Any) -> VGG:
+    """The network without memory or weights."""
+    model = on_meta(lambda: build(name, **changes))
+    assert isinstance(model, VGG)
+    return model
+
+
+def narrow(name: str, hidden: int = 64) -> nn.Module:
+    """torchvision's network with fewer hidden units, which are nine tenths of its parameters."""
+    model: Any = from_torchvision(name, dropout=0.0)
+    model.classifier[0] = nn.Linear(512 * 7 * 7, hidden)
+    model.classifier[3] = nn.Linear(hidden, hidden)
+    model.classifier[6] = nn.Linear(hidden, 1000)
+    out: nn.Module = model
+    return out
+
+
+@pytest.mark.filterwarnings("ignore:The input is 32x32")
+@pytest.mark.parametrize("bn", ["", "_bn"])
+@pytest.mark.parametrize("name", ["vgg11", "vgg13", "vgg16", "vgg19"])
+def test_torchvision(name: str, bn: str) -> None:
+    compare(
+        lambda: create(name + bn, dropout=0.0, seed=0),
+        lambda: from_torchvision(name + bn, dropout=0.0),
+        same_name,
+        size=32,
+        record=(name + bn, f"torchvision {name}{bn}"),
+    )
+
+
+# 96 pixels: maps of 3x3 pixels, of which those of 7x7 overlap.
+@pytest.mark.parametrize("name", ["vgg11", "vgg11_bn"])
+def test_torchvision_gradients(name: str) -> None:
+    compare(
+        lambda: build(name, hidden=64, dropout=0.0),
+        lambda: narrow(name),
+        same_name,
+        size=96,
+        gradients=True,
+    )
+
+
+def test_a_lrn() -> None:
+    """torchvision's A with the norm where Table 1 has it; test_parity_alexnet writes it out."""
+
+    def theirs() -> nn.Module:
+        model: Any = narrow("vgg11")
+        layers = list(model.features)
+        layers.insert(2, nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2.0))
+        model.features = nn.Sequential(*layers)
+        out: nn.Module = model
+        return out
+
+    compare(
+        lambda: build("vgg11_lrn", hidden=64, dropout=0.0),
+        theirs,
+        same_name,
+        gradients=True,
+    )
+
+
+@pytest.mark.parametrize("name", ["vgg16_c", "vgg16_c_bn"])
+def test_c(name: str) -> None:
+    """torchvision's D with the 1x1 convolutions of Table 1."""
+
+    def theirs() -> nn.Module:
+        model: Any = narrow(name.replace("_c", ""))
+        convs = [i for i, layer in enumerate(model.features) if isinstance(layer, nn.Conv2d)]
+        for index in (6, 9, 12):
+            width = model.features[convs[index]].out_channels
+            model.features[convs[index]] = nn.Conv2d(width, width, 1)
+        out: nn.Module = model
+        return out
+
+    compare(
+        lambda: build(name, hidden=64, dropout=0.0),
+        theirs,
+        same_name,
+        gradients=name == "vgg16_c",
+    )
+
+
+# --- Tables --------------------------------------------------------------------------------------
+
+
+def rows(name: str) -> list[str]:
+    return TABLE[name.removesuffix("_bn")].split()
+
+
+@pytest.mark.parametrize("name", [*TABLE, *(f"{name}_bn" for name in BATCH_NORMS)])
+def test_layers_of_the_papers_table(name: str) -> None:
+    model = skeleton(name)
+    seen: list[tuple[str, int, int]] = []
+
+    def see(module: nn.Module, _: object, y: Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            row = f"{module.kernel_size[0]}-{module.out_channels}"
+        else:
+            row = "M" if isinstance(module, nn.MaxPool2d) else "LRN"
+        seen.append((row, y.shape[1], y.shape[2]))
+
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.LocalResponseNorm)):
+            module.register_forward_hook(see)
+    model(torch.empty(1, 3, 224, 224, device="meta"))
+    expected = []
+    channels, side = 3, 224
+    for row in rows(name):
+        if "-" in row:
+            channels = int(row.split("-")[1])
+        elif row == "M":
+            side //= 2
+        expected.append((row, channels, side))
+    assert seen == expected
+    assert [(info.stride, info.channels) for info in model.feature_info] == [
+        (2, 64),
+        (4, 128),
+        (8, 256),
+        (16, 512),
+        (32, 512),
+    ]
+    # "Weight layers" of Table 1: the number in the name.
+    layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    assert len(layers) == int(name[3:5])
+
+
+@pytest.mark.parametrize("name", [*TABLE, *(f"{name}_bn" for name in BATCH_NORMS)])
+def test_parameters(name: str) -> None:
+    inputs, by_hand = 3, 0
+    for row in rows(name):
+        if "-" in row:
+            kernel, outputs = map(int, row.split("-"))
+            by_hand += outputs * (inputs * kernel**2 + 1) + 2 * outputs * name.endswith("_bn")
+            inputs = outputs
+    for inputs, outputs in ((512 * 7 * 7, 4096), (4096, 4096), (4096, 1000)):
+        by_hand += outputs * (inputs + 1)
+    assert learnable(skeleton(name)) == by_hand
+    if name in PARAMETERS:
+        assert by_hand == PARAMETERS[name]
+
+
+# torchvision's statement of each; for C by hand, 9/9 to 1/9 of three convolutions of D.
+@pytest.mark.parametrize(
+    ("name", "gmacs"),
+    [("vgg11", 7.609), ("vgg13", 11.308), ("vgg16", 15.470), ("vgg19", 19.632)],
+)
+@pytest.mark.parametrize("bn", ["", "_bn"])
+def test_macs(name: str, bn: str, gmacs: float) -> None:
+    assert round(count(skeleton(name + bn)).macs / 1e9, 3) == pytest.approx(gmacs)
+
+
+def test_macs_of_c() -> None:
+    less = 8 * (256**2 * 56**2 + 512**2 * (28**2 + 14**2))
+    assert count(skeleton("vgg16")).macs - count(skeleton("vgg16_c")).macs == less
+
+
+def test_se_vgg16_bn() -> None:
+    """Table 2 of the SE paper: 15.47 G become 15.48 G, the scaling of the maps counted."""
+    plain, gated = (on_meta(lambda n=n: create(n, seed=0)) for n in ("vgg16_bn", "se_vgg16_bn"))  # type: ignore[misc]
+    assert isinstance(plain, VGG)
+    assert isinstance(gated, VGG)
+    convs = [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6
+    sides = [224] * 2 + [112] * 2 + [56] * 3 + [28] * 3 + [14] * 3
+    products = sum(2 * width * width // 16 for width in convs)
+    assert count(gated).macs - count(plain).macs == products
+    assert round(count(plain).macs / 1e9, 2) == 15.47
+    scaled = sum(width * side**2 for width, side in zip(convs, sides, strict=True))
+    assert round((count(gated).macs + scaled) / 1e9, 2) == 15.48
+    biases = sum(width // 16 + width for width in convs)
+    assert learnable(gated) - learnable(plain) == products + biases
+
+
+# --- Dense evaluation ----------------------------------------------------------------------------
+
+
+def test_dense_is_the_average_over_all_windows() -> None:
+    model = build("vgg11", head="dense", hidden=16, num_classes=5).double().eval()
+    randomise(model)
+    features = torch.randn(2, 512, 9, 8, generator=torch.Generator().manual_seed(1)).double()
+    with torch.no_grad():
+        scores = [
+            model.classifier(features[:, :, i : i + 7, j : j + 7].flatten(1))
+            for i in range(3)
+            for j in range(2)
+        ]
+        expected = torch.stack(scores).mean(0)
+        assert relative_error(model.forward_head(features), expected) < 1e-12
+        # Which the pool to 7x7 is not, except for maps of 7x7.
+        pooled = build("vgg11", hidden=16, num_classes=5).double().eval()
+        pooled.load_state_dict(model.state_dict())
+        assert relative_error(pooled.forward_head(features), expected) > 1e-2
+        features = features[:, :, :7, :7]
+        expected = pooled.forward_head(features)
+        assert relative_error(model.forward_head(features), expected) < 1e-12
+
+
+def test_dense_takes_any_size_from_224() -> None:
+    model = skeleton("vgg16", head="dense")
+    assert model(torch.empty(2, 3, 256, 384, device="meta")).shape == (2, 1000)
+    with pytest.raises(ConfigError) as caught:
+        model(torch.empty(2, 3, 223, 384, device="meta"))
+    assert str(caught.value) == (
+        "The network got images of 223x384 pixels.\n"
+        "This form of VGG takes at least 224x224.\n"
+        'Build it with stem="cifar", or enlarge the images'
+    )
+
+
+# --- Forms ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["vgg11", "vgg11_lrn", "vgg16_c_bn", "vgg19"])
+def test_small_form(name: str) -> None:
+    model = skeleton(name, stem="cifar", num_classes=10)
+    maps = model.features(torch.empty(2, 3, 32, 32, device="meta"))
+    assert [tuple(y.shape[1:]) for y in maps] == [
+        (64, 16, 16),
+        (128, 8, 8),
+        (256, 4, 4),
+        (512, 4, 4),
+        (512, 4, 4),
+    ]
+    assert [(i.channels, 32 // i.stride, 32 // i.stride) for i in model.feature_info] == [
+        tuple(y.shape[1:]) for y in maps
+    ]
+    linear = [(m.in_features, m.out_features) for m in model.modules() if isinstance(m, nn.Linear)]
+    assert linear == [(512, 10)]
+    # The convolutions have the names that they have in the network for 224 pixels.
+    trunk = {key for key in skeleton(name).state_dict() if key.startswith("features.")}
+    assert {key for key in model.state_dict() if key.startswith("features.")} == trunk
+
+
+@pytest.mark.parametrize(
+    ("changes", "least"), [({}, 32), ({"head": "dense"}, 224), ({"stem": "cifar"}, 8)]
+)
+def test_smallest_image(changes: dict[str, Any], least: int) -> None:
+    model = skeleton("vgg13", **changes)
+    assert model.config.min_size == least
+
+    def run(side: int) -> Tensor:
+        # Past the check of the input.
+        x = torch.empty(2, 3, side, side, device="meta")
+        return model.forward_head(model.forward_features(x))
+
+    assert run(least).shape == (2, 1000)
+    with pytest.raises(RuntimeError):
+        run(least - 1)
+
+
+def test_no_dropout() -> None:
+    for changes in ({"stem": "cifar"}, {"stem": "imagenet"}):
+        model = skeleton("vgg11", dropout=0, **changes)
+        assert not any(isinstance(module, nn.Dropout) for module in model.modules())
+        assert list(model.state_dict()) == list(skeleton("vgg11", **changes).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"kernels": ((3,), (3,))},
+            "kernels=((3,), (3,)) does not make a network.\n"
+            "kernels gives the kernel sizes, 1 or 3, of the convolutions of each of five groups.\n"
+            "Type for example: kernels=((3,), (3,), (3, 3), (3, 3), (3, 3))",
+        ),
+        (
+            {"kernels": ((3,), (3,), (2,), (3,), (3,))},
+            "kernels=((3,), (3,), (2,), (3,), (3,)) does not make a network.\n"
+            "kernels gives the kernel sizes, 1 or 3, of the convolutions of each of five groups.\n"
+            "Type for example: kernels=((3,), (3,), (3, 3), (3, 3), (3, 3))",
+        ),
+        (
+            {"norm": "layer"},
+            "norm='layer' is not a form of VGG.\nnorm is one of 'none', 'batch', 'lrn'.",
+        ),
+        (
+            {"hidden": 0},
+            "hidden=0 does not make a network.\nhidden is a whole number of at least 1.\n"
+            "Type for example: hidden=4096",
+        ),
+        ({"head": "conv"}, "head='conv' is not a form of VGG.\nhead is one of 'pool', 'dense'."),
+        (
+            {"head": "dense", "stem": "cifar"},
+            "VGG got head='dense' with stem='cifar'.\n"
+            "The form for small images has one linear layer, which takes the average of a map of "
+            "any size.\n"
+            "Leave head out",
+        ),
+    ],
+)
+def test_wrong_configs(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config("vgg16").replace(**changes)
+    assert str(caught.value) == message
+
+
+def test_configs_are_values() -> None:
+    arch = config("vgg11").arch
+    assert isinstance(arch, VGGConfig)
+    assert arch.replace(kernels=[[3], [3], [3, 3], [3, 3], [3, 3]]) == arch
+    assert hash(arch.replace()) == hash(arch)
