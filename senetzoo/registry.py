@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from senetzoo.errors import ConfigError
-from senetzoo.models import alexnet, efficientnet, lenet, mobilenet, resnet, vgg
+from senetzoo.models import (
+    alexnet,
+    densenet,
+    efficientnet,
+    lenet,
+    mobilenet,
+    resnet,
+    vgg,
+)
 from senetzoo.models.family import Family
 from senetzoo.nn.config import Config
 
@@ -16,6 +24,7 @@ FAMILIES: tuple[Family, ...] = (
     alexnet.FAMILY,
     vgg.FAMILY,
     resnet.FAMILY,
+    densenet.FAMILY,
     mobilenet.FAMILY,
     efficientnet.FAMILY,
 )

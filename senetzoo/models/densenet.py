@@ -1,0 +1,340 @@
+"""DenseNet: every layer takes what all layers before it in its block have made.
+
+- Huang et al. 2016, "Densely Connected Convolutional Networks" (arXiv:1608.06993): Table 1 for
+  ImageNet, Section 3 "Implementation Details" and Table 2 for CIFAR.
+- Pleiss et al. 2017, "Memory-Efficient Implementation of DenseNets" (arXiv:1707.06990).
+
+Child names are torchvision's, so its state dicts load strictly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from senetzoo.errors import ConfigError
+from senetzoo.models.family import Family, Paper
+from senetzoo.nn.checkpoint import recomputed
+from senetzoo.nn.classifier import Classifier, FeatureInfo, Features
+from senetzoo.nn.config import Config, check_choice, check_count, check_depths
+from senetzoo.nn.slots import Slots, TensorMap
+from senetzoo.nn.stem import as_stem, stem_convs
+
+# Section 3, "Bottleneck layers": each 1x1 convolution makes 4k maps for a growth rate of k.
+BOTTLENECK = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseNetConfig(Config):
+    """A DenseNet.
+
+    A stem with a pool has a norm and a ReLU before it, as on ImageNet. Without a pool it is
+    convolutions alone, as the paper's on CIFAR: the first dense layer begins with a norm and a
+    ReLU of its own.
+
+    Args:
+        depths: Layers of each dense block.
+        growth: Channels that each layer adds (the paper's k).
+        width: Channels of the stem.
+        bottleneck: Whether a 1x1 convolution to 4k channels comes before each 3x3 (the B of
+            DenseNet-BC).
+        compression: Channels that a transition leaves as a fraction of what it gets, rounded
+            down, in (0, 1] (the paper's theta; below 1 it is the C of DenseNet-BC).
+        drop_rate: Dropout of the new features of each dense layer, in [0, 1); the paper has 0.2
+            on CIFAR and SVHN without augmentation.
+        memory_efficient: Whether training keeps neither the concatenations nor what the norm and
+            the ReLU after them make, and computes them again in the backward pass. Memory then
+            grows linearly with depth; outputs, gradients and running statistics are the same.
+    """
+
+    any_stem: ClassVar[bool] = True
+    has_branches: ClassVar[bool] = False
+
+    depths: tuple[int, ...]
+    growth: int = 32
+    width: int = 64
+    bottleneck: bool = True
+    compression: float = 0.5
+    drop_rate: float = 0.0
+    memory_efficient: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "depths", check_depths("depths", self.depths, (6, 12, 24, 16)))
+        check_count("growth", self.growth, 32)
+        check_count("width", self.width, 64)
+        for field in ("bottleneck", "memory_efficient"):
+            check_choice("DenseNet", field, getattr(self, field), (True, False))
+        if type(self.drop_rate) not in (int, float) or not 0 <= self.drop_rate < 1:
+            raise ConfigError(
+                f"drop_rate={self.drop_rate!r} is not a probability.",
+                "drop_rate is a number from 0 up to, not including, 1.",
+                "Type for example: drop_rate=0.2",
+            )
+        if type(self.compression) not in (int, float) or not 0 < self.compression <= 1:
+            raise ConfigError(
+                f"compression={self.compression!r} does not make a network.",
+                "compression is a number above 0 and at most 1.",
+                "Type for example: compression=0.5",
+            )
+        if min(inputs for inputs, _ in self.channels) < 1:
+            raise ConfigError(
+                f"compression={self.compression!r} leaves no channels after a transition.",
+                "A transition leaves compression times its channels, at least 1.",
+                "Type for example: compression=0.5",
+            )
+        if int(self.width * min(as_stem(self.stem).widths)) < 1:
+            raise ConfigError(
+                f"width={self.width} with {self.stem!r} leaves no channels.",
+                "The stem's convolutions have width times its widths channels, at least 1.",
+                "Type for example: width=64",
+            )
+
+    @property
+    def channels(self) -> tuple[tuple[int, int], ...]:
+        """Channels before and after each dense block."""
+        channels: list[tuple[int, int]] = []
+        inputs = self.width
+        for depth in self.depths:
+            outputs = inputs + depth * self.growth
+            channels.append((inputs, outputs))
+            inputs = int(outputs * self.compression)
+        return tuple(channels)
+
+    @property
+    def min_size(self) -> int:
+        # The transitions' pools halve and round down, a stem's convolutions and pool round up.
+        last = 1 << (len(self.depths) - 1)
+        return (last - 1) * as_stem(self.stem).stride + 1
+
+    def build(self) -> DenseNet:
+        return DenseNet(self)
+
+
+class DenseLayer(nn.Module):
+    """The paper's H: norm, ReLU, 3x3; or norm, ReLU, 1x1, norm, ReLU, 3x3 with a bottleneck.
+
+    Positions: ``pre`` is what the layer gets, the concatenation of all before it in the block;
+    ``standard`` is what it makes; ``post`` is the concatenation of both, which all that follows
+    gets in its place. ``post`` of the last layer is the end of the block.
+    """
+
+    def __init__(self, inputs: int, config: DenseNetConfig) -> None:
+        super().__init__()
+        growth, squeezed = config.growth, BOTTLENECK * config.growth
+        self.bottleneck = config.bottleneck
+        self.memory_efficient = config.memory_efficient
+        self.norm1 = nn.BatchNorm2d(inputs)
+        self.relu1 = nn.ReLU(inplace=True)
+        if self.bottleneck:
+            self.conv1 = nn.Conv2d(inputs, squeezed, 1, bias=False)
+            self.norm2 = nn.BatchNorm2d(squeezed)
+            self.relu2 = nn.ReLU(inplace=True)
+            self.conv2 = nn.Conv2d(squeezed, growth, 3, padding=1, bias=False)
+        else:
+            self.conv1 = nn.Conv2d(inputs, growth, 3, padding=1, bias=False)
+        self.dropout = nn.Dropout(config.drop_rate) if config.drop_rate else None
+        self.slots = Slots({"pre": inputs, "standard": growth, "post": inputs + growth})
+
+    def forward(self, *features: Tensor) -> Tensor:
+        """The new features, from those of the block's input and of each layer before."""
+        if self.memory_efficient and self.training and torch.is_grad_enabled():
+            x = recomputed(self, self.first, *features)
+        else:
+            x = self.first(*features)
+        if self.bottleneck:
+            x = self.conv2(self.relu2(self.norm2(x)))
+        x = self.slots.at("standard", x)
+        return x if self.dropout is None else self.dropout(x)
+
+    def first(self, *features: Tensor) -> Tensor:
+        """The first convolution and all before it, the part that is quick to compute again.
+
+        Not `unit`: its two positions are on both sides of this.
+        """
+        x = self.slots.at("pre", _joined(features))
+        return self.conv1(self.relu1(self.norm1(x)))  # type: ignore[no-any-return]
+
+
+class DenseBlock(nn.Module):
+    """Layers each of which takes the concatenation of the input and of all layers before it."""
+
+    def __init__(self, inputs: int, depth: int, config: DenseNetConfig) -> None:
+        super().__init__()
+        for index in range(depth):
+            layer = DenseLayer(inputs + index * config.growth, config)
+            self.add_module(f"denselayer{index + 1}", layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Kept apart: each layer joins them for itself, so that it may forget what it joined.
+        features = [x]
+        for layer in cast("Iterator[DenseLayer]", self.children()):
+            features.append(layer(*features))
+            if layer.slots.get("post") is not None:
+                features = [layer.slots.at("post", _joined(features))]
+        return _joined(features)
+
+
+def _joined(features: Iterable[Tensor]) -> Tensor:
+    first, *others = features
+    return torch.cat([first, *others], 1) if others else first
+
+
+class Transition(nn.Sequential):
+    """What is between two dense blocks: a 1x1 convolution and a pool that halves the map."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(inputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.pool = nn.AvgPool2d(2)
+
+
+class DenseNet(Classifier):
+    """DenseNet and DenseNet-BC: built by `DenseNetConfig.build`.
+
+    Each dense block is a stage and each of its layers a block. A stage begins with the transition
+    before it; its map is the block's output, for the last one after the final norm and ReLU.
+    """
+
+    config: DenseNetConfig
+
+    def __init__(self, config: DenseNetConfig) -> None:
+        super().__init__(config)
+        stem = as_stem(config.stem)
+        layers = Features(self)
+        layers.add_module("conv0", stem_convs(stem, config.in_chans, config.width))
+        if stem.pool:
+            layers.add_module("norm0", nn.BatchNorm2d(config.width))
+            layers.add_module("relu0", nn.ReLU(inplace=True))
+            layers.add_module("pool0", nn.MaxPool2d(3, 2, padding=1))
+        last = 0
+        for index, (inputs, outputs) in enumerate(config.channels):
+            if index:
+                layers.add_module(f"transition{index}", Transition(last, inputs))
+            block = DenseBlock(inputs, config.depths[index], config)
+            layers.add_module(f"denseblock{index + 1}", block)
+            last = outputs
+        layers.add_module("norm5", nn.BatchNorm2d(last))
+        self.features = layers  # type: ignore[misc]
+        self.relu = nn.ReLU()
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
+        self.classifier = nn.Linear(last, config.num_classes)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        # The paper's (He et al. 2015), over the fan in as in its own code and torchvision's.
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+        nn.init.zeros_(self.classifier.bias)
+
+    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return tuple(
+            tuple(self.get_submodule(f"features.denseblock{index + 1}").children())
+            for index in range(len(self.config.depths))
+        )
+
+    def levels(self) -> tuple[TensorMap, ...]:
+        layers = list(self.get_submodule("features").children())
+        ends = [index + 1 for index, layer in enumerate(layers) if isinstance(layer, DenseBlock)]
+        # Between the last block and the pooling are the norm and, as in torchvision outside its
+        # child `features`, the ReLU.
+        ends[-1] = len(layers) + 1
+        layers.append(self.relu)
+        return tuple(
+            partial(_through, tuple(layers[start:end]))
+            for start, end in zip([0, *ends], ends, strict=False)
+        )
+
+    @property
+    def feature_info(self) -> tuple[FeatureInfo, ...]:
+        stride = as_stem(self.config.stem).stride
+        return tuple(
+            FeatureInfo(stride * 2**index, outputs)
+            for index, (_, outputs) in enumerate(self.config.channels)
+        )
+
+    @property
+    def cam_layer(self) -> nn.Module:
+        return self.relu
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        x = self.avgpool(features).flatten(1)
+        if self.dropout is not None:
+            x = self.dropout(x)
+        return self.classifier(x)  # type: ignore[no-any-return]
+
+    def classifiers(self) -> tuple[str, ...]:
+        return ("classifier",)
+
+    def input_parameter(self) -> str:
+        single = len(as_stem(self.config.stem).kernels) == 1
+        return f"features.conv0.{'' if single else '0.'}weight"
+
+
+def _through(layers: tuple[nn.Module, ...], x: Tensor) -> Tensor:
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def _imagenet(*depths: int, growth: int = 32) -> DenseNetConfig:
+    """Table 1: DenseNet-BC with a stem of 2k channels.
+
+    The name counts the layers with weights. That of DenseNet-264 is one short of its depths.
+    """
+    return DenseNetConfig(depths=depths, growth=growth, width=2 * growth)
+
+
+def _cifar(depth: int, growth: int) -> DenseNetConfig:
+    """Section 3: three blocks of (L - 4) / 3 layers after a stem of 16 channels."""
+    return DenseNetConfig(
+        depths=((depth - 4) // 3,) * 3,
+        growth=growth,
+        width=16,
+        bottleneck=False,
+        compression=1.0,
+        num_classes=10,
+        stem="cifar",
+    )
+
+
+def _cifar_bc(depth: int, growth: int) -> DenseNetConfig:
+    """Section 3: a layer is two convolutions, and the stem has 2k channels."""
+    return DenseNetConfig(
+        depths=((depth - 4) // 6,) * 3,
+        growth=growth,
+        width=2 * growth,
+        num_classes=10,
+        stem="cifar",
+    )
+
+
+HUANG_2016 = Paper(
+    "Densely Connected Convolutional Networks", 2016, "https://arxiv.org/abs/1608.06993"
+)
+
+FAMILY = Family(
+    title="DenseNet",
+    papers={"*": HUANG_2016},
+    small="The stem is one 3x3 convolution of stride 1, without norm and pool, as the paper's on "
+    "CIFAR: 4x4 before the pool of networks of four dense blocks, 8x8 of three.",
+    networks={
+        "densenet121": _imagenet(6, 12, 24, 16),
+        "densenet161": _imagenet(6, 12, 36, 24, growth=48),
+        "densenet169": _imagenet(6, 12, 32, 32),
+        "densenet201": _imagenet(6, 12, 48, 32),
+        "densenet264": _imagenet(6, 12, 64, 48),
+        "densenet40_12": _cifar(40, growth=12),
+        "densenet_bc_100_12": _cifar_bc(100, growth=12),
+        "densenet_bc_190_40": _cifar_bc(190, growth=40),
+    },
+)

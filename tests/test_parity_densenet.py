@@ -1,0 +1,762 @@
+"""DenseNet against torchvision, timm and pytorchcv, on shared random weights in fp64."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from helpers import (
+    calibrate_on_next_batch,
+    learnable,
+    on_meta,
+    randomise,
+    relative_error,
+    same_name,
+)
+from parity import TOLERANCE, compare, from_the_pytorchcv, from_torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from senetzoo import SE, Stem, block, config, counting
+from senetzoo._torchvision import torchvision
+from senetzoo.errors import ConfigError
+from senetzoo.models.densenet import FAMILY, DenseNet, DenseNetConfig
+from senetzoo.nn.stem import as_stem
+from senetzoo.policies.algebra import Policy
+from senetzoo.policies.attach import attach
+from senetzoo.zoo import create
+
+
+def small(**changes: Any) -> DenseNetConfig:
+    """Three blocks of a few layers, whose transitions round down."""
+    own: dict[str, Any] = {"depths": (2, 3, 2), "growth": 6, "width": 9, "num_classes": 5}
+    return DenseNetConfig(**({"stem": "cifar"} | own | changes))
+
+
+def create_on_meta(name: str, **options: Any) -> DenseNet:
+    model = on_meta(lambda: create(name, seed=0, **options))
+    assert isinstance(model, DenseNet)
+    return model
+
+
+def filled(seed: int = 0, policy: Policy | None = None, **changes: Any) -> DenseNet:
+    """A small network of random weights in fp64, gates included, in training mode."""
+    model = small(**changes).build()
+    if policy is not None:
+        attach(model, policy, seed=0)
+    randomise(model, seed)
+    return model.double()
+
+
+def images(size: int = 16, channels: int = 3) -> Tensor:
+    return torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(1)).double()
+
+
+# --- Equality with the references ----------------------------------------------------------------
+
+
+def torchvisions(
+    growth: int, depths: tuple[int, ...], width: int, memory_efficient: bool = False
+) -> nn.Module:
+    torchvision()
+    from torchvision.models.densenet import DenseNet as Theirs
+
+    model: nn.Module = Theirs(growth, depths, width, memory_efficient=memory_efficient)
+    return model
+
+
+TORCHVISION = ["densenet121", "densenet161", "densenet169", "densenet201"]
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision(name: str) -> None:
+    compare(
+        lambda: create(name, seed=0),
+        lambda: from_torchvision(name),
+        same_name,
+        record=(name, f"torchvision {name}"),
+    )
+
+
+@pytest.mark.parametrize("name", ["densenet121", "densenet161"])
+def test_torchvision_reduced_depth(name: str) -> None:
+    """Both growth rates with few layers; all pools round at 65 pixels."""
+    shallow = config(name).replace(depths=(1, 2, 2, 1), num_classes=1000)
+    assert isinstance(shallow.arch, DenseNetConfig)
+    growth, width = shallow.arch.growth, shallow.arch.width
+    compare(
+        lambda: shallow.build(seed=0),
+        lambda: torchvisions(growth, (1, 2, 2, 1), width),
+        same_name,
+        size=65,
+        gradients=True,
+    )
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision_state_dict_has_the_same_keys_in_the_same_order(name: str) -> None:
+    ours, theirs = on_meta(lambda: create(name, seed=0)), on_meta(lambda: from_torchvision(name))
+    shapes = {key: tensor.shape for key, tensor in ours.state_dict().items()}
+    expected = {key: tensor.shape for key, tensor in theirs.state_dict().items()}
+    assert list(shapes.items()) == list(expected.items())
+
+
+def from_timm_deep(name: str) -> str:
+    """timm's deep stem is three convolutions side by side, ours one child of three."""
+    places = {"conv0": "0", "norm0": "1", "conv1": "3", "norm1": "4", "conv2": "6"}
+    name = re.sub(
+        r"^features\.(conv0|norm0|conv1|norm1|conv2)\.",
+        lambda found: f"features.conv0.{places[found[1]]}.",
+        name,
+    )
+    return name.replace("features.norm2.", "features.norm0.")
+
+
+def test_timm_deep_stem() -> None:
+    """timm's DenseNet-264d, of the depths of Table 1 but wider, with few layers."""
+
+    def theirs() -> nn.Module:
+        torchvision()
+        from timm.models.densenet import DenseNet as Theirs
+
+        model: nn.Module = Theirs(growth_rate=48, block_config=(1, 2, 2, 1), stem_type="deep")
+        return model
+
+    ours = config("densenet264").replace(growth=48, width=96, stem="deep", depths=(1, 2, 2, 1))
+    compare(lambda: ours.build(seed=0), theirs, from_timm_deep, gradients=True)
+
+
+def test_timm_densenet264d_on_meta() -> None:
+    torchvision()
+    import timm
+
+    theirs = on_meta(lambda: timm.create_model("densenet264d"))
+    ours = config("densenet264").replace(growth=48, width=96, stem="deep")
+    shapes = {key: v.shape for key, v in on_meta(lambda: ours.build(seed=0)).state_dict().items()}
+    assert shapes == {from_timm_deep(key): v.shape for key, v in theirs.state_dict().items()}
+
+
+def from_pytorchcv(name: str) -> str:
+    """Our name of a parameter of pytorchcv's CIFAR DenseNets."""
+    name = name.replace("features.init_block.", "features.conv0.")
+    name = name.replace("features.post_activ.bn.", "features.norm5.").replace(
+        "output.", "classifier."
+    )
+    name = re.sub(
+        r"stage\d+\.trans(\d+)\.conv\.(bn|conv)\.",
+        lambda found: f"transition{int(found[1]) - 1}.{'norm' if found[2] == 'bn' else 'conv'}.",
+        name,
+    )
+    return re.sub(
+        r"stage(\d+)\.unit(\d+)\.conv(\d?)\.(bn|conv)\.",
+        lambda found: (
+            f"denseblock{found[1]}.denselayer{found[2]}."
+            f"{'norm' if found[4] == 'bn' else 'conv'}{found[3] or 1}."
+        ),
+        name,
+    )
+
+
+def test_pytorchcv_bc() -> None:
+    compare(
+        lambda: create("densenet_bc_100_12", seed=0),
+        lambda: from_the_pytorchcv("densenet100_k12_bc_cifar10"),
+        from_pytorchcv,
+        size=32,
+        record=("densenet_bc_100_12", "pytorchcv densenet100_k12_bc_cifar10"),
+    )
+
+
+@pytest.mark.slow
+def test_pytorchcv_bc_190() -> None:
+    compare(
+        lambda: create("densenet_bc_190_40", seed=0),
+        lambda: from_the_pytorchcv("densenet190_k40_bc_cifar10"),
+        from_pytorchcv,
+        size=32,
+        record=("densenet_bc_190_40", "pytorchcv densenet190_k40_bc_cifar10"),
+    )
+
+
+def test_pytorchcv_bc_190_reduced_depth() -> None:
+    def theirs() -> nn.Module:
+        torchvision()
+        from pytorchcv.models.densenet_cifar import get_densenet_cifar
+
+        model: nn.Module = get_densenet_cifar(
+            num_classes=10, blocks=16, growth_rate=40, bottleneck=True
+        )
+        return model
+
+    ours = config("densenet_bc_190_40").replace(depths=(2, 2, 2))
+    compare(lambda: ours.build(seed=0), theirs, from_pytorchcv, size=32, gradients=True)
+
+
+def test_pytorchcv_without_bottleneck() -> None:
+    """pytorchcv's DenseNet-40 compresses and has a stem of 2k channels, the paper's does not."""
+    ours = config("densenet40_12").replace(compression=0.5, width=24)
+    assert learnable(on_meta(lambda: ours.build(seed=0))) == 599_050
+    compare(
+        lambda: ours.build(seed=0),
+        lambda: from_the_pytorchcv("densenet40_k12_cifar10"),
+        from_pytorchcv,
+        size=32,
+        gradients=True,
+    )
+
+
+def test_densenet40_written_out() -> None:
+    """No library at hand has a DenseNet that does not compress, so it is written out here."""
+    model = create("densenet40_12", seed=0).double()
+    randomise(model)
+    calibrate_on_next_batch(model)
+    x = images(32)
+    with torch.no_grad():
+        model(x)
+        model.eval()
+        state = model.state_dict()
+
+        def composite(x: Tensor, norm: str, conv: str) -> Tensor:
+            mean, var, weight, bias = (
+                state[f"features.{norm}.{part}"][:, None, None]
+                for part in ("running_mean", "running_var", "weight", "bias")
+            )
+            x = ((x - mean) / (var + 1e-5).sqrt() * weight + bias).clamp(min=0)
+            if not conv:
+                return x
+            kernel = state[f"features.{conv}.weight"]
+            return functional.conv2d(x, kernel, padding=kernel.shape[2] // 2)
+
+        y = functional.conv2d(x, state["features.conv0.weight"], padding=1)
+        assert y.shape[1] == 16
+        for stage in (1, 2, 3):
+            if stage > 1:
+                path = f"transition{stage - 1}"
+                y = composite(y, f"{path}.norm", f"{path}.conv")
+                y = y.reshape(2, -1, y.shape[2] // 2, 2, y.shape[3] // 2, 2).mean((3, 5))
+            for layer in range(1, 13):
+                path = f"denseblock{stage}.denselayer{layer}"
+                y = torch.cat([y, composite(y, f"{path}.norm1", f"{path}.conv1")], 1)
+            assert y.shape[1:] == (16 + 144 * stage, 64 >> stage, 64 >> stage)
+        y = composite(y, "norm5", "").mean((2, 3))
+        expected = y @ state["classifier.weight"].T + state["classifier.bias"]
+        assert relative_error(model(x), expected) < TOLERANCE
+
+
+# --- Sizes ---------------------------------------------------------------------------------------
+
+# Table 1 of the paper for 224x224 pixels: layers of each block, then its size and, of the growth
+# rate k = 32, its channels. The transitions halve both.
+TABLE_1 = {
+    "densenet121": ((6, 12, 24, 16), (256, 512, 1024, 1024)),
+    "densenet169": ((6, 12, 32, 32), (256, 512, 1280, 1664)),
+    "densenet201": ((6, 12, 48, 32), (256, 512, 1792, 1920)),
+    "densenet264": ((6, 12, 64, 48), (256, 512, 2304, 2688)),
+}
+
+
+@pytest.mark.parametrize("name", TABLE_1)
+def test_shapes_of_table_1(name: str) -> None:
+    depths, channels = TABLE_1[name]
+    model = on_meta(lambda: create(name, seed=0))
+    shapes = {}
+    for path, module in model.named_modules():
+        module.register_forward_hook(
+            lambda _, __, out, path=path: shapes.update({path: tuple(out.shape[1:])})
+        )
+    model(torch.empty(1, 3, 224, 224, device="meta"))
+    assert shapes["features.conv0"] == (64, 112, 112)
+    assert shapes["features.pool0"] == (64, 56, 56)
+    inputs = 64
+    for stage, (depth, outputs) in enumerate(zip(depths, channels, strict=True), 1):
+        size = 112 >> stage
+        path = f"features.denseblock{stage}"
+        layers = [key for key in shapes if re.fullmatch(rf"{path}\.denselayer\d+", key)]
+        assert len(layers) == depth
+        for number, layer in enumerate(layers):
+            assert shapes[f"{layer}.norm1"] == (inputs + 32 * number, size, size)
+            assert shapes[f"{layer}.conv1"] == (128, size, size)
+            assert shapes[f"{layer}.conv2"] == shapes[layer] == (32, size, size)
+        assert shapes[path] == (outputs, size, size)
+        inputs = outputs // 2
+        if stage < 4:
+            assert shapes[f"features.transition{stage}.conv"] == (inputs, size, size)
+            assert shapes[f"features.transition{stage}"] == (inputs, size // 2, size // 2)
+    assert shapes["avgpool"] == (channels[-1], 1, 1)
+    # As many layers with weights as the name says, but for the paper's own slip with the last.
+    counted = len([m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))])
+    assert counted == {"densenet264": 265}.get(name, int(name.removeprefix("densenet")))
+
+
+def formula(
+    depths: tuple[int, ...],
+    growth: int,
+    width: int,
+    classes: int,
+    *,
+    kernel: int,
+    bottleneck: bool = True,
+    halve: bool = True,
+) -> int:
+    """Learnable parameters: weights of convolutions, two for each channel of a norm, the head."""
+    total = 3 * kernel**2 * width + (2 * width if kernel == 7 else 0)
+    channels = width
+    for index, depth in enumerate(depths):
+        if index:
+            after = channels // 2 if halve else channels
+            total += 2 * channels + channels * after
+            channels = after
+        for _ in range(depth):
+            if bottleneck:
+                total += 2 * channels + channels * 4 * growth
+                total += 2 * 4 * growth + 9 * 4 * growth * growth
+            else:
+                total += 2 * channels + 9 * channels * growth
+            channels += growth
+    return total + 2 * channels + channels * classes + classes
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "expected"),
+    [
+        ("densenet121", 7_978_856, formula((6, 12, 24, 16), 32, 64, 1000, kernel=7)),
+        ("densenet161", 28_681_000, formula((6, 12, 36, 24), 48, 96, 1000, kernel=7)),
+        ("densenet169", 14_149_480, formula((6, 12, 32, 32), 32, 64, 1000, kernel=7)),
+        ("densenet201", 20_013_928, formula((6, 12, 48, 32), 32, 64, 1000, kernel=7)),
+        ("densenet264", 33_337_704, formula((6, 12, 64, 48), 32, 64, 1000, kernel=7)),
+        (
+            "densenet40_12",
+            1_019_722,
+            formula((12,) * 3, 12, 16, 10, kernel=3, bottleneck=False, halve=False),
+        ),
+        ("densenet_bc_100_12", 769_162, formula((16,) * 3, 12, 24, 10, kernel=3)),
+        ("densenet_bc_190_40", 25_624_430, formula((31,) * 3, 40, 80, 10, kernel=3)),
+    ],
+)
+def test_parameters(name: str, parameters: int, expected: int) -> None:
+    assert learnable(on_meta(lambda: create(name, seed=0))) == parameters == expected
+
+
+def test_parameters_covers_every_name() -> None:
+    assert len(FAMILY.networks) == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "gmacs"),
+    # torchvision's figures. timm's, pytorchcv's and mmpretrain's are 1 to 2 % higher: they count
+    # norms, activations and pools too.
+    [("densenet121", 2.834), ("densenet161", 7.728), ("densenet169", 3.36), ("densenet201", 4.291)],
+)
+def test_macs(name: str, gmacs: float) -> None:
+    assert round(counting.count(create_on_meta(name)).macs / 1e9, 3) == gmacs
+
+
+# --- Stems and maps ------------------------------------------------------------------------------
+
+WIDE = Stem(kernels=(5, 3), strides=(1, 2), widths=(0.25, 1.0))
+POOLED = Stem(kernels=(3,), strides=(1,), pool=True)
+STEMS = ["imagenet", "cifar", "deep", WIDE, POOLED]
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_stem(stem: Stem | str) -> None:
+    model = on_meta(small(stem=stem, in_chans=5, num_classes=7).build)
+    assert isinstance(model, DenseNet)
+    value = as_stem(stem)
+    layers = dict(model.get_submodule("features").named_children())
+    # A norm stands before the pool, and only there.
+    assert ("norm0" in layers) == ("relu0" in layers) == ("pool0" in layers) == value.pool
+    assert model.get_parameter(model.input_parameter()).shape[1] == 5
+    x = torch.empty(2, 5, 64, 64, device="meta")
+    maps = model.features(x)
+    assert len(maps) == len(model.feature_info) == len(model.stages())
+    for info, found in zip(model.feature_info, maps, strict=True):
+        assert found.shape == (2, info.channels, 64 // info.stride, 64 // info.stride)
+    assert model(x).shape == (2, 7)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("stages", [1, 2, 3, 4])
+def test_min_size_is_exact(stem: Stem | str, stages: int) -> None:
+    shape = small(depths=(1,) * stages, stem=stem)
+    model = on_meta(shape.build)
+    assert isinstance(model, DenseNet)
+
+    def runs(size: int) -> bool:
+        try:
+            # The sizes only: `forward` refuses an image that is too small before that.
+            model.forward_features(torch.empty(2, 3, size, size, device="meta"))
+        except RuntimeError:
+            return False
+        return True
+
+    assert runs(shape.min_size)
+    assert shape.min_size == 1 or not runs(shape.min_size - 1)
+
+
+@pytest.mark.parametrize("name", ["densenet121", "densenet40_12", "densenet_bc_100_12"])
+def test_small_form(name: str) -> None:
+    model = create_on_meta(name, stem="cifar")
+    assert model.config.input_size == 32
+    side = 8 if len(model.stages()) == 3 else 4
+    x = torch.empty(1, 3, 32, 32, device="meta")
+    assert model.forward_features(x).shape[2:] == (side, side)
+
+
+def test_maps_are_the_blocks_outputs() -> None:
+    model = filled().eval()
+    seen: dict[str, Tensor] = {}
+    for path in ("features.denseblock1", "features.denseblock2", "relu"):
+        model.get_submodule(path).register_forward_hook(
+            lambda _, __, out, path=path: seen.update({path: out.clone()})
+        )
+    maps = model.features(images())
+    for path, found in zip(seen, maps, strict=True):
+        assert torch.equal(found, seen[path])
+    assert model.cam_layer is model.relu
+    assert torch.equal(model.forward_features(images()), maps[-1])
+    assert maps[-1].min() == 0
+
+
+def test_copies_keep_their_own_features() -> None:
+    model = filled().eval()
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(twin(images()), model(images()))
+        randomise(twin, seed=1)
+        assert not torch.equal(twin.features(images())[0], model.features(images())[0])
+
+
+# --- Sites ---------------------------------------------------------------------------------------
+
+
+def test_sites() -> None:
+    sites = [s for s in small().build().sites() if s.stage == 2]
+    # 9 + 2 * 6 = 21 channels, of which the transition leaves 10.
+    assert [(s.block, s.blocks, s.position, s.channels) for s in sites] == [
+        (1, 3, "pre", 10),
+        (1, 3, "standard", 6),
+        (1, 3, "post", 16),
+        (2, 3, "pre", 16),
+        (2, 3, "standard", 6),
+        (2, 3, "post", 22),
+        (3, 3, "pre", 22),
+        (3, 3, "standard", 6),
+        (3, 3, "post", 28),
+    ]
+    assert sites[0].path == "features.denseblock2.denselayer1.slots.pre"
+
+
+class Times(nn.Module):
+    """A gate that multiplies by a number."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+@pytest.mark.parametrize("bottleneck", [True, False])
+@pytest.mark.parametrize("memory_efficient", [True, False])
+def test_where_the_gates_sit(bottleneck: bool, memory_efficient: bool) -> None:
+    """A block of three layers with gates at five sites, written out."""
+    model = filled(bottleneck=bottleneck, memory_efficient=memory_efficient, depths=(3,))
+    layers = [block for stage in model.stages() for block in stage]
+    factors = {(0, "standard"): 2.0, (0, "post"): 3.0, (1, "pre"): 5.0, (1, "standard"): 0.7}
+    factors[2, "post"] = 0.3
+    for (index, position), factor in factors.items():
+        slots = layers[index].get_submodule("slots")
+        slots.add_module(position, Times(factor))
+
+    def gate(index: int, position: str, x: Tensor) -> Tensor:
+        return x * factors.get((index, position), 1.0)
+
+    x = images(8, channels=9)
+    y = x
+    for index, layer in enumerate(layers):
+        z = layer.conv1(layer.norm1(gate(index, "pre", y)).relu())  # type: ignore[operator]
+        if bottleneck:
+            z = layer.conv2(layer.norm2(z).relu())  # type: ignore[operator]
+        y = gate(index, "post", torch.cat([y, gate(index, "standard", z)], 1))
+    assert relative_error(model.get_submodule("features.denseblock1")(x), y) < 1e-12
+
+
+def test_a_gate_at_the_end_of_each_block() -> None:
+    policy = SE(4).at("post").on(block(-1))
+    model = filled(policy=policy)
+    gates = [path for path, module in model.named_modules() if path.endswith("slots.post")]
+    assert gates == [
+        f"features.denseblock{n}.denselayer{d}.slots.post" for n, d in [(1, 2), (2, 3), (3, 2)]
+    ]
+    before = model.eval()(images())
+    for site, slots in model.slots():
+        if slots.get(site.position) is not None:
+            slots.clear(site.position)
+    assert not torch.allclose(model(images()), before)
+
+
+# --- Memory --------------------------------------------------------------------------------------
+
+
+class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("policy", [None, SE(4).at("post"), SE(4).at("pre")])
+def test_one_concatenation_for_each_layer(policy: Policy | None) -> None:
+    """One for the input of each layer but the first of a block, and one for the block's end.
+
+    A gate at `post` needs the one that the next layer would make.
+    """
+    model = filled(policy=policy).eval()
+    with Operators() as operators:
+        model(images())
+    assert operators.counts["cat"] == 2 + 3 + 2
+
+
+def kept_bytes(model: DenseNet, x: Tensor) -> int:
+    """Bytes of the tensors that a forward pass keeps for the backward pass, parameters aside."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            # Held, so that no address is used twice.
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(x)
+    return sum(size for size, _ in kept.values())
+
+
+@pytest.mark.parametrize("bottleneck", [True, False])
+def test_memory_efficient_keeps_no_concatenations(bottleneck: bool) -> None:
+    """Between 4 and 16 layers the maps that are kept grow as 4, in place of nearly as 16."""
+
+    def kept(depth: int, memory_efficient: bool) -> int:
+        model = small(
+            depths=(depth,), bottleneck=bottleneck, width=4, memory_efficient=memory_efficient
+        ).build()
+        return kept_bytes(model, torch.randn(2, 3, 16, 16))
+
+    plain, efficient = kept(16, False) / kept(4, False), kept(16, True) / kept(4, True)
+    assert efficient < 4.1
+    assert plain > (5 if bottleneck else 8)
+    assert kept(16, True) < (0.5 if bottleneck else 0.2) * kept(16, False)
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("drop_rate", [0.0, 0.2])
+@pytest.mark.parametrize(
+    "policy", [None, SE(4).at("pre") + SE(4), SE(4).at("post")], ids=["none", "pre", "post"]
+)
+@pytest.mark.parametrize("bottleneck", [True, False])
+def test_memory_efficient_is_the_same(
+    bottleneck: bool, policy: Policy | None, drop_rate: float, momentum: float | None
+) -> None:
+    """Outputs, gradients, and statistics that are gathered once for each step."""
+    outputs: list[list[Tensor]] = []
+    tensors: list[dict[str, Tensor]] = []
+    for memory_efficient in (False, True):
+        model = filled(
+            policy=policy,
+            bottleneck=bottleneck,
+            drop_rate=drop_rate,
+            memory_efficient=memory_efficient,
+        )
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = momentum
+        torch.manual_seed(0)
+        outputs.append([])
+        for step in range(2):
+            outputs[-1].append(model(images() + step))
+            outputs[-1][-1].square().sum().backward()  # type: ignore[no-untyped-call]
+        assert {norm.momentum for norm in norms} == {momentum}
+        assert {int(norm.get_buffer("num_batches_tracked")) for norm in norms} == {2}
+        gradients = {f"{n}.grad": p.grad for n, p in model.named_parameters() if p.grad is not None}
+        assert len(gradients) == len(list(model.parameters()))
+        tensors.append(gradients | dict(model.named_buffers()))
+    assert all(torch.equal(a, b) for a, b in zip(*outputs, strict=True))
+    plain, efficient = tensors
+    assert list(plain) == list(efficient)
+    for name, tensor in plain.items():
+        assert torch.equal(tensor, efficient[name]), name
+
+
+def test_torchvisions_memory_efficient_mode_counts_batches_twice() -> None:
+    """Where ours differs, on purpose: the second run of a norm writes its statistics again."""
+    model = torchvisions(4, (1, 1), 8, memory_efficient=True)
+    model(torch.randn(2, 3, 32, 32)).sum().backward()
+    batches = {k: int(v) for k, v in model.named_buffers() if k.endswith("batches_tracked")}
+    assert batches["features.denseblock1.denselayer1.norm1.num_batches_tracked"] == 2
+    assert batches["features.denseblock1.denselayer1.norm2.num_batches_tracked"] == 1
+
+
+def test_memory_efficient_computes_no_convolution_again() -> None:
+    for memory_efficient, norms in ((False, 0), (True, 7)):
+        model = filled(memory_efficient=memory_efficient)
+        loss = model(images()).sum()
+        with Operators() as operators:
+            loss.backward()
+        assert operators.counts["convolution"] == 0
+        assert operators.counts["native_batch_norm"] == norms
+
+
+def test_memory_efficient_is_off_where_it_can_not_help() -> None:
+    model = filled(memory_efficient=True).eval()
+    loss = model(images()).sum()
+    with Operators() as operators:
+        loss.backward()
+    assert not {"cat", "native_batch_norm"} & set(operators.counts)
+    with torch.no_grad():
+        model.train()(images())
+
+
+def test_compiled_training_step() -> None:
+    """The compiler makes the norm's second run itself, and writes its statistics once."""
+    eager, compiled = (filled(depths=(2,), memory_efficient=True) for _ in range(2))
+    step = torch.compile(compiled, fullgraph=True, backend="aot_eager")
+    outputs = [eager(images()), step(images())]
+    assert relative_error(outputs[1], outputs[0]) < 1e-12
+    for output in outputs:
+        output.square().sum().backward()
+    for tensors in (nn.Module.named_buffers, nn.Module.named_parameters):
+        expected = dict(tensors(eager))
+        for name, tensor in tensors(compiled):
+            assert relative_error(tensor.double(), expected[name].double()) < 1e-12, name
+    expected = dict(eager.named_parameters())
+    for name, parameter in compiled.named_parameters():
+        assert parameter.grad is not None
+        gradient = expected[name].grad
+        assert gradient is not None
+        assert (parameter.grad - gradient).abs().max() < 1e-12 * gradient.abs().max() + 1e-12, name
+
+
+# --- Dropout and config --------------------------------------------------------------------------
+
+
+def test_the_two_dropouts() -> None:
+    model = create_on_meta("densenet40_12", dropout=0.25, num_classes=7, in_chans=5)
+    assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.25]
+    wet = on_meta(config("densenet40_12").replace(drop_rate=0.2).build)
+    dropouts = {path: m.p for path, m in wet.named_modules() if isinstance(m, nn.Dropout)}
+    assert set(dropouts.values()) == {0.2}
+    assert len(dropouts) == 36
+    assert not any(isinstance(m, nn.Dropout) for m in create_on_meta("densenet40_12").modules())
+
+
+def test_drop_rate_drops_new_features() -> None:
+    model = filled(drop_rate=0.5, depths=(1,))
+    torch.manual_seed(0)
+    x = images(8, channels=9)
+    y = model.get_submodule("features.denseblock1")(x)
+    assert torch.equal(y[:, :9], x)
+    assert 0.35 < (y[:, 9:] == 0).double().mean() < 0.65
+    assert (model.eval().get_submodule("features.denseblock1")(x) == 0).sum() == 0
+
+
+def test_initialisation() -> None:
+    model = small(growth=32, width=64).build()
+    weight = model.get_parameter("features.denseblock1.denselayer1.conv2.weight")
+    assert weight.std().item() == pytest.approx((2 / (9 * 128)) ** 0.5, rel=0.03)
+    assert model.classifier.bias.abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"depths": (6, 0)},
+            "depths=(6, 0) does not make a network.\n"
+            "depths gives the number of blocks of each stage, each at least 1.\n"
+            "Type for example: depths=(6, 12, 24, 16)",
+        ),
+        (
+            {"growth": 0},
+            "growth=0 does not make a network.\n"
+            "growth is a whole number of at least 1.\n"
+            "Type for example: growth=32",
+        ),
+        (
+            {"width": 2.5},
+            "width=2.5 does not make a network.\n"
+            "width is a whole number of at least 1.\n"
+            "Type for example: width=64",
+        ),
+        (
+            {"bottleneck": 1},
+            "bottleneck=1 is not a form of DenseNet.\nbottleneck is one of True, False.",
+        ),
+        (
+            {"memory_efficient": "yes"},
+            "memory_efficient='yes' is not a form of DenseNet.\n"
+            "memory_efficient is one of True, False.",
+        ),
+        (
+            {"drop_rate": 1.0},
+            "drop_rate=1.0 is not a probability.\n"
+            "drop_rate is a number from 0 up to, not including, 1.\n"
+            "Type for example: drop_rate=0.2",
+        ),
+        (
+            {"drop_rate": True},
+            "drop_rate=True is not a probability.\n"
+            "drop_rate is a number from 0 up to, not including, 1.\n"
+            "Type for example: drop_rate=0.2",
+        ),
+        (
+            {"compression": 0},
+            "compression=0 does not make a network.\n"
+            "compression is a number above 0 and at most 1.\n"
+            "Type for example: compression=0.5",
+        ),
+        (
+            {"compression": 1.5},
+            "compression=1.5 does not make a network.\n"
+            "compression is a number above 0 and at most 1.\n"
+            "Type for example: compression=0.5",
+        ),
+        (
+            {"compression": 0.001},
+            "compression=0.001 leaves no channels after a transition.\n"
+            "A transition leaves compression times its channels, at least 1.\n"
+            "Type for example: compression=0.5",
+        ),
+        (
+            {"width": 1, "stem": WIDE},
+            f"width=1 with {WIDE!r} leaves no channels.\n"
+            "The stem's convolutions have width times its widths channels, at least 1.\n"
+            "Type for example: width=64",
+        ),
+        (
+            {"drop_path": 0.1},
+            "DenseNet got drop_path=0.1.\n"
+            "DenseNet has no residual branches to drop.\n"
+            "Leave drop_path out",
+        ),
+    ],
+)
+def test_wrong_configs(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        small(**changes)
+    assert str(caught.value) == message
