@@ -14,6 +14,7 @@ from senetzoo.models import (
     lenet,
     mobilenet,
     resnet,
+    swin,
     vgg,
 )
 from senetzoo.models.family import Family
@@ -27,6 +28,7 @@ FAMILIES: tuple[Family, ...] = (
     densenet.FAMILY,
     mobilenet.FAMILY,
     efficientnet.FAMILY,
+    swin.FAMILY,
 )
 
 # r = 16 everywhere, as in the SE paper (Section 6.1).

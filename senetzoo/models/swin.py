@@ -1,0 +1,408 @@
+"""Swin Transformer: attention in windows, which every second block shifts by half a window.
+
+Liu et al. 2021, "Swin Transformer" (arXiv:2103.14030): Section 3.3 for the widths and depths of T,
+S and B, Table 7 for the rest; the shifted windows are those of Section 3.2. Child names are
+torchvision's, so its state dicts load strictly. Maps inside the network are (N, H, W, C).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from einops import rearrange
+from einops.layers.torch import Rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from senetzoo.errors import ConfigError
+from senetzoo.models.family import Family, Paper
+from senetzoo.nn.classifier import Classifier, FeatureInfo, Features
+from senetzoo.nn.config import Config, check_count, check_depths
+from senetzoo.nn.drop_path import DropPath
+from senetzoo.nn.slots import Layout, Slots, TensorMap, residual
+
+# Added to the logits of keys that a query must not see: what the authors and torchvision add.
+APART = -100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwinConfig(Config):
+    """A Swin Transformer.
+
+    With ``stem="imagenet"`` patches have 4 pixels a side and windows 7 tokens. ``stem="cifar"`` is
+    for 32x32 pixels: patches of 2, windows of 4, and merging that stops at a stride of 8, so that
+    maps have 16, 8, 4 and 4 tokens a side. Where merging stopped, a token is still joined with its
+    neighbours to the right and below, and keeps its place: weights have the same shapes.
+
+    Images of any size are taken: image, windows and merging pad with zeros on the right and below,
+    as far as they need.
+
+    Args:
+        embed_dim: Channels of the first stage; doubled at each later stage.
+        depths: Blocks of each stage.
+        heads: Attention heads of each stage.
+        window: Tokens on a side of a window; None for the form's own, 7 or 4.
+        key_drop: Key dropout, in [0, 1): in training each key of a window is hidden from all
+            queries with this probability, drawn anew for each window of each image and each head.
+            Of the keys that a query could see, the one with the largest draw always stays.
+            Nothing is divided by ``1 - key_drop``: the softmax shares out a weight of one among
+            the keys that are left.
+    """
+
+    embed_dim: int
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    window: int | None = None
+    key_drop: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("embed_dim", self.embed_dim, 96)
+        object.__setattr__(self, "depths", check_depths("depths", self.depths, (2, 2, 6, 2)))
+        heads = tuple(self.heads) if isinstance(self.heads, (list, tuple)) else ()
+        widths = [self.embed_dim * 2**index for index in range(len(self.depths))]
+        if len(heads) != len(widths) or any(
+            type(count) is not int or count < 1 or width % count
+            for count, width in zip(heads, widths, strict=False)
+        ):
+            raise ConfigError(
+                f"heads={self.heads!r} does not make a network.",
+                f"Each of the {len(widths)} stages has a number of heads that divides its "
+                f"channels, {', '.join(map(str, widths))}.",
+                f"Type for example: heads={(1,) * len(widths)}",
+            )
+        object.__setattr__(self, "heads", heads)
+        if self.window is not None:
+            check_count("window", self.window, 7, least=2)
+        number = isinstance(self.key_drop, (int, float)) and not isinstance(self.key_drop, bool)
+        if not number or not 0.0 <= self.key_drop < 1.0:
+            raise ConfigError(
+                f"key_drop={self.key_drop!r} is not a probability.",
+                "key_drop is a number from 0 up to, not including, 1.",
+                "Type for example: key_drop=0.1",
+            )
+
+    @property
+    def patch(self) -> int:
+        """Pixels on a side of a patch."""
+        return 2 if self.small else 4
+
+    @property
+    def side(self) -> int:
+        """Tokens on a side of a window."""
+        return self.window or (4 if self.small else 7)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of the image for a token of each stage, in each direction."""
+        deepest = 2 if self.small else len(self.depths)
+        return tuple(self.patch * 2 ** min(index, deepest) for index in range(len(self.depths)))
+
+    def build(self) -> Swin:
+        return Swin(self)
+
+
+class PatchConv(nn.Conv2d):
+    """The convolution that makes a token of each patch; the image is padded to whole patches."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = self.stride[0]
+        right, below = -x.shape[3] % size, -x.shape[2] % size
+        if right or below:
+            x = F.pad(x, (0, right, 0, below))
+        return super().forward(x)
+
+
+class PatchMerging(nn.Module):
+    """Joins 2x2 tokens: four times the channels, normalised and projected to twice as many."""
+
+    def __init__(self, inputs: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.reduction = nn.Linear(4 * inputs, 2 * inputs, bias=False)
+        self.norm = nn.LayerNorm(4 * inputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, cols = x.shape[1:3]
+        x = F.pad(x, (0, 0, 0, 1, 0, 1))
+        corners = [
+            x[:, down : down + rows : self.stride, right : right + cols : self.stride]
+            for right in (0, 1)
+            for down in (0, 1)
+        ]
+        return self.reduction(self.norm(torch.cat(corners, -1)))  # type: ignore[no-any-return]
+
+
+class WindowAttention(nn.Module):
+    """Attention among the tokens of a window, with a learned bias for each relative position.
+
+    Args:
+        channels: Channels in and out.
+        heads: Attention heads.
+        window: Tokens on a side of a window.
+        shift: Tokens by which the windows are shifted.
+        key_drop: See `SwinConfig`.
+    """
+
+    relative_position_index: Tensor
+
+    def __init__(self, channels: int, heads: int, window: int, shift: int, key_drop: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.window = window
+        self.shift = shift
+        self.key_drop = key_drop
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+        # A bias for each of the 2w - 1 differences of rows, times as many of columns.
+        span = 2 * window - 1
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(span * span, heads))
+        token = torch.arange(window * window)
+        rows, cols = (
+            place[:, None] - place[None, :] + window - 1
+            for place in (token // window, token % window)
+        )
+        self.register_buffer("relative_position_index", (rows * span + cols).flatten())
+
+    def forward(self, x: Tensor, slots: Slots) -> Tensor:
+        """`x` (N, H, W, C) to the same shape; `slots` are the block's, for ``inner``."""
+        height, width = x.shape[1:3]
+        side = self.window
+        x = F.pad(x, (0, 0, 0, -width % side, 0, -height % side))
+        rows, cols = x.shape[1:3]
+        # A direction that one window covers is not shifted.
+        shift = (self.shift if rows > side else 0, self.shift if cols > side else 0)
+        if any(shift):
+            x = torch.roll(x, (-shift[0], -shift[1]), (1, 2))
+        # All windows and heads of an image in one dimension: the mask needs no copy per image.
+        q, k, v = rearrange(
+            self.qkv(x),
+            "n (h s) (w t) (qkv heads d) -> qkv n (h w heads) (s t) d",
+            qkv=3,
+            heads=self.heads,
+            s=side,
+            t=side,
+        ).unbind(0)
+        x = F.scaled_dot_product_attention(q, k, v, self.mask(x, shift))
+        x = rearrange(
+            x,
+            "n (h w heads) (s t) d -> n (h s) (w t) (heads d)",
+            h=rows // side,
+            w=cols // side,
+            s=side,
+        )
+        if any(shift):
+            x = torch.roll(x, shift, (1, 2))
+        return self.proj(slots.at("inner", x[:, :height, :width]))  # type: ignore[no-any-return]
+
+    def mask(self, x: Tensor, shift: tuple[int, int]) -> Tensor:
+        """What is added to the logits of the padded map `x`: (1 or N, windows * heads, key, key).
+
+        It is made anew in each forward pass, of a handful of small tensors: nothing to keep in
+        step with the size of the image, the device or a copy of the network.
+        """
+        images, rows, cols = x.shape[:3]
+        tokens = self.window * self.window
+        bias = self.relative_position_bias_table[self.relative_position_index]
+        bias = bias.view(1, 1, tokens, tokens, self.heads).permute(0, 1, 4, 2, 3)
+        # Rolling brings tokens together that are not neighbours: in the last windows of a
+        # direction, those that came round from the other end. They are regions of their own.
+        down = torch.arange(rows, device=x.device) >= rows - shift[0]
+        right = torch.arange(cols, device=x.device) >= cols - shift[1]
+        regions = rearrange(
+            2 * down[:, None] + right,
+            "(h s) (w t) -> (h w) (s t)",
+            s=self.window,
+            t=self.window,
+        )
+        windows = len(regions)
+        mask = bias.expand(1, windows, -1, -1, -1)
+        if any(shift):
+            apart = regions[:, None, :, None] != regions[:, None, None, :]
+            mask = torch.where(apart, bias + APART, bias)
+        if self.training and self.key_drop:
+            draws = torch.rand(images, windows, self.heads, tokens, device=x.device)
+            keep = kept_keys(draws, regions, self.key_drop)
+            mask = torch.where(keep[..., None, :], mask, -torch.inf)
+        return mask.flatten(1, 2)
+
+
+def kept_keys(draws: Tensor, regions: Tensor, rate: float) -> Tensor:
+    """Which keys stay under key dropout.
+
+    Args:
+        draws: A number in [0, 1) for each key: (N, windows, heads, keys). Those under `rate` go,
+            except the largest of a region: no query is left without a key that it may see.
+        regions: The region of each key, from 0 to 3: (windows, keys).
+        rate: Probability of dropping a key.
+    """
+    region = regions[None, :, None].expand_as(draws)
+    largest = draws.new_zeros((*draws.shape[:3], 4)).scatter_reduce(3, region, draws, "amax")
+    return draws >= largest.gather(3, region).clamp(max=rate)
+
+
+class SwinBlock(nn.Module):
+    """Fig. 3b: attention in windows, then an MLP, each with a norm before it and a skip.
+
+    Each of the two residuals has sites of its own, so a gate at ``standard`` is put on both. The
+    attention's ``inner`` is the mixed values before their projection, the one place in a block
+    that follows a mixing of positions; the MLP mixes none and has no ``inner``.
+    """
+
+    def __init__(
+        self, channels: int, heads: int, shift: int, drop_path: float, config: SwinConfig
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn = WindowAttention(channels, heads, config.side, shift, config.key_drop)
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, 4 * channels),
+            nn.GELU(),
+            nn.Identity(),  # torchvision's dropout
+            nn.Linear(4 * channels, channels),
+        )
+        self.drop_path = DropPath(drop_path) if drop_path else None
+        self.attn_slots = Slots(
+            {
+                "pre": channels,
+                "standard": channels,
+                "post": channels,
+                "identity": channels,
+                "inner": channels,
+            },
+            layout="nhwc",
+        )
+        self.mlp_slots = Slots(
+            {"pre": channels, "standard": channels, "post": channels, "identity": channels},
+            layout="nhwc",
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = residual(
+            x,
+            self.attn_slots,
+            lambda y: self.attn(y, self.attn_slots),
+            preact=self.norm1,
+            drop_path=self.drop_path,
+        )
+        return residual(x, self.mlp_slots, self.mlp, preact=self.norm2, drop_path=self.drop_path)
+
+
+def _chain(layers: list[nn.Module]) -> TensorMap:
+    def run(x: Tensor) -> Tensor:
+        for layer in layers:
+            x = layer(x)
+        return x
+
+    return run
+
+
+class Swin(Classifier):
+    """Swin Transformer: built by `SwinConfig.build`."""
+
+    layout: ClassVar[Layout] = "nhwc"
+    config: SwinConfig
+
+    def __init__(self, config: SwinConfig) -> None:
+        super().__init__(config)
+        width = config.embed_dim
+        layers: list[nn.Module] = [
+            nn.Sequential(
+                PatchConv(config.in_chans, width, config.patch, config.patch),
+                Rearrange("n c h w -> n h w c"),
+                nn.LayerNorm(width),
+            )
+        ]
+        total, done = sum(config.depths), 0
+        for index, (depth, heads) in enumerate(zip(config.depths, config.heads, strict=True)):
+            if index:
+                stride = config.strides[index] // config.strides[index - 1]
+                layers.append(PatchMerging(width, stride))
+                width *= 2
+            blocks: list[nn.Module] = []
+            for number in range(depth):
+                shift = config.side // 2 if number % 2 else 0
+                drop_path = config.drop_path * done / max(total - 1, 1)
+                blocks.append(SwinBlock(width, heads, shift, drop_path, config))
+                done += 1
+            layers.append(nn.Sequential(*blocks))
+        # Patches, stage 1, merging, stage 2, merging, ...
+        self.features = Features(self, *layers)  # type: ignore[misc]
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
+        self.head = nn.Linear(width, config.num_classes)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """As the authors do; the convolution keeps PyTorch's own initialisation."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, WindowAttention):
+                nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
+
+    def _layers(self) -> tuple[nn.Module, ...]:
+        return tuple(self.get_submodule("features").children())
+
+    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return tuple(tuple(stage.children()) for stage in self._layers()[1::2])
+
+    def levels(self) -> tuple[TensorMap, ...]:
+        layers = self._layers()
+        parts = [[layers[at], layers[at + 1]] for at in range(0, len(layers), 2)]
+        parts[-1].append(self.norm)
+        return tuple(_chain(part) for part in parts)
+
+    @property
+    def feature_info(self) -> tuple[FeatureInfo, ...]:
+        return tuple(
+            FeatureInfo(stride, self.config.embed_dim * 2**index)
+            for index, stride in enumerate(self.config.strides)
+        )
+
+    @property
+    def cam_layer(self) -> nn.Module:
+        return self.norm
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        x = features.mean((2, 3))
+        if self.dropout is not None:
+            x = self.dropout(x)
+        return self.head(x)  # type: ignore[no-any-return]
+
+    def classifiers(self) -> tuple[str, ...]:
+        return ("head",)
+
+    def input_parameter(self) -> str:
+        return "features.0.0.weight"
+
+
+LIU_2021 = Paper(
+    "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows",
+    2021,
+    "https://arxiv.org/abs/2103.14030",
+)
+
+FAMILY = Family(
+    title="Swin",
+    papers={"*": LIU_2021},
+    small="Patches of 2 pixels, windows of 4 tokens, and the last merging keeps the map's size: "
+    "4x4 before the pool.",
+    # Section 3.3; the rates of stochastic depth are those of Appendix A2.1.
+    networks={
+        "swin_t": SwinConfig(
+            embed_dim=96, depths=(2, 2, 6, 2), heads=(3, 6, 12, 24), drop_path=0.2
+        ),
+        "swin_s": SwinConfig(
+            embed_dim=96, depths=(2, 2, 18, 2), heads=(3, 6, 12, 24), drop_path=0.3
+        ),
+        "swin_b": SwinConfig(
+            embed_dim=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), drop_path=0.5
+        ),
+    },
+)
