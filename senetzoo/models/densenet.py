@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, cast
 
 import torch
@@ -22,7 +21,7 @@ from senetzoo.models.family import Family, Paper
 from senetzoo.nn.checkpoint import recomputed
 from senetzoo.nn.classifier import Classifier, FeatureInfo, Features
 from senetzoo.nn.config import Config, check_choice, check_count, check_depths
-from senetzoo.nn.slots import Slots, TensorMap
+from senetzoo.nn.slots import Slots, TensorMap, chain
 from senetzoo.nn.stem import as_stem, stem_convs
 
 # Section 3, "Bottleneck layers": each 1x1 convolution makes 4k maps for a growth rate of k.
@@ -250,8 +249,7 @@ class DenseNet(Classifier):
         ends[-1] = len(layers) + 1
         layers.append(self.relu)
         return tuple(
-            partial(_through, tuple(layers[start:end]))
-            for start, end in zip([0, *ends], ends, strict=False)
+            chain(*layers[start:end]) for start, end in zip([0, *ends], ends, strict=False)
         )
 
     @property
@@ -278,12 +276,6 @@ class DenseNet(Classifier):
     def input_parameter(self) -> str:
         single = len(as_stem(self.config.stem).kernels) == 1
         return f"features.conv0.{'' if single else '0.'}weight"
-
-
-def _through(layers: tuple[nn.Module, ...], x: Tensor) -> Tensor:
-    for layer in layers:
-        x = layer(x)
-    return x
 
 
 def _imagenet(*depths: int, growth: int = 32) -> DenseNetConfig:

@@ -21,7 +21,7 @@ from senetzoo.models.family import Family, Paper
 from senetzoo.nn.classifier import Classifier, FeatureInfo, Features
 from senetzoo.nn.config import Config, check_count, check_depths
 from senetzoo.nn.drop_path import DropPath
-from senetzoo.nn.slots import Layout, Slots, TensorMap, residual
+from senetzoo.nn.slots import Layout, Slots, TensorMap, chain, residual
 
 # Added to the logits of keys that a query must not see: what the authors and torchvision add.
 APART = -100.0
@@ -291,15 +291,6 @@ class SwinBlock(nn.Module):
         return residual(x, self.mlp_slots, self.mlp, preact=self.norm2, drop_path=self.drop_path)
 
 
-def _chain(layers: list[nn.Module]) -> TensorMap:
-    def run(x: Tensor) -> Tensor:
-        for layer in layers:
-            x = layer(x)
-        return x
-
-    return run
-
-
 class Swin(Classifier):
     """Swin Transformer: built by `SwinConfig.build`."""
 
@@ -356,7 +347,7 @@ class Swin(Classifier):
         layers = self._layers()
         parts = [[layers[at], layers[at + 1]] for at in range(0, len(layers), 2)]
         parts[-1].append(self.norm)
-        return tuple(_chain(part) for part in parts)
+        return tuple(chain(*part) for part in parts)
 
     @property
     def feature_info(self) -> tuple[FeatureInfo, ...]:

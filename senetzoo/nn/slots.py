@@ -132,3 +132,14 @@ def residual(
 def unit(x: Tensor, slots: Slots, body: TensorMap) -> Tensor:
     """A block without a skip, with its slots."""
     return slots.at("standard", body(slots.at("pre", x)))
+
+
+def chain(*layers: TensorMap) -> TensorMap:
+    """`layers` one after another, as one map; it holds them without owning them as children."""
+
+    def run(x: Tensor) -> Tensor:
+        for layer in layers:
+            x = layer(x)
+        return x
+
+    return run

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from senetzoo.nn.classifier import Classifier, Features
 from senetzoo.nn.config import Config
-from senetzoo.nn.slots import Slots, TensorMap, unit
+from senetzoo.nn.slots import Slots, TensorMap, chain, unit
 
 
 class Unit(NamedTuple):
@@ -80,8 +80,8 @@ class ConvStack(Classifier):
     def _level(self, stage: int, x: Tensor) -> Tensor:
         layers = list(self.get_submodule("features").children())
         for (start, stop, end), slots in zip(self._spans[stage], self._slots(stage), strict=True):
-            x = unit(x, slots, partial(_run, layers[start:stop]))
-            x = _run(layers[stop:end], x)
+            x = unit(x, slots, chain(*layers[start:stop]))
+            x = chain(*layers[stop:end])(x)
         return x
 
     @property
@@ -91,12 +91,6 @@ class ConvStack(Classifier):
 
     def input_parameter(self) -> str:
         return "features.0.weight"
-
-
-def _run(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
-    for layer in layers:
-        x = layer(x)
-    return x
 
 
 def local_response_norm() -> nn.LocalResponseNorm:
