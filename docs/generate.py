@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ sys.path.insert(0, str(ROOT))
 
 from senetzoo.bench.accuracy import wilson  # noqa: E402
 from senetzoo.counting import count, parameters  # noqa: E402
+from senetzoo.nn.classifier import Classifier  # noqa: E402
 from senetzoo.nn.slots import POSITIONS  # noqa: E402
 from senetzoo.registry import ENTRIES, FAMILIES  # noqa: E402
 from senetzoo.weights.manifest import manifest  # noqa: E402
-from senetzoo.zoo import config  # noqa: E402
+from senetzoo.zoo import attach, config  # noqa: E402
 
 RECORDS = ROOT / "benchmarks" / "records"
 
@@ -93,6 +95,13 @@ def networks() -> str:
     return table(["family", "names"], rows).replace("---:", "---")
 
 
+@cache
+def on_meta(name: str) -> Classifier:
+    """The network called `name`, without memory."""
+    with torch.device("meta"):
+        return config(name).build(seed=0)
+
+
 def parity() -> dict[str, dict[str, Any]]:
     """What each network was compared with: of several references the one with the least error."""
     path = RECORDS / "parity" / "networks.jsonl"
@@ -111,11 +120,13 @@ def all_networks() -> str:
     for name, entry in ENTRIES.items():
         if entry.trunk != name:
             continue
-        with torch.device("meta"):
-            model = config(name).build(seed=0)
-            twin = f"se_{name}"
-            gated = parameters(config(twin).build(seed=0)) if twin in ENTRIES else None
+        model = on_meta(name)
         counts, arch, paper = count(model), entry.config, entry.family.paper(name)
+        twin, gated = f"se_{name}", None
+        if twin in ENTRIES:
+            with torch.device("meta"):
+                gates = attach(model, config(twin).policy, seed=0)
+            gated = counts.params + sum(map(parameters, gates.values()))
         record = equals.get(name)
         rows.append(
             [
@@ -140,9 +151,8 @@ def families() -> str:
     rows = []
     for family in FAMILIES:
         positions: set[str] = set()
-        for arch in family.networks.values():
-            with torch.device("meta"):
-                positions |= {site.position for site in arch.build().sites()}
+        for name in family.networks:
+            positions |= {site.position for site in on_meta(name).sites()}
         papers = dict.fromkeys(family.paper(name) for name in family.networks)
         rows.append(
             [

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.slots import Site
@@ -20,6 +22,21 @@ def site_seed(seed: int, path: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+class _Undrawn(TorchFunctionMode):
+    """Leaves out random initialisation: on the meta device it does nothing, and takes seconds."""
+
+    draws = frozenset({torch.Tensor.normal_, torch.Tensor.uniform_})
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return args[0] if func in self.draws else func(*args, **(kwargs or {}))
+
+
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Build modules from `seed`, and leave the caller's random state as it was.
@@ -27,8 +44,11 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     They are built on the CPU, whatever the default device, so that a seed means the same weights
     everywhere; for the meta device, on that.
     """
-    where = torch.device("meta" if device.type == "meta" else "cpu")
-    with torch.random.fork_rng(devices=[]), where:
+    if device.type == "meta":
+        with torch.device("meta"), _Undrawn():
+            yield
+        return
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         # Not torch.manual_seed, which would seed the accelerators' generators too, for good.
         torch.default_generator.manual_seed(seed)
         yield
