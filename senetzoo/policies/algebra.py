@@ -190,10 +190,18 @@ class Gate(Policy):
 
     name: ClassVar[str]
     """The gate's name in text."""
-    number: ClassVar[str]
-    """The field that a bare number after the name sets: ``se8``."""
+    number: ClassVar[str] = ""
+    """The field that a bare number after the name sets: ``se8``; empty where none does."""
+    no_identity: ClassVar[str] = ""
+    """Why the gate has no ``init="identity"``, where it has none."""
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
+        if cls.no_identity and "init" in options:
+            raise PolicyError(
+                f"{cls.__name__} got init={options['init']!r}.",
+                cls.no_identity,
+                f"Type {cls.__name__}(), or take a gate that has one: SE(init='identity')",
+            )
         # A misspelt option gets the nearest right one, which a dataclass's TypeError has not.
         check_fields(cls.__name__, options, [field.name for field in dataclasses.fields(cls)])  # type: ignore[arg-type]
         return super().__new__(cls)
