@@ -68,6 +68,10 @@ class Policy(ABC):
         """The gate at each site it speaks of; other sites are left out."""
 
     @abstractmethod
+    def wins(self, sites: Iterable[Site]) -> list[tuple[Rule, set[Site]]]:
+        """Each rule, from left to right, with the sites at which its gate is the one that sits."""
+
+    @abstractmethod
     def _map(self, change: Any) -> Policy: ...
 
 
@@ -80,6 +84,9 @@ class Nothing(Policy):
 
     def resolve(self, sites: Iterable[Site]) -> dict[Site, Gate]:
         return {}
+
+    def wins(self, sites: Iterable[Site]) -> list[tuple[Rule, set[Site]]]:
+        return []
 
     def _map(self, change: Any) -> Policy:
         return self
@@ -108,6 +115,9 @@ class Rule(Policy):
             for site in sites
             if site.position == self.position and self.selector.matches(site)
         }
+
+    def wins(self, sites: Iterable[Site]) -> list[tuple[Rule, set[Site]]]:
+        return [(self, set(self.resolve(sites)))]
 
     def _map(self, change: Any) -> Policy:
         changed: Policy = change(self)
@@ -142,6 +152,10 @@ class _Sum(Policy):
             )
         return {**left, **right}
 
+    def wins(self, sites: Iterable[Site]) -> list[tuple[Rule, set[Site]]]:
+        known = tuple(sites)
+        return self.left.wins(known) + self.right.wins(known)
+
     def _map(self, change: Any) -> Policy:
         return _Sum(self.left._map(change), self.right._map(change))
 
@@ -161,6 +175,12 @@ class _Override(Policy):
     def resolve(self, sites: Iterable[Site]) -> dict[Site, Gate]:
         known = tuple(sites)
         return {**self.left.resolve(known), **self.right.resolve(known)}
+
+    def wins(self, sites: Iterable[Site]) -> list[tuple[Rule, set[Site]]]:
+        known = tuple(sites)
+        right = self.right.wins(known)
+        taken = set().union(*(won for _, won in right))
+        return [(rule, won - taken) for rule, won in self.left.wins(known)] + right
 
     def _map(self, change: Any) -> Policy:
         return _Override(self.left._map(change), self.right._map(change))
@@ -237,6 +257,9 @@ class Gate(Policy):
 
     def resolve(self, sites: Iterable[Site]) -> dict[Site, Gate]:
         return Rule(self).resolve(sites)
+
+    def wins(self, sites: Iterable[Site]) -> list[tuple[Rule, set[Site]]]:
+        return Rule(self).wins(sites)
 
     def _map(self, change: Any) -> Policy:
         changed: Policy = change(Rule(self))
