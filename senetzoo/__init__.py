@@ -1,8 +1,17 @@
 """senetzoo: image classifiers in which where channel attention goes is a value you pass."""
 
 from senetzoo.errors import SenetzooError as SenetzooError
+from senetzoo.gates.bam import BAM as BAM
+from senetzoo.gates.cbam import CBAM as CBAM
+from senetzoo.gates.coord import CoordinateAttention as CoordinateAttention
 from senetzoo.gates.eca import ECA as ECA
+from senetzoo.gates.ese import ESE as ESE
+from senetzoo.gates.gct import GCT as GCT
+from senetzoo.gates.ge import GE as GE
+from senetzoo.gates.scse import SCSE as SCSE
 from senetzoo.gates.se import SE as SE
+from senetzoo.gates.simam import SimAM as SimAM
+from senetzoo.gates.srm import SRM as SRM
 from senetzoo.nn.stem import Stem as Stem
 from senetzoo.policies.algebra import NONE as NONE
 from senetzoo.policies.algebra import Policy as Policy

@@ -17,7 +17,7 @@ from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.config import Config
 from senetzoo.nn.slots import Site
 from senetzoo.nn.stem import Stem
-from senetzoo.policies.algebra import NONE, Gate, Policy, resolve
+from senetzoo.policies.algebra import NONE, Policy, resolve
 from senetzoo.policies.attach import attach as attach_gates
 from senetzoo.policies.attach import drawn_seed, seeded
 from senetzoo.policies.explain import Explanation, explain_model
@@ -74,12 +74,6 @@ class Blueprint:
             # Said of the network's name, not of its class, which is shared by many.
             attach_gates(model, self.policy, seed=seed, name=self.name)
         return model
-
-    def gates(self) -> dict[str, Gate]:
-        """The gate at each site's path."""
-        with torch.device("meta"):
-            sites = self.arch.build().sites()
-        return {s.path: g for s, g in resolve(self.policy, sites, self.name).items()}
 
 
 def _check_seed(seed: object) -> None:
@@ -300,8 +294,7 @@ def explain(
         blueprint = blueprint.replace(policy=_merge(blueprint.policy, _as_policy(policy)))
     with torch.device("meta"):
         model = blueprint.build(seed=0)
-    gates = {path: gate.text() for path, gate in blueprint.gates().items()}
-    return explain_model(model, gates, name)
+    return explain_model(model, blueprint.policy, name)
 
 
 def list_models(

@@ -255,9 +255,11 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
         "Did you mean 'pre'?",
     ),
     (
-        lambda: create("resnet20+sse"),
+        lambda: create("resnet20+see"),
         PolicyError,
-        "'sse' is not a policy.\nAt 'sse': 'sse' is none of the gates se, eca.\nDid you mean 'se'?",
+        "'see' is not a policy.\n"
+        "At 'see': 'see' is none of the gates se, eca, cbam, scse, ge, srm, gct, coord, ese, bam, "
+        "simam.\nDid you mean 'se'?",
     ),
     (
         lambda: create("resnet20", policy=SE() + ECA().on(stage(2))),

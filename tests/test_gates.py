@@ -8,39 +8,14 @@ from typing import Literal
 import pytest
 import torch
 from helpers import randomise, relative_error
+from sites import build, images, site
 from torch import Tensor, nn
 
 from senetzoo import ECA, SE
 from senetzoo._torchvision import torchvision
 from senetzoo.errors import PolicyError
-from senetzoo.gates import GATES
 from senetzoo.gates.eca import EfficientChannelAttention
 from senetzoo.gates.se import SqueezeExcitation
-from senetzoo.nn.slots import Layout, Site
-
-
-def site(channels: int, *, stage: int = 1, stages: int = 4, layout: Layout = "nchw") -> Site:
-    return Site(
-        path="x.standard",
-        stage=stage,
-        block=1,
-        stages=stages,
-        blocks=1,
-        position="standard",
-        channels=channels,
-        layout=layout,
-    )
-
-
-def build(spec: SE | ECA, channels: int, *, layout: Layout = "nchw", seed: int = 0) -> nn.Module:
-    """The gate's module in fp64, every parameter random."""
-    module = spec.build(site(channels, layout=layout)).double()
-    randomise(module, seed)
-    return module
-
-
-def images(*shape: int, seed: int = 5) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).double()
 
 
 def se_by_hand(spec: SE, module: SqueezeExcitation, x: Tensor) -> Tensor:
@@ -309,10 +284,6 @@ def test_eca_is_timms() -> None:
     assert relative_error(ours(x).detach(), reference(x).detach()) < 1e-12
 
 
-def test_every_gate_is_listed_under_its_name() -> None:
-    assert GATES == {"se": SE, "eca": ECA}
-
-
 RULE = "The reduction is a whole number of at least 1, or a tuple of them, one per stage."
 
 
@@ -338,43 +309,59 @@ RULE = "The reduction is a whole number of at least 1, or a tuple of them, one p
         (
             lambda: SE(width="ceil"),  # type: ignore[arg-type]
             "SE got width='ceil'.\n"
-            "width is 'floor', 'round8', or the number of hidden units itself.",
+            "width is 'floor', 'round8', or the number of hidden units itself.\n"
+            "Type for example: SE(width='floor')",
         ),
         (
             lambda: SE(width=0),
-            "SE got width=0.\nwidth is 'floor', 'round8', or the number of hidden units itself.",
+            "SE got width=0.\nwidth is 'floor', 'round8', or the number of hidden units itself.\n"
+            "Type for example: SE(width='floor')",
         ),
         (
             lambda: SE(bias=1),  # type: ignore[arg-type]
-            "SE got bias=1.\nbias is True or False.",
+            "SE got bias=1.\nbias is True or False.\nType for example: SE(bias=True)",
         ),
         (
             lambda: SE(act="gelu"),  # type: ignore[arg-type]
-            "SE got act='gelu'.\nact is one of 'relu', 'silu'.",
+            "SE got act='gelu'.\nact is one of 'relu', 'silu'.\nDid you mean 'relu'?",
         ),
         (
             lambda: SE(gate="tanh"),  # type: ignore[arg-type]
-            "SE got gate='tanh'.\ngate is one of 'sigmoid', 'hardsigmoid'.",
+            "SE got gate='tanh'.\ngate is one of 'sigmoid', 'hardsigmoid'.\n"
+            "Type for example: SE(gate='sigmoid')",
         ),
         (
             lambda: SE(squeeze="std"),  # type: ignore[arg-type]
-            "SE got squeeze='std'.\nsqueeze is one of 'avg', 'max'.",
+            "SE got squeeze='std'.\nsqueeze is one of 'avg', 'max'.\n"
+            "Type for example: SE(squeeze='avg')",
         ),
         (
             lambda: SE(init="zero"),  # type: ignore[arg-type]
-            "SE got init='zero'.\ninit is one of 'paper', 'identity'.",
+            "SE got init='zero'.\ninit is one of 'paper', 'identity'.\n"
+            "Type for example: SE(init='paper')",
         ),
         (
             lambda: SE(drop=1.0),
-            "SE got drop=1.0.\ndrop is a probability from 0 up to, not including, 1.",
+            "SE got drop=1.0.\ndrop is a probability from 0 up to, not including, 1.\n"
+            "Type for example: SE(drop=0.0)",
         ),
         (
             lambda: SE(drop=math.nan),
-            "SE got drop=nan.\ndrop is a probability from 0 up to, not including, 1.",
+            "SE got drop=nan.\ndrop is a probability from 0 up to, not including, 1.\n"
+            "Type for example: SE(drop=0.0)",
         ),
-        (lambda: SE(scale=0), "SE got scale=0.\nscale is a number above 0."),
-        (lambda: SE(scale=math.nan), "SE got scale=nan.\nscale is a number above 0."),
-        (lambda: SE(scale=math.inf), "SE got scale=inf.\nscale is a number above 0."),
+        (
+            lambda: SE(scale=0),
+            "SE got scale=0.\nscale is a number above 0.\nType for example: SE(scale=1.0)",
+        ),
+        (
+            lambda: SE(scale=math.nan),
+            "SE got scale=nan.\nscale is a number above 0.\nType for example: SE(scale=1.0)",
+        ),
+        (
+            lambda: SE(scale=math.inf),
+            "SE got scale=inf.\nscale is a number above 0.\nType for example: SE(scale=1.0)",
+        ),
         (
             lambda: SE(init="identity", scale=3.0),
             "SE got init='identity' with scale=3.0.\n"
@@ -391,12 +378,18 @@ RULE = "The reduction is a whole number of at least 1, or a tuple of them, one p
             "The kernel is an odd whole number, or 0 to adapt it to the channels.\n"
             "Type for example: ECA(kernel=3)",
         ),
-        (lambda: ECA(gamma=0.0), "ECA got gamma=0.0.\ngamma is a number above 0."),
+        (
+            lambda: ECA(gamma=0.0),
+            "ECA got gamma=0.0.\ngamma is a number above 0.\nType for example: ECA(gamma=2.0)",
+        ),
         (
             lambda: ECA(gamma="x"),  # type: ignore[arg-type]
-            "ECA got gamma='x'.\ngamma is a number above 0.",
+            "ECA got gamma='x'.\ngamma is a number above 0.\nType for example: ECA(gamma=2.0)",
         ),
-        (lambda: ECA(beta=math.inf), "ECA got beta=inf.\nbeta is a number."),
+        (
+            lambda: ECA(beta=math.inf),
+            "ECA got beta=inf.\nbeta is a number.\nType for example: ECA(beta=1.0)",
+        ),
     ],
 )
 def test_wrong_fields(wrong: object, message: str) -> None:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
-from senetzoo.errors import PolicyError
+from senetzoo.gates.common import INITS, GateModule, check_choices, check_positive, wrong, zero
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate, is_number
 
@@ -26,6 +25,8 @@ class ECA(Gate):
             |(log2(C) + beta) / gamma| (Eq. 12), at least 3.
         gamma: Slope of the adaptive kernel.
         beta: Offset of the adaptive kernel (the paper's b).
+        init: ``"paper"`` (PyTorch's own initialisation), or ``"identity"``: the kernel is zero and
+            the gate twice the sigmoid, so it is exactly 1 at the start and still learns.
     """
 
     name: ClassVar[str] = "eca"
@@ -34,6 +35,7 @@ class ECA(Gate):
     kernel: int = 0
     gamma: float = 2.0
     beta: float = 1.0
+    init: Literal["paper", "identity"] = "paper"
 
     def __post_init__(self) -> None:
         if (
@@ -41,15 +43,16 @@ class ECA(Gate):
             or (self.kernel and self.kernel % 2 == 0)
             or self.kernel < 0
         ):
-            raise PolicyError(
-                f"ECA got kernel={self.kernel!r}.",
+            raise wrong(
+                self,
+                "kernel",
                 "The kernel is an odd whole number, or 0 to adapt it to the channels.",
                 "Type for example: ECA(kernel=3)",
             )
-        if not is_number(self.gamma) or self.gamma <= 0:
-            raise PolicyError(f"ECA got gamma={self.gamma!r}.", "gamma is a number above 0.")
+        check_positive(self, "gamma")
         if not is_number(self.beta):
-            raise PolicyError(f"ECA got beta={self.beta!r}.", "beta is a number.")
+            raise wrong(self, "beta", "beta is a number.")
+        check_choices(self, init=INITS)
 
     def size(self, channels: int) -> int:
         """Kernel size for `channels`."""
@@ -62,24 +65,19 @@ class ECA(Gate):
         return EfficientChannelAttention(self, site.channels, site.layout)
 
 
-class EfficientChannelAttention(nn.Module):
+class EfficientChannelAttention(GateModule):
     """The module of `ECA`."""
 
     def __init__(self, spec: ECA, channels: int, layout: Layout) -> None:
-        super().__init__()
-        self.spec = spec
-        self.layout = layout
+        super().__init__(spec, layout)
         kernel = spec.size(channels)
         self.conv = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
+        if self.identity:
+            zero(self.conv)
 
     def excitation(self, x: Tensor) -> Tensor:
         """The gate's values, (N, C)."""
-        z = x.mean((2, 3) if self.layout == "nchw" else (1, 2))
-        return torch.sigmoid(self.conv(z[:, None])[:, 0])
+        return self.sigmoid(self.conv(x.mean(self.space)[:, None])[:, 0])
 
     def forward(self, x: Tensor) -> Tensor:
-        s = self.excitation(x)
-        return x * (s[:, :, None, None] if self.layout == "nchw" else s[:, None, None, :])
-
-    def extra_repr(self) -> str:
-        return self.spec.text()
+        return x * self.spread(self.excitation(x))

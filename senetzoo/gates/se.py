@@ -14,6 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from senetzoo.errors import PolicyError
+from senetzoo.gates.common import (
+    INITS,
+    GateModule,
+    check_choices,
+    check_flag,
+    check_per_stage,
+    check_positive,
+    for_stage,
+    he,
+    wrong,
+)
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate, is_number
 
@@ -55,43 +66,24 @@ class SE(Gate):
     init: Literal["paper", "identity"] = "paper"
 
     def __post_init__(self) -> None:
-        if isinstance(self.reduction, list):
-            object.__setattr__(self, "reduction", tuple(self.reduction))
-        ratios = self.reduction if isinstance(self.reduction, tuple) else (self.reduction,)
-        if not ratios or any(type(r) is not int or r < 1 for r in ratios):
-            raise PolicyError(
-                f"SE got reduction={self.reduction!r}.",
-                "The reduction is a whole number of at least 1, or a tuple of them, one per stage.",
-                "Type for example: SE(reduction=16)",
-            )
-        choices: dict[str, tuple[str, ...]] = {
-            "act": ("relu", "silu"),
-            "gate": ("sigmoid", "hardsigmoid"),
-            "squeeze": ("avg", "max"),
-            "init": ("paper", "identity"),
-        }
-        for field, allowed in choices.items():
-            if getattr(self, field) not in allowed:
-                raise PolicyError(
-                    f"SE got {field}={getattr(self, field)!r}.",
-                    f"{field} is one of {', '.join(map(repr, allowed))}.",
-                )
+        check_per_stage(self, "reduction", 16)
+        check_choices(
+            self,
+            act=("relu", "silu"),
+            gate=("sigmoid", "hardsigmoid"),
+            squeeze=("avg", "max"),
+            init=INITS,
+        )
         if self.width not in ("floor", "round8") and (
             type(self.width) is not int or self.width < 1
         ):
-            raise PolicyError(
-                f"SE got width={self.width!r}.",
-                "width is 'floor', 'round8', or the number of hidden units itself.",
+            raise wrong(
+                self, "width", "width is 'floor', 'round8', or the number of hidden units itself."
             )
-        if type(self.bias) is not bool:
-            raise PolicyError(f"SE got bias={self.bias!r}.", "bias is True or False.")
+        check_flag(self, "bias")
         if not is_number(self.drop) or not 0.0 <= self.drop < 1.0:
-            raise PolicyError(
-                f"SE got drop={self.drop!r}.",
-                "drop is a probability from 0 up to, not including, 1.",
-            )
-        if not is_number(self.scale) or self.scale <= 0:
-            raise PolicyError(f"SE got scale={self.scale!r}.", "scale is a number above 0.")
+            raise wrong(self, "drop", "drop is a probability from 0 up to, not including, 1.")
+        check_positive(self, "scale")
         if self.init == "identity":
             if self.scale not in (1.0, 2.0):
                 raise PolicyError(
@@ -110,15 +102,7 @@ class SE(Gate):
         """Hidden units at `site`."""
         if isinstance(self.width, int):
             return self.width
-        ratio = self.reduction
-        if isinstance(ratio, tuple):
-            if len(ratio) != site.stages:
-                raise PolicyError(
-                    f"SE got {len(ratio)} reductions, {ratio}.",
-                    f"The network has {site.stages} stages.",
-                    "Give one reduction per stage, or one for all",
-                )
-            ratio = ratio[site.stage - 1]
+        ratio = for_stage(self, "reduction", site)
         if self.width == "floor":
             return max(site.channels // ratio, 1)
         # Half way goes up, as in timm's make_divisible.
@@ -128,27 +112,23 @@ class SE(Gate):
         return SqueezeExcitation(self, site.channels, self.hidden(site), site.layout)
 
 
-class SqueezeExcitation(nn.Module):
+class SqueezeExcitation(GateModule):
     """The module of `SE`. `fc1` and `fc2` are linear layers: faster than 1x1 convolutions."""
 
+    spec: SE
+
     def __init__(self, spec: SE, channels: int, hidden: int, layout: Layout) -> None:
-        super().__init__()
-        self.spec = spec
-        self.layout = layout
+        super().__init__(spec, layout)
         self.fc1 = nn.Linear(channels, hidden, bias=spec.bias)
         self.fc2 = nn.Linear(hidden, channels, bias=spec.bias)
-        for layer in (self.fc1, self.fc2):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+        he(self.fc1, self.fc2)
         if spec.init == "identity":
             nn.init.zeros_(self.fc2.weight)
 
     def excitation(self, x: Tensor) -> Tensor:
         """The gate's values, (N, C), before dropout."""
         spec = self.spec
-        space = (2, 3) if self.layout == "nchw" else (1, 2)
-        z = x.mean(space) if spec.squeeze == "avg" else x.amax(space)
+        z = x.mean(self.space) if spec.squeeze == "avg" else x.amax(self.space)
         z = self.fc1(z)
         z = F.relu(z) if spec.act == "relu" else F.silu(z)
         z = self.fc2(z)
@@ -159,7 +139,4 @@ class SqueezeExcitation(nn.Module):
         s = self.excitation(x)
         if self.spec.drop:
             s = F.dropout(s, self.spec.drop, self.training)
-        return x * (s[:, :, None, None] if self.layout == "nchw" else s[:, None, None, :])
-
-    def extra_repr(self) -> str:
-        return self.spec.text()
+        return x * self.spread(s)

@@ -68,6 +68,10 @@ class Policy(ABC):
         """The gate at each site it speaks of; other sites are left out."""
 
     @abstractmethod
+    def wins(self, sites: Iterable[Site]) -> list[tuple[Rule, set[Site]]]:
+        """Each rule, from left to right, with the sites at which its gate is the one that sits."""
+
+    @abstractmethod
     def _map(self, change: Any) -> Policy: ...
 
 
@@ -80,6 +84,9 @@ class Nothing(Policy):
 
     def resolve(self, sites: Iterable[Site]) -> dict[Site, Gate]:
         return {}
+
+    def wins(self, sites: Iterable[Site]) -> list[tuple[Rule, set[Site]]]:
+        return []
 
     def _map(self, change: Any) -> Policy:
         return self
@@ -108,6 +115,9 @@ class Rule(Policy):
             for site in sites
             if site.position == self.position and self.selector.matches(site)
         }
+
+    def wins(self, sites: Iterable[Site]) -> list[tuple[Rule, set[Site]]]:
+        return [(self, set(self.resolve(sites)))]
 
     def _map(self, change: Any) -> Policy:
         changed: Policy = change(self)
@@ -142,6 +152,10 @@ class _Sum(Policy):
             )
         return {**left, **right}
 
+    def wins(self, sites: Iterable[Site]) -> list[tuple[Rule, set[Site]]]:
+        known = tuple(sites)
+        return self.left.wins(known) + self.right.wins(known)
+
     def _map(self, change: Any) -> Policy:
         return _Sum(self.left._map(change), self.right._map(change))
 
@@ -161,6 +175,12 @@ class _Override(Policy):
     def resolve(self, sites: Iterable[Site]) -> dict[Site, Gate]:
         known = tuple(sites)
         return {**self.left.resolve(known), **self.right.resolve(known)}
+
+    def wins(self, sites: Iterable[Site]) -> list[tuple[Rule, set[Site]]]:
+        known = tuple(sites)
+        right = self.right.wins(known)
+        taken = set().union(*(won for _, won in right))
+        return [(rule, won - taken) for rule, won in self.left.wins(known)] + right
 
     def _map(self, change: Any) -> Policy:
         return _Override(self.left._map(change), self.right._map(change))
@@ -190,10 +210,18 @@ class Gate(Policy):
 
     name: ClassVar[str]
     """The gate's name in text."""
-    number: ClassVar[str]
-    """The field that a bare number after the name sets: ``se8``."""
+    number: ClassVar[str] = ""
+    """The field that a bare number after the name sets: ``se8``; empty where none does."""
+    no_identity: ClassVar[str] = ""
+    """Why the gate has no ``init="identity"``, where it has none."""
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
+        if cls.no_identity and "init" in options:
+            raise PolicyError(
+                f"{cls.__name__} got init={options['init']!r}.",
+                cls.no_identity,
+                f"Type {cls.__name__}(), or take a gate that has one: SE(init='identity')",
+            )
         # A misspelt option gets the nearest right one, which a dataclass's TypeError has not.
         check_fields(cls.__name__, options, [field.name for field in dataclasses.fields(cls)])  # type: ignore[arg-type]
         return super().__new__(cls)
@@ -229,6 +257,9 @@ class Gate(Policy):
 
     def resolve(self, sites: Iterable[Site]) -> dict[Site, Gate]:
         return Rule(self).resolve(sites)
+
+    def wins(self, sites: Iterable[Site]) -> list[tuple[Rule, set[Site]]]:
+        return Rule(self).wins(sites)
 
     def _map(self, change: Any) -> Policy:
         changed: Policy = change(Rule(self))

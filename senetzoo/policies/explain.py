@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from senetzoo.counting import parameters
 from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.slots import Position
+from senetzoo.nn.slots import Position, Site
+from senetzoo.policies.algebra import Policy
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Row:
         gate: The gate's text; empty for an empty slot.
         params: Learnable parameters of the gate.
         macs: Multiply-accumulates of the gate for one image.
+        params_share: Its part of the whole network's parameters, from 0 to 1.
+        macs_share: Its part of the whole network's multiply-accumulates.
     """
 
     stage: int
@@ -36,11 +39,30 @@ class Row:
     gate: str
     params: int
     macs: int
+    params_share: float
+    macs_share: float
+
+
+@dataclass(frozen=True)
+class Shadowed:
+    """A rule whose gate sits nowhere, since rules after it win wherever it speaks.
+
+    Args:
+        rule: The rule's text.
+        by: Texts of the rules that win.
+        sites: Number of sites at which they do.
+    """
+
+    rule: str
+    by: tuple[str, ...]
+    sites: int
 
 
 @dataclass(frozen=True)
 class Explanation:
     """Every site of a network; prints as a table of those that have a gate.
+
+    The shares are of the whole network, gates included.
 
     Args:
         network: What was explained.
@@ -48,6 +70,7 @@ class Explanation:
         params: Learnable parameters of the whole network.
         macs: Multiply-accumulates of the whole network for one image.
         size: Side of that image in pixels.
+        shadowed: Rules of the policy that have no effect.
     """
 
     network: str
@@ -55,11 +78,12 @@ class Explanation:
     params: int
     macs: int
     size: int
+    shadowed: tuple[Shadowed, ...] = ()
 
     def __str__(self) -> str:
         gated = [row for row in self.rows if row.gate]
         lines: list[tuple[str, ...]] = [
-            ("stage", "block", "position", "channels", "gate", "+params", "+MACs")
+            ("stage", "block", "position", "channels", "gate", "+params", "share", "+MACs", "share")
         ]
         lines += [
             (
@@ -69,12 +93,14 @@ class Explanation:
                 str(row.channels),
                 row.gate or "-",
                 f"{row.params:,}",
+                f"{row.params_share:.2%}",
                 f"{row.macs:,}",
+                f"{row.macs_share:.2%}",
             )
             for row in gated or self.rows
         ]
         added, cost = sum(row.params for row in gated), sum(row.macs for row in gated)
-        widths = [max(len(line[column]) for line in lines) for column in range(7)]
+        widths = [max(len(line[column]) for line in lines) for column in range(9)]
         table = [
             "  ".join(
                 cell.ljust(width) if column in (2, 4) else cell.rjust(width)
@@ -90,6 +116,12 @@ class Explanation:
                 f"{len(gated)} of {len(self.rows)} sites have a gate: "
                 f"{added:,} parameters ({added / self.params:.2%}), "
                 f"{cost:,} MACs ({cost / self.macs:.2%})",
+                *(
+                    f"{found.rule} has no effect: {', '.join(found.by)} "
+                    f"win{'s' * (len(found.by) == 1)} at all of its "
+                    f"{found.sites} site{'s' * (found.sites > 1)}"
+                    for found in self.shadowed
+                ),
             ]
         )
 
@@ -101,15 +133,30 @@ class Explanation:
             "macs": self.macs,
             "size": self.size,
             "sites": [vars(row) for row in self.rows],
+            "shadowed": [{**vars(found), "by": list(found.by)} for found in self.shadowed],
         }
 
 
-def explain_model(model: Classifier, gates: dict[str, str], name: str) -> Explanation:
+def shadowed(policy: Policy, sites: tuple[Site, ...]) -> tuple[Shadowed, ...]:
+    """The rules of `policy` that win at none of these sites, though they speak of some."""
+    wins = policy.wins(sites)
+    winner = {site: str(rule) for rule, won in wins for site in won}
+    lost = []
+    for rule, won in wins:
+        spoken = rule.resolve(sites)
+        if spoken and not won:
+            # In a dict, for the order.
+            by = tuple(dict.fromkeys(winner[site] for site in spoken))
+            lost.append(Shadowed(str(rule), by, len(spoken)))
+    return tuple(lost)
+
+
+def explain_model(model: Classifier, policy: Policy, name: str) -> Explanation:
     """Explain `model`, which is on the meta device.
 
     Args:
         model: A network on the meta device, with its gates.
-        gates: Text of the gate at each site's path.
+        policy: The policy that they were attached by.
         name: What to call it.
     """
     size = model.config.input_size
@@ -119,9 +166,14 @@ def explain_model(model: Classifier, gates: dict[str, str], name: str) -> Explan
         model.eval()(torch.empty(1, model.config.in_chans, size, size))
     root = type(model).__name__
     flops = {path: sum(ops.values()) for path, ops in counter.get_flop_counts().items()}
+    params, macs = parameters(model), int(counter.get_total_flops()) // 2
+    sites = model.sites()
+    gates = policy.resolve(sites)
     rows = []
-    for site in model.sites():
-        gate = modules.get(site.path)
+    for site in sites:
+        module = modules.get(site.path)
+        added = parameters(module) if module is not None else 0
+        cost = flops.get(f"{root}.{site.path}", 0) // 2
         rows.append(
             Row(
                 stage=site.stage,
@@ -129,11 +181,11 @@ def explain_model(model: Classifier, gates: dict[str, str], name: str) -> Explan
                 position=site.position,
                 path=site.path,
                 channels=site.channels,
-                gate=gates.get(site.path, ""),
-                params=parameters(gate) if gate is not None else 0,
-                macs=flops.get(f"{root}.{site.path}", 0) // 2,
+                gate=gates[site].text() if site in gates else "",
+                params=added,
+                macs=cost,
+                params_share=added / params,
+                macs_share=cost / macs,
             )
         )
-    return Explanation(
-        name, tuple(rows), parameters(model), int(counter.get_total_flops()) // 2, size
-    )
+    return Explanation(name, tuple(rows), params, macs, size, shadowed(policy, sites))

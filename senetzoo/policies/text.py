@@ -146,6 +146,9 @@ class _Reader:
             )
         fields: dict[str, object] = {}
         if number is not None:
+            if not spec.number:
+                self.at = found.start(2)
+                raise self.error(f"{name} takes no number", f"Type for example: {name}")
             fields[spec.number] = _value(number)
         if self.take("("):
             self.fields(spec, fields)
@@ -168,7 +171,8 @@ class _Reader:
             if not found:
                 raise self.error("expected field=value")
             name, value = found[1], found[2]
-            if name not in known:
+            # Of a gate without an identity, the gate itself says why.
+            if name not in known and not (name == "init" and spec.no_identity):
                 self.at = found.start()
                 raise self.error(
                     f"{spec.name} has the fields {', '.join(known)}", nearest(name, known)

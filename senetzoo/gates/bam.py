@@ -1,0 +1,92 @@
+"""Bottleneck Attention Module.
+
+Park, Woo, Lee, Kweon 2018, "BAM: Bottleneck Attention Module" (arXiv:1807.06514), Eq. 1 to 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from senetzoo.gates.common import GateModule, check_choices, check_per_stage, he, hidden, wrong
+from senetzoo.nn.slots import Layout, Site
+from senetzoo.policies.algebra import Gate
+
+
+@dataclass(frozen=True)
+class BAM(Gate):
+    """y = x * (1 + sigmoid(channels(x) + pixels(x))).
+
+    The layers of both branches are those of the authors' code: each hidden layer has a batch norm
+    and a ReLU, the last ones have none. The channel branch normalises one value per image, so
+    training needs batches of at least two.
+
+    Args:
+        reduction: Ratio of the channels to the hidden ones of both branches, rounded down to at
+            least 1: one number, or one per stage.
+        dilation: Dilation of the two 3x3 convolutions of the spatial branch.
+        combine: How the branches are joined: ``"sum"`` (the paper's), or ``"product"`` (the
+            authors' code, and pytorchcv's).
+    """
+
+    name: ClassVar[str] = "bam"
+    number: ClassVar[str] = "reduction"
+    no_identity: ClassVar[str] = "BAM multiplies by 1 + sigmoid, which is never 1."
+
+    reduction: int | tuple[int, ...] = 16
+    dilation: int = 4
+    combine: Literal["sum", "product"] = "sum"
+
+    def __post_init__(self) -> None:
+        check_per_stage(self, "reduction", 16)
+        if type(self.dilation) is not int or self.dilation < 1:
+            raise wrong(self, "dilation", "The dilation is a whole number of at least 1.")
+        check_choices(self, combine=("sum", "product"))
+
+    def build(self, site: Site) -> BottleneckAttention:
+        return BottleneckAttention(self, site.channels, hidden(self, site), site.layout)
+
+
+class BottleneckAttention(GateModule):
+    """The module of `BAM`."""
+
+    spec: BAM
+
+    def __init__(self, spec: BAM, channels: int, hidden: int, layout: Layout) -> None:
+        super().__init__(spec, layout)
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc_bn = nn.BatchNorm1d(hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+        step = spec.dilation
+        self.conv1 = nn.Conv2d(channels, hidden, 1)
+        self.bn1 = nn.BatchNorm2d(hidden)
+        self.conv2 = nn.Conv2d(hidden, hidden, 3, padding=step, dilation=step)
+        self.bn2 = nn.BatchNorm2d(hidden)
+        self.conv3 = nn.Conv2d(hidden, hidden, 3, padding=step, dilation=step)
+        self.bn3 = nn.BatchNorm2d(hidden)
+        self.conv4 = nn.Conv2d(hidden, 1, 1)
+        he(self.fc1, self.fc2, self.conv1, self.conv2, self.conv3, self.conv4)
+
+    def channels(self, x: Tensor) -> Tensor:
+        """The channel branch, (N, C)."""
+        z = self.normalised(self.fc_bn, self.fc1(x.mean(self.space)))
+        out: Tensor = self.fc2(torch.relu(z))
+        return out
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """The spatial branch, (N, 1, H, W) or (N, H, W, 1)."""
+        z = self.turned(x)
+        for conv, norm in (
+            (self.conv1, self.bn1),
+            (self.conv2, self.bn2),
+            (self.conv3, self.bn3),
+        ):
+            z = torch.relu(self.normalised(norm, conv(z)))
+        return self.back(self.conv4(z))
+
+    def forward(self, x: Tensor) -> Tensor:
+        c, s = self.spread(self.channels(x)), self.pixels(x)
+        return x * (1.0 + torch.sigmoid(c + s if self.spec.combine == "sum" else c * s))

@@ -1,0 +1,103 @@
+"""Convolutional Block Attention Module.
+
+Woo, Park, Lee, Kweon 2018, "CBAM" (arXiv:1807.06521), Eq. 2 (channels) and 3 (space).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from senetzoo.gates.common import (
+    INITS,
+    GateModule,
+    check_choices,
+    check_flag,
+    check_per_stage,
+    he,
+    hidden,
+    wrong,
+    zero,
+)
+from senetzoo.nn.slots import Layout, Site
+from senetzoo.policies.algebra import Gate
+
+
+@dataclass(frozen=True)
+class CBAM(Gate):
+    """Channel attention, then spatial attention, each a factor on the map.
+
+    Channels: sigmoid(W2 relu(W1 mean(x)) + W2 relu(W1 max(x))), over the pixels of a channel.
+    Space: sigmoid(norm(conv([mean(x), max(x)]))), over the channels of a pixel.
+
+    Args:
+        reduction: Ratio of the channels to the hidden units, rounded down to at least 1: one
+            number, or one per stage.
+        part: ``"both"``, or ``"channel"`` or ``"spatial"`` alone.
+        kernel: Kernel size of the spatial part (odd).
+        bias: Bias in the layers of the channel part (the authors' code and pytorchcv's have it,
+            timm's has not).
+        init: ``"paper"``, or ``"identity"``: the last layers are zero and both gates doubled, so
+            they are exactly 1 at the start and still learn. In the authors' code, and here, the
+            scale of the spatial part's norm starts at zero in any case: its gate at a half.
+    """
+
+    name: ClassVar[str] = "cbam"
+    number: ClassVar[str] = "reduction"
+
+    reduction: int | tuple[int, ...] = 16
+    part: Literal["both", "channel", "spatial"] = "both"
+    kernel: int = 7
+    bias: bool = True
+    init: Literal["paper", "identity"] = "paper"
+
+    def __post_init__(self) -> None:
+        check_per_stage(self, "reduction", 16)
+        check_choices(self, part=("both", "channel", "spatial"), init=INITS)
+        if type(self.kernel) is not int or self.kernel < 1 or self.kernel % 2 == 0:
+            raise wrong(self, "kernel", "The kernel is an odd whole number of at least 1.")
+        check_flag(self, "bias")
+
+    def build(self, site: Site) -> CBAMAttention:
+        return CBAMAttention(self, site.channels, hidden(self, site), site.layout)
+
+
+class CBAMAttention(GateModule):
+    """The module of `CBAM`."""
+
+    spec: CBAM
+
+    def __init__(self, spec: CBAM, channels: int, hidden: int, layout: Layout) -> None:
+        super().__init__(spec, layout)
+        if spec.part != "spatial":
+            self.fc1 = nn.Linear(channels, hidden, bias=spec.bias)
+            self.fc2 = nn.Linear(hidden, channels, bias=spec.bias)
+            he(self.fc1, self.fc2)
+            if self.identity:
+                zero(self.fc2)
+        if spec.part != "channel":
+            self.conv = nn.Conv2d(2, 1, spec.kernel, padding=spec.kernel // 2, bias=False)
+            self.bn = nn.BatchNorm2d(1, momentum=0.01)
+            he(self.conv)
+            zero(self.bn)
+
+    def channels(self, x: Tensor) -> Tensor:
+        """The gate's values of the channels, (N, C)."""
+        mean, peak = (
+            self.fc2(torch.relu(self.fc1(z))) for z in (x.mean(self.space), x.amax(self.space))
+        )
+        return self.sigmoid(mean + peak)
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """The gate's values of the pixels, (N, 1, H, W) or (N, H, W, 1)."""
+        x = self.turned(x)
+        pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
+        return self.back(self.sigmoid(self.normalised(self.bn, self.conv(pooled))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.spec.part != "spatial":
+            x = x * self.spread(self.channels(x))
+        return x if self.spec.part == "channel" else x * self.pixels(x)

@@ -1,0 +1,90 @@
+"""Coordinate attention.
+
+Hou, Zhou, Feng 2021, "Coordinate Attention for Efficient Mobile Network Design"
+(arXiv:2103.02907), Eq. 4 to 9.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from senetzoo.gates.common import (
+    INITS,
+    GateModule,
+    check_choices,
+    check_flag,
+    check_per_stage,
+    for_stage,
+    he,
+    zero,
+)
+from senetzoo.nn.slots import Layout, Site
+from senetzoo.policies.algebra import Gate
+
+# Hidden channels, at least.
+FEWEST = 8
+
+
+@dataclass(frozen=True)
+class CoordinateAttention(Gate):
+    """One factor for each row and one for each column of each channel.
+
+    The means of rows and of columns go through one layer, a batch norm and a hard swish together,
+    then through a layer each and a sigmoid; y is x times both.
+
+    Args:
+        reduction: Ratio of the channels to the hidden channels, rounded down to at least 8: one
+            number, or one per stage.
+        bias: Bias in all layers (the authors' code has it, timm's has not).
+        init: ``"paper"`` (He initialisation), or ``"identity"``: the last layers are zero and both
+            gates doubled, so they are exactly 1 at the start and still learn.
+    """
+
+    name: ClassVar[str] = "coord"
+    number: ClassVar[str] = "reduction"
+
+    reduction: int | tuple[int, ...] = 32
+    bias: bool = True
+    init: Literal["paper", "identity"] = "paper"
+
+    def __post_init__(self) -> None:
+        check_per_stage(self, "reduction", 32)
+        check_flag(self, "bias")
+        check_choices(self, init=INITS)
+
+    def build(self, site: Site) -> RowsAndColumns:
+        hidden = max(site.channels // for_stage(self, "reduction", site), FEWEST)
+        return RowsAndColumns(self, site.channels, hidden, site.layout)
+
+
+class RowsAndColumns(GateModule):
+    """The module of `CoordinateAttention`."""
+
+    spec: CoordinateAttention
+
+    def __init__(
+        self, spec: CoordinateAttention, channels: int, hidden: int, layout: Layout
+    ) -> None:
+        super().__init__(spec, layout)
+        self.conv1 = nn.Conv1d(channels, hidden, 1, bias=spec.bias)
+        self.bn1 = nn.BatchNorm1d(hidden)
+        self.conv_h = nn.Conv1d(hidden, channels, 1, bias=spec.bias)
+        self.conv_w = nn.Conv1d(hidden, channels, 1, bias=spec.bias)
+        he(self.conv1, self.conv_h, self.conv_w)
+        if self.identity:
+            zero(self.conv_h, self.conv_w)
+
+    def forward(self, x: Tensor) -> Tensor:
+        image = self.turned(x)
+        height = image.shape[2]
+        # At least two values per channel, a row's and a column's, so the norm always has enough.
+        z = torch.cat([image.mean(3), image.mean(2)], 2)
+        z = F.hardswish(self.bn1(self.conv1(z)))
+        rows = self.sigmoid(self.conv_h(z[:, :, :height]))
+        columns = self.sigmoid(self.conv_w(z[:, :, height:]))
+        return x * self.back(rows[:, :, :, None]) * self.back(columns[:, :, None, :])

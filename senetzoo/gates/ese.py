@@ -1,0 +1,63 @@
+"""Effective Squeeze-Excitation.
+
+Lee, Park 2020, "CenterMask: Real-Time Anchor-Free Instance Segmentation" (arXiv:1911.06667),
+Eq. 3 and 4, for VoVNetV2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from senetzoo.gates.common import INITS, GateModule, check_choices, he, zero
+from senetzoo.nn.slots import Layout, Site
+from senetzoo.policies.algebra import Gate
+
+
+@dataclass(frozen=True)
+class ESE(Gate):
+    """Effective SE: y = x * gate(W mean(x)), one layer of C to C, so that no channel is lost.
+
+    Args:
+        gate: ``"hardsigmoid"`` (the released VoVNetV2, and timm's), or ``"sigmoid"`` (the paper's
+            formula).
+        init: ``"paper"`` (He initialisation), or ``"identity"``: the layer is zero and the gate
+            doubled, so it is exactly 1 at the start and still learns.
+    """
+
+    name: ClassVar[str] = "ese"
+
+    gate: Literal["hardsigmoid", "sigmoid"] = "hardsigmoid"
+    init: Literal["paper", "identity"] = "paper"
+
+    def __post_init__(self) -> None:
+        check_choices(self, gate=("hardsigmoid", "sigmoid"), init=INITS)
+
+    def build(self, site: Site) -> EffectiveSE:
+        return EffectiveSE(self, site.channels, site.layout)
+
+
+class EffectiveSE(GateModule):
+    """The module of `ESE`."""
+
+    spec: ESE
+
+    def __init__(self, spec: ESE, channels: int, layout: Layout) -> None:
+        super().__init__(spec, layout)
+        self.fc = nn.Linear(channels, channels)
+        he(self.fc)
+        if self.identity:
+            zero(self.fc)
+
+    def excitation(self, x: Tensor) -> Tensor:
+        """The gate's values, (N, C)."""
+        z = self.fc(x.mean(self.space))
+        if self.spec.gate == "sigmoid":
+            return self.sigmoid(z)
+        return F.hardsigmoid(z) * 2.0 if self.identity else F.hardsigmoid(z)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.spread(self.excitation(x))

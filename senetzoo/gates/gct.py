@@ -1,0 +1,75 @@
+"""Gated Channel Transformation.
+
+Yang, Zhu, Wu, Yang 2020, "Gated Channel Transformation for Visual Recognition" (arXiv:1909.11519),
+Eq. 2 to 6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from senetzoo.gates.common import INITS, GateModule, check_choices, check_positive
+from senetzoo.nn.slots import Layout, Site
+from senetzoo.policies.algebra import Gate
+
+
+@dataclass(frozen=True)
+class GCT(Gate):
+    """y = x * (1 + tanh(gamma * s / rms(s) + beta)), where s = alpha * norm of each channel.
+
+    rms is the root of the mean square over the channels: the paper's sqrt(C) s / ||s||. In the
+    authors' code eps is added to that mean, in the paper, and here, to the sum.
+
+    Args:
+        norm: ``"l2"``, or ``"l1"``: sums of absolute values in both places.
+        eps: Keeps roots and quotients away from zero.
+        init: ``"paper"``: alpha is 1, gamma and beta are 0. The gate is then exactly 1, so
+            ``"identity"`` is the same.
+    """
+
+    name: ClassVar[str] = "gct"
+
+    norm: Literal["l2", "l1"] = "l2"
+    eps: float = 1e-5
+    init: Literal["paper", "identity"] = "paper"
+
+    def __post_init__(self) -> None:
+        check_choices(self, norm=("l2", "l1"), init=INITS)
+        check_positive(self, "eps")
+
+    def build(self, site: Site) -> GatedChannels:
+        return GatedChannels(self, site.channels, site.layout)
+
+
+class GatedChannels(GateModule):
+    """The module of `GCT`."""
+
+    spec: GCT
+
+    def __init__(self, spec: GCT, channels: int, layout: Layout) -> None:
+        super().__init__(spec, layout)
+        self.alpha = nn.Parameter(torch.ones(channels))
+        self.gamma = nn.Parameter(torch.zeros(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
+
+    def excitation(self, x: Tensor) -> Tensor:
+        """The gate's values, (N, C)."""
+        eps, channels = self.spec.eps, self.alpha.shape[0]
+        # Sums over a map leave the range of fp16, and the precision of bf16.
+        wide = torch.promote_types(x.dtype, torch.float32)
+        alpha, gamma, beta = (p.to(wide) for p in (self.alpha, self.gamma, self.beta))
+        if self.spec.norm == "l2":
+            length = torch.linalg.vector_norm(x, dim=self.space, dtype=wide)
+            s = alpha * (length.square() + eps).sqrt()
+            s = s * (channels / (s.square().sum(1, keepdim=True) + eps)).sqrt()
+        else:
+            s = alpha * torch.linalg.vector_norm(x, 1, dim=self.space, dtype=wide)
+            s = s * (channels / (s.abs().sum(1, keepdim=True) + eps))
+        return (1.0 + torch.tanh(gamma * s + beta)).to(x.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.spread(self.excitation(x))

@@ -1,0 +1,161 @@
+"""Gather-Excite.
+
+Hu, Shen, Albanie, Sun, Vedaldi 2018, "Gather-Excite: Exploiting Feature Context in Convolutional
+Neural Networks" (arXiv:1810.12348), Sections 3 and 4; layers as in the released prototxt files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from senetzoo.errors import PolicyError
+from senetzoo.gates.common import (
+    INITS,
+    GateModule,
+    check_choices,
+    check_per_stage,
+    for_stage,
+    he,
+    hidden,
+    wrong,
+    zero,
+)
+from senetzoo.nn.slots import Layout, Site
+from senetzoo.policies.algebra import Gate
+
+
+@dataclass(frozen=True)
+class GE(Gate):
+    """Gather each channel over an extent, excite by the sigmoid of it, resized to the map.
+
+    Resizing is to the nearest neighbour. The batch norms of a global gather with weights have one
+    value per image, so training needs batches of at least two.
+
+    Args:
+        extent: Side of what is gathered, in pixels of the map (the paper's e), or 0 for the whole
+            map.
+        variant: ``"theta-minus"``: gathers by mean pooling, without parameters; ``"theta"``: by
+            depthwise convolutions with batch norms (3x3 of stride 2, as many as it takes to get to
+            the extent; for the whole map one as large as that); ``"theta-plus"``: that, then two
+            layers across the channels as in SE.
+        reduction: Ratio of the channels to the hidden ones of theta-plus, rounded down to at least
+            1: one number, or one per stage.
+        side: Side of the map, for a convolution as large as that: one number, or one per stage.
+            The network then takes no images of other sizes.
+        init: ``"paper"`` (He initialisation), or ``"identity"``: the last layer is zero and the
+            gate doubled, so it is exactly 1 at the start and still learns.
+    """
+
+    name: ClassVar[str] = "ge"
+    number: ClassVar[str] = "extent"
+
+    extent: int = 0
+    variant: Literal["theta-minus", "theta", "theta-plus"] = "theta-minus"
+    reduction: int | tuple[int, ...] = 16
+    side: int | tuple[int, ...] = 0
+    init: Literal["paper", "identity"] = "paper"
+
+    def __post_init__(self) -> None:
+        check_choices(self, variant=("theta-minus", "theta", "theta-plus"), init=INITS)
+        check_per_stage(self, "reduction", 16)
+        if type(self.side) is not int or self.side != 0:
+            check_per_stage(self, "side", (56, 28, 14, 7))
+        if type(self.extent) is not int or self.extent < 0 or self.extent == 1:
+            raise wrong(
+                self,
+                "extent",
+                "The extent is a whole number of at least 2, or 0 for the whole map.",
+                "Type for example: GE(extent=8)",
+            )
+        if self.variant == "theta-minus":
+            if self.init == "identity":
+                raise wrong(
+                    self,
+                    "init",
+                    "The variant 'theta-minus' has no parameters: it has no identity to start "
+                    "from.",
+                    "Type for example: GE(extent=8, variant='theta', init='identity')",
+                )
+        elif self.extent & (self.extent - 1):
+            raise wrong(
+                self,
+                "extent",
+                f"The variant {self.variant!r} halves the map until it is gathered: its extent is "
+                "a power of 2.",
+                f"Type for example: GE(extent=8, variant={self.variant!r})",
+            )
+        if bool(self.side) != (self.extent == 0 and self.variant != "theta-minus"):
+            raise wrong(
+                self,
+                "side",
+                "The side of the map is needed by a gather of the whole map with weights, and by "
+                "no other.",
+                "Type for example: GE(variant='theta', side=(56, 28, 14, 7)) or "
+                "GE(extent=8, variant='theta')",
+            )
+
+    def build(self, site: Site) -> GatherExcite:
+        side = for_stage(self, "side", site)
+        return GatherExcite(self, site.channels, hidden(self, site), side, site.layout)
+
+
+class GatherExcite(GateModule):
+    """The module of `GE`."""
+
+    spec: GE
+
+    def __init__(self, spec: GE, channels: int, hidden: int, side: int, layout: Layout) -> None:
+        super().__init__(spec, layout)
+        self.side = side
+        if spec.variant == "theta-minus":
+            return
+        kernel, stride, padding, steps = side, 1, 0, 1
+        if spec.extent:
+            kernel, stride, padding, steps = 3, 2, 1, spec.extent.bit_length() - 1
+        convs = [
+            nn.Conv2d(channels, channels, kernel, stride, padding, groups=channels, bias=False)
+            for _ in range(steps)
+        ]
+        he(*convs)
+        self.convs = nn.ModuleList(convs)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(steps))
+        if spec.variant == "theta-plus":
+            self.fc1 = nn.Conv2d(channels, hidden, 1)
+            self.fc2 = nn.Conv2d(hidden, channels, 1)
+            he(self.fc1, self.fc2)
+        if self.identity:
+            zero(self.fc2 if spec.variant == "theta-plus" else self.norms[-1])
+
+    def gather(self, x: Tensor) -> Tensor:
+        """What was gathered of `x` (N, C, H, W): a smaller map."""
+        extent = self.spec.extent
+        if self.spec.variant == "theta-minus":
+            if extent == 0:
+                return x.mean((2, 3), keepdim=True)
+            reach = extent - 1
+            return F.avg_pool2d(x, 2 * reach + 1, extent, reach, count_include_pad=False)
+        if self.side and tuple(x.shape[2:]) != (self.side, self.side):
+            raise PolicyError(
+                f"{self.spec.text()} got a map of {x.shape[2]}x{x.shape[3]} pixels.",
+                f"Its convolution is as large as a map of {self.side}x{self.side}.",
+                "Give the sides of this network's maps, or an extent: ge8(variant=theta)",
+            )
+        for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            x = self.normalised(norm, conv(torch.relu(x) if number else x))
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        image = self.turned(x)
+        z = self.gather(image)
+        if self.spec.variant == "theta-plus":
+            z = self.fc2(torch.relu(self.fc1(torch.relu(z))))
+        # The sigmoid before the resizing: the same values, fewer of them.
+        s = self.sigmoid(z)
+        if self.spec.extent:
+            s = F.interpolate(s, size=image.shape[2:], mode="nearest")
+        return x * self.back(s)

@@ -1,0 +1,53 @@
+"""SimAM, attention without parameters.
+
+Yang, Zhang, Li, Xie 2021, "SimAM: A Simple, Parameter-Free Attention Module for Convolutional
+Neural Networks" (ICML 2021), Eq. 5 and 6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from senetzoo.gates.common import GateModule, check_positive
+from senetzoo.nn.slots import Site
+from senetzoo.policies.algebra import Gate
+
+
+@dataclass(frozen=True)
+class SimAM(Gate):
+    """y = x * sigmoid((x - mean)^2 / (4 (variance + eps)) + 1/2), over the pixels of a channel.
+
+    The variance divides by the pixels less one; that of a single pixel is 0.
+
+    Args:
+        eps: The paper's lambda.
+    """
+
+    name: ClassVar[str] = "simam"
+    no_identity: ClassVar[str] = "SimAM has no parameters: it has no identity to start from."
+
+    eps: float = 1e-4
+
+    def __post_init__(self) -> None:
+        check_positive(self, "eps")
+
+    def build(self, site: Site) -> EnergyAttention:
+        return EnergyAttention(self, site.layout)
+
+
+class EnergyAttention(GateModule):
+    """The module of `SimAM`."""
+
+    spec: SimAM
+
+    def forward(self, x: Tensor) -> Tensor:
+        space = self.space
+        several = x.shape[space[0]] * x.shape[space[1]] > 1
+        variance = x.var(space, correction=int(several), keepdim=True)
+        # Scaled first and squared then: a square of the map's values would leave fp16's range.
+        scaled = (x - x.mean(space, keepdim=True)) / (2.0 * (variance + self.spec.eps).sqrt())
+        return x * torch.sigmoid(scaled.square() + 0.5)

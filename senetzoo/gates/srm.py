@@ -1,0 +1,70 @@
+"""Style-based Recalibration Module.
+
+Lee, Kim, Nam 2019, "SRM: A Style-based Recalibration Module for Convolutional Neural Networks"
+(arXiv:1903.10829), Eq. 1 to 6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from senetzoo.gates.common import INITS, GateModule, check_choices, check_flag, zero
+from senetzoo.nn.slots import Layout, Site
+from senetzoo.policies.algebra import Gate
+
+
+@dataclass(frozen=True)
+class SRM(Gate):
+    """y = x * sigmoid(norm(w1 mean(x) + w2 std(x))), each channel on its own.
+
+    The norm is a batch norm over one value per image, so training needs batches of at least two.
+
+    Args:
+        unbiased: Whether the standard deviation divides by the pixels less one, as in the authors'
+            code, instead of by the pixels, as in the paper. A single pixel's is 0 in both.
+        init: ``"paper"``: w is zero, as in the authors' code; or ``"identity"``: the norm's scale
+            and shift are zero and the gate doubled, so it is exactly 1 at the start and still
+            learns.
+    """
+
+    name: ClassVar[str] = "srm"
+
+    unbiased: bool = False
+    init: Literal["paper", "identity"] = "paper"
+
+    def __post_init__(self) -> None:
+        check_flag(self, "unbiased")
+        check_choices(self, init=INITS)
+
+    def build(self, site: Site) -> StyleRecalibration:
+        return StyleRecalibration(self, site.channels, site.layout)
+
+
+class StyleRecalibration(GateModule):
+    """The module of `SRM`."""
+
+    spec: SRM
+
+    def __init__(self, spec: SRM, channels: int, layout: Layout) -> None:
+        super().__init__(spec, layout)
+        self.cfc = nn.Parameter(torch.zeros(channels, 2))
+        self.bn = nn.BatchNorm1d(channels)
+        if self.identity:
+            # Not zero too, or neither would learn.
+            nn.init.normal_(self.cfc, std=0.5**0.5)
+            zero(self.bn)
+
+    def excitation(self, x: Tensor) -> Tensor:
+        """The gate's values, (N, C)."""
+        pixels = x.shape[self.space[0]] * x.shape[self.space[1]]
+        mean = x.mean(self.space)
+        std = x.std(self.space, correction=int(self.spec.unbiased and pixels > 1))
+        z = self.cfc[:, 0] * mean + self.cfc[:, 1] * std
+        return self.sigmoid(self.normalised(self.bn, z))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.spread(self.excitation(x))

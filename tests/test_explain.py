@@ -1,0 +1,103 @@
+"""What `explain` says beyond sites and costs: shares, and rules that have no effect."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from test_policies import SITES, meaning, policies
+
+from senetzoo import CBAM, ECA, NONE, SE, Policy, explain, policy, stage
+from senetzoo.policies.explain import Shadowed, shadowed
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("se", []),
+        ("none", []),
+        ("se|eca/s3", []),
+        ("se/s3|eca", [("se/s3", ["eca"], 1)]),
+        ("se|eca", [("se", ["eca"], 6)]),
+        ("se|se", [("se", ["se"], 6)]),
+        ("se@pre|eca", []),
+        ("se|eca/s1|eca3/~s1", [("se", ["eca/s1", "eca3/~s1"], 6)]),
+        # A rule that is shadowed shadows nothing itself: the last word counts.
+        ("se|eca|gct", [("se", ["gct"], 6), ("eca", ["gct"], 6)]),
+        (
+            "se|(eca/s1|gct/s1)+ese/~s1",
+            [("se", ["gct/s1", "ese/~s1"], 6), ("eca/s1", ["gct/s1"], 2)],
+        ),
+        ("(se/s1+eca/s2)|gct/s1", [("se/s1", ["gct/s1"], 2)]),
+        # It matches nothing, which is another mistake.
+        ("se/s9|eca", []),
+    ],
+)
+def test_shadowed_rules(text: str, expected: list[tuple[str, list[str], int]]) -> None:
+    found = [(s.rule, list(s.by), s.sites) for s in shadowed(policy(text), SITES)]
+    assert found == expected
+
+
+@settings(deadline=None, max_examples=200)
+@given(policies)
+def test_wins_are_what_a_policy_means(p: Policy) -> None:
+    whole = meaning(p)
+    if whole is None:
+        return
+    wins = p.wins(SITES)
+    assert [rule for rule, _ in wins] == list(p.rules())
+    seated = [(site, rule.gate) for rule, won in wins for site in won]
+    assert len(seated) == len(whole)
+    assert dict(seated) == whole
+
+
+@settings(deadline=None, max_examples=100)
+@given(policies, policies)
+def test_a_shadowed_rule_can_be_left_out(p: Policy, q: Policy) -> None:
+    """Dropping the left side of ``|`` changes nothing where each of its rules is shadowed."""
+    if meaning(p) is None or meaning(q) is None:
+        return
+    lost = [rule for rule, won in (p | q).wins(SITES)[: len(list(p.rules()))] if not won]
+    if len(lost) == len(list(p.rules())):
+        assert meaning(p | q) == meaning(q)
+    else:
+        assert meaning(p | q) != meaning(q)
+
+
+def test_shadowed_rules_are_shown() -> None:
+    found = explain("resnet20", SE(8).on(stage(3)) | ECA(3) | CBAM().at("pre"))
+    assert found.shadowed == (Shadowed("se8/s3", ("eca3",), 3),)
+    assert str(found).splitlines()[-1] == "se8/s3 has no effect: eca3 wins at all of its 3 sites"
+    again = explain("resnet20", SE() | ECA().on(stage(1)) | ECA(3).off(stage(1)))
+    assert str(again).splitlines()[-1] == (
+        "se has no effect: eca/s1, eca3/~s1 win at all of its 9 sites"
+    )
+    read = json.loads(json.dumps(found.as_dict()))
+    assert read["shadowed"] == [{"rule": "se8/s3", "by": ["eca3"], "sites": 3}]
+    assert explain("resnet20", "se").as_dict()["shadowed"] == []
+    # A name's own policy is a rule like others; NONE takes it away, and speaks of no site.
+    assert [s.rule for s in explain("se_resnet20", "eca").shadowed] == ["se"]
+    assert explain("se_resnet20", NONE).shadowed == ()
+
+
+def test_a_lone_site_is_singular() -> None:
+    found = explain("resnet20", "se/s3&b1|eca")
+    assert str(found).splitlines()[-1] == "se/s3&b1 has no effect: eca wins at all of its 1 site"
+
+
+def test_shares_of_the_whole() -> None:
+    found = explain("resnet20", SE(8).at("pre").on(stage(3)))
+    rows = [row for row in found.rows if row.gate]
+    assert [row.params_share for row in rows] == [292 / 274_958, *[1096 / 274_958] * 2]
+    assert [row.macs_share for row in rows] == [256 / 40_815_488, *[1024 / 40_815_488] * 2]
+    assert str(found).splitlines()[1:3] == [
+        "stage  block  position  channels  gate  +params  share  +MACs  share",
+        "    3      1  pre             32  se8       292  0.11%    256  0.00%",
+    ]
+    sites = found.as_dict()["sites"]
+    assert len(sites) == len(found.rows) == 45
+    assert [site["params_share"] for site in sites if site["gate"]] == [
+        row.params_share for row in rows
+    ]
+    assert {site["macs_share"] for site in sites if not site["gate"]} == {0.0}

@@ -1,0 +1,338 @@
+"""Every gate against other libraries, in both layouts, at odd sizes, in bf16, and compiled."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from helpers import randomise, relative_error
+from sites import build, images, site
+from torch import Tensor, nn
+
+from senetzoo import (
+    BAM,
+    CBAM,
+    ECA,
+    ESE,
+    GCT,
+    GE,
+    SCSE,
+    SE,
+    SRM,
+    CoordinateAttention,
+    SimAM,
+)
+from senetzoo._torchvision import torchvision
+from senetzoo.errors import PolicyError
+from senetzoo.gates import GATES
+from senetzoo.policies.algebra import Gate
+
+EVERY: list[Gate] = [
+    SE(),
+    SE(squeeze="max", gate="hardsigmoid"),
+    ECA(),
+    CBAM(),
+    CBAM(part="channel", bias=False),
+    CBAM(part="spatial", kernel=3),
+    SCSE(),
+    SCSE(combine="max"),
+    SCSE(part="cse"),
+    SCSE(part="sse", bias=False),
+    GE(),
+    GE(2),
+    GE(4, "theta"),
+    GE(4, "theta-plus"),
+    SRM(),
+    SRM(unbiased=True),
+    GCT(),
+    GCT("l1"),
+    CoordinateAttention(),
+    ESE(),
+    BAM(),
+    BAM(combine="product"),
+    SimAM(),
+]
+# Those whose batch norm has one value per image.
+ONE_PER_IMAGE: list[Gate] = [
+    SRM(),
+    BAM(),
+    GE(variant="theta", side=5),
+    GE(variant="theta-plus", side=5),
+]
+per_gate = pytest.mark.parametrize("spec", EVERY, ids=str)
+
+
+def test_all_are_here() -> None:
+    assert {type(spec) for spec in EVERY} == set(GATES.values())
+
+
+# --- Other libraries -----------------------------------------------------------------------------
+
+
+def agree(ours: nn.Module, theirs: nn.Module, rename: Callable[[str], str], x: Tensor) -> None:
+    """Load their random weights into ours, one to one; compare in both modes."""
+    randomise(theirs)
+    state: dict[str, Tensor] = {}
+    own = ours.state_dict()
+    for name, tensor in theirs.state_dict().items():
+        assert rename(name) not in state
+        state[rename(name)] = tensor.reshape(own[rename(name)].shape)
+    ours.load_state_dict(state)
+    for norm in (*ours.modules(), *theirs.modules()):
+        if isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            norm.momentum = 1.0
+    for training in (True, False):
+        # The statistics that both gather in the first round serve the second.
+        expected = theirs.train(training)(x).detach()
+        assert relative_error(ours.train(training)(x).detach(), expected) < 1e-12
+
+
+def cbam_name(name: str) -> str:
+    """Our name of a parameter of timm's or pytorchcv's CBAM."""
+    return name.removeprefix("ch_gate.mlp.").removeprefix("channel.").replace(
+        "spatial.conv.", ""
+    ).replace("sp_gate.conv.", "")  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [(6, 6), (7, 3), (1, 1)], ids=str)
+def test_cbam_is_timms(size: tuple[int, int]) -> None:
+    torchvision()
+    from timm.layers.cbam import CbamModule, ChannelAttn, SpatialAttn
+
+    x = images(3, 64, *size)
+    ours = CBAM(bias=False).build(site(64)).double()
+    agree(ours, CbamModule(64).double(), cbam_name, x)
+    channel = CBAM(8, part="channel").build(site(64)).double()
+    agree(channel, ChannelAttn(64, rd_ratio=1 / 8, mlp_bias=True).double(), cbam_name, x)
+    spatial = CBAM(part="spatial", kernel=3).build(site(64)).double()
+    agree(spatial, SpatialAttn(3).double(), lambda n: n.removeprefix("conv."), x)
+
+
+def test_cbam_is_pytorchcvs() -> None:
+    torchvision()
+    from pytorchcv.models.cbamresnet import CbamBlock
+
+    theirs = CbamBlock(48).double()
+    ours = CBAM().build(site(48)).double()
+
+    class Flipped(nn.Module):
+        """Theirs with the maximum and the mean the other way around."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = theirs
+
+        def forward(self, x: Tensor) -> Tensor:
+            weight = theirs.sp_gate.conv.conv.weight
+            swapped = {"sp_gate.conv.conv.weight": weight.flip(1)}
+            out: Tensor = torch.func.functional_call(theirs, swapped, (x,))
+            return out
+
+    agree(ours, Flipped(), lambda n: cbam_name(n.removeprefix("inner.")), images(3, 48, 7, 5))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("channels", [32, 512])
+def test_coordinate_attention_is_timms(channels: int, bias: bool) -> None:
+    torchvision()
+    from timm.layers.coord_attn import CoordAttn
+
+    # timm derives the hidden channels in another way.
+    hidden = {32: 8, 512: 16}[channels]
+    theirs = CoordAttn(channels, rd_channels=hidden, bias=bias).double()
+    ours = CoordinateAttention(bias=bias).build(site(channels)).double()
+    for size in ((6, 6), (7, 3), (1, 1)):
+        agree(ours, theirs, str, images(3, channels, *size))
+
+
+def test_ese_is_timms() -> None:
+    torchvision()
+    from timm.layers.squeeze_excite import EffectiveSEModule
+
+    for gate, layer in (("hardsigmoid", "hard_sigmoid"), ("sigmoid", "sigmoid")):
+        ours = ESE(gate).build(site(24)).double()  # type: ignore[arg-type]
+        agree(ours, EffectiveSEModule(24, gate_layer=layer).double(), str, images(3, 24, 5, 4))
+
+
+def test_bam_is_pytorchcvs() -> None:
+    torchvision()
+    from pytorchcv.models.bamresnet import BamBlock
+
+    def name(theirs: str) -> str:
+        for old, new in (
+            ("ch_att.init_fc.fc.", "fc1."),
+            ("ch_att.init_fc.bn.", "fc_bn."),
+            ("ch_att.final_fc.", "fc2."),
+            ("sp_att.init_conv.conv.", "conv1."),
+            ("sp_att.init_conv.bn.", "bn1."),
+            ("sp_att.dil_convs.conv1.conv.", "conv2."),
+            ("sp_att.dil_convs.conv1.bn.", "bn2."),
+            ("sp_att.dil_convs.conv2.conv.", "conv3."),
+            ("sp_att.dil_convs.conv2.bn.", "bn3."),
+            ("sp_att.final_conv.", "conv4."),
+        ):
+            theirs = theirs.replace(old, new)
+        return theirs
+
+    ours = BAM(combine="product").build(site(48)).double()
+    agree(ours, BamBlock(48).double(), name, images(3, 48, 9, 7))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 5), (5, 14), (1, 1)], ids=str)
+def test_gather_excite_without_parameters_is_timms(size: tuple[int, int]) -> None:
+    torchvision()
+    from timm.layers.gather_excite import GatherExcite
+
+    # timm's forms with parameters can't be built in the versions tested.
+    for extent in (0, 2, 4, 8):
+        x = images(2, 6, *size)
+        theirs = GatherExcite(6, extent=extent, use_mlp=False).double()
+        assert relative_error(GE(extent).build(site(6))(x), theirs(x)) < 1e-12
+
+
+# --- Forms of the input --------------------------------------------------------------------------
+
+shapes = pytest.mark.parametrize(
+    "shape", [(2, 12, 6, 6), (2, 12, 5, 7), (2, 3, 4, 9), (2, 40, 1, 1)], ids=str
+)
+
+
+@per_gate
+@shapes
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_both_layouts_are_the_same(spec: Gate, shape: tuple[int, ...], training: bool) -> None:
+    x = images(*shape)
+    first = build(spec, shape[1]).train(training)
+    last = build(spec, shape[1], layout="nhwc").train(training)
+    y = first(x)
+    assert y.shape == x.shape
+    assert relative_error(last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), y) < 1e-12
+    # The memory format is another thing, and changes nothing but itself.
+    z = first(x.contiguous(memory_format=torch.channels_last))
+    assert relative_error(z, y) < 1e-12
+
+
+@per_gate
+@shapes
+def test_gradients(spec: Gate, shape: tuple[int, ...]) -> None:
+    alive, names = set(), set()
+    # Several draws: in one of them, the only hidden unit may be shut by its ReLU.
+    for seed in range(5):
+        module = build(spec, shape[1], seed=seed)
+        if any(isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)) for m in module.modules()):
+            # A bias before a norm has no gradient in training mode.
+            module.eval()
+        x = images(*shape).requires_grad_()
+        (module(x) * images(*shape, seed=6)).sum().backward()
+        assert x.grad is not None
+        assert bool(torch.isfinite(x.grad).all())
+        for name, parameter in module.named_parameters():
+            assert parameter.grad is not None, name
+            assert bool(torch.isfinite(parameter.grad).all()), name
+            names.add(name)
+            if parameter.grad.abs().max() > 0:
+                alive.add(name)
+    assert alive == names
+
+
+@per_gate
+def test_one_image(spec: Gate) -> None:
+    for size in ((5, 4), (1, 1)):
+        x = images(2, 12, *size)
+        module = build(spec, 12).eval()
+        # Images have nothing to do with each other.
+        assert relative_error(module(x[:1]), module(x)[:1]) < 1e-12
+    if type(spec) not in (SRM, BAM):
+        assert bool(torch.isfinite(module.train()(images(1, 12, 5, 4))).all())
+
+
+NEEDS = (
+    "Its batch norm needs the variance of at least two.\n"
+    "Train with more than one image in a batch, or type model.eval()"
+)
+
+
+@pytest.mark.parametrize(
+    ("spec", "size"),
+    [
+        *[(spec, 5) for spec in ONE_PER_IMAGE],
+        (CBAM(), 1),
+        (CBAM(part="spatial"), 1),
+        (GE(4, "theta"), 1),
+        (GE(4, "theta"), 4),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_one_value_to_normalise(spec: Gate, size: int, layout: Any) -> None:
+    module = build(spec, 12, layout=layout)
+    one, two = (
+        torch.zeros((n, 12, size, size) if layout == "nchw" else (n, size, size, 12)).double()
+        for n in (1, 2)
+    )
+    with pytest.raises(PolicyError) as caught:
+        module(one)
+    message = f"{spec} got one value per channel to normalise in training mode.\n{NEEDS}"
+    assert str(caught.value) == message
+    assert bool(torch.isfinite(module(two)).all())
+    assert bool(torch.isfinite(module.eval()(one)).all())
+
+
+def test_map_of_another_size() -> None:
+    module = GE(variant="theta", side=(8, 7)).build(site(6, stage=2, stages=2)).eval()
+    with pytest.raises(PolicyError) as caught:
+        module(torch.zeros(2, 6, 7, 8))
+    assert str(caught.value) == (
+        "ge(variant=theta,side=8:7) got a map of 7x8 pixels.\n"
+        "Its convolution is as large as a map of 7x7.\n"
+        "Give the sides of this network's maps, or an extent: ge8(variant=theta)"
+    )
+
+
+@per_gate
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_bfloat16(spec: Gate, training: bool) -> None:
+    x = images(4, 32, 6, 5).bfloat16()
+    reference = build(spec, 32)
+    for tensor in (*reference.parameters(), *reference.buffers()):
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.bfloat16().double()
+    module = copy.deepcopy(reference).bfloat16().train(training)
+    y = module(x)
+    assert y.dtype == torch.bfloat16
+    # bf16 keeps 8 bits; a handful of roundings, and norms that divide by small deviations.
+    expected = reference.train(training)(x.double()).detach()
+    assert relative_error(y.detach().double(), expected) < 0.06
+
+
+@per_gate
+def test_large_values_in_fp16(spec: Gate) -> None:
+    """Sums over a map are beyond 65504, means are not."""
+    x = (images(2, 8, 16, 16) * 100 + 300).half()
+    y = spec.build(site(8)).half().eval()(x)
+    assert bool(torch.isfinite(y).all())
+
+
+@per_gate
+def test_copies_and_files(spec: Gate) -> None:
+    module, x = build(spec, 12).eval(), images(2, 12, 5, 4)
+    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert torch.equal(twin(x), module(x))
+    assert str(spec) in repr(module)
+    assert pickle.loads(pickle.dumps(spec)) == spec == copy.deepcopy(spec)
+
+
+@per_gate
+def test_compile_and_export(spec: Gate) -> None:
+    torch._dynamo.reset()
+    module, x = build(spec, 12), images(2, 12, 5, 4)
+    for training in (False, True):
+        module.train(training)
+        compiled = torch.compile(module, fullgraph=True, backend="eager")
+        assert torch.equal(compiled(x), module(x))
+    exported = torch.export.export(module.eval(), (x,)).module()
+    assert torch.equal(exported(x), module(x))
