@@ -7,11 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from senetzoo.errors import ConfigError
-from senetzoo.models import googlenet, lenet, resnet
+from senetzoo.models import bn_inception, googlenet, lenet, resnet
 from senetzoo.models.family import Family
 from senetzoo.nn.config import Config
 
-FAMILIES: tuple[Family, ...] = (lenet.FAMILY, resnet.FAMILY, googlenet.FAMILY)
+FAMILIES: tuple[Family, ...] = (
+    lenet.FAMILY,
+    resnet.FAMILY,
+    googlenet.FAMILY,
+    bn_inception.FAMILY,
+)
 
 # r = 16 everywhere, as in the SE paper (Section 6.1).
 SE_POLICY = "se16"
