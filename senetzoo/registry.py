@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from senetzoo.errors import ConfigError
-from senetzoo.models import bn_inception, googlenet, lenet, resnet
+from senetzoo.models import bn_inception, googlenet, inception_v2, lenet, resnet
 from senetzoo.models.family import Family
 from senetzoo.nn.config import Config
 
@@ -16,6 +16,7 @@ FAMILIES: tuple[Family, ...] = (
     resnet.FAMILY,
     googlenet.FAMILY,
     bn_inception.FAMILY,
+    inception_v2.FAMILY,
 )
 
 # r = 16 everywhere, as in the SE paper (Section 6.1).
