@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from senetzoo.errors import ConfigError
 from senetzoo.models import (
     alexnet,
+    bn_inception,
     densenet,
     efficientnet,
+    googlenet,
+    inception_v2,
     lenet,
     mobilenet,
     resnet,
@@ -24,6 +27,9 @@ FAMILIES: tuple[Family, ...] = (
     lenet.FAMILY,
     alexnet.FAMILY,
     vgg.FAMILY,
+    googlenet.FAMILY,
+    bn_inception.FAMILY,
+    inception_v2.FAMILY,
     resnet.FAMILY,
     densenet.FAMILY,
     mobilenet.FAMILY,

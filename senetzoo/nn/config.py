@@ -57,14 +57,7 @@ class Config(ABC):
                     f"Type for example: {field}={10 if field == 'num_classes' else 3}",
                 )
         for field in ("dropout", "drop_path"):
-            value = getattr(self, field)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not 0.0 <= value < 1.0:
-                raise ConfigError(
-                    f"{field}={value!r} is not a probability.",
-                    f"{field} is a number from 0 up to, not including, 1.",
-                    f"Type for example: {field}=0.2",
-                )
+            check_rate(field, getattr(self, field))
         if self.drop_path and not self.has_branches:
             raise ConfigError(
                 f"{self.family} got drop_path={self.drop_path}.",
@@ -130,6 +123,20 @@ def check_choice(what: str, field: str, value: object, allowed: tuple[object, ..
         raise ConfigError(
             f"{field}={value!r} is not a form of {what}.",
             f"{field} is one of {', '.join(map(repr, allowed))}.",
+        )
+
+
+def check_rate(field: str, value: object) -> None:
+    """Refuse a value of a config's field that is no number from 0 up to, not including, 1.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value < 1.0:
+        raise ConfigError(
+            f"{field}={value!r} is not a probability.",
+            f"{field} is a number from 0 up to, not including, 1.",
+            f"Type for example: {field}=0.2",
         )
 
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class ConvNormAct(nn.Module):
-    """A convolution without bias, a batch norm and, by default, a ReLU.
+    """A convolution, a batch norm and, by default, a ReLU.
 
     Children are called ``conv`` and ``bn``, as in torchvision's and timm's Inception networks.
 
@@ -17,6 +17,7 @@ class ConvNormAct(nn.Module):
         stride: Stride.
         padding: Padding; ``"same"`` keeps the size at stride 1.
         groups: Groups of the convolution.
+        bias: Whether the convolution has a bias, which the batch norm makes redundant.
         eps: Added to the variance.
         act: Whether the ReLU follows.
     """
@@ -30,6 +31,7 @@ class ConvNormAct(nn.Module):
         padding: int | tuple[int, int] | str = 0,
         *,
         groups: int = 1,
+        bias: bool = False,
         eps: float = 1e-5,
         act: bool = True,
     ) -> None:
@@ -37,7 +39,7 @@ class ConvNormAct(nn.Module):
         if padding == "same":
             sides = (kernel, kernel) if isinstance(kernel, int) else kernel
             padding = (sides[0] // 2, sides[1] // 2)
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=bias)
         self.bn = nn.BatchNorm2d(outputs, eps=eps)
         self.act = nn.ReLU(inplace=True) if act else None
 

@@ -1,0 +1,200 @@
+"""BN-Inception: the Inception network of the batch norm paper.
+
+Ioffe and Szegedy 2015, "Batch Normalization: Accelerating Deep Network Training by Reducing
+Internal Covariate Shift" (arXiv:1502.03167), the table of its appendix, in the form of the Caffe
+networks that the SE paper and others start from: convolutions keep a bias before the batch norm,
+pools round up, and the first convolution is not separable. The widths are the table's; where its
+column of output sizes says something else (4c, 4d, 4e), the widths count.
+
+No library at hand has child names worth sharing; these are the paper's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from senetzoo.models.family import Family, Paper
+from senetzoo.nn.classifier import Classifier, FeatureInfo
+from senetzoo.nn.config import Config
+from senetzoo.nn.conv import ConvNormAct
+from senetzoo.nn.slots import Slots, TensorMap, unit
+
+Row: TypeAlias = tuple[str, int, int, int, int, int, int, str, int]
+
+# The ten modules. Those of stride 2 have no 1x1 branch, and their pool passes through.
+MODULES: tuple[Row, ...] = (
+    # name stride #1x1 #3x3 reduce #3x3 double #3x3 reduce double #3x3 pool proj
+    ("3a", 1, 64, 64, 64, 64, 96, "avg", 32),
+    ("3b", 1, 64, 64, 96, 64, 96, "avg", 64),
+    ("3c", 2, 0, 128, 160, 64, 96, "max", 0),
+    ("4a", 1, 224, 64, 96, 96, 128, "avg", 128),
+    ("4b", 1, 192, 96, 128, 96, 128, "avg", 128),
+    ("4c", 1, 160, 128, 160, 128, 160, "avg", 128),
+    ("4d", 1, 96, 128, 192, 160, 192, "avg", 128),
+    ("4e", 2, 0, 128, 192, 192, 256, "max", 0),
+    ("5a", 1, 352, 192, 320, 160, 224, "avg", 128),
+    ("5b", 1, 352, 192, 320, 192, 224, "max", 128),
+)
+# Modules by the size of their output, as the blocks of other families: a stage starts with the
+# module that makes the map smaller.
+STAGES = (("3a", "3b"), ("3c", "4a", "4b", "4c", "4d"), ("4e", "5a", "5b"))
+
+conv = partial(ConvNormAct, bias=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BNInceptionConfig(Config):
+    """A BN-Inception, without dropout by default (Section 4.2.1 of the paper).
+
+    With ``stem="cifar"`` a single 3x3 convolution of 192 channels and stride 1 takes the place of
+    all layers before the module 3a. A 32x32 image then has maps of 32x32, 16x16 and 8x8.
+    """
+
+    has_branches: ClassVar[bool] = False
+
+    @property
+    def min_size(self) -> int:
+        # The stem's two pools need two pixels each; the modules do with one.
+        return 1 if self.small else 7
+
+    def build(self) -> BNInception:
+        return BNInception(self)
+
+
+class Inception(nn.Module):
+    """Four branches side by side, or three of stride 2."""
+
+    def __init__(self, inputs: int, row: Row) -> None:
+        super().__init__()
+        _, stride, one, three_reduce, three, double_reduce, double, pool, project = row
+        self.outputs = one + three + double + (project or inputs)
+        self.branch1x1 = conv(inputs, one, 1) if one else None
+        self.branch3x3 = nn.Sequential(
+            conv(inputs, three_reduce, 1), conv(three_reduce, three, 3, stride, 1)
+        )
+        self.branch_double3x3 = nn.Sequential(
+            conv(inputs, double_reduce, 1),
+            conv(double_reduce, double, 3, padding=1),
+            conv(double, double, 3, stride, 1),
+        )
+        self.branch_pool = nn.Sequential(_pool(pool, stride))
+        if project:
+            self.branch_pool.append(conv(inputs, project, 1))
+        self.slots = Slots({"pre": inputs, "standard": self.outputs})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return unit(x, self.slots, self.branches)
+
+    def branches(self, x: Tensor) -> Tensor:
+        """The outputs of the branches as one map."""
+        one = [] if self.branch1x1 is None else [self.branch1x1(x)]
+        others = (self.branch3x3, self.branch_double3x3, self.branch_pool)
+        return torch.cat(one + [branch(x) for branch in others], 1)
+
+
+def _pool(kind: str, stride: int) -> nn.Module:
+    """The pool of a module, with windows of 3x3."""
+    if stride == 1:
+        return nn.AvgPool2d(3, 1, padding=1) if kind == "avg" else nn.MaxPool2d(3, 1, padding=1)
+    # Rounding up makes ceil(n / 2) pixels of an even number n, as the convolutions beside it, but
+    # one less of an odd number, where Caffe's network can't be built. A pixel more cures that and
+    # changes nothing for even numbers.
+    return nn.Sequential(
+        nn.ConstantPad2d((0, 1, 0, 1), -math.inf), nn.MaxPool2d(3, 2, ceil_mode=True)
+    )
+
+
+def _chain(modules: tuple[nn.Module, ...], x: Tensor) -> Tensor:
+    for module in modules:
+        x = module(x)
+    return x
+
+
+class BNInception(Classifier):
+    """BN-Inception: built by `BNInceptionConfig.build`."""
+
+    config: BNInceptionConfig
+
+    def __init__(self, config: BNInceptionConfig) -> None:
+        super().__init__(config)
+        self.stem = (
+            nn.Sequential(conv(config.in_chans, 192, 3, padding=1))
+            if config.small
+            else nn.Sequential(
+                conv(config.in_chans, 64, 7, 2, 3),
+                nn.MaxPool2d(3, 2, ceil_mode=True),
+                conv(64, 64, 1),
+                conv(64, 192, 3, padding=1),
+                nn.MaxPool2d(3, 2, ceil_mode=True),
+            )
+        )
+        outputs = 192
+        for row in MODULES:
+            module = Inception(outputs, row)
+            self.add_module(f"inception{row[0]}", module)
+            outputs = module.outputs
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
+        self.fc = nn.Linear(outputs, config.num_classes)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+
+    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return tuple(
+            tuple(self.get_submodule(f"inception{name}") for name in names) for names in STAGES
+        )
+
+    def levels(self) -> tuple[TensorMap, ...]:
+        first, *others = (partial(_chain, stage) for stage in self.stages())
+        return (lambda x: first(self.stem(x)), *others)
+
+    @property
+    def feature_info(self) -> tuple[FeatureInfo, ...]:
+        first = 1 if self.config.small else 8
+        return (
+            FeatureInfo(first, 320),
+            FeatureInfo(2 * first, 608),
+            FeatureInfo(4 * first, 1024),
+        )
+
+    @property
+    def cam_layer(self) -> nn.Module:
+        return self.stages()[-1][-1]
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        x = self.avgpool(features).flatten(1)
+        if self.dropout is not None:
+            x = self.dropout(x)
+        return self.fc(x)  # type: ignore[no-any-return]
+
+    def classifiers(self) -> tuple[str, ...]:
+        return ("fc",)
+
+    def input_parameter(self) -> str:
+        return "stem.0.conv.weight"
+
+
+IOFFE_2015 = Paper(
+    "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift",
+    2015,
+    "https://arxiv.org/abs/1502.03167",
+)
+
+FAMILY = Family(
+    title="BN-Inception",
+    papers={"*": IOFFE_2015},
+    small="One 3x3 convolution of 192 channels and stride 1 takes the place of the stem: 8x8 "
+    "before the pool.",
+    networks={"bn_inception": BNInceptionConfig()},
+)

@@ -1,0 +1,310 @@
+"""GoogLeNet against torchvision, and the paper's form against its table and written out."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from helpers import learnable, on_meta, randomise, relative_error, same_name
+from parity import TOLERANCE, compare, from_torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+
+from senetzoo import config, create
+from senetzoo.counting import Counts, count
+from senetzoo.errors import ConfigError
+from senetzoo.models.googlenet import GoogLeNetConfig
+from senetzoo.nn.classifier import AuxOutput, Classifier
+
+FORMS = ["googlenet", "googlenet_bn"]
+
+# Table 1 of the paper: channels and side after each row, and the row's widths.
+TABLE: list[tuple[str, int, int, tuple[int, ...]]] = [
+    ("conv1", 64, 112, ()),
+    ("maxpool1", 64, 56, ()),
+    ("conv3", 192, 56, ()),
+    ("maxpool2", 192, 28, ()),
+    ("inception3a", 256, 28, (64, 96, 128, 16, 32, 32)),
+    ("inception3b", 480, 28, (128, 128, 192, 32, 96, 64)),
+    ("maxpool3", 480, 14, ()),
+    ("inception4a", 512, 14, (192, 96, 208, 16, 48, 64)),
+    ("inception4b", 512, 14, (160, 112, 224, 24, 64, 64)),
+    ("inception4c", 512, 14, (128, 128, 256, 24, 64, 64)),
+    ("inception4d", 528, 14, (112, 144, 288, 32, 64, 64)),
+    ("inception4e", 832, 14, (256, 160, 320, 32, 128, 128)),
+    ("maxpool4", 832, 7, ()),
+    ("inception5a", 832, 7, (256, 160, 320, 32, 128, 128)),
+    ("inception5b", 1024, 7, (384, 192, 384, 48, 128, 128)),
+    ("avgpool", 1024, 1, ()),
+]
+
+
+def build(name: str, **changes: Any) -> Classifier:
+    return config(name).replace(**changes).build(seed=0)
+
+
+def ghost(name: str, **changes: Any) -> Classifier:
+    """The network on the meta device."""
+    model = on_meta(lambda: build(name, **changes))
+    assert isinstance(model, Classifier)
+    return model
+
+
+# --- torchvision ---------------------------------------------------------------------------------
+
+
+class Flat(nn.Module):
+    """One tensor of logits and auxiliary logits, the latter from the input on."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Any = self.model(x)
+        if isinstance(out, AuxOutput):
+            return torch.cat([out.logits, *out.aux], 1)
+        if isinstance(out, tuple):
+            # torchvision's, with the auxiliary heads from the end on.
+            logits, second, first = out
+            return torch.cat([logits, first, second], 1)
+        assert isinstance(out, Tensor)
+        return out
+
+
+@pytest.mark.parametrize("size", [64, 79])
+def test_torchvision(size: int) -> None:
+    compare(
+        lambda: build("googlenet_bn", dropout=0.0),
+        lambda: from_torchvision(
+            "googlenet", aux_logits=False, init_weights=False, dropout=0.0, transform_input=False
+        ),
+        same_name,
+        size=size,
+        gradients=size == 64,
+        record=("googlenet_bn", "torchvision googlenet"),
+    )
+
+
+def test_torchvision_with_auxiliary_heads() -> None:
+    compare(
+        lambda: Flat(build("googlenet_bn", aux=True, dropout=0.0, aux_dropout=0.0)),
+        lambda: Flat(
+            from_torchvision(
+                "googlenet",
+                aux_logits=True,
+                init_weights=False,
+                dropout=0.0,
+                dropout_aux=0.0,
+                transform_input=False,
+            )
+        ),
+        same_name,
+        gradients=True,
+    )
+
+
+def test_parameters_and_macs_are_torchvisions() -> None:
+    counts = count(ghost("googlenet_bn"))
+    assert counts.params == 6_624_904
+    assert counts.macs / 1e9 == pytest.approx(1.498, abs=0.0005)
+    # Auxiliary heads do not run in eval mode, which MACs are counted in.
+    assert count(ghost("googlenet_bn", aux=True)) == Counts(13_004_888, counts.macs)
+
+
+# --- The paper's form ----------------------------------------------------------------------------
+
+
+def test_every_row_of_the_papers_table() -> None:
+    model = ghost("googlenet", aux=True)
+    shapes: dict[str, torch.Size] = {}
+    for path in [*(row[0] for row in TABLE), "aux1.pool", "aux2.pool", "aux1.conv", "fc"]:
+        model.get_submodule(path).register_forward_hook(
+            lambda _module, _inputs, output, path=path: shapes.update({path: output.shape})
+        )
+    model(torch.empty(2, 3, 224, 224, device="meta"))
+    for path, channels, side, _ in TABLE:
+        assert shapes[path] == (2, channels, side, side), path
+    # Section 5: "a 4x4x512 output for the (4a), and 4x4x528 for the (4d) stage", then 1x1
+    # convolutions with 128 filters.
+    assert shapes["aux1.pool"] == (2, 512, 4, 4)
+    assert shapes["aux2.pool"] == (2, 528, 4, 4)
+    assert shapes["aux1.conv"] == (2, 128, 4, 4)
+    assert shapes["fc"] == (2, 1000)
+
+
+def test_parameters_of_the_papers_table() -> None:
+    def conv(inputs: int, outputs: int, kernel: int) -> int:
+        return (inputs * kernel * kernel + 1) * outputs
+
+    total = conv(3, 64, 7) + conv(64, 64, 1) + conv(64, 192, 3)
+    for (_, inputs, *_), (_, outputs, _, widths) in pairwise(TABLE):
+        if widths:
+            one, three_reduce, three, five_reduce, five, pool = widths
+            assert one + three + five + pool == outputs
+            total += conv(inputs, one, 1) + conv(inputs, pool, 1)
+            total += conv(inputs, three_reduce, 1) + conv(three_reduce, three, 3)
+            total += conv(inputs, five_reduce, 1) + conv(five_reduce, five, 5)
+    total += 1024 * 1000 + 1000
+    heads = sum(
+        conv(inputs, 128, 1) + 2048 * 1024 + 1024 + 1024 * 1000 + 1000 for inputs in (512, 528)
+    )
+    assert total == 6_998_552
+    assert learnable(ghost("googlenet")) == total
+    assert learnable(ghost("googlenet", aux=True)) == total + heads
+
+
+def test_macs_of_the_papers_form() -> None:
+    # "1.5 billion multiply-adds at inference time" (Section 1) is said of a budget.
+    assert count(ghost("googlenet")).macs / 1e9 == pytest.approx(1.58, abs=0.005)
+
+
+def written_out(state: dict[str, Tensor], x: Tensor) -> list[Tensor]:
+    """Logits, and those of both auxiliary heads, of the paper's network without dropout."""
+
+    def conv(x: Tensor, name: str, stride: int = 1, padding: int = 0) -> Tensor:
+        weight, bias = state[f"{name}.conv.weight"], state[f"{name}.conv.bias"]
+        return functional.conv2d(x, weight, bias, stride, padding).clamp(min=0)
+
+    def linear(x: Tensor, name: str) -> Tensor:
+        return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+
+    def norm(x: Tensor) -> Tensor:
+        # Section 3.3 of the AlexNet paper, with k = 1 and alpha over the number of channels.
+        padded = functional.pad(x**2, (0, 0, 0, 0, 2, 2))
+        squares = sum(padded[:, shift : shift + x.shape[1]] for shift in range(5))
+        return x / (1 + 1e-4 / 5 * squares) ** 0.75
+
+    def pool(x: Tensor) -> Tensor:
+        # Rounding up: what lies beyond the border does not count.
+        right, below = (1 - side % 2 for side in x.shape[:1:-1])
+        return functional.max_pool2d(functional.pad(x, (0, right, 0, below), value=-1e9), 3, 2)
+
+    x = pool(conv(x, "conv1", 2, 3))
+    x = pool(norm(conv(conv(norm(x), "conv2"), "conv3", 1, 1)))
+    logits = []
+    for name in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"):
+        if name in ("4a", "5a"):
+            x = pool(x)
+        path = f"inception{name}"
+        x = torch.cat(
+            [
+                conv(x, f"{path}.branch1"),
+                conv(conv(x, f"{path}.branch2.0"), f"{path}.branch2.1", 1, 1),
+                conv(conv(x, f"{path}.branch3.0"), f"{path}.branch3.1", 1, 2),
+                conv(functional.max_pool2d(x, 3, 1, 1), f"{path}.branch4.1"),
+            ],
+            1,
+        )
+        head = {"4a": "aux1", "4d": "aux2"}.get(name)
+        if head is not None:
+            y = functional.avg_pool2d(x, 5, 3)
+            y = linear(conv(y, f"{head}.conv").flatten(1), f"{head}.fc1").clamp(min=0)
+            logits.append(linear(y, f"{head}.fc2"))
+    return [linear(x.mean((2, 3)), "fc"), *logits]
+
+
+def test_the_papers_form_written_out() -> None:
+    # 223 pixels make 14x14 at 4a as 224 do, and an odd side after it is rounded up.
+    model = build("googlenet", aux=True, dropout=0.0, aux_dropout=0.0, num_classes=10).double()
+    randomise(model)
+    x = torch.randn(1, 3, 223, 223, generator=torch.Generator().manual_seed(1)).double()
+    with torch.no_grad():
+        expected = written_out(model.state_dict(), x)
+        out = model(x)
+        assert isinstance(out, AuxOutput)
+        for ours, theirs in zip((out.logits, *out.aux), expected, strict=True):
+            assert relative_error(ours, theirs) < 1e-12
+        assert relative_error(model.eval()(x), expected[0]) < TOLERANCE
+
+
+# --- Both ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_auxiliary_heads_are_asked_for(name: str) -> None:
+    model = build(name, aux=True, stem="cifar", num_classes=5)
+    x = torch.randn(2, 3, 32, 32)
+    out = model(x)
+    assert isinstance(out, AuxOutput)
+    assert [y.shape for y in (out.logits, *out.aux)] == [(2, 5)] * 3
+    model.reset_classifier(4)
+    assert [y.shape for y in (model(x).logits, *model(x).aux)] == [(2, 4)] * 3
+    rates = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
+    assert sorted(rates) == [0.4 if name == "googlenet" else 0.2, 0.7, 0.7]
+    with torch.no_grad():
+        assert model.eval()(x).shape == (2, 4)
+        assert isinstance(build(name, stem="cifar").train()(x), Tensor)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_small_form(name: str) -> None:
+    model = ghost(name, stem="cifar").eval()
+    maps = model.features(torch.empty(1, 3, 32, 32, device="meta"))
+    assert [y.shape[1:] for y in maps] == [(480, 32, 32), (832, 16, 16), (1024, 8, 8)]
+    assert [(f.channels, 32 // f.stride) for f in model.feature_info] == [
+        (480, 32), (832, 16), (1024, 8),
+    ]  # fmt: skip
+
+
+def test_sites_are_the_modules_outputs() -> None:
+    sites = [site for site in ghost("googlenet").sites() if site.position == "standard"]
+    assert [site.channels for site in sites] == [row[1] for row in TABLE if row[3]]
+    assert [(site.stage, site.block) for site in sites] == [
+        (1, 1), (1, 2), (2, 1), (2, 2), (2, 3), (2, 4), (2, 5), (3, 1), (3, 2),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("aux", [False, True])
+@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
+def test_the_smallest_image(
+    name: str, aux: bool, stem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ghost(name, aux=aux, stem=stem)
+    monkeypatch.setattr(model, "check_input", lambda x: None)
+    least = model.config.min_size
+    for side in (least, least + 1, least + 16):
+        model(torch.empty(2, 3, side, side, device="meta"))
+    with pytest.raises(RuntimeError):
+        model(torch.empty(2, 3, least - 1, least - 1, device="meta"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"form": "lrn"},
+            "form='lrn' is not a form of GoogLeNet.\nform is one of 'paper', 'torchvision'.",
+        ),
+        ({"aux": 1}, "aux=1 is not a form of GoogLeNet.\naux is one of False, True."),
+        (
+            {"aux_dropout": 1.0},
+            "aux_dropout=1.0 is not a probability.\n"
+            "aux_dropout is a number from 0 up to, not including, 1.\n"
+            "Type for example: aux_dropout=0.2",
+        ),
+        (
+            {"drop_path": 0.1},
+            "GoogLeNet got drop_path=0.1.\n"
+            "GoogLeNet has no residual branches to drop.\n"
+            "Leave drop_path out",
+        ),
+    ],
+)
+def test_wrong_configs(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        GoogLeNetConfig().replace(**changes)
+    assert str(caught.value) == message
+
+
+def test_too_small_an_image() -> None:
+    with pytest.raises(ConfigError) as caught:
+        create("googlenet_bn", seed=0)(torch.zeros(1, 3, 14, 14))
+    assert str(caught.value) == (
+        "The network got images of 14x14 pixels.\n"
+        "This form of GoogLeNet takes at least 15x15.\n"
+        'Build it with stem="cifar", or enlarge the images'
+    )
