@@ -7,11 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from senetzoo.errors import ConfigError
-from senetzoo.models import lenet, resnet
+from senetzoo.models import inception_resnet, inception_v3, inception_v4, lenet, resnet
 from senetzoo.models.family import Family
 from senetzoo.nn.config import Config
 
-FAMILIES: tuple[Family, ...] = (lenet.FAMILY, resnet.FAMILY)
+FAMILIES: tuple[Family, ...] = (
+    lenet.FAMILY,
+    resnet.FAMILY,
+    inception_v3.FAMILY,
+    inception_v4.FAMILY,
+    inception_resnet.FAMILY,
+)
 
 # r = 16 everywhere, as in the SE paper (Section 6.1).
 SE_POLICY = "se16"
