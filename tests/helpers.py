@@ -53,14 +53,14 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
         else:
             parameter.uniform_(-0.5, 0.5, generator=generator)
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             module.reset_running_stats()
 
 
 def calibrate_on_next_batch(model: nn.Module) -> None:
     """Make batch norms take over the statistics of the next training-mode batch as they are."""
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             module.momentum = 1.0
 
 

@@ -1,0 +1,308 @@
+"""Inception-ResNet v1 and v2.
+
+Szegedy et al. 2016, "Inception-v4, Inception-ResNet and the Impact of Residual Connections on
+Learning" (arXiv:1602.07261), Fig. 15. The networks are those of the published weights, which
+differ from the paper's: v1 has a linear layer of 512 before the classifier, v2 the stem of
+Inception v3 with one Inception module (``mixed_5b``) and other widths (1088 channels where the
+paper has 1154, 2080 where it has 2048, 1536 after a last 1x1 convolution), and the last block of
+both has neither activation nor scaling. Child names are timm's.
+
+==========  =====================================  =========================================
+child       v1 at 299x299                          v2 at 299x299
+==========  =====================================  =========================================
+conv2d_*    stem (Fig. 14)          35x35 x  256   stem and mixed_5b          35x35 x  320
+repeat       5 x block 35 (10)      35x35 x  256   10 x block 35 (16)         35x35 x  320
+mixed_6a    Reduction-A (7)         17x17 x  896   Reduction-A (7)            17x17 x 1088
+repeat_1    10 x block 17 (11)      17x17 x  896   20 x block 17 (17)         17x17 x 1088
+mixed_7a    Reduction-B (12)        8x8   x 1792   Reduction-B (18)           8x8   x 2080
+repeat_2     5 x block 8 (13)       8x8   x 1792    9 x block 8 (19)          8x8   x 2080
+block8       1 x block 8, linear    8x8   x 1792    1 x block 8, linear       8x8   x 2080
+conv2d_7b                                          1x1                        8x8   x 1536
+==========  =====================================  =========================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from torch import Tensor, nn
+
+from senetzoo.models.family import Family
+from senetzoo.models.inception_v4 import (
+    SZEGEDY_2016,
+    Concat,
+    InceptionModule,
+    Layer,
+    average,
+    chain,
+    conv,
+    initialise,
+)
+from senetzoo.nn.classifier import Classifier, FeatureInfo
+from senetzoo.nn.config import Config, check_choice, check_depths
+from senetzoo.nn.drop_path import DropPath
+from senetzoo.nn.slots import Slots, TensorMap, residual
+
+
+@dataclass(frozen=True, kw_only=True)
+class InceptionResNetConfig(Config):
+    """An Inception-ResNet.
+
+    ``stem="cifar"`` has the same layers with the same parameters, but the stem has stride 1 and
+    no pools, and what the paper leaves unpadded is padded: the three kinds of blocks see 32x32,
+    16x16 and 8x8 maps of a 32x32 image, where they see 35x35, 17x17 and 8x8 of a 299x299 one.
+
+    Args:
+        version: ``"v1"``, about as costly as Inception v3, or ``"v2"``, about as v4.
+        depths: Residual blocks on the 35x35, 17x17 and 8x8 maps. The last of all has neither
+            activation nor scaling. The paper draws (5, 10, 5) for both versions.
+    """
+
+    sizes = MappingProxyType({"imagenet": 299, "cifar": 32})
+
+    version: Literal["v1", "v2"]
+    depths: tuple[int, ...]
+    # Fig. 15: keep 0.8.
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("InceptionResNet", "version", self.version, ("v1", "v2"))
+        object.__setattr__(self, "depths", check_depths("depths", self.depths, (5, 10, 5), 3))
+
+    @property
+    def min_size(self) -> int:
+        return 1 if self.small else 75
+
+    def build(self) -> InceptionResNet:
+        return InceptionResNet(self)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A row of the tables below: scale of the residual, and its branches."""
+
+    scale: float
+    branches: tuple[tuple[Layer, ...], ...]
+
+
+# Channels after each stage.
+CHANNELS = {"v1": (256, 896, 1792), "v2": (320, 1088, 2080)}
+
+# Figs. 10, 11, 13 (v1) and 16, 17, 19 (v2), with the scales of the published weights; the paper
+# says between 0.1 and 0.3 (Section 3.3).
+BLOCKS = {
+    "v1": (
+        _Block(0.17, (((32, 1),), ((32, 1), (32, 3)), ((32, 1), (32, 3), (32, 3)))),
+        _Block(0.10, (((128, 1),), ((128, 1), (128, (1, 7)), (128, (7, 1))))),
+        _Block(0.20, (((192, 1),), ((192, 1), (192, (1, 3)), (192, (3, 1))))),
+    ),
+    "v2": (
+        _Block(0.17, (((32, 1),), ((32, 1), (32, 3)), ((32, 1), (48, 3), (64, 3)))),
+        _Block(0.10, (((192, 1),), ((128, 1), (160, (1, 7)), (192, (7, 1))))),
+        _Block(0.20, (((192, 1),), ((192, 1), (224, (1, 3)), (256, (3, 1))))),
+    ),
+}
+
+# Figs. 7 (with Table 1), 12 and 18. The last convolution of each branch has stride 2 and is
+# unpadded; a max pool is the last branch.
+REDUCTIONS = {
+    "v1": (
+        (((384, 3),), ((192, 1), (192, 3), (256, 3))),
+        (((256, 1), (384, 3)), ((256, 1), (256, 3)), ((256, 1), (256, 3), (256, 3))),
+    ),
+    "v2": (
+        (((384, 3),), ((256, 1), (256, 3), (384, 3))),
+        (((256, 1), (384, 3)), ((256, 1), (288, 3)), ((256, 1), (288, 3), (320, 3))),
+    ),
+}
+
+
+class ResidualBlock(Concat):
+    """Branches, concatenated, and a linear 1x1 convolution back to the width of the skip.
+
+    Two convolutions may be the last spatial ones of their branches, and the first branch has
+    none, so ``inner`` is the concatenation: every branch after its norm and activation, before
+    the 1x1.
+
+    Args:
+        channels: Channels in and out.
+        block: Its row of the table.
+        drop_path: Rate of stochastic depth.
+        linear: Whether it is the last block, without activation and scaling.
+    """
+
+    def __init__(self, channels: int, block: _Block, drop_path: float, linear: bool) -> None:
+        super().__init__(*(chain(channels, *branch) for branch in block.branches))
+        inner = sum(branch[-1][0] for branch in block.branches)
+        self.conv2d = nn.Conv2d(inner, channels, 1)
+        self.scale = 1.0 if linear else block.scale
+        self.act = None if linear else nn.ReLU(inplace=True)
+        self.drop_path = DropPath(drop_path) if drop_path else None
+        self.slots = Slots(
+            {
+                "pre": channels,
+                "standard": channels,
+                "post": channels,
+                "identity": channels,
+                "inner": inner,
+            }
+        )
+
+    def branch(self, x: Tensor) -> Tensor:
+        """The residual before its scaling."""
+        return self.conv2d(self.slots.at("inner", self.concat(x)))  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return residual(
+            x, self.slots, self.branch, act=self.act, scale=self.scale, drop_path=self.drop_path
+        )
+
+
+def _reduction(
+    inputs: int, outputs: int, branches: tuple[tuple[Layer, ...], ...], padding: int
+) -> nn.Module:
+    return InceptionModule(
+        inputs,
+        outputs,
+        *(chain(inputs, *before, (*last[:2], 2, padding)) for *before, last in branches),
+        nn.MaxPool2d(3, 2, padding),
+    )
+
+
+def _mixed_5b() -> nn.Module:
+    """The module with which the stem of v2 ends: Inception v3's 35x35 one, with other widths."""
+    return InceptionModule(
+        192,
+        320,
+        chain(192, (96, 1)),
+        chain(192, (48, 1), (64, 5)),
+        chain(192, (64, 1), (96, 3), (96, 3)),
+        average(192, 64),
+    )
+
+
+class InceptionResNet(Classifier):
+    """Inception-ResNet v1 or v2: built by `InceptionResNetConfig.build`.
+
+    Sites: the residual blocks have all five positions; mixed_5b of v2 and the reductions are
+    units. The SE paper (Section 3.3) puts a gate behind "an entire Inception module" and, in a
+    residual block, before the sum, and these are the modules and blocks there are; its 11.75 and
+    11.76 GFLOPs without and with gates hold with and without the gates of the units.
+    """
+
+    config: InceptionResNetConfig
+
+    def __init__(self, config: InceptionResNetConfig) -> None:
+        super().__init__(config)
+        small = config.small
+        # Stride and padding of what the paper strides by 2, and padding of what it doesn't pad.
+        stride, padding = (1, 1) if small else (2, 0)
+        self.conv2d_1a = conv(config.in_chans, 32, 3, stride, padding)
+        self.conv2d_2a = conv(32, 32, 3, 1, padding)
+        self.conv2d_2b = conv(32, 64, 3)
+        self.maxpool_3a = None if small else nn.MaxPool2d(3, 2)
+        self.conv2d_3b = conv(64, 80, 1)
+        self.conv2d_4a = conv(80, 192, 3, 1, padding)
+        # v1 goes down to 35x35 by a convolution, v2 by a pool and its Inception module.
+        first = config.version == "v1"
+        self.conv2d_4b = conv(192, 256, 3, stride, padding) if first else None
+        self.maxpool_5a = None if first or small else nn.MaxPool2d(3, 2)
+        self.mixed_5b = None if first else _mixed_5b()
+
+        a, b, c = CHANNELS[config.version]
+        to_b, to_c = REDUCTIONS[config.version]
+        self.repeat = self._blocks(0, config.depths[0])
+        self.mixed_6a = _reduction(a, b, to_b, padding)
+        self.repeat_1 = self._blocks(1, config.depths[1])
+        self.mixed_7a = _reduction(b, c, to_c, padding)
+        self.repeat_2 = self._blocks(2, config.depths[2] - 1)
+        self.block8 = ResidualBlock(c, BLOCKS[config.version][2], config.drop_path, linear=True)
+        self.conv2d_7b = None if first else conv(c, 1536, 1)
+
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
+        self.last_linear = nn.Linear(c, 512, bias=False) if first else None
+        self.last_bn = nn.BatchNorm1d(512, eps=0.001) if first else None
+        self.classif = nn.Linear(512 if first else 1536, config.num_classes)
+        initialise(self)
+
+    def _blocks(self, stage: int, depth: int) -> nn.Sequential:
+        config = self.config
+        before, total = sum(config.depths[:stage]), sum(config.depths)
+        rates = (config.drop_path * (before + i) / max(total - 1, 1) for i in range(depth))
+        channels, block = CHANNELS[config.version][stage], BLOCKS[config.version][stage]
+        return nn.Sequential(*(ResidualBlock(channels, block, rate, False) for rate in rates))
+
+    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return (
+            (*(() if self.mixed_5b is None else (self.mixed_5b,)), *self.repeat),
+            (self.mixed_6a, *self.repeat_1),
+            (self.mixed_7a, *self.repeat_2, self.block8),
+        )
+
+    def levels(self) -> tuple[TensorMap, ...]:
+        return self._first, self._second, self._third
+
+    def forward_stem(self, x: Tensor) -> Tensor:
+        """The convolutions and pools before the first module or block."""
+        x = self.conv2d_2b(self.conv2d_2a(self.conv2d_1a(x)))
+        if self.maxpool_3a is not None:
+            x = self.maxpool_3a(x)
+        x = self.conv2d_4a(self.conv2d_3b(x))
+        if self.conv2d_4b is not None:
+            x = self.conv2d_4b(x)
+        return x if self.maxpool_5a is None else self.maxpool_5a(x)
+
+    def _first(self, x: Tensor) -> Tensor:
+        x = self.forward_stem(x)
+        if self.mixed_5b is not None:
+            x = self.mixed_5b(x)
+        return self.repeat(x)  # type: ignore[no-any-return]
+
+    def _second(self, x: Tensor) -> Tensor:
+        return self.repeat_1(self.mixed_6a(x))  # type: ignore[no-any-return]
+
+    def _third(self, x: Tensor) -> Tensor:
+        x = self.block8(self.repeat_2(self.mixed_7a(x)))
+        return x if self.conv2d_7b is None else self.conv2d_7b(x)
+
+    @property
+    def feature_info(self) -> tuple[FeatureInfo, ...]:
+        first = 1 if self.config.small else 8
+        a, b, c = CHANNELS[self.config.version]
+        last = c if self.conv2d_7b is None else 1536
+        return FeatureInfo(first, a), FeatureInfo(2 * first, b), FeatureInfo(4 * first, last)
+
+    @property
+    def cam_layer(self) -> nn.Module:
+        return self.block8 if self.conv2d_7b is None else self.conv2d_7b
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        x = self.avgpool(features).flatten(1)
+        if self.dropout is not None:
+            x = self.dropout(x)
+        if self.last_linear is not None and self.last_bn is not None:
+            x = self.last_bn(self.last_linear(x))
+        return self.classif(x)  # type: ignore[no-any-return]
+
+    def classifiers(self) -> tuple[str, ...]:
+        return ("classif",)
+
+    def input_parameter(self) -> str:
+        return "conv2d_1a.conv.weight"
+
+
+FAMILY = Family(
+    title="Inception-ResNet",
+    papers={"*": SZEGEDY_2016},
+    small="The same layers with the same parameters; the stem has stride 1 and no pools, and "
+    "every convolution is padded: maps of 32x32, 16x16 and, before the pool, 8x8.",
+    # Block counts of the published weights.
+    networks={
+        "inception_resnet_v1": InceptionResNetConfig(version="v1", depths=(5, 10, 6)),
+        "inception_resnet_v2": InceptionResNetConfig(version="v2", depths=(10, 20, 10)),
+    },
+)

@@ -1,0 +1,300 @@
+"""Inception v4.
+
+Szegedy et al. 2016, "Inception-v4, Inception-ResNet and the Impact of Residual Connections on
+Learning" (arXiv:1602.07261), Fig. 9. Child names are our own, one child for each box of that
+figure; inside the modules they are timm's (``branch0``, ``branch1.0``, ...).
+
+===========  ====================  ================
+child        box of Fig. 9         output at 299x299
+===========  ====================  ================
+stem         Stem (Fig. 3)         35x35 x  384
+stage1       4 x Inception-A (4)   35x35 x  384
+stage2.0     Reduction-A (7)       17x17 x 1024
+stage2.1-7   7 x Inception-B (5)   17x17 x 1024
+stage3.0     Reduction-B (8)       8x8   x 1536
+stage3.1-3   3 x Inception-C (6)   8x8   x 1536
+===========  ====================  ================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from senetzoo.models.family import Family, Paper
+from senetzoo.nn.classifier import Classifier, FeatureInfo
+from senetzoo.nn.config import Config, check_depths
+from senetzoo.nn.conv import ConvNormAct
+from senetzoo.nn.slots import Slots, TensorMap, unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class InceptionV4Config(Config):
+    """An Inception v4.
+
+    ``stem="cifar"`` has the same layers with the same parameters, but everything in the stem has
+    stride 1, and what the paper leaves unpadded is padded: the three kinds of modules see 32x32,
+    16x16 and 8x8 maps of a 32x32 image, where they see 35x35, 17x17 and 8x8 of a 299x299 one.
+
+    Args:
+        depths: Inception modules A, B and C; a reduction comes before the first B and the first C.
+    """
+
+    sizes = MappingProxyType({"imagenet": 299, "cifar": 32})
+    has_branches: ClassVar[bool] = False
+
+    # Fig. 9: keep 0.8.
+    dropout: float = 0.2
+    depths: tuple[int, ...] = (4, 7, 3)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "depths", check_depths("depths", self.depths, (4, 7, 3), 3))
+
+    @property
+    def min_size(self) -> int:
+        return 1 if self.small else 75
+
+    def build(self) -> InceptionV4:
+        return InceptionV4(self)
+
+
+# --- What the modules are made of, and those of Inception-ResNet ----------------------------------
+
+Kernel: TypeAlias = int | tuple[int, int]
+# Output channels and kernel of a convolution, then its stride and padding if they are not 1 and
+# what keeps the size.
+Layer: TypeAlias = tuple[int, Kernel] | tuple[int, Kernel, int, int]
+
+
+def conv(
+    inputs: int, outputs: int, kernel: Kernel, stride: int = 1, padding: int | str = "same"
+) -> ConvNormAct:
+    """A convolution with its norm and activation."""
+    # The epsilon of the published weights.
+    return ConvNormAct(inputs, outputs, kernel, stride, padding, eps=0.001)
+
+
+def chain(inputs: int, *layers: Layer) -> nn.Module:
+    """Convolutions one after the other; a single one is not put in a sequence, as in timm."""
+    convs = []
+    for layer in layers:
+        convs.append(conv(inputs, *layer))
+        inputs = layer[0]
+    return convs[0] if len(convs) == 1 else nn.Sequential(*convs)
+
+
+def average(inputs: int, outputs: int) -> nn.Module:
+    """Average pooling and a 1x1 convolution."""
+    pool = nn.AvgPool2d(3, 1, padding=1, count_include_pad=False)
+    return nn.Sequential(pool, conv(inputs, outputs, 1))
+
+
+class Concat(nn.Module):
+    """Branches on one input, their outputs concatenated.
+
+    Args:
+        branches: The branches, which become the children ``branch0``, ``branch1``, ...
+    """
+
+    def __init__(self, *branches: nn.Module) -> None:
+        super().__init__()
+        self.count = len(branches)
+        for index, branch in enumerate(branches):
+            self.add_module(f"branch{index}", branch)
+
+    def concat(self, x: Tensor) -> Tensor:
+        """The outputs of the branches, concatenated."""
+        return torch.cat([self.get_submodule(f"branch{i}")(x) for i in range(self.count)], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.concat(x)
+
+
+class InceptionModule(Concat):
+    """Branches on one input, their outputs concatenated, with slots.
+
+    Args:
+        inputs: Channels in.
+        outputs: Channels out.
+        branches: The branches.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *branches: nn.Module) -> None:
+        super().__init__(*branches)
+        self.slots = Slots({"pre": inputs, "standard": outputs})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return unit(x, self.slots, self.concat)
+
+
+# --- The figures of the paper --------------------------------------------------------------------
+
+
+def _stem(inputs: int, small: bool) -> nn.Sequential:
+    """Fig. 3: an image to 384 channels."""
+    # Stride and padding of what the figure strides by 2, and padding of its other unpadded ones.
+    stride, padding = (1, 1) if small else (2, 0)
+
+    def pool() -> nn.Module:
+        return nn.MaxPool2d(3, stride, padding)
+
+    return nn.Sequential(
+        conv(inputs, 32, 3, stride, padding),
+        conv(32, 32, 3, 1, padding),
+        conv(32, 64, 3),
+        Concat(pool(), chain(64, (96, 3, stride, padding))),
+        Concat(
+            chain(160, (64, 1), (96, 3, 1, padding)),
+            chain(160, (64, 1), (64, (1, 7)), (64, (7, 1)), (96, 3, 1, padding)),
+        ),
+        Concat(chain(192, (192, 3, stride, padding)), pool()),
+    )
+
+
+def _inception_a() -> nn.Module:
+    """Fig. 4, 35x35."""
+    return InceptionModule(
+        384,
+        384,
+        chain(384, (96, 1)),
+        chain(384, (64, 1), (96, 3)),
+        chain(384, (64, 1), (96, 3), (96, 3)),
+        average(384, 96),
+    )
+
+
+def _inception_b() -> nn.Module:
+    """Fig. 5, 17x17."""
+    return InceptionModule(
+        1024,
+        1024,
+        chain(1024, (384, 1)),
+        chain(1024, (192, 1), (224, (1, 7)), (256, (7, 1))),
+        chain(1024, (192, 1), (192, (7, 1)), (224, (1, 7)), (224, (7, 1)), (256, (1, 7))),
+        average(1024, 128),
+    )
+
+
+def _inception_c() -> nn.Module:
+    """Fig. 6, 8x8: two branches end in a 1x3 and a 3x1 side by side."""
+
+    def split(inputs: int) -> nn.Module:
+        return Concat(chain(inputs, (256, (1, 3))), chain(inputs, (256, (3, 1))))
+
+    return InceptionModule(
+        1536,
+        1536,
+        chain(1536, (256, 1)),
+        nn.Sequential(conv(1536, 384, 1), split(384)),
+        nn.Sequential(
+            conv(1536, 384, 1), conv(384, 448, (3, 1)), conv(448, 512, (1, 3)), split(512)
+        ),
+        average(1536, 256),
+    )
+
+
+def _reduction_a(padding: int) -> nn.Module:
+    """Fig. 7, 35x35 to 17x17, with k, l, m, n of Table 1."""
+    k, l, m, n = 192, 224, 256, 384  # noqa: E741
+    return InceptionModule(
+        384,
+        n + m + 384,
+        chain(384, (n, 3, 2, padding)),
+        chain(384, (k, 1), (l, 3), (m, 3, 2, padding)),
+        nn.MaxPool2d(3, 2, padding),
+    )
+
+
+def _reduction_b(padding: int) -> nn.Module:
+    """Fig. 8, 17x17 to 8x8."""
+    return InceptionModule(
+        1024,
+        192 + 320 + 1024,
+        chain(1024, (192, 1), (192, 3, 2, padding)),
+        chain(1024, (256, 1), (256, (1, 7)), (320, (7, 1)), (320, 3, 2, padding)),
+        nn.MaxPool2d(3, 2, padding),
+    )
+
+
+class InceptionV4(Classifier):
+    """Inception v4: built by `InceptionV4Config.build`.
+
+    Sites: the Inception modules and the reductions are units, as "an entire Inception module" is
+    what the SE paper puts a gate behind (Section 3.3). The stem has none, though its end looks
+    like reductions: the paper draws it as one box.
+    """
+
+    config: InceptionV4Config
+
+    def __init__(self, config: InceptionV4Config) -> None:
+        super().__init__(config)
+        a, b, c = config.depths
+        padding = 1 if config.small else 0
+        self.stem = _stem(config.in_chans, config.small)
+        self.stage1 = nn.Sequential(*(_inception_a() for _ in range(a)))
+        self.stage2 = nn.Sequential(_reduction_a(padding), *(_inception_b() for _ in range(b)))
+        self.stage3 = nn.Sequential(_reduction_b(padding), *(_inception_c() for _ in range(c)))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
+        self.fc = nn.Linear(1536, config.num_classes)
+        initialise(self)
+
+    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return tuple(tuple(stage) for stage in (self.stage1, self.stage2, self.stage3))
+
+    def levels(self) -> tuple[TensorMap, ...]:
+        return (lambda x: self.stage1(self.stem(x)), self.stage2, self.stage3)
+
+    @property
+    def feature_info(self) -> tuple[FeatureInfo, ...]:
+        first = 1 if self.config.small else 8
+        return (
+            FeatureInfo(first, 384),
+            FeatureInfo(2 * first, 1024),
+            FeatureInfo(4 * first, 1536),
+        )
+
+    @property
+    def cam_layer(self) -> nn.Module:
+        return self.stage3[-1]
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        x = self.avgpool(features).flatten(1)
+        if self.dropout is not None:
+            x = self.dropout(x)
+        return self.fc(x)  # type: ignore[no-any-return]
+
+    def classifiers(self) -> tuple[str, ...]:
+        return ("fc",)
+
+    def input_parameter(self) -> str:
+        return "stem.0.conv.weight"
+
+
+def initialise(model: nn.Module) -> None:
+    """He initialisation, as in the authors' TF-slim code; the paper does not say."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+SZEGEDY_2016 = Paper(
+    "Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning",
+    2016,
+    "https://arxiv.org/abs/1602.07261",
+)
+
+FAMILY = Family(
+    title="Inception v4",
+    papers={"*": SZEGEDY_2016},
+    small="The same layers with the same parameters; everything in the stem has stride 1, and "
+    "every convolution is padded: maps of 32x32, 16x16 and, before the pool, 8x8.",
+    networks={"inception_v4": InceptionV4Config()},
+)

@@ -1,0 +1,242 @@
+"""Inception v3 against torchvision and timm, on shared random weights in fp64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers import learnable, on_meta, same_name
+from inception import (
+    check_gates,
+    check_graphs,
+    check_levels,
+    check_min_size,
+    check_small_form,
+    pad_all,
+    shapes,
+)
+from parity import compare, from_the_timm, from_torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+
+from senetzoo.counting import count
+from senetzoo.errors import ConfigError
+from senetzoo.models.inception_v3 import InceptionAux, InceptionV3, InceptionV3Config
+from senetzoo.nn.classifier import AuxOutput
+from senetzoo.zoo import create
+
+
+def theirs(**options: Any) -> nn.Module:
+    return from_torchvision(
+        "inception_v3", init_weights=False, transform_input=False, dropout=0.0, **options
+    )
+
+
+class AllLogits(nn.Module):
+    """The logits of every head, side by side."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.net(x)
+        if isinstance(y, Tensor):
+            return y
+        aux = y.aux if isinstance(y, AuxOutput) else (y[1],)
+        return torch.cat((y[0], *aux), 1)
+
+
+def test_torchvision() -> None:
+    compare(
+        lambda: create("inception_v3", dropout=0.0, seed=0),
+        lambda: theirs(aux_logits=False),
+        same_name,
+        size=107,
+        gradients=True,
+        record=("inception_v3", "torchvision inception_v3"),
+    )
+
+
+def test_torchvision_auxiliary_head() -> None:
+    """At the smallest size that the head takes."""
+    compare(
+        lambda: AllLogits(InceptionV3Config(dropout=0.0, aux=True).build()),
+        lambda: AllLogits(theirs(aux_logits=True)),
+        same_name,
+        size=299,
+    )
+
+
+def test_torchvision_auxiliary_head_alone() -> None:
+    def head() -> nn.Module:
+        module: nn.Module = theirs(aux_logits=True).get_submodule("AuxLogits")
+        return module
+
+    class OnMaps(nn.Module):
+        def __init__(self, head: nn.Module) -> None:
+            super().__init__()
+            self.head = head
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(x)  # type: ignore[no-any-return]
+
+    compare(
+        lambda: OnMaps(InceptionAux(768, 1000, small=False)),
+        lambda: OnMaps(head()),
+        same_name,
+        size=20,
+        channels=768,
+        gradients=True,
+    )
+
+
+def test_timm() -> None:
+    compare(
+        lambda: create("inception_v3", dropout=0.0, seed=0),
+        lambda: from_the_timm("inception_v3"),
+        same_name,
+        size=75,
+        record=("inception_v3", "timm inception_v3"),
+    )
+
+
+def test_small_form_is_the_padded_network() -> None:
+    def padded() -> nn.Module:
+        model = theirs(aux_logits=False)
+        stem = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_4a_3x3")
+        pad_all(model, [model.get_submodule(name) for name in stem])
+        model.maxpool1, model.maxpool2 = nn.Identity(), nn.Identity()
+        for name in ("Mixed_6a", "Mixed_7a"):
+            module: Any = model.get_submodule(name)
+
+            def branches(x: Tensor, unpadded: Any = module._forward) -> list[Tensor]:
+                return [*unpadded(x)[:-1], functional.max_pool2d(x, 3, 2, 1)]
+
+            module._forward = branches
+        return model
+
+    compare(
+        lambda: create("inception_v3", stem="cifar", dropout=0.0, seed=0),
+        padded,
+        same_name,
+        size=14,
+    )
+
+
+def build(**changes: Any) -> InceptionV3:
+    model = on_meta(lambda: InceptionV3Config(**changes).build())
+    assert isinstance(model, InceptionV3)
+    return model
+
+
+def test_parameters_and_macs() -> None:
+    assert learnable(build()) == 23_834_568
+    assert learnable(build(aux=True)) == 27_161_264
+    # torchvision's 5.713; timm (5.73) and others count norms or pools too.
+    assert round(count(build()).macs / 1e9, 3) == 5.713
+
+
+def test_table() -> None:
+    expected = {
+        "Conv2d_1a_3x3": (32, 149),
+        "Conv2d_2a_3x3": (32, 147),
+        "Conv2d_2b_3x3": (64, 147),
+        "maxpool1": (64, 73),
+        "Conv2d_3b_1x1": (80, 73),
+        "Conv2d_4a_3x3": (192, 71),
+        "maxpool2": (192, 35),
+        "Mixed_5b": (256, 35),
+        "Mixed_5c": (288, 35),
+        "Mixed_5d": (288, 35),
+        **{f"Mixed_6{letter}": (768, 17) for letter in "abcde"},
+        "Mixed_7a": (1280, 8),
+        "Mixed_7b": (2048, 8),
+        "Mixed_7c": (2048, 8),
+    }
+    assert shapes(build(), list(expected), 299) == list(expected.values())
+
+
+def test_levels_and_forms() -> None:
+    check_levels(build())
+    check_small_form(InceptionV3Config(aux=True))
+    check_min_size(InceptionV3Config())
+    check_min_size(InceptionV3Config(stem="cifar"))
+
+
+def test_every_gate_runs_once() -> None:
+    model = create("inception_v3", stem="cifar", dropout=0.0, num_classes=10, seed=0)
+    assert len(model.sites()) == 2 * 11
+    check_gates(model, ("pre", "standard"))
+
+
+@pytest.mark.slow
+def test_graphs() -> None:
+    check_graphs(create("se_inception_v3", stem="cifar", num_classes=10, seed=0))
+
+
+# --- The auxiliary head --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 32])
+def test_auxiliary_output_of_the_small_form(size: int) -> None:
+    model = build(aux=True, stem="cifar", num_classes=7)
+    x = torch.empty(2, 3, size, size, device="meta")
+    y = model(x)
+    assert isinstance(y, AuxOutput)
+    assert y.logits.shape == (2, 7)
+    assert [logits.shape for logits in y.aux] == [(2, 7)]
+    assert isinstance(model.eval()(x), Tensor)
+    assert isinstance(build(stem="cifar")(x), Tensor)
+
+
+def test_both_heads_follow_the_number_of_classes() -> None:
+    model = build(aux=True)
+    assert model.classifiers() == ("fc", "AuxLogits.fc")
+    model.reset_classifier(7)
+    y = model(torch.empty(2, 3, 299, 299, device="meta"))
+    assert [logits.shape for logits in (y.logits, *y.aux)] == [(2, 7)] * 2
+
+
+def test_auxiliary_head_says_what_size_it_takes() -> None:
+    model = build(aux=True)
+    model(torch.empty(2, 3, 299, 299, device="meta"))
+    with pytest.raises(ConfigError) as caught:
+        model(torch.empty(2, 3, 299, 298, device="meta"))
+    assert str(caught.value) == (
+        "The auxiliary head got images of 299x298 pixels.\n"
+        "In training it takes at least 299x299.\n"
+        "Enlarge the images, or build it without aux=True"
+    )
+    # Smaller ones do not leave its last convolution a pixel.
+    head = model.get_submodule("AuxLogits")
+    maps = model.features(torch.empty(2, 3, 298, 298, device="meta"))
+    with pytest.raises(RuntimeError, match="Kernel size can't be greater"):
+        head(maps[1])
+    assert model.eval()(torch.empty(2, 3, 75, 75, device="meta")).shape == (2, 1000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"aux": 1}, "aux=1 is not a form of InceptionV3.\naux is one of False, True."),
+        (
+            {"drop_path": 0.1},
+            "InceptionV3 got drop_path=0.1.\n"
+            "InceptionV3 has no residual branches to drop.\n"
+            "Leave drop_path out",
+        ),
+        (
+            {"stem": "deep"},
+            "InceptionV3 got stem='deep'.\n"
+            "InceptionV3 has the forms 'imagenet' for images of 299x299 and 'cifar' for images "
+            "of 32x32 pixels.\n"
+            "Leave stem out, or type stem='cifar'",
+        ),
+    ],
+)
+def test_wrong_configs(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        InceptionV3Config(**changes)
+    assert str(caught.value) == message
