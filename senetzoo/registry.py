@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from senetzoo.errors import ConfigError
-from senetzoo.models import lenet, resnet
+from senetzoo.models import lenet, plain, resnet
 from senetzoo.models.family import Family
 from senetzoo.nn.config import Config
 
-FAMILIES: tuple[Family, ...] = (lenet.FAMILY, resnet.FAMILY)
+FAMILIES: tuple[Family, ...] = (
+    lenet.FAMILY,
+    resnet.FAMILY,
+    plain.FAMILY,
+)
 
 # r = 16 everywhere, as in the SE paper (Section 6.1).
 SE_POLICY = "se16"
