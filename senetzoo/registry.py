@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from senetzoo.errors import ConfigError
-from senetzoo.models import lenet, plain, resnet
+from senetzoo.models import lenet, plain, preresnet, resnet
 from senetzoo.models.family import Family
 from senetzoo.nn.config import Config
 
@@ -15,6 +15,7 @@ FAMILIES: tuple[Family, ...] = (
     lenet.FAMILY,
     resnet.FAMILY,
     plain.FAMILY,
+    preresnet.FAMILY,
 )
 
 # r = 16 everywhere, as in the SE paper (Section 6.1).
