@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from senetzoo.errors import ConfigError
-from senetzoo.models import lenet, plain, preresnet, resnet
+from senetzoo.models import lenet, plain, preresnet, resnet, senet
 from senetzoo.models.family import Family
 from senetzoo.nn.config import Config
 
@@ -16,6 +16,7 @@ FAMILIES: tuple[Family, ...] = (
     resnet.FAMILY,
     plain.FAMILY,
     preresnet.FAMILY,
+    senet.FAMILY,
 )
 
 # r = 16 everywhere, as in the SE paper (Section 6.1).
