@@ -91,11 +91,11 @@ def from_pytorchcv(name: str) -> str:
 
 
 def renamed(tensors: Mapping[str, Tensor], rename: Rename) -> dict[str, Tensor]:
-    """`tensors` under our names; 1x1 convolutions of gates as linear layers."""
+    """`tensors` under our names; 1x1 convolutions of gates and classifiers as linear layers."""
     result = {}
     for name, tensor in tensors.items():
         ours = rename(name)
-        if ".slots." in ours and tensor.ndim == 4:
+        if (".slots." in ours or ours == "fc.weight") and tensor.ndim == 4:
             tensor = tensor.flatten(1)
         assert ours not in result, f"two names for {ours}"
         result[ours] = tensor

@@ -10,6 +10,8 @@ from helpers import (
     calibrate_on_next_batch,
     from_pytorchcv,
     from_timm,
+    learnable,
+    on_meta,
     randomise,
     relative_error,
     same_name,
@@ -20,6 +22,7 @@ from torch.nn import functional
 
 from senetzoo import SE, config
 from senetzoo._torchvision import torchvision
+from senetzoo.nn.stem import Stem
 from senetzoo.zoo import create
 
 TORCHVISION = [
@@ -107,6 +110,8 @@ def test_timm_deep_stem() -> None:
         ("se_resnet20", "seresnet20_cifar10"),
         ("se_resnet56", "seresnet56_cifar10"),
         ("resnet110", "resnet110_cifar10"),
+        ("resnet164", "resnet164bn_cifar10"),
+        ("se_resnet164", "seresnet164bn_cifar10"),
     ],
 )
 def test_pytorchcv(name: str, theirs: str) -> None:
@@ -157,6 +162,33 @@ def test_option_a_written_out() -> None:
                 y = (y + skip).clamp(min=0)
         expected = y.mean((2, 3)) @ state["fc.weight"].T + state["fc.bias"]
         assert relative_error(model(x), expected) < TOLERANCE
+
+
+def test_resnet164() -> None:
+    """9n + 2 layers with weights; pytorchcv publishes the number of parameters."""
+    model = on_meta(lambda: create("resnet164", seed=0))
+    convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    # A projection at the beginning of each stage is not counted.
+    assert len(convs) - 3 + 1 == 164
+    assert learnable(model) == 1_704_154
+
+
+def test_smallest_image() -> None:
+    """The unpadded pool of the Caffe form needs two pixels, the padded one none in particular."""
+    caffe = config("resnet18").replace(pool="ceil")
+    for blueprint, least in (
+        (config("resnet18"), 1),
+        (caffe, 3),
+        (caffe.replace(stem="deep"), 3),
+        (caffe.replace(stem=Stem(kernels=(3, 3), strides=(2, 2), pool=True)), 5),
+        (caffe.replace(stem="cifar"), 1),
+    ):
+        assert blueprint.arch.min_size == least
+        model = blueprint.build(seed=0).to("meta").eval()
+        assert model.forward_features(torch.empty(1, 3, least, least, device="meta")).numel() == 512
+        if least > 1:
+            with pytest.raises(RuntimeError):
+                model.forward_features(torch.empty(1, 3, least - 1, least - 1, device="meta"))
 
 
 def test_strict_loading_refuses_a_foreign_key() -> None:

@@ -4,6 +4,7 @@
   ImageNet, Section 4.2 for CIFAR-10.
 - Xie et al. 2016, "Aggregated Residual Transformations" (arXiv:1611.05431): ResNeXt.
 - Zagoruyko and Komodakis 2016, "Wide Residual Networks" (arXiv:1605.07146): wide_resnet*.
+- He et al. 2016, "Identity Mappings" (arXiv:1603.05027), Table 3: resnet164, the original unit.
 
 Child names are torchvision's, so its state dicts load strictly.
 """
@@ -18,11 +19,10 @@ from torch.nn import functional as F
 
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
-from senetzoo.nn.classifier import Classifier, FeatureInfo
+from senetzoo.models.staged import POOLS, Staged, check_stem, smallest_image
 from senetzoo.nn.config import Config, check_choice, check_count, check_depths
 from senetzoo.nn.drop_path import DropPath
-from senetzoo.nn.slots import Slots, TensorMap, residual
-from senetzoo.nn.stem import as_stem, stem_convs
+from senetzoo.nn.slots import Slots, residual
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class ResNetConfig(Config):
         choices = {
             "block": ("basic", "bottleneck"),
             "stride_on": ("1x1", "3x3"),
-            "pool": ("padded", "ceil"),
+            "pool": POOLS,
             "shortcut": ("project", "pad"),
         }
         for field, allowed in choices.items():
@@ -83,12 +83,11 @@ class ResNetConfig(Config):
                 "A group of the first stage has width * group_width / 64 channels, at least 1.",
                 "Type for example: width=64",
             )
-        if int(self.width * min(as_stem(self.stem).widths)) < 1:
-            raise ConfigError(
-                f"width={self.width} with {self.stem!r} leaves no channels.",
-                "The stem's convolutions have width times its widths channels, at least 1.",
-                "Type for example: width=64",
-            )
+        check_stem(self.width, self.stem, self.width)
+
+    @property
+    def min_size(self) -> int:
+        return smallest_image(self.stem, self.pool)
 
     def build(self) -> ResNet:
         return ResNet(self)
@@ -118,28 +117,39 @@ class _Block(nn.Module):
 
 
 class BasicBlock(_Block):
-    """Two 3x3 convolutions and a shortcut (ResNet paper, Fig. 5 left)."""
+    """Two 3x3 convolutions and a shortcut (ResNet paper, Fig. 5 left).
 
-    expansion = 1
+    Args:
+        inputs: Channels in.
+        outputs: Channels out.
+        stride: Stride of the first convolution.
+        shortcut: What is on the skip; None for the identity.
+        drop_path: Rate of stochastic depth.
+    """
 
     def __init__(
-        self, inputs: int, planes: int, stride: int, drop_path: float, config: ResNetConfig
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int,
+        shortcut: nn.Module | None = None,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, planes, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.downsample = _shortcut(inputs, planes, stride, config.shortcut)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample = shortcut
         self.drop_path = DropPath(drop_path) if drop_path else None
         self.slots = Slots(
             {
                 "pre": inputs,
-                "standard": planes,
-                "post": planes,
-                "identity": planes,
-                "inner": planes,
+                "standard": outputs,
+                "post": outputs,
+                "identity": outputs,
+                "inner": outputs,
             }
         )
 
@@ -150,25 +160,38 @@ class BasicBlock(_Block):
 
 
 class Bottleneck(_Block):
-    """1x1, 3x3, 1x1 and a shortcut (ResNet paper, Fig. 5 right; ResNeXt paper, Fig. 3c)."""
+    """1x1, 3x3, 1x1 and a shortcut (ResNet paper, Fig. 5 right; ResNeXt paper, Fig. 3c).
 
-    expansion = 4
+    Args:
+        inputs: Channels in.
+        widths: Channels of the first 1x1 and of the 3x3.
+        outputs: Channels out.
+        strides: Strides of the first 1x1 and of the 3x3.
+        groups: Groups of the 3x3.
+        shortcut: What is on the skip; None for the identity.
+        drop_path: Rate of stochastic depth.
+    """
 
     def __init__(
-        self, inputs: int, planes: int, stride: int, drop_path: float, config: ResNetConfig
+        self,
+        inputs: int,
+        widths: tuple[int, int],
+        outputs: int,
+        strides: tuple[int, int],
+        groups: int = 1,
+        shortcut: nn.Module | None = None,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        width = planes * config.group_width // 64 * config.groups
-        outputs = planes * self.expansion
-        first, second = (stride, 1) if config.stride_on == "1x1" else (1, stride)
-        self.conv1 = nn.Conv2d(inputs, width, 1, first, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, second, 1, groups=config.groups, bias=False)
+        first, width = widths
+        self.conv1 = nn.Conv2d(inputs, first, 1, strides[0], bias=False)
+        self.bn1 = nn.BatchNorm2d(first)
+        self.conv2 = nn.Conv2d(first, width, 3, strides[1], 1, groups=groups, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(inputs, outputs, stride, config.shortcut)
+        self.downsample = shortcut
         self.drop_path = DropPath(drop_path) if drop_path else None
         self.slots = Slots(
             {
@@ -204,97 +227,42 @@ class PadShortcut(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], self.pad)
 
 
-def _shortcut(inputs: int, outputs: int, stride: int, kind: str) -> nn.Module | None:
-    if stride == 1 and inputs == outputs:
-        return None
-    if kind == "pad":
-        return PadShortcut(inputs, outputs, stride)
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+def projection(inputs: int, outputs: int, stride: int, kernel: int = 1) -> nn.Sequential:
+    """Option B of the ResNet paper: a convolution with a norm."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+    )
 
 
-class ResNet(Classifier):
+class ResNet(Staged):
     """ResNet, ResNeXt, Wide ResNet, CIFAR ResNet: built by `ResNetConfig.build`."""
 
     config: ResNetConfig
 
     def __init__(self, config: ResNetConfig) -> None:
-        super().__init__(config)
-        block = BasicBlock if config.block == "basic" else Bottleneck
-        stem = as_stem(config.stem)
-        inputs = config.width
-        self.conv1 = stem_convs(stem, config.in_chans, inputs)
-        self.bn1 = nn.BatchNorm2d(inputs)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool: nn.Module | None = None
-        if stem.pool and config.pool == "padded":
-            self.maxpool = nn.MaxPool2d(3, 2, padding=1)
-        elif stem.pool:
-            self.maxpool = nn.MaxPool2d(3, 2, ceil_mode=True)
-
-        total, done = sum(config.depths), 0
-        for index, depth in enumerate(config.depths):
-            planes = config.width * 2**index
-            blocks: list[nn.Module] = []
-            for number in range(depth):
-                stride = 2 if index > 0 and number == 0 else 1
-                drop_path = config.drop_path * done / max(total - 1, 1)
-                blocks.append(block(inputs, planes, stride, drop_path, config))
-                inputs = planes * block.expansion
-                done += 1
-            self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
-        self.fc = nn.Linear(inputs, config.num_classes)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
-        return tuple(
-            tuple(self.get_submodule(f"layer{index + 1}").children())
-            for index in range(len(self.config.depths))
+        expansion = 1 if config.block == "basic" else 4
+        super().__init__(
+            config, [config.width * 2**index * expansion for index in range(len(config.depths))]
         )
+        self.add_stem(config.width, pool=config.pool)
+        self.add_stages(config.width, config.depths, self._block)
+        self.add_head()
+        self.initialise()
 
-    def levels(self) -> tuple[TensorMap, ...]:
-        first, *others = (
-            self.get_submodule(f"layer{index + 1}") for index in range(len(self.config.depths))
+    def _block(self, inputs: int, outputs: int, stride: int, drop_path: float) -> nn.Module:
+        config = self.config
+        shortcut: nn.Module | None = None
+        if stride > 1 or inputs != outputs:
+            make = PadShortcut if config.shortcut == "pad" else projection
+            shortcut = make(inputs, outputs, stride)
+        if config.block == "basic":
+            return BasicBlock(inputs, outputs, stride, shortcut, drop_path)
+        width = outputs // 4 * config.group_width // 64 * config.groups
+        strides = (stride, 1) if config.stride_on == "1x1" else (1, stride)
+        return Bottleneck(
+            inputs, (width, width), outputs, strides, config.groups, shortcut, drop_path
         )
-        return (lambda x: first(self.forward_stem(x)), *others)
-
-    def forward_stem(self, x: Tensor) -> Tensor:
-        """What the first stage gets of an image."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        return x if self.maxpool is None else self.maxpool(x)
-
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        expansion = 1 if self.config.block == "basic" else 4
-        return tuple(
-            FeatureInfo(
-                stride=as_stem(self.config.stem).stride * 2**index,
-                channels=self.config.width * 2**index * expansion,
-            )
-            for index in range(len(self.config.depths))
-        )
-
-    @property
-    def cam_layer(self) -> nn.Module:
-        return self.stages()[-1][-1]
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        x = self.avgpool(features).flatten(1)
-        if self.dropout is not None:
-            x = self.dropout(x)
-        return self.fc(x)  # type: ignore[no-any-return]
-
-    def classifiers(self) -> tuple[str, ...]:
-        return ("fc",)
-
-    def input_parameter(self) -> str:
-        return "conv1.weight" if len(as_stem(self.config.stem).kernels) == 1 else "conv1.0.weight"
 
 
 def _basic(*depths: int) -> ResNetConfig:
@@ -317,8 +285,16 @@ def _cifar(depth: int, shortcut: Literal["project", "pad"] = "project") -> ResNe
     )
 
 
+# Its CIFAR form in bottlenecks: 9n+2 layers, three stages of n blocks (He et al. 2016, Table 3).
+RESNET_164 = ResNetConfig(
+    block="bottleneck", depths=(18, 18, 18), width=16, num_classes=10, stem="cifar"
+)
+
 HE_2015 = Paper(
     "Deep Residual Learning for Image Recognition", 2015, "https://arxiv.org/abs/1512.03385"
+)
+HE_2016 = Paper(
+    "Identity Mappings in Deep Residual Networks", 2016, "https://arxiv.org/abs/1603.05027"
 )
 XIE_2016 = Paper(
     "Aggregated Residual Transformations for Deep Neural Networks",
@@ -329,7 +305,12 @@ ZAGORUYKO_2016 = Paper("Wide Residual Networks", 2016, "https://arxiv.org/abs/16
 
 FAMILY = Family(
     title="ResNet",
-    papers={"resnext*": XIE_2016, "wide_*": ZAGORUYKO_2016, "resnet*": HE_2015},
+    papers={
+        "resnext*": XIE_2016,
+        "wide_*": ZAGORUYKO_2016,
+        "resnet164": HE_2016,
+        "resnet*": HE_2015,
+    },
     small="The stem is one 3x3 convolution of stride 1, without the pool: 4x4 before the pool of "
     "networks of four stages, 8x8 of three.",
     networks={
@@ -346,5 +327,6 @@ FAMILY = Family(
         "wide_resnet101_2": _bottleneck(3, 4, 23, 3, group_width=128),
         **{f"resnet{depth}": _cifar(depth) for depth in (20, 32, 44, 56, 110)},
         **{f"resnet{depth}a": _cifar(depth, "pad") for depth in (20, 32, 44, 56, 110)},
+        "resnet164": RESNET_164,
     },
 )

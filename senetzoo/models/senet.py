@@ -1,0 +1,117 @@
+"""SENet-154, the largest network of the entry that won ILSVRC 2017.
+
+Hu et al. 2017, "Squeeze-and-Excitation Networks" (arXiv:1709.01507), appendix "Details of
+SENet-154": ResNeXt-152 (64x4d) with
+
+- an SE gate in every block, which is a policy here and not in this file;
+- half the channels in the first 1x1 of each bottleneck;
+- three 3x3 convolutions in place of the 7x7;
+- a 3x3 convolution in place of the 1x1 on the shortcuts of stride 2;
+- dropout of 0.2 before the classifier.
+
+Child names are those of torchvision's ResNet and of timm's ``senet154``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import nn
+
+from senetzoo.errors import ConfigError
+from senetzoo.models.family import Family, Paper
+from senetzoo.models.resnet import Bottleneck, projection
+from senetzoo.models.staged import POOLS, Staged, check_stem, smallest_image
+from senetzoo.nn.config import Config, check_choice, check_count, check_depths
+from senetzoo.nn.stem import Stem
+
+
+@dataclass(frozen=True, kw_only=True)
+class SENetConfig(Config):
+    """A network of SENet-154's kind.
+
+    Args:
+        depths: Blocks of each stage.
+        width: Half the stem's channels; a block of the first stage puts out 4 times `width`, of
+            each later stage twice as many as before.
+        groups: Groups of the 3x3.
+        group_width: Channels of one group in the first stage, for a `width` of 64.
+        pool: The stem's max pool: ``"padded"`` by 1 (timm's ``senet154``), or ``"ceil"``: unpadded
+            in ceil mode (the authors' Caffe network, timm's ``legacy_senet154``).
+    """
+
+    any_stem: ClassVar[bool] = True
+
+    stem: Stem | str = "deep"
+    dropout: float = 0.2
+    depths: tuple[int, ...]
+    width: int = 64
+    groups: int = 64
+    group_width: int = 4
+    pool: Literal["padded", "ceil"] = "padded"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "depths", check_depths("depths", self.depths, (3, 8, 36, 3)))
+        for field, example in (("width", 64), ("groups", 64), ("group_width", 4)):
+            check_count(field, getattr(self, field), example)
+        check_choice("SENet", "pool", self.pool, POOLS)
+        check_stem(self.width, self.stem, 2 * self.width)
+        first = self.inner_width // 2
+        if first < 1 or first % self.groups:
+            raise ConfigError(
+                f"width={self.width} with groups={self.groups} and "
+                f"group_width={self.group_width} leaves no whole groups.",
+                "The 3x3 takes width * group_width / 128 channels in each of its groups.",
+                "Type for example: width=64, group_width=4",
+            )
+
+    @property
+    def inner_width(self) -> int:
+        """Channels of the 3x3 in the first stage."""
+        return self.width * self.group_width // 64 * self.groups
+
+    @property
+    def min_size(self) -> int:
+        return smallest_image(self.stem, self.pool)
+
+    def build(self) -> SENet:
+        return SENet(self)
+
+
+class SENet(Staged):
+    """SENet-154 without its gates: built by `SENetConfig.build`."""
+
+    config: SENetConfig
+
+    def __init__(self, config: SENetConfig) -> None:
+        super().__init__(
+            config, [config.width * 2**index * 4 for index in range(len(config.depths))]
+        )
+        self.add_stem(2 * config.width, pool=config.pool)
+        self.add_stages(2 * config.width, config.depths, self._block)
+        self.add_head()
+        self.initialise()
+
+    def _block(self, inputs: int, outputs: int, stride: int, drop_path: float) -> nn.Module:
+        config = self.config
+        width = config.inner_width * outputs // self.outputs[0]
+        shortcut = None
+        if stride > 1 or inputs != outputs:
+            shortcut = projection(inputs, outputs, stride, kernel=1 if stride == 1 else 3)
+        return Bottleneck(
+            inputs, (width // 2, width), outputs, (1, stride), config.groups, shortcut, drop_path
+        )
+
+
+HU_2017 = Paper("Squeeze-and-Excitation Networks", 2017, "https://arxiv.org/abs/1709.01507")
+
+FAMILY = Family(
+    title="SENet",
+    papers={"senet154": HU_2017},
+    small="The stem is one 3x3 convolution of stride 1, without the pool: 4x4 before the pool.",
+    networks={"senet154": SENetConfig(depths=(3, 8, 36, 3))},
+    # r = 16, as in the paper's other networks.
+    defaults={"senet154": "se16"},
+)

@@ -1,0 +1,160 @@
+"""What the whole ResNet line is: a stem, stages of blocks, a pool over the map, a linear layer.
+
+The names are torchvision's: ``conv1``, ``maxpool``, ``layer1``, ``layer2`` ..., ``fc``. A family
+says which blocks its stages have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from senetzoo.errors import ConfigError
+from senetzoo.nn.classifier import Classifier, FeatureInfo
+from senetzoo.nn.config import Config
+from senetzoo.nn.slots import TensorMap
+from senetzoo.nn.stem import Stem, as_stem, stem_convs
+
+POOLS = ("padded", "ceil")
+
+
+class Staged(Classifier):
+    """A network of stages; a subclass adds its stem, stages and head in this order.
+
+    Each stage but the first begins with a block of stride 2.
+
+    Args:
+        config: Its config, whose `Config.any_stem` is true.
+        outputs: Channels of the map after each stage.
+    """
+
+    def __init__(self, config: Config, outputs: Sequence[int]) -> None:
+        super().__init__(config)
+        self.outputs = tuple(outputs)
+        self.maxpool: nn.Module | None = None
+
+    def add_stem(self, outputs: int, *, norm: bool = True, pool: str = "padded") -> None:
+        """The convolutions of the config's stem; with `norm`, a norm and an activation follow.
+
+        Args:
+            outputs: Channels of the last convolution.
+            norm: Whether the norm and the activation after it are there.
+            pool: ``"padded"`` by 1, or ``"ceil"``, unpadded in ceil mode, where the stem pools.
+        """
+        stem = as_stem(self.config.stem)
+        self.conv1 = stem_convs(stem, self.config.in_chans, outputs)
+        self.bn1 = nn.BatchNorm2d(outputs) if norm else None
+        self.relu = nn.ReLU(inplace=True) if norm else None
+        if stem.pool and pool == "padded":
+            self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        elif stem.pool:
+            self.maxpool = nn.MaxPool2d(3, 2, ceil_mode=True)
+
+    def add_stages(
+        self,
+        inputs: int,
+        depths: Sequence[int],
+        block: Callable[[int, int, int, float], nn.Module],
+    ) -> None:
+        """The stages, with stochastic depth rising linearly from 0 to the config's rate.
+
+        Args:
+            inputs: Channels that the first block gets.
+            depths: Blocks of each stage.
+            block: Makes a block of its channels in and out, stride, and rate of stochastic depth.
+        """
+        total, done = sum(depths), 0
+        for index, (depth, outputs) in enumerate(zip(depths, self.outputs, strict=True)):
+            blocks: list[nn.Module] = []
+            for number in range(depth):
+                stride = 2 if index > 0 and number == 0 else 1
+                drop_path = self.config.drop_path * done / max(total - 1, 1)
+                blocks.append(block(inputs, outputs, stride, drop_path))
+                inputs = outputs
+                done += 1
+            self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
+
+    def add_head(self) -> None:
+        """The pool over the last map, the dropout and the linear layer."""
+        config = self.config
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
+        self.fc = nn.Linear(self.outputs[-1], config.num_classes)
+
+    def initialise(self) -> None:
+        """He initialisation, by the number of outputs as in the authors' and torchvision's code."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def layers(self) -> tuple[nn.Module, ...]:
+        """The modules ``layer1``, ``layer2`` and so on."""
+        return tuple(self.get_submodule(f"layer{n}") for n in range(1, len(self.outputs) + 1))
+
+    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return tuple(tuple(layer.children()) for layer in self.layers())
+
+    def levels(self) -> tuple[TensorMap, ...]:
+        first, *others = self.layers()
+        return (lambda x: first(self.forward_stem(x)), *others)
+
+    def forward_stem(self, x: Tensor) -> Tensor:
+        """What the first stage gets of an image."""
+        x = self.conv1(x)
+        if self.bn1 is not None and self.relu is not None:
+            x = self.relu(self.bn1(x))
+        return x if self.maxpool is None else self.maxpool(x)
+
+    @property
+    def feature_info(self) -> tuple[FeatureInfo, ...]:
+        stride = as_stem(self.config.stem).stride
+        return tuple(
+            FeatureInfo(stride * 2**index, channels) for index, channels in enumerate(self.outputs)
+        )
+
+    @property
+    def cam_layer(self) -> nn.Module:
+        return self.stages()[-1][-1]
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        x = self.avgpool(features).flatten(1)
+        if self.dropout is not None:
+            x = self.dropout(x)
+        return self.fc(x)  # type: ignore[no-any-return]
+
+    def classifiers(self) -> tuple[str, ...]:
+        return ("fc",)
+
+    def input_parameter(self) -> str:
+        return "conv1.weight" if len(as_stem(self.config.stem).kernels) == 1 else "conv1.0.weight"
+
+
+def check_stem(width: int, stem: Stem | str, channels: int, example: int = 64) -> None:
+    """Refuse a width that leaves one of the stem's convolutions without channels.
+
+    Args:
+        width: The config's width.
+        stem: The stem.
+        channels: Channels of the stem's last convolution.
+        example: A width that does, for the message.
+
+    Raises:
+        ConfigError: There is such a convolution.
+    """
+    if int(channels * min(as_stem(stem).widths)) < 1:
+        raise ConfigError(
+            f"width={width} with {stem!r} leaves no channels.",
+            "The stem's convolutions have width times its widths channels, at least 1.",
+            f"Type for example: width={example}",
+        )
+
+
+def smallest_image(stem: Stem | str, pool: str) -> int:
+    """Side of the smallest image that leaves something after the stem.
+
+    A padded convolution or pool of stride s leaves a pixel of every s begun, so even of one; the
+    unpadded pool in ceil mode needs two.
+    """
+    stem = as_stem(stem)
+    return stem.stride // 2 + 1 if stem.pool and pool == "ceil" else 1

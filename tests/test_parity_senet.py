@@ -1,0 +1,212 @@
+"""SENet-154 against both of timm's forms of it, on shared random weights in fp64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import Rename, from_timm, learnable, on_meta
+from parity import compare, from_the_timm
+from torch import nn
+
+from senetzoo import NONE, config
+from senetzoo._torchvision import torchvision
+from senetzoo.counting import count
+from senetzoo.errors import ConfigError
+from senetzoo.registry import ENTRIES
+from senetzoo.zoo import create
+
+LEGACY_STEM = {
+    "conv1": "conv1.0",
+    "bn1": "conv1.1",
+    "conv2": "conv1.3",
+    "bn2": "conv1.4",
+    "conv3": "conv1.6",
+    "bn3": "bn1",
+}
+
+
+def from_legacy(name: str) -> str:
+    """Our name of a parameter of timm's legacy file, whose deep stem is a sequence of its own."""
+    if name.startswith("layer0."):
+        _, layer, rest = name.split(".")
+        return f"{LEGACY_STEM[layer]}.{rest}"
+    return from_timm(name)
+
+
+def shallow(form: str) -> nn.Module:
+    """timm's network with one block a stage: the gradients of 115 million are no better proof."""
+    torchvision()
+    from timm.models import resnet, senet
+
+    if form == "padded":
+        model: nn.Module = resnet.ResNet(
+            resnet.Bottleneck,  # type: ignore[arg-type]
+            (1, 1, 1, 1),
+            cardinality=64,
+            base_width=4,
+            stem_type="deep",
+            stem_width=64,
+            down_kernel_size=3,
+            block_reduce_first=2,
+            block_args={"attn_layer": "se"},
+        )
+    else:
+        model = senet.SENet(
+            senet.SEBottleneck,
+            (1, 1, 1, 1),
+            groups=64,
+            reduction=16,
+            drop_rate=0.0,
+            inplanes=128,
+            input_3x3=True,
+            downsample_kernel_size=3,
+            downsample_padding=1,
+        )
+    return model
+
+
+# 65 pixels: the two forms of the pool give maps of different sizes there.
+@pytest.mark.parametrize("size", [64, 65])
+@pytest.mark.parametrize("pool", ["padded", "ceil"])
+def test_timm_shallow(pool: str, size: int) -> None:
+    ours = config("senet154").replace(depths=(1, 1, 1, 1), pool=pool, dropout=0.0)
+    compare(
+        lambda: ours.build(seed=0),
+        lambda: shallow(pool),
+        from_timm if pool == "padded" else from_legacy,
+        size=size,
+        gradients=(pool, size) == ("padded", 64),
+    )
+
+
+def test_smallest_image() -> None:
+    ceil = config("senet154").replace(depths=(1, 1), width=8, groups=8, group_width=16, pool="ceil")
+    assert config("senet154").arch.min_size == 1
+    assert ceil.arch.min_size == 3
+    assert ceil.replace(stem="cifar").arch.min_size == 1
+    model = ceil.build(seed=0).eval()
+    assert model.forward_features(torch.zeros(1, 3, 3, 3)).shape == (1, 64, 1, 1)
+    with pytest.raises(RuntimeError):
+        model.forward_features(torch.zeros(1, 3, 2, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [64, 65])
+@pytest.mark.parametrize(
+    ("pool", "theirs", "rename"),
+    [("padded", "senet154", from_timm), ("ceil", "legacy_senet154", from_legacy)],
+)
+def test_timm(pool: str, theirs: str, rename: Rename, size: int) -> None:
+    ours = config("senet154").replace(pool=pool, dropout=0.0)
+    compare(
+        lambda: ours.build(seed=0),
+        lambda: from_the_timm(theirs),
+        rename,
+        size=size,
+        record=("senet154", f"timm {theirs}"),
+    )
+
+
+def test_parameters() -> None:
+    assert learnable(on_meta(lambda: create("senet154", seed=0))) == 115_088_984
+    bare = on_meta(lambda: create("senet154", policy=NONE, seed=0))
+    # Each gate has 2 C²/16 weights and C/16 + C biases (Section 4 of the paper).
+    blocks = {256: 3, 512: 8, 1024: 36, 2048: 3}
+    gates = sum(n * (2 * c * (c // 16) + c // 16 + c) for c, n in blocks.items())
+    assert learnable(bare) == 115_088_984 - gates
+
+
+def test_macs() -> None:
+    """timm's 20.77 billion have the norms' and pools' operations in them, half a percent."""
+    with torch.device("meta"):
+        model = create("senet154", seed=0)
+    assert 0 <= 20.77e9 - count(model).macs < 0.006 * 20.77e9
+
+
+def test_what_the_appendix_lists() -> None:
+    with torch.device("meta"):
+        model = create("senet154", seed=0)
+    layers = {path: m for path, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+
+    def shape(path: str) -> tuple[object, ...]:
+        layer = layers[path]
+        return layer.out_channels, layer.kernel_size[0], layer.stride[0], layer.groups
+
+    assert [shape(f"conv1.{n}") for n in (0, 3, 6)] == [
+        (64, 3, 2, 1),
+        (64, 3, 1, 1),
+        (128, 3, 1, 1),
+    ]
+    # Half as many channels as ResNeXt-152 (64x4d) has in its first 1x1.
+    assert [shape(f"layer1.0.conv{n}") for n in (1, 2, 3)] == [
+        (128, 1, 1, 1),
+        (256, 3, 1, 64),
+        (256, 1, 1, 1),
+    ]
+    assert [shape(f"layer{n}.0.downsample.0") for n in (1, 2, 3, 4)] == [
+        (256, 1, 1, 1),
+        (512, 3, 2, 1),
+        (1024, 3, 2, 1),
+        (2048, 3, 2, 1),
+    ]
+    assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.2]
+    # 152 layers less the 7x7 and with three in its place.
+    convs = [path for path in layers if "downsample" not in path]
+    assert len(convs) + 1 == 154
+
+
+def test_gates_are_a_policy() -> None:
+    """The network's own gates, one in every block, and none without the policy."""
+    with torch.device("meta"):
+        gated = create("senet154", seed=0)
+        bare = create("senet154", policy=NONE, seed=0)
+    held = [site for site, slots in gated.slots() if slots.get(site.position) is not None]
+    assert [site.position for site in held] == ["standard"] * 50
+    assert all(slots.get(site.position) is None for site, slots in bare.slots())
+    assert [site.channels for site in held] == [256] * 3 + [512] * 8 + [1024] * 36 + [2048] * 3
+    assert "se_senet154" not in ENTRIES
+
+
+def test_small_form() -> None:
+    with torch.device("meta"):
+        model = create("senet154", stem="cifar", num_classes=10, seed=0)
+        maps = model.feature_maps(torch.empty(2, 3, 32, 32))
+    assert [tuple(m.shape[1:]) for m in maps] == [
+        (256, 32, 32),
+        (512, 16, 16),
+        (1024, 8, 8),
+        (2048, 4, 4),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"pool": "same"},
+            "pool='same' is not a form of SENet.\npool is one of 'padded', 'ceil'.",
+        ),
+        (
+            {"group_width": 1},
+            "width=64 with groups=64 and group_width=1 leaves no whole groups.\n"
+            "The 3x3 takes width * group_width / 128 channels in each of its groups.\n"
+            "Type for example: width=64, group_width=4",
+        ),
+        (
+            {"group_width": 1, "groups": 1},
+            "width=64 with groups=1 and group_width=1 leaves no whole groups.\n"
+            "The 3x3 takes width * group_width / 128 channels in each of its groups.\n"
+            "Type for example: width=64, group_width=4",
+        ),
+        (
+            {"group_width": 0},
+            "group_width=0 does not make a network.\n"
+            "group_width is a whole number of at least 1.\n"
+            "Type for example: group_width=4",
+        ),
+    ],
+)
+def test_wrong_configs(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config("senet154").replace(**changes)
+    assert str(caught.value) == message
