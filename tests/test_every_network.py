@@ -15,7 +15,7 @@ import torch
 from helpers import calibrate_on_next_batch, on_meta
 from torch import Tensor, nn
 
-from senetzoo import SE
+from senetzoo import NONE, SE
 from senetzoo.errors import ConfigError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.slots import Layout, Slots
@@ -286,4 +286,4 @@ def test_networks_with_gates_of_their_own_have_no_twin() -> None:
         for name in family.networks:
             own = name in family.defaults
             assert (f"se_{name}" in ENTRIES) != own
-            assert bool(config(name).gates()) == own
+            assert (config(name).policy != NONE) == own
