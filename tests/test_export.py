@@ -1,0 +1,120 @@
+"""Compiled, exported and ONNX forms of the networks give what the eager ones give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import calibrate_on_next_batch, relative_error
+from torch import Tensor
+
+from senetzoo import SE, block, stage
+from senetzoo.gates.se import SqueezeExcitation
+from senetzoo.nn.classifier import Classifier
+from senetzoo.registry import ENTRIES, FAMILIES
+from senetzoo.zoo import create
+
+# A small network of each family, by the family's title.
+SMALL = {"LeNet": "lenet", "ResNet": "resnet20", "DenseNet": "densenet40_12"}
+# In fp32, where another order of sums is another rounding.
+TOLERANCE = 1e-4
+
+NAMES = [
+    *(pytest.param(SMALL.get(family.title), id=family.title) for family in FAMILIES),
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name, entry in ENTRIES.items()
+        if name == entry.trunk and name not in SMALL.values()
+    ),
+]
+
+
+def ready(name: str | None) -> Classifier:
+    """The small form in eval mode, with a gate in its last block and statistics of its own."""
+    assert name is not None, "name a small network of the family in SMALL"
+    policy = SE(4).on(stage(-1) & block(-1))
+    model = create(name, stem="cifar", num_classes=7, policy=policy, seed=0)
+    assert any(isinstance(module, SqueezeExcitation) for module in model.modules())
+    calibrate_on_next_batch(model)
+    with torch.no_grad():
+        model(images(model, 4))
+    return model.eval()
+
+
+def images(model: Classifier, count: int) -> Tensor:
+    size = model.config.input_size
+    generator = torch.Generator().manual_seed(count)
+    return torch.randn(count, model.config.in_chans, size, size, generator=generator)
+
+
+def dynamic_batch() -> Any:
+    return ({0: torch.export.Dim("batch")},)
+
+
+@torch.no_grad()
+def agrees(model: Classifier, other: Any, counts: tuple[int, ...]) -> None:
+    for count in counts:
+        x = images(model, count)
+        expected = model(x)
+        assert expected.std() > 1e-3
+        assert relative_error(other(x), expected) < TOLERANCE
+
+
+def test_the_table_names_each_family_once() -> None:
+    assert {ENTRIES[name].family.title: name for name in SMALL.values()} == SMALL
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_compile(name: str) -> None:
+    """One graph, down to the operators; inductor's code for them takes minutes for all."""
+    model = ready(name)
+    torch.compiler.reset()
+    agrees(model, torch.compile(model, fullgraph=True, backend="aot_eager"), (3,))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "resnet20" else pytest.param(name, marks=pytest.mark.slow)
+        for name in SMALL.values()
+    ],
+)
+def test_inductor(name: str) -> None:
+    model = ready(name)
+    torch.compiler.reset()
+    agrees(model, torch.compile(model, fullgraph=True), (3,))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_export(name: str) -> None:
+    """Traced with three images, run with other numbers of them."""
+    model = ready(name)
+    exported = torch.export.export(model, (images(model, 3),), dynamic_shapes=dynamic_batch())
+    agrees(model, exported.module(), (1, 5))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_onnx(name: str, tmp_path: Path) -> None:
+    import onnxruntime
+
+    model = ready(name)
+    program = torch.onnx.export(
+        model,
+        (images(model, 3),),
+        dynamo=True,
+        dynamic_shapes=dynamic_batch(),
+        verbose=False,
+    )
+    assert program is not None
+    file = tmp_path / "model.onnx"
+    program.save(str(file))
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+
+    def run(x: Tensor) -> Tensor:
+        (logits,) = session.run(None, {given.name: x.numpy()})
+        return torch.from_numpy(logits)
+
+    agrees(model, run, (1, 5))
