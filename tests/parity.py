@@ -93,7 +93,7 @@ def compare(
         errors.append(relative_error(trained, reference))
         assert errors[-1] < TOLERANCE
     if gradients and train:
-        _compare_gradients(ours, theirs, trained, reference, rename)
+        compare_gradients(ours, theirs, trained, reference, rename)
 
     statistics, expected_statistics = dict(ours.named_buffers()), dict(theirs.named_buffers())
     if train:
@@ -113,7 +113,21 @@ def compare(
     errors.append(relative_error(output, reference))
     assert errors[-1] < TOLERANCE
     if gradients and not train:
-        _compare_gradients(ours, theirs, output, reference, rename)
+        compare_gradients(ours, theirs, output, reference, rename)
+    keep_record(record, errors, train, size)
+
+
+def keep_record(
+    record: tuple[str, str] | None, errors: list[float], train: bool, size: int
+) -> None:
+    """Append the largest of `errors` to the file SENETZOO_PARITY_RECORD, if that is set.
+
+    Args:
+        record: Name of our network and of the reference; None for a comparison not to record.
+        errors: Relative errors.
+        train: Whether the training mode was compared too.
+        size: Side of the images in pixels.
+    """
     if record is not None and "SENETZOO_PARITY_RECORD" in os.environ:
         line = {
             "network": record[0],
@@ -127,9 +141,10 @@ def compare(
             file.write(json.dumps(line) + "\n")
 
 
-def _compare_gradients(
+def compare_gradients(
     ours: nn.Module, theirs: nn.Module, output: Tensor, reference: Tensor, rename: Rename
 ) -> None:
+    """Compare the gradients of all parameters, of a random weighting of the logits."""
     target = torch.randn(reference.shape, generator=torch.Generator().manual_seed(2)).double()
     for logits in (output, reference):
         (logits * target).sum().backward()  # type: ignore[no-untyped-call]

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from einops import rearrange
 from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -109,10 +108,7 @@ class PatchConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         size = self.stride[0]
-        right, below = -x.shape[3] % size, -x.shape[2] % size
-        if right or below:
-            x = F.pad(x, (0, right, 0, below))
-        return super().forward(x)
+        return super().forward(F.pad(x, (0, -x.shape[3] % size, 0, -x.shape[2] % size)))
 
 
 class PatchMerging(nn.Module):
@@ -168,65 +164,67 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor, slots: Slots) -> Tensor:
         """`x` (N, H, W, C) to the same shape; `slots` are the block's, for ``inner``."""
-        height, width = x.shape[1:3]
-        side = self.window
-        x = F.pad(x, (0, 0, 0, -width % side, 0, -height % side))
-        rows, cols = x.shape[1:3]
+        images, height, width, channels = x.shape
+        side, heads = self.window, self.heads
+        # Windows from top to bottom and from left to right, the last ones padded.
+        down, across = -(-height // side), -(-width // side)
+        x = F.pad(x, (0, 0, 0, across * side - width, 0, down * side - height))
         # A direction that one window covers is not shifted.
-        shift = (self.shift if rows > side else 0, self.shift if cols > side else 0)
+        shift = (self.shift if down > 1 else 0, self.shift if across > 1 else 0)
         if any(shift):
             x = torch.roll(x, (-shift[0], -shift[1]), (1, 2))
-        # All windows and heads of an image in one dimension: the mask needs no copy per image.
-        q, k, v = rearrange(
-            self.qkv(x),
-            "n (h s) (w t) (qkv heads d) -> qkv n (h w heads) (s t) d",
-            qkv=3,
-            heads=self.heads,
-            s=side,
-            t=side,
-        ).unbind(0)
-        x = F.scaled_dot_product_attention(q, k, v, self.mask(x, shift))
-        x = rearrange(
-            x,
-            "n (h w heads) (s t) d -> n (h s) (w t) (heads d)",
-            h=rows // side,
-            w=cols // side,
-            s=side,
+        # Not einops, which takes a compiler several times as long. The windows and heads of an
+        # image share a dimension, so that its mask serves every image.
+        qkv = self.qkv(x).view(images, down, side, across, side, 3, heads, channels // heads)
+        q, k, v = (
+            qkv.permute(5, 0, 1, 3, 6, 2, 4, 7)
+            .reshape(3, images, down * across * heads, side * side, channels // heads)
+            .unbind(0)
+        )
+        x = F.scaled_dot_product_attention(q, k, v, self.mask(x, down, across, shift))
+        x = (
+            x.view(images, down, across, heads, side, side, channels // heads)
+            .permute(0, 1, 4, 2, 5, 3, 6)
+            .reshape(images, down * side, across * side, channels)
         )
         if any(shift):
             x = torch.roll(x, shift, (1, 2))
         return self.proj(slots.at("inner", x[:, :height, :width]))  # type: ignore[no-any-return]
 
-    def mask(self, x: Tensor, shift: tuple[int, int]) -> Tensor:
-        """What is added to the logits of the padded map `x`: (1 or N, windows * heads, key, key).
+    def mask(self, x: Tensor, down: int, across: int, shift: tuple[int, int]) -> Tensor:
+        """What is added to the logits: (1 or N, windows * heads, queries, keys).
 
         It is made anew in each forward pass, of a handful of small tensors: nothing to keep in
         step with the size of the image, the device or a copy of the network.
         """
-        images, rows, cols = x.shape[:3]
-        tokens = self.window * self.window
+        tokens, windows = self.window**2, down * across
         bias = self.relative_position_bias_table[self.relative_position_index]
         bias = bias.view(1, 1, tokens, tokens, self.heads).permute(0, 1, 4, 2, 3)
-        # Rolling brings tokens together that are not neighbours: in the last windows of a
-        # direction, those that came round from the other end. They are regions of their own.
-        down = torch.arange(rows, device=x.device) >= rows - shift[0]
-        right = torch.arange(cols, device=x.device) >= cols - shift[1]
-        regions = rearrange(
-            2 * down[:, None] + right,
-            "(h s) (w t) -> (h w) (s t)",
-            s=self.window,
-            t=self.window,
-        )
-        windows = len(regions)
         mask = bias.expand(1, windows, -1, -1, -1)
-        if any(shift):
+        drops = self.training and self.key_drop > 0
+        if any(shift) or drops:
+            regions = self.regions(down, across, shift, x.device)
             apart = regions[:, None, :, None] != regions[:, None, None, :]
             mask = torch.where(apart, bias + APART, bias)
-        if self.training and self.key_drop:
-            draws = torch.rand(images, windows, self.heads, tokens, device=x.device)
-            keep = kept_keys(draws, regions, self.key_drop)
-            mask = torch.where(keep[..., None, :], mask, -torch.inf)
+            if drops:
+                draws = torch.rand(len(x), windows, self.heads, tokens, device=x.device)
+                keep = kept_keys(draws, regions, self.key_drop)
+                mask = torch.where(keep[..., None, :], mask, -torch.inf)
         return mask.flatten(1, 2)
+
+    def regions(
+        self, down: int, across: int, shift: tuple[int, int], device: torch.device
+    ) -> Tensor:
+        """The region of each token, from 0 to 3: (windows, tokens); a query sees its own.
+
+        Rolling brings tokens together that are no neighbours: in the last windows of a direction,
+        those that came round from the other end are apart from the others.
+        """
+        side = self.window
+        low = torch.arange(down * side, device=device) >= down * side - shift[0]
+        right = torch.arange(across * side, device=device) >= across * side - shift[1]
+        regions = (2 * low[:, None] + right).view(down, side, across, side)
+        return regions.transpose(1, 2).reshape(down * across, side * side)
 
 
 def kept_keys(draws: Tensor, regions: Tensor, rate: float) -> Tensor:
