@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from senetzoo.models.resnet import ResNet, ResNetConfig
 from senetzoo.nn.stem import Stem
+from senetzoo.zoo import Blueprint, config
 
 Rename = Callable[[str], str]
 
@@ -28,6 +29,21 @@ def tiny(
     return ResNetConfig(
         block=block, depths=depths, width=width, stem=stem, num_classes=5, drop_path=drop_path
     ).build()
+
+
+# Fields that make the smallest network of a family a shallow one, with every kind of block: the
+# others of its kind hold nothing new.
+SHALLOW: dict[str, dict[str, Any]] = {
+    "senet154": {"depths": (1, 2, 1, 1)},
+    "swin_t": {"depths": (2, 2, 2, 2)},
+    "inception_resnet_v1": {"depths": (1, 1, 2)},
+    "densenet40_12": {"depths": (3, 3, 3)},
+}
+
+
+def reduced(name: str) -> Blueprint:
+    """The network called `name`, or a shallow one of its kind where that is large."""
+    return config(name).replace(**SHALLOW.get(name.removeprefix("se_"), {}))
 
 
 def on_meta(build: Callable[[], nn.Module]) -> nn.Module:

@@ -7,17 +7,35 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import calibrate_on_next_batch, relative_error
+from helpers import calibrate_on_next_batch, reduced, relative_error
 from torch import Tensor
 
 from senetzoo import SE, block, stage
 from senetzoo.gates.se import SqueezeExcitation
 from senetzoo.nn.classifier import Classifier
 from senetzoo.registry import ENTRIES, FAMILIES
-from senetzoo.zoo import create
+from senetzoo.zoo import config
 
 # A small network of each family, by the family's title.
-SMALL = {"LeNet": "lenet", "ResNet": "resnet20", "DenseNet": "densenet40_12"}
+SMALL = {
+    "LeNet": "lenet",
+    "AlexNet": "alexnet",
+    "VGG": "vgg11",
+    "GoogLeNet": "googlenet_bn",
+    "BN-Inception": "bn_inception",
+    "Inception v2": "inception_v2",
+    "Inception v3": "inception_v3",
+    "Inception v4": "inception_v4",
+    "Inception-ResNet": "inception_resnet_v1",
+    "ResNet": "resnet20",
+    "Plain": "plain20",
+    "PreResNet": "preresnet20",
+    "SENet": "senet154",
+    "DenseNet": "densenet40_12",
+    "MobileNet": "mobilenet_v1_025",
+    "EfficientNet": "efficientnet_b0",
+    "Swin": "swin_t",
+}
 # In fp32, where another order of sums is another rounding.
 TOLERANCE = 1e-4
 
@@ -34,8 +52,9 @@ NAMES = [
 def ready(name: str | None) -> Classifier:
     """The small form in eval mode, with a gate in its last block and statistics of its own."""
     assert name is not None, "name a small network of the family in SMALL"
+    arch = reduced(name) if name in SMALL.values() else config(name)
     policy = SE(4).on(stage(-1) & block(-1))
-    model = create(name, stem="cifar", num_classes=7, policy=policy, seed=0)
+    model = arch.replace(stem="cifar", num_classes=7, policy=policy).build(seed=0)
     assert any(isinstance(module, SqueezeExcitation) for module in model.modules())
     calibrate_on_next_batch(model)
     with torch.no_grad():
@@ -44,7 +63,7 @@ def ready(name: str | None) -> Classifier:
 
 
 def images(model: Classifier, count: int) -> Tensor:
-    size = model.config.input_size
+    size = max(16, model.config.min_size)
     generator = torch.Generator().manual_seed(count)
     return torch.randn(count, model.config.in_chans, size, size, generator=generator)
 

@@ -9,7 +9,7 @@ import pickle
 
 import pytest
 import torch
-from helpers import learnable, on_meta, randomise, tiny
+from helpers import calibrate_on_next_batch, learnable, on_meta, randomise, reduced, tiny
 from torch import Tensor, nn
 
 from senetzoo import ECA, SE, Policy
@@ -18,7 +18,7 @@ from senetzoo.gates.se import SqueezeExcitation
 from senetzoo.models.resnet import ResNetConfig
 from senetzoo.nn.classifier import Classifier
 from senetzoo.policies.attach import attach
-from senetzoo.registry import ENTRIES
+from senetzoo.registry import ENTRIES, FAMILIES
 from senetzoo.zoo import create
 
 # --- Sizes ---------------------------------------------------------------------------------------
@@ -62,12 +62,15 @@ def test_cifar_networks_have_the_papers_size(depth: int, parameters: float) -> N
     assert len(layers) == depth
 
 
-def test_every_network_has_an_se_form() -> None:
-    trunks = [name for name in ENTRIES if not name.startswith("se_")]
-    assert {f"se_{name}" for name in trunks} | set(trunks) == set(ENTRIES)
-
-
 # --- Gates ---------------------------------------------------------------------------------------
+
+TWINS = [name for name in ENTRIES if name.startswith("se_")]
+# A twin of each family, the smallest.
+TWIN_EACH = [
+    min((name for name in TWINS if ENTRIES[name].family is family), key=lambda n: (len(n), n))
+    for family in FAMILIES
+    if any(ENTRIES[name].family is family for name in TWINS)
+]
 
 
 def gates_of(model: Classifier) -> dict[str, SqueezeExcitation]:
@@ -78,31 +81,54 @@ def gates_of(model: Classifier) -> dict[str, SqueezeExcitation]:
     }
 
 
-def images_for(model: Classifier) -> Tensor:
-    """Two images, as small as leaves the last stage more than one pixel."""
-    size = 64 if isinstance(model.config, ResNetConfig) and model.config.input_size > 32 else 32
-    return torch.randn(2, model.config.in_chans, size, size)
+@pytest.mark.parametrize("name", TWINS)
+def test_a_twin_has_a_gate_at_every_standard_site(name: str) -> None:
+    model = on_meta(lambda: create(name, seed=0))
+    assert isinstance(model, Classifier)
+    sites = {site.path: site for site in model.sites() if site.position == "standard"}
+    gates = gates_of(model)
+    assert set(gates) == set(sites)
+    # Every block has one; a block of two residuals (Swin) one for each.
+    assert {(s.stage, s.block) for s in sites.values()} == {
+        (stage, block)
+        for stage, blocks in enumerate(model.stages(), 1)
+        for block in range(1, len(blocks) + 1)
+    }
+    for path, gate in gates.items():
+        # 2 C²/r weights and C/r + C biases, r = 16 (Section 4 of the SE paper).
+        channels = sites[path].channels
+        hidden = max(channels // 16, 1)
+        assert learnable(gate) == 2 * channels * hidden + hidden + channels
+    trunk = on_meta(lambda: create(ENTRIES[name].trunk, seed=0))
+    assert learnable(model) == learnable(trunk) + sum(map(learnable, gates.values()))
 
 
 def open_gates(gate: SqueezeExcitation) -> None:
     """Random weights that let a signal through: no hidden unit sits below its ReLU for good."""
     nn.init.normal_(gate.fc1.weight, std=gate.fc1.in_features**-0.5)
-    nn.init.uniform_(gate.fc1.bias, 0.5, 1.5)
+    nn.init.uniform_(gate.fc1.bias, 2.0, 3.0)
     nn.init.normal_(gate.fc2.weight, std=gate.fc2.in_features**-0.5)
     nn.init.normal_(gate.fc2.bias)
 
 
-@pytest.mark.parametrize("name", [name for name in ENTRIES if name.startswith("se_")])
-def test_every_gate_runs_once_and_matters(name: str) -> None:
+def opened(name: str) -> tuple[Classifier, Tensor]:
+    """The small form of a network with its gates open and its statistics calibrated, on a batch."""
     torch.manual_seed(0)
-    model = create(name, seed=0).requires_grad_(False)
+    model = reduced(name).replace(stem="cifar", num_classes=10, dropout=0.0).build(seed=0)
+    for gate in gates_of(model).values():
+        open_gates(gate)
+    x = torch.randn(2, model.config.in_chans, 32, 32)
+    calibrate_on_next_batch(model)
+    with torch.no_grad():
+        model(x)
+    return model.eval(), x
+
+
+@pytest.mark.parametrize("name", [*TWIN_EACH, "senet154", "efficientnet_b0"])
+def test_every_gate_runs_once_and_learns(name: str) -> None:
+    model, x = opened(name)
+    model.requires_grad_(False)
     gates = gates_of(model)
-    assert len(gates) == sum(len(blocks) for blocks in model.stages())
-    for gate in gates.values():
-        # 2 C²/r weights and C/r + C biases, r = 16 (Section 4 of the SE paper).
-        channels = gate.fc1.in_features
-        hidden = max(channels // 16, 1)
-        assert learnable(gate) == 2 * channels * hidden + hidden + channels
     runs = dict.fromkeys(gates, 0)
 
     def count(path: str) -> None:
@@ -110,9 +136,7 @@ def test_every_gate_runs_once_and_matters(name: str) -> None:
 
     for path, gate in gates.items():
         gate.requires_grad_(True)
-        open_gates(gate)
         gate.register_forward_hook(lambda *_, path=path: count(path))
-    x = images_for(model)
     y = model(x)
     assert set(runs.values()) == {1}
 
@@ -131,13 +155,9 @@ def test_every_gate_runs_once_and_matters(name: str) -> None:
     assert (plain - y).abs().max() > 1e-3 * y.abs().max()
 
 
-@pytest.mark.parametrize("name", ["se_lenet", "se_resnet20", "se_resnet20a", "se_resnet18"])
+@pytest.mark.parametrize("name", TWIN_EACH)
 def test_each_gate_alone_changes_the_output(name: str) -> None:
-    torch.manual_seed(0)
-    model = create(name, seed=0)
-    for gate in gates_of(model).values():
-        open_gates(gate)
-    x = images_for(model)
+    model, x = opened(name)
     with torch.no_grad():
         y = model(x)
         for site, slots in model.slots():
@@ -145,7 +165,7 @@ def test_each_gate_alone_changes_the_output(name: str) -> None:
             if held is None:
                 continue
             slots.clear(site.position)
-            assert (model(x) - y).abs().max() > 1e-3 * y.abs().max(), site
+            assert (model(x) - y).abs().max() > 1e-4 * y.abs().max(), site
             slots.put(site.position, held)
         assert torch.equal(model(x), y)
 
@@ -224,14 +244,25 @@ def test_reset_classifier(name: str) -> None:
     assert model.config.num_classes == 7
 
 
-def test_lenet_says_what_size_it_takes() -> None:
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (
+            28,
+            "The network got images of 28x28 pixels.\nThis form of LeNet takes at least 32x32.\n"
+            "Enlarge the images, for example with senetzoo.transforms(model)",
+        ),
+        (
+            40,
+            "LeNet got an image of 40x40 pixels.\nIt takes 32x32 pixels.\n"
+            "Resize the images, for example with senetzoo.transforms(model)",
+        ),
+    ],
+)
+def test_lenet_says_what_size_it_takes(size: int, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        create("lenet", seed=0)(torch.zeros(1, 3, 28, 28))
-    assert str(caught.value) == (
-        "LeNet got an image of 28x28 pixels.\n"
-        "It takes 32x32 pixels.\n"
-        "Resize the images, for example with senetzoo.transforms(model)"
-    )
+        create("lenet", seed=0)(torch.zeros(1, 3, size, size))
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,10 @@ class LeNetConfig(Config):
         super().__post_init__()
         check_choice("LeNet", "act", self.act, ("relu", "tanh"))
 
+    @property
+    def min_size(self) -> int:
+        return LeNet.size
+
     def build(self) -> LeNet:
         return LeNet(self)
 
