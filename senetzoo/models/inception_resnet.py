@@ -2,9 +2,9 @@
 
 Szegedy et al. 2016, "Inception-v4, Inception-ResNet and the Impact of Residual Connections on
 Learning" (arXiv:1602.07261), Fig. 15. The networks are those of the published weights, which
-differ from the paper's: v1 has a linear layer of 512 before the classifier, v2 the stem of
-Inception v3 with one Inception module (``mixed_5b``) and other widths (1088 channels where the
-paper has 1154, 2080 where it has 2048, 1536 after a last 1x1 convolution), and the last block of
+differ from the paper's: v1 has a linear layer of 512 before the classifier; v2 has the stem of
+Inception v3 with one Inception module (``mixed_5b``), 320, 1088 and 2080 channels where the paper
+has 384, 1154 and 2048, and a last 1x1 convolution to 1536; there are more blocks; the last one of
 both has neither activation nor scaling. Child names are timm's.
 
 ==========  =====================================  =========================================
@@ -123,9 +123,8 @@ REDUCTIONS = {
 class ResidualBlock(Concat):
     """Branches, concatenated, and a linear 1x1 convolution back to the width of the skip.
 
-    Two convolutions may be the last spatial ones of their branches, and the first branch has
-    none, so ``inner`` is the concatenation: every branch after its norm and activation, before
-    the 1x1.
+    Several branches end in a spatial convolution and one has none, so ``inner`` is their
+    concatenation: every branch after its norm and activation, before the 1x1.
 
     Args:
         channels: Channels in and out.
@@ -187,10 +186,12 @@ def _mixed_5b() -> nn.Module:
 class InceptionResNet(Classifier):
     """Inception-ResNet v1 or v2: built by `InceptionResNetConfig.build`.
 
-    Sites: the residual blocks have all five positions; mixed_5b of v2 and the reductions are
-    units. The SE paper (Section 3.3) puts a gate behind "an entire Inception module" and, in a
-    residual block, before the sum, and these are the modules and blocks there are; its 11.75 and
-    11.76 GFLOPs without and with gates hold with and without the gates of the units.
+    In training v1 takes at least two images at a time: its head has a norm over the batch.
+
+    Sites: the residual blocks have all five positions, mixed_5b of v2 and the reductions the two
+    of units, as the SE paper (Figs. 2 and 3) puts a gate behind an Inception module as a whole and
+    behind the branch of a residual block. Which of these its SE-Inception-ResNet-v2 counts can't
+    be told from the cost: the gates add 0.01 GFLOPs with those of the units and without.
     """
 
     config: InceptionResNetConfig

@@ -231,8 +231,8 @@ class InceptionAux(nn.Module):
 class InceptionV3(Classifier):
     """Inception v3: built by `InceptionV3Config.build`.
 
-    Sites: every Mixed module is a unit, those that halve the map too, as "an entire Inception
-    module" is what the SE paper puts a gate behind (Section 3.3). The stem has none.
+    Sites: every Mixed module is a unit, those that halve the map too, as the SE paper (Fig. 2) puts
+    a gate behind an Inception module as a whole. The stem has none.
     """
 
     config: InceptionV3Config

@@ -199,13 +199,12 @@ def _inception_c() -> nn.Module:
 
 
 def _reduction_a(padding: int) -> nn.Module:
-    """Fig. 7, 35x35 to 17x17, with k, l, m, n of Table 1."""
-    k, l, m, n = 192, 224, 256, 384  # noqa: E741
+    """Fig. 7, 35x35 to 17x17; k, l, m, n of Table 1 are 192, 224, 256, 384."""
     return InceptionModule(
         384,
-        n + m + 384,
-        chain(384, (n, 3, 2, padding)),
-        chain(384, (k, 1), (l, 3), (m, 3, 2, padding)),
+        384 + 256 + 384,
+        chain(384, (384, 3, 2, padding)),
+        chain(384, (192, 1), (224, 3), (256, 3, 2, padding)),
         nn.MaxPool2d(3, 2, padding),
     )
 
@@ -224,9 +223,9 @@ def _reduction_b(padding: int) -> nn.Module:
 class InceptionV4(Classifier):
     """Inception v4: built by `InceptionV4Config.build`.
 
-    Sites: the Inception modules and the reductions are units, as "an entire Inception module" is
-    what the SE paper puts a gate behind (Section 3.3). The stem has none, though its end looks
-    like reductions: the paper draws it as one box.
+    Sites: the Inception modules and the reductions are units, as the SE paper (Fig. 2) puts a gate
+    behind an Inception module as a whole. The stem has none, though its end looks like reductions:
+    the paper draws it as one box.
     """
 
     config: InceptionV4Config
