@@ -16,6 +16,11 @@ from senetzoo import ECA, SE, Stem, attach, config, create, explain, list_models
 from senetzoo.cli import main
 from senetzoo.errors import ConfigError, PolicyError, SenetzooError
 
+TITLES = (
+    "AlexNet, BN-Inception, DenseNet, EfficientNet, GoogLeNet, Inception v2, Inception v3, "
+    "Inception v4, Inception-ResNet, LeNet, MobileNet, Plain, PreResNet, ResNet, SENet, Swin, VGG"
+)
+
 
 @pytest.fixture
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
@@ -97,7 +102,7 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
     (
         lambda: list_models(family="vgg19"),
         ConfigError,
-        "There is no family 'vgg19'.\nFamilies are LeNet, ResNet.",
+        f"There is no family 'vgg19'.\nFamilies are {TITLES}.",
     ),
     # Weights
     (lambda: create("resnet18", pretrained=True), ConfigError, NO_WEIGHTS),
@@ -360,7 +365,7 @@ COMMANDS: list[tuple[list[str], str]] = [
      "Type for example: senetzoo list '*resnet*'"),
     (["list", "lenet*", "--pretrained"], "No network matches 'lenet*' with these options.\n"
      "* stands for any letters.\nType for example: senetzoo list '*resnet*'"),
-    (["list", "--family", "vgg"], "There is no family 'vgg'.\nFamilies are LeNet, ResNet."),
+    (["list", "--family", "vit"], f"There is no family 'vit'.\nFamilies are {TITLES}."),
     (["show", "resnet2"], "There is no network 'resnet2'.\n"
      "The nearest names are resnet32, resnet20, resnet32a.\n"
      "Type for example: create('resnet32')"),

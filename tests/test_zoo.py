@@ -20,7 +20,7 @@ from senetzoo.names import ModelName
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.drop_path import DropPath
 from senetzoo.nn.stem import as_stem
-from senetzoo.registry import ENTRIES
+from senetzoo.registry import ENTRIES, FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -150,10 +150,12 @@ def test_list_models() -> None:
     names = list_models()
     assert names == list(ENTRIES) == list(get_args(ModelName))
     assert len(set(names)) == len(names)
-    assert list_models("se_resnet1??") == ["se_resnet101", "se_resnet152", "se_resnet110"]
+    listed = ["se_resnet101", "se_resnet152", "se_resnet110", "se_resnet164"]
+    assert list_models("se_resnet1??") == listed
     assert list_models("lenet*", family="lenet") == ["lenet", "lenet5"]
     assert list_models("lenet*", family="ResNet") == []
-    assert sorted(list_models(family="LENET") + list_models(family="resnet")) == sorted(names)
+    of = [name for family in FAMILIES for name in list_models(family=family.title.upper())]
+    assert sorted(of) == sorted(names)
     assert list_models("nothing") == []
     assert list_models("RESNET50") == []
 
@@ -294,10 +296,10 @@ def test_explain_as_text_and_as_dict() -> None:
     # A gate has 2 C (C / 8) weights and C / 8 + C biases: 292 of 32 channels, 1096 of 64.
     assert str(found) == (
         "resnet20: 274,958 parameters, 40,815,488 MACs at 32x32\n"
-        "stage  block  position  channels  gate  +params  +MACs\n"
-        "    3      1  pre             32  se8       292    256\n"
-        "    3      2  pre             64  se8     1,096  1,024\n"
-        "    3      3  pre             64  se8     1,096  1,024\n"
+        "stage  block  position  channels  gate  +params  share  +MACs  share\n"
+        "    3      1  pre             32  se8       292  0.11%    256  0.00%\n"
+        "    3      2  pre             64  se8     1,096  0.40%  1,024  0.00%\n"
+        "    3      3  pre             64  se8     1,096  0.40%  1,024  0.00%\n"
         "3 of 45 sites have a gate: 2,484 parameters (0.90%), 2,304 MACs (0.01%)"
     )
     assert found.as_dict()["params"] == found.params == 272_474 + 292 + 2 * 1096
@@ -312,4 +314,6 @@ def test_explain_as_text_and_as_dict() -> None:
         "gate": "se8",
         "params": 292,
         "macs": 256,
+        "params_share": 292 / 274_958,
+        "macs_share": 256 / 40_815_488,
     }

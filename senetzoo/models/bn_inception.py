@@ -23,7 +23,7 @@ from senetzoo.models.family import Family, Paper
 from senetzoo.nn.classifier import Classifier, FeatureInfo
 from senetzoo.nn.config import Config
 from senetzoo.nn.conv import ConvNormAct
-from senetzoo.nn.slots import Slots, TensorMap, unit
+from senetzoo.nn.slots import Slots, TensorMap, chain, unit
 
 Row: TypeAlias = tuple[str, int, int, int, int, int, int, str, int]
 
@@ -110,12 +110,6 @@ def _pool(kind: str, stride: int) -> nn.Module:
     )
 
 
-def _chain(modules: tuple[nn.Module, ...], x: Tensor) -> Tensor:
-    for module in modules:
-        x = module(x)
-    return x
-
-
 class BNInception(Classifier):
     """BN-Inception: built by `BNInceptionConfig.build`."""
 
@@ -156,7 +150,7 @@ class BNInception(Classifier):
         )
 
     def levels(self) -> tuple[TensorMap, ...]:
-        first, *others = (partial(_chain, stage) for stage in self.stages())
+        first, *others = (chain(*stage) for stage in self.stages())
         return (lambda x: first(self.stem(x)), *others)
 
     @property

@@ -36,8 +36,8 @@ from senetzoo.models.inception_v4 import (
     InceptionModule,
     Layer,
     average,
-    chain,
     conv,
+    convs,
     initialise,
 )
 from senetzoo.nn.classifier import Classifier, FeatureInfo
@@ -134,7 +134,7 @@ class ResidualBlock(Concat):
     """
 
     def __init__(self, channels: int, block: _Block, drop_path: float, linear: bool) -> None:
-        super().__init__(*(chain(channels, *branch) for branch in block.branches))
+        super().__init__(*(convs(channels, *branch) for branch in block.branches))
         inner = sum(branch[-1][0] for branch in block.branches)
         self.conv2d = nn.Conv2d(inner, channels, 1)
         self.scale = 1.0 if linear else block.scale
@@ -166,7 +166,7 @@ def _reduction(
     return InceptionModule(
         inputs,
         outputs,
-        *(chain(inputs, *before, (*last[:2], 2, padding)) for *before, last in branches),
+        *(convs(inputs, *before, (*last[:2], 2, padding)) for *before, last in branches),
         nn.MaxPool2d(3, 2, padding),
     )
 
@@ -176,9 +176,9 @@ def _mixed_5b() -> nn.Module:
     return InceptionModule(
         192,
         320,
-        chain(192, (96, 1)),
-        chain(192, (48, 1), (64, 5)),
-        chain(192, (64, 1), (96, 3), (96, 3)),
+        convs(192, (96, 1)),
+        convs(192, (48, 1), (64, 5)),
+        convs(192, (64, 1), (96, 3), (96, 3)),
         average(192, 64),
     )
 

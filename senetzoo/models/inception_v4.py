@@ -79,13 +79,13 @@ def conv(
     return ConvNormAct(inputs, outputs, kernel, stride, padding, eps=0.001)
 
 
-def chain(inputs: int, *layers: Layer) -> nn.Module:
+def convs(inputs: int, *layers: Layer) -> nn.Module:
     """Convolutions one after the other; a single one is not put in a sequence, as in timm."""
-    convs = []
+    made = []
     for layer in layers:
-        convs.append(conv(inputs, *layer))
+        made.append(conv(inputs, *layer))
         inputs = layer[0]
-    return convs[0] if len(convs) == 1 else nn.Sequential(*convs)
+    return made[0] if len(made) == 1 else nn.Sequential(*made)
 
 
 def average(inputs: int, outputs: int) -> nn.Module:
@@ -147,12 +147,12 @@ def _stem(inputs: int, small: bool) -> nn.Sequential:
         conv(inputs, 32, 3, stride, padding),
         conv(32, 32, 3, 1, padding),
         conv(32, 64, 3),
-        Concat(pool(), chain(64, (96, 3, stride, padding))),
+        Concat(pool(), convs(64, (96, 3, stride, padding))),
         Concat(
-            chain(160, (64, 1), (96, 3, 1, padding)),
-            chain(160, (64, 1), (64, (1, 7)), (64, (7, 1)), (96, 3, 1, padding)),
+            convs(160, (64, 1), (96, 3, 1, padding)),
+            convs(160, (64, 1), (64, (1, 7)), (64, (7, 1)), (96, 3, 1, padding)),
         ),
-        Concat(chain(192, (192, 3, stride, padding)), pool()),
+        Concat(convs(192, (192, 3, stride, padding)), pool()),
     )
 
 
@@ -161,9 +161,9 @@ def _inception_a() -> nn.Module:
     return InceptionModule(
         384,
         384,
-        chain(384, (96, 1)),
-        chain(384, (64, 1), (96, 3)),
-        chain(384, (64, 1), (96, 3), (96, 3)),
+        convs(384, (96, 1)),
+        convs(384, (64, 1), (96, 3)),
+        convs(384, (64, 1), (96, 3), (96, 3)),
         average(384, 96),
     )
 
@@ -173,9 +173,9 @@ def _inception_b() -> nn.Module:
     return InceptionModule(
         1024,
         1024,
-        chain(1024, (384, 1)),
-        chain(1024, (192, 1), (224, (1, 7)), (256, (7, 1))),
-        chain(1024, (192, 1), (192, (7, 1)), (224, (1, 7)), (224, (7, 1)), (256, (1, 7))),
+        convs(1024, (384, 1)),
+        convs(1024, (192, 1), (224, (1, 7)), (256, (7, 1))),
+        convs(1024, (192, 1), (192, (7, 1)), (224, (1, 7)), (224, (7, 1)), (256, (1, 7))),
         average(1024, 128),
     )
 
@@ -184,12 +184,12 @@ def _inception_c() -> nn.Module:
     """Fig. 6, 8x8: two branches end in a 1x3 and a 3x1 side by side."""
 
     def split(inputs: int) -> nn.Module:
-        return Concat(chain(inputs, (256, (1, 3))), chain(inputs, (256, (3, 1))))
+        return Concat(convs(inputs, (256, (1, 3))), convs(inputs, (256, (3, 1))))
 
     return InceptionModule(
         1536,
         1536,
-        chain(1536, (256, 1)),
+        convs(1536, (256, 1)),
         nn.Sequential(conv(1536, 384, 1), split(384)),
         nn.Sequential(
             conv(1536, 384, 1), conv(384, 448, (3, 1)), conv(448, 512, (1, 3)), split(512)
@@ -203,8 +203,8 @@ def _reduction_a(padding: int) -> nn.Module:
     return InceptionModule(
         384,
         384 + 256 + 384,
-        chain(384, (384, 3, 2, padding)),
-        chain(384, (192, 1), (224, 3), (256, 3, 2, padding)),
+        convs(384, (384, 3, 2, padding)),
+        convs(384, (192, 1), (224, 3), (256, 3, 2, padding)),
         nn.MaxPool2d(3, 2, padding),
     )
 
@@ -214,8 +214,8 @@ def _reduction_b(padding: int) -> nn.Module:
     return InceptionModule(
         1024,
         192 + 320 + 1024,
-        chain(1024, (192, 1), (192, 3, 2, padding)),
-        chain(1024, (256, 1), (256, (1, 7)), (320, (7, 1)), (320, 3, 2, padding)),
+        convs(1024, (192, 1), (192, 3, 2, padding)),
+        convs(1024, (256, 1), (256, (1, 7)), (320, (7, 1)), (320, 3, 2, padding)),
         nn.MaxPool2d(3, 2, padding),
     )
 

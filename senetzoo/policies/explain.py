@@ -42,6 +42,12 @@ class Row:
     params_share: float
     macs_share: float
 
+    @property
+    def place(self) -> str:
+        """The position; with the part of the block, where a block has several of that name."""
+        part = self.path.split(".")[-2].strip("0123456789").removesuffix("slots").strip("_")
+        return f"{self.position} ({part})" if part else self.position
+
 
 @dataclass(frozen=True)
 class Shadowed:
@@ -89,7 +95,7 @@ class Explanation:
             (
                 str(row.stage),
                 str(row.block),
-                row.position,
+                row.place,
                 str(row.channels),
                 row.gate or "-",
                 f"{row.params:,}",
