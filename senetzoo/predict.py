@@ -22,12 +22,12 @@ from senetzoo import zoo
 from senetzoo._command import SenetzooCommand
 from senetzoo.data.images import images_in, open_image
 from senetzoo.errors import ConfigError, DataError
+from senetzoo.nn.classifier import Classifier, finite
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from senetzoo.data.transforms import Transforms
-    from senetzoo.nn.classifier import Classifier, finite
 
     ImageOrPath = Image | Tensor | str | Path
 

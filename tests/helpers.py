@@ -31,7 +31,29 @@ def tiny(
     ).build()
 
 
-# Fields that make the smallest network of a family a shallow one, with every kind of block: the
+# A small network of each family, by the family's title: it stands for the others where a test is
+# of the class, not of its sizes.
+SMALL = {
+    "LeNet": "lenet",
+    "AlexNet": "alexnet",
+    "VGG": "vgg11",
+    "GoogLeNet": "googlenet_bn",
+    "BN-Inception": "bn_inception",
+    "Inception v2": "inception_v2",
+    "Inception v3": "inception_v3",
+    "Inception v4": "inception_v4",
+    "Inception-ResNet": "inception_resnet_v1",
+    "ResNet": "resnet20",
+    "Plain": "plain20",
+    "PreResNet": "preresnet20",
+    "SENet": "senet154",
+    "DenseNet": "densenet40_12",
+    "MobileNet": "mobilenet_v1_025",
+    "EfficientNet": "efficientnet_b0",
+    "Swin": "swin_t",
+}
+
+# Fields that make such a network a shallow one, with every kind of block: the
 # others of its kind hold nothing new.
 SHALLOW: dict[str, dict[str, Any]] = {
     "senet154": {"depths": (1, 2, 1, 1)},

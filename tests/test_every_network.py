@@ -11,7 +11,7 @@ import warnings
 
 import pytest
 import torch
-from helpers import calibrate_on_next_batch, on_meta, reduced
+from helpers import SMALL, calibrate_on_next_batch, on_meta, reduced
 from torch import Tensor, nn
 
 from senetzoo import NONE, SE, Policy
@@ -22,8 +22,7 @@ from senetzoo.registry import ENTRIES, FAMILIES
 from senetzoo.zoo import config, create, explain
 
 TRUNKS = [name for name, entry in ENTRIES.items() if entry.trunk == name]
-# One network of each family stands for the others where a test is of the class, not of its sizes.
-ONE_EACH = [min(family.networks, key=lambda n: (len(n), n)) for family in FAMILIES]
+ONE_EACH = list(SMALL.values())
 
 
 def limited(name: str) -> bool:
@@ -50,6 +49,19 @@ def images(model: Classifier, count: int = 2) -> Tensor:
     size = max(16, model.config.min_size)
     generator = torch.Generator().manual_seed(1)
     return torch.randn(count, model.config.in_chans, size, size, generator=generator)
+
+
+def settled(name: str, policy: Policy = NONE) -> tuple[Classifier, Tensor]:
+    """A small form in eval mode and a batch of images, which its statistics are those of.
+
+    With other statistics no signal gets through a deep network that has just been initialised.
+    """
+    model = small(name, policy)
+    x = images(model)
+    calibrate_on_next_batch(model)
+    with torch.no_grad():
+        model(x)
+    return model.eval(), x
 
 
 class Probe(nn.Module):
@@ -96,13 +108,8 @@ def test_every_site_is_passed_once_with_its_channels(name: str) -> None:
 @pytest.mark.parametrize("name", TRUNKS)
 def test_every_site_gets_gradients_and_matters(name: str) -> None:
     torch.manual_seed(0)
-    model = small(name).requires_grad_(False)
-    x = images(model)
-    # Statistics of this batch, so that no signal dies on its way through a deep network.
-    calibrate_on_next_batch(model)
-    with torch.no_grad():
-        model(x)
-    model.eval()
+    model, x = settled(name)
+    model.requires_grad_(False)
     probes = probed(model)
     y = model(x)
     (y * torch.randn_like(y)).sum().backward()
@@ -180,10 +187,9 @@ def test_the_smallest_image(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ONE_EACH)
 def test_the_cam_layer_gives_the_last_map(name: str) -> None:
-    model = small(name).eval()
+    model, x = settled(name)
     seen: list[Tensor] = []
     handle = model.cam_layer.register_forward_hook(lambda _, __, y: seen.append(y))
-    x = images(model)
     y = model(x)
     handle.remove()
     (cam,) = seen
@@ -198,8 +204,7 @@ def test_the_cam_layer_gives_the_last_map(name: str) -> None:
 
 @pytest.mark.parametrize("name", ONE_EACH)
 def test_features_equal_the_levels_of_a_forward(name: str) -> None:
-    model = small(name, SE(4)).eval()
-    x = images(model)
+    model, x = settled(name, SE(4))
     with torch.no_grad():
         maps = model.features(x)
         kept = [m.clone() for m in maps]
@@ -223,8 +228,7 @@ def test_reset_classifier(name: str) -> None:
 
 @pytest.mark.parametrize("name", ONE_EACH)
 def test_copies_and_pickles(name: str) -> None:
-    model = small(name, SE(4)).eval()
-    x = images(model)
+    model, x = settled(name, SE(4))
     with torch.no_grad():
         y = model(x)
         for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
@@ -238,8 +242,7 @@ def test_copies_and_pickles(name: str) -> None:
 
 @pytest.mark.parametrize("name", ONE_EACH)
 def test_channels_last_and_half_precision(name: str) -> None:
-    model = small(name, SE(4)).eval()
-    x = images(model)
+    model, x = settled(name, SE(4))
     with torch.no_grad():
         y = model(x)
         z = model.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))  # type: ignore[call-overload]

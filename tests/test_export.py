@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import calibrate_on_next_batch, reduced, relative_error
+from helpers import SMALL, calibrate_on_next_batch, reduced, relative_error
 from torch import Tensor
 
 from senetzoo import SE, block, stage
@@ -16,26 +16,6 @@ from senetzoo.nn.classifier import Classifier
 from senetzoo.registry import ENTRIES, FAMILIES
 from senetzoo.zoo import config
 
-# A small network of each family, by the family's title.
-SMALL = {
-    "LeNet": "lenet",
-    "AlexNet": "alexnet",
-    "VGG": "vgg11",
-    "GoogLeNet": "googlenet_bn",
-    "BN-Inception": "bn_inception",
-    "Inception v2": "inception_v2",
-    "Inception v3": "inception_v3",
-    "Inception v4": "inception_v4",
-    "Inception-ResNet": "inception_resnet_v1",
-    "ResNet": "resnet20",
-    "Plain": "plain20",
-    "PreResNet": "preresnet20",
-    "SENet": "senet154",
-    "DenseNet": "densenet40_12",
-    "MobileNet": "mobilenet_v1_025",
-    "EfficientNet": "efficientnet_b0",
-    "Swin": "swin_t",
-}
 # In fp32, where another order of sums is another rounding.
 TOLERANCE = 1e-4
 
@@ -107,25 +87,15 @@ def test_inductor(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_export(name: str) -> None:
-    """Traced with three images, run with other numbers of them."""
+def test_export_and_onnx(name: str, tmp_path: Path) -> None:
+    """Traced with three images, run with other numbers of them, by torch and by ONNX Runtime."""
+    import onnxruntime
+
     model = ready(name)
     exported = torch.export.export(model, (images(model, 3),), dynamic_shapes=dynamic_batch())
     agrees(model, exported.module(), (1, 5))
 
-
-@pytest.mark.parametrize("name", NAMES)
-def test_onnx(name: str, tmp_path: Path) -> None:
-    import onnxruntime
-
-    model = ready(name)
-    program = torch.onnx.export(
-        model,
-        (images(model, 3),),
-        dynamo=True,
-        dynamic_shapes=dynamic_batch(),
-        verbose=False,
-    )
+    program = torch.onnx.export(exported, (), dynamo=True, verbose=False)
     assert program is not None
     file = tmp_path / "model.onnx"
     program.save(str(file))

@@ -471,10 +471,11 @@ def test_on_a_narrow_terminal(tmp_path: Path) -> None:
         env={**os.environ, "COLUMNS": "48", "OMP_NUM_THREADS": "1"},
         check=False,
     )
+    # Before the read, which would wait for good for what a failure did not write.
+    assert (done.returncode, done.stderr) == (0, b"")
     lines = os.read(terminal, 4096).decode().splitlines()
     os.close(terminal)
     os.close(end)
-    assert (done.returncode, done.stderr) == (0, b"")
     assert len(lines) == 3
     assert {len(line) for line in lines} == {48}
     assert lines[1].startswith("...glonglong")

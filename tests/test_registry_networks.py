@@ -9,7 +9,7 @@ import pickle
 
 import pytest
 import torch
-from helpers import calibrate_on_next_batch, learnable, on_meta, randomise, reduced, tiny
+from helpers import SMALL, calibrate_on_next_batch, learnable, on_meta, randomise, reduced, tiny
 from torch import Tensor, nn
 
 from senetzoo import ECA, SE, Policy
@@ -18,7 +18,7 @@ from senetzoo.gates.se import SqueezeExcitation
 from senetzoo.models.resnet import ResNetConfig
 from senetzoo.nn.classifier import Classifier
 from senetzoo.policies.attach import attach
-from senetzoo.registry import ENTRIES, FAMILIES
+from senetzoo.registry import ENTRIES
 from senetzoo.zoo import create
 
 # --- Sizes ---------------------------------------------------------------------------------------
@@ -65,12 +65,7 @@ def test_cifar_networks_have_the_papers_size(depth: int, parameters: float) -> N
 # --- Gates ---------------------------------------------------------------------------------------
 
 TWINS = [name for name in ENTRIES if name.startswith("se_")]
-# A twin of each family, the smallest.
-TWIN_EACH = [
-    min((name for name in TWINS if ENTRIES[name].family is family), key=lambda n: (len(n), n))
-    for family in FAMILIES
-    if any(ENTRIES[name].family is family for name in TWINS)
-]
+TWIN_EACH = [f"se_{name}" for name in SMALL.values() if f"se_{name}" in ENTRIES]
 
 
 def gates_of(model: Classifier) -> dict[str, SqueezeExcitation]:

@@ -183,9 +183,12 @@ class WindowAttention(nn.Module):
         )
         x = F.scaled_dot_product_attention(q, k, v, self.mask(x, down, across, shift))
         x = (
-            x.view(images, down, across, heads, side, side, channels // heads)
+            x.reshape(images, down, across, heads, side, side, channels // heads)
             .permute(0, 1, 4, 2, 5, 3, 6)
-            .reshape(images, down * side, across * side, channels)
+            # A copy that `reshape` leaves out where it can, by strides of the attention's output
+            # that are other ones in an exported graph.
+            .clone(memory_format=torch.contiguous_format)
+            .view(images, down * side, across * side, channels)
         )
         if any(shift):
             x = torch.roll(x, shift, (1, 2))
