@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from senetzoo.counting import parameters
-from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.slots import Position
+from senetzoo.nn.slots import Position, Site
+from senetzoo.policies.algebra import Gate
 
 
 @dataclass(frozen=True)
@@ -104,23 +106,30 @@ class Explanation:
         }
 
 
-def explain_model(model: Classifier, gates: dict[str, str], name: str) -> Explanation:
+def explain_model(
+    model: nn.Module,
+    sites: Iterable[Site],
+    shape: tuple[int, ...],
+    name: str,
+    texts: Mapping[str, str] | None = None,
+) -> Explanation:
     """Explain `model`, which is on the meta device.
 
     Args:
         model: A network on the meta device, with its gates.
-        gates: Text of the gate at each site's path.
+        sites: Its sites.
+        shape: Shape of its input, (C, H, W).
         name: What to call it.
+        texts: Text of the gate at each site's path, where it is known.
     """
-    size = model.config.input_size
     modules = dict(model.named_modules())
     counter = FlopCounterMode(display=False)
     with torch.device("meta"), counter, torch.no_grad():
-        model.eval()(torch.empty(1, model.config.in_chans, size, size))
+        model.eval()(torch.empty(1, *shape))
     root = type(model).__name__
     flops = {path: sum(ops.values()) for path, ops in counter.get_flop_counts().items()}
     rows = []
-    for site in model.sites():
+    for site in sites:
         gate = modules.get(site.path)
         rows.append(
             Row(
@@ -129,11 +138,17 @@ def explain_model(model: Classifier, gates: dict[str, str], name: str) -> Explan
                 position=site.position,
                 path=site.path,
                 channels=site.channels,
-                gate=gates.get(site.path, ""),
+                gate="" if gate is None else (texts or {}).get(site.path) or _text(gate),
                 params=parameters(gate) if gate is not None else 0,
                 macs=flops.get(f"{root}.{site.path}", 0) // 2,
             )
         )
     return Explanation(
-        name, tuple(rows), parameters(model), int(counter.get_total_flops()) // 2, size
+        name, tuple(rows), parameters(model), int(counter.get_total_flops()) // 2, shape[-1]
     )
+
+
+def _text(gate: nn.Module) -> str:
+    """The gate in text: its spec's, which the modules of this zoo carry, else its class."""
+    spec = getattr(gate, "spec", None)
+    return spec.text() if isinstance(spec, Gate) else type(gate).__name__
