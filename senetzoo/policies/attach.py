@@ -166,6 +166,12 @@ def attach(
         return Attached(model, {})
     else:
         known = (SiteMap.of(model) if sites is None else sites).on(model)
+        if not known.places:
+            raise PolicyError(
+                f"attach got a SiteMap without places for a {name}.",
+                f"Of {known.refused[0]}." if known.refused else "It names no module.",
+                'Type for example: SiteMap((Place("layer1.conv", channels=64),))',
+            )
         spots = dict(known.sites())
         refused = _refused(policy, known, spots, name)
     gates: dict[Site, nn.Module] = {}
