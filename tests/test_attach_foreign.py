@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 from foreign import all_five, image, randomise_gates, small, traces, values
-from helpers import tiny
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 
-from senetzoo import ECA, NONE, SE, SiteMap, attach, block, create, detach, explain, stage
+from senetzoo import ECA, SE, SiteMap, attach, create, detach, stage
 from senetzoo.errors import PolicyError
 from senetzoo.policies import hooks
 
@@ -182,6 +182,32 @@ def test_wrapped_networks() -> None:
         "attach got a ResNet after its compile().\nIt runs what was compiled before.\n"
         "Type attach(model, policy) before that"
     )
+
+
+def test_ours_inside_another() -> None:
+    model = nn.Sequential(nn.Identity(), create("se_lenet", seed=0))
+    assert message(lambda: attach(model, SE())) == (
+        "attach got a Sequential.\nIt has a LeNet of this zoo inside, at '1'.\n"
+        "Type attach(model.get_submodule('1'), policy)"
+    )
+    assert set(detach(model)[1].state_dict()) == set(create("lenet", seed=0).state_dict())
+
+
+def test_a_flattened_map_of_another_size() -> None:
+    model: Any = small("timm swin").eval()
+    attach(model, SE(4).on(stage(1)), seed=0)
+    model.set_input_size((64, 64))
+    assert message(lambda: model(torch.ones(1, 3, 64, 64))) == (
+        "A gate for maps of 8x8 got a tensor of (1, 256, 24).\n"
+        "The size of the flattened map is read from the network when the gate is attached.\n"
+        "Set the size of the images first, then detach and attach again"
+    )
+    assert message(lambda: attach(model, SE(4).on(stage(1)))) == (
+        "A Identity has a gate 'senetzoo_standard' already, before it.\n"
+        "The new one would sit elsewhere, or get a map of another size.\n"
+        "Type first: detach(model)"
+    )
+    attach(detach(model), SE(4).on(stage(1)), seed=0, sample=torch.ones(1, 3, 64, 64))
 
 
 def test_sites_of_ours_are_their_own() -> None:
@@ -375,52 +401,12 @@ def test_inside_ddp(tmp_path: Path) -> None:
             "It keeps in step only the parameters that it was made with.\n"
             "Type attach(model.module, policy), then make the DistributedDataParallel anew"
         )
+        from torch.distributed.fsdp import fully_shard
+
+        sharded: Any = fully_shard(small("pytorchcv basic"), mesh=init_device_mesh("cpu", (1,)))
+        assert message(lambda: attach(sharded, SE())) == (
+            "attach got a FSDPModule.\nIts parameters have been split.\n"
+            "Type attach(model, policy) before that"
+        )
     finally:
         torch.distributed.destroy_process_group()
-
-
-# --- Ours ----------------------------------------------------------------------------------------
-
-
-def test_detaching_ours() -> None:
-    model = tiny("bottleneck").eval()
-    before = traces(model)
-    attach(model, all_five(), seed=0)
-    assert traces(detach(model)) == before
-    se = create("se_resnet20", seed=0)
-    assert set(detach(se).state_dict()) == set(create("resnet20", seed=0).state_dict())
-
-
-def test_identity_in_the_embedded_network() -> None:
-    model = create("resnet20", pretrained=True)
-    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        expected = model(x)
-        attach(model, all_five(SE(init="identity")), seed=0)
-        assert torch.equal(model(x), expected)
-
-
-# --- Explain -------------------------------------------------------------------------------------
-
-
-def test_explain_takes_a_network() -> None:
-    model = small(BASIC)
-    before = traces(model)
-    table = explain(model, SE(4).at("identity").on(stage(1) & block(1)), size=64)
-    assert str(table).splitlines()[2:] == [
-        "    1      1  identity        64  se4     2,128  2,048",
-        "1 of 25 sites have a gate: 2,128 parameters (0.04%), 2,048 MACs (0.00%)",
-    ]
-    assert traces(model) == before
-    attach(model, "eca@post/s4", seed=0)
-    rows = [row for row in explain(model, size=64).rows if row.gate]
-    assert [(row.path, row.gate, row.params) for row in rows] == [
-        ("layer4.0.senetzoo_post", "eca", 5)
-    ]
-
-
-def test_explain_of_a_network_is_that_of_its_name() -> None:
-    named, given = explain("resnet20+se4@pre"), explain(create("resnet20+se4@pre", seed=0))
-    assert named.rows == given.rows
-    assert (named.params, named.macs, named.size) == (given.params, given.macs, given.size)
-    assert explain(create("lenet", seed=0), NONE).rows == explain("lenet").rows

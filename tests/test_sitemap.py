@@ -261,6 +261,20 @@ def test_modules_that_were_exchanged_are_found() -> None:
     assert message(lambda: attached.check(image("torchvision basic"))).startswith(
         "5 of 5 gates do not act: layer1.0.bn2.senetzoo_standard, "
     )
+    # Attached again, they do.
+    attach(model, ECA(), seed=0, sample=image("torchvision basic"))
+
+
+def test_a_gate_on_the_other_side() -> None:
+    model = Mine()
+    attach(model, ECA(), sites=SiteMap((Place("stem", when="before"),)), seed=0)
+    before = traces(model)
+    assert message(lambda: attach(model, ECA(), sites=SiteMap((Place("stem"),)))) == (
+        "A Conv2d has a gate 'senetzoo_standard' already, before it.\n"
+        "The new one would sit elsewhere, or get a map of another size.\n"
+        "Type first: detach(model)"
+    )
+    assert traces(model) == before
 
 
 # --- Proposed ------------------------------------------------------------------------------------

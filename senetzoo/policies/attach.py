@@ -165,6 +165,8 @@ def attach(
         # Nothing is asked of a network that may be known to nobody.
         return Attached(model, {})
     else:
+        if sites is None:
+            _refuse_outer(model)
         known = (SiteMap.of(model) if sites is None else sites).on(model)
         if not known.places:
             raise PolicyError(
@@ -179,6 +181,7 @@ def attach(
         like = _like(model, spots[site])
         with seeded(site_seed(seed, site.path), like.device):
             gates[site] = gate.build(site).to(device=like.device, dtype=like.dtype)
+        _check_free(model, spots[site])
     before = {site: _held(model, spots[site], site) for site in gates}
     for site, module in gates.items():
         _put(model, spots[site], site, module.train(model.training))
@@ -203,6 +206,12 @@ def _held(model: nn.Module, spot: Slots | Place, site: Site) -> nn.Module | None
             return None
         held = found
     return held
+
+
+def _check_free(model: nn.Module, spot: Slots | Place) -> None:
+    if isinstance(spot, Place):
+        module = model.get_submodule(spot.module)
+        hooks.check_free(module, hooks.PREFIX + spot.position, spot.side, spot.via)
 
 
 def _put(model: nn.Module, spot: Slots | Place, site: Site, gate: nn.Module | None) -> None:
@@ -315,6 +324,17 @@ def _refuse_wrapped(model: nn.Module, verb: str) -> None:
                 f"{verb} got a {type(module).__name__} after its compile().",
                 "It runs what was compiled before.",
                 f"Type {verb}(model{', policy' * (verb == 'attach')}) before that",
+            )
+
+
+def _refuse_outer(model: nn.Module) -> None:
+    """Refuse what has a network of this zoo inside, which declares its sites itself."""
+    for path, module in model.named_modules():
+        if isinstance(module, Classifier):
+            raise PolicyError(
+                f"attach got a {type(model).__name__}.",
+                f"It has a {type(module).__name__} of this zoo inside, at {path!r}.",
+                f"Type attach(model.get_submodule({path!r}), policy)",
             )
 
 

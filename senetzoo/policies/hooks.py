@@ -197,9 +197,44 @@ def _flatly(hook: _Hook, module: nn.Module, x: Tensor, flat: Flat) -> Tensor:
         raise PolicyError(
             f"A gate for maps of {flat.height}x{flat.width} got a tensor of {tuple(x.shape)}.",
             "The size of the flattened map is read from the network when the gate is attached.",
-            "Set the size of the images first, then attach again",
+            "Set the size of the images first, then detach and attach again",
         )
     return hook.gate(module, x.reshape(len(x), flat.height, flat.width, -1)).flatten(1, 2)
+
+
+def _kind(when: When, via: Via | None) -> type[_Hook]:
+    if isinstance(via, Sum):
+        return _Summed
+    if isinstance(via, Scale):
+        return _Scaled
+    return _Before if when == "before" else _After
+
+
+def _found(module: nn.Module, key: str) -> _Hook | None:
+    """The hook that runs the gate `key` of `module`."""
+    for hooks in (module._forward_hooks, module._forward_pre_hooks):
+        for hook in hooks.values():
+            if isinstance(hook, _Hook) and hook.key == key:
+                return hook
+    return None
+
+
+def check_free(module: nn.Module, key: str, when: When, via: Via | None) -> None:
+    """Refuse a place whose gate is run in another way.
+
+    Raises:
+        PolicyError: It is there already, on the other side of the module or for another size.
+    """
+    hook = None if isinstance(via, Replace) else _found(module, key)
+    flat = via if isinstance(via, Flat) else None
+    if hook is None or (type(hook) is _kind(when, via) and getattr(hook, "flat", None) == flat):
+        return
+    side = "before" if isinstance(hook, _Before) else "after"
+    raise PolicyError(
+        f"A {type(module).__name__} has a gate {key!r} already, {side} it.",
+        "The new one would sit elsewhere, or get a map of another size.",
+        "Type first: detach(model)",
+    )
 
 
 def put(
@@ -208,8 +243,8 @@ def put(
     """Let `gate` sit before or after the child `name` of `block`; it may hold another already.
 
     Args:
-        block: The block.
-        name: Path of the module inside the block; empty for the block itself.
+        block: The block, the module's parent.
+        name: Name of the module in the block; empty for the block itself.
         key: Name of the gate, from `PREFIX` on.
         when: Before or after the module.
         via: What else it takes.
@@ -223,24 +258,22 @@ def put(
             skip.enter(module)
         skip._modules[key] = gate
         return
-    held = module._modules.get(key) is not None
     module._modules[key] = gate
-    if held:
+    if _found(module, key) is not None:
         return
+    flat = via if isinstance(via, Flat) else None
     if when == "before":
-        module.register_forward_pre_hook(_Before(key, via if isinstance(via, Flat) else None))
+        module.register_forward_pre_hook(_Before(key, flat))
     elif isinstance(via, Sum):
         module.register_forward_hook(_Summed(key, via.switch, via.drop), prepend=True)
         setattr(module, via.switch, False)
     elif isinstance(via, Scale):
-        parent = block.get_submodule(name.rpartition(".")[0])
-        factor = getattr(parent, via.attribute)
+        factor = getattr(block, via.attribute)
         module.register_forward_hook(_Scaled(key, via.attribute, factor), prepend=True)
-        setattr(parent, via.attribute, 1.0)
+        setattr(block, via.attribute, 1.0)
     else:
-        hook = _After(key, via if isinstance(via, Flat) else None)
         # Before hooks that are there already: they see what the rest of the network sees.
-        handle = module.register_forward_hook(hook, prepend=True)
+        handle = module.register_forward_hook(_After(key, flat), prepend=True)
         for index, other in module._forward_hooks.items():
             if isinstance(other, _Summed) and index != handle.id:
                 module._forward_hooks.move_to_end(index, last=False)  # type: ignore[attr-defined]
