@@ -17,9 +17,12 @@ from senetzoo.policies.algebra import NONE as NONE
 from senetzoo.policies.algebra import Policy as Policy
 from senetzoo.policies.selectors import block as block
 from senetzoo.policies.selectors import stage as stage
+from senetzoo.policies.sitemap import Place as Place
+from senetzoo.policies.sitemap import SiteMap as SiteMap
 from senetzoo.zoo import attach as attach
 from senetzoo.zoo import config as config
 from senetzoo.zoo import create as create
+from senetzoo.zoo import detach as detach
 from senetzoo.zoo import explain as explain
 from senetzoo.zoo import list_models as list_models
 from senetzoo.zoo import policy as policy

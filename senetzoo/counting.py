@@ -43,16 +43,20 @@ def count(model: Classifier, size: int | None = None) -> Counts:
     return Counts(parameters(model), module_macs(model, shape))
 
 
-def module_macs(module: nn.Module, shape: tuple[int, ...]) -> int:
-    """MACs of `module` for an input of `shape`."""
-    # A copy whose tensors have shapes only: no memory for a second network.
+def ghost(module: nn.Module) -> nn.Module:
+    """A copy of `module` in eval mode, whose tensors have shapes only: no memory for a second."""
     memo: dict[int, object] = {
         id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in module.parameters()
     }
     memo |= {id(buffer): buffer.to("meta") for buffer in module.buffers()}
-    ghost = copy.deepcopy(module, memo).eval()
+    return copy.deepcopy(module, memo).eval()
+
+
+def module_macs(module: nn.Module, shape: tuple[int, ...]) -> int:
+    """MACs of `module` for an input of `shape`."""
+    twin = ghost(module)
     with torch.device("meta"):
         counter = FlopCounterMode(display=False)
         with counter, torch.no_grad():
-            ghost(torch.empty(shape))
+            twin(torch.empty(shape))
     return int(counter.get_total_flops()) // 2

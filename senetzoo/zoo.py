@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from senetzoo.counting import ghost
 from senetzoo.errors import ConfigError, PolicyError, check_fields, checks_options
 from senetzoo.gates import GATES
 from senetzoo.names import ModelName
@@ -18,9 +20,11 @@ from senetzoo.nn.config import Config
 from senetzoo.nn.slots import Site
 from senetzoo.nn.stem import Stem
 from senetzoo.policies.algebra import NONE, Policy, resolve
+from senetzoo.policies.attach import Attached, drawn_seed, seeded
 from senetzoo.policies.attach import attach as attach_gates
-from senetzoo.policies.attach import drawn_seed, seeded
+from senetzoo.policies.attach import detach as detach_gates
 from senetzoo.policies.explain import Explanation, explain_model
+from senetzoo.policies.sitemap import SiteMap
 from senetzoo.policies.text import parse
 from senetzoo.registry import ENTRIES, entry
 from senetzoo.weights import manifest as weights
@@ -247,54 +251,124 @@ def _merge(own: Policy, other: Policy) -> Policy:
     return own | other
 
 
+@checks_options
 def attach(
-    model: Classifier, policy: Policy | str, *, seed: int | None = None
-) -> dict[Site, nn.Module]:
+    model: nn.Module,
+    policy: Policy | str,
+    *,
+    sites: SiteMap | None = None,
+    seed: int | None = None,
+    sample: Tensor | None = None,
+) -> Attached:
     """Put gates into a network that exists, in place; its other weights stay as they are.
 
+    No key of the network is renamed: its own state dict loads into it as before, with
+    ``strict=False`` because the gates' keys are missing. Attach before the network is wrapped or
+    compiled, and after its modules have been exchanged (``convert_sync_batchnorm``, fusion): a
+    gate belongs to the module where it sits.
+
     Args:
-        model: A network of this zoo.
+        model: A network of this zoo, of torchvision, timm or pytorchcv, or any other with `sites`.
         policy: Which gates go where, or its text.
+        sites: Where gates can sit, for a network whose blocks are not known.
         seed: Seed of the gates' initialisation; None draws one from torch's global state.
+        sample: An input for the network; it is run once, in eval mode, to see that every gate
+            acts.
 
     Returns:
-        The new gates by site.
+        The new gates by site, with groups of parameters for an optimizer (``parameters()``), and
+        with what the policy asked for in vain and why (``refused``).
 
     Raises:
-        PolicyError: The policy does not fit; nothing is changed then.
+        PolicyError: The policy does not fit, or a gate does not act; nothing is changed then.
         ConfigError: `seed` is no seed.
     """
-    if not isinstance(model, Classifier):
-        raise PolicyError(
-            f"attach got a {type(model).__name__}.",
-            "It takes networks made by senetzoo.create.",
-            'Type for example: attach(create("resnet50"), SE())',
-        )
     if seed is not None:
         _check_seed(seed)
-    return attach_gates(model, _as_policy(policy), seed=seed)
+    if sites is not None and not isinstance(sites, SiteMap):
+        raise PolicyError(
+            f"attach got sites={sites!r}.",
+            "Sites are a SiteMap.",
+            "Type for example: sites=SiteMap.propose(model, example_input)",
+        )
+    return attach_gates(model, _as_policy(policy), sites=sites, seed=seed, sample=sample)
+
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def detach(model: ModuleT) -> ModuleT:
+    """Take every gate out of a network, in place.
+
+    What is left is the bare trunk, bit for bit: modules, parameters, buffers, hooks and flags are
+    those from before, also where the network has been copied, saved or trained in between.
+
+    Args:
+        model: A network that gates have been attached to, or one of this zoo.
+
+    Returns:
+        The network.
+
+    Raises:
+        PolicyError: It is wrapped; nothing is changed then.
+    """
+    detach_gates(model)
+    return model
 
 
 def explain(
-    network: ModelName | str | Blueprint, policy: Policy | str | None = None
+    network: ModelName | str | Blueprint | nn.Module,
+    policy: Policy | str | None = None,
+    *,
+    sites: SiteMap | None = None,
+    size: int | None = None,
 ) -> Explanation:
     """What sits where in a network, and what it costs. Print it, or take ``as_dict()``.
 
     Args:
-        network: A name, with or without a tag and a policy, or a config.
+        network: A name, with or without a tag and a policy, or a config, or a network itself,
+            which is not changed.
         policy: A policy over the network's own.
+        sites: Where gates can sit, for a network whose blocks are not known.
+        size: Side of the image in pixels, for a network that does not say it; else 224.
 
     Raises:
         ConfigError: An unknown name or tag.
         PolicyError: A policy that can't be read or does not fit.
     """
+    if isinstance(network, nn.Module):
+        return _explain_module(network, policy, sites, size)
     blueprint = network if isinstance(network, Blueprint) else config(network)
     name = blueprint.name if isinstance(network, Blueprint) else network
     if policy is not None:
         blueprint = blueprint.replace(policy=_merge(blueprint.policy, _as_policy(policy)))
     with torch.device("meta"):
         model = blueprint.build(seed=0)
-    return explain_model(model, blueprint.policy, name)
+    return explain_model(model, model.sites(), _image(model, size), name, blueprint.policy)
+
+
+def _explain_module(
+    model: nn.Module, policy: Policy | str | None, sites: SiteMap | None, size: int | None
+) -> Explanation:
+    twin = ghost(model)
+    policy = NONE if policy is None else _as_policy(policy)
+    attach_gates(twin, policy, sites=sites, seed=0, name=type(model).__name__)
+    if isinstance(twin, Classifier):
+        known: Iterable[Site] = twin.sites()
+    else:
+        known = (SiteMap.of(twin) if sites is None else sites).on(twin).sites()
+    return explain_model(twin, known, _image(twin, size), type(model).__name__, policy)
+
+
+def _image(model: nn.Module, size: int | None) -> tuple[int, int, int]:
+    """Shape of an image for `model`."""
+    if isinstance(model, Classifier):
+        side, channels = model.config.input_size, model.config.in_chans
+    else:
+        side = 224
+        channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+    side = side if size is None else size
+    return channels, side, side
 
 
 def list_models(

@@ -12,7 +12,19 @@ import torch
 from click.testing import CliRunner
 from shelf import RAW, Shelf, open_shelf
 
-from senetzoo import ECA, SE, Stem, attach, config, create, explain, list_models, stage, transforms
+from senetzoo import (
+    ECA,
+    SE,
+    Stem,
+    attach,
+    config,
+    create,
+    detach,
+    explain,
+    list_models,
+    stage,
+    transforms,
+)
 from senetzoo.cli import main
 from senetzoo.errors import ConfigError, PolicyError, SenetzooError
 
@@ -76,9 +88,9 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
         f"A network was asked for by a value of type int.\n{NO_NAME}",
     ),
     (
-        lambda: explain(any_(create("lenet", seed=0))),
+        lambda: explain(any_(3)),
         ConfigError,
-        f"A network was asked for by a value of type LeNet.\n{NO_NAME}",
+        f"A network was asked for by a value of type int.\n{NO_NAME}",
     ),
     (
         lambda: create(""),
@@ -302,8 +314,29 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
     (
         lambda: attach(any_(torch.nn.Linear(2, 2)), SE()),
         PolicyError,
-        "attach got a Linear.\nIt takes networks made by senetzoo.create.\n"
+        "attach got a Linear.\n"
+        "None of its blocks is known: they are those of torchvision's, timm's and pytorchcv's "
+        "counterparts of the networks of the zoo.\n"
+        "Say where gates can sit: attach(model, policy, "
+        "sites=SiteMap.propose(model, example_input))",
+    ),
+    (
+        lambda: attach(any_("resnet50"), SE()),
+        PolicyError,
+        "attach got a str.\nIt takes a network, a torch.nn.Module.\n"
         'Type for example: attach(create("resnet50"), SE())',
+    ),
+    (
+        lambda: detach(any_(None)),
+        PolicyError,
+        "detach got a NoneType.\nIt takes a network, a torch.nn.Module.\n"
+        'Type for example: detach(create("resnet50"))',
+    ),
+    (
+        lambda: attach(torch.nn.ReLU(), SE(), sites=any_(["conv1"])),
+        PolicyError,
+        "attach got sites=['conv1'].\nSites are a SiteMap.\n"
+        "Type for example: sites=SiteMap.propose(model, example_input)",
     ),
     # Use
     (

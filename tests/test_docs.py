@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+from senetzoo._torchvision import torchvision
 from senetzoo.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +32,7 @@ def fences(document: str, language: str) -> list[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_python_examples_run_in_their_order(document: str) -> None:
+    torchvision()  # some import it
     names: dict[str, object] = {}
     for body in fences(document, "python"):
         exec(compile(body.replace("path/to/clone", str(ROOT)), document, "exec"), names)

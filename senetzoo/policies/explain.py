@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from senetzoo.counting import parameters
-from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.slots import Position, Site
-from senetzoo.policies.algebra import Policy
+from senetzoo.policies.algebra import NONE, Gate, Policy
 
 
 @dataclass(frozen=True)
@@ -157,28 +158,34 @@ def shadowed(policy: Policy, sites: tuple[Site, ...]) -> tuple[Shadowed, ...]:
     return tuple(lost)
 
 
-def explain_model(model: Classifier, policy: Policy, name: str) -> Explanation:
+def explain_model(
+    model: nn.Module,
+    sites: Iterable[Site],
+    shape: tuple[int, ...],
+    name: str,
+    policy: Policy = NONE,
+) -> Explanation:
     """Explain `model`, which is on the meta device.
 
     Args:
         model: A network on the meta device, with its gates.
-        policy: The policy that they were attached by.
+        sites: Its sites.
+        shape: Shape of its input, (C, H, W).
         name: What to call it.
+        policy: The policy that the gates were attached by, for rules that have no effect.
     """
-    size = model.config.input_size
     modules = dict(model.named_modules())
     counter = FlopCounterMode(display=False)
     with torch.device("meta"), counter, torch.no_grad():
-        model.eval()(torch.empty(1, model.config.in_chans, size, size))
+        model.eval()(torch.empty(1, *shape))
     root = type(model).__name__
     flops = {path: sum(ops.values()) for path, ops in counter.get_flop_counts().items()}
     params, macs = parameters(model), int(counter.get_total_flops()) // 2
-    sites = model.sites()
-    gates = policy.resolve(sites)
+    sites = tuple(sites)
     rows = []
     for site in sites:
-        module = modules.get(site.path)
-        added = parameters(module) if module is not None else 0
+        gate = modules.get(site.path)
+        added = parameters(gate) if gate is not None else 0
         cost = flops.get(f"{root}.{site.path}", 0) // 2
         rows.append(
             Row(
@@ -187,11 +194,17 @@ def explain_model(model: Classifier, policy: Policy, name: str) -> Explanation:
                 position=site.position,
                 path=site.path,
                 channels=site.channels,
-                gate=gates[site].text() if site in gates else "",
+                gate="" if gate is None else _text(gate),
                 params=added,
                 macs=cost,
                 params_share=added / params,
                 macs_share=cost / macs,
             )
         )
-    return Explanation(name, tuple(rows), params, macs, size, shadowed(policy, sites))
+    return Explanation(name, tuple(rows), params, macs, shape[-1], shadowed(policy, sites))
+
+
+def _text(gate: nn.Module) -> str:
+    """The gate in text: its spec's, which the modules of this zoo carry, else its class."""
+    spec = getattr(gate, "spec", None)
+    return spec.text() if isinstance(spec, Gate) else type(gate).__name__

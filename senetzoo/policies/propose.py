@@ -1,0 +1,306 @@
+"""A `SiteMap` for an unknown network, found in its graph."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+
+from senetzoo.counting import ghost
+from senetzoo.nn.slots import Layout, Position
+from senetzoo.policies.hooks import When
+from senetzoo.policies.sitemap import Place, Refusal, SiteMap
+
+_ADDS = (operator.add, operator.iadd, torch.add, "add", "add_")
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_ACTS = ("relu", "silu", "gelu", "hardswish", "leaky_relu", "elu", "relu6", "tanh", "sigmoid")
+# Ends of the names of modules that drop a branch for whole samples: a gate sits before them.
+_DROPS = ("DropPath", "StochasticDepth")
+
+
+class _Tracer(fx.Tracer):
+    """Traces into every module that has children; only those without are leaves."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return not any(True for _ in module.children())
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One block that was found: its places without numbers, and the size of its map."""
+
+    places: tuple[Place, ...]
+    lacks: tuple[tuple[Position, str], ...]
+    name: str
+    size: tuple[int, ...]
+
+
+def propose(model: nn.Module, example_input: Tensor) -> SiteMap:
+    """See `SiteMap.propose`."""
+    twin = ghost(model)
+    try:
+        graph = _Tracer().trace(twin)
+        traced = fx.GraphModule(twin, graph)
+        with torch.no_grad(), torch.device("meta"):
+            ShapeProp(traced).propagate(example_input.to("meta"))
+    except Exception as error:  # what a network's own code raises can be anything
+        reason = f"torch.fx can't trace it: {type(error).__name__}: {error}".splitlines()[0]
+        return SiteMap((), (Refusal("", "", reason),))
+    reader = _Graph(traced)
+    blocks = list(reader.residuals())
+    places: list[Place] = []
+    refused: list[Refusal] = []
+    if blocks:
+        outside = [conv for conv in reader.convolutions() if conv not in reader.used]
+        refused += [Refusal(str(c.target), "", "it is in no residual branch") for c in outside]
+    else:
+        blocks = list(reader.units())
+    stage, number, last = 0, 0, ""
+    size: tuple[int, ...] = ()
+    for block in blocks:
+        if not stage or block.size != size:
+            stage, number, size = stage + 1, 0, block.size
+        # Two sums in one block have one number.
+        number += not block.name or block.name != last or not number
+        last = block.name
+        places += [dataclasses.replace(p, stage=stage, block=number) for p in block.places]
+        refused += [Refusal(block.name, p, why, stage, number) for p, why in block.lacks]
+    if not places:
+        refused.append(Refusal("", "", "it has neither residual sums nor convolutions of images"))
+    return SiteMap(tuple(places), tuple(refused))
+
+
+class _Graph:
+    """What is to be known of a traced network."""
+
+    def __init__(self, traced: fx.GraphModule) -> None:
+        self.traced = traced
+        self.modules = dict(traced.named_modules())
+        self.nodes = list(traced.graph.nodes)
+        self.order = {node: index for index, node in enumerate(self.nodes)}
+        self.calls: dict[int, int] = {}
+        for node in self.nodes:
+            if node.op == "call_module":
+                key = id(self.modules[str(node.target)])
+                self.calls[key] = self.calls.get(key, 0) + 1
+        self.used: set[fx.Node] = set()
+        self.layouts: dict[fx.Node, Layout | None] = {}
+        self.last: dict[str, fx.Node] = {}
+        for node in self.nodes:
+            self.layouts[node] = self.layout(node)
+            self.last |= dict.fromkeys(_homes(node), node)
+
+    def convolutions(self) -> Iterator[fx.Node]:
+        """Calls of convolutions."""
+        return (node for node in self.nodes if isinstance(self.module(node), _CONVS))
+
+    def module(self, node: fx.Node) -> nn.Module | None:
+        """The module that `node` calls."""
+        return self.modules[str(node.target)] if node.op == "call_module" else None
+
+    def shape(self, node: fx.Node) -> tuple[int, ...]:
+        """Shape of the tensor that `node` gives; empty if it gives none."""
+        meta = node.meta.get("tensor_meta")
+        return tuple(getattr(meta, "shape", ()))
+
+    def size(self, node: fx.Node) -> tuple[int, ...]:
+        """Size of the map that `node` gives."""
+        shape = self.shape(node)
+        return shape[1:3] if self.layouts.get(node) == "nhwc" else shape[2:]
+
+    def layout(self, node: fx.Node) -> Layout | None:
+        """Layout of the map that `node` gives, from those before it; None where it is no map."""
+        if len(self.shape(node)) != 4:
+            return None
+        module = self.module(node)
+        if isinstance(module, _CONVS):
+            return "nchw"
+        # Not subclasses, some of which turn the map around themselves.
+        if type(module) in (nn.Linear, nn.LayerNorm):
+            return "nhwc"
+        known = (self.layouts.get(source) for source in node.all_input_nodes)
+        before = next((layout for layout in known if layout), None)
+        order = _order(node, module)
+        if order:
+            return "nhwc" if order[-1] == 1 else "nchw" if order[1] == 3 else before
+        return before or "nchw"
+
+    def place(self, node: fx.Node, position: Position, side: When, tensor: fx.Node) -> Place | str:
+        """The place before or after the module that `node` calls, or why there is none."""
+        module = self.module(node)
+        if module is None:
+            return f"there is no module at {node.name}, only the operation {_target(node)}"
+        if self.calls[id(module)] > 1:
+            return f"{node.target} runs more than once"
+        return self.at(str(node.target), position, side, tensor)
+
+    def at(self, name: str, position: Position, side: When, tensor: fx.Node) -> Place | str:
+        """The place at the module called `name`, where `tensor` passes."""
+        layout, shape = self.layouts.get(tensor), self.shape(tensor)
+        if layout is None:
+            return f"at {name} there is no map, but a tensor of {shape}"
+        channels = shape[1] if layout == "nchw" else shape[3]
+        return Place(name, position, side, channels=channels, layout=layout)
+
+    def residuals(self) -> Iterator[_Block]:
+        """The sums of a branch and what bypasses it."""
+        for node in self.nodes:
+            sides = [arg for arg in node.args if isinstance(arg, fx.Node)]
+            if _target(node) not in map(_name, _ADDS) or len(sides) != 2 or len(node.args) > 2:
+                continue
+            if self.shape(sides[0]) != self.shape(sides[1]) or len(self.shape(node)) < 3:
+                continue
+            up = [_above(side) for side in sides]
+            own = [up[0] - up[1], up[1] - up[0]]
+            weights = [sum(map(self.weight, side)) for side in own]
+            if weights == [0, 0]:
+                continue
+            first = weights[0] > weights[1]
+            branch, skip = (own[0], own[1]) if first else (own[1], own[0])
+            self.used |= branch | skip
+            end, bypass = sides if first else reversed(sides)
+            yield self.residual(node, branch, skip, end, bypass)
+
+    def weight(self, node: fx.Node) -> int:
+        """How much `node` speaks for its side to be the branch: most do by a convolution."""
+        module = self.module(node)
+        if isinstance(module, (*_CONVS, nn.Linear)):
+            return 1000
+        return 1 if module is not None or node.op == "get_attr" else 0
+
+    def residual(
+        self, node: fx.Node, branch: set[fx.Node], skip: set[fx.Node], end: fx.Node, bypass: fx.Node
+    ) -> _Block:
+        """The places around one sum."""
+        found: dict[Position, Place | str] = {}
+        inside = sorted(branch, key=self.order.__getitem__)
+        starts = [n for n in inside if n.all_input_nodes and branch.isdisjoint(n.all_input_nodes)]
+        if len(starts) == 1:
+            source = starts[0].all_input_nodes[0]
+            found["pre"] = self.place(starts[0], "pre", "before", source)
+        else:
+            found["pre"] = f"the branch begins at {len(starts) or 'no'} modules"
+        found["standard"] = self.branch_output(end, node)
+        # Without those of a squeeze, which see one pixel.
+        area = math.prod(self.size(node))
+        convs = [
+            n
+            for n in inside
+            if isinstance(self.module(n), _CONVS) and (area == 1 or math.prod(self.size(n)) > 1)
+        ]
+        if len(convs) > 1 and max(self.module(convs[-2]).kernel_size) > 1:  # type: ignore[union-attr, arg-type]
+            found["inner"] = self.place(convs[-1], "inner", "before", convs[-1].all_input_nodes[0])
+        else:
+            found["inner"] = "no convolution follows the spatial one and its activation"
+        if skip:
+            found["identity"] = self.output(bypass, "identity", node)
+        else:
+            found["identity"] = "the skip is the block's input as it is, and no module of its own"
+        name = next(reversed(_homes(node)), "")
+        found["post"] = self.post(node, name)
+        places = tuple(place for place in found.values() if isinstance(place, Place))
+        lacks = tuple((p, why) for p, why in found.items() if isinstance(why, str))
+        return _Block(places, lacks, name, self.size(node))
+
+    def branch_output(self, end: fx.Node, total: fx.Node) -> Place | str:
+        """The place at the end of a branch, before its stochastic depth."""
+        if not type(self.module(end)).__name__.endswith(_DROPS):
+            return self.output(end, "standard", total)
+        source = end.all_input_nodes[0]
+        found = self.output(source, "standard", total)
+        return found if isinstance(found, Place) else self.place(end, "standard", "before", source)
+
+    def output(self, end: fx.Node, position: Position, total: fx.Node) -> Place | str:
+        """The place after `end`, or after the module whose output that is."""
+        if self.module(end) is not None:
+            return self.place(end, position, "after", end)
+        around = [name for name in reversed(_homes(end)) if name not in _homes(total)]
+        for name in around:
+            module = self.modules[name]
+            if self.last[name] is end and not isinstance(module, (nn.Sequential, nn.ModuleList)):
+                return self.at(name, position, "after", end)
+        return f"there is no module at {end.name}, only the operation {_target(end)}"
+
+    def post(self, node: fx.Node, name: str) -> Place | str:
+        """The output of the module that the sum is in."""
+        module = self.modules.get(name)
+        if not name or module is None or isinstance(module, (nn.Sequential, nn.ModuleList)):
+            return "the sum is in no module of its own"
+        last, at = self.last[name], node
+        while at is not last:
+            users = list(at.users)
+            if len(users) != 1 or not self.activates(users[0]):
+                return f"{name} goes on after the sum"
+            at = users[0]
+        return self.at(name, "post", "after", last)
+
+    def activates(self, node: fx.Node) -> bool:
+        """Whether `node` is an activation."""
+        return isinstance(self.module(node), _acts()) or _target(node).rstrip("_") in _ACTS
+
+    def units(self) -> Iterator[_Block]:
+        """Convolutions, each with the norm and the activation that follow it."""
+        for conv in self.convolutions():
+            if len(self.shape(conv)) != 4:
+                continue
+            last = conv
+            while len(last.users) == 1:
+                (user,) = last.users
+                module = self.module(user)
+                if not isinstance(module, (nn.modules.batchnorm._BatchNorm, *_acts())):
+                    break
+                last = user
+            found: list[tuple[Position, Place | str]] = [
+                ("pre", self.place(conv, "pre", "before", conv.all_input_nodes[0])),
+                ("standard", self.place(last, "standard", "after", last)),
+            ]
+            places = tuple(place for _, place in found if isinstance(place, Place))
+            lacks = tuple((p, why) for p, why in found if isinstance(why, str))
+            yield _Block(places, lacks, str(conv.target), self.shape(conv)[2:])
+
+
+def _above(node: fx.Node) -> set[fx.Node]:
+    """`node` and all that it is computed from."""
+    seen: set[fx.Node] = set()
+    todo = [node]
+    while todo:
+        at = todo.pop()
+        if at not in seen:
+            seen.add(at)
+            todo += at.all_input_nodes
+    return seen
+
+
+def _name(target: Any) -> str:
+    return target if isinstance(target, str) else str(getattr(target, "__name__", target))
+
+
+def _target(node: fx.Node) -> str:
+    return _name(node.target) if node.op in ("call_function", "call_method") else ""
+
+
+def _homes(node: fx.Node) -> list[str]:
+    """Names of the modules that run `node`, from the outermost on, without a leaf itself."""
+    paths = [str(path) for path, _ in node.meta.get("nn_module_stack", {}).values()]
+    return [p for p in paths if p and not (node.op == "call_module" and p == str(node.target))]
+
+
+def _order(node: fx.Node, module: nn.Module | None) -> tuple[int, ...]:
+    """The order in which `node` puts the four dimensions of a map; empty if it does not."""
+    given: Any = getattr(module, "dims", ())
+    if _target(node) == "permute":
+        given = node.args[1:]
+        given = given[0] if len(given) == 1 else given
+    fits = isinstance(given, (tuple, list)) and sorted(given) == [0, 1, 2, 3]
+    return tuple(given) if fits else ()
+
+
+def _acts() -> tuple[type[nn.Module], ...]:
+    return (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Tanh)

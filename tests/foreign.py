@@ -1,0 +1,333 @@
+"""Small networks of other libraries, and what must come back when their gates are taken out."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+from collections.abc import Callable
+from functools import reduce
+from operator import add
+from typing import Any
+
+import torch
+from helpers import on_meta, randomise
+from torch import Tensor, nn
+
+from senetzoo import SE, SiteMap
+from senetzoo._torchvision import torchvision
+from senetzoo.nn.slots import POSITIONS, Position
+from senetzoo.policies.algebra import Gate, Policy
+
+
+def everywhere(gate: Gate, sites: SiteMap) -> Policy:
+    """`gate` at every position that `sites` has."""
+    there = [p for p in POSITIONS if any(place.position == p for place in sites.places)]
+    return reduce(add, [gate.at(p) for p in there])
+
+
+# Its hidden units can't all be off, so that its gradients are never all zero.
+SMOOTH = SE(4, act="silu")
+
+
+def all_five(gate: Gate = SMOOTH) -> Policy:
+    return reduce(add, [gate.at(position) for position in POSITIONS])
+
+
+def randomise_gates(gates: Any, seed: int = 3) -> None:
+    for index, gate in enumerate(gates.values()):
+        randomise(gate, seed + index)
+
+
+def traces(model: nn.Module) -> list[Any]:
+    """All that a network is: modules, tensors, hooks, flags, in order and by identity."""
+    found: list[Any] = []
+    for name, module in model.named_modules(remove_duplicate=False):
+        found.append((name, id(module), type(module)))
+        for key, value in vars(module).items():
+            if isinstance(value, dict):
+                found.append((name, key, [(k, id(v)) for k, v in value.items()]))
+            elif isinstance(value, (bool, int, float, str, tuple, type(None))):
+                found.append((name, key, value))
+            else:
+                found.append((name, key, id(value)))
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        found.append((name, id(tensor), tensor._version, tensor.requires_grad, tensor.stride()))
+    return found
+
+
+def values(model: nn.Module) -> list[Any]:
+    """The same by value, for a copy: names, flags, kinds of hooks, and every bit of the tensors."""
+    found: list[Any] = []
+    for name, module in model.named_modules(remove_duplicate=False):
+        plain = {k: v for k, v in vars(module).items() if isinstance(v, (bool, int, float, str))}
+        hooks = [list(module._forward_hooks.values()), list(module._forward_pre_hooks.values())]
+        found.append((name, type(module), list(vars(module)), plain, hooks))
+    for name, tensor in model.state_dict().items():
+        data = tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        found.append((name, tensor.dtype, tensor.shape, hashlib.sha256(data).digest()))
+    return found
+
+
+# --- Small forms of what the tables know ---------------------------------------------------------
+
+
+def _resnet(block: str) -> nn.Module:
+    from torchvision.models import resnet
+
+    model: nn.Module = resnet.ResNet(getattr(resnet, block), [2, 1, 1, 1], num_classes=5)
+    return model
+
+
+def _resnext() -> nn.Module:
+    from torchvision.models import resnet
+
+    model: nn.Module = resnet.ResNet(
+        resnet.Bottleneck, [1, 2, 1, 1], num_classes=5, groups=8, width_per_group=4
+    )
+    return model
+
+
+def _regnet() -> nn.Module:
+    from torchvision.models import regnet
+
+    parameters = regnet.BlockParams.from_init_params(
+        depth=6, w_0=16, w_a=8.0, w_m=2.0, group_width=8, se_ratio=0.25
+    )
+    model: nn.Module = regnet.RegNet(parameters, num_classes=5)
+    return model
+
+
+def _filled(build: Callable[[], nn.Module], head: str = "", inputs: int = 0) -> nn.Module:
+    """What `build` builds, with a small head and without its own, costly initialisation."""
+    model = on_meta(build)
+    if head:
+        setattr(model, head, nn.Linear(inputs, 5, device="meta"))
+    model = model.to_empty(device="cpu")
+    randomise(model)
+    return model
+
+
+def _vgg(norm: bool) -> nn.Module:
+    from torchvision.models import vgg
+
+    def build() -> nn.Module:
+        layers = vgg.make_layers([8, "M", 16, 16, "M", 32, "M"], batch_norm=norm)
+        model: nn.Module = vgg.VGG(layers, num_classes=5, init_weights=False)
+        return model
+
+    return _filled(build, "classifier", 32 * 49)
+
+
+def _alexnet() -> nn.Module:
+    return _filled(lambda: _of_torchvision("alexnet"), "classifier", 256 * 36)
+
+
+def _densenet() -> nn.Module:
+    from torchvision.models import DenseNet
+
+    model: nn.Module = DenseNet(8, (2, 3, 2, 2), 16, num_classes=5)
+    return model
+
+
+def _googlenet() -> nn.Module:
+    from torchvision.models import GoogLeNet
+
+    return _filled(lambda: GoogLeNet(5, aux_logits=False, init_weights=False))
+
+
+def _inception_v3() -> nn.Module:
+    from torchvision.models import Inception3
+
+    return _filled(lambda: Inception3(5, aux_logits=False, init_weights=False))
+
+
+def _swin(version: int) -> nn.Module:
+    from torchvision.models import swin_transformer as swin
+
+    options: dict[str, Any] = {}
+    if version == 2:
+        options = {
+            "block": swin.SwinTransformerBlockV2,
+            "downsample_layer": swin.PatchMergingV2,
+        }
+    model: nn.Module = swin.SwinTransformer(
+        [4, 4], 24, [2, 2], [2, 4], [4, 4], num_classes=5, stochastic_depth_prob=0.0, **options
+    )
+    return model
+
+
+def _of_torchvision(name: str, **options: Any) -> nn.Module:
+    from torchvision import models
+
+    model: nn.Module = models.get_model(name, num_classes=5, **options)
+    return model
+
+
+def _of_timm(name: str, **options: Any) -> nn.Module:
+    import timm
+
+    model: nn.Module = timm.create_model(name, num_classes=5, **options)
+    return model
+
+
+def _timm_resnet(block: str, **options: Any) -> nn.Module:
+    from timm.models import resnet
+
+    model: nn.Module = resnet.ResNet(getattr(resnet, block), (2, 1, 1, 1), num_classes=5, **options)
+    return model
+
+
+def _timm_preact(block: str) -> nn.Module:
+    from timm.layers.create_conv2d import create_conv2d
+    from timm.layers.norm_act import BatchNormAct2d
+    from timm.models import resnetv2
+
+    model: nn.Module = resnetv2.ResNetV2(
+        [2, 1],
+        channels=(32, 64),
+        num_classes=5,
+        preact=block != "Bottleneck",
+        basic=block == "PreActBasic",
+        stem_chs=16,
+        conv_layer=create_conv2d,
+        norm_layer=BatchNormAct2d,
+    )
+    return model
+
+
+def _timm_densenet() -> nn.Module:
+    from timm.models import DenseNet
+
+    model: nn.Module = DenseNet(8, (2, 3), num_classes=5)
+    return model
+
+
+def _timm_vgg() -> nn.Module:
+    from timm.models import VGG
+
+    def build() -> nn.Module:
+        cfg = [8, "M", 16, 16, "M", 32, "M"]
+        model: nn.Module = VGG(cfg, num_classes=5, norm_layer=nn.BatchNorm2d)
+        model.pre_logits = nn.Identity()
+        model.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5))
+        return model
+
+    return _filled(build)
+
+
+def _timm_inception_resnet() -> nn.Module:
+    # timm.models has a function of that name.
+    inception = importlib.import_module("timm.models.inception_resnet_v2")
+    layers = importlib.import_module("timm.layers.conv_bn_act")
+    conv = functools.partial(layers.ConvNormAct, padding=0)
+    return nn.Sequential(
+        nn.Conv2d(3, 320, 3, 2),
+        nn.Sequential(inception.Block35(0.17, conv), inception.Block35(0.17, conv)),
+        inception.Mixed_6a(conv),
+        inception.Block17(0.1, conv_block=conv),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(1088, 5),
+    )
+
+
+def _timm_swin() -> nn.Module:
+    from timm.models import SwinTransformer
+
+    model: nn.Module = SwinTransformer(
+        img_size=32, embed_dim=24, depths=(2, 2), num_heads=(2, 4), window_size=4, num_classes=5
+    )
+    return model
+
+
+def _pytorchcv(name: str) -> nn.Module:
+    from pytorchcv.model_provider import get_model
+
+    model: nn.Module = get_model(name, pretrained=False)
+    return model
+
+
+def _pytorchcv_resnet(bottleneck: bool) -> nn.Module:
+    from pytorchcv.models.resnet_cifar import CIFARResNet
+
+    widths = [[64, 64], [128], [256]] if bottleneck else [[16, 16], [32], [64]]
+    model: nn.Module = CIFARResNet(widths, 16, bottleneck, num_classes=5)
+    return model
+
+
+Builder = tuple[Callable[[], nn.Module], int]
+
+SMALL: dict[str, Builder] = {
+    "torchvision basic": (lambda: _resnet("BasicBlock"), 64),
+    "torchvision bottleneck": (lambda: _resnet("Bottleneck"), 64),
+    "torchvision resnext": (_resnext, 64),
+    "torchvision regnet": (_regnet, 64),
+    "torchvision vgg": (lambda: _vgg(False), 32),
+    "torchvision vgg_bn": (lambda: _vgg(True), 32),
+    "torchvision alexnet": (_alexnet, 64),
+    "torchvision densenet": (_densenet, 64),
+    "torchvision googlenet": (_googlenet, 64),
+    "torchvision inception_v3": (_inception_v3, 75),
+    "torchvision mobilenet_v2": (lambda: _of_torchvision("mobilenet_v2", width_mult=0.25), 64),
+    "torchvision mobilenet_v3_small": (lambda: _of_torchvision("mobilenet_v3_small"), 64),
+    "torchvision mobilenet_v3_large": (
+        lambda: _of_torchvision("mobilenet_v3_large", width_mult=0.25),
+        64,
+    ),
+    "torchvision mnasnet": (lambda: _of_torchvision("mnasnet0_5"), 64),
+    "torchvision efficientnet_b0": (lambda: _of_torchvision("efficientnet_b0"), 64),
+    "torchvision squeezenet": (lambda: _of_torchvision("squeezenet1_1"), 64),
+    "torchvision swin": (lambda: _swin(1), 32),
+    "torchvision swin_v2": (lambda: _swin(2), 32),
+    "timm basic": (lambda: _timm_resnet("BasicBlock"), 64),
+    "timm bottleneck": (lambda: _timm_resnet("Bottleneck"), 64),
+    "timm resnet d": (
+        lambda: _timm_resnet("Bottleneck", stem_type="deep", avg_down=True, drop_path_rate=0.1),
+        64,
+    ),
+    "timm seresnet": (
+        lambda: _timm_resnet("BasicBlock", block_args={"attn_layer": "se"}),
+        64,
+    ),
+    "timm legacy_seresnet18": (lambda: _of_timm("legacy_seresnet18"), 64),
+    "timm preact basic": (lambda: _timm_preact("PreActBasic"), 32),
+    "timm preact bottleneck": (lambda: _timm_preact("PreActBottleneck"), 32),
+    "timm resnetv2 bottleneck": (lambda: _timm_preact("Bottleneck"), 32),
+    "timm vgg": (_timm_vgg, 32),
+    "timm densenet": (_timm_densenet, 64),
+    "timm inception_v3": (lambda: _filled(lambda: _of_timm("inception_v3")), 75),
+    "timm inception_resnet": (_timm_inception_resnet, 32),
+    "timm mobilenetv1": (lambda: _of_timm("mobilenetv1_100"), 64),
+    "timm mobilenetv2": (lambda: _of_timm("mobilenetv2_035"), 64),
+    "timm mobilenetv3_small": (lambda: _of_timm("mobilenetv3_small_050"), 64),
+    "timm efficientnet_b0": (lambda: _of_timm("efficientnet_b0"), 64),
+    "timm efficientnet_es": (lambda: _of_timm("efficientnet_es"), 64),
+    "timm swin": (_timm_swin, 32),
+    "pytorchcv basic": (lambda: _pytorchcv_resnet(False), 32),
+    "pytorchcv bottleneck": (lambda: _pytorchcv_resnet(True), 32),
+    "pytorchcv seresnet20": (lambda: _pytorchcv("seresnet20_cifar10"), 32),
+}
+
+
+def small(name: str) -> nn.Module:
+    """The network called `name` in `SMALL`, from a fixed seed."""
+    torchvision()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return SMALL[name][0]()
+
+
+def image(name: str, batch: int = 2) -> Tensor:
+    """A batch of images for it."""
+    side = SMALL[name][1]
+    return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def sum_of(output: Any) -> Tensor:
+    total: Tensor = output.square().sum()
+    return total
+
+
+def at(sites: SiteMap) -> set[Position]:
+    return {place.position for place in sites.places}

@@ -1,0 +1,152 @@
+"""Every network of torchvision, timm and pytorchcv: which take gates, and which are refused.
+
+They are built on the meta device: what returns bit for bit is shown by the identity of every
+module, hook and tensor, and by the tensors' version counters, which count writes to them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from foreign import everywhere, traces
+from torch import nn
+
+from senetzoo import ECA, SiteMap, attach, detach
+from senetzoo._torchvision import torchvision
+from senetzoo.errors import PolicyError
+
+Network = tuple[str, Callable[[], nn.Module]]
+
+
+def of_torchvision() -> Iterator[Network]:
+    torchvision()
+    from torchvision import models
+    from torchvision.models.regnet import BlockParams
+
+    plan = BlockParams.from_init_params
+
+    def real(*args: Any, **options: Any) -> Any:
+        # It computes with numbers that the meta device has not.
+        with torch.device("cpu"):
+            return plan(*args, **options)
+
+    def build(name: str) -> nn.Module:
+        with mock.patch.object(BlockParams, "from_init_params", real):
+            model: nn.Module = models.get_model(name, weights=None)
+        return model
+
+    for name in models.list_models(module=models):
+        yield name, lambda name=name: build(name)  # type: ignore[misc]
+
+
+def of_timm() -> Iterator[Network]:
+    torchvision()
+    import timm
+
+    for name in timm.list_models():
+        yield name, lambda name=name: timm.create_model(name)  # type: ignore[misc]
+
+
+def of_pytorchcv() -> Iterator[Network]:
+    torchvision()
+    from pytorchcv import model_provider
+
+    for name in model_provider._models:
+        yield name, lambda name=name: model_provider.get_model(name)  # type: ignore[misc]
+
+
+def side_of(model: nn.Module) -> int:
+    if type(model).__name__ == "Inception3":
+        return 299
+    given = getattr(model, "default_cfg", {}).get("input_size") or getattr(model, "in_size", None)
+    return int(given[-1]) if given else 224
+
+
+def attached_and_detached(model: nn.Module) -> int:
+    """Number of gates, all of which act once on maps of their sites' channels and then go again."""
+    model.eval()
+    before = traces(model)
+    sites = SiteMap.of(model)
+    gates = attach(model, everywhere(ECA(), sites), seed=0)
+    channels = next(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d))
+    with torch.device("meta"):
+        gates.check(torch.empty(1, channels, side_of(model), side_of(model)))
+    detach(model)
+    assert traces(model) == before
+    return len(gates)
+
+
+def census(networks: Iterator[Network]) -> tuple[dict[str, int], dict[str, str]]:
+    """Number of gates by network, and the reason by refused network."""
+    taken: dict[str, int] = {}
+    refused: dict[str, str] = {}
+    for name, build in networks:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.device("meta"))
+            try:
+                model = build()
+            except Exception as error:  # not ours: some can't be built without memory or files
+                refused[name] = f"not built: {type(error).__name__}"
+                continue
+        try:
+            taken[name] = attached_and_detached(model)
+        except PolicyError as error:
+            refused[name] = str(error).splitlines()[1]
+        del model
+        gc.collect()
+    return taken, refused
+
+
+UNKNOWN = "None of its blocks is known"
+
+
+@pytest.mark.slow
+def test_torchvision() -> None:
+    taken, refused = census(of_torchvision())
+    print(len(taken), sum(taken.values()), Counter(refused.values()), sorted(refused))
+    assert {name.split("_")[0] for name in refused} == {"maxvit", "shufflenet", "vit"}
+    assert all(reason.startswith(UNKNOWN) for reason in refused.values())
+    assert len(taken) == 70
+
+
+@pytest.mark.slow
+def test_timm() -> None:
+    taken, refused = census(of_timm())
+    print(len(taken), sum(taken.values()), Counter(refused.values()), sorted(refused))
+    assert all(reason.startswith((UNKNOWN, "not built")) for reason in refused.values())
+    for start in ("resnet1", "resnet50", "seresnet", "vgg", "densenet", "inception_v", "swin_"):
+        assert any(name.startswith(start) for name in taken), start
+    assert len(taken) > 300
+
+
+@pytest.mark.slow
+def test_pytorchcv() -> None:
+    taken, refused = census(of_pytorchcv())
+    print(len(taken), sum(taken.values()), Counter(refused.values()), sorted(refused))
+    plain = ("resnet1", "resnet2", "resnet3", "resnet5", "resnext", "seresnet", "seresnext")
+    assert all(name in taken for name in [*taken, *refused] if name.startswith(plain))
+
+
+def test_a_few_of_each() -> None:
+    wanted = {
+        "torchvision": ["resnet50", "mobilenet_v3_large", "regnet_y_400mf", "vit_b_32"],
+        "timm": ["resnet10t", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"],
+        "pytorchcv": ["resnet20_cifar10", "seresnet18", "vgg11"],
+    }
+    for library, networks in (
+        ("torchvision", of_torchvision()),
+        ("timm", of_timm()),
+        ("pytorchcv", of_pytorchcv()),
+    ):
+        chosen = iter([network for network in networks if network[0] in wanted[library]])
+        taken, refused = census(chosen)
+        assert list(refused) == [wanted[library][-1]]
+        assert refused[wanted[library][-1]].startswith(UNKNOWN)
+        assert sorted(taken) == sorted(wanted[library][:-1])

@@ -1,0 +1,381 @@
+"""Sites of a network that no table knows: named, chosen, or proposed by tracing it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from foreign import SMALL, image, randomise_gates, small, traces
+from torch import Tensor, nn
+from torch.nn import functional
+
+from senetzoo import ECA, SE, Place, SiteMap, attach, detach, explain, stage
+from senetzoo.errors import PolicyError
+from senetzoo.nn.drop_path import DropPath
+
+
+def message(call: Callable[[], object]) -> str:
+    with pytest.raises(PolicyError) as caught:
+        call()
+    return str(caught.value)
+
+
+class Mine(nn.Module):
+    """A residual network of nobody: two blocks, and a stem."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.blocks = nn.ModuleList([Block(8, 8), Block(8, 16)])
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, 1 + (inputs != outputs), 1),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, 1, 1),
+        )
+        self.side = nn.Conv2d(inputs, outputs, 1, 2) if inputs != outputs else None
+        self.drop = DropPath(0.1)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.drop(self.body(x))
+        y += x if self.side is None else self.side(x)
+        return self.act(y)  # type: ignore[no-any-return]
+
+
+IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+# --- By name and by predicate --------------------------------------------------------------------
+
+
+def test_places_by_name() -> None:
+    model = Mine().eval()
+    sites = SiteMap(
+        (
+            Place("blocks.0.body", "pre"),
+            Place("blocks.0.body"),
+            Place("blocks.1.body.2", "inner", "after", stage=2),
+            Place("blocks.1", "post", stage=2, channels=16),
+        )
+    )
+    before = traces(model)
+    gates = attach(model, "se4+se4@pre+se4@inner+se4@post", sites=sites, seed=0, sample=IMAGES)
+    assert [(site.path, site.stage, site.channels) for site in gates] == [
+        ("blocks.0.body.3.senetzoo_standard", 1, 8),
+        ("blocks.0.body.0.senetzoo_pre", 1, 8),
+        ("blocks.1.body.2.senetzoo_inner", 2, 16),
+        ("blocks.1.senetzoo_post", 2, 16),
+    ]
+    assert traces(detach(model)) == before
+
+
+def test_where() -> None:
+    model = Mine()
+
+    def number(name: str) -> int:
+        return int(name.split(".")[1]) + 1
+
+    sites = SiteMap.where(model, "blocks.*.body.3", stage=number)
+    sites += SiteMap.where(
+        model, lambda name, module: isinstance(module, nn.ReLU) and "body" in name, "inner"
+    )
+    gates = attach(model, ECA().on(stage(1)) + ECA().at("inner"), sites=sites, sample=IMAGES)
+    assert [(s.path, s.stage, s.block, s.stages, s.channels) for s in gates] == [
+        ("blocks.0.body.3.senetzoo_standard", 1, 1, 2, 8),
+        ("blocks.0.body.2.senetzoo_inner", 1, 1, 2, 8),
+        ("blocks.1.body.2.senetzoo_inner", 1, 2, 2, 16),
+    ]
+    rows = explain(model, sites=sites, size=16).rows
+    assert [(row.path, row.gate) for row in rows] == [
+        ("blocks.0.body.3.senetzoo_standard", "eca"),
+        ("blocks.1.body.3.senetzoo_standard", ""),
+        ("blocks.0.body.2.senetzoo_inner", "eca"),
+        ("blocks.1.body.2.senetzoo_inner", "eca"),
+    ]
+
+
+def test_a_map_over_a_known_network() -> None:
+    model = small("torchvision basic").eval()
+    sites = SiteMap.where(model, ["bn1", "layer1"], "post", channels=64)
+    gates = attach(model, "se@post", sites=sites, sample=image("torchvision basic"))
+    # A sequence stands for its last child.
+    assert [site.path for site in gates] == ["bn1.senetzoo_post", "layer1.1.senetzoo_post"]
+
+
+BAD: list[tuple[Callable[[], object], str]] = [
+    (
+        lambda: Place("x", "standart"),  # type: ignore[arg-type]
+        "position='standart' is not a place in a block.\n"
+        "Positions are 'pre', 'standard', 'post', 'identity', 'inner'.\n"
+        "Did you mean 'standard'?",
+    ),
+    (lambda: Place("x", when="during"), "when='during' is no time.\nIt is 'before' or 'after'."),  # type: ignore[arg-type]
+    (lambda: Place("x", layout="chw"), "layout='chw' is none.\nIt is 'nchw' or 'nhwc'."),  # type: ignore[arg-type]
+    (
+        lambda: Place("x", stage=0),
+        "stage=0 does not number a place.\nstage is a whole number of at least 1.",
+    ),
+    (
+        lambda: Place("x", channels=-1),
+        "channels=-1 does not number a place.\nchannels is a whole number of at least 0.",
+    ),
+    (
+        lambda: SiteMap.where(Mine(), "block.*"),
+        "'block.*' names no module of Mine.\nIt has 21 modules, from 'stem' to 'head'.\n"
+        "Did you mean 'blocks.1'?",
+    ),
+    (
+        lambda: SiteMap.where(Mine(), lambda name, module: False),
+        "The function names no module of Mine.\nIt has 21 modules, from 'stem' to 'head'.",
+    ),
+    (
+        lambda: attach(Mine(), SE(), sites=SiteMap((Place("blocks.0.bodi"),))),
+        "The SiteMap names the module 'blocks.0.bodi'.\nMine has no module of that name.\n"
+        "Did you mean 'blocks.0.body'?",
+    ),
+    (
+        lambda: attach(Mine(), SE(), sites=SiteMap((Place("blocks"),))),
+        "The SiteMap puts a gate at 'blocks', a ModuleList.\n"
+        "It runs its children one after the other, and the gate would become one of them.\n"
+        "Name the module inside it where the gate shall sit",
+    ),
+    (
+        lambda: attach(Mine(), SE(), sites=SiteMap((Place("blocks.0.act"),))),
+        "The channels at 'blocks.0.act', a ReLU, are not known.\n"
+        "They can be read from convolutions, norms and linear layers only.\n"
+        "Type for example: Place('blocks.0.act', channels=64)",
+    ),
+    (
+        lambda: attach(Mine(), SE(), sites=SiteMap((Place("stem"), Place("stem", when="before")))),
+        "The SiteMap has two standard places at 'stem'.\n"
+        "A module has one gate for each position.\nGive them different positions",
+    ),
+    (
+        lambda: attach(Mine(), "se@pre", sites=SiteMap((Place("stem"),))),
+        "se@pre matches nothing in Mine.\nMine has the positions standard, not pre.\n"
+        "Type for example: @standard",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "text"), BAD)
+def test_wrong_maps(call: Callable[[], object], text: str) -> None:
+    assert message(call) == text
+
+
+# --- Gates that would not act --------------------------------------------------------------------
+
+
+class Sneaky(nn.Module):
+    """Runs its convolution without calling it, and one of its children in a loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.walked = Walker()
+        self.aside = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.walked(functional.conv2d(x, self.conv.weight))  # type: ignore[no-any-return]
+
+
+class Walker(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for child in self.children():
+            x = child(x)
+        return x
+
+
+@pytest.mark.parametrize("name", ["conv", "walked", "aside"])
+def test_a_gate_that_does_not_act_is_found_and_taken_out(name: str) -> None:
+    model = Sneaky()
+    before = traces(model)
+    sites = SiteMap((Place(name, channels=4), Place("walked.inner", "pre")))
+    assert message(
+        lambda: attach(model, "eca+eca@pre", sites=sites, seed=0, sample=torch.ones(1, 3, 4, 4))
+    ) == (
+        f"1 of 2 gates do not act: {name}.senetzoo_standard.\n"
+        "The network does not run the modules there, not as modules, or in a loop over all "
+        "children.\n"
+        "Leave them out of the SiteMap"
+    )
+    assert traces(model) == before
+
+
+def test_a_gate_that_was_there_comes_back() -> None:
+    model = Sneaky()
+    good = SiteMap((Place("walked.inner", "pre"),))
+    first = attach(model, "eca@pre", sites=good, seed=0)
+    before = traces(model)
+    both = good + SiteMap((Place("conv"),))
+    message(lambda: attach(model, "se4+se4@pre", sites=both, sample=torch.ones(1, 3, 4, 4)))
+    assert traces(model) == before
+    assert list(first.values()) == [model.get_submodule("walked.inner.senetzoo_pre")]
+
+
+def test_a_place_that_is_wrong() -> None:
+    model = Mine()
+    sites = SiteMap((Place("blocks.0.body", channels=7),))
+    assert message(lambda: attach(model, ECA(), sites=sites, sample=IMAGES)) == (
+        "The gate at blocks.0.body.3.senetzoo_standard got a tensor of shape (2, 8, 8, 8).\n"
+        "Its place in the SiteMap says 7 channels in the layout nchw.\n"
+        "Give the place its channels= and layout=, or leave it out"
+    )
+
+
+def test_a_module_that_gives_no_tensor() -> None:
+    model = nn.GRU(4, 4)
+    attach(model, ECA(), sites=SiteMap((Place("", channels=4),)))
+    assert message(lambda: model(torch.ones(2, 1, 4))) == (
+        "The gate 'senetzoo_standard' at a GRU got a tuple.\n"
+        "A gate takes one tensor, the module's first argument or its output.\n"
+        "Take this module out of the SiteMap"
+    )
+
+
+def test_modules_that_were_exchanged_are_found() -> None:
+    """A converted norm has the gate, but not the hook that runs it."""
+    model = small("torchvision basic").eval()
+    attached = attach(model, ECA(), seed=0)
+    attached.check(image("torchvision basic"))
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    assert message(lambda: attached.check(image("torchvision basic"))).startswith(
+        "5 of 5 gates do not act: layer1.0.bn2.senetzoo_standard, "
+    )
+    # Attached again, they do.
+    attach(model, ECA(), seed=0, sample=image("torchvision basic"))
+
+
+def test_a_gate_on_the_other_side() -> None:
+    model = Mine()
+    attach(model, ECA(), sites=SiteMap((Place("stem", when="before"),)), seed=0)
+    before = traces(model)
+    assert message(lambda: attach(model, ECA(), sites=SiteMap((Place("stem"),)))) == (
+        "A Conv2d has a gate 'senetzoo_standard' already, before it.\n"
+        "The new one would sit elsewhere, or get a map of another size.\n"
+        "Type first: detach(model)"
+    )
+    assert traces(model) == before
+
+
+# --- Proposed ------------------------------------------------------------------------------------
+
+
+def seen(sites: SiteMap, model: nn.Module) -> dict[str, tuple[Any, ...]]:
+    return {
+        place.path: (place.side, place.channels, place.layout) for place in sites.on(model).places
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torchvision basic",
+        "torchvision bottleneck",
+        "torchvision resnext",
+        "torchvision vgg",
+        "torchvision vgg_bn",
+        "torchvision alexnet",
+        "torchvision mobilenet_v2",
+        "torchvision mobilenet_v3_small",
+        "torchvision efficientnet_b0",
+        "torchvision swin",
+        "timm bottleneck",
+        "pytorchcv basic",
+    ],
+)
+def test_what_is_proposed_is_what_the_tables_know(name: str) -> None:
+    model = small(name).eval()
+    before = traces(model)
+    side = SMALL[name][1]
+    sites = SiteMap.propose(model, torch.empty(1, 3, side, side))
+    assert traces(model) == before
+    proposed, known = seen(sites, model), seen(SiteMap.of(model), model)
+    if name == "pytorchcv basic":
+        # Its convolution modules are traced into, so the places are inside them, or after them.
+        assert len(proposed) == 4 * 4 + 2
+    else:
+        assert proposed.items() <= known.items()
+    missing = {path.rpartition("_")[2] for path in known.keys() - proposed.keys()}
+    units = {"pre", "standard", "inner"} if "net_v" in name or "efficient" in name else set()
+    assert name == "pytorchcv basic" or missing <= {"identity", "post"} | units
+    gates = attach(
+        model, "eca" if "swin" not in name else "eca@post", sites=sites, sample=image(name)
+    )
+    assert len(gates) >= 3
+    if name.split()[1] in ("basic", "bottleneck", "resnext"):
+        numbers = {(p.path, p.stage, p.block) for p in SiteMap.of(model).on(model).places}
+        assert name == "pytorchcv basic" or numbers >= {
+            (p.path, p.stage, p.block) for p in sites.on(model).places
+        }
+        reasons = {refusal.reason for refusal in sites.refused}
+        assert "the skip is the block's input as it is, and no module of its own" in reasons
+
+
+def test_a_network_of_nobody() -> None:
+    model = Mine().eval()
+    sites = SiteMap.propose(model, IMAGES)
+    assert str(sites) == (
+        "stage 1 block 1: pre before blocks.0.body.0\n"
+        "stage 1 block 1: standard after blocks.0.body.3\n"
+        "stage 1 block 1: inner before blocks.0.body.3\n"
+        "stage 1 block 1: post after blocks.0\n"
+        "stage 2 block 1: pre before blocks.1.body.0\n"
+        "stage 2 block 1: standard after blocks.1.body.3\n"
+        "stage 2 block 1: inner before blocks.1.body.3\n"
+        "stage 2 block 1: identity after blocks.1.side\n"
+        "stage 2 block 1: post after blocks.1\n"
+        "refused: stem: no place, it is in no residual branch\n"
+        "refused: blocks.0: identity, the skip is the block's input as it is, and no module of "
+        "its own"
+    )
+    gates = attach(model, "se4+se4@pre+se4@inner+se4@post+se4@identity", sites=sites, seed=0)
+    gates.check(IMAGES)
+    assert [str(refusal) for refusal in gates.refused] == [
+        "blocks.0: identity, the skip is the block's input as it is, and no module of its own"
+    ]
+    randomise_gates(gates)
+    with torch.no_grad():
+        before = model(IMAGES)
+        detach(model)
+        assert not torch.allclose(model(IMAGES), before)
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def test_what_cant_be_traced_is_said() -> None:
+    sites = SiteMap.propose(Branching(), IMAGES)
+    assert sites.places == ()
+    assert [str(refusal)[:66] for refusal in sites.refused] == [
+        "the network: no place, torch.fx can't trace it: TraceError: symbol"
+    ]
+    assert [str(r) for r in SiteMap.propose(nn.Linear(3, 3), torch.ones(1, 3)).refused] == [
+        "the network: no place, it has neither residual sums nor convolutions of images"
+    ]
+    model = Branching()
+    assert message(lambda: attach(model, SE(), sites=sites)).splitlines()[::2] == [
+        "attach got a SiteMap without places for a Branching.",
+        'Type for example: SiteMap((Place("layer1.conv", channels=64),))',
+    ]
