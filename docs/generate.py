@@ -138,7 +138,7 @@ def all_networks() -> str:
                 f"{arch.in_chans}x{arch.input_size}x{arch.input_size}",
                 str(arch.num_classes),
                 str(len(model.sites())),
-                record["reference"] if record else "the paper's table",
+                record["reference"] if record else "the paper",
                 f"{record['error']:.0e}" if record else "",
             ]
         )

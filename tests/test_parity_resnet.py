@@ -109,6 +109,7 @@ def test_timm_deep_stem() -> None:
         ("resnet20", "resnet20_cifar10"),
         ("se_resnet20", "seresnet20_cifar10"),
         ("se_resnet56", "seresnet56_cifar10"),
+        ("resnet56", "resnet56_cifar10"),
         ("resnet110", "resnet110_cifar10"),
         ("resnet164", "resnet164bn_cifar10"),
         ("se_resnet164", "seresnet164bn_cifar10"),
@@ -122,6 +123,30 @@ def test_pytorchcv(name: str, theirs: str) -> None:
         size=32,
         gradients=name.endswith("resnet20"),
         record=(name, f"pytorchcv {theirs}"),
+    )
+
+
+@pytest.mark.parametrize("depth", [32, 44])
+def test_pytorchcv_depths_without_a_name(depth: int) -> None:
+    def theirs() -> nn.Module:
+        torchvision()
+        from pytorchcv.models.resnet_cifar import get_resnet_cifar
+
+        model: nn.Module = get_resnet_cifar(num_classes=10, blocks=depth, bottleneck=False)
+        return model
+
+    name = f"resnet{depth}"
+    record = (name, "pytorchcv get_resnet_cifar")
+    compare(lambda: create(name, seed=0), theirs, from_pytorchcv, size=32, record=record)
+
+
+def test_timm_resnext101() -> None:
+    name = "resnext101_32x4d"
+    compare(
+        lambda: create(name, seed=0),
+        lambda: from_the_timm(name),
+        from_timm,
+        record=(name, f"timm {name}"),
     )
 
 
