@@ -12,7 +12,7 @@ from foreign import SMALL, SMOOTH, at, everywhere, image, randomise_gates, small
 from helpers import randomise
 from torch import Tensor, nn
 
-from senetzoo import SE, SiteMap, attach, detach
+from senetzoo import ECA, SE, SiteMap, attach, detach
 from senetzoo.nn.slots import Site
 
 FIVE = {"pre", "standard", "post", "identity", "inner"}
@@ -91,7 +91,9 @@ def test_identity_gates_and_detaching(name: str) -> None:
         randomise_gates(gates)
         assert not torch.equal(model(x), bare)
         twin = copy.deepcopy(model)
-        # The tables see through gates that are there: the same sites again.
+        # The tables see through gates that are there, whatever is in them: the same sites again.
+        other = everywhere(ECA(), SiteMap.of(model))
+        assert set(attach(model, other, seed=0)) == set(gates)
         assert set(attach(model, policy, seed=0)) == set(gates)
         assert torch.equal(model(x), bare)
         assert detach(model) is model

@@ -306,8 +306,8 @@ def seen(sites: SiteMap, model: nn.Module) -> dict[str, tuple[Any, ...]]:
 def test_what_is_proposed_is_what_the_tables_know(name: str) -> None:
     model = small(name).eval()
     before = traces(model)
-    side = SMALL[name][1]
-    sites = SiteMap.propose(model, torch.empty(1, 3, side, side))
+    example = torch.empty(1, 3, SMALL[name][1], SMALL[name][1])
+    sites = SiteMap.propose(model, example)
     assert traces(model) == before
     proposed, known = seen(sites, model), seen(SiteMap.of(model), model)
     if name == "pytorchcv basic":

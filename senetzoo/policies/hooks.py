@@ -296,6 +296,22 @@ def gates_in(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
                 yield module, name, child
 
 
+def trunk_of(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Names and modules in `module`, itself first, as ``named_modules()``, but no gates."""
+    seen: set[int] = set()
+
+    def walk(name: str, inner: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+        if id(inner) in seen:
+            return
+        seen.add(id(inner))
+        yield name, inner
+        for key, child in inner._modules.items():
+            if child is not None and not key.startswith(PREFIX) and not isinstance(child, Skip):
+                yield from walk(f"{name}.{key}" if name else key, child)
+
+    return walk(path, module)
+
+
 def remove_all(model: nn.Module, keys: dict[int, set[str]] | None = None) -> None:
     """Take gates out of `model`, and all that was put in for them.
 

@@ -15,7 +15,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from senetzoo.counting import ghost
 from senetzoo.nn.slots import Layout, Position
-from senetzoo.policies.hooks import When
+from senetzoo.policies.hooks import When, remove_all
 from senetzoo.policies.sitemap import Place, Refusal, SiteMap
 
 _ADDS = (operator.add, operator.iadd, torch.add, "add", "add_")
@@ -45,6 +45,7 @@ class _Block:
 def propose(model: nn.Module, example_input: Tensor) -> SiteMap:
     """See `SiteMap.propose`."""
     twin = ghost(model)
+    remove_all(twin)
     try:
         graph = _Tracer().trace(twin)
         traced = fx.GraphModule(twin, graph)

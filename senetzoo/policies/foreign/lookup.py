@@ -14,7 +14,17 @@ from senetzoo.errors import PolicyError
 from senetzoo.nn.slots import POSITIONS, Position
 from senetzoo.policies.foreign import pytorchcv, timm, torchvision
 from senetzoo.policies.foreign.rows import NO_SKIP, SAME, UNIT, Plain, Row, Spot
-from senetzoo.policies.hooks import Flat, Replace, Skip, Sum, Via, When, adds_its_input
+from senetzoo.policies.hooks import (
+    Flat,
+    Replace,
+    Skip,
+    Sum,
+    Via,
+    When,
+    adds_its_input,
+    remove_all,
+    trunk_of,
+)
 from senetzoo.policies.sitemap import Place, Refusal, SiteMap, width_of
 
 _LIBRARIES = (torchvision, timm, pytorchcv)
@@ -55,7 +65,7 @@ def site_map(model: nn.Module) -> SiteMap:
     """
     places: list[Place] = []
     refused: list[Refusal] = []
-    for path, module in model.named_modules():
+    for path, module in trunk_of(model):
         name = class_name(module, _PLAIN)
         if name:
             found, lacking = _plain(module, path, _PLAIN[name])
@@ -78,7 +88,7 @@ def site_map(model: nn.Module) -> SiteMap:
 def _blocks(model: nn.Module) -> Iterator[_Found | None]:
     """The known blocks in order, and None for a pooling layer."""
     inside: set[int] = set()
-    for path, module in model.named_modules():
+    for path, module in trunk_of(model):
         if id(module) in inside:
             continue
         name = class_name(module, _ROWS)
@@ -189,22 +199,21 @@ def _channels(found: _Found, position: Position, spot: Spot, name: str) -> int:
         standard = row.standard[0]
         return _channels(found, "standard", standard, _existing(block, standard.module) or "")
     twin = ghost(block)
-    for module in twin.modules():
-        module._forward_hooks.clear()
-        module._forward_pre_hooks.clear()
+    remove_all(twin)
     with torch.device("meta"), torch.no_grad():
         return int(twin(torch.empty(1, _inputs(block), _TRIED, _TRIED)).shape[1])
 
 
 def _inputs(block: nn.Module) -> int:
     """Channels that go into a block: those of its first convolution."""
-    return next(m.in_channels for m in block.modules() if isinstance(m, nn.Conv2d))
+    return next(m.in_channels for _, m in trunk_of(block) if isinstance(m, nn.Conv2d))
 
 
 def _edge(module: nn.Module, side: When) -> int:
     """Channels of the first module in `module` that says so, or of the last."""
-    modules = [module, *module.modules()]
+    modules = [inner for _, inner in trunk_of(module)]
     if side == "after":
+        # The module itself, then from the last on.
         modules = [module, *reversed(modules)]
     return next((width for m in modules if (width := width_of(m, side))), 0)
 

@@ -6,16 +6,25 @@ from senetzoo.policies.foreign.rows import Plain, Row, after, before, skip
 
 _M = "pytorchcv.models."
 _LAST = "body.conv3|body.conv2"
+# Where the channels are read: they are convolution, norm and activation in one module.
+_WIDTH = "body.conv3.conv|body.conv2.conv"
 
 ROWS = (
     Row(
         (_M + "resnet.ResUnit", _M + "resnext.ResNeXtUnit"),
-        # Its convolutions are modules of convolution, norm and activation.
         pre=before("body.conv1", "body.conv1.conv"),
-        inner=before(_LAST, "body.conv3.conv|body.conv2.conv"),
-        standard=after("body", "body.conv3.conv|body.conv2.conv"),
+        inner=before(_LAST, _WIDTH),
+        standard=after("body", _WIDTH),
         identity=skip("identity_conv", "resize_identity"),
-        post=after("", "body.conv3.conv|body.conv2.conv"),
+        post=after("", _WIDTH),
+    ),
+    Row(
+        (_M + "resneta.ResAUnit",),
+        pre=before("body.conv1", "body.conv1.conv"),
+        inner=before(_LAST, _WIDTH),
+        standard=after("body", _WIDTH),
+        identity=skip("identity_block", "resize_identity"),
+        post=after("", _WIDTH),
     ),
     Row(
         (
@@ -24,10 +33,10 @@ ROWS = (
             _M + "senet.SENetUnit",
         ),
         pre=before("body.conv1", "body.conv1.conv"),
-        inner=before(_LAST, "body.conv3.conv|body.conv2.conv"),
-        standard=after("se", "body.conv3.conv|body.conv2.conv"),
+        inner=before(_LAST, _WIDTH),
+        standard=after("se", _WIDTH),
         identity=skip("identity_conv", "resize_identity"),
-        post=after("", "body.conv3.conv|body.conv2.conv"),
+        post=after("", _WIDTH),
     ),
 )
 
