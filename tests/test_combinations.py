@@ -1,0 +1,108 @@
+"""Every gate at every position of every network: it runs, once, learns, and changes the output."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from helpers import SMALL, calibrate_on_next_batch, reduced
+from torch import nn
+
+from senetzoo import (
+    BAM,
+    CBAM,
+    ECA,
+    ESE,
+    GCT,
+    GE,
+    NONE,
+    SCSE,
+    SE,
+    SRM,
+    CoordinateAttention,
+    SimAM,
+    attach,
+    config,
+)
+from senetzoo.gates import GATES
+from senetzoo.nn.slots import POSITIONS
+from senetzoo.policies.algebra import Gate
+from senetzoo.registry import ENTRIES
+
+EVERY_GATE: tuple[Gate, ...] = (
+    SE(4),
+    ECA(),
+    CBAM(4),
+    SCSE(),
+    GE(),
+    GE(extent=2, variant="theta"),
+    SRM(),
+    GCT(),
+    CoordinateAttention(4),
+    ESE(),
+    BAM(4),
+    SimAM(),
+)
+# Four that cover both layouts, units and residuals, and all positions; the others take an hour.
+QUICK = ("lenet", "resnet20", "densenet40_12", "swin_t")
+
+
+@torch.no_grad()
+def wake(gate: nn.Module) -> None:
+    """Weights at random, the biases such that no hidden unit sits below its ReLU for good."""
+    for parameter in gate.parameters():
+        if parameter.ndim > 1:
+            parameter.normal_(std=parameter[0].numel() ** -0.5)
+        else:
+            parameter.uniform_(0.5, 1.5)
+
+
+def test_every_gate_is_tried() -> None:
+    assert {type(gate) for gate in EVERY_GATE} == set(GATES.values())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, entry in ENTRIES.items()
+        if entry.trunk == name
+    ],
+)
+def test_every_gate_at_every_position(name: str) -> None:
+    torch.manual_seed(0)
+    arch = reduced(name) if name in SMALL.values() else config(name)
+    arch = arch.replace(stem="cifar", num_classes=7, dropout=0.0, drop_path=0.0, policy=NONE)
+    model = arch.build(seed=0)
+    x = torch.randn(2, model.config.in_chans, *[max(16, model.config.min_size)] * 2)
+    calibrate_on_next_batch(model)
+    with torch.no_grad():
+        model(x)
+        plain = model.eval().requires_grad_(False)(x)
+    offered = {site.position for site in model.sites()}
+    for position in (p for p in POSITIONS if p in offered):
+        for gate in EVERY_GATE:
+            attached = attach(model, gate.at(position), seed=0)
+            assert {site.position for site in attached} == {position}
+            runs: Counter[str] = Counter()
+            for site, module in attached.items():
+                wake(module)
+                module.register_forward_hook(
+                    lambda *_, path=site.path, runs=runs: runs.update([path])
+                )
+            y = model(x)
+            where = f"{gate}@{position}"
+            assert runs == {site.path: 1 for site in attached}, where
+            assert (y - plain).abs().max() > 1e-6 * plain.abs().max(), where
+            if any(True for module in attached.values() for _ in module.parameters()):
+                (y * torch.randn_like(y)).sum().backward()
+            for site, module in attached.items():
+                gradients = [p.grad for p in module.parameters()]
+                assert all(g is not None and bool(g.isfinite().all()) for g in gradients), site
+                if gradients:
+                    assert any(bool(g.any()) for g in gradients if g is not None), (where, site)
+            for site, slots in list(model.slots()):
+                slots.clear(site.position)
+    with torch.no_grad():
+        assert torch.equal(model(x), plain)
