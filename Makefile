@@ -8,11 +8,12 @@ BIN := $(VENV)/bin
 demo: $(VENV)/demo.stamp
 	@bash benchmarks/demo.sh $(BIN)
 
+# Two workers with a thread each: threads of both on the same two cores take twice as long.
 test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 # PyTorch comes first: on Linux a bare `pip install torch` fetches gigabytes of CUDA libraries that
 # neither command needs, and an index of CPU builds, where one is configured, is tried by version.

@@ -40,7 +40,7 @@ def test_explain_takes_a_network() -> None:
     before = traces(model)
     table = explain(model, SE(4).at("identity").on(stage(1) & block(1)), size=64)
     assert str(table).splitlines()[2:] == [
-        "    1      1  identity        64  se4     2,128  2,048",
+        "    1      1  identity        64  se4     2,128  0.04%  2,048  0.00%",
         "1 of 25 sites have a gate: 2,128 parameters (0.04%), 2,048 MACs (0.00%)",
     ]
     assert traces(model) == before

@@ -569,7 +569,7 @@ def test_untrained_gates_are_not_evaluated(published: str, colours: Path) -> Non
         (
             ["--model", "se_resnet19"],
             "error: There is no network 'se_resnet19'.\n"
-            "The nearest names are se_resnet18, se_resnet152, se_resnet110.\n"
+            "The nearest names are se_resnet18, se_resnet164, se_resnet152.\n"
             "Type for example: create('se_resnet18')\n",
         ),
         (
@@ -588,9 +588,9 @@ def test_untrained_gates_are_not_evaluated(published: str, colours: Path) -> Non
         ),
         (
             ["--model", "lenet", "--size", "16", "--rounds", "1"],
-            "error: LeNet got an image of 16x16 pixels.\n"
-            "It takes 32x32 pixels.\n"
-            "Resize the images, for example with senetzoo.transforms(model)\n",
+            "error: The network got images of 16x16 pixels.\n"
+            "This form of LeNet takes at least 32x32.\n"
+            "Enlarge the images, for example with senetzoo.transforms(model)\n",
         ),
         (
             ["--model", "lenet", "--rounds", "0"],

@@ -46,8 +46,9 @@ class Row:
     @property
     def place(self) -> str:
         """The position; with the part of the block, where a block has several of that name."""
-        part = self.path.split(".")[-2].strip("0123456789").removesuffix("slots").strip("_")
-        return f"{self.position} ({part})" if part else self.position
+        # Swin's blocks have `attn_slots` and `mlp_slots`; all others `slots`, or none.
+        part, found, _ = self.path.split(".")[-2].partition("_slots")
+        return f"{self.position} ({part})" if found else self.position
 
 
 @dataclass(frozen=True)
