@@ -138,6 +138,10 @@ class Classifier(nn.Module, ABC):
         An `AuxOutput` in training mode, for a network that was built with ``aux=True``.
         """
         self.check_input(x)
+        return self.forward_checked(x)
+
+    def forward_checked(self, x: Tensor) -> Tensor | AuxOutput:
+        """`forward` after `check_input`: what a network with auxiliary heads overrides."""
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
