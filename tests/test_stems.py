@@ -12,6 +12,7 @@ from torch import nn
 from senetzoo import SE, Stem
 from senetzoo.errors import ConfigError
 from senetzoo.models.resnet import ResNet, ResNetConfig
+from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.stem import CIFAR, DEEP, IMAGENET, as_stem
 from senetzoo.policies.attach import attach
 from senetzoo.registry import ENTRIES
@@ -225,6 +226,17 @@ def test_a_small_image_warns_once(stem: Stem | str, height: int, width: int) -> 
             model(torch.zeros(1, 3, height, width))
     assert [str(w.message) for w in caught] == [WARNING.format(f"{height}x{width}")]
     # It points at the line that called the network.
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg11"], ids=["method", "child"])
+def test_the_warning_points_at_who_asks_for_features(name: str) -> None:
+    model = on_meta(lambda: create(name, seed=0)).eval()
+    assert isinstance(model, Classifier)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.features(torch.empty(1, 3, 32, 32, device="meta"))
+    assert [str(w.message) for w in caught] == [WARNING.format("32x32")]
     assert caught[0].filename == __file__
 
 

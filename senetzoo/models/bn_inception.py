@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from senetzoo.models.family import Family, Paper
-from senetzoo.nn.classifier import Classifier, FeatureInfo
+from senetzoo.models.inception import InceptionNetwork
 from senetzoo.nn.config import Config
 from senetzoo.nn.conv import ConvNormAct
+from senetzoo.nn.init import init_convs
 from senetzoo.nn.slots import Slots, TensorMap, chain, unit
 
 Row: TypeAlias = tuple[str, int, int, int, int, int, int, str, int]
@@ -110,10 +111,12 @@ def _pool(kind: str, stride: int) -> nn.Module:
     )
 
 
-class BNInception(Classifier):
+class BNInception(InceptionNetwork):
     """BN-Inception: built by `BNInceptionConfig.build`."""
 
+    channels = (320, 608, 1024)
     config: BNInceptionConfig
+    fc: nn.Linear
 
     def __init__(self, config: BNInceptionConfig) -> None:
         super().__init__(config)
@@ -133,16 +136,8 @@ class BNInception(Classifier):
             module = Inception(outputs, row)
             self.add_module(f"inception{row[0]}", module)
             outputs = module.outputs
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
-        self.fc = nn.Linear(outputs, config.num_classes)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d) and module.bias is not None:
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(module.bias)
+        self.add_head(outputs)
+        init_convs(self, "fan_out")
 
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
         return tuple(
@@ -152,28 +147,6 @@ class BNInception(Classifier):
     def levels(self) -> tuple[TensorMap, ...]:
         first, *others = (chain(*stage) for stage in self.stages())
         return (lambda x: first(self.stem(x)), *others)
-
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        first = 1 if self.config.small else 8
-        return (
-            FeatureInfo(first, 320),
-            FeatureInfo(2 * first, 608),
-            FeatureInfo(4 * first, 1024),
-        )
-
-    @property
-    def cam_layer(self) -> nn.Module:
-        return self.stages()[-1][-1]
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        x = self.avgpool(features).flatten(1)
-        if self.dropout is not None:
-            x = self.dropout(x)
-        return self.fc(x)  # type: ignore[no-any-return]
-
-    def classifiers(self) -> tuple[str, ...]:
-        return ("fc",)
 
     def input_parameter(self) -> str:
         return "stem.0.conv.weight"

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
 from senetzoo.nn.checkpoint import recomputed
-from senetzoo.nn.classifier import Classifier, FeatureInfo, Features
-from senetzoo.nn.config import Config, check_choice, check_count, check_depths
+from senetzoo.nn.classifier import FeatureInfo, Features
+from senetzoo.nn.config import Config, check_choice, check_count, check_depths, check_rate
+from senetzoo.nn.init import init_convs
+from senetzoo.nn.pooled import Pooled
 from senetzoo.nn.slots import Slots, TensorMap, chain
 from senetzoo.nn.stem import as_stem, stem_convs
 
@@ -69,12 +71,7 @@ class DenseNetConfig(Config):
         check_count("width", self.width, 64)
         for field in ("bottleneck", "memory_efficient"):
             check_choice("DenseNet", field, getattr(self, field), (True, False))
-        if type(self.drop_rate) not in (int, float) or not 0 <= self.drop_rate < 1:
-            raise ConfigError(
-                f"drop_rate={self.drop_rate!r} is not a probability.",
-                "drop_rate is a number from 0 up to, not including, 1.",
-                "Type for example: drop_rate=0.2",
-            )
+        check_rate("drop_rate", self.drop_rate)
         if type(self.compression) not in (int, float) or not 0 < self.compression <= 1:
             raise ConfigError(
                 f"compression={self.compression!r} does not make a network.",
@@ -195,14 +192,16 @@ class Transition(nn.Sequential):
         self.pool = nn.AvgPool2d(2)
 
 
-class DenseNet(Classifier):
+class DenseNet(Pooled):
     """DenseNet and DenseNet-BC: built by `DenseNetConfig.build`.
 
     Each dense block is a stage and each of its layers a block. A stage begins with the transition
     before it; its map is the block's output, for the last one after the final norm and ReLU.
     """
 
+    head_name = "classifier"
     config: DenseNetConfig
+    classifier: nn.Linear
 
     def __init__(self, config: DenseNetConfig) -> None:
         super().__init__(config)
@@ -223,16 +222,9 @@ class DenseNet(Classifier):
         layers.add_module("norm5", nn.BatchNorm2d(last))
         self.features = layers  # type: ignore[misc]
         self.relu = nn.ReLU()
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
-        self.classifier = nn.Linear(last, config.num_classes)
-        self._initialise()
-
-    def _initialise(self) -> None:
+        self.add_head(last)
         # The paper's (He et al. 2015), over the fan in as in its own code and torchvision's.
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
+        init_convs(self, "fan_in")
         nn.init.zeros_(self.classifier.bias)
 
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
@@ -263,15 +255,6 @@ class DenseNet(Classifier):
     @property
     def cam_layer(self) -> nn.Module:
         return self.relu
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        x = self.avgpool(features).flatten(1)
-        if self.dropout is not None:
-            x = self.dropout(x)
-        return self.classifier(x)  # type: ignore[no-any-return]
-
-    def classifiers(self) -> tuple[str, ...]:
-        return ("classifier",)
 
     def input_parameter(self) -> str:
         single = len(as_stem(self.config.stem).kernels) == 1

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from senetzoo.models.family import Family, Paper
 from senetzoo.nn.classifier import Classifier, FeatureInfo, Features
 from senetzoo.nn.config import Config
-from senetzoo.nn.drop_path import DropPath
+from senetzoo.nn.drop_path import DropPath, linear_rates
 from senetzoo.nn.init import init_separable
 from senetzoo.nn.slots import Position, Slots, TensorMap, residual, unit
 
@@ -119,16 +119,15 @@ class EfficientNet(Classifier):
         super().__init__(config)
         stem_stride, *strides = config.strides
         layers = [_conv(config.in_chans, STEM_WIDTH, 3, stem_stride)]
-        inputs, done = STEM_WIDTH, 0
-        total = sum(depth for *_, depth in STAGES)
-        for first, (expansion, kernel, _, width, depth) in zip(strides, STAGES, strict=True):
+        inputs = STEM_WIDTH
+        rates = linear_rates(config.drop_path, [depth for *_, depth in STAGES])
+        for first, drop_paths, row in zip(strides, rates, STAGES, strict=True):
+            expansion, kernel, _, width, _ = row
             stage = nn.Sequential()
-            for index in range(depth):
+            for index, drop_path in enumerate(drop_paths):
                 stride = 1 if index else first
-                drop_path = config.drop_path * done / (total - 1)
                 stage.append(MBConv(inputs, width, kernel, stride, expansion, drop_path))
                 inputs = width
-                done += 1
             layers.append(stage)
         layers.append(_conv(inputs, HEAD_WIDTH, 1))
         self.features = Features(self, *layers)  # type: ignore[misc]

@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from senetzoo.models.family import Family, Paper
-from senetzoo.nn.classifier import AuxOutput, Classifier, FeatureInfo
+from senetzoo.models.inception import InceptionNetwork
+from senetzoo.nn.classifier import AuxOutput
 from senetzoo.nn.config import Config, check_choice, check_rate
 from senetzoo.nn.conv import ConvNormAct
+from senetzoo.nn.init import init_convs
 from senetzoo.nn.slots import Slots, TensorMap, unit
 
 # The nine modules of Table 1. A max pool of stride 2 precedes 4a and 5a.
@@ -149,10 +151,12 @@ class AuxHead(nn.Module):
         return self.fc2(x)  # type: ignore[no-any-return]
 
 
-class GoogLeNet(Classifier):
+class GoogLeNet(InceptionNetwork):
     """GoogLeNet: built by `GoogLeNetConfig.build`."""
 
+    channels = (480, 832, 1024)
     config: GoogLeNetConfig
+    fc: nn.Linear
 
     def __init__(self, config: GoogLeNetConfig) -> None:
         super().__init__(config)
@@ -185,22 +189,18 @@ class GoogLeNet(Classifier):
         self.maxpool4 = pool() if paper else nn.MaxPool2d(2, 2, ceil_mode=True)
         self.aux1 = AuxHead(outputs["4a"], config) if config.aux else None
         self.aux2 = AuxHead(outputs["4d"], config) if config.aux else None
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
-        self.fc = nn.Linear(outputs["5b"], config.num_classes)
+        self.add_head(outputs["5b"])
         self._initialise()
 
     def _initialise(self) -> None:
-        paper = self.config.form == "paper"
+        if self.config.form == "paper":
+            # The paper does not say how; without batch norms the scale matters, and He et al.'s
+            # (arXiv:1502.01852) keeps it through any number of layers.
+            init_convs(self, "fan_in")
+            return
         for module in self.modules():
-            if not paper and isinstance(module, (nn.Conv2d, nn.Linear)):
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.trunc_normal_(module.weight, std=0.01, a=-2, b=2)
-            elif isinstance(module, nn.Conv2d):
-                # The paper does not say how; without batch norms the scale matters, and He et
-                # al.'s (arXiv:1502.01852) keeps it through any number of layers.
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
 
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
         return tuple(
@@ -228,32 +228,12 @@ class GoogLeNet(Classifier):
     def _fifth(self, x: Tensor) -> Tensor:
         return self._run(x, "maxpool4", "inception5a", "inception5b")
 
-    def forward(self, x: Tensor) -> Tensor | AuxOutput:
-        self.check_input(x)
+    def forward_checked(self, x: Tensor) -> Tensor | AuxOutput:
         if self.aux1 is None or self.aux2 is None or not self.training:
-            return self.forward_head(self.forward_features(x))
+            return super().forward_checked(x)
         x, after_a, after_d = self._fourth(self._third(x))
         logits = self.forward_head(self._fifth(x))
         return AuxOutput(logits, (self.aux1(after_a), self.aux2(after_d)))
-
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        first = 1 if self.config.small else 8
-        return (
-            FeatureInfo(first, 480),
-            FeatureInfo(2 * first, 832),
-            FeatureInfo(4 * first, 1024),
-        )
-
-    @property
-    def cam_layer(self) -> nn.Module:
-        return self.get_submodule("inception5b")
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        x = self.avgpool(features).flatten(1)
-        if self.dropout is not None:
-            x = self.dropout(x)
-        return self.fc(x)  # type: ignore[no-any-return]
 
     def classifiers(self) -> tuple[str, ...]:
         return ("fc", "aux1.fc2", "aux2.fc2") if self.config.aux else ("fc",)

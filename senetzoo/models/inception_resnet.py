@@ -30,19 +30,18 @@ from typing import Literal
 from torch import Tensor, nn
 
 from senetzoo.models.family import Family
+from senetzoo.models.inception import InceptionNetwork, conv
 from senetzoo.models.inception_v4 import (
     SZEGEDY_2016,
     Concat,
     InceptionModule,
     Layer,
     average,
-    conv,
     convs,
-    initialise,
 )
-from senetzoo.nn.classifier import Classifier, FeatureInfo
 from senetzoo.nn.config import Config, check_choice, check_depths
-from senetzoo.nn.drop_path import DropPath
+from senetzoo.nn.drop_path import DropPath, linear_rates
+from senetzoo.nn.init import init_convs
 from senetzoo.nn.slots import Slots, TensorMap, residual
 
 
@@ -140,15 +139,7 @@ class ResidualBlock(Concat):
         self.scale = 1.0 if linear else block.scale
         self.act = None if linear else nn.ReLU(inplace=True)
         self.drop_path = DropPath(drop_path) if drop_path else None
-        self.slots = Slots(
-            {
-                "pre": channels,
-                "standard": channels,
-                "post": channels,
-                "identity": channels,
-                "inner": inner,
-            }
-        )
+        self.slots = Slots.residual(channels, channels, inner)
 
     def branch(self, x: Tensor) -> Tensor:
         """The residual before its scaling."""
@@ -183,7 +174,7 @@ def _mixed_5b() -> nn.Module:
     )
 
 
-class InceptionResNet(Classifier):
+class InceptionResNet(InceptionNetwork):
     """Inception-ResNet v1 or v2: built by `InceptionResNetConfig.build`.
 
     In training v1 takes at least two images at a time: its head has a norm over the batch.
@@ -194,7 +185,9 @@ class InceptionResNet(Classifier):
     be told from the cost: the gates add 0.01 GFLOPs with those of the units and without.
     """
 
+    head_name = "classif"
     config: InceptionResNetConfig
+    classif: nn.Linear
 
     def __init__(self, config: InceptionResNetConfig) -> None:
         super().__init__(config)
@@ -215,26 +208,25 @@ class InceptionResNet(Classifier):
 
         a, b, c = CHANNELS[config.version]
         to_b, to_c = REDUCTIONS[config.version]
-        self.repeat = self._blocks(0, config.depths[0])
+        self.channels = a, b, c if first else 1536
+        rates = linear_rates(config.drop_path, config.depths)
+        self.repeat = self._blocks(0, rates[0])
         self.mixed_6a = _reduction(a, b, to_b, padding)
-        self.repeat_1 = self._blocks(1, config.depths[1])
+        self.repeat_1 = self._blocks(1, rates[1])
         self.mixed_7a = _reduction(b, c, to_c, padding)
-        self.repeat_2 = self._blocks(2, config.depths[2] - 1)
+        self.repeat_2 = self._blocks(2, rates[2][:-1])
         self.block8 = ResidualBlock(c, BLOCKS[config.version][2], config.drop_path, linear=True)
         self.conv2d_7b = None if first else conv(c, 1536, 1)
 
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
         self.last_linear = nn.Linear(c, 512, bias=False) if first else None
         self.last_bn = nn.BatchNorm1d(512, eps=0.001) if first else None
-        self.classif = nn.Linear(512 if first else 1536, config.num_classes)
-        initialise(self)
+        self.add_head(512 if first else 1536)
+        # As in the authors' TF-slim code; the paper does not say.
+        init_convs(self, "fan_in")
 
-    def _blocks(self, stage: int, depth: int) -> nn.Sequential:
-        config = self.config
-        before, total = sum(config.depths[:stage]), sum(config.depths)
-        rates = (config.drop_path * (before + i) / max(total - 1, 1) for i in range(depth))
-        channels, block = CHANNELS[config.version][stage], BLOCKS[config.version][stage]
+    def _blocks(self, stage: int, rates: list[float]) -> nn.Sequential:
+        version = self.config.version
+        channels, block = CHANNELS[version][stage], BLOCKS[version][stage]
         return nn.Sequential(*(ResidualBlock(channels, block, rate, False) for rate in rates))
 
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
@@ -271,26 +263,14 @@ class InceptionResNet(Classifier):
         return x if self.conv2d_7b is None else self.conv2d_7b(x)
 
     @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        first = 1 if self.config.small else 8
-        a, b, c = CHANNELS[self.config.version]
-        last = c if self.conv2d_7b is None else 1536
-        return FeatureInfo(first, a), FeatureInfo(2 * first, b), FeatureInfo(4 * first, last)
-
-    @property
     def cam_layer(self) -> nn.Module:
         return self.block8 if self.conv2d_7b is None else self.conv2d_7b
 
-    def forward_head(self, features: Tensor) -> Tensor:
-        x = self.avgpool(features).flatten(1)
-        if self.dropout is not None:
-            x = self.dropout(x)
+    def pre_logits(self, features: Tensor) -> Tensor:
+        x = super().pre_logits(features)
         if self.last_linear is not None and self.last_bn is not None:
             x = self.last_bn(self.last_linear(x))
-        return self.classif(x)  # type: ignore[no-any-return]
-
-    def classifiers(self) -> tuple[str, ...]:
-        return ("classif",)
+        return x
 
     def input_parameter(self) -> str:
         return "conv2d_1a.conv.weight"

@@ -21,18 +21,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from senetzoo.models.family import Family, Paper
-from senetzoo.nn.classifier import Classifier, FeatureInfo
+from senetzoo.models.inception import InceptionNetwork, Kernel, conv
 from senetzoo.nn.config import Config
-from senetzoo.nn.conv import ConvNormAct
+from senetzoo.nn.init import init_convs
 from senetzoo.nn.slots import Slots, TensorMap, unit
-
-Kernel: TypeAlias = int | tuple[int, int]
 
 # Table 1 down to the modules; all windows are 3x3.
 STEM = (
@@ -67,24 +65,19 @@ class InceptionV2Config(Config):
         return InceptionV2(self)
 
 
-def conv(inputs: int, outputs: int, kernel: Kernel, stride: int = 1) -> ConvNormAct:
-    """A convolution of a module: padded, unless it reduces the grid."""
-    return ConvNormAct(inputs, outputs, kernel, stride, 0 if stride > 1 else "same", eps=1e-3)
-
-
 def path(inputs: int, *layers: tuple[int, Kernel], stride: int = 1) -> nn.Sequential:
-    """Convolutions one after the other, each given as channels and kernel.
+    """Convolutions one after the other, padded unless they reduce the grid.
 
     Args:
         inputs: Channels in.
-        layers: The convolutions.
+        layers: Channels and kernel of each convolution.
         stride: Stride of the last one.
     """
     widths = [inputs, *(width for width, _ in layers)]
     strides = [1] * (len(layers) - 1) + [stride]
     return nn.Sequential(
         *(
-            conv(before, width, kernel, step)
+            conv(before, width, kernel, step, 0 if step > 1 else "same")
             for before, (width, kernel), step in zip(widths, layers, strides, strict=False)
         )
     )
@@ -181,10 +174,12 @@ def figure10(inputs: int, single: tuple[int, int], double: tuple[int, int]) -> I
     )
 
 
-class InceptionV2(Classifier):
+class InceptionV2(InceptionNetwork):
     """Inception v2: built by `InceptionV2Config.build`."""
 
+    channels = (288, 768, 2048)
     config: InceptionV2Config
+    fc: nn.Linear
 
     def __init__(self, config: InceptionV2Config) -> None:
         super().__init__(config)
@@ -192,7 +187,7 @@ class InceptionV2(Classifier):
         inputs = config.in_chans
         for kind, stride, padding, width in (("conv", 1, 1, 288),) if config.small else STEM:
             self.stem.append(
-                ConvNormAct(inputs, width, 3, stride, padding, eps=1e-3)
+                conv(inputs, width, 3, stride, padding)
                 if kind == "conv"
                 else nn.MaxPool2d(3, stride)
             )
@@ -205,43 +200,14 @@ class InceptionV2(Classifier):
         self.stage3 = nn.Sequential(
             figure10(768, (192, 320), (192, 192)), figure7(1280), figure7(2048)
         )
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
-        self.fc = nn.Linear(2048, config.num_classes)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.add_head(2048)
+        init_convs(self, "fan_out")
 
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
         return tuple(tuple(s.children()) for s in (self.stage1, self.stage2, self.stage3))
 
     def levels(self) -> tuple[TensorMap, ...]:
         return lambda x: self.stage1(self.stem(x)), self.stage2, self.stage3
-
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        first = 1 if self.config.small else 8
-        return (
-            FeatureInfo(first, 288),
-            FeatureInfo(2 * first, 768),
-            FeatureInfo(4 * first, 2048),
-        )
-
-    @property
-    def cam_layer(self) -> nn.Module:
-        return self.stages()[-1][-1]
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        x = self.avgpool(features).flatten(1)
-        if self.dropout is not None:
-            x = self.dropout(x)
-        return self.fc(x)  # type: ignore[no-any-return]
-
-    def classifiers(self) -> tuple[str, ...]:
-        return ("fc",)
 
     def input_parameter(self) -> str:
         return "stem.0.conv.weight"

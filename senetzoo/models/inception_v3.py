@@ -19,20 +19,23 @@ Mixed_7b-7c  2 x Fig. 7            8x8   x  2048
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from senetzoo.errors import ConfigError
-from senetzoo.models.family import Family, Paper
-from senetzoo.nn.classifier import AuxOutput, Classifier, FeatureInfo
+from senetzoo.models.family import Family
+from senetzoo.models.inception import InceptionNetwork, conv
+from senetzoo.models.inception_v2 import SZEGEDY_2015
+from senetzoo.nn.classifier import AuxOutput
 from senetzoo.nn.config import Config, check_choice
-from senetzoo.nn.conv import ConvNormAct
-from senetzoo.nn.slots import Slots, TensorMap, unit
+from senetzoo.nn.init import init_convs
+from senetzoo.nn.slots import Slots, TensorMap, chain, unit
 
 # Smallest image whose 17x17 map the auxiliary head's unpadded 5x5s fit on.
 AUX_SIZE = 299
@@ -69,26 +72,16 @@ class InceptionV3Config(Config):
         return InceptionV3(self)
 
 
-Kernel: TypeAlias = int | tuple[int, int]
-
-
-def _conv(
-    inputs: int, outputs: int, kernel: Kernel, stride: int = 1, padding: int | str = "same"
-) -> ConvNormAct:
-    # The epsilon of the published weights.
-    return ConvNormAct(inputs, outputs, kernel, stride, padding, eps=0.001)
-
-
-class _Module(nn.Module):
+class _Module(nn.Module, ABC):
     """An Inception module: branches on one input, their outputs concatenated."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.slots = Slots({"pre": inputs, "standard": outputs})
 
+    @abstractmethod
     def branches(self, x: Tensor) -> tuple[Tensor, ...]:
         """The outputs of the branches."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         return unit(x, self.slots, lambda y: torch.cat(self.branches(y), 1))
@@ -99,13 +92,13 @@ class InceptionA(_Module):
 
     def __init__(self, inputs: int, pool: int) -> None:
         super().__init__(inputs, 64 + 64 + 96 + pool)
-        self.branch1x1 = _conv(inputs, 64, 1)
-        self.branch5x5_1 = _conv(inputs, 48, 1)
-        self.branch5x5_2 = _conv(48, 64, 5)
-        self.branch3x3dbl_1 = _conv(inputs, 64, 1)
-        self.branch3x3dbl_2 = _conv(64, 96, 3)
-        self.branch3x3dbl_3 = _conv(96, 96, 3)
-        self.branch_pool = _conv(inputs, pool, 1)
+        self.branch1x1 = conv(inputs, 64, 1)
+        self.branch5x5_1 = conv(inputs, 48, 1)
+        self.branch5x5_2 = conv(48, 64, 5)
+        self.branch3x3dbl_1 = conv(inputs, 64, 1)
+        self.branch3x3dbl_2 = conv(64, 96, 3)
+        self.branch3x3dbl_3 = conv(96, 96, 3)
+        self.branch_pool = conv(inputs, pool, 1)
 
     def branches(self, x: Tensor) -> tuple[Tensor, ...]:
         return (
@@ -122,10 +115,10 @@ class InceptionB(_Module):
     def __init__(self, inputs: int, padding: int) -> None:
         super().__init__(inputs, 384 + 96 + inputs)
         self.padding = padding
-        self.branch3x3 = _conv(inputs, 384, 3, 2, padding)
-        self.branch3x3dbl_1 = _conv(inputs, 64, 1)
-        self.branch3x3dbl_2 = _conv(64, 96, 3)
-        self.branch3x3dbl_3 = _conv(96, 96, 3, 2, padding)
+        self.branch3x3 = conv(inputs, 384, 3, 2, padding)
+        self.branch3x3dbl_1 = conv(inputs, 64, 1)
+        self.branch3x3dbl_2 = conv(64, 96, 3)
+        self.branch3x3dbl_3 = conv(96, 96, 3, 2, padding)
 
     def branches(self, x: Tensor) -> tuple[Tensor, ...]:
         return (
@@ -140,16 +133,16 @@ class InceptionC(_Module):
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__(inputs, 192 + 192 + 192 + 192)
-        self.branch1x1 = _conv(inputs, 192, 1)
-        self.branch7x7_1 = _conv(inputs, width, 1)
-        self.branch7x7_2 = _conv(width, width, (1, 7))
-        self.branch7x7_3 = _conv(width, 192, (7, 1))
-        self.branch7x7dbl_1 = _conv(inputs, width, 1)
-        self.branch7x7dbl_2 = _conv(width, width, (7, 1))
-        self.branch7x7dbl_3 = _conv(width, width, (1, 7))
-        self.branch7x7dbl_4 = _conv(width, width, (7, 1))
-        self.branch7x7dbl_5 = _conv(width, 192, (1, 7))
-        self.branch_pool = _conv(inputs, 192, 1)
+        self.branch1x1 = conv(inputs, 192, 1)
+        self.branch7x7_1 = conv(inputs, width, 1)
+        self.branch7x7_2 = conv(width, width, (1, 7))
+        self.branch7x7_3 = conv(width, 192, (7, 1))
+        self.branch7x7dbl_1 = conv(inputs, width, 1)
+        self.branch7x7dbl_2 = conv(width, width, (7, 1))
+        self.branch7x7dbl_3 = conv(width, width, (1, 7))
+        self.branch7x7dbl_4 = conv(width, width, (7, 1))
+        self.branch7x7dbl_5 = conv(width, 192, (1, 7))
+        self.branch_pool = conv(inputs, 192, 1)
 
     def branches(self, x: Tensor) -> tuple[Tensor, ...]:
         twice = self.branch7x7dbl_3(self.branch7x7dbl_2(self.branch7x7dbl_1(x)))
@@ -167,12 +160,12 @@ class InceptionD(_Module):
     def __init__(self, inputs: int, padding: int) -> None:
         super().__init__(inputs, 320 + 192 + inputs)
         self.padding = padding
-        self.branch3x3_1 = _conv(inputs, 192, 1)
-        self.branch3x3_2 = _conv(192, 320, 3, 2, padding)
-        self.branch7x7x3_1 = _conv(inputs, 192, 1)
-        self.branch7x7x3_2 = _conv(192, 192, (1, 7))
-        self.branch7x7x3_3 = _conv(192, 192, (7, 1))
-        self.branch7x7x3_4 = _conv(192, 192, 3, 2, padding)
+        self.branch3x3_1 = conv(inputs, 192, 1)
+        self.branch3x3_2 = conv(192, 320, 3, 2, padding)
+        self.branch7x7x3_1 = conv(inputs, 192, 1)
+        self.branch7x7x3_2 = conv(192, 192, (1, 7))
+        self.branch7x7x3_3 = conv(192, 192, (7, 1))
+        self.branch7x7x3_4 = conv(192, 192, 3, 2, padding)
 
     def branches(self, x: Tensor) -> tuple[Tensor, ...]:
         seven = self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x)))
@@ -188,15 +181,15 @@ class InceptionE(_Module):
 
     def __init__(self, inputs: int) -> None:
         super().__init__(inputs, 320 + 2 * 384 + 2 * 384 + 192)
-        self.branch1x1 = _conv(inputs, 320, 1)
-        self.branch3x3_1 = _conv(inputs, 384, 1)
-        self.branch3x3_2a = _conv(384, 384, (1, 3))
-        self.branch3x3_2b = _conv(384, 384, (3, 1))
-        self.branch3x3dbl_1 = _conv(inputs, 448, 1)
-        self.branch3x3dbl_2 = _conv(448, 384, 3)
-        self.branch3x3dbl_3a = _conv(384, 384, (1, 3))
-        self.branch3x3dbl_3b = _conv(384, 384, (3, 1))
-        self.branch_pool = _conv(inputs, 192, 1)
+        self.branch1x1 = conv(inputs, 320, 1)
+        self.branch3x3_1 = conv(inputs, 384, 1)
+        self.branch3x3_2a = conv(384, 384, (1, 3))
+        self.branch3x3_2b = conv(384, 384, (3, 1))
+        self.branch3x3dbl_1 = conv(inputs, 448, 1)
+        self.branch3x3dbl_2 = conv(448, 384, 3)
+        self.branch3x3dbl_3a = conv(384, 384, (1, 3))
+        self.branch3x3dbl_3b = conv(384, 384, (3, 1))
+        self.branch_pool = conv(inputs, 192, 1)
 
     def branches(self, x: Tensor) -> tuple[Tensor, ...]:
         single = self.branch3x3_1(x)
@@ -218,8 +211,8 @@ class InceptionAux(nn.Module):
         super().__init__()
         # Both 5x5s are padded in the small form, so that they fit on a map of any size.
         self.padding = 2 if small else 0
-        self.conv0 = _conv(inputs, 128, 1)
-        self.conv1 = _conv(128, 768, 5, padding=self.padding)
+        self.conv0 = conv(inputs, 128, 1)
+        self.conv1 = conv(128, 768, 5, padding=self.padding)
         self.fc = nn.Linear(768, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -228,26 +221,28 @@ class InceptionAux(nn.Module):
         return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))  # type: ignore[no-any-return]
 
 
-class InceptionV3(Classifier):
+class InceptionV3(InceptionNetwork):
     """Inception v3: built by `InceptionV3Config.build`.
 
     Sites: every Mixed module is a unit, those that halve the map too, as the SE paper (Fig. 2) puts
     a gate behind an Inception module as a whole. The stem has none.
     """
 
+    channels = (288, 768, 2048)
     config: InceptionV3Config
+    fc: nn.Linear
 
     def __init__(self, config: InceptionV3Config) -> None:
         super().__init__(config)
         small = config.small
         # Stride and padding of what the paper strides by 2, and padding of what it doesn't pad.
         stride, padding = (1, 1) if small else (2, 0)
-        self.Conv2d_1a_3x3 = _conv(config.in_chans, 32, 3, stride, padding)
-        self.Conv2d_2a_3x3 = _conv(32, 32, 3, 1, padding)
-        self.Conv2d_2b_3x3 = _conv(32, 64, 3)
+        self.Conv2d_1a_3x3 = conv(config.in_chans, 32, 3, stride, padding)
+        self.Conv2d_2a_3x3 = conv(32, 32, 3, 1, padding)
+        self.Conv2d_2b_3x3 = conv(32, 64, 3)
         self.maxpool1 = None if small else nn.MaxPool2d(3, 2)
-        self.Conv2d_3b_1x1 = _conv(64, 80, 1)
-        self.Conv2d_4a_3x3 = _conv(80, 192, 3, 1, padding)
+        self.Conv2d_3b_1x1 = conv(64, 80, 1)
+        self.Conv2d_4a_3x3 = conv(80, 192, 3, 1, padding)
         self.maxpool2 = None if small else nn.MaxPool2d(3, 2)
 
         self.Mixed_5b = InceptionA(192, pool=32)
@@ -265,17 +260,10 @@ class InceptionV3(Classifier):
         self.Mixed_7b = InceptionE(1280)
         self.Mixed_7c = InceptionE(2048)
 
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
-        self.fc = nn.Linear(2048, config.num_classes)
-        self._initialise()
-
-    def _initialise(self) -> None:
+        self.add_head(2048)
         # The paper does not say. He initialisation is what the authors' TF-slim code has;
         # torchvision's normal of deviation 0.1 whatever the fan-in makes the first logits large.
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        init_convs(self, "fan_in")
 
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
         return (
@@ -285,7 +273,8 @@ class InceptionV3(Classifier):
         )
 
     def levels(self) -> tuple[TensorMap, ...]:
-        return self._first, self._second, self._third
+        first, second, third = (chain(*modules) for modules in self.stages())
+        return lambda x: first(self.forward_stem(x)), second, third
 
     def forward_stem(self, x: Tensor) -> Tensor:
         """What the first module gets of an image: (N, 192, h, w)."""
@@ -295,25 +284,14 @@ class InceptionV3(Classifier):
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x))
         return x if self.maxpool2 is None else self.maxpool2(x)
 
-    def _first(self, x: Tensor) -> Tensor:
-        x = self.forward_stem(x)
-        return self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(x)))  # type: ignore[no-any-return]
-
-    def _second(self, x: Tensor) -> Tensor:
-        x = self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x)))
-        return self.Mixed_6e(self.Mixed_6d(x))  # type: ignore[no-any-return]
-
-    def _third(self, x: Tensor) -> Tensor:
-        return self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x)))  # type: ignore[no-any-return]
-
-    def forward(self, x: Tensor) -> Tensor | AuxOutput:
+    def forward_checked(self, x: Tensor) -> Tensor | AuxOutput:
         if self.AuxLogits is None or not self.training:
-            return super().forward(x)
-        self.check_input(x)
+            return super().forward_checked(x)
         self._check_aux(x)
-        x = self._second(self._first(x))
+        first, second, third = self.levels()
+        x = second(first(x))
         aux = self.AuxLogits(x)
-        return AuxOutput(self.forward_head(self._third(x)), (aux,))
+        return AuxOutput(self.forward_head(third(x)), (aux,))
 
     def _check_aux(self, x: Tensor) -> None:
         if torch.compiler.is_compiling() or self.config.small or min(x.shape[2:]) >= AUX_SIZE:
@@ -324,37 +302,12 @@ class InceptionV3(Classifier):
             "Enlarge the images, or build it without aux=True",
         )
 
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        first = 1 if self.config.small else 8
-        return (
-            FeatureInfo(first, 288),
-            FeatureInfo(2 * first, 768),
-            FeatureInfo(4 * first, 2048),
-        )
-
-    @property
-    def cam_layer(self) -> nn.Module:
-        return self.Mixed_7c
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        x = self.avgpool(features).flatten(1)
-        if self.dropout is not None:
-            x = self.dropout(x)
-        return self.fc(x)  # type: ignore[no-any-return]
-
     def classifiers(self) -> tuple[str, ...]:
         return ("fc",) if self.AuxLogits is None else ("fc", "AuxLogits.fc")
 
     def input_parameter(self) -> str:
         return "Conv2d_1a_3x3.conv.weight"
 
-
-SZEGEDY_2015 = Paper(
-    "Rethinking the Inception Architecture for Computer Vision",
-    2015,
-    "https://arxiv.org/abs/1512.00567",
-)
 
 FAMILY = Family(
     title="Inception v3",

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor, nn
 
 from senetzoo.models.family import Family, Paper
-from senetzoo.nn.classifier import Classifier, FeatureInfo
+from senetzoo.models.inception import InceptionNetwork, Kernel, conv
 from senetzoo.nn.config import Config, check_depths
-from senetzoo.nn.conv import ConvNormAct
+from senetzoo.nn.init import init_convs
 from senetzoo.nn.slots import Slots, TensorMap, unit
 
 
@@ -65,18 +65,9 @@ class InceptionV4Config(Config):
 
 # --- What the modules are made of, and those of Inception-ResNet ----------------------------------
 
-Kernel: TypeAlias = int | tuple[int, int]
 # Output channels and kernel of a convolution, then its stride and padding if they are not 1 and
 # what keeps the size.
 Layer: TypeAlias = tuple[int, Kernel] | tuple[int, Kernel, int, int]
-
-
-def conv(
-    inputs: int, outputs: int, kernel: Kernel, stride: int = 1, padding: int | str = "same"
-) -> ConvNormAct:
-    """A convolution with its norm and activation."""
-    # The epsilon of the published weights.
-    return ConvNormAct(inputs, outputs, kernel, stride, padding, eps=0.001)
 
 
 def convs(inputs: int, *layers: Layer) -> nn.Module:
@@ -220,7 +211,7 @@ def _reduction_b(padding: int) -> nn.Module:
     )
 
 
-class InceptionV4(Classifier):
+class InceptionV4(InceptionNetwork):
     """Inception v4: built by `InceptionV4Config.build`.
 
     Sites: the Inception modules and the reductions are units, as the SE paper (Fig. 2) puts a gate
@@ -228,7 +219,9 @@ class InceptionV4(Classifier):
     the paper draws it as one box.
     """
 
+    channels = (384, 1024, 1536)
     config: InceptionV4Config
+    fc: nn.Linear
 
     def __init__(self, config: InceptionV4Config) -> None:
         super().__init__(config)
@@ -238,10 +231,9 @@ class InceptionV4(Classifier):
         self.stage1 = nn.Sequential(*(_inception_a() for _ in range(a)))
         self.stage2 = nn.Sequential(_reduction_a(padding), *(_inception_b() for _ in range(b)))
         self.stage3 = nn.Sequential(_reduction_b(padding), *(_inception_c() for _ in range(c)))
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
-        self.fc = nn.Linear(1536, config.num_classes)
-        initialise(self)
+        self.add_head(1536)
+        # As in the authors' TF-slim code; the paper does not say.
+        init_convs(self, "fan_in")
 
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
         return tuple(tuple(stage) for stage in (self.stage1, self.stage2, self.stage3))
@@ -249,39 +241,8 @@ class InceptionV4(Classifier):
     def levels(self) -> tuple[TensorMap, ...]:
         return (lambda x: self.stage1(self.stem(x)), self.stage2, self.stage3)
 
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        first = 1 if self.config.small else 8
-        return (
-            FeatureInfo(first, 384),
-            FeatureInfo(2 * first, 1024),
-            FeatureInfo(4 * first, 1536),
-        )
-
-    @property
-    def cam_layer(self) -> nn.Module:
-        return self.stage3[-1]
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        x = self.avgpool(features).flatten(1)
-        if self.dropout is not None:
-            x = self.dropout(x)
-        return self.fc(x)  # type: ignore[no-any-return]
-
-    def classifiers(self) -> tuple[str, ...]:
-        return ("fc",)
-
     def input_parameter(self) -> str:
         return "stem.0.conv.weight"
-
-
-def initialise(model: nn.Module) -> None:
-    """He initialisation, as in the authors' TF-slim code; the paper does not say."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
 
 
 SZEGEDY_2016 = Paper(

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
-from senetzoo.nn.classifier import Classifier, FeatureInfo
+from senetzoo.nn.classifier import FeatureInfo
 from senetzoo.nn.config import Config, check_choice
 from senetzoo.nn.init import init_separable
+from senetzoo.nn.pooled import Pooled
 from senetzoo.nn.slots import Slots, TensorMap, unit
 
 STEM_WIDTH = 32
@@ -98,10 +99,12 @@ class Separable(nn.Module):
         return unit(x, self.slots, self.body)
 
 
-class MobileNet(Classifier):
+class MobileNet(Pooled):
     """MobileNet: built by `MobileNetConfig.build`."""
 
+    head_name = "classifier"
     config: MobileNetConfig
+    classifier: nn.Linear
 
     def __init__(self, config: MobileNetConfig) -> None:
         super().__init__(config)
@@ -119,10 +122,8 @@ class MobileNet(Classifier):
                 stage.append(Separable(inputs, outputs, 1 if index else first, act))
                 inputs = outputs
             self.blocks.append(stage)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        # Neither the paper nor timm has dropout.
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
-        self.classifier = nn.Linear(inputs, config.num_classes)
+        # With the dropout of the config, which neither the paper nor timm has.
+        self.add_head(inputs)
         init_separable(self)
 
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
@@ -144,15 +145,6 @@ class MobileNet(Classifier):
     @property
     def cam_layer(self) -> nn.Module:
         return self.stages()[-1][-1]
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        x = self.avgpool(features).flatten(1)
-        if self.dropout is not None:
-            x = self.dropout(x)
-        return self.classifier(x)  # type: ignore[no-any-return]
-
-    def classifiers(self) -> tuple[str, ...]:
-        return ("classifier",)
 
     def input_parameter(self) -> str:
         return "conv_stem.weight"

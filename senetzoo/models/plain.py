@@ -87,8 +87,7 @@ class Plain(Staged):
             config.depths,
             lambda inputs, outputs, stride, _: PlainBlock(inputs, outputs, stride),
         )
-        self.add_head()
-        self.initialise()
+        self.finish()
 
 
 def _cifar(depth: int) -> PlainConfig:

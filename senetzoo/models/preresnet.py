@@ -13,6 +13,7 @@ of the ResNet line (``conv1, layer1, fc``).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -73,7 +74,7 @@ class PreResNetConfig(Config):
         return PreResNet(self)
 
 
-class _Block(nn.Module):
+class _Block(nn.Module, ABC):
     """What both blocks do around their branch (Identity Mappings, Fig. 4e).
 
     The first norm and activation serve the branch and, where the shape changes, the projection;
@@ -91,9 +92,9 @@ class _Block(nn.Module):
         # In place on the norm's output, which nobody else holds.
         return self.relu(self.norm1(x))  # type: ignore[no-any-return]
 
+    @abstractmethod
     def branch(self, x: Tensor) -> Tensor:
         """The convolutions, with norms and activations between them."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         return residual(
@@ -125,15 +126,7 @@ class PreBasicBlock(_Block):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.downsample = _projection(inputs, outputs, stride)
         self.drop_path = DropPath(drop_path) if drop_path else None
-        self.slots = Slots(
-            {
-                "pre": inputs,
-                "standard": outputs,
-                "post": outputs,
-                "identity": outputs,
-                "inner": outputs,
-            }
-        )
+        self.slots = Slots.residual(inputs, outputs, outputs)
 
     def branch(self, x: Tensor) -> Tensor:
         x = self.relu(self.norm2(self.conv1(x)))
@@ -165,15 +158,7 @@ class PreBottleneck(_Block):
         self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
         self.downsample = _projection(inputs, outputs, strides[0] * strides[1])
         self.drop_path = DropPath(drop_path) if drop_path else None
-        self.slots = Slots(
-            {
-                "pre": inputs,
-                "standard": outputs,
-                "post": outputs,
-                "identity": outputs,
-                "inner": width,
-            }
-        )
+        self.slots = Slots.residual(inputs, outputs, width)
 
     def branch(self, x: Tensor) -> Tensor:
         x = self.relu(self.norm2(self.conv1(x)))
@@ -202,8 +187,7 @@ class PreResNet(Staged):
         # The last sum has no norm and activation of a next block behind it: its own are here.
         self.norm = nn.BatchNorm2d(self.outputs[-1])
         self.act = nn.ReLU()
-        self.add_head()
-        self.initialise()
+        self.finish()
 
     def _block(self, inputs: int, outputs: int, stride: int, drop_path: float) -> nn.Module:
         if self.config.block == "basic":

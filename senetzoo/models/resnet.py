@@ -11,6 +11,7 @@ Child names are torchvision's, so its state dicts load strictly.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -93,7 +94,7 @@ class ResNetConfig(Config):
         return ResNet(self)
 
 
-class _Block(nn.Module):
+class _Block(nn.Module, ABC):
     """What both blocks do around their branch."""
 
     relu: nn.ReLU
@@ -101,9 +102,9 @@ class _Block(nn.Module):
     drop_path: DropPath | None
     slots: Slots
 
+    @abstractmethod
     def branch(self, x: Tensor) -> Tensor:
         """The convolutions and their norms; the activation after the sum is not in it."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         return residual(
@@ -143,15 +144,7 @@ class BasicBlock(_Block):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.downsample = shortcut
         self.drop_path = DropPath(drop_path) if drop_path else None
-        self.slots = Slots(
-            {
-                "pre": inputs,
-                "standard": outputs,
-                "post": outputs,
-                "identity": outputs,
-                "inner": outputs,
-            }
-        )
+        self.slots = Slots.residual(inputs, outputs, outputs)
 
     def branch(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))
@@ -193,15 +186,7 @@ class Bottleneck(_Block):
         self.relu = nn.ReLU(inplace=True)
         self.downsample = shortcut
         self.drop_path = DropPath(drop_path) if drop_path else None
-        self.slots = Slots(
-            {
-                "pre": inputs,
-                "standard": outputs,
-                "post": outputs,
-                "identity": outputs,
-                "inner": width,
-            }
-        )
+        self.slots = Slots.residual(inputs, outputs, width)
 
     def branch(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))
@@ -247,8 +232,7 @@ class ResNet(Staged):
         )
         self.add_stem(config.width, pool=config.pool)
         self.add_stages(config.width, config.depths, self._block)
-        self.add_head()
-        self.initialise()
+        self.finish()
 
     def _block(self, inputs: int, outputs: int, stride: int, drop_path: float) -> nn.Module:
         config = self.config

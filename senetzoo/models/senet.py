@@ -91,8 +91,7 @@ class SENet(Staged):
         )
         self.add_stem(2 * config.width, pool=config.pool)
         self.add_stages(2 * config.width, config.depths, self._block)
-        self.add_head()
-        self.initialise()
+        self.finish()
 
     def _block(self, inputs: int, outputs: int, stride: int, drop_path: float) -> nn.Module:
         config = self.config

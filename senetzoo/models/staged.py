@@ -11,16 +11,19 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from senetzoo.errors import ConfigError
-from senetzoo.nn.classifier import Classifier, FeatureInfo
+from senetzoo.nn.classifier import FeatureInfo
 from senetzoo.nn.config import Config
+from senetzoo.nn.drop_path import linear_rates
+from senetzoo.nn.init import init_convs
+from senetzoo.nn.pooled import Pooled
 from senetzoo.nn.slots import TensorMap
 from senetzoo.nn.stem import Stem, as_stem, stem_convs
 
 POOLS = ("padded", "ceil")
 
 
-class Staged(Classifier):
-    """A network of stages; a subclass adds its stem, stages and head in this order.
+class Staged(Pooled):
+    """A network of stages; a subclass adds its stem and stages, then finishes it.
 
     Each stage but the first begins with a block of stride 2.
 
@@ -28,6 +31,8 @@ class Staged(Classifier):
         config: Its config, whose `Config.any_stem` is true.
         outputs: Channels of the map after each stage.
     """
+
+    fc: nn.Linear
 
     def __init__(self, config: Config, outputs: Sequence[int]) -> None:
         super().__init__(config)
@@ -64,29 +69,19 @@ class Staged(Classifier):
             depths: Blocks of each stage.
             block: Makes a block of its channels in and out, stride, and rate of stochastic depth.
         """
-        total, done = sum(depths), 0
-        for index, (depth, outputs) in enumerate(zip(depths, self.outputs, strict=True)):
+        rates = linear_rates(self.config.drop_path, depths)
+        for index, (drop_paths, outputs) in enumerate(zip(rates, self.outputs, strict=True)):
             blocks: list[nn.Module] = []
-            for number in range(depth):
+            for number, drop_path in enumerate(drop_paths):
                 stride = 2 if index > 0 and number == 0 else 1
-                drop_path = self.config.drop_path * done / max(total - 1, 1)
                 blocks.append(block(inputs, outputs, stride, drop_path))
                 inputs = outputs
-                done += 1
             self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
 
-    def add_head(self) -> None:
-        """The pool over the last map, the dropout and the linear layer."""
-        config = self.config
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
-        self.fc = nn.Linear(self.outputs[-1], config.num_classes)
-
-    def initialise(self) -> None:
-        """He initialisation, by the number of outputs as in the authors' and torchvision's code."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    def finish(self) -> None:
+        """The head, and the initialisation of the authors' and torchvision's code."""
+        self.add_head(self.outputs[-1])
+        init_convs(self, "fan_out")
 
     def layers(self) -> tuple[nn.Module, ...]:
         """The modules ``layer1``, ``layer2`` and so on."""
@@ -116,15 +111,6 @@ class Staged(Classifier):
     @property
     def cam_layer(self) -> nn.Module:
         return self.stages()[-1][-1]
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        x = self.avgpool(features).flatten(1)
-        if self.dropout is not None:
-            x = self.dropout(x)
-        return self.fc(x)  # type: ignore[no-any-return]
-
-    def classifiers(self) -> tuple[str, ...]:
-        return ("fc",)
 
     def input_parameter(self) -> str:
         return "conv1.weight" if len(as_stem(self.config.stem).kernels) == 1 else "conv1.0.weight"

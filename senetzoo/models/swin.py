@@ -17,9 +17,10 @@ from torch.nn import functional as F
 
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
-from senetzoo.nn.classifier import Classifier, FeatureInfo, Features
-from senetzoo.nn.config import Config, check_count, check_depths
-from senetzoo.nn.drop_path import DropPath
+from senetzoo.nn.classifier import FeatureInfo, Features
+from senetzoo.nn.config import Config, check_count, check_depths, check_rate
+from senetzoo.nn.drop_path import DropPath, linear_rates
+from senetzoo.nn.pooled import Pooled
 from senetzoo.nn.slots import Layout, Slots, TensorMap, chain, residual
 
 # Added to the logits of keys that a query must not see: what the authors and torchvision add.
@@ -75,13 +76,7 @@ class SwinConfig(Config):
         object.__setattr__(self, "heads", heads)
         if self.window is not None:
             check_count("window", self.window, 7, least=2)
-        number = isinstance(self.key_drop, (int, float)) and not isinstance(self.key_drop, bool)
-        if not number or not 0.0 <= self.key_drop < 1.0:
-            raise ConfigError(
-                f"key_drop={self.key_drop!r} is not a probability.",
-                "key_drop is a number from 0 up to, not including, 1.",
-                "Type for example: key_drop=0.1",
-            )
+        check_rate("key_drop", self.key_drop, example=0.1)
 
     @property
     def patch(self) -> int:
@@ -266,16 +261,7 @@ class SwinBlock(nn.Module):
             nn.Linear(4 * channels, channels),
         )
         self.drop_path = DropPath(drop_path) if drop_path else None
-        self.attn_slots = Slots(
-            {
-                "pre": channels,
-                "standard": channels,
-                "post": channels,
-                "identity": channels,
-                "inner": channels,
-            },
-            layout="nhwc",
-        )
+        self.attn_slots = Slots.residual(channels, channels, channels, layout="nhwc")
         self.mlp_slots = Slots(
             {"pre": channels, "standard": channels, "post": channels, "identity": channels},
             layout="nhwc",
@@ -292,11 +278,13 @@ class SwinBlock(nn.Module):
         return residual(x, self.mlp_slots, self.mlp, preact=self.norm2, drop_path=self.drop_path)
 
 
-class Swin(Classifier):
+class Swin(Pooled):
     """Swin Transformer: built by `SwinConfig.build`."""
 
     layout: ClassVar[Layout] = "nhwc"
+    head_name = "head"
     config: SwinConfig
+    head: nn.Linear
 
     def __init__(self, config: SwinConfig) -> None:
         super().__init__(config)
@@ -308,24 +296,21 @@ class Swin(Classifier):
                 nn.LayerNorm(width),
             )
         ]
-        total, done = sum(config.depths), 0
-        for index, (depth, heads) in enumerate(zip(config.depths, config.heads, strict=True)):
+        rates = linear_rates(config.drop_path, config.depths)
+        for index, (drop_paths, heads) in enumerate(zip(rates, config.heads, strict=True)):
             if index:
                 stride = config.strides[index] // config.strides[index - 1]
                 layers.append(PatchMerging(width, stride))
                 width *= 2
             blocks: list[nn.Module] = []
-            for number in range(depth):
+            for number, drop_path in enumerate(drop_paths):
                 shift = config.side // 2 if number % 2 else 0
-                drop_path = config.drop_path * done / max(total - 1, 1)
                 blocks.append(SwinBlock(width, heads, shift, drop_path, config))
-                done += 1
             layers.append(nn.Sequential(*blocks))
         # Patches, stage 1, merging, stage 2, merging, ...
         self.features = Features(self, *layers)  # type: ignore[misc]
         self.norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
-        self.head = nn.Linear(width, config.num_classes)
+        self.add_head(width)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -360,15 +345,6 @@ class Swin(Classifier):
     @property
     def cam_layer(self) -> nn.Module:
         return self.norm
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        x = features.mean((2, 3))
-        if self.dropout is not None:
-            x = self.dropout(x)
-        return self.head(x)  # type: ignore[no-any-return]
-
-    def classifiers(self) -> tuple[str, ...]:
-        return ("head",)
 
     def input_parameter(self) -> str:
         return "features.0.0.weight"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -138,6 +139,10 @@ class Classifier(nn.Module, ABC):
         An `AuxOutput` in training mode, for a network that was built with ``aux=True``.
         """
         self.check_input(x)
+        return self.forward_checked(x)
+
+    def forward_checked(self, x: Tensor) -> Tensor | AuxOutput:
+        """`forward` after `check_input`: what a network with auxiliary heads overrides."""
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -255,6 +260,18 @@ class Classifier(nn.Module, ABC):
                 f"{config.input_size}x{config.input_size}. For images under {SMALL_IMAGE} pixels "
                 'use stem="cifar".',
                 UserWarning,
-                # Past forward and the two calls of nn.Module, to the line that calls the network.
-                stacklevel=5,
+                stacklevel=_level_of_caller(),
             )
+
+
+def _level_of_caller() -> int:
+    """The ``stacklevel`` at which a warning of `check_input` points at who called the network.
+
+    ``model(x)`` and ``model.features(x)``, which may be a module, come by paths of different
+    lengths; each runs through this file and `nn.Module` alone.
+    """
+    inside = (__file__, nn.Module.__call__.__code__.co_filename)
+    level, frame = 1, sys._getframe(1)
+    while frame.f_code.co_filename in inside and frame.f_back is not None:
+        level, frame = level + 1, frame.f_back
+    return level

@@ -126,7 +126,7 @@ def check_choice(what: str, field: str, value: object, allowed: tuple[object, ..
         )
 
 
-def check_rate(field: str, value: object) -> None:
+def check_rate(field: str, value: object, example: float = 0.2) -> None:
     """Refuse a value of a config's field that is no number from 0 up to, not including, 1.
 
     Raises:
@@ -136,7 +136,7 @@ def check_rate(field: str, value: object) -> None:
         raise ConfigError(
             f"{field}={value!r} is not a probability.",
             f"{field} is a number from 0 up to, not including, 1.",
-            f"Type for example: {field}=0.2",
+            f"Type for example: {field}={example}",
         )
 
 

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
+
+
+def linear_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
+    """The rate of each block of each stage: rising linearly from 0 to `rate` at the last block."""
+    total, done = sum(depths), 0
+    rates = []
+    for depth in depths:
+        rates.append([rate * (done + index) / max(total - 1, 1) for index in range(depth)])
+        done += depth
+    return rates
 
 
 class DropPath(nn.Module):

@@ -1,8 +1,24 @@
-"""The initialisation of MobileNet and EfficientNet."""
+"""Initialisations that several families share."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import nn
+
+
+def init_convs(model: nn.Module, mode: Literal["fan_in", "fan_out"]) -> None:
+    """He initialisation of every convolution for ReLUs (arXiv:1502.01852); biases are zero.
+
+    Args:
+        model: The network, without gates.
+        mode: Whether the forward (fan_in) or the backward pass (fan_out) keeps its scale.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def init_separable(model: nn.Module) -> None:

@@ -65,6 +65,27 @@ class Slots(nn.Module):
         self.channels: dict[Position, int] = dict(channels)
         self.layout: Layout = layout
 
+    @classmethod
+    def residual(cls, inputs: int, outputs: int, inner: int, layout: Layout = "nchw") -> Slots:
+        """All five positions of a residual block.
+
+        Args:
+            inputs: Channels in.
+            outputs: Channels out.
+            inner: Channels of the branch's spatial convolution.
+            layout: As of the class.
+        """
+        return cls(
+            {
+                "pre": inputs,
+                "standard": outputs,
+                "post": outputs,
+                "identity": outputs,
+                "inner": inner,
+            },
+            layout,
+        )
+
     def at(self, position: Position, x: Tensor) -> Tensor:
         """`x` as the gate at `position` leaves it; `x` itself where the slot is empty."""
         gate = self._modules.get(position)

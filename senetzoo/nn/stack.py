@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from senetzoo.nn.classifier import Classifier, Features
 from senetzoo.nn.config import Config
+from senetzoo.nn.init import init_convs
 from senetzoo.nn.slots import Slots, TensorMap, chain, unit
 
 
@@ -58,12 +59,9 @@ class ConvStack(Classifier):
 
     def initialise(self) -> None:
         """He initialisation, which trains at any depth; linear layers as in both papers."""
+        init_convs(self, "fan_out")
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.01)
                 nn.init.zeros_(module.bias)
 
