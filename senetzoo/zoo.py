@@ -236,6 +236,7 @@ def _blueprint_of(
         trained = trained.replace(policy=_merge(trained.policy, policy(weight.policy)))
     if weight.stem is not None:
         trained = trained.replace(stem=weight.stem)
+    trained = trained.replace(**weight.config)
     if stem is not None and trained.replace(stem=stem).arch.stem != trained.arch.stem:
         raise ConfigError(
             f"stem={stem!r} does not go with the weights {tag}.",
