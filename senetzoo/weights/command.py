@@ -61,8 +61,8 @@ def list_command(pattern: str, as_json: bool) -> None:
         (
             tag + " (default)" * entry.default,
             entry.source.kind,
-            _PINNED[_pinned(entry)],
-            "non-commercial" if _non_commercial(entry) else "",
+            _PINNED[entry.pinned],
+            "non-commercial" if entry.licence.non_commercial else "",
             ", ".join(_figures(entry)),
         )
         for tag, entry in entries.items()
@@ -109,7 +109,7 @@ def show(tag: str, as_json: bool) -> None:
         "sha256": entry.sha256
         or (f"{entry.sha256_prefix}..." if entry.sha256_prefix else "unknown: not pinned"),
         "licence": f"weights {licence.weights}, code {licence.code}, data {licence.data}"
-        + " (non-commercial)" * _non_commercial(entry),
+        + " (non-commercial)" * entry.licence.non_commercial,
         "provenance": entry.provenance,
         "file": str(place) if place else "not on this machine",
     }
@@ -246,11 +246,3 @@ def _figures(entry: Entry) -> list[str]:
 
 def _numbers(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
-
-
-def _pinned(entry: Entry) -> str:
-    return "sha256" if entry.sha256 else "prefix" if entry.sha256_prefix else ""
-
-
-def _non_commercial(entry: Entry) -> bool:
-    return "nc" in entry.licence.weights.lower().split("-")

@@ -94,11 +94,12 @@ class Search:
         place, hashed = self._first, self._hash
         while place is not None:
             found = _hash(tag, place, hashed)
-            if found.startswith(_expected(entry)):
-                return _located(entry, place, found)
-            if place.origin != "cache":
-                raise _other(tag, entry, place, found)
-            _set_aside(tag, entry, place, found)
+            if found is not None:
+                if found.startswith(_expected(entry)):
+                    return _located(entry, place, found)
+                if place.origin != "cache":
+                    raise _other(tag, entry, place, found)
+                _set_aside(tag, entry, place, found)
             place, hashed = next(self._places, None), None
         return None
 
@@ -132,6 +133,8 @@ def check(tag: str, entry: Entry) -> Located | None:
     if place is None:
         return None
     found = _hash(tag, place)
+    if found is None:
+        return None
     if not found.startswith(_expected(entry)):
         raise _other(tag, entry, place, found)
     return _located(entry, place, found)
@@ -163,11 +166,16 @@ def bring(tag: str, entry: Entry, folder: Path) -> Located:
     return _located(entry, _Place(target, here.origin), here.sha256)
 
 
-def _hash(tag: str, place: _Place, hashed: Future[str] | None = None) -> str:
-    """Hash of a file that is there; from the thread where one reads it."""
+def _hash(tag: str, place: _Place, hashed: Future[str] | None = None) -> str | None:
+    """Hash of a file, from the thread where one reads it.
+
+    None for a file that is not there, or no longer: another process may have set it aside.
+    """
     try:
         return sha256(place.path) if hashed is None else hashed.result()
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and place.origin != "embedded":
+            return None
         raise WeightsError(
             f"The weights {tag} can't be read.",
             f"{place.path}: {error.strerror}.",
@@ -180,8 +188,7 @@ def _expected(entry: Entry) -> str:
 
 
 def _located(entry: Entry, place: _Place, found: str) -> Located:
-    pinned: Pinned = "sha256" if entry.sha256 else "prefix" if entry.sha256_prefix else ""
-    return Located(place.path, place.origin, found, pinned)
+    return Located(place.path, place.origin, found, entry.pinned)
 
 
 def _on_this_machine(tag: str, entry: Entry) -> Iterator[_Place]:
@@ -305,9 +312,9 @@ def _from_mirror(tag: str, entry: Entry, folder: Path | None) -> Located | None:
     for name in places.file_names(tag, entry):
         if isinstance(mirror, Path):
             place = _Place(mirror / name, "mirror")
-            if not place.path.is_file():
-                continue
             found = _hash(tag, place)
+            if found is None:
+                continue
             if not found.startswith(_expected(entry)):
                 raise _other(tag, entry, place, found)
             if folder is None:
