@@ -343,7 +343,16 @@ class _Handler(BaseHTTPRequestHandler):
         found = self._commit(name, revision or "main")
         if found is not None:
             siblings = [{"rfilename": file} for file in found[1]]
-            self._say(200, {"id": name, "sha": found[0], "siblings": siblings, "tags": []})
+            self._say(
+                200,
+                {
+                    "id": name,
+                    "sha": found[0],
+                    "siblings": siblings,
+                    "tags": [],
+                    "private": self.hub.repos[name].private,
+                },
+            )
 
     def tree(self, name: str, revision: str) -> None:
         found = self._commit(name, revision)

@@ -12,7 +12,7 @@ from torch import Tensor
 from senetzoo import ECA, NONE, SE, attach, config, create, policy, stage, transforms
 from senetzoo.bench.accuracy import accuracy, read_images, wilson
 from senetzoo.data.transforms import Transforms
-from senetzoo.errors import ConfigError, WeightsError
+from senetzoo.errors import WeightsError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.weights import manifest
 from senetzoo.weights.load import adapt_channels, load_file_into, load_strictly, read
@@ -259,12 +259,6 @@ def test_an_entry_with_a_policy_and_a_stem_of_its_own(shelf: Shelf) -> None:
     assert model.config.stem == config("resnet18").arch.stem
     assert create("resnet20.pre_v1", stem="imagenet").load_report is not None
     assert config("resnet20.pre_v1").policy == policy("se8@pre/s3")
-    with pytest.raises(ConfigError) as caught:
-        create("resnet20.pre_v1", stem="cifar")
-    assert str(caught.value) == (
-        "stem='cifar' does not go with the weights resnet20.pre_v1.\n"
-        "They were trained with another stem.\nLeave out stem, or leave out pretrained"
-    )
 
 
 def test_weights_of_another_network_are_refused(shelf: Shelf) -> None:

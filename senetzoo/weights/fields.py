@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import UnionType
 from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from senetzoo.errors import WeightsError, nearest
+from senetzoo.errors import SenetzooError, nearest
 
 Scalar: TypeAlias = str | int | float | bool | None
 """A value of JSON that is neither a list nor an object."""
@@ -17,10 +17,27 @@ Scalar: TypeAlias = str | int | float | bool | None
 T = TypeVar("T")
 
 
+class BrokenError(Exception):
+    """What is wrong at a place of a document; who reads the document makes it an error.
+
+    Args:
+        where: The place: ``"entry.input.size"``.
+        what: What is wrong there, without a full stop.
+        hint: What may have been meant.
+    """
+
+    def __init__(self, where: str, what: str, hint: str = "") -> None:
+        super().__init__(where, what, hint)
+        self.where = where or "its start"
+        self.what = f"{what[0].upper()}{what[1:]}."
+        self.hint = hint
+
+
 @functools.cache
-def _hints(kind: Any) -> dict[str, Any]:
+def _hints(kind: type) -> dict[str, Any]:
     """The types of a dataclass's fields; cached, because there are hundreds of entries."""
-    return get_type_hints(kind)
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
 def build(kind: type[T], raw: object, where: str) -> T:
@@ -29,69 +46,105 @@ def build(kind: type[T], raw: object, where: str) -> T:
     Args:
         kind: The dataclass.
         raw: The object.
-        where: Its place in the manifest, for messages.
+        where: Its place in the document.
 
     Raises:
-        WeightsError: A field is missing, unknown or of another type; the message names it.
+        BrokenError: A field is missing, unknown, of another type, or refused by the dataclass.
     """
     if not isinstance(raw, dict):
-        raise broken(where, f"it is {shown(raw)}, not an object")
-    hints = _hints(cast("Any", kind))
+        raise BrokenError(where, f"it is {shown(raw)}, not an object")
+    hints = _hints(kind)  # type: ignore[arg-type]  # every class is hashable
     for name in raw:
         if name not in hints:
-            raise broken(where, f"the field {name!r} is unknown", nearest(name, hints))
+            raise BrokenError(where, f"the field {name!r} is unknown", nearest(name, hints))
     for name in hints:
         if name not in raw:
-            raise broken(where, f"the field {name!r} is missing")
-    return kind(**{name: _value(hints[name], raw[name], f"{where}.{name}") for name in hints})
+            raise BrokenError(where, f"the field {name!r} is missing")
+    given = {name: value(hints[name], raw[name], inside(where, name)) for name in hints}
+    try:
+        return kind(**given)
+    except SenetzooError as error:
+        raise BrokenError(where, " ".join(str(error).splitlines()[:2]).removesuffix(".")) from None
 
 
-# Whole numbers and true are numbers to Python; in a manifest they are what their field says.
+# Whole numbers and true are numbers to Python; in a document they are what their field says.
 _JSON: dict[Any, tuple[tuple[type, ...], str]] = {
     str: ((str,), "text"),
     int: ((int,), "a whole number"),
     float: ((int, float), "a number"),
     bool: ((bool,), "true or false"),
+    type(None): ((type(None),), "null"),
 }
 
 
-def _value(kind: Any, raw: object, where: str) -> Any:
-    """A field's value of type `kind` from JSON."""
-    if get_origin(kind) is Mapping:
-        return _scalars(raw, where)
-    optional = isinstance(kind, UnionType)
-    if optional:
-        if raw is None:
-            return None
-        kind = next(part for part in get_args(kind) if part is not type(None))
-    if dataclasses.is_dataclass(kind) and isinstance(raw, dict):
-        return build(cast("type[Any]", kind), raw, where)
+def value(kind: Any, raw: object, where: str) -> Any:
+    """A field's value of type `kind` from JSON.
+
+    Raises:
+        BrokenError: It is of another type.
+    """
+    kinds = get_args(kind) if isinstance(kind, UnionType) or _is_union(kind) else (kind,)
+    for one in kinds:
+        if _looks(one, raw):
+            return _read(one, raw, where)
+    # A number may be a whole one.
+    whats = [_what(one) for one in kinds if one is not int or float not in kinds]
+    if len(whats) > 1:
+        *others, last = whats
+        whats = [", ".join(what.replace(" or ", ", ") for what in others), last]
+    raise BrokenError(where, f"it is {shown(raw)}, not {' or '.join(whats)}")
+
+
+def _is_union(kind: Any) -> bool:
+    # Literal | int is a Union of typing, not a UnionType.
+    return str(get_origin(kind)) == "typing.Union"
+
+
+def _looks(kind: Any, raw: object) -> bool:
+    """Whether `raw` is of the type, but for what is inside it."""
+    origin = get_origin(kind)
+    if dataclasses.is_dataclass(kind) or origin is Mapping:
+        return isinstance(raw, dict)
+    if origin is tuple:
+        return isinstance(raw, list)
+    if origin is Literal:
+        return any(raw == item and type(raw) is type(item) for item in get_args(kind))
+    return type(raw) in _JSON[kind][0]
+
+
+def _what(kind: Any) -> str:
+    origin = get_origin(kind)
+    if dataclasses.is_dataclass(kind) or origin is Mapping:
+        return "an object"
+    if origin is tuple:
+        return "a list"
+    if origin is Literal:
+        return f"one of {', '.join(map(shown, get_args(kind)))}"
+    return _JSON[kind][1]
+
+
+def _read(kind: Any, raw: Any, where: str) -> Any:
+    origin = get_origin(kind)
     if dataclasses.is_dataclass(kind):
-        fits, what = False, "an object"
-    elif get_origin(kind) is tuple:
-        fits, what = isinstance(raw, list), "a list"
-    elif get_origin(kind) is Literal:
-        fits, what = raw in get_args(kind), f"one of {', '.join(map(shown, get_args(kind)))}"
-    else:
-        kinds, what = _JSON[kind]
-        fits = type(raw) in kinds
-    if not fits:
-        raise broken(where, f"it is {shown(raw)}, not {what}{' or null' * optional}")
-    if isinstance(raw, list):
+        return build(cast("type[Any]", kind), raw, where)
+    if origin is Mapping:
+        return _mapping(get_args(kind)[1], raw, where)
+    if origin is tuple:
         inner = get_args(kind)[0]
-        return tuple(_value(inner, item, f"{where}[{n}]") for n, item in enumerate(raw))
-    return float(raw) if kind is float else raw  # type: ignore[arg-type]
+        return tuple(value(inner, item, f"{where}[{n}]") for n, item in enumerate(raw))
+    return float(raw) if kind is float else raw
 
 
-def _scalars(raw: object, where: str) -> dict[str, Scalar]:
-    """An object whose values are no lists and no objects, from JSON."""
-    if not isinstance(raw, dict):
-        raise broken(where, f"it is {shown(raw)}, not an object")
-    for name, value in raw.items():
-        if isinstance(value, (list, dict)):
-            what = "text, a number, true, false or null"
-            raise broken(f"{where}.{name}", f"it is {shown(value)}, not {what}")
-    return raw
+def _mapping(inner: Any, raw: dict[str, object], where: str) -> dict[str, Any]:
+    """An object whose values are of one type; any for `object`."""
+    if inner is object:
+        return raw
+    return {name: value(inner, item, f"{where}.{name}") for name, item in raw.items()}
+
+
+def inside(where: str, name: str) -> str:
+    """The place of a field of what is at `where`; an empty place is the whole document."""
+    return f"{where}.{name}" if where else name
 
 
 def shown(raw: object) -> str:
@@ -100,23 +153,16 @@ def shown(raw: object) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def broken(where: str, what: str, hint: str = "") -> WeightsError:
-    """The error for what is wrong at a place of the manifest."""
-    return WeightsError(
-        f"The manifest is broken at {where}.", f"{what[0].upper()}{what[1:]}.", hint
-    )
-
-
 def read(text: str) -> object:
     """The JSON that `text` is, which must name nothing twice.
 
     Raises:
-        WeightsError: It is no JSON.
+        BrokenError: It is no JSON.
     """
     try:
         return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
-    except ValueError as error:
-        raise broken("its start", f"it is no JSON ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise BrokenError("its start", f"it is no JSON ({error})") from None
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -124,7 +170,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, _ in pairs if sum(other == name for other, _ in pairs) > 1)
-        raise broken(twice, "it is there twice")
+        raise BrokenError(twice, "it is there twice")
     return found
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from senetzoo.errors import ConfigError, WeightsError, nearest
-from senetzoo.weights.fields import Scalar, broken, build, read, shown
+from senetzoo.nn.report import Input as Input
+from senetzoo.weights.fields import BrokenError, Scalar, build, read, shown
 
 SCHEMA = 1
 FILE = "weights_manifest.json"
@@ -47,18 +48,6 @@ class Source:
     repo: str | None = None
     revision: str | None = None
     url: str | None = None
-
-
-@dataclass(frozen=True)
-class Input:
-    """What the network was trained to see; the fields are those of `Transforms`."""
-
-    channels: int
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: Literal["nearest", "bilinear", "bicubic"]
-    crop: float
 
 
 @dataclass(frozen=True)
@@ -189,10 +178,10 @@ class Entry:
 
 def _entry(tag: str, raw: object) -> Entry:
     if not _TAG.fullmatch(tag):
-        raise broken(tag, "a tag is name.version, in lower case, digits and _")
+        raise BrokenError(tag, "a tag is name.version, in lower case, digits and _")
     entry = build(Entry, raw, tag)
     if tag.split(".")[0] != entry.model:
-        raise broken(tag, f"its model is {entry.model!r}")
+        raise BrokenError(tag, f"its model is {entry.model!r}")
     _check(tag, entry)
     return entry
 
@@ -201,22 +190,24 @@ def _check(tag: str, entry: Entry) -> None:
     """What types do not say."""
     _check_file(tag, entry)
     if entry.classes is not None and len(entry.classes) != entry.num_classes:
-        raise broken(tag, f"there are {len(entry.classes)} class names for {entry.num_classes}")
+        raise BrokenError(
+            tag, f"there are {len(entry.classes)} class names for {entry.num_classes}"
+        )
     if not len(entry.input.mean) == len(entry.input.std) == entry.input.channels:
-        raise broken(f"{tag}.input", "the numbers of mean, std and channels disagree")
+        raise BrokenError(f"{tag}.input", "the numbers of mean, std and channels disagree")
     for name in entry.config:
         if name in ("stem", "num_classes", "in_chans", "policy"):
-            raise broken(f"{tag}.config", f"{name!r} has a field of its own")
+            raise BrokenError(f"{tag}.config", f"{name!r} has a field of its own")
     for index, metric in enumerate(entry.metrics):
         if not 0 <= metric.value <= 100:
-            raise broken(f"{tag}.metrics[{index}]", f"{metric.value} is no value in per cent")
+            raise BrokenError(f"{tag}.metrics[{index}]", f"{metric.value} is no value in per cent")
         if (metric.checkpoint == "published") != (metric.source is not None):
-            raise broken(
+            raise BrokenError(
                 f"{tag}.metrics[{index}]", "a figure has a source if and only if it is published"
             )
     if entry.default and entry.licence.non_commercial:
         what = f"its licence {entry.licence.weights} excludes commercial use"
-        raise broken(tag, f"{what}, so it can't be a default")
+        raise BrokenError(tag, f"{what}, so it can't be a default")
 
 
 def _check_file(tag: str, entry: Entry) -> None:
@@ -224,33 +215,33 @@ def _check_file(tag: str, entry: Entry) -> None:
     full, prefix, source = entry.sha256, entry.sha256_prefix, entry.source
     where = f"{tag}.source"
     if full is not None and not re.fullmatch(r"[0-9a-f]{64}", full):
-        raise broken(tag, "the sha256 is no hash of 64 lower-case hexadecimal digits")
+        raise BrokenError(tag, "the sha256 is no hash of 64 lower-case hexadecimal digits")
     if prefix is not None and not re.fullmatch(r"[0-9a-f]{8,64}", prefix):
-        raise broken(tag, "the sha256_prefix is no start of a hash: 8 or more of its digits")
+        raise BrokenError(tag, "the sha256_prefix is no start of a hash: 8 or more of its digits")
     if full is not None and prefix is not None:
-        raise broken(tag, "a sha256_prefix is for a file whose sha256 is not known")
+        raise BrokenError(tag, "a sha256_prefix is for a file whose sha256 is not known")
     needed = {"embedded": (), "hub": ("repo",), "url": ("url",)}
     for name in needed[source.kind]:
         if not getattr(source, name):
-            raise broken(where, f"a source of kind {source.kind!r} needs {name}")
+            raise BrokenError(where, f"a source of kind {source.kind!r} needs {name}")
     for name in ("repo", "revision", "url"):
         known = (*needed[source.kind], "revision") if source.kind == "hub" else needed[source.kind]
         if name not in known and getattr(source, name) is not None:
-            raise broken(where, f"a source of kind {source.kind!r} has no {name}")
+            raise BrokenError(where, f"a source of kind {source.kind!r} has no {name}")
     if source.revision is not None and not re.fullmatch(r"[0-9a-f]{40}", source.revision):
-        raise broken(where, "the revision is no full commit (40 hexadecimal digits)")
+        raise BrokenError(where, "the revision is no full commit (40 hexadecimal digits)")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", source.file):
-        raise broken(where, f"the file is {source.file!r}, no plain file name")
+        raise BrokenError(where, f"the file is {source.file!r}, no plain file name")
     if not source.file.endswith(FORMATS):
-        raise broken(where, f"the file is {source.file!r}, none of {', '.join(FORMATS)}")
+        raise BrokenError(where, f"the file is {source.file!r}, none of {', '.join(FORMATS)}")
     if source.url is not None and not source.url.startswith("https://"):
-        raise broken(where, "the url does not begin with https://")
+        raise BrokenError(where, "the url does not begin with https://")
     if source.kind == "embedded" and full is None:
-        raise broken(tag, "an embedded file needs its sha256")
+        raise BrokenError(tag, "an embedded file needs its sha256")
     if entry.dialect == "senetzoo" and entry.pinned != "sha256":
-        raise broken(tag, "weights of our own need their sha256")
+        raise BrokenError(tag, "weights of our own need their sha256")
     if entry.dialect == "senetzoo" and not source.file.endswith(".safetensors"):
-        raise broken(where, "weights of our own are .safetensors files")
+        raise BrokenError(where, "weights of our own are .safetensors files")
 
 
 def parse(text: str) -> dict[str, Entry]:
@@ -259,19 +250,28 @@ def parse(text: str) -> dict[str, Entry]:
     Raises:
         WeightsError: The text is no manifest; the message names the field.
     """
-    raw = read(text)
+    try:
+        return _entries(read(text))
+    except BrokenError as error:
+        first = f"The manifest is broken at {error.where}."
+        raise WeightsError(first, error.what, error.hint) from None
+
+
+def _entries(raw: object) -> dict[str, Entry]:
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         found = raw.get("schema") if isinstance(raw, dict) else None
-        raise broken(
+        raise BrokenError(
             "schema", f"this version of senetzoo reads schema {SCHEMA}, not {shown(found)}"
         )
     if set(raw) != {"schema", "entries"} or not isinstance(raw["entries"], dict):
-        raise broken("its start", "expected an object of schema and entries")
+        raise BrokenError("its start", "expected an object of schema and entries")
     entries = {tag: _entry(tag, value) for tag, value in raw["entries"].items()}
     defaults: dict[str, str] = {}
     for tag, entry in entries.items():
         if entry.default and entry.model in defaults:
-            raise broken(tag, f"the default of {entry.model} is {defaults[entry.model]} already")
+            raise BrokenError(
+                tag, f"the default of {entry.model} is {defaults[entry.model]} already"
+            )
         if entry.default:
             defaults[entry.model] = tag
     return entries
