@@ -19,6 +19,8 @@ from senetzoo.policies.selectors import block as block
 from senetzoo.policies.selectors import stage as stage
 from senetzoo.policies.sitemap import Place as Place
 from senetzoo.policies.sitemap import SiteMap as SiteMap
+from senetzoo.saved import load as load
+from senetzoo.saved import save as save
 from senetzoo.zoo import attach as attach
 from senetzoo.zoo import config as config
 from senetzoo.zoo import create as create

@@ -2,100 +2,40 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
+import functools
+import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from senetzoo.blueprint import Blueprint as Blueprint
+from senetzoo.blueprint import Changes, as_policy, check_seed, merge
+from senetzoo.blueprint import policy as policy
 from senetzoo.counting import ghost
-from senetzoo.errors import ConfigError, PolicyError, check_fields, checks_options
-from senetzoo.gates import GATES
+from senetzoo.describe import transforms_of
+from senetzoo.errors import ConfigError, PolicyError, checks_options
 from senetzoo.names import ModelName
 from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.config import Config
 from senetzoo.nn.slots import Site
 from senetzoo.nn.stem import Stem
-from senetzoo.policies.algebra import NONE, Policy, resolve
-from senetzoo.policies.attach import Attached, drawn_seed, seeded
+from senetzoo.policies.algebra import NONE, Policy
+from senetzoo.policies.attach import Attached
 from senetzoo.policies.attach import attach as attach_gates
 from senetzoo.policies.attach import detach as detach_gates
 from senetzoo.policies.explain import Explanation, explain_model
 from senetzoo.policies.sitemap import SiteMap
-from senetzoo.policies.text import parse
 from senetzoo.registry import ENTRIES, entry
+from senetzoo.saved import opened
+from senetzoo.weights import hub
 from senetzoo.weights import manifest as weights
-from senetzoo.weights.fetch import locate
-from senetzoo.weights.load import load_entry
+from senetzoo.weights.fetch import Search
+from senetzoo.weights.load import Channels, Weights, read
 
 if TYPE_CHECKING:
     from senetzoo.data.transforms import Transforms
-
-
-@dataclass(frozen=True)
-class Blueprint:
-    """Everything that decides a network before its weights.
-
-    Args:
-        name: Name in the registry.
-        arch: Config of the architecture.
-        policy: Which gates sit where.
-    """
-
-    name: str
-    arch: Config
-    policy: Policy
-
-    def replace(self, **changes: Any) -> Blueprint:
-        """A copy with fields of the architecture's config, or `policy`, changed.
-
-        Raises:
-            ConfigError: A field that the architecture does not have.
-        """
-        own = {field.name for field in dataclasses.fields(self.arch)}
-        check_fields(f"The config of {self.name}", changes, [*sorted(own), "policy"])
-        policy = changes.pop("policy", self.policy)
-        return Blueprint(self.name, self.arch.replace(**changes), _as_policy(policy))
-
-    def build(self, *, seed: int | None = None) -> Classifier:
-        """The network, randomly initialised.
-
-        Args:
-            seed: Seed of the initialisation; None draws one from torch's global state. The trunk
-                depends on the seed alone, each gate on the seed and its site.
-        """
-        if seed is None:
-            seed = drawn_seed()
-        _check_seed(seed)
-        device = torch.get_default_device()
-        with seeded(seed, device):
-            model = self.arch.build()
-        model.to(device)
-        if self.policy != NONE:
-            # Said of the network's name, not of its class, which is shared by many.
-            attach_gates(model, self.policy, seed=seed, name=self.name)
-        return model
-
-
-def _check_seed(seed: object) -> None:
-    if type(seed) is not int or not 0 <= seed < 2**63:
-        raise ConfigError(
-            f"seed={seed!r} is no seed.",
-            "A seed is a whole number from 0 up to, not including, 2**63.",
-            "Type for example: seed=0",
-        )
-
-
-def policy(text: str) -> Policy:
-    """The policy that a text such as ``"se8@pre/s3-4+eca/s1-2"`` stands for.
-
-    Raises:
-        PolicyError: It is none; the message points at the place.
-    """
-    return parse(text, GATES)
 
 
 def config(name: ModelName | str) -> Blueprint:
@@ -113,10 +53,9 @@ def config(name: ModelName | str) -> Blueprint:
     found = entry(base)
     blueprint = Blueprint(base, found.config, policy(found.policy) if found.policy else NONE)
     if tag is not None:
-        full, weight = weights.find(base, tag)
-        blueprint = _blueprint_of(blueprint, weight, None, full)
+        blueprint = _trained(blueprint, weights.find(base, tag)[1])
     if text is not None:
-        blueprint = blueprint.replace(policy=_merge(blueprint.policy, policy(text)))
+        blueprint = blueprint.replace(policy=merge(blueprint.policy, policy(text)))
     return blueprint
 
 
@@ -141,6 +80,7 @@ def create(
     pretrained: bool | str = False,
     num_classes: int | None = None,
     in_chans: int | None = None,
+    channels: Channels | None = None,
     stem: Stem | str | None = None,
     dropout: float | None = None,
     drop_path: float | None = None,
@@ -150,105 +90,101 @@ def create(
 
     Args:
         name: Name in the registry (`list_models`); a tag of its weights may follow
-            (``"se_resnet20.cifar10_v1"``), and a policy (``"resnet50+se8@pre/s3-4"``).
+            (``"se_resnet20.cifar10_v1"``), and a policy (``"resnet50+se8@pre/s3-4"``). Or a
+            repository of the Hugging Face Hub: ``"hf-hub:owner/name"``, ``"hf-hub:owner/name@v1"``.
         policy: Which gates sit where, over the name's own policy; `NONE` strips that.
         pretrained: True for the default weights of the network, or the tag of others.
         num_classes: Outputs; None for the weights' or the network's own. Another number than the
             weights have replaces the classifier.
         in_chans: Channels of the input; another number than the weights have adapts the first
             convolution.
+        channels: How it is adapted: ``"sum"`` to fewer channels, ``"tile"`` to more, each of which
+            responds to grey images as before, or ``"random"`` for a new one. None for the one of
+            the first two that fits.
         stem: ``"imagenet"``, ``"cifar"``, ``"deep"`` or a `Stem`; None for the network's own.
+            Another one than the weights have is initialised at random, unless its tensors are the
+            same.
         dropout: Dropout before the classifier.
         drop_path: Stochastic depth.
         seed: Seed of the random initialisation; None draws one from torch's global state. The
             same seed gives the same trunk under every policy.
 
     Returns:
-        The network, in training mode as PyTorch modules are; in eval mode with `pretrained`.
-        ``model.load_report`` says which weights it has.
+        The network, in training mode as PyTorch modules are; in eval mode with `pretrained` and
+        from the Hub. ``model.load_report`` says which weights it has, and what does not come from
+        them.
 
     Raises:
         ConfigError: An unknown name, tag or value.
         PolicyError: A policy that can't be read or does not fit.
         WeightsError: Weights that can't be had or do not fit.
     """
-    base, tag, text = _split(name)
-    blueprint = config(base)
-    if not isinstance(pretrained, (bool, str)):
-        raise ConfigError(
-            f"pretrained={pretrained!r} names no weights.",
-            "pretrained is True, False, or the tag of weights.",
-            f"Type for example: create({base!r}, pretrained=True)",
-        )
-    if tag is not None and isinstance(pretrained, str) and pretrained != tag:
-        raise ConfigError(
-            f"{name!r} and pretrained={pretrained!r} name different weights.",
-            "A network has one set of weights.",
-            "Leave one of them out",
-        )
-    wanted = pretrained if tag is None and isinstance(pretrained, str) else tag
-    weight = weights.find(base, wanted) if wanted is not None or pretrained else None
-    if weight is not None:
-        blueprint = _blueprint_of(blueprint, weight[1], stem, weight[0])
-    trained = blueprint
-    if text is not None:
-        blueprint = blueprint.replace(policy=_merge(blueprint.policy, _as_policy(text)))
-    if policy is not None:
-        blueprint = blueprint.replace(policy=_merge(blueprint.policy, _as_policy(policy)))
-    asked: dict[str, Any] = {
+    fields = {
         "num_classes": num_classes,
         "in_chans": in_chans,
         "stem": stem,
         "dropout": dropout,
         "drop_path": drop_path,
     }
-    blueprint = blueprint.replace(**{k: v for k, v in asked.items() if v is not None})
+    if isinstance(name, str) and name.startswith(hub.PREFIX):
+        repo, plus, over = name.partition("+")
+        _check_pretrained(pretrained, repo)
+        if isinstance(pretrained, str):
+            raise ConfigError(
+                f"{repo!r} and pretrained={pretrained!r} name different weights.",
+                "A repository has one set of weights.",
+                "Leave pretrained out",
+            )
+        changes = Changes((over if plus else None, policy), fields, channels, seed)
+        return opened(hub.place(repo.removeprefix(hub.PREFIX)), changes)
+    base, tag, text = _split(name)
+    blueprint = config(base)
+    _check_pretrained(pretrained, base)
+    if tag is not None and isinstance(pretrained, str) and pretrained != tag:
+        raise ConfigError(
+            f"{name!r} and pretrained={pretrained!r} name different weights.",
+            "A network has one set of weights.",
+            "Leave one of them out",
+        )
+    changes = Changes((text, policy), fields, channels, seed)
+    wanted = pretrained if tag is None and isinstance(pretrained, str) else tag
+    if wanted is None and not pretrained:
+        return changes.build(blueprint)
+    full, weight = weights.find(base, wanted)
+    trained = _trained(blueprint, weight)
+    blueprint = changes.over_weights(trained)
+    if wanted is None:
+        _say_default(full)
+    search = Search(full, weight)
     model = blueprint.build(seed=seed)
-    if weight is None:
-        return model
-    # Of one network's sites: the trunk of both is the same.
-    sites = model.sites()
-    before, after = (resolve(p, sites, base) for p in (trained.policy, blueprint.policy))
-    keep = {site.path for site, gate in before.items() if after.get(site) == gate}
-    load_entry(model, weight[0], weight[1], locate(*weight), keep=keep)
-    return model.eval()
+    file, names = search.result(), weight.classes or ()
+    about = Weights(full, file.origin, file.sha256, trained.arch, names, weight.input, file.pinned)
+    return changes.fill(model, trained, about, read(file.path))
 
 
-def _blueprint_of(
-    blueprint: Blueprint, weight: weights.Entry, stem: Stem | str | None, tag: str
-) -> Blueprint:
+@functools.cache
+def _say_default(tag: str) -> None:
+    """Say once which weights ``pretrained=True`` stands for."""
+    print(f"The default weights of {tag.partition('.')[0]} are {tag}.", file=sys.stderr)
+
+
+def _check_pretrained(pretrained: object, name: str) -> None:
+    if not isinstance(pretrained, (bool, str)):
+        raise ConfigError(
+            f"pretrained={pretrained!r} names no weights.",
+            "pretrained is True, False, or the tag of weights.",
+            f"Type for example: create({name!r}, pretrained=True)",
+        )
+
+
+def _trained(blueprint: Blueprint, weight: weights.Entry) -> Blueprint:
     """The blueprint that the weights of a manifest entry were trained with."""
     trained = blueprint.replace(num_classes=weight.num_classes, in_chans=weight.input.channels)
     if weight.policy:
-        trained = trained.replace(policy=_merge(trained.policy, policy(weight.policy)))
+        trained = trained.replace(policy=merge(trained.policy, policy(weight.policy)))
     if weight.stem is not None:
         trained = trained.replace(stem=weight.stem)
-    if stem is not None and trained.replace(stem=stem).arch.stem != trained.arch.stem:
-        raise ConfigError(
-            f"stem={stem!r} does not go with the weights {tag}.",
-            "They were trained with another stem.",
-            "Leave out stem, or leave out pretrained",
-        )
-    return trained
-
-
-def _as_policy(value: Policy | str) -> Policy:
-    if isinstance(value, str):
-        return policy(value)
-    if not isinstance(value, Policy):
-        raise PolicyError(
-            f"policy={value!r} is no policy.",
-            "A policy is a gate such as SE(), a combination of them, or its text.",
-            'Type for example: policy=SE().at("pre")',
-        )
-    return value
-
-
-def _merge(own: Policy, other: Policy) -> Policy:
-    """`other` over a network's own policy; `NONE` strips it."""
-    if other == NONE or own == NONE:
-        return other
-    return own | other
+    return trained.replace(**weight.config)
 
 
 @checks_options
@@ -284,14 +220,14 @@ def attach(
         ConfigError: `seed` is no seed.
     """
     if seed is not None:
-        _check_seed(seed)
+        check_seed(seed)
     if sites is not None and not isinstance(sites, SiteMap):
         raise PolicyError(
             f"attach got sites={sites!r}.",
             "Sites are a SiteMap.",
             "Type for example: sites=SiteMap.propose(model, example_input)",
         )
-    return attach_gates(model, _as_policy(policy), sites=sites, seed=seed, sample=sample)
+    return attach_gates(model, as_policy(policy), sites=sites, seed=seed, sample=sample)
 
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -341,7 +277,7 @@ def explain(
     blueprint = network if isinstance(network, Blueprint) else config(network)
     name = blueprint.name if isinstance(network, Blueprint) else network
     if policy is not None:
-        blueprint = blueprint.replace(policy=_merge(blueprint.policy, _as_policy(policy)))
+        blueprint = blueprint.replace(policy=merge(blueprint.policy, as_policy(policy)))
     with torch.device("meta"):
         model = blueprint.build(seed=0)
     return explain_model(model, model.sites(), _image(model, size), name, blueprint.policy)
@@ -351,7 +287,7 @@ def _explain_module(
     model: nn.Module, policy: Policy | str | None, sites: SiteMap | None, size: int | None
 ) -> Explanation:
     twin = ghost(model)
-    policy = NONE if policy is None else _as_policy(policy)
+    policy = NONE if policy is None else as_policy(policy)
     attach_gates(twin, policy, sites=sites, seed=0, name=type(model).__name__)
     if isinstance(twin, Classifier):
         known: Iterable[Site] = twin.sites()
@@ -400,7 +336,7 @@ def transforms(model: Classifier) -> Transforms:
     """What an image goes through before `model` sees it, as a callable value.
 
     Args:
-        model: A network. With pretrained weights, the transforms are those of its manifest entry
+        model: A network. With trained weights, the transforms are those that they were trained with
             (for other input channels than the weights', the mean and std are averaged); without,
             the usual ones for its size: CIFAR-10's statistics at 32 pixels, else ImageNet's and
             the centre of 224 / 256 of each side.
@@ -408,15 +344,13 @@ def transforms(model: Classifier) -> Transforms:
     Raises:
         ConfigError: `model` is no network of this zoo, or takes neither grey nor RGB images.
     """
-    from senetzoo.data.transforms import CIFAR10, IMAGENET, Transforms
-
     if not isinstance(model, Classifier):
         raise ConfigError(
             f"transforms got a {type(model).__name__}.",
             "It takes networks made by senetzoo.create.",
             'Type for example: transforms(create("resnet50"))',
         )
-    report, channels = model.load_report, model.config.in_chans
+    channels = model.config.in_chans
     if channels not in (1, 3):
         raise ConfigError(
             f"There are no transforms for images of {channels} channels.",
@@ -424,13 +358,4 @@ def transforms(model: Classifier) -> Transforms:
             "Stack and normalise the channels yourself: the network takes a plain tensor "
             f"(N, {channels}, H, W)",
         )
-    if report is not None:
-        seen = weights.manifest()[report.tag].input
-        known = Transforms(seen.size, seen.mean, seen.std, seen.interpolation, seen.crop)
-    else:
-        size = model.config.input_size
-        known = CIFAR10 if size == 32 else dataclasses.replace(IMAGENET, size=size)
-    if len(known.mean) == channels:
-        return known
-    mean, std = (sum(values) / len(values) for values in (known.mean, known.std))
-    return dataclasses.replace(known, mean=(mean,) * channels, std=(std,) * channels)
+    return transforms_of(model)

@@ -23,6 +23,7 @@ RAW: dict[str, Any] = {
     "model": "resnet20",
     "policy": "",
     "stem": None,
+    "config": {},
     "num_classes": 3,
     "classes": ["cat", "dog", "bird"],
     "default": True,
@@ -57,6 +58,7 @@ RAW: dict[str, Any] = {
             "std": None,
             "runs": 1,
             "checkpoint": "last",
+            "source": None,
         }
     ],
     "training": {
@@ -121,6 +123,7 @@ class Shelf:
         )
         if fields["stem"] is not None:
             blueprint = blueprint.replace(stem=fields["stem"])
+        blueprint = blueprint.replace(**fields["config"])
         model = blueprint.build(seed=seed).eval()
         file = self.embedded / f"{tag}.safetensors"
         stored = half(model.state_dict())

@@ -51,8 +51,8 @@ NO_WEIGHTS = (
     "Type create('resnet18') for random weights, or: senetzoo list --pretrained"
 )
 OPTIONS = (
-    "Its options are name, policy, pretrained, num_classes, in_chans, stem, dropout, drop_path, "
-    "seed."
+    "Its options are name, policy, pretrained, num_classes, in_chans, channels, stem, dropout, "
+    "drop_path, seed."
 )
 NO_SEED = "A seed is a whole number from 0 up to, not including, 2**63.\nType for example: seed=0"
 NO_POLICY = (
@@ -150,10 +150,24 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
         "Type for example: create('resnet20', pretrained=True)",
     ),
     (
-        lambda: create("resnet20", pretrained=True, stem="imagenet"),
+        lambda: create("resnet20", in_chans=1, channels="sum"),
         ConfigError,
-        "stem='imagenet' does not go with the weights resnet20.pets_v1.\n"
-        "They were trained with another stem.\nLeave out stem, or leave out pretrained",
+        "channels='sum' was given without weights.\n"
+        "It says how the first convolution of trained weights takes in_chans channels.\n"
+        "Leave channels out, or type pretrained=True",
+    ),
+    (
+        lambda: create("resnet20", pretrained=True, channels="sum"),
+        ConfigError,
+        "channels='sum' was given without in_chans.\n"
+        "It says how the first convolution of trained weights takes in_chans channels.\n"
+        "Type for example: in_chans=1, channels='sum'",
+    ),
+    (
+        lambda: create("resnet20", pretrained=True, in_chans=1, channels="summ"),  # type: ignore[arg-type]
+        ConfigError,
+        "channels='summ' is no way to take other channels.\n"
+        "The ways are 'sum', 'tile', 'random'.\nDid you mean 'sum'?",
     ),
     # Options
     (
@@ -451,7 +465,10 @@ def test_wrong_commands(
             "verify, weights.",
         ),
         (["weights", "lst"], "There is no command 'lst'. Did you mean 'list'?"),
-        (["weights", "verify"], "There is no command 'verify'. Commands are list, pin."),
+        (
+            ["weights", "zzz"],
+            "There is no command 'zzz'. Commands are get, list, pin, push, show, verify.",
+        ),
         (["show"], "Missing argument 'NETWORK'."),
         (["predict"], "Missing argument 'IMAGE...'."),
         (

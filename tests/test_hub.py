@@ -58,8 +58,8 @@ def test_hub(tmp_path: Path) -> None:
         assert text.startswith(f"{name}: ")
     assert helps["se_resnet50"] == (
         "se_resnet50: 1000 classes, 3x224x224 images, gates: se.\n\n"
-        "Options: policy, pretrained, num_classes, in_chans, stem, dropout, drop_path, seed; "
-        "see senetzoo.create."
+        "Options: policy, pretrained, num_classes, in_chans, channels, stem, dropout, drop_path, "
+        "seed; see senetzoo.create."
     )
     assert helps["resnet20"].startswith("resnet20: 10 classes, 3x32x32 images, gates: none.\n")
     assert same
@@ -67,8 +67,8 @@ def test_hub(tmp_path: Path) -> None:
     assert error == [
         "ConfigError",
         "create() has no option 'num_clases'.\n"
-        "Its options are name, policy, pretrained, num_classes, in_chans, stem, dropout, "
-        "drop_path, seed.\nDid you mean 'num_classes'?",
+        "Its options are name, policy, pretrained, num_classes, in_chans, channels, stem, "
+        "dropout, drop_path, seed.\nDid you mean 'num_classes'?",
     ]
     assert unknown is not None
     assert "resnt20" in unknown

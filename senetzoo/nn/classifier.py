@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import warnings
 from abc import ABC, abstractmethod
@@ -176,6 +177,18 @@ class Classifier(nn.Module, ABC):
             for path in self.classifiers()
             for name, _ in self.get_submodule(path).named_parameters()
         )
+
+    def stem_tensors(self) -> tuple[str, ...]:
+        """Names of the parameters and buffers before the first stage: what the stem consists of.
+
+        There are none where the first convolution is in the first stage (LeNet, AlexNet, VGG).
+        """
+        first = self.stages()[0][0]
+        if isinstance(first, Slots):
+            return ()
+        within = {id(tensor) for tensor in first.state_dict(keep_vars=True).values()}
+        tensors = self.state_dict(keep_vars=True).items()
+        return tuple(n for n, _ in itertools.takewhile(lambda t: id(t[1]) not in within, tensors))
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the last layers by newly initialised ones.

@@ -91,6 +91,7 @@ def pin(run: Path, tag: str, *, data: Path | None, default: bool = True) -> mani
         model=base,
         policy=policy if plus else "",
         stem=None,
+        config={},
         num_classes=len(classes),
         classes=classes,
         default=default,
@@ -112,6 +113,7 @@ def pin(run: Path, tag: str, *, data: Path | None, default: bool = True) -> mani
                 None,
                 1,
                 "last",
+                None,
             ),
         ),
         training=manifest.Training(

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from senetzoo.errors import WeightsError
+from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.report import LoadReport
-from senetzoo.weights.fetch import Located
-from senetzoo.weights.manifest import Entry
+from senetzoo.nn.config import Config
+from senetzoo.nn.report import Input, LoadReport
+from senetzoo.policies.attach import seeded
+
+Channels: TypeAlias = Literal["sum", "tile", "random"]
+"""How the first convolution takes another number of input channels."""
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -68,6 +74,16 @@ def load_strictly(model: Classifier, state: Mapping[str, Tensor], name: str) -> 
             "; ".join(wrong[:3]) + more + ".",
             "Build the network with the policy, stem and num_classes the weights were made with",
         )
+    check_finite(state, name)
+    model.load_state_dict(dict(state), strict=True)
+
+
+def check_finite(state: Mapping[str, Tensor], name: str) -> None:
+    """Refuse tensors with values that are not finite.
+
+    Raises:
+        WeightsError: There are some; `name` is what the message calls the weights.
+    """
     broken = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
     if broken:
         more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
@@ -76,74 +92,169 @@ def load_strictly(model: Classifier, state: Mapping[str, Tensor], name: str) -> 
             f"There is NaN or infinity in {broken[0]}{more}.",
             "They come from a training that diverged, or the file was damaged: get another",
         )
-    model.load_state_dict(dict(state), strict=True)
 
 
-def load_entry(
-    model: Classifier, tag: str, entry: Entry, located: Located, *, keep: Container[str]
-) -> LoadReport:
-    """Load the weights of a manifest entry, adapting the classifier and the input channels.
+@dataclass(frozen=True)
+class Weights:
+    """What weights are, apart from their tensors.
 
     Args:
-        model: The network, with the entry's stem; its `num_classes`, `in_chans` and gates may
-            differ.
-        tag: Manifest entry.
-        entry: Its content.
-        located: Its file.
+        tag: Which, as `LoadReport.tag` says it.
+        origin: Where the file came from, as `LoadReport.origin` says it.
+        sha256: Hash of the file.
+        arch: Config of the network that they are of.
+        classes: Class names; empty where there are none.
+        input: What they were trained to see; None where nobody says.
+        pinned: What the file was checked by, as `LoadReport.pinned` says it.
+    """
+
+    tag: str
+    origin: str
+    sha256: str
+    arch: Config
+    classes: tuple[str, ...]
+    input: Input | None
+    pinned: Literal["sha256", "prefix", ""] = "sha256"
+
+
+@dataclass
+class _Changes:
+    """The tensors on their way into a network, and what became of them."""
+
+    state: dict[str, Tensor]
+    own: Mapping[str, Tensor]
+    replaced: dict[str, str] = field(default_factory=dict)
+    adapted: dict[str, str] = field(default_factory=dict)
+
+    def leave_out(self, name: str, why: str) -> None:
+        """What the weights have and the network does not."""
+        if self.state.pop(name, None) is not None:
+            self.adapted[name] = f"left out: {why}"
+
+    def keep_own(self, name: str, why: str) -> None:
+        """What the network keeps of its initialisation, whatever the weights have."""
+        self.state[name] = self.own[name]
+        self.replaced[name] = why
+
+
+def load_weights(
+    model: Classifier,
+    weights: Weights,
+    state: Mapping[str, Tensor],
+    *,
+    keep: Container[str],
+    channels: Channels | None = None,
+) -> LoadReport:
+    """Load weights, adapting gates, stem, input channels and classifier.
+
+    Args:
+        model: The network; of `weights.arch`, but for `num_classes`, `in_chans`, `stem`, the rates
+            of dropout, and gates.
+        weights: What the weights are.
+        state: Their tensors.
         keep: Paths of the sites whose gate is the same in the network and in the weights.
+        channels: How the first convolution takes another number of channels (`adapt_channels`), or
+            ``"random"`` for a new one.
 
     Returns:
         What was loaded, replaced and adapted; also stored as ``model.load_report``.
 
     Raises:
+        ConfigError: `channels` does not fit.
         WeightsError: Anything else differs; nothing is changed then.
     """
-    state = read(located.path)
-    own = model.state_dict()
-    replaced: list[tuple[str, str]] = []
-    adapted: list[tuple[str, str]] = []
+    old, new = weights.arch, model.config
+    changes = _Changes(dict(state), model.state_dict())
+    _gates(changes, model, keep)
+    if new.stem != old.stem:
+        _stem(changes, model, old)
+    if new.num_classes != old.num_classes:
+        for name in model.classifier_parameters():
+            changes.keep_own(name, f"{new.num_classes} classes instead of {old.num_classes}")
+    first = model.input_parameter()
+    if new.in_chans != old.in_chans and first in changes.state and first not in changes.replaced:
+        if channels == "random":
+            changes.keep_own(first, f"{new.in_chans} channels instead of {old.in_chans}")
+        else:
+            adapted, how = adapt_channels(changes.state[first], new.in_chans, channels)
+            changes.state[first] = adapted
+            changes.adapted[first] = f"{how}, {old.in_chans} to {new.in_chans}"
+    load_strictly(model, changes.state, weights.tag)
+    seen = weights.input
+    if seen is not None and new.small != old.small:
+        # Of whole small images nothing is cut off.
+        crop = 1.0 if new.small else seen.crop
+        seen = dataclasses.replace(seen, size=new.input_size, crop=crop)
+    model.load_report = LoadReport(
+        tag=weights.tag,
+        origin=weights.origin,
+        sha256=weights.sha256,
+        classes=weights.classes if new.num_classes == old.num_classes else (),
+        replaced=tuple(changes.replaced.items()),
+        adapted=tuple(changes.adapted.items()),
+        pinned=weights.pinned,
+        input=seen,
+    )
+    return model.load_report
+
+
+def _gates(changes: _Changes, model: Classifier, keep: Container[str]) -> None:
     for site in model.sites():
         prefix = f"{site.path}."
         if site.path in keep:
             continue
-        for name in [name for name in state if name.startswith(prefix)]:
-            del state[name]
-            adapted.append((name, "left out: another gate or none is asked for here"))
-        for name in [name for name in own if name.startswith(prefix)]:
-            state[name] = own[name]
-            replaced.append((name, "a gate that the weights do not have"))
-    classes = entry.classes or ()
-    if model.config.num_classes != entry.num_classes:
-        why = f"{model.config.num_classes} classes instead of {entry.num_classes}"
-        for name in model.classifier_parameters():
-            state[name] = own[name]
-            replaced.append((name, why))
-        classes = ()
-    first = model.input_parameter()
-    if model.config.in_chans != entry.input.channels and first in state:
-        state[first], how = adapt_channels(state[first], model.config.in_chans)
-        adapted.append((first, f"{how}, {entry.input.channels} to {model.config.in_chans}"))
-    load_strictly(model, state, tag)
-    report = LoadReport(
-        tag, located.origin, located.sha256, classes, tuple(replaced), tuple(adapted)
-    )
-    model.load_report = report
-    return report
+        for name in [name for name in changes.state if name.startswith(prefix)]:
+            changes.leave_out(name, "another gate or none is asked for here")
+        for name in [name for name in changes.own if name.startswith(prefix)]:
+            changes.keep_own(name, "a gate that the weights do not have")
 
 
-def adapt_channels(weight: Tensor, channels: int) -> tuple[Tensor, str]:
+def _stem(changes: _Changes, model: Classifier, old: Config) -> None:
+    """A new stem where its tensors are others; the trained one where it differs in strides only."""
+    with seeded(0, torch.device("meta")):
+        # The number of channels is another question.
+        theirs = old.replace(in_chans=model.config.in_chans).build()
+    shapes = [
+        {name: tensors[name].shape for name in network.stem_tensors()}
+        for network, tensors in ((theirs, theirs.state_dict()), (model, changes.own))
+    ]
+    if shapes[0] == shapes[1]:
+        changes.adapted["stem"] = "of another form: strides or pooling differ, no tensor does"
+        return
+    for name in [name for name in shapes[0] if name not in shapes[1]]:
+        changes.leave_out(name, "another stem is asked for")
+    for name in shapes[1]:
+        changes.keep_own(name, "another stem than the weights have")
+
+
+def adapt_channels(
+    weight: Tensor, channels: int, how: Literal["sum", "tile"] | None = None
+) -> tuple[Tensor, str]:
     """The first convolution's weight for another number of input channels.
 
     Args:
         weight: (C_out, C_in, k, k).
         channels: The new C_in.
+        how: ``"sum"`` for fewer channels than before, each of which gets the sum of every
+            ``channels``-th old one; ``"tile"`` for more, which repeat the old ones, divided by the
+            number of copies. None for the one of both that fits.
 
     Returns:
         The new weight, which responds to an image with equal channels (grey) as the old one does,
         and what was done.
+
+    Raises:
+        ConfigError: `how` does not fit.
     """
     old = weight.shape[1]
-    if channels < old:
+    fits = "sum" if channels < old else "tile"
+    if how not in (None, fits):
+        raise ConfigError(
+            f"channels={how!r} does not go from {old} to {channels} channels.",
+            "'sum' makes fewer channels, 'tile' makes more, 'random' either.",
+            f"Leave channels out, or type channels={fits!r}",
+        )
+    if fits == "sum":
         parts = [weight[:, start::channels].sum(1) for start in range(channels)]
         return torch.stack(parts, 1), "channels summed"
     index = torch.arange(channels) % old

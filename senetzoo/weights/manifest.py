@@ -10,16 +10,24 @@ import functools
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Literal, TypeAlias
 
 from senetzoo.errors import ConfigError, WeightsError, nearest
+from senetzoo.nn.report import Input as Input
+from senetzoo.weights.fields import BrokenError, Scalar, build, read, shown
 
 SCHEMA = 1
 FILE = "weights_manifest.json"
+FORMATS = (".safetensors", ".pth", ".pt")
+"""Endings of the files that can be read; all but the first are pickles of tensors."""
 _TAG = re.compile(r"[a-z0-9_]+\.[a-z0-9_]+")
+
+Dialect: TypeAlias = Literal[
+    "senetzoo", "torchvision", "timm", "timm_legacy", "pytorchcv", "chenyaofo"
+]
+"""Whose parameter names a published file has."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,8 @@ class Source:
         kind: ``"embedded"`` (in the wheel), ``"hub"`` (Hugging Face) or ``"url"``.
         file: File name, in the wheel or in the repository.
         repo: Hub repository.
-        revision: Full commit of the Hub repository: a branch could change under a reader.
+        revision: Full commit of the Hub repository; null where it is not known, and then the file
+            of the main branch is meant, which can change under a reader.
         url: Address, for ``"url"``.
     """
 
@@ -42,38 +51,29 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Input:
-    """What the network was trained to see; the fields are those of `Transforms`."""
-
-    channels: int
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: Literal["nearest", "bilinear", "bicubic"]
-    crop: float
-
-
-@dataclass(frozen=True)
 class Metric:
     """One measured figure.
 
     Args:
-        name: ``"accuracy"`` (top-1, in per cent).
+        name: ``"accuracy"`` (top-1) or ``"accuracy@5"`` (top-5), in per cent.
         data: On which images, and how many.
         images: Number of images.
         value: Mean over `runs`.
         std: Standard deviation over `runs`; null for one run.
-        runs: Number of training runs.
+        runs: Number of training runs; null where the publisher does not say.
         checkpoint: ``"last"``: the weights at the end of training, not the best on test images.
+            ``"published"``: the weights of the file, whichever they are.
+        source: Who states the figure; null where it was measured here.
     """
 
-    name: str
+    name: Literal["accuracy", "accuracy@5"]
     data: str
     images: int
     value: float
     std: float | None
-    runs: int
-    checkpoint: str
+    runs: int | None
+    checkpoint: Literal["last", "published"]
+    source: str | None
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,22 @@ class Training:
 
 @dataclass(frozen=True)
 class Licence:
-    """Under which terms: of the code, of the weights, and of the data they were trained on."""
+    """Under which terms; SPDX identifiers where there is one.
+
+    Args:
+        code: Of the code that the weights were published with.
+        weights: Of the weights.
+        data: Of the data they were trained on.
+    """
 
     code: str
     weights: str
     data: str
+
+    @property
+    def non_commercial(self) -> bool:
+        """Whether the weights' licence excludes commercial use: ``CC-BY-NC-4.0``."""
+        return "nc" in self.weights.lower().split("-")
 
 
 @dataclass(frozen=True)
@@ -116,6 +127,8 @@ class Entry:
         model: Name in the registry.
         policy: Policy text beyond the name's own; empty for none.
         stem: Name of the stem where it is not the network's own; null else.
+        config: Further fields of the architecture's config that are not the name's own, such as
+            ``{"pool": "ceil"}``; empty for none.
         num_classes: Outputs.
         classes: Their names; null where there are too many to list here.
         default: Whether ``pretrained=True`` means this one.
@@ -126,7 +139,7 @@ class Entry:
         params: Learnable parameters.
         macs: Multiply-accumulates for one image of the input size.
         input: What the network was trained to see.
-        dialect: Whose parameter names the file has: ``"senetzoo"``.
+        dialect: Whose parameter names the file has.
         data: What it was trained on.
         metrics: Measured figures.
         training: How it came about; null where it is not ours.
@@ -137,6 +150,7 @@ class Entry:
     model: str
     policy: str
     stem: str | None
+    config: Mapping[str, Scalar] = field(hash=False)
     num_classes: int
     classes: tuple[str, ...] | None
     default: bool
@@ -147,124 +161,87 @@ class Entry:
     params: int
     macs: int
     input: Input
-    dialect: str
+    dialect: Dialect
     data: str
     metrics: tuple[Metric, ...]
     training: Training | None
     licence: Licence
     provenance: str
 
-
-T = TypeVar("T")
-
-
-def _build(kind: type[T], raw: object, where: str) -> T:
-    """A dataclass from a JSON object: every field given, none unknown, each of its type."""
-    if not isinstance(raw, dict):
-        raise _broken(where, f"it is {_shown(raw)}, not an object")
-    hints = get_type_hints(kind)
-    for name in raw:
-        if name not in hints:
-            raise _broken(where, f"the field {name!r} is unknown", nearest(name, hints))
-    for name in hints:
-        if name not in raw:
-            raise _broken(where, f"the field {name!r} is missing")
-    return kind(**{name: _value(hints[name], raw[name], f"{where}.{name}") for name in hints})
-
-
-# Whole numbers and true are numbers to Python; in a manifest they are what their field says.
-_JSON: dict[Any, tuple[tuple[type, ...], str]] = {
-    str: ((str,), "text"),
-    int: ((int,), "a whole number"),
-    float: ((int, float), "a number"),
-    bool: ((bool,), "true or false"),
-}
-
-
-def _value(kind: Any, raw: object, where: str) -> Any:
-    """A field's value of type `kind` from JSON."""
-    optional = isinstance(kind, UnionType)
-    if optional:
-        if raw is None:
-            return None
-        kind = next(part for part in get_args(kind) if part is not type(None))
-    if dataclasses.is_dataclass(kind) and isinstance(raw, dict):
-        return _build(cast("type[Any]", kind), raw, where)
-    if dataclasses.is_dataclass(kind):
-        fits, what = False, "an object"
-    elif get_origin(kind) is tuple:
-        fits, what = isinstance(raw, list), "a list"
-    elif get_origin(kind) is Literal:
-        fits, what = raw in get_args(kind), f"one of {', '.join(map(_shown, get_args(kind)))}"
-    else:
-        kinds, what = _JSON[kind]
-        fits = type(raw) in kinds
-    if not fits:
-        raise _broken(where, f"it is {_shown(raw)}, not {what}{' or null' * optional}")
-    if isinstance(raw, list):
-        inner = get_args(kind)[0]
-        return tuple(_value(inner, item, f"{where}[{n}]") for n, item in enumerate(raw))
-    return float(raw) if kind is float else raw  # type: ignore[arg-type]
-
-
-def _shown(raw: object) -> str:
-    text = json.dumps(raw)
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _broken(where: str, what: str, hint: str = "") -> WeightsError:
-    return WeightsError(
-        f"The manifest is broken at {where}.", f"{what[0].upper()}{what[1:]}.", hint
-    )
+    @property
+    def pinned(self) -> Literal["sha256", "prefix", ""]:
+        """What the file is checked by at every load; empty for nothing."""
+        if self.sha256 is not None:
+            return "sha256"
+        return "" if self.sha256_prefix is None else "prefix"
 
 
 def _entry(tag: str, raw: object) -> Entry:
     if not _TAG.fullmatch(tag):
-        raise _broken(tag, "a tag is name.version, in lower case, digits and _")
-    entry = _build(Entry, raw, tag)
+        raise BrokenError(tag, "a tag is name.version, in lower case, digits and _")
+    entry = build(Entry, raw, tag)
     if tag.split(".")[0] != entry.model:
-        raise _broken(tag, f"its model is {entry.model!r}")
+        raise BrokenError(tag, f"its model is {entry.model!r}")
     _check(tag, entry)
     return entry
 
 
 def _check(tag: str, entry: Entry) -> None:
     """What types do not say."""
-    full, prefix = entry.sha256, entry.sha256_prefix
-    if full is not None and not re.fullmatch(r"[0-9a-f]{64}", full):
-        raise _broken(tag, "the sha256 is no hash of 64 lower-case hexadecimal digits")
-    if prefix is not None and not re.fullmatch(r"[0-9a-f]{8,64}", prefix):
-        raise _broken(tag, "the sha256_prefix is no start of a hash: 8 or more of its digits")
-    source = entry.source
-    needed = {"embedded": (), "hub": ("repo", "revision"), "url": ("url",)}
-    for field in needed[source.kind]:
-        if not getattr(source, field):
-            raise _broken(f"{tag}.source", f"a source of kind {source.kind!r} needs {field}")
-    if source.kind == "hub" and not re.fullmatch(r"[0-9a-f]{40}", source.revision or ""):
-        raise _broken(f"{tag}.source", "the revision is no full commit (40 hexadecimal digits)")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", source.file):
-        raise _broken(f"{tag}.source", f"the file is {source.file!r}, no plain file name")
-    if source.kind == "embedded" and full is None:
-        raise _broken(tag, "an embedded file needs its sha256")
-    if full is None and prefix is None:
-        raise _broken(tag, "it has neither sha256 nor sha256_prefix to check the file by")
+    _check_file(tag, entry)
     if entry.classes is not None and len(entry.classes) != entry.num_classes:
-        raise _broken(tag, f"there are {len(entry.classes)} class names for {entry.num_classes}")
+        raise BrokenError(
+            tag, f"there are {len(entry.classes)} class names for {entry.num_classes}"
+        )
     if not len(entry.input.mean) == len(entry.input.std) == entry.input.channels:
-        raise _broken(f"{tag}.input", "the numbers of mean, std and channels disagree")
+        raise BrokenError(f"{tag}.input", "the numbers of mean, std and channels disagree")
+    for name in entry.config:
+        if name in ("stem", "num_classes", "in_chans", "policy"):
+            raise BrokenError(f"{tag}.config", f"{name!r} has a field of its own")
+    for index, metric in enumerate(entry.metrics):
+        if not 0 <= metric.value <= 100:
+            raise BrokenError(f"{tag}.metrics[{index}]", f"{metric.value} is no value in per cent")
+        if (metric.checkpoint == "published") != (metric.source is not None):
+            raise BrokenError(
+                f"{tag}.metrics[{index}]", "a figure has a source if and only if it is published"
+            )
+    if entry.default and entry.licence.non_commercial:
+        what = f"its licence {entry.licence.weights} excludes commercial use"
+        raise BrokenError(tag, f"{what}, so it can't be a default")
 
 
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object whose names differ: of two equal ones, json would keep the last unsaid."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(name for name, _ in pairs if sum(other == name for other, _ in pairs) > 1)
-        raise _broken(twice, "it is there twice")
-    return found
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no JSON number")
+def _check_file(tag: str, entry: Entry) -> None:
+    """Where the file is, and what it is checked by."""
+    full, prefix, source = entry.sha256, entry.sha256_prefix, entry.source
+    where = f"{tag}.source"
+    if full is not None and not re.fullmatch(r"[0-9a-f]{64}", full):
+        raise BrokenError(tag, "the sha256 is no hash of 64 lower-case hexadecimal digits")
+    if prefix is not None and not re.fullmatch(r"[0-9a-f]{8,64}", prefix):
+        raise BrokenError(tag, "the sha256_prefix is no start of a hash: 8 or more of its digits")
+    if full is not None and prefix is not None:
+        raise BrokenError(tag, "a sha256_prefix is for a file whose sha256 is not known")
+    needed = {"embedded": (), "hub": ("repo",), "url": ("url",)}
+    for name in needed[source.kind]:
+        if not getattr(source, name):
+            raise BrokenError(where, f"a source of kind {source.kind!r} needs {name}")
+    for name in ("repo", "revision", "url"):
+        known = (*needed[source.kind], "revision") if source.kind == "hub" else needed[source.kind]
+        if name not in known and getattr(source, name) is not None:
+            raise BrokenError(where, f"a source of kind {source.kind!r} has no {name}")
+    if source.revision is not None and not re.fullmatch(r"[0-9a-f]{40}", source.revision):
+        raise BrokenError(where, "the revision is no full commit (40 hexadecimal digits)")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", source.file):
+        raise BrokenError(where, f"the file is {source.file!r}, no plain file name")
+    if not source.file.endswith(FORMATS):
+        raise BrokenError(where, f"the file is {source.file!r}, none of {', '.join(FORMATS)}")
+    if source.url is not None and not source.url.startswith("https://"):
+        raise BrokenError(where, "the url does not begin with https://")
+    if source.kind == "embedded" and full is None:
+        raise BrokenError(tag, "an embedded file needs its sha256")
+    if entry.dialect == "senetzoo" and entry.pinned != "sha256":
+        raise BrokenError(tag, "weights of our own need their sha256")
+    if entry.dialect == "senetzoo" and not source.file.endswith(".safetensors"):
+        raise BrokenError(where, "weights of our own are .safetensors files")
 
 
 def parse(text: str) -> dict[str, Entry]:
@@ -274,21 +251,27 @@ def parse(text: str) -> dict[str, Entry]:
         WeightsError: The text is no manifest; the message names the field.
     """
     try:
-        raw = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
-    except ValueError as error:
-        raise _broken("its start", f"it is no JSON ({error})") from None
+        return _entries(read(text))
+    except BrokenError as error:
+        first = f"The manifest is broken at {error.where}."
+        raise WeightsError(first, error.what, error.hint) from None
+
+
+def _entries(raw: object) -> dict[str, Entry]:
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         found = raw.get("schema") if isinstance(raw, dict) else None
-        raise _broken(
-            "schema", f"this version of senetzoo reads schema {SCHEMA}, not {_shown(found)}"
+        raise BrokenError(
+            "schema", f"this version of senetzoo reads schema {SCHEMA}, not {shown(found)}"
         )
     if set(raw) != {"schema", "entries"} or not isinstance(raw["entries"], dict):
-        raise _broken("its start", "expected an object of schema and entries")
+        raise BrokenError("its start", "expected an object of schema and entries")
     entries = {tag: _entry(tag, value) for tag, value in raw["entries"].items()}
     defaults: dict[str, str] = {}
     for tag, entry in entries.items():
         if entry.default and entry.model in defaults:
-            raise _broken(tag, f"the default of {entry.model} is {defaults[entry.model]} already")
+            raise BrokenError(
+                tag, f"the default of {entry.model} is {defaults[entry.model]} already"
+            )
         if entry.default:
             defaults[entry.model] = tag
     return entries

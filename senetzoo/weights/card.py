@@ -1,0 +1,219 @@
+"""The model card of a repository: metadata that the Hub reads, and what a reader wants to know."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from typing import TYPE_CHECKING
+
+from senetzoo.counting import Counts
+from senetzoo.errors import ConfigError
+from senetzoo.weights.folder import LIBRARY, Description
+from senetzoo.weights.manifest import Entry, Metric
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCardData
+
+# The Hub's own words for the data sets that weights name, and their identifiers there.
+_DATA = {
+    "CIFAR-10": ("cifar10", "uoft-cs/cifar10"),
+    "CIFAR-100": ("cifar100", "uoft-cs/cifar100"),
+    "ImageNet-1k": ("imagenet-1k", "ILSVRC/imagenet-1k"),
+}
+# Licences that the Hub knows by a word of its own; of others it takes a name.
+_LICENCES = {
+    "apache-2.0",
+    "mit",
+    "bsd-2-clause",
+    "bsd-3-clause",
+    "cc0-1.0",
+    "cc-by-4.0",
+    "cc-by-sa-4.0",
+    "cc-by-nc-4.0",
+    "cc-by-nc-sa-4.0",
+}
+_SHOWN_CLASSES = 20
+
+
+def card(repo: str, description: Description, counts: Counts, tag: str, entry: Entry | None) -> str:
+    """The text of a ``README.md``.
+
+    Args:
+        repo: The repository, ``owner/name``.
+        description: What the network is.
+        counts: What it costs.
+        tag: The manifest entry's tag; empty without one.
+        entry: The manifest entry, which says how good the weights are, how they came about and
+            under which licence; None where nobody says.
+    """
+    data = _metadata(repo, description, entry)
+    parts = [
+        f"# {repo.split('/')[1]}",
+        _introduction(description, tag),
+        _table(description, counts),
+        _usage(repo, description),
+        *([] if entry is None else _of_entry(tag, entry)),
+    ]
+    return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def check_card(text: str, file: str) -> None:
+    """Refuse a card whose metadata the Hub's client can't read.
+
+    Raises:
+        ConfigError: Those of `text`, which `file` holds.
+    """
+    from huggingface_hub import ModelCard
+
+    try:
+        ModelCard(text)
+    except Exception as error:  # of the YAML reader, and of the client's own
+        raise ConfigError(
+            f"The card {file} can't be read.",
+            f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
+            "Mend what stands between its two lines of ---",
+        ) from None
+
+
+def _metadata(repo: str, description: Description, entry: Entry | None) -> ModelCardData:
+    from huggingface_hub import ModelCardData
+
+    tags = ["image-classification", "pytorch", LIBRARY]
+    if entry is None:
+        return ModelCardData(library_name=LIBRARY, pipeline_tag="image-classification", tags=tags)
+    licence = entry.licence.weights.lower()
+    known = licence in _LICENCES
+    accuracies = [metric for metric in entry.metrics if metric.name.startswith("accuracy")]
+    datasets = [hub for name, (_, hub) in _DATA.items() if _names(entry.data, name)]
+    return ModelCardData(
+        library_name=LIBRARY,
+        pipeline_tag="image-classification",
+        tags=tags,
+        license=licence if known else "other",
+        license_name=None if known else _slug(entry.licence.weights),
+        datasets=datasets or None,
+        metrics=["accuracy"] if accuracies else None,
+        model_name=repo.split("/")[1],
+        eval_results=[_result(metric) for metric in accuracies] or None,
+    )
+
+
+def _result(metric: Metric) -> EvalResult:
+    from huggingface_hub import EvalResult
+
+    kind = next((word for name, (word, _) in _DATA.items() if _names(metric.data, name)), None)
+    return EvalResult(
+        task_type="image-classification",
+        task_name="Image Classification",
+        dataset_type=kind or _slug(metric.data),
+        dataset_name=metric.data,
+        dataset_split="test" if metric.data.endswith(" test") else None,
+        metric_type="accuracy",
+        metric_name="Top-5 accuracy" if metric.name == "accuracy@5" else "Top-1 accuracy",
+        # The Hub's metric goes from 0 to 1.
+        metric_value=round(metric.value / 100, 6),
+    )
+
+
+def _names(text: str, data: str) -> bool:
+    """Whether `text` begins with the name of a data set: not CIFAR-10 for CIFAR-100."""
+    return text == data or text.startswith(f"{data} ")
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
+
+
+def _introduction(description: Description, tag: str) -> str:
+    name = description.architecture or f"A network of the family {description.family}"
+    gates = description.policy
+    attention = {
+        None: "with gates that no text can say (see config.json)",
+        "none": "without gates",
+    }.get(gates, f"with the gates `{gates}`")
+    origin = f", the weights `{tag}`" if tag else ""
+    return f"{name} {attention}: an image classifier of {LIBRARY}{origin}."
+
+
+def _table(description: Description, counts: Counts) -> str:
+    seen = description.pretrained_cfg
+    names = description.label_names
+    classes = str(description.num_classes)
+    if names is not None:
+        more = ", ..." if len(names) > _SHOWN_CLASSES else ""
+        classes += f": {', '.join(names[:_SHOWN_CLASSES])}{more}"
+    rows = {
+        "parameters": f"{counts.params:,}",
+        "multiply-accumulates": f"{counts.macs:,}",
+        "input": "not stated"
+        if seen is None
+        else f"{'x'.join(map(str, seen.input_size))}, mean {_numbers(seen.mean)}, "
+        f"std {_numbers(seen.std)}, {seen.interpolation}, crop {seen.crop_pct:g}",
+        "classes": classes,
+        "sha256 of model.safetensors": f"`{description.weights.sha256}`",
+    }
+    lines = [f"| {name} | {_cell(text)} |" for name, text in rows.items()]
+    return "\n".join(["| | |", "| --- | --- |", *lines])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return f"({', '.join(f'{value:g}' for value in values)})"
+
+
+def _usage(repo: str, description: Description) -> str:
+    return f"""## Use
+
+```python
+import senetzoo
+
+model = senetzoo.create("hf-hub:{repo}")
+transform = senetzoo.transforms(model)  # from an image to what the network takes
+print(model.load_report)
+```
+
+With {LIBRARY} {description.senetzoo} or newer. Nothing in the repository is executed or unpickled;
+the hash of the weights is checked at every load."""
+
+
+def _of_entry(tag: str, entry: Entry) -> list[str]:
+    """What a manifest entry adds."""
+    figures = [
+        "| | on | images | value |",
+        "| --- | --- | ---: | ---: |",
+        *(_figure(metric) for metric in entry.metrics),
+    ]
+    training = entry.training
+    trained = [f"On {entry.data}."]
+    if training is not None:
+        trained += [
+            f"Recipe `{training.recipe}`, {training.epochs} epochs, seed {training.seed}, at "
+            f"commit `{training.revision}` of {LIBRARY}, {training.hours:.2g} hours on "
+            f"{training.machine}:",
+            f"\n```sh\n{training.command}\n```",
+        ]
+    licence = entry.licence
+    entries = json.dumps({tag: dataclasses.asdict(entry)}, indent=1, ensure_ascii=False)
+    return [
+        "## How good it is\n\n" + "\n".join(figures),
+        "## How it was trained\n\n" + "\n".join(trained),
+        "## Licence\n\n"
+        f"Weights: {licence.weights}. Code: {licence.code}. Data: {licence.data}."
+        + " Commercial use is excluded."
+        * licence.non_commercial,
+        f"## Provenance\n\n{entry.provenance[0].upper()}{entry.provenance[1:]}.",
+        f"## Manifest entry\n\nAs {LIBRARY} has it; its hash is that of the file there.\n\n"
+        f"```json\n{entries}\n```",
+    ]
+
+
+def _figure(metric: Metric) -> str:
+    spread = f" ± {metric.std:g} over {metric.runs} runs" if metric.std is not None else ""
+    name = "top-5" if metric.name == "accuracy@5" else "top-1"
+    source = f", as {metric.source} states" if metric.source else ""
+    value = f"{metric.value:.2f} %{spread}{source}"
+    return f"| {name} | {_cell(metric.data)} | {metric.images:,} | {value} |"

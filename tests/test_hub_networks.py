@@ -1,0 +1,505 @@
+"""Networks on the Hub: pushed and read by its real client, on a server of its kind on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from helpers import randomise, tiny
+from hubserver import Fault, HubServer, running
+from huggingface_hub import ModelCard
+from networks import message, same
+
+from senetzoo import SE, attach, create, load, save, transforms
+from senetzoo.cli import main
+from senetzoo.counting import Counts
+from senetzoo.errors import ConfigError, WeightsError
+from senetzoo.nn.classifier import Classifier
+from senetzoo.weights import manifest
+from senetzoo.weights.card import card
+from senetzoo.weights.folder import described
+
+TAG = "se_resnet20.cifar10_v1"
+FILES = ("README.md", "config.json", "model.safetensors")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    yield from running(tmp_path / "home", monkeypatch)
+
+
+def network(seed: int = 0) -> Classifier:
+    model = attach(tiny(), SE(4), seed=seed).model
+    assert isinstance(model, Classifier)
+    randomise(model, seed)
+    return model
+
+
+def put(hub: HubServer, folder: Path, model: Classifier, repo: str = "owner/pets") -> str:
+    """Save a network and serve it; the commit."""
+    save(model, folder, classes=list("abcde"))
+    return hub.put(repo, {name: (folder / name).read_bytes() for name in FILES[1:]})
+
+
+def pushed(*args: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(main, ["weights", "push", *args])
+    return result.exit_code, result.stdout, result.stderr
+
+
+# --- Reading -------------------------------------------------------------------------------------
+
+
+def test_create_and_load(hub: HubServer, tmp_path: Path) -> None:
+    model = network()
+    old = put(hub, tmp_path / "a", model)
+    new = put(hub, tmp_path / "b", network(1))
+    sha256 = hashlib.sha256((tmp_path / "a" / "model.safetensors").read_bytes()).hexdigest()
+    for make in (create, load):
+        again = make(f"hf-hub:owner/pets@{old}")
+        assert same(again, model)
+        assert not again.training
+        report = again.load_report
+        assert report is not None
+        assert (report.tag, report.sha256) == (f"hf-hub:owner/pets@{old}", sha256)
+        assert report.origin == ("hub" if make is create else "cache")
+        assert report.classes == tuple("abcde")
+        assert (report.replaced, report.adapted, report.pinned) == ((), (), "sha256")
+    latest = load("owner/pets")
+    assert latest.load_report is not None
+    assert latest.load_report.tag == f"hf-hub:owner/pets@{new}"
+    assert same(latest, network(1))
+    assert same(create("hf-hub:owner/pets", pretrained=True), latest)
+    assert same(create(latest.load_report.tag), latest)
+
+
+def test_changes(hub: HubServer, tmp_path: Path) -> None:
+    put(hub, tmp_path / "a", network())
+    model = create("hf-hub:owner/pets+eca@pre/s1", num_classes=9, in_chans=1, policy="none", seed=0)
+    assert (model.config.num_classes, model.config.in_chans) == (9, 1)
+    assert not [name for name in model.state_dict() if ".slots." in name]
+    other = create("hf-hub:owner/pets+eca@pre/s1")
+    assert "layer1.0.slots.pre.conv.weight" in other.state_dict()
+    assert "layer1.0.slots.standard.fc1.weight" in other.state_dict()
+    assert message(lambda: create("hf-hub:owner/pets", pretrained="v1"), ConfigError) == (
+        "'hf-hub:owner/pets' and pretrained='v1' name different weights.\n"
+        "A repository has one set of weights.\nLeave pretrained out"
+    )
+
+
+def test_a_commit_that_is_cached_asks_nobody(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = put(hub, tmp_path / "a", network())
+    first = create(f"hf-hub:owner/pets@{commit}")
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    for name in ("socket", "create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
+    again = create(f"hf-hub:owner/pets@{commit}")
+    assert same(again, first)
+    # A branch is what it was when it was last asked for.
+    monkeypatch.setenv("SENETZOO_OFFLINE", "1")
+    assert message(lambda: load("owner/pets"), WeightsError) == (
+        "owner/pets is not in the cache, and SENETZOO_OFFLINE keeps off the network.\n"
+        "It needs the files config.json and model.safetensors; config.json is missing.\n"
+        "With a network type: hf download owner/pets config.json model.safetensors --local-dir "
+        "FOLDER; bring FOLDER here and load it"
+    )
+
+
+@pytest.mark.parametrize("variable", ["SENETZOO_OFFLINE", "HF_HUB_OFFLINE"])
+def test_offline(
+    variable: str, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = put(hub, tmp_path / "a", network())
+    load("owner/pets")
+    asked = len(hub.asked())
+    monkeypatch.setenv(variable, "1")
+    found = load("owner/pets")
+    assert found.load_report is not None
+    assert found.load_report.tag == f"hf-hub:owner/pets@{commit}"
+    assert len(hub.asked()) == asked
+    revision = "0" * 40
+    assert message(lambda: load(f"owner/pets@{revision}"), WeightsError) == (
+        f"owner/pets at {revision} is not in the cache, and {variable} keeps off the network.\n"
+        "It needs the files config.json and model.safetensors; config.json is missing.\n"
+        "With a network type: hf download owner/pets config.json model.safetensors --revision "
+        f"{revision} --local-dir FOLDER; bring FOLDER here and load it"
+    )
+    code, _, stderr = pushed(TAG, "--repo", "owner/pets")
+    assert (code, stderr) == (
+        2,
+        f"error: Nothing was pushed to owner/pets.\n{variable} keeps off the network.\n"
+        f"Unset {variable}, or type --dry-run --folder FOLDER for the files\n",
+    )
+    assert len(hub.asked()) == asked
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        (
+            "hf-hub:owner/cats",
+            "There is no repository owner/cats on the Hugging Face Hub, and no such folder here.\n"
+            "It may also be a private one that this token, or no token, does not open.\n"
+            "Look at the name; for a private one type: hf auth login",
+        ),
+        (
+            "owner/pets@v9",
+            "owner/pets has no revision 'v9'.\nA revision is a branch, a tag, or a full commit.\n"
+            "Type for example: hf-hub:owner/pets",
+        ),
+        (
+            "owner/empty",
+            "owner/empty holds no network of senetzoo.\nIt has no config.json.\n"
+            "Give a repository that senetzoo weights push made",
+        ),
+        (
+            "owner/half",
+            "{owner/half} holds no network of senetzoo.\nIt has no model.safetensors.\n"
+            "Give a repository that senetzoo weights push made",
+        ),
+    ],
+)
+def test_what_is_not_there(source: str, text: str, hub: HubServer, tmp_path: Path) -> None:
+    put(hub, tmp_path / "a", network())
+    hub.put("owner/empty", {"README.md": b"nothing"})
+    commit = hub.put("owner/half", {"config.json": (tmp_path / "a" / "config.json").read_bytes()})
+    text = text.replace("{owner/half}", f"owner/half at {commit}")
+    assert message(lambda: load(source), WeightsError) == text
+
+
+@pytest.mark.parametrize(
+    "source", ["hf-hub:pets", "hf-hub:a/b/c", "hf-hub:", "hf-hub:owner/pe--ts", "hf-hub:../x"]
+)
+def test_names_of_no_repository(source: str) -> None:
+    assert message(lambda: create(source), ConfigError) == (
+        f"{source.removeprefix('hf-hub:')!r} names no repository of the Hugging Face Hub.\n"
+        "A repository is owner/name, of letters, digits, and single ., - and _ between them.\n"
+        "Type for example: hf-hub:owner/name, or hf-hub:owner/name@v1 for a revision"
+    )
+
+
+def test_refusals(hub: HubServer, tmp_path: Path) -> None:
+    put(hub, tmp_path / "a", network())
+    hub.fail("config.json", Fault("gated"))
+    assert message(lambda: load("owner/pets"), WeightsError) == (
+        "owner/pets can't be read.\n"
+        "Its owner gives access to some only, and not to this token, or there is no token.\n"
+        "Ask for access on the page of owner/pets, and type: hf auth login"
+    )
+    hub.faults.clear()
+    load("owner/pets")
+
+
+@pytest.mark.parametrize("kind", ["wrong", "swapped"])
+def test_wrong_bytes(kind: Any, hub: HubServer, tmp_path: Path) -> None:
+    model = network()
+    put(hub, tmp_path / "a", model)
+    right = hashlib.sha256((tmp_path / "a" / "model.safetensors").read_bytes()).hexdigest()
+    hub.fail("model.safetensors", Fault(kind))
+    text = message(lambda: load("owner/pets"), WeightsError).splitlines()
+    assert text[0].endswith("are not those of its config.json.")
+    assert text[1].startswith("model.safetensors has the sha256 ")
+    assert text[1].endswith(f", config.json has {right}.")
+    # What is wrong in the cache is fetched anew.
+    hub.faults.clear()
+    again = load("owner/pets")
+    assert same(again, model)
+    assert again.load_report is not None
+    assert again.load_report.origin == "hub"
+    third = load("owner/pets")
+    assert third.load_report is not None
+    assert third.load_report.origin == "cache"
+
+
+@pytest.mark.parametrize("kind", ["truncated", "dropped"])
+def test_broken_bodies(kind: Any, hub: HubServer, tmp_path: Path) -> None:
+    model = network()
+    put(hub, tmp_path / "a", model)
+    hub.fail("model.safetensors", Fault(kind, times=1))
+    assert same(load("owner/pets"), model)
+
+
+def test_a_server_that_fails(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client waits between its tries
+    commit = put(hub, tmp_path / "a", network())
+    hub.fail("model.safetensors", Fault("error"))
+    first, second, third = message(lambda: load("owner/pets"), WeightsError).splitlines()
+    assert first == f"model.safetensors of owner/pets at {commit} could not be fetched."
+    assert "500" in second
+    assert third == "Check the network, or bring the files in a folder and load that"
+
+
+def test_a_config_with_code(hub: HubServer, tmp_path: Path) -> None:
+    put(hub, tmp_path / "a", network())
+    raw = json.loads((tmp_path / "a" / "config.json").read_text())
+    raw["auto_map"] = {"AutoModel": "evil.Model"}
+    hub.put("owner/pets", {"config.json": json.dumps(raw).encode(), "evil.py": b"1/0"})
+    first, second, _ = message(lambda: load("owner/pets"), WeightsError).splitlines()
+    assert first.endswith("config.json is broken at its start.")
+    assert second == "The field 'auto_map' is unknown."
+    assert not hub.asked("model.safetensors")
+
+
+# --- Pushing -------------------------------------------------------------------------------------
+
+
+def test_push_of_published_weights(hub: HubServer, tmp_path: Path) -> None:
+    code, stdout, stderr = pushed(TAG, "--repo", "someone/pets", "--folder", str(tmp_path / "out"))
+    assert code == 0, stderr
+    commit, files = hub.repos["someone/pets"].commits[-1]
+    sizes = [f"{name}  {len(files[name]):,} bytes" for name in FILES]
+    assert stdout.splitlines() == [
+        *sizes,
+        f"Pushed to someone/pets, commit {commit}.",
+        f'Type: senetzoo.create("hf-hub:someone/pets@{commit}")',
+    ]
+    for name in FILES:
+        assert (tmp_path / "out" / name).read_bytes() == files[name]
+    model, own = create("hf-hub:someone/pets"), create(TAG)
+    assert same(model, own)
+    assert transforms(model) == transforms(own)
+    assert (model.load_report is None) is (own.load_report is None) is False
+    assert model.load_report is not None
+    assert own.load_report is not None
+    assert model.load_report.classes == own.load_report.classes
+    # A second push of the same is the same.
+    assert pushed(TAG, "--repo", "hf-hub:someone/pets")[0] == 0
+    assert hub.repos["someone/pets"].commits[-1][1] == files
+
+
+def test_the_card_is_valid_and_true(hub: HubServer, tmp_path: Path) -> None:
+    entry = manifest.manifest()[TAG]
+    code, stdout, _ = pushed(
+        TAG, "--repo", "someone/pets", "--dry-run", "--folder", str(tmp_path / "out")
+    )
+    assert code == 0
+    assert not hub.asked()
+    assert stdout.endswith("\nNothing was pushed to someone/pets.\n")
+    text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert text in stdout
+    known = ModelCard(text)
+    known.validate()  # by the server, as the Hub does
+    data: Any = known.data
+    assert (data.library_name, data.license, data.pipeline_tag) == (
+        "senetzoo",
+        "apache-2.0",
+        "image-classification",
+    )
+    (result,) = data.eval_results
+    assert (result.dataset_type, result.dataset_name, result.metric_type) == (
+        "cifar10",
+        "CIFAR-10 test",
+        "accuracy",
+    )
+    assert 100 * result.metric_value == pytest.approx(entry.metrics[0].value)
+    raw = json.loads(text.split("```json\n")[1].split("\n```")[0])
+    assert manifest.parse(json.dumps({"schema": manifest.SCHEMA, "entries": raw})) == {TAG: entry}
+    sha256 = hashlib.sha256((tmp_path / "out" / "model.safetensors").read_bytes()).hexdigest()
+    training = entry.training
+    assert training is not None
+    for part in (sha256, training.command, training.revision, entry.licence.data, "## Use"):
+        assert part in text
+    names: dict[str, object] = {}
+    hub.put("someone/pets", {n: (tmp_path / "out" / n).read_bytes() for n in FILES})
+    exec(text.split("```python\n")[1].split("```")[0], names)
+    assert isinstance(names["model"], Classifier)
+
+
+def test_a_card_for_every_entry(tmp_path: Path) -> None:
+    save(tiny(), tmp_path)
+    description = described(tmp_path / "config.json")
+    for tag, entry in manifest.manifest().items():
+        text = card("a/b", description, Counts(1, 2), tag, entry)
+        data: Any = ModelCard(text).data
+        assert len(data.eval_results or []) == len(entry.metrics)
+        assert data.license is not None
+        assert ("Commercial use is excluded." in text) == entry.licence.non_commercial
+
+
+def test_push_of_a_folder(hub: HubServer, tmp_path: Path) -> None:
+    model = network()
+    save(model, tmp_path / "mine", classes=["a|b", "c\nd", "e", "f", "g"])
+    (tmp_path / "mine" / "secret.txt").write_text("mine")
+    code, _, stderr = pushed(str(tmp_path / "mine"), "--repo", "someone/pets", "--private")
+    assert code == 0, stderr
+    assert hub.repos["someone/pets"].private
+    files = hub.repos["someone/pets"].commits[-1][1]
+    assert set(files) - {".gitattributes"} == set(FILES)
+    assert same(load("someone/pets"), model)
+    text = files["README.md"].decode()
+    data: Any = ModelCard(text).data
+    assert data.license is None
+    assert "| classes | 5: a\\|b, c d, e, f, g |" in text
+    # One's own card is sent as it is.
+    own = "---\nlicense: mit\n---\n\n# Mine\n"
+    (tmp_path / "mine" / "README.md").write_text(own)
+    assert pushed(str(tmp_path / "mine"), "--repo", "someone/pets")[0] == 0
+    assert hub.repos["someone/pets"].commits[-1][1]["README.md"].decode() == own
+
+
+def _broken_card(folder: Path) -> None:
+    (folder / "README.md").write_text("---\nlicense: [mit\n---\n")
+
+
+def _not_finite(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(str(folder / "model.safetensors"))
+    state["fc.bias"][0] = float("inf")
+    save_file(state, str(folder / "model.safetensors"))
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    raw = json.loads((folder / "config.json").read_text())
+    raw["weights"]["sha256"] = digest
+    (folder / "config.json").write_text(json.dumps(raw))
+
+
+def _foreign(folder: Path) -> None:
+    (folder / "config.json").write_text('{"architectures": ["BertModel"]}')
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (
+            _broken_card,
+            "The card {}/README.md can't be read.\n"
+            "ParserError: while parsing a flow sequence\n"
+            "Mend what stands between its two lines of ---",
+        ),
+        (
+            _not_finite,
+            "The weights {} hold values that are not finite.\n"
+            "There is NaN or infinity in fc.bias.\n"
+            "They come from a training that diverged, or the file was damaged: get another",
+        ),
+        (
+            _foreign,
+            "{}/config.json is broken at library_name.\n"
+            "It is not senetzoo's: it does not name 'senetzoo'.\n"
+            "Save the network again with senetzoo.save, or get its files anew",
+        ),
+    ],
+)
+def test_what_is_not_pushed(
+    spoil: Callable[[Path], None], text: str, hub: HubServer, tmp_path: Path
+) -> None:
+    save(network(), tmp_path / "mine")
+    spoil(tmp_path / "mine")
+    code, _, stderr = pushed(str(tmp_path / "mine"), "--repo", "someone/pets")
+    assert (code, stderr) == (2, f"error: {text.format(tmp_path / 'mine')}\n")
+    assert not hub.asked()
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (
+            (TAG, "--repo", "pets"),
+            "'pets' names no repository of the Hugging Face Hub.\n"
+            "A repository is owner/name, of letters, digits, and single ., - and _ between them.\n"
+            "Type for example: hf-hub:owner/name, or hf-hub:owner/name@v1 for a revision",
+        ),
+        (
+            (TAG, "--repo", "someone/pets@v1"),
+            "--repo someone/pets@v1 names a revision.\n"
+            "A push is a new commit of the main branch.\nType: --repo someone/pets",
+        ),
+        (
+            ("se_resnet20.v9", "--repo", "someone/pets"),
+            "There are no weights 'v9' of 'se_resnet20'.\nIts tags are cifar10_v1.\n"
+            "Type for example: create('se_resnet20', pretrained='cifar10_v1')",
+        ),
+        (
+            ("my_network", "--repo", "someone/pets"),
+            "There is no network 'my_network', and no such folder.\n"
+            "What is pushed are weights of the manifest, or a folder that senetzoo.save wrote.\n"
+            "Type for example: senetzoo weights push se_resnet20.cifar10_v1 --repo someone/pets",
+        ),
+    ],
+)
+def test_wrong_arguments(args: tuple[str, ...], text: str, hub: HubServer) -> None:
+    assert pushed(*args) == (2, "", f"error: {text}\n")
+    assert not hub.asked()
+
+
+def test_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(network(), tmp_path / "mine")
+    for hub in running(tmp_path / "home", monkeypatch, token=None):
+        code, _, stderr = pushed(str(tmp_path / "mine"), "--repo", "someone/pets")
+        assert (code, stderr) == (
+            2,
+            "error: Nothing was pushed to someone/pets.\n"
+            "The Hub takes files for a token only, and there is none.\n"
+            "Type: hf auth login, or set HF_TOKEN\n",
+        )
+        assert not hub.asked()
+
+
+@pytest.mark.parametrize(
+    ("kind", "ending", "text"),
+    [
+        (
+            "unauthorised",
+            "/create",
+            "The Hub does not know the token (401).\nType: hf auth login, or set HF_TOKEN",
+        ),
+        (
+            "gated",
+            "/create",
+            "The token may not write to someone/pets (403).\n"
+            "Take a token with the right to write, or a repository of your own",
+        ),
+        (
+            "missing",
+            "/create",
+            "The Hub has no such repository, and makes none (404).\n"
+            "Look at the owner's name; make the repository on the Hub's page",
+        ),
+        ("gated", "/commit/main", "The token may not write to someone/pets (403).\n"
+         "Take a token with the right to write, or a repository of your own"),
+    ],
+)  # fmt: skip
+def test_refused_pushes(kind: Any, ending: str, text: str, hub: HubServer, tmp_path: Path) -> None:
+    save(network(), tmp_path / "mine")
+    hub.fail(ending, Fault(kind))
+    code, _, stderr = pushed(str(tmp_path / "mine"), "--repo", "someone/pets")
+    assert code == 2
+    # Before it, the client may have shown how far the upload is.
+    assert stderr.endswith(f"error: Nothing was pushed to someone/pets.\n{text}\n")
+    # What did not arrive whole is not there at all.
+    commits = hub.repos["someone/pets"].commits if "someone/pets" in hub.repos else []
+    assert not [name for _, files in commits for name in files if name in FILES]
+
+
+def test_private_is_not_pushed_where_everybody_reads(hub: HubServer, tmp_path: Path) -> None:
+    save(network(), tmp_path / "mine")
+    hub.put("someone/pets", {"a": b""})
+    code, _, stderr = pushed(str(tmp_path / "mine"), "--repo", "someone/pets", "--private")
+    assert (code, stderr) == (
+        2,
+        "error: Nothing was pushed to someone/pets.\n"
+        "It exists, and everybody can read it; --private does not change that.\n"
+        "Give another name, make it private in its settings, or leave --private out\n",
+    )
+
+
+def test_pictures_give_the_same_logits(hub: HubServer, tmp_path: Path) -> None:
+    model = network().eval()
+    put(hub, tmp_path / "a", model)
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(load("owner/pets")(images), model(images))

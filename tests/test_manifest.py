@@ -1,0 +1,453 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from shelf import RAW, REVISION, Shelf, changed, open_shelf, text_of
+
+from senetzoo import config
+from senetzoo.counting import count
+from senetzoo.data.transforms import Transforms
+from senetzoo.errors import ConfigError, WeightsError
+from senetzoo.weights import fetch, manifest
+
+SHIPPED = manifest.manifest()
+TAG = "resnet20.pets_v1"
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+    yield from open_shelf(tmp_path, monkeypatch)
+
+
+# --- The shipped manifest, recounted -------------------------------------------------------------
+
+
+EMBEDDED = [tag for tag, entry in SHIPPED.items() if entry.source.kind == "embedded"]
+
+
+def _built(entry: manifest.Entry) -> tuple[object, ...]:
+    """What decides the counts of an entry."""
+    arch = (entry.model, entry.policy, entry.stem, *sorted(entry.config.items()))
+    return (*arch, entry.num_classes, entry.input.channels, entry.input.size)
+
+
+@functools.cache
+def _groups() -> dict[tuple[object, ...], list[str]]:
+    """The tags of each network that is counted once."""
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for tag, entry in SHIPPED.items():
+        groups.setdefault(_built(entry), []).append(tag)
+    return groups
+
+
+@pytest.mark.parametrize("tags", _groups().values(), ids=lambda tags: tags[0])
+def test_shipped_entries_recount(tags: list[str]) -> None:
+    with torch.device("meta"):
+        model = config(tags[0]).build(seed=0)
+    counts = count(model, SHIPPED[tags[0]].input.size)
+    for tag in tags:
+        assert (SHIPPED[tag].params, SHIPPED[tag].macs) == (counts.params, counts.macs), tag
+    assert model.config.num_classes == SHIPPED[tags[0]].num_classes
+    assert model.config.in_chans == SHIPPED[tags[0]].input.channels
+
+
+def test_shipped_entries_are_sound() -> None:
+    for tag, entry in SHIPPED.items():
+        # Raises where a value does not fit.
+        Transforms(**{k: v for k, v in dataclasses.asdict(entry.input).items() if k != "channels"})
+        assert entry.classes is None or len(set(entry.classes)) == entry.num_classes, tag
+        assert all(metric.images > 0 for metric in entry.metrics), tag
+        assert len({(metric.name, metric.data) for metric in entry.metrics}) == len(entry.metrics)
+        assert entry.data, tag
+        assert entry.provenance, tag
+        assert all(dataclasses.asdict(entry.licence).values()), tag
+        assert (entry.training is not None) == (entry.provenance == "trained by senetzoo"), tag
+
+
+@pytest.mark.parametrize("tag", EMBEDDED)
+def test_embedded_entry_is_true(tag: str) -> None:
+    entry, model = SHIPPED[tag], config(tag).build(seed=0)
+    file = fetch.EMBEDDED / entry.source.file
+    content = file.read_bytes()
+    assert len(content) == entry.bytes
+    assert hashlib.sha256(content).hexdigest() == entry.sha256
+    stored, own = load_file(str(file)), model.state_dict()
+    assert {name: value.shape for name, value in stored.items()} == {
+        name: value.shape for name, value in own.items()
+    }
+    for name, value in stored.items():
+        statistic = name.endswith(("running_mean", "running_var"))
+        expected = torch.float32 if statistic else torch.float16
+        assert value.dtype == (expected if own[name].is_floating_point() else own[name].dtype)
+        assert bool(torch.isfinite(value).all())
+    assert entry.metrics
+    assert entry.training is not None
+    assert re.fullmatch(r"[0-9a-f]{40}", entry.training.revision or "")
+
+
+def test_embedded_files_are_those_of_the_manifest_and_small() -> None:
+    files = {path.name: path.stat().st_size for path in fetch.EMBEDDED.glob("*")}
+    named = {e.source.file for e in SHIPPED.values() if e.source.kind == "embedded"}
+    assert set(files) == named
+    assert sum(files.values()) < 14 * 2**20
+
+
+def test_shipped_manifest_is_canonical() -> None:
+    text = manifest.path().read_text(encoding="utf-8")
+    assert manifest.text(manifest.parse(text)) == manifest.text(SHIPPED)
+    if SHIPPED:
+        assert manifest.text(SHIPPED) == text
+
+
+# --- Manifest ------------------------------------------------------------------------------------
+
+
+def parsed(raw: dict[str, Any], tag: str = TAG) -> manifest.Entry:
+    return manifest.parse(text_of({tag: raw}))[tag]
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(WeightsError) as caught:
+        manifest.parse(text)
+    return str(caught.value)
+
+
+def test_round_trip() -> None:
+    entry = parsed(RAW)
+    assert entry.input == manifest.Input(
+        3, 32, (0.5, 0.25, 0.125), (0.5, 0.25, 1.0), "bilinear", 0.875
+    )
+    assert entry.metrics[0].value == 91.5
+    assert json.loads(manifest.text({TAG: entry}))["entries"][TAG] == RAW
+    other = dataclasses.replace(
+        entry,
+        model="se_resnet20",
+        classes=("Å", "ß", "猫"),
+        config={"pool": "ceil", "aux": True, "window": 12, "drop_rate": 0.5, "act": None},
+    )
+    entries = {"se_resnet20.a": other, TAG: entry}
+    text = manifest.text(entries)
+    assert manifest.parse(text) == entries
+    assert manifest.text(manifest.parse(text)) == text
+    assert list(manifest.parse(text)) == sorted(entries)
+    assert hash(other) != hash(entry)
+
+
+def _fields(raw: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in raw.items():
+        yield prefix + name
+        if isinstance(value, dict):
+            yield from _fields(value, f"{prefix}{name}.")
+
+
+@pytest.mark.parametrize("path", list(_fields(RAW)))
+def test_every_field_is_needed_and_of_its_type(path: str) -> None:
+    parent, _, name = f"{TAG}.{path}".rpartition(".")
+    raw = copy.deepcopy(RAW)
+    place = raw
+    for part in path.split(".")[:-1]:
+        place = place[part]
+    del place[name]
+    assert refusal(text_of({TAG: raw})) == (
+        f"The manifest is broken at {parent}.\nThe field '{name}' is missing."
+    )
+    # No field is a list of a list.
+    message = refusal(text_of({TAG: changed(path, [[]])}))
+    first, second = message.splitlines()
+    assert first in (f"The manifest is broken at {parent}.{name}{s}." for s in ("", "[0]"))
+    assert second.startswith(("It is [[]], not ", "It is [], not "))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "where", "what"),
+    [
+        ("bytes", "many", "bytes", 'It is "many", not a whole number or null.'),
+        ("bytes", 1.5, "bytes", "It is 1.5, not a whole number or null."),
+        ("bytes", True, "bytes", "It is true, not a whole number or null."),
+        ("params", None, "params", "It is null, not a whole number."),
+        ("default", "yes", "default", 'It is "yes", not true or false.'),
+        ("default", 1, "default", "It is 1, not true or false."),
+        ("policy", None, "policy", "It is null, not text."),
+        ("stem", 3, "stem", "It is 3, not text or null."),
+        ("classes", "cat", "classes", 'It is "cat", not a list or null.'),
+        ("classes", ["cat", 2, "bird"], "classes[1]", "It is 2, not text."),
+        ("config", [], "config", "It is [], not an object."),
+        (
+            "config",
+            {"depths": [2, 2]},
+            "config.depths",
+            "It is [2, 2], not text, a number, true, false or null.",
+        ),
+        ("config", {"stem": "deep"}, "config", "'stem' has a field of its own."),
+        ("config", {"num_classes": 3}, "config", "'num_classes' has a field of its own."),
+        (
+            "dialect",
+            "keras",
+            "dialect",
+            'It is "keras", not one of "senetzoo", "torchvision", "timm", "timm_legacy", '
+            '"pytorchcv", "chenyaofo".',
+        ),
+        ("source", "here", "source", 'It is "here", not an object.'),
+        ("source.kind", "ftp", "source.kind", 'It is "ftp", not one of "embedded", "hub", "url".'),
+        ("input.mean", 0.5, "input.mean", "It is 0.5, not a list."),
+        ("input.std", [1, "2", 3], "input.std[1]", 'It is "2", not a number.'),
+        (
+            "input.interpolation",
+            "cubic",
+            "input.interpolation",
+            'It is "cubic", not one of "nearest", "bilinear", "bicubic".',
+        ),
+        ("metrics", {}, "metrics", "It is {}, not a list."),
+        ("metrics", [3], "metrics[0]", "It is 3, not an object."),
+        (
+            "metrics",
+            [{"nam": 3}],
+            "metrics[0]",
+            "The field 'nam' is unknown.\nDid you mean 'name'?",
+        ),
+        (
+            "metrics",
+            [{**RAW["metrics"][0], "name": "precision"}],
+            "metrics[0].name",
+            'It is "precision", not one of "accuracy", "accuracy@5".',
+        ),
+        (
+            "metrics",
+            [RAW["metrics"][0], {**RAW["metrics"][0], "value": 100.5}],
+            "metrics[1]",
+            "100.5 is no value in per cent.",
+        ),
+        (
+            "metrics",
+            [{**RAW["metrics"][0], "checkpoint": "best"}],
+            "metrics[0].checkpoint",
+            'It is "best", not one of "last", "published".',
+        ),
+        (
+            "metrics",
+            [{**RAW["metrics"][0], "source": "a paper"}],
+            "metrics[0]",
+            "A figure has a source if and only if it is published.",
+        ),
+        (
+            "metrics",
+            [{**RAW["metrics"][0], "checkpoint": "published"}],
+            "metrics[0]",
+            "A figure has a source if and only if it is published.",
+        ),
+        ("training", [], "training", "It is [], not an object or null."),
+        ("training.hours", "long", "training.hours", 'It is "long", not a number.'),
+        ("licence", None, "licence", "It is null, not an object."),
+        (
+            "licence.weights",
+            "CC-BY-NC-4.0",
+            "",
+            "Its licence CC-BY-NC-4.0 excludes commercial use, so it can't be a default.",
+        ),
+        ("shah256", "ab", "", "The field 'shah256' is unknown.\nDid you mean 'sha256'?"),
+        (
+            "source.revison",
+            "x",
+            "source",
+            "The field 'revison' is unknown.\nDid you mean 'revision'?",
+        ),
+        ("model", "resnet56", "", "Its model is 'resnet56'."),
+        ("sha256", "AB" * 32, "", "The sha256 is no hash of 64 lower-case hexadecimal digits."),
+        ("sha256", "ab", "", "The sha256 is no hash of 64 lower-case hexadecimal digits."),
+        ("sha256", None, "", "An embedded file needs its sha256."),
+        (
+            "sha256_prefix",
+            "abc",
+            "",
+            "The sha256_prefix is no start of a hash: 8 or more of its digits.",
+        ),
+        ("sha256_prefix", "ab" * 4, "", "A sha256_prefix is for a file whose sha256 is not known."),
+        (
+            "source.file",
+            "a.zip",
+            "source",
+            "The file is 'a.zip', none of .safetensors, .pth, .pt.",
+        ),
+        ("source.file", "a.pth", "source", "Weights of our own are .safetensors files."),
+        ("source.repo", "a/b", "source", "A source of kind 'embedded' has no repo."),
+        ("source.revision", REVISION, "source", "A source of kind 'embedded' has no revision."),
+        ("source.url", "https://a.b", "source", "A source of kind 'embedded' has no url."),
+        ("source.file", "../secret", "source", "The file is '../secret', no plain file name."),
+        ("source.file", "/etc/passwd", "source", "The file is '/etc/passwd', no plain file name."),
+        ("source.file", "..", "source", "The file is '..', no plain file name."),
+        ("source.file", "a\\b", "source", "The file is 'a\\\\b', no plain file name."),
+        ("source.file", "", "source", "The file is '', no plain file name."),
+        ("source.kind", "hub", "source", "A source of kind 'hub' needs repo."),
+        ("source.kind", "url", "source", "A source of kind 'url' needs url."),
+        ("classes", ["cat", "dog"], "", "There are 2 class names for 3."),
+        ("input.channels", 1, "input", "The numbers of mean, std and channels disagree."),
+    ],
+)
+def test_broken_entries(path: str, value: object, where: str, what: str) -> None:
+    place = f"{TAG}.{where}" if where else TAG
+    assert refusal(text_of({TAG: changed(path, value)})) == (
+        f"The manifest is broken at {place}.\n{what}"
+    )
+
+
+def _hub(revision: str | None, **changes: Any) -> dict[str, Any]:
+    """An entry of the Hub, of another publisher."""
+    source = {
+        "kind": "hub",
+        "file": "a.safetensors",
+        "repo": "a/b",
+        "revision": revision,
+        "url": None,
+    }
+    return {**changed("source", source), "dialect": "timm", **changes}
+
+
+def _url(url: str, **changes: Any) -> dict[str, Any]:
+    """An entry with an address."""
+    source = {"kind": "url", "file": "a.pth", "repo": None, "revision": None, "url": url}
+    return {**changed("source", source), "dialect": "torchvision", **changes}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            text_of({TAG: _hub("main")}),
+            f"The manifest is broken at {TAG}.source.\n"
+            "The revision is no full commit (40 hexadecimal digits).",
+        ),
+        (
+            text_of({TAG: _hub(REVISION[:12])}),
+            f"The manifest is broken at {TAG}.source.\n"
+            "The revision is no full commit (40 hexadecimal digits).",
+        ),
+        (
+            text_of({TAG: _hub(REVISION, sha256=None, dialect="senetzoo")}),
+            f"The manifest is broken at {TAG}.\nWeights of our own need their sha256.",
+        ),
+        (
+            text_of({TAG: _url("http://a.b/a.pth")}),
+            f"The manifest is broken at {TAG}.source.\nThe url does not begin with https://.",
+        ),
+        (
+            text_of(
+                {
+                    TAG: {
+                        **_url("https://a.b"),
+                        "source": _hub(REVISION)["source"] | {"url": "https://a.b"},
+                    }
+                }
+            ),
+            f"The manifest is broken at {TAG}.source.\nA source of kind 'hub' has no url.",
+        ),
+        (
+            text_of({TAG: RAW, "resnet20.pets_v2": RAW}),
+            "The manifest is broken at resnet20.pets_v2.\n"
+            "The default of resnet20 is resnet20.pets_v1 already.",
+        ),
+        (
+            text_of({"resnet20": RAW}),
+            "The manifest is broken at resnet20.\n"
+            "A tag is name.version, in lower case, digits and _.",
+        ),
+        (text_of({TAG: 3}), f"The manifest is broken at {TAG}.\nIt is 3, not an object."),
+        (
+            '{"schema": 2, "entries": {}}',
+            "The manifest is broken at schema.\nThis version of senetzoo reads schema 1, not 2.",
+        ),
+        (
+            "[]",
+            "The manifest is broken at schema.\nThis version of senetzoo reads schema 1, not null.",
+        ),
+        (
+            '{"schema": 1}',
+            "The manifest is broken at its start.\nExpected an object of schema and entries.",
+        ),
+        (
+            "{",
+            "The manifest is broken at its start.\nIt is no JSON (Expecting property name enclosed "
+            "in double quotes: line 1 column 2 (char 1)).",
+        ),
+        (
+            '{"schema": 1, "entries": {"a.b": 1, "a.b": 2}}',
+            "The manifest is broken at a.b.\nIt is there twice.",
+        ),
+        (
+            '{"schema": 1, "entries": {"a.b": NaN}}',
+            "The manifest is broken at its start.\nIt is no JSON (NaN is no JSON number).",
+        ),
+    ],
+)
+def test_broken_manifests(text: str, message: str) -> None:
+    assert refusal(text) == message
+
+
+@pytest.mark.parametrize(
+    ("raw", "pinned"),
+    [
+        (_hub(REVISION), "sha256"),
+        (_hub(None), "sha256"),
+        (_hub(None, sha256=None, bytes=None), ""),
+        (_hub(REVISION, sha256=None, sha256_prefix="0676ba61"), "prefix"),
+        (_url("https://a.b/a.pth", sha256=None, sha256_prefix="0676ba61"), "prefix"),
+        (_url("https://a.b/a.pth", sha256=None), ""),
+    ],
+)
+def test_what_a_file_is_checked_by(raw: dict[str, Any], pinned: str) -> None:
+    assert parsed(raw).pinned == pinned
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ("CC-BY-NC-4.0", True),
+        ("cc-by-nc-sa-3.0", True),
+        ("Apache-2.0", False),
+        ("BSD-3-Clause", False),
+        ("CC-BY-4.0", False),
+        ("ncsa", False),
+        ("not stated", False),
+    ],
+)
+def test_non_commercial_licences(weights: str, expected: bool) -> None:
+    assert manifest.Licence("MIT", weights, "").non_commercial is expected
+    raw = changed("licence.weights", weights) | {"default": False}
+    assert parsed(raw).licence.non_commercial is expected
+
+
+def test_missing_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for shelf in open_shelf(tmp_path, monkeypatch):
+        shelf.manifest.unlink()
+        with pytest.raises(WeightsError) as caught:
+            manifest.manifest()
+        assert str(caught.value) == (
+            "The manifest of weights is missing.\n"
+            f"Looked for {shelf.manifest}.\nInstall senetzoo again"
+        )
+
+
+def test_find(shelf: Shelf) -> None:
+    shelf.put("resnet20.b", default=False)
+    shelf.put("resnet20.a", default=False)
+    with pytest.raises(ConfigError) as caught:
+        manifest.find("resnet20", None)
+    assert str(caught.value) == (
+        "'resnet20' has no default weights.\nIts tags are a, b.\n"
+        "Type for example: create('resnet20', pretrained='a')"
+    )
+    shelf.put("resnet20.z")
+    assert manifest.tags("resnet20") == ["z", "a", "b"]
+    assert manifest.find("resnet20", None)[0] == "resnet20.z"
+    assert manifest.find("resnet20", "b")[0] == "resnet20.b"
+    assert manifest.tags("resnet50") == []

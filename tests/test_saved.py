@@ -1,0 +1,661 @@
+"""Networks as folders: what is saved is what is loaded, and nothing else is."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import tiny
+from networks import drawn_network, images, message, same
+from torch import Tensor, nn
+
+import senetzoo
+from senetzoo import ECA, SE, attach, create, load, policy, save, transforms
+from senetzoo.data.transforms import Transforms
+from senetzoo.describe import gates_of
+from senetzoo.errors import ConfigError, SenetzooError, WeightsError
+from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.slots import Site
+from senetzoo.policies.algebra import Gate
+
+AGAIN = "Save the network again with senetzoo.save, or get its files anew"
+YOURSELF = "Save its state_dict() yourself, with safetensors"
+
+
+def edited(folder: Path, **changes: Any) -> None:
+    """Change fields of ``config.json``; ``a__b`` is b in a; a value that is ... goes."""
+    file = folder / "config.json"
+    raw = json.loads(file.read_text(encoding="utf-8"))
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        place = raw
+        for parent in parents:
+            place = place[parent]
+        if value is ...:
+            del place[last]
+        else:
+            place[last] = value
+    file.write_text(json.dumps(raw), encoding="utf-8")
+
+
+# --- There and back ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_any_network_comes_back(seed: int, tmp_path: Path) -> None:
+    model = drawn_network(seed)
+    save(model, tmp_path / "it")
+    again = load(tmp_path / "it")
+    assert type(again) is type(model)
+    assert again.config == model.config
+    assert again.sites() == model.sites()
+    assert gates_of(again) == gates_of(model)
+    assert same(again, model)
+    with torch.inference_mode():
+        assert torch.equal(again(images(model)), model(images(model)))
+    assert not any(module.training for module in again.modules())
+    report = again.load_report
+    assert report is not None
+    content = (tmp_path / "it" / "model.safetensors").read_bytes()
+    assert report.sha256 == hashlib.sha256(content).hexdigest()
+    assert (report.tag, report.origin) == (str(tmp_path / "it"), "folder")
+    assert (report.replaced, report.adapted, report.classes, report.input) == ((), (), (), None)
+    assert str(report) == f"weights {tmp_path / 'it'} (folder, sha256 {report.sha256[:12]})"
+
+
+def test_what_the_config_says(tmp_path: Path) -> None:
+    model = create("se_resnet20", pretrained=True)
+    save(model, tmp_path)
+    raw = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert (raw["library_name"], raw["schema"]) == ("senetzoo", 1)
+    assert raw["senetzoo"] == senetzoo.__version__
+    assert (raw["architecture"], raw["family"]) == ("resnet20", "ResNet")
+    assert (raw["policy"], raw["gates"], raw["num_classes"]) == ("se", None, 10)
+    assert raw["label_names"][3] == "cat"
+    assert raw["config"]["stem"] == {
+        "kernels": [3],
+        "strides": [1],
+        "widths": [1.0],
+        "pool": False,
+    }
+    assert raw["pretrained_cfg"]["input_size"] == [3, 32, 32]
+    again = load(tmp_path)
+    assert transforms(again) == transforms(model)
+    assert again.load_report is not None
+    assert model.load_report is not None
+    assert again.load_report.classes == model.load_report.classes
+    assert again.load_report.input == model.load_report.input
+
+
+def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in "ab":
+        save(tiny(), tmp_path / name) if name == "a" else save(load(tmp_path / "a"), tmp_path / "b")
+    for file in ("config.json", "model.safetensors"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_classes_and_transforms_of_one_s_own(tmp_path: Path) -> None:
+    model, see = tiny(), Transforms(40, (0.1, 0.2, 0.3), (1.0, 2.0, 0.5), "bicubic", 0.9)
+    save(model, tmp_path, classes=["a", "b", "c", "猫", "e"], transforms=see)
+    again = load(tmp_path)
+    assert again.load_report is not None
+    assert again.load_report.classes == ("a", "b", "c", "猫", "e")
+    assert transforms(again) == see
+    save(again, tmp_path)
+    assert transforms(load(tmp_path)) == see
+    # Of another number of classes there are no names; of grey images one mean.
+    other = load(tmp_path, num_classes=2, in_chans=1)
+    save(other, tmp_path / "other")
+    last = load(tmp_path / "other")
+    assert last.load_report is not None
+    assert last.load_report.classes == ()
+    assert transforms(last) == transforms(other)
+    assert transforms(last).mean == pytest.approx((0.2,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_types_of_less_are_kept_in_the_file(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = tiny().to(dtype)
+    save(model, tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_size < 2.3 * sum(
+        value.numel() for value in model.state_dict().values()
+    ) + 8000
+    assert same(load(tmp_path), model.float())
+
+
+def test_tensors_in_any_layout(tmp_path: Path) -> None:
+    model = tiny().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    save(model, tmp_path)
+    assert same(load(tmp_path), model)
+
+
+def test_synchronised_norms_are_norms(tmp_path: Path) -> None:
+    model = tiny()
+    save(nn.SyncBatchNorm.convert_sync_batchnorm(model), tmp_path)  # type: ignore[no-untyped-call]
+    assert same(load(tmp_path), model)
+
+
+def test_a_folder_opens_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tiny(), tmp_path)
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    for name in ("socket", "create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
+    load(str(tmp_path))
+
+
+# --- What can't be saved -------------------------------------------------------------------------
+
+
+class Mine(nn.Module):
+    """A gate of somebody's own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def _with(path: str, module: nn.Module) -> Classifier:
+    model = tiny()
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)
+    return model
+
+
+def _filled(value: float) -> Classifier:
+    model = tiny()
+    with torch.no_grad():
+        model.get_parameter("fc.bias")[0] = value
+    return model
+
+
+def _own_gate() -> Classifier:
+    model = tiny()
+    next(slots for _, slots in model.slots()).put("standard", Mine())
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "text"),
+    [
+        (
+            lambda: nn.Linear(2, 2),
+            ConfigError,
+            "save got a Linear.\n"
+            "It is no network of this zoo, and could not be built again from its folder.\n"
+            "Save its state_dict() yourself, with safetensors.torch.save_file",
+        ),
+        (
+            lambda: nn.DataParallel(tiny()),
+            ConfigError,
+            "save got a DataParallel.\nIt is a wrapper around a ResNet of this zoo.\n"
+            "Type save(model.module, folder)",
+        ),
+        (
+            lambda: torch.compile(tiny()),
+            ConfigError,
+            "save got a OptimizedModule.\nIt is a wrapper around a ResNet of this zoo.\n"
+            "Type save(model._orig_mod, folder)",
+        ),
+        (
+            lambda: _with("fc", nn.Identity()),
+            ConfigError,
+            "Can't save this ResNet: it was changed at fc.\n"
+            "There is Identity(), and its config and gates make "
+            f"Linear(in_features=16, out_features=5, bias=True).\n{YOURSELF}",
+        ),
+        (
+            lambda: _with("layer2.0.relu", nn.SiLU(inplace=True)),
+            ConfigError,
+            "Can't save this ResNet: it was changed at layer2.0.relu.\n"
+            f"There is SiLU(inplace=True), and its config and gates make ReLU(inplace=True).\n"
+            f"{YOURSELF}",
+        ),
+        (
+            lambda: _with("extra", nn.Dropout(0.5)),
+            ConfigError,
+            "Can't save this ResNet: it was changed at extra.\n"
+            f"There is Dropout(p=0.5, inplace=False), and its config and gates make nothing.\n"
+            f"{YOURSELF}",
+        ),
+        (
+            _own_gate,
+            ConfigError,
+            "Can't save the network with a Mine at layer1.0.slots.standard.\n"
+            "The gates that can be read back are se, eca, cbam, scse, ge, srm, gct, coord, ese, "
+            f"bam, simam.\n{YOURSELF}",
+        ),
+        (
+            lambda: tiny().double(),
+            WeightsError,
+            "Can't save the ResNet.\nIts conv1.weight is float64.\n"
+            "Save networks of float32, or of less: model.float()",
+        ),
+        (
+            lambda: tiny().to("meta"),
+            WeightsError,
+            "Can't save the ResNet.\nIts conv1.weight is on the meta device, without values.\n"
+            "Give it values first: load weights, or build it on the CPU",
+        ),
+        (
+            lambda: _filled(float("nan")),
+            WeightsError,
+            "The weights of the ResNet hold values that are not finite.\n"
+            "There is NaN or infinity in fc.bias.\n"
+            "They come from a training that diverged, or the file was damaged: get another",
+        ),
+    ],
+)
+def test_what_can_not_be_saved(
+    make: Callable[[], Any], kind: type[SenetzooError], text: str, tmp_path: Path
+) -> None:
+    assert message(lambda: save(make(), tmp_path / "it"), kind) == text
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (
+            {"classes": ["cat"]},
+            "save got 1 names of classes.\nThe network has 5 classes.\n"
+            "Give one name for each, in the order of the logits",
+        ),
+        (
+            {"classes": "catty"},
+            "save got classes='catty'.\nThey are names, one for each class.\n"
+            'Type for example: classes=("cat", "dog")',
+        ),
+        (
+            {"classes": [0, 1, 2, 3, 4]},
+            "save got classes=[0, 1, 2, 3, 4].\nThey are names, one for each class.\n"
+            'Type for example: classes=("cat", "dog")',
+        ),
+        (
+            {"transforms": Transforms(32, (0.5,), (0.5,))},
+            "save got transforms for 1 channels.\nThe network takes 3.\n"
+            "Give a mean and a std for each channel",
+        ),
+        (
+            {"clases": ["cat"]},
+            "save() has no option 'clases'.\n"
+            "Its options are model, folder, classes, transforms.\nDid you mean 'classes'?",
+        ),
+    ],
+)
+def test_options_of_save(options: dict[str, Any], text: str, tmp_path: Path) -> None:
+    assert message(lambda: save(tiny(), tmp_path / "it", **options), ConfigError) == text
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- Folders that hold something -----------------------------------------------------------------
+
+
+def test_other_files_stay_and_ours_are_replaced(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / "sub").mkdir()
+    save(tiny(), tmp_path)
+    other = attach(tiny(), SE(2)).model
+    assert isinstance(other, Classifier)
+    save(other, tmp_path)
+    assert same(load(tmp_path), other)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"README.md", "sub", "config.json", "model.safetensors"}
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", b'{"architectures": ["BertModel"]}'),
+        ("config.json", b'{"library_name": "timm"}'),
+        ("config.json", b"[]"),
+        ("config.json", b"not json"),
+        ("model.safetensors", b"something"),
+        ("model.safetensors", (2).to_bytes(8, "little") + b"{}"),
+    ],
+)
+def test_files_of_another_library_are_not_replaced(
+    file: str, content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / file).write_bytes(content)
+    assert message(lambda: save(tiny(), tmp_path), ConfigError) == (
+        f"Can't save a network in {tmp_path}.\n"
+        f"Its {file} is not senetzoo's, and would be replaced.\n"
+        "Give another folder, or move that file away"
+    )
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(file, content)]
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "it").write_text("mine")
+    assert message(lambda: save(tiny(), tmp_path / "it"), ConfigError) == (
+        f"Can't save a network in {tmp_path / 'it'}.\nIt is a file.\nGive the name of a folder"
+    )
+    assert message(lambda: load(tmp_path / "it"), WeightsError) == (
+        f"There is no network in {tmp_path / 'it'}.\nThere is no such folder.\n"
+        "Give a folder that senetzoo.save wrote"
+    )
+
+
+# --- Killed in between ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("last", [1, 2])
+def test_a_save_that_ends_between_its_files(
+    last: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = tiny(), tiny()
+    replace, done = Path.replace, 0
+
+    def counted(self: Path, target: str | os.PathLike[str]) -> Path:
+        nonlocal done
+        done += 1
+        if done == last:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    for folder, before in ((tmp_path / "fresh", None), (tmp_path / "used", old)):
+        if before is not None:
+            save(before, folder)
+        done = 0
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "replace", counted)
+            with pytest.raises(KeyboardInterrupt):
+                save(new, folder)
+        if last == 1 and before is not None:
+            assert same(load(folder), before)
+        else:
+            with pytest.raises(WeightsError):
+                load(folder)
+        save(new, folder)
+        assert same(load(folder), new)
+
+
+def _save_for_ever(models: list[Classifier], folder: Path) -> None:
+    while True:
+        for model in models:
+            save(model, folder)
+
+
+def _kills(times: int, folder: Path) -> int:
+    """Kill a process that saves two networks in turn; how often a whole one was left."""
+    models: list[Classifier] = [tiny(), attach(tiny(width=16), SE(4)).model]  # type: ignore[list-item]
+    draw, whole = random.Random(0), 0
+    fork = multiprocessing.get_context("fork")
+    for kill in range(times):
+        where = folder / str(kill % 4)
+        process = fork.Process(target=_save_for_ever, args=(models, where))
+        process.start()
+        time.sleep(draw.uniform(0.0, 0.15))
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        try:
+            found = load(where)
+        except WeightsError:
+            pass
+        else:
+            assert any(same(found, model) for model in models)
+            whole += 1
+        save(models[0], where)
+        assert same(load(where), models[0])
+    return whole
+
+
+def test_kills(tmp_path: Path) -> None:
+    _kills(8, tmp_path)
+
+
+@pytest.mark.slow
+def test_many_kills(tmp_path: Path) -> None:
+    assert _kills(50, tmp_path) > 25
+
+
+# --- Tampering -----------------------------------------------------------------------------------
+
+
+def test_other_tensors_are_refused(tmp_path: Path) -> None:
+    save(tiny(), tmp_path)
+    file = tmp_path / "model.safetensors"
+    content = file.read_bytes()
+    right = hashlib.sha256(content).hexdigest()
+    draw = random.Random(0)
+    flipped = bytearray(content)
+    flipped[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    other = tmp_path / "other"
+    save(tiny(), other)
+    for wrong in (
+        bytes(flipped),
+        content[: draw.randrange(len(content))],
+        content + b"\0",
+        b"",
+        (other / "model.safetensors").read_bytes(),
+    ):
+        file.write_bytes(wrong)
+        assert message(lambda: load(tmp_path), WeightsError) == (
+            f"The weights in {tmp_path} are not those of its config.json.\n"
+            f"model.safetensors has the sha256 {hashlib.sha256(wrong).hexdigest()}, config.json "
+            f"has {right}.\n{AGAIN}"
+        )
+    file.unlink()
+    assert message(lambda: load(tmp_path), WeightsError) == (
+        f"There are no weights in {tmp_path}.\nIt has no model.safetensors.\n{AGAIN}"
+    )
+    (tmp_path / "config.json").unlink()
+    assert message(lambda: load(tmp_path), WeightsError) == (
+        f"There is no network in {tmp_path}.\nIt has no config.json.\n"
+        "Give a folder that senetzoo.save wrote"
+    )
+
+
+def test_a_right_hash_of_what_is_no_weights(tmp_path: Path) -> None:
+    save(tiny(), tmp_path)
+    content = b"cos\nsystem\n(S'touch pwned'\ntR."
+    (tmp_path / "model.safetensors").write_bytes(content)
+    edited(tmp_path, weights__sha256=hashlib.sha256(content).hexdigest())
+    first, second, third = message(lambda: load(tmp_path), WeightsError).splitlines()
+    assert first == f"Can't read the weights {tmp_path / 'model.safetensors'}."
+    assert second.startswith("It is no whole safetensors file (")
+    assert third == AGAIN
+
+
+def test_a_config_of_another_network(tmp_path: Path) -> None:
+    save(tiny(), tmp_path)
+    edited(tmp_path, config__depths=[1, 1])
+    assert message(lambda: load(tmp_path), WeightsError) == (
+        f"The weights {tmp_path} do not fit the network.\n"
+        "layer2.1.bn1.bias is not in the network; layer2.1.bn1.num_batches_tracked is not in the "
+        "network; layer2.1.bn1.running_mean is not in the network (and 9 more).\n"
+        "Build the network with the policy, stem and num_classes the weights were made with"
+    )
+
+
+FAMILIES = (
+    "Families are LeNet, AlexNet, VGG, GoogLeNet, BNInception, InceptionV2, InceptionV3, "
+    "InceptionV4, InceptionResNet, ResNet, Plain, PreResNet, SENet, DenseNet, MobileNet, "
+    "EfficientNet, Swin"
+)
+CODE = "__import__('os').system('touch pwned')"
+
+
+@pytest.mark.parametrize(
+    ("changes", "where", "what"),
+    [
+        ({"schema": 2}, "schema", "It is 2, and this version of senetzoo reads 1.\nInstall a newer"
+         " senetzoo"),
+        ({"schema": "1"}, "schema", 'It is "1", and this version of senetzoo reads 1.'),
+        ({"schema": True}, "schema", "It is true, and this version of senetzoo reads 1."),
+        ({"schema": ...}, "schema", "It is null, and this version of senetzoo reads 1."),
+        ({"library_name": "timm"}, "library_name",
+         "It is not senetzoo's: it does not name 'senetzoo'."),
+        ({"family": ...}, "its start", "The field 'family' is missing."),
+        ({"familly": "ResNet"}, "its start", "The field 'familly' is unknown.\n"
+         "Did you mean 'family'?"),
+        ({"family": 3}, "family", "It is 3, not text."),
+        ({"family": "ResNeet"}, "family", f"There is no family 'ResNeet'.\n{FAMILIES}"),
+        ({"family": CODE}, "family", f"There is no family {CODE!r}.\n{FAMILIES}"),
+        ({"architecture": "resnt20"}, "architecture",
+         "There is no network 'resnt20'.\nDid you mean 'resnet20'?"),
+        ({"architecture": "resnet20"}, "architecture", "The config is not that of resnet20."),
+        ({"config": []}, "config", "It is [], not an object."),
+        ({"config__depths": "12"}, "config.depths", 'It is "12", not a list.'),
+        ({"config__depths": [1, "2"]}, "config.depths[1]", 'It is "2", not a whole number.'),
+        ({"config__depths": []}, "config", "Depths=() does not make a network. depths gives the "
+         "number of blocks of each stage, each at least 1."),
+        ({"config__width": 8.0}, "config.width", "It is 8.0, not a whole number."),
+        ({"config__width": ...}, "config", "The field 'width' is missing."),
+        ({"config__widht": 8}, "config", "The field 'widht' is unknown.\nDid you mean 'width'?"),
+        ({"config__block": CODE}, "config.block",
+         f'It is "{CODE}", not one of "basic", "bottleneck".'),
+        ({"config__dropout": 2}, "config", "Dropout=2.0 is not a probability. dropout is a number "
+         "from 0 up to, not including, 1."),
+        ({"config__stem": "cifra"}, "config", "Stem='cifra' is not a stem. Stems are 'imagenet', "
+         "'cifar', 'deep', or a senetzoo.Stem value."),
+        ({"config__stem": 3}, "config.stem", "It is 3, not an object or text."),
+        ({"config__stem__kernels": [4]}, "config.stem", "Stem got the kernels (4,). Kernel sizes "
+         "are odd and at least 1."),
+        ({"config__stem__pool": 1}, "config.stem.pool", "It is 1, not true or false."),
+        ({"num_classes": 6}, "num_classes", "It is 6, and the config says 5."),
+        ({"label_names": ["a"]}, "label_names", "There are 1 names for 5 classes."),
+        ({"label_names": "abcde"}, "label_names", 'It is "abcde", not a list or null.'),
+        ({"policy": None}, "policy",
+         "One of policy and gates says where gates are, the other is null."),
+        ({"gates": {}}, "policy",
+         "One of policy and gates says where gates are, the other is null."),
+        ({"policy": CODE}, "policy", f"{CODE!r} is not a policy. At \"__import__('\": expected the "
+         "name of a gate."),
+        ({"policy": "se/s9"}, "policy", "Se/s9 matches nothing in ResNet. ResNet has 2 stages of "
+         "1, 2 blocks."),
+        ({"policy": None, "gates": {"fc": {"name": "se"}}}, "gates",
+         "The network has no site 'fc'."),
+        ({"policy": None, "gates": {"layer1.0.slots.pre": {"name": CODE}}},
+         "gates.layer1.0.slots.pre.name", f'It is "{CODE}", not one of "se", "eca", "cbam", '
+         '"scse", "ge", "srm", "gct", "coord", "ese", "bam", "simam".'),
+        ({"policy": None, "gates": {"layer1.0.slots.pre": {"name": "simam"}}},
+         "gates.layer1.0.slots.pre", "The field 'eps' is missing."),
+        ({"policy": None, "gates": {"layer1.0.slots.pre": {"name": "simam", "eps": -1}}},
+         "gates.layer1.0.slots.pre", "SimAM got eps=-1.0. eps is a number above 0."),
+        ({"policy": None, "gates": {"layer1.0.slots.pre": []}}, "gates.layer1.0.slots.pre",
+         "It is [], not an object."),
+        ({"weights__sha256": "AB"}, "weights.sha256",
+         "It is no hash of 64 lower-case hexadecimal digits."),
+        ({"weights__file": "../x.safetensors"}, "weights.file",
+         'It is "../x.safetensors", not one of "model.safetensors".'),
+        ({"pretrained_cfg": {}}, "pretrained_cfg", "The field 'input_size' is missing."),
+    ],
+)  # fmt: skip
+def test_broken_configs(
+    changes: dict[str, Any],
+    where: str,
+    what: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "it"
+    save(tiny(), folder)
+    edited(folder, **changes)
+    what = what if "\n" in what else f"{what}\n{AGAIN}"
+    assert message(lambda: load(folder), WeightsError) == (
+        f"{folder / 'config.json'} is broken at {where}.\n{what}"
+    )
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    ("seen", "where", "what"),
+    [
+        ({"input_size": [3, 32]}, ".input_size",
+         "It is [3, 32], not 3 channels, height and width."),
+        ({"input_size": [1, 32, 32]}, ".input_size",
+         "It is [1, 32, 32], not 3 channels, height and width."),
+        ({"input_size": [3, 32, 40]}, ".input_size", "[3, 32, 40] is no square."),
+        ({"mean": [0.5]}, "",
+         "Transforms can't have 1 means and 3 deviations. There is one of each for grey images, "
+         "three for RGB."),
+        ({"std": [1, 1, 0]}, "",
+         "Transforms can't have std=(1.0, 1.0, 0.0). Standard deviations are above 0."),
+        ({"interpolation": "cubic"}, ".interpolation",
+         'It is "cubic", not one of "nearest", "bilinear", "bicubic".'),
+        ({"crop_pct": 2}, "",
+         "Transforms can't have crop=2.0. It is the kept fraction of the resized shorter side, "
+         "above 0 and at most 1."),
+    ],
+)  # fmt: skip
+def test_broken_transforms(seen: dict[str, Any], where: str, what: str, tmp_path: Path) -> None:
+    save(tiny(), tmp_path, transforms=Transforms(32, (0.5,) * 3, (0.5,) * 3))
+    edited(tmp_path, **{f"pretrained_cfg__{name}": value for name, value in seen.items()})
+    assert message(lambda: load(tmp_path), WeightsError) == (
+        f"{tmp_path / 'config.json'} is broken at pretrained_cfg{where}.\n{what}\n{AGAIN}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "where", "what"),
+    [
+        (b"{", "its start", "It is no JSON (Expecting property name enclosed in double quotes: "
+         "line 1 column 2 (char 1))."),
+        (b"[" * 100_000, "its start", None),
+        (b"\xff", "its start", "It is no text in UTF-8."),
+        (b"[]", "library_name", "It is not senetzoo's: it does not name 'senetzoo'."),
+        (b'{"a": 1, "a": 2}', "a", "It is there twice."),
+        (b'{"a": NaN}', "its start", "It is no JSON (NaN is no JSON number)."),
+        (b"\x80\x04\x95.", "its start", "It is no text in UTF-8."),
+    ],
+)  # fmt: skip
+def test_files_that_are_no_configs(
+    content: bytes, where: str, what: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    first, second, third = message(lambda: load(tmp_path), WeightsError).splitlines()
+    assert first == f"{tmp_path / 'config.json'} is broken at {where}."
+    assert second == what or (what is None and second.startswith("It is no JSON ("))
+    assert third == AGAIN
+
+
+# --- load ----------------------------------------------------------------------------------------
+
+
+def test_what_load_takes(tmp_path: Path) -> None:
+    assert message(lambda: load(3), ConfigError) == (  # type: ignore[arg-type]
+        "load got a int.\nIt takes a folder, or a repository of the Hugging Face Hub.\n"
+        'Type for example: load("my_network") or load("owner/name")'
+    )
+    for source in (tmp_path / "none", str(tmp_path / "none")):
+        assert message(lambda: load(source), WeightsError) == (  # noqa: B023
+            f"There is no network in {tmp_path / 'none'}.\nThere is no such folder.\n"
+            "Give a folder that senetzoo.save wrote"
+        )
+    assert message(lambda: load(tmp_path, clases=3), ConfigError) == (  # type: ignore[call-arg]
+        "load() has no option 'clases'.\n"
+        "Its options are source, policy, num_classes, in_chans, channels, stem, dropout, "
+        "drop_path, seed.\nDid you mean 'num_classes'?"
+    )
+
+
+def test_gates_by_name_and_by_text_are_the_same(tmp_path: Path) -> None:
+    """A network whose gates are written by name loads as the one whose policy is a text."""
+    model = attach(tiny(), policy("se4@pre/s2+eca")).model
+    assert isinstance(model, Classifier)
+    save(model, tmp_path)
+    gates: dict[Site, Gate] = gates_of(model)
+    named = {s.path: {"name": g.name, **dataclasses.asdict(g)} for s, g in gates.items()}  # type: ignore[call-overload]
+    edited(tmp_path, policy=None, gates=named)
+    assert gates_of(load(tmp_path)) == gates
+    assert same(load(tmp_path), model)
+    over = load(tmp_path, policy=ECA().at("pre"))
+    assert {gate for site, gate in gates_of(over).items() if site.position == "pre"} == {ECA()}
