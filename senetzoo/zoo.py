@@ -210,7 +210,10 @@ def create(
     sites = model.sites()
     before, after = (resolve(p, sites, base) for p in (trained.policy, blueprint.policy))
     keep = {site.path for site, gate in before.items() if after.get(site) == gate}
-    load_entry(model, weight[0], weight[1], locate(*weight), keep=keep)
+    # Another publisher's names are those of the network that the weights are of.
+    foreign = weight[1].dialect != "senetzoo" and blueprint != trained
+    like = trained.build(seed=0) if foreign else model
+    load_entry(model, weight[0], weight[1], locate(*weight), keep=keep, like=like)
     return model.eval()
 
 
