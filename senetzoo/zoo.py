@@ -215,8 +215,11 @@ def create(
     sites = model.sites()
     before, after = (resolve(p, sites, base) for p in (trained.policy, blueprint.policy))
     keep = {site.path for site, gate in before.items() if after.get(site) == gate}
+    # Another publisher's names are those of the network that the weights are of.
+    foreign = weight[1].dialect != "senetzoo" and blueprint != trained
+    like = trained.build(seed=0) if foreign else model
     located = search.result()
-    report = load_entry(model, weight[0], weight[1], located, keep=keep)
+    report = load_entry(model, weight[0], weight[1], located, keep=keep, like=like)
     model.load_report = dataclasses.replace(report, pinned=located.pinned)
     return model.eval()
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from senetzoo.errors import WeightsError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.report import LoadReport
+from senetzoo.weights import dialects, pickled
 from senetzoo.weights.fetch import Located
 from senetzoo.weights.manifest import Entry
 
@@ -79,8 +80,34 @@ def load_strictly(model: Classifier, state: Mapping[str, Tensor], name: str) -> 
     model.load_state_dict(dict(state), strict=True)
 
 
+def read_entry(entry: Entry, path: Path, like: Classifier) -> dialects.Reading:
+    """The tensors of a manifest entry's file by our names, whoever published it.
+
+    Args:
+        entry: The entry.
+        path: Its file.
+        like: A network with the entry's own config and policy; it is not changed.
+
+    Returns:
+        The tensors, and what was tolerated.
+
+    Raises:
+        WeightsError: The file can't be read, or is not of such a network.
+    """
+    state = read(path) if path.suffix == ".safetensors" else pickled.read(path)
+    if entry.dialect == "senetzoo":
+        return dialects.Reading(state, ())
+    return dialects.reading(state, entry.dialect, like)
+
+
 def load_entry(
-    model: Classifier, tag: str, entry: Entry, located: Located, *, keep: Container[str]
+    model: Classifier,
+    tag: str,
+    entry: Entry,
+    located: Located,
+    *,
+    keep: Container[str],
+    like: Classifier,
 ) -> LoadReport:
     """Load the weights of a manifest entry, adapting the classifier and the input channels.
 
@@ -91,6 +118,7 @@ def load_entry(
         entry: Its content.
         located: Its file.
         keep: Paths of the sites whose gate is the same in the network and in the weights.
+        like: A network with the entry's own config and policy; it may be `model`.
 
     Returns:
         What was loaded, replaced and adapted; also stored as ``model.load_report``.
@@ -98,10 +126,10 @@ def load_entry(
     Raises:
         WeightsError: Anything else differs; nothing is changed then.
     """
-    state = read(located.path)
-    own = model.state_dict()
+    reading = read_entry(entry, located.path, like)
+    state, own = reading.state, model.state_dict()
     replaced: list[tuple[str, str]] = []
-    adapted: list[tuple[str, str]] = []
+    adapted = [(entry.source.file, note) for note in reading.notes]
     for site in model.sites():
         prefix = f"{site.path}."
         if site.path in keep:
