@@ -10,6 +10,7 @@ import click
 
 import senetzoo
 from senetzoo._command import BAD_INPUT, SenetzooCommand
+from senetzoo.weights.convert_command import convert
 
 # Rooms are imported when their command is asked for: `senetzoo list` must not load a trainer.
 _ELSEWHERE = {
@@ -110,6 +111,9 @@ main.add_command(show, "explain")
 @main.group(cls=_Group)
 def weights() -> None:
     """Published weights."""
+
+
+weights.add_command(convert)
 
 
 @weights.command("list", cls=SenetzooCommand)
