@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
+import pickle
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,10 +21,11 @@ from safetensors.torch import save_file
 from shelf import Shelf, open_shelf
 from torch import Tensor, nn
 
-from senetzoo import config, create
+from senetzoo import NONE, config, create, transforms
 from senetzoo._torchvision import torchvision
 from senetzoo.counting import Counts
 from senetzoo.data.transforms import Transforms
+from senetzoo.errors import WeightsError
 from senetzoo.weights import fetch, manifest
 from senetzoo.weights.dialects import counterparts
 
@@ -407,3 +410,92 @@ def test_published_forms(
     assert published.keys() != state.keys()
     _publish(shelf, tag, published)
     _check(tag, theirs)
+
+
+# --- Adapted, and refused ------------------------------------------------------------------------
+
+CIFAR = "resnet20.chenyaofo_cifar10"
+
+
+def test_the_report_says_what_was_tolerated(shelf: Shelf) -> None:
+    state = _reference(FOREIGN[CIFAR]).state_dict()
+    _publish(shelf, CIFAR, _without_counters(state))
+    model = create(CIFAR)
+    report = model.load_report
+    assert report is not None
+    assert report.adapted == (
+        (FOREIGN[CIFAR].source.file, "21 missing num_batches_tracked are 0."),
+    )
+    assert report.classes == FOREIGN[CIFAR].classes
+    assert transforms(model) == _transforms(FOREIGN[CIFAR])
+    assert not model.training
+
+
+def test_other_classes_channels_and_gates(shelf: Shelf) -> None:
+    state = _reference(FOREIGN[CIFAR]).state_dict()
+    _publish(shelf, CIFAR, state)
+    model = create(CIFAR, num_classes=5, in_chans=1, policy="eca/s1", seed=0)
+    own = model.state_dict()
+    torch.testing.assert_close(own["conv1.weight"], state["conv1.weight"].sum(1, keepdim=True))
+    changed = {"conv1.weight", "fc.weight", "fc.bias"}
+    assert {name for name in own if ".slots." not in name} == set(state)
+    assert all(torch.equal(own[name], state[name]) for name in set(state) - changed)
+    report = model.load_report
+    assert report is not None
+    assert {name for name, _ in report.replaced} == {
+        "fc.weight",
+        "fc.bias",
+        *(name for name in own if ".slots." in name),
+    }
+
+
+def test_a_form_and_gates_come_with_the_weights(shelf: Shelf) -> None:
+    tag = "se_resnet50.legacy_in1k"
+    state = _reference(FOREIGN[tag]).state_dict()
+    _publish(shelf, tag, state)
+    bare = create("se_resnet50", pretrained="legacy_in1k", policy=NONE)
+    assert (bare.config.pool, bare.config.stride_on) == ("ceil", "1x1")  # type: ignore[attr-defined]
+    kept = {name for name in state if ".se_module." not in name}
+    assert len(kept) == len(bare.state_dict())
+    assert torch.equal(bare.state_dict()["conv1.weight"], state["layer0.conv1.weight"])
+    report = bare.load_report
+    assert report is not None
+    assert len(report.adapted) == len(state) - len(kept) == 64
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_both_formats_of_torch_save(shelf: Shelf, zipped: bool) -> None:
+    state = _reference(FOREIGN[CIFAR]).state_dict()
+    _publish(shelf, CIFAR, state, _use_new_zipfile_serialization=zipped)
+    own = create(CIFAR).state_dict()
+    assert all(torch.equal(own[name], value) for name, value in state.items())
+
+
+def test_a_file_of_another_network_is_refused(shelf: Shelf) -> None:
+    other = _reference(FOREIGN["resnet32.chenyaofo_cifar10"]).state_dict()
+    _publish(shelf, CIFAR, other)
+    with pytest.raises(WeightsError) as caught:
+        create(CIFAR)
+    assert str(caught.value) == (
+        "The tensors are not those of the network by the names of chenyaofo.\n"
+        "layer1.3.conv1.weight is left over; layer1.3.bn1.weight is left over; "
+        "layer1.3.bn1.bias is left over (and 69 more).\n"
+        "Build the network with the config, policy and num_classes of the weights"
+    )
+
+
+class Malice:
+    """What a pickle can do: call anything as it is opened."""
+
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        return exec, ("import builtins; builtins.opened_a_pickle = True",)
+
+
+def test_a_malicious_file_is_not_opened(shelf: Shelf) -> None:
+    pickle.loads(pickle.dumps(Malice()))
+    assert vars(builtins).pop("opened_a_pickle")
+    state = _reference(FOREIGN[CIFAR]).state_dict()
+    _publish(shelf, CIFAR, {**state, "extra": Malice()})
+    with pytest.raises(WeightsError, match=r"^Can't read the weights "):
+        create(CIFAR)
+    assert not hasattr(builtins, "opened_a_pickle")

@@ -21,6 +21,7 @@ from senetzoo.weights.dialects.base import Counterpart, Dialect
 
 __all__ = [
     "DIALECTS",
+    "OURS",
     "Counterpart",
     "Reading",
     "counterpart",
@@ -28,6 +29,7 @@ __all__ = [
     "names",
     "read",
     "reading",
+    "updated",
     "write",
 ]
 
@@ -192,13 +194,9 @@ def reading(state: Mapping[str, Tensor], dialect: str, model: Classifier) -> Rea
     """
     known = names(dialect, model)
     own = model.state_dict()
-    theirs, notes = dict(state), list[str]()
-    update = _FOREIGN[dialect].updates.get(model.config.family) if dialect != OURS else None
-    if update is not None:
-        updated = update(theirs)
-        if renamed := len(theirs.keys() - updated.keys()):
-            notes.append(f"{renamed} names are those of an older version.")
-        theirs = updated
+    theirs, notes = updated(state, dialect, model), list[str]()
+    if renamed := len(state.keys() - theirs.keys()):
+        notes.append(f"{renamed} names are those of an older version.")
 
     expected = {name for name, _ in known.values()}
     extra = [name for name in theirs if name not in expected]
@@ -227,6 +225,12 @@ def reading(state: Mapping[str, Tensor], dialect: str, model: Classifier) -> Rea
     _check_fit(theirs, known, dialect)
     result = {name: theirs[their].reshape(own[name].shape) for name, (their, _) in known.items()}
     return Reading(result, tuple(notes))
+
+
+def updated(state: Mapping[str, Tensor], dialect: str, model: Classifier) -> dict[str, Tensor]:
+    """Their state dict under the names, and in the shapes, that the library has today."""
+    update = _FOREIGN[dialect].updates.get(model.config.family) if dialect != OURS else None
+    return dict(state) if update is None else update(dict(state))
 
 
 def _check_index(name: str, state: dict[str, Tensor], own: Tensor) -> None:
