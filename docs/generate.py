@@ -52,6 +52,8 @@ def weights() -> str:
     """The embedded weights, with accuracy and how they came about."""
     rows = []
     for tag, entry in manifest().items():
+        if entry.source.kind != "embedded":
+            continue
         metric, training = entry.metrics[0], entry.training
         right = round(metric.value * metric.images / 100)
         low, high = wilson(right, metric.images)
@@ -85,6 +87,47 @@ def commands() -> str:
             f"`{entry.sha256}`. Weights: {entry.licence.weights}; data: {entry.licence.data}.\n"
         )
     return "\n".join(blocks)
+
+
+def published() -> str:
+    """The weights of other publishers: figures, file, licence."""
+    rows = []
+    for tag, entry in manifest().items():
+        if entry.training is not None:
+            continue
+        figures = {metric.name: f"{metric.value:.2f}" for metric in entry.metrics}
+        source, licence = entry.source, entry.licence.weights
+        address = source.url or f"https://huggingface.co/{source.repo}"
+        pin = f"`{entry.sha256_prefix}`" if entry.pinned else "not pinned"
+        rows.append(
+            [
+                f"`{tag}`{' (default)' if entry.default else ''}",
+                figures.get("accuracy", ""),
+                figures.get("accuracy@5", ""),
+                str(entry.input.size),
+                f"{entry.params:,}",
+                f"{entry.macs / 1e9:.3f}",
+                entry.data,
+                f"[{source.repo or source.file}]({address})",
+                pin,
+                f"{licence}, non-commercial" if entry.licence.non_commercial else licence,
+            ]
+        )
+    head = ["weights", "top-1", "top-5", "pixels", "parameters", "GMACs", "trained on", "file"]
+    return table([*head, "sha256", "licence"], rows)
+
+
+def pins() -> str:
+    """How many weights of each dialect are checked by what."""
+    rows = []
+    for dialect in dict.fromkeys(entry.dialect for entry in manifest().values()):
+        found = [entry for entry in manifest().values() if entry.dialect == dialect]
+        kinds = [sum(e.pinned == kind for e in found) for kind in ("sha256", "prefix", "")]
+        limited = sum(entry.licence.non_commercial for entry in found)
+        rows.append([dialect, *map(str, (len(found), *kinds, limited))])
+    totals = (str(sum(int(row[column]) for row in rows)) for column in range(1, 6))
+    head = ["names", "weights", "sha256", "start of it", "not pinned", "non-commercial"]
+    return table(head, [*rows, ["all", *totals]])
 
 
 def networks() -> str:
@@ -219,7 +262,8 @@ def demo() -> str:
 SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"demo": demo, "weights": weights, "speed": speed, "networks": networks},
     "docs/networks.md": {"all": all_networks, "families": families},
-    "docs/weights.md": {"weights": weights, "commands": commands},
+    "docs/weights.md": {"weights": weights, "pins": pins, "commands": commands},
+    "docs/published.md": {"published": published},
 }
 
 

@@ -32,7 +32,7 @@ from senetzoo.saved import opened
 from senetzoo.weights import hub
 from senetzoo.weights import manifest as weights
 from senetzoo.weights.fetch import Search
-from senetzoo.weights.load import Channels, Weights, read
+from senetzoo.weights.load import Channels, Weights, read_entry
 
 if TYPE_CHECKING:
     from senetzoo.data.transforms import Transforms
@@ -157,9 +157,22 @@ def create(
         _say_default(full)
     search = Search(full, weight)
     model = blueprint.build(seed=seed)
-    file, names = search.result(), weight.classes or ()
-    about = Weights(full, file.origin, file.sha256, trained.arch, names, weight.input, file.pinned)
-    return changes.fill(model, trained, about, read(file.path))
+    # Another publisher's names are those of the network that the weights are of.
+    foreign = weight.dialect != "senetzoo" and blueprint != trained
+    like = trained.build(seed=0) if foreign else model
+    file = search.result()
+    reading = read_entry(weight, file.path, like)
+    about = Weights(
+        full,
+        file.origin,
+        file.sha256,
+        trained.arch,
+        weight.classes or (),
+        weight.input,
+        file.pinned,
+        tuple((weight.source.file, note) for note in reading.notes),
+    )
+    return changes.fill(model, trained, about, reading.state)
 
 
 @functools.cache

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +15,6 @@ from torch import Tensor, nn
 from senetzoo.models.resnet import ResNet, ResNetConfig
 from senetzoo.nn.stem import Stem
 from senetzoo.zoo import Blueprint, config
-
-Rename = Callable[[str], str]
 
 
 def keep_record(name: str, line: Mapping[str, object]) -> None:
@@ -111,44 +108,6 @@ def calibrate_on_next_batch(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             module.momentum = 1.0
-
-
-def same_name(name: str) -> str:
-    """torchvision's names are ours."""
-    return name
-
-
-def from_timm(name: str) -> str:
-    """Our name of a parameter of timm's SE ResNets, those of its legacy file too."""
-    name = name.removeprefix("layer0.").replace("last_linear.", "fc.")
-    return re.sub(r"\.(se|se_module)\.", ".slots.standard.", name)
-
-
-def from_pytorchcv(name: str) -> str:
-    """Our name of a parameter of pytorchcv's CIFAR ResNets."""
-    name = name.removeprefix("features.").replace("output.", "fc.")
-    name = name.replace("init_block.conv.", "conv1.").replace("init_block.bn.", "bn1.")
-    name = re.sub(
-        r"stage(\d+)\.unit(\d+)", lambda found: f"layer{found[1]}.{int(found[2]) - 1}", name
-    )
-    name = re.sub(r"body\.conv(\d)\.conv\.", r"conv\1.", name)
-    name = re.sub(r"body\.conv(\d)\.bn\.", r"bn\1.", name)
-    name = re.sub(r"\.se\.conv(\d)\.", r".slots.standard.fc\1.", name)
-    return name.replace("identity_conv.conv.", "downsample.0.").replace(
-        "identity_conv.bn.", "downsample.1."
-    )
-
-
-def renamed(tensors: Mapping[str, Tensor], rename: Rename) -> dict[str, Tensor]:
-    """`tensors` under our names; 1x1 convolutions of gates and classifiers as linear layers."""
-    result = {}
-    for name, tensor in tensors.items():
-        ours = rename(name)
-        if (".slots." in ours or ours == "fc.weight") and tensor.ndim == 4:
-            tensor = tensor.flatten(1)
-        assert ours not in result, f"two names for {ours}"
-        result[ours] = tensor
-    return result
 
 
 def relative_error(ours: Tensor, theirs: Tensor) -> float:

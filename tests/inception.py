@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 
 import torch
@@ -14,16 +13,6 @@ from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.config import Config
 from senetzoo.nn.slots import Position, Site
 from senetzoo.policies.attach import attach
-
-
-def branches_from_pytorchcv(name: str) -> str:
-    """timm's name of a parameter inside a module of pytorchcv, whose branches count from 1."""
-    # A single convolution is no sequence in timm.
-    name = re.sub(r"(stage2\.unit1\.branches\.branch1)\.conv_list\.conv1\.", r"\1.conv.", name)
-    name = re.sub(r"branch4\.conv\.", "branch4.1.", name)
-    name = re.sub(r"(branch\d)\.conv\.", r"\1.", name)
-    name = re.sub(r"conv_list\.conv(\d)\.", lambda found: f"{int(found[1]) - 1}.", name)
-    return re.sub(r"branches\.branch(\d)", lambda found: f"branch{int(found[1]) - 1}", name)
 
 
 def pad_all(model: nn.Module, stem: list[nn.Module]) -> None:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from helpers import (
-    Rename,
-    calibrate_on_next_batch,
-    on_meta,
-    randomise,
-    relative_error,
-    renamed,
-)
+from helpers import calibrate_on_next_batch, on_meta, randomise, relative_error
 from torch import Tensor, nn
 
 from senetzoo._torchvision import torchvision
+from senetzoo.nn.classifier import Classifier
+from senetzoo.weights import dialects
+
+SAME = "same"
+"""Where both networks have the same names, and ours may be a part of one, or a module around it."""
 
 TOLERANCE = 1e-10
 
@@ -52,7 +50,7 @@ def from_the_pytorchcv(name: str, **options: Any) -> nn.Module:
 def compare(
     build_ours: Callable[[], nn.Module],
     build_theirs: Callable[[], nn.Module],
-    rename: Rename,
+    dialect: str,
     *,
     size: int = 64,
     channels: int = 3,
@@ -65,8 +63,8 @@ def compare(
     Args:
         build_ours: Builds our network.
         build_theirs: Builds theirs.
-        rename: Our name of each of their parameters; loading is strict and no two may have the
-            same, so it is a bijection.
+        dialect: Whose names theirs has, or `SAME`; the product's own translation is what is
+            compared.
         size: Side of the images in pixels.
         channels: Channels of the images.
         train: Whether to compare in training mode too; not where the network draws at random.
@@ -80,7 +78,7 @@ def compare(
     learned = {name for name, _ in theirs.named_parameters()}
     # Parameters may be shared, statistics not: each network has to gather its own.
     state = {k: v if k in learned else v.clone() for k, v in theirs.state_dict().items()}
-    ours.load_state_dict(renamed(state, rename), strict=True, assign=True)
+    ours.load_state_dict(translated(state, dialect, ours), strict=True, assign=True)
     x = torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(1)).double()
 
     errors = []
@@ -93,17 +91,17 @@ def compare(
         errors.append(relative_error(trained, reference))
         assert errors[-1] < TOLERANCE
     if gradients and train:
-        compare_gradients(ours, theirs, trained, reference, rename)
+        compare_gradients(ours, theirs, trained, reference, dialect)
 
     statistics, expected_statistics = dict(ours.named_buffers()), dict(theirs.named_buffers())
     if train:
-        for name, buffer in renamed(expected_statistics, rename).items():
+        for name, buffer in translated(expected_statistics, dialect, ours).items():
             if buffer.abs().max() > 0:
                 assert relative_error(statistics[name].double(), buffer.double()) < TOLERANCE, name
     else:
         # Drawn differently while they were gathered: ours get theirs.
         copied = {name: buffer.clone() for name, buffer in expected_statistics.items()}
-        ours.load_state_dict(renamed(copied, rename), strict=False)
+        ours.load_state_dict(translated(copied, dialect, ours), strict=False)
 
     for model in (ours, theirs):
         model.eval()
@@ -113,8 +111,32 @@ def compare(
     errors.append(relative_error(output, reference))
     assert errors[-1] < TOLERANCE
     if gradients and not train:
-        compare_gradients(ours, theirs, output, reference, rename)
+        compare_gradients(ours, theirs, output, reference, dialect)
     keep_record(record, errors, train, size)
+
+
+def translated(tensors: Mapping[str, Tensor], dialect: str, ours: nn.Module) -> dict[str, Tensor]:
+    """Tensors of theirs under our names and in our shapes: a whole state dict, or some of it.
+
+    Args:
+        tensors: By their names.
+        dialect: Whose names they are, or `SAME`.
+        ours: Our network.
+    """
+    if dialect == SAME:
+        return dict(tensors)
+    assert isinstance(ours, Classifier)
+    known = dialects.names(dialect, ours)
+    if len(tensors) >= len(known):
+        return dialects.read(tensors, dialect, ours)
+    own = ours.state_dict()
+    some = {
+        name: tensors[theirs].reshape(own[name].shape)
+        for name, (theirs, _) in known.items()
+        if theirs in tensors
+    }
+    assert len(some) == len(tensors)
+    return some
 
 
 def keep_record(
@@ -142,13 +164,13 @@ def keep_record(
 
 
 def compare_gradients(
-    ours: nn.Module, theirs: nn.Module, output: Tensor, reference: Tensor, rename: Rename
+    ours: nn.Module, theirs: nn.Module, output: Tensor, reference: Tensor, dialect: str
 ) -> None:
     """Compare the gradients of all parameters, of a random weighting of the logits."""
     target = torch.randn(reference.shape, generator=torch.Generator().manual_seed(2)).double()
     for logits in (output, reference):
         (logits * target).sum().backward()  # type: ignore[no-untyped-call]
-    expected = renamed(_gradients(theirs), rename)
+    expected = translated(_gradients(theirs), dialect, ours)
     got = _gradients(ours)
     assert set(got) == set(expected)
     largest = max(gradient.abs().max().item() for gradient in expected.values())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from foreign import SMOOTH, all_five, image, randomise_gates, small
-from helpers import from_pytorchcv, randomise, relative_error, renamed, same_name
+from helpers import randomise, relative_error
+from parity import translated
 from torch import Tensor, nn
 
 from senetzoo import attach
@@ -19,24 +19,24 @@ from senetzoo.policies.algebra import Policy
 POLICIES: dict[str, Policy] = {p: SMOOTH.at(p) for p in POSITIONS} | {"all": all_five()}
 IMAGENET: dict[str, Any] = {"depths": (2, 1, 1, 1), "num_classes": 5}
 CIFAR: dict[str, Any] = {"depths": (2, 1, 1), "num_classes": 5, "width": 16, "stem": "cifar"}
-OURS: dict[str, tuple[ResNetConfig, Callable[[str], str]]] = {
-    "torchvision basic": (ResNetConfig(block="basic", **IMAGENET), same_name),
-    "torchvision bottleneck": (ResNetConfig(block="bottleneck", **IMAGENET), same_name),
-    "timm basic": (ResNetConfig(block="basic", **IMAGENET), same_name),
-    "timm bottleneck": (ResNetConfig(block="bottleneck", **IMAGENET), same_name),
-    "pytorchcv basic": (ResNetConfig(block="basic", **CIFAR), from_pytorchcv),
-    "pytorchcv bottleneck": (ResNetConfig(block="bottleneck", **CIFAR), from_pytorchcv),
+OURS: dict[str, tuple[ResNetConfig, str]] = {
+    "torchvision basic": (ResNetConfig(block="basic", **IMAGENET), "torchvision"),
+    "torchvision bottleneck": (ResNetConfig(block="bottleneck", **IMAGENET), "torchvision"),
+    "timm basic": (ResNetConfig(block="basic", **IMAGENET), "timm"),
+    "timm bottleneck": (ResNetConfig(block="bottleneck", **IMAGENET), "timm"),
+    "pytorchcv basic": (ResNetConfig(block="basic", **CIFAR), "pytorchcv"),
+    "pytorchcv bottleneck": (ResNetConfig(block="bottleneck", **CIFAR), "pytorchcv"),
 }
 
 
 @pytest.mark.parametrize("position", list(POLICIES))
 @pytest.mark.parametrize("name", list(OURS))
 def test_theirs_with_gates_is_ours_with_gates(name: str, position: str) -> None:
-    config, rename = OURS[name]
+    config, dialect = OURS[name]
     theirs = small(name).double()
     randomise(theirs)
     ours = config.build().double()
-    ours.load_state_dict(renamed(theirs.state_dict(), rename), strict=True)
+    ours.load_state_dict(translated(theirs.state_dict(), dialect, ours), strict=True)
     policy = POLICIES[position]
     mine, foreign = attach(ours, policy, seed=0), attach(theirs, policy, seed=1)
     randomise_gates(mine)

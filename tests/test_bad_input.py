@@ -467,7 +467,7 @@ def test_wrong_commands(
         (["weights", "lst"], "There is no command 'lst'. Did you mean 'list'?"),
         (
             ["weights", "zzz"],
-            "There is no command 'zzz'. Commands are get, list, pin, push, show, verify.",
+            "There is no command 'zzz'. Commands are convert, get, list, pin, push, show, verify.",
         ),
         (["show"], "Missing argument 'NETWORK'."),
         (["predict"], "Missing argument 'IMAGE...'."),

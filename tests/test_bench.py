@@ -517,6 +517,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         model="resnet20",
         policy="",
         stem=None,
+        config={},
         num_classes=3,
         classes=("red", "green", "blue"),
         default=True,

@@ -20,6 +20,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "docs/networks.md",
     "docs/policies.md",
+    "docs/published.md",
     "docs/weights.md",
 )
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -55,6 +56,8 @@ def test_shell_examples_name_commands_and_options_that_exist(document: str) -> N
             elif words:
                 assert words[0] == "senetzoo", line
                 command = main.get_command(click.Context(main), words[1])
+                if isinstance(command, click.Group):
+                    command = command.get_command(click.Context(command), words[2])
                 assert command is not None, line
                 known = {option for p in command.params for option in p.opts}
                 assert {w for w in words[2:] if w.startswith("--")} <= known, line

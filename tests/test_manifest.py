@@ -19,6 +19,7 @@ from senetzoo import config
 from senetzoo.counting import count
 from senetzoo.data.transforms import Transforms
 from senetzoo.errors import ConfigError, WeightsError
+from senetzoo.registry import ENTRIES
 from senetzoo.weights import fetch, manifest
 
 SHIPPED = manifest.manifest()
@@ -44,14 +45,25 @@ def _built(entry: manifest.Entry) -> tuple[object, ...]:
 
 @functools.cache
 def _groups() -> dict[tuple[object, ...], list[str]]:
-    """The tags of each network that is counted once."""
+    """The tags of each network that is counted once, the smallest first."""
     groups: dict[tuple[object, ...], list[str]] = {}
-    for tag, entry in SHIPPED.items():
+    for tag, entry in sorted(SHIPPED.items(), key=lambda item: item[1].macs):
         groups.setdefault(_built(entry), []).append(tag)
     return groups
 
 
-@pytest.mark.parametrize("tags", _groups().values(), ids=lambda tags: tags[0])
+def _counted() -> Iterator[Any]:
+    """All groups; of each family and dialect only the smallest is quick."""
+    seen = set()
+    for tags in _groups().values():
+        entry = SHIPPED[tags[0]]
+        kind = (ENTRIES[entry.model].family.title, entry.dialect)
+        marks = (pytest.mark.slow,) if kind in seen else ()
+        seen.add(kind)
+        yield pytest.param(tags, marks=marks, id=tags[0])
+
+
+@pytest.mark.parametrize("tags", _counted())
 def test_shipped_entries_recount(tags: list[str]) -> None:
     with torch.device("meta"):
         model = config(tags[0]).build(seed=0)
@@ -60,6 +72,11 @@ def test_shipped_entries_recount(tags: list[str]) -> None:
         assert (SHIPPED[tag].params, SHIPPED[tag].macs) == (counts.params, counts.macs), tag
     assert model.config.num_classes == SHIPPED[tags[0]].num_classes
     assert model.config.in_chans == SHIPPED[tags[0]].input.channels
+
+
+def test_every_group_is_one_network() -> None:
+    for tags in _groups().values():
+        assert len({config(tag) for tag in tags}) == 1, tags
 
 
 def test_shipped_entries_are_sound() -> None:

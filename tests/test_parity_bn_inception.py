@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
@@ -15,31 +14,6 @@ from senetzoo import config, create
 from senetzoo.counting import count
 from senetzoo.errors import ConfigError
 from senetzoo.nn.classifier import Classifier
-
-MODULES = {1: ("3a", "3b"), 2: ("3c", "4a", "4b", "4c", "4d"), 3: ("4e", "5a", "5b")}
-STEM = {"conv1": 0, "conv2.conv1": 2, "conv2.conv2": 3}
-
-
-def from_pytorchcv(name: str) -> str:
-    """Our name of a parameter of pytorchcv's BN-Inception."""
-    name = name.removeprefix("features.").replace("output.", "fc.")
-    name = re.sub(
-        r"init_block\.(conv1|conv2\.conv[12])\.(conv|bn)\.",
-        lambda found: f"stem.{STEM[found[1]]}.{found[2]}.",
-        name,
-    )
-    found = re.fullmatch(r"stage(\d)\.unit(\d)\.branches\.branch(\d)\.(.+)", name)
-    if found is None:
-        return name
-    module = MODULES[int(found[1])][int(found[2]) - 1]
-    # Those of stride 2 have no 1x1 branch, and no weights after their pool.
-    number = int(found[3]) + (module in ("3c", "4e"))
-    branch = ("branch1x1", "branch3x3", "branch_double3x3", "branch_pool")[number - 1]
-    rest = re.sub(r"^conv(\d)\.", lambda layer: f"{int(layer[1]) - 1}.", found[4])
-    if number == 4:
-        # The pool is the branch's layer 0.
-        rest = re.sub(r"^conv\.", "1.", rest)
-    return f"inception{module}.{branch}.{rest}"
 
 
 def ghost(name: str, **changes: Any) -> Classifier:
@@ -60,7 +34,7 @@ def test_pytorchcv() -> None:
     compare(
         lambda: create("bn_inception", seed=0),
         theirs,
-        from_pytorchcv,
+        "pytorchcv",
         gradients=True,
     )
 
@@ -69,7 +43,7 @@ def test_pytorchcv_as_it_is() -> None:
     compare(
         lambda: create("bn_inception", seed=0),
         lambda: from_the_pytorchcv("bninception"),
-        from_pytorchcv,
+        "pytorchcv",
         size=224,
         record=("bn_inception", "pytorchcv bninception"),
     )

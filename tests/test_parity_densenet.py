@@ -16,7 +16,6 @@ from helpers import (
     on_meta,
     randomise,
     relative_error,
-    same_name,
 )
 from parity import TOLERANCE, compare, from_the_pytorchcv, from_torchvision
 from torch import Tensor, nn
@@ -79,7 +78,7 @@ def test_torchvision(name: str) -> None:
     compare(
         lambda: create(name, seed=0),
         lambda: from_torchvision(name),
-        same_name,
+        "torchvision",
         record=(name, f"torchvision {name}"),
     )
 
@@ -93,7 +92,7 @@ def test_torchvision_reduced_depth(name: str) -> None:
     compare(
         lambda: shallow.build(seed=0),
         lambda: torchvisions(growth, (1, 2, 2, 1), width),
-        same_name,
+        "torchvision",
         size=65,
         gradients=True,
     )
@@ -107,17 +106,6 @@ def test_torchvision_state_dict_has_the_same_keys_in_the_same_order(name: str) -
     assert list(shapes.items()) == list(expected.items())
 
 
-def from_timm_deep(name: str) -> str:
-    """timm's deep stem is three convolutions side by side, ours one child of three."""
-    places = {"conv0": "0", "norm0": "1", "conv1": "3", "norm1": "4", "conv2": "6"}
-    name = re.sub(
-        r"^features\.(conv0|norm0|conv1|norm1|conv2)\.",
-        lambda found: f"features.conv0.{places[found[1]]}.",
-        name,
-    )
-    return name.replace("features.norm2.", "features.norm0.")
-
-
 def test_timm_deep_stem() -> None:
     """timm's DenseNet-264d, of the depths of Table 1 but wider, with few layers."""
 
@@ -129,45 +117,14 @@ def test_timm_deep_stem() -> None:
         return model
 
     ours = config("densenet264").replace(growth=48, width=96, stem="deep", depths=(1, 2, 2, 1))
-    compare(lambda: ours.build(seed=0), theirs, from_timm_deep, gradients=True)
-
-
-def test_timm_densenet264d_on_meta() -> None:
-    torchvision()
-    import timm
-
-    theirs = on_meta(lambda: timm.create_model("densenet264d"))
-    ours = config("densenet264").replace(growth=48, width=96, stem="deep")
-    shapes = {key: v.shape for key, v in on_meta(lambda: ours.build(seed=0)).state_dict().items()}
-    assert shapes == {from_timm_deep(key): v.shape for key, v in theirs.state_dict().items()}
-
-
-def from_pytorchcv(name: str) -> str:
-    """Our name of a parameter of pytorchcv's CIFAR DenseNets."""
-    name = name.replace("features.init_block.", "features.conv0.")
-    name = name.replace("features.post_activ.bn.", "features.norm5.").replace(
-        "output.", "classifier."
-    )
-    name = re.sub(
-        r"stage\d+\.trans(\d+)\.conv\.(bn|conv)\.",
-        lambda found: f"transition{int(found[1]) - 1}.{'norm' if found[2] == 'bn' else 'conv'}.",
-        name,
-    )
-    return re.sub(
-        r"stage(\d+)\.unit(\d+)\.conv(\d?)\.(bn|conv)\.",
-        lambda found: (
-            f"denseblock{found[1]}.denselayer{found[2]}."
-            f"{'norm' if found[4] == 'bn' else 'conv'}{found[3] or 1}."
-        ),
-        name,
-    )
+    compare(lambda: ours.build(seed=0), theirs, "timm", gradients=True)
 
 
 def test_pytorchcv_bc() -> None:
     compare(
         lambda: create("densenet_bc_100_12", seed=0),
         lambda: from_the_pytorchcv("densenet100_k12_bc_cifar10"),
-        from_pytorchcv,
+        "pytorchcv",
         size=32,
         record=("densenet_bc_100_12", "pytorchcv densenet100_k12_bc_cifar10"),
     )
@@ -178,7 +135,7 @@ def test_pytorchcv_bc_190() -> None:
     compare(
         lambda: create("densenet_bc_190_40", seed=0),
         lambda: from_the_pytorchcv("densenet190_k40_bc_cifar10"),
-        from_pytorchcv,
+        "pytorchcv",
         size=32,
         record=("densenet_bc_190_40", "pytorchcv densenet190_k40_bc_cifar10"),
     )
@@ -195,7 +152,7 @@ def test_pytorchcv_bc_190_reduced_depth() -> None:
         return model
 
     ours = config("densenet_bc_190_40").replace(depths=(2, 2, 2))
-    compare(lambda: ours.build(seed=0), theirs, from_pytorchcv, size=32, gradients=True)
+    compare(lambda: ours.build(seed=0), theirs, "pytorchcv", size=32, gradients=True)
 
 
 def test_pytorchcv_without_bottleneck() -> None:
@@ -205,7 +162,7 @@ def test_pytorchcv_without_bottleneck() -> None:
     compare(
         lambda: ours.build(seed=0),
         lambda: from_the_pytorchcv("densenet40_k12_cifar10"),
-        from_pytorchcv,
+        "pytorchcv",
         size=32,
         gradients=True,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from helpers import (
     on_meta,
     randomise,
     relative_error,
-    same_name,
 )
 from parity import compare, from_the_timm, from_torchvision
 from torch import Tensor, nn
@@ -49,48 +47,18 @@ def steady_torchvision() -> nn.Module:
     return from_torchvision("efficientnet_b0", dropout=0.0, stochastic_depth_prob=0.0)
 
 
-def from_torchvisions_gates(name: str) -> str:
-    """Our name of a parameter: only the gates have another, in a slot instead of a layer."""
-    return re.sub(r"\.block\.[12]\.(fc[12])\.", r".slots.inner.\1.", name)
-
-
-def from_timm(name: str) -> str:
-    """Our name of a parameter of timm's EfficientNet."""
-    module, _, parameter = name.rpartition(".")
-    outside = {
-        "conv_stem": "features.0.0",
-        "bn1": "features.0.1",
-        "conv_head": "features.8.0",
-        "bn2": "features.8.1",
-        "classifier": "classifier.1",
-    }
-    if module in outside:
-        return f"{outside[module]}.{parameter}"
-    _, stage, block, *inside = module.split(".")
-    if inside[0] == "se":
-        place = f"slots.inner.{ {'conv_reduce': 'fc1', 'conv_expand': 'fc2'}[inside[1]] }"
-    elif stage == "0":
-        layers = {"conv_dw": "0.0", "bn1": "0.1", "conv_pw": "2.0", "bn2": "2.1"}
-        place = f"block.{layers[inside[0]]}"
-    else:
-        layers = {"conv_pw": "0.0", "bn1": "0.1", "conv_dw": "1.0", "bn2": "1.1"}
-        layers |= {"conv_pwl": "3.0", "bn3": "3.1"}
-        place = f"block.{layers[inside[0]]}"
-    return f"features.{int(stage) + 1}.{block}.{place}.{parameter}"
-
-
 def test_torchvision() -> None:
     compare(
         steady,
         steady_torchvision,
-        from_torchvisions_gates,
+        "torchvision",
         gradients=True,
         record=("efficientnet_b0", "torchvision efficientnet_b0"),
     )
 
 
 def test_timm() -> None:
-    compare(steady, lambda: from_the_timm("efficientnet_b0"), from_timm)
+    compare(steady, lambda: from_the_timm("efficientnet_b0"), "timm")
 
 
 def test_torchvision_without_gates() -> None:
@@ -104,7 +72,7 @@ def test_torchvision_without_gates() -> None:
                     setattr(module, name, nn.Identity())
         return model
 
-    compare(lambda: steady(policy=NONE), theirs, same_name)
+    compare(lambda: steady(policy=NONE), theirs, "torchvision")
 
 
 # --- Tables --------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import learnable, on_meta, randomise, relative_error, same_name
-from parity import TOLERANCE, compare, from_torchvision
+from helpers import learnable, on_meta, randomise, relative_error
+from parity import SAME, TOLERANCE, compare, from_torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -81,7 +81,7 @@ def test_torchvision(size: int) -> None:
         lambda: from_torchvision(
             "googlenet", aux_logits=False, init_weights=False, dropout=0.0, transform_input=False
         ),
-        same_name,
+        "torchvision",
         size=size,
         gradients=size == 64,
         record=("googlenet_bn", "torchvision googlenet"),
@@ -101,7 +101,7 @@ def test_torchvision_with_auxiliary_heads() -> None:
                 transform_input=False,
             )
         ),
-        same_name,
+        SAME,
         gradients=True,
     )
 

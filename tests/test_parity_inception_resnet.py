@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
 import torch
-from helpers import Rename, learnable, on_meta, same_name
+from helpers import learnable, on_meta
 from inception import (
-    branches_from_pytorchcv,
     check_gates,
     check_graphs,
     check_levels,
@@ -32,32 +30,6 @@ from senetzoo.zoo import config, create
 
 # Blocks of each stage of the published weights.
 DEPTHS = {"v1": (5, 10, 6), "v2": (10, 20, 10)}
-STEM = ("conv2d_1a", "conv2d_2a", "conv2d_2b", "conv2d_3b", "conv2d_4a", "conv2d_4b")
-
-
-def from_pytorchcv(version: str) -> Rename:
-    """Our names of the parameters of pytorchcv's."""
-    last = DEPTHS[version][2] + 1
-
-    def child(found: re.Match[str]) -> str:
-        stage, unit = int(found[1]), int(found[2])
-        if stage == 1:
-            return f"repeat.{unit - 1}."
-        if unit == 1:
-            return f"mixed_{stage + 4}a."
-        return "block8." if (stage, unit) == (3, last) else f"repeat_{stage - 1}.{unit - 2}."
-
-    def rename(name: str) -> str:
-        name = name.removeprefix("features.").replace("final_conv.", "conv2d_7b.")
-        if name.startswith("output."):
-            name = re.sub(r"output\.(fc2|fc)\.", "classif.", name)
-            return name.replace("output.fc1.", "last_linear.").replace("output.bn.", "last_bn.")
-        name = re.sub(r"init_block\.conv(\d)\.", lambda f: f"{STEM[int(f[1]) - 1]}.", name)
-        name = name.replace("init_block.block.", "mixed_5b.")
-        name = re.sub(r"(stage\d\.unit\d+)\.conv\.", r"\1.conv2d.", name)
-        return re.sub(r"stage(\d)\.unit(\d+)\.", child, branches_from_pytorchcv(name))
-
-    return rename
 
 
 def their_pytorchcv(version: str) -> nn.Module:
@@ -78,7 +50,7 @@ def test_timm() -> None:
     compare(
         lambda: ours("v2"),
         lambda: from_the_timm("inception_resnet_v2"),
-        same_name,
+        "timm",
         size=75,
         record=("inception_resnet_v2", "timm inception_resnet_v2"),
     )
@@ -97,7 +69,7 @@ def test_timm_gradients() -> None:
     compare(
         lambda: InceptionResNetConfig(version="v2", depths=(1, 1, 2), dropout=0.0).build(),
         shallow,
-        same_name,
+        "timm",
         size=107,
         gradients=True,
     )
@@ -108,7 +80,7 @@ def test_pytorchcv(version: str) -> None:
     compare(
         lambda: ours(version),
         lambda: their_pytorchcv(version),
-        from_pytorchcv(version),
+        "pytorchcv",
         size=107 if version == "v1" else 75,
         record=(f"inception_resnet_{version}", f"pytorchcv inceptionresnet{version}"),
     )
@@ -119,7 +91,7 @@ def test_pytorchcv_gradients() -> None:
     compare(
         lambda: ours("v1"),
         lambda: their_pytorchcv("v1"),
-        from_pytorchcv("v1"),
+        "pytorchcv",
         size=75,
         train=False,
         gradients=True,
@@ -144,7 +116,7 @@ def test_small_form_is_the_padded_network(version: str) -> None:
     compare(
         lambda: ours(version, stem="cifar"),
         padded_v1 if version == "v1" else padded_v2,
-        from_pytorchcv("v1") if version == "v1" else same_name,
+        "pytorchcv" if version == "v1" else "timm",
         size=14,
     )
 

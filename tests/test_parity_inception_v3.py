@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import learnable, on_meta, same_name
+from helpers import learnable, on_meta
 from inception import (
     check_gates,
     check_graphs,
@@ -16,7 +16,7 @@ from inception import (
     pad_all,
     shapes,
 )
-from parity import compare, from_the_timm, from_torchvision
+from parity import SAME, compare, from_the_timm, from_torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -52,7 +52,7 @@ def test_torchvision() -> None:
     compare(
         lambda: create("inception_v3", dropout=0.0, seed=0),
         lambda: theirs(aux_logits=False),
-        same_name,
+        "torchvision",
         size=107,
         gradients=True,
         record=("inception_v3", "torchvision inception_v3"),
@@ -64,7 +64,7 @@ def test_torchvision_auxiliary_head() -> None:
     compare(
         lambda: AllLogits(InceptionV3Config(dropout=0.0, aux=True).build()),
         lambda: AllLogits(theirs(aux_logits=True)),
-        same_name,
+        SAME,
         size=299,
     )
 
@@ -85,7 +85,7 @@ def test_torchvision_auxiliary_head_alone() -> None:
     compare(
         lambda: OnMaps(InceptionAux(768, 1000, small=False)),
         lambda: OnMaps(head()),
-        same_name,
+        SAME,
         size=20,
         channels=768,
         gradients=True,
@@ -96,7 +96,7 @@ def test_timm() -> None:
     compare(
         lambda: create("inception_v3", dropout=0.0, seed=0),
         lambda: from_the_timm("inception_v3"),
-        same_name,
+        "timm",
         size=75,
         record=("inception_v3", "timm inception_v3"),
     )
@@ -120,7 +120,7 @@ def test_small_form_is_the_padded_network() -> None:
     compare(
         lambda: create("inception_v3", stem="cifar", dropout=0.0, seed=0),
         padded,
-        same_name,
+        "torchvision",
         size=14,
     )
 

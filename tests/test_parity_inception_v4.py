@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections import OrderedDict
 from typing import Any
 
 import pytest
 from helpers import learnable, on_meta
 from inception import (
-    branches_from_pytorchcv,
     check_gates,
     check_graphs,
     check_levels,
@@ -27,40 +24,6 @@ from senetzoo.models.inception_v4 import InceptionV4, InceptionV4Config
 from senetzoo.zoo import create
 
 
-def from_timm(name: str) -> str:
-    """Our name of a parameter of timm's."""
-    _, index, rest = name.split(".", 2) if name.startswith("features.") else ("", "", name)
-    if not index:
-        return name.replace("last_linear.", "fc.")
-    number = int(index)
-    # Its stem's 3a and 5a, whose pool is branch 0 and branch 1.
-    if number in (3, 5):
-        rest = rest.replace("conv.", "branch1." if number == 3 else "branch0.", 1)
-    rest = re.sub(r"branch(\d)_(\d)a\.", r"branch\1.\2.branch0.", rest)
-    rest = re.sub(r"branch(\d)_(\d)b\.", r"branch\1.\2.branch1.", rest)
-    rest = re.sub(r"branch(\d)_(\d)\.", r"branch\1.\2.", rest)
-    for stage, first in (("stage3", 18), ("stage2", 10), ("stage1", 6), ("stem", 0)):
-        if number >= first:
-            return f"{stage}.{number - first}.{rest}"
-    raise AssertionError(name)
-
-
-def from_pytorchcv(name: str) -> str:
-    """Our name of a parameter of pytorchcv's."""
-    name = name.removeprefix("features.").replace("output.fc.", "fc.")
-    name = re.sub(r"init_block\.conv(\d)\.", lambda f: f"stem.{int(f[1]) - 1}.", name)
-    # The modules of its stem come after three convolutions.
-    name = re.sub(r"init_block\.block(\d)\.", lambda f: f"stem.{int(f[1]) + 2}.", name)
-    name = branches_from_pytorchcv(name)
-    # The end of its C modules: after one convolution in the second branch, three in the third.
-    for branch, place in ((1, 1), (2, 3)):
-        for half, kernel in enumerate(("conv1x3", "conv3x1")):
-            name = name.replace(
-                f"branch{branch}.{kernel}.", f"branch{branch}.{place}.branch{half}."
-            )
-    return re.sub(r"(stage\d)\.unit(\d+)\.", lambda f: f"{f[1]}.{int(f[2]) - 1}.", name)
-
-
 def their_pytorchcv() -> nn.Module:
     model = from_the_pytorchcv("inceptionv4")
     # Its pool is 8x8, which is global for 299x299 only.
@@ -72,7 +35,7 @@ def test_timm() -> None:
     compare(
         lambda: create("inception_v4", dropout=0.0, seed=0),
         lambda: from_the_timm("inception_v4"),
-        from_timm,
+        "timm",
         size=75,
         record=("inception_v4", "timm inception_v4"),
     )
@@ -85,13 +48,13 @@ def test_timm_gradients() -> None:
         model = from_the_timm("inception_v4")
         first = {*range(6), 6, 10, 11, 18, 19}
         children = model.get_submodule("features").named_children()
-        model.features = nn.Sequential(OrderedDict((k, m) for k, m in children if int(k) in first))
+        model.features = nn.Sequential(*(module for name, module in children if int(name) in first))
         return model
 
     compare(
         lambda: InceptionV4Config(depths=(1, 1, 1), dropout=0.0).build(),
         shallow,
-        from_timm,
+        "timm",
         size=107,
         gradients=True,
     )
@@ -101,7 +64,7 @@ def test_pytorchcv() -> None:
     compare(
         lambda: create("inception_v4", dropout=0.0, seed=0),
         their_pytorchcv,
-        from_pytorchcv,
+        "pytorchcv",
         size=75,
         record=("inception_v4", "pytorchcv inceptionv4"),
     )
@@ -116,7 +79,7 @@ def test_small_form_is_the_padded_network() -> None:
     compare(
         lambda: create("inception_v4", stem="cifar", dropout=0.0, seed=0),
         padded,
-        from_timm,
+        "timm",
         size=14,
     )
 

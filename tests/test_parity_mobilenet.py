@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import learnable, on_meta, same_name
+from helpers import learnable, on_meta
 from parity import compare, from_the_timm
 from torch import Tensor, nn
 
@@ -36,7 +36,7 @@ def test_timm() -> None:
     compare(
         lambda: create("mobilenet_v1", seed=0),
         lambda: from_the_timm("mobilenetv1_100"),
-        same_name,
+        "timm",
         gradients=True,
         record=("mobilenet_v1", "timm mobilenetv1_100"),
     )
@@ -46,7 +46,7 @@ def test_timm_with_the_papers_activation() -> None:
     compare(
         lambda: build("mobilenet_v1", act="relu"),
         lambda: from_the_timm("mobilenetv1_100", act_layer="relu"),
-        same_name,
+        "timm",
     )
 
 
@@ -64,7 +64,7 @@ def test_timm_narrower(width: float) -> None:
     compare(
         lambda: create(name, seed=0),
         theirs,
-        same_name,
+        "timm",
         record=(name, f"timm mobilenetv1_100 at width {width}"),
     )
 

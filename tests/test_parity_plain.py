@@ -12,9 +12,8 @@ from helpers import (
     on_meta,
     randomise,
     relative_error,
-    same_name,
 )
-from parity import TOLERANCE, compare
+from parity import SAME, TOLERANCE, compare
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -56,7 +55,7 @@ def test_torchvision_without_its_sums(name: str, depths: list[int]) -> None:
     compare(
         lambda: create(name, seed=0),
         lambda: without_sums(depths),
-        same_name,
+        SAME,
         gradients=name == "plain18",
         record=(name, f"torchvision {name.replace('plain', 'resnet')} without its sums"),
     )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
 import torch
-from helpers import from_pytorchcv, learnable, on_meta, randomise, relative_error
+from helpers import learnable, on_meta, randomise, relative_error
 from parity import TOLERANCE, compare, from_the_pytorchcv, from_the_timm
 from torch import Tensor, nn
 
@@ -18,26 +17,6 @@ from senetzoo.models.preresnet import PreBasicBlock, PreBottleneck, PreResNetCon
 from senetzoo.nn.drop_path import DropPath
 from senetzoo.zoo import create
 
-DEEP_STEM = {"conv1": "0", "norm1": "1", "conv2": "3", "norm2": "4", "conv3": "6"}
-
-
-def from_timm_v2(name: str) -> str:
-    """Our name of a parameter of timm's ResNetV2."""
-    name = name.removeprefix("head.").replace("stem.conv.", "conv1.")
-    name = re.sub(r"^stem\.(\w+)", lambda found: f"conv1.{DEEP_STEM[found[1]]}", name)
-    name = re.sub(r"^stages\.(\d)\.blocks\.", lambda found: f"layer{int(found[1]) + 1}.", name)
-    return name.replace("downsample.conv.", "downsample.")
-
-
-def from_pytorchcv_pre(name: str) -> str:
-    """Our name of a parameter of pytorchcv's pre-activation networks."""
-    name = re.sub(r"body\.conv(\d)\.bn\.", r"norm\1.", name)
-    name = name.replace("identity_conv.", "downsample.").replace(
-        "init_block.weight", "conv1.weight"
-    )
-    name = re.sub(r"(final_pool\.0|post_activ)\.bn\.", "norm.", name)
-    return from_pytorchcv(name)
-
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101])
 def test_timm(depth: int) -> None:
@@ -45,7 +24,7 @@ def test_timm(depth: int) -> None:
     compare(
         lambda: create(name, seed=0),
         lambda: from_the_timm(f"resnetv2_{depth}"),
-        from_timm_v2,
+        "timm",
         gradients=depth in (18, 50),
         record=(name, f"timm resnetv2_{depth}"),
     )
@@ -56,7 +35,7 @@ def test_timm_deep_stem() -> None:
     compare(
         lambda: create("preresnet18", stem="deep", seed=0),
         lambda: from_the_timm("resnetv2_18", stem_type="deep"),
-        from_timm_v2,
+        "timm",
     )
 
 
@@ -82,7 +61,7 @@ def test_pytorchcv_imagenet(name: str, theirs: str, changes: dict[str, object]) 
     compare(
         lambda: blueprint.build(seed=0),
         lambda: pooled(theirs),
-        from_pytorchcv_pre,
+        "pytorchcv",
     )
 
 
@@ -99,7 +78,7 @@ def test_pytorchcv_cifar(name: str, theirs: str) -> None:
     compare(
         lambda: create(name, seed=0),
         lambda: from_the_pytorchcv(theirs),
-        from_pytorchcv_pre,
+        "pytorchcv",
         size=32,
         gradients=name == "preresnet20",
         record=(name, f"pytorchcv {theirs}"),
@@ -111,7 +90,10 @@ def gated(name: str, channels: int) -> nn.Module:
     model: Any = from_the_pytorchcv(name)
     from pytorchcv.models.preresnet import PreResActivation
 
-    model.features.final_pool = nn.Sequential(PreResActivation(channels), nn.AdaptiveAvgPool2d(1))
+    pool = model.features.final_pool
+    del model.features.final_pool
+    model.features.add_module("post_activ", PreResActivation(channels))
+    model.features.add_module("final_pool", pool)
     return model  # type: ignore[no-any-return]
 
 
@@ -128,7 +110,7 @@ def test_pytorchcv_cifar_se(name: str, theirs: str, channels: int) -> None:
     compare(
         lambda: blueprint.build(seed=0),
         lambda: gated(theirs, channels),
-        from_pytorchcv_pre,
+        "pytorchcv",
         size=32,
         gradients=name == "se_preresnet20",
     )
@@ -151,7 +133,7 @@ def test_pytorchcv_wide(blocks: int, factor: int) -> None:
     compare(
         lambda: create(name, seed=0),
         lambda: wide(blocks, factor),
-        from_pytorchcv_pre,
+        "pytorchcv",
         size=32,
         record=(name, f"pytorchcv get_wrn_cifar({blocks}, {factor})"),
     )
@@ -163,7 +145,7 @@ def test_pytorchcv_wide_shallow() -> None:
     compare(
         lambda: shallow.build(seed=0),
         lambda: wide(10, 10),
-        from_pytorchcv_pre,
+        "pytorchcv",
         size=32,
     )
 
@@ -173,7 +155,7 @@ def test_pytorchcv_wide_gradients() -> None:
     compare(
         lambda: narrow.build(seed=0),
         lambda: wide(16, 2),
-        from_pytorchcv_pre,
+        "pytorchcv",
         size=32,
         gradients=True,
     )

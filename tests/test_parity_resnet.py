@@ -8,13 +8,10 @@ import pytest
 import torch
 from helpers import (
     calibrate_on_next_batch,
-    from_pytorchcv,
-    from_timm,
     learnable,
     on_meta,
     randomise,
     relative_error,
-    same_name,
 )
 from parity import TOLERANCE, compare, from_the_pytorchcv, from_the_timm, from_torchvision
 from torch import Tensor, nn
@@ -44,7 +41,7 @@ def test_torchvision(name: str) -> None:
     compare(
         lambda: create(name, seed=0),
         lambda: from_torchvision(name),
-        same_name,
+        "torchvision",
         gradients=name in ("resnet18", "resnet50", "resnext50_32x4d"),
         record=(name, f"torchvision {name}"),
     )
@@ -61,7 +58,7 @@ def test_torchvision_wide_gradients() -> None:
         return model
 
     shallow = config("wide_resnet50_2").replace(depths=(1, 1, 1, 1))
-    compare(lambda: shallow.build(seed=0), theirs, same_name, gradients=True)
+    compare(lambda: shallow.build(seed=0), theirs, "torchvision", gradients=True)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +74,7 @@ def test_timm(name: str, theirs: str, policy: SE) -> None:
     compare(
         lambda: create(name, policy=policy, seed=0),
         lambda: from_the_timm(theirs),
-        from_timm,
+        "timm",
         gradients=name == "resnet18",
     )
 
@@ -89,7 +86,7 @@ def test_timm_legacy_caffe_form(size: int) -> None:
     compare(
         lambda: caffe.build(seed=0),
         lambda: from_the_timm("legacy_seresnet50"),
-        from_timm,
+        "timm_legacy",
         size=size,
         gradients=size == 64,
     )
@@ -99,7 +96,7 @@ def test_timm_deep_stem() -> None:
     compare(
         lambda: create("resnet50", stem="deep", seed=0),
         lambda: from_the_timm("resnet50c"),
-        same_name,
+        "timm",
     )
 
 
@@ -119,7 +116,7 @@ def test_pytorchcv(name: str, theirs: str) -> None:
     compare(
         lambda: create(name, seed=0),
         lambda: from_the_pytorchcv(theirs),
-        from_pytorchcv,
+        "pytorchcv",
         size=32,
         gradients=name.endswith("resnet20"),
         record=(name, f"pytorchcv {theirs}"),
@@ -137,7 +134,7 @@ def test_pytorchcv_depths_without_a_name(depth: int) -> None:
 
     name = f"resnet{depth}"
     record = (name, "pytorchcv get_resnet_cifar")
-    compare(lambda: create(name, seed=0), theirs, from_pytorchcv, size=32, record=record)
+    compare(lambda: create(name, seed=0), theirs, "pytorchcv", size=32, record=record)
 
 
 def test_timm_resnext101() -> None:
@@ -145,7 +142,7 @@ def test_timm_resnext101() -> None:
     compare(
         lambda: create(name, seed=0),
         lambda: from_the_timm(name),
-        from_timm,
+        "timm",
         record=(name, f"timm {name}"),
     )
 

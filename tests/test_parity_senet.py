@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import Rename, from_timm, learnable, on_meta
+from helpers import learnable, on_meta
 from parity import compare, from_the_timm
 from torch import nn
 
@@ -14,23 +14,6 @@ from senetzoo.counting import count
 from senetzoo.errors import ConfigError
 from senetzoo.registry import ENTRIES
 from senetzoo.zoo import create
-
-LEGACY_STEM = {
-    "conv1": "conv1.0",
-    "bn1": "conv1.1",
-    "conv2": "conv1.3",
-    "bn2": "conv1.4",
-    "conv3": "conv1.6",
-    "bn3": "bn1",
-}
-
-
-def from_legacy(name: str) -> str:
-    """Our name of a parameter of timm's legacy file, whose deep stem is a sequence of its own."""
-    if name.startswith("layer0."):
-        _, layer, rest = name.split(".")
-        return f"{LEGACY_STEM[layer]}.{rest}"
-    return from_timm(name)
 
 
 def shallow(form: str) -> nn.Module:
@@ -73,7 +56,7 @@ def test_timm_shallow(pool: str, size: int) -> None:
     compare(
         lambda: ours.build(seed=0),
         lambda: shallow(pool),
-        from_timm if pool == "padded" else from_legacy,
+        "timm" if pool == "padded" else "timm_legacy",
         size=size,
         gradients=(pool, size) == ("padded", 64),
     )
@@ -93,15 +76,15 @@ def test_smallest_image() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [64, 65])
 @pytest.mark.parametrize(
-    ("pool", "theirs", "rename"),
-    [("padded", "senet154", from_timm), ("ceil", "legacy_senet154", from_legacy)],
+    ("pool", "theirs", "dialect"),
+    [("padded", "senet154", "timm"), ("ceil", "legacy_senet154", "timm_legacy")],
 )
-def test_timm(pool: str, theirs: str, rename: Rename, size: int) -> None:
+def test_timm(pool: str, theirs: str, dialect: str, size: int) -> None:
     ours = config("senet154").replace(pool=pool, dropout=0.0)
     compare(
         lambda: ours.build(seed=0),
         lambda: from_the_timm(theirs),
-        rename,
+        dialect,
         size=size,
         record=("senet154", f"timm {theirs}"),
     )

@@ -9,14 +9,20 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from helpers import Rename, learnable, on_meta, randomise, relative_error, renamed, same_name
-from parity import TOLERANCE, compare_gradients, from_the_timm, from_torchvision, keep_record
+from helpers import learnable, on_meta, randomise, relative_error
+from parity import (
+    TOLERANCE,
+    compare_gradients,
+    from_the_timm,
+    from_torchvision,
+    keep_record,
+    translated,
+)
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -52,7 +58,7 @@ def images(*shape: int) -> Tensor:
 def agree(
     build_ours: Callable[[], nn.Module],
     theirs: nn.Module,
-    rename: Rename,
+    dialect: str,
     shape: tuple[int, ...],
     *,
     patch: int = 4,
@@ -65,7 +71,7 @@ def agree(
     Args:
         build_ours: Builds our network, without anything that draws at random in training.
         theirs: Their network. It cuts off what is no whole patch, so it gets a padded image.
-        rename: Our name of each of their tensors.
+        dialect: Whose names theirs has.
         shape: Shape of the batch of images.
         patch: Pixels on a side of a patch.
         train: Whether to compare in training mode too.
@@ -82,9 +88,7 @@ def agree(
     state = {name: t.detach() for name, t in tensors.items() if not name.endswith("attn_mask")}
     if gradients:
         state = {name: tensor.clone() for name, tensor in state.items()}
-    state = renamed(state, rename)
-    flat = {n: t.flatten() if n.endswith("index") else t for n, t in state.items()}
-    ours.load_state_dict(flat, strict=True, assign=True)
+    ours.load_state_dict(translated(state, dialect, ours), strict=True, assign=True)
     for parameter in ours.parameters():
         parameter.requires_grad_(gradients)
     x = images(*shape)
@@ -99,7 +103,7 @@ def agree(
         errors.append(relative_error(output, reference))
         assert errors[-1] < TOLERANCE
         if gradients and mode:
-            compare_gradients(ours, theirs, output, reference, rename)
+            compare_gradients(ours, theirs, output, reference, dialect)
     keep_record(record, errors, train, max(shape[2:]))
 
 
@@ -127,7 +131,7 @@ def test_torchvision(name: str, size: int, batch: int) -> None:
     agree(
         lambda: create(name, seed=0, drop_path=0.0),
         from_torchvision(name),
-        same_name,
+        "torchvision",
         (batch, 3, size, size),
         train=size < 224,
         record=(name, f"torchvision {name}"),
@@ -145,7 +149,7 @@ def test_torchvision_at_any_size(height: int, width: int) -> None:
     agree(
         lambda: little(depths=(2, 2, 2), heads=(2, 4, 8)).build(),
         little_torchvision(4, 7, [2, 2, 2]),
-        same_name,
+        "torchvision",
         (2, 3, height, width),
         gradients=True,
     )
@@ -157,7 +161,7 @@ def test_torchvision_small_form(height: int, width: int) -> None:
     agree(
         lambda: little(depths=(2, 2, 2), heads=(2, 4, 8), stem="cifar").build(),
         little_torchvision(2, 4, [2, 2, 2]),
-        same_name,
+        "torchvision",
         (2, 3, height, width),
         patch=2,
         gradients=True,
@@ -181,19 +185,6 @@ def test_state_dict_and_stochastic_depth_are_torchvisions(name: str) -> None:
 # --- timm ----------------------------------------------------------------------------------------
 
 
-def from_timm(name: str) -> str:
-    """Our name of a tensor of timm's Swin."""
-    name = name.replace("patch_embed.proj.", "features.0.0.")
-    name = name.replace("patch_embed.norm.", "features.0.2.").replace("head.fc.", "head.")
-    name = re.sub(
-        r"layers\.(\d+)\.downsample\.", lambda found: f"features.{2 * int(found[1])}.", name
-    )
-    name = re.sub(
-        r"layers\.(\d+)\.blocks\.", lambda found: f"features.{2 * int(found[1]) + 1}.", name
-    )
-    return name.replace("mlp.fc1.", "mlp.0.").replace("mlp.fc2.", "mlp.3.")
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -209,7 +200,7 @@ def test_timm(name: str) -> None:
     agree(
         lambda: create(name, seed=0, drop_path=0.0),
         from_the_timm(theirs, drop_path_rate=0.0),
-        from_timm,
+        "timm",
         (1, 3, 224, 224),
         train=False,
         record=(name, f"timm {theirs}"),
@@ -223,7 +214,7 @@ def test_timm_gradients() -> None:
     theirs = SwinTransformer(
         img_size=112, embed_dim=8, depths=(2, 2), num_heads=(2, 4), num_classes=5, drop_path_rate=0
     )
-    agree(lambda: little().build(), theirs, from_timm, (2, 3, 112, 112), gradients=True)
+    agree(lambda: little().build(), theirs, "timm", (2, 3, 112, 112), gradients=True)
 
 
 # --- Sizes ---------------------------------------------------------------------------------------

@@ -229,6 +229,23 @@ def test_not_pinned(pantry: Pantry, kind: Kind) -> None:
         assert located.sha256 == hash_of(pantry.contents[tag])
 
 
+def test_the_hub_states_a_hash_where_the_manifest_does_not(pantry: Pantry) -> None:
+    tag, entry = pantry.add("hub", sha256=None)
+    right = hash_of(pantry.contents[tag])
+    pantry.hub.fail(entry.source.file, Fault("wrong"))
+    with pytest.raises(WeightsError, match="are not the published ones") as caught:
+        fetch.locate(tag, entry)
+    assert f", the Hub states {right}.\n" in str(caught.value)
+    with pytest.raises(WeightsError, match=f"the Hub states {right}"):
+        fetch.bring(tag, entry, pantry.folder_of("to"))
+    pantry.hub.faults.clear()
+    with pytest.warns(UserWarning, match="not pinned"):
+        path = fetch.locate(tag, entry).path
+    path.resolve().write_bytes(b"x")
+    with pytest.warns(UserWarning, match=f"damaged: sha256 .*, the Hub states {right}"):
+        assert fetch.locate(tag, entry).path.read_bytes() == pantry.contents[tag]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_prefix(pantry: Pantry, kind: Kind) -> None:
     tag, entry = pantry.add(kind)

@@ -177,9 +177,11 @@ def test_get_for_another_machine(pantry: Pantry, monkeypatch: pytest.MonkeyPatch
         assert fetch.locate(tag, entry).path == to / f"{tag}.pth"
 
 
-@pytest.mark.parametrize("kind", ["url", "hub"])
-def test_get_goes_on(pantry: Pantry, kind: Any) -> None:
+@pytest.mark.parametrize(("kind", "pinned"), [("url", True), ("hub", True), ("hub", False)])
+def test_get_goes_on(pantry: Pantry, kind: Any, pinned: bool) -> None:
     tag, entry = pantry.add(kind)
+    if not pinned:  # the Hub's own word is enough to tell whether both parts are of one file
+        pantry.change(tag, sha256=None)
     to = pantry.folder / "to"
     pantry.hub.fail(entry.source.file, Fault("dropped", times=4, after=5_000))
     result = run("weights", "get", tag, "--to", str(to))

@@ -19,7 +19,11 @@ from senetzoo.registry import entry as network
 from senetzoo.weights import fetch, places
 from senetzoo.weights.manifest import Entry, find, manifest
 
-_ELSEWHERE = {"pin": "senetzoo.train.command:pin", "push": "senetzoo.push:command"}
+_ELSEWHERE = {
+    "convert": "senetzoo.weights.convert_command:convert",
+    "pin": "senetzoo.train.command:pin",
+    "push": "senetzoo.push:command",
+}
 _PINNED = {"sha256": "sha256", "prefix": "start of sha256", "": "not pinned"}
 
 

@@ -16,6 +16,8 @@ from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.config import Config
 from senetzoo.nn.report import Input, LoadReport
 from senetzoo.policies.attach import seeded
+from senetzoo.weights import dialects, pickled
+from senetzoo.weights.manifest import Entry
 
 Channels: TypeAlias = Literal["sum", "tile", "random"]
 """How the first convolution takes another number of input channels."""
@@ -94,6 +96,26 @@ def check_finite(state: Mapping[str, Tensor], name: str) -> None:
         )
 
 
+def read_entry(entry: Entry, path: Path, like: Classifier) -> dialects.Reading:
+    """The tensors of a manifest entry's file by our names, whoever published it.
+
+    Args:
+        entry: The entry.
+        path: Its file.
+        like: A network with the entry's own config and policy; it is not changed.
+
+    Returns:
+        The tensors, and what was tolerated.
+
+    Raises:
+        WeightsError: The file can't be read, or is not of such a network.
+    """
+    state = read(path) if path.suffix == ".safetensors" else pickled.read(path)
+    if entry.dialect == "senetzoo":
+        return dialects.Reading(state, ())
+    return dialects.reading(state, entry.dialect, like)
+
+
 @dataclass(frozen=True)
 class Weights:
     """What weights are, apart from their tensors.
@@ -106,6 +128,7 @@ class Weights:
         classes: Class names; empty where there are none.
         input: What they were trained to see; None where nobody says.
         pinned: What the file was checked by, as `LoadReport.pinned` says it.
+        notes: What was tolerated in the file, for `LoadReport.adapted`.
     """
 
     tag: str
@@ -115,6 +138,7 @@ class Weights:
     classes: tuple[str, ...]
     input: Input | None
     pinned: Literal["sha256", "prefix", ""] = "sha256"
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass
@@ -124,12 +148,12 @@ class _Changes:
     state: dict[str, Tensor]
     own: Mapping[str, Tensor]
     replaced: dict[str, str] = field(default_factory=dict)
-    adapted: dict[str, str] = field(default_factory=dict)
+    adapted: list[tuple[str, str]] = field(default_factory=list)
 
     def leave_out(self, name: str, why: str) -> None:
         """What the weights have and the network does not."""
         if self.state.pop(name, None) is not None:
-            self.adapted[name] = f"left out: {why}"
+            self.adapted.append((name, f"left out: {why}"))
 
     def keep_own(self, name: str, why: str) -> None:
         """What the network keeps of its initialisation, whatever the weights have."""
@@ -164,7 +188,7 @@ def load_weights(
         WeightsError: Anything else differs; nothing is changed then.
     """
     old, new = weights.arch, model.config
-    changes = _Changes(dict(state), model.state_dict())
+    changes = _Changes(dict(state), model.state_dict(), adapted=list(weights.notes))
     _gates(changes, model, keep)
     if new.stem != old.stem:
         _stem(changes, model, old)
@@ -178,7 +202,7 @@ def load_weights(
         else:
             adapted, how = adapt_channels(changes.state[first], new.in_chans, channels)
             changes.state[first] = adapted
-            changes.adapted[first] = f"{how}, {old.in_chans} to {new.in_chans}"
+            changes.adapted.append((first, f"{how}, {old.in_chans} to {new.in_chans}"))
     load_strictly(model, changes.state, weights.tag)
     seen = weights.input
     if seen is not None and new.small != old.small:
@@ -191,7 +215,7 @@ def load_weights(
         sha256=weights.sha256,
         classes=weights.classes if new.num_classes == old.num_classes else (),
         replaced=tuple(changes.replaced.items()),
-        adapted=tuple(changes.adapted.items()),
+        adapted=tuple(changes.adapted),
         pinned=weights.pinned,
         input=seen,
     )
@@ -219,7 +243,9 @@ def _stem(changes: _Changes, model: Classifier, old: Config) -> None:
         for network, tensors in ((theirs, theirs.state_dict()), (model, changes.own))
     ]
     if shapes[0] == shapes[1]:
-        changes.adapted["stem"] = "of another form: strides or pooling differ, no tensor does"
+        changes.adapted.append(
+            ("stem", "of another form: strides or pooling differ, no tensor does")
+        )
         return
     for name in [name for name in shapes[0] if name not in shapes[1]]:
         changes.leave_out(name, "another stem is asked for")

@@ -328,10 +328,13 @@ def find(model: str, tag: str | None) -> tuple[str, Entry]:
         others = sorted({entry.model for entry in manifest().values()})
         raise ConfigError(
             f"There are no pretrained weights of {model!r}.",
-            f"Networks with weights are {', '.join(others)}."
-            if others
-            else "This version of senetzoo has none at all.",
-            f"Type create({model!r}) for random weights, or: senetzoo list --pretrained",
+            "This version of senetzoo has none at all."
+            if not others
+            else f"Networks with weights are {', '.join(others)}."
+            if len(others) <= 8
+            else f"There are weights of {len(others)} networks.",
+            (nearest(model, others) if len(others) > 8 else "")
+            or f"Type create({model!r}) for random weights, or: senetzoo list --pretrained",
         )
     raise ConfigError(
         f"There are no weights {tag!r} of {model!r}."

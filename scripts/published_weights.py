@@ -1,0 +1,387 @@
+"""Writes the manifest's entries of weights that other publishers have.
+
+    python scripts/published_weights.py            writes weights_manifest.json
+    python scripts/published_weights.py --check    fails where that would change it
+
+Addresses, inputs and licences are read from the metadata of the installed torchvision and timm;
+accuracies that timm does not carry in its package, and chenyaofo's table, from `published.json`
+beside this file, which names their sources. Parameters and MACs are counted. What nobody states is
+null: no hash, size or figure is made up. Entries of weights trained here are left as they are.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from senetzoo._torchvision import torchvision  # noqa: E402
+from senetzoo.counting import Counts, count  # noqa: E402
+from senetzoo.data.cifar10 import CLASSES  # noqa: E402
+from senetzoo.weights.dialects import Counterpart, counterparts  # noqa: E402
+from senetzoo.weights.manifest import (  # noqa: E402
+    Dialect,
+    Entry,
+    Input,
+    Licence,
+    Metric,
+    Source,
+    manifest,
+    parse,
+    path,
+    text,
+)
+from senetzoo.zoo import config  # noqa: E402
+
+FACTS: Any = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
+
+# Fields that may differ from those of the registry's name. What changes the widths or depths is
+# another network, which `senetzoo weights convert` reads but which has no name to publish under.
+SAME_NETWORK = {"pool", "stride_on", "stem", "window", "num_classes"}
+# Begins the tag where several of a library's networks are one of ours.
+VARIANTS = {
+    "legacy_": "legacy_",
+    "resnet50c": "c_",
+    "resnet101c": "c_",
+    "resnet152c": "c_",
+    "swin_base_patch4_window12_384": "window12_384_",
+}
+# Weights without a classifier: torchvision's VGG-16 for SSD, and a network trained on Bamboo.
+HEADLESS = {"IMAGENET1K_FEATURES", "resnet50.bamboo"}
+
+SPDX = {
+    "apache-2.0": "Apache-2.0",
+    "bsd-3-clause": "BSD-3-Clause",
+    "cc-by-nc-4.0": "CC-BY-NC-4.0",
+    "mit": "MIT",
+}
+IMAGENET = "ImageNet-1k train"
+IMAGENET_TERMS = "ImageNet: by its terms of access for non-commercial research and education"
+# What a tag of timm's says of the data, from the end of the tag; the first that fits counts.
+DATA = {
+    "ssl_yfcc100m_ft_in1k": (
+        f"YFCC100M without labels, with a teacher; then {IMAGENET}",
+        f"YFCC100M: Creative Commons, image by image; {IMAGENET_TERMS}",
+    ),
+    "swsl_ig1b_ft_in1k": (
+        f"Instagram images by hashtag, with a teacher; then {IMAGENET}",
+        f"Instagram images: not public; {IMAGENET_TERMS}",
+    ),
+    "wsl_ig1b_ft_in1k": (
+        f"Instagram images by hashtag; then {IMAGENET}",
+        f"Instagram images: not public; {IMAGENET_TERMS}",
+    ),
+    "in22k_ft_in1k": (f"ImageNet-22k; then {IMAGENET}", IMAGENET_TERMS),
+    "in22k": ("ImageNet-22k", IMAGENET_TERMS),
+    "in1k": (IMAGENET, IMAGENET_TERMS),
+}
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A weight as its publisher describes it.
+
+    Args:
+        dialect: Whose parameter names the file has.
+        network: Their name of the network.
+        tag: Their name of the weights.
+        usual: Whether it is the one they, or the rule of `chosen`, put first for the network.
+    """
+
+    dialect: Dialect
+    network: str
+    tag: str
+    usual: bool
+    num_classes: int
+    classes: tuple[str, ...] | None
+    source: Source
+    input: Input
+    data: str
+    metrics: tuple[Metric, ...]
+    licence: Licence
+    provenance: str
+
+    @property
+    def counterpart(self) -> Counterpart:
+        """The network in our terms."""
+        return counterparts(self.dialect)[self.network]
+
+    @property
+    def name(self) -> str:
+        """The whole tag."""
+        variant = next((v for k, v in VARIANTS.items() if self.network.startswith(k)), "")
+        return f"{self.counterpart.model}.{variant}{self.tag}"
+
+
+def prefix_of(file: str) -> str | None:
+    """The start of the sha256 that torch.hub's convention puts into a file's name."""
+    found = re.search(r"-([0-9a-f]{8,})\.pth?$", file)
+    return found[1] if found else None
+
+
+def address(url: str) -> Source:
+    """A file at an address."""
+    return Source("url", url.rsplit("/", 1)[1], url=url)
+
+
+def accuracies(
+    top1: float,
+    top5: float,
+    *,
+    source: str,
+    data: str = "ImageNet-1k val",
+    images: int = 50_000,
+) -> tuple[Metric, ...]:
+    """Published top-1 and top-5, in per cent."""
+    return (
+        Metric("accuracy", data, images, top1, None, None, "published", source),
+        Metric("accuracy@5", data, images, top5, None, None, "published", source),
+    )
+
+
+def from_torchvision() -> Iterator[Draft]:
+    """The weights of torchvision's enums."""
+    version = torchvision().__version__.partition("+")[0]
+    from torchvision import models
+
+    for network, other in counterparts("torchvision").items():
+        for weight in models.get_model_weights(network):
+            if weight.name in HEADLESS:
+                continue
+            made, source = weight.transforms(), f"torchvision {version} {weight}"
+            (side,), (resized,) = made.crop_size, made.resize_size
+            figures = weight.meta["_metrics"]["ImageNet-1K"]
+            known = Draft(
+                dialect="torchvision",
+                network=network,
+                tag=weight.name.lower(),
+                usual=weight.name == "IMAGENET1K_V1",
+                num_classes=len(weight.meta["categories"]),
+                classes=None,
+                source=address(weight.url),
+                input=Input(
+                    3,
+                    side,
+                    other.mean or tuple(made.mean),
+                    other.std or tuple(made.std),
+                    made.interpolation.value,
+                    side / resized,
+                ),
+                data=IMAGENET,
+                metrics=accuracies(figures["acc@1"], figures["acc@5"], source=source),
+                licence=Licence("BSD-3-Clause", "not stated", IMAGENET_TERMS),
+                provenance=f"{source}; recipe: {weight.meta['recipe']}",
+            )
+            check_parameters(known, weight.meta["num_params"])
+            yield known
+
+
+def check_parameters(draft: Draft, published: int) -> None:
+    """Refuse an entry whose network has not as many parameters as the publisher says."""
+    ours = counted(draft).params
+    if ours != published:
+        # Of inception_v3 torchvision counts the auxiliary head, which ours is built without.
+        with torch.device("meta"):
+            heads = config(draft.counterpart.model).replace(aux=True).build(seed=0)
+        if count(heads, draft.input.size).params != published:
+            raise SystemExit(f"{draft.name}: {ours} parameters, {published} published")
+
+
+def from_timm() -> Iterator[Draft]:
+    """The weights of timm's pretrained_cfg: on the Hub, or releases of the legacy networks."""
+    torchvision()
+    import timm
+    from timm.models import get_pretrained_cfg
+
+    figures, stated = FACTS["timm"]["figures"], FACTS["timm"]["source"]
+    dialects: tuple[Dialect, ...] = ("timm", "timm_legacy")
+    for dialect, network in [(d, network) for d in dialects for network in counterparts(d)]:
+        first: Any = get_pretrained_cfg(network)
+        for name in timm.list_models(f"{network}.*", pretrained=True):
+            other = counterparts(dialect)[network]
+            if name in HEADLESS or not set(other.changes) <= SAME_NETWORK:
+                continue
+            cfg: Any = get_pretrained_cfg(name)
+            if cfg.crop_mode != "center" or cfg.label_offset:
+                raise SystemExit(f"{name}: crop_mode {cfg.crop_mode}, offset {cfg.label_offset}")
+            tag = name.partition(".")[2]
+            data, terms = next(value for end, value in DATA.items() if tag.endswith(end))
+            source = (
+                Source("hub", cfg.hf_hub_filename or "model.safetensors", repo=cfg.hf_hub_id)
+                if cfg.hf_hub_id
+                else address(cfg.url)
+            )
+            more = [part for part in (cfg.url if cfg.hf_hub_id else "", cfg.origin_url) if part]
+            yield Draft(
+                dialect=dialect,
+                network=network,
+                tag=tag,
+                usual=tag == first.tag,
+                num_classes=cfg.num_classes,
+                classes=None,
+                source=source,
+                input=Input(
+                    cfg.input_size[0],
+                    cfg.input_size[1],
+                    tuple(cfg.mean),
+                    tuple(cfg.std),
+                    cfg.interpolation,
+                    cfg.crop_pct,
+                ),
+                data=data,
+                metrics=accuracies(*figures[name], source=stated) if name in figures else (),
+                licence=Licence("Apache-2.0", SPDX[cfg.license], terms),
+                provenance=f"timm {timm.__version__} {name}"
+                + (f"; from {', '.join(more)}" if more else "")
+                + (f"; {cfg.paper_ids}" if cfg.paper_ids else ""),
+            )
+
+
+def from_chenyaofo() -> Iterator[Draft]:
+    """The ResNets of chenyaofo/pytorch-cifar-models."""
+    facts = FACTS["chenyaofo"]
+    for network, known in facts["weights"].items():
+        data = network.partition("_")[0]
+        few, title = data == "cifar10", f"CIFAR-{data.removeprefix('cifar')}"
+        norm = facts["normalisation"][data]
+        yield Draft(
+            dialect="chenyaofo",
+            network=network,
+            tag=f"chenyaofo_{data}",
+            usual=few,
+            num_classes=10 if few else 100,
+            classes=CLASSES if few else None,
+            source=address(known["url"]),
+            input=Input(3, 32, tuple(norm["mean"]), tuple(norm["std"]), "bilinear", 1.0),
+            data=f"{title} train",
+            metrics=accuracies(
+                known["top1"],
+                known["top5"],
+                source=facts["source"],
+                data=f"{title} test",
+                images=10_000,
+            ),
+            licence=Licence(
+                "BSD-3-Clause",
+                "BSD-3-Clause",
+                f"{title} (Krizhevsky 2009): no licence stated, cite the report",
+            ),
+            provenance=f"{facts['source']}; input: {facts['normalisation']['source']}",
+        )
+
+
+@functools.cache
+def costs(
+    model: str, changes: tuple[tuple[str, object], ...], policy: str, classes: int, size: int
+) -> Counts:
+    """Parameters and MACs of a network."""
+    name = f"{model}+{policy}" if policy else model
+    with torch.device("meta"):
+        built = config(name).replace(**{**dict(changes), "num_classes": classes}).build(seed=0)
+    return count(built, size)
+
+
+def counted(draft: Draft) -> Counts:
+    """Parameters and MACs of a weight's network, at its input size."""
+    other = draft.counterpart
+    changes = tuple(sorted(other.changes.items()))
+    return costs(other.model, changes, other.policy, draft.num_classes, draft.input.size)
+
+
+def rank(draft: Draft) -> tuple[bool, int, bool, float]:
+    """What decides which weights of a network are its default: the least, as `chosen` says."""
+    order = ("torchvision", "timm_legacy", "chenyaofo", "timm")
+    accuracy = draft.metrics[0].value if draft.metrics else 0.0
+    in_order = order.index(draft.dialect)
+    return draft.source.kind != "url", in_order, not draft.usual, -accuracy
+
+
+def chosen(drafts: list[Draft], ours: set[str]) -> set[str]:
+    """The tags that ``pretrained=True`` means, of networks that have no weights of ours.
+
+    Never one whose licence excludes commercial use, nor one for other classes than the name's own.
+    First those that a hash is known for; of those torchvision's first recipe, which all of its
+    networks have, then the SE authors' own; then the tag that timm puts first, or where that is
+    ruled out, the most accurate.
+    """
+    best: dict[str, Draft] = {}
+    for draft in drafts:
+        model = draft.counterpart.model
+        own = config(model).arch.num_classes
+        if draft.licence.non_commercial or draft.num_classes != own or model in ours:
+            continue
+        if model not in best or rank(draft) < rank(best[model]):
+            best[model] = draft
+    return {draft.name for draft in best.values()}
+
+
+def entry(draft: Draft, default: bool) -> Entry:
+    """The manifest entry of a draft."""
+    other, costs_ = draft.counterpart, counted(draft)
+    changes: dict[str, Any] = dict(other.changes)
+    stem = changes.pop("stem", None)
+    changes.pop("num_classes", None)
+    return Entry(
+        model=other.model,
+        policy=other.policy,
+        stem=stem,
+        config=changes,
+        num_classes=draft.num_classes,
+        classes=draft.classes,
+        default=default,
+        source=draft.source,
+        sha256=None,
+        sha256_prefix=prefix_of(draft.source.file),
+        bytes=None,
+        params=costs_.params,
+        macs=costs_.macs,
+        input=draft.input,
+        dialect=draft.dialect,
+        data=draft.data,
+        metrics=draft.metrics,
+        training=None,
+        licence=draft.licence,
+        provenance=draft.provenance,
+    )
+
+
+def entries() -> dict[str, Entry]:
+    """The whole manifest: ours as it is, and all others made anew."""
+    ours = {tag: found for tag, found in manifest().items() if found.training is not None}
+    drafts = [*from_torchvision(), *from_timm(), *from_chenyaofo()]
+    defaults = chosen(drafts, {found.model for found in ours.values() if found.default})
+    made: dict[str, Entry] = dict(ours)
+    for draft in drafts:
+        if draft.name in made:
+            raise SystemExit(f"{draft.name} is there twice")
+        made[draft.name] = entry(draft, draft.name in defaults)
+    return made
+
+
+def main() -> int:
+    """Write or check the manifest; returns the exit status."""
+    whole, target = text(entries()), path()
+    parse(whole)  # nothing that can't be read again is written
+    if target.read_text(encoding="utf-8") == whole:
+        return 0
+    if "--check" in sys.argv[1:]:
+        print(f"stale: {target.name}\nType: python scripts/published_weights.py", file=sys.stderr)
+        return 1
+    draft = target.with_suffix(".partial")
+    draft.write_text(whole, encoding="utf-8")
+    draft.replace(target)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""The command ``senetzoo weights convert``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from senetzoo._command import SenetzooCommand
+
+if TYPE_CHECKING:
+    from senetzoo.nn.classifier import Classifier
+    from senetzoo.weights.convert import Conversion
+
+
+@click.command("convert", cls=SenetzooCommand)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--to", "network", required=True, help="The network, such as se_resnet50.")
+@click.option("--as", "called", help="Its name in the library that the file is from.")
+@click.option("--part", help="Which state dict, where the file has several: state_dict_ema.")
+@click.option("--by-structure", is_flag=True, help="Match unknown names by order and shape.")
+@click.option("--yes", is_flag=True, help="Accept the mapping of --by-structure.")
+@click.option("--out", type=click.Path(path_type=Path), help="File to write; NETWORK.safetensors.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
+def convert(
+    file: Path,
+    network: str,
+    called: str | None,
+    part: str | None,
+    by_structure: bool,
+    yes: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Read weights of another library, in FILE, and write them as ours.
+
+    FILE is safetensors, or what torch.save made of a state dict; nothing in it is run.
+
+    \b
+    Examples:
+      senetzoo weights convert resnet50-11ad3fa6.pth --to resnet50
+      senetzoo weights convert se_resnet50-ce0d4300.pth --to se_resnet50
+      senetzoo weights convert resnet50b.pth --to resnet50 --as resnet50b
+      senetzoo weights convert mine.pt --to resnet20 --by-structure
+    """
+    import hashlib
+
+    import senetzoo
+    from senetzoo.errors import WeightsError
+    from senetzoo.weights import convert as converting
+    from senetzoo.weights import unpack
+
+    blueprint = senetzoo.config(network)
+    target = Path(f"{blueprint.name}.safetensors") if out is None else out
+    converting.check_free(target)
+
+    def build(changes: Mapping[str, object], policy: str) -> Classifier:
+        # The user's own policy has the last word.
+        own = network if "+" in network or not policy else f"{network}+{policy}"
+        return senetzoo.config(own).replace(**changes).build(seed=0)
+
+    content = file.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    unpacked = unpack.unpack(unpack.load(content, file), file, part)
+    done = converting.by_names(unpacked.state, blueprint.name, build, called=called)
+    if done is None and not by_structure:
+        first = ", ".join(list(unpacked.state)[:3])
+        raise WeightsError(
+            f"The names in {file} are those of no library that senetzoo knows.",
+            f"They begin {first}.",
+            "Match the tensors by order and shape: --by-structure",
+        )
+    if done is None:
+        done = converting.by_structure(unpacked.state, build)
+        if not yes:
+            _confirm(done, as_json)
+    converting.check_values(done)
+    converting.save(done, network, digest, target)
+    report = _report(done, unpacked.notes, file, digest, network, target)
+    click.echo(json.dumps(report) if as_json else _text(report))
+
+
+def _confirm(done: Conversion, as_json: bool) -> None:
+    """Show the mapping, and go on only if it is accepted."""
+    from senetzoo.errors import WeightsError
+
+    asked = False
+    if not as_json:
+        own = done.state
+        for theirs, ours in done.mapping:
+            click.echo(f"{theirs} -> {ours} {tuple(own[ours].shape)}")
+        try:
+            asked = click.confirm("Names were not looked at. Is each tensor where it belongs?")
+        except click.Abort:  # nobody there to ask
+            click.echo()
+    if not asked:
+        raise WeightsError(
+            "Nothing was written.", "The mapping was not accepted.", "Add --yes to accept it"
+        )
+
+
+def _report(
+    done: Conversion, notes: tuple[str, ...], file: Path, digest: str, network: str, out: Path
+) -> dict[str, Any]:
+    form = done.forms[0]
+    return {
+        "file": str(file),
+        "sha256": digest,
+        "dialect": form.dialect,
+        "names": [{"dialect": other.dialect, "network": other.name} for other in done.forms],
+        "network": network,
+        "config": dict(form.changes),
+        "policy": form.policy,
+        "num_classes": done.model.config.num_classes,
+        "tensors": len(done.state),
+        "parameters": sum(parameter.numel() for parameter in done.model.parameters()),
+        "notes": [*notes, *done.notes],
+        "mapping": dict(done.mapping),
+        "out": str(out),
+    }
+
+
+def _text(report: Mapping[str, Any]) -> str:
+    if report["dialect"] == "structure":
+        origin = "matched by order and shape"
+    else:
+        known = [f"{n['dialect']} ({n['network']})".replace(" ()", "") for n in report["names"]]
+        origin = f"names of {', '.join(known)}"
+    name = report["network"] + (f"+{report['policy']}" if report["policy"] else "")
+    changes = ", ".join(f"{field}={value!r}" for field, value in report["config"].items())
+    build = f"senetzoo.config({name!r})" + (f".replace({changes})" if changes else "") + ".build()"
+    return "\n".join(
+        [
+            f"{report['file']}: {origin}",
+            *(f"  {note}" for note in report["notes"]),
+            f"  {report['tensors']} tensors, {report['parameters']:,} parameters, "
+            f"{report['num_classes']} classes.",
+            f"Written to {report['out']}. To load it:",
+            f"  model = {build}",
+            f"  load_file_into(model, Path({report['out']!r}))  # of senetzoo.weights.load",
+        ]
+    )

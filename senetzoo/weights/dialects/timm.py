@@ -1,0 +1,234 @@
+"""timm's names."""
+
+from __future__ import annotations
+
+import re
+
+from torch import Tensor, nn
+
+from senetzoo.nn.classifier import Classifier
+from senetzoo.weights.dialects.base import (
+    Counterpart,
+    Dialect,
+    dense_layers,
+    rewritten,
+    same,
+    unless_gate,
+)
+
+# The hidden units of the narrowest stage, 64 / 16, are rounded up to 8; elsewhere rounding changes
+# nothing.
+_ROUNDED = "se16(width=round8)"
+_LARGE = {"embed_dim": 192, "heads": (6, 12, 24, 48)}
+
+NETWORKS = {
+    **{
+        name: Counterpart(name)
+        for name in (
+            *(f"vgg{depth}{bn}" for depth in (11, 13, 16, 19) for bn in ("", "_bn")),
+            "inception_v3",
+            "inception_v4",
+            "inception_resnet_v2",
+            *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
+            "resnext50_32x4d",
+            "resnext101_32x4d",
+            "resnext101_32x8d",
+            "resnext101_64x4d",
+            "wide_resnet50_2",
+            "wide_resnet101_2",
+            "senet154",
+            *(f"densenet{depth}" for depth in (121, 161, 169, 201)),
+            "efficientnet_b0",
+        )
+    },
+    **{f"resnet{d}c": Counterpart(f"resnet{d}", {"stem": "deep"}) for d in (50, 101, 152)},
+    "resnext101_32x16d": Counterpart("resnext101_32x8d", {"group_width": 16}),
+    "resnext101_32x32d": Counterpart("resnext101_32x8d", {"group_width": 32}),
+    "seresnet18": Counterpart("se_resnet18", policy=_ROUNDED),
+    "seresnet34": Counterpart("se_resnet34", policy=_ROUNDED),
+    **{f"seresnet{d}": Counterpart(f"se_resnet{d}") for d in (50, 101, 152)},
+    **{
+        f"seresnext{form}": Counterpart(f"se_resnext{form}")
+        for form in ("50_32x4d", "101_32x4d", "101_32x8d", "101_64x4d")
+    },
+    **{f"resnetv2_{d}": Counterpart(f"preresnet{d}") for d in (18, 34, 50, 101)},
+    "resnetv2_152": Counterpart("preresnet101", {"depths": (3, 8, 36, 3)}),
+    "densenet264d": Counterpart("densenet264", {"growth": 48, "width": 96, "stem": "deep"}),
+    "mobilenetv1_100": Counterpart("mobilenet_v1"),
+    "mobilenetv1_125": Counterpart("mobilenet_v1", {"width": 1.25}),
+    "swin_tiny_patch4_window7_224": Counterpart("swin_t"),
+    "swin_small_patch4_window7_224": Counterpart("swin_s"),
+    "swin_base_patch4_window7_224": Counterpart("swin_b"),
+    "swin_base_patch4_window12_384": Counterpart("swin_b", {"window": 12}),
+    "swin_large_patch4_window7_224": Counterpart("swin_b", _LARGE),
+    "swin_large_patch4_window12_384": Counterpart("swin_b", {"window": 12, **_LARGE}),
+}
+
+
+def _resnet(name: str, model: Classifier) -> str | None:
+    del model
+    return unless_gate(rewritten(name, (r"\.slots\.standard\.(fc[12]\.)", r".se.\1")))
+
+
+def _preresnet(name: str, model: Classifier) -> str | None:
+    if re.match(r"bn1\.", name):
+        # Its stem ends in a convolution, as ours does unless `stem_norm` is asked for.
+        return None
+    deep = {"0": "conv1", "1": "norm1", "3": "conv2", "4": "norm2", "6": "conv3"}
+    del model
+    return unless_gate(
+        rewritten(
+            name,
+            (r"^conv1\.(\d)\.", lambda found: f"stem.{deep[found[1]]}."),
+            (r"^conv1\.weight", "stem.conv.weight"),
+            (r"^layer(\d)\.", lambda found: f"stages.{int(found[1]) - 1}.blocks."),
+            (r"\.downsample\.", ".downsample.conv."),
+            (r"^fc\.", "head.fc."),
+        )
+    )
+
+
+def _densenet(name: str, model: Classifier) -> str | None:
+    """A deep stem's convolutions are side by side there, and one child of three here."""
+    deep = {"0": "conv0", "1": "norm0", "3": "conv1", "4": "norm1", "6": "conv2"}
+    if isinstance(model.get_submodule("features.conv0"), nn.Sequential):
+        name = rewritten(
+            name,
+            (r"^features\.norm0\.", "features.norm2."),
+            (r"^features\.conv0\.(\d)\.", lambda found: f"features.{deep[found[1]]}."),
+        )
+    return unless_gate(name)
+
+
+def _vgg(name: str, model: Classifier) -> str | None:
+    """The hidden linear layers are convolutions over the 7x7 map there."""
+    del model
+    layers = {"0": "pre_logits.fc1", "3": "pre_logits.fc2", "6": "head.fc"}
+    return unless_gate(
+        rewritten(name, (r"^classifier\.([036])\.", lambda found: f"{layers[found[1]]}."))
+    )
+
+
+def _inception_v4(name: str, model: Classifier) -> str | None:
+    """A single sequence there, stages here; the stem's pools are the other branch of two blocks."""
+    found = re.fullmatch(r"(stem|stage[123])\.(\d+)\.(.+)", name)
+    if found is None:
+        return unless_gate(name.replace("fc.", "last_linear.", 1))
+    stage, rest = found[1], found[3]
+    index = int(found[2])
+    for before in ("stem", "stage1", "stage2", "stage3"):
+        if before == stage:
+            break
+        index += len(list(model.get_submodule(before).children()))
+    if stage == "stem" and found[2] in ("3", "5"):
+        rest = re.sub(r"^branch[01]\.", "conv.", rest)
+    elif stage == "stage3" and found[2] != "0":
+        rest = re.sub(r"^branch([12])\.(\d)\.branch0\.", r"branch\1_\2a.", rest)
+        rest = re.sub(r"^branch([12])\.(\d)\.branch1\.", r"branch\1_\2b.", rest)
+        rest = re.sub(r"^branch([12])\.(\d)\.", r"branch\1_\2.", rest)
+    return unless_gate(f"features.{index}.{rest}")
+
+
+def _efficientnet(name: str, model: Classifier) -> str | None:
+    del model
+    outside = {
+        "features.0.0": "conv_stem",
+        "features.0.1": "bn1",
+        "features.8.0": "conv_head",
+        "features.8.1": "bn2",
+        "classifier.1": "classifier",
+    }
+    module, _, parameter = name.rpartition(".")
+    if module in outside:
+        return f"{outside[module]}.{parameter}"
+    _, stage, block, place = module.split(".", 3)
+    # The first stage does not expand.
+    first = {"0.0": "conv_dw", "0.1": "bn1", "2.0": "conv_pw", "2.1": "bn2"}
+    later = {"0.0": "conv_pw", "0.1": "bn1", "1.0": "conv_dw", "1.1": "bn2"}
+    layers = first if stage == "1" else {**later, "3.0": "conv_pwl", "3.1": "bn3"}
+    gate = {"slots.inner.fc1": "se.conv_reduce", "slots.inner.fc2": "se.conv_expand"}
+    layers = {**{f"block.{path}": layer for path, layer in layers.items()}, **gate}
+    if place not in layers:
+        return None
+    return f"blocks.{int(stage) - 1}.{block}.{layers[place]}.{parameter}"
+
+
+def _swin(name: str, model: Classifier) -> str | None:
+    del model
+
+    def layer(found: re.Match[str]) -> str:
+        index = int(found[1])
+        return f"layers.{index // 2}.{'blocks' if index % 2 else 'downsample'}."
+
+    return unless_gate(
+        rewritten(
+            name,
+            (r"^features\.0\.0\.", "patch_embed.proj."),
+            (r"^features\.0\.2\.", "patch_embed.norm."),
+            (r"^features\.(\d)\.", layer),
+            (r"\.mlp\.0\.", ".mlp.fc1."),
+            (r"\.mlp\.3\.", ".mlp.fc2."),
+            (r"^head\.", "head.fc."),
+        )
+    )
+
+
+def _old_vgg(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Files of torchvision's, whose hidden layers are linear."""
+    layers = {"0": ("pre_logits.fc1", 7), "3": ("pre_logits.fc2", 1), "6": ("head.fc", 0)}
+    result = {}
+    for name, tensor in state.items():
+        found = re.fullmatch(r"classifier\.([036])\.(.+)", name)
+        if found is not None:
+            layer, side = layers[found[1]]
+            name = f"{layer}.{found[2]}"
+            if side and tensor.ndim == 2 and tensor.shape[1] % side**2 == 0:
+                tensor = tensor.reshape(len(tensor), -1, side, side)
+        result[name] = tensor
+    return result
+
+
+def _old_swin(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The authors' files: merging ends a stage there and begins the next one in timm."""
+    if "layers.0.downsample.reduction.weight" not in state:
+        return state
+    return {
+        rewritten(
+            name,
+            (
+                r"^layers\.(\d)\.downsample\.",
+                lambda found: f"layers.{int(found[1]) + 1}.downsample.",
+            ),
+            (r"^head\.(?!fc\.)", "head.fc."),
+        ): tensor
+        for name, tensor in state.items()
+    }
+
+
+_GATES = ((r"\.se\.fc[12]\.weight", 1),)
+
+DIALECT = Dialect(
+    networks=NETWORKS,
+    families={
+        "ResNet": _resnet,
+        "SENet": _resnet,
+        "PreResNet": _preresnet,
+        "DenseNet": _densenet,
+        "VGG": _vgg,
+        "InceptionV3": same,
+        "InceptionV4": _inception_v4,
+        "InceptionResNet": same,
+        "MobileNet": same,
+        "EfficientNet": _efficientnet,
+        "Swin": _swin,
+    },
+    convolutions={
+        "ResNet": _GATES,
+        "SENet": _GATES,
+        "EfficientNet": ((r"\.se\.conv_(reduce|expand)\.weight", 1),),
+        "PreResNet": ((r"^head\.fc\.weight", 1),),
+        "VGG": ((r"^pre_logits\.fc1\.weight", 7), (r"^pre_logits\.fc2\.weight", 1)),
+    },
+    computed={"Swin": r"\.relative_position_index$"},
+    updates={"DenseNet": dense_layers, "VGG": _old_vgg, "Swin": _old_swin},
+)

@@ -1,0 +1,66 @@
+"""torchvision's names, which are ours but for the gates of EfficientNet.
+
+It has 29 networks of our registry. The weights of ``googlenet`` and ``inception_v3`` come with
+auxiliary heads, and for them its networks bring an image to a mean and a standard deviation of a
+half after its transforms have brought it to ImageNet's (``transform_input``).
+"""
+
+from __future__ import annotations
+
+import re
+
+from senetzoo.nn.classifier import Classifier
+from senetzoo.weights.dialects.base import Counterpart, Dialect, dense_layers, same, unless_gate
+
+_HALF = (0.5, 0.5, 0.5)
+
+NETWORKS = {
+    **{
+        name: Counterpart(name)
+        for name in (
+            "alexnet",
+            *(f"vgg{depth}{bn}" for depth in (11, 13, 16, 19) for bn in ("", "_bn")),
+            *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
+            "resnext50_32x4d",
+            "resnext101_32x8d",
+            "resnext101_64x4d",
+            "wide_resnet50_2",
+            "wide_resnet101_2",
+            *(f"densenet{depth}" for depth in (121, 161, 169, 201)),
+            "efficientnet_b0",
+            "swin_t",
+            "swin_s",
+            "swin_b",
+        )
+    },
+    "googlenet": Counterpart("googlenet_bn", mean=_HALF, std=_HALF),
+    "inception_v3": Counterpart("inception_v3", mean=_HALF, std=_HALF),
+}
+
+
+def _efficientnet(name: str, model: Classifier) -> str | None:
+    """Its SE is a layer of the block, after the depthwise convolution."""
+    del model
+    found = re.fullmatch(r"features\.(\d)\.(\d+)\.slots\.inner\.(fc[12]\..+)", name)
+    if found is None:
+        return unless_gate(name)
+    stage, block, rest = found.groups()
+    # The first stage does not expand, so it has a layer less before.
+    return f"features.{stage}.{block}.block.{1 if stage == '1' else 2}.{rest}"
+
+
+DIALECT = Dialect(
+    networks=NETWORKS,
+    families={
+        "AlexNet": same,
+        "VGG": same,
+        "GoogLeNet": same,
+        "InceptionV3": same,
+        "ResNet": same,
+        "DenseNet": same,
+        "EfficientNet": _efficientnet,
+        "Swin": same,
+    },
+    convolutions={"EfficientNet": ((r"\.block\.[12]\.fc[12]\.weight", 1),)},
+    updates={"DenseNet": dense_layers},
+)

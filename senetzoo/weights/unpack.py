@@ -1,0 +1,177 @@
+"""From a file of anybody's to a plain state dict: read safely, and taken out of its wrappers."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from senetzoo.errors import WeightsError
+
+# What training code puts a state dict under: a key of the file, or a prefix of every name.
+_KEYS = ("state_dict", "state_dict_ema", "model", "model_ema", "model_state_dict", "ema")
+_PREFIXES = ("module", "_orig_mod", *_KEYS)
+# A counter that torch's own AveragedModel keeps beside the weights.
+_BESIDE = ("n_averaged",)
+_SAFE = "Get the file as safetensors, or save its state dict alone where you trust it"
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """A state dict that was found.
+
+    Args:
+        state: Its tensors by their names.
+        notes: What was taken off or left out, in sentences.
+    """
+
+    state: dict[str, Tensor]
+    notes: tuple[str, ...]
+
+
+def load(content: bytes, name: Path) -> object:
+    """What a file of weights holds: safetensors, or a pickle of torch's with nothing but data.
+
+    Pickles are read with ``weights_only=True``, which builds tensors, containers and numbers and
+    calls nothing else; `argparse.Namespace`, which timm's checkpoints hold, is such a container.
+
+    Args:
+        content: The file's bytes.
+        name: The file, for messages.
+
+    Raises:
+        WeightsError: It is neither, is damaged, or unpickling it would call something.
+    """
+    asked = f"Can't read the weights {name}."
+    if content[8:9] == b"{":
+        return _safetensors(content, name)
+    if content[257:262] == b"ustar":
+        raise WeightsError(
+            asked,
+            "It is in torch's tar format of 2016, which can be read only by unpickling anything.",
+            _SAFE,
+        )
+    if _is_torchscript(content):
+        raise WeightsError(
+            asked,
+            "It is a TorchScript program, and would have to be run.",
+            "Save the state_dict() of its module instead",
+        )
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            # Of pickle protocols that torch.save does not write.
+            warnings.simplefilter("ignore")
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        called = re.search(r"GLOBAL (\S+)|(?:class|type|function) (\S+) ", str(error))
+        what = next((group for group in called.groups() if group), "") if called else ""
+        raise WeightsError(
+            asked,
+            f"Unpickling it would call {what}, which weights do not need; it was not called."
+            if what
+            else "It holds more than tensors and plain containers; nothing of it was run.",
+            _SAFE,
+        ) from None
+    except Exception as error:  # a damaged pickle raises anything
+        raise WeightsError(
+            asked,
+            f"It is neither safetensors nor a whole file of torch.save ({type(error).__name__}).",
+            "Get the file again",
+        ) from None
+
+
+def _safetensors(content: bytes, name: Path) -> object:
+    from safetensors import SafetensorError
+    from safetensors.torch import load as load_safetensors
+
+    try:
+        return load_safetensors(content)
+    except SafetensorError as error:
+        raise WeightsError(
+            f"Can't read the weights {name}.",
+            f"It is no whole safetensors file ({error}).",
+            "Get the file again",
+        ) from None
+
+
+def _is_torchscript(content: bytes) -> bool:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False
+
+
+def unpack(content: object, name: Path, part: str | None = None) -> Unpacked:
+    """The state dict in what a file holds.
+
+    Args:
+        content: As `load` gives it.
+        name: The file, for messages.
+        part: Which to take, where the file has several, such as ``"state_dict_ema"``.
+
+    Raises:
+        WeightsError: There is none, or there are several and `part` is none of them.
+    """
+    notes: list[str] = []
+    found, taken = content, part is None
+    while isinstance(found, Mapping):
+        inside = {key: found[key] for key in _KEYS if isinstance(found.get(key), Mapping)}
+        tensors = {k: v for k, v in found.items() if isinstance(k, str) and isinstance(v, Tensor)}
+        if inside:
+            key = _chosen(list(inside), part, name)
+            taken = taken or key == part
+            notes.append(f"Taken from {key!r} of the file.")
+            found = inside[key]
+            continue
+        if left := [str(key) for key in found if key not in tensors or key in _BESIDE]:
+            notes.append(f"Left out, being no weights: {', '.join(left)}.")
+        tensors = {key: value for key, value in tensors.items() if key not in _BESIDE}
+        starts = list(dict.fromkeys(key.partition(".")[0] for key in tensors))
+        if not tensors or not all("." in key for key in tensors) or set(starts) - {*_PREFIXES}:
+            return _plain(tensors, notes, name, part if not taken else None)
+        start = _chosen(starts, part, name)
+        taken = taken or start == part
+        notes.append(f"The prefix {start + '.'!r} is taken off.")
+        start += "."
+        found = {key.removeprefix(start): v for key, v in tensors.items() if key.startswith(start)}
+    return _plain({}, notes, name, None)
+
+
+def _plain(
+    tensors: dict[str, Tensor], notes: list[str], name: Path, wanted: str | None
+) -> Unpacked:
+    if wanted is not None:
+        raise WeightsError(
+            f"{name} has no part {wanted!r}.",
+            "It holds one state dict.",
+            "Leave out --part",
+        )
+    if not tensors:
+        raise WeightsError(
+            f"There are no weights in {name}.",
+            "It holds no names with tensors.",
+            "Give a file with a state dict",
+        )
+    return Unpacked(tensors, tuple(notes))
+
+
+def _chosen(keys: list[str], part: str | None, name: Path) -> str:
+    if len(keys) == 1:
+        return keys[0]
+    if part in keys:
+        return part or ""
+    raise WeightsError(
+        f"{name} has no part {part!r}." if part else f"{name} holds several state dicts.",
+        f"They are {', '.join(keys)}.",
+        f"Type for example: --part {keys[-1]}",
+    )
