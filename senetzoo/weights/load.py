@@ -11,9 +11,10 @@ from torch import Tensor
 from senetzoo.errors import WeightsError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.report import LoadReport
-from senetzoo.weights import dialects, pickled
+from senetzoo.weights import dialects
 from senetzoo.weights.fetch import Located
 from senetzoo.weights.manifest import Entry
+from senetzoo.weights.unpack import load, unpack
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -94,10 +95,12 @@ def read_entry(entry: Entry, path: Path, like: Classifier) -> dialects.Reading:
     Raises:
         WeightsError: The file can't be read, or is not of such a network.
     """
-    state = read(path) if path.suffix == ".safetensors" else pickled.read(path)
     if entry.dialect == "senetzoo":
-        return dialects.Reading(state, ())
-    return dialects.reading(state, entry.dialect, like)
+        return dialects.Reading(read(path), ())
+    unpacked = unpack(load(path.read_bytes(), path), path)
+    state = {k: v.float() if v.is_floating_point() else v for k, v in unpacked.state.items()}
+    reading = dialects.reading(state, entry.dialect, like)
+    return dialects.Reading(reading.state, unpacked.notes + reading.notes)
 
 
 def load_entry(
