@@ -63,7 +63,7 @@ def _counted() -> Iterator[Any]:
         yield pytest.param(tags, marks=marks, id=tags[0])
 
 
-@pytest.mark.parametrize("tags", _counted())
+@pytest.mark.parametrize("tags", list(_counted()))
 def test_shipped_entries_recount(tags: list[str]) -> None:
     with torch.device("meta"):
         model = config(tags[0]).build(seed=0)
