@@ -106,7 +106,7 @@ def test_cadene() -> None:
     torchvision()
     import timm
 
-    for name in ("legacy_seresnet18", "legacy_seresnext26_32x4d"):
+    for name in ("legacy_seresnet50", "legacy_seresnext26_32x4d"):
         reference = ghost("timm_legacy", name)
         settings: Any = timm.get_pretrained_cfg(name)
         assert (settings.first_conv, settings.classifier) == ("layer0.conv1", "last_linear")

@@ -3,6 +3,9 @@
 The files that timm loads are Cadene's own, name for name: ``pretrainedmodels.se_resnet50`` is
 ``legacy_seresnet50`` here. All pool in ceil mode without padding; the bottlenecks of the SE-ResNets
 have the stride on the first 1x1.
+
+``legacy_seresnet18`` and ``34``, which are timm's own, are no networks of this zoo: their basic
+blocks have a ReLU before the gate.
 """
 
 from __future__ import annotations
@@ -20,8 +23,6 @@ _CEIL = {"pool": "ceil"}
 _CAFFE = {"pool": "ceil", "stride_on": "1x1"}
 
 NETWORKS = {
-    "legacy_seresnet18": Counterpart("se_resnet18", _CEIL),
-    "legacy_seresnet34": Counterpart("se_resnet34", _CEIL),
     "legacy_seresnet50": Counterpart("se_resnet50", _CAFFE),
     "legacy_seresnet101": Counterpart("se_resnet101", _CAFFE),
     "legacy_seresnet152": Counterpart("se_resnet152", _CAFFE),
