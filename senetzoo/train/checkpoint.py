@@ -6,7 +6,7 @@ import io
 import os
 import pickle
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from senetzoo.errors import ConfigError, TrainingError
 
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+DAMAGED = "checkpoint.damaged.pt"
 _VERSION = 2
 
 
@@ -136,6 +137,9 @@ def load(
             )
         for bad, cause in causes.items():
             say(f"{bad} can't be read ({cause}): going on from {path.name}")
+            # Out of the way: the next save would put it in the place of the good one.
+            with suppress(FileNotFoundError):
+                bad.replace(folder / DAMAGED)
         return state
     for bad, cause in causes.items():
         raise ConfigError(
