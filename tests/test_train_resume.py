@@ -18,9 +18,10 @@ import torch
 from safetensors.torch import load_file
 
 from senetzoo.errors import ConfigError, TrainingError
-from senetzoo.train import checkpoint, engine, run
+from senetzoo.train import checkpoint, engine
 from senetzoo.train.recipe import Recipe
 from senetzoo.train.run import Options
+from senetzoo.train.step import Step
 from senetzoo.train.stop import Interrupted
 
 # Dropout draws from the global state, mixing and rotation from the batches'; the gates' seeds and
@@ -72,16 +73,16 @@ def test_a_run_stopped_in_an_epoch_ends_like_the_uninterrupted_one(
 ) -> None:
     engine.train(FULL, tmp_path / "whole", say=silent)
     steps = 0
-    plain = run.Step.__call__
+    plain = Step.__call__
 
-    def press(self: run.Step, *args: Any) -> None:
+    def press(self: Step, *args: Any) -> None:
         nonlocal steps
         plain(self, *args)
         steps += 1
         if steps == 14:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(run.Step, "__call__", press)
+    monkeypatch.setattr(Step, "__call__", press)
     with pytest.raises(Interrupted) as caught:
         engine.train(FULL, tmp_path / "cut", say=silent)
     assert str(caught.value) == (

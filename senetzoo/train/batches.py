@@ -7,12 +7,13 @@ the number of processes or workers.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 
 from senetzoo._torchvision import torchvision
 from senetzoo.data.files import LabelledFiles
@@ -251,15 +252,8 @@ class _Files:
     ) -> None:
         self._order = _Order()
         self._device = device
-        self._loader: Any = DataLoader(
-            _Images(files, TrainTransforms(recipe, seed)),
-            batch_sampler=self._order,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            collate_fn=stacked,
-            pin_memory=device.type == "cuda",
-            # Its seeds are unused here; without one of its own it takes them from the network's.
-            generator=torch.Generator(),
+        self._loader = _loader(
+            _Images(files, TrainTransforms(recipe, seed)), self._order, workers, device
         )
 
     def read(self, epoch: int, size: int, parts: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -267,63 +261,84 @@ class _Files:
         yield from _on_device(self._loader, self._device)
 
 
-class _StreamPart(IterableDataset[Any]):
-    def __init__(self, stream: Stream, transforms: TrainTransforms, seed: int, batch: int) -> None:
-        self._stream, self._transforms, self._seed, self._batch = stream, transforms, seed, batch
-        self.task = (0, 0, 0, 0, slice(0))
+class _Content(NamedTuple):
+    """One image of a stream."""
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor] | DataError]:
-        epoch, size, start, steps, rows = self.task
+    content: bytes
+    label: int
+    name: str
+    key: Key
+
+
+class _Contents(Dataset[Any]):
+    def __init__(self, transforms: TrainTransforms) -> None:
+        self._transforms = transforms
+
+    def __getitem__(self, item: _Content) -> tuple[Tensor, int] | DataError:
         try:
-            content = self._stream.read((self._seed << 20) + epoch, start * self._batch)
-            for step in range(start, steps):
-                items = [pair for _, pair in zip(range(self._batch), content, strict=False)]
-                if len(items) < self._batch:
-                    raise DataError(
-                        f"{self._stream.name} has fewer images than {steps * self._batch}.",
-                        "An epoch of a stream is as many images as the recipe or the Hub says.",
-                        f"Type: --set stream_images={step * self._batch + len(items)}",
-                    )
-                first = step * self._batch
-                yield stacked(
-                    [
-                        (
-                            self._transforms(
-                                items[i][0],
-                                f"image {first + i} of {self._stream.name}",
-                                Key(epoch, first + i, size),
-                            ),
-                            items[i][1],
-                        )
-                        for i in range(rows.start, rows.stop)
-                    ]
-                )
+            return self._transforms(item.content, item.name, item.key), item.label
         except DataError as error:
-            yield error
+            return error
+
+
+class _StreamOrder:
+    """What the workers are to decode next, read from the stream here: they share one stream."""
+
+    def __init__(self, stream: Stream, seed: int, batch: int) -> None:
+        self._stream, self._seed, self._batch = stream, seed, batch
+        self.epoch = self.size = self.start = self.steps = 0
+        self.rows = slice(0)
+
+    def __iter__(self) -> Iterator[list[_Content]]:
+        name, batch = self._stream.name, self._batch
+        content = self._stream.read((self._seed << 20) + self.epoch, self.start * batch)
+        for step in range(self.start, self.steps):
+            items = list(islice(content, batch))
+            if len(items) < batch:
+                raise DataError(
+                    f"{name} has fewer images than {self.steps * batch}.",
+                    "An epoch of a stream is as many images as the recipe or the Hub says.",
+                    f"Type: --set stream_images={step * batch + len(items)}",
+                )
+            numbers = range(step * batch, (step + 1) * batch)
+            yield [
+                _Content(*item, f"image {number} of {name}", Key(self.epoch, number, self.size))
+                for item, number in list(zip(items, numbers, strict=True))[self.rows]
+            ]
 
 
 class _Streamed:
-    """A stream, read by one worker: each process reads it all and decodes its part."""
+    """A stream: each process reads it all and decodes its part."""
 
     def __init__(
         self, recipe: Recipe, stream: Stream, seed: int, workers: int, device: torch.device
     ) -> None:
-        self._part = _StreamPart(stream, TrainTransforms(recipe, seed), seed, recipe.batch)
+        self._order = _StreamOrder(stream, seed, recipe.batch)
         self._device = device
-        self._workers = min(workers, 1)
+        self._loader = _loader(
+            _Contents(TrainTransforms(recipe, seed)), self._order, workers, device
+        )
 
     def read(
         self, epoch: int, size: int, start: int, steps: int, rows: slice
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        self._part.task = (epoch, size, start, steps, rows)
-        loader: Any = DataLoader(
-            self._part,
-            batch_size=None,
-            num_workers=self._workers,
-            pin_memory=self._device.type == "cuda",
-            generator=torch.Generator(),
-        )
-        yield from _on_device(loader, self._device)
+        order = self._order
+        order.epoch, order.size, order.start, order.steps = epoch, size, start, steps
+        order.rows = rows
+        yield from _on_device(self._loader, self._device)
+
+
+def _loader(data: Dataset[Any], order: Any, workers: int, device: torch.device) -> Any:
+    return DataLoader(
+        data,
+        batch_sampler=order,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        collate_fn=stacked,
+        pin_memory=device.type == "cuda",
+        # Its seeds are unused here; without one of its own it takes them from the network's.
+        generator=torch.Generator(),
+    )
 
 
 def _on_device(loader: Any, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

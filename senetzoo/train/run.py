@@ -73,9 +73,9 @@ class Run:
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         model = recipe.network(len(data.classes), data.channels).build(seed=seed)
         model = model.to(memory_format=layout)  # type: ignore[call-overload]
+        self.counts = count(model, recipe.final_size)
         if recipe.precision == "fp64":
             model = model.double()
-        self.counts = count(model, recipe.final_size)
         self.ema: nn.Module | None = None
         if recipe.ema:
             # Copied before Accelerate binds the network's forward to itself.
