@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -19,15 +18,25 @@ import senetzoo
 from senetzoo.data import digits
 from senetzoo.errors import ConfigError, DataError, TrainingError
 from senetzoo.train import augment, engine, pin
-from senetzoo.train.command import apply_setting, find
+from senetzoo.train.augment import Draws
+from senetzoo.train.command import find
 from senetzoo.train.command import train as train_command
 from senetzoo.train.optim import Muon, orthogonalise, parameter_groups
 from senetzoo.train.recipe import Recipe
 from senetzoo.train.recipes import RECIPES
+from senetzoo.train.settings import apply_setting
+from senetzoo.train.state import State
 from senetzoo.weights import fetch, manifest
 
 TINY = Recipe(
-    name="tiny", model="lenet5", data="digits", phases=((32, 3),), batch=32, compile=False, lr=0.02
+    name="tiny",
+    model="lenet5",
+    data="digits",
+    images_per_class=16,
+    phases=((32, 3),),
+    batch=32,
+    compile=False,
+    lr=0.02,
 )
 
 
@@ -35,8 +44,17 @@ def silent(_: str) -> None:
     pass
 
 
+def draws(count: int, seed: int = 0) -> Draws:
+    return Draws(torch.Generator().manual_seed(seed), count)
+
+
+def epochs(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == "epoch"]
+
+
 def run(out: Path, recipe: Recipe = TINY, **options: Any) -> dict[str, Any]:
-    return engine.train(recipe, out, **{"limit": 16, "say": silent, **options})
+    return engine.train(recipe, out, **{"say": silent, **options})
 
 
 # The parts
@@ -49,7 +67,7 @@ def test_crops_and_flips_are_windows_of_the_padded_images() -> None:
     assert torch.equal(padded, reference.permute(0, 2, 3, 1).to(torch.uint8))
 
     index = torch.tensor([0, 3, 3, 4])
-    crops = augment.crop_and_flip(padded, index, 6, True, torch.Generator().manual_seed(1))
+    crops = augment.crop_and_flip(padded, index, 6, True, draws(4, 1))
     seen = set()
     for crop, number in zip(crops, index.tolist(), strict=True):
         windows = {
@@ -68,7 +86,7 @@ def test_crops_and_flips_are_windows_of_the_padded_images() -> None:
 def test_without_margin_and_flip_the_images_come_back() -> None:
     images = torch.randint(0, 256, (4, 6, 6, 1), dtype=torch.uint8)
     index = torch.tensor([2, 0])
-    crops = augment.crop_and_flip(augment.pad(images, 0), index, 6, False, torch.Generator())
+    crops = augment.crop_and_flip(augment.pad(images, 0), index, 6, False, draws(2))
     assert torch.equal(crops, images[index])
 
 
@@ -84,14 +102,13 @@ def test_normalise_is_mean_and_deviation_per_channel() -> None:
 
 def test_rotation_by_nothing_is_identity_and_by_a_right_angle_is_rot90() -> None:
     x = torch.randn(2, 1, 9, 9)
-    same = augment.rotate_and_zoom(x, 0.0, 0.0, torch.Generator())
+    same = augment.rotate_and_zoom(x, 0.0, 0.0, draws(2))
     torch.testing.assert_close(same, x, atol=1e-5, rtol=1e-5)
 
     # The first draw is known, so a bound on the angle can be chosen that makes it a right angle.
     turned = torch.rot90(x, 1, (2, 3))
-    generator = torch.Generator().manual_seed(0)
     draw = float(torch.rand(2, generator=torch.Generator().manual_seed(0))[0]) * 2 - 1
-    rotated = augment.rotate_and_zoom(x[:1], 90.0 / abs(draw), 0.0, generator)
+    rotated = augment.rotate_and_zoom(x[:1], 90.0 / abs(draw), 0.0, draws(1))
     direction = turned if torch.allclose(rotated, turned[:1], atol=1e-4) else turned.flip(2, 3)
     torch.testing.assert_close(rotated, direction[:1], atol=1e-4, rtol=1e-4)
 
@@ -179,20 +196,57 @@ def test_phases_give_the_size_of_each_epoch() -> None:
 
 
 def test_a_run_learns_and_leaves_log_weights_and_summary(tmp_path: Path) -> None:
-    recipe = TINY.replace(model="lenet", phases=((32, 12),), margin=0, flip=False, lr=0.05)
-    record = run(tmp_path, recipe, limit=60)
-    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == list(range(1, 13))
-    assert lines[-1] == record
-    # 600 training images in 12 epochs; guessing gives 0.1.
+    recipe = TINY.replace(
+        model="lenet",
+        phases=((32, 8),),
+        margin=0,
+        flip=False,
+        lr=0.05,
+        images_per_class=60,
+        ema=0.5,
+    )
+    record = run(tmp_path, recipe, arm="one", command="senetzoo train tiny")
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["kind"] for line in log] == ["run", *["epoch"] * 8, "end"]
+    first, lines = log[0], epochs(tmp_path)
+    assert (first["arm"], first["seed"], first["command"]) == ("one", 0, "senetzoo train tiny")
+    assert Recipe.from_json(first["recipe"]) == recipe
+    assert first["data"] == {
+        "name": "scikit-learn digits",
+        "train_images": 600,
+        "test_images": 595,
+        "classes": list("0123456789"),
+    }
+    assert first["model"] == {"name": "lenet", "params": 61706, "macs": 416520}
+    assert first["environment"]["processes"] == 1
+    assert [line["epoch"] for line in lines] == list(range(1, 9))
+    assert set(lines[0]["gradient_norm"]) == {"stage 1", "stage 2", "head"}
+    assert log[-1] == {"kind": "end", **record}
+    # 600 training images in 8 epochs; guessing gives 0.1.
     assert record["test_accuracy"] > 0.5
     assert lines[-1]["train_loss"] < lines[0]["train_loss"]
-    model = senetzoo.create("lenet", in_chans=1, seed=0)
+    # What is saved is the average.
+    assert record["test_accuracy"] == lines[-1]["ema_test_accuracy"]
+    assert lines[-1]["ema_test_loss"] != lines[-1]["test_loss"]
+    model = senetzoo.create("lenet", in_chans=1, seed=0).eval()
     model.load_state_dict(load_file(str(tmp_path / "model.safetensors")))
-    data = engine.load_data(TINY, None)
-    small = dataclasses.replace(data, test=data.test.first(60))
-    again = engine.evaluate(model, small, 32, torch.device("cpu"))
-    assert again["test_accuracy"] == record["test_accuracy"]
+    tested = load_file(str(tmp_path / "test.safetensors"))
+    test = digits.load("test").first(60)
+    with torch.no_grad():
+        logits = model(augment.normalise(test.images, digits.MEAN, digits.STD, 32))
+    torch.testing.assert_close(tested["logits"].float(), logits, atol=5e-3, rtol=1e-3)
+    assert torch.equal(tested["labels"], test.labels)
+    right = int((logits.argmax(1) == test.labels).sum())
+    assert record["test_correct"] == right
+    assert record["test_images"] == len(test)
+    assert record["test_accuracy"] == round(right / len(test), 5)
+    low, high = record["wilson"]
+    assert low < record["test_accuracy"] < high
+    wrong = (logits.argmax(1) != test.labels).nonzero()[:, 0]
+    sure = logits.softmax(1).max(1).values
+    expected = sorted(wrong.tolist(), key=lambda index: -float(sure[index]))[:32]
+    assert tested["mistakes"].tolist() == expected
+    assert torch.equal(tested["images"], test.images[expected])
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["seed"] == 0
     assert summary["recipe"]["model"] == "lenet"
@@ -204,18 +258,18 @@ def test_an_interrupted_run_ends_like_the_uninterrupted_one(
     recipe = TINY.replace(model="se_lenet+se2@pre/s2", optimizer="muon")
     run(tmp_path / "whole", recipe, seed=3)
 
-    saved = engine._save
+    saved = State.save
 
-    def die_after_two(*args: Any) -> None:
-        saved(*args)
-        if args[-1] == 2:
+    def die_after_two(state: State, *args: Any) -> None:
+        saved(state, *args)
+        if state.position.epoch == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine, "_save", die_after_two)
+    monkeypatch.setattr(State, "save", die_after_two)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", recipe, seed=3)
     assert not (tmp_path / "cut" / "summary.json").exists()
-    monkeypatch.setattr(engine, "_save", saved)
+    monkeypatch.setattr(State, "save", saved)
     run(tmp_path / "cut", recipe, seed=3)
     whole = load_file(str(tmp_path / "whole" / "model.safetensors"))
     cut = load_file(str(tmp_path / "cut" / "model.safetensors"))
@@ -235,7 +289,7 @@ def test_runs_with_other_policies_start_from_the_same_trunk_and_see_the_same_bat
             batches.append(args[0].clone())
             return plain(*args)
 
-        monkeypatch.setattr("senetzoo.train.engine.normalise", spy)
+        monkeypatch.setattr("senetzoo.train.augment.normalise", spy)
         run(tmp_path / model, TINY.replace(model=model, phases=((32, 1),)))
     assert len(seen["lenet5"]) == len(seen["se_lenet5"])
     for a, b in zip(seen["lenet5"], seen["se_lenet5"], strict=True):
@@ -260,7 +314,7 @@ def test_a_checkpoint_that_unpickles_code_is_not_run(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[Any, ...]:
             return (Path.touch, (marker,))
 
-    torch.save({"recipe": Evil()}, tmp_path / "checkpoint.pt")
+    torch.save({"recipe": Evil(), "seed": 0}, tmp_path / "checkpoint.pt")
     with pytest.raises(ConfigError) as caught:
         run(tmp_path)
     assert str(caught.value).splitlines()[0] == f"{tmp_path / 'checkpoint.pt'} can't be read."
@@ -291,7 +345,7 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_state(
         # 160 images make five batches: the second epoch's first one is spoilt.
         return plain(*args) * (float("nan") if seen > 5 and len(args[0]) == 32 else 1.0)
 
-    monkeypatch.setattr("senetzoo.train.engine.normalise", spoil)
+    monkeypatch.setattr("senetzoo.train.augment.normalise", spoil)
     with pytest.raises(TrainingError) as caught:
         run(tmp_path, TINY.replace(test_every=9))
     assert str(caught.value) == (
@@ -300,7 +354,7 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_state(
         "Type for example: --set lr=0.01, with another --out"
     )
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert state["epochs"] == 1
+    assert (state["epoch"], state["step"]) == (1, 0)
     assert all(torch.isfinite(value).all() for value in state["model"].values())
 
 
@@ -360,12 +414,13 @@ def test_bad_settings_are_refused(setting: str, message: str) -> None:
         ),
         (
             "phases=(3,)",
-            "The recipe can't have phases=(3,).\n"
-            "phases is pairs of image side and epochs, such as ((32, 10),).",
+            "--set phases=(3,) does not fit.\n"
+            "phases is of the kind tuple[tuple[int, int], ..], as in phases=((32, 3),).",
         ),
         (
             "schedule=foo",
-            "The recipe can't have schedule='foo'.\nschedule is one of linear, cosine.",
+            "The recipe can't have schedule='foo'.\n"
+            "schedule is one of linear, cosine, one-cycle, step, constant.",
         ),
         ("lr=-1", "The recipe can't have lr=-1.0.\nlr is a number of at least 0."),
         (
@@ -396,9 +451,11 @@ def test_a_misspelt_field_gets_the_nearest() -> None:
 
 
 def test_recipes_are_found_by_name_and_describe_themselves() -> None:
-    for name, recipe in RECIPES.items():
-        assert find(name) is recipe
-        senetzoo.config(recipe.model)
+    for name, experiment in RECIPES.items():
+        assert find(name) is experiment
+        for quick in (False, True):
+            for recipe in experiment.recipes(quick=quick).values():
+                recipe.network(10, 3)
     with pytest.raises(ConfigError) as caught:
         find("digit")
     assert str(caught.value) == (
@@ -408,10 +465,10 @@ def test_recipes_are_found_by_name_and_describe_themselves() -> None:
 
 def test_training_on_cifar10_without_data_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
-        run(tmp_path, RECIPES["cifar10_small"])
+        run(tmp_path, RECIPES["cifar10_small"].recipe)
     assert str(caught.value) == (
         "The recipe cifar10_small trains on CIFAR-10.\n"
-        "No folder with CIFAR-10 was given.\n"
+        "No folder was given.\n"
         "Type: senetzoo train cifar10_small --data FOLDER"
     )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
@@ -21,17 +22,38 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Chosen(Sequence[Path | bytes]):
+    """Some of `sources`, by their numbers, without a copy."""
+
+    sources: Sequence[Path | bytes]
+    indices: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Path | bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Chosen: ...
+    def __getitem__(self, index: int | slice) -> Path | bytes | Chosen:
+        if isinstance(index, slice):
+            return Chosen(self.sources, self.indices[index])
+        return self.sources[self.indices[index]]
+
+
+@dataclass(frozen=True)
 class LabelledFiles:
     """Labelled images that are read one at a time.
 
     Args:
-        sources: Path, or content, of each image file.
+        sources: Path, or content, of each image file; any sequence, so that contents may stay
+            on disk until they are asked for.
         labels: Label of each, from 0 to ``len(classes) - 1``.
         classes: Name of each class.
         name: Where they are from, for messages.
     """
 
-    sources: tuple[Path | bytes, ...]
+    sources: Sequence[Path | bytes]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
     name: str
@@ -42,6 +64,21 @@ class LabelledFiles:
     def __iter__(self) -> Iterator[tuple[Image, int]]:
         for index, (source, label) in enumerate(zip(self.sources, self.labels, strict=True)):
             yield open_image(source, self.source_name(index)), label
+
+    def keep(self, indices: Sequence[int], name: str) -> LabelledFiles:
+        """Those of `indices`, in their order, under another name."""
+        labels = tuple(self.labels[i] for i in indices)
+        return LabelledFiles(Chosen(self.sources, tuple(indices)), labels, self.classes, name)
+
+    def first(self, count: int) -> LabelledFiles:
+        """Keep the first `count` images of each class, in their order."""
+        left = [count] * len(self.classes)
+        kept = []
+        for index, label in enumerate(self.labels):
+            if left[label]:
+                left[label] -= 1
+                kept.append(index)
+        return self.keep(kept, self.name)
 
     def source_name(self, index: int) -> str:
         """Tell a person which image number `index` is."""
@@ -161,6 +198,31 @@ def read_parquet(path: str | Path, classes: Sequence[str] | None = None) -> Labe
             else "Labels count from 0.",
         )
     return LabelledFiles(tuple(s for s in sources if s is not None), labels, names, str(path))
+
+
+def read_parquets(paths: Sequence[Path], classes: Sequence[str] | None = None) -> LabelledFiles:
+    """The shards of one data set as one, in their order; errors as of `read_parquet`."""
+    parts = [read_parquet(path, classes) for path in paths]
+    if len(parts) == 1:
+        return parts[0]
+    longest = max((part.classes for part in parts), key=len)
+    sources = tuple(source for part in parts for source in part.sources)
+    labels = tuple(label for part in parts for label in part.labels)
+    return LabelledFiles(sources, labels, longest, str(paths[0].parent))
+
+
+def parquet_files(folder: Path, split: str, data: str) -> list[Path]:
+    """The parquet files of a split in `folder` or its ``data``, as the Hub lays them out.
+
+    Args:
+        folder: Where to look.
+        split: A word of the file name: ``train-00000-of-00002.parquet``.
+        data: Name of the data set. Where files have it in their names, it is those.
+    """
+    found = sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))
+    words = {path: re.split(r"[^a-z0-9]+", path.stem.lower()) for path in found}
+    ours = [path for path in found if data.lower() in words[path]] or found
+    return [path for path in ours if not split or split in words[path]]
 
 
 def _content(cell: object) -> bytes | None:

@@ -1,35 +1,78 @@
-"""Augmentation of a whole batch of small images at once, so the processor is busy with the net."""
+"""Augmentation of a whole batch of small images at once, so the processor is busy with the net.
+
+Every function draws for the whole batch of all processes and does the work for its own part, so
+the same images come out however many processes share a batch.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def crop_and_flip(
-    images: Tensor, index: Tensor, size: int, flip: bool, generator: torch.Generator
-) -> Tensor:
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one batch.
+
+    Args:
+        generator: Source of the randomness, on the CPU: every device gets the same numbers.
+        count: Images in the whole batch.
+        rows: Those that are wanted.
+        device: Where they are wanted.
+    """
+
+    generator: torch.Generator
+    count: int
+    rows: slice = dataclasses.field(default_factory=lambda: slice(None))
+    device: torch.device | str = "cpu"
+
+    def whole(self, end: int, *shape: int) -> Tensor:
+        """Whole numbers from 0 up to, not including, `end`: (rows, *shape)."""
+        drawn = torch.randint(0, end, (self.count, *shape), generator=self.generator)
+        return drawn[self.rows].to(self.device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Numbers in [0, 1): (rows, *shape)."""
+        return torch.rand((self.count, *shape), generator=self.generator)[self.rows].to(self.device)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Numbers of mean 0 and variance 1: (rows, *shape)."""
+        drawn = torch.randn((self.count, *shape), generator=self.generator)
+        return drawn[self.rows].to(self.device)
+
+    def numpy(self) -> np.random.Generator:
+        """A generator for the whole batch, with the distributions that torch's does not have."""
+        seed = torch.randint(2**62, (), generator=self.generator)
+        return np.random.default_rng(int(seed))
+
+
+def crop_and_flip(images: Tensor, index: Tensor, size: int, flip: bool, draws: Draws) -> Tensor:
     """Random crops of padded images, half of them mirrored.
 
     Args:
         images: (N, H + 2 * pad, W + 2 * pad, C), uint8, padded.
-        index: (B,) which images.
+        index: (B,) which images, one for each of the rows of `draws`.
         size: Side of the crop; the padding follows from it.
         flip: Whether to mirror each with probability 1/2.
-        generator: Source of the randomness.
+        draws: Source of the randomness.
 
     Returns:
         (B, size, size, C), uint8.
     """
-    count, room = len(index), images.shape[1] - size
-    dy = torch.randint(0, room + 1, (count, 1), generator=generator)
-    dx = torch.randint(0, room + 1, (count, 1), generator=generator)
-    columns = torch.arange(size).expand(count, size)
+    room = images.shape[1] - size
+    dy, dx = draws.whole(room + 1, 1), draws.whole(room + 1, 1)
+    line = torch.arange(size, device=images.device)
+    columns = line.expand(len(index), size)
     if flip:
-        mirrored = torch.rand((count, 1), generator=generator) < 0.5
-        columns = torch.where(mirrored, size - 1 - columns, columns)
-    rows = (torch.arange(size) + dy)[:, :, None]
+        columns = torch.where(draws.uniform(1) < 0.5, size - 1 - columns, columns)
+    rows = (line + dy)[:, :, None]
     return images[index[:, None, None], rows, (columns + dx)[:, None, :]]
 
 
@@ -54,7 +97,10 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], s
     Returns:
         (B, C, size, size), float32.
     """
-    x = (images.float() / 255.0 - torch.tensor(mean)) / torch.tensor(std)
+    device = images.device
+    x = (images.float() / 255.0 - torch.tensor(mean, device=device)) / torch.tensor(
+        std, device=device
+    )
     x = x.permute(0, 3, 1, 2)
     if x.shape[2] != size:
         x = F.interpolate(
@@ -63,22 +109,138 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], s
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def rotate_and_zoom(x: Tensor, degrees: float, zoom: float, generator: torch.Generator) -> Tensor:
+def rotate_and_zoom(x: Tensor, degrees: float, zoom: float, draws: Draws) -> Tensor:
     """Each image turned and resized by a random amount, its border pixels repeated beyond it.
 
     Args:
         x: (B, C, H, W), normalised.
         degrees: Largest angle to either side.
         zoom: Largest change of size: 0.1 for 0.9 to 1.1 times.
-        generator: Source of the randomness.
+        draws: Source of the randomness.
 
     Returns:
         (B, C, H, W).
     """
-    angle = (torch.rand(len(x), generator=generator) * 2 - 1) * (degrees * torch.pi / 180)
-    factor = 1 + (torch.rand(len(x), generator=generator) * 2 - 1) * zoom
+    angle = (draws.uniform() * 2 - 1) * (degrees * torch.pi / 180)
+    factor = 1 + (draws.uniform() * 2 - 1) * zoom
     cos, sin = angle.cos() / factor, angle.sin() / factor
     zero = torch.zeros_like(cos)
     theta = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, align_corners=False, padding_mode="border")
+
+
+def cutout(x: Tensor, side: int, draws: Draws) -> Tensor:
+    """A square of each image set to zero, which is the mean; its centre is anywhere in the image.
+
+    Args:
+        x: (B, C, H, W), normalised.
+        side: In pixels. Near the border a part of the square lies outside.
+        draws: Source of the randomness.
+    """
+    height, width = x.shape[2:]
+    top = draws.whole(height) - side // 2
+    left = draws.whole(width) - side // 2
+    return x.masked_fill(_inside(x, top, left, top + side, left + side), 0.0)
+
+
+def erase(x: Tensor, probability: float, draws: Draws) -> Tensor:
+    """Random erasing: a rectangle of 2 to 33 % of the area, of an aspect of 0.3 to 3.3, is zeroed.
+
+    Args:
+        x: (B, C, H, W), normalised.
+        probability: Of each image.
+        draws: Source of the randomness.
+    """
+    height, width = x.shape[2:]
+    area = (0.02 + 0.31 * draws.uniform()) * height * width
+    aspect = ((2 * draws.uniform() - 1) * math.log(3.3)).exp()
+    tall = (area * aspect).sqrt().round().clamp(1, height)
+    wide = (area / aspect).sqrt().round().clamp(1, width)
+    top = (draws.uniform() * (height - tall + 1)).floor()
+    left = (draws.uniform() * (width - wide + 1)).floor()
+    # The others get a rectangle without rows.
+    tall = torch.where(draws.uniform() < probability, tall, torch.zeros_like(tall))
+    return x.masked_fill(_inside(x, top, left, top + tall, left + wide), 0.0)
+
+
+def _inside(x: Tensor, top: Tensor, left: Tensor, bottom: Tensor, right: Tensor) -> Tensor:
+    """Mask (B, 1, H, W) of a rectangle in each image; the last row and column are outside."""
+    rows = torch.arange(x.shape[2], device=x.device)
+    columns = torch.arange(x.shape[3], device=x.device)
+    down = (rows >= top[:, None]) & (rows < bottom[:, None])
+    across = (columns >= left[:, None]) & (columns < right[:, None])
+    return down[:, None, :, None] & across[:, None, None, :]
+
+
+def mix(
+    x: Tensor, labels: Tensor, classes: int, mixup: float, cutmix: float, draws: Draws
+) -> tuple[Tensor, Tensor]:
+    """Mixup or CutMix of neighbours in the batch: the first with the second, and so on.
+
+    One weight is drawn for the whole batch. Its order is random, so neighbours are random pairs;
+    and both of a pair are in the same part of a batch, if parts are even.
+
+    Args:
+        x: (B, C, H, W).
+        labels: (B,).
+        classes: Number of classes.
+        mixup: Parameter of mixup's beta distribution; 0 for none.
+        cutmix: The same of CutMix; with both, one of them is drawn.
+        draws: Source of the randomness.
+
+    Returns:
+        Images, and the weight of each class (B, classes).
+    """
+    random = draws.numpy()
+    cut = cutmix > 0 and (mixup == 0 or random.random() < 0.5)
+    kept = float(random.beta(cutmix, cutmix) if cut else random.beta(mixup, mixup))
+    # 0 with 1, 2 with 3 ...; the last of an odd number stays alone.
+    partner = (torch.arange(len(x), device=x.device) ^ 1).clamp(max=len(x) - 1)
+    if cut:
+        height, width = x.shape[2:]
+        tall, wide = (int(side * math.sqrt(1 - kept)) for side in (height, width))
+        y, z = int(random.integers(height)), int(random.integers(width))
+        rows = slice(max(y - tall // 2, 0), min(y + tall // 2, height))
+        columns = slice(max(z - wide // 2, 0), min(z + wide // 2, width))
+        patch = (rows.stop - rows.start) * (columns.stop - columns.start)
+        kept = 1.0 - patch / (height * width)
+        x = x.clone(memory_format=torch.preserve_format)
+        # The right side is a copy, so that no pixel is read after it was replaced.
+        x[:, :, rows, columns] = x[partner][:, :, rows, columns]
+    else:
+        x = kept * x + (1.0 - kept) * x[partner]
+    own = F.one_hot(labels, classes).to(torch.float32)
+    return x, kept * own + (1.0 - kept) * own[partner]
+
+
+def degrade(
+    x: Tensor, noise: float, blur: float, enlarge: float, std: tuple[float, ...], draws: Draws
+) -> Tensor:
+    """Worse images: reduced and enlarged, blurred, noisy, in this order.
+
+    Args:
+        x: (B, C, H, W), normalised.
+        noise: Standard deviation of Gaussian noise, as a part of the pixel range. The sum is not
+            clipped to that range.
+        blur: Standard deviation of a Gaussian blur, in pixels.
+        enlarge: The image is reduced so many times, and enlarged bilinearly to its size.
+        std: What `x` was divided by, per channel.
+        draws: Source of the randomness.
+    """
+    if enlarge > 1:
+        size = cast(tuple[int, int], tuple(x.shape[2:]))
+        small = tuple(max(round(side / enlarge), 1) for side in size)
+        x = F.interpolate(x, size=small, mode="bilinear", antialias=True, align_corners=False)
+        x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    if blur:
+        reach = min(math.ceil(3 * blur), min(x.shape[2:]) - 1)
+        offsets = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
+        kernel = torch.exp(-0.5 * (offsets / blur) ** 2)
+        kernel = (kernel / kernel.sum()).repeat(x.shape[1], 1, 1, 1)
+        wide = F.pad(x, (reach,) * 4, mode="reflect")
+        x = F.conv2d(F.conv2d(wide, kernel, groups=x.shape[1]), kernel.mT, groups=x.shape[1])
+    if noise:
+        scale = noise / torch.tensor(std, device=x.device)[:, None, None]
+        x = x + draws.normal(*x.shape[1:]) * scale
+    return x

@@ -2,99 +2,125 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from senetzoo._command import SenetzooCommand
-from senetzoo.errors import ConfigError, check_fields, nearest
-from senetzoo.train.recipe import Recipe
+from senetzoo._command import INTERRUPTED, SenetzooCommand
+from senetzoo.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from senetzoo.train.experiment import Experiment
 
 
 @click.command(cls=SenetzooCommand)
 @click.argument("recipe")
 @click.option("--data", type=click.Path(path_type=Path), help="Local copy of the data set.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder of the run. [runs/RECIPE-MODEL-SEED]"
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the run [runs/RECIPE-MODEL-SEED], or of an experiment's runs [runs/RECIPE].",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of weights and batches.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed. [the recipe's, mostly 0]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change the recipe.")
+@click.option("--only", multiple=True, metavar="ARM", help="Only this arm of an experiment.")
 @click.option("--quick", is_flag=True, help="One short epoch, to see that everything works.")
 @click.option("--no-compile", is_flag=True, help="Do without a C++ compiler.")
 @click.option("--threads", type=click.IntRange(min=1), help="Processor threads.")
+@click.option(
+    "--workers", type=click.IntRange(min=0), help="Processes that read large images. [the cores]"
+)
+@click.option(
+    "--save-minutes",
+    type=click.FloatRange(min=0),
+    default=15.0,
+    show_default=True,
+    help="Save the state within an epoch too, so often.",
+)
+@click.option("--tensorboard", is_flag=True, help="Write a TensorBoard log too.")
+@click.pass_context
 def train(
+    ctx: click.Context,
     recipe: str,
     data: Path | None,
     out: Path | None,
-    seed: int,
+    seed: int | None,
     settings: tuple[str, ...],
+    only: tuple[str, ...],
     quick: bool,
     no_compile: bool,
     threads: int | None,
+    workers: int | None,
+    save_minutes: float,
+    tensorboard: bool,
 ) -> None:
-    """Train a network by RECIPE; the same command again resumes an interrupted run.
+    """Train a network, or all of an experiment, by RECIPE.
+
+    The same command again resumes an interrupted run and leaves out finished ones.
 
     \b
     Examples:
       senetzoo train digits
       senetzoo train cifar10_small --data CIFAR10 --set model=se_resnet20
+      senetzoo train cifar10_four_nets --data CIFAR10 --only lenet
     """
     import torch
 
     from senetzoo.train.engine import train as run
+    from senetzoo.train.run import Options
+    from senetzoo.train.settings import read_setting
+    from senetzoo.train.stop import Interrupted
 
-    chosen = find(recipe)
-    for setting in settings:
-        chosen = apply_setting(chosen, setting)
-    if quick:
-        chosen = chosen.quick()
+    experiment = find(recipe)
+    changes = dict(read_setting(experiment.recipe, setting) for setting in settings)
     if no_compile:
-        chosen = chosen.replace(compile=False)
+        changes["compile"] = False
+    recipes = experiment.recipes(only=only, quick=quick, changes=changes)
     if threads is not None:
         torch.set_num_threads(threads)
-    folder = out or Path("runs") / f"{chosen.name}-{chosen.model}-{seed}"
-    try:
-        record = run(
-            chosen,
-            folder,
-            data=data,
-            seed=seed,
-            limit=64 if quick else None,
-            command=_command(recipe, settings, seed, quick, no_compile, threads, chosen.data),
-            say=click.echo,
-        )
-    except KeyboardInterrupt:
-        raise ConfigError(
-            f"The run in {folder} was interrupted.",
-            "All epochs before this one are saved.",
-            "Type the same command again to go on",
-        ) from None
-    click.echo(f"weights and log: {folder}\n{json.dumps(record)}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    options = Options(
+        workers=min(cores or 1, 8) * (not quick) if workers is None else workers,
+        save_minutes=save_minutes,
+        tensorboard=tensorboard,
+    )
+    for number in experiment.seeds if seed is None else (seed,):
+        for arm, chosen in recipes.items():
+            folder = out or Path("runs") / (chosen.name if arm else "")
+            if arm:
+                folder = folder / f"{arm}-{number}"
+            elif out is None:
+                folder = folder / f"{chosen.name}-{chosen.model}-{number}"
+            parts = ["senetzoo train", recipe]
+            parts += ["--only", arm] if arm else []
+            parts += [] if chosen.data == "digits" else ["--data", chosen.data.upper()]
+            parts += [f"--set '{s}'" if "(" in s else f"--set {s}" for s in settings]
+            parts += ["--seed", str(number), *["--quick"] * quick, *["--no-compile"] * no_compile]
+            # Sums are split over the threads, so their number decides a result's last bits.
+            parts += ["--threads", str(threads)] if threads is not None else []
+            try:
+                end = run(
+                    chosen,
+                    folder,
+                    data=data,
+                    seed=number,
+                    arm=arm,
+                    command=" ".join(parts),
+                    options=options,
+                    say=click.echo,
+                )
+            except Interrupted as stop:
+                click.echo(str(stop), err=True)
+                ctx.exit(INTERRUPTED)
+            if int(os.environ.get("RANK", 0)) == 0:
+                click.echo(f"weights and log: {folder}\n{json.dumps(end)}")
 
 
-def _command(
-    recipe: str,
-    settings: tuple[str, ...],
-    seed: int,
-    quick: bool,
-    no_compile: bool,
-    threads: int | None,
-    data: str,
-) -> str:
-    """What to type to do the same again, without the paths of this machine."""
-    parts = ["senetzoo train", recipe]
-    parts += [] if data == "digits" else ["--data", data.upper()]
-    parts += [f"--set '{s}'" if "(" in s else f"--set {s}" for s in settings]
-    parts += ["--seed", str(seed), *["--quick"] * quick, *["--no-compile"] * no_compile]
-    # Sums are split over the threads, so their number decides the last bits of a result.
-    parts += ["--threads", str(threads)] if threads is not None else []
-    return " ".join(parts)
-
-
-def find(name: str) -> Recipe:
-    """The recipe called `name`.
+def find(name: str) -> Experiment:
+    """The experiment called `name`.
 
     Raises:
         ConfigError: There is none.
@@ -108,37 +134,6 @@ def find(name: str) -> Recipe:
             nearest(name, RECIPES),
         )
     return RECIPES[name]
-
-
-def apply_setting(recipe: Recipe, setting: str) -> Recipe:
-    """`recipe` with one field changed by ``key=value``.
-
-    Raises:
-        ConfigError: No such field, or a value of another kind.
-    """
-    import ast
-
-    key, equals, text = setting.partition("=")
-    if not equals:
-        raise ConfigError(
-            f"--set got {setting!r}.", "It takes key=value.", "Type for example: --set batch=64"
-        )
-    check_fields("The recipe", [key], [field.name for field in dataclasses.fields(recipe)])
-    old = getattr(recipe, key)
-    if isinstance(old, str):
-        return recipe.replace(**{key: text})
-    try:
-        value = ast.literal_eval(text.capitalize() if isinstance(old, bool) else text)
-    except (ValueError, SyntaxError):
-        value = None
-    if isinstance(old, float) and type(value) is int:
-        value = float(value)
-    if type(value) is not type(old):
-        raise ConfigError(
-            f"--set {key}={text} does not fit.",
-            f"{key} is of the kind {type(old).__name__}, as in {key}={old}.",
-        )
-    return recipe.replace(**{key: value})
 
 
 @click.command(cls=SenetzooCommand)

@@ -1,4 +1,4 @@
-"""Muon for small convolutional networks."""
+"""The optimizers, and which parameters they treat how."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from senetzoo._torchvision import torchvision
+from senetzoo.errors import MissingExtraError
+from senetzoo.train.recipe import Recipe
 
 
 class Muon(torch.optim.Optimizer):
@@ -83,7 +87,9 @@ def parameter_groups(model: nn.Module, muon: bool) -> dict[str, list[nn.Paramete
     groups: dict[str, list[nn.Parameter]] = {"conv": [], "decay": [], "plain": []}
     for name, parameter in model.named_parameters():
         gate = ".slots" in name or name.startswith("slots")
-        if gate or parameter.ndim < 2:
+        # Swin's table of position biases is a matrix.
+        bias = "bias" in name.rpartition(".")[2]
+        if gate or bias or parameter.ndim < 2:
             groups["plain"].append(parameter)
         # The first layer sees raw pixels, of few channels: SGD does better there.
         elif muon and parameter.ndim == 4 and parameter.shape[1] > 4:
@@ -91,3 +97,42 @@ def parameter_groups(model: nn.Module, muon: bool) -> dict[str, list[nn.Paramete
         else:
             groups["decay"].append(parameter)
     return groups
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimizer of `recipe`; each group has its peak learning rate as ``peak``.
+
+    Raises:
+        MissingExtraError: LAMB is timm's, and timm is not installed.
+    """
+    muon = recipe.optimizer == "muon"
+    groups = parameter_groups(model, muon)
+    decaying = {"params": groups["decay"], "weight_decay": recipe.weight_decay, "peak": recipe.lr}
+    plain = {"params": groups["plain"], "weight_decay": 0.0, "peak": recipe.lr}
+    both = [group for group in (decaying, plain) if group["params"]]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            both, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0
+        )
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(both, lr=recipe.lr)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(both, lr=recipe.lr)
+    if recipe.optimizer == "lamb":
+        try:
+            torchvision()  # which timm imports
+            from timm.optim.lamb import Lamb
+        except ImportError:
+            raise MissingExtraError("The optimizer LAMB", "timm", "train") from None
+        # timm clips the norm of all gradients at 1, as the paper's recipes do.
+        lamb: torch.optim.Optimizer = Lamb(both, lr=recipe.lr)
+        return lamb
+    sgd = {"lr": recipe.lr, "momentum": recipe.momentum}
+    conv = {
+        "params": groups["conv"],
+        "muon": True,
+        "lr": recipe.muon_lr,
+        "peak": recipe.muon_lr,
+        "momentum": recipe.muon_momentum,
+    }
+    return Muon([{**decaying, **sgd}, {**plain, **sgd}, conv], lr=recipe.lr)

@@ -10,10 +10,13 @@ from torch import Tensor
 
 from senetzoo.bench.accuracy import LabelledImages, accuracy
 from senetzoo.counting import count
+from senetzoo.data.sets import ImageSet
 from senetzoo.data.transforms import Transforms
 from senetzoo.errors import ConfigError, WeightsError
-from senetzoo.train.engine import LOG, load_data
-from senetzoo.train.recipe import Recipe
+from senetzoo.nn.stem import STEMS, as_stem
+from senetzoo.train.data import load_data
+from senetzoo.train.recipe import Recipe, parse_stem
+from senetzoo.train.run import SUMMARY, WEIGHTS
 from senetzoo.weights import fetch, manifest
 from senetzoo.weights.load import load_file_into
 from senetzoo.zoo import config
@@ -47,31 +50,31 @@ def pin(run: Path, tag: str, *, data: Path | None, default: bool = True) -> mani
     """
     from safetensors.torch import load_file, save_file
 
-    path = run / "summary.json"
+    path = run / SUMMARY
     if not path.is_file():
         raise ConfigError(
             f"{run} holds no finished run.", f"There is no {path}.", "Train to the end first"
         )
     summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    recipe = _recipe(summary["recipe"])
+    recipe = Recipe.from_json(summary["recipe"])
     if not summary["revision"] or summary["revision"].endswith("-dirty"):
         raise ConfigError(
             f"{run} was trained from a checkout without a commit: {summary['revision']}.",
             "Published weights name the commit that they were trained with.",
             "Commit the changes and train again",
         )
+    stem = _stem(recipe)
     base, plus, policy = recipe.model.partition("+")
     name = f"{base}.{tag}"
-    sets = load_data(recipe, data)
-    classes = sets.test.classes
-    in_chans, size = sets.test.images.shape[3], recipe.phases[-1][0]
-    blueprint = config(recipe.model).replace(num_classes=len(classes), in_chans=in_chans)
-    model = blueprint.build(seed=0)
+    sets = load_data(recipe.replace(images_per_class=0), data)  # all test images
+    classes, in_chans, size = sets.classes, sets.channels, recipe.final_size
+    crop = 1.0 if isinstance(sets.test, ImageSet) else recipe.test_crop
+    model = recipe.network(len(classes), in_chans).build(seed=0)
 
     file = fetch.EMBEDDED / f"{name}.safetensors"
     file.parent.mkdir(exist_ok=True)
     partial = file.with_suffix(".partial")
-    state = half(load_file(str(run / "model.safetensors")))
+    state = half(load_file(str(run / WEIGHTS)))
     save_file(state, str(partial), metadata={"format": "pt", "tag": name})
     try:
         load_file_into(model, partial)
@@ -80,17 +83,15 @@ def pin(run: Path, tag: str, *, data: Path | None, default: bool = True) -> mani
         raise
 
     digest = fetch.sha256(partial)
-    seen = manifest.Input(in_chans, size, sets.mean, sets.std, "bilinear", 1.0)
-    transforms = Transforms(size, sets.mean, sets.std)
+    seen = manifest.Input(in_chans, size, sets.mean, sets.std, "bilinear", crop)
+    transforms = Transforms(size, sets.mean, sets.std, crop=crop)
     test = LabelledImages(sets.test.name, sets.test, tuple(range(len(classes))))
     result = accuracy(model, test, transforms).whole
     counts = count(model, size)
-    log = (run / LOG).read_text(encoding="utf-8").splitlines()
-    hours = sum(json.loads(line)["train_seconds"] for line in log) / 3600
     entry = manifest.Entry(
         model=base,
         policy=policy if plus else "",
-        stem=None,
+        stem=stem,
         config={},
         num_classes=len(classes),
         classes=classes,
@@ -122,10 +123,10 @@ def pin(run: Path, tag: str, *, data: Path | None, default: bool = True) -> mani
             epochs=recipe.epochs,
             seed=summary["seed"],
             revision=summary["revision"],
-            hours=round(hours, 4),
+            hours=round(summary["train_seconds"] / 3600, 4),
             machine=summary["machine"],
         ),
-        licence=manifest.Licence("Apache-2.0", "Apache-2.0", DATA_TERMS[recipe.data]),
+        licence=manifest.Licence("Apache-2.0", "Apache-2.0", DATA_TERMS.get(recipe.data, _NONE)),
         provenance="trained by senetzoo",
     )
     entries = {**manifest.manifest(), name: entry}
@@ -140,13 +141,28 @@ def pin(run: Path, tag: str, *, data: Path | None, default: bool = True) -> mani
     return entry
 
 
+_NONE = "of its owner: see the data set's own terms"
 DATA_TERMS = {
+    "cifar100": "CIFAR-100 (Krizhevsky 2009): no licence stated, cite the report",
+    "flowers5": "flower_photos (TensorFlow): CC BY, each photograph's owner is named with it",
     "cifar10": "CIFAR-10 (Krizhevsky 2009): no licence stated, cite the report",
     "digits": "UCI Optical Recognition of Handwritten Digits: CC BY 4.0",
 }
 
 
-def _recipe(raw: dict[str, Any]) -> Recipe:
-    """The recipe of a run's summary; JSON has lists where it has tuples."""
-    phases = tuple((int(size), int(epochs)) for size, epochs in raw["phases"])
-    return Recipe(**{**raw, "phases": phases})
+def _stem(recipe: Recipe) -> str | None:
+    """Name of the stem as the manifest has it: None for the network's own."""
+    if not recipe.stem:
+        return None
+    stem = as_stem(parse_stem(recipe.stem))
+    own = config(recipe.model).arch
+    if as_stem(getattr(own, "stem", stem)) == stem:
+        return None
+    name = next((name for name, value in STEMS.items() if value == stem), None)
+    if name is None:
+        raise ConfigError(
+            f"The stem {recipe.stem} has no name.",
+            "Published weights name their stem, so that it can be built again.",
+            f"Train with one of {', '.join(STEMS)}",
+        )
+    return name

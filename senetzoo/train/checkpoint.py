@@ -1,0 +1,150 @@
+"""Checkpoints: the whole state of a run, written whole or not at all, the last two kept."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from senetzoo.errors import ConfigError, TrainingError
+
+NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+DAMAGED = "checkpoint.damaged.pt"
+_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Position:
+    """How much of a run is done.
+
+    Args:
+        epoch: Whole epochs.
+        step: Steps of the next one.
+    """
+
+    epoch: int = 0
+    step: int = 0
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch + 1}, step {self.step}" if self.step else f"epoch {self.epoch}"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what a full disk and its like raise into a message.
+
+    Raises:
+        TrainingError: `path` can't be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{path} can't be written.",
+            f"{error.strerror or error}.",
+            f"Mend that, then type the same command again: {NEWEST} beside it is whole"
+            if (path.parent / NEWEST).exists() or (path.parent / PREVIOUS).exists()
+            else "Mend that, then type the same command again",
+        ) from None
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        TrainingError: It can't be written; what was there before is as it was.
+    """
+    partial = path.with_name(path.name + ".partial")
+    with writing(path):
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def save(folder: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint; the one before is kept beside it.
+
+    Args:
+        folder: Of the run.
+        state: Tensors, numbers, text, and lists and dictionaries of them.
+
+    Raises:
+        TrainingError: It can't be written; those before are as they were.
+    """
+    content = io.BytesIO()
+    torch.save({**state, "version": _VERSION}, content)
+    fresh = folder / "checkpoint.new.pt"
+    write(fresh, content.getvalue())
+    newest = folder / NEWEST
+    with writing(newest):
+        # A run that is killed between the two has the previous one still.
+        if newest.exists():
+            newest.replace(folder / PREVIOUS)
+        fresh.replace(newest)
+
+
+def load(
+    folder: Path, recipe: dict[str, Any], seed: int, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read; None where there is none.
+
+    Args:
+        folder: Of the run.
+        recipe: The recipe's fields.
+        seed: The seed.
+        say: Told when the newest can't be read and the previous one is taken.
+
+    Raises:
+        ConfigError: None of those there can be read, or they are of another recipe or seed.
+    """
+    causes = {}
+    for name in (NEWEST, PREVIOUS):
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            state = torch.load(path, weights_only=True, map_location="cpu")
+            if not isinstance(state, dict) or "recipe" not in state or "seed" not in state:
+                raise ValueError
+        except (
+            pickle.UnpicklingError,
+            RuntimeError,
+            EOFError,
+            OSError,
+            ValueError,
+            KeyError,
+        ) as error:
+            causes[path] = type(error).__name__
+            continue
+        if state["recipe"] != recipe or state["seed"] != seed or state["version"] != _VERSION:
+            raise ConfigError(
+                f"{folder} holds a run of another recipe or seed.",
+                "A run is resumed only with the recipe and the seed it was started with.",
+                "Give another folder with --out, or delete this one",
+            )
+        for bad, cause in causes.items():
+            say(f"{bad} can't be read ({cause}): going on from {path.name}")
+            # Out of the way: the next save would put it in the place of the good one.
+            with suppress(FileNotFoundError):
+                bad.replace(folder / DAMAGED)
+        return state
+    for bad, cause in causes.items():
+        raise ConfigError(
+            f"{bad} can't be read.",
+            f"It is no checkpoint of a run ({cause}).",
+            "Give another folder with --out, or delete this one",
+        )
+    return None

@@ -1,0 +1,159 @@
+"""The data of a recipe, with the statistics that it normalises by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+
+from senetzoo.data import cifar10, cifar100, digits, flowers5, hub
+from senetzoo.data.files import LabelledFiles, read_image_folder
+from senetzoo.data.hub import Stream
+from senetzoo.data.sets import ImageSet
+from senetzoo.data.transforms import IMAGENET
+from senetzoo.errors import ConfigError, DataError
+from senetzoo.train.recipe import Recipe
+
+TrainImages: TypeAlias = ImageSet | LabelledFiles | Stream
+TestImages: TypeAlias = ImageSet | LabelledFiles
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set with the statistics that its recipe normalises by.
+
+    Args:
+        train: The training images: in memory, in files, or a stream.
+        test: The test images.
+        mean: Per channel, in units of the full range.
+        std: Per channel, in units of the full range.
+        count: Training images in an epoch.
+        title: What the data is, for records.
+    """
+
+    train: TrainImages
+    test: TestImages
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    count: int
+    title: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Name of each class."""
+        return self.test.classes
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image."""
+        return len(self.mean)
+
+
+_WANTED = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "flowers5": "the five kinds of flowers",
+    "folder": "a folder of images",
+    "hub": "a data set of the Hub",
+}
+
+
+def load_data(recipe: Recipe, path: Path | None) -> Data:
+    """The data of `recipe`: from the package for the digits, from `path` else.
+
+    Raises:
+        DataError: It is not there, can't be read, or has labels that are none of its classes.
+        MissingExtraError: A reader's library is not installed.
+    """
+    if recipe.data == "digits":
+        splits = digits.load("train"), digits.load("test")
+        return _limited(recipe, *splits, digits.MEAN, digits.STD, "scikit-learn digits")
+    if path is None:
+        raise DataError(
+            f"The recipe {recipe.name} trains on {_WANTED[recipe.data]}.",
+            "No " + ("folder" if recipe.data != "hub" else "name") + " was given.",
+            f"Type: senetzoo train {recipe.name} --data "
+            + ("FOLDER" if recipe.data != "hub" else "NAME"),
+        )
+    if recipe.data in ("cifar10", "cifar100"):
+        cifar = cifar10 if recipe.data == "cifar10" else cifar100
+        if path.suffix == ".parquet":
+            raise DataError(
+                f"{path} is one split of {_WANTED[recipe.data]}.",
+                "Training needs both, and the file does not say which it is.",
+                "Give the folder that has both, as train*.parquet and test*.parquet",
+            )
+        splits = cifar.load(path, "train"), cifar.load(path, "test")
+        return _limited(recipe, *splits, cifar.MEAN, cifar.STD, _WANTED[recipe.data])
+    test: TestImages
+    if recipe.data == "flowers5":
+        train, test = flowers5.load(path, "train"), flowers5.load(path, "test")
+    elif recipe.data == "folder":
+        train, test = _folders(path)
+    else:
+        test = hub.load(path, "test")
+        if recipe.stream:
+            stream = hub.stream(path, test.classes)
+            return _limited(recipe, stream, test, IMAGENET.mean, IMAGENET.std, path.name)
+        train = hub.load(path, "train")
+        if train.classes != test.classes:
+            raise DataError(f"{path} has other classes in its test split than for training.")
+    # Of a path only its end: records are read on other machines.
+    title = recipe.data if recipe.data == "flowers5" else path.name
+    return _limited(recipe, train, test, IMAGENET.mean, IMAGENET.std, title)
+
+
+def _folders(path: Path) -> tuple[LabelledFiles, LabelledFiles]:
+    path = path.expanduser()
+    if not path.is_dir():
+        raise DataError(f"No folder {path}.", "", "Give a folder that has train and test")
+    found = next((path / name for name in ("val", "test") if (path / name).is_dir()), None)
+    if found is None or not (path / "train").is_dir():
+        raise DataError(
+            f"{path} has no {'train' if found is not None else 'val or test'} folder.",
+            "The network trains on train/<class>/* and is tested on val/<class>/* (or test).",
+            "Name the folders so",
+        )
+    train = read_image_folder(path / "train")
+    return train, read_image_folder(found, train.classes)
+
+
+def _limited(
+    recipe: Recipe,
+    train: TrainImages,
+    test: TestImages,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    title: str,
+) -> Data:
+    limit = recipe.images_per_class
+    for images in (train, test):
+        if not isinstance(images, Stream):
+            _check_labels(images)
+    if limit:
+        train = train if isinstance(train, Stream) else train.first(limit)
+        test = test.first(limit)
+    if not isinstance(train, Stream):
+        return Data(train, test, mean, std, len(train), title)
+    count = recipe.stream_images or limit * len(train.classes) or train.length
+    if not count:
+        raise ConfigError(
+            f"{train.name} does not say how many images it has.",
+            "An epoch of a stream is so many images.",
+            "Type for example: --set stream_images=1281167",
+        )
+    return Data(train, test, mean, std, count, title)
+
+
+def _check_labels(images: TestImages) -> None:
+    labels = torch.as_tensor(images.labels)
+    if not len(labels):
+        raise DataError(f"{images.name} has no images.")
+    low, high = int(labels.min()), int(labels.max())
+    if not 0 <= low <= high < len(images.classes):
+        raise DataError(
+            f"{images.name} has labels from {low} to {high}.",
+            f"There are {len(images.classes)} classes, from 0 to {len(images.classes) - 1}.",
+        )

@@ -1,0 +1,184 @@
+"""The test images: logits, loss, accuracy, and the most confident mistakes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from senetzoo.bench.accuracy import wilson
+from senetzoo.data.files import LabelledFiles
+from senetzoo.data.images import open_image
+from senetzoo.data.sets import ImageSet
+from senetzoo.data.transforms import Transforms
+from senetzoo.errors import DataError
+from senetzoo.train.augment import normalise
+from senetzoo.train.batches import stacked
+from senetzoo.train.data import Data, TestImages
+from senetzoo.train.recipe import Recipe
+
+_BATCH = {True: 500, False: 64}  # images at once: small ones, large ones
+_SHOWN = 32
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What a network says of the test images.
+
+    Args:
+        logits: (N, classes), float32, on the CPU.
+        labels: (N,), int64.
+    """
+
+    logits: Tensor
+    labels: Tensor
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy."""
+        return float(F.cross_entropy(self.logits, self.labels))
+
+    @property
+    def right(self) -> int:
+        """Images whose highest logit is their class."""
+        return int((self.logits.argmax(1) == self.labels).sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction that is right."""
+        return self.right / len(self.labels)
+
+    def end(self) -> dict[str, Any]:
+        """Accuracy with its interval, as the end of a log has it."""
+        low, high = wilson(self.right, len(self.labels))
+        return {
+            "test_accuracy": round(self.accuracy, 5),
+            "test_images": len(self.labels),
+            "test_correct": self.right,
+            "wilson": [round(low, 5), round(high, 5)],
+        }
+
+    def mistakes(self) -> list[int]:
+        """Numbers of up to 32 wrongly classified images, the most confident first."""
+        best, guess = self.logits.softmax(1).max(1)
+        wrong = (guess != self.labels).nonzero()[:, 0]
+        order = best[wrong].argsort(descending=True, stable=True)
+        return [int(i) for i in wrong[order[:_SHOWN]]]
+
+
+class _Files(Dataset[Any]):
+    def __init__(self, files: LabelledFiles, transforms: Transforms) -> None:
+        self._files, self._transforms = files, transforms
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int] | DataError:
+        files = self._files
+        try:
+            image = open_image(files.sources[index], files.source_name(index))
+            return self._transforms(image), files.labels[index]
+        except DataError as error:
+            return error
+
+
+@torch.no_grad()
+def classify(
+    model: nn.Module,
+    data: Data,
+    recipe: Recipe,
+    size: int,
+    accelerator: Any,
+    *,
+    workers: int = 0,
+) -> Tested:
+    """Classify the test images, each process its part of them.
+
+    Args:
+        model: The network.
+        data: Whose test images.
+        recipe: Precision and crop.
+        size: Side of the images.
+        accelerator: An `accelerate.Accelerator`.
+        workers: Processes that read large images.
+
+    Raises:
+        DataError: An image can't be read.
+    """
+    ranks, rank, device = accelerator.num_processes, accelerator.process_index, accelerator.device
+    if ranks > 1:
+        # Each process has running statistics of its own images. The first one's count.
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
+    total = len(data.test)
+    # Every process takes as many; what is taken twice is the same twice.
+    mine = torch.arange(rank, rank + ranks * -(-total // ranks), ranks).clamp(max=total - 1)
+    dtype = torch.float64 if recipe.precision == "fp64" else torch.float32
+    was_training = model.training
+    model.eval()
+    pieces = []
+    for x in _inputs(data, recipe, size, mine, device, workers):
+        with accelerator.autocast():
+            pieces.append(model(x.to(dtype)).float())
+    model.train(was_training)
+    logits = torch.cat(pieces)
+    if ranks > 1:
+        gathered, index = accelerator.gather((logits, mine.to(device)))
+        logits = torch.empty(total, logits.shape[1], device=device)
+        logits[index] = gathered
+    return Tested(logits.cpu(), torch.as_tensor(data.test.labels))
+
+
+def _inputs(
+    data: Data, recipe: Recipe, size: int, mine: Tensor, device: torch.device, workers: int
+) -> Any:
+    images = data.test
+    small = isinstance(images, ImageSet)
+    if isinstance(images, ImageSet):
+        for part in torch.split(mine, _BATCH[small]):
+            yield normalise(images.images[part].to(device), data.mean, data.std, size)
+        return
+    transforms = Transforms(size, data.mean, data.std, crop=recipe.test_crop)
+    loader: Any = DataLoader(
+        _Files(images, transforms),
+        batch_size=_BATCH[small],
+        sampler=mine.tolist(),
+        num_workers=workers,
+        collate_fn=stacked,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # else it draws from the network's
+    )
+    for item in loader:
+        if isinstance(item, DataError):
+            raise item
+        yield item[0].to(device, non_blocking=True)
+
+
+def record(tested: Tested, data: Data, recipe: Recipe) -> dict[str, Tensor]:
+    """What ``test.safetensors`` holds: logits, labels, and the most confident mistakes.
+
+    Returns:
+        ``logits`` (N, classes) in fp16, ``labels`` (N,), ``mistakes`` (M,) numbers of images, and
+        those ``images`` (M, H, W, C) in uint8, M up to 32.
+    """
+    mistakes = tested.mistakes()
+    images = [picture(data.test, index, recipe) for index in mistakes]
+    channels = data.channels
+    return {
+        "logits": tested.logits.half().contiguous(),
+        "labels": tested.labels.contiguous(),
+        "mistakes": torch.tensor(mistakes, dtype=torch.int64),
+        "images": torch.stack(images).contiguous()
+        if images
+        else torch.zeros((0, recipe.final_size, recipe.final_size, channels), dtype=torch.uint8),
+    }
+
+
+def picture(images: TestImages, index: int, recipe: Recipe) -> Tensor:
+    """Test image number `index` in uint8 (H, W, C): small ones as they are, large ones cropped."""
+    if isinstance(images, ImageSet):
+        return images.images[index]
+    plain = Transforms(recipe.final_size, (0.0,) * 3, (1.0,) * 3, crop=recipe.test_crop)
+    x = plain(open_image(images.sources[index], images.source_name(index)))
+    return (x * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()

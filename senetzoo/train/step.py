@@ -1,0 +1,174 @@
+"""One optimizer step, and what is measured of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from senetzoo.nn.classifier import Classifier
+from senetzoo.train.batches import Batch
+from senetzoo.train.recipe import Recipe
+
+
+def depths(model: Classifier) -> dict[str, list[int]]:
+    """The learnable parameters by depth, as numbers in the order of ``model.parameters()``.
+
+    Returns:
+        ``stem``, ``stage 1`` ..., ``head``, without those that have none. What lies between two
+        stages belongs to the one before; what follows the last is the head.
+    """
+    stages = model.stages()
+    parameters = list(model.named_parameters())
+    of = {
+        id(parameter): stage
+        for stage, blocks in enumerate(stages, 1)
+        for block in blocks
+        for parameter in block.parameters()
+    }
+    trunk = [(name, p) for name, p in parameters if "slots" not in name]
+    if not any(id(parameter) in of for _, parameter in trunk):
+        # LeNet, AlexNet, VGG: a block is a convolution, held by the network itself.
+        of |= _convolutions(trunk, [len(blocks) for blocks in stages])
+    heads = set(model.classifier_parameters())
+    names = ["stem", *(f"stage {stage}" for stage in range(1, len(stages) + 1)), "head"]
+    found: dict[str, list[int]] = {name: [] for name in names}
+    # Not of gates: LeNet's come after its head.
+    last = max(
+        (i for i, (name, p) in enumerate(parameters) if id(p) in of and "slots" not in name),
+        default=-1,
+    )
+    depth = 0
+    for index, (name, parameter) in enumerate(parameters):
+        depth = of.get(id(parameter), depth)
+        outside = id(parameter) not in of and (name in heads or index > last)
+        found["head" if outside else names[depth]].append(index)
+    return {name: indices for name, indices in found.items() if indices}
+
+
+def _convolutions(trunk: list[tuple[str, nn.Parameter]], blocks: list[int]) -> dict[int, int]:
+    """Stage of each convolution and what follows it, by id, where each is a block of its stage."""
+    of_block = [stage for stage, count in enumerate(blocks, 1) for _ in range(count)]
+    found, seen = {}, 0
+    for _, parameter in trunk:
+        seen += parameter.ndim == 4
+        if parameter.ndim == 2:
+            break
+        if seen:
+            found[id(parameter)] = of_block[seen - 1]
+    return found
+
+
+@dataclass
+class Sums:
+    """Sums over the steps of an epoch, of one process; part of a checkpoint.
+
+    Args:
+        loss: Of the mean loss of each step.
+        right: Images classified rightly.
+        norms: Of the L2 norm of the gradient, by depth.
+        steps: Number of steps.
+        train: Seconds in the steps.
+        data: Seconds in which the steps waited for images.
+    """
+
+    loss: Tensor
+    right: Tensor
+    norms: Tensor
+    steps: int = 0
+    train: float = 0.0
+    data: float = 0.0
+
+    @classmethod
+    def zero(cls, depths: int, device: torch.device) -> Sums:
+        """Before the first step."""
+        return cls(
+            torch.zeros((), device=device),
+            torch.zeros((), device=device),
+            torch.zeros(depths, device=device),
+        )
+
+    def finite(self) -> bool:
+        """Whether loss and gradients were numbers so far; waits for the device."""
+        return bool(torch.isfinite(self.loss) & torch.isfinite(self.norms).all())
+
+
+class Step:
+    """Forward, backward, update.
+
+    Args:
+        accelerator: An `accelerate.Accelerator`.
+        network: What computes the logits: compiled or not, distributed or not.
+        model: The network itself.
+        optimizer: As the accelerator prepared it.
+        recipe: Loss and accumulation.
+    """
+
+    def __init__(
+        self,
+        accelerator: Any,
+        network: Any,
+        model: Classifier,
+        optimizer: Any,
+        recipe: Recipe,
+    ) -> None:
+        self._accelerator, self._network = accelerator, network
+        self._optimizer, self._recipe = optimizer, recipe
+        self._parameters = list(model.parameters())
+        self.depths = depths(model)
+        rows = torch.empty(len(self._parameters), dtype=torch.long)
+        for row, indices in enumerate(self.depths.values()):
+            rows[indices] = row
+        self._rows = rows.to(accelerator.device)
+
+    def __call__(self, batch: Batch, sums: Sums) -> None:
+        """Take a step, and add to `sums` what it gave."""
+        parts = self._recipe.accumulate
+        size = len(batch.x) // parts
+        for part in range(parts):
+            rows = slice(part * size, (part + 1) * size)
+            with self._accelerator.accumulate(self._network):
+                logits = self._network(batch.x[rows])
+                loss = loss_of(logits, batch.target[rows], self._recipe)
+                self._accelerator.backward(loss)
+                if part == parts - 1:
+                    sums.norms += self._norms()
+                self._optimizer.step()
+                self._optimizer.zero_grad()
+            sums.loss += loss.detach() / parts
+            sums.right += (logits.detach().argmax(1) == batch.labels[rows]).sum()
+        sums.steps += 1
+
+    def _norms(self) -> Tensor:
+        """The L2 norm of the gradient by depth, of all processes' gradients together."""
+        self._accelerator.unscale_gradients(self._optimizer)
+        gradients = [
+            parameter.new_zeros(()) if parameter.grad is None else parameter.grad
+            for parameter in self._parameters
+        ]
+        each = torch.stack(torch._foreach_norm(gradients)).float()
+        squares = torch.zeros(len(self.depths), device=each.device)
+        norms = squares.index_add_(0, self._rows, each.square()).sqrt()
+        # With fp16 a step whose gradients overflow is left out, and the loss scaled down.
+        return norms.nan_to_num(0.0, 0.0, 0.0) if self._recipe.precision == "fp16" else norms
+
+
+def loss_of(logits: Tensor, target: Tensor, recipe: Recipe) -> Tensor:
+    """The mean loss of a batch.
+
+    Args:
+        logits: (B, classes).
+        target: Labels (B,), or the weight of each class (B, classes).
+        recipe: Which loss.
+    """
+    if recipe.loss == "cross-entropy":
+        return F.cross_entropy(logits, target, label_smoothing=recipe.label_smoothing)
+    classes = logits.shape[1]
+    if target.ndim == 1:
+        target = F.one_hot(target, classes)
+    smooth = recipe.label_smoothing
+    present = (target > 0).to(logits.dtype) * (1.0 - smooth) + smooth / classes
+    return F.binary_cross_entropy_with_logits(logits, present)

@@ -1,0 +1,155 @@
+"""Two processes that share every batch: equal to one, and what happens when one of them dies."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from senetzoo.errors import SenetzooError
+from senetzoo.train import checkpoint, engine
+from senetzoo.train.batches import Batches
+from senetzoo.train.data import load_data
+from senetzoo.train.log import RunLog
+from senetzoo.train.recipe import Recipe
+from senetzoo.train.step import Step
+
+# 400 images in batches of 40: 10 steps an epoch, 50 in all.
+LENET = Recipe(
+    name="pair",
+    model="se_lenet5",
+    data="digits",
+    images_per_class=40,
+    phases=((32, 5),),
+    batch=40,
+    precision="fp64",
+    compile=False,
+    lr=0.05,
+    rotation=10.0,
+    mixup=0.2,
+    cutmix=1.0,
+    noise=0.05,
+    test_every=5,
+)
+
+
+def silent(_: str) -> None:
+    pass
+
+
+def worker(rank: int, port: int, out: str, recipe: Recipe, die_at: int) -> None:
+    """Train as one of two processes; the second kills itself after `die_at` steps, if not 0."""
+    torch.set_num_threads(1)
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE="2",
+        LOCAL_WORLD_SIZE="2",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    steps = 0
+    plain = Step.__call__
+
+    def count(self: Step, *args: Any) -> None:
+        nonlocal steps
+        plain(self, *args)
+        steps += 1
+        if rank == 1 and steps == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Step.__call__ = count  # type: ignore[assignment, method-assign]
+    try:
+        engine.train(recipe, Path(out), say=silent)
+    except SenetzooError as error:
+        Path(f"{out}-{rank}.txt").write_text(str(error))
+        os._exit(2)
+
+
+def pair(out: Path, recipe: Recipe, die_at: int = 0) -> list[int | None]:
+    """Train in two processes over gloo; their exit codes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["accelerate", "sklearn.datasets", "senetzoo.train.engine"])
+    children = [
+        context.Process(target=worker, args=(rank, port, str(out), recipe, die_at))
+        for rank in (0, 1)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(timeout=240)
+    codes = [child.exitcode for child in children]
+    for child in children:
+        child.kill()
+    return codes
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(str(folder / "model.safetensors"))
+
+
+def test_two_processes_equal_one_without_batch_norm(tmp_path: Path) -> None:
+    one = engine.train(LENET, tmp_path / "one", say=silent)
+    assert pair(tmp_path / "two", LENET) == [0, 0]
+    a, b = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert next(iter(a.values())).dtype == torch.float64
+    for name, value in a.items():
+        torch.testing.assert_close(b[name], value, atol=1e-8, rtol=0)
+    start = LENET.network(10, 1).build(seed=0).double().state_dict()
+    assert any((a[name] - start[name]).abs().max() > 0.01 for name in a)
+    two, lines = RunLog(tmp_path / "two").read()[-1], RunLog(tmp_path / "one").read()
+    assert two["test_correct"] == one["test_correct"]
+    ours, theirs = lines[1], RunLog(tmp_path / "two").read()[1]
+    for key in ("train_loss", "train_accuracy", "lr", "gradient_norm"):
+        assert theirs[key] == ours[key], key
+    logits = [load_file(str(tmp_path / n / "test.safetensors"))["logits"] for n in ("one", "two")]
+    torch.testing.assert_close(logits[0], logits[1])
+    assert RunLog(tmp_path / "two").read()[0]["environment"]["processes"] == 2
+
+
+def test_batch_norm_takes_the_statistics_of_each_process(tmp_path: Path) -> None:
+    # One step of a batch of which each process sees a half; 16 px keep it short.
+    recipe = LENET.replace(
+        model="resnet20",
+        images_per_class=4,
+        phases=((16, 1),),
+        mixup=0.0,
+        cutmix=0.0,
+        warmup=0.0,
+    )
+    engine.train(recipe, tmp_path / "one", say=silent)
+    assert pair(tmp_path / "two", recipe) == [0, 0]
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert not torch.allclose(one["conv1.weight"], two["conv1.weight"], atol=1e-8, rtol=0)
+    # The running statistics are of the first half alone.
+    model = recipe.network(10, 1).build(seed=0).double()
+    data = load_data(recipe, None)
+    batches = Batches(recipe, data, 0, torch.device("cpu"), rank=0, ranks=2)
+    x = next(batches.epoch(0)).x
+    assert len(x) == 20
+    model(x)
+    torch.testing.assert_close(two["bn1.running_mean"], model.get_buffer("bn1.running_mean"))
+    assert not torch.allclose(one["bn1.running_mean"], two["bn1.running_mean"])
+
+
+def test_a_process_that_dies_ends_the_run_with_a_message_and_a_checkpoint(tmp_path: Path) -> None:
+    recipe = LENET.replace(phases=((32, 2),))
+    assert pair(tmp_path / "cut", recipe, die_at=14) == [2, -signal.SIGKILL]
+    first, cause, remedy = (tmp_path / "cut-0.txt").read_text().splitlines()
+    assert first == "Process 0 of 2 can't go on in epoch 2; another one may have died."
+    assert cause
+    path = tmp_path / "cut" / checkpoint.NEWEST
+    assert remedy == f"Type the same command again: {path} has the state of epoch 1"
+    assert pair(tmp_path / "cut", recipe) == [0, 0]
+    assert pair(tmp_path / "whole", recipe) == [0, 0]
+    a, b = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert all(torch.equal(a[name], b[name]) for name in a)

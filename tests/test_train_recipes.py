@@ -1,0 +1,366 @@
+"""Every recipe in its quick form, on the samples or on random images; and bad data."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from safetensors.torch import load_file
+
+from senetzoo.data import cifar10, cifar100, flowers5, hub
+from senetzoo.data.files import LabelledFiles
+from senetzoo.data.sets import ImageSet
+from senetzoo.errors import DataError
+from senetzoo.train import engine
+from senetzoo.train.batches import Batches
+from senetzoo.train.command import train as command
+from senetzoo.train.data import Data, load_data
+from senetzoo.train.recipe import Recipe
+from senetzoo.train.recipes import RECIPES
+from senetzoo.train.run import Options
+
+# The arms that are run by default; --slow runs all.
+FIRST = {
+    "cifar10_four_nets": ["lenet", "se_resnet18_imagenet"],
+    "cifar10_stem": ["3x3-2-pool"],
+    "cifar10_at_224": ["se_resnet18_lr0.001"],
+    "cifar10_noisy_train": ["resnet20_blur"],
+    "flowers_depth": ["resnet18"],
+    "flowers_key_drop": ["swin_t_drop"],
+    "imagenet_rsb_a3": ["se_resnet50"],
+    "imagenet_se": ["resnet50"],
+}
+
+
+def silent(_: str) -> None:
+    pass
+
+
+def picture(seed: int, width: int = 40, height: int = 36) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def folders(root: Path, classes: tuple[str, ...], train: int, test: int, side: int = 36) -> Path:
+    """Class folders of random images, under train and val."""
+    for split, count in (("train", train), ("val", test)):
+        for label, name in enumerate(classes):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                seed = 1000 * label + number + (split == "val") * 500
+                picture(seed, side, side).save(root / split / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Callable[[str], Path | None]:
+    """Random images in the form that a recipe reads."""
+
+    def make(kind: str) -> Path | None:
+        root = tmp_path / "data"
+        if kind == "digits":
+            return None
+        if kind == "cifar10":
+            folders(root, cifar10.CLASSES, 6, 2, 32)
+            (root / "val").rename(root / "test")
+            return root
+        if kind == "flowers5":
+            folders(root, flowers5.CLASSES, 12, 1)
+            return root / "train"
+        return folders(root, ("cat", "dog"), 8, 2)
+
+    return make
+
+
+def test_recipes_describe_themselves() -> None:
+    import importlib
+
+    for name in RECIPES:
+        text = importlib.import_module(f"senetzoo.train.recipes.{name}").__doc__ or ""
+        assert f"train {name}" in text
+        assert "core" in text or "GPU" in text or "V100" in text, name
+        assert "easured" in text or "manifest" in text or "held-out" in text, name
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_quick_form_runs(
+    name: str,
+    data: Callable[[str], Path | None],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    experiment = RECIPES[name]
+    arms = list(experiment.arms) if request.config.getoption("--slow") else FIRST.get(name, [])
+    source = data(experiment.recipe.data)
+    arguments = [name, "--quick", "--seed", "0", "--out", str(tmp_path / "runs")]
+    arguments += [word for arm in arms for word in ("--only", arm)]
+    arguments += ["--data", str(source)] if source is not None else []
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 0, result.output
+    for arm in arms or [""]:
+        folder = tmp_path / "runs" / f"{arm}-0" if arm else tmp_path / "runs"
+        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        assert [line["kind"] for line in lines] == ["run", "epoch", "end"]
+        assert lines[0]["arm"] == arm
+        assert lines[0]["command"].startswith(f"senetzoo train {name} ")
+        assert str(tmp_path) not in json.dumps(lines)
+        assert np.isfinite(lines[1]["train_loss"])
+        tested = load_file(str(folder / "test.safetensors"))
+        assert tested["logits"].shape == (
+            lines[2]["test_images"],
+            len(lines[0]["data"]["classes"]),
+        )
+    again = CliRunner().invoke(command, arguments)
+    assert again.exit_code == 0
+    assert again.stdout.count("finished, test accuracy") == len(arms or [""])
+
+
+def test_samples_of_real_data_train(sample: Callable[[str], Path], tmp_path: Path) -> None:
+    beside = sample("cifar10-test-sample.parquet").parent
+    sample("cifar10-train-sample.parquet")
+    lenet = ["--only", "lenet", "--quick", "--out", str(tmp_path / "c"), "--data", str(beside)]
+    done = CliRunner().invoke(command, ["cifar10_four_nets", *lenet])
+    assert done.exit_code == 0, done.output
+    line = json.loads((tmp_path / "c" / "lenet-0" / "log.jsonl").read_text().splitlines()[0])
+    assert line["data"]["train_images"] == 20
+    flowers = ["--only", "resnet18", "--quick", "--out", str(tmp_path / "f")]
+    flowers += ["--data", str(sample("flowers5-sample.parquet"))]
+    done = CliRunner().invoke(command, ["flowers_depth", *flowers])
+    assert done.exit_code == 0, done.output
+
+
+def test_the_split_of_the_flowers_is_by_class_and_always_the_same(tmp_path: Path) -> None:
+    # Images per class of the data set itself.
+    labels = [k for k, n in enumerate((633, 898, 641, 699, 799)) for _ in range(n)]
+    train = flowers5.split_by_class(tuple(labels), "train")
+    test = flowers5.split_by_class(tuple(labels), "test")
+    assert (len(train), len(test)) == (3306, 364)
+    assert sorted(train + test) == list(range(3670))
+    per_class = torch.tensor(labels)[test].bincount().tolist()
+    assert per_class == [63, 89, 64, 69, 79]
+    assert test == flowers5.split_by_class(tuple(labels), "test")
+    with pytest.raises(DataError) as caught:
+        flowers5.load(tmp_path, "train")
+    assert str(caught.value) == (
+        f"No flowers at {tmp_path}.\n"
+        "Looked for the folders daisy, dandelion, roses, sunflowers, tulips and for parquet "
+        "files.\nGive the folder that has one of these"
+    )
+
+
+# Large images
+
+
+FOLDER = Recipe(
+    name="folder",
+    model="resnet20",
+    data="folder",
+    phases=((24, 2),),
+    batch=4,
+    compile=False,
+    randaugment=9,
+    lr=0.01,
+)
+
+
+def batches(recipe: Recipe, data: Data, workers: int = 0, rank: int = 0, ranks: int = 1) -> Batches:
+    device = torch.device("cpu")
+    return Batches(recipe, data, 0, device, rank=rank, ranks=ranks, workers=workers)
+
+
+def test_large_images_are_the_same_with_workers_on_resumption_and_in_parts(tmp_path: Path) -> None:
+    data = load_data(FOLDER, folders(tmp_path / "data", ("a", "b"), 8, 2))
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    plain = [batch.x for batch in batches(FOLDER, data).epoch(1)]
+    assert torch.equal(torch.get_rng_state(), before)  # the network's dropout draws from it
+    assert len(plain) == 4
+    assert plain[0].shape == (4, 3, 24, 24)
+    for other in (
+        [batch.x for batch in batches(FOLDER, data, workers=2).epoch(1)],
+        [
+            torch.cat([a.x, b.x])
+            for a, b in zip(
+                batches(FOLDER, data, rank=0, ranks=2).epoch(1),
+                batches(FOLDER, data, rank=1, ranks=2).epoch(1),
+                strict=True,
+            )
+        ],
+    ):
+        assert all(torch.equal(a, b) for a, b in zip(plain, other, strict=True))
+    started = batches(FOLDER, data)
+    stream = started.epoch(1)
+    for _ in range(2):
+        next(stream)
+    rest = batches(FOLDER, data).epoch(1, 2, started.generator.get_state())
+    assert all(torch.equal(a.x, b) for a, b in zip(rest, plain[2:], strict=True))
+    other_epoch = [batch.x for batch in batches(FOLDER, data).epoch(0)]
+    assert not torch.equal(torch.cat(other_epoch), torch.cat(plain))
+
+
+def test_an_image_that_can_not_be_read_stops_the_run_by_name(tmp_path: Path) -> None:
+    root = folders(tmp_path / "data", ("a", "b"), 8, 2)
+    run = tmp_path / "run"
+    bad = root / "train" / "b" / "3.png"
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:60])
+    with pytest.raises(DataError) as caught:
+        engine.train(FOLDER, run, data=root, options=Options(workers=1), say=silent)
+    assert str(caught.value) == f"Can't read {bad}.\nIt is damaged or cut short."
+    bad.write_bytes(whole)
+    engine.train(FOLDER, run, data=root, say=silent)
+    # In the test images too.
+    other = root / "val" / "a" / "0.png"
+    other.write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        engine.train(FOLDER, tmp_path / "again", data=root, say=silent)
+    assert str(caught.value) == f"Can't read {other}.\nThe file is empty."
+
+
+def test_folders_that_can_not_be_trained_on(tmp_path: Path) -> None:
+    def refused(path: Path, recipe: Recipe = FOLDER) -> str:
+        with pytest.raises(DataError) as caught:
+            load_data(recipe, path)
+        return str(caught.value)
+
+    nowhere = tmp_path / "nowhere"
+    assert refused(nowhere) == f"No folder {nowhere}.\nGive a folder that has train and test"
+    root = folders(tmp_path / "data", ("a", "b"), 1, 1)
+    (root / "val").rename(root / "held")
+    assert refused(root) == (
+        f"{root} has no val or test folder.\n"
+        "The network trains on train/<class>/* and is tested on val/<class>/* (or test).\n"
+        "Name the folders so"
+    )
+    (root / "held").rename(root / "val")
+    (root / "train" / "b" / "0.png").unlink()
+    assert refused(root).splitlines()[0] == f"The class 'b' of {root / 'train'} has no images."
+    parquet = tmp_path / "x.parquet"
+    assert refused(parquet, FOLDER.replace(data="cifar10")) == (
+        f"{parquet} is one split of CIFAR-10.\n"
+        "Training needs both, and the file does not say which it is.\n"
+        "Give the folder that has both, as train*.parquet and test*.parquet"
+    )
+
+
+def test_labels_out_of_range_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = torch.zeros(4, 8, 8, 1, dtype=torch.uint8)
+    wrong = ImageSet(pixels, torch.tensor([0, 1, 2, 10]), tuple("0123456789"), "digits")
+    monkeypatch.setattr("senetzoo.data.digits.load", lambda split: wrong)
+    with pytest.raises(DataError) as caught:
+        engine.train(RECIPES["digits"].recipe, tmp_path / "run", say=silent)
+    assert str(caught.value) == (
+        "digits has labels from 0 to 10.\nThere are 10 classes, from 0 to 9."
+    )
+    assert not (tmp_path / "run").exists()
+
+
+# The Hub's data sets, from local parquet files
+
+
+def parquet(path: Path, count: int, labels: list[int] | None = None) -> None:
+    import pyarrow
+    from pyarrow.parquet import write_table
+
+    contents = []
+    for number in range(count):
+        buffer = io.BytesIO()
+        picture(number).save(buffer, "png")
+        contents.append({"bytes": buffer.getvalue(), "path": None})
+    columns: dict[str, Any] = {
+        "image": contents,
+        "label": labels or [n % 3 for n in range(count)],
+    }
+    path.parent.mkdir(exist_ok=True)
+    write_table(pyarrow.table(columns), path)
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.mark.usefixtures("offline")
+def test_hub_data_is_read_from_disk_and_as_a_stream(tmp_path: Path) -> None:
+    parquet(tmp_path / "d" / "train-00000-of-00002.parquet", 9)
+    parquet(tmp_path / "d" / "train-00001-of-00002.parquet", 9)
+    parquet(tmp_path / "d" / "validation-00000-of-00001.parquet", 3)
+    recipe = FOLDER.replace(data="hub", randaugment=0, phases=((24, 1),))
+    data = load_data(recipe, tmp_path / "d")
+    assert isinstance(data.train, LabelledFiles)
+    assert (data.count, len(data.test), data.classes) == (18, 3, ("0", "1", "2"))
+    first = next(batches(recipe, data).epoch(0))
+    assert first.x.shape == (4, 3, 24, 24)
+
+    streamed = recipe.replace(stream=True, stream_images=16)
+    data = load_data(streamed, tmp_path / "d")
+    one = list(batches(streamed, data).epoch(0))
+    assert len(one) == 4
+    two = list(batches(streamed, data, workers=2).epoch(0))
+    assert all(torch.equal(a.x, b.x) for a, b in zip(one, two, strict=True))
+    started = batches(streamed, data)
+    stream = started.epoch(0)
+    next(stream)
+    rest = list(batches(streamed, data).epoch(0, 1, started.generator.get_state()))
+    assert all(torch.equal(a.x, b.x) for a, b in zip(rest, one[1:], strict=True))
+    end = engine.train(streamed, tmp_path / "run", data=tmp_path / "d", say=silent)
+    assert end["test_images"] == 3
+
+    short = streamed.replace(stream_images=40)
+    with pytest.raises(DataError) as caught:
+        list(batches(short, load_data(short, tmp_path / "d")).epoch(0))
+    assert str(caught.value).endswith("Type: --set stream_images=18")
+
+
+@pytest.mark.usefixtures("offline")
+def test_hub_data_that_can_not_be_used(tmp_path: Path) -> None:
+    parquet(tmp_path / "d" / "train.parquet", 4)
+    with pytest.raises(DataError) as caught:
+        hub.load(tmp_path / "d", "test")
+    assert str(caught.value) == (
+        f"No test split at {tmp_path / 'd'}.\n"
+        "Looked for parquet files with test or validation or valid or val in their names.\n"
+        "Name them as the Hub does: train-00000-of-00001.parquet"
+    )
+    parquet(tmp_path / "d" / "train.parquet", 3, [0, 1, -1])
+    with pytest.raises(DataError) as caught:
+        hub.load(tmp_path / "d", "train")
+    assert str(caught.value) == (
+        f"{tmp_path / 'd'} has labels from -1 to 1.\nThere are 2 classes, from 0 to 1."
+    )
+    rows = hub.stream(tmp_path / "d", ("a", "b"))
+    with pytest.raises(DataError) as caught:
+        list(rows.read(0, 0))
+    assert str(caught.value) == (
+        f"{tmp_path / 'd'} train has the label -1.\nThere are 2 classes, from 0 to 1."
+    )
+
+
+def test_cifar100_by_folders_and_its_names(tmp_path: Path) -> None:
+    assert len(set(cifar100.CLASSES)) == 100
+    for name in cifar100.CLASSES:
+        (tmp_path / "test" / name).mkdir(parents=True)
+        picture(1, 32, 32).save(tmp_path / "test" / name / "0.png")
+    test = cifar100.load(tmp_path, "test")
+    assert test.labels.tolist() == list(range(100))
+    with pytest.raises(DataError) as caught:
+        cifar100.load(tmp_path / "test", "test")
+    assert str(caught.value).splitlines()[0] == f"No CIFAR-100 at {tmp_path / 'test'}."
+
+
+def test_tensorboard_on_request(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    arguments = ["digits", "--quick", "--tensorboard", "--out", str(tmp_path)]
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 0, result.output
+    assert list(tmp_path.glob("tensorboard/**/events*"))

@@ -1,0 +1,260 @@
+"""Interrupted runs end like uninterrupted ones, bit for bit; checkpoints survive what happens."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from senetzoo.errors import ConfigError, TrainingError
+from senetzoo.train import checkpoint, engine
+from senetzoo.train.recipe import Recipe
+from senetzoo.train.run import Options
+from senetzoo.train.step import Step
+from senetzoo.train.stop import Interrupted
+
+# Dropout draws from the global state, mixing and rotation from the batches'; the gates' seeds and
+# a moving average with batch norm's statistics are part of it too.
+FULL = Recipe(
+    name="full",
+    model="se_lenet5",
+    dropout=0.3,
+    data="digits",
+    images_per_class=16,
+    phases=((32, 3),),
+    batch=16,
+    compile=False,
+    lr=0.02,
+    mixup=0.4,
+    cutmix=1.0,
+    rotation=10.0,
+    ema=0.9,
+    optimizer="adamw",
+    accumulate=2,
+)
+
+
+def silent(_: str) -> None:
+    pass
+
+
+def same(a: Path, b: Path) -> None:
+    for name in ("model.safetensors", "test.safetensors"):
+        one, two = load_file(str(a / name)), load_file(str(b / name))
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one)
+    assert measured(a) == measured(b)
+
+
+def measured(folder: Path) -> list[dict[str, Any]]:
+    """The log's epochs without what a clock says."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    clocks = ("seconds", "images_per_second")
+    return [
+        {k: v for k, v in line.items() if k not in clocks}
+        for line in lines
+        if line["kind"] == "epoch"
+    ]
+
+
+def test_a_run_stopped_in_an_epoch_ends_like_the_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.train(FULL, tmp_path / "whole", say=silent)
+    steps = 0
+    plain = Step.__call__
+
+    def press(self: Step, *args: Any) -> None:
+        nonlocal steps
+        plain(self, *args)
+        steps += 1
+        if steps == 14:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Step, "__call__", press)
+    with pytest.raises(Interrupted) as caught:
+        engine.train(FULL, tmp_path / "cut", say=silent)
+    assert str(caught.value) == (
+        f"The run in {tmp_path / 'cut'} was interrupted.\n"
+        "All up to epoch 2, step 4 is saved.\n"
+        "Type the same command again to go on"
+    )
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    said: list[str] = []
+    end = engine.train(FULL, tmp_path / "cut", say=said.append)
+    assert said[0] == f"{tmp_path / 'cut'}: going on after epoch 2, step 4"
+    same(tmp_path / "whole", tmp_path / "cut")
+    lines = [json.loads(text) for text in (tmp_path / "cut" / "log.jsonl").read_text().splitlines()]
+    kinds = [line["kind"] for line in lines]
+    assert kinds == ["run", "epoch", "resume", "epoch", "epoch", "end"]
+    assert lines[2] == {"kind": "resume", "epoch": 2, "step": 4}
+    # And what is finished is not done again.
+    assert engine.train(FULL, tmp_path / "cut", say=said.append) == end
+    assert said[-1].startswith(f"{tmp_path / 'cut'}: finished, test accuracy ")
+
+
+KILLED = FULL.replace(images_per_class=40, phases=((32, 6),), test_every=2)
+
+
+def alone(folder: str) -> None:
+    """Train in a process of its own, saving after every step."""
+    torch.set_num_threads(1)
+    engine.train(KILLED, Path(folder), seed=3, options=Options(save_minutes=0.0), say=silent)
+
+
+def kill_and_resume(folder: Path, moments: list[float]) -> int:
+    """Train in processes that are killed so many seconds after their first save; how many were."""
+    # A server that has the imports: a process of its own would spend seconds on them.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["accelerate", "sklearn.datasets", "senetzoo.train.engine"])
+    hits = 0
+    for moment in moments:
+        child = context.Process(target=alone, args=(str(folder),))
+        child.start()
+        seen = checkpoint_time(folder)
+        while checkpoint_time(folder) == seen and child.is_alive():
+            time.sleep(0.005)
+        time.sleep(moment)
+        hits += child.is_alive()
+        child.kill()
+        child.join()
+        assert child.exitcode in (0, -signal.SIGKILL)
+    return hits
+
+
+def checkpoint_time(folder: Path) -> float:
+    path = folder / checkpoint.NEWEST
+    return path.stat().st_mtime if path.exists() else 0.0
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.slow)])
+def test_a_run_killed_at_random_moments_ends_like_the_uninterrupted_one(
+    tmp_path: Path, count: int
+) -> None:
+    moments = [random.Random(seed).uniform(0, 0.6) for seed in range(count)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        engine.train(KILLED, tmp_path / "whole", seed=3, say=silent)
+        hits = kill_and_resume(tmp_path / "cut", moments)
+        engine.train(KILLED, tmp_path / "cut", seed=3, say=silent)
+    finally:
+        torch.set_num_threads(threads)
+    assert hits >= 1  # on a fast machine a run may be finished before its moment
+    same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    recipe = FULL.replace(ema=0.0)
+    engine.train(recipe, tmp_path / "whole", say=silent)
+    cut = tmp_path / "cut"
+    engine.train(recipe, cut, say=silent)
+    (cut / "summary.json").unlink()
+    newest = cut / checkpoint.NEWEST
+    previous = torch.load(cut / checkpoint.PREVIOUS, weights_only=True)
+    assert (previous["epoch"], previous["step"]) == (2, 0)
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    said: list[str] = []
+    engine.train(recipe, cut, say=said.append)
+    assert said[0] == f"{newest} can't be read (RuntimeError): going on from checkpoint.previous.pt"
+    same(tmp_path / "whole", cut)
+    # A kill between the two renames leaves the previous one alone.
+    (cut / "summary.json").unlink()
+    newest.unlink()
+    engine.train(recipe, cut, say=silent)
+    same(tmp_path / "whole", cut)
+    (cut / "summary.json").unlink()
+    newest.write_bytes(b"")
+    (cut / checkpoint.PREVIOUS).write_bytes(b"")
+    with pytest.raises(ConfigError) as caught:
+        engine.train(recipe, cut, say=silent)
+    assert str(caught.value) == (
+        f"{newest} can't be read.\n"
+        "It is no checkpoint of a run (EOFError).\n"
+        "Give another folder with --out, or delete this one"
+    )
+
+
+def test_a_full_disk_is_named_and_the_checkpoint_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = FULL.replace(phases=((32, 2),))
+    out, real = tmp_path / "run", os.fsync
+    written = 0
+
+    def full(descriptor: int) -> None:
+        nonlocal written
+        written += 1
+        # The log's first line, then a checkpoint for each epoch.
+        if written == 3:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TrainingError) as caught:
+        engine.train(recipe, out, say=silent)
+    assert str(caught.value) == (
+        f"{out / 'checkpoint.new.pt'} can't be written.\n"
+        "No space left on device.\n"
+        "Mend that, then type the same command again: checkpoint.pt beside it is whole"
+    )
+    assert not list(out.glob("*.partial"))
+    assert torch.load(out / checkpoint.NEWEST, weights_only=True)["epoch"] == 1
+    monkeypatch.setattr(os, "fsync", real)
+    engine.train(recipe, out, say=silent)
+    engine.train(recipe, tmp_path / "whole", say=silent)
+    same(out, tmp_path / "whole")
+
+
+def test_a_file_system_that_is_full(tmp_path: Path) -> None:
+    """The same with a limit of the kernel's, by which a write really ends early."""
+    program = f"""
+import resource, signal
+from pathlib import Path
+from tests.test_train_resume import FULL, silent
+from senetzoo.errors import TrainingError
+from senetzoo.train import engine
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+try:
+    engine.train(FULL, Path({str(tmp_path)!r}), say=silent)
+except TrainingError as error:
+    print(error)
+"""
+    root = str(Path(__file__).resolve().parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": root},
+        cwd=root,
+    )
+    assert done.stdout.splitlines() == [
+        f"{tmp_path / 'checkpoint.new.pt'} can't be written.",
+        "File too large.",
+        "Mend that, then type the same command again",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl"]
+
+
+def test_the_state_is_saved_within_an_epoch_and_two_are_kept(tmp_path: Path) -> None:
+    engine.train(FULL, tmp_path, options=Options(save_minutes=0.0), say=silent)
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == [
+        "checkpoint.previous.pt",
+        "checkpoint.pt",
+    ]
+    previous = torch.load(tmp_path / checkpoint.PREVIOUS, weights_only=True)
+    assert (previous["epoch"], previous["step"]) == (2, 9)
+    assert {"model", "optimizer", "ema", "rng", "sampler"} <= previous.keys()
