@@ -15,6 +15,7 @@ from senetzoo._command import BAD_INPUT, SenetzooCommand
 _ELSEWHERE = {
     "bench": "senetzoo.bench.command:bench",
     "predict": "senetzoo.predict:command",
+    "report": "senetzoo.report.command:report",
     "train": "senetzoo.train.command:train",
 }
 
