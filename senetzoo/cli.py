@@ -12,6 +12,7 @@ from senetzoo._command import LazyGroup, SenetzooCommand
 _ELSEWHERE = {
     "bench": "senetzoo.bench.command:bench",
     "predict": "senetzoo.predict:command",
+    "report": "senetzoo.report.command:report",
     "train": "senetzoo.train.command:train",
     "verify": "senetzoo.weights.command:verify",
     "weights": "senetzoo.weights.command:weights",

@@ -1,0 +1,71 @@
+"""``senetzoo report``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from senetzoo._command import SenetzooCommand
+from senetzoo.errors import ConfigError
+
+
+@click.command(cls=SenetzooCommand)
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("report.html"),
+    show_default=True,
+    help="The page; the Markdown and its pictures lie beside it.",
+)
+@click.option("--title", help="Title of the page.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON as well.")
+def report(runs: tuple[Path, ...], out: Path, title: str | None, as_json: bool) -> None:
+    """Report on RUNS: folders that `senetzoo train` made, or folders of those.
+
+    One page of HTML that needs no network, and the same as Markdown: curves, accuracy with
+    intervals, classes, confusions, mistakes, gradients, time, recipe. A run under way can be
+    reported on too.
+
+    \b
+    Examples:
+      senetzoo report runs/digits-lenet5-0
+      senetzoo report runs/cifar10_four_nets --out four_nets.html
+    """
+    from senetzoo.report import page, tables
+    from senetzoo.report.run import find
+
+    if out.suffix not in (".html", ".htm"):
+        raise ConfigError(
+            f"A report can't be written to {out}.",
+            "It is a page of HTML, with a Markdown file of the same name beside it.",
+            f"Type for example: --out {out.with_suffix('.html')}",
+        )
+    found = find(runs)
+    made = page.make(found, title or ", ".join(dict.fromkeys(path.name for path in runs)))
+    pictures = out.with_name(f"{out.stem}-figures")
+    text, files = page.markdown(made, pictures.name)
+    whole = page.html(made)
+    pictures.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (pictures / name).write_bytes(content)
+    out.with_suffix(".md").write_text(text, encoding="utf-8")
+    out.write_text(whole, encoding="utf-8")
+    if as_json:
+        results = [
+            {
+                "run": str(run.folder),
+                "network": run.header["model"]["name"],
+                "seed": run.header["seed"],
+                "epochs": len(run.epochs),
+                "finished": run.end is not None,
+                "accuracy": tally.accuracy if (tally := tables.whole(run)) else None,
+                "interval": tally.interval if tally else None,
+            }
+            for run in found
+        ]
+        click.echo(json.dumps(results))
+    else:
+        click.echo(f"report: {out} and {out.with_suffix('.md')}")

@@ -1,0 +1,148 @@
+"""The plots of a report, as SVG."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from senetzoo.errors import MissingExtraError
+from senetzoo.report.run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, which people with any colour vision tell apart, without black and yellow.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Stands for the colour of the page's text until the plot is put on a page.
+_INK = "#010203"
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.parse_math": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.color": _INK,
+    **dict.fromkeys(
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot.
+
+    Args:
+        name: For its file.
+        title: What it shows.
+        svg: It.
+    """
+
+    name: str
+    title: str
+    svg: str
+
+    def inked(self, colour: str) -> str:
+        """The SVG with lines and letters in a colour, such as ``currentColor``."""
+        return self.svg.replace(_INK, colour)
+
+
+def colours(runs: Sequence[Run]) -> list[str]:
+    """A colour for each run."""
+    if len(runs) <= len(_COLOURS):
+        return list(_COLOURS[: len(runs)])
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colormaps["turbo"](0.05 + 0.9 * n / (len(runs) - 1))) for n in range(len(runs))]
+
+
+def curves(runs: Sequence[Run]) -> list[Plot]:
+    """Loss, accuracy and learning rate of the runs, epoch by epoch."""
+
+    def draw(kind: str, axes: Any) -> None:
+        for run, colour in zip(runs, colours(runs), strict=True):
+            for part, style in (("train", "--"), ("test", "-")):
+                points = run.series(f"{part}_{kind}")
+                if kind == "accuracy":
+                    points = [(epoch, 100 * value) for epoch, value in points]
+                marker = "." if len(points) < 8 else ""
+                label = run.name if part == "test" else "_"
+                axes.plot(*_split(points), style, color=colour, marker=marker, lw=1.4, label=label)
+        axes.set_xlabel("epoch")
+
+    def rates(axes: Any) -> None:
+        for run, colour in zip(runs, colours(runs), strict=True):
+            axes.plot(*_split(run.series("lr")), color=colour, lw=1.4)
+        axes.set_xlabel("epoch")
+
+    return [
+        _plot("loss", "Loss (dashed: training images)", lambda axes: draw("loss", axes)),
+        _plot(
+            "accuracy",
+            "Accuracy in % (dashed: training images)",
+            lambda axes: draw("accuracy", axes),
+        ),
+        _plot("lr", "Learning rate", rates),
+    ]
+
+
+def depth(runs: Sequence[Run]) -> list[Plot]:
+    """The norm of the gradient by depth over time, one plot for each run that logged it."""
+    plots = []
+    for number, run in enumerate(runs, 1):
+        logged = [(e["epoch"], e["gradient_norm"]) for e in run.epochs if e.get("gradient_norm")]
+        if not logged:
+            continue
+        parts = list(logged[0][1])
+
+        def draw(axes: Any, logged: Any = logged, parts: Any = parts) -> None:
+            from matplotlib import colormaps
+
+            for index, part in enumerate(parts):
+                colour = colormaps["viridis"](0.9 * index / max(len(parts) - 1, 1))
+                points = [(epoch, norms[part]) for epoch, norms in logged if norms.get(part)]
+                axes.plot(*_split(points), color=colour, lw=1.4, marker=".", label=part)
+            axes.set_yscale("log")
+            axes.set_xlabel("epoch")
+            axes.legend(frameon=False, fontsize=9)
+
+        plots.append(_plot(f"gradient-{number}", run.name, draw))
+    return plots
+
+
+def _split(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _plot(name: str, title: str, draw: Any) -> Plot:
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        raise MissingExtraError("A report", "matplotlib", "train") from None
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    # The same figure gives the same text: element names are hashed, with a salt.
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+        axes: Axes = figure.add_subplot()
+        draw(axes)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    # The page sets the width; names are made unique, for all plots share one page.
+    svg = re.sub(r'^<svg ([^>]*?)width="[^"]*"', r"<svg \1", svg, count=1)
+    svg = re.sub(r'^<svg ([^>]*?)height="[^"]*"', r'<svg role="img" \1', svg, count=1)
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r'((?:xlink:)?href)="#([^"]+)"', rf'\1="#{name}-\2"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
+    return Plot(name, title, re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL))

@@ -1,0 +1,366 @@
+"""The report as one page of HTML that needs nothing else, and as Markdown with its pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+import senetzoo
+from senetzoo.bench.accuracy import Tally
+from senetzoo.errors import MissingExtraError
+from senetzoo.report import figures, tables
+from senetzoo.report.figures import Plot
+from senetzoo.report.run import Run
+
+# More classes than this make a table of all pairs too large to read.
+_CLASSES = 30
+# Pixels are shown as squares in images up to this side.
+_SMALL = 64
+# Readable on a white page and on a black one: the pictures of Markdown can't know which.
+_GREY = "#808080"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A head and rows of cells, as text."""
+
+    head: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrongly classified test image.
+
+    Args:
+        index: Its number among the test images.
+        png: It, as base64.
+        small: Whether it is shown enlarged.
+        truth: Its class.
+        guess: What it was called.
+        confidence: With which probability.
+    """
+
+    index: int
+    png: str
+    small: bool
+    truth: str
+    guess: str
+    confidence: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that both forms show."""
+
+    title: str
+    runs: tuple[Run, ...]
+    results: Table
+    arms: Table | None
+    fluctuation: Table
+    classes: Table | None
+    time: Table
+    curves: tuple[Plot, ...]
+    gradients: tuple[Plot, ...]
+
+
+def make(runs: Sequence[Run], title: str) -> Report:
+    """The report of `runs`.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    tested = [run for run in runs if run.tested is not None]
+    return Report(
+        title,
+        tuple(runs),
+        _results(runs),
+        _arms(runs),
+        _fluctuation(runs),
+        _classes(tested) if tested else None,
+        _time(runs),
+        tuple(figures.curves(runs)),
+        tuple(figures.depth(runs)),
+    )
+
+
+def _results(runs: Sequence[Run]) -> Table:
+    head = ["run", "network", "parameters", "epochs", "test accuracy", "95 % interval", "training"]
+    rows = []
+    for run in runs:
+        last, whole = run.epochs[-1], tables.whole(run)
+        name, params = run.header["model"]["name"], f"{run.header['model']['params']:,}"
+        accuracy = _percent(whole.accuracy) if whole else "not finished"
+        interval = _interval(whole) if whole else ""
+        train = _percent(last["train_accuracy"])
+        rows.append([run.name, name, params, str(last["epoch"]), accuracy, interval, train])
+    return Table(head, rows)
+
+
+def _arms(runs: Sequence[Run]) -> Table | None:
+    found = tables.arms(runs)
+    rows = [
+        [
+            arm.name,
+            str(len(arm.accuracies)),
+            f"{arm.mean:.2f} %",
+            f"{arm.std:.2f}" if arm.std is not None else "",
+            ", ".join(f"{value:.2f}" for value in arm.accuracies),
+        ]
+        for arm in found
+    ]
+    head = ["arm", "seeds", "mean", "standard deviation", "each"]
+    return Table(head, rows) if rows else None
+
+
+def _fluctuation(runs: Sequence[Run]) -> Table:
+    rows = []
+    for run in runs:
+        found = tables.fluctuation(run)
+        rows.append(
+            [run.name, "too few tested epochs", "", ""]
+            if found is None
+            else [
+                run.name,
+                f"{found.changes}, from epoch {found.first}",
+                f"{found.mean:.2f}",
+                f"{found.drop:.2f}",
+            ]
+        )
+    return Table(["run", "changes", "mean size", "largest fall"], rows)
+
+
+def _classes(runs: Sequence[Run]) -> Table:
+    columns = [tables.by_class(run) for run in runs]
+    rows = [
+        [tallies[0].name, f"{tallies[0].total:,}"]
+        + [f"{100 * t.accuracy:.1f} ({_interval(t)})" for t in tallies]
+        for tallies in zip(*columns, strict=True)
+    ]
+    return Table(["class", "images", *(run.name for run in runs)], rows)
+
+
+def _time(runs: Sequence[Run]) -> Table:
+    head = ["run", "training", "of it waiting for data", "tests", "images a second", "resumed"]
+    rows = []
+    for run in runs:
+        spent = tables.seconds(run)
+        rows.append(
+            [
+                run.name,
+                _clock(spent["train"]),
+                _clock(spent["data"]),
+                _clock(spent["test"]),
+                f"{tables.images_per_second(run):,.0f}",
+                str(run.resumed),
+            ]
+        )
+    return Table(head, rows)
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"
+
+
+def _interval(tally: Tally) -> str:
+    low, high = tally.interval
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02} h"
+
+
+def html(report: Report) -> str:
+    """The page."""
+    try:
+        from jinja2 import Environment
+    except ImportError:
+        raise MissingExtraError("A report", "jinja2", "train") from None
+
+    # Names of runs and classes are anybody's text.
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    runs, names = report.runs, report.runs[0].classes
+    same, differ = tables.settings(runs)
+    return environment.from_string(page).render(
+        title=report.title,
+        version=senetzoo.__version__,
+        data=", ".join(dict.fromkeys(str(run.header["data"]["name"]) for run in runs)),
+        results=report.results,
+        arms=report.arms,
+        fluctuation=report.fluctuation,
+        classes=report.classes,
+        time=report.time,
+        curves=report.curves,
+        gradients=report.gradients,
+        names=names,
+        same=same,
+        differ=differ,
+        runs=[
+            {
+                "name": run.name,
+                "colour": colour,
+                "confusion": _confusion(run) if len(names) <= _CLASSES else [],
+                "confusions": tables.confusions(run),
+                "mistakes": mistakes(run),
+                "command": run.header["command"],
+            }
+            for run, colour in zip(runs, figures.colours(runs), strict=True)
+        ],
+    )
+
+
+def _confusion(run: Run) -> list[list[dict[str, Any]]]:
+    if run.tested is None:
+        return []
+    table = run.tested.confusion()
+    return [
+        [
+            {
+                "count": int(count),
+                "right": row == column,
+                # A few per cent are to be seen, and the letters on the deepest shade to be read.
+                "shade": f"{0.65 * (float(count) / max(int(counts.sum()), 1)) ** 0.5:.3f}",
+            }
+            for column, count in enumerate(counts)
+        ]
+        for row, counts in enumerate(table)
+    ]
+
+
+def mistakes(run: Run) -> list[Mistake]:
+    """The most confident mistakes of a run."""
+    tested = run.tested
+    if tested is None:
+        return []
+    found = []
+    for index, image in zip(tested.mistakes.tolist(), tested.images, strict=True):
+        found.append(
+            Mistake(
+                index,
+                base64.b64encode(_png(image)).decode("ascii"),
+                max(image.shape[:2]) <= _SMALL,
+                run.classes[int(tested.labels[index])],
+                run.classes[int(tested.guesses[index])],
+                f"{100 * float(tested.confidence[index]):.1f} %",
+            )
+        )
+    return found
+
+
+def _png(image: Tensor) -> bytes:
+    from PIL import Image
+
+    pixels = image.squeeze(2).numpy() if image.shape[2] == 1 else image.numpy()
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "png")
+    return data.getvalue()
+
+
+def markdown(report: Report, folder: str) -> tuple[str, dict[str, bytes]]:
+    """The same as Markdown.
+
+    Args:
+        report: It.
+        folder: Where its pictures will lie, seen from the text.
+
+    Returns:
+        The text, and the content of its pictures by file name.
+    """
+    files: dict[str, bytes] = {}
+    parts = [f"# {_cell(report.title)}\n"]
+
+    def section(title: str, *texts: str) -> None:
+        parts.append(f"## {title}\n")
+        parts.extend(texts)
+
+    def pictures(plots: Sequence[Plot]) -> str:
+        for plot in plots:
+            files[f"{plot.name}.svg"] = plot.inked(_GREY).encode()
+        return "".join(
+            f"{_cell(plot.title)}\n\n![{_cell(plot.title)}]({folder}/{plot.name}.svg)\n\n"
+            for plot in plots
+        )
+
+    section("Results", _table(report.results))
+    if report.arms is not None:
+        parts.append(_table(report.arms))
+    swatches = ", ".join(
+        f"{_cell(run.name)}: {colour}"
+        for run, colour in zip(report.runs, figures.colours(report.runs), strict=True)
+    )
+    section("Curves", f"{swatches}\n", pictures(report.curves))
+    section("Fluctuation", _table(report.fluctuation))
+    if report.classes is not None:
+        section("Classes", _table(report.classes))
+        parts.append("## Confusions\n")
+        for run in report.runs:
+            rows = [[t, c, f"{n} of {total}"] for t, c, n, total in tables.confusions(run)]
+            if rows:
+                table = _table(Table(["true class", "called", "images"], rows))
+                parts.append(f"### {_cell(run.name)}\n\n{table}")
+        parts.append("## The most confident mistakes\n")
+        for number, run in enumerate(report.runs, 1):
+            found = mistakes(run)
+            if found:
+                name = f"mistakes-{number}.png"
+                files[name] = _sheet([base64.b64decode(m.png) for m in found])
+                said = "; ".join(f"{m.guess} {m.confidence} (is {m.truth})" for m in found)
+                parts.append(
+                    f"### {_cell(run.name)}\n\n![row by row: see below]({folder}/{name})\n\n"
+                    f"Row by row: {_cell(said)}.\n"
+                )
+    if report.gradients:
+        section("Gradient norm by depth", pictures(report.gradients))
+    section("Time", _table(report.time))
+    same, differ = tables.settings(report.runs)
+    head = ["", *(run.name for run in report.runs)]
+    section(
+        "Recipe and environment",
+        _table(Table(head, [[name, *values] for name, values in differ])) if differ else "",
+        _table(Table(["the same in all", ""], [[name, value] for name, value in same])),
+        *(f"```sh\n{run.header['command']}\n```\n" for run in report.runs),
+    )
+    return "\n".join(parts), files
+
+
+def _sheet(pngs: Sequence[bytes], columns: int = 8) -> bytes:
+    """Pictures of one size in rows, the small ones enlarged."""
+    from PIL import Image
+
+    images = [Image.open(io.BytesIO(png)).convert("RGB") for png in pngs]
+    side = max(images[0].size)
+    factor = max(1, 96 // side)
+    width, height = (factor * length for length in images[0].size)
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * (width + 4), rows * (height + 4)), "#808080")
+    for number, image in enumerate(images):
+        place = (number % columns * (width + 4) + 2, number // columns * (height + 4) + 2)
+        sheet.paste(image.resize((width, height), Image.Resampling.NEAREST), place)
+    data = io.BytesIO()
+    sheet.save(data, "png")
+    return data.getvalue()
+
+
+def _table(table: Table) -> str:
+    rule = ["---"] + ["---:"] * (len(table.head) - 1)
+    lines = [[_cell(cell) for cell in table.head], rule]
+    lines += [[_cell(cell) for cell in row] for row in table.rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Text that Markdown takes as it is."""
+    for special in "\\`*_[]<>|":
+        text = text.replace(special, f"\\{special}")
+    return " ".join(text.split())

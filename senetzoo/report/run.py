@@ -1,0 +1,201 @@
+"""What a run left behind, read back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from senetzoo.errors import ConfigError
+
+LOG, TEST = "log.jsonl", "test.safetensors"
+_TRAIN = "Type for example: senetzoo train digits"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What the network at the end of a run says of the test images.
+
+    Args:
+        logits: (N, classes).
+        labels: (N,).
+        mistakes: (M,), numbers of wrongly classified images, the most confident first.
+        images: (M, H, W, C), uint8, those images.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    mistakes: Tensor
+    images: Tensor
+
+    @cached_property
+    def guesses(self) -> Tensor:
+        """(N,), the class with the highest logit."""
+        return self.logits.argmax(1)
+
+    @cached_property
+    def confidence(self) -> Tensor:
+        """(N,), the probability of that class."""
+        return self.logits.float().softmax(1).max(1).values
+
+    def confusion(self) -> Tensor:
+        """(classes, classes): how many images of the class of the row were called the column's."""
+        classes = self.logits.shape[1]
+        pairs = self.labels * classes + self.guesses
+        return pairs.bincount(minlength=classes**2).view(classes, classes)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run.
+
+    Args:
+        name: What it is called in the report.
+        folder: Where it is.
+        header: The first line of its log: recipe, arm, seed, command, data, environment, model.
+        epochs: The lines of its epochs.
+        resumed: How often it was interrupted and went on.
+        end: The last line; None for a run that is not finished.
+        tested: What it says of the test images; None for a run that is not finished.
+    """
+
+    name: str
+    folder: Path
+    header: dict[str, Any]
+    epochs: tuple[dict[str, Any], ...]
+    resumed: int
+    end: dict[str, Any] | None
+    tested: Tested | None
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes."""
+        return list(self.header["data"]["classes"])
+
+    def series(self, key: str) -> list[tuple[int, float]]:
+        """Pairs of epoch and value, of the epochs that have one."""
+        return [(e["epoch"], e[key]) for e in self.epochs if e.get(key) is not None]
+
+
+def find(paths: Sequence[Path]) -> list[Run]:
+    """The runs in `paths`: folders of runs, or folders of those.
+
+    Raises:
+        ConfigError: There is none, one is broken, or they are of different data.
+    """
+    folders: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            raise ConfigError(
+                f"There is no run in {path}.", "A run is a folder that senetzoo train made.", _TRAIN
+            )
+        inside = [path] if (path / LOG).is_file() else sorted(p.parent for p in path.rglob(LOG))
+        if not inside:
+            raise ConfigError(
+                f"There is no run in {path}.", f"Neither it nor a folder in it has {LOG}.", _TRAIN
+            )
+        folders += [folder for folder in inside if folder not in folders]
+    runs = [read(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+    data = {run.header["data"]["name"]: run.classes for run in runs}
+    if len({tuple(classes) for classes in data.values()}) > 1:
+        raise ConfigError(
+            "The runs can't share a report.",
+            f"Their classes differ: they are of {', '.join(sorted(data))}.",
+            "Give the runs of one data set",
+        )
+    return runs
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """A short name for each folder: the last parts of its path that tell it from all others."""
+    paths = [folder.resolve().parts for folder in folders]
+    depth = 1
+    while len({path[-depth:] for path in paths}) < len({*paths}) and depth < 20:
+        depth += 1
+    return ["/".join(path[-depth:]) for path in paths]
+
+
+def read(folder: Path, name: str) -> Run:
+    """The run in `folder`.
+
+    Raises:
+        ConfigError: It is none, or is broken.
+    """
+    lines: list[dict[str, Any]] = []
+    texts = (folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, text in enumerate(texts, 1):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            # A run that is under way, or was killed, may leave its last line unfinished.
+            if number == len(texts):
+                break
+            raise _broken(folder, f"Line {number} is no JSON.") from None
+        if not isinstance(line, dict):
+            raise _broken(folder, f"Line {number} is no JSON object.")
+        lines.append(line)
+    if not lines or lines[0].get("kind") != "run":
+        raise _broken(folder, "Its first line does not describe a run; older versions had none.")
+    kinds: dict[str, list[dict[str, Any]]] = {"run": [], "epoch": [], "resume": [], "end": []}
+    for number, line in enumerate(lines, 1):
+        if line.get("kind") not in kinds:
+            raise _broken(folder, f"Line {number} has the kind {line.get('kind')!r}.")
+        kinds[line["kind"]].append(line)
+    if not kinds["epoch"]:
+        raise ConfigError(
+            f"The run in {folder} has nothing to report yet.",
+            "Its first epoch is not finished.",
+            "Wait for it, or type the command that started it again",
+        )
+    end = kinds["end"][-1] if kinds["end"] else None
+    run = Run(
+        name,
+        folder,
+        lines[0],
+        tuple(kinds["epoch"]),
+        len(kinds["resume"]),
+        end,
+        _tested(folder) if end is not None else None,
+    )
+    _check(run)
+    return run
+
+
+def _check(run: Run) -> None:
+    """The fields that a report is made of are there."""
+    needed = {
+        "run": (run.header, ("recipe", "arm", "seed", "command", "data", "environment", "model")),
+        "epoch": (run.epochs[0], ("epoch", "train_loss", "train_accuracy", "seconds", "lr")),
+        "end": (run.end, ("test_accuracy", "test_images", "test_correct", "train_seconds")),
+    }
+    for kind, (line, fields) in needed.items():
+        missing = [field for field in fields if line is not None and field not in line]
+        if missing:
+            raise _broken(run.folder, f"A line of the kind {kind!r} lacks {', '.join(missing)}.")
+
+
+def _tested(folder: Path) -> Tested | None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / TEST
+    if not path.is_file():
+        return None
+    try:
+        tensors = load_file(str(path))
+        tested = Tested(**{key: tensors[key] for key in Tested.__dataclass_fields__})
+    except (SafetensorError, KeyError) as error:
+        raise _broken(folder, f"{TEST} can't be read ({error}).") from None
+    if not bool(torch.isfinite(tested.logits).all()):
+        raise _broken(folder, f"{TEST} holds logits that are not finite.")
+    return tested
+
+
+def _broken(folder: Path, what: str) -> ConfigError:
+    return ConfigError(f"The run in {folder} can't be read.", what, "Train it again")

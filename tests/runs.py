@@ -1,0 +1,89 @@
+"""Folders as `senetzoo train` leaves them, with figures of our own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+CLASSES = ("cat", "dog", "ship")
+
+
+def epoch(number: int, **fields: Any) -> dict[str, Any]:
+    """A line of an epoch."""
+    return {
+        "kind": "epoch",
+        "epoch": number,
+        "size": 32,
+        "lr": 0.1 / number,
+        "train_loss": 1.5 / number,
+        "train_accuracy": 0.5 + 0.04 * number,
+        "test_loss": 1.7 / number,
+        "test_accuracy": 0.45 + 0.04 * number,
+        "gradient_norm": {"stem": 3.0 / number, "stage 1": 1.0, "head": 0.2},
+        "seconds": {"train": 20.0, "data": 1.0, "test": 2.0},
+        "images_per_second": 150.0,
+        **fields,
+    }
+
+
+def write_run(
+    folder: Path,
+    *,
+    classes: tuple[str, ...] = CLASSES,
+    labels: Tensor | None = None,
+    guesses: Tensor | None = None,
+    epochs: int = 8,
+    lines: list[dict[str, Any]] | None = None,
+    finished: bool = True,
+    data: str = "three things",
+    **header: Any,
+) -> Path:
+    """Write a run; its logits are 3 for the class of `guesses` and 0 for the others."""
+    folder.mkdir(parents=True)
+    if labels is None or guesses is None:
+        labels = torch.arange(30) % len(classes)
+        guesses = labels.clone()
+        guesses[::10] = (guesses[::10] + 1) % len(classes)
+    first: Mapping[str, Any] = {
+        "kind": "run",
+        "recipe": {"name": "made_up", "model": "lenet5", "phases": [[32, epochs]], "lr": 0.1},
+        "arm": "",
+        "seed": 0,
+        "command": "senetzoo train made_up --seed 0",
+        "data": {
+            "name": data,
+            "train_images": 3000,
+            "test_images": len(labels),
+            "classes": list(classes),
+        },
+        "environment": {"cpu": "a processor", "torch": "2.13.0"},
+        "model": {"name": "lenet5", "params": 61706, "macs": 416520},
+        **header,
+    }
+    right = int((labels == guesses).sum())
+    end = {
+        "kind": "end",
+        "epochs": epochs,
+        "train_seconds": 20.0 * epochs,
+        "test_accuracy": right / len(labels),
+        "test_images": len(labels),
+        "test_correct": right,
+        "wilson": [0.0, 1.0],
+    }
+    body = [epoch(n) for n in range(1, epochs + 1)] if lines is None else lines
+    log = [first, *body, *([end] if finished else [])]
+    text = "".join(json.dumps(line) + "\n" for line in log)
+    (folder / "log.jsonl").write_text(text, encoding="utf-8")
+    if finished:
+        logits = 3.0 * torch.nn.functional.one_hot(guesses, len(classes)).half()
+        wrong = (labels != guesses).nonzero()[:, 0][:32]
+        images = torch.randint(0, 256, (len(wrong), 32, 32, 3), dtype=torch.uint8)
+        tensors = {"logits": logits, "labels": labels, "mistakes": wrong, "images": images}
+        save_file(tensors, str(folder / "test.safetensors"))
+    return folder

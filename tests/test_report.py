@@ -1,0 +1,407 @@
+"""`senetzoo report`: what the page says is what the runs left behind."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+from runs import CLASSES, epoch, write_run
+from safetensors.torch import load_file, save_file
+
+from senetzoo.bench.accuracy import wilson
+from senetzoo.cli import main
+from senetzoo.errors import ConfigError
+from senetzoo.report import figures, page, tables
+from senetzoo.report.run import find
+
+
+def report(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["report", *map(str, arguments)])
+
+
+class Page(HTMLParser):
+    """The text of a page, its tables, its pictures, and what it would fetch."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.rows: list[list[str]] = []
+        self.images: list[str] = []
+        self.fetched: list[str] = []
+        self.open: Counter[str] = Counter()
+        self._cell = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "tr":
+            self.rows.append([])
+        self._cell = tag in ("td", "th")
+        if self._cell:
+            self.rows[-1].append("")
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href") and value and not value.startswith("#"):
+                (self.images if value.startswith("data:") else self.fetched).append(value)
+        self.open[tag] += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        self._cell = self._cell and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+        if self._cell:
+            self.rows[-1][-1] += data
+
+
+def page_of(path: Path) -> Page:
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_the_page_says_what_the_runs_did(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    counts = {}
+    for name in ("plain", "se"):
+        labels = torch.randint(0, 3, (200,), generator=generator)
+        guesses = torch.where(
+            torch.rand(200, generator=generator) < 0.2,
+            torch.randint(0, 3, (200,), generator=generator),
+            labels,
+        )
+        write_run(tmp_path / "runs" / name, labels=labels, guesses=guesses)
+        counts[name] = Counter(zip(labels.tolist(), guesses.tolist(), strict=True))
+    out = tmp_path / "page.html"
+    result = report(tmp_path / "runs", "--out", out, "--title", "Two runs")
+    assert result.exit_code == 0, result.output
+    assert result.output == f"report: {out} and {out.with_suffix('.md')}\n"
+    seen = page_of(out)
+    assert seen.fetched == []
+    assert seen.words.count("Two runs") == 2  # the title and the heading
+    for name, count in counts.items():
+        right = sum(count[n, n] for n in range(3))
+        low, high = wilson(right, 200)
+        accuracy, interval = f"{right / 2:.2f} %", f"{100 * low:.1f} to {100 * high:.1f}"
+        row = next(row for row in seen.rows if row[0] == name and "61,706" in row)
+        assert row == [name, "lenet5", "61,706", "8", accuracy, interval, "82.00 %"]
+    for n, of in enumerate(CLASSES):
+        row = next(row for row in seen.rows if row[0] == of)
+        matrix = [row for row in seen.rows if row[0].strip() == of and len(row) == 4]
+        for column, (name, count) in enumerate(counts.items()):
+            total = sum(count[n, m] for m in range(3))
+            assert row[2 + column].startswith(f"{100 * count[n, n] / total:.1f} (")
+            cells = [int(cell or 0) for cell in matrix[1 + column][1:]]
+            assert cells == [count[n, m] for m in range(3)], (of, name)
+
+
+def test_pictures_are_the_mistakes(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    out = tmp_path / "page.html"
+    assert report(folder, "--out", out).exit_code == 0
+    tensors = load_file(str(folder / "test.safetensors"))
+    images = page_of(out).images
+    assert len(images) == len(tensors["mistakes"]) == 3
+    for image, expected in zip(images, tensors["images"], strict=True):
+        data = base64.b64decode(image.partition(",")[2])
+        pixels = Image.open(io.BytesIO(data)).tobytes()
+        assert pixels == expected.numpy().tobytes()
+
+
+def test_markdown_has_its_pictures(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_run(tmp_path / name)
+    out = tmp_path / "new" / "page.html"
+    out.parent.mkdir()
+    assert report(tmp_path / "a", tmp_path / "b", "--out", out).exit_code == 0
+    text = out.with_suffix(".md").read_text(encoding="utf-8")
+    named = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
+    files = {str(path.relative_to(out.parent)) for path in out.parent.glob("page-figures/*")}
+    assert len(named) == 7
+    assert set(named) == files
+    for name in files:
+        content = (out.parent / name).read_bytes()
+        assert content.startswith((b"<svg ", b"\x89PNG"))
+    assert "| a | lenet5 | 61,706 | 8 | 90.00 % |" in text
+
+
+def test_names_are_text_not_markup(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>|*$x^$"
+    write_run(tmp_path / "run", classes=(evil, "b", "c"), arm=evil, data=evil, command=evil)
+    out = tmp_path / "page.html"
+    assert report(tmp_path / "run", "--out", out, "--title", evil).exit_code == 0
+    seen = page_of(out)
+    assert seen.open["script"] == 0
+    assert evil in seen.words
+    text = out.with_suffix(".md").read_text(encoding="utf-8")
+    assert "<script>" not in re.sub(r"```sh.*?```", "", text, flags=re.DOTALL).replace(r"\<", "")
+
+
+def test_names_tell_runs_apart(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / part / "run-0") for part in ("a", "b")]
+    assert [run.name for run in find(folders)] == ["a/run-0", "b/run-0"]
+    assert [run.name for run in find(folders[:1])] == ["run-0"]
+    assert [run.name for run in find([tmp_path, folders[0]])] == ["a/run-0", "b/run-0"]
+
+
+def test_the_same_runs_give_the_same_page(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    texts = []
+    for name in ("one", "two"):
+        assert report(tmp_path / "run", "--out", tmp_path / name / "page.html").exit_code == 0
+        texts.append((tmp_path / name / "page.html").read_bytes())
+    assert texts[0] == texts[1]
+
+
+def test_a_run_under_way(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", finished=False, epochs=3)
+    with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
+        log.write(json.dumps({"kind": "resume", "epoch": 3, "step": 2}) + "\n")
+        log.write('{"kind": "epo')
+    out = tmp_path / "page.html"
+    assert report(folder, "--out", out).exit_code == 0
+    seen = page_of(out)
+    assert ["run", "lenet5", "61,706", "3", "not finished", "", "62.00 %"] in seen.rows
+    assert seen.images == []
+    assert any(row[0] == "run" and row[-1] == "1" for row in seen.rows)
+
+
+def test_grey_images_and_many_classes(tmp_path: Path) -> None:
+    classes = tuple(f"class {n}" for n in range(40))
+    folder = write_run(tmp_path / "run", classes=classes)
+    tensors = load_file(str(folder / "test.safetensors"))
+    tensors["images"] = tensors["images"][..., :1].contiguous()
+    save_file(tensors, str(folder / "test.safetensors"))
+    out = tmp_path / "page.html"
+    assert report(folder, "--out", out).exit_code == 0
+    seen = page_of(out)
+    assert seen.open["img"] == 3
+    # All pairs of forty classes are no table that one reads: the commonest are listed.
+    assert ["class 0", "class 1", "1 of 1"] in seen.rows
+
+
+def test_json(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", seed=7)
+    result = report(folder, "--out", tmp_path / "page.html", "--json")
+    assert json.loads(result.output) == [
+        {
+            "run": str(folder),
+            "network": "lenet5",
+            "seed": 7,
+            "epochs": 8,
+            "finished": True,
+            "accuracy": 0.9,
+            "interval": list(wilson(27, 30)),
+        }
+    ]
+
+
+def test_seeds_of_an_arm(tmp_path: Path) -> None:
+    labels = torch.zeros(100, dtype=torch.long)
+    for seed, wrong in enumerate((10, 14, 18)):
+        guesses = labels.clone()
+        guesses[:wrong] = 1
+        write_run(tmp_path / f"se-{seed}", labels=labels, guesses=guesses, arm="se", seed=seed)
+    (arm,) = tables.arms(find([tmp_path]))
+    assert arm.name == "se"
+    assert arm.accuracies == pytest.approx((90.0, 86.0, 82.0))
+    assert arm.mean == pytest.approx(86.0)
+    assert arm.std == pytest.approx(4.0)  # of the sample: (16 + 0 + 16) / 2
+    write_run(tmp_path / "plain-0", arm="plain")
+    assert [arm.std for arm in tables.arms(find([tmp_path]))] == [None, pytest.approx(4.0)]
+    assert tables.arms(find([tmp_path / "plain-0", tmp_path / "se-0"])) == []
+
+
+def test_fluctuation_by_hand(tmp_path: Path) -> None:
+    accuracies = [0.1, 0.9, 0.1, 0.9, 0.5, 0.52, None, 0.49, 0.55, 0.56]
+    lines = [epoch(n, test_accuracy=value) for n, value in enumerate(accuracies, 1)]
+    (run,) = find([write_run(tmp_path / "run", lines=lines, finished=False)])
+    found = tables.fluctuation(run)
+    assert found is not None
+    # Epochs 6, 8, 9, 10: -3, +6 and +1 points.
+    assert (found.first, found.changes) == (6, 3)
+    assert found.mean == pytest.approx(10 / 3)
+    assert found.drop == pytest.approx(3.0)
+    rising = [epoch(n, test_accuracy=0.1 * n) for n in range(1, 9)]
+    (run,) = find([write_run(tmp_path / "rising", lines=rising, finished=False)])
+    found = tables.fluctuation(run)
+    assert found is not None
+    assert found.drop == 0.0
+    (run,) = find([write_run(tmp_path / "short", epochs=4, finished=False)])
+    assert tables.fluctuation(run) is None
+
+
+def test_confusion_by_counting() -> None:
+    from senetzoo.report.run import Tested
+
+    draw = random.Random(0)
+    pairs = [(draw.randrange(5), draw.randrange(5)) for _ in range(300)]
+    labels, guesses = (torch.tensor(part) for part in zip(*pairs, strict=True))
+    none = torch.zeros(0)
+    tested = Tested(torch.nn.functional.one_hot(guesses, 5).half(), labels, none, none)
+    counts = Counter(pairs)
+    assert tested.confusion().tolist() == [[counts[r, c] for c in range(5)] for r in range(5)]
+
+
+def test_time(tmp_path: Path) -> None:
+    (run,) = find([write_run(tmp_path / "run")])
+    assert tables.seconds(run) == {"train": 160.0, "data": 8.0, "test": 16.0}
+    assert tables.images_per_second(run) == pytest.approx(8 * 3000 / 160)
+
+
+def test_what_differs_between_runs(tmp_path: Path) -> None:
+    recipes = [{"name": "r", "lr": 0.1, "phases": [[32, 8]]}, {"name": "r", "lr": 0.2, "new": 1}]
+    for seed, recipe in enumerate(recipes):
+        write_run(tmp_path / f"run-{seed}", recipe=recipe, seed=seed)
+    same, differ = tables.settings(find([tmp_path]))
+    assert dict(same)["name"] == "r"
+    assert dict(same)["environment: torch"] == "2.13.0"
+    assert dict(differ) == {
+        "seed": ["0", "1"],
+        "lr": ["0.1", "0.2"],
+        "phases": ["32, 8", ""],
+        "new": ["", "1"],
+    }
+
+
+def test_plots(tmp_path: Path) -> None:
+    runs = find([write_run(tmp_path / "a"), write_run(tmp_path / "b")])
+    plots = [*figures.curves(runs), *figures.depth(runs)]
+    assert [plot.name for plot in plots] == ["loss", "accuracy", "lr", "gradient-1", "gradient-2"]
+    ids = [name for plot in plots for name in re.findall(r'\bid="([^"]+)"', plot.svg)]
+    assert len(ids) == len(set(ids))  # they share one page
+    for plot in plots:
+        used = re.findall(r'(?:href="|url\()#([^")]+)', plot.svg)
+        assert used
+        assert set(used) <= set(ids)
+        inked = plot.inked("currentColor")
+        assert "currentColor" in inked
+        assert "#010203" not in inked
+    assert len(set(figures.colours(runs * 10))) == 20
+
+
+def test_runs_without_gradients(tmp_path: Path) -> None:
+    lines = [{k: v for k, v in epoch(n).items() if k != "gradient_norm"} for n in range(1, 4)]
+    made = page.make(find([write_run(tmp_path / "run", lines=lines)]), "No gradients")
+    assert made.gradients == ()
+    assert "Gradient norm" not in page.html(made)
+    assert "Gradient norm" not in page.markdown(made, "figures")[0]
+
+
+def edit(change: Callable[[list[Any]], Any]) -> Callable[[Path], Any]:
+    """A change of the log's lines, each a JSON object."""
+
+    def apply(folder: Path) -> None:
+        path = folder / "log.jsonl"
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        change(lines)
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+    return apply
+
+
+def garble(folder: Path) -> None:
+    path = folder / "log.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([lines[0], "{", *lines[2:]]), encoding="utf-8")
+
+
+def cut(folder: Path) -> None:
+    path = folder / "test.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+AGAIN = "\nTrain it again"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (garble, "The run in {} can't be read.\nLine 2 is no JSON." + AGAIN),
+        (
+            edit(lambda lines: lines.insert(1, [1])),
+            "The run in {} can't be read.\nLine 2 is no JSON object." + AGAIN,
+        ),
+        (
+            edit(lambda lines: lines.pop(0)),
+            "The run in {} can't be read.\n"
+            "Its first line does not describe a run; older versions had none." + AGAIN,
+        ),
+        (
+            edit(lambda lines: lines[2].update(kind="spam")),
+            "The run in {} can't be read.\nLine 3 has the kind 'spam'." + AGAIN,
+        ),
+        (
+            edit(lambda lines: lines[0].pop("model")),
+            "The run in {} can't be read.\nA line of the kind 'run' lacks model." + AGAIN,
+        ),
+        (
+            edit(lambda lines: lines[1].pop("lr")),
+            "The run in {} can't be read.\nA line of the kind 'epoch' lacks lr." + AGAIN,
+        ),
+        (
+            edit(lambda lines: lines[-1].pop("test_correct")),
+            "The run in {} can't be read.\nA line of the kind 'end' lacks test_correct." + AGAIN,
+        ),
+        (
+            edit(lambda lines: lines.__delitem__(slice(1, None))),
+            "The run in {} has nothing to report yet.\nIts first epoch is not finished.\n"
+            "Wait for it, or type the command that started it again",
+        ),
+        (
+            lambda folder: (folder / "log.jsonl").unlink(),
+            "There is no run in {}.\nNeither it nor a folder in it has log.jsonl.\n"
+            "Type for example: senetzoo train digits",
+        ),
+    ],
+)
+def test_broken_runs(tmp_path: Path, change: Callable[[Path], Any], message: str) -> None:
+    folder = write_run(tmp_path / "run")
+    change(folder)
+    out = tmp_path / "page.html"
+    result = report(folder, "--out", out)
+    assert result.exit_code == 2
+    assert result.stderr == f"error: {message.format(folder)}\n"
+    assert not out.exists()
+
+
+def test_broken_test_images(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    cut(folder)
+    with pytest.raises(ConfigError, match=r"test\.safetensors can't be read \("):
+        find([folder])
+    folder = write_run(tmp_path / "nan")
+    tensors = load_file(str(folder / "test.safetensors"))
+    tensors["logits"][3, 1] = torch.nan
+    save_file(tensors, str(folder / "test.safetensors"))
+    with pytest.raises(ConfigError, match="holds logits that are not finite"):
+        find([folder])
+
+
+def test_wrong_calls(tmp_path: Path) -> None:
+    result = report(tmp_path / "none")
+    assert result.stderr == (
+        f"error: There is no run in {tmp_path / 'none'}.\n"
+        "A run is a folder that senetzoo train made.\nType for example: senetzoo train digits\n"
+    )
+    a = write_run(tmp_path / "a", data="A")
+    b = write_run(tmp_path / "b", classes=("x", "y", "z"), data="B")
+    result = report(a, b, "--out", tmp_path / "page.html")
+    assert result.stderr == (
+        "error: The runs can't share a report.\nTheir classes differ: they are of A, B.\n"
+        "Give the runs of one data set\n"
+    )
+    result = report(a, "--out", tmp_path / "page.pdf")
+    assert result.stderr == (
+        f"error: A report can't be written to {tmp_path / 'page.pdf'}.\n"
+        "It is a page of HTML, with a Markdown file of the same name beside it.\n"
+        f"Type for example: --out {tmp_path / 'page.html'}\n"
+    )
