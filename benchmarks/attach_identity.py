@@ -24,7 +24,7 @@ import senetzoo
 from senetzoo.data import cifar10
 from senetzoo.data.sets import ImageSet
 from senetzoo.environment import machine, revision
-from senetzoo.train.augment import crop_and_flip, normalise, pad
+from senetzoo.train.augment import Draws, crop_and_flip, normalise, pad
 
 NETWORK, POLICY = "resnet20.cifar10_v1", senetzoo.SE(reduction=4, init="identity")
 BATCH = 128
@@ -67,7 +67,7 @@ def fit(
             order = torch.randperm(len(train.labels), generator=generator)
             loss_sum = torch.zeros(())
         index = order[step % steps * BATCH :][:BATCH]
-        x = crop_and_flip(images, index, 32, True, generator)
+        x = crop_and_flip(images, index, 32, True, Draws(generator, len(index)))
         loss = F.cross_entropy(
             network(normalise(x, cifar10.MEAN, cifar10.STD, 32)), train.labels[index]
         )
