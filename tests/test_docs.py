@@ -21,6 +21,7 @@ DOCUMENTS = (
     "docs/networks.md",
     "docs/policies.md",
     "docs/published.md",
+    "docs/training.md",
     "docs/weights.md",
 )
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)

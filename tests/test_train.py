@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ from senetzoo.train import augment, engine, pin
 from senetzoo.train.augment import Draws
 from senetzoo.train.command import find
 from senetzoo.train.command import train as train_command
+from senetzoo.train.experiment import Experiment
 from senetzoo.train.optim import Muon, orthogonalise, parameter_groups
 from senetzoo.train.recipe import Recipe
 from senetzoo.train.recipes import RECIPES
 from senetzoo.train.settings import apply_setting
 from senetzoo.train.state import State
+from senetzoo.train.step import Step
 from senetzoo.weights import fetch, manifest
 
 TINY = Recipe(
@@ -277,6 +280,37 @@ def test_an_interrupted_run_ends_like_the_uninterrupted_one(
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
+def test_a_batch_in_parts_is_the_batch(tmp_path: Path) -> None:
+    recipe = TINY.replace(precision="fp64", mixup=0.2, label_smoothing=0.1)
+    run(tmp_path / "one", recipe)
+    run(tmp_path / "four", recipe.replace(accumulate=4))
+    a = load_file(str(tmp_path / "one" / "model.safetensors"))
+    b = load_file(str(tmp_path / "four" / "model.safetensors"))
+    for name, value in a.items():
+        torch.testing.assert_close(b[name], value, atol=1e-10, rtol=0)
+    for one, four in zip(epochs(tmp_path / "one"), epochs(tmp_path / "four"), strict=True):
+        for key in ("train_accuracy", "gradient_norm", "test_accuracy"):
+            assert one[key] == four[key]
+        assert one["train_loss"] == pytest.approx(four["train_loss"], abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"precision": "bf16"}, {"channels_last": False}, {"deterministic": True}],
+    ids=["bf16", "channels_first", "deterministic"],
+)
+def test_other_ways_to_compute_come_to_the_same(tmp_path: Path, changes: dict[str, Any]) -> None:
+    one = TINY.replace(phases=((32, 1),), warmup=0.0)
+    run(tmp_path / "plain", one)
+    run(tmp_path / "other", one.replace(**changes))
+    assert not torch.are_deterministic_algorithms_enabled()
+    plain, other = epochs(tmp_path / "plain")[0], epochs(tmp_path / "other")[0]
+    close = 0.02 if "precision" in changes else 1e-4
+    assert other["train_loss"] == pytest.approx(plain["train_loss"], abs=close)
+    # It is really another way, where it is to be one.
+    assert (other["gradient_norm"] == plain["gradient_norm"]) == ("precision" not in changes)
+
+
 def test_runs_with_other_policies_start_from_the_same_trunk_and_see_the_same_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -471,6 +505,54 @@ def test_training_on_cifar10_without_data_says_what_to_give(tmp_path: Path) -> N
         "No folder was given.\n"
         "Type: senetzoo train cifar10_small --data FOLDER"
     )
+
+
+def test_ctrl_c_ends_the_command_with_130_and_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 0
+    plain = Step.__call__
+
+    def press(self: Step, *args: Any) -> None:
+        nonlocal steps
+        plain(self, *args)
+        steps += 1
+        if steps == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Step, "__call__", press)
+    out = tmp_path / "run"
+    arguments = ["digits", "--quick", "--out", str(out)]
+    result = CliRunner().invoke(train_command, arguments)
+    assert result.exit_code == 130
+    assert result.stderr == (
+        f"The run in {out} was interrupted.\n"
+        "All up to epoch 1, step 3 is saved.\n"
+        "Type the same command again to go on\n"
+    )
+    again = CliRunner().invoke(train_command, arguments)
+    assert again.exit_code == 0
+    assert again.stdout.startswith(f"{out}: going on after epoch 1, step 3\n")
+
+
+def test_an_experiment_runs_its_arms_and_leaves_out_finished_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = {"plain": {"model": "lenet5"}, "se": {"model": "se_lenet5"}}
+    pair = Experiment(TINY.replace(phases=((32, 1),)), arms=arms, seeds=(1, 2))
+    monkeypatch.setitem(RECIPES, "tiny", pair)
+    monkeypatch.chdir(tmp_path)
+    one = CliRunner().invoke(train_command, ["tiny", "--only", "se", "--seed", "2"])
+    assert one.exit_code == 0, one.output
+    assert [path.name for path in (tmp_path / "runs" / "tiny").iterdir()] == ["se-2"]
+    every = CliRunner().invoke(train_command, ["tiny", "--set", "momentum=0.9"])
+    assert every.exit_code == 0, every.output
+    folders = sorted((tmp_path / "runs" / "tiny").iterdir())
+    assert [path.name for path in folders] == ["plain-1", "plain-2", "se-1", "se-2"]
+    assert every.stdout.count("finished, test accuracy") == 1
+    first = json.loads((folders[2] / "log.jsonl").read_text().splitlines()[0])
+    assert (first["arm"], first["seed"]) == ("se", 1)
+    assert first["command"] == "senetzoo train tiny --only se --set momentum=0.9 --seed 1"
 
 
 def test_the_command_trains_quickly_and_says_where(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def load(
         ) as error:
             causes[path] = type(error).__name__
             continue
-        if state["recipe"] != recipe or state["seed"] != seed or state["version"] != _VERSION:
+        if state["recipe"] != recipe or state["seed"] != seed or state.get("version") != _VERSION:
             raise ConfigError(
                 f"{folder} holds a run of another recipe or seed.",
                 "A run is resumed only with the recipe and the seed it was started with.",

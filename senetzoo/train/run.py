@@ -336,7 +336,7 @@ class Run:
 
     def _ask_to_stop(self) -> None:
         self._stop = True
-        self.say("stopping after this step; once more to stop at once")
+        self.progress.say("stopping after this step; once more to stop at once")
 
     def _interrupted(self) -> Interrupted:
         return Interrupted(
