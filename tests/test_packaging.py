@@ -51,7 +51,12 @@ def test_content(wheel: Path) -> None:
         for entry in manifest.manifest().values()
         if entry.source.kind == "embedded"
     }
-    assert shipped == modules | weights | {"senetzoo/weights_manifest.json", "senetzoo/py.typed"}
+    others = {
+        "senetzoo/weights_manifest.json",
+        "senetzoo/py.typed",
+        "senetzoo/report/page.html",
+    }
+    assert shipped == modules | weights | others
     with zipfile.ZipFile(wheel) as archive:
         text = archive.read("senetzoo/weights_manifest.json").decode()
     assert manifest.parse(text) == manifest.manifest()
