@@ -46,9 +46,17 @@ def _commands(group: click.Group, *names: str) -> Iterator[tuple[str, ...]]:
 
 def test_every_command_has_help() -> None:
     commands = list(_commands(main))
-    assert {"bench", "explain", "list", "predict", "show", "train", "verify", "weights"} == {
-        names[0] for names in commands if names
-    }
+    assert {
+        "bench",
+        "explain",
+        "list",
+        "predict",
+        "report",
+        "show",
+        "train",
+        "verify",
+        "weights",
+    } == {names[0] for names in commands if names}
     for names in commands:
         for flag in ("--help", "-h"):
             result = run(*names, flag)
