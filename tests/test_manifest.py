@@ -63,7 +63,7 @@ def _counted() -> Iterator[Any]:
         yield pytest.param(tags, marks=marks, id=tags[0])
 
 
-@pytest.mark.parametrize("tags", _counted())
+@pytest.mark.parametrize("tags", list(_counted()))
 def test_shipped_entries_recount(tags: list[str]) -> None:
     with torch.device("meta"):
         model = config(tags[0]).build(seed=0)
@@ -468,3 +468,14 @@ def test_find(shelf: Shelf) -> None:
     assert manifest.find("resnet20", None)[0] == "resnet20.z"
     assert manifest.find("resnet20", "b")[0] == "resnet20.b"
     assert manifest.tags("resnet50") == []
+
+
+def test_networks_without_weights_when_many_have_some() -> None:
+    networks = {entry.model for entry in SHIPPED.values()}
+    with pytest.raises(ConfigError) as caught:
+        manifest.find("vgg11_lrn", None)
+    assert str(caught.value) == (
+        "There are no pretrained weights of 'vgg11_lrn'.\n"
+        f"There are weights of {len(networks)} networks.\n"
+        "Type create('vgg11_lrn') for random weights, or: senetzoo list --pretrained"
+    )

@@ -16,8 +16,9 @@ from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.config import Config
 from senetzoo.nn.report import Input, LoadReport
 from senetzoo.policies.attach import seeded
-from senetzoo.weights import dialects, pickled
+from senetzoo.weights import dialects
 from senetzoo.weights.manifest import Entry
+from senetzoo.weights.unpack import load, unpack
 
 Channels: TypeAlias = Literal["sum", "tile", "random"]
 """How the first convolution takes another number of input channels."""
@@ -110,10 +111,12 @@ def read_entry(entry: Entry, path: Path, like: Classifier) -> dialects.Reading:
     Raises:
         WeightsError: The file can't be read, or is not of such a network.
     """
-    state = read(path) if path.suffix == ".safetensors" else pickled.read(path)
     if entry.dialect == "senetzoo":
-        return dialects.Reading(state, ())
-    return dialects.reading(state, entry.dialect, like)
+        return dialects.Reading(read(path), ())
+    unpacked = unpack(load(path.read_bytes(), path), path)
+    state = {k: v.float() if v.is_floating_point() else v for k, v in unpacked.state.items()}
+    reading = dialects.reading(state, entry.dialect, like)
+    return dialects.Reading(reading.state, unpacked.notes + reading.notes)
 
 
 @dataclass(frozen=True)

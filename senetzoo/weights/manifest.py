@@ -333,8 +333,7 @@ def find(model: str, tag: str | None) -> tuple[str, Entry]:
             else f"Networks with weights are {', '.join(others)}."
             if len(others) <= 8
             else f"There are weights of {len(others)} networks.",
-            (nearest(model, others) if len(others) > 8 else "")
-            or f"Type create({model!r}) for random weights, or: senetzoo list --pretrained",
+            f"Type create({model!r}) for random weights, or: senetzoo list --pretrained",
         )
     raise ConfigError(
         f"There are no weights {tag!r} of {model!r}."
