@@ -22,13 +22,14 @@ from networks import drawn_network, images, message, same
 from torch import Tensor, nn
 
 import senetzoo
-from senetzoo import ECA, SE, attach, create, load, policy, save, transforms
+from senetzoo import ECA, SE, attach, config, create, load, policy, save, transforms
 from senetzoo.data.transforms import Transforms
-from senetzoo.describe import gates_of
+from senetzoo.describe import blueprint_of, describe, gates_of
 from senetzoo.errors import ConfigError, SenetzooError, WeightsError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
+from senetzoo.weights.folder import File, parse
 
 AGAIN = "Save the network again with senetzoo.save, or get its files anew"
 YOURSELF = "Save its state_dict() yourself, with safetensors"
@@ -73,6 +74,32 @@ def test_any_network_comes_back(seed: int, tmp_path: Path) -> None:
     assert (report.tag, report.origin) == (str(tmp_path / "it"), "folder")
     assert (report.replaced, report.adapted, report.classes, report.input) == ((), (), (), None)
     assert str(report) == f"weights {tmp_path / 'it'} (folder, sha256 {report.sha256[:12]})"
+
+
+def _described_again(name: str) -> None:
+    """The description of a network of the registry is that of the same network."""
+    with torch.device("meta"):
+        model = config(name).build(seed=0)
+    text = describe(model, File.of(b""), classes=None, seen=None).text()
+    description = parse(text)
+    with torch.device("meta"):
+        again = blueprint_of(description).build(seed=0)
+    assert description.architecture is not None
+    assert description.architecture in (name, name.removeprefix("se_"))
+    assert again.config == model.config
+    assert gates_of(again) == gates_of(model)
+    assert str(again) == str(model)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "densenet40_12", "efficientnet_b0", "se_vgg11"])
+def test_networks_of_the_registry_are_described(name: str) -> None:
+    _described_again(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", senetzoo.list_models())
+def test_every_network_of_the_registry_is_described(name: str) -> None:
+    _described_again(name)
 
 
 def test_what_the_config_says(tmp_path: Path) -> None:
