@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ from senetzoo.counting import count
 from senetzoo.data.transforms import Transforms
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.registry import ENTRIES
-from senetzoo.weights import fetch, manifest
+from senetzoo.weights import dialects, fetch, manifest
 
 SHIPPED = manifest.manifest()
 TAG = "resnet20.pets_v1"
@@ -479,3 +479,26 @@ def test_networks_without_weights_when_many_have_some() -> None:
         f"There are weights of {len(networks)} networks.\n"
         "Type create('vgg11_lrn') for random weights, or: senetzoo list --pretrained"
     )
+
+
+def test_the_dialects_are_those_that_can_be_read() -> None:
+    assert get_args(manifest.Dialect) == dialects.DIALECTS
+
+
+def test_weights_of_ours_become_the_default() -> None:
+    ours = parsed(RAW)
+    theirs = dataclasses.replace(ours, training=None)
+    other = dataclasses.replace(theirs, model="se_resnet20")
+    before = {"resnet20.theirs": theirs, "se_resnet20.theirs": other}
+    after = manifest.added(before, TAG, ours)
+    assert {tag: entry.default for tag, entry in after.items()} == {
+        "resnet20.theirs": False,
+        "se_resnet20.theirs": True,
+        TAG: True,
+    }
+    assert manifest.parse(manifest.text(after)) == after
+    rare = dataclasses.replace(ours, default=False)
+    assert manifest.added(before, TAG, rare) == {**before, TAG: rare}
+    # Two of ours are a mistake that the reader names.
+    with pytest.raises(WeightsError, match=r"The default of resnet20 is resnet20\.pets_v1 already"):
+        manifest.parse(manifest.text(manifest.added(after, "resnet20.pets_v2", ours)))

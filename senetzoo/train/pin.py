@@ -129,8 +129,7 @@ def pin(run: Path, tag: str, *, data: Path | None, default: bool = True) -> mani
         licence=manifest.Licence("Apache-2.0", "Apache-2.0", DATA_TERMS.get(recipe.data, _NONE)),
         provenance="trained by senetzoo",
     )
-    entries = {**manifest.manifest(), name: entry}
-    whole = manifest.text(entries)
+    whole = manifest.text(manifest.added(manifest.manifest(), name, entry))
     manifest.parse(whole)  # nothing that can't be read again is written
     partial.replace(file)
     target = manifest.path()

@@ -284,6 +284,23 @@ def text(entries: Mapping[str, Entry]) -> str:
     return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def added(entries: Mapping[str, Entry], tag: str, entry: Entry) -> dict[str, Entry]:
+    """`entries` with one of ours; where it is a default, another publisher's no longer is.
+
+    Args:
+        entries: The entries by tag.
+        tag: The new one's tag, or that of one it takes the place of.
+        entry: Its content.
+    """
+    kept = {
+        other: dataclasses.replace(found, default=False)
+        if entry.default and found.model == entry.model and found.training is None
+        else found
+        for other, found in entries.items()
+    }
+    return {**kept, tag: entry}
+
+
 def path() -> Path:
     """The manifest: inside the installed package, or at the top of a checkout."""
     package = Path(__file__).parent.parent
