@@ -33,8 +33,11 @@ def fences(document: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_python_examples_run_in_their_order(document: str) -> None:
+def test_python_examples_run_in_their_order(
+    document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torchvision()  # some import it
+    monkeypatch.chdir(tmp_path)  # some write files
     names: dict[str, object] = {}
     for body in fences(document, "python"):
         exec(compile(body.replace("path/to/clone", str(ROOT)), document, "exec"), names)
