@@ -55,7 +55,11 @@ def test_shell_examples_name_commands_and_options_that_exist(document: str) -> N
                 assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
             elif words:
                 assert words[0] == "senetzoo", line
-                command = main.get_command(click.Context(main), words[1])
+                command: click.Command | None = main
+                for word in words[1:]:
+                    if not isinstance(command, click.Group):
+                        break
+                    command = command.get_command(click.Context(command), word)
                 assert command is not None, line
                 known = {option for p in command.params for option in p.opts}
                 assert {w for w in words[2:] if w.startswith("--")} <= known, line

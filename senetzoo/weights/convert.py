@@ -285,7 +285,7 @@ def save(conversion: Conversion, network: str, sha256: str, out: Path) -> None:
     Raises:
         WeightsError: `out` exists.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save as serialised
 
     check_free(out)
     form = conversion.forms[0]
@@ -303,7 +303,7 @@ def save(conversion: Conversion, network: str, sha256: str, out: Path) -> None:
         for name, tensor in conversion.state.items()
     }
     with atomically(out) as partial:
-        save_file(own, str(partial), metadata=about)
+        partial.write_bytes(serialised(own, metadata=about))
 
 
 def check_free(out: Path) -> None:

@@ -71,17 +71,19 @@ def load(content: bytes, name: Path) -> object:
             # Of pickle protocols that torch.save does not write.
             warnings.simplefilter("ignore")
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except Exception as error:  # a damaged pickle raises anything
         called = re.search(r"GLOBAL (\S+)|(?:class|type|function) (\S+) ", str(error))
         what = next((group for group in called.groups() if group), "") if called else ""
-        raise WeightsError(
-            asked,
-            f"Unpickling it would call {what}, which weights do not need; it was not called."
-            if what
-            else "It holds more than tensors and plain containers; nothing of it was run.",
-            _SAFE,
-        ) from None
-    except Exception as error:  # a damaged pickle raises anything
+        # A zip archive or a pickle with a version: not, say, a page that a server sent instead.
+        begun = content.startswith((b"PK", b"\x80"))
+        if isinstance(error, pickle.UnpicklingError) and (what or begun):
+            raise WeightsError(
+                asked,
+                f"Unpickling it would call {what}, which weights do not need; it was not called."
+                if what
+                else "It holds more than tensors and plain containers; nothing of it was run.",
+                _SAFE,
+            ) from None
         raise WeightsError(
             asked,
             f"It is neither safetensors nor a whole file of torch.save ({type(error).__name__}).",

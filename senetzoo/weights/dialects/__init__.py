@@ -195,7 +195,8 @@ def reading(state: Mapping[str, Tensor], dialect: str, model: Classifier) -> Rea
     known = names(dialect, model)
     own = model.state_dict()
     theirs, notes = updated(state, dialect, model), list[str]()
-    if renamed := len(state.keys() - theirs.keys()):
+    # Updating keeps their order.
+    if renamed := sum(old != new for old, new in zip(state, theirs, strict=True)):
         notes.append(f"{renamed} names are those of an older version.")
 
     expected = {name for name, _ in known.values()}

@@ -4,8 +4,8 @@ The files that timm loads are Cadene's own, name for name: ``pretrainedmodels.se
 ``legacy_seresnet50`` here. All pool in ceil mode without padding; the bottlenecks of the SE-ResNets
 have the stride on the first 1x1.
 
-``legacy_seresnet18`` and ``34`` are no networks of this zoo: their basic block has a ReLU between
-its second norm and the gate, which neither the paper nor a bottleneck of theirs has.
+``legacy_seresnet18`` and ``34``, which are timm's own, are no networks of this zoo: their basic
+blocks have a ReLU before the gate.
 """
 
 from __future__ import annotations

@@ -1,0 +1,558 @@
+"""senetzoo weights convert: what is recognised, what is refused, and what is never run."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import pickle
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from helpers import randomise, relative_error
+from libraries import ghost_of, theirs
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from senetzoo import config, create
+from senetzoo.cli import main
+from senetzoo.errors import WeightsError
+from senetzoo.weights import dialects
+from senetzoo.weights.load import load_file_into
+from senetzoo.weights.unpack import load, unpack
+
+SAFE = "Get the file as safetensors, or save its state dict alone where you trust it"
+
+
+def run(*arguments: object, text: str | None = None) -> tuple[int, str]:
+    done = CliRunner().invoke(main, ["weights", "convert", *map(str, arguments)], input=text)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.output
+
+
+def refused(folder: Path, *arguments: object, text: str | None = None) -> str:
+    """The message of a conversion that is refused, and leaves no file."""
+    before = sorted(folder.iterdir())
+    code, output = run(*arguments, text=text)
+    assert code == 2, output
+    assert sorted(folder.iterdir()) == before
+    return output.partition("error: ")[2].rstrip("\n")
+
+
+@pytest.fixture(scope="module")
+def resnet20() -> dict[str, Tensor]:
+    model = create("resnet20", seed=0)
+    randomise(model)
+    return {key: tensor.detach() for key, tensor in model.state_dict().items()}
+
+
+def bytes_of(content: object, **options: Any) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file, **options)
+    return file.getvalue()
+
+
+def equal(file: Path, state: dict[str, Tensor]) -> bool:
+    written = load_file(str(file))
+    return written.keys() == state.keys() and all(torch.equal(written[k], state[k]) for k in state)
+
+
+# --- Names ---------------------------------------------------------------------------------------
+
+
+def test_a_file_of_pytorchcv_computes_the_same_here(tmp_path: Path) -> None:
+    reference = theirs("pytorchcv", "seresnet20_cifar100").eval()
+    randomise(reference)
+    file, out = tmp_path / "theirs.pth", tmp_path / "ours.safetensors"
+    torch.save(reference.state_dict(), file)
+    code, output = run(file, "--to", "se_resnet20", "--out", out)
+    assert code == 0
+    assert output == (
+        f"{file}: names of pytorchcv (seresnet20_cifar100)\n"
+        "  164 tensors, 280,697 parameters, 100 classes.\n"
+        f"Written to {out}. To load it:\n"
+        "  model = senetzoo.config('se_resnet20').replace(num_classes=100).build()\n"
+        f"  load_file_into(model, Path('{out}'))  # of senetzoo.weights.load\n"
+    )
+    model = config("se_resnet20").replace(num_classes=100).build(seed=0).eval()
+    load_file_into(model, out)
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert relative_error(model(x), reference(x)) < 1e-5
+
+
+def test_the_caffe_form_is_told_by_its_names(tmp_path: Path) -> None:
+    """As it was published: of 2018, on several GPUs."""
+    model = ghost_of(dialects.counterpart("timm_legacy", "legacy_seresnext26_32x4d"))
+    state = {
+        f"module.{key}": torch.zeros(tensor.shape)
+        for key, tensor in dialects.write(model.state_dict(), "timm_legacy", model).items()
+        if not key.endswith("num_batches_tracked")
+    }
+    file, out = tmp_path / "se_resnext26.pth", tmp_path / "ours.safetensors"
+    torch.save({"epoch": 3, "state_dict": state, "best_acc1": torch.tensor(71.0)}, file)
+    code, output = run(file, "--to", "se_resnext50_32x4d", "--out", out, "--json")
+    assert code == 0
+    report = json.loads(output)
+    assert report["notes"] == [
+        "Taken from 'state_dict' of the file.",
+        "The prefix 'module.' is taken off.",
+        "29 missing num_batches_tracked are 0.",
+    ]
+    known = {"dialect": "timm_legacy", "network": "legacy_seresnext26_32x4d"}
+    assert report["names"] == [known]
+    assert report["config"] == {"depths": [2, 2, 2, 2], "pool": "ceil"}
+    with safe_open(str(out), "pt") as opened:
+        assert opened.metadata() == {
+            "format": "pt",
+            "model": "se_resnext50_32x4d",
+            "config": '{"depths": [2, 2, 2, 2], "pool": "ceil"}',
+            "policy": "",
+            "dialect": "timm_legacy",
+            "source_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        }
+    assert report["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_the_policy_of_timm(tmp_path: Path) -> None:
+    model = config("se_resnet18+se16(width=round8)").build(seed=0)
+    file, out = tmp_path / "model.safetensors", tmp_path / "ours.safetensors"
+    save_file(dialects.write(model.state_dict(), "timm", model), str(file))
+    code, output = run(file, "--to", "se_resnet18", "--out", out)
+    assert code == 0
+    assert f"{file}: names of timm (seresnet18)\n" in output
+    assert "  model = senetzoo.config('se_resnet18+se16(width=round8)').build()\n" in output
+    assert equal(out, dict(model.state_dict()))
+
+
+def test_names_that_several_libraries_have(tmp_path: Path, resnet20: dict[str, Tensor]) -> None:
+    file, out = tmp_path / "mine.pt", tmp_path / "ours.safetensors"
+    torch.save(resnet20, file)
+    code, output = run(file, "--to", "resnet20", "--out", out)
+    assert code == 0
+    assert output.splitlines()[0] == f"{file}: names of senetzoo, chenyaofo (cifar10_resnet20)"
+    assert equal(out, resnet20)
+
+
+def test_classes_and_channels_are_read_off_the_file(tmp_path: Path) -> None:
+    model = create("resnet20", num_classes=7, in_chans=5, seed=0)
+    file, out = tmp_path / "mine.pt", tmp_path / "ours.safetensors"
+    torch.save(dialects.write(model.state_dict(), "pytorchcv", model), file)
+    code, output = run(file, "--to", "resnet20", "--out", out, "--json")
+    assert code == 0
+    assert json.loads(output)["config"] == {"num_classes": 7, "in_chans": 5}
+
+
+def test_images_of_torchvisions_inception(tmp_path: Path) -> None:
+    model = config("googlenet_bn").replace(aux=True, num_classes=2).build(seed=0)
+    file, out = tmp_path / "googlenet.pth", tmp_path / "ours.safetensors"
+    torch.save(model.state_dict(), file)
+    code, output = run(file, "--to", "googlenet_bn", "--out", out, "--json")
+    assert code == 0
+    assert json.loads(output)["notes"] == [
+        "20 tensors of auxiliary heads are left out.",
+        "If the file is torchvision's, googlenet_bn takes images of mean (0.5, 0.5, 0.5) and std "
+        "(0.5, 0.5, 0.5).",
+    ]
+
+
+def bottleneck() -> dict[str, Tensor]:
+    """pytorchcv's ResNet-50, whose forms differ in the place of a stride; no memory for it."""
+    model = ghost_of(dialects.counterpart("pytorchcv", "resnet50"))
+    state = dialects.write(model.state_dict(), "pytorchcv", model)
+    return {key: torch.tensor(0.0).expand(tensor.shape) for key, tensor in state.items()}
+
+
+def test_forms_that_names_do_not_tell_apart(tmp_path: Path) -> None:
+    file, out = tmp_path / "resnet50.pth", tmp_path / "ours.safetensors"
+    torch.save(bottleneck(), file)
+    assert refused(tmp_path, file, "--to", "resnet50", "--out", out) == (
+        "The tensors could be resnet50 of pytorchcv or resnet50b of pytorchcv.\n"
+        "They differ in stride_on, which names and shapes do not tell.\n"
+        "Type for example: --as resnet50"
+    )
+    assert refused(tmp_path, file, "--to", "resnet50", "--as", "resnet50x", "--out", out) == (
+        "No library calls a form of resnet50 'resnet50x'.\n"
+        "They call it resnet50, resnet50c, resnet50b.\n"
+        "Did you mean 'resnet50'?"
+    )
+    for name, stride in (("resnet50", {"stride_on": "1x1"}), ("resnet50b", {})):
+        target = tmp_path / f"{name}.safetensors"
+        code, output = run(file, "--to", "resnet50", "--as", name, "--out", target, "--json")
+        assert code == 0
+        assert json.loads(output)["config"] == stride
+
+
+def test_tensors_that_do_not_fit_are_named(tmp_path: Path, resnet20: dict[str, Tensor]) -> None:
+    file, out = tmp_path / "mine.pt", tmp_path / "ours.safetensors"
+    torch.save(resnet20, file)
+    assert refused(tmp_path, file, "--to", "se_resnet20", "--out", out) == (
+        "The tensors do not fit se_resnet20 (names of senetzoo).\n"
+        "layer1.0.slots.standard.fc1.weight is missing; layer1.0.slots.standard.fc1.bias is "
+        "missing; layer1.0.slots.standard.fc2.weight is missing (and 33 more).\n"
+        "Give the network that they are of, with --to"
+    )
+    assert refused(tmp_path, file, "--to", "vgg11", "--out", out) == (
+        f"The names in {file} are those of no library that senetzoo knows.\n"
+        "They begin conv1.weight, bn1.weight, bn1.bias.\n"
+        "Match the tensors by order and shape: --by-structure"
+    )
+
+
+# --- Wrappers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrap", "notes"),
+    [
+        (lambda s: s, ()),
+        (lambda s: {"state_dict": s}, ("Taken from 'state_dict' of the file.",)),
+        (
+            lambda s: {"model": {f"module.{k}": v for k, v in s.items()}, "epoch": 3},
+            ("Taken from 'model' of the file.", "The prefix 'module.' is taken off."),
+        ),
+        (
+            lambda s: {f"_orig_mod.module.{k}": v for k, v in s.items()},
+            ("The prefix '_orig_mod.' is taken off.", "The prefix 'module.' is taken off."),
+        ),
+        (
+            lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()},
+            ("The prefix 'module.' is taken off.", "The prefix '_orig_mod.' is taken off."),
+        ),
+        (
+            lambda s: {"state_dict": {f"model.{k}": v for k, v in s.items()}, "optimizer": {}},
+            ("Taken from 'state_dict' of the file.", "The prefix 'model.' is taken off."),
+        ),
+        (
+            lambda s: {"n_averaged": torch.tensor(3), **{f"module.{k}": v for k, v in s.items()}},
+            (
+                "Left out, being no weights: n_averaged.",
+                "The prefix 'module.' is taken off.",
+            ),
+        ),
+        (lambda s: {"epoch": 3, **s}, ("Left out, being no weights: epoch.",)),
+        (
+            lambda s: {"args": argparse.Namespace(lr=0.1), "model_ema": s},
+            ("Taken from 'model_ema' of the file.",),
+        ),
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_wrappers(
+    wrap: Callable[[dict[str, Tensor]], object], notes: tuple[str, ...], zipped: bool
+) -> None:
+    """In files of both formats of torch.save, that of today and that from before 1.6."""
+    state = {"conv1.weight": torch.ones(2), "bn1.bias": torch.zeros(2)}
+    content = bytes_of(wrap(state), _use_new_zipfile_serialization=zipped)
+    found = unpack(load(content, Path("x.pth")), Path("x.pth"))
+    assert found.notes == notes
+    assert list(found.state) == list(state)
+    assert all(torch.equal(found.state[key], state[key]) for key in state)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"model": {"a": torch.ones(1)}, "model_ema": {"a": torch.zeros(1)}, "epoch": 1},
+        {"model.a": torch.ones(1), "model_ema.a": torch.zeros(1)},
+    ],
+)
+def test_one_of_several_state_dicts(content: dict[str, object]) -> None:
+    file = Path("both.pth")
+    with pytest.raises(WeightsError) as caught:
+        unpack(content, file)
+    assert str(caught.value) == (
+        "both.pth holds several state dicts.\n"
+        "They are model, model_ema.\n"
+        "Type for example: --part model_ema"
+    )
+    for part, value in (("model", 1.0), ("model_ema", 0.0)):
+        assert unpack(content, file, part).state["a"].item() == value
+    with pytest.raises(WeightsError) as caught:
+        unpack(content, file, "ema")
+    assert str(caught.value) == (
+        "both.pth has no part 'ema'.\n"
+        "They are model, model_ema.\n"
+        "Type for example: --part model_ema"
+    )
+
+
+def test_parts_that_are_not_there() -> None:
+    with pytest.raises(WeightsError) as caught:
+        unpack({"a": torch.ones(1)}, Path("x.pth"), "ema")
+    assert str(caught.value) == (
+        "x.pth has no part 'ema'.\nIt holds one state dict.\nLeave out --part"
+    )
+    for content in ({}, [torch.ones(1)], torch.ones(1), {"epoch": 3}, {"model": {"x": 1}}):
+        with pytest.raises(WeightsError) as caught:
+            unpack(content, Path("x.pth"))
+        assert str(caught.value) == (
+            "There are no weights in x.pth.\n"
+            "It holds no names with tensors.\n"
+            "Give a file with a state dict"
+        )
+
+
+# --- By structure --------------------------------------------------------------------------------
+
+
+def nameless(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"p{number}": tensor for number, tensor in enumerate(state.values())}
+
+
+def test_by_structure(tmp_path: Path, resnet20: dict[str, Tensor]) -> None:
+    file, out = tmp_path / "mine.pt", tmp_path / "ours.safetensors"
+    torch.save(nameless(resnet20), file)
+    asked = (file, "--to", "resnet20", "--by-structure", "--out", out)
+    declined = "Nothing was written.\nThe mapping was not accepted.\nAdd --yes to accept it"
+    assert refused(tmp_path, *asked, text="n\n") == declined
+    assert refused(tmp_path, *asked, text="") == declined
+    assert refused(tmp_path, *asked, "--json") == declined
+    code, output = run(*asked, text="y\n")
+    assert code == 0
+    lines = output.splitlines()
+    assert lines[0] == "p0 -> conv1.weight (16, 3, 3, 3)"
+    # Counters of batches are no weights.
+    assert lines[6] == "p7 -> layer1.0.bn1.weight (16,)"
+    assert lines[107] == "Names were not looked at. Is each tensor where it belongs? [y/N]: y"
+    assert lines[108] == f"{file}: matched by order and shape"
+    zero = {k: v for k, v in resnet20.items() if k.endswith("num_batches_tracked")}
+    assert all(v.item() == 0 for v in zero.values())
+    assert equal(out, resnet20)
+
+
+def test_by_structure_where_gates_come_before_the_shortcut(tmp_path: Path) -> None:
+    """pytorchcv's order and shapes, without its names: ours has the gates of a block last."""
+    reference = theirs("pytorchcv", "seresnet20_cifar10")
+    randomise(reference)
+    file, out = tmp_path / "mine.pt", tmp_path / "ours.safetensors"
+    torch.save(nameless(reference.state_dict()), file)
+    code, _ = run(file, "--to", "se_resnet20", "--by-structure", "--yes", "--out", out)
+    assert code == 0
+    model = create("se_resnet20", seed=0)
+    expected = dialects.read(reference.state_dict(), "pytorchcv", model)
+    assert equal(out, expected)
+
+
+def spoiled(state: dict[str, Tensor], how: str) -> dict[str, Tensor]:
+    items = list(nameless(state).items())
+    keys = list(state)
+    if how == "order":
+        # Of other shapes: the last convolution of a stage and the first one of the next.
+        i, j = keys.index("layer1.2.conv2.weight"), keys.index("layer2.0.conv1.weight")
+        items[i], items[j] = items[j], items[i]
+    elif how == "count":
+        items.pop()
+    elif how == "kind":
+        # Of equal shapes, but their names say what they are.
+        i, j = keys.index("bn1.weight"), keys.index("bn1.bias")
+        items[i], items[j] = ("norm.beta", items[j][1]), ("norm.gamma", items[i][1])
+    elif how == "variance":
+        i = keys.index("bn1.running_var")
+        items[i] = (items[i][0], -items[i][1])
+    return dict(items)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (
+            "order",
+            "The tensors do not have the network's order and shapes.\n"
+            "Number 31 is p42 (32, 16, 3, 3) there and layer1.2.conv2.weight (16, 16, 3, 3) "
+            "here.\n"
+            "Give the network that they are of, with its policy: --to resnet50+se16",
+        ),
+        (
+            "count",
+            "The tensors do not have the network's order and shapes.\n"
+            "There are 106 of them, and the network has 107.\n"
+            "Give the network that they are of, with its policy: --to resnet50+se16",
+        ),
+        (
+            "kind",
+            "The tensors do not have the network's order and shapes.\n"
+            "Number 2 is norm.beta there and bn1.weight here: a bias, a weight.\n"
+            "Give the network that they are of, with its policy: --to resnet50+se16",
+        ),
+        (
+            "variance",
+            "bn1.running_var has negative values.\n"
+            "It is a variance: the tensors are in another order than the network's.\n"
+            "Rename them to the names of a library that senetzoo knows",
+        ),
+    ],
+)
+def test_structures_that_do_not_fit(
+    tmp_path: Path, resnet20: dict[str, Tensor], how: str, message: str
+) -> None:
+    file, out = tmp_path / "mine.pt", tmp_path / "ours.safetensors"
+    torch.save(spoiled(resnet20, how), file)
+    asked = (file, "--to", "resnet20", "--by-structure", "--yes", "--out", out)
+    assert refused(tmp_path, *asked) == message
+
+
+# --- Files ---------------------------------------------------------------------------------------
+
+
+class Evil:
+    """What unpickling turns into a command."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, (f"echo run > '{self.mark}'",)
+
+
+def test_a_malicious_pickle_is_refused_and_not_run(
+    tmp_path: Path, resnet20: dict[str, Tensor]
+) -> None:
+    mark = tmp_path / "mark"
+    evil = {**resnet20, "state_dict": Evil(mark)}
+    called = "Unpickling it would call posix.system, which weights do not need; it was not called."
+    inside = "It holds more than tensors and plain containers; nothing of it was run."
+    for name, content, true in (
+        ("zip.pth", bytes_of(evil), called),
+        ("old.pth", bytes_of(evil, _use_new_zipfile_serialization=False), called),
+        ("bare.pkl", pickle.dumps(Evil(mark), 0), called),
+        ("bare.safetensors", pickle.dumps(Evil(mark), 2), called),
+        # Instructions that torch's unpickler does not even know.
+        ("new.pkl", pickle.dumps(Evil(mark), 4), inside),
+        ("module.pth", bytes_of(nn.Linear(1, 1)), called.replace(
+            "posix.system", "torch.nn.modules.linear.Linear"
+        )),
+    ):  # fmt: skip
+        file = tmp_path / name
+        file.write_bytes(content)
+        out = tmp_path / "ours.safetensors"
+        message = refused(
+            tmp_path, file, "--to", "resnet20", "--by-structure", "--yes", "--out", out
+        )
+        assert message == f"Can't read the weights {file}.\n{true}\n{SAFE}"
+        assert not mark.exists()
+    # The same bytes do run where nobody takes care.
+    pickle.loads(pickle.dumps(Evil(mark)))
+    assert mark.exists()
+
+
+def tar() -> bytes:
+    """A file as torch wrote it in 2016."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name in ("sys_info", "pickle", "tensors", "storages"):
+            content = pickle.dumps({})
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            archive.addfile(about, io.BytesIO(content))
+    return file.getvalue()
+
+
+def script() -> bytes:
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(nn.Linear(1, 1), torch.ones(1, 1)), file)  # type: ignore[no-untyped-call]
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "true", "remedy"),
+    [
+        (
+            tar,
+            "It is in torch's tar format of 2016, which can be read only by unpickling anything.",
+            SAFE,
+        ),
+        (
+            script,
+            "It is a TorchScript program, and would have to be run.",
+            "Save the state_dict() of its module instead",
+        ),
+        (
+            lambda: b"",
+            "It is neither safetensors nor a whole file of torch.save (EOFError).",
+            "Get the file again",
+        ),
+        (
+            lambda: bytes_of({"a": torch.ones(500)})[:700],
+            "It is neither safetensors nor a whole file of torch.save (RuntimeError).",
+            "Get the file again",
+        ),
+        (
+            lambda: b"<html>404</html>" * 99,
+            "It is neither safetensors nor a whole file of torch.save (UnpicklingError).",
+            "Get the file again",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_files_that_are_no_state_dicts(
+    tmp_path: Path, content: Callable[[], bytes], true: str, remedy: str
+) -> None:
+    file = tmp_path / "file.pth"
+    file.write_bytes(content())
+    message = refused(tmp_path, file, "--to", "resnet20", "--out", tmp_path / "o.safetensors")
+    assert message == f"Can't read the weights {file}.\n{true}\n{remedy}"
+
+
+def test_a_damaged_safetensors_file(tmp_path: Path) -> None:
+    file = tmp_path / "file.safetensors"
+    save_file({"a": torch.ones(9)}, str(file))
+    file.write_bytes(file.read_bytes()[:-1])
+    message = refused(tmp_path, file, "--to", "resnet20", "--out", tmp_path / "o.safetensors")
+    first, true, remedy = message.split("\n")
+    assert first == f"Can't read the weights {file}."
+    assert true.startswith("It is no whole safetensors file (")
+    assert remedy == "Get the file again"
+
+
+def test_values_that_are_not_finite(tmp_path: Path, resnet20: dict[str, Tensor]) -> None:
+    file = tmp_path / "mine.pt"
+    torch.save({**resnet20, "fc.bias": torch.full((10,), torch.nan)}, file)
+    assert refused(tmp_path, file, "--to", "resnet20", "--out", tmp_path / "o.safetensors") == (
+        "The tensors hold values that are not finite.\n"
+        "There is NaN or infinity in fc.bias.\n"
+        "They come from a training that diverged, or the file was damaged: get another"
+    )
+
+
+def test_what_is_written_to(
+    tmp_path: Path, resnet20: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.pt"
+    torch.save(resnet20, file)
+    monkeypatch.chdir(tmp_path)
+    code, _ = run(file, "--to", "resnet20")
+    assert code == 0
+    assert equal(Path("resnet20.safetensors"), resnet20)
+    assert refused(tmp_path, file, "--to", "resnet20") == (
+        "resnet20.safetensors exists already.\n"
+        "Nothing is overwritten.\n"
+        "Give another name with --out"
+    )
+    assert refused(tmp_path, file, "--to", "resnet20", "--out", "x/ours.pth") == (
+        "Can't write x/ours.pth.\n"
+        "Weights are written as safetensors.\n"
+        "Type for example: --out ours.safetensors"
+    )
+    assert refused(tmp_path, file, "--to", "resnet20", "--out", "x/o.safetensors").startswith(
+        "Can't use"
+    )
+
+
+def test_networks_that_do_not_exist(tmp_path: Path) -> None:
+    file = tmp_path / "mine.pt"
+    file.write_bytes(b"")
+    assert refused(tmp_path, file, "--to", "resnet21").startswith(
+        "There is no network 'resnet21'.\n"
+    )
+    code, output = run(tmp_path / "missing.pt", "--to", "resnet20")
+    assert code == 2
+    assert "does not exist" in output
