@@ -1,12 +1,14 @@
-"""The class of every command of the command line: errors become messages, never tracebacks."""
+"""The classes of commands and groups: errors become messages, and rooms are imported when asked."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from senetzoo.errors import SenetzooError
+from senetzoo.errors import SenetzooError, nearest
 
 # What a shell expects: 2 for bad input (as click's own usage errors), 128 + SIGINT for Ctrl-C.
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -36,3 +38,42 @@ class SenetzooCommand(click.Command):
             ctx.exit(BAD_INPUT)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+
+
+class LazyGroup(click.Group):
+    """A group that names the nearest command for an unknown one.
+
+    Args:
+        elsewhere: Commands in rooms that are imported when they are asked for: ``senetzoo list``
+            must not load a trainer. ``"module:name"`` by command.
+        args: Those of `click.Group`.
+        kwargs: Those of `click.Group`.
+    """
+
+    def __init__(
+        self, *args: Any, elsewhere: Mapping[str, str] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._elsewhere = dict(elsewhere or {})
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *self._elsewhere])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self._elsewhere:
+            module, name = self._elsewhere[cmd_name].split(":")
+            command = getattr(importlib.import_module(module), name)
+            return command if isinstance(command, click.Command) else None
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        known = self.list_commands(ctx)
+        if args and not args[0].startswith("-") and args[0] not in known:
+            raise click.UsageError(
+                f"There is no command {args[0]!r}. "
+                + (nearest(args[0], known) or f"Commands are {', '.join(known)}."),
+                ctx,
+            )
+        return super().resolve_command(ctx, args)

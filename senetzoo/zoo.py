@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,7 +30,7 @@ from senetzoo.policies.sitemap import SiteMap
 from senetzoo.policies.text import parse
 from senetzoo.registry import ENTRIES, entry
 from senetzoo.weights import manifest as weights
-from senetzoo.weights.fetch import locate
+from senetzoo.weights.fetch import Search
 from senetzoo.weights.load import load_entry
 
 if TYPE_CHECKING:
@@ -203,9 +205,12 @@ def create(
         "drop_path": drop_path,
     }
     blueprint = blueprint.replace(**{k: v for k, v in asked.items() if v is not None})
-    model = blueprint.build(seed=seed)
     if weight is None:
-        return model
+        return blueprint.build(seed=seed)
+    if wanted is None:
+        _say_default(weight[0])
+    search = Search(*weight)
+    model = blueprint.build(seed=seed)
     # Of one network's sites: the trunk of both is the same.
     sites = model.sites()
     before, after = (resolve(p, sites, base) for p in (trained.policy, blueprint.policy))
@@ -213,8 +218,16 @@ def create(
     # Another publisher's names are those of the network that the weights are of.
     foreign = weight[1].dialect != "senetzoo" and blueprint != trained
     like = trained.build(seed=0) if foreign else model
-    load_entry(model, weight[0], weight[1], locate(*weight), keep=keep, like=like)
+    located = search.result()
+    report = load_entry(model, weight[0], weight[1], located, keep=keep, like=like)
+    model.load_report = dataclasses.replace(report, pinned=located.pinned)
     return model.eval()
+
+
+@functools.cache
+def _say_default(tag: str) -> None:
+    """Say once which weights ``pretrained=True`` stands for."""
+    print(f"The default weights of {tag.partition('.')[0]} are {tag}.", file=sys.stderr)
 
 
 def _blueprint_of(

@@ -5,22 +5,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from shelf import RAW, Shelf, open_shelf
+from shelf import Shelf, open_shelf
 
 import senetzoo
 from senetzoo.cli import main
 from senetzoo.registry import ENTRIES
-from senetzoo.weights import manifest
 from senetzoo.weights.load import read
 
 ROOT = Path(__file__).resolve().parent.parent
-GREY: dict[str, Any] = {**RAW["input"], "channels": 1, "mean": [0.5], "std": [0.5]}
 
 
 @pytest.fixture
@@ -87,40 +84,6 @@ def test_show(command: str) -> None:
     assert run(command, "resnet20+se8@pre/s3").output.splitlines()[1:] == text.splitlines()[1:]
     found = json.loads(run(command, "se_resnet20", "--json").output)
     assert found == senetzoo.explain("se_resnet20").as_dict()
-
-
-def test_weights_list(shelf: Shelf) -> None:
-    shelf.put("resnet20.pets_v1")
-    shelf.put("se_resnet20.pets_v2", default=False, metrics=[])
-    assert run("weights", "list").output == (
-        "resnet20.pets_v1 (default)  embedded  91.50 % on pets test\n"
-        "se_resnet20.pets_v2  embedded\n"
-    )
-    listed = json.loads(run("weights", "list", "--json").output)
-    assert listed == {tag: shelf.entries[tag] for tag in manifest.manifest()}
-
-
-def test_verify_checks_all(shelf: Shelf) -> None:
-    shelf.put("lenet5.a", input=GREY)
-    shelf.put("resnet20.b")
-    shelf.put("se_resnet20.c")
-    hashes = {tag: entry["sha256"] for tag, entry in shelf.entries.items()}
-    lines = {tag: f"{tag}  ok  embedded  sha256 {value}\n" for tag, value in hashes.items()}
-    assert run("verify").output == "".join(lines.values())
-    assert run("verify", "resnet20", "se_resnet20.c").stdout == (
-        lines["resnet20.b"] + lines["se_resnet20.c"]
-    )
-    (shelf.embedded / "resnet20.b.safetensors").write_bytes(b"")
-    result = run("verify")
-    assert result.exit_code == 2
-    assert result.stdout == lines["lenet5.a"] + lines["se_resnet20.c"]
-    assert result.stderr.startswith("error: The weights resnet20.b are not the published ones.\n")
-
-
-def test_the_shipped_weights_verify() -> None:
-    result = run("verify")
-    assert result.exit_code == 0
-    assert len(result.output.splitlines()) == len(manifest.manifest())
 
 
 def test_train_writes_weights_that_load(tmp_path: Path) -> None:

@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import save_file
-from shelf import RAW, REVISION, Shelf, open_shelf, text_of
+from shelf import RAW, Shelf, open_shelf
 from torch import Tensor
 
 from senetzoo import ECA, NONE, SE, attach, config, create, policy, stage, transforms
@@ -18,7 +14,7 @@ from senetzoo.bench.accuracy import accuracy, read_images, wilson
 from senetzoo.data.transforms import Transforms
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier
-from senetzoo.weights import fetch, manifest
+from senetzoo.weights import manifest
 from senetzoo.weights.load import adapt_channels, load_file_into, load_strictly, read
 
 SHIPPED = manifest.manifest()
@@ -44,7 +40,9 @@ def test_digits_accuracy_is_exactly_as_claimed(tag: str) -> None:
     assert 100 * result.right / result.total == pytest.approx(metric.value, abs=0.006)
 
 
-@pytest.mark.parametrize("tag", [t for t, e in SHIPPED.items() if "CIFAR-10 " in e.data])
+@pytest.mark.parametrize(
+    "tag", [t for t, e in SHIPPED.items() if "CIFAR-10 " in e.data and e.training]
+)
 def test_cifar10_accuracy_is_as_claimed(tag: str, sample: Callable[[str], Path]) -> None:
     entry, model = SHIPPED[tag], create(tag)
     where = str(sample("cifar10-test-sample.parquet"))
@@ -53,141 +51,6 @@ def test_cifar10_accuracy_is_as_claimed(tag: str, sample: Callable[[str], Path])
     assert result.total == 1000
     low, high = wilson(result.right, result.total, 0.999)
     assert low < entry.metrics[0].value / 100 < high
-
-
-# --- Fetch ---------------------------------------------------------------------------------------
-
-
-def test_embedded(shelf: Shelf) -> None:
-    shelf.put(TAG)
-    located = fetch.locate(*manifest.find("resnet20", None))
-    assert located.path == shelf.embedded / f"{TAG}.safetensors"
-    assert located.origin == "embedded"
-    assert located.sha256 == hashlib.sha256(located.path.read_bytes()).hexdigest()
-
-
-@pytest.mark.parametrize("place", [0, -1])
-def test_a_flipped_bit_is_noticed(shelf: Shelf, place: int) -> None:
-    shelf.put(TAG)
-    file = shelf.embedded / f"{TAG}.safetensors"
-    right = fetch.sha256(file)
-    content = bytearray(file.read_bytes())
-    content[place] ^= 1
-    file.write_bytes(content)
-    wrong = hashlib.sha256(content).hexdigest()
-    with pytest.raises(WeightsError) as caught:
-        create("resnet20", pretrained=True)
-    assert str(caught.value) == (
-        f"The weights {TAG} are not the published ones.\n"
-        f"{TAG}.safetensors has the sha256 {wrong}, the manifest has {right}.\n"
-        "Install senetzoo again"
-    )
-
-
-def test_a_missing_embedded_file(shelf: Shelf) -> None:
-    shelf.put(TAG)
-    (shelf.embedded / f"{TAG}.safetensors").unlink()
-    with pytest.raises(WeightsError) as caught:
-        create("resnet20", pretrained=True)
-    assert str(caught.value) == (
-        f"The weights {TAG} are missing from this installation.\n"
-        f"Looked for {shelf.embedded / TAG}.safetensors.\nInstall senetzoo again"
-    )
-
-
-def test_a_source_of_another_time(shelf: Shelf) -> None:
-    entry = dataclasses.replace(
-        manifest.parse(text_of({TAG: RAW}))[TAG],
-        source=manifest.Source("url", "a.pth", url="https://example.org/a.pth"),
-    )
-    with pytest.raises(WeightsError) as caught:
-        fetch.locate(TAG, entry)
-    assert str(caught.value) == (
-        f"The weights {TAG} are at https://example.org/a.pth.\n"
-        "This version reads embedded weights and the Hugging Face Hub only.\n"
-        "Choose others: senetzoo weights list"
-    )
-
-
-class FakeHub:
-    """Stands for huggingface_hub: what is in the cache, and what was asked for."""
-
-    def __init__(self, file: Path, cached: bool, error: Exception | None = None) -> None:
-        self.file, self.cached, self.error = file, cached, error
-        self.downloads: list[tuple[str, str, str | None]] = []
-        self.looked: list[tuple[str, str, str | None]] = []
-
-    def look(self, repo: str, file: str, *, revision: str | None = None) -> str | None:
-        self.looked.append((repo, file, revision))
-        return str(self.file) if self.cached else None
-
-    def download(self, repo: str, file: str, *, revision: str | None = None) -> str:
-        self.downloads.append((repo, file, revision))
-        if self.error is not None:
-            raise self.error
-        return str(self.file)
-
-
-def _fake(monkeypatch: pytest.MonkeyPatch, hub: FakeHub) -> None:
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", hub.look)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub.download)
-
-
-@pytest.mark.parametrize("cached", [True, False])
-def test_hub(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, cached: bool) -> None:
-    trained = shelf.put(TAG, kind="hub")
-    file = (shelf.embedded / f"{TAG}.safetensors").rename(shelf.folder / "blob")
-    hub = FakeHub(file, cached)
-    _fake(monkeypatch, hub)
-    model = create("resnet20", pretrained=True)
-    asked = ("someone/pets", f"{TAG}.safetensors", REVISION)
-    assert hub.looked == [asked]
-    assert hub.downloads == ([] if cached else [asked])
-    assert model.load_report is not None
-    assert model.load_report.origin == ("cache" if cached else "hub")
-    assert all(torch.equal(a, b) for a, b in _pairs(model, trained))
-
-
-def test_hub_file_with_another_hash(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    shelf.put(TAG, kind="hub")
-    right = shelf.entries[TAG]["sha256"]
-    blob = shelf.folder / "blob"
-    blob.write_bytes(b"something else")
-    link = shelf.folder / "link.safetensors"
-    link.symlink_to(blob)
-    _fake(monkeypatch, FakeHub(link, cached=True))
-    with pytest.raises(WeightsError) as caught:
-        create("resnet20", pretrained=True)
-    wrong = hashlib.sha256(b"something else").hexdigest()
-    assert str(caught.value) == (
-        f"The weights {TAG} are not the published ones.\n"
-        f"link.safetensors has the sha256 {wrong}, the manifest has {right}.\n"
-        f"Delete {blob.resolve()} and try again"
-    )
-
-
-def test_hub_out_of_reach(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    shelf.put(TAG, kind="hub")
-    _fake(monkeypatch, FakeHub(shelf.folder, False, OSError("no route\nlong story")))
-    with pytest.raises(WeightsError) as caught:
-        create("resnet20", pretrained=True)
-    assert str(caught.value) == (
-        f"The weights {TAG} could not be fetched.\n"
-        f"someone/pets at {REVISION[:12]}, file {TAG}.safetensors: OSError: no route\n"
-        "Check the network, or fetch the file on another machine into the Hugging Face cache"
-    )
-
-
-def test_embedded_weights_open_no_socket(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    shelf.put(TAG)
-
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise AssertionError("a socket was opened")
-
-    monkeypatch.setattr(socket, "socket", refuse)
-    monkeypatch.setattr(socket, "create_connection", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    assert create("resnet20", pretrained=True).load_report is not None
 
 
 # --- Load ----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -11,12 +12,15 @@ class LoadReport:
 
     Args:
         tag: Manifest entry, ``"se_resnet20.cifar10_v1"``.
-        origin: Where the file came from: ``"embedded"``, ``"cache"`` or ``"hub"``.
+        origin: Where the file came from: ``"embedded"``, ``"cache"``, ``"folder"`` (of
+            SENETZOO_WEIGHTS), ``"mirror"``, ``"hub"`` or ``"url"``.
         sha256: Hash of the file that was read.
         classes: Class names in the order of the logits; empty after the classifier was replaced
             or where the manifest has no names.
         replaced: Parameters that keep their random initialisation, with the reason.
         adapted: Parameters that were changed to fit, with what was done.
+        pinned: What the file was checked by: ``"sha256"``, the ``"prefix"`` of it that the
+            publisher states, or nothing.
     """
 
     tag: str
@@ -25,9 +29,11 @@ class LoadReport:
     classes: tuple[str, ...] = ()
     replaced: tuple[tuple[str, str], ...] = ()
     adapted: tuple[tuple[str, str], ...] = ()
+    pinned: Literal["sha256", "prefix", ""] = "sha256"
 
     def __str__(self) -> str:
-        lines = [f"weights {self.tag} ({self.origin}, sha256 {self.sha256[:12]})"]
+        state = {"sha256": "", "prefix": ", checked by its start", "": ", not pinned"}[self.pinned]
+        lines = [f"weights {self.tag} ({self.origin}, sha256 {self.sha256[:12]}{state})"]
         lines += [f"  not loaded: {name} ({why})" for name, why in self.replaced]
         lines += [f"  adapted: {name} ({how})" for name, how in self.adapted]
         return "\n".join(lines)

@@ -139,3 +139,21 @@ def apply_setting(recipe: Recipe, setting: str) -> Recipe:
             f"{key} is of the kind {type(old).__name__}, as in {key}={old}.",
         )
     return recipe.replace(**{key: value})
+
+
+@click.command(cls=SenetzooCommand)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("tag")
+@click.option("--data", type=click.Path(path_type=Path), help="Local copy of the data set.")
+@click.option("--no-default", is_flag=True, help="Do not make it the network's default.")
+def pin(run: Path, tag: str, data: Path | None, no_default: bool) -> None:
+    """Embed the weights of a finished RUN as TAG and write their manifest entry.
+
+    \b
+    Examples:
+      senetzoo weights pin runs/digits-lenet5-0 digits_v1
+    """
+    from senetzoo.train.pin import pin as embed
+
+    entry = embed(run, tag, data=data, default=not no_default)
+    click.echo(f"{entry.model}.{tag}: {entry.metrics[0].value:.2f} % on {entry.metrics[0].data}")

@@ -1,0 +1,248 @@
+"""The commands ``senetzoo weights`` and ``senetzoo verify``."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fnmatch
+import json
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from senetzoo._command import BAD_INPUT, LazyGroup, SenetzooCommand
+from senetzoo.errors import ConfigError, SenetzooError, WeightsError
+from senetzoo.registry import entry as network
+from senetzoo.weights import fetch, places
+from senetzoo.weights.manifest import Entry, find, manifest
+
+_ELSEWHERE = {"pin": "senetzoo.train.command:pin"}
+_PINNED = {"sha256": "sha256", "prefix": "start of sha256", "": "not pinned"}
+
+
+@click.group(cls=LazyGroup, elsewhere=_ELSEWHERE)
+def weights() -> None:
+    """Published weights: what there is, what it is, and files for machines without a network.
+
+    \b
+    Files are looked for in this order:
+      the package itself (embedded)
+      SENETZOO_CACHE and the Hub's cache
+      the folders of SENETZOO_WEIGHTS
+      SENETZOO_MIRROR, a folder or an address
+      the Hub (HF_ENDPOINT) or the publisher's address
+    SENETZOO_OFFLINE=1 or HF_HUB_OFFLINE=1 keeps off the network.
+    """
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
+
+
+@weights.command("list", cls=SenetzooCommand)
+@click.argument("pattern", default="*")
+@_json
+def list_command(pattern: str, as_json: bool) -> None:
+    """List the weights whose tag matches PATTERN.
+
+    \b
+    Examples:
+      senetzoo weights list
+      senetzoo weights list 'se_resnet*'
+      senetzoo weights list '*.cifar10*' --json
+    """
+    entries = _matching(pattern)
+    if as_json:
+        click.echo(json.dumps({tag: dataclasses.asdict(e) for tag, e in entries.items()}))
+        return
+    rows = [
+        (
+            tag + " (default)" * entry.default,
+            entry.source.kind,
+            _PINNED[entry.pinned],
+            "non-commercial" if entry.licence.non_commercial else "",
+            ", ".join(_figures(entry)),
+        )
+        for tag, entry in entries.items()
+    ]
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    for row in rows:
+        # No column for what none of them has.
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True) if width]
+        click.echo("  ".join(cells).rstrip())
+
+
+@weights.command(cls=SenetzooCommand)
+@click.argument("tag")
+@_json
+def show(tag: str, as_json: bool) -> None:
+    """Show what is known of the weights TAG; a network's name stands for its default.
+
+    \b
+    Examples:
+      senetzoo weights show se_resnet20.cifar10_v1
+      senetzoo weights show se_resnet20 --json
+    """
+    full, entry = _chosen(tag)
+    place = fetch.here(full, entry)
+    if as_json:
+        known = {"tag": full, **dataclasses.asdict(entry), "file": str(place) if place else None}
+        click.echo(json.dumps(known))
+        return
+    training, licence, seen = entry.training, entry.licence, entry.input
+    lines = {
+        "weights": full + " (the default)" * entry.default,
+        "network": " ".join(
+            [entry.model, *filter(None, [entry.policy and f"+{entry.policy}", entry.stem])]
+        ),
+        "accuracy": ", ".join(_figures(entry)) or "unknown",
+        "trained on": entry.data,
+        "recipe": f"{training.recipe}: {training.command}" if training else "",
+        "classes": str(entry.num_classes),
+        "input": f"{seen.channels} x {seen.size} x {seen.size}, {seen.interpolation}, "
+        f"crop {seen.crop:g}, mean {_numbers(seen.mean)}, std {_numbers(seen.std)}",
+        "size": f"{entry.params:,} parameters, {entry.macs:,} MACs"
+        + (f", {entry.bytes:,} bytes" if entry.bytes is not None else ""),
+        "source": "embedded" if entry.source.kind == "embedded" else places.address(entry),
+        "sha256": entry.sha256
+        or (f"{entry.sha256_prefix}..." if entry.sha256_prefix else "unknown: not pinned"),
+        "licence": f"weights {licence.weights}, code {licence.code}, data {licence.data}"
+        + " (non-commercial)" * entry.licence.non_commercial,
+        "provenance": entry.provenance,
+        "file": str(place) if place else "not on this machine",
+    }
+    for name, text in lines.items():
+        if text:
+            click.echo(f"{name:12}{text}")
+
+
+@weights.command(cls=SenetzooCommand)
+@click.argument("tags", nargs=-1, required=True)
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Copy the files into this folder, for SENETZOO_WEIGHTS of a machine without a network.",
+)
+@_json
+@click.pass_context
+def get(ctx: click.Context, tags: tuple[str, ...], folder: Path | None, as_json: bool) -> None:
+    """Fetch the files of TAGS (or patterns of tags) and check them.
+
+    What was broken off is gone on with by the same command. Without --to, files go where they
+    are looked for: the cache.
+
+    \b
+    Examples:
+      senetzoo weights get resnet50
+      senetzoo weights get 'se_resnet*' --to weights
+    """
+    chosen: dict[str, Entry] = {}
+    for tag in tags:
+        chosen |= _matching(tag) if set(tag) & set("*?[") else dict([_chosen(tag)])
+
+    def one(tag: str, entry: Entry) -> fetch.Located:
+        if folder is None or entry.source.kind == "embedded":
+            return fetch.locate(tag, entry)
+        return fetch.bring(tag, entry, folder)
+
+    _each(ctx, list(chosen), lambda tag: (tag, one(tag, chosen[tag])), as_json)
+
+
+@weights.command(cls=SenetzooCommand)
+@click.argument("tags", nargs=-1)
+@_json
+@click.pass_context
+def verify(ctx: click.Context, tags: tuple[str, ...], as_json: bool) -> None:
+    """Check files against the manifest: all weights on this machine, or those with these TAGS.
+
+    Nothing is fetched.
+
+    \b
+    Examples:
+      senetzoo verify
+      senetzoo verify se_resnet20.cifar10_v1
+    """
+
+    def one(tag: str) -> tuple[str, fetch.Located]:
+        full, entry = _chosen(tag)
+        located = fetch.check(full, entry)
+        if located is None:
+            raise WeightsError(
+                f"The weights {full} are not on this machine.",
+                "There is nothing to check.",
+                f"Type: senetzoo weights get {full}",
+            )
+        return full, located
+
+    everywhere = [tag for tag, entry in manifest().items() if _there(tag, entry)]
+    _each(ctx, tags or everywhere, one, as_json)
+
+
+def _there(tag: str, entry: Entry) -> bool:
+    return entry.source.kind == "embedded" or fetch.here(tag, entry) is not None
+
+
+def _each(
+    ctx: click.Context,
+    tags: Sequence[str],
+    one: Callable[[str], tuple[str, fetch.Located]],
+    as_json: bool,
+) -> None:
+    """Say what `one` found for each tag; an error of one keeps none of the others from its turn."""
+    found: list[dict[str, Any]] = []
+    failed = False
+    for tag in tags:
+        try:
+            with _warnings_said():
+                full, located = one(tag)
+        except SenetzooError as error:
+            click.echo(f"error: {error}", err=True)
+            found.append({"tag": tag, "ok": False, "error": str(error)})
+            failed = True
+            continue
+        known = {**dataclasses.asdict(located), "path": str(located.path)}
+        found.append({"tag": full, "ok": True, **known})
+        if not as_json:
+            state = "" if located.pinned == "sha256" else f" ({_PINNED[located.pinned]})"
+            click.echo(f"{full}  ok  {located.origin}  sha256 {located.sha256}{state}")
+    if as_json:
+        click.echo(json.dumps(found))
+    if failed:
+        ctx.exit(BAD_INPUT)
+
+
+@contextlib.contextmanager
+def _warnings_said() -> Iterator[None]:
+    """Warnings as a line of their own, without the line of code that they come from."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
+        yield
+
+
+def _chosen(tag: str) -> tuple[str, Entry]:
+    """The entry of ``model.tag``, or the default of ``model``."""
+    model, _, name = tag.partition(".")
+    network(model)  # an unknown network is told apart from one without weights
+    return find(model, name or None)
+
+
+def _matching(pattern: str) -> dict[str, Entry]:
+    found = {tag: e for tag, e in manifest().items() if fnmatch.fnmatchcase(tag, pattern)}
+    if not found:
+        raise ConfigError(
+            f"No weights match {pattern!r}.",
+            "* stands for any letters; a tag is network.version.",
+            "Type for example: senetzoo weights list 'se_resnet20.*'",
+        )
+    return found
+
+
+def _figures(entry: Entry) -> list[str]:
+    return [f"{m.value:.2f} % on {m.data}" for m in entry.metrics if m.name == "accuracy"]
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

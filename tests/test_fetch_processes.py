@@ -1,0 +1,189 @@
+"""Processes that are killed while they fetch, and many that fetch the same."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hubserver import Fault
+from pantry import KINDS, Pantry, hash_of, open_pantry
+
+import senetzoo
+from senetzoo.weights import fetch, places
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks and kills")
+
+# Forks processes that fetch: they need not import anything, and nothing here imports torch.
+NURSERY = """
+import os, pickle, sys, types
+package = types.ModuleType("senetzoo")
+package.__path__ = [sys.argv[1]]
+sys.modules["senetzoo"] = package
+import huggingface_hub, huggingface_hub.file_download
+huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 5_000
+huggingface_hub.utils.disable_progress_bars()
+from senetzoo.weights import fetch, manifest
+for line in sys.stdin:
+    count, file = line.split(maxsplit=1)
+    with open(file.strip(), "rb") as opened:
+        tag, entry = pickle.load(opened)
+    manifest.manifest = lambda: {tag: entry}
+    children = []
+    for _ in range(int(count)):
+        child = os.fork()
+        if child == 0:
+            try:
+                located = fetch.locate(tag, entry)
+                os._exit(0 if fetch.sha256(located.path) == entry.sha256 else 2)
+            except BaseException as error:
+                print(repr(error), file=sys.stderr, flush=True)
+                os._exit(1)
+        children.append(child)
+    print(*children, flush=True)
+    print(*[os.waitpid(child, 0)[1] for child in children], flush=True)
+"""
+
+
+class Nursery:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", NURSERY, str(Path(senetzoo.__file__).parent)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def start(self, pantry: Pantry, tag: str, count: int = 1) -> list[int]:
+        """Processes that fetch the file of an entry: their numbers."""
+        file = self.folder / "entry.pickle"
+        file.write_bytes(pickle.dumps((tag, pantry.entries[tag])))
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{count} {file}\n")
+        self.process.stdin.flush()
+        return self._numbers()
+
+    def ends(self) -> list[int]:
+        """How they ended, in their order: 0, the signal, or an exit code times 256."""
+        return self._numbers()
+
+    def _numbers(self) -> list[int]:
+        assert self.process.stdout is not None
+        return [int(word) for word in self.process.stdout.readline().split()]
+
+    def close(self) -> str:
+        """What they said in all."""
+        _, said = self.process.communicate(timeout=60)
+        return said
+
+
+@pytest.fixture
+def pantry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pantry]:
+    yield from open_pantry(tmp_path, monkeypatch)
+
+
+def _whole(pantry: Pantry, tag: str) -> bool:
+    """Whether the file is there; it is the right one then."""
+    located = fetch.check(tag, pantry.entries[tag])
+    assert located is None or located.path.read_bytes() == pantry.contents[tag]
+    return located is not None
+
+
+def _kills(pantry: Pantry, tmp_path: Path, count: int) -> None:
+    rng = random.Random(count)
+    pantry.add("url", file="a.pth")
+    pantry.add("hub", "resnet32.pets_v1", file="b.pth")
+    # Half a second each.
+    for entry in pantry.entries.values():
+        pantry.hub.fail(entry.source.file, Fault("slow", rate=120_000))
+    nursery = Nursery(tmp_path)
+    killed = whole = 0
+    while killed < count:
+        tag = rng.choice(list(pantry.entries))
+        (process,) = nursery.start(pantry, tag)
+        time.sleep(rng.uniform(0, 0.7))
+        os.kill(process, signal.SIGKILL)
+        (end,) = nursery.ends()
+        assert end in (0, signal.SIGKILL)
+        killed += end == signal.SIGKILL
+        there = _whole(pantry, tag)
+        whole += there
+        assert there or end != 0
+        if rng.random() < 0.5:  # else the next process goes on with what this one left
+            located = fetch.locate(tag, pantry.entries[tag])
+            assert located.path.read_bytes() == pantry.contents[tag]
+        if _whole(pantry, tag):
+            path = fetch.locate(tag, pantry.entries[tag]).path
+            path.resolve().unlink()
+            path.unlink(missing_ok=True)
+    faults, pantry.hub.faults = pantry.hub.faults, []
+    assert faults
+    for tag, entry in pantry.entries.items():
+        assert fetch.locate(tag, entry).path.read_bytes() == pantry.contents[tag]
+    assert nursery.close() == ""
+    # Some were killed in the middle of a body, or this shows nothing.
+    assert len(pantry.hub.asked(".pth", "GET")) > count / 2
+    assert whole < count
+
+
+def test_kills(pantry: Pantry, tmp_path: Path) -> None:
+    _kills(pantry, tmp_path, 8)
+
+
+@pytest.mark.slow
+def test_many_kills(pantry: Pantry, tmp_path: Path) -> None:
+    _kills(pantry, tmp_path, 50)
+
+
+def test_a_kill_leaves_something_to_go_on_with(pantry: Pantry, tmp_path: Path) -> None:
+    tag, entry = pantry.add("url")
+    slow = Fault("slow", rate=120_000)
+    pantry.hub.fail(entry.source.file, slow)
+    nursery = Nursery(tmp_path)
+    (process,) = nursery.start(pantry, tag)
+    partial = places.cache() / f".{tag}.pth.partial"
+    until = time.monotonic() + 30
+    while not (partial.is_file() and partial.stat().st_size > 20_000) and time.monotonic() < until:
+        time.sleep(0.005)
+    os.kill(process, signal.SIGKILL)
+    assert nursery.ends() == [signal.SIGKILL]
+    have = partial.stat().st_size
+    assert 20_000 < have < 60_000
+    slow.times = 0
+    assert fetch.locate(tag, entry).path.read_bytes() == pantry.contents[tag]
+    assert pantry.hub.asked(entry.source.file)[-1].headers["range"] == f"bytes={have}-"
+    assert nursery.close() == ""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("damaged", [False, True])
+def test_eight_at_once(pantry: Pantry, tmp_path: Path, kind: str, damaged: bool) -> None:
+    tag, entry = pantry.add("url" if kind == "url" else "hub")
+    if damaged:
+        path = fetch.locate(tag, entry).path.resolve()
+        path.write_bytes(b"x" * 60_000)
+        pantry.hub.requests.clear()
+    pantry.hub.fail(entry.source.file, Fault("slow", rate=300_000))
+    nursery = Nursery(tmp_path)
+    processes = nursery.start(pantry, tag, 8)
+    assert len(set(processes)) == 8
+    assert nursery.ends() == [0] * 8
+    said = nursery.close()
+    # Each that saw the damaged file may be the one that sets it aside; one is.
+    assert said.count("UserWarning") == damaged
+    assert len(pantry.hub.asked(entry.source.file, "GET")) == 1
+    located = fetch.locate(tag, entry)
+    assert located.origin == "cache"
+    files = [p for p in located.path.resolve().parent.iterdir() if p.is_file()]
+    whole = [p for p in files if p.suffix != ".bad"]
+    assert [hash_of(p.read_bytes()) for p in whole] == [entry.sha256]
+    assert len(files) == 1 + damaged

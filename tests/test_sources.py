@@ -1,0 +1,749 @@
+"""Where files are looked for, in which order, and what goes wrong on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import random
+import shutil
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import huggingface_hub
+import pytest
+from hubserver import TOKEN, Fault
+from pantry import KINDS, REPO, Pantry, blocked, content_of, hash_of, open_pantry
+from safetensors.torch import save
+from shelf import Shelf, open_shelf
+from torch import zeros
+
+from senetzoo import ECA, create, stage
+from senetzoo.errors import ConfigError, WeightsError
+from senetzoo.weights import fetch, manifest, places
+from senetzoo.weights.manifest import Source
+
+TAG = "resnet20.pets_v1"
+Kind = Literal["url", "hub"]
+
+
+@pytest.fixture
+def pantry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pantry]:
+    yield from open_pantry(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+    yield from open_shelf(tmp_path, monkeypatch)
+
+
+def refusal(tag: str, entry: manifest.Entry) -> str:
+    with pytest.raises(WeightsError) as caught:
+        fetch.locate(tag, entry)
+    return str(caught.value)
+
+
+# --- The order -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_place_that_has_it(
+    pantry: Pantry, monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
+    tag, entry = pantry.add(kind)
+    content, name = pantry.contents[tag], f"{tag}.pth"
+    folder, other = pantry.folder_of("folder"), pantry.folder_of("other")
+    mirror = pantry.folder_of("mirror")
+    monkeypatch.setenv("SENETZOO_WEIGHTS", f"{folder}{os.pathsep}{other}")
+    monkeypatch.setenv("SENETZOO_MIRROR", str(mirror))
+    files = {
+        "cache": places.cache() / name,
+        "folder": folder / name,
+        "other": other / name,
+        "mirror": mirror / name,
+    }
+    places.cache().mkdir()
+    for there in itertools.product([True, False], repeat=len(files)):
+        shutil.rmtree(pantry.folder / "hub", ignore_errors=True)
+        pantry.hub.requests.clear()
+        for path, present in zip(files.values(), there, strict=True):
+            path.unlink(missing_ok=True)
+            if present:
+                path.write_bytes(content)
+        first = next((n for n, present in zip(files, there, strict=True) if present), kind)
+        located = fetch.locate(tag, entry)
+        assert located.origin == {"other": "folder"}.get(first, first)
+        if first in files:
+            assert located.path == files[first]
+            assert not pantry.hub.requests
+        assert located.path.read_bytes() == content
+        assert (located.sha256, located.pinned) == (hash_of(content), "sha256")
+        again = fetch.locate(tag, entry)
+        assert again.origin == ("cache" if first == kind else located.origin)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_cached_needs_no_network(
+    pantry: Pantry, monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
+    tag, entry = pantry.add(kind)
+    fetch.locate(tag, entry)
+    asked = len(pantry.hub.requests)
+    blocked(monkeypatch)
+    located = fetch.locate(tag, entry)
+    assert located.origin == "cache"
+    assert located.path.read_bytes() == pantry.contents[tag]
+    assert len(pantry.hub.requests) == asked
+
+
+@pytest.mark.parametrize("kind", ["embedded", "hub", "folder"])
+def test_create_opens_no_socket(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, kind: str, tmp_path: Path
+) -> None:
+    shelf.put(TAG, kind="embedded" if kind == "embedded" else "hub")
+    file = shelf.embedded / f"{TAG}.safetensors"
+    if kind == "folder":
+        monkeypatch.setenv("SENETZOO_WEIGHTS", str(shelf.embedded))
+    elif kind == "hub":
+        cache = tmp_path / "hub"
+        commit = cache / "models--someone--pets" / "snapshots"
+        commit = commit / (manifest.manifest()[TAG].source.revision or "")
+        commit.mkdir(parents=True)
+        file.rename(commit / file.name)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    blocked(monkeypatch)
+    report = create("resnet20", pretrained=True).load_report
+    assert report is not None
+    assert report.origin == {"hub": "cache"}.get(kind, kind)
+
+
+def test_names_of_files(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> None:
+    tag, entry = pantry.add("url")
+    folder = pantry.folder_of("folder")
+    monkeypatch.setenv("SENETZOO_WEIGHTS", str(folder))
+    theirs = folder / "pets-0123.pth"
+    theirs.write_bytes(pantry.contents[tag])
+    assert fetch.locate(tag, entry).path == theirs
+    ours = folder / f"{tag}.pth"
+    ours.write_bytes(pantry.contents[tag])
+    assert fetch.locate(tag, entry).path == ours
+    # A name that several entries have says nothing.
+    ours.unlink()
+    pantry.add("url", "resnet32.pets_v1")
+    assert fetch.check(tag, entry) is None
+
+
+def test_variables(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> None:
+    tag, entry = pantry.add("url")
+    home = Path.home()
+    monkeypatch.delenv("HF_HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert places.cache() == home / ".cache" / "huggingface" / "senetzoo"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert places.cache() == Path("/xdg/huggingface/senetzoo")
+    monkeypatch.setenv("HF_HOME", "/hf")
+    assert places.cache() == Path("/hf/senetzoo")
+    monkeypatch.setenv("SENETZOO_CACHE", "~/zoo")
+    assert places.cache() == home / "zoo"
+    for value, name in [("1", "X"), ("true", "X"), ("0", ""), ("", ""), ("no", "")]:
+        monkeypatch.setenv("SENETZOO_OFFLINE", value)
+        assert places.offline() == name.replace("X", "SENETZOO_OFFLINE")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "YES")
+    assert places.offline() == "HF_HUB_OFFLINE"
+    missing = pantry.folder / "missing"
+    for variable in ("SENETZOO_WEIGHTS", "SENETZOO_MIRROR"):
+        monkeypatch.setenv(variable, str(missing))
+        assert refusal(tag, entry) == (
+            f"{variable} names {missing}.\nThere is no such folder.\n"
+            "Make it, change the variable, or unset it"
+        )
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("SENETZOO_MIRROR", "ftp://mirror")
+    assert refusal(tag, entry) == (
+        "SENETZOO_MIRROR names ftp://mirror.\n"
+        "A mirror is a folder, or an address that begins with https:// or http://.\n"
+        "Change it, or unset it"
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mirror(pantry: Pantry, monkeypatch: pytest.MonkeyPatch, kind: Kind) -> None:
+    tag, entry = pantry.add(kind)
+    monkeypatch.setenv("SENETZOO_MIRROR", f"{pantry.hub.url}/mirror/")
+    # It has it not: the source.
+    assert fetch.locate(tag, entry).origin == kind
+    shutil.rmtree(places.cache(), ignore_errors=True)
+    shutil.rmtree(pantry.folder / "hub", ignore_errors=True)
+    for name in (f"{tag}.pth", "pets-0123.pth"):
+        pantry.hub.files.pop(f"/mirror/{tag}.pth", None)
+        pantry.hub.serve(f"mirror/{name}", pantry.contents[tag])
+        pantry.hub.requests.clear()
+        assert fetch.locate(tag, entry).origin == "mirror"
+        assert not pantry.hub.asked("", "HEAD")
+        # The token is the Hub's business.
+        assert not any("authorization" in request.headers for request in pantry.hub.requests)
+        assert fetch.locate(tag, entry).origin == "cache"
+        (places.cache() / f"{tag}.pth").unlink()
+    # It can't be used: said, and the source.
+    pantry.hub.fail(f"/mirror/{tag}.pth", Fault("gated"))
+    with pytest.warns(UserWarning, match="The mirror") as said:
+        assert fetch.locate(tag, entry).origin == kind
+    assert str(said[0].message) == (
+        f"The mirror {pantry.hub.url}/mirror could not be used: access is refused, or there is no "
+        "such repository (403)."
+    )
+
+
+def test_the_hub_gets_the_token_and_the_content_network_does_not(pantry: Pantry) -> None:
+    tag, entry = pantry.add("hub")
+    pantry.hub.repos[REPO].private = True
+    fetch.locate(tag, entry)
+    (head,) = pantry.hub.asked(entry.source.file, "HEAD")
+    assert head.headers["authorization"] == f"Bearer {TOKEN}"
+    fetch.bring(*pantry.add("hub", "resnet32.pets_v1"), pantry.folder / "to")
+    # The server refuses content to those who send it a token.
+    assert (pantry.folder / "to" / "resnet32.pets_v1.pth").is_file()
+
+
+# --- Not pinned ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_not_pinned(pantry: Pantry, kind: Kind) -> None:
+    tag, entry = pantry.add(kind)
+    tag, entry = pantry.change(
+        tag, sha256=None, bytes=None, source=dataclasses.replace(entry.source, revision=None)
+    )
+    for origin in (kind, "cache"):
+        with pytest.warns(UserWarning, match="not pinned") as said:
+            located = fetch.locate(tag, entry)
+        assert [str(warning.message) for warning in said] == [
+            f"The weights {tag} are not pinned: no hash of {places.address(entry)} is known to "
+            "check them by."
+        ]
+        assert (located.pinned, located.origin) == ("", origin)
+        assert located.sha256 == hash_of(pantry.contents[tag])
+
+
+def test_the_hub_states_a_hash_where_the_manifest_does_not(pantry: Pantry) -> None:
+    tag, entry = pantry.add("hub", sha256=None)
+    right = hash_of(pantry.contents[tag])
+    pantry.hub.fail(entry.source.file, Fault("wrong"))
+    with pytest.raises(WeightsError, match="are not the published ones") as caught:
+        fetch.locate(tag, entry)
+    assert f", the Hub states {right}.\n" in str(caught.value)
+    with pytest.raises(WeightsError, match=f"the Hub states {right}"):
+        fetch.bring(tag, entry, pantry.folder_of("to"))
+    pantry.hub.faults.clear()
+    with pytest.warns(UserWarning, match="not pinned"):
+        path = fetch.locate(tag, entry).path
+    path.resolve().write_bytes(b"x")
+    with pytest.warns(UserWarning, match=f"damaged: sha256 .*, the Hub states {right}"):
+        assert fetch.locate(tag, entry).path.read_bytes() == pantry.contents[tag]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prefix(pantry: Pantry, kind: Kind) -> None:
+    tag, entry = pantry.add(kind)
+    full = entry.sha256 or ""
+    right = pantry.change(tag, sha256=None, sha256_prefix=full[:8])
+    assert fetch.locate(*right).pinned == "prefix"
+    wrong = pantry.change(tag, sha256=None, sha256_prefix="0123456789")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        message = refusal(*wrong)
+    assert message == (
+        f"The weights {tag} are not the published ones.\n"
+        f"{places.address(entry)} has the sha256 {full}, the manifest has 0123456789....\n"
+        "Try again; or choose others: senetzoo weights list 'resnet20.*'"
+    )
+
+
+def test_the_report_says_how_it_was_checked(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf.put(TAG, kind="hub")
+    shelf.put("resnet20.pets_v2", kind="hub", default=False)
+    monkeypatch.setenv("SENETZOO_WEIGHTS", str(shelf.embedded))
+    # What senetzoo itself publishes is pinned always; the files of others need not be.
+    entries = dict(manifest.manifest())
+    full = entries[TAG].sha256 or ""
+    changes = {TAG: full[:10], "resnet20.pets_v2": None}
+    for tag, prefix in changes.items():
+        entries[tag] = dataclasses.replace(entries[tag], sha256=None, sha256_prefix=prefix)
+    monkeypatch.setattr(manifest, "manifest", lambda: entries)
+    report = create(TAG).load_report
+    assert report is not None
+    assert (report.pinned, report.sha256) == ("prefix", full)
+    assert str(report) == f"weights {TAG} (folder, sha256 {full[:12]}, checked by its start)"
+    with pytest.warns(UserWarning, match="are not pinned"):
+        report = create("resnet20.pets_v2").load_report
+    assert report is not None
+    assert report.pinned == ""
+    assert str(report).endswith(f"(folder, sha256 {report.sha256[:12]}, not pinned)")
+
+
+# --- Faults of the server ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("truncated", times=1),
+        Fault("truncated", times=3),
+        Fault("dropped", times=1),
+        Fault("dropped", times=2, after=0),
+        Fault("error", times=1, method="GET"),
+        Fault("error", times=2),
+        Fault("busy", times=2, retry_after=7),
+        Fault("slow", rate=300_000),
+    ],
+    ids=lambda fault: f"{fault.kind}{fault.times or ''}{fault.method or ''}",
+)
+def test_faults_that_pass(pantry: Pantry, kind: Kind, fault: Fault) -> None:
+    tag, entry = pantry.add(kind)
+    pantry.hub.fail(entry.source.file, dataclasses.replace(fault))
+    located = fetch.locate(tag, entry)
+    assert located.path.read_bytes() == pantry.contents[tag]
+    assert located.origin == kind
+    if fault.kind == "busy":
+        # The Hub's client asks once more at once, then as it was told.
+        assert [seconds for seconds in pantry.clock.slept if seconds >= 7]
+    assert sum(pantry.clock.slept) < 60
+
+
+def test_a_server_that_knows_no_ranges(pantry: Pantry) -> None:
+    tag, entry = pantry.add("url")
+    pantry.hub.fail(entry.source.file, Fault("truncated", times=1))
+    pantry.hub.fail(entry.source.file, Fault("whole"))
+    assert fetch.locate(tag, entry).path.read_bytes() == pantry.contents[tag]
+    assert "range" in pantry.hub.asked(entry.source.file)[1].headers
+
+
+CHOOSE = "Choose others: senetzoo weights list 'resnet20.*'"
+OTHER_MACHINE = (
+    f"Check the network; or on another machine type senetzoo weights get {TAG} --to FOLDER, bring "
+    "the folder and set SENETZOO_WEIGHTS=FOLDER"
+)
+LOG_IN = "Accept the terms at {url}/someone/pets where it asks for that, and type: hf auth login"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("fault", "reason", "remedy", "remedy_of_the_hub"),
+    [
+        ("missing", "there is no such file (404)", CHOOSE, CHOOSE),
+        ("unauthorised", "access is refused, or there is no such repository (401)", CHOOSE, LOG_IN),
+        ("gated", "access is refused, or there is no such repository (403)", CHOOSE, LOG_IN),
+        ("busy", "the server is busy (429)", "Try again later", "Try again later"),
+        ("error", "the server answered with 500", "Try again later", "Try again later"),
+        ("dropped", None, OTHER_MACHINE, OTHER_MACHINE),
+        ("truncated", None, OTHER_MACHINE, OTHER_MACHINE),
+    ],
+)
+def test_faults_that_stay(
+    pantry: Pantry,
+    kind: Kind,
+    fault: Any,
+    reason: str | None,
+    remedy: str,
+    remedy_of_the_hub: str,
+) -> None:
+    tag, entry = pantry.add(kind)
+    pantry.hub.fail(entry.source.file, Fault(fault, after=0))
+    first, second, third = refusal(tag, entry).splitlines()
+    assert first == f"The weights {tag} could not be fetched."
+    where = places.address(entry)
+    assert second == f"{where}: {reason}." if reason else second.startswith(f"{where}: ")
+    assert third == (remedy if kind == "url" else remedy_of_the_hub).format(url=pantry.hub.url)
+    assert len(pantry.hub.requests) < 30
+    pantry.hub.faults.clear()
+    assert fetch.locate(tag, entry).path.read_bytes() == pantry.contents[tag]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nobody_answers(pantry: Pantry, kind: Kind) -> None:
+    tag, entry = pantry.add(kind)
+    pantry.hub.close()
+    first, second, third = refusal(tag, entry).splitlines()
+    assert first == f"The weights {tag} could not be fetched."
+    assert second.startswith(f"{places.address(entry)}: ConnectError: ")
+    assert third == OTHER_MACHINE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fault", ["wrong", "swapped"])
+def test_wrong_bytes_never_arrive(pantry: Pantry, kind: Kind, fault: Any) -> None:
+    tag, entry = pantry.add(kind)
+    pantry.hub.fail(entry.source.file, Fault(fault))
+    message = refusal(tag, entry)
+    content = pantry.contents[tag]
+    if fault == "wrong":
+        middle = len(content) // 2
+        content = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        assert message == (
+            f"The weights {tag} are not the published ones.\n{places.address(entry)} has the "
+            f"sha256 {hash_of(content)}, the manifest has {entry.sha256}.\n"
+            "Try again; or choose others: senetzoo weights list 'resnet20.*'"
+        )
+    assert fetch.check(tag, entry) is None
+    pantry.hub.faults.clear()
+    assert fetch.locate(tag, entry).path.read_bytes() == pantry.contents[tag]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_that_cant_be_written(
+    pantry: Pantry, monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
+    tag, entry = pantry.add(kind)
+    file = pantry.folder / "file"
+    file.write_bytes(b"")
+    monkeypatch.setenv("SENETZOO_CACHE", str(file))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(file / "hub"))
+    first, _, third = refusal(tag, entry).splitlines()
+    assert first == f"The weights {tag} could not be fetched."
+    variable = "SENETZOO_CACHE" if kind == "url" else "HF_HOME"
+    assert third == f"Make room, or set {variable} to a folder that can be written to"
+
+
+# --- Going on with what was broken off -----------------------------------------------------------
+
+
+def _partial(pantry: Pantry, tag: str, content: bytes) -> Path:
+    path = pantry.cached(tag, b"")
+    path.unlink()
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    return partial
+
+
+@pytest.mark.parametrize("have", [1, 20_000, 59_999])
+def test_resumed(pantry: Pantry, have: int) -> None:
+    tag, entry = pantry.add("url")
+    partial = _partial(pantry, tag, pantry.contents[tag][:have])
+    assert fetch.locate(tag, entry).path.read_bytes() == pantry.contents[tag]
+    (request,) = pantry.hub.asked(entry.source.file)
+    assert request.headers["range"] == f"bytes={have}-"
+    assert not partial.exists()
+
+
+def test_all_was_there_but_its_name(pantry: Pantry) -> None:
+    tag, entry = pantry.add("url")
+    partial = _partial(pantry, tag, pantry.contents[tag])
+    assert fetch.locate(tag, entry).path.read_bytes() == pantry.contents[tag]
+    assert not pantry.hub.requests
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize("size", [10, 59_999, 60_000, 70_000])
+def test_what_was_there_is_of_another_file(pantry: Pantry, size: int) -> None:
+    tag, entry = pantry.add("url")
+    _partial(pantry, tag, content_of(99, size))
+    assert fetch.locate(tag, entry).path.read_bytes() == pantry.contents[tag]
+    assert len(pantry.hub.asked(entry.source.file)) == 2
+    assert [p.name for p in places.cache().iterdir() if p.is_file()] == [f"{tag}.pth"]
+
+
+def test_without_a_hash_nothing_is_resumed(pantry: Pantry) -> None:
+    tag, entry = pantry.change(pantry.add("url")[0], sha256=None)
+    _partial(pantry, tag, content_of(99, 10))
+    with pytest.warns(UserWarning, match="not pinned"):
+        assert fetch.locate(tag, entry).path.read_bytes() == pantry.contents[tag]
+    (request,) = pantry.hub.asked(entry.source.file)
+    assert "range" not in request.headers
+
+
+# --- Damaged files -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_cached_file_is_set_aside(pantry: Pantry, kind: Kind) -> None:
+    tag, entry = pantry.add(kind)
+    path = fetch.locate(tag, entry).path
+    real = path.resolve()
+    damaged = bytearray(pantry.contents[tag])
+    damaged[3] ^= 8
+    real.write_bytes(damaged)
+    with pytest.warns(UserWarning, match="damaged") as said:
+        located = fetch.locate(tag, entry)
+    bad = real.with_name(f"{real.name}.bad")
+    assert [str(warning.message) for warning in said] == [
+        f"The weights {tag} in {path} were damaged: sha256 {hash_of(bytes(damaged))}, the "
+        f"manifest has {entry.sha256}. The file was set aside as {bad} and is fetched again."
+    ]
+    assert bad.read_bytes() == damaged
+    assert located.origin == kind
+    assert located.path.read_bytes() == pantry.contents[tag]
+    assert fetch.locate(tag, entry).origin == "cache"
+
+
+def test_a_damaged_cached_file_and_a_folder(
+    pantry: Pantry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tag, entry = pantry.add("url")
+    pantry.cached(tag, b"x")
+    folder = pantry.folder_of("folder")
+    (folder / f"{tag}.pth").write_bytes(pantry.contents[tag])
+    monkeypatch.setenv("SENETZOO_WEIGHTS", str(folder))
+    with pytest.warns(UserWarning, match="set aside"):
+        assert fetch.locate(tag, entry).origin == "folder"
+    assert not pantry.hub.requests
+
+
+def test_another_version_in_the_hubs_cache_stays(pantry: Pantry) -> None:
+    tag, entry = pantry.add("hub")
+    entry = dataclasses.replace(entry, source=dataclasses.replace(entry.source, revision=None))
+    old = huggingface_hub.hf_hub_download(REPO, entry.source.file)
+    tag, new = pantry.add("hub", content=content_of(5))
+    new = dataclasses.replace(new, source=dataclasses.replace(new.source, revision=None))
+    located = fetch.locate(tag, new)
+    assert located.path.read_bytes() == pantry.contents[tag]
+    assert Path(old).read_bytes() != pantry.contents[tag]
+    # And one that nobody has: the whole file of the repository is another one.
+    gone = dataclasses.replace(new, sha256="0" * 64)
+    assert refusal(tag, gone).splitlines()[1] == (
+        f"{places.address(new)} has the sha256 {new.sha256}, the manifest has {'0' * 64}."
+    )
+    assert located.path.is_file()
+
+
+def test_a_damaged_file_that_cant_be_moved(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> None:
+    tag, entry = pantry.add("url")
+    path = pantry.cached(tag, b"x")
+
+    def refuse(*args: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    assert refusal(tag, entry) == (
+        f"The weights {tag} are not the published ones, and can't be set aside.\n"
+        f"{path} has the sha256 {hash_of(b'x')}, the manifest has {entry.sha256}; "
+        f"Permission denied.\nDelete {path} and try again"
+    )
+    assert path.read_bytes() == b"x"
+
+
+def _embedded(pantry: Pantry, content: bytes) -> tuple[str, manifest.Entry, Path]:
+    tag, entry = pantry.add("url", content=content, file="tiny.safetensors")
+    entry = dataclasses.replace(entry, source=Source("embedded", "tiny.safetensors"))
+    return tag, entry, fetch.EMBEDDED / "tiny.safetensors"
+
+
+def test_a_missing_embedded_file(pantry: Pantry) -> None:
+    tag, entry, path = _embedded(pantry, b"abc")
+    assert refusal(tag, entry) == (
+        f"The weights {tag} are missing from this installation.\n"
+        f"Looked for {path}.\nInstall senetzoo again"
+    )
+    path.write_bytes(b"abc")
+    assert fetch.locate(tag, entry) == fetch.Located(path, "embedded", hash_of(b"abc"), "sha256")
+
+
+def _tampered(rng: random.Random, content: bytes, other: bytes) -> bytes:
+    """`content` with one bit flipped, or cut, or with other bytes in its place."""
+    way = rng.randrange(4)
+    place = rng.randrange(len(content))
+    if way == 0:
+        return (
+            content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :]
+        )
+    if way == 1:
+        return content[:place]
+    if way == 2:  # the same length, from another file
+        end = rng.randrange(place, len(content)) + 1
+        return content[:place] + other[place:end] + content[end:]
+    first, second = sorted(rng.sample(range(0, len(content) - 8, 8), 2))
+    swapped = bytearray(content)
+    swapped[first : first + 8], swapped[second : second + 8] = (
+        content[second : second + 8],
+        content[first : first + 8],
+    )
+    return bytes(swapped)
+
+
+@pytest.mark.parametrize("where", ["embedded", "cache", "folder", "mirror"])
+def test_tampered_files_are_refused(
+    pantry: Pantry, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """250 of each, 1,000 in all: no tampered file is taken, and both hashes are named."""
+    content = save({"a": zeros(20) + 1, "b": zeros(3, 2) + 2})
+    other = save({"a": zeros(20) + 2, "b": zeros(3, 2) + 1})
+    assert len(content) == len(other)
+    if where == "embedded":
+        tag, entry, path = _embedded(pantry, content)
+    else:
+        tag, entry = pantry.add("url", content=content, file="tiny.safetensors")
+        folder = places.cache() if where == "cache" else pantry.folder_of("folder")
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{tag}.safetensors"
+        variable = {"folder": "SENETZOO_WEIGHTS", "mirror": "SENETZOO_MIRROR"}.get(where)
+        if variable:
+            monkeypatch.setenv(variable, str(folder))
+    remedy = {
+        "embedded": "Install senetzoo again",
+        "cache": f"Type: senetzoo weights get {tag}",
+        "folder": "Replace the file, or take its folder out of SENETZOO_WEIGHTS",
+        "mirror": "Replace the file there, or unset SENETZOO_MIRROR",
+    }[where]
+    # A cache mends itself; as long as it is only looked at, it is refused as the others are.
+    look = fetch.check if where == "cache" else fetch.locate
+    path.write_bytes(content)
+    assert look(tag, entry) is not None
+    rng, refused = random.Random(where), 0
+    while refused < 250:
+        tampered = _tampered(rng, content, other)
+        if tampered == content:
+            continue
+        path.write_bytes(tampered)
+        with pytest.raises(WeightsError) as caught:
+            look(tag, entry)
+        assert str(caught.value) == (
+            f"The weights {tag} are not the published ones.\n"
+            f"{path} has the sha256 {hash_of(tampered)}, the manifest has {hash_of(content)}.\n"
+            f"{remedy}"
+        )
+        refused += 1
+
+
+# --- Offline -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variable", ["SENETZOO_OFFLINE", "HF_HUB_OFFLINE"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_offline(
+    pantry: Pantry, monkeypatch: pytest.MonkeyPatch, kind: Kind, variable: str
+) -> None:
+    tag, entry = pantry.add(kind)
+    monkeypatch.setenv(variable, "1")
+    monkeypatch.setenv("SENETZOO_MIRROR", f"{pantry.hub.url}/mirror")
+    blocked(monkeypatch)
+    last = (
+        f"Put it into {places.cache()}, or into a folder that SENETZOO_WEIGHTS names; with a "
+        f"network, this fetches it: senetzoo weights get {tag} --to FOLDER"
+    )
+    address = {
+        "url": f"{pantry.hub.url}/models/pets-0123.pth",
+        "hub": f"{pantry.hub.url}/someone/pets/resolve/{entry.source.revision}/pets-0123.pth",
+    }[kind]
+    assert refusal(tag, entry) == (
+        f"The weights {tag} are not on this machine, and {variable} forbids to fetch them.\n"
+        f"Bring {tag}.pth (60000 bytes, sha256 {entry.sha256}) from {address}\n{last}"
+    )
+    part = dataclasses.replace(entry, sha256=None, sha256_prefix="0123abcd")
+    assert f"(60000 bytes, sha256 0123abcd...) from {address}" in refusal(tag, part)
+    none = dataclasses.replace(entry, sha256=None, bytes=None)
+    assert f"{tag}.pth (no hash is known) from {address}" in refusal(tag, none)
+    # What it says helps, in both ways.
+    pantry.cached(tag).rename(pantry.folder_of("brought") / f"{tag}.pth")
+    assert fetch.check(tag, entry) is None
+    monkeypatch.setenv("SENETZOO_WEIGHTS", str(pantry.folder / "brought"))
+    assert fetch.locate(tag, entry).origin == "folder"
+    monkeypatch.delenv("SENETZOO_WEIGHTS")
+    pantry.cached(tag)
+    assert fetch.locate(tag, entry).origin == "cache"
+    assert not pantry.hub.requests
+
+
+def test_offline_a_mirror_may_be_a_folder(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> None:
+    tag, entry = pantry.add("url")
+    mirror = pantry.folder_of("mirror")
+    monkeypatch.setenv("SENETZOO_OFFLINE", "1")
+    monkeypatch.setenv("SENETZOO_MIRROR", str(mirror))
+    assert "are not on this machine" in refusal(tag, entry)
+    (mirror / f"{tag}.pth").write_bytes(pantry.contents[tag])
+    assert fetch.locate(tag, entry).origin == "mirror"
+
+
+# --- The thread, and create ----------------------------------------------------------------------
+
+
+def test_the_hash_is_taken_in_a_thread_while_the_network_is_built(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.put(TAG)
+    real, seen, built = fetch.sha256, list[str](), threading.Event()
+
+    def watched(path: Path) -> str:
+        seen.append(threading.current_thread().name)
+        # It goes on beside the building: it ends only after that has.
+        assert built.wait(20)
+        return real(path)
+
+    from senetzoo import zoo
+
+    build = zoo.Blueprint.build
+
+    def building(self: zoo.Blueprint, *, seed: int | None = None) -> Any:
+        while not seen:
+            time.sleep(0.001)
+        model = build(self, seed=seed)
+        built.set()
+        return model
+
+    monkeypatch.setattr(fetch, "sha256", watched)
+    monkeypatch.setattr(zoo.Blueprint, "build", building)
+    assert create(TAG).load_report is not None
+    assert seen == ["senetzoo-hash_0"]
+
+
+def test_errors_of_the_thread_are_raised(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf.put(TAG)
+    file = shelf.embedded / f"{TAG}.safetensors"
+
+    def unreadable(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(fetch, "sha256", unreadable)
+    with pytest.raises(WeightsError) as caught:
+        create(TAG)
+    assert str(caught.value) == (
+        f"The weights {TAG} can't be read.\n{file}: Permission denied.\n"
+        "Let yourself read the file, or remove it"
+    )
+    monkeypatch.undo()
+
+
+def test_a_network_that_cant_be_built_fetches_nothing(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shelf.put(TAG, kind="hub")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "none"))
+    blocked(monkeypatch)
+    with pytest.raises(ConfigError):
+        create(TAG, num_classes=-1)
+    with pytest.raises(Exception, match="stage"):
+        create(TAG, policy=ECA().on(stage(9)))
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_flipped_bit_is_noticed(shelf: Shelf, place: int) -> None:
+    shelf.put(TAG)
+    file = shelf.embedded / f"{TAG}.safetensors"
+    right = fetch.sha256(file)
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(WeightsError) as caught:
+        create("resnet20", pretrained=True)
+    assert str(caught.value) == (
+        f"The weights {TAG} are not the published ones.\n"
+        f"{file} has the sha256 {hash_of(bytes(content))}, the manifest has {right}.\n"
+        "Install senetzoo again"
+    )
+
+
+def test_the_default_is_named_once(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
+    from senetzoo import zoo
+
+    zoo._say_default.cache_clear()
+    shelf.put(TAG)
+    for _ in range(2):
+        create("resnet20", pretrained=True)
+    create(TAG)
+    create("resnet20", pretrained="pets_v1")
+    captured = capsys.readouterr()
+    assert captured.err == f"The default weights of resnet20 are {TAG}.\n"
+    assert captured.out == ""

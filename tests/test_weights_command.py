@@ -1,0 +1,346 @@
+"""The commands ``senetzoo weights`` and ``senetzoo verify``."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from hubserver import Fault
+from pantry import Pantry, blocked, content_of, hash_of, open_pantry
+from shelf import RAW, Shelf, open_shelf
+
+import senetzoo
+from senetzoo.cli import main
+from senetzoo.weights import fetch, manifest, places
+
+TAG = "resnet20.pets_v1"
+
+
+@pytest.fixture
+def pantry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pantry]:
+    for pantry in open_pantry(tmp_path, monkeypatch):
+        monkeypatch.setattr("senetzoo.weights.command.manifest", pantry.manifest)
+        yield pantry
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+    yield from open_shelf(tmp_path, monkeypatch)
+
+
+def run(*args: str) -> Result:
+    result = CliRunner().invoke(main, args)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_list(shelf: Shelf) -> None:
+    shelf.put(TAG)
+    shelf.put("se_resnet20.pets_v2", default=False, metrics=[])
+    assert run("weights", "list").output == (
+        "resnet20.pets_v1 (default)  embedded  sha256  91.50 % on pets test\n"
+        "se_resnet20.pets_v2         embedded  sha256\n"
+    )
+    assert run("weights", "list", "se_*").output == "se_resnet20.pets_v2  embedded  sha256\n"
+    listed = json.loads(run("weights", "list", "--json").output)
+    assert listed == {tag: shelf.entries[tag] for tag in manifest.manifest()}
+    result = run("weights", "list", "vgg*")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "error: No weights match 'vgg*'.\n* stands for any letters; a tag is network.version.\n"
+        "Type for example: senetzoo weights list 'se_resnet20.*'\n"
+    )
+
+
+def test_list_says_what_to_look_out_for(pantry: Pantry) -> None:
+    pantry.add("url")
+    pantry.add("hub", "resnet20.nc_v1", default=False, sha256=None, sha256_prefix="0123abcd")
+    licence = dataclasses.replace(pantry.entries[TAG].licence, weights="CC-BY-NC-4.0")
+    pantry.change("resnet20.nc_v1", licence=licence)
+    pantry.add("url", "resnet20.old_v1", default=False, sha256=None)
+    (figure,) = pantry.entries[TAG].metrics
+    five = dataclasses.replace(figure, name="accuracy@5", value=99.0)
+    pantry.change("resnet20.old_v1", metrics=(figure, five))
+    assert run("weights", "list").output.splitlines() == [
+        "resnet20.pets_v1 (default)  url  sha256                           91.50 % on pets test",
+        "resnet20.nc_v1              hub  start of sha256  non-commercial  91.50 % on pets test",
+        "resnet20.old_v1             url  not pinned                       91.50 % on pets test",
+    ]
+
+
+def test_show(pantry: Pantry) -> None:
+    _, entry = pantry.add("url")
+    lines = {
+        "weights": f"{TAG} (the default)",
+        "network": "resnet20",
+        "accuracy": "91.50 % on pets test",
+        "trained on": "pets train",
+        "classes": "3",
+        "input": "3 x 32 x 32, bilinear, crop 0.875, mean 0.5, 0.25, 0.125, std 0.5, 0.25, 1",
+        "size": "272,019 parameters, 41,000,000 MACs, 60,000 bytes",
+        "source": f"{pantry.hub.url}/models/pets-0123.pth",
+        "sha256": str(entry.sha256),
+        "licence": "weights Apache-2.0, code Apache-2.0, data CC BY 4.0",
+        "provenance": "trained by a test",
+        "file": "not on this machine",
+    }
+
+    def shown() -> dict[str, str]:
+        return {
+            line[:12].rstrip(): line[12:]
+            for line in run("weights", "show", TAG).output.splitlines()
+        }
+
+    assert shown() == lines
+    path = pantry.cached(TAG)
+    assert shown() == {**lines, "file": str(path)}
+    found = json.loads(run("weights", "show", "resnet20", "--json").output)
+    plain = json.loads(json.dumps(dataclasses.asdict(entry)))
+    assert found == {"tag": TAG, **plain, "file": str(path)}
+    pantry.change(TAG, sha256=None, policy="se8@pre", stem="imagenet", bytes=None)
+    assert shown() | {"file": ""} == lines | {
+        "network": "resnet20 +se8@pre imagenet",
+        "size": "272,019 parameters, 41,000,000 MACs",
+        "sha256": "unknown: not pinned",
+        "file": "",
+    }
+    result = run("weights", "show", "resnet20.pets_v2")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "error: There are no weights 'pets_v2' of 'resnet20'.\nIts tags are pets_v1.\n"
+        "Did you mean 'pets_v1'?\n"
+    )
+
+
+def test_show_of_our_own(shelf: Shelf) -> None:
+    shelf.put(TAG)
+    output = run("weights", "show", TAG).output
+    assert "recipe      pets: senetzoo train pets\n" in output
+    assert "source      embedded\n" in output
+
+
+def test_get_into_the_cache(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> None:
+    tag, entry = pantry.add("url")
+    line = f"sha256 {entry.sha256}\n"
+    assert run("weights", "get", "resnet20").output == f"{tag}  ok  url  {line}"
+    blocked(monkeypatch)
+    assert run("weights", "get", tag).output == f"{tag}  ok  cache  {line}"
+    (found,) = json.loads(run("weights", "get", tag, "--json").output)
+    path = places.cache() / f"{tag}.pth"
+    assert found == {
+        "tag": tag,
+        "ok": True,
+        "path": str(path),
+        "origin": "cache",
+        "sha256": entry.sha256,
+        "pinned": "sha256",
+    }
+
+
+def test_get_for_another_machine(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder that `get` fills works as SENETZOO_WEIGHTS where there is no network."""
+    pantry.add("url", file="model.pth")
+    pantry.add("hub", "resnet32.pets_v1", file="model.pth")
+    pantry.add("hub", "resnet44.pets_v1", file="model.pth")
+    fetch.locate("resnet32.pets_v1", pantry.entries["resnet32.pets_v1"])
+    to = pantry.folder / "to"
+    result = run("weights", "get", "*.pets_v1", "--to", str(to))
+    assert [line.split("  ")[:3] for line in result.output.splitlines()] == [
+        ["resnet20.pets_v1", "ok", "url"],
+        ["resnet32.pets_v1", "ok", "cache"],
+        ["resnet44.pets_v1", "ok", "hub"],
+    ]
+    assert {p.name: p.read_bytes() for p in to.iterdir() if p.is_file()} == {
+        f"{tag}.pth": content for tag, content in pantry.contents.items()
+    }
+    asked = len(pantry.hub.requests)
+    again = run("weights", "get", "*.pets_v1", "--to", str(to))
+    assert [line.split("  ")[2] for line in again.output.splitlines()] == ["folder"] * 3
+    assert len(pantry.hub.requests) == asked
+    monkeypatch.setenv("SENETZOO_CACHE", str(pantry.folder / "elsewhere"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(pantry.folder / "none"))
+    monkeypatch.setenv("SENETZOO_OFFLINE", "1")
+    monkeypatch.setenv("SENETZOO_WEIGHTS", str(to))
+    blocked(monkeypatch)
+    for tag, entry in pantry.entries.items():
+        assert fetch.locate(tag, entry).path == to / f"{tag}.pth"
+
+
+@pytest.mark.parametrize(("kind", "pinned"), [("url", True), ("hub", True), ("hub", False)])
+def test_get_goes_on(pantry: Pantry, kind: Any, pinned: bool) -> None:
+    tag, entry = pantry.add(kind)
+    if not pinned:  # the Hub's own word is enough to tell whether both parts are of one file
+        pantry.change(tag, sha256=None)
+    to = pantry.folder / "to"
+    pantry.hub.fail(entry.source.file, Fault("dropped", times=4, after=5_000))
+    result = run("weights", "get", tag, "--to", str(to))
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[0] == f"error: The weights {tag} could not be fetched."
+    partial = to / f".{tag}.pth.partial"
+    have = partial.stat().st_size
+    assert 0 < have < 60_000
+    pantry.hub.requests.clear()
+    assert run("weights", "get", tag, "--to", str(to)).exit_code == 0
+    assert (to / f"{tag}.pth").read_bytes() == pantry.contents[tag]
+    assert pantry.hub.asked(entry.source.file)[-1].headers["range"] == f"bytes={have}-"
+    assert not partial.exists()
+
+
+def test_get_mends_a_folder(pantry: Pantry) -> None:
+    tag, entry = pantry.add("url")
+    to = pantry.folder_of("to")
+    (to / f"{tag}.pth").write_bytes(b"x")
+    result = run("weights", "get", tag, "--to", str(to))
+    assert result.stdout == f"{tag}  ok  url  sha256 {entry.sha256}\n"
+    assert result.stderr == (
+        f"warning: The weights {tag} in {to / f'{tag}.pth'} were damaged: sha256 {hash_of(b'x')}, "
+        f"the manifest has {entry.sha256}. The file was set aside as {to / f'{tag}.pth.bad'} and "
+        "is fetched again.\n"
+    )
+    assert (to / f"{tag}.pth").read_bytes() == pantry.contents[tag]
+
+
+def test_get_from_a_mirror_folder(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> None:
+    tag, _ = pantry.add("url")
+    mirror = pantry.folder_of("mirror")
+    (mirror / f"{tag}.pth").write_bytes(pantry.contents[tag])
+    monkeypatch.setenv("SENETZOO_MIRROR", str(mirror))
+    to = pantry.folder / "to"
+    assert run("weights", "get", tag, "--to", str(to)).output.split("  ")[2] == "mirror"
+    assert (to / f"{tag}.pth").read_bytes() == pantry.contents[tag]
+    assert not pantry.hub.requests
+
+
+def test_one_error_keeps_none_of_the_others(pantry: Pantry) -> None:
+    for tag in (TAG, "resnet32.pets_v1", "resnet44.pets_v1"):
+        pantry.add("url", tag, file=f"{tag}.pth")
+    pantry.hub.files.pop("/models/resnet32.pets_v1.pth")
+    result = run("weights", "get", "*", "--json")
+    assert result.exit_code == 2
+    found = json.loads(result.stdout)
+    assert [(item["tag"], item["ok"]) for item in found] == [
+        (TAG, True),
+        ("resnet32.pets_v1", False),
+        ("resnet44.pets_v1", True),
+    ]
+    assert f"error: {found[1]['error']}\n" == result.stderr
+
+
+def test_what_is_embedded_is_there(shelf: Shelf) -> None:
+    shelf.put(TAG)
+    to = shelf.folder / "to"
+    assert run("weights", "get", TAG, "--to", str(to)).output.split("  ")[2] == "embedded"
+    assert not to.exists()
+
+
+def test_not_pinned_is_said(pantry: Pantry) -> None:
+    tag, _ = pantry.add("url", sha256=None)
+    digest = hash_of(pantry.contents[tag])
+    result = run("weights", "get", tag)
+    assert result.stdout == f"{tag}  ok  url  sha256 {digest} (not pinned)\n"
+    assert result.stderr.startswith(f"warning: The weights {tag} are not pinned: ")
+    result = run("weights", "verify", tag)
+    assert (result.stdout, result.stderr) == (
+        f"{tag}  ok  cache  sha256 {digest} (not pinned)\n",
+        "",
+    )
+
+
+GREY: dict[str, Any] = {**RAW["input"], "channels": 1, "mean": [0.5], "std": [0.5]}
+
+
+@pytest.mark.parametrize("command", [("verify",), ("weights", "verify")])
+def test_verify(shelf: Shelf, command: tuple[str, ...]) -> None:
+    shelf.put("lenet5.a", input=copy.deepcopy(GREY))
+    shelf.put("resnet20.b")
+    shelf.put("se_resnet20.c")
+    hashes = {tag: entry["sha256"] for tag, entry in shelf.entries.items()}
+    lines = {tag: f"{tag}  ok  embedded  sha256 {value}\n" for tag, value in hashes.items()}
+    assert run(*command).output == "".join(lines.values())
+    assert run(*command, "resnet20", "se_resnet20.c").stdout == (
+        lines["resnet20.b"] + lines["se_resnet20.c"]
+    )
+    (shelf.embedded / "resnet20.b.safetensors").write_bytes(b"")
+    result = run(*command)
+    assert result.exit_code == 2
+    assert result.stdout == lines["lenet5.a"] + lines["se_resnet20.c"]
+    assert result.stderr.startswith("error: The weights resnet20.b are not the published ones.\n")
+    (shelf.embedded / "resnet20.b.safetensors").unlink()
+    result = run(*command)
+    assert result.stderr.startswith("error: The weights resnet20.b are missing from this ")
+
+
+def test_verify_looks_and_does_nothing(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> None:
+    tag, entry = pantry.add("url")
+    pantry.add("hub", "resnet32.pets_v1", file="other.pth")
+    blocked(monkeypatch)
+    assert run("verify").output == ""
+    result = run("verify", tag)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"error: The weights {tag} are not on this machine.\nThere is nothing to check.\n"
+        f"Type: senetzoo weights get {tag}\n",
+    )
+    path = pantry.cached(tag, content_of(9))
+    result = run("verify")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"error: The weights {tag} are not the published ones.\n"
+        f"{path} has the sha256 {hash_of(content_of(9))}, the manifest has {entry.sha256}.\n"
+        f"Type: senetzoo weights get {tag}\n",
+    )
+    assert path.read_bytes() == content_of(9)
+    pantry.cached(tag)
+    assert run("verify").output == f"{tag}  ok  cache  sha256 {entry.sha256}\n"
+
+
+def test_the_shipped_weights_verify(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SENETZOO_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    result = run("verify")
+    assert result.exit_code == 0
+    embedded = [t for t, e in manifest.manifest().items() if e.source.kind == "embedded"]
+    assert [line.split()[0] for line in result.output.splitlines()] == embedded
+
+
+# Without torch, which nothing here needs.
+BAR = """
+import sys, types
+from pathlib import Path
+package = types.ModuleType("senetzoo")
+package.__path__ = [sys.argv[1]]
+sys.modules["senetzoo"] = package
+from senetzoo.weights.download import download
+download(sys.argv[2], Path(sys.argv[3]), expected=None)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
+def test_progress_on_a_terminal_only(pantry: Pantry, tmp_path: Path) -> None:
+    import fcntl
+    import pty
+    import termios
+
+    _, entry = pantry.add("url")
+    command = [sys.executable, "-c", BAR, str(Path(senetzoo.__file__).parent)]
+    command += [str(entry.source.url), str(tmp_path / "file.pth")]
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    subprocess.run(command, stderr=theirs, check=True)
+    os.close(theirs)
+    assert b"file.pth: 100%" in os.read(ours, 100_000)
+    os.close(ours)
+    (tmp_path / "file.pth").unlink()
+    done = subprocess.run(command, stderr=subprocess.PIPE, check=True)
+    assert done.stderr == b""
