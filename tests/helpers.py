@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,6 +15,14 @@ from torch import Tensor, nn
 from senetzoo.models.resnet import ResNet, ResNetConfig
 from senetzoo.nn.stem import Stem
 from senetzoo.zoo import Blueprint, config
+
+
+def keep_record(name: str, line: Mapping[str, object]) -> None:
+    """Append `line` to ``name.jsonl`` in the folder SENETZOO_RECORDS, if that is set."""
+    if "SENETZOO_RECORDS" in os.environ:
+        path = Path(os.environ["SENETZOO_RECORDS"]) / f"{name}.jsonl"
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 def tiny(

@@ -2,12 +2,15 @@
 
 They are built on the meta device: what returns bit for bit is shown by the identity of every
 module, hook and tensor, and by the tensors' version counters, which count writes to them.
+
+SENETZOO_RECORDS=FOLDER keeps the outcome of each network, in census.jsonl.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import importlib.metadata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +19,7 @@ from unittest import mock
 import pytest
 import torch
 from foreign import everywhere, traces
+from helpers import keep_record
 from torch import nn
 
 from senetzoo import ECA, SiteMap, attach, detach
@@ -94,8 +98,13 @@ def attached_and_detached(model: nn.Module) -> int:
     return len(gates)
 
 
-def census(networks: Iterator[Network]) -> tuple[dict[str, int], dict[str, str]]:
-    """Number of gates by network, and the reason by refused network."""
+def census(library: str, networks: Iterator[Network]) -> tuple[dict[str, int], dict[str, str]]:
+    """Number of gates by network, and the reason by refused network.
+
+    Args:
+        library: Where they are from, for the record.
+        networks: Names, and how to build them.
+    """
     taken: dict[str, int] = {}
     refused: dict[str, str] = {}
     for name, build in networks:
@@ -112,6 +121,11 @@ def census(networks: Iterator[Network]) -> tuple[dict[str, int], dict[str, str]]
             refused[name] = str(error).splitlines()[1]
         del model
         gc.collect()
+    for name in sorted([*taken, *refused]):
+        outcome = {"gates": taken[name]} if name in taken else {"refused": refused[name]}
+        version = importlib.metadata.version(library)
+        line = {"library": library, "version": version, "network": name, **outcome}
+        keep_record("census", line)
     return taken, refused
 
 
@@ -120,7 +134,7 @@ UNKNOWN = "None of its blocks is known"
 
 @pytest.mark.slow
 def test_torchvision() -> None:
-    taken, refused = census(of_torchvision())
+    taken, refused = census("torchvision", of_torchvision())
     print(len(taken), sum(taken.values()), Counter(refused.values()), sorted(refused))
     assert {name.split("_")[0] for name in refused} == {"maxvit", "shufflenet", "vit"}
     assert all(reason.startswith(UNKNOWN) for reason in refused.values())
@@ -129,7 +143,7 @@ def test_torchvision() -> None:
 
 @pytest.mark.slow
 def test_timm() -> None:
-    taken, refused = census(of_timm())
+    taken, refused = census("timm", of_timm())
     print(len(taken), sum(taken.values()), Counter(refused.values()), sorted(refused))
     assert all(reason.startswith((UNKNOWN, "not built")) for reason in refused.values())
     for start in ("resnet1", "resnet50", "seresnet", "vgg", "densenet", "inception_v", "swin_"):
@@ -139,7 +153,7 @@ def test_timm() -> None:
 
 @pytest.mark.slow
 def test_pytorchcv() -> None:
-    taken, refused = census(of_pytorchcv())
+    taken, refused = census("pytorchcv", of_pytorchcv())
     print(len(taken), sum(taken.values()), Counter(refused.values()), sorted(refused))
     plain = ("resnet1", "resnet2", "resnet3", "resnet5", "resnext", "seresnet", "seresnext")
     assert all(name in taken for name in [*taken, *refused] if name.startswith(plain))
@@ -157,7 +171,7 @@ def test_a_few_of_each() -> None:
         ("pytorchcv", of_pytorchcv()),
     ):
         chosen = iter([network for network in networks if network[0] in wanted[library]])
-        taken, refused = census(chosen)
+        taken, refused = census(library, chosen)
         assert list(refused) == [wanted[library][-1]]
         assert refused[wanted[library][-1]].startswith(UNKNOWN)
         assert sorted(taken) == sorted(wanted[library][:-1])

@@ -1,4 +1,7 @@
-"""Every gate at every position of every network: it runs, once, learns, and changes the output."""
+"""Every gate at every position of every network: it runs, once, learns, and changes the output.
+
+SENETZOO_RECORDS=FOLDER keeps what was tried, in combinations.jsonl.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections import Counter
 
 import pytest
 import torch
-from helpers import SMALL, calibrate_on_next_batch, reduced
+from helpers import SMALL, calibrate_on_next_batch, keep_record, reduced
 from torch import nn
 
 from senetzoo import (
@@ -80,8 +83,8 @@ def test_every_gate_at_every_position(name: str) -> None:
     with torch.no_grad():
         model(x)
         plain = model.eval().requires_grad_(False)(x)
-    offered = {site.position for site in model.sites()}
-    for position in (p for p in POSITIONS if p in offered):
+    sites = Counter(site.position for site in model.sites())
+    for position in (p for p in POSITIONS if p in sites):
         for gate in EVERY_GATE:
             attached = attach(model, gate.at(position), seed=0)
             assert {site.position for site in attached} == {position}
@@ -106,3 +109,4 @@ def test_every_gate_at_every_position(name: str) -> None:
                 slots.clear(site.position)
     with torch.no_grad():
         assert torch.equal(model(x), plain)
+    keep_record("combinations", {"network": name, "sites": sites, "gates": len(EVERY_GATE)})
