@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -36,6 +37,13 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     """A Markdown table; all columns but the first are set to the right."""
     rule = ["---"] + ["---:"] * (len(head) - 1)
     return "".join(f"| {' | '.join(line)} |\n" for line in [head, rule, *rows])
+
+
+def lines(name: str) -> list[dict[str, Any]]:
+    """The records of a file; none where there is no such file yet."""
+    path = RECORDS / name
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def names() -> str:
@@ -147,10 +155,8 @@ def on_meta(name: str) -> Classifier:
 
 def parity() -> dict[str, dict[str, Any]]:
     """What each network was compared with: of several references the one with the least error."""
-    path = RECORDS / "parity" / "networks.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     found: dict[str, dict[str, Any]] = {}
-    for record in map(json.loads, lines):
+    for record in lines("parity/networks.jsonl"):
         best = found.get(record["network"])
         if best is None or record["error"] < best["error"]:
             found[record["network"]] = record
@@ -253,6 +259,71 @@ def speed() -> str:
     return f"{table(head, rows)}\n{' '.join(notes)}\n" if rows else ""
 
 
+STEPS = {
+    "trunk": "the trunk, as it is in the package",
+    "attached": "with identity gates attached",
+    "gates": "only the gates trained",
+    "everything": "then everything",
+    "control": "control: the bare trunk trained as in the last step",
+}
+
+
+def identity() -> str:
+    """What identity gates brought to a trained network, seed by seed."""
+    found = lines("attention/identity.jsonl")
+    rows, start = [], {r["seed"]: r["test_correct"] for r in found if r["step"] == "trunk"}
+    for step, what in STEPS.items():
+        runs = sorted((r for r in found if r["step"] == step), key=lambda r: int(r["seed"]))
+        scores = [100 * r["test_correct"] / r["test_images"] for r in runs]
+        gains = [100 * (r["test_correct"] - start[r["seed"]]) / r["test_images"] for r in runs]
+        spread = f" (sd {statistics.stdev(gains):.2f})" if len(gains) > 1 else ""
+        rows.append(
+            [
+                what,
+                str(runs[0]["epochs"]),
+                ", ".join(f"{score:.2f}" for score in scores),
+                f"{statistics.mean(gains):+.2f}{spread}",
+            ]
+        )
+    head = ["step", "epochs", "test accuracy in %, by seed", "mean change in points"]
+    first = next(r for r in found if r["step"] == "attached")
+    return table(head, rows) + (
+        f"\n`{first['network']}` with `{first['policy']}`, {len(start)} seeds, "
+        f"{first['train_images']:,} training and {first['test_images']:,} test images of CIFAR-10, "
+        f"the last step of each run; {first['machine']}, commit `{first['commit'][:12]}`.\n"
+    )
+
+
+def census() -> str:
+    """How many networks of each library take gates."""
+    rows, found = [], lines("attention/census.jsonl")
+    for library in dict.fromkeys(r["library"] for r in found):
+        tried = [r for r in found if r["library"] == library]
+        built = [r for r in tried if not r.get("refused", "").startswith("not built")]
+        taken = [r for r in built if "gates" in r]
+        rows.append(
+            [
+                f"{library} {tried[0]['version']}",
+                str(len(built)),
+                str(len(taken)),
+                f"{sum(r['gates'] for r in taken):,}",
+                str(len(built) - len(taken)),
+            ]
+        )
+    return table(["library", "networks", "take gates", "gates in all", "need a `SiteMap`"], rows)
+
+
+def combinations() -> str:
+    """How many combinations of network, position and gate are known to work."""
+    found = lines("attention/combinations.jsonl")
+    pairs = sum(len(r["sites"]) for r in found)
+    total = sum(len(r["sites"]) * r["gates"] for r in found)
+    return (
+        f"{len(found)} networks have {pairs} positions between them; each of {found[0]['gates']} "
+        f"forms of gates was put at each: {total:,} combinations.\n"
+    )
+
+
 def demo() -> str:
     """The output of `make demo`, as it was recorded."""
     path = RECORDS / "demo.txt"
@@ -262,6 +333,11 @@ def demo() -> str:
 SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"demo": demo, "weights": weights, "speed": speed, "networks": networks},
     "docs/networks.md": {"all": all_networks, "families": families},
+    "docs/policies.md": {
+        "combinations": combinations,
+        "identity": identity,
+        "census": census,
+    },
     "docs/weights.md": {"weights": weights, "pins": pins, "commands": commands},
     "docs/published.md": {"published": published},
 }
