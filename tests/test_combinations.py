@@ -26,9 +26,12 @@ from senetzoo import (
     CoordinateAttention,
     SimAM,
     attach,
+    block,
     config,
+    stage,
 )
 from senetzoo.gates import GATES
+from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.slots import POSITIONS
 from senetzoo.policies.algebra import Gate
 from senetzoo.registry import ENTRIES
@@ -59,6 +62,19 @@ def wake(gate: nn.Module) -> None:
             parameter.normal_(std=parameter[0].numel() ** -0.5)
         else:
             parameter.uniform_(0.5, 1.5)
+
+
+def learns(gate: nn.Module) -> bool:
+    """Whether it has gradients, and not all of them are zero; of one without parameters, yes."""
+    gradients = [parameter.grad for parameter in gate.parameters()]
+    assert all(g is not None and bool(g.isfinite().all()) for g in gradients), gate
+    return not gradients or any(bool(g.any()) for g in gradients if g is not None)
+
+
+def clear(model: Classifier) -> None:
+    """Leave every slot empty."""
+    for site, slots in list(model.slots()):
+        slots.clear(site.position)
 
 
 def test_every_gate_is_tried() -> None:
@@ -100,13 +116,18 @@ def test_every_gate_at_every_position(name: str) -> None:
             assert (y - plain).abs().max() > 1e-6 * plain.abs().max(), where
             if any(True for module in attached.values() for _ in module.parameters()):
                 (y * torch.randn_like(y)).sum().backward()
-            for site, module in attached.items():
-                gradients = [p.grad for p in module.parameters()]
-                assert all(g is not None and bool(g.isfinite().all()) for g in gradients), site
-                if gradients:
-                    assert any(bool(g.any()) for g in gradients if g is not None), (where, site)
-            for site, slots in list(model.slots()):
-                slots.clear(site.position)
+            silent = [site for site, module in attached.items() if not learns(module)]
+            clear(model)
+            # Among all of them the map may grow until a sigmoid of fp32 is flat; alone it can't.
+            for site in silent:
+                alone = gate.at(position).on(stage(site.stage) & block(site.block))
+                modules = attach(model, alone, seed=0)
+                for module in modules.values():
+                    wake(module)
+                y = model(x)
+                (y * torch.randn_like(y)).sum().backward()
+                assert learns(modules[site]), (where, site)
+                clear(model)
     with torch.no_grad():
         assert torch.equal(model(x), plain)
     keep_record("combinations", {"network": name, "sites": sites, "gates": len(EVERY_GATE)})
