@@ -19,7 +19,10 @@ from senetzoo.registry import entry as network
 from senetzoo.weights import fetch, places
 from senetzoo.weights.manifest import Entry, find, manifest
 
-_ELSEWHERE = {"pin": "senetzoo.train.command:pin"}
+_ELSEWHERE = {
+    "convert": "senetzoo.weights.convert_command:convert",
+    "pin": "senetzoo.train.command:pin",
+}
 _PINNED = {"sha256": "sha256", "prefix": "start of sha256", "": "not pinned"}
 
 
