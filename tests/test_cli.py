@@ -127,7 +127,7 @@ def test_train_writes_weights_that_load(tmp_path: Path) -> None:
     result = run("train", "digits", "--quick", "--out", str(tmp_path / "run"), "--threads", "1")
     assert result.exit_code == 0
     record = json.loads(result.output.splitlines()[-1])
-    assert record["epoch"] == 1
+    assert record["epochs"] == 1
     assert 0 <= record["test_accuracy"] <= 1
     summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
     assert summary["command"] == "senetzoo train digits --seed 0 --quick --threads 1"
