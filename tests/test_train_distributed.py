@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -141,6 +142,7 @@ def test_batch_norm_takes_the_statistics_of_each_process(tmp_path: Path) -> None
     assert not torch.allclose(one["bn1.running_mean"], two["bn1.running_mean"])
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_run_with_a_message_and_a_checkpoint(tmp_path: Path) -> None:
     recipe = LENET.replace(phases=((32, 2),))
     assert pair(tmp_path / "cut", recipe, die_at=14) == [2, -signal.SIGKILL]

@@ -69,7 +69,7 @@ def data(tmp_path: Path) -> Callable[[str], Path | None]:
         if kind == "digits":
             return None
         if kind == "cifar10":
-            folders(root, cifar10.CLASSES, 6, 2, 32)
+            folders(root, cifar10.CLASSES, 5, 1, 32)
             (root / "val").rename(root / "test")
             return root
         if kind == "flowers5":

@@ -41,5 +41,5 @@ FLOWERS_DEPTH = Experiment(
             *(f"swin_{size}" for size in "tsb"),
         )
     },
-    quick={"phases": ((64, 1),), "images_per_class": 11, "batch": 10},
+    quick={"phases": ((64, 1),), "images_per_class": 4, "batch": 10},
 )
