@@ -313,17 +313,6 @@ def census() -> str:
     return table(["library", "networks", "take gates", "gates in all", "need a `SiteMap`"], rows)
 
 
-def combinations() -> str:
-    """How many combinations of network, position and gate are known to work."""
-    found = lines("attention/combinations.jsonl")
-    pairs = sum(len(r["sites"]) for r in found)
-    total = sum(len(r["sites"]) * r["gates"] for r in found)
-    return (
-        f"{len(found)} networks have {pairs} positions between them; each of {found[0]['gates']} "
-        f"forms of gates was put at each: {total:,} combinations.\n"
-    )
-
-
 def demo() -> str:
     """The output of `make demo`, as it was recorded."""
     path = RECORDS / "demo.txt"
@@ -334,7 +323,6 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"demo": demo, "weights": weights, "speed": speed, "networks": networks},
     "docs/networks.md": {"all": all_networks, "families": families},
     "docs/policies.md": {
-        "combinations": combinations,
         "identity": identity,
         "census": census,
     },

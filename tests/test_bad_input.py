@@ -425,12 +425,15 @@ COMMANDS: list[tuple[list[str], str]] = [
      "Type for example: create('resnet32')"),
     (["verify", "resnet18"], NO_WEIGHTS),
     (["predict", "cat.jpg", "--model", "resnet18"], NO_WEIGHTS),
-    (["train", "digit"], "There is no recipe 'digit'.\nRecipes are cifar10_small, digits.\n"
+    (["train", "digit"],
+     "There is no recipe 'digit'.\nRecipes are digits, cifar10_small, cifar10_resnet, "
+     "cifar10_four_nets, cifar10_stem, cifar10_at_224, cifar10_noisy_train, flowers_depth, "
+     "flowers_key_drop, imagenet_rsb_a3, imagenet_se.\n"
      "Did you mean 'digits'?"),
     (["train", "digits", "--set", "batch"], "--set got 'batch'.\nIt takes key=value.\n"
      "Type for example: --set batch=64"),
     (["train", "cifar10_small", "--out", "nowhere"],
-     "The recipe cifar10_small trains on CIFAR-10.\nNo folder with CIFAR-10 was given.\n"
+     "The recipe cifar10_small trains on CIFAR-10.\nNo folder was given.\n"
      "Type: senetzoo train cifar10_small --data FOLDER"),
     (["weights", "pin", "nowhere", "v1"], "nowhere holds no finished run.\n"
      "There is no nowhere/summary.json.\nTrain to the end first"),
@@ -461,8 +464,8 @@ def test_wrong_commands(
         (["Verfiy"], "There is no command 'Verfiy'. Did you mean 'verify'?"),
         (
             ["zzz"],
-            "There is no command 'zzz'. Commands are bench, explain, list, predict, show, train, "
-            "verify, weights.",
+            "There is no command 'zzz'. Commands are bench, explain, list, predict, report, "
+            "show, train, verify, weights.",
         ),
         (["weights", "lst"], "There is no command 'lst'. Did you mean 'list'?"),
         (
@@ -473,7 +476,7 @@ def test_wrong_commands(
         (["predict"], "Missing argument 'IMAGE...'."),
         (
             ["train", "digits", "--seed", "one"],
-            "Invalid value for '--seed': 'one' is not a valid integer.",
+            "Invalid value for '--seed': 'one' is not a valid integer range.",
         ),
     ],
 )

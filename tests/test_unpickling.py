@@ -12,7 +12,7 @@ import senetzoo
 PACKAGE = Path(senetzoo.__file__).parent
 
 # Other people's files in `weights convert`, and the checkpoints of our own trainings.
-MAY_LOAD = {"weights/unpack.py", "train/engine.py"}
+MAY_LOAD = {"weights/unpack.py", "train/checkpoint.py"}
 # Modules that unpickle, or have no other use. `pickle` may be imported for its error.
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 # What calls them: torch.load has its own rule; `torch.hub.load` runs what it downloads.
