@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import random
@@ -111,7 +112,8 @@ def _kills(pantry: Pantry, tmp_path: Path, count: int) -> None:
         tag = rng.choice(list(pantry.entries))
         (process,) = nursery.start(pantry, tag)
         time.sleep(rng.uniform(0, 0.7))
-        os.kill(process, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it may have ended by then
+            os.kill(process, signal.SIGKILL)
         (end,) = nursery.ends()
         assert end in (0, signal.SIGKILL)
         killed += end == signal.SIGKILL

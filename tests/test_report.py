@@ -133,6 +133,28 @@ def test_markdown_has_its_pictures(tmp_path: Path) -> None:
     assert "| a | lenet5 | 61,706 | 8 | 90.00 % |" in text
 
 
+def test_a_real_run(tmp_path: Path) -> None:
+    """What `senetzoo train` writes today is what is read."""
+    run, out = tmp_path / "run", tmp_path / "page.html"
+    train = ["train", "digits", "--quick", "--out", str(run), "--set", "model=se_lenet5"]
+    result = CliRunner().invoke(main, train)
+    assert result.exit_code == 0, result.output
+    end = json.loads(result.output.splitlines()[-1])
+    result = report(run, "--out", out, "--json")
+    assert result.exit_code == 0, result.output
+    (said,) = json.loads(result.output)
+    assert said["accuracy"] == pytest.approx(end["test_accuracy"], abs=1e-5)
+    seen = page_of(out)
+    wrong = end["test_images"] - end["test_correct"]
+    assert seen.open["img"] == min(wrong, 32)
+    assert ["run", "se_lenet5", f"{end['test_accuracy']:.2%}"] == [
+        (row := next(row for row in seen.rows if "se_lenet5" in row))[0],
+        row[1],
+        row[4].replace(" ", ""),
+    ]
+    assert sum("Gradient norm by depth" in words for words in seen.words) == 1
+
+
 def test_names_are_text_not_markup(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>|*$x^$"
     write_run(tmp_path / "run", classes=(evil, "b", "c"), arm=evil, data=evil, command=evil)
