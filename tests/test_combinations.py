@@ -95,8 +95,10 @@ def test_every_gate_at_every_position(name: str) -> None:
     torch.manual_seed(0)
     arch = reduced(name) if name in SMALL.values() else config(name)
     arch = arch.replace(stem="cifar", num_classes=7, dropout=0.0, drop_path=0.0, policy=NONE)
-    model = arch.build(seed=0)
-    x = torch.randn(2, model.config.in_chans, *[max(16, model.config.min_size)] * 2)
+    # Gates that double the map, fifty times in a row, leave the range of fp32.
+    model = arch.build(seed=0).double()
+    side = max(16, model.config.min_size)
+    x = torch.randn(2, model.config.in_chans, side, side).double()
     calibrate_on_next_batch(model)
     with torch.no_grad():
         model(x)
@@ -120,7 +122,7 @@ def test_every_gate_at_every_position(name: str) -> None:
                 (y * torch.randn_like(y)).sum().backward()
             silent = [site for site, module in attached.items() if not learns(module)]
             clear(model)
-            # Among all of them the map may grow until a sigmoid of fp32 is flat: again with a few,
+            # Among all of them the map may grow until a sigmoid is flat: again with a few,
             # far from each other, and at last alone.
             few = -(-len(silent) // 8)
             groups = [silent[first::few] for first in range(few)]
