@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from senetzoo._command import SenetzooCommand
+from senetzoo._files import atomically
 from senetzoo.errors import ConfigError
 
 
@@ -51,8 +52,10 @@ def report(runs: tuple[Path, ...], out: Path, title: str | None, as_json: bool) 
     pictures.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (pictures / name).write_bytes(content)
-    out.with_suffix(".md").write_text(text, encoding="utf-8")
-    out.write_text(whole, encoding="utf-8")
+    with atomically(out.with_suffix(".md")) as partial:
+        partial.write_text(text, encoding="utf-8")
+    with atomically(out) as partial:
+        partial.write_text(whole, encoding="utf-8")
     if as_json:
         results = [
             {

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from senetzoo._files import atomically
 from senetzoo.bench.accuracy import LabelledImages, accuracy
 from senetzoo.counting import count
 from senetzoo.data.sets import ImageSet
@@ -132,10 +133,8 @@ def pin(run: Path, tag: str, *, data: Path | None, default: bool = True) -> mani
     whole = manifest.text(manifest.added(manifest.manifest(), name, entry))
     manifest.parse(whole)  # nothing that can't be read again is written
     partial.replace(file)
-    target = manifest.path()
-    draft = target.with_suffix(".partial")
-    draft.write_text(whole, encoding="utf-8")
-    draft.replace(target)
+    with atomically(manifest.path()) as draft:
+        draft.write_text(whole, encoding="utf-8")
     manifest.manifest.cache_clear()
     return entry
 
