@@ -1,0 +1,318 @@
+"""What an engine is, and what all of them check and do alike."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.util
+import platform
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+
+from senetzoo.errors import ConfigError, MissingExtraError, SenetzooError
+
+Dtype: TypeAlias = Literal["fp32", "bf16", "int8"]
+Layout: TypeAlias = Literal["nchw", "nhwc"]
+Runner: TypeAlias = Callable[[Tensor], Tensor]
+
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_MEMORY = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an engine is to run, and how.
+
+    Args:
+        module: Takes (N, C, H, W) and gives logits (N, classes), in eval mode; the engine's own
+            copy, so it may do with it what it wants.
+        sample: fp32 images (N, C, H, W), on the device that computes.
+        dtype: Type of weights and activations.
+        layout: ``"nchw"``, or ``"nhwc"``: torch's channels_last.
+        threads: Threads on the CPU.
+        calibration: fp32 images (N, C, H, W) on the CPU, whose activations give int8 its ranges;
+            of other types no engine asks for them.
+    """
+
+    module: nn.Module
+    sample: Tensor
+    dtype: Dtype
+    layout: Layout
+    threads: int
+    calibration: Tensor | None
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout as torch calls it."""
+        return _MEMORY[self.layout]
+
+    def prepared(self) -> nn.Module:
+        """The module on the sample's device, of the dtype and layout; for torch's own engines."""
+        ready = self.module.to(self.sample.device, TORCH_DTYPES[self.dtype])
+        # The overload with a memory format is keyword-only and unknown to the type of nn.Module.to.
+        return ready.to(memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
+
+    def placed(self, images: Tensor) -> Tensor:
+        """`images` in the dtype and layout of `prepared`."""
+        return images.to(dtype=TORCH_DTYPES[self.dtype], memory_format=self.memory_format)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A way to run a network.
+
+    Args:
+        name: In options and records.
+        dtypes: Types that it computes in.
+        layouts: Memory layouts that it can be asked for.
+        devices: Types of devices that it runs on.
+        packages: Those that it needs beside torch.
+        extra: The extra of senetzoo that has them.
+        start: Makes the network ready; what it gives takes images that `load` has checked.
+        lacks: What it misses on a device of one of its types, in a sentence, and what to do;
+            two empty texts where it can run.
+        caveat: What to know of a dtype on a device, in a sentence; empty where there is nothing.
+        int8_packages: What int8 needs beside `packages`.
+        fixed_size: Whether a loaded network takes images of the sample's size only.
+    """
+
+    name: str
+    dtypes: tuple[Dtype, ...]
+    layouts: tuple[Layout, ...]
+    devices: tuple[str, ...]
+    start: Callable[[Request], Runner]
+    packages: tuple[str, ...] = ()
+    extra: str = ""
+    lacks: Callable[[torch.device], tuple[str, str]] = lambda device: ("", "")
+    caveat: Callable[[torch.device, Dtype], str] = lambda device, dtype: ""
+    int8_packages: tuple[str, ...] = ()
+    fixed_size: bool = True
+
+    def missing(self, device: torch.device, dtype: Dtype = "fp32") -> str:
+        """Why it can't be used on `device`, and what to do, in one line; empty where it can."""
+        try:
+            self.check(device, dtype)
+        except SenetzooError as error:
+            return " ".join(str(error).splitlines())
+        return ""
+
+    def check(self, device: torch.device, dtype: Dtype = "fp32") -> None:
+        """Refuse a device or dtype on which this engine can't be used.
+
+        Raises:
+            MissingExtraError: A package is not installed.
+            ConfigError: It has no such dtype, or does not run on the device.
+        """
+        what = f"The engine {self.name}"
+        if dtype not in self.dtypes:
+            raise ConfigError(
+                f"{what} can't compute in {dtype!r}.",
+                f"It computes in {' and '.join(self.dtypes)}.",
+                f"Give one of these, or another engine: dtype={self.dtypes[0]!r}",
+            )
+        if device.type not in self.devices:
+            raise ConfigError(
+                f"{what} can't run on the device '{device}'.",
+                f"It runs on {' and '.join(self.devices)}.",
+                "Give another device, or engine='eager'",
+            )
+        for package in (*self.packages, *(self.int8_packages if dtype == "int8" else ())):
+            if importlib.util.find_spec(package) is None:
+                whose = f"{what} in int8" if package in self.int8_packages else what
+                raise MissingExtraError(whose, package, self.extra)
+        lacking, remedy = self.lacks(device)
+        if lacking:
+            raise ConfigError(f"{what} can't be used here.", lacking, remedy)
+
+    def load(
+        self,
+        module: nn.Module,
+        sample: Tensor,
+        dtype: Dtype = "fp32",
+        *,
+        layout: Layout = "nchw",
+        threads: int | None = None,
+        calibration: Tensor | None = None,
+    ) -> Runner:
+        """Make a network ready to run here; it runs once, on `sample`.
+
+        Args:
+            module: Takes (N, C, H, W) and gives logits (N, classes), whoever wrote it; it is
+                copied in eval mode and not changed.
+            sample: fp32 images (N, C, H, W) on the device that is to compute. What is compiled is
+                compiled for their size, at first for this number of them.
+            dtype: Type of weights and activations.
+            layout: ``"nchw"``, or ``"nhwc"``: torch's channels_last.
+            threads: Threads on the CPU; None for torch's number of them at this moment.
+            calibration: fp32 images (N, C, H, W) like those to come, for int8 only: some hundreds,
+                whose activations give the ranges. Of others nothing is read.
+
+        Returns:
+            Takes fp32 images (N, C, H, W) of the sample's size, any number of them, in any layout,
+            on the sample's device, and gives fp32 logits (N, classes) without a gradient. Another
+            number than before may take a compilation.
+
+        Raises:
+            MissingExtraError: A package is not installed.
+            ConfigError: A value that does not fit, a device that is not to be had, or a network
+                that the engine can't take.
+
+        Warns:
+            RuntimeWarning: The processor has no instructions for the dtype.
+        """
+        _check_values(self, sample, dtype, layout, threads, calibration)
+        self.check(sample.device, dtype)
+        hint = self.caveat(sample.device, dtype)
+        if hint:
+            warnings.warn(hint, RuntimeWarning, stacklevel=2)
+        number = torch.get_num_threads() if threads is None else threads
+        own = copy.deepcopy(module).eval().requires_grad_(False)
+        request = Request(own, sample.detach(), dtype, layout, number, calibration)
+        with threads_set(number):
+            run = self.start(request)
+        image = tuple(sample.shape[1:])
+
+        def checked(images: Tensor) -> Tensor:
+            _check_images(self, images, image, sample.device)
+            with threads_set(number):
+                return run(images.detach())
+
+        checked(request.sample)
+        return checked
+
+
+def _check_values(
+    engine: Engine,
+    sample: Tensor,
+    dtype: Dtype,
+    layout: Layout,
+    threads: int | None,
+    calibration: Tensor | None,
+) -> None:
+    _check_batch(engine, "sample", sample)
+    for name, value, allowed in (
+        ("dtype", dtype, DTYPES),
+        ("layout", layout, LAYOUTS),
+    ):
+        if value not in allowed:
+            raise ConfigError(
+                f"The engine {engine.name} got {name}={value!r}.",
+                f"{name} is one of {', '.join(allowed)}.",
+            )
+    if layout not in engine.layouts:
+        raise ConfigError(
+            f"The engine {engine.name} has no layout {layout!r}.",
+            "It lays out the activations by itself.",
+            f"Leave layout out, or give {engine.layouts[0]!r}",
+        )
+    if threads is not None and (
+        isinstance(threads, bool) or not isinstance(threads, int) or threads < 1
+    ):
+        raise ConfigError(
+            f"The engine {engine.name} got threads={threads!r}.",
+            "threads is a whole number of at least 1, or None for torch's number.",
+        )
+    if dtype != "int8":
+        return
+    if calibration is None:
+        raise ConfigError(
+            f"The engine {engine.name} got no calibration images for int8.",
+            "The ranges of int8 are those of the activations of real images.",
+            "Give some hundreds of them, transformed: calibration=images",
+        )
+    _check_batch(engine, "calibration", calibration)
+    if calibration.shape[1:] != sample.shape[1:]:
+        raise ConfigError(
+            f"The engine {engine.name} got calibration images of {_shape(calibration)}.",
+            f"The sample's are {_shape(sample)}.",
+            "Give images of one size",
+        )
+
+
+def _check_batch(engine: Engine, name: str, images: Tensor) -> None:
+    """Refuse what is no batch of fp32 images."""
+    if not isinstance(images, Tensor):
+        what = f"a {type(images).__name__}"
+    elif images.dtype != torch.float32:
+        what = f"a tensor of {str(images.dtype).removeprefix('torch.')}"
+    elif images.dim() != 4 or 0 in images.shape:
+        what = f"a tensor of shape {tuple(images.shape)}"
+    else:
+        return
+    raise ConfigError(
+        f"The engine {engine.name} got {what} as {name}.",
+        "It takes float32 images of shape (number, channels, height, width), at least one.",
+        "Type for example: torch.randn(1, 3, 224, 224)",
+    )
+
+
+def _check_images(
+    engine: Engine, images: Tensor, image: tuple[int, ...], device: torch.device
+) -> None:
+    _check_batch(engine, "images", images)
+    if images.device != device:
+        raise ConfigError(
+            f"The engine {engine.name} got images on the device '{images.device}'.",
+            f"The network was loaded for '{device}'.",
+            f"Type: images.to({str(device)!r})",
+        )
+    if engine.fixed_size and tuple(images.shape[1:]) != image:
+        raise ConfigError(
+            f"The engine {engine.name} got images of {_shape(images)}.",
+            f"The network was compiled for {'x'.join(map(str, image))}.",
+            "Load it again with a sample of this size",
+        )
+
+
+def _shape(images: Tensor) -> str:
+    return "x".join(map(str, images.shape[1:]))
+
+
+def refused(engine: str, error: Exception) -> ConfigError:
+    """What to raise for a network that an engine's own code fails on, with that code's words."""
+    said = str(error).strip().splitlines() or [type(error).__name__]
+    return ConfigError(
+        f"The engine {engine} can't take this network.",
+        f"It says: {said[0].strip()}",
+        "Use engine='eager', or another one",
+    )
+
+
+@contextlib.contextmanager
+def threads_set(number: int) -> Iterator[None]:
+    """Run with `number` threads of torch."""
+    before = torch.get_num_threads()
+    if number == before:  # the usual case, once a batch
+        yield
+        return
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def computes_bf16() -> bool:
+    """Whether this processor has bf16 instructions that torch uses."""
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        # oneDNN takes bf16 on any AVX-512, where it converts to fp32 and back.
+        return torch.cpu._is_avx512_bf16_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def emulated(device: torch.device, dtype: Dtype) -> str:
+    """`Engine.caveat` of torch's own engines."""
+    if dtype == "bf16" and device.type == "cpu" and not computes_bf16():
+        return (
+            "This processor has no bf16 instructions: torch converts to fp32 and back, and bf16 "
+            "is slower than fp32."
+        )
+    return ""

@@ -1,0 +1,31 @@
+"""torch as it is: one kernel after the other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from senetzoo.deploy.engines.common import LAYOUTS, Engine, Request, Runner, emulated
+
+
+def _start(request: Request) -> Runner:
+    module = request.prepared()
+
+    def run(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            logits: Tensor = module(request.placed(images))
+        # Out of inference mode, so that what is returned is a tensor like any other.
+        return logits.to(torch.float32, copy=True)
+
+    return run
+
+
+EAGER = Engine(
+    "eager",
+    dtypes=("fp32", "bf16"),
+    layouts=LAYOUTS,
+    devices=("cpu", "cuda", "mps"),
+    start=_start,
+    caveat=emulated,
+    fixed_size=False,
+)

@@ -1,0 +1,120 @@
+"""ONNX Runtime on the CPU, in fp32 and int8."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from senetzoo.deploy.engines.common import Engine, Request, Runner, refused
+from senetzoo.deploy.program import IMAGES, exported, onnx_model, quiet, write_onnx
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_NAME = "onnxruntime"
+# Images that are calibrated with at once.
+_CHUNK = 32
+
+
+def _start(request: Request) -> Runner:
+    model = onnx_model(exported(request.module, request.sample))
+    with tempfile.TemporaryDirectory(prefix="senetzoo-") as folder:
+        path = Path(folder) / "network.onnx"
+        write_onnx(model, path)
+        if request.calibration is not None and request.dtype == "int8":
+            path = _quantised(path, request.calibration)
+        opened = session(path, request.threads)
+
+    def run(images: Tensor) -> Tensor:
+        (logits,) = opened.run(None, {IMAGES: images.contiguous().numpy()})
+        return torch.from_numpy(logits)
+
+    return run
+
+
+def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """A session on the CPU for an ONNX file, with all of ONNX Runtime's optimisations.
+
+    Raises:
+        ConfigError: ONNX Runtime can't run it.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    # Its threads wait for work by spinning; after a batch they would take the processor from
+    # whatever runs next in this process.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.log_severity_level = 3  # errors
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise refused(_NAME, error) from error
+
+
+def _quantised(path: Path, calibration: Tensor) -> Path:
+    """An int8 form of the file at `path`, beside it."""
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # it is untyped
+        def __init__(self) -> None:
+            starts = range(0, len(calibration), _CHUNK)
+            self.chunks: Iterator[Tensor] = (calibration[n : n + _CHUNK] for n in starts)
+
+        def get_next(self) -> dict[str, Any] | None:
+            chunk = next(self.chunks, None)
+            return None if chunk is None else {IMAGES: chunk.contiguous().numpy()}
+
+    ready, done = path.with_name("ready.onnx"), path.with_name("int8.onnx")
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with quiet():
+            # Shapes, and batch norms folded: their ranges should not be quantised apart.
+            quant_pre_process(str(path), str(ready))
+            quantize_static(
+                str(ready),
+                str(done),
+                Reader(),
+                quant_format=QuantFormat.QDQ,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                # Without VNNI the products of 8 x 8 bits are added in pairs in 16 bits, where they
+                # overflow; 7 bits do not.
+                reduce_range=not _has_vnni(),
+            )
+    except Exception as error:
+        raise refused(f"{_NAME} in int8", error) from error
+    finally:
+        root.setLevel(level)
+    return done
+
+
+def _has_vnni() -> bool:
+    return torch.cpu._is_vnni_supported()
+
+
+ONNXRUNTIME = Engine(
+    _NAME,
+    dtypes=("fp32", "int8"),
+    layouts=("nchw",),
+    devices=("cpu",),
+    start=_start,
+    packages=("onnx", "onnxscript", "onnxruntime"),
+    extra="onnx",
+)

@@ -1,0 +1,151 @@
+"""OpenVINO on the CPU, in fp32, bf16 and int8."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from senetzoo.deploy.engines.common import Dtype, Engine, Request, Runner, refused
+from senetzoo.deploy.program import IMAGES, LOGITS, exported, quiet
+
+if TYPE_CHECKING:
+    import openvino
+    from torch.export import ExportedProgram
+
+_NAME = "openvino"
+
+
+def _start(request: Request) -> Runner:
+    model = ov_model(exported(request.module, request.sample), tuple(request.sample.shape[1:]))
+    if request.calibration is not None and request.dtype == "int8":
+        model = _quantised(model, request.calibration)
+    precision = "bf16" if request.dtype == "bf16" else "f32"
+    by_number: dict[int, openvino.InferRequest] = {}
+
+    def run(images: Tensor) -> Tensor:
+        number = len(images)
+        if number not in by_number:
+            by_number[number] = infer_request(model, images, precision, request.threads)
+        ready = by_number[number]
+        ready.infer([images.contiguous().numpy()], share_inputs=True)
+        # A copy: the next batch's logits are written to the same place.
+        return torch.from_numpy(ready.get_output_tensor(0).data.copy())
+
+    return run
+
+
+def ov_model(program: ExportedProgram, image: tuple[int, ...]) -> openvino.Model:
+    """OpenVINO's form of a program, with input ``images`` (?, C, H, W) and output ``logits``.
+
+    Raises:
+        ConfigError: It has no form of one of the operators.
+    """
+    with importing():
+        import openvino
+
+        try:
+            with quiet():
+                model = openvino.convert_model(program, input=[(-1, *image)])
+        except Exception as error:
+            raise refused(_NAME, error) from error
+    model.inputs[0].get_tensor().set_names({IMAGES})
+    model.outputs[0].get_tensor().set_names({LOGITS})
+    return model
+
+
+def infer_request(
+    model: openvino.Model, images: Tensor, precision: str, threads: int
+) -> openvino.InferRequest:
+    """`model` compiled for the shape of `images` on the CPU.
+
+    Raises:
+        ConfigError: OpenVINO can't run it.
+    """
+    with importing():
+        import openvino
+
+    # With a shape that is known its kernels are chosen beforehand.
+    fixed = model.clone()
+    fixed.reshape(list(images.shape))
+    hints = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": precision,
+    }
+    try:
+        return openvino.Core().compile_model(fixed, "CPU", hints).create_infer_request()
+    except Exception as error:
+        raise refused(_NAME, error) from error
+
+
+def _quantised(model: openvino.Model, calibration: Tensor) -> openvino.Model:
+    """An int8 form of `model`."""
+    with importing():
+        import nncf
+
+    # One at a time: of several images it would take the ranges of their mean.
+    data = nncf.Dataset([image[None].contiguous().numpy() for image in calibration])
+    logger = logging.getLogger("nncf")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        # Its progress bars are drawn on stdout, where the table or JSON goes.
+        with contextlib.redirect_stdout(io.StringIO()), quiet():
+            return nncf.quantize(
+                model,
+                data,
+                preset=nncf.QuantizationPreset.MIXED,
+                target_device=nncf.TargetDevice.CPU,
+                subset_size=len(calibration),
+            )
+    except Exception as error:
+        raise refused(f"{_NAME} in int8", error) from error
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Import OpenVINO and NNCF without openvino_telemetry, by which they report each use.
+
+    They do without where it is not there; one who imported it before keeps it.
+    """
+    name = "openvino_telemetry"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # an import of it fails
+    try:
+        yield
+    finally:
+        sys.modules.pop(name, None)
+
+
+def _caveat(device: torch.device, dtype: Dtype) -> str:
+    if dtype != "bf16":
+        return ""
+    with importing():
+        import openvino
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return ""
+    return "This processor has no bf16 instructions: OpenVINO computes in fp32 instead."
+
+
+OPENVINO = Engine(
+    _NAME,
+    dtypes=("fp32", "bf16", "int8"),
+    layouts=("nchw",),
+    devices=("cpu",),
+    start=_start,
+    packages=("openvino",),
+    extra="openvino",
+    caveat=_caveat,
+    int8_packages=("nncf",),
+)

@@ -1,0 +1,95 @@
+"""A network as torch.export's program and as an ONNX file, for any number of images."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from senetzoo.errors import ConfigError, SenetzooError
+
+if TYPE_CHECKING:
+    import onnx
+
+IMAGES, LOGITS = "images", "logits"
+"""Names of the input and the output in what is written."""
+
+
+def exported(module: nn.Module, sample: Tensor) -> ExportedProgram:
+    """Trace `module` for images of the sample's size, any number of them.
+
+    Args:
+        module: Takes (N, C, H, W) and gives logits (N, classes); in eval mode.
+        sample: Images (N, C, H, W) on its device.
+
+    Raises:
+        ConfigError: torch.export can't trace it.
+    """
+    # One image would be taken for a constant.
+    images = sample if len(sample) > 1 else sample.expand(2, -1, -1, -1).contiguous()
+    try:
+        with torch.no_grad(), quiet():
+            return torch.export.export(module, (images,), dynamic_shapes=({0: Dim("batch")},))
+    except SenetzooError:
+        raise  # the network's own words are better
+    except Exception as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(
+            f"The network {type(module).__name__} can't be exported.",
+            f"torch.export says: {said[0].strip()}",
+            "Run it with the engine eager",
+        ) from error
+
+
+def onnx_model(program: ExportedProgram) -> onnx.ModelProto:
+    """The ONNX form of `program`, with input ``images`` and output ``logits``.
+
+    Raises:
+        ConfigError: torch.onnx has no form of one of its operators.
+    """
+    try:
+        with quiet():
+            translated = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                verbose=False,
+                input_names=[IMAGES],
+                output_names=[LOGITS],
+            )
+    except Exception as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(
+            "The network has no ONNX form.",
+            f"torch.onnx says: {said[0].strip()}",
+            "Write another format, or run it with another engine",
+        ) from error
+    if translated is None:
+        raise RuntimeError("torch.onnx.export gave nothing")
+    return translated.model_proto
+
+
+def write_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Write `model` to one file."""
+    path.write_bytes(model.SerializeToString())
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep off the screen what exporters tell of their own inside."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
