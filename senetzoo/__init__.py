@@ -1,5 +1,6 @@
 """senetzoo: image classifiers in which where channel attention goes is a value you pass."""
 
+from senetzoo.deploy.optimize import optimize as optimize
 from senetzoo.errors import SenetzooError as SenetzooError
 from senetzoo.gates.bam import BAM as BAM
 from senetzoo.gates.cbam import CBAM as CBAM

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
 
 from senetzoo.errors import ConfigError, SenetzooError
 
 if TYPE_CHECKING:
     import onnx
+    from torch.export import ExportedProgram
 
 IMAGES, LOGITS = "images", "logits"
 """Names of the input and the output in what is written."""
@@ -32,6 +32,8 @@ def exported(module: nn.Module, sample: Tensor) -> ExportedProgram:
     Raises:
         ConfigError: torch.export can't trace it.
     """
+    from torch.export import Dim
+
     # One image would be taken for a constant.
     images = sample if len(sample) > 1 else sample.expand(2, -1, -1, -1).contiguous()
     try:
@@ -54,6 +56,8 @@ def onnx_model(program: ExportedProgram) -> onnx.ModelProto:
     Raises:
         ConfigError: torch.onnx has no form of one of its operators.
     """
+    from torch.export import Dim
+
     try:
         with quiet():
             translated = torch.onnx.export(

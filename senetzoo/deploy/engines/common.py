@@ -197,7 +197,8 @@ def _check_values(
     threads: int | None,
     calibration: Tensor | None,
 ) -> None:
-    _check_batch(engine, "sample", sample)
+    owner = f"The engine {engine.name}"
+    check_batch(owner, "sample", sample)
     for name, value, allowed in (
         ("dtype", dtype, DTYPES),
         ("layout", layout, LAYOUTS),
@@ -228,7 +229,7 @@ def _check_values(
             "The ranges of int8 are those of the activations of real images.",
             "Give some hundreds of them, transformed: calibration=images",
         )
-    _check_batch(engine, "calibration", calibration)
+    check_batch(owner, "calibration", calibration)
     if calibration.shape[1:] != sample.shape[1:]:
         raise ConfigError(
             f"The engine {engine.name} got calibration images of {_shape(calibration)}.",
@@ -237,8 +238,17 @@ def _check_values(
         )
 
 
-def _check_batch(engine: Engine, name: str, images: Tensor) -> None:
-    """Refuse what is no batch of fp32 images."""
+def check_batch(owner: str, name: str, images: Tensor) -> None:
+    """Refuse what is no batch of fp32 images.
+
+    Args:
+        owner: Who got it, for the message.
+        name: Of the argument.
+        images: What it should be.
+
+    Raises:
+        ConfigError: It is none.
+    """
     if not isinstance(images, Tensor):
         what = f"a {type(images).__name__}"
     elif images.dtype != torch.float32:
@@ -248,7 +258,7 @@ def _check_batch(engine: Engine, name: str, images: Tensor) -> None:
     else:
         return
     raise ConfigError(
-        f"The engine {engine.name} got {what} as {name}.",
+        f"{owner} got {what} as {name}.",
         "It takes float32 images of shape (number, channels, height, width), at least one.",
         "Type for example: torch.randn(1, 3, 224, 224)",
     )
@@ -257,7 +267,7 @@ def _check_batch(engine: Engine, name: str, images: Tensor) -> None:
 def _check_images(
     engine: Engine, images: Tensor, image: tuple[int, ...], device: torch.device
 ) -> None:
-    _check_batch(engine, "images", images)
+    check_batch(f"The engine {engine.name}", "images", images)
     if images.device != device:
         raise ConfigError(
             f"The engine {engine.name} got images on the device '{images.device}'.",

@@ -1,0 +1,317 @@
+"""`optimize`: a trained network rewritten, handed to the fastest engine, and compared."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from senetzoo.deploy.engines import ENGINES, Dtype, Engine, Layout, Runner
+from senetzoo.deploy.engines import engine as engine_called
+from senetzoo.deploy.engines.common import check_batch
+from senetzoo.deploy.rewrite import Rewrites, rewritten
+from senetzoo.errors import ConfigError, SenetzooError
+
+# Relative to the largest logit: what fp32 rounds to in other orders of sums, at most.
+_FP32 = 1e-3
+# Seconds in which all candidates are timed, and the original with the chosen one.
+_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One way to run the network.
+
+    Args:
+        engine: Its name.
+        layout: Memory layout of the images and maps.
+        milliseconds: Median of a batch like the sample; None if it could not be used.
+        rounds: Batches that were timed.
+        prepared: Seconds until it was ready, compilation included.
+        why: Why it could not be used; empty where it could.
+    """
+
+    engine: str
+    layout: Layout
+    milliseconds: float | None
+    rounds: int
+    prepared: float
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The optimised network beside the original, on the sample.
+
+    Args:
+        error: Largest difference between logits over the largest of the original's, both in fp32
+            unless the optimised form is of another type.
+        agreement: Part of the images for which both name the same class.
+        speedup: Median of the ratio of times, original (torch, eagerly, as it is) to optimised,
+            of the same batch in turn.
+        quartiles: Quartiles of that ratio.
+        rounds: Batches of each.
+    """
+
+    error: float
+    agreement: float
+    speedup: float
+    quartiles: tuple[float, float]
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `optimize` did.
+
+    Args:
+        dtype: Type of weights and activations.
+        chosen: The way that was chosen.
+        tried: All ways that were tried, the chosen one among them.
+        rewrites: What was changed in the graph.
+        comparison: With the original; None without ``compare``.
+    """
+
+    dtype: Dtype
+    chosen: Tried
+    tried: tuple[Tried, ...]
+    rewrites: Rewrites
+    comparison: Comparison | None
+
+    def __str__(self) -> str:
+        done, chosen = self.rewrites, self.chosen
+        lines = [
+            f"{chosen.engine}, {self.dtype}, {chosen.layout}",
+            f"batch norms folded: {done.folded}"
+            + (f", {done.norms} stay behind sums or concatenations" if done.norms else ""),
+            f"gates that read the input of the convolution before them: {len(done.squeezed)}",
+        ]
+        lines += [f"  {path} not: {why}" for path, why in done.left]
+        if len(self.tried) > 1:
+            lines.append("tried, milliseconds a batch:")
+            lines += [
+                f"  {way.engine} {way.layout}: "
+                + (
+                    f"{way.milliseconds:.2f} (ready after {way.prepared:.0f} s)"
+                    if way.milliseconds is not None
+                    else way.why
+                )
+                for way in self.tried
+            ]
+        if self.comparison is not None:
+            low, high = self.comparison.quartiles
+            lines += [
+                f"speed: {self.comparison.speedup:.2f} times the original's, quartiles {low:.2f} "
+                f"to {high:.2f}, {self.comparison.rounds} rounds",
+                f"logits differ by {self.comparison.error:.1e} of the largest; the same class for "
+                f"{self.comparison.agreement:.1%} of the sample",
+            ]
+        return "\n".join(lines)
+
+
+class Optimized(nn.Module):
+    """What `optimize` gives: called like the network that it was made of.
+
+    It holds no parameters that could be trained or saved; keep the network for that, and write
+    files with ``senetzoo export``.
+
+    Args:
+        run: Takes images and gives logits.
+        report: What was done.
+    """
+
+    def __init__(self, run: Runner, report: Report) -> None:
+        super().__init__()
+        self._run = run
+        self.report = report
+        self.training = False
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of fp32 images (N, C, H, W) of the sample's size, without gradient.
+
+        Raises:
+            ConfigError: Images of another size, type or device.
+        """
+        return self._run(images)
+
+    def train(self, mode: bool = True) -> Optimized:
+        """Refuse training: gates and norms are folded.
+
+        Raises:
+            ConfigError: `mode` is true.
+        """
+        if mode:
+            raise ConfigError(
+                "An optimised network can't be trained.",
+                "Its norms are folded and its graph is fixed.",
+                "Train the network that it was made of, and optimise it again",
+            )
+        return self
+
+    def extra_repr(self) -> str:
+        chosen = self.report.chosen
+        return f"engine={chosen.engine!r}, dtype={self.report.dtype!r}, layout={chosen.layout!r}"
+
+
+def optimize(
+    model: nn.Module,
+    sample: Tensor,
+    *,
+    engine: str = "auto",
+    dtype: Dtype = "fp32",
+    calibration: Tensor | None = None,
+    compare: bool = True,
+) -> Optimized:
+    """Make a trained network ready to run here, as fast as can be, without changing what it says.
+
+    Batch norms are folded, gates behind a convolution read its smaller input, and an engine gets
+    the graph. `model` is not changed.
+
+    Args:
+        model: Takes fp32 images (N, C, H, W) and gives logits (N, classes); of whatever library.
+        sample: fp32 images (N, C, H, W) of the size and on the device to come, best as many as a
+            batch will have: engines are chosen by the time for them. Real ones, transformed, make
+            the comparison mean something.
+        engine: ``"eager"``, ``"inductor"``, ``"onnxruntime"``, ``"openvino"``, or ``"auto"``: all
+            that are to be had here are timed in turn for two seconds after they are ready, and
+            the fastest is taken.
+        dtype: Type of weights and activations. What bf16 and int8 cost in accuracy has to be
+            measured on your data.
+        calibration: Images like the sample's, some hundreds, whose activations give int8 its
+            ranges; None for the sample itself.
+        compare: Whether to compare speed and logits with those of `model`.
+
+    Returns:
+        A module that is called like `model`; its ``report`` says what was done and measured.
+
+    Raises:
+        ConfigError: A value that does not fit, a network that can't be a graph, or an engine that
+            can't run it, or not to within rounding.
+        MissingExtraError: A named engine is not installed.
+    """
+    check_batch("optimize", "sample", sample)
+    ways = _ways(engine, dtype, sample)
+    original = _original(model)
+    graph, rewrites = rewritten(model, sample)
+    with torch.inference_mode():
+        expected = original(sample)
+    if calibration is None and dtype == "int8":
+        calibration = sample
+    ready: dict[int, Runner] = {}
+    tried: list[Tried] = []
+    for number, (kind, layout) in enumerate(ways):
+        start = time.perf_counter()
+        why = ""
+        try:
+            run = kind.load(graph, sample, dtype, layout=layout, calibration=calibration)
+            _check_same(kind, run(sample), expected, dtype)
+        except SenetzooError as error:
+            if len(ways) == 1:
+                raise
+            why = " ".join(str(error).splitlines())
+        else:
+            ready[number] = run
+        tried.append(Tried(kind.name, layout, None, 0, time.perf_counter() - start, why))
+    if not ready:
+        raise ConfigError(
+            "No engine can run this network.",
+            "; ".join(f"{way.engine}: {way.why}" for way in tried),
+            "Use the network as it is",
+        )
+    times = _race(ready, sample)
+    for number, seconds in times.items():
+        tried[number] = replace(
+            tried[number],
+            milliseconds=statistics.median(seconds) * 1e3,
+            rounds=len(seconds),
+        )
+    best = min(times, key=lambda number: statistics.median(times[number]))
+    comparison = _compared(original, ready[best], sample, expected) if compare else None
+    report = Report(dtype, tried[best], tuple(tried), rewrites, comparison)
+    return Optimized(ready[best], report)
+
+
+def _ways(name: str, dtype: Dtype, sample: Tensor) -> list[tuple[Engine, Layout]]:
+    """Engines and layouts to try."""
+    if name != "auto":
+        kind = engine_called(name)
+        kind.check(sample.device, dtype)
+        return [(kind, kind.layouts[-1])]
+    usable = [kind for kind in ENGINES.values() if not kind.missing(sample.device, dtype)]
+    if not usable:
+        reasons = [kind.missing(sample.device, dtype) for kind in ENGINES.values()]
+        raise ConfigError(
+            f"No engine computes in {dtype!r} on the device '{sample.device}' here.",
+            " ".join(reasons),
+            "Give another dtype, or install an engine",
+        )
+    # Inductor lays out the maps between convolutions by itself, and takes long to compile.
+    return [
+        (kind, layout)
+        for kind in usable
+        for layout in (kind.layouts if kind.name == "eager" else kind.layouts[-1:])
+    ]
+
+
+def _original(model: nn.Module) -> Runner:
+    """The network as it is, in eval mode; a copy."""
+    own = copy.deepcopy(model).eval().requires_grad_(False)
+
+    def run(images: Tensor) -> Tensor:
+        logits: Tensor = own(images)
+        return logits
+
+    return run
+
+
+def _check_same(kind: Engine, logits: Tensor, expected: Tensor, dtype: Dtype) -> None:
+    """Refuse an engine whose fp32 differs from the network's by more than rounding."""
+    error = _error(logits, expected)
+    if dtype == "fp32" and not error < _FP32:
+        raise ConfigError(
+            f"The engine {kind.name} gives other logits than the network.",
+            f"They differ by {error:.1e} of the largest.",
+            "Take another engine: engine='eager'",
+        )
+
+
+def _error(logits: Tensor, expected: Tensor) -> float:
+    return ((logits - expected).abs().max() / expected.abs().max()).item()
+
+
+def _race(runners: Mapping[int, Runner], sample: Tensor) -> dict[int, list[float]]:
+    """Seconds of a batch of each in turn, for `_SECONDS` in all, but at least three rounds."""
+    seconds: dict[int, list[float]] = {number: [] for number in runners}
+    with torch.inference_mode():
+        for run in runners.values():
+            run(sample)
+        began = time.perf_counter()
+        rounds = 0
+        while rounds < 3 or time.perf_counter() - began < _SECONDS:
+            for number, run in runners.items():
+                _wait(sample)
+                start = time.perf_counter()
+                run(sample)
+                _wait(sample)
+                seconds[number].append(time.perf_counter() - start)
+            rounds += 1
+    return seconds
+
+
+def _wait(sample: Tensor) -> None:
+    if sample.device.type != "cpu":
+        torch.accelerator.synchronize(sample.device)
+
+
+def _compared(original: Runner, optimised: Runner, sample: Tensor, expected: Tensor) -> Comparison:
+    times = _race({0: original, 1: optimised}, sample)
+    ratios = [before / after for before, after in zip(times[0], times[1], strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    logits = optimised(sample)
+    same = (logits.argmax(1) == expected.argmax(1)).double().mean().item()
+    return Comparison(_error(logits, expected), same, middle, (low, high), len(ratios))

@@ -1,0 +1,209 @@
+"""`senetzoo.optimize`: what it gives, reports and refuses."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers import relative_error, tiny
+from torch import Tensor, nn
+
+import senetzoo
+from senetzoo.deploy import optimize as room
+from senetzoo.deploy.engines import ENGINES
+from senetzoo.deploy.engines.common import Engine, Request, Runner
+from senetzoo.errors import ConfigError
+
+
+def gated() -> nn.Module:
+    model = tiny("bottleneck")
+    senetzoo.attach(model, senetzoo.SE(4), seed=0)
+    return model.eval()
+
+
+def sample(count: int = 4) -> Tensor:
+    return torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_each_engine_by_name(name: str) -> None:
+    model, x = gated(), sample()
+    fast = senetzoo.optimize(model, x, engine=name)
+    assert fast.report.chosen.engine == name
+    assert len(fast.report.rewrites.squeezed) == 3
+    for count in (4, 1, 5):
+        with torch.no_grad():
+            expected = model(sample(count))
+        assert relative_error(fast(sample(count)), expected) < 1e-4
+    compared = fast.report.comparison
+    assert compared is not None
+    assert compared.error < 1e-4
+    assert compared.agreement == 1.0
+    assert compared.rounds >= 3
+
+
+def slow(seconds: float, wrong: float = 0.0) -> Callable[[Request], Runner]:
+    """An engine's start whose runner takes so long by the fake clock, and adds an error."""
+
+    def start(request: Request) -> Runner:
+        def run(images: Tensor) -> Tensor:
+            clock.now += seconds
+            with torch.no_grad():
+                logits: Tensor = request.module(images) + wrong
+            return logits
+
+        return run
+
+    return start
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+clock = Clock()
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Replace the engines and the clock."""
+
+    def give(**starts: Callable[[Request], Runner]) -> None:
+        made = {
+            name: Engine(name, ("fp32", "bf16"), ("nchw",), ("cpu",), start)
+            for name, start in starts.items()
+        }
+        monkeypatch.setattr(room, "ENGINES", made)
+
+    monkeypatch.setattr(time, "perf_counter", clock)
+    return give
+
+
+def test_auto_takes_the_fastest_that_is_right(fakes: Callable[..., None]) -> None:
+    fakes(slug=slow(0.5), hare=slow(0.125), liar=slow(0.0625, wrong=1.0))
+    fast = senetzoo.optimize(gated(), sample())
+    report = fast.report
+    assert report.chosen.engine == "hare"
+    slug, hare, liar = report.tried
+    assert (slug.milliseconds, hare.milliseconds, liar.milliseconds) == (500.0, 125.0, None)
+    # 2 seconds at 0.625 a round.
+    assert (slug.rounds, hare.rounds, liar.rounds) == (4, 4, 0)
+    assert liar.why.startswith(
+        "The engine liar gives other logits than the network. They differ by"
+    )
+    text = str(report)
+    assert "hare, fp32, nchw" in text
+    assert "slug nchw: 500.00 (ready after 1 s)" in text
+
+
+def test_an_engine_that_is_not_there_is_not_tried(
+    fakes: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes(here=slow(0.25), gone=slow(0.25))
+    both = dict(vars(room)["ENGINES"])
+    both["gone"] = replace(both["gone"], packages=("no_such_package",), extra="none")
+    monkeypatch.setattr(room, "ENGINES", both)
+    assert [way.engine for way in senetzoo.optimize(gated(), sample()).report.tried] == ["here"]
+    monkeypatch.setattr(room, "ENGINES", {"gone": both["gone"]})
+    with pytest.raises(ConfigError) as caught:
+        senetzoo.optimize(gated(), sample())
+    assert str(caught.value).splitlines()[0] == (
+        "No engine computes in 'fp32' on the device 'cpu' here."
+    )
+
+
+def test_every_engine_wrong(fakes: Callable[..., None]) -> None:
+    fakes(one=slow(0.25, wrong=1.0), two=slow(0.25, wrong=2.0))
+    with pytest.raises(
+        ConfigError, match=r"^No engine can run this network\.\none: The engine one"
+    ):
+        senetzoo.optimize(gated(), sample())
+
+
+def test_auto_for_real() -> None:
+    fast = senetzoo.optimize(gated(), sample(), compare=False)
+    ways = [(way.engine, way.layout) for way in fast.report.tried]
+    assert ways == [
+        ("eager", "nchw"), ("eager", "nhwc"), ("inductor", "nhwc"), ("onnxruntime", "nchw"),
+        ("openvino", "nchw"),
+    ]  # fmt: skip
+    assert all(way.milliseconds for way in fast.report.tried)
+    assert fast.report.comparison is None
+    best = min(fast.report.tried, key=lambda way: way.milliseconds or 0)
+    assert fast.report.chosen == best
+
+
+def test_the_network_stays_as_it_is() -> None:
+    model = gated().train()
+    before = copy.deepcopy(model.state_dict())
+    fast = senetzoo.optimize(model, sample(), engine="eager")
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert fast(sample()).std() > 0
+
+
+def test_it_is_a_network_in_eval_mode() -> None:
+    fast = senetzoo.optimize(gated(), sample(), engine="eager")
+    assert not fast.training
+    assert fast.eval() is fast
+    assert not fast(sample()).requires_grad
+    assert repr(fast) == "Optimized(engine='eager', dtype='fp32', layout='nhwc')"
+    with pytest.raises(ConfigError) as caught:
+        fast.train()
+    assert str(caught.value) == (
+        "An optimised network can't be trained.\n"
+        "Its norms are folded and its graph is fixed.\n"
+        "Train the network that it was made of, and optimise it again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (torch.zeros(3, 16, 16), "optimize got a tensor of shape (3, 16, 16) as sample."),
+        (sample().double(), "optimize got a tensor of float64 as sample."),
+        ([1, 2], "optimize got a list as sample."),
+    ],
+)
+def test_a_wrong_sample(images: Tensor, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        senetzoo.optimize(gated(), images)
+    assert str(caught.value) == (
+        f"{said}\n"
+        "It takes float32 images of shape (number, channels, height, width), at least one.\n"
+        "Type for example: torch.randn(1, 3, 224, 224)"
+    )
+
+
+def test_a_wrong_engine_and_a_network_that_is_no_graph() -> None:
+    with pytest.raises(ConfigError, match=r"^There is no engine 'opnvino'"):
+        senetzoo.optimize(gated(), sample(), engine="opnvino")
+
+    class Branches(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(ConfigError, match=r"^The network Branches can't be exported\."):
+        senetzoo.optimize(Branches(), sample(), engine="eager")
+
+
+def test_batches_of_many_sizes_agree() -> None:
+    model = gated()
+    fast = senetzoo.optimize(model, sample(1), engine="eager", compare=False)
+    for count, order in itertools.product(
+        (1, 2, 7), (torch.contiguous_format, torch.channels_last)
+    ):
+        x = sample(count).to(memory_format=order)
+        with torch.no_grad():
+            assert relative_error(fast(x), model(x)) < 1e-5
