@@ -82,6 +82,19 @@ def describe(
     )
 
 
+def name_of(model: Classifier) -> str:
+    """A name for `model`: its network's, or its family's where that is none, and its gates.
+
+    ``"resnet20+se16"`` is what `create` takes; classes, stem and the like are not in it.
+
+    Raises:
+        ConfigError: There is a module that is no gate of this zoo.
+    """
+    text = _text(gates_of(model), model)
+    name = _architecture(model.config) or model.config.family
+    return name if text is None or text == str(NONE) else f"{name}+{text}"
+
+
 def _check_classes(classes: Sequence[str], number: int) -> None:
     if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
         raise ConfigError(

@@ -61,6 +61,8 @@ def onnx_model(program: ExportedProgram) -> onnx.ModelProto:
                 (),
                 dynamo=True,
                 verbose=False,
+                # For its name in the file; the program has the axis already.
+                dynamic_shapes=({0: Dim("batch")},),
                 input_names=[IMAGES],
                 output_names=[LOGITS],
             )

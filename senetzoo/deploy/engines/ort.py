@@ -29,7 +29,11 @@ def _start(request: Request) -> Runner:
         write_onnx(model, path)
         if request.calibration is not None and request.dtype == "int8":
             path = _quantised(path, request.calibration)
-        opened = session(path, request.threads)
+        return running(session(path, request.threads))
+
+
+def running(opened: onnxruntime.InferenceSession) -> Runner:
+    """A session as a function of images (N, C, H, W)."""
 
     def run(images: Tensor) -> Tensor:
         (logits,) = opened.run(None, {IMAGES: images.contiguous().numpy()})

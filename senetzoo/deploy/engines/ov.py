@@ -26,13 +26,17 @@ def _start(request: Request) -> Runner:
     model = ov_model(exported(request.module, request.sample), tuple(request.sample.shape[1:]))
     if request.calibration is not None and request.dtype == "int8":
         model = _quantised(model, request.calibration)
-    precision = "bf16" if request.dtype == "bf16" else "f32"
+    return running(model, "bf16" if request.dtype == "bf16" else "f32", request.threads)
+
+
+def running(model: openvino.Model, precision: str, threads: int) -> Runner:
+    """`model` as a function of images (N, C, H, W), compiled for each N anew."""
     by_number: dict[int, openvino.InferRequest] = {}
 
     def run(images: Tensor) -> Tensor:
         number = len(images)
         if number not in by_number:
-            by_number[number] = infer_request(model, images, precision, request.threads)
+            by_number[number] = _compiled(model, images, precision, threads)
         ready = by_number[number]
         ready.infer([images.contiguous().numpy()], share_inputs=True)
         # A copy: the next batch's logits are written to the same place.
@@ -60,7 +64,7 @@ def ov_model(program: ExportedProgram, image: tuple[int, ...]) -> openvino.Model
     return model
 
 
-def infer_request(
+def _compiled(
     model: openvino.Model, images: Tensor, precision: str, threads: int
 ) -> openvino.InferRequest:
     """`model` compiled for the shape of `images` on the CPU.

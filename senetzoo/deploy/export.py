@@ -1,0 +1,318 @@
+"""Networks written to files that other runtimes read: ONNX, torch.export's pt2, OpenVINO's IR."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+
+import senetzoo
+from senetzoo._files import atomically, flush
+from senetzoo.deploy.program import exported, onnx_model, quiet, write_onnx
+from senetzoo.describe import name_of, transforms_of
+from senetzoo.errors import ConfigError, MissingExtraError, checks_options, nearest
+from senetzoo.nn.classifier import Classifier
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from senetzoo.data.transforms import Transforms
+
+Format: TypeAlias = Literal["onnx", "pt2", "openvino"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+SUFFIXES: Mapping[Format, str] = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}
+"""End of each format's file name. OpenVINO's weights lie beside, in a file that ends in .bin."""
+
+# What writing and checking a format needs, and the extra that has it.
+_PACKAGES: Mapping[Format, tuple[tuple[str, ...], str]] = {
+    "onnx": (("onnx", "onnxscript", "onnxruntime"), "onnx"),
+    "pt2": ((), ""),
+    "openvino": (("openvino",), "openvino"),
+}
+_TITLES: Mapping[Format, str] = {"onnx": "ONNX", "pt2": "a pt2 file", "openvino": "OpenVINO's IR"}
+
+TOLERANCE = 1e-4
+"""Largest difference from the network's logits, over the largest of these, that is let through."""
+
+METADATA = "senetzoo"
+"""Where the metadata is in a file: ``senetzoo.KEY`` in ONNX's metadata_props, the JSON object
+``senetzoo.json`` among the extra files of a pt2, ``senetzoo/KEY`` in OpenVINO's rt_info."""
+
+# Numbers of images that are traced with, and that the file is tried with. They differ, so that a
+# number that was taken for a constant shows.
+_TRACED, _TRIED = 2, (1, 5)
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written.
+
+    Args:
+        files: The files; the first is the one to open.
+        metadata: What is in it beside the network: values of JSON, in ONNX and OpenVINO as text.
+        errors: The largest difference of the file's logits from the network's, over the largest
+            of these, by the number of random images that they were computed for.
+    """
+
+    files: tuple[Path, ...]
+    metadata: Mapping[str, object]
+    errors: Mapping[int, float]
+
+
+@checks_options
+def export(
+    model: Classifier,
+    path: str | Path,
+    *,
+    name: str | None = None,
+    classes: Sequence[str] | None = None,
+    transforms: Transforms | None = None,
+    size: int | None = None,
+) -> Export:
+    """Write a network, as it is in eval mode, to a file for another runtime.
+
+    The input ``images`` is float32 (batch, C, size, size) with any batch, the output ``logits``
+    float32 (batch, classes). The file is run on random images before it takes its name.
+
+    Args:
+        model: A network of this zoo, on any device; it is not changed.
+        path: The file, whose name says the format: ``.onnx``, ``.pt2``, or ``.xml`` for OpenVINO,
+            whose weights go to a file beside it that ends in ``.bin``. Files that are there are
+            replaced.
+        name: What the network is called in the metadata; None for what it is.
+        classes: Names of the classes in the order of the logits; None for those that the load
+            report has.
+        transforms: What an image goes through before; None for those of `senetzoo.transforms`.
+        size: Side of the images in pixels; None for that of the transforms.
+
+    Raises:
+        ConfigError: The name of the file, a network that can't be exported, or that the file's
+            format computes differently; nothing is written then.
+        MissingExtraError: What writes the format is not installed.
+    """
+    path = Path(path)
+    form = _format(path)
+    check(form)
+    if not isinstance(model, Classifier):
+        raise ConfigError(
+            f"export got a {type(model).__name__}.",
+            "It takes networks made by senetzoo.create.",
+            "Use torch.export or torch.onnx.export yourself",
+        )
+    if not path.parent.is_dir():
+        raise ConfigError(
+            f"{path} can't be written.",
+            f"There is no folder {path.parent}.",
+            "Make it, or give another path",
+        )
+    if transforms is None and model.config.in_chans in (1, 3):
+        transforms = transforms_of(model)
+    side = _side(model, transforms, size)
+    metadata = _metadata(model, name or name_of(model), _classes(model, classes), transforms, side)
+    own = copy.deepcopy(model).eval().requires_grad_(False).to("cpu", torch.float32)
+    shape = (model.config.in_chans, side, side)
+    program = exported(own, _images(_TRACED, shape))
+    with _WRITERS[form](path, program, shape, metadata) as run:
+        errors = {count: _error(own, run, _images(count, shape), form) for count in _TRIED}
+    files = (path, path.with_suffix(".bin")) if form == "openvino" else (path,)
+    return Export(files, metadata, errors)
+
+
+def check(form: Format) -> None:
+    """Refuse a format that can't be written here.
+
+    Raises:
+        MissingExtraError: What writes it is not installed.
+    """
+    packages, extra = _PACKAGES[form]
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(f"Writing {_TITLES[form]}", package, extra)
+
+
+def _format(path: Path) -> Format:
+    for form, suffix in SUFFIXES.items():
+        if path.suffix == suffix:
+            return form
+    raise ConfigError(
+        f"The name {path.name!r} does not say which format to write.",
+        f"It ends in {', '.join(SUFFIXES.values())}.",
+        nearest(path.suffix, SUFFIXES.values())
+        or f"Type for example: {path.with_suffix('.onnx').name}",
+    )
+
+
+def _side(model: Classifier, transforms: Transforms | None, size: int | None) -> int:
+    least = model.config.min_size
+    if size is None:
+        return model.config.input_size if transforms is None else transforms.size
+    if isinstance(size, bool) or not isinstance(size, int) or size < least:
+        raise ConfigError(
+            f"export got size={size!r}.",
+            f"It is a whole number of pixels, for this network at least {least}.",
+        )
+    return size
+
+
+def _classes(model: Classifier, given: Sequence[str] | None) -> Sequence[str]:
+    number = model.config.num_classes
+    if given is None:
+        return () if model.load_report is None else model.load_report.classes
+    if isinstance(given, str) or len(given) != number:
+        raise ConfigError(
+            f"export got classes={given!r}."
+            if isinstance(given, str)
+            else f"export got {len(given)} names of classes.",
+            f"The network has {number} classes.",
+            "Give a name for each, in the order of the logits",
+        )
+    return given
+
+
+def _metadata(
+    model: Classifier,
+    name: str,
+    classes: Sequence[str],
+    transforms: Transforms | None,
+    side: int,
+) -> dict[str, object]:
+    found: dict[str, object] = {"version": senetzoo.__version__, "model": name}
+    report = model.load_report
+    if report is not None:
+        found |= {"weights": report.tag, "weights_sha256": report.sha256}
+        if report.replaced:
+            found["weights_not_loaded"] = [parameter for parameter, _ in report.replaced]
+    found["size"] = side
+    if transforms is not None:
+        found |= {
+            "mean": list(transforms.mean),
+            "std": list(transforms.std),
+            "interpolation": transforms.interpolation,
+            "crop": transforms.crop,
+        }
+    if classes:
+        found["classes"] = list(classes)
+    return found
+
+
+def _texts(metadata: Mapping[str, object]) -> dict[str, str]:
+    """Texts as they are, other values as JSON."""
+    return {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for key, value in metadata.items()
+    }
+
+
+def _images(count: int, shape: tuple[int, int, int]) -> Tensor:
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(count))
+
+
+def _error(
+    model: Classifier, run: Callable[[Tensor], Tensor], images: Tensor, form: Format
+) -> float:
+    """The largest difference of `run`'s logits from the model's, over the largest of these.
+
+    Raises:
+        ConfigError: It is more than `TOLERANCE`.
+    """
+    with torch.no_grad():
+        expected = model(images)
+    if not torch.isfinite(expected).all():
+        raise ConfigError(
+            "The network can't be exported.",
+            "On random images its logits are not finite.",
+            "Look at its weights",
+        )
+    error: float = ((run(images) - expected).abs().max() / expected.abs().max()).item()
+    if not error <= TOLERANCE:  # NaN too
+        raise ConfigError(
+            f"The network can't be written as {_TITLES[form]}: the file computes something else.",
+            f"With {len(images)} random images its logits are {error:.1e} of the largest off; "
+            f"at most {TOLERANCE:.0e} is let through.",
+            f"Write another format: {', '.join(SUFFIXES[f] for f in FORMATS if f != form)}",
+        )
+    return error
+
+
+# --- One for each format -------------------------------------------------------------------------
+#
+# Each writes the file under another name, gives what runs it, and gives it its own name when the
+# `with` block has not failed.
+
+
+@contextmanager
+def _onnx(
+    path: Path,
+    program: ExportedProgram,
+    shape: tuple[int, int, int],
+    metadata: Mapping[str, object],
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    import onnx
+
+    from senetzoo.deploy.engines.ort import running, session
+
+    model = onnx_model(program)
+    onnx.helper.set_model_props(
+        model, {f"{METADATA}.{key}": value for key, value in _texts(metadata).items()}
+    )
+    with atomically(path) as partial:
+        write_onnx(model, partial)
+        yield running(session(partial, torch.get_num_threads()))
+
+
+@contextmanager
+def _pt2(
+    path: Path,
+    program: ExportedProgram,
+    shape: tuple[int, int, int],
+    metadata: Mapping[str, object],
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    with atomically(path) as partial:
+        # An open file: of a path it wants the end .pt2.
+        with partial.open("wb") as file, quiet():
+            torch.export.save(
+                program, file, extra_files={f"{METADATA}.json": json.dumps(dict(metadata))}
+            )
+        with partial.open("rb") as file, quiet():
+            yield torch.export.load(file).module()
+
+
+@contextmanager
+def _openvino(
+    path: Path,
+    program: ExportedProgram,
+    shape: tuple[int, int, int],
+    metadata: Mapping[str, object],
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    from senetzoo.deploy.engines.ov import importing, ov_model, running
+
+    model = ov_model(program, shape)
+    for key, value in _texts(metadata).items():
+        model.set_rt_info(value, [METADATA, key])
+    with importing():
+        import openvino
+    with tempfile.TemporaryDirectory(prefix="senetzoo-") as folder:
+        # It wants its own ends of names, so the partial files can't be its to write.
+        draft = Path(folder) / path.with_suffix(".xml").name
+        openvino.save_model(model, draft, compress_to_fp16=False)
+        yield running(openvino.Core().read_model(draft), "f32", torch.get_num_threads())
+        # The weights get their name first, when no old description is there any more: at no moment
+        # do the two not belong together.
+        with atomically(path) as description, atomically(path.with_suffix(".bin")) as weights:
+            for file, partial in ((draft, description), (draft.with_suffix(".bin"), weights)):
+                shutil.copyfile(file, partial)
+                flush(partial)
+            path.unlink(missing_ok=True)
+
+
+_WRITERS = {"onnx": _onnx, "pt2": _pt2, "openvino": _openvino}
