@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import click
 import pytest
@@ -304,6 +305,32 @@ def test_engines_and_dtypes_are_rows_of_one_table() -> None:
         # Of six the lowest and the highest.
         assert ratio["interval95"] == pytest.approx([min(ratios), max(ratios)], rel=1e-2)
         assert ratio["differs"] == (not ratio["interval95"][0] <= 1 <= ratio["interval95"][1])
+
+
+def test_optimized_networks_are_rows_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[nn.Module, tuple[int, ...]]] = []
+
+    def rewritten(model: nn.Module, sample: Tensor) -> nn.Module:
+        seen.append((model, tuple(sample.shape)))
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+
+    stand_in = ModuleType("senetzoo.deploy.optimize")
+    monkeypatch.setattr(stand_in, "rewritten", rewritten, raising=False)
+    monkeypatch.setitem(sys.modules, "senetzoo.deploy.optimize", stand_in)
+    arguments = ("--model", "resnet20", "--vs", "torchvision:resnet18", "--optimized")
+    result = run(*arguments, "--batch", "2", "--json", *QUICK)
+    assert result.exit_code == 0, result.output
+    (speed,) = json.loads(result.stdout)["speed"]
+    assert [(row["model"], row["optimized"]) for row in speed["results"]] == [
+        ("resnet20", False),
+        ("resnet20", True),
+        ("torchvision:resnet18", False),  # not ours to rewrite
+    ]
+    ((model, shape),) = seen
+    assert not model.training
+    assert shape == (2, 3, 32, 32)
+    text = run(*arguments, "--batch", "2", *QUICK).stdout.splitlines()
+    assert text[3].split()[:3] == ["resnet20", "optimized", "eager"]
 
 
 def test_table() -> None:

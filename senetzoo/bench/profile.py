@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, get_args
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -19,81 +19,13 @@ from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
 from senetzoo.bench.device import check_device, synchronize, threads_set
+from senetzoo.bench.kinds import Kind, is_gate, is_operation, kind_of, plain
 from senetzoo.bench.timing import Form, Settings, Subject, random_images, start
 from senetzoo.deploy.engines import Runner
 from senetzoo.errors import ConfigError
-from senetzoo.gates.common import GateModule
 
-Kind: TypeAlias = Literal[
-    "convolution",
-    "matrix product",
-    "norm",
-    "gate",
-    "pool",
-    "reduction",
-    "pointwise",
-    "attention",
-    "data movement",
-    "other",
-]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 ENGINES = ("eager", "inductor")
 
-# What other libraries call their gates. Ours are all of one class.
-_GATES = {
-    "timm": frozenset(
-        {
-            *("SEModule", "SqueezeExcite", "EffectiveSEModule", "SqueezeExciteCl", "EcaModule"),
-            *("CecaModule", "CbamModule", "LightCbamModule", "GatherExcite", "CoordAttn"),
-            *("SimpleCoordAttn", "BottleneckAttn", "GlobalContext"),
-        }
-    ),
-    "torchvision": frozenset({"SqueezeExcitation"}),
-    "pytorchcv": frozenset({"SEBlock", "CbamBlock", "BamBlock"}),
-}
-# Of names without namespace and the underscore of in-place operations, in this order.
-_OPERATIONS: tuple[tuple[Kind, str], ...] = (
-    ("attention", r"attention"),
-    ("convolution", r"conv"),
-    ("norm", r"norm"),
-    ("matrix product", r"^(add|baddb|b)?mm$|^mv$|^(linear|matmul|einsum|bilinear)|_linear"),
-    ("pool", r"pool|^mean$|^amax$|^sum$"),
-    (
-        "data movement",
-        r"^(cat|stack|copy|clone|contiguous|to|pad|constant_pad.*|roll|permute|transpose|t|"
-        r"reshape|view|flatten|unflatten|expand|expand_as|chunk|split|narrow|slice|select|index|"
-        r"squeeze|unsqueeze|_to_copy|empty.*|resize|as_strided|unbind|lift_fresh|detach|alias|"
-        r"set|_unsafe_view|resolve_.*|zeros|ones|full|arange)$",
-    ),
-    (
-        "pointwise",
-        r"^(relu|relu6|add|sub|rsub|mul|div|sigmoid|silu|gelu|tanh|elu|leaky_relu|hardtanh|"
-        r"hardsigmoid|hardswish|clamp.*|softmax|exp|pow|sqrt|rsqrt|neg|abs|dropout|mish|erf|"
-        r"addcmul|addcdiv|where|maximum|minimum|threshold|prelu|square|reciprocal|log)$",
-    ),
-)
-# Of fused kernels, whose names list the operations that they come from; of libraries' kernels on a
-# GPU. A product may leave its name to the kernel that goes on with it, so reductions come first.
-_FUSED: tuple[tuple[Kind, str], ...] = (
-    (
-        "reduction",
-        r"triton_(red|per)_|(^|_)(mean|sum|amax|max_pool\w*|avg_pool\w*|softmax|var|var_mean|"
-        r"layer_norm|max|min|prod)(_|$)",
-    ),
-    ("matrix product", r"triton_tem_|(^|_)(addmm|bmm|mm|linear|gemm)(_|$)"),
-    ("pointwise", r""),
-)
-_LIBRARY: tuple[tuple[Kind, str], ...] = (
-    ("convolution", r"conv|fprop|implicit_gemm|winograd"),
-    ("attention", r"flash|fmha|attention"),
-    ("matrix product", r"gemm|cutlass|cublas|gemv"),
-    ("norm", r"batch_norm|layer_norm|bn_fw"),
-    ("data movement", r"memcpy|memset|copy|nchwtonhwc|nhwctonchw|transpose|\bcat"),
-    ("reduction", r"reduce|pool|softmax"),
-    ("pointwise", r"elementwise|pointwise"),
-)
-_FUSED_NAME = re.compile(r"^(graph_\d+_)?(cpp|triton)_")
-_OPERATION_NAME = re.compile(r"^\w+::\w+")
 _MODULE = "senetzoo module "
 
 
@@ -245,26 +177,16 @@ def grouped(events: Sequence[Event], gates: frozenset[str] = frozenset()) -> tup
     in_modules = any(event.name.startswith(_MODULE) for event in events)
     if kernels and not in_modules:
         return _summed(
-            [Part(e.name, kind_of(e.name), e.device_time_total / 1e6, 1) for e in kernels]
+            [
+                Part(e.name, kind_of(e.name, on_gpu=True), e.device_time_total / 1e6, 1)
+                for e in kernels
+            ]
         )
     parts: list[Part] = []
     for event in events:
         if event.device_type != DeviceType.CUDA:
             parts += _operations(event, None, gates, on_gpu=bool(kernels))
     return _summed(parts)
-
-
-def kind_of(name: str) -> Kind:
-    """The kind of an operation or a kernel by its name."""
-    if _FUSED_NAME.match(name):
-        return _first(_FUSED, _plain(name))
-    if _OPERATION_NAME.match(name):
-        return _first(_OPERATIONS, name.partition("::")[2].split("::")[-1].rstrip("_"))
-    return _first(_LIBRARY, name.lower())
-
-
-def _first(table: Sequence[tuple[Kind, str]], name: str) -> Kind:
-    return next((kind for kind, pattern in table if re.search(pattern, name)), "other")
 
 
 def _operations(
@@ -274,21 +196,16 @@ def _operations(
     name = event.name
     if name.startswith(_MODULE):
         path = name.removeprefix(_MODULE)
-    elif _FUSED_NAME.match(name) or _OPERATION_NAME.match(name):
+    elif is_operation(name):
         seconds = (event.device_time_total if on_gpu else event.cpu_time_total) / 1e6
         if path is None:
-            yield Part(_plain(name), kind_of(name), seconds, 1)
+            yield Part(plain(name), kind_of(name), seconds, 1)
         else:
             around = {"", *(path[: end.start()] for end in re.finditer(r"\.|$", path))}
             yield Part(path, "gate" if around & gates else kind_of(name), seconds, 1)
         return
     for child in event.cpu_children:
         yield from _operations(child, path, gates, on_gpu=on_gpu)
-
-
-def _plain(name: str) -> str:
-    """Name of a kernel without the number of the compiled graph that it belongs to."""
-    return re.sub(r"^graph_\d+_", "", name)
 
 
 def _summed(parts: Sequence[Part]) -> tuple[Part, ...]:
@@ -345,14 +262,6 @@ def _watched(module: nn.Module) -> tuple[nn.Module, frozenset[str]]:
         if is_gate(child):
             gates.append(name)
     return module, frozenset(gates)
-
-
-def is_gate(module: nn.Module) -> bool:
-    """Whether it is a gate of ours, or one that timm, torchvision or pytorchcv has."""
-    cls = type(module)
-    return isinstance(module, GateModule) or cls.__name__ in _GATES.get(
-        cls.__module__.partition(".")[0], ()
-    )
 
 
 @contextlib.contextmanager
