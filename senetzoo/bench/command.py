@@ -17,12 +17,13 @@ import torch
 from senetzoo._command import SenetzooCommand
 from senetzoo.bench import memory, records
 from senetzoo.bench.accuracy import LabelledImages, accuracy, read_images
-from senetzoo.bench.contenders import Contender, contenders, find_forms, find_names, rows
+from senetzoo.bench.contenders import contenders, find_forms, find_names, rows
 from senetzoo.bench.device import check_device, explained, threads_set
 from senetzoo.bench.profile import Profile, check_engines, profile
 from senetzoo.bench.report import Evaluation, Speed, accuracy_json, profile_json, speed_json
 from senetzoo.bench.text import accuracy_text, profile_text, scaling_text, speed_text
-from senetzoo.bench.timing import Form, Settings, measure
+from senetzoo.bench.timing import Form, Settings, Subject, measure
+from senetzoo.counting import Counts
 from senetzoo.deploy.engines import DTYPES, ENGINES, LAYOUTS, Dtype, Layout, engine
 from senetzoo.deploy.engines.common import TORCH_DTYPES
 from senetzoo.errors import ConfigError, WeightsError
@@ -183,10 +184,11 @@ def bench(
         speeds: list[Speed] = []
         profiles: list[Profile] = []
         if rounds:
-            built = {
-                size: contenders(names, peers, size) for size in dict.fromkeys(sizes or [None])
-            }
-            speeds, profiles = _time(built, forms, every, optimized=optimized, profiled=profiled)
+            built = [
+                rows(contenders(names, peers, size, optimized=optimized), forms)
+                for size in dict.fromkeys(sizes or [None])
+            ]
+            speeds, profiles = _time(built, every, profiled=profiled)
     report = {
         "environment": dataclasses.asdict(where),
         "options": {
@@ -259,19 +261,11 @@ def _caveats(forms: Sequence[Form], place: torch.device) -> list[str]:
 
 
 def _time(
-    built: dict[int | None, list[Contender]],
-    forms: Sequence[Form],
-    every: Sequence[Settings],
-    *,
-    optimized: bool,
-    profiled: bool,
+    built: Sequence[Sequence[tuple[Subject, Counts]]], every: Sequence[Settings], *, profiled: bool
 ) -> tuple[list[Speed], list[Profile]]:
     """Measure, and profile where that was asked for, in every setting and size."""
     speeds, profiles = [], []
-    table = [
-        (settings, rows(found, forms, settings.batch, optimized=optimized))
-        for settings, found in itertools.product(every, built.values())
-    ]
+    table = list(itertools.product(every, built))
     total = sum((settings.rounds + settings.warmup) * len(made) for settings, made in table)
     with _bar(total, "timing", "batch") as advance:
         for settings, made in table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,14 +28,14 @@ class Contender:
         module: It, in eval mode.
         image: Shape (C, H, W) of one image.
         counts: What it costs.
-        ours: Whether it is a network of the zoo.
+        optimized: The same, rewritten; None where that was not asked for, or is not ours to do.
     """
 
     name: str
     module: nn.Module
     image: tuple[int, int, int]
     counts: Counts
-    ours: bool
+    optimized: nn.Module | None = None
 
 
 def find_names(patterns: Sequence[str]) -> list[str]:
@@ -86,13 +87,16 @@ def find_forms(
     return tuple(Form(name, dtype) for name, dtype in there), left_out
 
 
-def contenders(names: Sequence[str], peers: Sequence[str], size: int | None) -> list[Contender]:
+def contenders(
+    names: Sequence[str], peers: Sequence[str], size: int | None, *, optimized: bool = False
+) -> list[Contender]:
     """Build the networks with random weights: ours, then peers like the first of ours.
 
     Args:
         names: Of our networks.
         peers: As `senetzoo.bench.peers.peer` takes them.
         size: Pixels of a side; None for each network's own, which for a peer is the first's.
+        optimized: Rewrite ours, too, as `senetzoo.optimize` does.
 
     Raises:
         ConfigError: A name that does not exist, or a network that does not take the size.
@@ -102,40 +106,38 @@ def contenders(names: Sequence[str], peers: Sequence[str], size: int | None) -> 
     for name in names:
         model = create(name, seed=0).eval()
         side = model.config.input_size if size is None else size
-        found.append(_contender(name, model, (model.config.in_chans, side, side), ours=True))
+        image = (model.config.in_chans, side, side)
+        found.append(Contender(name, model, image, _counts(name, model, image)))
+        if optimized:
+            found[-1] = dataclasses.replace(found[-1], optimized=_rewritten(model, image))
         if len(found) == 1:
             wanted = Wanted(model.config.num_classes, model.config.in_chans, side)
     for spec in dict.fromkeys(peers):
         image = (wanted.channels, wanted.size, wanted.size)
-        found.append(_contender(spec, peer(spec, wanted), image, ours=False))
+        theirs = peer(spec, wanted)
+        found.append(Contender(spec, theirs, image, _counts(spec, theirs, image)))
     return found
 
 
-def _contender(
-    name: str, module: nn.Module, image: tuple[int, int, int], *, ours: bool
-) -> Contender:
+def _counts(name: str, module: nn.Module, image: tuple[int, int, int]) -> Counts:
     with explained(name, image, 1):
-        counts = Counts(parameters(module), module_macs(module, (1, *image)))
-    return Contender(name, module, image, counts, ours)
+        return Counts(parameters(module), module_macs(module, (1, *image)))
 
 
-def rows(
-    found: Sequence[Contender], forms: Sequence[Form], batch: int, *, optimized: bool
-) -> list[tuple[Subject, Counts]]:
-    """A row for each network in each form, with `optimized` a second one for each of ours."""
+def _rewritten(model: nn.Module, image: tuple[int, int, int]) -> nn.Module:
+    from senetzoo.deploy.rewrite import rewritten  # type: ignore[import-not-found,unused-ignore]
+
+    graph: nn.Module = rewritten(model, random_images(image, 2, torch.device("cpu")))[0]
+    return graph
+
+
+def rows(found: Sequence[Contender], forms: Sequence[Form]) -> list[tuple[Subject, Counts]]:
+    """A row for each network in each form, and one more for each that was rewritten."""
     made = []
     for contender in found:
-        modules = {False: contender.module}
-        if optimized and contender.ours:
-            from senetzoo.deploy.optimize import (  # type: ignore[import-not-found,import-untyped,unused-ignore]
-                rewritten,
-            )
-
-            sample = random_images(contender.image, batch, torch.device("cpu"))
-            modules[True] = rewritten(contender.module, sample)
         for form in forms:
-            for rewrote, module in modules.items():
-                own = Form(form.engine, form.dtype, rewrote)
+            for module in filter(None, (contender.module, contender.optimized)):
+                own = Form(form.engine, form.dtype, module is contender.optimized)
                 subject = Subject(contender.name, module, contender.image, own)
                 made.append((subject, contender.counts))
     return made
