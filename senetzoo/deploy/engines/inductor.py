@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from collections.abc import Callable
 from types import FunctionType
@@ -30,7 +31,8 @@ def _start(request: Request) -> Runner:
             else:
                 compiled = _compiled(module, request.sample.device)
                 try:
-                    logits = compiled(placed)
+                    with _frozen(request.sample.device):
+                        logits = compiled(placed)
                 except SenetzooError:
                     raise
                 except Exception as error:
@@ -53,13 +55,21 @@ def _compiled(module: nn.Module, device: torch.device) -> Callable[[Tensor], Ten
     # fullgraph=True makes what is left of such cases an error.
     own = FunctionType(forward.__code__.replace(), forward.__globals__, closure=forward.__closure__)
     if device.type == "cpu":
-        # Frozen weights let it fold batch norms and pack the weights of convolutions.
-        compiled: Callable[[Tensor], Tensor] = torch.compile(
-            own, dynamic=False, fullgraph=True, options={"freezing": True}
-        )
+        compiled: Callable[[Tensor], Tensor] = torch.compile(own, dynamic=False, fullgraph=True)
     else:
         compiled = torch.compile(own, dynamic=False, fullgraph=True, mode="max-autotune")
     return compiled
+
+
+def _frozen(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """While it compiles: frozen weights, of which it folds batch norms and packs convolutions.
+
+    As an option of torch.compile, freezing is taken without a word and not heeded (torch 2.13).
+    """
+    from torch._inductor import config
+
+    frozen: contextlib.AbstractContextManager[object] = config.patch(freezing=device.type == "cpu")
+    return frozen
 
 
 def _lacks(device: torch.device) -> tuple[str, str]:
