@@ -20,7 +20,10 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+
+import measured  # noqa: E402
+from pages import RECORDS, lines, table  # noqa: E402
 
 from senetzoo.bench.accuracy import wilson  # noqa: E402
 from senetzoo.counting import count, parameters  # noqa: E402
@@ -29,21 +32,6 @@ from senetzoo.nn.slots import POSITIONS  # noqa: E402
 from senetzoo.registry import ENTRIES, FAMILIES  # noqa: E402
 from senetzoo.weights.manifest import manifest  # noqa: E402
 from senetzoo.zoo import attach, config  # noqa: E402
-
-RECORDS = ROOT / "benchmarks" / "records"
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; all columns but the first are set to the right."""
-    rule = ["---"] + ["---:"] * (len(head) - 1)
-    return "".join(f"| {' | '.join(line)} |\n" for line in [head, rule, *rows])
-
-
-def lines(name: str) -> list[dict[str, Any]]:
-    """The records of a file; none where there is no such file yet."""
-    path = RECORDS / name
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def names() -> str:
@@ -216,10 +204,10 @@ def families() -> str:
 
 
 def records() -> list[dict[str, Any]]:
-    """Every record of `senetzoo bench --record`, file by file."""
+    """The README's records of SE beside plain, of before engines were rows of one table."""
     return [
         json.loads(line)
-        for path in sorted(RECORDS.glob("*.jsonl"))
+        for path in sorted(RECORDS.glob("*c-????-??-??.jsonl"))
         for line in path.read_text(encoding="utf-8").splitlines()
     ]
 
@@ -326,6 +314,11 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
         "identity": identity,
         "census": census,
     },
+    "docs/benchmarks.md": {
+        "speed": measured.speed,
+        "plot": measured.picture,
+        "startup": measured.startup,
+    },
     "docs/weights.md": {"weights": weights, "pins": pins, "commands": commands},
     "docs/published.md": {"published": published},
 }
@@ -348,6 +341,9 @@ def main() -> int:
     """Write or check every generated file; returns the exit status."""
     check, stale = "--check" in sys.argv[1:], []
     made = {"senetzoo/names.py": names(), **{name: filled(name) for name in SECTIONS}}
+    plot = measured.plot()
+    if plot is not None:
+        made[measured.PLOT] = plot
     for name, text in made.items():
         path = ROOT / name
         if path.exists() and path.read_text(encoding="utf-8") == text:

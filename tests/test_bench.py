@@ -3,12 +3,11 @@ from __future__ import annotations
 import io
 import json
 import re
-import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import click
 import pytest
@@ -21,19 +20,19 @@ from torch import Tensor, nn
 from senetzoo import create
 from senetzoo._command import SenetzooCommand
 from senetzoo.bench.accuracy import accuracy, read_images, wilson
-from senetzoo.bench.command import bench, find_names
+from senetzoo.bench.command import bench
+from senetzoo.bench.contenders import find_names
 from senetzoo.bench.records import cpu_flags
-from senetzoo.bench.timing import Settings, Spread, Subject, Timing, check_device, measure
 from senetzoo.data import cifar10, digits
 from senetzoo.data.transforms import Transforms
-from senetzoo.errors import ConfigError, DataError, WeightsError
+from senetzoo.errors import DataError, WeightsError
 from senetzoo.weights import fetch, manifest
 from senetzoo.zoo import transforms
 
 PLAIN = Transforms(8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-# Intervals and percentiles
+# Intervals
 
 
 @pytest.mark.parametrize(
@@ -61,206 +60,6 @@ def test_wilson_solves_the_score_equation(right: int, total: int) -> None:
 
 def test_wilson_without_trials_says_nothing() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
-
-
-@pytest.mark.parametrize(
-    "values", [[3.0, 1.0], [5.0, 1.0, 4.0, 2.0, 2.5], [0.1 * k for k in range(23)]]
-)
-def test_spread_has_the_percentiles_of_the_standard_library(values: list[float]) -> None:
-    tenths = statistics.quantiles(values, n=10, method="inclusive")
-    spread = Spread.of(values)
-    assert spread.median == pytest.approx(statistics.median(values))
-    assert (spread.p10, spread.p90) == pytest.approx((tenths[0], tenths[8]))
-    assert spread.relative == pytest.approx((tenths[8] - tenths[0]) / statistics.median(values))
-
-
-# Timing
-
-
-class Clock:
-    """A clock that stands still but for what the fakes add."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def __deepcopy__(self, memo: object) -> Clock:
-        return self  # `measure` copies modules; the copies share the clock
-
-
-class Fake(nn.Module):
-    """Says its name when called and takes the next of its durations."""
-
-    def __init__(self, say: Callable[[], None], clock: Clock, seconds: Sequence[float]) -> None:
-        super().__init__()
-        self.say = say
-        self.clock = clock
-        self.seconds = iter(seconds)
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.say()
-        self.clock.now += next(self.seconds, 0.0)
-        return x
-
-
-def _fakes(**seconds: Sequence[float]) -> tuple[list[str], Clock, list[Subject]]:
-    said: list[str] = []
-    clock = Clock()
-    subjects = [
-        Subject(name, Fake(lambda name=name: said.append(name), clock, durations), (1, 2, 2))  # type: ignore[misc]
-        for name, durations in seconds.items()
-    ]
-    return said, clock, subjects
-
-
-def test_networks_run_in_turn_round_after_round() -> None:
-    said, clock, subjects = _fakes(a=[], b=[], c=[])
-    ticks: list[None] = []
-    measure(
-        subjects,
-        Settings(batch=1, rounds=3, warmup=2),
-        clock=clock,
-        advance=lambda: ticks.append(None),
-    )
-    first_pass, rounds, memory = ["a", "b", "c"], ["a", "b", "c"] * 5, ["a", "b", "c"]
-    assert said == first_pass + rounds + memory
-    assert len(ticks) == 15
-
-
-def test_only_rounds_after_the_warm_up_count() -> None:
-    #     first pass, one round of warm-up, three rounds, memory
-    _, clock, subjects = _fakes(a=[90, 80, 2, 3, 4, 70], b=[90, 80, 4, 12, 8, 70])
-    plain, other = measure(subjects, Settings(batch=6, rounds=3, warmup=1), clock=clock)
-    assert plain.seconds == (2, 3, 4)
-    assert other.seconds == (4, 12, 8)
-    assert plain.latency.median == 3
-    assert plain.images_per_second == 2
-    # Paired: 2/4, 3/12, 4/8. The ratio of the medians would be 3/8.
-    ratio = other.ratio(plain)
-    assert ratio.median == 0.5
-    assert ratio.p10 == pytest.approx(0.3)
-    assert ratio.p90 == 0.5
-
-
-class Look(nn.Module):
-    """Keeps what it saw in a list that its copies share."""
-
-    def __init__(self, seen: Callable[[Look, Tensor], None]) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 1)
-        self.seen = seen
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.seen(self, x)
-        return self.conv(x)  # type: ignore[no-any-return]
-
-
-def test_measured_copies_have_the_settings_and_the_original_keeps_its_own() -> None:
-    seen: list[tuple[object, ...]] = []
-
-    def look(module: Look, x: Tensor) -> None:
-        nhwc = x.is_contiguous(memory_format=torch.channels_last)
-        inference = torch.is_inference_mode_enabled()
-        seen.append(
-            (tuple(x.shape), x.dtype, nhwc, module.conv.weight.dtype, module.training, inference)
-        )
-
-    module, threads = Look(look), torch.get_num_threads()
-    settings = Settings(
-        batch=2, dtype="bf16", layout="nhwc", threads=threads + 1, rounds=1, warmup=0
-    )
-    measure([Subject("look", module, (3, 5, 7))], settings)
-    assert set(seen) == {((2, 3, 5, 7), torch.bfloat16, True, torch.bfloat16, False, True)}
-    assert module.training
-    assert module.conv.weight.dtype == torch.float32
-    assert torch.get_num_threads() == threads
-
-
-class TwoTensors(nn.Module):
-    """Holds two tensors of its input's size at once, then one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1000))
-
-    def forward(self, x: Tensor) -> Tensor:
-        first = x * 2
-        second = first + 1
-        del first
-        return second.relu_()
-
-
-@pytest.mark.parametrize(("dtype", "bytes_each"), [("fp32", 4), ("bf16", 2)])
-def test_peak_memory_of_known_allocations(dtype: Any, bytes_each: int) -> None:
-    settings = Settings(batch=2, dtype=dtype, rounds=1, warmup=0)
-    (timing,) = measure([Subject("two", TwoTensors(), (3, 64, 64))], settings)
-    batch = 2 * 3 * 64 * 64
-    known = (1000 + batch + 2 * batch) * bytes_each
-    assert timing.peak_bytes is not None
-    assert 0 <= timing.peak_bytes - known <= 64  # torch makes a tensor of the scalar, too
-
-
-def test_a_network_that_fails_says_on_what() -> None:
-    subject = Subject("narrow", nn.Conv2d(3, 1, 9), (3, 4, 4))
-    with pytest.raises(ConfigError) as caught:
-        measure([subject], Settings(batch=2, rounds=1))
-    assert str(caught.value) == (
-        "narrow fails on images of shape 2x3x4x4.\n"
-        "torch says: Calculated padded input size per channel: (4 x 4). Kernel size: (9 x 9). "
-        "Kernel size can't be greater than actual input size\n"
-        "Give another size or a smaller batch: --size 224 --batch 8"
-    )
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"batch": 0}, "batch=0 can't be measured.\nbatch is a whole number of at least 1."),
-        ({"batch": 1.5}, "batch=1.5 can't be measured.\nbatch is a whole number of at least 1."),
-        ({"rounds": 0}, "rounds=0 can't be measured.\nrounds is a whole number of at least 1."),
-        ({"warmup": -1}, "warmup=-1 can't be measured.\nwarmup is a whole number of at least 0."),
-        ({"threads": 0}, "threads=0 can't be measured.\nthreads is a whole number of at least 1."),
-        ({"dtype": "fp8"}, "dtype='fp8' can't be measured.\ndtype is one of fp32, bf16."),
-        ({"layout": "chwn"}, "layout='chwn' can't be measured.\nlayout is one of nchw, nhwc."),
-    ],
-)
-def test_wrong_settings(wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        Settings(**wrong)
-    assert str(caught.value) == message
-
-
-@pytest.mark.parametrize("device", ["gpu", "meta", "cpu:x"])
-def test_unknown_device(device: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        check_device(Settings(device=device))
-    assert str(caught.value) == f"There is no device {device!r}.\nDevices are cpu, cuda, mps."
-
-
-def test_absent_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError) as caught:
-        check_device(Settings(device="cuda:1"))
-    assert str(caught.value) == (
-        "The device 'cuda:1' is not available.\n"
-        f"torch {torch.__version__} sees 0 cuda devices here.\n"
-        "Type: --device cpu"
-    )
-
-
-def test_device_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
-    with pytest.raises(ConfigError) as caught:
-        check_device(Settings(device="cuda", dtype="bf16"))
-    assert str(caught.value) == (
-        "The device 'cuda' can't compute in bf16.\n"
-        f"torch {torch.__version__} has no bf16 convolution for it.\n"
-        "Type: --dtype fp32"
-    )
 
 
 # Accuracy
@@ -442,14 +241,17 @@ def test_json() -> None:
     result = run("--model", "se_resnet20", "--batch", "2", "--size", "8", "--json", *QUICK)
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    assert list(report) == ["environment", "options", "memory", "speed", "accuracy"]
+    assert list(report) == [
+        *("environment", "options", "memory", "notes", "speed", "profile", "accuracy")
+    ]
     assert report["environment"]["torch"] == torch.__version__
     assert report["environment"]["threads"] == 1
     assert report["options"]["model"] == ["se_resnet20"]
     assert report["accuracy"] == []
     (speed,) = report["speed"]
-    assert (speed["batch"], speed["dtype"], speed["layout"]) == (2, "fp32", "nchw")
+    assert (speed["batch"], speed["layout"]) == (2, "nchw")
     (row,) = speed["results"]
+    assert (row["engine"], row["dtype"], row["optimized"]) == ("eager", "fp32", False)
     assert row["params"] == 274_847  # projection shortcuts, r = 16, 10 classes
     assert row["image"] == [3, 8, 8]
     assert row["throughput_ratio"] is None
@@ -462,34 +264,116 @@ def test_json() -> None:
 
 def test_several_networks_over_several_settings() -> None:
     arguments = ("--model", "lenet5", "--model", "lenet5+se2", "--batch", "1", "--batch", "3")
-    result = run(*arguments, "--dtype", "fp32", "--dtype", "bf16", "--json", *QUICK)
+    result = run(*arguments, "--layout", "nchw", "--layout", "nhwc", "--json", *QUICK)
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    settings = [(speed["batch"], speed["dtype"]) for speed in report["speed"]]
-    assert settings == [(1, "fp32"), (1, "bf16"), (3, "fp32"), (3, "bf16")]
+    settings = [(speed["batch"], speed["layout"]) for speed in report["speed"]]
+    assert settings == [(1, "nchw"), (1, "nhwc"), (3, "nchw"), (3, "nhwc")]
     for speed in report["speed"]:
         first, second = speed["results"]
         assert (first["model"], second["model"]) == ("lenet5", "lenet5+se2")
         ratio = second["throughput_ratio"]
-        assert ratio["to"] == "lenet5"
+        assert ratio["to"] == {
+            **{"model": "lenet5", "engine": "eager", "dtype": "fp32", "optimized": False}
+        }
         pairs = [a / b for a, b in zip(first["round_ms"], second["round_ms"], strict=True)]
         assert ratio["median"] == pytest.approx(sum(pairs) / 2, rel=1e-2)
+        # Two rounds have no 95 % interval.
+        assert ratio["interval95"] is None
+        assert ratio["differs"] is None
+
+
+def test_engines_and_dtypes_are_rows_of_one_table() -> None:
+    arguments = ("--model", "lenet5", "--model", "lenet", "--batch", "2", "--json")
+    engines = ("--engine", "eager", "--engine", "onnxruntime")
+    rounds = ("--rounds", "6", "--warmup", "0", "--threads", "1")
+    result = run(*arguments, *engines, "--dtype", "fp32", "--dtype", "bf16", *rounds)
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    (speed,) = report["speed"]
+    rows = [(row["model"], row["engine"], row["dtype"]) for row in speed["results"]]
+    forms = [("eager", "fp32"), ("eager", "bf16"), ("onnxruntime", "fp32")]
+    assert rows == [(name, *form) for name in ("lenet5", "lenet") for form in forms]
+    assert report["notes"][0] == "onnxruntime has no bf16"
+    assert list(report["environment"]["packages"]) == ["onnxruntime"]
+    peaks = [row["peak_memory_bytes"] for row in speed["results"]]
+    assert [peak is None for peak in peaks] == [False, False, True] * 2
+    for row in speed["results"][1:]:
+        ratio = row["throughput_ratio"]
+        pairs = zip(speed["results"][0]["round_ms"], row["round_ms"], strict=True)
+        ratios = [first / own for first, own in pairs]
+        # Of six the lowest and the highest.
+        assert ratio["interval95"] == pytest.approx([min(ratios), max(ratios)], rel=1e-2)
+        assert ratio["differs"] == (not ratio["interval95"][0] <= 1 <= ratio["interval95"][1])
+
+
+def test_optimized_networks_are_rows_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[nn.Module, tuple[int, ...]]] = []
+
+    def rewritten(model: nn.Module, sample: Tensor) -> tuple[nn.Module, None]:
+        seen.append((model, tuple(sample.shape)))
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10)), None
+
+    stand_in = ModuleType("senetzoo.deploy.rewrite")
+    monkeypatch.setattr(stand_in, "rewritten", rewritten, raising=False)
+    monkeypatch.setitem(sys.modules, "senetzoo.deploy.rewrite", stand_in)
+    arguments = ("--model", "resnet20", "--vs", "torchvision:resnet18", "--optimized")
+    result = run(*arguments, "--batch", "2", "--json", *QUICK)
+    assert result.exit_code == 0, result.output
+    (speed,) = json.loads(result.stdout)["speed"]
+    assert [(row["model"], row["optimized"]) for row in speed["results"]] == [
+        ("resnet20", False),
+        ("resnet20", True),
+        ("torchvision:resnet18", False),  # not ours to rewrite
+    ]
+    ((model, shape),) = seen
+    assert not model.training
+    assert shape[1:] == (3, 32, 32)
+    text = run(*arguments, "--batch", "2", *QUICK).stdout.splitlines()
+    assert text[3].split()[:3] == ["resnet20", "optimized", "eager"]
 
 
 def test_table() -> None:
     result = run("--model", "lenet5", "--model", "lenet5+se2", "--batch", "2", *QUICK)
     lines = result.stdout.splitlines()
-    assert lines[0] == ("batch 2, fp32, nchw, eager, cpu, threads 1, rounds 2 after 0 of warm-up")
+    assert lines[0] == "batch 2, nchw, cpu, threads 1, rounds 2 after 0 of warm-up"
     assert re.split(r"\s{2,}", lines[1]) == [
-        *("model", "size", "params", "GMACs", "images/s", "ms/batch", "p90", "spread"),
-        *("peak MiB", "speed ratio", "p10-p90"),
+        *("model", "engine", "dtype", "size", "params", "GMACs", "images/s", "ms/batch", "p90"),
+        *("spread", "peak MiB", "speed ratio [95 %]"),
     ]
     # 61,706 is LeNet-5 with full C3; its convolutions and products take 416,520 MACs.
-    assert lines[2].split()[:4] == ["lenet5", "32", "61,706", "0.0004165"]
+    assert lines[2].split()[:6] == ["lenet5", "eager", "fp32", "32", "61,706", "0.0004165"]
     assert lines[2].split()[-1] == "1"
     assert lines[3].split()[0] == "lenet5+se2"
-    assert lines[-1] == "speed ratio: to lenet5, median over the rounds."
+    assert lines[-2:] == [
+        "speed ratio: to lenet5 (eager, fp32), median of the rounds' ratios with its 95 % "
+        "confidence interval; no difference where that covers 1.",
+        "There is no such interval of fewer than 6 rounds.",
+    ]
     assert result.stderr == ""  # no progress bar where there is no terminal
+
+
+def test_scaling_over_batch_and_size() -> None:
+    sizes = ("--size", "32", "--size", "40", "--batch", "1", "--batch", "2")
+    result = run("--model", "resnet20", "--model", "se_resnet20", *sizes, *QUICK)
+    assert result.exit_code == 0, result.output
+    *tables, scaling = result.stdout.strip().split("\n\n")
+    assert len(tables) == 4
+    title, head, *rows = scaling.splitlines()
+    assert title == "images/s by batch and size, nchw"
+    assert re.split(r"\s{2,}", head.strip()) == ["batch 1", "batch 2"]
+    names = ["resnet20", "se_resnet20"]
+    cells = [re.split(r"\s{2,}", row) for row in rows]
+    assert [row[0] for row in cells] == [
+        f"{name}, eager, fp32, {size} px" for name in names for size in (32, 40)
+    ]
+    for table in tables:
+        batch = re.match(r"batch (\d)", table)
+        assert batch is not None
+        for line in table.splitlines()[2:4]:
+            model, _, _, size, _, _, speed = line.split()[:7]
+            row = cells[2 * names.index(model) + (size == "40")]
+            assert row[int(batch[1])] == speed
 
 
 def test_weights_of_a_file(tmp_path: Path) -> None:
@@ -592,6 +476,37 @@ def test_untrained_gates_are_not_evaluated(published: str, colours: Path) -> Non
             "error: The network got images of 16x16 pixels.\n"
             "This form of LeNet takes at least 32x32.\n"
             "Enlarge the images, for example with senetzoo.transforms(model)\n",
+        ),
+        (
+            ["--model", "lenet", "--size", "32", "--size", "-1"],
+            "error: size=-1 can't be measured.\nsize is a number of pixels, > 0.\n",
+        ),
+        (
+            ["--model", "lenet", "--engine", "onnxruntime", "--dtype", "bf16"],
+            "error: onnxruntime can't be measured in bf16.\n"
+            "It computes in fp32 and int8.\n"
+            "Type: --dtype fp32\n",
+        ),
+        (
+            ["--model", "lenet", "--profile", "--engine", "onnxruntime"],
+            "error: onnxruntime can't be profiled.\n"
+            "torch's profiler sees into eager and inductor only.\n"
+            "Type: --profile --engine eager\n",
+        ),
+        (
+            ["--model", "lenet", "--profile", "--rounds", "0", "--accuracy", "digits"],
+            "error: rounds=0 with --profile leaves nothing to profile.\n"
+            "A profile is the median of its rounds.\n"
+            "Type for example: --rounds 20\n",
+        ),
+        (
+            [
+                *("--model", "lenet", "--accuracy", "digits"),
+                *("--engine", "onnxruntime", "--dtype", "int8"),
+            ],
+            "error: --accuracy can't be measured in int8.\n"
+            "Evaluation runs eagerly, in fp32 or bf16.\n"
+            "Type: --dtype fp32\n",
         ),
         (
             ["--model", "lenet", "--rounds", "0"],
@@ -702,10 +617,3 @@ def test_module_is_a_command() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: There is no network 'lenet6'.\n")
     assert "Traceback" not in done.stderr
-
-
-def test_ratio_needs_the_same_rounds() -> None:
-    one = Timing("a", (1, 1, 1), 1, (1.0, 2.0), None)
-    other = Timing("b", (1, 1, 1), 1, (1.0,), None)
-    with pytest.raises(ValueError, match="shorter"):
-        other.ratio(one)

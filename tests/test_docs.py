@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
+    "docs/benchmarks.md",
     "docs/networks.md",
     "docs/policies.md",
     "docs/published.md",

@@ -3,70 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import click
 import torch
 
 from senetzoo._command import SenetzooCommand
-from senetzoo.bench import records
-from senetzoo.bench.accuracy import Accuracy, LabelledImages, Tally, accuracy, read_images
-from senetzoo.bench.timing import (
-    Dtype,
-    Layout,
-    Settings,
-    Spread,
-    Subject,
-    Timing,
-    check_device,
-    explained,
-    measure,
-    prepare,
-    threads_set,
-)
-from senetzoo.counting import Counts, count
-from senetzoo.errors import ConfigError, WeightsError, nearest
+from senetzoo.bench import memory, records
+from senetzoo.bench.accuracy import LabelledImages, accuracy, read_images
+from senetzoo.bench.contenders import contenders, find_forms, find_names, rows
+from senetzoo.bench.device import check_device, explained, threads_set
+from senetzoo.bench.profile import Profile, check_engines, profile
+from senetzoo.bench.report import Evaluation, Speed, accuracy_json, profile_json, speed_json
+from senetzoo.bench.text import accuracy_text, profile_text, scaling_text, speed_text
+from senetzoo.bench.timing import Form, Settings, Subject, measure
+from senetzoo.counting import Counts
+from senetzoo.deploy.engines import DTYPES, ENGINES, LAYOUTS, Dtype, Layout, engine
+from senetzoo.deploy.engines.common import TORCH_DTYPES
+from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.weights.load import load_file_into
-from senetzoo.zoo import create, list_models, transforms
-
-_MEMORY = (
-    "parameters, buffers and images, plus the most that torch's allocator held at once for one "
-    "forward pass"
-)
-
-
-@dataclass(frozen=True)
-class Speed:
-    """The timings of one setting, with what counting says of each network."""
-
-    settings: Settings
-    timings: tuple[Timing, ...]
-    counts: tuple[Counts, ...]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The accuracy of one network.
-
-    Args:
-        model: Its name.
-        weights: Tag of its weights, or their file.
-        dtype: Type it computed in.
-        result: The accuracy.
-    """
-
-    model: str
-    weights: str
-    dtype: Dtype
-    result: Accuracy
+from senetzoo.zoo import create, transforms
 
 
 @click.command(
@@ -82,27 +45,58 @@ class Evaluation:
     help="Name, wildcard or policy: resnet18, 'se_resnet*', resnet50+se8@pre/s3-4. Repeatable; "
     "the first is what the others are compared with.",
 )
+@click.option(
+    "--vs",
+    "peers",
+    multiple=True,
+    metavar="LIBRARY:NETWORK",
+    help="A network of timm, torchvision or pytorchcv, with the classes and the size of the first "
+    "--model: timm:seresnet50. Repeatable.",
+)
 @click.option("--batch", multiple=True, type=int, default=(32,), help="Images. Repeatable.")
 @click.option(
-    "--dtype",
+    "--size", "sizes", multiple=True, type=int,
+    help="Pixels of a side. Repeatable. Default: the network's own.",
+)  # fmt: skip
+@click.option(
+    "--engine",
+    "engines",
     multiple=True,
-    type=click.Choice(get_args(Dtype)),
+    type=click.Choice(list(ENGINES)),
+    default=("eager",),
+    help="What runs the networks. Repeatable; all are measured in turn.",
+)
+@click.option(
+    "--dtype",
+    "dtypes",
+    multiple=True,
+    type=click.Choice(DTYPES),
     default=("fp32",),
-    help="Of weights and images. Repeatable.",
+    help="Of weights and activations. Repeatable; all are measured in turn.",
+)
+@click.option(
+    "--optimized",
+    is_flag=True,
+    help="Measure each of our networks also as senetzoo.optimize rewrites it.",
 )
 @click.option(
     "--layout",
+    "layouts",
     multiple=True,
-    type=click.Choice(get_args(Layout)),
+    type=click.Choice(LAYOUTS),
     default=("nchw",),
     help="nhwc is torch's channels_last. Repeatable.",
 )
-@click.option("--compile", "compiled", is_flag=True, help="Time torch.compile's code.")
 @click.option("--device", default="cpu", help="cpu, cuda, cuda:1 or mps.")
-@click.option("--threads", type=int, help="Of torch on the CPU. Default: torch's choice.")
-@click.option("--size", type=int, help="Pixels of a side. Default: the network's own.")
+@click.option("--threads", type=int, help="On the CPU, of every engine. Default: torch's choice.")
 @click.option("--rounds", type=int, default=20, help="Timed batches of each; 0: no timing.")
 @click.option("--warmup", type=int, default=3, help="Batches of each before them.")
+@click.option(
+    "--profile",
+    "profiled",
+    is_flag=True,
+    help="Also show where the time goes, by layer and kind of operation; eager and inductor.",
+)
 @click.option(
     "--accuracy",
     "data",
@@ -120,20 +114,23 @@ class Evaluation:
 @click.option(
     "--records-dir",
     type=click.Path(path_type=Path),
-    default=Path("benchmarks/records"),
+    default=Path("benchmarks/records/speed"),
     help="Where they are.",
 )
 def bench(
     patterns: tuple[str, ...],
+    peers: tuple[str, ...],
     batch: tuple[int, ...],
-    dtype: tuple[Dtype, ...],
-    layout: tuple[Layout, ...],
-    compiled: bool,
+    sizes: tuple[int, ...],
+    engines: tuple[str, ...],
+    dtypes: tuple[Dtype, ...],
+    optimized: bool,
+    layouts: tuple[Layout, ...],
     device: str,
     threads: int | None,
-    size: int | None,
     rounds: int,
     warmup: int,
+    profiled: bool,
     data: str | None,
     weights: Path | None,
     as_json: bool,
@@ -142,36 +139,110 @@ def bench(
 ) -> None:
     """Measure size, speed, memory and accuracy of networks.
 
-    Networks are timed in one process, one batch of each in turn, so that other load meets all of
-    them. Evaluation runs eagerly, on weights that are published or given.
+    Networks are timed in one process, one batch of each in turn, in every engine and dtype, so
+    that other load meets all of them. Evaluation runs eagerly, on weights that are published or
+    given.
 
     \b
     Examples:
       senetzoo bench --model resnet20 --model se_resnet20 --batch 1 --batch 64
-      senetzoo bench --model 'se_resnet*' --layout nhwc --compile --json
+      senetzoo bench --model se_resnet50 --vs timm:seresnet50 --engine inductor --batch 16
+      senetzoo bench --model 'se_resnet*' --engine eager --engine inductor --dtype bf16 --json
+      senetzoo bench --model resnet50 --model se_resnet50 --profile
       senetzoo bench --model se_resnet20 --accuracy cifar10/ --rounds 0
     """
     names = find_names(patterns)
     every = [
         Settings(
             batch=images,
-            dtype=kind,
             layout=form,
-            compile=compiled,
             device=device,
             threads=threads,
             # No timing has no rounds; what else the settings say must hold all the same.
             rounds=1 if rounds == 0 else rounds,
             warmup=warmup,
         )
-        for images, kind, form in itertools.product(batch, dtype, layout)
+        for images, form in itertools.product(dict.fromkeys(batch), dict.fromkeys(layouts))
     ]
-    if size is not None and size < 1:
-        raise ConfigError(f"size={size} can't be measured.", "size is a number of pixels, > 0.")
+    forms, left_out = find_forms(engines, dtypes)
+    for size in sizes:
+        if size < 1:
+            raise ConfigError(f"size={size} can't be measured.", "size is a number of pixels, > 0.")
+    _check_purpose(rounds, profiled, data, weights, names)
+    place = check_device(device, bf16="bf16" in dtypes)
+    for form in forms:
+        engine(form.engine).check(place, form.dtype)
+    if profiled:
+        check_engines(forms)
+
+    with threads_set(threads):
+        where = records.environment(
+            place, torch.get_num_threads(), [*engines, *(peer.partition(":")[0] for peer in peers)]
+        )
+        # Evaluation comes first: data or weights that are not there show before the long part.
+        evaluations = [] if data is None else _evaluate(names, every[0], dtypes, data, weights)
+        speeds: list[Speed] = []
+        profiles: list[Profile] = []
+        if rounds:
+            built = [
+                rows(contenders(names, peers, size, optimized=optimized), forms)
+                for size in dict.fromkeys(sizes or [None])
+            ]
+            speeds, profiles = _time(built, every, profiled=profiled)
+    report = {
+        "environment": dataclasses.asdict(where),
+        "options": {
+            "model": list(patterns),
+            "vs": list(peers),
+            "batch": list(batch),
+            "size": list(sizes),
+            "engine": list(engines),
+            "dtype": list(dtypes),
+            "optimized": optimized,
+            "layout": list(layouts),
+            "device": device,
+            "threads": threads,
+            "rounds": rounds,
+            "warmup": warmup,
+            "profile": profiled,
+            "accuracy": data,
+            "weights": None if weights is None else str(weights),
+        },
+        "memory": memory.MEASURED,
+        "notes": [*left_out, *_caveats(forms, place)],
+        "speed": [speed_json(speed) for speed in speeds],
+        "profile": [profile_json(profile) for profile in profiles],
+        "accuracy": [accuracy_json(evaluation) for evaluation in evaluations],
+    }
+    if as_json:
+        click.echo(json.dumps(report))
+    else:
+        parts = [speed_text(speed) for speed in speeds]
+        parts += filter(None, [scaling_text(speeds)])
+        parts += [profile_text(profile) for profile in profiles]
+        parts += [accuracy_text(evaluation) for evaluation in evaluations]
+        click.echo("\n\n".join(parts))
+        for note in [*(f"left out: {pair}." for pair in left_out), *_caveats(forms, place)]:
+            click.echo(note)
+    if record:
+        path = records.append(report, where, records_dir)
+        click.echo(f"recorded in {path}", err=True)
+
+
+def _check_purpose(
+    rounds: int, profiled: bool, data: str | None, weights: Path | None, names: Sequence[str]
+) -> None:
+    """Refuse options that together mean nothing."""
     if rounds == 0 and data is None:
         raise ConfigError(
             "rounds=0 without --accuracy leaves nothing to measure.",
             "0 rounds mean no timing.",
+            "Type for example: --rounds 20",
+        )
+    if rounds == 0 and profiled:
+        raise ConfigError(
+            "rounds=0 with --profile leaves nothing to profile.",
+            "A profile is the median of its rounds.",
             "Type for example: --rounds 20",
         )
     if weights is not None and (data is None or len(names) > 1):
@@ -181,117 +252,67 @@ def bench(
             + ("--accuracy is missing." if data is None else f"there are {len(names)}."),
             "Type for example: --model resnet20 --weights FILE --accuracy DATA",
         )
-    place = check_device(every[0])
-    for settings in every[1:]:
-        check_device(settings)
-
-    with threads_set(threads):
-        where = records.environment(place, torch.get_num_threads())
-        # Evaluation comes first: data or weights that are not there show before the long part.
-        evaluations = _evaluate(names, every, data, weights) if data is not None else []
-        speeds = _time(names, every, size) if rounds else []
-    report = {
-        "environment": dataclasses.asdict(where),
-        "options": {
-            "model": list(patterns),
-            "batch": list(batch),
-            "dtype": list(dtype),
-            "layout": list(layout),
-            "compile": compiled,
-            "device": device,
-            "threads": threads,
-            "size": size,
-            "rounds": rounds,
-            "warmup": warmup,
-            "accuracy": data,
-            "weights": None if weights is None else str(weights),
-        },
-        "memory": _MEMORY,
-        "speed": [_speed_json(speed) for speed in speeds],
-        "accuracy": [_accuracy_json(evaluation) for evaluation in evaluations],
-    }
-    if as_json:
-        click.echo(json.dumps(report))
-    else:
-        parts = [_speed_text(speed) for speed in speeds]
-        parts += [_accuracy_text(evaluation) for evaluation in evaluations]
-        click.echo("\n\n".join(parts))
-    if record:
-        path = records.append(report, where, records_dir)
-        click.echo(f"recorded in {path}", err=True)
 
 
-def find_names(patterns: Sequence[str]) -> list[str]:
-    """List the networks that names and wildcards stand for, each once, in their order.
-
-    Args:
-        patterns: Names with or without weights' tag and policy; before the policy's ``+`` there
-            may be wildcards.
-
-    Raises:
-        ConfigError: A wildcard that matches nothing. Names are left for `create` to check.
-    """
-    names: dict[str, None] = {}
-    for pattern in patterns:
-        base, plus, policy = pattern.partition("+")
-        if not any(letter in base for letter in "*?["):
-            names[pattern] = None
-            continue
-        found = list_models(base)
-        if not found:
-            stem = base.strip("*?[]")
-            raise ConfigError(
-                f"No network matches {pattern!r}.",
-                "* stands for any letters, ? for one.",
-                nearest(stem, list_models()) or "Type: senetzoo list",
-            )
-        names.update((f"{name}{plus}{policy}", None) for name in found)
-    return list(names)
+def _caveats(forms: Sequence[Form], place: torch.device) -> list[str]:
+    """What the engines want known of their dtypes on this device, each once."""
+    said = (engine(form.engine).caveat(place, form.dtype) for form in forms)
+    return list(dict.fromkeys(filter(None, said)))
 
 
-def _time(names: Sequence[str], every: Sequence[Settings], size: int | None) -> list[Speed]:
-    subjects, counts = [], []
-    for name in names:
-        model = create(name, seed=0)
-        side = model.config.input_size if size is None else size
-        image = (model.config.in_chans, side, side)
-        subjects.append(Subject(name, model, image))
-        with explained(name, image, 1):
-            counts.append(count(model, side))
-    total = sum((settings.rounds + settings.warmup) * len(names) for settings in every)
+def _time(
+    built: Sequence[Sequence[tuple[Subject, Counts]]], every: Sequence[Settings], *, profiled: bool
+) -> tuple[list[Speed], list[Profile]]:
+    """Measure, and profile where that was asked for, in every setting and size."""
+    speeds, profiles = [], []
+    table = list(itertools.product(every, built))
+    total = sum((settings.rounds + settings.warmup) * len(made) for settings, made in table)
     with _bar(total, "timing", "batch") as advance:
-        return [
-            Speed(
-                settings,
-                tuple(measure(subjects, settings, advance=lambda: advance(1))),
-                tuple(counts),
-            )
-            for settings in every
-        ]
+        for settings, made in table:
+            subjects = [subject for subject, _ in made]
+            timings = measure(subjects, settings, advance=lambda: advance(1))
+            speeds.append(Speed(settings, tuple(timings), tuple(counts for _, counts in made)))
+    if profiled:
+        total = sum(len(made) for _, made in table)
+        with _bar(total, "profile", "network") as advance:
+            for settings, made in table:
+                for subject, _ in made:
+                    profiles.append(profile(subject, settings))
+                    advance(1)
+    return speeds, profiles
 
 
 def _evaluate(
-    names: Sequence[str], every: Sequence[Settings], data: str, weights: Path | None
+    names: Sequence[str],
+    settings: Settings,
+    dtypes: Sequence[Dtype],
+    data: str,
+    weights: Path | None,
 ) -> list[Evaluation]:
+    chosen = [dtype for dtype in dict.fromkeys(dtypes) if dtype in TORCH_DTYPES]
+    if not chosen:
+        raise ConfigError(
+            f"--accuracy can't be measured in {dtypes[0]}.",
+            f"Evaluation runs eagerly, in {' or '.join(TORCH_DTYPES)}.",
+            "Type: --dtype fp32",
+        )
     models: list[tuple[str, Classifier, str, LabelledImages]] = []
     for name in names:
         model, origin = _trained(name, weights)
         report = model.load_report
         classes = report.classes if report is not None else ()
         models.append((name, model, origin, read_images(data, classes, model.config.num_classes)))
-    # Accuracy does not depend on batch and layout; the first of each will do.
-    chosen = {settings.dtype: settings for settings in reversed(every)}
     done: list[Evaluation] = []
     total = len(chosen) * sum(len(images.images) for *_, images in models)
     with _bar(total, "accuracy", "image") as advance:
-        for settings in reversed(chosen.values()):
+        for dtype in chosen:
             for name, model, origin, images in models:
-                ready = prepare(model, settings)
                 see = transforms(model)
+                ready = copy.deepcopy(model).eval().to(settings.device, TORCH_DTYPES[dtype])
                 side = (model.config.in_chans, see.size, see.size)
                 with explained(name, side, settings.batch):
                     result = accuracy(ready, images, see, batch=settings.batch, advance=advance)
-                done.append(Evaluation(name, origin, settings.dtype, result))
+                done.append(Evaluation(name, origin, dtype, result))
     return done
 
 
@@ -325,125 +346,3 @@ def _bar(total: int, title: str, unit: str) -> Iterator[Callable[[int], None]]:
         total=total, desc=title, unit=unit, leave=False, disable=not sys.stderr.isatty()
     ) as bar:
         yield lambda steps: bar.update(steps) and None
-
-
-def _spread_json(spread: Spread, scale: float = 1.0) -> dict[str, float]:
-    return {
-        "median": spread.median * scale,
-        "p10": spread.p10 * scale,
-        "p90": spread.p90 * scale,
-        "spread": spread.relative,
-    }
-
-
-def _speed_json(speed: Speed) -> dict[str, object]:
-    first = speed.timings[0]
-    results = [
-        {
-            "model": timing.name,
-            "image": list(timing.image),
-            "params": counts.params,
-            "macs": counts.macs,
-            "images_per_second": timing.images_per_second,
-            "latency_ms": _spread_json(timing.latency, 1e3),
-            "peak_memory_bytes": timing.peak_bytes,
-            "throughput_ratio": None
-            if timing is first
-            else {"to": first.name, **_spread_json(timing.ratio(first))},
-            "round_ms": [round(seconds * 1e3, 4) for seconds in timing.seconds],
-        }
-        for timing, counts in zip(speed.timings, speed.counts, strict=True)
-    ]
-    return {**dataclasses.asdict(speed.settings), "results": results}
-
-
-def _tally_json(tally: Tally) -> dict[str, object]:
-    return {
-        "right": tally.right,
-        "images": tally.total,
-        "accuracy": tally.accuracy if tally.total else None,
-        "wilson95": list(tally.interval),
-    }
-
-
-def _accuracy_json(evaluation: Evaluation) -> dict[str, object]:
-    result = evaluation.result
-    return {
-        "model": evaluation.model,
-        "weights": evaluation.weights,
-        "data": result.whole.name,
-        "dtype": evaluation.dtype,
-        **_tally_json(result.whole),
-        "classes": [{"name": tally.name, **_tally_json(tally)} for tally in result.classes],
-    }
-
-
-def _speed_text(speed: Speed) -> str:
-    settings, first = speed.settings, speed.timings[0]
-    title = (
-        f"batch {settings.batch}, {settings.dtype}, {settings.layout}, "
-        f"{'compiled' if settings.compile else 'eager'}, {settings.device}, "
-        f"threads {settings.threads or torch.get_num_threads()}, rounds {settings.rounds} after "
-        f"{settings.warmup} of warm-up"
-    )
-    head = ["model", "size", "params", "GMACs", "images/s", "ms/batch", "p90", "spread", "peak MiB"]
-    several = len(speed.timings) > 1
-    if several:
-        head += ["speed ratio", "p10-p90"]
-    rows = [head]
-    for timing, counts in zip(speed.timings, speed.counts, strict=True):
-        latency, peak = timing.latency, timing.peak_bytes
-        row = [
-            timing.name,
-            f"{timing.image[1]}",
-            f"{counts.params:,}",
-            f"{counts.macs / 1e9:.4g}",
-            f"{timing.images_per_second:.1f}",
-            f"{latency.median * 1e3:.2f}",
-            f"{latency.p90 * 1e3:.2f}",
-            f"{latency.relative:.0%}",
-            "-" if peak is None else f"{peak / 2**20:.1f}",
-        ]
-        if several and timing is first:
-            row += ["1", ""]
-        elif several:
-            ratio = timing.ratio(first)
-            row += [f"{ratio.median:.3f}", f"{ratio.p10:.3f}-{ratio.p90:.3f}"]
-        rows.append(row)
-    notes = [
-        "spread: (p90 - p10) / median of the batches.",
-        f"peak: {_MEMORY}.",
-    ]
-    if several:
-        notes.append(f"speed ratio: to {first.name}, median over the rounds.")
-    return "\n".join([title, *_columns(rows), *notes])
-
-
-def _percent(tally: Tally) -> str:
-    if not tally.total:
-        return "no images"
-    low, high = tally.interval
-    return f"{tally.accuracy:.2%} [{low:.2%}, {high:.2%}]"
-
-
-def _accuracy_text(evaluation: Evaluation) -> str:
-    result = evaluation.result
-    rows = [["class", "images", "accuracy [95 % interval, Wilson]"]]
-    rows += [
-        [tally.name, str(tally.total), _percent(tally)]
-        for tally in [dataclasses.replace(result.whole, name="all"), *result.classes]
-    ]
-    title = f"{evaluation.model} ({evaluation.weights}) on {result.whole.name}, {evaluation.dtype}"
-    return "\n".join([title, *_columns(rows)])
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Aligned lines: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if index == 0 else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

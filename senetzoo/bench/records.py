@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -39,6 +41,7 @@ class Environment:
         commit: Of the checkout that senetzoo runs from, ``-dirty`` with changes; None elsewhere.
         python: Version.
         torch: Version.
+        packages: Versions of the engines and of the other libraries that take part.
         platform: Operating system.
         cpu: Model name.
         cpu_flags: Instruction sets that decide the speed of convolutions.
@@ -56,6 +59,7 @@ class Environment:
     commit: str | None
     python: str
     torch: str
+    packages: dict[str, str]
     platform: str
     cpu: str
     cpu_flags: tuple[str, ...]
@@ -72,12 +76,13 @@ class Environment:
         return re.sub(r"[^a-z0-9]+", "-", f"{self.gpu or self.cpu}-{self.cores}c".lower())
 
 
-def environment(device: torch.device, threads: int) -> Environment:
+def environment(device: torch.device, threads: int, packages: Sequence[str] = ()) -> Environment:
     """Where this process runs.
 
     Args:
         device: What is measured.
         threads: Threads of torch during the measurement.
+        packages: Names of packages that take part; those that are not installed are left out.
     """
     affinity = hasattr(os, "sched_getaffinity")
     cuda = device.type == "cuda"
@@ -87,6 +92,7 @@ def environment(device: torch.device, threads: int) -> Environment:
         commit=revision(),
         python=platform.python_version(),
         torch=torch.__version__,
+        packages=_versions(packages),
         platform=platform.platform(),
         cpu=processor(),
         cpu_flags=cpu_flags(),
@@ -97,6 +103,14 @@ def environment(device: torch.device, threads: int) -> Environment:
         gpu=torch.cuda.get_device_name(device) if cuda else None,
         cudnn_tf32=torch.backends.cudnn.allow_tf32 if cuda else None,
     )
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for name in dict.fromkeys(packages):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:

@@ -83,9 +83,13 @@ def _lacks(device: torch.device) -> tuple[str, str]:
                 "It compiles C++, and there is no C++ compiler.",
                 "Install g++ or clang, or name it in the variable CXX",
             )
-    elif importlib.util.find_spec("triton") is None:
+    elif not _has_triton():
         return "It compiles with Triton, which is not installed.", "Type: pip install triton"
     return "", ""
+
+
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 INDUCTOR = Engine(

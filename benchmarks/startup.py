@@ -1,0 +1,141 @@
+"""How long it takes to import senetzoo and to build a network, beside timm and torchvision.
+
+    python benchmarks/startup.py
+
+Each round starts a new interpreter for each library, in an order of its own, so that other load
+meets all of them. Every one of them imports torch, then the library, then builds a network without
+trained weights; each step is timed inside the process. A round before them is not recorded: it
+compiles what was never imported and fills the disk's cache. One JSON line for a run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from senetzoo.bench.records import environment
+from senetzoo.bench.spread import Ratio, Spread
+
+ROOT = Path(__file__).resolve().parent.parent
+# The statement that imports a library, and the one that builds a network; the first library is
+# what the others are compared with.
+LIBRARIES = {
+    "senetzoo": ("import senetzoo", "senetzoo.create('se_resnet50')"),
+    "timm": ("import timm", "timm.create_model('seresnet50')"),
+    "torchvision": ("import torchvision", "torchvision.models.resnet50()"),
+}
+# Where torchvision's compiled operators do not load, its import fails: what it lacks is declared
+# before, outside of what is timed.
+DECLARE = """
+library = torch.library.Library("torchvision", "FRAGMENT")
+for name in ("nms", "qnms"):
+    library.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+"""
+PROGRAM = """
+import time
+start = time.perf_counter()
+import torch
+torch_there = time.perf_counter()
+{declare}
+declared = time.perf_counter()
+{load}
+loaded = time.perf_counter()
+{build}
+built = time.perf_counter()
+print(torch_there - start, loaded - declared, built - loaded)
+"""
+
+
+def seconds(load: str, build: str, declare: str) -> tuple[float, float, float]:
+    """Of importing torch, of importing the library after it, and of building, in a new process."""
+    program = PROGRAM.format(load=load, build=build, declare=declare)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    in_torch, in_library, in_build = map(float, done.stdout.split())
+    return in_torch, in_library, in_build
+
+
+def loads(statement: str) -> bool:
+    """Whether a new process can do it."""
+    done = subprocess.run([sys.executable, "-c", statement], capture_output=True, cwd=ROOT)
+    return done.returncode == 0
+
+
+def summary(measured: Mapping[str, Sequence[tuple[float, float, float]]]) -> list[dict[str, Any]]:
+    """The rows of the record: whole import, import after torch, building, for each library."""
+    names = list(measured)
+    # Which of the three times of a process count.
+    steps = {"{load}": (0, 1), "{load}, after torch": (1,), "{build}": (2,)}
+    rows = []
+    for title, parts in steps.items():
+        first = [sum(own[part] for part in parts) for own in measured[names[0]]]
+        for name in names:
+            load, build = LIBRARIES[name]
+            values = [sum(own[part] for part in parts) for own in measured[name]]
+            ratio = Ratio.of([own / other for own, other in zip(values, first, strict=True)])
+            rows.append(
+                {
+                    "statement": title.format(load=load, build=build),
+                    "library": name,
+                    "seconds": dataclasses.asdict(Spread.of(values)),
+                    "ratio": None
+                    if name == names[0]
+                    else {
+                        "to": names[0],
+                        **dataclasses.asdict(ratio.spread),
+                        "interval95": ratio.interval,
+                        "differs": ratio.differs,
+                    },
+                    "round_seconds": [round(value, 4) for value in values],
+                }
+            )
+    return rows
+
+
+@click.command()
+@click.option("--rounds", default=15, show_default=True, type=click.IntRange(min=1))
+@click.option("--record/--no-record", default=True, show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path(__file__).parent / "records" / "startup.jsonl",
+)
+def main(rounds: int, record: bool, out: Path) -> None:
+    """Measure, print, and append to the record."""
+    where = environment(torch.device("cpu"), torch.get_num_threads(), list(LIBRARIES)[1:])
+    declare = "" if loads("import torchvision") else DECLARE
+    measured: dict[str, list[tuple[float, float, float]]] = {name: [] for name in LIBRARIES}
+    order, draw = list(LIBRARIES), random.Random(0)
+    for number in range(rounds + 1):
+        draw.shuffle(order)
+        for name in order:
+            took = seconds(*LIBRARIES[name], declare)
+            if number:
+                measured[name].append(took)
+    results = summary(measured)
+    for row in results:
+        ratio = "" if row["ratio"] is None else f"{row['ratio']['median']:.2f} times"
+        click.echo(f"{row['statement']:45} {row['seconds']['median']:7.3f} s  {ratio}")
+    line = {
+        "environment": dataclasses.asdict(where),
+        "rounds": rounds,
+        "operators_declared": bool(declare),
+        "results": results,
+    }
+    if record:
+        with out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""The tables and the plot of docs/benchmarks.md, from benchmarks/records."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pages import RECORDS, lines, table
+
+from senetzoo.bench.spread import Ratio, Spread
+
+PLOT = "docs/benchmarks.svg"
+# The same figure gives the same text: names of elements are hashed, with a salt.
+_STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "senetzoo",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 8,
+    "text.parse_math": False,
+}
+_DIFFERENT, _SAME = "#0072B2", "#767676"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network in one of its forms, as it was measured.
+
+    Args:
+        where: Machine, versions, commit and rounds, in a sentence.
+        model: Its name.
+        form: Engine, dtype, and whether it was rewritten.
+        pixels: Of a side.
+        batch: Images.
+        speed: Images a second.
+        ratio: To the first row of its table; None for that row itself.
+        first: Name of that row's network.
+        first_form: And its form.
+    """
+
+    where: str
+    model: str
+    form: str
+    pixels: int
+    batch: int
+    speed: float
+    ratio: Ratio | None
+    first: str
+    first_form: str
+
+
+def machine(record: dict[str, Any]) -> str:
+    """Where and how a record was measured, in a sentence."""
+    where, options = record["environment"], record["options"]
+    versions = {"torch": where["torch"], **where["packages"]}
+    return (
+        f"{where['gpu'] or where['cpu']}{_flags(where)}, {where['threads']} threads, "
+        f"{', '.join(f'{name} {version}' for name, version in versions.items())}, commit "
+        f"`{str(where['commit'])[:12]}`; {options['rounds']} rounds."
+    )
+
+
+def _flags(where: dict[str, Any]) -> str:
+    return f" ({', '.join(where['cpu_flags'])})" if where["cpu_flags"] and not where["gpu"] else ""
+
+
+def _form(result: dict[str, Any], layout: str) -> str:
+    rewritten = ["optimized"] * result["optimized"]
+    return ", ".join([result["engine"], result["dtype"], layout, *rewritten])
+
+
+def speed_rows() -> list[Row]:
+    """Every row of every record of `senetzoo bench --record`."""
+    return [row for path in sorted(RECORDS.glob("speed/*.jsonl")) for row in _rows(path.name)]
+
+
+def _rows(name: str) -> Iterator[Row]:
+    for record in lines(f"speed/{name}"):
+        for setting in record["speed"]:
+            first = setting["results"][0]
+            for result in setting["results"]:
+                yield Row(
+                    machine(record),
+                    result["model"],
+                    _form(result, setting["layout"]),
+                    result["image"][1],
+                    setting["batch"],
+                    result["images_per_second"],
+                    _ratio(result["throughput_ratio"]),
+                    first["model"],
+                    _form(first, setting["layout"]),
+                )
+
+
+def _ratio(found: dict[str, Any] | None) -> Ratio | None:
+    if found is None:
+        return None
+    interval = found["interval95"]
+    spread = Spread(found["median"], found["p10"], found["p90"])
+    return Ratio(spread, None if interval is None else (interval[0], interval[1]))
+
+
+def speed() -> str:
+    """A table for each machine and commit."""
+    parts = []
+    rows = speed_rows()
+    for where in dict.fromkeys(row.where for row in rows):
+        cells = [
+            [
+                f"`{row.model}`",
+                row.form,
+                str(row.pixels),
+                str(row.batch),
+                f"{row.speed:,.4g}" if row.speed < 1000 else f"{row.speed:,.0f}",
+                str(row.ratio) if row.ratio else "1",
+                _against(row) if row.ratio else "",
+            ]
+            for row in rows
+            if row.where == where
+        ]
+        head = ["network", "form", "pixels", "batch", "images a second", "ratio [95 %]", "to"]
+        parts.append(f"{table(head, cells)}\n{where}\n")
+    return "\n".join(parts) or "Nothing is recorded yet.\n"
+
+
+def _against(row: Row) -> str:
+    return f"`{row.first}`" if row.form == row.first_form else f"`{row.first}`, {row.first_form}"
+
+
+def picture() -> str:
+    """The picture's place in the page; none where there is nothing to show."""
+    if not any(row.ratio for row in speed_rows()):
+        return "Nothing is recorded yet.\n"
+    return (
+        "![Speed ratio of each network to the one it was measured beside, with its 95 % interval]"
+        f"({PLOT.rpartition('/')[2]})\n"
+    )
+
+
+def plot() -> str | None:
+    """The ratios with their intervals as SVG, the same text for the same records."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    rows = [row for row in speed_rows() if row.ratio is not None]
+    if not rows:
+        return None
+    with mpl.rc_context(_STYLE):
+        height = 0.7 + 0.22 * len(rows)
+        figure = Figure(figsize=(8.5, height))
+        # By hand: a layout that measures letters would depend on the fonts of the machine.
+        axes = figure.add_axes((0.52, 0.45 / height, 0.46, 1 - 0.6 / height))
+        axes.axvline(1, color="#000000", lw=0.8)
+        for number, row in enumerate(rows):
+            ratio = row.ratio
+            if ratio is None:
+                continue
+            differs = ratio.differs is not False
+            colour = _DIFFERENT if differs else _SAME
+            median, (low, high) = ratio.spread.median, ratio.interval or (ratio.spread.median,) * 2
+            axes.plot([low, high], [number, number], color=colour, lw=1.6, solid_capstyle="butt")
+            face = colour if differs else "#ffffff"
+            axes.plot([median], [number], "o", color=colour, markerfacecolor=face, markersize=4)
+        labels = [
+            f"{row.model} / {row.first}, {row.form}, {row.pixels} px, batch {row.batch}"
+            for row in rows
+        ]
+        axes.set_yticks(range(len(rows)), labels)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_xlabel("images a second, as a multiple")
+        axes.grid(axis="x", alpha=0.25)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        text = io.StringIO()
+        # On white: the page's own colour is not known.
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+
+
+def startup() -> str:
+    """Seconds to import and to build, in fresh interpreters."""
+    parts = []
+    for record in lines("startup.jsonl"):
+        rows = [
+            [
+                f"`{result['statement']}`",
+                f"{result['seconds']['median']:.3f}",
+                f"{result['seconds']['p10']:.3f} to {result['seconds']['p90']:.3f}",
+                str(_ratio(result["ratio"]) or "1"),
+            ]
+            for result in record["results"]
+        ]
+        where, versions = record["environment"], record["environment"]["packages"]
+        note = (
+            f"{where['cpu']}, torch {where['torch']}, "
+            f"{', '.join(f'{name} {version}' for name, version in versions.items())}, commit "
+            f"`{str(where['commit'])[:12]}`; {record['rounds']} rounds, each in new processes in "
+            "an order of its own."
+        )
+        head = ["statement", "seconds", "10 % to 90 %", "times the first [95 %]"]
+        parts.append(f"{table(head, rows)}\n{note}\n")
+    return "\n".join(parts) or "Nothing is recorded yet.\n"

@@ -1,0 +1,112 @@
+"""Which kind of work an operation, a kernel or a module does, by its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from torch import nn
+
+from senetzoo.gates.common import GateModule
+
+Kind: TypeAlias = Literal[
+    "convolution",
+    "matrix product",
+    "norm",
+    "gate",
+    "pool",
+    "reduction",
+    "pointwise",
+    "attention",
+    "data movement",
+    "other",
+]
+
+# What other libraries call their gates. Ours are all of one class.
+_GATES = {
+    "timm": frozenset(
+        {
+            *("SEModule", "SqueezeExcite", "EffectiveSEModule", "SqueezeExciteCl", "EcaModule"),
+            *("CecaModule", "CbamModule", "LightCbamModule", "GatherExcite", "CoordAttn"),
+            *("SimpleCoordAttn", "BottleneckAttn", "GlobalContext"),
+        }
+    ),
+    "torchvision": frozenset({"SqueezeExcitation"}),
+    "pytorchcv": frozenset({"SEBlock", "CbamBlock", "BamBlock"}),
+}
+# Of names without namespace and the underscore of in-place operations, in this order.
+_OPERATIONS: tuple[tuple[Kind, str], ...] = (
+    ("attention", r"attention"),
+    ("convolution", r"conv"),
+    ("norm", r"norm"),
+    ("matrix product", r"^(add|baddb|b)?mm$|^mv$|^(linear|matmul|einsum|bilinear)|_linear"),
+    ("pool", r"pool|^mean$|^amax$|^sum$"),
+    (
+        "data movement",
+        r"^(cat|stack|copy|clone|contiguous|to|pad|constant_pad.*|roll|permute|transpose|t|"
+        r"reshape|view|flatten|unflatten|expand|expand_as|chunk|split|narrow|slice|select|index|"
+        r"squeeze|unsqueeze|_to_copy|empty.*|resize|as_strided|unbind|lift_fresh|detach|alias|"
+        r"set|_unsafe_view|resolve_.*|zeros|ones|full|arange|new_.*)$",
+    ),
+    (
+        "pointwise",
+        r"^(relu|relu6|add|sub|rsub|mul|div|sigmoid|silu|gelu|tanh|elu|leaky_relu|hardtanh|"
+        r"hardsigmoid|hardswish|clamp.*|softmax|exp|pow|sqrt|rsqrt|neg|abs|dropout|mish|erf|"
+        r"addcmul|addcdiv|where|maximum|minimum|threshold|prelu|square|reciprocal|log|"
+        r"ne|eq|[gl][te]|masked_fill)$",
+    ),
+)
+# Of fused kernels, whose names list the operations that they come from; of libraries' kernels on a
+# GPU. A product may leave its name to the kernel that goes on with it, so reductions come first.
+_FUSED: tuple[tuple[Kind, str], ...] = (
+    (
+        "reduction",
+        r"triton_(red|per)_|(^|_)(mean|sum|amax|max_pool\w*|avg_pool\w*|softmax|var|var_mean|"
+        r"layer_norm|max|min|prod)(_|$)",
+    ),
+    ("matrix product", r"triton_tem_|(^|_)(addmm|bmm|mm|linear|gemm)(_|$)"),
+    ("pointwise", r""),
+)
+_LIBRARY: tuple[tuple[Kind, str], ...] = (
+    ("convolution", r"conv|fprop|implicit_gemm|winograd"),
+    ("attention", r"flash|fmha|attention"),
+    ("matrix product", r"gemm|cutlass|cublas|gemv"),
+    ("norm", r"batch_norm|layer_norm|bn_fw"),
+    ("data movement", r"memcpy|memset|copy|nchwtonhwc|nhwctonchw|transpose|\bcat"),
+    ("reduction", r"reduce|pool|softmax"),
+    ("pointwise", r"elementwise|pointwise"),
+)
+_FUSED_NAME = re.compile(r"^(graph_\d+_)?(cpp|triton)_")
+_OPERATION_NAME = re.compile(r"^\w+::\w+")
+
+
+def is_operation(name: str) -> bool:
+    """Whether a profiler's event is an operation or a kernel of inductor: ``aten::conv2d``."""
+    return bool(_FUSED_NAME.match(name) or _OPERATION_NAME.match(name))
+
+
+def kind_of(name: str, *, on_gpu: bool = False) -> Kind:
+    """The kind of an operation or of inductor's kernel by its name; with `on_gpu` of any kernel."""
+    if _FUSED_NAME.match(name):
+        return _first(_FUSED, plain(name))
+    if on_gpu:
+        return _first(_LIBRARY, name.lower())
+    return _first(_OPERATIONS, name.partition("::")[2].rstrip("_"))
+
+
+def _first(table: Sequence[tuple[Kind, str]], name: str) -> Kind:
+    return next((kind for kind, pattern in table if re.search(pattern, name)), "other")
+
+
+def plain(name: str) -> str:
+    """Name of a kernel without the number of the compiled graph that it belongs to."""
+    return re.sub(r"^graph_\d+_", "", name)
+
+
+def is_gate(module: nn.Module) -> bool:
+    """Whether it is a gate of ours, or one that timm, torchvision or pytorchcv has."""
+    cls = type(module)
+    return isinstance(module, GateModule) or cls.__name__ in _GATES.get(
+        cls.__module__.partition(".")[0], ()
+    )

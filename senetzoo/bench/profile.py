@@ -1,0 +1,290 @@
+"""Where the time of a forward pass goes: by layer and by kind of operation, gates apart."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import re
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch._C._autograd import DeviceType
+from torch.profiler import ProfilerActivity
+
+from senetzoo.bench.device import check_device, synchronize, threads_set
+from senetzoo.bench.kinds import Kind, is_gate, is_operation, kind_of, plain
+from senetzoo.bench.timing import Form, Settings, Subject, random_images, start
+from senetzoo.deploy.engines import Runner
+from senetzoo.errors import ConfigError
+
+ENGINES = ("eager", "inductor")
+
+_MODULE = "senetzoo module "
+
+
+@dataclass(frozen=True)
+class Part:
+    """The time that one layer spends in one kind of operation.
+
+    Args:
+        path: Name of the module, ``""`` for the network itself; outside of modules, as all of
+            inductor's are, name of the operation or kernel.
+        kind: Of the operations.
+        seconds: For a batch, the median over the rounds.
+        calls: How many operations in a forward pass.
+    """
+
+    path: str
+    kind: Kind
+    seconds: float
+    calls: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where the time of one subject goes.
+
+    Args:
+        name: Of the subject.
+        form: How it ran.
+        image: Shape (C, H, W) of one image.
+        batch: Images in a batch.
+        parts: In the order in which they first ran.
+        outside: Seconds of a forward pass outside of all operations: Python, and the profiler's
+            own work, which is most of it. On a GPU that happens while the GPU computes.
+    """
+
+    name: str
+    form: Form
+    image: tuple[int, int, int]
+    batch: int
+    parts: tuple[Part, ...]
+    outside: float
+
+    @property
+    def seconds(self) -> float:
+        """Of all operations for a batch."""
+        return sum(part.seconds for part in self.parts)
+
+    def share(self, part: Part) -> float:
+        """Fraction of the time of all operations."""
+        return part.seconds / self.seconds if self.seconds else 0.0
+
+    def kinds(self) -> dict[Kind, Part]:
+        """The sum of each kind that occurs; the longest first."""
+        found = _summed([Part("", part.kind, part.seconds, part.calls) for part in self.parts])
+        ordered = sorted(found, key=lambda part: -part.seconds)
+        return {part.kind: part for part in ordered}
+
+    def layers(self) -> tuple[Part, ...]:
+        """By the first two words of the path: ``layer1.0`` for all that is in it."""
+        return _summed(
+            [
+                Part(".".join(part.path.split(".")[:2]), part.kind, part.seconds, part.calls)
+                for part in self.parts
+            ]
+        )
+
+
+class Event(Protocol):
+    """What is read of a `torch.autograd.profiler_util.FunctionEvent`."""
+
+    @property
+    def name(self) -> str:
+        """Of an operation, a kernel or a module."""
+
+    @property
+    def device_type(self) -> DeviceType:
+        """The GPU's of a kernel that runs there, else the CPU's."""
+
+    @property
+    def cpu_time_total(self) -> float:
+        """Microseconds with all that is inside it."""
+
+    @property
+    def device_time_total(self) -> float:
+        """Microseconds of the kernels that it started on a GPU."""
+
+    @property
+    def cpu_children(self) -> list[Any]:
+        """What ran inside it."""
+
+
+def check_engines(forms: Sequence[Form]) -> None:
+    """Refuse forms whose engine torch's profiler does not see into.
+
+    Raises:
+        ConfigError: One of them is such a form.
+    """
+    for form in forms:
+        if form.engine not in ENGINES:
+            raise ConfigError(
+                f"{form.engine} can't be profiled.",
+                f"torch's profiler sees into {' and '.join(ENGINES)} only.",
+                "Type: --profile --engine eager",
+            )
+
+
+def profile(subject: Subject, settings: Settings) -> Profile:
+    """Run a subject under torch's profiler.
+
+    Eager networks are followed module by module: an operation counts for the innermost module that
+    called it. Inductor's kernels belong to no module: each is a part of its own, and where the
+    gates are fused with other layers nothing can be told of them.
+
+    Args:
+        subject: Eager or inductor.
+        settings: As `measure` takes them; each round is a profile of its own.
+
+    Raises:
+        ConfigError: Another engine, or as `measure` does.
+    """
+    check_engines([subject.form])
+    device = check_device(settings.device, bf16=subject.form.dtype == "bf16")
+    with threads_set(settings.threads):
+        images = random_images(subject.image, settings.batch, device)
+        gates: frozenset[str] = frozenset()
+        with _kernels_named(subject.form.engine):
+            if subject.form.engine == "eager":
+                watched, gates = _watched(subject.module)
+                subject = Subject(subject.name, watched, subject.image, subject.form)
+            run = start(subject, settings, images)
+        for _ in range(settings.warmup):
+            run(images)
+        rounds = []
+        for _ in range(settings.rounds):
+            events, seconds = _events(run, images)
+            rounds.append((grouped(events, gates), seconds))
+    return _median(subject, settings.batch, rounds)
+
+
+def grouped(events: Sequence[Event], gates: frozenset[str] = frozenset()) -> tuple[Part, ...]:
+    """The operations in the trees below `events`, by layer and kind.
+
+    Args:
+        events: The outermost ones, in their order. Where there are kernels of a GPU among them,
+            outside of any module, only these count.
+        gates: Names of modules that are gates: all in them is of the kind ``"gate"``.
+    """
+    kernels = [event for event in events if event.device_type == DeviceType.CUDA]
+    in_modules = any(event.name.startswith(_MODULE) for event in events)
+    if kernels and not in_modules:
+        return _summed(
+            [
+                Part(e.name, kind_of(e.name, on_gpu=True), e.device_time_total / 1e6, 1)
+                for e in kernels
+            ]
+        )
+    parts: list[Part] = []
+    for event in events:
+        if event.device_type != DeviceType.CUDA:
+            parts += _operations(event, None, gates, on_gpu=bool(kernels))
+    return _summed(parts)
+
+
+def _operations(
+    event: Event, path: str | None, gates: frozenset[str], *, on_gpu: bool
+) -> Iterator[Part]:
+    """The outermost operations in `event`: what they call in turn is part of them."""
+    name = event.name
+    if name.startswith(_MODULE):
+        path = name.removeprefix(_MODULE)
+    elif is_operation(name):
+        seconds = (event.device_time_total if on_gpu else event.cpu_time_total) / 1e6
+        if path is None:
+            yield Part(plain(name), kind_of(name), seconds, 1)
+        else:
+            around = {"", *(path[: end.start()] for end in re.finditer(r"\.|$", path))}
+            yield Part(path, "gate" if around & gates else kind_of(name), seconds, 1)
+        return
+    for child in event.cpu_children:
+        yield from _operations(child, path, gates, on_gpu=on_gpu)
+
+
+def _summed(parts: Sequence[Part]) -> tuple[Part, ...]:
+    found: dict[tuple[str, Kind], Part] = {}
+    for part in parts:
+        before = found.get((part.path, part.kind), Part(part.path, part.kind, 0.0, 0))
+        found[part.path, part.kind] = Part(
+            part.path, part.kind, before.seconds + part.seconds, before.calls + part.calls
+        )
+    return tuple(found.values())
+
+
+def _median(
+    subject: Subject, batch: int, rounds: Sequence[tuple[tuple[Part, ...], float]]
+) -> Profile:
+    seconds: dict[tuple[str, Kind], list[float]] = defaultdict(list)
+    calls: dict[tuple[str, Kind], int] = {}
+    outside = []
+    for parts, total in rounds:
+        for part in parts:
+            seconds[part.path, part.kind].append(part.seconds)
+            calls[part.path, part.kind] = part.calls
+        outside.append(max(0.0, total - sum(part.seconds for part in parts)))
+    return Profile(
+        subject.name,
+        subject.form,
+        subject.image,
+        batch,
+        tuple(
+            Part(path, kind, statistics.median(values), calls[path, kind])
+            for (path, kind), values in seconds.items()
+        ),
+        statistics.median(outside),
+    )
+
+
+def _watched(module: nn.Module) -> tuple[nn.Module, frozenset[str]]:
+    """A copy of `module` that tells the profiler which of its modules runs, and its gates."""
+    module = copy.deepcopy(module)
+    running: list[torch.profiler.record_function] = []
+
+    def enter(name: str) -> None:
+        running.append(torch.profiler.record_function(_MODULE + name))
+        running[-1].__enter__()  # type: ignore[no-untyped-call]
+
+    def leave() -> None:
+        running.pop().__exit__(None, None, None)
+
+    gates = []
+    for name, child in module.named_modules():
+        # Plain functions: an engine copies the module once more, and these stay what they are.
+        child.register_forward_pre_hook(lambda _module, _args, name=name: enter(name))
+        child.register_forward_hook(lambda _module, _args, _out: leave(), always_call=True)
+        if is_gate(child):
+            gates.append(name)
+    return module, frozenset(gates)
+
+
+@contextlib.contextmanager
+def _kernels_named(name: str) -> Iterator[None]:
+    """Have inductor tell the profiler about each C++ kernel; by default it does so of none."""
+    if name != "inductor":
+        yield
+        return
+    from torch._inductor import config
+
+    with config.patch({"cpp.enable_kernel_profile": True}):
+        yield
+
+
+def _events(run: Runner, images: torch.Tensor) -> tuple[list[Event], float]:
+    """The outermost events of one forward pass, and its seconds."""
+    # Some builds of torch print kineto's trace points on stderr, into the table.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * (images.device.type == "cuda")]
+    with torch.profiler.profile(activities=activities) as recorded:
+        begun = time.perf_counter()
+        run(images)
+        synchronize(images.device)
+        seconds = time.perf_counter() - begun
+    found: Any = recorded.events()
+    return [event for event in found if event.cpu_parent is None], seconds

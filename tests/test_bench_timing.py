@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from senetzoo.bench import device as devices
+from senetzoo.bench.device import check_device
+from senetzoo.bench.timing import Form, Settings, Subject, Timing, measure
+from senetzoo.errors import ConfigError
+
+
+class Clock:
+    """A clock that stands still but for what the fakes add."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def __deepcopy__(self, memo: object) -> Clock:
+        return self  # `measure` copies modules; the copies share the clock
+
+
+class Fake(nn.Module):
+    """Says its name when called and takes the next of its durations."""
+
+    def __init__(self, say: Callable[[], None], clock: Clock, seconds: Sequence[float]) -> None:
+        super().__init__()
+        self.say = say
+        self.clock = clock
+        self.seconds = iter(seconds)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.say()
+        self.clock.now += next(self.seconds, 0.0)
+        return x
+
+
+def _fakes(**seconds: Sequence[float]) -> tuple[list[str], Clock, list[Subject]]:
+    said: list[str] = []
+    clock = Clock()
+    subjects = [
+        Subject(name, Fake(lambda name=name: said.append(name), clock, durations), (1, 2, 2))  # type: ignore[misc]
+        for name, durations in seconds.items()
+    ]
+    return said, clock, subjects
+
+
+def test_networks_run_in_turn_round_after_round() -> None:
+    said, clock, subjects = _fakes(a=[], b=[], c=[])
+    ticks: list[None] = []
+    measure(
+        subjects,
+        Settings(batch=1, rounds=30, warmup=2),
+        clock=clock,
+        advance=lambda: ticks.append(None),
+    )
+    first_pass, memory = said[:3], said[-3:]
+    assert first_pass == memory == ["a", "b", "c"]
+    rounds = ["".join(said[start : start + 3]) for start in range(3, 3 + 3 * 32, 3)]
+    assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
+    assert len(ticks) == 3 * 32 == len(said) - 6
+    # Every order occurs, so that nobody always follows the same neighbour.
+    assert len(set(rounds)) == 6
+
+
+def test_order_of_the_rounds_is_the_seeds() -> None:
+    orders = []
+    for seed in (0, 0, 1):
+        said, clock, subjects = _fakes(a=[], b=[], c=[])
+        measure(subjects, Settings(batch=1, rounds=10, seed=seed), clock=clock)
+        orders.append(said)
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_a_slow_neighbour_does_not_stick_to_anybody() -> None:
+    """Who follows the subject that spoils the caches takes longer: over the rounds all do alike."""
+    said, clock, subjects = _fakes(spoils=[], b=[], c=[])
+    measure(subjects, Settings(batch=1, rounds=300, warmup=0), clock=clock)
+    pairs = itertools.pairwise(said[3:-3])
+    followers = Counter(after for before, after in pairs if before == "spoils")
+    assert abs(followers["b"] - followers["c"]) < 60
+    assert followers.total() > 200
+
+
+def test_only_rounds_after_the_warm_up_count() -> None:
+    #     first pass, one round of warm-up, three rounds, memory
+    _, clock, subjects = _fakes(a=[90, 80, 2, 3, 4, 70], b=[90, 80, 4, 12, 8, 70])
+    plain, other = measure(subjects, Settings(batch=6, rounds=3, warmup=1), clock=clock)
+    assert plain.seconds == (2, 3, 4)
+    assert other.seconds == (4, 12, 8)
+    assert plain.latency.median == 3
+    assert plain.images_per_second == 2
+    # Paired: 2/4, 3/12, 4/8. The ratio of the medians would be 3/8.
+    ratio = other.ratio(plain).spread
+    assert ratio.median == 0.5
+    assert ratio.p10 == pytest.approx(0.3)
+    assert ratio.p90 == 0.5
+
+
+class Look(nn.Module):
+    """Keeps what it saw in a list that its copies share."""
+
+    def __init__(self, seen: Callable[[Look, Tensor], None]) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.seen = seen
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen(self, x)
+        return self.conv(x)  # type: ignore[no-any-return]
+
+
+def test_measured_copies_have_the_settings_and_the_original_keeps_its_own() -> None:
+    seen: list[tuple[object, ...]] = []
+
+    def look(module: Look, x: Tensor) -> None:
+        nhwc = x.is_contiguous(memory_format=torch.channels_last)
+        inference = torch.is_inference_mode_enabled()
+        seen.append(
+            (tuple(x.shape), x.dtype, nhwc, module.conv.weight.dtype, module.training, inference)
+        )
+
+    module, threads = Look(look), torch.get_num_threads()
+    settings = Settings(batch=2, layout="nhwc", threads=threads + 1, rounds=1, warmup=0)
+    measure([Subject("look", module, (3, 5, 7), Form(dtype="bf16"))], settings)
+    assert set(seen) == {((2, 3, 5, 7), torch.bfloat16, True, torch.bfloat16, False, True)}
+    assert module.training
+    assert module.conv.weight.dtype == torch.float32
+    assert torch.get_num_threads() == threads
+
+
+class TwoTensors(nn.Module):
+    """Holds two tensors of its input's size at once, then one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1000))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = x * 2
+        second = first + 1
+        del first
+        return second.relu_()
+
+
+@pytest.mark.parametrize(("dtype", "bytes_each"), [("fp32", 4), ("bf16", 2)])
+def test_peak_memory_of_known_allocations(dtype: Any, bytes_each: int) -> None:
+    settings = Settings(batch=2, rounds=1, warmup=0)
+    (timing,) = measure([Subject("two", TwoTensors(), (3, 64, 64), Form(dtype=dtype))], settings)
+    batch = 2 * 3 * 64 * 64
+    converted = 0 if dtype == "fp32" else batch * bytes_each
+    known = (1000 + 2 * batch) * bytes_each + converted + batch * 4  # images come in fp32
+    assert timing.peak_bytes is not None
+    assert 0 <= timing.peak_bytes - known <= 64  # torch makes a tensor of the scalar, too
+
+
+def test_a_network_that_fails_says_on_what() -> None:
+    subject = Subject("narrow", nn.Conv2d(3, 1, 9), (3, 4, 4))
+    with pytest.raises(ConfigError) as caught:
+        measure([subject], Settings(batch=2, rounds=1))
+    assert str(caught.value) == (
+        "narrow fails on images of shape 2x3x4x4.\n"
+        "torch says: Calculated padded input size per channel: (4 x 4). Kernel size: (9 x 9). "
+        "Kernel size can't be greater than actual input size\n"
+        "Give another size or a smaller batch: --size 224 --batch 8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"batch": 0}, "batch=0 can't be measured.\nbatch is a whole number of at least 1."),
+        ({"batch": 1.5}, "batch=1.5 can't be measured.\nbatch is a whole number of at least 1."),
+        ({"rounds": 0}, "rounds=0 can't be measured.\nrounds is a whole number of at least 1."),
+        ({"warmup": -1}, "warmup=-1 can't be measured.\nwarmup is a whole number of at least 0."),
+        ({"threads": 0}, "threads=0 can't be measured.\nthreads is a whole number of at least 1."),
+        ({"seed": -1}, "seed=-1 can't be measured.\nseed is a whole number of at least 0."),
+        ({"layout": "chwn"}, "layout='chwn' can't be measured.\nlayout is one of nchw, nhwc."),
+    ],
+)
+def test_wrong_settings(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings(**wrong)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"dtype": "fp8"}, "dtype='fp8' can't be measured.\ndtype is one of fp32, bf16, int8."),
+        (
+            {"engine": "inductr"},
+            "There is no engine 'inductr'.\n"
+            "Engines are eager, inductor, onnxruntime, openvino.\n"
+            "Did you mean 'inductor'?",
+        ),
+        (
+            {"engine": "onnxruntime", "dtype": "bf16"},
+            "onnxruntime can't be measured in bf16.\n"
+            "It computes in fp32 and int8.\n"
+            "Type: --dtype fp32",
+        ),
+    ],
+)
+def test_wrong_forms(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Form(**wrong)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta", "cpu:x"])
+def test_unknown_device(device: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_device(device)
+    assert str(caught.value) == f"There is no device {device!r}.\nDevices are cpu, cuda, mps."
+
+
+def test_absent_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError) as caught:
+        check_device("cuda:1")
+    assert str(caught.value) == (
+        "The device 'cuda:1' is not available.\n"
+        f"torch {torch.__version__} sees 0 cuda devices here.\n"
+        "Type: --device cpu"
+    )
+
+
+def test_device_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    monkeypatch.setattr(devices, "_convolves", lambda place, dtype: dtype == torch.float32)
+    with pytest.raises(ConfigError) as caught:
+        check_device("cuda", bf16=True)
+    assert str(caught.value) == (
+        "The device 'cuda' can't compute in bf16.\n"
+        f"torch {torch.__version__} has no bf16 convolution for it.\n"
+        "Type: --dtype fp32"
+    )
+
+
+def test_ratio_needs_the_same_rounds() -> None:
+    one = Timing("a", (1, 1, 1), 1, (1.0, 2.0), None)
+    other = Timing("b", (1, 1, 1), 1, (1.0,), None)
+    with pytest.raises(ValueError, match="shorter"):
+        other.ratio(one)

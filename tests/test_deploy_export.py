@@ -1,0 +1,371 @@
+"""``senetzoo.deploy.export``: what is written computes what the network does, or is not written."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from helpers import SMALL, calibrate_on_next_batch, on_meta, relative_error, tiny
+from safetensors.torch import save_file
+from test_export import images, ready
+from torch import Tensor, nn
+
+import senetzoo
+from senetzoo import SE
+from senetzoo.cli import main
+from senetzoo.data.transforms import Transforms
+from senetzoo.deploy import export as room
+from senetzoo.deploy.export import FORMATS, SUFFIXES, Format, export
+from senetzoo.deploy.program import exported
+from senetzoo.describe import name_of
+from senetzoo.errors import ConfigError, MissingExtraError
+from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.report import LoadReport
+
+SEEN = Transforms(24, (0.5, 0.25, 0.125), (0.5, 1.0, 2.0), "bicubic", crop=0.75)
+COLOURS = ("red", "green", "blue", "näve", "black, or white")
+
+
+def small() -> Classifier:
+    """A ResNet of one block with a gate, in training mode, with a load report."""
+    model = tiny(depths=(1,))
+    senetzoo.attach(model, SE(4), seed=0)
+    calibrate_on_next_batch(model)
+    with torch.no_grad():
+        model.train()(torch.randn(8, 3, 24, 24))
+    replaced = (("fc.weight", "another number of classes"),)
+    model.load_report = LoadReport("net.v1", "folder", "ab" * 32, COLOURS, replaced)
+    return model
+
+
+def open_onnx(path: Path) -> tuple[Callable[[Tensor], Tensor], Mapping[str, Any]]:
+    import onnx
+    import onnxruntime
+
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    (given,), (taken,) = model.graph.input, model.graph.output
+    assert (given.name, taken.name) == ("images", "logits")
+    assert given.type.tensor_type.shape.dim[0].dim_param == "batch"
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def run(x: Tensor) -> Tensor:
+        (logits,) = session.run(["logits"], {"images": x.numpy()})
+        return torch.from_numpy(logits)
+
+    return run, {p.key.removeprefix("senetzoo."): p.value for p in model.metadata_props}
+
+
+def open_pt2(path: Path) -> tuple[Callable[[Tensor], Tensor], Mapping[str, Any]]:
+    extra = {"senetzoo.json": ""}
+    program = torch.export.load(path, extra_files=extra)
+    return program.module(), json.loads(extra["senetzoo.json"])
+
+
+def open_openvino(path: Path) -> tuple[Callable[[Tensor], Tensor], Mapping[str, Any]]:
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run(x: Tensor) -> Tensor:
+        return torch.from_numpy(compiled({"images": x.numpy()})["logits"].copy())
+
+    about = ElementTree.parse(path).findall("rt_info/senetzoo/*")
+    return run, {entry.tag: entry.attrib["value"] for entry in about}
+
+
+OPEN = {"onnx": open_onnx, "pt2": open_pt2, "openvino": open_openvino}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- What is written -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_file_is_the_network(form: Format, tmp_path: Path) -> None:
+    """Opened without senetzoo: logits for any number of images, and what they mean."""
+    model = small()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    path = tmp_path / f"net{SUFFIXES[form]}"
+    done = export(model, path, transforms=SEEN)
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert list(done.files) == [tmp_path / name for name in names(tmp_path)][::-1]
+    assert set(done.errors) == {1, 5}
+    assert max(done.errors.values()) < 1e-5
+
+    run, about = OPEN[form](path)
+    model.eval()
+    for count in (1, 2, 7):
+        x = torch.randn(count, 3, 24, 24)
+        with torch.no_grad():
+            assert relative_error(run(x), model(x)) < 1e-5
+    expected = {
+        "version": senetzoo.__version__,
+        "model": "ResNet+se4",
+        "weights": "net.v1",
+        "weights_sha256": "ab" * 32,
+        "weights_not_loaded": ["fc.weight"],
+        "size": 24,
+        "mean": [0.5, 0.25, 0.125],
+        "std": [0.5, 1.0, 2.0],
+        "interpolation": "bicubic",
+        "crop": 0.75,
+        "classes": list(COLOURS),
+    }
+    texts = {"version", "model", "weights", "weights_sha256", "interpolation"}
+    if form != "pt2":
+        about = {k: v if k in texts else json.loads(v) for k, v in about.items()}
+    assert about == done.metadata == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", SMALL.values())
+def test_every_family(name: str, form: Format, tmp_path: Path) -> None:
+    model = ready(name)
+    path = tmp_path / f"net{SUFFIXES[form]}"
+    done = export(model, path, size=images(model, 1).shape[-1])
+    assert done.metadata["model"] == name_of(model)
+    run, _ = OPEN[form](path)
+    with torch.no_grad():
+        for count in (1, 4):
+            x = images(model, count)
+            assert relative_error(run(x), model(x)) < room.TOLERANCE
+
+
+def test_a_network_of_other_channels_has_no_transforms(tmp_path: Path) -> None:
+    model = senetzoo.create("lenet5", in_chans=2, num_classes=3, seed=0)
+    done = export(model, tmp_path / "net.pt2", name="two", classes=["a", "b", "c"])
+    assert done.metadata == {
+        "version": senetzoo.__version__,
+        "model": "two",
+        "size": model.config.input_size,
+        "classes": ["a", "b", "c"],
+    }
+
+
+def test_half_precision_is_written_in_fp32(tmp_path: Path) -> None:
+    model = senetzoo.create("lenet5", seed=0).to(torch.bfloat16)
+    path = tmp_path / "net.pt2"
+    export(model, path)
+    x = torch.randn(2, model.config.in_chans, 32, 32)
+    with torch.no_grad():
+        assert relative_error(open_pt2(path)[0](x), model.eval().float()(x)) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "name", [*SMALL.values(), "se_resnet18", "se_swin_t", "resnet50+se8@pre/s3-4+eca/s1-2"]
+)
+def test_a_name_builds_the_network_again(name: str) -> None:
+    blueprint = senetzoo.config(name)
+    model = on_meta(lambda: blueprint.build(seed=0))
+    assert isinstance(model, Classifier)
+    again = senetzoo.config(name_of(model))
+    twin = on_meta(lambda: again.build(seed=0))
+    shapes = {key: value.shape for key, value in model.state_dict().items()}
+    assert {key: value.shape for key, value in twin.state_dict().items()} == shapes
+
+
+# --- What is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_file_that_computes_something_else_is_not_written(
+    form: Format, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An old file under the name stays what it was."""
+    for name in ("net.onnx", "net.pt2", "net.xml", "net.bin"):
+        (tmp_path / name).write_text(f"old {name}")
+
+    def wrong(model: nn.Module, sample: Tensor) -> Any:
+        other = copy.deepcopy(model)
+        next(other.parameters()).mul_(1.5)
+        return exported(other, sample)
+
+    monkeypatch.setattr(room, "exported", wrong)
+    title = {"onnx": "ONNX", "pt2": "a pt2 file", "openvino": "OpenVINO's IR"}[form]
+    others = ", ".join(SUFFIXES[other] for other in FORMATS if other != form)
+    with pytest.raises(ConfigError) as error:
+        export(small(), tmp_path / f"net{SUFFIXES[form]}")
+    asked, true, remedy = str(error.value).splitlines()
+    assert asked == f"The network can't be written as {title}: the file computes something else."
+    assert true.startswith("With 1 random images its logits are ")
+    assert true.endswith(" of the largest off; at most 1e-04 is let through.")
+    assert remedy == f"Write another format: {others}"
+    assert names(tmp_path) == ["net.bin", "net.onnx", "net.pt2", "net.xml"]
+    for name in names(tmp_path):
+        assert (tmp_path / name).read_text() == f"old {name}"
+
+
+def refusal(*args: Any, **options: Any) -> str:
+    with pytest.raises(ConfigError) as error:
+        export(*args, **options)
+    return str(error.value)
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    model, path = senetzoo.create("lenet5", seed=0), tmp_path / "net.pt2"
+    assert refusal(model, tmp_path / "net.onx") == (
+        "The name 'net.onx' does not say which format to write.\n"
+        "It ends in .onnx, .pt2, .xml.\n"
+        "Did you mean '.onnx'?"
+    )
+    assert refusal(model, tmp_path / "net") == (
+        "The name 'net' does not say which format to write.\n"
+        "It ends in .onnx, .pt2, .xml.\n"
+        "Type for example: net.onnx"
+    )
+    assert refusal(nn.Linear(2, 2), path) == (
+        "export got a Linear.\n"
+        "It takes networks made by senetzoo.create.\n"
+        "Use torch.export or torch.onnx.export yourself"
+    )
+    away = tmp_path / "nowhere" / "net.pt2"
+    assert refusal(model, away) == (
+        f"{away} can't be written.\n"
+        f"There is no folder {away.parent}.\n"
+        "Make it, or give another path"
+    )
+    assert refusal(model, path, size=1) == (
+        f"export got size=1.\nIt is a whole number of pixels, for this network at least "
+        f"{model.config.min_size}."
+    )
+    assert refusal(model, path, classes=["a"]) == (
+        "export got 1 names of classes.\n"
+        f"The network has {model.config.num_classes} classes.\n"
+        "Give a name for each, in the order of the logits"
+    )
+    assert refusal(model, path, classes="abcdefghij") == (
+        "export got classes='abcdefghij'.\n"
+        f"The network has {model.config.num_classes} classes.\n"
+        "Give a name for each, in the order of the logits"
+    )
+    assert refusal(model, path, clases=["a"]) == (
+        "export() has no option 'clases'.\n"
+        "Its options are model, path, name, classes, transforms, size.\n"
+        "Did you mean 'classes'?"
+    )
+    with torch.no_grad():
+        next(iter(model.parameters())).fill_(torch.nan)
+    assert refusal(model, path) == (
+        "The network can't be exported.\n"
+        "On random images its logits are not finite.\n"
+        "Look at its weights"
+    )
+    assert names(tmp_path) == []
+
+
+def test_missing_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    away = {"onnxruntime", "openvino"}
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda wanted: None if wanted in away else real(wanted)
+    )
+    with pytest.raises(MissingExtraError) as error:
+        export(small(), tmp_path / "net.onnx")
+    assert str(error.value) == (
+        "Writing ONNX needs the package 'onnxruntime'.\n"
+        "It is not installed.\n"
+        "Type: pip install 'senetzoo[onnx]'"
+    )
+    with pytest.raises(MissingExtraError) as error:
+        export(small(), tmp_path / "net.xml")
+    assert str(error.value) == (
+        "Writing OpenVINO's IR needs the package 'openvino'.\n"
+        "It is not installed.\n"
+        "Type: pip install 'senetzoo[openvino]'"
+    )
+    assert names(tmp_path) == []
+
+
+# --- The command ---------------------------------------------------------------------------------
+
+
+def run(*args: str | Path) -> Result:
+    return CliRunner().invoke(main, ["export", *map(str, args)])
+
+
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("lenet5.digits_v1", "--to", "pt2")
+    assert done.exit_code == 0, done.output
+    file = tmp_path / "lenet5.digits_v1.pt2"
+    first, second, third, fourth = done.stdout.splitlines()
+    assert first == f"Written to {file.name}, {file.stat().st_size:,} bytes."
+    assert second == "  lenet5.digits_v1, weights lenet5.digits_v1"
+    assert third == "  images (batch, 1, 32, 32) -> logits (batch, 10), float32"
+    assert fourth.startswith("  largest error of the logits, over the largest of them: ")
+    model = senetzoo.create("lenet5.digits_v1", pretrained=True)
+    computed, about = open_pt2(file)
+    x = torch.randn(3, 1, 32, 32)
+    with torch.no_grad():
+        assert relative_error(computed(x), model(x)) < 1e-6
+    seen = senetzoo.transforms(model)
+    assert about["mean"] == list(seen.mean)
+    assert about["std"] == list(seen.std)
+    assert model.load_report is not None
+    assert about["weights_sha256"] == model.load_report.sha256
+    assert about["classes"] == list(model.load_report.classes)
+
+
+def test_command_with_a_file_of_weights(tmp_path: Path) -> None:
+    model = senetzoo.create("lenet5", num_classes=3, seed=1)
+    weights, target = tmp_path / "mine.safetensors", tmp_path / "net.pt2"
+    save_file(model.state_dict(), weights)
+    done = run(
+        "lenet5", "--weights", weights, "--num-classes", "3", "--to", "pt2", "--output", target
+    )
+    assert done.exit_code == 0, done.output
+    computed, about = open_pt2(target)
+    x = torch.randn(3, model.config.in_chans, 32, 32)
+    with torch.no_grad():
+        assert relative_error(computed(x), model.eval()(x)) < 1e-6
+    assert about["weights"] == "mine.safetensors"
+    assert len(about["weights_sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (
+            ("lenet5", "--to", "onnx", "--output", "net.pt2"),
+            "error: --to onnx can't write net.pt2.\n"
+            "Its files end in .onnx.\n"
+            "Type: --output net.onnx\n",
+        ),
+        (
+            ("lenet5", "--to", "pt2", "--pretrained", "--weights", "w.safetensors"),
+            "error: --weights w.safetensors can't be used here.\n"
+            "lenet5 --pretrained names weights too.\n"
+            "Leave one of them out\n",
+        ),
+        (
+            ("lenet5.digits_v1", "--to", "pt2", "--weights", "w.safetensors"),
+            "error: --weights w.safetensors can't be used here.\n"
+            "lenet5.digits_v1 names weights too.\n"
+            "Leave one of them out\n",
+        ),
+    ],
+)
+def test_command_bad_input(
+    args: tuple[str, ...], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run(*args)
+    assert done.exit_code == 2
+    assert done.stderr == text
+    assert names(tmp_path) == []

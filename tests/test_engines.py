@@ -1,0 +1,535 @@
+"""Every engine gives what the network gives eagerly, and says what it can't do."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import SMALL, calibrate_on_next_batch, relative_error, tiny
+from test_export import images, ready
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+
+import senetzoo
+from senetzoo import SE
+from senetzoo.data import cifar10
+from senetzoo.deploy.engines import ENGINES, Dtype, Engine, common, engine, inductor, ort
+from senetzoo.errors import ConfigError, MissingExtraError
+from senetzoo.train.augment import normalise
+
+CPU = torch.device("cpu")
+EAGER, INDUCTOR = ENGINES["eager"], ENGINES["inductor"]
+OTHERS = [pytest.param(e, id=name) for name, e in ENGINES.items() if name != "eager"]
+EVERY = [pytest.param(e, id=name) for name, e in ENGINES.items()]
+# In fp32, where another order of sums is another rounding.
+TOLERANCE = 1e-4
+
+
+def small() -> nn.Module:
+    """A ResNet of one block with a gate, in training mode."""
+    model = tiny(depths=(1,))
+    senetzoo.attach(model, SE(4), seed=0)
+    calibrate_on_next_batch(model)
+    with torch.no_grad():
+        model.train()(batch(8))
+    return model
+
+
+def batch(count: int, size: int = 16) -> Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(count))
+
+
+class Flat(nn.Module):
+    """The least network: compiled in a moment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3 * 4 * 4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x.flatten(1))  # type: ignore[no-any-return]
+
+
+def load(found: Engine, model: nn.Module, sample: Tensor, dtype: Dtype = "fp32") -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # bf16 without instructions for it
+        return found.load(model, sample, dtype)
+
+
+def states(model: nn.Module) -> dict[str, Any]:
+    """All that a load could change of a module."""
+    tensors = {name: value.clone() for name, value in model.state_dict().items()}
+    flags = {name: module.training for name, module in model.named_modules()}
+    learnt = {name: p.requires_grad for name, p in model.named_parameters()}
+    return {"tensors": tensors, "flags": flags, "learnt": learnt}
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    tensors = zip(one["tensors"].values(), other["tensors"].values(), strict=True)
+    return (
+        one["flags"] == other["flags"]
+        and one["learnt"] == other["learnt"]
+        and all(torch.equal(a, b) for a, b in tensors)
+    )
+
+
+# --- What they compute ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("found", EVERY)
+def test_logits_are_those_of_the_network(found: Engine) -> None:
+    """Whatever number of images, layout and kind of tensor; and the network stays as it was."""
+    model = small()
+    before = states(model)
+    run = load(found, model, batch(3))
+    assert same(states(model), before)
+    model.eval()
+    with torch.inference_mode():
+        inside = batch(3)
+    given = [
+        batch(3),
+        batch(3).to(memory_format=torch.channels_last),
+        batch(6)[::2],
+        batch(3).requires_grad_(),
+        inside,
+        batch(1),
+    ]
+    for x in given:
+        logits = run(x)
+        with torch.no_grad():
+            assert relative_error(logits, model(x)) < TOLERANCE
+        assert logits.dtype == torch.float32
+        assert not logits.requires_grad
+        logits += 1  # a tensor like any other, and nobody else's
+        with torch.no_grad():
+            assert relative_error(run(x), model(x)) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        pytest.param(e, id=name, marks=[pytest.mark.slow] * (name in ("inductor", "onnxruntime")))
+        for name, e in ENGINES.items()
+    ],
+)
+def test_a_traced_network_runs_as_well(found: Engine) -> None:
+    model = small().eval()
+    dynamic = ({0: torch.export.Dim("batch")},)
+    graph = torch.export.export(model, (batch(2),), dynamic_shapes=dynamic).module()
+    run = load(found, graph, batch(1))
+    with torch.no_grad():
+        for count in (1, 4) if found is not INDUCTOR else (1,):
+            assert relative_error(run(batch(count)), model(batch(count))) < TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL.values())
+@pytest.mark.parametrize("found", OTHERS)
+def test_every_family(found: Engine, name: str) -> None:
+    model = ready(name)
+    run = load(found, model, images(model, 3))
+    with torch.no_grad():
+        for count in (3, 1) if found is INDUCTOR else (3, 1, 5):
+            x = images(model, count)
+            expected = model(x)
+            assert expected.std() > 1e-3
+            assert relative_error(run(x), expected) < TOLERANCE
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize(
+    "found",
+    [EAGER, pytest.param(INDUCTOR, marks=pytest.mark.slow)],
+    ids=lambda found: found.name,
+)
+def test_layouts(found: Engine, layout: common.Layout) -> None:
+    model = small().eval()
+    run = found.load(model, batch(2), layout=layout)
+    with torch.no_grad():
+        assert relative_error(run(batch(2)), model(batch(2))) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "name", ["eager", pytest.param("inductor", marks=pytest.mark.slow), "openvino"]
+)
+def test_bf16_is_near(name: str) -> None:
+    """Eight bits of mantissa: a relative error of 0.4 % a product."""
+    found, model = ENGINES[name], small().eval()
+    run = load(found, model, batch(4), "bf16")
+    with torch.no_grad():
+        expected = model(batch(4))
+    assert run(batch(4)).dtype == torch.float32
+    error = relative_error(run(batch(4)), expected)
+    assert error < 0.05
+    if not found.caveat(CPU, "bf16") or name == "eager":
+        assert error > 1e-5  # it is not fp32
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_int8_answers_as_fp32(name: str, sample: Callable[[str], Path]) -> None:
+    """On real images and trained weights; calibrated with images of the other split."""
+    model = senetzoo.create("resnet20.cifar10_v1", pretrained=True)
+    train = cifar10.load(sample("cifar10-train-sample.parquet"), "train").first(10)
+    test = cifar10.load(sample("cifar10-test-sample.parquet"), "test").first(30)
+    ranges, x = (normalise(s.images, cifar10.MEAN, cifar10.STD, 32) for s in (train, test))
+    run = ENGINES[name].load(model, x[:100], "int8", calibration=ranges)
+    logits = run(x)
+    with torch.no_grad():
+        expected = model(x)
+    agree = (logits.argmax(1) == expected.argmax(1)).float().mean()
+    assert agree > 0.95
+    assert relative_error(logits, expected) > 1e-3  # it is not fp32
+
+
+def test_ranges_are_of_seven_bits_where_eight_overflow(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """ONNX Runtime's int8 weights: -127..127, or -64..64 on a processor without VNNI."""
+    import onnx
+    from onnx import numpy_helper
+
+    from senetzoo.deploy import program
+
+    path = tmp_path / "flat.onnx"
+    model = Flat().eval()
+    program.write_onnx(program.onnx_model(program.exported(model, batch(2, 4))), path)
+    for vnni, bounds in ((True, (127, 128)), (False, (63, 64))):
+        monkeypatch.setattr(ort, "_has_vnni", lambda vnni=vnni: vnni)
+        graph = onnx.load(ort._quantised(path, batch(8, 4))).graph
+        weights = [t for t in graph.initializer if t.data_type == onnx.TensorProto.INT8]
+        assert max(abs(numpy_helper.to_array(t).astype(int)).max() for t in weights) in bounds
+
+
+# --- How they compute ----------------------------------------------------------------------------
+
+
+def test_inductor_compiles_each_network_and_number_of_images() -> None:
+    """Past dynamo's limit too, where it would fall back to eager without a word."""
+    before = counters["stats"]["unique_graphs"]
+    with torch._dynamo.config.patch(recompile_limit=1, accumulated_recompile_limit=1):
+        runs = [INDUCTOR.load(Flat(), batch(2, 4)) for _ in range(3)]
+        for run in runs:
+            run(batch(1, 4))
+            run(batch(2, 4))
+            run(batch(1, 4))
+    assert counters["stats"]["unique_graphs"] - before == 6
+
+
+def test_threads_are_set_for_the_run_alone() -> None:
+    seen = []
+
+    class Counts(Flat):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(torch.get_num_threads())
+            return super().forward(x)
+
+    before = torch.get_num_threads()
+    other = before + 1
+    run = EAGER.load(Counts(), batch(2, 4), threads=other)
+    run(batch(2, 4))
+    assert set(seen) == {other}
+    assert torch.get_num_threads() == before
+
+
+def test_threads_of_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is torch's number: on a shared machine nobody wants every core taken."""
+    import onnxruntime
+
+    asked = []
+    session = onnxruntime.InferenceSession
+
+    def spy(path: str, options: Any, **rest: Any) -> Any:
+        asked.append(options.intra_op_num_threads)
+        return session(path, options, **rest)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
+    ENGINES["onnxruntime"].load(Flat(), batch(2, 4))
+    assert asked == [torch.get_num_threads()]
+
+
+def test_nothing_is_imported_before_it_is_asked_for() -> None:
+    program = (
+        "import sys, senetzoo.deploy.engines, senetzoo.deploy.export; "
+        "print(sorted({'onnx', 'onnxruntime', 'openvino', 'nncf', 'torchvision'} "
+        "& set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_openvino_reports_nothing_to_its_makers() -> None:
+    """Its own import, a conversion and NNCF's would each send an event."""
+    program = (
+        "import sys, torch; from senetzoo.deploy.engines import ENGINES; "
+        "net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 5)); "
+        "x = torch.randn(2, 3, 4, 4); "
+        "ENGINES['openvino'].load(net, x, 'int8', calibration=x); "
+        "print('nncf' in sys.modules, 'openvino_telemetry' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    # Nothing else either: of NNCF's progress bars none is drawn where a table or JSON goes.
+    assert done.stdout == "True False\n"
+
+
+# --- What they refuse ----------------------------------------------------------------------------
+
+
+def test_the_table_names_each_engine() -> None:
+    assert {found.name: found for found in ENGINES.values()} == ENGINES
+    assert engine("openvino") is ENGINES["openvino"]
+    with pytest.raises(ConfigError) as error:
+        engine("open_vino")
+    assert str(error.value) == (
+        "There is no engine 'open_vino'.\n"
+        "Engines are eager, inductor, onnxruntime, openvino.\n"
+        "Did you mean 'openvino'?"
+    )
+
+
+ARRAY: Any = [[1.0]]
+BAD: list[tuple[str, dict[str, Any], str]] = [
+    (
+        "onnxruntime",
+        {"dtype": "bf16"},
+        "The engine onnxruntime can't compute in 'bf16'.\n"
+        "It computes in fp32 and int8.\n"
+        "Give one of these, or another engine: dtype='fp32'",
+    ),
+    (
+        "eager",
+        {"dtype": "fp16"},
+        "The engine eager got dtype='fp16'.\ndtype is one of fp32, bf16, int8.",
+    ),
+    (
+        "eager",
+        {"layout": "nhcw"},
+        "The engine eager got layout='nhcw'.\nlayout is one of nchw, nhwc.",
+    ),
+    (
+        "openvino",
+        {"layout": "nhwc"},
+        "The engine openvino has no layout 'nhwc'.\n"
+        "It lays out the activations by itself.\n"
+        "Leave layout out, or give 'nchw'",
+    ),
+    (
+        "inductor",
+        {"threads": 0},
+        "The engine inductor got threads=0.\n"
+        "threads is a whole number of at least 1, or None for torch's number.",
+    ),
+    (
+        "onnxruntime",
+        {"dtype": "int8"},
+        "The engine onnxruntime got no calibration images for int8.\n"
+        "The ranges of int8 are those of the activations of real images.\n"
+        "Give some hundreds of them, transformed: calibration=images",
+    ),
+    (
+        "openvino",
+        {"dtype": "int8", "calibration": torch.zeros(2, 3, 8, 8)},
+        "The engine openvino got calibration images of 3x8x8.\n"
+        "The sample's are 3x4x4.\n"
+        "Give images of one size",
+    ),
+    (
+        "onnxruntime",
+        {"sample": torch.zeros(1, 3, 4, 4, device="meta")},
+        "The engine onnxruntime can't run on the device 'meta'.\n"
+        "It runs on cpu.\n"
+        "Give another device, or engine='eager'",
+    ),
+    (
+        "eager",
+        {"sample": ARRAY},
+        "The engine eager got a list as sample.\n"
+        "It takes float32 images of shape (number, channels, height, width), at least one.\n"
+        "Type for example: torch.randn(1, 3, 224, 224)",
+    ),
+    (
+        "eager",
+        {"sample": torch.zeros(2, 3, 4, 4, dtype=torch.uint8)},
+        "The engine eager got a tensor of uint8 as sample.\n"
+        "It takes float32 images of shape (number, channels, height, width), at least one.\n"
+        "Type for example: torch.randn(1, 3, 224, 224)",
+    ),
+    (
+        "eager",
+        {"sample": torch.zeros(0, 3, 4, 4)},
+        "The engine eager got a tensor of shape (0, 3, 4, 4) as sample.\n"
+        "It takes float32 images of shape (number, channels, height, width), at least one.\n"
+        "Type for example: torch.randn(1, 3, 224, 224)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "text"), BAD)
+def test_bad_values(name: str, given: dict[str, Any], text: str) -> None:
+    given = {"sample": batch(2, 4), **given}
+    with pytest.raises(ConfigError) as error:
+        ENGINES[name].load(Flat(), **given)
+    assert str(error.value) == text
+
+
+@pytest.mark.parametrize("found", OTHERS)
+def test_images_of_another_size(found: Engine) -> None:
+    run = found.load(Flat(), batch(2, 4))
+    with pytest.raises(ConfigError) as error:
+        run(torch.zeros(2, 3, 2, 8))
+    assert str(error.value) == (
+        f"The engine {found.name} got images of 3x2x8.\n"
+        "The network was compiled for 3x4x4.\n"
+        "Load it again with a sample of this size"
+    )
+
+
+def test_eager_takes_any_size() -> None:
+    model = small().eval()
+    run = EAGER.load(model, batch(2))
+    with torch.no_grad():
+        assert torch.equal(run(batch(3, 24)), model(batch(3, 24)))
+
+
+def test_images_elsewhere() -> None:
+    run = EAGER.load(Flat(), batch(2, 4))
+    with pytest.raises(ConfigError) as error:
+        run(torch.zeros(2, 3, 4, 4, device="meta"))
+    assert str(error.value) == (
+        "The engine eager got images on the device 'meta'.\n"
+        "The network was loaded for 'cpu'.\n"
+        "Type: images.to('cpu')"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "package", "text"),
+    [
+        (
+            "onnxruntime",
+            "fp32",
+            "onnxscript",
+            "The engine onnxruntime needs the package 'onnxscript'.\n"
+            "It is not installed.\n"
+            "Type: pip install 'senetzoo[onnx]'",
+        ),
+        (
+            "openvino",
+            "fp32",
+            "openvino",
+            "The engine openvino needs the package 'openvino'.\n"
+            "It is not installed.\n"
+            "Type: pip install 'senetzoo[openvino]'",
+        ),
+        (
+            "openvino",
+            "int8",
+            "nncf",
+            "The engine openvino in int8 needs the package 'nncf'.\n"
+            "It is not installed.\n"
+            "Type: pip install 'senetzoo[openvino]'",
+        ),
+    ],
+)
+def test_missing_packages(
+    name: str, dtype: Dtype, package: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = ENGINES[name]
+    assert found.missing(CPU, dtype) == ""
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda wanted: None if wanted == package else real(wanted)
+    )
+    assert found.missing(CPU, dtype) == text.replace("\n", " ")
+    with pytest.raises(MissingExtraError) as error:
+        found.load(Flat(), batch(2, 4), dtype, calibration=batch(2, 4))
+    assert str(error.value) == text
+    if dtype == "int8":
+        assert found.missing(CPU) == ""
+
+
+def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import cpp_builder
+
+    def none() -> str:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
+    with pytest.raises(ConfigError) as error:
+        INDUCTOR.load(Flat(), batch(2, 4))
+    assert str(error.value) == (
+        "The engine inductor can't be used here.\n"
+        "It compiles C++, and there is no C++ compiler.\n"
+        "Install g++ or clang, or name it in the variable CXX"
+    )
+
+
+def test_no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inductor, "_has_triton", lambda: False)
+    assert INDUCTOR.missing(torch.device("cuda")) == (
+        "The engine inductor can't be used here. "
+        "It compiles with Triton, which is not installed. Type: pip install triton"
+    )
+
+
+def test_bf16_without_instructions_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (
+        "This processor has no bf16 instructions: torch converts to fp32 and back, and bf16 is "
+        "slower than fp32."
+    )
+    monkeypatch.setattr(common, "computes_bf16", lambda: False)
+    assert EAGER.caveat(CPU, "bf16") == INDUCTOR.caveat(CPU, "bf16") == text
+    assert EAGER.caveat(CPU, "fp32") == EAGER.caveat(torch.device("cuda"), "bf16") == ""
+    with pytest.warns(RuntimeWarning) as said:
+        EAGER.load(Flat(), batch(2, 4), "bf16")
+    assert [str(warning.message) for warning in said] == [text]
+    monkeypatch.setattr(common, "computes_bf16", lambda: True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        EAGER.load(Flat(), batch(2, 4), "bf16")
+
+
+def test_openvino_says_what_it_does_with_bf16() -> None:
+    import openvino
+
+    able = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    text = "This processor has no bf16 instructions: OpenVINO computes in fp32 instead."
+    assert ENGINES["openvino"].caveat(CPU, "bf16") == ("" if able else text)
+
+
+class Undecided(Flat):
+    """Which way it goes depends on the pixels: there is no one graph of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if x.sum() > 0 else -x)
+
+
+@pytest.mark.parametrize(
+    ("found", "begins"),
+    [
+        (INDUCTOR, "The engine inductor can't take this network.\nIt says: "),
+        (
+            ENGINES["onnxruntime"],
+            "The network Undecided can't be exported.\ntorch.export says: ",
+        ),
+        (ENGINES["openvino"], "The network Undecided can't be exported.\ntorch.export says: "),
+    ],
+    ids=lambda value: value.name if isinstance(value, Engine) else "",
+)
+def test_networks_without_a_graph(found: Engine, begins: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        found.load(Undecided(), batch(2, 4))
+    lines = str(error.value).splitlines()
+    assert str(error.value).startswith(begins)
+    assert len(lines) == 3
+    assert "eager" in lines[2]

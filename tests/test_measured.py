@@ -1,0 +1,198 @@
+"""The generated tables and plot of docs/benchmarks.md, and the records that they are made of."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from click.testing import CliRunner
+
+from senetzoo.bench.command import bench
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """docs/measured.py, with records in an empty folder."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import measured
+    import pages
+
+    (tmp_path / "speed").mkdir()
+    monkeypatch.setattr(pages, "RECORDS", tmp_path)
+    monkeypatch.setattr(measured, "RECORDS", tmp_path)
+    yield measured
+    for name in ("measured", "pages"):
+        sys.modules.pop(name, None)
+
+
+def result(model: str, speed: float, ratio: dict[str, Any] | None, **form: Any) -> dict[str, Any]:
+    return {
+        "model": model,
+        **{"engine": "inductor", "dtype": "bf16", "optimized": False, "image": [3, 224, 224]},
+        **form,
+        "images_per_second": speed,
+        "throughput_ratio": ratio,
+    }
+
+
+def ratio(median: float, low: float, high: float) -> dict[str, Any]:
+    return {"median": median, "p10": low, "p90": high, "interval95": [low, high]}
+
+
+RECORD = {
+    "environment": {
+        **{"cpu": "Fast 9000", "cpu_flags": ["avx2", "amx_tile"], "gpu": None, "threads": 2},
+        **{"torch": "2.13.0", "packages": {"timm": "1.0.31"}, "commit": "0123456789abcdef"},
+    },
+    "options": {"rounds": 25},
+    "speed": [
+        {
+            "batch": 16,
+            "layout": "nchw",
+            "results": [
+                result("resnet50", 41.26, None),
+                result("se_resnet50", 1234.5, ratio(0.93, 0.9, 0.96)),
+                result("se_resnet50", 40.0, ratio(0.98, 0.95, 1.01), optimized=True),
+                result("timm:seresnet50", 30.0, ratio(0.8, 0.7, 0.9), engine="eager", dtype="fp32"),
+            ],
+        }
+    ],
+}
+
+
+def write(folder: Path, *records: dict[str, Any]) -> None:
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    (folder / "speed" / "fast.jsonl").write_text(text, encoding="utf-8")
+
+
+def test_speed_table(measured: Any, tmp_path: Path) -> None:
+    write(tmp_path, RECORD)
+    assert measured.speed() == (
+        "| network | form | pixels | batch | images a second | ratio [95 %] | to |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        "| `resnet50` | inductor, bf16, nchw | 224 | 16 | 41.26 | 1 |  |\n"
+        "| `se_resnet50` | inductor, bf16, nchw | 224 | 16 | 1,234 | 0.93 [0.90, 0.96] | "
+        "`resnet50` |\n"
+        "| `se_resnet50` | inductor, bf16, nchw, optimized | 224 | 16 | 40 | "
+        "0.98 [0.95, 1.01] no difference | `resnet50`, inductor, bf16, nchw |\n"
+        "| `timm:seresnet50` | eager, fp32, nchw | 224 | 16 | 30 | 0.80 [0.70, 0.90] | "
+        "`resnet50`, inductor, bf16, nchw |\n"
+        "\n"
+        "Fast 9000 (avx2, amx_tile), 2 threads, torch 2.13.0, timm 1.0.31, commit "
+        "`0123456789ab`; 25 rounds.\n"
+    )
+
+
+def test_one_table_for_each_machine(measured: Any, tmp_path: Path) -> None:
+    other = {**RECORD, "environment": {**RECORD["environment"], "threads": 1}}  # type: ignore[dict-item]
+    write(tmp_path, RECORD, other, RECORD)
+    text = measured.speed()
+    assert text.count("| network |") == 2
+    assert text.count("`resnet50` | inductor, bf16, nchw | 224 | 16 | 41.26") == 3
+
+
+def test_plot(measured: Any, tmp_path: Path) -> None:
+    write(tmp_path, RECORD)
+    svg = measured.plot()
+    assert measured.plot() == svg  # to the byte
+    assert "matplotlib" not in svg.split("<g ", 1)[0].replace("w3.org", "")
+    assert not re.search(r"\d{4}-\d\d-\d\dT", svg)  # no date
+    root = ElementTree.fromstring(svg)
+    words = [
+        "".join(text.itertext()).strip() for text in root.iter("{http://www.w3.org/2000/svg}text")
+    ]
+    assert "se_resnet50 / resnet50, inductor, bf16, nchw, 224 px, batch 16" in words
+    assert "timm:seresnet50 / resnet50, eager, fp32, nchw, 224 px, batch 16" in words
+    assert len([word for word in words if " / resnet50" in word]) == 3
+    # An interval and a median each; the one that covers 1 is hollow and grey.
+    assert svg.count("stroke: #0072b2; stroke-width: 1.6") == 2
+    assert svg.count("stroke: #767676; stroke-width: 1.6") == 1
+    assert svg.count("fill: #ffffff; stroke: #767676") >= 1
+    write(tmp_path, {**RECORD, "options": {"rounds": 26}})
+    assert measured.plot() == svg
+    changed = json.loads(json.dumps(RECORD))
+    changed["speed"][0]["results"][1]["throughput_ratio"]["interval95"][0] = 0.91
+    write(tmp_path, changed)
+    assert measured.plot() != svg
+    assert measured.picture().endswith("(benchmarks.svg)\n")
+
+
+def test_without_records(measured: Any) -> None:
+    nothing = "Nothing is recorded yet.\n"
+    assert (measured.speed(), measured.picture(), measured.startup()) == (nothing,) * 3
+    assert measured.plot() is None
+
+
+def test_what_the_command_records_is_what_the_tables_read(measured: Any, tmp_path: Path) -> None:
+    arguments = ["--model", "lenet5", "--model", "lenet5+se2", "--batch", "1", "--threads", "1"]
+    arguments += ["--rounds", "6", "--warmup", "0", "--record", "--records-dir"]
+    done = CliRunner().invoke(bench, [*arguments, str(tmp_path / "speed")])
+    assert done.exit_code == 0, done.output
+    printed = re.search(r"^lenet5\+se2 .*?(\d+\.\d+ \[.*)$", done.stdout, re.MULTILINE)
+    assert printed is not None
+    assert f"| {printed[1]} | `lenet5` |" in measured.speed()
+    assert "lenet5+se2 / lenet5, eager, fp32, nchw, 32 px, batch 1" in measured.plot()
+
+
+# Start-up
+
+
+@pytest.fixture
+def startup(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import startup
+
+    yield startup
+    sys.modules.pop("startup", None)
+
+
+def test_startup_rows(startup: Any, measured: Any, tmp_path: Path) -> None:
+    times = {
+        # torch, the library, a network; in each of six rounds
+        "senetzoo": [(2.0, 0.5, 0.25 * k) for k in (1, 2, 3, 4, 5, 6)],
+        "timm": [(2.0, 3.0, 0.5 * k) for k in (1, 2, 3, 4, 5, 6)],
+    }
+    rows = startup.summary(times)
+    assert [(row["statement"], row["seconds"]["median"]) for row in rows] == [
+        ("import senetzoo", 2.5),
+        ("import timm", 5.0),
+        ("import senetzoo, after torch", 0.5),
+        ("import timm, after torch", 3.0),
+        ("senetzoo.create('se_resnet50')", 0.875),
+        ("timm.create_model('seresnet50')", 1.75),
+    ]
+    assert [row["ratio"] and row["ratio"]["median"] for row in rows] == [None, 2, None, 6, None, 2]
+    assert rows[5]["ratio"]["interval95"] == (2.0, 2.0)
+    record = {
+        "environment": {"cpu": "Fast", "torch": "2", "packages": {"timm": "1"}, "commit": "0" * 40},
+        "rounds": 6,
+        "results": rows,
+    }
+    (tmp_path / "startup.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    text = measured.startup().splitlines()
+    assert text[2] == "| `import senetzoo` | 2.500 | 2.500 to 2.500 | 1 |"
+    assert text[3] == ("| `import timm` | 5.000 | 5.000 to 5.000 | 2.0000 [2.0000, 2.0000] |")
+    assert text[-1] == (
+        "Fast, torch 2, timm 1, commit `000000000000`; 6 rounds, each in new processes in an "
+        "order of its own."
+    )
+
+
+def test_a_process_is_timed_from_inside(startup: Any) -> None:
+    """Its steps are told apart: the second sleeps, and what is declared before is not timed."""
+    declare = "time.sleep(0.5)"
+    torch, library, network = startup.seconds("time.sleep(0.2)", "pass", declare)
+    assert torch > 0
+    assert library >= 0.2
+    assert network >= 0
+    assert not startup.loads("import no_such_library")
+    assert startup.loads("import json")
