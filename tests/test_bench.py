@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 import click
 import pytest
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from senetzoo import create
 from senetzoo._command import SenetzooCommand
+from senetzoo.bench import contenders
 from senetzoo.bench.accuracy import accuracy, read_images, wilson
 from senetzoo.bench.command import bench
 from senetzoo.bench.contenders import find_names
@@ -314,9 +314,7 @@ def test_optimized_networks_are_rows_beside_the_others(monkeypatch: pytest.Monke
         seen.append((model, tuple(sample.shape)))
         return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10)), None
 
-    stand_in = ModuleType("senetzoo.deploy.rewrite")
-    monkeypatch.setattr(stand_in, "rewritten", rewritten, raising=False)
-    monkeypatch.setitem(sys.modules, "senetzoo.deploy.rewrite", stand_in)
+    monkeypatch.setattr(contenders, "rewritten", rewritten)
     arguments = ("--model", "resnet20", "--vs", "torchvision:resnet18", "--optimized")
     result = run(*arguments, "--batch", "2", "--json", *QUICK)
     assert result.exit_code == 0, result.output

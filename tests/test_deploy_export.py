@@ -19,11 +19,11 @@ from test_export import images, ready
 from torch import Tensor, nn
 
 import senetzoo
-from senetzoo import SE
+from senetzoo import SE, attach
 from senetzoo.cli import main
 from senetzoo.data.transforms import Transforms
 from senetzoo.deploy import export as room
-from senetzoo.deploy.export import FORMATS, SUFFIXES, Format, export
+from senetzoo.deploy.export import FORMATS, SUFFIXES, TOLERANCE, Format, export
 from senetzoo.deploy.program import exported
 from senetzoo.describe import name_of
 from senetzoo.errors import ConfigError, MissingExtraError
@@ -145,6 +145,20 @@ def test_every_family(name: str, form: Format, tmp_path: Path) -> None:
         for count in (1, 3):
             x = images(model, count)
             assert relative_error(run(x), model(x)) < room.TOLERANCE
+
+
+@pytest.mark.parametrize("optimized", [False, True])
+def test_optimized(optimized: bool, tmp_path: Path) -> None:
+    """The average of a gate is taken of the convolution's input: 32 channels, not 128."""
+    model = tiny("bottleneck", depths=(1,), width=32)
+    attach(model, SE(4), seed=0)
+    done = export(model.eval(), tmp_path / "net.pt2", optimized=optimized)
+    assert max(done.errors.values()) < TOLERANCE
+    graph = torch.export.load(done.files[0]).graph
+    (mean,) = [node for node in graph.nodes if node.target is torch.ops.aten.mean.dim]
+    assert mean.args[0].meta["val"].shape[1] == (32 if optimized else 128)
+    norms = [node for node in graph.nodes if "batch_norm" in str(node.target)]
+    assert bool(norms) == (not optimized)
 
 
 def test_a_network_of_other_channels_has_no_transforms(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from senetzoo.bench.peers import Wanted, peer
 from senetzoo.bench.timing import Form, Subject, random_images
 from senetzoo.counting import Counts, module_macs, parameters
 from senetzoo.deploy.engines import Dtype, engine
+from senetzoo.deploy.rewrite import rewritten
 from senetzoo.errors import ConfigError, nearest
 from senetzoo.zoo import create, list_models
 
@@ -125,10 +126,7 @@ def _counts(name: str, module: nn.Module, image: tuple[int, int, int]) -> Counts
 
 
 def _rewritten(model: nn.Module, image: tuple[int, int, int]) -> nn.Module:
-    from senetzoo.deploy.rewrite import rewritten  # type: ignore[import-not-found,unused-ignore]
-
-    graph: nn.Module = rewritten(model, random_images(image, 2, torch.device("cpu")))[0]
-    return graph
+    return rewritten(model, random_images(image, 2, torch.device("cpu")))[0]
 
 
 def rows(found: Sequence[Contender], forms: Sequence[Form]) -> list[tuple[Subject, Counts]]:

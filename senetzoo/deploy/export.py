@@ -19,6 +19,7 @@ from torch import Tensor
 import senetzoo
 from senetzoo._files import atomically, flush
 from senetzoo.deploy.program import exported, onnx_model, quiet, write_onnx
+from senetzoo.deploy.rewrite import rewritten
 from senetzoo.describe import name_of, transforms_of
 from senetzoo.errors import ConfigError, MissingExtraError, checks_options, nearest
 from senetzoo.nn.classifier import Classifier
@@ -78,6 +79,7 @@ def export(
     classes: Sequence[str] | None = None,
     transforms: Transforms | None = None,
     size: int | None = None,
+    optimized: bool = False,
 ) -> Export:
     """Write a network, as it is in eval mode, to a file for another runtime.
 
@@ -94,6 +96,8 @@ def export(
             report has.
         transforms: What an image goes through before; None for those of `senetzoo.transforms`.
         size: Side of the images in pixels; None for that of the transforms.
+        optimized: Whether to write the network as `senetzoo.deploy.rewrite.rewritten` gives it:
+            norms folded, gates read the input of the convolution before them.
 
     Raises:
         ConfigError: The name of the file, a network that can't be exported, or that the file's
@@ -121,7 +125,8 @@ def export(
     metadata = _metadata(model, name or name_of(model), _classes(model, classes), transforms, side)
     own = copy.deepcopy(model).eval().requires_grad_(False).to("cpu", torch.float32)
     shape = (model.config.in_chans, side, side)
-    program = exported(own, _images(_TRACED, shape))
+    traced = _images(_TRACED, shape)
+    program = exported(rewritten(own, traced)[0] if optimized else own, traced)
     with _WRITERS[form](path, program, shape, metadata) as run:
         errors = {count: _error(own, run, _images(count, shape), form) for count in _TRIED}
     files = (path, path.with_suffix(".bin")) if form == "openvino" else (path,)

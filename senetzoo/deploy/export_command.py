@@ -31,6 +31,11 @@ from senetzoo.zoo import create
 )
 @click.option("--num-classes", type=int, help="Outputs. Default: the weights' or the network's.")
 @click.option("--size", type=int, help="Pixels of a side. Default: what the weights saw.")
+@click.option(
+    "--optimized",
+    is_flag=True,
+    help="Norms folded, and gates computed before the convolution whose output they scale.",
+)
 def export(
     network: str,
     form: Format,
@@ -39,6 +44,7 @@ def export(
     weights: Path | None,
     num_classes: int | None,
     size: int | None,
+    optimized: bool,
 ) -> None:
     """Write the network NAME to a file for another runtime.
 
@@ -49,7 +55,7 @@ def export(
     \b
     Examples:
       senetzoo export se_resnet20 --pretrained --to onnx
-      senetzoo export se_resnet20.cifar10_v1 --to openvino --output deploy/net.xml
+      senetzoo export se_resnet20.cifar10_v1 --to openvino --optimized --output deploy/net.xml
       senetzoo export resnet50+eca --weights model.safetensors --num-classes 10 --to pt2
     """
     suffix = SUFFIXES[form]
@@ -63,7 +69,7 @@ def export(
         )
     check(form)
     model = _network(network, pretrained, weights, num_classes)
-    done = write(model, output, name=network, size=size)
+    done = write(model, output, name=network, size=size, optimized=optimized)
     click.echo(_text(done, model))
 
 
