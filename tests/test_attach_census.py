@@ -145,7 +145,9 @@ def test_torchvision() -> None:
 def test_timm() -> None:
     taken, refused = census("timm", of_timm())
     print(len(taken), sum(taken.values()), Counter(refused.values()), sorted(refused))
-    assert all(reason.startswith((UNKNOWN, "not built")) for reason in refused.values())
+    # MixNet has its gates inside a plain sequence of blocks.
+    known = (UNKNOWN, "not built", "It runs its children one after the other")
+    assert all(reason.startswith(known) for reason in refused.values())
     for start in ("resnet1", "resnet50", "seresnet", "vgg", "densenet", "inception_v", "swin_"):
         assert any(name.startswith(start) for name in taken), start
     assert len(taken) > 300
