@@ -202,7 +202,7 @@ def test_ranges_are_of_seven_bits_where_eight_overflow(
     model = Flat().eval()
     program.write_onnx(program.onnx_model(program.exported(model, batch(2, 4))), path)
     for vnni, bounds in ((True, (127, 128)), (False, (63, 64))):
-        monkeypatch.setattr(ort, "_has_vnni", lambda vnni=vnni: vnni)
+        monkeypatch.setattr(common, "has_vnni", lambda vnni=vnni: vnni)
         graph = onnx.load(ort._quantised(path, batch(8, 4))).graph
         weights = [t for t in graph.initializer if t.data_type == onnx.TensorProto.INT8]
         assert max(abs(numpy_helper.to_array(t).astype(int)).max() for t in weights) in bounds

@@ -318,6 +318,15 @@ def computes_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def has_vnni() -> bool:
+    """Whether this processor multiplies 8 by 8 bits without an overflow.
+
+    Others add the products in pairs in 16 bits, which two of 8 bits are too many for: int8 weights
+    then have 7 bits. Without that ResNet-20 loses three points of accuracy on CIFAR-10.
+    """
+    return torch.cpu._is_vnni_supported()
+
+
 def emulated(device: torch.device, dtype: Dtype) -> str:
     """`Engine.caveat` of torch's own engines."""
     if dtype == "bf16" and device.type == "cpu" and not computes_bf16():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from senetzoo.deploy.engines import common
 from senetzoo.deploy.engines.common import Engine, Request, Runner, refused
 from senetzoo.deploy.program import IMAGES, exported, onnx_model, quiet, write_onnx
 
@@ -98,19 +99,13 @@ def _quantised(path: Path, calibration: Tensor) -> Path:
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 per_channel=True,
-                # Without VNNI the products of 8 x 8 bits are added in pairs in 16 bits, where they
-                # overflow; 7 bits do not.
-                reduce_range=not _has_vnni(),
+                reduce_range=not common.has_vnni(),
             )
     except Exception as error:
         raise refused(f"{_NAME} in int8", error) from error
     finally:
         root.setLevel(level)
     return done
-
-
-def _has_vnni() -> bool:
-    return torch.cpu._is_vnni_supported()
 
 
 ONNXRUNTIME = Engine(

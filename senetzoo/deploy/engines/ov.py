@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from senetzoo.deploy.engines import common
 from senetzoo.deploy.engines.common import Dtype, Engine, Request, Runner, refused
 from senetzoo.deploy.program import IMAGES, LOGITS, exported, quiet
 
@@ -93,8 +94,14 @@ def _quantised(model: openvino.Model, calibration: Tensor) -> openvino.Model:
     """An int8 form of `model`."""
     with importing():
         import nncf
+        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-    # One at a time: of several images it would take the ranges of their mean.
+    parameters = nncf.AdvancedQuantizationParameters(
+        # The default, the mean of the images' own ranges, cuts off what gates need: with it
+        # SE-ResNet-20 loses a point of accuracy on CIFAR-10.
+        activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+        overflow_fix=nncf.OverflowFix.DISABLE if common.has_vnni() else nncf.OverflowFix.ENABLE,
+    )
     data = nncf.Dataset([image[None].contiguous().numpy() for image in calibration])
     logger = logging.getLogger("nncf")
     level = logger.level
@@ -108,6 +115,8 @@ def _quantised(model: openvino.Model, calibration: Tensor) -> openvino.Model:
                 preset=nncf.QuantizationPreset.MIXED,
                 target_device=nncf.TargetDevice.CPU,
                 subset_size=len(calibration),
+                fast_bias_correction=False,
+                advanced_parameters=parameters,
             )
     except Exception as error:
         raise refused(f"{_NAME} in int8", error) from error
