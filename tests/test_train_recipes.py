@@ -37,6 +37,10 @@ FIRST = {
     "flowers_key_drop": ["swin_t_drop"],
     "imagenet_rsb_a3": ["se_resnet50"],
     "imagenet_se": ["resnet50"],
+    "ablation_positions": ["inner_r16"],
+    "ablation_gates": ["ge_theta_plus"],
+    "ablation_reduction": ["r32"],
+    "ablation_stages": ["stage3"],
 }
 
 

@@ -1,6 +1,10 @@
 """The recipes, one file each. `RECIPES` has them by name."""
 
 from senetzoo.train.experiment import Experiment
+from senetzoo.train.recipes.ablation_gates import ABLATION_GATES
+from senetzoo.train.recipes.ablation_positions import ABLATION_POSITIONS
+from senetzoo.train.recipes.ablation_reduction import ABLATION_REDUCTION
+from senetzoo.train.recipes.ablation_stages import ABLATION_STAGES
 from senetzoo.train.recipes.cifar10_at_224 import CIFAR10_AT_224
 from senetzoo.train.recipes.cifar10_four_nets import CIFAR10_FOUR_NETS
 from senetzoo.train.recipes.cifar10_noisy_train import CIFAR10_NOISY_TRAIN
@@ -27,5 +31,9 @@ RECIPES: dict[str, Experiment] = {
         FLOWERS_KEY_DROP,
         IMAGENET_RSB_A3,
         IMAGENET_SE,
+        ABLATION_POSITIONS,
+        ABLATION_GATES,
+        ABLATION_REDUCTION,
+        ABLATION_STAGES,
     )
 }
