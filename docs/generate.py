@@ -22,6 +22,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
+import experiments  # noqa: E402
 import measured  # noqa: E402
 from pages import RECORDS, lines, table  # noqa: E402
 
@@ -301,6 +302,19 @@ def census() -> str:
     return table(["library", "networks", "take gates", "gates in all", "need a `SiteMap`"], rows)
 
 
+def combinations() -> str:
+    """How many combinations of network, position and gate were tried."""
+    found = lines("attention/combinations.jsonl")
+    tried = sum(len(r["sites"]) * r["gates"] for r in found)
+    gates = sum(sum(r["sites"].values()) * r["gates"] for r in found)
+    return (
+        f"{len(found)} networks have {sum(len(r['sites']) for r in found)} positions between them. "
+        f"Each of {max(r['gates'] for r in found)} forms of gates was put at each of them, all "
+        f"{tried:,} combinations with {gates:,} gates: every gate runs once in a forward pass, "
+        "gets a gradient that is not zero, and changes the output.\n"
+    )
+
+
 def demo() -> str:
     """The output of `make demo`, as it was recorded."""
     path = RECORDS / "demo.txt"
@@ -313,12 +327,15 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/policies.md": {
         "identity": identity,
         "census": census,
+        "combinations": combinations,
     },
     "docs/benchmarks.md": {
         "speed": measured.speed,
         "plot": measured.picture,
         "startup": measured.startup,
     },
+    "docs/training.md": {"runs": experiments.runs},
+    "docs/ablation.md": {"plot": experiments.picture, "positions": experiments.positions},
     "docs/weights.md": {"weights": weights, "pins": pins, "commands": commands},
     "docs/published.md": {"published": published},
 }
@@ -341,9 +358,10 @@ def main() -> int:
     """Write or check every generated file; returns the exit status."""
     check, stale = "--check" in sys.argv[1:], []
     made = {"senetzoo/names.py": names(), **{name: filled(name) for name in SECTIONS}}
-    plot = measured.plot()
-    if plot is not None:
-        made[measured.PLOT] = plot
+    for page in (measured, experiments):
+        plot = page.plot()
+        if plot is not None:
+            made[page.PLOT] = plot
     for name, text in made.items():
         path = ROOT / name
         if path.exists() and path.read_text(encoding="utf-8") == text:

@@ -24,6 +24,7 @@ from senetzoo.bench.accuracy import wilson
 from senetzoo.cli import main
 from senetzoo.errors import ConfigError
 from senetzoo.report import figures, page, tables
+from senetzoo.report.paired import paired
 from senetzoo.report.run import find
 
 
@@ -242,6 +243,56 @@ def test_seeds_of_an_arm(tmp_path: Path) -> None:
     assert tables.arms(find([tmp_path / "plain-0", tmp_path / "se-0"])) == []
 
 
+def seeds_of(tmp_path: Path, arm: str, wrong: tuple[int, ...], **header: Any) -> None:
+    labels = torch.zeros(1000, dtype=torch.long)
+    for seed, count in enumerate(wrong):
+        guesses = labels.clone()
+        guesses[:count] = 1
+        folder = tmp_path / f"{arm}-{seed}"
+        write_run(folder, labels=labels, guesses=guesses, arm=arm, seed=seed, **header)
+
+
+def test_pairs_of_seeds_are_compared_as_scipy_does(tmp_path: Path) -> None:
+    from scipy.stats import nct, ttest_rel
+    from scipy.stats import t as student
+
+    plain, better, other = (100, 90, 120, 110), (80, 84, 99, 95), (104, 86, 125, 104, 70)
+    # The recipe says which arm comes first, not the alphabet.
+    recipe = {"name": "ablation_positions", "model": "resnet20", "phases": [[32, 8]], "lr": 0.1}
+    seeds_of(tmp_path, "identity", other, recipe=recipe)
+    seeds_of(tmp_path, "plain", plain, recipe=recipe)
+    seeds_of(tmp_path, "standard", better, recipe=recipe)
+    found = {pair.name: pair for pair in paired(find([tmp_path]))}
+    assert list(found) == ["standard", "identity"]
+    for name, wrong in (("standard", better), ("identity", other)):
+        pair = found[name]
+        right = [100 - n / 10 for n in wrong[:4]]
+        test = ttest_rel(right, [100 - n / 10 for n in plain])
+        assert pair.seeds == (0, 1, 2, 3)
+        assert pair.accuracies == pytest.approx(right)
+        assert pair.interval == pytest.approx(tuple(test.confidence_interval(0.95)))
+        assert pair.differs == (test.pvalue < 0.05)
+        # Its power by the noncentral distribution, which the formula approximates.
+        shift = pair.detectable / (pair.std / 2)
+        assert nct.sf(student.ppf(0.975, 3), 3, shift) == pytest.approx(0.8, abs=0.04)
+    assert found["standard"].differs
+    assert not found["identity"].differs
+    page = report(tmp_path, "--out", tmp_path / "page.html")
+    assert page.exit_code == 0, page.output
+    text = (tmp_path / "page.md").read_text()
+    assert "standard - plain | 4 | +1.55 | 0.69 |" in text
+    assert text.count("no difference shown") == 1
+
+
+def test_arms_without_common_seeds_are_not_compared(tmp_path: Path) -> None:
+    write_run(tmp_path / "alone", arm="")
+    assert paired(find([tmp_path])) == []
+    write_run(tmp_path / "plain-0", arm="plain", seed=0)
+    write_run(tmp_path / "se-0", arm="se", seed=0)
+    write_run(tmp_path / "se-1", arm="se", seed=1)
+    assert paired(find([tmp_path])) == []
+
+
 def test_fluctuation_by_hand(tmp_path: Path) -> None:
     accuracies = [0.1, 0.9, 0.1, 0.9, 0.5, 0.52, None, 0.49, 0.55, 0.56]
     lines = [epoch(n, test_accuracy=value) for n, value in enumerate(accuracies, 1)]
@@ -297,6 +348,8 @@ def test_what_differs_between_runs(tmp_path: Path) -> None:
 def test_plots(tmp_path: Path) -> None:
     runs = find([write_run(tmp_path / "a"), write_run(tmp_path / "b")])
     plots = [*figures.curves(runs), *figures.depth(runs)]
+    # Mathtext is not parsed, so that names are shown as they are.
+    assert not any("mathdefault" in plot.svg for plot in plots)
     assert [plot.name for plot in plots] == ["loss", "accuracy", "lr", "gradient-1", "gradient-2"]
     ids = [name for plot in plots for name in re.findall(r'\bid="([^"]+)"', plot.svg)]
     assert len(ids) == len(set(ids))  # they share one page

@@ -52,7 +52,11 @@ def same(model: nn.Module, x: Tensor, *, everywhere: bool) -> Rewrites:
     assert expected.std() > 1e-6
     for batch in (x, x[:1], x.to(memory_format=torch.channels_last)):
         assert relative_error(module(batch), expected[: len(batch)]) < EXACT
-    single = relative_error(copy.deepcopy(model).float()(x.float()).double(), expected)
+    own = copy.deepcopy(model).float()
+    single = relative_error(own(x.float()).double(), expected)
+    if any(torch.float64 in (*n.args, *n.kwargs.values()) for n in module.graph.nodes):
+        # Some gates compute in a dtype that they choose by the input's: it is in their graph.
+        module, _ = rewritten(own, x.float(), everywhere=everywhere)
     assert relative_error(module.float()(x.float()).double(), expected) <= max(2 * single, 1e-6)
     return done
 
@@ -67,8 +71,11 @@ def network(name: str, policy: Policy | None = None) -> tuple[Classifier, Tensor
     return model, x
 
 
-# Their graphs are large: they take most of a minute.
-LARGE = ("senet154", "swin_t", "inception_v3", "inception_v4", "efficientnet_b0")
+# Their graphs are large: they take more than a minute.
+LARGE = (
+    "senet154", "swin_t", "bn_inception", "inception_v2", "inception_v3", "inception_v4",
+    "efficientnet_b0",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -234,7 +241,8 @@ def test_norms_that_stay(name: str, depths: tuple[int, ...], norms: int) -> None
 def test_factors_are_folded() -> None:
     model, x = network("inception_resnet_v1", NONE)
     graph, done = rewritten(model, x)
-    assert done.factors == len(dict.fromkeys(slots for _, slots in model.slots()))
+    # One in each residual block, but for the last one, which is not scaled.
+    assert done.factors == sum(getattr(module, "scale", 1.0) != 1.0 for module in model.modules())
     assert not [n for n in graph.graph.nodes if n.target is aten.mul.Tensor]
 
 

@@ -140,7 +140,8 @@ def module_path(node: fx.Node) -> str:
 
 def operator_name(node: fx.Node) -> str:
     """A node's operator as people call it: ``relu``."""
-    return str(node.target).removeprefix("aten.").partition(".")[0].removeprefix("_")
+    name = getattr(node.target, "__name__", str(node.target))
+    return name.removeprefix("aten.").partition(".")[0].removeprefix("_")
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

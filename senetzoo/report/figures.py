@@ -104,12 +104,18 @@ def depth(runs: Sequence[Run]) -> list[Plot]:
 
         def draw(axes: Any, logged: Any = logged, parts: Any = parts) -> None:
             from matplotlib import colormaps
+            from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
             for index, part in enumerate(parts):
-                colour = colormaps["viridis"](0.9 * index / max(len(parts) - 1, 1))
+                # Its ends are lost on a black or a white page.
+                colour = colormaps["viridis"](0.3 + 0.5 * index / max(len(parts) - 1, 1))
                 points = [(epoch, norms[part]) for epoch, norms in logged if norms.get(part)]
                 axes.plot(*_split(points), color=colour, lw=1.4, marker=".", label=part)
             axes.set_yscale("log")
+            # Plain numbers: the powers that are usual are written in mathtext.
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
             axes.set_xlabel("epoch")
             axes.legend(frameon=False, fontsize=9)
 

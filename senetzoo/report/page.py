@@ -16,6 +16,7 @@ from senetzoo.bench.accuracy import Tally
 from senetzoo.errors import MissingExtraError
 from senetzoo.report import figures, tables
 from senetzoo.report.figures import Plot
+from senetzoo.report.paired import paired
 from senetzoo.report.run import Run
 
 # More classes than this make a table of all pairs too large to read.
@@ -63,6 +64,7 @@ class Report:
     runs: tuple[Run, ...]
     results: Table
     arms: Table | None
+    paired: Table | None
     fluctuation: Table
     classes: Table | None
     time: Table
@@ -82,6 +84,7 @@ def make(runs: Sequence[Run], title: str) -> Report:
         tuple(runs),
         _results(runs),
         _arms(runs),
+        _paired(runs),
         _fluctuation(runs),
         _classes(tested) if tested else None,
         _time(runs),
@@ -117,6 +120,24 @@ def _arms(runs: Sequence[Run]) -> Table | None:
     ]
     head = ["arm", "seeds", "mean", "standard deviation", "each"]
     return Table(head, rows) if rows else None
+
+
+def _paired(runs: Sequence[Run]) -> Table | None:
+    found = paired(runs)
+    rows = [
+        [
+            f"{pair.name} - {pair.first}",
+            str(len(pair.seeds)),
+            f"{pair.mean:+.2f}",
+            f"{pair.std:.2f}",
+            "{:+.2f} to {:+.2f}".format(*pair.interval),
+            "" if pair.differs else "no difference shown",
+            f"{pair.detectable:.2f}",
+        ]
+        for pair in found
+    ]
+    head = ["paired by seed, in points", "seeds", "mean", "standard deviation", "95 % interval"]
+    return Table([*head, "", "could have shown"], rows) if rows else None
 
 
 def _fluctuation(runs: Sequence[Run]) -> Table:
@@ -198,6 +219,7 @@ def html(report: Report) -> str:
         data=", ".join(dict.fromkeys(str(run.header["data"]["name"]) for run in runs)),
         results=report.results,
         arms=report.arms,
+        paired=report.paired,
         fluctuation=report.fluctuation,
         classes=report.classes,
         time=report.time,
@@ -295,6 +317,8 @@ def markdown(report: Report, folder: str) -> tuple[str, dict[str, bytes]]:
     section("Results", _table(report.results))
     if report.arms is not None:
         parts.append(_table(report.arms))
+    if report.paired is not None:
+        parts.append(_table(report.paired))
     swatches = ", ".join(
         f"{_cell(run.name)}: {colour}"
         for run, colour in zip(report.runs, figures.colours(report.runs), strict=True)

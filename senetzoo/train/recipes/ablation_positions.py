@@ -1,6 +1,6 @@
 """Where in a residual block the gate goes: the SE paper's comparison of positions, on CIFAR-10.
 
-Hu et al. 2017 (arXiv:1709.01507v4), Section 6.5, Tables 14 and 15, on ImageNet and with one run each.
+Hu et al. 2017 (arXiv:1709.01507v4), Section 6.5, Tables 14 and 15, on ImageNet by one run each.
 Here with ResNet-20 and ten seeds. Runs of one seed are paired: the trunk starts from the same
 weights and sees the same batches under every policy, so differences of pairs are what to look at.
 Its maps have 16, 32 and 64 channels, of which r = 16 leaves a gate 1 to 4 hidden units; so the

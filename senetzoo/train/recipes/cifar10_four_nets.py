@@ -9,7 +9,8 @@ are run as well.
 
 What the source does not say is chosen here: momentum 0.9, learning rate 0.01, weight decay 5e-4,
 batches of 128, crop and mirror. Hardware: one GPU, about a quarter of an hour for all six; days on
-two cores. To expect: the source's figures, within a few points. Not measured here.
+two cores. To expect: the source's figures, within a few points. Measured for lenet and
+resnet18_imagenet, one seed each: 64.6 and 76.4 % (docs/training.md).
 """
 
 from senetzoo.train.experiment import Experiment

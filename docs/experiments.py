@@ -1,0 +1,180 @@
+"""The tables and the plot of docs/training.md and docs/ablation.md, from benchmarks/records/runs.
+
+Its folders are those that `senetzoo train` left, with the log alone: `senetzoo report` reads them.
+"""
+
+from __future__ import annotations
+
+import io
+import statistics
+from typing import Any
+
+from pages import RECORDS, table
+
+from senetzoo.report.paired import Paired, paired
+from senetzoo.report.run import Run, find
+from senetzoo.report.tables import seconds, whole
+
+PLOT = "docs/ablation.svg"
+_STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "senetzoo",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.parse_math": False,
+}
+# What the sources of the recipes report, in per cent.
+SOURCES = {
+    ("cifar10_four_nets", "lenet"): "61",
+    ("cifar10_four_nets", "resnet18_imagenet"): "73",
+    ("cifar10_four_nets", "densenet121_imagenet"): "76",
+    ("cifar10_four_nets", "se_resnet18_cifar"): "81",
+}
+
+
+def finished(recipe: str = "") -> list[Run]:
+    """The finished runs of a recipe, or of all."""
+    folder = RECORDS / "runs" / recipe
+    return [run for run in find([folder]) if run.end is not None] if folder.is_dir() else []
+
+
+def _changes(run: Run) -> str:
+    """The settings that its command gave, for a table's cell."""
+    words = run.header["command"].replace("'", "").split(" --set ")[1:]
+    return ", ".join(f"`{word.split()[0]}`" for word in words)
+
+
+def runs() -> str:
+    """The experiments that were run, arm by arm, but for the ablations."""
+    rows = []
+    for run in finished():
+        recipe, arm = run.header["recipe"]["name"], run.header["arm"]
+        tally = whole(run)
+        if recipe.startswith("ablation") or tally is None:
+            continue
+        low, high = (100 * bound for bound in tally.interval)
+        where = run.header["environment"]
+        rows.append(
+            [
+                f"`{recipe}`, {arm}",
+                str(len(run.epochs)),
+                str(run.header["seed"]),
+                f"{100 * tally.accuracy:.2f} % [{low:.1f}, {high:.1f}]",
+                SOURCES.get((recipe, arm), ""),
+                f"{seconds(run)['train'] / 3600:.2f}",
+                f"{where['machine']}, `{where['commit'][:12]}`",
+            ]
+        )
+    head = ["run", "epochs", "seed", "test accuracy [95 %]", "source", "hours", "on, at commit"]
+    return table(head, rows) if rows else "None is recorded yet.\n"
+
+
+def _accuracies(found: list[Run]) -> dict[str, list[float]]:
+    arms: dict[str, list[float]] = {}
+    for run in found:
+        if run.end is not None:
+            arms.setdefault(run.header["arm"], []).append(100 * run.end["test_accuracy"])
+    return arms
+
+
+def ablation(recipe: str) -> str:
+    """An ablation's arms against its first, paired by seed."""
+    found = finished(recipe)
+    pairs = paired(found)
+    if not pairs:
+        return "None is recorded yet.\n"
+    arms, first = _accuracies(found), pairs[0].first
+    rows = [[first, str(len(arms[first])), _each(arms[first]), "", "", ""]]
+    rows += [
+        [
+            pair.name,
+            str(len(pair.seeds)),
+            _each(arms[pair.name]),
+            f"{pair.mean:+.2f} (sd {pair.std:.2f})",
+            "{:+.2f} to {:+.2f}".format(*pair.interval),
+            f"{pair.detectable:.2f}",
+        ]
+        for pair in pairs
+    ]
+    head = ["arm", "seeds", "test accuracy in %", f"minus {first}, points", "95 % interval"]
+    core_hours = sum(sum(seconds(run).values()) * _cores(run) for run in found) / 3600
+    speeds = [
+        len(run.epochs) * run.header["data"]["train_images"] / seconds(run)["train"]
+        for run in found
+    ]
+    settings, epochs = _changes(found[0]), len(found[0].epochs)
+    where = found[0].header["environment"]
+    return (
+        f"{table([*head, 'could have shown'], rows)}\n{_sentences(pairs)}\n\n"
+        f"{epochs} epochs each{f' ({settings})' if settings else ''}, the last checkpoint on "
+        f"{found[0].header['data']['test_images']:,} test images; {len(found)} runs of together "
+        f"{core_hours:.1f} core-hours, {min(speeds):,.0f} to {max(speeds):,.0f} images a second "
+        f"with other work beside them; {where['machine']}, commit `{where['commit'][:12]}`.\n"
+    )
+
+
+def _cores(run: Run) -> int:
+    return int(run.header["environment"]["threads"])
+
+
+def _each(values: list[float]) -> str:
+    return f"{statistics.mean(values):.2f} ({', '.join(f'{value:.2f}' for value in values)})"
+
+
+def _sentences(pairs: list[Paired]) -> str:
+    """Which arms differ from the first one, and which were not shown to."""
+    differ = [pair.name for pair in pairs if pair.differs]
+    same = [pair.name for pair in pairs if not pair.differs]
+    parts = []
+    if differ:
+        parts.append(f"Different from {pairs[0].first}: {', '.join(differ)}.")
+    if same:
+        parts.append(f"No difference from {pairs[0].first} is shown for: {', '.join(same)}.")
+    return " ".join(parts)
+
+
+def positions() -> str:
+    """Where the gate goes."""
+    return ablation("ablation_positions")
+
+
+def picture() -> str:
+    """The plot's place in the page; none where there is nothing to show."""
+    if plot() is None:
+        return "Nothing is recorded yet.\n"
+    return (
+        "![Difference of each position from the plain network, by seed, with its mean and 95 % "
+        f"interval]({PLOT.rpartition('/')[2]})\n"
+    )
+
+
+def plot() -> str | None:
+    """The differences by seed, their mean and interval as SVG, the same for the same records."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    pairs = paired(finished("ablation_positions"))
+    if not pairs:
+        return None
+    with mpl.rc_context(_STYLE):
+        height = 0.8 + 0.42 * len(pairs)
+        figure = Figure(figsize=(7.0, height))
+        # By hand: a layout that measures letters would depend on the fonts of the machine.
+        axes = figure.add_axes((0.18, 0.5 / height, 0.8, 1 - 0.6 / height))
+        axes.axvline(0, color="#000000", lw=0.8)
+        for number, pair in enumerate(pairs):
+            colour = "#0072B2" if pair.differs else "#767676"
+            axes.plot(pair.interval, [number] * 2, color=colour, lw=1.6, solid_capstyle="butt")
+            axes.plot([pair.mean], [number], "o", color=colour, markersize=6)
+            count = len(pair.differences)
+            axes.plot(pair.differences, [number + 0.22] * count, "|", color=colour, markersize=7)
+        axes.set_yticks(range(len(pairs)), [pair.name for pair in pairs])
+        axes.set_ylim(len(pairs) - 0.4, -0.6)
+        axes.set_xlabel(f"test accuracy minus that of {pairs[0].first}, in points")
+        axes.grid(axis="x", alpha=0.25)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        text = io.StringIO()
+        # On white: the page's own colour is not known.
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"

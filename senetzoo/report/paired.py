@@ -1,0 +1,111 @@
+"""Arms of an experiment against its first one, seed by seed.
+
+Runs of one seed start from the same trunk and see the same batches, so what they differ in is the
+arm and the noise that it sets off. The difference of a pair varies less than either accuracy does,
+or no more; its mean with Student's interval is what a table of arms should be read by.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from senetzoo.errors import MissingExtraError
+from senetzoo.report.run import Run
+from senetzoo.train.recipes import RECIPES
+
+_CONFIDENCE, _POWER = 0.95, 0.8
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One arm against the first, in points of test accuracy.
+
+    Args:
+        name: The arm.
+        first: The arm it is compared with.
+        seeds: Seeds that both have.
+        accuracies: The arm's accuracy in per cent, by seed.
+        differences: That minus the first arm's, by seed; at least two.
+    """
+
+    name: str
+    first: str
+    seeds: tuple[int, ...]
+    accuracies: tuple[float, ...]
+    differences: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean difference."""
+        return statistics.mean(self.differences)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the differences."""
+        return statistics.stdev(self.differences)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Student's 95 % interval of the mean difference."""
+        half = _student(0.5 + _CONFIDENCE / 2, len(self.differences)) * self._error
+        return self.mean - half, self.mean + half
+
+    @property
+    def differs(self) -> bool:
+        """Whether the interval leaves out 0."""
+        low, high = self.interval
+        return low > 0.0 or high < 0.0
+
+    @property
+    def detectable(self) -> float:
+        """Smallest true difference that as many seeds of this spread would show in 4 cases of 5.
+
+        Two-sided, at 5 %: (t of 0.975 + t of 0.8) standard errors.
+        """
+        count = len(self.differences)
+        return (_student(0.5 + _CONFIDENCE / 2, count) + _student(_POWER, count)) * self._error
+
+    @property
+    def _error(self) -> float:
+        return self.std / math.sqrt(len(self.differences))
+
+
+def paired(runs: Sequence[Run]) -> list[Paired]:
+    """The arms of one experiment against its first; empty where no two share two seeds.
+
+    Args:
+        runs: Unfinished ones are left out, and those without an arm. The first arm is the first of
+            the recipe's, or of the runs where the recipe is not one of ours.
+
+    Raises:
+        MissingExtraError: SciPy is not installed.
+    """
+    found: dict[str, dict[int, float]] = {}
+    for run in runs:
+        if run.end is not None and run.header["arm"]:
+            by_seed = found.setdefault(str(run.header["arm"]), {})
+            by_seed[int(run.header["seed"])] = 100 * run.end["test_accuracy"]
+    if not found:
+        return []
+    experiment = RECIPES.get(runs[0].header["recipe"]["name"])
+    order = {name: place for place, name in enumerate(experiment.arms if experiment else ())}
+    first, *others = sorted(found, key=lambda name: order.get(name, len(order)))
+    pairs = []
+    for name in others:
+        seeds = tuple(sorted(found[name].keys() & found[first].keys()))
+        if len(seeds) > 1:
+            values = tuple(found[name][seed] for seed in seeds)
+            gains = tuple(found[name][seed] - found[first][seed] for seed in seeds)
+            pairs.append(Paired(name, first, seeds, values, gains))
+    return pairs
+
+
+def _student(quantile: float, count: int) -> float:
+    try:
+        from scipy.stats import t
+    except ImportError as error:
+        raise MissingExtraError("A report of paired runs", "scipy", "train") from error
+    return float(t.ppf(quantile, count - 1))
