@@ -8,7 +8,6 @@ Figures come from the manifest, from counting, and from the records in `benchmar
 
 from __future__ import annotations
 
-import json
 import re
 import statistics
 import sys
@@ -204,50 +203,6 @@ def families() -> str:
     return table(head, rows).replace("---:", "---")
 
 
-def records() -> list[dict[str, Any]]:
-    """The README's records of SE beside plain, of before engines were rows of one table."""
-    return [
-        json.loads(line)
-        for path in sorted(RECORDS.glob("*c-????-??-??.jsonl"))
-        for line in path.read_text(encoding="utf-8").splitlines()
-    ]
-
-
-def machine(record: dict[str, Any]) -> str:
-    """Where and how a record was measured, in a sentence."""
-    where, options = record["environment"], record["options"]
-    flags = f" ({', '.join(where['cpu_flags'])})" if where["cpu_flags"] else ""
-    return (
-        f"{where['cpu']}{flags}, {where['threads']} threads, torch {where['torch']}, commit "
-        f"`{where['commit'][:12]}`; {options['rounds']} rounds, in each of which every network "
-        "runs one batch in turn; the ratio is the median over rounds of paired ratios."
-    )
-
-
-def speed() -> str:
-    """The paired timings of SE networks against their plain twins."""
-    rows, notes = [], []
-    for record in records():
-        if machine(record) not in notes:
-            notes.append(machine(record))
-        for setting in record["speed"]:
-            mode = "compiled" if setting["compile"] else "eager"
-            how = f"{setting['dtype']}, {setting['layout']}, {mode}"
-            for result in setting["results"]:
-                ratio = result["throughput_ratio"]
-                rows.append(
-                    [
-                        f"`{result['model']}`, {result['image'][1]} px, {how}",
-                        str(setting["batch"]),
-                        f"{result['images_per_second']:,.0f}",
-                        f"{ratio['median']:.3f}" if ratio else "1",
-                        f"{ratio['p10']:.3f} to {ratio['p90']:.3f}" if ratio else "",
-                    ]
-                )
-    head = ["network", "batch", "images a second", "throughput, SE / plain", "10 % to 90 %"]
-    return f"{table(head, rows)}\n{' '.join(notes)}\n" if rows else ""
-
-
 STEPS = {
     "trunk": "the trunk, as it is in the package",
     "attached": "with identity gates attached",
@@ -322,7 +277,12 @@ def demo() -> str:
 
 
 SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {"demo": demo, "weights": weights, "speed": speed, "networks": networks},
+    "README.md": {
+        "demo": demo,
+        "weights": weights,
+        "speed": measured.summary,
+        "networks": networks,
+    },
     "docs/networks.md": {"all": all_networks, "families": families},
     "docs/policies.md": {
         "identity": identity,

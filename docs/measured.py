@@ -112,7 +112,7 @@ def speed() -> str:
                 row.form,
                 str(row.pixels),
                 str(row.batch),
-                f"{row.speed:,.4g}" if row.speed < 1000 else f"{row.speed:,.0f}",
+                _speed(row.speed),
                 str(row.ratio) if row.ratio else "1",
                 _against(row) if row.ratio else "",
             ]
@@ -126,6 +126,62 @@ def speed() -> str:
 
 def _against(row: Row) -> str:
     return f"`{row.first}`" if row.form == row.first_form else f"`{row.first}`, {row.first_form}"
+
+
+def summary() -> str:
+    """SE networks beside their plain twins, and beside timm's: of each setting one line."""
+    rows, notes = [], []
+    for path in sorted(RECORDS.glob("speed/*.jsonl")):
+        for record in lines(f"speed/{path.name}"):
+            made = [
+                row for setting in record["speed"] for row in _beside(setting, setting["results"])
+            ]
+            if made and machine(record) not in notes:
+                notes.append(machine(record))
+            rows += made
+    head = ["network", "engine", "batch", "plain, images a second", "SE / plain, as built"]
+    head += ["SE / plain, optimized", "to timm's SE"]
+    return f"{table(head, rows)}\n{' '.join(notes)}\n" if rows else "Nothing is recorded yet.\n"
+
+
+def _beside(setting: dict[str, Any], results: list[dict[str, Any]]) -> Iterator[list[str]]:
+    """Of one measurement, by engine and dtype, each SE network that has its twin in it."""
+    for found in results:
+        name = found["model"]
+        if found["optimized"] or not name.startswith("se_"):
+            continue
+
+        def one(model: str, optimized: bool, like: dict[str, Any] = found) -> dict[str, Any] | None:
+            wanted = (model, like["engine"], like["dtype"], optimized)
+            keys = ("model", "engine", "dtype", "optimized")
+            return next((r for r in results if tuple(r[key] for key in keys) == wanted), None)
+
+        plain, twin = one(name[3:], False), one(name[3:], True)
+        if plain is None:
+            continue
+        best, theirs = one(name, True), one(f"timm:{name.replace('_', '', 1)}", False)
+        shown = twin or plain
+        yield [
+            f"`{name}`, {found['image'][1]} px",
+            f"{found['engine']}, {found['dtype']}",
+            str(setting["batch"]),
+            _speed(shown["images_per_second"]),
+            _paired(found, plain),
+            _paired(best, twin),
+            _paired(best, theirs),
+        ]
+
+
+def _speed(images: float) -> str:
+    return f"{images:,.4g}" if images < 1000 else f"{images:,.0f}"
+
+
+def _paired(one: dict[str, Any] | None, other: dict[str, Any] | None) -> str:
+    """Speed of one as a multiple of another's, round by round."""
+    if one is None or other is None:
+        return ""
+    pairs = zip(one["round_ms"], other["round_ms"], strict=True)
+    return str(Ratio.of([theirs / ours for ours, theirs in pairs]))
 
 
 def picture() -> str:

@@ -74,6 +74,23 @@ def write(folder: Path, *records: dict[str, Any]) -> None:
     (folder / "speed" / "fast.jsonl").write_text(text, encoding="utf-8")
 
 
+def test_summary(measured: Any, tmp_path: Path) -> None:
+    """Median of the ratios of rounds, which is not the ratio of the medians."""
+    record: dict[str, Any] = json.loads(json.dumps(RECORD))
+    results = record["speed"][0]["results"]
+    results[3] |= {"engine": "inductor", "dtype": "bf16"}
+    results.append(result("resnet50", 43.0, None, optimized=True))
+    times = [[10, 20, 31], [20, 50, 31], [11, 22, 34], [20, 10, 10], [11, 11, 17]]
+    for row, milliseconds in zip(results, times, strict=True):
+        row["round_ms"] = milliseconds * 3
+    write(tmp_path, record)
+    (line,) = [line for line in measured.summary().splitlines() if "se_resnet50" in line]
+    assert line == (
+        "| `se_resnet50`, 224 px | inductor, bf16 | 16 | 43 | 0.50 [0.40, 1.00] no difference "
+        "| 0.50 [0.50, 1.00] no difference | 0.45 [0.29, 1.82] no difference |"
+    )
+
+
 def test_speed_table(measured: Any, tmp_path: Path) -> None:
     write(tmp_path, RECORD)
     assert measured.speed() == (
