@@ -428,7 +428,8 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["train", "digit"],
      "There is no recipe 'digit'.\nRecipes are digits, cifar10_small, cifar10_resnet, "
      "cifar10_four_nets, cifar10_stem, cifar10_at_224, cifar10_noisy_train, flowers_depth, "
-     "flowers_key_drop, imagenet_rsb_a3, imagenet_se.\n"
+     "flowers_key_drop, imagenet_rsb_a3, imagenet_se, ablation_positions, ablation_gates, "
+     "ablation_reduction, ablation_stages.\n"
      "Did you mean 'digits'?"),
     (["train", "digits", "--set", "batch"], "--set got 'batch'.\nIt takes key=value.\n"
      "Type for example: --set batch=64"),
@@ -464,8 +465,8 @@ def test_wrong_commands(
         (["Verfiy"], "There is no command 'Verfiy'. Did you mean 'verify'?"),
         (
             ["zzz"],
-            "There is no command 'zzz'. Commands are bench, explain, list, predict, report, "
-            "show, train, verify, weights.",
+            "There is no command 'zzz'. Commands are bench, explain, export, list, predict, "
+            "report, show, train, verify, weights.",
         ),
         (["weights", "lst"], "There is no command 'lst'. Did you mean 'list'?"),
         (

@@ -270,7 +270,7 @@ def test_bad_input(tmp_path: Path) -> None:
     )
     assert refusal(model, path, clases=["a"]) == (
         "export() has no option 'clases'.\n"
-        "Its options are model, path, name, classes, transforms, size.\n"
+        "Its options are model, path, name, classes, transforms, size, optimized.\n"
         "Did you mean 'classes'?"
     )
     with torch.no_grad():

@@ -291,6 +291,29 @@ def test_openvino_reports_nothing_to_its_makers() -> None:
     assert done.stdout == "True False\n"
 
 
+def test_signals_arrive_after_openvino() -> None:
+    """It exchanges the stack that signal handlers run on: where faulthandler has set one."""
+    program = (
+        "import gc, signal, torch; from senetzoo.deploy.engines import ENGINES\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('there'))\n"
+        "x = torch.randn(2, 3, 4, 4)\n"
+        "for dtype in ('fp32', 'int8', 'fp32'):\n"
+        "    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 5))\n"
+        "    data = x if dtype == 'int8' else None\n"
+        "    run = ENGINES['openvino'].load(net, x, dtype, calibration=data)\n"
+        "    run(x), run(x[:1])\n"
+        "    gc.collect()\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "del run\n"
+        "gc.collect()\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", program], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "there\n" * 4), done.stderr
+
+
 # --- What they refuse ----------------------------------------------------------------------------
 
 

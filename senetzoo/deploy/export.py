@@ -299,7 +299,7 @@ def _openvino(
     shape: tuple[int, int, int],
     metadata: Mapping[str, object],
 ) -> Iterator[Callable[[Tensor], Tensor]]:
-    from senetzoo.deploy.engines.ov import importing, ov_model, running
+    from senetzoo.deploy.engines.ov import core, importing, ov_model, running
 
     model = ov_model(program, shape)
     for key, value in _texts(metadata).items():
@@ -310,7 +310,7 @@ def _openvino(
         # It wants its own ends of names, so the partial files can't be its to write.
         draft = Path(folder) / path.with_suffix(".xml").name
         openvino.save_model(model, draft, compress_to_fp16=False)
-        yield running(openvino.Core().read_model(draft), "f32", torch.get_num_threads())
+        yield running(core().read_model(draft), "f32", torch.get_num_threads())
         # The weights get their name first, when no old description is there any more: at no moment
         # do the two not belong together.
         with atomically(path) as description, atomically(path.with_suffix(".bin")) as weights:

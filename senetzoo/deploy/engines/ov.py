@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import sys
@@ -28,6 +29,20 @@ def _start(request: Request) -> Runner:
     if request.calibration is not None and request.dtype == "int8":
         model = _quantised(model, request.calibration)
     return running(model, "bf16" if request.dtype == "bf16" else "f32", request.threads)
+
+
+@functools.cache
+def core() -> openvino.Core:
+    """OpenVINO's core, one for the process.
+
+    Each core of its own gives the thread another stack for signal handlers and takes it away in
+    the end; of several that do not end in order one leaves a stack that is gone, and the next
+    signal, Ctrl-C for one, is a segmentation fault.
+    """
+    with importing():
+        import openvino
+
+    return openvino.Core()
 
 
 def running(model: openvino.Model, precision: str, threads: int) -> Runner:
@@ -73,9 +88,6 @@ def _compiled(
     Raises:
         ConfigError: OpenVINO can't run it.
     """
-    with importing():
-        import openvino
-
     # With a shape that is known its kernels are chosen beforehand.
     fixed = model.clone()
     fixed.reshape(list(images.shape))
@@ -85,7 +97,7 @@ def _compiled(
         "INFERENCE_PRECISION_HINT": precision,
     }
     try:
-        return openvino.Core().compile_model(fixed, "CPU", hints).create_infer_request()
+        return core().compile_model(fixed, "CPU", hints).create_infer_request()
     except Exception as error:
         raise refused(_NAME, error) from error
 
@@ -144,9 +156,7 @@ def importing() -> Iterator[None]:
 def _caveat(device: torch.device, dtype: Dtype) -> str:
     if dtype != "bf16":
         return ""
-    with importing():
-        import openvino
-    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return ""
     return "This processor has no bf16 instructions: OpenVINO computes in fp32 instead."
 
