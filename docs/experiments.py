@@ -9,7 +9,7 @@ import io
 import statistics
 from typing import Any
 
-from pages import RECORDS, table
+from pages import RECORDS, lines, table
 
 from senetzoo.report.paired import Paired, paired
 from senetzoo.report.run import Run, find
@@ -67,6 +67,36 @@ def runs() -> str:
         )
     head = ["run", "epochs", "seed", "test accuracy [95 %]", "source", "hours", "on, at commit"]
     return table(head, rows) if rows else "None is recorded yet.\n"
+
+
+def speed() -> str:
+    """The training loop beside a plain one, step by step in turn."""
+    rows, notes = [], []
+    for record in lines("training-speed.jsonl"):
+        where, ratio, rates = record["environment"], record["ratio"], record["images_per_second"]
+        split = record["milliseconds_per_step"]
+        rows.append(
+            [
+                f"`{record['model']}`",
+                f"{rates['plain']:.0f}",
+                f"{rates['ours']:.0f}",
+                f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})",
+                *(
+                    " / ".join(f"{split[kind][part]:.0f}" for kind in ("plain", "ours"))
+                    for part in ("data", "forward", "backward", "rest")
+                ),
+            ]
+        )
+        note = (
+            f"Batch {record['batch']}, {record['size']} px, {record['precision']}; "
+            f"{record['rounds']} rounds of {record['steps']} steps of each in turn; {where['cpu']} "
+            f"({', '.join(where['cpu_flags'])}), {where['threads']} threads, torch "
+            f"{where['torch']}, commit `{where['commit'][:12]}`."
+        )
+        notes += [note] * (note not in notes)
+    head = ["network", "plain, images a second", "ours", "ratio (least to most)"]
+    head += [f"{part}, ms a step, plain / ours" for part in ("data", "forward", "backward", "rest")]
+    return f"{table(head, rows)}\n{' '.join(notes)}\n" if rows else "None is recorded yet.\n"
 
 
 def _accuracies(found: list[Run]) -> dict[str, list[float]]:
@@ -131,6 +161,43 @@ def _sentences(pairs: list[Paired]) -> str:
     if same:
         parts.append(f"No difference from {pairs[0].first} is shown for: {', '.join(same)}.")
     return " ".join(parts)
+
+
+def noise() -> str:
+    """Plain and SE twins on corrupted test images: the same images, so the difference is paired."""
+    found = lines("noise.jsonl")
+    if not found:
+        return "None is recorded yet.\n"
+    first = found[0]["against"]
+    rows = []
+    for record in found:
+        if record["arm"] == first:
+            continue
+        images = record["test_images"]
+        gained, lost = record["only_this"], record["only_that"]
+        # Of the difference of two proportions over the same images.
+        half = 1.96 * (gained + lost - (gained - lost) ** 2 / images) ** 0.5 / images
+        gain = (gained - lost) / images
+        low, high = 100 * (gain - half), 100 * (gain + half)
+        right = record["test_correct"]
+        rows.append(
+            [
+                record["corruption"].replace("_", " "),
+                str(record["severity"] or ""),
+                f"{100 * (right - gained + lost) / images:.2f}",
+                f"{100 * right / images:.2f}",
+                f"{100 * gain:+.2f} [{low:+.2f}, {high:+.2f}]",
+                "" if low > 0 or high < 0 else "no difference shown",
+            ]
+        )
+    other = next(record["arm"] for record in found if record["arm"] != first)
+    head = ["corruption", "severity", f"`{first}`, %", f"`{other}`, %", "difference [95 %]", ""]
+    where = found[0]
+    return (
+        f"{table(head, rows)}\n{where['test_images']:,} test images, noise of seed "
+        f"{where['noise_seed']}; {where['machine']}, {where['engine']}, commit "
+        f"`{where['commit'][:12]}`.\n"
+    )
 
 
 def positions() -> str:

@@ -276,13 +276,15 @@ def demo() -> str:
     return f"```text\n{path.read_text(encoding='utf-8').rstrip()}\n```\n" if path.is_file() else ""
 
 
+README: dict[str, Callable[[], str]] = {
+    "demo": demo,
+    "weights": weights,
+    "speed": measured.summary,
+    "networks": networks,
+}
 SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {
-        "demo": demo,
-        "weights": weights,
-        "speed": measured.summary,
-        "networks": networks,
-    },
+    "README.md": README,
+    "README.zh-CN.md": README,
     "docs/networks.md": {"all": all_networks, "families": families},
     "docs/policies.md": {
         "identity": identity,
@@ -294,8 +296,13 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
         "plot": measured.picture,
         "startup": measured.startup,
     },
-    "docs/training.md": {"runs": experiments.runs},
-    "docs/ablation.md": {"plot": experiments.picture, "positions": experiments.positions},
+    "docs/deploy.md": {"precision": measured.precision},
+    "docs/training.md": {"runs": experiments.runs, "speed": experiments.speed},
+    "docs/ablation.md": {
+        "plot": experiments.picture,
+        "positions": experiments.positions,
+        "noise": experiments.noise,
+    },
     "docs/weights.md": {"weights": weights, "pins": pins, "commands": commands},
     "docs/published.md": {"published": published},
 }

@@ -50,10 +50,10 @@ class Row:
     first_form: str
 
 
-def machine(record: dict[str, Any]) -> str:
-    """Where and how a record was measured, in a sentence."""
+def machine(record: dict[str, Any], *, packages: bool = True) -> str:
+    """Where and how a record was measured, in a sentence; with the versions of what took part."""
     where, options = record["environment"], record["options"]
-    versions = {"torch": where["torch"], **where["packages"]}
+    versions = {"torch": where["torch"], **(where["packages"] if packages else {})}
     return (
         f"{where['gpu'] or where['cpu']}{_flags(where)}, {where['threads']} threads, "
         f"{', '.join(f'{name} {version}' for name, version in versions.items())}, commit "
@@ -136,8 +136,8 @@ def summary() -> str:
             made = [
                 row for setting in record["speed"] for row in _beside(setting, setting["results"])
             ]
-            if made and machine(record) not in notes:
-                notes.append(machine(record))
+            note = machine(record, packages=False)
+            notes += [note] * bool(made and note not in notes)
             rows += made
     head = ["network", "engine", "batch", "plain, images a second", "SE / plain, as built"]
     head += ["SE / plain, optimized", "to timm's SE"]
@@ -257,3 +257,38 @@ def startup() -> str:
         head = ["statement", "seconds", "10 % to 90 %", "times the first [95 %]"]
         parts.append(f"{table(head, rows)}\n{note}\n")
     return "\n".join(parts) or "Nothing is recorded yet.\n"
+
+
+def _points(more: int, images: int) -> str:
+    return f"{100 * more / images:+.2f}"
+
+
+def precision() -> str:
+    """What the dtypes of the engines cost in accuracy, with the embedded weights."""
+    found = lines("deploy/precision.jsonl")
+    exact = {
+        record["network"]: record["test_correct"]
+        for record in found
+        if (record["engine"], record["dtype"]) == ("eager", "fp32")
+    }
+    rows = [
+        [
+            f"`{record['network']}`",
+            f"{record['engine']} {record['version']}",
+            record["dtype"],
+            f"{100 * record['test_correct'] / record['test_images']:.2f} %",
+            _points(record["test_correct"] - exact[record["network"]], record["test_images"]),
+            f"{record['differs_from_fp32']:,}",
+            record["note"],
+        ]
+        for record in found
+    ]
+    if not rows:
+        return "Nothing is recorded yet.\n"
+    head = ["weights", "engine", "dtype", "accuracy", "points", "other answers", "note"]
+    first = found[0]
+    return (
+        f"{table(head, rows)}\n{first['test_images']:,} test images of CIFAR-10; int8 with "
+        f"{max(record['calibration_images'] or 0 for record in found)} training images for its "
+        f"ranges; {first['machine']}.\n"
+    )

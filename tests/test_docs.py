@@ -15,16 +15,12 @@ from senetzoo._torchvision import torchvision
 from senetzoo.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = (
-    "README.md",
-    "CONTRIBUTING.md",
-    "docs/benchmarks.md",
-    "docs/networks.md",
-    "docs/policies.md",
-    "docs/published.md",
-    "docs/training.md",
-    "docs/weights.md",
-)
+CHINESE = "README.zh-CN.md"
+DOCUMENTS = [
+    path.relative_to(ROOT).as_posix()
+    for path in sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
+    if path.name != CHINESE
+]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -70,7 +66,18 @@ def test_shell_examples_name_commands_and_options_that_exist(document: str) -> N
                 assert {w for w in words[2:] if w.startswith("--")} <= known, line
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_chinese_readme_has_the_content_of_the_english_one() -> None:
+    for language in ("python", "sh", "text"):
+        assert fences(CHINESE, language) == fences("README.md", language)
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in (CHINESE, "README.md")]
+    for pattern in (r"^#+ ", r"^<!-- .*", r"^\|.*", r"`[^`\n]+`", r"\]\(([^)#]+)\)"):
+        chinese, english = (sorted(re.findall(pattern, text, re.MULTILINE)) for text in texts)
+        # Each names the other.
+        others = {CHINESE, "README.md"}
+        assert [x for x in chinese if x not in others] == [x for x in english if x not in others]
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, CHINESE])
 def test_links_lead_to_files(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)\)", text):

@@ -104,6 +104,42 @@ def test_auto_takes_the_fastest_that_is_right(fakes: Callable[..., None]) -> Non
     assert "slug nchw: 500.00 (ready after 1 s)" in text
 
 
+@pytest.mark.parametrize(
+    ("images", "fastest", "part"), [(16, 4, 4), (16, 8, 8), (16, 16, None), (7, 4, 4), (6, 4, None)]
+)
+def test_parts_of_a_batch(
+    fakes: Callable[..., None], images: int, fastest: int, part: int | None
+) -> None:
+    """Halves and quarters are tried; here up to `fastest` images at a time an image takes half."""
+    sizes: list[int] = []
+
+    def start(request: Request) -> Runner:
+        def run(batch: Tensor) -> Tensor:
+            sizes.append(len(batch))
+            clock.now += len(batch) * (0.125 if len(batch) <= fastest < 16 else 0.25)
+            clock.now += 1 / 64
+            with torch.no_grad():
+                logits: Tensor = request.module(batch)
+            return logits
+
+        return run
+
+    fakes(hare=start)
+    model = gated()
+    fast = senetzoo.optimize(model, sample(images))
+    assert fast.report.chosen.part == part
+    assert (f"hare, fp32, nchw, {part} images at a time" in str(fast.report)) == (part is not None)
+    sizes.clear()
+    for count in (1, images, images + 1, 3 * images):
+        with torch.no_grad():
+            assert relative_error(fast(sample(count)), model(sample(count))) < 1e-4
+    assert part is None or max(sizes) <= part
+    # As even as can be: no small rest that would be compiled for itself.
+    sizes.clear()
+    fast(sample(images + 1))
+    assert max(sizes) - min(sizes) <= 1
+
+
 def test_an_engine_that_is_not_there_is_not_tried(
     fakes: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

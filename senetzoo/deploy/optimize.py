@@ -19,6 +19,9 @@ from senetzoo.errors import ConfigError, SenetzooError
 
 # Relative to the largest logit: what fp32 rounds to in other orders of sums, at most.
 _FP32 = 1e-3
+# Parts of a batch that are tried, and the fewest images that a part is worth.
+_PARTS = (2, 4)
+_LEAST = 4
 # Seconds in which all candidates are timed, and the original with the chosen one.
 _SECONDS = 2.0
 
@@ -33,6 +36,7 @@ class Tried:
         milliseconds: Median of a batch like the sample; None if it could not be used.
         rounds: Batches that were timed.
         prepared: Seconds until it was ready, compilation included.
+        part: Images that are run at a time, at most; None for all of a batch.
         why: Why it could not be used; empty where it could.
     """
 
@@ -41,7 +45,12 @@ class Tried:
     milliseconds: float | None
     rounds: int
     prepared: float
+    part: int | None = None
     why: str = ""
+
+    def __str__(self) -> str:
+        parts = f", {self.part} images at a time" if self.part is not None else ""
+        return f"{self.engine} {self.layout}{parts}"
 
 
 @dataclass(frozen=True)
@@ -85,8 +94,9 @@ class Report:
 
     def __str__(self) -> str:
         done, chosen = self.rewrites, self.chosen
+        parts = f", {chosen.part} images at a time" if chosen.part is not None else ""
         lines = [
-            f"{chosen.engine}, {self.dtype}, {chosen.layout}",
+            f"{chosen.engine}, {self.dtype}, {chosen.layout}{parts}",
             f"batch norms folded: {done.folded}"
             + (f", {done.norms} stay behind sums or concatenations" if done.norms else ""),
             f"gates that read the input of the convolution before them: {len(done.squeezed)}",
@@ -95,7 +105,7 @@ class Report:
         if len(self.tried) > 1:
             lines.append("tried, milliseconds a batch:")
             lines += [
-                f"  {way.engine} {way.layout}: "
+                f"  {way}: "
                 + (
                     f"{way.milliseconds:.2f} (ready after {way.prepared:.0f} s)"
                     if way.milliseconds is not None
@@ -184,7 +194,10 @@ def optimize(
             measured on your data.
         calibration: Images like the sample's, some hundreds, whose activations give int8 its
             ranges; None for the sample itself.
-        compare: Whether to compare speed and logits with those of `model`.
+        compare: Whether to compare speed and logits with those of `model`, and, of a named engine,
+            whether smaller parts of a batch are tried, which is always done with ``"auto"``: on a
+            processor halves and quarters of the sample's number are, as their maps may stay in its
+            caches.
 
     Returns:
         A module that is called like `model`; its ``report`` says what was done and measured.
@@ -216,21 +229,25 @@ def optimize(
             why = " ".join(str(error).splitlines())
         else:
             ready[number] = run
-        tried.append(Tried(kind.name, layout, None, 0, time.perf_counter() - start, why))
+        tried.append(Tried(kind.name, layout, None, 0, time.perf_counter() - start, why=why))
     if not ready:
         raise ConfigError(
             "No engine can run this network.",
             "; ".join(f"{way.engine}: {way.why}" for way in tried),
             "Use the network as it is",
         )
-    times = _race(ready, sample)
-    for number, seconds in times.items():
-        tried[number] = replace(
-            tried[number],
-            milliseconds=statistics.median(seconds) * 1e3,
-            rounds=len(seconds),
-        )
-    best = min(times, key=lambda number: statistics.median(times[number]))
+    best = _fastest(ready, tried, sample)
+    parts = _parts(sample) if engine == "auto" or compare else []
+    for part in parts:
+        start = time.perf_counter()
+        run = _in_parts(ready[best], part)
+        run(sample)
+        ready[len(tried)] = run
+        prepared = time.perf_counter() - start
+        tried.append(replace(tried[best], milliseconds=None, prepared=prepared, part=part))
+    if parts:
+        again = {n: run for n, run in ready.items() if n == best or tried[n].part is not None}
+        best = _fastest(again, tried, sample)
     comparison = _compared(original, ready[best], sample, expected) if compare else None
     report = Report(dtype, tried[best], tuple(tried), rewrites, comparison)
     return Optimized(ready[best], report)
@@ -256,6 +273,36 @@ def _ways(name: str, dtype: Dtype, sample: Tensor) -> list[tuple[Engine, Layout]
         for kind in usable
         for layout in (kind.layouts if kind.name == "eager" else kind.layouts[-1:])
     ]
+
+
+def _fastest(ready: Mapping[int, Runner], tried: list[Tried], sample: Tensor) -> int:
+    """Time what is ready, note it in `tried`, and say which is the fastest."""
+    times = _race(ready, sample)
+    for number, seconds in times.items():
+        tried[number] = replace(
+            tried[number], milliseconds=statistics.median(seconds) * 1e3, rounds=len(seconds)
+        )
+    return min(times, key=lambda number: statistics.median(times[number]))
+
+
+def _parts(sample: Tensor) -> list[int]:
+    """Images at a time that are worth a try: of a small part more stays in the caches of a CPU."""
+    if sample.device.type != "cpu":
+        return []
+    sizes = [-(-len(sample) // parts) for parts in _PARTS]
+    return [size for size in sizes if size >= _LEAST]
+
+
+def _in_parts(run: Runner, most: int) -> Runner:
+    """`run` on parts of at most so many images, whose sizes differ by one at most."""
+
+    def part_by_part(images: Tensor) -> Tensor:
+        count = -(-len(images) // most)
+        if count < 2:
+            return run(images)
+        return torch.cat([run(part) for part in images.tensor_split(count)])
+
+    return part_by_part
 
 
 def _original(model: nn.Module) -> Runner:

@@ -107,6 +107,11 @@ class GateModule(nn.Module):
         self.identity = getattr(spec, "init", "paper") == "identity"
 
     @property
+    def top(self) -> float:
+        """The value that an open gate comes near to; a closed one is near 0."""
+        return 2.0 if self.identity else 1.0
+
+    @property
     def space(self) -> tuple[int, int]:
         """The dimensions of height and width."""
         return (2, 3) if self.layout == "nchw" else (1, 2)

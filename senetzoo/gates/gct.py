@@ -56,6 +56,10 @@ class GatedChannels(GateModule):
         self.gamma = nn.Parameter(torch.zeros(channels))
         self.beta = nn.Parameter(torch.zeros(channels))
 
+    @property
+    def top(self) -> float:
+        return 2.0  # 1 + tanh
+
     def excitation(self, x: Tensor) -> Tensor:
         """The gate's values, (N, C)."""
         eps, channels = self.spec.eps, self.alpha.shape[0]

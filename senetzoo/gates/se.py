@@ -125,6 +125,10 @@ class SqueezeExcitation(GateModule):
         if spec.init == "identity":
             nn.init.zeros_(self.fc2.weight)
 
+    @property
+    def top(self) -> float:
+        return self.spec.scale
+
     def excitation(self, x: Tensor) -> Tensor:
         """The gate's values, (N, C), before dropout."""
         spec = self.spec

@@ -1,0 +1,105 @@
+"""Accuracy on corrupted CIFAR-10 test images: of runs, or of the weights in the package.
+
+    python benchmarks/noise.py --data CIFAR10 --out benchmarks/records/noise.jsonl \\
+        runs/ablation_positions/plain-0 runs/ablation_positions/standard-0
+
+Six corruptions of `senetzoo.data.corruptions` at five severities, and the clean images; the same
+corrupted images for every network. One JSON line for every network, corruption and severity;
+what the record has is not measured again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import torch
+from torch import Tensor
+
+import senetzoo
+from senetzoo.data import cifar10
+from senetzoo.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from senetzoo.deploy.engines import ENGINES, Runner
+from senetzoo.environment import machine, revision
+from senetzoo.nn.classifier import Classifier
+from senetzoo.train.augment import normalise
+from senetzoo.train.recipe import Recipe
+from senetzoo.weights.load import load_file_into
+
+BATCH = 500
+SEED = 0
+
+
+def network(name: str) -> tuple[Classifier, str, int]:
+    """The network of a run's folder or of a tag, with the arm and the seed of the run."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return senetzoo.create(name, pretrained=True), name, 0
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    model = Recipe.from_json(summary["recipe"]).network(10, 3).build(seed=0)
+    load_file_into(model, folder / "model.safetensors")
+    header = json.loads((folder / "log.jsonl").read_text(encoding="utf-8").partition("\n")[0])
+    return model.eval(), header["arm"], header["seed"]
+
+
+@click.command()
+@click.argument("networks", nargs=-1, required=True)
+@click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="JSONL, appended to.")
+@click.option("--engine", default="eager", show_default=True, type=click.Choice(list(ENGINES)))
+def main(networks: tuple[str, ...], data: Path, out: Path, engine: str) -> None:
+    """Measure, and append to the record."""
+    test = cifar10.load(data, "test")
+    text = out.read_text(encoding="utf-8") if out.is_file() else ""
+    keys = ("arm", "seed", "corruption", "severity")
+    known = {tuple(line[key] for key in keys) for line in map(json.loads, text.splitlines())}
+    loaded = [network(name) for name in networks]
+    first = normalise(test.images[:BATCH], cifar10.MEAN, cifar10.STD, 32)
+    running = [(ENGINES[engine].load(m, first), arm, seed) for m, arm, seed in loaded]
+    for corruption in (None, *CORRUPTIONS):
+        for severity in SEVERITIES if corruption else (0,):
+            kind = corruption or "none"
+            if all((arm, seed, kind, severity) in known for _, arm, seed in running):
+                continue
+            images = test.images
+            if corruption:
+                images = corrupt(images, corruption, severity, seed=SEED)
+            # Of each network, which images it gets right.
+            right = [hits(run, images, test.labels) for run, _, _ in running]
+            for (_, arm, seed), found in zip(running, right, strict=True):
+                if (arm, seed, kind, severity) in known:
+                    continue
+                line = {
+                    "arm": arm,
+                    "seed": seed,
+                    "corruption": kind,
+                    "severity": severity,
+                    "test_correct": int(found.sum()),
+                    "test_images": len(images),
+                    # The same images: what the two disagree on is what their difference rests on.
+                    "against": running[0][1],
+                    "only_this": int((found & ~right[0]).sum()),
+                    "only_that": int((right[0] & ~found).sum()),
+                    "noise_seed": SEED,
+                    "engine": engine,
+                    "machine": machine(),
+                    "commit": revision(),
+                }
+                click.echo(json.dumps(line))
+                with out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+
+
+def hits(run: Runner, images: Tensor, labels: Tensor) -> Tensor:
+    """(N,), whether each image gets its label."""
+    parts = [
+        run(normalise(images[n : n + BATCH], cifar10.MEAN, cifar10.STD, 32)).argmax(1)
+        for n in range(0, len(images), BATCH)
+    ]
+    return torch.cat(parts) == labels
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    main()

@@ -1,0 +1,185 @@
+"""The values of a network's gates on data: by channel, by class, and how many of them do anything.
+
+Hu et al. 2017 (arXiv:1709.01507v4), Section 7.2 and Fig. 6: the mean excitation of each channel for
+chosen classes, stage by stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from senetzoo.errors import ConfigError
+from senetzoo.gates.common import GateModule
+
+# A value nearer to an end than this part of the range counts as closed or as open, and one that
+# moves less than this part over all images as constant.
+TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Excitation:
+    """The values of one gate, one for each image and channel.
+
+    Of gates that give each channel one value it is that value; of those whose values differ from
+    pixel to pixel (CBAM, scSE, gather-excite, coordinate attention, BAM, SimAM) the factor that
+    comes nearest to what the gate does to the channel's map: least squares.
+
+    Args:
+        path: The gate's name in the network.
+        gate: The gate, as text.
+        top: The value that an open gate comes near to.
+        counts: (K,), images of each class.
+        by_class: (K, C), mean of each class; NaN for a class without images.
+        mean: (C,), over all images.
+        std: (C,), over all images; 0 for one image.
+        low: (C,), the lowest value of any image.
+        high: (C,), the highest.
+    """
+
+    path: str
+    gate: str
+    top: float
+    counts: Tensor
+    by_class: Tensor
+    mean: Tensor
+    std: Tensor
+    low: Tensor
+    high: Tensor
+
+    @property
+    def closed(self) -> Tensor:
+        """(C,), whether no image opens the channel."""
+        return self.high < TOLERANCE * self.top
+
+    @property
+    def open(self) -> Tensor:
+        """(C,), whether no image closes the channel at all."""
+        return self.low > (1.0 - TOLERANCE) * self.top
+
+    @property
+    def constant(self) -> Tensor:
+        """(C,), whether the value is the same for all images, or nearly."""
+        return self.high - self.low < TOLERANCE * self.top
+
+    @property
+    def spread(self) -> float:
+        """How far classes differ: the standard deviation of their means, over channels averaged."""
+        seen = self.by_class[self.counts > 0]
+        return float(seen.std(0, correction=0).mean()) if len(seen) > 1 else 0.0
+
+
+class _Sums:
+    """What has been seen of one gate."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        double = torch.float64
+        self.by_class = torch.zeros(classes, channels, dtype=double)
+        self.squares = torch.zeros(channels, dtype=double)
+        self.low = torch.full((channels,), torch.inf, dtype=double)
+        self.high = torch.full((channels,), -torch.inf, dtype=double)
+
+    def add(self, values: Tensor, labels: Tensor) -> None:
+        values = values.detach().double().cpu()
+        self.by_class.index_add_(0, labels, values)
+        self.squares += values.square().sum(0)
+        self.low = torch.minimum(self.low, values.amin(0))
+        self.high = torch.maximum(self.high, values.amax(0))
+
+
+def excitations(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, classes: int
+) -> dict[str, Excitation]:
+    """What each gate of `model` does with images.
+
+    Args:
+        model: A network with gates of this zoo, ours or another's by `senetzoo.attach`. It runs in
+            eval mode on its own device, and is left in the mode it was in.
+        batches: Pairs of images (N, C, H, W) and labels (N,).
+        classes: Number of classes; labels are from 0 to that, not included.
+
+    Returns:
+        By the gates' names, in the order in which the network has them.
+
+    Raises:
+        ConfigError: It has no gate, there is no image, or a label is out of range.
+    """
+    gates = {n: module for n, module in model.named_modules() if isinstance(module, GateModule)}
+    if not gates:
+        raise ConfigError(
+            "The network has no gates to look at.",
+            "Its policy is empty, or its gates are not of this zoo.",
+            "Type for example: senetzoo.create('se_resnet20', pretrained=True)",
+        )
+    values: dict[str, Tensor] = {}
+    handles = [
+        module.register_forward_hook(
+            lambda gate, args, out, name=name: values.update({name: _value(gate, args[0], out)})
+        )
+        for name, module in gates.items()
+    ]
+    sums: dict[str, _Sums] = {}
+    counts = torch.zeros(classes, dtype=torch.int64)
+    training = [module for module in model.modules() if module.training]
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    try:
+        model.eval()
+        with torch.no_grad():
+            for images, labels in batches:
+                labels = _checked(labels.cpu(), classes)
+                values.clear()
+                model(images.to(device))
+                counts += labels.bincount(minlength=classes)
+                for name, found in values.items():
+                    if name not in sums:
+                        sums[name] = _Sums(found.shape[1], classes)
+                    sums[name].add(found, labels)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module in training:
+            module.training = True
+    if not int(counts.sum()):
+        raise ConfigError("There are no images to look at.", "The batches are empty.")
+    return {name: _made(name, gates[name], sums[name], counts) for name in gates if name in sums}
+
+
+def _value(gate: GateModule, x: Tensor, out: Tensor) -> Tensor:
+    """(N, C)."""
+    channelwise = getattr(gate, "excitation", None)
+    if channelwise is not None:
+        return channelwise(x)  # type: ignore[no-any-return]  # each of the gates' is a Tensor
+    x, out = x.double(), out.double()
+    energy = x.square().sum(gate.space)
+    # A map of zeros is left as it is, whatever the gate.
+    return torch.where(energy > 0, (x * out).sum(gate.space) / energy, 1.0)
+
+
+def _checked(labels: Tensor, classes: int) -> Tensor:
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        raise ConfigError(
+            f"An image has the label {int(wrong[0])}.",
+            f"With {classes} classes labels are from 0 to {classes - 1}.",
+        )
+    return labels
+
+
+def _made(path: str, gate: GateModule, sums: _Sums, counts: Tensor) -> Excitation:
+    images = int(counts.sum())
+    mean = sums.by_class.sum(0) / images
+    return Excitation(
+        path=path,
+        gate=gate.spec.text(),
+        top=gate.top,
+        counts=counts,
+        # No image: 0 / 0 is NaN.
+        by_class=sums.by_class / counts[:, None],
+        mean=mean,
+        std=(sums.squares / images - mean.square()).clamp_min(0.0).sqrt(),
+        low=sums.low,
+        high=sums.high,
+    )

@@ -1,0 +1,139 @@
+"""Corruptions of images against scikit-image's, and against what their distributions must be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from senetzoo.data.corruptions import CORRUPTIONS, SEVERITIES, Corruption, corrupt
+from senetzoo.errors import ConfigError
+
+
+def flat(value: int, count: int = 8, channels: int = 3) -> Tensor:
+    return torch.full((count, 32, 32, channels), value, dtype=torch.uint8)
+
+
+def drawn(count: int = 4, channels: int = 3) -> Tensor:
+    """Smooth images, as photographs are."""
+    generator = torch.Generator().manual_seed(3)
+    coarse = torch.rand(count, channels, 5, 5, generator=generator)
+    fine = torch.nn.functional.interpolate(coarse, 32, mode="bicubic").clamp(0, 1)
+    return (fine * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+# By severity, as released with CIFAR-10-C.
+SIGMAS = (0.04, 0.06, 0.08, 0.09, 0.10)
+PHOTONS = (500, 250, 100, 75, 50)
+PARTS = (0.01, 0.02, 0.03, 0.05, 0.07)
+
+
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_noise_has_the_moments_of_its_distribution(severity: int) -> None:
+    count, grey = 40, 128
+    values = count * 32 * 32 * 3
+    # Rounding down takes half a level off the mean, and adds a twelfth of one to the variance.
+    gaussian = corrupt(flat(grey, count), "gaussian_noise", severity).double() + 0.5
+    deviation = SIGMAS[severity - 1] * 255
+    assert gaussian.mean() == pytest.approx(grey, abs=5 * deviation / values**0.5)
+    assert gaussian.std() == pytest.approx((deviation**2 + 1 / 12) ** 0.5, rel=0.02)
+    shot = corrupt(flat(grey, count), "shot_noise", severity).double() + 0.5
+    variance = (grey / 255) / PHOTONS[severity - 1] * 255**2
+    assert shot.std() == pytest.approx(variance**0.5, rel=0.03)
+    # Values of a Poisson variable are whole numbers of photons: few levels.
+    assert len(set(shot.flatten().tolist())) <= PHOTONS[severity - 1]
+
+
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_impulses_are_single_values(severity: int) -> None:
+    noisy = corrupt(flat(100, 40), "impulse_noise", severity)
+    part, count = PARTS[severity - 1], noisy.numel()
+    error = 5 * (part / count) ** 0.5
+    assert set(noisy.flatten().tolist()) == {0, 100, 255}
+    for value in (0, 255):
+        assert (noisy == value).double().mean() == pytest.approx(part / 2, abs=error)
+    whole = (noisy != 100).all(3).double().mean()
+    assert whole == pytest.approx(part**3, abs=5 * (part**3 / count) ** 0.5)
+
+
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_blur_is_that_of_scikit_image(severity: int) -> None:
+    from skimage.filters import gaussian
+
+    images = drawn()
+    sigma = (0.4, 0.6, 0.7, 0.8, 1.0)[severity - 1]
+    found = corrupt(images, "gaussian_blur", severity).numpy()
+    for image, one in zip(images.numpy(), found, strict=True):
+        expected = gaussian(image / 255.0, sigma=sigma, channel_axis=-1) * 255  # type: ignore[no-untyped-call]
+        assert np.abs(np.floor(expected) - one).max() <= 1  # the last bit before rounding down
+        assert (np.floor(expected) != one).mean() < 0.01
+
+
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_contrast_by_hand(severity: int) -> None:
+    images = drawn()
+    factor = (0.75, 0.5, 0.4, 0.3, 0.15)[severity - 1]
+    found = corrupt(images, "contrast", severity)
+    for n in range(len(images)):
+        for c in range(3):
+            x = images[n, :, :, c].double()
+            y = (x - x.mean()) * factor + x.mean()
+            assert (found[n, :, :, c].double() - y).abs().max() <= 1.0
+
+
+def test_jpeg_loses_more_at_lower_quality() -> None:
+    images = drawn()
+    losses = [
+        (corrupt(images, "jpeg", severity).double() - images.double()).square().mean().item()
+        for severity in SEVERITIES
+    ]
+    assert losses == sorted(losses)
+    assert 0 < losses[0] < losses[-1] < 200
+    assert (corrupt(flat(77), "jpeg", 5).int() - 77).abs().max() <= 1
+
+
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_is_repeatable_and_leaves_its_input(corruption: Corruption, channels: int) -> None:
+    images = drawn(channels=channels)
+    before = images.clone()
+    first = corrupt(images, corruption, 3, seed=7)
+    assert first.shape == images.shape
+    assert first.dtype == torch.uint8
+    assert torch.equal(first, corrupt(images, corruption, 3, seed=7))
+    assert torch.equal(images, before)
+    assert not torch.equal(first, images)
+    random = corruption.endswith("noise")
+    assert torch.equal(first, corrupt(images, corruption, 3, seed=8)) != random
+    if random:
+        same = corrupt(flat(90, 2, channels), corruption, 5)
+        assert not torch.equal(same[0], same[1])
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (
+            (flat(0), "fog", 1),
+            "There is no corruption 'fog'.\n"
+            "Corruptions are gaussian_noise, shot_noise, impulse_noise, gaussian_blur, jpeg, "
+            "contrast.",
+        ),
+        (
+            (flat(0), "jpeg", 6),
+            "There is no severity 6.\nA severity is a whole number from 1 to 5.",
+        ),
+        (
+            (torch.zeros(1, 3, 32, 32), "jpeg", 1),
+            "Images of shape (1, 3, 32, 32) and torch.float32 can't be corrupted.\n"
+            "They are (N, H, W, C), uint8: at least one image, one channel or three.",
+        ),
+    ],
+)
+def test_bad_input(given: tuple[Any, ...], text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        corrupt(*given)
+    assert str(caught.value) == text

@@ -1,0 +1,183 @@
+"""Excitations against gates that are computed by hand, image by image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from helpers import randomise, tiny
+from torch import Tensor, nn
+
+import senetzoo
+from senetzoo import CBAM, GCT, SE, Policy, SimAM
+from senetzoo.data import digits
+from senetzoo.errors import ConfigError
+from senetzoo.inspect import Excitation, excitations
+from senetzoo.nn.classifier import Classifier
+from senetzoo.train.augment import normalise
+
+LABELS = torch.tensor([0, 2, 2, 0, 4, 2, 0])
+
+
+def network(policy: Policy) -> Classifier:
+    model = tiny("basic", depths=(1, 1)).double()
+    senetzoo.attach(model, policy, seed=0)
+    randomise(model)
+    return model.eval()
+
+
+def images() -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(len(LABELS), 3, 12, 12, generator=generator, dtype=torch.float64)
+
+
+def pairs(x: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Batches of unequal size: the figures must not depend on it."""
+    return [(x[:3], LABELS[:3]), (x[3:4], LABELS[3:4]), (x[4:], LABELS[4:])]
+
+
+def seen(model: nn.Module, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What goes into a gate and what comes out, image by image."""
+    found: list[tuple[Tensor, Tensor]] = []
+    handle = model.get_submodule(name).register_forward_hook(
+        lambda _, args, out: found.append((args[0][0], out[0]))
+    )
+    with torch.no_grad():
+        for image in x:
+            model(image[None])
+    handle.remove()
+    return torch.stack([a for a, _ in found]), torch.stack([b for _, b in found])
+
+
+@pytest.mark.parametrize("policy", [SE(2).at("standard"), GCT().at("pre")], ids=str)
+def test_channel_gates_by_hand(policy: Policy) -> None:
+    model, x = network(policy), images()
+    found = excitations(model, pairs(x), classes=5)
+    assert len(found) == 2  # one in each block
+    for name, excitation in found.items():
+        before, after = seen(model, name, x)
+        # Every pixel of a channel is multiplied by the same value.
+        values = after.flatten(2).sum(2) / before.flatten(2).sum(2)
+        assert torch.allclose(excitation.mean, values.mean(0), rtol=1e-9)
+        assert torch.allclose(excitation.std, values.std(0, correction=0), rtol=1e-6)
+        assert torch.allclose(excitation.low, values.amin(0), rtol=1e-9)
+        assert torch.allclose(excitation.high, values.amax(0), rtol=1e-9)
+        for label in range(5):
+            own = values[label == LABELS]
+            if len(own):
+                assert torch.allclose(excitation.by_class[label], own.mean(0), rtol=1e-9)
+            else:
+                assert excitation.by_class[label].isnan().all()
+        assert excitation.counts.tolist() == [3, 0, 3, 0, 1]
+        classes = torch.stack([values[label == LABELS].mean(0) for label in (0, 2, 4)])
+        assert excitation.spread == pytest.approx(np.std(classes.numpy(), 0).mean())
+
+
+@pytest.mark.parametrize("policy", [CBAM(2).at("standard"), SimAM().at("post")], ids=str)
+def test_gates_of_pixels_are_fitted(policy: Policy) -> None:
+    model, x = network(policy), images()
+    for name, excitation in excitations(model, pairs(x), classes=5).items():
+        before, after = seen(model, name, x)
+        fitted = torch.empty(before.shape[:2], dtype=torch.float64)
+        for n in range(len(x)):
+            for c in range(before.shape[1]):
+                column = before[n, c].flatten()[:, None]
+                fitted[n, c] = (
+                    torch.linalg.lstsq(column, after[n, c].flatten()[:, None]).solution.item()
+                    if column.any()
+                    else 1.0
+                )
+        assert torch.allclose(excitation.mean, fitted.mean(0), rtol=1e-8)
+        assert torch.allclose(excitation.high, fitted.amax(0), rtol=1e-8)
+
+
+def made(low: list[float], high: list[float], top: float) -> Excitation:
+    none = torch.zeros(len(low))
+    ends = torch.tensor(low), torch.tensor(high)
+    return Excitation("gate", "se", top, torch.ones(1), none[None], none, none, *ends)
+
+
+@pytest.mark.parametrize("top", [1.0, 2.0])
+def test_closed_open_and_constant_channels(top: float) -> None:
+    low, high = [0.0, 0.96, 0.4, 0.1, 0.0], [0.04, 1.0, 0.44, 0.9, 1.0]
+    found = made([top * x for x in low], [top * x for x in high], top)
+    assert found.closed.tolist() == [True, False, False, False, False]
+    assert found.open.tolist() == [False, True, False, False, False]
+    assert found.constant.tolist() == [True, True, True, False, False]
+
+
+def test_identity_gates_are_open_and_constant() -> None:
+    model = senetzoo.create("resnet20", policy=SE(4, init="identity"), seed=0)
+    x = torch.randn(4, 3, 32, 32)
+    for excitation in excitations(model, [(x, torch.tensor([0, 1, 2, 3]))], classes=10).values():
+        assert torch.equal(excitation.mean, torch.ones_like(excitation.mean))
+        assert excitation.top == 2.0
+        assert excitation.constant.all()
+        assert not excitation.open.any()
+
+
+def test_the_network_is_left_as_it_was() -> None:
+    model = network(SE(2))
+    model.train()
+    model.get_submodule("fc").eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    excitations(model, pairs(images()), classes=5)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+    with pytest.raises(ConfigError, match="It takes images of shape"):
+        excitations(model, [(torch.randn(1, 5, 12, 12).double(), LABELS[:1])], classes=5)
+    assert [module.training for module in model.modules()] == modes
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_networks_of_others() -> None:
+    from senetzoo._torchvision import torchvision
+
+    torchvision()
+    from torchvision.models import resnet18
+
+    model = resnet18(num_classes=4)
+    senetzoo.attach(model, SE(16), seed=0)
+    found = excitations(model, [(torch.randn(2, 3, 64, 64), torch.tensor([3, 1]))], classes=4)
+    assert [len(excitation.mean) for excitation in found.values()] == [64] * 2 + [128] * 2 + [
+        256
+    ] * 2 + [512] * 2
+
+
+def test_a_trained_network_tells_digits_apart() -> None:
+    """Gates that have learned differ by class more than by chance."""
+    model = senetzoo.create("se_lenet5", seed=0)
+    test = digits.load("test")
+    x = normalise(test.images, digits.MEAN, digits.STD, 32)
+    found = excitations(model, [(x, test.labels)], classes=10)
+    shuffled = test.labels[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
+    chance = excitations(model, [(x, shuffled)], classes=10)
+    for name, excitation in found.items():
+        assert int(excitation.counts.sum()) == len(x)
+        assert excitation.spread > chance[name].spread
+
+
+@pytest.mark.parametrize(
+    ("name", "batches", "text"),
+    [
+        (
+            "resnet20",
+            [(torch.zeros(1, 3, 32, 32), torch.tensor([0]))],
+            "The network has no gates to look at.\n"
+            "Its policy is empty, or its gates are not of this zoo.\n"
+            "Type for example: senetzoo.create('se_resnet20', pretrained=True)",
+        ),
+        ("se_resnet20", [], "There are no images to look at.\nThe batches are empty."),
+        (
+            "se_resnet20",
+            [(torch.zeros(1, 3, 32, 32), torch.tensor([10]))],
+            "An image has the label 10.\nWith 10 classes labels are from 0 to 9.",
+        ),
+    ],
+)
+def test_bad_input(name: str, batches: list[tuple[Tensor, Tensor]], text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        excitations(senetzoo.create(name, seed=0), batches, classes=10)
+    assert str(caught.value) == text
