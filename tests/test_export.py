@@ -19,8 +19,17 @@ from senetzoo.zoo import config
 # In fp32, where another order of sums is another rounding.
 TOLERANCE = 1e-4
 
+# Of the Inceptions, whose modules v3 and Inception-ResNet have too, the two that take a minute.
+LARGE = ("Inception v2", "Inception v4")
 NAMES = [
-    *(pytest.param(SMALL.get(family.title), id=family.title) for family in FAMILIES),
+    *(
+        pytest.param(
+            SMALL.get(family.title),
+            id=family.title,
+            marks=[pytest.mark.slow] * (family.title in LARGE),
+        )
+        for family in FAMILIES
+    ),
     *(
         pytest.param(name, marks=pytest.mark.slow)
         for name, entry in ENTRIES.items()
