@@ -295,6 +295,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
         "speed": measured.speed,
         "plot": measured.picture,
         "startup": measured.startup,
+        "profile": measured.profile,
     },
     "docs/deploy.md": {"precision": measured.precision},
     "docs/training.md": {"runs": experiments.runs, "speed": experiments.speed},

@@ -292,3 +292,31 @@ def precision() -> str:
         f"{max(record['calibration_images'] or 0 for record in found)} training images for its "
         f"ranges; {first['machine']}.\n"
     )
+
+
+def profile() -> str:
+    """Where the time goes, kind by kind, of what was profiled."""
+    parts = []
+    for path in sorted(RECORDS.glob("profile/*.jsonl")):
+        for record in lines(f"profile/{path.name}"):
+            found = record["profile"]
+            kinds = dict.fromkeys(kind["kind"] for one in found for kind in one["kinds"])
+            rows = []
+            for kind in kinds:
+                cells = [
+                    next((k for k in one["kinds"] if k["kind"] == kind), None) for one in found
+                ]
+                rows.append(
+                    [
+                        kind,
+                        *(f"{c['ms']:.1f} ({c['calls']})" if c is not None else "" for c in cells),
+                    ]
+                )
+            rows.append(["all", *(f"{one['operations_ms']:.1f}" for one in found)])
+            names = [
+                f"`{one['model']}`{', optimized' * one['optimized']}, {one['engine']}, ms (calls)"
+                for one in found
+            ]
+            head = f"batch {found[0]['batch']}"
+            parts.append(f"{table([head, *names], rows)}\n{machine(record)}\n")
+    return "\n".join(parts) or "Nothing is recorded yet.\n"

@@ -91,6 +91,34 @@ def test_summary(measured: Any, tmp_path: Path) -> None:
     )
 
 
+def test_profile(measured: Any, tmp_path: Path) -> None:
+    def one(model: str, optimized: bool, *kinds: tuple[str, float, int]) -> dict[str, Any]:
+        return {
+            **{"model": model, "engine": "eager", "optimized": optimized, "batch": 16},
+            "operations_ms": sum(ms for _, ms, _ in kinds),
+            "kinds": [{"kind": kind, "ms": ms, "calls": calls} for kind, ms, calls in kinds],
+        }
+
+    assert measured.profile() == "Nothing is recorded yet.\n"
+    found = [
+        one("resnet50", False, ("convolution", 80.25, 53), ("pointwise", 5.0, 66)),
+        one("se_resnet50", True, ("convolution", 81.0, 53), ("gate", 4.04, 160)),
+    ]
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile" / "fast.jsonl").write_text(json.dumps({**RECORD, "profile": found}))
+    assert measured.profile() == (
+        "| batch 16 | `resnet50`, eager, ms (calls) "
+        "| `se_resnet50`, optimized, eager, ms (calls) |\n"
+        "| --- | ---: | ---: |\n"
+        "| convolution | 80.2 (53) | 81.0 (53) |\n"
+        "| pointwise | 5.0 (66) |  |\n"
+        "| gate |  | 4.0 (160) |\n"
+        "| all | 85.2 | 85.0 |\n"
+        "\nFast 9000 (avx2, amx_tile), 2 threads, torch 2.13.0, timm 1.0.31, commit "
+        "`0123456789ab`; 25 rounds.\n"
+    )
+
+
 def test_speed_table(measured: Any, tmp_path: Path) -> None:
     write(tmp_path, RECORD)
     assert measured.speed() == (
