@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pages import RECORDS, lines, table
+from pages import RECORDS, STYLE, lines, svg, table
 
 from senetzoo.bench.spread import Ratio, Spread
 
 PLOT = "docs/benchmarks.svg"
-# The same figure gives the same text: names of elements are hashed, with a salt.
-_STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "senetzoo",
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 8,
-    "text.parse_math": False,
-}
 _DIFFERENT, _SAME = "#0072B2", "#767676"
 
 
@@ -202,7 +193,7 @@ def plot() -> str | None:
     rows = [row for row in speed_rows() if row.ratio is not None]
     if not rows:
         return None
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         height = 0.7 + 0.22 * len(rows)
         figure = Figure(figsize=(8.5, height))
         # By hand: a layout that measures letters would depend on the fonts of the machine.
@@ -228,10 +219,7 @@ def plot() -> str | None:
         axes.grid(axis="x", alpha=0.25)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        text = io.StringIO()
-        # On white: the page's own colour is not known.
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+        return svg(figure)
 
 
 def startup() -> str:

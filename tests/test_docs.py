@@ -77,11 +77,43 @@ def test_the_chinese_readme_has_the_content_of_the_english_one() -> None:
         assert [x for x in chinese if x not in others] == [x for x in english if x not in others]
 
 
+def anchors(document: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a document."""
+    text = re.sub(FENCE, "", document.read_text(encoding="utf-8"))
+    found: dict[str, int] = {}
+    for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE):
+        # A link's text, without its target; then letters, digits, hyphens and underscores.
+        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+        anchor = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+        number = found[anchor] = found.get(anchor, -1) + 1
+        if number:
+            found[f"{anchor}-{number}"] = 0
+    return set(found)
+
+
 @pytest.mark.parametrize("document", [*DOCUMENTS, CHINESE])
-def test_links_lead_to_files(document: str) -> None:
-    text = (ROOT / document).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert ((ROOT / document).parent / target).exists(), target
+def test_links_lead_to_files_and_headings(document: str) -> None:
+    here = ROOT / document
+    text = re.sub(FENCE, "", here.read_text(encoding="utf-8"))
+    for target, anchor in re.findall(r"\]\(([^)#:\s]*)(?:#([^)\s]*))?\)", text):
+        goal = here.parent / target if target else here
+        assert goal.exists(), target
+        assert not anchor or anchor in anchors(goal), (target, anchor)
+
+
+def test_anchors(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A `b_c` & [d](e.md)\n\n```sh\n# no heading\n```\n\n## E\n\n## E\n")
+    assert anchors(page) == {"a-b_c--d", "e", "e-1"}
+
+
+def test_the_example_of_a_benchmark_prints_what_the_page_says(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    document = "docs/measuring.md"
+    example, _ = fences(document, "python")
+    exec(compile(example, document, "exec"), {})
+    assert capsys.readouterr().out == fences(document, "text")[1]
 
 
 def test_what_is_generated_is_fresh() -> None:
