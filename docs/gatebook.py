@@ -94,7 +94,7 @@ def sections() -> str:
             shown = f"`{field.name}`"
             if field.name == gate.number:
                 shown = f"**{shown}**"
-            rows.append([shown, _value(field.default), described[field.name].replace("|", "\\|")])
+            rows.append([shown, _value(field.default), described[field.name]])
         text = "\n\n".join(paragraphs)
         options = table(["option", "default", "what it is"], rows).replace("---:", "---")
         bare = f", with `{gate.number}` as a bare number" if gate.number else ""

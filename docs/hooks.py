@@ -6,6 +6,7 @@ becomes its text, since the site has no such file.
 
 from __future__ import annotations
 
+import html
 import os.path
 import re
 from pathlib import Path
@@ -19,6 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOT_PAGES = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 # Both are entrances: whoever follows a link to one is led to the other.
 ENTRANCE = {"README.md": "index.md", "README.zh-CN.md": "index.md"}
+# Whose tables need the room that the table of contents would take.
+WIDE = ("networks.md", "published.md")
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s#:]+)(#[^()\s]*)?\)")
 
 
@@ -31,7 +34,22 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turn the links of a page from the repository's paths into the site's."""
-    return relinked(markdown, page.file.src_uri, frozenset(file.src_uri for file in files))
+    if page.file.src_uri in WIDE:
+        page.meta["hide"] = ["toc"]
+    pages = frozenset(file.src_uri for file in files)
+    return relinked(with_bars(markdown), page.file.src_uri, pages)
+
+
+def with_bars(markdown: str) -> str:
+    """The text with ``\\|`` in the code of tables as GitHub shows it: a bar, without the slash."""
+
+    def code(match: re.Match[str]) -> str:
+        return f"<code>{html.escape(match[1]).replace(chr(92) + '|', '&#124;')}</code>"
+
+    def row(match: re.Match[str]) -> str:
+        return re.sub(r"`([^`\n]*\\\|[^`\n]*)`", code, match[0])
+
+    return re.sub(r"^\|.*$", row, markdown, flags=re.MULTILINE)
 
 
 def relinked(markdown: str, name: str, pages: frozenset[str]) -> str:

@@ -195,9 +195,9 @@ def plot() -> str | None:
         return None
     with mpl.rc_context(STYLE):
         height = 0.7 + 0.22 * len(rows)
-        figure = Figure(figsize=(8.5, height))
+        figure = Figure(figsize=(9.5, height))
         # By hand: a layout that measures letters would depend on the fonts of the machine.
-        axes = figure.add_axes((0.52, 0.45 / height, 0.46, 1 - 0.6 / height))
+        axes = figure.add_axes((0.57, 0.45 / height, 0.41, 1 - 0.6 / height))
         axes.axvline(1, color="#000000", lw=0.8)
         for number, row in enumerate(rows):
             ratio = row.ratio

@@ -118,6 +118,13 @@ def test_links_for_the_site(hooks: Any, page: str, text: str, expected: str) -> 
     assert hooks.relinked(text, page, PAGES) == expected
 
 
+def test_bars_in_tables(hooks: Any) -> None:
+    """In rows of tables alone, and only in code."""
+    assert hooks.with_bars("| `a \\| <b>` | `c` |\n`d \\| e`\n") == (
+        "| <code>a &#124; &lt;b&gt;</code> | `c` |\n`d \\| e`\n"
+    )
+
+
 def test_api_pages_have_all_that_the_package_exports() -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("docs/api/*.md"))
     shown = set(re.findall(r"^::: (\S+)", text, re.MULTILINE))

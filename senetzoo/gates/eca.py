@@ -22,7 +22,7 @@ class ECA(Gate):
 
     Args:
         kernel: Kernel size (odd); 0 adapts it to the channels: the odd number nearest above
-            ``|(log2(C) + beta) / gamma|`` (Eq. 12), at least 3.
+            ``abs((log2(C) + beta) / gamma)`` (Eq. 12), at least 3.
         gamma: Slope of the adaptive kernel.
         beta: Offset of the adaptive kernel (the paper's b).
         init: ``"paper"`` (PyTorch's own initialisation), or ``"identity"``: the kernel is zero and
