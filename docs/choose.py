@@ -283,6 +283,7 @@ def speed_plot() -> str | None:
     """Top-1 of every published weight against the measured speed of its network."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MultipleLocator
 
     timed = measured()
     if timed is None:
@@ -290,7 +291,7 @@ def speed_plot() -> str | None:
     batch = min(batch for _, batch in timed.speeds)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.8, 3.6))
-        axes = figure.add_axes((0.1, 0.13, 0.88, 0.85))
+        axes = figure.add_axes((0.1, 0.12, 0.88, 0.86))
         every: list[float] = []
         for (name, size), value in timed.speeds.items():
             scores = [one.top1 for one in _like_timed(name)]
@@ -304,7 +305,8 @@ def speed_plot() -> str | None:
             axes.text(value, at, name, rotation=90, ha=side, va="bottom", color=colour)
             every += scores
         axes.set_xlim(0)
-        axes.set_ylim(min(every) - 1, max(every) + 0.55 * (max(every) - min(every)))
+        axes.set_ylim(min(every) - 1, max(every) + 0.65 * (max(every) - min(every)))
+        axes.yaxis.set_major_locator(MultipleLocator(5))
         axes.set_xlabel(f"images a second, batch {batch}, {timed.form}")
         axes.set_ylabel("top-1 accuracy, %")
         axes.grid(alpha=0.25)

@@ -21,7 +21,7 @@ ROOT_PAGES = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 # Both are entrances: whoever follows a link to one is led to the other.
 ENTRANCE = {"README.md": "index.md", "README.zh-CN.md": "index.md"}
 # Whose tables need the room that the table of contents would take.
-WIDE = ("networks.md", "published.md")
+WIDE = ("choose.md", "networks.md", "published.md")
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s#:]+)(#[^()\s]*)?\)")
 
 

@@ -7,12 +7,18 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
+import torch
 
+import senetzoo
+from senetzoo import registry
 from senetzoo._torchvision import torchvision
 from senetzoo.cli import main
+from senetzoo.models.family import Family
+from senetzoo.nn.slots import POSITIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 CHINESE = "README.zh-CN.md"
@@ -105,6 +111,34 @@ def test_anchors(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# A `b_c` & [d](e.md)\n\n```sh\n# no heading\n```\n\n## E\n\n## E\n")
     assert anchors(page) == {"a-b_c--d", "e", "e-1"}
+
+
+def test_the_example_of_a_family_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the registry it does what the page says that every family then does."""
+    document = "docs/family.md"
+    names: dict[str, Any] = {}
+    for body in fences(document, "python"):
+        exec(compile(body, document, "exec"), names)
+    family: Family = names["FAMILY"]
+    for name, config in family.networks.items():
+        for full, policy in ((name, ""), (f"se_{name}", registry.SE_POLICY)):
+            entry = registry.Entry(full, name, family, config, policy)
+            monkeypatch.setitem(registry.ENTRIES, full, entry)
+    assert family.paper("tiny").year == 2015
+    images = torch.randn(2, 3, 32, 32)
+    plain = senetzoo.create("tiny_deep", num_classes=3, stem="cifar", seed=0)
+    for name in ("se_tiny_deep", *(f"tiny_deep+eca@{position}" for position in POSITIONS)):
+        model = senetzoo.create(name, num_classes=3, stem="cifar", drop_path=0.2, seed=0)
+        gated = model.state_dict()
+        assert all(torch.equal(value, gated[key]) for key, value in plain.state_dict().items())
+        assert len(gated) > len(plain.state_dict())
+        assert model(images).shape == (2, 3)
+    maps = plain.eval().features(images)
+    expected = [(info.channels, 32 // info.stride) for info in plain.feature_info]
+    assert [(found.shape[1], found.shape[2]) for found in maps] == expected
+    plain.reset_classifier(7)
+    assert senetzoo.create("tiny", seed=0)(torch.randn(2, 3, 64, 64)).shape == (2, 1000)
+    assert plain(images).shape == (2, 7)
 
 
 def test_the_example_of_a_benchmark_prints_what_the_page_says(
