@@ -11,6 +11,7 @@ from senetzoo._command import LazyGroup, SenetzooCommand
 
 _ELSEWHERE = {
     "bench": "senetzoo.bench.command:bench",
+    "demo": "senetzoo.demo.command:demo",
     "export": "senetzoo.deploy.export_command:export",
     "predict": "senetzoo.predict:command",
     "report": "senetzoo.report.command:report",

@@ -14,7 +14,7 @@ import senetzoo
 PACKAGE = Path(senetzoo.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 # The rooms above zoo.py. Nobody else may know them.
-UPSTAIRS = {"train", "bench", "deploy", "inspect", "predict", "report", "cli"}
+UPSTAIRS = {"train", "bench", "deploy", "inspect", "predict", "report", "demo", "cli"}
 DOORS = {"cli.py", "__main__.py"}
 
 
