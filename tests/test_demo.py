@@ -504,7 +504,7 @@ def test_who_leaves_early_is_no_error(demo: Server, capfd: pytest.CaptureFixture
 
 
 def test_many_at_once_get_their_own_answers(demo: Server) -> None:
-    bodies = [picture((20 + k, 30)) for k in range(6)]
+    bodies = [picture((20 + k, 30)) for k in range(3)]
     alone = [classify(demo, body) for body in bodies]
     together: list[Any] = [None] * len(bodies)
 

@@ -358,4 +358,7 @@ def test_a_heat_map_of_zeros_is_told(tmp_path: Path) -> None:
     page.add("x.png", "x.png", [("cat", 1.0)], zeros)
     words = " ".join(Images(page.write()).text)
     assert "Grad-CAM is zero everywhere: this map as a whole speaks against the class." in words
-    assert sheet(zeros, "title", []).width > 3 * SIDE
+    # However long the texts are, the picture's size is the same.
+    short, long = (sheet(zeros, text, [text]) for text in ("title", "title" * 500))
+    assert short.size == long.size
+    assert short.width > 3 * SIDE

@@ -25,6 +25,7 @@ _HEAT = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)
 _GATE = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 
 _Pixels = npt.NDArray[np.uint8]
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def _coloured(values: Tensor, anchors: Sequence[tuple[int, int, int]]) -> _Pixels:
@@ -97,43 +98,51 @@ def sheet(evidence: Evidence, title: str, guesses: Sequence[str]) -> Image.Image
 
     Args:
         evidence: What the network made of it.
-        title: Line at the top.
+        title: Line at the top; of a long one the end is seen.
         guesses: Lines, best first.
     """
     gap, line, row = 12, 18, 16
-    big, small = ImageFont.load_default(15), ImageFont.load_default(12)
+    large, small = ImageFont.load_default(15), ImageFont.load_default(12)
+    ink, soft = "#1c2127", "#5d6670"
     pictures = [
         ("what the network saw", shown(evidence.picture)),
         ("Grad-CAM", overlay(evidence.picture, evidence.grad_cam)),
         ("Layer-CAM", overlay(evidence.picture, evidence.layer_cam)),
     ]
+    columns = [
+        [f"{word} most: {c.gate} {c.channel} ({c.value:.2f})" for c in channels]
+        for word, channels in (("open", evidence.opened(3)), ("closed", evidence.closed(3)))
+    ]
     wide, high = pictures[0][1].size
     full = 3 * wide + 4 * gap
-    text = [
-        *guesses,
-        "",
-        *(
-            f"{word} most: " + ", ".join(f"{c.gate} {c.channel} ({c.value:.2f})" for c in channels)
-            for word, channels in (("open", evidence.opened(3)), ("closed", evidence.closed(3)))
-            if channels
-        ),
-    ]
-    top = gap + line + gap
-    below = top + line + high + gap
-    height = below + line * len(text) + gap + row * len(evidence.gates) + gap
-    canvas = Image.new("RGB", (full, height), "white")
+    texts = gap + line + gap + line + high + gap
+    strips = texts + line * (len(guesses) + len(columns[0])) + 2 * gap
+    canvas = Image.new("RGB", (full, strips + row * len(evidence.gates) + gap), "white")
     draw = ImageDraw.Draw(canvas)
-    draw.text((gap, gap), title, "#1c2127", big)
+
+    def fitted(text: str, width: float, font: _Font, *, end: bool = False) -> str:
+        short = text
+        while text and draw.textlength(short, font) > width:
+            text = text[1:] if end else text[:-1]
+            short = f"...{text}" if end else f"{text}..."
+        return short
+
+    draw.text((gap, gap), fitted(title, full - 2 * gap, large, end=True), ink, large)
     for number, (caption, image) in enumerate(pictures):
         left = gap + number * (wide + gap)
-        draw.text((left, top), caption, "#5d6670", small)
-        canvas.paste(image, (left, top + line))
-    for number, words in enumerate(text):
-        draw.text((gap, below + number * line), words, "#1c2127", small)
-    left = gap + max((round(draw.textlength(p, small)) for p in evidence.gates), default=0) + gap
-    at = below + line * len(text) + gap
-    for path, gate in evidence.gates.items():
-        draw.text((gap, at), path, "#5d6670", small)
+        draw.text((left, 2 * gap + line), caption, soft, small)
+        canvas.paste(image, (left, 2 * gap + 2 * line))
+    for number, text in enumerate(guesses):
+        draw.text((gap, texts + number * line), fitted(text, full - 2 * gap, small), ink, small)
+    half = (full - gap) // 2
+    for number, column in enumerate(columns):
+        for place, text in enumerate(column):
+            at = texts + gap + line * (len(guesses) + place)
+            draw.text((gap + number * half, at), fitted(text, half - gap, small), ink, small)
+    names = [fitted(name, full / 3, small) for name in evidence.gates]
+    left = 2 * gap + max((round(draw.textlength(name, small)) for name in names), default=0)
+    for number, (name, gate) in enumerate(zip(names, evidence.gates.values(), strict=True)):
+        at = strips + number * row
+        draw.text((gap, at), name, soft, small)
         canvas.paste(strip(parts_of(gate), full - gap - left, row - 4), (left, at + 1))
-        at += row
     return canvas
