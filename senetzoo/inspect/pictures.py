@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from bisect import bisect
 from collections.abc import Sequence
 
 import numpy as np
@@ -121,11 +122,13 @@ def sheet(evidence: Evidence, title: str, guesses: Sequence[str]) -> Image.Image
     draw = ImageDraw.Draw(canvas)
 
     def fitted(text: str, width: float, font: _Font, *, end: bool = False) -> str:
-        short = text
-        while text and draw.textlength(short, font) > width:
-            text = text[1:] if end else text[:-1]
-            short = f"...{text}" if end else f"{text}..."
-        return short
+        def cut(count: int) -> str:
+            return f"...{text[-count:]}" if end else f"{text[:count]}..."
+
+        if draw.textlength(text, font) <= width:
+            return text
+        lengths = range(1, len(text))
+        return cut(max(1, bisect(lengths, width, key=lambda n: draw.textlength(cut(n), font))))
 
     draw.text((gap, gap), fitted(title, full - 2 * gap, large, end=True), ink, large)
     for number, (caption, image) in enumerate(pictures):
