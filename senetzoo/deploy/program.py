@@ -38,7 +38,10 @@ def exported(module: nn.Module, sample: Tensor) -> ExportedProgram:
     images = sample if len(sample) > 1 else sample.expand(2, -1, -1, -1).contiguous()
     try:
         with torch.no_grad(), quiet():
-            return torch.export.export(module, (images,), dynamic_shapes=({0: Dim("batch")},))
+            # Not strict: the default since torch 2.7, and 2.6's other form can't read our blocks.
+            return torch.export.export(
+                module, (images,), dynamic_shapes=({0: Dim("batch")},), strict=False
+            )
     except SenetzooError:
         raise  # the network's own words are better
     except Exception as error:
