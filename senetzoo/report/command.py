@@ -22,7 +22,7 @@ from senetzoo.errors import ConfigError
     help="The page; the Markdown and its pictures lie beside it.",
 )
 @click.option("--title", help="Title of the page.")
-@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON as well.")
+@click.option("--json", "as_json", is_flag=True, help="JSON of the results instead of the line.")
 def report(runs: tuple[Path, ...], out: Path, title: str | None, as_json: bool) -> None:
     """Report on RUNS: folders that `senetzoo train` made, or folders of those.
 
@@ -34,15 +34,17 @@ def report(runs: tuple[Path, ...], out: Path, title: str | None, as_json: bool) 
     Examples:
       senetzoo report runs/digits-lenet5-0
       senetzoo report runs/cifar10_four_nets --out four_nets.html
+      senetzoo report runs --json
     """
     from senetzoo.report import page, tables
     from senetzoo.report.run import find
 
     if out.suffix not in (".html", ".htm"):
+        page_name = f"{out.stem or 'report'}.html"
         raise ConfigError(
             f"A report can't be written to {out}.",
             "It is a page of HTML, with a Markdown file of the same name beside it.",
-            f"Type for example: --out {out.with_suffix('.html')}",
+            f"Type for example: --out {out.parent / page_name}",
         )
     found = find(runs)
     made = page.make(found, title or ", ".join(dict.fromkeys(path.name for path in runs)))
