@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import os
@@ -222,8 +223,17 @@ def test_done_is_0_and_json_is_all_of_the_output(ground: Path, args: tuple[str, 
         assert pushed["card"].startswith("---\n")
 
 
+def test_a_pinned_entry_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = manifest()["lenet5.digits_v1"]
+    monkeypatch.setattr("senetzoo.train.pin.pin", lambda *args, **kwargs: entry)
+    result = run("weights", "pin", "runs/digits-lenet5-0", "digits_v2", "--json")
+    assert result.exit_code == 0
+    shown = json.loads(result.stdout)
+    assert (shown.pop("tag"), shown["sha256"]) == ("lenet5.digits_v2", entry.sha256)
+    assert set(shown) == {field.name for field in dataclasses.fields(entry)}
+
+
 def test_those_that_are_tested_are_all_but_pin() -> None:
-    # What `weights pin` prints is tested with what it writes.
     tested = {args[:2] if args[0] == "weights" else args[:1] for args in DONE}
     assert tested == set(COMMANDS) - {("weights", "pin")}
 

@@ -39,8 +39,9 @@ def exported(module: nn.Module, sample: Tensor) -> ExportedProgram:
     try:
         with torch.no_grad(), quiet():
             # Not strict: the default since torch 2.7, and 2.6's other form can't read our blocks.
+            # And the number of images has a bound because 2.6 takes infinity for a number of them.
             return torch.export.export(
-                module, (images,), dynamic_shapes=({0: Dim("batch")},), strict=False
+                module, (images,), dynamic_shapes=({0: Dim("batch", max=2**31)},), strict=False
             )
     except SenetzooError:
         raise  # the network's own words are better
