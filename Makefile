@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 demo: $(VENV)/demo.stamp
 	@bash benchmarks/demo.sh $(BIN)
@@ -14,6 +14,10 @@ test: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+# To be read at site/index.html, without a server. `make test` builds it too, and checks it.
+docs: $(VENV)/test.stamp
+	$(BIN)/mkdocs build --strict
 
 # PyTorch comes first: on Linux a bare `pip install torch` fetches gigabytes of CUDA libraries that
 # neither command needs, and an index of CPU builds, where one is configured, is tried by version.
@@ -31,4 +35,4 @@ $(VENV)/test.stamp: $(VENV)/torch.stamp pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist site

@@ -24,8 +24,7 @@ from senetzoo.deploy.engines import ENGINES, Runner
 from senetzoo.environment import machine, revision
 from senetzoo.nn.classifier import Classifier
 from senetzoo.train.augment import normalise
-from senetzoo.train.recipe import Recipe
-from senetzoo.weights.load import load_file_into
+from senetzoo.train.trained import network_of
 
 BATCH = 500
 SEED = 0
@@ -36,11 +35,9 @@ def network(name: str) -> tuple[Classifier, str, int]:
     folder = Path(name)
     if not folder.is_dir():
         return senetzoo.create(name, pretrained=True), name, 0
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    model = Recipe.from_json(summary["recipe"]).network(10, 3).build(seed=0)
-    load_file_into(model, folder / "model.safetensors")
+    model, _ = network_of(folder, 10, 3)
     header = json.loads((folder / "log.jsonl").read_text(encoding="utf-8").partition("\n")[0])
-    return model.eval(), header["arm"], header["seed"]
+    return model, header["arm"], header["seed"]
 
 
 @click.command()

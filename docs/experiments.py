@@ -5,24 +5,15 @@ Its folders are those that `senetzoo train` left, with the log alone: `senetzoo 
 
 from __future__ import annotations
 
-import io
 import statistics
-from typing import Any
 
-from pages import RECORDS, lines, table
+from pages import RECORDS, STYLE, lines, svg, table
 
 from senetzoo.report.paired import Paired, paired
 from senetzoo.report.run import Run, find
 from senetzoo.report.tables import seconds, whole
 
 PLOT = "docs/ablation.svg"
-_STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "senetzoo",
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "text.parse_math": False,
-}
 # What the sources of the recipes report, in per cent.
 SOURCES = {
     ("cifar10_four_nets", "lenet"): "61",
@@ -223,7 +214,7 @@ def plot() -> str | None:
     pairs = paired(finished("ablation_positions"))
     if not pairs:
         return None
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context({**STYLE, "font.size": 9}):
         height = 0.8 + 0.42 * len(pairs)
         figure = Figure(figsize=(7.0, height))
         # By hand: a layout that measures letters would depend on the fonts of the machine.
@@ -241,7 +232,4 @@ def plot() -> str | None:
         axes.grid(axis="x", alpha=0.25)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        text = io.StringIO()
-        # On white: the page's own colour is not known.
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+        return svg(figure)

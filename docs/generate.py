@@ -21,17 +21,22 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
+import choose  # noqa: E402
+import commands as command_line  # noqa: E402
+import drawing  # noqa: E402
 import experiments  # noqa: E402
+import gatebook  # noqa: E402
 import measured  # noqa: E402
 from pages import RECORDS, lines, table  # noqa: E402
 
 from senetzoo.bench.accuracy import wilson  # noqa: E402
+from senetzoo.bench.text import columns  # noqa: E402
 from senetzoo.counting import count, parameters  # noqa: E402
 from senetzoo.nn.classifier import Classifier  # noqa: E402
 from senetzoo.nn.slots import POSITIONS  # noqa: E402
 from senetzoo.registry import ENTRIES, FAMILIES  # noqa: E402
 from senetzoo.weights.manifest import manifest  # noqa: E402
-from senetzoo.zoo import attach, config  # noqa: E402
+from senetzoo.zoo import attach, config, explain  # noqa: E402
 
 
 def names() -> str:
@@ -276,6 +281,23 @@ def demo() -> str:
     return f"```text\n{path.read_text(encoding='utf-8').rstrip()}\n```\n" if path.is_file() else ""
 
 
+def explained() -> str:
+    """What `explain` says of a network, for who has not typed it yet."""
+    return f"```text\n{explain('resnet20+se4@pre/s3')}\n```\n"
+
+
+def example() -> str:
+    """The last measurement in `make demo`'s output, without the columns that are not of time."""
+    text = (RECORDS / "demo.txt").read_text(encoding="utf-8")
+    head = text.rindex("\nmodel ") + 1
+    found = text[head : text.index("spread:", head)].strip().splitlines()
+    rows = [re.split(r" {2,}", line) for line in found]
+    kept = ("model", "images/s", "ms/batch", "p90", "spread", "speed ratio [95 %]")
+    where = [rows[0].index(name) for name in kept]
+    shown = columns([[row[index] for index in where] for row in rows])
+    return "```text\n" + "".join(f"{line}\n" for line in shown) + "```\n"
+
+
 README: dict[str, Callable[[], str]] = {
     "demo": demo,
     "weights": weights,
@@ -286,11 +308,21 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": README,
     "README.zh-CN.md": README,
     "docs/networks.md": {"all": all_networks, "families": families},
-    "docs/policies.md": {
-        "identity": identity,
-        "census": census,
-        "combinations": combinations,
+    "docs/index.md": {"explain": explained},
+    "docs/choose.md": {
+        "imagenet": choose.imagenet,
+        "small": choose.small,
+        "picture": choose.picture,
+        "speed": choose.speed,
     },
+    "docs/policies.md": {"identity": identity, "census": census},
+    "docs/gates.md": {
+        "costs": gatebook.costs,
+        "combinations": combinations,
+        "sections": gatebook.sections,
+    },
+    "docs/measuring.md": {"example": example},
+    "docs/commands.md": {"commands": command_line.every},
     "docs/benchmarks.md": {
         "speed": measured.speed,
         "plot": measured.picture,
@@ -326,6 +358,7 @@ def main() -> int:
     """Write or check every generated file; returns the exit status."""
     check, stale = "--check" in sys.argv[1:], []
     made = {"senetzoo/names.py": names(), **{name: filled(name) for name in SECTIONS}}
+    made |= {drawing.PICTURE: drawing.positions(), **choose.pictures()}
     for page in (measured, experiments):
         plot = page.plot()
         if plot is not None:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
-from pages import RECORDS, lines, table
+from pages import RECORDS, STYLE, lines, svg, table
 
 from senetzoo.bench.spread import Ratio, Spread
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 PLOT = "docs/benchmarks.svg"
-# The same figure gives the same text: names of elements are hashed, with a salt.
-_STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "senetzoo",
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 8,
-    "text.parse_math": False,
-}
 _DIFFERENT, _SAME = "#0072B2", "#767676"
 
 
@@ -202,36 +197,56 @@ def plot() -> str | None:
     rows = [row for row in speed_rows() if row.ratio is not None]
     if not rows:
         return None
-    with mpl.rc_context(_STYLE):
-        height = 0.7 + 0.22 * len(rows)
-        figure = Figure(figsize=(8.5, height))
+    # By what they are compared with, a heading each.
+    groups = [(name, list(found)) for name, found in groupby(rows, _heading)]
+    with mpl.rc_context(STYLE):
+        height = 0.7 + 0.2 * (len(rows) + 1.6 * len(groups))
+        figure = Figure(figsize=(5.2, height))
         # By hand: a layout that measures letters would depend on the fonts of the machine.
-        axes = figure.add_axes((0.52, 0.45 / height, 0.46, 1 - 0.6 / height))
+        left, width = 0.37, 0.61
+        axes = figure.add_axes((left, 0.45 / height, width, 1 - 0.6 / height))
         axes.axvline(1, color="#000000", lw=0.8)
-        for number, row in enumerate(rows):
-            ratio = row.ratio
-            if ratio is None:
-                continue
-            differs = ratio.differs is not False
-            colour = _DIFFERENT if differs else _SAME
-            median, (low, high) = ratio.spread.median, ratio.interval or (ratio.spread.median,) * 2
-            axes.plot([low, high], [number, number], color=colour, lw=1.6, solid_capstyle="butt")
-            face = colour if differs else "#ffffff"
-            axes.plot([median], [number], "o", color=colour, markerfacecolor=face, markersize=4)
-        labels = [
-            f"{row.model} / {row.first}, {row.form}, {row.pixels} px, batch {row.batch}"
-            for row in rows
-        ]
-        axes.set_yticks(range(len(rows)), labels)
-        axes.set_ylim(len(rows) - 0.4, -0.6)
+        y, places, labels = 0.0, [], []
+        for name, found in groups:
+            y += 0.6
+            axes.text(-left / width + 0.01, y, name, transform=axes.get_yaxis_transform())
+            for row in found:
+                y += 1
+                places.append(y)
+                labels.append(_label(row))
+                _draw(axes, row, y)
+            y += 1
+        axes.set_yticks(places, labels)
+        axes.set_ylim(y - 0.4, -0.2)
         axes.set_xlabel("images a second, as a multiple")
         axes.grid(axis="x", alpha=0.25)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        text = io.StringIO()
-        # On white: the page's own colour is not known.
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+        return svg(figure, "Speed ratios with their 95 % intervals")
+
+
+def _heading(row: Row) -> str:
+    return f"{row.pixels} px, batch {row.batch}, to {row.first}, {row.first_form}"
+
+
+def _label(row: Row) -> str:
+    """The network, and what its form has other than the form it is compared with."""
+    common = row.first_form.split(", ")
+    return ", ".join([row.model, *(word for word in row.form.split(", ") if word not in common)])
+
+
+def _draw(axes: Axes, row: Row, y: float) -> None:
+    """The interval and the median of a row; hollow and grey where it covers 1."""
+    if row.ratio is None:
+        return
+    differs = row.ratio.differs is not False
+    colour = _DIFFERENT if differs else _SAME
+    median = row.ratio.spread.median
+    axes.plot(
+        row.ratio.interval or (median,) * 2, [y, y], color=colour, lw=1.6, solid_capstyle="butt"
+    )
+    face = colour if differs else "#ffffff"
+    axes.plot([median], [y], "o", color=colour, markerfacecolor=face, markersize=4)
 
 
 def startup() -> str:

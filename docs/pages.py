@@ -1,13 +1,25 @@
-"""What the generators of the documents share: where things are, tables, records."""
+"""What the generators of the documents share: where things are, tables, records, plots."""
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "benchmarks" / "records"
+# The same figure gives the same text: names of elements are hashed, with a salt.
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "senetzoo",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 8,
+    "text.parse_math": False,
+}
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -21,3 +33,16 @@ def lines(name: str) -> list[dict[str, Any]]:
     path = RECORDS / name
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     return [json.loads(line) for line in text.splitlines()]
+
+
+def svg(figure: Figure, title: str | None = None) -> str:
+    """A figure as SVG without a date, on white: the page's own colour is not known.
+
+    Args:
+        figure: The figure, drawn under `STYLE`.
+        title: What it shows, for those who hear it.
+    """
+    text = io.StringIO()
+    metadata = {"Date": None, "Creator": None, **({"Title": title} if title else {})}
+    figure.savefig(text, format="svg", metadata=metadata)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"

@@ -8,7 +8,6 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +22,7 @@ from senetzoo._command import SenetzooCommand
 from senetzoo.data.images import images_in, open_image
 from senetzoo.errors import ConfigError, DataError
 from senetzoo.nn.classifier import Classifier, finite
+from senetzoo.nn.modes import evaluating
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -96,7 +96,8 @@ def predict(
         isinstance(images, Tensor) and images.dim() < 4
     )
     several: Iterable[ImageOrPath] = [images] if single else images  # type: ignore[list-item,assignment]
-    return list(_predictions(model, _sources(several), top, batch, transforms))
+    predictions = _predictions(model, _sources(several), top, batch, transforms)
+    return [prediction for prediction, _ in predictions]
 
 
 # An image under the name that messages call it, or why there is none.
@@ -126,10 +127,13 @@ def _predictions(
     top: int,
     batch: int,
     transforms: Transforms | None,
-) -> Iterator[Prediction]:
-    """Predict image by image, with at most `batch` of them in memory."""
+) -> Iterator[tuple[Prediction, Tensor | None]]:
+    """Predict image by image, with at most `batch` of them in memory.
+
+    With each comes what the network got, (C, H, W); None for an image that can't be read.
+    """
     transform = zoo.transforms(model) if transforms is None else transforms
-    names = _class_names(model)
+    names = class_names(model)
     sources = iter(sources)
     while chunk := list(islice(sources, batch)):
         read = [_read(source, transform) for _, source in chunk]
@@ -137,9 +141,9 @@ def _predictions(
         guesses = iter(_guesses(model, tensors, top, names) if tensors else [])
         for (name, _), result in zip(chunk, read, strict=True):
             if isinstance(result, Tensor):
-                yield Prediction(name, next(guesses))
+                yield Prediction(name, next(guesses)), result
             else:
-                yield Prediction(name, error=" ".join(str(result).splitlines()))
+                yield Prediction(name, error=" ".join(str(result).splitlines())), None
 
 
 def _read(source: Image | Tensor | Path | DataError, transform: Transforms) -> Tensor | DataError:
@@ -157,29 +161,23 @@ def _guesses(
 ) -> list[tuple[Guess, ...]]:
     """Guesses for each of some transformed images."""
     weight = next(model.parameters())
-    with _evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         images = torch.stack(tensors).to(weight.device, weight.dtype)
         logits = finite(model(images), images)
-        best = logits.float().softmax(1).topk(min(top, logits.shape[1]))
+        return best(logits.float().softmax(1), top, names)
+
+
+def best(probabilities: Tensor, top: int, names: tuple[str, ...]) -> list[tuple[Guess, ...]]:
+    """The `top` most probable classes, or all if there are fewer, of each row of (N, K)."""
+    found = probabilities.topk(min(top, probabilities.shape[1]))
     return [
         tuple(Guess(names[k], k, p) for k, p in zip(labels, values, strict=True))
-        for labels, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        for labels, values in zip(found.indices.tolist(), found.values.tolist(), strict=True)
     ]
 
 
-@contextmanager
-def _evaluating(model: Classifier) -> Iterator[None]:
-    """Put `model` in eval mode, and each of its modules back where it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def _class_names(model: Classifier) -> tuple[str, ...]:
+def class_names(model: Classifier) -> tuple[str, ...]:
+    """What the network's weights call their classes; ``"class 0"`` ... where they don't."""
     if model.load_report is not None and model.load_report.classes:
         return model.load_report.classes
     return tuple(f"class {k}" for k in range(model.config.num_classes))
@@ -210,9 +208,30 @@ def _class_names(model: Classifier) -> tuple[str, ...]:
     help="How many images to hold and compute at a time.",
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON Lines: one object per image.")
+@click.option(
+    "--explain",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Write where the network looked, and what its gates did, into FOLDER: a page, "
+    "explain.html, and a picture of each image.",
+)
+@click.option(
+    "--layer",
+    metavar="LAYER",
+    help="What --explain looks at: the map after a stage, by its number from 1 or from the end "
+    "as -1, or a module by its name. Default: the last map before the pooling.",
+)
 @click.pass_context
 def command(
-    ctx: click.Context, images: tuple[str, ...], name: str, top: int, batch: int, as_json: bool
+    ctx: click.Context,
+    images: tuple[str, ...],
+    name: str,
+    top: int,
+    batch: int,
+    as_json: bool,
+    folder: Path | None,
+    layer: str | None,
 ) -> None:
     """Tell what images show, with probabilities.
 
@@ -222,35 +241,113 @@ def command(
     With --json, each image's line comes as soon as it is known and has "image" (the path), and
     either "guesses" (best first, each with "class", "label" and "probability") or "error".
 
+    With --explain, FOLDER gets heat maps (Grad-CAM and Layer-CAM, of the most probable class)
+    over the part of each image that the network saw, and the values of its gates: NAME.explain.png
+    for each, and all of them in explain.html, which needs no other file. Files of these names in
+    FOLDER are replaced, and never taken for images to explain. A line of --json then has
+    "explanation": "page", "picture", and the gates' channels that were "opened" and "closed" most.
+
     Exit code: 0 if every image was read, 1 if one or more could not (why is on stderr; the others
     are told), 2 for a wrong option.
 
     \b
     Examples:
       senetzoo predict photo.jpg holiday/
+      senetzoo predict photo.jpg --explain why
       find . -name '*.png' | senetzoo predict - --json --top 1
     """
+    if layer is not None and folder is None:
+        raise click.UsageError("--layer is of --explain: give both.")
     model = zoo.create(name, pretrained=True)
+    explainer = None if folder is None else _Explainer(model, name, folder, layer)
     sources = _asked(images)
+    if explainer is not None:
+        # FOLDER may lie in a folder of images.
+        made = explainer.page.made
+        sources = (source for source in sources if not made(source[0]))
     table: _Table | None = None
     if not as_json:
         sources = iter(listed := list(sources))
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        table = _Table.fitting([image for image, _ in listed], _class_names(model), columns)
+        table = _Table.fitting([image for image, _ in listed], class_names(model), columns)
     failed = headed = False
-    for prediction in _predictions(model, sources, top, batch, None):
+    for prediction, seen in _predictions(model, sources, top, batch, None):
         if prediction.error is not None:
             failed = True
             click.echo(f"error: {_printable(prediction.error)}", err=True)
+        explanation = explainer.add(prediction, seen) if explainer is not None else {}
         if table is None:
-            click.echo(json.dumps(_as_dict(prediction)))
+            click.echo(json.dumps(_as_dict(prediction) | explanation))
         elif prediction.guesses:
             if not headed:
                 click.echo(table.header())
                 headed = True
             click.echo("\n".join(table.rows(prediction)))
+    if explainer is not None:
+        page = explainer.page.write()
+        if not as_json:
+            click.echo(f"explained: {_printable(str(page))}")
     if failed:
         ctx.exit(1)
+
+
+class _Explainer:
+    """What ``--explain`` adds to the predictions.
+
+    Args:
+        model: The network.
+        name: Its name.
+        folder: Where the page and the pictures go.
+        layer: The layer that was asked for.
+    """
+
+    def __init__(self, model: Classifier, name: str, folder: Path, layer: str | None) -> None:
+        # Only here: who does not ask for it does not wait for it.
+        from senetzoo.inspect.page import Page
+
+        self._model = model
+        self._layer = _stage_or_module(layer)
+        self._transforms = zoo.transforms(model)
+        self.page = Page(folder, name, self._layer)
+
+    def add(self, prediction: Prediction, seen: Tensor | None) -> dict[str, object]:
+        """Add an image to the page; what the line of ``--json`` has of it."""
+        from senetzoo.inspect.evidence import evidence
+
+        name = _printable(prediction.image)
+        if seen is None:
+            self.page.failed(name, _printable(prediction.error or ""))
+            return {}
+        found = evidence(
+            self._model,
+            seen,
+            self._transforms,
+            target=prediction.guesses[0].label,
+            layer=self._layer,
+        )
+        guesses = [(guess.name, guess.probability) for guess in prediction.guesses]
+        picture = self.page.add(prediction.image, name, guesses, found)
+        return {
+            "explanation": {
+                "page": str(self.page.path),
+                "picture": str(picture),
+                **{
+                    word: [
+                        {"gate": c.gate, "channel": c.channel, "value": round(c.value, 6)}
+                        for c in channels
+                    ]
+                    for word, channels in (("opened", found.opened(5)), ("closed", found.closed(5)))
+                },
+            }
+        }
+
+
+def _stage_or_module(layer: str | None) -> int | str | None:
+    """A stage by its number, or a module by its name."""
+    try:
+        return layer if layer is None else int(layer)
+    except ValueError:
+        return layer
 
 
 def _asked(images: Iterable[str]) -> Iterator[_Source]:

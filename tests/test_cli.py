@@ -48,6 +48,7 @@ def test_every_command_has_help() -> None:
     commands = list(_commands(main))
     assert {
         "bench",
+        "demo",
         "explain",
         "export",
         "list",

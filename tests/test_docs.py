@@ -7,12 +7,18 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
+import torch
 
+import senetzoo
+from senetzoo import registry
 from senetzoo._torchvision import torchvision
 from senetzoo.cli import main
+from senetzoo.models.family import Family
+from senetzoo.nn.slots import POSITIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 CHINESE = "README.zh-CN.md"
@@ -77,11 +83,71 @@ def test_the_chinese_readme_has_the_content_of_the_english_one() -> None:
         assert [x for x in chinese if x not in others] == [x for x in english if x not in others]
 
 
+def anchors(document: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a document."""
+    text = re.sub(FENCE, "", document.read_text(encoding="utf-8"))
+    found: dict[str, int] = {}
+    for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE):
+        # A link's text, without its target; then letters, digits, hyphens and underscores.
+        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+        anchor = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+        number = found[anchor] = found.get(anchor, -1) + 1
+        if number:
+            found[f"{anchor}-{number}"] = 0
+    return set(found)
+
+
 @pytest.mark.parametrize("document", [*DOCUMENTS, CHINESE])
-def test_links_lead_to_files(document: str) -> None:
-    text = (ROOT / document).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert ((ROOT / document).parent / target).exists(), target
+def test_links_lead_to_files_and_headings(document: str) -> None:
+    here = ROOT / document
+    text = re.sub(FENCE, "", here.read_text(encoding="utf-8"))
+    for target, anchor in re.findall(r"\]\(([^)#:\s]*)(?:#([^)\s]*))?\)", text):
+        goal = here.parent / target if target else here
+        assert goal.exists(), target
+        assert not anchor or anchor in anchors(goal), (target, anchor)
+
+
+def test_anchors(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A `b_c` & [d](e.md)\n\n```sh\n# no heading\n```\n\n## E\n\n## E\n")
+    assert anchors(page) == {"a-b_c--d", "e", "e-1"}
+
+
+def test_the_example_of_a_family_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the registry it does what the page says that every family then does."""
+    document = "docs/family.md"
+    names: dict[str, Any] = {}
+    for body in fences(document, "python"):
+        exec(compile(body, document, "exec"), names)
+    family: Family = names["FAMILY"]
+    for name, config in family.networks.items():
+        for full, policy in ((name, ""), (f"se_{name}", registry.SE_POLICY)):
+            entry = registry.Entry(full, name, family, config, policy)
+            monkeypatch.setitem(registry.ENTRIES, full, entry)
+    assert family.paper("tiny").year == 2015
+    images = torch.randn(2, 3, 32, 32)
+    plain = senetzoo.create("tiny_deep", num_classes=3, stem="cifar", seed=0)
+    for name in ("se_tiny_deep", *(f"tiny_deep+eca@{position}" for position in POSITIONS)):
+        model = senetzoo.create(name, num_classes=3, stem="cifar", drop_path=0.2, seed=0)
+        gated = model.state_dict()
+        assert all(torch.equal(value, gated[key]) for key, value in plain.state_dict().items())
+        assert len(gated) > len(plain.state_dict())
+        assert model(images).shape == (2, 3)
+    maps = plain.eval().features(images)
+    expected = [(info.channels, 32 // info.stride) for info in plain.feature_info]
+    assert [(found.shape[1], found.shape[2]) for found in maps] == expected
+    plain.reset_classifier(7)
+    assert senetzoo.create("tiny", seed=0)(torch.randn(2, 3, 64, 64)).shape == (2, 1000)
+    assert plain(images).shape == (2, 7)
+
+
+def test_the_example_of_a_benchmark_prints_what_the_page_says(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    document = "docs/measuring.md"
+    example, _ = fences(document, "python")
+    exec(compile(example, document, "exec"), {})
+    assert capsys.readouterr().out == fences(document, "text")[1]
 
 
 def test_what_is_generated_is_fresh() -> None:

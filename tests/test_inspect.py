@@ -12,7 +12,7 @@ import senetzoo
 from senetzoo import CBAM, GCT, SE, Policy, SimAM
 from senetzoo.data import digits
 from senetzoo.errors import ConfigError
-from senetzoo.inspect import Excitation, excitations
+from senetzoo.inspect import Excitation, drift, excitations
 from senetzoo.nn.classifier import Classifier
 from senetzoo.train.augment import normalise
 
@@ -94,7 +94,7 @@ def test_gates_of_pixels_are_fitted(policy: Policy) -> None:
 def made(low: list[float], high: list[float], top: float) -> Excitation:
     none = torch.zeros(len(low))
     ends = torch.tensor(low), torch.tensor(high)
-    return Excitation("gate", "se", top, torch.ones(1), none[None], none, none, *ends)
+    return Excitation("gate", "se", top, torch.ones(1), none[None], none, none, *ends, none[None])
 
 
 @pytest.mark.parametrize("top", [1.0, 2.0])
@@ -104,6 +104,41 @@ def test_closed_open_and_constant_channels(top: float) -> None:
     assert found.closed.tolist() == [True, False, False, False, False]
     assert found.open.tolist() == [False, True, False, False, False]
     assert found.constant.tolist() == [True, True, True, False, False]
+
+
+def test_values_are_counted_by_class() -> None:
+    model, x = network(SE(2).at("standard")), images()
+    for name, excitation in excitations(model, pairs(x), classes=5).items():
+        before, after = seen(model, name, x)
+        values = (after.flatten(2).sum(2) / before.flatten(2).sum(2)).numpy()
+        for label in range(5):
+            own = values[LABELS.numpy() == label].ravel()
+            counts, _ = np.histogram(own, bins=50, range=(0.0, 1.0))
+            assert excitation.histogram[label].tolist() == counts.tolist()
+            if len(own):
+                parts = (0.05, 0.5, 0.95)
+                found = excitation.quantiles(parts, label)
+                exact = np.quantile(own, parts, method="inverted_cdf")
+                assert np.abs(np.array(found) - exact).max() <= 1 / 50
+        whole = excitation.quantiles((0.0, 0.5, 1.0))
+        assert list(whole) == sorted(whole)
+        assert abs(whole[2] - values.max()) <= 1 / 50
+
+
+def test_drift_is_the_way_from_the_initial_weights() -> None:
+    policy = SE(2).at("standard") + SimAM().at("post")
+    model, initial = network(policy), network(policy)
+    name = "layer1.0.slots.standard"
+    weight = model.get_parameter(f"{name}.fc1.weight")
+    with torch.no_grad():
+        weight.add_(0.25)
+    squares = [float(p.square().sum()) for p in initial.get_submodule(name).parameters()]
+    expected = (0.0625 * weight.numel() / sum(squares)) ** 0.5
+    # SimAM has no parameters that could drift.
+    assert drift(model, initial) == {
+        name: pytest.approx(expected),
+        "layer2.0.slots.standard": 0.0,
+    }
 
 
 def test_identity_gates_are_open_and_constant() -> None:

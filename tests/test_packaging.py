@@ -54,6 +54,8 @@ def test_content(wheel: Path) -> None:
     others = {
         "senetzoo/weights_manifest.json",
         "senetzoo/py.typed",
+        "senetzoo/demo/page.html",
+        "senetzoo/inspect/page.html",
         "senetzoo/report/page.html",
     }
     assert shipped == modules | weights | others

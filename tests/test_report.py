@@ -22,10 +22,14 @@ from safetensors.torch import load_file, save_file
 
 from senetzoo.bench.accuracy import wilson
 from senetzoo.cli import main
+from senetzoo.data import digits
 from senetzoo.errors import ConfigError
+from senetzoo.inspect import drift, excitations
 from senetzoo.report import figures, page, tables
 from senetzoo.report.paired import paired
 from senetzoo.report.run import find
+from senetzoo.train.augment import normalise
+from senetzoo.train.trained import network_of
 
 
 def report(*arguments: object) -> Result:
@@ -154,6 +158,35 @@ def test_a_real_run(tmp_path: Path) -> None:
         row[4].replace(" ", ""),
     ]
     assert sum("Gradient norm by depth" in words for words in seen.words) == 1
+    plots = seen.open["svg"]
+    result = report(run, "--out", out, "--excitations")
+    assert result.exit_code == 0, result.output
+    seen = page_of(out)
+    assert seen.open["svg"] == plots + 3  # two gates, and the distribution
+    rows = {row[0]: row for row in seen.rows if len(row) == 10}
+    # As measured by hand: the network of the run, on the held-out digits.
+    model, initial = network_of(run, 10, 1)
+    test = digits.load("test")
+    images = normalise(test.images, digits.MEAN, digits.STD, 32)
+    found = excitations(model, [(images, test.labels)], classes=10)
+    for path, moved in drift(model, initial).items():
+        row = rows[path.replace(".slots.", " ")]
+        assert row[2] == f"{float(found[path].mean.mean()):.3f}"
+        assert row[-1] == f"{100 * moved:.0f} %"
+        assert moved > 0
+    assert "## Excitations" in out.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_excitations_of_what_has_none(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", finished=False)
+    result = report(folder, "--out", tmp_path / "page.html", "--excitations")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "error: The runs have no excitations to show.\n"
+        "None is finished and of a network with gates.\n"
+        "Leave --excitations out\n"
+    )
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_names_are_text_not_markup(tmp_path: Path) -> None:

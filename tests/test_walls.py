@@ -14,7 +14,7 @@ import senetzoo
 PACKAGE = Path(senetzoo.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 # The rooms above zoo.py. Nobody else may know them.
-UPSTAIRS = {"train", "bench", "deploy", "inspect", "report", "cli"}
+UPSTAIRS = {"train", "bench", "deploy", "inspect", "predict", "report", "demo", "cli"}
 DOORS = {"cli.py", "__main__.py"}
 
 
@@ -90,6 +90,14 @@ def test_nothing_below_knows_the_rooms_upstairs() -> None:
     assert PACKAGE / "zoo.py" in below
     for path in below:
         assert not rooms(path) & UPSTAIRS, path
+
+
+def test_the_rooms_upstairs_make_no_circle() -> None:
+    known = {name: set().union(*map(rooms, files_of(name))) & UPSTAIRS for name in UPSTAIRS}
+    while free := {name for name, others in known.items() if not others - {name} & known.keys()}:
+        for name in free:
+            del known[name]
+    assert not known
 
 
 def test_torchvision_is_imported_through_its_door_only() -> None:

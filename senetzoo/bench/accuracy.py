@@ -128,7 +128,7 @@ def accuracy(
     model.eval()
     try:
         with torch.inference_mode():
-            for images, labels in _batches(data.images, transforms, batch):
+            for images, labels in batches(data.images, transforms, batch):
                 images = images.to(like.device, like.dtype)
                 logits = finite(model(images), images)
                 hit = logits.argmax(1).cpu() == outputs[labels]
@@ -144,9 +144,10 @@ def accuracy(
     )
 
 
-def _batches(
+def batches(
     images: Images, transforms: Callable[[Image | Tensor], Tensor], batch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of what `transforms` makes of images (N, C, H, W), and of the data's labels (N,)."""
     inputs: list[Tensor] = []
     labels: list[int] = []
     for image, label in _pairs(images):

@@ -40,12 +40,15 @@ def images_in(folder: Path) -> list[Path]:
     )
 
 
-def open_image(source: str | Path | bytes, name: str | None = None) -> Image:
+def open_image(
+    source: str | Path | bytes, name: str | None = None, *, formats: tuple[str, ...] | None = None
+) -> Image:
     """Read the first frame of an image file, decoded, upright and with 8 bits a channel.
 
     Args:
         source: Path of the file, or its content.
         name: What messages call it; None takes the path.
+        formats: Formats that may be read, by Pillow's names; None for all that it has.
 
     Returns:
         A PIL image of mode ``"RGB"`` or ``"L"``; see `eight_bits` for how others become these.
@@ -72,7 +75,7 @@ def open_image(source: str | Path | bytes, name: str | None = None) -> Image:
             # Pillow also warns of odd metadata, which says nothing of the pixels.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", PILImage.DecompressionBombWarning)
-            with PILImage.open(io.BytesIO(data)) as image:
+            with PILImage.open(io.BytesIO(data), formats=formats) as image:
                 image.load()
                 upright = ImageOps.exif_transpose(image)
     except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning):

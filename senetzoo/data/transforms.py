@@ -124,9 +124,37 @@ class Transforms:
         pixels = functional.resize(pixels, [self.resize], mode, antialias=True)
         pixels = functional.center_crop(pixels, [self.size, self.size])
         tensor: Tensor = pixels if isinstance(pixels, Tensor) else functional.pil_to_tensor(pixels)
-        mean = torch.tensor(self.mean, device=tensor.device)[:, None, None]
-        std = torch.tensor(self.std, device=tensor.device)[:, None, None]
-        return tensor.to(torch.float32).div_(255).sub_(mean).div_(std)
+        return self.normalised(tensor)
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """The last step alone: 0..255 scaled to 0..1, mean and deviation taken out.
+
+        Args:
+            pixels: uint8 (C, H, W), with as many channels as `mean`.
+
+        Returns:
+            float32 (C, H, W).
+        """
+        mean, std = self._statistics(pixels)
+        return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+    def pixels(self, tensor: Tensor) -> Tensor:
+        """What `normalised` was given: the crop of the image that the network sees.
+
+        Args:
+            tensor: float (C, H, W), as `normalised` gives it.
+
+        Returns:
+            uint8 (C, H, W).
+        """
+        mean, std = self._statistics(tensor)
+        shown = tensor.to(torch.float32).mul(std).add_(mean).mul_(255)
+        return shown.round_().clamp_(0, 255).to(torch.uint8)
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, to be computed with images."""
+        mean = torch.tensor(self.mean, device=like.device)[:, None, None]
+        return mean, torch.tensor(self.std, device=like.device)[:, None, None]
 
     def _channels(self, image: Tensor) -> Tensor:
         """`image` with as many channels as `mean`."""

@@ -18,7 +18,7 @@ from senetzoo.policies.algebra import Gate
 
 @dataclass(frozen=True)
 class BAM(Gate):
-    """y = x * (1 + sigmoid(channels(x) + pixels(x))).
+    """``y = x * (1 + sigmoid(channels(x) + pixels(x)))``.
 
     The layers of both branches are those of the authors' code: each hidden layer has a batch norm
     and a ReLU, the last ones have none. The channel branch normalises one value per image, so

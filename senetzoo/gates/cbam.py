@@ -30,8 +30,8 @@ from senetzoo.policies.algebra import Gate
 class CBAM(Gate):
     """Channel attention, then spatial attention, each a factor on the map.
 
-    Channels: sigmoid(W2 relu(W1 mean(x)) + W2 relu(W1 max(x))), over the pixels of a channel.
-    Space: sigmoid(norm(conv([mean(x), max(x)]))), over the channels of a pixel.
+    Channels: ``x * sigmoid(W2 relu(W1 mean(x)) + W2 relu(W1 max(x)))``, over the pixels of a
+    channel. Space: ``x * sigmoid(norm(conv([mean(x), max(x)])))``, over the channels of a pixel.
 
     Args:
         reduction: Ratio of the channels to the hidden units, rounded down to at least 1: one

@@ -34,8 +34,8 @@ FEWEST = 8
 class CoordinateAttention(Gate):
     """One factor for each row and one for each column of each channel.
 
-    The means of rows and of columns go through one layer, a batch norm and a hard swish together,
-    then through a layer each and a sigmoid; y is x times both.
+    ``y = x * sigmoid(W1 r) * sigmoid(W2 c)``, and ``[r, c] = hardswish(norm(W [rows, columns]))``
+    of the means of rows and of columns.
 
     Args:
         reduction: Ratio of the channels to the hidden channels, rounded down to at least 8: one

@@ -18,11 +18,11 @@ from senetzoo.policies.algebra import Gate, is_number
 
 @dataclass(frozen=True)
 class ECA(Gate):
-    """Efficient channel attention: a 1-D convolution over the pooled channels, then a sigmoid.
+    """Efficient channel attention: ``y = x * sigmoid(conv1d(mean(x)))``, along the channels.
 
     Args:
         kernel: Kernel size (odd); 0 adapts it to the channels: the odd number nearest above
-            |(log2(C) + beta) / gamma| (Eq. 12), at least 3.
+            ``abs((log2(C) + beta) / gamma)`` (Eq. 12), at least 3.
         gamma: Slope of the adaptive kernel.
         beta: Offset of the adaptive kernel (the paper's b).
         init: ``"paper"`` (PyTorch's own initialisation), or ``"identity"``: the kernel is zero and

@@ -19,7 +19,7 @@ from senetzoo.policies.algebra import Gate
 
 @dataclass(frozen=True)
 class ESE(Gate):
-    """Effective SE: y = x * gate(W mean(x)), one layer of C to C, so that no channel is lost.
+    """Effective SE: ``y = x * gate(W mean(x))``, one layer of C to C, so that no channel is lost.
 
     Args:
         gate: ``"hardsigmoid"`` (the released VoVNetV2, and timm's), or ``"sigmoid"`` (the paper's

@@ -19,10 +19,10 @@ from senetzoo.policies.algebra import Gate
 
 @dataclass(frozen=True)
 class GCT(Gate):
-    """y = x * (1 + tanh(gamma * s / rms(s) + beta)), where s = alpha * norm of each channel.
+    """``y = x * (1 + tanh(gamma * s / rms(s) + beta))``, ``s = alpha * norm(x)`` of each channel.
 
-    rms is the root of the mean square over the channels: the paper's sqrt(C) s / ||s||. In the
-    authors' code eps is added to that mean, in the paper, and here, to the sum.
+    rms is the root of the mean square over the channels: the paper's ``sqrt(C) s / ||s||``. In
+    the authors' code eps is added to that mean, in the paper, and here, to the sum.
 
     Args:
         norm: ``"l2"``, or ``"l1"``: sums of absolute values in both places.

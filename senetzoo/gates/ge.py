@@ -31,7 +31,7 @@ from senetzoo.policies.algebra import Gate
 
 @dataclass(frozen=True)
 class GE(Gate):
-    """Gather each channel over an extent, excite by the sigmoid of it, resized to the map.
+    """Gather each channel over an extent, excite: ``y = x * sigmoid(resize(gather(x)))``.
 
     Resizing is to the nearest neighbour. The batch norms of a global gather with weights have one
     value per image, so training needs batches of at least two.

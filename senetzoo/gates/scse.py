@@ -32,7 +32,7 @@ from senetzoo.policies.algebra import Gate
 class SCSE(Gate):
     """A factor for each channel (cSE) beside a factor for each pixel (sSE).
 
-    cSE: x * sigmoid(W2 relu(W1 mean(x))). sSE: x * sigmoid(w x), one weight per channel.
+    cSE: ``x * sigmoid(W2 relu(W1 mean(x)))``. sSE: ``x * sigmoid(w x)``, one weight per channel.
 
     Args:
         reduction: Ratio of the channels to the hidden units of cSE, rounded down to at least 1:

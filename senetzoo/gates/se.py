@@ -31,7 +31,7 @@ from senetzoo.policies.algebra import Gate, is_number
 
 @dataclass(frozen=True)
 class SE(Gate):
-    """Squeeze-and-Excitation: y = x * scale * gate(W2 act(W1 squeeze(x))).
+    """Squeeze-and-Excitation: ``y = x * scale * gate(W2 act(W1 squeeze(x)))``.
 
     "SE" differs between codebases; every difference has a name here.
 

@@ -19,7 +19,7 @@ from senetzoo.policies.algebra import Gate
 
 @dataclass(frozen=True)
 class SimAM(Gate):
-    """y = x * sigmoid((x - mean)^2 / (4 (variance + eps)) + 1/2), over the pixels of a channel.
+    """``y = x * sigmoid((x - mean)^2 / (4 (variance + eps)) + 1/2)``, over a channel's pixels.
 
     The variance divides by the pixels less one; that of a single pixel is 0.
 

@@ -19,7 +19,7 @@ from senetzoo.policies.algebra import Gate
 
 @dataclass(frozen=True)
 class SRM(Gate):
-    """y = x * sigmoid(norm(w1 mean(x) + w2 std(x))), each channel on its own.
+    """``y = x * sigmoid(norm(w1 mean(x) + w2 std(x)))``, each channel on its own.
 
     The norm is a batch norm over one value per image, so training needs batches of at least two.
 

@@ -18,6 +18,8 @@ from senetzoo.gates.common import GateModule
 # A value nearer to an end than this part of the range counts as closed or as open, and one that
 # moves less than this part over all images as constant.
 TOLERANCE = 0.05
+# Bins of the histograms.
+BINS = 50
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Excitation:
         std: (C,), over all images; 0 for one image.
         low: (C,), the lowest value of any image.
         high: (C,), the highest.
+        histogram: (K, 50), values of each class's images in all channels, by equal bins from 0 to
+            `top`; what lies outside is in the first and the last.
     """
 
     path: str
@@ -49,6 +53,7 @@ class Excitation:
     std: Tensor
     low: Tensor
     high: Tensor
+    histogram: Tensor
 
     @property
     def closed(self) -> Tensor:
@@ -66,6 +71,34 @@ class Excitation:
         return self.high - self.low < TOLERANCE * self.top
 
     @property
+    def variation(self) -> float:
+        """How much of the gate depends on the image, from 0 to 1.
+
+        The root mean square of what is left of its values when each channel's mean is taken off,
+        over that of the values: the relative error of a constant in the gate's place.
+        """
+        left = float(self.std.square().mean())
+        whole = left + float(self.mean.square().mean())
+        return (left / whole) ** 0.5 if whole else 0.0
+
+    def quantiles(self, parts: tuple[float, ...], label: int | None = None) -> tuple[float, ...]:
+        """Values below which given parts of all values lie, read from the histogram.
+
+        Args:
+            parts: From 0 to 1.
+            label: Of one class; None for all images.
+        """
+        counts = self.histogram.sum(0) if label is None else self.histogram[label]
+        heaped = torch.cat([torch.zeros(1), counts.cumsum(0) / max(float(counts.sum()), 1.0)])
+        found = []
+        for part in parts:
+            last = int((heaped < part).sum().clamp(1, BINS))
+            low, high = float(heaped[last - 1]), float(heaped[last])
+            within = (part - low) / (high - low) if high > low else 0.0
+            found.append(self.top * (last - 1 + within) / BINS)
+        return tuple(found)
+
+    @property
     def spread(self) -> float:
         """How far classes differ: the standard deviation of their means, over channels averaged."""
         seen = self.by_class[self.counts > 0]
@@ -75,8 +108,10 @@ class Excitation:
 class _Sums:
     """What has been seen of one gate."""
 
-    def __init__(self, channels: int, classes: int) -> None:
+    def __init__(self, channels: int, classes: int, top: float) -> None:
         double = torch.float64
+        self.top = top
+        self.histogram = torch.zeros(classes, BINS, dtype=double)
         self.by_class = torch.zeros(classes, channels, dtype=double)
         self.squares = torch.zeros(channels, dtype=double)
         self.low = torch.full((channels,), torch.inf, dtype=double)
@@ -88,6 +123,9 @@ class _Sums:
         self.squares += values.square().sum(0)
         self.low = torch.minimum(self.low, values.amin(0))
         self.high = torch.maximum(self.high, values.amax(0))
+        bins = (values / self.top * BINS).long().clamp(0, BINS - 1) + BINS * labels[:, None]
+        counts = bins.flatten().bincount(minlength=self.histogram.numel())
+        self.histogram += counts.view_as(self.histogram)
 
 
 def excitations(
@@ -135,7 +173,7 @@ def excitations(
                 counts += labels.bincount(minlength=classes)
                 for name, found in values.items():
                     if name not in sums:
-                        sums[name] = _Sums(found.shape[1], classes)
+                        sums[name] = _Sums(found.shape[1], classes, gates[name].top)
                     sums[name].add(found, labels)
     finally:
         for handle in handles:
@@ -182,4 +220,34 @@ def _made(path: str, gate: GateModule, sums: _Sums, counts: Tensor) -> Excitatio
         std=(sums.squares / images - mean.square()).clamp_min(0.0).sqrt(),
         low=sums.low,
         high=sums.high,
+        histogram=sums.histogram,
     )
+
+
+def drift(model: nn.Module, initial: nn.Module) -> dict[str, float]:
+    """How far each gate of `model` has moved from its initialisation.
+
+    Args:
+        model: A trained network.
+        initial: The same network as it was before: ``config(name).build(seed=seed)`` with the seed
+            that it was trained from, which its manifest entry or its run has.
+
+    Returns:
+        By the gates' names the distance of their parameters from the initial ones, over the length
+        of the initial ones: 0 for a gate that did not move. Gates without parameters are left out,
+        and those that start from zeros alone.
+    """
+    before = dict(initial.named_modules())
+    found: dict[str, float] = {}
+    for name, module in model.named_modules():
+        if not isinstance(module, GateModule):
+            continue
+        pairs = [
+            (now.detach().double().cpu(), then.detach().double().cpu())
+            for now, then in zip(module.parameters(), before[name].parameters(), strict=True)
+        ]
+        length = sum(float(then.square().sum()) for _, then in pairs)
+        if length:
+            moved = sum(float((now - then).square().sum()) for now, then in pairs)
+            found[name] = (moved / length) ** 0.5
+    return found

@@ -21,9 +21,24 @@ from senetzoo.errors import ConfigError
     show_default=True,
     help="The page; the Markdown and its pictures lie beside it.",
 )
+@click.option(
+    "--excitations",
+    is_flag=True,
+    help="What the gates of each finished run do with the test images of --data.",
+)
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="The runs' data set, for --excitations."
+)
 @click.option("--title", help="Title of the page.")
 @click.option("--json", "as_json", is_flag=True, help="JSON of the results instead of the line.")
-def report(runs: tuple[Path, ...], out: Path, title: str | None, as_json: bool) -> None:
+def report(
+    runs: tuple[Path, ...],
+    out: Path,
+    excitations: bool,
+    data: Path | None,
+    title: str | None,
+    as_json: bool,
+) -> None:
     """Report on RUNS: folders that `senetzoo train` made, or folders of those.
 
     One page of HTML that needs no network, and the same as Markdown: curves, accuracy with
@@ -34,9 +49,11 @@ def report(runs: tuple[Path, ...], out: Path, title: str | None, as_json: bool) 
     Examples:
       senetzoo report runs/digits-lenet5-0
       senetzoo report runs/cifar10_four_nets --out four_nets.html
+      senetzoo report runs/ablation_positions --excitations --data cifar10
       senetzoo report runs --json
     """
     from senetzoo.report import page, tables
+    from senetzoo.report.excited import gates_of
     from senetzoo.report.run import find
 
     if out.suffix not in (".html", ".htm"):
@@ -47,7 +64,8 @@ def report(runs: tuple[Path, ...], out: Path, title: str | None, as_json: bool) 
             f"Type for example: --out {out.parent / page_name}",
         )
     found = find(runs)
-    made = page.make(found, title or ", ".join(dict.fromkeys(path.name for path in runs)))
+    title = title or ", ".join(dict.fromkeys(path.name for path in runs))
+    made = page.make(found, title, gates=gates_of(found, data) if excitations else ())
     pictures = out.with_name(f"{out.stem}-figures")
     text, files = page.markdown(made, pictures.name)
     whole = page.html(made)

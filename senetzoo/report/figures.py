@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito's colours, which people with any colour vision tell apart, without black and yellow.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 # Stands for the colour of the page's text until the plot is put on a page.
-_INK = "#010203"
+INK = "#010203"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -27,9 +27,9 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.25,
-    "grid.color": _INK,
+    "grid.color": INK,
     **dict.fromkeys(
-        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
     ),
 }
 
@@ -50,13 +50,13 @@ class Plot:
 
     def inked(self, colour: str) -> str:
         """The SVG with lines and letters in a colour, such as ``currentColor``."""
-        return self.svg.replace(_INK, colour)
+        return self.svg.replace(INK, colour)
 
 
 def colours(runs: Sequence[Run]) -> list[str]:
     """A colour for each run."""
-    if len(runs) <= len(_COLOURS):
-        return list(_COLOURS[: len(runs)])
+    if len(runs) <= len(COLOURS):
+        return list(COLOURS[: len(runs)])
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
@@ -83,13 +83,13 @@ def curves(runs: Sequence[Run]) -> list[Plot]:
         axes.set_xlabel("epoch")
 
     return [
-        _plot("loss", "Loss (dashed: training images)", lambda axes: draw("loss", axes)),
-        _plot(
+        plot("loss", "Loss (dashed: training images)", lambda axes: draw("loss", axes)),
+        plot(
             "accuracy",
             "Accuracy in % (dashed: training images)",
             lambda axes: draw("accuracy", axes),
         ),
-        _plot("lr", "Learning rate", rates),
+        plot("lr", "Learning rate", rates),
     ]
 
 
@@ -119,7 +119,7 @@ def depth(runs: Sequence[Run]) -> list[Plot]:
             axes.set_xlabel("epoch")
             axes.legend(frameon=False, fontsize=9)
 
-        plots.append(_plot(f"gradient-{number}", run.name, draw))
+        plots.append(plot(f"gradient-{number}", run.name, draw))
     return plots
 
 
@@ -127,7 +127,18 @@ def _split(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _plot(name: str, title: str, draw: Any) -> Plot:
+def plot(name: str, title: str, draw: Any, *, whole: bool = True) -> Plot:
+    """A plot.
+
+    Args:
+        name: Of its file, and of what is in the SVG.
+        title: What it shows.
+        draw: Takes the axes and draws.
+        whole: Whether the axis to the right counts something.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     try:
         import matplotlib as mpl
     except ImportError:
@@ -140,7 +151,8 @@ def _plot(name: str, title: str, draw: Any) -> Plot:
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
         axes: Axes = figure.add_subplot()
         draw(axes)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if whole:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()

@@ -6,16 +6,16 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 import senetzoo
 from senetzoo.bench.accuracy import Tally
-from senetzoo.errors import MissingExtraError
 from senetzoo.report import figures, tables
 from senetzoo.report.figures import Plot
+from senetzoo.report.gates import Gates
+from senetzoo.report.markup import Table, cell, rendered
 from senetzoo.report.paired import paired
 from senetzoo.report.run import Run
 
@@ -25,14 +25,6 @@ _CLASSES = 30
 _SMALL = 64
 # Readable on a white page and on a black one: the pictures of Markdown can't know which.
 _GREY = "#808080"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A head and rows of cells, as text."""
-
-    head: list[str]
-    rows: list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -70,10 +62,11 @@ class Report:
     time: Table
     curves: tuple[Plot, ...]
     gradients: tuple[Plot, ...]
+    gates: tuple[Gates, ...]
 
 
-def make(runs: Sequence[Run], title: str) -> Report:
-    """The report of `runs`.
+def make(runs: Sequence[Run], title: str, *, gates: Sequence[Gates] = ()) -> Report:
+    """The report of `runs`, with what the gates of some of them do.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -90,6 +83,7 @@ def make(runs: Sequence[Run], title: str) -> Report:
         _time(runs),
         tuple(figures.curves(runs)),
         tuple(figures.depth(runs)),
+        tuple(gates),
     )
 
 
@@ -203,17 +197,10 @@ def _clock(seconds: float) -> str:
 
 def html(report: Report) -> str:
     """The page."""
-    try:
-        from jinja2 import Environment
-    except ImportError:
-        raise MissingExtraError("A report", "jinja2", "train") from None
-
-    # Names of runs and classes are anybody's text.
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     runs, names = report.runs, report.runs[0].classes
     same, differ = tables.settings(runs)
-    return environment.from_string(page).render(
+    return rendered(
+        "page.html",
         title=report.title,
         version=senetzoo.__version__,
         data=", ".join(dict.fromkeys(str(run.header["data"]["name"]) for run in runs)),
@@ -225,6 +212,7 @@ def html(report: Report) -> str:
         time=report.time,
         curves=report.curves,
         gradients=report.gradients,
+        gates=report.gates,
         names=names,
         same=same,
         differ=differ,
@@ -300,7 +288,7 @@ def markdown(report: Report, folder: str) -> tuple[str, dict[str, bytes]]:
         The text, and the content of its pictures by file name.
     """
     files: dict[str, bytes] = {}
-    parts = [f"# {_cell(report.title)}\n"]
+    parts = [f"# {cell(report.title)}\n"]
 
     def section(title: str, *texts: str) -> None:
         parts.append(f"## {title}\n")
@@ -310,29 +298,29 @@ def markdown(report: Report, folder: str) -> tuple[str, dict[str, bytes]]:
         for plot in plots:
             files[f"{plot.name}.svg"] = plot.inked(_GREY).encode()
         return "".join(
-            f"{_cell(plot.title)}\n\n![{_cell(plot.title)}]({folder}/{plot.name}.svg)\n\n"
+            f"{cell(plot.title)}\n\n![{cell(plot.title)}]({folder}/{plot.name}.svg)\n\n"
             for plot in plots
         )
 
-    section("Results", _table(report.results))
+    section("Results", report.results.markdown())
     if report.arms is not None:
-        parts.append(_table(report.arms))
+        parts.append(report.arms.markdown())
     if report.paired is not None:
-        parts.append(_table(report.paired))
+        parts.append(report.paired.markdown())
     swatches = ", ".join(
-        f"{_cell(run.name)}: {colour}"
+        f"{cell(run.name)}: {colour}"
         for run, colour in zip(report.runs, figures.colours(report.runs), strict=True)
     )
     section("Curves", f"{swatches}\n", pictures(report.curves))
-    section("Fluctuation", _table(report.fluctuation))
+    section("Fluctuation", report.fluctuation.markdown())
     if report.classes is not None:
-        section("Classes", _table(report.classes))
+        section("Classes", report.classes.markdown())
         parts.append("## Confusions\n")
         for run in report.runs:
             rows = [[t, c, f"{n} of {total}"] for t, c, n, total in tables.confusions(run)]
             if rows:
-                table = _table(Table(["true class", "called", "images"], rows))
-                parts.append(f"### {_cell(run.name)}\n\n{table}")
+                table = Table(["true class", "called", "images"], rows).markdown()
+                parts.append(f"### {cell(run.name)}\n\n{table}")
         parts.append("## The most confident mistakes\n")
         for number, run in enumerate(report.runs, 1):
             found = mistakes(run)
@@ -341,18 +329,24 @@ def markdown(report: Report, folder: str) -> tuple[str, dict[str, bytes]]:
                 files[name] = _sheet([base64.b64decode(m.png) for m in found])
                 said = "; ".join(f"{m.guess} {m.confidence} (is {m.truth})" for m in found)
                 parts.append(
-                    f"### {_cell(run.name)}\n\n![row by row: see below]({folder}/{name})\n\n"
-                    f"Row by row: {_cell(said)}.\n"
+                    f"### {cell(run.name)}\n\n![row by row: see below]({folder}/{name})\n\n"
+                    f"Row by row: {cell(said)}.\n"
                 )
     if report.gradients:
         section("Gradient norm by depth", pictures(report.gradients))
-    section("Time", _table(report.time))
+    if report.gates:
+        parts.append("## Excitations\n")
+        for excited in report.gates:
+            parts.append(f"### {cell(excited.name)}\n\n{excited.sites.markdown()}")
+            named = ", ".join(f"{cell(name)}: {colour}" for name, colour in excited.chosen)
+            parts.append(f"{named}. {cell(excited.note)}\n\n{pictures(excited.plots)}")
+    section("Time", report.time.markdown())
     same, differ = tables.settings(report.runs)
     head = ["", *(run.name for run in report.runs)]
     section(
         "Recipe and environment",
-        _table(Table(head, [[name, *values] for name, values in differ])) if differ else "",
-        _table(Table(["the same in all", ""], [[name, value] for name, value in same])),
+        Table(head, [[name, *values] for name, values in differ]).markdown() if differ else "",
+        Table(["the same in all", ""], [[name, value] for name, value in same]).markdown(),
         *(f"```sh\n{run.header['command']}\n```\n" for run in report.runs),
     )
     return "\n".join(parts), files
@@ -374,17 +368,3 @@ def _sheet(pngs: Sequence[bytes], columns: int = 8) -> bytes:
     data = io.BytesIO()
     sheet.save(data, "png")
     return data.getvalue()
-
-
-def _table(table: Table) -> str:
-    rule = ["---"] + ["---:"] * (len(table.head) - 1)
-    lines = [[_cell(cell) for cell in table.head], rule]
-    lines += [[_cell(cell) for cell in row] for row in table.rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _cell(text: str) -> str:
-    """Text that Markdown takes as it is."""
-    for special in "\\`*_[]<>|":
-        text = text.replace(special, f"\\{special}")
-    return " ".join(text.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,7 +119,7 @@ def classify(
     was_training = model.training
     model.eval()
     pieces = []
-    for x in _inputs(data, recipe, size, mine, device, workers):
+    for x in inputs(data, recipe, size, mine, device, workers):
         with accelerator.autocast():
             pieces.append(model(x.to(dtype)).float())
     model.train(was_training)
@@ -130,9 +131,22 @@ def classify(
     return Tested(logits.cpu(), torch.as_tensor(data.test.labels))
 
 
-def _inputs(
-    data: Data, recipe: Recipe, size: int, mine: Tensor, device: torch.device, workers: int
-) -> Any:
+def inputs(
+    data: Data, recipe: Recipe, size: int, mine: Tensor, device: torch.device, workers: int = 0
+) -> Iterator[Tensor]:
+    """The test images as a network sees them, in batches (N, C, size, size).
+
+    Args:
+        data: Whose test images.
+        recipe: Whose crop.
+        size: Side of the images.
+        mine: (N,), the numbers of those that are wanted.
+        device: Where to.
+        workers: Processes that read large images.
+
+    Raises:
+        DataError: An image can't be read.
+    """
     images = data.test
     small = isinstance(images, ImageSet)
     if isinstance(images, ImageSet):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -17,7 +15,8 @@ from senetzoo.errors import ConfigError
 from senetzoo.nn.stem import STEMS, as_stem
 from senetzoo.train.data import load_data
 from senetzoo.train.recipe import Recipe, parse_stem
-from senetzoo.train.run import SUMMARY, WEIGHTS
+from senetzoo.train.run import WEIGHTS
+from senetzoo.train.trained import summary_of
 from senetzoo.weights import fetch, manifest
 from senetzoo.weights.load import load_file_into
 from senetzoo.weights.stored import stored
@@ -52,12 +51,7 @@ def pin(run: Path, tag: str, *, data: Path | None, default: bool = True) -> mani
     """
     from safetensors.torch import load_file
 
-    path = run / SUMMARY
-    if not path.is_file():
-        raise ConfigError(
-            f"{run} holds no finished run.", f"There is no {path}.", "Train to the end first"
-        )
-    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    summary = summary_of(run)
     recipe = Recipe.from_json(summary["recipe"])
     if not summary["revision"] or summary["revision"].endswith("-dirty"):
         raise ConfigError(

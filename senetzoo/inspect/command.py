@@ -1,0 +1,308 @@
+"""``senetzoo inspect``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import torch
+
+from senetzoo._command import LazyGroup, SenetzooCommand
+from senetzoo._files import atomically
+from senetzoo.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from senetzoo.bench.accuracy import LabelledImages
+    from senetzoo.inspect.excitations import Excitation
+    from senetzoo.inspect.prune import Pruned
+    from senetzoo.nn.classifier import Classifier
+
+_DATA = "A folder of class folders, a copy of CIFAR-10 (its test split), a parquet file, or digits."
+_IMAGES = "At most so many images of each class."
+_BATCH = 250
+
+
+@click.group(cls=LazyGroup)
+def inspect() -> None:
+    """Look at what the gates of a network do, and take out those that do nothing.
+
+    \b
+    Examples:
+      senetzoo inspect excitations se_resnet20 --data cifar10
+      senetzoo inspect prune-gates se_resnet20 --data cifar10/train --test cifar10
+    """
+
+
+@inspect.command("excitations", cls=SenetzooCommand)
+@click.argument("network")
+@click.option("--data", required=True, help=_DATA)
+@click.option("--images", type=click.IntRange(min=1), help=_IMAGES)
+@click.option("--class", "chosen", multiple=True, help="A class to show in the plots. [four]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("excitations.html"),
+    show_default=True,
+    help="The page.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures of every gate as JSON.")
+def excitations_command(
+    network: str,
+    data: str,
+    images: int | None,
+    chosen: tuple[str, ...],
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Show what each gate of NETWORK does with images: by channel, by class, and how much.
+
+    NETWORK is a name with trained weights, with or without a tag, or a folder that senetzoo.save
+    wrote. Of one image: senetzoo predict --explain.
+
+    \b
+    Examples:
+      senetzoo inspect excitations se_resnet20 --data cifar10
+      senetzoo inspect excitations my_network --data photos --class cat --class dog
+    """
+    from senetzoo.report.gates import gates
+    from senetzoo.report.markup import rendered
+
+    model = _network(network)
+    pictures = _images(model, data, images)
+    classes = pictures.images.classes
+    for name in chosen:
+        if name not in classes:
+            raise ConfigError(
+                f"The data has no class {name!r}.",
+                f"Its classes are {', '.join(classes[:10])}{' ...' if len(classes) > 10 else ''}.",
+                nearest(name, classes),
+            )
+    found = _measured(model, pictures)
+    moved = _drift(model)
+    made = gates(network, found, classes, chosen=chosen, drift=moved)
+    page = rendered(
+        "excitations.html",
+        title=f"Excitations of {network}",
+        about=f"On {pictures.name}.",
+        found=made,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomically(out) as partial:
+        partial.write_text(page, encoding="utf-8")
+    if as_json:
+        rows = [_as_dict(e, classes, moved) for e in found.values()]
+        click.echo(json.dumps({"network": network, "data": pictures.name, "gates": rows}))
+    else:
+        click.echo(_table([made.sites.head, *made.sites.rows]))
+        click.echo(f"page: {out}")
+
+
+@inspect.command("prune-gates", cls=SenetzooCommand)
+@click.argument("network")
+@click.option("--data", required=True, help=f"Training images, for the constants. {_DATA}")
+@click.option("--images", type=click.IntRange(min=1), help=_IMAGES)
+@click.option("--test", help="Other images, to tell the accuracy before and after.")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0.0, 1.0),
+    default=0.05,
+    show_default=True,
+    help="Fold gates whose values a constant would get wrong by less than this, relative.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=0),
+    default=15,
+    show_default=True,
+    help="Rounds of the comparison of speeds; 0 for none.",
+)
+@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Save it here.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+def prune_command(
+    network: str,
+    data: str,
+    images: int | None,
+    test: str | None,
+    tolerance: float,
+    rounds: int,
+    batch: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Fold the gates of NETWORK that do the same for every image into its weights.
+
+    Folding a constant is exact; what is lost is what the gate did not do the same for every image.
+    Gates that stay are told with the reason.
+
+    \b
+    Examples:
+      senetzoo inspect prune-gates se_resnet20 --data cifar10/train --test cifar10
+      senetzoo inspect prune-gates se_resnet20 --data cifar10/train --tolerance 0.15 --out pruned
+    """
+    from senetzoo.inspect.prune import prune_gates
+    from senetzoo.saved import save
+
+    model = _network(network)
+    tested = None if test is None else _images(model, test, None)
+    found = _measured(model, _images(model, data, images))
+    pruned, told = prune_gates(model, found, tolerance=tolerance)
+    models = {"before": model, "after": pruned}
+    right = {} if tested is None else {k: _accuracy(m, tested) for k, m in models.items()}
+    ratio = _speed(models, batch, rounds) if rounds else None
+    if out is not None:
+        save(pruned, out)
+    result: dict[str, Any] = {
+        "network": network,
+        "tolerance": tolerance,
+        "gates": [_pruned(each) for each in told],
+        "folded": sum(not each.why for each in told),
+        "accuracy": right or None,
+        "speed": ratio,
+        "saved": None if out is None else str(out),
+    }
+    click.echo(json.dumps(result) if as_json else _told(result, batch))
+
+
+def _network(name: str) -> Classifier:
+    from senetzoo.saved import load
+    from senetzoo.zoo import create
+
+    if Path(name).is_dir():
+        return load(name)
+    return create(name, pretrained=True).eval()
+
+
+def _images(model: Classifier, where: str, count: int | None) -> LabelledImages:
+    import dataclasses
+
+    from senetzoo.bench.accuracy import read_images
+
+    report = model.load_report
+    classes = report.classes if report is not None else ()
+    found = read_images(where, classes, model.config.num_classes)
+    return found if count is None else dataclasses.replace(found, images=found.images.first(count))
+
+
+def _measured(model: Classifier, pictures: LabelledImages) -> dict[str, Excitation]:
+    from senetzoo.bench.accuracy import batches
+    from senetzoo.inspect.excitations import excitations
+    from senetzoo.zoo import transforms
+
+    pairs = batches(pictures.images, transforms(model), _BATCH)
+    return excitations(model, pairs, classes=len(pictures.images.classes))
+
+
+def _drift(model: Classifier) -> dict[str, float] | None:
+    """How far the gates are from the weights that the manifest's seed drew; None without one."""
+    from senetzoo.inspect.excitations import drift
+    from senetzoo.weights.manifest import manifest
+    from senetzoo.zoo import config
+
+    report = model.load_report
+    entry = manifest().get(report.tag) if report is not None else None
+    if entry is None or entry.training is None or report is None:
+        return None
+    initial = config(report.tag).build(seed=entry.training.seed)
+    return drift(model, initial)
+
+
+def _accuracy(model: Classifier, pictures: LabelledImages) -> dict[str, Any]:
+    from senetzoo.bench.accuracy import accuracy
+    from senetzoo.zoo import transforms
+
+    whole = accuracy(model, pictures, transforms(model), batch=_BATCH).whole
+    return {"right": whole.right, "images": whole.total, "interval": whole.interval}
+
+
+def _speed(models: dict[str, Classifier], batch: int, rounds: int) -> dict[str, Any]:
+    """Throughput after over that before, eagerly, in turn."""
+    from senetzoo.bench.timing import Settings, Subject, measure
+
+    config = models["before"].config
+    image = (config.in_chans, config.input_size, config.input_size)
+    subjects = [Subject(name, model, image) for name, model in models.items()]
+    before, after = measure(subjects, Settings(batch=batch, rounds=rounds))
+    ratio = after.ratio(before)
+    return {
+        "ratio": ratio.spread.median,
+        "interval": ratio.interval,
+        "batch": batch,
+        "rounds": rounds,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _as_dict(
+    excitation: Excitation, classes: tuple[str, ...], drift: dict[str, float] | None
+) -> dict[str, Any]:
+    seen = excitation.counts > 0
+    return {
+        "gate": excitation.path,
+        "policy": excitation.gate,
+        "top": excitation.top,
+        "images": int(excitation.counts.sum()),
+        "mean": excitation.mean.tolist(),
+        "std": excitation.std.tolist(),
+        "low": excitation.low.tolist(),
+        "high": excitation.high.tolist(),
+        "by_class": {
+            name: excitation.by_class[k].tolist() for k, name in enumerate(classes) if seen[k]
+        },
+        "histogram": excitation.histogram.sum(0).tolist(),
+        "closed": int(excitation.closed.sum()),
+        "open": int(excitation.open.sum()),
+        "constant": int(excitation.constant.sum()),
+        "variation": excitation.variation,
+        "spread": excitation.spread,
+        "drift": None if drift is None else drift.get(excitation.path),
+    }
+
+
+def _pruned(each: Pruned) -> dict[str, Any]:
+    return {
+        "gate": each.path,
+        "policy": each.gate,
+        "variation": each.variation,
+        "params": each.params,
+        "folded": not each.why,
+        "why": each.why,
+    }
+
+
+def _told(result: dict[str, Any], batch: int) -> str:
+    rows = [["gate", "depends on image", "parameters", ""]]
+    for gate in result["gates"]:
+        what = "folded" if gate["folded"] else f"stays: {gate['why']}"
+        variation = f"{100 * gate['variation']:.1f} %"
+        rows.append([gate["gate"], variation, f"{gate['params']:,}", what])
+    lines = [_table(rows), f"folded {result['folded']} of {len(result['gates'])} gates"]
+    for name, tally in (result["accuracy"] or {}).items():
+        low, high = tally["interval"]
+        lines.append(
+            f"accuracy {name}: {100 * tally['right'] / tally['images']:.2f} % of "
+            f"{tally['images']:,} images [{100 * low:.2f}, {100 * high:.2f}]"
+        )
+    if result["speed"] is not None:
+        speed = result["speed"]
+        text = "" if speed["interval"] is None else " [{:.2f}, {:.2f}]".format(*speed["interval"])
+        lines.append(
+            f"speed after / before: {speed['ratio']:.2f}{text}, batch {batch}, "
+            f"{speed['rounds']} rounds"
+        )
+    if result["saved"] is not None:
+        lines.append(f"saved: {result['saved']}")
+    return "\n".join(lines)
+
+
+def _table(rows: list[list[str]]) -> str:
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            text.ljust(width) if (n in (0, 3) and len(row) == 4) or n == 0 else text.rjust(width)
+            for n, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )

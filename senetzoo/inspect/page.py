@@ -1,0 +1,174 @@
+"""Explained images in a folder: a picture of each, and one page of HTML that needs nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+
+from PIL.Image import Image
+
+import senetzoo
+from senetzoo._files import atomically
+from senetzoo.errors import ConfigError
+from senetzoo.inspect.evidence import Channel, Evidence, parts_of
+from senetzoo.inspect.excitations import Excitation
+from senetzoo.inspect.pictures import data_uri, overlay, png, sheet, shown, strip
+
+PAGE, _SUFFIX = "explain.html", ".explain.png"
+_CHANNELS = 3
+# Bytes: systems allow 255 for a file's name, and a suffix and a number come after it.
+_STEM = 150
+
+
+class Page:
+    """The page and the pictures beside it.
+
+    Args:
+        folder: Where they go; it is made if it is not there.
+        network: What the page calls the network.
+        layer: The layer that heat maps are of, as the page calls it; None for the last map.
+
+    Raises:
+        ConfigError: `folder` is a file.
+    """
+
+    def __init__(self, folder: Path, network: str, layer: int | str | None = None) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(
+                f"Explanations can't be written to {folder}.",
+                "It is a file; they are several files, in a folder.",
+                "Name a folder; it need not exist",
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / PAGE
+        self._folder = folder.resolve()
+        self._network = network
+        where = "its last map" if layer is None else f"the map of layer {layer}"
+        self._about = f"Network {network}; heat maps of {where}."
+        self._sections: list[str] = []
+        self._taken: set[str] = set()
+
+    def add(
+        self, source: str, name: str, guesses: Sequence[tuple[str, float]], found: Evidence
+    ) -> Path:
+        """Add an image, and write its picture.
+
+        Args:
+            source: Path of the image.
+            name: What a reader sees of it, printable.
+            guesses: Classes and probabilities, best first.
+            found: What the network made of it.
+
+        Returns:
+            The picture's path.
+        """
+        lines = [f"{label}  {100 * probability:.1f} %" for label, probability in guesses]
+        path = self.path.with_name(self._file(source))
+        content = png(sheet(found, f"{name}: {self._network}", lines))
+        with atomically(path) as partial:
+            partial.write_bytes(content)
+        self._sections.append(_section(name, guesses, found))
+        return path
+
+    def made(self, source: str) -> bool:
+        """Whether an image is one of these pictures, of now or of an earlier time."""
+        path = Path(source)
+        if "\0" in source or not path.name.endswith(_SUFFIX):
+            return False
+        return path.parent.resolve() == self._folder
+
+    def failed(self, name: str, error: str) -> None:
+        """Tell of an image that can't be read."""
+        self._sections.append(
+            f'<section><h2>{escape(name)}</h2><p class="error">{escape(error)}</p></section>'
+        )
+
+    def write(self) -> Path:
+        """Write the page, and give its path."""
+        template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
+        text = template.substitute(
+            title=escape(f"What {self._network} sees"),
+            about=escape(self._about),
+            body="\n".join(self._sections),
+            version=escape(senetzoo.__version__),
+        )
+        with atomically(self.path) as partial:
+            partial.write_text(text, encoding="utf-8")
+        return self.path
+
+    def _file(self, source: str) -> str:
+        """A name that no other image of the page has."""
+        stem = Path(source).stem
+        while len(os.fsencode(stem)) > _STEM:
+            stem = stem[:-1]
+        name, number = f"{stem}{_SUFFIX}", 2
+        # In small letters: two names that differ in their case alone are one file to some systems.
+        while name.lower() in self._taken:
+            name, number = f"{stem}-{number}{_SUFFIX}", number + 1
+        self._taken.add(name.lower())
+        return name
+
+
+def _section(name: str, guesses: Sequence[tuple[str, float]], found: Evidence) -> str:
+    best = guesses[0][0]
+    pictures = [
+        ("what the network saw", f"{name}, as the network saw it", shown(found.picture)),
+        ("Grad-CAM", f"Grad-CAM for {best}", overlay(found.picture, found.grad_cam)),
+        ("Layer-CAM", f"Layer-CAM for {best}", overlay(found.picture, found.layer_cam)),
+    ]
+    figures = "".join(
+        f'<figure><img src="{data_uri(image)}" alt="{escape(alt)}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        for caption, alt, image in pictures
+    )
+    rows = "".join(
+        f'<tr><th scope="row">{escape(label)}</th><td class="number">{100 * p:.1f} %</td>'
+        f'<td class="bar"><i style="width: {100 * p:.1f}%"></i></td></tr>'
+        for label, p in guesses
+    )
+    empty = "" if float(found.grad_cam.max()) > 0 else _EMPTY
+    return (
+        f'<section><h2>{escape(name)}</h2><div class="pictures">{figures}</div>{empty}'
+        f'<div class="wide"><table><tbody>{rows}</tbody></table></div>{_gates(found)}</section>'
+    )
+
+
+_EMPTY = (
+    '<p class="soft">Grad-CAM is zero everywhere: this map as a whole speaks against the class.</p>'
+)
+
+
+def _gates(found: Evidence) -> str:
+    if not found.gates:
+        return '<p class="soft">This network has no gates.</p>'
+    rows = "".join(
+        f'<tr><th scope="row">{escape(path)}</th>'
+        f'<td class="strip"><img src="{data_uri(_cells(gate))}" alt=""></td>'
+        f'<td class="number">{float(gate.mean.mean()):.2f}</td>'
+        f'<td class="number">{_one(gate, int(gate.mean.argmax()))}</td>'
+        f'<td class="number">{_one(gate, int(gate.mean.argmin()))}</td></tr>'
+        for path, gate in found.gates.items()
+    )
+    return (
+        f"<p>Channels open most: {_listed(found.opened(_CHANNELS))}.<br>"
+        f"Channels closed most: {_listed(found.closed(_CHANNELS))}.</p>"
+        '<div class="wide"><table class="gates"><thead><tr><th>gate</th><th>channels</th>'
+        "<th>mean</th><th>open most</th><th>closed most</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _one(gate: Excitation, channel: int) -> str:
+    return f"{channel} ({float(gate.mean[channel]):.2f})"
+
+
+def _cells(gate: Excitation) -> Image:
+    """A pixel for each channel: the page stretches them."""
+    return strip(parts_of(gate), len(gate.mean), 1)
+
+
+def _listed(channels: Iterable[Channel]) -> str:
+    return escape(", ".join(f"{c.gate} {c.channel} ({c.value:.2f})" for c in channels))

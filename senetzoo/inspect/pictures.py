@@ -1,0 +1,151 @@
+"""Heat maps and gates as pictures; with Pillow alone."""
+
+from __future__ import annotations
+
+import base64
+import io
+from bisect import bisect
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.nn import functional as F
+
+from senetzoo.inspect.evidence import Evidence, parts_of
+
+# Pixels of a side of a picture, at least; an image of a network for small ones is enlarged.
+SIDE = 224
+# Of a heat map over a picture.
+_OPACITY = 0.55
+
+# Colours at equal distances, dark to bright, whose brightness alone tells the order as well. They
+# are matplotlib's inferno and viridis at five points.
+_HEAT = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
+_GATE = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
+
+_Pixels = npt.NDArray[np.uint8]
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def _coloured(values: Tensor, anchors: Sequence[tuple[int, int, int]]) -> _Pixels:
+    """Values (H, W) from 0 to 1 as colours (H, W, 3)."""
+    at = np.linspace(0.0, 1.0, len(anchors))
+    x = values.clamp(0, 1).double().numpy()
+    channels = [np.interp(x, at, [anchor[k] for anchor in anchors]) for k in range(3)]
+    return np.stack(channels, 2).round().astype(np.uint8)
+
+
+def shown(picture: Tensor) -> Image.Image:
+    """A picture (C, H, W), uint8, with one channel or three, in RGB and at least `SIDE` high.
+
+    It is enlarged by a whole number, pixels as squares, so that one sees what the network sees.
+    """
+    pixels = picture.permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy()
+    image = Image.fromarray(pixels)
+    factor = -(-SIDE // min(image.size))
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def overlay(picture: Tensor, heat: Tensor) -> Image.Image:
+    """A heat map over its picture.
+
+    Args:
+        picture: (C, H, W), uint8, with one channel or three.
+        heat: (h, w), from 0; its largest value gets the brightest colour. One of zeros is dark all
+            over.
+
+    Returns:
+        RGB, of the size of ``shown(picture)``.
+    """
+    below = shown(picture)
+    top = float(heat.max())
+    scaled = heat / top if top > 0 else heat
+    smooth = F.interpolate(
+        scaled[None, None], size=(below.height, below.width), mode="bilinear", align_corners=False
+    )
+    return Image.blend(below, Image.fromarray(_coloured(smooth[0, 0], _HEAT)), _OPACITY)
+
+
+def strip(parts: Tensor, width: int, height: int) -> Image.Image:
+    """A gate's channels side by side, dark where it is closed and bright where it is open.
+
+    Args:
+        parts: (C,), from 0 to 1.
+        width: Pixels; channels that share one are averaged.
+        height: Pixels.
+    """
+    cells = Image.fromarray(_coloured(parts[None], _GATE))
+    count = len(parts)
+    method = Image.Resampling.NEAREST if count <= width else Image.Resampling.BOX
+    return cells.resize((width, height), method)
+
+
+def png(image: Image.Image) -> bytes:
+    """An image as the content of a PNG file."""
+    data = io.BytesIO()
+    image.save(data, "png")
+    return data.getvalue()
+
+
+def data_uri(image: Image.Image) -> str:
+    """An image as an address that holds it, for pages that need nothing else."""
+    return f"data:image/png;base64,{base64.b64encode(png(image)).decode('ascii')}"
+
+
+def sheet(evidence: Evidence, title: str, guesses: Sequence[str]) -> Image.Image:
+    """All about one image in one picture: it, both heat maps, the guesses and the gates.
+
+    Args:
+        evidence: What the network made of it.
+        title: Line at the top; of a long one the end is seen.
+        guesses: Lines, best first.
+    """
+    gap, line, row = 12, 18, 16
+    large, small = ImageFont.load_default(15), ImageFont.load_default(12)
+    ink, soft = "#1c2127", "#5d6670"
+    pictures = [
+        ("what the network saw", shown(evidence.picture)),
+        ("Grad-CAM", overlay(evidence.picture, evidence.grad_cam)),
+        ("Layer-CAM", overlay(evidence.picture, evidence.layer_cam)),
+    ]
+    columns = [
+        [f"{word} most: {c.gate} {c.channel} ({c.value:.2f})" for c in channels]
+        for word, channels in (("open", evidence.opened(3)), ("closed", evidence.closed(3)))
+    ]
+    wide, high = pictures[0][1].size
+    full = 3 * wide + 4 * gap
+    texts = gap + line + gap + line + high + gap
+    strips = texts + line * (len(guesses) + len(columns[0])) + 2 * gap
+    canvas = Image.new("RGB", (full, strips + row * len(evidence.gates) + gap), "white")
+    draw = ImageDraw.Draw(canvas)
+
+    def fitted(text: str, width: float, font: _Font, *, end: bool = False) -> str:
+        def cut(count: int) -> str:
+            return f"...{text[-count:]}" if end else f"{text[:count]}..."
+
+        if draw.textlength(text, font) <= width:
+            return text
+        lengths = range(1, len(text))
+        return cut(max(1, bisect(lengths, width, key=lambda n: draw.textlength(cut(n), font))))
+
+    draw.text((gap, gap), fitted(title, full - 2 * gap, large, end=True), ink, large)
+    for number, (caption, image) in enumerate(pictures):
+        left = gap + number * (wide + gap)
+        draw.text((left, 2 * gap + line), caption, soft, small)
+        canvas.paste(image, (left, 2 * gap + 2 * line))
+    for number, text in enumerate(guesses):
+        draw.text((gap, texts + number * line), fitted(text, full - 2 * gap, small), ink, small)
+    half = (full - gap) // 2
+    for number, column in enumerate(columns):
+        for place, text in enumerate(column):
+            at = texts + gap + line * (len(guesses) + place)
+            draw.text((gap + number * half, at), fitted(text, half - gap, small), ink, small)
+    names = [fitted(name, full / 3, small) for name in evidence.gates]
+    left = 2 * gap + max((round(draw.textlength(name, small)) for name in names), default=0)
+    for number, (name, gate) in enumerate(zip(names, evidence.gates.values(), strict=True)):
+        at = strips + number * row
+        draw.text((gap, at), name, soft, small)
+        canvas.paste(strip(parts_of(gate), full - gap - left, row - 4), (left, at + 1))
+    return canvas

@@ -1,0 +1,52 @@
+"""Tables, and how Markdown and HTML are made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from senetzoo.errors import MissingExtraError
+
+
+@dataclass(frozen=True)
+class Table:
+    """A head and rows of cells, as text."""
+
+    head: list[str]
+    rows: list[list[str]]
+
+    def markdown(self) -> str:
+        """It, the first column to the left and the others to the right."""
+        rule = ["---"] + ["---:"] * (len(self.head) - 1)
+        lines = [[cell(text) for text in self.head], rule]
+        lines += [[cell(text) for text in row] for row in self.rows]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def cell(text: str) -> str:
+    """Text that Markdown takes as it is."""
+    for special in "\\`*_[]<>|":
+        text = text.replace(special, f"\\{special}")
+    return " ".join(text.split())
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A page of a template that lies beside this file.
+
+    Raises:
+        MissingExtraError: Jinja is not installed.
+    """
+    try:
+        from jinja2 import Environment, FileSystemLoader
+    except ImportError:
+        raise MissingExtraError("A report", "jinja2", "train") from None
+
+    # Names of runs and classes are anybody's text.
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
