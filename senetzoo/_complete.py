@@ -43,6 +43,18 @@ def policies(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
     return [CompletionItem(f"{base}{plus}{text}") for text in _gates(last)]
 
 
+def networks_and_folders(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names as of `networks`, and folders that `senetzoo.save` may have written."""
+    return [*networks(ctx, param, incomplete), CompletionItem(incomplete, type="dir")]
+
+
+def data(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Images with labels: the digits that are always there, files and folders."""
+    return [*starting(["digits"], incomplete), CompletionItem(incomplete, type="file")]
+
+
 def families(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Titles of families."""
     return starting(sorted(family.title for family in FAMILIES), incomplete)

@@ -7,20 +7,15 @@ import tempfile
 from pathlib import Path
 
 import click
-from click.shell_completion import CompletionItem
 
 from senetzoo import _complete
 from senetzoo._command import SenetzooCommand
 
 
-def _complete_source(
-    ctx: click.Context, param: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    return [*_complete.tags(ctx, param, incomplete), CompletionItem(incomplete, type="dir")]
-
-
 @click.command("push", cls=SenetzooCommand)
-@click.argument("source", metavar="NETWORK.TAG|FOLDER", shell_complete=_complete_source)
+@click.argument(
+    "source", metavar="NETWORK.TAG|FOLDER", shell_complete=_complete.networks_and_folders
+)
 @click.option("--repo", required=True, metavar="OWNER/NAME", help="The repository.")
 @click.option("--private", is_flag=True, help="Make it a private one, where it does not exist.")
 @click.option("--dry-run", is_flag=True, help="Show the files, and send nothing.")

@@ -63,6 +63,8 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr("senetzoo.train.engine.train", lambda *args, **kwargs: {})
         patch.setattr("senetzoo.bench.command._time", lambda *args, **kwargs: ([], []))
         patch.setattr("torch.set_num_threads", lambda number: None)
+        patch.setattr("senetzoo.demo.server.Server.serve_forever", lambda server: None)
+        patch.setattr("senetzoo.inspect.command._speed", lambda *args: None)
         for name in ("folder", "folder.pt2", "folder.html"):
             Path(name).mkdir()
         Image.new("RGB", (40, 40), "red").save("image.png")
@@ -94,14 +96,12 @@ def value_of(command: click.Command, parameter: click.Parameter) -> st.SearchStr
     kind = parameter.type
     if isinstance(kind, click.Choice):
         return st.one_of(st.sampled_from(list(kind.choices)), WORDS)
-    if isinstance(kind, click.Path) or parameter.name in ("images", "data", "source"):
+    if isinstance(kind, click.Path) or parameter.name in ("images", "data", "test", "source"):
         return st.one_of(PLACES, WORDS)
     if parameter.name == "settings":
         return SETTINGS
     if isinstance(kind, click.types.StringParamType):
         return WORDS
-    if command.name == "predict" and parameter.name == "batch":
-        return st.sampled_from(["0", "1", "-1", "9999", "x"])
     return NUMBERS
 
 

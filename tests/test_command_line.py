@@ -31,6 +31,7 @@ from senetzoo.train.recipes import RECIPES
 from senetzoo.weights.manifest import manifest
 
 ROOT = Path(__file__).resolve().parent.parent
+GROUPS = sorted({names[0] for names in COMMANDS if len(names) > 1})
 each_command = pytest.mark.parametrize("names", list(COMMANDS), ids=" ".join)
 
 
@@ -47,7 +48,8 @@ def program(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 def test_all_commands_are_found() -> None:
     assert {" ".join(names) for names in COMMANDS} == {
-        "bench", "explain", "export", "list", "predict", "report", "show", "train", "verify",
+        "bench", "demo", "explain", "export", "inspect excitations", "inspect prune-gates", "list",
+        "predict", "report", "show", "train", "verify",
         "weights convert", "weights get", "weights list", "weights pin", "weights push",
         "weights show", "weights verify",
     }  # fmt: skip
@@ -86,7 +88,9 @@ def examples(text: str) -> list[list[str]]:
     return [shlex.split(line.rpartition("|")[2]) for line in lines]
 
 
-@pytest.mark.parametrize("names", [(), ("weights",), *COMMANDS], ids=lambda names: " ".join(names))
+@pytest.mark.parametrize(
+    "names", [(), *((group,) for group in GROUPS), *COMMANDS], ids=lambda names: " ".join(names)
+)
 def test_examples_are_read_by_the_command_that_they_show(names: tuple[str, ...]) -> None:
     found = examples(run(*names, "--help").stdout)
     assert found
@@ -107,8 +111,11 @@ def test_examples_are_read_by_the_command_that_they_show(names: tuple[str, ...])
 # The least that each takes to begin.
 BEGIN = {
     ("bench",): ("--model", "lenet5"),
+    ("demo",): (),
     ("explain",): ("lenet5",),
     ("export",): ("lenet5", "--to", "pt2"),
+    ("inspect", "excitations"): ("se_resnet20", "--data", "digits"),
+    ("inspect", "prune-gates"): ("se_resnet20", "--data", "digits"),
     ("list",): (),
     ("predict",): ("image.png",),
     ("report",): ("runs",),
@@ -175,13 +182,22 @@ def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("broken.png").write_bytes(b"\x89PNG")
     save_file(senetzoo.create("lenet5", seed=0).state_dict(), "lenet5.safetensors")
     write_run(tmp_path / "runs" / "made_up-lenet5-0")
+    for name in ("cat", "dog"):
+        Path("data", name).mkdir(parents=True)
+        Image.new("RGB", (32, 32), "red").save(f"data/{name}/image.png")
+    gated = senetzoo.config("se_resnet20").replace(num_classes=2, depths=(1, 1, 1)).build(seed=0)
+    senetzoo.save(gated, "gated", classes=("cat", "dog"))
+    monkeypatch.setattr("senetzoo.demo.server.Server.serve_forever", lambda server: None)
     return tmp_path
 
 
 DONE: list[tuple[str, ...]] = [
     ("bench", "--model", "lenet5", "--rounds", "1", "--warmup", "0", "--batch", "1"),
+    ("demo", "--port", "0", "--model", "lenet5"),
     ("explain", "lenet5"),
     ("export", "lenet5", "--to", "pt2"),
+    ("inspect", "excitations", "gated", "--data", "data"),
+    ("inspect", "prune-gates", "gated", "--data", "data", "--rounds", "0", "--tolerance", "0"),
     ("list", "*lenet*"),
     ("predict", "image.png", "image.png"),
     ("report", "runs"),
@@ -234,7 +250,7 @@ def test_a_pinned_entry_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_those_that_are_tested_are_all_but_pin() -> None:
-    tested = {args[:2] if args[0] == "weights" else args[:1] for args in DONE}
+    tested = {args[:2] if args[0] in GROUPS else args[:1] for args in DONE}
     assert tested == set(COMMANDS) - {("weights", "pin")}
 
 
@@ -249,8 +265,11 @@ def test_images_that_can_not_be_read_are_1(ground: Path) -> None:
 
 WRONG: list[tuple[str, ...]] = [
     ("bench", "--model", "lenet5", "--threads", "1025"),
+    ("demo", "--model", "nothing"),
     ("explain", "lenet5+nothing"),
     ("export", "lenet5", "--to", "pt2", "--output", "folder.pt2"),
+    ("inspect", "excitations", "nothing", "--data", "digits"),
+    ("inspect", "prune-gates", "se_resnet20", "--data", "nowhere"),
     ("list", "nothing"),
     ("predict", "--model", "nothing", "image.png"),
     ("report", "nowhere"),
@@ -280,7 +299,7 @@ def test_wrong_input_is_2_on_stderr(ground: Path, args: tuple[str, ...]) -> None
 
 
 def test_every_command_is_tried_with_wrong_input() -> None:
-    assert {args[:2] if args[0] == "weights" else args[:1] for args in WRONG} == set(COMMANDS)
+    assert {args[:2] if args[0] in GROUPS else args[:1] for args in WRONG} == set(COMMANDS)
 
 
 # --- Hints ---------------------------------------------------------------------------------------
@@ -435,7 +454,8 @@ def test_completion_of_every_name() -> None:
 def test_every_argument_that_is_a_name_is_completed() -> None:
     """Each parameter that is text offers something, but for those of free text."""
     free = {
-        "title", "part", "repo", "tag of pin", "called", "name of predict", "images of predict",
+        "title", "part", "repo", "tag of pin", "called", "images of predict", "layer", "host",
+        "chosen",
     }  # fmt: skip
     for names, command in COMMANDS.items():
         for parameter in command.params:
@@ -476,7 +496,7 @@ def test_completion_in_a_real_bash(tmp_path: Path) -> None:
 
 
 def test_groups_say_what_the_codes_mean() -> None:
-    for names in ((), ("weights",)):
+    for names in ((), *((group,) for group in GROUPS)):
         text = run(*names, "--help").stdout
         for code, meaning in EXITS.items():
             assert re.search(rf"^  {code} +{re.escape(meaning)}$", text, re.MULTILINE)

@@ -47,15 +47,6 @@ def _complete_devices(
     return _complete.starting(DEVICES, incomplete)
 
 
-def _complete_data(
-    ctx: click.Context, param: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    return [
-        *_complete.starting(["digits"], incomplete),
-        CompletionItem(incomplete, type="file"),
-    ]
-
-
 @click.command(
     cls=SenetzooCommand,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
@@ -129,7 +120,7 @@ def _complete_data(
     "--accuracy",
     "data",
     metavar="DATA",
-    shell_complete=_complete_data,
+    shell_complete=_complete.data,
     help="Evaluate on: a folder of class folders, a copy of CIFAR-10 (its test split), a parquet "
     "file, or the word digits.",
 )
