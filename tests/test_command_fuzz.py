@@ -13,7 +13,7 @@ from typing import Any
 import click
 import pytest
 import torch
-from commands import COMMANDS, run
+from command_tree import COMMANDS, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image

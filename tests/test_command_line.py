@@ -18,7 +18,7 @@ import click
 import pytest
 import torch
 from click.shell_completion import CompletionItem, ShellComplete
-from commands import COMMANDS, run
+from command_tree import COMMANDS, run
 from PIL import Image
 from runs import write_run
 from safetensors.torch import save_file

@@ -139,7 +139,7 @@ def test_one_image_or_many_in_every_form(tmp_path: Path) -> None:
         ([path, image, tensor], 3),
         (iter([str(path), tensor]), 2),
     ]:
-        predictions = predict(model, form, top=1, transforms=PLAIN)
+        predictions = predict(model, form, top=1, transforms=PLAIN)  # type: ignore[arg-type]
         assert len(predictions) == count
         for prediction in predictions:
             assert prediction.error is None
