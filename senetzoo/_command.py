@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,25 @@ from senetzoo.errors import SenetzooError, nearest
 
 # What a shell expects: 2 for bad input (as click's own usage errors), 128 + SIGINT for Ctrl-C.
 BAD_INPUT, INTERRUPTED = 2, 130
+EXITS: Mapping[int, str] = {
+    0: "done",
+    1: "the reader of the output stopped reading",
+    BAD_INPUT: "wrong input, of which stderr tells",
+    INTERRUPTED: "interrupted (Ctrl-C)",
+}
+
+if TYPE_CHECKING:
+    _Choice = click.Choice[str]
+else:  # older versions of click have no generic one
+    _Choice = click.Choice
+
+
+class OneOf(_Choice):
+    """A choice that names the nearest one for a misspelt one."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        message = super().get_invalid_choice_message(value, ctx)
+        return f"{message} {nearest(str(value), self.choices)}".rstrip()
 
 
 class SenetzooCommand(click.Command):
@@ -21,7 +40,20 @@ class SenetzooCommand(click.Command):
 
     Ctrl-C exits with 130 and without a word; a reader that stops reading (``| head``) is handled
     by click, which exits with 1 in silence.
+
+    Args:
+        args: Those of `click.Command`.
+        exits: What exit codes mean where that is not what `EXITS` says; the help lists all.
+        kwargs: Those of `click.Command`.
     """
+
+    def __init__(self, *args: Any, exits: Mapping[int, str] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.exits = {**EXITS, **(exits or {})}
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        _write_exits(self.exits, formatter)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -33,8 +65,8 @@ class SenetzooCommand(click.Command):
             raise
         except OSError as error:
             # A folder that can't be written, a full disk: the user's to mend, not ours.
-            where = f" {error.filename}" if error.filename else ""
-            click.echo(f"error: Can't use{where}.\n{error.strerror or error}.", err=True)
+            what = f"use {error.filename}" if error.filename else "go on"
+            click.echo(f"error: Can't {what}.\n{error.strerror or error}.", err=True)
             ctx.exit(BAD_INPUT)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
@@ -55,6 +87,16 @@ class LazyGroup(click.Group):
     ) -> None:
         super().__init__(*args, **kwargs)
         self._elsewhere = dict(elsewhere or {})
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # while a room was imported
+            ctx.exit(INTERRUPTED)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        _write_exits(EXITS, formatter)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *self._elsewhere])
@@ -77,3 +119,8 @@ class LazyGroup(click.Group):
                 ctx,
             )
         return super().resolve_command(ctx, args)
+
+
+def _write_exits(exits: Mapping[int, str], formatter: click.HelpFormatter) -> None:
+    with formatter.section("Exit codes"):
+        formatter.write_dl([(str(code), meaning) for code, meaning in exits.items()])

@@ -56,7 +56,8 @@ class Blueprint:
         if seed is None:
             seed = drawn_seed()
         check_seed(seed)
-        device = torch.get_default_device()
+        # torch 2.6's get_default_device overlooks `with torch.device(...)`.
+        device = torch.empty(0).device
         with seeded(seed, device):
             model = self.arch.build()
         model.to(device)

@@ -7,6 +7,7 @@ import json
 import click
 
 import senetzoo
+from senetzoo import _complete
 from senetzoo._command import LazyGroup, SenetzooCommand
 
 _ELSEWHERE = {
@@ -20,6 +21,14 @@ _ELSEWHERE = {
     "verify": "senetzoo.weights.command:verify",
     "weights": "senetzoo.weights.command:weights",
 }
+_COMPLETION = """
+\b
+Completion with the Tab key, of commands, options, networks, tags and recipes:
+  bash, in ~/.bashrc:  eval "$(_SENETZOO_COMPLETE=bash_source senetzoo)"
+  zsh, in ~/.zshrc:    eval "$(_SENETZOO_COMPLETE=zsh_source senetzoo)"
+  fish, in ~/.config/fish/completions/senetzoo.fish:
+    _SENETZOO_COMPLETE=fish_source senetzoo | source
+"""
 
 
 @click.group(
@@ -27,10 +36,14 @@ _ELSEWHERE = {
     elsewhere=_ELSEWHERE,
     name="senetzoo",
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_COMPLETION,
 )
 @click.version_option(senetzoo.__version__, prog_name="senetzoo")
 def main() -> None:
     """Image classifiers in which where channel attention goes is a value you pass.
+
+    With --json a command prints its result, and nothing else, as JSON on the standard output.
+    Progress, warnings and errors go to stderr; there is a progress bar only on a terminal.
 
     \b
     Examples:
@@ -42,13 +55,20 @@ def main() -> None:
 
 
 @main.command("list", cls=SenetzooCommand)
-@click.argument("pattern", default="*")
+@click.argument("pattern", default="*", shell_complete=_complete.networks)
 @click.option("--pretrained", is_flag=True, help="Only networks with published weights.")
-@click.option("--family", help="Only this family.")
+@click.option("--family", help="Only this family.", shell_complete=_complete.families)
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
 def list_command(pattern: str, pretrained: bool, family: str | None, as_json: bool) -> None:
-    """List networks whose name matches PATTERN."""
-    from senetzoo.errors import ConfigError
+    """List networks whose name matches PATTERN, with the tags of their weights.
+
+    \b
+    Examples:
+      senetzoo list
+      senetzoo list 'se_*' --pretrained
+      senetzoo list --family resnet --json
+    """
+    from senetzoo.errors import ConfigError, nearest
     from senetzoo.weights.manifest import tags
 
     names = senetzoo.list_models(pattern, pretrained=pretrained or None, family=family)
@@ -56,7 +76,8 @@ def list_command(pattern: str, pretrained: bool, family: str | None, as_json: bo
         raise ConfigError(
             f"No network matches {pattern!r}" + (" with these options." if pretrained else "."),
             "* stands for any letters.",
-            "Type for example: senetzoo list '*resnet*'",
+            (nearest(pattern, senetzoo.list_models()) if not (pretrained or family) else "")
+            or "Type for example: senetzoo list '*resnet*'",
         )
     if as_json:
         click.echo(json.dumps([{"name": name, "weights": tags(name)} for name in names]))
@@ -66,8 +87,12 @@ def list_command(pattern: str, pretrained: bool, family: str | None, as_json: bo
 
 
 @main.command(cls=SenetzooCommand)
-@click.argument("network")
-@click.option("--policy", help="A policy over the network's own, such as se8@pre/s3-4.")
+@click.argument("network", shell_complete=_complete.networks)
+@click.option(
+    "--policy",
+    help="A policy over the network's own, such as se8@pre/s3-4.",
+    shell_complete=_complete.policies,
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON, with empty sites.")
 def show(network: str, policy: str | None, as_json: bool) -> None:
     """Show NETWORK: size, cost, and which gate sits where.
@@ -76,6 +101,7 @@ def show(network: str, policy: str | None, as_json: bool) -> None:
     Examples:
       senetzoo show se_resnet50
       senetzoo show resnet50+se8@pre/s3-4+eca/s1-2
+      senetzoo explain resnet20 --policy eca --json
     """
     explanation = senetzoo.explain(network, policy)
     click.echo(json.dumps(explanation.as_dict()) if as_json else str(explanation))

@@ -17,7 +17,7 @@ import click
 import torch
 from torch import Tensor
 
-from senetzoo import zoo
+from senetzoo import _complete, zoo
 from senetzoo._command import SenetzooCommand
 from senetzoo.data.images import images_in, open_image
 from senetzoo.errors import ConfigError, DataError
@@ -183,7 +183,11 @@ def class_names(model: Classifier) -> tuple[str, ...]:
     return tuple(f"class {k}" for k in range(model.config.num_classes))
 
 
-@click.command("predict", cls=SenetzooCommand)
+@click.command(
+    "predict",
+    cls=SenetzooCommand,
+    exits={1: "some images could not be read, of which stderr tells; the others are told"},
+)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(
     "--model",
@@ -192,6 +196,7 @@ def class_names(model: Classifier) -> tuple[str, ...]:
     metavar="NAME[.TAG]",
     show_default=True,
     help="The network, with its default weights or those of TAG.",
+    shell_complete=_complete.networks,
 )
 @click.option(
     "--top",
@@ -202,7 +207,7 @@ def class_names(model: Classifier) -> tuple[str, ...]:
 )
 @click.option(
     "--batch",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1_000_000),
     default=32,
     show_default=True,
     help="How many images to hold and compute at a time.",
@@ -246,9 +251,6 @@ def command(
     for each, and all of them in explain.html, which needs no other file. Files of these names in
     FOLDER are replaced, and never taken for images to explain. A line of --json then has
     "explanation": "page", "picture", and the gates' channels that were "opened" and "closed" most.
-
-    Exit code: 0 if every image was read, 1 if one or more could not (why is on stderr; the others
-    are told), 2 for a wrong option.
 
     \b
     Examples:
@@ -357,7 +359,8 @@ def _asked(images: Iterable[str]) -> Iterator[_Source]:
             yield from _sources([image])
             continue
         empty = True
-        for line in sys.stdin.buffer:
+        # A program that was started without a standard input has None.
+        for line in sys.stdin.buffer if sys.stdin is not None else ():
             # Names of files are bytes, not always text in the terminal's encoding.
             if path := os.fsdecode(line.rstrip(b"\r\n")):
                 empty = False

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
 import click
 
+from senetzoo import _complete
 from senetzoo._command import SenetzooCommand
 
 
 @click.command("push", cls=SenetzooCommand)
-@click.argument("source", metavar="NETWORK.TAG|FOLDER")
+@click.argument(
+    "source", metavar="NETWORK.TAG|FOLDER", shell_complete=_complete.networks_and_folders
+)
 @click.option("--repo", required=True, metavar="OWNER/NAME", help="The repository.")
 @click.option("--private", is_flag=True, help="Make it a private one, where it does not exist.")
 @click.option("--dry-run", is_flag=True, help="Show the files, and send nothing.")
@@ -21,7 +25,10 @@ from senetzoo._command import SenetzooCommand
     type=click.Path(path_type=Path, file_okay=False),
     help="Write the files to this folder as well.",
 )
-def command(source: str, repo: str, private: bool, dry_run: bool, out: Path | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
+def command(
+    source: str, repo: str, private: bool, dry_run: bool, out: Path | None, as_json: bool
+) -> None:
     """Push weights with their card to the Hugging Face Hub.
 
     NETWORK.TAG are weights of the manifest, FOLDER a network that senetzoo.save wrote; a README.md
@@ -31,6 +38,7 @@ def command(source: str, repo: str, private: bool, dry_run: bool, out: Path | No
     Examples:
       senetzoo weights push se_resnet20.cifar10_v1 --repo owner/se_resnet20 --dry-run
       senetzoo weights push my_network --repo owner/my_network --private
+      senetzoo weights push my_network --repo owner/my_network --dry-run --json
     """
     from senetzoo.weights import hub
     from senetzoo.weights.folder import CONFIG, WEIGHTS
@@ -38,15 +46,19 @@ def command(source: str, repo: str, private: bool, dry_run: bool, out: Path | No
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) if out is None else out
         name, title = stage(source, repo, folder)
-        for file in (hub.CARD, CONFIG, WEIGHTS):
-            click.echo(f"{file}  {(folder / file).stat().st_size:,} bytes")
-        if dry_run:
-            click.echo(f"\n{(folder / hub.CARD).read_text(encoding='utf-8')}")
-            click.echo(f"Nothing was pushed to {name}.")
-            return
-        commit = hub.push(folder, name, private=private, message=title)
-    click.echo(f"Pushed to {name}, commit {commit}.")
-    click.echo(f'Type: senetzoo.create("{hub.PREFIX}{name}@{commit}")')
+        sizes = {file: (folder / file).stat().st_size for file in (hub.CARD, CONFIG, WEIGHTS)}
+        card = (folder / hub.CARD).read_text(encoding="utf-8")
+        if not as_json:
+            click.echo("\n".join(f"{file}  {size:,} bytes" for file, size in sizes.items()))
+        commit = None if dry_run else hub.push(folder, name, private=private, message=title)
+    if as_json:
+        click.echo(json.dumps({"repo": name, "commit": commit, "files": sizes, "card": card}))
+    elif commit is None:
+        click.echo(f"\n{card}")
+        click.echo(f"Nothing was pushed to {name}.")
+    else:
+        click.echo(f"Pushed to {name}, commit {commit}.")
+        click.echo(f'Type: senetzoo.create("{hub.PREFIX}{name}@{commit}")')
 
 
 def stage(source: str, repo: str, folder: Path) -> tuple[str, str]:

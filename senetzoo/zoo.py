@@ -16,7 +16,7 @@ from senetzoo.blueprint import Changes, as_policy, check_seed, merge
 from senetzoo.blueprint import policy as policy
 from senetzoo.counting import ghost
 from senetzoo.describe import transforms_of
-from senetzoo.errors import ConfigError, PolicyError, checks_options
+from senetzoo.errors import ConfigError, PolicyError, checks_options, nearest
 from senetzoo.names import ModelName
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.slots import Site
@@ -335,7 +335,11 @@ def list_models(
     """
     titles = sorted({found.family.title for found in ENTRIES.values()})
     if family is not None and family.lower() not in [title.lower() for title in titles]:
-        raise ConfigError(f"There is no family {family!r}.", f"Families are {', '.join(titles)}.")
+        raise ConfigError(
+            f"There is no family {family!r}.",
+            f"Families are {', '.join(titles)}.",
+            nearest(family, map(str.lower, titles)),
+        )
     return [
         name
         for name, found in ENTRIES.items()

@@ -11,6 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from senetzoo.train.recipe import Recipe
+from senetzoo.train.settings import read_setting
+
 CLASSES = ("cat", "dog", "ship")
 
 
@@ -87,3 +90,8 @@ def write_run(
         tensors = {"logits": logits, "labels": labels, "mistakes": wrong, "images": images}
         save_file(tensors, str(folder / "test.safetensors"))
     return folder
+
+
+def apply_setting(recipe: Recipe, setting: str) -> Recipe:
+    """`recipe` with one field changed as ``--set`` does it."""
+    return recipe.replace(**dict([read_setting(recipe, setting)]))

@@ -114,7 +114,7 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
     (
         lambda: list_models(family="vgg19"),
         ConfigError,
-        f"There is no family 'vgg19'.\nFamilies are {TITLES}.",
+        f"There is no family 'vgg19'.\nFamilies are {TITLES}.\nDid you mean 'vgg'?",
     ),
     # Weights
     (lambda: create("resnet18", pretrained=True), ConfigError, NO_WEIGHTS),

@@ -160,7 +160,7 @@ def test_peers_that_are_no_classifiers(
     result: Any, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library = peers._Library(lambda: ["resnet18"], lambda name, wanted: Maps(result))
-    monkeypatch.setitem(peers._LIBRARIES, "timm", library)
+    monkeypatch.setitem(peers.LIBRARIES, "timm", library)
     with pytest.raises(ConfigError) as caught:
         peer("timm:resnet18", SMALL)
     assert str(caught.value) == message

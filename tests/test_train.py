@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from runs import apply_setting
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
@@ -26,7 +27,6 @@ from senetzoo.train.experiment import Experiment
 from senetzoo.train.optim import Muon, orthogonalise, parameter_groups
 from senetzoo.train.recipe import Recipe
 from senetzoo.train.recipes import RECIPES
-from senetzoo.train.settings import apply_setting
 from senetzoo.train.state import State
 from senetzoo.train.step import Step
 from senetzoo.weights import fetch, manifest

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from runs import apply_setting
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,7 +19,6 @@ from senetzoo.train.augment import Draws
 from senetzoo.train.experiment import Experiment
 from senetzoo.train.optim import make_optimizer
 from senetzoo.train.recipe import Recipe, parse_stem
-from senetzoo.train.settings import apply_setting
 from senetzoo.train.step import depths, loss_of
 
 TINY = Recipe(name="tiny", model="lenet5", data="digits", phases=((32, 3),))

@@ -197,8 +197,8 @@ def test_a_full_disk_is_named_and_the_checkpoint_stays_whole(
     def full(descriptor: int) -> None:
         nonlocal written
         written += 1
-        # The log's first line, then a checkpoint for each epoch.
-        if written == 3:
+        # The log's first line, then a checkpoint for each epoch: the file, then its folder.
+        if written == 5:
             raise OSError(28, "No space left on device")
         real(descriptor)
 

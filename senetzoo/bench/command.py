@@ -13,12 +13,15 @@ from pathlib import Path
 
 import click
 import torch
+from click.shell_completion import CompletionItem
 
-from senetzoo._command import SenetzooCommand
+from senetzoo import _complete
+from senetzoo._command import OneOf, SenetzooCommand
 from senetzoo.bench import memory, records
 from senetzoo.bench.accuracy import LabelledImages, accuracy, read_images
 from senetzoo.bench.contenders import contenders, find_forms, find_names, rows
-from senetzoo.bench.device import check_device, explained, threads_set
+from senetzoo.bench.device import DEVICES, check_device, explained, threads_set
+from senetzoo.bench.peers import LIBRARIES
 from senetzoo.bench.profile import Profile, check_engines, profile
 from senetzoo.bench.report import Evaluation, Speed, accuracy_json, profile_json, speed_json
 from senetzoo.bench.text import accuracy_text, profile_text, scaling_text, speed_text
@@ -32,6 +35,18 @@ from senetzoo.weights.load import load_file_into
 from senetzoo.zoo import create, transforms
 
 
+def _complete_peers(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    return _complete.starting([f"{library}:" for library in LIBRARIES], incomplete)
+
+
+def _complete_devices(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    return _complete.starting(DEVICES, incomplete)
+
+
 @click.command(
     cls=SenetzooCommand,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
@@ -42,6 +57,7 @@ from senetzoo.zoo import create, transforms
     multiple=True,
     required=True,
     metavar="NAME",
+    shell_complete=_complete.networks,
     help="Name, wildcard or policy: resnet18, 'se_resnet*', resnet50+se8@pre/s3-4. Repeatable; "
     "the first is what the others are compared with.",
 )
@@ -50,6 +66,7 @@ from senetzoo.zoo import create, transforms
     "peers",
     multiple=True,
     metavar="LIBRARY:NETWORK",
+    shell_complete=_complete_peers,
     help="A network of timm, torchvision or pytorchcv, with the classes and the size of the first "
     "--model: timm:seresnet50. Repeatable.",
 )
@@ -62,7 +79,7 @@ from senetzoo.zoo import create, transforms
     "--engine",
     "engines",
     multiple=True,
-    type=click.Choice(list(ENGINES)),
+    type=OneOf(list(ENGINES)),
     default=("eager",),
     help="What runs the networks. Repeatable; all are measured in turn.",
 )
@@ -70,7 +87,7 @@ from senetzoo.zoo import create, transforms
     "--dtype",
     "dtypes",
     multiple=True,
-    type=click.Choice(DTYPES),
+    type=OneOf(DTYPES),
     default=("fp32",),
     help="Of weights and activations. Repeatable; all are measured in turn.",
 )
@@ -83,11 +100,13 @@ from senetzoo.zoo import create, transforms
     "--layout",
     "layouts",
     multiple=True,
-    type=click.Choice(LAYOUTS),
+    type=OneOf(LAYOUTS),
     default=("nchw",),
     help="nhwc is torch's channels_last. Repeatable.",
 )
-@click.option("--device", default="cpu", help="cpu, cuda, cuda:1 or mps.")
+@click.option(
+    "--device", default="cpu", shell_complete=_complete_devices, help="cpu, cuda, cuda:1 or mps."
+)
 @click.option("--threads", type=int, help="On the CPU, of every engine. Default: torch's choice.")
 @click.option("--rounds", type=int, default=20, help="Timed batches of each; 0: no timing.")
 @click.option("--warmup", type=int, default=3, help="Batches of each before them.")
@@ -101,6 +120,7 @@ from senetzoo.zoo import create, transforms
     "--accuracy",
     "data",
     metavar="DATA",
+    shell_complete=_complete.data,
     help="Evaluate on: a folder of class folders, a copy of CIFAR-10 (its test split), a parquet "
     "file, or the word digits.",
 )

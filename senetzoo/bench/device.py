@@ -10,6 +10,8 @@ import torch
 from senetzoo.errors import ConfigError, SenetzooError
 
 DEVICES = ("cpu", "cuda", "mps")
+# More than any machine has: with as many as a number can say, OpenMP ends the process.
+MOST_THREADS = 1024
 
 
 def check_device(name: str, *, bf16: bool = False) -> torch.device:

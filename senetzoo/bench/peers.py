@@ -55,16 +55,16 @@ def peer(spec: str, wanted: Wanted) -> nn.Module:
         MissingExtraError: The library is not installed.
     """
     library, colon, name = spec.partition(":")
-    if not colon or library not in _LIBRARIES:
+    if not colon or library not in LIBRARIES:
         raise ConfigError(
             f"There is no peer {spec!r}.",
-            f"A peer is library:network, with the library one of {', '.join(_LIBRARIES)}.",
-            nearest(library, _LIBRARIES) or f"Type for example: --vs timm:{name or spec}",
+            f"A peer is library:network, with the library one of {', '.join(LIBRARIES)}.",
+            nearest(library, LIBRARIES) or f"Type for example: --vs timm:{name or spec}",
         )
     if find_spec(library) is None:
         raise MissingExtraError(f"--vs {spec}", library, _EXTRA)
     torchvision()  # the others import it
-    known = _LIBRARIES[library].names()
+    known = LIBRARIES[library].names()
     # timm's names may carry the tag of their weights, of which only the structure counts here.
     if (name.partition(".")[0] if library == "timm" else name) not in known:
         close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
@@ -78,7 +78,7 @@ def peer(spec: str, wanted: Wanted) -> nn.Module:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.manual_seed(0)
-            module = _LIBRARIES[library].build(name, wanted).eval()
+            module = LIBRARIES[library].build(name, wanted).eval()
     except Exception as error:  # each library refuses in its own way, some by an assert
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
@@ -166,7 +166,7 @@ def _pytorchcv(name: str, wanted: Wanted) -> nn.Module:
     return model
 
 
-_LIBRARIES = {
+LIBRARIES = {
     "timm": _Library(_timm_names, _timm),
     "torchvision": _Library(_torchvision_names, _torchvision),
     "pytorchcv": _Library(_pytorchcv_names, _pytorchcv),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from senetzoo.bench.device import check_device, explained, synchronize, threads_set
+from senetzoo.bench.device import MOST_THREADS, check_device, explained, synchronize, threads_set
 from senetzoo.bench.memory import peak_bytes
 from senetzoo.bench.spread import Ratio, Spread
 from senetzoo.deploy.engines import DTYPES, LAYOUTS, Dtype, Layout, Runner, engine
@@ -71,6 +71,11 @@ class Settings:
                     f"{name}={value!r} can't be measured.",
                     f"{name} is a whole number of at least {lowest}.",
                 )
+        if self.threads is not None and self.threads > MOST_THREADS:
+            raise ConfigError(
+                f"threads={self.threads!r} can't be measured.",
+                f"threads is a whole number of at most {MOST_THREADS}.",
+            )
         _check_choice("layout", self.layout, LAYOUTS)
 
 

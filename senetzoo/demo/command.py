@@ -6,13 +6,14 @@ import json
 
 import click
 
-from senetzoo._command import SenetzooCommand
+from senetzoo import _complete
+from senetzoo._command import INTERRUPTED, SenetzooCommand
 from senetzoo.demo.answer import Answerer
 from senetzoo.demo.server import Server
 from senetzoo.zoo import create
 
 
-@click.command(cls=SenetzooCommand)
+@click.command(cls=SenetzooCommand, exits={INTERRUPTED: "ended (Ctrl-C)"})
 @click.option(
     "--model",
     "names",
@@ -22,6 +23,7 @@ from senetzoo.zoo import create
     show_default=True,
     help="A network, with its default weights or those of TAG. Repeatable; they stand side by "
     "side in this order.",
+    shell_complete=_complete.networks,
 )
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address or name to listen on."
@@ -39,7 +41,7 @@ def demo(names: tuple[str, ...], host: str, port: int, as_json: bool) -> None:
 
     Drop an image on the page: each network's classes, heat maps (Grad-CAM, Layer-CAM) and gates,
     with as much noise as you like. It needs no network connection, and images stay on this machine.
-    Ctrl-C ends it, with exit code 130.
+    Ctrl-C ends it.
 
     It listens on this machine alone, unless --host is another address: then everybody who reaches
     that address can use it, without encryption.
@@ -48,6 +50,7 @@ def demo(names: tuple[str, ...], host: str, port: int, as_json: bool) -> None:
     Examples:
       senetzoo demo
       senetzoo demo --model resnet20 --model se_resnet20 --port 0
+      senetzoo demo --port 0 --json
     """
     models = {name: create(name, pretrained=True) for name in names}
     with Server(host, port, Answerer(models)) as server:

@@ -113,6 +113,12 @@ def export(
             "It takes networks made by senetzoo.create.",
             "Use torch.export or torch.onnx.export yourself",
         )
+    if path.is_dir():
+        raise ConfigError(
+            f"{path} can't be written.",
+            "It is a folder.",
+            f"Give the path of a file: {path / f'network{path.suffix}'}",
+        )
     if not path.parent.is_dir():
         raise ConfigError(
             f"{path} can't be written.",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 from pathlib import Path
 
 import click
 
-from senetzoo._command import SenetzooCommand
+from senetzoo import _complete
+from senetzoo._command import OneOf, SenetzooCommand
 from senetzoo.deploy.export import FORMATS, SUFFIXES, Export, Format, check
 from senetzoo.deploy.export import export as write
 from senetzoo.errors import ConfigError
@@ -18,8 +21,8 @@ from senetzoo.zoo import create
 
 
 @click.command(cls=SenetzooCommand)
-@click.argument("network", metavar="NAME")
-@click.option("--to", "form", type=click.Choice(FORMATS), required=True, help="Format.")
+@click.argument("network", metavar="NAME", shell_complete=_complete.networks)
+@click.option("--to", "form", type=OneOf(FORMATS), required=True, help="Format.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -29,13 +32,22 @@ from senetzoo.zoo import create
 @click.option(
     "--weights", type=click.Path(path_type=Path), help="With those of this safetensors file."
 )
-@click.option("--num-classes", type=int, help="Outputs. Default: the weights' or the network's.")
-@click.option("--size", type=int, help="Pixels of a side. Default: what the weights saw.")
+@click.option(
+    "--num-classes",
+    type=click.IntRange(1, 1_000_000),
+    help="Outputs. Default: the weights' or the network's.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(1, 16_384),
+    help="Pixels of a side. Default: what the weights saw.",
+)
 @click.option(
     "--optimized",
     is_flag=True,
     help="Norms folded, and gates computed before the convolution whose output they scale.",
 )
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
 def export(
     network: str,
     form: Format,
@@ -45,6 +57,7 @@ def export(
     num_classes: int | None,
     size: int | None,
     optimized: bool,
+    as_json: bool,
 ) -> None:
     """Write the network NAME to a file for another runtime.
 
@@ -57,6 +70,7 @@ def export(
       senetzoo export se_resnet20 --pretrained --to onnx
       senetzoo export se_resnet20.cifar10_v1 --to openvino --optimized --output deploy/net.xml
       senetzoo export resnet50+eca --weights model.safetensors --num-classes 10 --to pt2
+      senetzoo export se_resnet20 --pretrained --to pt2 --json
     """
     suffix = SUFFIXES[form]
     if output is None:
@@ -70,7 +84,7 @@ def export(
     check(form)
     model = _network(network, pretrained, weights, num_classes)
     done = write(model, output, name=network, size=size, optimized=optimized)
-    click.echo(_text(done, model))
+    click.echo(json.dumps(_report(done, model)) if as_json else _text(done, model))
 
 
 def _network(
@@ -89,6 +103,19 @@ def _network(
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     model.load_report = LoadReport(weights.name, "folder", digest, pinned="")
     return model
+
+
+def _report(done: Export, model: Classifier) -> dict[str, object]:
+    side, channels = done.metadata["size"], model.config.in_chans
+    report = model.load_report
+    return {
+        "files": [{"path": str(file), "bytes": file.stat().st_size} for file in done.files],
+        "images": ["batch", channels, side, side],
+        "logits": ["batch", model.config.num_classes],
+        "weights": None if report is None else dataclasses.asdict(report),
+        "errors": {str(images): error for images, error in done.errors.items()},
+        "metadata": done.metadata,
+    }
 
 
 def _text(done: Export, model: Classifier) -> str:

@@ -7,6 +7,7 @@ size, with the parameters as its constants.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -104,7 +105,10 @@ def traced(model: nn.Module, sample: Tensor) -> Graph:
     """
     program = exported(copy.deepcopy(model).eval(), sample.detach())
     with quiet():
-        graph = Graph(program.run_decompositions({}).module(check_guards=False))
+        program = program.run_decompositions({})
+        # Older versions of torch put no guards into the module, and have no such option.
+        guards = "check_guards" in inspect.signature(program.module).parameters
+        graph = Graph(program.module(**({"check_guards": False} if guards else {})))
     for node in graph.calls(*_VIEWS):
         # A view of the sample's memory layout; images may come in another.
         node.target = aten.reshape.default

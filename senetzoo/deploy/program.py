@@ -36,9 +36,14 @@ def exported(module: nn.Module, sample: Tensor) -> ExportedProgram:
 
     # One image would be taken for a constant.
     images = sample if len(sample) > 1 else sample.expand(2, -1, -1, -1).contiguous()
+    # Without a bound torch 2.6 takes infinity for a number of images, and finds that it fails.
+    most = None if torch.__version__ >= "2.8" else 2**31
     try:
         with torch.no_grad(), quiet():
-            return torch.export.export(module, (images,), dynamic_shapes=({0: Dim("batch")},))
+            # Not strict: the default since torch 2.7, and 2.6's other form can't read our blocks.
+            return torch.export.export(
+                module, (images,), dynamic_shapes=({0: Dim("batch", max=most)},), strict=False
+            )
     except SenetzooError:
         raise  # the network's own words are better
     except Exception as error:

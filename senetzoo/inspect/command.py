@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import torch
 
+from senetzoo import _complete
 from senetzoo._command import LazyGroup, SenetzooCommand
 from senetzoo._files import atomically
 from senetzoo.errors import ConfigError, nearest
@@ -39,8 +40,8 @@ def inspect() -> None:
 
 
 @inspect.command("excitations", cls=SenetzooCommand)
-@click.argument("network")
-@click.option("--data", required=True, help=_DATA)
+@click.argument("network", shell_complete=_complete.networks_and_folders)
+@click.option("--data", required=True, help=_DATA, shell_complete=_complete.data)
 @click.option("--images", type=click.IntRange(min=1), help=_IMAGES)
 @click.option("--class", "chosen", multiple=True, help="A class to show in the plots. [four]")
 @click.option(
@@ -103,10 +104,19 @@ def excitations_command(
 
 
 @inspect.command("prune-gates", cls=SenetzooCommand)
-@click.argument("network")
-@click.option("--data", required=True, help=f"Training images, for the constants. {_DATA}")
+@click.argument("network", shell_complete=_complete.networks_and_folders)
+@click.option(
+    "--data",
+    required=True,
+    help=f"Training images, for the constants. {_DATA}",
+    shell_complete=_complete.data,
+)
 @click.option("--images", type=click.IntRange(min=1), help=_IMAGES)
-@click.option("--test", help="Other images, to tell the accuracy before and after.")
+@click.option(
+    "--test",
+    help="Other images, to tell the accuracy before and after.",
+    shell_complete=_complete.data,
+)
 @click.option(
     "--tolerance",
     type=click.FloatRange(0.0, 1.0),
@@ -121,7 +131,13 @@ def excitations_command(
     show_default=True,
     help="Rounds of the comparison of speeds; 0 for none.",
 )
-@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Images at a time, in the comparison of speeds.",
+)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Save it here.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 def prune_command(

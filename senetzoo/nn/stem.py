@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 from torch import nn
 
 from senetzoo.errors import ConfigError, nearest
-
-StemName: TypeAlias = Literal["imagenet", "cifar", "deep"]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from senetzoo.errors import ConfigError
     "--data", type=click.Path(path_type=Path), help="The runs' data set, for --excitations."
 )
 @click.option("--title", help="Title of the page.")
-@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON as well.")
+@click.option("--json", "as_json", is_flag=True, help="JSON of the results instead of the line.")
 def report(
     runs: tuple[Path, ...],
     out: Path,
@@ -50,16 +50,18 @@ def report(
       senetzoo report runs/digits-lenet5-0
       senetzoo report runs/cifar10_four_nets --out four_nets.html
       senetzoo report runs/ablation_positions --excitations --data cifar10
+      senetzoo report runs --json
     """
     from senetzoo.report import page, tables
     from senetzoo.report.excited import gates_of
     from senetzoo.report.run import find
 
     if out.suffix not in (".html", ".htm"):
+        page_name = f"{out.stem or 'report'}.html"
         raise ConfigError(
             f"A report can't be written to {out}.",
             "It is a page of HTML, with a Markdown file of the same name beside it.",
-            f"Type for example: --out {out.with_suffix('.html')}",
+            f"Type for example: --out {out.parent / page_name}",
         )
     found = find(runs)
     title = title or ", ".join(dict.fromkeys(path.name for path in runs))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from senetzoo._files import atomically
 from senetzoo.errors import ConfigError, TrainingError
 
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
@@ -61,17 +61,8 @@ def write(path: Path, content: bytes) -> None:
     Raises:
         TrainingError: It can't be written; what was there before is as it was.
     """
-    partial = path.with_name(path.name + ".partial")
-    with writing(path):
-        try:
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
+    with writing(path), atomically(path) as partial:
+        partial.write_bytes(content)
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:

@@ -2,22 +2,56 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
 from senetzoo._command import INTERRUPTED, SenetzooCommand
+from senetzoo._complete import starting
 from senetzoo.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from senetzoo.train.experiment import Experiment
 
 
-@click.command(cls=SenetzooCommand)
-@click.argument("recipe")
+def _complete_recipes(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from senetzoo.train.recipes import RECIPES
+
+    return starting(RECIPES, incomplete)
+
+
+def _complete_arms(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from senetzoo.train.recipes import RECIPES
+
+    # Of all recipes: click does not know the others' values before this one is whole.
+    return starting(
+        dict.fromkeys(arm for found in RECIPES.values() for arm in found.arms), incomplete
+    )
+
+
+def _complete_settings(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from senetzoo.train.recipe import Recipe
+
+    return starting([f"{field.name}=" for field in dataclasses.fields(Recipe)], incomplete)
+
+
+@click.command(
+    cls=SenetzooCommand,
+    exits={INTERRUPTED: "interrupted (Ctrl-C); the same command goes on where it stopped"},
+)
+@click.argument("recipe", shell_complete=_complete_recipes)
 @click.option("--data", type=click.Path(path_type=Path), help="Local copy of the data set.")
 @click.option(
     "--out",
@@ -25,13 +59,26 @@ if TYPE_CHECKING:
     help="Folder of the run [runs/RECIPE-MODEL-SEED], or of an experiment's runs [runs/RECIPE].",
 )
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed. [the recipe's, mostly 0]")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change the recipe.")
-@click.option("--only", multiple=True, metavar="ARM", help="Only this arm of an experiment.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change the recipe.",
+    shell_complete=_complete_settings,
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="ARM",
+    help="Only this arm of an experiment.",
+    shell_complete=_complete_arms,
+)
 @click.option("--quick", is_flag=True, help="One short epoch, to see that everything works.")
 @click.option("--no-compile", is_flag=True, help="Do without a C++ compiler.")
-@click.option("--threads", type=click.IntRange(min=1), help="Processor threads.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Processor threads.")
 @click.option(
-    "--workers", type=click.IntRange(min=0), help="Processes that read large images. [the cores]"
+    "--workers", type=click.IntRange(0, 1024), help="Processes that read large images. [the cores]"
 )
 @click.option(
     "--save-minutes",
@@ -41,6 +88,9 @@ if TYPE_CHECKING:
     help="Save the state within an epoch too, so often.",
 )
 @click.option("--tensorboard", is_flag=True, help="Write a TensorBoard log too.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="JSON Lines: one object per run; progress on stderr."
+)
 @click.pass_context
 def train(
     ctx: click.Context,
@@ -56,16 +106,21 @@ def train(
     workers: int | None,
     save_minutes: float,
     tensorboard: bool,
+    as_json: bool,
 ) -> None:
     """Train a network, or all of an experiment, by RECIPE.
 
     The same command again resumes an interrupted run and leaves out finished ones.
+
+    With --json, each run's line comes when it has ended and has "run" (its folder) and the
+    figures of its summary.
 
     \b
     Examples:
       senetzoo train digits
       senetzoo train cifar10_small --data CIFAR10 --set model=se_resnet20
       senetzoo train cifar10_four_nets --data CIFAR10 --only lenet
+      senetzoo train digits --quick --json
     """
     import torch
 
@@ -110,13 +165,16 @@ def train(
                     arm=arm,
                     command=" ".join(parts),
                     options=options,
-                    say=click.echo,
+                    say=functools.partial(click.echo, err=as_json),
                 )
             except Interrupted as stop:
                 click.echo(str(stop), err=True)
                 ctx.exit(INTERRUPTED)
             if int(os.environ.get("RANK", 0)) == 0:
-                click.echo(f"weights and log: {folder}\n{json.dumps(end)}")
+                if as_json:
+                    click.echo(json.dumps({"run": str(folder), **end}))
+                else:
+                    click.echo(f"weights and log: {folder}\n{json.dumps(end)}")
 
 
 def find(name: str) -> Experiment:
@@ -141,14 +199,21 @@ def find(name: str) -> Experiment:
 @click.argument("tag")
 @click.option("--data", type=click.Path(path_type=Path), help="Local copy of the data set.")
 @click.option("--no-default", is_flag=True, help="Do not make it the network's default.")
-def pin(run: Path, tag: str, data: Path | None, no_default: bool) -> None:
+@click.option(
+    "--json", "as_json", is_flag=True, help="JSON, the manifest entry, instead of a line."
+)
+def pin(run: Path, tag: str, data: Path | None, no_default: bool, as_json: bool) -> None:
     """Embed the weights of a finished RUN as TAG and write their manifest entry.
 
     \b
     Examples:
       senetzoo weights pin runs/digits-lenet5-0 digits_v1
+      senetzoo weights pin runs/digits-lenet5-0 digits_v2 --no-default --json
     """
     from senetzoo.train.pin import pin as embed
 
     entry = embed(run, tag, data=data, default=not no_default)
+    if as_json:
+        click.echo(json.dumps({"tag": f"{entry.model}.{tag}", **dataclasses.asdict(entry)}))
+        return
     click.echo(f"{entry.model}.{tag}: {entry.metrics[0].value:.2f} % on {entry.metrics[0].data}")

@@ -165,7 +165,8 @@ class Progress:
         if self._quiet:
             return
         if self._bar is not None:
-            self._bar.write(line)
+            with self._bar.external_write_mode():
+                self._say(line)
         else:
             self._say(line)
 

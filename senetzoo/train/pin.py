@@ -11,7 +11,7 @@ from senetzoo.bench.accuracy import LabelledImages, accuracy
 from senetzoo.counting import count
 from senetzoo.data.sets import ImageSet
 from senetzoo.data.transforms import Transforms
-from senetzoo.errors import ConfigError, WeightsError
+from senetzoo.errors import ConfigError
 from senetzoo.nn.stem import STEMS, as_stem
 from senetzoo.train.data import load_data
 from senetzoo.train.recipe import Recipe, parse_stem
@@ -19,6 +19,7 @@ from senetzoo.train.run import WEIGHTS
 from senetzoo.train.trained import summary_of
 from senetzoo.weights import fetch, manifest
 from senetzoo.weights.load import load_file_into
+from senetzoo.weights.stored import stored
 from senetzoo.zoo import config
 
 
@@ -48,7 +49,7 @@ def pin(run: Path, tag: str, *, data: Path | None, default: bool = True) -> mani
         ConfigError: The run is not finished, or has no commit to name.
         WeightsError: The weights do not fit their network.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     summary = summary_of(run)
     recipe = Recipe.from_json(summary["recipe"])
@@ -68,65 +69,61 @@ def pin(run: Path, tag: str, *, data: Path | None, default: bool = True) -> mani
 
     file = fetch.EMBEDDED / f"{name}.safetensors"
     file.parent.mkdir(exist_ok=True)
-    partial = file.with_suffix(".partial")
-    state = half(load_file(str(run / WEIGHTS)))
-    save_file(state, str(partial), metadata={"format": "pt", "tag": name})
-    try:
+    with atomically(file) as partial:
+        state = half(load_file(str(run / WEIGHTS)))
+        partial.write_bytes(stored(state, {"format": "pt", "tag": name}))
         load_file_into(model, partial)
-    except WeightsError:
-        partial.unlink()
-        raise
-
-    digest = fetch.sha256(partial)
-    seen = manifest.Input(in_chans, size, sets.mean, sets.std, "bilinear", crop)
-    transforms = Transforms(size, sets.mean, sets.std, crop=crop)
-    test = LabelledImages(sets.test.name, sets.test, tuple(range(len(classes))))
-    result = accuracy(model, test, transforms).whole
-    counts = count(model, size)
-    entry = manifest.Entry(
-        model=base,
-        policy=policy if plus else "",
-        stem=stem,
-        config={},
-        num_classes=len(classes),
-        classes=classes,
-        default=default,
-        source=manifest.Source("embedded", file.name),
-        sha256=digest,
-        sha256_prefix=None,
-        bytes=partial.stat().st_size,
-        params=counts.params,
-        macs=counts.macs,
-        input=seen,
-        dialect="senetzoo",
-        data=sets.train.name,
-        metrics=(
-            manifest.Metric(
-                "accuracy",
-                sets.test.name,
-                result.total,
-                round(100 * result.accuracy, 4),
-                None,
-                1,
-                "last",
-                None,
+        digest = fetch.sha256(partial)
+        seen = manifest.Input(in_chans, size, sets.mean, sets.std, "bilinear", crop)
+        transforms = Transforms(size, sets.mean, sets.std, crop=crop)
+        test = LabelledImages(sets.test.name, sets.test, tuple(range(len(classes))))
+        result = accuracy(model, test, transforms).whole
+        counts = count(model, size)
+        entry = manifest.Entry(
+            model=base,
+            policy=policy if plus else "",
+            stem=stem,
+            config={},
+            num_classes=len(classes),
+            classes=classes,
+            default=default,
+            source=manifest.Source("embedded", file.name),
+            sha256=digest,
+            sha256_prefix=None,
+            bytes=partial.stat().st_size,
+            params=counts.params,
+            macs=counts.macs,
+            input=seen,
+            dialect="senetzoo",
+            data=sets.train.name,
+            metrics=(
+                manifest.Metric(
+                    "accuracy",
+                    sets.test.name,
+                    result.total,
+                    round(100 * result.accuracy, 4),
+                    None,
+                    1,
+                    "last",
+                    None,
+                ),
             ),
-        ),
-        training=manifest.Training(
-            recipe=recipe.name,
-            command=summary["command"],
-            epochs=recipe.epochs,
-            seed=summary["seed"],
-            revision=summary["revision"],
-            hours=round(summary["train_seconds"] / 3600, 4),
-            machine=summary["machine"],
-        ),
-        licence=manifest.Licence("Apache-2.0", "Apache-2.0", DATA_TERMS.get(recipe.data, _NONE)),
-        provenance="trained by senetzoo",
-    )
-    whole = manifest.text(manifest.added(manifest.manifest(), name, entry))
-    manifest.parse(whole)  # nothing that can't be read again is written
-    partial.replace(file)
+            training=manifest.Training(
+                recipe=recipe.name,
+                command=summary["command"],
+                epochs=recipe.epochs,
+                seed=summary["seed"],
+                revision=summary["revision"],
+                hours=round(summary["train_seconds"] / 3600, 4),
+                machine=summary["machine"],
+            ),
+            licence=manifest.Licence(
+                "Apache-2.0", "Apache-2.0", DATA_TERMS.get(recipe.data, _NONE)
+            ),
+            provenance="trained by senetzoo",
+        )
+        whole = manifest.text(manifest.added(manifest.manifest(), name, entry))
+        manifest.parse(whole)  # nothing that can't be read again is written
     with atomically(manifest.path()) as draft:
         draft.write_text(whole, encoding="utf-8")
     manifest.manifest.cache_clear()

@@ -16,8 +16,6 @@ from senetzoo.nn.stem import STEMS, Stem
 from senetzoo.zoo import Blueprint, config
 
 DataName = Literal["cifar10", "cifar100", "flowers5", "folder", "hub", "digits"]
-# Data of small images of one size, held in memory.
-SMALL: tuple[DataName, ...] = ("cifar10", "cifar100", "digits")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,12 +50,6 @@ def read_setting(recipe: Recipe, setting: str) -> tuple[str, Any]:
     return key, value
 
 
-def apply_setting(recipe: Recipe, setting: str) -> Recipe:
-    """`recipe` with one field changed by ``key=value``; errors as of `read_setting`."""
-    key, value = read_setting(recipe, setting)
-    return recipe.replace(**{key: value})
-
-
 def _is_text(hint: Any) -> bool:
     return hint is str or typing.get_origin(hint) is typing.Literal
 

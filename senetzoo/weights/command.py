@@ -13,8 +13,9 @@ from typing import Any
 
 import click
 
+from senetzoo import _complete
 from senetzoo._command import BAD_INPUT, LazyGroup, SenetzooCommand
-from senetzoo.errors import ConfigError, SenetzooError, WeightsError
+from senetzoo.errors import ConfigError, SenetzooError, WeightsError, nearest
 from senetzoo.registry import entry as network
 from senetzoo.weights import fetch, places
 from senetzoo.weights.manifest import Entry, find, manifest
@@ -25,6 +26,7 @@ _ELSEWHERE = {
     "push": "senetzoo.push:command",
 }
 _PINNED = {"sha256": "sha256", "prefix": "start of sha256", "": "not pinned"}
+_SOME_FAILED = "wrong input, or weights that are not there or not right; stderr tells which"
 
 
 @click.group(cls=LazyGroup, elsewhere=_ELSEWHERE)
@@ -39,6 +41,12 @@ def weights() -> None:
       SENETZOO_MIRROR, a folder or an address
       the Hub (HF_ENDPOINT) or the publisher's address
     SENETZOO_OFFLINE=1 or HF_HUB_OFFLINE=1 keeps off the network.
+
+    \b
+    Examples:
+      senetzoo weights list 'resnet50.*'
+      senetzoo weights show se_resnet20
+      senetzoo weights get resnet50 --to weights
     """
 
 
@@ -46,7 +54,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="JSON instead of li
 
 
 @weights.command("list", cls=SenetzooCommand)
-@click.argument("pattern", default="*")
+@click.argument("pattern", default="*", shell_complete=_complete.tags)
 @_json
 def list_command(pattern: str, as_json: bool) -> None:
     """List the weights whose tag matches PATTERN.
@@ -79,7 +87,7 @@ def list_command(pattern: str, as_json: bool) -> None:
 
 
 @weights.command(cls=SenetzooCommand)
-@click.argument("tag")
+@click.argument("tag", shell_complete=_complete.tags)
 @_json
 def show(tag: str, as_json: bool) -> None:
     """Show what is known of the weights TAG; a network's name stands for its default.
@@ -122,8 +130,8 @@ def show(tag: str, as_json: bool) -> None:
             click.echo(f"{name:12}{text}")
 
 
-@weights.command(cls=SenetzooCommand)
-@click.argument("tags", nargs=-1, required=True)
+@weights.command(cls=SenetzooCommand, exits={BAD_INPUT: _SOME_FAILED})
+@click.argument("tags", nargs=-1, required=True, shell_complete=_complete.tags)
 @click.option(
     "--to",
     "folder",
@@ -142,6 +150,7 @@ def get(ctx: click.Context, tags: tuple[str, ...], folder: Path | None, as_json:
     Examples:
       senetzoo weights get resnet50
       senetzoo weights get 'se_resnet*' --to weights
+      senetzoo weights get se_resnet20 --json
     """
     chosen: dict[str, Entry] = {}
     for tag in tags:
@@ -155,8 +164,8 @@ def get(ctx: click.Context, tags: tuple[str, ...], folder: Path | None, as_json:
     _each(ctx, list(chosen), lambda tag: (tag, one(tag, chosen[tag])), as_json)
 
 
-@weights.command(cls=SenetzooCommand)
-@click.argument("tags", nargs=-1)
+@weights.command(cls=SenetzooCommand, exits={BAD_INPUT: _SOME_FAILED})
+@click.argument("tags", nargs=-1, shell_complete=_complete.tags)
 @_json
 @click.pass_context
 def verify(ctx: click.Context, tags: tuple[str, ...], as_json: bool) -> None:
@@ -168,6 +177,7 @@ def verify(ctx: click.Context, tags: tuple[str, ...], as_json: bool) -> None:
     Examples:
       senetzoo verify
       senetzoo verify se_resnet20.cifar10_v1
+      senetzoo verify --json
     """
 
     def one(tag: str) -> tuple[str, fetch.Located]:
@@ -239,7 +249,8 @@ def _matching(pattern: str) -> dict[str, Entry]:
         raise ConfigError(
             f"No weights match {pattern!r}.",
             "* stands for any letters; a tag is network.version.",
-            "Type for example: senetzoo weights list 'se_resnet20.*'",
+            nearest(pattern, manifest())
+            or "Type for example: senetzoo weights list 'se_resnet20.*'",
         )
     return found
 

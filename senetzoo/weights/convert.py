@@ -15,6 +15,7 @@ from senetzoo.errors import WeightsError, nearest
 from senetzoo.nn.classifier import Classifier
 from senetzoo.weights import dialects
 from senetzoo.weights.dialects import OURS, Counterpart
+from senetzoo.weights.stored import stored
 from senetzoo.weights.structure import match
 
 Build = Callable[[Mapping[str, object], str], Classifier]
@@ -285,8 +286,6 @@ def save(conversion: Conversion, network: str, sha256: str, out: Path) -> None:
     Raises:
         WeightsError: `out` exists.
     """
-    from safetensors.torch import save as serialised
-
     check_free(out)
     form = conversion.forms[0]
     about = {
@@ -303,7 +302,7 @@ def save(conversion: Conversion, network: str, sha256: str, out: Path) -> None:
         for name, tensor in conversion.state.items()
     }
     with atomically(out) as partial:
-        partial.write_bytes(serialised(own, metadata=about))
+        partial.write_bytes(stored(own, about))
 
 
 def check_free(out: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from senetzoo import _complete
 from senetzoo._command import SenetzooCommand
 
 if TYPE_CHECKING:
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
 
 @click.command("convert", cls=SenetzooCommand)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--to", "network", required=True, help="The network, such as se_resnet50.")
+@click.option(
+    "--to",
+    "network",
+    required=True,
+    help="The network, such as se_resnet50.",
+    shell_complete=_complete.networks,
+)
 @click.option("--as", "called", help="Its name in the library that the file is from.")
 @click.option("--part", help="Which state dict, where the file has several: state_dict_ema.")
 @click.option("--by-structure", is_flag=True, help="Match unknown names by order and shape.")
@@ -45,6 +52,7 @@ def convert(
       senetzoo weights convert se_resnet50-ce0d4300.pth --to se_resnet50
       senetzoo weights convert resnet50b.pth --to resnet50 --as resnet50b
       senetzoo weights convert mine.pt --to resnet20 --by-structure
+      senetzoo weights convert mine.pt --to resnet20 --by-structure --yes --json
     """
     import hashlib
 

@@ -1,0 +1,37 @@
+"""Every command of ``senetzoo``, found by walking its groups, and how to run one here."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+
+import click
+from click.testing import CliRunner, Result
+
+from senetzoo.cli import main
+
+
+def leaves(
+    group: click.Group = main, *names: str
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command that is no group, with the words that call it."""
+    ctx = click.Context(group)
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from leaves(command, *names, name)
+        else:
+            yield (*names, name), command
+
+
+COMMANDS = dict(leaves())
+
+
+def run(*args: str) -> Result:
+    """Run a command; what it raises but for an exit is a failure with its traceback."""
+    result = CliRunner().invoke(main, args, prog_name="senetzoo")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        trace = "".join(traceback.format_exception(result.exception))
+        raise AssertionError(f"senetzoo {args!r}\n{trace}") from None
+    return result

@@ -1,0 +1,508 @@
+"""What holds for every command: help, exit codes, JSON, pipes, hints, completion."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import pty
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import torch
+from click.shell_completion import CompletionItem, ShellComplete
+from command_tree import COMMANDS, run
+from PIL import Image
+from runs import write_run
+from safetensors.torch import save_file
+
+import senetzoo
+from senetzoo._command import EXITS, LazyGroup, SenetzooCommand
+from senetzoo.cli import main
+from senetzoo.registry import ENTRIES
+from senetzoo.train.recipes import RECIPES
+from senetzoo.weights.manifest import manifest
+
+ROOT = Path(__file__).resolve().parent.parent
+GROUPS = sorted({names[0] for names in COMMANDS if len(names) > 1})
+each_command = pytest.mark.parametrize("names", list(COMMANDS), ids=" ".join)
+
+
+def program(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "senetzoo.cli", *args],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        **options,
+    )
+
+
+def test_all_commands_are_found() -> None:
+    assert {" ".join(names) for names in COMMANDS} == {
+        "bench", "demo", "explain", "export", "inspect excitations", "inspect prune-gates", "list",
+        "predict", "report", "show", "train", "verify",
+        "weights convert", "weights get", "weights list", "weights pin", "weights push",
+        "weights show", "weights verify",
+    }  # fmt: skip
+
+
+# --- Help ----------------------------------------------------------------------------------------
+
+
+@each_command
+def test_help(names: tuple[str, ...]) -> None:
+    text = run(*names, "--help").stdout
+    assert text.startswith(f"Usage: senetzoo {' '.join(names)} ")
+    purpose = text.split("\n\n")[1]
+    assert purpose.strip()[0].isupper()
+    assert purpose.rstrip().endswith(".")
+    codes = text.partition("\nExit codes:\n")[2]
+    assert [int(line.split()[0]) for line in codes.splitlines() if line[2:3].isdigit()] == [
+        0, 1, 2, 130,
+    ]  # fmt: skip
+    command = COMMANDS[names]
+    assert isinstance(command, SenetzooCommand)
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert option.help, option.name
+
+
+@each_command
+def test_results_are_to_be_had_as_json(names: tuple[str, ...]) -> None:
+    options = {flag for option in COMMANDS[names].params for flag in option.opts}
+    assert "--json" in options
+
+
+def examples(text: str) -> list[list[str]]:
+    """The words of each line of a help's examples, behind a pipe where there is one."""
+    lines = text.partition("Examples:\n")[2].partition("\n\n")[0].splitlines()
+    return [shlex.split(line.rpartition("|")[2]) for line in lines]
+
+
+@pytest.mark.parametrize(
+    "names", [(), *((group,) for group in GROUPS), *COMMANDS], ids=lambda names: " ".join(names)
+)
+def test_examples_are_read_by_the_command_that_they_show(names: tuple[str, ...]) -> None:
+    found = examples(run(*names, "--help").stdout)
+    assert found
+    for words in found:
+        assert words[0] == "senetzoo"
+        shown = next(n for n in (tuple(words[1:3]), tuple(words[1:2])) if n in COMMANDS)
+        command = COMMANDS[shown]
+        # Its own or, of a group, one of those in it; `show` and `explain` are one.
+        assert shown[: len(names)] == names or command is COMMANDS[names]
+        parser = command.make_parser(click.Context(command))
+        parser.parse_args(args=words[1 + len(shown) :])
+        if "--json" in words:
+            assert "--json" in run(*shown, "--help").stdout
+
+
+# --- Exit codes ----------------------------------------------------------------------------------
+
+# The least that each takes to begin.
+BEGIN = {
+    ("bench",): ("--model", "lenet5"),
+    ("demo",): (),
+    ("explain",): ("lenet5",),
+    ("export",): ("lenet5", "--to", "pt2"),
+    ("inspect", "excitations"): ("se_resnet20", "--data", "digits"),
+    ("inspect", "prune-gates"): ("se_resnet20", "--data", "digits"),
+    ("list",): (),
+    ("predict",): ("image.png",),
+    ("report",): ("runs",),
+    ("show",): ("lenet5",),
+    ("train",): ("digits",),
+    ("verify",): (),
+    ("weights", "convert"): (__file__, "--to", "lenet5"),
+    ("weights", "get"): ("lenet5",),
+    ("weights", "list"): (),
+    ("weights", "pin"): ("runs/digits-lenet5-0", "digits_v1"),
+    ("weights", "push"): ("lenet5", "--repo", "owner/name"),
+    ("weights", "show"): ("lenet5",),
+    ("weights", "verify"): (),
+}
+
+
+@each_command
+def test_ctrl_c_ends_with_130_and_no_word(
+    names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(COMMANDS[names], "callback", interrupted)
+    result = run(*names, *BEGIN[names])
+    assert (result.exit_code, result.output) == (130, "")
+
+
+def test_ctrl_c_while_a_room_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", interrupted)
+    result = run("train", "digits")
+    assert (result.exit_code, result.output) == (130, "")
+
+
+@each_command
+def test_an_unknown_option_ends_with_2_and_the_nearest(names: tuple[str, ...]) -> None:
+    result = run(*names, *BEGIN[names], "--jsonnn")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "No such option '--jsonnn'. Did you mean '--json'?" in result.stderr
+
+
+@each_command
+def test_a_full_disk_behind_the_output_ends_with_2(
+    names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(COMMANDS[names], "callback", full)
+    result = run(*names, *BEGIN[names])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "error: Can't go on.\nNo space left on device.\n"
+
+
+@pytest.fixture
+def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with an image, weights and a run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SENETZOO_OFFLINE", "1")
+    Image.new("RGB", (40, 40), "red").save("image.png")
+    Path("broken.png").write_bytes(b"\x89PNG")
+    save_file(senetzoo.create("lenet5", seed=0).state_dict(), "lenet5.safetensors")
+    write_run(tmp_path / "runs" / "made_up-lenet5-0")
+    for name in ("cat", "dog"):
+        Path("data", name).mkdir(parents=True)
+        Image.new("RGB", (32, 32), "red").save(f"data/{name}/image.png")
+    gated = senetzoo.config("se_resnet20").replace(num_classes=2, depths=(1, 1, 1)).build(seed=0)
+    senetzoo.save(gated, "gated", classes=("cat", "dog"))
+    monkeypatch.setattr("senetzoo.demo.server.Server.serve_forever", lambda server: None)
+    return tmp_path
+
+
+DONE: list[tuple[str, ...]] = [
+    ("bench", "--model", "lenet5", "--rounds", "1", "--warmup", "0", "--batch", "1"),
+    ("demo", "--port", "0", "--model", "lenet5"),
+    ("explain", "lenet5"),
+    ("export", "lenet5", "--to", "pt2"),
+    ("inspect", "excitations", "gated", "--data", "data"),
+    ("inspect", "prune-gates", "gated", "--data", "data", "--rounds", "0", "--tolerance", "0"),
+    ("list", "*lenet*"),
+    ("predict", "image.png", "image.png"),
+    ("report", "runs"),
+    ("show", "lenet5+eca"),
+    ("train", "digits", "--quick", "--threads", "1", "--workers", "0"),
+    ("verify",),
+    ("weights", "convert", "lenet5.safetensors", "--to", "lenet5", "--out", "mine.safetensors",
+     "--by-structure", "--yes"),
+    ("weights", "get", "lenet5", "resnet20"),
+    ("weights", "list", "lenet5.*"),
+    ("weights", "push", "lenet5", "--repo", "owner/name", "--dry-run"),
+    ("weights", "show", "lenet5"),
+    ("weights", "verify", "lenet5"),
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("args", DONE, ids=lambda args: " ".join(args[:2]))
+def test_done_is_0_and_json_is_all_of_the_output(ground: Path, args: tuple[str, ...]) -> None:
+    threads = torch.get_num_threads()
+    result = run(*args, "--json")
+    torch.set_num_threads(threads)
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert len(lines) == (2 if args[0] == "predict" else 1)
+    for line in lines:
+        assert isinstance(json.loads(line), dict | list)
+    if args[0] == "train":
+        assert json.loads(lines[0])["run"] == str(Path("runs/digits-lenet5-0"))
+        assert "epoch 1/1" in result.stderr
+    if args[0] == "export":
+        (file,) = json.loads(lines[0])["files"]
+        assert file == {"path": "lenet5.pt2", "bytes": Path("lenet5.pt2").stat().st_size}
+        assert json.loads(lines[0])["logits"] == ["batch", 10]
+    if args[:2] == ("weights", "push"):
+        pushed = json.loads(lines[0])
+        assert (pushed["repo"], pushed["commit"]) == ("owner/name", None)
+        assert set(pushed["files"]) == {"README.md", "config.json", "model.safetensors"}
+        assert pushed["card"].startswith("---\n")
+
+
+def test_a_pinned_entry_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = manifest()["lenet5.digits_v1"]
+    monkeypatch.setattr("senetzoo.train.pin.pin", lambda *args, **kwargs: entry)
+    result = run("weights", "pin", "runs/digits-lenet5-0", "digits_v2", "--json")
+    assert result.exit_code == 0
+    shown = json.loads(result.stdout)
+    assert (shown.pop("tag"), shown["sha256"]) == ("lenet5.digits_v2", entry.sha256)
+    assert set(shown) == {field.name for field in dataclasses.fields(entry)}
+
+
+def test_those_that_are_tested_are_all_but_pin() -> None:
+    tested = {args[:2] if args[0] in GROUPS else args[:1] for args in DONE}
+    assert tested == set(COMMANDS) - {("weights", "pin")}
+
+
+def test_images_that_can_not_be_read_are_1(ground: Path) -> None:
+    result = run("predict", "image.png", "broken.png", "--json")
+    assert result.exit_code == 1
+    assert [list(json.loads(line)) for line in result.stdout.splitlines()] == [
+        ["image", "guesses"],
+        ["image", "error"],
+    ]
+
+
+WRONG: list[tuple[str, ...]] = [
+    ("bench", "--model", "lenet5", "--threads", "1025"),
+    ("demo", "--model", "nothing"),
+    ("explain", "lenet5+nothing"),
+    ("export", "lenet5", "--to", "pt2", "--output", "folder.pt2"),
+    ("inspect", "excitations", "nothing", "--data", "digits"),
+    ("inspect", "prune-gates", "se_resnet20", "--data", "nowhere"),
+    ("list", "nothing"),
+    ("predict", "--model", "nothing", "image.png"),
+    ("report", "nowhere"),
+    ("show", "nothing"),
+    ("train", "nothing"),
+    ("verify", "resnet18.tv_in1k_v1"),
+    ("weights", "convert", "image.png", "--to", "lenet5"),
+    ("weights", "get", "nothing"),
+    ("weights", "list", "nothing"),
+    ("weights", "pin", "nowhere", "digits_v1"),
+    ("weights", "push", "nothing", "--repo", "owner/name"),
+    ("weights", "show", "nothing"),
+    ("weights", "verify", "resnet18.tv_in1k_v1"),
+]
+
+
+@pytest.mark.parametrize("args", WRONG, ids=lambda args: " ".join(args[:2]))
+def test_wrong_input_is_2_on_stderr(ground: Path, args: tuple[str, ...]) -> None:
+    Path("folder.pt2").mkdir()
+    before = sorted(ground.rglob("*"))
+    result = run(*args)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.lower().startswith("error: ")
+    assert "Traceback" not in result.stderr
+    assert sorted(ground.rglob("*")) == before
+    assert run(*args, "--json").exit_code == 2
+
+
+def test_every_command_is_tried_with_wrong_input() -> None:
+    assert {args[:2] if args[0] in GROUPS else args[:1] for args in WRONG} == set(COMMANDS)
+
+
+# --- Hints ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (("benc",), "There is no command 'benc'. Did you mean 'bench'?"),
+        (("weights", "lst"), "There is no command 'lst'. Did you mean 'list'?"),
+        (("list", "--pretraned"), "No such option '--pretraned'. Did you mean '--pretrained'?"),
+        (("list", "se_densnet121"), "Did you mean 'se_densenet121'?"),
+        (("list", "--family", "resnt"), "Did you mean 'resnet'?"),
+        (("show", "resnt18"), "The nearest names are resnet18"),
+        (("show", "lenet5+ecca"), "Did you mean 'eca'?"),
+        (("show", "lenet5+se@standart"), "Did you mean 'standard'?"),
+        (("weights", "show", "resnet20.cifar10_v11"), "Did you mean 'cifar10_v1'?"),
+        (("weights", "list", "resnet20.cifar_v1"), "Did you mean 'resnet20.cifar10_v1'?"),
+        (("verify", "resnet20.cifar10_v11"), "Did you mean 'cifar10_v1'?"),
+        (("train", "digts"), "Did you mean 'digits'?"),
+        (("train", "digits", "--set", "bath=3"), "Did you mean 'batch'?"),
+        (("train", "cifar10_four_nets", "--only", "lent"), "Did you mean 'lenet'?"),
+        (("bench", "--model", "lenet5", "--engine", "inducter"), "Did you mean 'inductor'?"),
+        (("bench", "--model", "lenet5", "--dtype", "fp23"), "Did you mean 'fp32'?"),
+        (("bench", "--model", "lenet5", "--layout", "nhcw"), "Did you mean 'nhwc'?"),
+        (("bench", "--model", "lenet5", "--vs", "tim:resnet18"), "Did you mean 'timm'?"),
+        (("bench", "--model", "lenet5", "--rounds", "0", "--accuracy", "dgts"), "digits"),
+        (("export", "lenet5", "--to", "onx"), "Did you mean 'onnx'?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)  # fmt: skip
+def test_did_you_mean(args: tuple[str, ...], hint: str) -> None:
+    result = run(*args)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert hint in result.stderr
+
+
+def test_a_choice_says_what_there_is() -> None:
+    result = run("export", "lenet5", "--to", "onx")
+    assert result.stderr.splitlines()[-1] == (
+        "Error: Invalid value for '--to': 'onx' is not one of 'onnx', 'pt2', 'openvino'. "
+        "Did you mean 'onnx'?"
+    )
+    result = run("export", "lenet5", "--to", "x")
+    assert result.stderr.splitlines()[-1] == (
+        "Error: Invalid value for '--to': 'x' is not one of 'onnx', 'pt2', 'openvino'."
+    )
+
+
+# --- Pipes and terminals -------------------------------------------------------------------------
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+
+
+@posix
+@pytest.mark.parametrize(
+    ("shell", "code", "said"),
+    [
+        ("list | true; exit ${PIPESTATUS[0]}", 1, ""),
+        ("list > /dev/full", 2, "error: Can't go on.\nNo space left on device.\n"),
+        *(
+            pytest.param(*row, marks=pytest.mark.slow)
+            for row in (
+                ("list --json | head -c 1", 0, ""),
+                ("list >&-", 0, ""),
+                ("show resnt 2>&-", 2, ""),
+                ("--help | true; exit ${PIPESTATUS[0]}", 1, ""),
+            )
+        ),
+    ],
+)
+def test_in_a_shell(shell: str, code: int, said: str) -> None:
+    command = f"'{sys.executable}' -m senetzoo.cli {shell}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+@posix
+@pytest.mark.slow
+def test_nothing_is_coloured_not_even_on_a_terminal() -> None:
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    environment.pop("NO_COLOR", None)
+    done = subprocess.Popen(
+        [sys.executable, "-m", "senetzoo.cli", "list", "--pretraned"],
+        cwd=ROOT,
+        env=environment,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    assert done.wait(120) == 2
+    os.close(theirs)
+    text = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert "Did you mean '--pretrained'?" in text
+    assert "\x1b" not in text
+
+
+# --- Completion ----------------------------------------------------------------------------------
+
+
+def offered(*words: str) -> list[str]:
+    """What is offered for the last word."""
+    *args, incomplete = words
+    complete = ShellComplete(main, {}, "senetzoo", "_SENETZOO_COMPLETE")
+    found: list[CompletionItem] = complete.get_completions(args, incomplete)
+    return [item.value for item in found if item.type == "plain"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("we",), ["weights"]),
+        (("weights", "s"), ["show"]),
+        (("list", "--pre"), ["--pretrained"]),
+        (("show", "se_resnet2"), ["se_resnet20", "se_resnet20a"]),
+        (("explain", "lenet5.d"), ["lenet5.digits_v1"]),
+        (("show", "resnet50+se@p"), ["resnet50+se@pre", "resnet50+se@post"]),
+        (("show", "lenet5+se+ec"), ["lenet5+se+eca"]),
+        (("show", "lenet5", "--policy", "cb"), ["cbam"]),
+        (("show", "lenet5", "--policy", "se+cbam@i"), ["se+cbam@identity", "se+cbam@inner"]),
+        (("list", "--family", "Res"), ["ResNet"]),
+        (("export", "lenet"), ["lenet", "lenet5"]),
+        (("export", "lenet5", "--to", "o"), ["onnx", "openvino"]),
+        (("bench", "--model", "wrn16"), ["wrn16_8"]),
+        (("bench", "--model", "lenet5", "--engine", "on"), ["onnxruntime"]),
+        (("bench", "--vs", "t"), ["timm:", "torchvision:"]),
+        (("bench", "--device", "c"), ["cpu", "cuda"]),
+        (("bench", "--accuracy", "d"), ["digits"]),
+        (("weights", "show", "lenet5"), ["lenet5.digits_v1"]),
+        (("weights", "get", "lenet5.digits_v1", "se_resnet20.c"), ["se_resnet20.cifar10_v1"]),
+        (("weights", "push", "lenet5."), ["lenet5.digits_v1"]),
+        (("weights", "convert", "x.pth", "--to", "vgg11_l"), ["vgg11_lrn"]),
+        (("verify", "lenet5"), ["lenet5.digits_v1"]),
+        (("train", "dig"), ["digits"]),
+        (("train", "cifar10_four_nets", "--only", "len"), ["lenet"]),
+        (("train", "digits", "--set", "label"), ["label_smoothing="]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_completion(words: tuple[str, ...], expected: list[str]) -> None:
+    assert offered(*words) == expected
+
+
+def test_completion_of_every_name() -> None:
+    assert offered("show", "") == list(ENTRIES)
+    assert offered("weights", "list", "") == list(manifest())
+    assert offered("train", "") == list(RECIPES)
+
+
+def test_every_argument_that_is_a_name_is_completed() -> None:
+    """Each parameter that is text offers something, but for those of free text."""
+    free = {
+        "title", "part", "repo", "tag of pin", "called", "images of predict", "layer", "host",
+        "chosen",
+    }  # fmt: skip
+    for names, command in COMMANDS.items():
+        for parameter in command.params:
+            if not isinstance(parameter.type, click.types.StringParamType):
+                continue
+            if {parameter.name, f"{parameter.name} of {names[-1]}"} & free:
+                continue
+            assert parameter._custom_shell_complete is not None, (names, parameter.name)
+
+
+@posix
+def test_completion_in_a_real_bash(tmp_path: Path) -> None:
+    executable = tmp_path / "senetzoo"
+    executable.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+        "from senetzoo.cli import main\nsys.exit(main())\n"
+    )
+    executable.chmod(0o755)
+    (line,) = re.findall(r'eval "\$\((.*bash_source.*)\)"', run("--help").stdout)
+    script = f"""
+        eval "$({line})"
+        complete -p senetzoo
+        COMP_WORDS=(senetzoo weights show se_resnet20.); COMP_CWORD=3
+        _senetzoo_completion senetzoo
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    lines = done.stdout.splitlines()
+    assert "senetzoo" in lines[0]
+    expected = [tag for tag in manifest() if tag.startswith("se_resnet20.")]
+    assert "se_resnet20.cifar10_v1" in expected
+    assert (lines[1:], done.stderr) == (expected, "")
+
+
+def test_groups_say_what_the_codes_mean() -> None:
+    for names in ((), *((group,) for group in GROUPS)):
+        text = run(*names, "--help").stdout
+        for code, meaning in EXITS.items():
+            assert re.search(rf"^  {code} +{re.escape(meaning)}$", text, re.MULTILINE)
+    assert isinstance(main, LazyGroup)
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("senetzoo.zoo._say_default", lambda tag: None)
