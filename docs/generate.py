@@ -26,6 +26,7 @@ import commands as command_line  # noqa: E402
 import drawing  # noqa: E402
 import experiments  # noqa: E402
 import gatebook  # noqa: E402
+import inspected  # noqa: E402
 import measured  # noqa: E402
 from pages import RECORDS, lines, table  # noqa: E402
 
@@ -330,6 +331,10 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
         "profile": measured.profile,
     },
     "docs/deploy.md": {"precision": measured.precision},
+    "docs/inspect.md": {
+        "excitations": inspected.excitations,
+        "pruning": inspected.pruning,
+    },
     "docs/training.md": {"runs": experiments.runs, "speed": experiments.speed},
     "docs/ablation.md": {
         "plot": experiments.picture,
@@ -359,6 +364,7 @@ def main() -> int:
     check, stale = "--check" in sys.argv[1:], []
     made = {"senetzoo/names.py": names(), **{name: filled(name) for name in SECTIONS}}
     made |= {drawing.PICTURE: drawing.positions(), **choose.pictures()}
+    made[inspected.PLOT] = inspected.plot()
     for page in (measured, experiments):
         plot = page.plot()
         if plot is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from senetzoo._files import atomically
 from senetzoo.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from senetzoo.bench.accuracy import LabelledImages
     from senetzoo.inspect.excitations import Excitation
     from senetzoo.inspect.prune import Pruned
@@ -93,7 +96,7 @@ def excitations_command(
     with atomically(out) as partial:
         partial.write_text(page, encoding="utf-8")
     if as_json:
-        rows = [_as_dict(e, classes, moved) for e in found.values()]
+        rows = [as_dict(e, classes, moved) for e in found.values()]
         click.echo(json.dumps({"network": network, "data": pictures.name, "gates": rows}))
     else:
         click.echo(_table([made.sites.head, *made.sites.rows]))
@@ -251,21 +254,22 @@ def _speed(models: dict[str, Classifier], batch: int, rounds: int) -> dict[str, 
     }
 
 
-def _as_dict(
-    excitation: Excitation, classes: tuple[str, ...], drift: dict[str, float] | None
+def as_dict(
+    excitation: Excitation, classes: Sequence[str], drift: Mapping[str, float] | None
 ) -> dict[str, Any]:
+    """All figures of a gate, for JSON."""
     seen = excitation.counts > 0
     return {
         "gate": excitation.path,
         "policy": excitation.gate,
         "top": excitation.top,
         "images": int(excitation.counts.sum()),
-        "mean": excitation.mean.tolist(),
-        "std": excitation.std.tolist(),
-        "low": excitation.low.tolist(),
-        "high": excitation.high.tolist(),
+        "mean": _rounded(excitation.mean),
+        "std": _rounded(excitation.std),
+        "low": _rounded(excitation.low),
+        "high": _rounded(excitation.high),
         "by_class": {
-            name: excitation.by_class[k].tolist() for k, name in enumerate(classes) if seen[k]
+            name: _rounded(excitation.by_class[k]) for k, name in enumerate(classes) if seen[k]
         },
         "histogram": excitation.histogram.sum(0).tolist(),
         "closed": int(excitation.closed.sum()),
@@ -275,6 +279,10 @@ def _as_dict(
         "spread": excitation.spread,
         "drift": None if drift is None else drift.get(excitation.path),
     }
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 6) for value in values.tolist()]
 
 
 def _pruned(each: Pruned) -> dict[str, Any]:

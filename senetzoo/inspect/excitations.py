@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from senetzoo.errors import ConfigError
 from senetzoo.gates.common import GateModule
+from senetzoo.nn.modes import evaluating
 
 # A value nearer to an end than this part of the range counts as closed or as open, and one that
 # moves less than this part over all images as constant.
@@ -161,11 +162,9 @@ def excitations(
     ]
     sums: dict[str, _Sums] = {}
     counts = torch.zeros(classes, dtype=torch.int64)
-    training = [module for module in model.modules() if module.training]
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     try:
-        model.eval()
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             for images, labels in batches:
                 labels = _checked(labels.cpu(), classes)
                 values.clear()
@@ -178,8 +177,6 @@ def excitations(
     finally:
         for handle in handles:
             handle.remove()
-        for module in training:
-            module.training = True
     if not int(counts.sum()):
         raise ConfigError("There are no images to look at.", "The batches are empty.")
     return {name: _made(name, gates[name], sums[name], counts) for name in gates if name in sums}

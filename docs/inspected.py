@@ -1,0 +1,115 @@
+"""The tables and the plot of docs/inspect.md: what gates do, and what it costs to fold them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pages import RECORDS, STYLE, lines, svg, table
+
+TAG = "se_resnet20.cifar10_v1"
+PLOT = "docs/excitations.svg"
+# Four classes as the paper's figure has: two that look alike, and two others.
+_CLASSES = {"cat": "#0072B2", "dog": "#D55E00", "ship": "#009E73", "frog": "#CC79A7"}
+
+
+def _gates() -> dict[str, Any]:
+    path = RECORDS / "gates" / f"{TAG}.excitations.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _called(gate: str) -> str:
+    return f"`{gate.replace('.slots.standard', '')}`"
+
+
+def excitations() -> str:
+    """A row for each gate."""
+    found = _gates()
+    rows = [
+        [
+            _called(gate["gate"]),
+            str(len(gate["mean"])),
+            f"{_mean(gate['mean']):.2f}",
+            f"{_mean(gate['std']):.3f}",
+            f"{gate['spread']:.3f}",
+            f"{100 * gate['variation']:.1f} %",
+            f"{gate['closed']}, {gate['open']}, {gate['constant']}",
+            f"{100 * gate['drift']:.0f} %",
+        ]
+        for gate in found["gates"]
+    ]
+    head = ["gate of", "channels", "mean", "between images", "between classes"]
+    head += ["depends on image", "closed, open, constant", "drift"]
+    images = found["gates"][0]["images"]
+    return (
+        table(head, rows)
+        + f"\n`{TAG}` on {found['data']}, {images:,} images; one run. {found['machine']}, commit "
+        f"`{str(found['commit'])[:12]}`.\n"
+    )
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def pruning() -> str:
+    """A row for each number of gates that are folded."""
+    rows, first = [], None
+    for line in lines(f"gates/{TAG}.pruning.jsonl"):
+        first = first or line
+        change = 100 * (line["test_correct"] - first["test_correct"]) / line["test_images"]
+        # Both answer the same images: what counts is on how many only one is right.
+        n, b, c = line["test_images"], line["only_this"], line["only_that"]
+        half = 196 * ((b + c - (b - c) ** 2 / n) ** 0.5) / n
+        rows.append(
+            [
+                str(line["folded"]),
+                _called(line["last"]) if line["last"] else "",
+                f"{100 * line['variation']:.1f} %" if line["last"] else "",
+                f"{100 * line['test_correct'] / n:.2f} %",
+                f"{change:+.2f} [{change - half:+.2f}, {change + half:+.2f}]" if b + c else "",
+                "1" if line["interval"] is None or not line["folded"] else _speed(line),
+            ]
+        )
+    if first is None:
+        return ""
+    head = ["gates folded", "the last of them", "depends on image", "accuracy"]
+    return (
+        table([*head, "difference [95 %]", "speed"], rows)
+        + f"\n`{first['network']}`; constants from {first['train_images']:,} training images, "
+        f"{first['test_images']:,} test images; speed with {first['engine']}, batch "
+        f"{first['batch']}, median of {first['rounds']} rounds against the network as it was. "
+        f"{first['machine']}, commit `{str(first['commit'])[:12]}`.\n"
+    )
+
+
+def _speed(line: dict[str, Any]) -> str:
+    low, high = line["interval"]
+    same = " no difference" if low <= 1 <= high else ""
+    return f"{line['speed']:.2f} [{low:.2f}, {high:.2f}]{same}"
+
+
+def plot() -> str:
+    """Mean excitation by channel for four classes, for every gate: the paper's figure."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    found = _gates()["gates"]
+    with mpl.rc_context({**STYLE, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(8, 6.4), layout="constrained")
+        grid = figure.subplots(3, 3, sharey=True)
+        for axes, gate in zip(grid.flat, found, strict=True):
+            channels = range(1, len(gate["mean"]) + 1)
+            axes.fill_between(channels, gate["low"], gate["high"], color="#808080", alpha=0.2, lw=0)
+            for name, colour in _CLASSES.items():
+                axes.plot(channels, gate["by_class"][name], color=colour, lw=1, label=name)
+            axes.plot(channels, gate["mean"], color="#000000", lw=1, label="all classes")
+            axes.set_title(gate["gate"].replace(".slots.standard", ""), fontsize=8)
+            axes.set_ylim(0, 1)
+        for axes in grid[-1]:
+            axes.set_xlabel("channel")
+        for axes in grid[:, 0]:
+            axes.set_ylabel("excitation")
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
+        return svg(figure, f"Mean excitation by channel and class of {TAG}")
