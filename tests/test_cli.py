@@ -51,6 +51,7 @@ def test_every_command_has_help() -> None:
         "demo",
         "explain",
         "export",
+        "inspect",
         "list",
         "predict",
         "report",

@@ -99,8 +99,8 @@ def test_the_sdist_has_what_its_tests_need_and_nothing_else(built: Path) -> None
     assert tops == {
         "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile", "PKG-INFO",
         "README.md", "README.zh-CN.md", "SECURITY.md", "benchmarks", "constraints.txt", "docs",
-        "hubconf.py", "pyproject.toml", "scripts", "senetzoo", "tests", "weights_manifest.json",
-        ".gitignore",
+        "hubconf.py", "mkdocs.yml", "pyproject.toml", "scripts", "senetzoo", "tests",
+        "weights_manifest.json", ".gitignore",
     }  # fmt: skip
     assert not [path for path in inside if path.endswith((".pyc", ".partial", ".log"))]
     tests = {f"tests/{path.name}" for path in (ROOT / "tests").glob("*.py")}
