@@ -12,8 +12,6 @@ import torch
 
 from senetzoo import _complete
 from senetzoo._command import LazyGroup, SenetzooCommand
-from senetzoo._files import atomically
-from senetzoo.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,12 +21,16 @@ if TYPE_CHECKING:
     from senetzoo.inspect.prune import Pruned
     from senetzoo.nn.classifier import Classifier
 
-_DATA = "A folder of class folders, a copy of CIFAR-10 (its test split), a parquet file, or digits."
-_IMAGES = "At most so many images of each class."
+DATA = "A folder of class folders, a copy of CIFAR-10 (its test split), a parquet file, or digits."
+IMAGES = "At most so many images of each class."
 _BATCH = 250
 
 
-@click.group(cls=LazyGroup)
+# A report, in the room of reports.
+_ELSEWHERE = {"excitations": "senetzoo.report.excitations_command:command"}
+
+
+@click.group(cls=LazyGroup, elsewhere=_ELSEWHERE)
 def inspect() -> None:
     """Look at what the gates of a network do, and take out those that do nothing.
 
@@ -39,79 +41,15 @@ def inspect() -> None:
     """
 
 
-@inspect.command("excitations", cls=SenetzooCommand)
-@click.argument("network", shell_complete=_complete.networks_and_folders)
-@click.option("--data", required=True, help=_DATA, shell_complete=_complete.data)
-@click.option("--images", type=click.IntRange(min=1), help=_IMAGES)
-@click.option("--class", "chosen", multiple=True, help="A class to show in the plots. [four]")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("excitations.html"),
-    show_default=True,
-    help="The page.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the figures of every gate as JSON.")
-def excitations_command(
-    network: str,
-    data: str,
-    images: int | None,
-    chosen: tuple[str, ...],
-    out: Path,
-    as_json: bool,
-) -> None:
-    """Show what each gate of NETWORK does with images: by channel, by class, and how much.
-
-    NETWORK is a name with trained weights, with or without a tag, or a folder that senetzoo.save
-    wrote. Of one image: senetzoo predict --explain.
-
-    \b
-    Examples:
-      senetzoo inspect excitations se_resnet20 --data cifar10
-      senetzoo inspect excitations my_network --data photos --class cat --class dog
-    """
-    from senetzoo.report.gates import gates
-    from senetzoo.report.markup import rendered
-
-    model = _network(network)
-    pictures = _images(model, data, images)
-    classes = pictures.images.classes
-    for name in chosen:
-        if name not in classes:
-            raise ConfigError(
-                f"The data has no class {name!r}.",
-                f"Its classes are {', '.join(classes[:10])}{' ...' if len(classes) > 10 else ''}.",
-                nearest(name, classes),
-            )
-    found = _measured(model, pictures)
-    moved = _drift(model)
-    made = gates(network, found, classes, chosen=chosen, drift=moved)
-    page = rendered(
-        "excitations.html",
-        title=f"Excitations of {network}",
-        about=f"On {pictures.name}.",
-        found=made,
-    )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with atomically(out) as partial:
-        partial.write_text(page, encoding="utf-8")
-    if as_json:
-        rows = [as_dict(e, classes, moved) for e in found.values()]
-        click.echo(json.dumps({"network": network, "data": pictures.name, "gates": rows}))
-    else:
-        click.echo(_table([made.sites.head, *made.sites.rows]))
-        click.echo(f"page: {out}")
-
-
 @inspect.command("prune-gates", cls=SenetzooCommand)
 @click.argument("network", shell_complete=_complete.networks_and_folders)
 @click.option(
     "--data",
     required=True,
-    help=f"Training images, for the constants. {_DATA}",
+    help=f"Training images, for the constants. {DATA}",
     shell_complete=_complete.data,
 )
-@click.option("--images", type=click.IntRange(min=1), help=_IMAGES)
+@click.option("--images", type=click.IntRange(min=1), help=IMAGES)
 @click.option(
     "--test",
     help="Other images, to tell the accuracy before and after.",
@@ -164,9 +102,9 @@ def prune_command(
     from senetzoo.inspect.prune import prune_gates
     from senetzoo.saved import save
 
-    model = _network(network)
-    tested = None if test is None else _images(model, test, None)
-    found = _measured(model, _images(model, data, images))
+    model = trained(network)
+    tested = None if test is None else pictures_of(model, test, None)
+    found = measured(model, pictures_of(model, data, images))
     pruned, told = prune_gates(model, found, tolerance=tolerance)
     models = {"before": model, "after": pruned}
     right = {} if tested is None else {k: _accuracy(m, tested) for k, m in models.items()}
@@ -185,7 +123,8 @@ def prune_command(
     click.echo(json.dumps(result) if as_json else _told(result, batch))
 
 
-def _network(name: str) -> Classifier:
+def trained(name: str) -> Classifier:
+    """A network with weights, by its name or in a folder that `senetzoo.save` wrote."""
     from senetzoo.saved import load
     from senetzoo.zoo import create
 
@@ -194,7 +133,8 @@ def _network(name: str) -> Classifier:
     return create(name, pretrained=True).eval()
 
 
-def _images(model: Classifier, where: str, count: int | None) -> LabelledImages:
+def pictures_of(model: Classifier, where: str, count: int | None) -> LabelledImages:
+    """The data at `where`, or the first `count` images of each class, for what `model` tells."""
     import dataclasses
 
     from senetzoo.bench.accuracy import read_images
@@ -205,27 +145,14 @@ def _images(model: Classifier, where: str, count: int | None) -> LabelledImages:
     return found if count is None else dataclasses.replace(found, images=found.images.first(count))
 
 
-def _measured(model: Classifier, pictures: LabelledImages) -> dict[str, Excitation]:
+def measured(model: Classifier, pictures: LabelledImages) -> dict[str, Excitation]:
+    """What the gates of `model` do with them."""
     from senetzoo.bench.accuracy import batches
     from senetzoo.inspect.excitations import excitations
     from senetzoo.zoo import transforms
 
     pairs = batches(pictures.images, transforms(model), _BATCH)
     return excitations(model, pairs, classes=len(pictures.images.classes))
-
-
-def _drift(model: Classifier) -> dict[str, float] | None:
-    """How far the gates are from the weights that the manifest's seed drew; None without one."""
-    from senetzoo.inspect.excitations import drift
-    from senetzoo.weights.manifest import manifest
-    from senetzoo.zoo import config
-
-    report = model.load_report
-    entry = manifest().get(report.tag) if report is not None else None
-    if entry is None or entry.training is None or report is None:
-        return None
-    initial = config(report.tag).build(seed=entry.training.seed)
-    return drift(model, initial)
 
 
 def _accuracy(model: Classifier, pictures: LabelledImages) -> dict[str, Any]:
@@ -302,7 +229,7 @@ def _told(result: dict[str, Any], batch: int) -> str:
         what = "folded" if gate["folded"] else f"stays: {gate['why']}"
         variation = f"{100 * gate['variation']:.1f} %"
         rows.append([gate["gate"], variation, f"{gate['params']:,}", what])
-    lines = [_table(rows), f"folded {result['folded']} of {len(result['gates'])} gates"]
+    lines = [as_table(rows), f"folded {result['folded']} of {len(result['gates'])} gates"]
     for name, tally in (result["accuracy"] or {}).items():
         low, high = tally["interval"]
         lines.append(
@@ -321,7 +248,8 @@ def _told(result: dict[str, Any], batch: int) -> str:
     return "\n".join(lines)
 
 
-def _table(rows: list[list[str]]) -> str:
+def as_table(rows: list[list[str]]) -> str:
+    """Rows of cells in columns, the first to the left."""
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     return "\n".join(
         "  ".join(

@@ -1,0 +1,104 @@
+"""``senetzoo inspect excitations``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from senetzoo import _complete
+from senetzoo._command import SenetzooCommand
+from senetzoo._files import atomically
+from senetzoo.errors import ConfigError, nearest
+from senetzoo.inspect.command import (
+    DATA,
+    IMAGES,
+    as_dict,
+    as_table,
+    measured,
+    pictures_of,
+    trained,
+)
+
+if TYPE_CHECKING:
+    from senetzoo.nn.classifier import Classifier
+
+
+@click.command("excitations", cls=SenetzooCommand)
+@click.argument("network", shell_complete=_complete.networks_and_folders)
+@click.option("--data", required=True, help=DATA, shell_complete=_complete.data)
+@click.option("--images", type=click.IntRange(min=1), help=IMAGES)
+@click.option("--class", "chosen", multiple=True, help="A class to show in the plots. [four]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("excitations.html"),
+    show_default=True,
+    help="The page.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures of every gate as JSON.")
+def command(
+    network: str,
+    data: str,
+    images: int | None,
+    chosen: tuple[str, ...],
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Show what each gate of NETWORK does with images: by channel, by class, and how much.
+
+    NETWORK is a name with trained weights, with or without a tag, or a folder that senetzoo.save
+    wrote. Of one image: senetzoo predict --explain.
+
+    \b
+    Examples:
+      senetzoo inspect excitations se_resnet20 --data cifar10
+      senetzoo inspect excitations my_network --data photos --class cat --class dog
+    """
+    from senetzoo.report.gates import gates
+    from senetzoo.report.markup import rendered
+
+    model = trained(network)
+    pictures = pictures_of(model, data, images)
+    classes = pictures.images.classes
+    for name in chosen:
+        if name not in classes:
+            raise ConfigError(
+                f"The data has no class {name!r}.",
+                f"Its classes are {', '.join(classes[:10])}{' ...' if len(classes) > 10 else ''}.",
+                nearest(name, classes),
+            )
+    found = measured(model, pictures)
+    moved = _drift(model)
+    made = gates(network, found, classes, chosen=chosen, drift=moved)
+    page = rendered(
+        "excitations.html",
+        title=f"Excitations of {network}",
+        about=f"On {pictures.name}.",
+        found=made,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomically(out) as partial:
+        partial.write_text(page, encoding="utf-8")
+    if as_json:
+        rows = [as_dict(e, classes, moved) for e in found.values()]
+        click.echo(json.dumps({"network": network, "data": pictures.name, "gates": rows}))
+    else:
+        click.echo(as_table([made.sites.head, *made.sites.rows]))
+        click.echo(f"page: {out}")
+
+
+def _drift(model: Classifier) -> dict[str, float] | None:
+    """How far the gates are from the weights that the manifest's seed drew; None without one."""
+    from senetzoo.inspect.excitations import drift
+    from senetzoo.weights.manifest import manifest
+    from senetzoo.zoo import config
+
+    report = model.load_report
+    entry = manifest().get(report.tag) if report is not None else None
+    if entry is None or entry.training is None or report is None:
+        return None
+    initial = config(report.tag).build(seed=entry.training.seed)
+    return drift(model, initial)
