@@ -94,6 +94,7 @@ def plot() -> str:
     """Mean excitation by channel for four classes, for every gate: the paper's figure."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     found = _gates()["gates"]
     with mpl.rc_context({**STYLE, "axes.spines.top": False, "axes.spines.right": False}):
@@ -107,6 +108,7 @@ def plot() -> str:
             axes.plot(channels, gate["mean"], color="#000000", lw=1, label="all classes")
             axes.set_title(gate["gate"].replace(".slots.standard", ""), fontsize=8)
             axes.set_ylim(0, 1)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         for axes in grid[-1]:
             axes.set_xlabel("channel")
         for axes in grid[:, 0]:

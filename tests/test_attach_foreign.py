@@ -274,7 +274,10 @@ def test_state_dict_round_trip() -> None:
         assert torch.equal(twin(x), model(x))
 
 
-@pytest.mark.parametrize("name", [BASIC, "torchvision mobilenet_v2", "timm swin"])
+@pytest.mark.parametrize(
+    "name",
+    [BASIC, pytest.param("torchvision mobilenet_v2", marks=pytest.mark.slow), "timm swin"],
+)
 def test_compile_and_export(name: str) -> None:
     model = small(name).eval()
     x = image(name)

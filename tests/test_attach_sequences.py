@@ -104,7 +104,10 @@ def sequence(seed: int, name: str) -> None:
         assert torch.equal(model(x), fresh(x))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * n.endswith("mobilenet_v2")) for n in NAMES],
+)
 def test_two_hundred_sequences(name: str) -> None:
     for seed in range(200 // len(NAMES)):
         sequence(seed, name)

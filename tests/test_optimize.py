@@ -30,7 +30,9 @@ def sample(count: int = 4) -> Tensor:
     return torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "inductor")) for n in ENGINES]
+)
 def test_each_engine_by_name(name: str) -> None:
     model, x = gated(), sample()
     fast = senetzoo.optimize(model, x, engine=name)

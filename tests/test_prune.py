@@ -47,6 +47,11 @@ NETWORKS = [
     ("swin_t", "se", 16, 16, ""),
     ("swin_t", "se4@pre", 16, 16, ""),
 ]
+# Their graphs are large: ten seconds each.
+LARGE = (
+    "efficientnet_b0", "googlenet", "inception_resnet_v1", "mobilenet_v1_025", "resnext50_32x4d",
+    "swin_t",
+)  # fmt: skip
 
 
 def images(model: Classifier) -> Tensor:
@@ -64,7 +69,10 @@ def built(name: str, policy: str = "se") -> tuple[Classifier, Tensor]:
     return model, images(model)
 
 
-@pytest.mark.parametrize(("name", "policy", "gates", "folded", "why"), NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "policy", "gates", "folded", "why"),
+    [pytest.param(*case, marks=[pytest.mark.slow] * (case[0] in LARGE)) for case in NETWORKS],
+)
 def test_folding_is_exact(name: str, policy: str, gates: int, folded: int, why: str) -> None:
     model, x = built(name, policy)
     before = {key: value.clone() for key, value in model.state_dict().items()}

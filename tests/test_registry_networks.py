@@ -150,7 +150,9 @@ def test_every_gate_runs_once_and_learns(name: str) -> None:
     assert (plain - y).abs().max() > 1e-3 * y.abs().max()
 
 
-@pytest.mark.parametrize("name", TWIN_EACH)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * ("inception" in n)) for n in TWIN_EACH]
+)
 def test_each_gate_alone_changes_the_output(name: str) -> None:
     model, x = opened(name)
     with torch.no_grad():

@@ -71,10 +71,10 @@ def network(name: str, policy: Policy | None = None) -> tuple[Classifier, Tensor
     return model, x
 
 
-# Their graphs are large: they take more than a minute.
+# Their graphs are large: they take ten seconds to minutes.
 LARGE = (
     "senet154", "swin_t", "bn_inception", "inception_v2", "inception_v3", "inception_v4",
-    "efficientnet_b0",
+    "efficientnet_b0", "googlenet_bn", "inception_resnet_v1", "mobilenet_v1_025",
 )  # fmt: skip
 
 
@@ -98,8 +98,20 @@ def test_every_network(name: str) -> None:
     same(model, x, everywhere=True)
 
 
-@pytest.mark.parametrize("gate", GATES, ids=lambda gate: gate.name)
-@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+@pytest.mark.parametrize(
+    ("block", "gate"),
+    [
+        pytest.param(
+            block,
+            gate,
+            id=f"{block}-{gate.name}",
+            # An average, a convolution over channels, pixels, and none of these.
+            marks=[pytest.mark.slow] * (gate.name not in ("se", "eca", "scse", "gct")),
+        )
+        for block in ("basic", "bottleneck")
+        for gate in GATES
+    ],
+)
 def test_every_gate_at_every_position(block: Literal["basic", "bottleneck"], gate: Gate) -> None:
     """All five in one network: one of them in each block."""
     model = tiny(block, depths=(2, 3)).double()
@@ -113,7 +125,9 @@ def test_every_gate_at_every_position(block: Literal["basic", "bottleneck"], gat
     same(calibrated(model, x), x, everywhere=True)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(n, marks=[pytest.mark.slow] * (n > 1)) for n in range(12)]
+)
 def test_networks_drawn_at_random(seed: int) -> None:
     model = drawn_network(seed).double()
     x = images(32, model.config.in_chans)

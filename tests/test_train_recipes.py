@@ -294,6 +294,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("offline")
 def test_hub_data_is_read_from_disk_and_as_a_stream(tmp_path: Path) -> None:
     parquet(tmp_path / "d" / "train-00000-of-00002.parquet", 9)
