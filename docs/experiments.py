@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 
-from pages import RECORDS, STYLE, lines, svg, table
+from pages import RECORDS, STYLE, difference, lines, svg, table
 
 from senetzoo.report.paired import Paired, paired
 from senetzoo.report.run import Run, find
@@ -166,10 +166,7 @@ def noise() -> str:
             continue
         images = record["test_images"]
         gained, lost = record["only_this"], record["only_that"]
-        # Of the difference of two proportions over the same images.
-        half = 1.96 * (gained + lost - (gained - lost) ** 2 / images) ** 0.5 / images
-        gain = (gained - lost) / images
-        low, high = 100 * (gain - half), 100 * (gain + half)
+        gain, low, high = difference(gained, lost, images)
         right = record["test_correct"]
         rows.append(
             [
@@ -177,7 +174,7 @@ def noise() -> str:
                 str(record["severity"] or ""),
                 f"{100 * (right - gained + lost) / images:.2f}",
                 f"{100 * right / images:.2f}",
-                f"{100 * gain:+.2f} [{low:+.2f}, {high:+.2f}]",
+                f"{gain:+.2f} [{low:+.2f}, {high:+.2f}]",
                 "" if low > 0 or high < 0 else "no difference shown",
             ]
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from statistics import fmean
 from typing import Any
 
-from pages import RECORDS, STYLE, lines, svg, table
+from pages import RECORDS, STYLE, difference, lines, svg, table
 
 TAG = "se_resnet20.cifar10_v1"
 PLOT = "docs/excitations.svg"
@@ -30,8 +31,8 @@ def excitations() -> str:
         [
             _called(gate["gate"]),
             str(len(gate["mean"])),
-            f"{_mean(gate['mean']):.2f}",
-            f"{_mean(gate['std']):.3f}",
+            f"{fmean(gate['mean']):.2f}",
+            f"{fmean(gate['std']):.3f}",
             f"{gate['spread']:.3f}",
             f"{100 * gate['variation']:.1f} %",
             f"{gate['closed']}, {gate['open']}, {gate['constant']}",
@@ -49,26 +50,20 @@ def excitations() -> str:
     )
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
 def pruning() -> str:
     """A row for each number of gates that are folded."""
     rows, first = [], None
     for line in lines(f"gates/{TAG}.pruning.jsonl"):
         first = first or line
-        change = 100 * (line["test_correct"] - first["test_correct"]) / line["test_images"]
-        # Both answer the same images: what counts is on how many only one is right.
-        n, b, c = line["test_images"], line["only_this"], line["only_that"]
-        half = 196 * ((b + c - (b - c) ** 2 / n) ** 0.5) / n
+        n, gained, lost = line["test_images"], line["only_this"], line["only_that"]
+        change, low, high = difference(gained, lost, n)
         rows.append(
             [
                 str(line["folded"]),
                 _called(line["last"]) if line["last"] else "",
                 f"{100 * line['variation']:.1f} %" if line["last"] else "",
                 f"{100 * line['test_correct'] / n:.2f} %",
-                f"{change:+.2f} [{change - half:+.2f}, {change + half:+.2f}]" if b + c else "",
+                f"{change:+.2f} [{low:+.2f}, {high:+.2f}]" if gained + lost else "",
                 "1" if line["interval"] is None or not line["folded"] else _speed(line),
             ]
         )

@@ -35,6 +35,23 @@ def lines(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+def difference(gained: int, lost: int, images: int) -> tuple[float, float, float]:
+    """How much better one network is than another on the same images, in points, and its interval.
+
+    Args:
+        gained: Images that it alone is right about.
+        lost: Images that the other alone is right about.
+        images: All.
+
+    Returns:
+        The difference, and the 95 % interval of the difference of two proportions of the same
+        images.
+    """
+    half = 1.96 * (gained + lost - (gained - lost) ** 2 / images) ** 0.5 / images
+    gain = (gained - lost) / images
+    return 100 * gain, 100 * (gain - half), 100 * (gain + half)
+
+
 def svg(figure: Figure, title: str | None = None) -> str:
     """A figure as SVG without a date, on white: the page's own colour is not known.
 

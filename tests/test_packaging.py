@@ -57,8 +57,9 @@ def test_content(wheel: Path) -> None:
         "senetzoo/demo/page.html",
         "senetzoo/inspect/page.html",
         "senetzoo/report/page.html",
-        "senetzoo/report/gates.html",
+        "senetzoo/report/parts.html",
         "senetzoo/report/style.css",
+        "senetzoo/report/base.html",
         "senetzoo/report/excitations.html",
     }
     assert shipped == modules | weights | others

@@ -224,12 +224,15 @@ def _pruned(each: Pruned) -> dict[str, Any]:
 
 
 def _told(result: dict[str, Any], batch: int) -> str:
-    rows = [["gate", "depends on image", "parameters", ""]]
+    from senetzoo.bench.text import columns
+
+    rows, fates = [["gate", "depends on image", "parameters"]], [""]
     for gate in result["gates"]:
-        what = "folded" if gate["folded"] else f"stays: {gate['why']}"
         variation = f"{100 * gate['variation']:.1f} %"
-        rows.append([gate["gate"], variation, f"{gate['params']:,}", what])
-    lines = [as_table(rows), f"folded {result['folded']} of {len(result['gates'])} gates"]
+        rows.append([gate["gate"], variation, f"{gate['params']:,}"])
+        fates.append("folded" if gate["folded"] else f"stays: {gate['why']}")
+    lines = [f"{row}  {fate}".rstrip() for row, fate in zip(columns(rows), fates, strict=True)]
+    lines += [f"folded {result['folded']} of {len(result['gates'])} gates"]
     for name, tally in (result["accuracy"] or {}).items():
         low, high = tally["interval"]
         lines.append(
@@ -246,15 +249,3 @@ def _told(result: dict[str, Any], batch: int) -> str:
     if result["saved"] is not None:
         lines.append(f"saved: {result['saved']}")
     return "\n".join(lines)
-
-
-def as_table(rows: list[list[str]]) -> str:
-    """Rows of cells in columns, the first to the left."""
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            text.ljust(width) if (n in (0, 3) and len(row) == 4) or n == 0 else text.rjust(width)
-            for n, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )

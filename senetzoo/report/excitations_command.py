@@ -16,7 +16,6 @@ from senetzoo.inspect.command import (
     DATA,
     IMAGES,
     as_dict,
-    as_table,
     measured,
     pictures_of,
     trained,
@@ -57,6 +56,7 @@ def command(
       senetzoo inspect excitations se_resnet20 --data cifar10
       senetzoo inspect excitations my_network --data photos --class cat --class dog
     """
+    from senetzoo.bench.text import columns
     from senetzoo.report.gates import gates
     from senetzoo.report.markup import rendered
 
@@ -86,7 +86,7 @@ def command(
         rows = [as_dict(e, classes, moved) for e in found.values()]
         click.echo(json.dumps({"network": network, "data": pictures.name, "gates": rows}))
     else:
-        click.echo(as_table([made.sites.head, *made.sites.rows]))
+        click.echo("\n".join(columns([made.sites.head, *made.sites.rows])))
         click.echo(f"page: {out}")
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import senetzoo
 from senetzoo.bench.accuracy import Tally
+from senetzoo.inspect.pictures import png
 from senetzoo.report import figures, tables
 from senetzoo.report.figures import Plot
 from senetzoo.report.gates import Gates
@@ -272,9 +273,7 @@ def _png(image: Tensor) -> bytes:
     from PIL import Image
 
     pixels = image.squeeze(2).numpy() if image.shape[2] == 1 else image.numpy()
-    data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "png")
-    return data.getvalue()
+    return png(Image.fromarray(pixels))
 
 
 def markdown(report: Report, folder: str) -> tuple[str, dict[str, bytes]]:
@@ -356,7 +355,7 @@ def _sheet(pngs: Sequence[bytes], columns: int = 8) -> bytes:
     """Pictures of one size in rows, the small ones enlarged."""
     from PIL import Image
 
-    images = [Image.open(io.BytesIO(png)).convert("RGB") for png in pngs]
+    images = [Image.open(io.BytesIO(data)).convert("RGB") for data in pngs]
     side = max(images[0].size)
     factor = max(1, 96 // side)
     width, height = (factor * length for length in images[0].size)
@@ -365,6 +364,4 @@ def _sheet(pngs: Sequence[bytes], columns: int = 8) -> bytes:
     for number, image in enumerate(images):
         place = (number % columns * (width + 4) + 2, number // columns * (height + 4) + 2)
         sheet.paste(image.resize((width, height), Image.Resampling.NEAREST), place)
-    data = io.BytesIO()
-    sheet.save(data, "png")
-    return data.getvalue()
+    return png(sheet)

@@ -21,6 +21,7 @@ from torch import Tensor
 from senetzoo._files import atomically
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.weights.fields import BrokenError, build, read, shown
+from senetzoo.weights.stored import stored
 
 SCHEMA = 1
 LIBRARY = "senetzoo"
@@ -248,22 +249,12 @@ def content(state: Mapping[str, Tensor], version: str) -> bytes:
     Returns:
         The same bytes for the same tensors and version.
     """
-    from safetensors.torch import save
-
     # On the CPU, contiguous, and each with its own memory: safetensors takes no others.
     own = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in state.items()
     }
-    about = {"format": "pt", "library_name": LIBRARY, "senetzoo": version}
-    whole = save(own, metadata=about)
-    # safetensors writes its metadata in a random order. The format: 8 bytes with the length of a
-    # header of JSON, padded with spaces; the header; the tensors.
-    start = 8 + int.from_bytes(whole[:8], "little")
-    header = {**json.loads(whole[8:start]), "__metadata__": about}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text = text.ljust(-(-len(text) // 8) * 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, memoryview(whole)[start:]])
+    return stored(own, {"format": "pt", "library_name": LIBRARY, "senetzoo": version})
 
 
 def write(folder: Path, description: Description, weights: bytes) -> None:

@@ -20,11 +20,11 @@ def stored(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:
     """
     from safetensors.torch import save
 
-    content = save(dict(tensors), metadata=dict(about))
-    start = 8  # the header's length comes first
-    end = start + int.from_bytes(content[:start], "little")
-    header = json.loads(content[start:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    whole = save(dict(tensors), metadata=dict(about))
+    # The format: 8 bytes with the length of a header of JSON, padded with spaces; the header; the
+    # tensors.
+    start = 8 + int.from_bytes(whole[:8], "little")
+    header = {**json.loads(whole[8:start]), "__metadata__": dict(sorted(about.items()))}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    # Spaces fill it up to where the tensors begin: the same content in another order is as long.
-    return content[:start] + text.ljust(end - start) + content[end:]
+    text = text.ljust(-(-len(text) // 8) * 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, memoryview(whole)[start:]])
