@@ -33,6 +33,7 @@ FIRST = {
     "cifar10_stem": ["3x3-2-pool"],
     "cifar10_at_224": ["se_resnet18_lr0.001"],
     "cifar10_noisy_train": ["resnet20_blur"],
+    "cifar10_depth": ["plain20", "densenet40_12"],
     "flowers_depth": ["resnet18"],
     "flowers_key_drop": ["swin_t_drop"],
     "imagenet_rsb_a3": ["se_resnet50"],

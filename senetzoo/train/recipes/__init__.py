@@ -6,6 +6,7 @@ from senetzoo.train.recipes.ablation_positions import ABLATION_POSITIONS
 from senetzoo.train.recipes.ablation_reduction import ABLATION_REDUCTION
 from senetzoo.train.recipes.ablation_stages import ABLATION_STAGES
 from senetzoo.train.recipes.cifar10_at_224 import CIFAR10_AT_224
+from senetzoo.train.recipes.cifar10_depth import CIFAR10_DEPTH
 from senetzoo.train.recipes.cifar10_four_nets import CIFAR10_FOUR_NETS
 from senetzoo.train.recipes.cifar10_noisy_train import CIFAR10_NOISY_TRAIN
 from senetzoo.train.recipes.cifar10_resnet import CIFAR10_RESNET
@@ -27,6 +28,7 @@ RECIPES: dict[str, Experiment] = {
         CIFAR10_STEM,
         CIFAR10_AT_224,
         CIFAR10_NOISY_TRAIN,
+        CIFAR10_DEPTH,
         FLOWERS_DEPTH,
         FLOWERS_KEY_DROP,
         IMAGENET_RSB_A3,
