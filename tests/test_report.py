@@ -27,7 +27,7 @@ from senetzoo.errors import ConfigError
 from senetzoo.inspect import drift, excitations
 from senetzoo.report import figures, page, tables
 from senetzoo.report.paired import paired
-from senetzoo.report.run import find
+from senetzoo.report.run import find, read
 from senetzoo.train.augment import normalise
 from senetzoo.train.trained import network_of
 
@@ -159,6 +159,11 @@ def test_a_real_run(tmp_path: Path) -> None:
     ]
     assert sum("Gradient norm by depth" in words for words in seen.words) == 1
     plots = seen.open["svg"]
+    # The log alone, as it is kept for a record, says how good each class is.
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "log.jsonl").write_bytes((run / "log.jsonl").read_bytes())
+    assert tables.by_class(read(copy, "run")) == tables.by_class(read(run, "run")) != []
     result = report(run, "--out", out, "--excitations")
     assert result.exit_code == 0, result.output
     seen = page_of(out)

@@ -245,6 +245,11 @@ def test_a_run_learns_and_leaves_log_weights_and_summary(tmp_path: Path) -> None
     assert record["test_accuracy"] == round(right / len(test), 5)
     low, high = record["wilson"]
     assert low < record["test_accuracy"] < high
+    classes = [
+        [int((logits.argmax(1)[test.labels == k] == k).sum()), int((test.labels == k).sum())]
+        for k in range(10)
+    ]
+    assert record["by_class"] == classes
     wrong = (logits.argmax(1) != test.labels).nonzero()[:, 0]
     sure = logits.softmax(1).max(1).values
     expected = sorted(wrong.tolist(), key=lambda index: -float(sure[index]))[:32]

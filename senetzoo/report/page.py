@@ -72,7 +72,6 @@ def make(runs: Sequence[Run], title: str, *, gates: Sequence[Gates] = ()) -> Rep
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    tested = [run for run in runs if run.tested is not None]
     return Report(
         title,
         tuple(runs),
@@ -80,7 +79,7 @@ def make(runs: Sequence[Run], title: str, *, gates: Sequence[Gates] = ()) -> Rep
         _arms(runs),
         _paired(runs),
         _fluctuation(runs),
-        _classes(tested) if tested else None,
+        _classes(runs),
         _time(runs),
         tuple(figures.curves(runs)),
         tuple(figures.depth(runs)),
@@ -152,14 +151,16 @@ def _fluctuation(runs: Sequence[Run]) -> Table:
     return Table(["run", "changes", "mean size", "largest fall"], rows)
 
 
-def _classes(runs: Sequence[Run]) -> Table:
-    columns = [tables.by_class(run) for run in runs]
+def _classes(runs: Sequence[Run]) -> Table | None:
+    known = {run.name: tallies for run in runs if (tallies := tables.by_class(run))}
+    if not known:
+        return None
     rows = [
         [tallies[0].name, f"{tallies[0].total:,}"]
         + [f"{100 * t.accuracy:.1f} ({_interval(t)})" for t in tallies]
-        for tallies in zip(*columns, strict=True)
+        for tallies in zip(*known.values(), strict=True)
     ]
-    return Table(["class", "images", *(run.name for run in runs)], rows)
+    return Table(["class", "images", *known], rows)
 
 
 def _time(runs: Sequence[Run]) -> Table:

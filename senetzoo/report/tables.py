@@ -54,13 +54,16 @@ def whole(run: Run) -> Tally | None:
 
 
 def by_class(run: Run) -> list[Tally]:
-    """The test images that it gets right in the end, class by class."""
-    if run.tested is None:
-        return []
-    table = run.tested.confusion()
-    return [
-        Tally(name, int(table[n, n]), int(table[n].sum())) for n, name in enumerate(run.classes)
-    ]
+    """The test images that it gets right in the end, class by class; empty where that is not known.
+
+    Beside a log that was copied without the logits, what its end says.
+    """
+    if run.tested is not None:
+        table = run.tested.confusion()
+        pairs = [(int(table[n, n]), int(table[n].sum())) for n in range(len(run.classes))]
+    else:
+        pairs = (run.end or {}).get("by_class", [])
+    return [Tally(name, *pair) for name, pair in zip(run.classes, pairs, strict=False)]
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,8 @@ def _finished(recipe: Recipe, out: Path, seed: int) -> dict[str, Any] | None:
             "Give another folder with --out, or delete this one",
         )
     keys = ("epochs", "train_seconds", "test_accuracy", "test_images", "test_correct", "wilson")
-    return {key: summary[key] for key in keys}
+    # Runs of older versions do not have the last.
+    return {key: summary[key] for key in (*keys, "by_class") if key in summary}
 
 
 def _check_batch(recipe: Recipe, data: Data, ranks: int) -> None:

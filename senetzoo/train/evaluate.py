@@ -54,14 +54,22 @@ class Tested:
         return self.right / len(self.labels)
 
     def end(self) -> dict[str, Any]:
-        """Accuracy with its interval, as the end of a log has it."""
+        """Accuracy with its interval, and class by class, as the end of a log has it."""
         low, high = wilson(self.right, len(self.labels))
         return {
             "test_accuracy": round(self.accuracy, 5),
             "test_images": len(self.labels),
             "test_correct": self.right,
             "wilson": [round(low, 5), round(high, 5)],
+            "by_class": self.by_class(),
         }
+
+    def by_class(self) -> list[list[int]]:
+        """For each class how many of its images are right, and how many it has."""
+        count = self.logits.shape[1]
+        right = self.labels[self.logits.argmax(1) == self.labels]
+        pairs = (labels.bincount(minlength=count) for labels in (right, self.labels))
+        return torch.stack(list(pairs), dim=1).tolist()
 
     def mistakes(self) -> list[int]:
         """Numbers of up to 32 wrongly classified images, the most confident first."""
