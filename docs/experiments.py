@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 
-from pages import RECORDS, STYLE, difference, lines, svg, table
+from pages import RECORDS, STYLE, lines, svg, table
 
 from senetzoo.report.paired import Paired, paired
 from senetzoo.report.run import Run, find
@@ -152,40 +152,6 @@ def _sentences(pairs: list[Paired]) -> str:
     if same:
         parts.append(f"No difference from {pairs[0].first} is shown for: {', '.join(same)}.")
     return " ".join(parts)
-
-
-def noise() -> str:
-    """Plain and SE twins on corrupted test images: the same images, so the difference is paired."""
-    found = lines("noise.jsonl")
-    if not found:
-        return "None is recorded yet.\n"
-    first = found[0]["against"]
-    rows = []
-    for record in found:
-        if record["arm"] == first:
-            continue
-        images = record["test_images"]
-        gained, lost = record["only_this"], record["only_that"]
-        gain, low, high = difference(gained, lost, images)
-        right = record["test_correct"]
-        rows.append(
-            [
-                record["corruption"].replace("_", " "),
-                str(record["severity"] or ""),
-                f"{100 * (right - gained + lost) / images:.2f}",
-                f"{100 * right / images:.2f}",
-                f"{gain:+.2f} [{low:+.2f}, {high:+.2f}]",
-                "" if low > 0 or high < 0 else "no difference shown",
-            ]
-        )
-    other = next(record["arm"] for record in found if record["arm"] != first)
-    head = ["corruption", "severity", f"`{first}`, %", f"`{other}`, %", "difference [95 %]", ""]
-    where = found[0]
-    return (
-        f"{table(head, rows)}\n{where['test_images']:,} test images, noise of seed "
-        f"{where['noise_seed']}; {where['machine']}, {where['engine']}, commit "
-        f"`{where['commit'][:12]}`.\n"
-    )
 
 
 def positions() -> str:

@@ -23,11 +23,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 import choose  # noqa: E402
 import commands as command_line  # noqa: E402
+import compared  # noqa: E402
+import depths  # noqa: E402
 import drawing  # noqa: E402
 import experiments  # noqa: E402
 import gatebook  # noqa: E402
 import inspected  # noqa: E402
 import measured  # noqa: E402
+import noisy  # noqa: E402
 from pages import RECORDS, lines, table  # noqa: E402
 
 from senetzoo.bench.accuracy import wilson  # noqa: E402
@@ -339,7 +342,17 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/ablation.md": {
         "plot": experiments.picture,
         "positions": experiments.positions,
-        "noise": experiments.noise,
+        "noise": noisy.weights,
+        "noise-seeds": noisy.seeds,
+        "fluctuation": noisy.fluctuation,
+    },
+    "docs/cifar10.md": {"weights": compared.weights},
+    "docs/depth.md": {
+        "picture": depths.picture,
+        "results": depths.results,
+        "degradation": depths.degradation,
+        "gradients": depths.gradients,
+        "classes": depths.classes,
     },
     "docs/weights.md": {"weights": weights, "pins": pins, "commands": commands},
     "docs/published.md": {"published": published},
@@ -365,7 +378,7 @@ def main() -> int:
     made = {"senetzoo/names.py": names(), **{name: filled(name) for name in SECTIONS}}
     made |= {drawing.PICTURE: drawing.positions(), **choose.pictures()}
     made[inspected.PLOT] = inspected.plot()
-    for page in (measured, experiments):
+    for page in (measured, experiments, depths):
         plot = page.plot()
         if plot is not None:
             made[page.PLOT] = plot

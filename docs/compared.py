@@ -1,0 +1,111 @@
+"""The table of docs/cifar10.md: our CIFAR-10 weights beside published ones, recipe by recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pages import table
+
+from senetzoo.train.recipes import RECIPES
+from senetzoo.weights.manifest import manifest
+
+_HE = "[He et al. 2015](https://arxiv.org/abs/1512.03385), Table 6"
+_AKAMASTER = "[akamaster](https://github.com/akamaster/pytorch_resnet_cifar10)"
+_CHENYAOFO = "[chenyaofo](https://github.com/chenyaofo/pytorch-cifar-models)"
+_PYTORCHCV = "[pytorchcv](https://github.com/osmr/imgclsmob/tree/master/pytorch)"
+_MOSKOMULE = "[moskomule](https://github.com/moskomule/senet.pytorch)"
+_STEPS = "SGD 0.1, a tenth of it twice"
+
+
+@dataclass(frozen=True)
+class Training:
+    """How somebody trained.
+
+    Args:
+        who: With an address.
+        epochs: Over the training images.
+        batch: Images a step.
+        rate: Optimizer and learning rate.
+        decay: Weight decay.
+        checkpoint: Which one the figure is of.
+    """
+
+    who: str
+    epochs: str
+    batch: str
+    rate: str
+    decay: str
+    checkpoint: str
+
+
+_UNKNOWN = "not stated"
+# 64,000 iterations of 128 images.
+HE = Training(_HE, "164", "128", f"{_STEPS}, at 82 and 123", "1e-4", "last")
+AKAMASTER = Training(_AKAMASTER, "200", "128", f"{_STEPS}, at 100 and 150", "1e-4", _UNKNOWN)
+# Its logs say which epoch the best was, and what the last one had.
+CHENYAOFO = Training(_CHENYAOFO, "200", "256", "SGD 0.1, cosine", "5e-4", "best on test")
+PYTORCHCV = Training(_PYTORCHCV, _UNKNOWN, _UNKNOWN, _UNKNOWN, _UNKNOWN, _UNKNOWN)
+MOSKOMULE = Training(_MOSKOMULE, "200", "64", f"{_STEPS}, at 80 and 160", "1e-4", "best on test")
+
+# Test accuracy in per cent: 100 minus the error where an error is published.
+PUBLISHED: dict[str, dict[Training, str]] = {
+    "resnet20": {
+        HE: "91.25",
+        AKAMASTER: "91.73",
+        MOSKOMULE: "92",
+        CHENYAOFO: "92.60 (last 92.56)",
+        PYTORCHCV: "94.03",
+    },
+    "se_resnet20": {MOSKOMULE: "93", PYTORCHCV: "93.99"},
+    "resnet56": {
+        HE: "93.03",
+        AKAMASTER: "93.39",
+        CHENYAOFO: "94.37 (last 94.21)",
+        PYTORCHCV: "95.48",
+    },
+    "se_resnet56": {PYTORCHCV: "95.87"},
+}
+
+
+def weights() -> str:
+    """A row for each network and publisher."""
+    rows = []
+    for network, published in PUBLISHED.items():
+        for training, accuracy in published.items():
+            rows.append(
+                [
+                    f"`{network}`",
+                    training.who,
+                    accuracy,
+                    training.checkpoint,
+                    training.epochs,
+                    training.batch,
+                    training.rate,
+                    training.decay,
+                ]
+            )
+        rows += _ours(network)
+    head = ["network", "who", "test accuracy, %", "checkpoint", "epochs", "batch", "optimizer"]
+    return table([*head, "weight decay"], rows)
+
+
+def _ours(network: str) -> list[list[str]]:
+    rows = []
+    for tag, entry in manifest().items():
+        if not tag.startswith(f"{network}.") or entry.training is None or entry.policy:
+            continue
+        metric, training = entry.metrics[0], entry.training
+        recipe = RECIPES[training.recipe].recipe
+        rows.append(
+            [
+                f"`{network}`",
+                f"**`{tag}`**",
+                f"{metric.value:.2f}",
+                f"{metric.checkpoint}, {metric.runs} run",
+                str(training.epochs),
+                str(recipe.batch),
+                f"[`{recipe.name}`](training.md): {recipe.optimizer.capitalize()}",
+                f"{recipe.weight_decay:.0e}".replace("e-0", "e-"),
+            ]
+        )
+    return rows or [[f"`{network}`", "**senetzoo**: not trained yet", *[""] * 6]]

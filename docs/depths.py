@@ -1,0 +1,150 @@
+"""The tables and the plot of docs/depth.md: how plain, residual, dense and gated networks train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from experiments import finished
+from noisy import swing
+from pages import STYLE, svg, table
+
+from senetzoo.report.figures import COLOURS
+from senetzoo.report.run import Run
+from senetzoo.report.tables import by_class, images_per_second, whole
+from senetzoo.train.recipes import RECIPES
+
+PLOT = "docs/depth.svg"
+RECIPE = "cifar10_depth"
+_NONE = "None is recorded yet.\n"
+
+
+def runs() -> dict[str, Run]:
+    """The run of each arm with the lowest seed, in the recipe's order."""
+    found: dict[str, Run] = {}
+    for run in sorted(finished(RECIPE), key=lambda run: int(run.header["seed"])):
+        found.setdefault(run.header["arm"], run)
+    return {arm: found[arm] for arm in RECIPES[RECIPE].arms if arm in found}
+
+
+def results() -> str:
+    """A row for each network."""
+    rows = []
+    for arm, run in runs().items():
+        tally, last, swings = whole(run), run.epochs[-1], swing(run)
+        if tally is None:
+            continue
+        low, high = (100 * bound for bound in tally.interval)
+        rows.append(
+            [
+                f"`{arm}`",
+                f"{run.header['model']['params']:,}",
+                f"{last['train_loss']:.3f}",
+                f"{100 * last['train_accuracy']:.2f} %",
+                f"{100 * tally.accuracy:.2f} % [{low:.1f}, {high:.1f}]",
+                "" if swings is None else f"{swings:.2f}",
+                f"{images_per_second(run):,.0f}",
+            ]
+        )
+    if not rows:
+        return _NONE
+    head = ["network", "parameters", "training loss", "training accuracy", "test accuracy [95 %]"]
+    return f"{table([*head, 'fluctuation, points', 'images a second'], rows)}\n{_made()}"
+
+
+def _made() -> str:
+    """What was run, and what was not."""
+    found = runs()
+    run = next(iter(found.values()))
+    recipe, data, where = (run.header[key] for key in ("recipe", "data", "environment"))
+    sides = ", ".join(f"{epochs} epochs at {side} px" for side, epochs in recipe["phases"])
+    missing = [f"`{arm}`" for arm in RECIPES[RECIPE].arms if arm not in found]
+    hours = sum(r.end["train_seconds"] for r in found.values() if r.end is not None) / 3600
+    return (
+        f"{sides}, {data['train_images']:,} training and {data['test_images']:,} test images, the "
+        f"last epoch, seed {run.header['seed']} alone; {hours:.1f} core-hours on "
+        f"{where['machine']} with other work beside them, commit `{where['commit'][:12]}`."
+        + f" Not run yet: {', '.join(missing)}." * bool(missing)
+        + "\n"
+    )
+
+
+def degradation() -> str:
+    """What 36 more layers do, with shortcuts and without."""
+    found, parts = runs(), []
+    for kind in ("plain", "resnet", "se_resnet"):
+        shallow, deep = found.get(f"{kind}20"), found.get(f"{kind}56")
+        if shallow is None or deep is None or shallow.end is None or deep.end is None:
+            continue
+        a, b = (100 * run.epochs[-1]["train_accuracy"] for run in (shallow, deep))
+        c, d = (100 * run.end["test_accuracy"] for run in (shallow, deep) if run.end is not None)
+        parts.append(
+            f"- `{kind}20` to `{kind}56`: {b - a:+.1f} points on the training images, "
+            f"{d - c:+.1f} on the test images.\n"
+        )
+    return "".join(parts) or _NONE
+
+
+def gradients() -> str:
+    """The gradient's norm by depth in the first epoch and the last."""
+    rows = []
+    for arm, run in runs().items():
+        first, last = run.epochs[0]["gradient_norm"], run.epochs[-1]["gradient_norm"]
+        if rows == []:
+            head = ["network", *first]
+        rows.append([f"`{arm}`", *(f"{first[k]:.2f}, {last[k]:.2f}" for k in first)])
+    return table(head, rows) if rows else _NONE
+
+
+def classes() -> str:
+    """Test accuracy class by class."""
+    found = {arm: tallies for arm, run in runs().items() if (tallies := by_class(run))}
+    if not found:
+        return _NONE
+    rows = [
+        [each[0].name, *(f"{100 * tally.accuracy:.1f}" for tally in each)]
+        for each in zip(*found.values(), strict=True)
+    ]
+    return table(["class", *(f"`{arm}`" for arm in found)], rows)
+
+
+def picture() -> str:
+    """The plot's place in the page."""
+    if not runs():
+        return "Nothing is recorded yet.\n"
+    return (
+        "![Training loss, test accuracy and the gradient's norm of each network, epoch by epoch]"
+        f"({PLOT.rpartition('/')[2]})\n"
+    )
+
+
+def plot() -> str | None:
+    """Loss, accuracy and gradient norm of each network, epoch by epoch; None without runs."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    found = runs()
+    if not found:
+        return None
+    panels: list[tuple[str, Callable[[dict[str, Any]], float]]] = [
+        ("training loss", lambda line: float(line["train_loss"])),
+        ("test accuracy, %", lambda line: 100 * float(line["test_accuracy"])),
+        ("norm of the gradient in stage 1", lambda line: float(line["gradient_norm"]["stage 1"])),
+    ]
+    with mpl.rc_context({**STYLE, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(9, 3.2))
+        for number, (title, value) in enumerate(panels):
+            # By hand: a layout that measures letters would depend on the fonts of the machine.
+            axes = figure.add_axes((0.05 + 0.33 * number, 0.27, 0.27, 0.62))
+            for (arm, run), colour in zip(found.items(), (*COLOURS, "#767676"), strict=False):
+                points = [(e["epoch"], value(e)) for e in run.epochs]
+                style = "--" if arm.endswith("56") else "-"
+                axes.plot(*zip(*points, strict=True), style, color=colour, lw=1.3, label=arm)
+            axes.set_title(title, fontsize=8)
+            axes.set_xlabel("epoch")
+            axes.grid(alpha=0.25)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False)
+        return svg(figure, "How plain, residual, dense and gated networks train")

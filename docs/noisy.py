@@ -1,0 +1,154 @@
+"""The tables of docs/ablation.md on noise: bad test images, and the fluctuation of training."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from experiments import finished
+from pages import difference, lines, table
+
+from senetzoo.report.paired import Paired
+from senetzoo.report.run import Run
+
+
+def weights() -> str:
+    """Plain and SE twins on corrupted test images: the same images, so the difference is paired."""
+    found = lines("noise.jsonl")
+    if not found:
+        return "None is recorded yet.\n"
+    first = found[0]["against"]
+    rows = []
+    for record in found:
+        if record["arm"] == first:
+            continue
+        images = record["test_images"]
+        gained, lost = record["only_this"], record["only_that"]
+        gain, low, high = difference(gained, lost, images)
+        right = record["test_correct"]
+        rows.append(
+            [
+                record["corruption"].replace("_", " "),
+                str(record["severity"] or ""),
+                f"{100 * (right - gained + lost) / images:.2f}",
+                f"{100 * right / images:.2f}",
+                f"{gain:+.2f} [{low:+.2f}, {high:+.2f}]",
+                "" if low > 0 or high < 0 else "no difference shown",
+            ]
+        )
+    other = next(record["arm"] for record in found if record["arm"] != first)
+    head = ["corruption", "severity", f"`{first}`, %", f"`{other}`, %", "difference [95 %]", ""]
+    return f"{table(head, rows)}\n{_made(found[0])}"
+
+
+def seeds() -> str:
+    """Plain and SE twins of several seeds: mean over severities, and its difference by seed."""
+    found = lines("noise-seeds.jsonl")
+    values: dict[tuple[str, str], dict[int, list[float]]] = {}
+    for record in found:
+        by_seed = values.setdefault((record["corruption"], record["arm"]), {})
+        accuracy = 100 * record["test_correct"] / record["test_images"]
+        by_seed.setdefault(record["seed"], []).append(accuracy)
+    arms = list(dict.fromkeys(record["arm"] for record in found))
+    rows: list[list[str]] = []
+    verdicts: dict[str, list[str]] = {
+        "better": [],
+        "worse": [],
+        "no different, as far as shown,": [],
+    }
+    for corruption in dict.fromkeys(record["corruption"] for record in found):
+        first, other = (
+            {seed: statistics.mean(each) for seed, each in values[corruption, arm].items()}
+            for arm in arms
+        )
+        pair = _pair(arms, first, other)
+        if pair is not None:
+            means = (statistics.mean(each[seed] for seed in pair.seeds) for each in (first, other))
+            name = corruption.replace("_", " ")
+            rows.append([name, *(f"{mean:.2f}" for mean in means), *_difference(pair)])
+            better, worse, same = verdicts.values()
+            chosen = same if not pair.differs else better if pair.mean > 0 else worse
+            chosen.append(name if corruption != "none" else "no corruption")
+    if not rows:
+        return "None is recorded yet.\n"
+    head = ["corruption", *(f"{arm}, %" for arm in arms), "difference by seed"]
+    text = table([*head, "mean [95 %]", "", "could have shown"], rows)
+    said = " ".join(
+        f"{arms[1].capitalize()} is {verdict} under {', '.join(names)}."
+        for verdict, names in verdicts.items()
+        if names
+    )
+    return f"{text}\n{said}\n\nMean over five severities. {_made(found[0])}"
+
+
+def fluctuation(recipe: str = "ablation_positions") -> str:
+    """How much the test accuracy goes up and down while the learning rate is high."""
+    found: dict[str, dict[int, float]] = {}
+    for run in finished(recipe):
+        value = swing(run)
+        if value is not None:
+            found.setdefault(run.header["arm"], {})[run.header["seed"]] = value
+    first = next(iter(found), "")
+    first = "plain" if "plain" in found else first
+    rows = []
+    for arm, by_seed in found.items():
+        pair = _pair([first, arm], found[first], by_seed)
+        if arm != first and pair is not None:
+            rows.append(
+                [
+                    arm,
+                    *(
+                        f"{statistics.mean(each[seed] for seed in pair.seeds):.2f}"
+                        for each in (found[first], by_seed)
+                    ),
+                    *_difference(pair),
+                ]
+            )
+    if not rows:
+        return "None is recorded yet.\n"
+    head = ["arm", f"{first}, points", "arm, points", "difference by seed", "mean [95 %]"]
+    return table([*head, "", "could have shown"], rows)
+
+
+def swing(run: Run) -> float | None:
+    """Mean size of the changes from epoch to epoch, in points, at more than half the learning rate.
+
+    Of test minus training accuracy: training accuracy is a mean over an epoch and takes the trend
+    out. None with fewer than two changes.
+    """
+    high = run.header["recipe"]["lr"] / 2
+    gaps = [
+        100 * (line["test_accuracy"] - line["train_accuracy"])
+        for line in run.epochs
+        if line["lr"] > high and line.get("test_accuracy") is not None
+    ]
+    changes = [abs(after - before) for before, after in itertools.pairwise(gaps)]
+    return statistics.mean(changes) if len(changes) > 1 else None
+
+
+def _pair(arms: Sequence[str], first: dict[int, float], other: dict[int, float]) -> Paired | None:
+    common = tuple(sorted(first.keys() & other.keys()))
+    if len(common) < 2:
+        return None
+    values = tuple(other[seed] for seed in common)
+    gains = tuple(other[seed] - first[seed] for seed in common)
+    return Paired(arms[1], arms[0], common, values, gains)
+
+
+def _difference(pair: Paired) -> list[str]:
+    low, high = pair.interval
+    return [
+        ", ".join(f"{value:+.2f}" for value in pair.differences),
+        f"{pair.mean:+.2f} [{low:+.2f}, {high:+.2f}]",
+        "" if pair.differs else "no difference shown",
+        f"{pair.detectable:.2f}",
+    ]
+
+
+def _made(where: dict[str, Any]) -> str:
+    return (
+        f"{where['test_images']:,} test images, noise of seed {where['noise_seed']}; "
+        f"{where['machine']}, {where['engine']}, commit `{where['commit'][:12]}`.\n"
+    )
