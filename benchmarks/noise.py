@@ -44,10 +44,14 @@ def network(name: str) -> tuple[Classifier, str, int]:
 @click.argument("networks", nargs=-1, required=True)
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="JSONL, appended to.")
+@click.option("--per-class", type=int, help="Only so many test images of each class.")
 @click.option("--engine", default="eager", show_default=True, type=click.Choice(list(ENGINES)))
-def main(networks: tuple[str, ...], data: Path, out: Path, engine: str) -> None:
+def main(
+    networks: tuple[str, ...], data: Path, out: Path, per_class: int | None, engine: str
+) -> None:
     """Measure, and append to the record."""
     test = cifar10.load(data, "test")
+    test = test if per_class is None else test.first(per_class)
     text = out.read_text(encoding="utf-8") if out.is_file() else ""
     keys = ("arm", "seed", "corruption", "severity")
     known = {tuple(line[key] for key in keys) for line in map(json.loads, text.splitlines())}
