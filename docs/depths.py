@@ -87,11 +87,11 @@ def degradation() -> str:
 
 def gradients() -> str:
     """The gradient's norm by depth in the first epoch and the last."""
-    rows = []
+    rows: list[list[str]] = []
+    head: list[str] = []
     for arm, run in runs().items():
         first, last = run.epochs[0]["gradient_norm"], run.epochs[-1]["gradient_norm"]
-        if rows == []:
-            head = ["network", *first]
+        head = head or ["network", *first]
         rows.append([f"`{arm}`", *(f"{first[k]:.2f}, {last[k]:.2f}" for k in first)])
     return table(head, rows) if rows else _NONE
 
