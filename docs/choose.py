@@ -126,7 +126,8 @@ def small() -> str:
         ]
         for several in weights().values()
         for one in several
-        if one.data != _IMAGENET
+        # Those of an ablation are there to be compared, not to be chosen.
+        if one.data != _IMAGENET and ".ablation_" not in one.tag
     ]
     head = ["weights", "parameters", "million MACs", "input", "tested on", "top-1, %", "licence"]
     return table([*head, "where"], rows)

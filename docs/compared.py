@@ -92,7 +92,7 @@ def weights() -> str:
 def _ours(network: str) -> list[list[str]]:
     rows = []
     for tag, entry in manifest().items():
-        if not tag.startswith(f"{network}.") or entry.training is None or entry.policy:
+        if not tag.startswith(f"{network}.") or entry.training is None or not entry.default:
             continue
         metric, training = entry.metrics[0], entry.training
         recipe = RECIPES[training.recipe].recipe

@@ -21,6 +21,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
+import cards  # noqa: E402
 import choose  # noqa: E402
 import commands as command_line  # noqa: E402
 import compared  # noqa: E402
@@ -53,11 +54,16 @@ def names() -> str:
     )
 
 
-def weights() -> str:
+def defaults() -> str:
+    """The embedded weights that `pretrained=True` means."""
+    return weights(defaults=True)
+
+
+def weights(*, defaults: bool = False) -> str:
     """The embedded weights, with accuracy and how they came about."""
     rows = []
     for tag, entry in manifest().items():
-        if entry.source.kind != "embedded":
+        if entry.source.kind != "embedded" or (defaults and not entry.default):
             continue
         metric, training = entry.metrics[0], entry.training
         right = round(metric.value * metric.images / 100)
@@ -73,25 +79,6 @@ def weights() -> str:
             ]
         )
     return table(["weights", "parameters", "on", "top-1", "95 % interval", "training"], rows)
-
-
-def commands() -> str:
-    """What to type to train each of the embedded weights again."""
-    blocks = []
-    for tag, entry in manifest().items():
-        training = entry.training
-        if training is None:
-            continue
-        blocks.append(
-            f"### `{tag}`\n\n"
-            f"```sh\n{training.command}\n```\n\n"
-            f"{training.epochs} epochs on {entry.data}, seed {training.seed}, at commit "
-            f"`{training.revision[:12]}`, {training.hours:.2f} hours on {training.machine}. "
-            f"Input {entry.input.channels}x{entry.input.size}x{entry.input.size}, mean "
-            f"{entry.input.mean}, std {entry.input.std}. {entry.bytes:,} bytes, sha256 "
-            f"`{entry.sha256}`. Weights: {entry.licence.weights}; data: {entry.licence.data}.\n"
-        )
-    return "\n".join(blocks)
 
 
 def published() -> str:
@@ -304,7 +291,7 @@ def example() -> str:
 
 README: dict[str, Callable[[], str]] = {
     "demo": demo,
-    "weights": weights,
+    "weights": defaults,
     "speed": measured.summary,
     "networks": networks,
 }
@@ -354,7 +341,8 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
         "gradients": depths.gradients,
         "classes": depths.classes,
     },
-    "docs/weights.md": {"weights": weights, "pins": pins, "commands": commands},
+    "docs/weights.md": {"weights": weights, "pins": pins},
+    "docs/cards.md": {"cards": cards.every},
     "docs/published.md": {"published": published},
 }
 

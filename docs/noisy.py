@@ -12,6 +12,11 @@ from pages import difference, lines, table
 
 from senetzoo.report.paired import Paired
 from senetzoo.report.run import Run
+from senetzoo.train.recipes import RECIPES
+
+# Two may agree by chance, and Student's interval is then nothing wide.
+SEEDS = 3
+_FEW = f"Not recorded yet for {SEEDS} seeds.\n"
 
 
 def weights() -> str:
@@ -72,7 +77,7 @@ def seeds() -> str:
             chosen = same if not pair.differs else better if pair.mean > 0 else worse
             chosen.append(name if corruption != "none" else "no corruption")
     if not rows:
-        return "None is recorded yet.\n"
+        return _FEW
     head = ["corruption", *(f"{arm}, %" for arm in arms), "difference by seed"]
     text = table([*head, "mean [95 %]", "", "could have shown"], rows)
     said = " ".join(
@@ -90,12 +95,12 @@ def fluctuation(recipe: str = "ablation_positions") -> str:
         value = swing(run)
         if value is not None:
             found.setdefault(run.header["arm"], {})[run.header["seed"]] = value
-    first = next(iter(found), "")
-    first = "plain" if "plain" in found else first
+    first, *arms = RECIPES[recipe].arms
     rows = []
-    for arm, by_seed in found.items():
+    for arm in arms if first in found else ():
+        by_seed = found.get(arm, {})
         pair = _pair([first, arm], found[first], by_seed)
-        if arm != first and pair is not None:
+        if pair is not None:
             rows.append(
                 [
                     arm,
@@ -107,7 +112,7 @@ def fluctuation(recipe: str = "ablation_positions") -> str:
                 ]
             )
     if not rows:
-        return "None is recorded yet.\n"
+        return _FEW
     head = ["arm", f"{first}, points", "arm, points", "difference by seed", "mean [95 %]"]
     return table([*head, "", "could have shown"], rows)
 
@@ -130,7 +135,7 @@ def swing(run: Run) -> float | None:
 
 def _pair(arms: Sequence[str], first: dict[int, float], other: dict[int, float]) -> Paired | None:
     common = tuple(sorted(first.keys() & other.keys()))
-    if len(common) < 2:
+    if len(common) < SEEDS:
         return None
     values = tuple(other[seed] for seed in common)
     gains = tuple(other[seed] - first[seed] for seed in common)

@@ -1,0 +1,82 @@
+"""The model cards of docs/cards.md: what each embedded weight is, how good, and how it was made."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pages import RECORDS, table
+
+from senetzoo.bench.accuracy import wilson
+from senetzoo.weights.manifest import Entry, manifest
+
+# What the data says of where a network can be used.
+_LIMITS = {
+    "CIFAR-10 train": "Photographs of 32x32 pixels of ten kinds of things, and nothing else: any "
+    "other picture gets one of these ten names, often with confidence.",
+    "scikit-learn digits train": "Grey digits, light on dark. The writers of the test images "
+    "are those of the training images too: on others expect less.",
+}
+
+
+def log(tag: str, entry: Entry) -> list[dict[str, Any]]:
+    """The epochs of the run that made a weight."""
+    path = RECORDS / _log(tag, entry)
+    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [line for line in found if line.get("kind", "epoch") == "epoch"]
+
+
+def _log(tag: str, entry: Entry) -> str:
+    training = entry.training
+    if training is not None and training.recipe.startswith("ablation"):
+        arm = tag.partition("ablation_")[2].rpartition("_v")[0]
+        return f"runs/{training.recipe}/{arm}-{training.seed}/log.jsonl"
+    return f"training/{tag}.jsonl"
+
+
+def every() -> str:
+    """A card for each weight in the package."""
+    return "\n".join(
+        _card(tag, entry)
+        for tag, entry in manifest().items()
+        if entry.source.kind == "embedded" and entry.training is not None
+    )
+
+
+def _card(tag: str, entry: Entry) -> str:
+    metric, training, seen = entry.metrics[0], entry.training, entry.input
+    if training is None:
+        return ""
+    low, high = wilson(round(metric.value * metric.images / 100), metric.images)
+    last = log(tag, entry)[-1]
+    network = f"`{entry.model}`" + (f" with `{entry.policy}`" if entry.policy else "")
+    numbers = (", ".join(f"{value:g}" for value in values) for values in (seen.mean, seen.std))
+    mean, std = numbers
+    rows = [
+        ["network", network],
+        ["parameters, multiply-accumulates", f"{entry.params:,}, {entry.macs:,}"],
+        ["input", f"{seen.channels}x{seen.size}x{seen.size}, mean ({mean}), std ({std})"],
+        ["classes", ", ".join(entry.classes or ())],
+        [
+            f"accuracy on {metric.data}, {metric.images:,} images",
+            f"{metric.value:.2f} % [{100 * low:.2f}, {100 * high:.2f}]; {metric.runs} run, "
+            f"{metric.checkpoint} checkpoint, the embedded file",
+        ],
+        [
+            "training",
+            f"{training.epochs} epochs on {entry.data}, seed {training.seed}, {training.hours:.2f} "
+            f"hours on {training.machine}, commit `{training.revision[:12]}`; "
+            f"training accuracy {100 * last['train_accuracy']:.2f} %",
+        ],
+        ["log of the run", f"`benchmarks/records/{_log(tag, entry)}`"],
+        ["file", f"{entry.bytes:,} bytes, sha256 `{entry.sha256}`"],
+        [
+            "licence",
+            f"weights {entry.licence.weights}, code {entry.licence.code}; data: "
+            f"{entry.licence.data}",
+        ],
+    ]
+    facts = table(["", ""], rows).replace("---:", "---")
+    return (
+        f"## `{tag}`\n\n{facts}\n```sh\n{training.command}\n```\n\n{_LIMITS.get(entry.data, '')}\n"
+    )

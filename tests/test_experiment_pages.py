@@ -1,0 +1,174 @@
+"""The pages that are made of runs: noise and fluctuation by seed, depth, model cards."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from runs import epoch, write_run
+from scipy.stats import ttest_rel
+
+from senetzoo.report.run import read
+from senetzoo.weights.manifest import manifest
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = ("cards", "depths", "experiments", "noisy", "pages")
+EMBEDDED = {tag: e for tag, e in manifest().items() if e.source.kind == "embedded"}
+
+
+@pytest.fixture
+def docs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The generators."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    yield SimpleNamespace(**{name: __import__(name) for name in MODULES})
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def empty(docs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The generators, with records in an empty folder."""
+    monkeypatch.setattr(docs.pages, "RECORDS", tmp_path)
+    monkeypatch.setattr(docs.experiments, "RECORDS", tmp_path)
+    return docs
+
+
+def recipe(name: str) -> dict[str, Any]:
+    return {"name": name, "model": "resnet20", "phases": [[16, 8]], "lr": 0.1}
+
+
+def cells(text: str) -> list[list[str]]:
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows if "---" not in row[0]]
+
+
+def test_without_records_pages_say_so(empty: Any) -> None:
+    for made in (empty.noisy.seeds, empty.noisy.fluctuation):
+        assert made() == "Not recorded yet for 3 seeds.\n"
+    depths = empty.depths
+    for made in (depths.results, depths.degradation, depths.gradients, depths.classes):
+        assert made() == "None is recorded yet.\n"
+    assert depths.plot() is None
+
+
+def test_the_swing_is_of_test_minus_training_accuracy_at_high_rates(
+    docs: Any, tmp_path: Path
+) -> None:
+    figures = [(0.09, 0.3, 0.35), (0.08, 0.5, 0.4), (0.06, 0.6, 0.62), (0.04, 0.7, 0.1)]
+    lines = [
+        epoch(n, lr=lr, train_accuracy=train, test_accuracy=test)
+        for n, (lr, train, test) in enumerate(figures, 1)
+    ]
+    run = read(write_run(tmp_path / "run", lines=lines), "run")
+    # Gaps of +5, -10 and +2 points: changes of 15 and 12. The last epoch's rate is low.
+    assert docs.noisy.swing(run) == pytest.approx(13.5)
+    run = read(write_run(tmp_path / "short", lines=lines[:2]), "short")
+    assert docs.noisy.swing(run) is None
+
+
+def test_noise_by_seed_is_compared_as_scipy_does(empty: Any, tmp_path: Path) -> None:
+    # Of 1,000 images, at two severities, by seed.
+    blur = {"plain": [(500, 300), (520, 290), (510, 310)]}
+    blur["se"] = [(400, 200), (410, 200), (405, 207)]
+    jpeg = {"plain": [(500, 500), (510, 500), (505, 505)]}
+    jpeg["se"] = [(512, 500), (500, 490), (515, 505)]
+    right = {"blur": blur, "jpeg": jpeg}
+    base = {"test_images": 1000, "noise_seed": 0, "machine": "m", "engine": "e", "commit": "c" * 40}
+    records: list[dict[str, Any]] = [
+        {"arm": arm, "seed": seed, "corruption": kind, "severity": n, "test_correct": count, **base}
+        for kind, arms in right.items()
+        for arm, seeds in arms.items()
+        for seed, counts in enumerate(seeds)
+        for n, count in enumerate(counts, 1)
+    ]
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (tmp_path / "noise-seeds.jsonl").write_text(lines, encoding="utf-8")
+    text = empty.noisy.seeds()
+    for row, (kind, arms) in zip(cells(text)[1:], right.items(), strict=True):
+        means = {arm: [sum(counts) / 20 for counts in seeds] for arm, seeds in arms.items()}
+        test = ttest_rel(means["se"], means["plain"])
+        low, high = test.confidence_interval(0.95)
+        gain = (sum(means["se"]) - sum(means["plain"])) / 3
+        assert row[0] == kind
+        assert row[4] == f"{gain:+.2f} [{low:+.2f}, {high:+.2f}]"
+        assert (row[5] == "no difference shown") == (test.pvalue > 0.05)
+    assert "Se is worse under blur. Se is no different, as far as shown, under jpeg." in text
+    # Two seeds of each are not enough to say anything.
+    kept = "".join(json.dumps(record) + "\n" for record in records if record["seed"] < 2)
+    (tmp_path / "noise-seeds.jsonl").write_text(kept, encoding="utf-8")
+    assert empty.noisy.seeds() == "Not recorded yet for 3 seeds.\n"
+
+
+def test_fluctuation_is_compared_seed_by_seed(empty: Any, tmp_path: Path) -> None:
+    swings = {"plain": (4.0, 5.0, 6.0), "pre": (2.0, 2.5, 4.5), "post": (1.0, 1.0)}
+    for arm, values in swings.items():
+        for seed, value in enumerate(values):
+            lines = [
+                epoch(n, lr=0.1, train_accuracy=0.5, test_accuracy=0.5 + (n % 2) * value / 100)
+                for n in range(1, 6)
+            ]
+            folder = tmp_path / "runs" / "ablation_positions" / f"{arm}-{seed}"
+            used = recipe("ablation_positions")
+            write_run(folder, lines=lines, arm=arm, seed=seed, recipe=used)
+    (row,) = cells(empty.noisy.fluctuation())[1:]
+    assert row[:4] == ["pre", "5.00", "3.00", "-2.00, -2.50, -1.50"]
+
+
+def test_depth_by_hand(empty: Any, tmp_path: Path) -> None:
+    """Training accuracy falls with depth without shortcuts, and rises with them."""
+    labels = torch.arange(3).repeat_interleave(10)
+    for arm, train, wrong in (
+        ("plain20", 0.80, 3), ("plain56", 0.65, 9), ("resnet20", 0.82, 3), ("resnet56", 0.9, 0),
+    ):  # fmt: skip
+        guesses = labels.clone()
+        guesses[:wrong] = 2
+        lines = [epoch(n, train_accuracy=train - (8 - n) * 0.01) for n in range(1, 9)]
+        where = {"machine": "m", "commit": "c" * 40, "cpu": "a processor"}
+        write_run(
+            tmp_path / "runs" / "cifar10_depth" / f"{arm}-0",
+            labels=labels,
+            guesses=guesses,
+            lines=lines,
+            arm=arm,
+            recipe=recipe("cifar10_depth"),
+            environment=where,
+        )
+    depths = empty.depths
+    assert depths.degradation() == (
+        "- `plain20` to `plain56`: -15.0 points on the training images, -20.0 on the test images.\n"
+        "- `resnet20` to `resnet56`: +8.0 points on the training images, +10.0 on the test "
+        "images.\n"
+    )
+    text = depths.results()
+    assert [row[0] for row in cells(text)[1:]] == [
+        "`plain20`", "`plain56`", "`resnet20`", "`resnet56`",
+    ]  # fmt: skip
+    assert "Not run yet: `se_resnet20`, `se_resnet56`, `densenet40_12`." in text
+    assert cells(depths.classes())[1] == ["cat", "70.0", "10.0", "70.0", "100.0"]
+    assert cells(depths.gradients())[1][:2] == ["`plain20`", "3.00, 0.38"]
+    picture = depths.plot()
+    assert picture is not None
+    assert all(arm in picture for arm in ("plain20", "plain56", "resnet20", "resnet56"))
+
+
+@pytest.mark.parametrize("tag", EMBEDDED)
+def test_each_embedded_weight_has_its_card_and_its_log(docs: Any, tag: str) -> None:
+    entry = EMBEDDED[tag]
+    text = docs.cards.every()
+    (card,) = [part for part in text.split("## ") if part.startswith(f"`{tag}`\n")]
+    assert f"{entry.metrics[0].value:.2f} %" in card
+    assert entry.sha256 is not None
+    assert entry.sha256 in card
+    training = entry.training
+    assert training is not None
+    assert training.command in card
+    epochs = docs.cards.log(tag, entry)
+    assert [line["epoch"] for line in epochs] == list(range(1, training.epochs + 1))
+    # The embedded file, in fp16, is as good as what the run ended with.
+    assert abs(100 * epochs[-1]["test_accuracy"] - entry.metrics[0].value) < 0.1
