@@ -49,7 +49,21 @@ def results() -> str:
     if not rows:
         return _NONE
     head = ["network", "parameters", "training loss", "training accuracy", "test accuracy [95 %]"]
-    return f"{table([*head, 'fluctuation, points', 'images a second'], rows)}\n{_made()}"
+    text = table([*head, "fluctuation, points", "images a second"], rows)
+    return f"{text}\n{_gain('resnet20', 'se_resnet20')}{_made()}"
+
+
+def _gain(first: str, other: str) -> str:
+    """What one arm has over another, and whether their intervals tell them apart."""
+    found = runs()
+    a, b = (whole(found[arm]) if arm in found else None for arm in (first, other))
+    if a is None or b is None:
+        return ""
+    apart = a.interval[1] < b.interval[0] or b.interval[1] < a.interval[0]
+    return (
+        f"`{other}` minus `{first}`: {100 * (b.accuracy - a.accuracy):+.1f} points on the test "
+        f"images; their intervals are {'apart' if apart else 'not apart'}.\n\n"
+    )
 
 
 def _made() -> str:
@@ -80,7 +94,9 @@ def degradation() -> str:
         c, d = (100 * run.end["test_accuracy"] for run in (shallow, deep) if run.end is not None)
         parts.append(
             f"- `{kind}20` to `{kind}56`: {b - a:+.1f} points on the training images, "
-            f"{d - c:+.1f} on the test images.\n"
+            f"{d - c:+.1f} on the test images."
+            + " The deeper one is behind already on the images it learns from." * (b < a)
+            + "\n"
         )
     return "".join(parts) or _NONE
 
@@ -93,7 +109,16 @@ def gradients() -> str:
         first, last = run.epochs[0]["gradient_norm"], run.epochs[-1]["gradient_norm"]
         head = head or ["network", *first]
         rows.append([f"`{arm}`", *(f"{first[k]:.2f}, {last[k]:.2f}" for k in first)])
-    return table(head, rows) if rows else _NONE
+    return f"{table(head, rows)}\n{_growth()}" if rows else _NONE
+
+
+def _growth() -> str:
+    """How much larger the gradient is at the beginning of a network than at its end."""
+    parts = []
+    for arm, run in runs().items():
+        norms = list(run.epochs[0]["gradient_norm"].values())
+        parts.append(f"{norms[0] / norms[-1]:.1f} in `{arm}`")
+    return f"Stem over head, in the first epoch: {', '.join(parts)}.\n"
 
 
 def classes() -> str:
@@ -105,7 +130,13 @@ def classes() -> str:
         [each[0].name, *(f"{100 * tally.accuracy:.1f}" for tally in each)]
         for each in zip(*found.values(), strict=True)
     ]
-    return table(["class", *(f"`{arm}`" for arm in found)], rows)
+    text = table(["class", *(f"`{arm}`" for arm in found)], rows)
+    never = [
+        f"`{arm}` ({', '.join(names)})"
+        for arm, tallies in found.items()
+        if (names := [tally.name for tally in tallies if not tally.right])
+    ]
+    return text + f"\nNo image of a class right: {', '.join(never)}.\n" * bool(never)
 
 
 def picture() -> str:

@@ -141,7 +141,8 @@ def test_depth_by_hand(empty: Any, tmp_path: Path) -> None:
         )
     depths = empty.depths
     assert depths.degradation() == (
-        "- `plain20` to `plain56`: -15.0 points on the training images, -20.0 on the test images.\n"
+        "- `plain20` to `plain56`: -15.0 points on the training images, -20.0 on the test images. "
+        "The deeper one is behind already on the images it learns from.\n"
         "- `resnet20` to `resnet56`: +8.0 points on the training images, +10.0 on the test "
         "images.\n"
     )
@@ -152,6 +153,12 @@ def test_depth_by_hand(empty: Any, tmp_path: Path) -> None:
     assert "Not run yet: `se_resnet20`, `se_resnet56`, `densenet40_12`." in text
     assert cells(depths.classes())[1] == ["cat", "70.0", "10.0", "70.0", "100.0"]
     assert cells(depths.gradients())[1][:2] == ["`plain20`", "3.00, 0.38"]
+    assert "in the first epoch: 15.0 in `plain20`, " in depths.gradients()
+    assert "No image of a class right" not in depths.classes()
+    assert depths._gain("plain20", "plain56") == (
+        "`plain56` minus `plain20`: -20.0 points on the test images; their intervals are not "
+        "apart.\n\n"
+    )
     picture = depths.plot()
     assert picture is not None
     assert all(arm in picture for arm in ("plain20", "plain56", "resnet20", "resnet56"))
