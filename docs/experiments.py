@@ -111,7 +111,7 @@ def ablation(recipe: str) -> str:
             pair.name,
             str(len(pair.seeds)),
             _each(arms[pair.name]),
-            f"{pair.mean:+.2f} (sd {pair.std:.2f})",
+            f"{_signed(pair.mean)} (sd {pair.std:.2f})",
             "{:+.2f} to {:+.2f}".format(*pair.interval),
             f"{pair.detectable:.2f}",
         ]
@@ -138,6 +138,10 @@ def _cores(run: Run) -> int:
     return int(run.header["environment"]["threads"])
 
 
+def _signed(value: float) -> str:
+    return f"{round(value, 2) + 0.0:+.2f}"  # no -0.00
+
+
 def _each(values: list[float]) -> str:
     return f"{statistics.mean(values):.2f} ({', '.join(f'{value:.2f}' for value in values)})"
 
@@ -157,6 +161,32 @@ def _sentences(pairs: list[Paired]) -> str:
 def positions() -> str:
     """Where the gate goes."""
     return ablation("ablation_positions")
+
+
+def summary() -> str:
+    """The positions with at least two seeds, for the README."""
+    found = finished("ablation_positions")
+    pairs, values = paired(found), _accuracies(found)
+    if not pairs:
+        return "None is recorded yet.\n"
+    first = pairs[0].first
+    models = {run.header["arm"]: run.header["model"]["name"] for run in found}
+    rows = [
+        [f"`{models[first]}`", str(len(values[first])), f"{statistics.mean(values[first]):.2f}", ""]
+    ]
+    for pair in pairs:
+        low, high = pair.interval
+        same = "" if pair.differs else " no difference shown"
+        rows.append(
+            [
+                f"`{models[pair.name]}`",
+                str(len(pair.seeds)),
+                f"{statistics.mean(values[pair.name]):.2f}",
+                f"{_signed(pair.mean)} [{low:+.2f}, {high:+.2f}]{same}",
+            ]
+        )
+    head = ["network", "seeds", "CIFAR-10 test, %", "minus plain, points [95 %]"]
+    return f"{table(head, rows)}\n{len(found[0].epochs)} epochs each.\n"
 
 
 def picture() -> str:

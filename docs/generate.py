@@ -293,6 +293,7 @@ README: dict[str, Callable[[], str]] = {
     "demo": demo,
     "weights": defaults,
     "speed": measured.summary,
+    "ablation": experiments.summary,
     "networks": networks,
 }
 SECTIONS: dict[str, dict[str, Callable[[], str]]] = {

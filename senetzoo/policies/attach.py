@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -280,7 +281,7 @@ def _like(model: nn.Module, spot: Slots | Place) -> Tensor:
     path = "" if isinstance(spot, Slots) else spot.module
     while True:
         module = model.get_submodule(path)
-        for tensor in (*module.parameters(), *module.buffers()):
+        for tensor in itertools.chain(module.parameters(), module.buffers()):
             if tensor.is_floating_point():
                 return tensor
         if not path:
