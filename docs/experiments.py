@@ -11,7 +11,8 @@ from pages import RECORDS, STYLE, lines, svg, table
 
 from senetzoo.report.paired import Paired, paired
 from senetzoo.report.run import Run, find
-from senetzoo.report.tables import seconds, whole
+from senetzoo.report.tables import images_per_second, seconds, whole
+from senetzoo.train.recipes import RECIPES
 
 PLOT = "docs/ablation.svg"
 # What the sources of the recipes report, in per cent.
@@ -119,10 +120,7 @@ def ablation(recipe: str) -> str:
     ]
     head = ["arm", "seeds", "test accuracy in %", f"minus {first}, points", "95 % interval"]
     core_hours = sum(sum(seconds(run).values()) * _cores(run) for run in found) / 3600
-    speeds = [
-        len(run.epochs) * run.header["data"]["train_images"] / seconds(run)["train"]
-        for run in found
-    ]
+    speeds = [images_per_second(run) for run in found]
     settings, epochs = _changes(found[0]), len(found[0].epochs)
     where = found[0].header["environment"]
     return (
@@ -156,6 +154,32 @@ def _sentences(pairs: list[Paired]) -> str:
     if same:
         parts.append(f"No difference from {pairs[0].first} is shown for: {', '.join(same)}.")
     return " ".join(parts)
+
+
+def each() -> str:
+    """Every run of the positions, with its time."""
+    order = list(RECIPES["ablation_positions"].arms)
+    found = sorted(
+        finished("ablation_positions"),
+        key=lambda run: (order.index(run.header["arm"]), run.header["seed"]),
+    )
+    rows = [
+        [
+            run.header["arm"],
+            str(run.header["seed"]),
+            f"{100 * run.epochs[-1]['train_accuracy']:.2f} %",
+            f"{100 * run.end['test_accuracy']:.2f} %",
+            f"{sum(seconds(run).values()) / 3600:.2f}",
+            f"{images_per_second(run):,.0f}",
+            str(run.resumed),
+        ]
+        for run in found
+        if run.end is not None
+    ]
+    if not rows:
+        return "None is recorded yet.\n"
+    head = ["arm", "seed", "training accuracy", "test accuracy", "hours", "images a second"]
+    return table([*head, "resumed"], rows)
 
 
 def positions() -> str:

@@ -330,6 +330,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/ablation.md": {
         "plot": experiments.picture,
         "positions": experiments.positions,
+        "each": experiments.each,
         "noise": noisy.weights,
         "noise-seeds": noisy.seeds,
         "fluctuation": noisy.fluctuation,

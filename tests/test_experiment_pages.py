@@ -118,6 +118,12 @@ def test_fluctuation_is_compared_seed_by_seed(empty: Any, tmp_path: Path) -> Non
             write_run(folder, lines=lines, arm=arm, seed=seed, recipe=used)
     (row,) = cells(empty.noisy.fluctuation())[1:]
     assert row[:4] == ["pre", "5.00", "3.00", "-2.00, -2.50, -1.50"]
+    # In the recipe's order; 5 epochs of 3,000 images in 20 seconds each, and 2 for each test.
+    listed = cells(empty.experiments.each())[1:]
+    assert [row[:2] for row in listed] == [
+        *(["plain", n] for n in "012"), *(["pre", n] for n in "012"), *(["post", n] for n in "01"),
+    ]  # fmt: skip
+    assert all(row[4:] == ["0.03", "150", "0"] for row in listed)
 
 
 def test_depth_by_hand(empty: Any, tmp_path: Path) -> None:
