@@ -50,7 +50,7 @@ def results() -> str:
         return _NONE
     head = ["network", "parameters", "training loss", "training accuracy", "test accuracy [95 %]"]
     text = table([*head, "fluctuation, points", "images a second"], rows)
-    return f"{text}\n{_gain('resnet20', 'se_resnet20')}{_made()}"
+    return f"{text}\n{_gain('resnet20', 'se_resnet20')}{_gain('resnet56', 'se_resnet56')}{_made()}"
 
 
 def _gain(first: str, other: str) -> str:
