@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pages import RECORDS, table
+from pages import RECORDS, interval, table
 
-from senetzoo.bench.accuracy import wilson
 from senetzoo.weights.manifest import Entry, manifest
 
 # What the data says of where a network can be used.
@@ -37,9 +36,7 @@ def _log(tag: str, entry: Entry) -> str:
 def every() -> str:
     """A card for each weight in the package."""
     return "\n".join(
-        _card(tag, entry)
-        for tag, entry in manifest().items()
-        if entry.source.kind == "embedded" and entry.training is not None
+        _card(tag, entry) for tag, entry in manifest().items() if entry.source.kind == "embedded"
     )
 
 
@@ -47,11 +44,10 @@ def _card(tag: str, entry: Entry) -> str:
     metric, training, seen = entry.metrics[0], entry.training, entry.input
     if training is None:
         return ""
-    low, high = wilson(round(metric.value * metric.images / 100), metric.images)
+    low, high = interval(metric)
     last = log(tag, entry)[-1]
     network = f"`{entry.model}`" + (f" with `{entry.policy}`" if entry.policy else "")
-    numbers = (", ".join(f"{value:g}" for value in values) for values in (seen.mean, seen.std))
-    mean, std = numbers
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (seen.mean, seen.std))
     rows = [
         ["network", network],
         ["parameters, multiply-accumulates", f"{entry.params:,}, {entry.macs:,}"],
@@ -59,7 +55,7 @@ def _card(tag: str, entry: Entry) -> str:
         ["classes", ", ".join(entry.classes or ())],
         [
             f"accuracy on {metric.data}, {metric.images:,} images",
-            f"{metric.value:.2f} % [{100 * low:.2f}, {100 * high:.2f}]; {metric.runs} run, "
+            f"{metric.value:.2f} % [{low:.2f}, {high:.2f}]; {metric.runs} run, "
             f"{metric.checkpoint} checkpoint, the embedded file",
         ],
         [

@@ -32,9 +32,8 @@ import gatebook  # noqa: E402
 import inspected  # noqa: E402
 import measured  # noqa: E402
 import noisy  # noqa: E402
-from pages import RECORDS, lines, table  # noqa: E402
+from pages import RECORDS, interval, lines, table  # noqa: E402
 
-from senetzoo.bench.accuracy import wilson  # noqa: E402
 from senetzoo.bench.text import columns  # noqa: E402
 from senetzoo.counting import count, parameters  # noqa: E402
 from senetzoo.nn.classifier import Classifier  # noqa: E402
@@ -66,15 +65,14 @@ def weights(*, defaults: bool = False) -> str:
         if entry.source.kind != "embedded" or (defaults and not entry.default):
             continue
         metric, training = entry.metrics[0], entry.training
-        right = round(metric.value * metric.images / 100)
-        low, high = wilson(right, metric.images)
+        low, high = interval(metric)
         rows.append(
             [
                 f"`{tag}`",
                 f"{entry.params:,}",
                 f"{metric.data}, {metric.images:,} images",
                 f"{metric.value:.2f} %",
-                f"{100 * low:.2f} to {100 * high:.2f}",
+                f"{low:.2f} to {high:.2f}",
                 f"{training.epochs} epochs, {training.hours:.2g} h" if training else "",
             ]
         )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Sequence
 from typing import Any
 
 from experiments import finished
 from pages import difference, lines, table
 
-from senetzoo.report.paired import Paired
+from senetzoo.report.paired import Paired, pair_of
 from senetzoo.report.run import Run
 from senetzoo.train.recipes import RECIPES
 
@@ -68,7 +67,7 @@ def seeds() -> str:
             {seed: statistics.mean(each) for seed, each in values[corruption, arm].items()}
             for arm in arms
         )
-        pair = _pair(arms, first, other)
+        pair = _pair(arms[1], other, arms[0], first)
         if pair is not None:
             means = (statistics.mean(each[seed] for seed in pair.seeds) for each in (first, other))
             name = corruption.replace("_", " ")
@@ -99,7 +98,7 @@ def fluctuation(recipe: str = "ablation_positions") -> str:
     rows = []
     for arm in arms if first in found else ():
         by_seed = found.get(arm, {})
-        pair = _pair([first, arm], found[first], by_seed)
+        pair = _pair(arm, by_seed, first, found[first])
         if pair is not None:
             rows.append(
                 [
@@ -133,13 +132,9 @@ def swing(run: Run) -> float | None:
     return statistics.mean(changes) if len(changes) > 1 else None
 
 
-def _pair(arms: Sequence[str], first: dict[int, float], other: dict[int, float]) -> Paired | None:
-    common = tuple(sorted(first.keys() & other.keys()))
-    if len(common) < SEEDS:
-        return None
-    values = tuple(other[seed] for seed in common)
-    gains = tuple(other[seed] - first[seed] for seed in common)
-    return Paired(arms[1], arms[0], common, values, gains)
+def _pair(name: str, values: dict[int, float], first: str, base: dict[int, float]) -> Paired | None:
+    pair = pair_of(name, values, first, base)
+    return pair if pair is not None and len(pair.seeds) >= SEEDS else None
 
 
 def _difference(pair: Paired) -> list[str]:

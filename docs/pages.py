@@ -7,6 +7,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from senetzoo.bench.accuracy import wilson
+from senetzoo.weights.manifest import Metric
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -50,6 +53,12 @@ def difference(gained: int, lost: int, images: int) -> tuple[float, float, float
     half = 1.96 * (gained + lost - (gained - lost) ** 2 / images) ** 0.5 / images
     gain = (gained - lost) / images
     return 100 * gain, 100 * (gain - half), 100 * (gain + half)
+
+
+def interval(metric: Metric) -> tuple[float, float]:
+    """Wilson's 95 % interval of an accuracy of the manifest, in per cent."""
+    low, high = wilson(round(metric.value * metric.images / 100), metric.images)
+    return 100 * low, 100 * high
 
 
 def svg(figure: Figure, title: str | None = None) -> str:

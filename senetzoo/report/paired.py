@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from senetzoo.errors import MissingExtraError
@@ -95,12 +95,28 @@ def paired(runs: Sequence[Run]) -> list[Paired]:
     first, *others = sorted(found, key=lambda name: order.get(name, len(order)))
     pairs = []
     for name in others:
-        seeds = tuple(sorted(found[name].keys() & found[first].keys()))
-        if len(seeds) > 1:
-            values = tuple(found[name][seed] for seed in seeds)
-            gains = tuple(found[name][seed] - found[first][seed] for seed in seeds)
-            pairs.append(Paired(name, first, seeds, values, gains))
+        pair = pair_of(name, found[name], first, found[first])
+        if pair is not None:
+            pairs.append(pair)
     return pairs
+
+
+def pair_of(
+    name: str, values: Mapping[int, float], first: str, base: Mapping[int, float]
+) -> Paired | None:
+    """One arm against another; None where they do not share two seeds.
+
+    Args:
+        name: The arm.
+        values: Its values in per cent or points, by seed.
+        first: The arm that it is compared with.
+        base: That one's values, by seed.
+    """
+    seeds = tuple(sorted(values.keys() & base.keys()))
+    if len(seeds) < 2:
+        return None
+    gains = tuple(values[seed] - base[seed] for seed in seeds)
+    return Paired(name, first, seeds, tuple(values[seed] for seed in seeds), gains)
 
 
 def _student(quantile: float, count: int) -> float:
