@@ -15,6 +15,7 @@ from senetzoo.train.recipes.cifar10_stem import CIFAR10_STEM
 from senetzoo.train.recipes.digits import DIGITS
 from senetzoo.train.recipes.flowers_depth import FLOWERS_DEPTH
 from senetzoo.train.recipes.flowers_key_drop import FLOWERS_KEY_DROP
+from senetzoo.train.recipes.flowers_small import FLOWERS_SMALL
 from senetzoo.train.recipes.imagenet_rsb_a3 import IMAGENET_RSB_A3
 from senetzoo.train.recipes.imagenet_se import IMAGENET_SE
 
@@ -29,6 +30,7 @@ RECIPES: dict[str, Experiment] = {
         CIFAR10_AT_224,
         CIFAR10_NOISY_TRAIN,
         CIFAR10_DEPTH,
+        FLOWERS_SMALL,
         FLOWERS_DEPTH,
         FLOWERS_KEY_DROP,
         IMAGENET_RSB_A3,
