@@ -9,7 +9,7 @@ import statistics
 
 from pages import RECORDS, STYLE, lines, svg, table
 
-from senetzoo.report.paired import Paired, paired
+from senetzoo.report.paired import Paired, paired, verdicts
 from senetzoo.report.run import Run, find
 from senetzoo.report.tables import images_per_second, seconds, whole
 from senetzoo.train.recipes import RECIPES
@@ -118,6 +118,11 @@ def ablation(recipe: str) -> str:
         ]
         for pair in pairs
     ]
+    # Without two seeds in common with the first: values, and no interval.
+    known = {first, *(pair.name for pair in pairs)}
+    rows += [
+        [arm, str(len(arms[arm])), _each(arms[arm]), "", "", ""] for arm in arms if arm not in known
+    ]
     head = ["arm", "seeds", "test accuracy in %", f"minus {first}, points", "95 % interval"]
     core_hours = sum(sum(seconds(run).values()) * _cores(run) for run in found) / 3600
     speeds = [images_per_second(run) for run in found]
@@ -146,13 +151,20 @@ def _each(values: list[float]) -> str:
 
 def _sentences(pairs: list[Paired]) -> str:
     """Which arms differ from the first one, and which were not shown to."""
-    differ = [pair.name for pair in pairs if pair.differs]
+    said = list(zip(pairs, verdicts(pairs), strict=True))
+    differ = [pair for pair, verdict in said if not verdict]
+    alone = [pair.name for pair, verdict in said if verdict and pair.differs]
     same = [pair.name for pair in pairs if not pair.differs]
-    parts = []
-    if differ:
-        parts.append(f"Different from {pairs[0].first}: {', '.join(differ)}.")
+    first, parts = pairs[0].first, []
+    for kind, sign in (("Better", 1), ("Worse", -1)):
+        if names := [pair.name for pair in differ if sign * pair.mean > 0]:
+            parts.append(f"{kind} than {first}: {', '.join(names)}.")
+    if differ and len(pairs) > 1:
+        parts.append(f"That holds by Holm's correction for {len(pairs)} comparisons.")
+    if alone:
+        parts.append(f"Different alone, not by Holm's correction: {', '.join(alone)}.")
     if same:
-        parts.append(f"No difference from {pairs[0].first} is shown for: {', '.join(same)}.")
+        parts.append(f"No difference from {first} is shown for: {', '.join(same)}.")
     return " ".join(parts)
 
 
@@ -198,19 +210,18 @@ def summary() -> str:
     rows = [
         [f"`{models[first]}`", str(len(values[first])), f"{statistics.mean(values[first]):.2f}", ""]
     ]
-    for pair in pairs:
+    for pair, verdict in zip(pairs, verdicts(pairs), strict=True):
         low, high = pair.interval
-        same = "" if pair.differs else " no difference shown"
         rows.append(
             [
                 f"`{models[pair.name]}`",
                 str(len(pair.seeds)),
                 f"{statistics.mean(values[pair.name]):.2f}",
-                f"{_signed(pair.mean)} [{low:+.2f}, {high:+.2f}]{same}",
+                f"{_signed(pair.mean)} [{low:+.2f}, {high:+.2f}] {verdict}".rstrip(),
             ]
         )
     head = ["network", "seeds", "CIFAR-10 test, %", "minus plain, points [95 %]"]
-    return f"{table(head, rows)}\n{len(found[0].epochs)} epochs each.\n"
+    return f"{table(head, rows)}\n{len(found[0].epochs)} epochs each. {_sentences(pairs)}\n"
 
 
 def picture() -> str:

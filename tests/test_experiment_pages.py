@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from runs import epoch, write_run
-from scipy.stats import ttest_rel
+from scipy.stats import ttest_1samp, ttest_rel
 
 from senetzoo.report.run import read
 from senetzoo.weights.manifest import manifest
@@ -124,6 +124,38 @@ def test_fluctuation_is_compared_seed_by_seed(empty: Any, tmp_path: Path) -> Non
         *(["plain", n] for n in "012"), *(["pre", n] for n in "012"), *(["post", n] for n in "01"),
     ]  # fmt: skip
     assert all(row[4:] == ["0.03", "150", "0"] for row in listed)
+
+
+def test_positions_against_the_first_arm(empty: Any, tmp_path: Path) -> None:
+    # Wrong of 1,000 images, by seed.
+    wrong: dict[str, tuple[int, ...]]
+    wrong = {"plain": (100, 90, 110), "pre": (101, 89, 111), "identity": (130, 121, 141)}
+    wrong |= {"standard": (95, 84, 104), "post": (97,)}
+    labels = torch.zeros(1000, dtype=torch.long)
+    for arm, counts in wrong.items():
+        for seed, count in enumerate(counts):
+            guesses = (torch.arange(1000) < count).long()
+            folder = tmp_path / "runs" / "ablation_positions" / f"{arm}-{seed}"
+            used = recipe("ablation_positions")
+            where = {"machine": "m", "commit": "c" * 40, "threads": 1}
+            write_run(
+                folder, labels=labels, guesses=guesses, arm=arm, seed=seed, recipe=used,
+                environment=where, command="senetzoo train ablation_positions",
+            )  # fmt: skip
+    text = empty.experiments.positions()
+    rows = {row[0]: row[1:] for row in cells(text)[1:]}
+    assert list(rows) == ["plain", "standard", "pre", "identity", "post"]
+    assert rows["plain"] == ["3", "90.00 (90.00, 91.00, 89.00)", "", "", ""]
+    assert rows["post"] == ["1", "90.30 (90.30)", "", "", ""]
+    for arm in ("standard", "pre", "identity"):
+        gains = [(p - w) / 10 for p, w in zip(wrong["plain"], wrong[arm], strict=True)]
+        low, high = ttest_1samp(gains, 0).confidence_interval(0.95)
+        assert rows[arm][2].startswith(f"{sum(gains) / 3:+.2f} (sd ")
+        assert rows[arm][3] == f"{low:+.2f} to {high:+.2f}"
+    assert (
+        "\nBetter than plain: standard. Worse than plain: identity. That holds by Holm's "
+        "correction for 3 comparisons. No difference from plain is shown for: pre.\n" in text
+    )
 
 
 def test_depth_by_hand(empty: Any, tmp_path: Path) -> None:

@@ -10,12 +10,15 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from runs import CLASSES, epoch, write_run
 from safetensors.torch import load_file, save_file
@@ -26,7 +29,7 @@ from senetzoo.data import digits
 from senetzoo.errors import ConfigError
 from senetzoo.inspect import drift, excitations
 from senetzoo.report import figures, page, tables
-from senetzoo.report.paired import paired
+from senetzoo.report.paired import Paired, paired, verdicts
 from senetzoo.report.run import find, read
 from senetzoo.train.augment import normalise
 from senetzoo.train.trained import network_of
@@ -310,6 +313,7 @@ def test_pairs_of_seeds_are_compared_as_scipy_does(tmp_path: Path) -> None:
         assert pair.accuracies == pytest.approx(right)
         assert pair.interval == pytest.approx(tuple(test.confidence_interval(0.95)))
         assert pair.differs == (test.pvalue < 0.05)
+        assert pair.p == pytest.approx(test.pvalue)
         # Its power by the noncentral distribution, which the formula approximates.
         shift = pair.detectable / (pair.std / 2)
         assert nct.sf(student.ppf(0.975, 3), 3, shift) == pytest.approx(0.8, abs=0.04)
@@ -320,6 +324,25 @@ def test_pairs_of_seeds_are_compared_as_scipy_does(tmp_path: Path) -> None:
     text = (tmp_path / "page.md").read_text()
     assert "standard - plain | 4 | +1.55 | 0.69 |" in text
     assert text.count("no difference shown") == 1
+
+
+@given(st.lists(st.lists(st.integers(-3, 12), min_size=3, max_size=5), min_size=1, max_size=5))
+def test_many_comparisons_are_corrected_by_closed_testing(arms: list[list[int]]) -> None:
+    """Holm's steps are the closure of Bonferroni's test: every set that has the arm is rejected."""
+    pairs = [Paired(str(n), "plain", (), (), tuple(values)) for n, values in enumerate(arms)]
+    everyone = range(len(pairs))
+    sets = [s for size in range(1, len(pairs) + 1) for s in combinations(everyone, size)]
+    for number, verdict in enumerate(verdicts(pairs)):
+        shown = all(
+            min(pairs[n].p for n in each) <= 0.05 / len(each) for each in sets if number in each
+        )
+        assert (verdict == "") == shown
+        assert (verdict == "no difference shown") == (not shown and not pairs[number].differs)
+
+
+def test_equal_differences_leave_no_doubt() -> None:
+    assert Paired("se", "plain", (), (), (0.5, 0.5)).p == 0.0
+    assert Paired("se", "plain", (), (), (0.0, 0.0)).p == 1.0
 
 
 def test_arms_without_common_seeds_are_not_compared(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from senetzoo.report import figures, tables
 from senetzoo.report.figures import Plot
 from senetzoo.report.gates import Gates
 from senetzoo.report.markup import Table, cell, rendered
-from senetzoo.report.paired import paired
+from senetzoo.report.paired import paired, verdicts
 from senetzoo.report.run import Run
 
 # More classes than this make a table of all pairs too large to read.
@@ -125,10 +125,10 @@ def _paired(runs: Sequence[Run]) -> Table | None:
             f"{pair.mean:+.2f}",
             f"{pair.std:.2f}",
             "{:+.2f} to {:+.2f}".format(*pair.interval),
-            "" if pair.differs else "no difference shown",
+            verdict,
             f"{pair.detectable:.2f}",
         ]
-        for pair in found
+        for pair, verdict in zip(found, verdicts(found), strict=True)
     ]
     head = ["paired by seed, in points", "seeds", "mean", "standard deviation", "95 % interval"]
     return Table([*head, "", "could have shown"], rows) if rows else None
