@@ -13,6 +13,9 @@ from senetzoo.weights.manifest import Entry, manifest
 _LIMITS = {
     "CIFAR-10 train": "Photographs of 32x32 pixels of ten kinds of things, and nothing else: any "
     "other picture gets one of these ten names, often with confidence.",
+    "flowers5 train": "Photographs of one kind of flower each, of the same collection as those of "
+    "the test, two of which have a near copy among them. Any other picture gets one of these five "
+    "names.",
     "scikit-learn digits train": "Grey digits, light on dark. The writers of the test images "
     "are those of the training images too: on others expect less.",
 }
@@ -47,6 +50,7 @@ def _card(tag: str, entry: Entry) -> str:
     low, high = interval(metric)
     last = log(tag, entry)[-1]
     network = f"`{entry.model}`" + (f" with `{entry.policy}`" if entry.policy else "")
+    network += f", stem `{entry.stem}`" if entry.stem else ""
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (seen.mean, seen.std))
     rows = [
         ["network", network],

@@ -53,18 +53,21 @@ def names() -> str:
     )
 
 
-def defaults() -> str:
-    """The embedded weights that `pretrained=True` means."""
-    return weights(defaults=True)
+def best() -> str:
+    """The embedded weights without the ablations', which are trained to be compared."""
+    return weights(ablations=False)
 
 
-def weights(*, defaults: bool = False) -> str:
+def weights(*, ablations: bool = True) -> str:
     """The embedded weights, with accuracy and how they came about."""
     rows = []
     for tag, entry in manifest().items():
-        if entry.source.kind != "embedded" or (defaults and not entry.default):
+        training = entry.training
+        if entry.source.kind != "embedded" or training is None:
             continue
-        metric, training = entry.metrics[0], entry.training
+        if training.recipe.startswith("ablation") and not ablations:
+            continue
+        metric = entry.metrics[0]
         low, high = interval(metric)
         rows.append(
             [
@@ -73,7 +76,7 @@ def weights(*, defaults: bool = False) -> str:
                 f"{metric.data}, {metric.images:,} images",
                 f"{metric.value:.2f} %",
                 f"{low:.2f} to {high:.2f}",
-                f"{training.epochs} epochs, {training.hours:.2g} h" if training else "",
+                f"{training.epochs} epochs, {training.hours:.2g} h",
             ]
         )
     return table(["weights", "parameters", "on", "top-1", "95 % interval", "training"], rows)
@@ -289,7 +292,7 @@ def example() -> str:
 
 README: dict[str, Callable[[], str]] = {
     "demo": demo,
-    "weights": defaults,
+    "weights": best,
     "speed": measured.summary,
     "ablation": experiments.summary,
     "networks": networks,

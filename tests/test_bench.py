@@ -23,7 +23,7 @@ from senetzoo.bench.accuracy import accuracy, read_images, wilson
 from senetzoo.bench.command import bench
 from senetzoo.bench.contenders import find_names
 from senetzoo.bench.records import cpu_flags
-from senetzoo.data import cifar10, digits
+from senetzoo.data import cifar10, digits, flowers5
 from senetzoo.data.transforms import Transforms
 from senetzoo.errors import DataError, WeightsError
 from senetzoo.weights import fetch, manifest
@@ -141,8 +141,8 @@ def test_no_data() -> None:
         read_images("/no/such/place", (), 2)
     assert str(caught.value) == (
         "No data at /no/such/place.\n"
-        "Data is a folder of class folders, a copy of CIFAR-10, a parquet file, or the word "
-        "digits.\n"
+        "Data is a folder of class folders, a copy of CIFAR-10 or flower_photos, a parquet file, "
+        "or the word digits.\n"
         "Type for example: --accuracy digits"
     )
 
@@ -155,6 +155,24 @@ def test_cifar10_folder_is_its_test_split(tmp_path: Path) -> None:
     data = read_images(str(tmp_path), reversed_names, 10)
     assert data.name == "CIFAR-10 test"
     assert [reversed_names[k] for k in data.outputs] == list(cifar10.CLASSES)
+
+
+def test_flower_photos_are_its_held_out_tenth(tmp_path: Path) -> None:
+    photos = tmp_path / "flower_photos"
+    for label, name in enumerate(flowers5.CLASSES):
+        for index in range(10 + label):
+            _png(photos / name / f"{index}.png", f"rgb({label}, {index}, 0)", 32)
+    held_out = flowers5.load(tmp_path, "test")
+    assert len(held_out) == 5
+    for where in (photos, tmp_path):
+        data = read_images(str(where), flowers5.CLASSES[::-1], 5)
+        assert data.name == "flowers5 test"
+        assert data.outputs == (4, 3, 2, 1, 0)
+        pixels = [image.getpixel((0, 0)) for image, _ in data.images]  # type: ignore[union-attr]
+        assert pixels == [image.getpixel((0, 0)) for image, _ in held_out]
+    # The same classes in any other folder are somebody's own: all of them count.
+    photos.rename(tmp_path / "mine")
+    assert len(read_images(str(tmp_path / "mine"), flowers5.CLASSES, 5).images) == 60
 
 
 @pytest.mark.parametrize("give_file", [True, False])

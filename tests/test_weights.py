@@ -53,6 +53,17 @@ def test_cifar10_accuracy_is_as_claimed(tag: str, sample: Callable[[str], Path])
     assert low < entry.metrics[0].value / 100 < high
 
 
+@pytest.mark.parametrize("tag", [t for t, e in SHIPPED.items() if "flowers5 " in e.data])
+def test_flowers_accuracy_is_as_claimed(tag: str, sample: Callable[[str], Path]) -> None:
+    """At least: the sample's photographs may be among those of the training."""
+    entry, model = SHIPPED[tag], create(tag)
+    where = str(sample("flowers5-sample.parquet"))
+    data = read_images(where, entry.classes or (), entry.num_classes)
+    result = accuracy(model, data, transforms(model)).whole
+    assert result.total == 200
+    assert entry.metrics[0].value / 100 < wilson(result.right, result.total, 0.999)[1]
+
+
 # --- Load ----------------------------------------------------------------------------------------
 
 

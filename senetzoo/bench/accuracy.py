@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from senetzoo.data import cifar10, digits
+from senetzoo.data import cifar10, digits, flowers5
 from senetzoo.data.files import LabelledFiles, read_image_folder, read_parquet
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import DataError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Images: TypeAlias = ImageSet | LabelledFiles
 DIGITS = "digits"
+_FLOWERS = "flower_photos"
 _ARCHIVE = "cifar-10-python.tar.gz"
 
 
@@ -173,7 +174,9 @@ def read_images(where: str, classes: Sequence[str], outputs: int) -> LabelledIma
     Args:
         where: ``"digits"`` for scikit-learn's held-out digits; else the path of a parquet file,
             of CIFAR-10 (its archive, or a folder that has it, or ``test`` with its class
-            folders), or of a folder of class folders, which may lie under ``test``.
+            folders), of ``flower_photos`` or what it lies in (its held-out tenth,
+            `senetzoo.data.flowers5`), or of a folder of class folders, which may lie under
+            ``test``.
         classes: Names of the network's outputs, in their order; empty where they are not known.
             Then the classes of the data count in their own order.
         outputs: Number of the network's outputs.
@@ -215,6 +218,9 @@ def _read(where: str, outputs: int) -> tuple[str, Images, bool]:
     if (path / "cifar-10-batches-py").is_dir() or (path / _ARCHIVE).is_file():
         official = cifar10.load(path, "test")
         return official.name, official, True
+    if (path / _FLOWERS).is_dir() or (path.name == _FLOWERS and path.is_dir()):
+        flowers = flowers5.load(path, "test")
+        return flowers.name, flowers, True
     if path.suffix == ".parquet" and path.is_file():
         files = read_parquet(path)
         named = any(not word.isdecimal() for word in files.classes)
@@ -232,8 +238,8 @@ def _read(where: str, outputs: int) -> tuple[str, Images, bool]:
     if not path.is_dir():
         raise DataError(
             f"No data at {where}.",
-            "Data is a folder of class folders, a copy of CIFAR-10, a parquet file, or the word "
-            "digits.",
+            "Data is a folder of class folders, a copy of CIFAR-10 or flower_photos, a parquet "
+            "file, or the word digits.",
             "Type for example: --accuracy digits",
         )
     return str(path), read_image_folder(path), True

@@ -121,8 +121,8 @@ def _complete_devices(
     "data",
     metavar="DATA",
     shell_complete=_complete.data,
-    help="Evaluate on: a folder of class folders, a copy of CIFAR-10 (its test split), a parquet "
-    "file, or the word digits.",
+    help="Evaluate on: a folder of class folders, a copy of CIFAR-10 or flower_photos (its test "
+    "split), a parquet file, or the word digits.",
 )
 @click.option(
     "--weights",

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from senetzoo.inspect.prune import Pruned
     from senetzoo.nn.classifier import Classifier
 
-DATA = "A folder of class folders, a copy of CIFAR-10 (its test split), a parquet file, or digits."
+DATA = (
+    "A folder of class folders, a copy of CIFAR-10 or flower_photos (its test split), a parquet "
+    "file, or digits."
+)
 IMAGES = "At most so many images of each class."
 _BATCH = 250
 

@@ -6,7 +6,7 @@ At 128 pixels the stem leaves maps of 32, as CIFAR-10's are.
 
     senetzoo train flowers_small --data flower_photos
 
-Half an hour on one core without AVX-512. What it gave is in the manifest; on 364 images, an
+Forty minutes on one core without AVX-512. What it gave is in the manifest; on 364 images, an
 accuracy's 95 % interval is 4 points to either side.
 """
 
