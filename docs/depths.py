@@ -39,6 +39,7 @@ def results() -> str:
             [
                 f"`{arm}`",
                 f"{run.header['model']['params']:,}",
+                f"{run.header['model']['macs'] / 1e6:.1f}",
                 f"{last['train_loss']:.3f}",
                 f"{100 * last['train_accuracy']:.2f} %",
                 f"{100 * tally.accuracy:.2f} % [{low:.1f}, {high:.1f}]",
@@ -48,9 +49,14 @@ def results() -> str:
         )
     if not rows:
         return _NONE
-    head = ["network", "parameters", "training loss", "training accuracy", "test accuracy [95 %]"]
-    text = table([*head, "fluctuation, points", "images a second"], rows)
-    return f"{text}\n{_gain('resnet20', 'se_resnet20')}{_gain('resnet56', 'se_resnet56')}{_made()}"
+    head = ["network", "parameters", "million MACs", "training loss", "training accuracy"]
+    head += ["test accuracy [95 %]", "fluctuation, points", "images a second"]
+    pairs = (
+        ("resnet20", "se_resnet20"),
+        ("resnet56", "se_resnet56"),
+        ("resnet56", "densenet40_12"),
+    )
+    return f"{table(head, rows)}\n{''.join(_gain(*pair) for pair in pairs)}{_made()}"
 
 
 def _gain(first: str, other: str) -> str:
@@ -59,10 +65,12 @@ def _gain(first: str, other: str) -> str:
     a, b = (whole(found[arm]) if arm in found else None for arm in (first, other))
     if a is None or b is None:
         return ""
+    macs = [found[arm].header["model"]["macs"] for arm in (first, other)]
     apart = a.interval[1] < b.interval[0] or b.interval[1] < a.interval[0]
     return (
         f"`{other}` minus `{first}`: {100 * (b.accuracy - a.accuracy):+.1f} points on the test "
-        f"images; their intervals are {'apart' if apart else 'not apart'}.\n\n"
+        f"images, with {macs[1] / macs[0]:.1f} times the multiply-accumulates; their intervals are "
+        f"{'apart' if apart else 'not apart'}.\n\n"
     )
 
 
@@ -172,6 +180,9 @@ def plot() -> str | None:
                 points = [(e["epoch"], value(e)) for e in run.epochs]
                 style = "--" if arm.endswith("56") else "-"
                 axes.plot(*zip(*points, strict=True), style, color=colour, lw=1.3, label=arm)
+            if title.startswith("norm"):  # of plain56 it is twenty times the others'
+                axes.set_yscale("log")
+                axes.yaxis.set_major_formatter("{x:g}")
             axes.set_title(title, fontsize=8)
             axes.set_xlabel("epoch")
             axes.grid(alpha=0.25)

@@ -167,6 +167,7 @@ def test_depth_by_hand(empty: Any, tmp_path: Path) -> None:
         guesses = labels.clone()
         guesses[:wrong] = 2
         lines = [epoch(n, train_accuracy=train - (8 - n) * 0.01) for n in range(1, 9)]
+        size = {"name": arm, "params": 270_000, "macs": 31_000 if arm.endswith("56") else 10_000}
         where = {"machine": "m", "commit": "c" * 40, "cpu": "a processor"}
         write_run(
             tmp_path / "runs" / "cifar10_depth" / f"{arm}-0",
@@ -176,6 +177,7 @@ def test_depth_by_hand(empty: Any, tmp_path: Path) -> None:
             arm=arm,
             recipe=recipe("cifar10_depth"),
             environment=where,
+            model=size,
         )
     depths = empty.depths
     assert depths.degradation() == (
@@ -194,8 +196,8 @@ def test_depth_by_hand(empty: Any, tmp_path: Path) -> None:
     assert "in the first epoch: 15.0 in `plain20`, " in depths.gradients()
     assert "No image of a class right" not in depths.classes()
     assert depths._gain("plain20", "plain56") == (
-        "`plain56` minus `plain20`: -20.0 points on the test images; their intervals are not "
-        "apart.\n\n"
+        "`plain56` minus `plain20`: -20.0 points on the test images, with 3.1 times the "
+        "multiply-accumulates; their intervals are not apart.\n\n"
     )
     picture = depths.plot()
     assert picture is not None
