@@ -11,21 +11,16 @@ accuracy's 95 % interval is 4 points to either side.
 """
 
 from senetzoo.train.experiment import Experiment
-from senetzoo.train.recipe import Recipe
+from senetzoo.train.recipes.cifar10_small import CIFAR10_SMALL
 
 FLOWERS_SMALL = Experiment(
-    Recipe(
+    CIFAR10_SMALL.recipe.replace(
         name="flowers_small",
-        model="resnet20",
         stem="imagenet",
         data="flowers5",
         phases=((64, 20), (96, 20), (128, 40)),
         batch=64,
-        optimizer="muon",
-        lr=0.1,
-        muon_lr=0.08,
-        warmup=0.05,
-        weight_decay=5e-4,
+        restart_epochs=0,
         crop_scale=(0.25, 1.0),
         test_every=10,
     ),
