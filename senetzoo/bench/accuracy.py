@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 Images: TypeAlias = ImageSet | LabelledFiles
 DIGITS = "digits"
-_FLOWERS = "flower_photos"
 _ARCHIVE = "cifar-10-python.tar.gz"
 
 
@@ -218,7 +217,7 @@ def _read(where: str, outputs: int) -> tuple[str, Images, bool]:
     if (path / "cifar-10-batches-py").is_dir() or (path / _ARCHIVE).is_file():
         official = cifar10.load(path, "test")
         return official.name, official, True
-    if (path / _FLOWERS).is_dir() or (path.name == _FLOWERS and path.is_dir()):
+    if (path / flowers5.FOLDER).is_dir() or (path.name == flowers5.FOLDER and path.is_dir()):
         flowers = flowers5.load(path, "test")
         return flowers.name, flowers, True
     if path.suffix == ".parquet" and path.is_file():

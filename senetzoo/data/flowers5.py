@@ -14,6 +14,7 @@ from senetzoo.data.cifar import Split
 from senetzoo.data.files import LabelledFiles, parquet_files, read_image_folder, read_parquets
 from senetzoo.errors import DataError
 
+FOLDER = "flower_photos"  # as the archive unpacks
 CLASSES = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 
 _SEED = 0
@@ -33,8 +34,8 @@ def load(path: str | Path, split: Split) -> LabelledFiles:
         MissingExtraError: Parquet, and pyarrow is not installed.
     """
     path = Path(path).expanduser()
-    if (path / "flower_photos").is_dir():
-        path = path / "flower_photos"
+    if (path / FOLDER).is_dir():
+        path = path / FOLDER
     if (path / CLASSES[0]).is_dir():
         everything = read_image_folder(path, CLASSES)
     else:
