@@ -49,7 +49,7 @@ def config(name: ModelName | str) -> Blueprint:
         ConfigError: An unknown name or tag.
         PolicyError: A policy that can't be read.
     """
-    base, tag, text = _split(name)
+    base, tag, text = split(name)
     found = entry(base)
     blueprint = Blueprint(base, found.config, policy(found.policy) if found.policy else NONE)
     if tag is not None:
@@ -59,8 +59,12 @@ def config(name: ModelName | str) -> Blueprint:
     return blueprint
 
 
-def _split(name: str) -> tuple[str, str | None, str | None]:
-    """``"network.tag+policy"`` in its parts; None for those that are not there."""
+def split(name: str) -> tuple[str, str | None, str | None]:
+    """``"network.tag+policy"`` in its parts; None for those that are not there.
+
+    Raises:
+        ConfigError: `name` is no text.
+    """
     if not isinstance(name, str):
         raise ConfigError(
             f"A network was asked for by a value of type {type(name).__name__}.",
@@ -137,7 +141,7 @@ def create(
             )
         changes = Changes((over if plus else None, policy), fields, channels, seed)
         return opened(hub.place(repo.removeprefix(hub.PREFIX)), changes)
-    base, tag, text = _split(name)
+    base, tag, text = split(name)
     blueprint = config(base)
     _check_pretrained(pretrained, base)
     if tag is not None and isinstance(pretrained, str) and pretrained != tag:
@@ -150,13 +154,29 @@ def create(
     wanted = pretrained if tag is None and isinstance(pretrained, str) else tag
     if wanted is None and not pretrained:
         return changes.build(blueprint)
-    full, weight = weights.find(base, wanted)
-    trained = _trained(blueprint, weight)
+    return with_weights(base, wanted, changes)
+
+
+def with_weights(base: str, tag: str | None, changes: Changes) -> Classifier:
+    """A network with published weights, in eval mode.
+
+    Args:
+        base: Its name in the registry.
+        tag: Tag of the weights; None for the default ones.
+        changes: What is to be other than the weights have it.
+
+    Raises:
+        ConfigError: An unknown name or tag, or a change that can't be.
+        PolicyError: A policy that does not fit.
+        WeightsError: Weights that can't be had or do not fit.
+    """
+    full, weight = weights.find(base, tag)
+    trained = _trained(config(base), weight)
     blueprint = changes.over_weights(trained)
-    if wanted is None:
+    if tag is None:
         _say_default(full)
     search = Search(full, weight)
-    model = blueprint.build(seed=seed)
+    model = blueprint.build(seed=changes.seed)
     # Another publisher's names are those of the network that the weights are of.
     foreign = weight.dialect != "senetzoo" and blueprint != trained
     like = trained.build(seed=0) if foreign else model

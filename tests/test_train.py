@@ -29,6 +29,7 @@ from senetzoo.train.recipe import Recipe
 from senetzoo.train.recipes import RECIPES
 from senetzoo.train.state import State
 from senetzoo.train.step import Step
+from senetzoo.train.trained import network_of
 from senetzoo.weights import fetch, manifest
 
 TINY = Recipe(
@@ -608,6 +609,26 @@ def test_pinned_weights_come_back_through_create(
             torch.testing.assert_close(value, trained[name], atol=1e-3, rtol=1e-3)
         assert model.load_report is not None
         assert model.load_report.classes == tuple("0123456789")
+
+        # A run that goes on from them, with another policy over theirs.
+        said: list[str] = []
+        further = recipe.replace(model="lenet5.digits_test+eca@pre", phases=((32, 1),))
+        again = tmp_path / "again"
+        run(again, further, command="senetzoo train tiny", say=said.append)
+        assert "lenet5.digits_test" in said[0]
+        header = json.loads((again / "log.jsonl").read_text().partition("\n")[0])
+        assert header["model"]["start"] == "lenet5.digits_test"
+        assert header["model"]["start_sha256"] == entry.sha256
+        _, begun = network_of(again, 10, 1)
+        fresh = further.network(10, 1).build(seed=0).state_dict()
+        for name, value in begun.state_dict().items():
+            expected = model.state_dict()[name] if name in model.state_dict() else fresh[name]
+            assert torch.equal(value, expected), name
+        summary2 = json.loads((again / "summary.json").read_text())
+        (again / "summary.json").write_text(json.dumps({**summary2, "revision": "a" * 40}))
+        entry = pin.pin(again, "digits_further", data=None, default=False)
+        assert (entry.model, entry.policy) == ("lenet5", "se2|eca@pre")
+        assert senetzoo.create("lenet5.digits_further").config == begun.config
 
         path.write_text(json.dumps({**summary, "revision": "a" * 40 + "-dirty"}))
         with pytest.raises(ConfigError, match="without a commit"):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from senetzoo._files import atomically
 from senetzoo.bench.accuracy import LabelledImages, accuracy
+from senetzoo.blueprint import merge
 from senetzoo.counting import count
 from senetzoo.data.sets import ImageSet
 from senetzoo.data.transforms import Transforms
@@ -20,7 +21,7 @@ from senetzoo.train.trained import summary_of
 from senetzoo.weights import fetch, manifest
 from senetzoo.weights.load import load_file_into
 from senetzoo.weights.stored import stored
-from senetzoo.zoo import config
+from senetzoo.zoo import config, policy, split
 
 
 def half(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -59,9 +60,11 @@ def pin(run: Path, tag: str, *, data: Path | None, default: bool = True) -> mani
             "Published weights name the commit that they were trained with.",
             "Commit the changes and train again",
         )
-    stem = _stem(recipe)
-    base, plus, policy = recipe.model.partition("+")
+    base, start, own = split(recipe.model)
     name = f"{base}.{tag}"
+    # A run that began with other weights trained their form of the network.
+    before = None if start is None else manifest.find(base, start)[1]
+    stem = _stem(recipe, base) if recipe.stem or before is None else before.stem
     sets = load_data(recipe.replace(images_per_class=0), data)  # all test images
     classes, in_chans, size = sets.classes, sets.channels, recipe.final_size
     crop = 1.0 if isinstance(sets.test, ImageSet) else recipe.test_crop
@@ -81,9 +84,9 @@ def pin(run: Path, tag: str, *, data: Path | None, default: bool = True) -> mani
         counts = count(model, size)
         entry = manifest.Entry(
             model=base,
-            policy=policy if plus else "",
+            policy=_over(before.policy if before else "", own or ""),
             stem=stem,
-            config={},
+            config=before.config if before else {},
             num_classes=len(classes),
             classes=classes,
             default=default,
@@ -139,12 +142,17 @@ DATA_TERMS = {
 }
 
 
-def _stem(recipe: Recipe) -> str | None:
+def _over(first: str, second: str) -> str:
+    """The text of a policy over another's."""
+    return str(merge(policy(first), policy(second))) if first and second else first or second
+
+
+def _stem(recipe: Recipe, base: str) -> str | None:
     """Name of the stem as the manifest has it: None for the network's own."""
     if not recipe.stem:
         return None
     stem = as_stem(parse_stem(recipe.stem))
-    own = config(recipe.model).arch
+    own = config(base).arch
     if as_stem(getattr(own, "stem", stem)) == stem:
         return None
     name = next((name for name, value in STEMS.items() if value == stem), None)

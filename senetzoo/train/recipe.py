@@ -11,9 +11,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from typing_extensions import Self
 
+from senetzoo.blueprint import Changes
 from senetzoo.errors import ConfigError, check_fields
+from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.stem import STEMS, Stem
-from senetzoo.zoo import Blueprint, config
+from senetzoo.zoo import Blueprint, config, split, with_weights
 
 DataName = Literal["cifar10", "cifar100", "flowers5", "folder", "hub", "digits"]
 
@@ -24,7 +26,8 @@ class Recipe:
 
     Args:
         name: The recipe's name.
-        model: Network to train, by name; a policy may follow: ``"resnet20+se16@pre"``.
+        model: Network to train, by name; a policy may follow: ``"resnet20+se16@pre"``. With a tag
+            of its weights, ``"resnet50.tv_in1k_v2"``, training starts from them.
         stem: Its stem: a name, or the convolution's side, its stride, and whether a pool follows:
             ``"3x3/2+pool"``; empty for the network's own.
         dropout: Dropout before the classifier; None for the network's own.
@@ -250,6 +253,30 @@ class Recipe:
             ConfigError: There is no such network, or it has no such option.
             PolicyError: A policy that can't be read.
         """
+        return config(self.model).replace(**self._changes(classes, channels))
+
+    def build(self, classes: int, channels: int, seed: int) -> Classifier:
+        """The network as training starts with it.
+
+        Args:
+            classes: Outputs.
+            channels: Channels of the image.
+            seed: Seed of the initialisation: of all, or where `model` has a tag, of what its
+                weights do not cover.
+
+        Raises:
+            ConfigError: There is no such network or tag, or it has no such option.
+            PolicyError: A policy that can't be read or does not fit.
+            WeightsError: Weights that can't be had or do not fit.
+        """
+        base, tag, policy = split(self.model)
+        if tag is None:
+            return self.network(classes, channels).build(seed=seed)
+        return with_weights(
+            base, tag, Changes((policy,), self._changes(classes, channels), None, seed)
+        )
+
+    def _changes(self, classes: int, channels: int) -> dict[str, Any]:
         changes: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
         if self.stem:
             changes["stem"] = parse_stem(self.stem)
@@ -258,7 +285,7 @@ class Recipe:
                 changes[field] = getattr(self, field)
         if self.key_drop:
             changes["key_drop"] = self.key_drop
-        return config(self.model).replace(**changes)
+        return changes
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed; an unknown field is a `ConfigError`."""

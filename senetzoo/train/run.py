@@ -71,7 +71,16 @@ class Run:
         self.main = bool(accelerator.is_main_process)
         device = accelerator.device
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        model = recipe.network(len(data.classes), data.channels).build(seed=seed)
+        stored = checkpoint.load(out, dataclasses.asdict(recipe), seed, say)
+        shape = len(data.classes), data.channels
+        if stored is None:
+            model = recipe.build(*shape, seed)
+            self.start = model.load_report
+        else:  # has all weights
+            model = recipe.network(*shape).build(seed=seed)
+            self.start = None
+        if self.start is not None:
+            say(f"starting from {self.start}")
         model = model.to(memory_format=layout)  # type: ignore[call-overload]
         self.counts = count(model, recipe.final_size)
         if recipe.precision == "fp64":
@@ -87,7 +96,6 @@ class Run:
             )
         self.model: Classifier = model
         optimizer = make_optimizer(model, recipe)
-        stored = checkpoint.load(out, dataclasses.asdict(recipe), seed, say)
         if stored is not None:
             model.load_state_dict(stored["model"])
             optimizer.load_state_dict(stored["optimizer"])
@@ -223,7 +231,7 @@ class Run:
     def _begin(self, arm: str, command: str) -> None:
         if not self.main:
             return
-        header = {
+        header: dict[str, Any] = {
             "recipe": dataclasses.asdict(self.recipe),
             "arm": arm,
             "seed": self.seed,
@@ -247,6 +255,8 @@ class Run:
                 "macs": self.counts.macs,
             },
         }
+        if self.start is not None:
+            header["model"] |= {"start": self.start.tag, "start_sha256": self.start.sha256}
         if self.state.saved is not None:
             self.log.resume(header, self.state.position)
             self.say(f"{self.out}: going on after {self.state.position}")

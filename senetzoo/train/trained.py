@@ -37,15 +37,15 @@ def network_of(run: Path, classes: int, channels: int) -> tuple[Classifier, Clas
         channels: Channels of its images.
 
     Returns:
-        The trained network in eval mode, and the one of its seed.
+        The trained network in eval mode, and the one that the run began with.
 
     Raises:
         ConfigError: The run is not finished.
-        WeightsError: Its weights are damaged.
+        WeightsError: Its weights are damaged, or those that it began with can't be had.
     """
     summary = summary_of(run)
     recipe = Recipe.from_json(summary["recipe"])
-    initial = recipe.network(classes, channels).build(seed=summary["seed"])
+    initial = recipe.build(classes, channels, summary["seed"])
     model = recipe.network(classes, channels).build(seed=0)
     load_file_into(model, run / WEIGHTS)
     return model.eval(), initial
