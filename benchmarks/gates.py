@@ -26,7 +26,7 @@ from senetzoo.environment import machine, revision
 from senetzoo.inspect import drift, excitations, prune_gates
 from senetzoo.inspect.command import as_dict
 from senetzoo.train.augment import normalise
-from senetzoo.weights.manifest import manifest
+from senetzoo.weights.manifest import history
 
 BATCH = 500
 
@@ -57,10 +57,11 @@ def main(
     test = batches(cifar10.load(data, "test"))
     train = batches(cifar10.load(data, "train").first(images))
     model = senetzoo.create(tag, pretrained=True).eval()
-    training = manifest()[tag].training
-    if training is None:
+    if not history(tag):
         raise click.UsageError(f"{tag} does not say how it was trained.")
-    initial = senetzoo.config(tag).build(seed=training.seed)
+    # Before the first of its trainings.
+    first, training = next(iter(history(tag).items()))
+    initial = senetzoo.config(first).build(seed=training.seed)
     where = {"machine": machine(), "commit": revision()}
 
     out.mkdir(parents=True, exist_ok=True)

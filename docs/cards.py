@@ -66,7 +66,8 @@ def _card(tag: str, entry: Entry) -> str:
             "training",
             f"{training.epochs} epochs on {entry.data}, seed {training.seed}, {training.hours:.2f} "
             f"hours on {training.machine}, commit `{training.revision[:12]}`; "
-            f"training accuracy {100 * last['train_accuracy']:.2f} %",
+            f"training accuracy {100 * last['train_accuracy']:.2f} %"
+            + (f"; begun with the weights `{training.start}`" if training.start else ""),
         ],
         ["log of the run", f"`benchmarks/records/{_log(tag, entry)}`"],
         ["file", f"{entry.bytes:,} bytes, sha256 `{entry.sha256}`"],

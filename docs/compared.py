@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pages import table
 
 from senetzoo.train.recipes import RECIPES
-from senetzoo.weights.manifest import manifest
+from senetzoo.weights.manifest import history, manifest
 
 _HE = "[He et al. 2015](https://arxiv.org/abs/1512.03385), Table 6"
 _AKAMASTER = "[akamaster](https://github.com/akamaster/pytorch_resnet_cifar10)"
@@ -102,7 +102,7 @@ def _ours(network: str) -> list[list[str]]:
                 f"**`{tag}`**",
                 f"{metric.value:.2f}",
                 f"{metric.checkpoint}, {metric.runs} run",
-                str(training.epochs),
+                " + ".join(str(each.epochs) for each in history(tag).values()),
                 str(recipe.batch),
                 f"[`{recipe.name}`](training.md): {recipe.optimizer.capitalize()}",
                 f"{recipe.weight_decay:.0e}".replace("e-0", "e-"),

@@ -32,7 +32,7 @@ import gatebook  # noqa: E402
 import inspected  # noqa: E402
 import measured  # noqa: E402
 import noisy  # noqa: E402
-from pages import RECORDS, interval, lines, table  # noqa: E402
+from pages import RECORDS, interval, lines, made, table  # noqa: E402
 
 from senetzoo.bench.text import columns  # noqa: E402
 from senetzoo.counting import count, parameters  # noqa: E402
@@ -76,7 +76,7 @@ def weights(*, ablations: bool = True) -> str:
                 f"{metric.data}, {metric.images:,} images",
                 f"{metric.value:.2f} %",
                 f"{low:.2f} to {high:.2f}",
-                f"{training.epochs} epochs, {training.hours:.2g} h",
+                made(tag),
             ]
         )
     return table(["weights", "parameters", "on", "top-1", "95 % interval", "training"], rows)

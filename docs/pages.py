@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from senetzoo.bench.accuracy import wilson
-from senetzoo.weights.manifest import Metric
+from senetzoo.weights.manifest import Metric, history
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,6 +59,13 @@ def interval(metric: Metric) -> tuple[float, float]:
     """Wilson's 95 % interval of an accuracy of the manifest, in per cent."""
     low, high = wilson(round(metric.value * metric.images / 100), metric.images)
     return 100 * low, 100 * high
+
+
+def made(tag: str) -> str:
+    """How long embedded weights were trained, after those that they began with."""
+    runs = history(tag).values()
+    epochs = " + ".join(str(run.epochs) for run in runs)
+    return f"{epochs} epochs, {' + '.join(f'{run.hours:.2g}' for run in runs)} h"
 
 
 def svg(figure: Figure, title: str | None = None) -> str:

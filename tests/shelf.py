@@ -69,6 +69,7 @@ RAW: dict[str, Any] = {
         "revision": REVISION,
         "hours": 0.5,
         "machine": "one core",
+        "start": None,
     },
     "licence": {"code": "Apache-2.0", "weights": "Apache-2.0", "data": "CC BY 4.0"},
     "provenance": "trained by a test",

@@ -369,6 +369,17 @@ def _url(url: str, **changes: Any) -> dict[str, Any]:
             f"The manifest is broken at {TAG}.source.\nA source of kind 'hub' has no url.",
         ),
         (
+            text_of({TAG: changed("training.start", "resnet20.pets_v0")}),
+            f"The manifest is broken at {TAG}.training.start.\n"
+            "There are no weights 'resnet20.pets_v0'.\n"
+            "Did you mean 'resnet20.pets_v1'?",
+        ),
+        (
+            text_of({TAG: changed("training.start", TAG)}),
+            f"The manifest is broken at {TAG}.training.start.\n"
+            "It leads back to the weights themselves.",
+        ),
+        (
             text_of({TAG: RAW, "resnet20.pets_v2": RAW}),
             "The manifest is broken at resnet20.pets_v2.\n"
             "The default of resnet20 is resnet20.pets_v1 already.",
@@ -499,6 +510,34 @@ def test_weights_of_ours_become_the_default() -> None:
     assert manifest.parse(manifest.text(after)) == after
     rare = dataclasses.replace(ours, default=False)
     assert manifest.added(before, TAG, rare) == {**before, TAG: rare}
-    # Two of ours are a mistake that the reader names.
-    with pytest.raises(WeightsError, match=r"The default of resnet20 is resnet20\.pets_v1 already"):
-        manifest.parse(manifest.text(manifest.added(after, "resnet20.pets_v2", ours)))
+    # Newer ones of ours take the place.
+    later = manifest.added(after, "resnet20.pets_v2", ours)
+    assert {tag for tag, entry in later.items() if entry.default} == {
+        "se_resnet20.theirs",
+        "resnet20.pets_v2",
+    }
+    assert manifest.parse(manifest.text(later)) == later
+
+
+def test_the_trainings_behind_weights_are_known(shelf: Shelf) -> None:
+    rows = {
+        "resnet20.a": (None, 30),
+        "resnet20.b": ("resnet20.a", 20),
+        "resnet20.c": ("resnet20.b", 10),
+        "resnet20.d": ("resnet20.theirs", 5),
+    }
+    for tag, (start, epochs) in rows.items():
+        raw = changed("training.start", start) | {"default": False}
+        raw["training"]["epochs"] = epochs
+        shelf.entries[tag] = raw
+    shelf.entries["resnet20.theirs"] = changed("training", None)
+    shelf.write()
+    of = {tag: [run.epochs for run in manifest.history(tag).values()] for tag in shelf.entries}
+    assert of == {
+        "resnet20.a": [30],
+        "resnet20.b": [30, 20],
+        "resnet20.c": [30, 20, 10],
+        "resnet20.d": [5],
+        "resnet20.theirs": [],
+    }
+    assert list(manifest.history("resnet20.c")) == ["resnet20.a", "resnet20.b", "resnet20.c"]

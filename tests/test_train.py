@@ -19,6 +19,8 @@ from torch.nn import functional as F
 import senetzoo
 from senetzoo.data import digits
 from senetzoo.errors import ConfigError, DataError, TrainingError
+from senetzoo.inspect import drift
+from senetzoo.report import excitations_command
 from senetzoo.train import augment, engine, pin
 from senetzoo.train.augment import Draws
 from senetzoo.train.command import find
@@ -629,6 +631,19 @@ def test_pinned_weights_come_back_through_create(
         entry = pin.pin(again, "digits_further", data=None, default=False)
         assert (entry.model, entry.policy) == ("lenet5", "se2|eca@pre")
         assert senetzoo.create("lenet5.digits_further").config == begun.config
+        assert excitations_command._drift(senetzoo.create("lenet5.digits_further")) is None
+
+        # With the gates that they have, under another seed: drift counts from the first one.
+        same = recipe.replace(model="lenet5.digits_test", phases=((32, 1),))
+        run(tmp_path / "same", same, command="senetzoo train tiny", seed=5)
+        path2 = tmp_path / "same" / "summary.json"
+        path2.write_text(json.dumps({**json.loads(path2.read_text()), "revision": "a" * 40}))
+        pin.pin(tmp_path / "same", "digits_same", data=None)
+        last = senetzoo.create("lenet5", pretrained=True)
+        assert last.load_report is not None
+        assert last.load_report.tag == "lenet5.digits_same"
+        first = recipe.network(10, 1).build(seed=0)
+        assert excitations_command._drift(last) == drift(last, first)
 
         path.write_text(json.dumps({**summary, "revision": "a" * 40 + "-dirty"}))
         with pytest.raises(ConfigError, match="without a commit"):

@@ -93,12 +93,16 @@ def command(
 def _drift(model: Classifier) -> dict[str, float] | None:
     """How far the gates are from the weights that the manifest's seed drew; None without one."""
     from senetzoo.inspect.excitations import drift
-    from senetzoo.weights.manifest import manifest
+    from senetzoo.weights.manifest import history, manifest
     from senetzoo.zoo import config
 
     report = model.load_report
-    entry = manifest().get(report.tag) if report is not None else None
-    if entry is None or entry.training is None or report is None:
+    if report is None or report.tag not in manifest():
         return None
-    initial = config(report.tag).build(seed=entry.training.seed)
-    return drift(model, initial)
+    first, training = next(iter(history(report.tag).items()), (report.tag, None))
+    if training is None or training.start is not None:
+        return None
+    # Where training went on with other gates, not all of them are of that seed.
+    if config(first).policy != config(report.tag).policy:
+        return None
+    return drift(model, config(first).build(seed=training.seed))

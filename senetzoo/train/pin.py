@@ -119,6 +119,7 @@ def pin(run: Path, tag: str, *, data: Path | None, default: bool = True) -> mani
                 revision=summary["revision"],
                 hours=round(summary["train_seconds"] / 3600, 4),
                 machine=summary["machine"],
+                start=None if start is None else f"{base}.{start}",
             ),
             licence=manifest.Licence(
                 "Apache-2.0", "Apache-2.0", DATA_TERMS.get(recipe.data, _NONE)

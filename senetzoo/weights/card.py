@@ -193,7 +193,8 @@ def _of_entry(tag: str, entry: Entry) -> list[str]:
         trained += [
             f"Recipe `{training.recipe}`, {training.epochs} epochs, seed {training.seed}, at "
             f"commit `{training.revision}` of {LIBRARY}, {training.hours:.2g} hours on "
-            f"{training.machine}:",
+            f"{training.machine}"
+            + (f", from the weights `{training.start}`:" if training.start else ":"),
             f"\n```sh\n{training.command}\n```",
         ]
     licence = entry.licence

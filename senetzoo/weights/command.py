@@ -112,6 +112,7 @@ def show(tag: str, as_json: bool) -> None:
         "accuracy": ", ".join(_figures(entry)) or "unknown",
         "trained on": entry.data,
         "recipe": f"{training.recipe}: {training.command}" if training else "",
+        "began with": training.start or "" if training else "",
         "classes": str(entry.num_classes),
         "input": f"{seen.channels} x {seen.size} x {seen.size}, {seen.interpolation}, "
         f"crop {seen.crop:g}, mean {_numbers(seen.mean)}, std {_numbers(seen.std)}",

@@ -88,6 +88,8 @@ class Training:
         revision: Commit of this repository that they were trained with.
         hours: Wall time on the machine named in `machine`.
         machine: Hardware and versions.
+        start: Tag of the weights that it began with, whose epochs and hours come before these;
+            null for a random initialisation.
     """
 
     recipe: str
@@ -97,6 +99,7 @@ class Training:
     revision: str
     hours: float
     machine: str
+    start: str | None
 
 
 @dataclass(frozen=True)
@@ -274,7 +277,22 @@ def _entries(raw: object) -> dict[str, Entry]:
             )
         if entry.default:
             defaults[entry.model] = tag
+    for tag, entry in entries.items():
+        _check_start(tag, entry, entries)
     return entries
+
+
+def _check_start(tag: str, entry: Entry, entries: Mapping[str, Entry]) -> None:
+    """Refuse a training that began with unknown weights, or with what it made."""
+    seen, training = {tag}, entry.training
+    while training is not None and training.start is not None:
+        where, start = f"{tag}.training.start", training.start
+        if start not in entries:
+            raise BrokenError(where, f"there are no weights {start!r}", nearest(start, entries))
+        if start in seen:
+            raise BrokenError(where, "it leads back to the weights themselves")
+        seen.add(start)
+        training = entries[start].training
 
 
 def text(entries: Mapping[str, Entry]) -> str:
@@ -285,7 +303,7 @@ def text(entries: Mapping[str, Entry]) -> str:
 
 
 def added(entries: Mapping[str, Entry], tag: str, entry: Entry) -> dict[str, Entry]:
-    """`entries` with one of ours; where it is a default, another publisher's no longer is.
+    """`entries` with one of ours; where it is a default, no other of its network is.
 
     Args:
         entries: The entries by tag.
@@ -294,7 +312,7 @@ def added(entries: Mapping[str, Entry], tag: str, entry: Entry) -> dict[str, Ent
     """
     kept = {
         other: dataclasses.replace(found, default=False)
-        if entry.default and found.model == entry.model and found.training is None
+        if entry.default and found.model == entry.model
         else found
         for other, found in entries.items()
     }
@@ -320,6 +338,18 @@ def manifest() -> Mapping[str, Entry]:
             "Install senetzoo again",
         ) from None
     return parse(content)
+
+
+def history(tag: str) -> dict[str, Training]:
+    """The trainings that made weights, the first one first, by the tag that each ended with.
+
+    Those of other publishers are not known: it is empty for theirs.
+    """
+    training = manifest()[tag].training
+    if training is None:
+        return {}
+    before = history(training.start) if training.start is not None else {}
+    return {**before, tag: training}
 
 
 def tags(model: str) -> list[str]:
