@@ -9,7 +9,7 @@ from typing import Any
 from experiments import finished
 from pages import difference, lines, table
 
-from senetzoo.report.paired import Paired, pair_of
+from senetzoo.report.paired import Paired, pair_of, verdicts
 from senetzoo.report.run import Run
 from senetzoo.train.recipes import RECIPES
 
@@ -56,12 +56,7 @@ def seeds() -> str:
         accuracy = 100 * record["test_correct"] / record["test_images"]
         by_seed.setdefault(record["seed"], []).append(accuracy)
     arms = list(dict.fromkeys(record["arm"] for record in found))
-    rows: list[list[str]] = []
-    verdicts: dict[str, list[str]] = {
-        "better": [],
-        "worse": [],
-        "no different, as far as shown,": [],
-    }
+    pairs: list[tuple[Paired, list[str]]] = []
     for corruption in dict.fromkeys(record["corruption"] for record in found):
         first, other = (
             {seed: statistics.mean(each) for seed, each in values[corruption, arm].items()}
@@ -70,20 +65,26 @@ def seeds() -> str:
         pair = _pair(arms[1], other, arms[0], first)
         if pair is not None:
             means = (statistics.mean(each[seed] for seed in pair.seeds) for each in (first, other))
-            name = corruption.replace("_", " ")
-            rows.append([name, *(f"{mean:.2f}" for mean in means), *_difference(pair)])
-            better, worse, same = verdicts.values()
-            chosen = same if not pair.differs else better if pair.mean > 0 else worse
-            chosen.append(name if corruption != "none" else "no corruption")
-    if not rows:
+            name = corruption.replace("_", " ") if corruption != "none" else "no corruption"
+            pairs.append((pair, [name, *(f"{mean:.2f}" for mean in means)]))
+    if not pairs:
         return _FEW
+    rows, same = [], "no different, as far as shown,"
+    sentences: dict[str, list[str]] = {"better": [], "worse": [], same: []}
+    found_out = verdicts([pair for pair, _ in pairs])
+    for (pair, cells), verdict in zip(pairs, found_out, strict=True):
+        rows.append([*cells, *_difference(pair, verdict)])
+        chosen = same if verdict else "better" if pair.mean > 0 else "worse"
+        sentences[chosen].append(cells[0])
     head = ["corruption", *(f"{arm}, %" for arm in arms), "difference by seed"]
     text = table([*head, "mean [95 %]", "", "could have shown"], rows)
     said = " ".join(
-        f"{arms[1].capitalize()} is {verdict} under {', '.join(names)}."
-        for verdict, names in verdicts.items()
+        f"{arms[1].capitalize()} is {how} under {', '.join(names)}."
+        for how, names in sentences.items()
         if names
     )
+    if not all(found_out):
+        said += f" That holds by Holm's correction for {len(pairs)} comparisons."
     return f"{text}\n{said}\n\nMean over five severities. {_made(found[0])}"
 
 
@@ -95,23 +96,20 @@ def fluctuation(recipe: str = "ablation_positions") -> str:
         if value is not None:
             found.setdefault(run.header["arm"], {})[run.header["seed"]] = value
     first, *arms = RECIPES[recipe].arms
-    rows = []
+    pairs = []
     for arm in arms if first in found else ():
-        by_seed = found.get(arm, {})
-        pair = _pair(arm, by_seed, first, found[first])
+        pair = _pair(arm, found.get(arm, {}), first, found[first])
         if pair is not None:
-            rows.append(
-                [
-                    arm,
-                    *(
-                        f"{statistics.mean(each[seed] for seed in pair.seeds):.2f}"
-                        for each in (found[first], by_seed)
-                    ),
-                    *_difference(pair),
-                ]
-            )
-    if not rows:
+            pairs.append(pair)
+    if not pairs:
         return _FEW
+    rows = []
+    for pair, verdict in zip(pairs, verdicts(pairs), strict=True):
+        means = (
+            statistics.mean(each[seed] for seed in pair.seeds)
+            for each in (found[first], found[pair.name])
+        )
+        rows.append([pair.name, *(f"{mean:.2f}" for mean in means), *_difference(pair, verdict)])
     head = ["arm", f"{first}, points", "arm, points", "difference by seed", "mean [95 %]"]
     return table([*head, "", "could have shown"], rows)
 
@@ -137,12 +135,12 @@ def _pair(name: str, values: dict[int, float], first: str, base: dict[int, float
     return pair if pair is not None and len(pair.seeds) >= SEEDS else None
 
 
-def _difference(pair: Paired) -> list[str]:
+def _difference(pair: Paired, verdict: str) -> list[str]:
     low, high = pair.interval
     return [
         ", ".join(f"{value:+.2f}" for value in pair.differences),
         f"{pair.mean:+.2f} [{low:+.2f}, {high:+.2f}]",
-        "" if pair.differs else "no difference shown",
+        verdict,
         f"{pair.detectable:.2f}",
     ]
 

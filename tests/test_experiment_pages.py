@@ -78,7 +78,9 @@ def test_noise_by_seed_is_compared_as_scipy_does(empty: Any, tmp_path: Path) -> 
     blur["se"] = [(400, 200), (410, 200), (405, 207)]
     jpeg = {"plain": [(500, 500), (510, 500), (505, 505)]}
     jpeg["se"] = [(512, 500), (500, 490), (515, 505)]
-    right = {"blur": blur, "jpeg": jpeg}
+    # Its own interval leaves 0 out, that of three comparisons does not.
+    contrast = {"plain": [(500, 500)] * 3, "se": [(507, 507), (510, 510), (513, 513)]}
+    right = {"blur": blur, "jpeg": jpeg, "contrast": contrast}
     base = {"test_images": 1000, "noise_seed": 0, "machine": "m", "engine": "e", "commit": "c" * 40}
     records: list[dict[str, Any]] = [
         {"arm": arm, "seed": seed, "corruption": kind, "severity": n, "test_correct": count, **base}
@@ -98,7 +100,11 @@ def test_noise_by_seed_is_compared_as_scipy_does(empty: Any, tmp_path: Path) -> 
         assert row[0] == kind
         assert row[4] == f"{gain:+.2f} [{low:+.2f}, {high:+.2f}]"
         assert (row[5] == "no difference shown") == (test.pvalue > 0.05)
-    assert "Se is worse under blur. Se is no different, as far as shown, under jpeg." in text
+    assert cells(text)[3][5] == "not shown by Holm's correction for 3"
+    assert (
+        "\nSe is worse under blur. Se is no different, as far as shown, under jpeg, contrast. "
+        "That holds by Holm's correction for 3 comparisons.\n" in text
+    )
     # Two seeds of each are not enough to say anything.
     kept = "".join(json.dumps(record) + "\n" for record in records if record["seed"] < 2)
     (tmp_path / "noise-seeds.jsonl").write_text(kept, encoding="utf-8")
