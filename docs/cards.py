@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from pages import RECORDS, interval, table
 
-from senetzoo.weights.manifest import Entry, manifest
+from senetzoo.weights.manifest import Entry, Training, manifest
 
 # What the data says of where a network can be used.
 _LIMITS = {
@@ -28,11 +29,16 @@ def log(tag: str, entry: Entry) -> list[dict[str, Any]]:
     return [line for line in found if line.get("kind", "epoch") == "epoch"]
 
 
+def arm(training: Training) -> str | None:
+    """The arm of an experiment that a training was; None for a recipe of one run."""
+    found = re.search(r" --only (\S+)", training.command)
+    return found and found[1]
+
+
 def _log(tag: str, entry: Entry) -> str:
     training = entry.training
-    if training is not None and training.recipe.startswith("ablation"):
-        arm = tag.partition("ablation_")[2].rpartition("_v")[0]
-        return f"runs/{training.recipe}/{arm}-{training.seed}/log.jsonl"
+    if training is not None and arm(training) is not None:
+        return f"runs/{training.recipe}/{arm(training)}-{training.seed}/log.jsonl"
     return f"training/{tag}.jsonl"
 
 

@@ -54,18 +54,18 @@ def names() -> str:
 
 
 def best() -> str:
-    """The embedded weights without the ablations', which are trained to be compared."""
-    return weights(ablations=False)
+    """The embedded weights without the experiments', which are trained to be compared."""
+    return weights(arms=False)
 
 
-def weights(*, ablations: bool = True) -> str:
+def weights(*, arms: bool = True) -> str:
     """The embedded weights, with accuracy and how they came about."""
     rows = []
     for tag, entry in manifest().items():
         training = entry.training
         if entry.source.kind != "embedded" or training is None:
             continue
-        if training.recipe.startswith("ablation") and not ablations:
+        if not arms and cards.arm(training) is not None:
             continue
         metric = entry.metrics[0]
         low, high = interval(metric)
