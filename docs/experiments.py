@@ -5,6 +5,7 @@ Its folders are those that `senetzoo train` left, with the log alone: `senetzoo 
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 
 from pages import RECORDS, STYLE, lines, svg, table
@@ -22,6 +23,8 @@ SOURCES = {
     ("cifar10_four_nets", "densenet121_imagenet"): "76",
     ("cifar10_four_nets", "se_resnet18_cifar"): "81",
 }
+# Arms of ablation_positions that are arms of ablation_gates too, under these names.
+SHARED = {"plain": "plain", "standard": "se"}
 
 
 def finished(recipe: str = "") -> list[Run]:
@@ -99,9 +102,29 @@ def _accuracies(found: list[Run]) -> dict[str, list[float]]:
     return arms
 
 
-def ablation(recipe: str) -> str:
+def _alike(one: Run, other: Run) -> bool:
+    """Whether two runs differ at most in their network and in what their experiment is called."""
+    ours, theirs = one.header["recipe"], other.header["recipe"]
+    same = (ours.keys() & theirs.keys()) - {"name", "model"}
+    return all(ours[name] == theirs[name] for name in same)
+
+
+def gate_runs() -> list[Run]:
+    """The runs of the gates.
+
+    Those of plain and of SE are the positions' own: the same networks in the same recipe.
+    """
+    found = finished("ablation_gates")
+    shared = [
+        dataclasses.replace(run, header={**run.header, "arm": SHARED[run.header["arm"]]})
+        for run in finished("ablation_positions")
+        if run.header["arm"] in SHARED and found and _alike(run, found[0])
+    ]
+    return found + shared
+
+
+def ablation(found: list[Run]) -> str:
     """An ablation's arms against its first, paired by seed."""
-    found = finished(recipe)
     pairs = paired(found)
     if not pairs:
         return "None is recorded yet.\n"
@@ -127,13 +150,16 @@ def ablation(recipe: str) -> str:
     core_hours = sum(sum(seconds(run).values()) * _cores(run) for run in found) / 3600
     speeds = [images_per_second(run) for run in found]
     settings, epochs = _changes(found[0]), len(found[0].epochs)
-    where = found[0].header["environment"]
+    places = [run.header["environment"] for run in found]
+    where = "; ".join(
+        dict.fromkeys(f"{place['machine']}, commit `{place['commit'][:12]}`" for place in places)
+    )
     return (
         f"{table([*head, 'could have shown'], rows)}\n{_sentences(pairs)}\n\n"
         f"{epochs} epochs each{f' ({settings})' if settings else ''}, the last checkpoint on "
         f"{found[0].header['data']['test_images']:,} test images; {len(found)} runs of together "
         f"{core_hours:.1f} core-hours, {min(speeds):,.0f} to {max(speeds):,.0f} images a second "
-        f"with other work beside them; {where['machine']}, commit `{where['commit'][:12]}`.\n"
+        f"with other work beside them; {where}.\n"
     )
 
 
@@ -169,10 +195,11 @@ def _sentences(pairs: list[Paired]) -> str:
 
 
 def each() -> str:
-    """Every run of the positions, with its time."""
-    order = list(RECIPES["ablation_positions"].arms)
+    """Every run of the positions and the gates, with its time."""
+    recipes = ("ablation_positions", "ablation_gates")
+    order = [arm for recipe in recipes for arm in RECIPES[recipe].arms]
     found = sorted(
-        finished("ablation_positions"),
+        (run for recipe in recipes for run in finished(recipe)),
         key=lambda run: (order.index(run.header["arm"]), run.header["seed"]),
     )
     rows = [
@@ -196,7 +223,12 @@ def each() -> str:
 
 def positions() -> str:
     """Where the gate goes."""
-    return ablation("ablation_positions")
+    return ablation(finished("ablation_positions"))
+
+
+def gates() -> str:
+    """Which gate, at the standard position."""
+    return ablation(gate_runs())
 
 
 def summary() -> str:

@@ -331,6 +331,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/ablation.md": {
         "plot": experiments.picture,
         "positions": experiments.positions,
+        "gates": experiments.gates,
         "each": experiments.each,
         "noise": noisy.weights,
         "noise-seeds": noisy.seeds,

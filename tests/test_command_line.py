@@ -431,7 +431,10 @@ def offered(*words: str) -> list[str]:
         (("bench", "--device", "c"), ["cpu", "cuda"]),
         (("bench", "--accuracy", "d"), ["digits"]),
         (("weights", "show", "lenet5"), ["lenet5.digits_v1"]),
-        (("weights", "get", "lenet5.digits_v1", "se_resnet20.c"), ["se_resnet20.cifar10_v1"]),
+        (
+            ("weights", "get", "lenet5.digits_v1", "mobilenet_v1_025.c"),
+            ["mobilenet_v1_025.cifar10_v1"],
+        ),
         (("weights", "push", "lenet5."), ["lenet5.digits_v1"]),
         (("weights", "convert", "x.pth", "--to", "vgg11_l"), ["vgg11_lrn"]),
         (("verify", "lenet5"), ["lenet5.digits_v1"]),

@@ -546,8 +546,8 @@ def test_it_prints_its_address_and_ends_with_ctrl_c() -> None:
         process.kill()
     assert (process.returncode, out) == (130, "")
     assert err.splitlines() == [
-        "The default weights of resnet20 are resnet20.cifar10_v1.",
-        "The default weights of se_resnet20 are se_resnet20.cifar10_v1.",
+        "The default weights of resnet20 are resnet20.cifar10_v2.",
+        "The default weights of se_resnet20 are se_resnet20.cifar10_v2.",
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,9 @@ import torch
 from runs import epoch, write_run
 from scipy.stats import ttest_1samp, ttest_rel
 
+from senetzoo import create
 from senetzoo.report.run import read
+from senetzoo.train.recipes import RECIPES
 from senetzoo.weights.manifest import manifest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -162,6 +165,42 @@ def test_positions_against_the_first_arm(empty: Any, tmp_path: Path) -> None:
         "\nBetter than plain: standard. Worse than plain: identity. That holds by Holm's "
         "correction for 3 comparisons. No difference from plain is shown for: pre.\n" in text
     )
+
+
+def test_gates_are_beside_the_positions_plain_and_se(empty: Any, tmp_path: Path) -> None:
+    for arm, gate in empty.experiments.SHARED.items():
+        place, other = RECIPES["ablation_positions"].arms[arm], RECIPES["ablation_gates"].arms[gate]
+        assert repr(create(place["model"])) == repr(create(other["model"]))
+
+    def write(experiment: str, arm: str, model: str, seed: int, wrong: int, lr: float) -> None:
+        machine = "old" if experiment == "ablation_positions" else "new"
+        write_run(
+            tmp_path / "runs" / experiment / f"{arm}-{seed}",
+            labels=torch.zeros(1000, dtype=torch.long),
+            guesses=(torch.arange(1000) < wrong).long(), arm=arm, seed=seed,
+            recipe={**recipe(experiment), "model": model, "lr": lr},
+            environment={"machine": machine, "commit": "c" * 40, "threads": 1},
+            command=f"senetzoo train {experiment}",
+        )  # fmt: skip
+
+    for seed in (0, 1):
+        write("ablation_positions", "plain", "resnet20", seed, 100 + seed, 0.1)
+        write("ablation_positions", "standard", "resnet20+se4@standard", seed, 90, 0.1)
+        write("ablation_positions", "pre", "resnet20+se4@pre", seed, 80, 0.1)
+    # Without a run of another gate there is nothing to compare.
+    assert empty.experiments.gates() == "None is recorded yet.\n"
+    write("ablation_gates", "cbam", "resnet20+cbam(reduction=4)", 0, 85, 0.1)
+    text = empty.experiments.gates()
+    assert [row[:3] for row in cells(text)[1:]] == [
+        ["plain", "2", "89.95 (90.00, 89.90)"],
+        ["se", "2", "91.00 (91.00, 91.00)"],
+        ["cbam", "1", "91.50 (91.50)"],
+    ]
+    assert f"; new, commit `{'c' * 12}`; old, commit `{'c' * 12}`.\n" in text
+    # Runs with another learning rate are no pairs.
+    shutil.rmtree(tmp_path / "runs" / "ablation_gates")
+    write("ablation_gates", "cbam", "resnet20+cbam(reduction=4)", 0, 85, 0.2)
+    assert empty.experiments.gates() == "None is recorded yet.\n"
 
 
 def test_depth_by_hand(empty: Any, tmp_path: Path) -> None:

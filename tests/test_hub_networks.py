@@ -420,8 +420,8 @@ def test_what_is_not_pushed(
         ),
         (
             ("se_resnet20.v9", "--repo", "someone/pets"),
-            "There are no weights 'v9' of 'se_resnet20'.\nIts tags are cifar10_v1.\n"
-            "Type for example: create('se_resnet20', pretrained='cifar10_v1')",
+            "There are no weights 'v9' of 'se_resnet20'.\nIts tags are cifar10_v2, "
+            "cifar10_v1.\nType for example: create('se_resnet20', pretrained='cifar10_v2')",
         ),
         (
             ("my_network", "--repo", "someone/pets"),

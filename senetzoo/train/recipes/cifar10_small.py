@@ -8,8 +8,14 @@ as in the paper.
     senetzoo train cifar10_small --data CIFAR10 --set model=se_resnet20
 
 About two hours on one core without AVX-512. What it gave is in the manifest: 91.8 % for resnet20
-and 91.3 % for se_resnet20, where the paper has 91.25 % for resnet20. LeNet has 76.3 % in a quarter
-of an hour, with ``--set phases=((32,40),) --set restart_epochs=0 --set margin=2``.
+and 91.3 % for se_resnet20, where the paper has 91.25 % for resnet20. 20 more epochs from those
+weights gave 92.1 % for both, in an hour on one core with AVX-512:
+
+    senetzoo train cifar10_small --data CIFAR10 --set model=se_resnet20.cifar10_v1 --seed 1
+        --set phases=((32,20),) --set restart_epochs=0 --set lr=0.025 --set muon_lr=0.02
+
+LeNet has 76.3 % in a quarter of an hour, with ``--set phases=((32,40),) --set restart_epochs=0
+--set margin=2``.
 """
 
 from senetzoo.train.experiment import Experiment
