@@ -90,22 +90,25 @@ def weights() -> str:
 
 
 def _ours(network: str) -> list[list[str]]:
-    rows = []
-    for tag, entry in manifest().items():
-        if not tag.startswith(f"{network}.") or entry.training is None or not entry.default:
-            continue
-        metric, training = entry.metrics[0], entry.training
-        recipe = RECIPES[training.recipe].recipe
-        rows.append(
-            [
-                f"`{network}`",
-                f"**`{tag}`**",
-                f"{metric.value:.2f}",
-                f"{metric.checkpoint}, {metric.runs} run",
-                " + ".join(str(each.epochs) for each in history(tag).values()),
-                str(recipe.batch),
-                f"[`{recipe.name}`](training.md): {recipe.optimizer.capitalize()}",
-                f"{recipe.weight_decay:.0e}".replace("e-0", "e-"),
-            ]
-        )
-    return rows or [[f"`{network}`", "**senetzoo**: not trained yet", *[""] * 6]]
+    """The newest of our weights: which are a network's default may be another publisher's."""
+    tags = [tag for tag in manifest() if tag.startswith(f"{network}.cifar10_v")]
+    if not tags:
+        return [[f"`{network}`", "**senetzoo**: not trained yet", *[""] * 6]]
+    tag = max(tags, key=lambda name: int(name.rpartition("_v")[2]))
+    entry = manifest()[tag]
+    metric, training = entry.metrics[0], entry.training
+    if training is None:
+        raise SystemExit(f"The weights {tag} say nothing of their training.")
+    recipe = RECIPES[training.recipe].recipe
+    return [
+        [
+            f"`{network}`",
+            f"**`{tag}`**",
+            f"{metric.value:.2f}",
+            f"{metric.checkpoint}, {metric.runs} run",
+            " + ".join(str(each.epochs) for each in history(tag).values()),
+            str(recipe.batch),
+            f"[`{recipe.name}`](training.md): {recipe.optimizer.capitalize()}",
+            f"{recipe.weight_decay:.0e}".replace("e-0", "e-"),
+        ]
+    ]
