@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -25,6 +27,18 @@ def sample() -> Callable[[str], Path]:
         return folder / name
 
     return find
+
+
+@pytest.fixture(autouse=True)
+def drawn_alike() -> None:
+    """Random numbers without a seed of their own are the same in every run of a test."""
+    torch.manual_seed(0)
+
+
+def pytest_configure() -> None:
+    # What a shell starts in the background ignores Ctrl-C, and so would the programs of tests.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import senetzoo
+from senetzoo.cli import main
 from senetzoo.data import digits
 from senetzoo.errors import ConfigError, DataError, TrainingError
 from senetzoo.inspect import drift
@@ -644,6 +645,41 @@ def test_pinned_weights_come_back_through_create(
         assert last.load_report.tag == "lenet5.digits_same"
         first = recipe.network(10, 1).build(seed=0)
         assert excitations_command._drift(last) == drift(last, first)
+
+        def after(*args: str) -> tuple[str, list[str]]:
+            """The default then, and what is said beyond the accuracy."""
+            done = CliRunner().invoke(main, ["weights", "pin", str(again), *args])
+            assert done.exit_code == 0
+            return manifest.tags("lenet5")[0], done.stdout.splitlines()[1:]
+
+        def digits_same(value: float, images: str) -> None:
+            whole = json.loads(target.read_text())
+            for tag, found in whole["entries"].items():
+                found["default"] = tag == "lenet5.digits_same"
+            metric = whole["entries"]["lenet5.digits_same"]["metrics"][0]
+            metric |= {"value": value, "data": images}
+            target.write_text(json.dumps(whole))
+            manifest.manifest.cache_clear()
+
+        # A default with a higher figure on the same images stays, until told otherwise.
+        same_images = entry.metrics[0].data
+        digits_same(99.99, same_images)
+        assert after("digits_new") == (
+            "digits_same",
+            [
+                "The default stays lenet5.digits_same (99.99 %). Type --default to make these "
+                "the default."
+            ],
+        )
+        assert after("digits_new", "--no-default") == ("digits_same", [])
+        assert after("digits_new", "--default") == ("digits_new", [])
+        digits_same(99.99, "other images")
+        assert after("digits_new") == ("digits_new", [])
+        digits_same(0.01, same_images)
+        assert after("digits_new") == ("digits_new", [])
+        # One that takes its own place is not compared with what it was.
+        digits_same(99.99, same_images)
+        assert after("digits_same") == ("digits_same", [])
 
         path.write_text(json.dumps({**summary, "revision": "a" * 40 + "-dirty"}))
         with pytest.raises(ConfigError, match="without a commit"):

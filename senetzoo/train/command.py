@@ -198,11 +198,16 @@ def find(name: str) -> Experiment:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("tag")
 @click.option("--data", type=click.Path(path_type=Path), help="Local copy of the data set.")
-@click.option("--no-default", is_flag=True, help="Do not make it the network's default.")
+@click.option(
+    "--default/--no-default",
+    default=None,
+    help="Whether they become the network's default. Else they do unless the present default "
+    "has a higher accuracy on the same images.",
+)
 @click.option(
     "--json", "as_json", is_flag=True, help="JSON, the manifest entry, instead of a line."
 )
-def pin(run: Path, tag: str, data: Path | None, no_default: bool, as_json: bool) -> None:
+def pin(run: Path, tag: str, data: Path | None, default: bool | None, as_json: bool) -> None:
     """Embed the weights of a finished RUN as TAG and write their manifest entry.
 
     \b
@@ -211,9 +216,19 @@ def pin(run: Path, tag: str, data: Path | None, no_default: bool, as_json: bool)
       senetzoo weights pin runs/digits-lenet5-0 digits_v2 --no-default --json
     """
     from senetzoo.train.pin import pin as embed
+    from senetzoo.weights.manifest import ahead, manifest
 
-    entry = embed(run, tag, data=data, default=not no_default)
+    entry = embed(run, tag, data=data, default=default)
+    name = f"{entry.model}.{tag}"
     if as_json:
-        click.echo(json.dumps({"tag": f"{entry.model}.{tag}", **dataclasses.asdict(entry)}))
+        click.echo(json.dumps({"tag": name, **dataclasses.asdict(entry)}))
         return
-    click.echo(f"{entry.model}.{tag}: {entry.metrics[0].value:.2f} % on {entry.metrics[0].data}")
+    line = f"{name}: {entry.metrics[0].value:.2f} % on {entry.metrics[0].data}"
+    if default is None and not entry.default:
+        stays = ahead(manifest(), name, entry)
+        if stays is not None:
+            line += (
+                f"\nThe default stays {stays[0]} ({stays[1].value:.2f} %). "
+                "Type --default to make these the default."
+            )
+    click.echo(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from torch import Tensor
@@ -34,14 +35,15 @@ def half(state: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def pin(run: Path, tag: str, *, data: Path | None, default: bool = True) -> manifest.Entry:
+def pin(run: Path, tag: str, *, data: Path | None, default: bool | None = None) -> manifest.Entry:
     """Embed the final weights of a run and write their manifest entry.
 
     Args:
         run: Folder that `senetzoo train` wrote.
         tag: The tag, without the network's name: ``"cifar10_v1"``.
         data: Local copy of the data set, on whose test images the embedded file is measured.
-        default: Whether ``pretrained=True`` means these weights.
+        default: Whether ``pretrained=True`` means these weights; None for True unless the
+            network's present default has a higher accuracy on the same images.
 
     Returns:
         The entry, with the accuracy of the embedded file.
@@ -89,7 +91,7 @@ def pin(run: Path, tag: str, *, data: Path | None, default: bool = True) -> mani
             config=before.config if before else {},
             num_classes=len(classes),
             classes=classes,
-            default=default,
+            default=default is not False,
             source=manifest.Source("embedded", file.name),
             sha256=digest,
             sha256_prefix=None,
@@ -126,7 +128,10 @@ def pin(run: Path, tag: str, *, data: Path | None, default: bool = True) -> mani
             ),
             provenance="trained by senetzoo",
         )
-        whole = manifest.text(manifest.added(manifest.manifest(), name, entry))
+        entries = manifest.manifest()
+        if default is None and manifest.ahead(entries, name, entry):
+            entry = dataclasses.replace(entry, default=False)
+        whole = manifest.text(manifest.added(entries, name, entry))
         manifest.parse(whole)  # nothing that can't be read again is written
     with atomically(manifest.path()) as draft:
         draft.write_text(whole, encoding="utf-8")

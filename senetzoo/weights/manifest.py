@@ -319,6 +319,27 @@ def added(entries: Mapping[str, Entry], tag: str, entry: Entry) -> dict[str, Ent
     return {**kept, tag: entry}
 
 
+def ahead(entries: Mapping[str, Entry], tag: str, entry: Entry) -> tuple[str, Metric] | None:
+    """The default of the entry's network, and its figure, where that is above the entry's own.
+
+    Args:
+        entries: The entries by tag.
+        tag: Of `entry`; it is not compared with the one whose place it takes.
+        entry: Not yet among them. Its first metric is compared, with the one of the same name on
+            the same images.
+
+    Returns:
+        None where there is no default, or none that was measured on the same, or a lower one.
+    """
+    own = entry.metrics[0]
+    for other, found in entries.items():
+        if found.default and found.model == entry.model and other != tag:
+            for metric in found.metrics:
+                if (metric.name, metric.data) == (own.name, own.data) and metric.value > own.value:
+                    return other, metric
+    return None
+
+
 def path() -> Path:
     """The manifest: inside the installed package, or at the top of a checkout."""
     package = Path(__file__).parent.parent
