@@ -21,6 +21,7 @@ from shelf import RAW, Shelf, open_shelf
 
 import senetzoo
 from senetzoo.cli import main
+from senetzoo.weights import command as weights_command
 from senetzoo.weights import fetch, manifest, places
 
 TAG = "resnet20.pets_v1"
@@ -29,7 +30,8 @@ TAG = "resnet20.pets_v1"
 @pytest.fixture
 def pantry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pantry]:
     for pantry in open_pantry(tmp_path, monkeypatch):
-        monkeypatch.setattr("senetzoo.weights.command.manifest", pantry.manifest)
+        # Imported above: imported here, it would keep the pantry's for good.
+        monkeypatch.setattr(weights_command, "manifest", pantry.manifest)
         yield pantry
 
 
