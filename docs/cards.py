@@ -8,6 +8,7 @@ from typing import Any
 
 from pages import RECORDS, interval, table
 
+from senetzoo.weights.card import commands, origin
 from senetzoo.weights.manifest import Entry, Training, manifest
 
 # What the data says of where a network can be used.
@@ -73,7 +74,11 @@ def _card(tag: str, entry: Entry) -> str:
             f"{training.epochs} epochs on {entry.data}, seed {training.seed}, {training.hours:.2f} "
             f"hours on {training.machine}, commit `{training.revision[:12]}`; "
             f"training accuracy {100 * last['train_accuracy']:.2f} %"
-            + (f"; begun with the weights `{training.start}`" if training.start else ""),
+            + (
+                f"; begun with the weights `{training.start}`{origin(training)}"
+                if training.start
+                else ""
+            ),
         ],
         ["log of the run", f"`benchmarks/records/{_log(tag, entry)}`"],
         ["file", f"{entry.bytes:,} bytes, sha256 `{entry.sha256}`"],
@@ -84,6 +89,5 @@ def _card(tag: str, entry: Entry) -> str:
         ],
     ]
     facts = table(["", ""], rows).replace("---:", "---")
-    return (
-        f"## `{tag}`\n\n{facts}\n```sh\n{training.command}\n```\n\n{_LIMITS.get(entry.data, '')}\n"
-    )
+    typed = f"```sh\n{commands(training)}\n```"
+    return f"## `{tag}`\n\n{facts}\n{typed}\n\n{_LIMITS.get(entry.data, '')}\n"

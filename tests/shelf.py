@@ -70,6 +70,7 @@ RAW: dict[str, Any] = {
         "hours": 0.5,
         "machine": "one core",
         "start": None,
+        "before": None,
     },
     "licence": {"code": "Apache-2.0", "weights": "Apache-2.0", "data": "CC BY 4.0"},
     "provenance": "trained by a test",

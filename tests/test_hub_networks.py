@@ -328,6 +328,11 @@ def test_a_card_for_every_entry(tmp_path: Path) -> None:
         assert len(data.eval_results or []) == len(entry.metrics)
         assert data.license is not None
         assert ("Commercial use is excluded." in text) == entry.licence.non_commercial
+        training = entry.training
+        before = None if training is None else training.before
+        assert ("in no release" in text) == (before is not None)
+        if training is not None and before is not None:
+            assert f"\n{before.command}\n{training.command}\n" in text
 
 
 def test_push_of_a_folder(hub: HubServer, tmp_path: Path) -> None:

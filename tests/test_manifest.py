@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -24,6 +25,20 @@ from senetzoo.weights import dialects, fetch, manifest
 
 SHIPPED = manifest.manifest()
 TAG = "resnet20.pets_v1"
+
+
+def begun(*starts: str) -> dict[str, Any]:
+    """Weights that began with the first of `starts`, those with the next; none of them are there.
+
+    The last one's training is not told.
+    """
+    raw = copy.deepcopy(RAW) | {"default": False}
+    training = raw["training"]
+    for start in starts:
+        training["start"] = start
+        training["before"] = copy.deepcopy(RAW["training"])
+        training = training["before"]
+    return raw
 
 
 @pytest.fixture
@@ -380,6 +395,21 @@ def _url(url: str, **changes: Any) -> dict[str, Any]:
             "It leads back to the weights themselves.",
         ),
         (
+            text_of({TAG: changed("training.before", RAW["training"])}),
+            f"The manifest is broken at {TAG}.training.start.\n"
+            "It is null, but something was before it.",
+        ),
+        (
+            text_of({TAG: begun("resnet20.pets_v0"), "resnet20.pets_v0": RAW}),
+            f"The manifest is broken at {TAG}.training.start.\n"
+            "The training of 'resnet20.pets_v0' is told twice: there and here.",
+        ),
+        (
+            text_of({TAG: begun("resnet20.pets_v0", TAG)}),
+            f"The manifest is broken at {TAG}.training.start.\n"
+            "It leads back to the weights themselves.",
+        ),
+        (
             text_of({TAG: RAW, "resnet20.pets_v2": RAW}),
             "The manifest is broken at resnet20.pets_v2.\n"
             "The default of resnet20 is resnet20.pets_v1 already.",
@@ -540,4 +570,22 @@ def test_the_trainings_behind_weights_are_known(shelf: Shelf) -> None:
         "resnet20.d": [5],
         "resnet20.theirs": [],
     }
-    assert list(manifest.history("resnet20.c")) == ["resnet20.a", "resnet20.b", "resnet20.c"]
+    whole = manifest.history("resnet20.c")
+    assert list(whole) == ["resnet20.a", "resnet20.b", "resnet20.c"]
+
+    # In whichever order they go, what the last one has behind it stays.
+    shipped = manifest.manifest()
+    for gone in itertools.permutations(["resnet20.a", "resnet20.b"]):
+        entries = dict(shipped)
+        for tag in gone:
+            entries = manifest.withdrawn(entries, tag)
+            assert manifest.parse(manifest.text(entries)) == entries
+        assert set(entries) == {"resnet20.c", "resnet20.d", "resnet20.theirs"}
+        for tag in ("resnet20.d", "resnet20.theirs"):
+            assert entries[tag] == shipped[tag]
+        shelf.manifest.write_text(manifest.text(entries), encoding="utf-8")
+        manifest.manifest.cache_clear()
+        found = manifest.history("resnet20.c")
+        assert list(found) == list(whole)
+        for tag, training in found.items():
+            assert dataclasses.replace(training, before=None) == whole[tag], tag

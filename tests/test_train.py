@@ -681,6 +681,23 @@ def test_pinned_weights_come_back_through_create(
         digits_same(99.99, same_images)
         assert after("digits_same") == ("digits_same", [])
 
+        # What it began with goes, and what is known of it stays.
+        files = set(fetch.EMBEDDED.iterdir())
+        began = manifest.manifest()["lenet5.digits_test"].training
+        assert after("digits_only", "--drop-start")[1] == []
+        gone = files - set(fetch.EMBEDDED.iterdir())
+        assert {file.name for file in gone} == {"lenet5.digits_test.safetensors"}
+        assert "digits_test" not in manifest.tags("lenet5")
+        for tag in ("lenet5.digits_only", "lenet5.digits_further", "lenet5.digits_same"):
+            assert manifest.history(tag)["lenet5.digits_test"] == began
+            assert excitations_command._drift(senetzoo.create(tag)) is None
+        done = CliRunner().invoke(main, ["weights", "pin", str(path.parent), "x", "--drop-start"])
+        assert (done.exit_code, done.stderr) == (
+            2,
+            "error: The run began with random weights.\nThere are none to drop.\n"
+            "Leave --drop-start out\n",
+        )
+
         path.write_text(json.dumps({**summary, "revision": "a" * 40 + "-dirty"}))
         with pytest.raises(ConfigError, match="without a commit"):
             pin.pin(tmp_path / "run", "digits_dirty", data=None)

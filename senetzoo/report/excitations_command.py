@@ -102,7 +102,8 @@ def _drift(model: Classifier) -> dict[str, float] | None:
     first, training = next(iter(history(report.tag).items()), (report.tag, None))
     if training is None or training.start is not None:
         return None
-    # Where training went on with other gates, not all of them are of that seed.
-    if config(first).policy != config(report.tag).policy:
+    # Where training went on with other gates, not all of them are of that seed; whether it did
+    # is not known of weights that are not published any more.
+    if first not in manifest() or config(first).policy != config(report.tag).policy:
         return None
     return drift(model, config(first).build(seed=training.seed))

@@ -205,20 +205,29 @@ def find(name: str) -> Experiment:
     "has a higher accuracy on the same images.",
 )
 @click.option(
+    "--drop-start",
+    is_flag=True,
+    help="Take the weights that the run began with out of the package. How they were trained "
+    "stays in the manifest.",
+)
+@click.option(
     "--json", "as_json", is_flag=True, help="JSON, the manifest entry, instead of a line."
 )
-def pin(run: Path, tag: str, data: Path | None, default: bool | None, as_json: bool) -> None:
+def pin(
+    run: Path, tag: str, data: Path | None, default: bool | None, drop_start: bool, as_json: bool
+) -> None:
     """Embed the weights of a finished RUN as TAG and write their manifest entry.
 
     \b
     Examples:
       senetzoo weights pin runs/digits-lenet5-0 digits_v1
       senetzoo weights pin runs/digits-lenet5-0 digits_v2 --no-default --json
+      senetzoo weights pin runs/digits-lenet5-1 digits_v3 --drop-start
     """
     from senetzoo.train.pin import pin as embed
     from senetzoo.weights.manifest import ahead, manifest
 
-    entry = embed(run, tag, data=data, default=default)
+    entry = embed(run, tag, data=data, default=default, drop_start=drop_start)
     name = f"{entry.model}.{tag}"
     if as_json:
         click.echo(json.dumps({"tag": name, **dataclasses.asdict(entry)}))

@@ -35,7 +35,14 @@ def half(state: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def pin(run: Path, tag: str, *, data: Path | None, default: bool | None = None) -> manifest.Entry:
+def pin(
+    run: Path,
+    tag: str,
+    *,
+    data: Path | None,
+    default: bool | None = None,
+    drop_start: bool = False,
+) -> manifest.Entry:
     """Embed the final weights of a run and write their manifest entry.
 
     Args:
@@ -44,12 +51,15 @@ def pin(run: Path, tag: str, *, data: Path | None, default: bool | None = None) 
         data: Local copy of the data set, on whose test images the embedded file is measured.
         default: Whether ``pretrained=True`` means these weights; None for True unless the
             network's present default has a higher accuracy on the same images.
+        drop_start: Whether the weights that the run began with are taken out of the package. How
+            they were trained stays in the new ones' entry.
 
     Returns:
         The entry, with the accuracy of the embedded file.
 
     Raises:
-        ConfigError: The run is not finished, or has no commit to name.
+        ConfigError: The run is not finished, has no commit to name, or began with no weights of
+            the package that could be dropped.
         WeightsError: The weights do not fit their network.
     """
     from safetensors.torch import load_file
@@ -64,6 +74,9 @@ def pin(run: Path, tag: str, *, data: Path | None, default: bool | None = None) 
         )
     base, start, own = split(recipe.model)
     name = f"{base}.{tag}"
+    entries = dict(manifest.manifest())
+    dropped = _dropped(f"{base}.{start}" if start else None, name) if drop_start else None
+    gone = None if dropped is None else fetch.EMBEDDED / entries[dropped].source.file
     # A run that began with other weights trained their form of the network.
     before = None if start is None else manifest.find(base, start)[1]
     stem = _stem(recipe, base) if recipe.stem or before is None else before.stem
@@ -122,13 +135,16 @@ def pin(run: Path, tag: str, *, data: Path | None, default: bool | None = None) 
                 hours=round(summary["train_seconds"] / 3600, 4),
                 machine=summary["machine"],
                 start=None if start is None else f"{base}.{start}",
+                before=None,
             ),
             licence=manifest.Licence(
                 "Apache-2.0", "Apache-2.0", DATA_TERMS.get(recipe.data, _NONE)
             ),
             provenance="trained by senetzoo",
         )
-        entries = manifest.manifest()
+        if dropped is not None:
+            entry = manifest.withdrawn({**entries, name: entry}, dropped)[name]
+            entries = manifest.withdrawn(entries, dropped)
         if default is None and manifest.ahead(entries, name, entry):
             entry = dataclasses.replace(entry, default=False)
         whole = manifest.text(manifest.added(entries, name, entry))
@@ -136,7 +152,26 @@ def pin(run: Path, tag: str, *, data: Path | None, default: bool | None = None) 
     with atomically(manifest.path()) as draft:
         draft.write_text(whole, encoding="utf-8")
     manifest.manifest.cache_clear()
+    if gone is not None:
+        gone.unlink()
     return entry
+
+
+def _dropped(start: str | None, name: str) -> str:
+    """The tag of the weights that a run began with, if they can go."""
+    if start is None:
+        raise ConfigError(
+            "The run began with random weights.",
+            "There are none to drop.",
+            "Leave --drop-start out",
+        )
+    if start == name or manifest.manifest()[start].source.kind != "embedded":
+        raise ConfigError(
+            f"The run began with {start}.",
+            "Only other weights of the package can be dropped.",
+            "Leave --drop-start out",
+        )
+    return start
 
 
 _NONE = "of its owner: see the data set's own terms"

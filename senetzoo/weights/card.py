@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from senetzoo.counting import Counts
 from senetzoo.errors import ConfigError
 from senetzoo.weights.folder import LIBRARY, Description
-from senetzoo.weights.manifest import Entry, Metric
+from senetzoo.weights.manifest import Entry, Metric, Training
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -194,8 +194,12 @@ def _of_entry(tag: str, entry: Entry) -> list[str]:
             f"Recipe `{training.recipe}`, {training.epochs} epochs, seed {training.seed}, at "
             f"commit `{training.revision}` of {LIBRARY}, {training.hours:.2g} hours on "
             f"{training.machine}"
-            + (f", from the weights `{training.start}`:" if training.start else ":"),
-            f"\n```sh\n{training.command}\n```",
+            + (
+                f", from the weights `{training.start}`{origin(training)}."
+                if training.start
+                else "."
+            ),
+            f"\n```sh\n{commands(training)}\n```",
         ]
     licence = entry.licence
     entries = json.dumps({tag: dataclasses.asdict(entry)}, indent=1, ensure_ascii=False)
@@ -210,6 +214,24 @@ def _of_entry(tag: str, entry: Entry) -> list[str]:
         f"## Manifest entry\n\nAs {LIBRARY} has it; its hash is that of the file there.\n\n"
         f"```json\n{entries}\n```",
     ]
+
+
+def origin(training: Training) -> str:
+    """Where the weights that a training began with are from; empty where they are published."""
+    if training.before is None:
+        return ""
+    return (
+        " (in no release: the first command below trains them, `senetzoo weights pin` names them)"
+    )
+
+
+def commands(training: Training | None) -> str:
+    """What to type, after what made weights that are not published any more."""
+    lines: list[str] = []
+    while training is not None:
+        lines.insert(0, training.command)
+        training = training.before
+    return "\n".join(lines)
 
 
 def _figure(metric: Metric) -> str:

@@ -18,7 +18,7 @@ from senetzoo._command import BAD_INPUT, LazyGroup, SenetzooCommand
 from senetzoo.errors import ConfigError, SenetzooError, WeightsError, nearest
 from senetzoo.registry import entry as network
 from senetzoo.weights import fetch, places
-from senetzoo.weights.manifest import Entry, find, manifest
+from senetzoo.weights.manifest import Entry, Training, find, manifest
 
 _ELSEWHERE = {
     "convert": "senetzoo.weights.convert_command:convert",
@@ -112,7 +112,7 @@ def show(tag: str, as_json: bool) -> None:
         "accuracy": ", ".join(_figures(entry)) or "unknown",
         "trained on": entry.data,
         "recipe": f"{training.recipe}: {training.command}" if training else "",
-        "began with": training.start or "" if training else "",
+        "began with": _began(training) if training else "",
         "classes": str(entry.num_classes),
         "input": f"{seen.channels} x {seen.size} x {seen.size}, {seen.interpolation}, "
         f"crop {seen.crop:g}, mean {_numbers(seen.mean)}, std {_numbers(seen.std)}",
@@ -235,6 +235,12 @@ def _warnings_said() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
         yield
+
+
+def _began(training: Training) -> str:
+    """The weights that a training began with, and how those in no release were trained."""
+    before = training.before
+    return (training.start or "") + (f", in no release: {before.command}" if before else "")
 
 
 def _chosen(tag: str) -> tuple[str, Entry]:

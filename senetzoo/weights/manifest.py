@@ -90,6 +90,7 @@ class Training:
         machine: Hardware and versions.
         start: Tag of the weights that it began with, whose epochs and hours come before these;
             null for a random initialisation.
+        before: How those were trained, where they are not published any more; null else.
     """
 
     recipe: str
@@ -100,6 +101,7 @@ class Training:
     hours: float
     machine: str
     start: str | None
+    before: Training | None
 
 
 @dataclass(frozen=True)
@@ -287,12 +289,16 @@ def _check_start(tag: str, entry: Entry, entries: Mapping[str, Entry]) -> None:
     seen, training = {tag}, entry.training
     while training is not None and training.start is not None:
         where, start = f"{tag}.training.start", training.start
-        if start not in entries:
-            raise BrokenError(where, f"there are no weights {start!r}", nearest(start, entries))
         if start in seen:
             raise BrokenError(where, "it leads back to the weights themselves")
+        if start not in entries and training.before is None:
+            raise BrokenError(where, f"there are no weights {start!r}", nearest(start, entries))
+        if start in entries and training.before is not None:
+            raise BrokenError(where, f"the training of {start!r} is told twice: there and here")
         seen.add(start)
-        training = entries[start].training
+        training = training.before or entries[start].training
+    if training is not None and training.before is not None:
+        raise BrokenError(f"{tag}.training.start", "it is null, but something was before it")
 
 
 def text(entries: Mapping[str, Entry]) -> str:
@@ -317,6 +323,27 @@ def added(entries: Mapping[str, Entry], tag: str, entry: Entry) -> dict[str, Ent
         for other, found in entries.items()
     }
     return {**kept, tag: entry}
+
+
+def withdrawn(entries: Mapping[str, Entry], tag: str) -> dict[str, Entry]:
+    """`entries` without one of ours; those that began with its weights keep how it was trained.
+
+    Args:
+        entries: The entries by tag.
+        tag: The one that goes.
+    """
+
+    def kept(training: Training | None) -> Training | None:
+        if training is None or training.start is None:
+            return training
+        before = entries[tag].training if training.start == tag else kept(training.before)
+        return dataclasses.replace(training, before=before)
+
+    return {
+        other: dataclasses.replace(entry, training=kept(entry.training))
+        for other, entry in entries.items()
+        if other != tag
+    }
 
 
 def ahead(entries: Mapping[str, Entry], tag: str, entry: Entry) -> tuple[str, Metric] | None:
@@ -364,13 +391,18 @@ def manifest() -> Mapping[str, Entry]:
 def history(tag: str) -> dict[str, Training]:
     """The trainings that made weights, the first one first, by the tag that each ended with.
 
-    Those of other publishers are not known: it is empty for theirs.
+    Those of other publishers are not known: it is empty for theirs. Not every tag of it is still
+    in the manifest.
     """
+    found: dict[str, Training] = {}
     training = manifest()[tag].training
-    if training is None:
-        return {}
-    before = history(training.start) if training.start is not None else {}
-    return {**before, tag: training}
+    while training is not None:
+        found = {tag: training, **found}
+        if training.start is None:
+            break
+        tag = training.start
+        training = training.before or manifest()[tag].training
+    return found
 
 
 def tags(model: str) -> list[str]:
