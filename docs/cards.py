@@ -8,6 +8,8 @@ from typing import Any
 
 from pages import RECORDS, interval, table
 
+from senetzoo.report.run import Run
+from senetzoo.report.tables import images_per_second
 from senetzoo.weights.card import commands, origin
 from senetzoo.weights.manifest import Entry, Training, manifest
 
@@ -25,9 +27,20 @@ _LIMITS = {
 
 def log(tag: str, entry: Entry) -> list[dict[str, Any]]:
     """The epochs of the run that made a weight."""
-    path = RECORDS / _log(tag, entry)
-    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [line for line in found if line.get("kind", "epoch") == "epoch"]
+    return [line for line in _lines(tag, entry) if line.get("kind", "epoch") == "epoch"]
+
+
+def run(tag: str, entry: Entry) -> Run | None:
+    """The run that made a weight; None for the logs of before they had a header."""
+    first = _lines(tag, entry)[0]
+    if first.get("kind") != "run":
+        return None
+    return Run(tag, RECORDS, first, tuple(log(tag, entry)), 0, None, None)
+
+
+def _lines(tag: str, entry: Entry) -> list[dict[str, Any]]:
+    text = (RECORDS / _log(tag, entry)).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def arm(training: Training) -> str | None:
@@ -55,7 +68,8 @@ def _card(tag: str, entry: Entry) -> str:
     if training is None:
         return ""
     low, high = interval(metric)
-    last = log(tag, entry)[-1]
+    last, known = log(tag, entry)[-1], run(tag, entry)
+    rate = f" at {images_per_second(known):,.0f} images a second" if known else ""
     network = f"`{entry.model}`" + (f" with `{entry.policy}`" if entry.policy else "")
     network += f", stem `{entry.stem}`" if entry.stem else ""
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (seen.mean, seen.std))
@@ -72,7 +86,7 @@ def _card(tag: str, entry: Entry) -> str:
         [
             "training",
             f"{training.epochs} epochs on {entry.data}, seed {training.seed}, {training.hours:.2f} "
-            f"hours on {training.machine}, commit `{training.revision[:12]}`; "
+            f"hours{rate} on {training.machine}, commit `{training.revision[:12]}`; "
             f"training accuracy {100 * last['train_accuracy']:.2f} %"
             + (
                 f"; begun with the weights `{training.start}`{origin(training)}"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cards
 from pages import table
 
-from senetzoo.train.recipes import RECIPES
+from senetzoo.train.recipe import Recipe
 from senetzoo.weights.manifest import history, manifest
 
 _HE = "[He et al. 2015](https://arxiv.org/abs/1512.03385), Table 6"
 _AKAMASTER = "[akamaster](https://github.com/akamaster/pytorch_resnet_cifar10)"
+_HUANG = "[Huang et al. 2016](https://arxiv.org/abs/1608.06993), Table 2"
 _CHENYAOFO = "[chenyaofo](https://github.com/chenyaofo/pytorch-cifar-models)"
 _PYTORCHCV = "[pytorchcv](https://github.com/osmr/imgclsmob/tree/master/pytorch)"
 _MOSKOMULE = "[moskomule](https://github.com/moskomule/senet.pytorch)"
@@ -46,6 +48,8 @@ AKAMASTER = Training(_AKAMASTER, "200", "128", f"{_STEPS}, at 100 and 150", "1e-
 CHENYAOFO = Training(_CHENYAOFO, "200", "256", "SGD 0.1, cosine", "5e-4", "best on test")
 PYTORCHCV = Training(_PYTORCHCV, _UNKNOWN, _UNKNOWN, _UNKNOWN, _UNKNOWN, _UNKNOWN)
 MOSKOMULE = Training(_MOSKOMULE, "200", "64", f"{_STEPS}, at 80 and 160", "1e-4", "best on test")
+# Section 4.2.
+HUANG = Training(_HUANG, "300", "64", f"{_STEPS}, at 150 and 225", "1e-4", _UNKNOWN)
 
 # Test accuracy in per cent: 100 minus the error where an error is published.
 PUBLISHED: dict[str, dict[Training, str]] = {
@@ -64,6 +68,9 @@ PUBLISHED: dict[str, dict[Training, str]] = {
         PYTORCHCV: "95.48",
     },
     "se_resnet56": {PYTORCHCV: "95.87"},
+    "preresnet20": {PYTORCHCV: "93.49"},
+    "se_preresnet20": {PYTORCHCV: "93.82"},
+    "densenet40_12": {HUANG: "94.76"},
 }
 
 
@@ -99,7 +106,10 @@ def _ours(network: str) -> list[list[str]]:
     metric, training = entry.metrics[0], entry.training
     if training is None:
         raise SystemExit(f"The weights {tag} say nothing of their training.")
-    recipe = RECIPES[training.recipe].recipe
+    run = cards.run(tag, entry)
+    if run is None:
+        raise SystemExit(f"The log of {tag} says nothing of its recipe.")
+    recipe = Recipe.from_json(run.header["recipe"])
     return [
         [
             f"`{network}`",
@@ -108,7 +118,16 @@ def _ours(network: str) -> list[list[str]]:
             f"{metric.checkpoint}, {metric.runs} run",
             " + ".join(str(each.epochs) for each in history(tag).values()),
             str(recipe.batch),
-            f"[`{recipe.name}`](training.md): {recipe.optimizer.capitalize()}",
+            f"[`{recipe.name}`](training.md): {recipe.optimizer.capitalize()}{_more(recipe)}",
             f"{recipe.weight_decay:.0e}".replace("e-0", "e-"),
         ]
     ]
+
+
+def _more(recipe: Recipe) -> str:
+    """What a recipe does besides cropping and mirroring."""
+    found = {
+        f"cutout {recipe.cutout}": recipe.cutout,
+        f"label smoothing {recipe.label_smoothing:g}": recipe.label_smoothing,
+    }
+    return "".join(f", {text}" for text, used in found.items() if used)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from senetzoo.train.recipes import RECIPES
 from senetzoo.weights.manifest import Training, history, manifest
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = ("cards", "depths", "experiments", "noisy", "pages")
+MODULES = ("cards", "compared", "depths", "experiments", "noisy", "pages")
 EMBEDDED = {tag: e for tag, e in manifest().items() if e.source.kind == "embedded"}
 
 
@@ -267,6 +268,25 @@ def test_each_embedded_weight_has_its_card_and_its_log(docs: Any, tag: str) -> N
     assert training is not None
     assert "\n".join(run.command for run in told(tag)) in card
     epochs = docs.cards.log(tag, entry)
+    for rate in re.findall(r"hours at ([\d,]+) images a second", card):
+        speeds = [line["images_per_second"] for line in epochs]
+        # The last images of an epoch, too few for a batch, are counted in the one.
+        assert 0.99 * min(speeds) <= float(rate.replace(",", "")) <= 1.01 * max(speeds)
     assert [line["epoch"] for line in epochs] == list(range(1, training.epochs + 1))
     # The embedded file, in fp16, is as good as what the run ended with.
     assert abs(100 * epochs[-1]["test_accuracy"] - entry.metrics[0].value) < 0.1
+
+
+def test_our_weights_stand_beside_published_ones_with_their_recipe(docs: Any) -> None:
+    """What the row says of the recipe is what the command that is typed says."""
+    rows = cells(docs.compared.weights())[1:]
+    for network in docs.compared.PUBLISHED:
+        (own,) = [row for row in rows if row[0] == f"`{network}`" and "**" in row[1]]
+        tag = own[1].strip("*`")
+        run = history(tag)[tag]
+        assert own[2] == f"{manifest()[tag].metrics[0].value:.2f}"
+        assert own[4].split(" + ") == [str(each.epochs) for each in history(tag).values()]
+        for field, words in (("cutout", "cutout"), ("label_smoothing", "label smoothing")):
+            typed = re.search(rf"--set {field}=(\S+)", run.command)
+            said = re.search(rf"{words} ([\d.]+)", own[6])
+            assert (typed and typed[1]) == (said and said[1])
