@@ -71,11 +71,7 @@ def test_content(wheel: Path) -> None:
 
 def test_size(wheel: Path) -> None:
     """Small enough to be installed only to try it: weights come with what nobody asked for."""
-    with zipfile.ZipFile(wheel) as archive:
-        inside = archive.infolist()
-    weights = sum(i.compress_size for i in inside if i.filename.endswith(".safetensors"))
-    assert weights < 14 << 20
-    assert wheel.stat().st_size < 15 << 20
+    assert wheel.stat().st_size < 15 * 2**20
 
 
 def test_metadata(wheel: Path) -> None:
