@@ -48,7 +48,8 @@ AKAMASTER = Training(_AKAMASTER, "200", "128", f"{_STEPS}, at 100 and 150", "1e-
 CHENYAOFO = Training(_CHENYAOFO, "200", "256", "SGD 0.1, cosine", "5e-4", "best on test")
 PYTORCHCV = Training(_PYTORCHCV, _UNKNOWN, _UNKNOWN, _UNKNOWN, _UNKNOWN, _UNKNOWN)
 MOSKOMULE = Training(_MOSKOMULE, "200", "64", f"{_STEPS}, at 80 and 160", "1e-4", "best on test")
-# Section 4.2.
+# As LaurentMazare/deep-models repeats it, but for the epochs: 150 and 225 are a half and three
+# quarters of 300.
 HUANG = Training(_HUANG, "300", "64", f"{_STEPS}, at 150 and 225", "1e-4", _UNKNOWN)
 
 # Test accuracy in per cent: 100 minus the error where an error is published.
