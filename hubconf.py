@@ -18,12 +18,12 @@ def _entry_point(name: str) -> _Any:
     def make(**options: _Any) -> _Classifier:
         return senetzoo.create(name, **options)
 
-    config = senetzoo.config(name)
-    size = config.arch.input_size
+    spec = senetzoo.config(name)
+    config, size = spec.config, spec.config.input_size
     make.__name__ = make.__qualname__ = name
     make.__doc__ = (
-        f"{name}: {config.arch.num_classes} classes, {config.arch.in_chans}x{size}x{size} images, "
-        f"gates: {config.policy}.\n\nOptions: policy, pretrained, num_classes, in_chans, channels, "
+        f"{name}: {config.num_classes} classes, {config.in_chans}x{size}x{size} images, "
+        f"gates: {spec.policy}.\n\nOptions: policy, pretrained, num_classes, in_chans, channels, "
         "stem, dropout, drop_path, seed; see senetzoo.create."
     )
     return make

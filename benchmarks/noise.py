@@ -24,7 +24,7 @@ from senetzoo.deploy.engines import ENGINES, Runner
 from senetzoo.environment import machine, revision
 from senetzoo.nn.classifier import Classifier
 from senetzoo.train.augment import normalise
-from senetzoo.train.trained import network_of
+from senetzoo.train.trained import networks_of
 
 BATCH = 500
 SEED = 0
@@ -35,7 +35,7 @@ def network(name: str) -> tuple[Classifier, str, int]:
     folder = Path(name)
     if not folder.is_dir():
         return senetzoo.create(name, pretrained=True), name, 0
-    model, _ = network_of(folder, 10, 3)
+    model, _ = networks_of(folder)
     header = json.loads((folder / "log.jsonl").read_text(encoding="utf-8").partition("\n")[0])
     return model, header["arm"], header["seed"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from pages import RECORDS, interval, table
 
+from senetzoo.io.card import commands, origin
 from senetzoo.report.run import Run
 from senetzoo.report.tables import images_per_second
-from senetzoo.weights.card import commands, origin
 from senetzoo.weights.manifest import Entry, Training, manifest
 
 # What the data says of where a network can be used.
@@ -64,7 +64,7 @@ def every() -> str:
 
 
 def _card(tag: str, entry: Entry) -> str:
-    metric, training, seen = entry.metrics[0], entry.training, entry.input
+    metric, training, seen = entry.metrics[0], entry.training, entry.preprocessing
     if training is None:
         return ""
     low, high = interval(metric)

@@ -89,8 +89,8 @@ def imagenet() -> str:
         if default is None or default.data != _IMAGENET:
             continue
         best = max(several, key=lambda one: one.top1)
-        pixels = best.entry.input.size
-        notes = [f"{pixels} px"] * (pixels != default.entry.input.size)
+        pixels = best.entry.preprocessing.size
+        notes = [f"{pixels} px"] * (pixels != default.entry.preprocessing.size)
         notes += ["more data"] * best.more_data
         notes += ["non-commercial"] * best.entry.licence.non_commercial
         entry = default.entry
@@ -98,7 +98,7 @@ def imagenet() -> str:
             f"`{name}`",
             f"{entry.params / 1e6:,.1f}",
             f"{entry.macs / 1e9:.2f}",
-            str(entry.input.size),
+            str(entry.preprocessing.size),
             f"{default.top1:.2f}",
             _short(default.tag),
             _licence(entry),
@@ -118,7 +118,7 @@ def small() -> str:
             f"`{one.tag}`{' (default)' * one.entry.default}",
             f"{one.entry.params:,}",
             f"{one.entry.macs / 1e6:.1f}",
-            f"{one.entry.input.channels}x{one.entry.input.size}x{one.entry.input.size}",
+            f"{one.entry.preprocessing.channels}x{one.entry.preprocessing.size}x{one.entry.preprocessing.size}",
             one.data,
             f"{one.top1:.2f}",
             _licence(one.entry),
@@ -276,7 +276,7 @@ def _like_timed(name: str) -> list[Weight]:
     return [
         one
         for one in several
-        if one.as_listed and one.data == _IMAGENET and one.entry.input.size == 224
+        if one.as_listed and one.data == _IMAGENET and one.entry.preprocessing.size == 224
     ]
 
 

@@ -97,7 +97,7 @@ def published() -> str:
                 f"`{tag}`{' (default)' if entry.default else ''}",
                 figures.get("accuracy", ""),
                 figures.get("accuracy@5", ""),
-                str(entry.input.size),
+                str(entry.preprocessing.size),
                 f"{entry.params:,}",
                 f"{entry.macs / 1e9:.3f}",
                 entry.data,

@@ -28,11 +28,11 @@ sys.path.insert(0, str(ROOT))
 from senetzoo._torchvision import torchvision  # noqa: E402
 from senetzoo.counting import Counts, count  # noqa: E402
 from senetzoo.data.cifar10 import CLASSES  # noqa: E402
+from senetzoo.data.preprocessing import Preprocessing  # noqa: E402
 from senetzoo.weights.dialects import Counterpart, counterparts  # noqa: E402
 from senetzoo.weights.manifest import (  # noqa: E402
     Dialect,
     Entry,
-    Input,
     Licence,
     Metric,
     Source,
@@ -105,7 +105,7 @@ class Draft:
     num_classes: int
     classes: tuple[str, ...] | None
     source: Source
-    input: Input
+    preprocessing: Preprocessing
     data: str
     metrics: tuple[Metric, ...]
     licence: Licence
@@ -169,8 +169,7 @@ def from_torchvision() -> Iterator[Draft]:
                 num_classes=len(weight.meta["categories"]),
                 classes=None,
                 source=address(weight.url),
-                input=Input(
-                    3,
+                preprocessing=Preprocessing(
                     side,
                     other.mean or tuple(made.mean),
                     other.std or tuple(made.std),
@@ -193,7 +192,7 @@ def check_parameters(draft: Draft, published: int) -> None:
         # Of inception_v3 torchvision counts the auxiliary head, which ours is built without.
         with torch.device("meta"):
             heads = config(draft.counterpart.model).replace(aux=True).build(seed=0)
-        if count(heads, draft.input.size).params != published:
+        if count(heads, draft.preprocessing.size).params != published:
             raise SystemExit(f"{draft.name}: {ours} parameters, {published} published")
 
 
@@ -230,8 +229,7 @@ def from_timm() -> Iterator[Draft]:
                 num_classes=cfg.num_classes,
                 classes=None,
                 source=source,
-                input=Input(
-                    cfg.input_size[0],
+                preprocessing=Preprocessing(
                     cfg.input_size[1],
                     tuple(cfg.mean),
                     tuple(cfg.std),
@@ -262,7 +260,7 @@ def from_chenyaofo() -> Iterator[Draft]:
             num_classes=10 if few else 100,
             classes=CLASSES if few else None,
             source=address(known["url"]),
-            input=Input(3, 32, tuple(norm["mean"]), tuple(norm["std"]), "bilinear", 1.0),
+            preprocessing=Preprocessing(32, tuple(norm["mean"]), tuple(norm["std"])),
             data=f"{title} train",
             metrics=accuracies(
                 known["top1"],
@@ -295,7 +293,7 @@ def counted(draft: Draft) -> Counts:
     """Parameters and MACs of a weight's network, at its input size."""
     other = draft.counterpart
     changes = tuple(sorted(other.changes.items()))
-    return costs(other.model, changes, other.policy, draft.num_classes, draft.input.size)
+    return costs(other.model, changes, other.policy, draft.num_classes, draft.preprocessing.size)
 
 
 def rank(draft: Draft) -> tuple[bool, int, bool, float]:
@@ -317,7 +315,7 @@ def chosen(drafts: list[Draft], ours: set[str]) -> set[str]:
     best: dict[str, Draft] = {}
     for draft in drafts:
         model = draft.counterpart.model
-        own = config(model).arch.num_classes
+        own = config(model).config.num_classes
         if draft.licence.non_commercial or draft.num_classes != own or model in ours:
             continue
         if model not in best or rank(draft) < rank(best[model]):
@@ -345,7 +343,7 @@ def entry(draft: Draft, default: bool) -> Entry:
         bytes=None,
         params=costs_.params,
         macs=costs_.macs,
-        input=draft.input,
+        preprocessing=draft.preprocessing,
         dialect=draft.dialect,
         data=draft.data,
         metrics=draft.metrics,

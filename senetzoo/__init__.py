@@ -13,6 +13,7 @@ from senetzoo.gates.scse import SCSE as SCSE
 from senetzoo.gates.se import SE as SE
 from senetzoo.gates.simam import SimAM as SimAM
 from senetzoo.gates.srm import SRM as SRM
+from senetzoo.io.folder import save as save
 from senetzoo.nn.stem import Stem as Stem
 from senetzoo.policies.algebra import NONE as NONE
 from senetzoo.policies.algebra import Policy as Policy
@@ -20,15 +21,14 @@ from senetzoo.policies.selectors import block as block
 from senetzoo.policies.selectors import stage as stage
 from senetzoo.policies.sitemap import Place as Place
 from senetzoo.policies.sitemap import SiteMap as SiteMap
-from senetzoo.saved import load as load
-from senetzoo.saved import save as save
+from senetzoo.spec import policy as policy
 from senetzoo.zoo import attach as attach
 from senetzoo.zoo import config as config
 from senetzoo.zoo import create as create
 from senetzoo.zoo import detach as detach
 from senetzoo.zoo import explain as explain
 from senetzoo.zoo import list_models as list_models
-from senetzoo.zoo import policy as policy
+from senetzoo.zoo import load as load
 from senetzoo.zoo import transforms as transforms
 
 __version__ = "0.1.0"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from senetzoo import _complete, zoo
 from senetzoo._command import SenetzooCommand
+from senetzoo._network import network_options
 from senetzoo.data.images import images_in, open_image
 from senetzoo.errors import ConfigError, DataError
 from senetzoo.nn.classifier import Classifier, finite
@@ -27,7 +28,7 @@ from senetzoo.nn.modes import evaluating
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from senetzoo.data.transforms import Transforms
+    from senetzoo.data.preprocessing import Preprocessing
 
     ImageOrPath = Image | Tensor | str | Path
 
@@ -68,7 +69,7 @@ def predict(
     *,
     top: int = 5,
     batch: int = 32,
-    transforms: Transforms | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> list[Prediction]:
     """Classify images. An image that can't be read does not stop the others.
 
@@ -78,7 +79,7 @@ def predict(
             folders, which stand for the image files in them and below, sorted.
         top: How many classes to tell of each image; all where the network has fewer.
         batch: How many images to hold and compute at a time.
-        transforms: What each image goes through; None takes ``senetzoo.transforms(model)``.
+        preprocessing: What each image goes through; None takes ``senetzoo.transforms(model)``.
 
     Returns:
         A prediction per image, in their order.
@@ -96,7 +97,7 @@ def predict(
         isinstance(images, Tensor) and images.dim() < 4
     )
     several: Iterable[ImageOrPath] = [images] if single else images  # type: ignore[list-item,assignment]
-    predictions = _predictions(model, _sources(several), top, batch, transforms)
+    predictions = _predictions(model, _sources(several), top, batch, preprocessing)
     return [prediction for prediction, _ in predictions]
 
 
@@ -126,13 +127,13 @@ def _predictions(
     sources: Iterable[_Source],
     top: int,
     batch: int,
-    transforms: Transforms | None,
+    preprocessing: Preprocessing | None,
 ) -> Iterator[tuple[Prediction, Tensor | None]]:
     """Predict image by image, with at most `batch` of them in memory.
 
     With each comes what the network got, (C, H, W); None for an image that can't be read.
     """
-    transform = zoo.transforms(model) if transforms is None else transforms
+    transform = zoo.transforms(model) if preprocessing is None else preprocessing
     names = class_names(model)
     sources = iter(sources)
     while chunk := list(islice(sources, batch)):
@@ -146,7 +147,9 @@ def _predictions(
                 yield Prediction(name, error=" ".join(str(result).splitlines())), None
 
 
-def _read(source: Image | Tensor | Path | DataError, transform: Transforms) -> Tensor | DataError:
+def _read(
+    source: Image | Tensor | Path | DataError, transform: Preprocessing
+) -> Tensor | DataError:
     """Make an image the network's input, or say why it can't be."""
     if isinstance(source, DataError):
         return source
@@ -193,11 +196,13 @@ def class_names(model: Classifier) -> tuple[str, ...]:
     "--model",
     "name",
     default="se_resnet20",
-    metavar="NAME[.TAG]",
+    metavar="NETWORK",
     show_default=True,
-    help="The network, with its default weights or those of TAG.",
-    shell_complete=_complete.networks,
+    help="The network: a name, with its default weights or those of a tag; a folder that "
+    "senetzoo.save or a training run wrote; or hf-hub:OWNER/NAME.",
+    shell_complete=_complete.networks_and_folders,
 )
+@network_options
 @click.option(
     "--top",
     type=click.IntRange(min=1),
@@ -232,6 +237,7 @@ def command(
     ctx: click.Context,
     images: tuple[str, ...],
     name: str,
+    stated: dict[str, Any],
     top: int,
     batch: int,
     as_json: bool,
@@ -256,11 +262,12 @@ def command(
     Examples:
       senetzoo predict photo.jpg holiday/
       senetzoo predict photo.jpg --explain why
+      senetzoo predict holiday/ --model runs/photos-resnet20-0
       find . -name '*.png' | senetzoo predict - --json --top 1
     """
     if layer is not None and folder is None:
         raise click.UsageError("--layer is of --explain: give both.")
-    model = zoo.create(name, pretrained=True)
+    model = zoo.load(name, **stated)
     explainer = None if folder is None else _Explainer(model, name, folder, layer)
     sources = _asked(images)
     if explainer is not None:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import functools
 import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 
-from senetzoo.blueprint import Blueprint as Blueprint
-from senetzoo.blueprint import Changes, as_policy, check_seed, merge
-from senetzoo.blueprint import policy as policy
 from senetzoo.counting import ghost
-from senetzoo.describe import transforms_of
+from senetzoo.data.preprocessing import Preprocessing, usual
 from senetzoo.errors import ConfigError, PolicyError, checks_options, nearest
+from senetzoo.io import folder, hub
 from senetzoo.names import ModelName
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.report import LoadReport
 from senetzoo.nn.slots import Site
 from senetzoo.nn.stem import Stem
 from senetzoo.policies.algebra import NONE, Policy
@@ -27,61 +28,37 @@ from senetzoo.policies.attach import attach as attach_gates
 from senetzoo.policies.attach import detach as detach_gates
 from senetzoo.policies.explain import Explanation, explain_model
 from senetzoo.policies.sitemap import SiteMap
-from senetzoo.registry import ENTRIES, entry
-from senetzoo.saved import opened
-from senetzoo.weights import hub
-from senetzoo.weights import manifest as weights
+from senetzoo.registry import ENTRIES
+from senetzoo.spec import ModelSpec, as_policy, as_trained, check_seed, merge, named, split
+from senetzoo.weights import manifest
 from senetzoo.weights.fetch import Search
-from senetzoo.weights.load import Channels, Weights, read_entry
-
-if TYPE_CHECKING:
-    from senetzoo.data.transforms import Transforms
+from senetzoo.weights.load import Channels, Trained, load_weights, read_entry, read_file
+from senetzoo.weights.manifest import FORMATS
 
 
-def config(name: ModelName | str) -> Blueprint:
-    """The config of a network by name, to change and build.
+def config(reference: ModelName | str | Path) -> ModelSpec:
+    """The spec of a network, to change and build.
 
     Args:
-        name: Name in the registry; a tag of its weights may follow, for the config that they were
-            trained with (``"se_resnet20.cifar10_v1"``), and a policy (``"resnet50+se8@pre"``).
+        reference: As of `create`. A tag after a name gives the spec that the weights were trained
+            with.
 
     Raises:
         ConfigError: An unknown name or tag.
         PolicyError: A policy that can't be read.
+        WeightsError: There is no such folder or repository.
     """
-    base, tag, text = split(name)
-    found = entry(base)
-    blueprint = Blueprint(base, found.config, policy(found.policy) if found.policy else NONE)
-    if tag is not None:
-        blueprint = _trained(blueprint, weights.find(base, tag)[1])
-    if text is not None:
-        blueprint = blueprint.replace(policy=merge(blueprint.policy, policy(text)))
-    return blueprint
-
-
-def split(name: str) -> tuple[str, str | None, str | None]:
-    """``"network.tag+policy"`` in its parts; None for those that are not there.
-
-    Raises:
-        ConfigError: `name` is no text.
-    """
-    if not isinstance(name, str):
-        raise ConfigError(
-            f"A network was asked for by a value of type {type(name).__name__}.",
-            "It is asked for by its name, which is text.",
-            'Type for example: "se_resnet50"',
-        )
-    head, plus, text = name.partition("+")
-    base, dot, tag = head.partition(".")
-    return base, tag if dot else None, text if plus else None
+    return find(reference)[0] if _is_saved(reference) else named(reference)  # type: ignore[arg-type]
 
 
 @checks_options
 def create(
-    name: ModelName | str,
+    reference: ModelName | str | Path,
     *,
     policy: Policy | str | None = None,
     pretrained: bool | str = False,
+    weights: str | Path | None = None,
+    preprocessing: Preprocessing | Mapping[str, Any] | None = None,
     num_classes: int | None = None,
     in_chans: int | None = None,
     channels: Channels | None = None,
@@ -90,134 +67,309 @@ def create(
     drop_path: float | None = None,
     seed: int | None = None,
 ) -> Classifier:
-    """A network by name.
+    """A network by name, from a folder, or from the Hugging Face Hub.
 
     Args:
-        name: Name in the registry (`list_models`); a tag of its weights may follow
-            (``"se_resnet20.cifar10_v1"``), and a policy (``"resnet50+se8@pre/s3-4"``). Or a
-            repository of the Hugging Face Hub: ``"hf-hub:owner/name"``, ``"hf-hub:owner/name@v1"``.
-        policy: Which gates sit where, over the name's own policy; `NONE` strips that.
-        pretrained: True for the default weights of the network, or the tag of others.
+        reference: Which network:
+
+            - a name in the registry (`list_models`); a tag of its weights may follow
+              (``"se_resnet20.cifar10_v1"``), and a policy (``"resnet50+se8@pre/s3-4"``);
+            - a folder that `save` or a training run wrote;
+            - a repository: ``"hf-hub:owner/name"``, ``"hf-hub:owner/name@v1"``.
+        policy: Which gates sit where, over the network's own; `NONE` strips that.
+        pretrained: True for the default weights of a name, or the tag of others. A folder and a
+            repository have their own.
+        weights: A safetensors file of the network that the other arguments describe, or of the
+            network that `reference` names.
+        preprocessing: What images go through before, for weights that don't say it, or in place of
+            what they say; or some of its fields by name, ``{"mean": (0.5,), "std": (0.5,)}``.
         num_classes: Outputs; None for the weights' or the network's own. Another number than the
             weights have replaces the classifier.
         in_chans: Channels of the input; another number than the weights have adapts the first
             convolution.
         channels: How it is adapted: ``"sum"`` to fewer channels, ``"tile"`` to more, each of which
-            responds to grey images as before, or ``"random"`` for a new one. None for the one of
+            responds to gray images as before, or ``"random"`` for a new one. None for the one of
             the first two that fits.
         stem: ``"imagenet"``, ``"cifar"``, ``"deep"`` or a `Stem`; None for the network's own.
-            Another one than the weights have is initialised at random, unless its tensors are the
+            Another one than the weights have is initialized at random, unless its tensors are the
             same.
         dropout: Dropout before the classifier.
         drop_path: Stochastic depth.
-        seed: Seed of the random initialisation; None draws one from torch's global state. The
+        seed: Seed of the random initialization; None draws one from torch's global state. The
             same seed gives the same trunk under every policy.
 
     Returns:
-        The network, in training mode as PyTorch modules are; in eval mode with `pretrained` and
-        from the Hub. ``model.load_report`` says which weights it has, and what does not come from
-        them.
+        The network, in training mode as PyTorch modules are; in eval mode where it has weights.
+        ``model.load_report`` says which weights it has, and what does not come from them.
 
     Raises:
         ConfigError: An unknown name, tag or value.
         PolicyError: A policy that can't be read or does not fit.
         WeightsError: Weights that can't be had or do not fit.
     """
-    fields = {
+    spec, trained = find(reference, pretrained)
+    if policy is not None:
+        spec = spec.replace(policy=merge(spec.policy, as_policy(policy)))
+    options = {
         "num_classes": num_classes,
         "in_chans": in_chans,
         "stem": stem,
         "dropout": dropout,
         "drop_path": drop_path,
     }
-    if isinstance(name, str) and name.startswith(hub.PREFIX):
-        repo, plus, over = name.partition("+")
-        _check_pretrained(pretrained, repo)
-        if isinstance(pretrained, str):
+    wanted = spec.replace(**{name: value for name, value in options.items() if value is not None})
+    if weights is not None:
+        if trained is not None:
             raise ConfigError(
-                f"{repo!r} and pretrained={pretrained!r} name different weights.",
-                "A repository has one set of weights.",
-                "Leave pretrained out",
+                f"{str(reference)!r} and weights={str(weights)!r} name different weights.",
+                "A network has one set of weights.",
+                "Leave one of them out",
             )
-        changes = Changes((over if plus else None, policy), fields, channels, seed)
-        return opened(hub.place(repo.removeprefix(hub.PREFIX)), changes)
-    base, tag, text = split(name)
-    blueprint = config(base)
-    _check_pretrained(pretrained, base)
-    if tag is not None and isinstance(pretrained, str) and pretrained != tag:
-        raise ConfigError(
-            f"{name!r} and pretrained={pretrained!r} name different weights.",
-            "A network has one set of weights.",
-            "Leave one of them out",
-        )
-    changes = Changes((text, policy), fields, channels, seed)
-    wanted = pretrained if tag is None and isinstance(pretrained, str) else tag
-    if wanted is None and not pretrained:
-        return changes.build(blueprint)
-    return with_weights(base, wanted, changes)
+        trained = read_file(Path(weights), spec, wanted)
+    _check_channels(channels, in_chans, trained is not None)
+    model = build(wanted, trained, channels=channels, seed=seed)
+    if preprocessing is not None:
+        _state(model, preprocessing)
+    return model
 
 
-def with_weights(base: str, tag: str | None, changes: Changes) -> Classifier:
-    """A network with published weights, in eval mode.
+@checks_options
+def load(
+    reference: ModelName | str | Path,
+    *,
+    policy: Policy | str | None = None,
+    weights: str | Path | None = None,
+    preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    channels: Channels | None = None,
+    stem: Stem | str | None = None,
+    dropout: float | None = None,
+    drop_path: float | None = None,
+    seed: int | None = None,
+) -> Classifier:
+    """A network with its weights, ready to use: `create` for what is trained.
+
+    Nothing that is read is executed or unpickled. The arguments are those of `create`; a name
+    without a tag and without `weights` stands for its default weights.
 
     Args:
-        base: Its name in the registry.
-        tag: Tag of the weights; None for the default ones.
-        changes: What is to be other than the weights have it.
+        reference: A name, a folder that `save` or a training run wrote, or a repository.
+        policy: Which gates sit where, over the network's own; `NONE` strips them.
+        weights: A safetensors file of the network.
+        preprocessing: What images go through before.
+        num_classes: Outputs; another number than the network's replaces the classifier.
+        in_chans: Channels of the input; another number adapts the first convolution.
+        channels: How it is adapted.
+        stem: Another stem.
+        dropout: Dropout before the classifier.
+        drop_path: Stochastic depth.
+        seed: Seed of what is initialized at random.
+
+    Returns:
+        The network in eval mode; ``model.load_report`` says which weights it has.
 
     Raises:
-        ConfigError: An unknown name or tag, or a change that can't be.
-        PolicyError: A policy that does not fit.
-        WeightsError: Weights that can't be had or do not fit.
+        ConfigError: An option does not fit.
+        PolicyError: A policy that can't be read or does not fit.
+        WeightsError: There is no such network, or its files are not as they were written.
     """
-    full, weight = weights.find(base, tag)
-    trained = _trained(config(base), weight)
-    blueprint = changes.over_weights(trained)
-    if tag is None:
-        _say_default(full)
-    search = Search(full, weight)
-    model = blueprint.build(seed=changes.seed)
-    # Another publisher's names are those of the network that the weights are of.
-    foreign = weight.dialect != "senetzoo" and blueprint != trained
-    like = trained.build(seed=0) if foreign else model
-    file = search.result()
-    reading = read_entry(weight, file.path, like)
-    about = Weights(
-        full,
-        file.origin,
-        file.sha256,
-        trained.arch,
-        weight.classes or (),
-        weight.input,
-        file.pinned,
-        tuple((weight.source.file, note) for note in reading.notes),
+    default = weights is None and not _is_saved(reference) and split(str(reference))[1] is None
+    return create(
+        reference,
+        policy=policy,
+        pretrained=default,
+        weights=weights,
+        preprocessing=preprocessing,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        channels=channels,
+        stem=stem,
+        dropout=dropout,
+        drop_path=drop_path,
+        seed=seed,
     )
-    return changes.fill(model, trained, about, reading.state)
 
 
-@functools.cache
-def _say_default(tag: str) -> None:
-    """Say once which weights ``pretrained=True`` stands for."""
-    print(f"The default weights of {tag.partition('.')[0]} are {tag}.", file=sys.stderr)
+def find(reference: str | Path, pretrained: bool | str = False) -> tuple[ModelSpec, Trained | None]:
+    """The network that a reference names, and the weights that come with it.
 
+    This is the one place where a reference is read: every command and function goes through it.
+    Neither the weights nor any code is read: a policy after a name is in the spec, and not in that
+    of the weights.
 
-def _check_pretrained(pretrained: object, name: str) -> None:
+    Args:
+        reference: As of `create`.
+        pretrained: As of `create`.
+
+    Raises:
+        ConfigError: An unknown name or tag.
+        PolicyError: A policy that can't be read.
+        WeightsError: There is no such folder or repository.
+    """
     if not isinstance(pretrained, (bool, str)):
         raise ConfigError(
             f"pretrained={pretrained!r} names no weights.",
             "pretrained is True, False, or the tag of weights.",
-            f"Type for example: create({name!r}, pretrained=True)",
+            f"Type for example: create({str(reference)!r}, pretrained=True)",
+        )
+    if _is_saved(reference):
+        return _find_saved(reference, pretrained)
+    base, tag, text = split(str(reference) if isinstance(reference, Path) else reference)
+    spec = named(base)
+    trained = None
+    if tag is not None and isinstance(pretrained, str) and pretrained != tag:
+        raise ConfigError(
+            f"{reference!r} and pretrained={pretrained!r} name different weights.",
+            "A network has one set of weights.",
+            "Leave one of them out",
+        )
+    if tag is not None or pretrained:
+        trained = _published(spec, pretrained if isinstance(pretrained, str) else tag)
+        spec = trained.spec
+    if text is not None:
+        spec = spec.replace(policy=merge(spec.policy, as_policy(text)))
+    return spec, trained
+
+
+def _is_saved(reference: object) -> bool:
+    """Whether `reference` is a folder or a repository, rather than a name of the registry."""
+    if isinstance(reference, Path):
+        return True
+    if not isinstance(reference, str) or reference.partition(".")[0].partition("+")[0] in ENTRIES:
+        return False
+    return reference.startswith((hub.PREFIX, ".", "~")) or "/" in reference or _is_folder(reference)
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return Path(text).is_dir()
+    except (OSError, ValueError):  # too long for a path, or with a null byte
+        return False
+
+
+def _find_saved(reference: str | Path, pretrained: bool | str) -> tuple[ModelSpec, Trained | None]:
+    """A network in a folder or a repository."""
+    if isinstance(pretrained, str):
+        raise ConfigError(
+            f"{str(reference)!r} and pretrained={pretrained!r} name different weights.",
+            "A folder and a repository have one set of weights.",
+            "Leave pretrained out",
+        )
+    path, text = Path(reference).expanduser(), str(reference)
+    on_hub = isinstance(reference, str) and (
+        text.startswith(hub.PREFIX) or (hub.is_repo(text) and not _is_folder(str(path)))
+    )
+    if not on_hub:
+        if path.suffix in FORMATS and path.is_file():
+            raise ConfigError(
+                f"{path} is a file of weights.",
+                "It does not say which network they are of.",
+                f'Type for example: load("resnet50", weights={str(path)!r})',
+            )
+        trained = folder.read(path)
+        return trained.spec, trained
+    repo, plus, over = text.removeprefix(hub.PREFIX).partition("+")
+    trained = hub.read(repo)
+    spec = trained.spec
+    if plus:
+        spec = spec.replace(policy=merge(spec.policy, as_policy(over)))
+    return spec, trained
+
+
+def build(
+    spec: ModelSpec,
+    trained: Trained | None = None,
+    *,
+    channels: Channels | None = None,
+    seed: int | None = None,
+) -> Classifier:
+    """The network of `spec`, with `trained` weights in eval mode where there are some."""
+    model = spec.build(seed=seed)
+    if trained is None:
+        return model
+    load_weights(model, spec, trained, channels=channels)
+    return model.eval()
+
+
+def _published(spec: ModelSpec, tag: str | None) -> Trained:
+    """Weights of the manifest.
+
+    Args:
+        spec: The network as its name says it.
+        tag: Tag of the weights; None for the default ones.
+    """
+    full, weight = manifest.find(spec.name, tag)
+    if tag is None:
+        _say(f"The default weights of {spec.name} are {full}.")
+    trained = as_trained(spec, weight)
+    search = Search(full, weight)
+
+    def read(like: Classifier | None) -> tuple[dict[str, Tensor], LoadReport]:
+        file = search.result()
+        reading = read_entry(weight, file.path, trained.build(seed=0) if like is None else like)
+        return reading.state, LoadReport(
+            full,
+            file.origin,
+            file.sha256,
+            weight.classes or (),
+            adapted=tuple((weight.source.file, note) for note in reading.notes),
+            pinned=file.pinned,
+            preprocessing=weight.preprocessing,
+        )
+
+    return Trained(trained, read)
+
+
+@functools.cache
+def _say(line: str) -> None:
+    """Say what was chosen for the user, once."""
+    print(line, file=sys.stderr)
+
+
+def _check_channels(channels: object, in_chans: int | None, weights: bool) -> None:
+    if channels is None:
+        return
+    known = get_args(Channels)
+    if channels not in known:
+        raise ConfigError(
+            f"channels={channels!r} is no way to take other channels.",
+            f"The ways are {', '.join(map(repr, known))}.",
+            nearest(str(channels), known),
+        )
+    if not weights or in_chans is None:
+        raise ConfigError(
+            f"channels={channels!r} was given without {'in_chans' if weights else 'weights'}.",
+            "It says how the first convolution of trained weights takes in_chans channels.",
+            f"Type for example: in_chans=1, channels={channels!r}"
+            if weights
+            else "Leave channels out, or type pretrained=True",
         )
 
 
-def _trained(blueprint: Blueprint, weight: weights.Entry) -> Blueprint:
-    """The blueprint that the weights of a manifest entry were trained with."""
-    trained = blueprint.replace(num_classes=weight.num_classes, in_chans=weight.input.channels)
-    if weight.policy:
-        trained = trained.replace(policy=merge(trained.policy, policy(weight.policy)))
-    if weight.stem is not None:
-        trained = trained.replace(stem=weight.stem)
-    return trained.replace(**weight.config)
+def _state(model: Classifier, stated: Preprocessing | Mapping[str, Any]) -> None:
+    """Note the preprocessing that a user states for the weights of `model`.
+
+    Raises:
+        ConfigError: There are no weights, or it is for other channels than theirs.
+    """
+    report, channels = model.load_report, model.config.in_chans
+    if report is None:
+        raise ConfigError(
+            "A preprocessing was given without weights.",
+            "It says what images went through when the weights were trained.",
+            "Leave it out, or type pretrained=True",
+        )
+    if isinstance(stated, Mapping):
+        known = report.preprocessing or usual(model.config.input_size)
+        stated = known.for_channels(channels).replace(**stated)
+    if stated.channels != channels:
+        raise ConfigError(
+            f"The preprocessing is for {stated.channels} channels.",
+            f"The network takes {channels}.",
+            "Give a mean and a std for each channel",
+        )
+    model.load_report = dataclasses.replace(report, preprocessing=stated)
 
 
 @checks_options
@@ -286,7 +438,7 @@ def detach(model: ModuleT) -> ModuleT:
 
 
 def explain(
-    network: ModelName | str | Blueprint | nn.Module,
+    network: ModelName | str | Path | ModelSpec | nn.Module,
     policy: Policy | str | None = None,
     *,
     sites: SiteMap | None = None,
@@ -295,8 +447,7 @@ def explain(
     """What sits where in a network, and what it costs. Print it, or take ``as_dict()``.
 
     Args:
-        network: A name, with or without a tag and a policy, or a config, or a network itself,
-            which is not changed.
+        network: What `create` takes, or a spec, or a network itself, which is not changed.
         policy: A policy over the network's own.
         sites: Where gates can sit, for a network whose blocks are not known.
         size: Side of the image in pixels, for a network that does not say it; else 224.
@@ -307,13 +458,13 @@ def explain(
     """
     if isinstance(network, nn.Module):
         return _explain_module(network, policy, sites, size)
-    blueprint = network if isinstance(network, Blueprint) else config(network)
-    name = blueprint.name if isinstance(network, Blueprint) else network
+    spec = network if isinstance(network, ModelSpec) else config(network)
+    name = spec.name if isinstance(network, ModelSpec) else str(network)
     if policy is not None:
-        blueprint = blueprint.replace(policy=merge(blueprint.policy, as_policy(policy)))
+        spec = spec.replace(policy=merge(spec.policy, as_policy(policy)))
     with torch.device("meta"):
-        model = blueprint.build(seed=0)
-    return explain_model(model, model.sites(), _image(model, size), name, blueprint.policy)
+        model = spec.build(seed=0)
+    return explain_model(model, model.sites(), _image(model, size), name, spec.policy)
 
 
 def _explain_module(
@@ -365,21 +516,21 @@ def list_models(
         for name, found in ENTRIES.items()
         if fnmatch.fnmatchcase(name, pattern)
         and (family is None or found.family.title.lower() == family.lower())
-        and (pretrained is None or pretrained == bool(weights.tags(name)))
+        and (pretrained is None or pretrained == bool(manifest.tags(name)))
     ]
 
 
-def transforms(model: Classifier) -> Transforms:
+def transforms(model: Classifier) -> Preprocessing:
     """What an image goes through before `model` sees it, as a callable value.
 
     Args:
-        model: A network. With trained weights, the transforms are those that they were trained with
-            (for other input channels than the weights', the mean and std are averaged); without,
-            the usual ones for its size: CIFAR-10's statistics at 32 pixels, else ImageNet's and
-            the centre of 224 / 256 of each side.
+        model: A network. With trained weights, it is what they were trained with (for other input
+            channels than the weights', the mean and std are averaged); without, or where the
+            weights do not say, the usual for its size: CIFAR-10's statistics at 32 pixels, else
+            ImageNet's and the center of 224 / 256 of each side.
 
     Raises:
-        ConfigError: `model` is no network of this zoo, or takes neither grey nor RGB images.
+        ConfigError: `model` is no network of this zoo, or takes neither gray nor RGB images.
     """
     if not isinstance(model, Classifier):
         raise ConfigError(
@@ -391,8 +542,17 @@ def transforms(model: Classifier) -> Transforms:
     if channels not in (1, 3):
         raise ConfigError(
             f"There are no transforms for images of {channels} channels.",
-            "Image files are read as grey (1 channel) or RGB (3 channels).",
-            "Stack and normalise the channels yourself: the network takes a plain tensor "
+            "Image files are read as gray (1 channel) or RGB (3 channels).",
+            "Stack and normalize the channels yourself: the network takes a plain tensor "
             f"(N, {channels}, H, W)",
         )
-    return transforms_of(model)
+    report = model.load_report
+    if report is not None and report.preprocessing is not None:
+        return report.preprocessing.for_channels(channels)
+    assumed = usual(model.config.input_size).for_channels(channels)
+    if report is not None:
+        _say(
+            f"The weights {report.tag} do not say how images were preprocessed: assuming "
+            f"{assumed}. State it with preprocessing=, or --mean, --std, --size and --crop."
+        )
+    return assumed

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from senetzoo.models.resnet import ResNet, ResNetConfig
 from senetzoo.nn.stem import Stem
-from senetzoo.zoo import Blueprint, config
+from senetzoo.spec import ModelSpec
+from senetzoo.zoo import config
 
 
 def keep_record(name: str, line: Mapping[str, object]) -> None:
@@ -71,7 +72,7 @@ SHALLOW: dict[str, dict[str, Any]] = {
 }
 
 
-def reduced(name: str) -> Blueprint:
+def reduced(name: str) -> ModelSpec:
     """The network called `name`, or a shallow one of its kind where that is large."""
     return config(name).replace(**SHALLOW.get(name.removeprefix("se_"), {}))
 

@@ -12,7 +12,6 @@ from helpers import randomise
 from torch import Tensor
 
 from senetzoo import BAM, CBAM, ECA, GE, SE, SRM, CoordinateAttention, Stem, attach, detach
-from senetzoo.blueprint import Blueprint
 from senetzoo.errors import SenetzooError
 from senetzoo.models.densenet import DenseNetConfig
 from senetzoo.models.lenet import LeNetConfig
@@ -25,6 +24,7 @@ from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.config import Config
 from senetzoo.policies.algebra import NONE, Gate
 from senetzoo.policies.recover import exactly
+from senetzoo.spec import ModelSpec
 
 GATES: list[Gate] = [
     SE(),
@@ -96,7 +96,7 @@ def drawn_config(draw: random.Random) -> Config:
 def drawn_network(seed: int) -> Classifier:
     """A network of a drawn config with drawn gates: built in, attached later, taken out again."""
     draw = random.Random(seed)
-    model = Blueprint("drawn", drawn_config(draw), NONE).build(seed=seed)
+    model = ModelSpec("drawn", drawn_config(draw), NONE).build(seed=seed)
     for _ in range(draw.randint(0, 3)):
         kinds = draw.sample(GATES, draw.randint(1, 2))
         chosen = {site: draw.choice(kinds) for site in model.sites() if draw.random() < 0.4}

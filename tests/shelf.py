@@ -39,8 +39,7 @@ RAW: dict[str, Any] = {
     "bytes": 1000,
     "params": 272_019,
     "macs": 41_000_000,
-    "input": {
-        "channels": 3,
+    "preprocessing": {
         "size": 32,
         "mean": [0.5, 0.25, 0.125],
         "std": [0.5, 0.25, 1.0],
@@ -120,13 +119,13 @@ class Shelf:
         """Make weights as `senetzoo weights pin` does, and return the network they are of."""
         base = tag.split(".")[0]
         fields = {**copy.deepcopy(RAW), "model": base, "policy": policy, **changes}
-        blueprint = config(f"{base}+{policy}" if policy else base).replace(
-            num_classes=fields["num_classes"], in_chans=fields["input"]["channels"]
+        spec = config(f"{base}+{policy}" if policy else base).replace(
+            num_classes=fields["num_classes"], in_chans=len(fields["preprocessing"]["mean"])
         )
         if fields["stem"] is not None:
-            blueprint = blueprint.replace(stem=fields["stem"])
-        blueprint = blueprint.replace(**fields["config"])
-        model = blueprint.build(seed=seed).eval()
+            spec = spec.replace(stem=fields["stem"])
+        spec = spec.replace(**fields["config"])
+        model = spec.build(seed=seed).eval()
         file = self.embedded / f"{tag}.safetensors"
         stored = half(model.state_dict())
         save_file(stored, str(file))

@@ -16,12 +16,12 @@ from shelf import RAW, Shelf, open_shelf
 from torch import Tensor, nn
 
 from senetzoo import Stem, create, load, policy, save, transforms
-from senetzoo.blueprint import Blueprint, merge
-from senetzoo.describe import gates_of
 from senetzoo.errors import ConfigError, WeightsError
+from senetzoo.io.describe import gates_of
 from senetzoo.models.swin import SwinConfig
 from senetzoo.nn.classifier import Classifier
 from senetzoo.policies.recover import exactly
+from senetzoo.spec import ModelSpec, merge
 
 TAG = "resnet20.pets_v1"
 
@@ -62,7 +62,7 @@ def test_every_tensor_is_what_the_report_says(seed: int, tmp_path: Path) -> None
     model = load(tmp_path, policy=over, seed=seed, **asked, **channels)
 
     assert model.config == trained.config.replace(**asked)
-    whole = Blueprint("drawn", trained.config, exactly(gates_of(trained)))
+    whole = ModelSpec("drawn", trained.config, exactly(gates_of(trained)))
     if over is not None:
         whole = whole.replace(policy=merge(whole.policy, policy(over)))
     fresh = whole.replace(**asked).build(seed=seed).state_dict()
@@ -172,8 +172,8 @@ def test_the_stem_is_what_runs_before_the_first_stage(name: str) -> None:
 
 
 def test_a_cifar_stem_on_imagenet_weights(shelf: Shelf) -> None:
-    seen = {**RAW["input"], "size": 224}
-    trained = shelf.put(TAG, stem="imagenet", input=seen)
+    seen = {**RAW["preprocessing"], "size": 224}
+    trained = shelf.put(TAG, stem="imagenet", preprocessing=seen)
     model = create(TAG, stem="cifar", seed=4)
     fresh = create("resnet20", num_classes=3, seed=4)
     norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")

@@ -24,12 +24,12 @@ from senetzoo.bench.command import bench
 from senetzoo.bench.contenders import find_names
 from senetzoo.bench.records import cpu_flags
 from senetzoo.data import cifar10, digits, flowers5
-from senetzoo.data.transforms import Transforms
+from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import DataError, WeightsError
 from senetzoo.weights import fetch, manifest
 from senetzoo.zoo import transforms
 
-PLAIN = Transforms(8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+PLAIN = Preprocessing(8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 # Intervals
@@ -427,7 +427,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         bytes=path.stat().st_size,
         params=0,
         macs=0,
-        input=manifest.Input(3, 8, PLAIN.mean, PLAIN.std, "bilinear", 1.0),
+        preprocessing=Preprocessing(8, PLAIN.mean, PLAIN.std),
         dialect="senetzoo",
         data="colours",
         metrics=(),

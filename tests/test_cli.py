@@ -54,6 +54,7 @@ def test_every_command_has_help() -> None:
         "inspect",
         "list",
         "predict",
+        "push",
         "report",
         "show",
         "train",

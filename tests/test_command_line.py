@@ -50,7 +50,7 @@ def test_all_commands_are_found() -> None:
     assert {" ".join(names) for names in COMMANDS} == {
         "bench", "demo", "explain", "export", "inspect excitations", "inspect prune-gates", "list",
         "predict", "report", "show", "train", "verify",
-        "weights convert", "weights get", "weights list", "weights pin", "weights push",
+        "weights convert", "weights get", "weights list", "weights pin", "push",
         "weights show", "weights verify",
     }  # fmt: skip
 
@@ -126,7 +126,7 @@ BEGIN = {
     ("weights", "get"): ("lenet5",),
     ("weights", "list"): (),
     ("weights", "pin"): ("runs/digits-lenet5-0", "digits_v1"),
-    ("weights", "push"): ("lenet5", "--repo", "owner/name"),
+    ("push",): ("lenet5", "--repo", "owner/name"),
     ("weights", "show"): ("lenet5",),
     ("weights", "verify"): (),
 }
@@ -208,7 +208,7 @@ DONE: list[tuple[str, ...]] = [
      "--by-structure", "--yes"),
     ("weights", "get", "lenet5", "resnet20"),
     ("weights", "list", "lenet5.*"),
-    ("weights", "push", "lenet5", "--repo", "owner/name", "--dry-run"),
+    ("push", "lenet5", "--repo", "owner/name", "--dry-run"),
     ("weights", "show", "lenet5"),
     ("weights", "verify", "lenet5"),
 ]  # fmt: skip
@@ -232,7 +232,7 @@ def test_done_is_0_and_json_is_all_of_the_output(ground: Path, args: tuple[str, 
         (file,) = json.loads(lines[0])["files"]
         assert file == {"path": "lenet5.pt2", "bytes": Path("lenet5.pt2").stat().st_size}
         assert json.loads(lines[0])["logits"] == ["batch", 10]
-    if args[:2] == ("weights", "push"):
+    if args[0] == "push":
         pushed = json.loads(lines[0])
         assert (pushed["repo"], pushed["commit"]) == ("owner/name", None)
         assert set(pushed["files"]) == {"README.md", "config.json", "model.safetensors"}
@@ -280,7 +280,7 @@ WRONG: list[tuple[str, ...]] = [
     ("weights", "get", "nothing"),
     ("weights", "list", "nothing"),
     ("weights", "pin", "nowhere", "digits_v1"),
-    ("weights", "push", "nothing", "--repo", "owner/name"),
+    ("push", "nothing", "--repo", "owner/name"),
     ("weights", "show", "nothing"),
     ("weights", "verify", "resnet18.tv_in1k_v1"),
 ]
@@ -435,7 +435,7 @@ def offered(*words: str) -> list[str]:
             ("weights", "get", "lenet5.digits_v1", "mobilenet_v1_025.c"),
             ["mobilenet_v1_025.cifar10_v1"],
         ),
-        (("weights", "push", "lenet5."), ["lenet5.digits_v1"]),
+        (("push", "lenet5."), ["lenet5.digits_v1"]),
         (("weights", "convert", "x.pth", "--to", "vgg11_l"), ["vgg11_lrn"]),
         (("verify", "lenet5"), ["lenet5.digits_v1"]),
         (("train", "dig"), ["digits"]),

@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from senetzoo import config, create
+from senetzoo import config, create, load
 from senetzoo.cli import main
 from senetzoo.errors import WeightsError
 from senetzoo.weights import dialects
@@ -78,12 +78,13 @@ def test_a_file_of_pytorchcv_computes_the_same_here(tmp_path: Path) -> None:
     assert output == (
         f"{file}: names of pytorchcv (seresnet20_cifar100)\n"
         "  164 tensors, 280,697 parameters, 100 classes.\n"
-        f"Written to {out}. To load it:\n"
-        "  model = senetzoo.config('se_resnet20').replace(num_classes=100).build()\n"
-        f"  load_file_into(model, Path('{out}'))  # of senetzoo.weights.load\n"
+        "  How images were preprocessed is not stated: Preprocessing(size=32, mean=(0.4914, 0.4822, "
+        "0.4465), std=(0.247, 0.2435, 0.2616), interpolation='bilinear', crop=1.0) will be assumed."
+        " State it with --mean, --std, --size and --crop.\n"
+        f"Written to {out}, as se_resnet20 with num_classes=100. To load it:\n"
+        f"  senetzoo.load('se_resnet20', weights='{out}')\n"
     )
-    model = config("se_resnet20").replace(num_classes=100).build(seed=0).eval()
-    load_file_into(model, out)
+    model = load("se_resnet20", weights=out)
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert relative_error(model(x), reference(x)) < 1e-5
@@ -129,8 +130,9 @@ def test_the_policy_of_timm(tmp_path: Path) -> None:
     code, output = run(file, "--to", "se_resnet18", "--out", out)
     assert code == 0
     assert f"{file}: names of timm (seresnet18)\n" in output
-    assert "  model = senetzoo.config('se_resnet18+se16(width=round8)').build()\n" in output
+    assert f"Written to {out}, as se_resnet18+se16(width=round8). To load it:\n" in output
     assert equal(out, dict(model.state_dict()))
+    assert equal(out, dict(load("se_resnet18", weights=out).state_dict()))
 
 
 def test_names_that_several_libraries_have(tmp_path: Path, resnet20: dict[str, Tensor]) -> None:

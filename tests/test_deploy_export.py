@@ -21,16 +21,16 @@ from torch import Tensor, nn
 import senetzoo
 from senetzoo import SE, attach
 from senetzoo.cli import main
-from senetzoo.data.transforms import Transforms
+from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.deploy import export as room
 from senetzoo.deploy.export import FORMATS, SUFFIXES, TOLERANCE, Format, export
 from senetzoo.deploy.program import exported
-from senetzoo.describe import name_of
 from senetzoo.errors import ConfigError, MissingExtraError
+from senetzoo.io.describe import name_of
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.report import LoadReport
 
-SEEN = Transforms(24, (0.5, 0.25, 0.125), (0.5, 1.0, 2.0), "bicubic", crop=0.75)
+SEEN = Preprocessing(24, (0.5, 0.25, 0.125), (0.5, 1.0, 2.0), "bicubic", crop=0.75)
 COLOURS = ("red", "green", "blue", "näve", "black, or white")
 
 
@@ -100,7 +100,7 @@ def test_the_file_is_the_network(form: Format, tmp_path: Path) -> None:
     model = small()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     path = tmp_path / f"net{SUFFIXES[form]}"
-    done = export(model, path, transforms=SEEN)
+    done = export(model, path, preprocessing=SEEN)
     assert model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert list(done.files) == [tmp_path / name for name in names(tmp_path)][::-1]
@@ -185,8 +185,8 @@ def test_half_precision_is_written_in_fp32(tmp_path: Path) -> None:
     "name", [*SMALL.values(), "se_resnet18", "se_swin_t", "resnet50+se8@pre/s3-4+eca/s1-2"]
 )
 def test_a_name_builds_the_network_again(name: str) -> None:
-    blueprint = senetzoo.config(name)
-    model = on_meta(lambda: blueprint.build(seed=0))
+    spec = senetzoo.config(name)
+    model = on_meta(lambda: spec.build(seed=0))
     assert isinstance(model, Classifier)
     again = senetzoo.config(name_of(model))
     twin = on_meta(lambda: again.build(seed=0))
@@ -270,7 +270,7 @@ def test_bad_input(tmp_path: Path) -> None:
     )
     assert refusal(model, path, clases=["a"]) == (
         "export() has no option 'clases'.\n"
-        "Its options are model, path, name, classes, transforms, size, optimized.\n"
+        "Its options are model, path, name, classes, preprocessing, size, optimized.\n"
         "Did you mean 'classes'?"
     )
     with torch.no_grad():
@@ -340,15 +340,15 @@ def test_command_with_a_file_of_weights(tmp_path: Path) -> None:
     model = senetzoo.create("lenet5", num_classes=3, seed=1)
     weights, target = tmp_path / "mine.safetensors", tmp_path / "net.pt2"
     save_file(model.state_dict(), weights)
-    done = run(
-        "lenet5", "--weights", weights, "--num-classes", "3", "--to", "pt2", "--output", target
-    )
+    stated = ("--mean", "0.5", "--std", "0.25", "--size", "40")
+    done = run("lenet5", "--weights", weights, "--to", "pt2", "--output", target, *stated)
     assert done.exit_code == 0, done.output
     computed, about = open_pt2(target)
-    x = torch.randn(3, model.config.in_chans, 32, 32)
+    x = torch.randn(3, model.config.in_chans, 40, 40)
     with torch.no_grad():
         assert relative_error(computed(x), model.eval()(x)) < 1e-6
-    assert about["weights"] == "mine.safetensors"
+    assert (about["mean"], about["std"], about["size"]) == ([0.5], [0.25], 40)
+    assert about["weights"] == str(weights)
     assert len(about["weights_sha256"]) == 64
 
 
@@ -362,16 +362,23 @@ def test_command_with_a_file_of_weights(tmp_path: Path) -> None:
             "Type: --output net.onnx\n",
         ),
         (
-            ("lenet5", "--to", "pt2", "--pretrained", "--weights", "w.safetensors"),
-            "error: --weights w.safetensors can't be used here.\n"
-            "lenet5 --pretrained names weights too.\n"
-            "Leave one of them out\n",
+            ("lenet5", "--to", "pt2", "--random", "--weights", "w.safetensors"),
+            "Usage: senetzoo export [OPTIONS] NETWORK\n"
+            "Try 'senetzoo export --help' for help.\n\n"
+            "Error: --random is without weights: leave out what is said of them.\n",
         ),
         (
             ("lenet5.digits_v1", "--to", "pt2", "--weights", "w.safetensors"),
-            "error: --weights w.safetensors can't be used here.\n"
-            "lenet5.digits_v1 names weights too.\n"
+            "error: 'lenet5.digits_v1' and weights='w.safetensors' name different weights.\n"
+            "A network has one set of weights.\n"
             "Leave one of them out\n",
+        ),
+        (
+            ("lenet5+se4", "--to", "pt2"),
+            "error: lenet5+se4 has no trained weights for all of it.\n"
+            "lenet5.digits_v1 lacks layer1.0.slots.standard.fc1.weight (a gate that the weights do "
+            "not have).\n"
+            "Train it first, or type --random to try the format\n",
         ),
     ],
 )

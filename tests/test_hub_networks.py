@@ -22,10 +22,10 @@ from senetzoo import SE, attach, create, load, save, transforms
 from senetzoo.cli import main
 from senetzoo.counting import Counts
 from senetzoo.errors import ConfigError, WeightsError
+from senetzoo.io.card import card
+from senetzoo.io.folder import read_description
 from senetzoo.nn.classifier import Classifier
 from senetzoo.weights import manifest
-from senetzoo.weights.card import card
-from senetzoo.weights.folder import described
 
 TAG = "se_resnet20.cifar10_v1"
 FILES = ("README.md", "config.json", "model.safetensors")
@@ -50,7 +50,7 @@ def put(hub: HubServer, folder: Path, model: Classifier, repo: str = "owner/pets
 
 
 def pushed(*args: str) -> tuple[int, str, str]:
-    result = CliRunner().invoke(main, ["weights", "push", *args])
+    result = CliRunner().invoke(main, ["push", *args])
     return result.exit_code, result.stdout, result.stderr
 
 
@@ -90,7 +90,7 @@ def test_changes(hub: HubServer, tmp_path: Path) -> None:
     assert "layer1.0.slots.standard.fc1.weight" in other.state_dict()
     assert message(lambda: create("hf-hub:owner/pets", pretrained="v1"), ConfigError) == (
         "'hf-hub:owner/pets' and pretrained='v1' name different weights.\n"
-        "A repository has one set of weights.\nLeave pretrained out"
+        "A folder and a repository have one set of weights.\nLeave pretrained out"
     )
 
 
@@ -162,12 +162,12 @@ def test_offline(
         (
             "owner/empty",
             "owner/empty holds no network of senetzoo.\nIt has no config.json.\n"
-            "Give a repository that senetzoo weights push made",
+            "Give a repository that senetzoo push made",
         ),
         (
             "owner/half",
             "{owner/half} holds no network of senetzoo.\nIt has no model.safetensors.\n"
-            "Give a repository that senetzoo weights push made",
+            "Give a repository that senetzoo push made",
         ),
     ],
 )
@@ -265,7 +265,7 @@ def test_push_of_published_weights(hub: HubServer, tmp_path: Path) -> None:
     assert stdout.splitlines() == [
         *sizes,
         f"Pushed to someone/pets, commit {commit}.",
-        f'Type: senetzoo.create("hf-hub:someone/pets@{commit}")',
+        f'Type: senetzoo.load("hf-hub:someone/pets@{commit}")',
     ]
     for name in FILES:
         assert (tmp_path / "out" / name).read_bytes() == files[name]
@@ -321,7 +321,7 @@ def test_the_card_is_valid_and_true(hub: HubServer, tmp_path: Path) -> None:
 
 def test_a_card_for_every_entry(tmp_path: Path) -> None:
     save(tiny(), tmp_path)
-    description = described(tmp_path / "config.json")
+    description = read_description(tmp_path / "config.json")
     for tag, entry in manifest.manifest().items():
         text = card("a/b", description, Counts(1, 2), tag, entry)
         data: Any = ModelCard(text).data
@@ -420,8 +420,8 @@ def test_what_is_not_pushed(
         ),
         (
             (TAG, "--repo", "someone/pets@v1"),
-            "--repo someone/pets@v1 names a revision.\n"
-            "A push is a new commit of the main branch.\nType: --repo someone/pets",
+            "someone/pets@v1 names a revision.\n"
+            "A push is a new commit of the main branch.\nType: someone/pets",
         ),
         (
             ("se_resnet20.v9", "--repo", "someone/pets"),
@@ -430,9 +430,7 @@ def test_what_is_not_pushed(
         ),
         (
             ("my_network", "--repo", "someone/pets"),
-            "There is no network 'my_network', and no such folder.\n"
-            "What is pushed are weights of the manifest, or a folder that senetzoo.save wrote.\n"
-            "Type for example: senetzoo weights push se_resnet20.cifar10_v1 --repo someone/pets",
+            "There is no network 'my_network'.\nNo name is near it.\nType: senetzoo list",
         ),
     ],
 )

@@ -18,7 +18,7 @@ from shelf import RAW, REVISION, Shelf, changed, open_shelf, text_of
 
 from senetzoo import config
 from senetzoo.counting import count
-from senetzoo.data.transforms import Transforms
+from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.registry import ENTRIES
 from senetzoo.weights import dialects, fetch, manifest
@@ -55,7 +55,7 @@ EMBEDDED = [tag for tag, entry in SHIPPED.items() if entry.source.kind == "embed
 def _built(entry: manifest.Entry) -> tuple[object, ...]:
     """What decides the counts of an entry."""
     arch = (entry.model, entry.policy, entry.stem, *sorted(entry.config.items()))
-    return (*arch, entry.num_classes, entry.input.channels, entry.input.size)
+    return (*arch, entry.num_classes, entry.preprocessing.channels, entry.preprocessing.size)
 
 
 @functools.cache
@@ -82,11 +82,11 @@ def _counted() -> Iterator[Any]:
 def test_shipped_entries_recount(tags: list[str]) -> None:
     with torch.device("meta"):
         model = config(tags[0]).build(seed=0)
-    counts = count(model, SHIPPED[tags[0]].input.size)
+    counts = count(model, SHIPPED[tags[0]].preprocessing.size)
     for tag in tags:
         assert (SHIPPED[tag].params, SHIPPED[tag].macs) == (counts.params, counts.macs), tag
     assert model.config.num_classes == SHIPPED[tags[0]].num_classes
-    assert model.config.in_chans == SHIPPED[tags[0]].input.channels
+    assert model.config.in_chans == SHIPPED[tags[0]].preprocessing.channels
 
 
 def test_every_group_is_one_network() -> None:
@@ -96,8 +96,6 @@ def test_every_group_is_one_network() -> None:
 
 def test_shipped_entries_are_sound() -> None:
     for tag, entry in SHIPPED.items():
-        # Raises where a value does not fit.
-        Transforms(**{k: v for k, v in dataclasses.asdict(entry.input).items() if k != "channels"})
         assert entry.classes is None or len(set(entry.classes)) == entry.num_classes, tag
         assert all(metric.images > 0 for metric in entry.metrics), tag
         assert len({(metric.name, metric.data) for metric in entry.metrics}) == len(entry.metrics)
@@ -157,8 +155,8 @@ def refusal(text: str) -> str:
 
 def test_round_trip() -> None:
     entry = parsed(RAW)
-    assert entry.input == manifest.Input(
-        3, 32, (0.5, 0.25, 0.125), (0.5, 0.25, 1.0), "bilinear", 0.875
+    assert entry.preprocessing == Preprocessing(
+        32, (0.5, 0.25, 0.125), (0.5, 0.25, 1.0), "bilinear", 0.875
     )
     assert entry.metrics[0].value == 91.5
     assert json.loads(manifest.text({TAG: entry}))["entries"][TAG] == RAW
@@ -232,12 +230,12 @@ def test_every_field_is_needed_and_of_its_type(path: str) -> None:
         ),
         ("source", "here", "source", 'It is "here", not an object.'),
         ("source.kind", "ftp", "source.kind", 'It is "ftp", not one of "embedded", "hub", "url".'),
-        ("input.mean", 0.5, "input.mean", "It is 0.5, not a list."),
-        ("input.std", [1, "2", 3], "input.std[1]", 'It is "2", not a number.'),
+        ("preprocessing.mean", 0.5, "preprocessing.mean", "It is 0.5, not a list."),
+        ("preprocessing.std", [1, "2", 3], "preprocessing.std[1]", 'It is "2", not a number.'),
         (
-            "input.interpolation",
+            "preprocessing.interpolation",
             "cubic",
-            "input.interpolation",
+            "preprocessing.interpolation",
             'It is "cubic", not one of "nearest", "bilinear", "bicubic".',
         ),
         ("metrics", {}, "metrics", "It is {}, not a list."),
@@ -323,7 +321,6 @@ def test_every_field_is_needed_and_of_its_type(path: str) -> None:
         ("source.kind", "hub", "source", "A source of kind 'hub' needs repo."),
         ("source.kind", "url", "source", "A source of kind 'url' needs url."),
         ("classes", ["cat", "dog"], "", "There are 2 class names for 3."),
-        ("input.channels", 1, "input", "The numbers of mean, std and channels disagree."),
     ],
 )
 def test_broken_entries(path: str, value: object, where: str, what: str) -> None:

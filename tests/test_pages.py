@@ -171,7 +171,7 @@ def test_speed(choose: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         entry.metrics[0].value
         for tag, entry in manifest().items()
         # gluon's c has another stem.
-        if re.match(r"resnet50\.(?!c_gluon)", tag) and entry.input.size == 224
+        if re.match(r"resnet50\.(?!c_gluon)", tag) and entry.preprocessing.size == 224
     ]
     span = f"{min(scores):.2f} to {max(scores):.2f}"
     assert choose.speed() == (

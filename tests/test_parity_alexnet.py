@@ -304,7 +304,7 @@ def test_wrong_configs(changes: dict[str, Any], message: str) -> None:
 
 
 def test_configs_are_values() -> None:
-    arch = config("alexnet").arch
+    arch = config("alexnet").config
     assert isinstance(arch, AlexNetConfig)
     assert arch.replace(widths=[64, 192, 384, 256, 256]) == arch
     assert hash(arch.replace()) == hash(arch)

@@ -87,8 +87,8 @@ def test_torchvision(name: str) -> None:
 def test_torchvision_reduced_depth(name: str) -> None:
     """Both growth rates with few layers; all pools round at 65 pixels."""
     shallow = config(name).replace(depths=(1, 2, 2, 1), num_classes=1000)
-    assert isinstance(shallow.arch, DenseNetConfig)
-    growth, width = shallow.arch.growth, shallow.arch.width
+    assert isinstance(shallow.config, DenseNetConfig)
+    growth, width = shallow.config.growth, shallow.config.width
     compare(
         lambda: shallow.build(seed=0),
         lambda: torchvisions(growth, (1, 2, 2, 1), width),

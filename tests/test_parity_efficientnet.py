@@ -22,7 +22,8 @@ from senetzoo.errors import ConfigError
 from senetzoo.gates.se import SqueezeExcitation
 from senetzoo.models.efficientnet import SE_POLICY, EfficientNet
 from senetzoo.nn.drop_path import DropPath
-from senetzoo.zoo import config, create, policy
+from senetzoo.spec import policy
+from senetzoo.zoo import config, create
 
 
 def build(**changes: Any) -> EfficientNet:

@@ -57,9 +57,9 @@ def pooled(name: str) -> nn.Module:
 )
 def test_pytorchcv_imagenet(name: str, theirs: str, changes: dict[str, object]) -> None:
     """Its stem has a norm and an activation; its 50 without a b has the stride on the 1x1."""
-    blueprint = config(name).replace(stem_norm=True, **changes)
+    spec = config(name).replace(stem_norm=True, **changes)
     compare(
-        lambda: blueprint.build(seed=0),
+        lambda: spec.build(seed=0),
         lambda: pooled(theirs),
         "pytorchcv",
     )
@@ -106,9 +106,9 @@ def gated(name: str, channels: int) -> nn.Module:
 )
 def test_pytorchcv_cifar_se(name: str, theirs: str, channels: int) -> None:
     """Block for block; its stem has a norm and an activation."""
-    blueprint = config(name).replace(stem_norm=True)
+    spec = config(name).replace(stem_norm=True)
     compare(
-        lambda: blueprint.build(seed=0),
+        lambda: spec.build(seed=0),
         lambda: gated(theirs, channels),
         "pytorchcv",
         size=32,

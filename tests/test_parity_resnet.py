@@ -198,15 +198,15 @@ def test_resnet164() -> None:
 def test_smallest_image() -> None:
     """The unpadded pool of the Caffe form needs two pixels, the padded one none in particular."""
     caffe = config("resnet18").replace(pool="ceil")
-    for blueprint, least in (
+    for spec, least in (
         (config("resnet18"), 1),
         (caffe, 3),
         (caffe.replace(stem="deep"), 3),
         (caffe.replace(stem=Stem(kernels=(3, 3), strides=(2, 2), pool=True)), 5),
         (caffe.replace(stem="cifar"), 1),
     ):
-        assert blueprint.arch.min_size == least
-        model = blueprint.build(seed=0).to("meta").eval()
+        assert spec.config.min_size == least
+        model = spec.build(seed=0).to("meta").eval()
         assert model.forward_features(torch.empty(1, 3, least, least, device="meta")).numel() == 512
         if least > 1:
             with pytest.raises(RuntimeError):

@@ -64,9 +64,9 @@ def test_timm_shallow(pool: str, size: int) -> None:
 
 def test_smallest_image() -> None:
     ceil = config("senet154").replace(depths=(1, 1), width=8, groups=8, group_width=16, pool="ceil")
-    assert config("senet154").arch.min_size == 1
-    assert ceil.arch.min_size == 3
-    assert ceil.replace(stem="cifar").arch.min_size == 1
+    assert config("senet154").config.min_size == 1
+    assert ceil.config.min_size == 3
+    assert ceil.replace(stem="cifar").config.min_size == 1
     model = ceil.build(seed=0).eval()
     assert model.forward_features(torch.zeros(1, 3, 3, 3)).shape == (1, 64, 1, 1)
     with pytest.raises(RuntimeError):

@@ -252,7 +252,7 @@ def test_parameters_by_hand() -> None:
         return total + 2 * last + 1000 * last + 1000
 
     for name in NAMES:
-        settings = config(name).arch
+        settings = config(name).config
         assert isinstance(settings, SwinConfig)
         expected = formula(settings.embed_dim, settings.depths, settings.heads)
         assert learnable(on_meta(settings.build)) == expected
@@ -646,7 +646,7 @@ def test_wrong_configs(changes: dict[str, object], message: str) -> None:
 def test_configs_are_values() -> None:
     settings = config("swin_t").replace(depths=[2, 2, 6, 2], heads=[3, 6, 12, 24])
     assert settings == config("swin_t")
-    assert isinstance(hash(settings.arch), int)
+    assert isinstance(hash(settings.config), int)
 
 
 def test_a_window_of_ones_own() -> None:
@@ -654,4 +654,4 @@ def test_a_window_of_ones_own() -> None:
     table = model.get_parameter("features.1.0.attn.relative_position_bias_table")
     assert tuple(table.shape) == (23 * 23, 3)
     assert isinstance(model, Swin)
-    assert (model.config.side, config("swin_t").replace(stem="cifar").arch.side) == (12, 4)  # type: ignore[attr-defined]
+    assert (model.config.side, config("swin_t").replace(stem="cifar").config.side) == (12, 4)  # type: ignore[attr-defined]

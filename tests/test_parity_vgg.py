@@ -342,7 +342,7 @@ def test_wrong_configs(changes: dict[str, Any], message: str) -> None:
 
 
 def test_configs_are_values() -> None:
-    arch = config("vgg11").arch
+    arch = config("vgg11").config
     assert isinstance(arch, VGGConfig)
     assert arch.replace(kernels=[[3], [3], [3, 3], [3, 3], [3, 3]]) == arch
     assert hash(arch.replace()) == hash(arch)

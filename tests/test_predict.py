@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from senetzoo import zoo
 from senetzoo.cli import main
-from senetzoo.data.transforms import CIFAR10, Transforms
+from senetzoo.data.preprocessing import CIFAR10, Preprocessing
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier, FeatureInfo
 from senetzoo.nn.report import LoadReport
@@ -28,14 +28,14 @@ from senetzoo.nn.slots import TensorMap
 from senetzoo.predict import Guess, Prediction, _cells, _Table, command, predict
 
 CLASSES = ("red", "green", "blue")
-PLAIN = Transforms(4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+PLAIN = Preprocessing(4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 class Colours(Classifier):
     """Says how much red, green and blue an image has: logits are 10 x the channels' means."""
 
     def __init__(self, classes: tuple[str, ...] = CLASSES) -> None:
-        super().__init__(zoo.config("resnet20").replace(num_classes=3).arch)
+        super().__init__(zoo.config("resnet20").replace(num_classes=3).config)
         self.scale = nn.Parameter(torch.tensor(10.0))
         self.dropout = nn.Dropout(0.9)
         self.load_report = LoadReport("colours", "embedded", "0" * 64, classes)
@@ -74,16 +74,16 @@ def colours(monkeypatch: pytest.MonkeyPatch) -> Colours:
     """The network that the command gets, whatever its name."""
     model = Colours()
 
-    def create(name: str, *, pretrained: bool) -> Colours:
-        assert pretrained
+    def load(name: str, **stated: Any) -> Colours:
+        assert set(stated.values()) == {None}
         if name != "se_resnet20":
             raise WeightsError(f"{name} has no weights.", "", "Type: senetzoo list --pretrained")
         return model
 
-    def transforms(model: Classifier) -> Transforms:
+    def transforms(model: Classifier) -> Preprocessing:
         return PLAIN
 
-    monkeypatch.setattr(zoo, "create", create)
+    monkeypatch.setattr(zoo, "load", load)
     monkeypatch.setattr(zoo, "transforms", transforms)
     return model
 
@@ -108,7 +108,7 @@ SURE = float(np.exp(10) / (np.exp(10) + 2))
 def test_guesses_are_the_softmax_of_the_transformed_image() -> None:
     model, random = Colours(), np.random.default_rng(0)
     images = [Image.fromarray(random.integers(0, 256, (9, 8, 3), dtype=np.uint8)) for _ in range(7)]
-    predictions = predict(model, images, top=3, batch=3, transforms=PLAIN)
+    predictions = predict(model, images, top=3, batch=3, preprocessing=PLAIN)
     assert model.batches == [3, 3, 1]
     assert [p.image for p in predictions] == [f"image {k}" for k in range(7)]
     for image, prediction in zip(images, predictions, strict=True):
@@ -139,26 +139,26 @@ def test_one_image_or_many_in_every_form(tmp_path: Path) -> None:
         ([path, image, tensor], 3),
         (iter([str(path), tensor]), 2),
     ]:
-        predictions = predict(model, form, top=1, transforms=PLAIN)  # type: ignore[arg-type]
+        predictions = predict(model, form, top=1, preprocessing=PLAIN)  # type: ignore[arg-type]
         assert len(predictions) == count
         for prediction in predictions:
             assert prediction.error is None
             assert prediction.guesses[0].label == 1
             assert prediction.guesses[0].probability == pytest.approx(SURE, rel=1e-5)
-    assert predict(model, path, top=1, transforms=PLAIN) == [
+    assert predict(model, path, top=1, preprocessing=PLAIN) == [
         Prediction(str(path), (Guess("green", 1, predictions[0].guesses[0].probability),))
     ]
-    assert predict(model, [], transforms=PLAIN) == []
+    assert predict(model, [], preprocessing=PLAIN) == []
 
 
 def test_the_model_gets_its_modes_back() -> None:
     model = Colours().train()
     model.dropout.eval()
     grey = torch.full((3, 4, 4), 128, dtype=torch.uint8)
-    predict(model, grey, transforms=PLAIN)
+    predict(model, grey, preprocessing=PLAIN)
     assert (model.training, model.dropout.training) == (True, False)
     model.dropout.train()
-    guesses = predict(model, grey, transforms=PLAIN)[0].guesses  # in eval mode: no dropout
+    guesses = predict(model, grey, preprocessing=PLAIN)[0].guesses  # in eval mode: no dropout
     assert [g.probability for g in guesses] == pytest.approx([1 / 3] * 3)
     assert model.scale.grad is None
 
@@ -167,7 +167,7 @@ def test_weights_that_are_not_finite_make_no_guess(tmp_path: Path) -> None:
     model = Colours()
     nn.init.constant_(model.scale, float("nan"))
     with pytest.raises(WeightsError) as caught:
-        predict(model, [picture(tmp_path / "red.png", 255, 0, 0)], transforms=PLAIN)
+        predict(model, [picture(tmp_path / "red.png", 255, 0, 0)], preprocessing=PLAIN)
     assert str(caught.value) == (
         "The network gave logits that are not finite.\n"
         "Its weights hold NaN or infinity, or are too large for the number format.\n"
@@ -178,7 +178,7 @@ def test_weights_that_are_not_finite_make_no_guess(tmp_path: Path) -> None:
 def test_top_is_at_most_all_classes_and_names_may_be_missing() -> None:
     blue = torch.zeros(3, 4, 4, dtype=torch.uint8)
     blue[2] = 255
-    (prediction,) = predict(Colours(()), blue, top=50, transforms=PLAIN)
+    (prediction,) = predict(Colours(()), blue, top=50, preprocessing=PLAIN)
     assert prediction.guesses[0].name == "class 2"
     assert len(prediction.guesses) == 3
     assert sum(g.probability for g in prediction.guesses) == pytest.approx(1)
@@ -197,7 +197,9 @@ def test_a_bad_image_does_not_stop_the_rest(tmp_path: Path) -> None:
         "a\0b",
     ]
     for batch in (1, 2, 50):
-        predictions = predict(Colours(), [*paths, torch.zeros(2, 2)], batch=batch, transforms=PLAIN)
+        predictions = predict(
+            Colours(), [*paths, torch.zeros(2, 2)], batch=batch, preprocessing=PLAIN
+        )
         assert [p.error for p in predictions] == [
             f"Can't read {tmp_path / 'bad.png'}. The file is empty.",
             None,
@@ -205,8 +207,8 @@ def test_a_bad_image_does_not_stop_the_rest(tmp_path: Path) -> None:
             f"The folder {tmp_path / 'empty'} has no images in it or below.",
             None,
             "Can't read 'a\\x00b'. That is no path.",
-            "Transforms can't take a tensor (2, 2) of torch.float32. A tensor is one image: uint8, "
-            "(channels, height, width), 1 or 3 channels. "
+            "Preprocessing can't take a tensor (2, 2) of torch.float32. A tensor is one image: "
+            "uint8, (channels, height, width), 1 or 3 channels. "
             "Call it for each image and torch.stack the results",
         ]
         assert [bool(p.guesses) for p in predictions] == [p.error is None for p in predictions]
@@ -244,7 +246,7 @@ def test_images_are_read_a_batch_at_a_time(tmp_path: Path, monkeypatch: pytest.M
         waiting.append(read - sum(model.batches))
         return PLAIN(image)
 
-    predictions = predict(model, [path] * 100, batch=8, transforms=counted)  # type: ignore[arg-type]
+    predictions = predict(model, [path] * 100, batch=8, preprocessing=counted)  # type: ignore[arg-type]
     assert len(predictions) == read == 100
     assert max(waiting) == 8
 
@@ -447,7 +449,7 @@ def test_help() -> None:
     done = CliRunner().invoke(main, ["predict", "--help"])
     assert done.exit_code == 0
     assert done.stdout.startswith("Usage: senetzoo predict [OPTIONS] IMAGE...\n")
-    assert "--model NAME[.TAG]" in done.stdout
+    assert "--model NETWORK" in done.stdout
     assert "[default: se_resnet20]" in done.stdout
     assert "  senetzoo predict photo.jpg holiday/\n" in done.stdout
 
@@ -459,7 +461,7 @@ def test_on_a_narrow_terminal(tmp_path: Path) -> None:
     path = picture(tmp_path / f"{'long' * 20}.png", 1, 2, 3)
     code = (
         "import sys\nfrom senetzoo import zoo\nfrom senetzoo.predict import command\n"
-        "zoo.create = lambda name, pretrained: zoo.config(name).build(seed=0)\n"
+        "zoo.load = lambda name, **_: zoo.config(name).build(seed=0)\n"
         "command([sys.argv[1], '--top', '2'])\n"
     )
     terminal, end = pty.openpty()

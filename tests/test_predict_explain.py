@@ -20,7 +20,7 @@ from PIL import Image
 import senetzoo
 from senetzoo import SE
 from senetzoo.data.images import open_image
-from senetzoo.data.transforms import CIFAR10, Transforms
+from senetzoo.data.preprocessing import CIFAR10, Preprocessing
 from senetzoo.inspect import Evidence, evidence, excitations, grad_cam, layer_cam
 from senetzoo.inspect import page as pages
 from senetzoo.inspect.pictures import SIDE, overlay, sheet, shown, strip
@@ -319,12 +319,12 @@ def test_evidence() -> None:
     assert (plain.gates, plain.opened(3), plain.closed(3)) == ({}, [], [])
 
 
-@pytest.mark.parametrize("transforms", [CIFAR10, Transforms(9, (0.3,), (0.2,), crop=0.5)])
-def test_pixels_undo_what_normalised_does(transforms: Transforms) -> None:
+@pytest.mark.parametrize("transforms", [CIFAR10, Preprocessing(9, (0.3,), (0.2,), crop=0.5)])
+def test_pixels_undo_what_normalised_does(transforms: Preprocessing) -> None:
     generator = torch.Generator().manual_seed(0)
     shape = (len(transforms.mean), 16, 16)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    assert torch.equal(transforms.pixels(transforms.normalised(pixels)), pixels)
+    assert torch.equal(transforms.pixels(transforms.normalized(pixels)), pixels)
 
 
 def test_pictures() -> None:

@@ -61,10 +61,10 @@ def images(model: Classifier) -> Tensor:
 
 
 def built(name: str, policy: str = "se") -> tuple[Classifier, Tensor]:
-    blueprint = reduced(name).replace(num_classes=5, policy=policy)
+    spec = reduced(name).replace(num_classes=5, policy=policy)
     if name != "lenet5":
-        blueprint = blueprint.replace(stem="cifar")
-    model = blueprint.build(seed=0).double().eval()
+        spec = spec.replace(stem="cifar")
+    model = spec.build(seed=0).double().eval()
     randomise(model)
     return model, images(model)
 
@@ -210,7 +210,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model,
         folder,
         classes=[str(n) for n in range(10)],
-        transforms=senetzoo.transforms(senetzoo.create("lenet5", pretrained=True)),
+        preprocessing=senetzoo.transforms(senetzoo.create("lenet5", pretrained=True)),
     )
     return folder
 

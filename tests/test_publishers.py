@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from senetzoo import NONE, config, create, transforms
 from senetzoo._torchvision import torchvision
 from senetzoo.counting import Counts
-from senetzoo.data.transforms import Transforms
+from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import WeightsError
 from senetzoo.weights import fetch, manifest
 from senetzoo.weights.dialects import counterparts
@@ -59,7 +59,14 @@ def same_versions() -> None:
 def test_the_script_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything but the counts, which a test of the manifest makes again."""
     known = {
-        (e.model, e.policy, e.stem, frozenset(e.config.items()), e.num_classes, e.input.size): e
+        (
+            e.model,
+            e.policy,
+            e.stem,
+            frozenset(e.config.items()),
+            e.num_classes,
+            e.preprocessing.size,
+        ): e
         for e in SHIPPED.values()
     }
 
@@ -120,7 +127,7 @@ def test_defaults_are_safe() -> None:
         by_model.setdefault(entry.model, []).append(tag)
     for model, tags in by_model.items():
         defaults = [tag for tag in tags if SHIPPED[tag].default]
-        own = config(model).arch.num_classes
+        own = config(model).config.num_classes
         assert len(defaults) == any(SHIPPED[tag].num_classes == own for tag in tags), model
         if not defaults:
             continue
@@ -158,7 +165,7 @@ def _first(key: Callable[[manifest.Entry], object]) -> Iterator[str]:
 
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-INPUTS = list(_first(lambda entry: (entry.dialect, entry.input)))
+INPUTS = list(_first(lambda entry: (entry.dialect, entry.preprocessing)))
 
 
 @pytest.mark.parametrize("tag", [t for t in INPUTS if FOREIGN[t].dialect == "torchvision"])
@@ -190,9 +197,9 @@ def test_timm_transforms(tag: str) -> None:
     torch.testing.assert_close(_transforms(entry)(picture()), theirs, rtol=1e-5, atol=1e-5)
 
 
-def _transforms(entry: manifest.Entry) -> Transforms:
-    seen = entry.input
-    return Transforms(seen.size, seen.mean, seen.std, seen.interpolation, seen.crop)
+def _transforms(entry: manifest.Entry) -> Preprocessing:
+    seen = entry.preprocessing
+    return Preprocessing(seen.size, seen.mean, seen.std, seen.interpolation, seen.crop)
 
 
 # --- From their file to our network --------------------------------------------------------------
@@ -251,7 +258,9 @@ def _reference(entry: manifest.Entry) -> nn.Module:
             return from_the_timm(network, num_classes=entry.num_classes)
         # As its builders do with weights=...: the files have the heads.
         heads = {"aux_logits": True, "transform_input": True, "init_weights": False}
-        return from_torchvision(network, **(heads if entry.input.mean == (0.5,) * 3 else {}))
+        return from_torchvision(
+            network, **(heads if entry.preprocessing.mean == (0.5,) * 3 else {})
+        )
 
     model = build() if "swin" in network else on_meta(build).to_empty(device="cpu")
     randomise(model)
@@ -274,11 +283,11 @@ def _images(entry: manifest.Entry) -> tuple[Tensor, Tensor]:
     """The same images, normalised as the entry says and as the publisher's transforms do."""
     family = entry.dialect if entry.dialect == "chenyaofo" else _network(entry)
     size = next((side for name, side in SIZES.items() if family.startswith(name)), 64)
-    size = size or (64 if entry.dialect == "torchvision" else entry.input.size)
+    size = size or (64 if entry.dialect == "torchvision" else entry.preprocessing.size)
     # Swin's sizes; it has no batch norms, whose statistics one image would not give.
     count = 1 if size > 200 else 2
     images = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(1)).double()
-    mean, std = entry.input.mean, entry.input.std
+    mean, std = entry.preprocessing.mean, entry.preprocessing.std
     other = (IMAGENET_MEAN, IMAGENET_STD) if entry.dialect == "torchvision" else (mean, std)
     ours, theirs = (
         (images - shift[:, None, None]) / scale[:, None, None]

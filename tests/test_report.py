@@ -32,7 +32,7 @@ from senetzoo.report import figures, page, tables
 from senetzoo.report.paired import Paired, paired, verdicts
 from senetzoo.report.run import find, read
 from senetzoo.train.augment import normalise
-from senetzoo.train.trained import network_of
+from senetzoo.train.trained import networks_of
 
 
 def report(*arguments: object) -> Result:
@@ -173,7 +173,7 @@ def test_a_real_run(tmp_path: Path) -> None:
     assert seen.open["svg"] == plots + 3  # two gates, and the distribution
     rows = {row[0]: row for row in seen.rows if len(row) == 10}
     # As measured by hand: the network of the run, on the held-out digits.
-    model, initial = network_of(run, 10, 1)
+    model, initial = networks_of(run)
     test = digits.load("test")
     images = normalise(test.images, digits.MEAN, digits.STD, 32)
     found = excitations(model, [(images, test.labels)], classes=10)

@@ -23,13 +23,13 @@ from torch import Tensor, nn
 
 import senetzoo
 from senetzoo import ECA, SE, attach, config, create, load, policy, save, transforms
-from senetzoo.data.transforms import Transforms
-from senetzoo.describe import blueprint_of, describe, gates_of
+from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import ConfigError, SenetzooError, WeightsError
+from senetzoo.io.describe import describe, described, gates_of
+from senetzoo.io.description import File, parse
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
-from senetzoo.weights.folder import File, parse
 
 AGAIN = "Save the network again with senetzoo.save, or get its files anew"
 YOURSELF = "Save its state_dict() yourself, with safetensors"
@@ -72,7 +72,12 @@ def test_any_network_comes_back(seed: int, tmp_path: Path) -> None:
     content = (tmp_path / "it" / "model.safetensors").read_bytes()
     assert report.sha256 == hashlib.sha256(content).hexdigest()
     assert (report.tag, report.origin) == (str(tmp_path / "it"), "folder")
-    assert (report.replaced, report.adapted, report.classes, report.input) == ((), (), (), None)
+    assert (report.replaced, report.adapted, report.classes, report.preprocessing) == (
+        (),
+        (),
+        (),
+        None,
+    )
     assert str(report) == f"weights {tmp_path / 'it'} (folder, sha256 {report.sha256[:12]})"
 
 
@@ -80,12 +85,11 @@ def _described_again(name: str) -> None:
     """The description of a network of the registry is that of the same network."""
     with torch.device("meta"):
         model = config(name).build(seed=0)
-    text = describe(model, File.of(b""), classes=None, seen=None).text()
+    text = describe(model, File.of(b""), classes=None, preprocessing=None).text()
     description = parse(text)
     with torch.device("meta"):
-        again = blueprint_of(description).build(seed=0)
-    assert description.architecture is not None
-    assert description.architecture in (name, name.removeprefix("se_"))
+        again = described(description).build(seed=0)
+    assert description.network.name in (name, name.removeprefix("se_"))
     assert again.config == model.config
     assert gates_of(again) == gates_of(model)
     assert str(again) == str(model)
@@ -106,24 +110,31 @@ def test_what_the_config_says(tmp_path: Path) -> None:
     model = create("se_resnet20", pretrained=True)
     save(model, tmp_path)
     raw = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
-    assert (raw["library_name"], raw["schema"]) == ("senetzoo", 1)
+    assert (raw["library_name"], raw["schema"]) == ("senetzoo", 2)
     assert raw["senetzoo"] == senetzoo.__version__
-    assert (raw["architecture"], raw["family"]) == ("resnet20", "ResNet")
-    assert (raw["policy"], raw["gates"], raw["num_classes"]) == ("se", None, 10)
-    assert raw["label_names"][3] == "cat"
-    assert raw["config"]["stem"] == {
+    network = raw["network"]
+    assert (network["name"], network["family"]) == ("resnet20", "ResNet")
+    assert (network["policy"], network["config"]["num_classes"]) == ("se", 10)
+    assert raw["classes"][3] == "cat"
+    assert network["config"]["stem"] == {
         "kernels": [3],
         "strides": [1],
         "widths": [1.0],
         "pool": False,
     }
-    assert raw["pretrained_cfg"]["input_size"] == [3, 32, 32]
+    assert raw["preprocessing"] == {
+        "size": 32,
+        "mean": [0.4914, 0.4822, 0.4465],
+        "std": [0.247, 0.2435, 0.2616],
+        "interpolation": "bilinear",
+        "crop": 1.0,
+    }
     again = load(tmp_path)
     assert transforms(again) == transforms(model)
     assert again.load_report is not None
     assert model.load_report is not None
     assert again.load_report.classes == model.load_report.classes
-    assert again.load_report.input == model.load_report.input
+    assert again.load_report.preprocessing == model.load_report.preprocessing
 
 
 def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -134,8 +145,8 @@ def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_classes_and_transforms_of_one_s_own(tmp_path: Path) -> None:
-    model, see = tiny(), Transforms(40, (0.1, 0.2, 0.3), (1.0, 2.0, 0.5), "bicubic", 0.9)
-    save(model, tmp_path, classes=["a", "b", "c", "猫", "e"], transforms=see)
+    model, see = tiny(), Preprocessing(40, (0.1, 0.2, 0.3), (1.0, 2.0, 0.5), "bicubic", 0.9)
+    save(model, tmp_path, classes=["a", "b", "c", "猫", "e"], preprocessing=see)
     again = load(tmp_path)
     assert again.load_report is not None
     assert again.load_report.classes == ("a", "b", "c", "猫", "e")
@@ -312,14 +323,14 @@ def test_what_can_not_be_saved(
             'Type for example: classes=("cat", "dog")',
         ),
         (
-            {"transforms": Transforms(32, (0.5,), (0.5,))},
-            "save got transforms for 1 channels.\nThe network takes 3.\n"
+            {"preprocessing": Preprocessing(32, (0.5,), (0.5,))},
+            "save got a preprocessing for 1 channels.\nThe network takes 3.\n"
             "Give a mean and a std for each channel",
         ),
         (
             {"clases": ["cat"]},
             "save() has no option 'clases'.\n"
-            "Its options are model, folder, classes, transforms.\nDid you mean 'classes'?",
+            "Its options are model, folder, classes, preprocessing.\nDid you mean 'classes'?",
         ),
     ],
 )
@@ -374,7 +385,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     )
     assert message(lambda: load(tmp_path / "it"), WeightsError) == (
         f"There is no network in {tmp_path / 'it'}.\nThere is no such folder.\n"
-        "Give a folder that senetzoo.save wrote"
+        "Give a folder that senetzoo.save or a training run wrote"
     )
 
 
@@ -485,7 +496,7 @@ def test_other_tensors_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").unlink()
     assert message(lambda: load(tmp_path), WeightsError) == (
         f"There is no network in {tmp_path}.\nIt has no config.json.\n"
-        "Give a folder that senetzoo.save wrote"
+        "Give a folder that senetzoo.save or a training run wrote"
     )
 
 
@@ -502,7 +513,7 @@ def test_a_right_hash_of_what_is_no_weights(tmp_path: Path) -> None:
 
 def test_a_config_of_another_network(tmp_path: Path) -> None:
     save(tiny(), tmp_path)
-    edited(tmp_path, config__depths=[1, 1])
+    edited(tmp_path, network__config__depths=[1, 1])
     assert message(lambda: load(tmp_path), WeightsError) == (
         f"The weights {tmp_path} do not fit the network.\n"
         "layer2.1.bn1.bias is not in the network; layer2.1.bn1.num_batches_tracked is not in the "
@@ -522,69 +533,124 @@ CODE = "__import__('os').system('touch pwned')"
 @pytest.mark.parametrize(
     ("changes", "where", "what"),
     [
-        ({"schema": 2}, "schema", "It is 2, and this version of senetzoo reads 1.\nInstall a newer"
-         " senetzoo"),
-        ({"schema": "1"}, "schema", 'It is "1", and this version of senetzoo reads 1.'),
-        ({"schema": True}, "schema", "It is true, and this version of senetzoo reads 1."),
-        ({"schema": ...}, "schema", "It is null, and this version of senetzoo reads 1."),
-        ({"library_name": "timm"}, "library_name",
-         "It is not senetzoo's: it does not name 'senetzoo'."),
-        ({"family": ...}, "its start", "The field 'family' is missing."),
-        ({"familly": "ResNet"}, "its start", "The field 'familly' is unknown.\n"
-         "Did you mean 'family'?"),
-        ({"family": 3}, "family", "It is 3, not text."),
-        ({"family": "ResNeet"}, "family", f"There is no family 'ResNeet'.\n{FAMILIES}"),
-        ({"family": CODE}, "family", f"There is no family {CODE!r}.\n{FAMILIES}"),
-        ({"architecture": "resnt20"}, "architecture",
-         "There is no network 'resnt20'.\nDid you mean 'resnet20'?"),
-        ({"architecture": "resnet20"}, "architecture", "The config is not that of resnet20."),
-        ({"config": []}, "config", "It is [], not an object."),
-        ({"config__depths": "12"}, "config.depths", 'It is "12", not a list.'),
-        ({"config__depths": [1, "2"]}, "config.depths[1]", 'It is "2", not a whole number.'),
-        ({"config__depths": []}, "config", "Depths=() does not make a network. depths gives the "
-         "number of blocks of each stage, each at least 1."),
-        ({"config__width": 8.0}, "config.width", "It is 8.0, not a whole number."),
-        ({"config__width": ...}, "config", "The field 'width' is missing."),
-        ({"config__widht": 8}, "config", "The field 'widht' is unknown.\nDid you mean 'width'?"),
-        ({"config__block": CODE}, "config.block",
-         f'It is "{CODE}", not one of "basic", "bottleneck".'),
-        ({"config__dropout": 2}, "config", "Dropout=2.0 is not a probability. dropout is a number "
-         "from 0 up to, not including, 1."),
-        ({"config__stem": "cifra"}, "config", "Stem='cifra' is not a stem. Stems are 'imagenet', "
-         "'cifar', 'deep', or a senetzoo.Stem value."),
-        ({"config__stem": 3}, "config.stem", "It is 3, not an object or text."),
-        ({"config__stem__kernels": [4]}, "config.stem", "Stem got the kernels (4,). Kernel sizes "
-         "are odd and at least 1."),
-        ({"config__stem__pool": 1}, "config.stem.pool", "It is 1, not true or false."),
-        ({"num_classes": 6}, "num_classes", "It is 6, and the config says 5."),
-        ({"label_names": ["a"]}, "label_names", "There are 1 names for 5 classes."),
-        ({"label_names": "abcde"}, "label_names", 'It is "abcde", not a list or null.'),
-        ({"policy": None}, "policy",
-         "One of policy and gates says where gates are, the other is null."),
-        ({"gates": {}}, "policy",
-         "One of policy and gates says where gates are, the other is null."),
-        ({"policy": CODE}, "policy", f"{CODE!r} is not a policy. At \"__import__('\": expected the "
-         "name of a gate."),
-        ({"policy": "se/s9"}, "policy", "Se/s9 matches nothing in ResNet. ResNet has 2 stages of "
-         "1, 2 blocks."),
-        ({"policy": None, "gates": {"fc": {"name": "se"}}}, "gates",
-         "The network has no site 'fc'."),
-        ({"policy": None, "gates": {"layer1.0.slots.pre": {"name": CODE}}},
-         "gates.layer1.0.slots.pre.name", f'It is "{CODE}", not one of "se", "eca", "cbam", '
-         '"scse", "ge", "srm", "gct", "coord", "ese", "bam", "simam".'),
-        ({"policy": None, "gates": {"layer1.0.slots.pre": {"name": "simam"}}},
-         "gates.layer1.0.slots.pre", "The field 'eps' is missing."),
-        ({"policy": None, "gates": {"layer1.0.slots.pre": {"name": "simam", "eps": -1}}},
-         "gates.layer1.0.slots.pre", "SimAM got eps=-1.0. eps is a number above 0."),
-        ({"policy": None, "gates": {"layer1.0.slots.pre": []}}, "gates.layer1.0.slots.pre",
-         "It is [], not an object."),
-        ({"weights__sha256": "AB"}, "weights.sha256",
-         "It is no hash of 64 lower-case hexadecimal digits."),
-        ({"weights__file": "../x.safetensors"}, "weights.file",
-         'It is "../x.safetensors", not one of "model.safetensors".'),
-        ({"pretrained_cfg": {}}, "pretrained_cfg", "The field 'input_size' is missing."),
+        (
+            {"schema": 3},
+            "schema",
+            "It is 3, and this version of senetzoo reads up to 2.\nInstall a newer senetzoo",
+        ),
+        ({"schema": "1"}, "schema", 'It is "1", and this version of senetzoo reads up to 2.'),
+        ({"schema": True}, "schema", "It is true, and this version of senetzoo reads up to 2."),
+        ({"schema": ...}, "schema", "It is null, and this version of senetzoo reads up to 2."),
+        (
+            {"library_name": "timm"},
+            "library_name",
+            "It is not senetzoo's: it does not name 'senetzoo'.",
+        ),
+        ({"network__family": ...}, "network", "The field 'family' is missing."),
+        (
+            {"network__familly": "ResNet"},
+            "network",
+            "The field 'familly' is unknown.\nDid you mean 'family'?",
+        ),
+        ({"network__family": 3}, "network.family", "It is 3, not text."),
+        (
+            {"network__family": "ResNeet"},
+            "network.family",
+            f"There is no family 'ResNeet'.\n{FAMILIES}",
+        ),
+        ({"network__family": CODE}, "network.family", f"There is no family {CODE!r}.\n{FAMILIES}"),
+        (
+            {"network__name": "resnt20"},
+            "network.name",
+            "There is no network 'resnt20'.\nDid you mean 'resnet20'?",
+        ),
+        ({"network__name": "resnet20"}, "network.name", "The config is not that of resnet20."),
+        ({"network__config": []}, "network.config", "It is [], not an object."),
+        ({"network__config__depths": "12"}, "network.config.depths", 'It is "12", not a list.'),
+        (
+            {"network__config__depths": [1, "2"]},
+            "network.config.depths[1]",
+            'It is "2", not a whole number.',
+        ),
+        (
+            {"network__config__depths": []},
+            "network.config",
+            "Depths=() does not make a network. depths gives the "
+            "number of blocks of each stage, each at least 1.",
+        ),
+        ({"network__config__width": 8.0}, "network.config.width", "It is 8.0, not a whole number."),
+        ({"network__config__width": ...}, "network.config", "The field 'width' is missing."),
+        (
+            {"network__config__widht": 8},
+            "network.config",
+            "The field 'widht' is unknown.\nDid you mean 'width'?",
+        ),
+        (
+            {"network__config__block": CODE},
+            "network.config.block",
+            f'It is "{CODE}", not one of "basic", "bottleneck".',
+        ),
+        (
+            {"network__config__dropout": 2},
+            "network.config",
+            "Dropout=2.0 is not a probability. dropout is a number from 0 up to, not including, 1.",
+        ),
+        (
+            {"network__config__stem": "cifra"},
+            "network.config",
+            "Stem='cifra' is not a stem. Stems are 'imagenet', "
+            "'cifar', 'deep', or a senetzoo.Stem value.",
+        ),
+        ({"network__config__stem": 3}, "network.config.stem", "It is 3, not an object or text."),
+        (
+            {"network__config__stem__kernels": [4]},
+            "network.config.stem",
+            "Stem got the kernels (4,). Kernel sizes are odd and at least 1.",
+        ),
+        (
+            {"network__config__stem__pool": 1},
+            "network.config.stem.pool",
+            "It is 1, not true or false.",
+        ),
+        ({"classes": ["a"]}, "classes", "There are 1 names for 5 classes."),
+        ({"classes": "abcde"}, "classes", 'It is "abcde", not a list or null.'),
+        ({"network__policy": None}, "network.policy", "It is null, not text or an object."),
+        (
+            {"network__policy": CODE},
+            "network.policy",
+            f'{CODE!r} is not a policy. At "__import__(\'": expected the name of a gate.',
+        ),
+        (
+            {"network__policy": "se/s9"},
+            "network.policy",
+            "Se/s9 matches nothing in ResNet. ResNet has 2 stages of 1, 2 blocks.",
+        ),
+        (
+            {"weights__sha256": "AB"},
+            "weights.sha256",
+            "It is no hash of 64 lower-case hexadecimal digits.",
+        ),
+        (
+            {"weights__file": "../x.safetensors"},
+            "weights.file",
+            'It is "../x.safetensors", not one of "model.safetensors".',
+        ),
+        ({"preprocessing": {}}, "preprocessing", "The field 'size' is missing."),
+        (
+            {
+                "preprocessing": {
+                    "size": 8,
+                    "mean": [0],
+                    "std": [1],
+                    "interpolation": "bilinear",
+                    "crop": 1,
+                }
+            },
+            "preprocessing",
+            "It is for 1 channels, and the network takes 3.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_broken_configs(
     changes: dict[str, Any],
     where: str,
@@ -606,28 +672,25 @@ def test_broken_configs(
 @pytest.mark.parametrize(
     ("seen", "where", "what"),
     [
-        ({"input_size": [3, 32]}, ".input_size",
-         "It is [3, 32], not 3 channels, height and width."),
-        ({"input_size": [1, 32, 32]}, ".input_size",
-         "It is [1, 32, 32], not 3 channels, height and width."),
-        ({"input_size": [3, 32, 40]}, ".input_size", "[3, 32, 40] is no square."),
+        ({"size": [32, 32]}, ".size", "It is [32, 32], not a whole number."),
+        ({"size": 0}, "", "Preprocessing can't have size=0. It is a whole number of pixels, > 0."),
         ({"mean": [0.5]}, "",
-         "Transforms can't have 1 means and 3 deviations. There is one of each for grey images, "
+         "Preprocessing can't have 1 means and 3 deviations. There is one of each for grey images, "
          "three for RGB."),
         ({"std": [1, 1, 0]}, "",
-         "Transforms can't have std=(1.0, 1.0, 0.0). Standard deviations are above 0."),
+         "Preprocessing can't have std=(1.0, 1.0, 0.0). Standard deviations are above 0."),
         ({"interpolation": "cubic"}, ".interpolation",
          'It is "cubic", not one of "nearest", "bilinear", "bicubic".'),
-        ({"crop_pct": 2}, "",
-         "Transforms can't have crop=2.0. It is the kept fraction of the resized shorter side, "
+        ({"crop": 2}, "",
+         "Preprocessing can't have crop=2.0. It is the kept fraction of the resized shorter side, "
          "above 0 and at most 1."),
     ],
 )  # fmt: skip
 def test_broken_transforms(seen: dict[str, Any], where: str, what: str, tmp_path: Path) -> None:
-    save(tiny(), tmp_path, transforms=Transforms(32, (0.5,) * 3, (0.5,) * 3))
-    edited(tmp_path, **{f"pretrained_cfg__{name}": value for name, value in seen.items()})
+    save(tiny(), tmp_path, preprocessing=Preprocessing(32, (0.5,) * 3, (0.5,) * 3))
+    edited(tmp_path, **{f"preprocessing__{name}": value for name, value in seen.items()})
     assert message(lambda: load(tmp_path), WeightsError) == (
-        f"{tmp_path / 'config.json'} is broken at pretrained_cfg{where}.\n{what}\n{AGAIN}"
+        f"{tmp_path / 'config.json'} is broken at preprocessing{where}.\n{what}\n{AGAIN}"
     )
 
 
@@ -659,30 +722,113 @@ def test_files_that_are_no_configs(
 
 def test_what_load_takes(tmp_path: Path) -> None:
     assert message(lambda: load(3), ConfigError) == (  # type: ignore[arg-type]
-        "load got a int.\nIt takes a folder, or a repository of the Hugging Face Hub.\n"
-        'Type for example: load("my_network") or load("owner/name")'
+        "A network was asked for by a value of type int.\n"
+        "It is asked for by its name, which is text, or by its folder.\n"
+        'Type for example: "se_resnet50"'
     )
     for source in (tmp_path / "none", str(tmp_path / "none")):
         assert message(lambda: load(source), WeightsError) == (  # noqa: B023
             f"There is no network in {tmp_path / 'none'}.\nThere is no such folder.\n"
-            "Give a folder that senetzoo.save wrote"
+            "Give a folder that senetzoo.save or a training run wrote"
         )
     assert message(lambda: load(tmp_path, clases=3), ConfigError) == (  # type: ignore[call-arg]
         "load() has no option 'clases'.\n"
-        "Its options are source, policy, num_classes, in_chans, channels, stem, dropout, "
-        "drop_path, seed.\nDid you mean 'num_classes'?"
+        "Its options are reference, policy, weights, preprocessing, num_classes, in_chans, "
+        "channels, stem, dropout, drop_path, seed.\nDid you mean 'num_classes'?"
     )
 
 
+# --- Folders of version 0.1.0 --------------------------------------------------------------------
+
+
+def as_schema_1(folder: Path, **changes: Any) -> None:
+    """Write the ``config.json`` of a folder as version 0.1.0 did, with changes."""
+    file = folder / "config.json"
+    raw = json.loads(file.read_text(encoding="utf-8"))
+    network, seen = raw["network"], raw["preprocessing"]
+    old = {
+        "library_name": "senetzoo",
+        "schema": 1,
+        "senetzoo": "0.1.0",
+        "architecture": network["name"],
+        "family": network["family"],
+        "config": network["config"],
+        "policy": network["policy"],
+        "gates": None,
+        "num_classes": network["config"]["num_classes"],
+        "label_names": raw["classes"],
+        "pretrained_cfg": seen
+        and {
+            "input_size": [len(seen["mean"]), seen["size"], seen["size"]],
+            "mean": seen["mean"],
+            "std": seen["std"],
+            "interpolation": seen["interpolation"],
+            "crop_pct": seen["crop"],
+        },
+        "weights": raw["weights"],
+    }
+    file.write_text(json.dumps(old), encoding="utf-8")
+    edited(folder, **changes)
+
+
+def test_a_folder_of_version_0_1_0(tmp_path: Path) -> None:
+    model, see = tiny(), Preprocessing(40, (0.1, 0.2, 0.3), (1.0, 2.0, 0.5), "bicubic", 0.9)
+    save(model, tmp_path, classes=["a", "b", "c", "猫", "e"], preprocessing=see)
+    as_schema_1(tmp_path)
+    again = load(tmp_path)
+    assert same(again, model)
+    assert transforms(again) == see
+    assert again.load_report is not None
+    assert again.load_report.classes == ("a", "b", "c", "猫", "e")
+
+
 def test_gates_by_name_and_by_text_are_the_same(tmp_path: Path) -> None:
-    """A network whose gates are written by name loads as the one whose policy is a text."""
+    """Version 0.1.0 wrote gates by the names of their sites where it had no text for them."""
     model = attach(tiny(), policy("se4@pre/s2+eca")).model
     assert isinstance(model, Classifier)
     save(model, tmp_path)
     gates: dict[Site, Gate] = gates_of(model)
     named = {s.path: {"name": g.name, **dataclasses.asdict(g)} for s, g in gates.items()}  # type: ignore[call-overload]
-    edited(tmp_path, policy=None, gates=named)
+    as_schema_1(tmp_path, policy=None, gates=named)
     assert gates_of(load(tmp_path)) == gates
     assert same(load(tmp_path), model)
     over = load(tmp_path, policy=ECA().at("pre"))
     assert {gate for site, gate in gates_of(over).items() if site.position == "pre"} == {ECA()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "where", "what"),
+    [
+        ({"num_classes": 6}, "num_classes", "It is 6, and the config says 5."),
+        ({"policy": None}, "policy",
+         "One of policy and gates says where gates are, the other is null."),
+        ({"gates": {}}, "policy",
+         "One of policy and gates says where gates are, the other is null."),
+        ({"policy": None, "gates": {"fc": {"name": "se"}}}, "gates",
+         "The network has no site 'fc'."),
+        ({"policy": None, "gates": {"layer1.0.slots.pre": {"name": CODE}}},
+         "gates.layer1.0.slots.pre.name", f'It is "{CODE}", not one of "se", "eca", "cbam", '
+         '"scse", "ge", "srm", "gct", "coord", "ese", "bam", "simam".'),
+        ({"policy": None, "gates": {"layer1.0.slots.pre": {"name": "simam"}}},
+         "gates.layer1.0.slots.pre", "The field 'eps' is missing."),
+        ({"policy": None, "gates": {"layer1.0.slots.pre": {"name": "simam", "eps": -1}}},
+         "gates.layer1.0.slots.pre", "SimAM got eps=-1.0. eps is a number above 0."),
+        ({"policy": None, "gates": {"layer1.0.slots.pre": []}}, "gates.layer1.0.slots.pre",
+         "It is [], not an object."),
+        ({"pretrained_cfg__input_size": [3, 32]}, "pretrained_cfg.input_size",
+         "It is [3, 32], not channels and two equal sides."),
+        ({"pretrained_cfg__input_size": [3, 32, 40]}, "pretrained_cfg.input_size",
+         "It is [3, 32, 40], not channels and two equal sides."),
+        ({"familly": "ResNet"}, "its start", "The field 'familly' is unknown.\n"
+         "Did you mean 'family'?"),
+    ],
+)  # fmt: skip
+def test_broken_configs_of_version_0_1_0(
+    changes: dict[str, Any], where: str, what: str, tmp_path: Path
+) -> None:
+    save(tiny(), tmp_path, preprocessing=Preprocessing(32, (0.5,) * 3, (0.5,) * 3))
+    as_schema_1(tmp_path, **changes)
+    what = what if "\n" in what else f"{what}\n{AGAIN}"
+    assert message(lambda: load(tmp_path), WeightsError) == (
+        f"{tmp_path / 'config.json'} is broken at {where}.\n{what}"
+    )

@@ -24,6 +24,7 @@ from torch import zeros
 
 from senetzoo import ECA, create, stage
 from senetzoo.errors import ConfigError, WeightsError
+from senetzoo.spec import ModelSpec
 from senetzoo.weights import fetch, manifest, places
 from senetzoo.weights.manifest import Source
 
@@ -672,11 +673,9 @@ def test_the_hash_is_taken_in_a_thread_while_the_network_is_built(
         assert built.wait(20)
         return real(path)
 
-    from senetzoo import zoo
+    build = ModelSpec.build
 
-    build = zoo.Blueprint.build
-
-    def building(self: zoo.Blueprint, *, seed: int | None = None) -> Any:
+    def building(self: ModelSpec, seed: int | None = None) -> Any:
         while not seen:
             time.sleep(0.001)
         model = build(self, seed=seed)
@@ -684,7 +683,7 @@ def test_the_hash_is_taken_in_a_thread_while_the_network_is_built(
         return model
 
     monkeypatch.setattr(fetch, "sha256", watched)
-    monkeypatch.setattr(zoo.Blueprint, "build", building)
+    monkeypatch.setattr(ModelSpec, "build", building)
     assert create(TAG).load_report is not None
     assert seen == ["senetzoo-hash_0"]
 
@@ -738,7 +737,7 @@ def test_a_flipped_bit_is_noticed(shelf: Shelf, place: int) -> None:
 def test_the_default_is_named_once(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
     from senetzoo import zoo
 
-    zoo._say_default.cache_clear()
+    zoo._say.cache_clear()
     shelf.put(TAG)
     for _ in range(2):
         create("resnet20", pretrained=True)

@@ -142,7 +142,7 @@ def test_a_second_failure_passes_through(tmp_path: Path) -> None:
 
 def test_import_senetzoo_imports_no_torchvision(tmp_path: Path) -> None:
     done = run(
-        "import senetzoo, senetzoo.data.transforms, senetzoo.data.files\n"
+        "import senetzoo, senetzoo.data.preprocessing, senetzoo.data.files\n"
         "print('torchvision' in sys.modules, 'PIL' in sys.modules)\n",
         fake(tmp_path, "raise RuntimeError('imported')\n"),
     )

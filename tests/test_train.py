@@ -32,7 +32,7 @@ from senetzoo.train.recipe import Recipe
 from senetzoo.train.recipes import RECIPES
 from senetzoo.train.state import State
 from senetzoo.train.step import Step
-from senetzoo.train.trained import network_of
+from senetzoo.train.trained import networks_of
 from senetzoo.weights import fetch, manifest
 
 TINY = Recipe(
@@ -622,7 +622,7 @@ def test_pinned_weights_come_back_through_create(
         header = json.loads((again / "log.jsonl").read_text().partition("\n")[0])
         assert header["model"]["start"] == "lenet5.digits_test"
         assert header["model"]["start_sha256"] == entry.sha256
-        _, begun = network_of(again, 10, 1)
+        _, begun = networks_of(again)
         fresh = further.network(10, 1).build(seed=0).state_dict()
         for name, value in begun.state_dict().items():
             expected = model.state_dict()[name] if name in model.state_dict() else fresh[name]

@@ -14,11 +14,12 @@ from torch.nn import functional as F
 import senetzoo
 from senetzoo._torchvision import torchvision
 from senetzoo.errors import ConfigError
+from senetzoo.nn.stem import parse_stem
 from senetzoo.train import augment
 from senetzoo.train.augment import Draws
 from senetzoo.train.experiment import Experiment
 from senetzoo.train.optim import make_optimizer
-from senetzoo.train.recipe import Recipe, parse_stem
+from senetzoo.train.recipe import Recipe
 from senetzoo.train.step import depths, loss_of
 
 TINY = Recipe(name="tiny", model="lenet5", data="digits", phases=((32, 3),))

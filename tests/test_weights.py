@@ -11,7 +11,7 @@ from torch import Tensor
 
 from senetzoo import ECA, NONE, SE, attach, config, create, policy, stage, transforms
 from senetzoo.bench.accuracy import accuracy, read_images, wilson
-from senetzoo.data.transforms import Transforms
+from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import WeightsError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.weights import manifest
@@ -212,8 +212,8 @@ def test_channels_by_hand() -> None:
 
 
 def test_grey_weights_for_colour_images(shelf: Shelf) -> None:
-    seen = {**RAW["input"], "channels": 1, "mean": [0.5], "std": [0.25]}
-    trained = shelf.put("lenet5.grey_v1", input=seen)
+    seen = {**RAW["preprocessing"], "mean": [0.5], "std": [0.25]}
+    trained = shelf.put("lenet5.grey_v1", preprocessing=seen)
     model = create("lenet5", pretrained=True, in_chans=3)
     grey = _images(1)
     with torch.inference_mode():
@@ -269,7 +269,7 @@ def test_an_entry_with_a_policy_and_a_stem_of_its_own(shelf: Shelf) -> None:
     trained = shelf.put("resnet20.pre_v1", policy="se8@pre/s3", stem="imagenet")
     model = create("resnet20.pre_v1")
     assert all(torch.equal(a, b) for a, b in _pairs(model, trained))
-    assert model.config.stem == config("resnet18").arch.stem
+    assert model.config.stem == config("resnet18").config.stem
     assert create("resnet20.pre_v1", stem="imagenet").load_report is not None
     assert config("resnet20.pre_v1").policy == policy("se8@pre/s3")
 
@@ -297,7 +297,7 @@ def test_gates_attached_to_a_pretrained_network(shelf: Shelf) -> None:
 def test_transforms_are_those_of_the_entry(shelf: Shelf) -> None:
     shelf.put(TAG)
     known = transforms(create(TAG))
-    assert known == Transforms(32, (0.5, 0.25, 0.125), (0.5, 0.25, 1.0), "bilinear", 0.875)
+    assert known == Preprocessing(32, (0.5, 0.25, 0.125), (0.5, 0.25, 1.0), "bilinear", 0.875)
     grey = transforms(create(TAG, in_chans=1))
     assert grey.mean == pytest.approx((0.875 / 3,))
     assert grey.std == pytest.approx((1.75 / 3,))

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from senetzoo import NONE, SE, Stem, attach, config, create, explain, list_models, stage, transforms
 from senetzoo._torchvision import torchvision
 from senetzoo.counting import Counts, count, module_macs
-from senetzoo.data.transforms import CIFAR10, IMAGENET
+from senetzoo.data.preprocessing import CIFAR10, IMAGENET
 from senetzoo.names import ModelName
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.drop_path import DropPath
@@ -122,12 +122,12 @@ def test_drop_path_rises_to_its_rate() -> None:
 
 
 def test_config_is_what_create_builds() -> None:
-    blueprint = config("resnet20+se8@pre/s3").replace(num_classes=4, dropout=0.1)
+    spec = config("resnet20+se8@pre/s3").replace(num_classes=4, dropout=0.1)
     assert same(
-        blueprint.build(seed=2),
+        spec.build(seed=2),
         create("resnet20", policy="se8@pre/s3", num_classes=4, dropout=0.1, seed=2),
     )
-    assert config("se_resnet20").arch == config("resnet20").arch
+    assert config("se_resnet20").config == config("resnet20").config
     assert same(
         config("se_resnet20").replace(policy=NONE).build(seed=0), create("resnet20", seed=0)
     )
@@ -177,7 +177,7 @@ def test_names_are_fresh() -> None:
     assert (ROOT / "senetzoo" / "names.py").read_text(encoding="utf-8") == generate.names()
 
 
-# --- Transforms ----------------------------------------------------------------------------------
+# --- Preprocessing ---------------------------------------------------------------------------------
 
 
 def test_transforms_without_weights() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from senetzoo import zoo
 from senetzoo.data.corruptions import SEVERITIES, corrupt
 from senetzoo.data.images import open_image
-from senetzoo.data.transforms import Transforms
+from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.inspect.evidence import Evidence, evidence, parts_of
 from senetzoo.inspect.excitations import Excitation
 from senetzoo.inspect.pictures import data_uri, overlay, shown, strip
@@ -69,13 +69,13 @@ class Answerer:
             return {"noise": noise, "networks": found}
 
 
-def noisy(tensor: Tensor, transforms: Transforms, severity: int) -> Tensor:
+def noisy(tensor: Tensor, transforms: Preprocessing, severity: int) -> Tensor:
     """A network's input (C, H, W) with Gaussian noise on its pixels; severity 0 leaves it."""
     if not severity:
         return tensor
     pixels = transforms.pixels(tensor).permute(1, 2, 0)
     (changed,) = corrupt(pixels[None], "gaussian_noise", severity)
-    return transforms.normalised(changed.permute(2, 0, 1))
+    return transforms.normalized(changed.permute(2, 0, 1))
 
 
 def _described(name: str, model: Classifier, seen: Evidence) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from senetzoo import _complete
 from senetzoo._command import INTERRUPTED, SenetzooCommand
 from senetzoo.demo.answer import Answerer
 from senetzoo.demo.server import Server
-from senetzoo.zoo import create
+from senetzoo.zoo import load
 
 
 @click.command(cls=SenetzooCommand, exits={INTERRUPTED: "ended (Ctrl-C)"})
@@ -52,7 +52,7 @@ def demo(names: tuple[str, ...], host: str, port: int, as_json: bool) -> None:
       senetzoo demo --model resnet20 --model se_resnet20 --port 0
       senetzoo demo --port 0 --json
     """
-    models = {name: create(name, pretrained=True) for name in names}
+    models = {name: load(name) for name in names}
     with Server(host, port, Answerer(models)) as server:
         if not server.loopback:
             click.echo(f"warning: Everybody who reaches {host} can use the demo.", err=True)

@@ -20,14 +20,15 @@ import senetzoo
 from senetzoo._files import atomically, flush
 from senetzoo.deploy.program import exported, onnx_model, quiet, write_onnx
 from senetzoo.deploy.rewrite import rewritten
-from senetzoo.describe import name_of, transforms_of
 from senetzoo.errors import ConfigError, MissingExtraError, checks_options, nearest
+from senetzoo.io.describe import name_of
 from senetzoo.nn.classifier import Classifier
+from senetzoo.zoo import transforms
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-    from senetzoo.data.transforms import Transforms
+    from senetzoo.data.preprocessing import Preprocessing
 
 Format: TypeAlias = Literal["onnx", "pt2", "openvino"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -77,7 +78,7 @@ def export(
     *,
     name: str | None = None,
     classes: Sequence[str] | None = None,
-    transforms: Transforms | None = None,
+    preprocessing: Preprocessing | None = None,
     size: int | None = None,
     optimized: bool = False,
 ) -> Export:
@@ -94,8 +95,8 @@ def export(
         name: What the network is called in the metadata; None for what it is.
         classes: Names of the classes in the order of the logits; None for those that the load
             report has.
-        transforms: What an image goes through before; None for those of `senetzoo.transforms`.
-        size: Side of the images in pixels; None for that of the transforms.
+        preprocessing: What an image goes through before; None for that of `senetzoo.transforms`.
+        size: Side of the images in pixels; None for that of the preprocessing.
         optimized: Whether to write the network as `senetzoo.deploy.rewrite.rewritten` gives it:
             norms folded, gates read the input of the convolution before them.
 
@@ -125,10 +126,11 @@ def export(
             f"There is no folder {path.parent}.",
             "Make it, or give another path",
         )
-    if transforms is None and model.config.in_chans in (1, 3):
-        transforms = transforms_of(model)
-    side = _side(model, transforms, size)
-    metadata = _metadata(model, name or name_of(model), _classes(model, classes), transforms, side)
+    if preprocessing is None and model.config.in_chans in (1, 3):
+        preprocessing = transforms(model)
+    side = _side(model, preprocessing, size)
+    names = _classes(model, classes)
+    metadata = _metadata(model, name or name_of(model), names, preprocessing, side)
     own = copy.deepcopy(model).eval().requires_grad_(False).to("cpu", torch.float32)
     shape = (model.config.in_chans, side, side)
     traced = _images(_TRACED, shape)
@@ -163,10 +165,10 @@ def _format(path: Path) -> Format:
     )
 
 
-def _side(model: Classifier, transforms: Transforms | None, size: int | None) -> int:
+def _side(model: Classifier, preprocessing: Preprocessing | None, size: int | None) -> int:
     least = model.config.min_size
     if size is None:
-        return model.config.input_size if transforms is None else transforms.size
+        size = model.config.input_size if preprocessing is None else preprocessing.size
     if isinstance(size, bool) or not isinstance(size, int) or size < least:
         raise ConfigError(
             f"export got size={size!r}.",
@@ -194,7 +196,7 @@ def _metadata(
     model: Classifier,
     name: str,
     classes: Sequence[str],
-    transforms: Transforms | None,
+    preprocessing: Preprocessing | None,
     side: int,
 ) -> dict[str, object]:
     found: dict[str, object] = {"version": senetzoo.__version__, "model": name}
@@ -204,12 +206,12 @@ def _metadata(
         if report.replaced:
             found["weights_not_loaded"] = [parameter for parameter, _ in report.replaced]
     found["size"] = side
-    if transforms is not None:
+    if preprocessing is not None:
         found |= {
-            "mean": list(transforms.mean),
-            "std": list(transforms.std),
-            "interpolation": transforms.interpolation,
-            "crop": transforms.crop,
+            "mean": list(preprocessing.mean),
+            "std": list(preprocessing.std),
+            "interpolation": preprocessing.interpolation,
+            "crop": preprocessing.crop,
         }
     if classes:
         found["classes"] = list(classes)

@@ -3,45 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from senetzoo import _complete
 from senetzoo._command import OneOf, SenetzooCommand
+from senetzoo._network import network_options
 from senetzoo.deploy.export import FORMATS, SUFFIXES, Export, Format, check
 from senetzoo.deploy.export import export as write
-from senetzoo.errors import ConfigError
+from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.report import LoadReport
-from senetzoo.weights.load import load_file_into
-from senetzoo.zoo import create
+from senetzoo.zoo import create, load
 
 
 @click.command(cls=SenetzooCommand)
-@click.argument("network", metavar="NAME", shell_complete=_complete.networks)
+@click.argument("network", metavar="NETWORK", shell_complete=_complete.networks_and_folders)
 @click.option("--to", "form", type=OneOf(FORMATS), required=True, help="Format.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="The file; OpenVINO writes two, .xml and .bin. Default: NAME in this folder.",
+    help="The file; OpenVINO writes two, .xml and .bin. Default: NETWORK in this folder.",
 )
-@click.option("--pretrained", is_flag=True, help="With the network's default weights.")
-@click.option(
-    "--weights", type=click.Path(path_type=Path), help="With those of this safetensors file."
-)
-@click.option(
-    "--num-classes",
-    type=click.IntRange(1, 1_000_000),
-    help="Outputs. Default: the weights' or the network's.",
-)
-@click.option(
-    "--size",
-    type=click.IntRange(1, 16_384),
-    help="Pixels of a side. Default: what the weights saw.",
-)
+@network_options
+@click.option("--random", is_flag=True, help="Weights drawn at random, to try the format.")
 @click.option(
     "--optimized",
     is_flag=True,
@@ -52,29 +39,31 @@ def export(
     network: str,
     form: Format,
     output: Path | None,
-    pretrained: bool,
-    weights: Path | None,
-    num_classes: int | None,
-    size: int | None,
+    stated: dict[str, Any],
+    random: bool,
     optimized: bool,
     as_json: bool,
 ) -> None:
-    """Write the network NAME to a file for another runtime.
+    """Write a NETWORK with its weights to a file for another runtime.
 
-    NAME may carry a tag of weights and a policy. The file takes any number of images, is compared
-    with the network before it gets its name, and has the transforms and the classes in its
-    metadata.
+    NETWORK is a name, with or without a tag of its weights and a policy; a folder that
+    senetzoo.save or a training run wrote; or hf-hub:OWNER/NAME. The file takes any number of
+    images, is compared with the network before it gets its name, and has the preprocessing and the
+    classes in its metadata.
 
     \b
     Examples:
-      senetzoo export se_resnet20 --pretrained --to onnx
+      senetzoo export se_resnet20 --to onnx
+      senetzoo export runs/digits-lenet5-0 --to onnx --output digits.onnx
       senetzoo export se_resnet20.cifar10_v1 --to openvino --optimized --output deploy/net.xml
-      senetzoo export resnet50+eca --weights model.safetensors --num-classes 10 --to pt2
-      senetzoo export se_resnet20 --pretrained --to pt2 --json
+      senetzoo export resnet50+eca --weights model.safetensors --to pt2 --json
     """
     suffix = SUFFIXES[form]
     if output is None:
-        output = Path(network.removeprefix("hf-hub:").replace("/", "-") + suffix)
+        named = network.removeprefix("hf-hub:").rstrip("/")
+        output = Path(
+            (Path(named).name if Path(named).is_dir() else named.replace("/", "-")) + suffix
+        )
     elif output.suffix != suffix:
         raise ConfigError(
             f"--to {form} can't write {output}.",
@@ -82,27 +71,18 @@ def export(
             f"Type: --output {output.with_suffix(suffix)}",
         )
     check(form)
-    model = _network(network, pretrained, weights, num_classes)
-    done = write(model, output, name=network, size=size, optimized=optimized)
-    click.echo(json.dumps(_report(done, model)) if as_json else _text(done, model))
-
-
-def _network(
-    network: str, pretrained: bool, weights: Path | None, num_classes: int | None
-) -> Classifier:
-    if weights is None:
-        return create(network, pretrained=pretrained, num_classes=num_classes)
-    if pretrained or "." in network.partition("+")[0]:
-        raise ConfigError(
-            f"--weights {weights} can't be used here.",
-            f"{network}{' --pretrained' * pretrained} names weights too.",
-            "Leave one of them out",
+    if random and any(stated.values()):
+        raise click.UsageError("--random is without weights: leave out what is said of them.")
+    model = create(network) if random else load(network, **stated)
+    if model.load_report is not None and model.load_report.replaced and not random:
+        parameter, why = model.load_report.replaced[0]
+        raise WeightsError(
+            f"{network} has no trained weights for all of it.",
+            f"{model.load_report.tag} lacks {parameter} ({why}).",
+            "Train it first, or type --random to try the format",
         )
-    model = create(network, num_classes=num_classes)
-    load_file_into(model, weights)
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    model.load_report = LoadReport(weights.name, "folder", digest, pinned="")
-    return model
+    done = write(model, output, name=network, optimized=optimized)
+    click.echo(json.dumps(_report(done, model)) if as_json else _text(done, model))
 
 
 def _report(done: Export, model: Classifier) -> dict[str, object]:

@@ -103,7 +103,7 @@ def prune_command(
       senetzoo inspect prune-gates se_resnet20 --data cifar10/train --tolerance 0.15 --out pruned
     """
     from senetzoo.inspect.prune import prune_gates
-    from senetzoo.saved import save
+    from senetzoo.io.folder import save
 
     model = trained(network)
     tested = None if test is None else pictures_of(model, test, None)
@@ -127,13 +127,10 @@ def prune_command(
 
 
 def trained(name: str) -> Classifier:
-    """A network with weights, by its name or in a folder that `senetzoo.save` wrote."""
-    from senetzoo.saved import load
-    from senetzoo.zoo import create
+    """A network with weights, as `senetzoo.load` takes it."""
+    from senetzoo.zoo import load
 
-    if Path(name).is_dir():
-        return load(name)
-    return create(name, pretrained=True).eval()
+    return load(name)
 
 
 def pictures_of(model: Classifier, where: str, count: int | None) -> LabelledImages:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from senetzoo.data.transforms import Transforms
+from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.gates.common import GateModule
 from senetzoo.inspect.cam import class_map
 from senetzoo.inspect.excitations import Excitation, excitations
@@ -81,7 +81,7 @@ def parts_of(gate: Excitation) -> Tensor:
 def evidence(
     model: Classifier,
     image: Tensor,
-    transforms: Transforms,
+    transforms: Preprocessing,
     *,
     target: int | None = None,
     layer: int | str | None = None,

@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-
-@dataclass(frozen=True)
-class Input:
-    """What a network was trained to see; the fields are those of `Transforms`."""
-
-    channels: int
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: Literal["nearest", "bilinear", "bicubic"]
-    crop: float
+if TYPE_CHECKING:
+    from senetzoo.data.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -24,18 +15,19 @@ class LoadReport:
 
     Args:
         tag: Which weights: a manifest entry, ``"se_resnet20.cifar10_v1"``; a repository at a
-            commit, ``"hf-hub:owner/name@0123..."``; or a folder.
+            commit, ``"hf-hub:owner/name@0123..."``; a folder; or a file.
         origin: Where the file came from: ``"embedded"``, ``"cache"``, ``"folder"`` (of
-            SENETZOO_WEIGHTS, or that `save` wrote), ``"mirror"``, ``"hub"`` or ``"url"``.
+            SENETZOO_WEIGHTS, or that `save` or a training run wrote), ``"mirror"``, ``"hub"``,
+            ``"url"``, or ``"file"`` (given as ``weights=``).
         sha256: Hash of the file that was read.
         classes: Class names in the order of the logits; empty after the classifier was replaced
             or where the weights come without names.
-        replaced: Parameters that keep their random initialisation, with the reason.
+        replaced: Parameters that keep their random initialization, with the reason.
         adapted: Parameters that were changed to fit, with what was done.
         pinned: What the file was checked by: ``"sha256"``, the ``"prefix"`` of it that the
             publisher states, or nothing.
-        input: What the weights were trained to see; None where nobody says. For another form of
-            the network than theirs, the size is that form's.
+        preprocessing: What images went through when the weights were trained and tested; None
+            where nobody says. For another form of the network than theirs, the size is that form's.
     """
 
     tag: str
@@ -45,7 +37,7 @@ class LoadReport:
     replaced: tuple[tuple[str, str], ...] = ()
     adapted: tuple[tuple[str, str], ...] = ()
     pinned: Literal["sha256", "prefix", ""] = "sha256"
-    input: Input | None = None
+    preprocessing: Preprocessing | None = None
 
     def __str__(self) -> str:
         state = {"sha256": "", "prefix": ", checked by its start", "": ", not pinned"}[self.pinned]

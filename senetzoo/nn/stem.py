@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from torch import nn
@@ -88,6 +89,17 @@ def as_stem(stem: Stem | str) -> Stem:
         f"Stems are {', '.join(map(repr, STEMS))}, or a senetzoo.Stem value.",
         nearest(stem, STEMS) if isinstance(stem, str) else "",
     )
+
+
+_TEXT = re.compile(r"(\d+)x\1/(\d+)(\+pool)?")
+
+
+def parse_stem(text: str) -> Stem | str:
+    """``"7x7/2+pool"``, one convolution as a text, as a `Stem`; a name stays a name."""
+    found = _TEXT.fullmatch(text)
+    if found is None:
+        return text
+    return Stem(kernels=(int(found[1]),), strides=(int(found[2]),), pool=bool(found[3]))
 
 
 def stem_convs(stem: Stem, inputs: int, outputs: int) -> nn.Module:

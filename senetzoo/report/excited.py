@@ -16,7 +16,7 @@ from senetzoo.report.run import Run
 from senetzoo.train.data import Data, load_data
 from senetzoo.train.evaluate import inputs
 from senetzoo.train.recipe import Recipe
-from senetzoo.train.trained import network_of
+from senetzoo.train.trained import networks_of
 
 
 def gates_of(runs: Sequence[Run], path: Path | None) -> list[Gates]:
@@ -38,7 +38,7 @@ def gates_of(runs: Sequence[Run], path: Path | None) -> list[Gates]:
         recipe = Recipe.from_json(run.header["recipe"])
         if data is None:
             data = load_data(recipe.replace(images_per_class=0, stream=False), path)
-        model, initial = network_of(run.folder, len(data.classes), data.channels)
+        model, initial = networks_of(run.folder)
         if not any(isinstance(module, GateModule) for module in model.modules()):
             continue
         found = excitations(model, _batches(data, recipe), classes=len(data.classes))

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from senetzoo.errors import ConfigError
+from senetzoo.runs import LOG, TEST
 
-LOG, TEST = "log.jsonl", "test.safetensors"
 _TRAIN = "Type for example: senetzoo train digits"
 
 

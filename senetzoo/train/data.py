@@ -11,8 +11,8 @@ import torch
 from senetzoo.data import cifar10, cifar100, digits, flowers5, hub
 from senetzoo.data.files import LabelledFiles, read_image_folder
 from senetzoo.data.hub import Stream
+from senetzoo.data.preprocessing import IMAGENET, Preprocessing
 from senetzoo.data.sets import ImageSet
-from senetzoo.data.transforms import IMAGENET
 from senetzoo.errors import ConfigError, DataError
 from senetzoo.train.recipe import Recipe
 
@@ -49,6 +49,11 @@ class Data:
     def channels(self) -> int:
         """Channels of an image."""
         return len(self.mean)
+
+    def preprocessing(self, recipe: Recipe) -> Preprocessing:
+        """What the test images go through; nothing is cut off small ones."""
+        crop = 1.0 if isinstance(self.test, ImageSet) else recipe.test_crop
+        return Preprocessing(recipe.final_size, self.mean, self.std, crop=crop)
 
 
 _WANTED = {

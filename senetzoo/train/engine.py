@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,9 +11,10 @@ from typing import Any
 import torch
 
 from senetzoo.errors import ConfigError, MissingExtraError
+from senetzoo.runs import SUMMARY, read_summary
 from senetzoo.train.data import Data, load_data
 from senetzoo.train.recipe import Recipe
-from senetzoo.train.run import SUMMARY, Options, Run
+from senetzoo.train.run import Options, Run
 
 
 def train(
@@ -41,8 +41,9 @@ def train(
     Args:
         recipe: What to do.
         out: Folder of the run. It gets ``log.jsonl`` (`RunLog`), the last two checkpoints, and at
-            the end ``model.safetensors`` (the moving average's weights, where there is one),
-            ``test.safetensors`` (`evaluate.record`) and ``summary.json``.
+            the end the network as `senetzoo.save` writes one, for `senetzoo.load` (the moving
+            average's weights, where there is one), ``test.safetensors`` (`evaluate.record`) and
+            ``summary.json``.
         data: Local copy of the data set, for recipes that need one.
         seed: Seed of initialisation, order and augmentation.
         arm: Which arm of an experiment this is, for the record.
@@ -97,10 +98,9 @@ def _nothing(_: str) -> None:
 
 def _finished(recipe: Recipe, out: Path, seed: int) -> dict[str, Any] | None:
     """The end of the run of `recipe` that `out` holds, if it is finished."""
-    path = out / SUMMARY
-    if not path.is_file():
+    if not (out / SUMMARY).is_file():
         return None
-    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    summary = read_summary(out)
     if Recipe.from_json(summary["recipe"]) != recipe or summary["seed"] != seed:
         raise ConfigError(
             f"{out} holds a run of another recipe or seed.",

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from senetzoo.bench.accuracy import wilson
 from senetzoo.data.files import LabelledFiles
 from senetzoo.data.images import open_image
+from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.data.sets import ImageSet
-from senetzoo.data.transforms import Transforms
 from senetzoo.errors import DataError
 from senetzoo.train.augment import normalise
 from senetzoo.train.batches import stacked
@@ -80,7 +80,7 @@ class Tested:
 
 
 class _Files(Dataset[Any]):
-    def __init__(self, files: LabelledFiles, transforms: Transforms) -> None:
+    def __init__(self, files: LabelledFiles, transforms: Preprocessing) -> None:
         self._files, self._transforms = files, transforms
 
     def __getitem__(self, index: int) -> tuple[Tensor, int] | DataError:
@@ -161,7 +161,7 @@ def inputs(
         for part in torch.split(mine, _BATCH[small]):
             yield normalise(images.images[part].to(device), data.mean, data.std, size)
         return
-    transforms = Transforms(size, data.mean, data.std, crop=recipe.test_crop)
+    transforms = Preprocessing(size, data.mean, data.std, crop=recipe.test_crop)
     loader: Any = DataLoader(
         _Files(images, transforms),
         batch_size=_BATCH[small],
@@ -201,6 +201,6 @@ def picture(images: TestImages, index: int, recipe: Recipe) -> Tensor:
     """Test image number `index` in uint8 (H, W, C): small ones as they are, large ones cropped."""
     if isinstance(images, ImageSet):
         return images.images[index]
-    plain = Transforms(recipe.final_size, (0.0,) * 3, (1.0,) * 3, crop=recipe.test_crop)
+    plain = Preprocessing(recipe.final_size, (0.0,) * 3, (1.0,) * 3, crop=recipe.test_crop)
     x = plain(open_image(images.sources[index], images.source_name(index)))
     return (x * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()

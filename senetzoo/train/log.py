@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from senetzoo.runs import LOG, read_log
 from senetzoo.train.checkpoint import Position, write, writing
 
-LOG = "log.jsonl"
 # Where there is no terminal, a line is said at most so often within an epoch.
 _QUIET_SECONDS = 60.0
 _GLANCE_SECONDS = 1.0
@@ -68,17 +68,7 @@ class RunLog:
 
     def read(self) -> list[dict[str, Any]]:
         """The lines; one that a killed run left unfinished is left out."""
-        if not self.path.exists():
-            return []
-        lines = []
-        for text in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(line, dict) and "kind" in line:
-                lines.append(line)
-        return lines
+        return read_log(self.path) if self.path.exists() else []
 
 
 def _line(kind: str, record: dict[str, Any]) -> str:

@@ -9,20 +9,17 @@ from torch import Tensor
 
 from senetzoo._files import atomically
 from senetzoo.bench.accuracy import LabelledImages, accuracy
-from senetzoo.blueprint import merge
 from senetzoo.counting import count
-from senetzoo.data.sets import ImageSet
-from senetzoo.data.transforms import Transforms
 from senetzoo.errors import ConfigError
-from senetzoo.nn.stem import STEMS, as_stem
+from senetzoo.io.folder import WEIGHTS
+from senetzoo.nn.stem import STEMS, as_stem, parse_stem
+from senetzoo.runs import read_summary
+from senetzoo.spec import merge, named, policy, split
 from senetzoo.train.data import load_data
-from senetzoo.train.recipe import Recipe, parse_stem
-from senetzoo.train.run import WEIGHTS
-from senetzoo.train.trained import summary_of
+from senetzoo.train.recipe import Recipe
 from senetzoo.weights import fetch, manifest
 from senetzoo.weights.load import load_file_into
 from senetzoo.weights.stored import stored
-from senetzoo.zoo import config, policy, split
 
 
 def half(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -64,7 +61,7 @@ def pin(
     """
     from safetensors.torch import load_file
 
-    summary = summary_of(run)
+    summary = read_summary(run)
     recipe = Recipe.from_json(summary["recipe"])
     if not summary["revision"] or summary["revision"].endswith("-dirty"):
         raise ConfigError(
@@ -81,9 +78,8 @@ def pin(
     before = None if start is None else manifest.find(base, start)[1]
     stem = _stem(recipe, base) if recipe.stem or before is None else before.stem
     sets = load_data(recipe.replace(images_per_class=0), data)  # all test images
-    classes, in_chans, size = sets.classes, sets.channels, recipe.final_size
-    crop = 1.0 if isinstance(sets.test, ImageSet) else recipe.test_crop
-    model = recipe.network(len(classes), in_chans).build(seed=0)
+    classes, preprocessing = sets.classes, sets.preprocessing(recipe)
+    model = recipe.network(len(classes), sets.channels).build(seed=0)
 
     file = fetch.EMBEDDED / f"{name}.safetensors"
     file.parent.mkdir(exist_ok=True)
@@ -92,11 +88,9 @@ def pin(
         partial.write_bytes(stored(state, {"format": "pt", "tag": name}))
         load_file_into(model, partial)
         digest = fetch.sha256(partial)
-        seen = manifest.Input(in_chans, size, sets.mean, sets.std, "bilinear", crop)
-        transforms = Transforms(size, sets.mean, sets.std, crop=crop)
         test = LabelledImages(sets.test.name, sets.test, tuple(range(len(classes))))
-        result = accuracy(model, test, transforms).whole
-        counts = count(model, size)
+        result = accuracy(model, test, preprocessing).whole
+        counts = count(model, preprocessing.size)
         entry = manifest.Entry(
             model=base,
             policy=_over(before.policy if before else "", own or ""),
@@ -111,7 +105,7 @@ def pin(
             bytes=partial.stat().st_size,
             params=counts.params,
             macs=counts.macs,
-            input=seen,
+            preprocessing=preprocessing,
             dialect="senetzoo",
             data=sets.train.name,
             metrics=(
@@ -193,7 +187,7 @@ def _stem(recipe: Recipe, base: str) -> str | None:
     if not recipe.stem:
         return None
     stem = as_stem(parse_stem(recipe.stem))
-    own = config(base).arch
+    own = named(base).config
     if as_stem(getattr(own, "stem", stem)) == stem:
         return None
     name = next((name for name, value in STEMS.items() if value == stem), None)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from typing_extensions import Self
 
-from senetzoo.blueprint import Changes
 from senetzoo.errors import ConfigError, check_fields
 from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.stem import STEMS, Stem
-from senetzoo.zoo import Blueprint, config, split, with_weights
+from senetzoo.nn.stem import STEMS, parse_stem
+from senetzoo.spec import ModelSpec
+from senetzoo.zoo import build, config, find
 
 DataName = Literal["cifar10", "cifar100", "flowers5", "folder", "hub", "digits"]
 
@@ -26,8 +25,9 @@ class Recipe:
 
     Args:
         name: The recipe's name.
-        model: Network to train, by name; a policy may follow: ``"resnet20+se16@pre"``. With a tag
-            of its weights, ``"resnet50.tv_in1k_v2"``, training starts from them.
+        model: Network to train, as `senetzoo.create` takes it; a policy may follow a name:
+            ``"resnet20+se16@pre"``. With a tag of its weights, ``"resnet50.tv_in1k_v2"``, or the
+            folder of a saved network or a run, training starts from these weights.
         stem: Its stem: a name, or the convolution's side, its stride, and whether a pool follows:
             ``"3x3/2+pool"``; empty for the network's own.
         dropout: Dropout before the classifier; None for the network's own.
@@ -172,7 +172,7 @@ class Recipe:
         if self.randaugment > 30:
             raise self._wrong("randaugment", "a magnitude of at most 30")
         self._check_tuples()
-        if self.stem and self.stem not in STEMS and not _STEM.fullmatch(self.stem):
+        if self.stem and self.stem not in STEMS and parse_stem(self.stem) == self.stem:
             raise self._wrong("stem", f"one of {', '.join(STEMS)}, or such as 3x3/2+pool")
         if self.stream and self.data != "hub":
             raise self._wrong("stream", "for data=hub")
@@ -246,35 +246,31 @@ class Recipe:
             start, end, done = 1.0, _CYCLE_END, (step - top) / max(planned - 1 - top, 1)
         return end + (start - end) * (0.5 + 0.5 * math.cos(math.pi * done))
 
-    def network(self, classes: int, channels: int) -> Blueprint:
-        """The network's config, for so many classes and channels of the image.
-
-        Raises:
-            ConfigError: There is no such network, or it has no such option.
-            PolicyError: A policy that can't be read.
-        """
-        return config(self.model).replace(**self._changes(classes, channels))
-
     def build(self, classes: int, channels: int, seed: int) -> Classifier:
         """The network as training starts with it.
 
         Args:
             classes: Outputs.
             channels: Channels of the image.
-            seed: Seed of the initialisation: of all, or where `model` has a tag, of what its
-                weights do not cover.
+            seed: Seed of the initialization: of all, or where `model` has trained weights, of what
+                these do not cover.
 
         Raises:
             ConfigError: There is no such network or tag, or it has no such option.
             PolicyError: A policy that can't be read or does not fit.
             WeightsError: Weights that can't be had or do not fit.
         """
-        base, tag, policy = split(self.model)
-        if tag is None:
-            return self.network(classes, channels).build(seed=seed)
-        return with_weights(
-            base, tag, Changes((policy,), self._changes(classes, channels), None, seed)
-        )
+        spec, trained = find(self.model)
+        return build(spec.replace(**self._changes(classes, channels)), trained, seed=seed)
+
+    def network(self, classes: int, channels: int) -> ModelSpec:
+        """The spec of that network.
+
+        Raises:
+            ConfigError: There is no such network, or it has no such option.
+            PolicyError: A policy that can't be read.
+        """
+        return config(self.model).replace(**self._changes(classes, channels))
 
     def _changes(self, classes: int, channels: int) -> dict[str, Any]:
         changes: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
@@ -338,15 +334,6 @@ _POSITIVE = (
 )
 # Where torch's OneCycleLR starts and ends by default, as parts of the peak.
 _CYCLE_START, _CYCLE_END = 1 / 25, 1 / 25 / 1e4
-_STEM = re.compile(r"(\d+)x\1/(\d+)(\+pool)?")
-
-
-def parse_stem(text: str) -> Stem | str:
-    """``"7x7/2+pool"`` as a `Stem`; a name stays a name."""
-    found = _STEM.fullmatch(text)
-    if found is None:
-        return text
-    return Stem(kernels=(int(found[1]),), strides=(int(found[2]),), pool=bool(found[3]))
 
 
 def _tuples(value: Any) -> Any:

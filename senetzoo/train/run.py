@@ -20,7 +20,9 @@ from senetzoo import environment
 from senetzoo.bench import records
 from senetzoo.counting import count
 from senetzoo.errors import MissingExtraError, SenetzooError, TrainingError
+from senetzoo.io import folder
 from senetzoo.nn.classifier import Classifier
+from senetzoo.runs import SUMMARY, TEST
 from senetzoo.train import checkpoint, evaluate
 from senetzoo.train.batches import Batches
 from senetzoo.train.checkpoint import NEWEST, Position
@@ -33,7 +35,6 @@ from senetzoo.train.state import State
 from senetzoo.train.step import Step, Sums
 from senetzoo.train.stop import Interrupted, signals
 
-SUMMARY, WEIGHTS, TEST = "summary.json", "model.safetensors", "test.safetensors"
 # Several processes agree on stopping and saving once in so many steps: that waits for all of them.
 _AGREE_EVERY = 20
 
@@ -274,8 +275,13 @@ class Run:
         }
         if self.main:
             model = cast(Any, self.ema).module if self.ema is not None else self.model
-            state = {k: v.contiguous().cpu() for k, v in model.state_dict().items()}
-            checkpoint.write(self.out / WEIGHTS, save(state))
+            with checkpoint.writing(self.out / folder.WEIGHTS):
+                folder.write(
+                    model,
+                    self.out,
+                    classes=self.data.classes,
+                    preprocessing=self.data.preprocessing(self.recipe),
+                )
             shown = evaluate.record(tested, self.data, self.recipe)
             checkpoint.write(self.out / TEST, save(shown))
             self.log.add("end", end)

@@ -1,40 +1,20 @@
-"""The network that a run left behind."""
+"""The network that a run left behind, and the one that it began with."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-from senetzoo.errors import ConfigError
 from senetzoo.nn.classifier import Classifier
+from senetzoo.runs import read_summary
 from senetzoo.train.recipe import Recipe
-from senetzoo.train.run import SUMMARY, WEIGHTS
-from senetzoo.weights.load import load_file_into
+from senetzoo.zoo import load
 
 
-def summary_of(run: Path) -> dict[str, Any]:
-    """What a finished run says of itself.
-
-    Raises:
-        ConfigError: It is not finished.
-    """
-    path = run / SUMMARY
-    if not path.is_file():
-        raise ConfigError(
-            f"{run} holds no finished run.", f"There is no {path}.", "Train to the end first"
-        )
-    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return summary
-
-
-def network_of(run: Path, classes: int, channels: int) -> tuple[Classifier, Classifier]:
+def networks_of(run: Path) -> tuple[Classifier, Classifier]:
     """The network at the end of a run, and the same as it was before.
 
     Args:
         run: Its folder.
-        classes: Classes of its data.
-        channels: Channels of its images.
 
     Returns:
         The trained network in eval mode, and the one that the run began with.
@@ -43,9 +23,7 @@ def network_of(run: Path, classes: int, channels: int) -> tuple[Classifier, Clas
         ConfigError: The run is not finished.
         WeightsError: Its weights are damaged, or those that it began with can't be had.
     """
-    summary = summary_of(run)
+    summary = read_summary(run)
+    model = load(run)
     recipe = Recipe.from_json(summary["recipe"])
-    initial = recipe.build(classes, channels, summary["seed"])
-    model = recipe.network(classes, channels).build(seed=0)
-    load_file_into(model, run / WEIGHTS)
-    return model.eval(), initial
+    return model, recipe.build(model.config.num_classes, model.config.in_chans, summary["seed"])

@@ -23,7 +23,6 @@ from senetzoo.weights.manifest import Entry, Training, find, manifest
 _ELSEWHERE = {
     "convert": "senetzoo.weights.convert_command:convert",
     "pin": "senetzoo.train.command:pin",
-    "push": "senetzoo.push:command",
 }
 _PINNED = {"sha256": "sha256", "prefix": "start of sha256", "": "not pinned"}
 _SOME_FAILED = "wrong input, or weights that are not there or not right; stderr tells which"
@@ -103,7 +102,7 @@ def show(tag: str, as_json: bool) -> None:
         known = {"tag": full, **dataclasses.asdict(entry), "file": str(place) if place else None}
         click.echo(json.dumps(known))
         return
-    training, licence, seen = entry.training, entry.licence, entry.input
+    training, licence, seen = entry.training, entry.licence, entry.preprocessing
     lines = {
         "weights": full + " (the default)" * entry.default,
         "network": " ".join(

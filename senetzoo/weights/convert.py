@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from senetzoo._files import atomically
+from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import WeightsError, nearest
 from senetzoo.nn.classifier import Classifier
 from senetzoo.weights import dialects
@@ -274,7 +276,13 @@ def check_values(conversion: Conversion) -> None:
             )
 
 
-def save(conversion: Conversion, network: str, sha256: str, out: Path) -> None:
+def save(
+    conversion: Conversion,
+    network: str,
+    sha256: str,
+    out: Path,
+    preprocessing: Preprocessing | None = None,
+) -> None:
     """Write the tensors as safetensors, with metadata that says where they are from.
 
     Args:
@@ -282,6 +290,7 @@ def save(conversion: Conversion, network: str, sha256: str, out: Path) -> None:
         network: Text that names the network: ``"se_resnet50"``.
         sha256: Hash of the file that they are from.
         out: The file to write.
+        preprocessing: What images go through before; None where nobody says.
 
     Raises:
         WeightsError: `out` exists.
@@ -296,6 +305,8 @@ def save(conversion: Conversion, network: str, sha256: str, out: Path) -> None:
         "dialect": ", ".join(form.dialect for form in conversion.forms),
         "source_sha256": sha256,
     }
+    if preprocessing is not None:
+        about["preprocessing"] = json.dumps(dataclasses.asdict(preprocessing))
     # Each with its own memory: safetensors takes no others.
     own = {
         name: tensor.clone(memory_format=torch.contiguous_format)

@@ -11,6 +11,7 @@ import click
 
 from senetzoo import _complete
 from senetzoo._command import SenetzooCommand
+from senetzoo._network import preprocessing_options
 
 if TYPE_CHECKING:
     from senetzoo.nn.classifier import Classifier
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--by-structure", is_flag=True, help="Match unknown names by order and shape.")
 @click.option("--yes", is_flag=True, help="Accept the mapping of --by-structure.")
 @click.option("--out", type=click.Path(path_type=Path), help="File to write; NETWORK.safetensors.")
+@preprocessing_options
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
 def convert(
     file: Path,
@@ -40,6 +42,7 @@ def convert(
     by_structure: bool,
     yes: bool,
     out: Path | None,
+    preprocessing: dict[str, Any] | None,
     as_json: bool,
 ) -> None:
     """Read weights of another library, in FILE, and write them as ours.
@@ -54,15 +57,17 @@ def convert(
       senetzoo weights convert mine.pt --to resnet20 --by-structure
       senetzoo weights convert mine.pt --to resnet20 --by-structure --yes --json
     """
+    import dataclasses
     import hashlib
 
     import senetzoo
+    from senetzoo.data.preprocessing import usual
     from senetzoo.errors import WeightsError
     from senetzoo.weights import convert as converting
     from senetzoo.weights import unpack
 
-    blueprint = senetzoo.config(network)
-    target = Path(f"{blueprint.name}.safetensors") if out is None else out
+    spec = senetzoo.config(network)
+    target = Path(f"{spec.name}.safetensors") if out is None else out
     converting.check_free(target)
 
     def build(changes: Mapping[str, object], policy: str) -> Classifier:
@@ -73,7 +78,7 @@ def convert(
     content = file.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     unpacked = unpack.unpack(unpack.load(content, file), file, part)
-    done = converting.by_names(unpacked.state, blueprint.name, build, called=called)
+    done = converting.by_names(unpacked.state, spec.name, build, called=called)
     if done is None and not by_structure:
         first = ", ".join(list(unpacked.state)[:3])
         raise WeightsError(
@@ -86,9 +91,18 @@ def convert(
         if not yes:
             _confirm(done, as_json)
     converting.check_values(done)
-    converting.save(done, network, digest, target)
+    size, channels = done.model.config.input_size, done.model.config.in_chans
+    known = usual(size).for_channels(channels) if channels in (1, 3) else None
+    stated = known.replace(**preprocessing) if known and preprocessing else None
+    converting.save(done, network, digest, target, stated)
     report = _report(done, unpacked.notes, file, digest, network, target)
-    click.echo(json.dumps(report) if as_json else _text(report))
+    report["preprocessing"] = None if stated is None else dataclasses.asdict(stated)
+    if stated is not None:
+        said = f"Images go through {stated}."
+    else:
+        said = f"How images were preprocessed is not stated: {known} will be assumed."
+        said += " State it with --mean, --std, --size and --crop."
+    click.echo(json.dumps(report) if as_json else _text(report, said))
 
 
 def _confirm(done: Conversion, as_json: bool) -> None:
@@ -131,7 +145,7 @@ def _report(
     }
 
 
-def _text(report: Mapping[str, Any]) -> str:
+def _text(report: Mapping[str, Any], said: str) -> str:
     if report["dialect"] == "structure":
         origin = "matched by order and shape"
     else:
@@ -139,15 +153,15 @@ def _text(report: Mapping[str, Any]) -> str:
         origin = f"names of {', '.join(known)}"
     name = report["network"] + (f"+{report['policy']}" if report["policy"] else "")
     changes = ", ".join(f"{field}={value!r}" for field, value in report["config"].items())
-    build = f"senetzoo.config({name!r})" + (f".replace({changes})" if changes else "") + ".build()"
     return "\n".join(
         [
             f"{report['file']}: {origin}",
             *(f"  {note}" for note in report["notes"]),
             f"  {report['tensors']} tensors, {report['parameters']:,} parameters, "
             f"{report['num_classes']} classes.",
-            f"Written to {report['out']}. To load it:",
-            f"  model = {build}",
-            f"  load_file_into(model, Path({report['out']!r}))  # of senetzoo.weights.load",
+            f"  {said}",
+            f"Written to {report['out']}, as {name}{f' with {changes}' if changes else ''}. "
+            "To load it:",
+            f"  senetzoo.load({report['network']!r}, weights={report['out']!r})",
         ]
     )

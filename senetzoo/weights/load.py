@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -11,12 +13,18 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.config import Config
-from senetzoo.nn.report import Input, LoadReport
+from senetzoo.nn.report import LoadReport
+from senetzoo.policies.algebra import resolve
 from senetzoo.policies.attach import seeded
+from senetzoo.spec import ModelSpec, as_policy, merge, split
+from senetzoo.spec import named as by_name
 from senetzoo.weights import dialects
+from senetzoo.weights.fields import BrokenError, build, value
+from senetzoo.weights.fields import read as read_json
 from senetzoo.weights.manifest import Entry
 from senetzoo.weights.unpack import load, unpack
 
@@ -36,13 +44,7 @@ def read(path: Path) -> dict[str, Tensor]:
     try:
         tensors = load_file(str(path))
     except (SafetensorError, OSError) as error:
-        raise WeightsError(
-            f"Can't read the weights {path}.",
-            f"It is no whole safetensors file ({error})."
-            if path.is_file()
-            else "There is no such file.",
-            "Give a .safetensors file that senetzoo wrote",
-        ) from None
+        raise _unreadable(path, error) from None
     return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
 
 
@@ -120,28 +122,112 @@ def read_entry(entry: Entry, path: Path, like: Classifier) -> dialects.Reading:
 
 
 @dataclass(frozen=True)
-class Weights:
-    """What weights are, apart from their tensors.
+class Trained:
+    """Trained weights that are about to be loaded.
 
     Args:
-        tag: Which, as `LoadReport.tag` says it.
-        origin: Where the file came from, as `LoadReport.origin` says it.
-        sha256: Hash of the file.
-        arch: Config of the network that they are of.
-        classes: Class names; empty where there are none.
-        input: What they were trained to see; None where nobody says.
-        pinned: What the file was checked by, as `LoadReport.pinned` says it.
-        notes: What was tolerated in the file, for `LoadReport.adapted`.
+        spec: The network that they are of.
+        read: Gives their tensors by our names, and what is known of them; called once, with a
+            network of `spec` where one is built already.
     """
 
-    tag: str
-    origin: str
-    sha256: str
-    arch: Config
-    classes: tuple[str, ...]
-    input: Input | None
-    pinned: Literal["sha256", "prefix", ""] = "sha256"
-    notes: tuple[tuple[str, str], ...] = ()
+    spec: ModelSpec
+    read: Callable[[Classifier | None], tuple[Mapping[str, Tensor], LoadReport]]
+
+
+def read_file(path: Path, named: ModelSpec, wanted: ModelSpec) -> Trained:
+    """Weights in a safetensors file of our names.
+
+    The file's metadata says what network they are of, where `senetzoo weights convert` wrote it.
+    Else they are of `wanted` if its tensors are those of the file, and of `named` with the file's
+    classes and input channels if not.
+
+    Args:
+        path: The file.
+        named: The network as it was named.
+        wanted: The network that is asked for.
+
+    Raises:
+        WeightsError: No such file, or it is no safetensors file, or of another network.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix != ".safetensors":
+        raise WeightsError(
+            f"Can't read the weights {path}.",
+            "Weights are read from .safetensors files with the names of senetzoo.",
+            f"Type: senetzoo weights convert {path} --to {named.name}",
+        )
+    try:
+        with safe_open(str(path), "pt") as file:
+            about = file.metadata() or {}
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from None
+    spec = _spec_of_file(path, about, shapes, named, wanted)
+    preprocessing, classes = _stated(path, about)
+
+    def read_state(_: Classifier | None) -> tuple[dict[str, Tensor], LoadReport]:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        return read(path), LoadReport(
+            str(path), "file", digest, classes, pinned="", preprocessing=preprocessing
+        )
+
+    return Trained(spec, read_state)
+
+
+def _spec_of_file(
+    path: Path,
+    about: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, ...]],
+    named: ModelSpec,
+    wanted: ModelSpec,
+) -> ModelSpec:
+    if "model" in about and "config" in about:
+        base = split(about["model"])[0]
+        if base != named.name:
+            raise WeightsError(
+                f"The weights {path} are not of {named.name}.",
+                f"They are of {base}.",
+                f"Type for example: {base} in place of {named.name}",
+            )
+        spec = by_name(about["model"]).replace(**json.loads(about["config"]))
+        # A policy in the network's name has the last word, as in the conversion.
+        own = "" if "+" in about["model"] else about.get("policy", "")
+        return spec.replace(policy=merge(spec.policy, as_policy(own))) if own else spec
+    with torch.device("meta"):
+        model = wanted.build(seed=0)
+    if {key: tuple(value.shape) for key, value in model.state_dict().items()} == shapes:
+        return wanted
+    head = shapes.get(f"{model.classifiers()[0]}.weight", ())
+    first = shapes.get(model.input_parameter(), ())
+    sizes = {"num_classes": head[:1], "in_chans": first[1:2]}
+    return named.replace(**{name: size[0] for name, size in sizes.items() if size})
+
+
+def _stated(path: Path, about: Mapping[str, str]) -> tuple[Preprocessing | None, tuple[str, ...]]:
+    """The preprocessing and the classes that a file's metadata states."""
+    try:
+        raw = read_json(about.get("preprocessing", "null"))
+        seen = None if raw is None else build(Preprocessing, raw, "preprocessing")
+        names = value(tuple[str, ...], read_json(about.get("classes", "[]")), "classes")
+    except BrokenError as error:
+        raise WeightsError(
+            f"The metadata of {path} is broken at {error.where}.",
+            error.what,
+            error.hint or "Convert the weights again: senetzoo weights convert",
+        ) from None
+    return seen, names
+
+
+def _unreadable(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"Can't read the weights {path}.",
+        f"It is no whole safetensors file ({error})."
+        if path.is_file()
+        else "There is no such file.",
+        "Give a .safetensors file that senetzoo wrote",
+    )
 
 
 @dataclass
@@ -165,21 +251,15 @@ class _Changes:
 
 
 def load_weights(
-    model: Classifier,
-    weights: Weights,
-    state: Mapping[str, Tensor],
-    *,
-    keep: Container[str],
-    channels: Channels | None = None,
+    model: Classifier, spec: ModelSpec, trained: Trained, *, channels: Channels | None = None
 ) -> LoadReport:
     """Load weights, adapting gates, stem, input channels and classifier.
 
     Args:
-        model: The network; of `weights.arch`, but for `num_classes`, `in_chans`, `stem`, the rates
-            of dropout, and gates.
-        weights: What the weights are.
-        state: Their tensors.
-        keep: Paths of the sites whose gate is the same in the network and in the weights.
+        model: The network.
+        spec: What it was built from: the weights' own spec, but for `num_classes`, `in_chans`,
+            `stem`, the rates of dropout, and gates.
+        trained: The weights.
         channels: How the first convolution takes another number of channels (`adapt_channels`), or
             ``"random"`` for a new one.
 
@@ -188,11 +268,12 @@ def load_weights(
 
     Raises:
         ConfigError: `channels` does not fit.
-        WeightsError: Anything else differs; nothing is changed then.
+        WeightsError: The weights can't be had, or anything else differs; nothing is changed then.
     """
-    old, new = weights.arch, model.config
-    changes = _Changes(dict(state), model.state_dict(), adapted=list(weights.notes))
-    _gates(changes, model, keep)
+    old, new = trained.spec.config, spec.config
+    state, report = trained.read(model if spec == trained.spec else None)
+    changes = _Changes(dict(state), model.state_dict(), adapted=list(report.adapted))
+    _gates(changes, model, trained.spec, spec)
     if new.stem != old.stem:
         _stem(changes, model, old)
     if new.num_classes != old.num_classes:
@@ -206,30 +287,30 @@ def load_weights(
             adapted, how = adapt_channels(changes.state[first], new.in_chans, channels)
             changes.state[first] = adapted
             changes.adapted.append((first, f"{how}, {old.in_chans} to {new.in_chans}"))
-    load_strictly(model, changes.state, weights.tag)
-    seen = weights.input
-    if seen is not None and new.small != old.small:
+    load_strictly(model, changes.state, report.tag)
+    preprocessing = report.preprocessing
+    if preprocessing is not None and new.small != old.small:
         # Of whole small images nothing is cut off.
-        crop = 1.0 if new.small else seen.crop
-        seen = dataclasses.replace(seen, size=new.input_size, crop=crop)
-    model.load_report = LoadReport(
-        tag=weights.tag,
-        origin=weights.origin,
-        sha256=weights.sha256,
-        classes=weights.classes if new.num_classes == old.num_classes else (),
+        crop = 1.0 if new.small else preprocessing.crop
+        preprocessing = dataclasses.replace(preprocessing, size=new.input_size, crop=crop)
+    model.load_report = dataclasses.replace(
+        report,
+        classes=report.classes if new.num_classes == old.num_classes else (),
         replaced=tuple(changes.replaced.items()),
         adapted=tuple(changes.adapted),
-        pinned=weights.pinned,
-        input=seen,
+        preprocessing=preprocessing,
     )
     return model.load_report
 
 
-def _gates(changes: _Changes, model: Classifier, keep: Container[str]) -> None:
-    for site in model.sites():
-        prefix = f"{site.path}."
-        if site.path in keep:
+def _gates(changes: _Changes, model: Classifier, trained: ModelSpec, wanted: ModelSpec) -> None:
+    """Leave out the gates that the network does not have, and keep those that the weights lack."""
+    sites = model.sites()
+    before, after = (resolve(spec.policy, sites, spec.name) for spec in (trained, wanted))
+    for site in sites:
+        if before.get(site) == after.get(site):
             continue
+        prefix = f"{site.path}."
         for name in [name for name in changes.state if name.startswith(prefix)]:
             changes.leave_out(name, "another gate or none is asked for here")
         for name in [name for name in changes.own if name.startswith(prefix)]:

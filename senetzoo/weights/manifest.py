@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import ConfigError, WeightsError, nearest
-from senetzoo.nn.report import Input as Input
 from senetzoo.weights.fields import BrokenError, Scalar, build, read, shown
 
 SCHEMA = 1
@@ -143,7 +143,7 @@ class Entry:
         bytes: Size of the file; null where unknown.
         params: Learnable parameters.
         macs: Multiply-accumulates for one image of the input size.
-        input: What the network was trained to see.
+        preprocessing: What images went through in training and testing.
         dialect: Whose parameter names the file has.
         data: What it was trained on.
         metrics: Measured figures.
@@ -165,7 +165,7 @@ class Entry:
     bytes: int | None
     params: int
     macs: int
-    input: Input
+    preprocessing: Preprocessing
     dialect: Dialect
     data: str
     metrics: tuple[Metric, ...]
@@ -198,8 +198,6 @@ def _check(tag: str, entry: Entry) -> None:
         raise BrokenError(
             tag, f"there are {len(entry.classes)} class names for {entry.num_classes}"
         )
-    if not len(entry.input.mean) == len(entry.input.std) == entry.input.channels:
-        raise BrokenError(f"{tag}.input", "the numbers of mean, std and channels disagree")
     for name in entry.config:
         if name in ("stem", "num_classes", "in_chans", "policy"):
             raise BrokenError(f"{tag}.config", f"{name!r} has a field of its own")

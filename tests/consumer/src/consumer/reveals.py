@@ -12,9 +12,9 @@ from senetzoo import ECA, SE, stage
 model = senetzoo.create("resnet50")
 reveal_type(model)  # Classifier
 reveal_type(senetzoo.load(Path("folder")))  # Classifier
-reveal_type(senetzoo.config("resnet50"))  # Blueprint
+reveal_type(senetzoo.config("resnet50"))  # ModelSpec
 reveal_type(senetzoo.config("resnet50").build())  # Classifier
-reveal_type(senetzoo.transforms(model))  # Transforms
+reveal_type(senetzoo.transforms(model))  # Preprocessing
 reveal_type(senetzoo.explain("resnet50"))  # Explanation
 reveal_type(senetzoo.list_models())  # list[str]
 reveal_type(senetzoo.attach(nn.Sequential(), SE()))  # Attached

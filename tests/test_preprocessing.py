@@ -1,4 +1,4 @@
-"""Transforms against torchvision's presets and timm's."""
+"""Preprocessing against torchvision's presets and timm's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from senetzoo._torchvision import torchvision
 from senetzoo.data import cifar10
-from senetzoo.data.transforms import CIFAR10, IMAGENET, Transforms
+from senetzoo.data.preprocessing import CIFAR10, IMAGENET, Preprocessing
 from senetzoo.errors import ConfigError, DataError
 
 torchvision()
@@ -48,7 +48,7 @@ def test_equals_torchvisions_preset(
     shape: tuple[int, int], resize: int, size: int, interpolation: Any
 ) -> None:
     image = picture(*shape)
-    ours = Transforms(size, MEAN, STD, interpolation, size / resize)
+    ours = Preprocessing(size, MEAN, STD, interpolation, size / resize)
     theirs = ImageClassification(
         crop_size=size, resize_size=resize, interpolation=InterpolationMode(interpolation)
     )
@@ -73,20 +73,20 @@ def test_equals_timms_transform(
     theirs = create_transform(
         (3, size, size), interpolation=interpolation, mean=MEAN, std=STD, crop_pct=crop
     )
-    assert torch.equal(Transforms(size, MEAN, STD, interpolation, crop)(image), theirs(image))
+    assert torch.equal(Preprocessing(size, MEAN, STD, interpolation, crop)(image), theirs(image))
 
 
 def test_resize_is_exact_for_every_pair_of_whole_numbers() -> None:
     for resize in range(1, 700):
         for size in {1, resize // 2 or 1, resize * 7 // 8 or 1, resize - 1 or 1, resize}:
-            assert Transforms(size, MEAN, STD, crop=size / resize).resize == resize
+            assert Preprocessing(size, MEAN, STD, crop=size / resize).resize == resize
 
 
 def test_resize_is_timms_floor_for_its_published_crops() -> None:
     # (size, crop_pct) of timm's configs, with the shorter side that its floor gives.
     figures = [(299, 0.875, 341), (224, 0.9, 248), (224, 0.95, 235), (288, 0.95, 303)]
     figures += [(224, 0.965, 232), (331, 0.911, 363), (256, 0.94, 272), (288, 1.0, 288)]
-    assert [(s, c, Transforms(s, MEAN, STD, crop=c).resize) for s, c, _ in figures] == figures
+    assert [(s, c, Preprocessing(s, MEAN, STD, crop=c).resize) for s, c, _ in figures] == figures
 
 
 def test_constants() -> None:
@@ -105,7 +105,7 @@ def test_a_cifar_image_is_only_normalised() -> None:
 
 
 def test_grey_and_rgb_follow_the_number_of_means() -> None:
-    rgb, grey = Transforms(2, (0, 0, 0), (1, 1, 1)), Transforms(2, (0,), (1,))
+    rgb, grey = Preprocessing(2, (0, 0, 0), (1, 1, 1)), Preprocessing(2, (0,), (1,))
     white_red = torch.tensor([[[255, 255], [0, 0]], [[255, 0], [0, 0]], [[255, 0], [0, 0]]])
     tensor = white_red.to(torch.uint8)
     image = Image.fromarray(tensor.permute(1, 2, 0).contiguous().numpy())
@@ -121,7 +121,7 @@ def test_grey_and_rgb_follow_the_number_of_means() -> None:
 
 
 def test_images_of_any_mode_become_what_a_person_sees() -> None:
-    transforms = Transforms(1, (0, 0, 0), (1, 1, 1))
+    transforms = Preprocessing(1, (0, 0, 0), (1, 1, 1))
     half = Image.new("RGBA", (1, 1), (255, 0, 0, 0))
     assert transforms(half).flatten().tolist() == [1, 1, 1]
     deep = Image.fromarray(np.full((1, 1), 65535, np.uint16))
@@ -133,13 +133,13 @@ def test_a_long_strip_is_cut_before_it_grows(shape: tuple[int, ...]) -> None:
     strip = torch.zeros(shape, dtype=torch.uint8)
     flat = strip.view(3, -1)
     flat[:, 14000:16000] = 255  # only its middle reaches the crop
-    values = Transforms(224, (0, 0, 0), (1, 1, 1))(strip)
+    values = Preprocessing(224, (0, 0, 0), (1, 1, 1))(strip)
     assert values.shape == (3, 224, 224)
     assert values.min() == 1
 
 
 def test_is_a_value() -> None:
-    same = Transforms(224, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], "bilinear", 0.875)  # type: ignore[arg-type]
+    same = Preprocessing(224, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], "bilinear", 0.875)  # type: ignore[arg-type]
     assert same == IMAGENET
     assert hash(same) == hash(IMAGENET)
     assert pickle.loads(pickle.dumps(IMAGENET)) == IMAGENET
@@ -149,47 +149,47 @@ def test_is_a_value() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"size": 0}, "Transforms can't have size=0.\nIt is a whole number of pixels, > 0."),
-        ({"size": 2.5}, "Transforms can't have size=2.5.\nIt is a whole number of pixels, > 0."),
+        ({"size": 0}, "Preprocessing can't have size=0.\nIt is a whole number of pixels, > 0."),
+        ({"size": 2.5}, "Preprocessing can't have size=2.5.\nIt is a whole number of pixels, > 0."),
         (
             {"mean": 0.5},
-            "Transforms can't have mean=0.5.\n"
+            "Preprocessing can't have mean=0.5.\n"
             "It is a tuple of one number for grey images, three for RGB.",
         ),
         (
             {"std": (1, 1, float("nan"))},
-            "Transforms can't have std=(1, 1, nan).\n"
+            "Preprocessing can't have std=(1, 1, nan).\n"
             "It is a tuple of one number for grey images, three for RGB.",
         ),
         (
             {"mean": (0.5, 0.5)},
-            "Transforms can't have 2 means and 3 deviations.\n"
+            "Preprocessing can't have 2 means and 3 deviations.\n"
             "There is one of each for grey images, three for RGB.",
         ),
         (
             {"std": (1.0, 0.0, 1.0)},
-            "Transforms can't have std=(1.0, 0.0, 1.0).\nStandard deviations are above 0.",
+            "Preprocessing can't have std=(1.0, 0.0, 1.0).\nStandard deviations are above 0.",
         ),
         (
             {"interpolation": "bicubik"},
-            "Transforms can't have interpolation='bicubik'.\n"
+            "Preprocessing can't have interpolation='bicubik'.\n"
             "It is one of nearest, bilinear, bicubic.\nDid you mean 'bicubic'?",
         ),
         (
             {"crop": 1.1},
-            "Transforms can't have crop=1.1.\n"
+            "Preprocessing can't have crop=1.1.\n"
             "It is the kept fraction of the resized shorter side, above 0 and at most 1.",
         ),
         (
             {"crop": 0},
-            "Transforms can't have crop=0.\n"
+            "Preprocessing can't have crop=0.\n"
             "It is the kept fraction of the resized shorter side, above 0 and at most 1.",
         ),
     ],
 )
 def test_wrong_fields(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        Transforms(**{"size": 8, "mean": MEAN, "std": STD, **fields})
+        Preprocessing(**{"size": 8, "mean": MEAN, "std": STD, **fields})
     assert str(error.value) == message
 
 
@@ -198,19 +198,19 @@ def test_wrong_fields(fields: dict[str, Any], message: str) -> None:
     [
         (
             torch.zeros(3, 4, 4),
-            "Transforms can't take a tensor (3, 4, 4) of torch.float32.\n"
+            "Preprocessing can't take a tensor (3, 4, 4) of torch.float32.\n"
             "A tensor is one image: uint8, (channels, height, width), 1 or 3 channels.\n"
             "Call it for each image and torch.stack the results",
         ),
         (
             torch.zeros(2, 3, 4, 4, dtype=torch.uint8),
-            "Transforms can't take a tensor (2, 3, 4, 4) of torch.uint8.\n"
+            "Preprocessing can't take a tensor (2, 3, 4, 4) of torch.uint8.\n"
             "A tensor is one image: uint8, (channels, height, width), 1 or 3 channels.\n"
             "Call it for each image and torch.stack the results",
         ),
         (
             torch.zeros(3, 0, 4, dtype=torch.uint8),
-            "Transforms can't take a tensor (3, 0, 4): no pixels.",
+            "Preprocessing can't take a tensor (3, 0, 4): no pixels.",
         ),
     ],
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from senetzoo.counting import Counts
 from senetzoo.errors import ConfigError
-from senetzoo.weights.folder import LIBRARY, Description
+from senetzoo.io.description import LIBRARY, Description
 from senetzoo.weights.manifest import Entry, Metric, Training
 
 if TYPE_CHECKING:
@@ -126,20 +126,18 @@ def _slug(text: str) -> str:
 
 
 def _introduction(description: Description, tag: str) -> str:
-    name = description.architecture or f"A network of the family {description.family}"
-    gates = description.policy
-    attention = {
-        None: "with gates that no text can say (see config.json)",
-        "none": "without gates",
-    }.get(gates, f"with the gates `{gates}`")
+    network = description.network
+    name = network.name or f"A network of the family {network.family}"
+    gates = network.policy
+    attention = "without gates" if gates == "none" else f"with the gates `{gates}`"
     origin = f", the weights `{tag}`" if tag else ""
     return f"{name} {attention}: an image classifier of {LIBRARY}{origin}."
 
 
 def _table(description: Description, counts: Counts) -> str:
-    seen = description.pretrained_cfg
-    names = description.label_names
-    classes = str(description.num_classes)
+    seen = description.preprocessing
+    names = description.classes
+    classes = str(description.network.config["num_classes"])
     if names is not None:
         more = ", ..." if len(names) > _SHOWN_CLASSES else ""
         classes += f": {', '.join(names[:_SHOWN_CLASSES])}{more}"
@@ -148,8 +146,8 @@ def _table(description: Description, counts: Counts) -> str:
         "multiply-accumulates": f"{counts.macs:,}",
         "input": "not stated"
         if seen is None
-        else f"{'x'.join(map(str, seen.input_size))}, mean {_numbers(seen.mean)}, "
-        f"std {_numbers(seen.std)}, {seen.interpolation}, crop {seen.crop_pct:g}",
+        else f"{seen.channels}x{seen.size}x{seen.size}, mean {_numbers(seen.mean)}, "
+        f"std {_numbers(seen.std)}, {seen.interpolation}, crop {seen.crop:g}",
         "classes": classes,
         "sha256 of model.safetensors": f"`{description.weights.sha256}`",
     }

@@ -1,4 +1,4 @@
-"""What a network is, as a ``config.json`` says it, and the network that one describes."""
+"""What a network is, as ``config.json`` says it, and the network that one describes."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ import torch
 from torch import nn
 
 import senetzoo
-from senetzoo.blueprint import Blueprint, policy
-from senetzoo.data.transforms import CIFAR10, IMAGENET, Transforms
+from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import ConfigError, PolicyError, SenetzooError, nearest
 from senetzoo.gates import GATES
 from senetzoo.gates.common import GateModule
+from senetzoo.io.description import LIBRARY, SCHEMA, Description, File, Network
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.config import Config
-from senetzoo.nn.report import Input
 from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import NONE, Gate, resolve
-from senetzoo.policies.recover import exactly, recovered
+from senetzoo.policies.recover import recovered
 from senetzoo.registry import ENTRIES, FAMILIES
+from senetzoo.spec import ModelSpec, policy
 from senetzoo.weights.fields import BrokenError, build, shown
-from senetzoo.weights.folder import LIBRARY, SCHEMA, Description, File, Seen
 
 # Fields that are asked for of a network by name; the others tell the names apart.
 _FREE = {field.name for field in dataclasses.fields(Config)}
@@ -38,7 +37,11 @@ CONFIGS: Mapping[str, type[Config]] = {
 
 
 def describe(
-    model: Classifier, weights: File, *, classes: Sequence[str] | None, seen: Input | None
+    model: Classifier,
+    weights: File,
+    *,
+    classes: Sequence[str] | None,
+    preprocessing: Preprocessing | None,
 ) -> Description:
     """What `model` is.
 
@@ -46,40 +49,48 @@ def describe(
         model: A network of this zoo.
         weights: The file of its weights.
         classes: Names of its classes in order; None where they have none.
-        seen: What an image goes through before; None where nobody says.
+        preprocessing: What images go through before; None where nobody says.
 
     Raises:
-        ConfigError: `classes` are not as many as the network has, or no texts; or the network is
-            not what its config and gates build, so that it could not be built again.
+        ConfigError: `classes` or `preprocessing` do not fit the network; or the network is not what
+            its config and gates build, so that it could not be built again.
     """
     if classes is not None:
         _check_classes(classes, model.config.num_classes)
-    gates = gates_of(model)
-    text = _text(gates, model)
-    config = model.config
-    _check_as_built(model, Blueprint(config.family, config, exactly(gates)))
+    if preprocessing is not None and preprocessing.channels != model.config.in_chans:
+        raise ConfigError(
+            f"save got a preprocessing for {preprocessing.channels} channels.",
+            f"The network takes {model.config.in_chans}.",
+            "Give a mean and a std for each channel",
+        )
+    spec = spec_of(model)
+    _check_as_built(model, spec)
+    config = spec.config
     return Description(
         library_name=LIBRARY,
         schema=SCHEMA,
         senetzoo=senetzoo.__version__,
-        architecture=_architecture(config),
-        family=config.family,
-        config={f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)},
-        policy=text,
-        gates=None if text is not None else {s.path: _fields(gate) for s, gate in gates.items()},
-        num_classes=config.num_classes,
-        label_names=None if classes is None else tuple(classes),
-        pretrained_cfg=None
-        if seen is None
-        else Seen(
-            (seen.channels, seen.size, seen.size),
-            seen.mean,
-            seen.std,
-            seen.interpolation,
-            seen.crop,
+        network=Network(
+            name=spec.name if spec.name in ENTRIES else None,
+            family=config.family,
+            config={f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)},
+            policy=str(spec.policy),
         ),
+        preprocessing=preprocessing,
+        classes=None if classes is None else tuple(classes),
         weights=weights,
     )
+
+
+def spec_of(model: Classifier) -> ModelSpec:
+    """The spec of `model` as it is now: its config, and a policy that says which gates it has.
+
+    Raises:
+        ConfigError: There is a module that is no gate of this zoo.
+    """
+    config, sites = model.config, model.sites()
+    name = next((name for name, entry in ENTRIES.items() if _same(entry.config, config)), None)
+    return ModelSpec(name or config.family, config, recovered(gates_of(model), sites))
 
 
 def name_of(model: Classifier) -> str:
@@ -90,9 +101,8 @@ def name_of(model: Classifier) -> str:
     Raises:
         ConfigError: There is a module that is no gate of this zoo.
     """
-    text = _text(gates_of(model), model)
-    name = _architecture(model.config) or model.config.family
-    return name if text is None or text == str(NONE) else f"{name}+{text}"
+    spec = spec_of(model)
+    return spec.name if spec.policy == NONE else f"{spec.name}+{spec.policy}"
 
 
 def _check_classes(classes: Sequence[str], number: int) -> None:
@@ -133,20 +143,6 @@ def gates_of(model: Classifier) -> dict[Site, Gate]:
     return found
 
 
-def _text(gates: Mapping[Site, Gate], model: Classifier) -> str | None:
-    """The text that means these gates on `model`; None where there is none."""
-    sites = model.sites()
-    text = str(recovered(gates, sites))
-    try:
-        return text if policy(text).resolve(sites) == gates else None
-    except PolicyError:
-        return None
-
-
-def _architecture(config: Config) -> str | None:
-    return next((name for name, entry in ENTRIES.items() if _same(entry.config, config)), None)
-
-
 def _same(one: Config, other: Config) -> bool:
     """Whether two configs differ at most in fields that every network has."""
     return type(one) is type(other) and all(
@@ -161,18 +157,14 @@ def _plain(value: Any) -> Any:
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
 
 
-def _fields(gate: Gate) -> dict[str, object]:
-    return {"name": gate.name, **dataclasses.asdict(gate)}  # type: ignore[call-overload]
-
-
-def _check_as_built(model: Classifier, blueprint: Blueprint) -> None:
+def _check_as_built(model: Classifier, spec: ModelSpec) -> None:
     """Refuse a network that was changed by hand: what is built from its description differs.
 
     Raises:
         ConfigError: It was.
     """
     with torch.device("meta"):
-        twin = blueprint.build(seed=0)
+        twin = spec.build(seed=0)
     ours, theirs = _looks(model), _looks(twin)
     for path in ours | theirs:
         if ours.get(path) != theirs.get(path):
@@ -196,99 +188,65 @@ def _looks(model: nn.Module) -> dict[str, str]:
     return looks
 
 
-def transforms_of(model: Classifier) -> Transforms:
-    """What a grey or RGB image goes through before `model` sees it; see `senetzoo.transforms`."""
-    report, channels = model.load_report, model.config.in_chans
-    if report is not None and report.input is not None:
-        seen = report.input
-        known = Transforms(seen.size, seen.mean, seen.std, seen.interpolation, seen.crop)
-    else:
-        size = model.config.input_size
-        known = CIFAR10 if size == 32 else dataclasses.replace(IMAGENET, size=size)
-    if len(known.mean) == channels:
-        return known
-    mean, std = (sum(values) / len(values) for values in (known.mean, known.std))
-    return dataclasses.replace(known, mean=(mean,) * channels, std=(std,) * channels)
-
-
 # --- From a description --------------------------------------------------------------------------
 
 
-def blueprint_of(description: Description) -> Blueprint:
-    """The config and the gates that `description` speaks of.
+def described(description: Description) -> ModelSpec:
+    """The spec that `description` speaks of.
 
     Raises:
         BrokenError: A field has no such value; or the fields contradict each other.
     """
-    config = _config(description)
-    name = description.architecture
+    network = description.network
+    config = _config(network)
+    name = network.name
     if name is not None and name not in ENTRIES:
-        raise BrokenError("architecture", f"there is no network {name!r}", nearest(name, ENTRIES))
+        raise BrokenError("network.name", f"there is no network {name!r}", nearest(name, ENTRIES))
     if name is not None and not _same(ENTRIES[name].config, config):
-        raise BrokenError("architecture", f"the config is not that of {name}")
-    if config.num_classes != description.num_classes:
-        what = f"it is {description.num_classes}, and the config says {config.num_classes}"
-        raise BrokenError("num_classes", what)
-    blueprint = Blueprint(name or config.family, config, NONE)
-    if description.policy == str(NONE):
-        return blueprint
+        raise BrokenError("network.name", f"the config is not that of {name}")
+    if description.classes is not None and len(description.classes) != config.num_classes:
+        what = f"there are {len(description.classes)} names for {config.num_classes} classes"
+        raise BrokenError("classes", what)
+    seen = description.preprocessing
+    if seen is not None and seen.channels != config.in_chans:
+        what = f"it is for {seen.channels} channels, and the network takes {config.in_chans}"
+        raise BrokenError("preprocessing", what)
+    spec = ModelSpec(name or config.family, config, NONE)
+    if network.policy == str(NONE):
+        return spec
     with torch.device("meta"):
-        sites = blueprint.build(seed=0).sites()
-    if description.policy is None:
-        return blueprint.replace(policy=exactly(dict(_gates(description.gates or {}, sites))))
+        sites = spec.build(seed=0).sites()
+    if isinstance(network.policy, Mapping):
+        return spec.replace(policy=recovered(dict(_gates(network.policy, sites)), sites))
     try:
-        found = policy(description.policy)
-        resolve(found, sites, blueprint.name)
+        found = policy(network.policy)
+        resolve(found, sites, spec.name)
     except PolicyError as error:
-        raise BrokenError("policy", _sentences(error)) from None
-    return blueprint.replace(policy=found)
+        raise BrokenError("network.policy", _sentences(error)) from None
+    return spec.replace(policy=found)
 
 
-def _config(description: Description) -> Config:
-    kind = CONFIGS.get(description.family)
+def _config(network: Network) -> Config:
+    kind = CONFIGS.get(network.family)
     if kind is None:
         hint = f"Families are {', '.join(CONFIGS)}"
-        raise BrokenError("family", f"there is no family {description.family!r}", hint)
-    return build(kind, description.config, "config")
+        raise BrokenError("network.family", f"there is no family {network.family!r}", hint)
+    return build(kind, network.config, "network.config")
 
 
-def _gates(
-    gates: Mapping[str, Mapping[str, object]], sites: Iterable[Site]
-) -> Iterator[tuple[Site, Gate]]:
+def _gates(gates: Mapping[str, Any], sites: Iterable[Site]) -> Iterator[tuple[Site, Gate]]:
+    """The gate at each site, as version 0.1.0 wrote what it had no text for."""
     known = {site.path: site for site in sites}
     for path, raw in gates.items():
         where = f"gates.{path}"
         if path not in known:
             raise BrokenError("gates", f"the network has no site {path!r}", nearest(path, known))
-        name = raw.get("name")
+        name = raw.get("name") if isinstance(raw, dict) else None
         if not isinstance(name, str) or name not in GATES:
             what = f"it is {shown(name)}, not one of {', '.join(map(shown, GATES))}"
             raise BrokenError(f"{where}.name", what)
         fields = {field: value for field, value in raw.items() if field != "name"}
         yield known[path], build(GATES[name], fields, where)
-
-
-def input_of(description: Description) -> Input | None:
-    """What the network was trained to see.
-
-    Raises:
-        BrokenError: A value does not fit.
-    """
-    seen = description.pretrained_cfg
-    if seen is None:
-        return None
-    where, channels = "pretrained_cfg", description.config["in_chans"]
-    if len(seen.input_size) != 3 or seen.input_size[0] != channels:
-        what = f"it is {list(seen.input_size)}, not {channels} channels, height and width"
-        raise BrokenError(f"{where}.input_size", what)
-    if seen.input_size[1] != seen.input_size[2]:
-        raise BrokenError(f"{where}.input_size", f"{list(seen.input_size)} is no square")
-    size = seen.input_size[1]
-    try:
-        Transforms(size, seen.mean, seen.std, seen.interpolation, seen.crop_pct)
-    except ConfigError as error:
-        raise BrokenError(where, _sentences(error)) from None
-    return Input(len(seen.mean), size, seen.mean, seen.std, seen.interpolation, seen.crop_pct)
 
 
 def _sentences(error: SenetzooError) -> str:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from senetzoo.errors import ConfigError, WeightsError
+from senetzoo.io.folder import CONFIG, WEIGHTS, opened
 from senetzoo.weights import places
 from senetzoo.weights.download import persistently, status
-from senetzoo.weights.folder import CONFIG, WEIGHTS, Place
+from senetzoo.weights.download import sha256 as hash_of
+from senetzoo.weights.load import Trained
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -48,11 +50,27 @@ def parsed(text: str) -> tuple[str, str | None]:
     )
 
 
+def branchless(text: str) -> str:
+    """The repository that `text` names, to push to.
+
+    Raises:
+        ConfigError: It names none, or a revision.
+    """
+    name, revision = parsed(text.removeprefix(PREFIX))
+    if revision is not None:
+        raise ConfigError(
+            f"{text} names a revision.",
+            "A push is a new commit of the main branch.",
+            f"Type: {name}",
+        )
+    return name
+
+
 # --- Reading -------------------------------------------------------------------------------------
 
 
-def place(text: str) -> Place:
-    """Where the network of ``owner/name@revision`` is; its ``config.json`` is fetched.
+def read(text: str) -> Trained:
+    """The network of ``owner/name@revision``; its ``config.json`` is fetched.
 
     Both files are of one commit, which the tag names. Nothing is asked for that is in the cache at
     a full commit, and nothing at all offline.
@@ -67,19 +85,17 @@ def place(text: str) -> Place:
     found = config.parent.name
     commit = found if _COMMIT.fullmatch(found) else revision or "main"
 
-    def fetch() -> tuple[Path, str]:
+    def fetch(sha256: str) -> tuple[Path, str]:
         from huggingface_hub import try_to_load_from_cache
 
         cached = try_to_load_from_cache(repo, WEIGHTS, revision=commit)
-        if isinstance(cached, str):
+        if not isinstance(cached, str):
+            return _fetched(repo, WEIGHTS, commit), "hub"
+        if hash_of(Path(cached)) == sha256 or places.offline():
             return Path(cached), "cache"
-        return _fetched(repo, WEIGHTS, commit), "hub"
+        return _fetched(repo, WEIGHTS, commit, again=True), "hub"
 
-    def again() -> Path:
-        return _fetched(repo, WEIGHTS, commit, again=True)
-
-    tag = f"{PREFIX}{repo}@{commit}"
-    return Place(tag, config, fetch, None if places.offline() else again)
+    return opened(config, f"{PREFIX}{repo}@{commit}", fetch)
 
 
 def _fetched(repo: str, file: str, revision: str | None, *, again: bool = False) -> Path:
@@ -145,7 +161,7 @@ def _unreadable(
         return WeightsError(
             f"{at} holds no network of senetzoo.",
             f"It has no {file}.",
-            "Give a repository that senetzoo weights push made",
+            "Give a repository that senetzoo push made",
         )
     return WeightsError(
         f"{file} of {at} could not be fetched.",

@@ -1,7 +1,8 @@
-"""From an image to the tensor a network was trained on, as a value."""
+"""From an image to the tensor that a network was trained on, as one value."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from numbers import Real
@@ -13,24 +14,24 @@ from torch import Tensor
 from senetzoo._torchvision import torchvision
 from senetzoo.data import cifar10
 from senetzoo.data.images import eight_bits
-from senetzoo.errors import ConfigError, DataError, nearest
+from senetzoo.errors import ConfigError, DataError, check_fields, nearest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
-# An image longer than this many times its shorter side is cut to its centre before it is resized:
-# a 1x20000 strip would otherwise become gigabytes on the way to its centre crop.
+# An image longer than this many times its shorter side is cut to its center before it is resized:
+# a 1x20000 strip would otherwise become gigabytes on the way to its center crop.
 _STRIP = 32
 
 
 @dataclass(frozen=True)
-class Transforms:
-    """Resize the shorter side, crop the centre, scale to 0..1, normalise.
+class Preprocessing:
+    """Resize the shorter side, crop the center, scale to 0..1, normalize.
 
     The shorter side becomes ``floor(size / crop)`` pixels (`resize`), which is timm's rule, and the
-    centre crop is ``size`` x ``size``. So a "resize 256, crop 224" is ``crop=224 / 256``, the 232
+    center crop is ``size`` x ``size``. So a "resize 256, crop 224" is ``crop=224 / 256``, the 232
     of torchvision's second weights ``crop=224 / 232``, its Inception ``size=299,
     crop=299 / 342``; give the quotient itself, not its rounded decimals.
 
@@ -40,7 +41,7 @@ class Transforms:
             three an RGB one.
         std: Divides each channel after that.
         interpolation: Of the resizing, with antialiasing unless ``"nearest"``.
-        crop: Fraction of the resized shorter side that the centre crop keeps, in (0, 1].
+        crop: Fraction of the resized shorter side that the center crop keeps, in (0, 1].
 
     Raises:
         ConfigError: A field has a value that does not fit.
@@ -58,38 +59,44 @@ class Transforms:
             value = getattr(self, name)
             if not isinstance(value, (tuple, list)) or not all(_finite(v) for v in value):
                 raise ConfigError(
-                    f"Transforms can't have {name}={value!r}.",
+                    f"Preprocessing can't have {name}={value!r}.",
                     "It is a tuple of one number for grey images, three for RGB.",
                 )
             object.__setattr__(self, name, tuple(float(v) for v in value))
         if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
             raise ConfigError(
-                f"Transforms can't have size={self.size!r}.", "It is a whole number of pixels, > 0."
+                f"Preprocessing can't have size={self.size!r}.",
+                "It is a whole number of pixels, > 0.",
             )
         if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean):
             raise ConfigError(
-                f"Transforms can't have {len(self.mean)} means and {len(self.std)} deviations.",
+                f"Preprocessing can't have {len(self.mean)} means and {len(self.std)} deviations.",
                 "There is one of each for grey images, three for RGB.",
             )
         if min(self.std) <= 0:
             raise ConfigError(
-                f"Transforms can't have std={self.std!r}.", "Standard deviations are above 0."
+                f"Preprocessing can't have std={self.std!r}.", "Standard deviations are above 0."
             )
         if self.interpolation not in get_args(Interpolation):
             raise ConfigError(
-                f"Transforms can't have interpolation={self.interpolation!r}.",
+                f"Preprocessing can't have interpolation={self.interpolation!r}.",
                 f"It is one of {', '.join(get_args(Interpolation))}.",
                 nearest(str(self.interpolation), get_args(Interpolation)),
             )
         if not _finite(self.crop) or not 0 < self.crop <= 1:
             raise ConfigError(
-                f"Transforms can't have crop={self.crop!r}.",
+                f"Preprocessing can't have crop={self.crop!r}.",
                 "It is the kept fraction of the resized shorter side, above 0 and at most 1.",
             )
 
     @property
+    def channels(self) -> int:
+        """Channels of the result: 1 for gray images, 3 for RGB."""
+        return len(self.mean)
+
+    @property
     def resize(self) -> int:
-        """Pixels of the shorter side after resizing, before the centre crop."""
+        """Pixels of the shorter side after resizing, before the center crop."""
         # The tolerance undoes the rounding of size / (size / n), which may land just under n.
         return math.floor(self.size / self.crop + 1e-6)
 
@@ -124,9 +131,25 @@ class Transforms:
         pixels = functional.resize(pixels, [self.resize], mode, antialias=True)
         pixels = functional.center_crop(pixels, [self.size, self.size])
         tensor: Tensor = pixels if isinstance(pixels, Tensor) else functional.pil_to_tensor(pixels)
-        return self.normalised(tensor)
+        return self.normalized(tensor)
 
-    def normalised(self, pixels: Tensor) -> Tensor:
+    def for_channels(self, channels: int) -> Preprocessing:
+        """The same for images of 1 or 3 channels: mean and std are averaged where that differs."""
+        if channels == self.channels:
+            return self
+        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+        return dataclasses.replace(self, mean=(mean,) * channels, std=(std,) * channels)
+
+    def replace(self, **fields: Any) -> Preprocessing:
+        """A copy with some fields changed.
+
+        Raises:
+            ConfigError: There is no such field, or it has a value that does not fit.
+        """
+        check_fields("The preprocessing", fields, [f.name for f in dataclasses.fields(self)])
+        return dataclasses.replace(self, **fields)
+
+    def normalized(self, pixels: Tensor) -> Tensor:
         """The last step alone: 0..255 scaled to 0..1, mean and deviation taken out.
 
         Args:
@@ -139,10 +162,10 @@ class Transforms:
         return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
 
     def pixels(self, tensor: Tensor) -> Tensor:
-        """What `normalised` was given: the crop of the image that the network sees.
+        """What `normalized` was given: the crop of the image that the network sees.
 
         Args:
-            tensor: float (C, H, W), as `normalised` gives it.
+            tensor: float (C, H, W), as `normalized` gives it.
 
         Returns:
             uint8 (C, H, W).
@@ -162,12 +185,12 @@ class Transforms:
 
         if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] not in (1, 3):
             raise DataError(
-                f"Transforms can't take a tensor {tuple(image.shape)} of {image.dtype}.",
+                f"Preprocessing can't take a tensor {tuple(image.shape)} of {image.dtype}.",
                 "A tensor is one image: uint8, (channels, height, width), 1 or 3 channels.",
                 "Call it for each image and torch.stack the results",
             )
         if not image.numel():
-            raise DataError(f"Transforms can't take a tensor {tuple(image.shape)}: no pixels.")
+            raise DataError(f"Preprocessing can't take a tensor {tuple(image.shape)}: no pixels.")
         if image.shape[0] == len(self.mean):
             return image
         if len(self.mean) == 3:
@@ -180,5 +203,14 @@ def _finite(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-IMAGENET = Transforms(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), crop=0.875)
-CIFAR10 = Transforms(32, cifar10.MEAN, cifar10.STD)
+IMAGENET = Preprocessing(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), crop=0.875)
+CIFAR10 = Preprocessing(32, cifar10.MEAN, cifar10.STD)
+
+
+def usual(size: int) -> Preprocessing:
+    """What networks of this input size are mostly trained with, for weights that don't say.
+
+    Returns:
+        CIFAR-10's statistics at 32 pixels; else ImageNet's, and the center of 224 / 256 of a side.
+    """
+    return CIFAR10 if size == CIFAR10.size else dataclasses.replace(IMAGENET, size=size)

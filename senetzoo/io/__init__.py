@@ -1,0 +1,1 @@
+"""Networks as folders and as repositories of the Hugging Face Hub."""

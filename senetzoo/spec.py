@@ -1,0 +1,167 @@
+"""What decides a network before its weights, as a value."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from senetzoo.errors import ConfigError, PolicyError, check_fields
+from senetzoo.gates import GATES
+from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.config import Config
+from senetzoo.policies.algebra import NONE, Policy
+from senetzoo.policies.attach import attach as attach_gates
+from senetzoo.policies.attach import drawn_seed, seeded
+from senetzoo.policies.text import parse
+from senetzoo.registry import entry
+from senetzoo.weights import manifest
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything that decides a network before its weights.
+
+    Args:
+        name: Name in the registry; the family's name for a config that has none.
+        config: Config of the architecture.
+        policy: Which gates sit where.
+    """
+
+    name: str
+    config: Config
+    policy: Policy
+
+    def replace(self, **options: Any) -> ModelSpec:
+        """A copy with fields of the config, or `policy`, changed.
+
+        Raises:
+            ConfigError: A field that the config does not have, or a value that does not fit.
+            PolicyError: A policy that can't be read.
+        """
+        own = {field.name for field in dataclasses.fields(self.config)}
+        check_fields(f"The config of {self.name}", options, [*sorted(own), "policy"])
+        policy = options.pop("policy", self.policy)
+        return ModelSpec(self.name, self.config.replace(**options), as_policy(policy))
+
+    def build(self, seed: int | None = None) -> Classifier:
+        """The network, randomly initialized.
+
+        Args:
+            seed: Seed of the initialization; None draws one from torch's global state. The trunk
+                depends on the seed alone, each gate on the seed and its site.
+
+        Raises:
+            ConfigError: `seed` is no seed.
+            PolicyError: The policy does not fit the network.
+        """
+        if seed is None:
+            seed = drawn_seed()
+        check_seed(seed)
+        # torch 2.6's get_default_device overlooks `with torch.device(...)`.
+        device = torch.empty(0).device
+        with seeded(seed, device):
+            model = self.config.build()
+        model.to(device)
+        if self.policy != NONE:
+            # Said of the network's name, not of its class, which is shared by many.
+            attach_gates(model, self.policy, seed=seed, name=self.name)
+        return model
+
+
+def check_seed(seed: object) -> None:
+    """Refuse what is no seed.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise ConfigError(
+            f"seed={seed!r} is no seed.",
+            "A seed is a whole number from 0 up to, not including, 2**63.",
+            "Type for example: seed=0",
+        )
+
+
+def policy(text: str) -> Policy:
+    """The policy that a text such as ``"se8@pre/s3-4+eca/s1-2"`` stands for.
+
+    Raises:
+        PolicyError: It is none; the message points at the place.
+    """
+    return parse(text, GATES)
+
+
+def as_policy(value: Policy | str) -> Policy:
+    """A policy, or the one that a text stands for.
+
+    Raises:
+        PolicyError: It is none.
+    """
+    if isinstance(value, str):
+        return policy(value)
+    if not isinstance(value, Policy):
+        raise PolicyError(
+            f"policy={value!r} is no policy.",
+            "A policy is a gate such as SE(), a combination of them, or its text.",
+            'Type for example: policy=SE().at("pre")',
+        )
+    return value
+
+
+def merge(own: Policy, other: Policy) -> Policy:
+    """`other` over a network's own policy; `NONE` strips it."""
+    if other == NONE or own == NONE:
+        return other
+    return own | other
+
+
+# --- By name -------------------------------------------------------------------------------------
+
+
+def named(name: str) -> ModelSpec:
+    """The spec of a network by its name in the registry.
+
+    Args:
+        name: A tag of its weights may follow, for the spec that they were trained with
+            (``"se_resnet20.cifar10_v1"``), and a policy (``"resnet50+se8@pre"``).
+
+    Raises:
+        ConfigError: An unknown name or tag.
+        PolicyError: A policy that can't be read.
+    """
+    base, tag, text = split(name)
+    found = entry(base)
+    spec = ModelSpec(base, found.config, policy(found.policy) if found.policy else NONE)
+    if tag is not None:
+        spec = as_trained(spec, manifest.find(base, tag)[1])
+    return spec if text is None else spec.replace(policy=merge(spec.policy, policy(text)))
+
+
+def split(name: str) -> tuple[str, str | None, str | None]:
+    """``"network.tag+policy"`` in its parts; None for those that are not there.
+
+    Raises:
+        ConfigError: `name` is no text.
+    """
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"A network was asked for by a value of type {type(name).__name__}.",
+            "It is asked for by its name, which is text, or by its folder.",
+            'Type for example: "se_resnet50"',
+        )
+    head, plus, text = name.partition("+")
+    base, dot, tag = head.partition(".")
+    return base, tag if dot else None, text if plus else None
+
+
+def as_trained(spec: ModelSpec, weight: manifest.Entry) -> ModelSpec:
+    """The spec that the weights of a manifest entry were trained with, from the network's own."""
+    trained = spec.replace(num_classes=weight.num_classes, in_chans=weight.preprocessing.channels)
+    if weight.policy:
+        trained = trained.replace(policy=merge(trained.policy, policy(weight.policy)))
+    if weight.stem is not None:
+        trained = trained.replace(stem=weight.stem)
+    return trained.replace(**weight.config)
