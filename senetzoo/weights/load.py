@@ -170,7 +170,7 @@ def read_file(path: Path, named: ModelSpec, wanted: ModelSpec) -> Trained:
     def read_state(_: Classifier | None) -> tuple[dict[str, Tensor], LoadReport]:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         return read(path), LoadReport(
-            str(path), "file", digest, classes, pinned="", preprocessing=preprocessing
+            path.name, "file", digest, classes, pinned="", preprocessing=preprocessing
         )
 
     return Trained(spec, read_state)
