@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -32,10 +35,18 @@ def sample() -> Callable[[str], Path]:
 @pytest.fixture(autouse=True)
 def drawn_alike() -> None:
     """Random numbers without a seed of their own are the same in every run of a test."""
+    random.seed(0)
+    np.random.seed(0)
     torch.manual_seed(0)
 
 
-def pytest_configure() -> None:
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("exploring", derandomize=False, deadline=None, print_blob=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Before the tests are imported: their own settings are based on what is loaded here.
+    settings.load_profile("exploring" if config.getoption("--slow") else "repeatable")
     # What a shell starts in the background ignores Ctrl-C, and so would the programs of tests.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
