@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -47,9 +48,17 @@ settings.register_profile("exploring", derandomize=False, deadline=None, print_b
 def pytest_configure(config: pytest.Config) -> None:
     # Before the tests are imported: their own settings are based on what is loaded here.
     settings.load_profile("exploring" if config.getoption("--slow") else "repeatable")
+    gc.disable()
     # What a shell starts in the background ignores Ctrl-C, and so would the programs of tests.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    # What the tests import stays: the collector need not look through it again and again.
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+    gc.enable()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
