@@ -12,7 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import KINDS
 from hypothesis import settings
+
+from senetzoo.registry import ENTRIES
+
+# Where one network of the registry is tested after the other.
+ONE_BY_ONE = ("parity_", "published", "every_network", "registry_networks", "stems", "zoo")
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -65,10 +71,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
 
 
+def another_stands_for_it(item: pytest.Item) -> bool:
+    """Whether it is the test of a network for which others stand."""
+    name = item.callspec.params.get("name") if hasattr(item, "callspec") else None
+    others = isinstance(name, str) and name in ENTRIES and name.removeprefix("se_") not in KINDS
+    return others and item.path.stem.removeprefix("test_").startswith(ONE_BY_ONE)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     # Deselected, not skipped: a skip would say that something is missing.
     if config.getoption("--slow"):
         return
+    for item in items:
+        if another_stands_for_it(item):
+            item.add_marker("slow")
     slow = [item for item in items if item.get_closest_marker("slow")]
     config.hook.pytest_deselected(items=slow)
     items[:] = [item for item in items if not item.get_closest_marker("slow")]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -62,21 +61,14 @@ SMALL = {
     "Swin": "swin_t",
 }
 
-# With them these stand for the registry: each has a block, a stem or a head that those have not.
+# With others these stand for the registry: each of those has a block, a stem or a head of its own.
+# Tests of one network after the other have the rest with --slow.
 KINDS = {
     *SMALL.values(),
     *("lenet5", "alexnet_2012", "vgg11_bn", "vgg11_lrn", "vgg16_c", "googlenet", "resnet18"),
     *("resnet20a", "resnet50", "resnext50_32x4d", "plain18", "preresnet50", "wrn16_8"),
     *("densenet121", "densenet_bc_100_12"),
 }
-
-
-def each(names: Iterable[str]) -> list[Any]:
-    """`names` as parameters of a test: those of `KINDS`, with or without gates; others are slow."""
-    return [
-        pytest.param(name, marks=[pytest.mark.slow] * (name.removeprefix("se_") not in KINDS))
-        for name in names
-    ]
 
 
 # Fields that make such a network a shallow one, with every kind of block: the

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import SMALL, calibrate_on_next_batch, each, on_meta, reduced, relative_error
+from helpers import SMALL, calibrate_on_next_batch, on_meta, reduced, relative_error
 from parity import TOLERANCE
 from torch import Tensor, nn
 
@@ -91,7 +91,7 @@ def probed(model: Classifier) -> dict[str, Probe]:
     return probes
 
 
-@pytest.mark.parametrize("name", each(TRUNKS))
+@pytest.mark.parametrize("name", TRUNKS)
 def test_every_site_is_passed_once_with_its_channels(name: str) -> None:
     """Over all sites at once: each gate runs, once, on a map of the channels it was built for."""
     model = small_on_meta(name).eval()
@@ -109,7 +109,7 @@ def test_every_site_is_passed_once_with_its_channels(name: str) -> None:
         assert 1 <= site.block <= site.blocks == len(model.stages()[site.stage - 1])
 
 
-@pytest.mark.parametrize("name", each(TRUNKS))
+@pytest.mark.parametrize("name", TRUNKS)
 def test_every_site_gets_gradients_and_matters(name: str) -> None:
     torch.manual_seed(0)
     model, x = settled(name)
@@ -128,7 +128,7 @@ def test_every_site_gets_gradients_and_matters(name: str) -> None:
         assert (model(x) - y).abs().max() > 1e-3 * y.abs().max()
 
 
-@pytest.mark.parametrize("name", each(TRUNKS))
+@pytest.mark.parametrize("name", TRUNKS)
 def test_features_are_as_they_say(name: str) -> None:
     model = small_on_meta(name).eval()
     info, size = model.feature_info, 32
@@ -146,7 +146,7 @@ def test_features_are_as_they_say(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", each(name for name in TRUNKS if "imagenet" in ENTRIES[name].config.sizes)
+    "name", [name for name in TRUNKS if "imagenet" in ENTRIES[name].config.sizes]
 )
 def test_strides(name: str) -> None:
     """A map grows by one pixel for each `stride` pixels that the image grows by."""
@@ -163,7 +163,7 @@ def test_strides(name: str) -> None:
     assert grown == [f.stride for f in model.feature_info]
 
 
-@pytest.mark.parametrize("name", each(n for n in TRUNKS if n in ONE_EACH or limited(n)))
+@pytest.mark.parametrize("name", [name for name in TRUNKS if name in ONE_EACH or limited(name)])
 def test_the_smallest_image(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`min_size` is exact: found again by trying."""
     for stem in ENTRIES[name].config.sizes:
@@ -217,7 +217,7 @@ def test_features_equal_the_levels_of_a_forward(name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(maps, kept, strict=True))
 
 
-@pytest.mark.parametrize("name", each(TRUNKS))
+@pytest.mark.parametrize("name", TRUNKS)
 def test_reset_classifier(name: str) -> None:
     model = small_on_meta(name)
     before = {k: v.shape for k, v in model.state_dict().items()}
@@ -271,7 +271,7 @@ def test_wrong_inputs(name: str) -> None:
             )
 
 
-@pytest.mark.parametrize("name", each(TRUNKS))
+@pytest.mark.parametrize("name", TRUNKS)
 def test_explain_lists_every_site(name: str) -> None:
     found = explain(name)
     model = on_meta(lambda: create(name, policy=NONE, seed=0))
@@ -280,7 +280,7 @@ def test_explain_lists_every_site(name: str) -> None:
     assert [row.channels for row in found.rows] == [site.channels for site in model.sites()]
 
 
-@pytest.mark.parametrize("name", each(TRUNKS))
+@pytest.mark.parametrize("name", TRUNKS)
 def test_no_gate_is_left_without_a_slot(name: str) -> None:
     """Every `Slots` of every network is in a block: else a gate there could not be reached."""
     model = small_on_meta(name)

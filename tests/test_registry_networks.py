@@ -9,16 +9,7 @@ import pickle
 
 import pytest
 import torch
-from helpers import (
-    SMALL,
-    calibrate_on_next_batch,
-    each,
-    learnable,
-    on_meta,
-    randomise,
-    reduced,
-    tiny,
-)
+from helpers import SMALL, calibrate_on_next_batch, learnable, on_meta, randomise, reduced, tiny
 from torch import Tensor, nn
 
 from senetzoo import ECA, SE, Policy
@@ -85,7 +76,7 @@ def gates_of(model: Classifier) -> dict[str, SqueezeExcitation]:
     }
 
 
-@pytest.mark.parametrize("name", each(TWINS))
+@pytest.mark.parametrize("name", TWINS)
 def test_a_twin_has_a_gate_at_every_standard_site(name: str) -> None:
     model = on_meta(lambda: create(name, seed=0))
     assert isinstance(model, Classifier)

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from helpers import each, on_meta, tiny
+from helpers import on_meta, tiny
 from torch import nn
 
 from senetzoo import SE, Stem
@@ -72,7 +72,7 @@ TRUNKS = [
 ]
 
 
-@pytest.mark.parametrize("name", each(TRUNKS))
+@pytest.mark.parametrize("name", TRUNKS)
 def test_every_network_takes_the_stem_that_it_does_not_have(name: str) -> None:
     has = ENTRIES[name].config.stem
     stem, size = ("imagenet", 64) if has == CIFAR else ("cifar", 16)

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 import torch
-from helpers import each, learnable, on_meta
+from helpers import learnable, on_meta
 from shelf import Shelf, open_shelf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -89,7 +89,7 @@ def test_meta_needs_no_seed() -> None:
 # --- Options -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", each(ENTRIES))
+@pytest.mark.parametrize("name", list(ENTRIES))
 def test_options_fit_every_network(name: str) -> None:
     def build() -> Classifier:
         return create(name, stem="cifar", num_classes=7, in_chans=5, dropout=0.25)
