@@ -34,7 +34,7 @@ class SwinConfig(Config):
     With ``stem="imagenet"`` patches have 4 pixels a side and windows 7 tokens. ``stem="cifar"`` is
     for 32x32 pixels: patches of 2, windows of 4, and merging that stops at a stride of 8, so that
     maps have 16, 8, 4 and 4 tokens a side. Where merging stopped, a token is still joined with its
-    neighbours to the right and below, and keeps its place: weights have the same shapes.
+    neighbors to the right and below, and keeps its place: weights have the same shapes.
 
     Images of any size are taken: image, windows and merging pad with zeros on the right and below,
     as far as they need.
@@ -107,7 +107,7 @@ class PatchConv(nn.Conv2d):
 
 
 class PatchMerging(nn.Module):
-    """Joins 2x2 tokens: four times the channels, normalised and projected to twice as many."""
+    """Joins 2x2 tokens: four times the channels, normalized and projected to twice as many."""
 
     def __init__(self, inputs: int, stride: int) -> None:
         super().__init__()
@@ -215,7 +215,7 @@ class WindowAttention(nn.Module):
     ) -> Tensor:
         """The region of each token, from 0 to 3: (windows, tokens); a query sees its own.
 
-        Rolling brings tokens together that are no neighbours: in the last windows of a direction,
+        Rolling brings tokens together that are no neighbors: in the last windows of a direction,
         those that came round from the other end are apart from the others.
         """
         side = self.window
@@ -311,10 +311,10 @@ class Swin(Pooled):
         self.features = Features(self, *layers)  # type: ignore[misc]
         self.norm = nn.LayerNorm(width)
         self.add_head(width)
-        self._initialise()
+        self._initialize()
 
-    def _initialise(self) -> None:
-        """As the authors do; the convolution keeps PyTorch's own initialisation."""
+    def _initialize(self) -> None:
+        """As the authors do; the convolution keeps PyTorch's own initialization."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)

@@ -65,7 +65,7 @@ def finite(logits: Tensor, images: Tensor) -> Tensor:
         raise DataError(
             "The images hold values that are not finite.",
             "A network can't make anything of NaN or infinity.",
-            "Look at what loads and normalises them",
+            "Look at what loads and normalizes them",
         )
     raise WeightsError(
         "The network gave logits that are not finite.",
@@ -191,7 +191,7 @@ class Classifier(nn.Module, ABC):
         return tuple(n for n, _ in itertools.takewhile(lambda t: id(t[1]) not in within, tensors))
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the last layers by newly initialised ones.
+        """Replace the last layers by newly initialized ones.
 
         Raises:
             ConfigError: `num_classes` is no whole number of at least 1; nothing is changed then.

@@ -57,8 +57,8 @@ class ConvStack(Classifier):
             self.add_module(f"slots{number}", slots)
         self.features = Features(self, *layers)  # type: ignore[misc]
 
-    def initialise(self) -> None:
-        """He initialisation, which trains at any depth; linear layers as in both papers."""
+    def initialize(self) -> None:
+        """He initialization, which trains at any depth; linear layers as in both papers."""
         init_convs(self, "fan_out")
         for module in self.modules():
             if isinstance(module, nn.Linear):
