@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
-from senetzoo.nn.classifier import FeatureInfo, Features
+from senetzoo.nn.classifier import FeatureInfo
 from senetzoo.nn.config import Config, check_count, check_depths, check_rate
 from senetzoo.nn.drop_path import DropPath, linear_rates
 from senetzoo.nn.pooled import Pooled
@@ -308,7 +308,7 @@ class Swin(Pooled):
                 blocks.append(SwinBlock(width, heads, shift, drop_path, config))
             layers.append(nn.Sequential(*blocks))
         # Patches, stage 1, merging, stage 2, merging, ...
-        self.features = Features(self, *layers)  # type: ignore[misc]
+        self.features = nn.Sequential(*layers)
         self.norm = nn.LayerNorm(width)
         self.add_head(width)
         self._initialize()
@@ -324,7 +324,7 @@ class Swin(Pooled):
                 nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
 
     def _layers(self) -> tuple[nn.Module, ...]:
-        return tuple(self.get_submodule("features").children())
+        return tuple(self.features)
 
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
         return tuple(tuple(stage.children()) for stage in self._layers()[1::2])
