@@ -21,7 +21,7 @@ from senetzoo.nn.classifier import FeatureInfo
 from senetzoo.nn.config import Config, check_count, check_depths, check_rate
 from senetzoo.nn.drop_path import DropPath, linear_rates
 from senetzoo.nn.pooled import Pooled
-from senetzoo.nn.slots import Layout, Slots, TensorMap, chain, residual
+from senetzoo.nn.slots import POSITIONS, Layout, Slots, TensorMap, chain, residual
 
 # Added to the logits of keys that a query must not see: what the authors and torchvision add.
 APART = -100.0
@@ -242,9 +242,10 @@ def kept_keys(draws: Tensor, regions: Tensor, rate: float) -> Tensor:
 class SwinBlock(nn.Module):
     """Fig. 3b: attention in windows, then an MLP, each with a norm before it and a skip.
 
-    Each of the two residuals has sites of its own, so a gate at ``standard`` is put on both. The
-    attention's ``inner`` is the mixed values before their projection, the one place in a block
-    that follows a mixing of positions; the MLP mixes none and has no ``inner``.
+    Each of the two residuals has sites of its own, so a gate at ``standard`` is put on both;
+    ``branch("attn")`` and ``branch("mlp")`` select one. The attention's ``inner`` is the mixed
+    values before their projection, the one place in a block that follows a mixing of positions;
+    the MLP mixes none and has no ``inner``.
     """
 
     def __init__(
@@ -261,11 +262,10 @@ class SwinBlock(nn.Module):
             nn.Linear(4 * channels, channels),
         )
         self.drop_path = DropPath(drop_path) if drop_path else None
-        self.attn_slots = Slots.residual(channels, channels, channels, layout="nhwc")
-        self.mlp_slots = Slots(
-            {"pre": channels, "standard": channels, "post": channels, "identity": channels},
-            layout="nhwc",
-        )
+        widths = dict.fromkeys(POSITIONS, channels)
+        self.attn_slots = Slots(widths, "nhwc", "attn")
+        del widths["inner"]
+        self.mlp_slots = Slots(widths, "nhwc", "mlp")
 
     def forward(self, x: Tensor) -> Tensor:
         x = residual(

@@ -211,6 +211,7 @@ class Classifier(nn.Module, ABC):
                                 position=position,
                                 channels=channels,
                                 layout=slots.layout,
+                                branch=slots.branch,
                             ),
                             slots,
                         )

@@ -146,9 +146,10 @@ ROWS = (
     ),
     Row(
         (_M + "swin_transformer.SwinTransformerBlock",),
-        pre=before("norm1") + before("norm2", flat=True),
-        standard=before("drop_path1", "norm1") + before("drop_path2", "norm2", flat=True),
-        post=after("", "norm1"),
+        pre=before("norm1", branch="attn") + before("norm2", flat=True, branch="mlp"),
+        standard=before("drop_path1", "norm1", branch="attn")
+        + before("drop_path2", "norm2", flat=True, branch="mlp"),
+        post=after("", "norm1", branch="mlp"),
         lacks={"identity": INSIDE, "inner": "there is no convolution in the block"},
         layout="nhwc",
     ),
