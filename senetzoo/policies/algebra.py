@@ -60,10 +60,14 @@ class Policy(ABC):
         return self.on(~selector)
 
     def __add__(self, other: Policy) -> Policy:
-        return joined("+", (self, other)) if isinstance(other, Policy) else NotImplemented
+        if not isinstance(other, Policy):
+            return NotImplemented
+        return joined("+", (self, other))
 
     def __or__(self, other: Policy) -> Policy:
-        return joined("|", (self, other)) if isinstance(other, Policy) else NotImplemented
+        if not isinstance(other, Policy):
+            return NotImplemented
+        return joined("|", (self, other))
 
     @abstractmethod
     def as_tree(self) -> Rule | Joined:
@@ -191,9 +195,13 @@ def joined(operator: Operator, policies: Iterable[Policy]) -> Policy:
     parts: list[Rule | Joined] = []
     for policy in given:
         tree = policy.as_tree()
-        same = isinstance(tree, Joined) and (tree.operator == operator or not tree.parts)
-        parts += tree.parts if same else [tree]  # type: ignore[union-attr]
-    return (parts[0] if len(parts) == 1 else Joined(operator, tuple(parts))) if parts else NONE
+        if isinstance(tree, Joined) and (tree.operator == operator or not tree.parts):
+            parts += tree.parts
+        else:
+            parts.append(tree)
+    if not parts:
+        return NONE
+    return parts[0] if len(parts) == 1 else Joined(operator, tuple(parts))
 
 
 def check_position(position: object) -> None:

@@ -22,10 +22,14 @@ class Selector(ABC):
         """Whether `site` is in the set."""
 
     def __and__(self, other: Selector) -> Selector:
-        return _joined("&", self, other) if isinstance(other, Selector) else NotImplemented
+        if not isinstance(other, Selector):
+            return NotImplemented
+        return _joined("&", (self, other))
 
     def __or__(self, other: Selector) -> Selector:
-        return _joined("|", self, other) if isinstance(other, Selector) else NotImplemented
+        if not isinstance(other, Selector):
+            return NotImplemented
+        return union((self, other))
 
     def __invert__(self) -> Selector:
         return self.inner if isinstance(self, _Not) else _Not(self)
@@ -98,17 +102,19 @@ class _Joined(Selector):
 EVERYWHERE: Selector = _Joined("&", ())
 
 
-def _joined(operator: Literal["&", "|"], *selectors: Selector) -> Selector:
+def _joined(operator: Literal["&", "|"], selectors: Iterable[Selector]) -> Selector:
     parts: list[Selector] = []
     for selector in selectors:
-        same = isinstance(selector, _Joined) and selector.operator == operator
-        parts += selector.parts if same else [selector]  # type: ignore[attr-defined]
+        if isinstance(selector, _Joined) and selector.operator == operator:
+            parts += selector.parts
+        else:
+            parts.append(selector)
     return parts[0] if len(parts) == 1 else _Joined(operator, tuple(parts))
 
 
 def union(selectors: Iterable[Selector]) -> Selector:
     """The union of one selector or more."""
-    return _joined("|", *selectors)
+    return _joined("|", selectors)
 
 
 def _bracketed(selector: Selector) -> str:

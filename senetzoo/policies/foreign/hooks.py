@@ -7,8 +7,8 @@ after a module; each is a value too:
 
 - `Replace`: a skip that is the block's input as it is has no module, so one is put under the empty
   attribute where the block would have its projection;
-- `Sum`: a block that adds its input itself, where an attribute says so, is told not to, and the
-  hook adds the gated input;
+- `Sum`: a block that adds its input itself, where an attribute says so, has that attribute set to
+  False, and the hook adds the gated input;
 - `Scale`: a branch that is scaled in the sum is scaled before the gate instead, and by 1 in the
   sum.
 

@@ -184,7 +184,7 @@ class _Graph:
             yield self.residual(node, branch, skip, end, bypass)
 
     def weight(self, node: fx.Node) -> int:
-        """How much `node` speaks for its side to be the branch: most do by a convolution."""
+        """How likely `node` makes its side the branch: a convolution or linear layer decides."""
         module = self.module(node)
         if isinstance(module, (*_CONVS, nn.Linear)):
             return 1000
@@ -283,14 +283,14 @@ class _Graph:
 
 def _above(node: fx.Node) -> set[fx.Node]:
     """`node` and all that it is computed from."""
-    seen: set[fx.Node] = set()
+    found: set[fx.Node] = set()
     todo = [node]
     while todo:
         at = todo.pop()
-        if at not in seen:
-            seen.add(at)
+        if at not in found:
+            found.add(at)
             todo += at.all_input_nodes
-    return seen
+    return found
 
 
 def _name(target: Any) -> str:

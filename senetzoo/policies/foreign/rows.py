@@ -104,6 +104,11 @@ class Row:
         return spots
 
 
+def whole(names: tuple[str, ...], stage: str, opens: tuple[str, ...] = ()) -> Row:
+    """A row of blocks without a skip, whose input and output are all that passes from outside."""
+    return Row(names, pre=before(""), standard=after(""), lacks=UNIT, stage=stage, opens=opens)
+
+
 @dataclass(frozen=True)
 class Plain:
     """A network whose convolutions stand in one sequence.

@@ -12,6 +12,7 @@ from senetzoo.policies.foreign.rows import (
     after,
     before,
     skip,
+    whole,
 )
 
 _M = "torchvision.models."
@@ -19,18 +20,10 @@ _INCEPTION = ("InceptionA", "InceptionB", "InceptionC", "InceptionD", "Inception
 
 ROWS = (
     Row(
-        (_M + "resnet.BasicBlock",),
+        (_M + "resnet.BasicBlock", _M + "resnet.Bottleneck"),
         pre=before("conv1"),
-        inner=before("conv2"),
-        standard=after("bn2"),
-        identity=skip("downsample"),
-        post=after(""),
-    ),
-    Row(
-        (_M + "resnet.Bottleneck",),
-        pre=before("conv1"),
-        inner=before("conv3"),
-        standard=after("bn3"),
+        inner=before("conv3|conv2"),
+        standard=after("bn3|bn2"),
         identity=skip("downsample"),
         post=after(""),
     ),
@@ -95,27 +88,9 @@ ROWS = (
         standard=after("", "conv2"),
         lacks=UNIT,
     ),
-    Row(
-        (_M + "googlenet.Inception",),
-        pre=before(""),
-        standard=after(""),
-        lacks=UNIT,
-        stage=r"inception(\d)",
-    ),
-    Row(
-        tuple(_M + "inception." + name for name in _INCEPTION),
-        pre=before(""),
-        standard=after(""),
-        lacks=UNIT,
-        stage=r"Mixed_(\d)",
-    ),
-    Row(
-        (_M + "squeezenet.Fire",),
-        pre=before(""),
-        standard=after(""),
-        lacks=UNIT,
-        stage="pool",
-    ),
+    whole((_M + "googlenet.Inception",), r"inception(\d)"),
+    whole(tuple(_M + "inception." + name for name in _INCEPTION), r"Mixed_(\d)"),
+    whole((_M + "squeezenet.Fire",), "pool"),
     Row(
         (_M + "swin_transformer.SwinTransformerBlock",),
         pre=before("norm1", branch="attn") + before("norm2", branch="mlp"),
