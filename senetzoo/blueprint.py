@@ -14,9 +14,9 @@ from senetzoo.errors import ConfigError, PolicyError, check_fields, nearest
 from senetzoo.gates import GATES
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.config import Config
+from senetzoo.nn.seeds import drawn_seed, seeded
 from senetzoo.policies.algebra import NONE, Policy, resolve
 from senetzoo.policies.attach import attach as attach_gates
-from senetzoo.policies.attach import drawn_seed, seeded
 from senetzoo.policies.text import parse
 from senetzoo.weights.load import Channels, Weights, load_weights
 

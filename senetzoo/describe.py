@@ -20,7 +20,7 @@ from senetzoo.nn.config import Config
 from senetzoo.nn.report import Input
 from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import NONE, Gate, resolve
-from senetzoo.policies.recover import exactly, recovered
+from senetzoo.policies.recover import recovered
 from senetzoo.registry import ENTRIES, FAMILIES
 from senetzoo.weights.fields import BrokenError, build, shown
 from senetzoo.weights.folder import LIBRARY, SCHEMA, Description, File, Seen
@@ -57,7 +57,7 @@ def describe(
     gates = gates_of(model)
     text = _text(gates, model)
     config = model.config
-    _check_as_built(model, Blueprint(config.family, config, exactly(gates)))
+    _check_as_built(model, Blueprint(config.family, config, recovered(gates, model.sites())))
     return Description(
         library_name=LIBRARY,
         schema=SCHEMA,
@@ -235,7 +235,9 @@ def blueprint_of(description: Description) -> Blueprint:
     with torch.device("meta"):
         sites = blueprint.build(seed=0).sites()
     if description.policy is None:
-        return blueprint.replace(policy=exactly(dict(_gates(description.gates or {}, sites))))
+        return blueprint.replace(
+            policy=recovered(dict(_gates(description.gates or {}, sites)), sites)
+        )
     try:
         found = policy(description.policy)
         resolve(found, sites, blueprint.name)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from senetzoo.blueprint import Blueprint as Blueprint
 from senetzoo.blueprint import Changes, as_policy, check_seed, merge
 from senetzoo.blueprint import policy as policy
-from senetzoo.counting import ghost
+from senetzoo.counting import to_meta
 from senetzoo.describe import transforms_of
 from senetzoo.errors import ConfigError, PolicyError, checks_options, nearest
 from senetzoo.names import ModelName
@@ -26,7 +26,8 @@ from senetzoo.policies.attach import Attached
 from senetzoo.policies.attach import attach as attach_gates
 from senetzoo.policies.attach import detach as detach_gates
 from senetzoo.policies.explain import Explanation, explain_model
-from senetzoo.policies.sitemap import SiteMap
+from senetzoo.policies.foreign.places import complete, site_map
+from senetzoo.policies.foreign.sitemap import SiteMap
 from senetzoo.registry import ENTRIES, entry
 from senetzoo.saved import opened
 from senetzoo.weights import hub
@@ -246,7 +247,7 @@ def attach(
 
     Returns:
         The new gates by site, with groups of parameters for an optimizer (``parameters()``), and
-        with what the policy asked for in vain and why (``refused``).
+        with what the policy asked for in vain and why (``unsupported``).
 
     Raises:
         PolicyError: The policy does not fit, or a gate does not act; nothing is changed then.
@@ -258,7 +259,7 @@ def attach(
         raise PolicyError(
             f"attach got sites={sites!r}.",
             "Sites are a SiteMap.",
-            "Type for example: sites=SiteMap.propose(model, example_input)",
+            "Type for example: sites=propose(model, example_input)",
         )
     return attach_gates(model, as_policy(policy), sites=sites, seed=seed, sample=sample)
 
@@ -319,13 +320,13 @@ def explain(
 def _explain_module(
     model: nn.Module, policy: Policy | str | None, sites: SiteMap | None, size: int | None
 ) -> Explanation:
-    twin = ghost(model)
+    twin = to_meta(model)
     policy = NONE if policy is None else as_policy(policy)
     attach_gates(twin, policy, sites=sites, seed=0, name=type(model).__name__)
     if isinstance(twin, Classifier):
         known: Iterable[Site] = twin.sites()
     else:
-        known = (SiteMap.of(twin) if sites is None else sites).on(twin).sites()
+        known = complete(site_map(twin) if sites is None else sites, twin).sites()
     return explain_model(twin, known, _image(twin, size), type(model).__name__, policy)
 
 

@@ -26,6 +26,7 @@ from senetzoo import ECA, SE, attach, config, create, load, policy, save, transf
 from senetzoo.data.transforms import Transforms
 from senetzoo.describe import blueprint_of, describe, gates_of
 from senetzoo.errors import ConfigError, SenetzooError, WeightsError
+from senetzoo.models.swin import SwinConfig
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
@@ -674,11 +675,29 @@ def test_what_load_takes(tmp_path: Path) -> None:
     )
 
 
-def test_gates_by_name_and_by_text_are_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("build", "text"),
+    [
+        (tiny, "se4@pre/s2+eca"),
+        (
+            SwinConfig(embed_dim=8, depths=(1, 2), heads=(1, 2), stem="cifar").build,
+            "se4@pre/attn&s2+eca",
+        ),
+        (
+            SwinConfig(embed_dim=8, depths=(1, 2), heads=(1, 2), stem="cifar").build,
+            "se4@pre/mlp+eca/mlp&s2",
+        ),
+    ],
+)
+def test_gates_by_name_and_by_text_are_the_same(
+    tmp_path: Path, build: Callable[[], Classifier], text: str
+) -> None:
     """A network whose gates are written by name loads as the one whose policy is a text."""
-    model = attach(tiny(), policy("se4@pre/s2+eca")).model
+    model = attach(build(), policy(text)).model
     assert isinstance(model, Classifier)
     save(model, tmp_path)
+    raw = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    assert (set(raw["policy"].split("+")), raw["gates"]) == (set(text.split("+")), None)
     gates: dict[Site, Gate] = gates_of(model)
     named = {s.path: {"name": g.name, **dataclasses.asdict(g)} for s, g in gates.items()}  # type: ignore[call-overload]
     edited(tmp_path, policy=None, gates=named)

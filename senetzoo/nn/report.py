@@ -30,7 +30,7 @@ class LoadReport:
         sha256: Hash of the file that was read.
         classes: Class names in the order of the logits; empty after the classifier was replaced
             or where the weights come without names.
-        replaced: Parameters that keep their random initialisation, with the reason.
+        replaced: Parameters that keep their random initialization, with the reason.
         adapted: Parameters that were changed to fit, with what was done.
         pinned: What the file was checked by: ``"sha256"``, the ``"prefix"`` of it that the
             publisher states, or nothing.

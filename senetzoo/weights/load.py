@@ -15,7 +15,7 @@ from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.config import Config
 from senetzoo.nn.report import Input, LoadReport
-from senetzoo.policies.attach import seeded
+from senetzoo.nn.seeds import seeded
 from senetzoo.weights import dialects
 from senetzoo.weights.manifest import Entry
 from senetzoo.weights.unpack import load, unpack
