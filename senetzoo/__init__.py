@@ -17,10 +17,13 @@ from senetzoo.io.folder import save as save
 from senetzoo.nn.stem import Stem as Stem
 from senetzoo.policies.algebra import NONE as NONE
 from senetzoo.policies.algebra import Policy as Policy
+from senetzoo.policies.foreign.places import site_map as site_map
+from senetzoo.policies.foreign.propose import propose as propose
+from senetzoo.policies.foreign.sitemap import Place as Place
+from senetzoo.policies.foreign.sitemap import SiteMap as SiteMap
 from senetzoo.policies.selectors import block as block
+from senetzoo.policies.selectors import branch as branch
 from senetzoo.policies.selectors import stage as stage
-from senetzoo.policies.sitemap import Place as Place
-from senetzoo.policies.sitemap import SiteMap as SiteMap
 from senetzoo.spec import policy as policy
 from senetzoo.zoo import attach as attach
 from senetzoo.zoo import config as config

@@ -43,7 +43,7 @@ def count(model: Classifier, size: int | None = None) -> Counts:
     return Counts(parameters(model), module_macs(model, shape))
 
 
-def ghost(module: nn.Module) -> nn.Module:
+def to_meta(module: nn.Module) -> nn.Module:
     """A copy of `module` in eval mode, whose tensors have shapes only: no memory for a second."""
     memo: dict[int, object] = {
         id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in module.parameters()
@@ -54,7 +54,7 @@ def ghost(module: nn.Module) -> nn.Module:
 
 def module_macs(module: nn.Module, shape: tuple[int, ...]) -> int:
     """MACs of `module` for an input of `shape`."""
-    twin = ghost(module)
+    twin = to_meta(module)
     with torch.device("meta"):
         counter = FlopCounterMode(display=False)
         with counter, torch.no_grad():

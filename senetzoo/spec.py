@@ -12,9 +12,9 @@ from senetzoo.errors import ConfigError, PolicyError, check_fields
 from senetzoo.gates import GATES
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.config import Config
+from senetzoo.nn.seeds import drawn_seed, seeded
 from senetzoo.policies.algebra import NONE, Policy
 from senetzoo.policies.attach import attach as attach_gates
-from senetzoo.policies.attach import drawn_seed, seeded
 from senetzoo.policies.text import parse
 from senetzoo.registry import entry
 from senetzoo.weights import manifest

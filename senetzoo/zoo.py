@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-from senetzoo.counting import ghost
+from senetzoo.counting import to_meta
 from senetzoo.data.preprocessing import Preprocessing, usual
 from senetzoo.errors import ConfigError, PolicyError, checks_options, nearest
 from senetzoo.io import folder, hub
@@ -27,7 +27,8 @@ from senetzoo.policies.attach import Attached
 from senetzoo.policies.attach import attach as attach_gates
 from senetzoo.policies.attach import detach as detach_gates
 from senetzoo.policies.explain import Explanation, explain_model
-from senetzoo.policies.sitemap import SiteMap
+from senetzoo.policies.foreign.places import complete, site_map
+from senetzoo.policies.foreign.sitemap import SiteMap
 from senetzoo.registry import ENTRIES
 from senetzoo.spec import ModelSpec, as_policy, as_trained, check_seed, merge, named, split
 from senetzoo.weights import manifest
@@ -398,7 +399,7 @@ def attach(
 
     Returns:
         The new gates by site, with groups of parameters for an optimizer (``parameters()``), and
-        with what the policy asked for in vain and why (``refused``).
+        with what the policy asked for in vain and why (``unsupported``).
 
     Raises:
         PolicyError: The policy does not fit, or a gate does not act; nothing is changed then.
@@ -410,7 +411,7 @@ def attach(
         raise PolicyError(
             f"attach got sites={sites!r}.",
             "Sites are a SiteMap.",
-            "Type for example: sites=SiteMap.propose(model, example_input)",
+            "Type for example: sites=propose(model, example_input)",
         )
     return attach_gates(model, as_policy(policy), sites=sites, seed=seed, sample=sample)
 
@@ -470,13 +471,13 @@ def explain(
 def _explain_module(
     model: nn.Module, policy: Policy | str | None, sites: SiteMap | None, size: int | None
 ) -> Explanation:
-    twin = ghost(model)
+    twin = to_meta(model)
     policy = NONE if policy is None else as_policy(policy)
     attach_gates(twin, policy, sites=sites, seed=0, name=type(model).__name__)
     if isinstance(twin, Classifier):
         known: Iterable[Site] = twin.sites()
     else:
-        known = (SiteMap.of(twin) if sites is None else sites).on(twin).sites()
+        known = complete(site_map(twin) if sites is None else sites, twin).sites()
     return explain_model(twin, known, _image(twin, size), type(model).__name__, policy)
 
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from helpers import KINDS
+from hypothesis import settings
+
+from senetzoo.registry import ENTRIES
+
+# Where one network of the registry is tested after the other.
+ONE_BY_ONE = ("parity_", "published", "every_network", "registry_networks", "stems", "zoo")
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -32,23 +42,49 @@ def sample() -> Callable[[str], Path]:
 @pytest.fixture(autouse=True)
 def drawn_alike() -> None:
     """Random numbers without a seed of their own are the same in every run of a test."""
+    random.seed(0)
+    np.random.seed(0)
     torch.manual_seed(0)
 
 
-def pytest_configure() -> None:
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("exploring", derandomize=False, deadline=None, print_blob=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Before the tests are imported: their own settings are based on what is loaded here.
+    settings.load_profile("exploring" if config.getoption("--slow") else "repeatable")
+    gc.disable()
     # What a shell starts in the background ignores Ctrl-C, and so would the programs of tests.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    # What the tests import stays: the collector need not look through it again and again.
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+    gc.enable()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
 
 
+def another_stands_for_it(item: pytest.Item) -> bool:
+    """Whether it is the test of a network for which others stand."""
+    name = item.callspec.params.get("name") if hasattr(item, "callspec") else None
+    others = isinstance(name, str) and name in ENTRIES and name.removeprefix("se_") not in KINDS
+    return others and item.path.stem.removeprefix("test_").startswith(ONE_BY_ONE)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     # Deselected, not skipped: a skip would say that something is missing.
     if config.getoption("--slow"):
         return
+    for item in items:
+        if another_stands_for_it(item):
+            item.add_marker("slow")
     slow = [item for item in items if item.get_closest_marker("slow")]
     config.hook.pytest_deselected(items=slow)
     items[:] = [item for item in items if not item.get_closest_marker("slow")]

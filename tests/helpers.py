@@ -62,6 +62,16 @@ SMALL = {
     "Swin": "swin_t",
 }
 
+# With others these stand for the registry: each of those has a block, a stem or a head of its own.
+# Tests of one network after the other have the rest with --slow.
+KINDS = {
+    *SMALL.values(),
+    *("lenet5", "alexnet_2012", "vgg11_bn", "vgg11_lrn", "vgg16_c", "googlenet", "resnet18"),
+    *("resnet20a", "resnet50", "resnext50_32x4d", "plain18", "preresnet50", "wrn16_8"),
+    *("densenet121", "densenet_bc_100_12"),
+}
+
+
 # Fields that make such a network a shallow one, with every kind of block: the
 # others of its kind hold nothing new.
 SHALLOW: dict[str, dict[str, Any]] = {

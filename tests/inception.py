@@ -54,7 +54,7 @@ def check_levels(model: Classifier) -> None:
     x = torch.empty(2, model.config.in_chans, size, size, device="meta")
     seen: list[Tensor] = []
     handle = model.cam_layer.register_forward_hook(lambda _m, _x, y: seen.append(y))
-    maps = model.features(x)
+    maps = model.feature_maps(x)
     handle.remove()
     assert len(seen) == 1
     assert len(maps) == len(model.stages()) == len(model.feature_info)
@@ -72,7 +72,7 @@ def check_small_form(config: Config) -> None:
     expected = {k: v.shape for k, v in on_meta(config.build).state_dict().items()}
     assert {k: v.shape for k, v in model.state_dict().items()} == expected
     check_levels(model)
-    maps = model.features(torch.empty(2, config.in_chans, 32, 32, device="meta"))
+    maps = model.feature_maps(torch.empty(2, config.in_chans, 32, 32, device="meta"))
     assert [y.shape[2] for y in maps] == [32, 16, 8]
 
 

@@ -23,7 +23,7 @@ from senetzoo.models.swin import SwinConfig
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.config import Config
 from senetzoo.policies.algebra import NONE, Gate
-from senetzoo.policies.recover import exactly
+from senetzoo.policies.recover import recovered
 from senetzoo.spec import ModelSpec
 
 GATES: list[Gate] = [
@@ -100,7 +100,7 @@ def drawn_network(seed: int) -> Classifier:
     for _ in range(draw.randint(0, 3)):
         kinds = draw.sample(GATES, draw.randint(1, 2))
         chosen = {site: draw.choice(kinds) for site in model.sites() if draw.random() < 0.4}
-        attach(model, exactly(chosen), seed=draw.randrange(100))
+        attach(model, recovered(chosen, model.sites()), seed=draw.randrange(100))
         if draw.random() < 0.1:
             detach(model)
     if draw.random() < 0.3:

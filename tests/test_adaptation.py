@@ -20,7 +20,7 @@ from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.io.describe import gates_of
 from senetzoo.models.swin import SwinConfig
 from senetzoo.nn.classifier import Classifier
-from senetzoo.policies.recover import exactly
+from senetzoo.policies.recover import recovered
 from senetzoo.spec import ModelSpec, merge
 
 TAG = "resnet20.pets_v1"
@@ -62,7 +62,7 @@ def test_every_tensor_is_what_the_report_says(seed: int, tmp_path: Path) -> None
     model = load(tmp_path, policy=over, seed=seed, **asked, **channels)
 
     assert model.config == trained.config.replace(**asked)
-    whole = ModelSpec("drawn", trained.config, exactly(gates_of(trained)))
+    whole = ModelSpec("drawn", trained.config, recovered(gates_of(trained), trained.sites()))
     if over is not None:
         whole = whole.replace(policy=merge(whole.policy, policy(over)))
     fresh = whole.replace(**asked).build(seed=seed).state_dict()

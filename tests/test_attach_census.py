@@ -22,7 +22,7 @@ from foreign import everywhere, traces
 from helpers import keep_record
 from torch import nn
 
-from senetzoo import ECA, SiteMap, attach, detach
+from senetzoo import ECA, attach, detach, site_map
 from senetzoo._torchvision import torchvision
 from senetzoo.errors import PolicyError
 
@@ -78,7 +78,7 @@ def attached_and_detached(model: nn.Module) -> int:
     """Number of gates, all of which act once on maps of their sites' channels and then go again."""
     model.eval()
     before = traces(model)
-    sites = SiteMap.of(model)
+    sites = site_map(model)
     gates = attach(model, everywhere(ECA(), sites), seed=0)
     channels = next(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d))
     images = torch.empty(1, channels, side_of(model), side_of(model), device="meta")

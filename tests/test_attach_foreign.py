@@ -15,9 +15,9 @@ from foreign import all_five, image, randomise_gates, small, traces, values
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 
-from senetzoo import ECA, SE, SiteMap, attach, create, detach, stage
+from senetzoo import ECA, SE, SiteMap, attach, create, detach, site_map, stage
 from senetzoo.errors import PolicyError
-from senetzoo.policies import hooks
+from senetzoo.policies.foreign import hooks
 
 BASIC = "torchvision basic"
 
@@ -48,7 +48,7 @@ def test_the_gates_by_site() -> None:
     first = next(iter(attached))
     assert attached[first] is model.get_submodule(first.path)
     assert (first.stage, first.block, first.stages, first.blocks) == (1, 1, 4, 2)
-    assert attached.refused == ()
+    assert attached.unsupported == ()
     assert repr(attached).startswith("3 gates in a ResNet\nlayer1.0.bn2.senetzoo_standard: ")
 
 
@@ -121,12 +121,12 @@ def test_parameter_groups_of_ours() -> None:
 
 def test_positions_that_are_not_there() -> None:
     assert message(lambda: attach(small("torchvision vgg"), SE().at("identity"))) == (
-        "se@identity can't be honoured in VGG.\n"
+        "se@identity can't be had in VGG.\n"
         "At features.0, there is no skip in the block; there it has pre, standard.\n"
         "Type for example: @standard"
     )
     assert message(lambda: attach(small("timm inception_resnet"), "se@pre/s1")) == (
-        "se@pre/s1 can't be honoured in Sequential.\n"
+        "se@pre/s1 can't be had in Sequential.\n"
         "At 1.0, the branch begins in several modules, and the skip takes the block's input too; "
         "there it has standard, post.\n"
         "Type for example: @post"
@@ -140,7 +140,7 @@ def test_positions_that_are_not_there() -> None:
 def test_what_some_blocks_refuse() -> None:
     attached = attach(small("torchvision mobilenet_v2"), SE(4).at("identity").on(stage(2, 3)))
     assert [(site.stage, site.block) for site in attached] == [(2, 2), (3, 2), (3, 3)]
-    assert [str(refusal) for refusal in attached.refused] == [
+    assert [str(refusal) for refusal in attached.unsupported] == [
         "features.2: identity, there is no skip in the block",
         "features.4: identity, there is no skip in the block",
     ]
@@ -282,7 +282,7 @@ def test_compile_and_export(name: str) -> None:
     model = small(name).eval()
     x = image(name)
     gates = attach(model, "+".join(f"se4@{p}" for p in sorted({
-        place.position for place in SiteMap.of(model).places
+        place.position for place in site_map(model).places
     })), seed=0)  # fmt: skip
     randomise_gates(gates)
     torch._dynamo.reset()
@@ -361,6 +361,20 @@ def test_hooks_of_others() -> None:
     model(image(BASIC))
     assert seen[0] is outputs[1]
     assert traces(detach(model)) == before
+
+
+@pytest.mark.parametrize("name", ["torchvision swin", "torchvision swin_v2", "timm swin"])
+def test_a_branch_of_swin_is_selected_by_name(name: str) -> None:
+    model, x = small(name).eval(), image(name)
+    before = traces(model)
+    both = list(attach(model, "se4+se4@pre", seed=0, sample=x))
+    detach(model)
+    for chosen in ("attn", "mlp"):
+        gates = attach(model, f"se4/{chosen}+se4@pre/{chosen}", seed=0, sample=x)
+        assert set(gates) == {site for site in both if site.branch == chosen}
+        assert 2 * len(gates) == len(both)
+        detach(model)
+    assert traces(model) == before
 
 
 @pytest.mark.parametrize("order", [("post", "identity"), ("identity", "post")])

@@ -12,9 +12,10 @@ from collections.abc import Iterable
 import pytest
 import torch
 
-from senetzoo import NONE, SiteMap
+from senetzoo import NONE, site_map
 from senetzoo._torchvision import torchvision
 from senetzoo.nn.slots import Site
+from senetzoo.policies.foreign.places import complete
 from senetzoo.zoo import config
 
 # Ours, and the library with its name for the network.
@@ -64,8 +65,8 @@ def foreign(name: str) -> torch.nn.Module:
     return model
 
 
-def numbered(sites: Iterable[Site]) -> Counter[tuple[str, int, int, int]]:
-    return Counter((site.position, site.stage, site.block, site.channels) for site in sites)
+def numbered(sites: Iterable[Site]) -> Counter[tuple[str, str, int, int, int]]:
+    return Counter((s.position, s.branch, s.stage, s.block, s.channels) for s in sites)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)
@@ -73,6 +74,6 @@ def test_stages_and_blocks_have_our_numbers(ours: str, theirs: str) -> None:
     with torch.device("meta"):
         model = foreign(theirs)
         own = numbered(config(ours).replace(policy=NONE).build(seed=0).sites())
-    offered = numbered(SiteMap.of(model).on(model).sites())
+    offered = numbered(complete(site_map(model), model).sites())
     assert offered <= own
     assert {position for position, *_ in own - offered} == FEWER.get(ours, set())

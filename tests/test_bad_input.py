@@ -332,7 +332,7 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
         "None of its blocks is known: they are those of torchvision's, timm's and pytorchcv's "
         "counterparts of the networks of the zoo.\n"
         "Say where gates can sit: attach(model, policy, "
-        "sites=SiteMap.propose(model, example_input))",
+        "sites=propose(model, example_input))",
     ),
     (
         lambda: attach(any_("resnet50"), SE()),
@@ -350,7 +350,7 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
         lambda: attach(torch.nn.ReLU(), SE(), sites=any_(["conv1"])),
         PolicyError,
         "attach got sites=['conv1'].\nSites are a SiteMap.\n"
-        "Type for example: sites=SiteMap.propose(model, example_input)",
+        "Type for example: sites=propose(model, example_input)",
     ),
     # Use
     (

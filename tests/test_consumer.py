@@ -62,7 +62,12 @@ def by_pyright() -> Iterator[Said]:
         yield Said(Path(item["file"]).name, line, kind, item["message"])
 
 
-@pytest.fixture(scope="module", params=[by_mypy, by_pyright], ids=["mypy", "pyright"])
+# mypy reads all of torch anew for another version of Python than that of `make test`: slow.
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(by_mypy, id="mypy", marks=pytest.mark.slow), by_pyright],
+    ids=lambda by: by.__name__.removeprefix("by_"),
+)
 def said(request: pytest.FixtureRequest) -> list[Said]:
     return list(request.param())
 

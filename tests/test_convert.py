@@ -22,11 +22,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from senetzoo import config, create, load
+import senetzoo
+from senetzoo import config, create
 from senetzoo.cli import main
 from senetzoo.errors import WeightsError
 from senetzoo.weights import dialects
-from senetzoo.weights.load import load_file_into
 from senetzoo.weights.unpack import load, unpack
 
 SAFE = "Get the file as safetensors, or save its state dict alone where you trust it"
@@ -78,13 +78,13 @@ def test_a_file_of_pytorchcv_computes_the_same_here(tmp_path: Path) -> None:
     assert output == (
         f"{file}: names of pytorchcv (seresnet20_cifar100)\n"
         "  164 tensors, 280,697 parameters, 100 classes.\n"
-        "  How images were preprocessed is not stated: Preprocessing(size=32, mean=(0.4914, 0.4822, "
-        "0.4465), std=(0.247, 0.2435, 0.2616), interpolation='bilinear', crop=1.0) will be assumed."
+        "  How images were preprocessed is not stated: Preprocessing(size=32, "
+        "mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616), interpolation='bilinear', crop=1.0) will be assumed."
         " State it with --mean, --std, --size and --crop.\n"
         f"Written to {out}, as se_resnet20 with num_classes=100. To load it:\n"
         f"  senetzoo.load('se_resnet20', weights='{out}')\n"
     )
-    model = load("se_resnet20", weights=out)
+    model = senetzoo.load("se_resnet20", weights=out)
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert relative_error(model(x), reference(x)) < 1e-5
@@ -132,7 +132,7 @@ def test_the_policy_of_timm(tmp_path: Path) -> None:
     assert f"{file}: names of timm (seresnet18)\n" in output
     assert f"Written to {out}, as se_resnet18+se16(width=round8). To load it:\n" in output
     assert equal(out, dict(model.state_dict()))
-    assert equal(out, dict(load("se_resnet18", weights=out).state_dict()))
+    assert equal(out, dict(senetzoo.load("se_resnet18", weights=out).state_dict()))
 
 
 def test_names_that_several_libraries_have(tmp_path: Path, resnet20: dict[str, Tensor]) -> None:

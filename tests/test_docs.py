@@ -133,7 +133,7 @@ def test_the_example_of_a_family_is_one(monkeypatch: pytest.MonkeyPatch) -> None
         assert all(torch.equal(value, gated[key]) for key, value in plain.state_dict().items())
         assert len(gated) > len(plain.state_dict())
         assert model(images).shape == (2, 3)
-    maps = plain.eval().features(images)
+    maps = plain.eval().feature_maps(images)
     expected = [(info.channels, 32 // info.stride) for info in plain.feature_info]
     assert [(found.shape[1], found.shape[2]) for found in maps] == expected
     plain.reset_classifier(7)

@@ -275,26 +275,11 @@ def test_nothing_is_imported_before_it_is_asked_for() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_openvino_reports_nothing_to_its_makers() -> None:
-    """Its own import, a conversion and NNCF's would each send an event."""
+@pytest.fixture(scope="module")
+def openvino_alone() -> subprocess.CompletedProcess[str]:
+    """A process that loads networks with OpenVINO, one of them in int8, which imports NNCF."""
     program = (
-        "import sys, torch; from senetzoo.deploy.engines import ENGINES; "
-        "net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 5)); "
-        "x = torch.randn(2, 3, 4, 4); "
-        "ENGINES['openvino'].load(net, x, 'int8', calibration=x); "
-        "print('nncf' in sys.modules, 'openvino_telemetry' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    # Nothing else either: of NNCF's progress bars none is drawn where a table or JSON goes.
-    assert done.stdout == "True False\n"
-
-
-def test_signals_arrive_after_openvino() -> None:
-    """It exchanges the stack that signal handlers run on: where faulthandler has set one."""
-    program = (
-        "import gc, signal, torch; from senetzoo.deploy.engines import ENGINES\n"
+        "import gc, signal, sys, torch; from senetzoo.deploy.engines import ENGINES\n"
         "signal.signal(signal.SIGINT, lambda *_: print('there'))\n"
         "x = torch.randn(2, 3, 4, 4)\n"
         "for dtype in ('fp32', 'int8', 'fp32'):\n"
@@ -307,11 +292,26 @@ def test_signals_arrive_after_openvino() -> None:
         "del run\n"
         "gc.collect()\n"
         "signal.raise_signal(signal.SIGINT)\n"
+        "print('nncf' in sys.modules, 'openvino_telemetry' in sys.modules)\n"
     )
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", program], capture_output=True, text=True
     )
-    assert (done.returncode, done.stdout) == (0, "there\n" * 4), done.stderr
+
+
+def test_openvino_reports_nothing_to_its_makers(
+    openvino_alone: subprocess.CompletedProcess[str],
+) -> None:
+    """Its own import, a conversion and NNCF's would each send an event."""
+    # Nothing else either: of NNCF's progress bars none is drawn where a table or JSON goes.
+    assert openvino_alone.stdout.replace("there\n", "") == "True False\n"
+
+
+def test_signals_arrive_after_openvino(openvino_alone: subprocess.CompletedProcess[str]) -> None:
+    """It exchanges the stack that signal handlers run on: where faulthandler has set one."""
+    assert openvino_alone.returncode == 0, openvino_alone.stderr
+    assert openvino_alone.stdout.startswith("there\n" * 4)
+    assert openvino_alone.stdout.count("there") == 4
 
 
 # --- What they refuse ----------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What holds for every network of the registry, one by one: sites, features, forms, heads.
 
 Each is built in its form for small images, which is the cheapest, unless the test is of the other.
+Without --slow, networks that stand for the others of their kind.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ def test_features_are_as_they_say(name: str) -> None:
     assert len(info) == len(model.stages()) == len(model.levels())
     with torch.device("meta"):
         x = torch.empty(2, model.config.in_chans, size, size)
-        maps = model.features(x)
+        maps = model.feature_maps(x)
         last = model.forward_features(x)
         assert model.forward_head(last).shape == (2, 7)
     assert [m.shape[1] for m in maps] == [f.channels for f in info]
@@ -156,7 +157,7 @@ def test_strides(name: str) -> None:
     sizes = []
     for side in (small, large):
         with torch.device("meta"):
-            maps = model.features(torch.empty(1, model.config.in_chans, side, side))
+            maps = model.feature_maps(torch.empty(1, model.config.in_chans, side, side))
         sizes.append([m.shape[2] for m in maps])
     grown = [(large - small) // (b - a) for a, b in zip(*sizes, strict=True)]
     assert grown == [f.stride for f in model.feature_info]
@@ -209,7 +210,7 @@ def test_the_cam_layer_gives_the_last_map(name: str) -> None:
 def test_features_equal_the_levels_of_a_forward(name: str) -> None:
     model, x = settled(name, SE(4))
     with torch.no_grad():
-        maps = model.features(x)
+        maps = model.feature_maps(x)
         kept = [m.clone() for m in maps]
         assert torch.equal(model.forward_head(maps[-1]), model(x))
     # Nothing later writes into a map that was handed out.
@@ -237,7 +238,7 @@ def test_copies_and_pickles(name: str) -> None:
         for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
             assert torch.equal(twin(x), y)
             assert twin.sites() == model.sites()
-            assert torch.equal(twin.features(x)[-1], model.features(x)[-1])
+            assert torch.equal(twin.feature_maps(x)[-1], model.feature_maps(x)[-1])
             next(twin.parameters()).zero_()
             assert not torch.equal(twin(x), y)
         assert torch.equal(model(x), y)
@@ -261,7 +262,7 @@ def test_wrong_inputs(name: str) -> None:
     model = small(name)
     channels = model.config.in_chans
     for shape in [(channels, 32, 32), (2, channels + 1, 32, 32), (2, 32, 32, channels), (1, 2)]:
-        for call in (model, model.features):
+        for call in (model, model.feature_maps):
             with pytest.raises(ConfigError) as caught:
                 call(torch.zeros(shape))
             assert str(caught.value).startswith(
@@ -279,12 +280,12 @@ def test_explain_lists_every_site(name: str) -> None:
     assert [row.channels for row in found.rows] == [site.channels for site in model.sites()]
 
 
-def test_no_gate_is_left_without_a_slot() -> None:
+@pytest.mark.parametrize("name", TRUNKS)
+def test_no_gate_is_left_without_a_slot(name: str) -> None:
     """Every `Slots` of every network is in a block: else a gate there could not be reached."""
-    for name in TRUNKS:
-        model = small_on_meta(name)
-        reached = {id(slots) for _, slots in model.slots()}
-        assert {id(m) for m in model.modules() if isinstance(m, Slots)} == reached, name
+    model = small_on_meta(name)
+    reached = {id(slots) for _, slots in model.slots()}
+    assert {id(m) for m in model.modules() if isinstance(m, Slots)} == reached
 
 
 # Nobody else has these: their tests hold them against the paper, layer by layer or written out.

@@ -268,7 +268,7 @@ NEEDS = (
     ids=str,
 )
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-def test_one_value_to_normalise(spec: Gate, size: int, layout: Any) -> None:
+def test_one_value_to_normalize(spec: Gate, size: int, layout: Any) -> None:
     module = build(spec, 12, layout=layout)
     one, two = (
         torch.zeros((n, 12, size, size) if layout == "nchw" else (n, size, size, 12)).double()
@@ -276,7 +276,7 @@ def test_one_value_to_normalise(spec: Gate, size: int, layout: Any) -> None:
     )
     with pytest.raises(PolicyError) as caught:
         module(one)
-    message = f"{spec} got one value per channel to normalise in training mode.\n{NEEDS}"
+    message = f"{spec} got one value per channel to normalize in training mode.\n{NEEDS}"
     assert str(caught.value) == message
     assert bool(torch.isfinite(module(two)).all())
     assert bool(torch.isfinite(module.eval()(one)).all())

@@ -229,7 +229,7 @@ def test_dropout_is_where_each_paper_has_it() -> None:
 def test_small_form(name: str) -> None:
     model = on_meta(lambda: build(name, stem="cifar", num_classes=10))
     assert isinstance(model, AlexNet)
-    maps = model.features(torch.empty(2, 3, 32, 32, device="meta"))
+    maps = model.feature_maps(torch.empty(2, 3, 32, 32, device="meta"))
     assert [tuple(y.shape[1:]) for y in maps] == [
         (info.channels, 32 // info.stride, 32 // info.stride) for info in model.feature_info
     ]

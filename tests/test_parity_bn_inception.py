@@ -77,7 +77,7 @@ def test_sites_are_the_modules_outputs() -> None:
 
 def test_small_form() -> None:
     model = ghost("bn_inception", stem="cifar").eval()
-    maps = model.features(torch.empty(1, 3, 32, 32, device="meta"))
+    maps = model.feature_maps(torch.empty(1, 3, 32, 32, device="meta"))
     assert [y.shape[1:] for y in maps] == [(320, 32, 32), (608, 16, 16), (1024, 8, 8)]
     assert [(f.channels, 32 // f.stride) for f in model.feature_info] == [
         (320, 32), (608, 16), (1024, 8),
@@ -88,9 +88,9 @@ def test_odd_maps() -> None:
     """Maps of 29 and of 15 pixels, of which the reference's branches of stride 2 do not fit."""
     model = ghost("bn_inception").eval()
     x = torch.empty(1, 3, 239, 239, device="meta")
-    assert [y.shape[2] for y in model.features(x)] == [30, 15, 8]
+    assert [y.shape[2] for y in model.feature_maps(x)] == [30, 15, 8]
     x = torch.empty(1, 3, 232, 232, device="meta")
-    assert [y.shape[2] for y in model.features(x)] == [29, 15, 8]
+    assert [y.shape[2] for y in model.feature_maps(x)] == [29, 15, 8]
     with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
         on_meta(lambda: from_the_pytorchcv("bninception"))(x)
 

@@ -331,7 +331,7 @@ def test_every_stem(stem: Stem | str) -> None:
     assert ("norm0" in layers) == ("relu0" in layers) == ("pool0" in layers) == value.pool
     assert model.get_parameter(model.input_parameter()).shape[1] == 5
     x = torch.empty(2, 5, 64, 64, device="meta")
-    maps = model.features(x)
+    maps = model.feature_maps(x)
     assert len(maps) == len(model.feature_info) == len(model.stages())
     for info, found in zip(model.feature_info, maps, strict=True):
         assert found.shape == (2, info.channels, 64 // info.stride, 64 // info.stride)
@@ -373,7 +373,7 @@ def test_maps_are_the_blocks_outputs() -> None:
         model.get_submodule(path).register_forward_hook(
             lambda _, __, out, path=path: seen.update({path: out.clone()})
         )
-    maps = model.features(images())
+    maps = model.feature_maps(images())
     for path, found in zip(seen, maps, strict=True):
         assert torch.equal(found, seen[path])
     assert model.cam_layer is model.relu
@@ -386,7 +386,7 @@ def test_copies_keep_their_own_features() -> None:
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(twin(images()), model(images()))
         randomise(twin, seed=1)
-        assert not torch.equal(twin.features(images())[0], model.features(images())[0])
+        assert not torch.equal(twin.feature_maps(images())[0], model.feature_maps(images())[0])
 
 
 # --- Sites ---------------------------------------------------------------------------------------

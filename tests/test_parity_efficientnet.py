@@ -103,7 +103,7 @@ def test_layers_of_the_papers_table() -> None:
 
     for stage in range(1, 8):
         model.get_submodule(f"features.{stage}").register_forward_hook(see)
-    maps = model.eval().features(torch.empty(1, 3, 224, 224, device="meta"))
+    maps = model.eval().feature_maps(torch.empty(1, 3, 224, 224, device="meta"))
     # The paper's table has the first MBConv6 at 112 and the next at 56: sides of the input.
     assert seen == TABLE_1
     assert [tuple(y.shape[1:]) for y in maps] == [
@@ -226,7 +226,7 @@ def test_drop_path_rises_to_its_rate() -> None:
 
 def test_small_form() -> None:
     model = skeleton(stem="cifar", num_classes=10).eval()
-    maps = model.features(torch.empty(2, 3, 32, 32, device="meta"))
+    maps = model.feature_maps(torch.empty(2, 3, 32, 32, device="meta"))
     assert [tuple(y.shape[1:]) for y in maps] == [
         (16, 32, 32),
         (24, 32, 32),

@@ -242,7 +242,7 @@ def test_auxiliary_heads_are_asked_for(name: str) -> None:
 @pytest.mark.parametrize("name", FORMS)
 def test_small_form(name: str) -> None:
     model = ghost(name, stem="cifar").eval()
-    maps = model.features(torch.empty(1, 3, 32, 32, device="meta"))
+    maps = model.feature_maps(torch.empty(1, 3, 32, 32, device="meta"))
     assert [y.shape[1:] for y in maps] == [(480, 32, 32), (832, 16, 16), (1024, 8, 8)]
     assert [(f.channels, 32 // f.stride) for f in model.feature_info] == [
         (480, 32), (832, 16), (1024, 8),

@@ -209,7 +209,7 @@ def test_sites_are_the_modules_outputs() -> None:
 
 def test_small_form() -> None:
     model = ghost(stem="cifar").eval()
-    maps = model.features(torch.empty(1, 3, 32, 32, device="meta"))
+    maps = model.feature_maps(torch.empty(1, 3, 32, 32, device="meta"))
     assert [y.shape[1:] for y in maps] == [(288, 32, 32), (768, 15, 15), (2048, 7, 7)]
     assert [(f.channels, f.stride) for f in model.feature_info] == [(288, 1), (768, 2), (2048, 4)]
 

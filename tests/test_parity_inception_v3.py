@@ -211,7 +211,7 @@ def test_auxiliary_head_says_what_size_it_takes() -> None:
     )
     # Smaller ones do not leave its last convolution a pixel.
     head = model.get_submodule("AuxLogits")
-    maps = model.features(torch.empty(2, 3, 298, 298, device="meta"))
+    maps = model.feature_maps(torch.empty(2, 3, 298, 298, device="meta"))
     with pytest.raises(RuntimeError, match="Kernel size can't be greater"):
         head(maps[1])
     assert model.eval()(torch.empty(2, 3, 75, 75, device="meta")).shape == (2, 1000)

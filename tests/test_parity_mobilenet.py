@@ -209,7 +209,7 @@ def test_order_in_a_block() -> None:
 
 def test_small_form() -> None:
     model = skeleton("mobilenet_v1", stem="cifar", num_classes=10)
-    maps = model.features(torch.empty(2, 3, 32, 32, device="meta"))
+    maps = model.feature_maps(torch.empty(2, 3, 32, 32, device="meta"))
     assert [tuple(y.shape[1:]) for y in maps] == [
         (64, 32, 32),
         (128, 32, 32),

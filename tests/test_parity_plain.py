@@ -151,10 +151,10 @@ def test_gate_comes_after_the_activation() -> None:
     model = create("plain20", seed=0).double().eval()
     x = torch.randn(1, 3, 8, 8).double()
     with torch.no_grad():
-        before = model.features(x)[0]
+        before = model.feature_maps(x)[0]
         (gate,) = attach(model, SE().on(stage(1) & block(-1)), seed=0).values()
         model.double()
-        after = model.features(x)[0]
+        after = model.feature_maps(x)[0]
         assert torch.equal(after, gate(before))
     assert not torch.equal(after, before)
 

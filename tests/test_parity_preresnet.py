@@ -274,7 +274,7 @@ def test_the_last_map_is_normalised_and_activated() -> None:
         assert len(seen) == 1
         assert seen[0].min() == 0
         assert torch.equal(model.forward_features(x), seen[0])
-        maps = model.features(x)
+        maps = model.feature_maps(x)
         assert torch.equal(maps[-1], seen[0])
         # The maps before are sums, of either sign, and nothing afterwards writes into them.
         assert all(m.min() < 0 for m in maps[:-1])

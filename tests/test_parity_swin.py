@@ -264,7 +264,7 @@ def test_maps_and_options(name: str, stem: str) -> None:
     with torch.device("meta"):
         model = create(name, stem=stem, num_classes=7, in_chans=5, dropout=0.25, seed=0).eval()
         size = model.config.input_size
-        maps = model.features(torch.empty(2, 5, size, size))
+        maps = model.feature_maps(torch.empty(2, 5, size, size))
         assert model(torch.empty(2, 5, size, size)).shape == (2, 7)
     assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.25]
     sides = [56, 28, 14, 7] if stem == "imagenet" else [16, 8, 4, 4]
@@ -296,7 +296,7 @@ def test_the_map_of_the_cam_layer_is_the_last_one() -> None:
         last = model.forward_features(x)
         assert len(seen) == 1
         assert torch.equal(last, seen[0].permute(0, 3, 1, 2))
-        assert torch.equal(model.features(x)[-1], last)
+        assert torch.equal(model.feature_maps(x)[-1], last)
         assert torch.equal(model.forward_head(last), model(x))
 
 
@@ -541,10 +541,10 @@ def test_copies() -> None:
     x = torch.randn(1, 3, 32, 32)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(twin(x), model(x))
-        for got, expected in zip(twin.features(x), model.features(x), strict=True):
+        for got, expected in zip(twin.feature_maps(x), model.feature_maps(x), strict=True):
             assert torch.equal(got, expected)
         randomise(twin, 5)
-        assert not torch.allclose(twin.features(x)[-1], model.features(x)[-1])
+        assert not torch.allclose(twin.feature_maps(x)[-1], model.feature_maps(x)[-1])
 
 
 @pytest.mark.parametrize("size", [(32, 32), (20, 27)])

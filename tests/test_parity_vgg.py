@@ -259,7 +259,7 @@ def test_dense_takes_any_size_from_224() -> None:
 @pytest.mark.parametrize("name", ["vgg11", "vgg11_lrn", "vgg16_c_bn", "vgg19"])
 def test_small_form(name: str) -> None:
     model = skeleton(name, stem="cifar", num_classes=10)
-    maps = model.features(torch.empty(2, 3, 32, 32, device="meta"))
+    maps = model.feature_maps(torch.empty(2, 3, 32, 32, device="meta"))
     assert [tuple(y.shape[1:]) for y in maps] == [
         (64, 16, 16),
         (128, 8, 8),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import random
 from collections.abc import Callable
 
@@ -27,12 +28,13 @@ from senetzoo import (
     Policy,
     SimAM,
     block,
+    branch,
     stage,
 )
 from senetzoo.errors import PolicyError
 from senetzoo.gates import GATES
 from senetzoo.models.resnet import ResNet
-from senetzoo.nn.slots import POSITIONS, Position, Site
+from senetzoo.nn.slots import BRANCHES, POSITIONS, Position, Site
 from senetzoo.policies.algebra import Gate, resolve
 from senetzoo.policies.selectors import EVERYWHERE, Selector
 from senetzoo.policies.text import MAX_NESTING, MAX_RULES, parse
@@ -46,6 +48,7 @@ def _sites() -> tuple[Site, ...]:
 
 
 SITES = _sites()
+BRANCHED = tuple(dataclasses.replace(site, branch=name) for site in SITES for name in BRANCHES)
 Meaning = dict[Site, Gate]
 
 law = settings(deadline=None, max_examples=100)
@@ -120,6 +123,7 @@ selectors: st.SearchStrategy[Selector] = st.recursive(
         st.just(EVERYWHERE),
         numbers.map(lambda n: stage(*n)),
         numbers.map(lambda n: block(*n)),
+        st.sampled_from(BRANCHES).map(branch),
     ),
     lambda inner: st.one_of(
         inner.map(lambda s: ~s),
@@ -264,7 +268,7 @@ def test_at_moves(gate: Gate, s: Selector, first: Position, then: Position) -> N
 @law
 @given(selectors, selectors)
 def test_selectors_are_sets(s: Selector, t: Selector) -> None:
-    for site in SITES:
+    for site in (*SITES, *BRANCHED):
         one, other = s.matches(site), t.matches(site)
         assert (s & t).matches(site) == (one and other)
         assert (s | t).matches(site) == (one or other)
@@ -283,6 +287,14 @@ def test_numbers_count_from_either_end() -> None:
     assert blocks(block(2)) == {(1, 2), (2, 2)}
     assert blocks(block(1, -1) & ~stage(2)) == {(1, 1), (1, 2), (3, 1)}
     assert blocks(stage(9)) == set()
+
+
+def test_branches_are_told_apart_by_name() -> None:
+    attention = SE().on(branch("attn")).resolve(BRANCHED)
+    assert {site.branch for site in attention} == {"attn"}
+    assert 2 * len(attention) == len(SE().resolve(BRANCHED))
+    assert SE().off(branch("mlp")).resolve(BRANCHED) == attention
+    assert SE().on(branch("attn")).resolve(SITES) == {}
 
 
 @law
@@ -342,6 +354,12 @@ def test_text_round_trip(p: Policy) -> None:
         ("gct(norm=l1)|ese(gate=sigmoid)", GCT("l1") | ESE("sigmoid")),
         ("simam(eps=1e-3)", SimAM(1e-3)),
         ("none", NONE),
+        ("none+none", NONE),
+        ("se/attn", SE().on(branch("attn"))),
+        (
+            "se@pre/s1&mlp+eca/( mlp | b2 )",
+            SE().at("pre").on(stage(1) & branch("mlp")) + ECA().on(branch("mlp") | block(2)),
+        ),
     ],
 )
 def test_texts_by_hand(text: str, value: Policy) -> None:
@@ -357,8 +375,13 @@ def test_texts_by_hand(text: str, value: Policy) -> None:
         (SE((4, 8)), "se(reduction=4:8)"),
         (SE((4,)), "se(reduction=4:)"),
         (SE(scale=1e20), "se(scale=1e+20)"),
-        (SE() + (ECA() + SE()), "se+(eca+se)"),
-        ((SE() | ECA()) + NONE, "(se|eca)+none"),
+        (SE() + (ECA() + SE()), "se+eca+se"),
+        ((SE() | ECA()) + NONE, "se|eca"),
+        ((SE() | ECA()) + GE(), "(se|eca)+ge"),
+        (SE() | ECA() + GE(), "se|eca+ge"),
+        (SE().on(stage(1) | (stage(2) | block(1))), "se/(s1|s2|b1)"),
+        (SE().on(branch("attn") & stage(1)), "se/attn&s1"),
+        (SE().off(branch("mlp")), "se/~mlp"),
         (SE().on(stage(1, 2, 4, -1)), "se/s1-2,4,-1"),
         (SE().off(stage(1) | block(2)), "se/~(s1|b2)"),
         (SE().off(stage(1) & block(2)), "se/~(s1&b2)"),
@@ -400,8 +423,13 @@ SE_FIELDS = "reduction, width, bias, act, gate, scale, squeeze, drop, init"
         ("se/s4-3", "At '4-3': the range 4-3 runs backwards.", HELP),
         ("se/s1-999999999", "At '1-999999999': the range 1-999999999 has over 1000 numbers.", HELP),
         ("se/s-3-1", "At '-1': expected + or | or the end.", HELP),
-        ("se/x", "At 'x': expected s for stages or b for blocks.", SELECT),
-        ("se/", "At its end: expected s for stages or b for blocks.", SELECT),
+        ("se/x", "At 'x': expected s for stages, b for blocks, or a branch: attn, mlp.", SELECT),
+        (
+            "se/attn2",
+            "At 'attn2': expected s for stages, b for blocks, or a branch: attn, mlp.",
+            SELECT,
+        ),
+        ("se/", "At its end: expected s for stages, b for blocks, or a branch: attn, mlp.", SELECT),
         ("se/(s1|b2", "At its end: expected ).", HELP),
         ("(se+eca", "At its end: expected ).", HELP),
         ("se(bias=false", "At its end: expected , or ).", HELP),
@@ -513,7 +541,8 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 # --- Wrong policies ------------------------------------------------------------------------------
 
 NO_SELECTOR = (
-    "Blocks are selected by stage(...) and block(...), joined with & | ~.\nType for example: SE()."
+    "Blocks are selected by stage(...), block(...) and branch(...), joined with & | ~.\n"
+    "Type for example: SE()."
 )
 STAGE = (
     "A stage is a whole number from 1, or from -1 for the last.\n"
@@ -526,12 +555,12 @@ STAGE = (
     [
         (
             lambda: SE().at("foo"),  # type: ignore[arg-type]
-            "position 'foo' is not a place in a block.\n"
+            "position='foo' is no position in a block.\n"
             "Positions are 'pre', 'standard', 'post', 'identity', 'inner'.",
         ),
         (
             lambda: SE().at("Inner"),  # type: ignore[arg-type]
-            "position 'Inner' is not a place in a block.\n"
+            "position='Inner' is no position in a block.\n"
             "Positions are 'pre', 'standard', 'post', 'identity', 'inner'.\n"
             "Did you mean 'inner'?",
         ),
@@ -550,6 +579,10 @@ STAGE = (
         (
             lambda: stage("3"),  # type: ignore[arg-type]
             f"stage('3') selects nothing.\n{STAGE}",
+        ),
+        (
+            lambda: branch("atn"),  # type: ignore[arg-type]
+            "branch('atn') selects nothing.\nBranches are 'attn', 'mlp'.\nDid you mean 'attn'?",
         ),
         (
             lambda: block(1.0),  # type: ignore[arg-type]
@@ -581,6 +614,19 @@ def test_wrong_calls(wrong: Callable[[], object], message: str) -> None:
             "se/s1&b4 matches nothing in resnet20.\n"
             "resnet20 has 3 stages of 3, 3, 3 blocks.\n"
             "Select a stage from 1 to 3, or stage(-1) for the last",
+        ),
+        (
+            "resnet20",
+            SE().on(branch("attn") & stage(2)),
+            "se/attn&s2 matches nothing in resnet20.\n"
+            "The blocks of resnet20 have one branch, which has no name.\n"
+            "Leave the branch out",
+        ),
+        (
+            "swin_t",
+            SE().at("inner").on(branch("mlp")),
+            "se@inner/mlp matches nothing in swin_t.\n"
+            "In swin_t, the position inner is in the branch attn only.",
         ),
         (
             "lenet",

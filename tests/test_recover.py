@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -9,9 +10,10 @@ import torch
 from helpers import SMALL, reduced
 
 from senetzoo import ECA, GE, NONE, SE, policy
+from senetzoo.errors import PolicyError
 from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
-from senetzoo.policies.recover import exactly, recovered
+from senetzoo.policies.recover import recovered
 
 GATES: list[Gate] = [SE(), SE(8), SE(reduction=4, bias=False), ECA(), GE(), ECA(init="identity")]
 
@@ -22,6 +24,7 @@ def sites_of(name: str) -> tuple[Site, ...]:
 
 
 RESNET = sites_of("resnet20")
+SWIN = sites_of("swin_t")
 
 
 @pytest.mark.parametrize(
@@ -47,27 +50,55 @@ def test_the_shortest_text(given: str, text: str) -> None:
     assert rules == sorted(text.split("+"))
 
 
-@pytest.mark.parametrize("name", SMALL.values())
-def test_recovered_policies_mean_the_same(name: str) -> None:
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("se", "se"),
+        ("se/attn", "se/attn"),
+        ("se@inner", "se@inner"),
+        ("se/~attn&s2", "se/mlp&s2"),
+        ("se/(attn|s1)", "se/(attn|(mlp&s1))"),
+        ("se@post/mlp+eca@post/attn&s1&b1", "se@post/mlp+eca@post/attn&s1&b1"),
+    ],
+)
+def test_a_branch_is_named_where_a_block_has_two(given: str, text: str) -> None:
+    gates = policy(given).resolve(SWIN)
+    assert str(recovered(gates, SWIN)) == text
+    assert policy(text).resolve(SWIN) == gates
+
+
+@pytest.mark.parametrize("name", [*SMALL.values(), "swin_t", "densenet264"])
+def test_every_assignment_of_gates_has_a_text(name: str) -> None:
+    """Also where each site has a gate of its own."""
     sites, draw = sites_of(name), random.Random(name)
-    for _ in range(30):
+    for number in range(31):
         few = draw.choice([0.0, 0.2, 0.9, 1.0])
         kinds = draw.sample(GATES, draw.randint(1, 3))
-        gates = {site: draw.choice(kinds) for site in sites if draw.random() < few}
-        assert recovered(gates, sites).resolve(sites) == gates
-        assert exactly(gates).resolve(sites) == gates
+        gates: dict[Site, Gate] = {
+            site: draw.choice(kinds) for site in sites if draw.random() < few
+        }
+        if number == 30:
+            gates = {site: SE(reduction) for reduction, site in enumerate(sites, 1)}
+        found = recovered(gates, sites)
+        assert found.resolve(sites) == gates
+        read = policy(str(found))
+        assert read.as_tree() == found.as_tree()
+        assert read.resolve(sites) == gates
 
 
 def test_no_gates() -> None:
-    assert recovered({}, RESNET) == exactly({}) == NONE
+    assert recovered({}, RESNET) == NONE
 
 
-def test_sites_that_a_text_can_not_tell_apart() -> None:
-    """Swin has two residuals in a block."""
-    sites = sites_of("swin_t")
-    first = next(site for site in sites if site.position == "standard")
-    twins = [s for s in sites if (s.stage, s.block, s.position) == (1, 1, "standard")]
-    assert len(twins) == 2
-    found = recovered({first: SE()}, sites)
-    assert found.resolve(sites) == {first: SE()}
-    assert str(found) == "se/<1 site>"
+def test_sites_that_no_text_can_tell_apart() -> None:
+    twin = dataclasses.replace(RESNET[0], path="elsewhere")
+    sites = (*RESNET, twin)
+    with pytest.raises(PolicyError) as caught:
+        recovered({twin: SE()}, sites)
+    assert str(caught.value) == (
+        "No policy means the gates at elsewhere.\n"
+        "Other sites have the same stage, block and position."
+    )
+    assert recovered({twin: SE(), RESNET[0]: SE()}, sites).resolve(sites).keys() == {
+        twin, RESNET[0],
+    }  # fmt: skip

@@ -18,7 +18,7 @@ from senetzoo.deploy.rewrite import Rewrites, rewritten
 from senetzoo.deploy.squeeze import squeeze_through
 from senetzoo.nn.classifier import Classifier
 from senetzoo.policies.algebra import NONE, Gate, Policy
-from senetzoo.policies.recover import exactly
+from senetzoo.policies.recover import recovered
 from senetzoo.registry import ENTRIES
 from senetzoo.zoo import config
 
@@ -131,7 +131,7 @@ def test_every_gate_at_every_position(block: Literal["basic", "bottleneck"], gat
     for slots, position in zip(dict.fromkeys(s for _, s in model.slots()), at, strict=True):
         site = next(s for s, owner in model.slots() if owner is slots and s.position == position)
         chosen[site] = gate
-    attach(model, exactly(chosen), seed=0)
+    attach(model, recovered(chosen, model.sites()), seed=0)
     x = images(12)
     same(calibrated(model, x), x, everywhere=True)
 

@@ -27,6 +27,7 @@ from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import ConfigError, SenetzooError, WeightsError
 from senetzoo.io.describe import describe, described, gates_of
 from senetzoo.io.description import File, parse
+from senetzoo.models.swin import SwinConfig
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
@@ -782,11 +783,29 @@ def test_a_folder_of_version_0_1_0(tmp_path: Path) -> None:
     assert again.load_report.classes == ("a", "b", "c", "猫", "e")
 
 
-def test_gates_by_name_and_by_text_are_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("build", "text"),
+    [
+        (tiny, "se4@pre/s2+eca"),
+        (
+            SwinConfig(embed_dim=8, depths=(1, 2), heads=(1, 2), stem="cifar").build,
+            "se4@pre/attn&s2+eca",
+        ),
+        (
+            SwinConfig(embed_dim=8, depths=(1, 2), heads=(1, 2), stem="cifar").build,
+            "se4@pre/mlp+eca/mlp&s2",
+        ),
+    ],
+)
+def test_gates_by_name_and_by_text_are_the_same(
+    tmp_path: Path, build: Callable[[], Classifier], text: str
+) -> None:
     """Version 0.1.0 wrote gates by the names of their sites where it had no text for them."""
-    model = attach(tiny(), policy("se4@pre/s2+eca")).model
+    model = attach(build(), policy(text)).model
     assert isinstance(model, Classifier)
     save(model, tmp_path)
+    raw = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    assert set(raw["network"]["policy"].split("+")) == set(text.split("+"))
     gates: dict[Site, Gate] = gates_of(model)
     named = {s.path: {"name": g.name, **dataclasses.asdict(g)} for s, g in gates.items()}  # type: ignore[call-overload]
     as_schema_1(tmp_path, policy=None, gates=named)

@@ -11,9 +11,10 @@ from foreign import SMALL, image, randomise_gates, small, traces
 from torch import Tensor, nn
 from torch.nn import functional
 
-from senetzoo import ECA, SE, Place, SiteMap, attach, detach, explain, stage
+from senetzoo import ECA, SE, Place, SiteMap, attach, detach, explain, propose, site_map, stage
 from senetzoo.errors import PolicyError
 from senetzoo.nn.drop_path import DropPath
+from senetzoo.policies.foreign.places import complete
 
 
 def message(call: Callable[[], object]) -> str:
@@ -90,8 +91,8 @@ def test_where() -> None:
     def number(name: str) -> int:
         return int(name.split(".")[1]) + 1
 
-    sites = SiteMap.where(model, "blocks.*.body.3", stage=number)
-    sites += SiteMap.where(
+    sites = site_map(model, "blocks.*.body.3", stage=number)
+    sites += site_map(
         model, lambda name, module: isinstance(module, nn.ReLU) and "body" in name, "inner"
     )
     gates = attach(model, ECA().on(stage(1)) + ECA().at("inner"), sites=sites, sample=IMAGES)
@@ -111,7 +112,7 @@ def test_where() -> None:
 
 def test_a_map_over_a_known_network() -> None:
     model = small("torchvision basic").eval()
-    sites = SiteMap.where(model, ["bn1", "layer1"], "post", channels=64)
+    sites = site_map(model, ["bn1", "layer1"], "post", channels=64)
     gates = attach(model, "se@post", sites=sites, sample=image("torchvision basic"))
     # A sequence stands for its last child.
     assert [site.path for site in gates] == ["bn1.senetzoo_post", "layer1.1.senetzoo_post"]
@@ -120,7 +121,7 @@ def test_a_map_over_a_known_network() -> None:
 BAD: list[tuple[Callable[[], object], str]] = [
     (
         lambda: Place("x", "standart"),  # type: ignore[arg-type]
-        "position='standart' is not a place in a block.\n"
+        "position='standart' is no position in a block.\n"
         "Positions are 'pre', 'standard', 'post', 'identity', 'inner'.\n"
         "Did you mean 'standard'?",
     ),
@@ -135,12 +136,12 @@ BAD: list[tuple[Callable[[], object], str]] = [
         "channels=-1 does not number a place.\nchannels is a whole number of at least 0.",
     ),
     (
-        lambda: SiteMap.where(Mine(), "block.*"),
+        lambda: site_map(Mine(), "block.*"),
         "'block.*' names no module of Mine.\nIt has 21 modules, from 'stem' to 'head'.\n"
         "Did you mean 'blocks.1'?",
     ),
     (
-        lambda: SiteMap.where(Mine(), lambda name, module: False),
+        lambda: site_map(Mine(), lambda name, module: False),
         "The function names no module of Mine.\nIt has 21 modules, from 'stem' to 'head'.",
     ),
     (
@@ -282,7 +283,8 @@ def test_a_gate_on_the_other_side() -> None:
 
 def seen(sites: SiteMap, model: nn.Module) -> dict[str, tuple[Any, ...]]:
     return {
-        place.path: (place.side, place.channels, place.layout) for place in sites.on(model).places
+        place.path: (place.side, place.channels, place.layout)
+        for place in complete(sites, model).places
     }
 
 
@@ -307,9 +309,9 @@ def test_what_is_proposed_is_what_the_tables_know(name: str) -> None:
     model = small(name).eval()
     before = traces(model)
     example = torch.empty(1, 3, SMALL[name][1], SMALL[name][1])
-    sites = SiteMap.propose(model, example)
+    sites = propose(model, example)
     assert traces(model) == before
-    proposed, known = seen(sites, model), seen(SiteMap.of(model), model)
+    proposed, known = seen(sites, model), seen(site_map(model), model)
     if name == "pytorchcv basic":
         # Its convolution modules are traced into, so the places are inside them, or after them.
         assert len(proposed) == 4 * 4 + 2
@@ -323,17 +325,17 @@ def test_what_is_proposed_is_what_the_tables_know(name: str) -> None:
     )
     assert len(gates) >= 3
     if name.split()[1] in ("basic", "bottleneck", "resnext"):
-        numbers = {(p.path, p.stage, p.block) for p in SiteMap.of(model).on(model).places}
+        numbers = {(p.path, p.stage, p.block) for p in complete(site_map(model), model).places}
         assert name == "pytorchcv basic" or numbers >= {
-            (p.path, p.stage, p.block) for p in sites.on(model).places
+            (p.path, p.stage, p.block) for p in complete(sites, model).places
         }
-        reasons = {refusal.reason for refusal in sites.refused}
+        reasons = {refusal.reason for refusal in sites.unsupported}
         assert "the skip is the block's input as it is, and no module of its own" in reasons
 
 
 def test_a_network_of_nobody() -> None:
     model = Mine().eval()
-    sites = SiteMap.propose(model, IMAGES)
+    sites = propose(model, IMAGES)
     assert str(sites) == (
         "stage 1 block 1: pre before blocks.0.body.0\n"
         "stage 1 block 1: standard after blocks.0.body.3\n"
@@ -344,13 +346,13 @@ def test_a_network_of_nobody() -> None:
         "stage 2 block 1: inner before blocks.1.body.3\n"
         "stage 2 block 1: identity after blocks.1.side\n"
         "stage 2 block 1: post after blocks.1\n"
-        "refused: stem: no place, it is in no residual branch\n"
-        "refused: blocks.0: identity, the skip is the block's input as it is, and no module of "
+        "unsupported: stem: no place, it is in no residual branch\n"
+        "unsupported: blocks.0: identity, the skip is the block's input as it is, and no module of "
         "its own"
     )
     gates = attach(model, "se4+se4@pre+se4@inner+se4@post+se4@identity", sites=sites, seed=0)
     gates.check(IMAGES)
-    assert [str(refusal) for refusal in gates.refused] == [
+    assert [str(refusal) for refusal in gates.unsupported] == [
         "blocks.0: identity, the skip is the block's input as it is, and no module of its own"
     ]
     randomise_gates(gates)
@@ -366,12 +368,12 @@ class Branching(nn.Module):
 
 
 def test_what_cant_be_traced_is_said() -> None:
-    sites = SiteMap.propose(Branching(), IMAGES)
+    sites = propose(Branching(), IMAGES)
     assert sites.places == ()
-    assert [str(refusal)[:66] for refusal in sites.refused] == [
+    assert [str(refusal)[:66] for refusal in sites.unsupported] == [
         "the network: no place, torch.fx can't trace it: TraceError: symbol"
     ]
-    assert [str(r) for r in SiteMap.propose(nn.Linear(3, 3), torch.ones(1, 3)).refused] == [
+    assert [str(r) for r in propose(nn.Linear(3, 3), torch.ones(1, 3)).unsupported] == [
         "the network: no place, it has neither residual sums nor convolutions of images"
     ]
     model = Branching()

@@ -235,7 +235,7 @@ def test_the_warning_points_at_who_asks_for_features(name: str) -> None:
     assert isinstance(model, Classifier)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model.features(torch.empty(1, 3, 32, 32, device="meta"))
+        model.feature_maps(torch.empty(1, 3, 32, 32, device="meta"))
     assert [str(w.message) for w in caught] == [WARNING.format("32x32")]
     assert caught[0].filename == __file__
 

@@ -1,11 +1,15 @@
-"""The import of torchvision whose operators do not load, each case in an interpreter of its own."""
+"""The import of torchvision whose operators do not load, each case in a copy of an interpreter."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -32,20 +36,73 @@ def fake(folder: Path, init: str) -> Path:
     return folder
 
 
-def run(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
-    """Run `code` with `path` before all other packages."""
-    root = Path(__file__).resolve().parents[1]
-    lines = f"import sys\nsys.path[:0] = {[str(p) for p in (*path, root)]!r}\n{code}"
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", lines], capture_output=True, text=True, env=env, check=False
-    )
+# An interpreter that has imported torch and nothing of torchvision, which takes seconds; it goes on
+# in a copy of itself for each program that it reads.
+COPIES = """
+import json, os, sys, traceback
+import torch
+for line in sys.stdin:
+    code, said = json.loads(line)
+    if not os.fork():
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(f"{said}/{name}", os.O_WRONLY | os.O_CREAT), number)
+        try:
+            exec(code, {"__name__": "__main__"})
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    os.wait()
+    print("done", flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a program wrote."""
+
+    stdout: str
+    stderr: str
+
+
+Run: TypeAlias = Callable[..., Done]
+
+
+@pytest.fixture(scope="module")
+def interpreter() -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", COPIES],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@pytest.fixture
+def run(interpreter: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A function that runs `code` with `path` before all other packages."""
+
+    def run(code: str, *path: Path) -> Done:
+        assert interpreter.stdin is not None
+        assert interpreter.stdout is not None
+        root, said = Path(__file__).resolve().parents[1], tmp_path_factory.mktemp("said")
+        lines = f"import sys\nsys.path[:0] = {[str(p) for p in (*path, root)]!r}\n{code}"
+        print(json.dumps([lines, str(said)]), file=interpreter.stdin, flush=True)
+        assert interpreter.stdout.readline() == "done\n"
+        return Done((said / "stdout").read_text(), (said / "stderr").read_text())
+
+    return run
 
 
 SHIM = "from senetzoo._torchvision import torchvision\nimport senetzoo._torchvision as shim\n"
 
 
-def test_real_torchvision_classifies_whether_its_operators_load_or_not() -> None:
+def test_real_torchvision_classifies_whether_its_operators_load_or_not(run: Run) -> None:
     done = run(
         SHIM
         + "import torch\nroot = torchvision()\nassert root is sys.modules['torchvision']\n"
@@ -57,7 +114,7 @@ def test_real_torchvision_classifies_whether_its_operators_load_or_not() -> None
     assert done.stdout == "CIFAR10 Resize (1, 3)\n", done.stderr
 
 
-def test_a_whole_torchvision_leaves_the_library_alone(tmp_path: Path) -> None:
+def test_a_whole_torchvision_leaves_the_library_alone(run: Run, tmp_path: Path) -> None:
     done = run(
         SHIM
         + "import torch\nprint(torchvision().NAME, shim._library)\n"
@@ -82,7 +139,7 @@ def test_a_whole_torchvision_leaves_the_library_alone(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_missing_operators_are_declared(tmp_path: Path, before: str) -> None:
+def test_missing_operators_are_declared(run: Run, tmp_path: Path, before: str) -> None:
     done = run(
         before
         + SHIM
@@ -100,7 +157,7 @@ def test_missing_operators_are_declared(tmp_path: Path, before: str) -> None:
     ), done.stderr
 
 
-def test_only_the_missing_operators_are_declared(tmp_path: Path) -> None:
+def test_only_the_missing_operators_are_declared(run: Run, tmp_path: Path) -> None:
     done = run(
         "import torch\nown = torch.library.Library('torchvision', 'DEF')\n"
         + "own.define('qnms(Tensor own) -> Tensor')\n"
@@ -119,7 +176,7 @@ def test_only_the_missing_operators_are_declared(tmp_path: Path) -> None:
         "ImportError('libjpeg.so: no such file')",
     ],
 )
-def test_other_errors_pass_through(tmp_path: Path, error: str) -> None:
+def test_other_errors_pass_through(run: Run, tmp_path: Path, error: str) -> None:
     done = run(
         SHIM
         + "try:\n    torchvision()\nexcept Exception as error:\n"
@@ -129,7 +186,7 @@ def test_other_errors_pass_through(tmp_path: Path, error: str) -> None:
     assert done.stdout == f"{error} None\n", done.stderr
 
 
-def test_a_second_failure_passes_through(tmp_path: Path) -> None:
+def test_a_second_failure_passes_through(run: Run, tmp_path: Path) -> None:
     error = "RuntimeError('operator torchvision::nms does not exist')"
     done = run(
         SHIM
@@ -140,7 +197,7 @@ def test_a_second_failure_passes_through(tmp_path: Path) -> None:
     assert done.stdout == f"{error}\n{error}\n", done.stderr
 
 
-def test_import_senetzoo_imports_no_torchvision(tmp_path: Path) -> None:
+def test_import_senetzoo_imports_no_torchvision(run: Run, tmp_path: Path) -> None:
     done = run(
         "import senetzoo, senetzoo.data.preprocessing, senetzoo.data.files\n"
         "print('torchvision' in sys.modules, 'PIL' in sys.modules)\n",

@@ -6,10 +6,11 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +115,16 @@ def alone(folder: str) -> None:
     engine.train(KILLED, Path(folder), seed=3, options=Options(save_minutes=0.0), say=silent)
 
 
-def kill_and_resume(folder: Path, moments: list[float]) -> int:
-    """Train in processes that are killed so many seconds after their first save; how many were."""
-    # A server that has the imports: a process of its own would spend seconds on them.
+def imported() -> ForkServerContext:
+    """A server that has the imports: a process of its own would spend seconds on them."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["accelerate", "sklearn.datasets", "senetzoo.train.engine"])
-    hits = 0
+    return context
+
+
+def kill_and_resume(folder: Path, moments: list[float]) -> int:
+    """Train in processes that are killed so many seconds after their first save; how many were."""
+    context, hits = imported(), 0
     for moment in moments:
         child = context.Process(target=alone, args=(str(folder),))
         child.start()
@@ -218,35 +223,30 @@ def test_a_full_disk_is_named_and_the_checkpoint_stays_whole(
     same(out, tmp_path / "whole")
 
 
+def limited(folder: str, told: Connection) -> None:
+    """Train where no file may grow beyond 300 kB."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+    try:
+        engine.train(FULL, Path(folder), say=silent)
+    except TrainingError as error:
+        told.send(str(error))
+
+
 def test_a_file_system_that_is_full(tmp_path: Path) -> None:
     """The same with a limit of the kernel's, by which a write really ends early."""
-    program = f"""
-import resource, signal
-from pathlib import Path
-from tests.test_train_resume import FULL, silent
-from senetzoo.errors import TrainingError
-from senetzoo.train import engine
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
-try:
-    engine.train(FULL, Path({str(tmp_path)!r}), say=silent)
-except TrainingError as error:
-    print(error)
-"""
-    root = str(Path(__file__).resolve().parent.parent)
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": root},
-        cwd=root,
-    )
-    assert done.stdout.splitlines() == [
+    context = imported()
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=limited, args=(str(tmp_path), theirs))
+    child.start()
+    theirs.close()
+    assert ours.recv().splitlines() == [
         f"{tmp_path / 'checkpoint.new.pt'} can't be written.",
         "File too large.",
         "Mend that, then type the same command again",
     ]
+    child.join()
+    assert child.exitcode == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl"]
 
 

@@ -177,7 +177,7 @@ def test_names_are_fresh() -> None:
     assert (ROOT / "senetzoo" / "names.py").read_text(encoding="utf-8") == generate.names()
 
 
-# --- Preprocessing ---------------------------------------------------------------------------------
+# --- Preprocessing ------------------------------------------------------------------------------
 
 
 def test_transforms_without_weights() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from senetzoo._torchvision import torchvision
 from senetzoo.bench.device import explained
-from senetzoo.counting import ghost
+from senetzoo.counting import to_meta
 from senetzoo.errors import ConfigError, MissingExtraError, nearest
 
 _EXTRA = "peers"
@@ -93,7 +93,7 @@ def peer(spec: str, wanted: Wanted) -> nn.Module:
 def _check_logits(spec: str, module: nn.Module, wanted: Wanted) -> None:
     """Refuse what is no classifier, by its output for one image without memory."""
     image = (wanted.channels, wanted.size, wanted.size)
-    twin = ghost(module)
+    twin = to_meta(module)
     with explained(spec, image, 1), torch.no_grad(), torch.device("meta"):
         logits = twin(torch.empty(1, *image))
     if not isinstance(logits, Tensor) or tuple(logits.shape) != (1, wanted.classes):

@@ -21,7 +21,7 @@ class BAM(Gate):
     """``y = x * (1 + sigmoid(channels(x) + pixels(x)))``.
 
     The layers of both branches are those of the authors' code: each hidden layer has a batch norm
-    and a ReLU, the last ones have none. The channel branch normalises one value per image, so
+    and a ReLU, the last ones have none. The channel branch normalizes one value per image, so
     training needs batches of at least two.
 
     Args:
@@ -72,7 +72,7 @@ class BottleneckAttention(GateModule):
 
     def channels(self, x: Tensor) -> Tensor:
         """The channel branch, (N, C)."""
-        z = self.normalised(self.fc_bn, self.fc1(x.mean(self.space)))
+        z = self.normalized(self.fc_bn, self.fc1(x.mean(self.space)))
         out: Tensor = self.fc2(torch.relu(z))
         return out
 
@@ -84,7 +84,7 @@ class BottleneckAttention(GateModule):
             (self.conv2, self.bn2),
             (self.conv3, self.bn3),
         ):
-            z = torch.relu(self.normalised(norm, conv(z)))
+            z = torch.relu(self.normalized(norm, conv(z)))
         return self.back(self.conv4(z))
 
     def forward(self, x: Tensor) -> Tensor:

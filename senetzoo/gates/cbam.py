@@ -95,7 +95,7 @@ class CBAMAttention(GateModule):
         """The gate's values of the pixels, (N, 1, H, W) or (N, H, W, 1)."""
         x = self.turned(x)
         pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
-        return self.back(self.sigmoid(self.normalised(self.bn, self.conv(pooled))))
+        return self.back(self.sigmoid(self.normalized(self.bn, self.conv(pooled))))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.spec.part != "spatial":

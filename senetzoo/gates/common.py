@@ -133,7 +133,7 @@ class GateModule(nn.Module):
         s = torch.sigmoid(z)
         return s * 2.0 if self.identity else s
 
-    def normalised(self, norm: nn.Module, z: Tensor) -> Tensor:
+    def normalized(self, norm: nn.Module, z: Tensor) -> Tensor:
         """`z` (N, C, ...) after a batch norm.
 
         Raises:
@@ -141,7 +141,7 @@ class GateModule(nn.Module):
         """
         if self.training and z.numel() == z.shape[1]:
             raise PolicyError(
-                f"{self.spec.text()} got one value per channel to normalise in training mode.",
+                f"{self.spec.text()} got one value per channel to normalize in training mode.",
                 "Its batch norm needs the variance of at least two.",
                 "Train with more than one image in a batch, or type model.eval()",
             )
@@ -153,7 +153,7 @@ class GateModule(nn.Module):
 
 
 def he(*layers: nn.Linear | nn.Conv1d | nn.Conv2d) -> None:
-    """Initialise layers for ReLUs (He et al. 2015), with zero biases."""
+    """Initialize layers for ReLUs (He et al. 2015), with zero biases."""
     for layer in layers:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         if layer.bias is not None:

@@ -41,7 +41,7 @@ class CoordinateAttention(Gate):
         reduction: Ratio of the channels to the hidden channels, rounded down to at least 8: one
             number, or one per stage.
         bias: Bias in all layers (the authors' code has it, timm's has not).
-        init: ``"paper"`` (He initialisation), or ``"identity"``: the last layers are zero and both
+        init: ``"paper"`` (He initialization), or ``"identity"``: the last layers are zero and both
             gates doubled, so they are exactly 1 at the start and still learn.
     """
 

@@ -25,7 +25,7 @@ class ECA(Gate):
             ``abs((log2(C) + beta) / gamma)`` (Eq. 12), at least 3.
         gamma: Slope of the adaptive kernel.
         beta: Offset of the adaptive kernel (the paper's b).
-        init: ``"paper"`` (PyTorch's own initialisation), or ``"identity"``: the kernel is zero and
+        init: ``"paper"`` (PyTorch's own initialization), or ``"identity"``: the kernel is zero and
             the gate twice the sigmoid, so it is exactly 1 at the start and still learns.
     """
 

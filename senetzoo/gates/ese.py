@@ -24,7 +24,7 @@ class ESE(Gate):
     Args:
         gate: ``"hardsigmoid"`` (the released VoVNetV2, and timm's), or ``"sigmoid"`` (the paper's
             formula).
-        init: ``"paper"`` (He initialisation), or ``"identity"``: the layer is zero and the gate
+        init: ``"paper"`` (He initialization), or ``"identity"``: the layer is zero and the gate
             doubled, so it is exactly 1 at the start and still learns.
     """
 

@@ -33,7 +33,7 @@ from senetzoo.policies.algebra import Gate
 class GE(Gate):
     """Gather each channel over an extent, excite: ``y = x * sigmoid(resize(gather(x)))``.
 
-    Resizing is to the nearest neighbour. The batch norms of a global gather with weights have one
+    Resizing is to the nearest neighbor. The batch norms of a global gather with weights have one
     value per image, so training needs batches of at least two.
 
     Args:
@@ -47,7 +47,7 @@ class GE(Gate):
             1: one number, or one per stage.
         side: Side of the map, for a convolution as large as that: one number, or one per stage.
             The network then takes no images of other sizes.
-        init: ``"paper"`` (He initialisation), or ``"identity"``: the last layer is zero and the
+        init: ``"paper"`` (He initialization), or ``"identity"``: the last layer is zero and the
             gate doubled, so it is exactly 1 at the start and still learns.
     """
 
@@ -146,7 +146,7 @@ class GatherExcite(GateModule):
                 "Give the sides of this network's maps, or an extent: ge8(variant=theta)",
             )
         for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            x = self.normalised(norm, conv(torch.relu(x) if number else x))
+            x = self.normalized(norm, conv(torch.relu(x) if number else x))
         return x
 
     def forward(self, x: Tensor) -> Tensor:

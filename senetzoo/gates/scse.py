@@ -41,7 +41,7 @@ class SCSE(Gate):
         combine: How both are joined: ``"sum"`` (of the first paper, and of most libraries), or
             ``"max"``, value by value (of the second).
         bias: Bias in all layers (the authors' code has it, the papers' formulas do not).
-        init: ``"paper"`` (He initialisation), or ``"identity"``: the last layers are zero and the
+        init: ``"paper"`` (He initialization), or ``"identity"``: the last layers are zero and the
             gates doubled, so that they are exactly 1 at the start and still learn; under ``"sum"``
             they are not doubled, since 1/2 + 1/2 is 1.
     """

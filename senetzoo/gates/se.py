@@ -48,7 +48,7 @@ class SE(Gate):
         squeeze: ``"avg"`` or ``"max"`` (the paper's Table 11).
         drop: Dropout on the gates in training, in [0, 1): a dropped channel is zero, the others
             are divided by ``1 - drop`` (key dropout).
-        init: ``"paper"`` (He initialisation), or ``"identity"``: the last layer is zero and
+        init: ``"paper"`` (He initialization), or ``"identity"``: the last layer is zero and
             `scale` is 2, so the gate is exactly 1 at the start and still learns.
     """
 

@@ -64,7 +64,7 @@ class StyleRecalibration(GateModule):
         mean = x.mean(self.space)
         std = x.std(self.space, correction=int(self.spec.unbiased and pixels > 1))
         z = self.cfc[:, 0] * mean + self.cfc[:, 1] * std
-        return self.sigmoid(self.normalised(self.bn, z))
+        return self.sigmoid(self.normalized(self.bn, z))
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.spread(self.excitation(x))

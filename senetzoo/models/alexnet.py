@@ -34,7 +34,7 @@ class AlexNetConfig(Config):
         widths: Channels of the five convolutions.
         groups: Groups of the second, fourth and fifth convolution: 2 for the halves that the two
             GPUs of 2012 kept to themselves.
-        lrn: Whether the first two convolutions are followed by local response normalisation.
+        lrn: Whether the first two convolutions are followed by local response normalization.
         padding: Padding of the first convolution: 2 for images of 224 pixels, or 0 for 227, which
             give the same maps of 55x55 (the paper says 224, its arithmetic 227).
         hidden: Units of the two hidden linear layers.
@@ -129,7 +129,7 @@ class AlexNet(ConvStack):
             drop = dropout(config.dropout)
             layers += [drop, *linear] if config.dropout_on == "inputs" else [*linear, drop]
         self.classifier = nn.Sequential(*layers, nn.Linear(hidden, config.num_classes))
-        self.initialise()
+        self.initialize()
 
     @property
     def feature_info(self) -> tuple[FeatureInfo, ...]:

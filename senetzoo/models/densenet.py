@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
 from senetzoo.nn.checkpoint import recomputed
-from senetzoo.nn.classifier import FeatureInfo, Features
+from senetzoo.nn.classifier import FeatureInfo
 from senetzoo.nn.config import Config, check_choice, check_count, check_depths, check_rate
 from senetzoo.nn.init import init_convs
 from senetzoo.nn.pooled import Pooled
@@ -206,7 +206,7 @@ class DenseNet(Pooled):
     def __init__(self, config: DenseNetConfig) -> None:
         super().__init__(config)
         stem = as_stem(config.stem)
-        layers = Features(self)
+        layers = nn.Sequential()
         layers.add_module("conv0", stem_convs(stem, config.in_chans, config.width))
         if stem.pool:
             layers.add_module("norm0", nn.BatchNorm2d(config.width))
@@ -220,7 +220,7 @@ class DenseNet(Pooled):
             layers.add_module(f"denseblock{index + 1}", block)
             last = outputs
         layers.add_module("norm5", nn.BatchNorm2d(last))
-        self.features = layers  # type: ignore[misc]
+        self.features = layers
         self.relu = nn.ReLU()
         self.add_head(last)
         # The paper's (He et al. 2015), over the fan in as in its own code and torchvision's.
@@ -234,7 +234,7 @@ class DenseNet(Pooled):
         )
 
     def levels(self) -> tuple[TensorMap, ...]:
-        layers = list(self.get_submodule("features").children())
+        layers = list(self.features)
         ends = [index + 1 for index, layer in enumerate(layers) if isinstance(layer, DenseBlock)]
         # Between the last block and the pooling are the norm and, as in torchvision outside its
         # child `features`, the ReLU.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from senetzoo.models.family import Family, Paper
-from senetzoo.nn.classifier import Classifier, FeatureInfo, Features
+from senetzoo.nn.classifier import Classifier, FeatureInfo
 from senetzoo.nn.config import Config
 from senetzoo.nn.drop_path import DropPath, linear_rates
 from senetzoo.nn.init import init_separable
@@ -130,7 +130,7 @@ class EfficientNet(Classifier):
                 inputs = width
             layers.append(stage)
         layers.append(_conv(inputs, HEAD_WIDTH, 1))
-        self.features = Features(self, *layers)  # type: ignore[misc]
+        self.features = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(
             nn.Dropout(config.dropout) if config.dropout else nn.Identity(),
@@ -139,7 +139,7 @@ class EfficientNet(Classifier):
         init_separable(self)
 
     def _layers(self) -> tuple[nn.Module, ...]:
-        return tuple(self.get_submodule("features").children())
+        return tuple(self.features)
 
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
         _, *stages, _ = self._layers()

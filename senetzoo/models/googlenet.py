@@ -190,9 +190,9 @@ class GoogLeNet(InceptionNetwork):
         self.aux1 = AuxHead(outputs["4a"], config) if config.aux else None
         self.aux2 = AuxHead(outputs["4d"], config) if config.aux else None
         self.add_head(outputs["5b"])
-        self._initialise()
+        self._initialize()
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         if self.config.form == "paper":
             # The paper does not say how; without batch norms the scale matters, and He et al.'s
             # (arXiv:1502.01852) keeps it through any number of layers.

@@ -181,8 +181,8 @@ class InceptionResNet(InceptionNetwork):
 
     Sites: the residual blocks have all five positions, mixed_5b of v2 and the reductions the two
     of units, as the SE paper (Figs. 2 and 3) puts a gate behind an Inception module as a whole and
-    behind the branch of a residual block. Which of these its SE-Inception-ResNet-v2 counts can't
-    be told from the cost: the gates add 0.01 GFLOPs with those of the units and without.
+    behind the branch of a residual block. Which of these its SE-Inception-ResNet-v2 counts
+    does not follow from the cost: the gates add 0.01 GFLOPs with those of the units and without.
     """
 
     head_name = "classif"

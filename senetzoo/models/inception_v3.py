@@ -261,7 +261,7 @@ class InceptionV3(InceptionNetwork):
         self.Mixed_7c = InceptionE(2048)
 
         self.add_head(2048)
-        # The paper does not say. He initialisation is what the authors' TF-slim code has;
+        # The paper does not say. He initialization is what the authors' TF-slim code has;
         # torchvision's normal of deviation 0.1 whatever the fan-in makes the first logits large.
         init_convs(self, "fan_in")
 

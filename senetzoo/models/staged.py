@@ -79,7 +79,7 @@ class Staged(Pooled):
             self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
 
     def finish(self) -> None:
-        """The head, and the initialisation of the authors' and torchvision's code."""
+        """The head, and the initialization of the authors' and torchvision's code."""
         self.add_head(self.outputs[-1])
         init_convs(self, "fan_out")
 

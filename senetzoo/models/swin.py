@@ -17,11 +17,11 @@ from torch.nn import functional as F
 
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
-from senetzoo.nn.classifier import FeatureInfo, Features
+from senetzoo.nn.classifier import FeatureInfo
 from senetzoo.nn.config import Config, check_count, check_depths, check_rate
 from senetzoo.nn.drop_path import DropPath, linear_rates
 from senetzoo.nn.pooled import Pooled
-from senetzoo.nn.slots import Layout, Slots, TensorMap, chain, residual
+from senetzoo.nn.slots import POSITIONS, Layout, Slots, TensorMap, chain, residual
 
 # Added to the logits of keys that a query must not see: what the authors and torchvision add.
 APART = -100.0
@@ -34,7 +34,7 @@ class SwinConfig(Config):
     With ``stem="imagenet"`` patches have 4 pixels a side and windows 7 tokens. ``stem="cifar"`` is
     for 32x32 pixels: patches of 2, windows of 4, and merging that stops at a stride of 8, so that
     maps have 16, 8, 4 and 4 tokens a side. Where merging stopped, a token is still joined with its
-    neighbours to the right and below, and keeps its place: weights have the same shapes.
+    neighbors to the right and below, and keeps its place: weights have the same shapes.
 
     Images of any size are taken: image, windows and merging pad with zeros on the right and below,
     as far as they need.
@@ -107,7 +107,7 @@ class PatchConv(nn.Conv2d):
 
 
 class PatchMerging(nn.Module):
-    """Joins 2x2 tokens: four times the channels, normalised and projected to twice as many."""
+    """Joins 2x2 tokens: four times the channels, normalized and projected to twice as many."""
 
     def __init__(self, inputs: int, stride: int) -> None:
         super().__init__()
@@ -215,7 +215,7 @@ class WindowAttention(nn.Module):
     ) -> Tensor:
         """The region of each token, from 0 to 3: (windows, tokens); a query sees its own.
 
-        Rolling brings tokens together that are no neighbours: in the last windows of a direction,
+        Rolling brings tokens together that are no neighbors: in the last windows of a direction,
         those that came round from the other end are apart from the others.
         """
         side = self.window
@@ -242,9 +242,10 @@ def kept_keys(draws: Tensor, regions: Tensor, rate: float) -> Tensor:
 class SwinBlock(nn.Module):
     """Fig. 3b: attention in windows, then an MLP, each with a norm before it and a skip.
 
-    Each of the two residuals has sites of its own, so a gate at ``standard`` is put on both. The
-    attention's ``inner`` is the mixed values before their projection, the one place in a block
-    that follows a mixing of positions; the MLP mixes none and has no ``inner``.
+    Each of the two residuals has sites of its own, so a gate at ``standard`` is put on both;
+    ``branch("attn")`` and ``branch("mlp")`` select one. The attention's ``inner`` is the mixed
+    values before their projection, the one place in a block that follows a mixing of positions;
+    the MLP mixes none and has no ``inner``.
     """
 
     def __init__(
@@ -261,11 +262,10 @@ class SwinBlock(nn.Module):
             nn.Linear(4 * channels, channels),
         )
         self.drop_path = DropPath(drop_path) if drop_path else None
-        self.attn_slots = Slots.residual(channels, channels, channels, layout="nhwc")
-        self.mlp_slots = Slots(
-            {"pre": channels, "standard": channels, "post": channels, "identity": channels},
-            layout="nhwc",
-        )
+        widths = dict.fromkeys(POSITIONS, channels)
+        self.attn_slots = Slots(widths, "nhwc", "attn")
+        del widths["inner"]
+        self.mlp_slots = Slots(widths, "nhwc", "mlp")
 
     def forward(self, x: Tensor) -> Tensor:
         x = residual(
@@ -308,13 +308,13 @@ class Swin(Pooled):
                 blocks.append(SwinBlock(width, heads, shift, drop_path, config))
             layers.append(nn.Sequential(*blocks))
         # Patches, stage 1, merging, stage 2, merging, ...
-        self.features = Features(self, *layers)  # type: ignore[misc]
+        self.features = nn.Sequential(*layers)
         self.norm = nn.LayerNorm(width)
         self.add_head(width)
-        self._initialise()
+        self._initialize()
 
-    def _initialise(self) -> None:
-        """As the authors do; the convolution keeps PyTorch's own initialisation."""
+    def _initialize(self) -> None:
+        """As the authors do; the convolution keeps PyTorch's own initialization."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -324,7 +324,7 @@ class Swin(Pooled):
                 nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
 
     def _layers(self) -> tuple[nn.Module, ...]:
-        return tuple(self.get_submodule("features").children())
+        return tuple(self.features)
 
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
         return tuple(tuple(stage.children()) for stage in self._layers()[1::2])

@@ -47,7 +47,7 @@ class VGGConfig(Config):
     Args:
         kernels: Kernel sizes of the convolutions of each of the five groups: 3, or 1 (column C).
         norm: ``"none"``, ``"batch"`` after each convolution, or ``"lrn"``: local response
-            normalisation after the first one (column A-LRN).
+            normalization after the first one (column A-LRN).
         hidden: Units of the two linear layers before the last; the form for small images has
             none.
         head: How maps of another size than 7x7 are met. ``"pool"`` averages them to 7x7
@@ -146,7 +146,7 @@ class VGG(ConvStack):
                 ]
                 inputs = config.hidden
         self.classifier = nn.Sequential(*layers, nn.Linear(inputs, config.num_classes))
-        self.initialise()
+        self.initialize()
 
     @property
     def feature_info(self) -> tuple[FeatureInfo, ...]:

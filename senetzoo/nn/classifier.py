@@ -6,7 +6,7 @@ import itertools
 import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -37,7 +37,7 @@ class AuxOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class FeatureInfo:
-    """One of the maps that `Classifier.features` gives.
+    """One of the maps that `Classifier.feature_maps` gives.
 
     Args:
         stride: Pixels of the input for one of the map, in each direction.
@@ -65,31 +65,13 @@ def finite(logits: Tensor, images: Tensor) -> Tensor:
         raise DataError(
             "The images hold values that are not finite.",
             "A network can't make anything of NaN or infinity.",
-            "Look at what loads and normalises them",
+            "Look at what loads and normalizes them",
         )
     raise WeightsError(
         "The network gave logits that are not finite.",
         "Its weights hold NaN or infinity, or are too large for the number format.",
         "Load the weights again, or run in fp32",
     )
-
-
-class Features(nn.Sequential):
-    """The child ``features`` that some of torchvision's networks have, under whose name they keep
-    their weights. Called, it does what `Classifier.features` does in all others.
-
-    Args:
-        owner: The network.
-        layers: The layers in order.
-    """  # noqa: D205
-
-    def __init__(self, owner: Classifier, *layers: nn.Module) -> None:
-        super().__init__(*layers)
-        # In a tuple, so that the network does not become a child of its own child.
-        self._owner = (owner,)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return self._owner[0].feature_maps(x)
 
 
 class Classifier(nn.Module, ABC):
@@ -152,14 +134,8 @@ class Classifier(nn.Module, ABC):
             x = level(x)
         return self._nchw(x)
 
-    @property
-    def features(self) -> Callable[[Tensor], list[Tensor]]:
-        """``model.features(x)``: the map after each stage, (N, C, h, w), as in `feature_info`."""
-        child = self._modules.get("features")
-        return self.feature_maps if child is None else child
-
     def feature_maps(self, x: Tensor) -> list[Tensor]:
-        """The same as ``features(x)``, which in some networks is a module with that name."""
+        """The map after each stage, (N, C, h, w) each, as in `feature_info`."""
         self.check_input(x)
         maps = []
         for level in self.levels():
@@ -191,7 +167,7 @@ class Classifier(nn.Module, ABC):
         return tuple(n for n, _ in itertools.takewhile(lambda t: id(t[1]) not in within, tensors))
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the last layers by newly initialised ones.
+        """Replace the last layers by newly initialized ones.
 
         Raises:
             ConfigError: `num_classes` is no whole number of at least 1; nothing is changed then.
@@ -235,6 +211,7 @@ class Classifier(nn.Module, ABC):
                                 position=position,
                                 channels=channels,
                                 layout=slots.layout,
+                                branch=slots.branch,
                             ),
                             slots,
                         )
@@ -280,8 +257,8 @@ class Classifier(nn.Module, ABC):
 def _level_of_caller() -> int:
     """The ``stacklevel`` at which a warning of `check_input` points at who called the network.
 
-    ``model(x)`` and ``model.features(x)``, which may be a module, come by paths of different
-    lengths; each runs through this file and `nn.Module` alone.
+    ``model(x)`` and ``model.feature_maps(x)`` come by paths of different lengths; each runs
+    through this file and `nn.Module` alone.
     """
     inside = (__file__, nn.Module.__call__.__code__.co_filename)
     level, frame = 1, sys._getframe(1)

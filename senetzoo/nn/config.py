@@ -110,7 +110,7 @@ class Config(ABC):
 
     @abstractmethod
     def build(self) -> Classifier:
-        """The network without gates, initialised from torch's global random state."""
+        """The network without gates, initialized from torch's global random state."""
 
 
 def check_choice(what: str, field: str, value: object, allowed: tuple[object, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Initialisations that several families share."""
+"""Initializations that several families share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 
 def init_convs(model: nn.Module, mode: Literal["fan_in", "fan_out"]) -> None:
-    """He initialisation of every convolution for ReLUs (arXiv:1502.01852); biases are zero.
+    """He initialization of every convolution for ReLUs (arXiv:1502.01852); biases are zero.
 
     Args:
         model: The network, without gates.
@@ -22,9 +22,9 @@ def init_convs(model: nn.Module, mode: Literal["fan_in", "fan_out"]) -> None:
 
 
 def init_separable(model: nn.Module) -> None:
-    """Initialise convolutions and linear layers as in the authors' code of both networks.
+    """Initialize convolutions and linear layers as in the authors' code of both networks.
 
-    He initialisation for the outputs. Those of one weight in a grouped convolution are the
+    He initialization for the outputs. Those of one weight in a grouped convolution are the
     outputs of its group, which `nn.init.kaiming_normal_` does not know: a depthwise convolution
     would start too small by the square root of its channels.
 

@@ -16,13 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from torch import Tensor, nn
 
 Position: TypeAlias = Literal["pre", "standard", "post", "identity", "inner"]
+Branch: TypeAlias = Literal["", "attn", "mlp"]
 Layout: TypeAlias = Literal["nchw", "nhwc"]
-POSITIONS: tuple[Position, ...] = ("pre", "standard", "post", "identity", "inner")
+POSITIONS: tuple[Position, ...] = get_args(Position)
+BRANCHES: tuple[Branch, ...] = get_args(Branch)[1:]
 
 TensorMap: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -30,6 +32,8 @@ TensorMap: TypeAlias = Callable[[Tensor], Tensor]
 @dataclass(frozen=True)
 class Site:
     """One position of one block of one network.
+
+    No two sites of a network have the same stage, block, position and branch.
 
     Args:
         path: Name of the module that a gate here has: ``"layer1.0.slots.standard"``.
@@ -40,6 +44,8 @@ class Site:
         position: Position within the block.
         channels: Channels of the feature map here.
         layout: ``"nchw"`` or ``"nhwc"``.
+        branch: Which of the block's residual branches, where it has two (Swin's ``"attn"`` and
+            ``"mlp"``); empty where it has one.
     """
 
     path: str
@@ -50,6 +56,7 @@ class Site:
     position: Position
     channels: int
     layout: Layout = "nchw"
+    branch: Branch = ""
 
 
 class Slots(nn.Module):
@@ -58,22 +65,25 @@ class Slots(nn.Module):
     Args:
         channels: Channels of the feature map at each position that the block offers.
         layout: ``"nchw"``, or ``"nhwc"`` for channels in the last dimension (Swin).
+        branch: Residual branch that they belong to, where the block has two.
     """
 
-    def __init__(self, channels: Mapping[Position, int], layout: Layout = "nchw") -> None:
+    def __init__(
+        self, channels: Mapping[Position, int], layout: Layout = "nchw", branch: Branch = ""
+    ) -> None:
         super().__init__()
         self.channels: dict[Position, int] = dict(channels)
         self.layout: Layout = layout
+        self.branch: Branch = branch
 
     @classmethod
-    def residual(cls, inputs: int, outputs: int, inner: int, layout: Layout = "nchw") -> Slots:
+    def residual(cls, inputs: int, outputs: int, inner: int) -> Slots:
         """All five positions of a residual block.
 
         Args:
             inputs: Channels in.
             outputs: Channels out.
             inner: Channels of the branch's spatial convolution.
-            layout: As of the class.
         """
         return cls(
             {
@@ -82,8 +92,7 @@ class Slots(nn.Module):
                 "post": outputs,
                 "identity": outputs,
                 "inner": inner,
-            },
-            layout,
+            }
         )
 
     def at(self, position: Position, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from senetzoo.nn.classifier import Classifier, Features
+from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.config import Config
 from senetzoo.nn.init import init_convs
 from senetzoo.nn.slots import Slots, TensorMap, chain, unit
@@ -55,10 +55,10 @@ class ConvStack(Classifier):
                 slots.append(Slots({"pre": conv.in_channels, "standard": conv.out_channels}))
             self._spans.append(spans)
             self.add_module(f"slots{number}", slots)
-        self.features = Features(self, *layers)  # type: ignore[misc]
+        self.features = nn.Sequential(*layers)
 
-    def initialise(self) -> None:
-        """He initialisation, which trains at any depth; linear layers as in both papers."""
+    def initialize(self) -> None:
+        """He initialization, which trains at any depth; linear layers as in both papers."""
         init_convs(self, "fan_out")
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -76,7 +76,7 @@ class ConvStack(Classifier):
         return tuple(partial(self._level, stage) for stage in range(len(self._spans)))
 
     def _level(self, stage: int, x: Tensor) -> Tensor:
-        layers = list(self.get_submodule("features").children())
+        layers = list(self.features)
         for (start, stop, end), slots in zip(self._spans[stage], self._slots(stage), strict=True):
             x = unit(x, slots, chain(*layers[start:stop]))
             x = chain(*layers[stop:end])(x)
@@ -84,7 +84,7 @@ class ConvStack(Classifier):
 
     @property
     def cam_layer(self) -> nn.Module:
-        *_, last = self.get_submodule("features").children()
+        *_, last = self.features
         return last
 
     def input_parameter(self) -> str:

@@ -10,92 +10,90 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from torch import nn
 from typing_extensions import Self
 
 from senetzoo.errors import PolicyError, check_fields, nearest
-from senetzoo.nn.slots import POSITIONS, Position, Site
+from senetzoo.nn.slots import BRANCHES, POSITIONS, Position, Site
 from senetzoo.policies.selectors import EVERYWHERE, Selector
+
+Operator: TypeAlias = Literal["+", "|"]
 
 
 class Policy(ABC):
-    """Which gate sits where. Nothing touches a network until it is attached."""
+    """Which gate sits where. Nothing touches a network until it is attached.
+
+    A frozen value, whose ``str`` is its text form. A gate such as ``SE(8)`` is a policy, and so
+    are combinations of policies by ``+`` (a site that both speak of is an error) and ``|`` (the
+    right side wins).
+    """
 
     def at(self, position: Position) -> Policy:
-        """The same gates at another position of their blocks."""
-        if position not in POSITIONS:
-            raise PolicyError(
-                f"position {position!r} is not a place in a block.",
-                f"Positions are {', '.join(map(repr, POSITIONS))}.",
-                nearest(str(position), POSITIONS),
-            )
+        """The same gates at another position of their blocks.
+
+        Raises:
+            PolicyError: There is no such position.
+        """
+        check_position(position)
         return self._map(lambda rule: dataclasses.replace(rule, position=position))
 
     def on(self, selector: Selector) -> Policy:
-        """The same policy on these blocks only."""
+        """The same policy on these blocks only.
+
+        Raises:
+            PolicyError: `selector` is none.
+        """
         _check_selector("on", selector)
         return self._map(lambda rule: dataclasses.replace(rule, selector=rule.selector & selector))
 
     def off(self, selector: Selector) -> Policy:
-        """The same policy on all blocks but these."""
+        """The same policy on all blocks but these.
+
+        Raises:
+            PolicyError: `selector` is none.
+        """
         _check_selector("off", selector)
         return self.on(~selector)
 
     def __add__(self, other: Policy) -> Policy:
         if not isinstance(other, Policy):
             return NotImplemented
-        return _Sum(self.as_tree(), other.as_tree())
+        return joined("+", (self, other))
 
     def __or__(self, other: Policy) -> Policy:
         if not isinstance(other, Policy):
             return NotImplemented
-        return _Override(self.as_tree(), other.as_tree())
-
-    def as_tree(self) -> Policy:
-        """The policy as rules joined by ``+`` and ``|``."""
-        return self
+        return joined("|", (self, other))
 
     @abstractmethod
+    def as_tree(self) -> Rule | Joined:
+        """The policy as rules joined by ``+`` and ``|``."""
+
     def rules(self) -> Iterator[Rule]:
         """The rules in it, from left to right."""
+        return self.as_tree().rules()
 
-    @abstractmethod
     def resolve(self, sites: Iterable[Site]) -> dict[Site, Gate]:
-        """The gate at each site it speaks of; other sites are left out."""
+        """The gate at each site it speaks of; other sites are left out.
 
-    @abstractmethod
+        Raises:
+            PolicyError: Two gates at one site under ``+``.
+        """
+        return self.as_tree().resolve(sites)
+
     def wins(self, sites: Iterable[Site]) -> list[tuple[Rule, set[Site]]]:
         """Each rule, from left to right, with the sites at which its gate is the one that sits."""
+        return self.as_tree().wins(sites)
 
-    @abstractmethod
-    def _map(self, change: Any) -> Policy: ...
-
-
-@dataclass(frozen=True)
-class Nothing(Policy):
-    """The policy without gates: the unit of ``+`` and ``|``."""
-
-    def rules(self) -> Iterator[Rule]:
-        return iter(())
-
-    def resolve(self, sites: Iterable[Site]) -> dict[Site, Gate]:
-        return {}
-
-    def wins(self, sites: Iterable[Site]) -> list[tuple[Rule, set[Site]]]:
-        return []
-
-    def _map(self, change: Any) -> Policy:
-        return self
+    def _map(self, change: Callable[[Rule], Rule]) -> Policy:
+        return self.as_tree()._map(change)
 
     def __str__(self) -> str:
-        return "none"
-
-
-NONE: Policy = Nothing()
+        return str(self.as_tree())
 
 
 @dataclass(frozen=True)
@@ -105,6 +103,9 @@ class Rule(Policy):
     gate: Gate
     position: Position = "standard"
     selector: Selector = EVERYWHERE
+
+    def as_tree(self) -> Rule:
+        return self
 
     def rules(self) -> Iterator[Rule]:
         yield self
@@ -119,9 +120,8 @@ class Rule(Policy):
     def wins(self, sites: Iterable[Site]) -> list[tuple[Rule, set[Site]]]:
         return [(self, set(self.resolve(sites)))]
 
-    def _map(self, change: Any) -> Policy:
-        changed: Policy = change(self)
-        return changed
+    def _map(self, change: Callable[[Rule], Rule]) -> Policy:
+        return change(self)
 
     def __str__(self) -> str:
         where = "" if self.position == "standard" else f"@{self.position}"
@@ -130,76 +130,101 @@ class Rule(Policy):
 
 
 @dataclass(frozen=True)
-class _Sum(Policy):
-    left: Policy
-    right: Policy
+class Joined(Policy):
+    """Policies joined by one operator, made by `joined`: no part is joined by the same one."""
+
+    operator: Operator
+    parts: tuple[Rule | Joined, ...]
+
+    def as_tree(self) -> Joined:
+        return self
 
     def rules(self) -> Iterator[Rule]:
-        yield from self.left.rules()
-        yield from self.right.rules()
+        for part in self.parts:
+            yield from part.rules()
 
     def resolve(self, sites: Iterable[Site]) -> dict[Site, Gate]:
         known = tuple(sites)
-        left, right = self.left.resolve(known), self.right.resolve(known)
-        overlap = [site for site in left if site in right]
-        if overlap:
-            site = overlap[0]
-            raise PolicyError(
-                f"{self} puts two gates at {len(overlap)} site{'s' * (len(overlap) > 1)}.",
-                f"At the {site.position} position of stage {site.stage} block {site.block} both "
-                f"{left[site].text()} and {right[site].text()} would sit.",
-                "Let them select different blocks, or type | instead of + to let the right one win",
-            )
-        return {**left, **right}
+        found: dict[Site, Gate] = {}
+        for part in self.parts:
+            more = part.resolve(known)
+            overlap = [site for site in found if site in more]
+            if overlap and self.operator == "+":
+                site, several = overlap[0], len(overlap) > 1
+                raise PolicyError(
+                    f"{self} puts two gates at {len(overlap)} site{'s' * several}.",
+                    f"At the {site.position} position of stage {site.stage} block {site.block} "
+                    f"both {found[site].text()} and {more[site].text()} would sit.",
+                    "Let them select different blocks, or type | instead of + to let the right "
+                    "one win",
+                )
+            found |= more
+        return found
 
     def wins(self, sites: Iterable[Site]) -> list[tuple[Rule, set[Site]]]:
         known = tuple(sites)
-        return self.left.wins(known) + self.right.wins(known)
+        found: list[tuple[Rule, set[Site]]] = []
+        taken: set[Site] = set()
+        for part in reversed(self.parts):
+            own = [(rule, won - taken) for rule, won in part.wins(known)]
+            if self.operator == "|":
+                taken = taken.union(*(won for _, won in own))
+            found = own + found
+        return found
 
-    def _map(self, change: Any) -> Policy:
-        return _Sum(self.left._map(change), self.right._map(change))
-
-    def __str__(self) -> str:
-        return f"{_bracketed(self.left, _Override)}+{_bracketed(self.right, _Override, _Sum)}"
-
-
-@dataclass(frozen=True)
-class _Override(Policy):
-    left: Policy
-    right: Policy
-
-    def rules(self) -> Iterator[Rule]:
-        yield from self.left.rules()
-        yield from self.right.rules()
-
-    def resolve(self, sites: Iterable[Site]) -> dict[Site, Gate]:
-        known = tuple(sites)
-        return {**self.left.resolve(known), **self.right.resolve(known)}
-
-    def wins(self, sites: Iterable[Site]) -> list[tuple[Rule, set[Site]]]:
-        known = tuple(sites)
-        right = self.right.wins(known)
-        taken = set().union(*(won for _, won in right))
-        return [(rule, won - taken) for rule, won in self.left.wins(known)] + right
-
-    def _map(self, change: Any) -> Policy:
-        return _Override(self.left._map(change), self.right._map(change))
+    def _map(self, change: Callable[[Rule], Rule]) -> Policy:
+        return joined(self.operator, (part._map(change) for part in self.parts))
 
     def __str__(self) -> str:
-        return f"{self.left}|{_bracketed(self.right, _Override)}"
+        texts = (
+            f"({part})" if self.operator == "+" and isinstance(part, Joined) else str(part)
+            for part in self.parts
+        )
+        return self.operator.join(texts) or "none"
+
+
+NONE: Policy = Joined("+", ())
+"""The policy without gates: the unit of ``+`` and ``|``."""
+
+
+def joined(operator: Operator, policies: Iterable[Policy]) -> Policy:
+    """`policies` joined by ``"+"`` or ``"|"``; `NONE` where there are none."""
+    given = tuple(policies)
+    if len(given) == 1:
+        return given[0]
+    parts: list[Rule | Joined] = []
+    for policy in given:
+        tree = policy.as_tree()
+        if isinstance(tree, Joined) and (tree.operator == operator or not tree.parts):
+            parts += tree.parts
+        else:
+            parts.append(tree)
+    if not parts:
+        return NONE
+    return parts[0] if len(parts) == 1 else Joined(operator, tuple(parts))
+
+
+def check_position(position: object) -> None:
+    """Refuse what is no position.
+
+    Raises:
+        PolicyError: It is none.
+    """
+    if position not in POSITIONS:
+        raise PolicyError(
+            f"position={position!r} is no position in a block.",
+            f"Positions are {', '.join(map(repr, POSITIONS))}.",
+            nearest(str(position), POSITIONS),
+        )
 
 
 def _check_selector(method: str, selector: object) -> None:
     if not isinstance(selector, Selector):
         raise PolicyError(
             f".{method}({selector!r}) got no selector.",
-            "Blocks are selected by stage(...) and block(...), joined with & | ~.",
+            "Blocks are selected by stage(...), block(...) and branch(...), joined with & | ~.",
             f"Type for example: SE().{method}(stage(3, 4))",
         )
-
-
-def _bracketed(policy: Policy, *kinds: type[Policy]) -> str:
-    return f"({policy})" if isinstance(policy, kinds) else str(policy)
 
 
 class Gate(Policy):
@@ -228,7 +253,7 @@ class Gate(Policy):
 
     @abstractmethod
     def build(self, site: Site) -> nn.Module:
-        """The module for `site`, initialised from torch's global random state.
+        """The module for `site`, initialized from torch's global random state.
 
         It maps a tensor of the site's layout, (N, C, H, W) or (N, H, W, C), to one of the same
         shape.
@@ -249,24 +274,8 @@ class Gate(Policy):
         """Whether leaving `field` out of the text gives the same value."""
         return bool(value == field.default)
 
-    def as_tree(self) -> Policy:
+    def as_tree(self) -> Rule:
         return Rule(self)
-
-    def rules(self) -> Iterator[Rule]:
-        yield Rule(self)
-
-    def resolve(self, sites: Iterable[Site]) -> dict[Site, Gate]:
-        return Rule(self).resolve(sites)
-
-    def wins(self, sites: Iterable[Site]) -> list[tuple[Rule, set[Site]]]:
-        return Rule(self).wins(sites)
-
-    def _map(self, change: Any) -> Policy:
-        changed: Policy = change(Rule(self))
-        return changed
-
-    def __str__(self) -> str:
-        return str(Rule(self))
 
 
 def _value_text(value: object) -> str:
@@ -299,6 +308,16 @@ def resolve(policy: Policy, sites: Iterable[Site], network: str) -> Mapping[Site
                 f"{rule} matches nothing in {network}.",
                 f"{network} has the positions {', '.join(positions)}, not {rule.position}.",
                 f"Type for example: @{positions[0]}" if positions else "",
+            )
+        # Whether it would match in a network whose blocks have the branch that it asks for.
+        if any(rule.resolve(dataclasses.replace(s, branch=b) for s in known) for b in BRANCHES):
+            branches = sorted({s.branch for s in known if s.position == rule.position})
+            raise PolicyError(
+                f"{rule} matches nothing in {network}.",
+                f"In {network}, the position {rule.position} is in the branch {branches[-1]} only."
+                if branches[-1]
+                else f"The blocks of {network} have one branch, which has no name.",
+                "" if branches[-1] else "Leave the branch out",
             )
         stages = max(site.stages for site in known)
         blocks = [

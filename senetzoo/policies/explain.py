@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from senetzoo.counting import parameters
-from senetzoo.nn.slots import Position, Site
+from senetzoo.nn.slots import Branch, Position, Site
 from senetzoo.policies.algebra import NONE, Gate, Policy
 
 
@@ -30,6 +30,7 @@ class Row:
         macs: Multiply-accumulates of the gate for one image.
         params_share: Its part of the whole network's parameters, from 0 to 1.
         macs_share: Its part of the whole network's multiply-accumulates.
+        branch: Residual branch, where the block has two; else empty.
     """
 
     stage: int
@@ -42,13 +43,7 @@ class Row:
     macs: int
     params_share: float
     macs_share: float
-
-    @property
-    def place(self) -> str:
-        """The position; with the part of the block, where a block has several of that name."""
-        # Swin's blocks have `attn_slots` and `mlp_slots`; all others `slots`, or none.
-        part, found, _ = self.path.split(".")[-2].partition("_slots")
-        return f"{self.position} ({part})" if found else self.position
+    branch: Branch = ""
 
 
 @dataclass(frozen=True)
@@ -97,7 +92,7 @@ class Explanation:
             (
                 str(row.stage),
                 str(row.block),
-                row.place,
+                row.position + (f" ({row.branch})" if row.branch else ""),
                 str(row.channels),
                 row.gate or "-",
                 f"{row.params:,}",
@@ -200,6 +195,7 @@ def explain_model(
                 macs=cost,
                 params_share=added / params,
                 macs_share=cost / macs,
+                branch=site.branch,
             )
         )
     return Explanation(name, tuple(rows), params, macs, shape[-1], shadowed(policy, sites))

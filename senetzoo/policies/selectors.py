@@ -1,17 +1,21 @@
-"""Selectors: which blocks of a network a rule speaks of."""
+"""Selectors: which blocks of a network, or which branches of its blocks, a rule speaks of."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from senetzoo.errors import PolicyError
-from senetzoo.nn.slots import Site
+from senetzoo.errors import PolicyError, nearest
+from senetzoo.nn.slots import BRANCHES, Branch, Site
 
 
 class Selector(ABC):
-    """A set of blocks, closed under ``&``, ``|`` and ``~``. Its ``str`` is its text form."""
+    """A set of sites, closed under ``&``, ``|`` and ``~``. Its ``str`` is its text form.
+
+    Made by `stage`, `block` and `branch`.
+    """
 
     @abstractmethod
     def matches(self, site: Site) -> bool:
@@ -20,26 +24,15 @@ class Selector(ABC):
     def __and__(self, other: Selector) -> Selector:
         if not isinstance(other, Selector):
             return NotImplemented
-        if isinstance(self, _All):
-            return other
-        return self if isinstance(other, _All) else _Both(self, other)
+        return _joined("&", (self, other))
 
     def __or__(self, other: Selector) -> Selector:
         if not isinstance(other, Selector):
             return NotImplemented
-        return _Either(self, other)
+        return union((self, other))
 
     def __invert__(self) -> Selector:
         return self.inner if isinstance(self, _Not) else _Not(self)
-
-
-@dataclass(frozen=True)
-class _All(Selector):
-    def matches(self, site: Site) -> bool:
-        return True
-
-    def __str__(self) -> str:
-        return "*"
 
 
 @dataclass(frozen=True)
@@ -67,6 +60,17 @@ class _Numbers(Selector):
 
 
 @dataclass(frozen=True)
+class _Branch(Selector):
+    name: Branch
+
+    def matches(self, site: Site) -> bool:
+        return site.branch == self.name
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
 class _Not(Selector):
     inner: Selector
 
@@ -74,39 +78,48 @@ class _Not(Selector):
         return not self.inner.matches(site)
 
     def __str__(self) -> str:
-        return f"~{_wrapped(self.inner)}"
+        return f"~{_bracketed(self.inner)}"
 
 
 @dataclass(frozen=True)
-class _Both(Selector):
-    left: Selector
-    right: Selector
+class _Joined(Selector):
+    """An intersection or a union; the intersection of nothing is everything."""
+
+    operator: Literal["&", "|"]
+    parts: tuple[Selector, ...]
 
     def matches(self, site: Site) -> bool:
-        return self.left.matches(site) and self.right.matches(site)
+        found = (part.matches(site) for part in self.parts)
+        return all(found) if self.operator == "&" else any(found)
 
     def __str__(self) -> str:
-        return f"{_wrapped(self.left)}&{_wrapped(self.right)}"
-
-
-@dataclass(frozen=True)
-class _Either(Selector):
-    left: Selector
-    right: Selector
-
-    def matches(self, site: Site) -> bool:
-        return self.left.matches(site) or self.right.matches(site)
-
-    def __str__(self) -> str:
+        if self.operator == "&":
+            return "&".join(map(str, self.parts)) or "*"
         # In a policy's text `|` also joins rules, so a union always has its own brackets.
-        return f"({_wrapped(self.left)}|{_wrapped(self.right)})"
+        return f"({'|'.join(map(_bracketed, self.parts))})"
 
 
-def _wrapped(selector: Selector) -> str:
-    return f"({selector})" if isinstance(selector, _Both) else str(selector)
+EVERYWHERE: Selector = _Joined("&", ())
 
 
-EVERYWHERE: Selector = _All()
+def _joined(operator: Literal["&", "|"], selectors: Iterable[Selector]) -> Selector:
+    parts: list[Selector] = []
+    for selector in selectors:
+        if isinstance(selector, _Joined) and selector.operator == operator:
+            parts += selector.parts
+        else:
+            parts.append(selector)
+    return parts[0] if len(parts) == 1 else _Joined(operator, tuple(parts))
+
+
+def union(selectors: Iterable[Selector]) -> Selector:
+    """The union of one selector or more."""
+    return _joined("|", selectors)
+
+
+def _bracketed(selector: Selector) -> str:
+    several = isinstance(selector, _Joined) and selector.operator == "&" and selector.parts
+    return f"({selector})" if several else str(selector)
 
 
 def _numbers(kind: Literal["stage", "block"], numbers: tuple[int, ...]) -> Selector:
@@ -121,10 +134,33 @@ def _numbers(kind: Literal["stage", "block"], numbers: tuple[int, ...]) -> Selec
 
 
 def stage(*numbers: int) -> Selector:
-    """The blocks of these stages: from 1 (torchvision's ``layer1``), or from -1 for the last."""
+    """The blocks of these stages: from 1 (torchvision's ``layer1``), or from -1 for the last.
+
+    Raises:
+        PolicyError: No number, or one that is no whole number or 0.
+    """
     return _numbers("stage", numbers)
 
 
 def block(*numbers: int) -> Selector:
-    """These blocks of every stage: from 1, or from -1 for the last."""
+    """These blocks of every stage: from 1, or from -1 for the last.
+
+    Raises:
+        PolicyError: No number, or one that is no whole number or 0.
+    """
     return _numbers("block", numbers)
+
+
+def branch(name: Branch) -> Selector:
+    """One of the two residual branches of every block: ``"attn"`` or ``"mlp"`` of a Swin block.
+
+    Raises:
+        PolicyError: No branch has that name.
+    """
+    if name not in BRANCHES:
+        raise PolicyError(
+            f"branch({name!r}) selects nothing.",
+            f"Branches are {', '.join(map(repr, BRANCHES))}.",
+            nearest(str(name), BRANCHES),
+        )
+    return _Branch(name)

@@ -7,12 +7,12 @@
     term     = "none" | ( gate [ "@" position ] | "(" policy ")" ) [ "/" select ]
     gate     = name [ number ] [ "(" field "=" value { "," field "=" value } ")" ]
     select   = atom { "&" atom }
-    atom     = "~" atom | ("s" | "b") numbers | "*" | "(" select { "|" select } ")"
+    atom     = "~" atom | ("s" | "b") numbers | branch | "*" | "(" select { "|" select } ")"
     numbers  = item { "," item }         item = n | n "-" n | "-" n
 
 A number has at most nine digits, a tuple's are joined by colons (``reduction=4:8:16:16``; one
 alone ends in a colon). A text has at most `MAX_RULES` gates and `MAX_NESTING` open brackets, so
-that none is too deep to be walked.
+that none takes long to read: more than any network of the zoo has sites.
 """
 
 from __future__ import annotations
@@ -20,15 +20,13 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from functools import reduce
-from operator import or_
 
 from senetzoo.errors import PolicyError, nearest
-from senetzoo.nn.slots import POSITIONS
-from senetzoo.policies.algebra import NONE, Gate, Policy
-from senetzoo.policies.selectors import EVERYWHERE, Selector, block, stage
+from senetzoo.nn.slots import BRANCHES, POSITIONS
+from senetzoo.policies.algebra import NONE, Gate, Policy, joined
+from senetzoo.policies.selectors import EVERYWHERE, Selector, block, branch, stage, union
 
-MAX_RULES = 300
+MAX_RULES = 5000
 MAX_NESTING = 100
 # More than the blocks of any stage: what a range may span.
 _MAX_NUMBER = 1000
@@ -37,6 +35,7 @@ _NUMBERS = re.compile(r"(-[0-9]{1,9}|[0-9]{1,9})(?![0-9])")
 _UPTO = re.compile(r"-([0-9]{1,9})(?![0-9])")
 _GATE = re.compile(r"([a-z]+(?:_[a-z]+)*)([0-9]+)?")
 _WORD = re.compile(r"[a-z]+")
+_BRANCH = re.compile(rf"({'|'.join(BRANCHES)})\b")
 _FIELD = re.compile(r"([a-z_0-9]+)\s*=\s*([a-zA-Z0-9_.:+-]+)")
 
 
@@ -105,16 +104,16 @@ class _Reader:
         self.nesting -= 1
 
     def policy(self) -> Policy:
-        policy = self.sum()
+        sums = [self.sum()]
         while self.take("|"):
-            policy = policy | self.sum()
-        return policy
+            sums.append(self.sum())
+        return joined("|", sums)
 
     def sum(self) -> Policy:
-        policy = self.term()
+        terms = [self.term()]
         while self.take("+"):
-            policy = policy + self.term()
-        return policy
+            terms.append(self.term())
+        return joined("+", terms)
 
     def term(self) -> Policy:
         if self.open():
@@ -205,11 +204,17 @@ class _Reader:
             while self.take("|"):
                 parts.append(self.conjunction())
             self.close()
-            return reduce(or_, parts)
+            return union(parts)
+        if named := self.match(_BRANCH):
+            return branch(named[1])  # type: ignore[arg-type]
         for letter, make in (("s", stage), ("b", block)):
             if self.take(letter):
                 return make(*self.numbers())
-        raise self.error("expected s for stages or b for blocks", "Type for example: se16/s3-4")
+        words = ", ".join(BRANCHES)
+        raise self.error(
+            f"expected s for stages, b for blocks, or a branch: {words}",
+            "Type for example: se16/s3-4",
+        )
 
     def numbers(self) -> list[int]:
         numbers: list[int] = []

@@ -18,8 +18,8 @@ from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.config import Config
 from senetzoo.nn.report import LoadReport
+from senetzoo.nn.seeds import seeded
 from senetzoo.policies.algebra import resolve
-from senetzoo.policies.attach import seeded
 from senetzoo.spec import ModelSpec, as_policy, merge, split
 from senetzoo.spec import named as by_name
 from senetzoo.weights import dialects

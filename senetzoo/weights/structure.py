@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from senetzoo.counting import ghost
+from senetzoo.counting import to_meta
 from senetzoo.errors import WeightsError
 from senetzoo.nn.classifier import Classifier
 
@@ -99,7 +99,7 @@ def _core(tensor: Tensor) -> tuple[int, ...]:
 
 def _running_order(model: Classifier, own: Mapping[str, Tensor]) -> list[str]:
     """Names of tensors in the order in which their modules first run; the others at the end."""
-    twin = ghost(model).eval()
+    twin = to_meta(model).eval()
     ran: dict[str, None] = {}
     for path, module in twin.named_modules():
         module.register_forward_pre_hook(lambda _module, _inputs, path=path: ran.setdefault(path))

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from senetzoo.counting import ghost
+from senetzoo.counting import to_meta
 from senetzoo.errors import PolicyError
 from senetzoo.nn.slots import POSITIONS, Position
 from senetzoo.policies.foreign import pytorchcv, timm, torchvision
-from senetzoo.policies.foreign.rows import NO_SKIP, SAME, UNIT, Plain, Row, Spot
-from senetzoo.policies.hooks import (
+from senetzoo.policies.foreign.hooks import (
     Flat,
     Replace,
     Skip,
@@ -25,7 +24,8 @@ from senetzoo.policies.hooks import (
     remove_all,
     trunk_of,
 )
-from senetzoo.policies.sitemap import Place, Refusal, SiteMap, width_of
+from senetzoo.policies.foreign.rows import NO_SKIP, SAME, UNIT, Plain, Row, Spot
+from senetzoo.policies.foreign.sitemap import Place, SiteMap, Unsupported
 
 _LIBRARIES = (torchvision, timm, pytorchcv)
 _ROWS = {name: row for library in _LIBRARIES for row in library.ROWS for name in row.names}
@@ -57,32 +57,28 @@ def class_name(module: nn.Module, known: dict[str, Row] | dict[str, Plain]) -> s
     return ""
 
 
-def site_map(model: nn.Module) -> SiteMap:
+def known_map(model: nn.Module) -> SiteMap:
     """The map of a network whose blocks the tables know.
 
     Raises:
         PolicyError: None of them is known.
     """
-    places: list[Place] = []
-    refused: list[Refusal] = []
+    found: list[Place | Unsupported] = []
     for path, module in trunk_of(model):
-        name = class_name(module, _PLAIN)
-        if name:
-            found, lacking = _plain(module, path, _PLAIN[name])
-            places += found
-            refused += lacking
-    if not places:
-        for found_block, stage, block in _numbered(model):
-            _of_block(found_block, stage, block, places, refused)
+        if name := class_name(module, _PLAIN):
+            found += _plain(module, path, _PLAIN[name])
+    if not found:
+        for known, stage, block in _numbered(model):
+            found += _of_block(known, stage, block)
+    places = tuple(entry for entry in found if isinstance(entry, Place))
     if not places:
         raise PolicyError(
             f"attach got a {type(model).__name__}.",
             "None of its blocks is known: they are those of torchvision's, timm's and pytorchcv's "
             "counterparts of the networks of the zoo.",
-            "Say where gates can sit: attach(model, policy, "
-            "sites=SiteMap.propose(model, example_input))",
+            "Say where gates can sit: attach(model, policy, sites=propose(model, example_input))",
         )
-    return SiteMap(tuple(places), tuple(refused))
+    return SiteMap(places, tuple(entry for entry in found if isinstance(entry, Unsupported)))
 
 
 def _blocks(model: nn.Module) -> Iterator[_Found | None]:
@@ -125,9 +121,7 @@ def _numbered(model: nn.Module) -> Iterator[tuple[_Found, int, int]]:
         yield found, stage, block
 
 
-def _of_block(
-    found: _Found, stage: int, number: int, places: list[Place], refused: list[Refusal]
-) -> None:
+def _of_block(found: _Found, stage: int, number: int) -> Iterator[Place | Unsupported]:
     row, block = found.row, found.block
     adds = not row.adds or adds_its_input(block, row.adds)
     for position in POSITIONS:
@@ -140,9 +134,7 @@ def _of_block(
             if len(sequence._modules) < 2:
                 spots, reason = (), UNIT["inner"]
         here = [place for spot in spots for place in _place(found, position, spot, stage, number)]
-        places += here
-        if not here:
-            refused.append(Refusal(found.path, position, reason, stage, number))
+        yield from here or [Unsupported(found.path, position, reason, stage, number)]
 
 
 def _place(
@@ -164,7 +156,9 @@ def _place(
         chosen = Flat(int(height), int(width))
     channels = _channels(found, position, spot, name)
     path = ".".join(filter(None, [found.path, name]))
-    yield Place(path, position, spot.when, stage, number, channels, found.row.layout, chosen)
+    yield Place(
+        path, position, spot.when, stage, number, channels, found.row.layout, chosen, spot.branch
+    )
 
 
 def _existing(block: nn.Module, paths: str) -> str | None:
@@ -198,7 +192,7 @@ def _channels(found: _Found, position: Position, spot: Spot, name: str) -> int:
         # What comes out of the block is as wide as its branch.
         standard = row.standard[0]
         return _channels(found, "standard", standard, _existing(block, standard.module) or "")
-    twin = ghost(block)
+    twin = to_meta(block)
     remove_all(twin)
     with torch.device("meta"), torch.no_grad():
         return int(twin(torch.empty(1, _inputs(block), _TRIED, _TRIED)).shape[1])
@@ -218,7 +212,7 @@ def _edge(module: nn.Module, side: When) -> int:
     return next((width for m in modules if (width := width_of(m, side))), 0)
 
 
-def _plain(model: nn.Module, path: str, plain: Plain) -> tuple[list[Place], list[Refusal]]:
+def _plain(model: nn.Module, path: str, plain: Plain) -> Iterator[Place | Unsupported]:
     """The convolutions of a sequence, each with what follows it up to the next or to a pooling."""
     base = ".".join(filter(None, [path, plain.sequence]))
     units: list[list[str]] = []
@@ -234,12 +228,23 @@ def _plain(model: nn.Module, path: str, plain: Plain) -> tuple[list[Place], list
             pooled = True
         elif units and not pooled:
             units[-1][1] = f"{base}.{name}"
-    places: list[Place] = []
-    refused: list[Refusal] = []
     for (conv, last), at in zip(units, numbers, strict=True):
         inner = model.get_submodule(conv.removeprefix(path).removeprefix("."))
-        widths = [width_of(inner, side) for side in ("before", "after")]
-        places.append(Place(conv, "pre", "before", *at, widths[0]))
-        places.append(Place(last, "standard", "after", *at, widths[1]))
-        refused += [Refusal(conv, position, reason, *at) for position, reason in UNIT.items()]
-    return places, refused
+        yield Place(conv, "pre", "before", *at, width_of(inner, "before"))
+        yield Place(last, "standard", "after", *at, width_of(inner, "after"))
+        for position, reason in UNIT.items():
+            yield Unsupported(conv, position, reason, *at)
+
+
+def width_of(module: nn.Module, side: When) -> int:
+    """Channels that go into or come out of `module`, read from it; 0 if it does not say."""
+    names = ["in_channels", "in_features"] if side == "before" else ["out_channels", "out_features"]
+    for name in [*names, "num_features", "num_channels"]:
+        value = getattr(module, name, None)
+        if type(value) is int:
+            return value
+    shape = getattr(module, "normalized_shape", None)
+    if isinstance(shape, (tuple, list)) and shape:
+        return int(shape[-1])
+    weight = getattr(module, "weight", None)
+    return len(weight) if isinstance(weight, Tensor) and weight.ndim == 1 else 0

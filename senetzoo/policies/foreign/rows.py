@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from senetzoo.nn.slots import Layout, Position
-from senetzoo.policies.hooks import Replace, Scale, Sum, When
+from senetzoo.nn.slots import Branch, Layout, Position
+from senetzoo.policies.foreign.hooks import Replace, Scale, Sum, When
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Spot:
         width: Path of the module whose channels count, where `module` has none to read.
         via: What else it takes.
         flat: Whether the map is flattened there, to the block's ``input_resolution``.
+        branch: Residual branch that it belongs to, where the block has two.
     """
 
     when: When
@@ -27,19 +28,20 @@ class Spot:
     width: str = ""
     via: Replace | Sum | Scale | None = None
     flat: bool = False
+    branch: Branch = ""
 
 
 Spots = tuple[Spot, ...]
 
 
-def before(module: str, width: str = "", *, flat: bool = False) -> Spots:
+def before(module: str, width: str = "", *, flat: bool = False, branch: Branch = "") -> Spots:
     """Before a module."""
-    return (Spot("before", module, width, flat=flat),)
+    return (Spot("before", module, width, flat=flat, branch=branch),)
 
 
-def after(module: str, width: str = "", *, scale: str = "") -> Spots:
+def after(module: str, width: str = "", *, scale: str = "", branch: Branch = "") -> Spots:
     """After a module; `scale` is the block's attribute with the branch's factor."""
-    return (Spot("after", module, width, Scale(scale) if scale else None),)
+    return (Spot("after", module, width, Scale(scale) if scale else None, branch=branch),)
 
 
 def skip(attribute: str, switch: str = "") -> Spots:
@@ -98,14 +100,13 @@ class Row:
 
     def spots(self, position: Position) -> Spots:
         """The places at `position`."""
-        found: dict[Position, Spots] = {
-            "pre": self.pre,
-            "standard": self.standard,
-            "post": self.post,
-            "identity": self.identity,
-            "inner": self.inner,
-        }
-        return found[position]
+        spots: Spots = getattr(self, position)
+        return spots
+
+
+def whole(names: tuple[str, ...], stage: str, opens: tuple[str, ...] = ()) -> Row:
+    """A row of blocks without a skip, whose input and output are all that passes from outside."""
+    return Row(names, pre=before(""), standard=after(""), lacks=UNIT, stage=stage, opens=opens)
 
 
 @dataclass(frozen=True)

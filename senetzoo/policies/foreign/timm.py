@@ -15,6 +15,7 @@ from senetzoo.policies.foreign.rows import (
     after,
     before,
     skip,
+    whole,
 )
 
 _M = "timm.models."
@@ -24,53 +25,28 @@ _SEVERAL = "the branch begins in several modules, and the skip takes the block's
 
 ROWS = (
     Row(
-        (_M + "resnet.BasicBlock",),
+        (_M + "resnet.BasicBlock", _M + "resnet.Bottleneck"),
         pre=before("conv1"),
-        inner=before("conv2"),
-        standard=after("se|bn2", "bn2"),
+        inner=before("conv3|conv2"),
+        standard=after("se|bn3|bn2", "bn3|bn2"),
         identity=skip("downsample"),
-        post=after("", "bn2"),
+        post=after("", "bn3|bn2"),
     ),
     Row(
-        (_M + "resnet.Bottleneck",),
+        (_M + "senet.SEResNetBlock", _M + "senet.Bottleneck"),
         pre=before("conv1"),
-        inner=before("conv3"),
-        standard=after("se|bn3", "bn3"),
+        inner=before("conv3|conv2"),
+        standard=after("se_module", "bn3|bn2"),
         identity=skip("downsample"),
-        post=after("", "bn3"),
+        post=after("", "bn3|bn2"),
     ),
     Row(
-        (_M + "senet.SEResNetBlock",),
+        (_M + "resnetv2.PreActBasic", _M + "resnetv2.PreActBottleneck"),
         pre=before("conv1"),
-        inner=before("conv2"),
-        standard=after("se_module", "bn2"),
-        identity=skip("downsample"),
-        post=after("", "bn2"),
-    ),
-    Row(
-        (_M + "senet.Bottleneck",),
-        pre=before("conv1"),
-        inner=before("conv3"),
-        standard=after("se_module", "bn3"),
-        identity=skip("downsample"),
-        post=after("", "bn3"),
-    ),
-    Row(
-        (_M + "resnetv2.PreActBasic",),
-        pre=before("conv1"),
-        inner=before("conv2"),
-        standard=after("conv2"),
-        identity=after("downsample", "conv2"),
-        post=after("", "conv2"),
-        lacks={"identity": INSIDE},
-    ),
-    Row(
-        (_M + "resnetv2.PreActBottleneck",),
-        pre=before("conv1"),
-        inner=before("conv3"),
-        standard=after("conv3"),
-        identity=after("downsample", "conv3"),
-        post=after("", "conv3"),
+        inner=before("conv3|conv2"),
+        standard=after("conv3|conv2"),
+        identity=after("downsample", "conv3|conv2"),
+        post=after("", "conv3|conv2"),
         lacks={"identity": INSIDE},
     ),
     Row(
@@ -114,28 +90,14 @@ ROWS = (
         standard=after("", "conv2"),
         lacks=UNIT,
     ),
-    Row(
-        tuple(_M + "inception_v3." + name for name in _V3),
-        pre=before(""),
-        standard=after(""),
-        lacks=UNIT,
-        stage=r"Mixed_(\d)",
+    whole(tuple(_M + "inception_v3." + name for name in _V3), r"Mixed_(\d)"),
+    whole(
+        tuple(_M + "inception_v4." + name for name in _V4), "opens", ("ReductionA", "ReductionB")
     ),
-    Row(
-        tuple(_M + "inception_v4." + name for name in _V4),
-        pre=before(""),
-        standard=after(""),
-        lacks=UNIT,
-        stage="opens",
-        opens=("ReductionA", "ReductionB"),
-    ),
-    Row(
+    whole(
         tuple(_M + "inception_resnet_v2." + name for name in ("Mixed_5b", "Mixed_6a", "Mixed_7a")),
-        pre=before(""),
-        standard=after(""),
-        lacks=UNIT,
-        stage="opens",
-        opens=("Mixed_6a", "Mixed_7a"),
+        "opens",
+        ("Mixed_6a", "Mixed_7a"),
     ),
     Row(
         tuple(_M + "inception_resnet_v2." + name for name in ("Block35", "Block17", "Block8")),
@@ -146,9 +108,10 @@ ROWS = (
     ),
     Row(
         (_M + "swin_transformer.SwinTransformerBlock",),
-        pre=before("norm1") + before("norm2", flat=True),
-        standard=before("drop_path1", "norm1") + before("drop_path2", "norm2", flat=True),
-        post=after("", "norm1"),
+        pre=before("norm1", branch="attn") + before("norm2", flat=True, branch="mlp"),
+        standard=before("drop_path1", "norm1", branch="attn")
+        + before("drop_path2", "norm2", flat=True, branch="mlp"),
+        post=after("", "norm1", branch="mlp"),
         lacks={"identity": INSIDE, "inner": "there is no convolution in the block"},
         layout="nhwc",
     ),

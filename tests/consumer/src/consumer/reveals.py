@@ -21,7 +21,7 @@ reveal_type(senetzoo.attach(nn.Sequential(), SE()))  # Attached
 reveal_type(senetzoo.detach(nn.Sequential()))  # Sequential
 reveal_type(senetzoo.optimize(model, torch.ones(1)))  # Optimized
 reveal_type(model.load_report)  # LoadReport | None
-reveal_type(model.features)  # (Tensor) -> list[Tensor]
+reveal_type(model.feature_maps(torch.ones(1)))  # list[Tensor]
 reveal_type(SE().at("pre"))  # Policy
 reveal_type(SE() + ECA())  # Policy
 reveal_type(SE().on(stage(1)))  # Policy

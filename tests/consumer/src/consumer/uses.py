@@ -76,7 +76,7 @@ def tell(model: senetzoo.SE | None = None) -> str:
     """What there is, and what it costs."""
     names: list[str] = senetzoo.list_models("se_*", pretrained=True, family="resnet")
     explanation = senetzoo.explain(names[0], model, size=64)
-    rows = [f"{row.place}: {row.gate} {row.params:,} {row.macs:,}" for row in explanation.rows]
+    rows = [f"{row.position}: {row.gate} {row.params:,} {row.macs:,}" for row in explanation.rows]
     return "\n".join([str(explanation), *rows, str(explanation.as_dict())])
 
 
@@ -86,7 +86,7 @@ def surgery(model: nn.Sequential) -> nn.Sequential:
     added = senetzoo.attach(model, SE(init="identity"), sites=sites, seed=0)
     optimizer = torch.optim.SGD(added.parameters(weight_decay=1e-4), lr=0.1)
     optimizer.zero_grad()
-    print(len(added), [site.path for site in added], added.refused)
+    print(len(added), [site.path for site in added], added.unsupported)
     return senetzoo.detach(model)
 
 

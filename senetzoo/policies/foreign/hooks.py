@@ -7,8 +7,8 @@ after a module; each is a value too:
 
 - `Replace`: a skip that is the block's input as it is has no module, so one is put under the empty
   attribute where the block would have its projection;
-- `Sum`: a block that adds its input itself, where an attribute says so, is told not to, and the
-  hook adds the gated input;
+- `Sum`: a block that adds its input itself, where an attribute says so, has that attribute set to
+  False, and the hook adds the gated input;
 - `Scale`: a branch that is scaled in the sum is scaled before the gate instead, and by 1 in the
   sum.
 
@@ -137,77 +137,48 @@ def _insert(mapping: MutableMapping[str, Any], index: int, key: str, value: obje
 
 @dataclass(frozen=True)
 class _Hook:
-    """What is registered on a module; it finds its gate by name."""
+    """What is registered on a module to run its gate, which it finds by name.
+
+    Args:
+        key: The gate's name.
+        when: Before or after the module.
+        via: What else it takes.
+        factor: What a `Scale` scaled the branch by in the sum.
+    """
 
     key: str
+    when: When
+    via: Via | None
+    factor: float = 1.0
 
-    def gate(self, module: nn.Module, x: object) -> Tensor:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], *output: Any) -> Any:
+        if self.when == "before":
+            return (self.gated(module, args[0] if args else None), *args[1:])
+        (x,) = output
+        if isinstance(self.via, Sum):
+            x = getattr(module, self.via.drop)(x) if self.via.drop else x
+            return x + self.gated(module, args[0])
+        return self.gated(module, x * self.factor if isinstance(self.via, Scale) else x)
+
+    def gated(self, module: nn.Module, x: object) -> Tensor:
+        """`x` as the gate leaves it."""
+        gate = getattr(module, self.key)
         if not isinstance(x, Tensor):
             raise PolicyError(
                 f"The gate {self.key!r} at a {type(module).__name__} got a {type(x).__name__}.",
                 "A gate takes one tensor, the module's first argument or its output.",
                 "Take this module out of the SiteMap",
             )
-        return getattr(module, self.key)(x)  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True)
-class _Before(_Hook):
-    flat: Flat | None = None
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        x = args[0] if args else None
-        if self.flat is not None and isinstance(x, Tensor):
-            return (_flatly(self, module, x, self.flat), *args[1:])
-        return (self.gate(module, x), *args[1:])
-
-
-@dataclass(frozen=True)
-class _After(_Hook):
-    flat: Flat | None = None
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor:
-        if self.flat is not None and isinstance(output, Tensor):
-            return _flatly(self, module, output, self.flat)
-        return self.gate(module, output)
-
-
-@dataclass(frozen=True)
-class _Scaled(_Hook):
-    attribute: str
-    factor: float
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        return self.gate(module, output * self.factor)
-
-
-@dataclass(frozen=True)
-class _Summed(_Hook):
-    switch: str
-    drop: str
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        if self.drop:
-            output = getattr(module, self.drop)(output)
-        return output + self.gate(module, args[0])
-
-
-def _flatly(hook: _Hook, module: nn.Module, x: Tensor, flat: Flat) -> Tensor:
-    if x.ndim != 3 or x.shape[1] != flat.height * flat.width:
-        raise PolicyError(
-            f"A gate for maps of {flat.height}x{flat.width} got a tensor of {tuple(x.shape)}.",
-            "The size of the flattened map is read from the network when the gate is attached.",
-            "Set the size of the images first, then detach and attach again",
-        )
-    return hook.gate(module, x.reshape(len(x), flat.height, flat.width, -1)).flatten(1, 2)
-
-
-def _kind(when: When, via: Via | None) -> type[_Hook]:
-    if isinstance(via, Sum):
-        return _Summed
-    if isinstance(via, Scale):
-        return _Scaled
-    return _Before if when == "before" else _After
+        if not isinstance(self.via, Flat):
+            return gate(x)  # type: ignore[no-any-return]
+        height, width = self.via.height, self.via.width
+        if x.ndim != 3 or x.shape[1] != height * width:
+            raise PolicyError(
+                f"A gate for maps of {height}x{width} got a tensor of {tuple(x.shape)}.",
+                "The size of the flattened map is read from the network when the gate is attached.",
+                "Set the size of the images first, then detach and attach again",
+            )
+        return gate(x.reshape(len(x), height, width, -1)).flatten(1, 2)  # type: ignore[no-any-return]
 
 
 def _found(module: nn.Module, key: str) -> _Hook | None:
@@ -226,12 +197,10 @@ def check_free(module: nn.Module, key: str, when: When, via: Via | None) -> None
         PolicyError: It is there already, on the other side of the module or for another size.
     """
     hook = None if isinstance(via, Replace) else _found(module, key)
-    flat = via if isinstance(via, Flat) else None
-    if hook is None or (type(hook) is _kind(when, via) and getattr(hook, "flat", None) == flat):
+    if hook is None or (hook.when, hook.via) == (when, via):
         return
-    side = "before" if isinstance(hook, _Before) else "after"
     raise PolicyError(
-        f"A {type(module).__name__} has a gate {key!r} already, {side} it.",
+        f"A {type(module).__name__} has a gate {key!r} already, {hook.when} it.",
         "The new one would sit elsewhere, or get a map of another size.",
         "Type first: detach(model)",
     )
@@ -261,30 +230,34 @@ def put(
     module._modules[key] = gate
     if _found(module, key) is not None:
         return
-    flat = via if isinstance(via, Flat) else None
     if when == "before":
-        module.register_forward_pre_hook(_Before(key, flat))
-    elif isinstance(via, Sum):
-        module.register_forward_hook(_Summed(key, via.switch, via.drop), prepend=True)
-        setattr(module, via.switch, False)
-    elif isinstance(via, Scale):
-        factor = getattr(block, via.attribute)
-        module.register_forward_hook(_Scaled(key, via.attribute, factor), prepend=True)
+        module.register_forward_pre_hook(_Hook(key, when, via))
+        return
+    factor = getattr(block, via.attribute) if isinstance(via, Scale) else 1.0
+    # Before hooks that are there already: they see what the rest of the network sees.
+    handle = module.register_forward_hook(_Hook(key, when, via, factor), prepend=True)
+    if isinstance(via, Scale):
         setattr(block, via.attribute, 1.0)
+    elif isinstance(via, Sum):
+        setattr(module, via.switch, False)
     else:
-        # Before hooks that are there already: they see what the rest of the network sees.
-        handle = module.register_forward_hook(_After(key, flat), prepend=True)
+        # But after the block's own sum.
         for index, other in module._forward_hooks.items():
-            if isinstance(other, _Summed) and index != handle.id:
+            if _sums(other) and index != handle.id:
                 module._forward_hooks.move_to_end(index, last=False)  # type: ignore[attr-defined]
                 break
+
+
+def _sums(hook: object, switch: str = "") -> bool:
+    """Whether `hook` makes a block's own sum, by `switch` if it is given."""
+    via = hook.via if isinstance(hook, _Hook) else None
+    return isinstance(via, Sum) and switch in ("", via.switch)
 
 
 def adds_its_input(block: nn.Module, switch: str) -> bool:
     """Whether `block` adds its input by its attribute `switch`, or did before a gate does it."""
     return bool(getattr(block, switch, False)) or any(
-        isinstance(hook, _Summed) and hook.switch == switch
-        for hook in block._forward_hooks.values()
+        _sums(hook, switch) for hook in block._forward_hooks.values()
     )
 
 
@@ -298,12 +271,12 @@ def gates_in(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
 
 def trunk_of(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
     """Names and modules in `module`, itself first, as ``named_modules()``, but no gates."""
-    seen: set[int] = set()
+    walked: set[int] = set()
 
     def walk(name: str, inner: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-        if id(inner) in seen:
+        if id(inner) in walked:
             return
-        seen.add(id(inner))
+        walked.add(id(inner))
         yield name, inner
         for key, child in inner._modules.items():
             if child is not None and not key.startswith(PREFIX) and not isinstance(child, Skip):
@@ -336,8 +309,8 @@ def _restore(parent: nn.Module, child: nn.Module, keys: set[str]) -> None:
     if isinstance(child, Skip) and keys == set(child._modules):
         child.leave(parent)
     for hook in child._forward_hooks.values():
-        if isinstance(hook, _Scaled) and hook.key in keys:
-            setattr(parent, hook.attribute, hook.factor)
+        if isinstance(hook, _Hook) and isinstance(hook.via, Scale) and hook.key in keys:
+            setattr(parent, hook.via.attribute, hook.factor)
 
 
 def _remove(module: nn.Module, key: str) -> None:
@@ -346,5 +319,5 @@ def _remove(module: nn.Module, key: str) -> None:
         for index, hook in list(hooks.items()):
             if isinstance(hook, _Hook) and hook.key == key:
                 del hooks[index]
-                if isinstance(hook, _Summed):
-                    setattr(module, hook.switch, True)
+                if isinstance(hook.via, Sum):
+                    setattr(module, hook.via.switch, True)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from senetzoo.counting import ghost
+from senetzoo.counting import to_meta
 from senetzoo.nn.slots import Layout, Position
-from senetzoo.policies.hooks import When, remove_all
-from senetzoo.policies.sitemap import Place, Refusal, SiteMap
+from senetzoo.policies.foreign.hooks import When, remove_all
+from senetzoo.policies.foreign.sitemap import Place, SiteMap, Unsupported
 
 _ADDS = (operator.add, operator.iadd, torch.add, "add", "add_")
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -43,8 +43,18 @@ class _Block:
 
 
 def propose(model: nn.Module, example_input: Tensor) -> SiteMap:
-    """See `SiteMap.propose`."""
-    twin = ghost(model)
+    """A map of an unknown network, found by tracing it with ``torch.fx``.
+
+    The places are around its residual sums; in a network without any, at its convolutions.
+
+    Args:
+        model: The network; it is not changed.
+        example_input: What it takes; only the shape counts.
+
+    Returns:
+        The map; ``unsupported`` says what could not be placed, with the reason. Print it.
+    """
+    twin = to_meta(model)
     remove_all(twin)
     try:
         graph = _Tracer().trace(twin)
@@ -53,14 +63,16 @@ def propose(model: nn.Module, example_input: Tensor) -> SiteMap:
             ShapeProp(traced).propagate(example_input.to("meta"))
     except Exception as error:  # what a network's own code raises can be anything
         reason = f"torch.fx can't trace it: {type(error).__name__}: {error}".splitlines()[0]
-        return SiteMap((), (Refusal("", "", reason),))
+        return SiteMap((), (Unsupported("", "", reason),))
     reader = _Graph(traced)
     blocks = list(reader.residuals())
     places: list[Place] = []
-    refused: list[Refusal] = []
+    unsupported: list[Unsupported] = []
     if blocks:
         outside = [conv for conv in reader.convolutions() if conv not in reader.used]
-        refused += [Refusal(str(c.target), "", "it is in no residual branch") for c in outside]
+        unsupported += [
+            Unsupported(str(c.target), "", "it is in no residual branch") for c in outside
+        ]
     else:
         blocks = list(reader.units())
     stage, number, last = 0, 0, ""
@@ -72,10 +84,12 @@ def propose(model: nn.Module, example_input: Tensor) -> SiteMap:
         number += not block.name or block.name != last or not number
         last = block.name
         places += [dataclasses.replace(p, stage=stage, block=number) for p in block.places]
-        refused += [Refusal(block.name, p, why, stage, number) for p, why in block.lacks]
+        unsupported += [Unsupported(block.name, p, why, stage, number) for p, why in block.lacks]
     if not places:
-        refused.append(Refusal("", "", "it has neither residual sums nor convolutions of images"))
-    return SiteMap(tuple(places), tuple(refused))
+        unsupported.append(
+            Unsupported("", "", "it has neither residual sums nor convolutions of images")
+        )
+    return SiteMap(tuple(places), tuple(unsupported))
 
 
 class _Graph:
@@ -170,7 +184,7 @@ class _Graph:
             yield self.residual(node, branch, skip, end, bypass)
 
     def weight(self, node: fx.Node) -> int:
-        """How much `node` speaks for its side to be the branch: most do by a convolution."""
+        """How likely `node` makes its side the branch: a convolution or linear layer decides."""
         module = self.module(node)
         if isinstance(module, (*_CONVS, nn.Linear)):
             return 1000
@@ -269,14 +283,14 @@ class _Graph:
 
 def _above(node: fx.Node) -> set[fx.Node]:
     """`node` and all that it is computed from."""
-    seen: set[fx.Node] = set()
+    found: set[fx.Node] = set()
     todo = [node]
     while todo:
         at = todo.pop()
-        if at not in seen:
-            seen.add(at)
+        if at not in found:
+            found.add(at)
             todo += at.all_input_nodes
-    return seen
+    return found
 
 
 def _name(target: Any) -> str:

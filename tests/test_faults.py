@@ -1,0 +1,552 @@
+"""Faults that were found in version 0.1.0, each as the behavior that is right.
+
+Those that are not fixed yet are marked `xfail`, which is strict: who fixes one takes its mark
+away. Where a race decides, threads are held at the moment at which it does.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image, features
+from torch import Tensor, nn
+
+import senetzoo
+from senetzoo.bench.accuracy import read_images
+from senetzoo.cli import main
+from senetzoo.data.files import read_image_folder
+from senetzoo.data.images import open_image
+from senetzoo.deploy.export import export
+from senetzoo.errors import SenetzooError
+from senetzoo.inspect import excitations
+from senetzoo.inspect.evidence import evidence
+from senetzoo.predict import predict
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+# For how long a thread is held for another one, which may be waiting for it.
+HELD = 1.0
+
+
+def at_once(function: Callable[[T], U], values: Iterable[T], threads: int) -> list[U]:
+    """What `function` gives for each of `values`, computed by several threads."""
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, values))
+
+
+class Meeting:
+    """Where two threads wait for each other, each time they come; not for long."""
+
+    def __init__(self) -> None:
+        self._barrier = threading.Barrier(2)
+
+    def __call__(self, *_: object) -> None:
+        # It breaks where the other one is kept out until this one has gone: nothing is shared.
+        with suppress(threading.BrokenBarrierError):
+            self._barrier.wait(HELD)
+
+
+class Overlap:
+    """The first of two calls is held until the second is there, and the second until it is over."""
+
+    def __init__(self) -> None:
+        self.first, self.second, self.over = (threading.Event() for _ in range(3))
+        self._lock = threading.Lock()
+
+    def __call__(self, *_: object) -> None:
+        with self._lock:
+            is_first = not self.first.is_set()
+            self.first.set()
+        if is_first:
+            self.second.wait(HELD)
+        else:
+            self.second.set()
+            self.over.wait(HELD)
+
+    def calls(self, function: Callable[[], object]) -> None:
+        """Call `function` in two threads, the second when the first is held."""
+        with ThreadPoolExecutor(2) as pool:
+            one = pool.submit(function)
+            assert self.first.wait(60)
+            two = pool.submit(function)
+            one.result(60)
+            self.over.set()
+            two.result(60)
+
+
+# --- State that is shared between calls ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "eager",
+        "onnxruntime",
+        pytest.param(
+            "openvino", marks=pytest.mark.xfail(reason="threads share one request of the engine")
+        ),
+    ],
+)
+def test_an_optimized_network_gives_each_thread_its_own_logits(engine: str) -> None:
+    if engine != "eager":
+        pytest.importorskip(engine)
+    net = senetzoo.create("resnet20", seed=0, num_classes=10).eval()
+    # Many: a call may be over before the next one starts.
+    images = [torch.randn(1, 3, 32, 32) for _ in range(64)]
+    fast = senetzoo.optimize(net, images[0], engine=engine, compare=False)
+    alone = [fast(x) for x in images]
+    for a, b in zip(alone, at_once(fast, images, 8), strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-4)
+
+
+def _two_looks(look: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    """Two threads look at a network at once, with another image each."""
+    net = senetzoo.create("se_resnet20", pretrained=True)
+    images = [torch.randn(3, 32, 32), torch.randn(3, 32, 32)]
+    alone = [look(net, x) for x in images]
+    assert not torch.allclose(alone[0], alone[1])
+    # Both have begun before one computes, and have computed before one goes on.
+    meeting = Meeting()
+    net.register_forward_pre_hook(meeting)
+    net.register_forward_hook(meeting)
+    together = at_once(lambda x: look(net, x), images, 2)
+    for a, b in zip(alone, together, strict=True):
+        torch.testing.assert_close(b, a)
+
+
+@pytest.mark.xfail(reason="hooks of one thread see the images of the other")
+def test_evidence_is_of_the_thread_s_own_image() -> None:
+    def look(net: nn.Module, x: Tensor) -> Tensor:
+        found: Any = evidence(net, x, senetzoo.transforms(net))  # type: ignore[arg-type]
+        return torch.cat([gate.mean for gate in found.gates.values()])
+
+    _two_looks(look)
+
+
+@pytest.mark.xfail(reason="hooks of one thread see the images of the other")
+def test_excitations_are_of_the_thread_s_own_images() -> None:
+    def look(net: nn.Module, x: Tensor) -> Tensor:
+        found = excitations(net, [(x[None], torch.tensor([0]))], classes=1)
+        return torch.cat([gate.mean for gate in found.values()])
+
+    _two_looks(look)
+
+
+@pytest.mark.xfail(reason="both draw from torch's global generator")
+def test_a_seed_means_the_same_network_in_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(_: object) -> list[Tensor]:
+        return list(senetzoo.create("resnet20", seed=0).state_dict().values())
+
+    alone, meeting, plain = make(0), Meeting(), nn.init.kaiming_normal_
+
+    def draw(*args: Any, **options: Any) -> Tensor:
+        meeting()
+        return plain(*args, **options)
+
+    monkeypatch.setattr(nn.init, "kaiming_normal_", draw)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    for together in at_once(make, range(2), 2):
+        assert all(map(torch.equal, alone, together))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.xfail(reason="one thread gives back the training mode while the other computes")
+def test_predict_leaves_a_network_in_training_as_it_is() -> None:
+    net = senetzoo.create("resnet20", seed=0, num_classes=10).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    images = list((torch.rand(4, 3, 32, 32) * 255).byte())
+    overlap = Overlap()
+    net.register_forward_pre_hook(overlap)
+    overlap.calls(lambda: predict(net, images))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(module.training for module in net.modules())
+
+
+def noise(width: int, height: int) -> Image.Image:
+    return Image.fromarray(torch.randint(0, 256, (height, width, 3)).byte().numpy())
+
+
+def file_of(image: Image.Image, form: str) -> bytes:
+    file = io.BytesIO()
+    image.save(file, form)
+    return file.getvalue()
+
+
+def held_in_open(monkeypatch: pytest.MonkeyPatch, hold: Callable[[], object]) -> None:
+    """Call `hold` in the midst of each reading of an image by senetzoo."""
+    plain = Image.open
+
+    def held(*args: Any, **options: Any) -> Any:
+        hold()
+        return plain(*args, **options)
+
+    monkeypatch.setattr(Image, "open", held)
+
+
+@pytest.mark.xfail(reason="one thread gives back the filters that the other one set")
+def test_opening_images_leaves_the_filters_of_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = file_of(noise(8, 8), "PNG")
+    with warnings.catch_warnings():
+        before = list(warnings.filters)
+        overlap = Overlap()
+        held_in_open(monkeypatch, overlap)
+        overlap.calls(lambda: open_image(data))
+        assert list(warnings.filters) == before
+
+
+@pytest.mark.xfail(reason="what senetzoo makes an error is one for the whole process")
+def test_a_large_image_of_the_user_opens_while_senetzoo_reads_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small, large = file_of(noise(8, 8), "PNG"), file_of(noise(12, 12), "PNG")
+    opened: list[Future[tuple[int, int]]] = []
+    plain = Image.open
+    # 144 pixels: Pillow warns above this limit, and refuses above twice as many.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+
+    def user() -> tuple[int, int]:
+        return plain(io.BytesIO(large)).size
+
+    def ask() -> None:
+        opened.append(other.submit(user))
+        opened[-1].exception(60)
+
+    with ThreadPoolExecutor(1) as other, warnings.catch_warnings():
+        warnings.simplefilter("always")
+        held_in_open(monkeypatch, ask)
+        open_image(small)
+    assert [call.result() for call in opened] == [(12, 12)]
+
+
+# --- Runs ----------------------------------------------------------------------------------------
+
+
+def pictures(root: Path, classes: str, count: int = 8, side: int = 32) -> Path:
+    """Class folders of noise under train and val."""
+    for split in ("train", "val"):
+        for name in classes:
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                noise(side, side).save(folder / f"{number}.png")
+    return root
+
+
+FOLDER = (
+    *("train", "cifar10_small", "--no-compile", "--workers", "0", "--set", "data=folder"),
+    *("--set", "model=lenet", "--set", "restart_epochs=0", "--set", "batch=8"),
+)
+
+
+@pytest.fixture
+def typed() -> Iterator[Callable[..., Result]]:
+    """Runs a command in this process, without the settings of torch that it leaves."""
+    threads = torch.get_num_threads()
+
+    def run(*arguments: str | Path) -> Result:
+        return CliRunner().invoke(main, [str(word) for word in arguments])
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.xfail(reason="the data is no part of what a run is known by")
+@pytest.mark.parametrize("other", ["B", "nowhere"])
+def test_a_finished_run_is_not_that_of_other_data(
+    other: str, tmp_path: Path, typed: Callable[..., Result]
+) -> None:
+    pictures(tmp_path / "A", "ab")
+    pictures(tmp_path / "B", "xy")
+    command = (*FOLDER, "--out", tmp_path / "run", "--set", "phases=((32,1),)", "--data")
+    assert typed(*command, tmp_path / "A").exit_code == 0
+    again = typed(*command, tmp_path / "A")
+    assert again.exit_code == 0
+    assert "finished, test accuracy" in again.output
+    result = typed(*command, tmp_path / other)
+    assert result.exit_code == 1
+    assert "finished, test accuracy" not in result.output
+
+
+@pytest.mark.xfail(reason="the data is no part of what a run is known by")
+def test_an_interrupted_run_does_not_go_on_with_other_data(
+    tmp_path: Path, typed: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures(tmp_path / "A", "ab")
+    pictures(tmp_path / "B", "xy")
+    command = (*FOLDER, "--out", tmp_path / "run", "--set", "phases=((32,2),)", "--data")
+    plain = click.echo
+
+    def press(message: Any = None, *args: Any, **options: Any) -> None:
+        plain(message, *args, **options)
+        if str(message).startswith("epoch 1/2"):
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(click, "echo", press)
+        assert typed(*command, tmp_path / "A").exit_code == 130
+    assert typed(*command, tmp_path / "B").exit_code == 1
+    assert typed(*command, tmp_path / "A").exit_code == 0
+
+
+@pytest.mark.xfail(reason="Accelerate leaves fp16 out on a CPU, and the record says fp16")
+def test_precision_is_computed_with_or_refused(
+    tmp_path: Path, typed: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    command = (
+        *("train", "digits", "--set", "phases=((32,1),)", "--set", "images_per_class=8"),
+        *("--set", "batch=16", "--threads", "1"),
+    )
+
+    def trained(precision: str) -> bytes | None:
+        folder = tmp_path / precision
+        result = typed(*command, "--set", f"precision={precision}", "--out", folder)
+        if result.exit_code:
+            assert precision in result.output
+            return None
+        assert json.loads((folder / "summary.json").read_text())["recipe"]["precision"] == precision
+        return (folder / "model.safetensors").read_bytes()
+
+    plain = trained("fp32")
+    assert plain is not None
+    for precision in ("bf16", "fp16"):
+        assert trained(precision) != plain
+
+
+def _children(number: int) -> list[int]:
+    """Processes that a process has started and that have not ended."""
+    text = Path(f"/proc/{number}/task/{number}/children").read_text()
+    stats = [Path(f"/proc/{word}/stat").read_text() for word in text.split()]
+    return [int(stat.split()[0]) for stat in stats if stat.rpartition(")")[2].split()[0] != "Z"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes in /proc")
+@pytest.mark.parametrize(
+    ("number", "whom"),
+    [
+        (signal.SIGTERM, "group"),
+        pytest.param(signal.SIGHUP, "group", marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, "worker", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.xfail(reason="that a worker died is not expected")
+def test_a_run_with_workers_ends_with_its_state_saved(
+    number: signal.Signals, whom: str, tmp_path: Path
+) -> None:
+    data, out, log = pictures(tmp_path / "D", "ab", 16, 64), tmp_path / "run", tmp_path / "log"
+    command = (
+        *(sys.executable, "-m", "senetzoo.cli", *FOLDER, "--workers", "2", "--threads", "1"),
+        *("--set", "phases=((32,100000),)", "--data", str(data), "--out", str(out)),
+    )
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            while "epoch 2/" not in log.read_text():
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.05)
+            # Held until its workers are dead, if they die of it: it can't be through before.
+            os.kill(process.pid, signal.SIGSTOP)
+            workers = _children(process.pid)
+            if whom == "group":
+                os.killpg(process.pid, number)
+            else:
+                os.kill(workers[-1], number)
+            end = time.monotonic() + HELD
+            while _children(process.pid) == workers and time.monotonic() < end:
+                time.sleep(0.01)
+            os.kill(process.pid, signal.SIGCONT)
+            code = process.wait(60)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    text = log.read_text()
+    assert code > 0
+    assert "Traceback" not in text
+    assert "saved" in text
+    assert "Type the same command again" in text
+    assert (out / "checkpoint.pt").is_file()
+
+
+# --- What is said of weights that are not there any more -----------------------------------------
+
+
+@pytest.mark.xfail(reason="the load report outlives the classifier")
+def test_a_new_classifier_has_no_names_of_classes() -> None:
+    net = senetzoo.create("se_resnet20", pretrained=True)
+    net.reset_classifier(3)
+    (guess,) = predict(net, torch.zeros(3, 32, 32, dtype=torch.uint8))
+    assert sorted(guess.name for guess in guess.guesses) == ["class 0", "class 1", "class 2"]
+
+
+@pytest.mark.xfail(reason="the load report outlives the classifier")
+def test_a_new_classifier_is_saved_without_names_of_classes(tmp_path: Path) -> None:
+    net = senetzoo.create("se_resnet20", pretrained=True)
+    net.reset_classifier(10)
+    senetzoo.save(net, tmp_path)
+    report = senetzoo.load(tmp_path).load_report
+    assert report is not None
+    assert report.classes == ()
+
+
+@pytest.mark.xfail(reason="the load report outlives the classifier")
+def test_a_new_classifier_is_not_exported_as_the_weights_own(tmp_path: Path) -> None:
+    net = senetzoo.create("lenet", pretrained=True)
+    net.reset_classifier(10)
+    metadata = export(net, tmp_path / "net.pt2").metadata
+    assert "classes" not in metadata
+    assert "weights" not in metadata or metadata["weights_not_loaded"] == ["fc3.weight", "fc3.bias"]
+
+
+# --- Images --------------------------------------------------------------------------------------
+
+
+@pytest.mark.xfail(reason="what fails in the metadata counts as damage of the pixels")
+def test_odd_metadata_beside_a_good_orientation_is_left_out() -> None:
+    plain = file_of(noise(96, 64), "JPEG")
+    # ResolutionUnit, a SHORT, is written as a LONG of 4,000,000,000 beside an orientation of 6.
+    tiff = b"II*\0" + struct.pack("<IH", 8, 2) + struct.pack("<HHIHH", 0x112, 3, 1, 6, 0)
+    tiff += struct.pack("<HHII", 0x128, 4, 1, 4_000_000_000) + bytes(4)
+    exif = b"Exif\0\0" + tiff
+    odd = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
+    pixels = np.asarray(Image.open(io.BytesIO(plain)))
+    assert np.array_equal(np.asarray(open_image(odd)), np.rot90(pixels, -1))
+
+
+BAD: dict[str, Callable[[], Any]] = {
+    "an empty crop": lambda: Image.new("RGB", (40, 40)).crop((5, 5, 5, 9)),
+    "a cut JPEG, opened": lambda: Image.open(io.BytesIO(file_of(noise(300, 300), "JPEG")[:900])),
+    "a long text": lambda: "x" * 300,
+}
+UNUSUAL: dict[str, Callable[[], Any]] = {
+    "an array": lambda: np.zeros((40, 40, 3), np.uint8),
+    "bytes": lambda: file_of(noise(300, 300), "JPEG"),
+}
+
+
+@pytest.mark.xfail(reason="one input that can't be used ends the call")
+@pytest.mark.parametrize("what", [*BAD, *UNUSUAL])
+def test_an_odd_input_is_an_error_of_its_own(what: str) -> None:
+    net = senetzoo.create("se_resnet20", pretrained=True)
+    good = Image.new("RGB", (40, 40))
+    before, odd, after = predict(net, [good, (BAD | UNUSUAL)[what](), good])
+    assert before.error is after.error is None
+    assert before.guesses == after.guesses == predict(net, good)[0].guesses
+    # Arrays and bytes are images, or are refused by name.
+    assert odd.error is not None or (what in UNUSUAL and odd.guesses)
+
+
+@pytest.mark.xfail(reason="the orientation of a PIL image is not looked at")
+def test_a_file_and_its_pil_image_are_the_same_image(tmp_path: Path) -> None:
+    net = senetzoo.create("se_resnet20", pretrained=True)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    path = tmp_path / "turned.jpg"
+    Image.linear_gradient("L").convert("RGB").save(path, exif=exif)
+    (of_path,), (of_image,) = predict(net, path), predict(net, Image.open(path))
+    assert of_path.guesses == of_image.guesses
+
+
+# --- Folders -------------------------------------------------------------------------------------
+
+
+def _suffix(suffix: str) -> Callable[[Path, Path], list[str]]:
+    def make(folder: Path, _: Path) -> list[str]:
+        form = Image.registered_extensions()[suffix]
+        Image.new("RGB", (9, 9)).save(folder / f"odd{suffix}", form)
+        return [f"odd{suffix}"]
+
+    return make
+
+
+def _linked_folder(folder: Path, elsewhere: Path) -> list[str]:
+    elsewhere.mkdir()
+    for name in ("3.png", "4.png"):
+        Image.new("RGB", (9, 9)).save(elsewhere / name)
+    (folder / "more").symlink_to(elsewhere, target_is_directory=True)
+    return ["3.png", "4.png"]
+
+
+def _broken_link(folder: Path, elsewhere: Path) -> list[str]:
+    (folder / "6.png").symlink_to(elsewhere / "6.png")
+    return ["6.png"]
+
+
+HAS = {".jfif": "jpg", ".avif": "avif", ".jp2": "jpg_2000"}
+USED: dict[str, Callable[[Path, Path], list[str]]] = {
+    **{suffix: _suffix(suffix) for suffix in HAS},
+    "linked folder": _linked_folder,
+}
+kinds = pytest.mark.parametrize("kind", [*USED, "broken link"])
+
+
+def _odd_folder(kind: str, root: Path) -> tuple[Path, list[str]]:
+    """A class folder with 1.png and what `kind` says, and the names of the latter."""
+    if kind in HAS and not features.check(HAS[kind]):
+        pytest.skip(f"this Pillow can't write {kind}")
+    folder = root / "classes" / "a"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(folder / "1.png")
+    return folder, (USED | {"broken link": _broken_link})[kind](folder, root / "elsewhere")
+
+
+@pytest.mark.xfail(reason="some files are left out without a word")
+@kinds
+def test_nothing_in_a_class_folder_is_left_out_without_a_word(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, names = _odd_folder(kind, tmp_path)
+    try:
+        found = [Path(str(s)).name for s in read_image_folder(folder.parent).sources]
+        said = "".join(capsys.readouterr())
+    except SenetzooError as error:
+        found, said = [], str(error)
+    if kind in USED:
+        assert sorted(found) == ["1.png", *names]
+    else:
+        assert all(name in found or name in said for name in names)
+
+
+@pytest.mark.xfail(reason="some files are left out without a word")
+@kinds
+def test_nothing_in_a_folder_is_left_out_of_predict_without_a_word(
+    kind: str, tmp_path: Path
+) -> None:
+    folder, names = _odd_folder(kind, tmp_path)
+    net = senetzoo.create("se_resnet20", pretrained=True)
+    found = {Path(p.image).name: p.error for p in predict(net, folder)}
+    assert sorted(found) == ["1.png", *names]
+    assert [name for name, error in found.items() if error] == names * (kind not in USED)
+
+
+@pytest.mark.xfail(reason="names of folders are sorted as text")
+def test_folders_that_are_named_by_numbers_are_those_outputs(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / str(number)).mkdir()
+        Image.new("RGB", (9, 9)).save(tmp_path / str(number) / "x.png")
+    found = read_images(str(tmp_path), (), 12)
+    outputs = dict(zip(found.images.classes, found.outputs, strict=True))
+    assert outputs == {str(number): number for number in range(12)}

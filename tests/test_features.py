@@ -1,0 +1,121 @@
+"""The child ``features`` of networks that torchvision builds in two parts, and `feature_maps`."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import torch
+from helpers import randomise, relative_error
+from parity import from_torchvision
+from torch import Tensor, nn
+
+from senetzoo import NONE, SE, attach, config
+from senetzoo.nn.classifier import Classifier
+
+NAMES = ["alexnet", "vgg11_bn", "densenet121", "efficientnet_b0", "swin_t"]
+
+
+def ours(name: str) -> Classifier:
+    """The network with random weights and, where it has hidden linear layers, narrow ones."""
+    narrow = {"hidden": 8} if name in ("alexnet", "vgg11_bn") else {}
+    model = config(name).replace(policy=NONE, **narrow).build(seed=0)
+    randomise(model, 0)
+    return model.eval()
+
+
+def theirs(name: str, features: nn.Module) -> nn.Sequential:
+    """torchvision's, strictly loaded with the same weights. EfficientNet's go without their SE."""
+    with torch.device("meta"):
+        found = from_torchvision(name).get_submodule("features")
+    for module in list(found.modules()):
+        for child_name, child in module.named_children():
+            if type(child).__name__ == "SqueezeExcitation":
+                setattr(module, child_name, nn.Identity())
+    found.to_empty(device="cpu").load_state_dict(features.state_dict())
+    assert isinstance(found, nn.Sequential)
+    return found.eval()
+
+
+def images(size: int = 64) -> Tensor:
+    return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def pickled(module: nn.Module) -> bytes:
+    file = io.BytesIO()
+    torch.save(module, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_are_torchvisions(name: str) -> None:
+    model = ours(name)
+    features = model.get_submodule("features")
+    assert type(features) is nn.Sequential
+    reference = theirs(name, features)
+    assert [key for key, _ in features.named_children()] == [
+        key for key, _ in reference.named_children()
+    ]
+    with torch.no_grad():
+        for end in (1, 2, 4, 10, len(reference)):
+            expected = reference[:end](images())
+            assert relative_error(features[:end](images()), expected) < 1e-5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_stand_alone(name: str) -> None:
+    model = ours(name)
+    features = model.get_submodule("features")
+    held = sum(t.numel() * t.element_size() for t in features.state_dict().values())
+    stored = pickled(features)
+    # The names and classes of the modules are on top, some hundred bytes each.
+    assert held < len(stored) < held + 2000 * len(list(features.modules()))
+    again = torch.load(io.BytesIO(stored), weights_only=False)
+    twin = copy.deepcopy(features)
+    with torch.no_grad():
+        expected = features(images())
+        for other in (again, twin):
+            assert torch.equal(other(images()), expected)
+        for parameter in twin.parameters():
+            parameter.zero_()
+        assert torch.equal(features(images()), expected)
+
+
+def test_the_pickle_of_alexnets_features_is_ten_megabytes() -> None:
+    model = config("alexnet").build(seed=0)
+    assert 9.8e6 < len(pickled(model.get_submodule("features"))) < 10e6
+    assert len(pickled(model)) > 240e6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_surgery_on_children_changes_the_network(name: str) -> None:
+    model = ours(name)
+    with torch.no_grad():
+        before = model(images())
+        model.get_submodule("features").register_module("0", nn.Conv2d(3, 7, 1))
+        with pytest.raises(RuntimeError):
+            model(images())
+    assert before.shape == (1, 1000)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "resnet20", "googlenet"])
+def test_feature_maps(name: str) -> None:
+    model = ours(name)
+    with torch.no_grad():
+        maps = model.feature_maps(images())
+        assert torch.equal(maps[-1], model.forward_features(images()))
+    assert [m.shape[1] for m in maps] == [info.channels for info in model.feature_info]
+    if name not in NAMES:
+        assert not hasattr(model, "features")
+
+
+def test_gates_are_not_in_the_features_of_vgg_and_alexnet() -> None:
+    """Their slots are beside ``features``, whose numbers are torchvision's."""
+    model = ours("alexnet")
+    with torch.no_grad():
+        bare, maps = model.get_submodule("features")(images()), model.feature_maps(images())
+        assert torch.equal(maps[-1], bare)
+        attach(model, SE(), seed=0)
+        assert torch.equal(model.get_submodule("features")(images()), bare)
+        assert not torch.allclose(model.feature_maps(images())[-1], bare)
