@@ -16,7 +16,7 @@ _ELSEWHERE = {
     "export": "senetzoo.deploy.export_command:export",
     "inspect": "senetzoo.inspect.command:inspect",
     "predict": "senetzoo.predict:command",
-    "push": "senetzoo.io.push:command",
+    "push": "senetzoo.push:command",
     "report": "senetzoo.report.command:report",
     "train": "senetzoo.train.command:train",
     "verify": "senetzoo.weights.command:verify",

@@ -15,7 +15,8 @@ from senetzoo.data import cifar10, cifar100, digits
 from senetzoo.data.preprocessing import IMAGENET, Preprocessing
 from senetzoo.errors import ConfigError, SenetzooError, WeightsError
 from senetzoo.nn.stem import parse_stem
-from senetzoo.spec import ModelSpec, named
+from senetzoo.spec import ModelSpec
+from senetzoo.weights.load import spec_of
 
 LOG, SUMMARY, TEST = "log.jsonl", "summary.json", "test.safetensors"
 
@@ -110,7 +111,7 @@ def network_of_0_1(folder: Path) -> tuple[ModelSpec, Preprocessing, tuple[str, .
             "key_drop": recipe["key_drop"] or None,
         }
         given = {name: value for name, value in options.items() if value is not None}
-        spec = named(recipe["model"]).replace(**given)
+        spec = spec_of(recipe["model"]).replace(**given)
     except SenetzooError as error:
         raise WeightsError(*str(error).splitlines()[:3]) from None
     except (KeyError, TypeError, IndexError, StopIteration):

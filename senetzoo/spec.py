@@ -17,7 +17,6 @@ from senetzoo.policies.algebra import NONE, Policy
 from senetzoo.policies.attach import attach as attach_gates
 from senetzoo.policies.text import parse
 from senetzoo.registry import entry
-from senetzoo.weights import manifest
 
 
 @dataclass(frozen=True)
@@ -122,22 +121,13 @@ def merge(own: Policy, other: Policy) -> Policy:
 
 
 def named(name: str) -> ModelSpec:
-    """The spec of a network by its name in the registry.
-
-    Args:
-        name: A tag of its weights may follow, for the spec that they were trained with
-            (``"se_resnet20.cifar10_v1"``), and a policy (``"resnet50+se8@pre"``).
+    """The spec of a network by its name in the registry, without a tag and a policy.
 
     Raises:
-        ConfigError: An unknown name or tag.
-        PolicyError: A policy that can't be read.
+        ConfigError: An unknown name.
     """
-    base, tag, text = split(name)
-    found = entry(base)
-    spec = ModelSpec(base, found.config, policy(found.policy) if found.policy else NONE)
-    if tag is not None:
-        spec = as_trained(spec, manifest.find(base, tag)[1])
-    return spec if text is None else spec.replace(policy=merge(spec.policy, policy(text)))
+    found = entry(name)
+    return ModelSpec(name, found.config, policy(found.policy) if found.policy else NONE)
 
 
 def split(name: str) -> tuple[str, str | None, str | None]:
@@ -155,13 +145,3 @@ def split(name: str) -> tuple[str, str | None, str | None]:
     head, plus, text = name.partition("+")
     base, dot, tag = head.partition(".")
     return base, tag if dot else None, text if plus else None
-
-
-def as_trained(spec: ModelSpec, weight: manifest.Entry) -> ModelSpec:
-    """The spec that the weights of a manifest entry were trained with, from the network's own."""
-    trained = spec.replace(num_classes=weight.num_classes, in_chans=weight.preprocessing.channels)
-    if weight.policy:
-        trained = trained.replace(policy=merge(trained.policy, policy(weight.policy)))
-    if weight.stem is not None:
-        trained = trained.replace(stem=weight.stem)
-    return trained.replace(**weight.config)

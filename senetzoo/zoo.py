@@ -30,10 +30,18 @@ from senetzoo.policies.explain import Explanation, explain_model
 from senetzoo.policies.foreign.places import complete, site_map
 from senetzoo.policies.foreign.sitemap import SiteMap
 from senetzoo.registry import ENTRIES
-from senetzoo.spec import ModelSpec, as_policy, as_trained, check_seed, merge, named, split
+from senetzoo.spec import ModelSpec, as_policy, check_seed, merge, named, split
 from senetzoo.weights import manifest
 from senetzoo.weights.fetch import Search
-from senetzoo.weights.load import Channels, Trained, load_weights, read_entry, read_file
+from senetzoo.weights.load import (
+    Channels,
+    Trained,
+    as_trained,
+    load_weights,
+    read_entry,
+    read_file,
+    spec_of,
+)
 from senetzoo.weights.manifest import FORMATS
 
 
@@ -49,7 +57,7 @@ def config(reference: ModelName | str | Path) -> ModelSpec:
         PolicyError: A policy that can't be read.
         WeightsError: There is no such folder or repository.
     """
-    return find(reference)[0] if _is_saved(reference) else named(reference)  # type: ignore[arg-type]
+    return find(reference)[0] if _is_saved(reference) else spec_of(reference)  # type: ignore[arg-type]
 
 
 @checks_options
@@ -108,27 +116,19 @@ def create(
         PolicyError: A policy that can't be read or does not fit.
         WeightsError: Weights that can't be had or do not fit.
     """
-    spec, trained = find(reference, pretrained)
-    if policy is not None:
-        spec = spec.replace(policy=merge(spec.policy, as_policy(policy)))
-    options = {
-        "num_classes": num_classes,
-        "in_chans": in_chans,
-        "stem": stem,
-        "dropout": dropout,
-        "drop_path": drop_path,
-    }
-    wanted = spec.replace(**{name: value for name, value in options.items() if value is not None})
-    if weights is not None:
-        if trained is not None:
-            raise ConfigError(
-                f"{str(reference)!r} and weights={str(weights)!r} name different weights.",
-                "A network has one set of weights.",
-                "Leave one of them out",
-            )
-        trained = read_file(Path(weights), spec, wanted)
+    spec, trained = find(
+        reference,
+        pretrained,
+        weights,
+        policy=policy,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        stem=stem,
+        dropout=dropout,
+        drop_path=drop_path,
+    )
     _check_channels(channels, in_chans, trained is not None)
-    model = build(wanted, trained, channels=channels, seed=seed)
+    model = build(spec, trained, channels=channels, seed=seed)
     if preprocessing is not None:
         _state(model, preprocessing)
     return model
@@ -192,21 +192,30 @@ def load(
     )
 
 
-def find(reference: str | Path, pretrained: bool | str = False) -> tuple[ModelSpec, Trained | None]:
-    """The network that a reference names, and the weights that come with it.
+def find(
+    reference: str | Path,
+    pretrained: bool | str = False,
+    weights: str | Path | None = None,
+    *,
+    policy: Policy | str | None = None,
+    **options: Any,
+) -> tuple[ModelSpec, Trained | None]:
+    """The network that is asked for, and the weights that it begins with.
 
     This is the one place where a reference is read: every command and function goes through it.
-    Neither the weights nor any code is read: a policy after a name is in the spec, and not in that
-    of the weights.
+    Neither tensors nor any code is read.
 
     Args:
         reference: As of `create`.
         pretrained: As of `create`.
+        weights: As of `create`.
+        policy: As of `create`.
+        options: Fields of the config; those that are None stay as they are.
 
     Raises:
-        ConfigError: An unknown name or tag.
+        ConfigError: An unknown name, tag or option.
         PolicyError: A policy that can't be read.
-        WeightsError: There is no such folder or repository.
+        WeightsError: There is no such folder, repository or file.
     """
     if not isinstance(pretrained, (bool, str)):
         raise ConfigError(
@@ -214,23 +223,48 @@ def find(reference: str | Path, pretrained: bool | str = False) -> tuple[ModelSp
             "pretrained is True, False, or the tag of weights.",
             f"Type for example: create({str(reference)!r}, pretrained=True)",
         )
-    if _is_saved(reference):
-        return _find_saved(reference, pretrained)
-    base, tag, text = split(str(reference) if isinstance(reference, Path) else reference)
+    look = _find_saved if _is_saved(reference) else _find_named
+    spec, trained, own = look(reference, pretrained)
+    given = {name: value for name, value in options.items() if value is not None}
+
+    def asked(spec: ModelSpec) -> ModelSpec:
+        for over in (own, policy):
+            if over is not None:
+                spec = spec.replace(policy=merge(spec.policy, as_policy(over)))
+        return spec.replace(**given)
+
+    wanted = asked(spec)
+    if weights is not None:
+        if trained is not None:
+            raise ConfigError(
+                f"{str(reference)!r} and weights={str(weights)!r} name different weights.",
+                "A network has one set of weights.",
+                "Leave one of them out",
+            )
+        # Of what is asked for, of what is named, or of the name alone.
+        plain = spec if own is None else spec.replace(policy=merge(spec.policy, as_policy(own)))
+        trained = read_file(Path(weights), list(dict.fromkeys([wanted, plain, spec])))
+        if trained.spec != wanted:
+            wanted = asked(trained.spec)
+    return wanted, trained
+
+
+def _find_named(
+    name: str | Path, pretrained: bool | str
+) -> tuple[ModelSpec, Trained | None, str | None]:
+    """A network of the registry, its weights if there are to be any, and the policy after it."""
+    base, tag, policy = split(name)  # type: ignore[arg-type]
     spec = named(base)
-    trained = None
     if tag is not None and isinstance(pretrained, str) and pretrained != tag:
         raise ConfigError(
-            f"{reference!r} and pretrained={pretrained!r} name different weights.",
+            f"{name!r} and pretrained={pretrained!r} name different weights.",
             "A network has one set of weights.",
             "Leave one of them out",
         )
-    if tag is not None or pretrained:
-        trained = _published(spec, pretrained if isinstance(pretrained, str) else tag)
-        spec = trained.spec
-    if text is not None:
-        spec = spec.replace(policy=merge(spec.policy, as_policy(text)))
-    return spec, trained
+    if tag is None and not pretrained:
+        return spec, None, policy
+    trained = _published(spec, pretrained if isinstance(pretrained, str) else tag)
+    return trained.spec, trained, policy
 
 
 def _is_saved(reference: object) -> bool:
@@ -249,8 +283,10 @@ def _is_folder(text: str) -> bool:
         return False
 
 
-def _find_saved(reference: str | Path, pretrained: bool | str) -> tuple[ModelSpec, Trained | None]:
-    """A network in a folder or a repository."""
+def _find_saved(
+    reference: str | Path, pretrained: bool | str
+) -> tuple[ModelSpec, Trained, str | None]:
+    """A network in a folder or a repository, and the policy after a repository."""
     if isinstance(pretrained, str):
         raise ConfigError(
             f"{str(reference)!r} and pretrained={pretrained!r} name different weights.",
@@ -269,13 +305,10 @@ def _find_saved(reference: str | Path, pretrained: bool | str) -> tuple[ModelSpe
                 f'Type for example: load("resnet50", weights={str(path)!r})',
             )
         trained = folder.read(path)
-        return trained.spec, trained
+        return trained.spec, trained, None
     repo, plus, over = text.removeprefix(hub.PREFIX).partition("+")
     trained = hub.read(repo)
-    spec = trained.spec
-    if plus:
-        spec = spec.replace(policy=merge(spec.policy, as_policy(over)))
-    return spec, trained
+    return trained.spec, trained, over if plus else None
 
 
 def build(

@@ -340,14 +340,14 @@ def test_command_with_a_file_of_weights(tmp_path: Path) -> None:
     model = senetzoo.create("lenet5", num_classes=3, seed=1)
     weights, target = tmp_path / "mine.safetensors", tmp_path / "net.pt2"
     save_file(model.state_dict(), weights)
-    stated = ("--mean", "0.5", "--std", "0.25", "--size", "40")
+    stated = ("--mean", "0.5", "--std", "0.25", "--crop", "0.8")
     done = run("lenet5", "--weights", weights, "--to", "pt2", "--output", target, *stated)
     assert done.exit_code == 0, done.output
     computed, about = open_pt2(target)
-    x = torch.randn(3, model.config.in_chans, 40, 40)
+    x = torch.randn(3, model.config.in_chans, 32, 32)
     with torch.no_grad():
         assert relative_error(computed(x), model.eval()(x)) < 1e-6
-    assert (about["mean"], about["std"], about["size"]) == ([0.5], [0.25], 40)
+    assert (about["mean"], about["std"], about["crop"]) == ([0.5], [0.25], 0.8)
     assert about["weights"] == "mine.safetensors"
     assert len(about["weights_sha256"]) == 64
 
@@ -375,8 +375,9 @@ def test_command_with_a_file_of_weights(tmp_path: Path) -> None:
         ),
         (
             ("lenet5+se4", "--to", "pt2"),
+            "The default weights of lenet5 are lenet5.digits_v1.\n"
             "error: lenet5+se4 has no trained weights for all of it.\n"
-            "lenet5.digits_v1 lacks layer1.0.slots.standard.fc1.weight (a gate that the weights do "
+            "lenet5.digits_v1 lacks slots1.standard.fc1.weight (a gate that the weights do "
             "not have).\n"
             "Train it first, or type --random to try the format\n",
         ),

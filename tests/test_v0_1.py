@@ -110,7 +110,6 @@ def test_gates_by_the_names_of_their_sites(unpacked: Unpack) -> None:
 # --- Runs ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(reason="load does not read runs")
 @pytest.mark.parametrize(
     ("run", "slots", "preprocessing"),
     [
@@ -134,7 +133,6 @@ def test_a_finished_run_is_a_network(
     assert preprocessing_of(model) == preprocessing
 
 
-@pytest.mark.xfail(reason="load does not read runs")
 def test_a_run_sees_a_picture_as_its_test_did(unpacked: Unpack) -> None:
     folder = unpacked("runs/folder")
     model = load(folder)

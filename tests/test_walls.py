@@ -62,27 +62,15 @@ def f():
 
 # From the bottom to the top: a file imports from its own room and from those before it.
 ORDER = (
-    *("errors", "_utils", "_files", "_torchvision", "environment", "_command"),
-    *("nn", "counting", "policies", "gates", "models", "names", "registry"),
-    *(
-        "data",
-        "weights",
-        "_complete",
-        "blueprint",
-        "spec",
-        "describe",
-        "saved",
-        "push",
-        "io",
-        "zoo",
-    ),
-    *("eval", "runs", "train", "deploy", "bench", "inspect", "predict", "report", "demo", "app"),
+    *("errors", "_utils", "_files", "_torchvision", "environment", "_command", "_network"),
+    *("data", "nn", "counting", "policies", "gates", "models", "names", "registry", "spec"),
+    *("weights", "_complete", "runs", "io", "zoo", "push"),
+    *("eval", "train", "deploy", "bench", "inspect", "predict", "report", "demo", "app"),
     "cli",
 )
 # Rooms beside each other in that order that do not know each other.
 STRANGERS = {
     "models": {"policies", "gates"},
-    "weights": {"policies", "gates", "data"},
     "bench": {"train"},
 }
 # What breaks these rules today. The list may only shrink: a line that no longer holds fails.

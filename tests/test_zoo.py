@@ -309,6 +309,7 @@ def test_explain_as_text_and_as_dict() -> None:
         "stage": 3,
         "block": 1,
         "position": "pre",
+        "branch": "",
         "path": "layer3.0.slots.pre",
         "channels": 32,
         "gate": "se8",

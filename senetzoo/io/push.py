@@ -1,78 +1,18 @@
-"""Networks to the Hugging Face Hub: the function `push` and the command ``senetzoo push``."""
+"""Networks to the Hugging Face Hub."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import click
-
-from senetzoo import _complete
-from senetzoo._command import SenetzooCommand
-from senetzoo._network import network_options
-
-if TYPE_CHECKING:
-    from senetzoo.nn.classifier import Classifier
-
-
-@click.command("push", cls=SenetzooCommand)
-@click.argument("network", shell_complete=_complete.networks_and_folders)
-@click.option("--repo", required=True, metavar="OWNER/NAME", help="The repository.")
-@network_options
-@click.option("--private", is_flag=True, help="Make it a private one, where it does not exist.")
-@click.option("--dry-run", is_flag=True, help="Show the files, and send nothing.")
-@click.option(
-    "--folder",
-    "out",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Write the files to this folder as well.",
-)
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
-def command(
-    network: str,
-    repo: str,
-    stated: dict[str, Any],
-    private: bool,
-    dry_run: bool,
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    """Push a NETWORK with its weights and a card to the Hugging Face Hub.
-
-    NETWORK is a name, with or without a tag of its weights; or a folder that senetzoo.save or a
-    training run wrote: a README.md in it is sent as it is, else one is written.
-
-    \b
-    Examples:
-      senetzoo push se_resnet20.cifar10_v1 --repo owner/se_resnet20 --dry-run
-      senetzoo push runs/photos-resnet20-0 --repo owner/photos --private
-      senetzoo push my_network --repo owner/my_network --dry-run --json
-    """
-    from senetzoo.io import hub
-    from senetzoo.io.folder import CONFIG, WEIGHTS
-    from senetzoo.zoo import load
-
-    name = hub.branchless(repo)  # before the long part
-    model = load(network, **stated)
-    own = Path(network) / hub.CARD
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) if out is None else out
-        title = stage(model, name, folder, own if own.is_file() else None)
-        sizes = {file: (folder / file).stat().st_size for file in (hub.CARD, CONFIG, WEIGHTS)}
-        card = (folder / hub.CARD).read_text(encoding="utf-8")
-        if not as_json:
-            click.echo("\n".join(f"{file}  {size:,} bytes" for file, size in sizes.items()))
-        commit = None if dry_run else hub.push(folder, name, private=private, message=title)
-    if as_json:
-        click.echo(json.dumps({"repo": name, "commit": commit, "files": sizes, "card": card}))
-    elif commit is None:
-        click.echo(f"\n{card}")
-        click.echo(f"Nothing was pushed to {name}.")
-    else:
-        click.echo(f"Pushed to {name}, commit {commit}.")
-        click.echo(f'Type: senetzoo.load("{hub.PREFIX}{name}@{commit}")')
+import senetzoo
+from senetzoo.counting import count
+from senetzoo.io import hub
+from senetzoo.io.card import card as written_card
+from senetzoo.io.card import check_card
+from senetzoo.io.folder import CONFIG, read_description, save
+from senetzoo.nn.classifier import Classifier
+from senetzoo.weights.manifest import manifest
 
 
 def push(model: Classifier, repo: str, *, private: bool = False, card: Path | None = None) -> str:
@@ -91,8 +31,6 @@ def push(model: Classifier, repo: str, *, private: bool = False, card: Path | No
         ConfigError: `repo` names no repository, or the network can't be saved.
         WeightsError: The weights are not finite, or the Hub refuses.
     """
-    from senetzoo.io import hub
-
     name = hub.branchless(repo)
     with tempfile.TemporaryDirectory() as scratch:
         title = stage(model, name, Path(scratch), card)
@@ -115,13 +53,6 @@ def stage(model: Classifier, repo: str, folder: Path, own: Path | None) -> str:
         ConfigError: The card or the network can't be used.
         WeightsError: The weights are no whole network.
     """
-    import senetzoo
-    from senetzoo.counting import count
-    from senetzoo.io.card import card, check_card
-    from senetzoo.io.folder import CONFIG, read_description, save
-    from senetzoo.io.hub import CARD
-    from senetzoo.weights.manifest import manifest
-
     report = model.load_report
     # Of weights that were changed on the way in, the manifest says nothing.
     published = report is not None and not report.replaced and report.origin != "folder"
@@ -129,11 +60,11 @@ def stage(model: Classifier, repo: str, folder: Path, own: Path | None) -> str:
     save(model, folder)
     if own is None:
         description = read_description(folder / CONFIG)
-        text = card(repo, description, count(model), tag, manifest()[tag] if tag else None)
+        text = written_card(repo, description, count(model), tag, manifest()[tag] if tag else None)
     else:
         text = own.read_text(encoding="utf-8")
         check_card(text, str(own))
-    (folder / CARD).write_text(text, encoding="utf-8")
+    (folder / hub.CARD).write_text(text, encoding="utf-8")
     return (
         f"{tag}, by senetzoo {senetzoo.__version__}" if tag else f"senetzoo {senetzoo.__version__}"
     )

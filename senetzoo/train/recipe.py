@@ -260,8 +260,8 @@ class Recipe:
             PolicyError: A policy that can't be read or does not fit.
             WeightsError: Weights that can't be had or do not fit.
         """
-        spec, trained = find(self.model)
-        return build(spec.replace(**self._changes(classes, channels)), trained, seed=seed)
+        spec, trained = find(self.model, **self._changes(classes, channels))
+        return build(spec, trained, seed=seed)
 
     def network(self, classes: int, channels: int) -> ModelSpec:
         """The spec of that network.

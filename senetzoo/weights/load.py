@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -20,12 +20,11 @@ from senetzoo.nn.config import Config
 from senetzoo.nn.report import LoadReport
 from senetzoo.nn.seeds import seeded
 from senetzoo.policies.algebra import resolve
-from senetzoo.spec import ModelSpec, as_policy, merge, split
-from senetzoo.spec import named as by_name
+from senetzoo.spec import ModelSpec, as_policy, merge, named, split
 from senetzoo.weights import dialects
 from senetzoo.weights.fields import BrokenError, build, value
 from senetzoo.weights.fields import read as read_json
-from senetzoo.weights.manifest import Entry
+from senetzoo.weights.manifest import Entry, find
 from senetzoo.weights.unpack import load, unpack
 
 Channels: TypeAlias = Literal["sum", "tile", "random"]
@@ -121,6 +120,34 @@ def read_entry(entry: Entry, path: Path, like: Classifier) -> dialects.Reading:
     return dialects.Reading(reading.state, unpacked.notes + reading.notes)
 
 
+def spec_of(name: str) -> ModelSpec:
+    """The spec of a network by name.
+
+    Args:
+        name: Name in the registry; a tag of its weights may follow, for the spec that they were
+            trained with (``"se_resnet20.cifar10_v1"``), and a policy (``"resnet50+se8@pre"``).
+
+    Raises:
+        ConfigError: An unknown name or tag.
+        PolicyError: A policy that can't be read.
+    """
+    base, tag, text = split(name)
+    spec = named(base)
+    if tag is not None:
+        spec = as_trained(spec, find(base, tag)[1])
+    return spec if text is None else spec.replace(policy=merge(spec.policy, as_policy(text)))
+
+
+def as_trained(spec: ModelSpec, weight: Entry) -> ModelSpec:
+    """The spec that the weights of a manifest entry were trained with, from the network's own."""
+    trained = spec.replace(num_classes=weight.num_classes, in_chans=weight.preprocessing.channels)
+    if weight.policy:
+        trained = trained.replace(policy=merge(trained.policy, as_policy(weight.policy)))
+    if weight.stem is not None:
+        trained = trained.replace(stem=weight.stem)
+    return trained.replace(**weight.config)
+
+
 @dataclass(frozen=True)
 class Trained:
     """Trained weights that are about to be loaded.
@@ -135,17 +162,16 @@ class Trained:
     read: Callable[[Classifier | None], tuple[Mapping[str, Tensor], LoadReport]]
 
 
-def read_file(path: Path, named: ModelSpec, wanted: ModelSpec) -> Trained:
+def read_file(path: Path, candidates: Sequence[ModelSpec]) -> Trained:
     """Weights in a safetensors file of our names.
 
     The file's metadata says what network they are of, where `senetzoo weights convert` wrote it.
-    Else they are of `wanted` if its tensors are those of the file, and of `named` with the file's
-    classes and input channels if not.
+    Else they are of the first candidate whose tensors are those of the file, but for the numbers of
+    classes and of input channels, which are the file's; or of the last.
 
     Args:
         path: The file.
-        named: The network as it was named.
-        wanted: The network that is asked for.
+        candidates: Forms of one network that the weights may be of.
 
     Raises:
         WeightsError: No such file, or it is no safetensors file, or of another network.
@@ -156,7 +182,7 @@ def read_file(path: Path, named: ModelSpec, wanted: ModelSpec) -> Trained:
         raise WeightsError(
             f"Can't read the weights {path}.",
             "Weights are read from .safetensors files with the names of senetzoo.",
-            f"Type: senetzoo weights convert {path} --to {named.name}",
+            f"Type: senetzoo weights convert {path} --to {candidates[0].name}",
         )
     try:
         with safe_open(str(path), "pt") as file:
@@ -164,7 +190,7 @@ def read_file(path: Path, named: ModelSpec, wanted: ModelSpec) -> Trained:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from None
-    spec = _spec_of_file(path, about, shapes, named, wanted)
+    spec = _spec_of_file(path, about, shapes, candidates)
     preprocessing, classes = _stated(path, about)
 
     def read_state(_: Classifier | None) -> tuple[dict[str, Tensor], LoadReport]:
@@ -180,29 +206,32 @@ def _spec_of_file(
     path: Path,
     about: Mapping[str, str],
     shapes: Mapping[str, tuple[int, ...]],
-    named: ModelSpec,
-    wanted: ModelSpec,
+    candidates: Sequence[ModelSpec],
 ) -> ModelSpec:
+    name = candidates[0].name
     if "model" in about and "config" in about:
         base = split(about["model"])[0]
-        if base != named.name:
+        if base != name:
             raise WeightsError(
-                f"The weights {path} are not of {named.name}.",
+                f"The weights {path} are not of {name}.",
                 f"They are of {base}.",
-                f"Type for example: {base} in place of {named.name}",
+                f"Type for example: {base} in place of {name}",
             )
-        spec = by_name(about["model"]).replace(**json.loads(about["config"]))
+        spec = spec_of(about["model"]).replace(**json.loads(about["config"]))
         # A policy in the network's name has the last word, as in the conversion.
-        own = "" if "+" in about["model"] else about.get("policy", "")
-        return spec.replace(policy=merge(spec.policy, as_policy(own))) if own else spec
-    with torch.device("meta"):
-        model = wanted.build(seed=0)
-    if {key: tuple(value.shape) for key, value in model.state_dict().items()} == shapes:
-        return wanted
-    head = shapes.get(f"{model.classifiers()[0]}.weight", ())
-    first = shapes.get(model.input_parameter(), ())
-    sizes = {"num_classes": head[:1], "in_chans": first[1:2]}
-    return named.replace(**{name: size[0] for name, size in sizes.items() if size})
+        over = "" if "+" in about["model"] else about.get("policy", "")
+        return spec.replace(policy=merge(spec.policy, as_policy(over))) if over else spec
+    for spec in candidates:
+        with torch.device("meta"):
+            model = spec.build(seed=0)
+            head = shapes.get(f"{model.classifiers()[0]}.weight", ())
+            first = shapes.get(model.input_parameter(), ())
+            sizes = {"num_classes": head[:1], "in_chans": first[1:2]}
+            spec = spec.replace(**{field: size[0] for field, size in sizes.items() if size})
+            model = spec.build(seed=0)
+        if {key: tuple(value.shape) for key, value in model.state_dict().items()} == shapes:
+            break
+    return spec
 
 
 def _stated(path: Path, about: Mapping[str, str]) -> tuple[Preprocessing | None, tuple[str, ...]]:
