@@ -32,7 +32,7 @@ from senetzoo.registry import ENTRIES, entry
 from senetzoo.saved import opened
 from senetzoo.weights import hub
 from senetzoo.weights import manifest as weights
-from senetzoo.weights.fetch import Search
+from senetzoo.weights.download import search
 from senetzoo.weights.load import Channels, Weights, read_entry
 
 if TYPE_CHECKING:
@@ -176,12 +176,12 @@ def with_weights(base: str, tag: str | None, changes: Changes) -> Classifier:
     blueprint = changes.over_weights(trained)
     if tag is None:
         _say_default(full)
-    search = Search(full, weight)
+    located = search(full, weight)
     model = blueprint.build(seed=changes.seed)
     # Another publisher's names are those of the network that the weights are of.
     foreign = weight.dialect != "senetzoo" and blueprint != trained
     like = trained.build(seed=0) if foreign else model
-    file = search.result()
+    file = located()
     reading = read_entry(weight, file.path, like)
     about = Weights(
         full,

@@ -15,7 +15,7 @@ from senetzoo import config
 from senetzoo.counting import count
 from senetzoo.nn.classifier import Classifier
 from senetzoo.train.pin import half
-from senetzoo.weights import fetch, manifest
+from senetzoo.weights import cache, manifest
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -136,7 +136,7 @@ class Shelf:
         if kind == "hub":
             fields["source"] |= {"kind": "hub", "repo": "someone/pets", "revision": REVISION}
         fields |= {
-            "sha256": fetch.sha256(file),
+            "sha256": cache.sha256(file),
             "bytes": file.stat().st_size,
             "params": counts.params,
             "macs": counts.macs,
@@ -149,7 +149,7 @@ class Shelf:
 def open_shelf(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
     """The shelf in `folder`, in use until the generator goes on."""
     monkeypatch.setattr(manifest, "path", lambda: folder / manifest.FILE)
-    monkeypatch.setattr(fetch, "EMBEDDED", folder / "embedded")
+    monkeypatch.setattr(cache, "EMBEDDED", folder / "embedded")
     yield Shelf(folder)
     monkeypatch.undo()
     manifest.manifest.cache_clear()

@@ -177,7 +177,7 @@ def test_a_full_disk_behind_the_output_ends_with_2(
 def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, with an image, weights and a run."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SENETZOO_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     Image.new("RGB", (40, 40), "red").save("image.png")
     Path("broken.png").write_bytes(b"\x89PNG")
     save_file(senetzoo.create("lenet5", seed=0).state_dict(), "lenet5.safetensors")

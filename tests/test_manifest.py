@@ -21,7 +21,7 @@ from senetzoo.counting import count
 from senetzoo.data.transforms import Transforms
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.registry import ENTRIES
-from senetzoo.weights import dialects, fetch, manifest
+from senetzoo.weights import cache, dialects, manifest
 
 SHIPPED = manifest.manifest()
 TAG = "resnet20.pets_v1"
@@ -110,7 +110,7 @@ def test_shipped_entries_are_sound() -> None:
 @pytest.mark.parametrize("tag", EMBEDDED)
 def test_embedded_entry_is_true(tag: str) -> None:
     entry, model = SHIPPED[tag], config(tag).build(seed=0)
-    file = fetch.EMBEDDED / entry.source.file
+    file = cache.EMBEDDED / entry.source.file
     content = file.read_bytes()
     assert len(content) == entry.bytes
     assert hashlib.sha256(content).hexdigest() == entry.sha256
@@ -129,7 +129,7 @@ def test_embedded_entry_is_true(tag: str) -> None:
 
 
 def test_embedded_files_are_those_of_the_manifest_and_small() -> None:
-    files = {path.name: path.stat().st_size for path in fetch.EMBEDDED.glob("*")}
+    files = {path.name: path.stat().st_size for path in cache.EMBEDDED.glob("*")}
     named = {e.source.file for e in SHIPPED.values() if e.source.kind == "embedded"}
     assert set(files) == named
     assert sum(files.values()) < 14 * 2**20

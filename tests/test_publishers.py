@@ -26,7 +26,7 @@ from senetzoo._torchvision import torchvision
 from senetzoo.counting import Counts
 from senetzoo.data.transforms import Transforms
 from senetzoo.errors import WeightsError
-from senetzoo.weights import fetch, manifest
+from senetzoo.weights import cache, manifest
 from senetzoo.weights.dialects import counterparts
 
 SHIPPED = manifest.manifest()
@@ -297,7 +297,7 @@ def _publish(shelf: Shelf, tag: str, content: Any, **options: Any) -> None:
         torch.save(content, path, **options)
     there = manifest.Source("embedded", path.name)
     known = dataclasses.replace(
-        entry, source=there, sha256=fetch.sha256(path), sha256_prefix=None, default=False
+        entry, source=there, sha256=cache.sha256(path), sha256_prefix=None, default=False
     )
     shelf.manifest.write_text(manifest.text({tag: known}), encoding="utf-8")
     manifest.manifest.cache_clear()

@@ -33,7 +33,7 @@ from senetzoo.train.recipes import RECIPES
 from senetzoo.train.state import State
 from senetzoo.train.step import Step
 from senetzoo.train.trained import network_of
-from senetzoo.weights import fetch, manifest
+from senetzoo.weights import cache, manifest
 
 TINY = Recipe(
     name="tiny",
@@ -594,7 +594,7 @@ def test_pinned_weights_come_back_through_create(
     target = tmp_path / "weights_manifest.json"
     target.write_text('{"schema": 1, "entries": {}}')
     monkeypatch.setattr(manifest, "path", lambda: target)
-    monkeypatch.setattr(fetch, "EMBEDDED", tmp_path / "embedded")
+    monkeypatch.setattr(cache, "EMBEDDED", tmp_path / "embedded")
     manifest.manifest.cache_clear()
     try:
         recipe = TINY.replace(model="lenet5+se2", phases=((32, 4),))
@@ -682,10 +682,10 @@ def test_pinned_weights_come_back_through_create(
         assert after("digits_same") == ("digits_same", [])
 
         # What it began with goes, and what is known of it stays.
-        files = set(fetch.EMBEDDED.iterdir())
+        files = set(cache.EMBEDDED.iterdir())
         began = manifest.manifest()["lenet5.digits_test"].training
         assert after("digits_only", "--drop-start")[1] == []
-        gone = files - set(fetch.EMBEDDED.iterdir())
+        gone = files - set(cache.EMBEDDED.iterdir())
         assert {file.name for file in gone} == {"lenet5.digits_test.safetensors"}
         assert "digits_test" not in manifest.tags("lenet5")
         for tag in ("lenet5.digits_only", "lenet5.digits_further", "lenet5.digits_same"):

@@ -21,8 +21,8 @@ from shelf import RAW, Shelf, open_shelf
 
 import senetzoo
 from senetzoo.cli import main
+from senetzoo.weights import cache, download, manifest
 from senetzoo.weights import command as weights_command
-from senetzoo.weights import fetch, manifest, places
 
 TAG = "resnet20.pets_v1"
 
@@ -139,7 +139,7 @@ def test_get_into_the_cache(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> 
     blocked(monkeypatch)
     assert run("weights", "get", tag).output == f"{tag}  ok  cache  {line}"
     (found,) = json.loads(run("weights", "get", tag, "--json").output)
-    path = places.cache() / f"{tag}.pth"
+    path = cache.cache_folder() / f"{tag}.pth"
     assert found == {
         "tag": tag,
         "ok": True,
@@ -155,7 +155,7 @@ def test_get_for_another_machine(pantry: Pantry, monkeypatch: pytest.MonkeyPatch
     pantry.add("url", file="model.pth")
     pantry.add("hub", "resnet32.pets_v1", file="model.pth")
     pantry.add("hub", "resnet44.pets_v1", file="model.pth")
-    fetch.locate("resnet32.pets_v1", pantry.entries["resnet32.pets_v1"])
+    download.locate("resnet32.pets_v1", pantry.entries["resnet32.pets_v1"])
     to = pantry.folder / "to"
     result = run("weights", "get", "*.pets_v1", "--to", str(to))
     assert [line.split("  ")[:3] for line in result.output.splitlines()] == [
@@ -172,11 +172,11 @@ def test_get_for_another_machine(pantry: Pantry, monkeypatch: pytest.MonkeyPatch
     assert len(pantry.hub.requests) == asked
     monkeypatch.setenv("SENETZOO_CACHE", str(pantry.folder / "elsewhere"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(pantry.folder / "none"))
-    monkeypatch.setenv("SENETZOO_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("SENETZOO_WEIGHTS", str(to))
     blocked(monkeypatch)
     for tag, entry in pantry.entries.items():
-        assert fetch.locate(tag, entry).path == to / f"{tag}.pth"
+        assert download.locate(tag, entry).path == to / f"{tag}.pth"
 
 
 @pytest.mark.parametrize(("kind", "pinned"), [("url", True), ("hub", True), ("hub", False)])
@@ -213,15 +213,14 @@ def test_get_mends_a_folder(pantry: Pantry) -> None:
     assert (to / f"{tag}.pth").read_bytes() == pantry.contents[tag]
 
 
-def test_get_from_a_mirror_folder(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> None:
-    tag, _ = pantry.add("url")
-    mirror = pantry.folder_of("mirror")
-    (mirror / f"{tag}.pth").write_bytes(pantry.contents[tag])
-    monkeypatch.setenv("SENETZOO_MIRROR", str(mirror))
+def test_get_from_a_mirror(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> None:
+    tag, entry = pantry.add("url")
+    pantry.hub.serve(f"mirror/{tag}.pth", pantry.contents[tag])
+    monkeypatch.setenv("SENETZOO_WEIGHTS", f"{pantry.hub.url}/mirror")
     to = pantry.folder / "to"
     assert run("weights", "get", tag, "--to", str(to)).output.split("  ")[2] == "mirror"
     assert (to / f"{tag}.pth").read_bytes() == pantry.contents[tag]
-    assert not pantry.hub.requests
+    assert not pantry.hub.asked(entry.source.file)
 
 
 def test_one_error_keeps_none_of_the_others(pantry: Pantry) -> None:
@@ -324,7 +323,7 @@ package = types.ModuleType("senetzoo")
 package.__path__ = [sys.argv[1]]
 sys.modules["senetzoo"] = package
 from senetzoo.weights.download import download
-download(sys.argv[2], Path(sys.argv[3]), expected=None)
+download(sys.argv[2], Path(sys.argv[3]))
 """
 
 

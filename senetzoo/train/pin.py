@@ -19,7 +19,7 @@ from senetzoo.train.data import load_data
 from senetzoo.train.recipe import Recipe, parse_stem
 from senetzoo.train.run import WEIGHTS
 from senetzoo.train.trained import summary_of
-from senetzoo.weights import fetch, manifest
+from senetzoo.weights import cache, manifest
 from senetzoo.weights.load import load_file_into
 from senetzoo.weights.stored import stored
 from senetzoo.zoo import config, policy, split
@@ -76,7 +76,7 @@ def pin(
     name = f"{base}.{tag}"
     entries = dict(manifest.manifest())
     dropped = _dropped(f"{base}.{start}" if start else None, name) if drop_start else None
-    gone = None if dropped is None else fetch.EMBEDDED / entries[dropped].source.file
+    gone = None if dropped is None else cache.EMBEDDED / entries[dropped].source.file
     # A run that began with other weights trained their form of the network.
     before = None if start is None else manifest.find(base, start)[1]
     stem = _stem(recipe, base) if recipe.stem or before is None else before.stem
@@ -85,13 +85,13 @@ def pin(
     crop = 1.0 if isinstance(sets.test, ImageSet) else recipe.test_crop
     model = recipe.network(len(classes), in_chans).build(seed=0)
 
-    file = fetch.EMBEDDED / f"{name}.safetensors"
+    file = cache.EMBEDDED / f"{name}.safetensors"
     file.parent.mkdir(exist_ok=True)
     with atomically(file) as partial:
         state = half(load_file(str(run / WEIGHTS)))
         partial.write_bytes(stored(state, {"format": "pt", "tag": name}))
         load_file_into(model, partial)
-        digest = fetch.sha256(partial)
+        digest = cache.sha256(partial)
         seen = manifest.Input(in_chans, size, sets.mean, sets.std, "bilinear", crop)
         transforms = Transforms(size, sets.mean, sets.std, crop=crop)
         test = LabelledImages(sets.test.name, sets.test, tuple(range(len(classes))))

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from senetzoo.environment import offline
 from senetzoo.errors import ConfigError, WeightsError
-from senetzoo.weights import places
 from senetzoo.weights.download import persistently, status
 from senetzoo.weights.folder import CONFIG, WEIGHTS, Place
 
@@ -79,7 +79,7 @@ def place(text: str) -> Place:
         return _fetched(repo, WEIGHTS, commit, again=True)
 
     tag = f"{PREFIX}{repo}@{commit}"
-    return Place(tag, config, fetch, None if places.offline() else again)
+    return Place(tag, config, fetch, None if offline() else again)
 
 
 def _fetched(repo: str, file: str, revision: str | None, *, again: bool = False) -> Path:
@@ -90,7 +90,7 @@ def _fetched(repo: str, file: str, revision: str | None, *, again: bool = False)
     """
     from huggingface_hub import hf_hub_download
 
-    offline = places.offline()
+    local = offline()
     try:
         found = persistently(
             lambda: hf_hub_download(
@@ -98,17 +98,15 @@ def _fetched(repo: str, file: str, revision: str | None, *, again: bool = False)
                 file,
                 revision=revision,
                 force_download=again,
-                local_files_only=bool(offline),
+                local_files_only=local,
             )
         )
     except Exception as error:
-        raise _unreadable(error, repo, file, revision, offline) from error
+        raise _unreadable(error, repo, file, revision) from error
     return Path(found)
 
 
-def _unreadable(
-    error: Exception, repo: str, file: str, revision: str | None, offline: str
-) -> WeightsError:
+def _unreadable(error: Exception, repo: str, file: str, revision: str | None) -> WeightsError:
     """What an error of the client means."""
     from huggingface_hub import errors
 
@@ -131,13 +129,13 @@ def _unreadable(
             "A revision is a branch, a tag, or a full commit.",
             f"Type for example: hf-hub:{repo}",
         )
-    if isinstance(error, errors.LocalEntryNotFoundError) and offline:
+    if isinstance(error, errors.LocalEntryNotFoundError) and offline():
         wanted = f" --revision {revision}" if revision else ""
         return WeightsError(
-            f"{at} is not in the cache, and {offline} keeps off the network.",
+            f"{at} is not in the cache, and HF_HUB_OFFLINE forbids downloads.",
             f"It needs the files {CONFIG} and {WEIGHTS}; {file} is missing.",
             f"With a network type: hf download {repo} {CONFIG} {WEIGHTS}{wanted} --local-dir "
-            "FOLDER; bring FOLDER here and load it",
+            "FOLDER; copy FOLDER here and load it",
         )
     if isinstance(error, errors.EntryNotFoundError) and not isinstance(
         error, errors.LocalEntryNotFoundError
@@ -181,11 +179,11 @@ def push(folder: Path, repo: str, *, private: bool, message: str) -> str:
     """
     from huggingface_hub import HfApi, get_token
 
-    if places.offline():
+    if offline():
         raise WeightsError(
             f"Nothing was pushed to {repo}.",
-            f"{places.offline()} keeps off the network.",
-            f"Unset {places.offline()}, or type --dry-run --folder FOLDER for the files",
+            "HF_HUB_OFFLINE keeps off the network.",
+            "Unset HF_HUB_OFFLINE, or type --dry-run --folder FOLDER for the files",
         )
     if get_token() is None:
         raise WeightsError(
