@@ -18,7 +18,6 @@ _ELSEWHERE = {
     "predict": "senetzoo.predict:command",
     "report": "senetzoo.report.command:report",
     "train": "senetzoo.train.command:train",
-    "verify": "senetzoo.weights.command:verify",
     "weights": "senetzoo.weights.command:weights",
 }
 _COMPLETION = """

@@ -71,7 +71,7 @@ class Pantry:
             source = Source("url", file, url=self.hub.serve(f"models/{file}", content))
         entry = manifest.parse(text_of({"resnet20.pets_v1": RAW}))["resnet20.pets_v1"]
         entry = dataclasses.replace(
-            entry, source=source, sha256=hash_of(content), bytes=len(content), training=None
+            entry, source=source, sha256=hash_of(content), bytes=len(content), training=()
         )
         entry = dataclasses.replace(entry, model=tag.split(".")[0], **changes)
         self.entries[tag], self.contents[tag] = entry, content

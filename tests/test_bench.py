@@ -431,8 +431,8 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         dialect="senetzoo",
         data="colours",
         metrics=(),
-        training=None,
-        licence=manifest.Licence("", "", ""),
+        training=(),
+        license=manifest.License("", "", ""),
         provenance="",
     )
     monkeypatch.setattr(cache, "EMBEDDED", tmp_path)

@@ -17,14 +17,21 @@ def summary_of(run: Path) -> dict[str, Any]:
     """What a finished run says of itself.
 
     Raises:
-        ConfigError: It is not finished.
+        ConfigError: It is not finished, or its summary is broken.
     """
     path = run / SUMMARY
     if not path.is_file():
         raise ConfigError(
             f"{run} holds no finished run.", f"There is no {path}.", "Train to the end first"
         )
-    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        summary, what = None, f"It is no JSON ({error})."
+    else:
+        what = "It is no object of JSON."
+    if not isinstance(summary, dict):
+        raise ConfigError(f"{path} can't be read.", what, "Train again, or give another run")
     return summary
 
 

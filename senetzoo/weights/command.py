@@ -1,4 +1,4 @@
-"""The commands ``senetzoo weights`` and ``senetzoo verify``."""
+"""The commands ``senetzoo weights``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from senetzoo._command import BAD_INPUT, LazyGroup, SenetzooCommand
 from senetzoo.errors import ConfigError, SenetzooError, WeightsError, nearest
 from senetzoo.registry import entry as network
 from senetzoo.weights import cache, download
-from senetzoo.weights.manifest import Entry, Training, find, manifest
+from senetzoo.weights.manifest import Entry, Training, find, last_stages, manifest
 
 _ELSEWHERE = {
     "convert": "senetzoo.weights.convert_command:convert",
-    "pin": "senetzoo.train.command:pin",
     "push": "senetzoo.push:command",
 }
 _PINNED = {"sha256": "sha256", "prefix": "start of sha256", "": "not pinned"}
@@ -73,7 +72,7 @@ def list_command(pattern: str, as_json: bool) -> None:
             tag + " (default)" * entry.default,
             entry.source.kind,
             _PINNED[entry.pinned],
-            "non-commercial" if entry.licence.non_commercial else "",
+            "non-commercial" if entry.license.non_commercial else "",
             ", ".join(_figures(entry)),
         )
         for tag, entry in entries.items()
@@ -102,7 +101,7 @@ def show(tag: str, as_json: bool) -> None:
         known = {"tag": full, **dataclasses.asdict(entry), "file": str(path) if path else None}
         click.echo(json.dumps(known))
         return
-    training, licence, seen = entry.training, entry.licence, entry.input
+    license, images = entry.license, entry.input
     lines = {
         "weights": full + " (the default)" * entry.default,
         "network": " ".join(
@@ -110,18 +109,18 @@ def show(tag: str, as_json: bool) -> None:
         ),
         "accuracy": ", ".join(_figures(entry)) or "unknown",
         "trained on": entry.data,
-        "recipe": f"{training.recipe}: {training.command}" if training else "",
-        "began with": _began(training) if training else "",
+        "recipe": "".join(f"{run.recipe}: {run.command}" for run in entry.training[-1:]),
+        "began with": _began(entry.training),
         "classes": str(entry.num_classes),
-        "input": f"{seen.channels} x {seen.size} x {seen.size}, {seen.interpolation}, "
-        f"crop {seen.crop:g}, mean {_numbers(seen.mean)}, std {_numbers(seen.std)}",
+        "input": f"{images.channels} x {images.size} x {images.size}, {images.interpolation}, "
+        f"crop {images.crop:g}, mean {_numbers(images.mean)}, std {_numbers(images.std)}",
         "size": f"{entry.params:,} parameters, {entry.macs:,} MACs"
         + (f", {entry.bytes:,} bytes" if entry.bytes is not None else ""),
         "source": "embedded" if entry.source.kind == "embedded" else download.address(entry),
         "sha256": entry.sha256
         or (f"{entry.sha256_prefix}..." if entry.sha256_prefix else "unknown: not pinned"),
-        "licence": f"weights {licence.weights}, code {licence.code}, data {licence.data}"
-        + " (non-commercial)" * entry.licence.non_commercial,
+        "license": f"weights {license.weights}, code {license.code}, data {license.data}"
+        + " (non-commercial)" * entry.license.non_commercial,
         "provenance": entry.provenance,
         "file": str(path) if path else "not on this machine",
     }
@@ -143,7 +142,7 @@ def show(tag: str, as_json: bool) -> None:
 def get(ctx: click.Context, tags: tuple[str, ...], folder: Path | None, as_json: bool) -> None:
     """Fetch the files of TAGS (or patterns of tags) and check them.
 
-    What was broken off is gone on with by the same command. Without --to, files go where they
+    The same command resumes a broken-off download. Without --to, files go where they
     are looked for: the cache.
 
     \b
@@ -175,9 +174,9 @@ def verify(ctx: click.Context, tags: tuple[str, ...], as_json: bool) -> None:
 
     \b
     Examples:
-      senetzoo verify
-      senetzoo verify se_resnet20.cifar10_v1
-      senetzoo verify --json
+      senetzoo weights verify
+      senetzoo weights verify se_resnet20.cifar10_v1
+      senetzoo weights verify --json
     """
 
     def one(tag: str) -> tuple[str, cache.VerifiedFile]:
@@ -236,16 +235,17 @@ def _warnings_said() -> Iterator[None]:
         yield
 
 
-def _began(training: Training) -> str:
+def _began(training: tuple[Training, ...]) -> str:
     """The weights that a training began with, and how those in no release were trained."""
-    before = training.before
-    return (training.start or "") + (f", in no release: {before.command}" if before else "")
+    *before, last = last_stages(training) or (None,)
+    start = (last and last.start) or ""
+    return start + (f", in no release: {before[-1].command}" if before else "")
 
 
 def _chosen(tag: str) -> tuple[str, Entry]:
     """The entry of ``model.tag``, or the default of ``model``."""
     model, _, name = tag.partition(".")
-    network(model)  # an unknown network is told apart from one without weights
+    network(model)  # an unknown network is another error than one without weights
     return find(model, name or None)
 
 
