@@ -184,7 +184,7 @@ def _ambiguous(fitting: Mapping[str, list[tuple[Candidate, dialects.Reading]]]) 
     ]
     return WeightsError(
         f"The tensors could be {' or '.join(map(str, candidates))}.",
-        f"They differ in {', '.join(fields) or 'their gates'}, which names and shapes do not say.",
+        f"They differ in {', '.join(fields) or 'their gates'}, which names and shapes do not tell.",
         f"Type for example: --as {candidates[0].name}",
     )
 

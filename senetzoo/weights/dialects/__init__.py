@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from senetzoo.errors import WeightsError, nearest
 from senetzoo.nn.classifier import Classifier
 from senetzoo.weights.dialects import pytorchcv, timm, torchvision
 from senetzoo.weights.dialects.base import Counterpart, Dialect, is_gate
+from senetzoo.weights.unpack import Reading
 
 __all__ = [
     "DIALECTS",
@@ -47,19 +47,6 @@ DIALECTS = (OURS, *_FOREIGN)
 _AUXILIARY = r"(AuxLogits|aux1|aux2)\."
 # Buffers that are computed from the network's shape. Old files have them, new ones need not.
 _INDEX, _MASK = "relative_position_index", "attn_mask"
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A state dict of theirs, read.
-
-    Args:
-        state: Every tensor of the network, by our names.
-        notes: What was tolerated, in sentences.
-    """
-
-    state: dict[str, Tensor]
-    notes: tuple[str, ...]
 
 
 def _dialect(name: str) -> Dialect:
