@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from pages import RECORDS, interval, table
@@ -11,7 +10,7 @@ from pages import RECORDS, interval, table
 from senetzoo.io.card import commands, origin
 from senetzoo.report.run import Run
 from senetzoo.report.tables import images_per_second
-from senetzoo.weights.manifest import Entry, Training, manifest
+from senetzoo.weights.manifest import Entry, manifest
 
 # What the data says of where a network can be used.
 _LIMITS = {
@@ -25,35 +24,22 @@ _LIMITS = {
 }
 
 
-def log(tag: str, entry: Entry) -> list[dict[str, Any]]:
+def log(tag: str) -> list[dict[str, Any]]:
     """The epochs of the run that made a weight."""
-    return [line for line in _lines(tag, entry) if line.get("kind", "epoch") == "epoch"]
+    return [line for line in _lines(tag) if line.get("kind", "epoch") == "epoch"]
 
 
-def run(tag: str, entry: Entry) -> Run | None:
+def run(tag: str) -> Run | None:
     """The run that made a weight; None for the logs of before they had a header."""
-    first = _lines(tag, entry)[0]
+    first = _lines(tag)[0]
     if first.get("kind") != "run":
         return None
-    return Run(tag, RECORDS, first, tuple(log(tag, entry)), 0, None, None)
+    return Run(tag, RECORDS, first, tuple(log(tag)), 0, None, None)
 
 
-def _lines(tag: str, entry: Entry) -> list[dict[str, Any]]:
-    text = (RECORDS / _log(tag, entry)).read_text(encoding="utf-8")
+def _lines(tag: str) -> list[dict[str, Any]]:
+    text = (RECORDS / "training" / f"{tag}.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
-
-
-def arm(training: Training) -> str | None:
-    """The arm of an experiment that a training was; None for a recipe of one run."""
-    found = re.search(r" --only (\S+)", training.command)
-    return found and found[1]
-
-
-def _log(tag: str, entry: Entry) -> str:
-    training = entry.training
-    if training is not None and arm(training) is not None:
-        return f"runs/{training.recipe}/{arm(training)}-{training.seed}/log.jsonl"
-    return f"training/{tag}.jsonl"
 
 
 def every() -> str:
@@ -64,11 +50,9 @@ def every() -> str:
 
 
 def _card(tag: str, entry: Entry) -> str:
-    metric, training, seen = entry.metrics[0], entry.training, entry.preprocessing
-    if training is None:
-        return ""
+    metric, training, seen = entry.metrics[0], entry.training[-1], entry.preprocessing
     low, high = interval(metric)
-    last, known = log(tag, entry)[-1], run(tag, entry)
+    last, known = log(tag)[-1], run(tag)
     rate = f" at {images_per_second(known):,.0f} images a second" if known else ""
     network = f"`{entry.model}`" + (f" with `{entry.policy}`" if entry.policy else "")
     network += f", stem `{entry.stem}`" if entry.stem else ""
@@ -89,19 +73,19 @@ def _card(tag: str, entry: Entry) -> str:
             f"hours{rate} on {training.machine}, commit `{training.revision[:12]}`; "
             f"training accuracy {100 * last['train_accuracy']:.2f} %"
             + (
-                f"; begun with the weights `{training.start}`{origin(training)}"
+                f"; begun with the weights `{training.start}`{origin(entry)}"
                 if training.start
                 else ""
             ),
         ],
-        ["log of the run", f"`benchmarks/records/{_log(tag, entry)}`"],
+        ["log of the run", f"`benchmarks/records/training/{tag}.jsonl`"],
         ["file", f"{entry.bytes:,} bytes, sha256 `{entry.sha256}`"],
         [
-            "licence",
-            f"weights {entry.licence.weights}, code {entry.licence.code}; data: "
-            f"{entry.licence.data}",
+            "license",
+            f"weights {entry.license.weights}, code {entry.license.code}; data: "
+            f"{entry.license.data}",
         ],
     ]
     facts = table(["", ""], rows).replace("---:", "---")
-    typed = f"```sh\n{commands(training)}\n```"
+    typed = f"```sh\n{commands(entry)}\n```"
     return f"## `{tag}`\n\n{facts}\n{typed}\n\n{_LIMITS.get(entry.data, '')}\n"

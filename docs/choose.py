@@ -76,9 +76,9 @@ def _short(tag: str) -> str:
     return f"`{tag.partition('.')[2]}`"
 
 
-def _licence(entry: Entry) -> str:
-    limited = ", non-commercial" if entry.licence.non_commercial else ""
-    return entry.licence.weights + limited
+def _license(entry: Entry) -> str:
+    limited = ", non-commercial" if entry.license.non_commercial else ""
+    return entry.license.weights + limited
 
 
 def imagenet() -> str:
@@ -92,7 +92,7 @@ def imagenet() -> str:
         pixels = best.entry.preprocessing.size
         notes = [f"{pixels} px"] * (pixels != default.entry.preprocessing.size)
         notes += ["more data"] * best.more_data
-        notes += ["non-commercial"] * best.entry.licence.non_commercial
+        notes += ["non-commercial"] * best.entry.license.non_commercial
         entry = default.entry
         cells = [
             f"`{name}`",
@@ -101,13 +101,13 @@ def imagenet() -> str:
             str(entry.preprocessing.size),
             f"{default.top1:.2f}",
             _short(default.tag),
-            _licence(entry),
+            _license(entry),
             f"{best.top1:.2f}",
             ", ".join([_short(best.tag), *notes]) if best != default else "the same",
         ]
         rows.append((entry.macs, cells))
     head = ["network", "million parameters", "GMACs", "pixels", "top-1, %", "default weights"]
-    head += ["their licence", "highest top-1, %", "of the weights"]
+    head += ["their license", "highest top-1, %", "of the weights"]
     return table(head, [cells for _, cells in sorted(rows)])
 
 
@@ -121,15 +121,14 @@ def small() -> str:
             f"{one.entry.preprocessing.channels}x{one.entry.preprocessing.size}x{one.entry.preprocessing.size}",
             one.data,
             f"{one.top1:.2f}",
-            _licence(one.entry),
+            _license(one.entry),
             "in the package" if one.entry.source.kind == "embedded" else "fetched",
         ]
         for several in weights().values()
         for one in several
-        # Those of an ablation are there to be compared, not to be chosen.
-        if one.data != _IMAGENET and ".ablation_" not in one.tag
+        if one.data != _IMAGENET
     ]
-    head = ["weights", "parameters", "million MACs", "input", "tested on", "top-1, %", "licence"]
+    head = ["weights", "parameters", "million MACs", "input", "tested on", "top-1, %", "license"]
     return table([*head, "where"], rows)
 
 

@@ -104,10 +104,10 @@ def _ours(network: str) -> list[list[str]]:
         return [[f"`{network}`", "**senetzoo**: not trained yet", *[""] * 6]]
     tag = max(tags, key=lambda name: int(name.rpartition("_v")[2]))
     entry = manifest()[tag]
-    metric, training = entry.metrics[0], entry.training
-    if training is None:
+    metric = entry.metrics[0]
+    if not entry.training:
         raise SystemExit(f"The weights {tag} say nothing of their training.")
-    run = cards.run(tag, entry)
+    run = cards.run(tag)
     if run is None:
         raise SystemExit(f"The log of {tag} says nothing of its recipe.")
     recipe = Recipe.from_json(run.header["recipe"])

@@ -53,19 +53,11 @@ def names() -> str:
     )
 
 
-def best() -> str:
-    """The embedded weights without the experiments', which are trained to be compared."""
-    return weights(arms=False)
-
-
-def weights(*, arms: bool = True) -> str:
+def weights() -> str:
     """The embedded weights, with accuracy and how they came about."""
     rows = []
     for tag, entry in manifest().items():
-        training = entry.training
-        if entry.source.kind != "embedded" or training is None:
-            continue
-        if not arms and cards.arm(training) is not None:
+        if entry.source.kind != "embedded":
             continue
         metric = entry.metrics[0]
         low, high = interval(metric)
@@ -83,13 +75,13 @@ def weights(*, arms: bool = True) -> str:
 
 
 def published() -> str:
-    """The weights of other publishers: figures, file, licence."""
+    """The weights of other publishers: figures, file, license."""
     rows = []
     for tag, entry in manifest().items():
-        if entry.training is not None:
+        if entry.training:
             continue
         figures = {metric.name: f"{metric.value:.2f}" for metric in entry.metrics}
-        source, licence = entry.source, entry.licence.weights
+        source, license = entry.source, entry.license.weights
         address = source.url or f"https://huggingface.co/{source.repo}"
         pin = f"`{entry.sha256_prefix}`" if entry.pinned else "not pinned"
         rows.append(
@@ -103,11 +95,11 @@ def published() -> str:
                 entry.data,
                 f"[{source.repo or source.file}]({address})",
                 pin,
-                f"{licence}, non-commercial" if entry.licence.non_commercial else licence,
+                f"{license}, non-commercial" if entry.license.non_commercial else license,
             ]
         )
     head = ["weights", "top-1", "top-5", "pixels", "parameters", "GMACs", "trained on", "file"]
-    return table([*head, "sha256", "licence"], rows)
+    return table([*head, "sha256", "license"], rows)
 
 
 def pins() -> str:
@@ -116,7 +108,7 @@ def pins() -> str:
     for dialect in dict.fromkeys(entry.dialect for entry in manifest().values()):
         found = [entry for entry in manifest().values() if entry.dialect == dialect]
         kinds = [sum(e.pinned == kind for e in found) for kind in ("sha256", "prefix", "")]
-        limited = sum(entry.licence.non_commercial for entry in found)
+        limited = sum(entry.license.non_commercial for entry in found)
         rows.append([dialect, *map(str, (len(found), *kinds, limited))])
     totals = (str(sum(int(row[column]) for row in rows)) for column in range(1, 6))
     head = ["names", "weights", "sha256", "start of it", "not pinned", "non-commercial"]
@@ -292,7 +284,7 @@ def example() -> str:
 
 README: dict[str, Callable[[], str]] = {
     "demo": demo,
-    "weights": best,
+    "weights": weights,
     "speed": measured.summary,
     "ablation": experiments.summary,
     "networks": networks,

@@ -3,7 +3,7 @@
     python scripts/published_weights.py            writes weights_manifest.json
     python scripts/published_weights.py --check    fails where that would change it
 
-Addresses, inputs and licences are read from the metadata of the installed torchvision and timm;
+Addresses, inputs and licenses are read from the metadata of the installed torchvision and timm;
 accuracies that timm does not carry in its package, and chenyaofo's table, from `published.json`
 beside this file, which names their sources. Parameters and MACs are counted. What nobody states is
 null: no hash, size or figure is made up. Entries of weights trained here are left as they are.
@@ -25,6 +25,8 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from pin_weights import text  # noqa: E402
+
 from senetzoo._torchvision import torchvision  # noqa: E402
 from senetzoo.counting import Counts, count  # noqa: E402
 from senetzoo.data.cifar10 import CLASSES  # noqa: E402
@@ -33,13 +35,12 @@ from senetzoo.weights.dialects import Counterpart, counterparts  # noqa: E402
 from senetzoo.weights.manifest import (  # noqa: E402
     Dialect,
     Entry,
-    Licence,
+    License,
     Metric,
     Source,
     manifest,
     parse,
     path,
-    text,
 )
 from senetzoo.zoo import config  # noqa: E402
 
@@ -108,7 +109,7 @@ class Draft:
     preprocessing: Preprocessing
     data: str
     metrics: tuple[Metric, ...]
-    licence: Licence
+    license: License
     provenance: str
 
     @property
@@ -178,7 +179,7 @@ def from_torchvision() -> Iterator[Draft]:
                 ),
                 data=IMAGENET,
                 metrics=accuracies(figures["acc@1"], figures["acc@5"], source=source),
-                licence=Licence("BSD-3-Clause", "not stated", IMAGENET_TERMS),
+                license=License("BSD-3-Clause", "not stated", IMAGENET_TERMS),
                 provenance=f"{source}; recipe: {weight.meta['recipe']}",
             )
             check_parameters(known, weight.meta["num_params"])
@@ -238,7 +239,7 @@ def from_timm() -> Iterator[Draft]:
                 ),
                 data=data,
                 metrics=accuracies(*figures[name], source=stated) if name in figures else (),
-                licence=Licence("Apache-2.0", SPDX[cfg.license], terms),
+                license=License("Apache-2.0", SPDX[cfg.license], terms),
                 provenance=f"timm {timm.__version__} {name}"
                 + (f"; from {', '.join(more)}" if more else "")
                 + (f"; {cfg.paper_ids}" if cfg.paper_ids else ""),
@@ -269,10 +270,10 @@ def from_chenyaofo() -> Iterator[Draft]:
                 data=f"{title} test",
                 images=10_000,
             ),
-            licence=Licence(
+            license=License(
                 "BSD-3-Clause",
                 "BSD-3-Clause",
-                f"{title} (Krizhevsky 2009): no licence stated, cite the report",
+                f"{title} (Krizhevsky 2009): no license stated, cite the report",
             ),
             provenance=f"{facts['source']}; input: {facts['normalisation']['source']}",
         )
@@ -307,7 +308,7 @@ def rank(draft: Draft) -> tuple[bool, int, bool, float]:
 def chosen(drafts: list[Draft], ours: set[str]) -> set[str]:
     """The tags that ``pretrained=True`` means, of networks that have no weights of ours.
 
-    Never one whose licence excludes commercial use, nor one for other classes than the name's own.
+    Never one whose license excludes commercial use, nor one for other classes than the name's own.
     First those that a hash is known for; of those torchvision's first recipe, which all of its
     networks have, then the SE authors' own; then the tag that timm puts first, or where that is
     ruled out, the most accurate.
@@ -316,7 +317,7 @@ def chosen(drafts: list[Draft], ours: set[str]) -> set[str]:
     for draft in drafts:
         model = draft.counterpart.model
         own = config(model).config.num_classes
-        if draft.licence.non_commercial or draft.num_classes != own or model in ours:
+        if draft.license.non_commercial or draft.num_classes != own or model in ours:
             continue
         if model not in best or rank(draft) < rank(best[model]):
             best[model] = draft
@@ -347,15 +348,15 @@ def entry(draft: Draft, default: bool) -> Entry:
         dialect=draft.dialect,
         data=draft.data,
         metrics=draft.metrics,
-        training=None,
-        licence=draft.licence,
+        training=(),
+        license=draft.license,
         provenance=draft.provenance,
     )
 
 
 def entries() -> dict[str, Entry]:
     """The whole manifest: ours as it is, and all others made anew."""
-    ours = {tag: found for tag, found in manifest().items() if found.training is not None}
+    ours = {tag: found for tag, found in manifest().items() if found.training}
     drafts = [*from_torchvision(), *from_timm(), *from_chenyaofo()]
     defaults = chosen(drafts, {found.model for found in ours.values() if found.default})
     made: dict[str, Entry] = dict(ours)

@@ -19,7 +19,6 @@ _ELSEWHERE = {
     "push": "senetzoo.push:command",
     "report": "senetzoo.report.command:report",
     "train": "senetzoo.train.command:train",
-    "verify": "senetzoo.weights.command:verify",
     "weights": "senetzoo.weights.command:weights",
 }
 _COMPLETION = """

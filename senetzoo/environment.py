@@ -1,10 +1,13 @@
-"""Where a figure was measured: machine, versions, commit."""
+"""Where the package runs: machine, versions, commit, and whether downloads are allowed."""
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from pathlib import Path
+
+from senetzoo.errors import ConfigError
 
 
 def processor() -> str:
@@ -50,3 +53,21 @@ def revision() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
+
+
+def offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids downloads; asked before each of them, data included.
+
+    Raises:
+        ConfigError: A variable of senetzoo 0.1 is set, which does nothing any more.
+    """
+    for old, new in (
+        ("SENETZOO_OFFLINE", "HF_HUB_OFFLINE=1, which stops every download"),
+        ("SENETZOO_MIRROR", "SENETZOO_WEIGHTS, which takes folders and addresses"),
+    ):
+        if os.environ.get(old):
+            raise ConfigError(
+                f"{old} is set.", "senetzoo reads it no more.", f"Unset it, and set {new}"
+            )
+    # As huggingface_hub reads it.
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")

@@ -32,7 +32,7 @@ from senetzoo.policies.foreign.sitemap import SiteMap
 from senetzoo.registry import ENTRIES
 from senetzoo.spec import ModelSpec, as_policy, check_seed, merge, named, split
 from senetzoo.weights import manifest
-from senetzoo.weights.fetch import Search
+from senetzoo.weights.download import search
 from senetzoo.weights.load import (
     Channels,
     Trained,
@@ -337,10 +337,10 @@ def _published(spec: ModelSpec, tag: str | None) -> Trained:
     if tag is None:
         _say(f"The default weights of {spec.name} are {full}.")
     trained = as_trained(spec, weight)
-    search = Search(full, weight)
+    located = search(full, weight)
 
     def read(like: Classifier | None) -> tuple[dict[str, Tensor], LoadReport]:
-        file = search.result()
+        file = located()
         reading = read_entry(weight, file.path, trained.build(seed=0) if like is None else like)
         return reading.state, LoadReport(
             full,

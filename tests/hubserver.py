@@ -512,7 +512,7 @@ def running(
         ("NO_PROXY", "127.0.0.1"),
     ):
         monkeypatch.setenv(name, text)
-    for name in ("HF_HUB_OFFLINE", "SENETZOO_OFFLINE", "SENETZOO_WEIGHTS", "SENETZOO_MIRROR"):
+    for name in ("HF_HUB_OFFLINE", "SENETZOO_WEIGHTS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("SENETZOO_CACHE", raising=False)
     monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", server.url)

@@ -17,7 +17,7 @@ import pytest
 from hubserver import HubServer, running
 from shelf import RAW, text_of
 
-from senetzoo.weights import download, fetch, manifest, places
+from senetzoo.weights import cache, download, manifest
 from senetzoo.weights.manifest import Entry, Source
 
 KINDS: tuple[Literal["url", "hub"], ...] = ("url", "hub")
@@ -71,7 +71,7 @@ class Pantry:
             source = Source("url", file, url=self.hub.serve(f"models/{file}", content))
         entry = manifest.parse(text_of({"resnet20.pets_v1": RAW}))["resnet20.pets_v1"]
         entry = dataclasses.replace(
-            entry, source=source, sha256=hash_of(content), bytes=len(content), training=None
+            entry, source=source, sha256=hash_of(content), bytes=len(content), training=()
         )
         entry = dataclasses.replace(entry, model=tag.split(".")[0], **changes)
         self.entries[tag], self.contents[tag] = entry, content
@@ -87,7 +87,7 @@ class Pantry:
 
     def cached(self, tag: str, content: bytes | None = None) -> Path:
         """The file of an entry in senetzoo's own cache, with its content or another."""
-        path = places.cache() / places.file_names(tag, self.entries[tag])[0]
+        path = cache.cache_folder() / cache.file_names(tag, self.entries[tag])[0]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(self.contents[tag] if content is None else content)
         return path
@@ -101,7 +101,7 @@ def open_pantry(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pantr
     for hub in running(folder, monkeypatch):
         pantry = Pantry(hub, folder)
         (folder / "embedded").mkdir()
-        monkeypatch.setattr(fetch, "EMBEDDED", folder / "embedded")
+        monkeypatch.setattr(cache, "EMBEDDED", folder / "embedded")
         monkeypatch.setattr(manifest, "manifest", pantry.manifest)
         # Small pieces, so that a body that breaks off leaves something to go on with.
         monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 5_000)

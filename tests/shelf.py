@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from pin_weights import half
 from safetensors.torch import save_file
 
 from senetzoo import config
 from senetzoo.counting import count
 from senetzoo.nn.classifier import Classifier
-from senetzoo.train.pin import half
-from senetzoo.weights import fetch, manifest
+from senetzoo.weights import cache, manifest
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -60,18 +60,19 @@ RAW: dict[str, Any] = {
             "source": None,
         }
     ],
-    "training": {
-        "recipe": "pets",
-        "command": "senetzoo train pets",
-        "epochs": 3,
-        "seed": 0,
-        "revision": REVISION,
-        "hours": 0.5,
-        "machine": "one core",
-        "start": None,
-        "before": None,
-    },
-    "licence": {"code": "Apache-2.0", "weights": "Apache-2.0", "data": "CC BY 4.0"},
+    "training": [
+        {
+            "recipe": "pets",
+            "command": "senetzoo train pets",
+            "epochs": 3,
+            "seed": 0,
+            "revision": REVISION,
+            "hours": 0.5,
+            "machine": "one core",
+            "start": None,
+        }
+    ],
+    "license": {"code": "Apache-2.0", "weights": "Apache-2.0", "data": "CC BY 4.0"},
     "provenance": "trained by a test",
 }
 """An entry that is right in every field, as the JSON has it."""
@@ -82,12 +83,12 @@ def text_of(entries: dict[str, Any]) -> str:
 
 
 def changed(path: str, value: object) -> dict[str, Any]:
-    """`RAW` with one field changed: ``"source.file"``."""
+    """`RAW` with one field changed: ``"source.file"``, ``"training.0.start"``."""
     raw = copy.deepcopy(RAW)
     *parents, last = path.split(".")
-    place = raw
+    place: Any = raw
     for parent in parents:
-        place = place[parent]
+        place = place[int(parent) if parent.isdigit() else parent]
     place[last] = value
     return raw
 
@@ -116,7 +117,7 @@ class Shelf:
         seed: int = 7,
         **changes: Any,
     ) -> Classifier:
-        """Make weights as `senetzoo weights pin` does, and return the network they are of."""
+        """Make weights as `scripts/pin_weights.py` does, and return the network they are of."""
         base = tag.split(".")[0]
         fields = {**copy.deepcopy(RAW), "model": base, "policy": policy, **changes}
         spec = config(f"{base}+{policy}" if policy else base).replace(
@@ -135,7 +136,7 @@ class Shelf:
         if kind == "hub":
             fields["source"] |= {"kind": "hub", "repo": "someone/pets", "revision": REVISION}
         fields |= {
-            "sha256": fetch.sha256(file),
+            "sha256": cache.sha256(file),
             "bytes": file.stat().st_size,
             "params": counts.params,
             "macs": counts.macs,
@@ -148,7 +149,7 @@ class Shelf:
 def open_shelf(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
     """The shelf in `folder`, in use until the generator goes on."""
     monkeypatch.setattr(manifest, "path", lambda: folder / manifest.FILE)
-    monkeypatch.setattr(fetch, "EMBEDDED", folder / "embedded")
+    monkeypatch.setattr(cache, "EMBEDDED", folder / "embedded")
     yield Shelf(folder)
     monkeypatch.undo()
     manifest.manifest.cache_clear()

@@ -420,10 +420,10 @@ COMMANDS: list[tuple[list[str], str]] = [
      "Its tags are pets_v1.\nDid you mean 'pets_v1'?"),
     (["explain", "lenet", "--policy", "se@post"], "se@post matches nothing in lenet.\n"
      "lenet has the positions pre, standard, not post.\nType for example: @pre"),
-    (["verify", "resnet2"], "There is no network 'resnet2'.\n"
+    (["weights", "verify", "resnet2"], "There is no network 'resnet2'.\n"
      "The nearest names are resnet32, resnet20, resnet32a.\n"
      "Type for example: create('resnet32')"),
-    (["verify", "resnet18"], NO_WEIGHTS),
+    (["weights", "verify", "resnet18"], NO_WEIGHTS),
     (["predict", "cat.jpg", "--model", "resnet18"], NO_WEIGHTS),
     (["train", "digit"],
      "There is no recipe 'digit'.\nRecipes are digits, cifar10_small, cifar10_resnet, "
@@ -436,8 +436,6 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["train", "cifar10_small", "--out", "nowhere"],
      "The recipe cifar10_small trains on CIFAR-10.\nNo folder was given.\n"
      "Type: senetzoo train cifar10_small --data FOLDER"),
-    (["weights", "pin", "nowhere", "v1"], "nowhere holds no finished run.\n"
-     "There is no nowhere/summary.json.\nTrain to the end first"),
     (["bench", "--model", "resnet_20"], "There is no network 'resnet_20'.\n"
      "The nearest names are resnet20, resnet20a, resnet50.\n"
      "Type for example: create('resnet20')"),
@@ -462,16 +460,16 @@ def test_wrong_commands(
     ("args", "error"),
     [
         (["lst"], "There is no command 'lst'. Did you mean 'list'?"),
-        (["Verfiy"], "There is no command 'Verfiy'. Did you mean 'verify'?"),
+        (["Exprot"], "There is no command 'Exprot'. Did you mean 'export'?"),
         (
             ["zzz"],
             "There is no command 'zzz'. Commands are bench, demo, explain, export, inspect, list, "
-            "predict, report, show, train, verify, weights.",
+            "predict, report, show, train, weights.",
         ),
         (["weights", "lst"], "There is no command 'lst'. Did you mean 'list'?"),
         (
             ["weights", "zzz"],
-            "There is no command 'zzz'. Commands are convert, get, list, pin, push, show, verify.",
+            "There is no command 'zzz'. Commands are convert, get, list, push, show, verify.",
         ),
         (["show"], "Missing argument 'NETWORK'."),
         (["predict"], "Missing argument 'IMAGE...'."),

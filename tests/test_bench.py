@@ -26,7 +26,7 @@ from senetzoo.bench.records import cpu_flags
 from senetzoo.data import cifar10, digits, flowers5
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import DataError, WeightsError
-from senetzoo.weights import fetch, manifest
+from senetzoo.weights import cache, manifest
 from senetzoo.zoo import transforms
 
 PLAIN = Preprocessing(8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -422,7 +422,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         classes=("red", "green", "blue"),
         default=True,
         source=manifest.Source("embedded", path.name),
-        sha256=fetch.sha256(path),
+        sha256=cache.sha256(path),
         sha256_prefix=None,
         bytes=path.stat().st_size,
         params=0,
@@ -431,11 +431,11 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         dialect="senetzoo",
         data="colours",
         metrics=(),
-        training=None,
-        licence=manifest.Licence("", "", ""),
+        training=(),
+        license=manifest.License("", "", ""),
         provenance="",
     )
-    monkeypatch.setattr(fetch, "EMBEDDED", tmp_path)
+    monkeypatch.setattr(cache, "EMBEDDED", tmp_path)
     monkeypatch.setattr(manifest, "manifest", lambda: {"resnet20.fake": entry})
     return "resnet20.fake"
 

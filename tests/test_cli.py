@@ -58,7 +58,6 @@ def test_every_command_has_help() -> None:
         "report",
         "show",
         "train",
-        "verify",
         "weights",
     } == {names[0] for names in commands if names}
     for names in commands:

@@ -58,7 +58,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("SENETZOO_OFFLINE", "1")
+        patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setattr("senetzoo.zoo._say", lambda tag: None)
         # What is read and checked before is what is tried here, not a training or a timing.
         patch.setattr("senetzoo.train.engine.train", lambda *args, **kwargs: {})

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pin_weights
 import pytest
 import torch
 from click.shell_completion import CompletionItem, ShellComplete
+from click.testing import CliRunner
 from command_tree import COMMANDS, run
 from PIL import Image
 from runs import write_run
@@ -49,8 +51,8 @@ def program(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
 def test_all_commands_are_found() -> None:
     assert {" ".join(names) for names in COMMANDS} == {
         "bench", "demo", "explain", "export", "inspect excitations", "inspect prune-gates", "list",
-        "predict", "report", "show", "train", "verify",
-        "weights convert", "weights get", "weights list", "weights pin", "push",
+        "predict", "report", "show", "train",
+        "weights convert", "weights get", "weights list", "push",
         "weights show", "weights verify",
     }  # fmt: skip
 
@@ -121,11 +123,9 @@ BEGIN = {
     ("report",): ("runs",),
     ("show",): ("lenet5",),
     ("train",): ("digits",),
-    ("verify",): (),
     ("weights", "convert"): (__file__, "--to", "lenet5"),
     ("weights", "get"): ("lenet5",),
     ("weights", "list"): (),
-    ("weights", "pin"): ("runs/digits-lenet5-0", "digits_v1"),
     ("push",): ("lenet5", "--repo", "owner/name"),
     ("weights", "show"): ("lenet5",),
     ("weights", "verify"): (),
@@ -177,7 +177,7 @@ def test_a_full_disk_behind_the_output_ends_with_2(
 def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, with an image, weights and a run."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SENETZOO_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     Image.new("RGB", (40, 40), "red").save("image.png")
     Path("broken.png").write_bytes(b"\x89PNG")
     save_file(senetzoo.create("lenet5", seed=0).state_dict(), "lenet5.safetensors")
@@ -203,7 +203,6 @@ DONE: list[tuple[str, ...]] = [
     ("report", "runs"),
     ("show", "lenet5+eca"),
     ("train", "digits", "--quick", "--threads", "1", "--workers", "0"),
-    ("verify",),
     ("weights", "convert", "lenet5.safetensors", "--to", "lenet5", "--out", "mine.safetensors",
      "--by-structure", "--yes"),
     ("weights", "get", "lenet5", "resnet20"),
@@ -241,17 +240,16 @@ def test_done_is_0_and_json_is_all_of_the_output(ground: Path, args: tuple[str, 
 
 def test_a_pinned_entry_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = manifest()["lenet5.digits_v1"]
-    monkeypatch.setattr("senetzoo.train.pin.pin", lambda *args, **kwargs: entry)
-    result = run("weights", "pin", "runs/digits-lenet5-0", "digits_v2", "--json")
+    monkeypatch.setattr(pin_weights, "pin", lambda *args, **kwargs: entry)
+    result = CliRunner().invoke(pin_weights.main, ["runs/digits-lenet5-0", "digits_v2", "--json"])
     assert result.exit_code == 0
     shown = json.loads(result.stdout)
     assert (shown.pop("tag"), shown["sha256"]) == ("lenet5.digits_v2", entry.sha256)
     assert set(shown) == {field.name for field in dataclasses.fields(entry)}
 
 
-def test_those_that_are_tested_are_all_but_pin() -> None:
-    tested = {args[:2] if args[0] in GROUPS else args[:1] for args in DONE}
-    assert tested == set(COMMANDS) - {("weights", "pin")}
+def test_all_commands_are_tested() -> None:
+    assert {args[:2] if args[0] in GROUPS else args[:1] for args in DONE} == set(COMMANDS)
 
 
 def test_images_that_can_not_be_read_are_1(ground: Path) -> None:
@@ -275,11 +273,9 @@ WRONG: list[tuple[str, ...]] = [
     ("report", "nowhere"),
     ("show", "nothing"),
     ("train", "nothing"),
-    ("verify", "resnet18.tv_in1k_v1"),
     ("weights", "convert", "image.png", "--to", "lenet5"),
     ("weights", "get", "nothing"),
     ("weights", "list", "nothing"),
-    ("weights", "pin", "nowhere", "digits_v1"),
     ("push", "nothing", "--repo", "owner/name"),
     ("weights", "show", "nothing"),
     ("weights", "verify", "resnet18.tv_in1k_v1"),
@@ -318,7 +314,7 @@ def test_every_command_is_tried_with_wrong_input() -> None:
         (("show", "lenet5+se@standart"), "Did you mean 'standard'?"),
         (("weights", "show", "resnet20.cifar10_v11"), "Did you mean 'cifar10_v1'?"),
         (("weights", "list", "resnet20.cifar_v1"), "Did you mean 'resnet20.cifar10_v1'?"),
-        (("verify", "resnet20.cifar10_v11"), "Did you mean 'cifar10_v1'?"),
+        (("weights", "verify", "resnet20.cifar10_v11"), "Did you mean 'cifar10_v1'?"),
         (("train", "digts"), "Did you mean 'digits'?"),
         (("train", "digits", "--set", "bath=3"), "Did you mean 'batch'?"),
         (("train", "cifar10_four_nets", "--only", "lent"), "Did you mean 'lenet'?"),
@@ -437,7 +433,7 @@ def offered(*words: str) -> list[str]:
         ),
         (("push", "lenet5."), ["lenet5.digits_v1"]),
         (("weights", "convert", "x.pth", "--to", "vgg11_l"), ["vgg11_lrn"]),
-        (("verify", "lenet5"), ["lenet5.digits_v1"]),
+        (("weights", "verify", "lenet5"), ["lenet5.digits_v1"]),
         (("train", "dig"), ["digits"]),
         (("train", "cifar10_four_nets", "--only", "len"), ["lenet"]),
         (("train", "digits", "--set", "label"), ["label_smoothing="]),

@@ -183,7 +183,7 @@ def test_forms_that_names_do_not_tell_apart(tmp_path: Path) -> None:
         "Type for example: --as resnet50"
     )
     assert refused(tmp_path, file, "--to", "resnet50", "--as", "resnet50x", "--out", out) == (
-        "No library calls a form of resnet50 'resnet50x'.\n"
+        "No library calls a network like resnet50 'resnet50x'.\n"
         "They call it resnet50, resnet50c, resnet50b.\n"
         "Did you mean 'resnet50'?"
     )

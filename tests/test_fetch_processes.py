@@ -18,7 +18,7 @@ from hubserver import Fault
 from pantry import KINDS, Pantry, hash_of, open_pantry
 
 import senetzoo
-from senetzoo.weights import fetch, places
+from senetzoo.weights import cache, download
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks and kills")
 
@@ -31,7 +31,7 @@ sys.modules["senetzoo"] = package
 import huggingface_hub, huggingface_hub.file_download
 huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 5_000
 huggingface_hub.utils.disable_progress_bars()
-from senetzoo.weights import fetch, manifest
+from senetzoo.weights import cache, download, manifest
 for line in sys.stdin:
     count, file = line.split(maxsplit=1)
     with open(file.strip(), "rb") as opened:
@@ -42,8 +42,8 @@ for line in sys.stdin:
         child = os.fork()
         if child == 0:
             try:
-                located = fetch.locate(tag, entry)
-                os._exit(0 if fetch.sha256(located.path) == entry.sha256 else 2)
+                located = download.locate(tag, entry)
+                os._exit(0 if cache.sha256(located.path) == entry.sha256 else 2)
             except BaseException as error:
                 print(repr(error), file=sys.stderr, flush=True)
                 os._exit(1)
@@ -94,7 +94,7 @@ def pantry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pantry]:
 
 def _whole(pantry: Pantry, tag: str) -> bool:
     """Whether the file is there; it is the right one then."""
-    located = fetch.check(tag, pantry.entries[tag])
+    located = cache.check(tag, pantry.entries[tag])
     assert located is None or located.path.read_bytes() == pantry.contents[tag]
     return located is not None
 
@@ -121,16 +121,16 @@ def _kills(pantry: Pantry, tmp_path: Path, count: int) -> None:
         whole += there
         assert there or end != 0
         if rng.random() < 0.5:  # else the next process goes on with what this one left
-            located = fetch.locate(tag, pantry.entries[tag])
+            located = download.locate(tag, pantry.entries[tag])
             assert located.path.read_bytes() == pantry.contents[tag]
         if _whole(pantry, tag):
-            path = fetch.locate(tag, pantry.entries[tag]).path
+            path = download.locate(tag, pantry.entries[tag]).path
             path.resolve().unlink()
             path.unlink(missing_ok=True)
     faults, pantry.hub.faults = pantry.hub.faults, []
     assert faults
     for tag, entry in pantry.entries.items():
-        assert fetch.locate(tag, entry).path.read_bytes() == pantry.contents[tag]
+        assert download.locate(tag, entry).path.read_bytes() == pantry.contents[tag]
     assert nursery.close() == ""
     # Some were killed in the middle of a body, or this shows nothing.
     assert len(pantry.hub.asked(".pth", "GET")) > count / 2
@@ -152,7 +152,7 @@ def test_a_kill_leaves_something_to_go_on_with(pantry: Pantry, tmp_path: Path) -
     pantry.hub.fail(entry.source.file, slow)
     nursery = Nursery(tmp_path)
     (process,) = nursery.start(pantry, tag)
-    partial = places.cache() / f".{tag}.pth.partial"
+    partial = cache.cache_folder() / f".{tag}.pth.partial"
     until = time.monotonic() + 30
     while not (partial.is_file() and partial.stat().st_size > 20_000) and time.monotonic() < until:
         time.sleep(0.005)
@@ -161,7 +161,7 @@ def test_a_kill_leaves_something_to_go_on_with(pantry: Pantry, tmp_path: Path) -
     have = partial.stat().st_size
     assert 20_000 < have < 60_000
     slow.times = 0
-    assert fetch.locate(tag, entry).path.read_bytes() == pantry.contents[tag]
+    assert download.locate(tag, entry).path.read_bytes() == pantry.contents[tag]
     assert pantry.hub.asked(entry.source.file)[-1].headers["range"] == f"bytes={have}-"
     assert nursery.close() == ""
 
@@ -171,7 +171,7 @@ def test_a_kill_leaves_something_to_go_on_with(pantry: Pantry, tmp_path: Path) -
 def test_eight_at_once(pantry: Pantry, tmp_path: Path, kind: str, damaged: bool) -> None:
     tag, entry = pantry.add("url" if kind == "url" else "hub")
     if damaged:
-        path = fetch.locate(tag, entry).path.resolve()
+        path = download.locate(tag, entry).path.resolve()
         path.write_bytes(b"x" * 60_000)
         pantry.hub.requests.clear()
     pantry.hub.fail(entry.source.file, Fault("slow", rate=300_000))
@@ -183,7 +183,7 @@ def test_eight_at_once(pantry: Pantry, tmp_path: Path, kind: str, damaged: bool)
     # Each that saw the damaged file may be the one that sets it aside; one is.
     assert said.count("UserWarning") == damaged
     assert len(pantry.hub.asked(entry.source.file, "GET")) == 1
-    located = fetch.locate(tag, entry)
+    located = download.locate(tag, entry)
     assert located.origin == "cache"
     files = [p for p in located.path.resolve().parent.iterdir() if p.is_file()]
     whole = [p for p in files if p.suffix != ".bad"]

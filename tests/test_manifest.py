@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import pin_weights
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -21,24 +22,16 @@ from senetzoo.counting import count
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.registry import ENTRIES
-from senetzoo.weights import dialects, fetch, manifest
+from senetzoo.weights import cache, dialects, manifest
 
 SHIPPED = manifest.manifest()
 TAG = "resnet20.pets_v1"
 
 
-def begun(*starts: str) -> dict[str, Any]:
-    """Weights that began with the first of `starts`, those with the next; none of them are there.
-
-    The last one's training is not told.
-    """
-    raw = copy.deepcopy(RAW) | {"default": False}
-    training = raw["training"]
-    for start in starts:
-        training["start"] = start
-        training["before"] = copy.deepcopy(RAW["training"])
-        training = training["before"]
-    return raw
+def begun(*starts: str | None) -> dict[str, Any]:
+    """Weights whose stages of training began with `starts`."""
+    stages = [{**RAW["training"][0], "start": start} for start in starts]
+    return {**RAW, "training": stages, "default": False}
 
 
 @pytest.fixture
@@ -101,14 +94,14 @@ def test_shipped_entries_are_sound() -> None:
         assert len({(metric.name, metric.data) for metric in entry.metrics}) == len(entry.metrics)
         assert entry.data, tag
         assert entry.provenance, tag
-        assert all(dataclasses.asdict(entry.licence).values()), tag
-        assert (entry.training is not None) == (entry.provenance == "trained by senetzoo"), tag
+        assert all(dataclasses.asdict(entry.license).values()), tag
+        assert bool(entry.training) == (entry.provenance == "trained by senetzoo"), tag
 
 
 @pytest.mark.parametrize("tag", EMBEDDED)
 def test_embedded_entry_is_true(tag: str) -> None:
     entry, model = SHIPPED[tag], config(tag).build(seed=0)
-    file = fetch.EMBEDDED / entry.source.file
+    file = cache.EMBEDDED / entry.source.file
     content = file.read_bytes()
     assert len(content) == entry.bytes
     assert hashlib.sha256(content).hexdigest() == entry.sha256
@@ -122,22 +115,22 @@ def test_embedded_entry_is_true(tag: str) -> None:
         assert value.dtype == (expected if own[name].is_floating_point() else own[name].dtype)
         assert bool(torch.isfinite(value).all())
     assert entry.metrics
-    assert entry.training is not None
-    assert re.fullmatch(r"[0-9a-f]{40}", entry.training.revision or "")
+    assert entry.training
+    assert all(re.fullmatch(r"[0-9a-f]{40}", stage.revision) for stage in entry.training)
 
 
 def test_embedded_files_are_those_of_the_manifest_and_small() -> None:
-    files = {path.name: path.stat().st_size for path in fetch.EMBEDDED.glob("*")}
+    files = {path.name: path.stat().st_size for path in cache.EMBEDDED.glob("*")}
     named = {e.source.file for e in SHIPPED.values() if e.source.kind == "embedded"}
     assert set(files) == named
-    assert sum(files.values()) < 14 * 2**20
+    assert sum(files.values()) < 10 * 2**20
 
 
 def test_shipped_manifest_is_canonical() -> None:
     text = manifest.path().read_text(encoding="utf-8")
-    assert manifest.text(manifest.parse(text)) == manifest.text(SHIPPED)
+    assert pin_weights.text(manifest.parse(text)) == pin_weights.text(SHIPPED)
     if SHIPPED:
-        assert manifest.text(SHIPPED) == text
+        assert pin_weights.text(SHIPPED) == text
 
 
 # --- Manifest ------------------------------------------------------------------------------------
@@ -159,7 +152,7 @@ def test_round_trip() -> None:
         32, (0.5, 0.25, 0.125), (0.5, 0.25, 1.0), "bilinear", 0.875
     )
     assert entry.metrics[0].value == 91.5
-    assert json.loads(manifest.text({TAG: entry}))["entries"][TAG] == RAW
+    assert json.loads(pin_weights.text({TAG: entry}))["entries"][TAG] == RAW
     other = dataclasses.replace(
         entry,
         model="se_resnet20",
@@ -167,9 +160,9 @@ def test_round_trip() -> None:
         config={"pool": "ceil", "aux": True, "window": 12, "drop_rate": 0.5, "act": None},
     )
     entries = {"se_resnet20.a": other, TAG: entry}
-    text = manifest.text(entries)
+    text = pin_weights.text(entries)
     assert manifest.parse(text) == entries
-    assert manifest.text(manifest.parse(text)) == text
+    assert pin_weights.text(manifest.parse(text)) == text
     assert list(manifest.parse(text)) == sorted(entries)
     assert hash(other) != hash(entry)
 
@@ -179,15 +172,17 @@ def _fields(raw: dict[str, Any], prefix: str = "") -> Iterator[str]:
         yield prefix + name
         if isinstance(value, dict):
             yield from _fields(value, f"{prefix}{name}.")
+        elif isinstance(value, list) and isinstance(value[0], dict):
+            yield from _fields(value[0], f"{prefix}{name}.0.")
 
 
 @pytest.mark.parametrize("path", list(_fields(RAW)))
 def test_every_field_is_needed_and_of_its_type(path: str) -> None:
-    parent, _, name = f"{TAG}.{path}".rpartition(".")
+    parent, _, name = f"{TAG}.{path}".replace(".0.", "[0].").rpartition(".")
     raw = copy.deepcopy(RAW)
-    place = raw
+    place: Any = raw
     for part in path.split(".")[:-1]:
-        place = place[part]
+        place = place[int(part) if part == "0" else part]
     del place[name]
     assert refusal(text_of({TAG: raw})) == (
         f"The manifest is broken at {parent}.\nThe field '{name}' is missing."
@@ -276,14 +271,14 @@ def test_every_field_is_needed_and_of_its_type(path: str) -> None:
             "metrics[0]",
             "A figure has a source if and only if it is published.",
         ),
-        ("training", [], "training", "It is [], not an object or null."),
-        ("training.hours", "long", "training.hours", 'It is "long", not a number.'),
-        ("licence", None, "licence", "It is null, not an object."),
+        ("training", None, "training", "It is null, not a list."),
+        ("training.0.hours", "long", "training[0].hours", 'It is "long", not a number.'),
+        ("license", None, "license", "It is null, not an object."),
         (
-            "licence.weights",
+            "license.weights",
             "CC-BY-NC-4.0",
             "",
-            "Its licence CC-BY-NC-4.0 excludes commercial use, so it can't be a default.",
+            "Its license CC-BY-NC-4.0 excludes commercial use, so it can't be a default.",
         ),
         ("shah256", "ab", "", "The field 'shah256' is unknown.\nDid you mean 'sha256'?"),
         (
@@ -381,29 +376,34 @@ def _url(url: str, **changes: Any) -> dict[str, Any]:
             f"The manifest is broken at {TAG}.source.\nA source of kind 'hub' has no url.",
         ),
         (
-            text_of({TAG: changed("training.start", "resnet20.pets_v0")}),
-            f"The manifest is broken at {TAG}.training.start.\n"
+            text_of({TAG: begun("resnet20.pets_v0")}),
+            f"The manifest is broken at {TAG}.training[0].start.\n"
             "There are no weights 'resnet20.pets_v0'.\n"
             "Did you mean 'resnet20.pets_v1'?",
         ),
         (
-            text_of({TAG: changed("training.start", TAG)}),
-            f"The manifest is broken at {TAG}.training.start.\n"
+            text_of({TAG: begun(TAG)}),
+            f"The manifest is broken at {TAG}.training[0].start.\n"
             "It leads back to the weights themselves.",
         ),
         (
-            text_of({TAG: changed("training.before", RAW["training"])}),
-            f"The manifest is broken at {TAG}.training.start.\n"
+            text_of({TAG: begun(None, None)}),
+            f"The manifest is broken at {TAG}.training[1].start.\n"
             "It is null, but something was before it.",
         ),
         (
-            text_of({TAG: begun("resnet20.pets_v0"), "resnet20.pets_v0": RAW}),
-            f"The manifest is broken at {TAG}.training.start.\n"
-            "The training of 'resnet20.pets_v0' is told twice: there and here.",
+            text_of(
+                {
+                    TAG: begun(None, "resnet20.pets_v0"),
+                    "resnet20.pets_v0": changed("training.0.epochs", 4),
+                }
+            ),
+            f"The manifest is broken at {TAG}.training[1].start.\n"
+            "The training of 'resnet20.pets_v0' is another one in its own entry.",
         ),
         (
-            text_of({TAG: begun("resnet20.pets_v0", TAG)}),
-            f"The manifest is broken at {TAG}.training.start.\n"
+            text_of({TAG: begun(None, "resnet20.pets_v0", TAG)}),
+            f"The manifest is broken at {TAG}.training[2].start.\n"
             "It leads back to the weights themselves.",
         ),
         (
@@ -418,15 +418,15 @@ def _url(url: str, **changes: Any) -> dict[str, Any]:
         ),
         (text_of({TAG: 3}), f"The manifest is broken at {TAG}.\nIt is 3, not an object."),
         (
-            '{"schema": 2, "entries": {}}',
-            "The manifest is broken at schema.\nThis version of senetzoo reads schema 1, not 2.",
+            '{"schema": 3, "entries": {}}',
+            "The manifest is broken at schema.\nThis version of senetzoo reads schema 2, not 3.",
         ),
         (
             "[]",
-            "The manifest is broken at schema.\nThis version of senetzoo reads schema 1, not null.",
+            "The manifest is broken at schema.\nThis version of senetzoo reads schema 2, not null.",
         ),
         (
-            '{"schema": 1}',
+            '{"schema": 2}',
             "The manifest is broken at its start.\nExpected an object of schema and entries.",
         ),
         (
@@ -435,11 +435,11 @@ def _url(url: str, **changes: Any) -> dict[str, Any]:
             "in double quotes: line 1 column 2 (char 1)).",
         ),
         (
-            '{"schema": 1, "entries": {"a.b": 1, "a.b": 2}}',
+            '{"schema": 2, "entries": {"a.b": 1, "a.b": 2}}',
             "The manifest is broken at a.b.\nIt is there twice.",
         ),
         (
-            '{"schema": 1, "entries": {"a.b": NaN}}',
+            '{"schema": 2, "entries": {"a.b": NaN}}',
             "The manifest is broken at its start.\nIt is no JSON (NaN is no JSON number).",
         ),
     ],
@@ -475,10 +475,10 @@ def test_what_a_file_is_checked_by(raw: dict[str, Any], pinned: str) -> None:
         ("not stated", False),
     ],
 )
-def test_non_commercial_licences(weights: str, expected: bool) -> None:
-    assert manifest.Licence("MIT", weights, "").non_commercial is expected
-    raw = changed("licence.weights", weights) | {"default": False}
-    assert parsed(raw).licence.non_commercial is expected
+def test_non_commercial_licenses(weights: str, expected: bool) -> None:
+    assert manifest.License("MIT", weights, "").non_commercial is expected
+    raw = changed("license.weights", weights) | {"default": False}
+    assert parsed(raw).license.non_commercial is expected
 
 
 def test_missing_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -525,39 +525,41 @@ def test_the_dialects_are_those_that_can_be_read() -> None:
 
 def test_weights_of_ours_become_the_default() -> None:
     ours = parsed(RAW)
-    theirs = dataclasses.replace(ours, training=None)
+    theirs = dataclasses.replace(ours, training=())
     other = dataclasses.replace(theirs, model="se_resnet20")
     before = {"resnet20.theirs": theirs, "se_resnet20.theirs": other}
-    after = manifest.added(before, TAG, ours)
+    after = pin_weights.added(before, TAG, ours)
     assert {tag: entry.default for tag, entry in after.items()} == {
         "resnet20.theirs": False,
         "se_resnet20.theirs": True,
         TAG: True,
     }
-    assert manifest.parse(manifest.text(after)) == after
+    assert manifest.parse(pin_weights.text(after)) == after
     rare = dataclasses.replace(ours, default=False)
-    assert manifest.added(before, TAG, rare) == {**before, TAG: rare}
+    assert pin_weights.added(before, TAG, rare) == {**before, TAG: rare}
     # Newer ones of ours take the place.
-    later = manifest.added(after, "resnet20.pets_v2", ours)
+    later = pin_weights.added(after, "resnet20.pets_v2", ours)
     assert {tag for tag, entry in later.items() if entry.default} == {
         "se_resnet20.theirs",
         "resnet20.pets_v2",
     }
-    assert manifest.parse(manifest.text(later)) == later
+    assert manifest.parse(pin_weights.text(later)) == later
 
 
 def test_the_trainings_behind_weights_are_known(shelf: Shelf) -> None:
-    rows = {
-        "resnet20.a": (None, 30),
-        "resnet20.b": ("resnet20.a", 20),
-        "resnet20.c": ("resnet20.b", 10),
-        "resnet20.d": ("resnet20.theirs", 5),
+    epochs = {"resnet20.a": 30, "resnet20.b": 20, "resnet20.c": 10, "resnet20.d": 5}
+    starts = {
+        "resnet20.a": (None,),
+        "resnet20.b": (None, "resnet20.a"),
+        "resnet20.c": (None, "resnet20.a", "resnet20.b"),
+        "resnet20.d": ("resnet20.theirs",),
+        "resnet20.theirs": (),
     }
-    for tag, (start, epochs) in rows.items():
-        raw = changed("training.start", start) | {"default": False}
-        raw["training"]["epochs"] = epochs
+    for tag, known in starts.items():
+        raw = begun(*known)
+        for stage, end in zip(raw["training"], [*known[1:], tag], strict=False):
+            stage["epochs"] = epochs[end or ""]
         shelf.entries[tag] = raw
-    shelf.entries["resnet20.theirs"] = changed("training", None)
     shelf.write()
     of = {tag: [run.epochs for run in manifest.history(tag).values()] for tag in shelf.entries}
     assert of == {
@@ -570,19 +572,18 @@ def test_the_trainings_behind_weights_are_known(shelf: Shelf) -> None:
     whole = manifest.history("resnet20.c")
     assert list(whole) == ["resnet20.a", "resnet20.b", "resnet20.c"]
 
-    # In whichever order they go, what the last one has behind it stays.
+    # In whichever order they go, what the last one has behind it stays, and its own stages are
+    # those that no other entry has.
     shipped = manifest.manifest()
     for gone in itertools.permutations(["resnet20.a", "resnet20.b"]):
         entries = dict(shipped)
         for tag in gone:
-            entries = manifest.withdrawn(entries, tag)
-            assert manifest.parse(manifest.text(entries)) == entries
+            del entries[tag]
+            assert manifest.parse(pin_weights.text(entries)) == entries
+            shelf.manifest.write_text(pin_weights.text(entries), encoding="utf-8")
+            manifest.manifest.cache_clear()
+            assert manifest.history("resnet20.c") == whole
+            last = manifest.last_stages(entries["resnet20.c"].training)
+            own = {"resnet20.a": [10], "resnet20.b": [20, 10]} if len(entries) == 4 else {}
+            assert [stage.epochs for stage in last] == own.get(tag, [30, 20, 10])
         assert set(entries) == {"resnet20.c", "resnet20.d", "resnet20.theirs"}
-        for tag in ("resnet20.d", "resnet20.theirs"):
-            assert entries[tag] == shipped[tag]
-        shelf.manifest.write_text(manifest.text(entries), encoding="utf-8")
-        manifest.manifest.cache_clear()
-        found = manifest.history("resnet20.c")
-        assert list(found) == list(whole)
-        for tag, training in found.items():
-            assert dataclasses.replace(training, before=None) == whole[tag], tag

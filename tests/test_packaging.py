@@ -104,7 +104,7 @@ for tag, entry in manifest.manifest().items():
     if entry.source.kind == "embedded":
         assert senetzoo.create(tag).load_report.tag == tag
 from senetzoo.cli import main
-main(["verify"], prog_name="senetzoo")
+main(["weights", "verify"], prog_name="senetzoo")
 """
 
 

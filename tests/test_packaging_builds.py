@@ -158,7 +158,7 @@ def test_the_readme_in_an_empty_environment(built: Path, tmp_path: Path) -> None
     environment = {
         "PATH": f"{venv / 'bin'}:/usr/bin:/bin",
         "HOME": str(home),
-        "SENETZOO_OFFLINE": "1",
+        "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
     }
     text = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ import torch
 from helpers import calibrate_on_next_batch, on_meta, randomise, relative_error
 from parity import from_the_timm, from_torchvision
 from PIL import Image
+from pin_weights import text
 from safetensors.torch import save_file
 from shelf import Shelf, open_shelf
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from senetzoo._torchvision import torchvision
 from senetzoo.counting import Counts
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import WeightsError
-from senetzoo.weights import fetch, manifest
+from senetzoo.weights import cache, manifest
 from senetzoo.weights.dialects import counterparts
 
 SHIPPED = manifest.manifest()
@@ -86,7 +87,7 @@ def test_the_script_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("same_versions")
 def test_the_script_counts_the_same() -> None:
-    assert manifest.text(published_weights.entries()) == manifest.path().read_text("utf-8")
+    assert text(published_weights.entries()) == manifest.path().read_text("utf-8")
 
 
 @pytest.mark.usefixtures("same_versions")
@@ -132,12 +133,12 @@ def test_defaults_are_safe() -> None:
         if not defaults:
             continue
         entry = SHIPPED[defaults[0]]
-        assert not entry.licence.non_commercial, model
+        assert not entry.license.non_commercial, model
         assert entry.num_classes == own, model
         if not entry.pinned:
-            allowed = [t for t in tags if not SHIPPED[t].licence.non_commercial]
+            allowed = [t for t in tags if not SHIPPED[t].license.non_commercial]
             assert not any(SHIPPED[tag].pinned for tag in allowed), model
-    limited = [tag for tag, entry in SHIPPED.items() if entry.licence.non_commercial]
+    limited = [tag for tag, entry in SHIPPED.items() if entry.license.non_commercial]
     assert limited
     assert all(".fb_" in tag for tag in limited)
 
@@ -306,9 +307,9 @@ def _publish(shelf: Shelf, tag: str, content: Any, **options: Any) -> None:
         torch.save(content, path, **options)
     there = manifest.Source("embedded", path.name)
     known = dataclasses.replace(
-        entry, source=there, sha256=fetch.sha256(path), sha256_prefix=None, default=False
+        entry, source=there, sha256=cache.sha256(path), sha256_prefix=None, default=False
     )
-    shelf.manifest.write_text(manifest.text({tag: known}), encoding="utf-8")
+    shelf.manifest.write_text(text({tag: known}), encoding="utf-8")
     manifest.manifest.cache_clear()
 
 

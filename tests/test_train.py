@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pin_weights
 import pytest
 import torch
 from click.testing import CliRunner
@@ -17,12 +18,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import senetzoo
-from senetzoo.cli import main
 from senetzoo.data import digits
 from senetzoo.errors import ConfigError, DataError, TrainingError
 from senetzoo.inspect import drift
 from senetzoo.report import excitations_command
-from senetzoo.train import augment, engine, pin
+from senetzoo.train import augment, engine
 from senetzoo.train.augment import Draws
 from senetzoo.train.command import find
 from senetzoo.train.command import train as train_command
@@ -33,7 +33,7 @@ from senetzoo.train.recipes import RECIPES
 from senetzoo.train.state import State
 from senetzoo.train.step import Step
 from senetzoo.train.trained import networks_of
-from senetzoo.weights import fetch, manifest
+from senetzoo.weights import cache, manifest
 
 TINY = Recipe(
     name="tiny",
@@ -579,7 +579,7 @@ def test_the_command_trains_quickly_and_says_where(tmp_path: Path) -> None:
 
 
 def test_half_keeps_statistics_in_fp32() -> None:
-    state = pin.half(senetzoo.create("se_resnet20", seed=0).state_dict())
+    state = pin_weights.half(senetzoo.create("se_resnet20", seed=0).state_dict())
     for name, value in state.items():
         if name.endswith("num_batches_tracked"):
             assert value.dtype == torch.int64
@@ -592,9 +592,9 @@ def test_pinned_weights_come_back_through_create(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "weights_manifest.json"
-    target.write_text('{"schema": 1, "entries": {}}')
+    target.write_text('{"schema": 2, "entries": {}}')
     monkeypatch.setattr(manifest, "path", lambda: target)
-    monkeypatch.setattr(fetch, "EMBEDDED", tmp_path / "embedded")
+    monkeypatch.setattr(cache, "EMBEDDED", tmp_path / "embedded")
     manifest.manifest.cache_clear()
     try:
         recipe = TINY.replace(model="lenet5+se2", phases=((32, 4),))
@@ -602,7 +602,7 @@ def test_pinned_weights_come_back_through_create(
         path = tmp_path / "run" / "summary.json"
         summary = json.loads(path.read_text())
         path.write_text(json.dumps({**summary, "revision": "a" * 40}))
-        entry = pin.pin(tmp_path / "run", "digits_test", data=None)
+        entry = pin_weights.pin(tmp_path / "run", "digits_test", data=None)
         assert entry.policy == "se2"
         assert entry.metrics[0].images == len(digits.load("test"))
 
@@ -629,7 +629,7 @@ def test_pinned_weights_come_back_through_create(
             assert torch.equal(value, expected), name
         summary2 = json.loads((again / "summary.json").read_text())
         (again / "summary.json").write_text(json.dumps({**summary2, "revision": "a" * 40}))
-        entry = pin.pin(again, "digits_further", data=None, default=False)
+        entry = pin_weights.pin(again, "digits_further", data=None, default=False)
         assert (entry.model, entry.policy) == ("lenet5", "se2|eca@pre")
         assert senetzoo.create("lenet5.digits_further").config == begun.config
         assert excitations_command._drift(senetzoo.create("lenet5.digits_further")) is None
@@ -639,7 +639,7 @@ def test_pinned_weights_come_back_through_create(
         run(tmp_path / "same", same, command="senetzoo train tiny", seed=5)
         path2 = tmp_path / "same" / "summary.json"
         path2.write_text(json.dumps({**json.loads(path2.read_text()), "revision": "a" * 40}))
-        pin.pin(tmp_path / "same", "digits_same", data=None)
+        pin_weights.pin(tmp_path / "same", "digits_same", data=None)
         last = senetzoo.create("lenet5", pretrained=True)
         assert last.load_report is not None
         assert last.load_report.tag == "lenet5.digits_same"
@@ -648,7 +648,7 @@ def test_pinned_weights_come_back_through_create(
 
         def after(*args: str) -> tuple[str, list[str]]:
             """The default then, and what is said beyond the accuracy."""
-            done = CliRunner().invoke(main, ["weights", "pin", str(again), *args])
+            done = CliRunner().invoke(pin_weights.main, [str(again), *args])
             assert done.exit_code == 0
             return manifest.tags("lenet5")[0], done.stdout.splitlines()[1:]
 
@@ -682,16 +682,16 @@ def test_pinned_weights_come_back_through_create(
         assert after("digits_same") == ("digits_same", [])
 
         # What it began with goes, and what is known of it stays.
-        files = set(fetch.EMBEDDED.iterdir())
+        files = set(cache.EMBEDDED.iterdir())
         began = manifest.manifest()["lenet5.digits_test"].training
         assert after("digits_only", "--drop-start")[1] == []
-        gone = files - set(fetch.EMBEDDED.iterdir())
+        gone = files - set(cache.EMBEDDED.iterdir())
         assert {file.name for file in gone} == {"lenet5.digits_test.safetensors"}
         assert "digits_test" not in manifest.tags("lenet5")
         for tag in ("lenet5.digits_only", "lenet5.digits_further", "lenet5.digits_same"):
-            assert manifest.history(tag)["lenet5.digits_test"] == began
+            assert (manifest.history(tag)["lenet5.digits_test"],) == began
             assert excitations_command._drift(senetzoo.create(tag)) is None
-        done = CliRunner().invoke(main, ["weights", "pin", str(path.parent), "x", "--drop-start"])
+        done = CliRunner().invoke(pin_weights.main, [str(path.parent), "x", "--drop-start"])
         assert (done.exit_code, done.stderr) == (
             2,
             "error: The run began with random weights.\nThere are none to drop.\n"
@@ -700,8 +700,23 @@ def test_pinned_weights_come_back_through_create(
 
         path.write_text(json.dumps({**summary, "revision": "a" * 40 + "-dirty"}))
         with pytest.raises(ConfigError, match="without a commit"):
-            pin.pin(tmp_path / "run", "digits_dirty", data=None)
-        with pytest.raises(ConfigError, match="holds no finished run"):
-            pin.pin(tmp_path / "nowhere", "x", data=None)
+            pin_weights.pin(tmp_path / "run", "digits_dirty", data=None)
+        nowhere = tmp_path / "nowhere"
+        done = CliRunner().invoke(pin_weights.main, [str(nowhere), "x"])
+        assert (done.exit_code, done.stderr) == (
+            2,
+            f"error: {nowhere} holds no finished run.\nThere is no {nowhere / 'summary.json'}.\n"
+            "Train to the end first\n",
+        )
+        for broken in ("", "{", "[]", "null", "{}", '{"recipe": {"lr": []}}', '{"seed": 0}'):
+            path.write_text(broken)
+            done = CliRunner().invoke(pin_weights.main, [str(path.parent), "x"])
+            assert (done.exit_code, done.stdout) == (2, ""), broken
+            assert done.stderr.startswith("error: "), broken
+        for key in ("recipe", "command", "seed", "revision", "train_seconds", "machine"):
+            path.write_text(json.dumps({**summary, key: [summary[key]]}))
+            done = CliRunner().invoke(pin_weights.main, [str(path.parent), "x"])
+            assert done.stderr.startswith(f"error: {path.parent} holds no run that can"), key
+            assert f"Its summary has no {key}, " in done.stderr
     finally:
         manifest.manifest.cache_clear()

@@ -1,4 +1,4 @@
-"""The commands ``senetzoo weights`` and ``senetzoo verify``."""
+"""The commands ``senetzoo weights``."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from shelf import RAW, Shelf, open_shelf
 
 import senetzoo
 from senetzoo.cli import main
+from senetzoo.weights import cache, download, manifest
 from senetzoo.weights import command as weights_command
-from senetzoo.weights import fetch, manifest, places
 
 TAG = "resnet20.pets_v1"
 
@@ -68,8 +68,8 @@ def test_list(shelf: Shelf) -> None:
 def test_list_says_what_to_look_out_for(pantry: Pantry) -> None:
     pantry.add("url")
     pantry.add("hub", "resnet20.nc_v1", default=False, sha256=None, sha256_prefix="0123abcd")
-    licence = dataclasses.replace(pantry.entries[TAG].licence, weights="CC-BY-NC-4.0")
-    pantry.change("resnet20.nc_v1", licence=licence)
+    license = dataclasses.replace(pantry.entries[TAG].license, weights="CC-BY-NC-4.0")
+    pantry.change("resnet20.nc_v1", license=license)
     pantry.add("url", "resnet20.old_v1", default=False, sha256=None)
     (figure,) = pantry.entries[TAG].metrics
     five = dataclasses.replace(figure, name="accuracy@5", value=99.0)
@@ -93,7 +93,7 @@ def test_show(pantry: Pantry) -> None:
         "size": "272,019 parameters, 41,000,000 MACs, 60,000 bytes",
         "source": f"{pantry.hub.url}/models/pets-0123.pth",
         "sha256": str(entry.sha256),
-        "licence": "weights Apache-2.0, code Apache-2.0, data CC BY 4.0",
+        "license": "weights Apache-2.0, code Apache-2.0, data CC BY 4.0",
         "provenance": "trained by a test",
         "file": "not on this machine",
     }
@@ -139,7 +139,7 @@ def test_get_into_the_cache(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> 
     blocked(monkeypatch)
     assert run("weights", "get", tag).output == f"{tag}  ok  cache  {line}"
     (found,) = json.loads(run("weights", "get", tag, "--json").output)
-    path = places.cache() / f"{tag}.pth"
+    path = cache.cache_folder() / f"{tag}.pth"
     assert found == {
         "tag": tag,
         "ok": True,
@@ -155,7 +155,7 @@ def test_get_for_another_machine(pantry: Pantry, monkeypatch: pytest.MonkeyPatch
     pantry.add("url", file="model.pth")
     pantry.add("hub", "resnet32.pets_v1", file="model.pth")
     pantry.add("hub", "resnet44.pets_v1", file="model.pth")
-    fetch.locate("resnet32.pets_v1", pantry.entries["resnet32.pets_v1"])
+    download.locate("resnet32.pets_v1", pantry.entries["resnet32.pets_v1"])
     to = pantry.folder / "to"
     result = run("weights", "get", "*.pets_v1", "--to", str(to))
     assert [line.split("  ")[:3] for line in result.output.splitlines()] == [
@@ -172,11 +172,11 @@ def test_get_for_another_machine(pantry: Pantry, monkeypatch: pytest.MonkeyPatch
     assert len(pantry.hub.requests) == asked
     monkeypatch.setenv("SENETZOO_CACHE", str(pantry.folder / "elsewhere"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(pantry.folder / "none"))
-    monkeypatch.setenv("SENETZOO_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("SENETZOO_WEIGHTS", str(to))
     blocked(monkeypatch)
     for tag, entry in pantry.entries.items():
-        assert fetch.locate(tag, entry).path == to / f"{tag}.pth"
+        assert download.locate(tag, entry).path == to / f"{tag}.pth"
 
 
 @pytest.mark.parametrize(("kind", "pinned"), [("url", True), ("hub", True), ("hub", False)])
@@ -213,15 +213,14 @@ def test_get_mends_a_folder(pantry: Pantry) -> None:
     assert (to / f"{tag}.pth").read_bytes() == pantry.contents[tag]
 
 
-def test_get_from_a_mirror_folder(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> None:
-    tag, _ = pantry.add("url")
-    mirror = pantry.folder_of("mirror")
-    (mirror / f"{tag}.pth").write_bytes(pantry.contents[tag])
-    monkeypatch.setenv("SENETZOO_MIRROR", str(mirror))
+def test_get_from_a_mirror(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> None:
+    tag, entry = pantry.add("url")
+    pantry.hub.serve(f"mirror/{tag}.pth", pantry.contents[tag])
+    monkeypatch.setenv("SENETZOO_WEIGHTS", f"{pantry.hub.url}/mirror")
     to = pantry.folder / "to"
     assert run("weights", "get", tag, "--to", str(to)).output.split("  ")[2] == "mirror"
     assert (to / f"{tag}.pth").read_bytes() == pantry.contents[tag]
-    assert not pantry.hub.requests
+    assert not pantry.hub.asked(entry.source.file)
 
 
 def test_one_error_keeps_none_of_the_others(pantry: Pantry) -> None:
@@ -262,8 +261,8 @@ def test_not_pinned_is_said(pantry: Pantry) -> None:
 GREY: dict[str, Any] = {**RAW["input"], "channels": 1, "mean": [0.5], "std": [0.5]}
 
 
-@pytest.mark.parametrize("command", [("verify",), ("weights", "verify")])
-def test_verify(shelf: Shelf, command: tuple[str, ...]) -> None:
+def test_verify(shelf: Shelf) -> None:
+    command = ("weights", "verify")
     shelf.put("lenet5.a", input=copy.deepcopy(GREY))
     shelf.put("resnet20.b")
     shelf.put("se_resnet20.c")
@@ -287,15 +286,15 @@ def test_verify_looks_and_does_nothing(pantry: Pantry, monkeypatch: pytest.Monke
     tag, entry = pantry.add("url")
     pantry.add("hub", "resnet32.pets_v1", file="other.pth")
     blocked(monkeypatch)
-    assert run("verify").output == ""
-    result = run("verify", tag)
+    assert run("weights", "verify").output == ""
+    result = run("weights", "verify", tag)
     assert (result.exit_code, result.stderr) == (
         2,
         f"error: The weights {tag} are not on this machine.\nThere is nothing to check.\n"
         f"Type: senetzoo weights get {tag}\n",
     )
     path = pantry.cached(tag, content_of(9))
-    result = run("verify")
+    result = run("weights", "verify")
     assert (result.exit_code, result.stderr) == (
         2,
         f"error: The weights {tag} are not the published ones.\n"
@@ -304,13 +303,13 @@ def test_verify_looks_and_does_nothing(pantry: Pantry, monkeypatch: pytest.Monke
     )
     assert path.read_bytes() == content_of(9)
     pantry.cached(tag)
-    assert run("verify").output == f"{tag}  ok  cache  sha256 {entry.sha256}\n"
+    assert run("weights", "verify").output == f"{tag}  ok  cache  sha256 {entry.sha256}\n"
 
 
 def test_the_shipped_weights_verify(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SENETZOO_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    result = run("verify")
+    result = run("weights", "verify")
     assert result.exit_code == 0
     embedded = [t for t, e in manifest.manifest().items() if e.source.kind == "embedded"]
     assert [line.split()[0] for line in result.output.splitlines()] == embedded
@@ -324,7 +323,7 @@ package = types.ModuleType("senetzoo")
 package.__path__ = [sys.argv[1]]
 sys.modules["senetzoo"] = package
 from senetzoo.weights.download import download
-download(sys.argv[2], Path(sys.argv[3]), expected=None)
+download(sys.argv[2], Path(sys.argv[3]))
 """
 
 

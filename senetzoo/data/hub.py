@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from senetzoo.data.files import LabelledFiles, parquet_files
+from senetzoo.environment import offline
 from senetzoo.errors import DataError, MissingExtraError
 
 # What test splits are called, best first.
@@ -133,6 +134,8 @@ def _open(path: str | Path, split: str, *, stream: bool) -> Any:
         raise MissingExtraError("Data of the Hub", "datasets", "train") from None
     local = Path(path).expanduser()
     names = (split,) if split == "train" else _TESTS
+    if not local.exists():
+        offline()  # under which `datasets` itself reads its cache alone
     try:
         if local.exists():
             for name in names:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from senetzoo.counting import Counts
 from senetzoo.errors import ConfigError
 from senetzoo.io.description import LIBRARY, Description
-from senetzoo.weights.manifest import Entry, Metric, Training
+from senetzoo.weights.manifest import Entry, Metric, last_stages
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -21,8 +21,8 @@ _DATA = {
     "CIFAR-100": ("cifar100", "uoft-cs/cifar100"),
     "ImageNet-1k": ("imagenet-1k", "ILSVRC/imagenet-1k"),
 }
-# Licences that the Hub knows by a word of its own; of others it takes a name.
-_LICENCES = {
+# Licenses that the Hub knows by a word of its own; of others it takes a name.
+_LICENSES = {
     "apache-2.0",
     "mit",
     "bsd-2-clause",
@@ -45,7 +45,7 @@ def card(repo: str, description: Description, counts: Counts, tag: str, entry: E
         counts: What it costs.
         tag: The manifest entry's tag; empty without one.
         entry: The manifest entry, which says how good the weights are, how they came about and
-            under which licence; None where nobody says.
+            under which license; None where nobody says.
     """
     data = _metadata(repo, description, entry)
     parts = [
@@ -82,16 +82,16 @@ def _metadata(repo: str, description: Description, entry: Entry | None) -> Model
     tags = ["image-classification", "pytorch", LIBRARY]
     if entry is None:
         return ModelCardData(library_name=LIBRARY, pipeline_tag="image-classification", tags=tags)
-    licence = entry.licence.weights.lower()
-    known = licence in _LICENCES
+    license = entry.license.weights.lower()
+    known = license in _LICENSES
     accuracies = [metric for metric in entry.metrics if metric.name.startswith("accuracy")]
     datasets = [hub for name, (_, hub) in _DATA.items() if _names(entry.data, name)]
     return ModelCardData(
         library_name=LIBRARY,
         pipeline_tag="image-classification",
         tags=tags,
-        license=licence if known else "other",
-        license_name=None if known else _slug(entry.licence.weights),
+        license=license if known else "other",
+        license_name=None if known else _slug(entry.license.weights),
         datasets=datasets or None,
         metrics=["accuracy"] if accuracies else None,
         model_name=repo.split("/")[1],
@@ -185,51 +185,43 @@ def _of_entry(tag: str, entry: Entry) -> list[str]:
         "| --- | --- | ---: | ---: |",
         *(_figure(metric) for metric in entry.metrics),
     ]
-    training = entry.training
     trained = [f"On {entry.data}."]
-    if training is not None:
+    if entry.training:
+        training = entry.training[-1]
         trained += [
             f"Recipe `{training.recipe}`, {training.epochs} epochs, seed {training.seed}, at "
             f"commit `{training.revision}` of {LIBRARY}, {training.hours:.2g} hours on "
             f"{training.machine}"
-            + (
-                f", from the weights `{training.start}`{origin(training)}."
-                if training.start
-                else "."
-            ),
-            f"\n```sh\n{commands(training)}\n```",
+            + (f", from the weights `{training.start}`{origin(entry)}." if training.start else "."),
+            f"\n```sh\n{commands(entry)}\n```",
         ]
-    licence = entry.licence
+    license = entry.license
     entries = json.dumps({tag: dataclasses.asdict(entry)}, indent=1, ensure_ascii=False)
     return [
         "## How good it is\n\n" + "\n".join(figures),
         "## How it was trained\n\n" + "\n".join(trained),
-        "## Licence\n\n"
-        f"Weights: {licence.weights}. Code: {licence.code}. Data: {licence.data}."
+        "## License\n\n"
+        f"Weights: {license.weights}. Code: {license.code}. Data: {license.data}."
         + " Commercial use is excluded."
-        * licence.non_commercial,
+        * license.non_commercial,
         f"## Provenance\n\n{entry.provenance[0].upper()}{entry.provenance[1:]}.",
         f"## Manifest entry\n\nAs {LIBRARY} has it; its hash is that of the file there.\n\n"
         f"```json\n{entries}\n```",
     ]
 
 
-def origin(training: Training) -> str:
-    """Where the weights that a training began with are from; empty where they are published."""
-    if training.before is None:
+def origin(entry: Entry) -> str:
+    """Where the weights that the training began with are from; empty where they are published."""
+    if len(last_stages(entry.training)) < 2:
         return ""
     return (
-        " (in no release: the first command below trains them, `senetzoo weights pin` names them)"
+        " (in no release: the first command below trains them, `scripts/pin_weights.py` names them)"
     )
 
 
-def commands(training: Training | None) -> str:
-    """What to type, after what made weights that are not published any more."""
-    lines: list[str] = []
-    while training is not None:
-        lines.insert(0, training.command)
-        training = training.before
-    return "\n".join(lines)
+def commands(entry: Entry) -> str:
+    """What to type to train the weights, after those before that are in no release."""
+    return "\n".join(stage.command for stage in last_stages(entry.training))
 
 
 def _figure(metric: Metric) -> str:

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from senetzoo.environment import offline
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.io.folder import CONFIG, WEIGHTS, opened
-from senetzoo.weights import places
+from senetzoo.weights.cache import sha256 as hash_of
 from senetzoo.weights.download import persistently, status
-from senetzoo.weights.download import sha256 as hash_of
 from senetzoo.weights.load import Trained
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def read(text: str) -> Trained:
         cached = try_to_load_from_cache(repo, WEIGHTS, revision=commit)
         if not isinstance(cached, str):
             return _fetched(repo, WEIGHTS, commit), "hub"
-        if hash_of(Path(cached)) == sha256 or places.offline():
+        if hash_of(Path(cached)) == sha256 or offline():
             return Path(cached), "cache"
         return _fetched(repo, WEIGHTS, commit, again=True), "hub"
 
@@ -106,7 +106,7 @@ def _fetched(repo: str, file: str, revision: str | None, *, again: bool = False)
     """
     from huggingface_hub import hf_hub_download
 
-    offline = places.offline()
+    local = offline()
     try:
         found = persistently(
             lambda: hf_hub_download(
@@ -114,17 +114,15 @@ def _fetched(repo: str, file: str, revision: str | None, *, again: bool = False)
                 file,
                 revision=revision,
                 force_download=again,
-                local_files_only=bool(offline),
+                local_files_only=local,
             )
         )
     except Exception as error:
-        raise _unreadable(error, repo, file, revision, offline) from error
+        raise _unreadable(error, repo, file, revision) from error
     return Path(found)
 
 
-def _unreadable(
-    error: Exception, repo: str, file: str, revision: str | None, offline: str
-) -> WeightsError:
+def _unreadable(error: Exception, repo: str, file: str, revision: str | None) -> WeightsError:
     """What an error of the client means."""
     from huggingface_hub import errors
 
@@ -147,13 +145,13 @@ def _unreadable(
             "A revision is a branch, a tag, or a full commit.",
             f"Type for example: hf-hub:{repo}",
         )
-    if isinstance(error, errors.LocalEntryNotFoundError) and offline:
+    if isinstance(error, errors.LocalEntryNotFoundError) and offline():
         wanted = f" --revision {revision}" if revision else ""
         return WeightsError(
-            f"{at} is not in the cache, and {offline} keeps off the network.",
+            f"{at} is not in the cache, and HF_HUB_OFFLINE forbids downloads.",
             f"It needs the files {CONFIG} and {WEIGHTS}; {file} is missing.",
             f"With a network type: hf download {repo} {CONFIG} {WEIGHTS}{wanted} --local-dir "
-            "FOLDER; bring FOLDER here and load it",
+            "FOLDER; copy FOLDER here and load it",
         )
     if isinstance(error, errors.EntryNotFoundError) and not isinstance(
         error, errors.LocalEntryNotFoundError
@@ -197,11 +195,11 @@ def push(folder: Path, repo: str, *, private: bool, message: str) -> str:
     """
     from huggingface_hub import HfApi, get_token
 
-    if places.offline():
+    if offline():
         raise WeightsError(
             f"Nothing was pushed to {repo}.",
-            f"{places.offline()} keeps off the network.",
-            f"Unset {places.offline()}, or type --dry-run --folder FOLDER for the files",
+            "HF_HUB_OFFLINE keeps off the network.",
+            "Unset HF_HUB_OFFLINE, or type --dry-run --folder FOLDER for the files",
         )
     if get_token() is None:
         raise WeightsError(

@@ -1,4 +1,4 @@
-"""The commands ``senetzoo weights`` and ``senetzoo verify``."""
+"""The commands ``senetzoo weights``."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from senetzoo import _complete
 from senetzoo._command import BAD_INPUT, LazyGroup, SenetzooCommand
 from senetzoo.errors import ConfigError, SenetzooError, WeightsError, nearest
 from senetzoo.registry import entry as network
-from senetzoo.weights import fetch, places
-from senetzoo.weights.manifest import Entry, Training, find, manifest
+from senetzoo.weights import cache, download
+from senetzoo.weights.manifest import Entry, Training, find, last_stages, manifest
 
 _ELSEWHERE = {
     "convert": "senetzoo.weights.convert_command:convert",
-    "pin": "senetzoo.train.command:pin",
 }
 _PINNED = {"sha256": "sha256", "prefix": "start of sha256", "": "not pinned"}
 _SOME_FAILED = "wrong input, or weights that are not there or not right; stderr tells which"
@@ -36,10 +35,9 @@ def weights() -> None:
     Files are looked for in this order:
       the package itself (embedded)
       SENETZOO_CACHE and the Hub's cache
-      the folders of SENETZOO_WEIGHTS
-      SENETZOO_MIRROR, a folder or an address
+      the folders of SENETZOO_WEIGHTS, then its http(s) addresses
       the Hub (HF_ENDPOINT) or the publisher's address
-    SENETZOO_OFFLINE=1 or HF_HUB_OFFLINE=1 keeps off the network.
+    HF_HUB_OFFLINE=1 keeps off the network.
 
     \b
     Examples:
@@ -73,7 +71,7 @@ def list_command(pattern: str, as_json: bool) -> None:
             tag + " (default)" * entry.default,
             entry.source.kind,
             _PINNED[entry.pinned],
-            "non-commercial" if entry.licence.non_commercial else "",
+            "non-commercial" if entry.license.non_commercial else "",
             ", ".join(_figures(entry)),
         )
         for tag, entry in entries.items()
@@ -97,12 +95,12 @@ def show(tag: str, as_json: bool) -> None:
       senetzoo weights show se_resnet20 --json
     """
     full, entry = _chosen(tag)
-    place = fetch.here(full, entry)
+    path, _ = next(cache.candidates(full, entry), (None, ""))
     if as_json:
-        known = {"tag": full, **dataclasses.asdict(entry), "file": str(place) if place else None}
+        known = {"tag": full, **dataclasses.asdict(entry), "file": str(path) if path else None}
         click.echo(json.dumps(known))
         return
-    training, licence, seen = entry.training, entry.licence, entry.preprocessing
+    license, images = entry.license, entry.preprocessing
     lines = {
         "weights": full + " (the default)" * entry.default,
         "network": " ".join(
@@ -110,20 +108,20 @@ def show(tag: str, as_json: bool) -> None:
         ),
         "accuracy": ", ".join(_figures(entry)) or "unknown",
         "trained on": entry.data,
-        "recipe": f"{training.recipe}: {training.command}" if training else "",
-        "began with": _began(training) if training else "",
+        "recipe": "".join(f"{run.recipe}: {run.command}" for run in entry.training[-1:]),
+        "began with": _began(entry.training),
         "classes": str(entry.num_classes),
-        "input": f"{seen.channels} x {seen.size} x {seen.size}, {seen.interpolation}, "
-        f"crop {seen.crop:g}, mean {_numbers(seen.mean)}, std {_numbers(seen.std)}",
+        "input": f"{images.channels} x {images.size} x {images.size}, {images.interpolation}, "
+        f"crop {images.crop:g}, mean {_numbers(images.mean)}, std {_numbers(images.std)}",
         "size": f"{entry.params:,} parameters, {entry.macs:,} MACs"
         + (f", {entry.bytes:,} bytes" if entry.bytes is not None else ""),
-        "source": "embedded" if entry.source.kind == "embedded" else places.address(entry),
+        "source": "embedded" if entry.source.kind == "embedded" else download.address(entry),
         "sha256": entry.sha256
         or (f"{entry.sha256_prefix}..." if entry.sha256_prefix else "unknown: not pinned"),
-        "licence": f"weights {licence.weights}, code {licence.code}, data {licence.data}"
-        + " (non-commercial)" * entry.licence.non_commercial,
+        "license": f"weights {license.weights}, code {license.code}, data {license.data}"
+        + " (non-commercial)" * entry.license.non_commercial,
         "provenance": entry.provenance,
-        "file": str(place) if place else "not on this machine",
+        "file": str(path) if path else "not on this machine",
     }
     for name, text in lines.items():
         if text:
@@ -143,7 +141,7 @@ def show(tag: str, as_json: bool) -> None:
 def get(ctx: click.Context, tags: tuple[str, ...], folder: Path | None, as_json: bool) -> None:
     """Fetch the files of TAGS (or patterns of tags) and check them.
 
-    What was broken off is gone on with by the same command. Without --to, files go where they
+    The same command resumes a broken-off download. Without --to, files go where they
     are looked for: the cache.
 
     \b
@@ -156,10 +154,10 @@ def get(ctx: click.Context, tags: tuple[str, ...], folder: Path | None, as_json:
     for tag in tags:
         chosen |= _matching(tag) if set(tag) & set("*?[") else dict([_chosen(tag)])
 
-    def one(tag: str, entry: Entry) -> fetch.Located:
+    def one(tag: str, entry: Entry) -> cache.VerifiedFile:
         if folder is None or entry.source.kind == "embedded":
-            return fetch.locate(tag, entry)
-        return fetch.bring(tag, entry, folder)
+            return download.locate(tag, entry)
+        return download.copy_to(folder, tag, entry)
 
     _each(ctx, list(chosen), lambda tag: (tag, one(tag, chosen[tag])), as_json)
 
@@ -175,34 +173,34 @@ def verify(ctx: click.Context, tags: tuple[str, ...], as_json: bool) -> None:
 
     \b
     Examples:
-      senetzoo verify
-      senetzoo verify se_resnet20.cifar10_v1
-      senetzoo verify --json
+      senetzoo weights verify
+      senetzoo weights verify se_resnet20.cifar10_v1
+      senetzoo weights verify --json
     """
 
-    def one(tag: str) -> tuple[str, fetch.Located]:
+    def one(tag: str) -> tuple[str, cache.VerifiedFile]:
         full, entry = _chosen(tag)
-        located = fetch.check(full, entry)
-        if located is None:
+        file = cache.check(full, entry)
+        if file is None:
             raise WeightsError(
                 f"The weights {full} are not on this machine.",
                 "There is nothing to check.",
                 f"Type: senetzoo weights get {full}",
             )
-        return full, located
+        return full, file
 
     everywhere = [tag for tag, entry in manifest().items() if _there(tag, entry)]
     _each(ctx, tags or everywhere, one, as_json)
 
 
 def _there(tag: str, entry: Entry) -> bool:
-    return entry.source.kind == "embedded" or fetch.here(tag, entry) is not None
+    return entry.source.kind == "embedded" or any(cache.candidates(tag, entry))
 
 
 def _each(
     ctx: click.Context,
     tags: Sequence[str],
-    one: Callable[[str], tuple[str, fetch.Located]],
+    one: Callable[[str], tuple[str, cache.VerifiedFile]],
     as_json: bool,
 ) -> None:
     """Say what `one` found for each tag; an error of one keeps none of the others from its turn."""
@@ -211,17 +209,17 @@ def _each(
     for tag in tags:
         try:
             with _warnings_said():
-                full, located = one(tag)
+                full, file = one(tag)
         except SenetzooError as error:
             click.echo(f"error: {error}", err=True)
             found.append({"tag": tag, "ok": False, "error": str(error)})
             failed = True
             continue
-        known = {**dataclasses.asdict(located), "path": str(located.path)}
+        known = {**dataclasses.asdict(file), "path": str(file.path)}
         found.append({"tag": full, "ok": True, **known})
         if not as_json:
-            state = "" if located.pinned == "sha256" else f" ({_PINNED[located.pinned]})"
-            click.echo(f"{full}  ok  {located.origin}  sha256 {located.sha256}{state}")
+            state = "" if file.pinned == "sha256" else f" ({_PINNED[file.pinned]})"
+            click.echo(f"{full}  ok  {file.origin}  sha256 {file.sha256}{state}")
     if as_json:
         click.echo(json.dumps(found))
     if failed:
@@ -236,16 +234,17 @@ def _warnings_said() -> Iterator[None]:
         yield
 
 
-def _began(training: Training) -> str:
+def _began(training: tuple[Training, ...]) -> str:
     """The weights that a training began with, and how those in no release were trained."""
-    before = training.before
-    return (training.start or "") + (f", in no release: {before.command}" if before else "")
+    *before, last = last_stages(training) or (None,)
+    start = (last and last.start) or ""
+    return start + (f", in no release: {before[-1].command}" if before else "")
 
 
 def _chosen(tag: str) -> tuple[str, Entry]:
     """The entry of ``model.tag``, or the default of ``model``."""
     model, _, name = tag.partition(".")
-    network(model)  # an unknown network is told apart from one without weights
+    network(model)  # an unknown network is another error than one without weights
     return find(model, name or None)
 
 

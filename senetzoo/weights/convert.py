@@ -25,7 +25,7 @@ Build = Callable[[Mapping[str, object], str], Classifier]
 
 
 @dataclass(frozen=True)
-class Form:
+class Candidate:
     """A network that a file could be of: the one asked for, as a library has it.
 
     Args:
@@ -51,7 +51,7 @@ class Conversion:
     Args:
         model: The network it is for, built; its own weights are random.
         state: The tensors, in the types that the file has.
-        forms: What the file is by each library whose names it has, which all compute the same;
+        candidates: What the file is by each library whose names it has, which all compute the same;
             or ``"structure"`` alone.
         mapping: Their name and ours of each tensor, where it was matched by structure; else empty.
         notes: What was tolerated, in sentences.
@@ -59,7 +59,7 @@ class Conversion:
 
     model: Classifier
     state: dict[str, Tensor]
-    forms: tuple[Form, ...]
+    candidates: tuple[Candidate, ...]
     mapping: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
 
@@ -82,11 +82,11 @@ def by_names(
         WeightsError: The names are those of a library, but the tensors do not fit, or several
             networks do that compute something else.
     """
-    fitting: dict[str, list[tuple[Form, dialects.Reading]]] = {}
-    nearly: tuple[float, Form, str] | None = None
-    for form in _forms(base, called):
+    fitting: dict[str, list[tuple[Candidate, dialects.Reading]]] = {}
+    nearly: tuple[float, Candidate, str] | None = None
+    for candidate in _candidates(base, called):
         try:
-            found, model, share = _sized(form, state, build)
+            found, model, share = _sized(candidate, state, build)
         except WeightsError:  # the library has no such family, or has no place for its gates
             continue
         try:
@@ -101,26 +101,26 @@ def by_names(
         raise _ambiguous(fitting)
     if fitting:
         (group,) = fitting.values()
-        forms = _told([form for form, _ in group])
-        form = group[0][0]
+        candidates = _reported([candidate for candidate, _ in group])
+        candidate = group[0][0]
         # Built anew: buffers of a network on the meta device have no values.
-        model = build(form.changes, form.policy)
-        reading = dialects.reading(state, form.dialect, model)
-        notes = (*reading.notes, *_notes_of_images(base, forms))
-        return Conversion(model, reading.state, forms, (), notes)
+        model = build(candidate.changes, candidate.policy)
+        reading = dialects.reading(state, candidate.dialect, model)
+        notes = (*reading.notes, *_notes_of_images(base, candidates))
+        return Conversion(model, reading.state, candidates, (), notes)
     if nearly is not None:
-        _, form, message = nearly
+        _, candidate, message = nearly
         _, true, _ = message.split("\n")
         raise WeightsError(
-            f"The tensors do not fit {base} ({form}).",
+            f"The tensors do not fit {base} ({candidate}).",
             true,
             "Give the network that they are of, with --to",
         )
     return None
 
 
-def _forms(base: str, called: str | None) -> Iterator[Form]:
-    """The forms of a network; a library's plain names where it has no network of the kind."""
+def _candidates(base: str, called: str | None) -> Iterator[Candidate]:
+    """What a file may be; a library's plain names where it has no network of the kind."""
     known: list[str] = []
     for dialect in dialects.DIALECTS:
         networks: Mapping[str, Counterpart] = {}
@@ -132,28 +132,30 @@ def _forms(base: str, called: str | None) -> Iterator[Form]:
             if called in (None, name):
                 # Classes are read off the file.
                 changes = {k: v for k, v in other.changes.items() if k != "num_classes"}
-                yield Form(dialect, name, changes, other.policy)
+                yield Candidate(dialect, name, changes, other.policy)
         if not mine and called is None:
-            yield Form(dialect, "", {}, "")
+            yield Candidate(dialect, "", {}, "")
     if called is not None and called not in known:
         raise WeightsError(
-            f"No library calls a form of {base} {called!r}.",
+            f"No library calls a network like {base} {called!r}.",
             f"They call it {', '.join(dict.fromkeys(known))}." if known else "None has its own.",
             nearest(called, known) or "Leave out --as",
         )
 
 
-def _sized(form: Form, state: Mapping[str, Tensor], build: Build) -> tuple[Form, Classifier, float]:
-    """`form` with the classes and input channels of the file, built without memory.
+def _sized(
+    candidate: Candidate, state: Mapping[str, Tensor], build: Build
+) -> tuple[Candidate, Classifier, float]:
+    """`candidate` with the classes and input channels of the file, built without memory.
 
     Returns:
-        The form, its network, and the share of its names that the file has.
+        The candidate, its network, and the share of its names that the file has.
     """
-    changes = dict(form.changes)
+    changes = dict(candidate.changes)
     with torch.device("meta"):
-        model = build(changes, form.policy)
-    known = dialects.names(form.dialect, model)
-    state = dialects.updated(state, form.dialect, model)
+        model = build(changes, candidate.policy)
+    known = dialects.names(candidate.dialect, model)
+    state = dialects.updated(state, candidate.dialect, model)
 
     def size(parameter: str, dim: int, least: int) -> int | None:
         tensor = state.get(known[parameter][0])
@@ -168,53 +170,53 @@ def _sized(form: Form, state: Mapping[str, Tensor], build: Build) -> tuple[Form,
         for field, value in sizes.items()
         if value not in (None, getattr(model.config, field))
     }
-    if changes != form.changes:
+    if changes != candidate.changes:
         with torch.device("meta"):
-            model = build(changes, form.policy)
+            model = build(changes, candidate.policy)
     share = sum(theirs in state for theirs, _ in known.values()) / len(known)
-    return Form(form.dialect, form.name, changes, form.policy), model, share
+    return Candidate(candidate.dialect, candidate.name, changes, candidate.policy), model, share
 
 
-def _ambiguous(fitting: Mapping[str, list[tuple[Form, dialects.Reading]]]) -> WeightsError:
-    forms = [group[0][0] for group in fitting.values()]
+def _ambiguous(fitting: Mapping[str, list[tuple[Candidate, dialects.Reading]]]) -> WeightsError:
+    candidates = [group[0][0] for group in fitting.values()]
     fields = [
         field
-        for field in dict.fromkeys(field for form in forms for field in form.changes)
-        if len({repr(form.changes.get(field)) for form in forms}) > 1
+        for field in dict.fromkeys(field for candidate in candidates for field in candidate.changes)
+        if len({repr(candidate.changes.get(field)) for candidate in candidates}) > 1
     ]
     return WeightsError(
-        f"The tensors could be {' or '.join(map(str, forms))}.",
+        f"The tensors could be {' or '.join(map(str, candidates))}.",
         f"They differ in {', '.join(fields) or 'their gates'}, which names and shapes do not tell.",
-        f"Type for example: --as {forms[0].name}",
+        f"Type for example: --as {candidates[0].name}",
     )
 
 
-def _told(forms: Sequence[Form]) -> tuple[Form, ...]:
-    """Of forms that compute the same, what to tell: ours, and each library's by its own name.
+def _reported(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Of candidates that compute the same: ours, and each library's by its own name.
 
     Of several names of one library, the first with as many classes as the file.
     """
 
-    def published(form: Form) -> bool:
-        other = dialects.counterparts(form.dialect)[form.name]
-        return other.changes.get("num_classes") == form.changes.get("num_classes")
+    def published(one: Candidate) -> bool:
+        other = dialects.counterparts(one.dialect)[one.name]
+        return other.changes.get("num_classes") == one.changes.get("num_classes")
 
-    told: dict[str, Form] = {}
-    for form in forms:
-        if form.dialect == OURS:
-            told[OURS] = form
-        elif form.name and (form.dialect not in told or not published(told[form.dialect])):
-            told[form.dialect] = form
-    return tuple(told.values()) or (forms[0],)
+    reported: dict[str, Candidate] = {}
+    for one in candidates:
+        if one.dialect == OURS:
+            reported[OURS] = one
+        elif one.name and (one.dialect not in reported or not published(reported[one.dialect])):
+            reported[one.dialect] = one
+    return tuple(reported.values()) or (candidates[0],)
 
 
-def _notes_of_images(base: str, forms: Sequence[Form]) -> list[str]:
+def _notes_of_images(base: str, candidates: Sequence[Candidate]) -> list[str]:
     notes = []
-    for form in forms:
-        other = dialects.counterparts(form.dialect).get(form.name) if form.name else None
+    for one in candidates:
+        other = dialects.counterparts(one.dialect).get(one.name) if one.name else None
         if other is not None and other.mean is not None:
             notes.append(
-                f"If the file is {form.dialect}'s, {base} takes images of mean {other.mean} and "
+                f"If the file is {one.dialect}'s, {base} takes images of mean {other.mean} and "
                 f"std {other.std}."
             )
     return notes
@@ -250,7 +252,7 @@ def by_structure(state: Mapping[str, Tensor], build: Build) -> Conversion:
         else:
             result[name] = torch.zeros_like(tensor) if tensor.ndim == 0 else tensor
     pairs = tuple((mapping[name], name) for name in own if name in mapping)
-    return Conversion(model, result, (Form("structure", "", changes, ""),), pairs, ())
+    return Conversion(model, result, (Candidate("structure", "", changes, ""),), pairs, ())
 
 
 def check_values(conversion: Conversion) -> None:
@@ -296,13 +298,13 @@ def save(
         WeightsError: `out` exists.
     """
     check_free(out)
-    form = conversion.forms[0]
+    candidate = conversion.candidates[0]
     about = {
         "format": "pt",
         "model": network,
-        "config": json.dumps(form.changes),
-        "policy": form.policy,
-        "dialect": ", ".join(form.dialect for form in conversion.forms),
+        "config": json.dumps(candidate.changes),
+        "policy": candidate.policy,
+        "dialect": ", ".join(candidate.dialect for candidate in conversion.candidates),
         "source_sha256": sha256,
     }
     if preprocessing is not None:

@@ -127,15 +127,15 @@ def _confirm(done: Conversion, as_json: bool) -> None:
 def _report(
     done: Conversion, notes: tuple[str, ...], file: Path, digest: str, network: str, out: Path
 ) -> dict[str, Any]:
-    form = done.forms[0]
+    candidate = done.candidates[0]
     return {
         "file": str(file),
         "sha256": digest,
-        "dialect": form.dialect,
-        "names": [{"dialect": other.dialect, "network": other.name} for other in done.forms],
+        "dialect": candidate.dialect,
+        "names": [{"dialect": other.dialect, "network": other.name} for other in done.candidates],
         "network": network,
-        "config": dict(form.changes),
-        "policy": form.policy,
+        "config": dict(candidate.changes),
+        "policy": candidate.policy,
         "num_classes": done.model.config.num_classes,
         "tensors": len(done.state),
         "parameters": sum(parameter.numel() for parameter in done.model.parameters()),

@@ -1,112 +1,277 @@
-"""One file over HTTP: locked, resumed, checked, and only then in its place."""
+"""Files of manifest entries from mirrors, the Hub or addresses: locked, resumed, checked.
+
+A file comes from this machine where it is (`cache.look`); else from the addresses of
+SENETZOO_WEIGHTS; else from the Hub (HF_ENDPOINT) or its publisher's address.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import os
+import re
+import shutil
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from senetzoo._files import atomically, flush
+from senetzoo.environment import offline
+from senetzoo.errors import WeightsError
+from senetzoo.weights import cache
+from senetzoo.weights.cache import Origin, VerifiedFile, WrongHashError
+from senetzoo.weights.manifest import Entry
 
 T = TypeVar("T")
+HUB = "https://huggingface.co"
 # Beyond those that huggingface_hub makes itself: for a busy server, and to connect.
 TRIES = 4
 WAIT = 0.5
 
 
-class WrongHashError(Exception):
-    """The whole file arrived, and it is another one.
+def locate(tag: str, entry: Entry) -> VerifiedFile:
+    """The file of `entry`, its hash checked, downloaded where it is not on this machine.
+
+    A file of a cache with another hash is set aside, with a warning, and downloaded again.
+
+    Raises:
+        WeightsError: It can't be had, or its hash differs.
+    """
+    return _located(tag, entry, *cache.look(tag, entry))
+
+
+def search(tag: str, entry: Entry) -> Callable[[], VerifiedFile]:
+    """`locate`, begun in a thread: it looks on this machine, and does nothing else.
+
+    Returns:
+        What gives the file; it asks the network and moves files, and raises `WeightsError`.
+    """
+    executor = ThreadPoolExecutor(1, "senetzoo-hash")
+    looking = executor.submit(cache.look, tag, entry)
+    executor.shutdown(wait=False)
+    return lambda: _located(tag, entry, *looking.result())
+
+
+def _located(
+    tag: str, entry: Entry, file: VerifiedFile | None, damaged: list[WrongHashError]
+) -> VerifiedFile:
+    for error in damaged:
+        _set_aside(tag, error)
+    file = file or _fetched(tag, entry)
+    if not file.pinned:
+        warnings.warn(
+            f"The weights {tag} are not pinned: no hash of {address(entry)} is known to check "
+            "them by.",
+            stacklevel=3,
+        )
+    return file
+
+
+def _set_aside(tag: str, error: WrongHashError) -> None:
+    bad = cache.set_aside(tag, error)
+    if bad is not None:
+        warnings.warn(
+            f"The weights {tag} in {error.path} were damaged: {error.differs}. The file was set "
+            f"aside as {bad} and is fetched again.",
+            stacklevel=4,
+        )
+
+
+def copy_to(folder: Path, tag: str, entry: Entry) -> VerifiedFile:
+    """A copy of the file of `entry` in `folder`, for SENETZOO_WEIGHTS of another machine.
 
     Args:
-        found: Its hash.
+        folder: Where the copy goes; it is made.
+        tag: Manifest entry.
+        entry: Its content.
+
+    Raises:
+        WeightsError: It can't be had, or its hash differs.
     """
-
-    def __init__(self, found: str) -> None:
-        super().__init__(found)
-        self.found = found
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file, in lower-case hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """While it is held, no other process has the lock of the file `path`."""
-    from huggingface_hub.utils import WeakFileLock
-
-    folder = path.parent / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(folder / f"{path.name}.lock"):
-        yield
+    target = folder / cache.file_names(tag, entry)[0]
+    try:
+        copy = cache.verify(tag, entry, target, "folder")
+    except WrongHashError as error:
+        _set_aside(tag, error)
+        copy = None
+    if copy is not None:
+        return copy
+    file, _ = cache.look(tag, entry)
+    if file is None:
+        return _fetched(tag, entry, folder)
+    with atomically(target) as partial:
+        shutil.copyfile(file.path, partial)
+    return VerifiedFile(target, file.origin, file.sha256, file.pinned)
+
+
+def address(entry: Entry) -> str:
+    """Where the publisher has the file of an entry that is not embedded."""
+    source = entry.source
+    if source.kind == "url":
+        return source.url or ""
+    return f"{_endpoint() or HUB}/{source.repo}/resolve/{source.revision or 'main'}/{source.file}"
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
+
+
+def _fetched(tag: str, entry: Entry, folder: Path | None = None) -> VerifiedFile:
+    """The file of `entry`, which is not embedded, from elsewhere.
+
+    Args:
+        tag: Manifest entry.
+        entry: Its content.
+        folder: Where the file goes; None for the cache that its source has.
+
+    Raises:
+        WeightsError: It can't be had, or must not be (HF_HUB_OFFLINE), or its hash differs.
+    """
+    if offline():
+        size = f"{entry.bytes} bytes, " if entry.bytes is not None else ""
+        known = entry.sha256 or (f"{entry.sha256_prefix}..." if entry.sha256_prefix else "")
+        known = f"sha256 {known}" if known else "no hash is known"
+        raise WeightsError(
+            f"The weights {tag} are not on this machine, and HF_HUB_OFFLINE forbids to fetch them.",
+            f"They are {cache.file_names(tag, entry)[0]} ({size}{known}) from {address(entry)}",
+            f"Put it into {cache.cache_folder()}, or into a folder that SENETZOO_WEIGHTS names; "
+            f"with a network, this fetches it: senetzoo weights get {tag} --to FOLDER",
+        )
+    for mirror in cache.search_path()[1]:
+        for name in cache.file_names(tag, entry):
+            url = f"{mirror}/{name}"
+            try:
+                return _from_address(tag, entry, url, "mirror", folder)
+            except WeightsError:
+                raise
+            except Exception as error:
+                if status(error) != 404:
+                    meaning, _ = explain(error)
+                    warnings.warn(f"{mirror} could not be used: {meaning}.", stacklevel=2)
+                    break
+    try:
+        if entry.source.kind == "url":
+            return _from_address(tag, entry, address(entry), "url", folder)
+        if folder is None:
+            return _into_the_hubs_cache(tag, entry)
+        return _from_the_hub(tag, entry, folder)
+    except WeightsError:
+        raise
+    except Exception as error:
+        hub = entry.source.kind == "hub"
+        meaning, remedy = explain(
+            error,
+            page=f"{_endpoint() or HUB}/{entry.source.repo}" if hub else "",
+            others=f"Choose others: senetzoo weights list '{entry.model}.*'",
+            instead=f"on another machine type senetzoo weights get {tag} --to FOLDER, copy the "
+            "folder here and set SENETZOO_WEIGHTS=FOLDER",
+            variable="HF_HOME" if hub else "SENETZOO_CACHE",
+        )
+        raise WeightsError(
+            f"The weights {tag} could not be fetched.", f"{address(entry)}: {meaning}.", remedy
+        ) from error
+
+
+def _from_address(
+    tag: str,
+    entry: Entry,
+    url: str,
+    origin: Origin,
+    folder: Path | None,
+    *,
+    stated: str = "",
+    headers: dict[str, str] | None = None,
+) -> VerifiedFile:
+    path = (folder or cache.cache_folder()) / cache.file_names(tag, entry)[0]
+    expected = entry.sha256 or entry.sha256_prefix or stated
+    found = download(url, path, expected=expected, headers=headers)
+    if not found.startswith(expected):
+        raise WrongHashError(tag, entry, path, origin, found, expected, url)
+    return VerifiedFile(path, origin, found, entry.pinned)
+
+
+def _into_the_hubs_cache(tag: str, entry: Entry) -> VerifiedFile:
+    """The file in the Hub's own cache, which other programs use too."""
+    from huggingface_hub import hf_hub_download
+
+    repo, file, revision = entry.source.repo or "", entry.source.file, entry.source.revision
+    path = persistently(
+        lambda: hf_hub_download(repo, file, revision=revision, endpoint=_endpoint())
+    )
+    try:
+        verified = cache.verify(tag, entry, Path(path), "hub", address(entry))
+    except WrongHashError as error:
+        with contextlib.suppress(WeightsError):
+            cache.set_aside(tag, error)
+        raise
+    if verified is None:
+        raise FileNotFoundError(path)
+    return verified
+
+
+def _from_the_hub(tag: str, entry: Entry, folder: Path) -> VerifiedFile:
+    """The file in a folder.
+
+    huggingface_hub begins anew what was broken off; large files over a slow line must not.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers
+
+    source = entry.source
+    url = hf_hub_url(source.repo or "", source.file, revision=source.revision, endpoint=_endpoint())
+    stated = ""
+    if not entry.pinned:
+        etag = persistently(lambda: get_hf_file_metadata(url)).etag or ""
+        stated = etag if re.fullmatch("[0-9a-f]{64}", etag) else ""
+    return _from_address(tag, entry, url, "hub", folder, stated=stated, headers=build_hf_headers())
 
 
 def download(
-    url: str, path: Path, *, expected: str | None, headers: dict[str, str] | None = None
+    url: str, path: Path, *, expected: str = "", headers: dict[str, str] | None = None
 ) -> str:
-    """Fetch a file, or wait until another process has done so.
+    """Download a file, or wait until another process has done so.
 
-    What was begun and broken off is gone on with, where the hash will tell whether both parts are
-    of one file.
+    A broken-off download goes on, where the hash will tell whether both parts are of one file.
 
     Args:
         url: Its address.
         path: Where it goes; the folder is made.
-        expected: Its sha256, or the start of it; None where it is not known.
+        expected: Its sha256, or the start of it; empty where it is not known.
         headers: Sent with each request, such as a token.
 
     Returns:
-        Its sha256.
+        Its sha256. If that is not the expected one, nothing was put in the place of `path`.
 
     Raises:
-        WrongHashError: It has another hash; `path` is as it was.
-        Exception: What huggingface_hub raises when the file can't be had.
+        Exception: What huggingface_hub raises when the file can't be had; `explain` explains it.
     """
-    with locked(path):
+    with cache.locked(path):
         if path.is_file():  # another process was faster
-            return _checked(path, expected)
-        if expected is None:
+            return cache.sha256(path)
+        if not expected:
             with atomically(path) as partial:
-                _fetch(url, partial, path.name, headers)
-                return sha256(partial)
+                _get(url, partial, path.name, headers)
+                return cache.sha256(partial)
         partial = path.with_name(f".{path.name}.partial")
         resumed = partial.is_file()
         # A kill can come between the last byte and the new name.
-        if not resumed or not sha256(partial).startswith(expected):
-            _fetch(url, partial, path.name, headers)
-        try:
-            found = _checked(partial, expected)
-        except WrongHashError:
+        found = cache.sha256(partial) if resumed else None
+        for _ in range(2 if resumed else 1):  # what was there may be of another file
+            if found is None or not found.startswith(expected):
+                _get(url, partial, path.name, headers)
+                found = cache.sha256(partial)
+            if found.startswith(expected):
+                flush(partial)
+                partial.replace(path)
+                break
             partial.unlink()
-            if not resumed:
-                raise
-            _fetch(url, partial, path.name, headers)
-            try:
-                found = _checked(partial, expected)
-            except WrongHashError:
-                partial.unlink()
-                raise
-        flush(partial)
-        partial.replace(path)
-        return found
+        return found or ""
 
 
-def _checked(path: Path, expected: str | None) -> str:
-    found = sha256(path)
-    if not found.startswith(expected or ""):
-        raise WrongHashError(found)
-    return found
-
-
-def _fetch(url: str, partial: Path, name: str, headers: dict[str, str] | None) -> None:
+def _get(url: str, partial: Path, name: str, headers: dict[str, str] | None) -> None:
     from huggingface_hub.file_download import http_get
 
     # A compressed body has no length to check, and no ranges.
@@ -141,12 +306,6 @@ def persistently(attempt: Callable[[], T]) -> T:
     return attempt()
 
 
-def status(error: BaseException) -> int | None:
-    """The HTTP status that an error of huggingface_hub is about; None for others."""
-    code = getattr(getattr(error, "response", None), "status_code", None)
-    return code if isinstance(code, int) else None
-
-
 def _passing(error: Exception) -> bool:
     code = status(error)
     if code is not None:
@@ -154,3 +313,73 @@ def _passing(error: Exception) -> bool:
     # Of httpx, of requests; and huggingface_hub's of a length that is not right.
     names = ("ReadError", "ChunkedEncodingError", "OSError")
     return type(error).__name__ in names and getattr(error, "errno", None) is None
+
+
+def status(error: BaseException) -> int | None:
+    """The HTTP status that an error of huggingface_hub is about; None for others."""
+    code = getattr(getattr(error, "response", None), "status_code", None)
+    return code if isinstance(code, int) else None
+
+
+# Exceptions of huggingface_hub or HTTP statuses, what they mean, and what to type; the first row
+# that fits is taken.
+_ERRORS: tuple[tuple[str, str, str], ...] = (
+    (
+        "GatedRepoError",
+        "its owner gives access to some only, and not to this token, or there is no token ({code})",
+        "Ask for access at {page}, and type: hf auth login",
+    ),
+    (
+        "RepositoryNotFoundError",
+        "there is no such repository, or it is a private one that this token, or no token, does "
+        "not open ({code})",
+        "Check the name at {page}; for a private one type: hf auth login",
+    ),
+    ("RevisionNotFoundError", "there is no such branch, tag or full commit ({code})", "{others}"),
+    ("404", "there is no such file (404)", "{others}"),
+    ("401 403", "access is refused ({code})", "{others}"),
+    ("429", "the server is busy (429)", "Try again later"),
+    ("status", "the server answered with {code}", "Try again later"),
+    ("errno", "{error}", "Make room, or set {variable} to a folder that can be written to"),
+    ("", "{error}", "Check the network; or {instead}"),
+)
+
+
+def explain(
+    error: BaseException,
+    *,
+    page: str = "",
+    others: str = "",
+    instead: str = "",
+    variable: str = "HF_HOME",
+) -> tuple[str, str]:
+    """What an error of a download means, and what to type.
+
+    Args:
+        error: Of huggingface_hub, or of what it calls.
+        page: Address of the Hub's repository; empty for a file from elsewhere.
+        others: What to type for another file: ``"Choose others: ..."``.
+        instead: What to do without a network here: ``"copy the files ..."``.
+        variable: The variable that names the folder of the file.
+
+    Returns:
+        The meaning, in a few words without a full stop, and the remedy.
+    """
+    # huggingface_hub wraps errors in its own 'not on this machine either'.
+    while isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
+    code = status(error)
+    has_errno = isinstance(error, OSError) and error.errno is not None
+    kinds = {str(code), "status"} if code is not None else {"errno"} if has_errno else set()
+    if page:
+        kinds |= {kind.__name__ for kind in type(error).__mro__}
+    meaning, remedy = next(
+        (meaning, remedy)
+        for known, meaning, remedy in _ERRORS
+        if not known or kinds & set(known.split())
+    )
+    first = str(error).strip().splitlines()[:1]
+    text = " ".join([f"{type(error).__name__}:", *first]).rstrip(".:")
+    return meaning.format(code=code, error=text), remedy.format(
+        page=page, others=others, instead=instead, variable=variable
+    )

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +16,7 @@ from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import ConfigError, WeightsError, nearest
 from senetzoo.weights.fields import BrokenError, Scalar, build, read, shown
 
-SCHEMA = 1
+SCHEMA = 2
 FILE = "weights_manifest.json"
 FORMATS = (".safetensors", ".pth", ".pt")
 """Endings of the files that can be read; all but the first are pickles of tensors."""
@@ -78,7 +76,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Training:
-    """How the weights came about.
+    """One stage of how the weights came about.
 
     Args:
         recipe: Name of the recipe.
@@ -88,9 +86,8 @@ class Training:
         revision: Commit of this repository that they were trained with.
         hours: Wall time on the machine named in `machine`.
         machine: Hardware and versions.
-        start: Tag of the weights that it began with, whose epochs and hours come before these;
-            null for a random initialisation.
-        before: How those were trained, where they are not published any more; null else.
+        start: Tag of the weights that it began with, which need not be published any more; null
+            for a random initialization.
     """
 
     recipe: str
@@ -101,11 +98,10 @@ class Training:
     hours: float
     machine: str
     start: str | None
-    before: Training | None
 
 
 @dataclass(frozen=True)
-class Licence:
+class License:
     """Under which terms; SPDX identifiers where there is one.
 
     Args:
@@ -120,7 +116,7 @@ class Licence:
 
     @property
     def non_commercial(self) -> bool:
-        """Whether the weights' licence excludes commercial use: ``CC-BY-NC-4.0``."""
+        """Whether the weights' license excludes commercial use: ``CC-BY-NC-4.0``."""
         return "nc" in self.weights.lower().split("-")
 
 
@@ -147,8 +143,8 @@ class Entry:
         dialect: Whose parameter names the file has.
         data: What it was trained on.
         metrics: Measured figures.
-        training: How it came about; null where it is not ours.
-        licence: Terms.
+        training: How it came about, from the first stage to the last; empty where it is not ours.
+        license: Terms.
         provenance: Who trained it and where that is documented.
     """
 
@@ -169,8 +165,8 @@ class Entry:
     dialect: Dialect
     data: str
     metrics: tuple[Metric, ...]
-    training: Training | None
-    licence: Licence
+    training: tuple[Training, ...]
+    license: License
     provenance: str
 
     @property
@@ -208,8 +204,8 @@ def _check(tag: str, entry: Entry) -> None:
             raise BrokenError(
                 f"{tag}.metrics[{index}]", "a figure has a source if and only if it is published"
             )
-    if entry.default and entry.licence.non_commercial:
-        what = f"its licence {entry.licence.weights} excludes commercial use"
+    if entry.default and entry.license.non_commercial:
+        what = f"its license {entry.license.weights} excludes commercial use"
         raise BrokenError(tag, f"{what}, so it can't be a default")
 
 
@@ -284,85 +280,20 @@ def _entries(raw: object) -> dict[str, Entry]:
 
 def _check_start(tag: str, entry: Entry, entries: Mapping[str, Entry]) -> None:
     """Refuse a training that began with unknown weights, or with what it made."""
-    seen, training = {tag}, entry.training
-    while training is not None and training.start is not None:
-        where, start = f"{tag}.training.start", training.start
-        if start in seen:
+    known = {tag}
+    for index, stage in enumerate(entry.training):
+        where, start, before = f"{tag}.training[{index}].start", stage.start, entry.training[:index]
+        if start is None:
+            if before:
+                raise BrokenError(where, "it is null, but something was before it")
+            continue
+        if start in known:
             raise BrokenError(where, "it leads back to the weights themselves")
-        if start not in entries and training.before is None:
+        if start not in entries and not before:
             raise BrokenError(where, f"there are no weights {start!r}", nearest(start, entries))
-        if start in entries and training.before is not None:
-            raise BrokenError(where, f"the training of {start!r} is told twice: there and here")
-        seen.add(start)
-        training = training.before or entries[start].training
-    if training is not None and training.before is not None:
-        raise BrokenError(f"{tag}.training.start", "it is null, but something was before it")
-
-
-def text(entries: Mapping[str, Entry]) -> str:
-    """The manifest's text, as `parse` reads it: one canonical form."""
-    raw = {tag: dataclasses.asdict(entry) for tag, entry in sorted(entries.items())}
-    whole = {"schema": SCHEMA, "entries": raw}
-    return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def added(entries: Mapping[str, Entry], tag: str, entry: Entry) -> dict[str, Entry]:
-    """`entries` with one of ours; where it is a default, no other of its network is.
-
-    Args:
-        entries: The entries by tag.
-        tag: The new one's tag, or that of one it takes the place of.
-        entry: Its content.
-    """
-    kept = {
-        other: dataclasses.replace(found, default=False)
-        if entry.default and found.model == entry.model
-        else found
-        for other, found in entries.items()
-    }
-    return {**kept, tag: entry}
-
-
-def withdrawn(entries: Mapping[str, Entry], tag: str) -> dict[str, Entry]:
-    """`entries` without one of ours; those that began with its weights keep how it was trained.
-
-    Args:
-        entries: The entries by tag.
-        tag: The one that goes.
-    """
-
-    def kept(training: Training | None) -> Training | None:
-        if training is None or training.start is None:
-            return training
-        before = entries[tag].training if training.start == tag else kept(training.before)
-        return dataclasses.replace(training, before=before)
-
-    return {
-        other: dataclasses.replace(entry, training=kept(entry.training))
-        for other, entry in entries.items()
-        if other != tag
-    }
-
-
-def ahead(entries: Mapping[str, Entry], tag: str, entry: Entry) -> tuple[str, Metric] | None:
-    """The default of the entry's network, and its figure, where that is above the entry's own.
-
-    Args:
-        entries: The entries by tag.
-        tag: Of `entry`; it is not compared with the one whose place it takes.
-        entry: Not yet among them. Its first metric is compared, with the one of the same name on
-            the same images.
-
-    Returns:
-        None where there is no default, or none that was measured on the same, or a lower one.
-    """
-    own = entry.metrics[0]
-    for other, found in entries.items():
-        if found.default and found.model == entry.model and other != tag:
-            for metric in found.metrics:
-                if (metric.name, metric.data) == (own.name, own.data) and metric.value > own.value:
-                    return other, metric
-    return None
+        if start in entries and entries[start].training != before:
+            raise BrokenError(where, f"the training of {start!r} is another one in its own entry")
+        known.add(start)
 
 
 def path() -> Path:
@@ -392,15 +323,17 @@ def history(tag: str) -> dict[str, Training]:
     Those of other publishers are not known: it is empty for theirs. Not every tag of it is still
     in the manifest.
     """
-    found: dict[str, Training] = {}
-    training = manifest()[tag].training
-    while training is not None:
-        found = {tag: training, **found}
-        if training.start is None:
-            break
-        tag = training.start
-        training = training.before or manifest()[tag].training
-    return found
+    stages = manifest()[tag].training
+    ends = [*(stage.start or "" for stage in stages[1:]), tag]
+    return dict(zip(ends, stages, strict=True)) if stages else {}
+
+
+def last_stages(training: tuple[Training, ...]) -> tuple[Training, ...]:
+    """Those of a training that no other entry has: since published or random weights."""
+    first = len(training) - 1
+    while first > 0 and training[first].start not in manifest():
+        first -= 1
+    return training[first:]
 
 
 def tags(model: str) -> list[str]:

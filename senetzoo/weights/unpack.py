@@ -26,12 +26,12 @@ _SAFE = "Get the file as safetensors, or save its state dict alone where you tru
 
 
 @dataclass(frozen=True)
-class Unpacked:
-    """A state dict that was found.
+class Reading:
+    """A state dict, and what was tolerated in the file it is from.
 
     Args:
         state: Its tensors by their names.
-        notes: What was taken off or left out, in sentences.
+        notes: What was left out, taken off or filled in, in sentences.
     """
 
     state: dict[str, Tensor]
@@ -113,7 +113,7 @@ def _is_torchscript(content: bytes) -> bool:
         return False
 
 
-def unpack(content: object, name: Path, part: str | None = None) -> Unpacked:
+def unpack(content: object, name: Path, part: str | None = None) -> Reading:
     """The state dict in what a file holds.
 
     Args:
@@ -149,9 +149,7 @@ def unpack(content: object, name: Path, part: str | None = None) -> Unpacked:
     return _plain({}, notes, name, None)
 
 
-def _plain(
-    tensors: dict[str, Tensor], notes: list[str], name: Path, wanted: str | None
-) -> Unpacked:
+def _plain(tensors: dict[str, Tensor], notes: list[str], name: Path, wanted: str | None) -> Reading:
     if wanted is not None:
         raise WeightsError(
             f"{name} has no part {wanted!r}.",
@@ -164,7 +162,7 @@ def _plain(
             "It holds no names with tensors.",
             "Give a file with a state dict",
         )
-    return Unpacked(tensors, tuple(notes))
+    return Reading(tensors, tuple(notes))
 
 
 def _chosen(keys: list[str], part: str | None, name: Path) -> str:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from senetzoo.errors import WeightsError, nearest
 from senetzoo.nn.classifier import Classifier
-from senetzoo.weights.dialects import chenyaofo, pytorchcv, timm, timm_legacy, torchvision
-from senetzoo.weights.dialects.base import Counterpart, Dialect
+from senetzoo.weights.dialects import pytorchcv, timm, torchvision
+from senetzoo.weights.dialects.base import Counterpart, Dialect, is_gate
+from senetzoo.weights.unpack import Reading
 
 __all__ = [
     "DIALECTS",
@@ -37,9 +37,9 @@ OURS = "senetzoo"
 _FOREIGN: Mapping[str, Dialect] = {
     "torchvision": torchvision.DIALECT,
     "timm": timm.DIALECT,
-    "timm_legacy": timm_legacy.DIALECT,
+    "timm_legacy": timm.LEGACY,
     "pytorchcv": pytorchcv.DIALECT,
-    "chenyaofo": chenyaofo.DIALECT,
+    "chenyaofo": torchvision.CHENYAOFO,
 }
 DIALECTS = (OURS, *_FOREIGN)
 
@@ -47,19 +47,6 @@ DIALECTS = (OURS, *_FOREIGN)
 _AUXILIARY = r"(AuxLogits|aux1|aux2)\."
 # Buffers that are computed from the network's shape. Old files have them, new ones need not.
 _INDEX, _MASK = "relative_position_index", "attn_mask"
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A state dict of theirs, read.
-
-    Args:
-        state: Every tensor of the network, by our names.
-        notes: What was tolerated, in sentences.
-    """
-
-    state: dict[str, Tensor]
-    notes: tuple[str, ...]
 
 
 def _dialect(name: str) -> Dialect:
@@ -125,7 +112,7 @@ def names(dialect: str, model: Classifier) -> dict[str, tuple[str, tuple[int, ..
     result: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name, tensor in own.items():
         theirs = rename(name, model)
-        if theirs is None:
+        if theirs is None or is_gate(theirs):
             raise WeightsError(
                 f"{dialect} has no name for {name}.",
                 f"Its {family} has no such tensor.",
@@ -235,7 +222,7 @@ def updated(state: Mapping[str, Tensor], dialect: str, model: Classifier) -> dic
 
 
 def _check_index(name: str, state: dict[str, Tensor], own: Tensor) -> None:
-    """Bring an index of relative positions, which timm has as a square, to our shape."""
+    """Flatten an index of relative positions, which timm has as a square."""
     flat = state[name].flatten()
     known = not flat.is_meta and not own.is_meta
     if flat.shape != own.shape or (known and not torch.equal(flat, own)):

@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from senetzoo.nn.classifier import Classifier
 
 Rename: TypeAlias = Callable[[str, Classifier], "str | None"]
-"""Their name of one of our tensors in a built network; None where they have none for it."""
+"""Their name of one of our tensors in a built network; None where they have none for it.
+
+A name that still has one of our gates in it is none of theirs: `names` refuses it.
+"""
 Update: TypeAlias = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 """A state dict of an older file under the names, and in the shapes, of today."""
 Rule: TypeAlias = tuple[str, "str | Callable[[re.Match[str]], str]"]
@@ -67,20 +70,9 @@ def is_gate(name: str) -> bool:
     return any("slots" in part for part in name.split("."))
 
 
-def unless_gate(theirs: str) -> str | None:
-    """A name after rewriting, or None where it still has one of our gates in it."""
-    return None if is_gate(theirs) else theirs
-
-
 def has_deep_stem(model: Classifier) -> bool:
     """Whether the stem of a network of the ResNet line is several convolutions."""
     return isinstance(getattr(model, "conv1", None), nn.Sequential)
-
-
-def same(name: str, model: Classifier) -> str | None:
-    """Where the trunk has our names, and gates are unknown."""
-    del model
-    return unless_gate(name)
 
 
 def rewritten(name: str, *rules: Rule) -> str:
@@ -88,6 +80,11 @@ def rewritten(name: str, *rules: Rule) -> str:
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def rewriting(*rules: Rule) -> Rename:
+    """A renaming by rules alone; without any, the trunk has our names."""
+    return lambda name, model: rewritten(name, *rules)
 
 
 def dense_layers(state: dict[str, Tensor]) -> dict[str, Tensor]:

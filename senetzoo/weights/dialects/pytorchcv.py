@@ -17,8 +17,8 @@ from senetzoo.weights.dialects.base import (
     Counterpart,
     Dialect,
     has_deep_stem,
+    rewriting,
     rewritten,
-    unless_gate,
 )
 from senetzoo.weights.dialects.pytorchcv_inception import (
     bn_inception,
@@ -132,19 +132,17 @@ def _stem(name: str, model: Classifier) -> str:
 
 def _resnet(name: str, model: Classifier) -> str | None:
     """ResNet, SENet and PreResNet."""
-    return unless_gate(
-        rewritten(
-            _stem(name, model),
-            (r"^layer(\d)\.(\d+)\.", _unit),
-            (r"(unit\d+)\.conv(\d)\.", r"\1.body.conv\2.conv."),
-            (r"(unit\d+)\.(?:bn|norm)(\d)\.", r"\1.body.conv\2.bn."),
-            (r"\.downsample\.0\.", ".identity_conv.conv."),
-            (r"\.downsample\.1\.", ".identity_conv.bn."),
-            (r"\.downsample\.", ".identity_conv."),
-            (r"\.slots\.standard\.fc([12])\.", r".se.conv\1."),
-            (r"^norm\.", "features.post_activ.bn."),
-            (r"^fc\.", "output.fc." if model.config.family == "SENet" else "output."),
-        )
+    return rewritten(
+        _stem(name, model),
+        (r"^layer(\d)\.(\d+)\.", _unit),
+        (r"(unit\d+)\.conv(\d)\.", r"\1.body.conv\2.conv."),
+        (r"(unit\d+)\.(?:bn|norm)(\d)\.", r"\1.body.conv\2.bn."),
+        (r"\.downsample\.0\.", ".identity_conv.conv."),
+        (r"\.downsample\.1\.", ".identity_conv.bn."),
+        (r"\.downsample\.", ".identity_conv."),
+        (r"\.slots\.standard\.fc([12])\.", r".se.conv\1."),
+        (r"^norm\.", "features.post_activ.bn."),
+        (r"^fc\.", "output.fc." if model.config.family == "SENet" else "output."),
     )
 
 
@@ -162,16 +160,14 @@ def _densenet(name: str, model: Classifier) -> str | None:
         stage = int(found[1]) + 1
         return f"features.stage{stage}.trans{stage}.conv.{kinds[found[2]]}."
 
-    return unless_gate(
-        rewritten(
-            name,
-            (r"^features\.conv0\.", f"features.init_block.{'conv.' if normed else ''}"),
-            (r"^features\.norm0\.", "features.init_block.bn."),
-            (r"^features\.denseblock(\d)\.denselayer(\d+)\.(norm|conv)(\d)\.", layer),
-            (r"^features\.transition(\d)\.(norm|conv)\.", transition),
-            (r"^features\.norm5\.", "features.post_activ.bn."),
-            (r"^classifier\.", "output."),
-        )
+    return rewritten(
+        name,
+        (r"^features\.conv0\.", f"features.init_block.{'conv.' if normed else ''}"),
+        (r"^features\.norm0\.", "features.init_block.bn."),
+        (r"^features\.denseblock(\d)\.denselayer(\d+)\.(norm|conv)(\d)\.", layer),
+        (r"^features\.transition(\d)\.(norm|conv)\.", transition),
+        (r"^features\.norm5\.", "features.post_activ.bn."),
+        (r"^classifier\.", "output."),
     )
 
 
@@ -196,23 +192,18 @@ def _plain(name: str, model: Classifier) -> str | None:
     return f"{linear[index]}.{parameter}" if name.startswith("classifier.") else None
 
 
-def _mobilenet(name: str, model: Classifier) -> str | None:
-    del model
-    return unless_gate(
-        rewritten(
-            name,
-            (r"^conv_stem\.", "features.init_block.conv."),
-            (r"^bn1\.", "features.init_block.bn."),
-            (
-                r"^blocks\.(\d)\.(\d)\.",
-                lambda found: f"features.stage{int(found[1]) + 1}.unit{int(found[2]) + 1}.",
-            ),
-            (r"\.conv_(dw|pw)\.", r".\1_conv.conv."),
-            (r"(unit\d)\.bn1\.", r"\1.dw_conv.bn."),
-            (r"(unit\d)\.bn2\.", r"\1.pw_conv.bn."),
-            (r"^classifier\.", "output."),
-        )
-    )
+_mobilenet = rewriting(
+    (r"^conv_stem\.", "features.init_block.conv."),
+    (r"^bn1\.", "features.init_block.bn."),
+    (
+        r"^blocks\.(\d)\.(\d)\.",
+        lambda found: f"features.stage{int(found[1]) + 1}.unit{int(found[2]) + 1}.",
+    ),
+    (r"\.conv_(dw|pw)\.", r".\1_conv.conv."),
+    (r"(unit\d)\.bn1\.", r"\1.dw_conv.bn."),
+    (r"(unit\d)\.bn2\.", r"\1.pw_conv.bn."),
+    (r"^classifier\.", "output."),
+)
 
 
 def _efficientnet(name: str, model: Classifier) -> str | None:
@@ -220,16 +211,14 @@ def _efficientnet(name: str, model: Classifier) -> str | None:
     found = re.fullmatch(r"features\.([1-7])\.(\d)\.(.+)", name)
     if found is None:
         layer = {"0": "conv", "1": "bn"}
-        return unless_gate(
-            rewritten(
-                name,
-                (
-                    r"^features\.0\.(\d)\.",
-                    lambda at: f"features.init_block.conv.{layer[at[1]]}.",
-                ),
-                (r"^features\.8\.(\d)\.", lambda at: f"features.final_block.{layer[at[1]]}."),
-                (r"^classifier\.1\.", "output.fc."),
-            )
+        return rewritten(
+            name,
+            (
+                r"^features\.0\.(\d)\.",
+                lambda at: f"features.init_block.conv.{layer[at[1]]}.",
+            ),
+            (r"^features\.8\.(\d)\.", lambda at: f"features.final_block.{layer[at[1]]}."),
+            (r"^classifier\.1\.", "output.fc."),
         )
     stage, unit = int(found[1]), int(found[2]) + 1
     if stage in (5, 7):
@@ -243,7 +232,7 @@ def _efficientnet(name: str, model: Classifier) -> str | None:
         (r"^slots\.inner\.fc([12])\.", r"se.conv\1."),
     )
     merged = {1: 1, 2: 2, 3: 3, 4: 4, 5: 4, 6: 5, 7: 5}
-    return unless_gate(f"features.stage{merged[stage]}.unit{unit}.{rest}")
+    return f"features.stage{merged[stage]}.unit{unit}.{rest}"
 
 
 _GATES = ((r"\.se\.conv[12]\.weight", 1),)

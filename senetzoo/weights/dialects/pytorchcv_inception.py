@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from senetzoo.nn.classifier import Classifier
-from senetzoo.weights.dialects.base import rewritten, unless_gate
+from senetzoo.weights.dialects.base import rewritten
 
 
 def bn_inception(name: str, model: Classifier) -> str | None:
@@ -16,12 +16,10 @@ def bn_inception(name: str, model: Classifier) -> str | None:
     modules |= {f"4{letter}": (2, number) for number, letter in enumerate("abcd", 2)}
     found = re.fullmatch(r"inception(\d\w)\.(branch\w+)\.(.+)", name)
     if found is None:
-        return unless_gate(
-            rewritten(
-                name,
-                (r"^stem\.(\d)\.", lambda at: f"features.init_block.{stem[at[1]]}."),
-                (r"^fc\.", "output."),
-            )
+        return rewritten(
+            name,
+            (r"^stem\.(\d)\.", lambda at: f"features.init_block.{stem[at[1]]}."),
+            (r"^fc\.", "output."),
         )
     stage, unit = modules[found[1]]
     kinds = ("branch1x1", "branch3x3", "branch_double3x3", "branch_pool")
@@ -47,15 +45,13 @@ def inception_v3(name: str, model: Classifier) -> str | None:
     if found is None:
         if name.startswith("AuxLogits."):
             return None
-        return unless_gate(
-            rewritten(
-                name,
-                (
-                    r"^Conv2d_(\w+)\.",
-                    lambda at: f"features.init_block.conv{stem.index(at[1]) + 1}.",
-                ),
-                (r"^fc\.", "output.fc."),
-            )
+        return rewritten(
+            name,
+            (
+                r"^Conv2d_(\w+)\.",
+                lambda at: f"features.init_block.conv{stem.index(at[1]) + 1}.",
+            ),
+            (r"^fc\.", "output.fc."),
         )
     module, kind, number, half, rest = found.groups()
     stage, unit = units[module]
@@ -107,7 +103,7 @@ def inception_v4(name: str, model: Classifier) -> str | None:
     )
     # The only convolution of a branch is a list of one there, in the first module of stage 2.
     first = r"^(features\.stage2\.unit1\.branches\.branch1)\.conv\."
-    return unless_gate(re.sub(first, r"\1.conv_list.conv1.", name))
+    return re.sub(first, r"\1.conv_list.conv1.", name)
 
 
 def inception_resnet(name: str, model: Classifier) -> str | None:
@@ -132,4 +128,4 @@ def inception_resnet(name: str, model: Classifier) -> str | None:
         (r"^last_bn\.", "output.bn."),
     )
     first = r"^(features\.stage2\.unit1\.branches\.branch1)\.conv\."
-    return unless_gate(re.sub(first, r"\1.conv_list.conv1.", name))
+    return re.sub(first, r"\1.conv_list.conv1.", name)

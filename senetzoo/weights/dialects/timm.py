@@ -1,4 +1,12 @@
-"""timm's names."""
+"""timm's names, and those of its ``legacy_se*``: Cadene's ports of the SE authors' Caffe networks.
+
+The files that timm loads are Cadene's own, name for name: ``pretrainedmodels.se_resnet50`` is
+``legacy_seresnet50`` here. All pool in ceil mode without padding; the bottlenecks of the SE-ResNets
+have the stride on the first 1x1.
+
+``legacy_seresnet18`` and ``34`` are no networks of this zoo: their basic block has a ReLU between
+its second norm and the gate, which neither the paper nor a bottleneck of theirs has.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +19,9 @@ from senetzoo.weights.dialects.base import (
     Counterpart,
     Dialect,
     dense_layers,
+    has_deep_stem,
+    rewriting,
     rewritten,
-    same,
-    unless_gate,
 )
 
 # The hidden units of the narrowest stage, 64 / 16, are rounded up to 8; elsewhere rounding changes
@@ -65,9 +73,7 @@ NETWORKS = {
 }
 
 
-def _resnet(name: str, model: Classifier) -> str | None:
-    del model
-    return unless_gate(rewritten(name, (r"\.slots\.standard\.(fc[12]\.)", r".se.\1")))
+_resnet = rewriting((r"\.slots\.standard\.(fc[12]\.)", r".se.\1"))
 
 
 def _preresnet(name: str, model: Classifier) -> str | None:
@@ -76,15 +82,13 @@ def _preresnet(name: str, model: Classifier) -> str | None:
         return None
     deep = {"0": "conv1", "1": "norm1", "3": "conv2", "4": "norm2", "6": "conv3"}
     del model
-    return unless_gate(
-        rewritten(
-            name,
-            (r"^conv1\.(\d)\.", lambda found: f"stem.{deep[found[1]]}."),
-            (r"^conv1\.weight", "stem.conv.weight"),
-            (r"^layer(\d)\.", lambda found: f"stages.{int(found[1]) - 1}.blocks."),
-            (r"\.downsample\.", ".downsample.conv."),
-            (r"^fc\.", "head.fc."),
-        )
+    return rewritten(
+        name,
+        (r"^conv1\.(\d)\.", lambda found: f"stem.{deep[found[1]]}."),
+        (r"^conv1\.weight", "stem.conv.weight"),
+        (r"^layer(\d)\.", lambda found: f"stages.{int(found[1]) - 1}.blocks."),
+        (r"\.downsample\.", ".downsample.conv."),
+        (r"^fc\.", "head.fc."),
     )
 
 
@@ -97,23 +101,19 @@ def _densenet(name: str, model: Classifier) -> str | None:
             (r"^features\.norm0\.", "features.norm2."),
             (r"^features\.conv0\.(\d)\.", lambda found: f"features.{deep[found[1]]}."),
         )
-    return unless_gate(name)
+    return name
 
 
-def _vgg(name: str, model: Classifier) -> str | None:
-    """The hidden linear layers are convolutions over the 7x7 map there."""
-    del model
-    layers = {"0": "pre_logits.fc1", "3": "pre_logits.fc2", "6": "head.fc"}
-    return unless_gate(
-        rewritten(name, (r"^classifier\.([036])\.", lambda found: f"{layers[found[1]]}."))
-    )
+_VGG = {"0": "pre_logits.fc1", "3": "pre_logits.fc2", "6": "head.fc"}
+# The hidden linear layers are convolutions over the 7x7 map there.
+_vgg = rewriting((r"^classifier\.([036])\.", lambda found: f"{_VGG[found[1]]}."))
 
 
 def _inception_v4(name: str, model: Classifier) -> str | None:
     """A single sequence there, stages here; the stem's pools are the other branch of two blocks."""
     found = re.fullmatch(r"(stem|stage[123])\.(\d+)\.(.+)", name)
     if found is None:
-        return unless_gate(name.replace("fc.", "last_linear.", 1))
+        return name.replace("fc.", "last_linear.", 1)
     stage, rest = found[1], found[3]
     index = int(found[2])
     for before in ("stem", "stage1", "stage2", "stage3"):
@@ -126,7 +126,7 @@ def _inception_v4(name: str, model: Classifier) -> str | None:
         rest = re.sub(r"^branch([12])\.(\d)\.branch0\.", r"branch\1_\2a.", rest)
         rest = re.sub(r"^branch([12])\.(\d)\.branch1\.", r"branch\1_\2b.", rest)
         rest = re.sub(r"^branch([12])\.(\d)\.", r"branch\1_\2.", rest)
-    return unless_gate(f"features.{index}.{rest}")
+    return f"features.{index}.{rest}"
 
 
 def _efficientnet(name: str, model: Classifier) -> str | None:
@@ -153,35 +153,30 @@ def _efficientnet(name: str, model: Classifier) -> str | None:
     return f"blocks.{int(stage) - 1}.{block}.{layers[place]}.{parameter}"
 
 
-def _swin(name: str, model: Classifier) -> str | None:
-    del model
+def _swin_layer(found: re.Match[str]) -> str:
+    index = int(found[1])
+    return f"layers.{index // 2}.{'blocks' if index % 2 else 'downsample'}."
 
-    def layer(found: re.Match[str]) -> str:
-        index = int(found[1])
-        return f"layers.{index // 2}.{'blocks' if index % 2 else 'downsample'}."
 
-    return unless_gate(
-        rewritten(
-            name,
-            (r"^features\.0\.0\.", "patch_embed.proj."),
-            (r"^features\.0\.2\.", "patch_embed.norm."),
-            (r"^features\.(\d)\.", layer),
-            (r"\.mlp\.0\.", ".mlp.fc1."),
-            (r"\.mlp\.3\.", ".mlp.fc2."),
-            (r"^head\.", "head.fc."),
-        )
-    )
+_swin = rewriting(
+    (r"^features\.0\.0\.", "patch_embed.proj."),
+    (r"^features\.0\.2\.", "patch_embed.norm."),
+    (r"^features\.(\d)\.", _swin_layer),
+    (r"\.mlp\.0\.", ".mlp.fc1."),
+    (r"\.mlp\.3\.", ".mlp.fc2."),
+    (r"^head\.", "head.fc."),
+)
 
 
 def _old_vgg(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Files of torchvision's, whose hidden layers are linear."""
-    layers = {"0": ("pre_logits.fc1", 7), "3": ("pre_logits.fc2", 1), "6": ("head.fc", 0)}
+    sides = {"0": 7, "3": 1, "6": 0}
     result = {}
     for name, tensor in state.items():
         found = re.fullmatch(r"classifier\.([036])\.(.+)", name)
         if found is not None:
-            layer, side = layers[found[1]]
-            name = f"{layer}.{found[2]}"
+            side = sides[found[1]]
+            name = f"{_VGG[found[1]]}.{found[2]}"
             if side and tensor.ndim == 2 and tensor.shape[1] % side**2 == 0:
                 tensor = tensor.reshape(len(tensor), -1, side, side)
         result[name] = tensor
@@ -215,10 +210,10 @@ DIALECT = Dialect(
         "PreResNet": _preresnet,
         "DenseNet": _densenet,
         "VGG": _vgg,
-        "InceptionV3": same,
+        "InceptionV3": rewriting(),
         "InceptionV4": _inception_v4,
-        "InceptionResNet": same,
-        "MobileNet": same,
+        "InceptionResNet": rewriting(),
+        "MobileNet": rewriting(),
         "EfficientNet": _efficientnet,
         "Swin": _swin,
     },
@@ -231,4 +226,49 @@ DIALECT = Dialect(
     },
     computed={"Swin": r"\.relative_position_index$"},
     updates={"DenseNet": dense_layers, "VGG": _old_vgg, "Swin": _old_swin},
+)
+
+
+_CEIL = {"pool": "ceil"}
+_CAFFE = {"pool": "ceil", "stride_on": "1x1"}
+
+_LEGACY_NETWORKS = {
+    "legacy_seresnet50": Counterpart("se_resnet50", _CAFFE),
+    "legacy_seresnet101": Counterpart("se_resnet101", _CAFFE),
+    "legacy_seresnet152": Counterpart("se_resnet152", _CAFFE),
+    "legacy_seresnext26_32x4d": Counterpart(
+        "se_resnext50_32x4d", {"depths": (2, 2, 2, 2), **_CEIL}
+    ),
+    "legacy_seresnext50_32x4d": Counterpart("se_resnext50_32x4d", _CEIL),
+    "legacy_seresnext101_32x4d": Counterpart("se_resnext101_32x4d", _CEIL),
+    "legacy_senet154": Counterpart("senet154", _CEIL),
+}
+
+# Places of the deep stem's layers in ours.
+_LEGACY_STEM = (
+    (r"^conv1\.0\.", "layer0.conv1."),
+    (r"^conv1\.1\.", "layer0.bn1."),
+    (r"^conv1\.3\.", "layer0.conv2."),
+    (r"^conv1\.4\.", "layer0.bn2."),
+    (r"^conv1\.6\.", "layer0.conv3."),
+    (r"^conv1\.weight", "layer0.conv1.weight"),
+)
+
+
+def _legacy_resnet(name: str, model: Classifier) -> str | None:
+    return rewritten(
+        name,
+        *_LEGACY_STEM,
+        (r"^bn1\.", "layer0.bn3." if has_deep_stem(model) else "layer0.bn1."),
+        (r"\.slots\.standard\.(fc[12]\.)", r".se_module.\1"),
+        (r"^fc\.", "last_linear."),
+    )
+
+
+_LEGACY_GATES = ((r"\.se_module\.fc[12]\.weight", 1),)
+
+LEGACY = Dialect(
+    networks=_LEGACY_NETWORKS,
+    families={"ResNet": _legacy_resnet, "SENet": _legacy_resnet},
+    convolutions={"ResNet": _LEGACY_GATES, "SENet": _LEGACY_GATES},
 )

@@ -3,6 +3,10 @@
 It has 29 networks of our registry. The weights of ``googlenet`` and ``inception_v3`` come with
 auxiliary heads, and for them its networks bring an image to a mean and a standard deviation of a
 half after its transforms have brought it to ImageNet's (``transform_input``).
+
+chenyaofo/pytorch-cifar-models has torchvision's names for its CIFAR ResNets. Its VGGs have hidden
+layers of 512 units on a map of one pixel, and its MobileNets are v2: neither is a network of this
+zoo.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import re
 
 from senetzoo.nn.classifier import Classifier
-from senetzoo.weights.dialects.base import Counterpart, Dialect, dense_layers, same, unless_gate
+from senetzoo.weights.dialects.base import Counterpart, Dialect, dense_layers, rewriting
 
 _HALF = (0.5, 0.5, 0.5)
 
@@ -43,7 +47,7 @@ def _efficientnet(name: str, model: Classifier) -> str | None:
     del model
     found = re.fullmatch(r"features\.(\d)\.(\d+)\.slots\.inner\.(fc[12]\..+)", name)
     if found is None:
-        return unless_gate(name)
+        return name
     stage, block, rest = found.groups()
     # The first stage does not expand, so it has a layer less before.
     return f"features.{stage}.{block}.block.{1 if stage == '1' else 2}.{rest}"
@@ -52,15 +56,26 @@ def _efficientnet(name: str, model: Classifier) -> str | None:
 DIALECT = Dialect(
     networks=NETWORKS,
     families={
-        "AlexNet": same,
-        "VGG": same,
-        "GoogLeNet": same,
-        "InceptionV3": same,
-        "ResNet": same,
-        "DenseNet": same,
+        "AlexNet": rewriting(),
+        "VGG": rewriting(),
+        "GoogLeNet": rewriting(),
+        "InceptionV3": rewriting(),
+        "ResNet": rewriting(),
+        "DenseNet": rewriting(),
         "EfficientNet": _efficientnet,
-        "Swin": same,
+        "Swin": rewriting(),
     },
     convolutions={"EfficientNet": ((r"\.block\.[12]\.fc[12]\.weight", 1),)},
     updates={"DenseNet": dense_layers},
+)
+
+CHENYAOFO = Dialect(
+    networks={
+        f"cifar{classes}_resnet{depth}": Counterpart(
+            f"resnet{depth}", {} if classes == 10 else {"num_classes": classes}
+        )
+        for classes in (10, 100)
+        for depth in (20, 32, 44, 56)
+    },
+    families={"ResNet": rewriting()},
 )

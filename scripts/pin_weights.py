@@ -1,12 +1,23 @@
-"""From a finished run to weights in the package: ``senetzoo weights pin``."""
+"""Embeds the weights of a finished run in the package and writes their manifest entry.
+
+python scripts/pin_weights.py runs/digits-lenet5-0 digits_v1
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import click
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from senetzoo._command import SenetzooCommand
 from senetzoo._files import atomically
 from senetzoo.bench.accuracy import LabelledImages, accuracy
 from senetzoo.counting import count
@@ -17,9 +28,55 @@ from senetzoo.runs import read_summary
 from senetzoo.spec import merge, named, policy, split
 from senetzoo.train.data import load_data
 from senetzoo.train.recipe import Recipe
-from senetzoo.weights import fetch, manifest
+from senetzoo.weights import cache, manifest
 from senetzoo.weights.load import load_file_into
+from senetzoo.weights.manifest import Entry, Metric
 from senetzoo.weights.stored import stored
+
+
+def text(entries: Mapping[str, Entry]) -> str:
+    """The manifest's text, as `parse` reads it: one canonical form."""
+    raw = {tag: dataclasses.asdict(entry) for tag, entry in sorted(entries.items())}
+    whole = {"schema": manifest.SCHEMA, "entries": raw}
+    return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def added(entries: Mapping[str, Entry], tag: str, entry: Entry) -> dict[str, Entry]:
+    """`entries` with one of ours; where it is a default, no other of its network is.
+
+    Args:
+        entries: The entries by tag.
+        tag: The new one's tag, or that of one it takes the place of.
+        entry: Its content.
+    """
+    kept = {
+        other: dataclasses.replace(found, default=False)
+        if entry.default and found.model == entry.model
+        else found
+        for other, found in entries.items()
+    }
+    return {**kept, tag: entry}
+
+
+def ahead(entries: Mapping[str, Entry], tag: str, entry: Entry) -> tuple[str, Metric] | None:
+    """The default of the entry's network, and its figure, where that is above the entry's own.
+
+    Args:
+        entries: The entries by tag.
+        tag: Of `entry`; it is not compared with the one whose place it takes.
+        entry: Not yet among them. Its first metric is compared, with the one of the same name on
+            the same images.
+
+    Returns:
+        None where there is no default, or none that was measured on the same, or a lower one.
+    """
+    own = entry.metrics[0]
+    for other, found in entries.items():
+        if found.default and found.model == entry.model and other != tag:
+            for metric in found.metrics:
+                if (metric.name, metric.data) == (own.name, own.data) and metric.value > own.value:
+                    return other, metric
+    return None
 
 
 def half(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -39,7 +96,7 @@ def pin(
     data: Path | None,
     default: bool | None = None,
     drop_start: bool = False,
-) -> manifest.Entry:
+) -> Entry:
     """Embed the final weights of a run and write their manifest entry.
 
     Args:
@@ -48,8 +105,7 @@ def pin(
         data: Local copy of the data set, on whose test images the embedded file is measured.
         default: Whether ``pretrained=True`` means these weights; None for True unless the
             network's present default has a higher accuracy on the same images.
-        drop_start: Whether the weights that the run began with are taken out of the package. How
-            they were trained stays in the new ones' entry.
+        drop_start: Whether the weights that the run began with are taken out of the package.
 
     Returns:
         The entry, with the accuracy of the embedded file.
@@ -61,8 +117,7 @@ def pin(
     """
     from safetensors.torch import load_file
 
-    summary = read_summary(run)
-    recipe = Recipe.from_json(summary["recipe"])
+    summary, recipe = _facts(run)
     if not summary["revision"] or summary["revision"].endswith("-dirty"):
         raise ConfigError(
             f"{run} was trained from a checkout without a commit: {summary['revision']}.",
@@ -73,7 +128,7 @@ def pin(
     name = f"{base}.{tag}"
     entries = dict(manifest.manifest())
     dropped = _dropped(f"{base}.{start}" if start else None, name) if drop_start else None
-    gone = None if dropped is None else fetch.EMBEDDED / entries[dropped].source.file
+    gone = None if dropped is None else cache.EMBEDDED / entries[dropped].source.file
     # A run that began with other weights trained their form of the network.
     before = None if start is None else manifest.find(base, start)[1]
     stem = _stem(recipe, base) if recipe.stem or before is None else before.stem
@@ -81,17 +136,17 @@ def pin(
     classes, preprocessing = sets.classes, sets.preprocessing(recipe)
     model = recipe.network(len(classes), sets.channels).build(seed=0)
 
-    file = fetch.EMBEDDED / f"{name}.safetensors"
+    file = cache.EMBEDDED / f"{name}.safetensors"
     file.parent.mkdir(exist_ok=True)
     with atomically(file) as partial:
         state = half(load_file(str(run / WEIGHTS)))
         partial.write_bytes(stored(state, {"format": "pt", "tag": name}))
         load_file_into(model, partial)
-        digest = fetch.sha256(partial)
+        digest = cache.sha256(partial)
         test = LabelledImages(sets.test.name, sets.test, tuple(range(len(classes))))
         result = accuracy(model, test, preprocessing).whole
         counts = count(model, preprocessing.size)
-        entry = manifest.Entry(
+        entry = Entry(
             model=base,
             policy=_over(before.policy if before else "", own or ""),
             stem=stem,
@@ -109,7 +164,7 @@ def pin(
             dialect="senetzoo",
             data=sets.train.name,
             metrics=(
-                manifest.Metric(
+                Metric(
                     "accuracy",
                     sets.test.name,
                     result.total,
@@ -120,28 +175,29 @@ def pin(
                     None,
                 ),
             ),
-            training=manifest.Training(
-                recipe=recipe.name,
-                command=summary["command"],
-                epochs=recipe.epochs,
-                seed=summary["seed"],
-                revision=summary["revision"],
-                hours=round(summary["train_seconds"] / 3600, 4),
-                machine=summary["machine"],
-                start=None if start is None else f"{base}.{start}",
-                before=None,
+            training=(
+                *(before.training if before else ()),
+                manifest.Training(
+                    recipe=recipe.name,
+                    command=summary["command"],
+                    epochs=recipe.epochs,
+                    seed=summary["seed"],
+                    revision=summary["revision"],
+                    hours=round(summary["train_seconds"] / 3600, 4),
+                    machine=summary["machine"],
+                    start=None if start is None else f"{base}.{start}",
+                ),
             ),
-            licence=manifest.Licence(
+            license=manifest.License(
                 "Apache-2.0", "Apache-2.0", DATA_TERMS.get(recipe.data, _NONE)
             ),
             provenance="trained by senetzoo",
         )
         if dropped is not None:
-            entry = manifest.withdrawn({**entries, name: entry}, dropped)[name]
-            entries = manifest.withdrawn(entries, dropped)
-        if default is None and manifest.ahead(entries, name, entry):
+            del entries[dropped]
+        if default is None and ahead(entries, name, entry):
             entry = dataclasses.replace(entry, default=False)
-        whole = manifest.text(manifest.added(entries, name, entry))
+        whole = text(added(entries, name, entry))
         manifest.parse(whole)  # nothing that can't be read again is written
     with atomically(manifest.path()) as draft:
         draft.write_text(whole, encoding="utf-8")
@@ -149,6 +205,34 @@ def pin(
     if gone is not None:
         gone.unlink()
     return entry
+
+
+def _facts(run: Path) -> tuple[Mapping[str, Any], Recipe]:
+    """What a finished run says of itself, and its recipe.
+
+    Raises:
+        ConfigError: It is not finished, or its summary is not what a run writes.
+    """
+    summary = read_summary(run)
+    kinds: dict[str, tuple[type, ...]] = {
+        "recipe": (dict,),
+        "command": (str,),
+        "seed": (int,),
+        "revision": (str, type(None)),
+        "train_seconds": (int, float),
+        "machine": (str,),
+    }
+    wrong = [key for key, kind in kinds.items() if not isinstance(summary.get(key, ()), kind)]
+    try:
+        if not wrong:
+            return summary, Recipe.from_json(summary["recipe"])
+    except (ConfigError, TypeError):
+        wrong = ["recipe"]
+    raise ConfigError(
+        f"{run} holds no run that can be published.",
+        f"Its summary has no {wrong[0]}, or one that no run writes.",
+        "Train again, or give another run",
+    )
 
 
 def _dropped(start: str | None, name: str) -> str:
@@ -170,9 +254,9 @@ def _dropped(start: str | None, name: str) -> str:
 
 _NONE = "of its owner: see the data set's own terms"
 DATA_TERMS = {
-    "cifar100": "CIFAR-100 (Krizhevsky 2009): no licence stated, cite the report",
+    "cifar100": "CIFAR-100 (Krizhevsky 2009): no license stated, cite the report",
     "flowers5": "flower_photos (TensorFlow): CC BY, each photograph's owner is named with it",
-    "cifar10": "CIFAR-10 (Krizhevsky 2009): no licence stated, cite the report",
+    "cifar10": "CIFAR-10 (Krizhevsky 2009): no license stated, cite the report",
     "digits": "UCI Optical Recognition of Handwritten Digits: CC BY 4.0",
 }
 
@@ -198,3 +282,53 @@ def _stem(recipe: Recipe, base: str) -> str | None:
             f"Train with one of {', '.join(STEMS)}",
         )
     return name
+
+
+@click.command(cls=SenetzooCommand)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("tag")
+@click.option("--data", type=click.Path(path_type=Path), help="Local copy of the data set.")
+@click.option(
+    "--default/--no-default",
+    default=None,
+    help="Whether they become the network's default. Else they do unless the present default "
+    "has a higher accuracy on the same images.",
+)
+@click.option(
+    "--drop-start",
+    is_flag=True,
+    help="Take the weights that the run began with out of the package. How they were trained "
+    "stays in the manifest.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="JSON, the manifest entry, instead of a line."
+)
+def main(
+    run: Path, tag: str, data: Path | None, default: bool | None, drop_start: bool, as_json: bool
+) -> None:
+    """Embed the weights of a finished RUN as TAG and write their manifest entry.
+
+    \b
+    Examples:
+      python scripts/pin_weights.py runs/digits-lenet5-0 digits_v1
+      python scripts/pin_weights.py runs/digits-lenet5-0 digits_v2 --no-default --json
+      python scripts/pin_weights.py runs/digits-lenet5-1 digits_v3 --drop-start
+    """
+    entry = pin(run, tag, data=data, default=default, drop_start=drop_start)
+    name = f"{entry.model}.{tag}"
+    if as_json:
+        click.echo(json.dumps({"tag": name, **dataclasses.asdict(entry)}))
+        return
+    line = f"{name}: {entry.metrics[0].value:.2f} % on {entry.metrics[0].data}"
+    if default is None and not entry.default:
+        stays = ahead(manifest.manifest(), name, entry)
+        if stays is not None:
+            line += (
+                f"\nThe default stays {stays[0]} ({stays[1].value:.2f} %). "
+                "Type --default to make these the default."
+            )
+    click.echo(line)
+
+
+if __name__ == "__main__":
+    main()
