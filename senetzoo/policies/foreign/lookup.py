@@ -134,7 +134,9 @@ def _of_block(found: _Found, stage: int, number: int) -> Iterator[Place | Unsupp
             if len(sequence._modules) < 2:
                 spots, reason = (), UNIT["inner"]
         here = [place for spot in spots for place in _place(found, position, spot, stage, number)]
-        yield from here or [Unsupported(found.path, position, reason, stage, number)]
+        yield from here
+        if not here:
+            yield Unsupported(found.path, position, reason, stage, number)
 
 
 def _place(
