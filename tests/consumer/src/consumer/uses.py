@@ -27,6 +27,9 @@ from senetzoo import (
     SiteMap,
     Stem,
     block,
+    branch,
+    propose,
+    site_map,
     stage,
 )
 
@@ -49,7 +52,7 @@ def policies() -> list[Policy]:
     """The algebra: gates at places, in sums and overrides, and as text."""
     late = stage(3, 4) & ~block(-1)
     first: Policy = SE(reduction=(4, 8, 16, 16)).at("pre").on(late | (stage(1) & block(1)))
-    both = first.off(stage(4)) + ECA().on(stage(2))
+    both = first.off(stage(4)) + ECA().on(stage(2) | branch("mlp"))
     return [*GATES, both | CBAM().on(block(-1)), senetzoo.policy("se8@pre/s3-4+eca/s1-2"), NONE]
 
 
@@ -83,6 +86,7 @@ def tell(model: senetzoo.SE | None = None) -> str:
 def surgery(model: nn.Sequential) -> nn.Sequential:
     """Gates in a network that is there, and out again."""
     sites = SiteMap((Place("0", position="standard", stage=1, block=1),))
+    print(propose(model, torch.ones(1, 3, 8, 8)) + site_map(model, "*.conv", "pre"), sites.places)
     added = senetzoo.attach(model, SE(init="identity"), sites=sites, seed=0)
     optimizer = torch.optim.SGD(added.parameters(weight_decay=1e-4), lr=0.1)
     optimizer.zero_grad()
