@@ -22,8 +22,8 @@ from typing import Any
 import click
 import torch
 
-from senetzoo.bench.records import environment
-from senetzoo.bench.spread import Ratio, Spread
+from senetzoo.bench.spread import Spread
+from senetzoo.environment import current_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 # The statement that imports a library, and the one that builds a network; the first library is
@@ -82,17 +82,18 @@ def summary(measured: Mapping[str, Sequence[tuple[float, float, float]]]) -> lis
         for name in names:
             load, build = LIBRARIES[name]
             values = [sum(own[part] for part in parts) for own in measured[name]]
-            ratio = Ratio.of([own / other for own, other in zip(values, first, strict=True)])
+            took = Spread.of(values)
+            ratio = Spread.of([own / other for own, other in zip(values, first, strict=True)])
             rows.append(
                 {
                     "statement": title.format(load=load, build=build),
                     "library": name,
-                    "seconds": dataclasses.asdict(Spread.of(values)),
+                    "seconds": {"median": took.median, "p10": took.p10, "p90": took.p90},
                     "ratio": None
                     if name == names[0]
                     else {
                         "to": names[0],
-                        **dataclasses.asdict(ratio.spread),
+                        **{"median": ratio.median, "p10": ratio.p10, "p90": ratio.p90},
                         "interval95": ratio.interval,
                         "differs": ratio.differs,
                     },
@@ -112,7 +113,7 @@ def summary(measured: Mapping[str, Sequence[tuple[float, float, float]]]) -> lis
 )
 def main(rounds: int, record: bool, out: Path) -> None:
     """Measure, print, and append to the record."""
-    where = environment(torch.device("cpu"), torch.get_num_threads(), list(LIBRARIES)[1:])
+    where = current_environment(torch.device("cpu"), torch.get_num_threads(), list(LIBRARIES)[1:])
     declare = "" if loads("import torchvision") else DECLARE
     measured: dict[str, list[tuple[float, float, float]]] = {name: [] for name in LIBRARIES}
     order, draw = list(LIBRARIES), random.Random(0)

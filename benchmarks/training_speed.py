@@ -27,9 +27,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from senetzoo._torchvision import torchvision
-from senetzoo.bench.records import environment
 from senetzoo.data import cifar10
 from senetzoo.data.sets import ImageSet
+from senetzoo.environment import current_environment
 from senetzoo.train.batches import Batches
 from senetzoo.train.data import Data
 from senetzoo.train.optim import make_optimizer
@@ -228,7 +228,7 @@ def measure(name: str, images: ImageSet, options: argparse.Namespace) -> dict[st
             for kind, loop in loops.items()
         },
         "first_two_steps_seconds": compile_seconds,
-        "environment": dataclasses.asdict(environment(device, torch.get_num_threads())),
+        "environment": dataclasses.asdict(current_environment(device, torch.get_num_threads())),
     }
 
 

@@ -1,27 +1,140 @@
-"""Where a figure was measured: machine, versions, commit."""
+"""Where a figure was measured: machine, versions, commit; its devices and threads."""
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import os
 import platform
+import re
 import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
+import torch
 
-def processor() -> str:
-    """Model name of the processor."""
+import senetzoo
+from senetzoo.errors import ConfigError
+
+DEVICES = ("cpu", "cuda", "mps")
+# More than any machine has: with as many as a number can say, OpenMP ends the process.
+MOST_THREADS = 1024
+# What decides the speed of convolutions on x86; elsewhere /proc/cpuinfo has no such flags.
+_FLAGS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_tile",
+    "amx_bf16",
+    "amx_int8",
+)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Machine and versions.
+
+    Args:
+        time: UTC, ISO 8601, to the second.
+        senetzoo: Version.
+        commit: Of the checkout that senetzoo runs from, ``-dirty`` with changes; None elsewhere.
+        python: Version.
+        torch: Version.
+        packages: Versions of the engines and of the other libraries that take part.
+        platform: Operating system.
+        cpu: Model name.
+        cpu_flags: Instruction sets that decide the speed of convolutions.
+        cpu_capability: The one that torch's own kernels use.
+        cores: Cores that this process may run on.
+        threads: Threads of torch.
+        load: Runnable processes in the last minute before the measurement: other work on the
+            machine shows here. Ratios bear it, latencies do not.
+        gpu: Model name, where one was measured.
+        cudnn_tf32: Whether its fp32 convolutions round to TF32.
+    """
+
+    time: str
+    senetzoo: str
+    commit: str | None
+    python: str
+    torch: str
+    packages: dict[str, str]
+    platform: str
+    cpu: str
+    cpu_flags: tuple[str, ...]
+    cpu_capability: str
+    cores: int
+    threads: int
+    load: float | None
+    gpu: str | None
+    cudnn_tf32: bool | None
+
+
+def current_environment(
+    device: torch.device, threads: int, packages: Sequence[str] = ()
+) -> Environment:
+    """Where this process runs.
+
+    Args:
+        device: What is measured.
+        threads: Threads of torch during the measurement.
+        packages: Names of packages that take part; those that are not installed are left out.
+    """
+    affinity = hasattr(os, "sched_getaffinity")
+    cuda = device.type == "cuda"
+    return Environment(
+        time=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        senetzoo=senetzoo.__version__,
+        commit=revision(),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        packages=_versions(packages),
+        platform=platform.platform(),
+        cpu=processor(),
+        cpu_flags=cpu_flags(),
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        cores=len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1,
+        threads=threads,
+        load=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        gpu=torch.cuda.get_device_name(device) if cuda else None,
+        cudnn_tf32=torch.backends.cudnn.allow_tf32 if cuda else None,
+    )
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for name in dict.fromkeys(packages):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _cpuinfo(key: str, path: Path) -> str:
+    """The first value of `key` in a file like /proc/cpuinfo; empty where there is none."""
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+        text = path.read_text(encoding="utf-8")
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return ""
+    line = re.search(rf"^{key}\s*:(.*)$", text, re.MULTILINE)
+    return line[1].strip() if line else ""
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Model name of the processor."""
+    return _cpuinfo("model name", cpuinfo) or platform.processor() or platform.machine()
+
+
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:
+    """Which instruction sets that matter for convolutions this processor has."""
+    found = _cpuinfo("flags", cpuinfo).split()
+    return tuple(flag for flag in _FLAGS if flag in found)
 
 
 def machine() -> str:
     """Processor, threads and torch's version in one line."""
-    import torch
-
     return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
@@ -30,23 +143,81 @@ def revision() -> str | None:
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty"]
     try:
         done = subprocess.run(
-            [
-                "git",
-                "-C",
-                str(root),
-                "describe",
-                "--always",
-                "--abbrev=40",
-                "--dirty",
-                "--exclude=*",
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=20,
+            [*command, "--exclude=*"], capture_output=True, text=True, check=True, timeout=20
         )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
+
+
+def check_device(name: str, *, bf16: bool = False) -> torch.device:
+    """Try a device with a small convolution.
+
+    Args:
+        name: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+        bf16: Try it in bf16 too.
+
+    Raises:
+        ConfigError: It is not available here, or can't compute in bf16.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in DEVICES:
+        raise ConfigError(f"There is no device {name!r}.", f"Devices are {', '.join(DEVICES)}.")
+    there = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+    }[device.type]
+    if (device.index or 0) >= there:
+        raise ConfigError(
+            f"The device {name!r} is not available.",
+            f"torch {torch.__version__} sees {there} {device.type} devices here.",
+            "Type: --device cpu",
+        )
+    for dtype, word in [(torch.float32, "fp32"), *[(torch.bfloat16, "bf16")] * bf16]:
+        if not _convolves(device, dtype):
+            raise ConfigError(
+                f"The device {name!r} can't compute in {word}.",
+                f"torch {torch.__version__} has no {word} convolution for it.",
+                "Type: --dtype fp32" if word == "bf16" else "Type: --device cpu",
+            )
+    return device
+
+
+def _convolves(device: torch.device, dtype: torch.dtype) -> bool:
+    if device.type == "cuda" and dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported():
+        return False
+    try:
+        one = torch.ones(1, 1, 3, 3, device=device, dtype=dtype)
+        torch.nn.functional.conv2d(one, one)
+    except (RuntimeError, TypeError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def threads_set(number: int | None) -> Iterator[None]:
+    """Run with `number` threads of torch; None leaves the number as it is."""
+    before = torch.get_num_threads()
+    if number is None or number == before:  # the usual case, once a batch
+        yield
+        return
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -465,8 +465,8 @@ def test_wrong_commands(
         (["Verfiy"], "There is no command 'Verfiy'. Did you mean 'verify'?"),
         (
             ["zzz"],
-            "There is no command 'zzz'. Commands are bench, demo, explain, export, inspect, list, "
-            "predict, report, show, train, verify, weights.",
+            "There is no command 'zzz'. Commands are bench, demo, eval, explain, export, inspect, "
+            "list, predict, report, show, train, verify, weights.",
         ),
         (["weights", "lst"], "There is no command 'lst'. Did you mean 'list'?"),
         (

@@ -7,32 +7,18 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from senetzoo._torchvision import torchvision
-from senetzoo.bench.device import explained
 from senetzoo.counting import to_meta
 from senetzoo.errors import ConfigError, MissingExtraError, nearest
+from senetzoo.eval.accuracy import failures_explained
 
+Image: TypeAlias = tuple[int, int, int]
 _EXTRA = "peers"
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a network is built for.
-
-    Args:
-        classes: Outputs.
-        channels: Of an image.
-        size: Pixels of a side.
-    """
-
-    classes: int
-    channels: int
-    size: int
 
 
 @dataclass(frozen=True)
@@ -40,18 +26,19 @@ class _Library:
     """How a library lists its classifiers and builds one of them."""
 
     names: Callable[[], Sequence[str]]
-    build: Callable[[str, Wanted], nn.Module]
+    build: Callable[[str, int, Image], nn.Module]
 
 
-def peer(spec: str, wanted: Wanted) -> nn.Module:
+def peer(spec: str, classes: int, image: Image) -> nn.Module:
     """Build a network of another library, with random weights, in eval mode.
 
     Args:
         spec: ``"timm:seresnet50"``, ``"torchvision:resnet50"`` or ``"pytorchcv:seresnet50"``.
-        wanted: Classes, channels and size.
+        classes: Outputs.
+        image: Shape (C, H, W) of one image, which is square.
 
     Raises:
-        ConfigError: No such library or network, or one that is not to be had in this form.
+        ConfigError: No such library or network, or one that can't be built for these.
         MissingExtraError: The library is not installed.
     """
     library, colon, name = spec.partition(":")
@@ -59,10 +46,10 @@ def peer(spec: str, wanted: Wanted) -> nn.Module:
         raise ConfigError(
             f"There is no peer {spec!r}.",
             f"A peer is library:network, with the library one of {', '.join(LIBRARIES)}.",
-            nearest(library, LIBRARIES) or f"Type for example: --vs timm:{name or spec}",
+            nearest(library, LIBRARIES) or f"Type for example: --compare timm:{name or spec}",
         )
     if find_spec(library) is None:
-        raise MissingExtraError(f"--vs {spec}", library, _EXTRA)
+        raise MissingExtraError(f"--compare {spec}", library, _EXTRA)
     torchvision()  # the others import it
     known = LIBRARIES[library].names()
     # timm's names may carry the tag of their weights, of which only the structure counts here.
@@ -71,38 +58,37 @@ def peer(spec: str, wanted: Wanted) -> nn.Module:
         raise ConfigError(
             f"{library} has no network {name!r}.",
             f"The nearest names are {', '.join(close)}." if close else "No name is near it.",
-            f"Type for example: --vs {library}:{close[0] if close else 'resnet50'}",
+            f"Type for example: --compare {library}:{close[0] if close else 'resnet50'}",
         )
     try:
         # Without touching the caller's random state; and some announce their future defaults.
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.manual_seed(0)
-            module = LIBRARIES[library].build(name, wanted).eval()
+            module = LIBRARIES[library].build(name, classes, image).eval()
     except Exception as error:  # each library refuses in its own way, some by an assert
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
-            f"{spec} can't be built with {wanted.classes} classes for {wanted.channels} channels.",
+            f"{spec} can't be built with {classes} classes for {image[0]} channels.",
             f"{library} says: {said[0]}",
             "Give another network",
         ) from error
-    _check_logits(spec, module, wanted)
+    _check_logits(spec, module, classes, image)
     return module
 
 
-def _check_logits(spec: str, module: nn.Module, wanted: Wanted) -> None:
+def _check_logits(spec: str, module: nn.Module, classes: int, image: Image) -> None:
     """Refuse what is no classifier, by its output for one image without memory."""
-    image = (wanted.channels, wanted.size, wanted.size)
     twin = to_meta(module)
-    with explained(spec, image, 1), torch.no_grad(), torch.device("meta"):
+    with failures_explained(spec, image, 1), torch.no_grad(), torch.device("meta"):
         logits = twin(torch.empty(1, *image))
-    if not isinstance(logits, Tensor) or tuple(logits.shape) != (1, wanted.classes):
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != (1, classes):
         gives = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else (
             f"a {type(logits).__name__}"
         )  # fmt: skip
         raise ConfigError(
             f"{spec} can't be compared here.",
-            f"For one image it gives {gives}, not {wanted.classes} logits.",
+            f"For one image it gives {gives}, not {classes} logits.",
             "Give a classifier",
         )
 
@@ -113,17 +99,13 @@ def _timm_names() -> Sequence[str]:
     return list(timm.list_models())
 
 
-def _timm(name: str, wanted: Wanted) -> nn.Module:
+def _timm(name: str, classes: int, image: Image) -> nn.Module:
     import timm
 
     defaults = timm.get_pretrained_cfg(name)
     # Those with position embeddings or windows are built for a size; others know no such option.
-    sized: dict[str, Any] = (
-        {"img_size": wanted.size} if defaults and defaults.fixed_input_size else {}
-    )
-    model: nn.Module = timm.create_model(
-        name, num_classes=wanted.classes, in_chans=wanted.channels, **sized
-    )
+    sized: dict[str, Any] = {"img_size": image[1]} if defaults and defaults.fixed_input_size else {}
+    model: nn.Module = timm.create_model(name, num_classes=classes, in_chans=image[0], **sized)
     return model
 
 
@@ -134,17 +116,17 @@ def _torchvision_names() -> Sequence[str]:
     return list(models.list_models(module=models))
 
 
-def _torchvision(name: str, wanted: Wanted) -> nn.Module:
+def _torchvision(name: str, classes: int, image: Image) -> nn.Module:
     from torchvision import models
 
-    if wanted.channels != 3:
-        raise ValueError(f"images have 3 channels, not {wanted.channels}")
+    if image[0] != 3:
+        raise ValueError(f"images have 3 channels, not {image[0]}")
     options: dict[str, bool | int] = {}
     if name in ("googlenet", "inception_v3"):
         options["init_weights"] = False  # they draw them in a way that takes a minute
     elif name.startswith("vit_"):
-        options["image_size"] = wanted.size
-    model: nn.Module = models.get_model(name, num_classes=wanted.classes, **options)
+        options["image_size"] = image[1]
+    model: nn.Module = models.get_model(name, num_classes=classes, **options)
     return model
 
 
@@ -154,14 +136,14 @@ def _pytorchcv_names() -> Sequence[str]:
     return list(model_provider._models)
 
 
-def _pytorchcv(name: str, wanted: Wanted) -> nn.Module:
+def _pytorchcv(name: str, classes: int, image: Image) -> nn.Module:
     from pytorchcv.model_provider import get_model
 
     model: nn.Module = get_model(
         name,
-        num_classes=wanted.classes,
-        in_channels=wanted.channels,
-        in_size=(wanted.size, wanted.size),
+        num_classes=classes,
+        in_channels=image[0],
+        in_size=image[1:],
     )
     return model
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from torch import Tensor
 
 from senetzoo._files import atomically
-from senetzoo.bench.accuracy import LabelledImages, accuracy
 from senetzoo.blueprint import merge
 from senetzoo.counting import count
 from senetzoo.data.sets import ImageSet
 from senetzoo.data.transforms import Transforms
 from senetzoo.errors import ConfigError
+from senetzoo.eval.accuracy import evaluate
+from senetzoo.eval.data import LabeledImages
 from senetzoo.nn.stem import STEMS, as_stem
 from senetzoo.train.data import load_data
 from senetzoo.train.recipe import Recipe, parse_stem
@@ -94,8 +95,8 @@ def pin(
         digest = fetch.sha256(partial)
         seen = manifest.Input(in_chans, size, sets.mean, sets.std, "bilinear", crop)
         transforms = Transforms(size, sets.mean, sets.std, crop=crop)
-        test = LabelledImages(sets.test.name, sets.test, tuple(range(len(classes))))
-        result = accuracy(model, test, transforms).whole
+        test = LabeledImages(sets.test, tuple(range(len(classes))))
+        result = evaluate(model, test, transforms).top(1)
         counts = count(model, size)
         entry = manifest.Entry(
             model=base,
