@@ -244,13 +244,13 @@ def _draw(axes: Axes, row: Row, y: float) -> None:
     if row.ratio is None:
         return
     differs = row.ratio.differs is not False
-    colour = _DIFFERENT if differs else _SAME
+    color = _DIFFERENT if differs else _SAME
     median = row.ratio.median
     axes.plot(
-        row.ratio.interval or (median,) * 2, [y, y], color=colour, lw=1.6, solid_capstyle="butt"
+        row.ratio.interval or (median,) * 2, [y, y], color=color, lw=1.6, solid_capstyle="butt"
     )
-    face = colour if differs else "#ffffff"
-    axes.plot([median], [y], "o", color=colour, markerfacecolor=face, markersize=4)
+    face = color if differs else "#ffffff"
+    axes.plot([median], [y], "o", color=color, markerfacecolor=face, markersize=4)
 
 
 def startup() -> str:

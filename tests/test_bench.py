@@ -92,8 +92,8 @@ def test_engines_and_dtypes_are_rows_of_one_table() -> None:
     report = json.loads(result.stdout)
     (speed,) = report["speed"]
     rows = [(row["model"], row["engine"], row["dtype"]) for row in speed["results"]]
-    forms = [("eager", "fp32"), ("eager", "bf16"), ("onnxruntime", "fp32")]
-    assert rows == [(name, *form) for name in ("lenet5", "lenet") for form in forms]
+    backends = [("eager", "fp32"), ("eager", "bf16"), ("onnxruntime", "fp32")]
+    assert rows == [(name, *backend) for name in ("lenet5", "lenet") for backend in backends]
     assert report["notes"][0] == "onnxruntime has no bf16"
     assert list(report["environment"]["packages"]) == ["onnxruntime"]
     peaks = [row["peak_memory_bytes"] for row in speed["results"]]
@@ -108,10 +108,10 @@ def test_engines_and_dtypes_are_rows_of_one_table() -> None:
 
 
 def test_optimized_networks_are_rows_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[nn.Module, tuple[int, ...]]] = []
+    given: list[tuple[nn.Module, tuple[int, ...]]] = []
 
     def rewritten(model: nn.Module, sample: Tensor) -> tuple[nn.Module, None]:
-        seen.append((model, tuple(sample.shape)))
+        given.append((model, tuple(sample.shape)))
         return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10)), None
 
     monkeypatch.setattr(candidates, "rewritten", rewritten)
@@ -124,7 +124,7 @@ def test_optimized_networks_are_rows_beside_the_others(monkeypatch: pytest.Monke
         ("resnet20", True),
         ("torchvision:resnet18", False),  # not ours to rewrite
     ]
-    ((model, shape),) = seen
+    ((model, shape),) = given
     assert not model.training
     assert shape[1:] == (3, 32, 32)
     text = run(*arguments, "--batch", "2", *QUICK).stdout.splitlines()

@@ -67,7 +67,7 @@ def test_networks_run_in_turn_round_after_round() -> None:
     rounds = ["".join(said[start : start + 3]) for start in range(3, 3 + 3 * 32, 3)]
     assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
     assert len(ticks) == 3 * 32 == len(said) - 6
-    # Every order occurs, so that nobody always follows the same neighbour.
+    # Every order occurs, so that nobody always follows the same neighbor.
     assert len(set(rounds)) == 6
 
 
@@ -80,7 +80,7 @@ def test_order_of_the_rounds_is_the_seeds() -> None:
     assert orders[0] == orders[1] != orders[2]
 
 
-def test_a_slow_neighbour_does_not_stick_to_anybody() -> None:
+def test_a_slow_neighbor_does_not_stick_to_anybody() -> None:
     """Who follows the case that spoils the caches takes longer: over the rounds all do alike."""
     said, clock, cases = _fakes(spoils=[], b=[], c=[])
     measure(cases, Settings(batch=1, rounds=300, warmup=0), clock=clock)

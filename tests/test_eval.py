@@ -74,30 +74,30 @@ class Brightest(nn.Module):
         return x.mean((2, 3))
 
 
-def _png(path: Path, colour: str, side: int = 8) -> None:
+def _png(path: Path, color: str, side: int = 8) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (side, side), colour).save(path)
+    Image.new("RGB", (side, side), color).save(path)
 
 
 @pytest.fixture
-def colours(tmp_path: Path) -> Path:
+def colors(tmp_path: Path) -> Path:
     """Five red images of which one is blue, three blue of which two are green; two sizes."""
-    for index, colour in enumerate(["red", "red", "blue", "red", "red"]):
-        _png(tmp_path / "colours" / "red" / f"{index}.png", colour, 8 + index)
-    for index, colour in enumerate(["lime", "blue", "lime"]):
-        _png(tmp_path / "colours" / "blue" / f"{index}.png", colour)
-    return tmp_path / "colours"
+    for index, color in enumerate(["red", "red", "blue", "red", "red"]):
+        _png(tmp_path / "colors" / "red" / f"{index}.png", color, 8 + index)
+    for index, color in enumerate(["lime", "blue", "lime"]):
+        _png(tmp_path / "colors" / "blue" / f"{index}.png", color)
+    return tmp_path / "colors"
 
 
 @pytest.mark.parametrize("batch", [1, 3, 64])
-def test_accuracy_of_a_known_answer(colours: Path, batch: int) -> None:
-    data = read_images(str(colours), ("red", "green", "blue"), 3)
+def test_accuracy_of_a_known_answer(colors: Path, batch: int) -> None:
+    data = read_images(str(colors), ("red", "green", "blue"), 3)
     counts: list[int] = []
     model = Brightest()
     result = evaluated(model, data, PLAIN, batch=batch, advance=counts.append)
     whole = result.predictions.top(1)
     assert (whole.right, whole.total) == (5, 8)
-    assert result.data.images.name == str(colours)
+    assert result.data.images.name == str(colors)
     assert [(t.name, t.right, t.total) for t in result.classes()] == [("blue", 1, 3), ("red", 4, 5)]
     assert whole.accuracy == result.predictions.accuracy == 0.625
     assert whole.interval == wilson(5, 8)
@@ -105,30 +105,30 @@ def test_accuracy_of_a_known_answer(colours: Path, batch: int) -> None:
     assert model.training  # put back as it was
 
 
-def test_class_folders_may_lie_under_test(colours: Path, tmp_path: Path) -> None:
+def test_class_folders_may_lie_under_test(colors: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
-    colours.rename(root / "test")
+    colors.rename(root / "test")
     data = read_images(str(root), ("red", "green", "blue"), 3)
     assert evaluate(Brightest(), data, PLAIN).top(1).right == 5
 
 
-def test_without_names_folders_count_in_their_order(colours: Path) -> None:
-    assert read_images(str(colours), (), 2).outputs == (0, 1)
+def test_without_names_folders_count_in_their_order(colors: Path) -> None:
+    assert read_images(str(colors), (), 2).outputs == (0, 1)
     with pytest.raises(DataError) as caught:
-        read_images(str(colours), (), 3)
+        read_images(str(colors), (), 3)
     assert str(caught.value) == (
-        f"{colours} has 2 classes.\n"
+        f"{colors} has 2 classes.\n"
         "The network has 3, and no names to match them by.\n"
         "Give data with as many classes"
     )
 
 
-def test_class_that_the_network_does_not_have(colours: Path) -> None:
+def test_class_that_the_network_does_not_have(colors: Path) -> None:
     with pytest.raises(DataError) as caught:
-        read_images(str(colours), ("red", "green", "azure"), 3)
+        read_images(str(colors), ("red", "green", "azure"), 3)
     assert str(caught.value) == (
-        f"{colours} has the class 'blue', which the network does not have.\n"
+        f"{colors} has the class 'blue', which the network does not have.\n"
         "The network's classes are red, green, azure.\n"
         "Give data of these classes, with folders named after them"
     )
@@ -188,14 +188,14 @@ def test_cifar10_archive_is_checked(tmp_path: Path, give_file: bool) -> None:
 
 
 def _parquet(
-    path: Path, colours: Sequence[str], labels: Sequence[int], names: Sequence[str]
+    path: Path, colors: Sequence[str], labels: Sequence[int], names: Sequence[str]
 ) -> None:
     pa = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     cells = []
-    for colour in colours:
+    for color in colors:
         buffer = io.BytesIO()
-        Image.new("RGB", (8, 8), colour).save(buffer, "PNG")
+        Image.new("RGB", (8, 8), color).save(buffer, "PNG")
         cells.append({"bytes": buffer.getvalue(), "path": None})
     table = pa.table({"image": cells, "label": list(labels)})
     if names:
@@ -207,7 +207,7 @@ def _parquet(
 
 
 def test_parquet_labels_are_numbers_without_names(tmp_path: Path) -> None:
-    path = tmp_path / "colours.parquet"
+    path = tmp_path / "colors.parquet"
     _parquet(path, ["red", "lime", "lime"], [0, 1, 0], ())
     data = read_images(str(path), ("a", "b", "c"), 3)
     result = evaluated(Brightest(), data, PLAIN)
@@ -221,7 +221,7 @@ def test_parquet_labels_are_numbers_without_names(tmp_path: Path) -> None:
 
 
 def test_parquet_names_go_before_numbers(tmp_path: Path) -> None:
-    path = tmp_path / "colours.parquet"
+    path = tmp_path / "colors.parquet"
     _parquet(path, ["blue", "red"], [0, 1], ("blue", "red"))
     data = read_images(str(path), ("red", "green", "blue"), 3)
     assert evaluate(Brightest(), data, PLAIN).top(1).right == 2
@@ -241,7 +241,7 @@ def test_digits_against_one_image_at_a_time() -> None:
 
 
 def test_predictions_against_the_definitions() -> None:
-    """Top-k by sorting, the loss by its sum, confusion with one output never right."""
+    """Top-k by ranks, the loss by its sum; one of the outputs has no images."""
     draw = torch.Generator().manual_seed(0)
     logits = torch.randn(200, 7, generator=draw)
     labels = torch.randint(0, 6, (200,), generator=draw)  # the last output has no images
@@ -258,11 +258,11 @@ def test_predictions_against_the_definitions() -> None:
     assert found.by_class() == [
         [pairs.count((k, True)), pairs.count((k, True)) + pairs.count((k, False))] for k in range(7)
     ]
-    mistakes = found.mistakes(32)
+    mistakes = found.worst(32)
     wrong = [index for index, rank in enumerate(ranks) if rank]
     confidence = [max(row) - math.log(sum(map(math.exp, row))) for row, _ in rows]
     assert mistakes == sorted(wrong, key=lambda index: -confidence[index])[:32]
-    assert found.mistakes(3) == mistakes[:3]
+    assert found.worst(3) == mistakes[:3]
 
 
 def test_five_outputs_have_no_top_5() -> None:
@@ -369,7 +369,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         macs=0,
         input=manifest.Input(3, 8, PLAIN.mean, PLAIN.std, "bilinear", 1.0),
         dialect="senetzoo",
-        data="colours",
+        data="colors",
         metrics=(),
         training=None,
         licence=manifest.Licence("", "", ""),
@@ -381,14 +381,14 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet20.fake"])
-def test_published_weights(published: str, colours: Path, name: str) -> None:
-    result = run(name, str(colours))
+def test_published_weights(published: str, colors: Path, name: str) -> None:
+    result = run(name, str(colors))
     assert result.exit_code == 0, result.output
     model = create(published)
-    data = read_images(str(colours), ("red", "green", "blue"), 3)
+    data = read_images(str(colors), ("red", "green", "blue"), 3)
     expected = evaluate(model, data, PLAIN).top(1)
     lines = result.stdout.splitlines()
-    assert lines[0] == f"{name} (resnet20.fake) on {colours}, fp32"
+    assert lines[0] == f"{name} (resnet20.fake) on {colors}, fp32"
     assert lines[1].split() == ["class", "images", "accuracy", "[95", "%", "interval,", "Wilson]"]
     low, high = expected.interval
     percent = f"{expected.right / 8:.2%}"
@@ -396,8 +396,8 @@ def test_published_weights(published: str, colours: Path, name: str) -> None:
     assert [line.split()[:2] for line in lines[3:]] == [["blue", "3"], ["red", "5"]]
 
 
-def test_untrained_gates_are_not_evaluated(published: str, colours: Path) -> None:
-    result = run("resnet20+se8", str(colours))
+def test_untrained_gates_are_not_evaluated(published: str, colors: Path) -> None:
+    result = run("resnet20+se8", str(colors))
     assert result.exit_code == 2
     lines = result.stderr.splitlines()
     assert lines[0] == "error: resnet20+se8 has no trained weights to evaluate."
@@ -420,9 +420,9 @@ def test_missing_data_and_bad_weights(tmp_path: Path) -> None:
     assert result.stderr.startswith(f"error: Can't read the weights {tmp_path / 'absent'}.")
 
 
-def test_unreadable_image(published: str, colours: Path) -> None:
-    broken = colours / "red" / "0.png"
+def test_unreadable_image(published: str, colors: Path) -> None:
+    broken = colors / "red" / "0.png"
     broken.write_bytes(b"")
-    result = run(published, str(colours))
+    result = run(published, str(colors))
     assert result.exit_code == 2
     assert result.stderr == f"error: Can't read {broken}.\nThe file is empty.\n"

@@ -180,22 +180,22 @@ def bench(
             f"Evaluation runs eagerly, in {' or '.join(TORCH_DTYPES)}.",
             "Type: --dtype fp32",
         )
-    place = check_device(device, bf16="bf16" in dtypes)
+    target = check_device(device, bf16="bf16" in dtypes)
     for backend in backends:
-        engine(backend.engine).check(place, backend.dtype)
+        engine(backend.engine).check(target, backend.dtype)
     if profiled:
         check_engines(backends)
 
     with threads_set(threads):
         where = current_environment(
-            place, torch.get_num_threads(), [*engines, *(peer.partition(":")[0] for peer in peers)]
+            target, torch.get_num_threads(), [*engines, *(peer.partition(":")[0] for peer in peers)]
         )
         # Evaluation comes first: data or weights that are not there show before the long part.
         evaluations = (
             []
             if data is None
             else evaluate_networks(
-                names, data, weights=weights, dtypes=evaluated, batch=batch[0], device=place
+                names, data, weights=weights, dtypes=evaluated, batch=batch[0], device=target
             )
         )
         built = [
@@ -203,7 +203,7 @@ def bench(
             for size in dict.fromkeys(sizes or [None])
         ]
         speeds, profiles = _time(built, every, profiled=profiled)
-    caveats = (engine(backend.engine).caveat(place, backend.dtype) for backend in backends)
+    caveats = (engine(backend.engine).caveat(target, backend.dtype) for backend in backends)
     notes = list(dict.fromkeys(filter(None, caveats)))
     found = {
         "environment": dataclasses.asdict(where),

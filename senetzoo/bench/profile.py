@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -28,6 +28,9 @@ from senetzoo.errors import ConfigError
 ENGINES = ("eager", "inductor")
 
 _MODULE = "senetzoo module "
+# Has the attributes of `torch.autograd.profiler_util.FunctionEvent` that are read here: name,
+# device_type, cpu_time_total and device_time_total (microseconds), cpu_children.
+Event: TypeAlias = Any
 
 
 @dataclass(frozen=True)
@@ -88,30 +91,6 @@ class Profile:
                 for part in self.parts
             ]
         )
-
-
-class Event(Protocol):
-    """What is read of a `torch.autograd.profiler_util.FunctionEvent`."""
-
-    @property
-    def name(self) -> str:
-        """Of an operation, a kernel or a module."""
-
-    @property
-    def device_type(self) -> DeviceType:
-        """The GPU's of a kernel that runs there, else the CPU's."""
-
-    @property
-    def cpu_time_total(self) -> float:
-        """Microseconds with all that is inside it."""
-
-    @property
-    def device_time_total(self) -> float:
-        """Microseconds of the kernels that it started on a GPU."""
-
-    @property
-    def cpu_children(self) -> list[Any]:
-        """What ran inside it."""
 
 
 def check_engines(backends: Sequence[Backend]) -> None:

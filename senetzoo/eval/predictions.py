@@ -83,7 +83,7 @@ class Predictions:
     """What a network says of labeled images.
 
     Args:
-        logits: (N, outputs), float32, on the CPU.
+        logits: (N, outputs), float32 (float16 where they are stored), on the CPU.
         labels: (N,), int64: the output that means the image's class.
     """
 
@@ -94,6 +94,11 @@ class Predictions:
     def guesses(self) -> Tensor:
         """(N,), the output with the highest logit."""
         return self.logits.argmax(1)
+
+    @cached_property
+    def confidence(self) -> Tensor:
+        """(N,), the probability of that output."""
+        return self.logits.float().softmax(1).max(1).values
 
     @property
     def loss(self) -> float:
@@ -118,9 +123,14 @@ class Predictions:
         pairs = (labels.bincount(minlength=count) for labels in (right, self.labels))
         return torch.stack(list(pairs), dim=1).tolist()
 
-    def mistakes(self, most: int) -> list[int]:
+    def confusion(self) -> Tensor:
+        """(outputs, outputs): how many images of the row's class are predicted as the column's."""
+        outputs = self.logits.shape[1]
+        pairs = self.labels * outputs + self.guesses
+        return pairs.bincount(minlength=outputs**2).view(outputs, outputs)
+
+    def worst(self, most: int) -> list[int]:
         """Numbers of up to `most` wrongly classified images, the most confident first."""
-        confidence = self.logits.softmax(1).max(1).values
         wrong = (self.guesses != self.labels).nonzero()[:, 0]
-        order = confidence[wrong].argsort(descending=True, stable=True)
+        order = self.confidence[wrong].argsort(descending=True, stable=True)
         return [int(i) for i in wrong[order[:most]]]

@@ -141,7 +141,7 @@ def record(tested: Predictions, data: Data, recipe: Recipe) -> dict[str, Tensor]
         ``logits`` (N, classes) in fp16, ``labels`` (N,), ``mistakes`` (M,) numbers of images, and
         those ``images`` (M, H, W, C) in uint8, M up to 32.
     """
-    mistakes = tested.mistakes(_SHOWN)
+    mistakes = tested.worst(_SHOWN)
     images = [picture(data.test, index, recipe) for index in mistakes]
     channels = data.channels
     return {
