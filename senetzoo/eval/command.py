@@ -45,10 +45,11 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Measure the accuracy of NETWORK on DATA: of all images, and of each class.
+    """Measure the accuracy of NETWORK on DATA.
 
-    DATA is a folder of class folders, a copy of CIFAR-10 or flower_photos (its test split), a
-    parquet file, or the word digits.
+    Top-1 of all images and of each class, and top-5, each with its 95 % interval. DATA is a
+    folder of class folders, a copy of CIFAR-10 or flower_photos (its test split), a parquet file,
+    or the word digits.
 
     \b
     Examples:
