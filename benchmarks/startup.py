@@ -10,7 +10,6 @@ compiles what was never imported and fills the disk's cache. One JSON line for a
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import random
 import subprocess
@@ -23,7 +22,7 @@ import click
 import torch
 
 from senetzoo.bench.spread import Spread
-from senetzoo.environment import current_environment
+from senetzoo.environment import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 # The statement that imports a library, and the one that builds a network; the first library is
@@ -113,7 +112,7 @@ def summary(measured: Mapping[str, Sequence[tuple[float, float, float]]]) -> lis
 )
 def main(rounds: int, record: bool, out: Path) -> None:
     """Measure, print, and append to the record."""
-    where = current_environment(torch.device("cpu"), torch.get_num_threads(), list(LIBRARIES)[1:])
+    where = environment(torch.device("cpu"), torch.get_num_threads(), list(LIBRARIES)[1:])
     declare = "" if loads("import torchvision") else DECLARE
     measured: dict[str, list[tuple[float, float, float]]] = {name: [] for name in LIBRARIES}
     order, draw = list(LIBRARIES), random.Random(0)
@@ -128,7 +127,7 @@ def main(rounds: int, record: bool, out: Path) -> None:
         ratio = "" if row["ratio"] is None else f"{row['ratio']['median']:.2f} times"
         click.echo(f"{row['statement']:45} {row['seconds']['median']:7.3f} s  {ratio}")
     line = {
-        "environment": dataclasses.asdict(where),
+        "environment": where,
         "rounds": rounds,
         "operators_declared": bool(declare),
         "results": results,

@@ -9,9 +9,9 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,75 +33,40 @@ _FLAGS = (
 )
 
 
-@dataclass(frozen=True)
-class Environment:
-    """Machine and versions.
-
-    Args:
-        time: UTC, ISO 8601, to the second.
-        senetzoo: Version.
-        commit: Of the checkout that senetzoo runs from, ``-dirty`` with changes; None elsewhere.
-        python: Version.
-        torch: Version.
-        packages: Versions of the engines and of the other libraries that take part.
-        platform: Operating system.
-        cpu: Model name.
-        cpu_flags: Instruction sets that decide the speed of convolutions.
-        cpu_capability: The one that torch's own kernels use.
-        cores: Cores that this process may run on.
-        threads: Threads of torch.
-        load: Runnable processes in the last minute before the measurement: other work on the
-            machine shows here. Ratios bear it, latencies do not.
-        gpu: Model name, where one was measured.
-        cudnn_tf32: Whether its fp32 convolutions round to TF32.
-    """
-
-    time: str
-    senetzoo: str
-    commit: str | None
-    python: str
-    torch: str
-    packages: dict[str, str]
-    platform: str
-    cpu: str
-    cpu_flags: tuple[str, ...]
-    cpu_capability: str
-    cores: int
-    threads: int
-    load: float | None
-    gpu: str | None
-    cudnn_tf32: bool | None
-
-
-def current_environment(
-    device: torch.device, threads: int, packages: Sequence[str] = ()
-) -> Environment:
-    """Where this process runs.
+def environment(device: torch.device, threads: int, packages: Sequence[str] = ()) -> dict[str, Any]:
+    """Where this process runs, for a record of what it measures.
 
     Args:
         device: What is measured.
         threads: Threads of torch during the measurement.
         packages: Names of packages that take part; those that are not installed are left out.
+
+    Returns:
+        JSON values. ``time`` is UTC, ISO 8601, to the second; ``commit`` as `revision` has it;
+        ``cpu_capability`` the instruction set that torch's own kernels use; ``cores`` those that
+        this process may run on; ``load`` the runnable processes of the last minute: other work on
+        the machine shows here, which ratios bear and latencies do not; ``cudnn_tf32`` whether
+        fp32 convolutions of a GPU round to TF32.
     """
     affinity = hasattr(os, "sched_getaffinity")
     cuda = device.type == "cuda"
-    return Environment(
-        time=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        senetzoo=senetzoo.__version__,
-        commit=revision(),
-        python=platform.python_version(),
-        torch=torch.__version__,
-        packages=_versions(packages),
-        platform=platform.platform(),
-        cpu=processor(),
-        cpu_flags=cpu_flags(),
-        cpu_capability=torch.backends.cpu.get_cpu_capability(),
-        cores=len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1,
-        threads=threads,
-        load=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        gpu=torch.cuda.get_device_name(device) if cuda else None,
-        cudnn_tf32=torch.backends.cudnn.allow_tf32 if cuda else None,
-    )
+    return {
+        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "senetzoo": senetzoo.__version__,
+        "commit": revision(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "packages": _versions(packages),
+        "platform": platform.platform(),
+        "cpu": processor(),
+        "cpu_flags": cpu_flags(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1,
+        "threads": threads,
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "gpu": torch.cuda.get_device_name(device) if cuda else None,
+        "cudnn_tf32": torch.backends.cudnn.allow_tf32 if cuda else None,
+    }
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:

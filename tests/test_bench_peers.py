@@ -160,8 +160,8 @@ class Maps(nn.Module):
 def test_peers_that_are_no_classifiers(
     result: Any, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    library = peers._Library(lambda: ["resnet18"], lambda name, classes, image: Maps(result))
-    monkeypatch.setitem(peers.LIBRARIES, "timm", library)
+    library: peers.Library = (["resnet18"], lambda name, classes, image: Maps(result))
+    monkeypatch.setitem(peers.LIBRARIES, "timm", lambda: library)
     with pytest.raises(ConfigError) as caught:
         peer("timm:resnet18", *SMALL)
     assert str(caught.value) == message

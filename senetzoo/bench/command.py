@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from senetzoo.bench.profile import Profile, check_engines, profile
 from senetzoo.bench.timing import MEMORY, BenchmarkCase, Settings, Timing, measure
 from senetzoo.deploy.engines import DTYPES, ENGINES, LAYOUTS, Dtype, Layout, engine
 from senetzoo.deploy.engines.common import TORCH_DTYPES
-from senetzoo.environment import check_device, current_environment, threads_set
+from senetzoo.environment import check_device, environment, threads_set
 from senetzoo.errors import ConfigError
 from senetzoo.eval.accuracy import evaluate_networks
 
@@ -187,7 +186,7 @@ def bench(
         check_engines(backends)
 
     with threads_set(threads):
-        where = current_environment(
+        where = environment(
             target, torch.get_num_threads(), [*engines, *(peer.partition(":")[0] for peer in peers)]
         )
         # Evaluation comes first: data or weights that are not there show before the long part.
@@ -206,7 +205,7 @@ def bench(
     caveats = (engine(backend.engine).caveat(target, backend.dtype) for backend in backends)
     notes = list(dict.fromkeys(filter(None, caveats)))
     found = {
-        "environment": dataclasses.asdict(where),
+        "environment": where,
         "options": {
             "model": list(patterns),
             "compare": list(peers),
@@ -241,7 +240,7 @@ def bench(
         for note in [*(f"left out: {pair}." for pair in left_out), *notes]:
             click.echo(note)
     if record:
-        path = report.append(found, where, records_dir)
+        path = report.append(found, records_dir)
         click.echo(f"recorded in {path}", err=True)
 
 

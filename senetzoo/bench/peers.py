@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, TypeAlias
 
@@ -18,15 +17,9 @@ from senetzoo.errors import ConfigError, MissingExtraError, nearest
 from senetzoo.eval.accuracy import failures_explained
 
 Image: TypeAlias = tuple[int, int, int]
+# The names of a library's classifiers, and what builds one by name, outputs and image.
+Library: TypeAlias = tuple[Sequence[str], Callable[[str, int, Image], nn.Module]]
 _EXTRA = "peers"
-
-
-@dataclass(frozen=True)
-class _Library:
-    """How a library lists its classifiers and builds one of them."""
-
-    names: Callable[[], Sequence[str]]
-    build: Callable[[str, int, Image], nn.Module]
 
 
 def peer(spec: str, classes: int, image: Image) -> nn.Module:
@@ -51,7 +44,7 @@ def peer(spec: str, classes: int, image: Image) -> nn.Module:
     if find_spec(library) is None:
         raise MissingExtraError(f"--compare {spec}", library, _EXTRA)
     torchvision()  # the others import it
-    known = LIBRARIES[library].names()
+    known, build = LIBRARIES[library]()
     # timm's names may carry the tag of their weights, of which only the structure counts here.
     if (name.partition(".")[0] if library == "timm" else name) not in known:
         close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
@@ -65,7 +58,7 @@ def peer(spec: str, classes: int, image: Image) -> nn.Module:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.manual_seed(0)
-            module = LIBRARIES[library].build(name, classes, image).eval()
+            module = build(name, classes, image).eval()
     except Exception as error:  # each library refuses in its own way, some by an assert
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
@@ -93,63 +86,53 @@ def _check_logits(spec: str, module: nn.Module, classes: int, image: Image) -> N
         )
 
 
-def _timm_names() -> Sequence[str]:
+def _timm() -> Library:
     import timm
 
-    return list(timm.list_models())
+    def build(name: str, classes: int, image: Image) -> nn.Module:
+        defaults = timm.get_pretrained_cfg(name)
+        # With position embeddings or windows they are built for a size; others have no such option.
+        sized: dict[str, Any] = (
+            {"img_size": image[1]} if defaults and defaults.fixed_input_size else {}
+        )
+        model: nn.Module = timm.create_model(name, num_classes=classes, in_chans=image[0], **sized)
+        return model
+
+    return timm.list_models(), build
 
 
-def _timm(name: str, classes: int, image: Image) -> nn.Module:
-    import timm
-
-    defaults = timm.get_pretrained_cfg(name)
-    # Those with position embeddings or windows are built for a size; others know no such option.
-    sized: dict[str, Any] = {"img_size": image[1]} if defaults and defaults.fixed_input_size else {}
-    model: nn.Module = timm.create_model(name, num_classes=classes, in_chans=image[0], **sized)
-    return model
-
-
-def _torchvision_names() -> Sequence[str]:
+def _torchvision() -> Library:
     from torchvision import models
+
+    def build(name: str, classes: int, image: Image) -> nn.Module:
+        if image[0] != 3:
+            raise ValueError(f"images have 3 channels, not {image[0]}")
+        options: dict[str, bool | int] = {}
+        if name in ("googlenet", "inception_v3"):
+            options["init_weights"] = False  # they draw them in a way that takes a minute
+        elif name.startswith("vit_"):
+            options["image_size"] = image[1]
+        model: nn.Module = models.get_model(name, num_classes=classes, **options)
+        return model
 
     # Of the module of classifiers alone, without detection, segmentation and video.
-    return list(models.list_models(module=models))
+    return models.list_models(module=models), build
 
 
-def _torchvision(name: str, classes: int, image: Image) -> nn.Module:
-    from torchvision import models
-
-    if image[0] != 3:
-        raise ValueError(f"images have 3 channels, not {image[0]}")
-    options: dict[str, bool | int] = {}
-    if name in ("googlenet", "inception_v3"):
-        options["init_weights"] = False  # they draw them in a way that takes a minute
-    elif name.startswith("vit_"):
-        options["image_size"] = image[1]
-    model: nn.Module = models.get_model(name, num_classes=classes, **options)
-    return model
-
-
-def _pytorchcv_names() -> Sequence[str]:
+def _pytorchcv() -> Library:
     from pytorchcv import model_provider
 
-    return list(model_provider._models)
+    def build(name: str, classes: int, image: Image) -> nn.Module:
+        model: nn.Module = model_provider.get_model(
+            name, num_classes=classes, in_channels=image[0], in_size=image[1:]
+        )
+        return model
+
+    return list(model_provider._models), build
 
 
-def _pytorchcv(name: str, classes: int, image: Image) -> nn.Module:
-    from pytorchcv.model_provider import get_model
-
-    model: nn.Module = get_model(
-        name,
-        num_classes=classes,
-        in_channels=image[0],
-        in_size=image[1:],
-    )
-    return model
-
-
-LIBRARIES = {
-    "timm": _Library(_timm_names, _timm),
-    "torchvision": _Library(_torchvision_names, _torchvision),
-    "pytorchcv": _Library(_pytorchcv_names, _pytorchcv),
+LIBRARIES: dict[str, Callable[[], Library]] = {
+    "timm": _timm,
+    "torchvision": _torchvision,
+    "pytorchcv": _pytorchcv,
 }

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,7 +15,6 @@ from senetzoo._utils.terminal import columns
 from senetzoo.bench.profile import Part, Profile
 from senetzoo.bench.spread import LEAST_ROUNDS, Spread
 from senetzoo.bench.timing import MEMORY, Backend, BenchmarkCase, Timing
-from senetzoo.environment import Environment
 from senetzoo.errors import ConfigError
 from senetzoo.eval.accuracy import Evaluation
 
@@ -196,12 +196,11 @@ def profile_text(profile: Profile) -> str:
     return "\n".join([title, *columns(rows), "", shown, *columns(head, left=2), note])
 
 
-def append(report: Mapping[str, object], where: Environment, folder: Path) -> Path:
+def append(report: Mapping[str, Any], folder: Path) -> Path:
     """Append `report` as one line to the file of its machine and day.
 
     Args:
-        report: JSON values.
-        where: Names the file.
+        report: JSON values; its ``environment`` names the file.
         folder: Made if it is not there.
 
     Returns:
@@ -210,8 +209,9 @@ def append(report: Mapping[str, object], where: Environment, folder: Path) -> Pa
     Raises:
         ConfigError: The file can't be written.
     """
-    machine = re.sub(r"[^a-z0-9]+", "-", f"{where.gpu or where.cpu}-{where.cores}c".lower())
-    path = folder / f"{machine}-{where.time[:10]}.jsonl"
+    where = report["environment"]
+    machine = f"{where['gpu'] or where['cpu']}-{where['cores']}c".lower()
+    path = folder / f"{re.sub('[^a-z0-9]+', '-', machine)}-{where['time'][:10]}.jsonl"
     line = json.dumps(report) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)

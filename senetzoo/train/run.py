@@ -232,7 +232,6 @@ class Run:
     def _begin(self, arm: str, command: str) -> None:
         if not self.main:
             return
-        where = environment.current_environment(self.accelerator.device, torch.get_num_threads())
         header: dict[str, Any] = {
             "recipe": dataclasses.asdict(self.recipe),
             "arm": arm,
@@ -245,7 +244,7 @@ class Run:
                 "classes": list(self.data.classes),
             },
             "environment": {
-                **dataclasses.asdict(where),
+                **environment.environment(self.accelerator.device, torch.get_num_threads()),
                 "machine": environment.machine(),
                 "processes": self.accelerator.num_processes,
             },
