@@ -32,10 +32,7 @@ def _complete_peers(
     return _complete.starting([f"{library}:" for library in LIBRARIES], incomplete)
 
 
-@click.command(
-    cls=SenetzooCommand,
-    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
-)
+@click.command(cls=SenetzooCommand, context_settings={"show_default": True})
 @click.option(
     "--model",
     "patterns",
