@@ -19,6 +19,8 @@ import senetzoo
 from senetzoo.errors import ConfigError
 
 DEVICES = ("cpu", "cuda", "mps")
+# Types that torch itself computes in, by their names in options and records.
+TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # More than any machine has: with as many as a number can say, OpenMP ends the process.
 MOST_THREADS = 1024
 # What decides the speed of convolutions on x86; elsewhere /proc/cpuinfo has no such flags.

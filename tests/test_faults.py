@@ -28,10 +28,10 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image, features
+from senetzoo.bench.accuracy import read_images
 from torch import Tensor, nn
 
 import senetzoo
-from senetzoo.bench.accuracy import read_images
 from senetzoo.cli import main
 from senetzoo.data.files import read_image_folder
 from senetzoo.data.images import open_image

@@ -20,8 +20,7 @@ from senetzoo.bench.peers import LIBRARIES
 from senetzoo.bench.profile import Profile, check_engines, profile
 from senetzoo.bench.timing import MEMORY, BenchmarkCase, Settings, Timing, measure
 from senetzoo.deploy.engines import DTYPES, ENGINES, LAYOUTS, Dtype, Layout, engine
-from senetzoo.deploy.engines.common import TORCH_DTYPES
-from senetzoo.environment import check_device, environment, threads_set
+from senetzoo.environment import TORCH_DTYPES, check_device, environment, threads_set
 from senetzoo.errors import ConfigError
 from senetzoo.eval.accuracy import evaluate_networks
 

@@ -14,7 +14,7 @@ import torch
 from senetzoo._utils.terminal import columns
 from senetzoo.bench.profile import Part, Profile
 from senetzoo.bench.spread import LEAST_ROUNDS, Spread
-from senetzoo.bench.timing import MEMORY, Backend, BenchmarkCase, Timing
+from senetzoo.bench.timing import MEMORY, BenchmarkCase, Timing
 from senetzoo.errors import ConfigError
 from senetzoo.eval.accuracy import Evaluation
 
@@ -92,7 +92,7 @@ def speed_text(timings: Sequence[Timing], evaluations: Sequence[Evaluation] = ()
     """
     first = timings[0]
     accuracy = {
-        (found.model, Backend("eager", found.dtype), False): str(found.predictions.top(1))
+        (found.model, "eager", found.dtype, False): str(found.predictions.top(1))
         for found in evaluations
     }
     settings, several = first.settings, len(timings) > 1
@@ -106,6 +106,7 @@ def speed_text(timings: Sequence[Timing], evaluations: Sequence[Evaluation] = ()
     rows = [[*head, *["top-1 [95 %]"] * bool(accuracy)]]
     for timing in timings:
         case, latency, peak = timing.case, timing.latency, timing.peak_bytes
+        key = (case.name, case.backend.engine, case.backend.dtype, case.optimized)
         rows.append(
             [
                 f"{case.name} optimized" if case.optimized else case.name,
@@ -120,7 +121,7 @@ def speed_text(timings: Sequence[Timing], evaluations: Sequence[Evaluation] = ()
                 f"{latency.relative:.0%}",
                 "-" if peak is None else f"{peak / 2**20:.1f}",
                 *["1" if timing is first else str(timing.ratio(first))] * several,
-                *[accuracy.get((case.name, case.backend, case.optimized), "-")] * bool(accuracy),
+                *[accuracy.get(key, "-")] * bool(accuracy),
             ]
         )
     notes = ["spread: (p90 - p10) / median of the batches.", f"peak: {MEMORY}."]

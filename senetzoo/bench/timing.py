@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from senetzoo.bench.spread import Spread
 from senetzoo.counting import Counts
 from senetzoo.deploy.engines import DTYPES, LAYOUTS, Dtype, Layout, Runner, engine
-from senetzoo.deploy.engines.common import TORCH_DTYPES
-from senetzoo.environment import MOST_THREADS, check_device, synchronize, threads_set
+from senetzoo.environment import MOST_THREADS, TORCH_DTYPES, check_device, synchronize, threads_set
 from senetzoo.errors import ConfigError
 from senetzoo.eval.accuracy import failures_explained
 

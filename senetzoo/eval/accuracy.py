@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from senetzoo._utils.terminal import columns, progress
 from senetzoo.data.transforms import Transforms
-from senetzoo.deploy.engines.common import TORCH_DTYPES, Dtype
+from senetzoo.environment import TORCH_DTYPES
 from senetzoo.errors import ConfigError, DataError, SenetzooError, WeightsError
 from senetzoo.eval.data import LabeledImages, batches, read_images
 from senetzoo.eval.predictions import Predictions, Tally
@@ -42,7 +42,7 @@ class Evaluation:
 
     model: str
     weights: str
-    dtype: Dtype
+    dtype: str
     data: LabeledImages
     predictions: Predictions
 
@@ -127,7 +127,7 @@ def evaluate_networks(
     where: str,
     *,
     weights: Path | None = None,
-    dtypes: Sequence[Dtype] = ("fp32",),
+    dtypes: Sequence[str] = ("fp32",),
     batch: int = 64,
     device: torch.device,
 ) -> list[Evaluation]:

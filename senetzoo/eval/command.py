@@ -9,8 +9,7 @@ import click
 
 from senetzoo import _complete
 from senetzoo._command import OneOf, SenetzooCommand
-from senetzoo.deploy.engines.common import TORCH_DTYPES, Dtype
-from senetzoo.environment import MOST_THREADS, check_device, threads_set
+from senetzoo.environment import MOST_THREADS, TORCH_DTYPES, check_device, threads_set
 from senetzoo.eval.accuracy import evaluate_networks
 
 
@@ -39,7 +38,7 @@ def command(
     network: str,
     data: str,
     weights: Path | None,
-    dtype: Dtype,
+    dtype: str,
     batch: int,
     device: str,
     threads: int | None,

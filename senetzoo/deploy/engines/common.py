@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from senetzoo.environment import threads_set
+from senetzoo.environment import TORCH_DTYPES, threads_set
 from senetzoo.errors import ConfigError, MissingExtraError, SenetzooError
 
 Dtype: TypeAlias = Literal["fp32", "bf16", "int8"]
@@ -23,7 +23,6 @@ Runner: TypeAlias = Callable[[Tensor], Tensor]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
-TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _MEMORY = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 
 
