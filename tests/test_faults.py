@@ -28,7 +28,6 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image, features
-from senetzoo.bench.accuracy import read_images
 from torch import Tensor, nn
 
 import senetzoo
@@ -37,6 +36,7 @@ from senetzoo.data.files import read_image_folder
 from senetzoo.data.images import open_image
 from senetzoo.deploy.export import export
 from senetzoo.errors import SenetzooError
+from senetzoo.eval.data import read_images
 from senetzoo.inspect import excitations
 from senetzoo.inspect.evidence import evidence
 from senetzoo.predict import predict
