@@ -14,6 +14,6 @@ run() {
 echo "Photographs from scikit-image, enlarged or reduced to what the network was trained on:"
 run senetzoo predict --top 3 chelsea.png rocket.jpg coffee.png
 echo "A LeNet-5 on the handwritten digits that were held out of its training:"
-run senetzoo bench --model lenet5 --rounds 0 --accuracy digits
+run senetzoo eval lenet5 digits
 echo "What SE costs: both networks in turn, batch by batch:"
 run senetzoo bench --model resnet20 --model se_resnet20 --batch 64 --rounds 15

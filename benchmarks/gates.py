@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import senetzoo
-from senetzoo.bench.timing import Form, Settings, Subject, measure
+from senetzoo.bench.timing import Backend, BenchmarkCase, Settings, measure
 from senetzoo.data import cifar10
 from senetzoo.data.sets import ImageSet
 from senetzoo.deploy.engines import ENGINES, Runner
@@ -73,19 +73,20 @@ def main(
 
     found = excitations(model, train, classes=10)
     order = sorted(found.values(), key=lambda each: each.variation)
-    forms = {0: model}
+    folded = {0: model}
     for count, each in enumerate(order, 1):
-        forms[count], told = prune_gates(model, found, tolerance=each.variation)
-        if sum(not one.why for one in told) != count:
-            raise click.ClickException(f"Not every gate could be folded: {told}")
+        folded[count], found_gates = prune_gates(model, found, tolerance=each.variation)
+        if sum(not one.why for one in found_gates) != count:
+            raise click.ClickException(f"Not every gate could be folded: {found_gates}")
     right = {}
-    for count, form in forms.items():
-        right[count] = answers(ENGINES[engine].load(form, test[0][0]), test)
+    for count, network in folded.items():
+        right[count] = answers(ENGINES[engine].load(network, test[0][0]), test)
         click.echo(f"{count} folded: {int(right[count].sum())}", err=True)
-    subjects = [
-        Subject(str(count), form, (3, 32, 32), Form(engine)) for count, form in forms.items()
+    cases = [
+        BenchmarkCase(str(count), network, (3, 32, 32), Backend(engine))
+        for count, network in folded.items()
     ]
-    timings = measure(subjects, Settings(batch=batch, rounds=rounds))
+    timings = measure(cases, Settings(batch=batch, rounds=rounds))
     with (out / f"{tag}.pruning.jsonl").open("w", encoding="utf-8") as file:
         for count, timing in enumerate(timings):
             ratio = timing.ratio(timings[0])
@@ -99,7 +100,7 @@ def main(
                 "only_this": int((right[count] & ~right[0]).sum()),
                 "only_that": int((right[0] & ~right[count]).sum()),
                 "train_images": sum(len(labels) for _, labels in train),
-                "speed": round(ratio.spread.median, 4),
+                "speed": round(ratio.median, 4),
                 "interval": ratio.interval and [round(end, 4) for end in ratio.interval],
                 "batch": batch,
                 "rounds": rounds,

@@ -10,7 +10,6 @@ compiles what was never imported and fills the disk's cache. One JSON line for a
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import random
 import subprocess
@@ -22,8 +21,8 @@ from typing import Any
 import click
 import torch
 
-from senetzoo.bench.records import environment
-from senetzoo.bench.spread import Ratio, Spread
+from senetzoo.bench.spread import Spread
+from senetzoo.environment import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 # The statement that imports a library, and the one that builds a network; the first library is
@@ -82,17 +81,18 @@ def summary(measured: Mapping[str, Sequence[tuple[float, float, float]]]) -> lis
         for name in names:
             load, build = LIBRARIES[name]
             values = [sum(own[part] for part in parts) for own in measured[name]]
-            ratio = Ratio.of([own / other for own, other in zip(values, first, strict=True)])
+            took = Spread.of(values)
+            ratio = Spread.of([own / other for own, other in zip(values, first, strict=True)])
             rows.append(
                 {
                     "statement": title.format(load=load, build=build),
                     "library": name,
-                    "seconds": dataclasses.asdict(Spread.of(values)),
+                    "seconds": {"median": took.median, "p10": took.p10, "p90": took.p90},
                     "ratio": None
                     if name == names[0]
                     else {
                         "to": names[0],
-                        **dataclasses.asdict(ratio.spread),
+                        **{"median": ratio.median, "p10": ratio.p10, "p90": ratio.p90},
                         "interval95": ratio.interval,
                         "differs": ratio.differs,
                     },
@@ -127,7 +127,7 @@ def main(rounds: int, record: bool, out: Path) -> None:
         ratio = "" if row["ratio"] is None else f"{row['ratio']['median']:.2f} times"
         click.echo(f"{row['statement']:45} {row['seconds']['median']:7.3f} s  {ratio}")
     line = {
-        "environment": dataclasses.asdict(where),
+        "environment": where,
         "rounds": rounds,
         "operators_declared": bool(declare),
         "results": results,

@@ -13,7 +13,6 @@ One JSON line per network is appended to benchmarks/records/training-speed.jsonl
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import statistics
 import time
@@ -27,9 +26,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from senetzoo._torchvision import torchvision
-from senetzoo.bench.records import environment
 from senetzoo.data import cifar10
 from senetzoo.data.sets import ImageSet
+from senetzoo.environment import environment
 from senetzoo.train.batches import Batches
 from senetzoo.train.data import Data
 from senetzoo.train.optim import make_optimizer
@@ -228,7 +227,7 @@ def measure(name: str, images: ImageSet, options: argparse.Namespace) -> dict[st
             for kind, loop in loops.items()
         },
         "first_two_steps_seconds": compile_seconds,
-        "environment": dataclasses.asdict(environment(device, torch.get_num_threads())),
+        "environment": environment(device, torch.get_num_threads()),
     }
 
 

@@ -203,21 +203,21 @@ def _legend(figure: Any, kinds: list[tuple[str, str, str]]) -> None:
 
 @dataclass(frozen=True)
 class Measured:
-    """Images a second of networks in one form.
+    """Images a second of networks in one backend.
 
     Args:
-        form: Engine and dtype.
+        backend: Engine and dtype.
         speeds: By network and batch.
         where: Machine, threads, version, commit and rounds, of each record.
     """
 
-    form: str
+    backend: str
     speeds: dict[tuple[str, int], float]
     where: tuple[str, ...]
 
 
 def measured() -> Measured | None:
-    """The form in which most of our networks were measured at 224 pixels, as they are built."""
+    """The backend in which most of our networks were measured at 224 pixels, as they are built."""
     found: dict[str, dict[tuple[str, int], float]] = {}
     where: dict[str, dict[str, None]] = {}
     for path in sorted(RECORDS.glob("speed/*.jsonl")):
@@ -227,14 +227,14 @@ def measured() -> Measured | None:
                     if result["optimized"] or result["image"] != [3, 224, 224]:
                         continue
                     if result["model"] in ENTRIES:
-                        form = f"{result['engine']}, {result['dtype']}"
+                        backend = f"{result['engine']}, {result['dtype']}"
                         key = result["model"], setting["batch"]
-                        found.setdefault(form, {})[key] = result["images_per_second"]
-                        where.setdefault(form, {})[machine(record, packages=False)] = None
+                        found.setdefault(backend, {})[key] = result["images_per_second"]
+                        where.setdefault(backend, {})[machine(record, packages=False)] = None
     if not found:
         return None
-    form = max(found, key=lambda name: len(found[name]))
-    return Measured(form, found[form], tuple(where[form]))
+    backend = max(found, key=lambda name: len(found[name]))
+    return Measured(backend, found[backend], tuple(where[backend]))
 
 
 def speed() -> str:
@@ -258,7 +258,7 @@ def speed() -> str:
         )
     head = ["network", *(f"images a second, batch {batch}" for batch in batches)]
     head += ["published weights of this form", "their top-1, %"]
-    return f"{table(head, rows)}\n{timed.form}, 224 px. {' '.join(timed.where)}\n"
+    return f"{table(head, rows)}\n{timed.backend}, 224 px. {' '.join(timed.where)}\n"
 
 
 def picture() -> str:
@@ -307,7 +307,7 @@ def speed_plot() -> str | None:
         axes.set_xlim(0)
         axes.set_ylim(min(every) - 1, max(every) + 0.65 * (max(every) - min(every)))
         axes.yaxis.set_major_locator(MultipleLocator(5))
-        axes.set_xlabel(f"images a second, batch {batch}, {timed.form}")
+        axes.set_xlabel(f"images a second, batch {batch}, {timed.backend}")
         axes.set_ylabel("top-1 accuracy, %")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)

@@ -34,7 +34,7 @@ import measured  # noqa: E402
 import noisy  # noqa: E402
 from pages import RECORDS, interval, lines, made, table  # noqa: E402
 
-from senetzoo.bench.text import columns  # noqa: E402
+from senetzoo._utils.terminal import columns  # noqa: E402
 from senetzoo.counting import count, parameters  # noqa: E402
 from senetzoo.nn.classifier import Classifier  # noqa: E402
 from senetzoo.nn.slots import POSITIONS  # noqa: E402

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pages import RECORDS, STYLE, lines, svg, table
 
-from senetzoo.bench.spread import Ratio, Spread
+from senetzoo.bench.spread import Spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,29 +20,29 @@ _DIFFERENT, _SAME = "#0072B2", "#767676"
 
 @dataclass(frozen=True)
 class Row:
-    """A network in one of its forms, as it was measured.
+    """A network in one backend, as it was measured.
 
     Args:
         where: Machine, versions, commit and rounds, in a sentence.
         model: Its name.
-        form: Engine, dtype, and whether it was rewritten.
+        backend: Engine, dtype, layout, and whether the network was rewritten.
         pixels: Of a side.
         batch: Images.
         speed: Images a second.
         ratio: To the first row of its table; None for that row itself.
         first: Name of that row's network.
-        first_form: And its form.
+        first_backend: And what ran it.
     """
 
     where: str
     model: str
-    form: str
+    backend: str
     pixels: int
     batch: int
     speed: float
-    ratio: Ratio | None
+    ratio: Spread | None
     first: str
-    first_form: str
+    first_backend: str
 
 
 def machine(record: dict[str, Any], *, packages: bool = True) -> str:
@@ -60,7 +60,7 @@ def _flags(where: dict[str, Any]) -> str:
     return f" ({', '.join(where['cpu_flags'])})" if where["cpu_flags"] and not where["gpu"] else ""
 
 
-def _form(result: dict[str, Any], layout: str) -> str:
+def _backend(result: dict[str, Any], layout: str) -> str:
     rewritten = ["optimized"] * result["optimized"]
     return ", ".join([result["engine"], result["dtype"], layout, *rewritten])
 
@@ -78,22 +78,22 @@ def _rows(name: str) -> Iterator[Row]:
                 yield Row(
                     machine(record),
                     result["model"],
-                    _form(result, setting["layout"]),
+                    _backend(result, setting["layout"]),
                     result["image"][1],
                     setting["batch"],
                     result["images_per_second"],
                     _ratio(result["throughput_ratio"]),
                     first["model"],
-                    _form(first, setting["layout"]),
+                    _backend(first, setting["layout"]),
                 )
 
 
-def _ratio(found: dict[str, Any] | None) -> Ratio | None:
+def _ratio(found: dict[str, Any] | None) -> Spread | None:
     if found is None:
         return None
     interval = found["interval95"]
-    spread = Spread(found["median"], found["p10"], found["p90"])
-    return Ratio(spread, None if interval is None else (interval[0], interval[1]))
+    limits = None if interval is None else (interval[0], interval[1])
+    return Spread(found["median"], found["p10"], found["p90"], limits)
 
 
 def speed() -> str:
@@ -104,7 +104,7 @@ def speed() -> str:
         cells = [
             [
                 f"`{row.model}`",
-                row.form,
+                row.backend,
                 str(row.pixels),
                 str(row.batch),
                 _speed(row.speed),
@@ -114,13 +114,17 @@ def speed() -> str:
             for row in rows
             if row.where == where
         ]
-        head = ["network", "form", "pixels", "batch", "images a second", "ratio [95 %]", "to"]
+        head = ["network", "backend", "pixels", "batch", "images a second", "ratio [95 %]", "to"]
         parts.append(f"{table(head, cells)}\n{where}\n")
     return "\n".join(parts) or "Nothing is recorded yet.\n"
 
 
 def _against(row: Row) -> str:
-    return f"`{row.first}`" if row.form == row.first_form else f"`{row.first}`, {row.first_form}"
+    return (
+        f"`{row.first}`"
+        if row.backend == row.first_backend
+        else f"`{row.first}`, {row.first_backend}"
+    )
 
 
 def summary() -> str:
@@ -176,7 +180,7 @@ def _paired(one: dict[str, Any] | None, other: dict[str, Any] | None) -> str:
     if one is None or other is None:
         return ""
     pairs = zip(one["round_ms"], other["round_ms"], strict=True)
-    return str(Ratio.of([theirs / ours for ours, theirs in pairs]))
+    return str(Spread.of([theirs / ours for ours, theirs in pairs]))
 
 
 def picture() -> str:
@@ -226,13 +230,13 @@ def plot() -> str | None:
 
 
 def _heading(row: Row) -> str:
-    return f"{row.pixels} px, batch {row.batch}, to {row.first}, {row.first_form}"
+    return f"{row.pixels} px, batch {row.batch}, to {row.first}, {row.first_backend}"
 
 
 def _label(row: Row) -> str:
-    """The network, and what its form has other than the form it is compared with."""
-    common = row.first_form.split(", ")
-    return ", ".join([row.model, *(word for word in row.form.split(", ") if word not in common)])
+    """The network, and what its backend has other than the backend it is compared with."""
+    common = row.first_backend.split(", ")
+    return ", ".join([row.model, *(word for word in row.backend.split(", ") if word not in common)])
 
 
 def _draw(axes: Axes, row: Row, y: float) -> None:
@@ -240,13 +244,13 @@ def _draw(axes: Axes, row: Row, y: float) -> None:
     if row.ratio is None:
         return
     differs = row.ratio.differs is not False
-    colour = _DIFFERENT if differs else _SAME
-    median = row.ratio.spread.median
+    color = _DIFFERENT if differs else _SAME
+    median = row.ratio.median
     axes.plot(
-        row.ratio.interval or (median,) * 2, [y, y], color=colour, lw=1.6, solid_capstyle="butt"
+        row.ratio.interval or (median,) * 2, [y, y], color=color, lw=1.6, solid_capstyle="butt"
     )
-    face = colour if differs else "#ffffff"
-    axes.plot([median], [y], "o", color=colour, markerfacecolor=face, markersize=4)
+    face = color if differs else "#ffffff"
+    axes.plot([median], [y], "o", color=color, markerfacecolor=face, markersize=4)
 
 
 def startup() -> str:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from senetzoo.bench.accuracy import wilson
+from senetzoo.eval.predictions import wilson
 from senetzoo.weights.manifest import Metric, history
 
 if TYPE_CHECKING:

@@ -19,9 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from senetzoo._command import SenetzooCommand
 from senetzoo._files import atomically
-from senetzoo.bench.accuracy import LabelledImages, accuracy
 from senetzoo.counting import count
 from senetzoo.errors import ConfigError
+from senetzoo.eval.accuracy import evaluate
+from senetzoo.eval.data import LabeledImages
 from senetzoo.io.folder import WEIGHTS
 from senetzoo.nn.stem import STEMS, as_stem, parse_stem
 from senetzoo.runs import read_summary
@@ -143,8 +144,8 @@ def pin(
         partial.write_bytes(stored(state, {"format": "pt", "tag": name}))
         load_file_into(model, partial)
         digest = cache.sha256(partial)
-        test = LabelledImages(sets.test.name, sets.test, tuple(range(len(classes))))
-        result = accuracy(model, test, preprocessing).whole
+        test = LabeledImages(sets.test, tuple(range(len(classes))))
+        result = evaluate(model, test, preprocessing).top(1)
         counts = count(model, preprocessing.size)
         entry = Entry(
             model=base,

@@ -48,6 +48,9 @@ class SenetzooCommand(click.Command):
     """
 
     def __init__(self, *args: Any, exits: Mapping[int, str] | None = None, **kwargs: Any) -> None:
+        # Whoever calls a command by itself, not through `senetzoo`, gets -h too.
+        names = {"help_option_names": ["-h", "--help"]}
+        kwargs["context_settings"] = names | (kwargs.get("context_settings") or {})
         super().__init__(*args, **kwargs)
         self.exits = {**EXITS, **(exits or {})}
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import click
 from click.shell_completion import CompletionItem
 
+from senetzoo.environment import DEVICES
 from senetzoo.gates import GATES
 from senetzoo.nn.slots import POSITIONS
 from senetzoo.registry import ENTRIES, FAMILIES
@@ -53,6 +54,11 @@ def networks_and_folders(
 def data(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Images with labels: the digits that are always there, files and folders."""
     return [*starting(["digits"], incomplete), CompletionItem(incomplete, type="file")]
+
+
+def devices(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Types of devices that networks are run on."""
+    return starting(DEVICES, incomplete)
 
 
 def families(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

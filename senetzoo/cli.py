@@ -13,6 +13,7 @@ from senetzoo._command import LazyGroup, SenetzooCommand
 _ELSEWHERE = {
     "bench": "senetzoo.bench.command:bench",
     "demo": "senetzoo.demo.command:demo",
+    "eval": "senetzoo.eval.command:command",
     "export": "senetzoo.deploy.export_command:export",
     "inspect": "senetzoo.inspect.command:inspect",
     "predict": "senetzoo.predict:command",

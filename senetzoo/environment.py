@@ -1,30 +1,107 @@
-"""Where the package runs: machine, versions, commit, and whether downloads are allowed."""
+"""Where the package runs: machine, versions, devices; and whether downloads are allowed."""
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import os
 import platform
+import re
 import subprocess
+from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+import torch
+
+import senetzoo
 from senetzoo.errors import ConfigError
 
+DEVICES = ("cpu", "cuda", "mps")
+# Types that torch itself computes in, by their names in options and records.
+TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# More than any machine has: with as many as a number can say, OpenMP ends the process.
+MOST_THREADS = 1024
+# What decides the speed of convolutions on x86; elsewhere /proc/cpuinfo has no such flags.
+_FLAGS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_tile",
+    "amx_bf16",
+    "amx_int8",
+)
 
-def processor() -> str:
-    """Model name of the processor."""
+
+def environment(device: torch.device, threads: int, packages: Sequence[str] = ()) -> dict[str, Any]:
+    """Where this process runs, for a record of what it measures.
+
+    Args:
+        device: What is measured.
+        threads: Threads of torch during the measurement.
+        packages: Names of packages that take part; those that are not installed are left out.
+
+    Returns:
+        JSON values. ``time`` is UTC, ISO 8601, to the second; ``commit`` as `revision` has it;
+        ``cpu_capability`` the instruction set that torch's own kernels use; ``cores`` those that
+        this process may run on; ``load`` the runnable processes of the last minute: other work on
+        the machine shows here, which ratios bear and latencies do not; ``cudnn_tf32`` whether
+        fp32 convolutions of a GPU round to TF32.
+    """
+    affinity = hasattr(os, "sched_getaffinity")
+    cuda = device.type == "cuda"
+    return {
+        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "senetzoo": senetzoo.__version__,
+        "commit": revision(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "packages": _versions(packages),
+        "platform": platform.platform(),
+        "cpu": processor(),
+        "cpu_flags": cpu_flags(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1,
+        "threads": threads,
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "gpu": torch.cuda.get_device_name(device) if cuda else None,
+        "cudnn_tf32": torch.backends.cudnn.allow_tf32 if cuda else None,
+    }
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for name in dict.fromkeys(packages):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _cpuinfo(key: str, path: Path) -> str:
+    """The first value of `key` in a file like /proc/cpuinfo; empty where there is none."""
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+        text = path.read_text(encoding="utf-8")
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return ""
+    line = re.search(rf"^{key}\s*:(.*)$", text, re.MULTILINE)
+    return line[1].strip() if line else ""
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Model name of the processor."""
+    return _cpuinfo("model name", cpuinfo) or platform.processor() or platform.machine()
+
+
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:
+    """Which instruction sets that matter for convolutions this processor has."""
+    found = _cpuinfo("flags", cpuinfo).split()
+    return tuple(flag for flag in _FLAGS if flag in found)
 
 
 def machine() -> str:
     """Processor, threads and torch's version in one line."""
-    import torch
-
     return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
@@ -33,22 +110,10 @@ def revision() -> str | None:
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty"]
     try:
         done = subprocess.run(
-            [
-                "git",
-                "-C",
-                str(root),
-                "describe",
-                "--always",
-                "--abbrev=40",
-                "--dirty",
-                "--exclude=*",
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=20,
+            [*command, "--exclude=*"], capture_output=True, text=True, check=True, timeout=20
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -71,3 +136,73 @@ def offline() -> bool:
             )
     # As huggingface_hub reads it.
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def check_device(name: str, *, bf16: bool = False) -> torch.device:
+    """Try a device with a small convolution.
+
+    Args:
+        name: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+        bf16: Try it in bf16 too.
+
+    Raises:
+        ConfigError: It is not available here, or can't compute in bf16.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in DEVICES:
+        raise ConfigError(f"There is no device {name!r}.", f"Devices are {', '.join(DEVICES)}.")
+    there = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+    }[device.type]
+    if (device.index or 0) >= there:
+        raise ConfigError(
+            f"The device {name!r} is not available.",
+            f"torch {torch.__version__} sees {there} {device.type} devices here.",
+            "Type: --device cpu",
+        )
+    for dtype, word in [(torch.float32, "fp32"), *[(torch.bfloat16, "bf16")] * bf16]:
+        if not _convolves(device, dtype):
+            raise ConfigError(
+                f"The device {name!r} can't compute in {word}.",
+                f"torch {torch.__version__} has no {word} convolution for it.",
+                "Type: --dtype fp32" if word == "bf16" else "Type: --device cpu",
+            )
+    return device
+
+
+def _convolves(device: torch.device, dtype: torch.dtype) -> bool:
+    if device.type == "cuda" and dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported():
+        return False
+    try:
+        one = torch.ones(1, 1, 3, 3, device=device, dtype=dtype)
+        torch.nn.functional.conv2d(one, one)
+    except (RuntimeError, TypeError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def threads_set(number: int | None) -> Iterator[None]:
+    """Run with `number` threads of torch; None leaves the number as it is."""
+    before = torch.get_num_threads()
+    if number is None or number == before:  # the usual case, once a batch
+        yield
+        return
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -463,8 +463,8 @@ def test_wrong_commands(
         (["Exprot"], "There is no command 'Exprot'. Did you mean 'export'?"),
         (
             ["zzz"],
-            "There is no command 'zzz'. Commands are bench, demo, explain, export, inspect, list, "
-            "predict, report, show, train, weights.",
+            "There is no command 'zzz'. Commands are bench, demo, eval, explain, export, inspect, "
+            "list, predict, push, report, show, train, weights.",
         ),
         (["weights", "lst"], "There is no command 'lst'. Did you mean 'list'?"),
         (

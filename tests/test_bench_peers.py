@@ -9,12 +9,13 @@ from click.testing import CliRunner
 from torch import nn
 
 from senetzoo.bench import peers
+from senetzoo.bench.candidates import candidates
 from senetzoo.bench.command import bench
-from senetzoo.bench.contenders import contenders
-from senetzoo.bench.peers import Wanted, peer
+from senetzoo.bench.peers import Image, peer
+from senetzoo.bench.timing import Backend
 from senetzoo.errors import ConfigError, MissingExtraError
 
-SMALL = Wanted(7, 3, 64)
+SMALL = (7, (3, 64, 64))
 QUICK = ("--rounds", "2", "--warmup", "0", "--threads", "1")
 
 
@@ -31,18 +32,18 @@ QUICK = ("--rounds", "2", "--warmup", "0", "--threads", "1")
     ],
 )
 def test_peers_are_the_libraries_own(spec: str, cls: str) -> None:
-    wanted = Wanted(10, 3, 32) if "cifar" in spec else SMALL
+    classes, image = (10, (3, 32, 32)) if "cifar" in spec else SMALL
     state = torch.random.get_rng_state()
-    module = peer(spec, wanted)
+    module = peer(spec, classes, image)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert f"{type(module).__module__}.{type(module).__name__}" == cls
     assert not module.training
     with torch.no_grad():
-        assert module(torch.zeros(2, 3, wanted.size, wanted.size)).shape == (2, wanted.classes)
+        assert module(torch.zeros(2, *image)).shape == (2, classes)
 
 
 def test_peers_weights_are_random_but_the_same() -> None:
-    one, other = peer("timm:resnet18", SMALL), peer("timm:resnet18", SMALL)
+    one, other = peer("timm:resnet18", *SMALL), peer("timm:resnet18", *SMALL)
     assert all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
 
 
@@ -54,14 +55,14 @@ def test_peers_weights_are_random_but_the_same() -> None:
             SMALL,
             "There is no peer 'keras:resnet50'.\n"
             "A peer is library:network, with the library one of timm, torchvision, pytorchcv.\n"
-            "Type for example: --vs timm:resnet50",
+            "Type for example: --compare timm:resnet50",
         ),
         (
             "seresnet50",
             SMALL,
             "There is no peer 'seresnet50'.\n"
             "A peer is library:network, with the library one of timm, torchvision, pytorchcv.\n"
-            "Type for example: --vs timm:seresnet50",
+            "Type for example: --compare timm:seresnet50",
         ),
         (
             "tim:resnet50",
@@ -75,18 +76,18 @@ def test_peers_weights_are_random_but_the_same() -> None:
             SMALL,
             "torchvision has no network 'resnet51'.\n"
             "The nearest names are resnet50, resnet18, resnet152.\n"
-            "Type for example: --vs torchvision:resnet50",
+            "Type for example: --compare torchvision:resnet50",
         ),
         (
             "torchvision:???",
             SMALL,
             "torchvision has no network '???'.\n"
             "No name is near it.\n"
-            "Type for example: --vs torchvision:resnet50",
+            "Type for example: --compare torchvision:resnet50",
         ),
         (
             "torchvision:resnet18",
-            Wanted(7, 1, 64),
+            (7, (1, 64, 64)),
             "torchvision:resnet18 can't be built with 7 classes for 1 channels.\n"
             "torchvision says: images have 3 channels, not 1\n"
             "Give another network",
@@ -116,9 +117,9 @@ def test_peers_weights_are_random_but_the_same() -> None:
         ),
     ],
 )
-def test_bad_peers(spec: str, wanted: Wanted, message: str) -> None:
+def test_bad_peers(spec: str, wanted: tuple[int, Image], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        peer(spec, wanted)
+        peer(spec, *wanted)
     assert str(caught.value) == message
 
 
@@ -159,37 +160,45 @@ class Maps(nn.Module):
 def test_peers_that_are_no_classifiers(
     result: Any, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    library = peers._Library(lambda: ["resnet18"], lambda name, wanted: Maps(result))
-    monkeypatch.setitem(peers.LIBRARIES, "timm", library)
+    library: peers.Library = (["resnet18"], lambda name, classes, image: Maps(result))
+    monkeypatch.setitem(peers.LIBRARIES, "timm", lambda: library)
     with pytest.raises(ConfigError) as caught:
-        peer("timm:resnet18", SMALL)
+        peer("timm:resnet18", *SMALL)
     assert str(caught.value) == message
 
 
 def test_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError) as caught:
-        peer("pytorchcv:seresnet50", SMALL)
+        peer("pytorchcv:seresnet50", *SMALL)
     assert str(caught.value) == (
-        "--vs pytorchcv:seresnet50 needs the package 'pytorchcv'.\n"
+        "--compare pytorchcv:seresnet50 needs the package 'pytorchcv'.\n"
         "It is not installed.\n"
         "Type: pip install 'senetzoo[peers]'"
     )
 
 
 def test_peers_are_like_the_first_of_ours() -> None:
-    ours, theirs = contenders(["resnet20"], ["timm:resnet18", "timm:resnet18"], 48)
+    ours, theirs = candidates(["resnet20"], ["timm:resnet18"] * 2, 48, [Backend()])
     assert theirs.image == ours.image == (3, 48, 48)
     # Its head has the ten classes of resnet20: 512 weights and a bias each.
+    assert theirs.counts is not None
     assert theirs.counts.params == 11_176_512 + 10 * 513
 
 
 def test_peers_in_the_command() -> None:
-    arguments = ("--model", "resnet20", "--vs", "timm:resnet18", "--vs", "torchvision:resnet18")
+    arguments = (
+        "--model",
+        "resnet20",
+        "--compare",
+        "timm:resnet18",
+        "--compare",
+        "torchvision:resnet18",
+    )
     result = CliRunner().invoke(bench, [*arguments, "--batch", "2", "--json", *QUICK])
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    assert report["options"]["vs"] == ["timm:resnet18", "torchvision:resnet18"]
+    assert report["options"]["compare"] == ["timm:resnet18", "torchvision:resnet18"]
     assert list(report["environment"]["packages"]) == ["timm", "torchvision"]
     rows = report["speed"][0]["results"]
     assert [row["model"] for row in rows] == ["resnet20", "timm:resnet18", "torchvision:resnet18"]
@@ -201,7 +210,7 @@ def test_peers_in_the_command() -> None:
 
 
 def test_unknown_peer_in_the_command() -> None:
-    result = CliRunner().invoke(bench, ["--model", "resnet20", "--vs", "timm:resnt18", *QUICK])
+    result = CliRunner().invoke(bench, ["--model", "resnet20", "--compare", "timm:resnt18", *QUICK])
     assert result.exit_code == 2
     assert result.stderr.startswith("error: timm has no network 'resnt18'.\n")
     assert result.stdout == ""

@@ -17,10 +17,10 @@ from torch._C._autograd import DeviceType
 from senetzoo import ECA, SE, attach, create
 from senetzoo.bench.command import bench
 from senetzoo.bench.kinds import is_gate, kind_of
-from senetzoo.bench.peers import Wanted, peer
+from senetzoo.bench.peers import peer
 from senetzoo.bench.profile import Part, Profile, grouped, profile
-from senetzoo.bench.text import profile_text
-from senetzoo.bench.timing import Form, Settings, Subject
+from senetzoo.bench.report import profile_text
+from senetzoo.bench.timing import Backend, BenchmarkCase, Settings
 from senetzoo.errors import ConfigError
 
 ONCE = Settings(batch=1, rounds=1, warmup=0)
@@ -194,7 +194,9 @@ def slow_operation() -> Any:
 
 def test_time_is_found_where_it_is_spent(slow_operation: object) -> None:
     network = nn.Sequential(nn.ReLU(), Slow(), nn.Sequential(nn.ReLU(), Slow()))
-    result = profile(Subject("slow", network, (3, 4, 4)), Settings(batch=1, rounds=3, warmup=0))
+    result = profile(
+        BenchmarkCase("slow", network, (3, 4, 4)), Settings(batch=1, rounds=3, warmup=0)
+    )
     by = {(part.path, part.kind): part for part in result.parts}
     for path in ("1", "2.1"):
         # A sleep is never shorter than it was asked to be.
@@ -208,7 +210,7 @@ def test_time_is_found_where_it_is_spent(slow_operation: object) -> None:
 
 def test_every_layer_of_a_network_is_there() -> None:
     model = create("se_resnet20", seed=0)
-    result = profile(Subject("se_resnet20", model, (3, 32, 32)), ONCE)
+    result = profile(BenchmarkCase("se_resnet20", model, (3, 32, 32)), ONCE)
     paths = {
         kind: {part.path for part in result.parts if part.kind == kind}
         for kind in ("convolution", "norm", "gate", "matrix product")
@@ -228,13 +230,13 @@ def test_every_layer_of_a_network_is_there() -> None:
     blocks = {part.path: part for part in result.layers() if part.kind == "pointwise"}
     assert blocks["layer1.0"].calls == 3
     # The plain twin spends nothing in gates.
-    plain = profile(Subject("resnet20", create("resnet20", seed=0), (3, 32, 32)), ONCE)
+    plain = profile(BenchmarkCase("resnet20", create("resnet20", seed=0), (3, 32, 32)), ONCE)
     assert "gate" not in plain.kinds()
 
 
 def test_module_is_not_changed() -> None:
     model = create("se_resnet20", seed=0)
-    profile(Subject("se_resnet20", model, (3, 32, 32)), ONCE)
+    profile(BenchmarkCase("se_resnet20", model, (3, 32, 32)), ONCE)
     assert model.training
     assert not any(child._forward_hooks or child._forward_pre_hooks for child in model.modules())
 
@@ -244,7 +246,7 @@ def test_module_is_not_changed() -> None:
 def test_no_operation_of_a_family_is_unknown(name: str) -> None:
     model = reduced(name).build(seed=0)
     side = model.config.input_size
-    result = profile(Subject(name, model, (model.config.in_chans, side, side)), ONCE)
+    result = profile(BenchmarkCase(name, model, (model.config.in_chans, side, side)), ONCE)
     assert [part for part in result.parts if part.kind == "other"] == []
 
 
@@ -265,15 +267,15 @@ def test_no_operation_of_a_family_is_unknown(name: str) -> None:
     ],
 )
 def test_gates_of_other_libraries(spec: str, gates: int) -> None:
-    network = peer(spec, Wanted(10, 3, 224))
+    network = peer(spec, 10, (3, 224, 224))
     assert sum(map(is_gate, network.modules())) == gates
 
 
 def test_gates_put_into_other_libraries_networks() -> None:
-    network = peer("torchvision:resnet18", Wanted(10, 3, 32))
+    network = peer("torchvision:resnet18", 10, (3, 32, 32))
     attach(network, SE() | ECA().at("pre"))
     assert sum(map(is_gate, network.modules())) == 16
-    kinds = profile(Subject("resnet18", network, (3, 32, 32)), ONCE).kinds()
+    kinds = profile(BenchmarkCase("resnet18", network, (3, 32, 32)), ONCE).kinds()
     # An SE has a mean, two linear layers, two activations, two unsqueezes and a product.
     assert kinds["gate"].calls >= 8 * 6 + 8 * 4
 
@@ -294,7 +296,7 @@ class Small(nn.Sequential):
 
 
 def test_kernels_of_inductor() -> None:
-    result = profile(Subject("small", Small(), (3, 16, 16), Form("inductor")), TWO)
+    result = profile(BenchmarkCase("small", Small(), (3, 16, 16), Backend("inductor")), TWO)
     kinds = result.kinds()
     # Frozen: norms are folded into the convolutions, activations fused into them.
     assert kinds["convolution"].calls == 2
@@ -309,7 +311,7 @@ def test_kernels_of_inductor() -> None:
 
 def test_engines_without_a_profile() -> None:
     with pytest.raises(ConfigError) as caught:
-        profile(Subject("small", Small(), (3, 16, 16), Form("openvino")), ONCE)
+        profile(BenchmarkCase("small", Small(), (3, 16, 16), Backend("openvino")), ONCE)
     assert str(caught.value) == (
         "openvino can't be profiled.\n"
         "torch's profiler sees into eager and inductor only.\n"
@@ -331,7 +333,8 @@ def test_text() -> None:
         Part("layer1.0.se", "gate", 0.001, 5),
         Part("", "data movement", 0.001, 1),
     )
-    result = Profile("net", Form(), (3, 8, 8), 4, parts, 0.0005)
+    case = BenchmarkCase("net", nn.Identity(), (3, 8, 8))
+    result = Profile(case, 4, parts, 0.0005)
     text = profile_text(result).splitlines()
     assert text[0] == "net (eager, fp32), batch 4 of 8 px: 10.000 ms in operations"
     assert _table(text[1:5]) == [

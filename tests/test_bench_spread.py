@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from senetzoo.bench.spread import Ratio, Spread, median_interval
+from senetzoo.bench.spread import Spread, median_interval
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_order_of_the_values_does_not_matter() -> None:
     ],
 )
 def test_ratio_in_words(values: list[float], text: str, differs: bool | None) -> None:
-    ratio = Ratio.of(values)
+    ratio = Spread.of(values)
     assert str(ratio) == text
     assert ratio.differs is differs
-    assert ratio.spread == Spread.of(values)
+    assert ratio.interval == median_interval(values)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from senetzoo.bench import device as devices
-from senetzoo.bench.device import check_device
-from senetzoo.bench.timing import Form, Settings, Subject, Timing, measure
+from senetzoo import environment
+from senetzoo.bench.timing import Backend, BenchmarkCase, Settings, Timing, measure
+from senetzoo.environment import check_device
 from senetzoo.errors import ConfigError
 
 
@@ -43,21 +43,21 @@ class Fake(nn.Module):
         return x
 
 
-def _fakes(**seconds: Sequence[float]) -> tuple[list[str], Clock, list[Subject]]:
+def _fakes(**seconds: Sequence[float]) -> tuple[list[str], Clock, list[BenchmarkCase]]:
     said: list[str] = []
     clock = Clock()
-    subjects = [
-        Subject(name, Fake(lambda name=name: said.append(name), clock, durations), (1, 2, 2))  # type: ignore[misc]
+    cases = [
+        BenchmarkCase(name, Fake(lambda name=name: said.append(name), clock, durations), (1, 2, 2))  # type: ignore[misc]
         for name, durations in seconds.items()
     ]
-    return said, clock, subjects
+    return said, clock, cases
 
 
 def test_networks_run_in_turn_round_after_round() -> None:
-    said, clock, subjects = _fakes(a=[], b=[], c=[])
+    said, clock, cases = _fakes(a=[], b=[], c=[])
     ticks: list[None] = []
     measure(
-        subjects,
+        cases,
         Settings(batch=1, rounds=30, warmup=2),
         clock=clock,
         advance=lambda: ticks.append(None),
@@ -67,23 +67,23 @@ def test_networks_run_in_turn_round_after_round() -> None:
     rounds = ["".join(said[start : start + 3]) for start in range(3, 3 + 3 * 32, 3)]
     assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
     assert len(ticks) == 3 * 32 == len(said) - 6
-    # Every order occurs, so that nobody always follows the same neighbour.
+    # Every order occurs, so that nobody always follows the same neighbor.
     assert len(set(rounds)) == 6
 
 
 def test_order_of_the_rounds_is_the_seeds() -> None:
     orders = []
     for seed in (0, 0, 1):
-        said, clock, subjects = _fakes(a=[], b=[], c=[])
-        measure(subjects, Settings(batch=1, rounds=10, seed=seed), clock=clock)
+        said, clock, cases = _fakes(a=[], b=[], c=[])
+        measure(cases, Settings(batch=1, rounds=10, seed=seed), clock=clock)
         orders.append(said)
     assert orders[0] == orders[1] != orders[2]
 
 
-def test_a_slow_neighbour_does_not_stick_to_anybody() -> None:
-    """Who follows the subject that spoils the caches takes longer: over the rounds all do alike."""
-    said, clock, subjects = _fakes(spoils=[], b=[], c=[])
-    measure(subjects, Settings(batch=1, rounds=300, warmup=0), clock=clock)
+def test_a_slow_neighbor_does_not_stick_to_anybody() -> None:
+    """Who follows the case that spoils the caches takes longer: over the rounds all do alike."""
+    said, clock, cases = _fakes(spoils=[], b=[], c=[])
+    measure(cases, Settings(batch=1, rounds=300, warmup=0), clock=clock)
     pairs = itertools.pairwise(said[3:-3])
     followers = Counter(after for before, after in pairs if before == "spoils")
     assert abs(followers["b"] - followers["c"]) < 60
@@ -92,14 +92,14 @@ def test_a_slow_neighbour_does_not_stick_to_anybody() -> None:
 
 def test_only_rounds_after_the_warm_up_count() -> None:
     #     first pass, one round of warm-up, three rounds, memory
-    _, clock, subjects = _fakes(a=[90, 80, 2, 3, 4, 70], b=[90, 80, 4, 12, 8, 70])
-    plain, other = measure(subjects, Settings(batch=6, rounds=3, warmup=1), clock=clock)
+    _, clock, cases = _fakes(a=[90, 80, 2, 3, 4, 70], b=[90, 80, 4, 12, 8, 70])
+    plain, other = measure(cases, Settings(batch=6, rounds=3, warmup=1), clock=clock)
     assert plain.seconds == (2, 3, 4)
     assert other.seconds == (4, 12, 8)
     assert plain.latency.median == 3
     assert plain.images_per_second == 2
     # Paired: 2/4, 3/12, 4/8. The ratio of the medians would be 3/8.
-    ratio = other.ratio(plain).spread
+    ratio = other.ratio(plain)
     assert ratio.median == 0.5
     assert ratio.p10 == pytest.approx(0.3)
     assert ratio.p90 == 0.5
@@ -130,7 +130,7 @@ def test_measured_copies_have_the_settings_and_the_original_keeps_its_own() -> N
 
     module, threads = Look(look), torch.get_num_threads()
     settings = Settings(batch=2, layout="nhwc", threads=threads + 1, rounds=1, warmup=0)
-    measure([Subject("look", module, (3, 5, 7), Form(dtype="bf16"))], settings)
+    measure([BenchmarkCase("look", module, (3, 5, 7), Backend(dtype="bf16"))], settings)
     assert set(seen) == {((2, 3, 5, 7), torch.bfloat16, True, torch.bfloat16, False, True)}
     assert module.training
     assert module.conv.weight.dtype == torch.float32
@@ -154,7 +154,9 @@ class TwoTensors(nn.Module):
 @pytest.mark.parametrize(("dtype", "bytes_each"), [("fp32", 4), ("bf16", 2)])
 def test_peak_memory_of_known_allocations(dtype: Any, bytes_each: int) -> None:
     settings = Settings(batch=2, rounds=1, warmup=0)
-    (timing,) = measure([Subject("two", TwoTensors(), (3, 64, 64), Form(dtype=dtype))], settings)
+    (timing,) = measure(
+        [BenchmarkCase("two", TwoTensors(), (3, 64, 64), Backend(dtype=dtype))], settings
+    )
     batch = 2 * 3 * 64 * 64
     converted = 0 if dtype == "fp32" else batch * bytes_each
     known = (1000 + 2 * batch) * bytes_each + converted + batch * 4  # images come in fp32
@@ -163,9 +165,9 @@ def test_peak_memory_of_known_allocations(dtype: Any, bytes_each: int) -> None:
 
 
 def test_a_network_that_fails_says_on_what() -> None:
-    subject = Subject("narrow", nn.Conv2d(3, 1, 9), (3, 4, 4))
+    case = BenchmarkCase("narrow", nn.Conv2d(3, 1, 9), (3, 4, 4))
     with pytest.raises(ConfigError) as caught:
-        measure([subject], Settings(batch=2, rounds=1))
+        measure([case], Settings(batch=2, rounds=1))
     assert str(caught.value) == (
         "narrow fails on images of shape 2x3x4x4.\n"
         "torch says: Calculated padded input size per channel: (4 x 4). Kernel size: (9 x 9). "
@@ -210,9 +212,9 @@ def test_wrong_settings(wrong: dict[str, Any], message: str) -> None:
         ),
     ],
 )
-def test_wrong_forms(wrong: dict[str, Any], message: str) -> None:
+def test_wrong_backends(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        Form(**wrong)
+        Backend(**wrong)
     assert str(caught.value) == message
 
 
@@ -238,7 +240,7 @@ def test_device_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
-    monkeypatch.setattr(devices, "_convolves", lambda place, dtype: dtype == torch.float32)
+    monkeypatch.setattr(environment, "_convolves", lambda place, dtype: dtype == torch.float32)
     with pytest.raises(ConfigError) as caught:
         check_device("cuda", bf16=True)
     assert str(caught.value) == (
@@ -249,7 +251,8 @@ def test_device_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ratio_needs_the_same_rounds() -> None:
-    one = Timing("a", (1, 1, 1), 1, (1.0, 2.0), None)
-    other = Timing("b", (1, 1, 1), 1, (1.0,), None)
+    case = BenchmarkCase("a", nn.Identity(), (1, 1, 1))
+    one = Timing(case, Settings(), (1.0, 2.0), None)
+    other = Timing(case, Settings(), (1.0,), None)
     with pytest.raises(ValueError, match="shorter"):
         other.ratio(one)

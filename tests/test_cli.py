@@ -49,6 +49,7 @@ def test_every_command_has_help() -> None:
     assert {
         "bench",
         "demo",
+        "eval",
         "explain",
         "export",
         "inspect",

@@ -68,7 +68,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr("senetzoo.inspect.command._speed", lambda *args: None)
         # A wildcard stands for a small network, not for all, which would be built.
         patch.setattr(
-            "senetzoo.bench.contenders.list_models",
+            "senetzoo.bench.candidates.list_models",
             lambda pattern="*": fnmatch.filter(["lenet5"], pattern),
         )
         for name in ("folder", "folder.pt2", "folder.html"):

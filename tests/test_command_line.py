@@ -50,9 +50,9 @@ def program(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 def test_all_commands_are_found() -> None:
     assert {" ".join(names) for names in COMMANDS} == {
-        "bench", "demo", "explain", "export", "inspect excitations", "inspect prune-gates", "list",
-        "predict", "report", "show", "train",
-        "weights convert", "weights get", "weights list", "push",
+        "bench", "demo", "eval", "explain", "export", "inspect excitations", "inspect prune-gates",
+        "list", "predict", "push", "report", "show", "train",
+        "weights convert", "weights get", "weights list",
         "weights show", "weights verify",
     }  # fmt: skip
 
@@ -114,6 +114,7 @@ def test_examples_are_read_by_the_command_that_they_show(names: tuple[str, ...])
 BEGIN = {
     ("bench",): ("--model", "lenet5"),
     ("demo",): (),
+    ("eval",): ("lenet5", "digits"),
     ("explain",): ("lenet5",),
     ("export",): ("lenet5", "--to", "pt2"),
     ("inspect", "excitations"): ("se_resnet20", "--data", "digits"),
@@ -194,6 +195,7 @@ def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 DONE: list[tuple[str, ...]] = [
     ("bench", "--model", "lenet5", "--rounds", "1", "--warmup", "0", "--batch", "1"),
     ("demo", "--port", "0", "--model", "lenet5"),
+    ("eval", "lenet5", "digits"),
     ("explain", "lenet5"),
     ("export", "lenet5", "--to", "pt2"),
     ("inspect", "excitations", "gated", "--data", "data"),
@@ -264,6 +266,7 @@ def test_images_that_can_not_be_read_are_1(ground: Path) -> None:
 WRONG: list[tuple[str, ...]] = [
     ("bench", "--model", "lenet5", "--threads", "1025"),
     ("demo", "--model", "nothing"),
+    ("eval", "lenet5", "nowhere"),
     ("explain", "lenet5+nothing"),
     ("export", "lenet5", "--to", "pt2", "--output", "folder.pt2"),
     ("inspect", "excitations", "nothing", "--data", "digits"),
@@ -321,8 +324,10 @@ def test_every_command_is_tried_with_wrong_input() -> None:
         (("bench", "--model", "lenet5", "--engine", "inducter"), "Did you mean 'inductor'?"),
         (("bench", "--model", "lenet5", "--dtype", "fp23"), "Did you mean 'fp32'?"),
         (("bench", "--model", "lenet5", "--layout", "nhcw"), "Did you mean 'nhwc'?"),
-        (("bench", "--model", "lenet5", "--vs", "tim:resnet18"), "Did you mean 'timm'?"),
-        (("bench", "--model", "lenet5", "--rounds", "0", "--accuracy", "dgts"), "digits"),
+        (("bench", "--model", "lenet5", "--compare", "tim:resnet18"), "Did you mean 'timm'?"),
+        (("bench", "--model", "lenet5", "--accuracy", "dgts"), "digits"),
+        (("eval", "lenet5", "dgts"), "digits"),
+        (("eval", "lenet5", "digits", "--dtype", "fp23"), "Did you mean 'fp32'?"),
         (("export", "lenet5", "--to", "onx"), "Did you mean 'onnx'?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -423,7 +428,8 @@ def offered(*words: str) -> list[str]:
         (("export", "lenet5", "--to", "o"), ["onnx", "openvino"]),
         (("bench", "--model", "wrn16"), ["wrn16_8"]),
         (("bench", "--model", "lenet5", "--engine", "on"), ["onnxruntime"]),
-        (("bench", "--vs", "t"), ["timm:", "torchvision:"]),
+        (("bench", "--compare", "t"), ["timm:", "torchvision:"]),
+        (("eval", "lenet5", "d"), ["digits"]),
         (("bench", "--device", "c"), ["cpu", "cuda"]),
         (("bench", "--accuracy", "d"), ["digits"]),
         (("weights", "show", "lenet5"), ["lenet5.digits_v1"]),

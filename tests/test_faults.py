@@ -31,12 +31,12 @@ from PIL import Image, features
 from torch import Tensor, nn
 
 import senetzoo
-from senetzoo.bench.accuracy import read_images
 from senetzoo.cli import main
 from senetzoo.data.files import read_image_folder
 from senetzoo.data.images import open_image
 from senetzoo.deploy.export import export
 from senetzoo.errors import SenetzooError
+from senetzoo.eval.data import read_images
 from senetzoo.inspect import excitations
 from senetzoo.inspect.evidence import evidence
 from senetzoo.predict import predict

@@ -34,11 +34,13 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Module
         sys.modules.pop(name, None)
 
 
-def result(model: str, speed: float, ratio: dict[str, Any] | None, **form: Any) -> dict[str, Any]:
+def result(
+    model: str, speed: float, ratio: dict[str, Any] | None, **backend: Any
+) -> dict[str, Any]:
     return {
         "model": model,
         **{"engine": "inductor", "dtype": "bf16", "optimized": False, "image": [3, 224, 224]},
-        **form,
+        **backend,
         "images_per_second": speed,
         "throughput_ratio": ratio,
     }
@@ -122,7 +124,7 @@ def test_profile(measured: Any, tmp_path: Path) -> None:
 def test_speed_table(measured: Any, tmp_path: Path) -> None:
     write(tmp_path, RECORD)
     assert measured.speed() == (
-        "| network | form | pixels | batch | images a second | ratio [95 %] | to |\n"
+        "| network | backend | pixels | batch | images a second | ratio [95 %] | to |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
         "| `resnet50` | inductor, bf16, nchw | 224 | 16 | 41.26 | 1 |  |\n"
         "| `se_resnet50` | inductor, bf16, nchw | 224 | 16 | 1,234 | 0.93 [0.90, 0.96] | "

@@ -23,10 +23,10 @@ from PIL import Image
 from runs import CLASSES, epoch, write_run
 from safetensors.torch import load_file, save_file
 
-from senetzoo.bench.accuracy import wilson
 from senetzoo.cli import main
 from senetzoo.data import digits
 from senetzoo.errors import ConfigError
+from senetzoo.eval.predictions import wilson
 from senetzoo.inspect import drift, excitations
 from senetzoo.report import figures, page, tables
 from senetzoo.report.paired import Paired, paired, verdicts

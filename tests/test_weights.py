@@ -10,9 +10,11 @@ from shelf import RAW, Shelf, open_shelf
 from torch import Tensor
 
 from senetzoo import ECA, NONE, SE, attach, config, create, policy, stage, transforms
-from senetzoo.bench.accuracy import accuracy, read_images, wilson
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import WeightsError
+from senetzoo.eval.accuracy import evaluate
+from senetzoo.eval.data import read_images
+from senetzoo.eval.predictions import wilson
 from senetzoo.nn.classifier import Classifier
 from senetzoo.weights import manifest
 from senetzoo.weights.load import adapt_channels, load_file_into, load_strictly, read
@@ -33,7 +35,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
 def test_digits_accuracy_is_exactly_as_claimed(tag: str) -> None:
     entry, model = SHIPPED[tag], create(tag)
     data = read_images("digits", entry.classes or (), entry.num_classes)
-    result = accuracy(model, data, transforms(model), batch=256).whole
+    result = evaluate(model, data, transforms(model), batch=256).top(1)
     (metric,) = entry.metrics
     assert metric.data == "scikit-learn digits test"
     assert result.total == metric.images == 596
@@ -47,7 +49,7 @@ def test_cifar10_accuracy_is_as_claimed(tag: str, sample: Callable[[str], Path])
     entry, model = SHIPPED[tag], create(tag)
     where = str(sample("cifar10-test-sample.parquet"))
     data = read_images(where, entry.classes or (), entry.num_classes)
-    result = accuracy(model, data, transforms(model), batch=250).whole
+    result = evaluate(model, data, transforms(model), batch=250).top(1)
     assert result.total == 1000
     low, high = wilson(result.right, result.total, 0.999)
     assert low < entry.metrics[0].value / 100 < high
@@ -59,7 +61,7 @@ def test_flowers_accuracy_is_as_claimed(tag: str, sample: Callable[[str], Path])
     entry, model = SHIPPED[tag], create(tag)
     where = str(sample("flowers5-sample.parquet"))
     data = read_images(where, entry.classes or (), entry.num_classes)
-    result = accuracy(model, data, transforms(model)).whole
+    result = evaluate(model, data, transforms(model)).top(1)
     assert result.total == 200
     assert entry.metrics[0].value / 100 < wilson(result.right, result.total, 0.999)[1]
 

@@ -317,5 +317,4 @@ def test_explain_as_text_and_as_dict() -> None:
         "macs": 256,
         "params_share": 292 / 274_958,
         "macs_share": 256 / 40_815_488,
-        "branch": "",
     }

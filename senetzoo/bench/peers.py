@@ -5,53 +5,33 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from senetzoo._torchvision import torchvision
-from senetzoo.bench.device import explained
 from senetzoo.counting import to_meta
 from senetzoo.errors import ConfigError, MissingExtraError, nearest
+from senetzoo.eval.accuracy import failures_explained
 
+Image: TypeAlias = tuple[int, int, int]
+# The names of a library's classifiers, and what builds one by name, outputs and image.
+Library: TypeAlias = tuple[Sequence[str], Callable[[str, int, Image], nn.Module]]
 _EXTRA = "peers"
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What a network is built for.
-
-    Args:
-        classes: Outputs.
-        channels: Of an image.
-        size: Pixels of a side.
-    """
-
-    classes: int
-    channels: int
-    size: int
-
-
-@dataclass(frozen=True)
-class _Library:
-    """How a library lists its classifiers and builds one of them."""
-
-    names: Callable[[], Sequence[str]]
-    build: Callable[[str, Wanted], nn.Module]
-
-
-def peer(spec: str, wanted: Wanted) -> nn.Module:
+def peer(spec: str, classes: int, image: Image) -> nn.Module:
     """Build a network of another library, with random weights, in eval mode.
 
     Args:
         spec: ``"timm:seresnet50"``, ``"torchvision:resnet50"`` or ``"pytorchcv:seresnet50"``.
-        wanted: Classes, channels and size.
+        classes: Outputs.
+        image: Shape (C, H, W) of one image, which is square.
 
     Raises:
-        ConfigError: No such library or network, or one that is not to be had in this form.
+        ConfigError: No such library or network, or one that can't be built for these.
         MissingExtraError: The library is not installed.
     """
     library, colon, name = spec.partition(":")
@@ -59,115 +39,100 @@ def peer(spec: str, wanted: Wanted) -> nn.Module:
         raise ConfigError(
             f"There is no peer {spec!r}.",
             f"A peer is library:network, with the library one of {', '.join(LIBRARIES)}.",
-            nearest(library, LIBRARIES) or f"Type for example: --vs timm:{name or spec}",
+            nearest(library, LIBRARIES) or f"Type for example: --compare timm:{name or spec}",
         )
     if find_spec(library) is None:
-        raise MissingExtraError(f"--vs {spec}", library, _EXTRA)
+        raise MissingExtraError(f"--compare {spec}", library, _EXTRA)
     torchvision()  # the others import it
-    known = LIBRARIES[library].names()
+    known, build = LIBRARIES[library]()
     # timm's names may carry the tag of their weights, of which only the structure counts here.
     if (name.partition(".")[0] if library == "timm" else name) not in known:
         close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
         raise ConfigError(
             f"{library} has no network {name!r}.",
             f"The nearest names are {', '.join(close)}." if close else "No name is near it.",
-            f"Type for example: --vs {library}:{close[0] if close else 'resnet50'}",
+            f"Type for example: --compare {library}:{close[0] if close else 'resnet50'}",
         )
     try:
         # Without touching the caller's random state; and some announce their future defaults.
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.manual_seed(0)
-            module = LIBRARIES[library].build(name, wanted).eval()
+            module = build(name, classes, image).eval()
     except Exception as error:  # each library refuses in its own way, some by an assert
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
-            f"{spec} can't be built with {wanted.classes} classes for {wanted.channels} channels.",
+            f"{spec} can't be built with {classes} classes for {image[0]} channels.",
             f"{library} says: {said[0]}",
             "Give another network",
         ) from error
-    _check_logits(spec, module, wanted)
+    _check_logits(spec, module, classes, image)
     return module
 
 
-def _check_logits(spec: str, module: nn.Module, wanted: Wanted) -> None:
+def _check_logits(spec: str, module: nn.Module, classes: int, image: Image) -> None:
     """Refuse what is no classifier, by its output for one image without memory."""
-    image = (wanted.channels, wanted.size, wanted.size)
     twin = to_meta(module)
-    with explained(spec, image, 1), torch.no_grad(), torch.device("meta"):
+    with failures_explained(spec, image, 1), torch.no_grad(), torch.device("meta"):
         logits = twin(torch.empty(1, *image))
-    if not isinstance(logits, Tensor) or tuple(logits.shape) != (1, wanted.classes):
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != (1, classes):
         gives = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else (
             f"a {type(logits).__name__}"
         )  # fmt: skip
         raise ConfigError(
             f"{spec} can't be compared here.",
-            f"For one image it gives {gives}, not {wanted.classes} logits.",
+            f"For one image it gives {gives}, not {classes} logits.",
             "Give a classifier",
         )
 
 
-def _timm_names() -> Sequence[str]:
+def _timm() -> Library:
     import timm
 
-    return list(timm.list_models())
+    def build(name: str, classes: int, image: Image) -> nn.Module:
+        defaults = timm.get_pretrained_cfg(name)
+        # With position embeddings or windows they are built for a size; others have no such option.
+        sized: dict[str, Any] = (
+            {"img_size": image[1]} if defaults and defaults.fixed_input_size else {}
+        )
+        model: nn.Module = timm.create_model(name, num_classes=classes, in_chans=image[0], **sized)
+        return model
+
+    return timm.list_models(), build
 
 
-def _timm(name: str, wanted: Wanted) -> nn.Module:
-    import timm
-
-    defaults = timm.get_pretrained_cfg(name)
-    # Those with position embeddings or windows are built for a size; others know no such option.
-    sized: dict[str, Any] = (
-        {"img_size": wanted.size} if defaults and defaults.fixed_input_size else {}
-    )
-    model: nn.Module = timm.create_model(
-        name, num_classes=wanted.classes, in_chans=wanted.channels, **sized
-    )
-    return model
-
-
-def _torchvision_names() -> Sequence[str]:
+def _torchvision() -> Library:
     from torchvision import models
+
+    def build(name: str, classes: int, image: Image) -> nn.Module:
+        if image[0] != 3:
+            raise ValueError(f"images have 3 channels, not {image[0]}")
+        options: dict[str, bool | int] = {}
+        if name in ("googlenet", "inception_v3"):
+            options["init_weights"] = False  # they draw them in a way that takes a minute
+        elif name.startswith("vit_"):
+            options["image_size"] = image[1]
+        model: nn.Module = models.get_model(name, num_classes=classes, **options)
+        return model
 
     # Of the module of classifiers alone, without detection, segmentation and video.
-    return list(models.list_models(module=models))
+    return models.list_models(module=models), build
 
 
-def _torchvision(name: str, wanted: Wanted) -> nn.Module:
-    from torchvision import models
-
-    if wanted.channels != 3:
-        raise ValueError(f"images have 3 channels, not {wanted.channels}")
-    options: dict[str, bool | int] = {}
-    if name in ("googlenet", "inception_v3"):
-        options["init_weights"] = False  # they draw them in a way that takes a minute
-    elif name.startswith("vit_"):
-        options["image_size"] = wanted.size
-    model: nn.Module = models.get_model(name, num_classes=wanted.classes, **options)
-    return model
-
-
-def _pytorchcv_names() -> Sequence[str]:
+def _pytorchcv() -> Library:
     from pytorchcv import model_provider
 
-    return list(model_provider._models)
+    def build(name: str, classes: int, image: Image) -> nn.Module:
+        model: nn.Module = model_provider.get_model(
+            name, num_classes=classes, in_channels=image[0], in_size=image[1:]
+        )
+        return model
+
+    return list(model_provider._models), build
 
 
-def _pytorchcv(name: str, wanted: Wanted) -> nn.Module:
-    from pytorchcv.model_provider import get_model
-
-    model: nn.Module = get_model(
-        name,
-        num_classes=wanted.classes,
-        in_channels=wanted.channels,
-        in_size=(wanted.size, wanted.size),
-    )
-    return model
-
-
-LIBRARIES = {
-    "timm": _Library(_timm_names, _timm),
-    "torchvision": _Library(_torchvision_names, _torchvision),
-    "pytorchcv": _Library(_pytorchcv_names, _pytorchcv),
+LIBRARIES: dict[str, Callable[[], Library]] = {
+    "timm": _timm,
+    "torchvision": _torchvision,
+    "pytorchcv": _pytorchcv,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import os
 import re
 import statistics
@@ -11,22 +12,25 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
-from senetzoo.bench.device import check_device, synchronize, threads_set
 from senetzoo.bench.kinds import Kind, is_gate, is_operation, kind_of, plain
-from senetzoo.bench.timing import Form, Settings, Subject, random_images, start
+from senetzoo.bench.timing import Backend, BenchmarkCase, Settings, random_images, start
 from senetzoo.deploy.engines import Runner
+from senetzoo.environment import check_device, synchronize, threads_set
 from senetzoo.errors import ConfigError
 
 ENGINES = ("eager", "inductor")
 
 _MODULE = "senetzoo module "
+# Has the attributes of `torch.autograd.profiler_util.FunctionEvent` that are read here: name,
+# device_type, cpu_time_total and device_time_total (microseconds), cpu_children.
+Event: TypeAlias = Any
 
 
 @dataclass(frozen=True)
@@ -49,21 +53,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Profile:
-    """Where the time of one subject goes.
+    """Where the time of one case goes.
 
     Args:
-        name: Of the subject.
-        form: How it ran.
-        image: Shape (C, H, W) of one image.
+        case: The case.
         batch: Images in a batch.
         parts: In the order in which they first ran.
         outside: Seconds of a forward pass outside of all operations: Python, and the profiler's
             own work, which is most of it. On a GPU that happens while the GPU computes.
     """
 
-    name: str
-    form: Form
-    image: tuple[int, int, int]
+    case: BenchmarkCase
     batch: int
     parts: tuple[Part, ...]
     outside: float
@@ -93,76 +93,52 @@ class Profile:
         )
 
 
-class Event(Protocol):
-    """What is read of a `torch.autograd.profiler_util.FunctionEvent`."""
-
-    @property
-    def name(self) -> str:
-        """Of an operation, a kernel or a module."""
-
-    @property
-    def device_type(self) -> DeviceType:
-        """The GPU's of a kernel that runs there, else the CPU's."""
-
-    @property
-    def cpu_time_total(self) -> float:
-        """Microseconds with all that is inside it."""
-
-    @property
-    def device_time_total(self) -> float:
-        """Microseconds of the kernels that it started on a GPU."""
-
-    @property
-    def cpu_children(self) -> list[Any]:
-        """What ran inside it."""
-
-
-def check_engines(forms: Sequence[Form]) -> None:
-    """Refuse forms whose engine torch's profiler does not see into.
+def check_engines(backends: Sequence[Backend]) -> None:
+    """Refuse backends whose engine torch's profiler does not see into.
 
     Raises:
-        ConfigError: One of them is such a form.
+        ConfigError: One of them is such a backend.
     """
-    for form in forms:
-        if form.engine not in ENGINES:
+    for backend in backends:
+        if backend.engine not in ENGINES:
             raise ConfigError(
-                f"{form.engine} can't be profiled.",
+                f"{backend.engine} can't be profiled.",
                 f"torch's profiler sees into {' and '.join(ENGINES)} only.",
                 "Type: --profile --engine eager",
             )
 
 
-def profile(subject: Subject, settings: Settings) -> Profile:
-    """Run a subject under torch's profiler.
+def profile(case: BenchmarkCase, settings: Settings) -> Profile:
+    """Run a case under torch's profiler.
 
     Eager networks are followed module by module: an operation counts for the innermost module that
-    called it. Inductor's kernels belong to no module: each is a part of its own, and where the
-    gates are fused with other layers nothing can be told of them.
+    called it. Inductor's kernels belong to no module: each is a part of its own, and gates that
+    are fused with other layers have no time of their own.
 
     Args:
-        subject: Eager or inductor.
+        case: Of the engine eager or inductor.
         settings: As `measure` takes them; each round is a profile of its own.
 
     Raises:
         ConfigError: Another engine, or as `measure` does.
     """
-    check_engines([subject.form])
-    device = check_device(settings.device, bf16=subject.form.dtype == "bf16")
+    check_engines([case.backend])
+    device = check_device(settings.device, bf16=case.backend.dtype == "bf16")
+    watched, gates = case, frozenset[str]()
     with threads_set(settings.threads):
-        images = random_images(subject.image, settings.batch, device)
-        gates: frozenset[str] = frozenset()
-        with _kernels_named(subject.form.engine):
-            if subject.form.engine == "eager":
-                watched, gates = _watched(subject.module)
-                subject = Subject(subject.name, watched, subject.image, subject.form)
-            run = start(subject, settings, images)
+        images = random_images(case.image, settings.batch, device)
+        with _kernels_named(case.backend.engine):
+            if case.backend.engine == "eager":
+                module, gates = _watched(case.module)
+                watched = dataclasses.replace(case, module=module)
+            run = start(watched, settings, images)
         for _ in range(settings.warmup):
             run(images)
         rounds = []
         for _ in range(settings.rounds):
             events, seconds = _events(run, images)
             rounds.append((grouped(events, gates), seconds))
-    return _median(subject, settings.batch, rounds)
+    return _median(case, settings.batch, rounds)
 
 
 def grouped(events: Sequence[Event], gates: frozenset[str] = frozenset()) -> tuple[Part, ...]:
@@ -219,7 +195,7 @@ def _summed(parts: Sequence[Part]) -> tuple[Part, ...]:
 
 
 def _median(
-    subject: Subject, batch: int, rounds: Sequence[tuple[tuple[Part, ...], float]]
+    case: BenchmarkCase, batch: int, rounds: Sequence[tuple[tuple[Part, ...], float]]
 ) -> Profile:
     seconds: dict[tuple[str, Kind], list[float]] = defaultdict(list)
     calls: dict[tuple[str, Kind], int] = {}
@@ -230,9 +206,7 @@ def _median(
             calls[part.path, part.kind] = part.calls
         outside.append(max(0.0, total - sum(part.seconds for part in parts)))
     return Profile(
-        subject.name,
-        subject.form,
-        subject.image,
+        case,
         batch,
         tuple(
             Part(path, kind, statistics.median(values), calls[path, kind])

@@ -1,98 +1,77 @@
-"""What was measured, as JSON values."""
+"""What was measured: as JSON values, as tables for a terminal, as a line of the records."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from senetzoo.bench.accuracy import Accuracy, Tally
+import torch
+
+from senetzoo._utils.terminal import columns
 from senetzoo.bench.profile import Part, Profile
-from senetzoo.bench.spread import Ratio, Spread
-from senetzoo.bench.timing import Form, Settings, Timing
-from senetzoo.counting import Counts
-from senetzoo.deploy.engines import Dtype
+from senetzoo.bench.spread import LEAST_ROUNDS, Spread
+from senetzoo.bench.timing import MEMORY, BenchmarkCase, Timing
+from senetzoo.errors import ConfigError
+from senetzoo.eval.accuracy import Evaluation
+
+# Kernels of a compiled network have no layers to be put together by; the longest are enough here.
+_KERNELS = 15
 
 
-@dataclass(frozen=True)
-class Speed:
-    """The timings of one setting, with what counting says of each network.
-
-    Args:
-        settings: How it was measured.
-        timings: One a row; the first is what the others are compared with.
-        counts: Of the same rows.
-    """
-
-    settings: Settings
-    timings: tuple[Timing, ...]
-    counts: tuple[Counts, ...]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The accuracy of one network.
-
-    Args:
-        model: Its name.
-        weights: Tag of its weights, or their file.
-        dtype: Type it computed in.
-        result: The accuracy.
-    """
-
-    model: str
-    weights: str
-    dtype: Dtype
-    result: Accuracy
-
-
-def speed_json(speed: Speed) -> dict[str, object]:
-    """One object for the setting, with its rows in ``results``."""
-    first = speed.timings[0]
-    results = [
-        {
-            **_who(timing.name, timing.form),
-            "image": list(timing.image),
-            "params": counts.params,
-            "macs": counts.macs,
-            "images_per_second": timing.images_per_second,
-            "latency_ms": _spread(timing.latency, 1e3),
-            "peak_memory_bytes": timing.peak_bytes,
-            "throughput_ratio": None if timing is first else _ratio(timing.ratio(first), first),
-            "round_ms": [round(seconds * 1e3, 4) for seconds in timing.seconds],
-        }
-        for timing, counts in zip(speed.timings, speed.counts, strict=True)
-    ]
-    return {**dataclasses.asdict(speed.settings), "results": results}
+def speed_json(timings: Sequence[Timing]) -> dict[str, object]:
+    """One object for the setting that all timings have, with these in ``results``."""
+    first = timings[0]
+    results = []
+    for timing in timings:
+        ratio, counts = timing.ratio(first), timing.case.counts
+        results.append(
+            {
+                **_case(timing.case),
+                "image": list(timing.case.image),
+                "params": counts and counts.params,
+                "macs": counts and counts.macs,
+                "images_per_second": timing.images_per_second,
+                "latency_ms": _spread(timing.latency, 1e3),
+                "peak_memory_bytes": timing.peak_bytes,
+                "throughput_ratio": None
+                if timing is first
+                else {
+                    "to": _case(first.case),
+                    **_spread(ratio),
+                    "interval95": ratio.interval and list(ratio.interval),
+                    "differs": ratio.differs,
+                },
+                "round_ms": [round(seconds * 1e3, 4) for seconds in timing.seconds],
+            }
+        )
+    return {**dataclasses.asdict(first.settings), "results": results}
 
 
 def profile_json(profile: Profile) -> dict[str, object]:
     """One object for the profile: by kind, and by layer and kind."""
+
+    def part_json(part: Part) -> dict[str, object]:
+        time = {"ms": part.seconds * 1e3, "share": profile.share(part)}
+        return {"kind": part.kind, **time, "calls": part.calls}
+
     return {
-        **_who(profile.name, profile.form),
-        "image": list(profile.image),
+        **_case(profile.case),
+        "image": list(profile.case.image),
         "batch": profile.batch,
         "operations_ms": profile.seconds * 1e3,
         "outside_ms": profile.outside * 1e3,
-        "kinds": [_part(part, profile) for part in profile.kinds().values()],
-        "layers": [{"path": part.path, **_part(part, profile)} for part in profile.parts],
+        "kinds": [part_json(part) for part in profile.kinds().values()],
+        "layers": [{"path": part.path, **part_json(part)} for part in profile.parts],
     }
 
 
-def accuracy_json(evaluation: Evaluation) -> dict[str, object]:
-    """One object for the network, with its classes."""
-    result = evaluation.result
-    return {
-        "model": evaluation.model,
-        "weights": evaluation.weights,
-        "data": result.whole.name,
-        "dtype": evaluation.dtype,
-        **_tally(result.whole),
-        "classes": [{"name": tally.name, **_tally(tally)} for tally in result.classes],
-    }
-
-
-def _who(name: str, form: Form) -> dict[str, object]:
-    return {"model": name, **dataclasses.asdict(form)}
+def _case(case: BenchmarkCase) -> dict[str, object]:
+    backend = dataclasses.asdict(case.backend)
+    return {"model": case.name, **backend, "optimized": case.optimized}
 
 
 def _spread(spread: Spread, scale: float = 1.0) -> dict[str, float]:
@@ -104,28 +83,145 @@ def _spread(spread: Spread, scale: float = 1.0) -> dict[str, float]:
     }
 
 
-def _ratio(ratio: Ratio, first: Timing) -> dict[str, object]:
-    return {
-        "to": _who(first.name, first.form),
-        **_spread(ratio.spread),
-        "interval95": None if ratio.interval is None else list(ratio.interval),
-        "differs": ratio.differs,
+def speed_text(timings: Sequence[Timing], evaluations: Sequence[Evaluation] = ()) -> str:
+    """A table with a row for each timing of one setting, and what its columns mean.
+
+    Args:
+        timings: The rows; the first is what the others are compared with.
+        evaluations: Of the same networks. They run eagerly: their accuracy is in those rows.
+    """
+    first = timings[0]
+    accuracy = {
+        (found.model, "eager", found.dtype, False): str(found.predictions.top(1))
+        for found in evaluations
     }
+    settings, several = first.settings, len(timings) > 1
+    title = (
+        f"batch {settings.batch}, {settings.layout}, {settings.device}, "
+        f"threads {settings.threads or torch.get_num_threads()}, rounds {settings.rounds} after "
+        f"{settings.warmup} of warm-up"
+    )
+    head = ["model", "engine", "dtype", "size", "params", "GMACs", "images/s", "ms/batch", "p90"]
+    head += ["spread", "peak MiB", *["speed ratio [95 %]"] * several]
+    rows = [[*head, *["top-1 [95 %]"] * bool(accuracy)]]
+    for timing in timings:
+        case, latency, peak = timing.case, timing.latency, timing.peak_bytes
+        key = (case.name, case.backend.engine, case.backend.dtype, case.optimized)
+        rows.append(
+            [
+                f"{case.name} optimized" if case.optimized else case.name,
+                case.backend.engine,
+                case.backend.dtype,
+                f"{case.image[1]}",
+                f"{case.counts.params:,}" if case.counts else "-",
+                f"{case.counts.macs / 1e9:.4g}" if case.counts else "-",
+                f"{timing.images_per_second:.1f}",
+                f"{latency.median * 1e3:.2f}",
+                f"{latency.p90 * 1e3:.2f}",
+                f"{latency.relative:.0%}",
+                "-" if peak is None else f"{peak / 2**20:.1f}",
+                *["1" if timing is first else str(timing.ratio(first))] * several,
+                *[accuracy.get(key, "-")] * bool(accuracy),
+            ]
+        )
+    notes = ["spread: (p90 - p10) / median of the batches.", f"peak: {MEMORY}."]
+    if several:
+        notes.append(
+            f"speed ratio: to {first.case.name} ({first.case.how}), median of the rounds' ratios "
+            "with its 95 % confidence interval; no difference where that covers 1."
+        )
+        if settings.rounds < LEAST_ROUNDS:
+            notes.append(f"There is no such interval of fewer than {LEAST_ROUNDS} rounds.")
+    if accuracy:
+        notes.append("top-1: accuracy with its 95 % interval (Wilson), as the tables below.")
+    return "\n".join([title, *columns(rows, left=3), *notes])
 
 
-def _part(part: Part, profile: Profile) -> dict[str, object]:
-    return {
-        "kind": part.kind,
-        "ms": part.seconds * 1e3,
-        "share": profile.share(part),
-        "calls": part.calls,
-    }
+def scaling_text(speeds: Sequence[Sequence[Timing]]) -> str:
+    """Images a second of each row by batch and size; empty where there is only one of both.
+
+    Args:
+        speeds: The timings of each setting and size.
+    """
+    tables = []
+    for layout in dict.fromkeys(timings[0].settings.layout for timings in speeds):
+        here = [timings for timings in speeds if timings[0].settings.layout == layout]
+        if len(here) == 1:
+            continue
+        batches = list(dict.fromkeys(timings[0].settings.batch for timings in here))
+        sides = list(dict.fromkeys(timings[0].case.image[1] for timings in here))
+        rows = [["", *(f"batch {batch}" for batch in batches)]]
+        for row in range(len(here[0])):
+            for side in sides:
+                found = [timings[row] for timings in here if timings[0].case.image[1] == side]
+                case = found[0].case
+                cells = [f"{timing.images_per_second:.1f}" for timing in found]
+                rows.append([f"{case.name}, {case.how}, {case.image[1]} px", *cells])
+        tables.append("\n".join([f"images/s by batch and size, {layout}", *columns(rows)]))
+    return "\n\n".join(tables)
 
 
-def _tally(tally: Tally) -> dict[str, object]:
-    return {
-        "right": tally.right,
-        "images": tally.total,
-        "accuracy": tally.accuracy if tally.total else None,
-        "wilson95": list(tally.interval),
-    }
+def profile_text(profile: Profile) -> str:
+    """Where the time goes: by kind, then layer by layer, or kernel by kernel."""
+    kinds = profile.kinds()
+    rows = [["kind", "ms", "share", "calls"]]
+    rows += [
+        [kind, f"{part.seconds * 1e3:.3f}", f"{profile.share(part):.1%}", str(part.calls)]
+        for kind, part in kinds.items()
+    ]
+    title = (
+        f"{profile.case.name} ({profile.case.how}), batch {profile.batch} of "
+        f"{profile.case.image[1]} px: "
+        f"{profile.seconds * 1e3:.3f} ms in operations"
+    )
+    note = (
+        f"{profile.outside * 1e3:.3f} ms of a pass under the profiler were outside of operations: "
+        "Python, and the profiler itself."
+    )
+    if profile.case.backend.engine == "eager":
+        head = [["layer", *kinds, "share"]]
+        layers: dict[str, dict[str, float]] = {}
+        for part in profile.layers():
+            layers.setdefault(part.path, {})[part.kind] = part.seconds
+        for path, times in layers.items():
+            cells = [f"{times[kind] * 1e3:.3f}" if kind in times else "" for kind in kinds]
+            share = sum(times.values()) / profile.seconds
+            head.append([path or "(the network itself)", *cells, f"{share:.1%}"])
+        return "\n".join([title, *columns(rows), "", "ms by layer", *columns(head), note])
+    longest = sorted(profile.parts, key=lambda part: -part.seconds)[:_KERNELS]
+    head = [["kernel", "kind", "ms", "share", "calls"]]
+    for part in longest:
+        time = [f"{part.seconds * 1e3:.3f}", f"{profile.share(part):.1%}"]
+        head.append([part.path, part.kind, *time, str(part.calls)])
+    shown = f"the longest {len(longest)} of {len(profile.parts)} kernels"
+    return "\n".join([title, *columns(rows), "", shown, *columns(head, left=2), note])
+
+
+def append(report: Mapping[str, Any], folder: Path) -> Path:
+    """Append `report` as one line to the file of its machine and day.
+
+    Args:
+        report: JSON values; its ``environment`` names the file.
+        folder: Made if it is not there.
+
+    Returns:
+        The file: ``<gpu or cpu>-<cores>c-<UTC day>.jsonl``.
+
+    Raises:
+        ConfigError: The file can't be written.
+    """
+    where = report["environment"]
+    machine = f"{where['gpu'] or where['cpu']}-{where['cores']}c".lower()
+    path = folder / f"{re.sub('[^a-z0-9]+', '-', machine)}-{where['time'][:10]}.jsonl"
+    line = json.dumps(report) + "\n"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line)
+    except OSError as error:
+        raise ConfigError(
+            f"The record {path} can't be written.",
+            f"{error.strerror}.",
+            "Give another folder: --records-dir FOLDER",
+        ) from None
+    return path

@@ -42,61 +42,47 @@ def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of some measurements, with the tenth and the ninetieth percentile."""
+    """The median of measurements, or of the ratios of each round, and how far they scatter.
+
+    Args:
+        median: The median.
+        p10: The tenth percentile.
+        p90: The ninetieth.
+        interval: 95 % confidence interval of the median (`median_interval`); None where there are
+            too few rounds.
+    """
 
     median: float
     p10: float
     p90: float
+    interval: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Percentiles of `values` (at least one), linear between neighbours."""
-        return cls(*_percentiles(values))
+        """Of `values` (at least one); percentiles are linear between neighbors."""
+        data = torch.tensor(values, dtype=torch.float64)
+        p10, median, p90 = data.quantile(data.new_tensor([0.1, 0.5, 0.9])).tolist()
+        return cls(median, p10, p90, median_interval(values))
 
     @property
     def relative(self) -> float:
         """``(p90 - p10) / median``: the width of the middle 80 %."""
         return (self.p90 - self.p10) / self.median
 
-
-@dataclass(frozen=True)
-class Ratio:
-    """A speed as a multiple of another: the median over rounds of the ratio within each round.
-
-    Args:
-        spread: Of the ratios.
-        interval: 95 % confidence interval of their median; None where there are too few rounds.
-    """
-
-    spread: Spread
-    interval: tuple[float, float] | None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Ratio:
-        """From the ratio of each round."""
-        return cls(Spread.of(values), median_interval(values))
-
     @property
     def differs(self) -> bool | None:
-        """Whether the interval leaves out 1; None without an interval."""
+        """Of a ratio, whether its interval leaves out 1; None without an interval."""
         if self.interval is None:
             return None
         low, high = self.interval
         return not low <= 1 <= high
 
     def __str__(self) -> str:
-        """``0.93 [0.90, 0.96]``, with ``no difference`` after it where the interval covers 1."""
-        median = self.spread.median
+        """A ratio: ``0.93 [0.90, 0.96]``; ``no difference`` follows where that covers 1."""
         if self.interval is None:
-            return f"{median:.2f} [-, -]"
+            return f"{self.median:.2f} [-, -]"
         low, high = self.interval
         # A narrow interval beside 1 must not be printed as if it covered it.
         digits = 2 if high - low >= 0.02 else 4
-        text = f"{median:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+        text = f"{self.median:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
         return text if self.differs else f"{text} no difference"
-
-
-def _percentiles(values: Sequence[float]) -> tuple[float, float, float]:
-    data = torch.tensor(values, dtype=torch.float64)
-    p10, median, p90 = data.quantile(data.new_tensor([0.1, 0.5, 0.9])).tolist()
-    return median, p10, p90

@@ -1,10 +1,11 @@
 """Latency, throughput and memory of any modules in any engines, interleaved in one process.
 
-Knows nothing of the zoo: a `Subject` is a module, the shape of its images, and how it runs.
+Knows nothing of the zoo: a `BenchmarkCase` is a module, the shape of its images, and how it runs.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import time
 import warnings
@@ -14,17 +15,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from senetzoo.bench.device import MOST_THREADS, check_device, explained, synchronize, threads_set
-from senetzoo.bench.memory import peak_bytes
-from senetzoo.bench.spread import Ratio, Spread
+from senetzoo.bench.spread import Spread
+from senetzoo.counting import Counts
 from senetzoo.deploy.engines import DTYPES, LAYOUTS, Dtype, Layout, Runner, engine
+from senetzoo.environment import MOST_THREADS, TORCH_DTYPES, check_device, synchronize, threads_set
 from senetzoo.errors import ConfigError
+from senetzoo.eval.accuracy import failures_explained
 
 # Of the random images; the values do not matter, as long as they are no denormal numbers.
 _SEED = 0
 # Images from which int8 takes its ranges. They are random too: the ranges decide what comes out,
 # not how long it takes.
 _CALIBRATION = 8
+# Engines and devices where activations are torch's tensors, made and freed in each forward pass.
+_WITH_TORCH = (("eager", "cpu"), ("eager", "cuda"), ("inductor", "cpu"))
+_LEAST = {"batch": 1, "rounds": 1, "warmup": 0, "threads": 1, "seed": 0}
 
 
 def _check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
@@ -44,9 +49,9 @@ class Settings:
             by themselves do so.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
         threads: Threads on the CPU, of every engine; None for torch's number.
-        rounds: Measured rounds; each runs one batch through every subject.
+        rounds: Measured rounds; each runs one batch of every case.
         warmup: Rounds before them that are not measured.
-        seed: Of the order of the subjects within each round.
+        seed: Of the order of the cases within each round.
 
     Raises:
         ConfigError: A value that does not fit.
@@ -61,8 +66,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {"batch": 1, "rounds": 1, "warmup": 0, "threads": 1, "seed": 0}
-        for name, lowest in least.items():
+        for name, lowest in _LEAST.items():
             value = getattr(self, name)
             if value is None and name == "threads":
                 continue
@@ -80,13 +84,12 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Form:
-    """How a network runs.
+class Backend:
+    """What runs a network, and in which type.
 
     Args:
         engine: A name of `senetzoo.deploy.engines.ENGINES`.
         dtype: Type of weights and activations.
-        optimized: Whether it was rewritten by senetzoo first.
 
     Raises:
         ConfigError: There is no such engine, or it has no such dtype.
@@ -94,7 +97,6 @@ class Form:
 
     engine: str = "eager"
     dtype: Dtype = "fp32"
-    optimized: bool = False
 
     def __post_init__(self) -> None:
         _check_choice("dtype", self.dtype, DTYPES)
@@ -106,47 +108,49 @@ class Form:
                 f"Type: --dtype {has[0]}",
             )
 
-    def __str__(self) -> str:
-        """``"inductor, bf16, optimized"``."""
-        return ", ".join([self.engine, self.dtype, *["optimized"] * self.optimized])
-
 
 @dataclass(frozen=True)
-class Subject:
-    """What is measured.
+class BenchmarkCase:
+    """A network that is measured in one backend.
 
     Args:
         name: Its name in the result.
         module: Takes a batch of images and gives logits; it is copied, not changed.
         image: Shape (C, H, W) of one image.
-        form: How it runs.
+        backend: What runs it.
+        optimized: Whether `module` is a network that senetzoo rewrote.
+        counts: What an image costs; of a rewritten network, before that.
     """
 
     name: str
     module: nn.Module
     image: tuple[int, int, int]
-    form: Form = Form()
+    backend: Backend = Backend()
+    optimized: bool = False
+    counts: Counts | None = None
+
+    @property
+    def how(self) -> str:
+        """How it runs: ``"inductor, bf16, optimized"``."""
+        words = [self.backend.engine, self.backend.dtype, *["optimized"] * self.optimized]
+        return ", ".join(words)
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What was measured of one subject.
+    """What was measured of one case.
 
     Args:
-        name: Of the subject.
-        image: Shape (C, H, W) of one image.
-        batch: Images in a batch.
+        case: The case.
+        settings: How it was measured.
         seconds: Of each round's batch, in the order of the rounds.
-        peak_bytes: As `senetzoo.bench.memory.peak_bytes` says; None where it can't be told.
-        form: How it ran.
+        peak_bytes: As `peak_bytes` says; None where it is not known.
     """
 
-    name: str
-    image: tuple[int, int, int]
-    batch: int
+    case: BenchmarkCase
+    settings: Settings
     seconds: tuple[float, ...]
     peak_bytes: int | None
-    form: Form = Form()
 
     @property
     def latency(self) -> Spread:
@@ -156,60 +160,60 @@ class Timing:
     @property
     def images_per_second(self) -> float:
         """The batch over its median latency."""
-        return self.batch / self.latency.median
+        return self.settings.batch / self.latency.median
 
-    def ratio(self, first: Timing) -> Ratio:
+    def ratio(self, first: Timing) -> Spread:
         """Throughput as a multiple of `first`'s, from the ratio within each round.
 
         Those in a round meet the same clock frequency and the same other load, so the ratios
         scatter less than the latencies.
         """
         pairs = zip(first.seconds, self.seconds, strict=True)
-        return Ratio.of([theirs / own for theirs, own in pairs])
+        return Spread.of([theirs / own for theirs, own in pairs])
 
 
 def measure(
-    subjects: Sequence[Subject],
+    cases: Sequence[BenchmarkCase],
     settings: Settings,
     *,
     clock: Callable[[], float] = time.perf_counter,
     advance: Callable[[], None] = lambda: None,
 ) -> list[Timing]:
-    """Time every subject, one batch of each in turn, round after round.
+    """Time every case, one batch of each in turn, round after round.
 
-    The order is drawn anew for each round. In a fixed order each subject would always follow the
-    same neighbour, and find the caches, the memory and the clock frequency as that one left them:
+    The order is drawn anew for each round. In a fixed order each case would always follow the
+    same neighbor, and find the caches, the memory and the clock frequency as that one left them:
     a bias with the same sign in every round, which no number of rounds takes away. Rotating a
-    fixed order would keep all neighbours but one.
+    fixed order would keep all neighbors but one.
 
     Modules run in eval mode, without gradients. Each does at least one untimed forward pass before
     the warm-up (where compilation happens), and one after the rounds for the memory.
 
     Args:
-        subjects: What to measure.
+        cases: What to measure.
         settings: How.
         clock: Seconds of a monotonic clock.
         advance: Called after each timed or warm-up forward pass; a progress bar's tick.
 
     Raises:
-        ConfigError: The device is not to be had here, an engine or its dtype can't be used on it,
+        ConfigError: The device is not available here, an engine or its dtype can't be used on it,
             or a module fails on its images.
         MissingExtraError: An engine's package is not installed.
     """
-    device = check_device(settings.device, bf16=any(s.form.dtype == "bf16" for s in subjects))
-    for subject in subjects:
-        engine(subject.form.engine).check(device, subject.form.dtype)
+    device = check_device(settings.device, bf16=any(c.backend.dtype == "bf16" for c in cases))
+    for case in cases:
+        engine(case.backend.engine).check(device, case.backend.dtype)
     with threads_set(settings.threads):
-        shapes = dict.fromkeys(subject.image for subject in subjects)
+        shapes = dict.fromkeys(case.image for case in cases)
         batches = {shape: random_images(shape, settings.batch, device) for shape in shapes}
-        running = [start(s, settings, batches[s.image]) for s in subjects]
+        running = [start(case, settings, batches[case.image]) for case in cases]
 
-        seconds: list[list[float]] = [[] for _ in subjects]
-        order, draw = list(range(len(subjects))), random.Random(settings.seed)
+        seconds: list[list[float]] = [[] for _ in cases]
+        order, draw = list(range(len(cases))), random.Random(settings.seed)
         for number in range(settings.warmup + settings.rounds):
             draw.shuffle(order)
             for index in order:
-                run, images = running[index], batches[subjects[index].image]
+                run, images = running[index], batches[cases[index].image]
                 synchronize(device)
                 begun = clock()
                 run(images)
@@ -220,37 +224,30 @@ def measure(
                 advance()
 
         return [
-            Timing(
-                subject.name,
-                subject.image,
-                settings.batch,
-                tuple(measured),
-                peak_bytes(subject.module, run, batches[subject.image], subject.form),
-                subject.form,
-            )
-            for subject, run, measured in zip(subjects, running, seconds, strict=True)
+            Timing(case, settings, tuple(measured), peak_bytes(case, run, batches[case.image]))
+            for case, run, measured in zip(cases, running, seconds, strict=True)
         ]
 
 
-def start(subject: Subject, settings: Settings, images: Tensor) -> Runner:
-    """Load a subject into its engine, which runs it once on `images`.
+def start(case: BenchmarkCase, settings: Settings, images: Tensor) -> Runner:
+    """Load a case into its engine, which runs it once on `images`.
 
     Raises:
         ConfigError: The engine can't take it, or it fails on its images.
         MissingExtraError: The engine's package is not installed.
     """
-    runs_in, form = engine(subject.form.engine), subject.form
+    runs_in, dtype = engine(case.backend.engine), case.backend.dtype
     layout = settings.layout if settings.layout in runs_in.layouts else runs_in.layouts[0]
     calibration = None
-    if form.dtype == "int8":
-        calibration = random_images(subject.image, _CALIBRATION, torch.device("cpu"))
-    with explained(subject.name, subject.image, settings.batch), warnings.catch_warnings():
-        # That a processor only emulates bf16: the report says so once, not once per subject.
+    if dtype == "int8":
+        calibration = random_images(case.image, _CALIBRATION, torch.device("cpu"))
+    with failures_explained(case.name, case.image, settings.batch), warnings.catch_warnings():
+        # That a processor only emulates bf16: the report says so once, not once per case.
         warnings.simplefilter("ignore", RuntimeWarning)
         return runs_in.load(
-            subject.module,
+            case.module,
             images,
-            form.dtype,
+            dtype,
             layout=layout,
             threads=torch.get_num_threads(),
             calibration=calibration,
@@ -272,3 +269,63 @@ def random_images(image: tuple[int, int, int], number: int, device: torch.device
             f"torch says: {str(error).splitlines()[0]}",
             "Give a smaller batch: --batch 8",
         ) from error
+
+
+MEMORY = (
+    "parameters, buffers and images, plus the most that torch's allocator held at once for one "
+    "forward pass; - where memory is not allocated through it"
+)
+
+
+def peak_bytes(case: BenchmarkCase, run: Runner, images: Tensor) -> int | None:
+    """Bytes of the parameters and buffers, of the images, and of what one forward pass takes.
+
+    What libraries allocate by themselves (oneDNN's scratchpads and packed weights, the CUDA
+    context) is not in it. The growth of the process would show these, but not whose they are:
+    all cases share one process.
+
+    Args:
+        case: What is measured.
+        run: Computes its logits.
+        images: A batch.
+
+    Returns:
+        None where it is not known: on MPS, whose allocator keeps no peak; of inductor on a GPU,
+        whose CUDA graphs hold on to their memory; of engines with an allocator of their own.
+    """
+    if (case.backend.engine, images.device.type) not in _WITH_TORCH:
+        return None
+    # An engine's copy has all floating point tensors in the backend's dtype.
+    itemsize = TORCH_DTYPES[case.backend.dtype].itemsize
+    stored = sum(
+        tensor.numel() * (itemsize if tensor.is_floating_point() else tensor.itemsize)
+        for tensor in (*case.module.parameters(), *case.module.buffers())
+    )
+    return stored + images.nbytes + _forward_peak(run, images)
+
+
+def _forward_peak(run: Runner, images: Tensor) -> int:
+    """Measure the most bytes that one forward pass holds at once, beyond weights and images."""
+    device = images.device
+    if device.type == "cuda":
+        synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        run(images)
+        synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    from torch.profiler import ProfilerActivity, profile
+
+    # Some builds of torch print kineto's trace points on stderr, into the table.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        run(images)
+    result = recorded.profiler and recorded.profiler.kineto_results
+    if not result:
+        raise RuntimeError("torch's profiler recorded nothing")
+    held = peak = 0
+    events = [event for event in result.events() if event.name() == "[memory]"]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak

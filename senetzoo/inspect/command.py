@@ -16,7 +16,7 @@ from senetzoo._command import LazyGroup, SenetzooCommand
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from senetzoo.bench.accuracy import LabelledImages
+    from senetzoo.eval.data import LabeledImages
     from senetzoo.inspect.excitations import Excitation
     from senetzoo.inspect.prune import Pruned
     from senetzoo.nn.classifier import Classifier
@@ -133,11 +133,11 @@ def trained(name: str) -> Classifier:
     return load(name)
 
 
-def pictures_of(model: Classifier, where: str, count: int | None) -> LabelledImages:
+def pictures_of(model: Classifier, where: str, count: int | None) -> LabeledImages:
     """The data at `where`, or the first `count` images of each class, for what `model` tells."""
     import dataclasses
 
-    from senetzoo.bench.accuracy import read_images
+    from senetzoo.eval.data import read_images
 
     report = model.load_report
     classes = report.classes if report is not None else ()
@@ -145,9 +145,9 @@ def pictures_of(model: Classifier, where: str, count: int | None) -> LabelledIma
     return found if count is None else dataclasses.replace(found, images=found.images.first(count))
 
 
-def measured(model: Classifier, pictures: LabelledImages) -> dict[str, Excitation]:
+def measured(model: Classifier, pictures: LabeledImages) -> dict[str, Excitation]:
     """What the gates of `model` do with them."""
-    from senetzoo.bench.accuracy import batches
+    from senetzoo.eval.data import batches
     from senetzoo.inspect.excitations import excitations
     from senetzoo.zoo import transforms
 
@@ -155,25 +155,25 @@ def measured(model: Classifier, pictures: LabelledImages) -> dict[str, Excitatio
     return excitations(model, pairs, classes=len(pictures.images.classes))
 
 
-def _accuracy(model: Classifier, pictures: LabelledImages) -> dict[str, Any]:
-    from senetzoo.bench.accuracy import accuracy
+def _accuracy(model: Classifier, pictures: LabeledImages) -> dict[str, Any]:
+    from senetzoo.eval.accuracy import evaluate
     from senetzoo.zoo import transforms
 
-    whole = accuracy(model, pictures, transforms(model), batch=_BATCH).whole
+    whole = evaluate(model, pictures, transforms(model), batch=_BATCH).top(1)
     return {"right": whole.right, "images": whole.total, "interval": whole.interval}
 
 
 def _speed(models: dict[str, Classifier], batch: int, rounds: int) -> dict[str, Any]:
     """Throughput after over that before, eagerly, in turn."""
-    from senetzoo.bench.timing import Settings, Subject, measure
+    from senetzoo.bench.timing import BenchmarkCase, Settings, measure
 
     config = models["before"].config
     image = (config.in_chans, config.input_size, config.input_size)
-    subjects = [Subject(name, model, image) for name, model in models.items()]
-    before, after = measure(subjects, Settings(batch=batch, rounds=rounds))
+    cases = [BenchmarkCase(name, model, image) for name, model in models.items()]
+    before, after = measure(cases, Settings(batch=batch, rounds=rounds))
     ratio = after.ratio(before)
     return {
-        "ratio": ratio.spread.median,
+        "ratio": ratio.median,
         "interval": ratio.interval,
         "batch": batch,
         "rounds": rounds,
@@ -224,7 +224,7 @@ def _pruned(each: Pruned) -> dict[str, Any]:
 
 
 def _told(result: dict[str, Any], batch: int) -> str:
-    from senetzoo.bench.text import columns
+    from senetzoo._utils.terminal import columns
 
     rows, fates = [["gate", "depends on image", "parameters"]], [""]
     for gate in result["gates"]:

@@ -56,7 +56,7 @@ def command(
       senetzoo inspect excitations se_resnet20 --data cifar10
       senetzoo inspect excitations my_network --data photos --class cat --class dog
     """
-    from senetzoo.bench.text import columns
+    from senetzoo._utils.terminal import columns
     from senetzoo.report.gates import gates
     from senetzoo.report.markup import rendered
 
@@ -76,7 +76,7 @@ def command(
     page = rendered(
         "excitations.html",
         title=f"Excitations of {network}",
-        about=f"On {pictures.name}.",
+        about=f"On {pictures.images.name}.",
         found=made,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def command(
         partial.write_text(page, encoding="utf-8")
     if as_json:
         rows = [as_dict(e, classes, moved) for e in found.values()]
-        click.echo(json.dumps({"network": network, "data": pictures.name, "gates": rows}))
+        click.echo(json.dumps({"network": network, "data": pictures.images.name, "gates": rows}))
     else:
         click.echo("\n".join(columns([made.sites.head, *made.sites.rows])))
         click.echo(f"page: {out}")

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 import senetzoo
-from senetzoo.bench.accuracy import Tally
+from senetzoo.eval.predictions import Tally
 from senetzoo.inspect.pictures import png
 from senetzoo.report import figures, tables
 from senetzoo.report.figures import Plot

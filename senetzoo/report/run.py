@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,14 @@ import torch
 from torch import Tensor
 
 from senetzoo.errors import ConfigError
+from senetzoo.eval.predictions import Predictions
 from senetzoo.runs import LOG, TEST
 
 _TRAIN = "Type for example: senetzoo train digits"
 
 
 @dataclass(frozen=True)
-class Tested:
+class Tested(Predictions):
     """What the network at the end of a run says of the test images.
 
     Args:
@@ -29,26 +29,8 @@ class Tested:
         images: (M, H, W, C), uint8, those images.
     """
 
-    logits: Tensor
-    labels: Tensor
     mistakes: Tensor
     images: Tensor
-
-    @cached_property
-    def guesses(self) -> Tensor:
-        """(N,), the class with the highest logit."""
-        return self.logits.argmax(1)
-
-    @cached_property
-    def confidence(self) -> Tensor:
-        """(N,), the probability of that class."""
-        return self.logits.float().softmax(1).max(1).values
-
-    def confusion(self) -> Tensor:
-        """(classes, classes): how many images of the class of the row were called the column's."""
-        classes = self.logits.shape[1]
-        pairs = self.labels * classes + self.guesses
-        return pairs.bincount(minlength=classes**2).view(classes, classes)
 
 
 @dataclass(frozen=True)

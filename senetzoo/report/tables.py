@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from senetzoo.bench.accuracy import Tally
+from senetzoo.eval.predictions import Tally
 from senetzoo.report.run import Run
 
 

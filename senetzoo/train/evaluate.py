@@ -3,80 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from senetzoo.bench.accuracy import wilson
 from senetzoo.data.files import LabelledFiles
 from senetzoo.data.images import open_image
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import DataError
+from senetzoo.eval.predictions import Predictions
 from senetzoo.train.augment import normalise
 from senetzoo.train.batches import stacked
 from senetzoo.train.data import Data, TestImages
 from senetzoo.train.recipe import Recipe
 
 _BATCH = {True: 500, False: 64}  # images at once: small ones, large ones
-_SHOWN = 32
+_SHOWN = 32  # mistakes in a record
 
 
-@dataclass(frozen=True)
-class Tested:
-    """What a network says of the test images.
-
-    Args:
-        logits: (N, classes), float32, on the CPU.
-        labels: (N,), int64.
-    """
-
-    logits: Tensor
-    labels: Tensor
-
-    @property
-    def loss(self) -> float:
-        """Mean cross-entropy."""
-        return float(F.cross_entropy(self.logits, self.labels))
-
-    @property
-    def right(self) -> int:
-        """Images whose highest logit is their class."""
-        return int((self.logits.argmax(1) == self.labels).sum())
-
-    @property
-    def accuracy(self) -> float:
-        """Fraction that is right."""
-        return self.right / len(self.labels)
-
-    def end(self) -> dict[str, Any]:
-        """Accuracy with its interval, and class by class, as the end of a log has it."""
-        low, high = wilson(self.right, len(self.labels))
-        return {
-            "test_accuracy": round(self.accuracy, 5),
-            "test_images": len(self.labels),
-            "test_correct": self.right,
-            "wilson": [round(low, 5), round(high, 5)],
-            "by_class": self.by_class(),
-        }
-
-    def by_class(self) -> list[list[int]]:
-        """For each class how many of its images are right, and how many it has."""
-        count = self.logits.shape[1]
-        right = self.labels[self.logits.argmax(1) == self.labels]
-        pairs = (labels.bincount(minlength=count) for labels in (right, self.labels))
-        return torch.stack(list(pairs), dim=1).tolist()
-
-    def mistakes(self) -> list[int]:
-        """Numbers of up to 32 wrongly classified images, the most confident first."""
-        best, guess = self.logits.softmax(1).max(1)
-        wrong = (guess != self.labels).nonzero()[:, 0]
-        order = best[wrong].argsort(descending=True, stable=True)
-        return [int(i) for i in wrong[order[:_SHOWN]]]
+def end(tested: Predictions) -> dict[str, Any]:
+    """Accuracy with its interval, and class by class, as the end of a log has it."""
+    whole = tested.top(1)
+    return {
+        "test_accuracy": round(whole.accuracy, 5),
+        "test_images": whole.total,
+        "test_correct": whole.right,
+        "wilson": [round(limit, 5) for limit in whole.interval],
+        "by_class": tested.by_class(),
+    }
 
 
 class _Files(Dataset[Any]):
@@ -101,7 +58,7 @@ def classify(
     accelerator: Any,
     *,
     workers: int = 0,
-) -> Tested:
+) -> Predictions:
     """Classify the test images, each process its part of them.
 
     Args:
@@ -136,7 +93,7 @@ def classify(
         gathered, index = accelerator.gather((logits, mine.to(device)))
         logits = torch.empty(total, logits.shape[1], device=device)
         logits[index] = gathered
-    return Tested(logits.cpu(), torch.as_tensor(data.test.labels))
+    return Predictions(logits.cpu(), torch.as_tensor(data.test.labels))
 
 
 def inputs(
@@ -177,14 +134,14 @@ def inputs(
         yield item[0].to(device, non_blocking=True)
 
 
-def record(tested: Tested, data: Data, recipe: Recipe) -> dict[str, Tensor]:
+def record(tested: Predictions, data: Data, recipe: Recipe) -> dict[str, Tensor]:
     """What ``test.safetensors`` holds: logits, labels, and the most confident mistakes.
 
     Returns:
         ``logits`` (N, classes) in fp16, ``labels`` (N,), ``mistakes`` (M,) numbers of images, and
         those ``images`` (M, H, W, C) in uint8, M up to 32.
     """
-    mistakes = tested.mistakes()
+    mistakes = tested.worst(_SHOWN)
     images = [picture(data.test, index, recipe) for index in mistakes]
     channels = data.channels
     return {

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from senetzoo import environment
-from senetzoo.bench import records
 from senetzoo.counting import count
 from senetzoo.errors import MissingExtraError, SenetzooError, TrainingError
+from senetzoo.eval.predictions import Predictions
 from senetzoo.io import folder
 from senetzoo.nn.classifier import Classifier
 from senetzoo.runs import SUMMARY, TEST
@@ -27,7 +27,6 @@ from senetzoo.train import checkpoint, evaluate
 from senetzoo.train.batches import Batches
 from senetzoo.train.checkpoint import NEWEST, Position
 from senetzoo.train.data import Data
-from senetzoo.train.evaluate import Tested
 from senetzoo.train.log import Progress, RunLog
 from senetzoo.train.optim import make_optimizer
 from senetzoo.train.recipe import Recipe
@@ -145,7 +144,7 @@ class Run:
                 self.progress.close()
         return self._end(tested or self._test(self.ema or self.model, recipe.final_size), command)
 
-    def _epoch(self) -> Tested | None:
+    def _epoch(self) -> Predictions | None:
         """The rest of an epoch, its test, and its record; the test of what is to be saved."""
         recipe, steps, number = self.recipe, self.batches.steps, self.state.position.epoch
         peaks = [group["peak"] for group in self.optimizer.param_groups]
@@ -187,7 +186,9 @@ class Run:
             raise self._interrupted()
         return tested
 
-    def _record(self, number: int, size: int, lr: float) -> tuple[dict[str, Any], Tested | None]:
+    def _record(
+        self, number: int, size: int, lr: float
+    ) -> tuple[dict[str, Any], Predictions | None]:
         recipe, sums, accelerator = self.recipe, self.state.sums, self.accelerator
         loss, right = accelerator.reduce(torch.stack([sums.loss, sums.right]), "sum").tolist()
         images = sums.steps * recipe.batch
@@ -221,7 +222,7 @@ class Run:
         record["images_per_second"] = round(images / max(sums.train, 1e-9), 1)
         return record, tested
 
-    def _test(self, model: nn.Module, size: int) -> Tested:
+    def _test(self, model: nn.Module, size: int) -> Predictions:
         inner = cast(Any, model).module if model is self.ema else model
         return evaluate.classify(
             inner, self.data, self.recipe, size, self.accelerator, workers=self.options.workers
@@ -244,9 +245,7 @@ class Run:
                 "classes": list(self.data.classes),
             },
             "environment": {
-                **dataclasses.asdict(
-                    records.environment(self.accelerator.device, torch.get_num_threads())
-                ),
+                **environment.environment(self.accelerator.device, torch.get_num_threads()),
                 "machine": environment.machine(),
                 "processes": self.accelerator.num_processes,
             },
@@ -264,14 +263,14 @@ class Run:
         else:
             self.log.begin(header)
 
-    def _end(self, tested: Tested, command: str) -> dict[str, Any]:
+    def _end(self, tested: Predictions, command: str) -> dict[str, Any]:
         from safetensors.torch import save
 
         epochs = [line for line in self.log.read() if line["kind"] == "epoch"] if self.main else []
         end = {
             "epochs": self.recipe.epochs,
             "train_seconds": round(sum(line["seconds"]["train"] for line in epochs), 3),
-            **tested.end(),
+            **evaluate.end(tested),
         }
         if self.main:
             model = cast(Any, self.ema).module if self.ema is not None else self.model

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import importlib.util
 import platform
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 
+from senetzoo.environment import TORCH_DTYPES, threads_set
 from senetzoo.errors import ConfigError, MissingExtraError, SenetzooError
 
 Dtype: TypeAlias = Literal["fp32", "bf16", "int8"]
@@ -23,7 +23,6 @@ Runner: TypeAlias = Callable[[Tensor], Tensor]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
-TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _MEMORY = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 
 
@@ -294,20 +293,6 @@ def refused(engine: str, error: Exception) -> ConfigError:
         f"It says: {said[0].strip()}",
         "Use engine='eager', or another one",
     )
-
-
-@contextlib.contextmanager
-def threads_set(number: int) -> Iterator[None]:
-    """Run with `number` threads of torch."""
-    before = torch.get_num_threads()
-    if number == before:  # the usual case, once a batch
-        yield
-        return
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def computes_bf16() -> bool:

@@ -1,0 +1,33 @@
+"""What commands print on a terminal: tables and progress."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+
+def columns(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
+    """Aligned lines: the first `left` columns to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+@contextlib.contextmanager
+def progress(total: int, title: str, unit: str) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on stderr where that is a terminal and tqdm is installed."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield lambda steps: None
+        return
+    with tqdm(
+        total=total, desc=title, unit=unit, leave=False, disable=not sys.stderr.isatty()
+    ) as bar:
+        yield lambda steps: bar.update(steps) and None

@@ -1,0 +1,194 @@
+"""The accuracy of networks with trained weights."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from senetzoo._utils.terminal import columns, progress
+from senetzoo.data.preprocessing import Preprocessing
+from senetzoo.environment import TORCH_DTYPES
+from senetzoo.errors import ConfigError, DataError, SenetzooError, WeightsError
+from senetzoo.eval.data import LabeledImages, batches, read_images
+from senetzoo.eval.predictions import Predictions, Tally
+from senetzoo.nn.classifier import Classifier, finite
+from senetzoo.zoo import load, transforms
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_TOP = 5
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one network says of a data set.
+
+    Args:
+        model: Its name.
+        weights: Tag of its weights, or their file.
+        dtype: Type it computed in.
+        data: The images.
+        predictions: For these.
+    """
+
+    model: str
+    weights: str
+    dtype: str
+    data: LabeledImages
+    predictions: Predictions
+
+    @property
+    def top5(self) -> Tally | None:
+        """Of all images; None where five outputs are all that the network has."""
+        outputs = self.predictions.logits.shape[1]
+        return self.predictions.top(_TOP) if outputs > _TOP else None
+
+    def classes(self) -> list[Tally]:
+        """Of each class of the data."""
+        pairs, images = self.predictions.by_class(), self.data.images
+        return [
+            Tally(name, *pairs[output])
+            for name, output in zip(images.classes, self.data.outputs, strict=True)
+        ]
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON values, with the classes."""
+        top5 = self.top5
+        return {
+            "model": self.model,
+            "weights": self.weights,
+            "data": self.data.images.name,
+            "dtype": self.dtype,
+            **self.predictions.top(1).as_dict(),
+            "top5": None if top5 is None else top5.as_dict(),
+            "classes": [{"name": tally.name, **tally.as_dict()} for tally in self.classes()],
+        }
+
+    def __str__(self) -> str:
+        """A table with a row for all images and one for each class."""
+        rows = [["class", "images", "accuracy [95 % interval, Wilson]"]]
+        whole = {"all": self.predictions.top(1), "all, top-5": self.top5}
+        rows += [[name, str(t.total), str(t)] for name, t in whole.items() if t is not None]
+        rows += [[tally.name, str(tally.total), str(tally)] for tally in self.classes()]
+        title = f"{self.model} ({self.weights}) on {self.data.images.name}, {self.dtype}"
+        return "\n".join([title, *columns(rows)])
+
+
+def evaluate(
+    model: nn.Module,
+    data: LabeledImages,
+    preprocessing: Callable[[Image | Tensor], Tensor],
+    *,
+    batch: int = 64,
+    advance: Callable[[int], None] = lambda images: None,
+) -> Predictions:
+    """Run `model` over a data set, in eval mode, on its device and in its dtype.
+
+    Args:
+        model: Takes (N, C, H, W) and gives logits (N, outputs).
+        data: The images.
+        preprocessing: Makes the network's input of a PIL image or a uint8 (C, H, W) tensor.
+        batch: Images in a batch.
+        advance: Called after each batch with its number of images; a progress bar's tick.
+
+    Raises:
+        DataError: There are no images, or one can't be read.
+        WeightsError: Logits are not finite.
+    """
+    if not len(data.images):
+        raise DataError(f"{data.images.name} has no images.", "", "Give other data")
+    like = next(iter(model.parameters()), torch.empty(0))
+    logits, classes = [], []
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for images, labels in batches(data.images, preprocessing, batch):
+                images = images.to(like.device, like.dtype)
+                logits.append(finite(model(images), images).float().cpu())
+                classes.append(labels)
+                advance(len(labels))
+    finally:
+        model.train(was_training)
+    return Predictions(torch.cat(logits), torch.tensor(data.outputs)[torch.cat(classes)])
+
+
+def evaluate_networks(
+    names: Sequence[str],
+    where: str,
+    *,
+    stated: Mapping[str, Any] | None = None,
+    dtypes: Sequence[str] = ("fp32",),
+    batch: int = 64,
+    device: torch.device,
+) -> list[Evaluation]:
+    """Evaluate networks by name, each in every dtype.
+
+    Args:
+        names: References, as `senetzoo.load` takes them.
+        where: The data, as `read_images` takes it.
+        stated: What `senetzoo.load` gets besides: weights in a file, a preprocessing.
+        dtypes: ``"fp32"`` and ``"bf16"``.
+        batch: Images in a batch.
+        device: Where to compute.
+
+    Raises:
+        WeightsError: There are no trained weights for a name, or they do not fit.
+        DataError: The data is not there, can't be read, or has other classes.
+        ConfigError: A name that does not exist, or a network that fails on its images.
+    """
+    # All are loaded first: what is not there shows before the long part.
+    networks = [(name, *_trained(name, stated or {}, where)) for name in names]
+    total = len(dtypes) * sum(len(data.images) for *_, data in networks)
+    done = []
+    with progress(total, "accuracy", "image") as advance:
+        for dtype in dtypes:
+            for name, model, preprocessing, origin, data in networks:
+                ready = copy.deepcopy(model).to(device, TORCH_DTYPES[dtype])
+                image = (model.config.in_chans, preprocessing.size, preprocessing.size)
+                with failures_explained(name, image, batch):
+                    found = evaluate(ready, data, preprocessing, batch=batch, advance=advance)
+                done.append(Evaluation(name, origin, dtype, data, found))
+    return done
+
+
+def _trained(
+    reference: str, stated: Mapping[str, Any], where: str
+) -> tuple[Classifier, Preprocessing, str, LabeledImages]:
+    """A network with weights, its preprocessing, where the weights are from, and data for it."""
+    model = load(reference, **stated)
+    report = model.load_report
+    if report is not None and report.replaced:
+        parameter, why = report.replaced[0]
+        raise WeightsError(
+            f"{reference} has no trained weights to evaluate.",
+            f"{report.tag} lacks {parameter} ({why}).",
+            "Give weights of this very network: --weights FILE",
+        )
+    classes = report.classes if report is not None else ()
+    data = read_images(where, classes, model.config.num_classes)
+    return model, transforms(model), report.tag if report is not None else "", data
+
+
+@contextlib.contextmanager
+def failures_explained(name: str, image: tuple[int, int, int], batch: int) -> Iterator[None]:
+    """Turn the failure of a forward pass into a `ConfigError` with the shape and its words."""
+    try:
+        yield
+    except SenetzooError:
+        raise  # the network's own words, or those of the images' reader, are better
+    except Exception as error:  # a library's network may check its images with whatever it likes
+        shape = "x".join(map(str, (batch, *image)))
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(
+            f"{name} fails on images of shape {shape}.",
+            f"{'torch' if isinstance(error, RuntimeError) else 'Its code'} says: {said[0]}",
+            "Give another size or a smaller batch: --size 224 --batch 8",
+        ) from error

@@ -1,0 +1,430 @@
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from senetzoo import create
+from senetzoo.bench.command import bench
+from senetzoo.data import cifar10, digits, flowers5
+from senetzoo.data.preprocessing import Preprocessing
+from senetzoo.data.sets import ImageSet
+from senetzoo.errors import DataError
+from senetzoo.eval.accuracy import Evaluation, evaluate
+from senetzoo.eval.command import command
+from senetzoo.eval.data import LabeledImages, read_images
+from senetzoo.eval.predictions import Predictions, wilson
+from senetzoo.weights import fetch, manifest
+from senetzoo.zoo import transforms
+
+PLAIN = Preprocessing(8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+# Intervals
+
+
+@pytest.mark.parametrize(
+    ("right", "total"), [(0, 1), (1, 1), (0, 10), (3, 10), (10, 10), (598, 610), (9134, 10_000)]
+)
+def test_wilson_solves_the_score_equation(right: int, total: int) -> None:
+    """The limits are where |p^ - p| is 1.96 standard errors *of p*: found by bisection."""
+    z, p_hat = 1.959963984540054, right / total
+
+    def inside(p: float) -> bool:
+        return (p_hat - p) ** 2 * total <= z * z * p * (1 - p)
+
+    def edge(out: float, within: float) -> float:
+        for _ in range(200):
+            middle = (out + within) / 2
+            out, within = (out, middle) if inside(middle) else (middle, within)
+        return within
+
+    # p^ itself is inside, except that at 0 and 1 the standard error vanishes with it.
+    start = min(max(p_hat, 1e-12), 1 - 1e-12)
+    low = 0.0 if right == 0 else edge(0.0, start)
+    high = 1.0 if right == total else edge(1.0, start)
+    assert wilson(right, total) == pytest.approx((low, high), abs=1e-9)
+
+
+def test_wilson_without_trials_says_nothing() -> None:
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+# Accuracy
+
+
+def evaluated(
+    model: nn.Module, data: LabeledImages, see: Preprocessing, **options: Any
+) -> Evaluation:
+    return Evaluation("net", "", "fp32", data, evaluate(model, data, see, **options))
+
+
+class Brightest(nn.Module):
+    """Logits are the mean of each channel: red, green, blue."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+def _png(path: Path, color: str, side: int = 8) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (side, side), color).save(path)
+
+
+@pytest.fixture
+def colors(tmp_path: Path) -> Path:
+    """Five red images of which one is blue, three blue of which two are green; two sizes."""
+    for index, color in enumerate(["red", "red", "blue", "red", "red"]):
+        _png(tmp_path / "colors" / "red" / f"{index}.png", color, 8 + index)
+    for index, color in enumerate(["lime", "blue", "lime"]):
+        _png(tmp_path / "colors" / "blue" / f"{index}.png", color)
+    return tmp_path / "colors"
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_accuracy_of_a_known_answer(colors: Path, batch: int) -> None:
+    data = read_images(str(colors), ("red", "green", "blue"), 3)
+    counts: list[int] = []
+    model = Brightest()
+    result = evaluated(model, data, PLAIN, batch=batch, advance=counts.append)
+    whole = result.predictions.top(1)
+    assert (whole.right, whole.total) == (5, 8)
+    assert result.data.images.name == str(colors)
+    assert [(t.name, t.right, t.total) for t in result.classes()] == [("blue", 1, 3), ("red", 4, 5)]
+    assert whole.accuracy == result.predictions.accuracy == 0.625
+    assert whole.interval == wilson(5, 8)
+    assert sum(counts) == 8
+    assert model.training  # put back as it was
+
+
+def test_class_folders_may_lie_under_test(colors: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    colors.rename(root / "test")
+    data = read_images(str(root), ("red", "green", "blue"), 3)
+    assert evaluate(Brightest(), data, PLAIN).top(1).right == 5
+
+
+def test_without_names_folders_count_in_their_order(colors: Path) -> None:
+    assert read_images(str(colors), (), 2).outputs == (0, 1)
+    with pytest.raises(DataError) as caught:
+        read_images(str(colors), (), 3)
+    assert str(caught.value) == (
+        f"{colors} has 2 classes.\n"
+        "The network has 3, and no names to match them by.\n"
+        "Give data with as many classes"
+    )
+
+
+def test_class_that_the_network_does_not_have(colors: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        read_images(str(colors), ("red", "green", "azure"), 3)
+    assert str(caught.value) == (
+        f"{colors} has the class 'blue', which the network does not have.\n"
+        "The network's classes are red, green, azure.\n"
+        "Give data of these classes, with folders named after them"
+    )
+
+
+def test_same_number_of_other_classes_is_no_match() -> None:
+    with pytest.raises(DataError, match="has the class '0', which the network does not have"):
+        read_images("digits", cifar10.CLASSES, 10)
+
+
+def test_no_data() -> None:
+    with pytest.raises(DataError) as caught:
+        read_images("/no/such/place", (), 2)
+    assert str(caught.value) == (
+        "No data at /no/such/place.\n"
+        "Data is a folder of class folders, a copy of CIFAR-10 or flower_photos, a parquet file, "
+        "or the word digits.\n"
+        "Type for example: digits"
+    )
+
+
+def test_cifar10_folder_is_its_test_split(tmp_path: Path) -> None:
+    for index, name in enumerate(cifar10.CLASSES):
+        _png(tmp_path / "test" / name / "0.png", f"rgb({index}, 0, 0)", 32)
+        _png(tmp_path / "train" / name / "0.png", "white", 32)
+    reversed_names = cifar10.CLASSES[::-1]
+    data = read_images(str(tmp_path), reversed_names, 10)
+    assert data.images.name == "CIFAR-10 test"
+    assert [reversed_names[k] for k in data.outputs] == list(cifar10.CLASSES)
+
+
+def test_flower_photos_are_its_held_out_tenth(tmp_path: Path) -> None:
+    photos = tmp_path / "flower_photos"
+    for label, name in enumerate(flowers5.CLASSES):
+        for index in range(10 + label):
+            _png(photos / name / f"{index}.png", f"rgb({label}, {index}, 0)", 32)
+    held_out = flowers5.load(tmp_path, "test")
+    assert len(held_out) == 5
+    for where in (photos, tmp_path):
+        data = read_images(str(where), flowers5.CLASSES[::-1], 5)
+        assert data.images.name == "flowers5 test"
+        assert data.outputs == (4, 3, 2, 1, 0)
+        pixels = [image.getpixel((0, 0)) for image, _ in data.images]  # type: ignore[union-attr]
+        assert pixels == [image.getpixel((0, 0)) for image, _ in held_out]
+    # The same classes in any other folder are somebody's own: all of them count.
+    photos.rename(tmp_path / "mine")
+    assert len(read_images(str(tmp_path / "mine"), flowers5.CLASSES, 5).images) == 60
+
+
+@pytest.mark.parametrize("give_file", [True, False])
+def test_cifar10_archive_is_checked(tmp_path: Path, give_file: bool) -> None:
+    archive = tmp_path / "cifar-10-python.tar.gz"
+    archive.write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        read_images(str(archive if give_file else tmp_path), (), 10)
+    assert str(caught.value).splitlines()[0] == f"CIFAR-10 at {archive} can't be used."
+
+
+def _parquet(
+    path: Path, colors: Sequence[str], labels: Sequence[int], names: Sequence[str]
+) -> None:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    cells = []
+    for color in colors:
+        buffer = io.BytesIO()
+        Image.new("RGB", (8, 8), color).save(buffer, "PNG")
+        cells.append({"bytes": buffer.getvalue(), "path": None})
+    table = pa.table({"image": cells, "label": list(labels)})
+    if names:
+        features = {"label": {"names": list(names), "_type": "ClassLabel"}}
+        table = table.replace_schema_metadata(
+            {"huggingface": json.dumps({"info": {"features": features}})}
+        )
+    parquet.write_table(table, path)
+
+
+def test_parquet_labels_are_numbers_without_names(tmp_path: Path) -> None:
+    path = tmp_path / "colors.parquet"
+    _parquet(path, ["red", "lime", "lime"], [0, 1, 0], ())
+    data = read_images(str(path), ("a", "b", "c"), 3)
+    result = evaluated(Brightest(), data, PLAIN)
+    assert [(t.name, t.right, t.total) for t in result.classes()] == [
+        ("a", 1, 2),
+        ("b", 1, 1),
+        ("c", 0, 0),
+    ]
+    with pytest.raises(DataError, match="has 2 classes"):
+        read_images(str(path), ("a",), 1)
+
+
+def test_parquet_names_go_before_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "colors.parquet"
+    _parquet(path, ["blue", "red"], [0, 1], ("blue", "red"))
+    data = read_images(str(path), ("red", "green", "blue"), 3)
+    assert evaluate(Brightest(), data, PLAIN).top(1).right == 2
+
+
+def test_digits_against_one_image_at_a_time() -> None:
+    model = create("lenet5", seed=3, num_classes=10).eval()
+    see = transforms(model)
+    result = evaluated(model, read_images("digits", (), 10), see, batch=50)
+    held_out = digits.load("test")
+    right = [0] * 10
+    with torch.no_grad():
+        for image, label in zip(held_out.images, held_out.labels.tolist(), strict=True):
+            right[label] += int(model(see(image.permute(2, 0, 1))[None]).argmax()) == label
+    assert [tally.right for tally in result.classes()] == right
+    assert result.predictions.top(1).total == len(held_out)
+
+
+def test_predictions_against_the_definitions() -> None:
+    """Top-k by ranks, the loss by its sum; one of the outputs has no images."""
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(200, 7, generator=draw)
+    labels = torch.randint(0, 6, (200,), generator=draw)  # the last output has no images
+    found = Predictions(logits, labels)
+    rows = list(zip(logits.tolist(), labels.tolist(), strict=True))
+    ranks = [sum(value > row[label] for value in row) for row, label in rows]
+    for k in (1, 2, 5, 7):
+        tally = found.top(k)
+        assert (tally.right, tally.total) == (sum(rank < k for rank in ranks), 200)
+    assert found.top(7).accuracy == 1
+    exact = [-math.log(math.exp(row[label]) / sum(map(math.exp, row))) for row, label in rows]
+    assert found.loss == pytest.approx(sum(exact) / 200, rel=1e-5)
+    pairs = [(label, rank == 0) for (_, label), rank in zip(rows, ranks, strict=True)]
+    assert found.by_class() == [
+        [pairs.count((k, True)), pairs.count((k, True)) + pairs.count((k, False))] for k in range(7)
+    ]
+    mistakes = found.worst(32)
+    wrong = [index for index, rank in enumerate(ranks) if rank]
+    confidence = [max(row) - math.log(sum(map(math.exp, row))) for row, _ in rows]
+    assert mistakes == sorted(wrong, key=lambda index: -confidence[index])[:32]
+    assert found.worst(3) == mistakes[:3]
+
+
+def test_five_outputs_have_no_top_5() -> None:
+    pixels, labels = torch.zeros(2, 1, 1, 3, dtype=torch.uint8), torch.tensor([0, 1])
+    data = LabeledImages(ImageSet(pixels, labels, ("a", "b"), ""), (0, 1))
+    for outputs, right in ((5, None), (6, 2)):
+        found = Evaluation("", "", "fp32", data, Predictions(torch.eye(2, outputs), labels))
+        assert (found.top5 and found.top5.right) == right
+        assert ("all, top-5" in str(found)) == (right is not None)
+
+
+def test_no_images() -> None:
+    images = ImageSet(torch.zeros(0, 1, 1, 3, dtype=torch.uint8), torch.zeros(0).long(), (), "none")
+    with pytest.raises(DataError, match="none has no images"):
+        evaluate(Brightest(), LabeledImages(images, ()), PLAIN)
+
+
+# The command
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(command, arguments, prog_name="senetzoo eval")
+
+
+def test_weights_of_a_file(tmp_path: Path) -> None:
+    model = create("lenet5", seed=1).eval()
+    save_file(model.state_dict(), str(tmp_path / "own.safetensors"))
+    arguments = ("lenet5", "digits", "--threads", "1")
+    result = run(*arguments, "--weights", str(tmp_path / "own.safetensors"), "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    predictions = evaluate(model, read_images("digits", (), 10), transforms(model))
+    expected, best = predictions.top(1), predictions.top(5)
+    assert found["weights"] == str(tmp_path / "own.safetensors")
+    assert (found["right"], found["images"]) == (expected.right, expected.total)
+    assert found["wilson95"] == list(wilson(expected.right, expected.total))
+    assert (found["top5"]["right"], found["top5"]["images"]) == (best.right, best.total)
+    assert found["top5"]["wilson95"] == list(wilson(best.right, best.total))
+    assert [row["name"] for row in found["classes"]] == list("0123456789")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("--device", "tpu"),
+            "error: There is no device 'tpu'.\nDevices are cpu, cuda, mps.\n",
+        ),
+        (("--dtype", "int8"), "'int8' is not one of 'fp32', 'bf16'."),
+        (("--batch", "0"), "0 is not in the range x>=1."),
+        (("--threads", "1025"), "1025 is not in the range 1<=x<=1024."),
+    ],
+)
+def test_bad_options(arguments: tuple[str, ...], message: str) -> None:
+    result = run("lenet5", "digits", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+
+
+def test_dtype_and_batch_change_the_numbers_only_by_rounding() -> None:
+    plain = json.loads(run("lenet5", "digits", "--json").stdout)
+    assert plain == json.loads(run("lenet5", "digits", "--json", "--batch", "7").stdout)
+    low = json.loads(run("lenet5", "digits", "--json", "--dtype", "bf16").stdout)
+    assert (plain["dtype"], low["dtype"]) == ("fp32", "bf16")
+    assert abs(plain["right"] - low["right"]) <= 6
+
+
+def test_bench_has_speed_and_accuracy_in_one_table() -> None:
+    arguments = ["--model", "lenet5", "--accuracy", "digits", "--batch", "2", "--dtype", "fp32"]
+    arguments += ["--dtype", "bf16", "--optimized", "--rounds", "1", "--warmup", "0"]
+    alone = json.loads(run("lenet5", "digits", "--json", "--batch", "2").stdout)
+    report = json.loads(CliRunner().invoke(bench, [*arguments, "--json"]).stdout)
+    assert report["accuracy"][0] == alone
+    assert [found["dtype"] for found in report["accuracy"]] == ["fp32", "bf16"]
+    text = CliRunner().invoke(bench, arguments).stdout
+    lines = text.splitlines()
+    column = lines[1].index("top-1 [95 %]") + len("top-1 [95 %]")
+    percent = f"{alone['accuracy']:.2%} [{alone['wilson95'][0]:.2%}, {alone['wilson95'][1]:.2%}]"
+    cells = {tuple(line[:column].split()[:3]): line[:column] for line in lines[2:6]}
+    assert cells["lenet5", "eager", "fp32"].endswith(f"  {percent}")
+    assert cells["lenet5", "optimized", "eager"].endswith("  -")
+    assert run("lenet5", "digits", "--batch", "2").stdout.rstrip() in text
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A manifest whose only entry is a small network that knows red, green and blue."""
+    model = create("resnet20", seed=1, num_classes=3)
+    path = tmp_path / "fake.safetensors"
+    save_file(model.state_dict(), str(path))
+    entry = manifest.Entry(
+        model="resnet20",
+        policy="",
+        stem=None,
+        config={},
+        num_classes=3,
+        classes=("red", "green", "blue"),
+        default=True,
+        source=manifest.Source("embedded", path.name),
+        sha256=fetch.sha256(path),
+        sha256_prefix=None,
+        bytes=path.stat().st_size,
+        params=0,
+        macs=0,
+        preprocessing=Preprocessing(8, PLAIN.mean, PLAIN.std),
+        dialect="senetzoo",
+        data="colors",
+        metrics=(),
+        training=(),
+        license=manifest.License("", "", ""),
+        provenance="",
+    )
+    monkeypatch.setattr(fetch, "EMBEDDED", tmp_path)
+    monkeypatch.setattr(manifest, "manifest", lambda: {"resnet20.fake": entry})
+    return "resnet20.fake"
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet20.fake"])
+def test_published_weights(published: str, colors: Path, name: str) -> None:
+    result = run(name, str(colors))
+    assert result.exit_code == 0, result.output
+    model = create(published)
+    data = read_images(str(colors), ("red", "green", "blue"), 3)
+    expected = evaluate(model, data, PLAIN).top(1)
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"{name} (resnet20.fake) on {colors}, fp32"
+    assert lines[1].split() == ["class", "images", "accuracy", "[95", "%", "interval,", "Wilson]"]
+    low, high = expected.interval
+    percent = f"{expected.right / 8:.2%}"
+    assert lines[2].split() == ["all", "8", percent, f"[{low:.2%},", f"{high:.2%}]"]
+    assert [line.split()[:2] for line in lines[3:]] == [["blue", "3"], ["red", "5"]]
+
+
+def test_untrained_gates_are_not_evaluated(published: str, colors: Path) -> None:
+    result = run("resnet20+se8", str(colors))
+    assert result.exit_code == 2
+    lines = result.stderr.splitlines()
+    assert lines[0] == "error: resnet20+se8 has no trained weights to evaluate."
+    assert lines[1].startswith("resnet20.fake lacks layer1.0.slots.standard.")
+    assert lines[2] == "Give weights of this very network: --weights FILE"
+
+
+def test_missing_data_and_bad_weights(tmp_path: Path) -> None:
+    file = tmp_path / "other.safetensors"
+    save_file({"conv1.weight": torch.zeros(2)}, str(file))
+    result = run("lenet5", "digits", "--weights", str(file))
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[0] == f"error: The weights {file} do not fit the network."
+    save_file(create("lenet5").state_dict(), str(file))
+    result = run("lenet5", "/no/such/place", "--weights", str(file))
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[0] == "error: No data at /no/such/place."
+    result = run("lenet5", "digits", "--weights", str(tmp_path / "absent"))
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: Can't read the weights {tmp_path / 'absent'}.")
+
+
+def test_unreadable_image(published: str, colors: Path) -> None:
+    broken = colors / "red" / "0.png"
+    broken.write_bytes(b"")
+    result = run(published, str(colors))
+    assert result.exit_code == 2
+    assert result.stderr == f"error: Can't read {broken}.\nThe file is empty.\n"
