@@ -12,9 +12,9 @@ from senetzoo._command import LazyGroup, SenetzooCommand
 
 _ELSEWHERE = {
     "bench": "senetzoo.bench.command:bench",
-    "demo": "senetzoo.demo.command:demo",
+    "app": "senetzoo.app.command:command",
     "export": "senetzoo.deploy.export_command:export",
-    "inspect": "senetzoo.inspect.command:inspect",
+    "inspect": "senetzoo.report.inspect_command:command",
     "predict": "senetzoo.predict:command",
     "report": "senetzoo.report.command:report",
     "train": "senetzoo.train.command:train",

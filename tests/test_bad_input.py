@@ -465,7 +465,7 @@ def test_wrong_commands(
         (["Verfiy"], "There is no command 'Verfiy'. Did you mean 'verify'?"),
         (
             ["zzz"],
-            "There is no command 'zzz'. Commands are bench, demo, explain, export, inspect, list, "
+            "There is no command 'zzz'. Commands are app, bench, explain, export, inspect, list, "
             "predict, report, train, verify, weights.",
         ),
         (["weights", "lst"], "There is no command 'lst'. Did you mean 'list'?"),

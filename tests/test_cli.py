@@ -47,8 +47,8 @@ def _commands(group: click.Group, *names: str) -> Iterator[tuple[str, ...]]:
 def test_every_command_has_help() -> None:
     commands = list(_commands(main))
     assert {
+        "app",
         "bench",
-        "demo",
         "explain",
         "export",
         "inspect",

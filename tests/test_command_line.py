@@ -48,8 +48,8 @@ def program(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 def test_all_commands_are_found() -> None:
     assert {" ".join(names) for names in COMMANDS} == {
-        "bench", "demo", "explain", "export", "inspect excitations", "inspect prune-gates", "list",
-        "predict", "report", "train", "verify",
+        "app", "bench", "explain", "export", "inspect", "list", "predict",
+        "report", "train", "verify",
         "weights convert", "weights get", "weights list", "weights pin", "weights push",
         "weights show", "weights verify",
     }  # fmt: skip
@@ -110,12 +110,11 @@ def test_examples_are_read_by_the_command_that_they_show(names: tuple[str, ...])
 
 # The least that each takes to begin.
 BEGIN = {
+    ("app",): (),
     ("bench",): ("--model", "lenet5"),
-    ("demo",): (),
     ("explain",): ("lenet5",),
     ("export",): ("lenet5", "--to", "pt2"),
-    ("inspect", "excitations"): ("se_resnet20", "--data", "digits"),
-    ("inspect", "prune-gates"): ("se_resnet20", "--data", "digits"),
+    ("inspect",): ("se_resnet20", "--data", "digits"),
     ("list",): (),
     ("predict",): ("image.png",),
     ("report",): ("runs",),
@@ -186,18 +185,17 @@ def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Image.new("RGB", (32, 32), "red").save(f"data/{name}/image.png")
     gated = senetzoo.config("se_resnet20").replace(num_classes=2, depths=(1, 1, 1)).build(seed=0)
     senetzoo.save(gated, "gated", classes=("cat", "dog"))
-    monkeypatch.setattr("senetzoo.demo.server.Server.serve_forever", lambda server: None)
+    monkeypatch.setattr("senetzoo.app.command._serve", lambda *args: None)
     return tmp_path
 
 
 DONE: list[tuple[str, ...]] = [
     ("bench", "--model", "lenet5", "--rounds", "1", "--warmup", "0", "--batch", "1"),
-    ("demo", "--port", "0", "--model", "lenet5"),
+    ("app", "--model", "lenet5"),
     ("explain", "lenet5"),
     ("explain", "lenet5+eca"),
     ("export", "lenet5", "--to", "pt2"),
-    ("inspect", "excitations", "gated", "--data", "data"),
-    ("inspect", "prune-gates", "gated", "--data", "data", "--rounds", "0", "--tolerance", "0"),
+    ("inspect", "gated", "--data", "data"),
     ("list", "*lenet*"),
     ("predict", "image.png", "image.png"),
     ("report", "runs"),
@@ -264,12 +262,12 @@ def test_images_that_can_not_be_read_are_1(ground: Path) -> None:
 
 WRONG: list[tuple[str, ...]] = [
     ("bench", "--model", "lenet5", "--threads", "1025"),
-    ("demo", "--model", "nothing"),
+    ("app", "--model", "nothing"),
     ("explain", "lenet5+nothing"),
     ("explain", "nothing"),
     ("export", "lenet5", "--to", "pt2", "--output", "folder.pt2"),
-    ("inspect", "excitations", "nothing", "--data", "digits"),
-    ("inspect", "prune-gates", "se_resnet20", "--data", "nowhere"),
+    ("inspect", "nothing", "--data", "digits"),
+    ("inspect", "se_resnet20", "--data", "nowhere"),
     ("list", "nothing"),
     ("predict", "--model", "nothing", "image.png"),
     ("report", "nowhere"),

@@ -76,7 +76,7 @@ ORDER = (
         "io",
         "zoo",
     ),
-    *("eval", "runs", "train", "deploy", "bench", "inspect", "predict", "report", "demo", "app"),
+    *("eval", "runs", "train", "deploy", "bench", "inspect", "predict", "report", "app"),
     "cli",
 )
 # Rooms beside each other in that order that do not know each other.
