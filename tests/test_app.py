@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from PIL import Image
 
 import senetzoo
@@ -427,10 +427,15 @@ def test_the_file_is_a_space(tmp_path: Path, photo: Path) -> None:
     assert hosts(log) == set()
 
 
-def test_a_port_in_use(models: dict[str, Classifier]) -> None:
+def run(*arguments: str) -> Result:
+    # What the command sets is set back.
+    return CliRunner(env={"GRADIO_TEMP_DIR": ""}).invoke(main, ["app", *arguments])
+
+
+def test_a_port_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = CliRunner().invoke(main, ["app", "--port", str(port)])
+        done = run("--port", str(port))
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.endswith(
         f"error: The app can't listen on 127.0.0.1:{port}.\n"
@@ -453,7 +458,7 @@ def test_two_apps_do_not_share_a_port(url: str, models: dict[str, Classifier]) -
     ],
 )
 def test_wrong_usage(arguments: list[str], message: str) -> None:
-    done = CliRunner().invoke(main, ["app", *arguments])
+    done = run(*arguments)
     assert done.exit_code == 2
     assert message in done.stderr
     assert "Traceback" not in done.output
