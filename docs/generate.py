@@ -315,10 +315,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
         "profile": measured.profile,
     },
     "docs/deploy.md": {"precision": measured.precision},
-    "docs/inspect.md": {
-        "excitations": inspected.excitations,
-        "pruning": inspected.pruning,
-    },
+    "docs/inspect.md": {"excitations": inspected.excitations},
     "docs/training.md": {"runs": experiments.runs, "speed": experiments.speed},
     "docs/ablation.md": {
         "plot": experiments.picture,

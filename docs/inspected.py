@@ -1,4 +1,4 @@
-"""The tables and the plot of docs/inspect.md: what gates do, and what it costs to fold them."""
+"""The table and the plot of docs/inspect.md: what gates do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from statistics import fmean
 from typing import Any
 
-from pages import RECORDS, STYLE, difference, lines, svg, table
+from pages import RECORDS, STYLE, svg, table
 
 TAG = "se_resnet20.cifar10_v1"
 PLOT = "docs/excitations.svg"
@@ -48,41 +48,6 @@ def excitations() -> str:
         + f"\n`{TAG}` on {found['data']}, {images:,} images; one run. {found['machine']}, commit "
         f"`{str(found['commit'])[:12]}`.\n"
     )
-
-
-def pruning() -> str:
-    """A row for each number of gates that are folded."""
-    rows, first = [], None
-    for line in lines(f"gates/{TAG}.pruning.jsonl"):
-        first = first or line
-        n, gained, lost = line["test_images"], line["only_this"], line["only_that"]
-        change, low, high = difference(gained, lost, n)
-        rows.append(
-            [
-                str(line["folded"]),
-                _called(line["last"]) if line["last"] else "",
-                f"{100 * line['variation']:.1f} %" if line["last"] else "",
-                f"{100 * line['test_correct'] / n:.2f} %",
-                f"{change:+.2f} [{low:+.2f}, {high:+.2f}]" if gained + lost else "",
-                "1" if line["interval"] is None or not line["folded"] else _speed(line),
-            ]
-        )
-    if first is None:
-        return ""
-    head = ["gates folded", "the last of them", "depends on image", "accuracy"]
-    return (
-        table([*head, "difference [95 %]", "speed"], rows)
-        + f"\n`{first['network']}`; constants from {first['train_images']:,} training images, "
-        f"{first['test_images']:,} test images; speed with {first['engine']}, batch "
-        f"{first['batch']}, median of {first['rounds']} rounds against the network as it was. "
-        f"{first['machine']}, commit `{str(first['commit'])[:12]}`.\n"
-    )
-
-
-def _speed(line: dict[str, Any]) -> str:
-    low, high = line["interval"]
-    same = " no difference" if low <= 1 <= high else ""
-    return f"{line['speed']:.2f} [{low:.2f}, {high:.2f}]{same}"
 
 
 def plot() -> str:

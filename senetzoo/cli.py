@@ -12,10 +12,10 @@ from senetzoo._command import LazyGroup, SenetzooCommand
 
 _ELSEWHERE = {
     "bench": "senetzoo.bench.command:bench",
-    "demo": "senetzoo.demo.command:demo",
     "eval": "senetzoo.eval.command:command",
+    "app": "senetzoo.app.command:command",
     "export": "senetzoo.deploy.export_command:export",
-    "inspect": "senetzoo.inspect.command:inspect",
+    "inspect": "senetzoo.report.inspect_command:command",
     "predict": "senetzoo.predict:command",
     "push": "senetzoo.push:command",
     "report": "senetzoo.report.command:report",
@@ -50,7 +50,7 @@ def main() -> None:
     Examples:
       senetzoo predict photo.jpg
       senetzoo list 'se_*' --pretrained
-      senetzoo show resnet50+se16@pre
+      senetzoo explain resnet50+se16@pre
       senetzoo bench --model resnet20 --model se_resnet20
     """
 
@@ -95,21 +95,17 @@ def list_command(pattern: str, pretrained: bool, family: str | None, as_json: bo
     shell_complete=_complete.policies,
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON, with empty sites.")
-def show(network: str, policy: str | None, as_json: bool) -> None:
-    """Show NETWORK: size, cost, and which gate sits where.
+def explain(network: str, policy: str | None, as_json: bool) -> None:
+    """Explain NETWORK: size, cost, and which gate sits where.
 
     \b
     Examples:
-      senetzoo show se_resnet50
-      senetzoo show resnet50+se8@pre/s3-4+eca/s1-2
+      senetzoo explain se_resnet50
+      senetzoo explain resnet50+se8@pre/s3-4+eca/s1-2
       senetzoo explain resnet20 --policy eca --json
     """
     explanation = senetzoo.explain(network, policy)
     click.echo(json.dumps(explanation.as_dict()) if as_json else str(explanation))
-
-
-# Two names for two questions with one answer: "what is this network?", "what does this policy do?"
-main.add_command(show, "explain")
 
 
 if __name__ == "__main__":

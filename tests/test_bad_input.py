@@ -413,10 +413,10 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["list", "lenet*", "--pretrained"], "No network matches 'lenet*' with these options.\n"
      "* stands for any letters.\nType for example: senetzoo list '*resnet*'"),
     (["list", "--family", "vit"], f"There is no family 'vit'.\nFamilies are {TITLES}."),
-    (["show", "resnet2"], "There is no network 'resnet2'.\n"
+    (["explain", "resnet2"], "There is no network 'resnet2'.\n"
      "The nearest names are resnet32, resnet20, resnet32a.\n"
      "Type for example: create('resnet32')"),
-    (["show", "resnet20.pets_v2"], "There are no weights 'pets_v2' of 'resnet20'.\n"
+    (["explain", "resnet20.pets_v2"], "There are no weights 'pets_v2' of 'resnet20'.\n"
      "Its tags are pets_v1.\nDid you mean 'pets_v1'?"),
     (["explain", "lenet", "--policy", "se@post"], "se@post matches nothing in lenet.\n"
      "lenet has the positions pre, standard, not post.\nType for example: @pre"),
@@ -463,15 +463,15 @@ def test_wrong_commands(
         (["Exprot"], "There is no command 'Exprot'. Did you mean 'export'?"),
         (
             ["zzz"],
-            "There is no command 'zzz'. Commands are bench, demo, eval, explain, export, inspect, "
-            "list, predict, push, report, show, train, weights.",
+            "There is no command 'zzz'. Commands are app, bench, eval, explain, export, inspect, "
+            "list, predict, push, report, train, weights.",
         ),
         (["weights", "lst"], "There is no command 'lst'. Did you mean 'list'?"),
         (
             ["weights", "zzz"],
             "There is no command 'zzz'. Commands are convert, get, list, push, show, verify.",
         ),
-        (["show"], "Missing argument 'NETWORK'."),
+        (["explain"], "Missing argument 'NETWORK'."),
         (["predict"], "Missing argument 'IMAGE...'."),
         (
             ["train", "digits", "--seed", "one"],

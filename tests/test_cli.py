@@ -47,8 +47,8 @@ def _commands(group: click.Group, *names: str) -> Iterator[tuple[str, ...]]:
 def test_every_command_has_help() -> None:
     commands = list(_commands(main))
     assert {
+        "app",
         "bench",
-        "demo",
         "eval",
         "explain",
         "export",
@@ -57,7 +57,6 @@ def test_every_command_has_help() -> None:
         "predict",
         "push",
         "report",
-        "show",
         "train",
         "weights",
     } == {names[0] for names in commands if names}
@@ -89,12 +88,11 @@ def test_list(shelf: Shelf) -> None:
     ]
 
 
-@pytest.mark.parametrize("command", ["show", "explain"])
-def test_show(command: str) -> None:
+def test_explain() -> None:
     text = str(senetzoo.explain("resnet20", "se8@pre/s3"))
-    assert run(command, "resnet20", "--policy", "se8@pre/s3").output == f"{text}\n"
-    assert run(command, "resnet20+se8@pre/s3").output.splitlines()[1:] == text.splitlines()[1:]
-    found = json.loads(run(command, "se_resnet20", "--json").output)
+    assert run("explain", "resnet20", "--policy", "se8@pre/s3").output == f"{text}\n"
+    assert run("explain", "resnet20+se8@pre/s3").output.splitlines()[1:] == text.splitlines()[1:]
+    found = json.loads(run("explain", "se_resnet20", "--json").output)
     assert found == senetzoo.explain("se_resnet20").as_dict()
 
 
@@ -116,7 +114,7 @@ def test_train_writes_weights_that_load(tmp_path: Path) -> None:
 
 def test_as_a_process() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "senetzoo.cli", "show", "resnt18"],
+        [sys.executable, "-m", "senetzoo.cli", "explain", "resnt18"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -64,8 +64,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr("senetzoo.train.engine.train", lambda *args, **kwargs: {})
         patch.setattr("senetzoo.bench.command._time", lambda *args, **kwargs: ([], []))
         patch.setattr("torch.set_num_threads", lambda number: None)
-        patch.setattr("senetzoo.demo.server.Server.serve_forever", lambda server: None)
-        patch.setattr("senetzoo.inspect.command._speed", lambda *args: None)
+        patch.setattr("senetzoo.app.command._serve", lambda *args: None)
         # A wildcard stands for a small network, not for all, which would be built.
         patch.setattr(
             "senetzoo.bench.candidates.list_models",

@@ -50,8 +50,8 @@ def program(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 def test_all_commands_are_found() -> None:
     assert {" ".join(names) for names in COMMANDS} == {
-        "bench", "demo", "eval", "explain", "export", "inspect excitations", "inspect prune-gates",
-        "list", "predict", "push", "report", "show", "train",
+        "app", "bench", "eval", "explain", "export", "inspect", "list", "predict", "push",
+        "report", "train",
         "weights convert", "weights get", "weights list",
         "weights show", "weights verify",
     }  # fmt: skip
@@ -100,7 +100,7 @@ def test_examples_are_read_by_the_command_that_they_show(names: tuple[str, ...])
         assert words[0] == "senetzoo"
         shown = next(n for n in (tuple(words[1:3]), tuple(words[1:2])) if n in COMMANDS)
         command = COMMANDS[shown]
-        # Its own or, of a group, one of those in it; `show` and `explain` are one.
+        # Its own or, of a group, one of those in it; `verify` is `weights verify`.
         assert shown[: len(names)] == names or command is COMMANDS[names]
         parser = command.make_parser(click.Context(command))
         parser.parse_args(args=words[1 + len(shown) :])
@@ -112,17 +112,15 @@ def test_examples_are_read_by_the_command_that_they_show(names: tuple[str, ...])
 
 # The least that each takes to begin.
 BEGIN = {
+    ("app",): (),
     ("bench",): ("--model", "lenet5"),
-    ("demo",): (),
     ("eval",): ("lenet5", "digits"),
     ("explain",): ("lenet5",),
     ("export",): ("lenet5", "--to", "pt2"),
-    ("inspect", "excitations"): ("se_resnet20", "--data", "digits"),
-    ("inspect", "prune-gates"): ("se_resnet20", "--data", "digits"),
+    ("inspect",): ("se_resnet20", "--data", "digits"),
     ("list",): (),
     ("predict",): ("image.png",),
     ("report",): ("runs",),
-    ("show",): ("lenet5",),
     ("train",): ("digits",),
     ("weights", "convert"): (__file__, "--to", "lenet5"),
     ("weights", "get"): ("lenet5",),
@@ -188,22 +186,21 @@ def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Image.new("RGB", (32, 32), "red").save(f"data/{name}/image.png")
     gated = senetzoo.config("se_resnet20").replace(num_classes=2, depths=(1, 1, 1)).build(seed=0)
     senetzoo.save(gated, "gated", classes=("cat", "dog"))
-    monkeypatch.setattr("senetzoo.demo.server.Server.serve_forever", lambda server: None)
+    monkeypatch.setattr("senetzoo.app.command._serve", lambda *args: None)
     return tmp_path
 
 
 DONE: list[tuple[str, ...]] = [
     ("bench", "--model", "lenet5", "--rounds", "1", "--warmup", "0", "--batch", "1"),
-    ("demo", "--port", "0", "--model", "lenet5"),
     ("eval", "lenet5", "digits"),
+    ("app", "--model", "lenet5"),
     ("explain", "lenet5"),
+    ("explain", "lenet5+eca"),
     ("export", "lenet5", "--to", "pt2"),
-    ("inspect", "excitations", "gated", "--data", "data"),
-    ("inspect", "prune-gates", "gated", "--data", "data", "--rounds", "0", "--tolerance", "0"),
+    ("inspect", "gated", "--data", "data"),
     ("list", "*lenet*"),
     ("predict", "image.png", "image.png"),
     ("report", "runs"),
-    ("show", "lenet5+eca"),
     ("train", "digits", "--quick", "--threads", "1", "--workers", "0"),
     ("weights", "convert", "lenet5.safetensors", "--to", "lenet5", "--out", "mine.safetensors",
      "--by-structure", "--yes"),
@@ -265,16 +262,16 @@ def test_images_that_can_not_be_read_are_1(ground: Path) -> None:
 
 WRONG: list[tuple[str, ...]] = [
     ("bench", "--model", "lenet5", "--threads", "1025"),
-    ("demo", "--model", "nothing"),
     ("eval", "lenet5", "nowhere"),
+    ("app", "--model", "nothing"),
     ("explain", "lenet5+nothing"),
+    ("explain", "nothing"),
     ("export", "lenet5", "--to", "pt2", "--output", "folder.pt2"),
-    ("inspect", "excitations", "nothing", "--data", "digits"),
-    ("inspect", "prune-gates", "se_resnet20", "--data", "nowhere"),
+    ("inspect", "nothing", "--data", "digits"),
+    ("inspect", "se_resnet20", "--data", "nowhere"),
     ("list", "nothing"),
     ("predict", "--model", "nothing", "image.png"),
     ("report", "nowhere"),
-    ("show", "nothing"),
     ("train", "nothing"),
     ("weights", "convert", "image.png", "--to", "lenet5"),
     ("weights", "get", "nothing"),
@@ -312,9 +309,9 @@ def test_every_command_is_tried_with_wrong_input() -> None:
         (("list", "--pretraned"), "No such option '--pretraned'. Did you mean '--pretrained'?"),
         (("list", "se_densnet121"), "Did you mean 'se_densenet121'?"),
         (("list", "--family", "resnt"), "Did you mean 'resnet'?"),
-        (("show", "resnt18"), "The nearest names are resnet18"),
-        (("show", "lenet5+ecca"), "Did you mean 'eca'?"),
-        (("show", "lenet5+se@standart"), "Did you mean 'standard'?"),
+        (("explain", "resnt18"), "The nearest names are resnet18"),
+        (("explain", "lenet5+ecca"), "Did you mean 'eca'?"),
+        (("explain", "lenet5+se@standart"), "Did you mean 'standard'?"),
         (("weights", "show", "resnet20.cifar10_v11"), "Did you mean 'cifar10_v1'?"),
         (("weights", "list", "resnet20.cifar_v1"), "Did you mean 'resnet20.cifar10_v1'?"),
         (("weights", "verify", "resnet20.cifar10_v11"), "Did you mean 'cifar10_v1'?"),
@@ -366,7 +363,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell"
             for row in (
                 ("list --json | head -c 1", 0, ""),
                 ("list >&-", 0, ""),
-                ("show resnt 2>&-", 2, ""),
+                ("explain resnt 2>&-", 2, ""),
                 ("--help | true; exit ${PIPESTATUS[0]}", 1, ""),
             )
         ),
@@ -417,12 +414,12 @@ def offered(*words: str) -> list[str]:
         (("we",), ["weights"]),
         (("weights", "s"), ["show"]),
         (("list", "--pre"), ["--pretrained"]),
-        (("show", "se_resnet2"), ["se_resnet20", "se_resnet20a"]),
+        (("explain", "se_resnet2"), ["se_resnet20", "se_resnet20a"]),
         (("explain", "lenet5.d"), ["lenet5.digits_v1"]),
-        (("show", "resnet50+se@p"), ["resnet50+se@pre", "resnet50+se@post"]),
-        (("show", "lenet5+se+ec"), ["lenet5+se+eca"]),
-        (("show", "lenet5", "--policy", "cb"), ["cbam"]),
-        (("show", "lenet5", "--policy", "se+cbam@i"), ["se+cbam@identity", "se+cbam@inner"]),
+        (("explain", "resnet50+se@p"), ["resnet50+se@pre", "resnet50+se@post"]),
+        (("explain", "lenet5+se+ec"), ["lenet5+se+eca"]),
+        (("explain", "lenet5", "--policy", "cb"), ["cbam"]),
+        (("explain", "lenet5", "--policy", "se+cbam@i"), ["se+cbam@identity", "se+cbam@inner"]),
         (("list", "--family", "Res"), ["ResNet"]),
         (("export", "lenet"), ["lenet", "lenet5"]),
         (("export", "lenet5", "--to", "o"), ["onnx", "openvino"]),
@@ -451,7 +448,7 @@ def test_completion(words: tuple[str, ...], expected: list[str]) -> None:
 
 
 def test_completion_of_every_name() -> None:
-    assert offered("show", "") == list(ENTRIES)
+    assert offered("explain", "") == list(ENTRIES)
     assert offered("weights", "list", "") == list(manifest())
     assert offered("train", "") == list(RECIPES)
 

@@ -1,15 +1,20 @@
-"""Excitations against gates that are computed by hand, image by image."""
+"""Excitations against gates that are computed by hand, image by image; `senetzoo inspect`."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from helpers import randomise, tiny
 from torch import Tensor, nn
 
 import senetzoo
 from senetzoo import CBAM, GCT, SE, Policy, SimAM
+from senetzoo.cli import main
 from senetzoo.data import digits
 from senetzoo.errors import ConfigError
 from senetzoo.inspect import Excitation, drift, excitations
@@ -104,6 +109,23 @@ def test_closed_open_and_constant_channels(top: float) -> None:
     assert found.closed.tolist() == [True, False, False, False, False]
     assert found.open.tolist() == [False, True, False, False, False]
     assert found.constant.tolist() == [True, True, True, False, False]
+
+
+def test_variation_is_the_error_of_a_constant() -> None:
+    """`variation` against the values of the gate itself, of all images at once."""
+    model, x = network(SE(2).at("pre")), images()
+    path = "layer1.0.slots.pre"
+    found = excitations(model, pairs(x), classes=5)[path]
+    values: list[Tensor] = []
+    handle = model.get_submodule(path).register_forward_hook(
+        lambda gate, args, out: values.append(gate.excitation(args[0]))
+    )
+    with torch.no_grad():
+        model(x)
+    handle.remove()
+    (each,) = values
+    error = (each - each.mean(0)).square().sum() / each.square().sum()
+    assert found.variation == pytest.approx(float(error) ** 0.5, rel=1e-9)
 
 
 def test_values_are_counted_by_class() -> None:
@@ -216,3 +238,47 @@ def test_bad_input(name: str, batches: list[tuple[Tensor, Tensor]], text: str) -
     with pytest.raises(ConfigError) as caught:
         excitations(senetzoo.create(name, seed=0), batches, classes=10)
     assert str(caught.value) == text
+
+
+# --- The command ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved network of the digits, untrained."""
+    folder = tmp_path_factory.mktemp("networks") / "net"
+    senetzoo.save(
+        senetzoo.create("se_lenet5", seed=0),
+        folder,
+        classes=[str(n) for n in range(10)],
+        transforms=senetzoo.transforms(senetzoo.create("lenet5", pretrained=True)),
+    )
+    return folder
+
+
+def test_command(saved: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "page.html"
+    arguments = ["inspect", str(saved), "--data", "digits", "--images", "4"]
+    result = CliRunner().invoke(main, [*arguments, "--out", str(out), "--json", "--class", "7"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    model = senetzoo.load(saved)
+    assert [gate["gate"] for gate in report["gates"]] == [
+        name for name, _ in model.named_modules() if name.endswith(".standard")
+    ]
+    for gate in report["gates"]:
+        assert gate["images"] == 40
+        assert len(gate["mean"]) == len(gate["by_class"]["7"])
+        assert sum(gate["histogram"]) == 40 * len(gate["mean"])
+    page = out.read_text(encoding="utf-8")
+    assert page.count("<svg") == len(report["gates"]) + 1
+    assert "http" not in page.replace("http://www.w3.org", "")
+    wrong = CliRunner().invoke(main, [*arguments, "--class", "77", "--out", str(out)])
+    assert wrong.exit_code == 2
+    assert wrong.stderr.startswith("error: The data has no class '77'.\n")
+
+
+def test_command_without_gates() -> None:
+    result = CliRunner().invoke(main, ["inspect", "lenet5", "--data", "digits"])
+    assert result.exit_code == 2
+    assert "error: The network has no gates to look at." in result.stderr

@@ -54,7 +54,6 @@ def test_content(wheel: Path) -> None:
     others = {
         "senetzoo/weights_manifest.json",
         "senetzoo/py.typed",
-        "senetzoo/demo/page.html",
         "senetzoo/inspect/page.html",
         "senetzoo/report/page.html",
         "senetzoo/report/parts.html",

@@ -23,7 +23,7 @@ from senetzoo.data.images import open_image
 from senetzoo.data.preprocessing import CIFAR10, Preprocessing
 from senetzoo.inspect import Evidence, evidence, excitations, grad_cam, layer_cam
 from senetzoo.inspect import page as pages
-from senetzoo.inspect.pictures import SIDE, overlay, sheet, shown, strip
+from senetzoo.inspect.pictures import SIDE, overlay, sheet, strip, to_image
 from senetzoo.predict import command, predict
 
 
@@ -93,12 +93,12 @@ def test_page_and_pictures(tmp_path: Path) -> None:
         assert cam == f"Grad-CAM for {best.name}"
         assert layer == f"Layer-CAM for {best.name}"
         assert [s.size for _, s in strips] == [(w, 1) for w in (16, 32, 64) for _ in range(3)]
-        expected = shown(CIFAR10.pixels(CIFAR10(open_image(path))))
+        expected = to_image(CIFAR10.pixels(CIFAR10(open_image(path))))
         assert np.array_equal(np.asarray(seen), np.asarray(expected))
     words = " ".join(page.text)
     for path in paths:
         assert str(path) in words
-    assert "layer3.2.slots.standard" in words
+    assert "layer3.2 standard" in words
 
 
 @pytest.mark.parametrize("form", ["transparent", "grey", "turned", "wide"])
@@ -312,7 +312,7 @@ def test_evidence() -> None:
         assert torch.allclose(found.probabilities, model.eval()(x[None])[0].softmax(0))
     # An identity gate multiplies by 1, which is half of what it can.
     for channel in [*found.opened(3), *found.closed(3)]:
-        assert (channel.value, channel.part) == (1.0, 0.5)
+        assert (channel.value, channel.relative) == (1.0, 0.5)
     best = evidence(model, x, CIFAR10)
     assert best.target == int(best.probabilities.argmax())
     plain = evidence(senetzoo.create("resnet20", seed=0), x, CIFAR10)
@@ -330,7 +330,7 @@ def test_pixels_undo_what_normalised_does(transforms: Preprocessing) -> None:
 def test_pictures() -> None:
     picture = torch.zeros(1, 2, 4, dtype=torch.uint8)
     picture[0, 0, 1] = 200
-    seen = np.asarray(shown(picture))
+    seen = np.asarray(to_image(picture))
     assert seen.shape == (SIDE, 2 * SIDE, 3)
     half = SIDE // 2
     assert (seen[:half, half : 2 * half] == 200).all()

@@ -101,7 +101,7 @@ def test_every_command_takes_a_run(trained: Path, photos: Path, tmp_path: Path) 
     text = run("push", trained, "--repo", "owner/name", "--dry-run")
     assert "Moss, ash tree, zinnia" in text
     assert "\n9 of 45 sites have a gate" in run("explain", trained)
-    found = json.loads(run("inspect", "excitations", trained, "--data", photos / "val", "--out",
+    found = json.loads(run("inspect", trained, "--data", photos / "val", "--out",
                            tmp_path / "page.html", "--json"))  # fmt: skip
     assert len(found["gates"]) == 9
 

@@ -21,7 +21,7 @@ import senetzoo
 from senetzoo.data import digits
 from senetzoo.errors import ConfigError, DataError, TrainingError
 from senetzoo.inspect import drift
-from senetzoo.report import excitations_command
+from senetzoo.report import inspect_command
 from senetzoo.train import augment, engine
 from senetzoo.train.augment import Draws
 from senetzoo.train.command import find
@@ -632,7 +632,7 @@ def test_pinned_weights_come_back_through_create(
         entry = pin_weights.pin(again, "digits_further", data=None, default=False)
         assert (entry.model, entry.policy) == ("lenet5", "se2|eca@pre")
         assert senetzoo.create("lenet5.digits_further").config == begun.config
-        assert excitations_command._drift(senetzoo.create("lenet5.digits_further")) is None
+        assert inspect_command._drift(senetzoo.create("lenet5.digits_further")) is None
 
         # With the gates that they have, under another seed: drift counts from the first one.
         same = recipe.replace(model="lenet5.digits_test", phases=((32, 1),))
@@ -644,7 +644,7 @@ def test_pinned_weights_come_back_through_create(
         assert last.load_report is not None
         assert last.load_report.tag == "lenet5.digits_same"
         first = recipe.network(10, 1).build(seed=0)
-        assert excitations_command._drift(last) == drift(last, first)
+        assert inspect_command._drift(last) == drift(last, first)
 
         def after(*args: str) -> tuple[str, list[str]]:
             """The default then, and what is said beyond the accuracy."""
@@ -690,7 +690,7 @@ def test_pinned_weights_come_back_through_create(
         assert "digits_test" not in manifest.tags("lenet5")
         for tag in ("lenet5.digits_only", "lenet5.digits_further", "lenet5.digits_same"):
             assert (manifest.history(tag)["lenet5.digits_test"],) == began
-            assert excitations_command._drift(senetzoo.create(tag)) is None
+            assert inspect_command._drift(senetzoo.create(tag)) is None
         done = CliRunner().invoke(pin_weights.main, [str(path.parent), "x", "--drop-start"])
         assert (done.exit_code, done.stderr) == (
             2,

@@ -65,7 +65,7 @@ ORDER = (
     *("errors", "_utils", "_files", "_torchvision", "environment", "_command", "_network"),
     *("data", "nn", "counting", "policies", "gates", "models", "names", "registry", "spec"),
     *("weights", "_complete", "runs", "io", "zoo", "push"),
-    *("eval", "train", "deploy", "bench", "inspect", "predict", "report", "demo", "app"),
+    *("eval", "train", "deploy", "bench", "inspect", "predict", "report", "app"),
     "cli",
 )
 # Rooms beside each other in that order that do not know each other.

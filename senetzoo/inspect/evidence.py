@@ -22,13 +22,13 @@ class Channel:
         gate: The gate's name in the network.
         channel: Index of the channel.
         value: What its map is multiplied by.
-        part: That as a part of what an open gate gives: near 0 is closed, near 1 open.
+        relative: The value as a part of what an open gate gives: near 0 is closed, near 1 open.
     """
 
     gate: str
     channel: int
     value: float
-    part: float
+    relative: float
 
 
 @dataclass(frozen=True)
@@ -63,19 +63,14 @@ class Evidence:
     def _extremes(self, count: int, *, largest: bool) -> list[Channel]:
         if not self.gates:
             return []
-        places = [(gate, k) for gate in self.gates.values() for k in range(len(gate.mean))]
-        parts = torch.cat([parts_of(gate) for gate in self.gates.values()])
-        order = parts.argsort(descending=largest, stable=True)[:count]
+        channels = [(gate, k) for gate in self.gates.values() for k in range(len(gate.mean))]
+        relative = torch.cat([gate.relative for gate in self.gates.values()])
+        order = relative.argsort(descending=largest, stable=True)[:count]
         return [
-            Channel(gate.path, k, float(gate.mean[k]), float(parts[at]))
-            for at in order.tolist()
-            for gate, k in [places[at]]
+            Channel(gate.path, k, float(gate.mean[k]), float(relative[n]))
+            for n in order.tolist()
+            for gate, k in [channels[n]]
         ]
-
-
-def parts_of(gate: Excitation) -> Tensor:
-    """(C,), the values of one image's gate as parts of what an open gate gives."""
-    return gate.mean / gate.top
 
 
 def evidence(

@@ -6,8 +6,9 @@ chosen classes, stage by stage.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,11 @@ class Excitation:
     histogram: Tensor
 
     @property
+    def relative(self) -> Tensor:
+        """(C,), the mean as a part of what an open gate gives: near 0 is closed, near 1 open."""
+        return self.mean / self.top
+
+    @property
     def closed(self) -> Tensor:
         """(C,), whether no image opens the channel."""
         return self.high < TOLERANCE * self.top
@@ -102,12 +108,51 @@ class Excitation:
     @property
     def spread(self) -> float:
         """How far classes differ: the standard deviation of their means, over channels averaged."""
-        seen = self.by_class[self.counts > 0]
-        return float(seen.std(0, correction=0).mean()) if len(seen) > 1 else 0.0
+        means = self.by_class[self.counts > 0]
+        return float(means.std(0, correction=0).mean()) if len(means) > 1 else 0.0
+
+    def as_dict(self, classes: Sequence[str], drift: Mapping[str, float] | None) -> dict[str, Any]:
+        """All figures, for JSON.
+
+        Args:
+            classes: Names of the classes.
+            drift: What `drift` returns; None where the initial weights are not known.
+        """
+        return {
+            "gate": self.path,
+            "policy": self.gate,
+            "top": self.top,
+            "images": int(self.counts.sum()),
+            "mean": _rounded(self.mean),
+            "std": _rounded(self.std),
+            "low": _rounded(self.low),
+            "high": _rounded(self.high),
+            "by_class": {
+                name: _rounded(self.by_class[k])
+                for k, name in enumerate(classes)
+                if int(self.counts[k])
+            },
+            "histogram": self.histogram.sum(0).tolist(),
+            "closed": int(self.closed.sum()),
+            "open": int(self.open.sum()),
+            "constant": int(self.constant.sum()),
+            "variation": self.variation,
+            "spread": self.spread,
+            "drift": None if drift is None else drift.get(self.path),
+        }
 
 
-class _Sums:
-    """What has been seen of one gate."""
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 6) for value in values.tolist()]
+
+
+def short_name(path: str) -> str:
+    """A gate's name as tables have it: ``"layer1.0.slots.standard"`` is ``"layer1.0 standard"``."""
+    return path.replace(".slots.", " ")
+
+
+class _Statistics:
+    """Running statistics of one gate's values."""
 
     def __init__(self, channels: int, classes: int, top: float) -> None:
         double = torch.float64
@@ -160,7 +205,7 @@ def excitations(
         )
         for name, module in gates.items()
     ]
-    sums: dict[str, _Sums] = {}
+    sums: dict[str, _Statistics] = {}
     counts = torch.zeros(classes, dtype=torch.int64)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     try:
@@ -172,14 +217,16 @@ def excitations(
                 counts += labels.bincount(minlength=classes)
                 for name, found in values.items():
                     if name not in sums:
-                        sums[name] = _Sums(found.shape[1], classes, gates[name].top)
+                        sums[name] = _Statistics(found.shape[1], classes, gates[name].top)
                     sums[name].add(found, labels)
     finally:
         for handle in handles:
             handle.remove()
     if not int(counts.sum()):
         raise ConfigError("There are no images to look at.", "The batches are empty.")
-    return {name: _made(name, gates[name], sums[name], counts) for name in gates if name in sums}
+    return {
+        name: _excitation(name, gates[name], sums[name], counts) for name in gates if name in sums
+    }
 
 
 def _value(gate: GateModule, x: Tensor, out: Tensor) -> Tensor:
@@ -203,7 +250,7 @@ def _checked(labels: Tensor, classes: int) -> Tensor:
     return labels
 
 
-def _made(path: str, gate: GateModule, sums: _Sums, counts: Tensor) -> Excitation:
+def _excitation(path: str, gate: GateModule, sums: _Statistics, counts: Tensor) -> Excitation:
     images = int(counts.sum())
     mean = sums.by_class.sum(0) / images
     return Excitation(
@@ -222,7 +269,7 @@ def _made(path: str, gate: GateModule, sums: _Sums, counts: Tensor) -> Excitatio
 
 
 def drift(model: nn.Module, initial: nn.Module) -> dict[str, float]:
-    """How far each gate of `model` has moved from its initialisation.
+    """How far each gate of `model` has moved from its initialization.
 
     Args:
         model: A trained network.

@@ -13,9 +13,9 @@ from PIL.Image import Image
 import senetzoo
 from senetzoo._files import atomically
 from senetzoo.errors import ConfigError
-from senetzoo.inspect.evidence import Channel, Evidence, parts_of
-from senetzoo.inspect.excitations import Excitation
-from senetzoo.inspect.pictures import data_uri, overlay, png, sheet, shown, strip
+from senetzoo.inspect.evidence import Channel, Evidence
+from senetzoo.inspect.excitations import Excitation, short_name
+from senetzoo.inspect.pictures import data_uri, overlay, png, sheet, strip, to_image
 
 PAGE, _SUFFIX = "explain.html", ".explain.png"
 _CHANNELS = 3
@@ -113,27 +113,38 @@ class Page:
 
 
 def _section(name: str, guesses: Sequence[tuple[str, float]], found: Evidence) -> str:
-    best = guesses[0][0]
-    pictures = [
-        ("what the network saw", f"{name}, as the network saw it", shown(found.picture)),
-        ("Grad-CAM", f"Grad-CAM for {best}", overlay(found.picture, found.grad_cam)),
-        ("Layer-CAM", f"Layer-CAM for {best}", overlay(found.picture, found.layer_cam)),
-    ]
-    figures = "".join(
-        f'<figure><img src="{data_uri(image)}" alt="{escape(alt)}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-        for caption, alt, image in pictures
-    )
     rows = "".join(
         f'<tr><th scope="row">{escape(label)}</th><td class="number">{100 * p:.1f} %</td>'
         f'<td class="bar"><i style="width: {100 * p:.1f}%"></i></td></tr>'
         for label, p in guesses
     )
-    empty = "" if float(found.grad_cam.max()) > 0 else _EMPTY
     return (
-        f'<section><h2>{escape(name)}</h2><div class="pictures">{figures}</div>{empty}'
-        f'<div class="wide"><table><tbody>{rows}</tbody></table></div>{_gates(found)}</section>'
+        f"<section><h2>{escape(name)}</h2>{figures(name, guesses[0][0], found)}"
+        f'<div class="wide"><table><tbody>{rows}</tbody></table></div>'
+        f"{gates_table(found)}</section>"
     )
+
+
+def figures(name: str, label: str, found: Evidence) -> str:
+    """HTML of the image as the network saw it, and of the heat maps.
+
+    Args:
+        name: What the alternative text calls the image.
+        label: The class that the heat maps are of.
+        found: What the network made of the image.
+    """
+    pictures = [
+        ("what the network saw", f"{name}, as the network saw it", to_image(found.picture)),
+        ("Grad-CAM", f"Grad-CAM for {label}", overlay(found.picture, found.grad_cam)),
+        ("Layer-CAM", f"Layer-CAM for {label}", overlay(found.picture, found.layer_cam)),
+    ]
+    shown = "".join(
+        f'<figure><img src="{data_uri(image)}" alt="{escape(alt)}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        for caption, alt, image in pictures
+    )
+    empty = "" if float(found.grad_cam.max()) > 0 else _EMPTY
+    return f'<div class="pictures">{shown}</div>{empty}'
 
 
 _EMPTY = (
@@ -141,11 +152,12 @@ _EMPTY = (
 )
 
 
-def _gates(found: Evidence) -> str:
+def gates_table(found: Evidence) -> str:
+    """HTML of the channels that are open and closed most, and of every gate."""
     if not found.gates:
         return '<p class="soft">This network has no gates.</p>'
     rows = "".join(
-        f'<tr><th scope="row">{escape(path)}</th>'
+        f'<tr><th scope="row">{escape(short_name(path))}</th>'
         f'<td class="strip"><img src="{data_uri(_cells(gate))}" alt=""></td>'
         f'<td class="number">{float(gate.mean.mean()):.2f}</td>'
         f'<td class="number">{_one(gate, int(gate.mean.argmax()))}</td>'
@@ -167,8 +179,9 @@ def _one(gate: Excitation, channel: int) -> str:
 
 def _cells(gate: Excitation) -> Image:
     """A pixel for each channel: the page stretches them."""
-    return strip(parts_of(gate), len(gate.mean), 1)
+    return strip(gate.relative, len(gate.mean), 1)
 
 
 def _listed(channels: Iterable[Channel]) -> str:
-    return escape(", ".join(f"{c.gate} {c.channel} ({c.value:.2f})" for c in channels))
+    texts = (f"{short_name(c.gate)} {c.channel} ({c.value:.2f})" for c in channels)
+    return escape(", ".join(texts))

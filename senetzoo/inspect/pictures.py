@@ -13,14 +13,14 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
-from senetzoo.inspect.evidence import Evidence, parts_of
+from senetzoo.inspect.evidence import Evidence
 
 # Pixels of a side of a picture, at least; an image of a network for small ones is enlarged.
 SIDE = 224
 # Of a heat map over a picture.
 _OPACITY = 0.55
 
-# Colours at equal distances, dark to bright, whose brightness alone tells the order as well. They
+# Colors at equal distances, dark to bright, whose brightness alone tells the order as well. They
 # are matplotlib's inferno and viridis at five points.
 _HEAT = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 _GATE = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
@@ -29,15 +29,15 @@ _Pixels = npt.NDArray[np.uint8]
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def _coloured(values: Tensor, anchors: Sequence[tuple[int, int, int]]) -> _Pixels:
-    """Values (H, W) from 0 to 1 as colours (H, W, 3)."""
+def _colored(values: Tensor, anchors: Sequence[tuple[int, int, int]]) -> _Pixels:
+    """Values (H, W) from 0 to 1 as colors (H, W, 3)."""
     at = np.linspace(0.0, 1.0, len(anchors))
     x = values.clamp(0, 1).double().numpy()
     channels = [np.interp(x, at, [anchor[k] for anchor in anchors]) for k in range(3)]
     return np.stack(channels, 2).round().astype(np.uint8)
 
 
-def shown(picture: Tensor) -> Image.Image:
+def to_image(picture: Tensor) -> Image.Image:
     """A picture (C, H, W), uint8, with one channel or three, in RGB and at least `SIDE` high.
 
     It is enlarged by a whole number, pixels as squares, so that one sees what the network sees.
@@ -53,31 +53,31 @@ def overlay(picture: Tensor, heat: Tensor) -> Image.Image:
 
     Args:
         picture: (C, H, W), uint8, with one channel or three.
-        heat: (h, w), from 0; its largest value gets the brightest colour. One of zeros is dark all
+        heat: (h, w), from 0; its largest value gets the brightest color. One of zeros is dark all
             over.
 
     Returns:
-        RGB, of the size of ``shown(picture)``.
+        RGB, of the size of ``to_image(picture)``.
     """
-    below = shown(picture)
+    below = to_image(picture)
     top = float(heat.max())
     scaled = heat / top if top > 0 else heat
     smooth = F.interpolate(
         scaled[None, None], size=(below.height, below.width), mode="bilinear", align_corners=False
     )
-    return Image.blend(below, Image.fromarray(_coloured(smooth[0, 0], _HEAT)), _OPACITY)
+    return Image.blend(below, Image.fromarray(_colored(smooth[0, 0], _HEAT)), _OPACITY)
 
 
-def strip(parts: Tensor, width: int, height: int) -> Image.Image:
+def strip(relative: Tensor, width: int, height: int) -> Image.Image:
     """A gate's channels side by side, dark where it is closed and bright where it is open.
 
     Args:
-        parts: (C,), from 0 to 1.
+        relative: (C,), from 0 to 1.
         width: Pixels; channels that share one are averaged.
         height: Pixels.
     """
-    cells = Image.fromarray(_coloured(parts[None], _GATE))
-    count = len(parts)
+    cells = Image.fromarray(_colored(relative[None], _GATE))
+    count = len(relative)
     method = Image.Resampling.NEAREST if count <= width else Image.Resampling.BOX
     return cells.resize((width, height), method)
 
@@ -106,7 +106,7 @@ def sheet(evidence: Evidence, title: str, guesses: Sequence[str]) -> Image.Image
     large, small = ImageFont.load_default(15), ImageFont.load_default(12)
     ink, soft = "#1c2127", "#5d6670"
     pictures = [
-        ("what the network saw", shown(evidence.picture)),
+        ("what the network saw", to_image(evidence.picture)),
         ("Grad-CAM", overlay(evidence.picture, evidence.grad_cam)),
         ("Layer-CAM", overlay(evidence.picture, evidence.layer_cam)),
     ]
@@ -139,13 +139,13 @@ def sheet(evidence: Evidence, title: str, guesses: Sequence[str]) -> Image.Image
         draw.text((gap, texts + number * line), fitted(text, full - 2 * gap, small), ink, small)
     half = (full - gap) // 2
     for number, column in enumerate(columns):
-        for place, text in enumerate(column):
-            at = texts + gap + line * (len(guesses) + place)
+        for index, text in enumerate(column):
+            at = texts + gap + line * (len(guesses) + index)
             draw.text((gap + number * half, at), fitted(text, half - gap, small), ink, small)
     names = [fitted(name, full / 3, small) for name in evidence.gates]
     left = 2 * gap + max((round(draw.textlength(name, small)) for name in names), default=0)
     for number, (name, gate) in enumerate(zip(names, evidence.gates.values(), strict=True)):
         at = strips + number * row
         draw.text((gap, at), name, soft, small)
-        canvas.paste(strip(parts_of(gate), full - gap - left, row - 4), (left, at + 1))
+        canvas.paste(strip(gate.relative, full - gap - left, row - 4), (left, at + 1))
     return canvas

@@ -53,7 +53,7 @@ def report(
       senetzoo report runs --json
     """
     from senetzoo.report import page, tables
-    from senetzoo.report.excited import gates_of
+    from senetzoo.report.excitations import run_excitations
     from senetzoo.report.run import find
 
     if out.suffix not in (".html", ".htm"):
@@ -65,7 +65,7 @@ def report(
         )
     found = find(runs)
     title = title or ", ".join(dict.fromkeys(path.name for path in runs))
-    made = page.make(found, title, gates=gates_of(found, data) if excitations else ())
+    made = page.make(found, title, excitations=run_excitations(found, data) if excitations else ())
     pictures = out.with_name(f"{out.stem}-figures")
     text, files = page.markdown(made, pictures.name)
     whole = page.html(made)

@@ -14,8 +14,8 @@ import senetzoo
 from senetzoo.eval.predictions import Tally
 from senetzoo.inspect.pictures import png
 from senetzoo.report import figures, tables
+from senetzoo.report.excitations import ExcitationSection
 from senetzoo.report.figures import Plot
-from senetzoo.report.gates import Gates
 from senetzoo.report.markup import Table, cell, rendered
 from senetzoo.report.paired import paired, verdicts
 from senetzoo.report.run import Run
@@ -63,11 +63,13 @@ class Report:
     time: Table
     curves: tuple[Plot, ...]
     gradients: tuple[Plot, ...]
-    gates: tuple[Gates, ...]
+    excitations: tuple[ExcitationSection, ...]
 
 
-def make(runs: Sequence[Run], title: str, *, gates: Sequence[Gates] = ()) -> Report:
-    """The report of `runs`, with what the gates of some of them do.
+def make(
+    runs: Sequence[Run], title: str, *, excitations: Sequence[ExcitationSection] = ()
+) -> Report:
+    """The report of `runs`, with the excitations of some of them.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -83,7 +85,7 @@ def make(runs: Sequence[Run], title: str, *, gates: Sequence[Gates] = ()) -> Rep
         _time(runs),
         tuple(figures.curves(runs)),
         tuple(figures.depth(runs)),
-        tuple(gates),
+        tuple(excitations),
     )
 
 
@@ -214,7 +216,7 @@ def html(report: Report) -> str:
         time=report.time,
         curves=report.curves,
         gradients=report.gradients,
-        gates=report.gates,
+        excitations=report.excitations,
         names=names,
         same=same,
         differ=differ,
@@ -334,12 +336,12 @@ def markdown(report: Report, folder: str) -> tuple[str, dict[str, bytes]]:
                 )
     if report.gradients:
         section("Gradient norm by depth", pictures(report.gradients))
-    if report.gates:
+    if report.excitations:
         parts.append("## Excitations\n")
-        for excited in report.gates:
-            parts.append(f"### {cell(excited.name)}\n\n{excited.sites.markdown()}")
-            named = ", ".join(f"{cell(name)}: {colour}" for name, colour in excited.chosen)
-            parts.append(f"{named}. {cell(excited.note)}\n\n{pictures(excited.plots)}")
+        for part in report.excitations:
+            parts.append(f"### {cell(part.name)}\n\n{part.gates.markdown()}")
+            legend = ", ".join(f"{cell(name)}: {colour}" for name, colour in part.legend)
+            parts.append(f"{legend}. {cell(part.note)}\n\n{pictures(part.plots)}")
     section("Time", report.time.markdown())
     same, differ = tables.settings(report.runs)
     head = ["", *(run.name for run in report.runs)]

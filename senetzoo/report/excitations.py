@@ -1,14 +1,25 @@
-"""What the gates of a network do, as tables and plots."""
+"""The excitations of a network's gates as tables and plots."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from senetzoo.inspect.excitations import BINS, Excitation
+import torch
+from torch import Tensor
+
+from senetzoo.errors import ConfigError
+from senetzoo.gates.common import GateModule
+from senetzoo.inspect.excitations import BINS, Excitation, drift, excitations, short_name
 from senetzoo.report.figures import COLOURS, INK, Plot, plot
 from senetzoo.report.markup import Table
+from senetzoo.report.run import Run
+from senetzoo.train.data import Data, load_data
+from senetzoo.train.evaluate import inputs
+from senetzoo.train.recipe import Recipe
+from senetzoo.train.trained import networks_of
 
 # More plots than this are not looked at: then the last block of each stage, and the last stage.
 _PLOTS = 12
@@ -17,29 +28,78 @@ _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 @dataclass(frozen=True)
-class Gates:
-    """The gates of one network.
+class ExcitationSection:
+    """The excitations of one network, as a report shows them.
 
     Args:
         name: The network, or the run.
-        images: How many images they have seen.
-        sites: A row for each gate.
-        classes: For each gate its name and a row for each class.
+        images: Number of images.
+        gates: A row for each gate.
+        classes: For each gate its name and a table with a row for each class.
         plots: The excitation by channel of each gate, or of some, and the distributions.
-        chosen: The classes in the plots, each with its colour.
-        note: What else is in them.
+        legend: The classes in the plots, each with its color.
+        note: What else the plots show.
     """
 
     name: str
     images: int
-    sites: Table
+    gates: Table
     classes: tuple[tuple[str, Table], ...]
     plots: tuple[Plot, ...]
-    chosen: tuple[tuple[str, str], ...]
+    legend: tuple[tuple[str, str], ...]
     note: str
 
 
-def gates(
+def run_excitations(runs: Sequence[Run], path: Path | None) -> list[ExcitationSection]:
+    """The excitations on the test images, of those runs that are finished and have gates.
+
+    Args:
+        runs: Of one data set.
+        path: A local copy of it; None for what needs none.
+
+    Raises:
+        ConfigError: No run is finished and has gates; or its weights are of another network.
+        DataError: The data is not there.
+    """
+    sections: list[ExcitationSection] = []
+    data: Data | None = None
+    for run in runs:
+        if run.end is None:
+            continue
+        recipe = Recipe.from_json(run.header["recipe"])
+        if data is None:
+            data = load_data(recipe.replace(images_per_class=0, stream=False), path)
+        model, initial = networks_of(run.folder)
+        if not any(isinstance(module, GateModule) for module in model.modules()):
+            continue
+        found = excitations(model, _batches(data, recipe), classes=len(data.classes))
+        sections.append(
+            excitation_section(
+                run.name,
+                found,
+                data.classes,
+                drift=drift(model, initial),
+                number=len(sections) + 1,
+            )
+        )
+    if not sections:
+        raise ConfigError(
+            "The runs have no excitations to show.",
+            "None is finished and of a network with gates.",
+            "Leave --excitations out",
+        )
+    return sections
+
+
+def _batches(data: Data, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
+    labels, first = torch.as_tensor(data.test.labels), 0
+    side = recipe.test_size or recipe.final_size
+    for images in inputs(data, recipe, side, torch.arange(len(labels)), torch.device("cpu")):
+        yield images, labels[first : first + len(images)]
+        first += len(images)
+
+
+def excitation_section(
     name: str,
     found: Mapping[str, Excitation],
     classes: Sequence[str],
@@ -47,16 +107,16 @@ def gates(
     chosen: Sequence[str] = (),
     drift: Mapping[str, float] | None = None,
     number: int = 1,
-) -> Gates:
-    """Tables and plots of what `excitations` found.
+) -> ExcitationSection:
+    """Tables and plots of excitations.
 
     Args:
         name: The network, or the run.
-        found: It.
+        found: What `excitations` returns.
         classes: Names of the classes.
         chosen: Those that the plots show; none for four, evenly apart.
-        drift: What `drift` says; None where the initial weights are not known.
-        number: Which network of the page it is.
+        drift: What `drift` returns; None where the initial weights are not known.
+        number: Number of the network on its page, for the names of plots.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -67,28 +127,27 @@ def gates(
     colours = [(name, COLOURS[n % len(COLOURS)]) for n, name in enumerate(chosen)]
     shown = _shown(list(found))
     plots = [
-        plot(f"excitation-{number}-{n}", _place(path), _by_channel(found[path], classes, colours))
+        plot(
+            f"excitation-{number}-{n}", short_name(path), _by_channel(found[path], classes, colours)
+        )
         for n, path in enumerate(shown, 1)
     ]
     title = "Distribution of the values, from the first gate (dark) to the last"
     plots.append(
         plot(f"distribution-{number}", title, _distribution(list(found.values())), whole=False)
     )
-    return Gates(
+    return ExcitationSection(
         name,
         int(next(iter(found.values())).counts.sum()),
-        _sites(found, drift),
-        tuple((_place(path), _by_class(excitation, classes)) for path, excitation in found.items()),
+        _gates(found, drift),
+        tuple(
+            (short_name(path), _by_class(excitation, classes)) for path, excitation in found.items()
+        ),
         tuple(plots),
         tuple(colours),
         "In the text's colour: all images; grey: from the lowest to the highest of any."
         + ("" if len(shown) == len(found) else f" {len(shown)} of {len(found)} gates have a plot."),
     )
-
-
-def _place(path: str) -> str:
-    """``"layer1.0.slots.standard"`` in fewer words."""
-    return path.replace(".slots.", " ")
 
 
 def _shown(paths: list[str]) -> list[str]:
@@ -105,14 +164,14 @@ def _shown(paths: list[str]) -> list[str]:
     return picked[:_PLOTS] if len(picked) <= 2 * _PLOTS else picked[:: len(picked) // _PLOTS]
 
 
-def _sites(found: Mapping[str, Excitation], drift: Mapping[str, float] | None) -> Table:
+def _gates(found: Mapping[str, Excitation], drift: Mapping[str, float] | None) -> Table:
     head = ["gate", "channels", "mean", "between images", "between classes", "depends on image"]
     head += ["closed", "open", "constant", *([] if drift is None else ["drift"])]
     rows = []
     for path, e in found.items():
         count = len(e.mean)
         row = [
-            _place(path),
+            short_name(path),
             str(count),
             f"{float(e.mean.mean()):.3f}",
             f"{float(e.std.mean()):.3f}",
@@ -165,9 +224,9 @@ def _distribution(found: Sequence[Excitation]) -> Any:
         for index, excitation in enumerate(found):
             counts = excitation.histogram.sum(0)
             share = (100 * counts / counts.sum()).tolist()
-            places = [(n + 0.5) / BINS * excitation.top for n in range(BINS)]
+            centers = [(n + 0.5) / BINS * excitation.top for n in range(BINS)]
             colour = colormaps["viridis"](0.3 + 0.5 * index / max(len(found) - 1, 1))
-            axes.plot(places, share, color=colour, lw=1.1)
+            axes.plot(centers, share, color=colour, lw=1.1)
         axes.set_xlabel("value of the gate")
         axes.set_ylabel("% of values")
 

@@ -1,34 +1,37 @@
-"""``senetzoo inspect excitations``."""
+"""``senetzoo inspect``."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from senetzoo import _complete
 from senetzoo._command import SenetzooCommand
 from senetzoo._files import atomically
+from senetzoo._network import network_options
 from senetzoo.errors import ConfigError, nearest
-from senetzoo.inspect.command import (
-    DATA,
-    IMAGES,
-    as_dict,
-    measured,
-    pictures_of,
-    trained,
-)
 
 if TYPE_CHECKING:
     from senetzoo.nn.classifier import Classifier
 
+_BATCH = 250
 
-@click.command("excitations", cls=SenetzooCommand)
+
+@click.command("inspect", cls=SenetzooCommand)
 @click.argument("network", shell_complete=_complete.networks_and_folders)
-@click.option("--data", required=True, help=DATA, shell_complete=_complete.data)
-@click.option("--images", type=click.IntRange(min=1), help=IMAGES)
+@click.option(
+    "--data",
+    required=True,
+    help="A folder of class folders, a copy of CIFAR-10 or flower_photos (its test split), a "
+    "parquet file, or digits.",
+    shell_complete=_complete.data,
+)
+@network_options
+@click.option("--images", type=click.IntRange(min=1), help="At most so many images of each class.")
 @click.option("--class", "chosen", multiple=True, help="A class to show in the plots. [four]")
 @click.option(
     "--out",
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 def command(
     network: str,
     data: str,
+    stated: dict[str, Any],
     images: int | None,
     chosen: tuple[str, ...],
     out: Path,
@@ -48,21 +52,29 @@ def command(
 ) -> None:
     """Show what each gate of NETWORK does with images: by channel, by class, and how much.
 
-    NETWORK is a name with trained weights, with or without a tag, or a folder that senetzoo.save
-    wrote. Of one image: senetzoo predict --explain.
+    NETWORK is a name with trained weights, with or without a tag; a folder that senetzoo.save or a
+    training run wrote; or hf-hub:OWNER/NAME. Of one image: senetzoo predict --explain.
 
     \b
     Examples:
-      senetzoo inspect excitations se_resnet20 --data cifar10
-      senetzoo inspect excitations my_network --data photos --class cat --class dog
+      senetzoo inspect se_resnet20 --data cifar10
+      senetzoo inspect my_network --data photos --class cat --class dog
     """
     from senetzoo._utils.terminal import columns
-    from senetzoo.report.gates import gates
+    from senetzoo.eval.data import batches, read_images
+    from senetzoo.inspect.excitations import excitations
+    from senetzoo.report.excitations import excitation_section
     from senetzoo.report.markup import rendered
+    from senetzoo.zoo import load, transforms
 
-    model = trained(network)
-    pictures = pictures_of(model, data, images)
-    classes = pictures.images.classes
+    model = load(network, **stated)
+    report = model.load_report
+    labeled = read_images(
+        data, report.classes if report is not None else (), model.config.num_classes
+    )
+    if images is not None:
+        labeled = dataclasses.replace(labeled, images=labeled.images.first(images))
+    classes = labeled.images.classes
     for name in chosen:
         if name not in classes:
             raise ConfigError(
@@ -70,23 +82,24 @@ def command(
                 f"Its classes are {', '.join(classes[:10])}{' ...' if len(classes) > 10 else ''}.",
                 nearest(name, classes),
             )
-    found = measured(model, pictures)
-    moved = _drift(model)
-    made = gates(network, found, classes, chosen=chosen, drift=moved)
+    pairs = batches(labeled.images, transforms(model), _BATCH)
+    found = excitations(model, pairs, classes=len(classes))
+    drifts = _drift(model)
+    section = excitation_section(network, found, classes, chosen=chosen, drift=drifts)
     page = rendered(
         "excitations.html",
         title=f"Excitations of {network}",
-        about=f"On {pictures.images.name}.",
-        found=made,
+        about=f"On {labeled.images.name}.",
+        section=section,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomically(out) as partial:
         partial.write_text(page, encoding="utf-8")
     if as_json:
-        rows = [as_dict(e, classes, moved) for e in found.values()]
-        click.echo(json.dumps({"network": network, "data": pictures.images.name, "gates": rows}))
+        rows = [excitation.as_dict(classes, drifts) for excitation in found.values()]
+        click.echo(json.dumps({"network": network, "data": labeled.images.name, "gates": rows}))
     else:
-        click.echo("\n".join(columns([made.sites.head, *made.sites.rows])))
+        click.echo("\n".join(columns([section.gates.head, *section.gates.rows])))
         click.echo(f"page: {out}")
 
 

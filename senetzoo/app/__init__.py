@@ -1,0 +1,1 @@
+"""A page that shows what networks make of an image, side by side."""

@@ -1,0 +1,305 @@
+"""A Gradio app that shows what networks make of an image, side by side.
+
+This file runs as a Hugging Face Space as it is: copy it there as ``app.py``, beside a
+``requirements.txt`` of one line, ``senetzoo[app]``, and a ``README.md`` that begins with::
+
+    ---
+    sdk: gradio
+    sdk_version: 6.31.0
+    app_file: app.py
+    ---
+
+The networks of the Space are `NAMES`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+# Read when gradio is imported; without it gradio tells its makers of each start.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import gradio as gr
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from senetzoo import zoo
+from senetzoo.data.corruptions import SEVERITIES, corrupt
+from senetzoo.data.images import open_image
+from senetzoo.errors import ConfigError, SenetzooError
+from senetzoo.inspect.evidence import Evidence, evidence
+from senetzoo.inspect.page import figures, gates_table
+from senetzoo.inspect.pictures import data_uri, overlay, to_image
+from senetzoo.nn.classifier import Classifier
+from senetzoo.predict import Guess, best, class_names
+
+NAMES = ("resnet20", "se_resnet20")
+TOP = 5
+# Bytes of an image's file.
+MAX_FILE_SIZE = 10_000_000
+# Pillow reads some sixty formats, one of them by running Ghostscript; strangers get these.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+
+_CSS = """
+.network .pictures { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: .5rem; }
+.network figure { margin: 0; }
+.network figcaption { font-size: .85rem; opacity: .8; }
+.network img { width: 100%; margin: 0; display: block; image-rendering: pixelated; }
+.network .wide { overflow-x: auto; }
+.network p { margin: .5rem 0; }
+.network table { width: 100%; margin: 0; border: 0; font-variant-numeric: tabular-nums; }
+.network th, .network td { padding: .2rem .6rem .2rem 0; border: 0; text-align: left;
+  white-space: nowrap; border-bottom: 1px solid var(--border-color-primary); }
+.network tr { border: 0; }
+.network th[scope=row] { font-weight: 400; }
+.network td.number { text-align: right; }
+.network td.strip { width: 50%; min-width: 5rem; }
+.network td.strip img { height: .9rem; }
+@media (max-width: 40rem) {
+  .network th[scope=row] { white-space: normal; }
+  .network .gates :is(th, td):is(:nth-child(3), :nth-child(5)) { display: none; }
+}
+"""
+_LEGEND = (
+    "Heat maps are of each network's most probable class, from dark (nothing) to bright (most, in "
+    "this image). A gate's row has a cell for each of its channels, from dark (closed) to bright "
+    "(open); the numbers are a channel and what its map is multiplied by."
+)
+
+
+def build(models: Mapping[str, Classifier]) -> gr.Blocks:
+    """The app.
+
+    Programs get the same answers as JSON from its endpoint ``/classify``.
+
+    Args:
+        models: By the names that the page calls them, in its order.
+    """
+    app = gr.Blocks(title="senetzoo", delete_cache=(600, 600), fill_width=True)
+    with app:
+        gr.Markdown("# What the networks see")
+        with gr.Row():
+            image = gr.Image(label="Image", sources=["upload", "clipboard"], height=240)
+            # The file as it came: `open_image` reads it, with an error that says what is wrong.
+            image.preprocess = partial(_uploaded, image.GRADIO_CACHE)  # type: ignore[method-assign]
+            with gr.Column():
+                noise = gr.Slider(
+                    0,
+                    SEVERITIES[-1],
+                    step=1,
+                    label="Noise on what the networks see",
+                    info="Gaussian, by the severities of CIFAR-10-C; 0 for none",
+                )
+                status = gr.HTML()
+        outputs: list[gr.components.Component] = [status]
+        with gr.Row():
+            for name, model in models.items():
+                with gr.Column(min_width=340):
+                    gr.Markdown(f"## {name}\n{_parameters(model):,} parameters")
+                    outputs += [
+                        gr.Label(label="Classes", num_top_classes=TOP),
+                        gr.HTML(elem_classes="network"),
+                    ]
+        gr.Markdown(_LEGEND)
+        gr.on(
+            [image.change, noise.change],
+            partial(_show, models),
+            [image, noise],
+            outputs,
+            concurrency_id="classify",
+            trigger_mode="always_last",
+            api_visibility="private",
+        )
+        gr.Button(visible=False).click(
+            partial(_answer, models),
+            [image, noise],
+            gr.JSON(visible=False),
+            concurrency_id="classify",
+            api_name="classify",
+        )
+    return app
+
+
+def launch(app: gr.Blocks, host: str | None = None, port: int | None = None) -> str:
+    """Start the server of an app, and return its address.
+
+    Args:
+        app: What `build` returns.
+        host: Address to listen on; None for this machine alone, or GRADIO_SERVER_NAME.
+        port: Port; None for GRADIO_SERVER_PORT, or the first from 7860 on that is free.
+
+    Raises:
+        ConfigError: It can't listen there.
+    """
+    host = host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
+    try:
+        # gradio would try a hundred ports, for five seconds each.
+        family, kind, _, _, address = socket.getaddrinfo(
+            host.strip("[]"), port or 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+        _, url, _ = app.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            ssr_mode=False,
+            pwa=False,
+            max_file_size=MAX_FILE_SIZE,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            theme=_theme(),
+            css=_CSS,
+            app_kwargs={"middleware": [Middleware(_LocalOnly)] if is_loopback(host) else []},
+        )
+    except (OSError, UnicodeError):
+        raise ConfigError(
+            f"The app can't listen on {host}:{port or 'any port'}.",
+            "The port is in use, or the address is none of this machine.",
+            "Type --port 0 for a free port, or --host 127.0.0.1 for this machine",
+        ) from None
+    return str(url)
+
+
+def _theme() -> gr.themes.Base:
+    """Fonts of the system, which nobody has to be asked for, and legible small print."""
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    return theme.set(block_info_text_color="*neutral_600", block_title_text_color="*neutral_700")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address or name."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class _LocalOnly:
+    """Answers only requests to a loopback name, from a page at that name or from a program.
+
+    Else a page of another site could have its own name lead here (DNS rebinding), or send images.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            host, origin = headers.get("host", ""), headers.get("origin")
+            if not is_loopback(_hostname(host)):
+                refusal = "This app answers to localhost only. Open the address that it printed."
+            elif origin is not None and origin.partition("://")[2] != host:
+                refusal = "This app takes images from its own page only."
+            else:
+                refusal = ""
+            if refusal:
+                await PlainTextResponse(refusal, 403)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _uploaded(folder: str, payload: Any) -> str | None:
+    """The path of an image's file, which gradio lets a request name as it likes."""
+    if payload is None:
+        return None
+    path = Path(payload.path or "").resolve()
+    if Path(folder).resolve() not in path.parents:
+        raise gr.Error("The image was not uploaded.")
+    return str(path)
+
+
+def _hostname(host: str) -> str:
+    """The name in a Host header; empty where there is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _look(
+    models: Mapping[str, Classifier], path: str, noise: float
+) -> dict[str, tuple[tuple[Guess, ...], Evidence]]:
+    """What each network makes of an image: its guesses, best first, and where they come from."""
+    if noise not in (0, *SEVERITIES):
+        raise gr.Error(f"The noise is a whole number from 0 to {SEVERITIES[-1]}.")
+    try:
+        image = open_image(path, "the image", formats=FORMATS)
+        looks = {}
+        for name, model in models.items():
+            transforms = zoo.transforms(model)
+            tensor = transforms(image)
+            if noise:
+                pixels = transforms.pixels(tensor).permute(1, 2, 0)
+                (pixels,) = corrupt(pixels[None], "gaussian_noise", int(noise))
+                tensor = transforms.normalized(pixels.permute(2, 0, 1))
+            found = evidence(model, tensor, transforms)
+            (guesses,) = best(found.probabilities[None], TOP, class_names(model))
+            looks[name] = guesses, found
+    except SenetzooError as error:
+        raise gr.Error(" ".join(str(error).splitlines())) from None
+    return looks
+
+
+def _show(models: Mapping[str, Classifier], path: str | None, noise: float) -> list[Any]:
+    """The values of the page's outputs."""
+    if path is None:
+        return ["", *[None, ""] * len(models)]
+    values: list[Any] = []
+    says: list[str] = []
+    for name, (guesses, found) in _look(models, path, noise).items():
+        says.append(f"{name} says {guesses[0].name}, {100 * guesses[0].probability:.1f} %")
+        values += [
+            {guess.name: guess.probability for guess in guesses},
+            figures("the image", guesses[0].name, found) + gates_table(found),
+        ]
+    return [f'<p role="status">{"; ".join(says)}.</p>', *values]
+
+
+def _parameters(model: Classifier) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def _answer(models: Mapping[str, Classifier], path: str | None, noise: float) -> dict[str, Any]:
+    """What the endpoint returns."""
+    if path is None:
+        raise gr.Error("There is no image.")
+    return {
+        "noise": int(noise),
+        "networks": [
+            {
+                "name": name,
+                "parameters": _parameters(models[name]),
+                "guesses": [
+                    {"class": g.name, "probability": round(g.probability, 6)} for g in guesses
+                ],
+                "pictures": {
+                    "input": data_uri(to_image(found.picture)),
+                    "grad_cam": data_uri(overlay(found.picture, found.grad_cam)),
+                    "layer_cam": data_uri(overlay(found.picture, found.layer_cam)),
+                },
+                "gates": {path: gate.mean.tolist() for path, gate in found.gates.items()},
+            }
+            for name, (guesses, found) in _look(models, path, noise).items()
+        ],
+    }
+
+
+if __name__ == "__main__":
+    demo = build({name: zoo.load(name) for name in NAMES})
+    print(f"Running on {launch(demo)}", flush=True)
+    demo.block_thread()
