@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 import senetzoo
+from senetzoo._utils.checks import from_json, shown
 from senetzoo.blueprint import Blueprint, policy
 from senetzoo.data.transforms import CIFAR10, IMAGENET, Transforms
-from senetzoo.errors import ConfigError, PolicyError, SenetzooError, nearest
+from senetzoo.errors import BrokenError, ConfigError, PolicyError, SenetzooError, nearest
 from senetzoo.gates import GATES
 from senetzoo.gates.common import GateModule
 from senetzoo.nn.classifier import Classifier
@@ -22,7 +23,6 @@ from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import NONE, Gate, resolve
 from senetzoo.policies.recover import recovered
 from senetzoo.registry import ENTRIES, FAMILIES
-from senetzoo.weights.fields import BrokenError, build, shown
 from senetzoo.weights.folder import LIBRARY, SCHEMA, Description, File, Seen
 
 # Fields that are asked for of a network by name; the others tell the names apart.
@@ -251,7 +251,7 @@ def _config(description: Description) -> Config:
     if kind is None:
         hint = f"Families are {', '.join(CONFIGS)}"
         raise BrokenError("family", f"there is no family {description.family!r}", hint)
-    return build(kind, description.config, "config")
+    return from_json(kind, description.config, "config")
 
 
 def _gates(
@@ -267,7 +267,7 @@ def _gates(
             what = f"it is {shown(name)}, not one of {', '.join(map(shown, GATES))}"
             raise BrokenError(f"{where}.name", what)
         fields = {field: value for field, value in raw.items() if field != "name"}
-        yield known[path], build(GATES[name], fields, where)
+        yield known[path], from_json(GATES[name], fields, where)
 
 
 def input_of(description: Description) -> Input | None:

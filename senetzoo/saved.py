@@ -12,14 +12,13 @@ from torch import Tensor
 import senetzoo
 from senetzoo.blueprint import Changes
 from senetzoo.describe import blueprint_of, describe, input_of, transforms_of
-from senetzoo.errors import ConfigError, WeightsError, checks_options
+from senetzoo.errors import BrokenError, ConfigError, WeightsError, checks_options
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.report import Input
 from senetzoo.nn.stem import Stem
 from senetzoo.policies.algebra import Policy
 from senetzoo.weights import folder as folders
 from senetzoo.weights import hub
-from senetzoo.weights.fields import BrokenError
 from senetzoo.weights.load import Channels, Weights, check_finite
 
 if TYPE_CHECKING:

@@ -12,7 +12,9 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from senetzoo.gates.common import INITS, GateModule, check_choices, he, zero
+from senetzoo._utils.checks import check
+from senetzoo.errors import PolicyError
+from senetzoo.gates.common import GateModule, Init, he, zero
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
 
@@ -31,10 +33,10 @@ class ESE(Gate):
     name: ClassVar[str] = "ese"
 
     gate: Literal["hardsigmoid", "sigmoid"] = "hardsigmoid"
-    init: Literal["paper", "identity"] = "paper"
+    init: Init = "paper"
 
     def __post_init__(self) -> None:
-        check_choices(self, gate=("hardsigmoid", "sigmoid"), init=INITS)
+        check(self, PolicyError)
 
     def build(self, site: Site) -> EffectiveSE:
         return EffectiveSE(self, site.channels, site.layout)

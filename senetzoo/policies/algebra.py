@@ -8,7 +8,6 @@ error), ``p | q`` the union in which the right side wins.
 from __future__ import annotations
 
 import dataclasses
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -285,11 +284,6 @@ def _value_text(value: object) -> str:
         # A tuple of one ends in a colon, so that it is not read back as a number.
         return ":".join(map(str, value)) + ":" * (len(value) == 1)
     return str(value)
-
-
-def is_number(value: object) -> bool:
-    """Whether `value` is a finite number; True and False are none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def resolve(policy: Policy, sites: Iterable[Site], network: str) -> Mapping[Site, Gate]:

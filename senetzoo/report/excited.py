@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from senetzoo._utils.documents import reading
 from senetzoo.errors import ConfigError
 from senetzoo.gates.common import GateModule
 from senetzoo.inspect.excitations import drift, excitations
 from senetzoo.report.gates import Gates, gates
-from senetzoo.report.run import Run
+from senetzoo.report.run import LOG, Run
 from senetzoo.train.data import Data, load_data
 from senetzoo.train.evaluate import inputs
 from senetzoo.train.recipe import Recipe
@@ -35,7 +36,8 @@ def gates_of(runs: Sequence[Run], path: Path | None) -> list[Gates]:
     for run in runs:
         if run.end is None:
             continue
-        recipe = Recipe.from_json(run.header["recipe"])
+        with reading(run.folder / LOG, "Train it again"):
+            recipe = Recipe.from_json(run.header["recipe"])
         if data is None:
             data = load_data(recipe.replace(images_per_class=0, stream=False), path)
         model, initial = network_of(run.folder, len(data.classes), data.channels)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import torch
 
 from senetzoo.errors import ConfigError, MissingExtraError
 from senetzoo.train.data import Data, load_data
+from senetzoo.train.log import read_summary
 from senetzoo.train.recipe import Recipe
 from senetzoo.train.run import SUMMARY, Options, Run
 
@@ -100,7 +100,7 @@ def _finished(recipe: Recipe, out: Path, seed: int) -> dict[str, Any] | None:
     path = out / SUMMARY
     if not path.is_file():
         return None
-    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    summary = read_summary(path)
     if Recipe.from_json(summary["recipe"]) != recipe or summary["seed"] != seed:
         raise ConfigError(
             f"{out} holds a run of another recipe or seed.",

@@ -1,20 +1,124 @@
-"""What a run leaves and says: its record, one JSON object a line, and its progress."""
+"""What a run leaves and says: its record, one JSON object a line, its summary, its progress."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
+from senetzoo._utils.checks import NonEmpty, NonNegativeInt, PositiveInt, from_json
+from senetzoo._utils.documents import parse_json, read_jsonl, reading
 from senetzoo.train.checkpoint import Position, write, writing
+from senetzoo.train.recipe import Recipe
 
 LOG = "log.jsonl"
 # Where there is no terminal, a line is said at most so often within an epoch.
 _QUIET_SECONDS = 60.0
 _GLANCE_SECONDS = 1.0
+_REMEDY = "Give another folder, or delete this one and train again"
+
+# What the readers of a run need of its files; there may be more.
+
+
+class _Named(TypedDict):
+    name: str
+
+
+class _Data(TypedDict):
+    name: str
+    train_images: int
+    classes: Annotated[list[str], NonEmpty()]
+
+
+class _Model(TypedDict):
+    name: str
+    params: int
+
+
+class _Seconds(TypedDict):
+    train: float
+
+
+class _RunLine(TypedDict):
+    recipe: _Named
+    arm: str
+    seed: int
+    command: str
+    data: _Data
+    environment: Mapping[str, object]
+    model: _Model
+
+
+class _Tests(TypedDict, total=False):
+    """Of an epoch after which the network was tested."""
+
+    test_loss: float | None
+    test_accuracy: float | None
+    ema_test_loss: float | None
+    ema_test_accuracy: float | None
+    gradient_norm: Mapping[str, float | None]
+
+
+class _EpochLine(_Tests):
+    epoch: PositiveInt
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    seconds: _Seconds
+
+
+class _ResumeLine(TypedDict):
+    """Where it went on: read by nobody."""
+
+
+class _ByClass(TypedDict, total=False):
+    """Pairs of right answers and images; runs of older versions do not have them."""
+
+    by_class: list[tuple[NonNegativeInt, NonNegativeInt]]
+
+
+class _EndLine(_ByClass):
+    train_seconds: float
+    test_accuracy: float
+    test_images: PositiveInt
+    test_correct: NonNegativeInt
+
+
+class _Summary(_EndLine):
+    recipe: Mapping[str, object]
+    seed: int
+    command: str
+    revision: str | None
+    machine: str
+    epochs: int
+    wilson: tuple[float, float]
+
+
+_LINES = {"run": _RunLine, "epoch": _EpochLine, "resume": _ResumeLine, "end": _EndLine}
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log; one that a killed run left unfinished is left out.
+
+    Raises:
+        ConfigError: The file is not there, or broken.
+    """
+    return read_jsonl(_LINES, path, _REMEDY)
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """What a finished run says of itself.
+
+    Raises:
+        ConfigError: The file is not there, or broken.
+    """
+    with reading(path, _REMEDY):
+        summary = from_json(_Summary, parse_json(path.read_text(encoding="utf-8")), "")
+        Recipe.from_json(summary["recipe"])
+    return {**summary}
 
 
 class RunLog:
@@ -68,17 +172,7 @@ class RunLog:
 
     def read(self) -> list[dict[str, Any]]:
         """The lines; one that a killed run left unfinished is left out."""
-        if not self.path.exists():
-            return []
-        lines = []
-        for text in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(line, dict) and "kind" in line:
-                lines.append(line)
-        return lines
+        return read_log(self.path) if self.path.exists() else []
 
 
 def _line(kind: str, record: dict[str, Any]) -> str:

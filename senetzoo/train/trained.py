@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from senetzoo.errors import ConfigError
 from senetzoo.nn.classifier import Classifier
+from senetzoo.train.log import read_summary
 from senetzoo.train.recipe import Recipe
 from senetzoo.train.run import SUMMARY, WEIGHTS
 from senetzoo.weights.load import load_file_into
@@ -17,15 +17,14 @@ def summary_of(run: Path) -> dict[str, Any]:
     """What a finished run says of itself.
 
     Raises:
-        ConfigError: It is not finished.
+        ConfigError: It is not finished, or broken.
     """
     path = run / SUMMARY
     if not path.is_file():
         raise ConfigError(
             f"{run} holds no finished run.", f"There is no {path}.", "Train to the end first"
         )
-    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return summary
+    return read_summary(path)
 
 
 def network_of(run: Path, classes: int, channels: int) -> tuple[Classifier, Classifier]:

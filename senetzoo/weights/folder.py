@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from senetzoo._files import atomically
-from senetzoo.errors import ConfigError, WeightsError
-from senetzoo.weights.fields import BrokenError, build, read, shown
+from senetzoo._utils.checks import from_json, shown
+from senetzoo._utils.documents import parse_json
+from senetzoo.errors import BrokenError, ConfigError, WeightsError
 from senetzoo.weights.stored import stored
 
 SCHEMA = 1
@@ -113,7 +114,7 @@ def parse(text: str) -> Description:
     Raises:
         BrokenError: It is none, or of another version.
     """
-    raw = read(text)
+    raw = parse_json(text)
     if not isinstance(raw, dict) or raw.get("library_name") != LIBRARY:
         raise BrokenError("library_name", f"it is not {LIBRARY}'s: it does not name {LIBRARY!r}")
     if raw.get("schema") != SCHEMA or type(raw["schema"]) is not int:
@@ -121,7 +122,7 @@ def parse(text: str) -> Description:
         newer = type(raw.get("schema")) is int and raw["schema"] > SCHEMA
         what = f"it is {found}, and this version of {LIBRARY} reads {SCHEMA}"
         raise BrokenError("schema", what, f"Install a newer {LIBRARY}" * newer)
-    description = build(Description, raw, "")
+    description = from_json(Description, raw, "")
     if not re.fullmatch(r"[0-9a-f]{64}", description.weights.sha256):
         what = "it is no hash of 64 lower-case hexadecimal digits"
         raise BrokenError("weights.sha256", what)
