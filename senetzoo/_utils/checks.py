@@ -20,7 +20,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from types import NoneType, UnionType
 from typing import (
     Annotated,
@@ -163,7 +163,7 @@ def from_json(kind: type[T], raw: object, where: str, *, partial: bool = False) 
     elif unknown := next((name for name in raw if name not in known), None):
         raise BrokenError(where, f"the field {unknown!r} is unknown", nearest(unknown, known))
     elif partial:
-        needed -= {field.name for field in _fields(kind) if _default(field) is not ...}
+        needed -= {field.name for field in _fields(kind) if field.default is not MISSING}
     for name in known:
         if name in needed and name not in raw:
             raise BrokenError(where, f"the field {name!r} is missing")
@@ -220,13 +220,6 @@ def hints(kind: type) -> dict[str, Any]:
 
 def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(kind)
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    """The default of a field; Ellipsis where it has none."""
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return ... if field.default is dataclasses.MISSING else field.default
 
 
 class _Kind(NamedTuple):
@@ -386,10 +379,10 @@ def _remedy(kind: type, field: str, hint: Any, value: object) -> str:
     choices = [choice for one in kinds if one.origin is Literal for choice in one.inner]
     if isinstance(value, str) and (near := nearest(value, [c for c in choices if c == str(c)])):
         return near
-    example = next(_default(known) for known in _fields(kind) if known.name == field)
-    given = [m.value for one in kinds for m in one.limits if isinstance(m, Example)]
-    example = given[0] if given else example
-    return "" if example is ... else f"Type for example: {field}={example!r}"
+    examples = [limit.value for one in kinds for limit in one.limits if isinstance(limit, Example)]
+    defaults = [known.default for known in _fields(kind) if known.name == field]
+    example = (examples or defaults)[0]
+    return "" if example is MISSING else f"Type for example: {field}={example!r}"
 
 
 def shown(raw: object) -> str:

@@ -11,8 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from senetzoo._utils.checks import PerStage, PositiveInt, check
-from senetzoo.errors import PolicyError
+from senetzoo._utils.checks import PerStage, PositiveInt
 from senetzoo.gates.common import GateModule, he, hidden
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
@@ -41,9 +40,6 @@ class BAM(Gate):
     reduction: PerStage = 16
     dilation: PositiveInt = 4
     combine: Literal["sum", "product"] = "sum"
-
-    def __post_init__(self) -> None:
-        check(self, PolicyError)
 
     def build(self, site: Site) -> BottleneckAttention:
         return BottleneckAttention(self, site.channels, hidden(self, site), site.layout)

@@ -11,8 +11,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from senetzoo._utils.checks import Ge, Odd, PerStage, check
-from senetzoo.errors import PolicyError
+from senetzoo._utils.checks import Ge, Odd, PerStage
 from senetzoo.gates.common import GateModule, Init, he, hidden, zero
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
@@ -45,9 +44,6 @@ class CBAM(Gate):
     kernel: Annotated[int, Ge(1), Odd()] = 7
     bias: bool = True
     init: Init = "paper"
-
-    def __post_init__(self) -> None:
-        check(self, PolicyError)
 
     def build(self, site: Site) -> CBAMAttention:
         return CBAMAttention(self, site.channels, hidden(self, site), site.layout)

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from senetzoo._utils.checks import PerStage, check
-from senetzoo.errors import PolicyError
+from senetzoo._utils.checks import PerStage
 from senetzoo.gates.common import GateModule, Init, for_stage, he, zero
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
@@ -44,9 +43,6 @@ class CoordinateAttention(Gate):
     reduction: PerStage = 32
     bias: bool = True
     init: Init = "paper"
-
-    def __post_init__(self) -> None:
-        check(self, PolicyError)
 
     def build(self, site: Site) -> RowsAndColumns:
         hidden = max(site.channels // for_stage(self, "reduction", site), FEWEST)

@@ -11,8 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from senetzoo._utils.checks import Ge, Odd, PositiveFloat, check
-from senetzoo.errors import PolicyError
+from senetzoo._utils.checks import Ge, Odd, PositiveFloat
 from senetzoo.gates.common import GateModule, Init, zero
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
@@ -38,9 +37,6 @@ class ECA(Gate):
     gamma: PositiveFloat = 2.0
     beta: float = 1.0
     init: Init = "paper"
-
-    def __post_init__(self) -> None:
-        check(self, PolicyError)
 
     def size(self, channels: int) -> int:
         """Kernel size for `channels`."""

@@ -12,8 +12,6 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from senetzoo._utils.checks import check
-from senetzoo.errors import PolicyError
 from senetzoo.gates.common import GateModule, Init, he, zero
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
@@ -34,9 +32,6 @@ class ESE(Gate):
 
     gate: Literal["hardsigmoid", "sigmoid"] = "hardsigmoid"
     init: Init = "paper"
-
-    def __post_init__(self) -> None:
-        check(self, PolicyError)
 
     def build(self, site: Site) -> EffectiveSE:
         return EffectiveSE(self, site.channels, site.layout)

@@ -12,8 +12,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from senetzoo._utils.checks import PositiveFloat, check
-from senetzoo.errors import PolicyError
+from senetzoo._utils.checks import PositiveFloat
 from senetzoo.gates.common import GateModule, Init
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
@@ -38,9 +37,6 @@ class GCT(Gate):
     norm: Literal["l2", "l1"] = "l2"
     eps: PositiveFloat = 1e-5
     init: Init = "paper"
-
-    def __post_init__(self) -> None:
-        check(self, PolicyError)
 
     def build(self, site: Site) -> GatedChannels:
         return GatedChannels(self, site.channels, site.layout)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from senetzoo._utils.checks import Ge, PerStage, check
+from senetzoo._utils.checks import Ge, PerStage
 from senetzoo.errors import PolicyError
 from senetzoo.gates.common import GateModule, Init, for_stage, he, hidden, zero
 from senetzoo.nn.slots import Layout, Site
@@ -52,7 +52,7 @@ class GE(Gate):
     init: Init = "paper"
 
     def __post_init__(self) -> None:
-        check(self, PolicyError)
+        super().__post_init__()
         if self.variant == "theta-minus":
             if self.init == "identity":
                 raise PolicyError(

@@ -14,8 +14,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from senetzoo._utils.checks import PerStage, check
-from senetzoo.errors import PolicyError
+from senetzoo._utils.checks import PerStage
 from senetzoo.gates.common import GateModule, Init, he, hidden, zero
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
@@ -47,9 +46,6 @@ class SCSE(Gate):
     combine: Literal["sum", "max"] = "sum"
     bias: bool = True
     init: Init = "paper"
-
-    def __post_init__(self) -> None:
-        check(self, PolicyError)
 
     def build(self, site: Site) -> ConcurrentSE:
         return ConcurrentSE(self, site.channels, hidden(self, site), site.layout)

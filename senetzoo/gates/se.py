@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from senetzoo._utils.checks import PerStage, PositiveFloat, PositiveInt, Rate, check
+from senetzoo._utils.checks import PerStage, PositiveFloat, PositiveInt, Rate
 from senetzoo.errors import PolicyError
 from senetzoo.gates.common import GateModule, Init, for_stage, he
 from senetzoo.nn.slots import Layout, Site
@@ -57,7 +57,7 @@ class SE(Gate):
     init: Init = "paper"
 
     def __post_init__(self) -> None:
-        check(self, PolicyError)
+        super().__post_init__()
         if self.init == "identity":
             if self.scale not in (1.0, 2.0):
                 raise PolicyError(

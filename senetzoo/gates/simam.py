@@ -12,8 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from senetzoo._utils.checks import PositiveFloat, check
-from senetzoo.errors import PolicyError
+from senetzoo._utils.checks import PositiveFloat
 from senetzoo.gates.common import GateModule
 from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
@@ -33,9 +32,6 @@ class SimAM(Gate):
     no_identity: ClassVar[str] = "SimAM has no parameters: it has no identity to start from."
 
     eps: PositiveFloat = 1e-4
-
-    def __post_init__(self) -> None:
-        check(self, PolicyError)
 
     def build(self, site: Site) -> EnergyAttention:
         return EnergyAttention(self, site.layout)

@@ -12,8 +12,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from senetzoo._utils.checks import check
-from senetzoo.errors import PolicyError
 from senetzoo.gates.common import GateModule, Init, zero
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
@@ -37,9 +35,6 @@ class SRM(Gate):
 
     unbiased: bool = False
     init: Init = "paper"
-
-    def __post_init__(self) -> None:
-        check(self, PolicyError)
 
     def build(self, site: Site) -> StyleRecalibration:
         return StyleRecalibration(self, site.channels, site.layout)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from senetzoo._utils.checks import Depths, Gt, Le, PositiveInt, Rate
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
+from senetzoo.models.staged import check_stem
 from senetzoo.nn.checkpoint import recomputed
 from senetzoo.nn.classifier import FeatureInfo
 from senetzoo.nn.config import Config
@@ -73,12 +74,7 @@ class DenseNetConfig(Config):
                 "A transition leaves compression times its channels, at least 1.",
                 "Type for example: compression=0.5",
             )
-        if int(self.width * min(as_stem(self.stem).widths)) < 1:
-            raise ConfigError(
-                f"width={self.width} with {self.stem!r} leaves no channels.",
-                "The stem's convolutions have width times its widths channels, at least 1.",
-                "Type for example: width=64",
-            )
+        check_stem(self.width, self.stem, self.width)
 
     @property
     def channels(self) -> tuple[tuple[int, int], ...]:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from torch import nn
 from typing_extensions import Self
 
+from senetzoo._utils.checks import check
 from senetzoo.errors import PolicyError, check_fields, nearest
 from senetzoo.nn.slots import BRANCHES, POSITIONS, Position, Site
 from senetzoo.policies.selectors import EVERYWHERE, Selector
@@ -249,6 +250,9 @@ class Gate(Policy):
         # A misspelt option gets the nearest right one, which a dataclass's TypeError has not.
         check_fields(cls.__name__, options, [field.name for field in dataclasses.fields(cls)])  # type: ignore[arg-type]
         return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        check(self, PolicyError)
 
     @abstractmethod
     def build(self, site: Site) -> nn.Module:
