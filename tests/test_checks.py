@@ -140,10 +140,10 @@ def test_every_default_is_what_its_annotation_allows() -> None:
             for field in ("dropout", "drop_path"):
                 for value in (1.0, -0.1, True, math.nan, "0"):
                     with pytest.raises(ConfigError):
-                        dataclasses.replace(config, **{field: value})
+                        config.replace(**{field: value})
             for field in ("num_classes", "in_chans"):
                 with pytest.raises(ConfigError):
-                    dataclasses.replace(config, **{field: 0})
+                    config.replace(**{field: 0})
 
 
 class Line(TypedDict):
@@ -240,7 +240,8 @@ def edits(raw: Any) -> list[Any]:
     """The object with one value, at any depth, of another kind."""
     found = []
     for key in list(raw) if isinstance(raw, dict) else range(min(len(raw), 2)):
-        for other in (None, "text", [], {}, -1, [[1]], 1e400):
+        others: list[Any] = [None, "text", [], {}, -1, [[1]], 1e400]
+        for other in others:
             copy = json.loads(json.dumps(raw))
             copy[key] = other
             found.append(copy)

@@ -130,13 +130,14 @@ def check(instance: object, error: type[SenetzooError] = ConfigError, name: str 
     Raises:
         SenetzooError: A field holds what its annotation does not allow.
     """
-    for field, kind in hints(type(instance)).items():
+    made: Any = type(instance)  # mypy finds no class hashable
+    for field, kind in hints(made).items():
         value = getattr(instance, field)
         try:
             fitted = _fit(kind, value, field)
         except BrokenError:
-            remedy = _remedy(type(instance), field, kind, value)
-            asked = f"{name or type(instance).__name__} got {field}={value!r}."
+            remedy = _remedy(made, field, kind, value)
+            asked = f"{name or made.__name__} got {field}={value!r}."
             raise error(asked, f"{field} is {words(kind)}.", remedy) from None
         if fitted != value:
             object.__setattr__(instance, field, fitted)

@@ -13,9 +13,10 @@ from senetzoo.errors import ConfigError
 from senetzoo.gates.common import GateModule
 from senetzoo.inspect.excitations import drift, excitations
 from senetzoo.report.gates import Gates, gates
-from senetzoo.report.run import LOG, Run
+from senetzoo.report.run import Run
 from senetzoo.train.data import Data, load_data
 from senetzoo.train.evaluate import inputs
+from senetzoo.train.log import LOG
 from senetzoo.train.recipe import Recipe
 from senetzoo.train.trained import network_of
 
