@@ -233,10 +233,11 @@ def test_reset_classifier(name: str) -> None:
     assert not any(module.training for module in model.modules())
     with pytest.raises(ConfigError) as caught:
         model.reset_classifier(0)
+    default = type(model.config)().num_classes if name == "lenet" else 1000
     assert str(caught.value) == (
-        "num_classes=0 does not make a network.\n"
+        f"{model.config.family} got num_classes=0.\n"
         "num_classes is a whole number of at least 1.\n"
-        "Type for example: num_classes=10"
+        f"Type for example: num_classes={default}"
     )
     assert model.config.num_classes == 7
 
