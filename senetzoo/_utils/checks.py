@@ -147,7 +147,8 @@ def from_json(kind: type[T], raw: object, where: str, *, partial: bool = False) 
     """A dataclass, or a checked ``TypedDict``, from a JSON object.
 
     Args:
-        kind: The class. A ``TypedDict`` may have further keys, a dataclass has no others.
+        kind: The class. A ``TypedDict`` is only checked, and may have further keys; a dataclass
+            has no others.
         raw: The object.
         where: Its place in the document.
         partial: Whether fields with a default may be missing.
@@ -170,7 +171,7 @@ def from_json(kind: type[T], raw: object, where: str, *, partial: bool = False) 
             raise BrokenError(where, f"the field {name!r} is missing")
     given = {n: _fit(known[n], raw[n], inside(where, n)) for n in known if n in raw}
     if is_typeddict(kind):
-        return {**raw, **given}  # type: ignore[return-value]
+        return raw  # type: ignore[return-value]
     try:
         return kind(**given)
     except SenetzooError as error:
