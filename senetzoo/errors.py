@@ -26,6 +26,22 @@ class ConfigError(SenetzooError, ValueError):
     """A name, option or value that does not exist or does not fit."""
 
 
+class BrokenError(ConfigError):
+    """What is wrong at a place of a document; who reads the document adds its name.
+
+    Args:
+        where: The place: ``"entry.input.size"``.
+        what: What is wrong there, without a full stop.
+        hint: What may have been meant.
+    """
+
+    def __init__(self, where: str, what: str, hint: str = "") -> None:
+        self.where = where or "its start"
+        self.what = f"{what[0].upper()}{what[1:]}."
+        self.hint = hint
+        super().__init__(f"The document is broken at {self.where}.", self.what, hint)
+
+
 class PolicyError(SenetzooError, ValueError):
     """A policy that can't be read, or that does not fit the network."""
 

@@ -7,18 +7,103 @@ which are the network as `senetzoo.save` writes one, and ``test.safetensors``.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
+from senetzoo._utils.checks import NonEmpty, NonNegativeInt, PositiveInt
+from senetzoo._utils.documents import read_json, read_jsonl, reading
 from senetzoo.data import cifar10, cifar100, digits
 from senetzoo.data.preprocessing import IMAGENET, Preprocessing
-from senetzoo.errors import ConfigError, SenetzooError, WeightsError
+from senetzoo.errors import ConfigError
 from senetzoo.nn.stem import parse_stem
 from senetzoo.spec import ModelSpec
 from senetzoo.weights.load import spec_of
 
 LOG, SUMMARY, TEST = "log.jsonl", "summary.json", "test.safetensors"
+
+
+_REMEDY = "Give another folder, or delete this one and train again"
+
+# What the readers of a run need of its files; there may be more.
+
+
+class _Named(TypedDict):
+    name: str
+
+
+class _Data(TypedDict):
+    name: str
+    train_images: int
+    classes: Annotated[list[str], NonEmpty()]
+
+
+class _Model(TypedDict):
+    name: str
+    params: int
+
+
+class _Seconds(TypedDict):
+    train: float
+
+
+class _RunLine(TypedDict):
+    recipe: _Named
+    arm: str
+    seed: int
+    command: str
+    data: _Data
+    environment: Mapping[str, object]
+    model: _Model
+
+
+class _Tests(TypedDict, total=False):
+    """Of an epoch after which the network was tested."""
+
+    test_loss: float | None
+    test_accuracy: float | None
+    ema_test_loss: float | None
+    ema_test_accuracy: float | None
+    gradient_norm: Mapping[str, float | None]
+
+
+class _EpochLine(_Tests):
+    epoch: PositiveInt
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    seconds: _Seconds
+
+
+class _ResumeLine(TypedDict):
+    """Where it went on: read by nobody."""
+
+
+class _ByClass(TypedDict, total=False):
+    """Pairs of right answers and images; runs of older versions do not have them."""
+
+    by_class: list[tuple[NonNegativeInt, NonNegativeInt]]
+
+
+class _EndLine(_ByClass):
+    train_seconds: float
+    test_accuracy: float
+    test_images: PositiveInt
+    test_correct: NonNegativeInt
+
+
+class _Summary(_EndLine):
+    recipe: Mapping[str, object]
+    seed: int
+    command: str
+    revision: str | None
+    machine: str
+    epochs: int
+    wilson: tuple[float, float]
+
+
+_LINES = {"run": _RunLine, "epoch": _EpochLine, "resume": _ResumeLine, "end": _EndLine}
 
 
 def is_run(folder: Path) -> bool:
@@ -27,33 +112,19 @@ def is_run(folder: Path) -> bool:
 
 
 def read_log(file: Path) -> list[dict[str, Any]]:
-    """The lines of a log; those that a killed run left unfinished are left out.
+    """The lines of a log; one that a killed run left unfinished is left out.
 
     Raises:
-        ConfigError: The file is no text.
+        ConfigError: The file is not there, or broken.
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ConfigError(
-            f"{file} can't be read.", "It is no text in UTF-8.", "Train again, in another folder"
-        ) from None
-    lines = []
-    for line in text.splitlines():
-        try:
-            found = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(found, dict) and "kind" in found:
-            lines.append(found)
-    return lines
+    return read_jsonl(_LINES, file, _REMEDY)
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
     """What a finished run says of itself.
 
     Raises:
-        ConfigError: It is not finished, or its summary can't be read.
+        ConfigError: It is not finished, or its summary is broken.
     """
     path = folder / SUMMARY
     if not path.is_file():
@@ -62,18 +133,23 @@ def read_summary(folder: Path) -> dict[str, Any]:
             f"There is no {path}.",
             "Type the command that began it again: it goes on to the end",
         )
+    return {**read_json(_Summary, path, _REMEDY)}
+
+
+@contextmanager
+def reading_recipe(folder: Path) -> Iterator[None]:
+    """What is wrong with the recipe that is made inside names the run that it is of.
+
+    Raises:
+        ConfigError: The recipe is none.
+    """
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(summary["recipe"], dict) or type(summary["seed"]) is not int:
-            raise TypeError
-    except (ValueError, TypeError, KeyError):
+        with reading(folder / SUMMARY, _REMEDY):
+            yield
+    except (KeyError, TypeError, IndexError):
         raise ConfigError(
-            f"{path} can't be read.",
-            "It is not what a training run writes.",
-            "Delete it and type the command of the run again: it writes the end anew",
+            f"{folder / SUMMARY} is broken at recipe.", "It is no recipe.", _REMEDY
         ) from None
-    found: dict[str, Any] = summary
-    return found
 
 
 _STATISTICS = {
@@ -91,12 +167,14 @@ def network_of_0_1(folder: Path) -> tuple[ModelSpec, Preprocessing, tuple[str, .
         Its spec, its preprocessing as tested, and the names of its classes.
 
     Raises:
-        WeightsError: The run is not finished, or what it says can't be read.
+        ConfigError: The run is not finished, or what it says can't be read.
     """
-    try:
-        recipe = read_summary(folder)["recipe"]
-        header = next(line for line in read_log(folder / LOG) if line["kind"] == "run")
-        classes = tuple(map(str, header["data"]["classes"]))
+    recipe = read_summary(folder)["recipe"]
+    header = next((line for line in read_log(folder / LOG) if line["kind"] == "run"), None)
+    if header is None:
+        raise ConfigError(f"{folder / LOG} is broken.", "It has no line of the run.", _REMEDY)
+    classes = tuple(header["data"]["classes"])
+    with reading_recipe(folder):
         small = recipe["data"] in _STATISTICS
         mean, std = _STATISTICS.get(recipe["data"], (IMAGENET.mean, IMAGENET.std))
         size = recipe["test_size"] or recipe["phases"][-1][0]
@@ -112,12 +190,4 @@ def network_of_0_1(folder: Path) -> tuple[ModelSpec, Preprocessing, tuple[str, .
         }
         given = {name: value for name, value in options.items() if value is not None}
         spec = spec_of(recipe["model"]).replace(**given)
-    except SenetzooError as error:
-        raise WeightsError(*str(error).splitlines()[:3]) from None
-    except (KeyError, TypeError, IndexError, StopIteration):
-        raise WeightsError(
-            f"There is no network in {folder}.",
-            f"Its {LOG} and {SUMMARY} are not what a training run writes.",
-            "Train again, in another folder",
-        ) from None
     return spec, preprocessing, classes

@@ -11,8 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from senetzoo.train.recipe import Recipe
-from senetzoo.train.settings import read_setting
+from senetzoo.train.recipe import Recipe, read_setting
 
 CLASSES = ("cat", "dog", "ship")
 

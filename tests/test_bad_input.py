@@ -188,19 +188,22 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
     (
         lambda: create("resnet20", num_classes=0),
         ConfigError,
-        "num_classes=0 does not make a network.\nnum_classes is a whole number of at least 1.\n"
-        "Type for example: num_classes=10",
+        "ResNet got num_classes=0.\n"
+        "num_classes is a whole number of at least 1.\n"
+        "Type for example: num_classes=1000",
     ),
     (
         lambda: create("resnet20", num_classes=any_("10")),
         ConfigError,
-        "num_classes='10' does not make a network.\nnum_classes is a whole number of at least 1.\n"
-        "Type for example: num_classes=10",
+        "ResNet got num_classes='10'.\n"
+        "num_classes is a whole number of at least 1.\n"
+        "Type for example: num_classes=1000",
     ),
     (
         lambda: create("resnet20", pretrained=True, in_chans=-1),
         ConfigError,
-        "in_chans=-1 does not make a network.\nin_chans is a whole number of at least 1.\n"
+        "ResNet got in_chans=-1.\n"
+        "in_chans is a whole number of at least 1.\n"
         "Type for example: in_chans=3",
     ),
     (
@@ -217,19 +220,19 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
     (
         lambda: Stem(kernels=(2,), strides=(1,)),
         ConfigError,
-        "Stem got the kernels (2,).\nKernel sizes are odd and at least 1.\n"
-        "Type for example: Stem(kernels=(3,), strides=(2,), pool=True)",
+        "Stem got kernels=(2,).\n"
+        "kernels is a tuple of one or more odd whole numbers of at least 1.\n"
+        "Type for example: kernels=(3,)",
     ),
     (
         lambda: create("resnet20", dropout=1),
         ConfigError,
-        f"dropout=1 is not a probability.\ndropout {PROBABILITY}\nType for example: dropout=0.2",
+        f"ResNet got dropout=1.\ndropout {PROBABILITY}\nType for example: dropout=0.0",
     ),
     (
         lambda: create("resnet20", drop_path=-0.1),
         ConfigError,
-        f"drop_path=-0.1 is not a probability.\ndrop_path {PROBABILITY}\n"
-        "Type for example: drop_path=0.2",
+        f"ResNet got drop_path=-0.1.\ndrop_path {PROBABILITY}\nType for example: drop_path=0.0",
     ),
     (
         lambda: create("lenet", drop_path=0.1),
@@ -315,15 +318,16 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
         lambda: SE(reduction=0),
         PolicyError,
         "SE got reduction=0.\n"
-        "The reduction is a whole number of at least 1, or a tuple of them, one per stage.\n"
-        "Type for example: SE(reduction=16)",
+        "reduction is a whole number of at least 1 or a tuple of one or more whole "
+        "numbers of at least 1.\n"
+        "Type for example: reduction=16",
     ),
     (
         lambda: ECA(kernel=4),
         PolicyError,
         "ECA got kernel=4.\n"
-        "The kernel is an odd whole number, or 0 to adapt it to the channels.\n"
-        "Type for example: ECA(kernel=3)",
+        "kernel is 0 or an odd whole number of at least 1.\n"
+        "Type for example: kernel=0",
     ),
     (
         lambda: attach(any_(torch.nn.Linear(2, 2)), SE()),

@@ -284,7 +284,10 @@ def test_eca_is_timms() -> None:
     assert relative_error(ours(x).detach(), reference(x).detach()) < 1e-12
 
 
-RULE = "The reduction is a whole number of at least 1, or a tuple of them, one per stage."
+RULE = (
+    "reduction is a whole number of at least 1 or a tuple of one or more whole "
+    "numbers of at least 1."
+)
 
 
 @pytest.mark.parametrize(
@@ -292,34 +295,35 @@ RULE = "The reduction is a whole number of at least 1, or a tuple of them, one p
     [
         (
             lambda: SE(0),
-            f"SE got reduction=0.\n{RULE}\nType for example: SE(reduction=16)",
+            f"SE got reduction=0.\n{RULE}\nType for example: reduction=16",
         ),
         (
             lambda: SE(True),
-            f"SE got reduction=True.\n{RULE}\nType for example: SE(reduction=16)",
+            f"SE got reduction=True.\n{RULE}\nType for example: reduction=16",
         ),
         (
             lambda: SE(()),
-            f"SE got reduction=().\n{RULE}\nType for example: SE(reduction=16)",
+            f"SE got reduction=().\n{RULE}\nType for example: reduction=16",
         ),
         (
             lambda: SE((4, 0.5)),  # type: ignore[arg-type]
-            f"SE got reduction=(4, 0.5).\n{RULE}\nType for example: SE(reduction=16)",
+            f"SE got reduction=(4, 0.5).\n{RULE}\nType for example: reduction=16",
         ),
         (
             lambda: SE(width="ceil"),  # type: ignore[arg-type]
             "SE got width='ceil'.\n"
-            "width is 'floor', 'round8', or the number of hidden units itself.\n"
-            "Type for example: SE(width='floor')",
+            "width is 'floor', 'round8' or a whole number of at least 1.\n"
+            "Type for example: width='floor'",
         ),
         (
             lambda: SE(width=0),
-            "SE got width=0.\nwidth is 'floor', 'round8', or the number of hidden units itself.\n"
-            "Type for example: SE(width='floor')",
+            "SE got width=0.\n"
+            "width is 'floor', 'round8' or a whole number of at least 1.\n"
+            "Type for example: width='floor'",
         ),
         (
             lambda: SE(bias=1),  # type: ignore[arg-type]
-            "SE got bias=1.\nbias is True or False.\nType for example: SE(bias=True)",
+            "SE got bias=1.\nbias is True or False.\nType for example: bias=True",
         ),
         (
             lambda: SE(act="gelu"),  # type: ignore[arg-type]
@@ -327,40 +331,45 @@ RULE = "The reduction is a whole number of at least 1, or a tuple of them, one p
         ),
         (
             lambda: SE(gate="tanh"),  # type: ignore[arg-type]
-            "SE got gate='tanh'.\ngate is one of 'sigmoid', 'hardsigmoid'.\n"
-            "Type for example: SE(gate='sigmoid')",
+            "SE got gate='tanh'.\n"
+            "gate is one of 'sigmoid', 'hardsigmoid'.\n"
+            "Type for example: gate='sigmoid'",
         ),
         (
             lambda: SE(squeeze="std"),  # type: ignore[arg-type]
-            "SE got squeeze='std'.\nsqueeze is one of 'avg', 'max'.\n"
-            "Type for example: SE(squeeze='avg')",
+            "SE got squeeze='std'.\n"
+            "squeeze is one of 'avg', 'max'.\n"
+            "Type for example: squeeze='avg'",
         ),
         (
             lambda: SE(init="zero"),  # type: ignore[arg-type]
-            "SE got init='zero'.\ninit is one of 'paper', 'identity'.\n"
-            "Type for example: SE(init='paper')",
+            "SE got init='zero'.\n"
+            "init is one of 'paper', 'identity'.\n"
+            "Type for example: init='paper'",
         ),
         (
             lambda: SE(drop=1.0),
-            "SE got drop=1.0.\ndrop is a probability from 0 up to, not including, 1.\n"
-            "Type for example: SE(drop=0.0)",
+            "SE got drop=1.0.\n"
+            "drop is a number from 0 up to, not including, 1.\n"
+            "Type for example: drop=0.0",
         ),
         (
             lambda: SE(drop=math.nan),
-            "SE got drop=nan.\ndrop is a probability from 0 up to, not including, 1.\n"
-            "Type for example: SE(drop=0.0)",
+            "SE got drop=nan.\n"
+            "drop is a number from 0 up to, not including, 1.\n"
+            "Type for example: drop=0.0",
         ),
         (
             lambda: SE(scale=0),
-            "SE got scale=0.\nscale is a number above 0.\nType for example: SE(scale=1.0)",
+            "SE got scale=0.\nscale is a number above 0.\nType for example: scale=1.0",
         ),
         (
             lambda: SE(scale=math.nan),
-            "SE got scale=nan.\nscale is a number above 0.\nType for example: SE(scale=1.0)",
+            "SE got scale=nan.\nscale is a number above 0.\nType for example: scale=1.0",
         ),
         (
             lambda: SE(scale=math.inf),
-            "SE got scale=inf.\nscale is a number above 0.\nType for example: SE(scale=1.0)",
+            "SE got scale=inf.\nscale is a number above 0.\nType for example: scale=1.0",
         ),
         (
             lambda: SE(init="identity", scale=3.0),
@@ -375,20 +384,20 @@ RULE = "The reduction is a whole number of at least 1, or a tuple of them, one p
         (
             lambda: ECA(4),
             "ECA got kernel=4.\n"
-            "The kernel is an odd whole number, or 0 to adapt it to the channels.\n"
-            "Type for example: ECA(kernel=3)",
+            "kernel is 0 or an odd whole number of at least 1.\n"
+            "Type for example: kernel=0",
         ),
         (
             lambda: ECA(gamma=0.0),
-            "ECA got gamma=0.0.\ngamma is a number above 0.\nType for example: ECA(gamma=2.0)",
+            "ECA got gamma=0.0.\ngamma is a number above 0.\nType for example: gamma=2.0",
         ),
         (
             lambda: ECA(gamma="x"),  # type: ignore[arg-type]
-            "ECA got gamma='x'.\ngamma is a number above 0.\nType for example: ECA(gamma=2.0)",
+            "ECA got gamma='x'.\ngamma is a number above 0.\nType for example: gamma=2.0",
         ),
         (
             lambda: ECA(beta=math.inf),
-            "ECA got beta=inf.\nbeta is a number.\nType for example: ECA(beta=1.0)",
+            "ECA got beta=inf.\nbeta is a number.\nType for example: beta=1.0",
         ),
     ],
 )

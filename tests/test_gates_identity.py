@@ -124,20 +124,22 @@ def test_identity_keeps_a_networks_function(spec: Gate, position: Position) -> N
         ),
         (
             lambda: CBAM(kernel=4),
-            "CBAM got kernel=4.\nThe kernel is an odd whole number of at least 1.\n"
-            "Type for example: CBAM(kernel=7)",
+            "CBAM got kernel=4.\n"
+            "kernel is an odd whole number of at least 1.\n"
+            "Type for example: kernel=7",
         ),
         (
             lambda: SCSE(0),
             "SCSE got reduction=0.\n"
-            "The reduction is a whole number of at least 1, or a tuple of them, one per stage.\n"
-            "Type for example: SCSE(reduction=2)",
+            "reduction is a whole number of at least 1 or a tuple of one or more whole "
+            "numbers of at least 1.\n"
+            "Type for example: reduction=2",
         ),
         (
             lambda: GE(1),
             "GE got extent=1.\n"
-            "The extent is a whole number of at least 2, or 0 for the whole map.\n"
-            "Type for example: GE(extent=8)",
+            "extent is 0 or a whole number of at least 2.\n"
+            "Type for example: extent=0",
         ),
         (
             lambda: GE(6, "theta"),
@@ -159,8 +161,9 @@ def test_identity_keeps_a_networks_function(spec: Gate, position: Position) -> N
         (
             lambda: GE(variant="theta", side=True),
             "GE got side=True.\n"
-            "The side is a whole number of at least 1, or a tuple of them, one per stage.\n"
-            "Type for example: GE(side=(56, 28, 14, 7))",
+            "side is 0, a whole number of at least 1 or a tuple of one or more whole "
+            "numbers of at least 1.\n"
+            "Type for example: side=0",
         ),
         (
             lambda: GE(variant="theta", side=(8, 4)).build(site(8)),
@@ -169,8 +172,7 @@ def test_identity_keeps_a_networks_function(spec: Gate, position: Position) -> N
         ),
         (
             lambda: SRM(unbiased=1),  # type: ignore[arg-type]
-            "SRM got unbiased=1.\nunbiased is True or False.\n"
-            "Type for example: SRM(unbiased=False)",
+            "SRM got unbiased=1.\nunbiased is True or False.\nType for example: unbiased=False",
         ),
         (
             lambda: GCT("L2"),  # type: ignore[arg-type]
@@ -178,12 +180,13 @@ def test_identity_keeps_a_networks_function(spec: Gate, position: Position) -> N
         ),
         (
             lambda: SimAM(0.0),
-            "SimAM got eps=0.0.\neps is a number above 0.\nType for example: SimAM(eps=0.0001)",
+            "SimAM got eps=0.0.\neps is a number above 0.\nType for example: eps=0.0001",
         ),
         (
             lambda: BAM(dilation=0),
-            "BAM got dilation=0.\nThe dilation is a whole number of at least 1.\n"
-            "Type for example: BAM(dilation=4)",
+            "BAM got dilation=0.\n"
+            "dilation is a whole number of at least 1.\n"
+            "Type for example: dilation=4",
         ),
     ],
 )

@@ -251,7 +251,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         senetzoo.create("se_lenet5", seed=0),
         folder,
         classes=[str(n) for n in range(10)],
-        transforms=senetzoo.transforms(senetzoo.create("lenet5", pretrained=True)),
+        preprocessing=senetzoo.transforms(senetzoo.create("lenet5", pretrained=True)),
     )
     return folder
 

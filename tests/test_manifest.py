@@ -194,6 +194,10 @@ def test_every_field_is_needed_and_of_its_type(path: str) -> None:
     assert second.startswith(("It is [[]], not ", "It is [], not "))
 
 
+HASH = "a hash of 64 lower-case hexadecimal digits"
+FILE = "a plain file name that ends in one of .safetensors, .pth, .pt"
+
+
 @pytest.mark.parametrize(
     ("path", "value", "where", "what"),
     [
@@ -205,7 +209,7 @@ def test_every_field_is_needed_and_of_its_type(path: str) -> None:
         ("default", 1, "default", "It is 1, not true or false."),
         ("policy", None, "policy", "It is null, not text."),
         ("stem", 3, "stem", "It is 3, not text or null."),
-        ("classes", "cat", "classes", 'It is "cat", not a list or null.'),
+        ("classes", "cat", "classes", 'It is "cat", not a list of texts or null.'),
         ("classes", ["cat", 2, "bird"], "classes[1]", "It is 2, not text."),
         ("config", [], "config", "It is [], not an object."),
         (
@@ -225,7 +229,7 @@ def test_every_field_is_needed_and_of_its_type(path: str) -> None:
         ),
         ("source", "here", "source", 'It is "here", not an object.'),
         ("source.kind", "ftp", "source.kind", 'It is "ftp", not one of "embedded", "hub", "url".'),
-        ("preprocessing.mean", 0.5, "preprocessing.mean", "It is 0.5, not a list."),
+        ("preprocessing.mean", 0.5, "preprocessing.mean", "It is 0.5, not a list of numbers."),
         ("preprocessing.std", [1, "2", 3], "preprocessing.std[1]", 'It is "2", not a number.'),
         (
             "preprocessing.interpolation",
@@ -233,7 +237,7 @@ def test_every_field_is_needed_and_of_its_type(path: str) -> None:
             "preprocessing.interpolation",
             'It is "cubic", not one of "nearest", "bilinear", "bicubic".',
         ),
-        ("metrics", {}, "metrics", "It is {}, not a list."),
+        ("metrics", {}, "metrics", "It is {}, not a list of objects."),
         ("metrics", [3], "metrics[0]", "It is 3, not an object."),
         (
             "metrics",
@@ -250,8 +254,8 @@ def test_every_field_is_needed_and_of_its_type(path: str) -> None:
         (
             "metrics",
             [RAW["metrics"][0], {**RAW["metrics"][0], "value": 100.5}],
-            "metrics[1]",
-            "100.5 is no value in per cent.",
+            "metrics[1].value",
+            "It is 100.5, not a number from 0 to 100.",
         ),
         (
             "metrics",
@@ -288,31 +292,24 @@ def test_every_field_is_needed_and_of_its_type(path: str) -> None:
             "The field 'revison' is unknown.\nDid you mean 'revision'?",
         ),
         ("model", "resnet56", "", "Its model is 'resnet56'."),
-        ("sha256", "AB" * 32, "", "The sha256 is no hash of 64 lower-case hexadecimal digits."),
-        ("sha256", "ab", "", "The sha256 is no hash of 64 lower-case hexadecimal digits."),
+        ("sha256", "AB" * 32, "sha256", f'It is "{"AB" * 18}..., not {HASH}.'),
+        ("sha256", "ab", "sha256", f'It is "ab", not {HASH}.'),
         ("sha256", None, "", "An embedded file needs its sha256."),
         (
             "sha256_prefix",
             "abc",
-            "",
-            "The sha256_prefix is no start of a hash: 8 or more of its digits.",
+            "sha256_prefix",
+            'It is "abc", not the first 8 or more digits of a hash.',
         ),
         ("sha256_prefix", "ab" * 4, "", "A sha256_prefix is for a file whose sha256 is not known."),
-        (
-            "source.file",
-            "a.zip",
-            "source",
-            "The file is 'a.zip', none of .safetensors, .pth, .pt.",
+        *(
+            ("source.file", name, "source.file", f"It is {json.dumps(name)}, not {FILE}.")
+            for name in ("a.zip", "../secret", "/etc/passwd", "..", "a\\b", "")
         ),
         ("source.file", "a.pth", "source", "Weights of our own are .safetensors files."),
         ("source.repo", "a/b", "source", "A source of kind 'embedded' has no repo."),
         ("source.revision", REVISION, "source", "A source of kind 'embedded' has no revision."),
         ("source.url", "https://a.b", "source", "A source of kind 'embedded' has no url."),
-        ("source.file", "../secret", "source", "The file is '../secret', no plain file name."),
-        ("source.file", "/etc/passwd", "source", "The file is '/etc/passwd', no plain file name."),
-        ("source.file", "..", "source", "The file is '..', no plain file name."),
-        ("source.file", "a\\b", "source", "The file is 'a\\\\b', no plain file name."),
-        ("source.file", "", "source", "The file is '', no plain file name."),
         ("source.kind", "hub", "source", "A source of kind 'hub' needs repo."),
         ("source.kind", "url", "source", "A source of kind 'url' needs url."),
         ("classes", ["cat", "dog"], "", "There are 2 class names for 3."),
@@ -348,13 +345,13 @@ def _url(url: str, **changes: Any) -> dict[str, Any]:
     [
         (
             text_of({TAG: _hub("main")}),
-            f"The manifest is broken at {TAG}.source.\n"
-            "The revision is no full commit (40 hexadecimal digits).",
+            f"The manifest is broken at {TAG}.source.revision.\n"
+            'It is "main", not a full commit (40 hexadecimal digits).',
         ),
         (
             text_of({TAG: _hub(REVISION[:12])}),
-            f"The manifest is broken at {TAG}.source.\n"
-            "The revision is no full commit (40 hexadecimal digits).",
+            f"The manifest is broken at {TAG}.source.revision.\n"
+            f'It is "{REVISION[:12]}", not a full commit (40 hexadecimal digits).',
         ),
         (
             text_of({TAG: _hub(REVISION, sha256=None, dialect="senetzoo")}),
@@ -362,7 +359,8 @@ def _url(url: str, **changes: Any) -> dict[str, Any]:
         ),
         (
             text_of({TAG: _url("http://a.b/a.pth")}),
-            f"The manifest is broken at {TAG}.source.\nThe url does not begin with https://.",
+            f"The manifest is broken at {TAG}.source.url.\n"
+            'It is "http://a.b/a.pth", not an address that begins with https://.',
         ),
         (
             text_of(

@@ -267,27 +267,36 @@ def test_smallest_image(name: str, changes: dict[str, Any], least: int) -> None:
     [
         (
             {"widths": (96, 256, 384)},
-            "widths=(96, 256, 384) does not make a network.\n"
-            "widths gives the channels of each of the five convolutions, each a multiple of 2.\n"
+            "AlexNet got widths=(96, 256, 384).\n"
+            "widths is a tuple of 5 whole numbers of at least 1.\n"
             "Type for example: widths=(64, 192, 384, 256, 256)",
         ),
         (
             {"widths": (96, 255, 384, 384, 256)},
-            "widths=(96, 255, 384, 384, 256) does not make a network.\n"
-            "widths gives the channels of each of the five convolutions, each a multiple of 2.\n"
+            "AlexNet got widths=(96, 255, 384, 384, 256) with groups=2.\n"
+            "The channels of each convolution are a multiple of groups.\n"
             "Type for example: widths=(64, 192, 384, 256, 256)",
         ),
-        ({"groups": 3}, "groups=3 is not a form of AlexNet.\ngroups is one of 1, 2."),
+        (
+            {"groups": 3},
+            "AlexNet got groups=3.\ngroups is one of 1, 2.\nType for example: groups=1",
+        ),
         (
             {"hidden": 2},
-            "hidden=2 does not make a network.\nhidden is a whole number of at least 4.\n"
+            "AlexNet got hidden=2.\n"
+            "hidden is a whole number of at least 4.\n"
             "Type for example: hidden=4096",
         ),
-        ({"lrn": 1}, "lrn=1 is not a form of AlexNet.\nlrn is one of False, True."),
-        ({"padding": 1}, "padding=1 is not a form of AlexNet.\npadding is one of 0, 2."),
+        ({"lrn": 1}, "AlexNet got lrn=1.\nlrn is True or False.\nType for example: lrn=False"),
+        (
+            {"padding": 1},
+            "AlexNet got padding=1.\npadding is one of 0, 2.\nType for example: padding=2",
+        ),
         (
             {"dropout_on": "all"},
-            "dropout_on='all' is not a form of AlexNet.\ndropout_on is one of 'inputs', 'outputs'.",
+            "AlexNet got dropout_on='all'.\n"
+            "dropout_on is one of 'inputs', 'outputs'.\n"
+            "Type for example: dropout_on='inputs'",
         ),
         (
             {"drop_path": 0.1},

@@ -644,52 +644,55 @@ def test_initialisation() -> None:
     [
         (
             {"depths": (6, 0)},
-            "depths=(6, 0) does not make a network.\n"
-            "depths gives the number of blocks of each stage, each at least 1.\n"
-            "Type for example: depths=(6, 12, 24, 16)",
+            "DenseNet got depths=(6, 0).\n"
+            "depths is a tuple of one or more whole numbers of at least 1.\n"
+            "Type for example: depths=(3, 4, 6, 3)",
         ),
         (
             {"growth": 0},
-            "growth=0 does not make a network.\n"
+            "DenseNet got growth=0.\n"
             "growth is a whole number of at least 1.\n"
             "Type for example: growth=32",
         ),
         (
             {"width": 2.5},
-            "width=2.5 does not make a network.\n"
+            "DenseNet got width=2.5.\n"
             "width is a whole number of at least 1.\n"
             "Type for example: width=64",
         ),
         (
             {"bottleneck": 1},
-            "bottleneck=1 is not a form of DenseNet.\nbottleneck is one of True, False.",
+            "DenseNet got bottleneck=1.\n"
+            "bottleneck is True or False.\n"
+            "Type for example: bottleneck=True",
         ),
         (
             {"memory_efficient": "yes"},
-            "memory_efficient='yes' is not a form of DenseNet.\n"
-            "memory_efficient is one of True, False.",
+            "DenseNet got memory_efficient='yes'.\n"
+            "memory_efficient is True or False.\n"
+            "Type for example: memory_efficient=False",
         ),
         (
             {"drop_rate": 1.0},
-            "drop_rate=1.0 is not a probability.\n"
+            "DenseNet got drop_rate=1.0.\n"
             "drop_rate is a number from 0 up to, not including, 1.\n"
-            "Type for example: drop_rate=0.2",
+            "Type for example: drop_rate=0.0",
         ),
         (
             {"drop_rate": True},
-            "drop_rate=True is not a probability.\n"
+            "DenseNet got drop_rate=True.\n"
             "drop_rate is a number from 0 up to, not including, 1.\n"
-            "Type for example: drop_rate=0.2",
+            "Type for example: drop_rate=0.0",
         ),
         (
             {"compression": 0},
-            "compression=0 does not make a network.\n"
+            "DenseNet got compression=0.\n"
             "compression is a number above 0 and at most 1.\n"
             "Type for example: compression=0.5",
         ),
         (
             {"compression": 1.5},
-            "compression=1.5 does not make a network.\n"
+            "DenseNet got compression=1.5.\n"
             "compression is a number above 0 and at most 1.\n"
             "Type for example: compression=0.5",
         ),

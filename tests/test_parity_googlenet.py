@@ -277,14 +277,16 @@ def test_the_smallest_image(
     [
         (
             {"form": "lrn"},
-            "form='lrn' is not a form of GoogLeNet.\nform is one of 'paper', 'torchvision'.",
+            "GoogLeNet got form='lrn'.\n"
+            "form is one of 'paper', 'torchvision'.\n"
+            "Type for example: form='paper'",
         ),
-        ({"aux": 1}, "aux=1 is not a form of GoogLeNet.\naux is one of False, True."),
+        ({"aux": 1}, "GoogLeNet got aux=1.\naux is True or False.\nType for example: aux=False"),
         (
             {"aux_dropout": 1.0},
-            "aux_dropout=1.0 is not a probability.\n"
+            "GoogLeNet got aux_dropout=1.0.\n"
             "aux_dropout is a number from 0 up to, not including, 1.\n"
-            "Type for example: aux_dropout=0.2",
+            "Type for example: aux_dropout=0.7",
         ),
         (
             {"drop_path": 0.1},

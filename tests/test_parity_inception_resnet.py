@@ -256,12 +256,12 @@ def test_graphs(version: Any) -> None:
     [
         (
             {"version": "v3"},
-            "version='v3' is not a form of InceptionResNet.\nversion is one of 'v1', 'v2'.",
+            "InceptionResNet got version='v3'.\nversion is one of 'v1', 'v2'.",
         ),
         (
             {"depths": (5, 10)},
-            "depths=(5, 10) does not make a network.\n"
-            "depths gives the number of blocks of each of the 3 stages, each at least 1.\n"
+            "InceptionResNet got depths=(5, 10).\n"
+            "depths is a tuple of 3 whole numbers of at least 1.\n"
             "Type for example: depths=(5, 10, 5)",
         ),
     ],

@@ -220,7 +220,7 @@ def test_auxiliary_head_says_what_size_it_takes() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"aux": 1}, "aux=1 is not a form of InceptionV3.\naux is one of False, True."),
+        ({"aux": 1}, "InceptionV3 got aux=1.\naux is True or False.\nType for example: aux=False"),
         (
             {"drop_path": 0.1},
             "InceptionV3 got drop_path=0.1.\n"

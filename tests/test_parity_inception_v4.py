@@ -135,7 +135,7 @@ def test_wrong_depths(depths: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         InceptionV4Config(depths=depths)
     assert str(caught.value) == (
-        f"depths={depths!r} does not make a network.\n"
-        "depths gives the number of blocks of each of the 3 stages, each at least 1.\n"
+        f"InceptionV4 got depths={depths!r}.\n"
+        "depths is a tuple of 3 whole numbers of at least 1.\n"
         "Type for example: depths=(4, 7, 3)"
     )

@@ -234,14 +234,16 @@ def test_a_single_pixel_is_enough(stem: str) -> None:
     [
         (
             {"act": "silu"},
-            "act='silu' is not a form of MobileNet.\nact is one of 'relu6', 'relu'.",
+            "MobileNet got act='silu'.\n"
+            "act is one of 'relu6', 'relu'.\n"
+            "Type for example: act='relu6'",
         ),
         *(
             (
                 {"width": width},
-                f"width={width!r} does not make a network.\n"
-                "width is a factor on the channels, above 0 and at most 8.\n"
-                "Type for example: width=0.5",
+                f"MobileNet got width={width!r}.\n"
+                "width is a number above 0 and at most 8.\n"
+                "Type for example: width=1.0",
             )
             for width in (0, -1.0, "half", True, float("nan"))
         ),

@@ -170,8 +170,8 @@ def test_gate_comes_after_the_activation() -> None:
         ),
         (
             {"depths": (3, 0)},
-            "depths=(3, 0) does not make a network.\n"
-            "depths gives the number of blocks of each stage, each at least 1.\n"
+            "Plain got depths=(3, 0).\n"
+            "depths is a tuple of one or more whole numbers of at least 1.\n"
             "Type for example: depths=(3, 4, 6, 3)",
         ),
         (

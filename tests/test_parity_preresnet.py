@@ -294,20 +294,25 @@ def test_the_last_map_is_normalised_and_activated() -> None:
         ),
         (
             {"widen": 0},
-            "widen=0 does not make a network.\nwiden is a whole number of at least 1.\n"
+            "PreResNet got widen=0.\n"
+            "widen is a whole number of at least 1.\n"
             "Type for example: widen=1",
         ),
         (
             {"stem_norm": 1},
-            "stem_norm=1 is not a form of PreResNet.\nstem_norm is one of False, True.",
+            "PreResNet got stem_norm=1.\n"
+            "stem_norm is True or False.\n"
+            "Type for example: stem_norm=False",
         ),
         (
             {"block": "wide"},
-            "block='wide' is not a form of PreResNet.\nblock is one of 'basic', 'bottleneck'.",
+            "PreResNet got block='wide'.\nblock is one of 'basic', 'bottleneck'.",
         ),
         (
             {"stride_on": "first"},
-            "stride_on='first' is not a form of PreResNet.\nstride_on is one of '1x1', '3x3'.",
+            "PreResNet got stride_on='first'.\n"
+            "stride_on is one of '1x1', '3x3'.\n"
+            "Type for example: stride_on='3x3'",
         ),
     ],
 )

@@ -167,7 +167,9 @@ def test_small_form() -> None:
     [
         (
             {"pool": "same"},
-            "pool='same' is not a form of SENet.\npool is one of 'padded', 'ceil'.",
+            "SENet got pool='same'.\n"
+            "pool is one of 'padded', 'ceil'.\n"
+            "Type for example: pool='padded'",
         ),
         (
             {"group_width": 1},
@@ -183,7 +185,7 @@ def test_small_form() -> None:
         ),
         (
             {"group_width": 0},
-            "group_width=0 does not make a network.\n"
+            "SENet got group_width=0.\n"
             "group_width is a whole number of at least 1.\n"
             "Type for example: group_width=4",
         ),

@@ -586,15 +586,15 @@ def test_exported_with_any_number_of_images() -> None:
     [
         (
             {"embed_dim": 0},
-            "embed_dim=0 does not make a network.\n"
+            "Swin got embed_dim=0.\n"
             "embed_dim is a whole number of at least 1.\n"
             "Type for example: embed_dim=96",
         ),
         (
             {"depths": ()},
-            "depths=() does not make a network.\n"
-            "depths gives the number of blocks of each stage, each at least 1.\n"
-            "Type for example: depths=(2, 2, 6, 2)",
+            "Swin got depths=().\n"
+            "depths is a tuple of one or more whole numbers of at least 1.\n"
+            "Type for example: depths=(3, 4, 6, 3)",
         ),
         (
             {"heads": (3, 6, 12)},
@@ -612,21 +612,21 @@ def test_exported_with_any_number_of_images() -> None:
         ),
         (
             {"window": 1},
-            "window=1 does not make a network.\n"
-            "window is a whole number of at least 2.\n"
-            "Type for example: window=7",
+            "Swin got window=1.\n"
+            "window is a whole number of at least 2 or None.\n"
+            "Type for example: window=None",
         ),
         (
             {"key_drop": 1.0},
-            "key_drop=1.0 is not a probability.\n"
+            "Swin got key_drop=1.0.\n"
             "key_drop is a number from 0 up to, not including, 1.\n"
-            "Type for example: key_drop=0.1",
+            "Type for example: key_drop=0.0",
         ),
         (
             {"key_drop": True},
-            "key_drop=True is not a probability.\n"
+            "Swin got key_drop=True.\n"
             "key_drop is a number from 0 up to, not including, 1.\n"
-            "Type for example: key_drop=0.1",
+            "Type for example: key_drop=0.0",
         ),
         (
             {"stem": "deep"},

@@ -306,26 +306,32 @@ def test_no_dropout() -> None:
     [
         (
             {"kernels": ((3,), (3,))},
-            "kernels=((3,), (3,)) does not make a network.\n"
-            "kernels gives the kernel sizes, 1 or 3, of the convolutions of each of five groups.\n"
+            "VGG got kernels=((3,), (3,)).\n"
+            "kernels is a tuple of 5 tuples of one or more odd whole numbers from 1 to 3.\n"
             "Type for example: kernels=((3,), (3,), (3, 3), (3, 3), (3, 3))",
         ),
         (
             {"kernels": ((3,), (3,), (2,), (3,), (3,))},
-            "kernels=((3,), (3,), (2,), (3,), (3,)) does not make a network.\n"
-            "kernels gives the kernel sizes, 1 or 3, of the convolutions of each of five groups.\n"
+            "VGG got kernels=((3,), (3,), (2,), (3,), (3,)).\n"
+            "kernels is a tuple of 5 tuples of one or more odd whole numbers from 1 to 3.\n"
             "Type for example: kernels=((3,), (3,), (3, 3), (3, 3), (3, 3))",
         ),
         (
             {"norm": "layer"},
-            "norm='layer' is not a form of VGG.\nnorm is one of 'none', 'batch', 'lrn'.",
+            "VGG got norm='layer'.\n"
+            "norm is one of 'none', 'batch', 'lrn'.\n"
+            "Type for example: norm='none'",
         ),
         (
             {"hidden": 0},
-            "hidden=0 does not make a network.\nhidden is a whole number of at least 1.\n"
+            "VGG got hidden=0.\n"
+            "hidden is a whole number of at least 1.\n"
             "Type for example: hidden=4096",
         ),
-        ({"head": "conv"}, "head='conv' is not a form of VGG.\nhead is one of 'pool', 'dense'."),
+        (
+            {"head": "conv"},
+            "VGG got head='conv'.\nhead is one of 'pool', 'dense'.\nType for example: head='pool'",
+        ),
         (
             {"head": "dense", "stem": "cifar"},
             "VGG got head='dense' with stem='cifar'.\n"

@@ -457,17 +457,18 @@ def test_wrong_texts(text: str, true: str, remedy: str) -> None:
         (
             "se0",
             "SE got reduction=0.\n"
-            "The reduction is a whole number of at least 1, or a tuple of them, one per stage.\n"
-            "Type for example: SE(reduction=16)",
+            "reduction is a whole number of at least 1 or a tuple of one or more whole "
+            "numbers of at least 1.\n"
+            "Type for example: reduction=16",
         ),
-        ("se(bias=0)", "SE got bias=0.\nbias is True or False.\nType for example: SE(bias=True)"),
+        ("se(bias=0)", "SE got bias=0.\nbias is True or False.\nType for example: bias=True"),
         (
             "se(scale=nan)",
-            "SE got scale=nan.\nscale is a number above 0.\nType for example: SE(scale=1.0)",
+            "SE got scale=nan.\nscale is a number above 0.\nType for example: scale=1.0",
         ),
         (
             "eca(gamma=wide)",
-            "ECA got gamma='wide'.\ngamma is a number above 0.\nType for example: ECA(gamma=2.0)",
+            "ECA got gamma='wide'.\ngamma is a number above 0.\nType for example: gamma=2.0",
         ),
         (
             "simam(init=identity)",

@@ -233,10 +233,11 @@ def test_reset_classifier(name: str) -> None:
     assert not any(module.training for module in model.modules())
     with pytest.raises(ConfigError) as caught:
         model.reset_classifier(0)
+    default = 10 if name == "lenet" else 1000
     assert str(caught.value) == (
-        "num_classes=0 does not make a network.\n"
+        f"{model.config.family} got num_classes=0.\n"
         "num_classes is a whole number of at least 1.\n"
-        "Type for example: num_classes=10"
+        f"Type for example: num_classes={default}"
     )
     assert model.config.num_classes == 7
 
@@ -267,28 +268,32 @@ def test_lenet_says_what_size_it_takes(size: int, message: str) -> None:
     [
         (
             {"depths": ()},
-            "depths=() does not make a network.\n"
-            "depths gives the number of blocks of each stage, each at least 1.\n"
+            "ResNet got depths=().\n"
+            "depths is a tuple of one or more whole numbers of at least 1.\n"
             "Type for example: depths=(3, 4, 6, 3)",
         ),
         (
             {"depths": 3},
-            "depths=3 does not make a network.\n"
-            "depths gives the number of blocks of each stage, each at least 1.\n"
+            "ResNet got depths=3.\n"
+            "depths is a tuple of one or more whole numbers of at least 1.\n"
             "Type for example: depths=(3, 4, 6, 3)",
         ),
         (
             {"block": "bottelneck"},
-            "block='bottelneck' is not a form of ResNet.\nblock is one of 'basic', 'bottleneck'.",
+            "ResNet got block='bottelneck'.\n"
+            "block is one of 'basic', 'bottleneck'.\n"
+            "Did you mean 'bottleneck'?",
         ),
         (
             {"groups": 0},
-            "groups=0 does not make a network.\ngroups is a whole number of at least 1.\n"
+            "ResNet got groups=0.\n"
+            "groups is a whole number of at least 1.\n"
             "Type for example: groups=1",
         ),
         (
             {"width": 0.5},
-            "width=0.5 does not make a network.\nwidth is a whole number of at least 1.\n"
+            "ResNet got width=0.5.\n"
+            "width is a whole number of at least 1.\n"
             "Type for example: width=64",
         ),
         (
@@ -305,13 +310,14 @@ def test_lenet_says_what_size_it_takes(size: int, message: str) -> None:
         ),
         (
             {"drop_path": 1.0},
-            "drop_path=1.0 is not a probability.\n"
+            "ResNet got drop_path=1.0.\n"
             "drop_path is a number from 0 up to, not including, 1.\n"
-            "Type for example: drop_path=0.2",
+            "Type for example: drop_path=0.0",
         ),
         (
             {"in_chans": True},
-            "in_chans=True does not make a network.\nin_chans is a whole number of at least 1.\n"
+            "ResNet got in_chans=True.\n"
+            "in_chans is a whole number of at least 1.\n"
             "Type for example: in_chans=3",
         ),
         (

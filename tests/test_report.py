@@ -455,37 +455,39 @@ def cut(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
 
 
-AGAIN = "\nTrain it again"
+AGAIN = "\nGive another folder, or delete this one and train again"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (garble, "The run in {} can't be read.\nLine 2 is no JSON." + AGAIN),
+        (garble, "{}/log.jsonl is broken at line 2.\nIt is no JSON." + AGAIN),
         (
             edit(lambda lines: lines.insert(1, [1])),
-            "The run in {} can't be read.\nLine 2 is no JSON object." + AGAIN,
+            "{}/log.jsonl is broken at line 2.\n"
+            "It is [1], not an object whose kind is run, epoch, resume, end." + AGAIN,
         ),
         (
             edit(lambda lines: lines.pop(0)),
-            "The run in {} can't be read.\n"
-            "Its first line does not describe a run; older versions had none." + AGAIN,
+            "The run in {} can't be read.\nIts first line does not describe a run.\nTrain it again",
         ),
         (
             edit(lambda lines: lines[2].update(kind="spam")),
-            "The run in {} can't be read.\nLine 3 has the kind 'spam'." + AGAIN,
+            "{}/log.jsonl is broken at line 3.\n"
+            'It is {{"kind": "spam", "epoch": 2, "size": ..., not an object whose kind is run, '
+            "epoch, resume, end." + AGAIN,
         ),
         (
             edit(lambda lines: lines[0].pop("model")),
-            "The run in {} can't be read.\nA line of the kind 'run' lacks model." + AGAIN,
+            "{}/log.jsonl is broken at line 1.\nThe field 'model' is missing." + AGAIN,
         ),
         (
             edit(lambda lines: lines[1].pop("lr")),
-            "The run in {} can't be read.\nA line of the kind 'epoch' lacks lr." + AGAIN,
+            "{}/log.jsonl is broken at line 2.\nThe field 'lr' is missing." + AGAIN,
         ),
         (
             edit(lambda lines: lines[-1].pop("test_correct")),
-            "The run in {} can't be read.\nA line of the kind 'end' lacks test_correct." + AGAIN,
+            "{}/log.jsonl is broken at line 10.\nThe field 'test_correct' is missing." + AGAIN,
         ),
         (
             edit(lambda lines: lines.__delitem__(slice(1, None))),

@@ -567,19 +567,26 @@ CODE = "__import__('os').system('touch pwned')"
         ),
         ({"network__name": "resnet20"}, "network.name", "The config is not that of resnet20."),
         ({"network__config": []}, "network.config", "It is [], not an object."),
-        ({"network__config__depths": "12"}, "network.config.depths", 'It is "12", not a list.'),
+        (
+            {"network__config__depths": "12"},
+            "network.config.depths",
+            'It is "12", not a list of one or more whole numbers of at least 1.',
+        ),
         (
             {"network__config__depths": [1, "2"]},
             "network.config.depths[1]",
-            'It is "2", not a whole number.',
+            'It is "2", not a whole number of at least 1.',
         ),
         (
             {"network__config__depths": []},
-            "network.config",
-            "Depths=() does not make a network. depths gives the "
-            "number of blocks of each stage, each at least 1.",
+            "network.config.depths",
+            "It is [], not a list of one or more whole numbers of at least 1.",
         ),
-        ({"network__config__width": 8.0}, "network.config.width", "It is 8.0, not a whole number."),
+        (
+            {"network__config__width": 8.0},
+            "network.config.width",
+            "It is 8.0, not a whole number of at least 1.",
+        ),
         ({"network__config__width": ...}, "network.config", "The field 'width' is missing."),
         (
             {"network__config__widht": 8},
@@ -593,8 +600,8 @@ CODE = "__import__('os').system('touch pwned')"
         ),
         (
             {"network__config__dropout": 2},
-            "network.config",
-            "Dropout=2.0 is not a probability. dropout is a number from 0 up to, not including, 1.",
+            "network.config.dropout",
+            "It is 2, not a number from 0 up to, not including, 1.",
         ),
         (
             {"network__config__stem": "cifra"},

@@ -434,11 +434,15 @@ def test_settings_are_read_by_kind() -> None:
         ("batch", "--set got 'batch'.\nIt takes key=value.\nType for example: --set batch=64"),
         (
             "batch=many",
-            "--set batch=many does not fit.\nbatch is of the kind int, as in batch=32.",
+            "--set got batch=many.\n"
+            "batch is a whole number of at least 1.\n"
+            "Type for example: batch=128",
         ),
         (
             "batch=1.5",
-            "--set batch=1.5 does not fit.\nbatch is of the kind int, as in batch=32.",
+            "--set got batch=1.5.\n"
+            "batch is a whole number of at least 1.\n"
+            "Type for example: batch=128",
         ),
     ],
 )
@@ -453,22 +457,28 @@ def test_bad_settings_are_refused(setting: str, message: str) -> None:
     [
         (
             "batch=0",
-            "The recipe can't have batch=0.\nbatch is a whole number of at least 1.",
+            "--set got batch=0.\n"
+            "batch is a whole number of at least 1.\n"
+            "Type for example: batch=128",
         ),
         (
             "phases=(3,)",
-            "--set phases=(3,) does not fit.\n"
-            "phases is of the kind tuple[tuple[int, int], ..], as in phases=((32, 3),).",
+            "--set got phases=(3,).\n"
+            "phases is a tuple of one or more tuples of 2 whole numbers of at least 1.\n"
+            "Type for example: phases=((32, 10),)",
         ),
         (
             "schedule=foo",
-            "The recipe can't have schedule='foo'.\n"
-            "schedule is one of linear, cosine, one-cycle, step, constant.",
+            "--set got schedule=foo.\n"
+            "schedule is one of 'linear', 'cosine', 'one-cycle', 'step', 'constant'.\n"
+            "Type for example: schedule='linear'",
         ),
-        ("lr=-1", "The recipe can't have lr=-1.0.\nlr is a number of at least 0."),
+        ("lr=-1", "--set got lr=-1.\nlr is a number of at least 0.\nType for example: lr=0.1"),
         (
             "warmup=1",
-            "The recipe can't have warmup=1.0.\nwarmup is a number from 0 up to, not including, 1.",
+            "--set got warmup=1.\n"
+            "warmup is a number from 0 up to, not including, 1.\n"
+            "Type for example: warmup=0.1",
         ),
     ],
 )

@@ -273,31 +273,37 @@ def test_settings_of_every_kind() -> None:
     [
         (
             {"stem": "5x3/2"},
-            "The recipe can't have stem='5x3/2'.\n"
+            "The recipe got stem='5x3/2'.\n"
             "stem is one of imagenet, cifar, deep, or such as 3x3/2+pool.",
         ),
         (
             {"crop_scale": (0.9, 0.1)},
-            "The recipe can't have crop_scale=(0.9, 0.1).\n"
-            "crop_scale is two parts of the area, such as (0.08, 1.0), or (0, 0).",
+            "The recipe got crop_scale=(0.9, 0.1).\n"
+            "crop_scale is two rising parts of the area, or (0, 0).",
         ),
         (
             {"schedule": "step", "step_epochs": (20, 10)},
-            "The recipe can't have step_epochs=(20, 10).\n"
+            "The recipe got step_epochs=(20, 10).\n"
             "step_epochs is rising numbers of epochs, such as (60, 120, 160).",
         ),
         (
             {"enlarge": 0.5},
-            "The recipe can't have enlarge=0.5.\nenlarge is a number of at least 1.",
+            "The recipe got enlarge=0.5.\n"
+            "enlarge is a number of at least 1.\n"
+            "Type for example: enlarge=1.0",
         ),
-        ({"stream": True}, "The recipe can't have stream=True.\nstream is for data=hub."),
+        ({"stream": True}, "The recipe got stream=True.\nstream is for data=hub."),
         (
             {"randaugment": 31},
-            "The recipe can't have randaugment=31.\nrandaugment is a magnitude of at most 30.",
+            "The recipe got randaugment=31.\n"
+            "randaugment is a whole number from 0 to 30.\n"
+            "Type for example: randaugment=0",
         ),
         (
             {"test_crop": 0.0},
-            "The recipe can't have test_crop=0.0.\ntest_crop is a number above 0 and at most 1.",
+            "The recipe got test_crop=0.0.\n"
+            "test_crop is a number above 0 and at most 1.\n"
+            "Type for example: test_crop=0.875",
         ),
     ],
 )

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of networks."""
+"""What every room may use: checks of values, and files of JSON."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from senetzoo._torchvision import torchvision
+from senetzoo._utils.checks import Gt, Le, PositiveFloat, PositiveInt, check
 from senetzoo.data import cifar10
 from senetzoo.data.images import eight_bits
-from senetzoo.errors import ConfigError, DataError, check_fields, nearest
+from senetzoo.errors import ConfigError, DataError, check_fields
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,46 +47,18 @@ class Preprocessing:
         ConfigError: A field has a value that does not fit.
     """
 
-    size: int
+    size: PositiveInt
     mean: tuple[float, ...]
-    std: tuple[float, ...]
+    std: tuple[PositiveFloat, ...]
     interpolation: Interpolation = "bilinear"
-    crop: float = 1.0
+    crop: Annotated[float, Gt(0), Le(1)] = 1.0
 
     def __post_init__(self) -> None:
-        # Lists would make the value unhashable, and come from JSON manifests.
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            if not isinstance(value, (tuple, list)) or not all(_finite(v) for v in value):
-                raise ConfigError(
-                    f"Preprocessing can't have {name}={value!r}.",
-                    "It is a tuple of one number for grey images, three for RGB.",
-                )
-            object.__setattr__(self, name, tuple(float(v) for v in value))
-        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
-            raise ConfigError(
-                f"Preprocessing can't have size={self.size!r}.",
-                "It is a whole number of pixels, > 0.",
-            )
+        check(self)
         if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean):
             raise ConfigError(
-                f"Preprocessing can't have {len(self.mean)} means and {len(self.std)} deviations.",
-                "There is one of each for grey images, three for RGB.",
-            )
-        if min(self.std) <= 0:
-            raise ConfigError(
-                f"Preprocessing can't have std={self.std!r}.", "Standard deviations are above 0."
-            )
-        if self.interpolation not in get_args(Interpolation):
-            raise ConfigError(
-                f"Preprocessing can't have interpolation={self.interpolation!r}.",
-                f"It is one of {', '.join(get_args(Interpolation))}.",
-                nearest(str(self.interpolation), get_args(Interpolation)),
-            )
-        if not _finite(self.crop) or not 0 < self.crop <= 1:
-            raise ConfigError(
-                f"Preprocessing can't have crop={self.crop!r}.",
-                "It is the kept fraction of the resized shorter side, above 0 and at most 1.",
+                f"Preprocessing got {len(self.mean)} means and {len(self.std)} deviations.",
+                "There is one of each for gray images, three for RGB.",
             )
 
     @property
@@ -197,10 +169,6 @@ class Preprocessing:
             return image.expand(3, -1, -1)
         grey: Tensor = functional.rgb_to_grayscale(image)
         return grey
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 IMAGENET = Preprocessing(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), crop=0.875)

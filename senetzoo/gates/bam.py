@@ -11,7 +11,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from senetzoo.gates.common import GateModule, check_choices, check_per_stage, he, hidden, wrong
+from senetzoo._utils.checks import PerStage, PositiveInt
+from senetzoo.gates.common import GateModule, he, hidden
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
 
@@ -36,15 +37,9 @@ class BAM(Gate):
     number: ClassVar[str] = "reduction"
     no_identity: ClassVar[str] = "BAM multiplies by 1 + sigmoid, which is never 1."
 
-    reduction: int | tuple[int, ...] = 16
-    dilation: int = 4
+    reduction: PerStage = 16
+    dilation: PositiveInt = 4
     combine: Literal["sum", "product"] = "sum"
-
-    def __post_init__(self) -> None:
-        check_per_stage(self, "reduction", 16)
-        if type(self.dilation) is not int or self.dilation < 1:
-            raise wrong(self, "dilation", "The dilation is a whole number of at least 1.")
-        check_choices(self, combine=("sum", "product"))
 
     def build(self, site: Site) -> BottleneckAttention:
         return BottleneckAttention(self, site.channels, hidden(self, site), site.layout)

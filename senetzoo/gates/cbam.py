@@ -6,22 +6,13 @@ Woo, Park, Lee, Kweon 2018, "CBAM" (arXiv:1807.06521), Eq. 2 (channels) and 3 (s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from senetzoo.gates.common import (
-    INITS,
-    GateModule,
-    check_choices,
-    check_flag,
-    check_per_stage,
-    he,
-    hidden,
-    wrong,
-    zero,
-)
+from senetzoo._utils.checks import Ge, Odd, PerStage
+from senetzoo.gates.common import GateModule, Init, he, hidden, zero
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
 
@@ -48,18 +39,11 @@ class CBAM(Gate):
     name: ClassVar[str] = "cbam"
     number: ClassVar[str] = "reduction"
 
-    reduction: int | tuple[int, ...] = 16
+    reduction: PerStage = 16
     part: Literal["both", "channel", "spatial"] = "both"
-    kernel: int = 7
+    kernel: Annotated[int, Ge(1), Odd()] = 7
     bias: bool = True
-    init: Literal["paper", "identity"] = "paper"
-
-    def __post_init__(self) -> None:
-        check_per_stage(self, "reduction", 16)
-        check_choices(self, part=("both", "channel", "spatial"), init=INITS)
-        if type(self.kernel) is not int or self.kernel < 1 or self.kernel % 2 == 0:
-            raise wrong(self, "kernel", "The kernel is an odd whole number of at least 1.")
-        check_flag(self, "bias")
+    init: Init = "paper"
 
     def build(self, site: Site) -> CBAMAttention:
         return CBAMAttention(self, site.channels, hidden(self, site), site.layout)

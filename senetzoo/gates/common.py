@@ -1,71 +1,19 @@
-"""What several gates share: checks of a spec's fields, and the handling of the two layouts."""
+"""What several gates share: fields that differ by stage, and the handling of the two layouts."""
 
 from __future__ import annotations
+
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from senetzoo.errors import PolicyError, nearest
+from senetzoo.errors import PolicyError
 from senetzoo.nn.slots import Layout, Site
-from senetzoo.policies.algebra import Gate, is_number
+from senetzoo.policies.algebra import Gate
 
-INITS = ("paper", "identity")
+Init: TypeAlias = Literal["paper", "identity"]
 
 # --- Fields --------------------------------------------------------------------------------------
-
-
-def wrong(gate: Gate, field: str, true: str, remedy: str = "") -> PolicyError:
-    """The error for a wrong `field` of `gate`; the remedy is the field's default if not given."""
-    kind = type(gate).__name__
-    return PolicyError(
-        f"{kind} got {field}={getattr(gate, field)!r}.",
-        true,
-        remedy or f"Type for example: {kind}({field}={getattr(type(gate), field)!r})",
-    )
-
-
-def check_choices(spec: Gate, /, **choices: tuple[str, ...]) -> None:
-    """Raise where a field is none of the words it may be."""
-    for field, allowed in choices.items():
-        value = getattr(spec, field)
-        if value not in allowed:
-            raise wrong(
-                spec,
-                field,
-                f"{field} is one of {', '.join(map(repr, allowed))}.",
-                nearest(value, allowed) if isinstance(value, str) else "",
-            )
-
-
-def check_flag(gate: Gate, field: str) -> None:
-    """Raise where `field` is not True or False."""
-    if type(getattr(gate, field)) is not bool:
-        raise wrong(gate, field, f"{field} is True or False.")
-
-
-def check_positive(gate: Gate, field: str) -> None:
-    """Raise where `field` is no number above 0."""
-    value = getattr(gate, field)
-    if not is_number(value) or value <= 0:
-        raise wrong(gate, field, f"{field} is a number above 0.")
-
-
-def check_per_stage(gate: Gate, field: str, example: object) -> None:
-    """Raise where `field` is neither a whole number from 1 nor a tuple of them.
-
-    A list becomes a tuple, so that the spec stays hashable.
-    """
-    if isinstance(getattr(gate, field), list):
-        object.__setattr__(gate, field, tuple(getattr(gate, field)))
-    value = getattr(gate, field)
-    numbers = value if isinstance(value, tuple) else (value,)
-    if not numbers or any(type(n) is not int or n < 1 for n in numbers):
-        raise wrong(
-            gate,
-            field,
-            f"The {field} is a whole number of at least 1, or a tuple of them, one per stage.",
-            f"Type for example: {type(gate).__name__}({field}={example!r})",
-        )
 
 
 def for_stage(gate: Gate, field: str, site: Site) -> int:

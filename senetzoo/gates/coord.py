@@ -7,22 +7,14 @@ Hou, Zhou, Feng 2021, "Coordinate Attention for Efficient Mobile Network Design"
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from senetzoo.gates.common import (
-    INITS,
-    GateModule,
-    check_choices,
-    check_flag,
-    check_per_stage,
-    for_stage,
-    he,
-    zero,
-)
+from senetzoo._utils.checks import PerStage
+from senetzoo.gates.common import GateModule, Init, for_stage, he, zero
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
 
@@ -48,14 +40,9 @@ class CoordinateAttention(Gate):
     name: ClassVar[str] = "coord"
     number: ClassVar[str] = "reduction"
 
-    reduction: int | tuple[int, ...] = 32
+    reduction: PerStage = 32
     bias: bool = True
-    init: Literal["paper", "identity"] = "paper"
-
-    def __post_init__(self) -> None:
-        check_per_stage(self, "reduction", 32)
-        check_flag(self, "bias")
-        check_choices(self, init=INITS)
+    init: Init = "paper"
 
     def build(self, site: Site) -> RowsAndColumns:
         hidden = max(site.channels // for_stage(self, "reduction", site), FEWEST)

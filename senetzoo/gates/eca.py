@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from senetzoo.gates.common import INITS, GateModule, check_choices, check_positive, wrong, zero
+from senetzoo._utils.checks import Ge, Odd, PositiveFloat
+from senetzoo.gates.common import GateModule, Init, zero
 from senetzoo.nn.slots import Layout, Site
-from senetzoo.policies.algebra import Gate, is_number
+from senetzoo.policies.algebra import Gate
 
 
 @dataclass(frozen=True)
@@ -32,27 +33,10 @@ class ECA(Gate):
     name: ClassVar[str] = "eca"
     number: ClassVar[str] = "kernel"
 
-    kernel: int = 0
-    gamma: float = 2.0
+    kernel: Literal[0] | Annotated[int, Ge(1), Odd()] = 0
+    gamma: PositiveFloat = 2.0
     beta: float = 1.0
-    init: Literal["paper", "identity"] = "paper"
-
-    def __post_init__(self) -> None:
-        if (
-            type(self.kernel) is not int
-            or (self.kernel and self.kernel % 2 == 0)
-            or self.kernel < 0
-        ):
-            raise wrong(
-                self,
-                "kernel",
-                "The kernel is an odd whole number, or 0 to adapt it to the channels.",
-                "Type for example: ECA(kernel=3)",
-            )
-        check_positive(self, "gamma")
-        if not is_number(self.beta):
-            raise wrong(self, "beta", "beta is a number.")
-        check_choices(self, init=INITS)
+    init: Init = "paper"
 
     def size(self, channels: int) -> int:
         """Kernel size for `channels`."""

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from senetzoo.gates.common import INITS, GateModule, check_choices, he, zero
+from senetzoo.gates.common import GateModule, Init, he, zero
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
 
@@ -31,10 +31,7 @@ class ESE(Gate):
     name: ClassVar[str] = "ese"
 
     gate: Literal["hardsigmoid", "sigmoid"] = "hardsigmoid"
-    init: Literal["paper", "identity"] = "paper"
-
-    def __post_init__(self) -> None:
-        check_choices(self, gate=("hardsigmoid", "sigmoid"), init=INITS)
+    init: Init = "paper"
 
     def build(self, site: Site) -> EffectiveSE:
         return EffectiveSE(self, site.channels, site.layout)

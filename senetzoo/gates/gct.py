@@ -12,7 +12,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from senetzoo.gates.common import INITS, GateModule, check_choices, check_positive
+from senetzoo._utils.checks import PositiveFloat
+from senetzoo.gates.common import GateModule, Init
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
 
@@ -34,12 +35,8 @@ class GCT(Gate):
     name: ClassVar[str] = "gct"
 
     norm: Literal["l2", "l1"] = "l2"
-    eps: float = 1e-5
-    init: Literal["paper", "identity"] = "paper"
-
-    def __post_init__(self) -> None:
-        check_choices(self, norm=("l2", "l1"), init=INITS)
-        check_positive(self, "eps")
+    eps: PositiveFloat = 1e-5
+    init: Init = "paper"
 
     def build(self, site: Site) -> GatedChannels:
         return GatedChannels(self, site.channels, site.layout)

@@ -7,24 +7,15 @@ Neural Networks" (arXiv:1810.12348), Sections 3 and 4; layers as in the released
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from senetzoo._utils.checks import Ge, PerStage
 from senetzoo.errors import PolicyError
-from senetzoo.gates.common import (
-    INITS,
-    GateModule,
-    check_choices,
-    check_per_stage,
-    for_stage,
-    he,
-    hidden,
-    wrong,
-    zero,
-)
+from senetzoo.gates.common import GateModule, Init, for_stage, he, hidden, zero
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
 
@@ -54,45 +45,32 @@ class GE(Gate):
     name: ClassVar[str] = "ge"
     number: ClassVar[str] = "extent"
 
-    extent: int = 0
+    extent: Literal[0] | Annotated[int, Ge(2)] = 0
     variant: Literal["theta-minus", "theta", "theta-plus"] = "theta-minus"
-    reduction: int | tuple[int, ...] = 16
-    side: int | tuple[int, ...] = 0
-    init: Literal["paper", "identity"] = "paper"
+    reduction: PerStage = 16
+    side: Literal[0] | PerStage = 0
+    init: Init = "paper"
 
     def __post_init__(self) -> None:
-        check_choices(self, variant=("theta-minus", "theta", "theta-plus"), init=INITS)
-        check_per_stage(self, "reduction", 16)
-        if type(self.side) is not int or self.side != 0:
-            check_per_stage(self, "side", (56, 28, 14, 7))
-        if type(self.extent) is not int or self.extent < 0 or self.extent == 1:
-            raise wrong(
-                self,
-                "extent",
-                "The extent is a whole number of at least 2, or 0 for the whole map.",
-                "Type for example: GE(extent=8)",
-            )
+        super().__post_init__()
         if self.variant == "theta-minus":
             if self.init == "identity":
-                raise wrong(
-                    self,
-                    "init",
+                raise PolicyError(
+                    "GE got init='identity'.",
                     "The variant 'theta-minus' has no parameters: it has no identity to start "
                     "from.",
                     "Type for example: GE(extent=8, variant='theta', init='identity')",
                 )
         elif self.extent & (self.extent - 1):
-            raise wrong(
-                self,
-                "extent",
+            raise PolicyError(
+                f"GE got extent={self.extent}.",
                 f"The variant {self.variant!r} halves the map until it is gathered: its extent is "
                 "a power of 2.",
                 f"Type for example: GE(extent=8, variant={self.variant!r})",
             )
         if bool(self.side) != (self.extent == 0 and self.variant != "theta-minus"):
-            raise wrong(
-                self,
-                "side",
+            raise PolicyError(
+                f"GE got side={self.side!r}.",
                 "The side of the map is needed by a gather of the whole map with weights, and by "
                 "no other.",
                 "Type for example: GE(variant='theta', side=(56, 28, 14, 7)) or "

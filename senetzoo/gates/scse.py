@@ -14,16 +14,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from senetzoo.gates.common import (
-    INITS,
-    GateModule,
-    check_choices,
-    check_flag,
-    check_per_stage,
-    he,
-    hidden,
-    zero,
-)
+from senetzoo._utils.checks import PerStage
+from senetzoo.gates.common import GateModule, Init, he, hidden, zero
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
 
@@ -49,16 +41,11 @@ class SCSE(Gate):
     name: ClassVar[str] = "scse"
     number: ClassVar[str] = "reduction"
 
-    reduction: int | tuple[int, ...] = 2
+    reduction: PerStage = 2
     part: Literal["both", "cse", "sse"] = "both"
     combine: Literal["sum", "max"] = "sum"
     bias: bool = True
-    init: Literal["paper", "identity"] = "paper"
-
-    def __post_init__(self) -> None:
-        check_per_stage(self, "reduction", 2)
-        check_choices(self, part=("both", "cse", "sse"), combine=("sum", "max"), init=INITS)
-        check_flag(self, "bias")
+    init: Init = "paper"
 
     def build(self, site: Site) -> ConcurrentSE:
         return ConcurrentSE(self, site.channels, hidden(self, site), site.layout)

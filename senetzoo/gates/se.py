@@ -13,20 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from senetzoo._utils.checks import PerStage, PositiveFloat, PositiveInt, Rate
 from senetzoo.errors import PolicyError
-from senetzoo.gates.common import (
-    INITS,
-    GateModule,
-    check_choices,
-    check_flag,
-    check_per_stage,
-    check_positive,
-    for_stage,
-    he,
-    wrong,
-)
+from senetzoo.gates.common import GateModule, Init, for_stage, he
 from senetzoo.nn.slots import Layout, Site
-from senetzoo.policies.algebra import Gate, is_number
+from senetzoo.policies.algebra import Gate
 
 
 @dataclass(frozen=True)
@@ -55,35 +46,18 @@ class SE(Gate):
     name: ClassVar[str] = "se"
     number: ClassVar[str] = "reduction"
 
-    reduction: int | tuple[int, ...] = 16
-    width: Literal["floor", "round8"] | int = "floor"
+    reduction: PerStage = 16
+    width: Literal["floor", "round8"] | PositiveInt = "floor"
     bias: bool = True
     act: Literal["relu", "silu"] = "relu"
     gate: Literal["sigmoid", "hardsigmoid"] = "sigmoid"
-    scale: float = 1.0
+    scale: PositiveFloat = 1.0
     squeeze: Literal["avg", "max"] = "avg"
-    drop: float = 0.0
-    init: Literal["paper", "identity"] = "paper"
+    drop: Rate = 0.0
+    init: Init = "paper"
 
     def __post_init__(self) -> None:
-        check_per_stage(self, "reduction", 16)
-        check_choices(
-            self,
-            act=("relu", "silu"),
-            gate=("sigmoid", "hardsigmoid"),
-            squeeze=("avg", "max"),
-            init=INITS,
-        )
-        if self.width not in ("floor", "round8") and (
-            type(self.width) is not int or self.width < 1
-        ):
-            raise wrong(
-                self, "width", "width is 'floor', 'round8', or the number of hidden units itself."
-            )
-        check_flag(self, "bias")
-        if not is_number(self.drop) or not 0.0 <= self.drop < 1.0:
-            raise wrong(self, "drop", "drop is a probability from 0 up to, not including, 1.")
-        check_positive(self, "scale")
+        super().__post_init__()
         if self.init == "identity":
             if self.scale not in (1.0, 2.0):
                 raise PolicyError(

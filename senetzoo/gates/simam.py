@@ -12,7 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from senetzoo.gates.common import GateModule, check_positive
+from senetzoo._utils.checks import PositiveFloat
+from senetzoo.gates.common import GateModule
 from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 
@@ -30,10 +31,7 @@ class SimAM(Gate):
     name: ClassVar[str] = "simam"
     no_identity: ClassVar[str] = "SimAM has no parameters: it has no identity to start from."
 
-    eps: float = 1e-4
-
-    def __post_init__(self) -> None:
-        check_positive(self, "eps")
+    eps: PositiveFloat = 1e-4
 
     def build(self, site: Site) -> EnergyAttention:
         return EnergyAttention(self, site.layout)

@@ -7,12 +7,12 @@ Lee, Kim, Nam 2019, "SRM: A Style-based Recalibration Module for Convolutional N
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from senetzoo.gates.common import INITS, GateModule, check_choices, check_flag, zero
+from senetzoo.gates.common import GateModule, Init, zero
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
 
@@ -34,11 +34,7 @@ class SRM(Gate):
     name: ClassVar[str] = "srm"
 
     unbiased: bool = False
-    init: Literal["paper", "identity"] = "paper"
-
-    def __post_init__(self) -> None:
-        check_flag(self, "unbiased")
-        check_choices(self, init=INITS)
+    init: Init = "paper"
 
     def build(self, site: Site) -> StyleRecalibration:
         return StyleRecalibration(self, site.channels, site.layout)

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 import senetzoo
+from senetzoo._utils.checks import from_json, shown
 from senetzoo.data.preprocessing import Preprocessing
-from senetzoo.errors import ConfigError, PolicyError, SenetzooError, nearest
+from senetzoo.errors import BrokenError, ConfigError, PolicyError, SenetzooError, nearest
 from senetzoo.gates import GATES
 from senetzoo.gates.common import GateModule
 from senetzoo.io.description import LIBRARY, SCHEMA, Description, File, Network
@@ -22,7 +23,6 @@ from senetzoo.policies.algebra import NONE, Gate, resolve
 from senetzoo.policies.recover import recovered
 from senetzoo.registry import ENTRIES, FAMILIES
 from senetzoo.spec import ModelSpec, policy
-from senetzoo.weights.fields import BrokenError, build, shown
 
 # Fields that are asked for of a network by name; the others tell the names apart.
 _FREE = {field.name for field in dataclasses.fields(Config)}
@@ -231,7 +231,7 @@ def _config(network: Network) -> Config:
     if kind is None:
         hint = f"Families are {', '.join(CONFIGS)}"
         raise BrokenError("network.family", f"there is no family {network.family!r}", hint)
-    return build(kind, network.config, "network.config")
+    return from_json(kind, network.config, "network.config")
 
 
 def _gates(gates: Mapping[str, Any], sites: Iterable[Site]) -> Iterator[tuple[Site, Gate]]:
@@ -246,7 +246,7 @@ def _gates(gates: Mapping[str, Any], sites: Iterable[Site]) -> Iterator[tuple[Si
             what = f"it is {shown(name)}, not one of {', '.join(map(shown, GATES))}"
             raise BrokenError(f"{where}.name", what)
         fields = {field: value for field, value in raw.items() if field != "name"}
-        yield known[path], build(GATES[name], fields, where)
+        yield known[path], from_json(GATES[name], fields, where)
 
 
 def _sentences(error: SenetzooError) -> str:

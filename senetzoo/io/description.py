@@ -15,8 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from senetzoo._utils.checks import from_json, shown
+from senetzoo._utils.documents import parse_json
 from senetzoo.data.preprocessing import Preprocessing
-from senetzoo.weights.fields import BrokenError, build, read, shown
+from senetzoo.errors import BrokenError
 
 SCHEMA = 2
 LIBRARY = "senetzoo"
@@ -93,7 +95,7 @@ def parse(text: str) -> Description:
     Raises:
         BrokenError: It is none, or of another version.
     """
-    raw = read(text)
+    raw = parse_json(text)
     if not isinstance(raw, dict) or raw.get("library_name") != LIBRARY:
         raise BrokenError("library_name", f"it is not {LIBRARY}'s: it does not name {LIBRARY!r}")
     schema = raw.get("schema")
@@ -101,7 +103,7 @@ def parse(text: str) -> Description:
         newer = type(schema) is int and schema > SCHEMA
         what = f"it is {shown(schema)}, and this version of {LIBRARY} reads up to {SCHEMA}"
         raise BrokenError("schema", what, f"Install a newer {LIBRARY}" * newer)
-    description = build(Description, _of_schema_1(raw) if schema == 1 else raw, "")
+    description = from_json(Description, _of_schema_1(raw) if schema == 1 else raw, "")
     if not re.fullmatch(r"[0-9a-f]{64}", description.weights.sha256):
         what = "it is no hash of 64 lower-case hexadecimal digits"
         raise BrokenError("weights.sha256", what)
@@ -132,7 +134,7 @@ def _of_schema_1(raw: dict[str, object]) -> dict[str, Any]:
     Raises:
         BrokenError: A field is missing, unknown or of another type, or two contradict each other.
     """
-    old = build(_Schema1, raw, "")
+    old = from_json(_Schema1, raw, "")
     if (old.policy is None) == (old.gates is None):
         what = "one of policy and gates says where gates are, the other is null"
         raise BrokenError("policy", what)

@@ -19,12 +19,11 @@ import senetzoo
 from senetzoo import runs
 from senetzoo._files import atomically
 from senetzoo.data.preprocessing import Preprocessing
-from senetzoo.errors import ConfigError, WeightsError, checks_options
+from senetzoo.errors import BrokenError, ConfigError, WeightsError, checks_options
 from senetzoo.io.describe import describe, described
 from senetzoo.io.description import LIBRARY, Description, File, parse
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.report import LoadReport
-from senetzoo.weights.fields import BrokenError
 from senetzoo.weights.load import Trained, check_finite
 from senetzoo.weights.stored import stored
 

@@ -11,15 +11,19 @@ Child names are torchvision's, so its state dict loads strictly.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from senetzoo._utils.checks import Ge, PositiveInt, Rate
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
 from senetzoo.nn.classifier import FeatureInfo
-from senetzoo.nn.config import Config, check_choice, check_count
+from senetzoo.nn.config import Config
 from senetzoo.nn.stack import ConvStack, Unit, dropout, local_response_norm
+
+# Of the one-GPU network: torchvision's.
+WIDTHS = (64, 192, 384, 256, 256)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,23 +48,22 @@ class AlexNetConfig(Config):
 
     has_branches: ClassVar[bool] = False
 
-    dropout: float = 0.5
-    widths: tuple[int, ...] = (64, 192, 384, 256, 256)
-    groups: int = 1
+    dropout: Rate = 0.5
+    widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt] = WIDTHS
+    groups: Literal[1, 2] = 1
     lrn: bool = False
     padding: Literal[0, 2] = 2
-    hidden: int = 4096
+    hidden: Annotated[int, Ge(4)] = 4096
     dropout_on: Literal["inputs", "outputs"] = "inputs"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("AlexNet", "groups", self.groups, (1, 2))
-        check_choice("AlexNet", "lrn", self.lrn, (False, True))
-        check_choice("AlexNet", "padding", self.padding, (0, 2))
-        check_choice("AlexNet", "dropout_on", self.dropout_on, ("inputs", "outputs"))
-        check_count("hidden", self.hidden, 4096, least=4)
-        example = (64, 192, 384, 256, 256)
-        object.__setattr__(self, "widths", _check_widths(self.widths, example, self.groups))
+        if any(width % self.groups for width in self.widths):
+            raise ConfigError(
+                f"AlexNet got widths={self.widths} with groups={self.groups}.",
+                "The channels of each convolution are a multiple of groups.",
+                f"Type for example: widths={WIDTHS}",
+            )
 
     @property
     def input_size(self) -> int:
@@ -74,20 +77,6 @@ class AlexNetConfig(Config):
 
     def build(self) -> AlexNet:
         return AlexNet(self)
-
-
-def _check_widths(widths: object, example: tuple[int, ...], groups: int) -> tuple[int, ...]:
-    given = tuple(widths) if isinstance(widths, (list, tuple)) else ()
-    if len(given) != len(example) or any(
-        type(width) is not int or width < 1 or width % groups for width in given
-    ):
-        parts = f", each a multiple of {groups}" if groups > 1 else ""
-        raise ConfigError(
-            f"widths={widths!r} does not make a network.",
-            f"widths gives the channels of each of the five convolutions{parts}.",
-            f"Type for example: widths={example}",
-        )
-    return given
 
 
 class AlexNet(ConvStack):

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import Annotated, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from senetzoo._utils.checks import Depths, Gt, Le, PositiveInt, Rate
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
+from senetzoo.models.staged import check_stem
 from senetzoo.nn.checkpoint import recomputed
 from senetzoo.nn.classifier import FeatureInfo
-from senetzoo.nn.config import Config, check_choice, check_count, check_depths, check_rate
+from senetzoo.nn.config import Config
 from senetzoo.nn.init import init_convs
 from senetzoo.nn.pooled import Pooled
 from senetzoo.nn.slots import Slots, TensorMap, chain
@@ -56,40 +58,23 @@ class DenseNetConfig(Config):
     any_stem: ClassVar[bool] = True
     has_branches: ClassVar[bool] = False
 
-    depths: tuple[int, ...]
-    growth: int = 32
-    width: int = 64
+    depths: Depths
+    growth: PositiveInt = 32
+    width: PositiveInt = 64
     bottleneck: bool = True
-    compression: float = 0.5
-    drop_rate: float = 0.0
+    compression: Annotated[float, Gt(0), Le(1)] = 0.5
+    drop_rate: Rate = 0.0
     memory_efficient: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "depths", check_depths("depths", self.depths, (6, 12, 24, 16)))
-        check_count("growth", self.growth, 32)
-        check_count("width", self.width, 64)
-        for field in ("bottleneck", "memory_efficient"):
-            check_choice("DenseNet", field, getattr(self, field), (True, False))
-        check_rate("drop_rate", self.drop_rate)
-        if type(self.compression) not in (int, float) or not 0 < self.compression <= 1:
-            raise ConfigError(
-                f"compression={self.compression!r} does not make a network.",
-                "compression is a number above 0 and at most 1.",
-                "Type for example: compression=0.5",
-            )
         if min(inputs for inputs, _ in self.channels) < 1:
             raise ConfigError(
                 f"compression={self.compression!r} leaves no channels after a transition.",
                 "A transition leaves compression times its channels, at least 1.",
                 "Type for example: compression=0.5",
             )
-        if int(self.width * min(as_stem(self.stem).widths)) < 1:
-            raise ConfigError(
-                f"width={self.width} with {self.stem!r} leaves no channels.",
-                "The stem's convolutions have width times its widths channels, at least 1.",
-                "Type for example: width=64",
-            )
+        check_stem(self.width, self.stem, self.width)
 
     @property
     def channels(self) -> tuple[tuple[int, int], ...]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from senetzoo._utils.checks import Rate
 from senetzoo.models.family import Family, Paper
 from senetzoo.nn.classifier import Classifier, FeatureInfo
 from senetzoo.nn.config import Config
@@ -51,8 +52,8 @@ class EfficientNetConfig(Config):
     that the last map is 4x4.
     """
 
-    dropout: float = 0.2
-    drop_path: float = 0.2
+    dropout: Rate = 0.2
+    drop_path: Rate = 0.2
 
     @property
     def strides(self) -> tuple[int, ...]:

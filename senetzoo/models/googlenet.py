@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from senetzoo._utils.checks import Rate
 from senetzoo.models.family import Family, Paper
 from senetzoo.models.inception import InceptionNetwork
 from senetzoo.nn.classifier import AuxOutput
-from senetzoo.nn.config import Config, check_choice, check_rate
+from senetzoo.nn.config import Config
 from senetzoo.nn.conv import ConvNormAct
 from senetzoo.nn.init import init_convs
 from senetzoo.nn.slots import Slots, TensorMap, unit
@@ -60,16 +61,10 @@ class GoogLeNetConfig(Config):
 
     has_branches: ClassVar[bool] = False
 
-    dropout: float = 0.4
+    dropout: Rate = 0.4
     form: Literal["paper", "torchvision"] = "paper"
     aux: bool = False
-    aux_dropout: float = 0.7
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("GoogLeNet", "form", self.form, ("paper", "torchvision"))
-        check_choice("GoogLeNet", "aux", self.aux, (False, True))
-        check_rate("aux_dropout", self.aux_dropout)
+    aux_dropout: Rate = 0.7
 
     @property
     def min_size(self) -> int:

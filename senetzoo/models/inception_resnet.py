@@ -25,10 +25,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
+from senetzoo._utils.checks import Example, PositiveInt, Rate
 from senetzoo.models.family import Family
 from senetzoo.models.inception import InceptionNetwork, conv
 from senetzoo.models.inception_v4 import (
@@ -39,7 +40,7 @@ from senetzoo.models.inception_v4 import (
     average,
     convs,
 )
-from senetzoo.nn.config import Config, check_choice, check_depths
+from senetzoo.nn.config import Config
 from senetzoo.nn.drop_path import DropPath, linear_rates
 from senetzoo.nn.init import init_convs
 from senetzoo.nn.slots import Slots, TensorMap, residual
@@ -62,14 +63,9 @@ class InceptionResNetConfig(Config):
     sizes = MappingProxyType({"imagenet": 299, "cifar": 32})
 
     version: Literal["v1", "v2"]
-    depths: tuple[int, ...]
+    depths: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], Example((5, 10, 5))]
     # Fig. 15: keep 0.8.
-    dropout: float = 0.2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("InceptionResNet", "version", self.version, ("v1", "v2"))
-        object.__setattr__(self, "depths", check_depths("depths", self.depths, (5, 10, 5), 3))
+    dropout: Rate = 0.2
 
     @property
     def min_size(self) -> int:

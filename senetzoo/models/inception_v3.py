@@ -28,12 +28,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from senetzoo._utils.checks import Rate
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family
 from senetzoo.models.inception import InceptionNetwork, conv
 from senetzoo.models.inception_v2 import SZEGEDY_2015
 from senetzoo.nn.classifier import AuxOutput
-from senetzoo.nn.config import Config, check_choice
+from senetzoo.nn.config import Config
 from senetzoo.nn.init import init_convs
 from senetzoo.nn.slots import Slots, TensorMap, chain, unit
 
@@ -57,12 +58,8 @@ class InceptionV3Config(Config):
     sizes = MappingProxyType({"imagenet": 299, "cifar": 32})
     has_branches: ClassVar[bool] = False
 
-    dropout: float = 0.5
+    dropout: Rate = 0.5
     aux: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("InceptionV3", "aux", self.aux, (False, True))
 
     @property
     def min_size(self) -> int:

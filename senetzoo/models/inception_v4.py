@@ -25,9 +25,10 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from senetzoo._utils.checks import PositiveInt, Rate
 from senetzoo.models.family import Family, Paper
 from senetzoo.models.inception import InceptionNetwork, Kernel, conv
-from senetzoo.nn.config import Config, check_depths
+from senetzoo.nn.config import Config
 from senetzoo.nn.init import init_convs
 from senetzoo.nn.slots import Slots, TensorMap, unit
 
@@ -48,12 +49,8 @@ class InceptionV4Config(Config):
     has_branches: ClassVar[bool] = False
 
     # Fig. 9: keep 0.8.
-    dropout: float = 0.2
-    depths: tuple[int, ...] = (4, 7, 3)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "depths", check_depths("depths", self.depths, (4, 7, 3), 3))
+    dropout: Rate = 0.2
+    depths: tuple[PositiveInt, PositiveInt, PositiveInt] = (4, 7, 3)
 
     @property
     def min_size(self) -> int:

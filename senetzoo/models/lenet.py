@@ -14,10 +14,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from senetzoo._utils.checks import PositiveInt
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
 from senetzoo.nn.classifier import Classifier, FeatureInfo
-from senetzoo.nn.config import Config, check_choice
+from senetzoo.nn.config import Config
 from senetzoo.nn.slots import Slots, TensorMap, unit
 
 
@@ -33,13 +34,9 @@ class LeNetConfig(Config):
     sizes = MappingProxyType({"cifar": 32})
     has_branches: ClassVar[bool] = False
 
-    num_classes: int = 10
+    num_classes: PositiveInt = 10
     stem: str = "cifar"
     act: Literal["relu", "tanh"] = "relu"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("LeNet", "act", self.act, ("relu", "tanh"))
 
     @property
     def min_size(self) -> int:

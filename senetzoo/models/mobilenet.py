@@ -9,14 +9,14 @@ Child names are timm's, so the state dict of its ``mobilenetv1_100`` loads stric
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from senetzoo.errors import ConfigError
+from senetzoo._utils.checks import Gt, Le
 from senetzoo.models.family import Family, Paper
 from senetzoo.nn.classifier import FeatureInfo
-from senetzoo.nn.config import Config, check_choice
+from senetzoo.nn.config import Config
 from senetzoo.nn.init import init_separable
 from senetzoo.nn.pooled import Pooled
 from senetzoo.nn.slots import Slots, TensorMap, unit
@@ -47,19 +47,8 @@ class MobileNetConfig(Config):
 
     has_branches: ClassVar[bool] = False
 
-    width: float = 1.0
+    width: Annotated[float, Gt(0), Le(8)] = 1.0
     act: Literal["relu6", "relu"] = "relu6"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("MobileNet", "act", self.act, ("relu6", "relu"))
-        number = isinstance(self.width, (int, float)) and not isinstance(self.width, bool)
-        if not number or not 0 < self.width <= 8:
-            raise ConfigError(
-                f"width={self.width!r} does not make a network.",
-                "width is a factor on the channels, above 0 and at most 8.",
-                "Type for example: width=0.5",
-            )
 
     def channels(self, full: int) -> int:
         """Channels of what has `full` of them at width 1."""

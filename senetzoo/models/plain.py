@@ -14,10 +14,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from senetzoo._utils.checks import Depths, PositiveInt
 from senetzoo.models.family import Family
 from senetzoo.models.resnet import HE_2015
 from senetzoo.models.staged import Staged, check_stem
-from senetzoo.nn.config import Config, check_count, check_depths
+from senetzoo.nn.config import Config
 from senetzoo.nn.slots import Slots, unit
 
 
@@ -33,13 +34,11 @@ class PlainConfig(Config):
     any_stem: ClassVar[bool] = True
     has_branches: ClassVar[bool] = False
 
-    depths: tuple[int, ...]
-    width: int = 64
+    depths: Depths
+    width: PositiveInt = 64
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "depths", check_depths("depths", self.depths, (3, 4, 6, 3)))
-        check_count("width", self.width, 64)
         check_stem(self.width, self.stem, self.width)
 
     def build(self) -> Plain:

@@ -19,11 +19,12 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from senetzoo._utils.checks import Depths, PositiveInt
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family
 from senetzoo.models.resnet import HE_2016, ZAGORUYKO_2016
 from senetzoo.models.staged import Staged, check_stem
-from senetzoo.nn.config import Config, check_choice, check_count, check_depths
+from senetzoo.nn.config import Config
 from senetzoo.nn.drop_path import DropPath
 from senetzoo.nn.slots import Slots, TensorMap, residual
 
@@ -48,26 +49,20 @@ class PreResNetConfig(Config):
     any_stem: ClassVar[bool] = True
 
     block: Literal["basic", "bottleneck"]
-    depths: tuple[int, ...]
-    width: int = 64
-    widen: int = 1
+    depths: Depths
+    width: PositiveInt = 64
+    widen: PositiveInt = 1
     stride_on: Literal["1x1", "3x3"] = "3x3"
     stem_norm: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("PreResNet", "block", self.block, ("basic", "bottleneck"))
-        check_choice("PreResNet", "stride_on", self.stride_on, ("1x1", "3x3"))
-        check_choice("PreResNet", "stem_norm", self.stem_norm, (False, True))
         if self.block == "basic" and self.stride_on != "3x3":
             raise ConfigError(
                 f"A basic block got stride_on={self.stride_on!r}.",
                 "Basic blocks have two 3x3 convolutions and the stride on the first.",
                 'Type for example: block="bottleneck"',
             )
-        object.__setattr__(self, "depths", check_depths("depths", self.depths, (3, 4, 6, 3)))
-        check_count("width", self.width, 64)
-        check_count("widen", self.widen, 1)
         check_stem(self.width, self.stem, self.width)
 
     def build(self) -> PreResNet:

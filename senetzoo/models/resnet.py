@@ -18,10 +18,11 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from senetzoo._utils.checks import Depths, PositiveInt
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
-from senetzoo.models.staged import POOLS, Staged, check_stem, smallest_image
-from senetzoo.nn.config import Config, check_choice, check_count, check_depths
+from senetzoo.models.staged import Staged, check_stem, smallest_image
+from senetzoo.nn.config import Config
 from senetzoo.nn.drop_path import DropPath
 from senetzoo.nn.slots import Slots, residual
 
@@ -49,24 +50,16 @@ class ResNetConfig(Config):
     any_stem: ClassVar[bool] = True
 
     block: Literal["basic", "bottleneck"]
-    depths: tuple[int, ...]
-    width: int = 64
-    groups: int = 1
-    group_width: int = 64
+    depths: Depths
+    width: PositiveInt = 64
+    groups: PositiveInt = 1
+    group_width: PositiveInt = 64
     stride_on: Literal["1x1", "3x3"] = "3x3"
     pool: Literal["padded", "ceil"] = "padded"
     shortcut: Literal["project", "pad"] = "project"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choices = {
-            "block": ("basic", "bottleneck"),
-            "stride_on": ("1x1", "3x3"),
-            "pool": POOLS,
-            "shortcut": ("project", "pad"),
-        }
-        for field, allowed in choices.items():
-            check_choice("ResNet", field, getattr(self, field), allowed)
         own = {"groups": 1, "group_width": 64, "stride_on": "3x3"}
         given = [f"{field}={getattr(self, field)!r}" for field in own]
         if self.block == "basic" and any(getattr(self, f) != value for f, value in own.items()):
@@ -75,9 +68,6 @@ class ResNetConfig(Config):
                 "Basic blocks have two ungrouped 3x3 convolutions and the stride on the first.",
                 'Type for example: block="bottleneck"',
             )
-        object.__setattr__(self, "depths", check_depths("depths", self.depths, (3, 4, 6, 3)))
-        for field in ("width", "groups", "group_width"):
-            check_count(field, getattr(self, field), 1 if field == "groups" else 64)
         if self.block == "bottleneck" and self.width * self.group_width < 64:
             raise ConfigError(
                 f"width={self.width} with group_width={self.group_width} leaves no channels.",

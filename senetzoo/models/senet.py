@@ -19,11 +19,12 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
+from senetzoo._utils.checks import Depths, PositiveInt, Rate
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
 from senetzoo.models.resnet import Bottleneck, projection
-from senetzoo.models.staged import POOLS, Staged, check_stem, smallest_image
-from senetzoo.nn.config import Config, check_choice, check_count, check_depths
+from senetzoo.models.staged import Staged, check_stem, smallest_image
+from senetzoo.nn.config import Config
 from senetzoo.nn.stem import Stem
 
 
@@ -44,19 +45,15 @@ class SENetConfig(Config):
     any_stem: ClassVar[bool] = True
 
     stem: Stem | str = "deep"
-    dropout: float = 0.2
-    depths: tuple[int, ...]
-    width: int = 64
-    groups: int = 64
-    group_width: int = 4
+    dropout: Rate = 0.2
+    depths: Depths
+    width: PositiveInt = 64
+    groups: PositiveInt = 64
+    group_width: PositiveInt = 4
     pool: Literal["padded", "ceil"] = "padded"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "depths", check_depths("depths", self.depths, (3, 8, 36, 3)))
-        for field, example in (("width", 64), ("groups", 64), ("group_width", 4)):
-            check_count(field, getattr(self, field), example)
-        check_choice("SENet", "pool", self.pool, POOLS)
         check_stem(self.width, self.stem, 2 * self.width)
         first = self.inner_width // 2
         if first < 1 or first % self.groups:

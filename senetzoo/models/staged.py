@@ -19,8 +19,6 @@ from senetzoo.nn.pooled import Pooled
 from senetzoo.nn.slots import TensorMap
 from senetzoo.nn.stem import Stem, as_stem, stem_convs
 
-POOLS = ("padded", "ceil")
-
 
 class Staged(Pooled):
     """A network of stages; a subclass adds its stem and stages, then finishes it.

@@ -8,17 +8,18 @@ torchvision's, so its state dicts load strictly. Maps inside the network are (N,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from senetzoo._utils.checks import Depths, Example, Ge, NonEmpty, PositiveInt, Rate
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
 from senetzoo.nn.classifier import FeatureInfo
-from senetzoo.nn.config import Config, check_count, check_depths, check_rate
+from senetzoo.nn.config import Config
 from senetzoo.nn.drop_path import DropPath, linear_rates
 from senetzoo.nn.pooled import Pooled
 from senetzoo.nn.slots import POSITIONS, Layout, Slots, TensorMap, chain, residual
@@ -51,21 +52,17 @@ class SwinConfig(Config):
             the keys that are left.
     """
 
-    embed_dim: int
-    depths: tuple[int, ...]
-    heads: tuple[int, ...]
-    window: int | None = None
-    key_drop: float = 0.0
+    embed_dim: Annotated[PositiveInt, Example(96)]
+    depths: Depths
+    heads: Annotated[tuple[PositiveInt, ...], NonEmpty(), Example((3, 6, 12, 24))]
+    window: Annotated[int, Ge(2)] | None = None
+    key_drop: Rate = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("embed_dim", self.embed_dim, 96)
-        object.__setattr__(self, "depths", check_depths("depths", self.depths, (2, 2, 6, 2)))
-        heads = tuple(self.heads) if isinstance(self.heads, (list, tuple)) else ()
         widths = [self.embed_dim * 2**index for index in range(len(self.depths))]
-        if len(heads) != len(widths) or any(
-            type(count) is not int or count < 1 or width % count
-            for count, width in zip(heads, widths, strict=False)
+        if len(self.heads) != len(widths) or any(
+            width % count for count, width in zip(self.heads, widths, strict=True)
         ):
             raise ConfigError(
                 f"heads={self.heads!r} does not make a network.",
@@ -73,10 +70,6 @@ class SwinConfig(Config):
                 f"channels, {', '.join(map(str, widths))}.",
                 f"Type for example: heads={(1,) * len(widths)}",
             )
-        object.__setattr__(self, "heads", heads)
-        if self.window is not None:
-            check_count("window", self.window, 7, least=2)
-        check_rate("key_drop", self.key_drop, example=0.1)
 
     @property
     def patch(self) -> int:

@@ -11,15 +11,16 @@ Child names are torchvision's, so its state dicts load strictly.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from senetzoo._utils.checks import Example, Ge, Le, NonEmpty, Odd, PositiveInt, Rate
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
 from senetzoo.nn.classifier import FeatureInfo
-from senetzoo.nn.config import Config, check_choice, check_count
+from senetzoo.nn.config import Config
 from senetzoo.nn.stack import ConvStack, Unit, dropout, local_response_norm
 
 # Channels of the five groups of convolutions, between which the map is pooled.
@@ -34,6 +35,9 @@ E = ((3, 3), (3, 3), (3, 3, 3, 3), (3, 3, 3, 3), (3, 3, 3, 3))
 
 # Side of the map that the first linear layer takes.
 SIDE = 7
+
+Group: TypeAlias = Annotated[tuple[Annotated[int, Ge(1), Le(3), Odd()], ...], NonEmpty()]
+"""Kernel sizes of the convolutions of a group."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,18 +61,14 @@ class VGGConfig(Config):
 
     has_branches: ClassVar[bool] = False
 
-    dropout: float = 0.5
-    kernels: tuple[tuple[int, ...], ...]
+    dropout: Rate = 0.5
+    kernels: Annotated[tuple[Group, Group, Group, Group, Group], Example(A)]
     norm: Literal["none", "batch", "lrn"] = "none"
-    hidden: int = 4096
+    hidden: PositiveInt = 4096
     head: Literal["pool", "dense"] = "pool"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("VGG", "norm", self.norm, ("none", "batch", "lrn"))
-        check_choice("VGG", "head", self.head, ("pool", "dense"))
-        check_count("hidden", self.hidden, 4096)
-        object.__setattr__(self, "kernels", _check_kernels(self.kernels))
         if self.small and self.head == "dense":
             raise ConfigError(
                 "VGG got head='dense' with stem='cifar'.",
@@ -89,22 +89,6 @@ class VGGConfig(Config):
 
     def build(self) -> VGG:
         return VGG(self)
-
-
-def _check_kernels(kernels: object) -> tuple[tuple[int, ...], ...]:
-    groups = tuple(kernels) if isinstance(kernels, (list, tuple)) else ()
-    if len(groups) != len(WIDTHS) or any(
-        not isinstance(group, (list, tuple))
-        or not group
-        or any(type(kernel) is not int or kernel not in (1, 3) for kernel in group)
-        for group in groups
-    ):
-        raise ConfigError(
-            f"kernels={kernels!r} does not make a network.",
-            "kernels gives the kernel sizes, 1 or 3, of the convolutions of each of five groups.",
-            f"Type for example: kernels={A}",
-        )
-    return tuple(tuple(group) for group in groups)
 
 
 class VGG(ConvStack):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import Self
 
+from senetzoo._utils.checks import PositiveInt, Rate, check
 from senetzoo.errors import ConfigError, check_fields
 from senetzoo.nn.stem import STEMS, Stem, as_stem
 
@@ -40,24 +41,15 @@ class Config(ABC):
     has_branches: ClassVar[bool] = True
     """Whether there are residual branches, which stochastic depth can drop."""
 
-    num_classes: int = 1000
-    in_chans: int = 3
+    num_classes: PositiveInt = 1000
+    in_chans: PositiveInt = 3
     stem: Stem | str = "imagenet"
-    dropout: float = 0.0
-    drop_path: float = 0.0
+    dropout: Rate = 0.0
+    drop_path: Rate = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stem", as_stem(self.stem) if self.any_stem else self._form())
-        for field in ("num_classes", "in_chans"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(
-                    f"{field}={value!r} does not make a network.",
-                    f"{field} is a whole number of at least 1.",
-                    f"Type for example: {field}={10 if field == 'num_classes' else 3}",
-                )
-        for field in ("dropout", "drop_path"):
-            check_rate(field, getattr(self, field))
+        check(self, name=self.family)
         if self.drop_path and not self.has_branches:
             raise ConfigError(
                 f"{self.family} got drop_path={self.drop_path}.",
@@ -73,7 +65,9 @@ class Config(ABC):
     def _form(self) -> str:
         """The name of the form that `stem` asks for."""
         stem = self.stem
-        named = next((name for name, value in STEMS.items() if value == stem), stem)
+        named = stem
+        if isinstance(stem, Stem):
+            named = next((name for name, value in STEMS.items() if value == stem), stem)
         if isinstance(named, str) and named in self.sizes:
             return named
         forms = [f"{form!r} for images of {side}x{side}" for form, side in self.sizes.items()]
@@ -111,67 +105,3 @@ class Config(ABC):
     @abstractmethod
     def build(self) -> Classifier:
         """The network without gates, initialized from torch's global random state."""
-
-
-def check_choice(what: str, field: str, value: object, allowed: tuple[object, ...]) -> None:
-    """Refuse a value of a config's field that is none of `allowed`.
-
-    Raises:
-        ConfigError: It is none; `what` is the family's name in the message.
-    """
-    if not any(value == choice and type(value) is type(choice) for choice in allowed):
-        raise ConfigError(
-            f"{field}={value!r} is not a form of {what}.",
-            f"{field} is one of {', '.join(map(repr, allowed))}.",
-        )
-
-
-def check_rate(field: str, value: object, example: float = 0.2) -> None:
-    """Refuse a value of a config's field that is no number from 0 up to, not including, 1.
-
-    Raises:
-        ConfigError: It is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value < 1.0:
-        raise ConfigError(
-            f"{field}={value!r} is not a probability.",
-            f"{field} is a number from 0 up to, not including, 1.",
-            f"Type for example: {field}={example}",
-        )
-
-
-def check_count(field: str, value: object, example: int, least: int = 1) -> None:
-    """Refuse a value of a config's field that is no whole number of at least `least`.
-
-    Raises:
-        ConfigError: It is none.
-    """
-    if type(value) is not int or value < least:
-        raise ConfigError(
-            f"{field}={value!r} does not make a network.",
-            f"{field} is a whole number of at least {least}.",
-            f"Type for example: {field}={example}",
-        )
-
-
-def check_depths(
-    field: str, value: object, example: tuple[int, ...], stages: int | None = None
-) -> tuple[int, ...]:
-    """The numbers of blocks of each stage as a tuple.
-
-    Raises:
-        ConfigError: They are no whole numbers of at least 1, or not as many as there are `stages`.
-    """
-    depths = tuple(value) if isinstance(value, (list, tuple)) else ()
-    if (
-        not depths
-        or any(type(depth) is not int or depth < 1 for depth in depths)
-        or (stages is not None and len(depths) != stages)
-    ):
-        each = "each stage" if stages is None else f"each of the {stages} stages"
-        raise ConfigError(
-            f"{field}={value!r} does not make a network.",
-            f"{field} gives the number of blocks of {each}, each at least 1.",
-            f"Type for example: {field}={example}",
-        )
-    return depths

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import nn
 
+from senetzoo._utils.checks import Example, Ge, NonEmpty, Odd, PositiveFloat, PositiveInt, check
 from senetzoo.errors import ConfigError, nearest
 
 
@@ -22,41 +24,20 @@ class Stem:
         pool: Whether a 3x3 max pool of stride 2 follows.
     """
 
-    kernels: tuple[int, ...]
-    strides: tuple[int, ...]
-    widths: tuple[float, ...] = ()
+    kernels: Annotated[tuple[Annotated[int, Ge(1), Odd()], ...], NonEmpty(), Example((3,))]
+    strides: Annotated[tuple[PositiveInt, ...], NonEmpty(), Example((2,))]
+    widths: tuple[PositiveFloat, ...] = ()
     pool: bool = False
 
     def __post_init__(self) -> None:
-        for field in ("kernels", "strides", "widths"):
-            value = getattr(self, field)
-            kinds = (int, float) if field == "widths" else (int,)
-            if not isinstance(value, (tuple, list)) or any(type(n) not in kinds for n in value):
-                raise ConfigError(
-                    f"Stem got {field}={value!r}.",
-                    f"{field} is a tuple of numbers, one for each convolution.",
-                    "Type for example: Stem(kernels=(3,), strides=(2,), pool=True)",
-                )
-            object.__setattr__(self, field, tuple(value))
+        check(self)
         widths = self.widths or (1.0,) * len(self.kernels)
         object.__setattr__(self, "widths", widths)
-        if not self.kernels or not len(self.kernels) == len(self.strides) == len(widths):
+        if not len(self.kernels) == len(self.strides) == len(widths) or widths[-1] != 1.0:
             raise ConfigError(
-                f"Stem got {len(self.kernels)} kernels, {len(self.strides)} strides "
-                f"and {len(widths)} widths.",
-                "A stem has at least one convolution and one of each for every convolution.",
-                "Type for example: Stem(kernels=(3,), strides=(2,), pool=True)",
-            )
-        if any(kernel < 1 or kernel % 2 == 0 for kernel in self.kernels):
-            raise ConfigError(
-                f"Stem got the kernels {self.kernels}.",
-                "Kernel sizes are odd and at least 1.",
-                "Type for example: Stem(kernels=(3,), strides=(2,), pool=True)",
-            )
-        if any(stride < 1 for stride in self.strides) or widths[-1] != 1.0 or min(widths) <= 0:
-            raise ConfigError(
-                f"Stem got the strides {self.strides} and the widths {widths}.",
-                "Strides are at least 1, widths are positive, and the last width is 1.",
+                f"Stem got the kernels {self.kernels}, the strides {self.strides} "
+                f"and the widths {widths}.",
+                "There is one of each for every convolution, and the last width is 1.",
                 "Type for example: Stem(kernels=(3,), strides=(2,), pool=True)",
             )
 

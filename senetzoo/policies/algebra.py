@@ -8,7 +8,6 @@ error), ``p | q`` the union in which the right side wins.
 from __future__ import annotations
 
 import dataclasses
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from torch import nn
 from typing_extensions import Self
 
+from senetzoo._utils.checks import check
 from senetzoo.errors import PolicyError, check_fields, nearest
 from senetzoo.nn.slots import BRANCHES, POSITIONS, Position, Site
 from senetzoo.policies.selectors import EVERYWHERE, Selector
@@ -251,6 +251,9 @@ class Gate(Policy):
         check_fields(cls.__name__, options, [field.name for field in dataclasses.fields(cls)])  # type: ignore[arg-type]
         return super().__new__(cls)
 
+    def __post_init__(self) -> None:
+        check(self, PolicyError)
+
     @abstractmethod
     def build(self, site: Site) -> nn.Module:
         """The module for `site`, initialized from torch's global random state.
@@ -285,11 +288,6 @@ def _value_text(value: object) -> str:
         # A tuple of one ends in a colon, so that it is not read back as a number.
         return ":".join(map(str, value)) + ":" * (len(value) == 1)
     return str(value)
-
-
-def is_number(value: object) -> bool:
-    """Whether `value` is a finite number; True and False are none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def resolve(policy: Policy, sites: Iterable[Site], network: str) -> Mapping[Site, Gate]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from senetzoo.errors import ConfigError
 from senetzoo.eval.predictions import Predictions
-from senetzoo.runs import LOG, TEST
+from senetzoo.runs import LOG, TEST, read_log
 
 _TRAIN = "Type for example: senetzoo train digits"
 
@@ -109,26 +108,13 @@ def read(folder: Path, name: str) -> Run:
     Raises:
         ConfigError: It is none, or is broken.
     """
-    lines: list[dict[str, Any]] = []
-    texts = (folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
-    for number, text in enumerate(texts, 1):
-        try:
-            line = json.loads(text)
-        except ValueError:
-            # A run that is under way, or was killed, may leave its last line unfinished.
-            if number == len(texts):
-                break
-            raise _broken(folder, f"Line {number} is no JSON.") from None
-        if not isinstance(line, dict):
-            raise _broken(folder, f"Line {number} is no JSON object.")
-        lines.append(line)
-    if not lines or lines[0].get("kind") != "run":
-        raise _broken(folder, "Its first line does not describe a run; older versions had none.")
-    kinds: dict[str, list[dict[str, Any]]] = {"run": [], "epoch": [], "resume": [], "end": []}
-    for number, line in enumerate(lines, 1):
-        if line.get("kind") not in kinds:
-            raise _broken(folder, f"Line {number} has the kind {line.get('kind')!r}.")
-        kinds[line["kind"]].append(line)
+    lines = read_log(folder / LOG)
+    if not lines or lines[0]["kind"] != "run":
+        raise _broken(folder, "Its first line does not describe a run.")
+    kinds = {
+        kind: [line for line in lines if line["kind"] == kind]
+        for kind in ("epoch", "resume", "end")
+    }
     if not kinds["epoch"]:
         raise ConfigError(
             f"The run in {folder} has nothing to report yet.",
@@ -136,7 +122,7 @@ def read(folder: Path, name: str) -> Run:
             "Wait for it, or type the command that started it again",
         )
     end = kinds["end"][-1] if kinds["end"] else None
-    run = Run(
+    return Run(
         name,
         folder,
         lines[0],
@@ -145,21 +131,6 @@ def read(folder: Path, name: str) -> Run:
         end,
         _tested(folder) if end is not None else None,
     )
-    _check(run)
-    return run
-
-
-def _check(run: Run) -> None:
-    """The fields that a report is made of are there."""
-    needed = {
-        "run": (run.header, ("recipe", "arm", "seed", "command", "data", "environment", "model")),
-        "epoch": (run.epochs[0], ("epoch", "train_loss", "train_accuracy", "seconds", "lr")),
-        "end": (run.end, ("test_accuracy", "test_images", "test_correct", "train_seconds")),
-    }
-    for kind, (line, fields) in needed.items():
-        missing = [field for field in fields if line is not None and field not in line]
-        if missing:
-            raise _broken(run.folder, f"A line of the kind {kind!r} lacks {', '.join(missing)}.")
 
 
 def _tested(folder: Path) -> Tested | None:

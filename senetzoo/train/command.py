@@ -125,8 +125,8 @@ def train(
     import torch
 
     from senetzoo.train.engine import train as run
+    from senetzoo.train.recipe import read_setting
     from senetzoo.train.run import Options
-    from senetzoo.train.settings import read_setting
     from senetzoo.train.stop import Interrupted
 
     experiment = find(recipe)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from senetzoo.errors import ConfigError, MissingExtraError
-from senetzoo.runs import SUMMARY, read_summary
+from senetzoo.runs import SUMMARY, read_summary, reading_recipe
 from senetzoo.train.data import Data, load_data
 from senetzoo.train.recipe import Recipe
 from senetzoo.train.run import Options, Run
@@ -101,7 +101,9 @@ def _finished(recipe: Recipe, out: Path, seed: int) -> dict[str, Any] | None:
     if not (out / SUMMARY).is_file():
         return None
     summary = read_summary(out)
-    if Recipe.from_json(summary["recipe"]) != recipe or summary["seed"] != seed:
+    with reading_recipe(out):
+        done = Recipe.from_json(summary["recipe"])
+    if done != recipe or summary["seed"] != seed:
         raise ConfigError(
             f"{out} holds a run of another recipe or seed.",
             "A run is resumed only with the recipe and the seed it was started with.",

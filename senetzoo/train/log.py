@@ -1,4 +1,4 @@
-"""What a run leaves and says: its record, one JSON object a line, and its progress."""
+"""What a run leaves and says: its record, one JSON object a line, its summary, its progress."""
 
 from __future__ import annotations
 

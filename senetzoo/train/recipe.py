@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias
 
 from typing_extensions import Self
 
+from senetzoo._utils.checks import (
+    Example,
+    Ge,
+    Gt,
+    Le,
+    NonEmpty,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    Rate,
+    check,
+    from_json,
+    from_text,
+)
 from senetzoo.errors import ConfigError, check_fields
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.stem import STEMS, parse_stem
@@ -17,6 +30,7 @@ from senetzoo.spec import ModelSpec
 from senetzoo.zoo import build, config, find
 
 DataName = Literal["cifar10", "cifar100", "flowers5", "folder", "hub", "digits"]
+Part: TypeAlias = Annotated[float, Ge(0), Le(1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,100 +110,70 @@ class Recipe:
     name: str
     model: str
     stem: str = ""
-    dropout: float | None = None
-    drop_path: float | None = None
-    key_drop: float = 0.0
+    dropout: Rate | None = None
+    drop_path: Rate | None = None
+    key_drop: Rate = 0.0
     data: DataName
     stream: bool = False
-    stream_images: int = 0
-    images_per_class: int = 0
-    phases: tuple[tuple[int, int], ...]
-    test_size: int = 0
-    test_crop: float = 0.875
-    batch: int = 128
-    accumulate: int = 1
+    stream_images: NonNegativeInt = 0
+    images_per_class: NonNegativeInt = 0
+    phases: Annotated[tuple[tuple[PositiveInt, PositiveInt], ...], NonEmpty(), Example(((32, 10),))]
+    test_size: NonNegativeInt = 0
+    test_crop: Annotated[float, Gt(0), Le(1)] = 0.875
+    batch: PositiveInt = 128
+    accumulate: PositiveInt = 1
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
     channels_last: bool = True
     compile: bool = True
     deterministic: bool = False
     optimizer: Literal["sgd", "adam", "adamw", "lamb", "muon"] = "sgd"
-    lr: float = 0.1
-    muon_lr: float = 0.06
-    momentum: float = 0.9
-    muon_momentum: float = 0.6
-    weight_decay: float = 5e-4
-    warmup: float = 0.1
+    lr: NonNegativeFloat = 0.1
+    muon_lr: NonNegativeFloat = 0.06
+    momentum: Rate = 0.9
+    muon_momentum: Rate = 0.6
+    weight_decay: NonNegativeFloat = 5e-4
+    warmup: Rate = 0.1
     schedule: Literal["linear", "cosine", "one-cycle", "step", "constant"] = "linear"
-    step_epochs: tuple[int, ...] = ()
-    step_factor: float = 0.1
-    restart_epochs: int = 0
-    restart_lr: float = 0.12
-    ema: float = 0.0
+    step_epochs: tuple[PositiveInt, ...] = ()
+    step_factor: NonNegativeFloat = 0.1
+    restart_epochs: NonNegativeInt = 0
+    restart_lr: Rate = 0.12
+    ema: Rate = 0.0
     loss: Literal["cross-entropy", "bce"] = "cross-entropy"
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    margin: int = 4
+    label_smoothing: Rate = 0.0
+    mixup: NonNegativeFloat = 0.0
+    cutmix: NonNegativeFloat = 0.0
+    margin: NonNegativeInt = 4
     flip: bool = True
-    rotation: float = 0.0
-    zoom: float = 0.0
-    cutout: int = 0
-    erase: float = 0.0
-    crop_scale: tuple[float, float] = (0.08, 1.0)
-    randaugment: int = 0
-    randaugment_ops: int = 2
-    noise: float = 0.0
-    blur: float = 0.0
-    enlarge: float = 1.0
-    test_every: int = 1
+    rotation: NonNegativeFloat = 0.0
+    zoom: Rate = 0.0
+    cutout: NonNegativeInt = 0
+    erase: Rate = 0.0
+    crop_scale: tuple[Part, Part] = (0.08, 1.0)
+    randaugment: Annotated[int, Ge(0), Le(30)] = 0
+    randaugment_ops: PositiveInt = 2
+    noise: NonNegativeFloat = 0.0
+    blur: NonNegativeFloat = 0.0
+    enlarge: Annotated[float, Ge(1)] = 1.0
+    test_every: PositiveInt = 1
 
     def __post_init__(self) -> None:
-        for field, hint in get_type_hints(type(self)).items():
-            choices = get_args(hint) if get_origin(hint) is Literal else ()
-            if choices and getattr(self, field) not in choices:
-                raise self._wrong(field, f"one of {', '.join(choices)}")
-        phases = self.phases
-        pairs = isinstance(phases, tuple) and all(
-            isinstance(phase, tuple) and len(phase) == 2 and all(type(n) is int for n in phase)
-            for phase in phases
-        )
-        if not phases or not pairs or min(min(phase) for phase in phases) < 1:
-            raise self._wrong("phases", "pairs of image side and epochs, such as ((32, 10),)")
-        for field, least in _LEAST.items():
-            if type(getattr(self, field)) is not int or getattr(self, field) < least:
-                raise self._wrong(field, f"a whole number of at least {least}")
-        for field in _PARTS:
-            value = getattr(self, field)
-            if value is not None and not 0.0 <= value < 1.0:
-                raise self._wrong(field, "a number from 0 up to, not including, 1")
-        for field in _POSITIVE:
-            if not 0.0 <= getattr(self, field) < math.inf:
-                raise self._wrong(field, "a number of at least 0")
-        if not 1.0 <= self.enlarge < math.inf:
-            raise self._wrong("enlarge", "a number of at least 1")
-        if not 0.0 < self.test_crop <= 1.0:
-            raise self._wrong("test_crop", "a number above 0 and at most 1")
-        if self.randaugment > 30:
-            raise self._wrong("randaugment", "a magnitude of at most 30")
-        self._check_tuples()
+        check(self, name="The recipe")
+        low, high = self.crop_scale
+        if not 0.0 < low <= high and (low, high) != (0.0, 0.0):
+            raise self._wrong("crop_scale", "two rising parts of the area, or (0, 0)")
+        if list(self.step_epochs) != sorted(set(self.step_epochs)):
+            raise self._wrong("step_epochs", "rising numbers of epochs, such as (60, 120, 160)")
+        if (self.schedule == "step") != bool(self.step_epochs):
+            raise self._wrong("step_epochs", "given with schedule=step, and only with it")
         if self.stem and self.stem not in STEMS and parse_stem(self.stem) == self.stem:
             raise self._wrong("stem", f"one of {', '.join(STEMS)}, or such as 3x3/2+pool")
         if self.stream and self.data != "hub":
             raise self._wrong("stream", "for data=hub")
 
-    def _check_tuples(self) -> None:
-        low, high = self.crop_scale if len(self.crop_scale) == 2 else (1.0, 0.0)
-        if not (0.0 < low <= high <= 1.0 or low == high == 0.0):
-            raise self._wrong("crop_scale", "two parts of the area, such as (0.08, 1.0), or (0, 0)")
-        epochs = self.step_epochs
-        if any(type(n) is not int or n < 1 for n in epochs) or list(epochs) != sorted(set(epochs)):
-            raise self._wrong("step_epochs", "rising numbers of epochs, such as (60, 120, 160)")
-        if (self.schedule == "step") != bool(epochs):
-            raise self._wrong("step_epochs", "given with schedule=step, and only with it")
-
     def _wrong(self, field: str, right: str) -> ConfigError:
         return ConfigError(
-            f"The recipe can't have {field}={getattr(self, field)!r}.", f"{field} is {right}."
+            f"The recipe got {field}={getattr(self, field)!r}.", f"{field} is {right}."
         )
 
     @property
@@ -289,52 +273,36 @@ class Recipe:
         return dataclasses.replace(self, **changes)
 
     @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> Self:
-        """A recipe from what `dataclasses.asdict` and JSON made of it: lists become tuples."""
-        return cls(**{field: _tuples(value) for field, value in raw.items()})
+    def from_json(cls, raw: object) -> Self:
+        """A recipe from what `dataclasses.asdict` and JSON made of it; new fields may be missing.
+
+        Raises:
+            BrokenError: It is none.
+        """
+        return from_json(cls, raw, "recipe", partial=True)
 
 
-# Least values of the fields that are whole numbers.
-_LEAST = {
-    "batch": 1,
-    "accumulate": 1,
-    "test_every": 1,
-    "randaugment_ops": 1,
-    "margin": 0,
-    "restart_epochs": 0,
-    "stream_images": 0,
-    "images_per_class": 0,
-    "test_size": 0,
-    "cutout": 0,
-    "randaugment": 0,
-}
-_PARTS = (
-    "dropout",
-    "drop_path",
-    "key_drop",
-    "warmup",
-    "momentum",
-    "muon_momentum",
-    "label_smoothing",
-    "zoom",
-    "restart_lr",
-    "ema",
-    "erase",
-)
-_POSITIVE = (
-    "lr",
-    "muon_lr",
-    "weight_decay",
-    "rotation",
-    "step_factor",
-    "mixup",
-    "cutmix",
-    "noise",
-    "blur",
-)
 # Where torch's OneCycleLR starts and ends by default, as parts of the peak.
 _CYCLE_START, _CYCLE_END = 1 / 25, 1 / 25 / 1e4
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+def read_setting(recipe: Recipe, setting: str) -> tuple[str, Any]:
+    """Field and value of ``--set key=value``.
+
+    Values are written as in Python, text without quotes: ``lr=0.05``, ``flip=false``,
+    ``phases=((16, 6), (32, 10))``, ``dropout=none``.
+
+    Args:
+        recipe: What it is a setting of.
+        setting: The text.
+
+    Raises:
+        ConfigError: No such field, or a value that its annotation does not allow.
+    """
+    key, equals, text = setting.partition("=")
+    if not equals:
+        raise ConfigError(
+            f"--set got {setting!r}.", "It takes key=value.", "Type for example: --set batch=64"
+        )
+    check_fields("The recipe", [key], [field.name for field in dataclasses.fields(recipe)])
+    return key, from_text(Recipe, key, text, "--set")

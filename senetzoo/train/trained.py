@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from senetzoo.nn.classifier import Classifier
-from senetzoo.runs import read_summary
+from senetzoo.runs import read_summary, reading_recipe
 from senetzoo.train.recipe import Recipe
 from senetzoo.zoo import load
 
@@ -25,5 +25,6 @@ def networks_of(run: Path) -> tuple[Classifier, Classifier]:
     """
     summary = read_summary(run)
     model = load(run)
-    recipe = Recipe.from_json(summary["recipe"])
+    with reading_recipe(run):
+        recipe = Recipe.from_json(summary["recipe"])
     return model, recipe.build(model.config.num_classes, model.config.in_chans, summary["seed"])

@@ -13,8 +13,10 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from senetzoo._utils.checks import from_json
+from senetzoo._utils.documents import parse_json
 from senetzoo.data.preprocessing import Preprocessing
-from senetzoo.errors import ConfigError, WeightsError
+from senetzoo.errors import BrokenError, ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.config import Config
 from senetzoo.nn.report import LoadReport
@@ -22,8 +24,6 @@ from senetzoo.nn.seeds import seeded
 from senetzoo.policies.algebra import resolve
 from senetzoo.spec import ModelSpec, as_policy, merge, named, split
 from senetzoo.weights import dialects
-from senetzoo.weights.fields import BrokenError, build, value
-from senetzoo.weights.fields import read as read_json
 from senetzoo.weights.manifest import Entry, find
 from senetzoo.weights.unpack import load, unpack
 
@@ -191,12 +191,12 @@ def read_file(path: Path, candidates: Sequence[ModelSpec]) -> Trained:
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from None
     spec = _spec_of_file(path, about, shapes, candidates)
-    preprocessing, classes = _stated(path, about)
+    preprocessing = _stated(path, about)
 
     def read_state(_: Classifier | None) -> tuple[dict[str, Tensor], LoadReport]:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         return read(path), LoadReport(
-            path.name, "file", digest, classes, pinned="", preprocessing=preprocessing
+            path.name, "file", digest, pinned="", preprocessing=preprocessing
         )
 
     return Trained(spec, read_state)
@@ -234,19 +234,19 @@ def _spec_of_file(
     return spec
 
 
-def _stated(path: Path, about: Mapping[str, str]) -> tuple[Preprocessing | None, tuple[str, ...]]:
-    """The preprocessing and the classes that a file's metadata states."""
+def _stated(path: Path, about: Mapping[str, str]) -> Preprocessing | None:
+    """The preprocessing that a file's metadata states."""
+    text = about.get("preprocessing")
+    if text is None:
+        return None
     try:
-        raw = read_json(about.get("preprocessing", "null"))
-        seen = None if raw is None else build(Preprocessing, raw, "preprocessing")
-        names = value(tuple[str, ...], read_json(about.get("classes", "[]")), "classes")
+        return from_json(Preprocessing, parse_json(text), "preprocessing")
     except BrokenError as error:
         raise WeightsError(
             f"The metadata of {path} is broken at {error.where}.",
             error.what,
             error.hint or "Convert the weights again: senetzoo weights convert",
         ) from None
-    return seen, names
 
 
 def _unreadable(path: Path, error: Exception) -> WeightsError:

@@ -10,11 +10,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
+from senetzoo._utils.checks import Ge, Le, Pattern, Scalar, from_json, shown
+from senetzoo._utils.documents import parse_json
 from senetzoo.data.preprocessing import Preprocessing
-from senetzoo.errors import ConfigError, WeightsError, nearest
-from senetzoo.weights.fields import BrokenError, Scalar, build, read, shown
+from senetzoo.errors import BrokenError, ConfigError, WeightsError, nearest
 
 SCHEMA = 2
 FILE = "weights_manifest.json"
@@ -22,6 +23,25 @@ FORMATS = (".safetensors", ".pth", ".pt")
 """Endings of the files that can be read; all but the first are pickles of tensors."""
 _TAG = re.compile(r"[a-z0-9_]+\.[a-z0-9_]+")
 
+FileName: TypeAlias = Annotated[
+    str,
+    Pattern(
+        rf"[A-Za-z0-9][A-Za-z0-9._-]*({'|'.join(map(re.escape, FORMATS))})",
+        f"a plain file name that ends in one of {', '.join(FORMATS)}",
+    ),
+]
+Commit: TypeAlias = Annotated[
+    str, Pattern(r"[0-9a-f]{40}", "a full commit (40 hexadecimal digits)")
+]
+Sha256: TypeAlias = Annotated[
+    str, Pattern(r"[0-9a-f]{64}", "a hash of 64 lower-case hexadecimal digits")
+]
+Sha256Prefix: TypeAlias = Annotated[
+    str, Pattern(r"[0-9a-f]{8,64}", "the first 8 or more digits of a hash")
+]
+Address: TypeAlias = Annotated[
+    str, Pattern(r"(?s)https://.*", "an address that begins with https://")
+]
 Dialect: TypeAlias = Literal[
     "senetzoo", "torchvision", "timm", "timm_legacy", "pytorchcv", "chenyaofo"
 ]
@@ -42,10 +62,10 @@ class Source:
     """
 
     kind: Literal["embedded", "hub", "url"]
-    file: str
+    file: FileName
     repo: str | None = None
-    revision: str | None = None
-    url: str | None = None
+    revision: Commit | None = None
+    url: Address | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +87,7 @@ class Metric:
     name: Literal["accuracy", "accuracy@5"]
     data: str
     images: int
-    value: float
+    value: Annotated[float, Ge(0), Le(100)]
     std: float | None
     runs: int | None
     checkpoint: Literal["last", "published"]
@@ -156,8 +176,8 @@ class Entry:
     classes: tuple[str, ...] | None
     default: bool
     source: Source
-    sha256: str | None
-    sha256_prefix: str | None
+    sha256: Sha256 | None
+    sha256_prefix: Sha256Prefix | None
     bytes: int | None
     params: int
     macs: int
@@ -180,7 +200,7 @@ class Entry:
 def _entry(tag: str, raw: object) -> Entry:
     if not _TAG.fullmatch(tag):
         raise BrokenError(tag, "a tag is name.version, in lower case, digits and _")
-    entry = build(Entry, raw, tag)
+    entry = from_json(Entry, raw, tag)
     if tag.split(".")[0] != entry.model:
         raise BrokenError(tag, f"its model is {entry.model!r}")
     _check(tag, entry)
@@ -198,8 +218,6 @@ def _check(tag: str, entry: Entry) -> None:
         if name in ("stem", "num_classes", "in_chans", "policy"):
             raise BrokenError(f"{tag}.config", f"{name!r} has a field of its own")
     for index, metric in enumerate(entry.metrics):
-        if not 0 <= metric.value <= 100:
-            raise BrokenError(f"{tag}.metrics[{index}]", f"{metric.value} is no value in per cent")
         if (metric.checkpoint == "published") != (metric.source is not None):
             raise BrokenError(
                 f"{tag}.metrics[{index}]", "a figure has a source if and only if it is published"
@@ -213,10 +231,6 @@ def _check_file(tag: str, entry: Entry) -> None:
     """Where the file is, and what it is checked by."""
     full, prefix, source = entry.sha256, entry.sha256_prefix, entry.source
     where = f"{tag}.source"
-    if full is not None and not re.fullmatch(r"[0-9a-f]{64}", full):
-        raise BrokenError(tag, "the sha256 is no hash of 64 lower-case hexadecimal digits")
-    if prefix is not None and not re.fullmatch(r"[0-9a-f]{8,64}", prefix):
-        raise BrokenError(tag, "the sha256_prefix is no start of a hash: 8 or more of its digits")
     if full is not None and prefix is not None:
         raise BrokenError(tag, "a sha256_prefix is for a file whose sha256 is not known")
     needed = {"embedded": (), "hub": ("repo",), "url": ("url",)}
@@ -227,14 +241,6 @@ def _check_file(tag: str, entry: Entry) -> None:
         known = (*needed[source.kind], "revision") if source.kind == "hub" else needed[source.kind]
         if name not in known and getattr(source, name) is not None:
             raise BrokenError(where, f"a source of kind {source.kind!r} has no {name}")
-    if source.revision is not None and not re.fullmatch(r"[0-9a-f]{40}", source.revision):
-        raise BrokenError(where, "the revision is no full commit (40 hexadecimal digits)")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", source.file):
-        raise BrokenError(where, f"the file is {source.file!r}, no plain file name")
-    if not source.file.endswith(FORMATS):
-        raise BrokenError(where, f"the file is {source.file!r}, none of {', '.join(FORMATS)}")
-    if source.url is not None and not source.url.startswith("https://"):
-        raise BrokenError(where, "the url does not begin with https://")
     if source.kind == "embedded" and full is None:
         raise BrokenError(tag, "an embedded file needs its sha256")
     if entry.dialect == "senetzoo" and entry.pinned != "sha256":
@@ -250,7 +256,7 @@ def parse(text: str) -> dict[str, Entry]:
         WeightsError: The text is no manifest; the message names the field.
     """
     try:
-        return _entries(read(text))
+        return _entries(parse_json(text))
     except BrokenError as error:
         first = f"The manifest is broken at {error.where}."
         raise WeightsError(first, error.what, error.hint) from None

@@ -1,0 +1,398 @@
+"""Values checked against the annotations of the fields that hold them.
+
+An annotation says what a field may be, and nothing else does::
+
+    reduction: Annotated[int, Ge(1)] | tuple[Annotated[int, Ge(1)], ...] = 16
+    act: Literal["relu", "silu"] = "relu"
+    drop: Annotated[float, Ge(0), Lt(1)] = 0.0
+
+`check` reads it where an instance is made, `from_json` where one is read from a document, and
+`from_text` where a field is given on the command line. `words` is the annotation in English.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import json
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeAlias,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
+
+from senetzoo.errors import BrokenError, ConfigError, SenetzooError, nearest
+
+T = TypeVar("T")
+
+# --- What an annotation says beyond its type -----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A limit of a number; one of the four classes below."""
+
+    value: float
+
+
+class Ge(Bound):
+    """At least `value`."""
+
+
+class Gt(Bound):
+    """Above `value`."""
+
+
+class Le(Bound):
+    """At most `value`."""
+
+
+class Lt(Bound):
+    """Below `value`."""
+
+
+_HOLDS: dict[type[Bound], Callable[[Any, Any], bool]] = {
+    Ge: operator.ge,
+    Gt: operator.gt,
+    Le: operator.le,
+    Lt: operator.lt,
+}
+
+
+@dataclass(frozen=True)
+class Odd:
+    """A whole number that 2 does not divide."""
+
+
+@dataclass(frozen=True)
+class NonEmpty:
+    """A tuple of at least one item."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Text of one form.
+
+    Args:
+        regex: What the whole text matches.
+        words: What it is, for messages: ``"a commit of 40 hexadecimal digits"``.
+    """
+
+    regex: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """A value for messages, where the field has no default."""
+
+    value: object
+
+
+PositiveInt: TypeAlias = Annotated[int, Ge(1)]
+NonNegativeInt: TypeAlias = Annotated[int, Ge(0)]
+Rate: TypeAlias = Annotated[float, Ge(0), Lt(1)]
+NonNegativeFloat: TypeAlias = Annotated[float, Ge(0)]
+PositiveFloat: TypeAlias = Annotated[float, Gt(0)]
+Depths: TypeAlias = Annotated[tuple[PositiveInt, ...], NonEmpty(), Example((3, 4, 6, 3))]
+"""Blocks of each stage."""
+PerStage: TypeAlias = PositiveInt | Annotated[tuple[PositiveInt, ...], NonEmpty()]
+"""One number for all stages, or one for each."""
+Scalar: TypeAlias = str | int | float | bool | None
+"""A value of JSON that is neither a list nor an object."""
+
+# --- The three readers of annotations ------------------------------------------------------------
+
+
+def check(instance: object, error: type[SenetzooError] = ConfigError, name: str = "") -> None:
+    """Check every field of a new dataclass against its annotation; lists become tuples.
+
+    Args:
+        instance: The dataclass, from its ``__post_init__``.
+        error: What to raise.
+        name: What messages call it; its class by default.
+
+    Raises:
+        SenetzooError: A field holds what its annotation does not allow.
+    """
+    made: Any = type(instance)  # mypy finds no class hashable
+    for field, kind in hints(made).items():
+        value = getattr(instance, field)
+        try:
+            fitted = _fit(kind, value, field)
+        except BrokenError:
+            remedy = _remedy(made, field, kind, value)
+            asked = f"{name or made.__name__} got {field}={value!r}."
+            raise error(asked, f"{field} is {words(kind)}.", remedy) from None
+        if fitted != value:
+            object.__setattr__(instance, field, fitted)
+
+
+def from_json(kind: type[T], raw: object, where: str, *, partial: bool = False) -> T:
+    """A dataclass, or a checked ``TypedDict``, from a JSON object.
+
+    Args:
+        kind: The class. A ``TypedDict`` is only checked, and may have further keys; a dataclass
+            has no others.
+        raw: The object.
+        where: Its place in the document.
+        partial: Whether fields with a default may be missing.
+
+    Raises:
+        BrokenError: A field is missing, unknown, of another type, or refused by the dataclass.
+    """
+    if not isinstance(raw, dict):
+        raise BrokenError(where, f"it is {shown(raw)}, not an object")
+    known: dict[str, Any] = hints(kind)  # type: ignore[arg-type]  # classes are hashable
+    needed = set(known)
+    if is_typeddict(kind):
+        needed = kind.__required_keys__  # type: ignore[attr-defined]
+    elif unknown := next((name for name in raw if name not in known), None):
+        raise BrokenError(where, f"the field {unknown!r} is unknown", nearest(unknown, known))
+    elif partial:
+        needed -= {field.name for field in _fields(kind) if field.default is not MISSING}
+    for name in known:
+        if name in needed and name not in raw:
+            raise BrokenError(where, f"the field {name!r} is missing")
+    given = {n: _fit(known[n], raw[n], inside(where, n)) for n in known if n in raw}
+    if is_typeddict(kind):
+        return raw  # type: ignore[return-value]
+    try:
+        return kind(**given)
+    except SenetzooError as error:
+        raise BrokenError(where, " ".join(str(error).splitlines()[:2]).removesuffix(".")) from None
+
+
+def from_text(kind: type, field: str, text: str, name: str) -> Any:
+    """The value of a dataclass's field from text, written as in Python; words without quotes.
+
+    Args:
+        kind: The dataclass.
+        field: The field.
+        text: The text: ``"0.5"``, ``"none"``, ``"((32, 10),)"``.
+        name: What messages call the giver.
+
+    Raises:
+        ConfigError: It is of another kind.
+    """
+    hint = hints(kind)[field]
+    value: object = text
+    if not any(one.base is str or one.origin is Literal for one in _alternatives(hint)):
+        word = text.strip()
+        if word.lower() in ("true", "false", "none"):
+            word = word.capitalize()
+        try:
+            value = ast.literal_eval(word)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            value = text
+    try:
+        return _fit(hint, value, field)
+    except BrokenError:
+        raise ConfigError(
+            f"{name} got {field}={text}.",
+            f"{field} is {words(hint)}.",
+            _remedy(kind, field, hint, text),
+        ) from None
+
+
+# --- Annotations ---------------------------------------------------------------------------------
+
+
+@functools.cache
+def hints(kind: type) -> dict[str, Any]:
+    """The annotation of each field of a dataclass or ``TypedDict``."""
+    found = get_type_hints(kind, include_extras=True)
+    return found if is_typeddict(kind) else {f.name: found[f.name] for f in _fields(kind)}
+
+
+def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(kind)
+
+
+class _Kind(NamedTuple):
+    """One of the alternatives that an annotation is, taken apart.
+
+    Args:
+        whole: The alternative.
+        base: It without its metadata: ``tuple[int, ...]``.
+        origin: What `base` is a form of: tuple, list, Mapping, Literal; None for a plain type.
+        inner: What `base` holds.
+        limits: The metadata.
+    """
+
+    whole: Any
+    base: Any
+    origin: Any
+    inner: tuple[Any, ...]
+    limits: tuple[Any, ...]
+
+    def looks(self, value: object) -> bool:
+        """Whether `value` is of the type, but for what is inside it."""
+        base, origin = self.base, self.origin
+        if origin is Literal:
+            return any(type(value) is type(one) and value == one for one in self.inner)
+        if origin is tuple or origin is list:
+            return isinstance(value, (tuple, list))
+        if base is float:
+            return isinstance(value, float) or type(value) is int
+        # True is a whole number to Python; here it is what its field says.
+        if base is object or type(value) is base:
+            return True
+        return isinstance(value, dict) and base not in (str, int, bool, NoneType)
+
+
+@functools.cache
+def _alternatives(kind: Any) -> tuple[_Kind, ...]:
+    # Literal | int is a Union of typing, int | str is a UnionType.
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    found = []
+    for one in kinds:
+        marked = get_origin(one) is Annotated
+        base, limits = (one.__origin__, one.__metadata__) if marked else (one, ())
+        found.append(_Kind(one, base, get_origin(base), get_args(base), limits))
+    return tuple(found)
+
+
+def _fit(kind: Any, value: Any, where: str) -> Any:
+    """`value` as the annotation has it: lists as tuples, whole numbers as floats.
+
+    Raises:
+        BrokenError: It does not fit; the message is in the words of JSON.
+    """
+    for one in _alternatives(kind):
+        if one.looks(value):
+            fitted = _inside(one, value, where)
+            if fitted is not ... and all(_holds(limit, fitted) for limit in one.limits):
+                return fitted
+            kind = one.whole
+            break
+    raise BrokenError(where, f"it is {shown(value)}, not {words(kind, json=True)}")
+
+
+def _inside(kind: _Kind, value: Any, where: str) -> Any:
+    """A value of the right type with all that is in it; Ellipsis for a wrong length or number."""
+    _, base, origin, inner, _ = kind
+    if base is float:
+        try:
+            return float(value) if math.isfinite(value) else ...
+        except OverflowError:  # a whole number of hundreds of digits
+            return ...
+    if origin is tuple or origin is list:
+        kinds = inner if origin is tuple and inner[-1] is not ... else inner[:1] * len(value)
+        if len(kinds) != len(value):
+            return ...
+        pairs = enumerate(zip(kinds, value, strict=True))
+        return origin(_fit(one, item, f"{where}[{n}]") for n, (one, item) in pairs)
+    if origin is Mapping:
+        return {name: _fit(inner[1], item, f"{where}.{name}") for name, item in value.items()}
+    if isinstance(value, dict) and base is not object:
+        return from_json(base, value, where)
+    return value
+
+
+def _holds(limit: Any, value: Any) -> bool:
+    if isinstance(limit, Bound):
+        return _HOLDS[type(limit)](value, limit.value)
+    if isinstance(limit, Pattern):
+        return re.fullmatch(limit.regex, value) is not None
+    if isinstance(limit, Odd):
+        return bool(value % 2)
+    return not isinstance(limit, NonEmpty) or bool(value)
+
+
+# --- Words ---------------------------------------------------------------------------------------
+
+_NOUN = re.compile(r"^(?:an? )?((?:odd )?(?:whole )?(?:number|tuple|list|object|text)\b)")
+
+
+def words(kind: Any, *, json: bool = False) -> str:
+    """What an annotation allows: ``"a number from 0 up to, not including, 1"``.
+
+    Args:
+        kind: The annotation.
+        json: In the words of JSON: a list, null, true.
+    """
+    kinds = _alternatives(kind)
+    known: list[str] = []
+    for one in kinds:
+        choices = (True, False) if one.base is bool else one.inner if one.origin is Literal else ()
+        if choices and len(kinds) > 1:
+            known += map(shown if json else repr, choices)
+        # A number may be a whole one.
+        elif one.whole is not int or float not in [other.whole for other in kinds]:
+            known.append(_words(one, json))
+    return " or ".join([*([", ".join(known[:-1])] if len(known) > 1 else []), known[-1]])
+
+
+def _words(kind: _Kind, json: bool) -> str:
+    show = shown if json else repr
+    _, base, origin, inner, limits = kind
+    if given := [limit.words for limit in limits if isinstance(limit, Pattern)]:
+        return str(given[0])
+    if origin is Literal:
+        return f"{'one of ' * (len(inner) > 1)}{', '.join(map(show, inner))}"
+    if origin is tuple or origin is list:
+        fixed = origin is tuple and inner[-1] is not ...
+        some = f"{len(inner)} " if fixed else "one or more " if NonEmpty() in limits else ""
+        item = words(inner[0], json=json)
+        several, plural = _NOUN.subn(r"\1s", item)
+        if not plural or len(_alternatives(inner[0])) > 1:
+            several = f"values, each {item}"
+        return f"a {'list' if json else 'tuple'} of {some}{several}"
+    if base in (int, float):
+        what = f"{'an odd' if Odd() in limits else 'a'} {'whole ' * (base is int)}number"
+        return f"{what}{_limits(limits)}"
+    if dataclasses.is_dataclass(base) and not json:
+        return f"a {kind.base.__name__}"
+    simple = {str: "text", bool: f"{show(True)} or {show(False)}", NoneType: show(None)}
+    return simple.get(base, "an object")
+
+
+def _limits(metadata: tuple[Any, ...]) -> str:
+    """The bounds of a number in words."""
+    limits = {type(limit): f"{limit.value:g}" for limit in metadata if isinstance(limit, Bound)}
+    if Ge in limits and Le in limits:
+        return f" from {limits[Ge]} to {limits[Le]}"
+    if Ge in limits and Lt in limits:
+        return f" from {limits[Ge]} up to, not including, {limits[Lt]}"
+    names = {Ge: "of at least", Gt: "above", Le: "at most", Lt: "below"}
+    texts = [f"{names[kind]} {value}" for kind, value in limits.items()]
+    return f" {' and '.join(texts)}" if texts else ""
+
+
+def _remedy(kind: type, field: str, hint: Any, value: object) -> str:
+    """What to type instead of a wrong value."""
+    kinds = _alternatives(hint)
+    choices = [choice for one in kinds if one.origin is Literal for choice in one.inner]
+    if isinstance(value, str) and (near := nearest(value, [c for c in choices if c == str(c)])):
+        return near
+    examples = [limit.value for one in kinds for limit in one.limits if isinstance(limit, Example)]
+    defaults = [known.default for known in _fields(kind) if known.name == field]
+    example = (examples or defaults)[0]
+    return "" if example is MISSING else f"Type for example: {field}={example!r}"
+
+
+def shown(raw: object) -> str:
+    """A value of JSON for a message, cut where it is long."""
+    text = json.dumps(raw, default=repr)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def inside(where: str, name: str) -> str:
+    """The place of a field of what is at `where`; an empty place is the whole document."""
+    return f"{where}.{name}" if where else name
