@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
 import numpy as np
+import pin_weights
 import pytest
 from click.testing import CliRunner
 from runs import write_run
@@ -286,7 +287,7 @@ def test_summaries_that_are_broken(tmp_path: Path) -> None:
 def test_pinning_a_broken_summary_says_which_file(tmp_path: Path) -> None:
     for form in (b"not json", b"[]", b"\xff", b'{"recipe": {}}'):
         (tmp_path / "summary.json").write_bytes(form)
-        done = CliRunner().invoke(main, ["weights", "pin", str(tmp_path), "v1"])
+        done = CliRunner().invoke(pin_weights.main, [str(tmp_path), "v1"])
         assert (done.exit_code, type(done.exception)) == (2, SystemExit)
         assert f"error: {tmp_path / 'summary.json'} is broken at" in done.stderr
 

@@ -230,7 +230,12 @@ FILE = "a plain file name that ends in one of .safetensors, .pth, .pt"
         ("source", "here", "source", 'It is "here", not an object.'),
         ("source.kind", "ftp", "source.kind", 'It is "ftp", not one of "embedded", "hub", "url".'),
         ("preprocessing.mean", 0.5, "preprocessing.mean", "It is 0.5, not a list of numbers."),
-        ("preprocessing.std", [1, "2", 3], "preprocessing.std[1]", 'It is "2", not a number.'),
+        (
+            "preprocessing.std",
+            [1, "2", 3],
+            "preprocessing.std[1]",
+            'It is "2", not a number above 0.',
+        ),
         (
             "preprocessing.interpolation",
             "cubic",
@@ -275,7 +280,7 @@ FILE = "a plain file name that ends in one of .safetensors, .pth, .pt"
             "metrics[0]",
             "A figure has a source if and only if it is published.",
         ),
-        ("training", None, "training", "It is null, not a list."),
+        ("training", None, "training", "It is null, not a list of objects."),
         ("training.0.hours", "long", "training[0].hours", 'It is "long", not a number.'),
         ("license", None, "license", "It is null, not an object."),
         (
