@@ -21,9 +21,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import senetzoo
+from senetzoo._utils.environment import machine, revision
 from senetzoo.data import cifar10
 from senetzoo.data.sets import ImageSet
-from senetzoo.environment import machine, revision
 from senetzoo.train.augment import Draws, crop_and_flip, normalise, pad
 
 NETWORK, POLICY = "resnet20.cifar10_v1", senetzoo.SE(reduction=4, init="identity")

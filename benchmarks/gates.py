@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 import senetzoo
+from senetzoo._utils.environment import machine, revision
 from senetzoo.data import cifar10
 from senetzoo.data.sets import ImageSet
-from senetzoo.environment import machine, revision
 from senetzoo.inspect import drift, excitations
 from senetzoo.train.augment import normalise
 from senetzoo.weights.manifest import history

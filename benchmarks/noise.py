@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 import senetzoo
+from senetzoo._utils.environment import machine, revision
 from senetzoo.data import cifar10
 from senetzoo.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from senetzoo.deploy.engines import ENGINES, Runner
-from senetzoo.environment import machine, revision
 from senetzoo.nn.classifier import Classifier
 from senetzoo.train.augment import normalise
 from senetzoo.train.trained import networks_of

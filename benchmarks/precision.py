@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 import senetzoo
+from senetzoo._utils.environment import cpu_flags, machine, revision
 from senetzoo.data import cifar10
 from senetzoo.data.sets import ImageSet
 from senetzoo.deploy.engines import ENGINES, Dtype, Engine, Runner
-from senetzoo.environment import cpu_flags, machine, revision
 from senetzoo.train.augment import normalise
 
 NETWORKS = ("resnet20.cifar10_v1", "se_resnet20.cifar10_v1")

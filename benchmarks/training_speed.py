@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from senetzoo._torchvision import torchvision
+from senetzoo._utils.environment import environment
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.data import cifar10
 from senetzoo.data.sets import ImageSet
-from senetzoo.environment import environment
 from senetzoo.train.batches import Batches
 from senetzoo.train.data import Data
 from senetzoo.train.optim import make_optimizer

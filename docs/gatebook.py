@@ -12,8 +12,8 @@ import torch
 from griffe import Docstring, DocstringSectionKind
 from pages import table
 
-from senetzoo.counting import count, parameters
 from senetzoo.gates import GATES
+from senetzoo.nn.counting import count, parameters
 from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 from senetzoo.zoo import attach, config, detach

@@ -35,8 +35,8 @@ import noisy  # noqa: E402
 from pages import RECORDS, interval, lines, made, table  # noqa: E402
 
 from senetzoo._utils.terminal import columns  # noqa: E402
-from senetzoo.counting import count, parameters  # noqa: E402
 from senetzoo.nn.classifier import Classifier  # noqa: E402
+from senetzoo.nn.counting import count, parameters  # noqa: E402
 from senetzoo.nn.slots import POSITIONS  # noqa: E402
 from senetzoo.registry import ENTRIES, FAMILIES  # noqa: E402
 from senetzoo.weights.manifest import manifest  # noqa: E402

@@ -17,13 +17,13 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from senetzoo._command import SenetzooCommand
-from senetzoo._files import atomically
-from senetzoo.counting import count
+from senetzoo._utils.files import atomically
+from senetzoo.cli.base import SenetzooCommand
 from senetzoo.errors import ConfigError
 from senetzoo.eval.accuracy import evaluate
 from senetzoo.eval.data import LabeledImages
 from senetzoo.io.folder import WEIGHTS
+from senetzoo.nn.counting import count
 from senetzoo.nn.stem import STEMS, as_stem, parse_stem
 from senetzoo.runs import read_summary
 from senetzoo.spec import merge, named, policy, split

@@ -27,10 +27,10 @@ sys.path.insert(0, str(ROOT))
 
 from pin_weights import text  # noqa: E402
 
-from senetzoo._torchvision import torchvision  # noqa: E402
-from senetzoo.counting import Counts, count  # noqa: E402
+from senetzoo._utils.torchvision import torchvision  # noqa: E402
 from senetzoo.data.cifar10 import CLASSES  # noqa: E402
 from senetzoo.data.preprocessing import Preprocessing  # noqa: E402
+from senetzoo.nn.counting import Counts, count  # noqa: E402
 from senetzoo.weights.dialects import Counterpart, counterparts  # noqa: E402
 from senetzoo.weights.manifest import (  # noqa: E402
     Dialect,

@@ -13,12 +13,12 @@ from typing import Any, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-from senetzoo.counting import to_meta
 from senetzoo.data.preprocessing import Preprocessing, usual
 from senetzoo.errors import ConfigError, PolicyError, checks_options, nearest
 from senetzoo.io import folder, hub
 from senetzoo.names import ModelName
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.counting import to_meta
 from senetzoo.nn.report import LoadReport
 from senetzoo.nn.slots import Site
 from senetzoo.nn.stem import Stem

@@ -15,7 +15,7 @@ from helpers import on_meta, randomise
 from torch import Tensor, nn
 
 from senetzoo import SE, SiteMap
-from senetzoo._torchvision import torchvision
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.nn.slots import POSITIONS, Position
 from senetzoo.policies.algebra import Gate, Policy
 

@@ -9,7 +9,7 @@ from helpers import on_meta
 from torch import Tensor, nn
 
 from senetzoo import config
-from senetzoo._torchvision import torchvision
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.nn.classifier import Classifier
 from senetzoo.weights.dialects import Counterpart
 

@@ -12,7 +12,7 @@ import torch
 from helpers import calibrate_on_next_batch, on_meta, randomise, relative_error
 from torch import Tensor, nn
 
-from senetzoo._torchvision import torchvision
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.nn.classifier import Classifier
 from senetzoo.weights import dialects
 

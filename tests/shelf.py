@@ -13,8 +13,8 @@ from pin_weights import half
 from safetensors.torch import save_file
 
 from senetzoo import config
-from senetzoo.counting import count
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.counting import count
 from senetzoo.weights import cache, manifest
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"

@@ -23,7 +23,7 @@ from helpers import keep_record
 from torch import nn
 
 from senetzoo import ECA, attach, detach, site_map
-from senetzoo._torchvision import torchvision
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.errors import PolicyError
 
 Network = tuple[str, Callable[[], nn.Module]]

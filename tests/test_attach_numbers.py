@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from senetzoo import NONE, site_map
-from senetzoo._torchvision import torchvision
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.nn.slots import Site
 from senetzoo.policies.foreign.places import complete
 from senetzoo.zoo import config

@@ -12,11 +12,11 @@ import torch
 from click.testing import CliRunner, Result
 from torch import Tensor, nn
 
-from senetzoo._command import SenetzooCommand
+from senetzoo._utils.environment import cpu_flags, processor
 from senetzoo.bench import candidates
 from senetzoo.bench.candidates import find_names
-from senetzoo.bench.command import bench
-from senetzoo.environment import cpu_flags, processor
+from senetzoo.cli.base import SenetzooCommand
+from senetzoo.cli.bench import command as bench
 from senetzoo.errors import WeightsError
 
 # The command

@@ -10,9 +10,9 @@ from torch import nn
 
 from senetzoo.bench import peers
 from senetzoo.bench.candidates import candidates
-from senetzoo.bench.command import bench
 from senetzoo.bench.peers import Image, peer
 from senetzoo.bench.timing import Backend
+from senetzoo.cli.bench import command as bench
 from senetzoo.errors import ConfigError, MissingExtraError
 
 SMALL = (7, (3, 64, 64))

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch._C._autograd import DeviceType
 
 from senetzoo import ECA, SE, attach, create
-from senetzoo.bench.command import bench
 from senetzoo.bench.kinds import is_gate, kind_of
 from senetzoo.bench.peers import peer
 from senetzoo.bench.profile import Part, Profile, grouped, profile
 from senetzoo.bench.report import profile_text
 from senetzoo.bench.timing import Backend, BenchmarkCase, Settings
+from senetzoo.cli.bench import command as bench
 from senetzoo.errors import ConfigError
 
 ONCE = Settings(batch=1, rounds=1, warmup=0)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from senetzoo import environment
+from senetzoo._utils import environment
+from senetzoo._utils.environment import check_device
 from senetzoo.bench.timing import Backend, BenchmarkCase, Settings, Timing, measure
-from senetzoo.environment import check_device
 from senetzoo.errors import ConfigError
 
 

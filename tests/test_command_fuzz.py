@@ -62,9 +62,9 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr("senetzoo.zoo._say", lambda tag: None)
         # What is read and checked before is what is tried here, not a training or a timing.
         patch.setattr("senetzoo.train.engine.train", lambda *args, **kwargs: {})
-        patch.setattr("senetzoo.bench.command._time", lambda *args, **kwargs: ([], []))
+        patch.setattr("senetzoo.cli.bench._time", lambda *args, **kwargs: ([], []))
         patch.setattr("torch.set_num_threads", lambda number: None)
-        patch.setattr("senetzoo.app.command._serve", lambda *args: None)
+        patch.setattr("senetzoo.cli.app._serve", lambda *args: None)
         # A wildcard stands for a small network, not for all, which would be built.
         patch.setattr(
             "senetzoo.bench.candidates.list_models",

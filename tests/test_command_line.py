@@ -26,8 +26,8 @@ from runs import write_run
 from safetensors.torch import save_file
 
 import senetzoo
-from senetzoo._command import EXITS, LazyGroup, SenetzooCommand
 from senetzoo.cli import main
+from senetzoo.cli.base import EXITS, LazyGroup, SenetzooCommand
 from senetzoo.registry import ENTRIES
 from senetzoo.train.recipes import RECIPES
 from senetzoo.weights.manifest import manifest
@@ -186,7 +186,7 @@ def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Image.new("RGB", (32, 32), "red").save(f"data/{name}/image.png")
     gated = senetzoo.config("se_resnet20").replace(num_classes=2, depths=(1, 1, 1)).build(seed=0)
     senetzoo.save(gated, "gated", classes=("cat", "dog"))
-    monkeypatch.setattr("senetzoo.app.command._serve", lambda *args: None)
+    monkeypatch.setattr("senetzoo.cli.app._serve", lambda *args: None)
     return tmp_path
 
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from senetzoo._torchvision import torchvision
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.data import cifar10, digits
 from senetzoo.data.files import read_image_folder, read_parquet, same_size_set
 from senetzoo.data.images import IMAGE_SUFFIXES

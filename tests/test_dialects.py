@@ -12,7 +12,7 @@ from parity import TOLERANCE
 from torch import nn
 
 from senetzoo import SE, config, create
-from senetzoo._torchvision import torchvision
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.errors import WeightsError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.registry import ENTRIES

@@ -15,7 +15,7 @@ import torch
 
 import senetzoo
 from senetzoo import registry
-from senetzoo._torchvision import torchvision
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.cli import main
 from senetzoo.models.family import Family
 from senetzoo.nn.slots import POSITIONS

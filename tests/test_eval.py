@@ -15,13 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from senetzoo import create
-from senetzoo.bench.command import bench
+from senetzoo.cli.bench import command as bench
+from senetzoo.cli.eval import command
 from senetzoo.data import cifar10, digits, flowers5
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import DataError
 from senetzoo.eval.accuracy import Evaluation, evaluate
-from senetzoo.eval.command import command
 from senetzoo.eval.data import LabeledImages, read_images
 from senetzoo.eval.predictions import Predictions, wilson
 from senetzoo.weights import fetch, manifest

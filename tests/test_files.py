@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from senetzoo import _files
-from senetzoo._files import atomically
+from senetzoo._utils import files as _files
+from senetzoo._utils.files import atomically
 
 OLD, NEW = b"old" * 1000, b"new" * 1_000_000
 

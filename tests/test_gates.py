@@ -12,7 +12,7 @@ from sites import build, images, site
 from torch import Tensor, nn
 
 from senetzoo import ECA, SE
-from senetzoo._torchvision import torchvision
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.errors import PolicyError
 from senetzoo.gates.eca import EfficientChannelAttention
 from senetzoo.gates.se import SqueezeExcitation

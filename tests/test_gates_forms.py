@@ -26,7 +26,7 @@ from senetzoo import (
     CoordinateAttention,
     SimAM,
 )
-from senetzoo._torchvision import torchvision
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.errors import PolicyError
 from senetzoo.gates import GATES
 from senetzoo.policies.algebra import Gate

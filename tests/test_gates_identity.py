@@ -24,9 +24,9 @@ from senetzoo import (
     SimAM,
     attach,
 )
-from senetzoo.counting import module_macs
 from senetzoo.errors import ConfigError, PolicyError
 from senetzoo.gates import GATES
+from senetzoo.nn.counting import module_macs
 from senetzoo.nn.slots import POSITIONS, Position
 from senetzoo.policies.algebra import Gate
 

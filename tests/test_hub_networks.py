@@ -20,11 +20,11 @@ from networks import message, same
 
 from senetzoo import SE, attach, create, load, save, transforms
 from senetzoo.cli import main
-from senetzoo.counting import Counts
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.io.card import card
 from senetzoo.io.folder import read_description
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.counting import Counts
 from senetzoo.weights import manifest
 
 TAG = "se_resnet20.cifar10_v1"

@@ -190,7 +190,7 @@ def test_the_network_is_left_as_it_was() -> None:
 
 
 def test_networks_of_others() -> None:
-    from senetzoo._torchvision import torchvision
+    from senetzoo._utils.torchvision import torchvision
 
     torchvision()
     from torchvision.models import resnet18

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from shelf import RAW, REVISION, Shelf, changed, open_shelf, text_of
 
 from senetzoo import config
-from senetzoo.counting import count
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import ConfigError, WeightsError
+from senetzoo.nn.counting import count
 from senetzoo.registry import ENTRIES
 from senetzoo.weights import cache, dialects, manifest
 

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner
 
-from senetzoo.bench.command import bench
+from senetzoo.cli.bench import command as bench
 
 ROOT = Path(__file__).resolve().parent.parent
 

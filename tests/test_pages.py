@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import pytest
 
 from senetzoo import CBAM, ECA, GCT, SE
-from senetzoo._torchvision import torchvision
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.gates import GATES
 from senetzoo.nn.slots import POSITIONS
 from senetzoo.weights.manifest import manifest

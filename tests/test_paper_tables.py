@@ -14,8 +14,8 @@ from helpers import learnable, on_meta
 from torch import nn
 
 from senetzoo import SE, Policy, stage
-from senetzoo.counting import count
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.counting import count
 from senetzoo.nn.slots import Position
 from senetzoo.zoo import create
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from senetzoo import SE
-from senetzoo.counting import count
 from senetzoo.errors import ConfigError
 from senetzoo.gates.se import SqueezeExcitation
 from senetzoo.models.alexnet import AlexNet, AlexNetConfig
+from senetzoo.nn.counting import count
 from senetzoo.zoo import config, create
 
 

@@ -11,9 +11,9 @@ from parity import compare, from_the_pytorchcv
 from torch import nn
 
 from senetzoo import config, create
-from senetzoo.counting import count
 from senetzoo.errors import ConfigError
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.counting import count
 
 
 def ghost(name: str, **changes: Any) -> Classifier:

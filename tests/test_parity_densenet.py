@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from senetzoo import SE, Stem, block, config, counting
-from senetzoo._torchvision import torchvision
+from senetzoo import SE, Stem, block, config
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.errors import ConfigError
 from senetzoo.models.densenet import FAMILY, DenseNet, DenseNetConfig
+from senetzoo.nn import counting
 from senetzoo.nn.stem import as_stem
 from senetzoo.policies.algebra import Policy
 from senetzoo.policies.attach import attach

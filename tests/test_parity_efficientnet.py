@@ -17,10 +17,10 @@ from parity import compare, from_the_timm, from_torchvision
 from torch import Tensor, nn
 
 from senetzoo import NONE, SE
-from senetzoo.counting import count
 from senetzoo.errors import ConfigError
 from senetzoo.gates.se import SqueezeExcitation
 from senetzoo.models.efficientnet import SE_POLICY, EfficientNet
+from senetzoo.nn.counting import count
 from senetzoo.nn.drop_path import DropPath
 from senetzoo.spec import policy
 from senetzoo.zoo import config, create

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from senetzoo import config, create
-from senetzoo.counting import Counts, count
 from senetzoo.errors import ConfigError
 from senetzoo.models.googlenet import GoogLeNetConfig
 from senetzoo.nn.classifier import AuxOutput, Classifier
+from senetzoo.nn.counting import Counts, count
 
 FORMS = ["googlenet", "googlenet_bn"]
 

@@ -20,9 +20,9 @@ from parity import compare, from_the_pytorchcv, from_the_timm
 from torch import nn
 
 from senetzoo import SE
-from senetzoo.counting import count
 from senetzoo.errors import ConfigError
 from senetzoo.models.inception_resnet import InceptionResNet, InceptionResNetConfig
+from senetzoo.nn.counting import count
 from senetzoo.nn.drop_path import DropPath
 from senetzoo.nn.slots import Position
 from senetzoo.policies.attach import attach

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from senetzoo import config, create
-from senetzoo.counting import count
 from senetzoo.errors import ConfigError
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.counting import count
 
 # Table 1 of the paper: the size of the input of each row, and the kernel of the row.
 TABLE: list[tuple[str, tuple[int, int], str]] = [

@@ -20,10 +20,10 @@ from parity import SAME, compare, from_the_timm, from_torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from senetzoo.counting import count
 from senetzoo.errors import ConfigError
 from senetzoo.models.inception_v3 import InceptionAux, InceptionV3, InceptionV3Config
 from senetzoo.nn.classifier import AuxOutput
+from senetzoo.nn.counting import count
 from senetzoo.zoo import create
 
 

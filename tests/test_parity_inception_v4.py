@@ -18,9 +18,9 @@ from inception import (
 from parity import compare, from_the_pytorchcv, from_the_timm
 from torch import nn
 
-from senetzoo.counting import count
 from senetzoo.errors import ConfigError
 from senetzoo.models.inception_v4 import InceptionV4, InceptionV4Config
+from senetzoo.nn.counting import count
 from senetzoo.zoo import create
 
 

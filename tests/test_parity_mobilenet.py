@@ -12,10 +12,10 @@ from parity import compare, from_the_timm
 from torch import Tensor, nn
 
 from senetzoo import SE
-from senetzoo._torchvision import torchvision
-from senetzoo.counting import count
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.errors import ConfigError
 from senetzoo.models.mobilenet import MobileNet
+from senetzoo.nn.counting import count
 from senetzoo.zoo import config, create
 
 

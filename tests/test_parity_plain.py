@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from senetzoo import SE, block, config, stage
-from senetzoo._torchvision import torchvision
-from senetzoo.counting import count
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.errors import ConfigError
+from senetzoo.nn.counting import count
 from senetzoo.zoo import attach, create
 
 

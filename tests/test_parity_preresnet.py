@@ -11,9 +11,9 @@ from parity import TOLERANCE, compare, from_the_pytorchcv, from_the_timm
 from torch import Tensor, nn
 
 from senetzoo import config
-from senetzoo.counting import count
 from senetzoo.errors import ConfigError
 from senetzoo.models.preresnet import PreBasicBlock, PreBottleneck, PreResNetConfig
+from senetzoo.nn.counting import count
 from senetzoo.nn.drop_path import DropPath
 from senetzoo.zoo import create
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from senetzoo import SE, config
-from senetzoo._torchvision import torchvision
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.nn.stem import Stem
 from senetzoo.zoo import create
 

@@ -9,9 +9,9 @@ from parity import compare, from_the_timm
 from torch import nn
 
 from senetzoo import NONE, config
-from senetzoo._torchvision import torchvision
-from senetzoo.counting import count
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.errors import ConfigError
+from senetzoo.nn.counting import count
 from senetzoo.registry import ENTRIES
 from senetzoo.zoo import create
 

@@ -27,12 +27,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from senetzoo import ECA, SE, attach, block, config, create, explain, stage
-from senetzoo._torchvision import torchvision
-from senetzoo.counting import count
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.errors import ConfigError
 from senetzoo.models import swin
 from senetzoo.models.swin import PatchMerging, Swin, SwinBlock, SwinConfig, kept_keys
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.counting import count
 from senetzoo.nn.slots import Slots
 
 NAMES = ["swin_t", "swin_s", "swin_b"]

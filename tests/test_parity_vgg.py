@@ -10,9 +10,9 @@ from helpers import learnable, on_meta, randomise, relative_error
 from parity import compare, from_torchvision
 from torch import Tensor, nn
 
-from senetzoo.counting import count
 from senetzoo.errors import ConfigError
 from senetzoo.models.vgg import VGG, VGGConfig
+from senetzoo.nn.counting import count
 from senetzoo.zoo import config, create
 
 # Table 1, with the kernel size before the channels, and M for a pool.

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from senetzoo import zoo
 from senetzoo.cli import main
+from senetzoo.cli.predict import _cells, _Table, command
 from senetzoo.data.preprocessing import CIFAR10, Preprocessing
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier, FeatureInfo
 from senetzoo.nn.report import LoadReport
 from senetzoo.nn.slots import TensorMap
-from senetzoo.predict import Guess, Prediction, _cells, _Table, command, predict
+from senetzoo.predict import Guess, Prediction, predict
 
 CLASSES = ("red", "green", "blue")
 PLAIN = Preprocessing(4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -460,7 +461,7 @@ def test_on_a_narrow_terminal(tmp_path: Path) -> None:
 
     path = picture(tmp_path / f"{'long' * 20}.png", 1, 2, 3)
     code = (
-        "import sys\nfrom senetzoo import zoo\nfrom senetzoo.predict import command\n"
+        "import sys\nfrom senetzoo import zoo\nfrom senetzoo.cli.predict import command\n"
         "zoo.load = lambda name, **_: zoo.config(name).build(seed=0)\n"
         "command([sys.argv[1], '--top', '2'])\n"
     )

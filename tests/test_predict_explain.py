@@ -19,12 +19,13 @@ from PIL import Image
 
 import senetzoo
 from senetzoo import SE
+from senetzoo.cli.predict import command
 from senetzoo.data.images import open_image
 from senetzoo.data.preprocessing import CIFAR10, Preprocessing
 from senetzoo.inspect import Evidence, evidence, excitations, grad_cam, layer_cam
 from senetzoo.inspect import page as pages
 from senetzoo.inspect.pictures import SIDE, overlay, sheet, strip, to_image
-from senetzoo.predict import command, predict
+from senetzoo.predict import predict
 
 
 def run(*arguments: object) -> Result:

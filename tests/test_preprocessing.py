@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from senetzoo._torchvision import torchvision
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.data import cifar10
 from senetzoo.data.preprocessing import CIFAR10, IMAGENET, Preprocessing
 from senetzoo.errors import ConfigError, DataError

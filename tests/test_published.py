@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from senetzoo import config
-from senetzoo._torchvision import torchvision
-from senetzoo.counting import Counts, count
+from senetzoo._utils.torchvision import torchvision
+from senetzoo.nn.counting import Counts, count
 from senetzoo.registry import ENTRIES
 
 # Where torchvision's network has another name here.

@@ -14,7 +14,7 @@ from libraries import ghost_of, numbered, numbers, theirs
 from torch import Tensor, nn
 
 from senetzoo import create
-from senetzoo._torchvision import torchvision
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.weights import dialects
 from senetzoo.weights.dialects import Counterpart, counterpart
 

@@ -23,10 +23,10 @@ from shelf import Shelf, open_shelf
 from torch import Tensor, nn
 
 from senetzoo import NONE, config, create, transforms
-from senetzoo._torchvision import torchvision
-from senetzoo.counting import Counts
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import WeightsError
+from senetzoo.nn.counting import Counts
 from senetzoo.weights import cache, manifest
 from senetzoo.weights.dialects import counterparts
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import senetzoo
 from senetzoo import ECA, SE, attach, create, load, save, transforms
-from senetzoo._torchvision import torchvision
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.cli import main
 from senetzoo.data.preprocessing import CIFAR10, Preprocessing
 from senetzoo.errors import ConfigError, SenetzooError, WeightsError

@@ -12,7 +12,7 @@ from networks import drawn_network
 from torch import Tensor, nn
 
 from senetzoo import BAM, CBAM, ECA, ESE, GCT, GE, SCSE, SE, SRM, CoordinateAttention, SimAM, attach
-from senetzoo._torchvision import torchvision
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.deploy.graph import aten, traced
 from senetzoo.deploy.rewrite import Rewrites, rewritten
 from senetzoo.deploy.squeeze import squeeze_through

@@ -25,7 +25,7 @@ from shelf import Shelf, open_shelf
 from torch import zeros
 
 from senetzoo import ECA, create, stage
-from senetzoo.environment import offline
+from senetzoo._utils.environment import offline
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.spec import ModelSpec
 from senetzoo.weights import cache, download, manifest

@@ -99,7 +99,10 @@ def run(interpreter: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFac
     return run
 
 
-SHIM = "from senetzoo._torchvision import torchvision\nimport senetzoo._torchvision as shim\n"
+SHIM = (
+    "from senetzoo._utils.torchvision import torchvision\n"
+    "import senetzoo._utils.torchvision as shim\n"
+)
 
 
 def test_real_torchvision_classifies_whether_its_operators_load_or_not(run: Run) -> None:

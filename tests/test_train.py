@@ -18,14 +18,14 @@ from torch import nn
 from torch.nn import functional as F
 
 import senetzoo
+from senetzoo.cli import inspect as inspect_command
+from senetzoo.cli.train import command as train_command
+from senetzoo.cli.train import find
 from senetzoo.data import digits
 from senetzoo.errors import ConfigError, DataError, TrainingError
 from senetzoo.inspect import drift
-from senetzoo.report import inspect_command
 from senetzoo.train import augment, engine
 from senetzoo.train.augment import Draws
-from senetzoo.train.command import find
-from senetzoo.train.command import train as train_command
 from senetzoo.train.experiment import Experiment
 from senetzoo.train.optim import Muon, orthogonalise, parameter_groups
 from senetzoo.train.recipe import Recipe

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import senetzoo
-from senetzoo._torchvision import torchvision
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.errors import ConfigError
 from senetzoo.nn.stem import parse_stem
 from senetzoo.train import augment

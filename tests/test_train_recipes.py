@@ -15,13 +15,13 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file
 
+from senetzoo.cli.train import command
 from senetzoo.data import cifar10, cifar100, flowers5, hub
 from senetzoo.data.files import LabelledFiles
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import DataError
 from senetzoo.train import engine
 from senetzoo.train.batches import Batches
-from senetzoo.train.command import train as command
 from senetzoo.train.data import Data, load_data
 from senetzoo.train.recipe import Recipe
 from senetzoo.train.recipes import RECIPES

@@ -13,11 +13,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from senetzoo import NONE, SE, Stem, attach, config, create, explain, list_models, stage, transforms
-from senetzoo._torchvision import torchvision
-from senetzoo.counting import Counts, count, module_macs
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.data.preprocessing import CIFAR10, IMAGENET
 from senetzoo.names import ModelName
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.counting import Counts, count, module_macs
 from senetzoo.nn.drop_path import DropPath
 from senetzoo.nn.stem import as_stem
 from senetzoo.registry import ENTRIES, FAMILIES

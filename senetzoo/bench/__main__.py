@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from senetzoo.bench.command import bench
+from senetzoo.cli.bench import command
 
-bench(prog_name="python -m senetzoo.bench")
+command(prog_name="python -m senetzoo.bench")

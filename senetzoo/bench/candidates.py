@@ -10,11 +10,11 @@ from torch import nn
 
 from senetzoo.bench.peers import peer
 from senetzoo.bench.timing import Backend, BenchmarkCase, random_images
-from senetzoo.counting import Counts, module_macs, parameters
 from senetzoo.deploy.engines import Dtype, engine
 from senetzoo.deploy.rewrite import rewritten
 from senetzoo.errors import ConfigError, nearest
 from senetzoo.eval.accuracy import failures_explained
+from senetzoo.nn.counting import Counts, module_macs, parameters
 from senetzoo.zoo import create, list_models
 
 

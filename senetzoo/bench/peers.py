@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from senetzoo._torchvision import torchvision
-from senetzoo.counting import to_meta
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.errors import ConfigError, MissingExtraError, nearest
 from senetzoo.eval.accuracy import failures_explained
+from senetzoo.nn.counting import to_meta
 
 Image: TypeAlias = tuple[int, int, int]
 # The names of a library's classifiers, and what builds one by name, outputs and image.

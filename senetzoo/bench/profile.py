@@ -19,10 +19,10 @@ from torch import nn
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
+from senetzoo._utils.environment import check_device, synchronize, threads_set
 from senetzoo.bench.kinds import Kind, is_gate, is_operation, kind_of, plain
 from senetzoo.bench.timing import Backend, BenchmarkCase, Settings, random_images, start
 from senetzoo.deploy.engines import Runner
-from senetzoo.environment import check_device, synchronize, threads_set
 from senetzoo.errors import ConfigError
 
 ENGINES = ("eager", "inductor")

@@ -15,12 +15,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from senetzoo._utils.environment import (
+    MOST_THREADS,
+    TORCH_DTYPES,
+    check_device,
+    synchronize,
+    threads_set,
+)
 from senetzoo.bench.spread import Spread
-from senetzoo.counting import Counts
 from senetzoo.deploy.engines import DTYPES, LAYOUTS, Dtype, Layout, Runner, engine
-from senetzoo.environment import MOST_THREADS, TORCH_DTYPES, check_device, synchronize, threads_set
 from senetzoo.errors import ConfigError
 from senetzoo.eval.accuracy import failures_explained
+from senetzoo.nn.counting import Counts
 
 # Of the random images; the values do not matter, as long as they are no denormal numbers.
 _SEED = 0

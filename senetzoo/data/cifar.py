@@ -59,7 +59,7 @@ class Cifar:
         )
 
     def _official(self, path: Path, split: Split, name: str) -> ImageSet:
-        from senetzoo._torchvision import torchvision
+        from senetzoo._utils.torchvision import torchvision
 
         torchvision()
         from torchvision import datasets

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
+from senetzoo._utils.environment import offline
 from senetzoo.data.files import LabelledFiles, parquet_files
-from senetzoo.environment import offline
 from senetzoo.errors import DataError, MissingExtraError
 
 # What test splits are called, best first.

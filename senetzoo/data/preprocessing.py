@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from senetzoo._torchvision import torchvision
 from senetzoo._utils.checks import Gt, Le, PositiveFloat, PositiveInt, check
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.data import cifar10
 from senetzoo.data.images import eight_bits
 from senetzoo.errors import ConfigError, DataError, check_fields

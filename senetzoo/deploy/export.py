@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import senetzoo
-from senetzoo._files import atomically, flush
+from senetzoo._utils.files import atomically, flush
 from senetzoo.deploy.program import exported, onnx_model, quiet, write_onnx
 from senetzoo.deploy.rewrite import rewritten
 from senetzoo.errors import ConfigError, MissingExtraError, checks_options, nearest

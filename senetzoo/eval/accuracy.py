@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from senetzoo._utils.environment import TORCH_DTYPES
 from senetzoo._utils.terminal import columns, progress
 from senetzoo.data.preprocessing import Preprocessing
-from senetzoo.environment import TORCH_DTYPES
 from senetzoo.errors import ConfigError, DataError, SenetzooError, WeightsError
 from senetzoo.eval.data import LabeledImages, batches, read_images
 from senetzoo.eval.predictions import Predictions, Tally

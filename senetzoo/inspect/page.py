@@ -11,7 +11,7 @@ from string import Template
 from PIL.Image import Image
 
 import senetzoo
-from senetzoo._files import atomically
+from senetzoo._utils.files import atomically
 from senetzoo.errors import ConfigError
 from senetzoo.inspect.evidence import Channel, Evidence
 from senetzoo.inspect.excitations import Excitation, short_name

@@ -7,9 +7,9 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from senetzoo.counting import Counts
 from senetzoo.errors import ConfigError
 from senetzoo.io.description import LIBRARY, Description
+from senetzoo.nn.counting import Counts
 from senetzoo.weights.manifest import Entry, Metric, last_stages
 
 if TYPE_CHECKING:

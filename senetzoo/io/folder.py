@@ -17,7 +17,7 @@ from torch import Tensor
 
 import senetzoo
 from senetzoo import runs
-from senetzoo._files import atomically
+from senetzoo._utils.files import atomically
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import BrokenError, ConfigError, WeightsError, checks_options
 from senetzoo.io.describe import describe, described

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from senetzoo.environment import offline
+from senetzoo._utils.environment import offline
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.io.folder import CONFIG, WEIGHTS, opened
 from senetzoo.weights.cache import sha256 as hash_of

@@ -6,12 +6,12 @@ import tempfile
 from pathlib import Path
 
 import senetzoo
-from senetzoo.counting import count
 from senetzoo.io import hub
 from senetzoo.io.card import card as written_card
 from senetzoo.io.card import check_card
 from senetzoo.io.folder import CONFIG, read_description, save
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.counting import count
 from senetzoo.weights.manifest import manifest
 
 

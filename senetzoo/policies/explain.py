@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from senetzoo.counting import parameters
+from senetzoo.nn.counting import parameters
 from senetzoo.nn.slots import Branch, Position, Site
 from senetzoo.policies.algebra import NONE, Gate, Policy
 

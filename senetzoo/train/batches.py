@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from senetzoo._torchvision import torchvision
+from senetzoo._utils.torchvision import torchvision
 from senetzoo.data.files import LabelledFiles
 from senetzoo.data.hub import Stream
 from senetzoo.data.images import open_image

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from senetzoo._files import atomically
+from senetzoo._utils.files import atomically
 from senetzoo.errors import ConfigError, TrainingError
 
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"

@@ -16,12 +16,12 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from senetzoo import environment
-from senetzoo.counting import count
+from senetzoo._utils import environment
 from senetzoo.errors import MissingExtraError, SenetzooError, TrainingError
 from senetzoo.eval.predictions import Predictions
 from senetzoo.io import folder
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.counting import count
 from senetzoo.runs import SUMMARY, TEST
 from senetzoo.train import checkpoint, evaluate
 from senetzoo.train.batches import Batches

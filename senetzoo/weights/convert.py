@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from senetzoo._files import atomically
+from senetzoo._utils.files import atomically
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import WeightsError, nearest
 from senetzoo.nn.classifier import Classifier

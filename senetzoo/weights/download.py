@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from senetzoo._files import atomically, flush
-from senetzoo.environment import offline
+from senetzoo._utils.environment import offline
+from senetzoo._utils.files import atomically, flush
 from senetzoo.errors import WeightsError
 from senetzoo.weights import cache
 from senetzoo.weights.cache import Origin, VerifiedFile, WrongHashError

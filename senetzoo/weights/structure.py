@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from senetzoo.counting import to_meta
 from senetzoo.errors import WeightsError
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.counting import to_meta
 
 # What the last part of a name says that a tensor is, in PyTorch's and in TensorFlow's words; a
 # kernel of the latter has its dimensions in another order.

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from senetzoo.environment import TORCH_DTYPES, threads_set
+from senetzoo._utils.environment import TORCH_DTYPES, threads_set
 from senetzoo.errors import ConfigError, MissingExtraError, SenetzooError
 
 Dtype: TypeAlias = Literal["fp32", "bf16", "int8"]

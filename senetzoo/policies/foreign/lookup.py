@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from senetzoo.counting import to_meta
 from senetzoo.errors import PolicyError
+from senetzoo.nn.counting import to_meta
 from senetzoo.nn.slots import POSITIONS, Position
 from senetzoo.policies.foreign import pytorchcv, timm, torchvision
 from senetzoo.policies.foreign.hooks import (

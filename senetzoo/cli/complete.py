@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import click
 from click.shell_completion import CompletionItem
 
-from senetzoo.environment import DEVICES
+from senetzoo._utils.environment import DEVICES
 from senetzoo.gates import GATES
 from senetzoo.nn.slots import POSITIONS
 from senetzoo.registry import ENTRIES, FAMILIES

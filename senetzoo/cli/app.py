@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from senetzoo import _complete
-from senetzoo._command import INTERRUPTED, SenetzooCommand
+from senetzoo.cli import complete
+from senetzoo.cli.base import INTERRUPTED, SenetzooCommand
 from senetzoo.errors import MissingExtraError
 from senetzoo.zoo import load
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="A network, with its default weights or those of TAG. Repeatable; they stand side by "
     "side in this order.",
-    shell_complete=_complete.networks,
+    shell_complete=complete.networks,
 )
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address or name to listen on."

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from senetzoo._command import SenetzooCommand
-from senetzoo._files import atomically
+from senetzoo._utils.files import atomically
+from senetzoo.cli.base import SenetzooCommand
 from senetzoo.errors import ConfigError
 
 
-@click.command(cls=SenetzooCommand)
+@click.command("report", cls=SenetzooCommand)
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--out",
@@ -31,7 +31,7 @@ from senetzoo.errors import ConfigError
 )
 @click.option("--title", help="Title of the page.")
 @click.option("--json", "as_json", is_flag=True, help="JSON of the results instead of the line.")
-def report(
+def command(
     runs: tuple[Path, ...],
     out: Path,
     excitations: bool,

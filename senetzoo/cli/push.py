@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from senetzoo import _complete
-from senetzoo._command import SenetzooCommand
-from senetzoo._network import network_options
+from senetzoo.cli import complete
+from senetzoo.cli.base import SenetzooCommand
+from senetzoo.cli.options import network_options
 
 
 @click.command("push", cls=SenetzooCommand)
-@click.argument("network", shell_complete=_complete.networks_and_folders)
+@click.argument("network", shell_complete=complete.networks_and_folders)
 @click.option("--repo", required=True, metavar="OWNER/NAME", help="The repository.")
 @network_options
 @click.option("--private", is_flag=True, help="Make it a private one, where it does not exist.")

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from senetzoo import _complete
-from senetzoo._command import OneOf, SenetzooCommand
-from senetzoo._network import network_options
+from senetzoo.cli import complete
+from senetzoo.cli.base import OneOf, SenetzooCommand
+from senetzoo.cli.options import network_options
 from senetzoo.deploy.export import FORMATS, SUFFIXES, Export, Format, check
 from senetzoo.deploy.export import export as write
 from senetzoo.errors import ConfigError, WeightsError
@@ -19,8 +19,8 @@ from senetzoo.nn.classifier import Classifier
 from senetzoo.zoo import create, load
 
 
-@click.command(cls=SenetzooCommand)
-@click.argument("network", metavar="NETWORK", shell_complete=_complete.networks_and_folders)
+@click.command("export", cls=SenetzooCommand)
+@click.argument("network", metavar="NETWORK", shell_complete=complete.networks_and_folders)
 @click.option("--to", "form", type=OneOf(FORMATS), required=True, help="Format.")
 @click.option(
     "--output",
@@ -35,7 +35,7 @@ from senetzoo.zoo import create, load
     help="Norms folded, and gates computed before the convolution whose output they scale.",
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
-def export(
+def command(
     network: str,
     form: Format,
     output: Path | None,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from senetzoo import _complete
-from senetzoo._command import SenetzooCommand
-from senetzoo._files import atomically
-from senetzoo._network import network_options
+from senetzoo._utils.files import atomically
+from senetzoo.cli import complete
+from senetzoo.cli.base import SenetzooCommand
+from senetzoo.cli.options import network_options
 from senetzoo.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ _BATCH = 250
 
 
 @click.command("inspect", cls=SenetzooCommand)
-@click.argument("network", shell_complete=_complete.networks_and_folders)
+@click.argument("network", shell_complete=complete.networks_and_folders)
 @click.option(
     "--data",
     required=True,
     help="A folder of class folders, a copy of CIFAR-10 or flower_photos (its test split), a "
     "parquet file, or digits.",
-    shell_complete=_complete.data,
+    shell_complete=complete.data,
 )
 @network_options
 @click.option("--images", type=click.IntRange(min=1), help="At most so many images of each class.")

@@ -11,16 +11,16 @@ import click
 import torch
 from click.shell_completion import CompletionItem
 
-from senetzoo import _complete
-from senetzoo._command import OneOf, SenetzooCommand
+from senetzoo._utils.environment import TORCH_DTYPES, check_device, environment, threads_set
 from senetzoo._utils.terminal import progress
 from senetzoo.bench import report
 from senetzoo.bench.candidates import candidates, find_backends, find_names
 from senetzoo.bench.peers import LIBRARIES
 from senetzoo.bench.profile import Profile, check_engines, profile
 from senetzoo.bench.timing import MEMORY, BenchmarkCase, Settings, Timing, measure
+from senetzoo.cli import complete
+from senetzoo.cli.base import OneOf, SenetzooCommand
 from senetzoo.deploy.engines import DTYPES, ENGINES, LAYOUTS, Dtype, Layout, engine
-from senetzoo.environment import TORCH_DTYPES, check_device, environment, threads_set
 from senetzoo.errors import ConfigError
 from senetzoo.eval.accuracy import evaluate_networks
 
@@ -28,17 +28,17 @@ from senetzoo.eval.accuracy import evaluate_networks
 def _complete_peers(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    return _complete.starting([f"{library}:" for library in LIBRARIES], incomplete)
+    return complete.starting([f"{library}:" for library in LIBRARIES], incomplete)
 
 
-@click.command(cls=SenetzooCommand, context_settings={"show_default": True})
+@click.command("bench", cls=SenetzooCommand, context_settings={"show_default": True})
 @click.option(
     "--model",
     "patterns",
     multiple=True,
     required=True,
     metavar="NAME",
-    shell_complete=_complete.networks,
+    shell_complete=complete.networks,
     help="Name, wildcard or policy: resnet18, 'se_resnet*', resnet50+se8@pre/s3-4. Repeatable; "
     "the first is what the others are compared with.",
 )
@@ -86,7 +86,7 @@ def _complete_peers(
     help="nhwc is torch's channels_last. Repeatable.",
 )
 @click.option(
-    "--device", default="cpu", shell_complete=_complete.devices, help="cpu, cuda, cuda:1 or mps."
+    "--device", default="cpu", shell_complete=complete.devices, help="cpu, cuda, cuda:1 or mps."
 )
 @click.option("--threads", type=int, help="On the CPU, of every engine. Default: torch's choice.")
 @click.option("--rounds", type=int, default=20, help="Timed batches of each.")
@@ -101,7 +101,7 @@ def _complete_peers(
     "--accuracy",
     "data",
     metavar="DATA",
-    shell_complete=_complete.data,
+    shell_complete=complete.data,
     help="Evaluate on: a folder of class folders, a copy of CIFAR-10 or flower_photos (its test "
     "split), a parquet file, or the word digits.",
 )
@@ -118,7 +118,7 @@ def _complete_peers(
     default=Path("benchmarks/records/speed"),
     help="Where they are.",
 )
-def bench(
+def command(
     patterns: tuple[str, ...],
     peers: tuple[str, ...],
     batch: tuple[int, ...],

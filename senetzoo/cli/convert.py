@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from senetzoo import _complete
-from senetzoo._command import SenetzooCommand
-from senetzoo._network import preprocessing_options
+from senetzoo.cli import complete
+from senetzoo.cli.base import SenetzooCommand
+from senetzoo.cli.options import preprocessing_options
 
 if TYPE_CHECKING:
     from senetzoo.nn.classifier import Classifier
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     "network",
     required=True,
     help="The network, such as se_resnet50.",
-    shell_complete=_complete.networks,
+    shell_complete=complete.networks,
 )
 @click.option("--as", "called", help="Its name in the library that the file is from.")
 @click.option("--part", help="Which state dict, where the file has several: state_dict_ema.")
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), help="File to write; NETWORK.safetensors.")
 @preprocessing_options
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
-def convert(
+def command(
     file: Path,
     network: str,
     called: str | None,

@@ -7,23 +7,23 @@ from typing import Any
 
 import click
 
-from senetzoo import _complete
-from senetzoo._command import OneOf, SenetzooCommand
-from senetzoo._network import network_options
-from senetzoo.environment import MOST_THREADS, TORCH_DTYPES, check_device, threads_set
+from senetzoo._utils.environment import MOST_THREADS, TORCH_DTYPES, check_device, threads_set
+from senetzoo.cli import complete
+from senetzoo.cli.base import OneOf, SenetzooCommand
+from senetzoo.cli.options import network_options
 from senetzoo.eval.accuracy import evaluate_networks
 
 
 @click.command("eval", cls=SenetzooCommand, context_settings={"show_default": True})
-@click.argument("network", shell_complete=_complete.networks_and_folders)
-@click.argument("data", shell_complete=_complete.data)
+@click.argument("network", shell_complete=complete.networks_and_folders)
+@click.argument("data", shell_complete=complete.data)
 @network_options
 @click.option(
     "--dtype", type=OneOf(list(TORCH_DTYPES)), default="fp32", help="Of weights and activations."
 )
 @click.option("--batch", type=click.IntRange(min=1), default=64, help="Images at a time.")
 @click.option(
-    "--device", default="cpu", shell_complete=_complete.devices, help="cpu, cuda, cuda:1 or mps."
+    "--device", default="cpu", shell_complete=complete.devices, help="cpu, cuda, cuda:1 or mps."
 )
 @click.option(
     "--threads",

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from senetzoo._command import INTERRUPTED, SenetzooCommand
-from senetzoo._complete import starting
+from senetzoo.cli.base import INTERRUPTED, SenetzooCommand
+from senetzoo.cli.complete import starting
 from senetzoo.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def _complete_settings(
 
 
 @click.command(
+    "train",
     cls=SenetzooCommand,
     exits={INTERRUPTED: "interrupted (Ctrl-C); the same command goes on where it stopped"},
 )
@@ -92,7 +93,7 @@ def _complete_settings(
     "--json", "as_json", is_flag=True, help="JSON Lines: one object per run; progress on stderr."
 )
 @click.pass_context
-def train(
+def command(
     ctx: click.Context,
     recipe: str,
     data: Path | None,

@@ -13,22 +13,22 @@ from typing import Any
 
 import click
 
-from senetzoo import _complete
-from senetzoo._command import BAD_INPUT, LazyGroup, SenetzooCommand
+from senetzoo.cli import complete
+from senetzoo.cli.base import BAD_INPUT, LazyGroup, SenetzooCommand
 from senetzoo.errors import ConfigError, SenetzooError, WeightsError, nearest
 from senetzoo.registry import entry as network
 from senetzoo.weights import cache, download
 from senetzoo.weights.manifest import Entry, Training, find, last_stages, manifest
 
 _ELSEWHERE = {
-    "convert": "senetzoo.weights.convert_command:convert",
+    "convert": "senetzoo.cli.convert:command",
 }
 _PINNED = {"sha256": "sha256", "prefix": "start of sha256", "": "not pinned"}
 _SOME_FAILED = "wrong input, or weights that are not there or not right; stderr tells which"
 
 
-@click.group(cls=LazyGroup, elsewhere=_ELSEWHERE)
-def weights() -> None:
+@click.group("weights", cls=LazyGroup, elsewhere=_ELSEWHERE)
+def command() -> None:
     """Published weights: what there is, what it is, and files for machines without a network.
 
     \b
@@ -50,8 +50,8 @@ def weights() -> None:
 _json = click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
 
 
-@weights.command("list", cls=SenetzooCommand)
-@click.argument("pattern", default="*", shell_complete=_complete.tags)
+@command.command("list", cls=SenetzooCommand)
+@click.argument("pattern", default="*", shell_complete=complete.tags)
 @_json
 def list_command(pattern: str, as_json: bool) -> None:
     """List the weights whose tag matches PATTERN.
@@ -83,8 +83,8 @@ def list_command(pattern: str, as_json: bool) -> None:
         click.echo("  ".join(cells).rstrip())
 
 
-@weights.command(cls=SenetzooCommand)
-@click.argument("tag", shell_complete=_complete.tags)
+@command.command(cls=SenetzooCommand)
+@click.argument("tag", shell_complete=complete.tags)
 @_json
 def show(tag: str, as_json: bool) -> None:
     """Show what is known of the weights TAG; a network's name stands for its default.
@@ -128,8 +128,8 @@ def show(tag: str, as_json: bool) -> None:
             click.echo(f"{name:12}{text}")
 
 
-@weights.command(cls=SenetzooCommand, exits={BAD_INPUT: _SOME_FAILED})
-@click.argument("tags", nargs=-1, required=True, shell_complete=_complete.tags)
+@command.command(cls=SenetzooCommand, exits={BAD_INPUT: _SOME_FAILED})
+@click.argument("tags", nargs=-1, required=True, shell_complete=complete.tags)
 @click.option(
     "--to",
     "folder",
@@ -162,8 +162,8 @@ def get(ctx: click.Context, tags: tuple[str, ...], folder: Path | None, as_json:
     _each(ctx, list(chosen), lambda tag: (tag, one(tag, chosen[tag])), as_json)
 
 
-@weights.command(cls=SenetzooCommand, exits={BAD_INPUT: _SOME_FAILED})
-@click.argument("tags", nargs=-1, shell_complete=_complete.tags)
+@command.command(cls=SenetzooCommand, exits={BAD_INPUT: _SOME_FAILED})
+@click.argument("tags", nargs=-1, shell_complete=complete.tags)
 @_json
 @click.pass_context
 def verify(ctx: click.Context, tags: tuple[str, ...], as_json: bool) -> None:

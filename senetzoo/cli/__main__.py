@@ -1,0 +1,7 @@
+"""``python -m senetzoo.cli``."""
+
+from __future__ import annotations
+
+from senetzoo.cli import main
+
+main(prog_name="senetzoo")
