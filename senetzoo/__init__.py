@@ -34,4 +34,4 @@ from senetzoo.zoo import list_models as list_models
 from senetzoo.zoo import load as load
 from senetzoo.zoo import transforms as transforms
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
