@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import json
 import os
 import re
 import subprocess
@@ -11,7 +12,9 @@ import zipfile
 from email.message import Message
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from senetzoo.weights import manifest
 
@@ -124,3 +127,77 @@ def test_it_works_where_it_is_unpacked(wheel: Path, tmp_path: Path) -> None:
     assert lines[0] == "274847"
     embedded = [t for t, e in manifest.manifest().items() if e.source.kind == "embedded"]
     assert [line.split()[0] for line in lines[1:]] == embedded
+
+
+# Everything about the images is in the file's metadata; nothing else is needed to use it.
+DEPLOYED = """
+import json, sys
+import numpy as np, onnxruntime
+from PIL import Image
+
+net = onnxruntime.InferenceSession(sys.argv[1])
+about = {k.removeprefix("senetzoo."): v for k, v in net.get_modelmeta().custom_metadata_map.items()}
+size, crop, classes = (json.loads(about[key]) for key in ("size", "crop", "classes"))
+mean, std = (np.float32(json.loads(about[key])) for key in ("mean", "std"))
+for path in sys.argv[2:]:
+    image = Image.open(path).convert("RGB")
+    short = int(size / crop + 1e-6)
+    shape = [max(short, int(short * side / min(image.size))) for side in image.size]
+    image = image.resize(shape, Image.Resampling[about["interpolation"].upper()])
+    left, top = (round((side - size) / 2) for side in image.size)
+    pixels = np.float32(image.crop((left, top, left + size, top + size))) / 255
+    (logits,) = net.run(None, {"images": ((pixels - mean) / std).transpose(2, 0, 1)[None]})
+    odds = np.exp(logits[0] - logits[0].max())
+    print(json.dumps({"image": path, **dict(zip(classes, (odds / odds.sum()).tolist()))}))
+assert not {"senetzoo", "torch"} & set(sys.modules)
+"""
+
+
+def test_from_photographs_to_a_file_that_runs_without_us(wheel: Path, tmp_path: Path) -> None:
+    """Trained from the wheel with odd preprocessing, evaluated, exported: the same answers."""
+    site, data, out = tmp_path / "site", tmp_path / "data", tmp_path / "runs" / "odd"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 4)):
+        for name, color in (("zinnia", 0), ("ash tree", 1), ("Moss", 2)):
+            (data / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = draw.integers(0, 90, (60, 75, 3), dtype=np.uint8)
+                pixels[..., color] += 120
+                Image.fromarray(pixels).save(data / split / name / f"{number}.png")
+
+    def run(*args: object) -> str:
+        done = subprocess.run(
+            [sys.executable, *map(str, args)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    settings = ["data=folder", "model=resnet20+se4", "phases=((24,2),)", "restart_epochs=0"]
+    settings += ["batch=6", "compile=false", "precision=fp32", "test_size=36", "test_crop=0.8"]
+    settings += ["mean=(0.1,0.5,0.3)", "std=(0.7,0.2,0.4)"]
+    run("-m", "senetzoo.cli", "train", "cifar10_small", "--data", data, "--out", out,
+        "--workers", 0, *(word for setting in settings for word in ("--set", setting)))  # fmt: skip
+    images = sorted(str(path) for path in (data / "val").rglob("*.png"))
+    evaluated = json.loads(run("-m", "senetzoo.cli", "eval", out, data / "val", "--json"))
+    tested = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    predicted = [
+        json.loads(line)
+        for line in run(
+            "-m", "senetzoo.cli", "predict", *images, "--model", out, "--json"
+        ).splitlines()
+    ]
+    run("-m", "senetzoo.cli", "export", out, "--to", "onnx", "--output", "net.onnx")
+    deployed = [json.loads(line) for line in run("-c", DEPLOYED, "net.onnx", *images).splitlines()]
+    right = 0
+    for found, answer in zip(deployed, predicted, strict=True):
+        assert found.pop("image") == answer["image"]
+        for guess in answer["guesses"]:
+            assert found[guess["class"]] == pytest.approx(guess["probability"], abs=1e-4)
+        right += max(found, key=found.get) == Path(answer["image"]).parent.name
+    assert right == evaluated["right"] == tested["test_correct"]
