@@ -175,4 +175,4 @@ def class_names(model: Classifier) -> tuple[str, ...]:
     """What the network's weights call their classes; ``"class 0"`` ... where they don't."""
     if model.load_report is not None and model.load_report.classes:
         return model.load_report.classes
-    return tuple(f"class {k}" for k in range(model.config.num_classes))
+    return tuple(f"class {k}" for k in range(model.num_classes))

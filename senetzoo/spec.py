@@ -10,13 +10,19 @@ import torch
 
 from senetzoo.errors import ConfigError, PolicyError, check_fields
 from senetzoo.gates import GATES
+from senetzoo.gates.common import GateModule
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.config import Config
 from senetzoo.nn.seeds import drawn_seed, seeded
-from senetzoo.policies.algebra import NONE, Policy
+from senetzoo.nn.slots import Site
+from senetzoo.policies.algebra import NONE, Gate, Policy
 from senetzoo.policies.attach import attach as attach_gates
+from senetzoo.policies.recover import recovered
 from senetzoo.policies.text import parse
-from senetzoo.registry import entry
+from senetzoo.registry import ENTRIES, entry
+
+# Fields that are asked for of a network by name; the others tell the names apart.
+_FREE = {field.name for field in dataclasses.fields(Config)}
 
 
 @dataclass(frozen=True)
@@ -145,3 +151,57 @@ def split(name: str) -> tuple[str, str | None, str | None]:
     head, plus, text = name.partition("+")
     base, dot, tag = head.partition(".")
     return base, tag if dot else None, text if plus else None
+
+
+# --- Of a network --------------------------------------------------------------------------------
+
+
+def gates_of(model: Classifier) -> dict[Site, Gate]:
+    """The gate at each site that has one.
+
+    Raises:
+        ConfigError: There is a module that is no gate of this zoo.
+    """
+    found: dict[Site, Gate] = {}
+    for site, slots in model.slots():
+        module = slots.get(site.position)
+        if module is None:
+            continue
+        if not isinstance(module, GateModule) or GATES.get(module.spec.name) is not type(
+            module.spec
+        ):
+            raise ConfigError(
+                f"Can't save the network with a {type(module).__name__} at {site.path}.",
+                f"The gates that can be read back are {', '.join(GATES)}.",
+                "Save its state_dict() yourself, with safetensors",
+            )
+        found[site] = module.spec
+    return found
+
+
+def same_form(one: Config, other: Config) -> bool:
+    """Whether two configs differ at most in fields that every network has: classes, stem ..."""
+    return type(one) is type(other) and all(
+        getattr(one, field.name) == getattr(other, field.name)
+        for field in dataclasses.fields(one)
+        if field.name not in _FREE
+    )
+
+
+def spec_of(model: Classifier) -> ModelSpec:
+    """The spec of a network as it is now; `Classifier.spec`.
+
+    Raises:
+        ConfigError: There is a module that is no gate of this zoo.
+    """
+    config, gates, sites = model._config, gates_of(model), model.sites()
+    names = [name for name, entry in ENTRIES.items() if same_form(entry.config, config)]
+    for name in names:
+        own = named(name).policy
+        if own.resolve(sites) == gates:
+            return ModelSpec(name, config, own)
+    return ModelSpec(names[0] if names else config.family, config, recovered(gates, sites))
+
+
+# A network says what it is, and its own room knows neither names nor policies.
+Classifier._spec_of = spec_of

@@ -387,7 +387,7 @@ def _state(model: Classifier, stated: Preprocessing | Mapping[str, Any]) -> None
     Raises:
         ConfigError: There are no weights, or it is for other channels than theirs.
     """
-    report, channels = model.load_report, model.config.in_chans
+    report, channels = model.load_report, model.in_chans
     if report is None:
         raise ConfigError(
             "A preprocessing was given without weights.",
@@ -395,7 +395,7 @@ def _state(model: Classifier, stated: Preprocessing | Mapping[str, Any]) -> None
             "Leave it out, or type pretrained=True",
         )
     if isinstance(stated, Mapping):
-        known = report.preprocessing or usual(model.config.input_size)
+        known = report.preprocessing or usual(model.input_size)
         stated = known.for_channels(channels).replace(**stated)
     if stated.channels != channels:
         raise ConfigError(
@@ -517,7 +517,7 @@ def _explain_module(
 def _image(model: nn.Module, size: int | None) -> tuple[int, int, int]:
     """Shape of an image for `model`."""
     if isinstance(model, Classifier):
-        side, channels = model.config.input_size, model.config.in_chans
+        side, channels = model.input_size, model.in_chans
     else:
         side = 224
         channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
@@ -572,7 +572,7 @@ def transforms(model: Classifier) -> Preprocessing:
             "It takes networks made by senetzoo.create.",
             'Type for example: transforms(create("resnet50"))',
         )
-    channels = model.config.in_chans
+    channels = model.in_chans
     if channels not in (1, 3):
         raise ConfigError(
             f"There are no transforms for images of {channels} channels.",
@@ -583,7 +583,7 @@ def transforms(model: Classifier) -> Preprocessing:
     report = model.load_report
     if report is not None and report.preprocessing is not None:
         return report.preprocessing.for_channels(channels)
-    assumed = usual(model.config.input_size).for_channels(channels)
+    assumed = usual(model.input_size).for_channels(channels)
     if report is not None:
         _say(
             f"The weights {report.tag} do not say how images were preprocessed: assuming "

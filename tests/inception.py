@@ -41,7 +41,7 @@ def shapes(model: Classifier, names: list[str], size: int) -> list[tuple[int, in
         model.get_submodule(name).register_forward_hook(lambda _m, _x, y, name=name: keep(name, y))
         for name in names
     ]
-    model(torch.empty(2, model.config.in_chans, size, size, device="meta"))
+    model(torch.empty(2, model.in_chans, size, size, device="meta"))
     for handle in handles:
         handle.remove()
     return [found[name] for name in names]
@@ -50,8 +50,8 @@ def shapes(model: Classifier, names: list[str], size: int) -> list[tuple[int, in
 def check_levels(model: Classifier) -> None:
     """`features`, `feature_info`, `forward_features` and `cam_layer` tell of the same maps."""
     model.eval()
-    size = model.config.input_size
-    x = torch.empty(2, model.config.in_chans, size, size, device="meta")
+    size = model.input_size
+    x = torch.empty(2, model.in_chans, size, size, device="meta")
     seen: list[Tensor] = []
     handle = model.cam_layer.register_forward_hook(lambda _m, _x, y: seen.append(y))
     maps = model.feature_maps(x)
@@ -125,7 +125,7 @@ def check_gates(model: Classifier, positions: tuple[Position, ...]) -> None:
 
         gate.register_forward_pre_hook(channels)
     torch.manual_seed(0)
-    y = model(torch.randn(2, model.config.in_chans, 12, 12))
+    y = model(torch.randn(2, model.in_chans, 12, 12))
     assert runs == dict.fromkeys((site.path for site in gates), 1)
     assert changed == set(runs)
     (y * torch.randn_like(y)).sum().backward()
@@ -139,7 +139,7 @@ def check_graphs(model: Classifier) -> None:
     """The compiled and the exported network give what the eager one gives."""
     model.eval()
     torch.manual_seed(0)
-    x = torch.randn(2, model.config.in_chans, 12, 12)
+    x = torch.randn(2, model.in_chans, 12, 12)
     with torch.no_grad():
         expected = model(x)
         compiled = torch.compile(model, fullgraph=True, backend="eager")

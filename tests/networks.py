@@ -111,7 +111,7 @@ def drawn_network(seed: int) -> Classifier:
 
 def images(model: Classifier, number: int = 2, size: int = 32) -> Tensor:
     generator = torch.Generator().manual_seed(5)
-    return torch.randn(number, model.config.in_chans, size, size, generator=generator)
+    return torch.randn(number, model.in_chans, size, size, generator=generator)
 
 
 def same(ours: Classifier, theirs: Classifier) -> bool:

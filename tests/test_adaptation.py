@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from senetzoo import Stem, create, load, policy, save, transforms
 from senetzoo.errors import ConfigError, WeightsError
-from senetzoo.io.describe import gates_of
 from senetzoo.models.swin import SwinConfig
 from senetzoo.nn.classifier import Classifier
 from senetzoo.policies.recover import recovered
-from senetzoo.spec import ModelSpec, merge
+from senetzoo.spec import ModelSpec, gates_of, merge
 
 TAG = "resnet20.pets_v1"
 
@@ -54,15 +53,15 @@ def test_every_tensor_is_what_the_report_says(seed: int, tmp_path: Path) -> None
         asked["num_classes"] = draw.randint(2, 30)
     if draw.random() < 0.7:
         asked["in_chans"] = draw.choice([1, 2, 3, 5, 7])
-    if trained.config.any_stem and draw.random() < 0.6:
+    if trained.spec.config.any_stem and draw.random() < 0.6:
         asked["stem"] = draw.choice([Stem((7,), (2,), pool=True), Stem((3, 3), (1, 1)), "cifar"])
     over = draw.choice([None, None, "none", "eca/s1", "se4"])
     random_channels = "in_chans" in asked and draw.random() < 0.3
     channels: Any = {"channels": "random"} if random_channels else {}
     model = load(tmp_path, policy=over, seed=seed, **asked, **channels)
 
-    assert model.config == trained.config.replace(**asked)
-    whole = ModelSpec("drawn", trained.config, recovered(gates_of(trained), trained.sites()))
+    assert model.spec.config == trained.spec.config.replace(**asked)
+    whole = ModelSpec("drawn", trained.spec.config, recovered(gates_of(trained), trained.sites()))
     if over is not None:
         whole = whole.replace(policy=merge(whole.policy, policy(over)))
     fresh = whole.replace(**asked).build(seed=seed).state_dict()
@@ -83,13 +82,13 @@ def test_every_tensor_is_what_the_report_says(seed: int, tmp_path: Path) -> None
     gone = {name for name, how in adapted.items() if how.startswith("left out")}
     assert set(state) - set(file) <= set(replaced)
     assert set(file) - set(state) <= gone
-    if "num_classes" in asked and asked["num_classes"] != trained.config.num_classes:
+    if "num_classes" in asked and asked["num_classes"] != trained.spec.config.num_classes:
         assert {name for name, why in replaced.items() if "classes instead" in why} == set(
             model.classifier_parameters()
         )
     else:
         assert not set(model.classifier_parameters()) & set(replaced)
-    stem_kept = model.config.stem == trained.config.stem or adapted.get("stem")
+    stem_kept = model.spec.config.stem == trained.spec.config.stem or adapted.get("stem")
     only_first = {first} if random_channels else set()
     in_stem = set(model.stem_tensors()) & set(replaced)
     assert in_stem - only_first == (set() if stem_kept else set(model.stem_tensors()) - only_first)
@@ -141,7 +140,7 @@ def test_the_stem_is_what_runs_before_the_first_stage(name: str) -> None:
     """Against a run: the modules with tensors that run before the first block does."""
     with torch.device("meta"):
         model = reduced(name).build(seed=0).eval()
-        image = torch.empty(1, model.config.in_chans, *(model.config.input_size,) * 2)
+        image = torch.empty(1, model.in_chans, *(model.input_size,) * 2)
     block = model.stages()[0][0]
     inside = {id(module) for module in block.modules()}
     before: list[nn.Module] = []
@@ -188,7 +187,7 @@ def test_a_cifar_stem_on_imagenet_weights(shelf: Shelf) -> None:
     assert str(report).splitlines()[1:] == [
         f"  not loaded: {name} (another stem than the weights have)" for name in stem
     ]
-    assert model.config == fresh.config
+    assert model.spec.config == fresh.spec.config
     assert transforms(create(TAG)).size == 224
     assert transforms(model) == dataclasses.replace(transforms(create(TAG)), size=32, crop=1.0)
     # Named as it is, nothing is new.
@@ -263,7 +262,7 @@ def test_dropout_takes_no_part(tmp_path: Path) -> None:
     trained = tiny()
     save(trained, tmp_path)
     model = load(tmp_path, dropout=0.5, drop_path=0.2)
-    assert (model.config.dropout, model.config.drop_path) == (0.5, 0.2)
+    assert (model.spec.config.dropout, model.spec.config.drop_path) == (0.5, 0.2)
     assert isinstance(model, Classifier)
     report = model.load_report
     assert report is not None

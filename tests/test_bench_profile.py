@@ -245,8 +245,8 @@ def test_module_is_not_changed() -> None:
 @pytest.mark.parametrize("name", SMALL.values())
 def test_no_operation_of_a_family_is_unknown(name: str) -> None:
     model = reduced(name).build(seed=0)
-    side = model.config.input_size
-    result = profile(BenchmarkCase(name, model, (model.config.in_chans, side, side)), ONCE)
+    side = model.input_size
+    result = profile(BenchmarkCase(name, model, (model.in_chans, side, side)), ONCE)
     assert [part for part in result.parts if part.kind == "other"] == []
 
 

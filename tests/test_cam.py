@@ -32,9 +32,9 @@ def settled(name: str) -> tuple[Classifier, Tensor]:
     """A small network of a family, with gates, in eval mode, and images that get through it."""
     still = reduced(name).replace(num_classes=CLASSES, stem="cifar", dropout=0.0, drop_path=0.0)
     model = still.replace(policy=SE(4)).build(seed=0).double()
-    size = max(16, model.config.min_size)
+    size = max(16, model.min_size)
     generator = torch.Generator().manual_seed(1)
-    x = torch.randn(3, model.config.in_chans, size, size, generator=generator).double()
+    x = torch.randn(3, model.in_chans, size, size, generator=generator).double()
     calibrate_on_next_batch(model)
     with torch.no_grad():
         model(x)

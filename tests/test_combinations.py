@@ -97,8 +97,8 @@ def test_every_gate_at_every_position(name: str) -> None:
     arch = arch.replace(stem="cifar", num_classes=7, dropout=0.0, drop_path=0.0, policy=NONE)
     # Gates that double the map, fifty times in a row, leave the range of fp32.
     model = arch.build(seed=0).double()
-    side = max(16, model.config.min_size)
-    x = torch.randn(2, model.config.in_chans, side, side).double()
+    side = max(16, model.min_size)
+    x = torch.randn(2, model.in_chans, side, side).double()
     calibrate_on_next_batch(model)
     with torch.no_grad():
         model(x)

@@ -167,7 +167,7 @@ def test_a_network_of_other_channels_has_no_transforms(tmp_path: Path) -> None:
     assert done.metadata == {
         "version": senetzoo.__version__,
         "model": "two",
-        "size": model.config.input_size,
+        "size": model.input_size,
         "classes": ["a", "b", "c"],
     }
 
@@ -176,7 +176,7 @@ def test_half_precision_is_written_in_fp32(tmp_path: Path) -> None:
     model = senetzoo.create("lenet5", seed=0).to(torch.bfloat16)
     path = tmp_path / "net.pt2"
     export(model, path)
-    x = torch.randn(2, model.config.in_chans, 32, 32)
+    x = torch.randn(2, model.in_chans, 32, 32)
     with torch.no_grad():
         assert relative_error(open_pt2(path)[0](x), model.eval().float()(x)) < 1e-6
 
@@ -256,16 +256,16 @@ def test_bad_input(tmp_path: Path) -> None:
     )
     assert refusal(model, path, size=1) == (
         f"export got size=1.\nIt is a whole number of pixels, for this network at least "
-        f"{model.config.min_size}."
+        f"{model.min_size}."
     )
     assert refusal(model, path, classes=["a"]) == (
         "export got 1 names of classes.\n"
-        f"The network has {model.config.num_classes} classes.\n"
+        f"The network has {model.num_classes} classes.\n"
         "Give a name for each, in the order of the logits"
     )
     assert refusal(model, path, classes="abcdefghij") == (
         "export got classes='abcdefghij'.\n"
-        f"The network has {model.config.num_classes} classes.\n"
+        f"The network has {model.num_classes} classes.\n"
         "Give a name for each, in the order of the logits"
     )
     assert refusal(model, path, clases=["a"]) == (
@@ -344,7 +344,7 @@ def test_command_with_a_file_of_weights(tmp_path: Path) -> None:
     done = run("lenet5", "--weights", weights, "--to", "pt2", "--output", target, *stated)
     assert done.exit_code == 0, done.output
     computed, about = open_pt2(target)
-    x = torch.randn(3, model.config.in_chans, 32, 32)
+    x = torch.randn(3, model.in_chans, 32, 32)
     with torch.no_grad():
         assert relative_error(computed(x), model.eval()(x)) < 1e-6
     assert (about["mean"], about["std"], about["crop"]) == ([0.5], [0.25], 0.8)

@@ -131,7 +131,7 @@ def every_function() -> list[Any]:
 
 def size_of(name: str, model: Classifier) -> int:
     """Side of an image that both libraries take, and where the two forms of a pool differ."""
-    family, size = model.config.family, model.config.input_size
+    family, size = model.family, model.input_size
     if family == "Swin":
         return 384 if name.endswith("384") else 224
     if family in ("VGG", "AlexNet") or size == 32:
@@ -144,7 +144,7 @@ def test_it_computes_the_same(dialect: str, name: str) -> None:
     other = counterpart(dialect, name)
     reference: Any = on_meta(lambda: theirs(dialect, name))
     model = ghost_of(other)
-    if model.config.family == "Swin":
+    if model.family == "Swin":
         # Its index has to keep its values.
         reference, model = theirs(dialect, name), ours(other)
     else:

@@ -50,9 +50,9 @@ def small_on_meta(name: str) -> Classifier:
 
 def images(model: Classifier, count: int = 2) -> Tensor:
     """Small ones: 16 pixels leave the last stage a few, for a quarter of the work of 32."""
-    size = max(16, model.config.min_size)
+    size = max(16, model.min_size)
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(count, model.config.in_chans, size, size, generator=generator)
+    return torch.randn(count, model.in_chans, size, size, generator=generator)
 
 
 def settled(name: str, policy: Policy = NONE) -> tuple[Classifier, Tensor]:
@@ -99,7 +99,7 @@ def test_every_site_is_passed_once_with_its_channels(name: str) -> None:
     assert len({site.path for site in sites}) == len(sites)
     with torch.device("meta"):
         probes = probed(model)
-        model(torch.empty(2, model.config.in_chans, 32, 32))
+        model(torch.empty(2, model.in_chans, 32, 32))
     for site in sites:
         # A factor for each channel broadcasts only where the channels are as declared.
         (shape,) = probes[site.path].shapes
@@ -134,7 +134,7 @@ def test_features_are_as_they_say(name: str) -> None:
     info, size = model.feature_info, 32
     assert len(info) == len(model.stages()) == len(model.levels())
     with torch.device("meta"):
-        x = torch.empty(2, model.config.in_chans, size, size)
+        x = torch.empty(2, model.in_chans, size, size)
         maps = model.feature_maps(x)
         last = model.forward_features(x)
         assert model.forward_head(last).shape == (2, 7)
@@ -153,11 +153,11 @@ def test_strides(name: str) -> None:
     model = on_meta(lambda: create(name, stem="imagenet", seed=0)).eval()
     assert isinstance(model, Classifier)
     # Without the check of a size, so that one network's fixed size is not in the way here.
-    small, large = model.config.input_size, model.config.input_size + 7 * 64
+    small, large = model.input_size, model.input_size + 7 * 64
     sizes = []
     for side in (small, large):
         with torch.device("meta"):
-            maps = model.feature_maps(torch.empty(1, model.config.in_chans, side, side))
+            maps = model.feature_maps(torch.empty(1, model.in_chans, side, side))
         sizes.append([m.shape[2] for m in maps])
     grown = [(large - small) // (b - a) for a, b in zip(*sizes, strict=True)]
     assert grown == [f.stride for f in model.feature_info]
@@ -169,12 +169,12 @@ def test_the_smallest_image(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for stem in ENTRIES[name].config.sizes:
         model = on_meta(lambda stem=stem: create(name, stem=stem, seed=0)).eval()  # type: ignore[misc]
         assert isinstance(model, Classifier)
-        least = model.config.min_size
+        least = model.min_size
 
         def run(side: int, model: Classifier = model) -> None:
             with torch.device("meta"):
-                y = model(torch.empty(1, model.config.in_chans, side, side))
-            assert y.shape == (1, model.config.num_classes)
+                y = model(torch.empty(1, model.in_chans, side, side))
+            assert y.shape == (1, model.num_classes)
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -227,7 +227,7 @@ def test_reset_classifier(name: str) -> None:
     changed = {k for k in before if before[k] != after[k]}
     assert changed == set(model.classifier_parameters())
     with torch.device("meta"):
-        assert model.eval()(torch.empty(2, model.config.in_chans, 32, 32)).shape == (2, 3)
+        assert model.eval()(torch.empty(2, model.in_chans, 32, 32)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("name", ONE_EACH)
@@ -260,7 +260,7 @@ def test_channels_last_and_half_precision(name: str) -> None:
 @pytest.mark.parametrize("name", ONE_EACH)
 def test_wrong_inputs(name: str) -> None:
     model = small(name)
-    channels = model.config.in_chans
+    channels = model.in_chans
     for shape in [(channels, 32, 32), (2, channels + 1, 32, 32), (2, 32, 32, channels), (1, 2)]:
         for call in (model, model.feature_maps):
             with pytest.raises(ConfigError) as caught:

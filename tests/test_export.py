@@ -55,9 +55,9 @@ def ready(name: str | None) -> Classifier:
 
 
 def images(model: Classifier, count: int) -> Tensor:
-    size = max(16, model.config.min_size)
+    size = max(16, model.min_size)
     generator = torch.Generator().manual_seed(count)
-    return torch.randn(count, model.config.in_chans, size, size, generator=generator)
+    return torch.randn(count, model.in_chans, size, size, generator=generator)
 
 
 def dynamic_batch() -> Any:

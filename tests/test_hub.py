@@ -39,7 +39,7 @@ try:
     unknown = None
 except RuntimeError as caught:
     unknown = str(caught)
-print(json.dumps([listed, helps, same, model.config.num_classes, error, unknown]))
+print(json.dumps([listed, helps, same, model.num_classes, error, unknown]))
 """
 
 

@@ -83,7 +83,7 @@ def test_create_and_load(hub: HubServer, tmp_path: Path) -> None:
 def test_changes(hub: HubServer, tmp_path: Path) -> None:
     put(hub, tmp_path / "a", network())
     model = create("hf-hub:owner/pets+eca@pre/s1", num_classes=9, in_chans=1, policy="none", seed=0)
-    assert (model.config.num_classes, model.config.in_chans) == (9, 1)
+    assert (model.num_classes, model.in_chans) == (9, 1)
     assert not [name for name in model.state_dict() if ".slots." in name]
     other = create("hf-hub:owner/pets+eca@pre/s1")
     assert "layer1.0.slots.pre.conv.weight" in other.state_dict()

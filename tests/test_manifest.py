@@ -78,8 +78,8 @@ def test_shipped_entries_recount(tags: list[str]) -> None:
     counts = count(model, SHIPPED[tags[0]].preprocessing.size)
     for tag in tags:
         assert (SHIPPED[tag].params, SHIPPED[tag].macs) == (counts.params, counts.macs), tag
-    assert model.config.num_classes == SHIPPED[tags[0]].num_classes
-    assert model.config.in_chans == SHIPPED[tags[0]].preprocessing.channels
+    assert model.num_classes == SHIPPED[tags[0]].num_classes
+    assert model.in_chans == SHIPPED[tags[0]].preprocessing.channels
 
 
 def test_every_group_is_one_network() -> None:

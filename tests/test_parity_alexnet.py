@@ -152,7 +152,7 @@ NEURONS_2012 = [290_400, 186_624, 64_896, 64_896, 43_264, 4096, 4096, 1000]
 def test_2012_has_the_papers_layers(size: int, padding: int) -> None:
     model = on_meta(lambda: build("alexnet_2012", padding=padding))
     assert isinstance(model, AlexNet)
-    assert model.config.input_size == size
+    assert model.input_size == size
     shapes: list[tuple[str, int, int]] = []
     neurons: list[int] = []
 
@@ -249,7 +249,7 @@ def test_small_form(name: str) -> None:
 def test_smallest_image(name: str, changes: dict[str, Any], least: int) -> None:
     model = on_meta(lambda: build(name, **changes))
     assert isinstance(model, AlexNet)
-    assert model.config.min_size == least
+    assert model.min_size == least
 
     def run(side: int) -> Tensor:
         # Past the check of the input.

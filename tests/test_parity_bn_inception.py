@@ -99,7 +99,7 @@ def test_odd_maps() -> None:
 def test_the_smallest_image(stem: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = ghost("bn_inception", stem=stem)
     monkeypatch.setattr(model, "check_input", lambda x: None)
-    least = model.config.min_size
+    least = model.min_size
     for side in (least, least + 1, least + 16):
         model(torch.empty(2, 3, side, side, device="meta"))
     if least > 1:

@@ -244,7 +244,7 @@ def test_small_form() -> None:
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])
 def test_a_single_pixel_is_enough(stem: str) -> None:
     model = skeleton(stem=stem).eval()
-    assert model.config.min_size == 1
+    assert model.min_size == 1
     assert model.forward_features(torch.empty(1, 3, 1, 1, device="meta")).shape == (1, 1280, 1, 1)
 
 

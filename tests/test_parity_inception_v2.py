@@ -218,7 +218,7 @@ def test_small_form() -> None:
 def test_the_smallest_image(stem: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = ghost(stem=stem)
     monkeypatch.setattr(model, "check_input", lambda x: None)
-    least = model.config.min_size
+    least = model.min_size
     for side in (least, least + 1, least + 16):
         model(torch.empty(2, 3, side, side, device="meta"))
     with pytest.raises(RuntimeError):

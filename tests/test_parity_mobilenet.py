@@ -74,7 +74,7 @@ def test_timm_narrower(width: float) -> None:
 def test_rounding(width: float) -> None:
     torchvision()
     timm: Any = importlib.import_module("timm.layers")
-    ours = skeleton("mobilenet_v1", width=width).config
+    ours = skeleton("mobilenet_v1", width=width).spec.config
     for full in (32, 64, 128, 256, 512, 1024):
         assert ours.channels(full) == timm.make_divisible(full * width, 8, round_limit=0.9)
 
@@ -225,7 +225,7 @@ def test_small_form() -> None:
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])
 def test_a_single_pixel_is_enough(stem: str) -> None:
     model = skeleton("mobilenet_v1", stem=stem).eval()
-    assert model.config.min_size == 1
+    assert model.min_size == 1
     assert model.forward_features(torch.empty(1, 3, 1, 1, device="meta")).shape == (1, 1024, 1, 1)
 
 

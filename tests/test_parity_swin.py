@@ -263,7 +263,7 @@ def test_parameters_by_hand() -> None:
 def test_maps_and_options(name: str, stem: str) -> None:
     with torch.device("meta"):
         model = create(name, stem=stem, num_classes=7, in_chans=5, dropout=0.25, seed=0).eval()
-        size = model.config.input_size
+        size = model.input_size
         maps = model.feature_maps(torch.empty(2, 5, size, size))
         assert model(torch.empty(2, 5, size, size)).shape == (2, 7)
     assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.25]
@@ -282,7 +282,7 @@ def test_maps_and_options(name: str, stem: str) -> None:
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])
 def test_the_smallest_image_is_one_pixel(stem: str) -> None:
     model = built(little(stem=stem, depths=(1, 1, 1, 1), heads=(1, 1, 1, 1)))
-    assert model.config.min_size == 1
+    assert model.min_size == 1
     with torch.no_grad():
         assert bool(torch.isfinite(model(torch.randn(2, 3, 1, 1))).all())
 
@@ -654,4 +654,4 @@ def test_a_window_of_ones_own() -> None:
     table = model.get_parameter("features.1.0.attn.relative_position_bias_table")
     assert tuple(table.shape) == (23 * 23, 3)
     assert isinstance(model, Swin)
-    assert (model.config.side, config("swin_t").replace(stem="cifar").config.side) == (12, 4)  # type: ignore[attr-defined]
+    assert (model.spec.config.side, config("swin_t").replace(stem="cifar").config.side) == (12, 4)  # type: ignore[attr-defined]

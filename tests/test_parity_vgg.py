@@ -282,7 +282,7 @@ def test_small_form(name: str) -> None:
 )
 def test_smallest_image(changes: dict[str, Any], least: int) -> None:
     model = skeleton("vgg13", **changes)
-    assert model.config.min_size == least
+    assert model.min_size == least
 
     def run(side: int) -> Tensor:
         # Past the check of the input.

@@ -485,7 +485,7 @@ def test_a_form_and_gates_come_with_the_weights(shelf: Shelf) -> None:
     state = _reference(FOREIGN[tag]).state_dict()
     _publish(shelf, tag, state)
     bare = create("se_resnet50", pretrained="legacy_in1k", policy=NONE)
-    assert (bare.config.pool, bare.config.stride_on) == ("ceil", "1x1")  # type: ignore[attr-defined]
+    assert (bare.spec.config.pool, bare.spec.config.stride_on) == ("ceil", "1x1")
     kept = {name for name in state if ".se_module." not in name}
     assert len(kept) == len(bare.state_dict())
     assert torch.equal(bare.state_dict()["conv1.weight"], state["layer0.conv1.weight"])

@@ -145,7 +145,7 @@ def test_weights_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.safetensors"
     save_file(model.state_dict(), str(file))
     again = load("resnet20+se4", weights=file)
-    assert again.config.num_classes == 3
+    assert again.spec.config.num_classes == 3
     assert torch.equal(logits(again), logits(model))
     assert again.load_report is not None
     assert (again.load_report.tag, again.load_report.origin) == ("mine.safetensors", "file")

@@ -112,7 +112,7 @@ def opened(name: str) -> tuple[Classifier, Tensor]:
     model = reduced(name).replace(stem="cifar", num_classes=10, dropout=0.0).build(seed=0)
     for gate in gates_of(model).values():
         open_gates(gate)
-    x = torch.randn(2, model.config.in_chans, 32, 32)
+    x = torch.randn(2, model.in_chans, 32, 32)
     calibrate_on_next_batch(model)
     with torch.no_grad():
         model(x)
@@ -191,7 +191,7 @@ def test_pickle() -> None:
     twin = pickle.loads(pickle.dumps(model))
     x = torch.randn(1, 3, 16, 16)
     assert torch.equal(twin(x), model(x))
-    assert twin.config == model.config
+    assert twin.spec.config == model.spec.config
     assert str(twin) == str(model)
 
 
@@ -221,7 +221,7 @@ def test_reset_classifier(name: str) -> None:
     before = {k: v.clone() for k, v in model.state_dict().items()}
     head = model.classifier_parameters()
     model.reset_classifier(7)
-    assert model.config.num_classes == 7
+    assert model.num_classes == 7
     assert model(torch.randn(2, 3, 32, 32).double()).shape == (2, 7)
     after = model.state_dict()
     assert list(after) == list(before)
@@ -235,11 +235,11 @@ def test_reset_classifier(name: str) -> None:
         model.reset_classifier(0)
     default = 10 if name == "lenet" else 1000
     assert str(caught.value) == (
-        f"{model.config.family} got num_classes=0.\n"
+        f"{model.family} got num_classes=0.\n"
         "num_classes is a whole number of at least 1.\n"
         f"Type for example: num_classes={default}"
     )
-    assert model.config.num_classes == 7
+    assert model.num_classes == 7
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def network(name: str, policy: Policy | None = None) -> tuple[Classifier, Tensor
     if policy is not None:
         arch = arch.replace(policy=policy)
     model = arch.replace(stem="cifar", num_classes=7).build(seed=0).double()
-    x = images(max(16, model.config.min_size))
+    x = images(max(16, model.min_size))
     calibrated(model, x)
     return model, x
 
@@ -141,7 +141,7 @@ def test_every_gate_at_every_position(block: Literal["basic", "bottleneck"], gat
 )
 def test_networks_drawn_at_random(seed: int) -> None:
     model = drawn_network(seed).double()
-    x = images(32, model.config.in_chans)
+    x = images(32, model.in_chans)
     same(calibrated(model, x), x, everywhere=seed % 2 == 0)
 
 

@@ -25,12 +25,13 @@ import senetzoo
 from senetzoo import ECA, SE, attach, config, create, load, policy, save, transforms
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import ConfigError, SenetzooError, WeightsError
-from senetzoo.io.describe import describe, described, gates_of
+from senetzoo.io.describe import describe, described
 from senetzoo.io.description import File, parse
 from senetzoo.models.swin import SwinConfig
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
+from senetzoo.spec import gates_of
 
 AGAIN = "Save the network again with senetzoo.save, or get its files anew"
 YOURSELF = "Save its state_dict() yourself, with safetensors"
@@ -61,7 +62,7 @@ def test_any_network_comes_back(seed: int, tmp_path: Path) -> None:
     save(model, tmp_path / "it")
     again = load(tmp_path / "it")
     assert type(again) is type(model)
-    assert again.config == model.config
+    assert again.spec.config == model.spec.config
     assert again.sites() == model.sites()
     assert gates_of(again) == gates_of(model)
     assert same(again, model)
@@ -91,7 +92,7 @@ def _described_again(name: str) -> None:
     with torch.device("meta"):
         again = described(description).build(seed=0)
     assert description.network.name in (name, name.removeprefix("se_"))
-    assert again.config == model.config
+    assert again.spec.config == model.spec.config
     assert gates_of(again) == gates_of(model)
     assert str(again) == str(model)
 
@@ -114,7 +115,7 @@ def test_what_the_config_says(tmp_path: Path) -> None:
     assert (raw["library_name"], raw["schema"]) == ("senetzoo", 2)
     assert raw["senetzoo"] == senetzoo.__version__
     network = raw["network"]
-    assert (network["name"], network["family"]) == ("resnet20", "ResNet")
+    assert (network["name"], network["family"]) == ("se_resnet20", "ResNet")
     assert (network["policy"], network["config"]["num_classes"]) == ("se", 10)
     assert raw["classes"][3] == "cat"
     assert network["config"]["stem"] == {

@@ -57,7 +57,7 @@ def test_what_a_stem_builds(
     assert convolutions(model) == layers
     assert (model.maxpool is not None) == pool
     assert as_stem(stem).stride == stride
-    assert model.config.stem == as_stem(stem)
+    assert model.spec.config.stem == as_stem(stem)
     # Three later stages halve the map.
     for size in (64, 224):
         features = model.forward_features(torch.empty(1, 3, size, size, device="meta"))

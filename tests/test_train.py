@@ -641,7 +641,7 @@ def test_pinned_weights_come_back_through_create(
         (again / "summary.json").write_text(json.dumps({**summary2, "revision": "a" * 40}))
         entry = pin_weights.pin(again, "digits_further", data=None, default=False)
         assert (entry.model, entry.policy) == ("lenet5", "se2|eca@pre")
-        assert senetzoo.create("lenet5.digits_further").config == begun.config
+        assert senetzoo.create("lenet5.digits_further").spec.config == begun.spec.config
         assert inspect_command._drift(senetzoo.create("lenet5.digits_further")) is None
 
         # With the gates that they have, under another seed: drift counts from the first one.

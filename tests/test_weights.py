@@ -84,7 +84,7 @@ def test_pretrained_is_the_network_that_was_stored(shelf: Shelf) -> None:
     trained = shelf.put(TAG)
     model = create("resnet20", pretrained=True, seed=1)
     assert not any(module.training for module in model.modules())
-    assert model.config.num_classes == 3
+    assert model.num_classes == 3
     assert all(torch.equal(a, b) for a, b in _pairs(model, trained))
     x = _images(3)
     with torch.inference_mode():
@@ -271,7 +271,7 @@ def test_an_entry_with_a_policy_and_a_stem_of_its_own(shelf: Shelf) -> None:
     trained = shelf.put("resnet20.pre_v1", policy="se8@pre/s3", stem="imagenet")
     model = create("resnet20.pre_v1")
     assert all(torch.equal(a, b) for a, b in _pairs(model, trained))
-    assert model.config.stem == config("resnet18").config.stem
+    assert model.spec.config.stem == config("resnet18").config.stem
     assert create("resnet20.pre_v1", stem="imagenet").load_report is not None
     assert config("resnet20.pre_v1").policy == policy("se8@pre/s3")
 

@@ -12,7 +12,19 @@ from shelf import Shelf, open_shelf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from senetzoo import NONE, SE, Stem, attach, config, create, explain, list_models, stage, transforms
+from senetzoo import (
+    NONE,
+    SE,
+    Stem,
+    attach,
+    config,
+    create,
+    detach,
+    explain,
+    list_models,
+    stage,
+    transforms,
+)
 from senetzoo._utils.torchvision import torchvision
 from senetzoo.data.preprocessing import CIFAR10, IMAGENET
 from senetzoo.names import ModelName
@@ -96,8 +108,8 @@ def test_options_fit_every_network(name: str) -> None:
 
     model = on_meta(build)
     assert isinstance(model, Classifier)
-    assert model.config.small
-    assert model.config.input_size == 32
+    assert model.spec.config.small
+    assert model.input_size == 32
     state = model.state_dict()
     assert {state[p].shape[0] for p in model.classifier_parameters()} == {7}
     assert state[model.input_parameter()].shape[1] == 5
@@ -107,10 +119,10 @@ def test_options_fit_every_network(name: str) -> None:
 
 
 def test_stems() -> None:
-    assert create("resnet18", stem="deep", seed=0).config.stem == as_stem("deep")
+    assert create("resnet18", stem="deep", seed=0).spec.config.stem == as_stem("deep")
     stem = Stem(kernels=(3,), strides=(2,), pool=True)
     model = create("resnet18", stem=stem, seed=0)
-    assert model.config.stem == stem
+    assert model.spec.config.stem == stem
     assert model.state_dict()["conv1.weight"].shape == (64, 3, 3, 3)
 
 
@@ -318,3 +330,32 @@ def test_explain_as_text_and_as_dict() -> None:
         "params_share": 292 / 274_958,
         "macs_share": 256 / 40_815_488,
     }
+
+
+# --- What a network says of itself ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["resnet20", "se_resnet20", "efficientnet_b0", "lenet5"])
+def test_a_network_is_what_its_spec_says(name: str) -> None:
+    model = create(name, num_classes=3, seed=0)
+    spec = model.spec
+    assert spec == config(name).replace(num_classes=3)
+    again = spec.replace(num_classes=5).build(seed=0)
+    assert (again.num_classes, again.spec.name) == (5, name)
+    assert (model.num_classes, model.in_chans, model.input_size) == (
+        3,
+        spec.config.in_chans,
+        spec.config.input_size,
+    )
+    # Transformers' Trainer writes to this attribute where there is one.
+    assert not hasattr(model, "config")
+
+
+def test_a_spec_follows_the_network() -> None:
+    model = create("resnet20", seed=0)
+    attach(model, SE(8).at("pre").on(stage(2)), seed=0)
+    assert str(model.spec.policy) == "se8@pre/s2"
+    model.reset_classifier(7)
+    assert model.spec.config.num_classes == 7
+    detach(model)
+    assert model.spec == config("resnet20").replace(num_classes=7)

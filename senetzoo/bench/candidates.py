@@ -94,12 +94,12 @@ def candidates(
     models = [create(name, seed=0).eval() for name in names]
     cases = []
     for name, model in zip(names, models, strict=True):
-        side = model.config.input_size if size is None else size
-        image = (model.config.in_chans, side, side)
+        side = model.input_size if size is None else size
+        image = (model.in_chans, side, side)
         cases += _cases(name, model, image, backends, optimized=optimized)
     for spec in dict.fromkeys(peers):
         image = cases[0].image
-        module = peer(spec, models[0].config.num_classes, image)
+        module = peer(spec, models[0].num_classes, image)
         cases += _cases(spec, module, image, backends)
     return cases
 

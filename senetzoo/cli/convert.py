@@ -91,7 +91,7 @@ def command(
         if not yes:
             _confirm(done, as_json)
     converting.check_values(done)
-    size, channels = done.model.config.input_size, done.model.config.in_chans
+    size, channels = done.model.input_size, done.model.in_chans
     known = usual(size).for_channels(channels) if channels in (1, 3) else None
     stated = known.replace(**preprocessing) if known and preprocessing else None
     converting.save(done, network, digest, target, stated)
@@ -136,7 +136,7 @@ def _report(
         "network": network,
         "config": dict(candidate.changes),
         "policy": candidate.policy,
-        "num_classes": done.model.config.num_classes,
+        "num_classes": done.model.num_classes,
         "tensors": len(done.state),
         "parameters": sum(parameter.numel() for parameter in done.model.parameters()),
         "notes": [*notes, *done.notes],

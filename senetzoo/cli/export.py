@@ -86,12 +86,12 @@ def command(
 
 
 def _report(done: Export, model: Classifier) -> dict[str, object]:
-    side, channels = done.metadata["size"], model.config.in_chans
+    side, channels = done.metadata["size"], model.in_chans
     report = model.load_report
     return {
         "files": [{"path": str(file), "bytes": file.stat().st_size} for file in done.files],
         "images": ["batch", channels, side, side],
-        "logits": ["batch", model.config.num_classes],
+        "logits": ["batch", model.num_classes],
         "weights": None if report is None else dataclasses.asdict(report),
         "errors": {str(images): error for images, error in done.errors.items()},
         "metadata": done.metadata,
@@ -101,7 +101,7 @@ def _report(done: Export, model: Classifier) -> dict[str, object]:
 def _text(done: Export, model: Classifier) -> str:
     report = model.load_report
     kept = "weights drawn at random" if report is None else f"weights {report.tag}"
-    side, channels = done.metadata["size"], model.config.in_chans
+    side, channels = done.metadata["size"], model.in_chans
     errors = ", ".join(f"{error:.1e} with {n}" for n, error in done.errors.items())
     return "\n".join(
         [
@@ -109,7 +109,7 @@ def _text(done: Export, model: Classifier) -> str:
             f"{sum(file.stat().st_size for file in done.files):,} bytes.",
             f"  {done.metadata['model']}, {kept}",
             f"  images (batch, {channels}, {side}, {side}) -> "
-            f"logits (batch, {model.config.num_classes}), float32",
+            f"logits (batch, {model.num_classes}), float32",
             f"  largest error of the logits, over the largest of them: {errors} random images",
         ]
     )

@@ -69,9 +69,7 @@ def command(
 
     model = load(network, **stated)
     report = model.load_report
-    labeled = read_images(
-        data, report.classes if report is not None else (), model.config.num_classes
-    )
+    labeled = read_images(data, report.classes if report is not None else (), model.num_classes)
     if images is not None:
         labeled = dataclasses.replace(labeled, images=labeled.images.first(images))
     classes = labeled.images.classes

@@ -126,13 +126,13 @@ def export(
             f"There is no folder {path.parent}.",
             "Make it, or give another path",
         )
-    if preprocessing is None and model.config.in_chans in (1, 3):
+    if preprocessing is None and model.in_chans in (1, 3):
         preprocessing = transforms(model)
     side = _side(model, preprocessing, size)
     names = _classes(model, classes)
     metadata = _metadata(model, name or name_of(model), names, preprocessing, side)
     own = copy.deepcopy(model).eval().requires_grad_(False).to("cpu", torch.float32)
-    shape = (model.config.in_chans, side, side)
+    shape = (model.in_chans, side, side)
     traced = _images(_TRACED, shape)
     program = exported(rewritten(own, traced)[0] if optimized else own, traced)
     with _WRITERS[form](path, program, shape, metadata) as run:
@@ -166,9 +166,9 @@ def _format(path: Path) -> Format:
 
 
 def _side(model: Classifier, preprocessing: Preprocessing | None, size: int | None) -> int:
-    least = model.config.min_size
+    least = model.min_size
     if size is None:
-        size = model.config.input_size if preprocessing is None else preprocessing.size
+        size = model.input_size if preprocessing is None else preprocessing.size
     if isinstance(size, bool) or not isinstance(size, int) or size < least:
         raise ConfigError(
             f"export got size={size!r}.",
@@ -178,7 +178,7 @@ def _side(model: Classifier, preprocessing: Preprocessing | None, size: int | No
 
 
 def _classes(model: Classifier, given: Sequence[str] | None) -> Sequence[str]:
-    number = model.config.num_classes
+    number = model.num_classes
     if given is None:
         return () if model.load_report is None else model.load_report.classes
     if isinstance(given, str) or len(given) != number:

@@ -152,7 +152,7 @@ def evaluate_networks(
         for dtype in dtypes:
             for name, model, preprocessing, origin, data in networks:
                 ready = copy.deepcopy(model).to(device, TORCH_DTYPES[dtype])
-                image = (model.config.in_chans, preprocessing.size, preprocessing.size)
+                image = (model.in_chans, preprocessing.size, preprocessing.size)
                 with failures_explained(name, image, batch):
                     found = evaluate(ready, data, preprocessing, batch=batch, advance=advance)
                 done.append(Evaluation(name, origin, dtype, data, found))
@@ -173,7 +173,7 @@ def _trained(
             "Give weights of this very network: --weights FILE",
         )
     classes = report.classes if report is not None else ()
-    data = read_images(where, classes, model.config.num_classes)
+    data = read_images(where, classes, model.num_classes)
     return model, transforms(model), report.tag if report is not None else "", data
 
 

@@ -14,7 +14,6 @@ from senetzoo._utils.checks import from_json, shown
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import BrokenError, ConfigError, PolicyError, SenetzooError, nearest
 from senetzoo.gates import GATES
-from senetzoo.gates.common import GateModule
 from senetzoo.io.description import LIBRARY, SCHEMA, Description, File, Network
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.config import Config
@@ -22,10 +21,7 @@ from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import NONE, Gate, resolve
 from senetzoo.policies.recover import recovered
 from senetzoo.registry import ENTRIES, FAMILIES
-from senetzoo.spec import ModelSpec, policy
-
-# Fields that are asked for of a network by name; the others tell the names apart.
-_FREE = {field.name for field in dataclasses.fields(Config)}
+from senetzoo.spec import ModelSpec, named, policy, same_form
 
 CONFIGS: Mapping[str, type[Config]] = {
     config.family: type(config) for family in FAMILIES for config in family.networks.values()
@@ -56,14 +52,14 @@ def describe(
             its config and gates build, so that it could not be built again.
     """
     if classes is not None:
-        _check_classes(classes, model.config.num_classes)
-    if preprocessing is not None and preprocessing.channels != model.config.in_chans:
+        _check_classes(classes, model.num_classes)
+    if preprocessing is not None and preprocessing.channels != model.in_chans:
         raise ConfigError(
             f"save got a preprocessing for {preprocessing.channels} channels.",
-            f"The network takes {model.config.in_chans}.",
+            f"The network takes {model.in_chans}.",
             "Give a mean and a std for each channel",
         )
-    spec = spec_of(model)
+    spec = model.spec
     _check_as_built(model, spec)
     config = spec.config
     return Description(
@@ -82,17 +78,6 @@ def describe(
     )
 
 
-def spec_of(model: Classifier) -> ModelSpec:
-    """The spec of `model` as it is now: its config, and a policy that says which gates it has.
-
-    Raises:
-        ConfigError: There is a module that is no gate of this zoo.
-    """
-    config, sites = model.config, model.sites()
-    name = next((name for name, entry in ENTRIES.items() if _same(entry.config, config)), None)
-    return ModelSpec(name or config.family, config, recovered(gates_of(model), sites))
-
-
 def name_of(model: Classifier) -> str:
     """A name for `model`: its network's, or its family's where that is none, and its gates.
 
@@ -101,8 +86,9 @@ def name_of(model: Classifier) -> str:
     Raises:
         ConfigError: There is a module that is no gate of this zoo.
     """
-    spec = spec_of(model)
-    return spec.name if spec.policy == NONE else f"{spec.name}+{spec.policy}"
+    spec = model.spec
+    own = named(spec.name).policy if spec.name in ENTRIES else NONE
+    return spec.name if spec.policy == own else f"{spec.name}+{spec.policy}"
 
 
 def _check_classes(classes: Sequence[str], number: int) -> None:
@@ -118,38 +104,6 @@ def _check_classes(classes: Sequence[str], number: int) -> None:
             f"The network has {number} classes.",
             "Give one name for each, in the order of the logits",
         )
-
-
-def gates_of(model: Classifier) -> dict[Site, Gate]:
-    """The gate at each site that has one.
-
-    Raises:
-        ConfigError: There is a module that is no gate of this zoo.
-    """
-    found: dict[Site, Gate] = {}
-    for site, slots in model.slots():
-        module = slots.get(site.position)
-        if module is None:
-            continue
-        if not isinstance(module, GateModule) or GATES.get(module.spec.name) is not type(
-            module.spec
-        ):
-            raise ConfigError(
-                f"Can't save the network with a {type(module).__name__} at {site.path}.",
-                f"The gates that can be read back are {', '.join(GATES)}.",
-                "Save its state_dict() yourself, with safetensors",
-            )
-        found[site] = module.spec
-    return found
-
-
-def _same(one: Config, other: Config) -> bool:
-    """Whether two configs differ at most in fields that every network has."""
-    return type(one) is type(other) and all(
-        getattr(one, field.name) == getattr(other, field.name)
-        for field in dataclasses.fields(one)
-        if field.name not in _FREE
-    )
 
 
 def _plain(value: Any) -> Any:
@@ -202,7 +156,7 @@ def described(description: Description) -> ModelSpec:
     name = network.name
     if name is not None and name not in ENTRIES:
         raise BrokenError("network.name", f"there is no network {name!r}", nearest(name, ENTRIES))
-    if name is not None and not _same(ENTRIES[name].config, config):
+    if name is not None and not same_form(ENTRIES[name].config, config):
         raise BrokenError("network.name", f"the config is not that of {name}")
     if description.classes is not None and len(description.classes) != config.num_classes:
         what = f"there are {len(description.classes)} names for {config.num_classes} classes"

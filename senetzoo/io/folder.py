@@ -188,7 +188,7 @@ def save(
     if classes is None and report is not None and report.classes:
         classes = report.classes
     if preprocessing is None and report is not None and report.preprocessing is not None:
-        channels = model.config.in_chans
+        channels = model.in_chans
         preprocessing = report.preprocessing.for_channels(channels) if channels in (1, 3) else None
     state = model.state_dict()
     _check_types(state, type(model).__name__)

@@ -82,7 +82,7 @@ class AlexNetConfig(Config):
 class AlexNet(ConvStack):
     """AlexNet: built by `AlexNetConfig.build`."""
 
-    config: AlexNetConfig
+    _config: AlexNetConfig
 
     def __init__(self, config: AlexNetConfig) -> None:
         c1, c2, c3, c4, c5 = config.widths
@@ -122,9 +122,9 @@ class AlexNet(ConvStack):
 
     @property
     def feature_info(self) -> tuple[FeatureInfo, ...]:
-        first = 2 if self.config.small else 8
+        first = 2 if self._config.small else 8
         return tuple(
-            FeatureInfo(first * 2**stage, self.config.widths[index])
+            FeatureInfo(first * 2**stage, self._config.widths[index])
             for stage, index in enumerate((0, 1, 4))
         )
 

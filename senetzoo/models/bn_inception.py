@@ -115,7 +115,7 @@ class BNInception(InceptionNetwork):
     """BN-Inception: built by `BNInceptionConfig.build`."""
 
     channels = (320, 608, 1024)
-    config: BNInceptionConfig
+    _config: BNInceptionConfig
     fc: nn.Linear
 
     def __init__(self, config: BNInceptionConfig) -> None:

@@ -185,7 +185,7 @@ class DenseNet(Pooled):
     """
 
     head_name = "classifier"
-    config: DenseNetConfig
+    _config: DenseNetConfig
     classifier: nn.Linear
 
     def __init__(self, config: DenseNetConfig) -> None:
@@ -215,7 +215,7 @@ class DenseNet(Pooled):
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
         return tuple(
             tuple(self.get_submodule(f"features.denseblock{index + 1}").children())
-            for index in range(len(self.config.depths))
+            for index in range(len(self._config.depths))
         )
 
     def levels(self) -> tuple[TensorMap, ...]:
@@ -231,10 +231,10 @@ class DenseNet(Pooled):
 
     @property
     def feature_info(self) -> tuple[FeatureInfo, ...]:
-        stride = as_stem(self.config.stem).stride
+        stride = as_stem(self._config.stem).stride
         return tuple(
             FeatureInfo(stride * 2**index, outputs)
-            for index, (_, outputs) in enumerate(self.config.channels)
+            for index, (_, outputs) in enumerate(self._config.channels)
         )
 
     @property
@@ -242,7 +242,7 @@ class DenseNet(Pooled):
         return self.relu
 
     def input_parameter(self) -> str:
-        single = len(as_stem(self.config.stem).kernels) == 1
+        single = len(as_stem(self._config.stem).kernels) == 1
         return f"features.conv0.{'' if single else '0.'}weight"
 
 

@@ -114,7 +114,7 @@ class MBConv(nn.Module):
 class EfficientNet(Classifier):
     """EfficientNet: built by `EfficientNetConfig.build`."""
 
-    config: EfficientNetConfig
+    _config: EfficientNetConfig
 
     def __init__(self, config: EfficientNetConfig) -> None:
         super().__init__(config)
@@ -152,7 +152,7 @@ class EfficientNet(Classifier):
 
     @property
     def feature_info(self) -> tuple[FeatureInfo, ...]:
-        total, *strides = self.config.strides
+        total, *strides = self._config.strides
         info = []
         for stride, (*_, width, _) in zip(strides, STAGES, strict=True):
             total *= stride

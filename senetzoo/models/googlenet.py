@@ -150,7 +150,7 @@ class GoogLeNet(InceptionNetwork):
     """GoogLeNet: built by `GoogLeNetConfig.build`."""
 
     channels = (480, 832, 1024)
-    config: GoogLeNetConfig
+    _config: GoogLeNetConfig
     fc: nn.Linear
 
     def __init__(self, config: GoogLeNetConfig) -> None:
@@ -188,7 +188,7 @@ class GoogLeNet(InceptionNetwork):
         self._initialize()
 
     def _initialize(self) -> None:
-        if self.config.form == "paper":
+        if self._config.form == "paper":
             # The paper does not say how; without batch norms the scale matters, and He et al.'s
             # (arXiv:1502.01852) keeps it through any number of layers.
             init_convs(self, "fan_in")
@@ -231,7 +231,7 @@ class GoogLeNet(InceptionNetwork):
         return AuxOutput(logits, (self.aux1(after_a), self.aux2(after_d)))
 
     def classifiers(self) -> tuple[str, ...]:
-        return ("fc", "aux1.fc2", "aux2.fc2") if self.config.aux else ("fc",)
+        return ("fc", "aux1.fc2", "aux2.fc2") if self._config.aux else ("fc",)
 
     def input_parameter(self) -> str:
         return "conv1.conv.weight"

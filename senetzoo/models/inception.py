@@ -32,7 +32,7 @@ class InceptionNetwork(Pooled):
 
     @property
     def feature_info(self) -> tuple[FeatureInfo, ...]:
-        first = 1 if self.config.small else 8
+        first = 1 if self._config.small else 8
         return tuple(
             FeatureInfo(first * 2**index, channels) for index, channels in enumerate(self.channels)
         )

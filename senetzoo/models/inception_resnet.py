@@ -182,7 +182,7 @@ class InceptionResNet(InceptionNetwork):
     """
 
     head_name = "classif"
-    config: InceptionResNetConfig
+    _config: InceptionResNetConfig
     classif: nn.Linear
 
     def __init__(self, config: InceptionResNetConfig) -> None:
@@ -221,7 +221,7 @@ class InceptionResNet(InceptionNetwork):
         init_convs(self, "fan_in")
 
     def _blocks(self, stage: int, rates: list[float]) -> nn.Sequential:
-        version = self.config.version
+        version = self._config.version
         channels, block = CHANNELS[version][stage], BLOCKS[version][stage]
         return nn.Sequential(*(ResidualBlock(channels, block, rate, False) for rate in rates))
 

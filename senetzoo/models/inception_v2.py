@@ -178,7 +178,7 @@ class InceptionV2(InceptionNetwork):
     """Inception v2: built by `InceptionV2Config.build`."""
 
     channels = (288, 768, 2048)
-    config: InceptionV2Config
+    _config: InceptionV2Config
     fc: nn.Linear
 
     def __init__(self, config: InceptionV2Config) -> None:

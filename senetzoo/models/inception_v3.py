@@ -226,7 +226,7 @@ class InceptionV3(InceptionNetwork):
     """
 
     channels = (288, 768, 2048)
-    config: InceptionV3Config
+    _config: InceptionV3Config
     fc: nn.Linear
 
     def __init__(self, config: InceptionV3Config) -> None:
@@ -291,7 +291,7 @@ class InceptionV3(InceptionNetwork):
         return AuxOutput(self.forward_head(third(x)), (aux,))
 
     def _check_aux(self, x: Tensor) -> None:
-        if torch.compiler.is_compiling() or self.config.small or min(x.shape[2:]) >= AUX_SIZE:
+        if torch.compiler.is_compiling() or self._config.small or min(x.shape[2:]) >= AUX_SIZE:
             return
         raise ConfigError(
             f"The auxiliary head got images of {x.shape[2]}x{x.shape[3]} pixels.",

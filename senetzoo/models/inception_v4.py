@@ -217,7 +217,7 @@ class InceptionV4(InceptionNetwork):
     """
 
     channels = (384, 1024, 1536)
-    config: InceptionV4Config
+    _config: InceptionV4Config
     fc: nn.Linear
 
     def __init__(self, config: InceptionV4Config) -> None:

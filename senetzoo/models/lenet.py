@@ -49,7 +49,7 @@ class LeNetConfig(Config):
 class LeNet(Classifier):
     """LeNet-5: built by `LeNetConfig.build`."""
 
-    config: LeNetConfig
+    _config: LeNetConfig
     size = 32
 
     def __init__(self, config: LeNetConfig) -> None:

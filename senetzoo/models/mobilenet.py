@@ -92,7 +92,7 @@ class MobileNet(Pooled):
     """MobileNet: built by `MobileNetConfig.build`."""
 
     head_name = "classifier"
-    config: MobileNetConfig
+    _config: MobileNetConfig
     classifier: nn.Linear
 
     def __init__(self, config: MobileNetConfig) -> None:
@@ -124,11 +124,11 @@ class MobileNet(Pooled):
 
     @property
     def feature_info(self) -> tuple[FeatureInfo, ...]:
-        total, *strides = self.config.strides
+        total, *strides = self._config.strides
         info = []
         for stride, (_, width, _) in zip(strides, STAGES, strict=True):
             total *= stride
-            info.append(FeatureInfo(total, self.config.channels(width)))
+            info.append(FeatureInfo(total, self._config.channels(width)))
         return tuple(info)
 
     @property

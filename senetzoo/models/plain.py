@@ -76,7 +76,7 @@ class PlainBlock(nn.Module):
 class Plain(Staged):
     """A plain network: built by `PlainConfig.build`."""
 
-    config: PlainConfig
+    _config: PlainConfig
 
     def __init__(self, config: PlainConfig) -> None:
         super().__init__(config, [config.width * 2**index for index in range(len(config.depths))])

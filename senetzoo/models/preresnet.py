@@ -172,7 +172,7 @@ def _projection(inputs: int, outputs: int, stride: int) -> nn.Module | None:
 class PreResNet(Staged):
     """Pre-activation ResNet, CIFAR Wide ResNet: built by `PreResNetConfig.build`."""
 
-    config: PreResNetConfig
+    _config: PreResNetConfig
 
     def __init__(self, config: PreResNetConfig) -> None:
         first = config.width * config.widen * (1 if config.block == "basic" else 4)
@@ -185,9 +185,9 @@ class PreResNet(Staged):
         self.finish()
 
     def _block(self, inputs: int, outputs: int, stride: int, drop_path: float) -> nn.Module:
-        if self.config.block == "basic":
+        if self._config.block == "basic":
             return PreBasicBlock(inputs, outputs, stride, drop_path)
-        strides = (stride, 1) if self.config.stride_on == "1x1" else (1, stride)
+        strides = (stride, 1) if self._config.stride_on == "1x1" else (1, stride)
         return PreBottleneck(inputs, outputs, strides, drop_path)
 
     def levels(self) -> tuple[TensorMap, ...]:

@@ -213,7 +213,7 @@ def projection(inputs: int, outputs: int, stride: int, kernel: int = 1) -> nn.Se
 class ResNet(Staged):
     """ResNet, ResNeXt, Wide ResNet, CIFAR ResNet: built by `ResNetConfig.build`."""
 
-    config: ResNetConfig
+    _config: ResNetConfig
 
     def __init__(self, config: ResNetConfig) -> None:
         expansion = 1 if config.block == "basic" else 4
@@ -225,7 +225,7 @@ class ResNet(Staged):
         self.finish()
 
     def _block(self, inputs: int, outputs: int, stride: int, drop_path: float) -> nn.Module:
-        config = self.config
+        config = self._config
         shortcut: nn.Module | None = None
         if stride > 1 or inputs != outputs:
             make = PadShortcut if config.shortcut == "pad" else projection

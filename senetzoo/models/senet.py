@@ -80,7 +80,7 @@ class SENetConfig(Config):
 class SENet(Staged):
     """SENet-154 without its gates: built by `SENetConfig.build`."""
 
-    config: SENetConfig
+    _config: SENetConfig
 
     def __init__(self, config: SENetConfig) -> None:
         super().__init__(
@@ -91,7 +91,7 @@ class SENet(Staged):
         self.finish()
 
     def _block(self, inputs: int, outputs: int, stride: int, drop_path: float) -> nn.Module:
-        config = self.config
+        config = self._config
         width = config.inner_width * outputs // self.outputs[0]
         shortcut = None
         if stride > 1 or inputs != outputs:

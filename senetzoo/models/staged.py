@@ -45,8 +45,8 @@ class Staged(Pooled):
             norm: Whether the norm and the activation after it are there.
             pool: ``"padded"`` by 1, or ``"ceil"``, unpadded in ceil mode, where the stem pools.
         """
-        stem = as_stem(self.config.stem)
-        self.conv1 = stem_convs(stem, self.config.in_chans, outputs)
+        stem = as_stem(self._config.stem)
+        self.conv1 = stem_convs(stem, self._config.in_chans, outputs)
         self.bn1 = nn.BatchNorm2d(outputs) if norm else None
         self.relu = nn.ReLU(inplace=True) if norm else None
         if stem.pool and pool == "padded":
@@ -67,7 +67,7 @@ class Staged(Pooled):
             depths: Blocks of each stage.
             block: Makes a block of its channels in and out, stride, and rate of stochastic depth.
         """
-        rates = linear_rates(self.config.drop_path, depths)
+        rates = linear_rates(self._config.drop_path, depths)
         for index, (drop_paths, outputs) in enumerate(zip(rates, self.outputs, strict=True)):
             blocks: list[nn.Module] = []
             for number, drop_path in enumerate(drop_paths):
@@ -101,7 +101,7 @@ class Staged(Pooled):
 
     @property
     def feature_info(self) -> tuple[FeatureInfo, ...]:
-        stride = as_stem(self.config.stem).stride
+        stride = as_stem(self._config.stem).stride
         return tuple(
             FeatureInfo(stride * 2**index, channels) for index, channels in enumerate(self.outputs)
         )
@@ -111,7 +111,7 @@ class Staged(Pooled):
         return self.stages()[-1][-1]
 
     def input_parameter(self) -> str:
-        return "conv1.weight" if len(as_stem(self.config.stem).kernels) == 1 else "conv1.0.weight"
+        return "conv1.weight" if len(as_stem(self._config.stem).kernels) == 1 else "conv1.0.weight"
 
 
 def check_stem(width: int, stem: Stem | str, channels: int, example: int = 64) -> None:

@@ -276,7 +276,7 @@ class Swin(Pooled):
 
     layout: ClassVar[Layout] = "nhwc"
     head_name = "head"
-    config: SwinConfig
+    _config: SwinConfig
     head: nn.Linear
 
     def __init__(self, config: SwinConfig) -> None:
@@ -331,8 +331,8 @@ class Swin(Pooled):
     @property
     def feature_info(self) -> tuple[FeatureInfo, ...]:
         return tuple(
-            FeatureInfo(stride, self.config.embed_dim * 2**index)
-            for index, stride in enumerate(self.config.strides)
+            FeatureInfo(stride, self._config.embed_dim * 2**index)
+            for index, stride in enumerate(self._config.strides)
         )
 
     @property

@@ -94,7 +94,7 @@ class VGGConfig(Config):
 class VGG(ConvStack):
     """VGG: built by `VGGConfig.build`."""
 
-    config: VGGConfig
+    _config: VGGConfig
 
     def __init__(self, config: VGGConfig) -> None:
         inputs = config.in_chans
@@ -135,12 +135,12 @@ class VGG(ConvStack):
     @property
     def feature_info(self) -> tuple[FeatureInfo, ...]:
         return tuple(
-            FeatureInfo(2 ** min(group, self.config.pools), width)
+            FeatureInfo(2 ** min(group, self._config.pools), width)
             for group, width in enumerate(WIDTHS, 1)
         )
 
     def forward_head(self, features: Tensor) -> Tensor:
-        if self.config.head == "dense":
+        if self._config.head == "dense":
             return self._dense(features)
         return self.classifier(self.avgpool(features).flatten(1))  # type: ignore[no-any-return]
 

@@ -6,9 +6,9 @@ import itertools
 import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -77,14 +77,52 @@ def finite(logits: Tensor, images: Tensor) -> Tensor:
 class Classifier(nn.Module, ABC):
     """An image classifier: (N, in_chans, H, W) images in, (N, num_classes) logits out."""
 
+    _spec_of: ClassVar[Callable[[Classifier], Any]]
+    """Gives `spec`. senetzoo.spec sets it: this room knows neither names nor policies."""
     layout: ClassVar[Layout] = "nchw"
     """Layout of the maps inside the network, and of the output of `cam_layer`."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.config = config
+        self._config = config
         self.load_report: LoadReport | None = None
         self._small_warned = False
+
+    @property
+    def spec(self) -> Any:
+        """What the network is, a `senetzoo.spec.ModelSpec`: its name, config and policy as of now.
+
+        ``model.spec.replace(num_classes=3).build(seed=0)`` makes another one.
+
+        Raises:
+            ConfigError: It has a gate that is not of this zoo.
+        """
+        return type(self)._spec_of(self)
+
+    @property
+    def family(self) -> str:
+        """The family of its config: ``"ResNet"``."""
+        return self._config.family
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs."""
+        return self._config.num_classes
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of the input."""
+        return self._config.in_chans
+
+    @property
+    def input_size(self) -> int:
+        """Pixels of a side of the images that this form of the network is made for."""
+        return self._config.input_size
+
+    @property
+    def min_size(self) -> int:
+        """Pixels of a side of the smallest images that it takes."""
+        return self._config.min_size
 
     @abstractmethod
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
@@ -172,7 +210,7 @@ class Classifier(nn.Module, ABC):
         Raises:
             ConfigError: `num_classes` is no whole number of at least 1; nothing is changed then.
         """
-        self.config = self.config.replace(num_classes=num_classes)
+        self._config = self._config.replace(num_classes=num_classes)
         for path in self.classifiers():
             old = self.get_submodule(path)
             parent, _, name = path.rpartition(".")
@@ -224,7 +262,7 @@ class Classifier(nn.Module, ABC):
         """
         if torch.compiler.is_compiling() or not isinstance(x, Tensor):
             return
-        config = self.config
+        config = self._config
         if x.ndim != 4 or x.shape[1] != config.in_chans:
             raise ConfigError(
                 f"The network got an input of shape {tuple(x.shape)}.",

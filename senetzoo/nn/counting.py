@@ -38,8 +38,8 @@ def count(model: Classifier, size: int | None = None) -> Counts:
         model: A network, on any device; it is not changed.
         size: Side of the square input in pixels; None for the network's own.
     """
-    side = model.config.input_size if size is None else size
-    shape = (1, model.config.in_chans, side, side)
+    side = model.input_size if size is None else size
+    shape = (1, model.in_chans, side, side)
     return Counts(parameters(model), module_macs(model, shape))
 
 

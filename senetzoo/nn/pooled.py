@@ -24,7 +24,7 @@ class Pooled(Classifier):
         Args:
             channels: Channels that the linear layer takes, in general those of the last map.
         """
-        config = self.config
+        config = self._config
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(config.dropout) if config.dropout else None
         self.add_module(self.head_name, nn.Linear(channels, config.num_classes))

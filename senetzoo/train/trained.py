@@ -27,4 +27,4 @@ def networks_of(run: Path) -> tuple[Classifier, Classifier]:
     model = load(run)
     with reading_recipe(run):
         recipe = Recipe.from_json(summary["recipe"])
-    return model, recipe.build(model.config.num_classes, model.config.in_chans, summary["seed"])
+    return model, recipe.build(model.num_classes, model.in_chans, summary["seed"])

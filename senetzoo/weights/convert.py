@@ -168,7 +168,7 @@ def _sized(
     changes |= {
         field: value
         for field, value in sizes.items()
-        if value not in (None, getattr(model.config, field))
+        if value not in (None, getattr(model.spec.config, field))
     }
     if changes != candidate.changes:
         with torch.device("meta"):
@@ -241,7 +241,7 @@ def by_structure(state: Mapping[str, Tensor], build: Build) -> Conversion:
     first = next((tensor for tensor in tensors if tensor.ndim == 4), None)
     if first is not None:
         changes["in_chans"] = first.shape[1]
-    changes = {k: v for k, v in changes.items() if v != getattr(model.config, k)}
+    changes = {k: v for k, v in changes.items() if v != getattr(model.spec.config, k)}
     model = build(changes, "")
     mapping = match(state, model)
     own = model.state_dict()

@@ -350,7 +350,7 @@ def _stem(changes: _Changes, model: Classifier, old: Config) -> None:
     """A new stem where its tensors are others; the trained one where it differs in strides only."""
     with seeded(0, torch.device("meta")):
         # The number of channels is another question.
-        theirs = old.replace(in_chans=model.config.in_chans).build()
+        theirs = old.replace(in_chans=model.in_chans).build()
     shapes = [
         {name: tensors[name].shape for name in network.stem_tensors()}
         for network, tensors in ((theirs, theirs.state_dict()), (model, changes.own))

@@ -103,9 +103,9 @@ def _running_order(model: Classifier, own: Mapping[str, Tensor]) -> list[str]:
     ran: dict[str, None] = {}
     for path, module in twin.named_modules():
         module.register_forward_pre_hook(lambda _module, _inputs, path=path: ran.setdefault(path))
-    size = model.config.input_size
+    size = model.input_size
     with torch.no_grad():
-        twin(torch.empty(1, model.config.in_chans, size, size, device="meta"))
+        twin(torch.empty(1, model.in_chans, size, size, device="meta"))
     places = {path: place for place, path in enumerate(ran)}
     # Sorting is stable: those of one module stay in its own order.
     return sorted(own, key=lambda name: places.get(name.rpartition(".")[0], len(places)))

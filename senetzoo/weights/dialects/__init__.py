@@ -101,7 +101,7 @@ def names(dialect: str, model: Classifier) -> dict[str, tuple[str, tuple[int, ..
     if dialect == OURS:
         return {name: (name, tuple(tensor.shape)) for name, tensor in own.items()}
     found = _dialect(dialect)
-    family = model.config.family
+    family = model.family
     if family not in found.families:
         raise WeightsError(
             f"{dialect} has no names for a {family}.",
@@ -145,7 +145,7 @@ def write(state: Mapping[str, Tensor], dialect: str, model: Classifier) -> dict[
     known = names(dialect, model)
     own = {name: (name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()}
     _check_fit(dict(state), own, OURS)
-    computed = None if dialect == OURS else _dialect(dialect).computed.get(model.config.family)
+    computed = None if dialect == OURS else _dialect(dialect).computed.get(model.family)
     return {
         theirs: state[name].reshape(shape)
         for name, (theirs, shape) in known.items()
@@ -189,7 +189,7 @@ def reading(state: Mapping[str, Tensor], dialect: str, model: Classifier) -> Rea
     expected = {name for name, _ in known.values()}
     extra = [name for name in theirs if name not in expected]
     heads = [name for name in extra if re.match(_AUXILIARY, name)]
-    masks = [name for name in extra if name.endswith(_MASK) and model.config.family == "Swin"]
+    masks = [name for name in extra if name.endswith(_MASK) and model.family == "Swin"]
     for name in (*heads, *masks):
         del theirs[name]
     if heads:
@@ -217,7 +217,7 @@ def reading(state: Mapping[str, Tensor], dialect: str, model: Classifier) -> Rea
 
 def updated(state: Mapping[str, Tensor], dialect: str, model: Classifier) -> dict[str, Tensor]:
     """Their state dict under the names, and in the shapes, that the library has today."""
-    update = _FOREIGN[dialect].updates.get(model.config.family) if dialect != OURS else None
+    update = _FOREIGN[dialect].updates.get(model.family) if dialect != OURS else None
     return dict(state) if update is None else update(dict(state))
 
 

@@ -122,7 +122,7 @@ def _stem(name: str, model: Classifier) -> str:
             (r"^bn1\.", f"{block}conv3.bn."),
         )
     normed = getattr(model, "bn1", None) is not None
-    if model.config.family == "PreResNet":
+    if model.family == "PreResNet":
         rules = (r"^conv1\.", f"{block}conv." if normed else block), (r"^bn1\.", f"{block}bn.")
         return rewritten(name, *rules)
     if getattr(model, "maxpool", None) is not None:
@@ -142,7 +142,7 @@ def _resnet(name: str, model: Classifier) -> str | None:
         (r"\.downsample\.", ".identity_conv."),
         (r"\.slots\.standard\.fc([12])\.", r".se.conv\1."),
         (r"^norm\.", "features.post_activ.bn."),
-        (r"^fc\.", "output.fc." if model.config.family == "SENet" else "output."),
+        (r"^fc\.", "output.fc." if model.family == "SENet" else "output."),
     )
 
 
