@@ -278,7 +278,7 @@ def _is_saved(reference: object) -> bool:
 
 def _is_folder(text: str) -> bool:
     try:
-        return Path(text).is_dir()
+        return bool(text) and Path(text).is_dir()
     except (OSError, ValueError):  # too long for a path, or with a null byte
         return False
 

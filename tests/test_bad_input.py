@@ -44,14 +44,17 @@ def any_(value: object) -> Any:
     return value
 
 
-NO_NAME = 'It is asked for by its name, which is text.\nType for example: "se_resnet50"'
+NO_NAME = (
+    'It is asked for by its name, which is text, or by its folder.\nType for example: "se_resnet50"'
+)
 NO_WEIGHTS = (
     "There are no pretrained weights of 'resnet18'.\n"
     "Networks with weights are resnet20.\n"
     "Type create('resnet18') for random weights, or: senetzoo list --pretrained"
 )
 OPTIONS = (
-    "Its options are name, policy, pretrained, num_classes, in_chans, channels, stem, dropout, "
+    "Its options are reference, policy, pretrained, weights, preprocessing, num_classes, "
+    "in_chans, channels, stem, dropout, "
     "drop_path, seed."
 )
 NO_SEED = "A seed is a whole number from 0 up to, not including, 2**63.\nType for example: seed=0"
@@ -367,8 +370,8 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
         lambda: transforms(create("lenet", in_chans=4, seed=0)),
         ConfigError,
         "There are no transforms for images of 4 channels.\n"
-        "Image files are read as grey (1 channel) or RGB (3 channels).\n"
-        "Stack and normalise the channels yourself: the network takes a plain tensor (N, 4, H, W)",
+        "Image files are read as gray (1 channel) or RGB (3 channels).\n"
+        "Stack and normalize the channels yourself: the network takes a plain tensor (N, 4, H, W)",
     ),
     (
         lambda: create("lenet", seed=0)(torch.zeros(3, 32, 32)),
@@ -473,7 +476,7 @@ def test_wrong_commands(
         (["weights", "lst"], "There is no command 'lst'. Did you mean 'list'?"),
         (
             ["weights", "zzz"],
-            "There is no command 'zzz'. Commands are convert, get, list, push, show, verify.",
+            "There is no command 'zzz'. Commands are convert, get, list, show, verify.",
         ),
         (["explain"], "Missing argument 'NETWORK'."),
         (["predict"], "Missing argument 'IMAGE...'."),

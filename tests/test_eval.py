@@ -24,7 +24,7 @@ from senetzoo.errors import DataError
 from senetzoo.eval.accuracy import Evaluation, evaluate
 from senetzoo.eval.data import LabeledImages, read_images
 from senetzoo.eval.predictions import Predictions, wilson
-from senetzoo.weights import fetch, manifest
+from senetzoo.weights import cache, manifest
 from senetzoo.zoo import transforms
 
 PLAIN = Preprocessing(8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -364,7 +364,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         classes=("red", "green", "blue"),
         default=True,
         source=manifest.Source("embedded", path.name),
-        sha256=fetch.sha256(path),
+        sha256=cache.sha256(path),
         sha256_prefix=None,
         bytes=path.stat().st_size,
         params=0,
@@ -377,7 +377,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         license=manifest.License("", "", ""),
         provenance="",
     )
-    monkeypatch.setattr(fetch, "EMBEDDED", tmp_path)
+    monkeypatch.setattr(cache, "EMBEDDED", tmp_path)
     monkeypatch.setattr(manifest, "manifest", lambda: {"resnet20.fake": entry})
     return "resnet20.fake"
 

@@ -67,7 +67,8 @@ def test_hub(tmp_path: Path) -> None:
     assert error == [
         "ConfigError",
         "create() has no option 'num_clases'.\n"
-        "Its options are name, policy, pretrained, num_classes, in_chans, channels, stem, "
+        "Its options are reference, policy, pretrained, weights, preprocessing, num_classes, "
+        "in_chans, channels, stem, "
         "dropout, drop_path, seed.\nDid you mean 'num_classes'?",
     ]
     assert unknown is not None

@@ -262,7 +262,13 @@ def test_one_pixel_of_every_mode(mode: str) -> None:
     image = Image.new(mode, (1, 1))
     assert eight_bits(image).size == (1, 1)
     form = "PNG" if mode in ("1", "L", "LA", "P", "RGB", "RGBA") else "TIFF"
-    assert np.asarray(open_image(encoded(image, form))).shape[:2] == (1, 1)
+    if mode == "YCbCr":  # which Pillow 12 can't read back where it is not compressed
+        buffer = io.BytesIO()
+        image.save(buffer, form, compression="tiff_lzw")
+        content = buffer.getvalue()
+    else:
+        content = encoded(image, form)
+    assert np.asarray(open_image(content)).shape[:2] == (1, 1)
 
 
 def test_decompression_bomb_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

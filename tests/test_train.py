@@ -716,7 +716,7 @@ def test_pinned_weights_come_back_through_create(
         assert (done.exit_code, done.stderr) == (
             2,
             f"error: {nowhere} holds no finished run.\nThere is no {nowhere / 'summary.json'}.\n"
-            "Train to the end first\n",
+            "Type the command that began it again: it goes on to the end\n",
         )
         for broken in ("", "{", "[]", "null", "{}", '{"recipe": {"lr": []}}', '{"seed": 0}'):
             path.write_text(broken)

@@ -21,8 +21,8 @@ from shelf import RAW, Shelf, open_shelf
 
 import senetzoo
 from senetzoo.cli import main
+from senetzoo.cli import weights as weights_command
 from senetzoo.weights import cache, download, manifest
-from senetzoo.weights import command as weights_command
 
 TAG = "resnet20.pets_v1"
 
