@@ -43,7 +43,10 @@ def test_python_examples_run_in_their_order(
     monkeypatch.chdir(tmp_path)  # some write files
     names: dict[str, object] = {}
     for body in fences(document, "python"):
-        exec(compile(body.replace("path/to/clone", str(ROOT)), document, "exec"), names)
+        exec(
+            compile(body.replace("path/to/clone", str(ROOT)), document, "exec", dont_inherit=True),
+            names,
+        )
 
 
 def test_the_readme_has_examples() -> None:
@@ -118,7 +121,7 @@ def test_the_example_of_a_family_is_one(monkeypatch: pytest.MonkeyPatch) -> None
     document = "docs/family.md"
     names: dict[str, Any] = {}
     for body in fences(document, "python"):
-        exec(compile(body, document, "exec"), names)
+        exec(compile(body, document, "exec", dont_inherit=True), names)
     family: Family = names["FAMILY"]
     for name, config in family.networks.items():
         for full, policy in ((name, ""), (f"se_{name}", registry.SE_POLICY)):

@@ -258,12 +258,12 @@ def test_not_pinned_is_said(pantry: Pantry) -> None:
     )
 
 
-GREY: dict[str, Any] = {**RAW["input"], "channels": 1, "mean": [0.5], "std": [0.5]}
+GREY: dict[str, Any] = {**RAW["preprocessing"], "mean": [0.5], "std": [0.5]}
 
 
 def test_verify(shelf: Shelf) -> None:
     command = ("weights", "verify")
-    shelf.put("lenet5.a", input=copy.deepcopy(GREY))
+    shelf.put("lenet5.a", preprocessing=copy.deepcopy(GREY))
     shelf.put("resnet20.b")
     shelf.put("se_resnet20.c")
     hashes = {tag: entry["sha256"] for tag, entry in shelf.entries.items()}
