@@ -212,11 +212,11 @@ def test_a_run_learns_and_leaves_log_weights_and_summary(tmp_path: Path) -> None
         images_per_class=60,
         ema=0.5,
     )
-    record = run(tmp_path, recipe, arm="one", command="senetzoo train tiny")
+    record = run(tmp_path, recipe, variant="one", command="senetzoo train tiny")
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["kind"] for line in log] == ["run", *["epoch"] * 8, "end"]
     first, lines = log[0], epochs(tmp_path)
-    assert (first["arm"], first["seed"], first["command"]) == ("one", 0, "senetzoo train tiny")
+    assert (first["variant"], first["seed"], first["command"]) == ("one", 0, "senetzoo train tiny")
     assert Recipe.from_json(first["recipe"]) == recipe
     assert first["data"] == {
         "name": "scikit-learn digits",
@@ -554,11 +554,11 @@ def test_ctrl_c_ends_the_command_with_130_and_says_how_to_go_on(
     assert again.stdout.startswith(f"{out}: going on after epoch 1, step 3\n")
 
 
-def test_an_experiment_runs_its_arms_and_leaves_out_finished_ones(
+def test_an_experiment_runs_its_variants_and_leaves_out_finished_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arms = {"plain": {"model": "lenet5"}, "se": {"model": "se_lenet5"}}
-    pair = Experiment(TINY.replace(phases=((32, 1),)), arms=arms, seeds=(1, 2))
+    variants = {"plain": {"model": "lenet5"}, "se": {"model": "se_lenet5"}}
+    pair = Experiment(TINY.replace(phases=((32, 1),)), variants=variants, seeds=(1, 2))
     monkeypatch.setitem(RECIPES, "tiny", pair)
     monkeypatch.chdir(tmp_path)
     one = CliRunner().invoke(train_command, ["tiny", "--only", "se", "--seed", "2"])
@@ -570,7 +570,7 @@ def test_an_experiment_runs_its_arms_and_leaves_out_finished_ones(
     assert [path.name for path in folders] == ["plain-1", "plain-2", "se-1", "se-2"]
     assert every.stdout.count("finished, test accuracy") == 1
     first = json.loads((folders[2] / "log.jsonl").read_text().splitlines()[0])
-    assert (first["arm"], first["seed"]) == ("se", 1)
+    assert (first["variant"], first["seed"]) == ("se", 1)
     assert first["command"] == "senetzoo train tiny --only se --set momentum=0.9 --seed 1"
 
 

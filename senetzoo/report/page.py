@@ -56,7 +56,7 @@ class Report:
     title: str
     runs: tuple[Run, ...]
     results: Table
-    arms: Table | None
+    variants: Table | None
     paired: Table | None
     fluctuation: Table
     classes: Table | None
@@ -78,7 +78,7 @@ def make(
         title,
         tuple(runs),
         _results(runs),
-        _arms(runs),
+        _variants(runs),
         _paired(runs),
         _fluctuation(runs),
         _classes(runs),
@@ -102,19 +102,19 @@ def _results(runs: Sequence[Run]) -> Table:
     return Table(head, rows)
 
 
-def _arms(runs: Sequence[Run]) -> Table | None:
-    found = tables.arms(runs)
+def _variants(runs: Sequence[Run]) -> Table | None:
+    found = tables.variants(runs)
     rows = [
         [
-            arm.name,
-            str(len(arm.accuracies)),
-            f"{arm.mean:.2f} %",
-            f"{arm.std:.2f}" if arm.std is not None else "",
-            ", ".join(f"{value:.2f}" for value in arm.accuracies),
+            variant.name,
+            str(len(variant.accuracies)),
+            f"{variant.mean:.2f} %",
+            f"{variant.std:.2f}" if variant.std is not None else "",
+            ", ".join(f"{value:.2f}" for value in variant.accuracies),
         ]
-        for arm in found
+        for variant in found
     ]
-    head = ["arm", "seeds", "mean", "standard deviation", "each"]
+    head = ["variant", "seeds", "mean", "standard deviation", "each"]
     return Table(head, rows) if rows else None
 
 
@@ -209,7 +209,7 @@ def html(report: Report) -> str:
         version=senetzoo.__version__,
         data=", ".join(dict.fromkeys(str(run.header["data"]["name"]) for run in runs)),
         results=report.results,
-        arms=report.arms,
+        variants=report.variants,
         paired=report.paired,
         fluctuation=report.fluctuation,
         classes=report.classes,
@@ -305,8 +305,8 @@ def markdown(report: Report, folder: str) -> tuple[str, dict[str, bytes]]:
         )
 
     section("Results", report.results.markdown())
-    if report.arms is not None:
-        parts.append(report.arms.markdown())
+    if report.variants is not None:
+        parts.append(report.variants.markdown())
     if report.paired is not None:
         parts.append(report.paired.markdown())
     swatches = ", ".join(

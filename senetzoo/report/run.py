@@ -39,7 +39,7 @@ class Run:
     Args:
         name: What it is called in the report.
         folder: Where it is.
-        header: The first line of its log: recipe, arm, seed, command, data, environment, model.
+        header: The first line of its log: recipe, variant, seed, command, data, environment, model.
         epochs: The lines of its epochs.
         resumed: How often it was interrupted and went on.
         end: The last line; None for a run that is not finished.

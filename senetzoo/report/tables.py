@@ -67,11 +67,11 @@ def by_class(run: Run) -> list[Tally]:
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """Several seeds of the same.
 
     Args:
-        name: The arm.
+        name: The variant.
         accuracies: Test accuracy in per cent, seed by seed.
     """
 
@@ -89,16 +89,16 @@ class Arm:
         return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else None
 
 
-def arms(runs: Sequence[Run]) -> list[Arm]:
-    """The finished runs by arm; empty where no arm has two seeds."""
+def variants(runs: Sequence[Run]) -> list[Variant]:
+    """The finished runs by variant; empty where no variant has two seeds."""
     found: dict[str, list[float]] = {}
     for run in runs:
         if run.end is not None:
-            key = str(run.header["arm"] or run.header["model"]["name"])
+            key = str(run.header["variant"] or run.header["model"]["name"])
             found.setdefault(key, []).append(100 * run.end["test_accuracy"])
     if all(len(values) < 2 for values in found.values()):
         return []
-    return [Arm(name, tuple(values)) for name, values in found.items()]
+    return [Variant(name, tuple(values)) for name, values in found.items()]
 
 
 def confusions(run: Run, count: int = 10) -> list[tuple[str, str, int, int]]:
@@ -150,7 +150,7 @@ def settings(runs: Sequence[Run]) -> tuple[list[tuple[str, str]], list[tuple[str
 
 def _flat(run: Run) -> dict[str, str]:
     header: dict[str, Any] = run.header
-    fields = {"seed": str(header["seed"]), "arm": str(header["arm"] or "")}
+    fields = {"seed": str(header["seed"]), "variant": str(header["variant"] or "")}
     for part in ("model", "recipe", "environment"):
         for name, value in header[part].items():
             if value not in (None, "", [], {}):

@@ -12,12 +12,15 @@ from typing import Any
 
 import torch
 
+from senetzoo._utils.documents import reading
 from senetzoo._utils.files import atomically
 from senetzoo.errors import ConfigError, TrainingError
+from senetzoo.train.recipe import Recipe
 
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 DAMAGED = "checkpoint.damaged.pt"
 _VERSION = 2
+_REMEDY = "Give another folder with --out, or delete this one"
 
 
 @dataclass(frozen=True)
@@ -87,16 +90,35 @@ def save(folder: Path, state: dict[str, Any]) -> None:
         fresh.replace(newest)
 
 
+def require_same(folder: Path, found: tuple[Recipe, int], asked: tuple[Recipe, int]) -> None:
+    """Refuse to go on with a run of another recipe or seed.
+
+    Args:
+        folder: Of the run.
+        found: Recipe and seed of the run.
+        asked: Recipe and seed to go on with.
+
+    Raises:
+        ConfigError: They differ.
+    """
+    if found != asked:
+        raise ConfigError(
+            f"{folder} holds a run of another recipe or seed.",
+            "A run is resumed only with the recipe and the seed it was started with.",
+            _REMEDY,
+        )
+
+
 def load(
-    folder: Path, recipe: dict[str, Any], seed: int, say: Callable[[str], None]
+    folder: Path, recipe: Recipe, seed: int, say: Callable[[str], None]
 ) -> dict[str, Any] | None:
     """The newest checkpoint that can be read; None where there is none.
 
     Args:
         folder: Of the run.
-        recipe: The recipe's fields.
+        recipe: The recipe.
         seed: The seed.
-        say: Told when the newest can't be read and the previous one is taken.
+        say: Called when the newest can't be read and the previous one is taken.
 
     Raises:
         ConfigError: None of those there can be read, or they are of another recipe or seed.
@@ -108,7 +130,9 @@ def load(
             continue
         try:
             state = torch.load(path, weights_only=True, map_location="cpu")
-            if not isinstance(state, dict) or "recipe" not in state or "seed" not in state:
+            if not isinstance(state, dict) or not {"recipe", "seed"} <= state.keys():
+                raise ValueError
+            if state.get("version") != _VERSION:
                 raise ValueError
         except (
             pickle.UnpicklingError,
@@ -120,12 +144,9 @@ def load(
         ) as error:
             causes[path] = type(error).__name__
             continue
-        if state["recipe"] != recipe or state["seed"] != seed or state.get("version") != _VERSION:
-            raise ConfigError(
-                f"{folder} holds a run of another recipe or seed.",
-                "A run is resumed only with the recipe and the seed it was started with.",
-                "Give another folder with --out, or delete this one",
-            )
+        with reading(path, _REMEDY):
+            stored = Recipe.from_json(state["recipe"])
+        require_same(folder, (stored, state["seed"]), (recipe, seed))
         for bad, cause in causes.items():
             say(f"{bad} can't be read ({cause}): going on from {path.name}")
             # Out of the way: the next save would put it in the place of the good one.
@@ -136,6 +157,6 @@ def load(
         raise ConfigError(
             f"{bad} can't be read.",
             f"It is no checkpoint of a run ({cause}).",
-            "Give another folder with --out, or delete this one",
+            _REMEDY,
         )
     return None

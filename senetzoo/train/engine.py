@@ -12,6 +12,7 @@ import torch
 
 from senetzoo.errors import ConfigError, MissingExtraError
 from senetzoo.runs import SUMMARY, read_summary, reading_recipe
+from senetzoo.train.checkpoint import require_same
 from senetzoo.train.data import Data, load_data
 from senetzoo.train.recipe import Recipe
 from senetzoo.train.run import Options, Run
@@ -23,7 +24,7 @@ def train(
     *,
     data: Path | None = None,
     seed: int = 0,
-    arm: str = "",
+    variant: str = "",
     command: str = "",
     options: Options | None = None,
     say: Callable[[str], None] = print,
@@ -45,8 +46,8 @@ def train(
             average's weights, where there is one), ``test.safetensors`` (`evaluate.record`) and
             ``summary.json``.
         data: Local copy of the data set, for recipes that need one.
-        seed: Seed of initialisation, order and augmentation.
-        arm: Which arm of an experiment this is, for the record.
+        seed: Seed of initialization, order and augmentation.
+        variant: Which variant of an experiment this is, for the record.
         command: What was typed, for the record.
         options: What does not change the result.
         say: Where progress lines go.
@@ -89,7 +90,7 @@ def train(
     with torch.random.fork_rng(devices=devices), _deterministic(recipe.deterministic):
         torch.manual_seed((seed << 10) + accelerator.process_index)
         run = Run(recipe, out, sets, seed, accelerator, options, say)
-        return run.all(arm, command)
+        return run.all(variant, command)
 
 
 def _nothing(_: str) -> None:
@@ -103,12 +104,7 @@ def _finished(recipe: Recipe, out: Path, seed: int) -> dict[str, Any] | None:
     summary = read_summary(out)
     with reading_recipe(out):
         done = Recipe.from_json(summary["recipe"])
-    if done != recipe or summary["seed"] != seed:
-        raise ConfigError(
-            f"{out} holds a run of another recipe or seed.",
-            "A run is resumed only with the recipe and the seed it was started with.",
-            "Give another folder with --out, or delete this one",
-        )
+    require_same(out, (done, summary["seed"]), (recipe, seed))
     keys = ("epochs", "train_seconds", "test_accuracy", "test_images", "test_correct", "wilson")
     # Runs of older versions do not have the last.
     return {key: summary[key] for key in (*keys, "by_class") if key in summary}

@@ -17,6 +17,7 @@ from senetzoo._utils.checks import (
     NonEmpty,
     NonNegativeFloat,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     Rate,
     check,
@@ -55,8 +56,11 @@ class Recipe:
         images_per_class: Use only so many images of each class, for training and for the test;
             0 for all.
         phases: Resolution by time: pairs of image side and epochs at it.
+        mean: What is subtracted from each channel of an image, in units of the full range; None for
+            the data set's own.
+        std: What divides each channel then; None for the data set's own.
         test_size: Image side in the test; 0 for that of the phase.
-        test_crop: Fraction of the resized test image that its centre crop keeps; large images.
+        test_crop: Fraction of the resized test image that its center crop keeps; large images.
         batch: Images per optimizer step, over all processes and accumulated parts.
         accumulate: Parts that a batch is computed in, one after another.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"`` (mixed), or ``"fp64"``.
@@ -97,7 +101,7 @@ class Recipe:
         cutout: Side of the square that is set to the mean (DeVries and Taylor 2017); 0 for none.
         erase: Probability of erasing a rectangle (Zhong et al. 2017).
         crop_scale: Large images: smallest and largest part of the area that the random crop
-            takes; (0, 0) for the test's centre crop.
+            takes; (0, 0) for the test's center crop.
         randaugment: Large images: magnitude of RandAugment (Cubuk et al. 2019), up to 30; 0 for
             none.
         randaugment_ops: Its operations per image.
@@ -118,6 +122,8 @@ class Recipe:
     stream_images: NonNegativeInt = 0
     images_per_class: NonNegativeInt = 0
     phases: Annotated[tuple[tuple[PositiveInt, PositiveInt], ...], NonEmpty(), Example(((32, 10),))]
+    mean: tuple[float, ...] | None = None
+    std: tuple[PositiveFloat, ...] | None = None
     test_size: NonNegativeInt = 0
     test_crop: Annotated[float, Gt(0), Le(1)] = 0.875
     batch: PositiveInt = 128

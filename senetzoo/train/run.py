@@ -71,7 +71,7 @@ class Run:
         self.main = bool(accelerator.is_main_process)
         device = accelerator.device
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        stored = checkpoint.load(out, dataclasses.asdict(recipe), seed, say)
+        stored = checkpoint.load(out, recipe, seed, say)
         shape = len(data.classes), data.channels
         if stored is None:
             model = recipe.build(*shape, seed)
@@ -122,10 +122,10 @@ class Run:
         self._last_save = time.monotonic()
         self._stop = False
 
-    def all(self, arm: str, command: str) -> dict[str, Any]:
+    def all(self, variant: str, command: str) -> dict[str, Any]:
         """Train to the end."""
         recipe = self.recipe
-        self._begin(arm, command)
+        self._begin(variant, command)
         per_epoch = self.batches.steps * recipe.batch
         done = self.state.position.epoch * per_epoch + self.state.position.step * recipe.batch
         self.progress = Progress(
@@ -230,12 +230,12 @@ class Run:
 
     # What is written
 
-    def _begin(self, arm: str, command: str) -> None:
+    def _begin(self, variant: str, command: str) -> None:
         if not self.main:
             return
         header: dict[str, Any] = {
             "recipe": dataclasses.asdict(self.recipe),
-            "arm": arm,
+            "variant": variant,
             "seed": self.seed,
             "command": command,
             "data": {
