@@ -25,7 +25,7 @@ from senetzoo.deploy.engines import ENGINES, Runner
 from senetzoo.nn.classifier import Classifier
 from senetzoo.runs import LOG, read_log, renamed
 from senetzoo.train.augment import normalise
-from senetzoo.train.trained import networks_of
+from senetzoo.train.recipe import networks_of
 
 BATCH = 500
 SEED = 0

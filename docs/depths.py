@@ -9,7 +9,7 @@ from experiments import finished
 from noisy import swing
 from pages import STYLE, svg, table
 
-from senetzoo.report.figures import COLOURS
+from senetzoo.report.figures import COLORS
 from senetzoo.report.run import Run
 from senetzoo.report.tables import by_class, images_per_second, whole
 from senetzoo.train.recipes import RECIPES
@@ -176,10 +176,10 @@ def plot() -> str | None:
         for number, (title, value) in enumerate(panels):
             # By hand: a layout that measures letters would depend on the fonts of the machine.
             axes = figure.add_axes((0.05 + 0.33 * number, 0.27, 0.27, 0.62))
-            for (variant, run), colour in zip(found.items(), (*COLOURS, "#767676"), strict=False):
+            for (variant, run), color in zip(found.items(), (*COLORS, "#767676"), strict=False):
                 points = [(e["epoch"], value(e)) for e in run.epochs]
                 style = "--" if variant.endswith("56") else "-"
-                axes.plot(*zip(*points, strict=True), style, color=colour, lw=1.3, label=variant)
+                axes.plot(*zip(*points, strict=True), style, color=color, lw=1.3, label=variant)
             if title.startswith("norm"):  # of plain56 it is twenty times the others'
                 axes.set_yscale("log")
                 axes.yaxis.set_major_formatter("{x:g}")

@@ -26,13 +26,13 @@ from safetensors.torch import load_file, save_file
 from senetzoo.cli import main
 from senetzoo.data import digits
 from senetzoo.errors import ConfigError
-from senetzoo.eval.predictions import wilson
+from senetzoo.eval.predictions import Predictions, wilson
 from senetzoo.inspect import drift, excitations
 from senetzoo.report import figures, page, tables
 from senetzoo.report.paired import Paired, paired, verdicts
 from senetzoo.report.run import find, read
 from senetzoo.train.augment import normalise
-from senetzoo.train.trained import networks_of
+from senetzoo.train.recipe import networks_of
 
 
 def report(*arguments: object) -> Result:
@@ -268,23 +268,21 @@ def test_json(tmp_path: Path) -> None:
     ]
 
 
-def test_seeds_of_an_arm(tmp_path: Path) -> None:
+def test_seeds_of_a_variant(tmp_path: Path) -> None:
     labels = torch.zeros(100, dtype=torch.long)
     for seed, wrong in enumerate((10, 14, 18)):
         guesses = labels.clone()
         guesses[:wrong] = 1
         write_run(tmp_path / f"se-{seed}", labels=labels, guesses=guesses, variant="se", seed=seed)
-    (variant,) = tables.variants(find([tmp_path]))
-    assert variant.name == "se"
-    assert variant.accuracies == pytest.approx((90.0, 86.0, 82.0))
-    assert variant.mean == pytest.approx(86.0)
-    assert variant.std == pytest.approx(4.0)  # of the sample: (16 + 0 + 16) / 2
+    assert tables.variants(find([tmp_path])) == {"se": pytest.approx((90.0, 86.0, 82.0))}
     write_run(tmp_path / "plain-0", variant="plain")
-    assert [variant.std for variant in tables.variants(find([tmp_path]))] == [
-        None,
-        pytest.approx(4.0),
-    ]
-    assert tables.variants(find([tmp_path / "plain-0", tmp_path / "se-0"])) == []
+    page = report(tmp_path, "--out", tmp_path / "page.html")
+    assert page.exit_code == 0, page.output
+    text = (tmp_path / "page.md").read_text()
+    # The deviation is the sample's: (16 + 0 + 16) / 2.
+    assert "| se | 3 | 86.00 % | 4.00 | 90.00, 86.00, 82.00 |\n" in text
+    assert "| plain | 1 | 90.00 % |  | 90.00 |\n" in text
+    assert tables.variants(find([tmp_path / "plain-0", tmp_path / "se-0"])) == {}
 
 
 def seeds_of(tmp_path: Path, variant: str, wrong: tuple[int, ...], **header: Any) -> None:
@@ -377,13 +375,10 @@ def test_fluctuation_by_hand(tmp_path: Path) -> None:
 
 
 def test_confusion_by_counting() -> None:
-    from senetzoo.report.run import Tested
-
     draw = random.Random(0)
     pairs = [(draw.randrange(5), draw.randrange(5)) for _ in range(300)]
     labels, guesses = (torch.tensor(part) for part in zip(*pairs, strict=True))
-    none = torch.zeros(0)
-    tested = Tested(torch.nn.functional.one_hot(guesses, 5).half(), labels, none, none)
+    tested = Predictions(torch.nn.functional.one_hot(guesses, 5).half(), labels)
     counts = Counter(pairs)
     assert tested.confusion().tolist() == [[counts[r, c] for c in range(5)] for r in range(5)]
 
@@ -424,7 +419,7 @@ def test_plots(tmp_path: Path) -> None:
         inked = plot.inked("currentColor")
         assert "currentColor" in inked
         assert "#010203" not in inked
-    assert len(set(figures.colours(runs * 10))) == 20
+    assert len(set(figures.colors(runs * 10))) == 20
 
 
 def test_runs_without_gradients(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from senetzoo.errors import ConfigError, MissingExtraError
-from senetzoo.runs import SUMMARY, read_summary, reading_recipe
+from senetzoo.runs import SUMMARY
 from senetzoo.train.checkpoint import require_same
 from senetzoo.train.data import Data, load_data
-from senetzoo.train.recipe import Recipe
-from senetzoo.train.run import Options, Run
+from senetzoo.train.recipe import Recipe, read_run
+from senetzoo.train.run import Options, Trainer
 
 
 def train(
@@ -41,8 +41,8 @@ def train(
 
     Args:
         recipe: What to do.
-        out: Folder of the run. It gets ``log.jsonl`` (`RunLog`), the last two checkpoints, and at
-            the end the network as `senetzoo.save` writes one, for `senetzoo.load` (the moving
+        out: Folder of the run. It gets ``log.jsonl`` (`log.begin`), the last two checkpoints, and
+            at the end the network as `senetzoo.save` writes one, for `senetzoo.load` (the moving
             average's weights, where there is one), ``test.safetensors`` (`evaluate.record`) and
             ``summary.json``.
         data: Local copy of the data set, for recipes that need one.
@@ -89,8 +89,8 @@ def train(
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), _deterministic(recipe.deterministic):
         torch.manual_seed((seed << 10) + accelerator.process_index)
-        run = Run(recipe, out, sets, seed, accelerator, options, say)
-        return run.all(variant, command)
+        trainer = Trainer(recipe, out, sets, seed, accelerator, options, say)
+        return trainer.all(variant, command)
 
 
 def _nothing(_: str) -> None:
@@ -101,9 +101,7 @@ def _finished(recipe: Recipe, out: Path, seed: int) -> dict[str, Any] | None:
     """The end of the run of `recipe` that `out` holds, if it is finished."""
     if not (out / SUMMARY).is_file():
         return None
-    summary = read_summary(out)
-    with reading_recipe(out):
-        done = Recipe.from_json(summary["recipe"])
+    done, summary = read_run(out)
     require_same(out, (done, summary["seed"]), (recipe, seed))
     keys = ("epochs", "train_seconds", "test_accuracy", "test_images", "test_correct", "wilson")
     # Runs of older versions do not have the last.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from typing_extensions import Self
@@ -27,8 +28,9 @@ from senetzoo._utils.checks import (
 from senetzoo.errors import ConfigError, check_fields
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.stem import STEMS, parse_stem
+from senetzoo.runs import read_summary, reading_recipe
 from senetzoo.spec import ModelSpec
-from senetzoo.zoo import build, config, find
+from senetzoo.zoo import build, config, find, load
 
 DataName = Literal["cifar10", "cifar100", "flowers5", "folder", "hub", "digits"]
 Part: TypeAlias = Annotated[float, Ge(0), Le(1)]
@@ -286,6 +288,35 @@ class Recipe:
             BrokenError: It is none.
         """
         return from_json(cls, raw, "recipe", partial=True)
+
+
+def read_run(folder: Path) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe of a finished run, and its summary.
+
+    Raises:
+        ConfigError: The run is not finished, or its summary is broken.
+    """
+    summary = read_summary(folder)
+    with reading_recipe(folder):
+        return Recipe.from_json(summary["recipe"]), summary
+
+
+def networks_of(run: Path) -> tuple[Classifier, Classifier]:
+    """The network at the end of a run, and the same as it was before.
+
+    Args:
+        run: Its folder.
+
+    Returns:
+        The trained network in eval mode, and the one that the run began with.
+
+    Raises:
+        ConfigError: The run is not finished.
+        WeightsError: Its weights are damaged, or those that it began with can't be had.
+    """
+    recipe, summary = read_run(run)
+    model = load(run)
+    return model, recipe.build(model.num_classes, model.in_chans, summary["seed"])
 
 
 # Where torch's OneCycleLR starts and ends by default, as parts of the peak.
