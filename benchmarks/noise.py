@@ -23,21 +23,22 @@ from senetzoo.data import cifar10
 from senetzoo.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from senetzoo.deploy.engines import ENGINES, Runner
 from senetzoo.nn.classifier import Classifier
+from senetzoo.runs import LOG, read_log, renamed
 from senetzoo.train.augment import normalise
-from senetzoo.train.trained import networks_of
+from senetzoo.train.recipe import networks_of
 
 BATCH = 500
 SEED = 0
 
 
 def network(name: str) -> tuple[Classifier, str, int]:
-    """The network of a run's folder or of a tag, with the arm and the seed of the run."""
+    """The network of a run's folder or of a tag, with the variant and the seed of the run."""
     folder = Path(name)
     if not folder.is_dir():
         return senetzoo.create(name, pretrained=True), name, 0
     model, _ = networks_of(folder)
-    header = json.loads((folder / "log.jsonl").read_text(encoding="utf-8").partition("\n")[0])
-    return model, header["arm"], header["seed"]
+    header = read_log(folder / LOG)[0]
+    return model, header["variant"], header["seed"]
 
 
 @click.command()
@@ -53,26 +54,29 @@ def main(
     test = cifar10.load(data, "test")
     test = test if per_class is None else test.first(per_class)
     text = out.read_text(encoding="utf-8") if out.is_file() else ""
-    keys = ("arm", "seed", "corruption", "severity")
-    known = {tuple(line[key] for key in keys) for line in map(json.loads, text.splitlines())}
+    keys = ("variant", "seed", "corruption", "severity")
+    known = {
+        tuple(line[key] for key in keys)
+        for line in map(renamed, map(json.loads, text.splitlines()))
+    }
     loaded = [network(name) for name in networks]
     first = normalise(test.images[:BATCH], cifar10.MEAN, cifar10.STD, 32)
-    running = [(ENGINES[engine].load(m, first), arm, seed) for m, arm, seed in loaded]
+    running = [(ENGINES[engine].load(m, first), variant, seed) for m, variant, seed in loaded]
     for corruption in (None, *CORRUPTIONS):
         for severity in SEVERITIES if corruption else (0,):
             kind = corruption or "none"
-            if all((arm, seed, kind, severity) in known for _, arm, seed in running):
+            if all((variant, seed, kind, severity) in known for _, variant, seed in running):
                 continue
             images = test.images
             if corruption:
                 images = corrupt(images, corruption, severity, seed=SEED)
             # Of each network, which images it gets right.
             right = [hits(run, images, test.labels) for run, _, _ in running]
-            for (_, arm, seed), found in zip(running, right, strict=True):
-                if (arm, seed, kind, severity) in known:
+            for (_, variant, seed), found in zip(running, right, strict=True):
+                if (variant, seed, kind, severity) in known:
                     continue
                 line = {
-                    "arm": arm,
+                    "variant": variant,
                     "seed": seed,
                     "corruption": kind,
                     "severity": severity,

@@ -9,7 +9,7 @@ from experiments import finished
 from noisy import swing
 from pages import STYLE, svg, table
 
-from senetzoo.report.figures import COLOURS
+from senetzoo.report.figures import COLORS
 from senetzoo.report.run import Run
 from senetzoo.report.tables import by_class, images_per_second, whole
 from senetzoo.train.recipes import RECIPES
@@ -20,24 +20,24 @@ _NONE = "None is recorded yet.\n"
 
 
 def runs() -> dict[str, Run]:
-    """The run of each arm with the lowest seed, in the recipe's order."""
+    """The run of each variant with the lowest seed, in the recipe's order."""
     found: dict[str, Run] = {}
     for run in sorted(finished(RECIPE), key=lambda run: int(run.header["seed"])):
-        found.setdefault(run.header["arm"], run)
-    return {arm: found[arm] for arm in RECIPES[RECIPE].arms if arm in found}
+        found.setdefault(run.header["variant"], run)
+    return {variant: found[variant] for variant in RECIPES[RECIPE].variants if variant in found}
 
 
 def results() -> str:
     """A row for each network."""
     rows = []
-    for arm, run in runs().items():
+    for variant, run in runs().items():
         tally, last, swings = whole(run), run.epochs[-1], swing(run)
         if tally is None:
             continue
         low, high = (100 * bound for bound in tally.interval)
         rows.append(
             [
-                f"`{arm}`",
+                f"`{variant}`",
                 f"{run.header['model']['params']:,}",
                 f"{run.header['model']['macs'] / 1e6:.1f}",
                 f"{last['train_loss']:.3f}",
@@ -60,12 +60,12 @@ def results() -> str:
 
 
 def _gain(first: str, other: str) -> str:
-    """What one arm has over another, and whether their intervals tell them apart."""
+    """What one variant has over another, and whether their intervals tell them apart."""
     found = runs()
-    a, b = (whole(found[arm]) if arm in found else None for arm in (first, other))
+    a, b = (whole(found[variant]) if variant in found else None for variant in (first, other))
     if a is None or b is None:
         return ""
-    macs = [found[arm].header["model"]["macs"] for arm in (first, other)]
+    macs = [found[variant].header["model"]["macs"] for variant in (first, other)]
     apart = a.interval[1] < b.interval[0] or b.interval[1] < a.interval[0]
     return (
         f"`{other}` minus `{first}`: {100 * (b.accuracy - a.accuracy):+.1f} points on the test "
@@ -80,7 +80,7 @@ def _made() -> str:
     run = next(iter(found.values()))
     recipe, data, where = (run.header[key] for key in ("recipe", "data", "environment"))
     sides = ", ".join(f"{epochs} epochs at {side} px" for side, epochs in recipe["phases"])
-    missing = [f"`{arm}`" for arm in RECIPES[RECIPE].arms if arm not in found]
+    missing = [f"`{variant}`" for variant in RECIPES[RECIPE].variants if variant not in found]
     hours = sum(r.end["train_seconds"] for r in found.values() if r.end is not None) / 3600
     return (
         f"{sides}, {data['train_images']:,} training and {data['test_images']:,} test images, the "
@@ -113,35 +113,35 @@ def gradients() -> str:
     """The gradient's norm by depth in the first epoch and the last."""
     rows: list[list[str]] = []
     head: list[str] = []
-    for arm, run in runs().items():
+    for variant, run in runs().items():
         first, last = run.epochs[0]["gradient_norm"], run.epochs[-1]["gradient_norm"]
         head = head or ["network", *first]
-        rows.append([f"`{arm}`", *(f"{first[k]:.2f}, {last[k]:.2f}" for k in first)])
+        rows.append([f"`{variant}`", *(f"{first[k]:.2f}, {last[k]:.2f}" for k in first)])
     return f"{table(head, rows)}\n{_growth()}" if rows else _NONE
 
 
 def _growth() -> str:
     """How much larger the gradient is at the beginning of a network than at its end."""
     parts = []
-    for arm, run in runs().items():
+    for variant, run in runs().items():
         norms = list(run.epochs[0]["gradient_norm"].values())
-        parts.append(f"{norms[0] / norms[-1]:.1f} in `{arm}`")
+        parts.append(f"{norms[0] / norms[-1]:.1f} in `{variant}`")
     return f"Stem over head, in the first epoch: {', '.join(parts)}.\n"
 
 
 def classes() -> str:
     """Test accuracy class by class."""
-    found = {arm: tallies for arm, run in runs().items() if (tallies := by_class(run))}
+    found = {variant: tallies for variant, run in runs().items() if (tallies := by_class(run))}
     if not found:
         return _NONE
     rows = [
         [each[0].name, *(f"{100 * tally.accuracy:.1f}" for tally in each)]
         for each in zip(*found.values(), strict=True)
     ]
-    text = table(["class", *(f"`{arm}`" for arm in found)], rows)
+    text = table(["class", *(f"`{variant}`" for variant in found)], rows)
     never = [
-        f"`{arm}` ({', '.join(names)})"
-        for arm, tallies in found.items()
+        f"`{variant}` ({', '.join(names)})"
+        for variant, tallies in found.items()
         if (names := [tally.name for tally in tallies if not tally.right])
     ]
     return text + f"\nNo image of a class right: {', '.join(never)}.\n" * bool(never)
@@ -176,10 +176,10 @@ def plot() -> str | None:
         for number, (title, value) in enumerate(panels):
             # By hand: a layout that measures letters would depend on the fonts of the machine.
             axes = figure.add_axes((0.05 + 0.33 * number, 0.27, 0.27, 0.62))
-            for (arm, run), colour in zip(found.items(), (*COLOURS, "#767676"), strict=False):
+            for (variant, run), color in zip(found.items(), (*COLORS, "#767676"), strict=False):
                 points = [(e["epoch"], value(e)) for e in run.epochs]
-                style = "--" if arm.endswith("56") else "-"
-                axes.plot(*zip(*points, strict=True), style, color=colour, lw=1.3, label=arm)
+                style = "--" if variant.endswith("56") else "-"
+                axes.plot(*zip(*points, strict=True), style, color=color, lw=1.3, label=variant)
             if title.startswith("norm"):  # of plain56 it is twenty times the others'
                 axes.set_yscale("log")
                 axes.yaxis.set_major_formatter("{x:g}")

@@ -23,7 +23,7 @@ SOURCES = {
     ("cifar10_four_nets", "densenet121_imagenet"): "76",
     ("cifar10_four_nets", "se_resnet18_cifar"): "81",
 }
-# Arms of ablation_positions that are arms of ablation_gates too, under these names.
+# Variants of ablation_positions that are variants of ablation_gates too, under these names.
 SHARED = {"plain": "plain", "standard": "se"}
 
 
@@ -40,10 +40,10 @@ def _changes(run: Run) -> str:
 
 
 def runs() -> str:
-    """The experiments that were run, arm by arm, but for those that have a page."""
+    """The experiments that were run, variant by variant, but for those that have a page."""
     rows = []
     for run in finished():
-        recipe, arm = run.header["recipe"]["name"], run.header["arm"]
+        recipe, variant = run.header["recipe"]["name"], run.header["variant"]
         tally = whole(run)
         if recipe.startswith(("ablation", "cifar10_depth")) or tally is None:
             continue
@@ -51,11 +51,11 @@ def runs() -> str:
         where = run.header["environment"]
         rows.append(
             [
-                f"`{recipe}`, {arm}",
+                f"`{recipe}`, {variant}",
                 str(len(run.epochs)),
                 str(run.header["seed"]),
                 f"{100 * tally.accuracy:.2f} % [{low:.1f}, {high:.1f}]",
-                SOURCES.get((recipe, arm), ""),
+                SOURCES.get((recipe, variant), ""),
                 f"{seconds(run)['train'] / 3600:.2f}",
                 f"{where['machine']}, `{where['commit'][:12]}`",
             ]
@@ -95,11 +95,11 @@ def speed() -> str:
 
 
 def _accuracies(found: list[Run]) -> dict[str, list[float]]:
-    arms: dict[str, list[float]] = {}
+    variants: dict[str, list[float]] = {}
     for run in found:
         if run.end is not None:
-            arms.setdefault(run.header["arm"], []).append(100 * run.end["test_accuracy"])
-    return arms
+            variants.setdefault(run.header["variant"], []).append(100 * run.end["test_accuracy"])
+    return variants
 
 
 def _alike(one: Run, other: Run) -> bool:
@@ -116,25 +116,25 @@ def gate_runs() -> list[Run]:
     """
     found = finished("ablation_gates")
     shared = [
-        dataclasses.replace(run, header={**run.header, "arm": SHARED[run.header["arm"]]})
+        dataclasses.replace(run, header={**run.header, "variant": SHARED[run.header["variant"]]})
         for run in finished("ablation_positions")
-        if run.header["arm"] in SHARED and found and _alike(run, found[0])
+        if run.header["variant"] in SHARED and found and _alike(run, found[0])
     ]
     return found + shared
 
 
 def ablation(found: list[Run]) -> str:
-    """An ablation's arms against its first, paired by seed."""
+    """An ablation's variants against its first, paired by seed."""
     pairs = paired(found)
     if not pairs:
         return "None is recorded yet.\n"
-    arms, first = _accuracies(found), pairs[0].first
-    rows = [[first, str(len(arms[first])), _each(arms[first]), "", "", ""]]
+    variants, first = _accuracies(found), pairs[0].first
+    rows = [[first, str(len(variants[first])), _each(variants[first]), "", "", ""]]
     rows += [
         [
             pair.name,
             str(len(pair.seeds)),
-            _each(arms[pair.name]),
+            _each(variants[pair.name]),
             f"{_signed(pair.mean)} (sd {pair.std:.2f})",
             "{:+.2f} to {:+.2f}".format(*pair.interval),
             f"{pair.detectable:.2f}",
@@ -144,9 +144,11 @@ def ablation(found: list[Run]) -> str:
     # Without two seeds in common with the first: values, and no interval.
     known = {first, *(pair.name for pair in pairs)}
     rows += [
-        [arm, str(len(arms[arm])), _each(arms[arm]), "", "", ""] for arm in arms if arm not in known
+        [variant, str(len(variants[variant])), _each(variants[variant]), "", "", ""]
+        for variant in variants
+        if variant not in known
     ]
-    head = ["arm", "seeds", "test accuracy in %", f"minus {first}, points", "95 % interval"]
+    head = ["variant", "seeds", "test accuracy in %", f"minus {first}, points", "95 % interval"]
     core_hours = sum(sum(seconds(run).values()) * _cores(run) for run in found) / 3600
     speeds = [images_per_second(run) for run in found]
     settings, epochs = _changes(found[0]), len(found[0].epochs)
@@ -176,7 +178,7 @@ def _each(values: list[float]) -> str:
 
 
 def _sentences(pairs: list[Paired]) -> str:
-    """Which arms differ from the first one, and which were not shown to."""
+    """Which variants differ from the first one, and which were not shown to."""
     said = list(zip(pairs, verdicts(pairs), strict=True))
     differ = [pair for pair, verdict in said if not verdict]
     alone = [pair.name for pair, verdict in said if verdict and pair.differs]
@@ -197,14 +199,14 @@ def _sentences(pairs: list[Paired]) -> str:
 def each() -> str:
     """Every run of the positions and the gates, with its time."""
     recipes = ("ablation_positions", "ablation_gates")
-    order = [arm for recipe in recipes for arm in RECIPES[recipe].arms]
+    order = [variant for recipe in recipes for variant in RECIPES[recipe].variants]
     found = sorted(
         (run for recipe in recipes for run in finished(recipe)),
-        key=lambda run: (order.index(run.header["arm"]), run.header["seed"]),
+        key=lambda run: (order.index(run.header["variant"]), run.header["seed"]),
     )
     rows = [
         [
-            run.header["arm"],
+            run.header["variant"],
             str(run.header["seed"]),
             f"{100 * run.epochs[-1]['train_accuracy']:.2f} %",
             f"{100 * run.end['test_accuracy']:.2f} %",
@@ -217,7 +219,7 @@ def each() -> str:
     ]
     if not rows:
         return "None is recorded yet.\n"
-    head = ["arm", "seed", "training accuracy", "test accuracy", "hours", "images a second"]
+    head = ["variant", "seed", "training accuracy", "test accuracy", "hours", "images a second"]
     return table([*head, "resumed"], rows)
 
 
@@ -238,7 +240,7 @@ def summary() -> str:
     if not pairs:
         return "None is recorded yet.\n"
     first = pairs[0].first
-    models = {run.header["arm"]: run.header["model"]["name"] for run in found}
+    models = {run.header["variant"]: run.header["model"]["name"] for run in found}
     rows = [
         [f"`{models[first]}`", str(len(values[first])), f"{statistics.mean(values[first]):.2f}", ""]
     ]

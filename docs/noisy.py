@@ -11,6 +11,7 @@ from pages import difference, lines, table
 
 from senetzoo.report.paired import Paired, pair_of, verdicts
 from senetzoo.report.run import Run
+from senetzoo.runs import renamed
 from senetzoo.train.recipes import RECIPES
 
 # Two may agree by chance, and Student's interval is then nothing wide.
@@ -20,13 +21,13 @@ _FEW = f"Not recorded yet for {SEEDS} seeds.\n"
 
 def weights() -> str:
     """Plain and SE twins on corrupted test images: the same images, so the difference is paired."""
-    found = lines("noise.jsonl")
+    found = [renamed(record) for record in lines("noise.jsonl")]
     if not found:
         return "None is recorded yet.\n"
     first = found[0]["against"]
     rows = []
     for record in found:
-        if record["arm"] == first:
+        if record["variant"] == first:
             continue
         images = record["test_images"]
         gained, lost = record["only_this"], record["only_that"]
@@ -42,27 +43,27 @@ def weights() -> str:
                 "" if low > 0 or high < 0 else "no difference shown",
             ]
         )
-    other = next(record["arm"] for record in found if record["arm"] != first)
+    other = next(record["variant"] for record in found if record["variant"] != first)
     head = ["corruption", "severity", f"`{first}`, %", f"`{other}`, %", "difference [95 %]", ""]
     return f"{table(head, rows)}\n{_made(found[0])}"
 
 
 def seeds() -> str:
     """Plain and SE twins of several seeds: mean over severities, and its difference by seed."""
-    found = lines("noise-seeds.jsonl")
+    found = [renamed(record) for record in lines("noise-seeds.jsonl")]
     values: dict[tuple[str, str], dict[int, list[float]]] = {}
     for record in found:
-        by_seed = values.setdefault((record["corruption"], record["arm"]), {})
+        by_seed = values.setdefault((record["corruption"], record["variant"]), {})
         accuracy = 100 * record["test_correct"] / record["test_images"]
         by_seed.setdefault(record["seed"], []).append(accuracy)
-    arms = list(dict.fromkeys(record["arm"] for record in found))
+    variants = list(dict.fromkeys(record["variant"] for record in found))
     pairs: list[tuple[Paired, list[str]]] = []
     for corruption in dict.fromkeys(record["corruption"] for record in found):
         first, other = (
-            {seed: statistics.mean(each) for seed, each in values[corruption, arm].items()}
-            for arm in arms
+            {seed: statistics.mean(each) for seed, each in values[corruption, variant].items()}
+            for variant in variants
         )
-        pair = _pair(arms[1], other, arms[0], first)
+        pair = _pair(variants[1], other, variants[0], first)
         if pair is not None:
             means = (statistics.mean(each[seed] for seed in pair.seeds) for each in (first, other))
             name = corruption.replace("_", " ") if corruption != "none" else "no corruption"
@@ -76,10 +77,10 @@ def seeds() -> str:
         rows.append([*cells, *_difference(pair, verdict)])
         chosen = same if verdict else "better" if pair.mean > 0 else "worse"
         sentences[chosen].append(cells[0])
-    head = ["corruption", *(f"{arm}, %" for arm in arms), "difference by seed"]
+    head = ["corruption", *(f"{variant}, %" for variant in variants), "difference by seed"]
     text = table([*head, "mean [95 %]", "", "could have shown"], rows)
     said = " ".join(
-        f"{arms[1].capitalize()} is {how} under {', '.join(names)}."
+        f"{variants[1].capitalize()} is {how} under {', '.join(names)}."
         for how, names in sentences.items()
         if names
     )
@@ -94,11 +95,11 @@ def fluctuation(recipe: str = "ablation_positions") -> str:
     for run in finished(recipe):
         value = swing(run)
         if value is not None:
-            found.setdefault(run.header["arm"], {})[run.header["seed"]] = value
-    first, *arms = RECIPES[recipe].arms
+            found.setdefault(run.header["variant"], {})[run.header["seed"]] = value
+    first, *variants = RECIPES[recipe].variants
     pairs = []
-    for arm in arms if first in found else ():
-        pair = _pair(arm, found.get(arm, {}), first, found[first])
+    for variant in variants if first in found else ():
+        pair = _pair(variant, found.get(variant, {}), first, found[first])
         if pair is not None:
             pairs.append(pair)
     if not pairs:
@@ -110,7 +111,7 @@ def fluctuation(recipe: str = "ablation_positions") -> str:
             for each in (found[first], found[pair.name])
         )
         rows.append([pair.name, *(f"{mean:.2f}" for mean in means), *_difference(pair, verdict)])
-    head = ["arm", f"{first}, points", "arm, points", "difference by seed", "mean [95 %]"]
+    head = ["variant", f"{first}, points", "variant, points", "difference by seed", "mean [95 %]"]
     return table([*head, "", "could have shown"], rows)
 
 

@@ -10,7 +10,6 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 from torch import Tensor
@@ -25,10 +24,9 @@ from senetzoo.eval.data import LabeledImages
 from senetzoo.io.folder import WEIGHTS
 from senetzoo.nn.counting import count
 from senetzoo.nn.stem import STEMS, as_stem, parse_stem
-from senetzoo.runs import read_summary
 from senetzoo.spec import merge, named, policy, split
 from senetzoo.train.data import load_data
-from senetzoo.train.recipe import Recipe
+from senetzoo.train.recipe import Recipe, read_run
 from senetzoo.weights import cache, manifest
 from senetzoo.weights.load import load_file_into
 from senetzoo.weights.manifest import Entry, Metric
@@ -118,7 +116,7 @@ def pin(
     """
     from safetensors.torch import load_file
 
-    summary, recipe = _facts(run)
+    recipe, summary = read_run(run)
     if not summary["revision"] or summary["revision"].endswith("-dirty"):
         raise ConfigError(
             f"{run} was trained from a checkout without a commit: {summary['revision']}.",
@@ -206,34 +204,6 @@ def pin(
     if gone is not None:
         gone.unlink()
     return entry
-
-
-def _facts(run: Path) -> tuple[Mapping[str, Any], Recipe]:
-    """What a finished run says of itself, and its recipe.
-
-    Raises:
-        ConfigError: It is not finished, or its summary is not what a run writes.
-    """
-    summary = read_summary(run)
-    kinds: dict[str, tuple[type, ...]] = {
-        "recipe": (dict,),
-        "command": (str,),
-        "seed": (int,),
-        "revision": (str, type(None)),
-        "train_seconds": (int, float),
-        "machine": (str,),
-    }
-    wrong = [key for key, kind in kinds.items() if not isinstance(summary.get(key, ()), kind)]
-    try:
-        if not wrong:
-            return summary, Recipe.from_json(summary["recipe"])
-    except (ConfigError, TypeError):
-        wrong = ["recipe"]
-    raise ConfigError(
-        f"{run} holds no run that can be published.",
-        f"Its summary has no {wrong[0]}, or one that no run writes.",
-        "Train again, or give another run",
-    )
 
 
 def _dropped(start: str | None, name: str) -> str:

@@ -48,9 +48,13 @@ class _Seconds(TypedDict):
     train: float
 
 
-class _RunLine(TypedDict):
-    recipe: _Named
+class _Variant(TypedDict, total=False):
+    variant: str
     arm: str
+
+
+class _RunLine(_Variant):
+    recipe: _Named
     seed: int
     command: str
     data: _Data
@@ -117,7 +121,15 @@ def read_log(file: Path) -> list[dict[str, Any]]:
     Raises:
         ConfigError: The file is not there, or broken.
     """
-    return read_jsonl(_LINES, file, _REMEDY)
+    return [
+        {"variant": "", **renamed(line)} if line["kind"] == "run" else line
+        for line in read_jsonl(_LINES, file, _REMEDY)
+    ]
+
+
+def renamed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with ``variant``, which version 0.1.0 called ``arm``."""
+    return {"variant" if key == "arm" else key: value for key, value in record.items()}
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def write_run(
     first: Mapping[str, Any] = {
         "kind": "run",
         "recipe": {"name": "made_up", "model": "lenet5", "phases": [[32, epochs]], "lr": 0.1},
-        "arm": "",
+        "variant": "",
         "seed": 0,
         "command": "senetzoo train made_up --seed 0",
         "data": {

@@ -87,17 +87,26 @@ def test_noise_by_seed_is_compared_as_scipy_does(empty: Any, tmp_path: Path) -> 
     right = {"blur": blur, "jpeg": jpeg, "contrast": contrast}
     base = {"test_images": 1000, "noise_seed": 0, "machine": "m", "engine": "e", "commit": "c" * 40}
     records: list[dict[str, Any]] = [
-        {"arm": arm, "seed": seed, "corruption": kind, "severity": n, "test_correct": count, **base}
-        for kind, arms in right.items()
-        for arm, seeds in arms.items()
+        {
+            "variant": variant,
+            "seed": seed,
+            "corruption": kind,
+            "severity": n,
+            "test_correct": count,
+            **base,
+        }
+        for kind, variants in right.items()
+        for variant, seeds in variants.items()
         for seed, counts in enumerate(seeds)
         for n, count in enumerate(counts, 1)
     ]
     lines = "".join(json.dumps(record) + "\n" for record in records)
     (tmp_path / "noise-seeds.jsonl").write_text(lines, encoding="utf-8")
     text = empty.noisy.seeds()
-    for row, (kind, arms) in zip(cells(text)[1:], right.items(), strict=True):
-        means = {arm: [sum(counts) / 20 for counts in seeds] for arm, seeds in arms.items()}
+    for row, (kind, variants) in zip(cells(text)[1:], right.items(), strict=True):
+        means = {
+            variant: [sum(counts) / 20 for counts in seeds] for variant, seeds in variants.items()
+        }
         test = ttest_rel(means["se"], means["plain"])
         low, high = test.confidence_interval(0.95)
         gain = (sum(means["se"]) - sum(means["plain"])) / 3
@@ -117,15 +126,15 @@ def test_noise_by_seed_is_compared_as_scipy_does(empty: Any, tmp_path: Path) -> 
 
 def test_fluctuation_is_compared_seed_by_seed(empty: Any, tmp_path: Path) -> None:
     swings = {"plain": (4.0, 5.0, 6.0), "pre": (2.0, 2.5, 4.5), "post": (1.0, 1.0)}
-    for arm, values in swings.items():
+    for variant, values in swings.items():
         for seed, value in enumerate(values):
             lines = [
                 epoch(n, lr=0.1, train_accuracy=0.5, test_accuracy=0.5 + (n % 2) * value / 100)
                 for n in range(1, 6)
             ]
-            folder = tmp_path / "runs" / "ablation_positions" / f"{arm}-{seed}"
+            folder = tmp_path / "runs" / "ablation_positions" / f"{variant}-{seed}"
             used = recipe("ablation_positions")
-            write_run(folder, lines=lines, arm=arm, seed=seed, recipe=used)
+            write_run(folder, lines=lines, variant=variant, seed=seed, recipe=used)
     (row,) = cells(empty.noisy.fluctuation())[1:]
     assert row[:4] == ["pre", "5.00", "3.00", "-2.00, -2.50, -1.50"]
     # In the recipe's order; 5 epochs of 3,000 images in 20 seconds each, and 2 for each test.
@@ -142,14 +151,14 @@ def test_positions_against_the_first_arm(empty: Any, tmp_path: Path) -> None:
     wrong = {"plain": (100, 90, 110), "pre": (101, 89, 111), "identity": (130, 121, 141)}
     wrong |= {"standard": (95, 84, 104), "post": (97,)}
     labels = torch.zeros(1000, dtype=torch.long)
-    for arm, counts in wrong.items():
+    for variant, counts in wrong.items():
         for seed, count in enumerate(counts):
             guesses = (torch.arange(1000) < count).long()
-            folder = tmp_path / "runs" / "ablation_positions" / f"{arm}-{seed}"
+            folder = tmp_path / "runs" / "ablation_positions" / f"{variant}-{seed}"
             used = recipe("ablation_positions")
             where = {"machine": "m", "commit": "c" * 40, "threads": 1}
             write_run(
-                folder, labels=labels, guesses=guesses, arm=arm, seed=seed, recipe=used,
+                folder, labels=labels, guesses=guesses, variant=variant, seed=seed, recipe=used,
                 environment=where, command="senetzoo train ablation_positions",
             )  # fmt: skip
     text = empty.experiments.positions()
@@ -157,11 +166,11 @@ def test_positions_against_the_first_arm(empty: Any, tmp_path: Path) -> None:
     assert list(rows) == ["plain", "standard", "pre", "identity", "post"]
     assert rows["plain"] == ["3", "90.00 (90.00, 91.00, 89.00)", "", "", ""]
     assert rows["post"] == ["1", "90.30 (90.30)", "", "", ""]
-    for arm in ("standard", "pre", "identity"):
-        gains = [(p - w) / 10 for p, w in zip(wrong["plain"], wrong[arm], strict=True)]
+    for variant in ("standard", "pre", "identity"):
+        gains = [(p - w) / 10 for p, w in zip(wrong["plain"], wrong[variant], strict=True)]
         low, high = ttest_1samp(gains, 0).confidence_interval(0.95)
-        assert rows[arm][2].startswith(f"{sum(gains) / 3:+.2f} (sd ")
-        assert rows[arm][3] == f"{low:+.2f} to {high:+.2f}"
+        assert rows[variant][2].startswith(f"{sum(gains) / 3:+.2f} (sd ")
+        assert rows[variant][3] == f"{low:+.2f} to {high:+.2f}"
     assert (
         "\nBetter than plain: standard. Worse than plain: identity. That holds by Holm's "
         "correction for 3 comparisons. No difference from plain is shown for: pre.\n" in text
@@ -169,16 +178,19 @@ def test_positions_against_the_first_arm(empty: Any, tmp_path: Path) -> None:
 
 
 def test_gates_are_beside_the_positions_plain_and_se(empty: Any, tmp_path: Path) -> None:
-    for arm, gate in empty.experiments.SHARED.items():
-        place, other = RECIPES["ablation_positions"].arms[arm], RECIPES["ablation_gates"].arms[gate]
+    for variant, gate in empty.experiments.SHARED.items():
+        place, other = (
+            RECIPES["ablation_positions"].variants[variant],
+            RECIPES["ablation_gates"].variants[gate],
+        )
         assert repr(create(place["model"])) == repr(create(other["model"]))
 
-    def write(experiment: str, arm: str, model: str, seed: int, wrong: int, lr: float) -> None:
+    def write(experiment: str, variant: str, model: str, seed: int, wrong: int, lr: float) -> None:
         machine = "old" if experiment == "ablation_positions" else "new"
         write_run(
-            tmp_path / "runs" / experiment / f"{arm}-{seed}",
+            tmp_path / "runs" / experiment / f"{variant}-{seed}",
             labels=torch.zeros(1000, dtype=torch.long),
-            guesses=(torch.arange(1000) < wrong).long(), arm=arm, seed=seed,
+            guesses=(torch.arange(1000) < wrong).long(), variant=variant, seed=seed,
             recipe={**recipe(experiment), "model": model, "lr": lr},
             environment={"machine": machine, "commit": "c" * 40, "threads": 1},
             command=f"senetzoo train {experiment}",
@@ -207,20 +219,24 @@ def test_gates_are_beside_the_positions_plain_and_se(empty: Any, tmp_path: Path)
 def test_depth_by_hand(empty: Any, tmp_path: Path) -> None:
     """Training accuracy falls with depth without shortcuts, and rises with them."""
     labels = torch.arange(3).repeat_interleave(10)
-    for arm, train, wrong in (
+    for variant, train, wrong in (
         ("plain20", 0.80, 3), ("plain56", 0.65, 9), ("resnet20", 0.82, 3), ("resnet56", 0.9, 0),
     ):  # fmt: skip
         guesses = labels.clone()
         guesses[:wrong] = 2
         lines = [epoch(n, train_accuracy=train - (8 - n) * 0.01) for n in range(1, 9)]
-        size = {"name": arm, "params": 270_000, "macs": 31_000 if arm.endswith("56") else 10_000}
+        size = {
+            "name": variant,
+            "params": 270_000,
+            "macs": 31_000 if variant.endswith("56") else 10_000,
+        }
         where = {"machine": "m", "commit": "c" * 40, "cpu": "a processor"}
         write_run(
-            tmp_path / "runs" / "cifar10_depth" / f"{arm}-0",
+            tmp_path / "runs" / "cifar10_depth" / f"{variant}-0",
             labels=labels,
             guesses=guesses,
             lines=lines,
-            arm=arm,
+            variant=variant,
             recipe=recipe("cifar10_depth"),
             environment=where,
             model=size,
@@ -247,7 +263,7 @@ def test_depth_by_hand(empty: Any, tmp_path: Path) -> None:
     )
     picture = depths.plot()
     assert picture is not None
-    assert all(arm in picture for arm in ("plain20", "plain56", "resnet20", "resnet56"))
+    assert all(variant in picture for variant in ("plain20", "plain56", "resnet20", "resnet56"))
 
 
 def told(tag: str) -> list[Training]:

@@ -26,13 +26,13 @@ from safetensors.torch import load_file, save_file
 from senetzoo.cli import main
 from senetzoo.data import digits
 from senetzoo.errors import ConfigError
-from senetzoo.eval.predictions import wilson
+from senetzoo.eval.predictions import Predictions, wilson
 from senetzoo.inspect import drift, excitations
 from senetzoo.report import figures, page, tables
 from senetzoo.report.paired import Paired, paired, verdicts
 from senetzoo.report.run import find, read
 from senetzoo.train.augment import normalise
-from senetzoo.train.trained import networks_of
+from senetzoo.train.recipe import networks_of
 
 
 def report(*arguments: object) -> Result:
@@ -199,7 +199,7 @@ def test_excitations_of_what_has_none(tmp_path: Path) -> None:
 
 def test_names_are_text_not_markup(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>|*$x^$"
-    write_run(tmp_path / "run", classes=(evil, "b", "c"), arm=evil, data=evil, command=evil)
+    write_run(tmp_path / "run", classes=(evil, "b", "c"), variant=evil, data=evil, command=evil)
     out = tmp_path / "page.html"
     assert report(tmp_path / "run", "--out", out, "--title", evil).exit_code == 0
     seen = page_of(out)
@@ -268,29 +268,30 @@ def test_json(tmp_path: Path) -> None:
     ]
 
 
-def test_seeds_of_an_arm(tmp_path: Path) -> None:
+def test_seeds_of_a_variant(tmp_path: Path) -> None:
     labels = torch.zeros(100, dtype=torch.long)
     for seed, wrong in enumerate((10, 14, 18)):
         guesses = labels.clone()
         guesses[:wrong] = 1
-        write_run(tmp_path / f"se-{seed}", labels=labels, guesses=guesses, arm="se", seed=seed)
-    (arm,) = tables.arms(find([tmp_path]))
-    assert arm.name == "se"
-    assert arm.accuracies == pytest.approx((90.0, 86.0, 82.0))
-    assert arm.mean == pytest.approx(86.0)
-    assert arm.std == pytest.approx(4.0)  # of the sample: (16 + 0 + 16) / 2
-    write_run(tmp_path / "plain-0", arm="plain")
-    assert [arm.std for arm in tables.arms(find([tmp_path]))] == [None, pytest.approx(4.0)]
-    assert tables.arms(find([tmp_path / "plain-0", tmp_path / "se-0"])) == []
+        write_run(tmp_path / f"se-{seed}", labels=labels, guesses=guesses, variant="se", seed=seed)
+    assert tables.variants(find([tmp_path])) == {"se": pytest.approx((90.0, 86.0, 82.0))}
+    write_run(tmp_path / "plain-0", variant="plain")
+    page = report(tmp_path, "--out", tmp_path / "page.html")
+    assert page.exit_code == 0, page.output
+    text = (tmp_path / "page.md").read_text()
+    # The deviation is the sample's: (16 + 0 + 16) / 2.
+    assert "| se | 3 | 86.00 % | 4.00 | 90.00, 86.00, 82.00 |\n" in text
+    assert "| plain | 1 | 90.00 % |  | 90.00 |\n" in text
+    assert tables.variants(find([tmp_path / "plain-0", tmp_path / "se-0"])) == {}
 
 
-def seeds_of(tmp_path: Path, arm: str, wrong: tuple[int, ...], **header: Any) -> None:
+def seeds_of(tmp_path: Path, variant: str, wrong: tuple[int, ...], **header: Any) -> None:
     labels = torch.zeros(1000, dtype=torch.long)
     for seed, count in enumerate(wrong):
         guesses = labels.clone()
         guesses[:count] = 1
-        folder = tmp_path / f"{arm}-{seed}"
-        write_run(folder, labels=labels, guesses=guesses, arm=arm, seed=seed, **header)
+        folder = tmp_path / f"{variant}-{seed}"
+        write_run(folder, labels=labels, guesses=guesses, variant=variant, seed=seed, **header)
 
 
 def test_pairs_of_seeds_are_compared_as_scipy_does(tmp_path: Path) -> None:
@@ -298,7 +299,7 @@ def test_pairs_of_seeds_are_compared_as_scipy_does(tmp_path: Path) -> None:
     from scipy.stats import t as student
 
     plain, better, other = (100, 90, 120, 110), (80, 84, 99, 95), (104, 86, 125, 104, 70)
-    # The recipe says which arm comes first, not the alphabet.
+    # The recipe says which variant comes first, not the alphabet.
     recipe = {"name": "ablation_positions", "model": "resnet20", "phases": [[32, 8]], "lr": 0.1}
     seeds_of(tmp_path, "identity", other, recipe=recipe)
     seeds_of(tmp_path, "plain", plain, recipe=recipe)
@@ -327,9 +328,9 @@ def test_pairs_of_seeds_are_compared_as_scipy_does(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.lists(st.integers(-3, 12), min_size=3, max_size=5), min_size=1, max_size=5))
-def test_many_comparisons_are_corrected_by_closed_testing(arms: list[list[int]]) -> None:
-    """Holm's steps are the closure of Bonferroni's test: every set that has the arm is rejected."""
-    pairs = [Paired(str(n), "plain", (), (), tuple(values)) for n, values in enumerate(arms)]
+def test_many_comparisons_are_corrected_by_closed_testing(variants: list[list[int]]) -> None:
+    """Holm's steps are the closure of Bonferroni's test: every set with the variant is rejected."""
+    pairs = [Paired(str(n), "plain", (), (), tuple(values)) for n, values in enumerate(variants)]
     everyone = range(len(pairs))
     sets = [s for size in range(1, len(pairs) + 1) for s in combinations(everyone, size)]
     for number, verdict in enumerate(verdicts(pairs)):
@@ -345,12 +346,12 @@ def test_equal_differences_leave_no_doubt() -> None:
     assert Paired("se", "plain", (), (), (0.0, 0.0)).p == 1.0
 
 
-def test_arms_without_common_seeds_are_not_compared(tmp_path: Path) -> None:
-    write_run(tmp_path / "alone", arm="")
+def test_variants_without_common_seeds_are_not_compared(tmp_path: Path) -> None:
+    write_run(tmp_path / "alone", variant="")
     assert paired(find([tmp_path])) == []
-    write_run(tmp_path / "plain-0", arm="plain", seed=0)
-    write_run(tmp_path / "se-0", arm="se", seed=0)
-    write_run(tmp_path / "se-1", arm="se", seed=1)
+    write_run(tmp_path / "plain-0", variant="plain", seed=0)
+    write_run(tmp_path / "se-0", variant="se", seed=0)
+    write_run(tmp_path / "se-1", variant="se", seed=1)
     assert paired(find([tmp_path])) == []
 
 
@@ -374,13 +375,10 @@ def test_fluctuation_by_hand(tmp_path: Path) -> None:
 
 
 def test_confusion_by_counting() -> None:
-    from senetzoo.report.run import Tested
-
     draw = random.Random(0)
     pairs = [(draw.randrange(5), draw.randrange(5)) for _ in range(300)]
     labels, guesses = (torch.tensor(part) for part in zip(*pairs, strict=True))
-    none = torch.zeros(0)
-    tested = Tested(torch.nn.functional.one_hot(guesses, 5).half(), labels, none, none)
+    tested = Predictions(torch.nn.functional.one_hot(guesses, 5).half(), labels)
     counts = Counter(pairs)
     assert tested.confusion().tolist() == [[counts[r, c] for c in range(5)] for r in range(5)]
 
@@ -421,7 +419,7 @@ def test_plots(tmp_path: Path) -> None:
         inked = plot.inked("currentColor")
         assert "currentColor" in inked
         assert "#010203" not in inked
-    assert len(set(figures.colours(runs * 10))) == 20
+    assert len(set(figures.colors(runs * 10))) == 20
 
 
 def test_runs_without_gradients(tmp_path: Path) -> None:

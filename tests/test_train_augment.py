@@ -313,11 +313,11 @@ def test_more_values_that_can_not_train(changes: dict[str, Any], message: str) -
     assert str(caught.value) == message
 
 
-def test_arms_of_an_experiment() -> None:
+def test_variants_of_an_experiment() -> None:
     pair = Experiment(
-        TINY, arms={"a": {"lr": 0.1}, "b": {"lr": 0.2, "batch": 8}}, quick={"batch": 4}
+        TINY, variants={"a": {"lr": 0.1}, "b": {"lr": 0.2, "batch": 8}}, quick={"batch": 4}
     )
-    assert {arm: r.lr for arm, r in pair.recipes().items()} == {"a": 0.1, "b": 0.2}
+    assert {variant: r.lr for variant, r in pair.recipes().items()} == {"a": 0.1, "b": 0.2}
     quick = pair.recipes(only=["b"], quick=True)["b"]
     assert (quick.phases, quick.batch, quick.compile) == (((32, 1),), 4, False)
     assert pair.recipes(changes={"momentum": 0.5})["a"].momentum == 0.5
@@ -325,15 +325,15 @@ def test_arms_of_an_experiment() -> None:
     with pytest.raises(ConfigError) as caught:
         pair.recipes(changes={"lr": 0.5})
     assert str(caught.value) == (
-        "--set lr=... does not fit tiny.\nIts arms differ in lr.\nName one: --only a"
+        "--set lr=... does not fit tiny.\nIts variants differ in lr.\nName one: --only a"
     )
     with pytest.raises(ConfigError) as caught:
         pair.recipes(only=["aa"])
     assert str(caught.value) == (
-        "The recipe tiny has no arm 'aa'.\nIts arms are a, b.\nDid you mean 'a'?"
+        "The recipe tiny has no variant 'aa'.\nIts variants are a, b.\nDid you mean 'a'?"
     )
     with pytest.raises(ConfigError) as caught:
         Experiment(TINY).recipes(only=["a"])
     assert str(caught.value) == (
-        "The recipe tiny has no arm 'a'.\nIt is a single run, without arms."
+        "The recipe tiny has no variant 'a'.\nIt is a single run, without variants."
     )

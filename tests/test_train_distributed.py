@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from senetzoo.errors import SenetzooError
+from senetzoo.runs import LOG, read_log
 from senetzoo.train import checkpoint, engine
 from senetzoo.train.batches import Batches
 from senetzoo.train.data import load_data
-from senetzoo.train.log import RunLog
 from senetzoo.train.recipe import Recipe
 from senetzoo.train.step import Step
 
@@ -107,14 +107,14 @@ def test_two_processes_equal_one_without_batch_norm(tmp_path: Path) -> None:
         torch.testing.assert_close(b[name], value, atol=1e-8, rtol=0)
     start = LENET.network(10, 1).build(seed=0).double().state_dict()
     assert any((a[name] - start[name]).abs().max() > 0.01 for name in a)
-    two, lines = RunLog(tmp_path / "two").read()[-1], RunLog(tmp_path / "one").read()
+    two, lines = read_log(tmp_path / "two" / LOG)[-1], read_log(tmp_path / "one" / LOG)
     assert two["test_correct"] == one["test_correct"]
-    ours, theirs = lines[1], RunLog(tmp_path / "two").read()[1]
+    ours, theirs = lines[1], read_log(tmp_path / "two" / LOG)[1]
     for key in ("train_loss", "train_accuracy", "lr", "gradient_norm"):
         assert theirs[key] == ours[key], key
     logits = [load_file(str(tmp_path / n / "test.safetensors"))["logits"] for n in ("one", "two")]
     torch.testing.assert_close(logits[0], logits[1])
-    assert RunLog(tmp_path / "two").read()[0]["environment"]["processes"] == 2
+    assert read_log(tmp_path / "two" / LOG)[0]["environment"]["processes"] == 2
 
 
 def test_batch_norm_takes_the_statistics_of_each_process(tmp_path: Path) -> None:

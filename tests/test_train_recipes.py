@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import io
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,19 +17,20 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file
 
+import senetzoo
 from senetzoo.cli.train import command
 from senetzoo.data import cifar10, cifar100, flowers5, hub
 from senetzoo.data.files import LabelledFiles
 from senetzoo.data.sets import ImageSet
-from senetzoo.errors import DataError
-from senetzoo.train import engine
+from senetzoo.errors import ConfigError, DataError
+from senetzoo.train import engine, recipes
 from senetzoo.train.batches import Batches
 from senetzoo.train.data import Data, load_data
 from senetzoo.train.recipe import Recipe
 from senetzoo.train.recipes import RECIPES
 from senetzoo.train.run import Options
 
-# The arms that are run by default; --slow runs all.
+# The variants that are run by default; --slow runs all.
 FIRST = {
     "cifar10_four_nets": ["lenet", "se_resnet18_imagenet"],
     "cifar10_stem": ["3x3-2-pool"],
@@ -86,11 +89,18 @@ def data(tmp_path: Path) -> Callable[[str], Path | None]:
 
 
 def test_recipes_describe_themselves() -> None:
-    import importlib
-
+    texts: dict[str, str] = {}
+    for path in Path(recipes.__path__[0]).glob("*.py"):
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        for node, after in itertools.pairwise(body):
+            if isinstance(node, ast.Assign) and isinstance(after, ast.Expr):
+                assert isinstance(node.targets[0], ast.Name)
+                texts[node.targets[0].id] = ast.literal_eval(after.value)
+    assert texts.keys() == {name.upper() for name in RECIPES}
     for name in RECIPES:
-        text = importlib.import_module(f"senetzoo.train.recipes.{name}").__doc__ or ""
-        assert f"train {name}" in text
+        assert RECIPES[name].name == name
+        text = texts[name.upper()]
+        assert f"train {name} " in text.replace("\n", " ")
         assert "core" in text or "GPU" in text or "V100" in text, name
         assert "easured" in text or "manifest" in text or "held-out" in text, name
 
@@ -103,18 +113,20 @@ def test_the_quick_form_runs(
     request: pytest.FixtureRequest,
 ) -> None:
     experiment = RECIPES[name]
-    arms = list(experiment.arms) if request.config.getoption("--slow") else FIRST.get(name, [])
+    variants = (
+        list(experiment.variants) if request.config.getoption("--slow") else FIRST.get(name, [])
+    )
     source = data(experiment.recipe.data)
     arguments = [name, "--quick", "--seed", "0", "--out", str(tmp_path / "runs")]
-    arguments += [word for arm in arms for word in ("--only", arm)]
+    arguments += [word for variant in variants for word in ("--only", variant)]
     arguments += ["--data", str(source)] if source is not None else []
     result = CliRunner().invoke(command, arguments)
     assert result.exit_code == 0, result.output
-    for arm in arms or [""]:
-        folder = tmp_path / "runs" / f"{arm}-0" if arm else tmp_path / "runs"
+    for variant in variants or [""]:
+        folder = tmp_path / "runs" / f"{variant}-0" if variant else tmp_path / "runs"
         lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         assert [line["kind"] for line in lines] == ["run", "epoch", "end"]
-        assert lines[0]["arm"] == arm
+        assert lines[0]["variant"] == variant
         assert lines[0]["command"].startswith(f"senetzoo train {name} ")
         assert str(tmp_path) not in json.dumps(lines)
         assert np.isfinite(lines[1]["train_loss"])
@@ -125,7 +137,7 @@ def test_the_quick_form_runs(
         )
     again = CliRunner().invoke(command, arguments)
     assert again.exit_code == 0
-    assert again.stdout.count("finished, test accuracy") == len(arms or [""])
+    assert again.stdout.count("finished, test accuracy") == len(variants or [""])
 
 
 def test_samples_of_real_data_train(sample: Callable[[str], Path], tmp_path: Path) -> None:
@@ -370,3 +382,51 @@ def test_tensorboard_on_request(tmp_path: Path) -> None:
     result = CliRunner().invoke(command, arguments)
     assert result.exit_code == 0, result.output
     assert list(tmp_path.glob("tensorboard/**/events*"))
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_run_on_a_folder_is_the_network_that_was_tested(own: bool, tmp_path: Path) -> None:
+    """Mean, std, size and crop of the recipe are what `load` gives, and what the test used."""
+    root = folders(tmp_path / "data", ("cat", "dog"), 4, 3)
+    mean, std = (0.1, 0.25, 0.6), (0.3, 0.2, 0.15)
+    if own:
+        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    words = ["cifar10_small", "--data", str(root), "--out", str(tmp_path / "run"), "--no-compile"]
+    settings = ["data=folder", "phases=((32,1),)", "restart_epochs=0", "batch=4", "lr=0.01"]
+    settings += ["test_size=40", "test_crop=0.8"]
+    settings += [] if own else [f"mean={mean}", f"std={std}"]
+    words += [word for setting in settings for word in ("--set", setting)]
+    done = CliRunner().invoke(command, words)
+    assert done.exit_code == 0, done.output
+    model = senetzoo.load(tmp_path / "run")
+    used = senetzoo.transforms(model)
+    assert (used.size, used.crop, used.mean, used.std) == (40, 0.8, mean, std)
+    assert model.load_report is not None
+    assert model.load_report.classes == ("cat", "dog")
+    # By hand: the short side to 40 / 0.8 pixels, the center 40 of them, then the statistics.
+    logits = load_file(str(tmp_path / "run" / "test.safetensors"))["logits"].float()
+    for number, file in enumerate(sorted((root / "val").rglob("*.png"))):
+        image = Image.open(file).convert("RGB")
+        short = min(image.size)
+        wide, tall = (50 * side // short for side in image.size)
+        x = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()[None]
+        x = torch.nn.functional.interpolate(x, (tall, wide), mode="bilinear", antialias=True)
+        left, top = round((wide - 40) / 2), round((tall - 40) / 2)
+        x = x[:, :, top : top + 40, left : left + 40].round() / 255
+        x_in = (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+        with torch.inference_mode():
+            torch.testing.assert_close(model(x_in)[0], logits[number], rtol=0, atol=2e-3)
+            assert float((model(x)[0] - logits[number]).abs().max()) > 2e-2
+
+
+def test_statistics_that_do_not_fit_the_images(tmp_path: Path) -> None:
+    digits = RECIPES["digits"].recipe
+    with pytest.raises(ConfigError) as caught:
+        engine.train(digits.replace(mean=(0.5, 0.5, 0.5)), tmp_path / "run")
+    assert str(caught.value) == (
+        "The recipe got mean=(0.5, 0.5, 0.5) and std=(0.3757,).\n"
+        "The images of scikit-learn digits have 1 channel.\n"
+        'Type for example: --set "mean=(0.5,)" --set "std=(0.5,)"'
+    )
+    with pytest.raises(ConfigError, match="std is"):
+        digits.replace(std=(0.0,))

@@ -7,6 +7,7 @@ import lzma
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,11 @@ from torch import Tensor, nn
 
 from senetzoo import create, load, transforms
 from senetzoo.cli import main
+from senetzoo.errors import ConfigError
 from senetzoo.nn.classifier import Classifier
+from senetzoo.train import checkpoint
+from senetzoo.train.engine import train
+from senetzoo.train.recipes import RECIPES
 
 HERE = Path(__file__).parent / "data" / "v0_1"
 NAMES = ("#¿quoted'?", "10", "9 lives", "naïve, café")
@@ -164,3 +169,46 @@ def test_an_interrupted_run_goes_on_to_the_end_that_it_had(unpacked: Unpack) -> 
     model.load_state_dict(load_file(folder / "model.safetensors"))
     # Six steps of another processor's rounding.
     close(*logits_of(model, folder), part=1e-3)
+
+
+DIGITS = RECIPES["digits"].recipe.replace(compile=False)
+
+
+@pytest.mark.parametrize(
+    ("run", "changes"),
+    [
+        ("digits", {"phases": ((32, 1),)}),
+        ("interrupted", {"phases": ((32, 2),), "images_per_class": 16, "batch": 16}),
+    ],
+)
+def test_recipes_are_compared_as_values(
+    run: str, changes: dict[str, Any], unpacked: Unpack
+) -> None:
+    """A field that a run does not have is at its default; one that is unknown is an error."""
+    recipe = DIGITS.replace(**changes)
+
+    def again(folder: Path) -> dict[str, Any] | None:
+        if run == "digits":
+            return train(recipe, folder, say=lambda _: None)
+        return checkpoint.load(folder, recipe, 0, lambda _: None)
+
+    folder = unpacked(f"runs/{run}")
+    name = "summary.json" if run == "digits" else "checkpoint.pt"
+    if run == "digits":
+        stored = json.loads((folder / name).read_text(encoding="utf-8"))
+    else:
+        stored = torch.load(folder / name, weights_only=True)
+    assert not {"mean", "std"} & stored["recipe"].keys()
+    assert again(folder) is not None
+    for edit, message in (
+        ({"mean": [0.5]}, "holds a run of another recipe or seed."),
+        ({"meen": [0.5]}, f"{folder / name} is broken at recipe.\nThe field 'meen' is unknown."),
+    ):
+        other = {**stored, "recipe": {**stored["recipe"], **edit}}
+        if run == "digits":
+            (folder / name).write_text(json.dumps(other), encoding="utf-8")
+        else:
+            torch.save(other, folder / name)
+        with pytest.raises(ConfigError) as caught:
+            again(folder)
+        assert message in str(caught.value)

@@ -28,14 +28,15 @@ def _complete_recipes(
     return starting(RECIPES, incomplete)
 
 
-def _complete_arms(
+def _complete_variants(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     from senetzoo.train.recipes import RECIPES
 
     # Of all recipes: click does not know the others' values before this one is whole.
     return starting(
-        dict.fromkeys(arm for found in RECIPES.values() for arm in found.arms), incomplete
+        dict.fromkeys(variant for found in RECIPES.values() for variant in found.variants),
+        incomplete,
     )
 
 
@@ -71,9 +72,9 @@ def _complete_settings(
 @click.option(
     "--only",
     multiple=True,
-    metavar="ARM",
-    help="Only this arm of an experiment.",
-    shell_complete=_complete_arms,
+    metavar="VARIANT",
+    help="Only this variant of an experiment.",
+    shell_complete=_complete_variants,
 )
 @click.option("--quick", is_flag=True, help="One short epoch, to see that everything works.")
 @click.option("--no-compile", is_flag=True, help="Do without a C++ compiler.")
@@ -144,14 +145,14 @@ def command(
         tensorboard=tensorboard,
     )
     for number in experiment.seeds if seed is None else (seed,):
-        for arm, chosen in recipes.items():
-            folder = out or Path("runs") / (chosen.name if arm else "")
-            if arm:
-                folder = folder / f"{arm}-{number}"
+        for variant, chosen in recipes.items():
+            folder = out or Path("runs") / (chosen.name if variant else "")
+            if variant:
+                folder = folder / f"{variant}-{number}"
             elif out is None:
                 folder = folder / f"{chosen.name}-{chosen.model}-{number}"
             parts = ["senetzoo train", recipe]
-            parts += ["--only", arm] if arm else []
+            parts += ["--only", variant] if variant else []
             parts += [] if chosen.data == "digits" else ["--data", chosen.data.upper()]
             parts += [f"--set '{s}'" if "(" in s else f"--set {s}" for s in settings]
             parts += ["--seed", str(number), *["--quick"] * quick, *["--no-compile"] * no_compile]
@@ -163,7 +164,7 @@ def command(
                     folder,
                     data=data,
                     seed=number,
-                    arm=arm,
+                    variant=variant,
                     command=" ".join(parts),
                     options=options,
                     say=functools.partial(click.echo, err=as_json),

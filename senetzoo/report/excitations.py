@@ -13,13 +13,12 @@ from torch import Tensor
 from senetzoo.errors import ConfigError
 from senetzoo.gates.common import GateModule
 from senetzoo.inspect.excitations import BINS, Excitation, drift, excitations, short_name
-from senetzoo.report.figures import COLOURS, INK, Plot, plot
+from senetzoo.report.figures import COLORS, INK, Plot, plot
 from senetzoo.report.markup import Table
 from senetzoo.report.run import Run
 from senetzoo.train.data import Data, load_data
 from senetzoo.train.evaluate import inputs
-from senetzoo.train.recipe import Recipe
-from senetzoo.train.trained import networks_of
+from senetzoo.train.recipe import Recipe, networks_of
 
 # More plots than this are not looked at: then the last block of each stage, and the last stage.
 _PLOTS = 12
@@ -124,11 +123,11 @@ def excitation_section(
     if not chosen:
         step = max(1, len(classes) // _CHOSEN)
         chosen = classes[::step][:_CHOSEN]
-    colours = [(name, COLOURS[n % len(COLOURS)]) for n, name in enumerate(chosen)]
+    colors = [(name, COLORS[n % len(COLORS)]) for n, name in enumerate(chosen)]
     shown = _shown(list(found))
     plots = [
         plot(
-            f"excitation-{number}-{n}", short_name(path), _by_channel(found[path], classes, colours)
+            f"excitation-{number}-{n}", short_name(path), _by_channel(found[path], classes, colors)
         )
         for n, path in enumerate(shown, 1)
     ]
@@ -144,8 +143,8 @@ def excitation_section(
             (short_name(path), _by_class(excitation, classes)) for path, excitation in found.items()
         ),
         tuple(plots),
-        tuple(colours),
-        "In the text's colour: all images; grey: from the lowest to the highest of any."
+        tuple(colors),
+        "In the text's color: all images; grey: from the lowest to the highest of any."
         + ("" if len(shown) == len(found) else f" {len(shown)} of {len(found)} gates have a plot."),
     )
 
@@ -201,15 +200,15 @@ def _row(excitation: Excitation, label: int | None) -> list[str]:
 
 
 def _by_channel(
-    excitation: Excitation, classes: Sequence[str], colours: Sequence[tuple[str, str]]
+    excitation: Excitation, classes: Sequence[str], colors: Sequence[tuple[str, str]]
 ) -> Any:
     def draw(axes: Any) -> None:
         channels = list(range(1, len(excitation.mean) + 1))
         low, high = excitation.low.tolist(), excitation.high.tolist()
         axes.fill_between(channels, low, high, color="#808080", alpha=0.2, lw=0)
-        for name, colour in colours:
+        for name, color in colors:
             means = excitation.by_class[list(classes).index(name)].tolist()
-            axes.plot(channels, means, color=colour, lw=1.1)
+            axes.plot(channels, means, color=color, lw=1.1)
         axes.plot(channels, excitation.mean.tolist(), color=INK, lw=1.1)
         axes.set_ylim(0, excitation.top)
         axes.set_xlabel("channel")
@@ -225,8 +224,8 @@ def _distribution(found: Sequence[Excitation]) -> Any:
             counts = excitation.histogram.sum(0)
             share = (100 * counts / counts.sum()).tolist()
             centers = [(n + 0.5) / BINS * excitation.top for n in range(BINS)]
-            colour = colormaps["viridis"](0.3 + 0.5 * index / max(len(found) - 1, 1))
-            axes.plot(centers, share, color=colour, lw=1.1)
+            color = colormaps["viridis"](0.3 + 0.5 * index / max(len(found) - 1, 1))
+            axes.plot(centers, share, color=color, lw=1.1)
         axes.set_xlabel("value of the gate")
         axes.set_ylabel("% of values")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,9 @@ from senetzoo.report.run import Run
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, which people with any colour vision tell apart, without black and yellow.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-# Stands for the colour of the page's text until the plot is put on a page.
+# Okabe and Ito's colors, which people with any color vision tell apart, without black and yellow.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Stands for the color of the page's text until the plot is put on a page.
 INK = "#010203"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -48,15 +49,15 @@ class Plot:
     title: str
     svg: str
 
-    def inked(self, colour: str) -> str:
-        """The SVG with lines and letters in a colour, such as ``currentColor``."""
-        return self.svg.replace(INK, colour)
+    def inked(self, color: str) -> str:
+        """The SVG with lines and letters in a color, such as ``currentColor``."""
+        return self.svg.replace(INK, color)
 
 
-def colours(runs: Sequence[Run]) -> list[str]:
-    """A colour for each run."""
-    if len(runs) <= len(COLOURS):
-        return list(COLOURS[: len(runs)])
+def colors(runs: Sequence[Run]) -> list[str]:
+    """A color for each run."""
+    if len(runs) <= len(COLORS):
+        return list(COLORS[: len(runs)])
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
@@ -66,30 +67,21 @@ def colours(runs: Sequence[Run]) -> list[str]:
 def curves(runs: Sequence[Run]) -> list[Plot]:
     """Loss, accuracy and learning rate of the runs, epoch by epoch."""
 
-    def draw(kind: str, axes: Any) -> None:
-        for run, colour in zip(runs, colours(runs), strict=True):
-            for part, style in (("train", "--"), ("test", "-")):
-                points = run.series(f"{part}_{kind}")
-                if kind == "accuracy":
-                    points = [(epoch, 100 * value) for epoch, value in points]
+    def draw(styles: Mapping[str, str], factor: int, axes: Any) -> None:
+        for run, color in zip(runs, colors(runs), strict=True):
+            for key, style in styles.items():
+                points = [(epoch, factor * value) for epoch, value in run.series(key)]
                 marker = "." if len(points) < 8 else ""
-                label = run.name if part == "test" else "_"
-                axes.plot(*_split(points), style, color=colour, marker=marker, lw=1.4, label=label)
+                axes.plot(*_split(points), style, color=color, marker=marker, lw=1.4)
         axes.set_xlabel("epoch")
 
-    def rates(axes: Any) -> None:
-        for run, colour in zip(runs, colours(runs), strict=True):
-            axes.plot(*_split(run.series("lr")), color=colour, lw=1.4)
-        axes.set_xlabel("epoch")
-
+    both = "(dashed: training images)"
+    loss = {"train_loss": "--", "test_loss": "-"}
+    accuracy = {"train_accuracy": "--", "test_accuracy": "-"}
     return [
-        plot("loss", "Loss (dashed: training images)", lambda axes: draw("loss", axes)),
-        plot(
-            "accuracy",
-            "Accuracy in % (dashed: training images)",
-            lambda axes: draw("accuracy", axes),
-        ),
-        plot("lr", "Learning rate", rates),
+        plot("loss", f"Loss {both}", functools.partial(draw, loss, 1)),
+        plot("accuracy", f"Accuracy in % {both}", functools.partial(draw, accuracy, 100)),
+        plot("lr", "Learning rate", functools.partial(draw, {"lr": "-"}, 1)),
     ]
 
 
@@ -108,9 +100,9 @@ def depth(runs: Sequence[Run]) -> list[Plot]:
 
             for index, part in enumerate(parts):
                 # Its ends are lost on a black or a white page.
-                colour = colormaps["viridis"](0.3 + 0.5 * index / max(len(parts) - 1, 1))
+                color = colormaps["viridis"](0.3 + 0.5 * index / max(len(parts) - 1, 1))
                 points = [(epoch, norms[part]) for epoch, norms in logged if norms.get(part)]
-                axes.plot(*_split(points), color=colour, lw=1.4, marker=".", label=part)
+                axes.plot(*_split(points), color=color, lw=1.4, marker=".", label=part)
             axes.set_yscale("log")
             # Plain numbers: the powers that are usual are written in mathtext.
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))

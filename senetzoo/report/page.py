@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from senetzoo.report.figures import Plot
 from senetzoo.report.markup import Table, cell, rendered
 from senetzoo.report.paired import paired, verdicts
 from senetzoo.report.run import Run
+from senetzoo.train.log import clock
 
 # More classes than this make a table of all pairs too large to read.
 _CLASSES = 30
@@ -56,7 +58,7 @@ class Report:
     title: str
     runs: tuple[Run, ...]
     results: Table
-    arms: Table | None
+    variants: Table | None
     paired: Table | None
     fluctuation: Table
     classes: Table | None
@@ -78,7 +80,7 @@ def make(
         title,
         tuple(runs),
         _results(runs),
-        _arms(runs),
+        _variants(runs),
         _paired(runs),
         _fluctuation(runs),
         _classes(runs),
@@ -102,19 +104,18 @@ def _results(runs: Sequence[Run]) -> Table:
     return Table(head, rows)
 
 
-def _arms(runs: Sequence[Run]) -> Table | None:
-    found = tables.arms(runs)
+def _variants(runs: Sequence[Run]) -> Table | None:
     rows = [
         [
-            arm.name,
-            str(len(arm.accuracies)),
-            f"{arm.mean:.2f} %",
-            f"{arm.std:.2f}" if arm.std is not None else "",
-            ", ".join(f"{value:.2f}" for value in arm.accuracies),
+            name,
+            str(len(values)),
+            f"{statistics.mean(values):.2f} %",
+            f"{statistics.stdev(values):.2f}" if len(values) > 1 else "",
+            ", ".join(f"{value:.2f}" for value in values),
         ]
-        for arm in found
+        for name, values in tables.variants(runs).items()
     ]
-    head = ["arm", "seeds", "mean", "standard deviation", "each"]
+    head = ["variant", "seeds", "mean", "standard deviation", "each"]
     return Table(head, rows) if rows else None
 
 
@@ -195,49 +196,39 @@ def _interval(tally: Tally) -> str:
 def _clock(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02} h"
+    return f"{clock(seconds)} h"
 
 
 def html(report: Report) -> str:
     """The page."""
     runs, names = report.runs, report.runs[0].classes
     same, differ = tables.settings(runs)
-    return rendered(
-        "page.html",
-        title=report.title,
-        version=senetzoo.__version__,
-        data=", ".join(dict.fromkeys(str(run.header["data"]["name"]) for run in runs)),
-        results=report.results,
-        arms=report.arms,
-        paired=report.paired,
-        fluctuation=report.fluctuation,
-        classes=report.classes,
-        time=report.time,
-        curves=report.curves,
-        gradients=report.gradients,
-        excitations=report.excitations,
-        names=names,
-        same=same,
-        differ=differ,
-        runs=[
+    values = {
+        **vars(report),
+        "version": senetzoo.__version__,
+        "data": ", ".join(dict.fromkeys(str(run.header["data"]["name"]) for run in runs)),
+        "names": names,
+        "same": same,
+        "differ": differ,
+        "runs": [
             {
                 "name": run.name,
-                "colour": colour,
+                "color": color,
                 "confusion": _confusion(run) if len(names) <= _CLASSES else [],
                 "confusions": tables.confusions(run),
                 "mistakes": mistakes(run),
                 "command": run.header["command"],
             }
-            for run, colour in zip(runs, figures.colours(runs), strict=True)
+            for run, color in zip(runs, figures.colors(runs), strict=True)
         ],
-    )
+    }
+    return rendered("page.html", **values)
 
 
 def _confusion(run: Run) -> list[list[dict[str, Any]]]:
-    if run.tested is None:
+    if run.predictions is None:
         return []
-    table = run.tested.confusion()
+    table = run.predictions.confusion()
     return [
         [
             {
@@ -254,22 +245,20 @@ def _confusion(run: Run) -> list[list[dict[str, Any]]]:
 
 def mistakes(run: Run) -> list[Mistake]:
     """The most confident mistakes of a run."""
-    tested = run.tested
-    if tested is None:
+    predictions = run.predictions
+    if predictions is None:
         return []
-    found = []
-    for index, image in zip(tested.mistakes.tolist(), tested.images, strict=True):
-        found.append(
-            Mistake(
-                index,
-                base64.b64encode(_png(image)).decode("ascii"),
-                max(image.shape[:2]) <= _SMALL,
-                run.classes[int(tested.labels[index])],
-                run.classes[int(tested.guesses[index])],
-                f"{100 * float(tested.confidence[index]):.1f} %",
-            )
+    return [
+        Mistake(
+            index,
+            base64.b64encode(_png(image)).decode("ascii"),
+            max(image.shape[:2]) <= _SMALL,
+            run.classes[int(predictions.labels[index])],
+            run.classes[int(predictions.guesses[index])],
+            f"{100 * float(predictions.confidence[index]):.1f} %",
         )
-    return found
+        for index, image in run.mistakes
+    ]
 
 
 def _png(image: Tensor) -> bytes:
@@ -305,13 +294,13 @@ def markdown(report: Report, folder: str) -> tuple[str, dict[str, bytes]]:
         )
 
     section("Results", report.results.markdown())
-    if report.arms is not None:
-        parts.append(report.arms.markdown())
+    if report.variants is not None:
+        parts.append(report.variants.markdown())
     if report.paired is not None:
         parts.append(report.paired.markdown())
     swatches = ", ".join(
-        f"{cell(run.name)}: {colour}"
-        for run, colour in zip(report.runs, figures.colours(report.runs), strict=True)
+        f"{cell(run.name)}: {color}"
+        for run, color in zip(report.runs, figures.colors(report.runs), strict=True)
     )
     section("Curves", f"{swatches}\n", pictures(report.curves))
     section("Fluctuation", report.fluctuation.markdown())
@@ -340,7 +329,7 @@ def markdown(report: Report, folder: str) -> tuple[str, dict[str, bytes]]:
         parts.append("## Excitations\n")
         for part in report.excitations:
             parts.append(f"### {cell(part.name)}\n\n{part.gates.markdown()}")
-            legend = ", ".join(f"{cell(name)}: {colour}" for name, colour in part.legend)
+            legend = ", ".join(f"{cell(name)}: {color}" for name, color in part.legend)
             parts.append(f"{legend}. {cell(part.note)}\n\n{pictures(part.plots)}")
     section("Time", report.time.markdown())
     same, differ = tables.settings(report.runs)

@@ -1,8 +1,8 @@
-"""Arms of an experiment against its first one, seed by seed.
+"""Variants of an experiment against its first one, seed by seed.
 
-Runs of one seed start from the same trunk and see the same batches, so what they differ in is the
-arm and the noise that it sets off. The difference of a pair varies less than either accuracy does,
-or no more; its mean with Student's interval is what a table of arms should be read by.
+Runs of one seed start from the same trunk and get the same batches, so what they differ in is the
+variant and the noise that it sets off. The difference of a pair varies less than either accuracy
+does, or no more; its mean with Student's interval is what a table of variants should be read by.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _CONFIDENCE, _POWER = 0.95, 0.8
 
 @dataclass(frozen=True)
 class Paired:
-    """One arm against the first, in points of test accuracy.
+    """One variant against the first, in points of test accuracy.
 
     Args:
-        name: The arm.
-        first: The arm it is compared with.
+        name: The variant.
+        first: The variant it is compared with.
         seeds: Seeds that both have.
-        accuracies: The arm's accuracy in per cent, by seed.
-        differences: That minus the first arm's, by seed; at least two.
+        accuracies: The variant's accuracy in per cent, by seed.
+        differences: That minus the first variant's, by seed; at least two.
     """
 
     name: str
@@ -82,24 +82,24 @@ class Paired:
 
 
 def paired(runs: Sequence[Run]) -> list[Paired]:
-    """The arms of one experiment against its first; empty where no two share two seeds.
+    """The variants of one experiment against its first; empty where no two share two seeds.
 
     Args:
-        runs: Unfinished ones are left out, and those without an arm. The first arm is the first of
-            the recipe's, or of the runs where the recipe is not one of ours.
+        runs: Unfinished ones are left out, and those without a variant. The first variant is the
+            recipe's, or that of the runs where the recipe is not one of ours.
 
     Raises:
         MissingExtraError: SciPy is not installed.
     """
     found: dict[str, dict[int, float]] = {}
     for run in runs:
-        if run.end is not None and run.header["arm"]:
-            by_seed = found.setdefault(str(run.header["arm"]), {})
+        if run.end is not None and run.header["variant"]:
+            by_seed = found.setdefault(str(run.header["variant"]), {})
             by_seed[int(run.header["seed"])] = 100 * run.end["test_accuracy"]
     if not found:
         return []
     experiment = RECIPES.get(runs[0].header["recipe"]["name"])
-    order = {name: place for place, name in enumerate(experiment.arms if experiment else ())}
+    order = {name: place for place, name in enumerate(experiment.variants if experiment else ())}
     first, *others = sorted(found, key=lambda name: order.get(name, len(order)))
     pairs = []
     for name in others:
@@ -112,12 +112,12 @@ def paired(runs: Sequence[Run]) -> list[Paired]:
 def pair_of(
     name: str, values: Mapping[int, float], first: str, base: Mapping[int, float]
 ) -> Paired | None:
-    """One arm against another; None where they do not share two seeds.
+    """One variant against another; None where they do not share two seeds.
 
     Args:
-        name: The arm.
+        name: The variant.
         values: Its values in per cent or points, by seed.
-        first: The arm that it is compared with.
+        first: The variant that it is compared with.
         base: That one's values, by seed.
     """
     seeds = tuple(sorted(values.keys() & base.keys()))
@@ -130,7 +130,7 @@ def pair_of(
 def verdicts(pairs: Sequence[Paired]) -> list[str]:
     """What to say of each pair, in a word: nothing where a difference is shown.
 
-    Of twenty arms without an effect one differs by its own interval. Holm's correction (1979,
+    Of twenty variants without an effect one differs by its own interval. Holm's correction (1979,
     Scandinavian Journal of Statistics 6) leaves those that do so among all that were compared.
     """
     texts = ["no difference shown"] * len(pairs)

@@ -18,32 +18,19 @@ _TRAIN = "Type for example: senetzoo train digits"
 
 
 @dataclass(frozen=True)
-class Tested(Predictions):
-    """What the network at the end of a run says of the test images.
-
-    Args:
-        logits: (N, classes).
-        labels: (N,).
-        mistakes: (M,), numbers of wrongly classified images, the most confident first.
-        images: (M, H, W, C), uint8, those images.
-    """
-
-    mistakes: Tensor
-    images: Tensor
-
-
-@dataclass(frozen=True)
 class Run:
     """A training run.
 
     Args:
         name: What it is called in the report.
         folder: Where it is.
-        header: The first line of its log: recipe, arm, seed, command, data, environment, model.
+        header: The first line of its log: recipe, variant, seed, command, data, environment, model.
         epochs: The lines of its epochs.
         resumed: How often it was interrupted and went on.
         end: The last line; None for a run that is not finished.
-        tested: What it says of the test images; None for a run that is not finished.
+        predictions: Of the test images; None for a run that is not finished.
+        mistakes: Numbers of wrongly classified images and these (H, W, C), uint8, the most
+            confident first.
     """
 
     name: str
@@ -52,7 +39,8 @@ class Run:
     epochs: tuple[dict[str, Any], ...]
     resumed: int
     end: dict[str, Any] | None
-    tested: Tested | None
+    predictions: Predictions | None = None
+    mistakes: tuple[tuple[int, Tensor], ...] = ()
 
     @property
     def classes(self) -> list[str]:
@@ -129,25 +117,28 @@ def read(folder: Path, name: str) -> Run:
         tuple(kinds["epoch"]),
         len(kinds["resume"]),
         end,
-        _tested(folder) if end is not None else None,
+        *((None, ()) if end is None else _predictions(folder)),
     )
 
 
-def _tested(folder: Path) -> Tested | None:
+def _predictions(
+    folder: Path,
+) -> tuple[Predictions | None, tuple[tuple[int, Tensor], ...]]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = folder / TEST
     if not path.is_file():
-        return None
+        return None, ()
     try:
         tensors = load_file(str(path))
-        tested = Tested(**{key: tensors[key] for key in Tested.__dataclass_fields__})
-    except (SafetensorError, KeyError) as error:
+        predictions = Predictions(tensors["logits"], tensors["labels"])
+        mistakes = tuple(zip(tensors["mistakes"].tolist(), tensors["images"], strict=True))
+    except (SafetensorError, KeyError, ValueError) as error:
         raise _broken(folder, f"{TEST} can't be read ({error}).") from None
-    if not bool(torch.isfinite(tested.logits).all()):
+    if not bool(torch.isfinite(predictions.logits).all()):
         raise _broken(folder, f"{TEST} holds logits that are not finite.")
-    return tested
+    return predictions, mistakes
 
 
 def _broken(folder: Path, what: str) -> ConfigError:

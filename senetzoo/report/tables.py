@@ -58,54 +58,29 @@ def by_class(run: Run) -> list[Tally]:
 
     Beside a log that was copied without the logits, what its end says.
     """
-    if run.tested is not None:
-        table = run.tested.confusion()
+    if run.predictions is not None:
+        table = run.predictions.confusion()
         pairs = [(int(table[n, n]), int(table[n].sum())) for n in range(len(run.classes))]
     else:
         pairs = (run.end or {}).get("by_class", [])
     return [Tally(name, *pair) for name, pair in zip(run.classes, pairs, strict=False)]
 
 
-@dataclass(frozen=True)
-class Arm:
-    """Several seeds of the same.
-
-    Args:
-        name: The arm.
-        accuracies: Test accuracy in per cent, seed by seed.
-    """
-
-    name: str
-    accuracies: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Mean over the seeds."""
-        return statistics.mean(self.accuracies)
-
-    @property
-    def std(self) -> float | None:
-        """Standard deviation over the seeds; None for one."""
-        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else None
-
-
-def arms(runs: Sequence[Run]) -> list[Arm]:
-    """The finished runs by arm; empty where no arm has two seeds."""
+def variants(runs: Sequence[Run]) -> dict[str, list[float]]:
+    """Accuracy in per cent of the finished runs by variant; empty where none has two seeds."""
     found: dict[str, list[float]] = {}
     for run in runs:
         if run.end is not None:
-            key = str(run.header["arm"] or run.header["model"]["name"])
+            key = str(run.header["variant"] or run.header["model"]["name"])
             found.setdefault(key, []).append(100 * run.end["test_accuracy"])
-    if all(len(values) < 2 for values in found.values()):
-        return []
-    return [Arm(name, tuple(values)) for name, values in found.items()]
+    return found if any(len(values) > 1 for values in found.values()) else {}
 
 
 def confusions(run: Run, count: int = 10) -> list[tuple[str, str, int, int]]:
     """The commonest confusions: true class, what it was called, how often, of how many."""
-    if run.tested is None:
+    if run.predictions is None:
         return []
-    table, names = run.tested.confusion(), run.classes
+    table, names = run.predictions.confusion(), run.classes
     pairs = [
         (names[row], names[column], int(table[row, column]), int(table[row].sum()))
         for row in range(len(names))
@@ -150,7 +125,7 @@ def settings(runs: Sequence[Run]) -> tuple[list[tuple[str, str]], list[tuple[str
 
 def _flat(run: Run) -> dict[str, str]:
     header: dict[str, Any] = run.header
-    fields = {"seed": str(header["seed"]), "arm": str(header["arm"] or "")}
+    fields = {"seed": str(header["seed"]), "variant": str(header["variant"] or "")}
     for part in ("model", "recipe", "environment"):
         for name, value in header[part].items():
             if value not in (None, "", [], {}):

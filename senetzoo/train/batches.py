@@ -6,7 +6,8 @@ the number of processes or workers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -71,13 +72,19 @@ class Batches:
         self.rows = slice(rank * share, (rank + 1) * share)
         self.generator = torch.Generator()
         self._dtype = torch.float64 if recipe.precision == "fp64" else torch.float32
-        self._source: _Memory | _Files | _Streamed
-        if isinstance(data.train, ImageSet):
-            self._source = _Memory(recipe, data.train, device)
-        elif isinstance(data.train, LabelledFiles):
-            self._source = _Files(recipe, data.train, seed, workers, device)
-        else:
-            self._source = _Streamed(recipe, data.train, seed, workers, device)
+        images = data.train
+        if isinstance(images, ImageSet):
+            self._images = augment.pad(images.images, recipe.margin).to(device)
+            self._labels = images.labels.to(device)
+            return
+        transforms = TrainTransforms(recipe, seed)
+        read: Callable[[Any], tuple[Tensor, int]] = functools.partial(_content, transforms)
+        if isinstance(images, LabelledFiles):
+            read = functools.partial(_file, images, transforms)
+        self._order = _Order()
+        self._loader = loader(
+            read, device, workers, batch_sampler=self._order, persistent_workers=workers > 0
+        )
 
     def epoch(self, epoch: int, start: int = 0, state: Tensor | None = None) -> Iterator[Batch]:
         """The batches of `epoch`, counted from 0.
@@ -106,16 +113,37 @@ class Batches:
         self, epoch: int, size: int, start: int, parts: list[Tensor]
     ) -> Iterator[tuple[Tensor, Tensor, Draws]]:
         """Images (B, H, W, C) before what is done on the device, labels, and the rest's draws."""
-        if isinstance(self._source, _Memory):
+        images = self.data.train
+        if isinstance(images, ImageSet):
+            side = images.images.shape[1]
             for part in parts:
-                draws = self._draws()
-                yield *self._source.take(part.to(self.device), draws), draws
-        elif isinstance(self._source, _Files):
-            for images, labels in self._source.read(epoch, size, parts):
-                yield images, labels, self._draws()
+                draws, index = self._draws(), part.to(self.device)
+                crops = augment.crop_and_flip(self._images, index, side, self.recipe.flip, draws)
+                yield crops, self._labels[index], draws
+            return
+        if isinstance(images, LabelledFiles):
+            self._order.items = ([Key(epoch, int(i), size) for i in part] for part in parts)
         else:
-            for images, labels in self._source.read(epoch, size, start, self.steps, self.rows):
-                yield images, labels, self._draws()
+            self._order.items = self._streamed(images, epoch, size, start)
+        for x, labels in loaded(self._loader, self.device):
+            yield x, labels, self._draws()
+
+    def _streamed(self, stream: Stream, epoch: int, size: int, start: int) -> Iterator[list[Any]]:
+        """What the workers decode, read from the stream here: all processes read the whole."""
+        batch = self.recipe.batch
+        content = stream.read((self.seed << 20) + epoch, start * batch)
+        for step in range(start, self.steps):
+            items = list(islice(content, batch))
+            if len(items) < batch:
+                raise DataError(
+                    f"{stream.name} has fewer images than {self.steps * batch}.",
+                    "An epoch of a stream is as many images as the recipe or the Hub says.",
+                    f"Type: --set stream_images={step * batch + len(items)}",
+                )
+            yield [
+                (*item, f"image {number} of {stream.name}", Key(epoch, number, size))
+                for number, item in enumerate(items, step * batch)
+            ][self.rows]
 
     def _draws(self) -> Draws:
         return Draws(self.generator, self.recipe.batch, self.rows, self.device)
@@ -139,20 +167,6 @@ class Batches:
             x = x.contiguous()
         target = target.to(self._dtype) if target.is_floating_point() else target
         return Batch(x.to(self._dtype), target, labels)
-
-
-class _Memory:
-    """Small images, all on the device."""
-
-    def __init__(self, recipe: Recipe, images: ImageSet, device: torch.device) -> None:
-        self._recipe = recipe
-        self._side = images.images.shape[1]
-        self._images = augment.pad(images.images, recipe.margin).to(device)
-        self._labels = images.labels.to(device)
-
-    def take(self, index: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        images = augment.crop_and_flip(self._images, index, self._side, self._recipe.flip, draws)
-        return images, self._labels[index]
 
 
 class Key(NamedTuple):
@@ -207,34 +221,40 @@ class TrainTransforms:
         return v2.Compose(steps)
 
 
-class _Images(Dataset[Any]):
-    def __init__(self, files: LabelledFiles, transforms: TrainTransforms) -> None:
-        self._files, self._transforms = files, transforms
+class _Order:
+    """What a loader's workers read next, batch by batch; set before each epoch."""
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, int] | DataError:
-        files = self._files
+    items: Iterable[list[Any]] = ()
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        return iter(self.items)
+
+
+def _file(files: LabelledFiles, transforms: TrainTransforms, key: Key) -> tuple[Tensor, int]:
+    source, name = files.sources[key.image], files.source_name(key.image)
+    return transforms(source, name, key), files.labels[key.image]
+
+
+def _content(transforms: TrainTransforms, item: tuple[bytes, int, str, Key]) -> tuple[Tensor, int]:
+    content, label, name, key = item
+    return transforms(content, name, key), label
+
+
+class _Images(Dataset[Any]):
+    """What `read` makes of an item, in a worker."""
+
+    def __init__(self, read: Callable[[Any], tuple[Tensor, int]]) -> None:
+        self._read = read
+
+    def __getitem__(self, item: Any) -> tuple[Tensor, int] | DataError:
         try:
-            source, name = files.sources[key.image], files.source_name(key.image)
-            return self._transforms(source, name, key), files.labels[key.image]
+            return self._read(item)
         except DataError as error:
             # Raised in a worker, it would arrive with that worker's traceback in its message.
             return error
 
 
-class _Order:
-    """What the loader's workers are to read next: lists of keys."""
-
-    def __init__(self) -> None:
-        self.keys: list[list[Key]] = []
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        return iter(self.keys)
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-
-def stacked(items: list[tuple[Tensor, int] | DataError]) -> tuple[Tensor, Tensor] | DataError:
+def _stacked(items: list[tuple[Tensor, int] | DataError]) -> tuple[Tensor, Tensor] | DataError:
     """A batch of what a data set gave; the first error where there is one."""
     pairs: list[tuple[Tensor, int]] = []
     for item in items:
@@ -244,104 +264,34 @@ def stacked(items: list[tuple[Tensor, int] | DataError]) -> tuple[Tensor, Tensor
     return torch.stack([image for image, _ in pairs]), torch.tensor([y for _, y in pairs])
 
 
-class _Files:
-    """Large images, read by workers."""
+def loader(
+    read: Callable[[Any], tuple[Tensor, int]], device: torch.device, workers: int, **options: Any
+) -> DataLoader[Any]:
+    """Reads images in workers; see `loaded`.
 
-    def __init__(
-        self, recipe: Recipe, files: LabelledFiles, seed: int, workers: int, device: torch.device
-    ) -> None:
-        self._order = _Order()
-        self._device = device
-        self._loader = _loader(
-            _Images(files, TrainTransforms(recipe, seed)), self._order, workers, device
-        )
-
-    def read(self, epoch: int, size: int, parts: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        self._order.keys = [[Key(epoch, int(i), size) for i in part] for part in parts]
-        yield from _on_device(self._loader, self._device)
-
-
-class _Content(NamedTuple):
-    """One image of a stream."""
-
-    content: bytes
-    label: int
-    name: str
-    key: Key
-
-
-class _Contents(Dataset[Any]):
-    def __init__(self, transforms: TrainTransforms) -> None:
-        self._transforms = transforms
-
-    def __getitem__(self, item: _Content) -> tuple[Tensor, int] | DataError:
-        try:
-            return self._transforms(item.content, item.name, item.key), item.label
-        except DataError as error:
-            return error
-
-
-class _StreamOrder:
-    """What the workers are to decode next, read from the stream here: they share one stream."""
-
-    def __init__(self, stream: Stream, seed: int, batch: int) -> None:
-        self._stream, self._seed, self._batch = stream, seed, batch
-        self.epoch = self.size = self.start = self.steps = 0
-        self.rows = slice(0)
-
-    def __iter__(self) -> Iterator[list[_Content]]:
-        name, batch = self._stream.name, self._batch
-        content = self._stream.read((self._seed << 20) + self.epoch, self.start * batch)
-        for step in range(self.start, self.steps):
-            items = list(islice(content, batch))
-            if len(items) < batch:
-                raise DataError(
-                    f"{name} has fewer images than {self.steps * batch}.",
-                    "An epoch of a stream is as many images as the recipe or the Hub says.",
-                    f"Type: --set stream_images={step * batch + len(items)}",
-                )
-            numbers = range(step * batch, (step + 1) * batch)
-            yield [
-                _Content(*item, f"image {number} of {name}", Key(self.epoch, number, self.size))
-                for item, number in list(zip(items, numbers, strict=True))[self.rows]
-            ]
-
-
-class _Streamed:
-    """A stream: each process reads it all and decodes its part."""
-
-    def __init__(
-        self, recipe: Recipe, stream: Stream, seed: int, workers: int, device: torch.device
-    ) -> None:
-        self._order = _StreamOrder(stream, seed, recipe.batch)
-        self._device = device
-        self._loader = _loader(
-            _Contents(TrainTransforms(recipe, seed)), self._order, workers, device
-        )
-
-    def read(
-        self, epoch: int, size: int, start: int, steps: int, rows: slice
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        order = self._order
-        order.epoch, order.size, order.start, order.steps = epoch, size, start, steps
-        order.rows = rows
-        yield from _on_device(self._loader, self._device)
-
-
-def _loader(data: Dataset[Any], order: Any, workers: int, device: torch.device) -> Any:
+    Args:
+        read: Image and label of an item.
+        device: Where the images will go.
+        workers: Processes that read.
+        options: Which items, of the `DataLoader`.
+    """
     return DataLoader(
-        data,
-        batch_sampler=order,
+        _Images(read),
         num_workers=workers,
-        persistent_workers=workers > 0,
-        collate_fn=stacked,
+        collate_fn=_stacked,
         pin_memory=device.type == "cuda",
         # Its seeds are unused here; without one of its own it takes them from the network's.
         generator=torch.Generator(),
+        **options,
     )
 
 
-def _on_device(loader: Any, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def loaded(loader: DataLoader[Any], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of a `loader`, on the device.
+
+    Raises:
+        DataError: An image can't be read.
+    """
     for item in loader:
         if isinstance(item, DataError):
             raise item

@@ -1,7 +1,8 @@
-"""Checkpoints: the whole state of a run, written whole or not at all, the last two kept."""
+"""The state of a run and its checkpoints: written whole or not at all, the last two kept."""
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import pickle
 from collections.abc import Callable, Iterator
@@ -11,17 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
+from senetzoo._utils.documents import reading
 from senetzoo._utils.files import atomically
 from senetzoo.errors import ConfigError, TrainingError
+from senetzoo.train.batches import Batches
+from senetzoo.train.recipe import Recipe
+from senetzoo.train.step import Sums
 
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 DAMAGED = "checkpoint.damaged.pt"
 _VERSION = 2
+_REMEDY = "Give another folder with --out, or delete this one"
 
 
 @dataclass(frozen=True)
-class Position:
+class StepCount:
     """How much of a run is done.
 
     Args:
@@ -87,16 +94,35 @@ def save(folder: Path, state: dict[str, Any]) -> None:
         fresh.replace(newest)
 
 
+def require_same(folder: Path, found: tuple[Recipe, int], asked: tuple[Recipe, int]) -> None:
+    """Refuse to go on with a run of another recipe or seed.
+
+    Args:
+        folder: Of the run.
+        found: Recipe and seed of the run.
+        asked: Recipe and seed to go on with.
+
+    Raises:
+        ConfigError: They differ.
+    """
+    if found != asked:
+        raise ConfigError(
+            f"{folder} holds a run of another recipe or seed.",
+            "A run is resumed only with the recipe and the seed it was started with.",
+            _REMEDY,
+        )
+
+
 def load(
-    folder: Path, recipe: dict[str, Any], seed: int, say: Callable[[str], None]
+    folder: Path, recipe: Recipe, seed: int, say: Callable[[str], None]
 ) -> dict[str, Any] | None:
     """The newest checkpoint that can be read; None where there is none.
 
     Args:
         folder: Of the run.
-        recipe: The recipe's fields.
+        recipe: The recipe.
         seed: The seed.
-        say: Told when the newest can't be read and the previous one is taken.
+        say: Called when the newest can't be read and the previous one is taken.
 
     Raises:
         ConfigError: None of those there can be read, or they are of another recipe or seed.
@@ -108,7 +134,9 @@ def load(
             continue
         try:
             state = torch.load(path, weights_only=True, map_location="cpu")
-            if not isinstance(state, dict) or "recipe" not in state or "seed" not in state:
+            if not isinstance(state, dict) or not {"recipe", "seed"} <= state.keys():
+                raise ValueError
+            if state.get("version") != _VERSION:
                 raise ValueError
         except (
             pickle.UnpicklingError,
@@ -120,12 +148,9 @@ def load(
         ) as error:
             causes[path] = type(error).__name__
             continue
-        if state["recipe"] != recipe or state["seed"] != seed or state.get("version") != _VERSION:
-            raise ConfigError(
-                f"{folder} holds a run of another recipe or seed.",
-                "A run is resumed only with the recipe and the seed it was started with.",
-                "Give another folder with --out, or delete this one",
-            )
+        with reading(path, _REMEDY):
+            stored = Recipe.from_json(state["recipe"])
+        require_same(folder, (stored, state["seed"]), (recipe, seed))
         for bad, cause in causes.items():
             say(f"{bad} can't be read ({cause}): going on from {path.name}")
             # Out of the way: the next save would put it in the place of the good one.
@@ -136,6 +161,84 @@ def load(
         raise ConfigError(
             f"{bad} can't be read.",
             f"It is no checkpoint of a run ({cause}).",
-            "Give another folder with --out, or delete this one",
+            _REMEDY,
         )
     return None
+
+
+@dataclass
+class State:
+    """The state of a run.
+
+    Args:
+        accelerator: An `accelerate.Accelerator`.
+        model: The network.
+        optimizer: As the accelerator prepared it.
+        ema: The moving average, where there is one.
+        batches: Whose generator is part of the state.
+        sums: Of the epoch so far.
+        position: What is done.
+        sampler: State of the batches' generator at `position`; None at the start of an epoch.
+        saved: The position of the newest checkpoint.
+    """
+
+    accelerator: Any
+    model: nn.Module
+    optimizer: Any
+    ema: nn.Module | None
+    batches: Batches
+    sums: Sums
+    position: StepCount = dataclasses.field(default_factory=StepCount)
+    sampler: Tensor | None = None
+    saved: StepCount | None = None
+
+    def save(self, folder: Path, recipe: Recipe, seed: int) -> None:
+        """Write a checkpoint; every process must call it.
+
+        Raises:
+            TrainingError: It can't be written; those before are as they were.
+        """
+        from accelerate.utils import gather_object
+
+        mine: dict[str, Any] = {"torch": torch.get_rng_state()}
+        if self.accelerator.device.type == "cuda":
+            mine["cuda"] = torch.cuda.get_rng_state(self.accelerator.device)
+        rng = gather_object([mine])
+        if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
+            save(
+                folder,
+                {
+                    "model": self.model.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "ema": self.ema.state_dict() if self.ema is not None else None,
+                    "scaler": scaler.state_dict() if scaler is not None else None,
+                    "rng": rng,
+                    "sampler": self.batches.generator.get_state(),
+                    "epoch": self.position.epoch,
+                    "step": self.position.step,
+                    "sums": dataclasses.asdict(self.sums),
+                    "recipe": dataclasses.asdict(recipe),
+                    "seed": seed,
+                },
+            )
+        self.saved = self.position
+
+    def restore(self, stored: dict[str, Any]) -> None:
+        """Take over a checkpoint, but for the network and the optimizer."""
+        device = self.accelerator.device
+        self.position = self.saved = StepCount(stored["epoch"], stored["step"])
+        if self.ema is not None:
+            self.ema.load_state_dict(stored["ema"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(stored["scaler"])
+        rank = self.accelerator.process_index
+        # A process more than before keeps the state that its number gave it.
+        if rank < len(stored["rng"]):
+            torch.set_rng_state(stored["rng"][rank]["torch"])
+            if device.type == "cuda" and "cuda" in stored["rng"][rank]:
+                torch.cuda.set_rng_state(stored["rng"][rank]["cuda"], device)
+        if self.position.step:
+            self.sampler = stored["sampler"]
+            tensors = {k: v.to(device) for k, v in stored["sums"].items() if isinstance(v, Tensor)}
+            self.sums = Sums(**{**stored["sums"], **tensors})

@@ -1,4 +1,4 @@
-"""The data of a recipe, with the statistics that it normalises by."""
+"""The data of a recipe, with the statistics that it normalizes by."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TestImages: TypeAlias = ImageSet | LabelledFiles
 
 @dataclass(frozen=True)
 class Data:
-    """A data set with the statistics that its recipe normalises by.
+    """A data set with the statistics that its recipe normalizes by.
 
     Args:
         train: The training images: in memory, in files, or a stream.
@@ -133,7 +133,14 @@ def _limited(
     std: tuple[float, ...],
     title: str,
 ) -> Data:
-    limit = recipe.images_per_class
+    channels, limit = len(mean), recipe.images_per_class
+    mean, std = recipe.mean or mean, recipe.std or std
+    if len(mean) != channels or len(std) != channels:
+        raise ConfigError(
+            f"The recipe got mean={mean} and std={std}.",
+            f"The images of {title} have {channels} channel{'s' * (channels > 1)}.",
+            f'Type for example: --set "mean={(0.5,) * channels}" --set "std={(0.5,) * channels}"',
+        )
     for images in (train, test):
         if not isinstance(images, Stream):
             _check_labels(images)

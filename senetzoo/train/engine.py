@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from senetzoo.errors import ConfigError, MissingExtraError
-from senetzoo.runs import SUMMARY, read_summary, reading_recipe
+from senetzoo.runs import SUMMARY
+from senetzoo.train.checkpoint import require_same
 from senetzoo.train.data import Data, load_data
-from senetzoo.train.recipe import Recipe
-from senetzoo.train.run import Options, Run
+from senetzoo.train.recipe import Recipe, read_run
+from senetzoo.train.run import Options, Trainer
 
 
 def train(
@@ -23,7 +24,7 @@ def train(
     *,
     data: Path | None = None,
     seed: int = 0,
-    arm: str = "",
+    variant: str = "",
     command: str = "",
     options: Options | None = None,
     say: Callable[[str], None] = print,
@@ -40,13 +41,13 @@ def train(
 
     Args:
         recipe: What to do.
-        out: Folder of the run. It gets ``log.jsonl`` (`RunLog`), the last two checkpoints, and at
-            the end the network as `senetzoo.save` writes one, for `senetzoo.load` (the moving
+        out: Folder of the run. It gets ``log.jsonl`` (`log.begin`), the last two checkpoints, and
+            at the end the network as `senetzoo.save` writes one, for `senetzoo.load` (the moving
             average's weights, where there is one), ``test.safetensors`` (`evaluate.record`) and
             ``summary.json``.
         data: Local copy of the data set, for recipes that need one.
-        seed: Seed of initialisation, order and augmentation.
-        arm: Which arm of an experiment this is, for the record.
+        seed: Seed of initialization, order and augmentation.
+        variant: Which variant of an experiment this is, for the record.
         command: What was typed, for the record.
         options: What does not change the result.
         say: Where progress lines go.
@@ -88,8 +89,8 @@ def train(
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), _deterministic(recipe.deterministic):
         torch.manual_seed((seed << 10) + accelerator.process_index)
-        run = Run(recipe, out, sets, seed, accelerator, options, say)
-        return run.all(arm, command)
+        trainer = Trainer(recipe, out, sets, seed, accelerator, options, say)
+        return trainer.all(variant, command)
 
 
 def _nothing(_: str) -> None:
@@ -100,15 +101,8 @@ def _finished(recipe: Recipe, out: Path, seed: int) -> dict[str, Any] | None:
     """The end of the run of `recipe` that `out` holds, if it is finished."""
     if not (out / SUMMARY).is_file():
         return None
-    summary = read_summary(out)
-    with reading_recipe(out):
-        done = Recipe.from_json(summary["recipe"])
-    if done != recipe or summary["seed"] != seed:
-        raise ConfigError(
-            f"{out} holds a run of another recipe or seed.",
-            "A run is resumed only with the recipe and the seed it was started with.",
-            "Give another folder with --out, or delete this one",
-        )
+    done, summary = read_run(out)
+    require_same(out, (done, summary["seed"]), (recipe, seed))
     keys = ("epochs", "train_seconds", "test_accuracy", "test_images", "test_correct", "wilson")
     # Runs of older versions do not have the last.
     return {key: summary[key] for key in (*keys, "by_class") if key in summary}

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from senetzoo.data.files import LabelledFiles
 from senetzoo.data.images import open_image
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.data.sets import ImageSet
-from senetzoo.errors import DataError
 from senetzoo.eval.predictions import Predictions
 from senetzoo.train.augment import normalise
-from senetzoo.train.batches import stacked
+from senetzoo.train.batches import loaded, loader
 from senetzoo.train.data import Data, TestImages
 from senetzoo.train.recipe import Recipe
 
-_BATCH = {True: 500, False: 64}  # images at once: small ones, large ones
 _SHOWN = 32  # mistakes in a record
 
 
@@ -36,17 +34,9 @@ def end(tested: Predictions) -> dict[str, Any]:
     }
 
 
-class _Files(Dataset[Any]):
-    def __init__(self, files: LabelledFiles, transforms: Preprocessing) -> None:
-        self._files, self._transforms = files, transforms
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int] | DataError:
-        files = self._files
-        try:
-            image = open_image(files.sources[index], files.source_name(index))
-            return self._transforms(image), files.labels[index]
-        except DataError as error:
-            return error
+def _file(files: LabelledFiles, transforms: Preprocessing, index: int) -> tuple[Tensor, int]:
+    image = open_image(files.sources[index], files.source_name(index))
+    return transforms(image), files.labels[index]
 
 
 @torch.no_grad()
@@ -113,25 +103,15 @@ def inputs(
         DataError: An image can't be read.
     """
     images = data.test
-    small = isinstance(images, ImageSet)
     if isinstance(images, ImageSet):
-        for part in torch.split(mine, _BATCH[small]):
+        for part in torch.split(mine, 500):
             yield normalise(images.images[part].to(device), data.mean, data.std, size)
         return
     transforms = Preprocessing(size, data.mean, data.std, crop=recipe.test_crop)
-    loader: Any = DataLoader(
-        _Files(images, transforms),
-        batch_size=_BATCH[small],
-        sampler=mine.tolist(),
-        num_workers=workers,
-        collate_fn=stacked,
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # else it draws from the network's
-    )
-    for item in loader:
-        if isinstance(item, DataError):
-            raise item
-        yield item[0].to(device, non_blocking=True)
+    read = functools.partial(_file, images, transforms)
+    files = loader(read, device, workers, sampler=mine.tolist(), batch_size=64)
+    for x, _ in loaded(files, device):
+        yield x
 
 
 def record(tested: Predictions, data: Data, recipe: Recipe) -> dict[str, Tensor]:

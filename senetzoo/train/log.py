@@ -1,4 +1,4 @@
-"""What a run leaves and says: its record, one JSON object a line, its summary, its progress."""
+"""The log of a run, one JSON object a line, and its progress."""
 
 from __future__ import annotations
 
@@ -9,70 +9,53 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from senetzoo.runs import LOG, read_log
-from senetzoo.train.checkpoint import Position, write, writing
+from senetzoo.runs import LOG, is_run, read_log
+from senetzoo.train.checkpoint import StepCount, write, writing
 
-# Where there is no terminal, a line is said at most so often within an epoch.
+# Where there is no terminal, a line is written at most so often within an epoch.
 _QUIET_SECONDS = 60.0
 _GLANCE_SECONDS = 1.0
 
 
-class RunLog:
-    """``log.jsonl``: the run, its epochs, resumptions, and the end, in this order.
-
-    The first line has ``kind`` "run" and describes the run; a line "epoch" follows for each
-    epoch, "resume" where an interrupted run went on, and "end".
+def begin(folder: Path, header: dict[str, Any], after: StepCount | None = None) -> None:
+    """Start ``log.jsonl``: a line "run", to be followed by "epoch" for each epoch, and "end".
 
     Args:
         folder: Of the run.
+        header: What describes the run.
+        after: Go on after this checkpoint, with a line "resume": what was logged after it is about
+            to be done again.
+
+    Raises:
+        TrainingError: The file can't be written.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / LOG
-
-    def begin(self, header: dict[str, Any]) -> None:
-        """Start anew.
-
-        Raises:
-            TrainingError: The file can't be written.
-        """
-        write(self.path, _line("run", header).encode())
-
-    def resume(self, header: dict[str, Any], position: Position) -> None:
-        """Go on after a checkpoint: what was logged after it is about to be done again.
-
-        Raises:
-            TrainingError: The file can't be written.
-        """
-        lines = self.read()
-        kept = [
+    lines = [{"kind": "run", **header}]
+    if after is not None:
+        old = read_log(folder / LOG) if is_run(folder) else []
+        lines = [line for line in old if line["kind"] == "run"][:1] or lines
+        lines += [
             line
-            for line in lines
+            for line in old
             if line["kind"] == "resume"
-            or (line["kind"] == "epoch" and line["epoch"] <= position.epoch)
+            or (line["kind"] == "epoch" and line["epoch"] <= after.epoch)
         ]
-        first = next((line for line in lines if line["kind"] == "run"), {"kind": "run", **header})
-        again = {"kind": "resume", "epoch": position.epoch + 1, "step": position.step}
-        write(
-            self.path, "".join(json.dumps(line) + "\n" for line in (first, *kept, again)).encode()
-        )
-
-    def add(self, kind: str, record: dict[str, Any]) -> None:
-        """Append a line.
-
-        Raises:
-            TrainingError: The file can't be written.
-        """
-        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(_line(kind, record))
-
-    def read(self) -> list[dict[str, Any]]:
-        """The lines; one that a killed run left unfinished is left out."""
-        return read_log(self.path) if self.path.exists() else []
+        lines += [{"kind": "resume", "epoch": after.epoch + 1, "step": after.step}]
+    write(folder / LOG, "".join(map(_line, lines)).encode())
 
 
-def _line(kind: str, record: dict[str, Any]) -> str:
-    return json.dumps({"kind": kind, **record}) + "\n"
+def add(folder: Path, kind: str, record: dict[str, Any]) -> None:
+    """Append a line to the log.
+
+    Raises:
+        TrainingError: The file can't be written.
+    """
+    path = folder / LOG
+    with writing(path), path.open("a", encoding="utf-8") as file:
+        file.write(_line({"kind": kind, **record}))
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record) + "\n"
 
 
 class Progress:
@@ -81,7 +64,7 @@ class Progress:
     Args:
         name: Of the run.
         images: Images of the whole run.
-        done: Those of them that an earlier start of the run has seen.
+        done: Those of them that an earlier start of the run is done with.
         say: Where lines go.
         quiet: Show nothing; in the processes beside the first.
     """
@@ -92,7 +75,7 @@ class Progress:
         self._say, self._quiet = say, quiet
         self._images, self._done, self._start = images, done, time.perf_counter()
         self._first = done
-        self._glanced = self._told = self._start
+        self._glanced = self._reported = self._start
         self._bar: Any = None
         if not quiet and sys.stderr.isatty():
             from tqdm import tqdm
@@ -123,8 +106,8 @@ class Progress:
             return
         if self._bar is not None:
             self._bar.set_postfix_str(f"epoch {epoch}, loss {loss:.4f}, accuracy {accuracy:.2%}")
-        elif self._glanced - self._told >= _QUIET_SECONDS:
-            self._told = self._glanced
+        elif self._glanced - self._reported >= _QUIET_SECONDS:
+            self._reported = self._glanced
             self._say(
                 f"epoch {epoch}: loss {loss:.4f}, accuracy {accuracy:.2%}, {self._rate():,.0f} "
                 f"images/s, {clock(self._left())} left"
@@ -147,7 +130,7 @@ class Progress:
         if record.get("ema_test_accuracy") is not None:
             parts += [f"of the average {record['ema_test_accuracy']:.2%}"]
         parts += [f"{record['images_per_second']:,.0f} images/s", f"{clock(self._left())} left"]
-        self._told = time.perf_counter()
+        self._reported = time.perf_counter()
         self.say(", ".join(parts))
 
     def say(self, line: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from typing_extensions import Self
@@ -17,6 +18,7 @@ from senetzoo._utils.checks import (
     NonEmpty,
     NonNegativeFloat,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     Rate,
     check,
@@ -26,8 +28,9 @@ from senetzoo._utils.checks import (
 from senetzoo.errors import ConfigError, check_fields
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.stem import STEMS, parse_stem
+from senetzoo.runs import read_summary, reading_recipe
 from senetzoo.spec import ModelSpec
-from senetzoo.zoo import build, config, find
+from senetzoo.zoo import build, config, find, load
 
 DataName = Literal["cifar10", "cifar100", "flowers5", "folder", "hub", "digits"]
 Part: TypeAlias = Annotated[float, Ge(0), Le(1)]
@@ -55,8 +58,11 @@ class Recipe:
         images_per_class: Use only so many images of each class, for training and for the test;
             0 for all.
         phases: Resolution by time: pairs of image side and epochs at it.
+        mean: What is subtracted from each channel of an image, in units of the full range; None for
+            the data set's own.
+        std: What divides each channel then; None for the data set's own.
         test_size: Image side in the test; 0 for that of the phase.
-        test_crop: Fraction of the resized test image that its centre crop keeps; large images.
+        test_crop: Fraction of the resized test image that its center crop keeps; large images.
         batch: Images per optimizer step, over all processes and accumulated parts.
         accumulate: Parts that a batch is computed in, one after another.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"`` (mixed), or ``"fp64"``.
@@ -97,7 +103,7 @@ class Recipe:
         cutout: Side of the square that is set to the mean (DeVries and Taylor 2017); 0 for none.
         erase: Probability of erasing a rectangle (Zhong et al. 2017).
         crop_scale: Large images: smallest and largest part of the area that the random crop
-            takes; (0, 0) for the test's centre crop.
+            takes; (0, 0) for the test's center crop.
         randaugment: Large images: magnitude of RandAugment (Cubuk et al. 2019), up to 30; 0 for
             none.
         randaugment_ops: Its operations per image.
@@ -118,6 +124,8 @@ class Recipe:
     stream_images: NonNegativeInt = 0
     images_per_class: NonNegativeInt = 0
     phases: Annotated[tuple[tuple[PositiveInt, PositiveInt], ...], NonEmpty(), Example(((32, 10),))]
+    mean: tuple[float, ...] | None = None
+    std: tuple[PositiveFloat, ...] | None = None
     test_size: NonNegativeInt = 0
     test_crop: Annotated[float, Gt(0), Le(1)] = 0.875
     batch: PositiveInt = 128
@@ -280,6 +288,35 @@ class Recipe:
             BrokenError: It is none.
         """
         return from_json(cls, raw, "recipe", partial=True)
+
+
+def read_run(folder: Path) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe of a finished run, and its summary.
+
+    Raises:
+        ConfigError: The run is not finished, or its summary is broken.
+    """
+    summary = read_summary(folder)
+    with reading_recipe(folder):
+        return Recipe.from_json(summary["recipe"]), summary
+
+
+def networks_of(run: Path) -> tuple[Classifier, Classifier]:
+    """The network at the end of a run, and the same as it was before.
+
+    Args:
+        run: Its folder.
+
+    Returns:
+        The trained network in eval mode, and the one that the run began with.
+
+    Raises:
+        ConfigError: The run is not finished.
+        WeightsError: Its weights are damaged, or those that it began with can't be had.
+    """
+    recipe, summary = read_run(run)
+    model = load(run)
+    return model, recipe.build(model.num_classes, model.in_chans, summary["seed"])
 
 
 # Where torch's OneCycleLR starts and ends by default, as parts of the peak.

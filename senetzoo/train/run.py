@@ -22,15 +22,14 @@ from senetzoo.eval.predictions import Predictions
 from senetzoo.io import folder
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
-from senetzoo.runs import SUMMARY, TEST
-from senetzoo.train import checkpoint, evaluate
+from senetzoo.runs import LOG, SUMMARY, TEST, read_log
+from senetzoo.train import checkpoint, evaluate, log
 from senetzoo.train.batches import Batches
-from senetzoo.train.checkpoint import NEWEST, Position
+from senetzoo.train.checkpoint import NEWEST, State, StepCount
 from senetzoo.train.data import Data
-from senetzoo.train.log import Progress, RunLog
+from senetzoo.train.log import Progress
 from senetzoo.train.optim import make_optimizer
 from senetzoo.train.recipe import Recipe
-from senetzoo.train.state import State
 from senetzoo.train.step import Step, Sums
 from senetzoo.train.stop import Interrupted, signals
 
@@ -53,7 +52,7 @@ class Options:
     tensorboard: bool = False
 
 
-class Run:
+class Trainer:
     """The state of a run and what is done with it; see `train`."""
 
     def __init__(
@@ -71,7 +70,7 @@ class Run:
         self.main = bool(accelerator.is_main_process)
         device = accelerator.device
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        stored = checkpoint.load(out, dataclasses.asdict(recipe), seed, say)
+        stored = checkpoint.load(out, recipe, seed, say)
         shape = len(data.classes), data.channels
         if stored is None:
             model = recipe.build(*shape, seed)
@@ -114,7 +113,6 @@ class Run:
             ranks=accelerator.num_processes,
             workers=options.workers,
         )
-        self.log = RunLog(out)
         sums = Sums.zero(len(self.step.depths), device)
         self.state = State(accelerator, model, self.optimizer, self.ema, self.batches, sums)
         if stored is not None:
@@ -122,10 +120,10 @@ class Run:
         self._last_save = time.monotonic()
         self._stop = False
 
-    def all(self, arm: str, command: str) -> dict[str, Any]:
+    def all(self, variant: str, command: str) -> dict[str, Any]:
         """Train to the end."""
         recipe = self.recipe
-        self._begin(arm, command)
+        self._begin(variant, command)
         per_epoch = self.batches.steps * recipe.batch
         done = self.state.position.epoch * per_epoch + self.state.position.step * recipe.batch
         self.progress = Progress(
@@ -160,7 +158,7 @@ class Run:
             self.step(batch, self.state.sums)
             if self.ema is not None:
                 cast(Any, self.ema).update_parameters(self.model)
-            self.state.position = Position(number, self.state.position.step + 1)
+            self.state.position = StepCount(number, self.state.position.step + 1)
             last = self.state.position.step == steps
             if self.progress.advance(recipe.batch) or last:
                 self._check_loss()  # before the clock is read: it waits for the device
@@ -176,9 +174,9 @@ class Run:
         record, tested = self._record(number, size, lr)
         if self.main:
             self.progress.epoch(record, recipe.epochs)
-            self.log.add("epoch", record)
+            log.add(self.out, "epoch", record)
             self._track(record)
-        self.state.position = Position(number + 1)
+        self.state.position = StepCount(number + 1)
         self.state.sums = Sums.zero(len(self.step.depths), self.accelerator.device)
         self.state.sampler = None
         self._save()
@@ -230,12 +228,12 @@ class Run:
 
     # What is written
 
-    def _begin(self, arm: str, command: str) -> None:
+    def _begin(self, variant: str, command: str) -> None:
         if not self.main:
             return
         header: dict[str, Any] = {
             "recipe": dataclasses.asdict(self.recipe),
-            "arm": arm,
+            "variant": variant,
             "seed": self.seed,
             "command": command,
             "data": {
@@ -258,15 +256,17 @@ class Run:
         if self.start is not None:
             header["model"] |= {"start": self.start.tag, "start_sha256": self.start.sha256}
         if self.state.saved is not None:
-            self.log.resume(header, self.state.position)
             self.say(f"{self.out}: going on after {self.state.position}")
-        else:
-            self.log.begin(header)
+        log.begin(self.out, header, self.state.saved)
 
     def _end(self, tested: Predictions, command: str) -> dict[str, Any]:
         from safetensors.torch import save
 
-        epochs = [line for line in self.log.read() if line["kind"] == "epoch"] if self.main else []
+        epochs = (
+            [line for line in read_log(self.out / LOG) if line["kind"] == "epoch"]
+            if self.main
+            else []
+        )
         end = {
             "epochs": self.recipe.epochs,
             "train_seconds": round(sum(line["seconds"]["train"] for line in epochs), 3),
@@ -283,7 +283,7 @@ class Run:
                 )
             shown = evaluate.record(tested, self.data, self.recipe)
             checkpoint.write(self.out / TEST, save(shown))
-            self.log.add("end", end)
+            log.add(self.out, "end", end)
             summary = {
                 "recipe": dataclasses.asdict(self.recipe),
                 "seed": self.seed,
