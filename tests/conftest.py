@@ -6,19 +6,20 @@ import gc
 import os
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import KINDS
 from hypothesis import settings
+from support.networks import KINDS
+from support.weights import Pantry, Shelf, open_pantry, open_shelf
 
 from senetzoo.registry import ENTRIES
 
 # Where one network of the registry is tested after the other.
-ONE_BY_ONE = ("parity_", "published", "every_network", "registry_networks", "stems", "zoo")
+ONE_BY_ONE = ("parity", "published", "every_network", "registry_networks", "stems", "zoo")
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -37,6 +38,16 @@ def sample() -> Callable[[str], Path]:
         return folder / name
 
     return find
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+    yield from open_shelf(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def pantry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pantry]:
+    yield from open_pantry(tmp_path, monkeypatch)
 
 
 @pytest.fixture(autouse=True)

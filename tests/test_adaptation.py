@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import SMALL, randomise, reduced, tiny
-from networks import drawn_network, images
-from shelf import RAW, Shelf, open_shelf
+from support.networks import SMALL, drawn_network, images_of, message, randomise, reduced, tiny
+from support.weights import RAW, Shelf
 from torch import Tensor, nn
 
 from senetzoo import Stem, create, load, policy, save, transforms
@@ -23,11 +21,6 @@ from senetzoo.policies.recover import recovered
 from senetzoo.spec import ModelSpec, gates_of, merge
 
 TAG = "resnet20.pets_v1"
-
-
-@pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
-    yield from open_shelf(tmp_path, monkeypatch)
 
 
 def grey_alike(old: Tensor, new: Tensor, how: str) -> Tensor:
@@ -100,7 +93,7 @@ def test_grey_images_look_alike(channels: int, how: Any, tmp_path: Path) -> None
     randomise(trained)
     save(trained, tmp_path)
     model = load(tmp_path, in_chans=channels, channels=how)
-    grey = images(trained)[:, :1]
+    grey = images_of(trained)[:, :1]
     with torch.inference_mode():
         ours = model(grey.expand(-1, channels, -1, -1))
         theirs = trained(grey.expand(-1, 3, -1, -1))
@@ -123,9 +116,7 @@ def test_new_channels_at_random(shelf: Shelf) -> None:
 )
 def test_ways_that_do_not_go(in_chans: int, how: Any, other: str, shelf: Shelf) -> None:
     shelf.put(TAG)
-    with pytest.raises(ConfigError) as caught:
-        create(TAG, in_chans=in_chans, channels=how)
-    assert str(caught.value) == (
+    assert message(lambda: create(TAG, in_chans=in_chans, channels=how), ConfigError) == (
         f"channels={how!r} does not go from 3 to {in_chans} channels.\n"
         "'sum' makes fewer channels, 'tile' makes more, 'random' either.\n"
         f"Leave channels out, or type channels={other!r}"

@@ -18,8 +18,8 @@ from unittest import mock
 
 import pytest
 import torch
-from foreign import everywhere, traces
-from helpers import keep_record
+from support.foreign import everywhere, traces
+from support.networks import keep_record
 from torch import nn
 
 from senetzoo import ECA, attach, detach, site_map

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from foreign import all_five, small, traces
-from helpers import tiny
+from support.foreign import all_five, small, traces
+from support.networks import tiny
 
 from senetzoo import NONE, SE, attach, block, create, detach, explain, stage
 

@@ -8,8 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from foreign import SMALL, SMOOTH, at, everywhere, image, randomise_gates, small, traces, values
-from helpers import randomise
+from support.foreign import (
+    SMALL,
+    SMOOTH,
+    at,
+    everywhere,
+    image,
+    randomise_gates,
+    small,
+    traces,
+    values,
+)
+from support.networks import randomise
 from torch import Tensor, nn
 
 from senetzoo import ECA, SE, attach, detach, site_map

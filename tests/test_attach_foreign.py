@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from foreign import all_five, image, randomise_gates, small, traces, values
+from support.foreign import all_five, image, randomise_gates, small, traces, values
+from support.networks import message
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 
@@ -26,12 +26,6 @@ def gated(name: str = BASIC) -> nn.Module:
     model = small(name).eval()
     randomise_gates(attach(model, all_five(), seed=0))
     return model
-
-
-def message(call: Callable[[], object]) -> str:
-    with pytest.raises(PolicyError) as caught:
-        call()
-    return str(caught.value)
 
 
 # --- What attach gives ---------------------------------------------------------------------------
@@ -120,18 +114,18 @@ def test_parameter_groups_of_ours() -> None:
 
 
 def test_positions_that_are_not_there() -> None:
-    assert message(lambda: attach(small("torchvision vgg"), SE().at("identity"))) == (
+    assert message(lambda: attach(small("torchvision vgg"), SE().at("identity")), PolicyError) == (
         "se@identity can't be had in VGG.\n"
         "At features.0, there is no skip in the block; there it has pre, standard.\n"
         "Type for example: @standard"
     )
-    assert message(lambda: attach(small("timm inception_resnet"), "se@pre/s1")) == (
+    assert message(lambda: attach(small("timm inception_resnet"), "se@pre/s1"), PolicyError) == (
         "se@pre/s1 can't be had in Sequential.\n"
         "At 1.0, the branch begins in several modules, and the skip takes the block's input too; "
         "there it has standard, post.\n"
         "Type for example: @post"
     )
-    assert message(lambda: attach(small(BASIC), SE().on(stage(5)))) == (
+    assert message(lambda: attach(small(BASIC), SE().on(stage(5))), PolicyError) == (
         "se/s5 matches nothing in ResNet.\nResNet has 4 stages of 2, 1, 1, 1 blocks.\n"
         "Select a stage from 1 to 4, or stage(-1) for the last"
     )
@@ -150,35 +144,37 @@ def test_what_some_blocks_refuse() -> None:
 def test_a_refused_policy_changes_nothing(policy: str) -> None:
     model = small("torchvision vgg")
     before = traces(model)
-    message(lambda: attach(model, policy))
+    message(lambda: attach(model, policy), PolicyError)
     assert traces(model) == before
 
 
 def test_wrapped_networks() -> None:
     model = small(BASIC)
-    assert message(lambda: attach(nn.DataParallel(model), SE())) == (
+    assert message(lambda: attach(nn.DataParallel(model), SE()), PolicyError) == (
         "attach got a DataParallel.\n"
         "It copies the network inside to several devices for each batch.\n"
         "Type attach(model.module, policy), then make the DataParallel anew"
     )
     compiled: Any = torch.compile(model, backend="eager")
-    assert message(lambda: attach(compiled, SE())) == (
+    assert message(lambda: attach(compiled, SE()), PolicyError) == (
         "attach got a OptimizedModule.\nIt runs what was compiled before.\n"
         "Type attach(model._orig_mod, policy), then make the OptimizedModule anew"
     )
-    assert message(lambda: detach(compiled)) == (
+    assert message(lambda: detach(compiled), PolicyError) == (
         "detach got a OptimizedModule.\nIt runs what was compiled before.\n"
         "Type detach(model._orig_mod), then make the OptimizedModule anew"
     )
     outer = nn.Sequential(nn.Identity(), nn.DataParallel(model))
-    assert message(lambda: attach(outer, SE())).startswith("attach got a DataParallel at '1'.\n")
+    assert message(lambda: attach(outer, SE()), PolicyError).startswith(
+        "attach got a DataParallel at '1'.\n"
+    )
     scripted = torch.jit.script(nn.Sequential(nn.Conv2d(3, 3, 1)))
-    assert message(lambda: attach(scripted, SE())) == (
+    assert message(lambda: attach(scripted, SE()), PolicyError) == (
         "attach got a ScriptModule.\nIts forward pass is fixed.\n"
         "Type attach(model, policy) before that"
     )
     model.compile(backend="eager")
-    assert message(lambda: attach(model, SE())) == (
+    assert message(lambda: attach(model, SE()), PolicyError) == (
         "attach got a ResNet after its compile().\nIt runs what was compiled before.\n"
         "Type attach(model, policy) before that"
     )
@@ -186,7 +182,7 @@ def test_wrapped_networks() -> None:
 
 def test_ours_inside_another() -> None:
     model = nn.Sequential(nn.Identity(), create("se_lenet", seed=0))
-    assert message(lambda: attach(model, SE())) == (
+    assert message(lambda: attach(model, SE()), PolicyError) == (
         "attach got a Sequential.\nIt has a LeNet of this zoo inside, at '1'.\n"
         "Type attach(model.get_submodule('1'), policy)"
     )
@@ -197,12 +193,12 @@ def test_a_flattened_map_of_another_size() -> None:
     model: Any = small("timm swin").eval()
     attach(model, SE(4).on(stage(1)), seed=0)
     model.set_input_size((64, 64))
-    assert message(lambda: model(torch.ones(1, 3, 64, 64))) == (
+    assert message(lambda: model(torch.ones(1, 3, 64, 64)), PolicyError) == (
         "A gate for maps of 8x8 got a tensor of (1, 256, 24).\n"
         "The size of the flattened map is read from the network when the gate is attached.\n"
         "Set the size of the images first, then detach and attach again"
     )
-    assert message(lambda: attach(model, SE(4).on(stage(1)))) == (
+    assert message(lambda: attach(model, SE(4).on(stage(1))), PolicyError) == (
         "A Identity has a gate 'senetzoo_standard' already, before it.\n"
         "The new one would sit elsewhere, or get a map of another size.\n"
         "Type first: detach(model)"
@@ -212,7 +208,7 @@ def test_a_flattened_map_of_another_size() -> None:
 
 def test_sites_of_ours_are_their_own() -> None:
     model = create("lenet", seed=0)
-    assert message(lambda: attach(model, SE(), sites=SiteMap(()))) == (
+    assert message(lambda: attach(model, SE(), sites=SiteMap(())), PolicyError) == (
         "attach got a SiteMap for a LeNet of this zoo.\n"
         "Networks of this zoo declare their sites themselves.\nLeave sites out"
     )
@@ -229,7 +225,7 @@ def test_a_subclass_with_its_own_forward_is_not_known() -> None:
         pass
 
     assert "None of its blocks is known" in message(
-        lambda: attach(ResNet(Other, [1, 1, 1, 1]), SE())
+        lambda: attach(ResNet(Other, [1, 1, 1, 1]), SE()), PolicyError
     )
     assert len(attach(ResNet(Same, [1, 1, 1, 1]), SE())) == 4
 
@@ -413,7 +409,7 @@ def test_inside_ddp(tmp_path: Path) -> None:
         wrapped = nn.parallel.DistributedDataParallel(model)
         wrapped(image("pytorchcv basic")).sum().backward()
         assert all(p.grad is not None for p in attached.gate_parameters())
-        assert message(lambda: attach(wrapped, SE())) == (
+        assert message(lambda: attach(wrapped, SE()), PolicyError) == (
             "attach got a DistributedDataParallel.\n"
             "It keeps in step only the parameters that it was made with.\n"
             "Type attach(model.module, policy), then make the DistributedDataParallel anew"
@@ -421,7 +417,7 @@ def test_inside_ddp(tmp_path: Path) -> None:
         from torch.distributed.fsdp import fully_shard
 
         sharded: Any = fully_shard(small("pytorchcv basic"), mesh=init_device_mesh("cpu", (1,)))
-        assert message(lambda: attach(sharded, SE())) == (
+        assert message(lambda: attach(sharded, SE()), PolicyError) == (
             "attach got a FSDPModule.\nIts parameters have been split.\n"
             "Type attach(model, policy) before that"
         )

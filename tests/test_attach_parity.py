@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from foreign import SMOOTH, all_five, image, randomise_gates, small
-from helpers import randomise, relative_error
-from parity import translated
+from support.foreign import SMOOTH, all_five, image, randomise_gates, small
+from support.networks import randomise, relative_error
+from support.parity import translated
 from torch import Tensor, nn
 
 from senetzoo import attach

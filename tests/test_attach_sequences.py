@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from foreign import image, small, values
-from helpers import tiny
+from support.foreign import image, small, values
+from support.networks import tiny
 from torch import Tensor, nn
 
 from senetzoo import ECA, NONE, SE, attach, block, detach, stage

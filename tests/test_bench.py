@@ -4,26 +4,26 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from support import commands
 from torch import Tensor, nn
 
 from senetzoo._utils.environment import cpu_flags, processor
 from senetzoo.bench import candidates
 from senetzoo.bench.candidates import find_names
 from senetzoo.cli.base import SenetzooCommand
-from senetzoo.cli.bench import command as bench
 from senetzoo.errors import WeightsError
 
 # The command
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(bench, arguments, prog_name="senetzoo bench")
+run = partial(commands.run, "bench")
 
 
 QUICK = ("--rounds", "2", "--warmup", "0", "--threads", "1")
@@ -177,77 +177,43 @@ def test_scaling_over_batch_and_size() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["--model", "se_resnet19"],
-            "error: There is no network 'se_resnet19'.\n"
-            "The nearest names are se_resnet18, se_resnet164, se_resnet152.\n"
-            "Type for example: create('se_resnet18')\n",
-        ),
-        (
-            ["--model", "resnt*"],
-            "error: No network matches 'resnt*'.\n"
-            "* stands for any letters, ? for one.\n"
-            "Did you mean 'resnet56'?\n",
-        ),
-        (
-            ["--model", "lenet", "--batch", "0"],
-            "error: batch=0 can't be measured.\nbatch is a whole number of at least 1.\n",
-        ),
-        (
-            ["--model", "lenet", "--size", "0"],
-            "error: size=0 can't be measured.\nsize is a number of pixels, > 0.\n",
-        ),
-        (
-            ["--model", "lenet", "--size", "16", "--rounds", "1"],
-            "error: The network got images of 16x16 pixels.\n"
-            "This form of LeNet takes at least 32x32.\n"
-            "Enlarge the images, for example with senetzoo.transforms(model)\n",
-        ),
-        (
-            ["--model", "lenet", "--size", "32", "--size", "-1"],
-            "error: size=-1 can't be measured.\nsize is a number of pixels, > 0.\n",
-        ),
-        (
-            ["--model", "lenet", "--engine", "onnxruntime", "--dtype", "bf16"],
-            "error: onnxruntime can't be measured in bf16.\n"
-            "It computes in fp32 and int8.\n"
-            "Type: --dtype fp32\n",
-        ),
-        (
-            ["--model", "lenet", "--profile", "--engine", "onnxruntime"],
-            "error: onnxruntime can't be profiled.\n"
-            "torch's profiler sees into eager and inductor only.\n"
-            "Type: --profile --engine eager\n",
-        ),
-        (
-            ["--model", "lenet", "--profile", "--rounds", "0"],
-            "error: rounds=0 can't be measured.\nrounds is a whole number of at least 1.\n",
-        ),
-        (
-            [
-                *("--model", "lenet", "--accuracy", "digits"),
-                *("--engine", "onnxruntime", "--dtype", "int8"),
-            ],
-            "error: --accuracy can't be measured in int8.\n"
-            "Evaluation runs eagerly, in fp32 or bf16.\n"
-            "Type: --dtype fp32\n",
-        ),
-        (
-            ["--model", "lenet", "--accuracy", "digits", "--rounds", "0"],
-            "error: rounds=0 can't be measured.\nrounds is a whole number of at least 1.\n",
-        ),
-        (
-            ["--model", "lenet", "--weights", "x.safetensors"],
-            "error: --weights x.safetensors can't be used here.\n"
-            "It is for the accuracy of one network; --accuracy is missing.\n"
-            "Type for example: --model resnet20 --weights FILE --accuracy DATA\n",
-        ),
-        (
-            ["--model", "lenet", "--device", "tpu"],
-            "error: There is no device 'tpu'.\nDevices are cpu, cuda, mps.\n",
-        ),
+        (["--model", "se_resnet19"], "error: There is no network 'se_resnet19'.\n"
+         "The nearest names are se_resnet18, se_resnet164, se_resnet152.\n"
+         "Type for example: create('se_resnet18')\n"),
+        (["--model", "resnt*"], "error: No network matches 'resnt*'.\n"
+         "* stands for any letters, ? for one.\nDid you mean 'resnet56'?\n"),
+        (["--model", "lenet", "--batch", "0"],
+         "error: batch=0 can't be measured.\nbatch is a whole number of at least 1.\n"),
+        (["--model", "lenet", "--size", "0"],
+         "error: size=0 can't be measured.\nsize is a number of pixels, > 0.\n"),
+        (["--model", "lenet", "--size", "16", "--rounds", "1"],
+         "error: The network got images of 16x16 pixels.\n"
+         "This form of LeNet takes at least 32x32.\n"
+         "Enlarge the images, for example with senetzoo.transforms(model)\n"),
+        (["--model", "lenet", "--size", "32", "--size", "-1"],
+         "error: size=-1 can't be measured.\nsize is a number of pixels, > 0.\n"),
+        (["--model", "lenet", "--engine", "onnxruntime", "--dtype", "bf16"],
+         "error: onnxruntime can't be measured in bf16.\nIt computes in fp32 and int8.\n"
+         "Type: --dtype fp32\n"),
+        (["--model", "lenet", "--profile", "--engine", "onnxruntime"],
+         "error: onnxruntime can't be profiled.\n"
+         "torch's profiler sees into eager and inductor only.\n"
+         "Type: --profile --engine eager\n"),
+        (["--model", "lenet", "--profile", "--rounds", "0"],
+         "error: rounds=0 can't be measured.\nrounds is a whole number of at least 1.\n"),
+        ([*("--model", "lenet", "--accuracy", "digits"), *("--engine", "onnxruntime", "--dtype",
+         "int8")], "error: --accuracy can't be measured in int8.\n"
+         "Evaluation runs eagerly, in fp32 or bf16.\nType: --dtype fp32\n"),
+        (["--model", "lenet", "--accuracy", "digits", "--rounds", "0"],
+         "error: rounds=0 can't be measured.\nrounds is a whole number of at least 1.\n"),
+        (["--model", "lenet", "--weights", "x.safetensors"],
+         "error: --weights x.safetensors can't be used here.\n"
+         "It is for the accuracy of one network; --accuracy is missing.\n"
+         "Type for example: --model resnet20 --weights FILE --accuracy DATA\n"),
+        (["--model", "lenet", "--device", "tpu"],
+         "error: There is no device 'tpu'.\nDevices are cpu, cuda, mps.\n"),
     ],
-)
+)  # fmt: skip
 def test_bad_input(arguments: list[str], message: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from support.networks import message
 from torch import nn
 
 from senetzoo.bench import peers
@@ -48,79 +49,41 @@ def test_peers_weights_are_random_but_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "wanted", "message"),
+    ("spec", "wanted", "text"),
     [
-        (
-            "keras:resnet50",
-            SMALL,
-            "There is no peer 'keras:resnet50'.\n"
-            "A peer is library:network, with the library one of timm, torchvision, pytorchcv.\n"
-            "Type for example: --compare timm:resnet50",
-        ),
-        (
-            "seresnet50",
-            SMALL,
-            "There is no peer 'seresnet50'.\n"
-            "A peer is library:network, with the library one of timm, torchvision, pytorchcv.\n"
-            "Type for example: --compare timm:seresnet50",
-        ),
-        (
-            "tim:resnet50",
-            SMALL,
-            "There is no peer 'tim:resnet50'.\n"
-            "A peer is library:network, with the library one of timm, torchvision, pytorchcv.\n"
-            "Did you mean 'timm'?",
-        ),
-        (
-            "torchvision:resnet51",
-            SMALL,
-            "torchvision has no network 'resnet51'.\n"
-            "The nearest names are resnet50, resnet18, resnet152.\n"
-            "Type for example: --compare torchvision:resnet50",
-        ),
-        (
-            "torchvision:???",
-            SMALL,
-            "torchvision has no network '???'.\n"
-            "No name is near it.\n"
-            "Type for example: --compare torchvision:resnet50",
-        ),
-        (
-            "torchvision:resnet18",
-            (7, (1, 64, 64)),
-            "torchvision:resnet18 can't be built with 7 classes for 1 channels.\n"
-            "torchvision says: images have 3 channels, not 1\n"
-            "Give another network",
-        ),
-        (
-            "torchvision:inception_v3",
-            SMALL,
-            "torchvision:inception_v3 fails on images of shape 1x3x64x64.\n"
-            "torch says: Calculated padded input size per channel: (2 x 2). "
-            "Kernel size: (3 x 3). Kernel size can't be greater than actual input size\n"
-            "Give another size or a smaller batch: --size 224 --batch 8",
-        ),
-        (
-            "pytorchcv:seresnet20_cifar10",
-            SMALL,
-            "pytorchcv:seresnet20_cifar10 can't be built with 7 classes for 3 channels.\n"
-            "pytorchcv says: AssertionError\n"
-            "Give another network",
-        ),
-        (
-            "pytorchcv:simplepose_resnet18_coco",
-            SMALL,
-            "pytorchcv:simplepose_resnet18_coco can't be built with 7 classes for 3 channels.\n"
-            "pytorchcv says: SimplePose.__init__() got an unexpected keyword argument "
-            "'num_classes'\n"
-            "Give another network",
-        ),
+        ("keras:resnet50", SMALL, "There is no peer 'keras:resnet50'.\n"
+         "A peer is library:network, with the library one of timm, torchvision, pytorchcv.\n"
+         "Type for example: --compare timm:resnet50"),
+        ("seresnet50", SMALL, "There is no peer 'seresnet50'.\n"
+         "A peer is library:network, with the library one of timm, torchvision, pytorchcv.\n"
+         "Type for example: --compare timm:seresnet50"),
+        ("tim:resnet50", SMALL, "There is no peer 'tim:resnet50'.\n"
+         "A peer is library:network, with the library one of timm, torchvision, pytorchcv.\n"
+         "Did you mean 'timm'?"),
+        ("torchvision:resnet51", SMALL, "torchvision has no network 'resnet51'.\n"
+         "The nearest names are resnet50, resnet18, resnet152.\n"
+         "Type for example: --compare torchvision:resnet50"),
+        ("torchvision:???", SMALL, "torchvision has no network '???'.\nNo name is near it.\n"
+         "Type for example: --compare torchvision:resnet50"),
+        ("torchvision:resnet18", (7, (1, 64, 64)),
+         "torchvision:resnet18 can't be built with 7 classes for 1 channels.\n"
+         "torchvision says: images have 3 channels, not 1\nGive another network"),
+        ("torchvision:inception_v3", SMALL,
+         "torchvision:inception_v3 fails on images of shape 1x3x64x64.\n"
+         "torch says: Calculated padded input size per channel: (2 x 2). "
+         "Kernel size: (3 x 3). Kernel size can't be greater than actual input size\n"
+         "Give another size or a smaller batch: --size 224 --batch 8"),
+        ("pytorchcv:seresnet20_cifar10", SMALL,
+         "pytorchcv:seresnet20_cifar10 can't be built with 7 classes for 3 channels.\n"
+         "pytorchcv says: AssertionError\nGive another network"),
+        ("pytorchcv:simplepose_resnet18_coco", SMALL,
+         "pytorchcv:simplepose_resnet18_coco can't be built with 7 classes for 3 channels.\n"
+         "pytorchcv says: SimplePose.__init__() got an unexpected keyword argument "
+         "'num_classes'\nGive another network"),
     ],
-)
-def test_bad_peers(spec: str, wanted: tuple[int, Image], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        peer(spec, *wanted)
-    assert str(caught.value) == message
+)  # fmt: skip
+def test_bad_peers(spec: str, wanted: tuple[int, Image], text: str) -> None:
+    assert message(lambda: peer(spec, *wanted), ConfigError) == text
 
 
 class Maps(nn.Module):
@@ -135,43 +98,29 @@ class Maps(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("result", "message"),
+    ("result", "text"),
     [
-        (
-            lambda x: x,
-            "timm:resnet18 can't be compared here.\n"
-            "For one image it gives a tensor of shape (1, 3, 64, 64), not 7 logits.\n"
-            "Give a classifier",
-        ),
-        (
-            lambda x: (x, x),
-            "timm:resnet18 can't be compared here.\n"
-            "For one image it gives a tuple, not 7 logits.\n"
-            "Give a classifier",
-        ),
-        (
-            None,
-            "timm:resnet18 fails on images of shape 1x3x64x64.\n"
-            "Its code says: Wrong image height!\n"
-            "Give another size or a smaller batch: --size 224 --batch 8",
-        ),
+        (lambda x: x, "timm:resnet18 can't be compared here.\n"
+         "For one image it gives a tensor of shape (1, 3, 64, 64), not 7 logits.\n"
+         "Give a classifier"),
+        (lambda x: (x, x), "timm:resnet18 can't be compared here.\n"
+         "For one image it gives a tuple, not 7 logits.\nGive a classifier"),
+        (None, "timm:resnet18 fails on images of shape 1x3x64x64.\n"
+         "Its code says: Wrong image height!\n"
+         "Give another size or a smaller batch: --size 224 --batch 8"),
     ],
-)
+)  # fmt: skip
 def test_peers_that_are_no_classifiers(
-    result: Any, message: str, monkeypatch: pytest.MonkeyPatch
+    result: Any, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library: peers.Library = (["resnet18"], lambda name, classes, image: Maps(result))
     monkeypatch.setitem(peers.LIBRARIES, "timm", lambda: library)
-    with pytest.raises(ConfigError) as caught:
-        peer("timm:resnet18", *SMALL)
-    assert str(caught.value) == message
+    assert message(lambda: peer("timm:resnet18", *SMALL), ConfigError) == text
 
 
 def test_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError) as caught:
-        peer("pytorchcv:seresnet50", *SMALL)
-    assert str(caught.value) == (
+    assert message(lambda: peer("pytorchcv:seresnet50", *SMALL), MissingExtraError) == (
         "--compare pytorchcv:seresnet50 needs the package 'pytorchcv'.\n"
         "It is not installed.\n"
         "Type: pip install 'senetzoo[peers]'"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.networks import message
 from torch import Tensor, nn
 
 from senetzoo._utils import environment
@@ -166,9 +167,7 @@ def test_peak_memory_of_known_allocations(dtype: Any, bytes_each: int) -> None:
 
 def test_a_network_that_fails_says_on_what() -> None:
     case = BenchmarkCase("narrow", nn.Conv2d(3, 1, 9), (3, 4, 4))
-    with pytest.raises(ConfigError) as caught:
-        measure([case], Settings(batch=2, rounds=1))
-    assert str(caught.value) == (
+    assert message(lambda: measure([case], Settings(batch=2, rounds=1)), ConfigError) == (
         "narrow fails on images of shape 2x3x4x4.\n"
         "torch says: Calculated padded input size per channel: (4 x 4). Kernel size: (9 x 9). "
         "Kernel size can't be greater than actual input size\n"
@@ -177,7 +176,7 @@ def test_a_network_that_fails_says_on_what() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("wrong", "text"),
     [
         ({"batch": 0}, "batch=0 can't be measured.\nbatch is a whole number of at least 1."),
         ({"batch": 1.5}, "batch=1.5 can't be measured.\nbatch is a whole number of at least 1."),
@@ -188,48 +187,35 @@ def test_a_network_that_fails_says_on_what() -> None:
         ({"layout": "chwn"}, "layout='chwn' can't be measured.\nlayout is one of nchw, nhwc."),
     ],
 )
-def test_wrong_settings(wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        Settings(**wrong)
-    assert str(caught.value) == message
+def test_wrong_settings(wrong: dict[str, Any], text: str) -> None:
+    assert message(lambda: Settings(**wrong), ConfigError) == text
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("wrong", "text"),
     [
         ({"dtype": "fp8"}, "dtype='fp8' can't be measured.\ndtype is one of fp32, bf16, int8."),
-        (
-            {"engine": "inductr"},
-            "There is no engine 'inductr'.\n"
-            "Engines are eager, inductor, onnxruntime, openvino.\n"
-            "Did you mean 'inductor'?",
-        ),
-        (
-            {"engine": "onnxruntime", "dtype": "bf16"},
-            "onnxruntime can't be measured in bf16.\n"
-            "It computes in fp32 and int8.\n"
-            "Type: --dtype fp32",
-        ),
+        ({"engine": "inductr"}, "There is no engine 'inductr'.\n"
+         "Engines are eager, inductor, onnxruntime, openvino.\nDid you mean 'inductor'?"),
+        ({"engine": "onnxruntime", "dtype": "bf16"}, "onnxruntime can't be measured in bf16.\n"
+         "It computes in fp32 and int8.\nType: --dtype fp32"),
     ],
-)
-def test_wrong_backends(wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        Backend(**wrong)
-    assert str(caught.value) == message
+)  # fmt: skip
+def test_wrong_backends(wrong: dict[str, Any], text: str) -> None:
+    assert message(lambda: Backend(**wrong), ConfigError) == text
 
 
 @pytest.mark.parametrize("device", ["gpu", "meta", "cpu:x"])
 def test_unknown_device(device: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        check_device(device)
-    assert str(caught.value) == f"There is no device {device!r}.\nDevices are cpu, cuda, mps."
+    assert (
+        message(lambda: check_device(device), ConfigError)
+        == f"There is no device {device!r}.\nDevices are cpu, cuda, mps."
+    )
 
 
 def test_absent_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError) as caught:
-        check_device("cuda:1")
-    assert str(caught.value) == (
+    assert message(lambda: check_device("cuda:1"), ConfigError) == (
         "The device 'cuda:1' is not available.\n"
         f"torch {torch.__version__} sees 0 cuda devices here.\n"
         "Type: --device cpu"
@@ -241,9 +227,7 @@ def test_device_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     monkeypatch.setattr(environment, "_convolves", lambda place, dtype: dtype == torch.float32)
-    with pytest.raises(ConfigError) as caught:
-        check_device("cuda", bf16=True)
-    assert str(caught.value) == (
+    assert message(lambda: check_device("cuda", bf16=True), ConfigError) == (
         "The device 'cuda' can't compute in bf16.\n"
         f"torch {torch.__version__} has no bf16 convolution for it.\n"
         "Type: --dtype fp32"

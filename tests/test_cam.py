@@ -11,8 +11,16 @@ import pytest
 import skimage
 import torch
 from captum.attr import LayerGradCam
-from helpers import SMALL, calibrate_on_next_batch, randomise, reduced, relative_error, tiny
 from PIL import Image
+from support.networks import (
+    SMALL,
+    calibrate_on_next_batch,
+    message,
+    randomise,
+    reduced,
+    relative_error,
+    tiny,
+)
 from torch import Tensor, nn
 
 import senetzoo
@@ -230,7 +238,7 @@ NAMES = "A layer is a stage by its number, or a module by its name in model.name
 
 
 @pytest.mark.parametrize(
-    ("layer", "message"),
+    ("layer", "text"),
     [
         (0, f"There is no stage 0 to look at.\n{STAGES}"),
         (-4, f"There is no stage -4 to look at.\n{STAGES}"),
@@ -238,39 +246,29 @@ NAMES = "A layer is a stage by its number, or a module by its name in model.name
         (2.0, f"There is no stage 2.0 to look at.\n{STAGES}"),
         ("layr2", f"There is no layer 'layr2' to look at.\n{NAMES}\nDid you mean 'layer2'?"),
         ("", f"There is no layer '' to look at.\n{NAMES}"),
-        (
-            "layer1.0.relu",
-            "The layer 'layer1.0.relu' can't be looked at.\n"
-            f"It runs more than once for an image.\n{MORE}",
-        ),
-        (
-            "fc",
-            "The layer 'fc' can't be looked at.\n"
-            f"It gives no map of height, width and channels.\n{MORE}",
-        ),
+        ("layer1.0.relu", "The layer 'layer1.0.relu' can't be looked at.\n"
+         f"It runs more than once for an image.\n{MORE}"),
+        ("fc", "The layer 'fc' can't be looked at.\n"
+         f"It gives no map of height, width and channels.\n{MORE}"),
     ],
-)
-def test_layers_that_are_not_there(layer: int | str, message: str) -> None:
+)  # fmt: skip
+def test_layers_that_are_not_there(layer: int | str, text: str) -> None:
     model, x = settled("resnet20")
-    with pytest.raises(ConfigError) as caught:
-        grad_cam(model, x, layer=layer)
-    assert str(caught.value) == message
+    assert message(lambda: grad_cam(model, x, layer=layer), ConfigError) == text
     assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_a_layer_that_does_not_run() -> None:
     model = senetzoo.config("googlenet").replace(aux=True, stem="cifar").build(seed=0)
     name = next(path for path, _ in model.named_modules() if path.startswith("aux"))
-    with pytest.raises(ConfigError) as caught:
-        grad_cam(model, torch.randn(1, 3, 32, 32), layer=name)
-    assert str(caught.value) == (
+    assert message(lambda: grad_cam(model, torch.randn(1, 3, 32, 32), layer=name), ConfigError) == (
         f"The layer {name!r} can't be looked at.\nThe network does not run it in eval mode.\n{MORE}"
     )
 
 
 def test_classes_that_are_not_there() -> None:
     model, x = settled("resnet20")
-    for target, message in [
+    for target, text in [
         (CLASSES, f"There is no class 7.\nThe network has {CLASSES} classes, from 0 to 6."),
         (
             torch.tensor([0, -1, 2]),
@@ -289,7 +287,7 @@ def test_classes_that_are_not_there() -> None:
     ]:
         with pytest.raises(ConfigError) as caught:
             layer_cam(model, x, target=target)  # type: ignore[arg-type]
-        assert str(caught.value) == message
+        assert str(caught.value) == text
 
 
 def test_logits_that_are_not_finite() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pin_weights
 import pytest
 from click.testing import CliRunner
-from runs import write_run
+from support.runs import write_run
 
 from senetzoo._utils.checks import (
     Example,

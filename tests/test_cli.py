@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 import pytest
 import torch
-from click.testing import CliRunner, Result
-from shelf import Shelf, open_shelf
+from support.commands import run
+from support.weights import Shelf
 
 import senetzoo
 from senetzoo.cli import main
@@ -18,18 +18,6 @@ from senetzoo.registry import ENTRIES
 from senetzoo.weights.load import read
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
-    yield from open_shelf(tmp_path, monkeypatch)
-
-
-def run(*args: str) -> Result:
-    result = CliRunner().invoke(main, args)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def _commands(group: click.Group, *names: str) -> Iterator[tuple[str, ...]]:

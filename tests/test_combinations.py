@@ -11,7 +11,7 @@ from operator import or_
 
 import pytest
 import torch
-from helpers import SMALL, calibrate_on_next_batch, keep_record, reduced
+from support.networks import SMALL, calibrate_on_next_batch, keep_record, reduced
 from torch import nn
 
 from senetzoo import (

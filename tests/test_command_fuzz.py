@@ -14,12 +14,12 @@ from typing import Any
 import click
 import pytest
 import torch
-from command_tree import COMMANDS, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from runs import write_run
 from safetensors.torch import save_file
+from support.commands import COMMANDS, run
+from support.runs import write_run
 
 import senetzoo
 

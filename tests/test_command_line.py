@@ -20,10 +20,10 @@ import pytest
 import torch
 from click.shell_completion import CompletionItem, ShellComplete
 from click.testing import CliRunner
-from command_tree import COMMANDS, run
 from PIL import Image
-from runs import write_run
 from safetensors.torch import save_file
+from support.commands import COMMANDS, run
+from support.runs import write_run
 
 import senetzoo
 from senetzoo.cli import main

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from helpers import randomise, relative_error
-from libraries import ghost_of, theirs
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from support.networks import message, randomise, relative_error
+from support.parity import from_library, skeleton_of
 from torch import Tensor, nn
 
 import senetzoo
@@ -69,7 +69,7 @@ def equal(file: Path, state: dict[str, Tensor]) -> bool:
 
 
 def test_a_file_of_pytorchcv_computes_the_same_here(tmp_path: Path) -> None:
-    reference = theirs("pytorchcv", "seresnet20_cifar100").eval()
+    reference = from_library("pytorchcv", "seresnet20_cifar100").eval()
     randomise(reference)
     file, out = tmp_path / "theirs.pth", tmp_path / "ours.safetensors"
     torch.save(reference.state_dict(), file)
@@ -93,7 +93,7 @@ def test_a_file_of_pytorchcv_computes_the_same_here(tmp_path: Path) -> None:
 
 def test_the_caffe_form_is_told_by_its_names(tmp_path: Path) -> None:
     """As it was published: of 2018, on several GPUs."""
-    model = ghost_of(dialects.counterpart("timm_legacy", "legacy_seresnext26_32x4d"))
+    model = skeleton_of(dialects.counterpart("timm_legacy", "legacy_seresnext26_32x4d"))
     state = {
         f"module.{key}": torch.zeros(tensor.shape)
         for key, tensor in dialects.write(model.state_dict(), "timm_legacy", model).items()
@@ -169,7 +169,7 @@ def test_images_of_torchvisions_inception(tmp_path: Path) -> None:
 
 def bottleneck() -> dict[str, Tensor]:
     """pytorchcv's ResNet-50, whose forms differ in the place of a stride; no memory for it."""
-    model = ghost_of(dialects.counterpart("pytorchcv", "resnet50"))
+    model = skeleton_of(dialects.counterpart("pytorchcv", "resnet50"))
     state = dialects.write(model.state_dict(), "pytorchcv", model)
     return {key: torch.tensor(0.0).expand(tensor.shape) for key, tensor in state.items()}
 
@@ -270,18 +270,14 @@ def test_wrappers(
 )
 def test_one_of_several_state_dicts(content: dict[str, object]) -> None:
     file = Path("both.pth")
-    with pytest.raises(WeightsError) as caught:
-        unpack(content, file)
-    assert str(caught.value) == (
+    assert message(lambda: unpack(content, file), WeightsError) == (
         "both.pth holds several state dicts.\n"
         "They are model, model_ema.\n"
         "Type for example: --part model_ema"
     )
     for part, value in (("model", 1.0), ("model_ema", 0.0)):
         assert unpack(content, file, part).state["a"].item() == value
-    with pytest.raises(WeightsError) as caught:
-        unpack(content, file, "ema")
-    assert str(caught.value) == (
+    assert message(lambda: unpack(content, file, "ema"), WeightsError) == (
         "both.pth has no part 'ema'.\n"
         "They are model, model_ema.\n"
         "Type for example: --part model_ema"
@@ -334,7 +330,7 @@ def test_by_structure(tmp_path: Path, resnet20: dict[str, Tensor]) -> None:
 
 def test_by_structure_where_gates_come_before_the_shortcut(tmp_path: Path) -> None:
     """pytorchcv's order and shapes, without its names: ours has the gates of a block last."""
-    reference = theirs("pytorchcv", "seresnet20_cifar10")
+    reference = from_library("pytorchcv", "seresnet20_cifar10")
     randomise(reference)
     file, out = tmp_path / "mine.pt", tmp_path / "ours.safetensors"
     torch.save(nameless(reference.state_dict()), file)
@@ -367,33 +363,20 @@ def spoiled(state: dict[str, Tensor], how: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        (
-            "order",
-            "The tensors do not have the network's order and shapes.\n"
-            "Number 31 is p42 (32, 16, 3, 3) there and layer1.2.conv2.weight (16, 16, 3, 3) "
-            "here.\n"
-            "Give the network that they are of, with its policy: --to resnet50+se16",
-        ),
-        (
-            "count",
-            "The tensors do not have the network's order and shapes.\n"
-            "There are 106 of them, and the network has 107.\n"
-            "Give the network that they are of, with its policy: --to resnet50+se16",
-        ),
-        (
-            "kind",
-            "The tensors do not have the network's order and shapes.\n"
-            "Number 2 is norm.beta there and bn1.weight here: a bias, a weight.\n"
-            "Give the network that they are of, with its policy: --to resnet50+se16",
-        ),
-        (
-            "variance",
-            "bn1.running_var has negative values.\n"
-            "It is a variance: the tensors are in another order than the network's.\n"
-            "Rename them to the names of a library that senetzoo knows",
-        ),
+        ("order", "The tensors do not have the network's order and shapes.\n"
+         "Number 31 is p42 (32, 16, 3, 3) there and layer1.2.conv2.weight (16, 16, 3, 3) here.\n"
+         "Give the network that they are of, with its policy: --to resnet50+se16"),
+        ("count", "The tensors do not have the network's order and shapes.\n"
+         "There are 106 of them, and the network has 107.\n"
+         "Give the network that they are of, with its policy: --to resnet50+se16"),
+        ("kind", "The tensors do not have the network's order and shapes.\n"
+         "Number 2 is norm.beta there and bn1.weight here: a bias, a weight.\n"
+         "Give the network that they are of, with its policy: --to resnet50+se16"),
+        ("variance", "bn1.running_var has negative values.\n"
+         "It is a variance: the tensors are in another order than the network's.\n"
+         "Rename them to the names of a library that senetzoo knows"),
     ],
-)
+)  # fmt: skip
 def test_structures_that_do_not_fit(
     tmp_path: Path, resnet20: dict[str, Tensor], how: str, message: str
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.networks import message
 from torch import Tensor
 
 from senetzoo.data.corruptions import CORRUPTIONS, SEVERITIES, Corruption, corrupt
@@ -116,24 +117,15 @@ def test_each_is_repeatable_and_leaves_its_input(corruption: Corruption, channel
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        (
-            (flat(0), "fog", 1),
-            "There is no corruption 'fog'.\n"
-            "Corruptions are gaussian_noise, shot_noise, impulse_noise, gaussian_blur, jpeg, "
-            "contrast.",
-        ),
-        (
-            (flat(0), "jpeg", 6),
-            "There is no severity 6.\nA severity is a whole number from 1 to 5.",
-        ),
-        (
-            (torch.zeros(1, 3, 32, 32), "jpeg", 1),
-            "Images of shape (1, 3, 32, 32) and torch.float32 can't be corrupted.\n"
-            "They are (N, H, W, C), uint8: at least one image, one channel or three.",
-        ),
+        ((flat(0), "fog", 1), "There is no corruption 'fog'.\n"
+         "Corruptions are gaussian_noise, shot_noise, impulse_noise, gaussian_blur, jpeg, "
+         "contrast."),
+        ((flat(0), "jpeg", 6),
+         "There is no severity 6.\nA severity is a whole number from 1 to 5."),
+        ((torch.zeros(1, 3, 32, 32), "jpeg", 1),
+         "Images of shape (1, 3, 32, 32) and torch.float32 can't be corrupted.\n"
+         "They are (N, H, W, C), uint8: at least one image, one channel or three."),
     ],
-)
+)  # fmt: skip
 def test_bad_input(given: tuple[Any, ...], text: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        corrupt(*given)
-    assert str(caught.value) == text
+    assert message(lambda: corrupt(*given), ConfigError) == text

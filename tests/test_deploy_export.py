@@ -6,21 +6,29 @@ import copy
 import importlib.util
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
-from helpers import SMALL, calibrate_on_next_batch, on_meta, relative_error, tiny
 from safetensors.torch import save_file
-from test_export import images, ready
+from support import commands
+from support.networks import (
+    SMALL,
+    calibrate_on_next_batch,
+    images_of,
+    message,
+    on_meta,
+    relative_error,
+    tiny,
+)
+from test_export import ready
 from torch import Tensor, nn
 
 import senetzoo
 from senetzoo import SE, attach
-from senetzoo.cli import main
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.deploy import export as room
 from senetzoo.deploy.export import FORMATS, SUFFIXES, TOLERANCE, Format, export
@@ -138,12 +146,12 @@ def test_the_file_is_the_network(form: Format, tmp_path: Path) -> None:
 def test_every_family(name: str, form: Format, tmp_path: Path) -> None:
     model = ready(name)
     path = tmp_path / f"net{SUFFIXES[form]}"
-    done = export(model, path, size=images(model, 1).shape[-1])
+    done = export(model, path, size=images_of(model, 1).shape[-1])
     assert done.metadata["model"] == name_of(model)
     run, _ = OPEN[form](path)
     with torch.no_grad():
         for count in (1, 3):
-            x = images(model, count)
+            x = images_of(model, count)
             assert relative_error(run(x), model(x)) < room.TOLERANCE
 
 
@@ -289,16 +297,12 @@ def test_missing_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda wanted: None if wanted in away else real(wanted)
     )
-    with pytest.raises(MissingExtraError) as error:
-        export(small(), tmp_path / "net.onnx")
-    assert str(error.value) == (
+    assert message(lambda: export(small(), tmp_path / "net.onnx"), MissingExtraError) == (
         "Writing ONNX needs the package 'onnxruntime'.\n"
         "It is not installed.\n"
         "Type: pip install 'senetzoo[onnx]'"
     )
-    with pytest.raises(MissingExtraError) as error:
-        export(small(), tmp_path / "net.xml")
-    assert str(error.value) == (
+    assert message(lambda: export(small(), tmp_path / "net.xml"), MissingExtraError) == (
         "Writing OpenVINO's IR needs the package 'openvino'.\n"
         "It is not installed.\n"
         "Type: pip install 'senetzoo[openvino]'"
@@ -309,8 +313,7 @@ def test_missing_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 # --- The command ---------------------------------------------------------------------------------
 
 
-def run(*args: str | Path) -> Result:
-    return CliRunner().invoke(main, ["export", *map(str, args)])
+run = partial(commands.run, "export")
 
 
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,34 +358,21 @@ def test_command_with_a_file_of_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "text"),
     [
-        (
-            ("lenet5", "--to", "onnx", "--output", "net.pt2"),
-            "error: --to onnx can't write net.pt2.\n"
-            "Its files end in .onnx.\n"
-            "Type: --output net.onnx\n",
-        ),
-        (
-            ("lenet5", "--to", "pt2", "--random", "--weights", "w.safetensors"),
-            "Usage: senetzoo export [OPTIONS] NETWORK\n"
-            "Try 'senetzoo export --help' for help.\n\n"
-            "Error: --random is without weights: leave out what is said of them.\n",
-        ),
-        (
-            ("lenet5.digits_v1", "--to", "pt2", "--weights", "w.safetensors"),
-            "error: 'lenet5.digits_v1' and weights='w.safetensors' name different weights.\n"
-            "A network has one set of weights.\n"
-            "Leave one of them out\n",
-        ),
-        (
-            ("lenet5+se4", "--to", "pt2"),
-            "The default weights of lenet5 are lenet5.digits_v1.\n"
-            "error: lenet5+se4 has no trained weights for all of it.\n"
-            "lenet5.digits_v1 lacks slots1.standard.fc1.weight (a gate that the weights do "
-            "not have).\n"
-            "Train it first, or type --random to try the format\n",
-        ),
+        (("lenet5", "--to", "onnx", "--output", "net.pt2"),
+         "error: --to onnx can't write net.pt2.\nIts files end in .onnx.\n"
+         "Type: --output net.onnx\n"),
+        (("lenet5", "--to", "pt2", "--random", "--weights", "w.safetensors"),
+         "Usage: senetzoo export [OPTIONS] NETWORK\nTry 'senetzoo export --help' for help.\n\n"
+         "Error: --random is without weights: leave out what is said of them.\n"),
+        (("lenet5.digits_v1", "--to", "pt2", "--weights", "w.safetensors"),
+         "error: 'lenet5.digits_v1' and weights='w.safetensors' name different weights.\n"
+         "A network has one set of weights.\nLeave one of them out\n"),
+        (("lenet5+se4", "--to", "pt2"), "The default weights of lenet5 are lenet5.digits_v1.\n"
+         "error: lenet5+se4 has no trained weights for all of it.\n"
+         "lenet5.digits_v1 lacks slots1.standard.fc1.weight (a gate that the weights do "
+         "not have).\nTrain it first, or type --random to try the format\n"),
     ],
-)
+)  # fmt: skip
 def test_command_bad_input(
     args: tuple[str, ...], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

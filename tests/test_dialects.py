@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import calibrate_on_next_batch, on_meta, randomise, relative_error
-from libraries import ghost_of, numbered, numbers, ours, theirs
-from parity import TOLERANCE
+from support.networks import calibrate_on_next_batch, on_meta, randomise, relative_error
+from support.parity import TOLERANCE, from_library, numbered, numbers, ours, skeleton_of
 from torch import nn
 
 from senetzoo import SE, config, create
@@ -52,8 +51,8 @@ def every_network() -> list[Any]:
 @pytest.mark.parametrize(("dialect", "name"), every_network())
 def test_names_and_shapes_are_those_that_the_library_builds(dialect: str, name: str) -> None:
     other = counterpart(dialect, name)
-    model = ghost_of(other)
-    y = numbered(on_meta(lambda: theirs(dialect, name)).state_dict())
+    model = skeleton_of(other)
+    y = numbered(on_meta(lambda: from_library(dialect, name)).state_dict())
     x = dialects.read(y, dialect, model)
     own = model.state_dict()
     assert {key: tensor.shape for key, tensor in x.items()} == {k: v.shape for k, v in own.items()}
@@ -67,7 +66,7 @@ def test_names_and_shapes_are_those_that_the_library_builds(dialect: str, name: 
     [*every_network(), *(("chenyaofo", name) for name in counterparts("chenyaofo"))],
 )
 def test_reading_undoes_writing(dialect: str, name: str) -> None:
-    model = ghost_of(counterpart(dialect, name))
+    model = skeleton_of(counterpart(dialect, name))
     x = numbered(model.state_dict())
     again = dialects.read(dialects.write(x, dialect, model), dialect, model)
     # timm's files have no index of windows: it is the network's.
@@ -142,11 +141,11 @@ def size_of(name: str, model: Classifier) -> int:
 @pytest.mark.parametrize(("dialect", "name"), every_function())
 def test_it_computes_the_same(dialect: str, name: str) -> None:
     other = counterpart(dialect, name)
-    reference: Any = on_meta(lambda: theirs(dialect, name))
-    model = ghost_of(other)
+    reference: Any = on_meta(lambda: from_library(dialect, name))
+    model = skeleton_of(other)
     if model.family == "Swin":
         # Its index has to keep its values.
-        reference, model = theirs(dialect, name), ours(other)
+        reference, model = from_library(dialect, name), ours(other)
     else:
         reference = reference.to_empty(device="cpu")
         model = model.to_empty(device="cpu")
@@ -213,7 +212,7 @@ def test_unknown_dialects_and_networks() -> None:
 
 
 def test_networks_and_gates_that_a_library_has_not() -> None:
-    lenet, gated = ghost_of(Counterpart("lenet5")), ghost_of(Counterpart("se_resnet20"))
+    lenet, gated = skeleton_of(Counterpart("lenet5")), skeleton_of(Counterpart("se_resnet20"))
     assert message(dialects.names, "timm_legacy", lenet) == (
         "timm_legacy has no names for a LeNet.\n"
         "It has them for ResNet, SENet.\n"
@@ -233,7 +232,7 @@ def test_networks_and_gates_that_a_library_has_not() -> None:
         ("se_densenet121", "timm"),
     ):
         with pytest.raises(WeightsError, match=r"has no name for .*slots"):
-            dialects.names(dialect, ghost_of(Counterpart(network)))
+            dialects.names(dialect, skeleton_of(Counterpart(network)))
     # A gate at another place than the library's has no name there.
     moved = config("resnet20").replace(policy=SE().at("pre"))
     for dialect in ("timm", "timm_legacy", "pytorchcv"):
@@ -241,7 +240,7 @@ def test_networks_and_gates_that_a_library_has_not() -> None:
             dialects.names(dialect, moved.build(seed=0))
     # Nor has a stem's norm in timm's pre-activation networks.
     with pytest.raises(WeightsError, match=r"timm has no name for bn1\.weight"):
-        dialects.names("timm", ghost_of(Counterpart("preresnet20", {"stem_norm": True})))
+        dialects.names("timm", skeleton_of(Counterpart("preresnet20", {"stem_norm": True})))
 
 
 def test_tensors_that_do_not_fit() -> None:

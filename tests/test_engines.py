@@ -12,8 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import SMALL, calibrate_on_next_batch, relative_error, tiny
-from test_export import images, ready
+from support.networks import (
+    SMALL,
+    calibrate_on_next_batch,
+    images_of,
+    message,
+    relative_error,
+    tiny,
+)
+from test_export import ready
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
@@ -135,10 +142,10 @@ def test_a_traced_network_runs_as_well(found: Engine) -> None:
 @pytest.mark.parametrize("found", OTHERS)
 def test_every_family(found: Engine, name: str) -> None:
     model = ready(name)
-    run = load(found, model, images(model, 3))
+    run = load(found, model, images_of(model, 3))
     with torch.no_grad():
         for count in (3, 1) if found is INDUCTOR else (3, 1, 5):
-            x = images(model, count)
+            x = images_of(model, count)
             expected = model(x)
             assert expected.std() > 1e-3
             assert relative_error(run(x), expected) < TOLERANCE
@@ -320,9 +327,7 @@ def test_signals_arrive_after_openvino(openvino_alone: subprocess.CompletedProce
 def test_the_table_names_each_engine() -> None:
     assert {found.name: found for found in ENGINES.values()} == ENGINES
     assert engine("openvino") is ENGINES["openvino"]
-    with pytest.raises(ConfigError) as error:
-        engine("open_vino")
-    assert str(error.value) == (
+    assert message(lambda: engine("open_vino"), ConfigError) == (
         "There is no engine 'open_vino'.\n"
         "Engines are eager, inductor, onnxruntime, openvino.\n"
         "Did you mean 'openvino'?"
@@ -331,95 +336,50 @@ def test_the_table_names_each_engine() -> None:
 
 ARRAY: Any = [[1.0]]
 BAD: list[tuple[str, dict[str, Any], str]] = [
-    (
-        "onnxruntime",
-        {"dtype": "bf16"},
-        "The engine onnxruntime can't compute in 'bf16'.\n"
-        "It computes in fp32 and int8.\n"
-        "Give one of these, or another engine: dtype='fp32'",
-    ),
-    (
-        "eager",
-        {"dtype": "fp16"},
-        "The engine eager got dtype='fp16'.\ndtype is one of fp32, bf16, int8.",
-    ),
-    (
-        "eager",
-        {"layout": "nhcw"},
-        "The engine eager got layout='nhcw'.\nlayout is one of nchw, nhwc.",
-    ),
-    (
-        "openvino",
-        {"layout": "nhwc"},
-        "The engine openvino has no layout 'nhwc'.\n"
-        "It lays out the activations by itself.\n"
-        "Leave layout out, or give 'nchw'",
-    ),
-    (
-        "inductor",
-        {"threads": 0},
-        "The engine inductor got threads=0.\n"
-        "threads is a whole number of at least 1, or None for torch's number.",
-    ),
-    (
-        "onnxruntime",
-        {"dtype": "int8"},
-        "The engine onnxruntime got no calibration images for int8.\n"
-        "The ranges of int8 are those of the activations of real images.\n"
-        "Give some hundreds of them, transformed: calibration=images",
-    ),
-    (
-        "openvino",
-        {"dtype": "int8", "calibration": torch.zeros(2, 3, 8, 8)},
-        "The engine openvino got calibration images of 3x8x8.\n"
-        "The sample's are 3x4x4.\n"
-        "Give images of one size",
-    ),
-    (
-        "onnxruntime",
-        {"sample": torch.zeros(1, 3, 4, 4, device="meta")},
-        "The engine onnxruntime can't run on the device 'meta'.\n"
-        "It runs on cpu.\n"
-        "Give another device, or engine='eager'",
-    ),
-    (
-        "eager",
-        {"sample": ARRAY},
-        "The engine eager got a list as sample.\n"
-        "It takes float32 images of shape (number, channels, height, width), at least one.\n"
-        "Type for example: torch.randn(1, 3, 224, 224)",
-    ),
-    (
-        "eager",
-        {"sample": torch.zeros(2, 3, 4, 4, dtype=torch.uint8)},
-        "The engine eager got a tensor of uint8 as sample.\n"
-        "It takes float32 images of shape (number, channels, height, width), at least one.\n"
-        "Type for example: torch.randn(1, 3, 224, 224)",
-    ),
-    (
-        "eager",
-        {"sample": torch.zeros(0, 3, 4, 4)},
-        "The engine eager got a tensor of shape (0, 3, 4, 4) as sample.\n"
-        "It takes float32 images of shape (number, channels, height, width), at least one.\n"
-        "Type for example: torch.randn(1, 3, 224, 224)",
-    ),
-]
+    ("onnxruntime", {"dtype": "bf16"}, "The engine onnxruntime can't compute in 'bf16'.\n"
+     "It computes in fp32 and int8.\nGive one of these, or another engine: dtype='fp32'"),
+    ("eager", {"dtype": "fp16"},
+     "The engine eager got dtype='fp16'.\ndtype is one of fp32, bf16, int8."),
+    ("eager", {"layout": "nhcw"},
+     "The engine eager got layout='nhcw'.\nlayout is one of nchw, nhwc."),
+    ("openvino", {"layout": "nhwc"}, "The engine openvino has no layout 'nhwc'.\n"
+     "It lays out the activations by itself.\nLeave layout out, or give 'nchw'"),
+    ("inductor", {"threads": 0}, "The engine inductor got threads=0.\n"
+     "threads is a whole number of at least 1, or None for torch's number."),
+    ("onnxruntime", {"dtype": "int8"},
+     "The engine onnxruntime got no calibration images for int8.\n"
+     "The ranges of int8 are those of the activations of real images.\n"
+     "Give some hundreds of them, transformed: calibration=images"),
+    ("openvino", {"dtype": "int8", "calibration": torch.zeros(2, 3, 8, 8)},
+     "The engine openvino got calibration images of 3x8x8.\nThe sample's are 3x4x4.\n"
+     "Give images of one size"),
+    ("onnxruntime", {"sample": torch.zeros(1, 3, 4, 4, device="meta")},
+     "The engine onnxruntime can't run on the device 'meta'.\nIt runs on cpu.\n"
+     "Give another device, or engine='eager'"),
+    ("eager", {"sample": ARRAY}, "The engine eager got a list as sample.\n"
+     "It takes float32 images of shape (number, channels, height, width), at least one.\n"
+     "Type for example: torch.randn(1, 3, 224, 224)"),
+    ("eager", {"sample": torch.zeros(2, 3, 4, 4, dtype=torch.uint8)},
+     "The engine eager got a tensor of uint8 as sample.\n"
+     "It takes float32 images of shape (number, channels, height, width), at least one.\n"
+     "Type for example: torch.randn(1, 3, 224, 224)"),
+    ("eager", {"sample": torch.zeros(0, 3, 4, 4)},
+     "The engine eager got a tensor of shape (0, 3, 4, 4) as sample.\n"
+     "It takes float32 images of shape (number, channels, height, width), at least one.\n"
+     "Type for example: torch.randn(1, 3, 224, 224)"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "given", "text"), BAD)
 def test_bad_values(name: str, given: dict[str, Any], text: str) -> None:
     given = {"sample": batch(2, 4), **given}
-    with pytest.raises(ConfigError) as error:
-        ENGINES[name].load(Flat(), **given)
-    assert str(error.value) == text
+    assert message(lambda: ENGINES[name].load(Flat(), **given), ConfigError) == text
 
 
 @pytest.mark.parametrize("found", OTHERS)
 def test_images_of_another_size(found: Engine) -> None:
     run = found.load(Flat(), batch(2, 4))
-    with pytest.raises(ConfigError) as error:
-        run(torch.zeros(2, 3, 2, 8))
-    assert str(error.value) == (
+    assert message(lambda: run(torch.zeros(2, 3, 2, 8)), ConfigError) == (
         f"The engine {found.name} got images of 3x2x8.\n"
         "The network was compiled for 3x4x4.\n"
         "Load it again with a sample of this size"
@@ -435,9 +395,7 @@ def test_eager_takes_any_size() -> None:
 
 def test_images_elsewhere() -> None:
     run = EAGER.load(Flat(), batch(2, 4))
-    with pytest.raises(ConfigError) as error:
-        run(torch.zeros(2, 3, 4, 4, device="meta"))
-    assert str(error.value) == (
+    assert message(lambda: run(torch.zeros(2, 3, 4, 4, device="meta")), ConfigError) == (
         "The engine eager got images on the device 'meta'.\n"
         "The network was loaded for 'cpu'.\n"
         "Type: images.to('cpu')"
@@ -447,32 +405,15 @@ def test_images_elsewhere() -> None:
 @pytest.mark.parametrize(
     ("name", "dtype", "package", "text"),
     [
-        (
-            "onnxruntime",
-            "fp32",
-            "onnxscript",
-            "The engine onnxruntime needs the package 'onnxscript'.\n"
-            "It is not installed.\n"
-            "Type: pip install 'senetzoo[onnx]'",
-        ),
-        (
-            "openvino",
-            "fp32",
-            "openvino",
-            "The engine openvino needs the package 'openvino'.\n"
-            "It is not installed.\n"
-            "Type: pip install 'senetzoo[openvino]'",
-        ),
-        (
-            "openvino",
-            "int8",
-            "nncf",
-            "The engine openvino in int8 needs the package 'nncf'.\n"
-            "It is not installed.\n"
-            "Type: pip install 'senetzoo[openvino]'",
-        ),
+        ("onnxruntime", "fp32", "onnxscript",
+         "The engine onnxruntime needs the package 'onnxscript'.\nIt is not installed.\n"
+         "Type: pip install 'senetzoo[onnx]'"),
+        ("openvino", "fp32", "openvino", "The engine openvino needs the package 'openvino'.\n"
+         "It is not installed.\nType: pip install 'senetzoo[openvino]'"),
+        ("openvino", "int8", "nncf", "The engine openvino in int8 needs the package 'nncf'.\n"
+         "It is not installed.\nType: pip install 'senetzoo[openvino]'"),
     ],
-)
+)  # fmt: skip
 def test_missing_packages(
     name: str, dtype: Dtype, package: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -483,9 +424,13 @@ def test_missing_packages(
         importlib.util, "find_spec", lambda wanted: None if wanted == package else real(wanted)
     )
     assert found.missing(CPU, dtype) == text.replace("\n", " ")
-    with pytest.raises(MissingExtraError) as error:
-        found.load(Flat(), batch(2, 4), dtype, calibration=batch(2, 4))
-    assert str(error.value) == text
+    assert (
+        message(
+            lambda: found.load(Flat(), batch(2, 4), dtype, calibration=batch(2, 4)),
+            MissingExtraError,
+        )
+        == text
+    )
     if dtype == "int8":
         assert found.missing(CPU) == ""
 
@@ -497,9 +442,7 @@ def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("no compiler")
 
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
-    with pytest.raises(ConfigError) as error:
-        INDUCTOR.load(Flat(), batch(2, 4))
-    assert str(error.value) == (
+    assert message(lambda: INDUCTOR.load(Flat(), batch(2, 4)), ConfigError) == (
         "The engine inductor can't be used here.\n"
         "It compiles C++, and there is no C++ compiler.\n"
         "Install g++ or clang, or name it in the variable CXX"
@@ -550,14 +493,11 @@ class Undecided(Flat):
     ("found", "begins"),
     [
         (INDUCTOR, "The engine inductor can't take this network.\nIt says: "),
-        (
-            ENGINES["onnxruntime"],
-            "The network Undecided can't be exported.\ntorch.export says: ",
-        ),
+        (ENGINES["onnxruntime"], "The network Undecided can't be exported.\ntorch.export says: "),
         (ENGINES["openvino"], "The network Undecided can't be exported.\ntorch.export says: "),
     ],
     ids=lambda value: value.name if isinstance(value, Engine) else "",
-)
+)  # fmt: skip
 def test_networks_without_a_graph(found: Engine, begins: str) -> None:
     with pytest.raises(ConfigError) as error:
         found.load(Undecided(), batch(2, 4))

@@ -4,19 +4,20 @@ import io
 import json
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import save_file
+from support import commands
 from torch import Tensor, nn
 
 from senetzoo import create
 from senetzoo.cli.bench import command as bench
-from senetzoo.cli.eval import command
 from senetzoo.data import cifar10, digits, flowers5
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.data.sets import ImageSet
@@ -285,8 +286,7 @@ def test_no_images() -> None:
 # The command
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(command, arguments, prog_name="senetzoo eval")
+run = partial(commands.run, "eval")
 
 
 def test_weights_of_a_file(tmp_path: Path) -> None:

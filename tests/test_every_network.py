@@ -14,8 +14,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import SMALL, calibrate_on_next_batch, on_meta, reduced, relative_error
-from parity import TOLERANCE
+from support.networks import (
+    SMALL,
+    calibrate_on_next_batch,
+    images_of,
+    on_meta,
+    reduced,
+    relative_error,
+)
+from support.parity import TOLERANCE
 from torch import Tensor, nn
 
 from senetzoo import NONE, SE, Policy
@@ -48,20 +55,13 @@ def small_on_meta(name: str) -> Classifier:
     return model
 
 
-def images(model: Classifier, count: int = 2) -> Tensor:
-    """Small ones: 16 pixels leave the last stage a few, for a quarter of the work of 32."""
-    size = max(16, model.min_size)
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(count, model.in_chans, size, size, generator=generator)
-
-
 def settled(name: str, policy: Policy = NONE) -> tuple[Classifier, Tensor]:
     """A small form in eval mode and a batch of images, which its statistics are those of.
 
     With other statistics no signal gets through a deep network that has just been initialised.
     """
     model = small(name, policy)
-    x = images(model)
+    x = images_of(model)
     calibrate_on_next_batch(model)
     with torch.no_grad():
         model(x)

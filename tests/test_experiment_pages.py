@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from runs import epoch, write_run
 from scipy.stats import ttest_1samp, ttest_rel
+from support.runs import epoch, write_run
 
 from senetzoo import create
 from senetzoo.report.run import read

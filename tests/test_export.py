@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import SMALL, calibrate_on_next_batch, reduced, relative_error
+from support.networks import SMALL, calibrate_on_next_batch, images_of, reduced, relative_error
 from torch import Tensor
 
 from senetzoo import SE, block, stage
@@ -50,14 +50,8 @@ def ready(name: str | None) -> Classifier:
     assert any(isinstance(module, SqueezeExcitation) for module in model.modules())
     calibrate_on_next_batch(model)
     with torch.no_grad():
-        model(images(model, 4))
+        model(images_of(model, 4))
     return model.eval()
-
-
-def images(model: Classifier, count: int) -> Tensor:
-    size = max(16, model.min_size)
-    generator = torch.Generator().manual_seed(count)
-    return torch.randn(count, model.in_chans, size, size, generator=generator)
 
 
 def dynamic_batch() -> Any:
@@ -67,7 +61,7 @@ def dynamic_batch() -> Any:
 @torch.no_grad()
 def agrees(model: Classifier, other: Any, counts: tuple[int, ...]) -> None:
     for count in counts:
-        x = images(model, count)
+        x = images_of(model, count)
         expected = model(x)
         assert expected.std() > 1e-3
         assert relative_error(other(x), expected) < TOLERANCE
@@ -104,7 +98,7 @@ def test_export_and_onnx(name: str, tmp_path: Path) -> None:
     import onnxruntime
 
     model = ready(name)
-    exported = torch.export.export(model, (images(model, 3),), dynamic_shapes=dynamic_batch())
+    exported = torch.export.export(model, (images_of(model, 3),), dynamic_shapes=dynamic_batch())
     agrees(model, exported.module(), (1, 5))
 
     program = torch.onnx.export(exported, (), dynamo=True, verbose=False)

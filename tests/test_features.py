@@ -7,9 +7,9 @@ import io
 
 import pytest
 import torch
-from helpers import randomise, relative_error
-from parity import from_torchvision
-from torch import Tensor, nn
+from support.networks import images, randomise, relative_error
+from support.parity import from_library
+from torch import nn
 
 from senetzoo import NONE, SE, attach, config
 from senetzoo.nn.classifier import Classifier
@@ -28,7 +28,7 @@ def ours(name: str) -> Classifier:
 def theirs(name: str, features: nn.Module) -> nn.Sequential:
     """torchvision's, strictly loaded with the same weights. EfficientNet's go without their SE."""
     with torch.device("meta"):
-        found = from_torchvision(name).get_submodule("features")
+        found = from_library("torchvision", name).get_submodule("features")
     for module in list(found.modules()):
         for child_name, child in module.named_children():
             if type(child).__name__ == "SqueezeExcitation":
@@ -36,10 +36,6 @@ def theirs(name: str, features: nn.Module) -> nn.Sequential:
     found.to_empty(device="cpu").load_state_dict(features.state_dict())
     assert isinstance(found, nn.Sequential)
     return found.eval()
-
-
-def images(size: int = 64) -> Tensor:
-    return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
 def pickled(module: nn.Module) -> bytes:
@@ -59,8 +55,8 @@ def test_features_are_torchvisions(name: str) -> None:
     ]
     with torch.no_grad():
         for end in (1, 2, 4, 10, len(reference)):
-            expected = reference[:end](images())
-            assert relative_error(features[:end](images()), expected) < 1e-5
+            expected = reference[:end](images(1, 3, 64, 64).float())
+            assert relative_error(features[:end](images(1, 3, 64, 64).float()), expected) < 1e-5
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -74,12 +70,12 @@ def test_features_stand_alone(name: str) -> None:
     again = torch.load(io.BytesIO(stored), weights_only=False)
     twin = copy.deepcopy(features)
     with torch.no_grad():
-        expected = features(images())
+        expected = features(images(1, 3, 64, 64).float())
         for other in (again, twin):
-            assert torch.equal(other(images()), expected)
+            assert torch.equal(other(images(1, 3, 64, 64).float()), expected)
         for parameter in twin.parameters():
             parameter.zero_()
-        assert torch.equal(features(images()), expected)
+        assert torch.equal(features(images(1, 3, 64, 64).float()), expected)
 
 
 def test_the_pickle_of_alexnets_features_is_ten_megabytes() -> None:
@@ -92,10 +88,10 @@ def test_the_pickle_of_alexnets_features_is_ten_megabytes() -> None:
 def test_surgery_on_children_changes_the_network(name: str) -> None:
     model = ours(name)
     with torch.no_grad():
-        before = model(images())
+        before = model(images(1, 3, 64, 64).float())
         model.get_submodule("features").register_module("0", nn.Conv2d(3, 7, 1))
         with pytest.raises(RuntimeError):
-            model(images())
+            model(images(1, 3, 64, 64).float())
     assert before.shape == (1, 1000)
 
 
@@ -103,8 +99,8 @@ def test_surgery_on_children_changes_the_network(name: str) -> None:
 def test_feature_maps(name: str) -> None:
     model = ours(name)
     with torch.no_grad():
-        maps = model.feature_maps(images())
-        assert torch.equal(maps[-1], model.forward_features(images()))
+        maps = model.feature_maps(images(1, 3, 64, 64).float())
+        assert torch.equal(maps[-1], model.forward_features(images(1, 3, 64, 64).float()))
     assert [m.shape[1] for m in maps] == [info.channels for info in model.feature_info]
     if name not in NAMES:
         assert not hasattr(model, "features")
@@ -114,8 +110,11 @@ def test_gates_are_not_in_the_features_of_vgg_and_alexnet() -> None:
     """Their slots are beside ``features``, whose numbers are torchvision's."""
     model = ours("alexnet")
     with torch.no_grad():
-        bare, maps = model.get_submodule("features")(images()), model.feature_maps(images())
+        bare, maps = (
+            model.get_submodule("features")(images(1, 3, 64, 64).float()),
+            model.feature_maps(images(1, 3, 64, 64).float()),
+        )
         assert torch.equal(maps[-1], bare)
         attach(model, SE(), seed=0)
-        assert torch.equal(model.get_submodule("features")(images()), bare)
-        assert not torch.allclose(model.feature_maps(images())[-1], bare)
+        assert torch.equal(model.get_submodule("features")(images(1, 3, 64, 64).float()), bare)
+        assert not torch.allclose(model.feature_maps(images(1, 3, 64, 64).float())[-1], bare)

@@ -10,12 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hubserver import Fault
-from pantry import KINDS, Pantry, hash_of, open_pantry
+from support.hub import Fault
+from support.weights import KINDS, Pantry, hash_of
 
 import senetzoo
 from senetzoo.weights import cache, download
@@ -85,11 +84,6 @@ class Nursery:
         """What they said in all."""
         _, said = self.process.communicate(timeout=60)
         return said
-
-
-@pytest.fixture
-def pantry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pantry]:
-    yield from open_pantry(tmp_path, monkeypatch)
 
 
 def _whole(pantry: Pantry, tag: str) -> bool:

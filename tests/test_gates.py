@@ -7,8 +7,7 @@ from typing import Literal
 
 import pytest
 import torch
-from helpers import randomise, relative_error
-from sites import build, images, site
+from support.networks import gate_module, gate_site, images, message, randomise, relative_error
 from torch import Tensor, nn
 
 from senetzoo import ECA, SE
@@ -62,7 +61,7 @@ def se_by_hand(spec: SE, module: SqueezeExcitation, x: Tensor) -> Tensor:
 )
 @pytest.mark.parametrize("shape", [(3, 12, 5, 4), (1, 12, 1, 1)], ids=["5x4", "1x1"])
 def test_se_by_hand(spec: SE, shape: tuple[int, ...]) -> None:
-    module = build(spec, 12)
+    module = gate_module(spec, 12)
     assert isinstance(module, SqueezeExcitation)
     x = images(*shape)
     expected = se_by_hand(spec, module, x)
@@ -76,7 +75,7 @@ def test_se_by_hand(spec: SE, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("spec", [SE(4), SE(4, squeeze="max"), ECA(), ECA(5)], ids=str)
 def test_channels_last_layout(spec: SE | ECA) -> None:
     x = images(2, 12, 5, 4)
-    first, last = build(spec, 12), build(spec, 12, layout="nhwc")
+    first, last = gate_module(spec, 12), gate_module(spec, 12, layout="nhwc")
     assert torch.allclose(last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), first(x), atol=1e-14)
 
 
@@ -87,7 +86,7 @@ def test_se_is_timms() -> None:
     for channels in (64, 72, 256, 100):
         theirs: nn.Module = SEModule(channels).double()
         randomise(theirs)
-        ours = SE(width="round8").build(site(channels)).double()
+        ours = SE(width="round8").build(gate_site(channels)).double()
         ours.load_state_dict(
             {k: v.flatten(1) if v.ndim == 4 else v for k, v in theirs.state_dict().items()}
         )
@@ -103,7 +102,10 @@ def test_rounding_to_eight_is_timms_for_every_width() -> None:
         for channels in range(ratio, 600, 7):
             with torch.device("meta"):
                 theirs = SEModule(channels, rd_ratio=1 / ratio).fc1.out_channels
-            assert SE(ratio, width="round8").hidden(site(channels)) == theirs, (channels, ratio)
+            assert SE(ratio, width="round8").hidden(gate_site(channels)) == theirs, (
+                channels,
+                ratio,
+            )
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_se_is_torchvisions(
         24, 6, activation=layers[act], scale_activation=layers[gate]
     ).double()
     randomise(theirs)
-    ours = SE(4, act=act, gate=gate).build(site(24)).double()
+    ours = SE(4, act=act, gate=gate).build(gate_site(24)).double()
     ours.load_state_dict(
         {k: v.flatten(1) if v.ndim == 4 else v for k, v in theirs.state_dict().items()}
     )
@@ -140,7 +142,7 @@ def test_se_is_pytorchcvs() -> None:
     for channels, reduction in ((16, 16), (24, 16), (64, 4)):
         theirs: nn.Module = SEBlock(channels, reduction=reduction).double()
         randomise(theirs)
-        ours = SE(reduction).build(site(channels)).double()
+        ours = SE(reduction).build(gate_site(channels)).double()
         ours.load_state_dict(
             {
                 k.replace("conv", "fc"): v.flatten(1) if v.ndim == 4 else v
@@ -152,23 +154,23 @@ def test_se_is_pytorchcvs() -> None:
 
 
 def test_hidden_widths() -> None:
-    assert SE(16).hidden(site(256)) == 16
-    assert SE(16).hidden(site(40)) == 2
+    assert SE(16).hidden(gate_site(256)) == 16
+    assert SE(16).hidden(gate_site(40)) == 2
     # Fewer channels than the reduction leave one unit, or eight.
-    assert SE(16).hidden(site(3)) == 1
-    assert SE(16, width="round8").hidden(site(3)) == 8
+    assert SE(16).hidden(gate_site(3)) == 1
+    assert SE(16, width="round8").hidden(gate_site(3)) == 8
     # 64 / 16 = 4 is half way between 0 and 8; 192 / 16 = 12 between 8 and 16.
-    assert SE(16, width="round8").hidden(site(64)) == 8
-    assert SE(16, width="round8").hidden(site(192)) == 16
-    assert SE(16, width="round8").hidden(site(176)) == 8
-    assert SE(16, width=7).hidden(site(256)) == 7
+    assert SE(16, width="round8").hidden(gate_site(64)) == 8
+    assert SE(16, width="round8").hidden(gate_site(192)) == 16
+    assert SE(16, width="round8").hidden(gate_site(176)) == 8
+    assert SE(16, width=7).hidden(gate_site(256)) == 7
     per_stage = SE((2, 4, 8, 16))
-    assert [per_stage.hidden(site(64, stage=n)) for n in (1, 2, 3, 4)] == [32, 16, 8, 4]
+    assert [per_stage.hidden(gate_site(64, stage=n)) for n in (1, 2, 3, 4)] == [32, 16, 8, 4]
     assert SE([2, 4, 8, 16]) == per_stage  # type: ignore[arg-type]
 
 
 def test_fewer_channels_than_the_reduction() -> None:
-    module = build(SE(16), 3)
+    module = gate_module(SE(16), 3)
     x = images(2, 3, 4, 4)
     assert isinstance(module, SqueezeExcitation)
     assert relative_error(module(x).detach(), se_by_hand(SE(16), module, x)) < 1e-12
@@ -182,7 +184,7 @@ def test_fewer_channels_than_the_reduction() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_identity_is_exact_and_learns(spec: SE, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    module = spec.build(site(16)).to(dtype)
+    module = spec.build(gate_site(16)).to(dtype)
     x = images(4, 16, 3, 3).to(dtype)
     assert torch.equal(module(x), x)
     target = x * 0.5
@@ -203,10 +205,10 @@ def test_identity_is_exact_and_learns(spec: SE, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("spec", [SE(4), SE(4, squeeze="max", gate="hardsigmoid"), ECA()], ids=str)
 def test_bfloat16(spec: SE | ECA) -> None:
     x = images(2, 32, 6, 6).bfloat16()
-    reference = build(spec, 32)
+    reference = gate_module(spec, 32)
     for parameter in reference.parameters():
         parameter.data = parameter.data.bfloat16().double()
-    module = spec.build(site(32))
+    module = spec.build(gate_site(32))
     module.load_state_dict(reference.state_dict())
     y = module.bfloat16()(x)
     assert y.dtype == torch.bfloat16
@@ -216,9 +218,9 @@ def test_bfloat16(spec: SE | ECA) -> None:
 
 def test_key_dropout() -> None:
     torch.manual_seed(0)
-    module = SE(4, drop=0.25).build(site(8))
+    module = SE(4, drop=0.25).build(gate_site(8))
     x = torch.rand(5000, 8, 1, 1) + 0.5
-    plain = SE(4).build(site(8))
+    plain = SE(4).build(gate_site(8))
     plain.load_state_dict(module.state_dict())
     with torch.no_grad():
         y, expected = module(x), plain(x)
@@ -230,7 +232,7 @@ def test_key_dropout() -> None:
         # A channel's mean over 5000 images spreads by 0.58 / sqrt(5000) of itself.
         assert ((y.mean(0) / expected.mean(0)) - 1).abs().max() < 4 * 0.0083
         assert torch.equal(module.eval()(x), expected)
-    whole = SE(4, drop=0.5).build(site(8))(torch.rand(50, 8, 3, 3) + 0.5)
+    whole = SE(4, drop=0.5).build(gate_site(8))(torch.rand(50, 8, 3, 3) + 0.5)
     zeros = (whole == 0).flatten(2).float().mean(2)
     assert set(zeros.unique().tolist()) == {0.0, 1.0}
 
@@ -257,7 +259,7 @@ def eca_by_hand(module: EfficientChannelAttention, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("spec", [ECA(), ECA(1), ECA(7), ECA(gamma=1.0, beta=2.0)], ids=str)
 @pytest.mark.parametrize("shape", [(3, 12, 5, 4), (1, 12, 1, 1), (1, 2, 3, 3)])
 def test_eca_by_hand(spec: ECA, shape: tuple[int, ...]) -> None:
-    module = build(spec, shape[1])
+    module = gate_module(spec, shape[1])
     assert isinstance(module, EfficientChannelAttention)
     x = images(*shape)
     expected = eca_by_hand(module, x)
@@ -278,7 +280,7 @@ def test_eca_is_timms() -> None:
         assert ECA(gamma=gamma, beta=beta).size(512) == theirs
     reference: nn.Module = EcaModule(256).double()
     randomise(reference)
-    ours = ECA().build(site(256)).double()
+    ours = ECA().build(gate_site(256)).double()
     ours.load_state_dict(reference.state_dict())
     x = images(2, 256, 6, 6)
     assert relative_error(ours(x).detach(), reference(x).detach()) < 1e-12
@@ -291,20 +293,11 @@ RULE = (
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("wrong", "text"),
     [
-        (
-            lambda: SE(0),
-            f"SE got reduction=0.\n{RULE}\nType for example: reduction=16",
-        ),
-        (
-            lambda: SE(True),
-            f"SE got reduction=True.\n{RULE}\nType for example: reduction=16",
-        ),
-        (
-            lambda: SE(()),
-            f"SE got reduction=().\n{RULE}\nType for example: reduction=16",
-        ),
+        (lambda: SE(0), f"SE got reduction=0.\n{RULE}\nType for example: reduction=16"),
+        (lambda: SE(True), f"SE got reduction=True.\n{RULE}\nType for example: reduction=16"),
+        (lambda: SE(()), f"SE got reduction=().\n{RULE}\nType for example: reduction=16"),
         (
             lambda: SE((4, 0.5)),  # type: ignore[arg-type]
             f"SE got reduction=(4, 0.5).\n{RULE}\nType for example: reduction=16",
@@ -315,12 +308,9 @@ RULE = (
             "width is 'floor', 'round8' or a whole number of at least 1.\n"
             "Type for example: width='floor'",
         ),
-        (
-            lambda: SE(width=0),
-            "SE got width=0.\n"
-            "width is 'floor', 'round8' or a whole number of at least 1.\n"
-            "Type for example: width='floor'",
-        ),
+        (lambda: SE(width=0), "SE got width=0.\n"
+         "width is 'floor', 'round8' or a whole number of at least 1.\n"
+         "Type for example: width='floor'"),
         (
             lambda: SE(bias=1),  # type: ignore[arg-type]
             "SE got bias=1.\nbias is True or False.\nType for example: bias=True",
@@ -347,62 +337,33 @@ RULE = (
             "init is one of 'paper', 'identity'.\n"
             "Type for example: init='paper'",
         ),
-        (
-            lambda: SE(drop=1.0),
-            "SE got drop=1.0.\n"
-            "drop is a number from 0 up to, not including, 1.\n"
-            "Type for example: drop=0.0",
-        ),
-        (
-            lambda: SE(drop=math.nan),
-            "SE got drop=nan.\n"
-            "drop is a number from 0 up to, not including, 1.\n"
-            "Type for example: drop=0.0",
-        ),
-        (
-            lambda: SE(scale=0),
-            "SE got scale=0.\nscale is a number above 0.\nType for example: scale=1.0",
-        ),
-        (
-            lambda: SE(scale=math.nan),
-            "SE got scale=nan.\nscale is a number above 0.\nType for example: scale=1.0",
-        ),
-        (
-            lambda: SE(scale=math.inf),
-            "SE got scale=inf.\nscale is a number above 0.\nType for example: scale=1.0",
-        ),
-        (
-            lambda: SE(init="identity", scale=3.0),
-            "SE got init='identity' with scale=3.0.\n"
-            "The identity is 2 * sigmoid(0), so its scale is 2.\nLeave scale out",
-        ),
-        (
-            lambda: SE((4, 8)).hidden(site(64)),
-            "SE got 2 reductions, (4, 8).\nThe network has 4 stages.\n"
-            "Give one reduction per stage, or one for all",
-        ),
-        (
-            lambda: ECA(4),
-            "ECA got kernel=4.\n"
-            "kernel is 0 or an odd whole number of at least 1.\n"
-            "Type for example: kernel=0",
-        ),
-        (
-            lambda: ECA(gamma=0.0),
-            "ECA got gamma=0.0.\ngamma is a number above 0.\nType for example: gamma=2.0",
-        ),
+        (lambda: SE(drop=1.0), "SE got drop=1.0.\n"
+         "drop is a number from 0 up to, not including, 1.\nType for example: drop=0.0"),
+        (lambda: SE(drop=math.nan), "SE got drop=nan.\n"
+         "drop is a number from 0 up to, not including, 1.\nType for example: drop=0.0"),
+        (lambda: SE(scale=0),
+         "SE got scale=0.\nscale is a number above 0.\nType for example: scale=1.0"),
+        (lambda: SE(scale=math.nan),
+         "SE got scale=nan.\nscale is a number above 0.\nType for example: scale=1.0"),
+        (lambda: SE(scale=math.inf),
+         "SE got scale=inf.\nscale is a number above 0.\nType for example: scale=1.0"),
+        (lambda: SE(init="identity", scale=3.0), "SE got init='identity' with scale=3.0.\n"
+         "The identity is 2 * sigmoid(0), so its scale is 2.\nLeave scale out"),
+        (lambda: SE((4, 8)).hidden(gate_site(64)),
+         "SE got 2 reductions, (4, 8).\nThe network has 4 stages.\n"
+         "Give one reduction per stage, or one for all"),
+        (lambda: ECA(4), "ECA got kernel=4.\nkernel is 0 or an odd whole number of at least 1.\n"
+         "Type for example: kernel=0"),
+        (lambda: ECA(gamma=0.0),
+         "ECA got gamma=0.0.\ngamma is a number above 0.\nType for example: gamma=2.0"),
         (
             lambda: ECA(gamma="x"),  # type: ignore[arg-type]
             "ECA got gamma='x'.\ngamma is a number above 0.\nType for example: gamma=2.0",
         ),
-        (
-            lambda: ECA(beta=math.inf),
-            "ECA got beta=inf.\nbeta is a number.\nType for example: beta=1.0",
-        ),
+        (lambda: ECA(beta=math.inf),
+         "ECA got beta=inf.\nbeta is a number.\nType for example: beta=1.0"),
     ],
-)
-def test_wrong_fields(wrong: object, message: str) -> None:
+)  # fmt: skip
+def test_wrong_fields(wrong: object, text: str) -> None:
     assert callable(wrong)
-    with pytest.raises(PolicyError) as caught:
-        wrong()
-    assert str(caught.value) == message
+    assert message(lambda: wrong(), PolicyError) == text

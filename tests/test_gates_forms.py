@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import randomise, relative_error
-from sites import build, images, site
+from support.networks import gate_module, gate_site, images, message, randomise, relative_error
 from torch import Tensor, nn
 
 from senetzoo import (
@@ -104,11 +103,11 @@ def test_cbam_is_timms(size: tuple[int, int]) -> None:
     from timm.layers.cbam import CbamModule, ChannelAttn, SpatialAttn
 
     x = images(3, 64, *size)
-    ours = CBAM(bias=False).build(site(64)).double()
+    ours = CBAM(bias=False).build(gate_site(64)).double()
     agree(ours, CbamModule(64).double(), cbam_name, x)
-    channel = CBAM(8, part="channel").build(site(64)).double()
+    channel = CBAM(8, part="channel").build(gate_site(64)).double()
     agree(channel, ChannelAttn(64, rd_ratio=1 / 8, mlp_bias=True).double(), cbam_name, x)
-    spatial = CBAM(part="spatial", kernel=3).build(site(64)).double()
+    spatial = CBAM(part="spatial", kernel=3).build(gate_site(64)).double()
     agree(spatial, SpatialAttn(3).double(), lambda n: n.removeprefix("conv."), x)
 
 
@@ -117,7 +116,7 @@ def test_cbam_is_pytorchcvs() -> None:
     from pytorchcv.models.cbamresnet import CbamBlock
 
     theirs = CbamBlock(48).double()
-    ours = CBAM().build(site(48)).double()
+    ours = CBAM().build(gate_site(48)).double()
 
     class Flipped(nn.Module):
         """Theirs with the maximum and the mean the other way around."""
@@ -144,7 +143,7 @@ def test_coordinate_attention_is_timms(channels: int, bias: bool) -> None:
     # timm derives the hidden channels in another way.
     hidden = {32: 8, 512: 16}[channels]
     theirs = CoordAttn(channels, rd_channels=hidden, bias=bias).double()
-    ours = CoordinateAttention(bias=bias).build(site(channels)).double()
+    ours = CoordinateAttention(bias=bias).build(gate_site(channels)).double()
     for size in ((6, 6), (7, 3), (1, 1)):
         agree(ours, theirs, str, images(3, channels, *size))
 
@@ -154,7 +153,7 @@ def test_ese_is_timms() -> None:
     from timm.layers.squeeze_excite import EffectiveSEModule
 
     for gate, layer in (("hardsigmoid", "hard_sigmoid"), ("sigmoid", "sigmoid")):
-        ours = ESE(gate).build(site(24)).double()  # type: ignore[arg-type]
+        ours = ESE(gate).build(gate_site(24)).double()  # type: ignore[arg-type]
         agree(ours, EffectiveSEModule(24, gate_layer=layer).double(), str, images(3, 24, 5, 4))
 
 
@@ -178,7 +177,7 @@ def test_bam_is_pytorchcvs() -> None:
             theirs = theirs.replace(old, new)
         return theirs
 
-    ours = BAM(combine="product").build(site(48)).double()
+    ours = BAM(combine="product").build(gate_site(48)).double()
     agree(ours, BamBlock(48).double(), name, images(3, 48, 9, 7))
 
 
@@ -191,7 +190,7 @@ def test_gather_excite_without_parameters_is_timms(size: tuple[int, int]) -> Non
     for extent in (0, 2, 4, 8):
         x = images(2, 6, *size)
         theirs = GatherExcite(6, extent=extent, use_mlp=False).double()
-        assert relative_error(GE(extent).build(site(6))(x), theirs(x)) < 1e-12
+        assert relative_error(GE(extent).build(gate_site(6))(x), theirs(x)) < 1e-12
 
 
 # --- Forms of the input --------------------------------------------------------------------------
@@ -206,8 +205,8 @@ shapes = pytest.mark.parametrize(
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_both_layouts_are_the_same(spec: Gate, shape: tuple[int, ...], training: bool) -> None:
     x = images(*shape)
-    first = build(spec, shape[1]).train(training)
-    last = build(spec, shape[1], layout="nhwc").train(training)
+    first = gate_module(spec, shape[1]).train(training)
+    last = gate_module(spec, shape[1], layout="nhwc").train(training)
     y = first(x)
     assert y.shape == x.shape
     assert relative_error(last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), y) < 1e-12
@@ -222,7 +221,7 @@ def test_gradients(spec: Gate, shape: tuple[int, ...]) -> None:
     alive, names = set(), set()
     # Several draws: in one of them, the only hidden unit may be shut by its ReLU.
     for seed in range(5):
-        module = build(spec, shape[1], seed=seed)
+        module = gate_module(spec, shape[1], seed=seed)
         if any(isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)) for m in module.modules()):
             # A bias before a norm has no gradient in training mode.
             module.eval()
@@ -243,7 +242,7 @@ def test_gradients(spec: Gate, shape: tuple[int, ...]) -> None:
 def test_one_image(spec: Gate) -> None:
     for size in ((5, 4), (1, 1)):
         x = images(2, 12, *size)
-        module = build(spec, 12).eval()
+        module = gate_module(spec, 12).eval()
         # Images have nothing to do with each other.
         assert relative_error(module(x[:1]), module(x)[:1]) < 1e-12
     if type(spec) not in (SRM, BAM):
@@ -269,7 +268,7 @@ NEEDS = (
 )
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_one_value_to_normalize(spec: Gate, size: int, layout: Any) -> None:
-    module = build(spec, 12, layout=layout)
+    module = gate_module(spec, 12, layout=layout)
     one, two = (
         torch.zeros((n, 12, size, size) if layout == "nchw" else (n, size, size, 12)).double()
         for n in (1, 2)
@@ -283,10 +282,8 @@ def test_one_value_to_normalize(spec: Gate, size: int, layout: Any) -> None:
 
 
 def test_map_of_another_size() -> None:
-    module = GE(variant="theta", side=(8, 7)).build(site(6, stage=2, stages=2)).eval()
-    with pytest.raises(PolicyError) as caught:
-        module(torch.zeros(2, 6, 7, 8))
-    assert str(caught.value) == (
+    module = GE(variant="theta", side=(8, 7)).build(gate_site(6, stage=2, stages=2)).eval()
+    assert message(lambda: module(torch.zeros(2, 6, 7, 8)), PolicyError) == (
         "ge(variant=theta,side=8:7) got a map of 7x8 pixels.\n"
         "Its convolution is as large as a map of 7x7.\n"
         "Give the sides of this network's maps, or an extent: ge8(variant=theta)"
@@ -297,7 +294,7 @@ def test_map_of_another_size() -> None:
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_bfloat16(spec: Gate, training: bool) -> None:
     x = images(4, 32, 6, 5).bfloat16()
-    reference = build(spec, 32)
+    reference = gate_module(spec, 32)
     for tensor in (*reference.parameters(), *reference.buffers()):
         if tensor.is_floating_point():
             tensor.data = tensor.data.bfloat16().double()
@@ -313,13 +310,13 @@ def test_bfloat16(spec: Gate, training: bool) -> None:
 def test_large_values_in_fp16(spec: Gate) -> None:
     """Sums over a map are beyond 65504, means are not."""
     x = (images(2, 8, 16, 16) * 100 + 300).half()
-    y = spec.build(site(8)).half().eval()(x)
+    y = spec.build(gate_site(8)).half().eval()(x)
     assert bool(torch.isfinite(y).all())
 
 
 @per_gate
 def test_copies_and_files(spec: Gate) -> None:
-    module, x = build(spec, 12).eval(), images(2, 12, 5, 4)
+    module, x = gate_module(spec, 12).eval(), images(2, 12, 5, 4)
     for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert torch.equal(twin(x), module(x))
     assert str(spec) in repr(module)
@@ -329,7 +326,7 @@ def test_copies_and_files(spec: Gate) -> None:
 @per_gate
 def test_compile_and_export(spec: Gate) -> None:
     torch._dynamo.reset()
-    module, x = build(spec, 12), images(2, 12, 5, 4)
+    module, x = gate_module(spec, 12), images(2, 12, 5, 4)
     for training in (False, True):
         module.train(training)
         compiled = torch.compile(module, fullgraph=True, backend="eager")

@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers import randomise, tiny
-from sites import images, site
+from support.networks import gate_site, images, message, randomise, tiny
 
 from senetzoo import (
     BAM,
@@ -62,7 +61,7 @@ def test_identity_is_exact(spec: Gate, dtype: torch.dtype) -> None:
     for shape in ((3, 16, 5, 4), (2, 16, 1, 1), (3, 3, 3, 3)):
         x = images(*shape).to(dtype)
         for layout, y in (("nchw", x), ("nhwc", x.permute(0, 2, 3, 1))):
-            module = spec.build(site(shape[1], layout=layout)).to(dtype)  # type: ignore[arg-type]
+            module = spec.build(gate_site(shape[1], layout=layout)).to(dtype)  # type: ignore[arg-type]
             assert torch.equal(module.eval()(y), y)
             assert torch.equal(module.train()(y), y)
 
@@ -70,7 +69,7 @@ def test_identity_is_exact(spec: Gate, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("spec", IDENTITIES, ids=str)
 def test_identity_learns(spec: Gate) -> None:
     torch.manual_seed(0)
-    module, x = spec.build(site(16)), images(8, 16, 6, 6).float() + 1
+    module, x = spec.build(gate_site(16)), images(8, 16, 6, 6).float() + 1
     optimiser = torch.optim.Adam(module.parameters(), lr=0.02)
     losses = []
     before = copy.deepcopy(dict(module.named_parameters()))
@@ -98,7 +97,7 @@ def test_identity_keeps_a_networks_function(spec: Gate, position: Position) -> N
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("wrong", "text"),
     [
         (
             lambda: SimAM(init="identity"),  # type: ignore[call-arg]
@@ -111,65 +110,38 @@ def test_identity_keeps_a_networks_function(spec: Gate, position: Position) -> N
             "BAM got init='identity'.\nBAM multiplies by 1 + sigmoid, which is never 1.\n"
             "Type BAM(), or take a gate that has one: SE(init='identity')",
         ),
-        (
-            lambda: GE(init="identity"),
-            "GE got init='identity'.\n"
-            "The variant 'theta-minus' has no parameters: it has no identity to start from.\n"
-            "Type for example: GE(extent=8, variant='theta', init='identity')",
-        ),
+        (lambda: GE(init="identity"), "GE got init='identity'.\n"
+         "The variant 'theta-minus' has no parameters: it has no identity to start from.\n"
+         "Type for example: GE(extent=8, variant='theta', init='identity')"),
         (
             lambda: CBAM(part="chanel"),  # type: ignore[arg-type]
             "CBAM got part='chanel'.\npart is one of 'both', 'channel', 'spatial'.\n"
             "Did you mean 'channel'?",
         ),
-        (
-            lambda: CBAM(kernel=4),
-            "CBAM got kernel=4.\n"
-            "kernel is an odd whole number of at least 1.\n"
-            "Type for example: kernel=7",
-        ),
-        (
-            lambda: SCSE(0),
-            "SCSE got reduction=0.\n"
-            "reduction is a whole number of at least 1 or a tuple of one or more whole "
-            "numbers of at least 1.\n"
-            "Type for example: reduction=2",
-        ),
-        (
-            lambda: GE(1),
-            "GE got extent=1.\n"
-            "extent is 0 or a whole number of at least 2.\n"
-            "Type for example: extent=0",
-        ),
-        (
-            lambda: GE(6, "theta"),
-            "GE got extent=6.\nThe variant 'theta' halves the map until it is gathered: its "
-            "extent is a power of 2.\nType for example: GE(extent=8, variant='theta')",
-        ),
-        (
-            lambda: GE(variant="theta"),
-            "GE got side=0.\nThe side of the map is needed by a gather of the whole map with "
-            "weights, and by no other.\nType for example: GE(variant='theta', side=(56, 28, 14, "
-            "7)) or GE(extent=8, variant='theta')",
-        ),
-        (
-            lambda: GE(8, side=7),
-            "GE got side=7.\nThe side of the map is needed by a gather of the whole map with "
-            "weights, and by no other.\nType for example: GE(variant='theta', side=(56, 28, 14, "
-            "7)) or GE(extent=8, variant='theta')",
-        ),
-        (
-            lambda: GE(variant="theta", side=True),
-            "GE got side=True.\n"
-            "side is 0, a whole number of at least 1 or a tuple of one or more whole "
-            "numbers of at least 1.\n"
-            "Type for example: side=0",
-        ),
-        (
-            lambda: GE(variant="theta", side=(8, 4)).build(site(8)),
-            "GE got 2 sides, (8, 4).\nThe network has 4 stages.\n"
-            "Give one side per stage, or one for all",
-        ),
+        (lambda: CBAM(kernel=4), "CBAM got kernel=4.\n"
+         "kernel is an odd whole number of at least 1.\nType for example: kernel=7"),
+        (lambda: SCSE(0), "SCSE got reduction=0.\n"
+         "reduction is a whole number of at least 1 or a tuple of one or more whole "
+         "numbers of at least 1.\nType for example: reduction=2"),
+        (lambda: GE(1), "GE got extent=1.\nextent is 0 or a whole number of at least 2.\n"
+         "Type for example: extent=0"),
+        (lambda: GE(6, "theta"),
+         "GE got extent=6.\nThe variant 'theta' halves the map until it is gathered: its "
+         "extent is a power of 2.\nType for example: GE(extent=8, variant='theta')"),
+        (lambda: GE(variant="theta"),
+         "GE got side=0.\nThe side of the map is needed by a gather of the whole map with "
+         "weights, and by no other.\nType for example: GE(variant='theta', side=(56, 28, 14, "
+         "7)) or GE(extent=8, variant='theta')"),
+        (lambda: GE(8, side=7),
+         "GE got side=7.\nThe side of the map is needed by a gather of the whole map with "
+         "weights, and by no other.\nType for example: GE(variant='theta', side=(56, 28, 14, "
+         "7)) or GE(extent=8, variant='theta')"),
+        (lambda: GE(variant="theta", side=True), "GE got side=True.\n"
+         "side is 0, a whole number of at least 1 or a tuple of one or more whole "
+         "numbers of at least 1.\nType for example: side=0"),
+        (lambda: GE(variant="theta", side=(8, 4)).build(gate_site(8)),
+         "GE got 2 sides, (8, 4).\nThe network has 4 stages.\n"
+         "Give one side per stage, or one for all"),
         (
             lambda: SRM(unbiased=1),  # type: ignore[arg-type]
             "SRM got unbiased=1.\nunbiased is True or False.\nType for example: unbiased=False",
@@ -178,22 +150,14 @@ def test_identity_keeps_a_networks_function(spec: Gate, position: Position) -> N
             lambda: GCT("L2"),  # type: ignore[arg-type]
             "GCT got norm='L2'.\nnorm is one of 'l2', 'l1'.\nDid you mean 'l2'?",
         ),
-        (
-            lambda: SimAM(0.0),
-            "SimAM got eps=0.0.\neps is a number above 0.\nType for example: eps=0.0001",
-        ),
-        (
-            lambda: BAM(dilation=0),
-            "BAM got dilation=0.\n"
-            "dilation is a whole number of at least 1.\n"
-            "Type for example: dilation=4",
-        ),
+        (lambda: SimAM(0.0),
+         "SimAM got eps=0.0.\neps is a number above 0.\nType for example: eps=0.0001"),
+        (lambda: BAM(dilation=0), "BAM got dilation=0.\n"
+         "dilation is a whole number of at least 1.\nType for example: dilation=4"),
     ],
-)
-def test_wrong_fields(wrong: Callable[[], object], message: str) -> None:
-    with pytest.raises(PolicyError) as caught:
-        wrong()
-    assert str(caught.value) == message
+)  # fmt: skip
+def test_wrong_fields(wrong: Callable[[], object], text: str) -> None:
+    assert message(lambda: wrong(), PolicyError) == text
 
 
 def test_a_misspelt_option() -> None:
@@ -224,6 +188,6 @@ def test_a_misspelt_option() -> None:
     ids=str,
 )
 def test_cost(spec: Gate, parameters: int, macs: int) -> None:
-    module = spec.build(site(64))
+    module = spec.build(gate_site(64))
     assert sum(p.numel() for p in module.parameters()) == parameters
     assert module_macs(module, (1, 64, 8, 6)) == macs

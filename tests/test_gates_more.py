@@ -8,8 +8,7 @@ from typing import Any, TypeAlias
 
 import pytest
 import torch
-from helpers import relative_error
-from sites import build, images, site
+from support.networks import gate_module, gate_site, images, relative_error
 
 from senetzoo import BAM, CBAM, ECA, ESE, GCT, GE, SCSE, SE, SRM, CoordinateAttention, SimAM
 from senetzoo.gates import GATES
@@ -367,7 +366,7 @@ def doubled(formula: Callable[..., list[Planes]], *args: Any) -> list[Planes]:
 def test_gate_by_hand(
     spec: Gate, formula: Callable[..., list[Planes]], shape: tuple[int, ...], training: bool
 ) -> None:
-    module = build(spec, shape[1]).train(training)
+    module = gate_module(spec, shape[1]).train(training)
     x = images(*shape)
     factors = torch.tensor(formula(spec, module, x.tolist()), dtype=torch.float64)
     assert factors.shape == x.shape
@@ -379,10 +378,10 @@ def test_gate_by_hand(
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_gather_of_the_whole_map_by_hand(variant: Any, training: bool) -> None:
     spec = GE(variant=variant, side=(3, 4, 5, 6), reduction=4)
-    module = build(spec, 6).train(training)
+    module = gate_module(spec, 6).train(training)
     x = images(2, 6, 3, 3)
     factors = torch.tensor(ge(spec, module, x.tolist()), dtype=torch.float64)
     with torch.no_grad():
         assert relative_error(module(x), factors * x) < 1e-12
-    fourth = spec.build(site(6, stage=4))
+    fourth = spec.build(gate_site(6, stage=4))
     assert fourth(torch.zeros(2, 6, 6, 6)).shape == (2, 6, 6, 6)

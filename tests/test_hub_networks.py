@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from helpers import randomise, tiny
-from hubserver import Fault, HubServer, running
 from huggingface_hub import ModelCard
-from networks import message, same
+from support.hub import Fault, HubServer, running
+from support.networks import message, randomise, same, tiny
 
 from senetzoo import SE, attach, create, load, save, transforms
 from senetzoo.cli import main
@@ -145,29 +144,19 @@ def test_offline(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("source", "text"),
     [
-        (
-            "hf-hub:owner/cats",
-            "There is no repository owner/cats on the Hugging Face Hub, and no such folder here.\n"
-            "It may also be a private one that this token, or no token, does not open.\n"
-            "Look at the name; for a private one type: hf auth login",
-        ),
-        (
-            "owner/pets@v9",
-            "owner/pets has no revision 'v9'.\nA revision is a branch, a tag, or a full commit.\n"
-            "Type for example: hf-hub:owner/pets",
-        ),
-        (
-            "owner/empty",
-            "owner/empty holds no network of senetzoo.\nIt has no config.json.\n"
-            "Give a repository that senetzoo push made",
-        ),
-        (
-            "owner/half",
-            "{owner/half} holds no network of senetzoo.\nIt has no model.safetensors.\n"
-            "Give a repository that senetzoo push made",
-        ),
+        ("hf-hub:owner/cats",
+         "There is no repository owner/cats on the Hugging Face Hub, and no such folder here.\n"
+         "It may also be a private one that this token, or no token, does not open.\n"
+         "Look at the name; for a private one type: hf auth login"),
+        ("owner/pets@v9",
+         "owner/pets has no revision 'v9'.\nA revision is a branch, a tag, or a full commit.\n"
+         "Type for example: hf-hub:owner/pets"),
+        ("owner/empty", "owner/empty holds no network of senetzoo.\nIt has no config.json.\n"
+         "Give a repository that senetzoo push made"),
+        ("owner/half", "{owner/half} holds no network of senetzoo.\nIt has no model.safetensors.\n"
+         "Give a repository that senetzoo push made"),
     ],
-)
+)  # fmt: skip
 def test_what_is_not_there(source: str, text: str, hub: HubServer, tmp_path: Path) -> None:
     put(hub, tmp_path / "a", network())
     hub.put("owner/empty", {"README.md": b"nothing"})
@@ -373,26 +362,17 @@ def _foreign(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "text"),
     [
-        (
-            _broken_card,
-            "The card {}/README.md can't be read.\n"
-            "ParserError: while parsing a flow sequence\n"
-            "Mend what stands between its two lines of ---",
-        ),
-        (
-            _not_finite,
-            "The weights {} hold values that are not finite.\n"
-            "There is NaN or infinity in fc.bias.\n"
-            "They come from a training that diverged, or the file was damaged: get another",
-        ),
-        (
-            _foreign,
-            "{}/config.json is broken at library_name.\n"
-            "It is not senetzoo's: it does not name 'senetzoo'.\n"
-            "Save the network again with senetzoo.save, or get its files anew",
-        ),
+        (_broken_card, "The card {}/README.md can't be read.\n"
+         "ParserError: while parsing a flow sequence\n"
+         "Mend what stands between its two lines of ---"),
+        (_not_finite, "The weights {} hold values that are not finite.\n"
+         "There is NaN or infinity in fc.bias.\n"
+         "They come from a training that diverged, or the file was damaged: get another"),
+        (_foreign, "{}/config.json is broken at library_name.\n"
+         "It is not senetzoo's: it does not name 'senetzoo'.\n"
+         "Save the network again with senetzoo.save, or get its files anew"),
     ],
-)
+)  # fmt: skip
 def test_what_is_not_pushed(
     spoil: Callable[[Path], None], text: str, hub: HubServer, tmp_path: Path
 ) -> None:
@@ -406,28 +386,18 @@ def test_what_is_not_pushed(
 @pytest.mark.parametrize(
     ("args", "text"),
     [
-        (
-            (TAG, "--repo", "pets"),
-            "'pets' names no repository of the Hugging Face Hub.\n"
-            "A repository is owner/name, of letters, digits, and single ., - and _ between them.\n"
-            "Type for example: hf-hub:owner/name, or hf-hub:owner/name@v1 for a revision",
-        ),
-        (
-            (TAG, "--repo", "someone/pets@v1"),
-            "someone/pets@v1 names a revision.\n"
-            "A push is a new commit of the main branch.\nType: someone/pets",
-        ),
-        (
-            ("se_resnet20.v9", "--repo", "someone/pets"),
-            "There are no weights 'v9' of 'se_resnet20'.\nIts tags are cifar10_v2, "
-            "cifar10_v1.\nType for example: create('se_resnet20', pretrained='cifar10_v2')",
-        ),
-        (
-            ("my_network", "--repo", "someone/pets"),
-            "There is no network 'my_network'.\nNo name is near it.\nType: senetzoo list",
-        ),
+        ((TAG, "--repo", "pets"), "'pets' names no repository of the Hugging Face Hub.\n"
+         "A repository is owner/name, of letters, digits, and single ., - and _ between them.\n"
+         "Type for example: hf-hub:owner/name, or hf-hub:owner/name@v1 for a revision"),
+        ((TAG, "--repo", "someone/pets@v1"), "someone/pets@v1 names a revision.\n"
+         "A push is a new commit of the main branch.\nType: someone/pets"),
+        (("se_resnet20.v9", "--repo", "someone/pets"),
+         "There are no weights 'v9' of 'se_resnet20'.\nIts tags are cifar10_v2, "
+         "cifar10_v1.\nType for example: create('se_resnet20', pretrained='cifar10_v2')"),
+        (("my_network", "--repo", "someone/pets"),
+         "There is no network 'my_network'.\nNo name is near it.\nType: senetzoo list"),
     ],
-)
+)  # fmt: skip
 def test_wrong_arguments(args: tuple[str, ...], text: str, hub: HubServer) -> None:
     assert pushed(*args) == (2, "", f"error: {text}\n")
     assert not hub.asked()

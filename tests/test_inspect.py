@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from helpers import randomise, tiny
+from support.networks import images, message, randomise, tiny
 from torch import Tensor, nn
 
 import senetzoo
@@ -29,11 +29,6 @@ def network(policy: Policy) -> Classifier:
     senetzoo.attach(model, policy, seed=0)
     randomise(model)
     return model.eval()
-
-
-def images() -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(len(LABELS), 3, 12, 12, generator=generator, dtype=torch.float64)
 
 
 def pairs(x: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -56,7 +51,7 @@ def seen(model: nn.Module, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("policy", [SE(2).at("standard"), GCT().at("pre")], ids=str)
 def test_channel_gates_by_hand(policy: Policy) -> None:
-    model, x = network(policy), images()
+    model, x = network(policy), images(len(LABELS), 3, 12, 12)
     found = excitations(model, pairs(x), classes=5)
     assert len(found) == 2  # one in each block
     for name, excitation in found.items():
@@ -80,7 +75,7 @@ def test_channel_gates_by_hand(policy: Policy) -> None:
 
 @pytest.mark.parametrize("policy", [CBAM(2).at("standard"), SimAM().at("post")], ids=str)
 def test_gates_of_pixels_are_fitted(policy: Policy) -> None:
-    model, x = network(policy), images()
+    model, x = network(policy), images(len(LABELS), 3, 12, 12)
     for name, excitation in excitations(model, pairs(x), classes=5).items():
         before, after = seen(model, name, x)
         fitted = torch.empty(before.shape[:2], dtype=torch.float64)
@@ -113,7 +108,7 @@ def test_closed_open_and_constant_channels(top: float) -> None:
 
 def test_variation_is_the_error_of_a_constant() -> None:
     """`variation` against the values of the gate itself, of all images at once."""
-    model, x = network(SE(2).at("pre")), images()
+    model, x = network(SE(2).at("pre")), images(len(LABELS), 3, 12, 12)
     path = "layer1.0.slots.pre"
     found = excitations(model, pairs(x), classes=5)[path]
     values: list[Tensor] = []
@@ -129,7 +124,7 @@ def test_variation_is_the_error_of_a_constant() -> None:
 
 
 def test_values_are_counted_by_class() -> None:
-    model, x = network(SE(2).at("standard")), images()
+    model, x = network(SE(2).at("standard")), images(len(LABELS), 3, 12, 12)
     for name, excitation in excitations(model, pairs(x), classes=5).items():
         before, after = seen(model, name, x)
         values = (after.flatten(2).sum(2) / before.flatten(2).sum(2)).numpy()
@@ -179,7 +174,7 @@ def test_the_network_is_left_as_it_was() -> None:
     model.get_submodule("fc").eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
-    excitations(model, pairs(images()), classes=5)
+    excitations(model, pairs(images(len(LABELS), 3, 12, 12)), classes=5)
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
@@ -219,25 +214,22 @@ def test_a_trained_network_tells_digits_apart() -> None:
 @pytest.mark.parametrize(
     ("name", "batches", "text"),
     [
-        (
-            "resnet20",
-            [(torch.zeros(1, 3, 32, 32), torch.tensor([0]))],
-            "The network has no gates to look at.\n"
-            "Its policy is empty, or its gates are not of this zoo.\n"
-            "Type for example: senetzoo.create('se_resnet20', pretrained=True)",
-        ),
+        ("resnet20", [(torch.zeros(1, 3, 32, 32), torch.tensor([0]))],
+         "The network has no gates to look at.\n"
+         "Its policy is empty, or its gates are not of this zoo.\n"
+         "Type for example: senetzoo.create('se_resnet20', pretrained=True)"),
         ("se_resnet20", [], "There are no images to look at.\nThe batches are empty."),
-        (
-            "se_resnet20",
-            [(torch.zeros(1, 3, 32, 32), torch.tensor([10]))],
-            "An image has the label 10.\nWith 10 classes labels are from 0 to 9.",
-        ),
+        ("se_resnet20", [(torch.zeros(1, 3, 32, 32), torch.tensor([10]))],
+         "An image has the label 10.\nWith 10 classes labels are from 0 to 9."),
     ],
-)
+)  # fmt: skip
 def test_bad_input(name: str, batches: list[tuple[Tensor, Tensor]], text: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        excitations(senetzoo.create(name, seed=0), batches, classes=10)
-    assert str(caught.value) == text
+    assert (
+        message(
+            lambda: excitations(senetzoo.create(name, seed=0), batches, classes=10), ConfigError
+        )
+        == text
+    )
 
 
 # --- The command ---------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from helpers import learnable, on_meta, randomise, relative_error
+from support.networks import learnable, on_meta, randomise, relative_error
 from torch import Tensor
 
 from senetzoo.zoo import create

@@ -15,7 +15,8 @@ import pin_weights
 import pytest
 import torch
 from safetensors.torch import load_file
-from shelf import RAW, REVISION, Shelf, changed, open_shelf, text_of
+from support.networks import message
+from support.weights import RAW, REVISION, Shelf, changed, open_shelf, text_of
 
 from senetzoo import config
 from senetzoo.data.preprocessing import Preprocessing
@@ -32,11 +33,6 @@ def begun(*starts: str | None) -> dict[str, Any]:
     """Weights whose stages of training began with `starts`."""
     stages = [{**RAW["training"][0], "start": start} for start in starts]
     return {**RAW, "training": stages, "default": False}
-
-
-@pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
-    yield from open_shelf(tmp_path, monkeypatch)
 
 
 # --- The shipped manifest, recounted -------------------------------------------------------------
@@ -244,12 +240,8 @@ FILE = "a plain file name that ends in one of .safetensors, .pth, .pt"
         ),
         ("metrics", {}, "metrics", "It is {}, not a list of objects."),
         ("metrics", [3], "metrics[0]", "It is 3, not an object."),
-        (
-            "metrics",
-            [{"nam": 3}],
-            "metrics[0]",
-            "The field 'nam' is unknown.\nDid you mean 'name'?",
-        ),
+        ("metrics", [{"nam": 3}], "metrics[0]",
+         "The field 'nam' is unknown.\nDid you mean 'name'?"),
         (
             "metrics",
             [{**RAW["metrics"][0], "name": "precision"}],
@@ -290,12 +282,8 @@ FILE = "a plain file name that ends in one of .safetensors, .pth, .pt"
             "Its license CC-BY-NC-4.0 excludes commercial use, so it can't be a default.",
         ),
         ("shah256", "ab", "", "The field 'shah256' is unknown.\nDid you mean 'sha256'?"),
-        (
-            "source.revison",
-            "x",
-            "source",
-            "The field 'revison' is unknown.\nDid you mean 'revision'?",
-        ),
+        ("source.revison", "x", "source",
+         "The field 'revison' is unknown.\nDid you mean 'revision'?"),
         ("model", "resnet56", "", "Its model is 'resnet56'."),
         ("sha256", "AB" * 32, "sha256", f'It is "{"AB" * 18}..., not {HASH}.'),
         ("sha256", "ab", "sha256", f'It is "ab", not {HASH}.'),
@@ -319,7 +307,7 @@ FILE = "a plain file name that ends in one of .safetensors, .pth, .pt"
         ("source.kind", "url", "source", "A source of kind 'url' needs url."),
         ("classes", ["cat", "dog"], "", "There are 2 class names for 3."),
     ],
-)
+)  # fmt: skip
 def test_broken_entries(path: str, value: object, where: str, what: str) -> None:
     place = f"{TAG}.{where}" if where else TAG
     assert refusal(text_of({TAG: changed(path, value)})) == (
@@ -348,105 +336,51 @@ def _url(url: str, **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (
-            text_of({TAG: _hub("main")}),
-            f"The manifest is broken at {TAG}.source.revision.\n"
-            'It is "main", not a full commit (40 hexadecimal digits).',
-        ),
-        (
-            text_of({TAG: _hub(REVISION[:12])}),
-            f"The manifest is broken at {TAG}.source.revision.\n"
-            f'It is "{REVISION[:12]}", not a full commit (40 hexadecimal digits).',
-        ),
-        (
-            text_of({TAG: _hub(REVISION, sha256=None, dialect="senetzoo")}),
-            f"The manifest is broken at {TAG}.\nWeights of our own need their sha256.",
-        ),
-        (
-            text_of({TAG: _url("http://a.b/a.pth")}),
-            f"The manifest is broken at {TAG}.source.url.\n"
-            'It is "http://a.b/a.pth", not an address that begins with https://.',
-        ),
-        (
-            text_of(
-                {
-                    TAG: {
-                        **_url("https://a.b"),
-                        "source": _hub(REVISION)["source"] | {"url": "https://a.b"},
-                    }
-                }
-            ),
-            f"The manifest is broken at {TAG}.source.\nA source of kind 'hub' has no url.",
-        ),
-        (
-            text_of({TAG: begun("resnet20.pets_v0")}),
-            f"The manifest is broken at {TAG}.training[0].start.\n"
-            "There are no weights 'resnet20.pets_v0'.\n"
-            "Did you mean 'resnet20.pets_v1'?",
-        ),
-        (
-            text_of({TAG: begun(TAG)}),
-            f"The manifest is broken at {TAG}.training[0].start.\n"
-            "It leads back to the weights themselves.",
-        ),
-        (
-            text_of({TAG: begun(None, None)}),
-            f"The manifest is broken at {TAG}.training[1].start.\n"
-            "It is null, but something was before it.",
-        ),
-        (
-            text_of(
-                {
-                    TAG: begun(None, "resnet20.pets_v0"),
-                    "resnet20.pets_v0": changed("training.0.epochs", 4),
-                }
-            ),
-            f"The manifest is broken at {TAG}.training[1].start.\n"
-            "The training of 'resnet20.pets_v0' is another one in its own entry.",
-        ),
-        (
-            text_of({TAG: begun(None, "resnet20.pets_v0", TAG)}),
-            f"The manifest is broken at {TAG}.training[2].start.\n"
-            "It leads back to the weights themselves.",
-        ),
-        (
-            text_of({TAG: RAW, "resnet20.pets_v2": RAW}),
-            "The manifest is broken at resnet20.pets_v2.\n"
-            "The default of resnet20 is resnet20.pets_v1 already.",
-        ),
-        (
-            text_of({"resnet20": RAW}),
-            "The manifest is broken at resnet20.\n"
-            "A tag is name.version, in lower case, digits and _.",
-        ),
+        (text_of({TAG: _hub("main")}), f"The manifest is broken at {TAG}.source.revision.\n"
+         'It is "main", not a full commit (40 hexadecimal digits).'),
+        (text_of({TAG: _hub(REVISION[:12])}), f"The manifest is broken at {TAG}.source.revision.\n"
+         f'It is "{REVISION[:12]}", not a full commit (40 hexadecimal digits).'),
+        (text_of({TAG: _hub(REVISION, sha256=None, dialect="senetzoo")}),
+         f"The manifest is broken at {TAG}.\nWeights of our own need their sha256."),
+        (text_of({TAG: _url("http://a.b/a.pth")}), f"The manifest is broken at {TAG}.source.url.\n"
+         'It is "http://a.b/a.pth", not an address that begins with https://.'),
+        (text_of({TAG: {**_url("https://a.b"), "source": _hub(REVISION)["source"] | {"url":
+         "https://a.b"}}}),
+         f"The manifest is broken at {TAG}.source.\nA source of kind 'hub' has no url."),
+        (text_of({TAG: begun("resnet20.pets_v0")}),
+         f"The manifest is broken at {TAG}.training[0].start.\n"
+         "There are no weights 'resnet20.pets_v0'.\nDid you mean 'resnet20.pets_v1'?"),
+        (text_of({TAG: begun(TAG)}), f"The manifest is broken at {TAG}.training[0].start.\n"
+         "It leads back to the weights themselves."),
+        (text_of({TAG: begun(None, None)}), f"The manifest is broken at {TAG}.training[1].start.\n"
+         "It is null, but something was before it."),
+        (text_of({TAG: begun(None, "resnet20.pets_v0"), "resnet20.pets_v0":
+         changed("training.0.epochs", 4)}), f"The manifest is broken at {TAG}.training[1].start.\n"
+         "The training of 'resnet20.pets_v0' is another one in its own entry."),
+        (text_of({TAG: begun(None, "resnet20.pets_v0", TAG)}),
+         f"The manifest is broken at {TAG}.training[2].start.\n"
+         "It leads back to the weights themselves."),
+        (text_of({TAG: RAW, "resnet20.pets_v2": RAW}),
+         "The manifest is broken at resnet20.pets_v2.\n"
+         "The default of resnet20 is resnet20.pets_v1 already."),
+        (text_of({"resnet20": RAW}), "The manifest is broken at resnet20.\n"
+         "A tag is name.version, in lower case, digits and _."),
         (text_of({TAG: 3}), f"The manifest is broken at {TAG}.\nIt is 3, not an object."),
-        (
-            '{"schema": 3, "entries": {}}',
-            "The manifest is broken at schema.\nThis version of senetzoo reads schema 2, not 3.",
-        ),
-        (
-            "[]",
-            "The manifest is broken at schema.\nThis version of senetzoo reads schema 2, not null.",
-        ),
-        (
-            '{"schema": 2}',
-            "The manifest is broken at its start.\nExpected an object of schema and entries.",
-        ),
-        (
-            "{",
-            "The manifest is broken at its start.\nIt is no JSON (Expecting property name enclosed "
-            "in double quotes: line 1 column 2 (char 1)).",
-        ),
-        (
-            '{"schema": 2, "entries": {"a.b": 1, "a.b": 2}}',
-            "The manifest is broken at a.b.\nIt is there twice.",
-        ),
-        (
-            '{"schema": 2, "entries": {"a.b": NaN}}',
-            "The manifest is broken at its start.\nIt is no JSON (NaN is no JSON number).",
-        ),
+        ('{"schema": 3, "entries": {}}',
+         "The manifest is broken at schema.\nThis version of senetzoo reads schema 2, not 3."),
+        ("[]",
+         "The manifest is broken at schema.\nThis version of senetzoo reads schema 2, not null."),
+        ('{"schema": 2}',
+         "The manifest is broken at its start.\nExpected an object of schema and entries."),
+        ("{",
+         "The manifest is broken at its start.\nIt is no JSON (Expecting property name enclosed "
+         "in double quotes: line 1 column 2 (char 1))."),
+        ('{"schema": 2, "entries": {"a.b": 1, "a.b": 2}}',
+         "The manifest is broken at a.b.\nIt is there twice."),
+        ('{"schema": 2, "entries": {"a.b": NaN}}',
+         "The manifest is broken at its start.\nIt is no JSON (NaN is no JSON number)."),
     ],
-)
+)  # fmt: skip
 def test_broken_manifests(text: str, message: str) -> None:
     assert refusal(text) == message
 
@@ -487,9 +421,7 @@ def test_non_commercial_licenses(weights: str, expected: bool) -> None:
 def test_missing_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for shelf in open_shelf(tmp_path, monkeypatch):
         shelf.manifest.unlink()
-        with pytest.raises(WeightsError) as caught:
-            manifest.manifest()
-        assert str(caught.value) == (
+        assert message(lambda: manifest.manifest(), WeightsError) == (
             "The manifest of weights is missing.\n"
             f"Looked for {shelf.manifest}.\nInstall senetzoo again"
         )
@@ -498,9 +430,7 @@ def test_missing_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_find(shelf: Shelf) -> None:
     shelf.put("resnet20.b", default=False)
     shelf.put("resnet20.a", default=False)
-    with pytest.raises(ConfigError) as caught:
-        manifest.find("resnet20", None)
-    assert str(caught.value) == (
+    assert message(lambda: manifest.find("resnet20", None), ConfigError) == (
         "'resnet20' has no default weights.\nIts tags are a, b.\n"
         "Type for example: create('resnet20', pretrained='a')"
     )
@@ -513,9 +443,7 @@ def test_find(shelf: Shelf) -> None:
 
 def test_networks_without_weights_when_many_have_some() -> None:
     networks = {entry.model for entry in SHIPPED.values()}
-    with pytest.raises(ConfigError) as caught:
-        manifest.find("vgg11_lrn", None)
-    assert str(caught.value) == (
+    assert message(lambda: manifest.find("vgg11_lrn", None), ConfigError) == (
         "There are no pretrained weights of 'vgg11_lrn'.\n"
         f"There are weights of {len(networks)} networks.\n"
         "Type create('vgg11_lrn') for random weights, or: senetzoo list --pretrained"

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import pytest
 import torch
-from helpers import learnable, on_meta
+from support.networks import learnable, on_meta
 from torch import nn
 
 from senetzoo import SE, Policy, stage

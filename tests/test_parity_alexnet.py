@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import learnable, on_meta, randomise, relative_error
-from parity import compare, from_the_pytorchcv, from_torchvision
+from support.networks import learnable, on_meta, randomise, relative_error
 from torch import Tensor, nn
 from torch.nn import functional
 
 from senetzoo import SE
-from senetzoo.errors import ConfigError
 from senetzoo.gates.se import SqueezeExcitation
 from senetzoo.models.alexnet import AlexNet, AlexNetConfig
 from senetzoo.nn.counting import count
@@ -25,63 +23,7 @@ def build(name: str, **changes: Any) -> AlexNet:
     return model
 
 
-def narrow() -> nn.Module:
-    """torchvision's network with fewer hidden units, which are nine tenths of its parameters."""
-    model: Any = from_torchvision("alexnet", dropout=0.0)
-    model.classifier[1] = nn.Linear(256 * 6 * 6, 64)
-    model.classifier[4] = nn.Linear(64, 64)
-    model.classifier[6] = nn.Linear(64, 1000)
-    out: nn.Module = model
-    return out
-
-
-def test_torchvision() -> None:
-    compare(
-        lambda: create("alexnet", dropout=0.0, seed=0),
-        lambda: from_torchvision("alexnet", dropout=0.0),
-        "torchvision",
-        size=224,
-        record=("alexnet", "torchvision alexnet"),
-    )
-
-
 # Sides that leave the head maps of 1x1 and of 3x3 pixels to average.
-@pytest.mark.parametrize("size", [64, 130])
-def test_torchvision_gradients(size: int) -> None:
-    compare(
-        lambda: build("alexnet", hidden=64, dropout=0.0),
-        narrow,
-        "torchvision",
-        size=size,
-        gradients=True,
-    )
-
-
-def in_two_halves() -> nn.Module:
-    """pytorchcv's network of 2012, which connects all channels, with the paper's two groups."""
-    model = from_the_pytorchcv("alexnet")
-    for path in ("stage2.unit1", "stage3.unit2", "stage3.unit3"):
-        block: Any = model.get_submodule(f"features.{path}")
-        old = block.conv
-        block.conv = nn.Conv2d(
-            old.in_channels, old.out_channels, old.kernel_size, padding=old.padding, groups=2
-        )
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    return model
-
-
-def test_pytorchcv() -> None:
-    compare(
-        lambda: create("alexnet_2012", dropout=0.0, seed=0),
-        in_two_halves,
-        "pytorchcv",
-        size=227,
-        record=("alexnet_2012", "pytorchcv alexnet, its convolutions 2, 4 and 5 in two groups"),
-    )
-
-
 def test_2012_written_out() -> None:
     """Every equation of the paper's Section 3, the two GPUs' halves one by one."""
     model = build("alexnet_2012", widths=(6, 8, 8, 8, 4), hidden=12).double().eval()
@@ -260,56 +202,6 @@ def test_smallest_image(name: str, changes: dict[str, Any], least: int) -> None:
     if least > 1:
         with pytest.raises(RuntimeError):
             run(least - 1)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"widths": (96, 256, 384)},
-            "AlexNet got widths=(96, 256, 384).\n"
-            "widths is a tuple of 5 whole numbers of at least 1.\n"
-            "Type for example: widths=(64, 192, 384, 256, 256)",
-        ),
-        (
-            {"widths": (96, 255, 384, 384, 256)},
-            "AlexNet got widths=(96, 255, 384, 384, 256) with groups=2.\n"
-            "The channels of each convolution are a multiple of groups.\n"
-            "Type for example: widths=(64, 192, 384, 256, 256)",
-        ),
-        (
-            {"groups": 3},
-            "AlexNet got groups=3.\ngroups is one of 1, 2.\nType for example: groups=1",
-        ),
-        (
-            {"hidden": 2},
-            "AlexNet got hidden=2.\n"
-            "hidden is a whole number of at least 4.\n"
-            "Type for example: hidden=4096",
-        ),
-        ({"lrn": 1}, "AlexNet got lrn=1.\nlrn is True or False.\nType for example: lrn=False"),
-        (
-            {"padding": 1},
-            "AlexNet got padding=1.\npadding is one of 0, 2.\nType for example: padding=2",
-        ),
-        (
-            {"dropout_on": "all"},
-            "AlexNet got dropout_on='all'.\n"
-            "dropout_on is one of 'inputs', 'outputs'.\n"
-            "Type for example: dropout_on='inputs'",
-        ),
-        (
-            {"drop_path": 0.1},
-            "AlexNet got drop_path=0.1.\n"
-            "AlexNet has no residual branches to drop.\n"
-            "Leave drop_path out",
-        ),
-    ],
-)
-def test_wrong_configs(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        config("alexnet_2012").replace(**changes)
-    assert str(caught.value) == message
 
 
 def test_configs_are_values() -> None:

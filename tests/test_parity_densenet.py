@@ -10,23 +10,23 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import (
+from support.networks import (
+    Times,
     calibrate_on_next_batch,
+    images,
     learnable,
     on_meta,
     randomise,
     relative_error,
 )
-from parity import TOLERANCE, compare, from_the_pytorchcv, from_torchvision
+from support.parity import TOLERANCE
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from senetzoo import SE, Stem, block, config
 from senetzoo._utils.torchvision import torchvision
-from senetzoo.errors import ConfigError
 from senetzoo.models.densenet import FAMILY, DenseNet, DenseNetConfig
-from senetzoo.nn import counting
 from senetzoo.nn.stem import as_stem
 from senetzoo.policies.algebra import Policy
 from senetzoo.policies.attach import attach
@@ -54,10 +54,6 @@ def filled(seed: int = 0, policy: Policy | None = None, **changes: Any) -> Dense
     return model.double()
 
 
-def images(size: int = 16, channels: int = 3) -> Tensor:
-    return torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(1)).double()
-
-
 # --- Equality with the references ----------------------------------------------------------------
 
 
@@ -71,110 +67,12 @@ def torchvisions(
     return model
 
 
-TORCHVISION = ["densenet121", "densenet161", "densenet169", "densenet201"]
-
-
-@pytest.mark.parametrize("name", TORCHVISION)
-def test_torchvision(name: str) -> None:
-    compare(
-        lambda: create(name, seed=0),
-        lambda: from_torchvision(name),
-        "torchvision",
-        record=(name, f"torchvision {name}"),
-    )
-
-
-@pytest.mark.parametrize("name", ["densenet121", "densenet161"])
-def test_torchvision_reduced_depth(name: str) -> None:
-    """Both growth rates with few layers; all pools round at 65 pixels."""
-    shallow = config(name).replace(depths=(1, 2, 2, 1), num_classes=1000)
-    assert isinstance(shallow.config, DenseNetConfig)
-    growth, width = shallow.config.growth, shallow.config.width
-    compare(
-        lambda: shallow.build(seed=0),
-        lambda: torchvisions(growth, (1, 2, 2, 1), width),
-        "torchvision",
-        size=65,
-        gradients=True,
-    )
-
-
-@pytest.mark.parametrize("name", TORCHVISION)
-def test_torchvision_state_dict_has_the_same_keys_in_the_same_order(name: str) -> None:
-    ours, theirs = on_meta(lambda: create(name, seed=0)), on_meta(lambda: from_torchvision(name))
-    shapes = {key: tensor.shape for key, tensor in ours.state_dict().items()}
-    expected = {key: tensor.shape for key, tensor in theirs.state_dict().items()}
-    assert list(shapes.items()) == list(expected.items())
-
-
-def test_timm_deep_stem() -> None:
-    """timm's DenseNet-264d, of the depths of Table 1 but wider, with few layers."""
-
-    def theirs() -> nn.Module:
-        torchvision()
-        from timm.models.densenet import DenseNet as Theirs
-
-        model: nn.Module = Theirs(growth_rate=48, block_config=(1, 2, 2, 1), stem_type="deep")
-        return model
-
-    ours = config("densenet264").replace(growth=48, width=96, stem="deep", depths=(1, 2, 2, 1))
-    compare(lambda: ours.build(seed=0), theirs, "timm", gradients=True)
-
-
-def test_pytorchcv_bc() -> None:
-    compare(
-        lambda: create("densenet_bc_100_12", seed=0),
-        lambda: from_the_pytorchcv("densenet100_k12_bc_cifar10"),
-        "pytorchcv",
-        size=32,
-        record=("densenet_bc_100_12", "pytorchcv densenet100_k12_bc_cifar10"),
-    )
-
-
-@pytest.mark.slow
-def test_pytorchcv_bc_190() -> None:
-    compare(
-        lambda: create("densenet_bc_190_40", seed=0),
-        lambda: from_the_pytorchcv("densenet190_k40_bc_cifar10"),
-        "pytorchcv",
-        size=32,
-        record=("densenet_bc_190_40", "pytorchcv densenet190_k40_bc_cifar10"),
-    )
-
-
-def test_pytorchcv_bc_190_reduced_depth() -> None:
-    def theirs() -> nn.Module:
-        torchvision()
-        from pytorchcv.models.densenet_cifar import get_densenet_cifar
-
-        model: nn.Module = get_densenet_cifar(
-            num_classes=10, blocks=16, growth_rate=40, bottleneck=True
-        )
-        return model
-
-    ours = config("densenet_bc_190_40").replace(depths=(2, 2, 2))
-    compare(lambda: ours.build(seed=0), theirs, "pytorchcv", size=32, gradients=True)
-
-
-def test_pytorchcv_without_bottleneck() -> None:
-    """pytorchcv's DenseNet-40 compresses and has a stem of 2k channels, the paper's does not."""
-    ours = config("densenet40_12").replace(compression=0.5, width=24)
-    assert learnable(on_meta(lambda: ours.build(seed=0))) == 599_050
-    compare(
-        lambda: ours.build(seed=0),
-        lambda: from_the_pytorchcv("densenet40_k12_cifar10"),
-        "pytorchcv",
-        size=32,
-        gradients=True,
-    )
-
-
 def test_densenet40_written_out() -> None:
     """No library at hand has a DenseNet that does not compress, so it is written out here."""
     model = create("densenet40_12", seed=0).double()
     randomise(model)
     calibrate_on_next_batch(model)
-    x = images(32)
+    x = images(2, 3, 32, 32)
     with torch.no_grad():
         model(x)
         model.eval()
@@ -305,16 +203,6 @@ def test_parameters_covers_every_name() -> None:
     assert len(FAMILY.networks) == 8
 
 
-@pytest.mark.parametrize(
-    ("name", "gmacs"),
-    # torchvision's figures. timm's, pytorchcv's and mmpretrain's are 1 to 2 % higher: they count
-    # norms, activations and pools too.
-    [("densenet121", 2.834), ("densenet161", 7.728), ("densenet169", 3.36), ("densenet201", 4.291)],
-)
-def test_macs(name: str, gmacs: float) -> None:
-    assert round(counting.count(create_on_meta(name)).macs / 1e9, 3) == gmacs
-
-
 # --- Stems and maps ------------------------------------------------------------------------------
 
 WIDE = Stem(kernels=(5, 3), strides=(1, 2), widths=(0.25, 1.0))
@@ -374,20 +262,22 @@ def test_maps_are_the_blocks_outputs() -> None:
         model.get_submodule(path).register_forward_hook(
             lambda _, __, out, path=path: seen.update({path: out.clone()})
         )
-    maps = model.feature_maps(images())
+    maps = model.feature_maps(images(2, 3, 16, 16))
     for path, found in zip(seen, maps, strict=True):
         assert torch.equal(found, seen[path])
     assert model.cam_layer is model.relu
-    assert torch.equal(model.forward_features(images()), maps[-1])
+    assert torch.equal(model.forward_features(images(2, 3, 16, 16)), maps[-1])
     assert maps[-1].min() == 0
 
 
 def test_copies_keep_their_own_features() -> None:
     model = filled().eval()
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(twin(images()), model(images()))
+        assert torch.equal(twin(images(2, 3, 16, 16)), model(images(2, 3, 16, 16)))
         randomise(twin, seed=1)
-        assert not torch.equal(twin.feature_maps(images())[0], model.feature_maps(images())[0])
+        assert not torch.equal(
+            twin.feature_maps(images(2, 3, 16, 16))[0], model.feature_maps(images(2, 3, 16, 16))[0]
+        )
 
 
 # --- Sites ---------------------------------------------------------------------------------------
@@ -410,17 +300,6 @@ def test_sites() -> None:
     assert sites[0].path == "features.denseblock2.denselayer1.slots.pre"
 
 
-class Times(nn.Module):
-    """A gate that multiplies by a number."""
-
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.factor
-
-
 @pytest.mark.parametrize("bottleneck", [True, False])
 @pytest.mark.parametrize("memory_efficient", [True, False])
 def test_where_the_gates_sit(bottleneck: bool, memory_efficient: bool) -> None:
@@ -436,7 +315,7 @@ def test_where_the_gates_sit(bottleneck: bool, memory_efficient: bool) -> None:
     def gate(index: int, position: str, x: Tensor) -> Tensor:
         return x * factors.get((index, position), 1.0)
 
-    x = images(8, channels=9)
+    x = images(2, 9, 8, 8)
     y = x
     for index, layer in enumerate(layers):
         z = layer.conv1(layer.norm1(gate(index, "pre", y)).relu())  # type: ignore[operator]
@@ -453,11 +332,11 @@ def test_a_gate_at_the_end_of_each_block() -> None:
     assert gates == [
         f"features.denseblock{n}.denselayer{d}.slots.post" for n, d in [(1, 2), (2, 3), (3, 2)]
     ]
-    before = model.eval()(images())
+    before = model.eval()(images(2, 3, 16, 16))
     for site, slots in model.slots():
         if slots.get(site.position) is not None:
             slots.clear(site.position)
-    assert not torch.allclose(model(images()), before)
+    assert not torch.allclose(model(images(2, 3, 16, 16)), before)
 
 
 # --- Memory --------------------------------------------------------------------------------------
@@ -485,7 +364,7 @@ def test_one_concatenation_for_each_layer(policy: Policy | None) -> None:
     """
     model = filled(policy=policy).eval()
     with Operators() as operators:
-        model(images())
+        model(images(2, 3, 16, 16))
     assert operators.counts["cat"] == 2 + 3 + 2
 
 
@@ -547,7 +426,7 @@ def test_memory_efficient_is_the_same(
         torch.manual_seed(0)
         outputs.append([])
         for step in range(2):
-            outputs[-1].append(model(images() + step))
+            outputs[-1].append(model(images(2, 3, 16, 16) + step))
             outputs[-1][-1].square().sum().backward()  # type: ignore[no-untyped-call]
         assert {norm.momentum for norm in norms} == {momentum}
         assert {int(norm.get_buffer("num_batches_tracked")) for norm in norms} == {2}
@@ -573,7 +452,7 @@ def test_torchvisions_memory_efficient_mode_counts_batches_twice() -> None:
 def test_memory_efficient_computes_no_convolution_again() -> None:
     for memory_efficient, norms in ((False, 0), (True, 7)):
         model = filled(memory_efficient=memory_efficient)
-        loss = model(images()).sum()
+        loss = model(images(2, 3, 16, 16)).sum()
         with Operators() as operators:
             loss.backward()
         assert operators.counts["convolution"] == 0
@@ -582,19 +461,19 @@ def test_memory_efficient_computes_no_convolution_again() -> None:
 
 def test_memory_efficient_is_off_where_it_can_not_help() -> None:
     model = filled(memory_efficient=True).eval()
-    loss = model(images()).sum()
+    loss = model(images(2, 3, 16, 16)).sum()
     with Operators() as operators:
         loss.backward()
     assert not {"cat", "native_batch_norm"} & set(operators.counts)
     with torch.no_grad():
-        model.train()(images())
+        model.train()(images(2, 3, 16, 16))
 
 
 def test_compiled_training_step() -> None:
     """The compiler makes the norm's second run itself, and writes its statistics once."""
     eager, compiled = (filled(depths=(2,), memory_efficient=True) for _ in range(2))
     step = torch.compile(compiled, fullgraph=True, backend="aot_eager")
-    outputs = [eager(images()), step(images())]
+    outputs = [eager(images(2, 3, 16, 16)), step(images(2, 3, 16, 16))]
     assert relative_error(outputs[1], outputs[0]) < 1e-12
     for output in outputs:
         output.square().sum().backward()
@@ -626,7 +505,7 @@ def test_the_two_dropouts() -> None:
 def test_drop_rate_drops_new_features() -> None:
     model = filled(drop_rate=0.5, depths=(1,))
     torch.manual_seed(0)
-    x = images(8, channels=9)
+    x = images(2, 9, 8, 8)
     y = model.get_submodule("features.denseblock1")(x)
     assert torch.equal(y[:, :9], x)
     assert 0.35 < (y[:, 9:] == 0).double().mean() < 0.65
@@ -638,86 +517,3 @@ def test_initialisation() -> None:
     weight = model.get_parameter("features.denseblock1.denselayer1.conv2.weight")
     assert weight.std().item() == pytest.approx((2 / (9 * 128)) ** 0.5, rel=0.03)
     assert model.classifier.bias.abs().max() == 0
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"depths": (6, 0)},
-            "DenseNet got depths=(6, 0).\n"
-            "depths is a tuple of one or more whole numbers of at least 1.\n"
-            "Type for example: depths=(3, 4, 6, 3)",
-        ),
-        (
-            {"growth": 0},
-            "DenseNet got growth=0.\n"
-            "growth is a whole number of at least 1.\n"
-            "Type for example: growth=32",
-        ),
-        (
-            {"width": 2.5},
-            "DenseNet got width=2.5.\n"
-            "width is a whole number of at least 1.\n"
-            "Type for example: width=64",
-        ),
-        (
-            {"bottleneck": 1},
-            "DenseNet got bottleneck=1.\n"
-            "bottleneck is True or False.\n"
-            "Type for example: bottleneck=True",
-        ),
-        (
-            {"memory_efficient": "yes"},
-            "DenseNet got memory_efficient='yes'.\n"
-            "memory_efficient is True or False.\n"
-            "Type for example: memory_efficient=False",
-        ),
-        (
-            {"drop_rate": 1.0},
-            "DenseNet got drop_rate=1.0.\n"
-            "drop_rate is a number from 0 up to, not including, 1.\n"
-            "Type for example: drop_rate=0.0",
-        ),
-        (
-            {"drop_rate": True},
-            "DenseNet got drop_rate=True.\n"
-            "drop_rate is a number from 0 up to, not including, 1.\n"
-            "Type for example: drop_rate=0.0",
-        ),
-        (
-            {"compression": 0},
-            "DenseNet got compression=0.\n"
-            "compression is a number above 0 and at most 1.\n"
-            "Type for example: compression=0.5",
-        ),
-        (
-            {"compression": 1.5},
-            "DenseNet got compression=1.5.\n"
-            "compression is a number above 0 and at most 1.\n"
-            "Type for example: compression=0.5",
-        ),
-        (
-            {"compression": 0.001},
-            "compression=0.001 leaves no channels after a transition.\n"
-            "A transition leaves compression times its channels, at least 1.\n"
-            "Type for example: compression=0.5",
-        ),
-        (
-            {"width": 1, "stem": WIDE},
-            f"width=1 with {WIDE!r} leaves no channels.\n"
-            "The stem's convolutions have width times its widths channels, at least 1.\n"
-            "Type for example: width=64",
-        ),
-        (
-            {"drop_path": 0.1},
-            "DenseNet got drop_path=0.1.\n"
-            "DenseNet has no residual branches to drop.\n"
-            "Leave drop_path out",
-        ),
-    ],
-)
-def test_wrong_configs(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        small(**changes)
-    assert str(caught.value) == message

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from helpers import (
+from support import networks
+from support.networks import (
     calibrate_on_next_batch,
     learnable,
     on_meta,
     randomise,
     relative_error,
 )
-from parity import compare, from_the_timm, from_torchvision
 from torch import Tensor, nn
 
 from senetzoo import NONE, SE
-from senetzoo.errors import ConfigError
 from senetzoo.gates.se import SqueezeExcitation
 from senetzoo.models.efficientnet import SE_POLICY, EfficientNet
 from senetzoo.nn.counting import count
@@ -32,48 +32,12 @@ def build(**changes: Any) -> EfficientNet:
     return model
 
 
-def skeleton(**changes: Any) -> EfficientNet:
-    """The network without memory or weights."""
-    model = on_meta(lambda: build(**changes))
-    assert isinstance(model, EfficientNet)
-    return model
+skeleton = partial(networks.skeleton, EfficientNet, "efficientnet_b0")
 
 
 def steady(**changes: Any) -> EfficientNet:
     """The network without what it draws at random in training."""
     return build(dropout=0.0, drop_path=0.0, **changes)
-
-
-def steady_torchvision() -> nn.Module:
-    return from_torchvision("efficientnet_b0", dropout=0.0, stochastic_depth_prob=0.0)
-
-
-def test_torchvision() -> None:
-    compare(
-        steady,
-        steady_torchvision,
-        "torchvision",
-        gradients=True,
-        record=("efficientnet_b0", "torchvision efficientnet_b0"),
-    )
-
-
-def test_timm() -> None:
-    compare(steady, lambda: from_the_timm("efficientnet_b0"), "timm")
-
-
-def test_torchvision_without_gates() -> None:
-    """With its SE taken out, torchvision's network has our names to the last."""
-
-    def theirs() -> nn.Module:
-        model = steady_torchvision()
-        for module in model.modules():
-            for name, child in module.named_children():
-                if type(child).__name__ == "SqueezeExcitation":
-                    setattr(module, name, nn.Identity())
-        return model
-
-    compare(lambda: steady(policy=NONE), theirs, "torchvision")
 
 
 # --- Tables --------------------------------------------------------------------------------------
@@ -246,14 +210,3 @@ def test_a_single_pixel_is_enough(stem: str) -> None:
     model = skeleton(stem=stem).eval()
     assert model.min_size == 1
     assert model.forward_features(torch.empty(1, 3, 1, 1, device="meta")).shape == (1, 1280, 1, 1)
-
-
-def test_other_stems_are_refused() -> None:
-    with pytest.raises(ConfigError) as caught:
-        config("efficientnet_b0").replace(stem="deep")
-    assert str(caught.value) == (
-        "EfficientNet got stem='deep'.\n"
-        "EfficientNet has the forms 'imagenet' for images of 224x224 and 'cifar' for images of "
-        "32x32 pixels.\n"
-        "Leave stem out, or type stem='cifar'"
-    )

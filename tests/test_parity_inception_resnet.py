@@ -6,21 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import learnable, on_meta
-from inception import (
+from support.inception import (
     check_gates,
     check_graphs,
     check_levels,
     check_min_size,
     check_small_form,
-    pad_all,
     shapes,
 )
-from parity import compare, from_the_pytorchcv, from_the_timm
-from torch import nn
+from support.networks import learnable, on_meta
 
 from senetzoo import SE
-from senetzoo.errors import ConfigError
 from senetzoo.models.inception_resnet import InceptionResNet, InceptionResNetConfig
 from senetzoo.nn.counting import count
 from senetzoo.nn.drop_path import DropPath
@@ -30,95 +26,6 @@ from senetzoo.zoo import config, create
 
 # Blocks of each stage of the published weights.
 DEPTHS = {"v1": (5, 10, 6), "v2": (10, 20, 10)}
-
-
-def their_pytorchcv(version: str) -> nn.Module:
-    options = {"dropout_prob": 0.0} if version == "v1" else {}
-    model = from_the_pytorchcv(f"inceptionresnet{version}", **options)
-    # Its pool is 8x8, which is global for 299x299 only.
-    model.get_submodule("features").final_pool = nn.AdaptiveAvgPool2d(1)
-    return model
-
-
-def ours(version: str, **changes: Any) -> InceptionResNet:
-    model = create(f"inception_resnet_{version}", dropout=0.0, seed=0, **changes)
-    assert isinstance(model, InceptionResNet)
-    return model
-
-
-def test_timm() -> None:
-    compare(
-        lambda: ours("v2"),
-        lambda: from_the_timm("inception_resnet_v2"),
-        "timm",
-        size=75,
-        record=("inception_resnet_v2", "timm inception_resnet_v2"),
-    )
-
-
-def test_timm_gradients() -> None:
-    """One block of each kind, on maps of more than one pixel."""
-
-    def shallow() -> nn.Module:
-        model: Any = from_the_timm("inception_resnet_v2")
-        model.repeat, model.repeat_1, model.repeat_2 = (
-            blocks[:1] for blocks in (model.repeat, model.repeat_1, model.repeat_2)
-        )
-        return model  # type: ignore[no-any-return]
-
-    compare(
-        lambda: InceptionResNetConfig(version="v2", depths=(1, 1, 2), dropout=0.0).build(),
-        shallow,
-        "timm",
-        size=107,
-        gradients=True,
-    )
-
-
-@pytest.mark.parametrize("version", ["v1", "v2"])
-def test_pytorchcv(version: str) -> None:
-    compare(
-        lambda: ours(version),
-        lambda: their_pytorchcv(version),
-        "pytorchcv",
-        size=107 if version == "v1" else 75,
-        record=(f"inception_resnet_{version}", f"pytorchcv inceptionresnet{version}"),
-    )
-
-
-def test_pytorchcv_gradients() -> None:
-    """In eval mode: its last norm, over two samples in training, lets next to none through."""
-    compare(
-        lambda: ours("v1"),
-        lambda: their_pytorchcv("v1"),
-        "pytorchcv",
-        size=75,
-        train=False,
-        gradients=True,
-    )
-
-
-@pytest.mark.parametrize("version", ["v1", "v2"])
-def test_small_form_is_the_padded_network(version: str) -> None:
-    def padded_v1() -> nn.Module:
-        model = their_pytorchcv("v1")
-        stem = model.get_submodule("features.init_block")
-        pad_all(model, [stem])
-        stem.pool = nn.Identity()
-        return model
-
-    def padded_v2() -> nn.Module:
-        model = from_the_timm("inception_resnet_v2")
-        pad_all(model, [model.get_submodule("conv2d_1a")])
-        model.maxpool_3a, model.maxpool_5a = nn.Identity(), nn.Identity()
-        return model
-
-    compare(
-        lambda: ours(version, stem="cifar"),
-        padded_v1 if version == "v1" else padded_v2,
-        "pytorchcv" if version == "v1" else "timm",
-        size=14,
-    )
 
 
 def build(version: str, **changes: Any) -> InceptionResNet:
@@ -249,25 +156,3 @@ def test_graphs(version: Any) -> None:
             version=version, depths=(1, 1, 2), stem="cifar", num_classes=10
         ).build()
     )
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"version": "v3"},
-            "InceptionResNet got version='v3'.\nversion is one of 'v1', 'v2'.",
-        ),
-        (
-            {"depths": (5, 10)},
-            "InceptionResNet got depths=(5, 10).\n"
-            "depths is a tuple of 3 whole numbers of at least 1.\n"
-            "Type for example: depths=(5, 10, 5)",
-        ),
-    ],
-)
-def test_wrong_configs(changes: dict[str, Any], message: str) -> None:
-    good = InceptionResNetConfig(version="v1", depths=(5, 10, 5))
-    with pytest.raises(ConfigError) as caught:
-        good.replace(**changes)
-    assert str(caught.value) == message

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import torch
-from helpers import calibrate_on_next_batch, learnable, on_meta, randomise, relative_error
+from support import networks
+from support.networks import calibrate_on_next_batch, learnable, randomise, relative_error
 from torch import Tensor
 from torch.nn import functional
 
-from senetzoo import config, create
-from senetzoo.errors import ConfigError
+from senetzoo import config
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
 
@@ -73,15 +73,11 @@ MODULES: list[tuple[str, list[Layers]]] = [
 FIGURE_7: list[Layers] = [[(320, 1, 1)], [(384, 1, 1)], [(448, 1, 1), (384, 3, 3)], [(192, 1, 1)]]
 
 
-def ghost(**changes: Any) -> Classifier:
-    """The network on the meta device."""
-    model = on_meta(lambda: config("inception_v2").replace(**changes).build(seed=0))
-    assert isinstance(model, Classifier)
-    return model
+skeleton = partial(networks.skeleton, Classifier, "inception_v2")
 
 
 def test_every_row_of_the_table() -> None:
-    model = ghost().eval()
+    model = skeleton().eval()
     inputs: dict[str, torch.Size] = {}
     outputs: dict[str, torch.Size] = {}
 
@@ -132,14 +128,14 @@ def test_parameters() -> None:
         total += sum(path(inputs, layers) for layers in FIGURE_7)
         total += 4 * (384 * 384 * 3 + 2 * 384)
     total += 2048 * 1000 + 1000
-    assert learnable(ghost()) == total
+    assert learnable(skeleton()) == total
     # "less than 25 million parameters" (abstract).
     assert total < 25_000_000
 
 
 def test_macs() -> None:
     """The paper says 4.8 billion (Table 3); the widths, which decide it, are ours."""
-    assert count(ghost()).macs / 1e9 == pytest.approx(6.071, abs=0.0005)
+    assert count(skeleton()).macs / 1e9 == pytest.approx(6.071, abs=0.0005)
 
 
 def test_written_out() -> None:
@@ -197,7 +193,7 @@ def test_written_out() -> None:
 
 
 def test_sites_are_the_modules_outputs() -> None:
-    sites = [site for site in ghost().sites() if site.position == "standard"]
+    sites = [site for site in skeleton().sites() if site.position == "standard"]
     assert [(site.stage, site.block, site.channels) for site in sites] == [
         *((1, block, 288) for block in (1, 2, 3)),
         *((2, block, 768) for block in (1, 2, 3, 4, 5, 6)),
@@ -208,7 +204,7 @@ def test_sites_are_the_modules_outputs() -> None:
 
 
 def test_small_form() -> None:
-    model = ghost(stem="cifar").eval()
+    model = skeleton(stem="cifar").eval()
     maps = model.feature_maps(torch.empty(1, 3, 32, 32, device="meta"))
     assert [y.shape[1:] for y in maps] == [(288, 32, 32), (768, 15, 15), (2048, 7, 7)]
     assert [(f.channels, f.stride) for f in model.feature_info] == [(288, 1), (768, 2), (2048, 4)]
@@ -216,21 +212,10 @@ def test_small_form() -> None:
 
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])
 def test_the_smallest_image(stem: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = ghost(stem=stem)
+    model = skeleton(stem=stem)
     monkeypatch.setattr(model, "check_input", lambda x: None)
     least = model.min_size
     for side in (least, least + 1, least + 16):
         model(torch.empty(2, 3, side, side, device="meta"))
     with pytest.raises(RuntimeError):
         model(torch.empty(2, 3, least - 1, least - 1, device="meta"))
-
-
-def test_wrong_configs() -> None:
-    with pytest.raises(ConfigError) as caught:
-        create("inception_v2", stem="deep")
-    assert str(caught.value) == (
-        "InceptionV2 got stem='deep'.\n"
-        "InceptionV2 has the forms 'imagenet' for images of 299x299 and 'cifar' for images of "
-        "32x32 pixels.\n"
-        "Leave stem out, or type stem='cifar'"
-    )

@@ -6,19 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import learnable, on_meta
-from inception import (
+from support.inception import (
     check_gates,
     check_graphs,
     check_levels,
     check_min_size,
     check_small_form,
-    pad_all,
     shapes,
 )
-from parity import SAME, compare, from_the_timm, from_torchvision
+from support.networks import learnable, message, on_meta
+from support.parity import SAME, compare, from_library
 from torch import Tensor, nn
-from torch.nn import functional
 
 from senetzoo.errors import ConfigError
 from senetzoo.models.inception_v3 import InceptionAux, InceptionV3, InceptionV3Config
@@ -28,8 +26,13 @@ from senetzoo.zoo import create
 
 
 def theirs(**options: Any) -> nn.Module:
-    return from_torchvision(
-        "inception_v3", init_weights=False, transform_input=False, dropout=0.0, **options
+    return from_library(
+        "torchvision",
+        "inception_v3",
+        init_weights=False,
+        transform_input=False,
+        dropout=0.0,
+        **options,
     )
 
 
@@ -46,17 +49,6 @@ class AllLogits(nn.Module):
             return y
         aux = y.aux if isinstance(y, AuxOutput) else (y[1],)
         return torch.cat((y[0], *aux), 1)
-
-
-def test_torchvision() -> None:
-    compare(
-        lambda: create("inception_v3", dropout=0.0, seed=0),
-        lambda: theirs(aux_logits=False),
-        "torchvision",
-        size=107,
-        gradients=True,
-        record=("inception_v3", "torchvision inception_v3"),
-    )
 
 
 def test_torchvision_auxiliary_head() -> None:
@@ -89,39 +81,6 @@ def test_torchvision_auxiliary_head_alone() -> None:
         size=20,
         channels=768,
         gradients=True,
-    )
-
-
-def test_timm() -> None:
-    compare(
-        lambda: create("inception_v3", dropout=0.0, seed=0),
-        lambda: from_the_timm("inception_v3"),
-        "timm",
-        size=75,
-        record=("inception_v3", "timm inception_v3"),
-    )
-
-
-def test_small_form_is_the_padded_network() -> None:
-    def padded() -> nn.Module:
-        model = theirs(aux_logits=False)
-        stem = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_4a_3x3")
-        pad_all(model, [model.get_submodule(name) for name in stem])
-        model.maxpool1, model.maxpool2 = nn.Identity(), nn.Identity()
-        for name in ("Mixed_6a", "Mixed_7a"):
-            module: Any = model.get_submodule(name)
-
-            def branches(x: Tensor, unpadded: Any = module._forward) -> list[Tensor]:
-                return [*unpadded(x)[:-1], functional.max_pool2d(x, 3, 2, 1)]
-
-            module._forward = branches
-        return model
-
-    compare(
-        lambda: create("inception_v3", stem="cifar", dropout=0.0, seed=0),
-        padded,
-        "torchvision",
-        size=14,
     )
 
 
@@ -202,9 +161,7 @@ def test_both_heads_follow_the_number_of_classes() -> None:
 def test_auxiliary_head_says_what_size_it_takes() -> None:
     model = build(aux=True)
     model(torch.empty(2, 3, 299, 299, device="meta"))
-    with pytest.raises(ConfigError) as caught:
-        model(torch.empty(2, 3, 299, 298, device="meta"))
-    assert str(caught.value) == (
+    assert message(lambda: model(torch.empty(2, 3, 299, 298, device="meta")), ConfigError) == (
         "The auxiliary head got images of 299x298 pixels.\n"
         "In training it takes at least 299x299.\n"
         "Enlarge the images, or build it without aux=True"
@@ -215,28 +172,3 @@ def test_auxiliary_head_says_what_size_it_takes() -> None:
     with pytest.raises(RuntimeError, match="Kernel size can't be greater"):
         head(maps[1])
     assert model.eval()(torch.empty(2, 3, 75, 75, device="meta")).shape == (2, 1000)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"aux": 1}, "InceptionV3 got aux=1.\naux is True or False.\nType for example: aux=False"),
-        (
-            {"drop_path": 0.1},
-            "InceptionV3 got drop_path=0.1.\n"
-            "InceptionV3 has no residual branches to drop.\n"
-            "Leave drop_path out",
-        ),
-        (
-            {"stem": "deep"},
-            "InceptionV3 got stem='deep'.\n"
-            "InceptionV3 has the forms 'imagenet' for images of 299x299 and 'cifar' for images "
-            "of 32x32 pixels.\n"
-            "Leave stem out, or type stem='cifar'",
-        ),
-    ],
-)
-def test_wrong_configs(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        InceptionV3Config(**changes)
-    assert str(caught.value) == message

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import importlib
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from helpers import learnable, on_meta
-from parity import compare, from_the_timm
+from support import networks
+from support.networks import learnable, on_meta
 from torch import Tensor, nn
 
 from senetzoo import SE
 from senetzoo._utils.torchvision import torchvision
-from senetzoo.errors import ConfigError
 from senetzoo.models.mobilenet import MobileNet
 from senetzoo.nn.counting import count
 from senetzoo.zoo import config, create
@@ -25,48 +25,7 @@ def build(name: str, **changes: Any) -> MobileNet:
     return model
 
 
-def skeleton(name: str, **changes: Any) -> MobileNet:
-    """The network without memory or weights."""
-    model = on_meta(lambda: build(name, **changes))
-    assert isinstance(model, MobileNet)
-    return model
-
-
-def test_timm() -> None:
-    compare(
-        lambda: create("mobilenet_v1", seed=0),
-        lambda: from_the_timm("mobilenetv1_100"),
-        "timm",
-        gradients=True,
-        record=("mobilenet_v1", "timm mobilenetv1_100"),
-    )
-
-
-def test_timm_with_the_papers_activation() -> None:
-    compare(
-        lambda: build("mobilenet_v1", act="relu"),
-        lambda: from_the_timm("mobilenetv1_100", act_layer="relu"),
-        "timm",
-    )
-
-
-@pytest.mark.parametrize("width", [0.75, 0.5, 0.25])
-def test_timm_narrower(width: float) -> None:
-    """timm has names for the width 1 and above, and the function that makes all."""
-
-    def theirs() -> nn.Module:
-        torchvision()
-        timm: Any = importlib.import_module("timm.models.efficientnet")
-        model: nn.Module = timm._gen_mobilenet_v1("mobilenetv1_100", width)
-        return model
-
-    name = f"mobilenet_v1_{round(100 * width):03}"
-    compare(
-        lambda: create(name, seed=0),
-        theirs,
-        "timm",
-        record=(name, f"timm mobilenetv1_100 at width {width}"),
-    )
+skeleton = partial(networks.skeleton, MobileNet)
 
 
 # At widths that are no multiple of an eighth the channels are rounded, as timm does it.
@@ -227,29 +186,3 @@ def test_a_single_pixel_is_enough(stem: str) -> None:
     model = skeleton("mobilenet_v1", stem=stem).eval()
     assert model.min_size == 1
     assert model.forward_features(torch.empty(1, 3, 1, 1, device="meta")).shape == (1, 1024, 1, 1)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"act": "silu"},
-            "MobileNet got act='silu'.\n"
-            "act is one of 'relu6', 'relu'.\n"
-            "Type for example: act='relu6'",
-        ),
-        *(
-            (
-                {"width": width},
-                f"MobileNet got width={width!r}.\n"
-                "width is a number above 0 and at most 8.\n"
-                "Type for example: width=1.0",
-            )
-            for width in (0, -1.0, "half", True, float("nan"))
-        ),
-    ],
-)
-def test_wrong_configs(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        config("mobilenet_v1").replace(**changes)
-    assert str(caught.value) == message

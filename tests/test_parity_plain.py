@@ -6,20 +6,19 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import (
+from support.networks import (
     calibrate_on_next_batch,
     learnable,
     on_meta,
     randomise,
     relative_error,
 )
-from parity import SAME, TOLERANCE, compare
+from support.parity import SAME, TOLERANCE, compare
 from torch import Tensor, nn
 from torch.nn import functional
 
-from senetzoo import SE, block, config, stage
+from senetzoo import SE, block, stage
 from senetzoo._utils.torchvision import torchvision
-from senetzoo.errors import ConfigError
 from senetzoo.nn.counting import count
 from senetzoo.zoo import attach, create
 
@@ -157,33 +156,3 @@ def test_gate_comes_after_the_activation() -> None:
         after = model.feature_maps(x)[0]
         assert torch.equal(after, gate(before))
     assert not torch.equal(after, before)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"drop_path": 0.1},
-            "Plain got drop_path=0.1.\n"
-            "Plain has no residual branches to drop.\n"
-            "Leave drop_path out",
-        ),
-        (
-            {"depths": (3, 0)},
-            "Plain got depths=(3, 0).\n"
-            "depths is a tuple of one or more whole numbers of at least 1.\n"
-            "Type for example: depths=(3, 4, 6, 3)",
-        ),
-        (
-            {"width": 1, "stem": "deep"},
-            "width=1 with Stem(kernels=(3, 3, 3), strides=(2, 1, 1), widths=(0.5, 0.5, 1.0), "
-            "pool=True) leaves no channels.\n"
-            "The stem's convolutions have width times its widths channels, at least 1.\n"
-            "Type for example: width=64",
-        ),
-    ],
-)
-def test_wrong_configs(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        config("plain34").replace(**changes)
-    assert str(caught.value) == message

@@ -6,147 +6,23 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import (
+from support.networks import (
     calibrate_on_next_batch,
     learnable,
     on_meta,
     randomise,
     relative_error,
 )
-from parity import TOLERANCE, compare, from_the_pytorchcv, from_the_timm, from_torchvision
+from support.parity import TOLERANCE
 from torch import Tensor, nn
 from torch.nn import functional
 
-from senetzoo import SE, config
-from senetzoo._utils.torchvision import torchvision
+from senetzoo import config
 from senetzoo.nn.stem import Stem
 from senetzoo.zoo import create
 
-TORCHVISION = [
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "resnext50_32x4d",
-    "resnext101_32x8d",
-    "resnext101_64x4d",
-    "wide_resnet50_2",
-    "wide_resnet101_2",
-]
-
-
-@pytest.mark.parametrize("name", TORCHVISION)
-def test_torchvision(name: str) -> None:
-    compare(
-        lambda: create(name, seed=0),
-        lambda: from_torchvision(name),
-        "torchvision",
-        gradients=name in ("resnet18", "resnet50", "resnext50_32x4d"),
-        record=(name, f"torchvision {name}"),
-    )
-
-
-def test_torchvision_wide_gradients() -> None:
-    """One block a stage: the gradients of 69 million parameters are no better evidence."""
-
-    def theirs() -> nn.Module:
-        torchvision()
-        from torchvision.models.resnet import Bottleneck, ResNet
-
-        model: nn.Module = ResNet(Bottleneck, [1, 1, 1, 1], width_per_group=128)
-        return model
-
-    shallow = config("wide_resnet50_2").replace(depths=(1, 1, 1, 1))
-    compare(lambda: shallow.build(seed=0), theirs, "torchvision", gradients=True)
-
-
-@pytest.mark.parametrize(
-    ("name", "theirs", "policy"),
-    [
-        # timm rounds the hidden units to multiples of 8.
-        ("resnet18", "seresnet18", SE(width="round8")),
-        ("resnet50", "seresnet50", SE(width="round8")),
-        ("resnext50_32x4d", "seresnext50_32x4d", SE(width="round8")),
-    ],
-)
-def test_timm(name: str, theirs: str, policy: SE) -> None:
-    compare(
-        lambda: create(name, policy=policy, seed=0),
-        lambda: from_the_timm(theirs),
-        "timm",
-        gradients=name == "resnet18",
-    )
-
 
 # 65 pixels: the two forms of the pool give maps of different sizes there.
-@pytest.mark.parametrize("size", [64, 65])
-def test_timm_legacy_caffe_form(size: int) -> None:
-    caffe = config("se_resnet50").replace(stride_on="1x1", pool="ceil")
-    compare(
-        lambda: caffe.build(seed=0),
-        lambda: from_the_timm("legacy_seresnet50"),
-        "timm_legacy",
-        size=size,
-        gradients=size == 64,
-    )
-
-
-def test_timm_deep_stem() -> None:
-    compare(
-        lambda: create("resnet50", stem="deep", seed=0),
-        lambda: from_the_timm("resnet50c"),
-        "timm",
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "theirs"),
-    [
-        ("resnet20", "resnet20_cifar10"),
-        ("se_resnet20", "seresnet20_cifar10"),
-        ("se_resnet56", "seresnet56_cifar10"),
-        ("resnet56", "resnet56_cifar10"),
-        ("resnet110", "resnet110_cifar10"),
-        ("resnet164", "resnet164bn_cifar10"),
-        ("se_resnet164", "seresnet164bn_cifar10"),
-    ],
-)
-def test_pytorchcv(name: str, theirs: str) -> None:
-    compare(
-        lambda: create(name, seed=0),
-        lambda: from_the_pytorchcv(theirs),
-        "pytorchcv",
-        size=32,
-        gradients=name.endswith("resnet20"),
-        record=(name, f"pytorchcv {theirs}"),
-    )
-
-
-@pytest.mark.parametrize("depth", [32, 44])
-def test_pytorchcv_depths_without_a_name(depth: int) -> None:
-    def theirs() -> nn.Module:
-        torchvision()
-        from pytorchcv.models.resnet_cifar import get_resnet_cifar
-
-        model: nn.Module = get_resnet_cifar(num_classes=10, blocks=depth, bottleneck=False)
-        return model
-
-    name = f"resnet{depth}"
-    record = (name, "pytorchcv get_resnet_cifar")
-    compare(lambda: create(name, seed=0), theirs, "pytorchcv", size=32, record=record)
-
-
-def test_timm_resnext101() -> None:
-    name = "resnext101_32x4d"
-    compare(
-        lambda: create(name, seed=0),
-        lambda: from_the_timm(name),
-        "timm",
-        record=(name, f"timm {name}"),
-    )
-
-
 def test_option_a_written_out() -> None:
     """No library at hand has option A, so the whole network is written out here."""
     model = create("resnet20a", seed=0).double()

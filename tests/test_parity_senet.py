@@ -4,64 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import learnable, on_meta
-from parity import compare, from_the_timm
+from support.networks import learnable, on_meta
 from torch import nn
 
 from senetzoo import NONE, config
-from senetzoo._utils.torchvision import torchvision
-from senetzoo.errors import ConfigError
 from senetzoo.nn.counting import count
 from senetzoo.registry import ENTRIES
 from senetzoo.zoo import create
 
 
-def shallow(form: str) -> nn.Module:
-    """timm's network with one block a stage: the gradients of 115 million are no better proof."""
-    torchvision()
-    from timm.models import resnet, senet
-
-    if form == "padded":
-        model: nn.Module = resnet.ResNet(
-            resnet.Bottleneck,  # type: ignore[arg-type]
-            (1, 1, 1, 1),
-            cardinality=64,
-            base_width=4,
-            stem_type="deep",
-            stem_width=64,
-            down_kernel_size=3,
-            block_reduce_first=2,
-            block_args={"attn_layer": "se"},
-        )
-    else:
-        model = senet.SENet(
-            senet.SEBottleneck,
-            (1, 1, 1, 1),
-            groups=64,
-            reduction=16,
-            drop_rate=0.0,
-            inplanes=128,
-            input_3x3=True,
-            downsample_kernel_size=3,
-            downsample_padding=1,
-        )
-    return model
-
-
 # 65 pixels: the two forms of the pool give maps of different sizes there.
-@pytest.mark.parametrize("size", [64, 65])
-@pytest.mark.parametrize("pool", ["padded", "ceil"])
-def test_timm_shallow(pool: str, size: int) -> None:
-    ours = config("senet154").replace(depths=(1, 1, 1, 1), pool=pool, dropout=0.0)
-    compare(
-        lambda: ours.build(seed=0),
-        lambda: shallow(pool),
-        "timm" if pool == "padded" else "timm_legacy",
-        size=size,
-        gradients=(pool, size) == ("padded", 64),
-    )
-
-
 def test_smallest_image() -> None:
     ceil = config("senet154").replace(depths=(1, 1), width=8, groups=8, group_width=16, pool="ceil")
     assert config("senet154").config.min_size == 1
@@ -71,23 +23,6 @@ def test_smallest_image() -> None:
     assert model.forward_features(torch.zeros(1, 3, 3, 3)).shape == (1, 64, 1, 1)
     with pytest.raises(RuntimeError):
         model.forward_features(torch.zeros(1, 3, 2, 2))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("size", [64, 65])
-@pytest.mark.parametrize(
-    ("pool", "theirs", "dialect"),
-    [("padded", "senet154", "timm"), ("ceil", "legacy_senet154", "timm_legacy")],
-)
-def test_timm(pool: str, theirs: str, dialect: str, size: int) -> None:
-    ours = config("senet154").replace(pool=pool, dropout=0.0)
-    compare(
-        lambda: ours.build(seed=0),
-        lambda: from_the_timm(theirs),
-        dialect,
-        size=size,
-        record=("senet154", f"timm {theirs}"),
-    )
 
 
 def test_parameters() -> None:
@@ -160,38 +95,3 @@ def test_small_form() -> None:
         (1024, 8, 8),
         (2048, 4, 4),
     ]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"pool": "same"},
-            "SENet got pool='same'.\n"
-            "pool is one of 'padded', 'ceil'.\n"
-            "Type for example: pool='padded'",
-        ),
-        (
-            {"group_width": 1},
-            "width=64 with groups=64 and group_width=1 leaves no whole groups.\n"
-            "The 3x3 takes width * group_width / 128 channels in each of its groups.\n"
-            "Type for example: width=64, group_width=4",
-        ),
-        (
-            {"group_width": 1, "groups": 1},
-            "width=64 with groups=1 and group_width=1 leaves no whole groups.\n"
-            "The 3x3 takes width * group_width / 128 channels in each of its groups.\n"
-            "Type for example: width=64, group_width=4",
-        ),
-        (
-            {"group_width": 0},
-            "SENet got group_width=0.\n"
-            "group_width is a whole number of at least 1.\n"
-            "Type for example: group_width=4",
-        ),
-    ],
-)
-def test_wrong_configs(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        config("senet154").replace(**changes)
-    assert str(caught.value) == message

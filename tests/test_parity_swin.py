@@ -14,21 +14,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import learnable, on_meta, randomise, relative_error
-from parity import (
-    TOLERANCE,
-    compare_gradients,
-    from_the_timm,
-    from_torchvision,
-    keep_record,
-    translated,
-)
+from support.networks import images, learnable, on_meta, randomise, relative_error
+from support.parity import TOLERANCE, compare_gradients, from_library, keep_record, translated
 from torch import Tensor, nn
 from torch.nn import functional
 
 from senetzoo import ECA, SE, attach, block, config, create, explain, stage
 from senetzoo._utils.torchvision import torchvision
-from senetzoo.errors import ConfigError
 from senetzoo.models import swin
 from senetzoo.models.swin import PatchMerging, Swin, SwinBlock, SwinConfig, kept_keys
 from senetzoo.nn.classifier import Classifier
@@ -49,10 +41,6 @@ def built(settings: SwinConfig, seed: int = 0) -> Swin:
     model = settings.build()
     randomise(model, seed)
     return model
-
-
-def images(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(1)).double()
 
 
 def agree(
@@ -130,7 +118,7 @@ def little_torchvision(patch: int, window: int, depths: list[int]) -> nn.Module:
 def test_torchvision(name: str, size: int, batch: int) -> None:
     agree(
         lambda: create(name, seed=0, drop_path=0.0),
-        from_torchvision(name),
+        from_library("torchvision", name),
         "torchvision",
         (batch, 3, size, size),
         train=size < 224,
@@ -170,7 +158,10 @@ def test_torchvision_small_form(height: int, width: int) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_state_dict_and_stochastic_depth_are_torchvisions(name: str) -> None:
-    ours, theirs = on_meta(lambda: create(name, seed=0)), on_meta(lambda: from_torchvision(name))
+    ours, theirs = (
+        on_meta(lambda: create(name, seed=0)),
+        on_meta(lambda: from_library("torchvision", name)),
+    )
     shapes = [
         {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
         for model in (ours, theirs)
@@ -199,7 +190,7 @@ def test_timm(name: str) -> None:
     theirs = f"swin_{theirs}_patch4_window7_224"
     agree(
         lambda: create(name, seed=0, drop_path=0.0),
-        from_the_timm(theirs, drop_path_rate=0.0),
+        from_library("timm", theirs, drop_path_rate=0.0),
         "timm",
         (1, 3, 224, 224),
         train=False,
@@ -579,68 +570,6 @@ def test_exported_with_any_number_of_images() -> None:
 
 
 # --- Configs -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"embed_dim": 0},
-            "Swin got embed_dim=0.\n"
-            "embed_dim is a whole number of at least 1.\n"
-            "Type for example: embed_dim=96",
-        ),
-        (
-            {"depths": ()},
-            "Swin got depths=().\n"
-            "depths is a tuple of one or more whole numbers of at least 1.\n"
-            "Type for example: depths=(3, 4, 6, 3)",
-        ),
-        (
-            {"heads": (3, 6, 12)},
-            "heads=(3, 6, 12) does not make a network.\n"
-            "Each of the 4 stages has a number of heads that divides its channels, "
-            "96, 192, 384, 768.\n"
-            "Type for example: heads=(1, 1, 1, 1)",
-        ),
-        (
-            {"heads": (3, 6, 12, 25)},
-            "heads=(3, 6, 12, 25) does not make a network.\n"
-            "Each of the 4 stages has a number of heads that divides its channels, "
-            "96, 192, 384, 768.\n"
-            "Type for example: heads=(1, 1, 1, 1)",
-        ),
-        (
-            {"window": 1},
-            "Swin got window=1.\n"
-            "window is a whole number of at least 2 or None.\n"
-            "Type for example: window=None",
-        ),
-        (
-            {"key_drop": 1.0},
-            "Swin got key_drop=1.0.\n"
-            "key_drop is a number from 0 up to, not including, 1.\n"
-            "Type for example: key_drop=0.0",
-        ),
-        (
-            {"key_drop": True},
-            "Swin got key_drop=True.\n"
-            "key_drop is a number from 0 up to, not including, 1.\n"
-            "Type for example: key_drop=0.0",
-        ),
-        (
-            {"stem": "deep"},
-            "Swin got stem='deep'.\n"
-            "Swin has the forms 'imagenet' for images of 224x224 and 'cifar' for images of 32x32 "
-            "pixels.\n"
-            "Leave stem out, or type stem='cifar'",
-        ),
-    ],
-)
-def test_wrong_configs(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        config("swin_t").replace(**changes)
-    assert str(caught.value) == message
 
 
 def test_configs_are_values() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from helpers import learnable, on_meta, randomise, relative_error
-from parity import compare, from_torchvision
+from support import networks
+from support.networks import learnable, message, on_meta, randomise, relative_error
 from torch import Tensor, nn
 
 from senetzoo.errors import ConfigError
@@ -45,88 +46,10 @@ def build(name: str, **changes: Any) -> VGG:
     return model
 
 
-def skeleton(name: str, **changes: Any) -> VGG:
-    """The network without memory or weights."""
-    model = on_meta(lambda: build(name, **changes))
-    assert isinstance(model, VGG)
-    return model
-
-
-def narrow(name: str, hidden: int = 64) -> nn.Module:
-    """torchvision's network with fewer hidden units, which are nine tenths of its parameters."""
-    model: Any = from_torchvision(name, dropout=0.0)
-    model.classifier[0] = nn.Linear(512 * 7 * 7, hidden)
-    model.classifier[3] = nn.Linear(hidden, hidden)
-    model.classifier[6] = nn.Linear(hidden, 1000)
-    out: nn.Module = model
-    return out
-
-
-@pytest.mark.filterwarnings("ignore:The input is 32x32")
-@pytest.mark.parametrize("bn", ["", "_bn"])
-@pytest.mark.parametrize("name", ["vgg11", "vgg13", "vgg16", "vgg19"])
-def test_torchvision(name: str, bn: str) -> None:
-    compare(
-        lambda: create(name + bn, dropout=0.0, seed=0),
-        lambda: from_torchvision(name + bn, dropout=0.0),
-        "torchvision",
-        size=32,
-        record=(name + bn, f"torchvision {name}{bn}"),
-    )
+skeleton = partial(networks.skeleton, VGG)
 
 
 # 96 pixels: maps of 3x3 pixels, of which those of 7x7 overlap.
-@pytest.mark.parametrize("name", ["vgg11", "vgg11_bn"])
-def test_torchvision_gradients(name: str) -> None:
-    compare(
-        lambda: build(name, hidden=64, dropout=0.0),
-        lambda: narrow(name),
-        "torchvision",
-        size=96,
-        gradients=True,
-    )
-
-
-def test_a_lrn() -> None:
-    """torchvision's A with the norm where Table 1 has it; test_parity_alexnet writes it out."""
-
-    def theirs() -> nn.Module:
-        model: Any = narrow("vgg11")
-        layers = list(model.features)
-        layers.insert(2, nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2.0))
-        model.features = nn.Sequential(*layers)
-        out: nn.Module = model
-        return out
-
-    compare(
-        lambda: build("vgg11_lrn", hidden=64, dropout=0.0),
-        theirs,
-        "torchvision",
-        gradients=True,
-    )
-
-
-@pytest.mark.parametrize("name", ["vgg16_c", "vgg16_c_bn"])
-def test_c(name: str) -> None:
-    """torchvision's D with the 1x1 convolutions of Table 1."""
-
-    def theirs() -> nn.Module:
-        model: Any = narrow(name.replace("_c", ""))
-        convs = [i for i, layer in enumerate(model.features) if isinstance(layer, nn.Conv2d)]
-        for index in (6, 9, 12):
-            width = model.features[convs[index]].out_channels
-            model.features[convs[index]] = nn.Conv2d(width, width, 1)
-        out: nn.Module = model
-        return out
-
-    compare(
-        lambda: build(name, hidden=64, dropout=0.0),
-        theirs,
-        "torchvision",
-        gradients=name == "vgg16_c",
-    )
-
-
 # --- Tables --------------------------------------------------------------------------------------
 
 
@@ -186,16 +109,6 @@ def test_parameters(name: str) -> None:
         assert by_hand == PARAMETERS[name]
 
 
-# torchvision's statement of each; for C by hand, 9/9 to 1/9 of three convolutions of D.
-@pytest.mark.parametrize(
-    ("name", "gmacs"),
-    [("vgg11", 7.609), ("vgg13", 11.308), ("vgg16", 15.470), ("vgg19", 19.632)],
-)
-@pytest.mark.parametrize("bn", ["", "_bn"])
-def test_macs(name: str, bn: str, gmacs: float) -> None:
-    assert round(count(skeleton(name + bn)).macs / 1e9, 3) == pytest.approx(gmacs)
-
-
 def test_macs_of_c() -> None:
     less = 8 * (256**2 * 56**2 + 512**2 * (28**2 + 14**2))
     assert count(skeleton("vgg16")).macs - count(skeleton("vgg16_c")).macs == less
@@ -244,9 +157,7 @@ def test_dense_is_the_average_over_all_windows() -> None:
 def test_dense_takes_any_size_from_224() -> None:
     model = skeleton("vgg16", head="dense")
     assert model(torch.empty(2, 3, 256, 384, device="meta")).shape == (2, 1000)
-    with pytest.raises(ConfigError) as caught:
-        model(torch.empty(2, 3, 223, 384, device="meta"))
-    assert str(caught.value) == (
+    assert message(lambda: model(torch.empty(2, 3, 223, 384, device="meta")), ConfigError) == (
         "The network got images of 223x384 pixels.\n"
         "This form of VGG takes at least 224x224.\n"
         'Build it with stem="cifar", or enlarge the images'
@@ -299,52 +210,6 @@ def test_no_dropout() -> None:
         model = skeleton("vgg11", dropout=0, **changes)
         assert not any(isinstance(module, nn.Dropout) for module in model.modules())
         assert list(model.state_dict()) == list(skeleton("vgg11", **changes).state_dict())
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"kernels": ((3,), (3,))},
-            "VGG got kernels=((3,), (3,)).\n"
-            "kernels is a tuple of 5 tuples of one or more odd whole numbers from 1 to 3.\n"
-            "Type for example: kernels=((3,), (3,), (3, 3), (3, 3), (3, 3))",
-        ),
-        (
-            {"kernels": ((3,), (3,), (2,), (3,), (3,))},
-            "VGG got kernels=((3,), (3,), (2,), (3,), (3,)).\n"
-            "kernels is a tuple of 5 tuples of one or more odd whole numbers from 1 to 3.\n"
-            "Type for example: kernels=((3,), (3,), (3, 3), (3, 3), (3, 3))",
-        ),
-        (
-            {"norm": "layer"},
-            "VGG got norm='layer'.\n"
-            "norm is one of 'none', 'batch', 'lrn'.\n"
-            "Type for example: norm='none'",
-        ),
-        (
-            {"hidden": 0},
-            "VGG got hidden=0.\n"
-            "hidden is a whole number of at least 1.\n"
-            "Type for example: hidden=4096",
-        ),
-        (
-            {"head": "conv"},
-            "VGG got head='conv'.\nhead is one of 'pool', 'dense'.\nType for example: head='pool'",
-        ),
-        (
-            {"head": "dense", "stem": "cifar"},
-            "VGG got head='dense' with stem='cifar'.\n"
-            "The form for small images has one linear layer, which takes the average of a map of "
-            "any size.\n"
-            "Leave head out",
-        ),
-    ],
-)
-def test_wrong_configs(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        config("vgg16").replace(**changes)
-    assert str(caught.value) == message
 
 
 def test_configs_are_values() -> None:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers import on_meta, tiny
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support.networks import message, on_meta, same, tiny
 
 from senetzoo import (
     BAM,
@@ -224,8 +224,8 @@ def test_override_associates_and_is_idempotent(p: Policy, q: Policy, r: Policy) 
 @given(policies)
 def test_none_is_the_unit(p: Policy) -> None:
     assert NONE.resolve(SITES) == {}
-    for same in (p + NONE, NONE + p, p | NONE, NONE | p):
-        assert meaning(same) == meaning(p)
+    for other in (p + NONE, NONE + p, p | NONE, NONE | p):
+        assert meaning(other) == meaning(p)
 
 
 @law
@@ -446,43 +446,31 @@ SE_FIELDS = "reduction, width, bias, act, gate, scale, squeeze, drop, init"
     ],
 )
 def test_wrong_texts(text: str, true: str, remedy: str) -> None:
-    with pytest.raises(PolicyError) as caught:
-        parse(text, GATES)
-    assert str(caught.value) == f"{text!r} is not a policy.\n{true}\n{remedy}"
+    assert (
+        message(lambda: parse(text, GATES), PolicyError)
+        == f"{text!r} is not a policy.\n{true}\n{remedy}"
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (
-            "se0",
-            "SE got reduction=0.\n"
-            "reduction is a whole number of at least 1 or a tuple of one or more whole "
-            "numbers of at least 1.\n"
-            "Type for example: reduction=16",
-        ),
+        ("se0", "SE got reduction=0.\n"
+         "reduction is a whole number of at least 1 or a tuple of one or more whole "
+         "numbers of at least 1.\nType for example: reduction=16"),
         ("se(bias=0)", "SE got bias=0.\nbias is True or False.\nType for example: bias=True"),
-        (
-            "se(scale=nan)",
-            "SE got scale=nan.\nscale is a number above 0.\nType for example: scale=1.0",
-        ),
-        (
-            "eca(gamma=wide)",
-            "ECA got gamma='wide'.\ngamma is a number above 0.\nType for example: gamma=2.0",
-        ),
-        (
-            "simam(init=identity)",
-            "SimAM got init='identity'.\n"
-            "SimAM has no parameters: it has no identity to start from.\n"
-            "Type SimAM(), or take a gate that has one: SE(init='identity')",
-        ),
-        (
-            "se/s0",
-            "stage(0) selects nothing.\nA stage is a whole number from 1, or from -1 for the last."
-            "\nType for example: stage(1, 2) or stage(-1)",
-        ),
+        ("se(scale=nan)",
+         "SE got scale=nan.\nscale is a number above 0.\nType for example: scale=1.0"),
+        ("eca(gamma=wide)",
+         "ECA got gamma='wide'.\ngamma is a number above 0.\nType for example: gamma=2.0"),
+        ("simam(init=identity)", "SimAM got init='identity'.\n"
+         "SimAM has no parameters: it has no identity to start from.\n"
+         "Type SimAM(), or take a gate that has one: SE(init='identity')"),
+        ("se/s0",
+         "stage(0) selects nothing.\nA stage is a whole number from 1, or from -1 for the last."
+         "\nType for example: stage(1, 2) or stage(-1)"),
     ],
-)
+)  # fmt: skip
 def test_wrong_values_in_text(text: str, message: str) -> None:
     with pytest.raises(PolicyError) as caught:
         parse(text, GATES)
@@ -552,7 +540,7 @@ STAGE = (
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("wrong", "text"),
     [
         (
             lambda: SE().at("foo"),  # type: ignore[arg-type]
@@ -593,72 +581,37 @@ STAGE = (
         ),
     ],
 )
-def test_wrong_calls(wrong: Callable[[], object], message: str) -> None:
-    with pytest.raises(PolicyError) as caught:
-        wrong()
-    assert str(caught.value) == message
+def test_wrong_calls(wrong: Callable[[], object], text: str) -> None:
+    assert message(lambda: wrong(), PolicyError) == text
 
 
 @pytest.mark.parametrize(
     ("name", "policy", "message"),
     [
-        (
-            "resnet18",
-            SE() + ECA().at("pre").on(stage(9)),
-            "eca@pre/s9 matches nothing in resnet18.\n"
-            "resnet18 has 4 stages of 2, 2, 2, 2 blocks.\n"
-            "Select a stage from 1 to 4, or stage(-1) for the last",
-        ),
-        (
-            "resnet20",
-            SE().on(stage(1) & block(4)),
-            "se/s1&b4 matches nothing in resnet20.\n"
-            "resnet20 has 3 stages of 3, 3, 3 blocks.\n"
-            "Select a stage from 1 to 3, or stage(-1) for the last",
-        ),
-        (
-            "resnet20",
-            SE().on(branch("attn") & stage(2)),
-            "se/attn&s2 matches nothing in resnet20.\n"
-            "The blocks of resnet20 have one branch, which has no name.\n"
-            "Leave the branch out",
-        ),
-        (
-            "swin_t",
-            SE().at("inner").on(branch("mlp")),
-            "se@inner/mlp matches nothing in swin_t.\n"
-            "In swin_t, the position inner is in the branch attn only.",
-        ),
-        (
-            "lenet",
-            SE().at("inner"),
-            "se@inner matches nothing in lenet.\n"
-            "lenet has the positions pre, standard, not inner.\n"
-            "Type for example: @pre",
-        ),
-        (
-            "resnet18",
-            SE().on(stage(1, 2)) + ECA().on(stage(2, 3)),
-            "se/s1-2+eca/s2-3 puts two gates at 2 sites.\n"
-            "At the standard position of stage 2 block 1 both se and eca would sit.\n"
-            "Let them select different blocks, or type | instead of + to let the right one win",
-        ),
-        (
-            "resnet18",
-            SE() + ECA().on(stage(4) & block(-1)),
-            "se+eca/s4&b-1 puts two gates at 1 site.\n"
-            "At the standard position of stage 4 block 2 both se and eca would sit.\n"
-            "Let them select different blocks, or type | instead of + to let the right one win",
-        ),
-        (
-            "resnet20",
-            SE((4, 8, 16, 16)),
-            "SE got 4 reductions, (4, 8, 16, 16).\n"
-            "The network has 3 stages.\n"
-            "Give one reduction per stage, or one for all",
-        ),
+        ("resnet18", SE() + ECA().at("pre").on(stage(9)),
+         "eca@pre/s9 matches nothing in resnet18.\nresnet18 has 4 stages of 2, 2, 2, 2 blocks.\n"
+         "Select a stage from 1 to 4, or stage(-1) for the last"),
+        ("resnet20", SE().on(stage(1) & block(4)), "se/s1&b4 matches nothing in resnet20.\n"
+         "resnet20 has 3 stages of 3, 3, 3 blocks.\n"
+         "Select a stage from 1 to 3, or stage(-1) for the last"),
+        ("resnet20", SE().on(branch("attn") & stage(2)), "se/attn&s2 matches nothing in resnet20.\n"
+         "The blocks of resnet20 have one branch, which has no name.\nLeave the branch out"),
+        ("swin_t", SE().at("inner").on(branch("mlp")), "se@inner/mlp matches nothing in swin_t.\n"
+         "In swin_t, the position inner is in the branch attn only."),
+        ("lenet", SE().at("inner"), "se@inner matches nothing in lenet.\n"
+         "lenet has the positions pre, standard, not inner.\nType for example: @pre"),
+        ("resnet18", SE().on(stage(1, 2)) + ECA().on(stage(2, 3)),
+         "se/s1-2+eca/s2-3 puts two gates at 2 sites.\n"
+         "At the standard position of stage 2 block 1 both se and eca would sit.\n"
+         "Let them select different blocks, or type | instead of + to let the right one win"),
+        ("resnet18", SE() + ECA().on(stage(4) & block(-1)),
+         "se+eca/s4&b-1 puts two gates at 1 site.\n"
+         "At the standard position of stage 4 block 2 both se and eca would sit.\n"
+         "Let them select different blocks, or type | instead of + to let the right one win"),
+        ("resnet20", SE((4, 8, 16, 16)), "SE got 4 reductions, (4, 8, 16, 16).\n"
+         "The network has 3 stages.\nGive one reduction per stage, or one for all"),
     ],
-)
+)  # fmt: skip
 def test_policies_that_do_not_fit(name: str, policy: Policy, message: str) -> None:
     with torch.device("meta"), pytest.raises(PolicyError) as caught:
         create(name, policy=policy, seed=0)
@@ -681,11 +634,6 @@ def test_joining_with_something_else_is_a_type_error() -> None:
 
 
 # --- Object, text and name -----------------------------------------------------------------------
-
-
-def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
-    left, right = one.state_dict(), other.state_dict()
-    return list(left) == list(right) and all(torch.equal(left[k], right[k]) for k in left)
 
 
 def test_object_and_text_build_the_same_network() -> None:

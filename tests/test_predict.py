@@ -8,19 +8,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from PIL import Image
+from support import commands
+from support.networks import message
 from torch import Tensor, nn
 
 from senetzoo import zoo
 from senetzoo.cli import main
-from senetzoo.cli.predict import _cells, _Table, command
+from senetzoo.cli.predict import _cells, _Table
 from senetzoo.data.preprocessing import CIFAR10, Preprocessing
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier, FeatureInfo
@@ -95,8 +98,7 @@ def picture(path: Path, *rgb: int) -> Path:
     return path
 
 
-def run(*arguments: object, stdin: bytes | None = None) -> Result:
-    return CliRunner().invoke(command, [str(a) for a in arguments], input=stdin)
+run = partial(commands.run, "predict")
 
 
 # exp(10) : exp(0) : exp(0), and the softmax of 10 * 128/255 and so on
@@ -167,9 +169,10 @@ def test_the_model_gets_its_modes_back() -> None:
 def test_weights_that_are_not_finite_make_no_guess(tmp_path: Path) -> None:
     model = Colours()
     nn.init.constant_(model.scale, float("nan"))
-    with pytest.raises(WeightsError) as caught:
-        predict(model, [picture(tmp_path / "red.png", 255, 0, 0)], preprocessing=PLAIN)
-    assert str(caught.value) == (
+    assert message(
+        lambda: predict(model, [picture(tmp_path / "red.png", 255, 0, 0)], preprocessing=PLAIN),
+        WeightsError,
+    ) == (
         "The network gave logits that are not finite.\n"
         "Its weights hold NaN or infinity, or are too large for the number format.\n"
         "Load the weights again, or run in fp32"
@@ -219,9 +222,10 @@ def test_a_bad_image_does_not_stop_the_rest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", ["top", "batch"])
 @pytest.mark.parametrize("value", [0, -1, 2.5, True])
 def test_wrong_numbers(option: str, value: Any) -> None:
-    with pytest.raises(ConfigError) as error:
-        predict(Colours(), [], **{option: value})
-    assert str(error.value) == f"predict can't have {option}={value!r}.\nIt is a whole number, > 0."
+    assert (
+        message(lambda: predict(Colours(), [], **{option: value}), ConfigError)
+        == f"predict can't have {option}={value!r}.\nIt is a whole number, > 0."
+    )
 
 
 def test_transforms_are_the_models_own() -> None:

@@ -8,18 +8,18 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from PIL import Image
+from support import commands
 
 import senetzoo
 from senetzoo import SE
-from senetzoo.cli.predict import command
 from senetzoo.data.images import open_image
 from senetzoo.data.preprocessing import CIFAR10, Preprocessing
 from senetzoo.inspect import Evidence, evidence, excitations, grad_cam, layer_cam
@@ -27,9 +27,7 @@ from senetzoo.inspect import page as pages
 from senetzoo.inspect.pictures import SIDE, overlay, sheet, strip, to_image
 from senetzoo.predict import predict
 
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(command, [str(a) for a in arguments])
+run = partial(commands.run, "predict")
 
 
 def photo(path: Path, size: tuple[int, int] = (40, 50), mode: str = "RGB") -> Path:

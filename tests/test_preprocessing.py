@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.networks import message
 
 from senetzoo._utils.torchvision import torchvision
 from senetzoo.data import cifar10
@@ -147,40 +148,35 @@ def test_is_a_value() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("fields", "text"),
     [
         ({"size": 0}, "got size=0.\nsize is a whole number of at least 1."),
         ({"size": 2.5}, "got size=2.5.\nsize is a whole number of at least 1."),
         ({"mean": 0.5}, "got mean=0.5.\nmean is a tuple of numbers."),
         ({"std": (1, 1, float("nan"))}, "got std=(1, 1, nan).\nstd is a tuple of numbers above 0."),
-        (
-            {"mean": (0.5, 0.5)},
-            "got 2 means and 3 deviations.\nThere is one of each for gray images, three for RGB.",
-        ),
+        ({"mean": (0.5, 0.5)},
+         "got 2 means and 3 deviations.\nThere is one of each for gray images, three for RGB."),
         ({"std": (1.0, 0.0, 1.0)}, "got std=(1.0, 0.0, 1.0).\nstd is a tuple of numbers above 0."),
-        (
-            {"interpolation": "bicubik"},
-            "got interpolation='bicubik'.\ninterpolation is one of 'nearest', 'bilinear', "
-            "'bicubic'.\nDid you mean 'bicubic'?",
-        ),
-        (
-            {"crop": 1.1},
-            "got crop=1.1.\ncrop is a number above 0 and at most 1.\nType for example: crop=1.0",
-        ),
-        (
-            {"crop": 0},
-            "got crop=0.\ncrop is a number above 0 and at most 1.\nType for example: crop=1.0",
-        ),
+        ({"interpolation": "bicubik"},
+         "got interpolation='bicubik'.\ninterpolation is one of 'nearest', 'bilinear', "
+         "'bicubic'.\nDid you mean 'bicubic'?"),
+        ({"crop": 1.1},
+         "got crop=1.1.\ncrop is a number above 0 and at most 1.\nType for example: crop=1.0"),
+        ({"crop": 0},
+         "got crop=0.\ncrop is a number above 0 and at most 1.\nType for example: crop=1.0"),
     ],
-)
-def test_wrong_fields(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as error:
-        Preprocessing(**{"size": 8, "mean": MEAN, "std": STD, **fields})
-    assert str(error.value) == f"Preprocessing {message}"
+)  # fmt: skip
+def test_wrong_fields(fields: dict[str, Any], text: str) -> None:
+    assert (
+        message(
+            lambda: Preprocessing(**{"size": 8, "mean": MEAN, "std": STD, **fields}), ConfigError
+        )
+        == f"Preprocessing {text}"
+    )
 
 
 @pytest.mark.parametrize(
-    ("tensor", "message"),
+    ("tensor", "text"),
     [
         (
             torch.zeros(3, 4, 4),
@@ -200,7 +196,5 @@ def test_wrong_fields(fields: dict[str, Any], message: str) -> None:
         ),
     ],
 )
-def test_wrong_tensors(tensor: torch.Tensor, message: str) -> None:
-    with pytest.raises(DataError) as error:
-        IMAGENET(tensor)
-    assert str(error.value) == message
+def test_wrong_tensors(tensor: torch.Tensor, text: str) -> None:
+    assert message(lambda: IMAGENET(tensor), DataError) == text

@@ -9,8 +9,8 @@ import re
 from typing import Any
 
 import torch
-from helpers import on_meta, randomise
-from libraries import ghost_of, numbered, numbers, theirs
+from support.networks import on_meta, randomise
+from support.parity import from_library, numbered, numbers, skeleton_of
 from torch import Tensor, nn
 
 from senetzoo import create
@@ -21,7 +21,7 @@ from senetzoo.weights.dialects import Counterpart, counterpart
 
 def ghost(dialect: str, name: str) -> nn.Module:
     """Their network on the meta device."""
-    return on_meta(lambda: theirs(dialect, name))
+    return on_meta(lambda: from_library(dialect, name))
 
 
 def without_counters(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -55,13 +55,13 @@ def test_old_densenet() -> None:
         def get_state_dict(**_options: object) -> dict[str, Tensor]:
             return dict(old)
 
-    reference = theirs("torchvision", "densenet121")
+    reference = from_library("torchvision", "densenet121")
     state = filled(reference)
     old = old_densenet(state)
     assert len(state) == len(old) + 121
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
     assert len([key for key in old if re.search(r"\.(norm|conv)\.[12]\.", key)]) == 58 * 10
-    again = theirs("torchvision", "densenet121")
+    again = from_library("torchvision", "densenet121")
     densenet._load_state_dict(again, Published(), progress=False)
     expected = again.state_dict()
 
@@ -84,11 +84,11 @@ def test_torchvision_files_with_auxiliary_heads() -> None:
         assert any(key.startswith(heads) for key in file)
         other = counterpart("torchvision", name)
         assert (other.mean, other.std) == ((0.5,) * 3, (0.5,) * 3)
-        reading = dialects.reading(file, "torchvision", ghost_of(other))
+        reading = dialects.reading(file, "torchvision", skeleton_of(other))
         assert reading.notes == (f"{tensors} tensors of auxiliary heads are left out.",)
         # With the heads, which ours can have too, nothing is left out.
         whole = Counterpart(other.model, {"aux": True})
-        reading = dialects.reading(file, "torchvision", ghost_of(whole))
+        reading = dialects.reading(file, "torchvision", skeleton_of(whole))
         assert reading.notes == ()
         assert len(reading.state) == len(file)
 
@@ -111,7 +111,7 @@ def test_cadene() -> None:
         settings: Any = timm.get_pretrained_cfg(name)
         assert (settings.first_conv, settings.classifier) == ("layer0.conv1", "last_linear")
         file = cadene(numbered(reference.state_dict()))
-        model = ghost_of(counterpart("timm_legacy", name))
+        model = skeleton_of(counterpart("timm_legacy", name))
         reading = dialects.reading(file, "timm_legacy", model)
         norms = sum(isinstance(m, nn.BatchNorm2d) for m in reference.modules())
         assert reading.notes == (f"{norms} missing num_batches_tracked are 0.",)
@@ -138,7 +138,7 @@ def test_authors_swin() -> None:
     from timm.models.swin_transformer import checkpoint_filter_fn
 
     name = "swin_tiny_patch4_window7_224"
-    reference = theirs("timm", name)
+    reference = from_library("timm", name)
     file = authors_swin(reference)
     assert "layers.0.downsample.reduction.weight" in file
     assert "layers.0.blocks.1.attn_mask" in file
@@ -164,7 +164,7 @@ def test_vgg_of_torchvision_as_timm_takes_it() -> None:
     torchvision()
     from timm.models.vgg import _filter_fn
 
-    model = ghost_of(Counterpart("vgg11"))
+    model = skeleton_of(Counterpart("vgg11"))
     file = numbered(ghost("torchvision", "vgg11").state_dict())
     filtered = _filter_fn(dict(file))
     reference = ghost("timm", "vgg11").state_dict()
@@ -178,7 +178,7 @@ def test_vgg_of_torchvision_as_timm_takes_it() -> None:
 
 def test_chenyaofo() -> None:
     """Names as its code has them: torchvision's, with a projection where the shape changes."""
-    model = ghost_of(counterpart("chenyaofo", "cifar100_resnet20"))
+    model = skeleton_of(counterpart("chenyaofo", "cifar100_resnet20"))
     file = dialects.write(numbered(model.state_dict()), "chenyaofo", model)
     expected = ["conv1.weight", "bn1.weight", "bn1.bias", "bn1.running_mean", "bn1.running_var"]
     assert list(file)[:5] == expected

@@ -7,19 +7,18 @@ import dataclasses
 import pickle
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import published_weights
 import pytest
 import torch
-from helpers import calibrate_on_next_batch, on_meta, randomise, relative_error
-from parity import from_the_timm, from_torchvision
 from PIL import Image
 from pin_weights import text
 from safetensors.torch import save_file
-from shelf import Shelf, open_shelf
+from support.networks import calibrate_on_next_batch, message, on_meta, randomise, relative_error
+from support.parity import from_library
+from support.weights import Shelf
 from torch import Tensor, nn
 
 from senetzoo import NONE, config, create, transforms
@@ -33,11 +32,6 @@ from senetzoo.weights.dialects import counterparts
 SHIPPED = manifest.manifest()
 FOREIGN = {tag: entry for tag, entry in SHIPPED.items() if entry.dialect != "senetzoo"}
 TOLERANCE = 1e-9
-
-
-@pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
-    yield from open_shelf(tmp_path, monkeypatch)
 
 
 # --- The entries are what the packages say -------------------------------------------------------
@@ -256,11 +250,11 @@ def _reference(entry: manifest.Entry) -> nn.Module:
         if entry.dialect == "chenyaofo":
             return CifarResNet(int(network.partition("_resnet")[2]), entry.num_classes)
         if entry.dialect != "torchvision":
-            return from_the_timm(network, num_classes=entry.num_classes)
+            return from_library("timm", network, num_classes=entry.num_classes)
         # As its builders do with weights=...: the files have the heads.
         heads = {"aux_logits": True, "transform_input": True, "init_weights": False}
-        return from_torchvision(
-            network, **(heads if entry.preprocessing.mean == (0.5,) * 3 else {})
+        return from_library(
+            "torchvision", network, **(heads if entry.preprocessing.mean == (0.5,) * 3 else {})
         )
 
     model = build() if "swin" in network else on_meta(build).to_empty(device="cpu")
@@ -404,7 +398,7 @@ def _with_buffers(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _google_inception(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """torchvision's file in timm's repository: the auxiliary head is in it, counters are not."""
     with torch.device("meta"):
-        heads = from_torchvision("inception_v3", aux_logits=True, init_weights=False)
+        heads = from_library("torchvision", "inception_v3", aux_logits=True, init_weights=False)
     shapes = {k: v.shape for k, v in heads.state_dict().items() if k.startswith("AuxLogits.")}
     assert len(shapes) == 14
     return _without_counters(state | {k: torch.rand(shape) for k, shape in shapes.items()})
@@ -505,9 +499,7 @@ def test_both_formats_of_torch_save(shelf: Shelf, zipped: bool) -> None:
 def test_a_file_of_another_network_is_refused(shelf: Shelf) -> None:
     other = _reference(FOREIGN["resnet32.chenyaofo_cifar10"]).state_dict()
     _publish(shelf, CIFAR, other)
-    with pytest.raises(WeightsError) as caught:
-        create(CIFAR)
-    assert str(caught.value) == (
+    assert message(lambda: create(CIFAR), WeightsError) == (
         "The tensors are not those of the network by the names of chenyaofo.\n"
         "layer1.3.conv1.weight is left over; layer1.3.bn1.weight is left over; "
         "layer1.3.bn1.bias is left over (and 69 more).\n"

@@ -7,7 +7,7 @@ import random
 
 import pytest
 import torch
-from helpers import SMALL, reduced
+from support.networks import SMALL, message, reduced
 
 from senetzoo import ECA, GE, NONE, SE, policy
 from senetzoo.errors import PolicyError
@@ -93,9 +93,7 @@ def test_no_gates() -> None:
 def test_sites_that_no_text_can_tell_apart() -> None:
     twin = dataclasses.replace(RESNET[0], path="elsewhere")
     sites = (*RESNET, twin)
-    with pytest.raises(PolicyError) as caught:
-        recovered({twin: SE()}, sites)
-    assert str(caught.value) == (
+    assert message(lambda: recovered({twin: SE()}, sites), PolicyError) == (
         "No policy means the gates at elsewhere.\n"
         "Other sites have the same stage, block and position."
     )

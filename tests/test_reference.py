@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from support.networks import message
 from torch import Tensor
 
 import senetzoo
@@ -19,16 +19,10 @@ from senetzoo import ECA, SE, attach, create, load, save, transforms
 from senetzoo._utils.torchvision import torchvision
 from senetzoo.cli import main
 from senetzoo.data.preprocessing import CIFAR10, Preprocessing
-from senetzoo.errors import ConfigError, SenetzooError, WeightsError
+from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier
 
 ODD = Preprocessing(40, (0.1, 0.2, 0.3), (0.5, 0.4, 0.3), "bicubic", 0.8)
-
-
-def message(call: Callable[[], object], kind: type[SenetzooError]) -> str:
-    with pytest.raises(kind) as caught:
-        call()
-    return str(caught.value)
 
 
 def logits(model: Classifier, channels: int = 3) -> Tensor:

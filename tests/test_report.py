@@ -20,8 +20,8 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from runs import CLASSES, epoch, write_run
 from safetensors.torch import load_file, save_file
+from support.runs import CLASSES, epoch, write_run
 
 from senetzoo.cli import main
 from senetzoo.data import digits
@@ -460,45 +460,27 @@ AGAIN = "\nGive another folder, or delete this one and train again"
     ("change", "message"),
     [
         (garble, "{}/log.jsonl is broken at line 2.\nIt is no JSON." + AGAIN),
-        (
-            edit(lambda lines: lines.insert(1, [1])),
-            "{}/log.jsonl is broken at line 2.\n"
-            "It is [1], not an object whose kind is run, epoch, resume, end." + AGAIN,
-        ),
-        (
-            edit(lambda lines: lines.pop(0)),
-            "The run in {} can't be read.\nIts first line does not describe a run.\nTrain it again",
-        ),
-        (
-            edit(lambda lines: lines[2].update(kind="spam")),
-            "{}/log.jsonl is broken at line 3.\n"
-            'It is {{"kind": "spam", "epoch": 2, "size": ..., not an object whose kind is run, '
-            "epoch, resume, end." + AGAIN,
-        ),
-        (
-            edit(lambda lines: lines[0].pop("model")),
-            "{}/log.jsonl is broken at line 1.\nThe field 'model' is missing." + AGAIN,
-        ),
-        (
-            edit(lambda lines: lines[1].pop("lr")),
-            "{}/log.jsonl is broken at line 2.\nThe field 'lr' is missing." + AGAIN,
-        ),
-        (
-            edit(lambda lines: lines[-1].pop("test_correct")),
-            "{}/log.jsonl is broken at line 10.\nThe field 'test_correct' is missing." + AGAIN,
-        ),
-        (
-            edit(lambda lines: lines.__delitem__(slice(1, None))),
-            "The run in {} has nothing to report yet.\nIts first epoch is not finished.\n"
-            "Wait for it, or type the command that started it again",
-        ),
-        (
-            lambda folder: (folder / "log.jsonl").unlink(),
-            "There is no run in {}.\nNeither it nor a folder in it has log.jsonl.\n"
-            "Type for example: senetzoo train digits",
-        ),
+        (edit(lambda lines: lines.insert(1, [1])), "{}/log.jsonl is broken at line 2.\n"
+         "It is [1], not an object whose kind is run, epoch, resume, end." + AGAIN),
+        (edit(lambda lines: lines.pop(0)),
+         "The run in {} can't be read.\nIts first line does not describe a run.\nTrain it again"),
+        (edit(lambda lines: lines[2].update(kind="spam")), "{}/log.jsonl is broken at line 3.\n"
+         'It is {{"kind": "spam", "epoch": 2, "size": ..., not an object whose kind is run, '
+         "epoch, resume, end." + AGAIN),
+        (edit(lambda lines: lines[0].pop("model")),
+         "{}/log.jsonl is broken at line 1.\nThe field 'model' is missing." + AGAIN),
+        (edit(lambda lines: lines[1].pop("lr")),
+         "{}/log.jsonl is broken at line 2.\nThe field 'lr' is missing." + AGAIN),
+        (edit(lambda lines: lines[-1].pop("test_correct")),
+         "{}/log.jsonl is broken at line 10.\nThe field 'test_correct' is missing." + AGAIN),
+        (edit(lambda lines: lines.__delitem__(slice(1, None))),
+         "The run in {} has nothing to report yet.\nIts first epoch is not finished.\n"
+         "Wait for it, or type the command that started it again"),
+        (lambda folder: (folder / "log.jsonl").unlink(),
+         "There is no run in {}.\nNeither it nor a folder in it has log.jsonl.\n"
+         "Type for example: senetzoo train digits"),
     ],
-)
+)  # fmt: skip
 def test_broken_runs(tmp_path: Path, change: Callable[[Path], Any], message: str) -> None:
     folder = write_run(tmp_path / "run")
     change(folder)

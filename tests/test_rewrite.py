@@ -7,8 +7,17 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from helpers import SMALL, calibrate_on_next_batch, randomise, reduced, relative_error, tiny
-from networks import drawn_network
+from support.networks import (
+    SMALL,
+    calibrate_on_next_batch,
+    drawn_network,
+    images,
+    images_of,
+    randomise,
+    reduced,
+    relative_error,
+    tiny,
+)
 from torch import Tensor, nn
 
 from senetzoo import BAM, CBAM, ECA, ESE, GCT, GE, SCSE, SE, SRM, CoordinateAttention, SimAM, attach
@@ -45,11 +54,6 @@ def calibrated(model: nn.Module, x: Tensor) -> nn.Module:
     return model.eval()
 
 
-def images(side: int, channels: int = 3, count: int = 4) -> Tensor:
-    generator = torch.Generator().manual_seed(side)
-    return torch.randn(count, channels, side, side, generator=generator, dtype=torch.float64)
-
-
 @torch.no_grad()
 def same(model: nn.Module, x: Tensor, *, everywhere: bool, least_bound: float = SINGLE) -> Rewrites:
     """Assert that the rewritten form is exact, and not worse than the network in fp32.
@@ -77,7 +81,7 @@ def network(name: str, policy: Policy | None = None) -> tuple[Classifier, Tensor
     if policy is not None:
         arch = arch.replace(policy=policy)
     model = arch.replace(stem="cifar", num_classes=7).build(seed=0).double()
-    x = images(max(16, model.min_size))
+    x = images_of(model, 4).double()
     calibrated(model, x)
     return model, x
 
@@ -132,7 +136,7 @@ def test_every_gate_at_every_position(block: Literal["basic", "bottleneck"], gat
         site = next(s for s, owner in model.slots() if owner is slots and s.position == position)
         chosen[site] = gate
     attach(model, recovered(chosen, model.sites()), seed=0)
-    x = images(12)
+    x = images(4, 3, 12, 12)
     same(calibrated(model, x), x, everywhere=True)
 
 
@@ -141,7 +145,7 @@ def test_every_gate_at_every_position(block: Literal["basic", "bottleneck"], gat
 )
 def test_networks_drawn_at_random(seed: int) -> None:
     model = drawn_network(seed).double()
-    x = images(32, model.in_chans)
+    x = images_of(model, 4, 32).double()
     same(calibrated(model, x), x, everywhere=seed % 2 == 0)
 
 
@@ -198,7 +202,7 @@ def test_single_pixels_of_any_stride(groups: int, stride: int) -> None:
     ],
 )
 def test_other_convolutions_stay(conv: nn.Conv2d, why: str) -> None:
-    done = same(Gated(conv.double(), keepdim=True), images(9, 4), everywhere=True)
+    done = same(Gated(conv.double(), keepdim=True), images(4, 4, 9, 9), everywhere=True)
     assert (done.squeezed, done.left) == ((), (("", why),))
 
 
@@ -209,7 +213,7 @@ def paths(model: Classifier, position: str = "standard") -> tuple[str, ...]:
 def shallow(name: str, **fields: Any) -> tuple[Classifier, Tensor]:
     arch = config(name).replace(stem="cifar", num_classes=7, **fields)
     model = arch.build(seed=0).double()
-    x = images(16)
+    x = images(4, 3, 16, 16)
     calibrated(model, x)
     return model, x
 
@@ -314,7 +318,7 @@ def test_networks_of_others(name: str) -> None:
 
         model = get_model(kind)
     model = model.double()
-    x = images(32)
+    x = images(4, 3, 32, 32)
     calibrated(model, x)
     done = same(model, x, everywhere=True)
     assert done.norms == 0

@@ -17,8 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import tiny
-from networks import drawn_network, images, message, same
+from support.networks import drawn_network, images_of, message, same, tiny
 from torch import Tensor, nn
 
 import senetzoo
@@ -67,7 +66,7 @@ def test_any_network_comes_back(seed: int, tmp_path: Path) -> None:
     assert gates_of(again) == gates_of(model)
     assert same(again, model)
     with torch.inference_mode():
-        assert torch.equal(again(images(model)), model(images(model)))
+        assert torch.equal(again(images_of(model)), model(images_of(model)))
     assert not any(module.training for module in again.modules())
     report = again.load_report
     assert report is not None
@@ -231,74 +230,42 @@ def _own_gate() -> Classifier:
 @pytest.mark.parametrize(
     ("make", "kind", "text"),
     [
-        (
-            lambda: nn.Linear(2, 2),
-            ConfigError,
-            "save got a Linear.\n"
-            "It is no network of this zoo, and could not be built again from its folder.\n"
-            "Save its state_dict() yourself, with safetensors.torch.save_file",
-        ),
-        (
-            lambda: nn.DataParallel(tiny()),
-            ConfigError,
-            "save got a DataParallel.\nIt is a wrapper around a ResNet of this zoo.\n"
-            "Type save(model.module, folder)",
-        ),
-        (
-            lambda: torch.compile(tiny()),
-            ConfigError,
-            "save got a OptimizedModule.\nIt is a wrapper around a ResNet of this zoo.\n"
-            "Type save(model._orig_mod, folder)",
-        ),
-        (
-            lambda: _with("fc", nn.Identity()),
-            ConfigError,
-            "Can't save this ResNet: it was changed at fc.\n"
-            "There is Identity(), and its config and gates make "
-            f"Linear(in_features=16, out_features=5, bias=True).\n{YOURSELF}",
-        ),
-        (
-            lambda: _with("layer2.0.relu", nn.SiLU(inplace=True)),
-            ConfigError,
-            "Can't save this ResNet: it was changed at layer2.0.relu.\n"
-            f"There is SiLU(inplace=True), and its config and gates make ReLU(inplace=True).\n"
-            f"{YOURSELF}",
-        ),
-        (
-            lambda: _with("extra", nn.Dropout(0.5)),
-            ConfigError,
-            "Can't save this ResNet: it was changed at extra.\n"
-            f"There is Dropout(p=0.5, inplace=False), and its config and gates make nothing.\n"
-            f"{YOURSELF}",
-        ),
-        (
-            _own_gate,
-            ConfigError,
-            "Can't save the network with a Mine at layer1.0.slots.standard.\n"
-            "The gates that can be read back are se, eca, cbam, scse, ge, srm, gct, coord, ese, "
-            f"bam, simam.\n{YOURSELF}",
-        ),
-        (
-            lambda: tiny().double(),
-            WeightsError,
-            "Can't save the ResNet.\nIts conv1.weight is float64.\n"
-            "Save networks of float32, or of less: model.float()",
-        ),
-        (
-            lambda: tiny().to("meta"),
-            WeightsError,
-            "Can't save the ResNet.\nIts conv1.weight is on the meta device, without values.\n"
-            "Give it values first: load weights, or build it on the CPU",
-        ),
-        (
-            lambda: _filled(float("nan")),
-            WeightsError,
-            "The weights of the ResNet hold values that are not finite.\n"
-            "There is NaN or infinity in fc.bias.\n"
-            "They come from a training that diverged, or the file was damaged: get another",
-        ),
+        (lambda: nn.Linear(2, 2), ConfigError, "save got a Linear.\n"
+         "It is no network of this zoo, and could not be built again from its folder.\n"
+         "Save its state_dict() yourself, with safetensors.torch.save_file"),
+        (lambda: nn.DataParallel(tiny()), ConfigError,
+         "save got a DataParallel.\nIt is a wrapper around a ResNet of this zoo.\n"
+         "Type save(model.module, folder)"),
+        (lambda: torch.compile(tiny()), ConfigError,
+         "save got a OptimizedModule.\nIt is a wrapper around a ResNet of this zoo.\n"
+         "Type save(model._orig_mod, folder)"),
+        (lambda: _with("fc", nn.Identity()), ConfigError,
+         "Can't save this ResNet: it was changed at fc.\n"
+         "There is Identity(), and its config and gates make "
+         f"Linear(in_features=16, out_features=5, bias=True).\n{YOURSELF}"),
+        (lambda: _with("layer2.0.relu", nn.SiLU(inplace=True)), ConfigError,
+         "Can't save this ResNet: it was changed at layer2.0.relu.\n"
+         f"There is SiLU(inplace=True), and its config and gates make ReLU(inplace=True).\n"
+         f"{YOURSELF}"),
+        (lambda: _with("extra", nn.Dropout(0.5)), ConfigError,
+         "Can't save this ResNet: it was changed at extra.\n"
+         f"There is Dropout(p=0.5, inplace=False), and its config and gates make nothing.\n"
+         f"{YOURSELF}"),
+        (_own_gate, ConfigError, "Can't save the network with a Mine at layer1.0.slots.standard.\n"
+         "The gates that can be read back are se, eca, cbam, scse, ge, srm, gct, coord, ese, "
+         f"bam, simam.\n{YOURSELF}"),
+        (lambda: tiny().double(), WeightsError,
+         "Can't save the ResNet.\nIts conv1.weight is float64.\n"
+         "Save networks of float32, or of less: model.float()"),
+        (lambda: tiny().to("meta"), WeightsError,
+         "Can't save the ResNet.\nIts conv1.weight is on the meta device, without values.\n"
+         "Give it values first: load weights, or build it on the CPU"),
+        (lambda: _filled(float("nan")), WeightsError,
+         "The weights of the ResNet hold values that are not finite.\n"
+         "There is NaN or infinity in fc.bias.\n"
+         "They come from a training that diverged, or the file was damaged: get another"),
     ],
-)
+)  # fmt: skip
 def test_what_can_not_be_saved(
     make: Callable[[], Any], kind: type[SenetzooError], text: str, tmp_path: Path
 ) -> None:
@@ -309,33 +276,20 @@ def test_what_can_not_be_saved(
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (
-            {"classes": ["cat"]},
-            "save got 1 names of classes.\nThe network has 5 classes.\n"
-            "Give one name for each, in the order of the logits",
-        ),
-        (
-            {"classes": "catty"},
-            "save got classes='catty'.\nThey are names, one for each class.\n"
-            'Type for example: classes=("cat", "dog")',
-        ),
-        (
-            {"classes": [0, 1, 2, 3, 4]},
-            "save got classes=[0, 1, 2, 3, 4].\nThey are names, one for each class.\n"
-            'Type for example: classes=("cat", "dog")',
-        ),
-        (
-            {"preprocessing": Preprocessing(32, (0.5,), (0.5,))},
-            "save got a preprocessing for 1 channels.\nThe network takes 3.\n"
-            "Give a mean and a std for each channel",
-        ),
-        (
-            {"clases": ["cat"]},
-            "save() has no option 'clases'.\n"
-            "Its options are model, folder, classes, preprocessing.\nDid you mean 'classes'?",
-        ),
+        ({"classes": ["cat"]}, "save got 1 names of classes.\nThe network has 5 classes.\n"
+         "Give one name for each, in the order of the logits"),
+        ({"classes": "catty"}, "save got classes='catty'.\nThey are names, one for each class.\n"
+         'Type for example: classes=("cat", "dog")'),
+        ({"classes": [0, 1, 2, 3, 4]},
+         "save got classes=[0, 1, 2, 3, 4].\nThey are names, one for each class.\n"
+         'Type for example: classes=("cat", "dog")'),
+        ({"preprocessing": Preprocessing(32, (0.5,), (0.5,))},
+         "save got a preprocessing for 1 channels.\nThe network takes 3.\n"
+         "Give a mean and a std for each channel"),
+        ({"clases": ["cat"]}, "save() has no option 'clases'.\n"
+         "Its options are model, folder, classes, preprocessing.\nDid you mean 'classes'?"),
     ],
-)
+)  # fmt: skip
 def test_options_of_save(options: dict[str, Any], text: str, tmp_path: Path) -> None:
     assert message(lambda: save(tiny(), tmp_path / "it", **options), ConfigError) == text
     assert list(tmp_path.iterdir()) == []
@@ -535,11 +489,8 @@ CODE = "__import__('os').system('touch pwned')"
 @pytest.mark.parametrize(
     ("changes", "where", "what"),
     [
-        (
-            {"schema": 3},
-            "schema",
-            "It is 3, and this version of senetzoo reads up to 2.\nInstall a newer senetzoo",
-        ),
+        ({"schema": 3}, "schema",
+         "It is 3, and this version of senetzoo reads up to 2.\nInstall a newer senetzoo"),
         ({"schema": "1"}, "schema", 'It is "1", and this version of senetzoo reads up to 2.'),
         ({"schema": True}, "schema", "It is true, and this version of senetzoo reads up to 2."),
         ({"schema": ...}, "schema", "It is null, and this version of senetzoo reads up to 2."),
@@ -549,23 +500,14 @@ CODE = "__import__('os').system('touch pwned')"
             "It is not senetzoo's: it does not name 'senetzoo'.",
         ),
         ({"network__family": ...}, "network", "The field 'family' is missing."),
-        (
-            {"network__familly": "ResNet"},
-            "network",
-            "The field 'familly' is unknown.\nDid you mean 'family'?",
-        ),
+        ({"network__familly": "ResNet"}, "network",
+         "The field 'familly' is unknown.\nDid you mean 'family'?"),
         ({"network__family": 3}, "network.family", "It is 3, not text."),
-        (
-            {"network__family": "ResNeet"},
-            "network.family",
-            f"There is no family 'ResNeet'.\n{FAMILIES}",
-        ),
+        ({"network__family": "ResNeet"}, "network.family",
+         f"There is no family 'ResNeet'.\n{FAMILIES}"),
         ({"network__family": CODE}, "network.family", f"There is no family {CODE!r}.\n{FAMILIES}"),
-        (
-            {"network__name": "resnt20"},
-            "network.name",
-            "There is no network 'resnt20'.\nDid you mean 'resnet20'?",
-        ),
+        ({"network__name": "resnt20"}, "network.name",
+         "There is no network 'resnt20'.\nDid you mean 'resnet20'?"),
         ({"network__name": "resnet20"}, "network.name", "The config is not that of resnet20."),
         ({"network__config": []}, "network.config", "It is [], not an object."),
         (
@@ -589,11 +531,8 @@ CODE = "__import__('os').system('touch pwned')"
             "It is 8.0, not a whole number of at least 1.",
         ),
         ({"network__config__width": ...}, "network.config", "The field 'width' is missing."),
-        (
-            {"network__config__widht": 8},
-            "network.config",
-            "The field 'widht' is unknown.\nDid you mean 'width'?",
-        ),
+        ({"network__config__widht": 8}, "network.config",
+         "The field 'widht' is unknown.\nDid you mean 'width'?"),
         (
             {"network__config__block": CODE},
             "network.config.block",
@@ -659,7 +598,7 @@ CODE = "__import__('os').system('touch pwned')"
             "It is for 1 channels, and the network takes 3.",
         ),
     ],
-)
+)  # fmt: skip
 def test_broken_configs(
     changes: dict[str, Any],
     where: str,

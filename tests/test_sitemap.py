@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from foreign import SMALL, image, randomise_gates, small, traces
+from support.foreign import SMALL, image, randomise_gates, small, traces
+from support.networks import message
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,12 +16,6 @@ from senetzoo import ECA, SE, Place, SiteMap, attach, detach, explain, propose, 
 from senetzoo.errors import PolicyError
 from senetzoo.nn.drop_path import DropPath
 from senetzoo.policies.foreign.places import complete
-
-
-def message(call: Callable[[], object]) -> str:
-    with pytest.raises(PolicyError) as caught:
-        call()
-    return str(caught.value)
 
 
 class Mine(nn.Module):
@@ -127,56 +122,38 @@ BAD: list[tuple[Callable[[], object], str]] = [
     ),
     (lambda: Place("x", when="during"), "when='during' is no time.\nIt is 'before' or 'after'."),  # type: ignore[arg-type]
     (lambda: Place("x", layout="chw"), "layout='chw' is none.\nIt is 'nchw' or 'nhwc'."),  # type: ignore[arg-type]
-    (
-        lambda: Place("x", stage=0),
-        "stage=0 does not number a place.\nstage is a whole number of at least 1.",
-    ),
-    (
-        lambda: Place("x", channels=-1),
-        "channels=-1 does not number a place.\nchannels is a whole number of at least 0.",
-    ),
-    (
-        lambda: site_map(Mine(), "block.*"),
-        "'block.*' names no module of Mine.\nIt has 21 modules, from 'stem' to 'head'.\n"
-        "Did you mean 'blocks.1'?",
-    ),
-    (
-        lambda: site_map(Mine(), lambda name, module: False),
-        "The function names no module of Mine.\nIt has 21 modules, from 'stem' to 'head'.",
-    ),
-    (
-        lambda: attach(Mine(), SE(), sites=SiteMap((Place("blocks.0.bodi"),))),
-        "The SiteMap names the module 'blocks.0.bodi'.\nMine has no module of that name.\n"
-        "Did you mean 'blocks.0.body'?",
-    ),
-    (
-        lambda: attach(Mine(), SE(), sites=SiteMap((Place("blocks"),))),
-        "The SiteMap puts a gate at 'blocks', a ModuleList.\n"
-        "It runs its children one after the other, and the gate would become one of them.\n"
-        "Name the module inside it where the gate shall sit",
-    ),
-    (
-        lambda: attach(Mine(), SE(), sites=SiteMap((Place("blocks.0.act"),))),
-        "The channels at 'blocks.0.act', a ReLU, are not known.\n"
-        "They can be read from convolutions, norms and linear layers only.\n"
-        "Type for example: Place('blocks.0.act', channels=64)",
-    ),
-    (
-        lambda: attach(Mine(), SE(), sites=SiteMap((Place("stem"), Place("stem", when="before")))),
-        "The SiteMap has two standard places at 'stem'.\n"
-        "A module has one gate for each position.\nGive them different positions",
-    ),
-    (
-        lambda: attach(Mine(), "se@pre", sites=SiteMap((Place("stem"),))),
-        "se@pre matches nothing in Mine.\nMine has the positions standard, not pre.\n"
-        "Type for example: @standard",
-    ),
-]
+    (lambda: Place("x", stage=0),
+     "stage=0 does not number a place.\nstage is a whole number of at least 1."),
+    (lambda: Place("x", channels=-1),
+     "channels=-1 does not number a place.\nchannels is a whole number of at least 0."),
+    (lambda: site_map(Mine(), "block.*"),
+     "'block.*' names no module of Mine.\nIt has 21 modules, from 'stem' to 'head'.\n"
+     "Did you mean 'blocks.1'?"),
+    (lambda: site_map(Mine(), lambda name, module: False),
+     "The function names no module of Mine.\nIt has 21 modules, from 'stem' to 'head'."),
+    (lambda: attach(Mine(), SE(), sites=SiteMap((Place("blocks.0.bodi"),))),
+     "The SiteMap names the module 'blocks.0.bodi'.\nMine has no module of that name.\n"
+     "Did you mean 'blocks.0.body'?"),
+    (lambda: attach(Mine(), SE(), sites=SiteMap((Place("blocks"),))),
+     "The SiteMap puts a gate at 'blocks', a ModuleList.\n"
+     "It runs its children one after the other, and the gate would become one of them.\n"
+     "Name the module inside it where the gate shall sit"),
+    (lambda: attach(Mine(), SE(), sites=SiteMap((Place("blocks.0.act"),))),
+     "The channels at 'blocks.0.act', a ReLU, are not known.\n"
+     "They can be read from convolutions, norms and linear layers only.\n"
+     "Type for example: Place('blocks.0.act', channels=64)"),
+    (lambda: attach(Mine(), SE(), sites=SiteMap((Place("stem"), Place("stem", when="before")))),
+     "The SiteMap has two standard places at 'stem'.\n"
+     "A module has one gate for each position.\nGive them different positions"),
+    (lambda: attach(Mine(), "se@pre", sites=SiteMap((Place("stem"),))),
+     "se@pre matches nothing in Mine.\nMine has the positions standard, not pre.\n"
+     "Type for example: @standard"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("call", "text"), BAD)
 def test_wrong_maps(call: Callable[[], object], text: str) -> None:
-    assert message(call) == text
+    assert message(call, PolicyError) == text
 
 
 # --- Gates that would not act --------------------------------------------------------------------
@@ -212,7 +189,8 @@ def test_a_gate_that_does_not_act_is_found_and_taken_out(name: str) -> None:
     before = traces(model)
     sites = SiteMap((Place(name, channels=4), Place("walked.inner", "pre")))
     assert message(
-        lambda: attach(model, "eca+eca@pre", sites=sites, seed=0, sample=torch.ones(1, 3, 4, 4))
+        lambda: attach(model, "eca+eca@pre", sites=sites, seed=0, sample=torch.ones(1, 3, 4, 4)),
+        PolicyError,
     ) == (
         f"1 of 2 gates do not act: {name}.senetzoo_standard.\n"
         "The network does not run the modules there, not as modules, or in a loop over all "
@@ -228,7 +206,9 @@ def test_a_gate_that_was_there_comes_back() -> None:
     first = attach(model, "eca@pre", sites=good, seed=0)
     before = traces(model)
     both = good + SiteMap((Place("conv"),))
-    message(lambda: attach(model, "se4+se4@pre", sites=both, sample=torch.ones(1, 3, 4, 4)))
+    message(
+        lambda: attach(model, "se4+se4@pre", sites=both, sample=torch.ones(1, 3, 4, 4)), PolicyError
+    )
     assert traces(model) == before
     assert list(first.values()) == [model.get_submodule("walked.inner.senetzoo_pre")]
 
@@ -236,7 +216,7 @@ def test_a_gate_that_was_there_comes_back() -> None:
 def test_a_place_that_is_wrong() -> None:
     model = Mine()
     sites = SiteMap((Place("blocks.0.body", channels=7),))
-    assert message(lambda: attach(model, ECA(), sites=sites, sample=IMAGES)) == (
+    assert message(lambda: attach(model, ECA(), sites=sites, sample=IMAGES), PolicyError) == (
         "The gate at blocks.0.body.3.senetzoo_standard got a tensor of shape (2, 8, 8, 8).\n"
         "Its place in the SiteMap says 7 channels in the layout nchw.\n"
         "Give the place its channels= and layout=, or leave it out"
@@ -246,7 +226,7 @@ def test_a_place_that_is_wrong() -> None:
 def test_a_module_that_gives_no_tensor() -> None:
     model = nn.GRU(4, 4)
     attach(model, ECA(), sites=SiteMap((Place("", channels=4),)))
-    assert message(lambda: model(torch.ones(2, 1, 4))) == (
+    assert message(lambda: model(torch.ones(2, 1, 4)), PolicyError) == (
         "The gate 'senetzoo_standard' at a GRU got a tuple.\n"
         "A gate takes one tensor, the module's first argument or its output.\n"
         "Take this module out of the SiteMap"
@@ -259,7 +239,7 @@ def test_modules_that_were_exchanged_are_found() -> None:
     attached = attach(model, ECA(), seed=0)
     attached.check(image("torchvision basic"))
     model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    assert message(lambda: attached.check(image("torchvision basic"))).startswith(
+    assert message(lambda: attached.check(image("torchvision basic")), PolicyError).startswith(
         "5 of 5 gates do not act: layer1.0.bn2.senetzoo_standard, "
     )
     # Attached again, they do.
@@ -270,7 +250,7 @@ def test_a_gate_on_the_other_side() -> None:
     model = Mine()
     attach(model, ECA(), sites=SiteMap((Place("stem", when="before"),)), seed=0)
     before = traces(model)
-    assert message(lambda: attach(model, ECA(), sites=SiteMap((Place("stem"),)))) == (
+    assert message(lambda: attach(model, ECA(), sites=SiteMap((Place("stem"),))), PolicyError) == (
         "A Conv2d has a gate 'senetzoo_standard' already, before it.\n"
         "The new one would sit elsewhere, or get a map of another size.\n"
         "Type first: detach(model)"
@@ -377,7 +357,7 @@ def test_what_cant_be_traced_is_said() -> None:
         "the network: no place, it has neither residual sums nor convolutions of images"
     ]
     model = Branching()
-    assert message(lambda: attach(model, SE(), sites=sites)).splitlines()[::2] == [
+    assert message(lambda: attach(model, SE(), sites=sites), PolicyError).splitlines()[::2] == [
         "attach got a SiteMap without places for a Branching.",
         'Type for example: SiteMap((Place("layer1.conv", channels=64),))',
     ]

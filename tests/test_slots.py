@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 import torch
-from helpers import calibrate_on_next_batch, randomise, relative_error, tiny
+from support.networks import calibrate_on_next_batch, randomise, relative_error, tiny
 from torch import Tensor, nn
 from torch.nn import functional
 

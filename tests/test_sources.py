@@ -12,16 +12,23 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import huggingface_hub
 import pytest
-from hubserver import TOKEN, Fault
-from pantry import KINDS, REPO, Pantry, blocked, content_of, hash_of, open_pantry
 from safetensors.torch import save
-from shelf import Shelf, open_shelf
+from support.hub import TOKEN, Fault
+from support.networks import message
+from support.weights import (
+    KINDS,
+    REPO,
+    Pantry,
+    Shelf,
+    blocked,
+    content_of,
+    hash_of,
+)
 from torch import zeros
 
 from senetzoo import ECA, create, stage
@@ -33,16 +40,6 @@ from senetzoo.weights.manifest import Source
 
 TAG = "resnet20.pets_v1"
 Kind = Literal["url", "hub"]
-
-
-@pytest.fixture
-def pantry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pantry]:
-    yield from open_pantry(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
-    yield from open_shelf(tmp_path, monkeypatch)
 
 
 def refusal(tag: str, entry: manifest.Entry) -> str:
@@ -186,9 +183,7 @@ def test_variables_of_older_versions(
     tag, entry = pantry.add(kind)
     monkeypatch.setenv(variable, "1")
     blocked(monkeypatch)
-    with pytest.raises(ConfigError) as caught:
-        download.locate(tag, entry)
-    assert str(caught.value) == (
+    assert message(lambda: download.locate(tag, entry), ConfigError) == (
         f"{variable} is set.\nsenetzoo reads it no more.\nUnset it, and set {new}"
     )
     pantry.cached(tag)
@@ -663,9 +658,7 @@ def test_tampered_files_are_refused(
         if tampered == content:
             continue
         path.write_bytes(tampered)
-        with pytest.raises(WeightsError) as caught:
-            look(tag, entry)
-        assert str(caught.value) == (
+        assert message(lambda: look(tag, entry), WeightsError) == (
             f"The weights {tag} are not the published ones.\n"
             f"{path} has the sha256 {hash_of(tampered)}, the manifest has {hash_of(content)}.\n"
             f"{remedy}"
@@ -761,9 +754,7 @@ def test_errors_of_the_thread_are_raised(shelf: Shelf, monkeypatch: pytest.Monke
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(cache, "sha256", unreadable)
-    with pytest.raises(WeightsError) as caught:
-        create(TAG)
-    assert str(caught.value) == (
+    assert message(lambda: create(TAG), WeightsError) == (
         f"The weights {TAG} can't be read.\n{file}: Permission denied.\n"
         "Let yourself read the file, or remove it"
     )
@@ -790,9 +781,7 @@ def test_a_flipped_bit_is_noticed(shelf: Shelf, place: int) -> None:
     content = bytearray(file.read_bytes())
     content[place] ^= 1
     file.write_bytes(content)
-    with pytest.raises(WeightsError) as caught:
-        create("resnet20", pretrained=True)
-    assert str(caught.value) == (
+    assert message(lambda: create("resnet20", pretrained=True), WeightsError) == (
         f"The weights {TAG} are not the published ones.\n"
         f"{file} has the sha256 {hash_of(bytes(content))}, the manifest has {right}.\n"
         "Install senetzoo again"

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from helpers import on_meta, tiny
+from support.networks import message, on_meta, tiny
 from torch import nn
 
 from senetzoo import SE, Stem
@@ -100,9 +100,7 @@ def test_input_channels() -> None:
             "It takes images of shape (N, 5, H, W).\n"
             "Build it with in_chans= the channels of your images"
         )
-    with pytest.raises(ConfigError) as caught:
-        model(torch.empty(5, 64, 64, device="meta"))
-    assert str(caught.value) == (
+    assert message(lambda: model(torch.empty(5, 64, 64, device="meta")), ConfigError) == (
         "The network got an input of shape (5, 64, 64).\n"
         "It takes images of shape (N, 5, H, W).\n"
         "Type x.unsqueeze(0) for a single image"
@@ -125,20 +123,12 @@ EACH = (
 
 
 @pytest.mark.parametrize(
-    ("kernels", "strides", "widths", "message"),
+    ("kernels", "strides", "widths", "text"),
     [
-        (
-            (3, 3),
-            (1,),
-            (),
-            "Stem got the kernels (3, 3), the strides (1,) and the widths (1.0, 1.0).\n" + EACH,
-        ),
-        (
-            (3, 3),
-            (2, 1),
-            (1.0, 0.5),
-            "Stem got the kernels (3, 3), the strides (2, 1) and the widths (1.0, 0.5).\n" + EACH,
-        ),
+        ((3, 3), (1,), (),
+         "Stem got the kernels (3, 3), the strides (1,) and the widths (1.0, 1.0).\n" + EACH),
+        ((3, 3), (2, 1), (1.0, 0.5),
+         "Stem got the kernels (3, 3), the strides (2, 1) and the widths (1.0, 0.5).\n" + EACH),
         ((), (), (), f"Stem got kernels=().\n{ODD}\nType for example: kernels=(3,)"),
         ((4,), (1,), (), f"Stem got kernels=(4,).\n{ODD}\nType for example: kernels=(3,)"),
         (3, (1,), (), f"Stem got kernels=3.\n{ODD}\nType for example: kernels=(3,)"),
@@ -162,52 +152,35 @@ EACH = (
             for widths in ("1", (0.0, 1.0))
         ),
     ],
-)
+)  # fmt: skip
 def test_bad_stems(
-    kernels: tuple[int, ...], strides: tuple[int, ...], widths: tuple[float, ...], message: str
+    kernels: tuple[int, ...], strides: tuple[int, ...], widths: tuple[float, ...], text: str
 ) -> None:
-    with pytest.raises(ConfigError) as caught:
-        Stem(kernels=kernels, strides=strides, widths=widths)
-    assert str(caught.value) == message
+    assert (
+        message(lambda: Stem(kernels=kernels, strides=strides, widths=widths), ConfigError) == text
+    )
 
 
 @pytest.mark.parametrize(
-    ("name", "stem", "message"),
+    ("name", "stem", "text"),
     [
-        (
-            "resnet18",
-            "cifer",
-            "stem='cifer' is not a stem.\n"
-            "Stems are 'imagenet', 'cifar', 'deep', or a senetzoo.Stem value.\n"
-            "Did you mean 'cifar'?",
-        ),
-        (
-            "resnet18",
-            7,
-            "stem=7 is not a stem.\n"
-            "Stems are 'imagenet', 'cifar', 'deep', or a senetzoo.Stem value.",
-        ),
-        (
-            "lenet",
-            "deep",
-            "LeNet got stem='deep'.\n"
-            "LeNet has no stem to exchange, only the form 'cifar' for images of 32x32 pixels.\n"
-            "Leave stem out, or type stem='cifar'",
-        ),
-        (
-            "resnet20",
-            Stem(kernels=(3, 3), strides=(1, 1), widths=(0.01, 1.0)),
-            "width=16 with Stem(kernels=(3, 3), strides=(1, 1), widths=(0.01, 1.0), pool=False) "
-            "leaves no channels.\n"
-            "The stem's convolutions have width times its widths channels, at least 1.\n"
-            "Type for example: width=64",
-        ),
+        ("resnet18", "cifer", "stem='cifer' is not a stem.\n"
+         "Stems are 'imagenet', 'cifar', 'deep', or a senetzoo.Stem value.\n"
+         "Did you mean 'cifar'?"),
+        ("resnet18", 7, "stem=7 is not a stem.\n"
+         "Stems are 'imagenet', 'cifar', 'deep', or a senetzoo.Stem value."),
+        ("lenet", "deep", "LeNet got stem='deep'.\n"
+         "LeNet has no stem to exchange, only the form 'cifar' for images of 32x32 pixels.\n"
+         "Leave stem out, or type stem='cifar'"),
+        ("resnet20", Stem(kernels=(3, 3), strides=(1, 1), widths=(0.01, 1.0)),
+         "width=16 with Stem(kernels=(3, 3), strides=(1, 1), widths=(0.01, 1.0), pool=False) "
+         "leaves no channels.\n"
+         "The stem's convolutions have width times its widths channels, at least 1.\n"
+         "Type for example: width=64"),
     ],
-)
-def test_stems_that_do_not_fit(name: str, stem: Stem | str, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        create(name, stem=stem, seed=0)
-    assert str(caught.value) == message
+)  # fmt: skip
+def test_stems_that_do_not_fit(name: str, stem: Stem | str, text: str) -> None:
+    assert message(lambda: create(name, stem=stem, seed=0), ConfigError) == text
 
 
 WARNING = (

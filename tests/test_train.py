@@ -12,8 +12,9 @@ import pin_weights
 import pytest
 import torch
 from click.testing import CliRunner
-from runs import apply_setting
 from safetensors.torch import load_file
+from support.networks import message
+from support.runs import apply_setting, silent
 from torch import nn
 from torch.nn import functional as F
 
@@ -44,10 +45,6 @@ TINY = Recipe(
     compile=False,
     lr=0.02,
 )
-
-
-def silent(_: str) -> None:
-    pass
 
 
 def draws(count: int, seed: int = 0) -> Draws:
@@ -340,9 +337,7 @@ def test_runs_with_other_policies_start_from_the_same_trunk_and_see_the_same_bat
 
 def test_resuming_with_another_recipe_is_refused(tmp_path: Path) -> None:
     run(tmp_path, TINY.replace(phases=((32, 1),)))
-    with pytest.raises(ConfigError) as caught:
-        run(tmp_path, TINY.replace(phases=((32, 2),)))
-    assert str(caught.value) == (
+    assert message(lambda: run(tmp_path, TINY.replace(phases=((32, 2),))), ConfigError) == (
         f"{tmp_path} holds a run of another recipe or seed.\n"
         "A run is resumed only with the recipe and the seed it was started with.\n"
         "Give another folder with --out, or delete this one"
@@ -357,9 +352,10 @@ def test_a_checkpoint_that_unpickles_code_is_not_run(tmp_path: Path) -> None:
             return (Path.touch, (marker,))
 
     torch.save({"recipe": Evil(), "seed": 0}, tmp_path / "checkpoint.pt")
-    with pytest.raises(ConfigError) as caught:
-        run(tmp_path)
-    assert str(caught.value).splitlines()[0] == f"{tmp_path / 'checkpoint.pt'} can't be read."
+    assert (
+        message(lambda: run(tmp_path), ConfigError).splitlines()[0]
+        == f"{tmp_path / 'checkpoint.pt'} can't be read."
+    )
     assert not marker.exists()
 
 
@@ -388,9 +384,7 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_state(
         return plain(*args) * (float("nan") if seen > 5 and len(args[0]) == 32 else 1.0)
 
     monkeypatch.setattr("senetzoo.train.augment.normalise", spoil)
-    with pytest.raises(TrainingError) as caught:
-        run(tmp_path, TINY.replace(test_every=9))
-    assert str(caught.value) == (
+    assert message(lambda: run(tmp_path, TINY.replace(test_every=9)), TrainingError) == (
         "The loss of tiny is nan in epoch 2.\n"
         f"The run diverged; {tmp_path / 'checkpoint.pt'} has the state of epoch 1.\n"
         "Type for example: --set lr=0.01, with another --out"
@@ -428,63 +422,37 @@ def test_settings_are_read_by_kind() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    ("setting", "text"),
     [
         ("batch", "--set got 'batch'.\nIt takes key=value.\nType for example: --set batch=64"),
-        (
-            "batch=many",
-            "--set got batch=many.\n"
-            "batch is a whole number of at least 1.\n"
-            "Type for example: batch=128",
-        ),
-        (
-            "batch=1.5",
-            "--set got batch=1.5.\n"
-            "batch is a whole number of at least 1.\n"
-            "Type for example: batch=128",
-        ),
+        ("batch=many", "--set got batch=many.\nbatch is a whole number of at least 1.\n"
+         "Type for example: batch=128"),
+        ("batch=1.5", "--set got batch=1.5.\nbatch is a whole number of at least 1.\n"
+         "Type for example: batch=128"),
     ],
-)
-def test_bad_settings_are_refused(setting: str, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        apply_setting(TINY, setting)
-    assert str(caught.value) == message
+)  # fmt: skip
+def test_bad_settings_are_refused(setting: str, text: str) -> None:
+    assert message(lambda: apply_setting(TINY, setting), ConfigError) == text
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    ("setting", "text"),
     [
-        (
-            "batch=0",
-            "--set got batch=0.\n"
-            "batch is a whole number of at least 1.\n"
-            "Type for example: batch=128",
-        ),
-        (
-            "phases=(3,)",
-            "--set got phases=(3,).\n"
-            "phases is a tuple of one or more tuples of 2 whole numbers of at least 1.\n"
-            "Type for example: phases=((32, 10),)",
-        ),
-        (
-            "schedule=foo",
-            "--set got schedule=foo.\n"
-            "schedule is one of 'linear', 'cosine', 'one-cycle', 'step', 'constant'.\n"
-            "Type for example: schedule='linear'",
-        ),
+        ("batch=0", "--set got batch=0.\nbatch is a whole number of at least 1.\n"
+         "Type for example: batch=128"),
+        ("phases=(3,)", "--set got phases=(3,).\n"
+         "phases is a tuple of one or more tuples of 2 whole numbers of at least 1.\n"
+         "Type for example: phases=((32, 10),)"),
+        ("schedule=foo", "--set got schedule=foo.\n"
+         "schedule is one of 'linear', 'cosine', 'one-cycle', 'step', 'constant'.\n"
+         "Type for example: schedule='linear'"),
         ("lr=-1", "--set got lr=-1.\nlr is a number of at least 0.\nType for example: lr=0.1"),
-        (
-            "warmup=1",
-            "--set got warmup=1.\n"
-            "warmup is a number from 0 up to, not including, 1.\n"
-            "Type for example: warmup=0.1",
-        ),
+        ("warmup=1", "--set got warmup=1.\nwarmup is a number from 0 up to, not including, 1.\n"
+         "Type for example: warmup=0.1"),
     ],
-)
-def test_values_that_can_not_train_are_refused(setting: str, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        apply_setting(TINY, setting)
-    assert str(caught.value) == message
+)  # fmt: skip
+def test_values_that_can_not_train_are_refused(setting: str, text: str) -> None:
+    assert message(lambda: apply_setting(TINY, setting), ConfigError) == text
 
 
 def test_a_folder_that_can_not_be_written_is_a_message(tmp_path: Path) -> None:
@@ -508,17 +476,13 @@ def test_recipes_are_found_by_name_and_describe_themselves() -> None:
         for quick in (False, True):
             for recipe in experiment.recipes(quick=quick).values():
                 recipe.network(10, 3)
-    with pytest.raises(ConfigError) as caught:
-        find("digit")
-    assert str(caught.value) == (
+    assert message(lambda: find("digit"), ConfigError) == (
         f"There is no recipe 'digit'.\nRecipes are {', '.join(RECIPES)}.\nDid you mean 'digits'?"
     )
 
 
 def test_training_on_cifar10_without_data_says_what_to_give(tmp_path: Path) -> None:
-    with pytest.raises(DataError) as caught:
-        run(tmp_path, RECIPES["cifar10_small"].recipe)
-    assert str(caught.value) == (
+    assert message(lambda: run(tmp_path, RECIPES["cifar10_small"].recipe), DataError) == (
         "The recipe cifar10_small trains on CIFAR-10.\n"
         "No folder was given.\n"
         "Type: senetzoo train cifar10_small --data FOLDER"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.runs import silent
 
 from senetzoo.errors import SenetzooError
 from senetzoo.runs import LOG, read_log
@@ -38,10 +39,6 @@ LENET = Recipe(
     noise=0.05,
     test_every=5,
 )
-
-
-def silent(_: str) -> None:
-    pass
 
 
 def worker(rank: int, port: int, out: str, recipe: Recipe, die_at: int) -> None:

@@ -16,6 +16,8 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file
+from support.networks import message
+from support.runs import silent
 
 import senetzoo
 from senetzoo.cli.train import command
@@ -46,10 +48,6 @@ FIRST = {
     "ablation_reduction": ["r32"],
     "ablation_stages": ["stage3"],
 }
-
-
-def silent(_: str) -> None:
-    pass
 
 
 def picture(seed: int, width: int = 40, height: int = 36) -> Image.Image:
@@ -164,9 +162,7 @@ def test_the_split_of_the_flowers_is_by_class_and_always_the_same(tmp_path: Path
     per_class = torch.tensor(labels)[test].bincount().tolist()
     assert per_class == [63, 89, 64, 69, 79]
     assert test == flowers5.split_by_class(tuple(labels), "test")
-    with pytest.raises(DataError) as caught:
-        flowers5.load(tmp_path, "train")
-    assert str(caught.value) == (
+    assert message(lambda: flowers5.load(tmp_path, "train"), DataError) == (
         f"No flowers at {tmp_path}.\n"
         "Looked for the folders daisy, dandelion, roses, sunflowers, tulips and for parquet "
         "files.\nGive the folder that has one of these"
@@ -229,17 +225,22 @@ def test_an_image_that_can_not_be_read_stops_the_run_by_name(tmp_path: Path) -> 
     bad = root / "train" / "b" / "3.png"
     whole = bad.read_bytes()
     bad.write_bytes(whole[:60])
-    with pytest.raises(DataError) as caught:
-        engine.train(FOLDER, run, data=root, options=Options(workers=1), say=silent)
-    assert str(caught.value) == f"Can't read {bad}.\nIt is damaged or cut short."
+    assert (
+        message(
+            lambda: engine.train(FOLDER, run, data=root, options=Options(workers=1), say=silent),
+            DataError,
+        )
+        == f"Can't read {bad}.\nIt is damaged or cut short."
+    )
     bad.write_bytes(whole)
     engine.train(FOLDER, run, data=root, say=silent)
     # In the test images too.
     other = root / "val" / "a" / "0.png"
     other.write_bytes(b"")
-    with pytest.raises(DataError) as caught:
-        engine.train(FOLDER, tmp_path / "again", data=root, say=silent)
-    assert str(caught.value) == f"Can't read {other}.\nThe file is empty."
+    assert (
+        message(lambda: engine.train(FOLDER, tmp_path / "again", data=root, say=silent), DataError)
+        == f"Can't read {other}.\nThe file is empty."
+    )
 
 
 def test_folders_that_can_not_be_trained_on(tmp_path: Path) -> None:
@@ -272,11 +273,9 @@ def test_labels_out_of_range_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
     pixels = torch.zeros(4, 8, 8, 1, dtype=torch.uint8)
     wrong = ImageSet(pixels, torch.tensor([0, 1, 2, 10]), tuple("0123456789"), "digits")
     monkeypatch.setattr("senetzoo.data.digits.load", lambda split: wrong)
-    with pytest.raises(DataError) as caught:
-        engine.train(RECIPES["digits"].recipe, tmp_path / "run", say=silent)
-    assert str(caught.value) == (
-        "digits has labels from 0 to 10.\nThere are 10 classes, from 0 to 9."
-    )
+    assert message(
+        lambda: engine.train(RECIPES["digits"].recipe, tmp_path / "run", say=silent), DataError
+    ) == ("digits has labels from 0 to 10.\nThere are 10 classes, from 0 to 9.")
     assert not (tmp_path / "run").exists()
 
 
@@ -335,31 +334,25 @@ def test_hub_data_is_read_from_disk_and_as_a_stream(tmp_path: Path) -> None:
     assert end["test_images"] == 3
 
     short = streamed.replace(stream_images=40)
-    with pytest.raises(DataError) as caught:
-        list(batches(short, load_data(short, tmp_path / "d")).epoch(0))
-    assert str(caught.value).endswith("Type: --set stream_images=18")
+    assert message(
+        lambda: list(batches(short, load_data(short, tmp_path / "d")).epoch(0)), DataError
+    ).endswith("Type: --set stream_images=18")
 
 
 @pytest.mark.usefixtures("offline")
 def test_hub_data_that_can_not_be_used(tmp_path: Path) -> None:
     parquet(tmp_path / "d" / "train.parquet", 4)
-    with pytest.raises(DataError) as caught:
-        hub.load(tmp_path / "d", "test")
-    assert str(caught.value) == (
+    assert message(lambda: hub.load(tmp_path / "d", "test"), DataError) == (
         f"No test split at {tmp_path / 'd'}.\n"
         "Looked for parquet files with test or validation or valid or val in their names.\n"
         "Name them as the Hub does: train-00000-of-00001.parquet"
     )
     parquet(tmp_path / "d" / "train.parquet", 3, [0, 1, -1])
-    with pytest.raises(DataError) as caught:
-        hub.load(tmp_path / "d", "train")
-    assert str(caught.value) == (
+    assert message(lambda: hub.load(tmp_path / "d", "train"), DataError) == (
         f"{tmp_path / 'd'} has labels from -1 to 1.\nThere are 2 classes, from 0 to 1."
     )
     rows = hub.stream(tmp_path / "d", ("a", "b"))
-    with pytest.raises(DataError) as caught:
-        list(rows.read(0, 0))
-    assert str(caught.value) == (
+    assert message(lambda: list(rows.read(0, 0)), DataError) == (
         f"{tmp_path / 'd'} train has the label -1.\nThere are 2 classes, from 0 to 1."
     )
 
@@ -371,9 +364,10 @@ def test_cifar100_by_folders_and_its_names(tmp_path: Path) -> None:
         picture(1, 32, 32).save(tmp_path / "test" / name / "0.png")
     test = cifar100.load(tmp_path, "test")
     assert test.labels.tolist() == list(range(100))
-    with pytest.raises(DataError) as caught:
-        cifar100.load(tmp_path / "test", "test")
-    assert str(caught.value).splitlines()[0] == f"No CIFAR-100 at {tmp_path / 'test'}."
+    assert (
+        message(lambda: cifar100.load(tmp_path / "test", "test"), DataError).splitlines()[0]
+        == f"No CIFAR-100 at {tmp_path / 'test'}."
+    )
 
 
 def test_tensorboard_on_request(tmp_path: Path) -> None:

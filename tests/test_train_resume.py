@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.networks import message
+from support.runs import silent
 
 from senetzoo.errors import ConfigError, TrainingError
 from senetzoo.train import checkpoint, engine
@@ -44,10 +46,6 @@ FULL = Recipe(
     optimizer="adamw",
     accumulate=2,
 )
-
-
-def silent(_: str) -> None:
-    pass
 
 
 def same(a: Path, b: Path) -> None:
@@ -85,9 +83,7 @@ def test_a_run_stopped_in_an_epoch_ends_like_the_uninterrupted_one(
 
     monkeypatch.setattr(Step, "__call__", press)
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(Interrupted) as caught:
-        engine.train(FULL, tmp_path / "cut", say=silent)
-    assert str(caught.value) == (
+    assert message(lambda: engine.train(FULL, tmp_path / "cut", say=silent), Interrupted) == (
         f"The run in {tmp_path / 'cut'} was interrupted.\n"
         "All up to epoch 2, step 4 is saved.\n"
         "Type the same command again to go on"
@@ -183,9 +179,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> Non
     (cut / "summary.json").unlink()
     newest.write_bytes(b"")
     (cut / checkpoint.PREVIOUS).write_bytes(b"")
-    with pytest.raises(ConfigError) as caught:
-        engine.train(recipe, cut, say=silent)
-    assert str(caught.value) == (
+    assert message(lambda: engine.train(recipe, cut, say=silent), ConfigError) == (
         f"{newest} can't be read.\n"
         "It is no checkpoint of a run (EOFError).\n"
         "Give another folder with --out, or delete this one"
@@ -208,9 +202,7 @@ def test_a_full_disk_is_named_and_the_checkpoint_stays_whole(
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(TrainingError) as caught:
-        engine.train(recipe, out, say=silent)
-    assert str(caught.value) == (
+    assert message(lambda: engine.train(recipe, out, say=silent), TrainingError) == (
         f"{out / 'checkpoint.new.pt'} can't be written.\n"
         "No space left on device.\n"
         "Mend that, then type the same command again: checkpoint.pt beside it is whole"

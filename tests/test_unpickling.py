@@ -114,18 +114,10 @@ def test_only_a_namespace_is_let_through() -> None:
         ("from pickle import loads", ["from pickle"]),
         ("import joblib", ["import joblib"]),
         ("import torch\ntorch.load(f)", ["torch.load", "torch.load without weights_only=True"]),
-        (
-            "import torch\ntorch.load(f, weights_only=False)",
-            ["torch.load", "torch.load without weights_only=True"],
-        ),
-        (
-            "import torch\nread = torch.load",
-            ["torch.load", "torch.load without weights_only=True"],
-        ),
-        (
-            "from torch import load\nload(f)",
-            ["torch.load", "torch.load without weights_only=True"],
-        ),
+        ("import torch\ntorch.load(f, weights_only=False)", ["torch.load",
+         "torch.load without weights_only=True"]),
+        ("import torch\nread = torch.load", ["torch.load", "torch.load without weights_only=True"]),
+        ("from torch import load\nload(f)", ["torch.load", "torch.load without weights_only=True"]),
         ("import numpy as np\nnp.load(f, allow_pickle=True)", ["numpy.load"]),
         ("import torch\ntorch.hub.load('a/b', 'c')", ["torch.hub.load"]),
         ("from torch.hub import load", []),
@@ -134,6 +126,6 @@ def test_only_a_namespace_is_let_through() -> None:
         ("import pickle\ntry: ...\nexcept pickle.UnpicklingError: ...", []),
         ("from senetzoo.weights.load import load_entry\nload_entry()", []),
     ],
-)
+)  # fmt: skip
 def test_the_reader_sees_every_way(text: str, found: list[str]) -> None:
     assert findings(text) == found

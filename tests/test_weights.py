@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from shelf import RAW, Shelf, open_shelf
+from support.networks import images, message
+from support.weights import RAW, Shelf
 from torch import Tensor
 
 from senetzoo import ECA, NONE, SE, attach, config, create, policy, stage, transforms
@@ -21,11 +22,6 @@ from senetzoo.weights.load import adapt_channels, load_file_into, load_strictly,
 
 SHIPPED = manifest.manifest()
 TAG = "resnet20.pets_v1"
-
-
-@pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
-    yield from open_shelf(tmp_path, monkeypatch)
 
 
 # --- The embedded weights, measured again ---------------------------------------------------------
@@ -75,18 +71,13 @@ def _pairs(ours: Classifier, theirs: Classifier) -> list[tuple[Tensor, Tensor]]:
     return [(a[name], b[name]) for name in a]
 
 
-def _images(channels: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(2, channels, 32, 32, generator=generator)
-
-
 def test_pretrained_is_the_network_that_was_stored(shelf: Shelf) -> None:
     trained = shelf.put(TAG)
     model = create("resnet20", pretrained=True, seed=1)
     assert not any(module.training for module in model.modules())
     assert model.num_classes == 3
     assert all(torch.equal(a, b) for a, b in _pairs(model, trained))
-    x = _images(3)
+    x = images(2, 3, 32, 32).float()
     with torch.inference_mode():
         assert torch.equal(model(x), trained(x))
     report = model.load_report
@@ -158,9 +149,10 @@ def test_strict_loading_changes_nothing_on_failure(tmp_path: Path) -> None:
 def test_files_that_are_no_weights(tmp_path: Path) -> None:
     remedy = "Give a .safetensors file that senetzoo wrote"
     file = tmp_path / "w.safetensors"
-    with pytest.raises(WeightsError) as caught:
-        read(file)
-    assert str(caught.value) == f"Can't read the weights {file}.\nThere is no such file.\n{remedy}"
+    assert (
+        message(lambda: read(file), WeightsError)
+        == f"Can't read the weights {file}.\nThere is no such file.\n{remedy}"
+    )
     save_file({"a": torch.zeros(100)}, str(file))
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(WeightsError) as caught:
@@ -191,7 +183,7 @@ def test_another_number_of_classes_replaces_the_head(shelf: Shelf) -> None:
 def test_other_channels_see_grey_images_alike(shelf: Shelf, channels: int) -> None:
     trained = shelf.put(TAG)
     model = create("resnet20", pretrained=True, in_chans=channels)
-    grey = _images(1)
+    grey = images(2, 1, 32, 32).float()
     with torch.inference_mode():
         ours = model(grey.expand(-1, channels, -1, -1))
         theirs = trained(grey.expand(-1, 3, -1, -1))
@@ -217,7 +209,7 @@ def test_grey_weights_for_colour_images(shelf: Shelf) -> None:
     seen = {**RAW["preprocessing"], "mean": [0.5], "std": [0.25]}
     trained = shelf.put("lenet5.grey_v1", preprocessing=seen)
     model = create("lenet5", pretrained=True, in_chans=3)
-    grey = _images(1)
+    grey = images(2, 1, 32, 32).float()
     with torch.inference_mode():
         torch.testing.assert_close(model(grey.expand(-1, 3, -1, -1)), trained(grey))
 
@@ -251,7 +243,7 @@ def test_more_gates_over_pretrained_weights(shelf: Shelf) -> None:
     assert len(report.replaced) == 12
     assert report.adapted == ()
     kept = create("resnet20", pretrained=True, policy=SE(init="identity"))
-    x = _images(3)
+    x = images(2, 3, 32, 32).float()
     with torch.inference_mode():
         torch.testing.assert_close(kept(x), trained(x))
 

@@ -14,13 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
-from hubserver import Fault
-from pantry import Pantry, blocked, content_of, hash_of, open_pantry
-from shelf import RAW, Shelf, open_shelf
+from support.commands import run
+from support.hub import Fault
+from support.weights import (
+    RAW,
+    Pantry,
+    Shelf,
+    blocked,
+    content_of,
+    hash_of,
+    open_pantry,
+)
 
 import senetzoo
-from senetzoo.cli import main
 from senetzoo.cli import weights as weights_command
 from senetzoo.weights import cache, download, manifest
 
@@ -33,18 +39,6 @@ def pantry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pantry]:
         # Imported above: imported here, it would keep the pantry's for good.
         monkeypatch.setattr(weights_command, "manifest", pantry.manifest)
         yield pantry
-
-
-@pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
-    yield from open_shelf(tmp_path, monkeypatch)
-
-
-def run(*args: str) -> Result:
-    result = CliRunner().invoke(main, args)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def test_list(shelf: Shelf) -> None:

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
-from helpers import learnable, on_meta
-from shelf import Shelf, open_shelf
+from support.networks import learnable, on_meta, same
+from support.weights import Shelf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -35,16 +34,6 @@ from senetzoo.nn.stem import as_stem
 from senetzoo.registry import ENTRIES, FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
-    yield from open_shelf(tmp_path, monkeypatch)
-
-
-def same(a: nn.Module, b: nn.Module) -> bool:
-    x, y = a.state_dict(), b.state_dict()
-    return list(x) == list(y) and all(torch.equal(x[name], y[name]) for name in x)
 
 
 # --- Seeds ---------------------------------------------------------------------------------------

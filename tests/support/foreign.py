@@ -11,13 +11,13 @@ from operator import add
 from typing import Any
 
 import torch
-from helpers import on_meta, randomise
 from torch import Tensor, nn
 
 from senetzoo import SE, SiteMap
 from senetzoo._utils.torchvision import torchvision
 from senetzoo.nn.slots import POSITIONS, Position
 from senetzoo.policies.algebra import Gate, Policy
+from support.networks import on_meta, randomise
 
 
 def everywhere(gate: Gate, sites: SiteMap) -> Policy:

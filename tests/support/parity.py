@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from helpers import calibrate_on_next_batch, on_meta, randomise, relative_error
 from torch import Tensor, nn
 
+from senetzoo import config
 from senetzoo._utils.torchvision import torchvision
 from senetzoo.nn.classifier import Classifier
 from senetzoo.weights import dialects
+from senetzoo.weights.dialects import Counterpart
+from support.networks import calibrate_on_next_batch, on_meta, randomise, relative_error
 
 SAME = "same"
 """Where both networks have the same names, and ours may be a part of one, or a module around it."""
@@ -22,28 +24,25 @@ SAME = "same"
 TOLERANCE = 1e-10
 
 
-def from_torchvision(name: str, **options: Any) -> nn.Module:
+def from_library(dialect: str, name: str, **options: Any) -> nn.Module:
+    """A network as the library of `dialect` builds it, without weights that it would draw long."""
     torchvision()
-    from torchvision import models
+    if dialect == "torchvision":
+        from torchvision import models
 
-    model: nn.Module = models.get_model(name, **options)
-    return model
+        slow = name in ("googlenet", "inception_v3")
+        model: nn.Module = models.get_model(
+            name, **({"init_weights": False} if slow else {}) | options
+        )
+    elif dialect == "pytorchcv":
+        from pytorchcv.model_provider import get_model
 
+        model = get_model(name, pretrained=False, **options)
+    else:
+        import timm
 
-def from_the_timm(name: str, **options: Any) -> nn.Module:
-    torchvision()
-    import timm
-
-    # Its legacy networks drop out by default, which a comparison in training mode can't bear.
-    model: nn.Module = timm.create_model(name, drop_rate=0.0, **options)
-    return model
-
-
-def from_the_pytorchcv(name: str, **options: Any) -> nn.Module:
-    torchvision()
-    from pytorchcv.model_provider import get_model
-
-    model: nn.Module = get_model(name, pretrained=False, **options)
+        # Its legacy networks drop out by default, which a comparison in training mode can't bear.
+        model = timm.create_model(name, drop_rate=0.0, **options)
     return model
 
 
@@ -183,3 +182,29 @@ def compare_gradients(
 
 def _gradients(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def ours(counterpart: Counterpart) -> Classifier:
+    """Our network that a counterpart says."""
+    policy = f"+{counterpart.policy}" if counterpart.policy else ""
+    return config(counterpart.model + policy).replace(**counterpart.changes).build(seed=0)
+
+
+def skeleton_of(counterpart: Counterpart) -> Classifier:
+    """The same, on the meta device."""
+    model = on_meta(lambda: ours(counterpart))
+    assert isinstance(model, Classifier)
+    return model
+
+
+def numbered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the same shapes, each full of its own number, with memory for one value."""
+    return {
+        name: torch.tensor(float(number)).expand(tensor.shape)
+        for number, (name, tensor) in enumerate(state.items())
+    }
+
+
+def numbers(state: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], float]]:
+    """Shape and number of each."""
+    return {n: (tuple(t.shape), t.reshape(-1)[0].item()) for n, t in state.items()}

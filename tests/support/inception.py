@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 
 import torch
-from helpers import on_meta
 from torch import Tensor, nn
 
 from senetzoo import ECA
@@ -13,6 +12,7 @@ from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.config import Config
 from senetzoo.nn.slots import Position, Site
 from senetzoo.policies.attach import attach
+from support.networks import on_meta
 
 
 def pad_all(model: nn.Module, stem: list[nn.Module]) -> None:

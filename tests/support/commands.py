@@ -28,9 +28,10 @@ def leaves(
 COMMANDS = dict(leaves())
 
 
-def run(*args: str) -> Result:
+def run(*arguments: object, stdin: str | bytes | None = None) -> Result:
     """Run a command; what it raises but for an exit is a failure with its traceback."""
-    result = CliRunner().invoke(main, args, prog_name="senetzoo")
+    args = [str(argument) for argument in arguments]
+    result = CliRunner().invoke(main, args, input=stdin, prog_name="senetzoo")
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         trace = "".join(traceback.format_exception(result.exception))
         raise AssertionError(f"senetzoo {args!r}\n{trace}") from None
