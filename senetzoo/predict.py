@@ -14,8 +14,8 @@ from torch import Tensor
 from senetzoo import zoo
 from senetzoo.data.images import images_in, open_image
 from senetzoo.errors import ConfigError, DataError
-from senetzoo.nn.classifier import Classifier, finite
-from senetzoo.nn.modes import evaluating
+from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.modes import evaluating, finite
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -27,7 +27,7 @@ from senetzoo.models import (
     vgg,
 )
 from senetzoo.models.family import Family
-from senetzoo.nn.config import Config
+from senetzoo.nn.classifier import Config
 
 FAMILIES: tuple[Family, ...] = (
     lenet.FAMILY,

@@ -11,8 +11,7 @@ import torch
 from senetzoo.errors import ConfigError, PolicyError, check_fields
 from senetzoo.gates import GATES
 from senetzoo.gates.common import GateModule
-from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.config import Config
+from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.seeds import drawn_seed, seeded
 from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import NONE, Gate, Policy

@@ -16,8 +16,9 @@ from torch.nn import functional
 
 from senetzoo import config, create
 from senetzoo.errors import ConfigError
-from senetzoo.nn.classifier import AuxOutput, Classifier
+from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import Counts, count
+from senetzoo.nn.maps import AuxOutput
 
 FORMS = ["googlenet", "googlenet_bn"]
 

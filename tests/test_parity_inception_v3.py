@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from senetzoo.errors import ConfigError
 from senetzoo.models.inception_v3 import InceptionAux, InceptionV3, InceptionV3Config
-from senetzoo.nn.classifier import AuxOutput
 from senetzoo.nn.counting import count
+from senetzoo.nn.maps import AuxOutput
 from senetzoo.zoo import create
 
 

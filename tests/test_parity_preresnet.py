@@ -9,7 +9,8 @@ from support.parity import TOLERANCE
 from torch import Tensor
 
 from senetzoo import config
-from senetzoo.models.preresnet import PreBasicBlock, PreBottleneck, PreResNetConfig
+from senetzoo.models.preresnet import PreBlock, PreResNetConfig
+from senetzoo.models.staged import basic, bottleneck
 from senetzoo.nn.counting import count
 from senetzoo.nn.drop_path import DropPath
 from senetzoo.zoo import create
@@ -41,11 +42,13 @@ def test_published_macs(name: str, billions: float) -> None:
 def test_positions(kind: str, stride: int) -> None:
     """A block with a gate at every position, written out."""
     outputs = 8 * stride
-    if kind == "basic":
-        block: PreBasicBlock | PreBottleneck = PreBasicBlock(8, outputs, stride)
-    else:
-        block = PreBottleneck(8, outputs, (1, stride))
-    block = block.double().eval()
+    width = outputs // 4
+    rows = (
+        basic(outputs, stride)
+        if kind == "basic"
+        else bottleneck((width, width), outputs, (1, stride))
+    )
+    block = PreBlock(8, rows).double().eval()
     randomise(block)
     factors = {"pre": 0.5, "inner": 0.7, "standard": 1.3, "identity": 0.9, "post": 1.1}
     for position, factor in factors.items():
@@ -53,13 +56,14 @@ def test_positions(kind: str, stride: int) -> None:
     x = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(1)).double()
     held = x.clone()
 
-    p = block.norm1(x).relu()
-    y = block.conv1(p * 0.5)
-    if isinstance(block, PreBasicBlock):
-        y = block.conv2(block.norm2(y).relu() * 0.7)
+    layers = dict(block.named_children())
+    p = layers["norm1"](x).relu()
+    y = layers["conv1"](p * 0.5)
+    if kind == "basic":
+        y = layers["conv2"](layers["norm2"](y).relu() * 0.7)
     else:
-        y = block.conv2(block.norm2(y).relu())
-        y = block.conv3(block.norm3(y).relu() * 0.7)
+        y = layers["conv2"](layers["norm2"](y).relu())
+        y = layers["conv3"](layers["norm3"](y).relu() * 0.7)
     # Where the shape changes, the skip starts after the first norm and activation.
     skip = x if block.downsample is None else block.downsample(p)
     assert (block.downsample is None) == (stride == 1)

@@ -26,7 +26,8 @@ from senetzoo.cli import main
 from senetzoo.cli.predict import _cells, _Table
 from senetzoo.data.preprocessing import CIFAR10, Preprocessing
 from senetzoo.errors import ConfigError, WeightsError
-from senetzoo.nn.classifier import Classifier, FeatureInfo
+from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.maps import FeatureInfo
 from senetzoo.nn.report import LoadReport
 from senetzoo.nn.slots import TensorMap
 from senetzoo.predict import Guess, Prediction, predict
@@ -38,10 +39,12 @@ PLAIN = Preprocessing(4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 class Colours(Classifier):
     """Says how much red, green and blue an image has: logits are 10 x the channels' means."""
 
+    feature_info = (FeatureInfo(1, 3),)
+
     def __init__(self, classes: tuple[str, ...] = CLASSES) -> None:
         super().__init__(zoo.config("resnet20").replace(num_classes=3).config)
         self.scale = nn.Parameter(torch.tensor(10.0))
-        self.dropout = nn.Dropout(0.9)
+        self.drop = nn.Dropout(0.9)
         self.load_report = LoadReport("colours", "embedded", "0" * 64, classes)
         self.batches: list[int] = []
 
@@ -50,15 +53,11 @@ class Colours(Classifier):
 
     def _level(self, x: Tensor) -> Tensor:
         self.batches.append(len(x))
-        return self.dropout(x)  # type: ignore[no-any-return]
-
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        return (FeatureInfo(1, 3),)
+        return self.drop(x)  # type: ignore[no-any-return]
 
     @property
     def cam_layer(self) -> nn.Module:
-        return self.dropout
+        return self.drop
 
     def forward_head(self, features: Tensor) -> Tensor:
         return self.scale * features.mean((2, 3))
@@ -156,11 +155,11 @@ def test_one_image_or_many_in_every_form(tmp_path: Path) -> None:
 
 def test_the_model_gets_its_modes_back() -> None:
     model = Colours().train()
-    model.dropout.eval()
+    model.drop.eval()
     grey = torch.full((3, 4, 4), 128, dtype=torch.uint8)
     predict(model, grey, preprocessing=PLAIN)
-    assert (model.training, model.dropout.training) == (True, False)
-    model.dropout.train()
+    assert (model.training, model.drop.training) == (True, False)
+    model.drop.train()
     guesses = predict(model, grey, preprocessing=PLAIN)[0].guesses  # in eval mode: no dropout
     assert [g.probability for g in guesses] == pytest.approx([1 / 3] * 3)
     assert model.scale.grad is None

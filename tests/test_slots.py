@@ -11,7 +11,7 @@ from support.networks import calibrate_on_next_batch, randomise, relative_error,
 from torch import Tensor, nn
 from torch.nn import functional
 
-from senetzoo.models.resnet import BasicBlock, Bottleneck
+from senetzoo.models.resnet import Block
 from senetzoo.nn.drop_path import DropPath
 from senetzoo.nn.slots import POSITIONS, Position, Site, Slots, residual, unit
 
@@ -29,7 +29,7 @@ class Affine(nn.Module):
         return x * self.factor + self.offset
 
 
-def written_out(block: BasicBlock | Bottleneck, x: Tensor, gates: dict[Position, Affine]) -> Tensor:
+def written_out(block: Block, x: Tensor, gates: dict[Position, Affine]) -> Tensor:
     """The block's output by the formula of the paper's Fig. 5, from its parameters alone."""
     state = block.state_dict()
 
@@ -51,12 +51,14 @@ def written_out(block: BasicBlock | Bottleneck, x: Tensor, gates: dict[Position,
         return out
 
     projects = "downsample.0.weight" in state
-    stride = 2 if projects and isinstance(block, BasicBlock) else 1
-    if isinstance(block, BasicBlock):
+    stride = 2 if projects and block.depth == 2 else 1
+    if block.depth == 2:
         y = norm(conv(gate("pre", x), "conv1", stride), "bn1").clamp(min=0)
         y = norm(conv(gate("inner", y), "conv2", 1), "bn2")
     else:
-        stride = block.conv2.stride[0]
+        second = block.get_submodule("conv2")
+        assert isinstance(second, nn.Conv2d)
+        stride = second.stride[0]
         y = norm(conv(gate("pre", x), "conv1", 1), "bn1").clamp(min=0)
         y = norm(conv(y, "conv2", stride), "bn2").clamp(min=0)
         y = norm(conv(gate("inner", y), "conv3", 1), "bn3")
@@ -64,9 +66,7 @@ def written_out(block: BasicBlock | Bottleneck, x: Tensor, gates: dict[Position,
     return gate("post", (gate("standard", y) + gate("identity", skip)).clamp(min=0))
 
 
-def prepared(
-    kind: Literal["basic", "bottleneck"], shortcut: str
-) -> tuple[BasicBlock | Bottleneck, Tensor]:
+def prepared(kind: Literal["basic", "bottleneck"], shortcut: str) -> tuple[Block, Tensor]:
     """A block in eval mode with calibrated statistics, and an input for it (as after a ReLU)."""
     model = tiny(kind).double()
     randomise(model)
@@ -76,7 +76,7 @@ def prepared(
     model.eval()
     first, second = model.stages()[1]
     block = first if shortcut == "projection" else second
-    assert isinstance(block, (BasicBlock, Bottleneck))
+    assert isinstance(block, Block)
     assert (block.downsample is not None) == (shortcut == "projection")
     channels = block.slots.channels["pre"]
     x = torch.randn(2, channels, 10, 10, generator=torch.Generator().manual_seed(4)).double()
@@ -209,6 +209,6 @@ def test_drop_path_rises_with_depth() -> None:
         block.drop_path.rate if block.drop_path else 0.0
         for stage in model.stages()
         for block in stage
-        if isinstance(block, BasicBlock)
+        if isinstance(block, Block)
     ]
     assert rates == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2])

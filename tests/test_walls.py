@@ -71,11 +71,6 @@ STRANGERS = {
     "models": {"policies", "gates"},
     "bench": {"train"},
 }
-# What breaks these rules today. The list may only shrink: a line that no longer holds fails.
-EXCEPTIONS = {
-    # For type checkers alone.
-    ("nn.config", "nn.classifier"),
-}
 
 
 def modules(path: Path) -> set[str]:
@@ -107,28 +102,14 @@ def breaks_the_order(edge: tuple[str, str]) -> bool:
 def test_arrows_point_down() -> None:
     assert {name.split(".")[0] for name in GRAPH} <= set(ORDER)
     wrong = {edge for edge in EDGES if breaks_the_order(edge)}
-    assert wrong == {edge for edge in EXCEPTIONS if edge[0].split(".")[0] != edge[1].split(".")[0]}
+    assert not wrong
 
 
 def test_no_circles() -> None:
-    left = {
-        name: {o for o in others if (name, o) not in EXCEPTIONS} for name, others in GRAPH.items()
-    }
+    left = dict(GRAPH)
     while free := {name for name, others in left.items() if not others & left.keys()}:
         left = {name: others for name, others in left.items() if name not in free}
     assert not left
-
-
-def test_every_exception_is_still_needed() -> None:
-    for low, high in EXCEPTIONS:
-        reached, todo = set[str](), [high]
-        while todo:
-            name = todo.pop()
-            if name not in reached:
-                reached.add(name)
-                todo += GRAPH[name]
-        assert (low, high) in EDGES
-        assert breaks_the_order((low, high)) or low in reached
 
 
 def test_nn_knows_nothing_above_it() -> None:

@@ -17,7 +17,8 @@ from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import ConfigError, DataError, SenetzooError, WeightsError
 from senetzoo.eval.data import LabeledImages, batches, read_images
 from senetzoo.eval.predictions import Predictions, Tally
-from senetzoo.nn.classifier import Classifier, finite
+from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.modes import finite
 from senetzoo.zoo import load, transforms
 
 if TYPE_CHECKING:

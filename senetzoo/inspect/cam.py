@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from senetzoo.errors import ConfigError, nearest
-from senetzoo.nn.classifier import Classifier, finite
-from senetzoo.nn.modes import evaluating
+from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.modes import evaluating, finite
 
 
 @dataclass(frozen=True)

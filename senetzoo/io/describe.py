@@ -15,8 +15,7 @@ from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import BrokenError, ConfigError, PolicyError, SenetzooError, nearest
 from senetzoo.gates import GATES
 from senetzoo.io.description import LIBRARY, SCHEMA, Description, File, Network
-from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.config import Config
+from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import NONE, Gate, resolve
 from senetzoo.policies.recover import recovered

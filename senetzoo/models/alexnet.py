@@ -13,13 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from senetzoo._utils.checks import Ge, PositiveInt, Rate
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
-from senetzoo.nn.classifier import FeatureInfo
-from senetzoo.nn.config import Config
+from senetzoo.nn.classifier import Config
+from senetzoo.nn.maps import doubling
 from senetzoo.nn.stack import ConvStack, Unit, dropout, local_response_norm
 
 # Of the one-GPU network: torchvision's.
@@ -109,6 +109,7 @@ class AlexNet(ConvStack):
                     Unit(nn.Conv2d(c4, c5, 3, padding=1, groups=groups), after=after(False)),
                 ],
             ],
+            strides=doubling(2 if small else 8, 3),
         )
         side, hidden = (4, config.hidden // 4) if small else (6, config.hidden)
         self.avgpool = nn.AdaptiveAvgPool2d(side)
@@ -119,20 +120,6 @@ class AlexNet(ConvStack):
             layers += [drop, *linear] if config.dropout_on == "inputs" else [*linear, drop]
         self.classifier = nn.Sequential(*layers, nn.Linear(hidden, config.num_classes))
         self.initialize()
-
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        first = 2 if self._config.small else 8
-        return tuple(
-            FeatureInfo(first * 2**stage, self._config.widths[index])
-            for stage, index in enumerate((0, 1, 4))
-        )
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        return self.classifier(self.avgpool(features).flatten(1))  # type: ignore[no-any-return]
-
-    def classifiers(self) -> tuple[str, ...]:
-        return ("classifier.6",)
 
 
 KRIZHEVSKY_2012 = Paper(

@@ -16,15 +16,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, TypeAlias
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from senetzoo.models.family import Family, Paper
-from senetzoo.models.inception import InceptionNetwork
-from senetzoo.nn.config import Config
+from senetzoo.models.inception import Inception, InceptionNetwork
+from senetzoo.nn.classifier import Config
 from senetzoo.nn.conv import ConvNormAct
 from senetzoo.nn.init import init_convs
-from senetzoo.nn.slots import Slots, TensorMap, chain, unit
 
 Row: TypeAlias = tuple[str, int, int, int, int, int, int, str, int]
 
@@ -68,35 +66,27 @@ class BNInceptionConfig(Config):
         return BNInception(self)
 
 
-class Inception(nn.Module):
+def module(inputs: int, row: Row) -> Inception:
     """Four branches side by side, or three of stride 2."""
+    _, stride, one, three_reduce, three, double_reduce, double, pool, project = row
+    branches: dict[str, nn.Module] = {"branch1x1": conv(inputs, one, 1)} if one else {}
+    branches["branch3x3"] = nn.Sequential(
+        conv(inputs, three_reduce, 1), conv(three_reduce, three, 3, stride, 1)
+    )
+    branches["branch_double3x3"] = nn.Sequential(
+        conv(inputs, double_reduce, 1),
+        conv(double_reduce, double, 3, padding=1),
+        conv(double, double, 3, stride, 1),
+    )
+    projection = [conv(inputs, project, 1)] if project else []
+    branches["branch_pool"] = nn.Sequential(_pool(pool, stride), *projection)
+    return Inception(inputs, _outputs(inputs, row), branches)
 
-    def __init__(self, inputs: int, row: Row) -> None:
-        super().__init__()
-        _, stride, one, three_reduce, three, double_reduce, double, pool, project = row
-        self.outputs = one + three + double + (project or inputs)
-        self.branch1x1 = conv(inputs, one, 1) if one else None
-        self.branch3x3 = nn.Sequential(
-            conv(inputs, three_reduce, 1), conv(three_reduce, three, 3, stride, 1)
-        )
-        self.branch_double3x3 = nn.Sequential(
-            conv(inputs, double_reduce, 1),
-            conv(double_reduce, double, 3, padding=1),
-            conv(double, double, 3, stride, 1),
-        )
-        self.branch_pool = nn.Sequential(_pool(pool, stride))
-        if project:
-            self.branch_pool.append(conv(inputs, project, 1))
-        self.slots = Slots({"pre": inputs, "standard": self.outputs})
 
-    def forward(self, x: Tensor) -> Tensor:
-        return unit(x, self.slots, self.branches)
-
-    def branches(self, x: Tensor) -> Tensor:
-        """The outputs of the branches as one map."""
-        one = [] if self.branch1x1 is None else [self.branch1x1(x)]
-        others = (self.branch3x3, self.branch_double3x3, self.branch_pool)
-        return torch.cat(one + [branch(x) for branch in others], 1)
+def _outputs(inputs: int, row: Row) -> int:
+    """Channels that a module makes of `inputs`."""
+    _, _, one, _, three, _, double, _, project = row
+    return one + three + double + (project or inputs)
 
 
 def _pool(kind: str, stride: int) -> nn.Module:
@@ -114,7 +104,6 @@ def _pool(kind: str, stride: int) -> nn.Module:
 class BNInception(InceptionNetwork):
     """BN-Inception: built by `BNInceptionConfig.build`."""
 
-    channels = (320, 608, 1024)
     _config: BNInceptionConfig
     fc: nn.Linear
 
@@ -133,23 +122,13 @@ class BNInception(InceptionNetwork):
         )
         outputs = 192
         for row in MODULES:
-            module = Inception(outputs, row)
-            self.add_module(f"inception{row[0]}", module)
-            outputs = module.outputs
+            self.add_module(f"inception{row[0]}", module(outputs, row))
+            outputs = _outputs(outputs, row)
+        levels = [[f"inception{name}" for name in names] for names in STAGES]
+        levels[0].insert(0, "stem")
+        self.set_stages(levels, (320, 608, 1024))
         self.add_head(outputs)
         init_convs(self, "fan_out")
-
-    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
-        return tuple(
-            tuple(self.get_submodule(f"inception{name}") for name in names) for names in STAGES
-        )
-
-    def levels(self) -> tuple[TensorMap, ...]:
-        first, *others = (chain(*stage) for stage in self.stages())
-        return (lambda x: first(self.stem(x)), *others)
-
-    def input_parameter(self) -> str:
-        return "stem.0.conv.weight"
 
 
 IOFFE_2015 = Paper(

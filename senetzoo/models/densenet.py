@@ -9,6 +9,7 @@ Child names are torchvision's, so its state dicts load strictly.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, cast
@@ -21,11 +22,10 @@ from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
 from senetzoo.models.staged import check_stem
 from senetzoo.nn.checkpoint import recomputed
-from senetzoo.nn.classifier import FeatureInfo
-from senetzoo.nn.config import Config
+from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.init import init_convs
-from senetzoo.nn.pooled import Pooled
-from senetzoo.nn.slots import Slots, TensorMap, chain
+from senetzoo.nn.maps import doubling
+from senetzoo.nn.slots import Slots
 from senetzoo.nn.stem import as_stem, stem_convs
 
 # Section 3, "Bottleneck layers": each 1x1 convolution makes 4k maps for a growth rate of k.
@@ -166,18 +166,19 @@ def _joined(features: Iterable[Tensor]) -> Tensor:
     return torch.cat([first, *others], 1) if others else first
 
 
-class Transition(nn.Sequential):
+def transition(inputs: int, outputs: int) -> nn.Sequential:
     """What is between two dense blocks: a 1x1 convolution and a pool that halves the map."""
+    return nn.Sequential(
+        OrderedDict(
+            norm=nn.BatchNorm2d(inputs),
+            relu=nn.ReLU(inplace=True),
+            conv=nn.Conv2d(inputs, outputs, 1, bias=False),
+            pool=nn.AvgPool2d(2),
+        )
+    )
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(inputs)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv = nn.Conv2d(inputs, outputs, 1, bias=False)
-        self.pool = nn.AvgPool2d(2)
 
-
-class DenseNet(Pooled):
+class DenseNet(Classifier):
     """DenseNet and DenseNet-BC: built by `DenseNetConfig.build`.
 
     Each dense block is a stage and each of its layers a block. A stage begins with the transition
@@ -200,50 +201,26 @@ class DenseNet(Pooled):
         last = 0
         for index, (inputs, outputs) in enumerate(config.channels):
             if index:
-                layers.add_module(f"transition{index}", Transition(last, inputs))
+                layers.add_module(f"transition{index}", transition(last, inputs))
             block = DenseBlock(inputs, config.depths[index], config)
             layers.add_module(f"denseblock{index + 1}", block)
             last = outputs
         layers.add_module("norm5", nn.BatchNorm2d(last))
         self.features = layers
         self.relu = nn.ReLU()
+        levels = [
+            [f"features.transition{index}", f"features.denseblock{index + 1}"]
+            for index in range(len(config.depths))
+        ]
+        levels[0][:0] = [f"features.{name}0" for name in ("conv", "norm", "relu", "pool")]
+        # The ReLU is outside its child `features` in torchvision.
+        levels[-1] += ["features.norm5", "relu"]
+        channels = [outputs for _, outputs in config.channels]
+        self.set_levels(levels, doubling(stem.stride, len(levels)), channels)
         self.add_head(last)
         # The paper's (He et al. 2015), over the fan in as in its own code and torchvision's.
         init_convs(self, "fan_in")
         nn.init.zeros_(self.classifier.bias)
-
-    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
-        return tuple(
-            tuple(self.get_submodule(f"features.denseblock{index + 1}").children())
-            for index in range(len(self._config.depths))
-        )
-
-    def levels(self) -> tuple[TensorMap, ...]:
-        layers = list(self.features)
-        ends = [index + 1 for index, layer in enumerate(layers) if isinstance(layer, DenseBlock)]
-        # Between the last block and the pooling are the norm and, as in torchvision outside its
-        # child `features`, the ReLU.
-        ends[-1] = len(layers) + 1
-        layers.append(self.relu)
-        return tuple(
-            chain(*layers[start:end]) for start, end in zip([0, *ends], ends, strict=False)
-        )
-
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        stride = as_stem(self._config.stem).stride
-        return tuple(
-            FeatureInfo(stride * 2**index, outputs)
-            for index, (_, outputs) in enumerate(self._config.channels)
-        )
-
-    @property
-    def cam_layer(self) -> nn.Module:
-        return self.relu
-
-    def input_parameter(self) -> str:
-        single = len(as_stem(self._config.stem).kernels) == 1
-        return f"features.conv0.{'' if single else '0.'}weight"
 
 
 def _imagenet(*depths: int, growth: int = 32) -> DenseNetConfig:

@@ -11,16 +11,17 @@ gate of the default policy sits at ``slots.inner`` instead.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
 
 from torch import Tensor, nn
 
 from senetzoo._utils.checks import Rate
 from senetzoo.models.family import Family, Paper
-from senetzoo.nn.classifier import Classifier, FeatureInfo
-from senetzoo.nn.config import Config
+from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.drop_path import DropPath, linear_rates
 from senetzoo.nn.init import init_separable
-from senetzoo.nn.slots import Position, Slots, TensorMap, residual, unit
+from senetzoo.nn.slots import Position, Slots, residual, unit
 
 STEM_WIDTH = 32
 HEAD_WIDTH = 1280
@@ -114,6 +115,7 @@ class MBConv(nn.Module):
 class EfficientNet(Classifier):
     """EfficientNet: built by `EfficientNetConfig.build`."""
 
+    head_name = "classifier.1"
     _config: EfficientNetConfig
 
     def __init__(self, config: EfficientNetConfig) -> None:
@@ -132,6 +134,11 @@ class EfficientNet(Classifier):
             layers.append(stage)
         layers.append(_conv(inputs, HEAD_WIDTH, 1))
         self.features = nn.Sequential(*layers)
+        levels = [[f"features.{index + 1}"] for index in range(len(STAGES))]
+        levels[0].insert(0, "features.0")
+        levels[-1].append(f"features.{len(layers) - 1}")
+        widths = [*(width for *_, width, _ in STAGES[:-1]), HEAD_WIDTH]
+        self.set_levels(levels, [*accumulate(config.strides, mul)][1:], widths)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(
             nn.Dropout(config.dropout) if config.dropout else nn.Identity(),
@@ -139,38 +146,8 @@ class EfficientNet(Classifier):
         )
         init_separable(self)
 
-    def _layers(self) -> tuple[nn.Module, ...]:
-        return tuple(self.features)
-
-    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
-        _, *stages, _ = self._layers()
-        return tuple(tuple(stage.children()) for stage in stages)
-
-    def levels(self) -> tuple[TensorMap, ...]:
-        stem, first, *others, last, head = self._layers()
-        return (lambda x: first(stem(x)), *others, lambda x: head(last(x)))
-
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        total, *strides = self._config.strides
-        info = []
-        for stride, (*_, width, _) in zip(strides, STAGES, strict=True):
-            total *= stride
-            info.append(FeatureInfo(total, width))
-        return (*info[:-1], FeatureInfo(total, HEAD_WIDTH))
-
-    @property
-    def cam_layer(self) -> nn.Module:
-        return self._layers()[-1]
-
     def forward_head(self, features: Tensor) -> Tensor:
         return self.classifier(self.avgpool(features).flatten(1))  # type: ignore[no-any-return]
-
-    def classifiers(self) -> tuple[str, ...]:
-        return ("classifier.1",)
-
-    def input_parameter(self) -> str:
-        return "features.0.0.weight"
 
 
 TAN_2019 = Paper(

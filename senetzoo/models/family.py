@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from senetzoo.nn.config import Config
+from senetzoo.nn.classifier import Config
 
 
 @dataclass(frozen=True)

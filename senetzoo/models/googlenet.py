@@ -11,23 +11,20 @@ loads strictly.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from senetzoo._utils.checks import Rate
 from senetzoo.models.family import Family, Paper
-from senetzoo.models.inception import InceptionNetwork
-from senetzoo.nn.classifier import AuxOutput
-from senetzoo.nn.config import Config
+from senetzoo.models.inception import Inception, InceptionNetwork
+from senetzoo.nn.classifier import Config
 from senetzoo.nn.conv import ConvNormAct
 from senetzoo.nn.init import init_convs
-from senetzoo.nn.slots import Slots, TensorMap, unit
 
 # The nine modules of Table 1. A max pool of stride 2 precedes 4a and 5a.
 MODULES = (
@@ -77,50 +74,28 @@ class GoogLeNetConfig(Config):
         return GoogLeNet(self)
 
 
-class ConvAct(nn.Module):
-    """A convolution with bias and a ReLU; its child is called as in `ConvNormAct`."""
-
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0
-    ) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.conv(x), inplace=True)
-
-
 def _conv(config: GoogLeNetConfig) -> Callable[..., nn.Module]:
-    return ConvAct if config.form == "paper" else partial(ConvNormAct, eps=1e-3)
+    paper = config.form == "paper"
+    return partial(ConvNormAct, bias=True, norm=False) if paper else partial(ConvNormAct, eps=1e-3)
 
 
-class Inception(nn.Module):
+def module(inputs: int, widths: tuple[int, ...], config: GoogLeNetConfig) -> Inception:
     """Four branches side by side (Fig. 2b)."""
-
-    def __init__(self, inputs: int, widths: tuple[int, ...], config: GoogLeNetConfig) -> None:
-        super().__init__()
-        conv = _conv(config)
-        # torchvision's 3x3 is an oversight that its weights were trained with (its issue 906).
-        large = 5 if config.form == "paper" else 3
-        one, three_reduce, three, five_reduce, five, pool = widths
-        self.outputs = one + three + five + pool
-        self.branch1 = conv(inputs, one, 1)
-        self.branch2 = nn.Sequential(
+    conv = _conv(config)
+    # torchvision's 3x3 is an oversight that its weights were trained with (its issue 906).
+    large = 5 if config.form == "paper" else 3
+    one, three_reduce, three, five_reduce, five, pool = widths
+    branches = {
+        "branch1": conv(inputs, one, 1),
+        "branch2": nn.Sequential(
             conv(inputs, three_reduce, 1), conv(three_reduce, three, 3, padding=1)
-        )
-        self.branch3 = nn.Sequential(
+        ),
+        "branch3": nn.Sequential(
             conv(inputs, five_reduce, 1), conv(five_reduce, five, large, padding=large // 2)
-        )
-        self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, padding=1), conv(inputs, pool, 1))
-        self.slots = Slots({"pre": inputs, "standard": self.outputs})
-
-    def forward(self, x: Tensor) -> Tensor:
-        return unit(x, self.slots, self.branches)
-
-    def branches(self, x: Tensor) -> Tensor:
-        """The outputs of the branches as one map."""
-        branches = (self.branch1, self.branch2, self.branch3, self.branch4)
-        return torch.cat([branch(x) for branch in branches], 1)
+        ),
+        "branch4": nn.Sequential(nn.MaxPool2d(3, 1, padding=1), conv(inputs, pool, 1)),
+    }
+    return Inception(inputs, one + three + five + pool, branches)
 
 
 class AuxHead(nn.Module):
@@ -149,7 +124,7 @@ class AuxHead(nn.Module):
 class GoogLeNet(InceptionNetwork):
     """GoogLeNet: built by `GoogLeNetConfig.build`."""
 
-    channels = (480, 832, 1024)
+    aux: ClassVar[Mapping[str, str]] = {"inception4a": "aux1.fc2", "inception4d": "aux2.fc2"}
     _config: GoogLeNetConfig
     fc: nn.Linear
 
@@ -174,17 +149,21 @@ class GoogLeNet(InceptionNetwork):
         )
         for name, layer in stem.items():
             self.add_module(name, layer)
-        self._stem = tuple(stem)
-        inputs, outputs = 192, {}
+        inputs = 192
         for name, *widths in MODULES:
-            module = Inception(inputs, tuple(widths), config)
-            self.add_module(f"inception{name}", module)
-            inputs = outputs[name] = module.outputs
+            self.add_module(f"inception{name}", module(inputs, tuple(widths), config))
+            one, _, three, _, five, project = widths
+            inputs = one + three + five + project
         self.maxpool3 = pool()
         self.maxpool4 = pool() if paper else nn.MaxPool2d(2, 2, ceil_mode=True)
-        self.aux1 = AuxHead(outputs["4a"], config) if config.aux else None
-        self.aux2 = AuxHead(outputs["4d"], config) if config.aux else None
-        self.add_head(outputs["5b"])
+        self.aux1 = AuxHead(512, config) if config.aux else None
+        self.aux2 = AuxHead(528, config) if config.aux else None
+        third, fourth, fifth = (
+            [f"inception{name}" for name, *_ in MODULES if name[0] == stage] for stage in "345"
+        )
+        levels = [*stem, *third], ["maxpool3", *fourth], ["maxpool4", *fifth]
+        self.set_stages(levels, (480, 832, 1024))
+        self.add_head(inputs)
         self._initialize()
 
     def _initialize(self) -> None:
@@ -196,45 +175,6 @@ class GoogLeNet(InceptionNetwork):
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.trunc_normal_(module.weight, std=0.01, a=-2, b=2)
-
-    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
-        return tuple(
-            tuple(self.get_submodule(f"inception{n}") for n, *_ in MODULES if n[0] == stage)
-            for stage in "345"
-        )
-
-    def levels(self) -> tuple[TensorMap, ...]:
-        return self._third, lambda x: self._fourth(x)[0], self._fifth
-
-    def _run(self, x: Tensor, *names: str) -> Tensor:
-        for name in names:
-            x = self.get_submodule(name)(x)
-        return x
-
-    def _third(self, x: Tensor) -> Tensor:
-        return self._run(x, *self._stem, "inception3a", "inception3b")
-
-    def _fourth(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The map after 4e, and those after 4a and 4d that the auxiliary heads take."""
-        after_a = self._run(x, "maxpool3", "inception4a")
-        after_d = self._run(after_a, "inception4b", "inception4c", "inception4d")
-        return self._run(after_d, "inception4e"), after_a, after_d
-
-    def _fifth(self, x: Tensor) -> Tensor:
-        return self._run(x, "maxpool4", "inception5a", "inception5b")
-
-    def forward_checked(self, x: Tensor) -> Tensor | AuxOutput:
-        if self.aux1 is None or self.aux2 is None or not self.training:
-            return super().forward_checked(x)
-        x, after_a, after_d = self._fourth(self._third(x))
-        logits = self.forward_head(self._fifth(x))
-        return AuxOutput(logits, (self.aux1(after_a), self.aux2(after_d)))
-
-    def classifiers(self) -> tuple[str, ...]:
-        return ("fc", "aux1.fc2", "aux2.fc2") if self._config.aux else ("fc",)
-
-    def input_parameter(self) -> str:
-        return "conv1.conv.weight"
 
 
 SZEGEDY_2014 = Paper("Going Deeper with Convolutions", 2014, "https://arxiv.org/abs/1409.4842")

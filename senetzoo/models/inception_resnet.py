@@ -25,25 +25,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from torch import Tensor, nn
 
 from senetzoo._utils.checks import Example, PositiveInt, Rate
 from senetzoo.models.family import Family
-from senetzoo.models.inception import InceptionNetwork, conv
-from senetzoo.models.inception_v4 import (
-    SZEGEDY_2016,
-    Concat,
-    InceptionModule,
-    Layer,
-    average,
-    convs,
-)
-from senetzoo.nn.config import Config
+from senetzoo.models.inception import Concat, InceptionNetwork, Layer, conv
+from senetzoo.models.inception_v4 import SZEGEDY_2016, average, module, numbered, path
+from senetzoo.nn.classifier import Config
 from senetzoo.nn.drop_path import DropPath, linear_rates
 from senetzoo.nn.init import init_convs
-from senetzoo.nn.slots import Slots, TensorMap, residual
+from senetzoo.nn.slots import Slots, residual
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,29 +68,30 @@ class InceptionResNetConfig(Config):
         return InceptionResNet(self)
 
 
-@dataclass(frozen=True)
-class _Block:
-    """A row of the tables below: scale of the residual, and its branches."""
+# Scale of the residual, and its branches.
+Row: TypeAlias = tuple[float, tuple[tuple[Layer, ...], ...]]
 
-    scale: float
-    branches: tuple[tuple[Layer, ...], ...]
-
+# What comes before the first block; each version leaves some of it out.
+STEM = (
+    *("conv2d_1a", "conv2d_2a", "conv2d_2b", "maxpool_3a", "conv2d_3b", "conv2d_4a"),
+    *("conv2d_4b", "maxpool_5a", "mixed_5b"),
+)
 
 # Channels after each stage.
 CHANNELS = {"v1": (256, 896, 1792), "v2": (320, 1088, 2080)}
 
 # Figs. 10, 11, 13 (v1) and 16, 17, 19 (v2), with the scales of the published weights; the paper
 # says between 0.1 and 0.3 (Section 3.3).
-BLOCKS = {
+BLOCKS: dict[str, tuple[Row, Row, Row]] = {
     "v1": (
-        _Block(0.17, (((32, 1),), ((32, 1), (32, 3)), ((32, 1), (32, 3), (32, 3)))),
-        _Block(0.10, (((128, 1),), ((128, 1), (128, (1, 7)), (128, (7, 1))))),
-        _Block(0.20, (((192, 1),), ((192, 1), (192, (1, 3)), (192, (3, 1))))),
+        (0.17, (((32, 1),), ((32, 1), (32, 3)), ((32, 1), (32, 3), (32, 3)))),
+        (0.10, (((128, 1),), ((128, 1), (128, (1, 7)), (128, (7, 1))))),
+        (0.20, (((192, 1),), ((192, 1), (192, (1, 3)), (192, (3, 1))))),
     ),
     "v2": (
-        _Block(0.17, (((32, 1),), ((32, 1), (32, 3)), ((32, 1), (48, 3), (64, 3)))),
-        _Block(0.10, (((192, 1),), ((128, 1), (160, (1, 7)), (192, (7, 1))))),
-        _Block(0.20, (((192, 1),), ((192, 1), (224, (1, 3)), (256, (3, 1))))),
+        (0.17, (((32, 1),), ((32, 1), (32, 3)), ((32, 1), (48, 3), (64, 3)))),
+        (0.10, (((192, 1),), ((128, 1), (160, (1, 7)), (192, (7, 1))))),
+        (0.20, (((192, 1),), ((192, 1), (224, (1, 3)), (256, (3, 1))))),
     ),
 }
 
@@ -123,16 +117,17 @@ class ResidualBlock(Concat):
 
     Args:
         channels: Channels in and out.
-        block: Its row of the table.
+        row: Its row of the table.
         drop_path: Rate of stochastic depth.
         linear: Whether it is the last block, without activation and scaling.
     """
 
-    def __init__(self, channels: int, block: _Block, drop_path: float, linear: bool) -> None:
-        super().__init__(*(convs(channels, *branch) for branch in block.branches))
-        inner = sum(branch[-1][0] for branch in block.branches)
+    def __init__(self, channels: int, row: Row, drop_path: float, linear: bool) -> None:
+        scale, branches = row
+        super().__init__(numbered(*(path(channels, *branch) for branch in branches)))
+        inner = sum(branch[-1][0] for branch in branches)
         self.conv2d = nn.Conv2d(inner, channels, 1)
-        self.scale = 1.0 if linear else block.scale
+        self.scale = 1.0 if linear else scale
         self.act = None if linear else nn.ReLU(inplace=True)
         self.drop_path = DropPath(drop_path) if drop_path else None
         self.slots = Slots.residual(channels, channels, inner)
@@ -150,22 +145,22 @@ class ResidualBlock(Concat):
 def _reduction(
     inputs: int, outputs: int, branches: tuple[tuple[Layer, ...], ...], padding: int
 ) -> nn.Module:
-    return InceptionModule(
+    return module(
         inputs,
         outputs,
-        *(convs(inputs, *before, (*last[:2], 2, padding)) for *before, last in branches),
+        *(path(inputs, *before, (*last[:2], 2, padding)) for *before, last in branches),
         nn.MaxPool2d(3, 2, padding),
     )
 
 
 def _mixed_5b() -> nn.Module:
     """The module with which the stem of v2 ends: Inception v3's 35x35 one, with other widths."""
-    return InceptionModule(
+    return module(
         192,
         320,
-        convs(192, (96, 1)),
-        convs(192, (48, 1), (64, 5)),
-        convs(192, (64, 1), (96, 3), (96, 3)),
+        path(192, (96, 1)),
+        path(192, (48, 1), (64, 5)),
+        path(192, (64, 1), (96, 3), (96, 3)),
         average(192, 64),
     )
 
@@ -204,7 +199,6 @@ class InceptionResNet(InceptionNetwork):
 
         a, b, c = CHANNELS[config.version]
         to_b, to_c = REDUCTIONS[config.version]
-        self.channels = a, b, c if first else 1536
         rates = linear_rates(config.drop_path, config.depths)
         self.repeat = self._blocks(0, rates[0])
         self.mixed_6a = _reduction(a, b, to_b, padding)
@@ -216,6 +210,12 @@ class InceptionResNet(InceptionNetwork):
 
         self.last_linear = nn.Linear(c, 512, bias=False) if first else None
         self.last_bn = nn.BatchNorm1d(512, eps=0.001) if first else None
+        levels = (
+            [*STEM, "repeat"],
+            ["mixed_6a", "repeat_1"],
+            ["mixed_7a", "repeat_2", "block8", "conv2d_7b"],
+        )
+        self.set_stages(levels, (a, b, c if first else 1536))
         self.add_head(512 if first else 1536)
         # As in the authors' TF-slim code; the paper does not say.
         init_convs(self, "fan_in")
@@ -225,51 +225,11 @@ class InceptionResNet(InceptionNetwork):
         channels, block = CHANNELS[version][stage], BLOCKS[version][stage]
         return nn.Sequential(*(ResidualBlock(channels, block, rate, False) for rate in rates))
 
-    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
-        return (
-            (*(() if self.mixed_5b is None else (self.mixed_5b,)), *self.repeat),
-            (self.mixed_6a, *self.repeat_1),
-            (self.mixed_7a, *self.repeat_2, self.block8),
-        )
-
-    def levels(self) -> tuple[TensorMap, ...]:
-        return self._first, self._second, self._third
-
-    def forward_stem(self, x: Tensor) -> Tensor:
-        """The convolutions and pools before the first module or block."""
-        x = self.conv2d_2b(self.conv2d_2a(self.conv2d_1a(x)))
-        if self.maxpool_3a is not None:
-            x = self.maxpool_3a(x)
-        x = self.conv2d_4a(self.conv2d_3b(x))
-        if self.conv2d_4b is not None:
-            x = self.conv2d_4b(x)
-        return x if self.maxpool_5a is None else self.maxpool_5a(x)
-
-    def _first(self, x: Tensor) -> Tensor:
-        x = self.forward_stem(x)
-        if self.mixed_5b is not None:
-            x = self.mixed_5b(x)
-        return self.repeat(x)  # type: ignore[no-any-return]
-
-    def _second(self, x: Tensor) -> Tensor:
-        return self.repeat_1(self.mixed_6a(x))  # type: ignore[no-any-return]
-
-    def _third(self, x: Tensor) -> Tensor:
-        x = self.block8(self.repeat_2(self.mixed_7a(x)))
-        return x if self.conv2d_7b is None else self.conv2d_7b(x)
-
-    @property
-    def cam_layer(self) -> nn.Module:
-        return self.block8 if self.conv2d_7b is None else self.conv2d_7b
-
     def pre_logits(self, features: Tensor) -> Tensor:
         x = super().pre_logits(features)
         if self.last_linear is not None and self.last_bn is not None:
             x = self.last_bn(self.last_linear(x))
         return x
-
-    def input_parameter(self) -> str:
-        return "conv2d_1a.conv.weight"
 
 
 FAMILY = Family(

@@ -23,14 +23,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from senetzoo.models.family import Family, Paper
-from senetzoo.models.inception import InceptionNetwork, Kernel, conv
-from senetzoo.nn.config import Config
+from senetzoo.models.inception import Concat, Inception, InceptionNetwork, Kernel, conv
+from senetzoo.nn.classifier import Config
 from senetzoo.nn.init import init_convs
-from senetzoo.nn.slots import Slots, TensorMap, unit
 
 # Table 1 down to the modules; all windows are 3x3.
 STEM = (
@@ -83,37 +81,15 @@ def path(inputs: int, *layers: tuple[int, Kernel], stride: int = 1) -> nn.Sequen
     )
 
 
-class Side(nn.Module):
+def expanded(inputs: int, outputs: int) -> Concat:
     """A 1x3 and a 3x1 convolution side by side: the expanded filter banks of Fig. 7."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.wide = conv(inputs, outputs, (1, 3))
-        self.high = conv(inputs, outputs, (3, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.wide(x), self.high(x)], 1)
+    return Concat({"wide": conv(inputs, outputs, (1, 3)), "high": conv(inputs, outputs, (3, 1))})
 
 
-class Inception(nn.Module):
-    """Branches side by side.
-
-    Args:
-        inputs: Channels in.
-        outputs: Channels of all branches together.
-        branches: The branches.
-    """
-
-    def __init__(self, inputs: int, outputs: int, *branches: nn.Module) -> None:
-        super().__init__()
-        self.branches = nn.ModuleList(branches)
-        self.slots = Slots({"pre": inputs, "standard": outputs})
-
-    def forward(self, x: Tensor) -> Tensor:
-        return unit(x, self.slots, self._concatenated)
-
-    def _concatenated(self, x: Tensor) -> Tensor:
-        return torch.cat([branch(x) for branch in self.branches], 1)
+def module(inputs: int, outputs: int, *branches: nn.Module) -> Inception:
+    """Branches side by side, numbered below the child ``branches``."""
+    numbered = Concat({str(index): branch for index, branch in enumerate(branches)})
+    return Inception(inputs, outputs, {"branches": numbered})
 
 
 def _pooled(inputs: int, outputs: int) -> nn.Sequential:
@@ -122,7 +98,7 @@ def _pooled(inputs: int, outputs: int) -> nn.Sequential:
 
 def figure5() -> Inception:
     """Fig. 5: two 3x3 convolutions in place of a 5x5."""
-    return Inception(
+    return module(
         288,
         288,
         path(288, (64, 1)),
@@ -135,7 +111,7 @@ def figure5() -> Inception:
 def figure6(width: int) -> Inception:
     """Fig. 6 with n = 7: a 1x7 and a 7x1 convolution in place of a 7x7."""
     wide, high = (1, 7), (7, 1)
-    return Inception(
+    return module(
         768,
         768,
         path(768, (192, 1)),
@@ -147,12 +123,12 @@ def figure6(width: int) -> Inception:
 
 def figure7(inputs: int) -> Inception:
     """Fig. 7: expanded filter banks."""
-    return Inception(
+    return module(
         inputs,
         2048,
         path(inputs, (320, 1)),
-        nn.Sequential(*path(inputs, (384, 1)), Side(384, 384)),
-        nn.Sequential(*path(inputs, (448, 1), (384, 3)), Side(384, 384)),
+        nn.Sequential(*path(inputs, (384, 1)), expanded(384, 384)),
+        nn.Sequential(*path(inputs, (448, 1), (384, 3)), expanded(384, 384)),
         _pooled(inputs, 192),
     )
 
@@ -165,7 +141,7 @@ def figure10(inputs: int, single: tuple[int, int], double: tuple[int, int]) -> I
         single: Channels of the 1x1 and of the 3x3 convolution.
         double: Channels of the 1x1 and of both 3x3 convolutions.
     """
-    return Inception(
+    return module(
         inputs,
         single[1] + double[1] + inputs,
         path(inputs, (single[0], 1), (single[1], 3), stride=2),
@@ -177,7 +153,6 @@ def figure10(inputs: int, single: tuple[int, int], double: tuple[int, int]) -> I
 class InceptionV2(InceptionNetwork):
     """Inception v2: built by `InceptionV2Config.build`."""
 
-    channels = (288, 768, 2048)
     _config: InceptionV2Config
     fc: nn.Linear
 
@@ -200,17 +175,9 @@ class InceptionV2(InceptionNetwork):
         self.stage3 = nn.Sequential(
             figure10(768, (192, 320), (192, 192)), figure7(1280), figure7(2048)
         )
+        self.set_stages((["stem", "stage1"], ["stage2"], ["stage3"]), (288, 768, 2048))
         self.add_head(2048)
         init_convs(self, "fan_out")
-
-    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
-        return tuple(tuple(s.children()) for s in (self.stage1, self.stage2, self.stage3))
-
-    def levels(self) -> tuple[TensorMap, ...]:
-        return lambda x: self.stage1(self.stem(x)), self.stage2, self.stage3
-
-    def input_parameter(self) -> str:
-        return "stem.0.conv.weight"
 
 
 SZEGEDY_2015 = Paper(

@@ -19,10 +19,10 @@ Mixed_7b-7c  2 x Fig. 7            8x8   x  2048
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -31,13 +31,18 @@ from torch.nn import functional as F
 from senetzoo._utils.checks import Rate
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family
-from senetzoo.models.inception import InceptionNetwork, conv
+from senetzoo.models.inception import InceptionNetwork, Layer, conv
 from senetzoo.models.inception_v2 import SZEGEDY_2015
-from senetzoo.nn.classifier import AuxOutput
-from senetzoo.nn.config import Config
+from senetzoo.nn.classifier import Config
 from senetzoo.nn.init import init_convs
-from senetzoo.nn.slots import Slots, TensorMap, chain, unit
+from senetzoo.nn.maps import AuxOutput
+from senetzoo.nn.slots import Slots, unit
 
+# What comes before the first module; the small form has no pools.
+STEM = (
+    *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1"),
+    *("Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"),
+)
 # Smallest image whose 17x17 map the auxiliary head's unpadded 5x5s fit on.
 AUX_SIZE = 299
 
@@ -69,136 +74,122 @@ class InceptionV3Config(Config):
         return InceptionV3(self)
 
 
-class _Module(nn.Module, ABC):
-    """An Inception module: branches on one input, their outputs concatenated."""
+Step: TypeAlias = Layer | list[Layer]
+"""A convolution, or some side by side, with which a branch ends."""
+Branches: TypeAlias = Mapping[str, Sequence[Step]]
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+
+def _width(step: Step) -> int:
+    """Channels that a step puts out."""
+    return step[0] if isinstance(step, tuple) else sum(layer[0] for layer in step)
+
+
+class Module(nn.Module):
+    """An Inception module: branches on one input, their outputs concatenated.
+
+    The convolutions of a branch are children of the module itself: with the name of the branch if
+    it is a single one, else with ``_1``, ``_2`` ... behind it, and ``a`` and ``b`` for two that
+    stand side by side. ``branch_pool`` begins with an average pool; a module without it reduces
+    the grid, and its last branch is a max pool.
+
+    Args:
+        inputs: Channels in.
+        branches: The convolutions of each branch by its name.
+        padding: Padding of the max pool.
+    """
+
+    def __init__(self, inputs: int, branches: Branches, padding: int = 0) -> None:
         super().__init__()
+        self.padding = padding
+        passed = 0 if "branch_pool" in branches else inputs
+        outputs = passed + sum(_width(steps[-1]) for steps in branches.values())
         self.slots = Slots({"pre": inputs, "standard": outputs})
-
-    @abstractmethod
-    def branches(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The outputs of the branches."""
+        self.names: list[list[list[str]]] = []
+        for branch, steps in branches.items():
+            width, names = inputs, []
+            for number, step in enumerate(steps, 1):
+                name = branch if len(steps) == 1 else f"{branch}_{number}"
+                layers = [step] if isinstance(step, tuple) else step
+                ends = "ab" if len(layers) > 1 else [""]
+                names.append([name + end for end in ends])
+                for child, layer in zip(names[-1], layers, strict=True):
+                    self.add_module(child, conv(width, *layer))
+                width = _width(step)
+            self.names.append(names)
 
     def forward(self, x: Tensor) -> Tensor:
-        return unit(x, self.slots, lambda y: torch.cat(self.branches(y), 1))
+        return unit(x, self.slots, self.concat)
+
+    def concat(self, x: Tensor) -> Tensor:
+        """The outputs of the branches, concatenated."""
+        found = []
+        for *steps, last in self.names:
+            y = F.avg_pool2d(x, 3, 1, 1) if last == ["branch_pool"] else x
+            for (name,) in steps:
+                y = getattr(self, name)(y)
+            found += [getattr(self, name)(y) for name in last]
+        if ["branch_pool"] not in self.names[-1]:
+            found.append(F.max_pool2d(x, 3, 2, self.padding))
+        return torch.cat(found, 1)
 
 
-class InceptionA(_Module):
+def figure5(inputs: int, pool: int) -> Module:
     """35x35 (Fig. 5, with one of the two 5x5s left)."""
-
-    def __init__(self, inputs: int, pool: int) -> None:
-        super().__init__(inputs, 64 + 64 + 96 + pool)
-        self.branch1x1 = conv(inputs, 64, 1)
-        self.branch5x5_1 = conv(inputs, 48, 1)
-        self.branch5x5_2 = conv(48, 64, 5)
-        self.branch3x3dbl_1 = conv(inputs, 64, 1)
-        self.branch3x3dbl_2 = conv(64, 96, 3)
-        self.branch3x3dbl_3 = conv(96, 96, 3)
-        self.branch_pool = conv(inputs, pool, 1)
-
-    def branches(self, x: Tensor) -> tuple[Tensor, ...]:
-        return (
-            self.branch1x1(x),
-            self.branch5x5_2(self.branch5x5_1(x)),
-            self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x))),
-            self.branch_pool(F.avg_pool2d(x, 3, 1, 1)),
-        )
+    return Module(
+        inputs,
+        {
+            "branch1x1": [(64, 1)],
+            "branch5x5": [(48, 1), (64, 5)],
+            "branch3x3dbl": [(64, 1), (96, 3), (96, 3)],
+            "branch_pool": [(pool, 1)],
+        },
+    )
 
 
-class InceptionB(_Module):
+def figure10(inputs: int, padding: int) -> Module:
     """35x35 to 17x17 (Fig. 10)."""
-
-    def __init__(self, inputs: int, padding: int) -> None:
-        super().__init__(inputs, 384 + 96 + inputs)
-        self.padding = padding
-        self.branch3x3 = conv(inputs, 384, 3, 2, padding)
-        self.branch3x3dbl_1 = conv(inputs, 64, 1)
-        self.branch3x3dbl_2 = conv(64, 96, 3)
-        self.branch3x3dbl_3 = conv(96, 96, 3, 2, padding)
-
-    def branches(self, x: Tensor) -> tuple[Tensor, ...]:
-        return (
-            self.branch3x3(x),
-            self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x))),
-            F.max_pool2d(x, 3, 2, self.padding),
-        )
+    branches: Branches = {
+        "branch3x3": [(384, 3, 2, padding)],
+        "branch3x3dbl": [(64, 1), (96, 3), (96, 3, 2, padding)],
+    }
+    return Module(inputs, branches, padding)
 
 
-class InceptionC(_Module):
+def figure6(inputs: int, width: int) -> Module:
     """17x17 (Fig. 6, n = 7): 7x7s in factors of `width` channels."""
-
-    def __init__(self, inputs: int, width: int) -> None:
-        super().__init__(inputs, 192 + 192 + 192 + 192)
-        self.branch1x1 = conv(inputs, 192, 1)
-        self.branch7x7_1 = conv(inputs, width, 1)
-        self.branch7x7_2 = conv(width, width, (1, 7))
-        self.branch7x7_3 = conv(width, 192, (7, 1))
-        self.branch7x7dbl_1 = conv(inputs, width, 1)
-        self.branch7x7dbl_2 = conv(width, width, (7, 1))
-        self.branch7x7dbl_3 = conv(width, width, (1, 7))
-        self.branch7x7dbl_4 = conv(width, width, (7, 1))
-        self.branch7x7dbl_5 = conv(width, 192, (1, 7))
-        self.branch_pool = conv(inputs, 192, 1)
-
-    def branches(self, x: Tensor) -> tuple[Tensor, ...]:
-        twice = self.branch7x7dbl_3(self.branch7x7dbl_2(self.branch7x7dbl_1(x)))
-        return (
-            self.branch1x1(x),
-            self.branch7x7_3(self.branch7x7_2(self.branch7x7_1(x))),
-            self.branch7x7dbl_5(self.branch7x7dbl_4(twice)),
-            self.branch_pool(F.avg_pool2d(x, 3, 1, 1)),
-        )
+    wide, high = (1, 7), (7, 1)
+    return Module(
+        inputs,
+        {
+            "branch1x1": [(192, 1)],
+            "branch7x7": [(width, 1), (width, wide), (192, high)],
+            "branch7x7dbl": [(width, 1), (width, high), (width, wide), (width, high), (192, wide)],
+            "branch_pool": [(192, 1)],
+        },
+    )
 
 
-class InceptionD(_Module):
+def factorized10(inputs: int, padding: int) -> Module:
     """17x17 to 8x8 (as Fig. 10, with a factorised 7x7 in the second branch)."""
-
-    def __init__(self, inputs: int, padding: int) -> None:
-        super().__init__(inputs, 320 + 192 + inputs)
-        self.padding = padding
-        self.branch3x3_1 = conv(inputs, 192, 1)
-        self.branch3x3_2 = conv(192, 320, 3, 2, padding)
-        self.branch7x7x3_1 = conv(inputs, 192, 1)
-        self.branch7x7x3_2 = conv(192, 192, (1, 7))
-        self.branch7x7x3_3 = conv(192, 192, (7, 1))
-        self.branch7x7x3_4 = conv(192, 192, 3, 2, padding)
-
-    def branches(self, x: Tensor) -> tuple[Tensor, ...]:
-        seven = self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x)))
-        return (
-            self.branch3x3_2(self.branch3x3_1(x)),
-            self.branch7x7x3_4(seven),
-            F.max_pool2d(x, 3, 2, self.padding),
-        )
+    branches: Branches = {
+        "branch3x3": [(192, 1), (320, 3, 2, padding)],
+        "branch7x7x3": [(192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3, 2, padding)],
+    }
+    return Module(inputs, branches, padding)
 
 
-class InceptionE(_Module):
+def figure7(inputs: int) -> Module:
     """8x8 (Fig. 7): 3x3s as 1x3 and 3x1 side by side."""
-
-    def __init__(self, inputs: int) -> None:
-        super().__init__(inputs, 320 + 2 * 384 + 2 * 384 + 192)
-        self.branch1x1 = conv(inputs, 320, 1)
-        self.branch3x3_1 = conv(inputs, 384, 1)
-        self.branch3x3_2a = conv(384, 384, (1, 3))
-        self.branch3x3_2b = conv(384, 384, (3, 1))
-        self.branch3x3dbl_1 = conv(inputs, 448, 1)
-        self.branch3x3dbl_2 = conv(448, 384, 3)
-        self.branch3x3dbl_3a = conv(384, 384, (1, 3))
-        self.branch3x3dbl_3b = conv(384, 384, (3, 1))
-        self.branch_pool = conv(inputs, 192, 1)
-
-    def branches(self, x: Tensor) -> tuple[Tensor, ...]:
-        single = self.branch3x3_1(x)
-        double = self.branch3x3dbl_2(self.branch3x3dbl_1(x))
-        return (
-            self.branch1x1(x),
-            self.branch3x3_2a(single),
-            self.branch3x3_2b(single),
-            self.branch3x3dbl_3a(double),
-            self.branch3x3dbl_3b(double),
-            self.branch_pool(F.avg_pool2d(x, 3, 1, 1)),
-        )
+    both: Step = [(384, (1, 3)), (384, (3, 1))]
+    return Module(
+        inputs,
+        {
+            "branch1x1": [(320, 1)],
+            "branch3x3": [(384, 1), both],
+            "branch3x3dbl": [(448, 1), (384, 3), both],
+            "branch_pool": [(192, 1)],
+        },
+    )
 
 
 class InceptionAux(nn.Module):
@@ -225,7 +216,7 @@ class InceptionV3(InceptionNetwork):
     a gate behind an Inception module as a whole. The stem has none.
     """
 
-    channels = (288, 768, 2048)
+    aux: ClassVar[Mapping[str, str]] = {"Mixed_6e": "AuxLogits.fc"}
     _config: InceptionV3Config
     fc: nn.Linear
 
@@ -242,53 +233,36 @@ class InceptionV3(InceptionNetwork):
         self.Conv2d_4a_3x3 = conv(80, 192, 3, 1, padding)
         self.maxpool2 = None if small else nn.MaxPool2d(3, 2)
 
-        self.Mixed_5b = InceptionA(192, pool=32)
-        self.Mixed_5c = InceptionA(256, pool=64)
-        self.Mixed_5d = InceptionA(288, pool=64)
+        self.Mixed_5b = figure5(192, pool=32)
+        self.Mixed_5c = figure5(256, pool=64)
+        self.Mixed_5d = figure5(288, pool=64)
 
-        self.Mixed_6a = InceptionB(288, padding)
-        self.Mixed_6b = InceptionC(768, width=128)
-        self.Mixed_6c = InceptionC(768, width=160)
-        self.Mixed_6d = InceptionC(768, width=160)
-        self.Mixed_6e = InceptionC(768, width=192)
+        self.Mixed_6a = figure10(288, padding)
+        self.Mixed_6b = figure6(768, width=128)
+        self.Mixed_6c = figure6(768, width=160)
+        self.Mixed_6d = figure6(768, width=160)
+        self.Mixed_6e = figure6(768, width=192)
         self.AuxLogits = InceptionAux(768, config.num_classes, small) if config.aux else None
 
-        self.Mixed_7a = InceptionD(768, padding)
-        self.Mixed_7b = InceptionE(1280)
-        self.Mixed_7c = InceptionE(2048)
+        self.Mixed_7a = factorized10(768, padding)
+        self.Mixed_7b = figure7(1280)
+        self.Mixed_7c = figure7(2048)
 
+        levels = (
+            [*STEM, "Mixed_5b", "Mixed_5c", "Mixed_5d"],
+            ["Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"],
+            ["Mixed_7a", "Mixed_7b", "Mixed_7c"],
+        )
+        self.set_stages(levels, (288, 768, 2048))
         self.add_head(2048)
         # The paper does not say. He initialization is what the authors' TF-slim code has;
         # torchvision's normal of deviation 0.1 whatever the fan-in makes the first logits large.
         init_convs(self, "fan_in")
 
-    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
-        return (
-            (self.Mixed_5b, self.Mixed_5c, self.Mixed_5d),
-            (self.Mixed_6a, self.Mixed_6b, self.Mixed_6c, self.Mixed_6d, self.Mixed_6e),
-            (self.Mixed_7a, self.Mixed_7b, self.Mixed_7c),
-        )
-
-    def levels(self) -> tuple[TensorMap, ...]:
-        first, second, third = (chain(*modules) for modules in self.stages())
-        return lambda x: first(self.forward_stem(x)), second, third
-
-    def forward_stem(self, x: Tensor) -> Tensor:
-        """What the first module gets of an image: (N, 192, h, w)."""
-        x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
-        if self.maxpool1 is not None:
-            x = self.maxpool1(x)
-        x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x))
-        return x if self.maxpool2 is None else self.maxpool2(x)
-
     def forward_checked(self, x: Tensor) -> Tensor | AuxOutput:
-        if self.AuxLogits is None or not self.training:
-            return super().forward_checked(x)
-        self._check_aux(x)
-        first, second, third = self.levels()
-        x = second(first(x))
-        aux = self.AuxLogits(x)
-        return AuxOutput(self.forward_head(third(x)), (aux,))
+        if self.AuxLogits is not None and self.training:
+            self._check_aux(x)
+        return super().forward_checked(x)
 
     def _check_aux(self, x: Tensor) -> None:
         if torch.compiler.is_compiling() or self._config.small or min(x.shape[2:]) >= AUX_SIZE:
@@ -298,12 +272,6 @@ class InceptionV3(InceptionNetwork):
             f"In training it takes at least {AUX_SIZE}x{AUX_SIZE}.",
             "Enlarge the images, or build it without aux=True",
         )
-
-    def classifiers(self) -> tuple[str, ...]:
-        return ("fc",) if self.AuxLogits is None else ("fc", "AuxLogits.fc")
-
-    def input_parameter(self) -> str:
-        return "Conv2d_1a_3x3.conv.weight"
 
 
 FAMILY = Family(

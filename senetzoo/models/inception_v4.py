@@ -20,17 +20,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from senetzoo._utils.checks import PositiveInt, Rate
 from senetzoo.models.family import Family, Paper
-from senetzoo.models.inception import InceptionNetwork, Kernel, conv
-from senetzoo.nn.config import Config
+from senetzoo.models.inception import Concat, Inception, InceptionNetwork, Layer, conv, convs
+from senetzoo.nn.classifier import Config
 from senetzoo.nn.init import init_convs
-from senetzoo.nn.slots import Slots, TensorMap, unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +60,10 @@ class InceptionV4Config(Config):
 
 # --- What the modules are made of, and those of Inception-ResNet ----------------------------------
 
-# Output channels and kernel of a convolution, then its stride and padding if they are not 1 and
-# what keeps the size.
-Layer: TypeAlias = tuple[int, Kernel] | tuple[int, Kernel, int, int]
 
-
-def convs(inputs: int, *layers: Layer) -> nn.Module:
+def path(inputs: int, *layers: Layer) -> nn.Module:
     """Convolutions one after the other; a single one is not put in a sequence, as in timm."""
-    made = []
-    for layer in layers:
-        made.append(conv(inputs, *layer))
-        inputs = layer[0]
+    made = convs(inputs, *layers)
     return made[0] if len(made) == 1 else nn.Sequential(*made)
 
 
@@ -82,42 +73,14 @@ def average(inputs: int, outputs: int) -> nn.Module:
     return nn.Sequential(pool, conv(inputs, outputs, 1))
 
 
-class Concat(nn.Module):
-    """Branches on one input, their outputs concatenated.
-
-    Args:
-        branches: The branches, which become the children ``branch0``, ``branch1``, ...
-    """
-
-    def __init__(self, *branches: nn.Module) -> None:
-        super().__init__()
-        self.count = len(branches)
-        for index, branch in enumerate(branches):
-            self.add_module(f"branch{index}", branch)
-
-    def concat(self, x: Tensor) -> Tensor:
-        """The outputs of the branches, concatenated."""
-        return torch.cat([self.get_submodule(f"branch{i}")(x) for i in range(self.count)], 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.concat(x)
+def numbered(*branches: nn.Module) -> dict[str, nn.Module]:
+    """Branches by their names: ``branch0``, ``branch1``, ..."""
+    return {f"branch{index}": branch for index, branch in enumerate(branches)}
 
 
-class InceptionModule(Concat):
-    """Branches on one input, their outputs concatenated, with slots.
-
-    Args:
-        inputs: Channels in.
-        outputs: Channels out.
-        branches: The branches.
-    """
-
-    def __init__(self, inputs: int, outputs: int, *branches: nn.Module) -> None:
-        super().__init__(*branches)
-        self.slots = Slots({"pre": inputs, "standard": outputs})
-
-    def forward(self, x: Tensor) -> Tensor:
-        return unit(x, self.slots, self.concat)
+def module(inputs: int, outputs: int, *branches: nn.Module) -> Inception:
+    """An Inception module of such branches."""
+    return Inception(inputs, outputs, numbered(*branches))
 
 
 # --- The figures of the paper --------------------------------------------------------------------
@@ -135,35 +98,37 @@ def _stem(inputs: int, small: bool) -> nn.Sequential:
         conv(inputs, 32, 3, stride, padding),
         conv(32, 32, 3, 1, padding),
         conv(32, 64, 3),
-        Concat(pool(), convs(64, (96, 3, stride, padding))),
+        Concat(numbered(pool(), path(64, (96, 3, stride, padding)))),
         Concat(
-            convs(160, (64, 1), (96, 3, 1, padding)),
-            convs(160, (64, 1), (64, (1, 7)), (64, (7, 1)), (96, 3, 1, padding)),
+            numbered(
+                path(160, (64, 1), (96, 3, 1, padding)),
+                path(160, (64, 1), (64, (1, 7)), (64, (7, 1)), (96, 3, 1, padding)),
+            )
         ),
-        Concat(convs(192, (192, 3, stride, padding)), pool()),
+        Concat(numbered(path(192, (192, 3, stride, padding)), pool())),
     )
 
 
 def _inception_a() -> nn.Module:
     """Fig. 4, 35x35."""
-    return InceptionModule(
+    return module(
         384,
         384,
-        convs(384, (96, 1)),
-        convs(384, (64, 1), (96, 3)),
-        convs(384, (64, 1), (96, 3), (96, 3)),
+        path(384, (96, 1)),
+        path(384, (64, 1), (96, 3)),
+        path(384, (64, 1), (96, 3), (96, 3)),
         average(384, 96),
     )
 
 
 def _inception_b() -> nn.Module:
     """Fig. 5, 17x17."""
-    return InceptionModule(
+    return module(
         1024,
         1024,
-        convs(1024, (384, 1)),
-        convs(1024, (192, 1), (224, (1, 7)), (256, (7, 1))),
-        convs(1024, (192, 1), (192, (7, 1)), (224, (1, 7)), (224, (7, 1)), (256, (1, 7))),
+        path(1024, (384, 1)),
+        path(1024, (192, 1), (224, (1, 7)), (256, (7, 1))),
+        path(1024, (192, 1), (192, (7, 1)), (224, (1, 7)), (224, (7, 1)), (256, (1, 7))),
         average(1024, 128),
     )
 
@@ -172,12 +137,12 @@ def _inception_c() -> nn.Module:
     """Fig. 6, 8x8: two branches end in a 1x3 and a 3x1 side by side."""
 
     def split(inputs: int) -> nn.Module:
-        return Concat(convs(inputs, (256, (1, 3))), convs(inputs, (256, (3, 1))))
+        return Concat(numbered(path(inputs, (256, (1, 3))), path(inputs, (256, (3, 1)))))
 
-    return InceptionModule(
+    return module(
         1536,
         1536,
-        convs(1536, (256, 1)),
+        path(1536, (256, 1)),
         nn.Sequential(conv(1536, 384, 1), split(384)),
         nn.Sequential(
             conv(1536, 384, 1), conv(384, 448, (3, 1)), conv(448, 512, (1, 3)), split(512)
@@ -188,22 +153,22 @@ def _inception_c() -> nn.Module:
 
 def _reduction_a(padding: int) -> nn.Module:
     """Fig. 7, 35x35 to 17x17; k, l, m, n of Table 1 are 192, 224, 256, 384."""
-    return InceptionModule(
+    return module(
         384,
         384 + 256 + 384,
-        convs(384, (384, 3, 2, padding)),
-        convs(384, (192, 1), (224, 3), (256, 3, 2, padding)),
+        path(384, (384, 3, 2, padding)),
+        path(384, (192, 1), (224, 3), (256, 3, 2, padding)),
         nn.MaxPool2d(3, 2, padding),
     )
 
 
 def _reduction_b(padding: int) -> nn.Module:
     """Fig. 8, 17x17 to 8x8."""
-    return InceptionModule(
+    return module(
         1024,
         192 + 320 + 1024,
-        convs(1024, (192, 1), (192, 3, 2, padding)),
-        convs(1024, (256, 1), (256, (1, 7)), (320, (7, 1)), (320, 3, 2, padding)),
+        path(1024, (192, 1), (192, 3, 2, padding)),
+        path(1024, (256, 1), (256, (1, 7)), (320, (7, 1)), (320, 3, 2, padding)),
         nn.MaxPool2d(3, 2, padding),
     )
 
@@ -216,7 +181,6 @@ class InceptionV4(InceptionNetwork):
     the paper draws it as one box.
     """
 
-    channels = (384, 1024, 1536)
     _config: InceptionV4Config
     fc: nn.Linear
 
@@ -228,18 +192,10 @@ class InceptionV4(InceptionNetwork):
         self.stage1 = nn.Sequential(*(_inception_a() for _ in range(a)))
         self.stage2 = nn.Sequential(_reduction_a(padding), *(_inception_b() for _ in range(b)))
         self.stage3 = nn.Sequential(_reduction_b(padding), *(_inception_c() for _ in range(c)))
+        self.set_stages((["stem", "stage1"], ["stage2"], ["stage3"]), (384, 1024, 1536))
         self.add_head(1536)
         # As in the authors' TF-slim code; the paper does not say.
         init_convs(self, "fan_in")
-
-    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
-        return tuple(tuple(stage) for stage in (self.stage1, self.stage2, self.stage3))
-
-    def levels(self) -> tuple[TensorMap, ...]:
-        return (lambda x: self.stage1(self.stem(x)), self.stage2, self.stage3)
-
-    def input_parameter(self) -> str:
-        return "stem.0.conv.weight"
 
 
 SZEGEDY_2016 = Paper(

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from senetzoo._utils.checks import PositiveInt
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
-from senetzoo.nn.classifier import Classifier, FeatureInfo
-from senetzoo.nn.config import Config
+from senetzoo.nn.classifier import Classifier, Config
+from senetzoo.nn.maps import FeatureInfo
 from senetzoo.nn.slots import Slots, TensorMap, unit
 
 
@@ -49,7 +49,9 @@ class LeNetConfig(Config):
 class LeNet(Classifier):
     """LeNet-5: built by `LeNetConfig.build`."""
 
+    head_name = "fc3"
     _config: LeNetConfig
+    feature_info = FeatureInfo(2, 6), FeatureInfo(4, 16)
     size = 32
 
     def __init__(self, config: LeNetConfig) -> None:
@@ -79,10 +81,6 @@ class LeNet(Classifier):
         return self.pool2(unit(x, self.slots2, lambda y: self.act(self.conv2(y))))  # type: ignore[no-any-return]
 
     @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        return FeatureInfo(2, 6), FeatureInfo(4, 16)
-
-    @property
     def cam_layer(self) -> nn.Module:
         return self.pool2
 
@@ -96,18 +94,10 @@ class LeNet(Classifier):
                 "Resize the images, for example with senetzoo.transforms(model)",
             )
 
-    def forward_head(self, features: Tensor) -> Tensor:
-        x = self.act(self.fc1(features.flatten(1)))
+    def pre_logits(self, features: Tensor) -> Tensor:
+        x: Tensor = self.act(self.fc1(features.flatten(1)))
         x = self.act(self.fc2(x))
-        if self.dropout is not None:
-            x = self.dropout(x)
-        return self.fc3(x)  # type: ignore[no-any-return]
-
-    def classifiers(self) -> tuple[str, ...]:
-        return ("fc3",)
-
-    def input_parameter(self) -> str:
-        return "conv1.weight"
+        return x if self.dropout is None else self.dropout(x)
 
 
 LECUN_1998 = Paper(

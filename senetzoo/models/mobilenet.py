@@ -9,17 +9,17 @@ Child names are timm's, so the state dict of its ``mobilenetv1_100`` loads stric
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
 from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from senetzoo._utils.checks import Gt, Le
 from senetzoo.models.family import Family, Paper
-from senetzoo.nn.classifier import FeatureInfo
-from senetzoo.nn.config import Config
+from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.init import init_separable
-from senetzoo.nn.pooled import Pooled
-from senetzoo.nn.slots import Slots, TensorMap, unit
+from senetzoo.nn.slots import Slots, unit
 
 STEM_WIDTH = 32
 
@@ -88,7 +88,7 @@ class Separable(nn.Module):
         return unit(x, self.slots, self.body)
 
 
-class MobileNet(Pooled):
+class MobileNet(Classifier):
     """MobileNet: built by `MobileNetConfig.build`."""
 
     head_name = "classifier"
@@ -111,32 +111,13 @@ class MobileNet(Pooled):
                 stage.append(Separable(inputs, outputs, 1 if index else first, act))
                 inputs = outputs
             self.blocks.append(stage)
+        levels = [[f"blocks.{index}"] for index in range(len(STAGES))]
+        levels[0][:0] = ["conv_stem", "bn1", "act"]
+        widths = (config.channels(width) for _, width, _ in STAGES)
+        self.set_levels(levels, [*accumulate(config.strides, mul)][1:], widths)
         # With the dropout of the config, which neither the paper nor timm has.
         self.add_head(inputs)
         init_separable(self)
-
-    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
-        return tuple(tuple(stage.children()) for stage in self.blocks.children())
-
-    def levels(self) -> tuple[TensorMap, ...]:
-        first, *others = self.blocks.children()
-        return (lambda x: first(self.act(self.bn1(self.conv_stem(x)))), *others)
-
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        total, *strides = self._config.strides
-        info = []
-        for stride, (_, width, _) in zip(strides, STAGES, strict=True):
-            total *= stride
-            info.append(FeatureInfo(total, self._config.channels(width)))
-        return tuple(info)
-
-    @property
-    def cam_layer(self) -> nn.Module:
-        return self.stages()[-1][-1]
-
-    def input_parameter(self) -> str:
-        return "conv_stem.weight"
 
 
 HOWARD_2017 = Paper(

@@ -12,13 +12,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from senetzoo._utils.checks import Depths, PositiveInt
 from senetzoo.models.family import Family
-from senetzoo.models.resnet import HE_2015
-from senetzoo.models.staged import Staged, check_stem
-from senetzoo.nn.config import Config
+from senetzoo.models.resnet import HE_2015, Block
+from senetzoo.models.staged import Staged, basic, check_stem
+from senetzoo.nn.classifier import Config
+from senetzoo.nn.maps import doubling
 from senetzoo.nn.slots import Slots, unit
 
 
@@ -45,32 +46,15 @@ class PlainConfig(Config):
         return Plain(self)
 
 
-class PlainBlock(nn.Module):
-    """What is left of a basic block when its shortcut is gone: the branch and the activation.
-
-    Args:
-        inputs: Channels in.
-        outputs: Channels out.
-        stride: Stride of the first convolution.
-    """
+class PlainBlock(Block):
+    """What is left of a basic block when its shortcut is gone: the branch and the activation."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
+        super().__init__(inputs, basic(outputs, stride))
         self.slots = Slots({"pre": inputs, "standard": outputs, "inner": outputs})
 
-    def body(self, x: Tensor) -> Tensor:
-        """Two convolutions, each with its norm and activation."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.slots.at("inner", x)
-        return self.relu(self.bn2(self.conv2(x)))  # type: ignore[no-any-return]
-
     def forward(self, x: Tensor) -> Tensor:
-        return unit(x, self.slots, self.body)
+        return unit(x, self.slots, lambda y: self.relu(self.branch(y)))
 
 
 class Plain(Staged):
@@ -79,7 +63,7 @@ class Plain(Staged):
     _config: PlainConfig
 
     def __init__(self, config: PlainConfig) -> None:
-        super().__init__(config, [config.width * 2**index for index in range(len(config.depths))])
+        super().__init__(config, doubling(config.width, len(config.depths)))
         self.add_stem(config.width)
         self.add_stages(
             config.width,

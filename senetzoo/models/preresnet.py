@@ -13,8 +13,9 @@ of the ResNet line (``conv1, layer1, fc``).
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
@@ -23,10 +24,11 @@ from senetzoo._utils.checks import Depths, PositiveInt
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family
 from senetzoo.models.resnet import HE_2016, ZAGORUYKO_2016
-from senetzoo.models.staged import Staged, check_stem
-from senetzoo.nn.config import Config
+from senetzoo.models.staged import Row, Staged, basic, block_conv, bottleneck, check_stem
+from senetzoo.nn.classifier import Config
 from senetzoo.nn.drop_path import DropPath
-from senetzoo.nn.slots import Slots, TensorMap, residual
+from senetzoo.nn.maps import doubling
+from senetzoo.nn.slots import Slots, residual
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,27 +71,41 @@ class PreResNetConfig(Config):
         return PreResNet(self)
 
 
-class _Block(nn.Module, ABC):
-    """What both blocks do around their branch (Identity Mappings, Fig. 4e).
+class PreBlock(nn.Module):
+    """Norm, activation and convolution, twice or three times (Identity Mappings, Fig. 4e).
 
     The first norm and activation serve the branch and, where the shape changes, the projection;
     where it does not, the skip takes the block's input as it came.
+
+    Args:
+        inputs: Channels in.
+        rows: The convolutions, of `basic` or `bottleneck`.
+        drop_path: Rate of stochastic depth.
     """
 
-    norm1: nn.BatchNorm2d
-    relu: nn.ReLU
-    downsample: nn.Module | None
-    drop_path: DropPath | None
-    slots: Slots
+    def __init__(self, inputs: int, rows: Sequence[Row], drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.depth = len(rows)
+        width, stride = inputs, 1
+        for number, row in enumerate(rows, 1):
+            self.add_module(f"norm{number}", nn.BatchNorm2d(width))
+            self.add_module(f"conv{number}", block_conv(width, row))
+            width, stride = row[0], stride * row[2]
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _projection(inputs, width, stride)
+        self.drop_path = DropPath(drop_path) if drop_path else None
+        self.slots = Slots.residual(inputs, width, inner=rows[-2][0])
 
-    def preact(self, x: Tensor) -> Tensor:
-        """The norm and activation that the block begins with."""
+    def norm_act(self, number: int, x: Tensor) -> Tensor:
+        """The norm of that number with its activation."""
         # In place on the norm's output, which nobody else holds.
-        return self.relu(self.norm1(x))  # type: ignore[no-any-return]
+        return self.relu(getattr(self, f"norm{number}")(x))  # type: ignore[no-any-return]
 
-    @abstractmethod
     def branch(self, x: Tensor) -> Tensor:
         """The convolutions, with norms and activations between them."""
+        for number in range(1, self.depth):
+            x = self.norm_act(number + 1, getattr(self, f"conv{number}")(x))
+        return getattr(self, f"conv{self.depth}")(self.slots.at("inner", x))  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
         return residual(
@@ -97,69 +113,9 @@ class _Block(nn.Module, ABC):
             self.slots,
             self.branch,
             shortcut=self.downsample,
-            preact=self.preact,
+            preact=partial(self.norm_act, 1),
             drop_path=self.drop_path,
         )
-
-
-class PreBasicBlock(_Block):
-    """Norm, activation, 3x3, twice.
-
-    Args:
-        inputs: Channels in.
-        outputs: Channels out.
-        stride: Stride of the first convolution and of the projection.
-        drop_path: Rate of stochastic depth.
-    """
-
-    def __init__(self, inputs: int, outputs: int, stride: int, drop_path: float = 0.0) -> None:
-        super().__init__()
-        self.norm1 = nn.BatchNorm2d(inputs)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.downsample = _projection(inputs, outputs, stride)
-        self.drop_path = DropPath(drop_path) if drop_path else None
-        self.slots = Slots.residual(inputs, outputs, outputs)
-
-    def branch(self, x: Tensor) -> Tensor:
-        x = self.relu(self.norm2(self.conv1(x)))
-        x = self.slots.at("inner", x)
-        return self.conv2(x)  # type: ignore[no-any-return]
-
-
-class PreBottleneck(_Block):
-    """Norm, activation, convolution, three times: 1x1, 3x3, 1x1.
-
-    Args:
-        inputs: Channels in.
-        outputs: Channels out; a quarter of them in between.
-        strides: Strides of the first 1x1 and of the 3x3; the projection has both.
-        drop_path: Rate of stochastic depth.
-    """
-
-    def __init__(
-        self, inputs: int, outputs: int, strides: tuple[int, int], drop_path: float = 0.0
-    ) -> None:
-        super().__init__()
-        width = outputs // 4
-        self.norm1 = nn.BatchNorm2d(inputs)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv1 = nn.Conv2d(inputs, width, 1, strides[0], bias=False)
-        self.norm2 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, strides[1], 1, bias=False)
-        self.norm3 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
-        self.downsample = _projection(inputs, outputs, strides[0] * strides[1])
-        self.drop_path = DropPath(drop_path) if drop_path else None
-        self.slots = Slots.residual(inputs, outputs, width)
-
-    def branch(self, x: Tensor) -> Tensor:
-        x = self.relu(self.norm2(self.conv1(x)))
-        x = self.relu(self.norm3(self.conv2(x)))
-        x = self.slots.at("inner", x)
-        return self.conv3(x)  # type: ignore[no-any-return]
 
 
 def _projection(inputs: int, outputs: int, stride: int) -> nn.Module | None:
@@ -176,7 +132,7 @@ class PreResNet(Staged):
 
     def __init__(self, config: PreResNetConfig) -> None:
         first = config.width * config.widen * (1 if config.block == "basic" else 4)
-        super().__init__(config, [first * 2**index for index in range(len(config.depths))])
+        super().__init__(config, doubling(first, len(config.depths)))
         self.add_stem(config.width, norm=config.stem_norm)
         self.add_stages(config.width, config.depths, self._block)
         # The last sum has no norm and activation of a next block behind it: its own are here.
@@ -185,18 +141,11 @@ class PreResNet(Staged):
         self.finish()
 
     def _block(self, inputs: int, outputs: int, stride: int, drop_path: float) -> nn.Module:
-        if self._config.block == "basic":
-            return PreBasicBlock(inputs, outputs, stride, drop_path)
-        strides = (stride, 1) if self._config.stride_on == "1x1" else (1, stride)
-        return PreBottleneck(inputs, outputs, strides, drop_path)
-
-    def levels(self) -> tuple[TensorMap, ...]:
-        *others, last = super().levels()
-        return (*others, lambda x: self.act(self.norm(last(x))))
-
-    @property
-    def cam_layer(self) -> nn.Module:
-        return self.act
+        rows = basic(outputs, stride)
+        if self._config.block == "bottleneck":
+            strides = (stride, 1) if self._config.stride_on == "1x1" else (1, stride)
+            rows = bottleneck((outputs // 4, outputs // 4), outputs, strides)
+        return PreBlock(inputs, rows, drop_path)
 
 
 def _basic(*depths: int) -> PreResNetConfig:

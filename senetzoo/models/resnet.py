@@ -11,7 +11,7 @@ Child names are torchvision's, so its state dicts load strictly.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -21,9 +21,18 @@ from torch.nn import functional as F
 from senetzoo._utils.checks import Depths, PositiveInt
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
-from senetzoo.models.staged import Staged, check_stem, smallest_image
-from senetzoo.nn.config import Config
+from senetzoo.models.staged import (
+    Row,
+    Staged,
+    basic,
+    block_conv,
+    bottleneck,
+    check_stem,
+    smallest_image,
+)
+from senetzoo.nn.classifier import Config
 from senetzoo.nn.drop_path import DropPath
+from senetzoo.nn.maps import doubling
 from senetzoo.nn.slots import Slots, residual
 
 
@@ -84,17 +93,47 @@ class ResNetConfig(Config):
         return ResNet(self)
 
 
-class _Block(nn.Module, ABC):
-    """What both blocks do around their branch."""
+class Block(nn.Module):
+    """Convolutions, each with its norm, and a shortcut.
 
-    relu: nn.ReLU
-    downsample: nn.Module | None
-    drop_path: DropPath | None
-    slots: Slots
+    The children are ``conv1``, ``bn1``, ``conv2``, ``bn2`` and so on.
 
-    @abstractmethod
+    Args:
+        inputs: Channels in.
+        rows: The convolutions, of `basic` or `bottleneck`.
+        shortcut: What is on the skip; None for the identity.
+        drop_path: Rate of stochastic depth.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        rows: Sequence[Row],
+        shortcut: nn.Module | None = None,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.depth = len(rows)
+        width = inputs
+        for number, row in enumerate(rows, 1):
+            self.add_module(f"conv{number}", block_conv(width, row))
+            width = row[0]
+            self.add_module(f"bn{number}", nn.BatchNorm2d(width))
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut
+        self.drop_path = DropPath(drop_path) if drop_path else None
+        self.slots = Slots.residual(inputs, width, inner=rows[-2][0])
+
     def branch(self, x: Tensor) -> Tensor:
         """The convolutions and their norms; the activation after the sum is not in it."""
+        for number in range(1, self.depth):
+            x = self.relu(self.conv_norm(number, x))
+        return self.conv_norm(self.depth, self.slots.at("inner", x))
+
+    def conv_norm(self, number: int, x: Tensor) -> Tensor:
+        """The convolution of that number with its norm."""
+        x = getattr(self, f"conv{number}")(x)
+        return getattr(self, f"bn{number}")(x)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
         return residual(
@@ -105,84 +144,6 @@ class _Block(nn.Module, ABC):
             act=self.relu,
             drop_path=self.drop_path,
         )
-
-
-class BasicBlock(_Block):
-    """Two 3x3 convolutions and a shortcut (ResNet paper, Fig. 5 left).
-
-    Args:
-        inputs: Channels in.
-        outputs: Channels out.
-        stride: Stride of the first convolution.
-        shortcut: What is on the skip; None for the identity.
-        drop_path: Rate of stochastic depth.
-    """
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        stride: int,
-        shortcut: nn.Module | None = None,
-        drop_path: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.downsample = shortcut
-        self.drop_path = DropPath(drop_path) if drop_path else None
-        self.slots = Slots.residual(inputs, outputs, outputs)
-
-    def branch(self, x: Tensor) -> Tensor:
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.slots.at("inner", x)
-        return self.bn2(self.conv2(x))  # type: ignore[no-any-return]
-
-
-class Bottleneck(_Block):
-    """1x1, 3x3, 1x1 and a shortcut (ResNet paper, Fig. 5 right; ResNeXt paper, Fig. 3c).
-
-    Args:
-        inputs: Channels in.
-        widths: Channels of the first 1x1 and of the 3x3.
-        outputs: Channels out.
-        strides: Strides of the first 1x1 and of the 3x3.
-        groups: Groups of the 3x3.
-        shortcut: What is on the skip; None for the identity.
-        drop_path: Rate of stochastic depth.
-    """
-
-    def __init__(
-        self,
-        inputs: int,
-        widths: tuple[int, int],
-        outputs: int,
-        strides: tuple[int, int],
-        groups: int = 1,
-        shortcut: nn.Module | None = None,
-        drop_path: float = 0.0,
-    ) -> None:
-        super().__init__()
-        first, width = widths
-        self.conv1 = nn.Conv2d(inputs, first, 1, strides[0], bias=False)
-        self.bn1 = nn.BatchNorm2d(first)
-        self.conv2 = nn.Conv2d(first, width, 3, strides[1], 1, groups=groups, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(outputs)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = shortcut
-        self.drop_path = DropPath(drop_path) if drop_path else None
-        self.slots = Slots.residual(inputs, outputs, width)
-
-    def branch(self, x: Tensor) -> Tensor:
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        x = self.slots.at("inner", x)
-        return self.bn3(self.conv3(x))  # type: ignore[no-any-return]
 
 
 class PadShortcut(nn.Module):
@@ -217,9 +178,7 @@ class ResNet(Staged):
 
     def __init__(self, config: ResNetConfig) -> None:
         expansion = 1 if config.block == "basic" else 4
-        super().__init__(
-            config, [config.width * 2**index * expansion for index in range(len(config.depths))]
-        )
+        super().__init__(config, doubling(config.width * expansion, len(config.depths)))
         self.add_stem(config.width, pool=config.pool)
         self.add_stages(config.width, config.depths, self._block)
         self.finish()
@@ -230,13 +189,12 @@ class ResNet(Staged):
         if stride > 1 or inputs != outputs:
             make = PadShortcut if config.shortcut == "pad" else projection
             shortcut = make(inputs, outputs, stride)
-        if config.block == "basic":
-            return BasicBlock(inputs, outputs, stride, shortcut, drop_path)
-        width = outputs // 4 * config.group_width // 64 * config.groups
-        strides = (stride, 1) if config.stride_on == "1x1" else (1, stride)
-        return Bottleneck(
-            inputs, (width, width), outputs, strides, config.groups, shortcut, drop_path
-        )
+        rows = basic(outputs, stride)
+        if config.block == "bottleneck":
+            width = outputs // 4 * config.group_width // 64 * config.groups
+            strides = (stride, 1) if config.stride_on == "1x1" else (1, stride)
+            rows = bottleneck((width, width), outputs, strides, config.groups)
+        return Block(inputs, rows, shortcut, drop_path)
 
 
 def _basic(*depths: int) -> ResNetConfig:

@@ -22,9 +22,10 @@ from torch import nn
 from senetzoo._utils.checks import Depths, PositiveInt, Rate
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
-from senetzoo.models.resnet import Bottleneck, projection
-from senetzoo.models.staged import Staged, check_stem, smallest_image
-from senetzoo.nn.config import Config
+from senetzoo.models.resnet import Block, projection
+from senetzoo.models.staged import Staged, bottleneck, check_stem, smallest_image
+from senetzoo.nn.classifier import Config
+from senetzoo.nn.maps import doubling
 from senetzoo.nn.stem import Stem
 
 
@@ -83,9 +84,7 @@ class SENet(Staged):
     _config: SENetConfig
 
     def __init__(self, config: SENetConfig) -> None:
-        super().__init__(
-            config, [config.width * 2**index * 4 for index in range(len(config.depths))]
-        )
+        super().__init__(config, doubling(config.width * 4, len(config.depths)))
         self.add_stem(2 * config.width, pool=config.pool)
         self.add_stages(2 * config.width, config.depths, self._block)
         self.finish()
@@ -96,9 +95,8 @@ class SENet(Staged):
         shortcut = None
         if stride > 1 or inputs != outputs:
             shortcut = projection(inputs, outputs, stride, kernel=1 if stride == 1 else 3)
-        return Bottleneck(
-            inputs, (width // 2, width), outputs, (1, stride), config.groups, shortcut, drop_path
-        )
+        rows = bottleneck((width // 2, width), outputs, (1, stride), config.groups)
+        return Block(inputs, rows, shortcut, drop_path)
 
 
 HU_2017 = Paper("Squeeze-and-Excitation Networks", 2017, "https://arxiv.org/abs/1709.01507")

@@ -7,20 +7,48 @@ says which blocks its stages have.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
-from torch import Tensor, nn
+from torch import nn
 
 from senetzoo.errors import ConfigError
-from senetzoo.nn.classifier import FeatureInfo
-from senetzoo.nn.config import Config
+from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.drop_path import linear_rates
 from senetzoo.nn.init import init_convs
-from senetzoo.nn.pooled import Pooled
-from senetzoo.nn.slots import TensorMap
+from senetzoo.nn.maps import doubling
 from senetzoo.nn.stem import Stem, as_stem, stem_convs
 
+Row: TypeAlias = tuple[int, int, int, int]
+"""Output channels, kernel, stride and groups of a convolution of a block."""
 
-class Staged(Pooled):
+
+def basic(outputs: int, stride: int) -> tuple[Row, ...]:
+    """Two 3x3 convolutions (ResNet paper, Fig. 5 left)."""
+    return (outputs, 3, stride, 1), (outputs, 3, 1, 1)
+
+
+def bottleneck(
+    widths: tuple[int, int], outputs: int, strides: tuple[int, int], groups: int = 1
+) -> tuple[Row, ...]:
+    """1x1, 3x3, 1x1 (ResNet paper, Fig. 5 right; ResNeXt paper, Fig. 3c).
+
+    Args:
+        widths: Channels of the first 1x1 and of the 3x3.
+        outputs: Channels out.
+        strides: Strides of the first 1x1 and of the 3x3.
+        groups: Groups of the 3x3.
+    """
+    first, width = widths
+    return (first, 1, strides[0], 1), (width, 3, strides[1], groups), (outputs, 1, 1, 1)
+
+
+def block_conv(inputs: int, row: Row) -> nn.Conv2d:
+    """A convolution of a block, padded to keep the size at stride 1."""
+    outputs, kernel, stride, groups = row
+    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+
+
+class Staged(Classifier):
     """A network of stages; a subclass adds its stem and stages, then finishes it.
 
     Each stage but the first begins with a block of stride 2.
@@ -77,41 +105,14 @@ class Staged(Pooled):
             self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
 
     def finish(self) -> None:
-        """The head, and the initialization of the authors' and torchvision's code."""
+        """The order of all modules, the head, and the initialization of the authors' code."""
+        levels = [[f"layer{n}"] for n in range(1, len(self.outputs) + 1)]
+        levels[0][:0] = ["conv1", "bn1", "relu", "maxpool"]
+        levels[-1] += ["norm", "act"]
+        first = as_stem(self._config.stem).stride
+        self.set_levels(levels, doubling(first, len(levels)), self.outputs)
         self.add_head(self.outputs[-1])
         init_convs(self, "fan_out")
-
-    def layers(self) -> tuple[nn.Module, ...]:
-        """The modules ``layer1``, ``layer2`` and so on."""
-        return tuple(self.get_submodule(f"layer{n}") for n in range(1, len(self.outputs) + 1))
-
-    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
-        return tuple(tuple(layer.children()) for layer in self.layers())
-
-    def levels(self) -> tuple[TensorMap, ...]:
-        first, *others = self.layers()
-        return (lambda x: first(self.forward_stem(x)), *others)
-
-    def forward_stem(self, x: Tensor) -> Tensor:
-        """What the first stage gets of an image."""
-        x = self.conv1(x)
-        if self.bn1 is not None and self.relu is not None:
-            x = self.relu(self.bn1(x))
-        return x if self.maxpool is None else self.maxpool(x)
-
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        stride = as_stem(self._config.stem).stride
-        return tuple(
-            FeatureInfo(stride * 2**index, channels) for index, channels in enumerate(self.outputs)
-        )
-
-    @property
-    def cam_layer(self) -> nn.Module:
-        return self.stages()[-1][-1]
-
-    def input_parameter(self) -> str:
-        return "conv1.weight" if len(as_stem(self._config.stem).kernels) == 1 else "conv1.0.weight"
 
 
 def check_stem(width: int, stem: Stem | str, channels: int, example: int = 64) -> None:

@@ -18,11 +18,10 @@ from torch.nn import functional as F
 from senetzoo._utils.checks import Depths, Example, Ge, NonEmpty, PositiveInt, Rate
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
-from senetzoo.nn.classifier import FeatureInfo
-from senetzoo.nn.config import Config
+from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.drop_path import DropPath, linear_rates
-from senetzoo.nn.pooled import Pooled
-from senetzoo.nn.slots import POSITIONS, Layout, Slots, TensorMap, chain, residual
+from senetzoo.nn.maps import doubling
+from senetzoo.nn.slots import POSITIONS, Layout, Slots, residual
 
 # Added to the logits of keys that a query must not see: what the authors and torchvision add.
 APART = -100.0
@@ -60,7 +59,7 @@ class SwinConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        widths = [self.embed_dim * 2**index for index in range(len(self.depths))]
+        widths = doubling(self.embed_dim, len(self.depths))
         if len(self.heads) != len(widths) or any(
             width % count for count, width in zip(self.heads, widths, strict=True)
         ):
@@ -271,7 +270,7 @@ class SwinBlock(nn.Module):
         return residual(x, self.mlp_slots, self.mlp, preact=self.norm2, drop_path=self.drop_path)
 
 
-class Swin(Pooled):
+class Swin(Classifier):
     """Swin Transformer: built by `SwinConfig.build`."""
 
     layout: ClassVar[Layout] = "nhwc"
@@ -303,6 +302,9 @@ class Swin(Pooled):
         # Patches, stage 1, merging, stage 2, merging, ...
         self.features = nn.Sequential(*layers)
         self.norm = nn.LayerNorm(width)
+        levels = [[f"features.{at}", f"features.{at + 1}"] for at in range(0, len(layers), 2)]
+        levels[-1].append("norm")
+        self.set_levels(levels, config.strides, doubling(config.embed_dim, len(levels)))
         self.add_head(width)
         self._initialize()
 
@@ -315,32 +317,6 @@ class Swin(Pooled):
                     nn.init.zeros_(module.bias)
             elif isinstance(module, WindowAttention):
                 nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
-
-    def _layers(self) -> tuple[nn.Module, ...]:
-        return tuple(self.features)
-
-    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
-        return tuple(tuple(stage.children()) for stage in self._layers()[1::2])
-
-    def levels(self) -> tuple[TensorMap, ...]:
-        layers = self._layers()
-        parts = [[layers[at], layers[at + 1]] for at in range(0, len(layers), 2)]
-        parts[-1].append(self.norm)
-        return tuple(chain(*part) for part in parts)
-
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        return tuple(
-            FeatureInfo(stride, self._config.embed_dim * 2**index)
-            for index, stride in enumerate(self._config.strides)
-        )
-
-    @property
-    def cam_layer(self) -> nn.Module:
-        return self.norm
-
-    def input_parameter(self) -> str:
-        return "features.0.0.weight"
 
 
 LIU_2021 = Paper(

@@ -19,8 +19,7 @@ from torch.nn import functional as F
 from senetzoo._utils.checks import Example, Ge, Le, NonEmpty, Odd, PositiveInt, Rate
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
-from senetzoo.nn.classifier import FeatureInfo
-from senetzoo.nn.config import Config
+from senetzoo.nn.classifier import Config
 from senetzoo.nn.stack import ConvStack, Unit, dropout, local_response_norm
 
 # Channels of the five groups of convolutions, between which the map is pooled.
@@ -114,7 +113,7 @@ class VGG(ConvStack):
                 units.append(Unit(conv, norm, tuple(after)))
                 inputs = width
             stages.append(units)
-        super().__init__(config, stages)
+        super().__init__(config, stages, [2 ** min(n, config.pools) for n in range(1, 6)])
         if config.small:
             self.avgpool = nn.AdaptiveAvgPool2d(1)
             layers = [dropout(config.dropout)]
@@ -132,17 +131,10 @@ class VGG(ConvStack):
         self.classifier = nn.Sequential(*layers, nn.Linear(inputs, config.num_classes))
         self.initialize()
 
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        return tuple(
-            FeatureInfo(2 ** min(group, self._config.pools), width)
-            for group, width in enumerate(WIDTHS, 1)
-        )
-
     def forward_head(self, features: Tensor) -> Tensor:
         if self._config.head == "dense":
             return self._dense(features)
-        return self.classifier(self.avgpool(features).flatten(1))  # type: ignore[no-any-return]
+        return super().forward_head(features)
 
     def _dense(self, features: Tensor) -> Tensor:
         """The classifier at every 7x7 window of the map, and the average of its scores."""
@@ -150,9 +142,6 @@ class VGG(ConvStack):
         x = F.conv2d(features, weight.view(-1, features.shape[1], SIDE, SIDE), bias)
         # Channels last, where a linear layer is a 1x1 convolution.
         return self.classifier[1:](x.permute(0, 2, 3, 1)).mean((1, 2))  # type: ignore[no-any-return]
-
-    def classifiers(self) -> tuple[str, ...]:
-        return (f"classifier.{len(self.classifier) - 1}",)
 
 
 SIMONYAN_2014 = Paper(

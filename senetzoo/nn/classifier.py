@@ -1,91 +1,142 @@
-"""What every network of the zoo is: a classifier with a config and declared sites."""
+"""What every network of the zoo is: a config, and the classifier that it builds."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
-from senetzoo.errors import ConfigError, DataError, WeightsError
-from senetzoo.nn.config import Config
+from senetzoo._utils.checks import PositiveInt, Rate, check
+from senetzoo.errors import ConfigError, check_fields
+from senetzoo.nn.maps import AuxOutput, FeatureInfo
 from senetzoo.nn.report import LoadReport
-from senetzoo.nn.slots import Layout, Site, Slots, TensorMap
-from senetzoo.nn.stem import Stem
+from senetzoo.nn.slots import Layout, Site, Slots, TensorMap, chain
+from senetzoo.nn.stem import STEMS, Stem, as_stem
 
 # An ImageNet stem makes a smaller image so small that most of it is gone before the first stage.
 SMALL_IMAGE = 64
 
 
-class AuxOutput(NamedTuple):
-    """What a network with auxiliary heads gives in training mode.
+@dataclass(frozen=True, kw_only=True)
+class Config(ABC):
+    """The fields that every architecture has. A family adds its own.
 
     Args:
-        logits: Logits (N, num_classes).
-        aux: Logits of the auxiliary heads, from the input on, each (N, num_classes).
+        num_classes: Outputs of the classifier.
+        in_chans: Channels of the input image.
+        stem: What comes before the first stage. Families built of residual blocks take any
+            `Stem`, or the name of one; the others have two forms: ``"imagenet"``, which is the
+            paper's, and ``"cifar"`` for images of about 32 pixels, which their docstring
+            describes.
+        dropout: Dropout before the classifier, in [0, 1).
+        drop_path: Stochastic depth, rising linearly with depth to this rate, in [0, 1).
     """
 
-    logits: Tensor
-    aux: tuple[Tensor, ...]
+    any_stem: ClassVar[bool] = False
+    """Whether the family takes any `Stem`, or only the forms of `sizes` by name."""
+    sizes: ClassVar[Mapping[str, int]] = MappingProxyType({"imagenet": 224, "cifar": 32})
+    """Side in pixels of the images that each form is meant for."""
+    has_branches: ClassVar[bool] = True
+    """Whether there are residual branches, which stochastic depth can drop."""
 
+    num_classes: PositiveInt = 1000
+    in_chans: PositiveInt = 3
+    stem: Stem | str = "imagenet"
+    dropout: Rate = 0.0
+    drop_path: Rate = 0.0
 
-@dataclass(frozen=True)
-class FeatureInfo:
-    """One of the maps that `Classifier.feature_maps` gives.
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stem", as_stem(self.stem) if self.any_stem else self._form())
+        check(self, name=self.family)
+        if self.drop_path and not self.has_branches:
+            raise ConfigError(
+                f"{self.family} got drop_path={self.drop_path}.",
+                f"{self.family} has no residual branches to drop.",
+                "Leave drop_path out",
+            )
 
-    Args:
-        stride: Pixels of the input for one of the map, in each direction.
-        channels: Channels of the map.
-    """
+    @property
+    def family(self) -> str:
+        """What messages call the network: ``LeNet`` for a ``LeNetConfig``."""
+        return type(self).__name__.removesuffix("Config")
 
-    stride: int
-    channels: int
-
-
-def finite(logits: Tensor, images: Tensor) -> Tensor:
-    """`logits` as they are; for code that would make a guess of anything.
-
-    Args:
-        logits: What a network gave (N, num_classes).
-        images: What it got.
-
-    Raises:
-        WeightsError: Some are NaN or infinite, and the images are not.
-        DataError: Some are, and the images are so as well.
-    """
-    if bool(torch.isfinite(logits).all()):
-        return logits
-    if not bool(torch.isfinite(images).all()):
-        raise DataError(
-            "The images hold values that are not finite.",
-            "A network can't make anything of NaN or infinity.",
-            "Look at what loads and normalizes them",
+    def _form(self) -> str:
+        """The name of the form that `stem` asks for."""
+        stem = self.stem
+        named = stem
+        if isinstance(stem, Stem):
+            named = next((name for name, value in STEMS.items() if value == stem), stem)
+        if isinstance(named, str) and named in self.sizes:
+            return named
+        forms = [f"{form!r} for images of {side}x{side}" for form, side in self.sizes.items()]
+        raise ConfigError(
+            f"{self.family} got stem={stem!r}.",
+            f"{self.family} has no stem to exchange, only the form {forms[0]} pixels."
+            if len(forms) == 1
+            else f"{self.family} has the forms {' and '.join(forms)} pixels.",
+            f"Leave stem out, or type stem={list(self.sizes)[-1]!r}",
         )
-    raise WeightsError(
-        "The network gave logits that are not finite.",
-        "Its weights hold NaN or infinity, or are too large for the number format.",
-        "Load the weights again, or run in fp32",
-    )
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed; an unknown field is a `ConfigError`."""
+        known = [field.name for field in dataclasses.fields(self)]
+        check_fields(type(self).__name__, changes, known)
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def small(self) -> bool:
+        """Whether this is the form for small images, which keeps their size at first."""
+        return self.stem.stride == 1 if isinstance(self.stem, Stem) else self.stem == "cifar"
+
+    @property
+    def input_size(self) -> int:
+        """Side in pixels of the images it is meant for."""
+        if isinstance(self.stem, Stem):
+            return self.sizes["imagenet" if self.stem.stride > 1 else "cifar"]
+        return self.sizes[self.stem]
+
+    @property
+    def min_size(self) -> int:
+        """Side in pixels of the smallest image that leaves the last stage a pixel."""
+        return 1
+
+    @abstractmethod
+    def build(self) -> Classifier:
+        """The network without gates, initialized from torch's global random state."""
 
 
-class Classifier(nn.Module, ABC):
-    """An image classifier: (N, in_chans, H, W) images in, (N, num_classes) logits out."""
+class Classifier(nn.Module):
+    """An image classifier: (N, in_chans, H, W) images in, (N, num_classes) logits out.
+
+    A subclass adds its modules, says by `set_levels` in which order they run, and ends with
+    `add_head`. A block is a module with a `Slots` among its children.
+    """
 
     _spec_of: ClassVar[Callable[[Classifier], Any]]
     """Gives `spec`. senetzoo.spec sets it: this room knows neither names nor policies."""
     layout: ClassVar[Layout] = "nchw"
     """Layout of the maps inside the network, and of the output of `cam_layer`."""
+    head_name: ClassVar[str] = "fc"
+    """Name of the linear layer whose outputs are the classes."""
+
+    feature_info: tuple[FeatureInfo, ...]
+    """Stride and channels of the map after each stage."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self._config = config
         self.load_report: LoadReport | None = None
+        self._paths: tuple[tuple[str, ...], ...] = ()
         self._small_warned = False
 
     @property
@@ -124,35 +175,71 @@ class Classifier(nn.Module, ABC):
         """Pixels of a side of the smallest images that it takes."""
         return self._config.min_size
 
-    @abstractmethod
+    def set_levels(
+        self, levels: Iterable[Sequence[str]], strides: Iterable[int], channels: Iterable[int]
+    ) -> None:
+        """What runs before the pooling, cut after each stage.
+
+        Args:
+            levels: For each stage the paths of its modules in order: before the first the stem's,
+                after the last what follows. A path under which there is no module is left out.
+            strides: Pixels of the input for one of the map after each stage.
+            channels: Channels of that map.
+        """
+        there = {path for path, _ in self.named_modules()}
+        self._paths = tuple(tuple(p for p in level if p in there) for level in levels)
+        self.feature_info = tuple(map(FeatureInfo, strides, channels))
+
+    def add_head(self, channels: int) -> None:
+        """The average of the last map, dropout and one linear layer.
+
+        Args:
+            channels: Channels that the linear layer takes, in general those of the last map.
+        """
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(self._config.dropout) if self._config.dropout else None
+        self.add_module(self.head_name, nn.Linear(channels, self._config.num_classes))
+
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
         """The stages, each as its blocks in order. Every `Slots` of the network is in a block."""
+        return tuple(
+            tuple(
+                module
+                for path in level
+                for module in self.get_submodule(path).modules()
+                if any(isinstance(child, Slots) for child in module.children())
+            )
+            for level in self._paths
+        )
 
-    @abstractmethod
     def levels(self) -> tuple[TensorMap, ...]:
         """The network before its pooling, cut after each stage: maps in `layout` in and out."""
+        return tuple(chain(*map(self.get_submodule, level)) for level in self._paths)
 
     @property
-    @abstractmethod
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        """Stride and channels of the map after each stage."""
-
-    @property
-    @abstractmethod
     def cam_layer(self) -> nn.Module:
         """The module whose output, in `layout`, is the last feature map: where Grad-CAM looks."""
+        last, block = self.get_submodule(self._paths[-1][-1]), self.stages()[-1][-1]
+        return block if any(module is block for module in last.modules()) else last
 
-    @abstractmethod
+    def pre_logits(self, features: Tensor) -> Tensor:
+        """What the linear layer takes (N, C), from the last feature map (N, C, h, w)."""
+        x: Tensor = self.avgpool(features).flatten(1)
+        return x if self.dropout is None else self.dropout(x)
+
     def forward_head(self, features: Tensor) -> Tensor:
         """Logits (N, num_classes) from the last feature map (N, C, h, w)."""
+        head = self.get_submodule(self.head_name)
+        return head(self.pre_logits(features))  # type: ignore[no-any-return]
 
-    @abstractmethod
     def classifiers(self) -> tuple[str, ...]:
         """Names of the linear layers whose outputs are the classes; the first is the main one."""
+        return (self.head_name,)
 
-    @abstractmethod
     def input_parameter(self) -> str:
         """Name of the first convolution's weight, which depends on the number of channels."""
+        convs = (path for path, m in self.named_modules() if isinstance(m, nn.Conv2d))
+        return f"{next(convs)}.weight"
 
     def forward(self, x: Tensor) -> Tensor | AuxOutput:
         """Logits (N, num_classes) of images (N, in_chans, H, W).

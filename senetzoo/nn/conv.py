@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class ConvNormAct(nn.Module):
-    """A convolution, a batch norm and, by default, a ReLU.
+    """A convolution and, by default, a batch norm and a ReLU.
 
     Children are called ``conv`` and ``bn``, as in torchvision's and timm's Inception networks.
 
@@ -18,6 +18,7 @@ class ConvNormAct(nn.Module):
         padding: Padding; ``"same"`` keeps the size at stride 1.
         groups: Groups of the convolution.
         bias: Whether the convolution has a bias, which the batch norm makes redundant.
+        norm: Whether there is the batch norm.
         eps: Added to the variance.
         act: Whether the ReLU follows.
     """
@@ -32,6 +33,7 @@ class ConvNormAct(nn.Module):
         *,
         groups: int = 1,
         bias: bool = False,
+        norm: bool = True,
         eps: float = 1e-5,
         act: bool = True,
     ) -> None:
@@ -40,10 +42,11 @@ class ConvNormAct(nn.Module):
             sides = (kernel, kernel) if isinstance(kernel, int) else kernel
             padding = (sides[0] // 2, sides[1] // 2)
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=bias)
-        self.bn = nn.BatchNorm2d(outputs, eps=eps)
+        self.bn = nn.BatchNorm2d(outputs, eps=eps) if norm else None
         self.act = nn.ReLU(inplace=True) if act else None
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` (N, inputs, H, W) to (N, outputs, h, w)."""
-        x = self.bn(self.conv(x))
+        x = self.conv(x)
+        x = x if self.bn is None else self.bn(x)
         return x if self.act is None else self.act(x)

@@ -1,11 +1,14 @@
-"""Training mode and eval mode of networks that belong to somebody else."""
+"""Running networks that belong to somebody else: in eval mode, to logits that are numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from senetzoo.errors import DataError, WeightsError
 
 
 @contextmanager
@@ -18,3 +21,29 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def finite(logits: Tensor, images: Tensor) -> Tensor:
+    """`logits` as they are; for code that would make a guess of anything.
+
+    Args:
+        logits: What a network gave (N, num_classes).
+        images: What it got.
+
+    Raises:
+        WeightsError: Some are NaN or infinite, and the images are not.
+        DataError: Some are, and the images are so as well.
+    """
+    if bool(torch.isfinite(logits).all()):
+        return logits
+    if not bool(torch.isfinite(images).all()):
+        raise DataError(
+            "The images hold values that are not finite.",
+            "A network can't make anything of NaN or infinity.",
+            "Look at what loads and normalizes them",
+        )
+    raise WeightsError(
+        "The network gave logits that are not finite.",
+        "Its weights hold NaN or infinity, or are too large for the number format.",
+        "Load the weights again, or run in fp32",
+    )

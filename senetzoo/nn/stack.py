@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.config import Config
+from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.init import init_convs
+from senetzoo.nn.maps import FeatureInfo
 from senetzoo.nn.slots import Slots, TensorMap, chain, unit
 
 
@@ -33,15 +33,25 @@ class ConvStack(Classifier):
 
     Each convolution is a block, whose gate sits right after its ReLU. The slots are children
     beside ``features`` (``slots2.0`` for the first convolution of the second stage), so that the
-    numbers in there are torchvision's.
+    numbers in there are torchvision's. A subclass adds what follows: ``avgpool``, ``classifier``.
 
     Args:
         config: The config.
         stages: The units of each stage.
+        strides: Pixels of the input for one of the map after each stage.
     """
 
-    def __init__(self, config: Config, stages: Sequence[Sequence[Unit]]) -> None:
+    avgpool: nn.AdaptiveAvgPool2d
+    classifier: nn.Sequential
+
+    def __init__(
+        self, config: Config, stages: Sequence[Sequence[Unit]], strides: Sequence[int]
+    ) -> None:
         super().__init__(config)
+        self.feature_info = tuple(
+            FeatureInfo(stride, units[-1].conv.out_channels)
+            for stride, units in zip(strides, stages, strict=True)
+        )
         layers: list[nn.Module] = []
         # For each unit: where it starts in `features`, where its ReLU is done, where it ends.
         self._spans: list[list[tuple[int, int, int]]] = []
@@ -86,6 +96,12 @@ class ConvStack(Classifier):
     def cam_layer(self) -> nn.Module:
         *_, last = self.features
         return last
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        return self.classifier(self.avgpool(features).flatten(1))  # type: ignore[no-any-return]
+
+    def classifiers(self) -> tuple[str, ...]:
+        return (f"classifier.{len(self.classifier) - 1}",)
 
     def input_parameter(self) -> str:
         return "features.0.weight"

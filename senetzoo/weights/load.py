@@ -17,8 +17,7 @@ from senetzoo._utils.checks import from_json
 from senetzoo._utils.documents import parse_json
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import BrokenError, ConfigError, WeightsError
-from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.config import Config
+from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.report import LoadReport
 from senetzoo.nn.seeds import seeded
 from senetzoo.policies.algebra import resolve

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from senetzoo import ECA
-from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.config import Config
+from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.slots import Position, Site
 from senetzoo.policies.attach import attach
 from support.networks import on_meta

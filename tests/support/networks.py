@@ -22,8 +22,7 @@ from senetzoo.models.plain import PlainConfig
 from senetzoo.models.preresnet import PreResNetConfig
 from senetzoo.models.resnet import ResNet, ResNetConfig
 from senetzoo.models.swin import SwinConfig
-from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.config import Config
+from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.nn.stem import Stem
 from senetzoo.policies.algebra import NONE, Gate
