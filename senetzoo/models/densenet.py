@@ -25,7 +25,7 @@ from senetzoo.nn.checkpoint import recomputed
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.init import init_convs
 from senetzoo.nn.maps import doubling
-from senetzoo.nn.slots import Slots
+from senetzoo.nn.slots import Slots, TensorMap, chain
 from senetzoo.nn.stem import as_stem, stem_convs
 
 # Section 3, "Bottleneck layers": each 1x1 convolution makes 4k maps for a growth rate of k.
@@ -221,6 +221,16 @@ class DenseNet(Classifier):
         # The paper's (He et al. 2015), over the fan in as in its own code and torchvision's.
         init_convs(self, "fan_in")
         nn.init.zeros_(self.classifier.bias)
+
+    def levels(self) -> tuple[TensorMap, ...]:
+        # By what the child `features` has now, also what a user added to it.
+        layers = list(self.features)
+        ends = [index + 1 for index, layer in enumerate(layers) if isinstance(layer, DenseBlock)]
+        ends[-1] = len(layers) + 1
+        layers.append(self.relu)
+        return tuple(
+            chain(*layers[start:end]) for start, end in zip([0, *ends], ends, strict=False)
+        )
 
 
 def _imagenet(*depths: int, growth: int = 32) -> DenseNetConfig:
