@@ -253,7 +253,7 @@ def same(ours: nn.Module, theirs: nn.Module) -> bool:
     return list(a) == list(b) and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def message(call: Callable[[], object], kind: type[Exception]) -> str:
+def message(call: Callable[[], object], kind: type[BaseException]) -> str:
     """The message of the error of `kind` that `call` raises."""
     with pytest.raises(kind) as caught:
         call()
