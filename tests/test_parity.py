@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+import torch
 from support.inception import pad_all
 from support.networks import learnable, on_meta
 from support.parity import compare, from_library
