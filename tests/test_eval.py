@@ -14,17 +14,18 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import senetzoo
 from senetzoo import create
 from senetzoo.cli.bench import command as bench
 from senetzoo.cli.eval import command
 from senetzoo.data import cifar10, digits, flowers5
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.data.sets import ImageSet
-from senetzoo.errors import DataError
+from senetzoo.errors import ConfigError, DataError
 from senetzoo.eval.accuracy import Evaluation, evaluate
 from senetzoo.eval.data import LabeledImages, read_images
 from senetzoo.eval.predictions import Predictions, wilson
-from senetzoo.weights import fetch, manifest
+from senetzoo.weights import cache, manifest
 from senetzoo.zoo import transforms
 
 PLAIN = Preprocessing(8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -282,6 +283,29 @@ def test_no_images() -> None:
         evaluate(Brightest(), LabeledImages(images, ()), PLAIN)
 
 
+def test_a_network_knows_its_classes_and_its_preprocessing(tmp_path: Path) -> None:
+    model = create("lenet5", seed=1)
+    images = read_images("digits", (), 10)
+    expected = evaluate(model, images, transforms(model))
+    found = senetzoo.evaluate(model, "digits")
+    assert torch.equal(found.logits, expected.logits)
+    assert torch.equal(found.labels, expected.labels)
+    # The classes of the weights, in their order, are those of the labels.
+    names = tuple("9876543210")
+    senetzoo.save(model, tmp_path / "saved", classes=names)
+    found = senetzoo.evaluate(senetzoo.load(tmp_path / "saved"), "digits", transforms(model))
+    assert torch.equal(found.logits, expected.logits)
+    assert torch.equal(found.labels, 9 - expected.labels)
+
+
+@pytest.mark.parametrize("give", [{}, {"preprocessing": PLAIN}])
+def test_of_another_network_neither_is_known(give: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="evaluate got a Brightest"):
+        senetzoo.evaluate(Brightest(), "digits", **give)
+    with pytest.raises(ConfigError, match="evaluate got a Brightest"):
+        senetzoo.evaluate(Brightest(), read_images("digits", (), 10))
+
+
 # The command
 
 
@@ -298,7 +322,7 @@ def test_weights_of_a_file(tmp_path: Path) -> None:
     found = json.loads(result.stdout)
     predictions = evaluate(model, read_images("digits", (), 10), transforms(model))
     expected, best = predictions.top(1), predictions.top(5)
-    assert found["weights"] == str(tmp_path / "own.safetensors")
+    assert found["weights"] == "own.safetensors"
     assert (found["right"], found["images"]) == (expected.right, expected.total)
     assert found["wilson95"] == list(wilson(expected.right, expected.total))
     assert (found["top5"]["right"], found["top5"]["images"]) == (best.right, best.total)
@@ -364,7 +388,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         classes=("red", "green", "blue"),
         default=True,
         source=manifest.Source("embedded", path.name),
-        sha256=fetch.sha256(path),
+        sha256=cache.sha256(path),
         sha256_prefix=None,
         bytes=path.stat().st_size,
         params=0,
@@ -377,7 +401,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         license=manifest.License("", "", ""),
         provenance="",
     )
-    monkeypatch.setattr(fetch, "EMBEDDED", tmp_path)
+    monkeypatch.setattr(cache, "EMBEDDED", tmp_path)
     monkeypatch.setattr(manifest, "manifest", lambda: {"resnet20.fake": entry})
     return "resnet20.fake"
 
@@ -412,7 +436,7 @@ def test_missing_data_and_bad_weights(tmp_path: Path) -> None:
     save_file({"conv1.weight": torch.zeros(2)}, str(file))
     result = run("lenet5", "digits", "--weights", str(file))
     assert result.exit_code == 2
-    assert result.stderr.splitlines()[0] == f"error: The weights {file} do not fit the network."
+    assert result.stderr.splitlines()[0] == f"error: The weights {file.name} do not fit the network."
     save_file(create("lenet5").state_dict(), str(file))
     result = run("lenet5", "/no/such/place", "--weights", str(file))
     assert result.exit_code == 2
