@@ -24,7 +24,7 @@ import senetzoo
 from senetzoo._utils.environment import machine, revision
 from senetzoo.data import cifar10
 from senetzoo.data.sets import ImageSet
-from senetzoo.train.augment import Draws, crop_and_flip, normalise, pad
+from senetzoo.train.augment import Draws, crop_and_flip, normalize, pad
 
 NETWORK, POLICY = "resnet20.cifar10_v1", senetzoo.SE(reduction=4, init="identity")
 BATCH = 128
@@ -37,7 +37,7 @@ def correct(model: nn.Module, test: ImageSet) -> int:
     right = 0
     for start in range(0, len(test.labels), 500):
         part = slice(start, start + 500)
-        x = normalise(test.images[part], cifar10.MEAN, cifar10.STD, 32)
+        x = normalize(test.images[part], cifar10.MEAN, cifar10.STD, 32)
         right += int((model(x).argmax(1) == test.labels[part]).sum())
     return right
 
@@ -69,7 +69,7 @@ def fit(
         index = order[step % steps * BATCH :][:BATCH]
         x = crop_and_flip(images, index, 32, True, Draws(generator, len(index)))
         loss = F.cross_entropy(
-            network(normalise(x, cifar10.MEAN, cifar10.STD, 32)), train.labels[index]
+            network(normalize(x, cifar10.MEAN, cifar10.STD, 32)), train.labels[index]
         )
         loss.backward()  # type: ignore[no-untyped-call]
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):

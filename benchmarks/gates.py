@@ -20,7 +20,7 @@ from senetzoo._utils.environment import machine, revision
 from senetzoo.data import cifar10
 from senetzoo.data.sets import ImageSet
 from senetzoo.inspect import drift, excitations
-from senetzoo.train.augment import normalise
+from senetzoo.train.augment import normalize
 from senetzoo.weights.manifest import history
 
 BATCH = 500
@@ -28,7 +28,7 @@ BATCH = 500
 
 def batches(images: ImageSet) -> list[tuple[Tensor, Tensor]]:
     """The images as the networks were trained to see them, with their labels."""
-    seen = normalise(images.images, cifar10.MEAN, cifar10.STD, 32)
+    seen = normalize(images.images, cifar10.MEAN, cifar10.STD, 32)
     return list(zip(torch.split(seen, BATCH), torch.split(images.labels, BATCH), strict=True))
 
 

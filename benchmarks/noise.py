@@ -24,7 +24,7 @@ from senetzoo.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from senetzoo.deploy.engines import ENGINES, Runner
 from senetzoo.nn.classifier import Classifier
 from senetzoo.runs import LOG, read_log, renamed
-from senetzoo.train.augment import normalise
+from senetzoo.train.augment import normalize
 from senetzoo.train.recipe import networks_of
 
 BATCH = 500
@@ -60,7 +60,7 @@ def main(
         for line in map(renamed, map(json.loads, text.splitlines()))
     }
     loaded = [network(name) for name in networks]
-    first = normalise(test.images[:BATCH], cifar10.MEAN, cifar10.STD, 32)
+    first = normalize(test.images[:BATCH], cifar10.MEAN, cifar10.STD, 32)
     running = [(ENGINES[engine].load(m, first), variant, seed) for m, variant, seed in loaded]
     for corruption in (None, *CORRUPTIONS):
         for severity in SEVERITIES if corruption else (0,):
@@ -99,7 +99,7 @@ def main(
 def hits(run: Runner, images: Tensor, labels: Tensor) -> Tensor:
     """(N,), whether each image gets its label."""
     parts = [
-        run(normalise(images[n : n + BATCH], cifar10.MEAN, cifar10.STD, 32)).argmax(1)
+        run(normalize(images[n : n + BATCH], cifar10.MEAN, cifar10.STD, 32)).argmax(1)
         for n in range(0, len(images), BATCH)
     ]
     return torch.cat(parts) == labels

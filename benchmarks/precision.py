@@ -25,7 +25,7 @@ from senetzoo._utils.environment import cpu_flags, machine, revision
 from senetzoo.data import cifar10
 from senetzoo.data.sets import ImageSet
 from senetzoo.deploy.engines import ENGINES, Dtype, Engine, Runner
-from senetzoo.train.augment import normalise
+from senetzoo.train.augment import normalize
 
 NETWORKS = ("resnet20.cifar10_v1", "se_resnet20.cifar10_v1")
 # bf16 last: without instructions for it, it takes a quarter of an hour.
@@ -35,7 +35,7 @@ BATCH = 500
 
 def seen(images: ImageSet) -> Tensor:
     """The images as the networks were trained to see them."""
-    return normalise(images.images, cifar10.MEAN, cifar10.STD, 32)
+    return normalize(images.images, cifar10.MEAN, cifar10.STD, 32)
 
 
 def answers(run: Runner, images: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ _LIMITS = {
     "flowers5 train": "Photographs of one kind of flower each, of the same collection as those of "
     "the test, two of which have a near copy among them. Any other picture gets one of these five "
     "names.",
-    "scikit-learn digits train": "Grey digits, light on dark. The writers of the test images "
+    "scikit-learn digits train": "Gray digits, light on dark. The writers of the test images "
     "are those of the training images too: on others expect less.",
 }
 

@@ -14,7 +14,7 @@ from senetzoo.weights.manifest import Entry, manifest
 
 PARAMETERS, MACS, SPEED = "docs/parameters.svg", "docs/macs.svg", "docs/speed.svg"
 _IMAGENET = "ImageNet-1k val"
-# Of a family's networks without gates: what they are called in the legend, colour, marker.
+# Of a family's networks without gates: what they are called in the legend, color, marker.
 _PLAIN = {
     "ResNet": ("ResNet, ResNeXt", "#0072B2", "o"),
     "PreResNet": ("PreResNet", "#56B4E9", "s"),
@@ -160,14 +160,14 @@ def accuracy_plot(cost: str) -> str:
         for name, one in sorted(_imagenet_weights(), key=lambda pair: pair[1].entry.default):
             kind = _kind(name)
             kinds[kind[0]] = kind
-            _, colour, marker = kind
+            _, color, marker = kind
             filled = one.entry.default
             axes.plot(
                 [getattr(one.entry, cost) / unit],
                 [one.top1],
                 "+" if one.more_data else marker,
-                color=colour,
-                markerfacecolor=colour if filled else "none",
+                color=color,
+                markerfacecolor=color if filled else "none",
                 markersize=6.5 if filled else 4,
                 markeredgewidth=0.7,
                 alpha=1 if filled else 0.6,
@@ -190,14 +190,14 @@ def _legend(figure: Any, kinds: list[tuple[str, str, str]]) -> None:
     area.set_axis_off()
     area.set_xlim(0, 1)
     area.set_ylim(0, 1)
-    for number, (label, colour, marker) in enumerate(kinds):
+    for number, (label, color, marker) in enumerate(kinds):
         x, y = 0.08 + 0.42 * (number % 2), 0.94 - 0.17 * (number // 2)
-        area.plot([x], [y], marker, color=colour, markersize=5.5)
+        area.plot([x], [y], marker, color=color, markersize=5.5)
         area.text(x + 0.03, y, label, va="center_baseline")
-    grey = "#4d5560"
-    marks = ((0.08, "o", grey, "default"), (0.3, "o", "none", "other weights"))
-    for x, marker, face, label in (*marks, (0.6, "+", grey, "more data")):
-        area.plot([x], [0.1], marker, color=grey, markerfacecolor=face, markersize=5)
+    gray = "#4d5560"
+    marks = ((0.08, "o", gray, "default"), (0.3, "o", "none", "other weights"))
+    for x, marker, face, label in (*marks, (0.6, "+", gray, "more data")):
+        area.plot([x], [0.1], marker, color=gray, markerfacecolor=face, markersize=5)
         area.text(x + 0.03, 0.1, label, va="center_baseline")
 
 
@@ -297,12 +297,12 @@ def speed_plot() -> str | None:
             scores = [one.top1 for one in _like_timed(name)]
             if size != batch or not scores:
                 continue
-            _, colour, marker = _kind(name)
-            axes.plot([value] * len(scores), scores, marker, color=colour, mfc="none", ms=4)
+            _, color, marker = _kind(name)
+            axes.plot([value] * len(scores), scores, marker, color=color, mfc="none", ms=4)
             # Upwards, and a network with gates to the left of its twin, which is a little faster.
             side = "right" if ENTRIES[name].policy else "left"
             at = max(scores) + 0.4
-            axes.text(value, at, name, rotation=90, ha=side, va="bottom", color=colour)
+            axes.text(value, at, name, rotation=90, ha=side, va="bottom", color=color)
             every += scores
         axes.set_xlim(0)
         axes.set_ylim(min(every) - 1, max(every) + 0.65 * (max(every) - min(every)))

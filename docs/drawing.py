@@ -8,7 +8,7 @@ from senetzoo.nn.slots import POSITIONS, Position
 
 PICTURE = "docs/positions.svg"
 _WIDTH, _HEIGHT = 420, 520
-# Centres of the two columns, and half of what a box is wide and high.
+# Centers of the two columns, and half of what a box is wide and high.
 _BRANCH, _SKIP = 130, 310
 _HALF_WIDTH, _HALF_HEIGHT = 66, 16
 # Where each position sits: its column and the middle of its box.
@@ -55,7 +55,7 @@ def _box(x: int, y: int, label: str, kind: str, name: str = "") -> str:
 
 
 def positions() -> str:
-    """A bottleneck with its five positions, as SVG on white: the page's colour is not known."""
+    """A bottleneck with its five positions, as SVG on white: the page's color is not known."""
     # Below the boxes, which cover them.
     lines = (
         f"M {_BRANCH} 34 V 496 M {_BRANCH - 5} 488 l 5 9 l 5 -9",
@@ -63,7 +63,7 @@ def positions() -> str:
     )
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" '
-        f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-labelledby="title description">\n',
+        f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-labeledby="title description">\n',
         f'  <title id="title">{_TITLE}</title>\n',
         f'  <desc id="description">{_DESCRIPTION}</desc>\n',
         f"  <style>{_STYLE}  </style>\n",

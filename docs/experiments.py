@@ -283,11 +283,11 @@ def plot() -> str | None:
         axes = figure.add_axes((0.18, 0.5 / height, 0.8, 1 - 0.6 / height))
         axes.axvline(0, color="#000000", lw=0.8)
         for number, pair in enumerate(pairs):
-            colour = "#0072B2" if pair.differs else "#767676"
-            axes.plot(pair.interval, [number] * 2, color=colour, lw=1.6, solid_capstyle="butt")
-            axes.plot([pair.mean], [number], "o", color=colour, markersize=6)
+            color = "#0072B2" if pair.differs else "#767676"
+            axes.plot(pair.interval, [number] * 2, color=color, lw=1.6, solid_capstyle="butt")
+            axes.plot([pair.mean], [number], "o", color=color, markersize=6)
             count = len(pair.differences)
-            axes.plot(pair.differences, [number + 0.22] * count, "|", color=colour, markersize=7)
+            axes.plot(pair.differences, [number + 0.22] * count, "|", color=color, markersize=7)
         axes.set_yticks(range(len(pairs)), [pair.name for pair in pairs])
         axes.set_ylim(len(pairs) - 0.4, -0.6)
         axes.set_xlabel(f"test accuracy minus that of {pairs[0].first}, in points")

@@ -63,8 +63,8 @@ def plot() -> str:
         for axes, gate in zip(grid.flat, found, strict=True):
             channels = range(1, len(gate["mean"]) + 1)
             axes.fill_between(channels, gate["low"], gate["high"], color="#808080", alpha=0.2, lw=0)
-            for name, colour in _CLASSES.items():
-                axes.plot(channels, gate["by_class"][name], color=colour, lw=1, label=name)
+            for name, color in _CLASSES.items():
+                axes.plot(channels, gate["by_class"][name], color=color, lw=1, label=name)
             axes.plot(channels, gate["mean"], color="#000000", lw=1, label="all classes")
             axes.set_title(gate["gate"].replace(".slots.standard", ""), fontsize=8)
             axes.set_ylim(0, 1)

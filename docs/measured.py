@@ -240,7 +240,7 @@ def _label(row: Row) -> str:
 
 
 def _draw(axes: Axes, row: Row, y: float) -> None:
-    """The interval and the median of a row; hollow and grey where it covers 1."""
+    """The interval and the median of a row; hollow and gray where it covers 1."""
     if row.ratio is None:
         return
     differs = row.ratio.differs is not False

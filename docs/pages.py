@@ -69,7 +69,7 @@ def made(tag: str) -> str:
 
 
 def svg(figure: Figure, title: str | None = None) -> str:
-    """A figure as SVG without a date, on white: the page's own colour is not known.
+    """A figure as SVG without a date, on white: the page's own color is not known.
 
     Args:
         figure: The figure, drawn under `STYLE`.

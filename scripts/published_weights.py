@@ -252,7 +252,7 @@ def from_chenyaofo() -> Iterator[Draft]:
     for network, known in facts["weights"].items():
         data = network.partition("_")[0]
         few, title = data == "cifar10", f"CIFAR-{data.removeprefix('cifar')}"
-        norm = facts["normalisation"][data]
+        norm = facts["normalization"][data]
         yield Draft(
             dialect="chenyaofo",
             network=network,
@@ -275,7 +275,7 @@ def from_chenyaofo() -> Iterator[Draft]:
                 "BSD-3-Clause",
                 f"{title} (Krizhevsky 2009): no license stated, cite the report",
             ),
-            provenance=f"{facts['source']}; input: {facts['normalisation']['source']}",
+            provenance=f"{facts['source']}; input: {facts['normalization']['source']}",
         )
 
 

@@ -1,7 +1,9 @@
 """senetzoo: image classifiers in which where channel attention goes is a value you pass."""
 
+from senetzoo.deploy.export import export as export
 from senetzoo.deploy.optimize import optimize as optimize
 from senetzoo.errors import SenetzooError as SenetzooError
+from senetzoo.eval.accuracy import evaluate as evaluate
 from senetzoo.gates.bam import BAM as BAM
 from senetzoo.gates.cbam import CBAM as CBAM
 from senetzoo.gates.coord import CoordinateAttention as CoordinateAttention
@@ -14,6 +16,7 @@ from senetzoo.gates.se import SE as SE
 from senetzoo.gates.simam import SimAM as SimAM
 from senetzoo.gates.srm import SRM as SRM
 from senetzoo.io.folder import save as save
+from senetzoo.io.push import push as push
 from senetzoo.nn.stem import Stem as Stem
 from senetzoo.policies.algebra import NONE as NONE
 from senetzoo.policies.algebra import Policy as Policy

@@ -88,7 +88,7 @@ def check_fields(what: str, given: Iterable[str], known: Iterable[str]) -> None:
 
 
 def checks_options(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a misspelt keyword of `function` a `ConfigError` that names the nearest right one."""
+    """Make a misspelled keyword of `function` a `ConfigError` that names the nearest right one."""
     options = list(inspect.signature(function).parameters)
 
     @functools.wraps(function)

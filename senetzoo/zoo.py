@@ -426,7 +426,7 @@ def attach(
         model: A network of this zoo, of torchvision, timm or pytorchcv, or any other with `sites`.
         policy: Which gates go where, or its text.
         sites: Where gates can sit, for a network whose blocks are not known.
-        seed: Seed of the gates' initialisation; None draws one from torch's global state.
+        seed: Seed of the gates' initialization; None draws one from torch's global state.
         sample: An input for the network; it is run once, in eval mode, to see that every gate
             acts.
 

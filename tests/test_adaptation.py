@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.networks import SMALL, drawn_network, images_of, message, randomise, reduced, tiny
+from support.networks import SMALL, drawn_network, images_of, message, randomize, reduced, tiny
 from support.weights import RAW, Shelf
 from torch import Tensor, nn
 
@@ -23,7 +23,7 @@ from senetzoo.spec import ModelSpec, gates_of, merge
 TAG = "resnet20.pets_v1"
 
 
-def grey_alike(old: Tensor, new: Tensor, how: str) -> Tensor:
+def gray_alike(old: Tensor, new: Tensor, how: str) -> Tensor:
     """The new first weight from the old one, channel by channel."""
     before, after = old.shape[1], new.shape[1]
     expected = torch.zeros_like(new)
@@ -68,7 +68,7 @@ def test_every_tensor_is_what_the_report_says(seed: int, tmp_path: Path) -> None
             assert torch.equal(value, fresh[name]), name
         elif name == first and name in adapted:
             how = "sum" if value.shape[1] < file[name].shape[1] else "tile"
-            torch.testing.assert_close(value, grey_alike(file[name], value, how))
+            torch.testing.assert_close(value, gray_alike(file[name], value, how))
         else:
             assert torch.equal(value, file[name]), name
     # Nothing is new or gone that the report does not name.
@@ -88,15 +88,15 @@ def test_every_tensor_is_what_the_report_says(seed: int, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("channels", "how"), [(1, "sum"), (2, "sum"), (4, "tile"), (7, "tile")])
-def test_grey_images_look_alike(channels: int, how: Any, tmp_path: Path) -> None:
+def test_gray_images_look_alike(channels: int, how: Any, tmp_path: Path) -> None:
     trained = tiny().eval()
-    randomise(trained)
+    randomize(trained)
     save(trained, tmp_path)
     model = load(tmp_path, in_chans=channels, channels=how)
-    grey = images_of(trained)[:, :1]
+    gray = images_of(trained)[:, :1]
     with torch.inference_mode():
-        ours = model(grey.expand(-1, channels, -1, -1))
-        theirs = trained(grey.expand(-1, 3, -1, -1))
+        ours = model(gray.expand(-1, channels, -1, -1))
+        theirs = trained(gray.expand(-1, 3, -1, -1))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 

@@ -187,7 +187,7 @@ def bomb() -> bytes:
 
 
 UNREADABLE = "Can't read the image. "
-NO_IMAGE = UNREADABLE + "It is no image, or too damaged to be recognised."
+NO_IMAGE = UNREADABLE + "It is no image, or too damaged to be recognized."
 # Pillow would give it to Ghostscript.
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
 

@@ -14,12 +14,12 @@ from support.foreign import (
     at,
     everywhere,
     image,
-    randomise_gates,
+    randomize_gates,
     small,
     traces,
     values,
 )
-from support.networks import randomise
+from support.networks import randomize
 from torch import Tensor, nn
 
 from senetzoo import ECA, SE, attach, detach, site_map
@@ -64,14 +64,14 @@ def test_every_gate_acts(name: str) -> None:
     """Fires once, on a map of its site's channels, gets gradients and changes the output."""
     model, x = small(name).eval(), image(name)
     # Some libraries begin with branches that are zero, whose gates would get no gradient.
-    randomise(model)
+    randomize(model)
     sites = site_map(model)
     assert at(sites) == offered(name)
     with torch.no_grad():
         bare = model(x)
     gates = attach(model, everywhere(SMOOTH, sites), seed=0, sample=x)
     assert {site.position for site in gates} == offered(name)
-    randomise_gates(gates)
+    randomize_gates(gates)
     fired: Counter[str] = Counter()
 
     def watch(site: Site) -> Any:
@@ -110,7 +110,7 @@ def test_identity_gates_and_detaching(name: str) -> None:
         policy = everywhere(SE(4, init="identity"), site_map(model))
         gates = attach(model, policy, seed=0)
         assert torch.equal(model(x), bare)
-        randomise_gates(gates)
+        randomize_gates(gates)
         assert not torch.equal(model(x), bare)
         twin = copy.deepcopy(model)
         # The tables see through gates that are there, whatever is in them: the same sites again.

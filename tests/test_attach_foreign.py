@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.foreign import all_five, image, randomise_gates, small, traces, values
+from support.foreign import all_five, image, randomize_gates, small, traces, values
 from support.networks import message
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -24,7 +24,7 @@ BASIC = "torchvision basic"
 
 def gated(name: str = BASIC) -> nn.Module:
     model = small(name).eval()
-    randomise_gates(attach(model, all_five(), seed=0))
+    randomize_gates(attach(model, all_five(), seed=0))
     return model
 
 
@@ -280,7 +280,7 @@ def test_compile_and_export(name: str) -> None:
     gates = attach(model, "+".join(f"se4@{p}" for p in sorted({
         place.position for place in site_map(model).places
     })), seed=0)  # fmt: skip
-    randomise_gates(gates)
+    randomize_gates(gates)
     torch._dynamo.reset()
     with torch.no_grad():
         expected = model(x)
@@ -379,7 +379,7 @@ def test_identity_comes_before_post_in_any_order(order: tuple[str, str]) -> None
     name = "torchvision mobilenet_v2"
     model, x = small(name).eval(), image(name)
     for position in order:
-        randomise_gates(attach(model, f"se4@{position}", seed=0))
+        randomize_gates(attach(model, f"se4@{position}", seed=0))
     there = model.get_submodule("features.3")._forward_hooks.values()
     names = [getattr(hook, "key", None) for hook in there]
     assert names == ["senetzoo_identity", "senetzoo_post"]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from support.foreign import SMOOTH, all_five, image, randomise_gates, small
-from support.networks import randomise, relative_error
+from support.foreign import SMOOTH, all_five, image, randomize_gates, small
+from support.networks import randomize, relative_error
 from support.parity import translated
 from torch import Tensor, nn
 
@@ -34,12 +34,12 @@ OURS: dict[str, tuple[ResNetConfig, str]] = {
 def test_theirs_with_gates_is_ours_with_gates(name: str, position: str) -> None:
     config, dialect = OURS[name]
     theirs = small(name).double()
-    randomise(theirs)
+    randomize(theirs)
     ours = config.build().double()
     ours.load_state_dict(translated(theirs.state_dict(), dialect, ours), strict=True)
     policy = POLICIES[position]
     mine, foreign = attach(ours, policy, seed=0), attach(theirs, policy, seed=1)
-    randomise_gates(mine)
+    randomize_gates(mine)
 
     def number(site: Any) -> tuple[Any, ...]:
         return site.stage, site.block, site.stages, site.blocks, site.position, site.channels
@@ -117,7 +117,7 @@ def test_inverted_residuals_written_out(name: str, training: bool) -> None:
     """``post(standard(branch(pre(x))) + identity(x))`` for every block that adds its input."""
     bare, model = small(name).double(), small(name).double()
     gates = attach(model, all_five(), seed=0)
-    randomise_gates(gates)
+    randomize_gates(gates)
     by_path = {site.path: gate for site, gate in gates.items()}
     skips = [path.rpartition(".")[0] for path in by_path if path.endswith(".senetzoo_identity")]
     assert len(skips) > 4

@@ -16,7 +16,7 @@ from support.networks import (
     SMALL,
     calibrate_on_next_batch,
     message,
-    randomise,
+    randomize,
     reduced,
     relative_error,
     tiny,
@@ -155,7 +155,7 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
 def test_behind_average_pooling_it_is_cam() -> None:
     """Zhou et al. 2016 (arXiv:1512.04150): the classifier's own weights; Selvaraju, Section 3.1."""
     model = tiny("bottleneck").double().eval()
-    randomise(model)
+    randomize(model)
     x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     with torch.no_grad():
         features = model.forward_features(x)
@@ -300,12 +300,12 @@ def test_logits_that_are_not_finite() -> None:
 
 
 def test_the_heat_is_where_the_cat_is() -> None:
-    """A trained network, and a photograph at the left or at the right of a grey image."""
+    """A trained network, and a photograph at the left or at the right of a gray image."""
     model = senetzoo.create("se_resnet20", pretrained=True)
     transform = senetzoo.transforms(model)
     photograph = Path(skimage.__file__).parent / "data" / "chelsea.png"
     cat = Image.open(photograph).crop((80, 0, 380, 300)).resize((20, 20))
-    centres = {}
+    centers = {}
     for left in (0, 12):
         canvas = Image.new("RGB", (32, 32), (125, 123, 114))
         canvas.paste(cat, (left, 6))
@@ -313,7 +313,7 @@ def test_the_heat_is_where_the_cat_is() -> None:
         assert model(x).argmax() == 3
         for method in (grad_cam, layer_cam):
             heat = method(model, x)[0].sum(0)
-            centre = float((heat * torch.arange(8)).sum() / heat.sum())
-            centres[method.__name__, left] = centre
+            center = float((heat * torch.arange(8)).sum() / heat.sum())
+            centers[method.__name__, left] = center
     for name in ("grad_cam", "layer_cam"):
-        assert centres[name, 0] < 3.5 < centres[name, 12]
+        assert centers[name, 0] < 3.5 < centers[name, 12]

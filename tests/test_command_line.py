@@ -377,7 +377,7 @@ def test_in_a_shell(shell: str, code: int, said: str) -> None:
 
 @posix
 @pytest.mark.slow
-def test_nothing_is_coloured_not_even_on_a_terminal() -> None:
+def test_nothing_is_colored_not_even_on_a_terminal() -> None:
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color"}
     environment.pop("NO_COLOR", None)

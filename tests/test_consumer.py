@@ -83,7 +83,7 @@ def test_each_wrong_line_is_an_error(said: list[Said]) -> None:
     assert {s.line for s in said if s.file == "wrong.py" and s.kind == "error"} == wrong
 
 
-def test_a_misspelt_option_is_told_by_its_name(said: list[Said]) -> None:
+def test_a_misspelled_option_is_told_by_its_name(said: list[Said]) -> None:
     assert any(
         re.search(r"(Unexpected keyword argument|No parameter named) \"polcy\"", s.text)
         for s in said

@@ -1,4 +1,4 @@
-"""senetzoo weights convert: what is recognised, what is refused, and what is never run."""
+"""senetzoo weights convert: what is recognized, what is refused, and what is never run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from support.networks import message, randomise, relative_error
+from support.networks import message, randomize, relative_error
 from support.parity import from_library, skeleton_of
 from torch import Tensor, nn
 
@@ -50,7 +50,7 @@ def refused(folder: Path, *arguments: object, text: str | None = None) -> str:
 @pytest.fixture(scope="module")
 def resnet20() -> dict[str, Tensor]:
     model = create("resnet20", seed=0)
-    randomise(model)
+    randomize(model)
     return {key: tensor.detach() for key, tensor in model.state_dict().items()}
 
 
@@ -70,7 +70,7 @@ def equal(file: Path, state: dict[str, Tensor]) -> bool:
 
 def test_a_file_of_pytorchcv_computes_the_same_here(tmp_path: Path) -> None:
     reference = from_library("pytorchcv", "seresnet20_cifar100").eval()
-    randomise(reference)
+    randomize(reference)
     file, out = tmp_path / "theirs.pth", tmp_path / "ours.safetensors"
     torch.save(reference.state_dict(), file)
     code, output = run(file, "--to", "se_resnet20", "--out", out)
@@ -331,7 +331,7 @@ def test_by_structure(tmp_path: Path, resnet20: dict[str, Tensor]) -> None:
 def test_by_structure_where_gates_come_before_the_shortcut(tmp_path: Path) -> None:
     """pytorchcv's order and shapes, without its names: ours has the gates of a block last."""
     reference = from_library("pytorchcv", "seresnet20_cifar10")
-    randomise(reference)
+    randomize(reference)
     file, out = tmp_path / "mine.pt", tmp_path / "ours.safetensors"
     torch.save(nameless(reference.state_dict()), file)
     code, _ = run(file, "--to", "se_resnet20", "--by-structure", "--yes", "--out", out)

@@ -34,15 +34,15 @@ PARTS = (0.01, 0.02, 0.03, 0.05, 0.07)
 
 @pytest.mark.parametrize("severity", SEVERITIES)
 def test_noise_has_the_moments_of_its_distribution(severity: int) -> None:
-    count, grey = 40, 128
+    count, gray = 40, 128
     values = count * 32 * 32 * 3
     # Rounding down takes half a level off the mean, and adds a twelfth of one to the variance.
-    gaussian = corrupt(flat(grey, count), "gaussian_noise", severity).double() + 0.5
+    gaussian = corrupt(flat(gray, count), "gaussian_noise", severity).double() + 0.5
     deviation = SIGMAS[severity - 1] * 255
-    assert gaussian.mean() == pytest.approx(grey, abs=5 * deviation / values**0.5)
+    assert gaussian.mean() == pytest.approx(gray, abs=5 * deviation / values**0.5)
     assert gaussian.std() == pytest.approx((deviation**2 + 1 / 12) ** 0.5, rel=0.02)
-    shot = corrupt(flat(grey, count), "shot_noise", severity).double() + 0.5
-    variance = (grey / 255) / PHOTONS[severity - 1] * 255**2
+    shot = corrupt(flat(gray, count), "shot_noise", severity).double() + 0.5
+    variance = (gray / 255) / PHOTONS[severity - 1] * 255**2
     assert shot.std() == pytest.approx(variance**0.5, rel=0.03)
     # Values of a Poisson variable are whole numbers of photons: few levels.
     assert len(set(shot.flatten().tolist())) <= PHOTONS[severity - 1]

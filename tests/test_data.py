@@ -132,7 +132,7 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         list(read_image_folder(tmp_path))
     assert message(error) == (
-        f"Can't read {tmp_path / 'cat/1.png'}.\nIt is no image, or too damaged to be recognised."
+        f"Can't read {tmp_path / 'cat/1.png'}.\nIt is no image, or too damaged to be recognized."
     )
     path = write_parquet(tmp_path / "x.parquet", [file(0), file(1)[:-50]], [0, 0])
     with pytest.raises(DataError) as error:

@@ -39,7 +39,7 @@ from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.report import LoadReport
 
 SEEN = Preprocessing(24, (0.5, 0.25, 0.125), (0.5, 1.0, 2.0), "bicubic", crop=0.75)
-COLOURS = ("red", "green", "blue", "näve", "black, or white")
+COLORS = ("red", "green", "blue", "näve", "black, or white")
 
 
 def small() -> Classifier:
@@ -50,7 +50,7 @@ def small() -> Classifier:
     with torch.no_grad():
         model.train()(torch.randn(8, 3, 24, 24))
     replaced = (("fc.weight", "another number of classes"),)
-    model.load_report = LoadReport("net.v1", "folder", "ab" * 32, COLOURS, replaced)
+    model.load_report = LoadReport("net.v1", "folder", "ab" * 32, COLORS, replaced)
     return model
 
 
@@ -132,7 +132,7 @@ def test_the_file_is_the_network(form: Format, tmp_path: Path) -> None:
         "std": [0.5, 1.0, 2.0],
         "interpolation": "bicubic",
         "crop": 0.75,
-        "classes": list(COLOURS),
+        "classes": list(COLORS),
     }
     texts = {"version", "model", "weights", "weights_sha256", "interpolation"}
     if form != "pt2":

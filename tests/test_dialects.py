@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.networks import calibrate_on_next_batch, on_meta, randomise, relative_error
+from support.networks import calibrate_on_next_batch, on_meta, randomize, relative_error
 from support.parity import TOLERANCE, from_library, numbered, numbers, ours, skeleton_of
 from torch import nn
 
@@ -156,7 +156,7 @@ def test_it_computes_the_same(dialect: str, name: str) -> None:
         # It takes larger images.
         reference.AuxLogits = None
     reference, model = reference.double(), model.double().eval()
-    randomise(reference)
+    randomize(reference)
     side = size_of(name, model)
     x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1)).double()
     with torch.no_grad():
@@ -174,7 +174,7 @@ def test_what_is_read_computes_what_was_written() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 3, 32, 32)
     model = create("resnet20", seed=0).eval()
-    randomise(model)
+    randomize(model)
     for dialect in ("torchvision", "timm", "pytorchcv", "chenyaofo"):
         again = create("resnet20", seed=1).eval()
         state = dialects.write(model.state_dict(), dialect, model)

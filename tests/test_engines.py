@@ -29,7 +29,7 @@ from senetzoo import SE
 from senetzoo.data import cifar10
 from senetzoo.deploy.engines import ENGINES, Dtype, Engine, common, engine, inductor, ort
 from senetzoo.errors import ConfigError, MissingExtraError
-from senetzoo.train.augment import normalise
+from senetzoo.train.augment import normalize
 
 CPU = torch.device("cpu")
 EAGER, INDUCTOR = ENGINES["eager"], ENGINES["inductor"]
@@ -186,7 +186,7 @@ def test_int8_answers_as_fp32(name: str, sample: Callable[[str], Path]) -> None:
     model = senetzoo.create("resnet20.cifar10_v1", pretrained=True)
     train = cifar10.load(sample("cifar10-train-sample.parquet"), "train").first(10)
     test = cifar10.load(sample("cifar10-test-sample.parquet"), "test").first(30)
-    ranges, x = (normalise(s.images, cifar10.MEAN, cifar10.STD, 32) for s in (train, test))
+    ranges, x = (normalize(s.images, cifar10.MEAN, cifar10.STD, 32) for s in (train, test))
     run = ENGINES[name].load(model, x[:100], "int8", calibration=ranges)
     logits = run(x)
     with torch.no_grad():
@@ -210,7 +210,7 @@ def test_ranges_are_of_seven_bits_where_eight_overflow(
     program.write_onnx(program.onnx_model(program.exported(model, batch(2, 4))), path)
     for vnni, bounds in ((True, (127, 128)), (False, (63, 64))):
         monkeypatch.setattr(common, "has_vnni", lambda vnni=vnni: vnni)
-        graph = onnx.load(ort._quantised(path, batch(8, 4))).graph
+        graph = onnx.load(ort._quantized(path, batch(8, 4))).graph
         weights = [t for t in graph.initializer if t.data_type == onnx.TensorProto.INT8]
         assert max(abs(numpy_helper.to_array(t).astype(int)).max() for t in weights) in bounds
 

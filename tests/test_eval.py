@@ -16,12 +16,13 @@ from safetensors.torch import save_file
 from support import commands
 from torch import Tensor, nn
 
+import senetzoo
 from senetzoo import create
 from senetzoo.cli.bench import command as bench
 from senetzoo.data import cifar10, digits, flowers5
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.data.sets import ImageSet
-from senetzoo.errors import DataError
+from senetzoo.errors import ConfigError, DataError
 from senetzoo.eval.accuracy import Evaluation, evaluate
 from senetzoo.eval.data import LabeledImages, read_images
 from senetzoo.eval.predictions import Predictions, wilson
@@ -281,6 +282,29 @@ def test_no_images() -> None:
     images = ImageSet(torch.zeros(0, 1, 1, 3, dtype=torch.uint8), torch.zeros(0).long(), (), "none")
     with pytest.raises(DataError, match="none has no images"):
         evaluate(Brightest(), LabeledImages(images, ()), PLAIN)
+
+
+def test_a_network_knows_its_classes_and_its_preprocessing(tmp_path: Path) -> None:
+    model = create("lenet5", seed=1)
+    images = read_images("digits", (), 10)
+    expected = evaluate(model, images, transforms(model))
+    found = senetzoo.evaluate(model, "digits")
+    assert torch.equal(found.logits, expected.logits)
+    assert torch.equal(found.labels, expected.labels)
+    # The classes of the weights, in their order, are those of the labels.
+    names = tuple("9876543210")
+    senetzoo.save(model, tmp_path / "saved", classes=names)
+    found = senetzoo.evaluate(senetzoo.load(tmp_path / "saved"), "digits", transforms(model))
+    assert torch.equal(found.logits, expected.logits)
+    assert torch.equal(found.labels, 9 - expected.labels)
+
+
+@pytest.mark.parametrize("give", [{}, {"preprocessing": PLAIN}])
+def test_of_another_network_neither_is_known(give: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="evaluate got a Brightest"):
+        senetzoo.evaluate(Brightest(), "digits", **give)
+    with pytest.raises(ConfigError, match="evaluate got a Brightest"):
+        senetzoo.evaluate(Brightest(), read_images("digits", (), 10))
 
 
 # The command

@@ -58,7 +58,7 @@ def small_on_meta(name: str) -> Classifier:
 def settled(name: str, policy: Policy = NONE) -> tuple[Classifier, Tensor]:
     """A small form in eval mode and a batch of images, which its statistics are those of.
 
-    With other statistics no signal gets through a deep network that has just been initialised.
+    With other statistics no signal gets through a deep network that has just been initialized.
     """
     model = small(name, policy)
     x = images_of(model)

@@ -7,7 +7,7 @@ import io
 
 import pytest
 import torch
-from support.networks import images, randomise, relative_error
+from support.networks import images, randomize, relative_error
 from support.parity import from_library
 from torch import nn
 
@@ -21,7 +21,7 @@ def ours(name: str) -> Classifier:
     """The network with random weights and, where it has hidden linear layers, narrow ones."""
     narrow = {"hidden": 8} if name in ("alexnet", "vgg11_bn") else {}
     model = config(name).replace(policy=NONE, **narrow).build(seed=0)
-    randomise(model, 0)
+    randomize(model, 0)
     return model.eval()
 
 

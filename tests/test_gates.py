@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 import torch
-from support.networks import gate_module, gate_site, images, message, randomise, relative_error
+from support.networks import gate_module, gate_site, images, message, randomize, relative_error
 from torch import Tensor, nn
 
 from senetzoo import ECA, SE
@@ -85,7 +85,7 @@ def test_se_is_timms() -> None:
 
     for channels in (64, 72, 256, 100):
         theirs: nn.Module = SEModule(channels).double()
-        randomise(theirs)
+        randomize(theirs)
         ours = SE(width="round8").build(gate_site(channels)).double()
         ours.load_state_dict(
             {k: v.flatten(1) if v.ndim == 4 else v for k, v in theirs.state_dict().items()}
@@ -126,7 +126,7 @@ def test_se_is_torchvisions(
     theirs: nn.Module = Theirs(
         24, 6, activation=layers[act], scale_activation=layers[gate]
     ).double()
-    randomise(theirs)
+    randomize(theirs)
     ours = SE(4, act=act, gate=gate).build(gate_site(24)).double()
     ours.load_state_dict(
         {k: v.flatten(1) if v.ndim == 4 else v for k, v in theirs.state_dict().items()}
@@ -141,7 +141,7 @@ def test_se_is_pytorchcvs() -> None:
 
     for channels, reduction in ((16, 16), (24, 16), (64, 4)):
         theirs: nn.Module = SEBlock(channels, reduction=reduction).double()
-        randomise(theirs)
+        randomize(theirs)
         ours = SE(reduction).build(gate_site(channels)).double()
         ours.load_state_dict(
             {
@@ -188,13 +188,13 @@ def test_identity_is_exact_and_learns(spec: SE, dtype: torch.dtype) -> None:
     x = images(4, 16, 3, 3).to(dtype)
     assert torch.equal(module(x), x)
     target = x * 0.5
-    optimiser = torch.optim.Adam(module.parameters(), lr=0.02)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
     losses = []
     for _ in range(30):
         loss = (module(x) - target).square().mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
     for parameter in module.parameters():
@@ -279,7 +279,7 @@ def test_eca_is_timms() -> None:
         theirs = EcaModule(512, gamma=gamma, beta=beta).conv.kernel_size[0]
         assert ECA(gamma=gamma, beta=beta).size(512) == theirs
     reference: nn.Module = EcaModule(256).double()
-    randomise(reference)
+    randomize(reference)
     ours = ECA().build(gate_site(256)).double()
     ours.load_state_dict(reference.state_dict())
     x = images(2, 256, 6, 6)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.networks import gate_module, gate_site, images, message, randomise, relative_error
+from support.networks import gate_module, gate_site, images, message, randomize, relative_error
 from torch import Tensor, nn
 
 from senetzoo import (
@@ -74,7 +74,7 @@ def test_all_are_here() -> None:
 
 def agree(ours: nn.Module, theirs: nn.Module, rename: Callable[[str], str], x: Tensor) -> None:
     """Load their random weights into ours, one to one; compare in both modes."""
-    randomise(theirs)
+    randomize(theirs)
     state: dict[str, Tensor] = {}
     own = ours.state_dict()
     for name, tensor in theirs.state_dict().items():

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from support.networks import gate_site, images, message, randomise, tiny
+from support.networks import gate_site, images, message, randomize, tiny
 
 from senetzoo import (
     BAM,
@@ -70,14 +70,14 @@ def test_identity_is_exact(spec: Gate, dtype: torch.dtype) -> None:
 def test_identity_learns(spec: Gate) -> None:
     torch.manual_seed(0)
     module, x = spec.build(gate_site(16)), images(8, 16, 6, 6).float() + 1
-    optimiser = torch.optim.Adam(module.parameters(), lr=0.02)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
     losses = []
     before = copy.deepcopy(dict(module.named_parameters()))
     for _ in range(30):
         loss = (module(x) - x * 0.5).square().mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
     moved = {n for n, p in module.named_parameters() if not torch.equal(p, before[n])}
@@ -88,7 +88,7 @@ def test_identity_learns(spec: Gate) -> None:
 @pytest.mark.parametrize("spec", IDENTITIES, ids=str)
 def test_identity_keeps_a_networks_function(spec: Gate, position: Position) -> None:
     model = tiny().eval()
-    randomise(model)
+    randomize(model)
     x = images(2, 3, 20, 20).float()
     with torch.no_grad():
         before = model(x)
@@ -160,7 +160,7 @@ def test_wrong_fields(wrong: Callable[[], object], text: str) -> None:
     assert message(lambda: wrong(), PolicyError) == text
 
 
-def test_a_misspelt_option() -> None:
+def test_a_misspelled_option() -> None:
     with pytest.raises(ConfigError) as caught:
         SimAM(lambda_=1e-4)  # type: ignore[call-arg]
     assert str(caught.value) == "SimAM has no option 'lambda_'.\nIts options are eps."

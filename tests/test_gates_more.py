@@ -96,15 +96,15 @@ def batch_normed(layer: Any, batch: list[Planes]) -> list[Planes]:
     """Over the whole batch in training mode, by the running statistics else."""
     out: list[Planes] = [[] for _ in batch]
     for c in range(len(batch[0])):
-        centre, spread = layer.running_mean[c].item(), layer.running_var[c].item()
+        center, spread = layer.running_mean[c].item(), layer.running_var[c].item()
         if layer.training:
             values = [value for planes in batch for value in pixels(planes[c])]
-            centre = mean(values)
-            spread = mean([(value - centre) ** 2 for value in values])
+            center = mean(values)
+            spread = mean([(value - center) ** 2 for value in values])
         scale = layer.weight[c].item() / math.sqrt(spread + layer.eps)
         for n, planes in enumerate(batch):
             out[n].append(
-                [[(v - centre) * scale + layer.bias[c].item() for v in row] for row in planes[c]]
+                [[(v - center) * scale + layer.bias[c].item() for v in row] for row in planes[c]]
             )
     return out
 
@@ -179,7 +179,7 @@ def ge(spec: GE, module: Any, batch: list[Planes]) -> list[Planes]:
     height, width = len(batch[0][0]), len(batch[0][0][0])
     extent, gathered = spec.extent or max(height, width), batch
     if spec.variant == "theta-minus":
-        # The paper's neighbourhood: pixels less than an extent away, on a grid of that step.
+        # The paper's neighborhood: pixels less than an extent away, on a grid of that step.
         reach = extent - 1 if spec.extent else extent
 
         def around(plane: Plane, y: int, x: int) -> float:
@@ -331,11 +331,11 @@ def simam(spec: SimAM, module: Any, batch: list[Planes]) -> list[Planes]:
         out.append([])
         for plane in planes:
             values = pixels(plane)
-            centre = mean(values)
-            variance = sum((v - centre) ** 2 for v in values) / max(len(values) - 1, 1)
+            center = mean(values)
+            variance = sum((v - center) ** 2 for v in values) / max(len(values) - 1, 1)
             floor = 4 * (variance + spec.eps)
             # The inverse of the least energy, Eq. 5.
-            out[-1].append(mapped(lambda v: sigmoid((v - centre) ** 2 / floor + 0.5), [plane])[0])  # noqa: B023
+            out[-1].append(mapped(lambda v: sigmoid((v - center) ** 2 / floor + 0.5), [plane])[0])  # noqa: B023
     return out
 
 

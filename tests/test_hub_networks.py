@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner
 from huggingface_hub import ModelCard
 from support.hub import Fault, HubServer, running
-from support.networks import message, randomise, same, tiny
+from support.networks import message, randomize, same, tiny
 
 from senetzoo import SE, attach, create, load, save, transforms
 from senetzoo.cli import main
@@ -38,7 +38,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 def network(seed: int = 0) -> Classifier:
     model = attach(tiny(), SE(4), seed=seed).model
     assert isinstance(model, Classifier)
-    randomise(model, seed)
+    randomize(model, seed)
     return model
 
 

@@ -43,15 +43,15 @@ def values_or_message(content: bytes) -> list[Any] | str:
         return str(error)
 
 
-def png(bits: int, colours: int, width: int, rows: list[bytes], *, key: bytes = b"") -> bytes:
-    """A PNG written by hand: Pillow writes neither 16-bit colours nor 16-bit grey with alpha."""
+def png(bits: int, colors: int, width: int, rows: list[bytes], *, key: bytes = b"") -> bytes:
+    """A PNG written by hand: Pillow writes neither 16-bit colors nor 16-bit gray with alpha."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
             struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         )
 
-    header = struct.pack(">IIBBBBB", width, len(rows), bits, colours, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, len(rows), bits, colors, 0, 0, 0)
     pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -76,7 +76,7 @@ def test_webp_is_kept() -> None:
     assert values(encoded(Image.fromarray(RGB), "WEBP", lossless=True)) == RGB.tolist()
 
 
-def test_grey_is_kept() -> None:
+def test_gray_is_kept() -> None:
     assert values(encoded(Image.fromarray(RGB[..., 0]), "PNG")) == RGB[..., 0].tolist()
 
 
@@ -87,7 +87,7 @@ def test_one_bit_is_black_and_white() -> None:
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
-def test_16_bit_grey_is_scaled_and_rounded(form: str) -> None:
+def test_16_bit_gray_is_scaled_and_rounded(form: str) -> None:
     deep = np.array([[0, 128, 129, 257, 32896, 32767, 65406, 65535]], np.uint16)
     expected = [[0, 0, 1, 1, 128, 127, 254, 255]]
     assert [[round(v / 257) for v in deep[0].tolist()]] == expected
@@ -107,17 +107,17 @@ def test_16_bit_big_endian_tiff() -> None:
     assert values(b"MM\0*" + struct.pack(">I", 12) + pixels + directory) == [[128, 255]]
 
 
-def test_16_bit_colours() -> None:
+def test_16_bit_colors() -> None:
     row = struct.pack(">6H", 0, 32896, 65535, 65535, 128, 257)
     assert values(png(16, 2, 2, [row])) == [[[0, 128, 255], [255, 0, 1]]]
 
 
-def test_16_bit_grey_with_alpha_lies_on_white() -> None:
+def test_16_bit_gray_with_alpha_lies_on_white() -> None:
     row = struct.pack(">4H", 32896, 65535, 0, 0)
     assert values(png(16, 4, 2, [row])) == [[[128, 128, 128], [255, 255, 255]]]
 
 
-def test_16_bit_grey_with_a_transparent_value() -> None:
+def test_16_bit_gray_with_a_transparent_value() -> None:
     row = struct.pack(">2H", 4660, 32896)
     assert values(png(16, 0, 2, [row], key=struct.pack(">H", 4660))) == [[255, 128]]
 
@@ -171,11 +171,11 @@ def test_alpha_lies_on_white(form: str) -> None:
     for x, pixel in enumerate([(200, 100, 0, 255), (200, 100, 0, 0), (200, 100, 0, 51)]):
         image.putpixel((x, 0), pixel)
     got = values(encoded(image, form, **({"lossless": True} if form == "WEBP" else {})))
-    # colour * a + 255 * (1 - a) with a = 51/255 = 0.2
+    # color * a + 255 * (1 - a) with a = 51/255 = 0.2
     assert got == [[[200, 100, 0], [255, 255, 255], [244, 224, 204]]]
 
 
-def test_grey_with_alpha_lies_on_white() -> None:
+def test_gray_with_alpha_lies_on_white() -> None:
     image = Image.fromarray(np.array([[[10, 255], [10, 0], [10, 102]]], np.uint8))
     assert image.mode == "LA"
     # 10 * 0.4 + 255 * 0.6
@@ -209,15 +209,15 @@ def test_lab_is_converted() -> None:
     assert np.min(values(encoded(white, "TIFF"))) >= 250
 
 
-def test_colours_that_pillow_does_not_convert_are_refused() -> None:
+def test_colors_that_pillow_does_not_convert_are_refused() -> None:
     assert message(lambda: eight_bits(Image.new("La", (2, 2)), "print.tif"), DataError) == (
-        "Can't use print.tif.\nPillow does not convert its colours (La) to RGB.\nSave it as RGB"
+        "Can't use print.tif.\nPillow does not convert its colors (La) to RGB.\nSave it as RGB"
     )
 
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_of_an_animation_the_first_frame(form: str) -> None:
-    frames = [Image.new("RGB", (4, 3), colour) for colour in ("red", "lime", "blue")]
+    frames = [Image.new("RGB", (4, 3), color) for color in ("red", "lime", "blue")]
     options: dict[str, Any] = {"lossless": True} if form == "WEBP" else {}
     content = encoded(frames[0], form, save_all=True, append_images=frames[1:], **options)
     with Image.open(io.BytesIO(content)) as file:
@@ -302,7 +302,7 @@ def test_cut_short_anywhere_is_whole_or_refused(form: str) -> None:
         f"Can't read the image.\n{reason}"
         for reason in (
             "The file is empty.",
-            "It is no image, or too damaged to be recognised.",
+            "It is no image, or too damaged to be recognized.",
             "It is damaged or cut short.",
         )
     }
@@ -328,7 +328,7 @@ def test_messages_of_files(tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(whole[:-40])
     for name, reason in [
         ("empty.png", "The file is empty."),
-        ("text.jpg", "It is no image, or too damaged to be recognised."),
+        ("text.jpg", "It is no image, or too damaged to be recognized."),
         ("cut.png", "It is damaged or cut short."),
         ("none.png", "No such file or directory."),
         ("", "Is a directory."),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from support.networks import images, message, randomise, tiny
+from support.networks import images, message, randomize, tiny
 from torch import Tensor, nn
 
 import senetzoo
@@ -19,7 +19,7 @@ from senetzoo.data import digits
 from senetzoo.errors import ConfigError
 from senetzoo.inspect import Excitation, drift, excitations
 from senetzoo.nn.classifier import Classifier
-from senetzoo.train.augment import normalise
+from senetzoo.train.augment import normalize
 
 LABELS = torch.tensor([0, 2, 2, 0, 4, 2, 0])
 
@@ -27,7 +27,7 @@ LABELS = torch.tensor([0, 2, 2, 0, 4, 2, 0])
 def network(policy: Policy) -> Classifier:
     model = tiny("basic", depths=(1, 1)).double()
     senetzoo.attach(model, policy, seed=0)
-    randomise(model)
+    randomize(model)
     return model.eval()
 
 
@@ -202,7 +202,7 @@ def test_a_trained_network_tells_digits_apart() -> None:
     """Gates that have learned differ by class more than by chance."""
     model = senetzoo.create("se_lenet5", seed=0)
     test = digits.load("test")
-    x = normalise(test.images, digits.MEAN, digits.STD, 32)
+    x = normalize(test.images, digits.MEAN, digits.STD, 32)
     found = excitations(model, [(x, test.labels)], classes=10)
     shuffled = test.labels[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
     chance = excitations(model, [(x, shuffled)], classes=10)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from support.networks import learnable, on_meta, randomise, relative_error
+from support.networks import learnable, on_meta, randomize, relative_error
 from torch import Tensor
 
 from senetzoo.zoo import create
@@ -33,7 +33,7 @@ def pooled(x: Tensor, largest: bool) -> Tensor:
 @pytest.mark.parametrize("name", ["lenet", "lenet5"])
 def test_written_out(name: str) -> None:
     model = create(name, seed=0).double().eval()
-    randomise(model)
+    randomize(model)
     modern = name == "lenet"
     x = torch.randn(3, 3 if modern else 1, 32, 32, generator=torch.Generator().manual_seed(1))
     x = x.double()

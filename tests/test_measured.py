@@ -161,7 +161,7 @@ def test_plot(measured: Any, tmp_path: Path) -> None:
     rows = ["se_resnet50", "se_resnet50, optimized", "timm:seresnet50, eager, fp32"]
     assert [word for word in words if "se" in word and "a second" not in word] == rows
     assert "<title>Speed ratios" in svg
-    # An interval and a median each; the one that covers 1 is hollow and grey.
+    # An interval and a median each; the one that covers 1 is hollow and gray.
     assert svg.count("stroke: #0072b2; stroke-width: 1.6") == 2
     assert svg.count("stroke: #767676; stroke-width: 1.6") == 1
     assert svg.count("fill: #ffffff; stroke: #767676") >= 1

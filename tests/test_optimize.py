@@ -196,9 +196,9 @@ def test_it_is_a_network_in_eval_mode() -> None:
     assert not fast(sample()).requires_grad
     assert repr(fast) == "Optimized(engine='eager', dtype='fp32', layout='nhwc')"
     assert message(lambda: fast.train(), ConfigError) == (
-        "An optimised network can't be trained.\n"
+        "An optimized network can't be trained.\n"
         "Its norms are folded and its graph is fixed.\n"
-        "Train the network that it was made of, and optimise it again"
+        "Train the network that it was made of, and optimize it again"
     )
 
 

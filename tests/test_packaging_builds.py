@@ -153,7 +153,7 @@ def test_the_readme_in_an_empty_environment(built: Path, tmp_path: Path) -> None
     )
     assert done.returncode == 0, done.stderr
     (home / "folder").mkdir()
-    # A picture of one colour, in the simplest format that there is.
+    # A picture of one color, in the simplest format that there is.
     picture = b"P6 40 40 255\n" + bytes([200, 80, 30]) * 1600
     for path in (home / "photo.ppm", home / "folder" / "photo.ppm"):
         path.write_bytes(picture)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.networks import learnable, on_meta, randomise, relative_error
+from support.networks import learnable, on_meta, randomize, relative_error
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,7 +27,7 @@ def build(name: str, **changes: Any) -> AlexNet:
 def test_2012_written_out() -> None:
     """Every equation of the paper's Section 3, the two GPUs' halves one by one."""
     model = build("alexnet_2012", widths=(6, 8, 8, 8, 4), hidden=12).double().eval()
-    randomise(model)
+    randomize(model)
     state = model.state_dict()
     x = 5 * torch.randn(1, 3, 67, 67, generator=torch.Generator().manual_seed(1)).double()
 

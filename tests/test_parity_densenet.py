@@ -16,7 +16,7 @@ from support.networks import (
     images,
     learnable,
     on_meta,
-    randomise,
+    randomize,
     relative_error,
 )
 from support.parity import TOLERANCE
@@ -50,7 +50,7 @@ def filled(seed: int = 0, policy: Policy | None = None, **changes: Any) -> Dense
     model = small(**changes).build()
     if policy is not None:
         attach(model, policy, seed=0)
-    randomise(model, seed)
+    randomize(model, seed)
     return model.double()
 
 
@@ -70,7 +70,7 @@ def torchvisions(
 def test_densenet40_written_out() -> None:
     """No library at hand has a DenseNet that does not compress, so it is written out here."""
     model = create("densenet40_12", seed=0).double()
-    randomise(model)
+    randomize(model)
     calibrate_on_next_batch(model)
     x = images(2, 3, 32, 32)
     with torch.no_grad():
@@ -274,7 +274,7 @@ def test_copies_keep_their_own_features() -> None:
     model = filled().eval()
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(twin(images(2, 3, 16, 16)), model(images(2, 3, 16, 16)))
-        randomise(twin, seed=1)
+        randomize(twin, seed=1)
         assert not torch.equal(
             twin.feature_maps(images(2, 3, 16, 16))[0], model.feature_maps(images(2, 3, 16, 16))[0]
         )
@@ -512,7 +512,7 @@ def test_drop_rate_drops_new_features() -> None:
     assert (model.eval().get_submodule("features.denseblock1")(x) == 0).sum() == 0
 
 
-def test_initialisation() -> None:
+def test_initialization() -> None:
     model = small(growth=32, width=64).build()
     weight = model.get_parameter("features.denseblock1.denselayer1.conv2.weight")
     assert weight.std().item() == pytest.approx((2 / (9 * 128)) ** 0.5, rel=0.03)

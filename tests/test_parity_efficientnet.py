@@ -12,7 +12,7 @@ from support.networks import (
     calibrate_on_next_batch,
     learnable,
     on_meta,
-    randomise,
+    randomize,
     relative_error,
 )
 from torch import Tensor, nn
@@ -127,7 +127,7 @@ def test_the_policy_can_be_stripped_and_moved() -> None:
 def test_every_gate_runs_once_and_matters() -> None:
     torch.manual_seed(0)
     model = steady(stem="cifar")
-    randomise(model)
+    randomize(model)
     calibrate_on_next_batch(model)
     gates = [m for m in model.modules() if isinstance(m, SqueezeExcitation)]
     runs = [0] * len(gates)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from support import networks
-from support.networks import learnable, message, randomise, relative_error
+from support.networks import learnable, message, randomize, relative_error
 from support.parity import SAME, TOLERANCE, compare, from_library
 from torch import Tensor, nn
 from torch.nn import functional
@@ -194,7 +194,7 @@ def written_out(state: dict[str, Tensor], x: Tensor) -> list[Tensor]:
 def test_the_papers_form_written_out() -> None:
     # 223 pixels make 14x14 at 4a as 224 do, and an odd side after it is rounded up.
     model = build("googlenet", aux=True, dropout=0.0, aux_dropout=0.0, num_classes=10).double()
-    randomise(model)
+    randomize(model)
     x = torch.randn(1, 3, 223, 223, generator=torch.Generator().manual_seed(1)).double()
     with torch.no_grad():
         expected = written_out(model.state_dict(), x)

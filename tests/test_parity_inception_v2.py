@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 from support import networks
-from support.networks import calibrate_on_next_batch, learnable, randomise, relative_error
+from support.networks import calibrate_on_next_batch, learnable, randomize, relative_error
 from torch import Tensor
 from torch.nn import functional
 
@@ -140,7 +140,7 @@ def test_macs() -> None:
 
 def test_written_out() -> None:
     model = config("inception_v2").replace(num_classes=10).build(seed=0).double()
-    randomise(model)
+    randomize(model)
     calibrate_on_next_batch(model)
     x = torch.randn(2, 3, 107, 107, generator=torch.Generator().manual_seed(1)).double()
     with torch.no_grad():

@@ -10,7 +10,7 @@ from support.networks import (
     calibrate_on_next_batch,
     learnable,
     on_meta,
-    randomise,
+    randomize,
     relative_error,
 )
 from support.parity import SAME, TOLERANCE, compare
@@ -62,7 +62,7 @@ def test_torchvision_without_its_sums(name: str, depths: list[int]) -> None:
 
 def test_cifar_written_out() -> None:
     model = create("plain20", seed=0).double()
-    randomise(model)
+    randomize(model)
     calibrate_on_next_batch(model)
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)).double()
     with torch.no_grad():

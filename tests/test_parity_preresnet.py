@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.networks import Times, randomise, relative_error
+from support.networks import Times, randomize, relative_error
 from support.parity import TOLERANCE
 from torch import Tensor
 
@@ -49,7 +49,7 @@ def test_positions(kind: str, stride: int) -> None:
         else bottleneck((width, width), outputs, (1, stride))
     )
     block = PreBlock(8, rows).double().eval()
-    randomise(block)
+    randomize(block)
     factors = {"pre": 0.5, "inner": 0.7, "standard": 1.3, "identity": 0.9, "post": 1.1}
     for position, factor in factors.items():
         block.slots.put(position, Times(factor))  # type: ignore[arg-type]
@@ -91,7 +91,7 @@ def test_maps(name: str, stem: str, sides: tuple[int, ...]) -> None:
     assert [side // info.stride for info in model.feature_info] == list(sides)
 
 
-def test_the_last_map_is_normalised_and_activated() -> None:
+def test_the_last_map_is_normalized_and_activated() -> None:
     model = config("preresnet20").replace(depths=(1, 1, 1)).build(seed=0).eval()
     seen: list[Tensor] = []
     model.cam_layer.register_forward_hook(lambda _, inputs, output: seen.append(output))

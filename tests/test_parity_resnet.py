@@ -10,7 +10,7 @@ from support.networks import (
     calibrate_on_next_batch,
     learnable,
     on_meta,
-    randomise,
+    randomize,
     relative_error,
 )
 from support.parity import TOLERANCE
@@ -26,7 +26,7 @@ from senetzoo.zoo import create
 def test_option_a_written_out() -> None:
     """No library at hand has option A, so the whole network is written out here."""
     model = create("resnet20a", seed=0).double()
-    randomise(model)
+    randomize(model)
     calibrate_on_next_batch(model)
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)).double()
     with torch.no_grad():

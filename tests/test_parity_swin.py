@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.networks import images, learnable, on_meta, randomise, relative_error
+from support.networks import images, learnable, on_meta, randomize, relative_error
 from support.parity import TOLERANCE, compare_gradients, from_library, keep_record, translated
 from torch import Tensor, nn
 from torch.nn import functional
@@ -39,7 +39,7 @@ def little(**changes: Any) -> SwinConfig:
 def built(settings: SwinConfig, seed: int = 0) -> Swin:
     """The network with weights that make every part of it matter."""
     model = settings.build()
-    randomise(model, seed)
+    randomize(model, seed)
     return model
 
 
@@ -66,7 +66,7 @@ def agree(
         gradients: Whether to compare gradients.
         record: As in `compare`.
     """
-    randomise(theirs)
+    randomize(theirs)
     theirs.double()
     for module in theirs.modules():
         if type(module).__name__ == "StochasticDepth":
@@ -294,7 +294,7 @@ def test_the_map_of_the_cam_layer_is_the_last_one() -> None:
 def test_merging_in_place_written_out() -> None:
     """The small form's last merging: each token with the ones below, right and diagonally so."""
     merging = PatchMerging(2, 1).double()
-    randomise(merging)
+    randomize(merging)
     x = images(1, 3, 4, 2)
     out = merging(x)
     assert out.shape == (1, 3, 4, 4)
@@ -310,7 +310,7 @@ def test_merging_in_place_written_out() -> None:
             assert relative_error(out[0, row, col], state["reduction.weight"] @ normed) < TOLERANCE
 
 
-def test_initialisation() -> None:
+def test_initialization() -> None:
     """Section A2.1 leaves it to the code: a normal distribution of 0.02, biases of zero."""
     model = create("swin_t", num_classes=10, seed=0)
     for name, parameter in model.named_parameters():
@@ -429,7 +429,7 @@ def test_attention_with_dropped_keys_is_a_softmax_of_the_rest(
     """Written out for one window, with the mask that was drawn: the weights sum to one."""
     torch.manual_seed(0)
     attention = swin.WindowAttention(8, 2, 4, 0, 0.5).double()
-    randomise(attention)
+    randomize(attention)
     x = images(1, 4, 4, 8)
     state = torch.get_rng_state()
     out = attention(x, Slots({}))
@@ -506,7 +506,7 @@ def test_gates_run_once_and_equal_those_of_other_layouts(spec: SE | ECA, positio
         assert len(gates) == 4 * (1 if position == "inner" else 2)
         seen: dict[str, list[tuple[Tensor, Tensor]]] = {site.path: [] for site in gates}
         for site, gate in gates.items():
-            randomise(gate)
+            randomize(gate)
             gate.register_forward_hook(
                 lambda _, inputs, out, path=site.path: seen[path].append((inputs[0], out))
             )
@@ -534,7 +534,7 @@ def test_copies() -> None:
         assert torch.equal(twin(x), model(x))
         for got, expected in zip(twin.feature_maps(x), model.feature_maps(x), strict=True):
             assert torch.equal(got, expected)
-        randomise(twin, 5)
+        randomize(twin, 5)
         assert not torch.allclose(twin.feature_maps(x)[-1], model.feature_maps(x)[-1])
 
 

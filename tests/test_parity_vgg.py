@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from support import networks
-from support.networks import learnable, message, on_meta, randomise, relative_error
+from support.networks import learnable, message, on_meta, randomize, relative_error
 from torch import Tensor, nn
 
 from senetzoo.errors import ConfigError
@@ -135,7 +135,7 @@ def test_se_vgg16_bn() -> None:
 
 def test_dense_is_the_average_over_all_windows() -> None:
     model = build("vgg11", head="dense", hidden=16, num_classes=5).double().eval()
-    randomise(model)
+    randomize(model)
     features = torch.randn(2, 512, 9, 8, generator=torch.Generator().manual_seed(1)).double()
     with torch.no_grad():
         scores = [

@@ -36,7 +36,7 @@ CLASSES = ("red", "green", "blue")
 PLAIN = Preprocessing(4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-class Colours(Classifier):
+class Colors(Classifier):
     """Says how much red, green and blue an image has: logits are 10 x the channels' means."""
 
     feature_info = (FeatureInfo(1, 3),)
@@ -45,7 +45,7 @@ class Colours(Classifier):
         super().__init__(zoo.config("resnet20").replace(num_classes=3).config)
         self.scale = nn.Parameter(torch.tensor(10.0))
         self.drop = nn.Dropout(0.9)
-        self.load_report = LoadReport("colours", "embedded", "0" * 64, classes)
+        self.load_report = LoadReport("colors", "embedded", "0" * 64, classes)
         self.batches: list[int] = []
 
     def levels(self) -> tuple[TensorMap, ...]:
@@ -73,11 +73,11 @@ class Colours(Classifier):
 
 
 @pytest.fixture
-def colours(monkeypatch: pytest.MonkeyPatch) -> Colours:
+def colors(monkeypatch: pytest.MonkeyPatch) -> Colors:
     """The network that the command gets, whatever its name."""
-    model = Colours()
+    model = Colors()
 
-    def load(name: str, **stated: Any) -> Colours:
+    def load(name: str, **stated: Any) -> Colors:
         assert set(stated.values()) == {None}
         if name != "se_resnet20":
             raise WeightsError(f"{name} has no weights.", "", "Type: senetzoo list --pretrained")
@@ -108,7 +108,7 @@ SURE = float(np.exp(10) / (np.exp(10) + 2))
 
 
 def test_guesses_are_the_softmax_of_the_transformed_image() -> None:
-    model, random = Colours(), np.random.default_rng(0)
+    model, random = Colors(), np.random.default_rng(0)
     images = [Image.fromarray(random.integers(0, 256, (9, 8, 3), dtype=np.uint8)) for _ in range(7)]
     predictions = predict(model, images, top=3, batch=3, preprocessing=PLAIN)
     assert model.batches == [3, 3, 1]
@@ -125,7 +125,7 @@ def test_guesses_are_the_softmax_of_the_transformed_image() -> None:
 
 
 def test_one_image_or_many_in_every_form(tmp_path: Path) -> None:
-    model = Colours()
+    model = Colors()
     path = picture(tmp_path / "a.png", 0, 255, 0)
     tensor = torch.zeros(3, 6, 6, dtype=torch.uint8)
     tensor[1] = 255
@@ -154,19 +154,19 @@ def test_one_image_or_many_in_every_form(tmp_path: Path) -> None:
 
 
 def test_the_model_gets_its_modes_back() -> None:
-    model = Colours().train()
+    model = Colors().train()
     model.drop.eval()
-    grey = torch.full((3, 4, 4), 128, dtype=torch.uint8)
-    predict(model, grey, preprocessing=PLAIN)
+    gray = torch.full((3, 4, 4), 128, dtype=torch.uint8)
+    predict(model, gray, preprocessing=PLAIN)
     assert (model.training, model.drop.training) == (True, False)
     model.drop.train()
-    guesses = predict(model, grey, preprocessing=PLAIN)[0].guesses  # in eval mode: no dropout
+    guesses = predict(model, gray, preprocessing=PLAIN)[0].guesses  # in eval mode: no dropout
     assert [g.probability for g in guesses] == pytest.approx([1 / 3] * 3)
     assert model.scale.grad is None
 
 
 def test_weights_that_are_not_finite_make_no_guess(tmp_path: Path) -> None:
-    model = Colours()
+    model = Colors()
     nn.init.constant_(model.scale, float("nan"))
     assert message(
         lambda: predict(model, [picture(tmp_path / "red.png", 255, 0, 0)], preprocessing=PLAIN),
@@ -181,7 +181,7 @@ def test_weights_that_are_not_finite_make_no_guess(tmp_path: Path) -> None:
 def test_top_is_at_most_all_classes_and_names_may_be_missing() -> None:
     blue = torch.zeros(3, 4, 4, dtype=torch.uint8)
     blue[2] = 255
-    (prediction,) = predict(Colours(()), blue, top=50, preprocessing=PLAIN)
+    (prediction,) = predict(Colors(()), blue, top=50, preprocessing=PLAIN)
     assert prediction.guesses[0].name == "class 2"
     assert len(prediction.guesses) == 3
     assert sum(g.probability for g in prediction.guesses) == pytest.approx(1)
@@ -201,7 +201,7 @@ def test_a_bad_image_does_not_stop_the_rest(tmp_path: Path) -> None:
     ]
     for batch in (1, 2, 50):
         predictions = predict(
-            Colours(), [*paths, torch.zeros(2, 2)], batch=batch, preprocessing=PLAIN
+            Colors(), [*paths, torch.zeros(2, 2)], batch=batch, preprocessing=PLAIN
         )
         assert [p.error for p in predictions] == [
             f"Can't read {tmp_path / 'bad.png'}. The file is empty.",
@@ -222,7 +222,7 @@ def test_a_bad_image_does_not_stop_the_rest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [0, -1, 2.5, True])
 def test_wrong_numbers(option: str, value: Any) -> None:
     assert (
-        message(lambda: predict(Colours(), [], **{option: value}), ConfigError)
+        message(lambda: predict(Colors(), [], **{option: value}), ConfigError)
         == f"predict can't have {option}={value!r}.\nIt is a whole number, > 0."
     )
 
@@ -240,7 +240,7 @@ def test_transforms_are_the_models_own() -> None:
 
 
 def test_images_are_read_a_batch_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Colours()
+    model = Colors()
     path = picture(tmp_path / "a.png", 255, 0, 0)
     read, waiting = 0, []
 
@@ -258,7 +258,7 @@ def test_images_are_read_a_batch_at_a_time(tmp_path: Path, monkeypatch: pytest.M
 # The command
 
 
-@pytest.mark.usefixtures("colours")
+@pytest.mark.usefixtures("colors")
 def test_table(tmp_path: Path) -> None:
     # Logits 10, 8, 6: probabilities 1 : e^-2 : e^-4.
     red = picture(tmp_path / "r.png", 255, 204, 153)
@@ -279,7 +279,7 @@ def test_table(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.usefixtures("colours")
+@pytest.mark.usefixtures("colors")
 def test_json_lines(tmp_path: Path) -> None:
     red = picture(tmp_path / "r.png", 255, 0, 0)
     done = run(red, tmp_path / "no.png", "--json", "--top", 1)
@@ -294,7 +294,7 @@ def test_json_lines(tmp_path: Path) -> None:
     assert done.stderr == f"error: {reason}\n"
 
 
-@pytest.mark.usefixtures("colours")
+@pytest.mark.usefixtures("colors")
 def test_files_folders_and_standard_input_in_their_order(tmp_path: Path) -> None:
     names = ["b/2.png", "b/10.png", "b/a/1.png", "c.png", "d/e.png"]
     for name in names:
@@ -308,7 +308,7 @@ def test_files_folders_and_standard_input_in_their_order(tmp_path: Path) -> None
     assert seen == [str(tmp_path / name) for name in expected]
 
 
-@pytest.mark.usefixtures("colours")
+@pytest.mark.usefixtures("colors")
 def test_names_that_are_no_text(tmp_path: Path) -> None:
     for name in (b"caf\xe9.png", b"esc\x1b[31m.png"):
         image = io.BytesIO()
@@ -326,7 +326,7 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.usefixtures("colours")
+@pytest.mark.usefixtures("colors")
 def test_one_bad_file_of_each_kind_does_not_stop_the_rest(tmp_path: Path) -> None:
     good = picture(tmp_path / "good.png", 0, 255, 0)
     whole = good.read_bytes()
@@ -339,14 +339,14 @@ def test_one_bad_file_of_each_kind_does_not_stop_the_rest(tmp_path: Path) -> Non
         f"error: Can't read {tmp_path / 'cut.png'}. It is damaged or cut short.\n"
         f"error: Can't read {tmp_path / 'empty.jpg'}. The file is empty.\n"
         f"error: Can't read {tmp_path / 'text.gif'}. "
-        "It is no image, or too damaged to be recognised.\n"
+        "It is no image, or too damaged to be recognized.\n"
         f"error: Can't read {tmp_path / 'none'}. No such file or directory.\n"
     )
     assert done.stdout.count(str(good)) == 1
     assert "green" in done.stdout
 
 
-@pytest.mark.usefixtures("colours")
+@pytest.mark.usefixtures("colors")
 def test_nothing_found(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert (done.exit_code, done.stdout) == (1, "")
@@ -357,7 +357,7 @@ def test_nothing_found(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == {"image": "-", "error": "The standard input has no paths."}
 
 
-@pytest.mark.usefixtures("colours")
+@pytest.mark.usefixtures("colors")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -377,21 +377,21 @@ def test_wrong_usage(arguments: list[str], message: str) -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.usefixtures("colours")
+@pytest.mark.usefixtures("colors")
 def test_a_model_without_weights(tmp_path: Path) -> None:
     done = run(picture(tmp_path / "a.png", 1, 2, 3), "--model", "resnet50")
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr == ("error: resnet50 has no weights.\nType: senetzoo list --pretrained\n")
 
 
-def test_batch_and_top(tmp_path: Path, colours: Colours) -> None:
+def test_batch_and_top(tmp_path: Path, colors: Colors) -> None:
     path = picture(tmp_path / "a.png", 255, 0, 0)
     done = run("-", "--batch", 4, "--top", 2, "--json", stdin=f"{path}\n".encode() * 10)
-    assert colours.batches == [4, 4, 2]
+    assert colors.batches == [4, 4, 2]
     assert [len(json.loads(line)["guesses"]) for line in done.stdout.splitlines()] == [2] * 10
 
 
-@pytest.mark.usefixtures("colours")
+@pytest.mark.usefixtures("colors")
 def test_a_file_named_like_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture(tmp_path / "--top.png", 255, 0, 0)
     monkeypatch.chdir(tmp_path)

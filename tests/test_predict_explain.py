@@ -100,13 +100,13 @@ def test_page_and_pictures(tmp_path: Path) -> None:
     assert "layer3.2 standard" in words
 
 
-@pytest.mark.parametrize("form", ["transparent", "grey", "turned", "wide"])
+@pytest.mark.parametrize("form", ["transparent", "gray", "turned", "wide"])
 def test_the_picture_is_what_the_network_saw(tmp_path: Path, form: str) -> None:
     """It goes through the same steps again, and gives the same input."""
     path = tmp_path / "x.png"
     if form == "transparent":
         photo(path, mode="RGBA")
-    elif form == "grey":
+    elif form == "gray":
         photo(path, mode="L")
     elif form == "wide":
         photo(path, size=(200, 40))
@@ -165,7 +165,7 @@ def test_other_networks_and_layers(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Images(out / "explain.html").found[1][1]), first)
     assert run(path, "--explain", out, "--model", "resnet20").exit_code == 0
     assert not np.array_equal(np.asarray(Images(out / "explain.html").found[1][1]), first)
-    assert run(path, "--explain", out, "--model", "lenet5").exit_code == 0  # grey, 28 pixels
+    assert run(path, "--explain", out, "--model", "lenet5").exit_code == 0  # gray, 28 pixels
 
 
 def test_bad_images_do_not_stop_the_others(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_bad_images_do_not_stop_the_others(tmp_path: Path) -> None:
     assert not page.fetched
     assert len(page.found) == 12
     words = " ".join(page.text)
-    assert f"Can't read {bad}. It is no image, or too damaged to be recognised." in words
+    assert f"Can't read {bad}. It is no image, or too damaged to be recognized." in words
     assert f"Can't read {tmp_path / 'none'}. No such file or directory." in words
 
 
@@ -319,7 +319,7 @@ def test_evidence() -> None:
 
 
 @pytest.mark.parametrize("transforms", [CIFAR10, Preprocessing(9, (0.3,), (0.2,), crop=0.5)])
-def test_pixels_undo_what_normalised_does(transforms: Preprocessing) -> None:
+def test_pixels_undo_what_normalized_does(transforms: Preprocessing) -> None:
     generator = torch.Generator().manual_seed(0)
     shape = (len(transforms.mean), 16, 16)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)

@@ -96,7 +96,7 @@ def test_constants() -> None:
     assert (CIFAR10.mean, CIFAR10.std) == (cifar10.MEAN, cifar10.STD)
 
 
-def test_a_cifar_image_is_only_normalised() -> None:
+def test_a_cifar_image_is_only_normalized() -> None:
     image = picture(32, 32)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
     expected = (pixels - torch.tensor(CIFAR10.mean)[:, None, None]) / torch.tensor(CIFAR10.std)[
@@ -105,20 +105,20 @@ def test_a_cifar_image_is_only_normalised() -> None:
     torch.testing.assert_close(CIFAR10(image), expected)
 
 
-def test_grey_and_rgb_follow_the_number_of_means() -> None:
-    rgb, grey = Preprocessing(2, (0, 0, 0), (1, 1, 1)), Preprocessing(2, (0,), (1,))
+def test_gray_and_rgb_follow_the_number_of_means() -> None:
+    rgb, gray = Preprocessing(2, (0, 0, 0), (1, 1, 1)), Preprocessing(2, (0,), (1,))
     white_red = torch.tensor([[[255, 255], [0, 0]], [[255, 0], [0, 0]], [[255, 0], [0, 0]]])
     tensor = white_red.to(torch.uint8)
     image = Image.fromarray(tensor.permute(1, 2, 0).contiguous().numpy())
     luma = torch.tensor([[[1.0, 0.299], [0.0, 0.0]]])
     for form in (image, tensor):
         torch.testing.assert_close(rgb(form), tensor / 255)
-        torch.testing.assert_close(grey(form), luma, atol=1 / 255, rtol=0)
+        torch.testing.assert_close(gray(form), luma, atol=1 / 255, rtol=0)
     for form in (image.convert("L"), tensor[:1]):
         assert rgb(form).shape == (3, 2, 2)
         assert torch.equal(rgb(form)[0], rgb(form)[2])
-    assert torch.equal(grey(tensor[:1]), tensor[:1] / 255)
-    assert grey(tensor).dtype == torch.float32
+    assert torch.equal(gray(tensor[:1]), tensor[:1] / 255)
+    assert gray(tensor).dtype == torch.float32
 
 
 def test_images_of_any_mode_become_what_a_person_sees() -> None:

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 import torch
-from support.networks import on_meta, randomise
+from support.networks import on_meta, randomize
 from support.parity import from_library, numbered, numbers, skeleton_of
 from torch import Tensor, nn
 
@@ -40,7 +40,7 @@ def old_densenet(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def filled(model: nn.Module) -> dict[str, Tensor]:
     """Random weights of a network of theirs."""
-    randomise(model)
+    randomize(model)
     return {key: tensor.detach().clone() for key, tensor in model.state_dict().items()}
 
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from pin_weights import text
 from safetensors.torch import save_file
-from support.networks import calibrate_on_next_batch, message, on_meta, randomise, relative_error
+from support.networks import calibrate_on_next_batch, message, on_meta, randomize, relative_error
 from support.parity import from_library
 from support.weights import Shelf
 from torch import Tensor, nn
@@ -258,7 +258,7 @@ def _reference(entry: manifest.Entry) -> nn.Module:
         )
 
     model = build() if "swin" in network else on_meta(build).to_empty(device="cpu")
-    randomise(model)
+    randomize(model)
     calibrate_on_next_batch(model.eval())
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
@@ -275,7 +275,7 @@ SIZES = {"chenyaofo": 32, "inception": 96, "swin": 0}
 
 
 def _images(entry: manifest.Entry) -> tuple[Tensor, Tensor]:
-    """The same images, normalised as the entry says and as the publisher's transforms do."""
+    """The same images, normalized as the entry says and as the publisher's transforms do."""
     family = entry.dialect if entry.dialect == "chenyaofo" else _network(entry)
     size = next((side for name, side in SIZES.items() if family.startswith(name)), 64)
     size = size or (64 if entry.dialect == "torchvision" else entry.preprocessing.size)

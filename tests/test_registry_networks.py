@@ -15,7 +15,7 @@ from support.networks import (
     learnable,
     message,
     on_meta,
-    randomise,
+    randomize,
     reduced,
     tiny,
 )
@@ -190,7 +190,7 @@ def test_deep_copy() -> None:
     twin = copy.deepcopy(model)
     x = torch.randn(1, 3, 16, 16)
     assert torch.equal(twin(x), model(x))
-    randomise(model)
+    randomize(model)
     assert not torch.allclose(twin(x), model(x))
     assert twin.sites() == model.sites()
 
@@ -206,7 +206,7 @@ def test_pickle() -> None:
 
 def test_state_dict_round_trip() -> None:
     model = small()
-    randomise(model)
+    randomize(model)
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     file.seek(0)

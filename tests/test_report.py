@@ -31,7 +31,7 @@ from senetzoo.inspect import drift, excitations
 from senetzoo.report import figures, page, tables
 from senetzoo.report.paired import Paired, paired, verdicts
 from senetzoo.report.run import find, read
-from senetzoo.train.augment import normalise
+from senetzoo.train.augment import normalize
 from senetzoo.train.recipe import networks_of
 
 
@@ -175,7 +175,7 @@ def test_a_real_run(tmp_path: Path) -> None:
     # As measured by hand: the network of the run, on the held-out digits.
     model, initial = networks_of(run)
     test = digits.load("test")
-    images = normalise(test.images, digits.MEAN, digits.STD, 32)
+    images = normalize(test.images, digits.MEAN, digits.STD, 32)
     found = excitations(model, [(images, test.labels)], classes=10)
     for path, moved in drift(model, initial).items():
         row = rows[path.replace(".slots.", " ")]
@@ -238,7 +238,7 @@ def test_a_run_under_way(tmp_path: Path) -> None:
     assert any(row[0] == "run" and row[-1] == "1" for row in seen.rows)
 
 
-def test_grey_images_and_many_classes(tmp_path: Path) -> None:
+def test_gray_images_and_many_classes(tmp_path: Path) -> None:
     classes = tuple(f"class {n}" for n in range(40))
     folder = write_run(tmp_path / "run", classes=classes)
     tensors = load_file(str(folder / "test.safetensors"))

@@ -13,7 +13,7 @@ from support.networks import (
     drawn_network,
     images,
     images_of,
-    randomise,
+    randomize,
     reduced,
     relative_error,
     tiny,
@@ -47,7 +47,7 @@ GATES: list[Gate] = [
 
 def calibrated(model: nn.Module, x: Tensor) -> nn.Module:
     """`model` in eval mode, with random weights and the batch-norm statistics of one forward."""
-    randomise(model)
+    randomize(model)
     calibrate_on_next_batch(model.train())
     with torch.no_grad():
         model(x)

@@ -154,7 +154,7 @@ def test_classes_and_transforms_of_one_s_own(tmp_path: Path) -> None:
     assert transforms(again) == see
     save(again, tmp_path)
     assert transforms(load(tmp_path)) == see
-    # Of another number of classes there are no names; of grey images one mean.
+    # Of another number of classes there are no names; of gray images one mean.
     other = load(tmp_path, num_classes=2, in_chans=1)
     save(other, tmp_path / "other")
     last = load(tmp_path / "other")
@@ -180,7 +180,7 @@ def test_tensors_in_any_layout(tmp_path: Path) -> None:
     assert same(load(tmp_path), model)
 
 
-def test_synchronised_norms_are_norms(tmp_path: Path) -> None:
+def test_synchronized_norms_are_norms(tmp_path: Path) -> None:
     model = tiny()
     save(nn.SyncBatchNorm.convert_sync_batchnorm(model), tmp_path)  # type: ignore[no-untyped-call]
     assert same(load(tmp_path), model)

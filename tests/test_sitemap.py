@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.foreign import SMALL, image, randomise_gates, small, traces
+from support.foreign import SMALL, image, randomize_gates, small, traces
 from support.networks import message
 from torch import Tensor, nn
 from torch.nn import functional
@@ -335,7 +335,7 @@ def test_a_network_of_nobody() -> None:
     assert [str(refusal) for refusal in gates.unsupported] == [
         "blocks.0: identity, the skip is the block's input as it is, and no module of its own"
     ]
-    randomise_gates(gates)
+    randomize_gates(gates)
     with torch.no_grad():
         before = model(IMAGES)
         detach(model)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 import torch
-from support.networks import calibrate_on_next_batch, randomise, relative_error, tiny
+from support.networks import calibrate_on_next_batch, randomize, relative_error, tiny
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -69,7 +69,7 @@ def written_out(block: Block, x: Tensor, gates: dict[Position, Affine]) -> Tenso
 def prepared(kind: Literal["basic", "bottleneck"], shortcut: str) -> tuple[Block, Tensor]:
     """A block in eval mode with calibrated statistics, and an input for it (as after a ReLU)."""
     model = tiny(kind).double()
-    randomise(model)
+    randomize(model)
     calibrate_on_next_batch(model)
     with torch.no_grad():
         model(torch.randn(2, 3, 10, 10, generator=torch.Generator().manual_seed(3)).double())

@@ -29,7 +29,7 @@ from senetzoo.train import augment, engine
 from senetzoo.train.augment import Draws
 from senetzoo.train.checkpoint import State
 from senetzoo.train.experiment import Experiment
-from senetzoo.train.optim import Muon, orthogonalise, parameter_groups
+from senetzoo.train.optim import Muon, orthogonalize, parameter_groups
 from senetzoo.train.recipe import Recipe, networks_of
 from senetzoo.train.recipes import RECIPES
 from senetzoo.train.step import Step
@@ -93,14 +93,14 @@ def test_without_margin_and_flip_the_images_come_back() -> None:
     assert torch.equal(crops, images[index])
 
 
-def test_normalise_is_mean_and_deviation_per_channel() -> None:
+def test_normalize_is_mean_and_deviation_per_channel() -> None:
     images = torch.randint(0, 256, (3, 4, 4, 3), dtype=torch.uint8)
-    x = augment.normalise(images, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), 4)
+    x = augment.normalize(images, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), 4)
     for channel, (mean, std) in enumerate(((0.1, 0.5), (0.2, 0.6), (0.3, 0.7))):
         expected = (images[..., channel].double() / 255 - mean) / std
         torch.testing.assert_close(x[:, channel].double(), expected, atol=1e-6, rtol=1e-6)
     assert x.is_contiguous(memory_format=torch.channels_last)
-    assert augment.normalise(images, (0.0,) * 3, (1.0,) * 3, 2).shape == (3, 3, 2, 2)
+    assert augment.normalize(images, (0.0,) * 3, (1.0,) * 3, 2).shape == (3, 3, 2, 2)
 
 
 def test_rotation_by_nothing_is_identity_and_by_a_right_angle_is_rot90() -> None:
@@ -117,10 +117,10 @@ def test_rotation_by_nothing_is_identity_and_by_a_right_angle_is_rot90() -> None
 
 
 @pytest.mark.parametrize("shape", [(16, 144), (64, 32), (8, 8)])
-def test_orthogonalise_keeps_singular_vectors_and_levels_values(shape: tuple[int, int]) -> None:
+def test_orthogonalize_keeps_singular_vectors_and_levels_values(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
     matrix = torch.randn(shape, dtype=torch.float64)
-    result = orthogonalise(matrix, steps=8)
+    result = orthogonalize(matrix, steps=8)
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
     inner = u.T @ result @ vh.T
     assert torch.allclose(inner, torch.diag(inner.diagonal()), atol=1e-8)
@@ -236,7 +236,7 @@ def test_a_run_learns_and_leaves_log_weights_and_summary(tmp_path: Path) -> None
     tested = load_file(str(tmp_path / "test.safetensors"))
     test = digits.load("test").first(60)
     with torch.no_grad():
-        logits = model(augment.normalise(test.images, digits.MEAN, digits.STD, 32))
+        logits = model(augment.normalize(test.images, digits.MEAN, digits.STD, 32))
     torch.testing.assert_close(tested["logits"].float(), logits, atol=5e-3, rtol=1e-3)
     assert torch.equal(tested["labels"], test.labels)
     right = int((logits.argmax(1) == test.labels).sum())
@@ -320,7 +320,7 @@ def test_runs_with_other_policies_start_from_the_same_trunk_and_see_the_same_bat
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, list[torch.Tensor]] = {}
-    plain = augment.normalise
+    plain = augment.normalize
     for model in ("lenet5", "se_lenet5"):
         batches = seen.setdefault(model, [])
 
@@ -328,7 +328,7 @@ def test_runs_with_other_policies_start_from_the_same_trunk_and_see_the_same_bat
             batches.append(args[0].clone())
             return plain(*args)
 
-        monkeypatch.setattr("senetzoo.train.augment.normalise", spy)
+        monkeypatch.setattr("senetzoo.train.augment.normalize", spy)
         run(tmp_path / model, TINY.replace(model=model, phases=((32, 1),)))
     assert len(seen["lenet5"]) == len(seen["se_lenet5"])
     for a, b in zip(seen["lenet5"], seen["se_lenet5"], strict=True):
@@ -374,7 +374,7 @@ def test_compiled_and_eager_runs_agree(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_run_that_diverges_stops_and_keeps_the_last_good_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = augment.normalise
+    plain = augment.normalize
     seen = 0
 
     def spoil(*args: Any) -> torch.Tensor:
@@ -383,7 +383,7 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_state(
         # 160 images make five batches: the second epoch's first one is spoilt.
         return plain(*args) * (float("nan") if seen > 5 and len(args[0]) == 32 else 1.0)
 
-    monkeypatch.setattr("senetzoo.train.augment.normalise", spoil)
+    monkeypatch.setattr("senetzoo.train.augment.normalize", spoil)
     assert message(lambda: run(tmp_path, TINY.replace(test_every=9)), TrainingError) == (
         "The loss of tiny is nan in epoch 2.\n"
         f"The run diverged; {tmp_path / 'checkpoint.pt'} has the state of epoch 1.\n"
@@ -463,7 +463,7 @@ def test_a_folder_that_can_not_be_written_is_a_message(tmp_path: Path) -> None:
     assert result.stderr == f"error: Can't use {tmp_path / 'file' / 'run'}.\nNot a directory.\n"
 
 
-def test_a_misspelt_field_gets_the_nearest() -> None:
+def test_a_misspelled_field_gets_the_nearest() -> None:
     with pytest.raises(ConfigError) as caught:
         apply_setting(TINY, "bacth=3")
     assert str(caught.value).splitlines()[0] == "The recipe has no option 'bacth'."

@@ -22,7 +22,7 @@ from support.runs import silent
 import senetzoo
 from senetzoo.cli.train import command
 from senetzoo.data import cifar10, cifar100, flowers5, hub
-from senetzoo.data.files import LabelledFiles
+from senetzoo.data.files import LabeledFiles
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import ConfigError, DataError
 from senetzoo.train import engine, recipes
@@ -314,7 +314,7 @@ def test_hub_data_is_read_from_disk_and_as_a_stream(tmp_path: Path) -> None:
     parquet(tmp_path / "d" / "validation-00000-of-00001.parquet", 3)
     recipe = FOLDER.replace(data="hub", randaugment=0, phases=((24, 1),))
     data = load_data(recipe, tmp_path / "d")
-    assert isinstance(data.train, LabelledFiles)
+    assert isinstance(data.train, LabeledFiles)
     assert (data.count, len(data.test), data.classes) == (18, 3, ("0", "1", "2"))
     first = next(batches(recipe, data).epoch(0))
     assert first.x.shape == (4, 3, 24, 24)

@@ -180,13 +180,13 @@ def test_another_number_of_classes_replaces_the_head(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 6, 7])
-def test_other_channels_see_grey_images_alike(shelf: Shelf, channels: int) -> None:
+def test_other_channels_see_gray_images_alike(shelf: Shelf, channels: int) -> None:
     trained = shelf.put(TAG)
     model = create("resnet20", pretrained=True, in_chans=channels)
-    grey = images(2, 1, 32, 32).float()
+    gray = images(2, 1, 32, 32).float()
     with torch.inference_mode():
-        ours = model(grey.expand(-1, channels, -1, -1))
-        theirs = trained(grey.expand(-1, 3, -1, -1))
+        ours = model(gray.expand(-1, channels, -1, -1))
+        theirs = trained(gray.expand(-1, 3, -1, -1))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     how = "channels summed" if channels < 3 else "channels repeated and divided by the copies"
     report = model.load_report
@@ -205,13 +205,13 @@ def test_channels_by_hand() -> None:
     assert adapt_channels(weight[:, :1], 2)[0].flatten().tolist() == [0.5, 0.5]
 
 
-def test_grey_weights_for_colour_images(shelf: Shelf) -> None:
+def test_gray_weights_for_color_images(shelf: Shelf) -> None:
     seen = {**RAW["preprocessing"], "mean": [0.5], "std": [0.25]}
-    trained = shelf.put("lenet5.grey_v1", preprocessing=seen)
+    trained = shelf.put("lenet5.gray_v1", preprocessing=seen)
     model = create("lenet5", pretrained=True, in_chans=3)
-    grey = images(2, 1, 32, 32).float()
+    gray = images(2, 1, 32, 32).float()
     with torch.inference_mode():
-        torch.testing.assert_close(model(grey.expand(-1, 3, -1, -1)), trained(grey))
+        torch.testing.assert_close(model(gray.expand(-1, 3, -1, -1)), trained(gray))
 
 
 def test_a_policy_over_pretrained_weights(shelf: Shelf) -> None:
@@ -292,7 +292,7 @@ def test_transforms_are_those_of_the_entry(shelf: Shelf) -> None:
     shelf.put(TAG)
     known = transforms(create(TAG))
     assert known == Preprocessing(32, (0.5, 0.25, 0.125), (0.5, 0.25, 1.0), "bilinear", 0.875)
-    grey = transforms(create(TAG, in_chans=1))
-    assert grey.mean == pytest.approx((0.875 / 3,))
-    assert grey.std == pytest.approx((1.75 / 3,))
-    assert (grey.size, grey.crop) == (32, 0.875)
+    gray = transforms(create(TAG, in_chans=1))
+    assert gray.mean == pytest.approx((0.875 / 3,))
+    assert gray.std == pytest.approx((1.75 / 3,))
+    assert (gray.size, gray.crop) == (32, 0.875)

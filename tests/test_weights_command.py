@@ -252,12 +252,12 @@ def test_not_pinned_is_said(pantry: Pantry) -> None:
     )
 
 
-GREY: dict[str, Any] = {**RAW["preprocessing"], "mean": [0.5], "std": [0.5]}
+GRAY: dict[str, Any] = {**RAW["preprocessing"], "mean": [0.5], "std": [0.5]}
 
 
 def test_verify(shelf: Shelf) -> None:
     command = ("weights", "verify")
-    shelf.put("lenet5.a", preprocessing=copy.deepcopy(GREY))
+    shelf.put("lenet5.a", preprocessing=copy.deepcopy(GRAY))
     shelf.put("resnet20.b")
     shelf.put("se_resnet20.c")
     hashes = {tag: entry["sha256"] for tag, entry in shelf.entries.items()}

@@ -186,8 +186,8 @@ def test_transforms_without_weights() -> None:
     assert transforms(create("resnet18", seed=0)) == IMAGENET
     assert (IMAGENET.size, IMAGENET.resize) == (224, 256)
     assert transforms(create("resnet18", stem="cifar", seed=0)) == CIFAR10
-    grey = transforms(create("lenet5", seed=0))
-    assert grey.mean == pytest.approx(((0.4914 + 0.4822 + 0.4465) / 3,))
+    gray = transforms(create("lenet5", seed=0))
+    assert gray.mean == pytest.approx(((0.4914 + 0.4822 + 0.4465) / 3,))
 
 
 # --- Counting and explaining ---------------------------------------------------------------------

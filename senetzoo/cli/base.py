@@ -26,7 +26,7 @@ else:  # older versions of click have no generic one
 
 
 class OneOf(_Choice):
-    """A choice that names the nearest one for a misspelt one."""
+    """A choice that names the nearest one for a misspelled one."""
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
         message = super().get_invalid_choice_message(value, ctx)

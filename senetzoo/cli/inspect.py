@@ -61,15 +61,14 @@ def command(
       senetzoo inspect my_network --data photos --class cat --class dog
     """
     from senetzoo._utils.terminal import columns
-    from senetzoo.eval.data import batches, read_images
+    from senetzoo.eval.data import batches, images_for
     from senetzoo.inspect.excitations import excitations
     from senetzoo.report.excitations import excitation_section
     from senetzoo.report.markup import rendered
     from senetzoo.zoo import load, transforms
 
     model = load(network, **stated)
-    report = model.load_report
-    labeled = read_images(data, report.classes if report is not None else (), model.num_classes)
+    labeled = images_for(model, data)
     if images is not None:
         labeled = dataclasses.replace(labeled, images=labeled.images.first(images))
     classes = labeled.images.classes

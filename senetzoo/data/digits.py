@@ -18,7 +18,7 @@ def load(split: Literal["train", "test"]) -> ImageSet:
     """Every third image of each digit (test), or the other two thirds (train).
 
     Returns:
-        Grey images (N, 8, 8, 1), uint8, scaled from 0..16 to 0..255.
+        Gray images (N, 8, 8, 1), uint8, scaled from 0..16 to 0..255.
 
     Raises:
         MissingExtraError: scikit-learn is not installed.

@@ -42,8 +42,8 @@ class Chosen(Sequence[Path | bytes]):
 
 
 @dataclass(frozen=True)
-class LabelledFiles:
-    """Labelled images that are read one at a time.
+class LabeledFiles:
+    """Labeled images that are read one at a time.
 
     Args:
         sources: Path, or content, of each image file; any sequence, so that contents may stay
@@ -65,12 +65,12 @@ class LabelledFiles:
         for index, (source, label) in enumerate(zip(self.sources, self.labels, strict=True)):
             yield open_image(source, self.source_name(index)), label
 
-    def keep(self, indices: Sequence[int], name: str) -> LabelledFiles:
+    def keep(self, indices: Sequence[int], name: str) -> LabeledFiles:
         """Those of `indices`, in their order, under another name."""
         labels = tuple(self.labels[i] for i in indices)
-        return LabelledFiles(Chosen(self.sources, tuple(indices)), labels, self.classes, name)
+        return LabeledFiles(Chosen(self.sources, tuple(indices)), labels, self.classes, name)
 
-    def first(self, count: int) -> LabelledFiles:
+    def first(self, count: int) -> LabeledFiles:
         """Keep the first `count` images of each class, in their order."""
         left = [count] * len(self.classes)
         kept = []
@@ -86,7 +86,7 @@ class LabelledFiles:
         return str(source) if isinstance(source, Path) else f"image {index} of {self.name}"
 
 
-def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) -> LabelledFiles:
+def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) -> LabeledFiles:
     """List a folder with one folder of images per class; hidden files and folders are left out.
 
     Args:
@@ -127,10 +127,10 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
             )
         sources += files
         labels += [label] * len(files)
-    return LabelledFiles(tuple(sources), tuple(labels), names, str(root))
+    return LabeledFiles(tuple(sources), tuple(labels), names, str(root))
 
 
-def read_parquet(path: str | Path, classes: Sequence[str] | None = None) -> LabelledFiles:
+def read_parquet(path: str | Path, classes: Sequence[str] | None = None) -> LabeledFiles:
     """Read a parquet file with the Hub's image schema.
 
     That is a column ``image`` or ``img`` of image files (bytes, or a struct with the field
@@ -197,10 +197,10 @@ def read_parquet(path: str | Path, classes: Sequence[str] | None = None) -> Labe
             if names
             else "Labels count from 0.",
         )
-    return LabelledFiles(tuple(s for s in sources if s is not None), labels, names, str(path))
+    return LabeledFiles(tuple(s for s in sources if s is not None), labels, names, str(path))
 
 
-def read_parquets(paths: Sequence[Path], classes: Sequence[str] | None = None) -> LabelledFiles:
+def read_parquets(paths: Sequence[Path], classes: Sequence[str] | None = None) -> LabeledFiles:
     """The shards of one data set as one, in their order; errors as of `read_parquet`."""
     parts = [read_parquet(path, classes) for path in paths]
     if len(parts) == 1:
@@ -208,7 +208,7 @@ def read_parquets(paths: Sequence[Path], classes: Sequence[str] | None = None) -
     longest = max((part.classes for part in parts), key=len)
     sources = tuple(source for part in parts for source in part.sources)
     labels = tuple(label for part in parts for label in part.labels)
-    return LabelledFiles(sources, labels, longest, str(paths[0].parent))
+    return LabeledFiles(sources, labels, longest, str(paths[0].parent))
 
 
 def parquet_files(folder: Path, split: str, data: str) -> list[Path]:
@@ -244,7 +244,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")
 
 
-def same_size_set(files: LabelledFiles, name: str) -> ImageSet:
+def same_size_set(files: LabeledFiles, name: str) -> ImageSet:
     """Read all of `files` into one tensor of RGB images.
 
     Raises:

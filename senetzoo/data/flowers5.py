@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from senetzoo.data.cifar import Split
-from senetzoo.data.files import LabelledFiles, parquet_files, read_image_folder, read_parquets
+from senetzoo.data.files import LabeledFiles, parquet_files, read_image_folder, read_parquets
 from senetzoo.errors import DataError
 
 FOLDER = "flower_photos"  # as the archive unpacks
@@ -20,7 +20,7 @@ CLASSES = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 _SEED = 0
 
 
-def load(path: str | Path, split: Split) -> LabelledFiles:
+def load(path: str | Path, split: Split) -> LabeledFiles:
     """One split of the flowers from a local copy.
 
     Args:

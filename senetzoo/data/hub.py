@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from senetzoo._utils.environment import offline
-from senetzoo.data.files import LabelledFiles, parquet_files
+from senetzoo.data.files import LabeledFiles, parquet_files
 from senetzoo.errors import DataError, MissingExtraError
 
 # What test splits are called, best first.
@@ -81,7 +81,7 @@ class Stream:
             yield _content(row[self.image]), label
 
 
-def load(path: str | Path, split: str) -> LabelledFiles:
+def load(path: str | Path, split: str) -> LabeledFiles:
     """One split of a data set, downloaded to the cache of `datasets` first.
 
     Args:
@@ -104,7 +104,7 @@ def load(path: str | Path, split: str) -> LabelledFiles:
             f"{path} has labels from {min(labels)} to {max(labels)}.",
             f"There are {len(classes)} classes, from 0 to {len(classes) - 1}.",
         )
-    return LabelledFiles(ArrowImages(_raw(table, image), image), labels, classes, f"{path} {split}")
+    return LabeledFiles(ArrowImages(_raw(table, image), image), labels, classes, f"{path} {split}")
 
 
 def stream(path: str | Path, classes: tuple[str, ...]) -> Stream:

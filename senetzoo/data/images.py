@@ -86,7 +86,7 @@ def open_image(
         ) from None
     except UnidentifiedImageError:
         raise DataError(
-            f"Can't read {name}.", "It is no image, or too damaged to be recognised."
+            f"Can't read {name}.", "It is no image, or too damaged to be recognized."
         ) from None
     # Decoders meet damaged files with every kind of error (struct, zlib, index, overflow ...).
     except Exception:
@@ -95,13 +95,13 @@ def open_image(
 
 
 def eight_bits(image: Image, name: str = "the image") -> Image:
-    """Convert to RGB or grey with 8 bits a channel.
+    """Convert to RGB or gray with 8 bits a channel.
 
-    Palettes are looked up, and what is transparent lies on white. 16-bit grey is divided by 257,
+    Palettes are looked up, and what is transparent lies on white. 16-bit gray is divided by 257,
     so that 65535 becomes 255. Floats are taken as 0..1 if none is above 1, else as 0..255.
 
     Raises:
-        DataError: 32-bit or float values in none of these ranges, or a colour space that Pillow
+        DataError: 32-bit or float values in none of these ranges, or a color space that Pillow
             can't convert.
     """
     from PIL import Image as PILImage
@@ -119,13 +119,13 @@ def eight_bits(image: Image, name: str = "the image") -> Image:
     except ValueError:
         raise DataError(
             f"Can't use {name}.",
-            f"Pillow does not convert its colours ({image.mode}) to RGB.",
+            f"Pillow does not convert its colors ({image.mode}) to RGB.",
             "Save it as RGB",
         ) from None
 
 
 def _from_numbers(image: Image, name: str) -> Image:
-    """Grey with 8 bits from 16 or 32 bits or floats, which Pillow's own conversion would clip."""
+    """Gray with 8 bits from 16 or 32 bits or floats, which Pillow's own conversion would clip."""
     import numpy as np
     from PIL import Image as PILImage
 
@@ -138,8 +138,8 @@ def _from_numbers(image: Image, name: str) -> Image:
             f"Its values go from {low:g} to {high:g}, and how bright that is, it does not say.",
             "Scale them to 0..255 and save 8 bits",
         )
-    grey = np.round(values.astype(np.float64) * (255.0 / top)).astype(np.uint8)
+    gray = np.round(values.astype(np.float64) * (255.0 / top)).astype(np.uint8)
     key = image.info.get("transparency")
     if isinstance(key, int):
-        grey[values == key] = 255
-    return PILImage.fromarray(grey)
+        gray[values == key] = 255
+    return PILImage.fromarray(gray)

@@ -37,7 +37,7 @@ class Preprocessing:
 
     Args:
         size: Pixels of a side of the result.
-        mean: Subtracted from each channel after scaling to 0..1; one value makes a grey result,
+        mean: Subtracted from each channel after scaling to 0..1; one value makes a gray result,
             three an RGB one.
         std: Divides each channel after that.
         interpolation: Of the resizing, with antialiasing unless ``"nearest"``.
@@ -167,8 +167,8 @@ class Preprocessing:
             return image
         if len(self.mean) == 3:
             return image.expand(3, -1, -1)
-        grey: Tensor = functional.rgb_to_grayscale(image)
-        return grey
+        gray: Tensor = functional.rgb_to_grayscale(image)
+        return gray
 
 
 IMAGENET = Preprocessing(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), crop=0.875)

@@ -56,7 +56,7 @@ def fold_norms(graph: Graph) -> tuple[int, int]:
         source, mean, variance, eps = norm.args[0], norm.args[3], norm.args[4], norm.args[6]
         if not isinstance(source, fx.Node) or not isinstance(eps, float):
             raise TypeError(norm.args)
-        out = _normalised(norm)
+        out = _normalized(norm)
         running_mean = graph.needed(mean).double()
         running_variance = graph.needed(variance).double()
         factor = (running_variance + eps).rsqrt()
@@ -122,8 +122,8 @@ def _alone(graph: Graph, layer: fx.Node, user: fx.Node) -> bool:
     )
 
 
-def _normalised(norm: fx.Node) -> fx.Node:
-    """The node that takes the normalised map out of the norm's three outputs."""
+def _normalized(norm: fx.Node) -> fx.Node:
+    """The node that takes the normalized map out of the norm's three outputs."""
     users = [user for user in norm.users if user.target is operator.getitem and user.args[1] == 0]
     if len(users) != 1 or len(norm.users) != 1:
         raise TypeError(norm.users)

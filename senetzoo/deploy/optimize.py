@@ -55,13 +55,13 @@ class Tried:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The optimised network beside the original, on the sample.
+    """The optimized network beside the original, on the sample.
 
     Args:
         error: Largest difference between logits over the largest of the original's, both in fp32
-            unless the optimised form is of another type.
+            unless the optimized form is of another type.
         agreement: Part of the images for which both name the same class.
-        speedup: Median of the ratio of times, original (torch, eagerly, as it is) to optimised,
+        speedup: Median of the ratio of times, original (torch, eagerly, as it is) to optimized,
             of the same batch in turn.
         quartiles: Quartiles of that ratio.
         rounds: Batches of each.
@@ -157,9 +157,9 @@ class Optimized(nn.Module):
         """
         if mode:
             raise ConfigError(
-                "An optimised network can't be trained.",
+                "An optimized network can't be trained.",
                 "Its norms are folded and its graph is fixed.",
-                "Train the network that it was made of, and optimise it again",
+                "Train the network that it was made of, and optimize it again",
             )
         return self
 
@@ -355,10 +355,10 @@ def _wait(sample: Tensor) -> None:
         torch.accelerator.synchronize(sample.device)
 
 
-def _compared(original: Runner, optimised: Runner, sample: Tensor, expected: Tensor) -> Comparison:
-    times = _race({0: original, 1: optimised}, sample)
+def _compared(original: Runner, optimized: Runner, sample: Tensor, expected: Tensor) -> Comparison:
+    times = _race({0: original, 1: optimized}, sample)
     ratios = [before / after for before, after in zip(times[0], times[1], strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4)
-    logits = optimised(sample)
+    logits = optimized(sample)
     same = (logits.argmax(1) == expected.argmax(1)).double().mean().item()
     return Comparison(_error(logits, expected), same, middle, (low, high), len(ratios))

@@ -6,6 +6,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,7 @@ from senetzoo._utils.environment import TORCH_DTYPES
 from senetzoo._utils.terminal import columns, progress
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import ConfigError, DataError, SenetzooError, WeightsError
-from senetzoo.eval.data import LabeledImages, batches, read_images
+from senetzoo.eval.data import LabeledImages, batches, images_for
 from senetzoo.eval.predictions import Predictions, Tally
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.modes import finite
@@ -84,25 +85,38 @@ class Evaluation:
 
 def evaluate(
     model: nn.Module,
-    data: LabeledImages,
-    preprocessing: Callable[[Image | Tensor], Tensor],
+    data: str | Path | LabeledImages,
+    preprocessing: Callable[[Image | Tensor], Tensor] | None = None,
     *,
     batch: int = 64,
     advance: Callable[[int], None] = lambda images: None,
 ) -> Predictions:
-    """Run `model` over a data set, in eval mode, on its device and in its dtype.
+    """Run `model` over labeled images, in eval mode, on its device and in its dtype.
+
+    ``evaluate(load("lenet5"), "digits").top(1)`` is the accuracy with its 95 % interval.
 
     Args:
         model: Takes (N, C, H, W) and gives logits (N, outputs).
-        data: The images.
-        preprocessing: Makes the network's input of a PIL image or a uint8 (C, H, W) tensor.
+        data: The images; or for a network of this zoo where they are, as `read_images` takes it.
+        preprocessing: Makes the network's input of a PIL image or a uint8 (C, H, W) tensor; None
+            for that of `senetzoo.transforms`.
         batch: Images in a batch.
         advance: Called after each batch with its number of images; a progress bar's tick.
 
     Raises:
-        DataError: There are no images, or one can't be read.
+        ConfigError: A network of another library without `data` and `preprocessing` of its own.
+        DataError: There are no images, one can't be read, or the classes are not the network's.
         WeightsError: Logits are not finite.
     """
+    if preprocessing is None or not isinstance(data, LabeledImages):
+        if not isinstance(model, Classifier):
+            raise ConfigError(
+                f"evaluate got a {type(model).__name__}.",
+                "Classes and preprocessing are known of networks made by senetzoo.create alone.",
+                "Give data as senetzoo.eval.data.LabeledImages, and preprocessing",
+            )
+        preprocessing = preprocessing or transforms(model)
+        data = data if isinstance(data, LabeledImages) else images_for(model, str(data))
     if not len(data.images):
         raise DataError(f"{data.images.name} has no images.", "", "Give other data")
     like = next(iter(model.parameters()), torch.empty(0))
@@ -173,9 +187,8 @@ def _trained(
             f"{report.tag} lacks {parameter} ({why}).",
             "Give weights of this very network: --weights FILE",
         )
-    classes = report.classes if report is not None else ()
-    data = read_images(where, classes, model.num_classes)
-    return model, transforms(model), report.tag if report is not None else "", data
+    tag = report.tag if report is not None else ""
+    return model, transforms(model), tag, images_for(model, where)
 
 
 @contextlib.contextmanager

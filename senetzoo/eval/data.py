@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from senetzoo.data import cifar10, digits, flowers5
-from senetzoo.data.files import LabelledFiles, read_image_folder, read_parquet
+from senetzoo.data.files import LabeledFiles, read_image_folder, read_parquet
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import DataError
+from senetzoo.nn.classifier import Classifier
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Images: TypeAlias = ImageSet | LabelledFiles
+Images: TypeAlias = ImageSet | LabeledFiles
 DIGITS = "digits"
 _ARCHIVE = "cifar-10-python.tar.gz"
 
@@ -58,6 +59,12 @@ def _pairs(images: Images) -> Iterator[tuple[Image | Tensor, int]]:
         yield from zip(images.images.permute(0, 3, 1, 2), images.labels.tolist(), strict=True)
     else:
         yield from images
+
+
+def images_for(model: Classifier, where: str) -> LabeledImages:
+    """The data set at `where`, as `read_images` takes it, for a network and its classes."""
+    report = model.load_report
+    return read_images(where, report.classes if report else (), model.num_classes)
 
 
 def read_images(where: str, classes: Sequence[str], outputs: int) -> LabeledImages:

@@ -67,7 +67,7 @@ def grad_cam(
 
     Returns:
         (N, h, w), of the map's own size, from 0, in units of the logit times pixels; not
-        normalised, so that images can be compared.
+        normalized, so that images can be compared.
 
     Raises:
         ConfigError: No such class or layer, images of a wrong shape, or a layer that gives no map

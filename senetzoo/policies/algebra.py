@@ -247,7 +247,7 @@ class Gate(Policy):
                 cls.no_identity,
                 f"Type {cls.__name__}(), or take a gate that has one: SE(init='identity')",
             )
-        # A misspelt option gets the nearest right one, which a dataclass's TypeError has not.
+        # A misspelled option gets the nearest right one, which a dataclass's TypeError has not.
         check_fields(cls.__name__, options, [field.name for field in dataclasses.fields(cls)])  # type: ignore[arg-type]
         return super().__new__(cls)
 

@@ -144,7 +144,7 @@ def excitation_section(
         ),
         tuple(plots),
         tuple(colors),
-        "In the text's color: all images; grey: from the lowest to the highest of any."
+        "In the text's color: all images; gray: from the lowest to the highest of any."
         + ("" if len(shown) == len(found) else f" {len(shown)} of {len(found)} gates have a plot."),
     )
 

@@ -27,7 +27,7 @@ _CLASSES = 30
 # Pixels are shown as squares in images up to this side.
 _SMALL = 64
 # Readable on a white page and on a black one: the pictures of Markdown can't know which.
-_GREY = "#808080"
+_GRAY = "#808080"
 
 
 @dataclass(frozen=True)
@@ -287,7 +287,7 @@ def markdown(report: Report, folder: str) -> tuple[str, dict[str, bytes]]:
 
     def pictures(plots: Sequence[Plot]) -> str:
         for plot in plots:
-            files[f"{plot.name}.svg"] = plot.inked(_GREY).encode()
+            files[f"{plot.name}.svg"] = plot.inked(_GRAY).encode()
         return "".join(
             f"{cell(plot.title)}\n\n![{cell(plot.title)}]({folder}/{plot.name}.svg)\n\n"
             for plot in plots

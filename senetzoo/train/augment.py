@@ -85,8 +85,8 @@ def pad(images: Tensor, margin: int) -> Tensor:
     return padded.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], size: int) -> Tensor:
-    """Network input from uint8 images: scaled to `size`, normalised, channels_last.
+def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], size: int) -> Tensor:
+    """Network input from uint8 images: scaled to `size`, normalized, channels_last.
 
     Args:
         images: (B, H, W, C), uint8.
@@ -113,7 +113,7 @@ def rotate_and_zoom(x: Tensor, degrees: float, zoom: float, draws: Draws) -> Ten
     """Each image turned and resized by a random amount, its border pixels repeated beyond it.
 
     Args:
-        x: (B, C, H, W), normalised.
+        x: (B, C, H, W), normalized.
         degrees: Largest angle to either side.
         zoom: Largest change of size: 0.1 for 0.9 to 1.1 times.
         draws: Source of the randomness.
@@ -131,10 +131,10 @@ def rotate_and_zoom(x: Tensor, degrees: float, zoom: float, draws: Draws) -> Ten
 
 
 def cutout(x: Tensor, side: int, draws: Draws) -> Tensor:
-    """A square of each image set to zero, which is the mean; its centre is anywhere in the image.
+    """A square of each image set to zero, which is the mean; its center is anywhere in the image.
 
     Args:
-        x: (B, C, H, W), normalised.
+        x: (B, C, H, W), normalized.
         side: In pixels. Near the border a part of the square lies outside.
         draws: Source of the randomness.
     """
@@ -148,7 +148,7 @@ def erase(x: Tensor, probability: float, draws: Draws) -> Tensor:
     """Random erasing: a rectangle of 2 to 33 % of the area, of an aspect of 0.3 to 3.3, is zeroed.
 
     Args:
-        x: (B, C, H, W), normalised.
+        x: (B, C, H, W), normalized.
         probability: Of each image.
         draws: Source of the randomness.
     """
@@ -176,9 +176,9 @@ def _inside(x: Tensor, top: Tensor, left: Tensor, bottom: Tensor, right: Tensor)
 def mix(
     x: Tensor, labels: Tensor, classes: int, mixup: float, cutmix: float, draws: Draws
 ) -> tuple[Tensor, Tensor]:
-    """Mixup or CutMix of neighbours in the batch: the first with the second, and so on.
+    """Mixup or CutMix of neighbors in the batch: the first with the second, and so on.
 
-    One weight is drawn for the whole batch. Its order is random, so neighbours are random pairs;
+    One weight is drawn for the whole batch. Its order is random, so neighbors are random pairs;
     and both of a pair are in the same part of a batch, if parts are even.
 
     Args:
@@ -220,7 +220,7 @@ def degrade(
     """Worse images: reduced and enlarged, blurred, noisy, in this order.
 
     Args:
-        x: (B, C, H, W), normalised.
+        x: (B, C, H, W), normalized.
         noise: Standard deviation of Gaussian noise, as a part of the pixel range. The sum is not
             clipped to that range.
         blur: Standard deviation of a Gaussian blur, in pixels.

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from senetzoo._utils.torchvision import torchvision
-from senetzoo.data.files import LabelledFiles
+from senetzoo.data.files import LabeledFiles
 from senetzoo.data.hub import Stream
 from senetzoo.data.images import open_image
 from senetzoo.data.sets import ImageSet
@@ -79,7 +79,7 @@ class Batches:
             return
         transforms = TrainTransforms(recipe, seed)
         read: Callable[[Any], tuple[Tensor, int]] = functools.partial(_content, transforms)
-        if isinstance(images, LabelledFiles):
+        if isinstance(images, LabeledFiles):
             read = functools.partial(_file, images, transforms)
         self._order = _Order()
         self._loader = loader(
@@ -121,7 +121,7 @@ class Batches:
                 crops = augment.crop_and_flip(self._images, index, side, self.recipe.flip, draws)
                 yield crops, self._labels[index], draws
             return
-        if isinstance(images, LabelledFiles):
+        if isinstance(images, LabeledFiles):
             self._order.items = ([Key(epoch, int(i), size) for i in part] for part in parts)
         else:
             self._order.items = self._streamed(images, epoch, size, start)
@@ -150,7 +150,7 @@ class Batches:
 
     def _finished(self, images: Tensor, labels: Tensor, draws: Draws, size: int) -> Batch:
         recipe = self.recipe
-        x = augment.normalise(images, self.data.mean, self.data.std, size)
+        x = augment.normalize(images, self.data.mean, self.data.std, size)
         if recipe.rotation or recipe.zoom:
             x = augment.rotate_and_zoom(x, recipe.rotation, recipe.zoom, draws)
         if recipe.noise or recipe.blur or recipe.enlarge > 1:
@@ -230,7 +230,7 @@ class _Order:
         return iter(self.items)
 
 
-def _file(files: LabelledFiles, transforms: TrainTransforms, key: Key) -> tuple[Tensor, int]:
+def _file(files: LabeledFiles, transforms: TrainTransforms, key: Key) -> tuple[Tensor, int]:
     source, name = files.sources[key.image], files.source_name(key.image)
     return transforms(source, name, key), files.labels[key.image]
 

@@ -9,15 +9,15 @@ from typing import TypeAlias
 import torch
 
 from senetzoo.data import cifar10, cifar100, digits, flowers5, hub
-from senetzoo.data.files import LabelledFiles, read_image_folder
+from senetzoo.data.files import LabeledFiles, read_image_folder
 from senetzoo.data.hub import Stream
 from senetzoo.data.preprocessing import IMAGENET, Preprocessing
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import ConfigError, DataError
 from senetzoo.train.recipe import Recipe
 
-TrainImages: TypeAlias = ImageSet | LabelledFiles | Stream
-TestImages: TypeAlias = ImageSet | LabelledFiles
+TrainImages: TypeAlias = ImageSet | LabeledFiles | Stream
+TestImages: TypeAlias = ImageSet | LabeledFiles
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def load_data(recipe: Recipe, path: Path | None) -> Data:
     return _limited(recipe, train, test, IMAGENET.mean, IMAGENET.std, title)
 
 
-def _folders(path: Path) -> tuple[LabelledFiles, LabelledFiles]:
+def _folders(path: Path) -> tuple[LabeledFiles, LabeledFiles]:
     path = path.expanduser()
     if not path.is_dir():
         raise DataError(f"No folder {path}.", "", "Give a folder that has train and test")

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from senetzoo.data.files import LabelledFiles
+from senetzoo.data.files import LabeledFiles
 from senetzoo.data.images import open_image
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.data.sets import ImageSet
 from senetzoo.eval.predictions import Predictions
-from senetzoo.train.augment import normalise
+from senetzoo.train.augment import normalize
 from senetzoo.train.batches import loaded, loader
 from senetzoo.train.data import Data, TestImages
 from senetzoo.train.recipe import Recipe
@@ -34,7 +34,7 @@ def end(tested: Predictions) -> dict[str, Any]:
     }
 
 
-def _file(files: LabelledFiles, transforms: Preprocessing, index: int) -> tuple[Tensor, int]:
+def _file(files: LabeledFiles, transforms: Preprocessing, index: int) -> tuple[Tensor, int]:
     image = open_image(files.sources[index], files.source_name(index))
     return transforms(image), files.labels[index]
 
@@ -105,7 +105,7 @@ def inputs(
     images = data.test
     if isinstance(images, ImageSet):
         for part in torch.split(mine, 500):
-            yield normalise(images.images[part].to(device), data.mean, data.std, size)
+            yield normalize(images.images[part].to(device), data.mean, data.std, size)
         return
     transforms = Preprocessing(size, data.mean, data.std, crop=recipe.test_crop)
     read = functools.partial(_file, images, transforms)

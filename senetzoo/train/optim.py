@@ -14,7 +14,7 @@ from senetzoo.train.recipe import Recipe
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised, for convolutions; Nesterov SGD for everything else.
+    """Momentum, orthogonalized, for convolutions; Nesterov SGD for everything else.
 
     Jordan et al. 2024, "Muon: An optimizer for hidden layers", in the form for convolutional
     networks with batch norm: each filter bank (C_out, C_in * k * k) is scaled to the norm
@@ -55,12 +55,12 @@ class Muon(torch.optim.Optimizer):
                 buffer = state["momentum"].mul_(momentum).add_(gradient)
                 update = gradient.add(buffer, alpha=momentum)
                 if group["muon"]:
-                    update = orthogonalise(update.flatten(1)).view(update.shape)
+                    update = orthogonalize(update.flatten(1)).view(update.shape)
                     parameter.mul_(parameter.shape[0] ** 0.5 / parameter.norm().clamp_min(1e-12))
                 parameter.add_(update, alpha=-group["lr"])
 
 
-def orthogonalise(matrix: Tensor, steps: int = 4) -> Tensor:
+def orthogonalize(matrix: Tensor, steps: int = 4) -> Tensor:
     """`matrix` (M, N) with its singular values moved towards 1, its singular vectors kept.
 
     The quintic Newton-Schulz iteration with the coefficients of Jordan et al.; the values end

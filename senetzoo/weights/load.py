@@ -273,7 +273,7 @@ class _Changes:
             self.adapted.append((name, f"left out: {why}"))
 
     def keep_own(self, name: str, why: str) -> None:
-        """What the network keeps of its initialisation, whatever the weights have."""
+        """What the network keeps of its initialization, whatever the weights have."""
         self.state[name] = self.own[name]
         self.replaced[name] = why
 
@@ -378,7 +378,7 @@ def adapt_channels(
             number of copies. None for the one of both that fits.
 
     Returns:
-        The new weight, which responds to an image with equal channels (grey) as the old one does,
+        The new weight, which responds to an image with equal channels (gray) as the old one does,
         and what was done.
 
     Raises:

@@ -17,7 +17,7 @@ from senetzoo import SE, SiteMap
 from senetzoo._utils.torchvision import torchvision
 from senetzoo.nn.slots import POSITIONS, Position
 from senetzoo.policies.algebra import Gate, Policy
-from support.networks import on_meta, randomise
+from support.networks import on_meta, randomize
 
 
 def everywhere(gate: Gate, sites: SiteMap) -> Policy:
@@ -34,9 +34,9 @@ def all_five(gate: Gate = SMOOTH) -> Policy:
     return reduce(add, [gate.at(position) for position in POSITIONS])
 
 
-def randomise_gates(gates: Any, seed: int = 3) -> None:
+def randomize_gates(gates: Any, seed: int = 3) -> None:
     for index, gate in enumerate(gates.values()):
-        randomise(gate, seed + index)
+        randomize(gate, seed + index)
 
 
 def traces(model: nn.Module) -> list[Any]:
@@ -99,12 +99,12 @@ def _regnet() -> nn.Module:
 
 
 def _filled(build: Callable[[], nn.Module], head: str = "", inputs: int = 0) -> nn.Module:
-    """What `build` builds, with a small head and without its own, costly initialisation."""
+    """What `build` builds, with a small head and without its own, costly initialization."""
     model = on_meta(build)
     if head:
         setattr(model, head, nn.Linear(inputs, 5, device="meta"))
     model = model.to_empty(device="cpu")
-    randomise(model)
+    randomize(model)
     return model
 
 

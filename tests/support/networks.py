@@ -120,7 +120,7 @@ def learnable(model: nn.Module) -> int:
 
 
 @torch.no_grad()
-def randomise(model: nn.Module, seed: int = 0) -> None:
+def randomize(model: nn.Module, seed: int = 0) -> None:
     """Fill every parameter with values that keep activations of order one; reset batch norms."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
@@ -232,7 +232,7 @@ def drawn_network(seed: int) -> Classifier:
             detach(model)
     if draw.random() < 0.3:
         model.reset_classifier(draw.randint(1, 20))
-    randomise(model, seed)
+    randomize(model, seed)
     return model.eval()
 
 
@@ -276,7 +276,7 @@ def gate_site(channels: int, *, stage: int = 1, stages: int = 4, layout: Layout 
 def gate_module(spec: Gate, channels: int, *, layout: Layout = "nchw", seed: int = 0) -> nn.Module:
     """The gate's module in fp64, every parameter and every running statistic random."""
     module = spec.build(gate_site(channels, layout=layout)).double()
-    randomise(module, seed)
+    randomize(module, seed)
     generator = torch.Generator().manual_seed(seed)
     for norm in module.modules():
         if isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):

@@ -16,7 +16,7 @@ from senetzoo._utils.torchvision import torchvision
 from senetzoo.nn.classifier import Classifier
 from senetzoo.weights import dialects
 from senetzoo.weights.dialects import Counterpart
-from support.networks import calibrate_on_next_batch, on_meta, randomise, relative_error
+from support.networks import calibrate_on_next_batch, on_meta, randomize, relative_error
 
 SAME = "same"
 """Where both networks have the same names, and ours may be a part of one, or a module around it."""
@@ -72,7 +72,7 @@ def compare(
             SENETZOO_PARITY_RECORD, which the tables of the docs are made from.
     """
     theirs = on_meta(build_theirs).double().to_empty(device="cpu")
-    randomise(theirs)
+    randomize(theirs)
     ours = on_meta(build_ours).double()
     learned = {name for name, _ in theirs.named_parameters()}
     # Parameters may be shared, statistics not: each network has to gather its own.

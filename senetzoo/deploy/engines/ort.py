@@ -29,7 +29,7 @@ def _start(request: Request) -> Runner:
         path = Path(folder) / "network.onnx"
         write_onnx(model, path)
         if request.calibration is not None and request.dtype == "int8":
-            path = _quantised(path, request.calibration)
+            path = _quantized(path, request.calibration)
         return running(session(path, request.threads))
 
 
@@ -44,7 +44,7 @@ def running(opened: onnxruntime.InferenceSession) -> Runner:
 
 
 def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """A session on the CPU for an ONNX file, with all of ONNX Runtime's optimisations.
+    """A session on the CPU for an ONNX file, with all of ONNX Runtime's optimizations.
 
     Raises:
         ConfigError: ONNX Runtime can't run it.
@@ -64,7 +64,7 @@ def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
         raise refused(_NAME, error) from error
 
 
-def _quantised(path: Path, calibration: Tensor) -> Path:
+def _quantized(path: Path, calibration: Tensor) -> Path:
     """An int8 form of the file at `path`, beside it."""
     from onnxruntime.quantization import (
         CalibrationDataReader,
@@ -89,7 +89,7 @@ def _quantised(path: Path, calibration: Tensor) -> Path:
     root.setLevel(logging.ERROR)
     try:
         with quiet():
-            # Shapes, and batch norms folded: their ranges should not be quantised apart.
+            # Shapes, and batch norms folded: their ranges should not be quantized apart.
             quant_pre_process(str(path), str(ready))
             quantize_static(
                 str(ready),

@@ -27,7 +27,7 @@ _NAME = "openvino"
 def _start(request: Request) -> Runner:
     model = ov_model(exported(request.module, request.sample), tuple(request.sample.shape[1:]))
     if request.calibration is not None and request.dtype == "int8":
-        model = _quantised(model, request.calibration)
+        model = _quantized(model, request.calibration)
     return running(model, "bf16" if request.dtype == "bf16" else "f32", request.threads)
 
 
@@ -102,7 +102,7 @@ def _compiled(
         raise refused(_NAME, error) from error
 
 
-def _quantised(model: openvino.Model, calibration: Tensor) -> openvino.Model:
+def _quantized(model: openvino.Model, calibration: Tensor) -> openvino.Model:
     """An int8 form of `model`."""
     with importing():
         import nncf

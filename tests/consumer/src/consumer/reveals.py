@@ -20,6 +20,9 @@ reveal_type(senetzoo.list_models())  # list[str]
 reveal_type(senetzoo.attach(nn.Sequential(), SE()))  # Attached
 reveal_type(senetzoo.detach(nn.Sequential()))  # Sequential
 reveal_type(senetzoo.optimize(model, torch.ones(1)))  # Optimized
+reveal_type(senetzoo.evaluate(model, "photos"))  # Predictions
+reveal_type(senetzoo.export(model, "net.onnx"))  # Export
+reveal_type(senetzoo.push(model, "owner/name"))  # str
 reveal_type(model.load_report)  # LoadReport | None
 reveal_type(model.feature_maps(torch.ones(1)))  # list[Tensor]
 reveal_type(SE().at("pre"))  # Policy
