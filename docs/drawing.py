@@ -63,7 +63,7 @@ def positions() -> str:
     )
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" '
-        f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-labeledby="title description">\n',
+        f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-labelledby="title description">\n',
         f'  <title id="title">{_TITLE}</title>\n',
         f'  <desc id="description">{_DESCRIPTION}</desc>\n',
         f"  <style>{_STYLE}  </style>\n",

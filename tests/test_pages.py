@@ -240,7 +240,7 @@ def test_picture_of_positions(docs: None) -> None:
     width, height = float(root.get("width", 0)), float(root.get("height", 0))
     assert root.get("viewBox") == f"0 0 {width:g} {height:g}"
     # What a screen reader says, and a ground of its own, since the page may be light or dark.
-    ids = (root.get("aria-labeledby") or "").split()
+    ids = (root.get("aria-labelledby") or "").split()
     said = [element.text for name in ids for element in root.iter() if element.get("id") == name]
     assert len(said) == 2
     assert all(position in (said[1] or "") for position in POSITIONS)
