@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner
 from huggingface_hub import ModelCard
 from support.hub import Fault, HubServer, running
-from support.networks import message, randomize, same, tiny
+from support.networks import message, randomize, same_tensors, tiny
 
 from senetzoo import SE, attach, create, load, save, transforms
 from senetzoo.cli import main
@@ -63,7 +63,7 @@ def test_create_and_load(hub: HubServer, tmp_path: Path) -> None:
     sha256 = hashlib.sha256((tmp_path / "a" / "model.safetensors").read_bytes()).hexdigest()
     for make in (create, load):
         again = make(f"hf-hub:owner/pets@{old}")
-        assert same(again, model)
+        assert same_tensors(again, model)
         assert not again.training
         report = again.load_report
         assert report is not None
@@ -74,9 +74,9 @@ def test_create_and_load(hub: HubServer, tmp_path: Path) -> None:
     latest = load("owner/pets")
     assert latest.load_report is not None
     assert latest.load_report.tag == f"hf-hub:owner/pets@{new}"
-    assert same(latest, network(1))
-    assert same(create("hf-hub:owner/pets", pretrained=True), latest)
-    assert same(create(latest.load_report.tag), latest)
+    assert same_tensors(latest, network(1))
+    assert same_tensors(create("hf-hub:owner/pets", pretrained=True), latest)
+    assert same_tensors(create(latest.load_report.tag), latest)
 
 
 def test_changes(hub: HubServer, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_commit_that_is_cached_asks_nobody(
     for name in ("socket", "create_connection", "getaddrinfo"):
         monkeypatch.setattr(socket, name, refuse)
     again = create(f"hf-hub:owner/pets@{commit}")
-    assert same(again, first)
+    assert same_tensors(again, first)
     # A branch is what it was when it was last asked for.
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert message(lambda: load("owner/pets"), WeightsError) == (
@@ -201,7 +201,7 @@ def test_wrong_bytes(kind: Any, hub: HubServer, tmp_path: Path) -> None:
     # What is wrong in the cache is fetched anew.
     hub.faults.clear()
     again = load("owner/pets")
-    assert same(again, model)
+    assert same_tensors(again, model)
     assert again.load_report is not None
     assert again.load_report.origin == "hub"
     third = load("owner/pets")
@@ -214,7 +214,7 @@ def test_broken_bodies(kind: Any, hub: HubServer, tmp_path: Path) -> None:
     model = network()
     put(hub, tmp_path / "a", model)
     hub.fail("model.safetensors", Fault(kind, times=1))
-    assert same(load("owner/pets"), model)
+    assert same_tensors(load("owner/pets"), model)
 
 
 def test_a_server_that_fails(
@@ -256,7 +256,7 @@ def test_push_of_published_weights(hub: HubServer, tmp_path: Path) -> None:
     for name in FILES:
         assert (tmp_path / "out" / name).read_bytes() == files[name]
     model, own = create("hf-hub:someone/pets"), create(TAG)
-    assert same(model, own)
+    assert same_tensors(model, own)
     assert transforms(model) == transforms(own)
     assert (model.load_report is None) is (own.load_report is None) is False
     assert model.load_report is not None
@@ -327,7 +327,7 @@ def test_push_of_a_folder(hub: HubServer, tmp_path: Path) -> None:
     assert hub.repos["someone/pets"].private
     files = hub.repos["someone/pets"].commits[-1][1]
     assert set(files) - {".gitattributes"} == set(FILES)
-    assert same(load("someone/pets"), model)
+    assert same_tensors(load("someone/pets"), model)
     text = files["README.md"].decode()
     data: Any = ModelCard(text).data
     assert data.license is None

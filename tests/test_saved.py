@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.networks import drawn_network, images_of, message, same, tiny
+from support.networks import drawn_network, images_of, message, same_tensors, tiny
 from torch import Tensor, nn
 
 import senetzoo
@@ -64,7 +64,7 @@ def test_any_network_comes_back(seed: int, tmp_path: Path) -> None:
     assert again.spec.config == model.spec.config
     assert again.sites() == model.sites()
     assert gates_of(again) == gates_of(model)
-    assert same(again, model)
+    assert same_tensors(again, model)
     with torch.inference_mode():
         assert torch.equal(again(images_of(model)), model(images_of(model)))
     assert not any(module.training for module in again.modules())
@@ -171,19 +171,19 @@ def test_types_of_less_are_kept_in_the_file(dtype: torch.dtype, tmp_path: Path) 
     assert (tmp_path / "model.safetensors").stat().st_size < 2.3 * sum(
         value.numel() for value in model.state_dict().values()
     ) + 8000
-    assert same(load(tmp_path), model.float())
+    assert same_tensors(load(tmp_path), model.float())
 
 
 def test_tensors_in_any_layout(tmp_path: Path) -> None:
     model = tiny().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     save(model, tmp_path)
-    assert same(load(tmp_path), model)
+    assert same_tensors(load(tmp_path), model)
 
 
 def test_synchronized_norms_are_norms(tmp_path: Path) -> None:
     model = tiny()
     save(nn.SyncBatchNorm.convert_sync_batchnorm(model), tmp_path)  # type: ignore[no-untyped-call]
-    assert same(load(tmp_path), model)
+    assert same_tensors(load(tmp_path), model)
 
 
 def test_a_folder_opens_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,7 +305,7 @@ def test_other_files_stay_and_ours_are_replaced(tmp_path: Path) -> None:
     other = attach(tiny(), SE(2)).model
     assert isinstance(other, Classifier)
     save(other, tmp_path)
-    assert same(load(tmp_path), other)
+    assert same_tensors(load(tmp_path), other)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"README.md", "sub", "config.json", "model.safetensors"}
     assert (tmp_path / "README.md").read_text() == "mine"
@@ -371,12 +371,12 @@ def test_a_save_that_ends_between_its_files(
             with pytest.raises(KeyboardInterrupt):
                 save(new, folder)
         if last == 1 and before is not None:
-            assert same(load(folder), before)
+            assert same_tensors(load(folder), before)
         else:
             with pytest.raises(WeightsError):
                 load(folder)
         save(new, folder)
-        assert same(load(folder), new)
+        assert same_tensors(load(folder), new)
 
 
 def _save_for_ever(models: list[Classifier], folder: Path) -> None:
@@ -403,10 +403,10 @@ def _kills(times: int, folder: Path) -> int:
         except WeightsError:
             pass
         else:
-            assert any(same(found, model) for model in models)
+            assert any(same_tensors(found, model) for model in models)
             whole += 1
         save(models[0], where)
-        assert same(load(where), models[0])
+        assert same_tensors(load(where), models[0])
     return whole
 
 
@@ -721,7 +721,7 @@ def test_a_folder_of_version_0_1_0(tmp_path: Path) -> None:
     save(model, tmp_path, classes=["a", "b", "c", "猫", "e"], preprocessing=see)
     as_schema_1(tmp_path)
     again = load(tmp_path)
-    assert same(again, model)
+    assert same_tensors(again, model)
     assert transforms(again) == see
     assert again.load_report is not None
     assert again.load_report.classes == ("a", "b", "c", "猫", "e")
@@ -754,7 +754,7 @@ def test_gates_by_name_and_by_text_are_the_same(
     named = {s.path: {"name": g.name, **dataclasses.asdict(g)} for s, g in gates.items()}  # type: ignore[call-overload]
     as_schema_1(tmp_path, policy=None, gates=named)
     assert gates_of(load(tmp_path)) == gates
-    assert same(load(tmp_path), model)
+    assert same_tensors(load(tmp_path), model)
     over = load(tmp_path, policy=ECA().at("pre"))
     assert {gate for site, gate in gates_of(over).items() if site.position == "pre"} == {ECA()}
 
