@@ -12,11 +12,11 @@ import torch
 from griffe import Docstring, DocstringSectionKind
 from pages import table
 
+from senetzoo import attach, config, detach
 from senetzoo.gates import GATES
 from senetzoo.nn.counting import count, parameters
 from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
-from senetzoo.zoo import attach, config, detach
 
 # Of the sites that parameters are counted at: maps of ResNet-20, and of ResNet-50.
 CHANNELS = (16, 64, 256, 2048)

@@ -1,40 +1,28 @@
 """senetzoo: image classifiers in which where channel attention goes is a value you pass."""
 
-from senetzoo.deploy.export import export as export
-from senetzoo.deploy.optimize import optimize as optimize
-from senetzoo.errors import SenetzooError as SenetzooError
-from senetzoo.eval.accuracy import evaluate as evaluate
-from senetzoo.gates.bam import BAM as BAM
-from senetzoo.gates.cbam import CBAM as CBAM
-from senetzoo.gates.coord import CoordinateAttention as CoordinateAttention
-from senetzoo.gates.eca import ECA as ECA
-from senetzoo.gates.ese import ESE as ESE
-from senetzoo.gates.gct import GCT as GCT
-from senetzoo.gates.ge import GE as GE
-from senetzoo.gates.scse import SCSE as SCSE
-from senetzoo.gates.se import SE as SE
-from senetzoo.gates.simam import SimAM as SimAM
-from senetzoo.gates.srm import SRM as SRM
-from senetzoo.io.folder import save as save
-from senetzoo.io.push import push as push
-from senetzoo.nn.stem import Stem as Stem
-from senetzoo.policies.algebra import NONE as NONE
-from senetzoo.policies.algebra import Policy as Policy
-from senetzoo.policies.foreign.places import site_map as site_map
-from senetzoo.policies.foreign.propose import propose as propose
-from senetzoo.policies.foreign.sitemap import Place as Place
-from senetzoo.policies.foreign.sitemap import SiteMap as SiteMap
-from senetzoo.policies.selectors import block as block
-from senetzoo.policies.selectors import branch as branch
-from senetzoo.policies.selectors import stage as stage
-from senetzoo.spec import policy as policy
-from senetzoo.zoo import attach as attach
-from senetzoo.zoo import config as config
-from senetzoo.zoo import create as create
-from senetzoo.zoo import detach as detach
-from senetzoo.zoo import explain as explain
-from senetzoo.zoo import list_models as list_models
-from senetzoo.zoo import load as load
-from senetzoo.zoo import transforms as transforms
+import ast
+import importlib
+from pathlib import Path
 
 __version__ = "0.2.0"
+
+# Where each name lives is written once, in the stub that type checkers read.
+_MODULES = {
+    alias.name: node.module
+    for node in ast.parse(Path(__file__).with_suffix(".pyi").read_text("utf-8")).body
+    if isinstance(node, ast.ImportFrom) and node.module
+    for alias in node.names
+}
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from senetzoo import zoo
 from senetzoo.data.images import images_in, open_image
 from senetzoo.errors import ConfigError, DataError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.modes import evaluating, finite
+from senetzoo.nn.transforms import transforms
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -71,7 +71,7 @@ def predict(
             folders, which stand for the image files in them and below, sorted.
         top: How many classes to tell of each image; all where the network has fewer.
         batch: How many images to hold and compute at a time.
-        preprocessing: What each image goes through; None takes ``senetzoo.transforms(model)``.
+        preprocessing: What each image goes through; None takes ``senettransforms(model)``.
 
     Returns:
         A prediction per image, in their order.
@@ -125,7 +125,7 @@ def predictions(
 
     With each comes what the network got, (C, H, W); None for an image that can't be read.
     """
-    transform = zoo.transforms(model) if preprocessing is None else preprocessing
+    transform = transforms(model) if preprocessing is None else preprocessing
     names = class_names(model)
     sources = iter(sources)
     while chunk := list(islice(sources, batch)):

@@ -50,6 +50,21 @@ class ModelSpec:
         policy = options.pop("policy", self.policy)
         return ModelSpec(self.name, self.config.replace(**options), as_policy(policy))
 
+    def merged(self, *policies: Policy | str | None) -> ModelSpec:
+        """A copy with other policies over its own, one after the other.
+
+        Args:
+            policies: Policies or their texts; `NONE` strips what is there, None leaves it.
+
+        Raises:
+            PolicyError: A policy that can't be read.
+        """
+        merged = self.policy
+        for policy in policies:
+            if policy is not None:
+                merged = merge(merged, as_policy(policy))
+        return self.replace(policy=merged)
+
     def build(self, seed: int | None = None) -> Classifier:
         """The network, randomly initialized.
 
@@ -117,9 +132,7 @@ def as_policy(value: Policy | str) -> Policy:
 
 def merge(own: Policy, other: Policy) -> Policy:
     """`other` over a network's own policy; `NONE` strips it."""
-    if other == NONE or own == NONE:
-        return other
-    return own | other
+    return other if NONE in (own, other) else own | other
 
 
 # --- By name -------------------------------------------------------------------------------------

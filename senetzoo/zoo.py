@@ -1,36 +1,26 @@
-"""Where the rooms meet: names, policies and weights become networks."""
+"""Networks by reference: a name, a folder, a run, a repository, or a file of weights."""
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
-import functools
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from senetzoo.data.preprocessing import Preprocessing, usual
-from senetzoo.errors import ConfigError, PolicyError, checks_options, nearest
+from senetzoo._utils import terminal
+from senetzoo.data.preprocessing import Preprocessing
+from senetzoo.errors import ConfigError, checks_options, nearest
 from senetzoo.io import folder, hub
-from senetzoo.names import ModelName
+from senetzoo.models.names import ModelName
 from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.counting import to_meta
 from senetzoo.nn.report import LoadReport
-from senetzoo.nn.slots import Site
 from senetzoo.nn.stem import Stem
-from senetzoo.policies.algebra import NONE, Policy
-from senetzoo.policies.attach import Attached
-from senetzoo.policies.attach import attach as attach_gates
-from senetzoo.policies.attach import detach as detach_gates
-from senetzoo.policies.explain import Explanation, explain_model
-from senetzoo.policies.foreign.places import complete, site_map
-from senetzoo.policies.foreign.sitemap import SiteMap
+from senetzoo.nn.transforms import state
+from senetzoo.policies.algebra import Policy
 from senetzoo.registry import ENTRIES
-from senetzoo.spec import ModelSpec, as_policy, check_seed, merge, named, split
+from senetzoo.spec import ModelSpec, named, split
 from senetzoo.weights import manifest
 from senetzoo.weights.download import search
 from senetzoo.weights.load import (
@@ -130,7 +120,7 @@ def create(
     _check_channels(channels, in_chans, trained is not None)
     model = build(spec, trained, channels=channels, seed=seed)
     if preprocessing is not None:
-        _state(model, preprocessing)
+        state(model, preprocessing)
     return model
 
 
@@ -226,14 +216,7 @@ def find(
     look = _find_saved if _is_saved(reference) else _find_named
     spec, trained, own = look(reference, pretrained)
     given = {name: value for name, value in options.items() if value is not None}
-
-    def asked(spec: ModelSpec) -> ModelSpec:
-        for over in (own, policy):
-            if over is not None:
-                spec = spec.replace(policy=merge(spec.policy, as_policy(over)))
-        return spec.replace(**given)
-
-    wanted = asked(spec)
+    wanted = spec.merged(own, policy).replace(**given)
     if weights is not None:
         if trained is not None:
             raise ConfigError(
@@ -242,10 +225,9 @@ def find(
                 "Leave one of them out",
             )
         # Of what is asked for, of what is named, or of the name alone.
-        plain = spec if own is None else spec.replace(policy=merge(spec.policy, as_policy(own)))
-        trained = read_file(Path(weights), list(dict.fromkeys([wanted, plain, spec])))
+        trained = read_file(Path(weights), list(dict.fromkeys([wanted, spec.merged(own), spec])))
         if trained.spec != wanted:
-            wanted = asked(trained.spec)
+            wanted = trained.spec.merged(own, policy).replace(**given)
     return wanted, trained
 
 
@@ -335,7 +317,7 @@ def _published(spec: ModelSpec, tag: str | None) -> Trained:
     """
     full, weight = manifest.find(spec.name, tag)
     if tag is None:
-        _say(f"The default weights of {spec.name} are {full}.")
+        terminal.say_once(f"The default weights of {spec.name} are {full}.")
     trained = as_trained(spec, weight)
     located = search(full, weight)
 
@@ -353,12 +335,6 @@ def _published(spec: ModelSpec, tag: str | None) -> Trained:
         )
 
     return Trained(trained, read)
-
-
-@functools.cache
-def _say(line: str) -> None:
-    """Say what was chosen for the user, once."""
-    print(line, file=sys.stderr)
 
 
 def _check_channels(channels: object, in_chans: int | None, weights: bool) -> None:
@@ -379,150 +355,6 @@ def _check_channels(channels: object, in_chans: int | None, weights: bool) -> No
             if weights
             else "Leave channels out, or type pretrained=True",
         )
-
-
-def _state(model: Classifier, stated: Preprocessing | Mapping[str, Any]) -> None:
-    """Note the preprocessing that a user states for the weights of `model`.
-
-    Raises:
-        ConfigError: There are no weights, or it is for other channels than theirs.
-    """
-    report, channels = model.load_report, model.in_chans
-    if report is None:
-        raise ConfigError(
-            "A preprocessing was given without weights.",
-            "It says what images went through when the weights were trained.",
-            "Leave it out, or type pretrained=True",
-        )
-    if isinstance(stated, Mapping):
-        known = report.preprocessing or usual(model.input_size)
-        stated = known.for_channels(channels).replace(**stated)
-    if stated.channels != channels:
-        raise ConfigError(
-            f"The preprocessing is for {stated.channels} channels.",
-            f"The network takes {channels}.",
-            "Give a mean and a std for each channel",
-        )
-    model.load_report = dataclasses.replace(report, preprocessing=stated)
-
-
-@checks_options
-def attach(
-    model: nn.Module,
-    policy: Policy | str,
-    *,
-    sites: SiteMap | None = None,
-    seed: int | None = None,
-    sample: Tensor | None = None,
-) -> Attached:
-    """Put gates into a network that exists, in place; its other weights stay as they are.
-
-    No key of the network is renamed: its own state dict loads into it as before, with
-    ``strict=False`` because the gates' keys are missing. Attach before the network is wrapped or
-    compiled, and after its modules have been exchanged (``convert_sync_batchnorm``, fusion): a
-    gate belongs to the module where it sits.
-
-    Args:
-        model: A network of this zoo, of torchvision, timm or pytorchcv, or any other with `sites`.
-        policy: Which gates go where, or its text.
-        sites: Where gates can sit, for a network whose blocks are not known.
-        seed: Seed of the gates' initialization; None draws one from torch's global state.
-        sample: An input for the network; it is run once, in eval mode, to see that every gate
-            acts.
-
-    Returns:
-        The new gates by site, with groups of parameters for an optimizer (``parameters()``), and
-        with what the policy asked for in vain and why (``unsupported``).
-
-    Raises:
-        PolicyError: The policy does not fit, or a gate does not act; nothing is changed then.
-        ConfigError: `seed` is no seed.
-    """
-    if seed is not None:
-        check_seed(seed)
-    if sites is not None and not isinstance(sites, SiteMap):
-        raise PolicyError(
-            f"attach got sites={sites!r}.",
-            "Sites are a SiteMap.",
-            "Type for example: sites=propose(model, example_input)",
-        )
-    return attach_gates(model, as_policy(policy), sites=sites, seed=seed, sample=sample)
-
-
-ModuleT = TypeVar("ModuleT", bound=nn.Module)
-
-
-def detach(model: ModuleT) -> ModuleT:
-    """Take every gate out of a network, in place.
-
-    What is left is the bare trunk, bit for bit: modules, parameters, buffers, hooks and flags are
-    those from before, also where the network has been copied, saved or trained in between.
-
-    Args:
-        model: A network that gates have been attached to, or one of this zoo.
-
-    Returns:
-        The network.
-
-    Raises:
-        PolicyError: It is wrapped; nothing is changed then.
-    """
-    detach_gates(model)
-    return model
-
-
-def explain(
-    network: ModelName | str | Path | ModelSpec | nn.Module,
-    policy: Policy | str | None = None,
-    *,
-    sites: SiteMap | None = None,
-    size: int | None = None,
-) -> Explanation:
-    """What sits where in a network, and what it costs. Print it, or take ``as_dict()``.
-
-    Args:
-        network: What `create` takes, or a spec, or a network itself, which is not changed.
-        policy: A policy over the network's own.
-        sites: Where gates can sit, for a network whose blocks are not known.
-        size: Side of the image in pixels, for a network that does not say it; else 224.
-
-    Raises:
-        ConfigError: An unknown name or tag.
-        PolicyError: A policy that can't be read or does not fit.
-    """
-    if isinstance(network, nn.Module):
-        return _explain_module(network, policy, sites, size)
-    spec = network if isinstance(network, ModelSpec) else config(network)
-    name = spec.name if isinstance(network, ModelSpec) else str(network)
-    if policy is not None:
-        spec = spec.replace(policy=merge(spec.policy, as_policy(policy)))
-    with torch.device("meta"):
-        model = spec.build(seed=0)
-    return explain_model(model, model.sites(), _image(model, size), name, spec.policy)
-
-
-def _explain_module(
-    model: nn.Module, policy: Policy | str | None, sites: SiteMap | None, size: int | None
-) -> Explanation:
-    twin = to_meta(model)
-    policy = NONE if policy is None else as_policy(policy)
-    attach_gates(twin, policy, sites=sites, seed=0, name=type(model).__name__)
-    if isinstance(twin, Classifier):
-        known: Iterable[Site] = twin.sites()
-    else:
-        known = complete(site_map(twin) if sites is None else sites, twin).sites()
-    return explain_model(twin, known, _image(twin, size), type(model).__name__, policy)
-
-
-def _image(model: nn.Module, size: int | None) -> tuple[int, int, int]:
-    """Shape of an image for `model`."""
-    if isinstance(model, Classifier):
-        side, channels = model.input_size, model.in_chans
-    else:
-        side = 224
-        channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
-    side = side if size is None else size
-    return channels, side, side
 
 
 def list_models(
@@ -552,41 +384,3 @@ def list_models(
         and (family is None or found.family.title.lower() == family.lower())
         and (pretrained is None or pretrained == bool(manifest.tags(name)))
     ]
-
-
-def transforms(model: Classifier) -> Preprocessing:
-    """What an image goes through before `model` sees it, as a callable value.
-
-    Args:
-        model: A network. With trained weights, it is what they were trained with (for other input
-            channels than the weights', the mean and std are averaged); without, or where the
-            weights do not say, the usual for its size: CIFAR-10's statistics at 32 pixels, else
-            ImageNet's and the center of 224 / 256 of each side.
-
-    Raises:
-        ConfigError: `model` is no network of this zoo, or takes neither gray nor RGB images.
-    """
-    if not isinstance(model, Classifier):
-        raise ConfigError(
-            f"transforms got a {type(model).__name__}.",
-            "It takes networks made by senetzoo.create.",
-            'Type for example: transforms(create("resnet50"))',
-        )
-    channels = model.in_chans
-    if channels not in (1, 3):
-        raise ConfigError(
-            f"There are no transforms for images of {channels} channels.",
-            "Image files are read as gray (1 channel) or RGB (3 channels).",
-            "Stack and normalize the channels yourself: the network takes a plain tensor "
-            f"(N, {channels}, H, W)",
-        )
-    report = model.load_report
-    if report is not None and report.preprocessing is not None:
-        return report.preprocessing.for_channels(channels)
-    assumed = usual(model.input_size).for_channels(channels)
-    if report is not None:
-        _say(
-            f"The weights {report.tag} do not say how images were preprocessed: assuming "
-            f"{assumed}. State it with preprocessing=, or --mean, --std, --size and --crop."
-        )
-    return assumed

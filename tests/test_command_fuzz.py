@@ -59,7 +59,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setattr("senetzoo.zoo._say", lambda tag: None)
+        patch.setattr("senetzoo._utils.terminal.say_once", lambda tag: None)
         # What is read and checked before is what is tried here, not a training or a timing.
         patch.setattr("senetzoo.train.engine.train", lambda *args, **kwargs: {})
         patch.setattr("senetzoo.cli.bench._time", lambda *args, **kwargs: ([], []))

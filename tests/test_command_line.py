@@ -507,4 +507,4 @@ def test_groups_say_what_the_codes_mean() -> None:
 
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("senetzoo.zoo._say", lambda tag: None)
+    monkeypatch.setattr("senetzoo._utils.terminal.say_once", lambda tag: None)

@@ -28,7 +28,8 @@ from test_export import ready
 from torch import Tensor, nn
 
 import senetzoo
-from senetzoo import SE, attach, zoo
+from senetzoo import SE, attach
+from senetzoo._utils import terminal
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.deploy import export as room
 from senetzoo.deploy.export import FORMATS, SUFFIXES, TOLERANCE, Format, export
@@ -377,7 +378,7 @@ def test_command_bad_input(
     args: tuple[str, ...], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    zoo._say.cache_clear()  # which says a default once
+    terminal.say_once.cache_clear()  # which says a default once
     done = run(*args)
     assert done.exit_code == 2
     assert done.stderr == text

@@ -26,8 +26,8 @@ from senetzoo.errors import ConfigError, DataError
 from senetzoo.eval.accuracy import Evaluation, evaluate
 from senetzoo.eval.data import LabeledImages, read_images
 from senetzoo.eval.predictions import Predictions, wilson
+from senetzoo.nn.transforms import transforms
 from senetzoo.weights import cache, manifest
-from senetzoo.zoo import transforms
 
 PLAIN = Preprocessing(8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 

@@ -25,12 +25,11 @@ from support.networks import (
 from support.parity import TOLERANCE
 from torch import Tensor, nn
 
-from senetzoo import NONE, SE, Policy
+from senetzoo import NONE, SE, Policy, config, create, explain
 from senetzoo.errors import ConfigError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.slots import Layout, Slots
 from senetzoo.registry import ENTRIES, FAMILIES
-from senetzoo.zoo import config, create, explain
 
 TRUNKS = [name for name, entry in ENTRIES.items() if entry.trunk == name]
 ONE_EACH = list(SMALL.values())

@@ -56,6 +56,7 @@ def test_content(wheel: Path) -> None:
     }
     others = {
         "senetzoo/weights_manifest.json",
+        "senetzoo/__init__.pyi",
         "senetzoo/py.typed",
         "senetzoo/inspect/page.html",
         "senetzoo/report/page.html",

@@ -17,10 +17,9 @@ from support.parity import SAME, TOLERANCE, compare
 from torch import Tensor, nn
 from torch.nn import functional
 
-from senetzoo import SE, block, stage
+from senetzoo import SE, attach, block, create, stage
 from senetzoo._utils.torchvision import torchvision
 from senetzoo.nn.counting import count
-from senetzoo.zoo import attach, create
 
 
 def without_sums(depths: list[int]) -> nn.Module:

@@ -87,7 +87,8 @@ def colors(monkeypatch: pytest.MonkeyPatch) -> Colors:
         return PLAIN
 
     monkeypatch.setattr(zoo, "load", load)
-    monkeypatch.setattr(zoo, "transforms", transforms)
+    for user in ("senetzoo.predict", "senetzoo.cli.predict"):
+        monkeypatch.setattr(f"{user}.transforms", transforms)
     return model
 
 

@@ -789,9 +789,9 @@ def test_a_flipped_bit_is_noticed(shelf: Shelf, place: int) -> None:
 
 
 def test_the_default_is_named_once(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:
-    from senetzoo import zoo
+    from senetzoo._utils import terminal
 
-    zoo._say.cache_clear()
+    terminal.say_once.cache_clear()
     shelf.put(TAG)
     for _ in range(2):
         create("resnet20", pretrained=True)

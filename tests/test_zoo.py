@@ -26,7 +26,7 @@ from senetzoo import (
 )
 from senetzoo._utils.torchvision import torchvision
 from senetzoo.data.preprocessing import CIFAR10, IMAGENET
-from senetzoo.names import ModelName
+from senetzoo.models.names import ModelName
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import Counts, count, module_macs
 from senetzoo.nn.drop_path import DropPath
@@ -175,7 +175,9 @@ def test_names_are_fresh() -> None:
     assert spec.loader is not None
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
-    assert (ROOT / "senetzoo" / "names.py").read_text(encoding="utf-8") == generate.names()
+    assert (ROOT / "senetzoo" / "models" / "names.py").read_text(
+        encoding="utf-8"
+    ) == generate.names()
 
 
 # --- Preprocessing ------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
@@ -17,6 +18,12 @@ def columns(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+@functools.cache
+def say_once(line: str) -> None:
+    """Print on stderr what was chosen for the user, once a process."""
+    print(line, file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -40,6 +40,7 @@ from senetzoo.inspect.evidence import Evidence, evidence
 from senetzoo.inspect.page import figures, gates_table
 from senetzoo.inspect.pictures import data_uri, overlay, to_image
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.transforms import transforms
 from senetzoo.predict import Guess, best, class_names
 
 NAMES = ("resnet20", "se_resnet20")
@@ -241,13 +242,13 @@ def _look(
         image = open_image(path, "the image", formats=FORMATS)
         looks = {}
         for name, model in models.items():
-            transforms = zoo.transforms(model)
-            tensor = transforms(image)
+            transform = transforms(model)
+            tensor = transform(image)
             if noise:
-                pixels = transforms.pixels(tensor).permute(1, 2, 0)
+                pixels = transform.pixels(tensor).permute(1, 2, 0)
                 (pixels,) = corrupt(pixels[None], "gaussian_noise", int(noise))
-                tensor = transforms.normalized(pixels.permute(2, 0, 1))
-            found = evidence(model, tensor, transforms)
+                tensor = transform.normalized(pixels.permute(2, 0, 1))
+            found = evidence(model, tensor, transform)
             (guesses,) = best(found.probabilities[None], TOP, class_names(model))
             looks[name] = guesses, found
     except SenetzooError as error:

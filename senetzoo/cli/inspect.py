@@ -63,9 +63,10 @@ def command(
     from senetzoo._utils.terminal import columns
     from senetzoo.eval.data import batches, images_for
     from senetzoo.inspect.excitations import excitations
+    from senetzoo.nn.transforms import transforms
     from senetzoo.report.excitations import excitation_section
     from senetzoo.report.markup import rendered
-    from senetzoo.zoo import load, transforms
+    from senetzoo.zoo import load
 
     model = load(network, **stated)
     labeled = images_for(model, data)

@@ -21,6 +21,7 @@ from senetzoo.cli.base import SenetzooCommand
 from senetzoo.cli.options import network_options
 from senetzoo.errors import DataError
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.transforms import transforms
 from senetzoo.predict import Prediction, Source, class_names, predictions, sources
 
 
@@ -154,7 +155,7 @@ class _Explainer:
 
         self._model = model
         self._layer = _stage_or_module(layer)
-        self._transforms = zoo.transforms(model)
+        self._transforms = transforms(model)
         self.page = Page(folder, name, self._layer)
 
     def add(self, prediction: Prediction, seen: Tensor | None) -> dict[str, object]:

@@ -23,7 +23,7 @@ from senetzoo.deploy.rewrite import rewritten
 from senetzoo.errors import ConfigError, MissingExtraError, checks_options, nearest
 from senetzoo.io.describe import name_of
 from senetzoo.nn.classifier import Classifier
-from senetzoo.zoo import transforms
+from senetzoo.nn.transforms import transforms
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

@@ -20,7 +20,8 @@ from senetzoo.eval.data import LabeledImages, batches, images_for
 from senetzoo.eval.predictions import Predictions, Tally
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.modes import finite
-from senetzoo.zoo import load, transforms
+from senetzoo.nn.transforms import transforms
+from senetzoo.zoo import load
 
 if TYPE_CHECKING:
     from PIL.Image import Image

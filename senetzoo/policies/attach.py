@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from senetzoo.policies.foreign import hooks
 from senetzoo.policies.foreign.places import complete, site_map
 from senetzoo.policies.foreign.sitemap import Place, SiteMap, Unsupported
 from senetzoo.policies.wrapped import check_foreign, check_unwrapped
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 class Attached(Mapping[Site, nn.Module]):
@@ -271,11 +273,20 @@ def _like(model: nn.Module, spot: Slots | Place) -> Tensor:
         path = path.rpartition(".")[0]
 
 
-def detach(model: nn.Module) -> nn.Module:
-    """Take every gate out of `model`, in place, and all that was put in for them.
+def detach(model: ModuleT) -> ModuleT:
+    """Take every gate out of a network, in place.
+
+    What is left is the bare trunk, bit for bit: modules, parameters, buffers, hooks and flags are
+    those from before, also where the network has been copied, saved or trained in between.
+
+    Args:
+        model: A network that gates have been attached to, or one of this zoo.
+
+    Returns:
+        The network.
 
     Raises:
-        PolicyError: `model` is wrapped; nothing is changed then.
+        PolicyError: It is wrapped; nothing is changed then.
     """
     check_unwrapped(model, "detach")
     hooks.remove_all(model)

@@ -21,7 +21,7 @@ from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.report import LoadReport
 from senetzoo.nn.seeds import seeded
 from senetzoo.policies.algebra import resolve
-from senetzoo.spec import ModelSpec, as_policy, merge, named, split
+from senetzoo.spec import ModelSpec, named, split
 from senetzoo.weights import dialects
 from senetzoo.weights.manifest import Entry, find
 from senetzoo.weights.unpack import load, unpack
@@ -134,14 +134,14 @@ def spec_of(name: str) -> ModelSpec:
     spec = named(base)
     if tag is not None:
         spec = as_trained(spec, find(base, tag)[1])
-    return spec if text is None else spec.replace(policy=merge(spec.policy, as_policy(text)))
+    return spec.merged(text)
 
 
 def as_trained(spec: ModelSpec, weight: Entry) -> ModelSpec:
     """The spec that the weights of a manifest entry were trained with, from the network's own."""
     trained = spec.replace(num_classes=weight.num_classes, in_chans=weight.preprocessing.channels)
     if weight.policy:
-        trained = trained.replace(policy=merge(trained.policy, as_policy(weight.policy)))
+        trained = trained.merged(weight.policy)
     if weight.stem is not None:
         trained = trained.replace(stem=weight.stem)
     return trained.replace(**weight.config)
@@ -219,7 +219,7 @@ def _spec_of_file(
         spec = spec_of(about["model"]).replace(**json.loads(about["config"]))
         # A policy in the network's name has the last word, as in the conversion.
         over = "" if "+" in about["model"] else about.get("policy", "")
-        return spec.replace(policy=merge(spec.policy, as_policy(over))) if over else spec
+        return spec.merged(over) if over else spec
     for spec in candidates:
         with torch.device("meta"):
             model = spec.build(seed=0)

@@ -1,0 +1,119 @@
+"""Gates in networks that exist, and what sits where in one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from senetzoo.errors import PolicyError, checks_options
+from senetzoo.models.names import ModelName
+from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.counting import to_meta
+from senetzoo.nn.slots import Site
+from senetzoo.policies.algebra import NONE, Policy
+from senetzoo.policies.attach import Attached
+from senetzoo.policies.attach import attach as attach_gates
+from senetzoo.policies.explain import Explanation, explain_model
+from senetzoo.policies.foreign.places import complete, site_map
+from senetzoo.policies.foreign.sitemap import SiteMap
+from senetzoo.spec import ModelSpec, as_policy, check_seed
+from senetzoo.zoo import config
+
+
+@checks_options
+def attach(
+    model: nn.Module,
+    policy: Policy | str,
+    *,
+    sites: SiteMap | None = None,
+    seed: int | None = None,
+    sample: Tensor | None = None,
+) -> Attached:
+    """Put gates into a network that exists, in place; its other weights stay as they are.
+
+    No key of the network is renamed: its own state dict loads into it as before, with
+    ``strict=False`` because the gates' keys are missing. Attach before the network is wrapped or
+    compiled, and after its modules have been exchanged (``convert_sync_batchnorm``, fusion): a
+    gate belongs to the module where it sits.
+
+    Args:
+        model: A network of this zoo, of torchvision, timm or pytorchcv, or any other with `sites`.
+        policy: Which gates go where, or its text.
+        sites: Where gates can sit, for a network whose blocks are not known.
+        seed: Seed of the gates' initialization; None draws one from torch's global state.
+        sample: An input for the network; it is run once, in eval mode, to see that every gate
+            acts.
+
+    Returns:
+        The new gates by site, with groups of parameters for an optimizer (``parameters()``), and
+        with what the policy asked for in vain and why (``unsupported``).
+
+    Raises:
+        PolicyError: The policy does not fit, or a gate does not act; nothing is changed then.
+        ConfigError: `seed` is no seed.
+    """
+    if seed is not None:
+        check_seed(seed)
+    if sites is not None and not isinstance(sites, SiteMap):
+        raise PolicyError(
+            f"attach got sites={sites!r}.",
+            "Sites are a SiteMap.",
+            "Type for example: sites=propose(model, example_input)",
+        )
+    return attach_gates(model, as_policy(policy), sites=sites, seed=seed, sample=sample)
+
+
+def explain(
+    network: ModelName | str | Path | ModelSpec | nn.Module,
+    policy: Policy | str | None = None,
+    *,
+    sites: SiteMap | None = None,
+    size: int | None = None,
+) -> Explanation:
+    """What sits where in a network, and what it costs. Print it, or take ``as_dict()``.
+
+    Args:
+        network: What `create` takes, or a spec, or a network itself, which is not changed.
+        policy: A policy over the network's own.
+        sites: Where gates can sit, for a network whose blocks are not known.
+        size: Side of the image in pixels, for a network that does not say it; else 224.
+
+    Raises:
+        ConfigError: An unknown name or tag.
+        PolicyError: A policy that can't be read or does not fit.
+    """
+    if isinstance(network, nn.Module):
+        return _explain_module(network, policy, sites, size)
+    spec = network if isinstance(network, ModelSpec) else config(network)
+    name = spec.name if isinstance(network, ModelSpec) else str(network)
+    spec = spec.merged(policy)
+    with torch.device("meta"):
+        model = spec.build(seed=0)
+    return explain_model(model, model.sites(), _image(model, size), name, spec.policy)
+
+
+def _explain_module(
+    model: nn.Module, policy: Policy | str | None, sites: SiteMap | None, size: int | None
+) -> Explanation:
+    twin = to_meta(model)
+    policy = NONE if policy is None else as_policy(policy)
+    attach_gates(twin, policy, sites=sites, seed=0, name=type(model).__name__)
+    if isinstance(twin, Classifier):
+        known: Iterable[Site] = twin.sites()
+    else:
+        known = complete(site_map(twin) if sites is None else sites, twin).sites()
+    return explain_model(twin, known, _image(twin, size), type(model).__name__, policy)
+
+
+def _image(model: nn.Module, size: int | None) -> tuple[int, int, int]:
+    """Shape of an image for `model`."""
+    if isinstance(model, Classifier):
+        side, channels = model.input_size, model.in_chans
+    else:
+        side = 224
+        channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+    side = side if size is None else size
+    return channels, side, side
