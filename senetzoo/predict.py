@@ -14,7 +14,7 @@ from torch import Tensor
 from senetzoo.data.images import images_in, open_image
 from senetzoo.errors import ConfigError, DataError
 from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.modes import evaluating, finite
+from senetzoo.nn.modes import evaluated, finite
 from senetzoo.nn.transforms import transforms
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def predict(
             folders, which stand for the image files in them and below, sorted.
         top: How many classes to tell of each image; all where the network has fewer.
         batch: How many images to hold and compute at a time.
-        preprocessing: What each image goes through; None takes ``senettransforms(model)``.
+        preprocessing: What each image goes through; None takes ``senetzoo.transforms(model)``.
 
     Returns:
         A prediction per image, in their order.
@@ -127,11 +127,12 @@ def predictions(
     """
     transform = transforms(model) if preprocessing is None else preprocessing
     names = class_names(model)
+    network = evaluated(model)
     sources = iter(sources)
     while chunk := list(islice(sources, batch)):
         read = [_read(source, transform) for _, source in chunk]
         tensors = [result for result in read if isinstance(result, Tensor)]
-        guesses = iter(_guesses(model, tensors, top, names) if tensors else [])
+        guesses = iter(_guesses(network, tensors, top, names) if tensors else [])
         for (name, _), result in zip(chunk, read, strict=True):
             if isinstance(result, Tensor):
                 yield Prediction(name, next(guesses)), result
@@ -156,7 +157,7 @@ def _guesses(
 ) -> list[tuple[Guess, ...]]:
     """Guesses for each of some transformed images."""
     weight = next(model.parameters())
-    with evaluating(model), torch.inference_mode():
+    with torch.inference_mode():
         images = torch.stack(tensors).to(weight.device, weight.dtype)
         logits = finite(model(images), images)
         return best(logits.float().softmax(1), top, names)

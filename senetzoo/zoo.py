@@ -304,6 +304,12 @@ def build(
     model = spec.build(seed=seed)
     if trained is None:
         return model
+    if next(model.parameters()).is_meta:
+        raise ConfigError(
+            f"Weights can't be loaded into {spec.name} on the meta device.",
+            "There a network has shapes and no values.",
+            "Leave pretrained out, or call create outside of torch.device('meta')",
+        )
     load_weights(model, spec, trained, channels=channels)
     return model.eval()
 

@@ -34,8 +34,9 @@ import senetzoo
 from senetzoo.cli import main
 from senetzoo.data.files import read_image_folder
 from senetzoo.data.images import open_image
+from senetzoo.data.preprocessing import CIFAR10
 from senetzoo.deploy.export import export
-from senetzoo.errors import SenetzooError
+from senetzoo.errors import ConfigError, SenetzooError
 from senetzoo.eval.data import read_images
 from senetzoo.inspect import excitations
 from senetzoo.inspect.evidence import evidence
@@ -152,7 +153,6 @@ def test_excitations_are_of_the_thread_s_own_images() -> None:
     _two_looks(look)
 
 
-@pytest.mark.xfail(reason="both draw from torch's global generator")
 def test_a_seed_means_the_same_network_in_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     def make(_: object) -> list[Tensor]:
         return list(senetzoo.create("resnet20", seed=0).state_dict().values())
@@ -171,7 +171,6 @@ def test_a_seed_means_the_same_network_in_every_thread(monkeypatch: pytest.Monke
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.xfail(reason="one thread gives back the training mode while the other computes")
 def test_predict_leaves_a_network_in_training_as_it_is() -> None:
     net = senetzoo.create("resnet20", seed=0, num_classes=10).train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -181,6 +180,30 @@ def test_predict_leaves_a_network_in_training_as_it_is() -> None:
     overlap.calls(lambda: predict(net, images))
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert all(module.training for module in net.modules())
+
+
+def test_a_network_created_in_inference_mode_learns() -> None:
+    with torch.inference_mode():
+        net = senetzoo.create("resnet20+se4@pre", seed=0)
+    net(torch.randn(2, 3, 32, 32)).sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+def test_weights_on_the_meta_device_are_refused() -> None:
+    with torch.device("meta"), pytest.raises(ConfigError, match="outside of torch"):
+        senetzoo.create("se_resnet20", pretrained=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_preprocessing_does_not_depend_on_the_default_dtype(dtype: torch.dtype) -> None:
+    image = torch.from_numpy(np.asarray(noise(40, 40)).copy()).permute(2, 0, 1)
+    right = CIFAR10(image)
+    torch.set_default_dtype(dtype)
+    try:
+        assert torch.equal(CIFAR10(image), right)
+        assert torch.equal(CIFAR10.pixels(right), CIFAR10.pixels(CIFAR10(image)))
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def noise(width: int, height: int) -> Image.Image:

@@ -148,8 +148,9 @@ class Preprocessing:
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, to be computed with images."""
-        mean = torch.tensor(self.mean, device=like.device)[:, None, None]
-        return mean, torch.tensor(self.std, device=like.device)[:, None, None]
+        mean = torch.tensor(self.mean, dtype=torch.float32, device=like.device)[:, None, None]
+        std = torch.tensor(self.std, dtype=torch.float32, device=like.device)[:, None, None]
+        return mean, std
 
     def _channels(self, image: Tensor) -> Tensor:
         """`image` with as many channels as `mean`."""

@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from senetzoo.errors import DataError, WeightsError
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def evaluated(model: ModuleT) -> ModuleT:
+    """A copy of `model` in eval mode that shares its tensors, to compute with and to put hooks on.
+
+    Modes and hooks of `model` stay as they are, whatever other threads do with it meanwhile. Of a
+    compiled network it is one of the network inside.
+    """
+    copies: dict[nn.Module, nn.Module] = {}
+
+    def copied(module: nn.Module) -> nn.Module:
+        module = getattr(module, "_orig_mod", module)
+        if module not in copies:
+            made = copies[module] = module.__new__(type(module))
+            for name, value in module.__dict__.items():
+                # Parameters, buffers and hooks are in mappings of the module.
+                made.__dict__[name] = copy.copy(value) if isinstance(value, dict) else value
+            made.training = False
+            for name, child in module._modules.items():
+                made._modules[name] = None if child is None else copied(child)
+        return copies[module]
+
+    return cast(ModuleT, copied(model))
 
 
 @contextmanager

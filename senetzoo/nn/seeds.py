@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def site_seed(seed: int, path: str) -> int:
@@ -32,20 +34,42 @@ class _Undrawn(TorchFunctionMode):
         return args[0] if func in self.draws else func(*args, **(kwargs or {}))
 
 
+class _Drawn(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Draws from a generator of its own what would be drawn from torch's.
+
+    Modes are of a thread: neither torch's generator nor what other threads draw from it changes.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded in func.tags and kwargs.get("generator") is None:
+            kwargs = {**kwargs, "generator": self._generator}
+            if func._overloadname == "default" and "generator" in func.overloadpacket.overloads():
+                func = func.overloadpacket.generator
+        return func(*args, **kwargs)
+
+
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Build modules from `seed`, and leave the caller's random state as it was.
+    """Build modules from `seed`, and leave the caller's random state as it is.
 
     They are built on the CPU, whatever the default device, so that a seed means the same weights
-    everywhere; for the meta device, on that.
+    everywhere; for the meta device, on that. They can be trained, also where they are built in
+    inference mode.
     """
-    if device.type == "meta":
-        with torch.device("meta"), _Undrawn():
-            yield
-        return
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        # Not torch.manual_seed, which would seed the accelerators' generators too, for good.
-        torch.default_generator.manual_seed(seed)
+    drawing = _Undrawn() if device.type == "meta" else _Drawn(seed)
+    place = torch.device("meta" if device.type == "meta" else "cpu")
+    with torch.inference_mode(False), place, drawing:
         yield
 
 
