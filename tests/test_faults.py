@@ -135,7 +135,6 @@ def _two_looks(look: Callable[[nn.Module, Tensor], Tensor]) -> None:
         torch.testing.assert_close(b, a)
 
 
-@pytest.mark.xfail(reason="hooks of one thread see the images of the other")
 def test_evidence_is_of_the_thread_s_own_image() -> None:
     def look(net: nn.Module, x: Tensor) -> Tensor:
         found: Any = evidence(net, x, senetzoo.transforms(net))  # type: ignore[arg-type]
@@ -144,7 +143,6 @@ def test_evidence_is_of_the_thread_s_own_image() -> None:
     _two_looks(look)
 
 
-@pytest.mark.xfail(reason="hooks of one thread see the images of the other")
 def test_excitations_are_of_the_thread_s_own_images() -> None:
     def look(net: nn.Module, x: Tensor) -> Tensor:
         found = excitations(net, [(x[None], torch.tensor([0]))], classes=1)
@@ -417,7 +415,6 @@ def test_a_run_with_workers_ends_with_its_state_saved(
 # --- What is said of weights that are not there any more -----------------------------------------
 
 
-@pytest.mark.xfail(reason="the load report outlives the classifier")
 def test_a_new_classifier_has_no_names_of_classes() -> None:
     net = senetzoo.create("se_resnet20", pretrained=True)
     net.reset_classifier(3)
@@ -425,7 +422,6 @@ def test_a_new_classifier_has_no_names_of_classes() -> None:
     assert sorted(guess.name for guess in guess.guesses) == ["class 0", "class 1", "class 2"]
 
 
-@pytest.mark.xfail(reason="the load report outlives the classifier")
 def test_a_new_classifier_is_saved_without_names_of_classes(tmp_path: Path) -> None:
     net = senetzoo.create("se_resnet20", pretrained=True)
     net.reset_classifier(10)
@@ -435,7 +431,6 @@ def test_a_new_classifier_is_saved_without_names_of_classes(tmp_path: Path) -> N
     assert report.classes == ()
 
 
-@pytest.mark.xfail(reason="the load report outlives the classifier")
 def test_a_new_classifier_is_not_exported_as_the_weights_own(tmp_path: Path) -> None:
     net = senetzoo.create("lenet", pretrained=True)
     net.reset_classifier(10)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from senetzoo.errors import ConfigError, nearest
 from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.modes import evaluating, finite
+from senetzoo.nn.modes import evaluated, finite
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,8 @@ def class_map(
     """What both methods are made of. Arguments and errors are those of `grad_cam`."""
     weight = next(model.parameters())
     # Also for a caller in inference mode, where nothing has gradients.
-    with evaluating(model), torch.inference_mode(False), torch.enable_grad():
+    model = evaluated(model)
+    with torch.inference_mode(False), torch.enable_grad():
         images = images.detach().to(weight.device, weight.dtype, copy=True)
         model.check_input(images)
         if isinstance(layer, str):
@@ -181,11 +182,8 @@ def _through_module(model: Classifier, images: Tensor, name: str) -> tuple[Tenso
         leaves.append(leaf)
         return rest
 
-    handle = modules[name].register_forward_hook(cut)
-    try:
-        logits = model(images)
-    finally:
-        handle.remove()
+    modules[name].register_forward_hook(cut)  # of a copy, which goes with it
+    logits = model(images)
     if not leaves:
         raise ConfigError(
             f"The layer {name!r} can't be looked at.",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from senetzoo.errors import ConfigError
 from senetzoo.gates.common import GateModule
-from senetzoo.nn.modes import evaluating
+from senetzoo.nn.modes import evaluated
 
 # A value nearer to an end than this part of the range counts as closed or as open, and one that
 # moves less than this part over all images as constant.
@@ -181,7 +181,7 @@ def excitations(
 
     Args:
         model: A network with gates of this zoo, ours or another's by `senetzoo.attach`. It runs in
-            eval mode on its own device, and is left in the mode it was in.
+            eval mode on its own device; its own mode and hooks stay as they are.
         batches: Pairs of images (N, C, H, W) and labels (N,).
         classes: Number of classes; labels are from 0 to that, not included.
 
@@ -191,6 +191,7 @@ def excitations(
     Raises:
         ConfigError: It has no gate, there is no image, or a label is out of range.
     """
+    model = evaluated(model)
     gates = {n: module for n, module in model.named_modules() if isinstance(module, GateModule)}
     if not gates:
         raise ConfigError(
@@ -199,29 +200,23 @@ def excitations(
             "Type for example: senetzoo.create('se_resnet20', pretrained=True)",
         )
     values: dict[str, Tensor] = {}
-    handles = [
+    for name, module in gates.items():
         module.register_forward_hook(
             lambda gate, args, out, name=name: values.update({name: _value(gate, args[0], out)})
         )
-        for name, module in gates.items()
-    ]
     sums: dict[str, _Statistics] = {}
     counts = torch.zeros(classes, dtype=torch.int64)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    try:
-        with evaluating(model), torch.no_grad():
-            for images, labels in batches:
-                labels = _checked(labels.cpu(), classes)
-                values.clear()
-                model(images.to(device))
-                counts += labels.bincount(minlength=classes)
-                for name, found in values.items():
-                    if name not in sums:
-                        sums[name] = _Statistics(found.shape[1], classes, gates[name].top)
-                    sums[name].add(found, labels)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.no_grad():
+        for images, labels in batches:
+            labels = _checked(labels.cpu(), classes)
+            values.clear()
+            model(images.to(device))
+            counts += labels.bincount(minlength=classes)
+            for name, found in values.items():
+                if name not in sums:
+                    sums[name] = _Statistics(found.shape[1], classes, gates[name].top)
+                sums[name].add(found, labels)
     if not int(counts.sum()):
         raise ConfigError("There are no images to look at.", "The batches are empty.")
     return {

@@ -292,7 +292,7 @@ class Classifier(nn.Module):
         return tuple(n for n, _ in itertools.takewhile(lambda t: id(t[1]) not in within, tensors))
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the last layers by newly initialized ones.
+        """Replace the last layers by newly initialized ones, whose classes have no names.
 
         Raises:
             ConfigError: `num_classes` is no whole number of at least 1; nothing is changed then.
@@ -311,6 +311,13 @@ class Classifier(nn.Module):
                 dtype=old.weight.dtype,
             )
             setattr(self.get_submodule(parent), name, new.train(old.training))
+        if self.load_report is not None:
+            fresh = dict.fromkeys(self.classifier_parameters(), "a new classifier")
+            self.load_report = dataclasses.replace(
+                self.load_report,
+                classes=(),
+                replaced=tuple({**dict(self.load_report.replaced), **fresh}.items()),
+            )
 
     def sites(self) -> tuple[Site, ...]:
         """Every place where a gate can sit, in the order of the forward pass's blocks."""
