@@ -20,12 +20,6 @@ class Muon(torch.optim.Optimizer):
     networks with batch norm: each filter bank (C_out, C_in * k * k) is scaled to the norm
     sqrt(C_out) before it moves, so the learning rate is the relative size of a step. torch's own
     `torch.optim.Muon` takes matrices only and has no such scaling.
-
-    Args:
-        groups: Parameter groups. Those with ``muon=True`` hold convolution weights.
-        lr: Learning rate of the groups that don't set their own.
-        momentum: Momentum of the groups that don't set their own.
-        weight_decay: Weight decay of the SGD groups that don't set their own.
     """
 
     def __init__(
@@ -100,24 +94,22 @@ def parameter_groups(model: nn.Module, muon: bool) -> dict[str, list[nn.Paramete
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimizer of `recipe`; each group has its peak learning rate as ``peak``.
-
-    Raises:
-        MissingExtraError: LAMB is timm's, and timm is not installed.
-    """
-    muon = recipe.optimizer == "muon"
-    groups = parameter_groups(model, muon)
-    decaying = {"params": groups["decay"], "weight_decay": recipe.weight_decay, "peak": recipe.lr}
-    plain = {"params": groups["plain"], "weight_decay": 0.0, "peak": recipe.lr}
-    both = [group for group in (decaying, plain) if group["params"]]
+    """The optimizer of `recipe`; each group has its peak learning rate as ``peak``."""
+    sets = parameter_groups(model, recipe.optimizer == "muon")
+    decays = {"decay": recipe.weight_decay, "plain": 0.0}
+    groups: list[dict[str, Any]] = [
+        {"params": sets[name], "weight_decay": decay, "peak": recipe.lr}
+        for name, decay in decays.items()
+        if sets[name]
+    ]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
-            both, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0
+            groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0
         )
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(both, lr=recipe.lr)
+        return torch.optim.Adam(groups, lr=recipe.lr)
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(both, lr=recipe.lr)
+        return torch.optim.AdamW(groups, lr=recipe.lr)
     if recipe.optimizer == "lamb":
         try:
             torchvision()  # which timm imports
@@ -125,14 +117,13 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         except ImportError:
             raise MissingExtraError("The optimizer LAMB", "timm", "train") from None
         # timm clips the norm of all gradients at 1, as the paper's recipes do.
-        lamb: torch.optim.Optimizer = Lamb(both, lr=recipe.lr)
+        lamb: torch.optim.Optimizer = Lamb(groups, lr=recipe.lr)
         return lamb
-    sgd = {"lr": recipe.lr, "momentum": recipe.momentum}
     conv = {
-        "params": groups["conv"],
+        "params": sets["conv"],
         "muon": True,
         "lr": recipe.muon_lr,
         "peak": recipe.muon_lr,
         "momentum": recipe.muon_momentum,
     }
-    return Muon([{**decaying, **sgd}, {**plain, **sgd}, conv], lr=recipe.lr)
+    return Muon([*groups, conv], lr=recipe.lr, momentum=recipe.momentum)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from senetzoo.train import engine
 from senetzoo.train.recipe import Recipe, read_setting
 
 CLASSES = ("cat", "dog", "ship")
@@ -89,6 +90,22 @@ def write_run(
         tensors = {"logits": logits, "labels": labels, "mistakes": wrong, "images": images}
         save_file(tensors, str(folder / "test.safetensors"))
     return folder
+
+
+def train(recipe: Recipe, out: Path, **options: Any) -> dict[str, Any]:
+    """`engine.train` in silence."""
+    return engine.train(recipe, out, **{"say": silent, **options})
+
+
+def log_of(folder: Path, *kinds: str) -> list[dict[str, Any]]:
+    """The lines of a run's log, of some kinds or of all."""
+    lines = map(json.loads, (folder / "log.jsonl").read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if not kinds or line["kind"] in kinds]
+
+
+def weights_of(folder: Path) -> dict[str, Tensor]:
+    """What a run saved."""
+    return load_file(str(folder / "model.safetensors"))
 
 
 def apply_setting(recipe: Recipe, setting: str) -> Recipe:
