@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 from support.networks import message
-from support.runs import apply_setting, log_of, train, weights_of
+from support.runs import after_step, apply_setting, log_of, press_ctrl_c, train, weights_of
 from torch import nn
 from torch.nn import functional as F
 
@@ -23,7 +22,7 @@ from senetzoo.cli import inspect as inspect_command
 from senetzoo.cli.train import command as train_command
 from senetzoo.cli.train import find
 from senetzoo.data import digits
-from senetzoo.errors import ConfigError, DataError, TrainingError
+from senetzoo.errors import ConfigError, TrainingError
 from senetzoo.inspect import drift
 from senetzoo.train import augment
 from senetzoo.train.augment import Draws
@@ -31,7 +30,6 @@ from senetzoo.train.experiment import Experiment
 from senetzoo.train.optim import Muon, orthogonalize
 from senetzoo.train.recipe import Recipe, networks_of
 from senetzoo.train.recipes import RECIPES
-from senetzoo.train.step import Step
 from senetzoo.weights import cache, manifest
 
 TINY = Recipe(
@@ -380,7 +378,6 @@ WHOLE = "batch is a whole number of at least 1.\nType for example: batch=128"
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
-        ("batch", "--set got 'batch'.\nIt takes key=value.\nType for example: --set batch=64"),
         *((f"batch={value}", f"--set got batch={value}.\n{WHOLE}") for value in ("many", 1.5, 0)),
         ("phases=(3,)", "--set got phases=(3,).\n"
          "phases is a tuple of one or more tuples of 2 whole numbers of at least 1.\n"
@@ -418,33 +415,12 @@ def test_recipes_are_found_by_name_and_describe_themselves() -> None:
         for quick in (False, True):
             for recipe in experiment.recipes(quick=quick).values():
                 recipe.network(10, 3)
-    assert message(lambda: find("digit"), ConfigError) == (
-        f"There is no recipe 'digit'.\nRecipes are {', '.join(RECIPES)}.\nDid you mean 'digits'?"
-    )
-
-
-def test_training_on_cifar10_without_data_says_what_to_give(tmp_path: Path) -> None:
-    assert message(lambda: train(RECIPES["cifar10_small"].recipe, tmp_path), DataError) == (
-        "The recipe cifar10_small trains on CIFAR-10.\n"
-        "No folder was given.\n"
-        "Type: senetzoo train cifar10_small --data FOLDER"
-    )
 
 
 def test_ctrl_c_ends_the_command_with_130_and_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = 0
-    real = Step.__call__
-
-    def press(self: Step, *args: Any) -> None:
-        nonlocal steps
-        real(self, *args)
-        steps += 1
-        if steps == 3:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Step, "__call__", press)
+    after_step(monkeypatch, 3, press_ctrl_c)
     out = tmp_path / "run"
     result = command("digits", "--quick", "--threads", 1, "--out", out)
     assert result.exit_code == 130

@@ -7,19 +7,17 @@ import os
 import signal
 import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.runs import log_of, train, weights_of
+from support.runs import after_step, log_of, train, weights_of
 
 from senetzoo.errors import SenetzooError
 from senetzoo.train import checkpoint
 from senetzoo.train.batches import Batches
 from senetzoo.train.data import load_data
 from senetzoo.train.recipe import Recipe
-from senetzoo.train.step import Step
 
 # 160 images in batches of 16: 10 steps an epoch, 20 in all.
 LENET = Recipe(
@@ -51,17 +49,8 @@ def worker(rank: int, port: int, out: str, recipe: Recipe, die_at: int) -> None:
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
     )
-    steps = 0
-    plain = Step.__call__
-
-    def count(self: Step, *args: Any) -> None:
-        nonlocal steps
-        plain(self, *args)
-        steps += 1
-        if rank == 1 and steps == die_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    Step.__call__ = count  # type: ignore[assignment, method-assign]
+    if rank == 1 and die_at:
+        after_step(pytest.MonkeyPatch(), die_at, lambda: os.kill(os.getpid(), signal.SIGKILL))
     try:
         train(recipe, Path(out))
     except SenetzooError as error:

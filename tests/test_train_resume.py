@@ -18,13 +18,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.networks import message
-from support.runs import log_of, train
+from support.runs import after_step, log_of, press_ctrl_c, train
 
 from senetzoo.errors import ConfigError, TrainingError
 from senetzoo.train import checkpoint
 from senetzoo.train.recipe import Recipe
 from senetzoo.train.run import Options
-from senetzoo.train.step import Step
 from senetzoo.train.stop import Interrupted
 
 # Dropout draws from the global state, mixing and rotation from the batches'; the gates' seeds and
@@ -73,17 +72,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_stopped_in_an_epoch_ends_like_the_uninterrupted_one(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = 0
-    plain = Step.__call__
-
-    def press(self: Step, *args: Any) -> None:
-        nonlocal steps
-        plain(self, *args)
-        steps += 1
-        if steps == 14:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Step, "__call__", press)
+    after_step(monkeypatch, 14, press_ctrl_c)
     before = signal.getsignal(signal.SIGINT)
     assert message(lambda: train(FULL, tmp_path), Interrupted) == (
         f"The run in {tmp_path} was interrupted.\n"

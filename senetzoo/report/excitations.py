@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,14 @@ def excitation_section(
     shown = _shown(list(found))
     plots = [
         plot(
-            f"excitation-{number}-{n}", short_name(path), _by_channel(found[path], classes, colors)
+            f"excitation-{number}-{n}",
+            short_name(path),
+            partial(_by_channel, found[path], classes, colors),
         )
         for n, path in enumerate(shown, 1)
     ]
     title = "Distribution of the values, from the first gate (dark) to the last"
-    spread = _distribution(list(found.values()))
+    spread = partial(_distribution, list(found.values()))
     note = "In the text's color: all images; gray: from the lowest to the highest of any."
     if len(shown) < len(found):
         note += f" {len(shown)} of {len(found)} gates have a plot."
@@ -156,32 +159,26 @@ def _by_class(excitation: Excitation, classes: Sequence[str]) -> Table:
 
 
 def _by_channel(
-    excitation: Excitation, classes: Sequence[str], colors: Sequence[tuple[str, str]]
-) -> Any:
-    def draw(axes: Any) -> None:
-        channels = list(range(1, len(excitation.mean) + 1))
-        low, high = excitation.low.tolist(), excitation.high.tolist()
-        axes.fill_between(channels, low, high, color="#808080", alpha=0.2, lw=0)
-        means = [(excitation.by_class[classes.index(name)], color) for name, color in colors]
-        for mean, color in [*means, (excitation.mean, INK)]:
-            axes.plot(channels, mean.tolist(), color=color, lw=1.1)
-        axes.set_ylim(0, excitation.top)
-        axes.set_xlabel("channel")
-
-    return draw
+    excitation: Excitation, classes: Sequence[str], colors: Sequence[tuple[str, str]], axes: Any
+) -> None:
+    channels = list(range(1, len(excitation.mean) + 1))
+    low, high = excitation.low.tolist(), excitation.high.tolist()
+    axes.fill_between(channels, low, high, color="#808080", alpha=0.2, lw=0)
+    means = [(excitation.by_class[classes.index(name)], color) for name, color in colors]
+    for mean, color in [*means, (excitation.mean, INK)]:
+        axes.plot(channels, mean.tolist(), color=color, lw=1.1)
+    axes.set_ylim(0, excitation.top)
+    axes.set_xlabel("channel")
 
 
-def _distribution(found: Sequence[Excitation]) -> Any:
-    def draw(axes: Any) -> None:
-        from matplotlib import colormaps
+def _distribution(found: Sequence[Excitation], axes: Any) -> None:
+    from matplotlib import colormaps
 
-        for index, excitation in enumerate(found):
-            counts = excitation.histogram.sum(0)
-            share = (100 * counts / counts.sum()).tolist()
-            centers = [(n + 0.5) / BINS * excitation.top for n in range(BINS)]
-            color = colormaps["viridis"](0.3 + 0.5 * index / max(len(found) - 1, 1))
-            axes.plot(centers, share, color=color, lw=1.1)
-        axes.set_xlabel("value of the gate")
-        axes.set_ylabel("% of values")
-
-    return draw
+    for index, excitation in enumerate(found):
+        counts = excitation.histogram.sum(0)
+        share = (100 * counts / counts.sum()).tolist()
+        centers = [(n + 0.5) / BINS * excitation.top for n in range(BINS)]
+        color = colormaps["viridis"](0.3 + 0.5 * index / max(len(found) - 1, 1))
+        axes.plot(centers, share, color=color, lw=1.1)
+    axes.set_xlabel("value of the gate")
+    axes.set_ylabel("% of values")

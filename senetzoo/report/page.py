@@ -9,8 +9,6 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
 import senetzoo
 from senetzoo.eval.predictions import Tally
 from senetzoo.inspect.pictures import png
@@ -77,6 +75,12 @@ def _results(runs: Sequence[Run]) -> Table:
 
 
 def _variants(runs: Sequence[Run]) -> Table | None:
+    """Accuracy of the finished runs by variant; None where none has two seeds."""
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        if run.end is not None:
+            key = str(run.header["variant"] or run.header["model"]["name"])
+            found.setdefault(key, []).append(100 * run.end["test_accuracy"])
     rows = [
         [
             name,
@@ -85,10 +89,10 @@ def _variants(runs: Sequence[Run]) -> Table | None:
             f"{statistics.stdev(values):.2f}" if len(values) > 1 else "",
             ", ".join(f"{value:.2f}" for value in values),
         ]
-        for name, values in variants(runs).items()
+        for name, values in found.items()
     ]
     head = ["variant", "seeds", "mean", "standard deviation", "each"]
-    return Table(head, rows) if rows else None
+    return Table(head, rows) if len(rows) < sum(map(len, found.values())) else None
 
 
 def _paired(runs: Sequence[Run]) -> Table | None:
@@ -167,13 +171,15 @@ def _confusion(run: Run) -> list[list[dict[str, Any]]]:
 
 def mistakes(run: Run) -> list[dict[str, Any]]:
     """The most confident mistakes of a run: picture, class, what it was called and how surely."""
+    from PIL import Image
+
     predictions = run.predictions
     if predictions is None:
         return []
     return [
         {
             "index": index,
-            "png": base64.b64encode(_png(image)).decode("ascii"),
+            "png": base64.b64encode(png(Image.fromarray(image.squeeze(2).numpy()))).decode(),
             "small": max(image.shape[:2]) <= _SMALL,
             "truth": run.classes[int(predictions.labels[index])],
             "guess": run.classes[int(predictions.guesses[index])],
@@ -181,13 +187,6 @@ def mistakes(run: Run) -> list[dict[str, Any]]:
         }
         for index, image in run.mistakes
     ]
-
-
-def _png(image: Tensor) -> bytes:
-    from PIL import Image
-
-    pixels = image.squeeze(2).numpy() if image.shape[2] == 1 else image.numpy()
-    return png(Image.fromarray(pixels))
 
 
 def html(report: dict[str, Any]) -> str:
@@ -243,16 +242,6 @@ def fluctuation(run: Run) -> tuple[int, int, float, float] | None:
         return None
     changes = [after - before for (_, before), (_, after) in itertools.pairwise(half)]
     return half[0][0], len(changes), statistics.mean(map(abs, changes)), max(0.0, -min(changes))
-
-
-def variants(runs: Sequence[Run]) -> dict[str, list[float]]:
-    """Accuracy in per cent of the finished runs by variant; empty where none has two seeds."""
-    found: dict[str, list[float]] = {}
-    for run in runs:
-        if run.end is not None:
-            key = str(run.header["variant"] or run.header["model"]["name"])
-            found.setdefault(key, []).append(100 * run.end["test_accuracy"])
-    return found if any(len(values) > 1 for values in found.values()) else {}
 
 
 def confusions(run: Run, count: int = 10) -> list[tuple[str, str, int, int]]:

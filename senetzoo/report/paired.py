@@ -28,14 +28,12 @@ class Paired:
         name: The variant.
         first: The variant it is compared with.
         seeds: Seeds that both have.
-        accuracies: The variant's accuracy in per cent, by seed.
-        differences: That minus the first variant's, by seed; at least two.
+        differences: Its accuracy in per cent minus the first variant's, by seed; at least two.
     """
 
     name: str
     first: str
     seeds: tuple[int, ...]
-    accuracies: tuple[float, ...]
     differences: tuple[float, ...]
 
     @property
@@ -112,8 +110,7 @@ def pair_of(
     seeds = tuple(sorted(values.keys() & base.keys()))
     if len(seeds) < 2:
         return None
-    gains = tuple(values[seed] - base[seed] for seed in seeds)
-    return Paired(name, first, seeds, tuple(values[seed] for seed in seeds), gains)
+    return Paired(name, first, seeds, tuple(values[seed] - base[seed] for seed in seeds))
 
 
 def verdicts(pairs: Sequence[Paired]) -> list[str]:

@@ -19,6 +19,8 @@ from senetzoo.train.recipe import Recipe
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 DAMAGED = "checkpoint.damaged.pt"
 _VERSION = 2
+# What torch.load, or we, raise where a file is no checkpoint.
+_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError)
 _REMEDY = "Give another folder with --out, or delete this one"
 
 
@@ -89,10 +91,7 @@ def load(
             if not isinstance(state, dict) or state.get("version") != _VERSION:
                 raise ValueError
             raw, number = state["recipe"], state["seed"]
-        except (
-            *(pickle.UnpicklingError, RuntimeError, EOFError, OSError),
-            *(ValueError, KeyError),
-        ) as error:
+        except _UNREADABLE as error:
             causes[path] = type(error).__name__
             continue
         with reading(path, _REMEDY):

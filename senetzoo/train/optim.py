@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -71,36 +71,27 @@ def orthogonalize(matrix: Tensor, steps: int = 4) -> Tensor:
     return result
 
 
-def parameter_groups(model: nn.Module, muon: bool) -> dict[str, list[nn.Parameter]]:
-    """The learnable parameters, split by how they are trained.
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimizer of `recipe`; each group has its peak learning rate as ``peak``.
 
-    Returns:
-        ``conv`` (weights of convolutions that Muon trains; empty without `muon`), ``decay``
-        (other weights), ``plain`` (norms, biases and gates: no weight decay).
+    Norms, biases and gates have no weight decay; Muon trains the convolutions but the first.
     """
-    groups: dict[str, list[nn.Parameter]] = {"conv": [], "decay": [], "plain": []}
+    decay, plain, convolutions = [], [], []
     for name, parameter in model.named_parameters():
         gate = ".slots" in name or name.startswith("slots")
         # Swin's table of position biases is a matrix.
         bias = "bias" in name.rpartition(".")[2]
         if gate or bias or parameter.ndim < 2:
-            groups["plain"].append(parameter)
+            plain.append(parameter)
         # The first layer sees raw pixels, of few channels: SGD does better there.
-        elif muon and parameter.ndim == 4 and parameter.shape[1] > 4:
-            groups["conv"].append(parameter)
+        elif recipe.optimizer == "muon" and parameter.ndim == 4 and parameter.shape[1] > 4:
+            convolutions.append(parameter)
         else:
-            groups["decay"].append(parameter)
-    return groups
-
-
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimizer of `recipe`; each group has its peak learning rate as ``peak``."""
-    sets = parameter_groups(model, recipe.optimizer == "muon")
-    decays = {"decay": recipe.weight_decay, "plain": 0.0}
+            decay.append(parameter)
     groups: list[dict[str, Any]] = [
-        {"params": sets[name], "weight_decay": decay, "peak": recipe.lr}
-        for name, decay in decays.items()
-        if sets[name]
+        {"params": parameters, "weight_decay": rate, "peak": recipe.lr}
+        for parameters, rate in ((decay, recipe.weight_decay), (plain, 0.0))
+        if parameters
     ]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
@@ -117,10 +108,9 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         except ImportError:
             raise MissingExtraError("The optimizer LAMB", "timm", "train") from None
         # timm clips the norm of all gradients at 1, as the paper's recipes do.
-        lamb: torch.optim.Optimizer = Lamb(groups, lr=recipe.lr)
-        return lamb
+        return cast(torch.optim.Optimizer, Lamb(groups, lr=recipe.lr))
     conv = {
-        "params": sets["conv"],
+        "params": convolutions,
         "muon": True,
         "lr": recipe.muon_lr,
         "peak": recipe.muon_lr,

@@ -168,22 +168,16 @@ class Recipe:
     def __post_init__(self) -> None:
         check(self, name="The recipe")
         low, high = self.crop_scale
-        shaped = self.stem in ("", *STEMS) or parse_stem(self.stem) != self.stem
+        area = 0.0 < low <= high or low == high == 0.0
+        rising = list(self.step_epochs) == sorted(set(self.step_epochs))
+        stepped = (self.schedule == "step") == bool(self.step_epochs)
+        stem = self.stem in ("", *STEMS) or parse_stem(self.stem) != self.stem
         for fits, field, right in (
-            (
-                0.0 < low <= high or low == high == 0.0,
-                *("crop_scale", "two rising parts of the area, or (0, 0)"),
-            ),
-            (
-                list(self.step_epochs) == sorted(set(self.step_epochs)),
-                *("step_epochs", "rising numbers of epochs, such as (60, 120, 160)"),
-            ),
-            (
-                (self.schedule == "step") == bool(self.step_epochs),
-                *("step_epochs", "given with schedule=step, and only with it"),
-            ),
-            (shaped, "stem", f"one of {', '.join(STEMS)}, or such as 3x3/2+pool"),
-            (not self.stream or self.data == "hub", "stream", "for data=hub"),
+            (area, "crop_scale", "two rising parts of the area, or (0, 0)"),
+            (rising, "step_epochs", "rising numbers of epochs, such as (60, 120, 160)"),
+            (stepped, "step_epochs", "given with schedule=step, and only with it"),
+            (stem, "stem", f"one of {', '.join(STEMS)}, or such as 3x3/2+pool"),
+            (self.data == "hub" or not self.stream, "stream", "for data=hub"),
         ):
             if not fits:
                 asked = f"The recipe got {field}={getattr(self, field)!r}."
