@@ -282,29 +282,14 @@ class Recipe:
 
 
 def read_run(folder: Path) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe of a finished run, and its summary.
-
-    Raises:
-        ConfigError: The run is not finished, or its summary is broken.
-    """
+    """The recipe of a finished run, and its summary."""
     summary = read_summary(folder)
     with reading_recipe(folder):
         return Recipe.from_json(summary["recipe"]), summary
 
 
 def networks_of(run: Path) -> tuple[Classifier, Classifier]:
-    """The network at the end of a run, and the same as it was before.
-
-    Args:
-        run: Its folder.
-
-    Returns:
-        The trained network in eval mode, and the one that the run began with.
-
-    Raises:
-        ConfigError: The run is not finished.
-        WeightsError: Its weights are damaged, or those that it began with can't be had.
-    """
+    """The network at the end of a run, in eval mode, and the one that it began with."""
     recipe, summary = read_run(run)
     model = load(run)
     return model, recipe.build(model.num_classes, model.in_chans, summary["seed"])
@@ -315,13 +300,6 @@ def read_setting(recipe: Recipe, setting: str) -> tuple[str, Any]:
 
     Values are written as in Python, text without quotes: ``lr=0.05``, ``flip=false``,
     ``phases=((16, 6), (32, 10))``, ``dropout=none``.
-
-    Args:
-        recipe: What it is a setting of.
-        setting: The text.
-
-    Raises:
-        ConfigError: No such field, or a value that its annotation does not allow.
     """
     key, equals, text = setting.partition("=")
     if not equals:
