@@ -9,7 +9,6 @@ from pages import RECORDS, interval, table
 
 from senetzoo.io.card import commands, origin
 from senetzoo.report.run import Run
-from senetzoo.report.tables import images_per_second
 from senetzoo.weights.manifest import Entry, manifest
 
 # What the data says of where a network can be used.
@@ -53,7 +52,7 @@ def _card(tag: str, entry: Entry) -> str:
     metric, training, seen = entry.metrics[0], entry.training[-1], entry.preprocessing
     low, high = interval(metric)
     last, known = log(tag)[-1], run(tag)
-    rate = f" at {images_per_second(known):,.0f} images a second" if known else ""
+    rate = f" at {known.images_per_second:,.0f} images a second" if known else ""
     network = f"`{entry.model}`" + (f" with `{entry.policy}`" if entry.policy else "")
     network += f", stem `{entry.stem}`" if entry.stem else ""
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (seen.mean, seen.std))

@@ -11,7 +11,6 @@ from pages import STYLE, svg, table
 
 from senetzoo.report.figures import COLORS
 from senetzoo.report.run import Run
-from senetzoo.report.tables import by_class, images_per_second, whole
 from senetzoo.train.recipes import RECIPES
 
 PLOT = "docs/depth.svg"
@@ -31,7 +30,7 @@ def results() -> str:
     """A row for each network."""
     rows = []
     for variant, run in runs().items():
-        tally, last, swings = whole(run), run.epochs[-1], swing(run)
+        tally, last, swings = run.tally, run.epochs[-1], swing(run)
         if tally is None:
             continue
         low, high = (100 * bound for bound in tally.interval)
@@ -44,7 +43,7 @@ def results() -> str:
                 f"{100 * last['train_accuracy']:.2f} %",
                 f"{100 * tally.accuracy:.2f} % [{low:.1f}, {high:.1f}]",
                 "" if swings is None else f"{swings:.2f}",
-                f"{images_per_second(run):,.0f}",
+                f"{run.images_per_second:,.0f}",
             ]
         )
     if not rows:
@@ -62,7 +61,7 @@ def results() -> str:
 def _gain(first: str, other: str) -> str:
     """What one variant has over another, and whether their intervals tell them apart."""
     found = runs()
-    a, b = (whole(found[variant]) if variant in found else None for variant in (first, other))
+    a, b = (found[variant].tally if variant in found else None for variant in (first, other))
     if a is None or b is None:
         return ""
     macs = [found[variant].header["model"]["macs"] for variant in (first, other)]
@@ -131,7 +130,7 @@ def _growth() -> str:
 
 def classes() -> str:
     """Test accuracy class by class."""
-    found = {variant: tallies for variant, run in runs().items() if (tallies := by_class(run))}
+    found = {variant: tallies for variant, run in runs().items() if (tallies := run.by_class)}
     if not found:
         return _NONE
     rows = [

@@ -12,7 +12,6 @@ from pages import RECORDS, STYLE, lines, svg, table
 
 from senetzoo.report.paired import Paired, paired, verdicts
 from senetzoo.report.run import Run, find
-from senetzoo.report.tables import images_per_second, seconds, whole
 from senetzoo.train.recipes import RECIPES
 
 PLOT = "docs/ablation.svg"
@@ -44,7 +43,7 @@ def runs() -> str:
     rows = []
     for run in finished():
         recipe, variant = run.header["recipe"]["name"], run.header["variant"]
-        tally = whole(run)
+        tally = run.tally
         if recipe.startswith(("ablation", "cifar10_depth")) or tally is None:
             continue
         low, high = (100 * bound for bound in tally.interval)
@@ -56,7 +55,7 @@ def runs() -> str:
                 str(run.header["seed"]),
                 f"{100 * tally.accuracy:.2f} % [{low:.1f}, {high:.1f}]",
                 SOURCES.get((recipe, variant), ""),
-                f"{seconds(run)['train'] / 3600:.2f}",
+                f"{run.seconds['train'] / 3600:.2f}",
                 f"{where['machine']}, `{where['commit'][:12]}`",
             ]
         )
@@ -149,8 +148,8 @@ def ablation(found: list[Run]) -> str:
         if variant not in known
     ]
     head = ["variant", "seeds", "test accuracy in %", f"minus {first}, points", "95 % interval"]
-    core_hours = sum(sum(seconds(run).values()) * _cores(run) for run in found) / 3600
-    speeds = [images_per_second(run) for run in found]
+    core_hours = sum(sum(run.seconds.values()) * _cores(run) for run in found) / 3600
+    speeds = [run.images_per_second for run in found]
     settings, epochs = _changes(found[0]), len(found[0].epochs)
     places = [run.header["environment"] for run in found]
     where = "; ".join(
@@ -210,8 +209,8 @@ def each() -> str:
             str(run.header["seed"]),
             f"{100 * run.epochs[-1]['train_accuracy']:.2f} %",
             f"{100 * run.end['test_accuracy']:.2f} %",
-            f"{sum(seconds(run).values()) / 3600:.2f}",
-            f"{images_per_second(run):,.0f}",
+            f"{sum(run.seconds.values()) / 3600:.2f}",
+            f"{run.images_per_second:,.0f}",
             str(run.resumed),
         ]
         for run in found

@@ -23,43 +23,17 @@ from senetzoo.weights.load import spec_of
 
 LOG, SUMMARY, TEST = "log.jsonl", "summary.json", "test.safetensors"
 
-
 _REMEDY = "Give another folder, or delete this one and train again"
 
 # What the readers of a run need of its files; there may be more.
 
 
-class _Named(TypedDict):
-    name: str
+class _Sometimes(TypedDict, total=False):
+    """What not every version wrote; ``arm`` is what 0.1.0 called a variant."""
 
-
-class _Data(TypedDict):
-    name: str
-    train_images: int
-    classes: Annotated[list[str], NonEmpty()]
-
-
-class _Model(TypedDict):
-    name: str
-    params: int
-
-
-class _Seconds(TypedDict):
-    train: float
-
-
-class _Variant(TypedDict, total=False):
     variant: str
     arm: str
-
-
-class _RunLine(_Variant):
-    recipe: _Named
-    seed: int
-    command: str
-    data: _Data
-    environment: Mapping[str, object]
-    model: _Model
+    by_class: list[tuple[NonNegativeInt, NonNegativeInt]]
 
 
 class _Tests(TypedDict, total=False):
@@ -72,25 +46,37 @@ class _Tests(TypedDict, total=False):
     gradient_norm: Mapping[str, float | None]
 
 
+class _Named(TypedDict):
+    name: str
+
+
+class _Data(_Named):
+    train_images: int
+    classes: Annotated[list[str], NonEmpty()]
+
+
+class _Model(_Named):
+    params: int
+
+
+class _RunLine(_Sometimes):
+    recipe: _Named
+    seed: int
+    command: str
+    data: _Data
+    environment: Mapping[str, object]
+    model: _Model
+
+
 class _EpochLine(_Tests):
     epoch: PositiveInt
     lr: float
     train_loss: float
     train_accuracy: float
-    seconds: _Seconds
+    seconds: Mapping[str, float]
 
 
-class _ResumeLine(TypedDict):
-    """Where it went on: read by nobody."""
-
-
-class _ByClass(TypedDict, total=False):
-    """Pairs of right answers and images; runs of older versions do not have them."""
-
-    by_class: list[tuple[NonNegativeInt, NonNegativeInt]]
-
-
-class _EndLine(_ByClass):
+class _EndLine(_Sometimes):
     train_seconds: float
     test_accuracy: float
     test_images: PositiveInt
@@ -107,7 +93,7 @@ class _Summary(_EndLine):
     wilson: tuple[float, float]
 
 
-_LINES = {"run": _RunLine, "epoch": _EpochLine, "resume": _ResumeLine, "end": _EndLine}
+_LINES = {"run": _RunLine, "epoch": _EpochLine, "resume": _Sometimes, "end": _EndLine}
 
 
 def is_run(folder: Path) -> bool:
@@ -116,11 +102,7 @@ def is_run(folder: Path) -> bool:
 
 
 def read_log(file: Path) -> list[dict[str, Any]]:
-    """The lines of a log; one that a killed run left unfinished is left out.
-
-    Raises:
-        ConfigError: The file is not there, or broken.
-    """
+    """The lines of a log; one that a killed run left unfinished is left out."""
     return [
         {"variant": "", **renamed(line)} if line["kind"] == "run" else line
         for line in read_jsonl(_LINES, file, _REMEDY)
@@ -133,11 +115,7 @@ def renamed(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """What a finished run says of itself.
-
-    Raises:
-        ConfigError: It is not finished, or its summary is broken.
-    """
+    """What a finished run says of itself."""
     path = folder / SUMMARY
     if not path.is_file():
         raise ConfigError(
@@ -150,11 +128,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def reading_recipe(folder: Path) -> Iterator[None]:
-    """What is wrong with the recipe that is made inside names the run that it is of.
-
-    Raises:
-        ConfigError: The recipe is none.
-    """
+    """What is wrong with the recipe that is made inside names the run that it is of."""
     try:
         with reading(folder / SUMMARY, _REMEDY):
             yield
@@ -169,7 +143,11 @@ _STATISTICS = {
     "cifar100": (cifar100.MEAN, cifar100.STD),
     "digits": (digits.MEAN, digits.STD),
 }
-"""Mean and std by the data of a recipe; of all others they are ImageNet's."""
+
+
+def statistics(data: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std by the data of a recipe; of those without their own they are ImageNet's."""
+    return _STATISTICS.get(data, (IMAGENET.mean, IMAGENET.std))
 
 
 def network_of_0_1(folder: Path) -> tuple[ModelSpec, Preprocessing, tuple[str, ...]]:
@@ -177,9 +155,6 @@ def network_of_0_1(folder: Path) -> tuple[ModelSpec, Preprocessing, tuple[str, .
 
     Returns:
         Its spec, its preprocessing as tested, and the names of its classes.
-
-    Raises:
-        ConfigError: The run is not finished, or what it says can't be read.
     """
     recipe = read_summary(folder)["recipe"]
     header = next((line for line in read_log(folder / LOG) if line["kind"] == "run"), None)
@@ -187,10 +162,9 @@ def network_of_0_1(folder: Path) -> tuple[ModelSpec, Preprocessing, tuple[str, .
         raise ConfigError(f"{folder / LOG} is broken.", "It has no line of the run.", _REMEDY)
     classes = tuple(header["data"]["classes"])
     with reading_recipe(folder):
-        small = recipe["data"] in _STATISTICS
-        mean, std = _STATISTICS.get(recipe["data"], (IMAGENET.mean, IMAGENET.std))
+        mean, std = statistics(recipe["data"])
         size = recipe["test_size"] or recipe["phases"][-1][0]
-        crop = 1.0 if small else recipe["test_crop"]
+        crop = 1.0 if recipe["data"] in _STATISTICS else recipe["test_crop"]
         preprocessing = Preprocessing(size, mean, std, crop=crop)
         options = {
             "num_classes": len(classes),

@@ -43,8 +43,25 @@ def empty(docs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return docs
 
 
-def recipe(name: str) -> dict[str, Any]:
-    return {"name": name, "model": "resnet20", "phases": [[16, 8]], "lr": 0.1}
+def record(
+    root: Path, experiment: str, variant: str, seed: int = 0, wrong: int = 0, **more: Any
+) -> None:
+    """A run of an experiment that gets so many of 1,000 images wrong."""
+    where = {"machine": "m", "commit": "c" * 40, "threads": 1}
+    used = {"name": experiment, "model": "resnet20", "phases": [[16, 8]], "lr": 0.1}
+    write_run(
+        root / "runs" / experiment / f"{variant}-{seed}",
+        variant=variant,
+        seed=seed,
+        recipe=used | more.pop("recipe", {}),
+        environment=where | more.pop("environment", {}),
+        command=f"senetzoo train {experiment}",
+        **{
+            "labels": torch.zeros(1000, dtype=torch.long),
+            "guesses": (torch.arange(1000) < wrong).long(),
+            **more,
+        },
+    )
 
 
 def cells(text: str) -> list[list[str]]:
@@ -132,16 +149,13 @@ def test_fluctuation_is_compared_seed_by_seed(empty: Any, tmp_path: Path) -> Non
                 epoch(n, lr=0.1, train_accuracy=0.5, test_accuracy=0.5 + (n % 2) * value / 100)
                 for n in range(1, 6)
             ]
-            folder = tmp_path / "runs" / "ablation_positions" / f"{variant}-{seed}"
-            used = recipe("ablation_positions")
-            write_run(folder, lines=lines, variant=variant, seed=seed, recipe=used)
+            record(tmp_path, "ablation_positions", variant, seed, lines=lines)
     (row,) = cells(empty.noisy.fluctuation())[1:]
     assert row[:4] == ["pre", "5.00", "3.00", "-2.00, -2.50, -1.50"]
     # In the recipe's order; 5 epochs of 3,000 images in 20 seconds each, and 2 for each test.
     listed = cells(empty.experiments.each())[1:]
-    assert [row[:2] for row in listed] == [
-        *(["plain", n] for n in "012"), *(["pre", n] for n in "012"), *(["post", n] for n in "01"),
-    ]  # fmt: skip
+    runs = [(v, str(n)) for v, values in swings.items() for n in range(len(values))]
+    assert [tuple(row[:2]) for row in listed] == runs
     assert all(row[4:] == ["0.03", "150", "0"] for row in listed)
 
 
@@ -150,17 +164,9 @@ def test_positions_against_the_first_arm(empty: Any, tmp_path: Path) -> None:
     wrong: dict[str, tuple[int, ...]]
     wrong = {"plain": (100, 90, 110), "pre": (101, 89, 111), "identity": (130, 121, 141)}
     wrong |= {"standard": (95, 84, 104), "post": (97,)}
-    labels = torch.zeros(1000, dtype=torch.long)
     for variant, counts in wrong.items():
         for seed, count in enumerate(counts):
-            guesses = (torch.arange(1000) < count).long()
-            folder = tmp_path / "runs" / "ablation_positions" / f"{variant}-{seed}"
-            used = recipe("ablation_positions")
-            where = {"machine": "m", "commit": "c" * 40, "threads": 1}
-            write_run(
-                folder, labels=labels, guesses=guesses, variant=variant, seed=seed, recipe=used,
-                environment=where, command="senetzoo train ablation_positions",
-            )  # fmt: skip
+            record(tmp_path, "ablation_positions", variant, seed, count)
     text = empty.experiments.positions()
     rows = {row[0]: row[1:] for row in cells(text)[1:]}
     assert list(rows) == ["plain", "standard", "pre", "identity", "post"]
@@ -179,40 +185,31 @@ def test_positions_against_the_first_arm(empty: Any, tmp_path: Path) -> None:
 
 def test_gates_are_beside_the_positions_plain_and_se(empty: Any, tmp_path: Path) -> None:
     for variant, gate in empty.experiments.SHARED.items():
-        place, other = (
-            RECIPES["ablation_positions"].variants[variant],
-            RECIPES["ablation_gates"].variants[gate],
-        )
+        place = RECIPES["ablation_positions"].variants[variant]
+        other = RECIPES["ablation_gates"].variants[gate]
         assert repr(create(place["model"])) == repr(create(other["model"]))
 
-    def write(experiment: str, variant: str, model: str, seed: int, wrong: int, lr: float) -> None:
-        machine = "old" if experiment == "ablation_positions" else "new"
-        write_run(
-            tmp_path / "runs" / experiment / f"{variant}-{seed}",
-            labels=torch.zeros(1000, dtype=torch.long),
-            guesses=(torch.arange(1000) < wrong).long(), variant=variant, seed=seed,
-            recipe={**recipe(experiment), "model": model, "lr": lr},
-            environment={"machine": machine, "commit": "c" * 40, "threads": 1},
-            command=f"senetzoo train {experiment}",
-        )  # fmt: skip
-
     for seed in (0, 1):
-        write("ablation_positions", "plain", "resnet20", seed, 100 + seed, 0.1)
-        write("ablation_positions", "standard", "resnet20+se4@standard", seed, 90, 0.1)
-        write("ablation_positions", "pre", "resnet20+se4@pre", seed, 80, 0.1)
+        for variant, policy, wrong in (
+            ("plain", "", 100 + seed), ("standard", "+se4@standard", 90), ("pre", "+se4@pre", 80),
+        ):  # fmt: skip
+            changes = {"model": f"resnet20{policy}"}
+            record(tmp_path, "ablation_positions", variant, seed, wrong, recipe=changes)
     # Without a run of another gate there is nothing to compare.
     assert empty.experiments.gates() == "None is recorded yet.\n"
-    write("ablation_gates", "cbam", "resnet20+cbam(reduction=4)", 0, 85, 0.1)
+    cbam = {"model": "resnet20+cbam(reduction=4)"}
+    new = {"machine": "new"}
+    record(tmp_path, "ablation_gates", "cbam", 0, 85, recipe=cbam, environment=new)
     text = empty.experiments.gates()
     assert [row[:3] for row in cells(text)[1:]] == [
         ["plain", "2", "89.95 (90.00, 89.90)"],
         ["se", "2", "91.00 (91.00, 91.00)"],
         ["cbam", "1", "91.50 (91.50)"],
     ]
-    assert f"; new, commit `{'c' * 12}`; old, commit `{'c' * 12}`.\n" in text
+    assert f"; new, commit `{'c' * 12}`; m, commit `{'c' * 12}`.\n" in text
     # Runs with another learning rate are no pairs.
     shutil.rmtree(tmp_path / "runs" / "ablation_gates")
-    write("ablation_gates", "cbam", "resnet20+cbam(reduction=4)", 0, 85, 0.2)
+    record(tmp_path, "ablation_gates", "cbam", 0, 85, recipe={**cbam, "lr": 0.2})
     assert empty.experiments.gates() == "None is recorded yet.\n"
 
 
@@ -225,22 +222,12 @@ def test_depth_by_hand(empty: Any, tmp_path: Path) -> None:
         guesses = labels.clone()
         guesses[:wrong] = 2
         lines = [epoch(n, train_accuracy=train - (8 - n) * 0.01) for n in range(1, 9)]
-        size = {
-            "name": variant,
-            "params": 270_000,
-            "macs": 31_000 if variant.endswith("56") else 10_000,
-        }
-        where = {"machine": "m", "commit": "c" * 40, "cpu": "a processor"}
-        write_run(
-            tmp_path / "runs" / "cifar10_depth" / f"{variant}-0",
-            labels=labels,
-            guesses=guesses,
-            lines=lines,
-            variant=variant,
-            recipe=recipe("cifar10_depth"),
-            environment=where,
-            model=size,
-        )
+        macs = 31_000 if variant.endswith("56") else 10_000
+        size = {"name": variant, "params": 270_000, "macs": macs}
+        record(
+            tmp_path, "cifar10_depth", variant,
+            labels=labels, guesses=guesses, lines=lines, model=size,
+        )  # fmt: skip
     depths = empty.depths
     assert depths.degradation() == (
         "- `plain20` to `plain56`: -15.0 points on the training images, -20.0 on the test images. "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import random
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -26,9 +25,9 @@ from support.runs import CLASSES, epoch, write_run
 from senetzoo.cli import main
 from senetzoo.data import digits
 from senetzoo.errors import ConfigError
-from senetzoo.eval.predictions import Predictions, wilson
+from senetzoo.eval.predictions import wilson
 from senetzoo.inspect import drift, excitations
-from senetzoo.report import figures, page, tables
+from senetzoo.report import figures, page
 from senetzoo.report.paired import Paired, paired, verdicts
 from senetzoo.report.run import find, read
 from senetzoo.train.augment import normalize
@@ -111,17 +110,30 @@ def test_the_page_says_what_the_runs_did(tmp_path: Path) -> None:
             assert cells == [count[n, m] for m in range(3)], (of, name)
 
 
-def test_pictures_are_the_mistakes(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run")
-    out = tmp_path / "page.html"
-    assert report(folder, "--out", out).exit_code == 0
+def test_one_run(tmp_path: Path) -> None:
+    """Its pictures are the mistakes, the JSON says the same, and the same run gives it again."""
+    folder = write_run(tmp_path / "run", seed=7)
+    pages = [tmp_path / name / "page.html" for name in ("one", "two")]
+    results = [report(folder, "--out", out, "--json") for out in pages]
+    assert [result.exit_code for result in results] == [0, 0]
+    assert pages[0].read_bytes() == pages[1].read_bytes()
     tensors = load_file(str(folder / "test.safetensors"))
-    images = page_of(out).images
+    images = page_of(pages[0]).images
     assert len(images) == len(tensors["mistakes"]) == 3
     for image, expected in zip(images, tensors["images"], strict=True):
         data = base64.b64decode(image.partition(",")[2])
-        pixels = Image.open(io.BytesIO(data)).tobytes()
-        assert pixels == expected.numpy().tobytes()
+        assert Image.open(io.BytesIO(data)).tobytes() == expected.numpy().tobytes()
+    assert json.loads(results[0].output) == [
+        {
+            "run": str(folder),
+            "network": "lenet5",
+            "seed": 7,
+            "epochs": 8,
+            "finished": True,
+            "accuracy": 0.9,
+            "interval": list(wilson(27, 30)),
+        }
+    ]
 
 
 def test_markdown_has_its_pictures(tmp_path: Path) -> None:
@@ -166,7 +178,7 @@ def test_a_real_run(tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()
     (copy / "log.jsonl").write_bytes((run / "log.jsonl").read_bytes())
-    assert tables.by_class(read(copy, "run")) == tables.by_class(read(run, "run")) != []
+    assert read(copy, "run").by_class == read(run, "run").by_class != []
     result = report(run, "--out", out, "--excitations")
     assert result.exit_code == 0, result.output
     seen = page_of(out)
@@ -216,15 +228,6 @@ def test_names_tell_runs_apart(tmp_path: Path) -> None:
     assert [run.name for run in find([tmp_path, folders[0]])] == ["a/run-0", "b/run-0"]
 
 
-def test_the_same_runs_give_the_same_page(tmp_path: Path) -> None:
-    write_run(tmp_path / "run")
-    texts = []
-    for name in ("one", "two"):
-        assert report(tmp_path / "run", "--out", tmp_path / name / "page.html").exit_code == 0
-        texts.append((tmp_path / name / "page.html").read_bytes())
-    assert texts[0] == texts[1]
-
-
 def test_a_run_under_way(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", finished=False, epochs=3)
     with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
@@ -252,46 +255,36 @@ def test_gray_images_and_many_classes(tmp_path: Path) -> None:
     assert ["class 0", "class 1", "1 of 1"] in seen.rows
 
 
-def test_json(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", seed=7)
-    result = report(folder, "--out", tmp_path / "page.html", "--json")
-    assert json.loads(result.output) == [
-        {
-            "run": str(folder),
-            "network": "lenet5",
-            "seed": 7,
-            "epochs": 8,
-            "finished": True,
-            "accuracy": 0.9,
-            "interval": list(wilson(27, 30)),
-        }
-    ]
+# Runs of several seeds
+
+
+def seeds_of(tmp_path: Path, variant: str, wrong: tuple[int, ...], **header: Any) -> None:
+    """Runs that get so many of 1,000 images wrong; without gradients, whose plots take long."""
+    labels = torch.zeros(1000, dtype=torch.long)
+    lines = [{k: v for k, v in epoch(n).items() if k != "gradient_norm"} for n in (1, 2, 3)]
+    for seed, count in enumerate(wrong):
+        write_run(
+            tmp_path / f"{variant}-{seed}",
+            labels=labels,
+            guesses=(torch.arange(1000) < count).long(),
+            variant=variant,
+            seed=seed,
+            lines=lines,
+            **header,
+        )
 
 
 def test_seeds_of_a_variant(tmp_path: Path) -> None:
-    labels = torch.zeros(100, dtype=torch.long)
-    for seed, wrong in enumerate((10, 14, 18)):
-        guesses = labels.clone()
-        guesses[:wrong] = 1
-        write_run(tmp_path / f"se-{seed}", labels=labels, guesses=guesses, variant="se", seed=seed)
-    assert tables.variants(find([tmp_path])) == {"se": pytest.approx((90.0, 86.0, 82.0))}
-    write_run(tmp_path / "plain-0", variant="plain")
-    page = report(tmp_path, "--out", tmp_path / "page.html")
-    assert page.exit_code == 0, page.output
+    seeds_of(tmp_path, "se", (100, 140, 180))
+    seeds_of(tmp_path, "plain", (100,))
+    result = report(tmp_path, "--out", tmp_path / "page.html")
+    assert result.exit_code == 0, result.output
     text = (tmp_path / "page.md").read_text()
     # The deviation is the sample's: (16 + 0 + 16) / 2.
     assert "| se | 3 | 86.00 % | 4.00 | 90.00, 86.00, 82.00 |\n" in text
     assert "| plain | 1 | 90.00 % |  | 90.00 |\n" in text
-    assert tables.variants(find([tmp_path / "plain-0", tmp_path / "se-0"])) == {}
-
-
-def seeds_of(tmp_path: Path, variant: str, wrong: tuple[int, ...], **header: Any) -> None:
-    labels = torch.zeros(1000, dtype=torch.long)
-    for seed, count in enumerate(wrong):
-        guesses = labels.clone()
-        guesses[:count] = 1
-        folder = tmp_path / f"{variant}-{seed}"
-        write_run(folder, labels=labels, guesses=guesses, variant=variant, seed=seed, **header)
+    assert "Gradient norm" not in text + (tmp_path / "page.html").read_text()
+    assert page._variants(find([tmp_path / "plain-0", tmp_path / "se-0"])) is None
 
 
 def test_pairs_of_seeds_are_compared_as_scipy_does(tmp_path: Path) -> None:
@@ -311,7 +304,9 @@ def test_pairs_of_seeds_are_compared_as_scipy_does(tmp_path: Path) -> None:
         right = [100 - n / 10 for n in wrong[:4]]
         test = ttest_rel(right, [100 - n / 10 for n in plain])
         assert pair.seeds == (0, 1, 2, 3)
-        assert pair.accuracies == pytest.approx(right)
+        assert pair.differences == pytest.approx(
+            [r + n / 10 - 100 for r, n in zip(right, plain, strict=True)]
+        )
         assert pair.interval == pytest.approx(tuple(test.confidence_interval(0.95)))
         assert pair.differs == (test.pvalue < 0.05)
         assert pair.p == pytest.approx(test.pvalue)
@@ -320,8 +315,8 @@ def test_pairs_of_seeds_are_compared_as_scipy_does(tmp_path: Path) -> None:
         assert nct.sf(student.ppf(0.975, 3), 3, shift) == pytest.approx(0.8, abs=0.04)
     assert found["standard"].differs
     assert not found["identity"].differs
-    page = report(tmp_path, "--out", tmp_path / "page.html")
-    assert page.exit_code == 0, page.output
+    result = report(tmp_path, "--out", tmp_path / "page.html")
+    assert result.exit_code == 0, result.output
     text = (tmp_path / "page.md").read_text()
     assert "standard - plain | 4 | +1.55 | 0.69 |" in text
     assert text.count("no difference shown") == 1
@@ -330,7 +325,7 @@ def test_pairs_of_seeds_are_compared_as_scipy_does(tmp_path: Path) -> None:
 @given(st.lists(st.lists(st.integers(-3, 12), min_size=3, max_size=5), min_size=1, max_size=5))
 def test_many_comparisons_are_corrected_by_closed_testing(variants: list[list[int]]) -> None:
     """Holm's steps are the closure of Bonferroni's test: every set with the variant is rejected."""
-    pairs = [Paired(str(n), "plain", (), (), tuple(values)) for n, values in enumerate(variants)]
+    pairs = [Paired(str(n), "plain", (), tuple(values)) for n, values in enumerate(variants)]
     everyone = range(len(pairs))
     sets = [s for size in range(1, len(pairs) + 1) for s in combinations(everyone, size)]
     for number, verdict in enumerate(verdicts(pairs)):
@@ -342,16 +337,15 @@ def test_many_comparisons_are_corrected_by_closed_testing(variants: list[list[in
 
 
 def test_equal_differences_leave_no_doubt() -> None:
-    assert Paired("se", "plain", (), (), (0.5, 0.5)).p == 0.0
-    assert Paired("se", "plain", (), (), (0.0, 0.0)).p == 1.0
+    assert Paired("se", "plain", (), (0.5, 0.5)).p == 0.0
+    assert Paired("se", "plain", (), (0.0, 0.0)).p == 1.0
 
 
 def test_variants_without_common_seeds_are_not_compared(tmp_path: Path) -> None:
     write_run(tmp_path / "alone", variant="")
     assert paired(find([tmp_path])) == []
-    write_run(tmp_path / "plain-0", variant="plain", seed=0)
-    write_run(tmp_path / "se-0", variant="se", seed=0)
-    write_run(tmp_path / "se-1", variant="se", seed=1)
+    for variant, seed in (("plain", 0), ("se", 0), ("se", 1)):
+        write_run(tmp_path / f"{variant}-{seed}", variant=variant, seed=seed)
     assert paired(find([tmp_path])) == []
 
 
@@ -359,49 +353,34 @@ def test_fluctuation_by_hand(tmp_path: Path) -> None:
     accuracies = [0.1, 0.9, 0.1, 0.9, 0.5, 0.52, None, 0.49, 0.55, 0.56]
     lines = [epoch(n, test_accuracy=value) for n, value in enumerate(accuracies, 1)]
     (run,) = find([write_run(tmp_path / "run", lines=lines, finished=False)])
-    found = tables.fluctuation(run)
-    assert found is not None
     # Epochs 6, 8, 9, 10: -3, +6 and +1 points.
-    assert (found.first, found.changes) == (6, 3)
-    assert found.mean == pytest.approx(10 / 3)
-    assert found.drop == pytest.approx(3.0)
+    assert page.fluctuation(run) == pytest.approx((6, 3, 10 / 3, 3.0))
     rising = [epoch(n, test_accuracy=0.1 * n) for n in range(1, 9)]
     (run,) = find([write_run(tmp_path / "rising", lines=rising, finished=False)])
-    found = tables.fluctuation(run)
-    assert found is not None
-    assert found.drop == 0.0
+    assert page.fluctuation(run) == pytest.approx((5, 3, 10.0, 0.0))
     (run,) = find([write_run(tmp_path / "short", epochs=4, finished=False)])
-    assert tables.fluctuation(run) is None
-
-
-def test_confusion_by_counting() -> None:
-    draw = random.Random(0)
-    pairs = [(draw.randrange(5), draw.randrange(5)) for _ in range(300)]
-    labels, guesses = (torch.tensor(part) for part in zip(*pairs, strict=True))
-    tested = Predictions(torch.nn.functional.one_hot(guesses, 5).half(), labels)
-    counts = Counter(pairs)
-    assert tested.confusion().tolist() == [[counts[r, c] for c in range(5)] for r in range(5)]
+    assert page.fluctuation(run) is None
 
 
 def test_time(tmp_path: Path) -> None:
     (run,) = find([write_run(tmp_path / "run")])
-    assert tables.seconds(run) == {"train": 160.0, "data": 8.0, "test": 16.0}
-    assert tables.images_per_second(run) == pytest.approx(8 * 3000 / 160)
+    assert run.seconds == {"train": 160.0, "data": 8.0, "test": 16.0}
+    assert run.images_per_second == pytest.approx(8 * 3000 / 160)
 
 
 def test_what_differs_between_runs(tmp_path: Path) -> None:
     recipes = [{"name": "r", "lr": 0.1, "phases": [[32, 8]]}, {"name": "r", "lr": 0.2, "new": 1}]
     for seed, recipe in enumerate(recipes):
         write_run(tmp_path / f"run-{seed}", recipe=recipe, seed=seed)
-    same, differ = tables.settings(find([tmp_path]))
-    assert dict(same)["name"] == "r"
-    assert dict(same)["environment: torch"] == "2.13.0"
-    assert dict(differ) == {
-        "seed": ["0", "1"],
-        "lr": ["0.1", "0.2"],
-        "phases": ["32, 8", ""],
-        "new": ["", "1"],
-    }
+    same, differ = page.settings(find([tmp_path]))
+    assert ["name", "r"] in same
+    assert ["environment: torch", "2.13.0"] in same
+    assert differ == [
+        ["seed", "0", "1"],
+        ["lr", "0.1", "0.2"],
+        ["phases", "32, 8", ""],
+        ["new", "", "1"],
+    ]
 
 
 def test_plots(tmp_path: Path) -> None:
@@ -420,14 +399,6 @@ def test_plots(tmp_path: Path) -> None:
         assert "currentColor" in inked
         assert "#010203" not in inked
     assert len(set(figures.colors(runs * 10))) == 20
-
-
-def test_runs_without_gradients(tmp_path: Path) -> None:
-    lines = [{k: v for k, v in epoch(n).items() if k != "gradient_norm"} for n in range(1, 4)]
-    made = page.make(find([write_run(tmp_path / "run", lines=lines)]), "No gradients")
-    assert made.gradients == ()
-    assert "Gradient norm" not in page.html(made)
-    assert "Gradient norm" not in page.markdown(made, "figures")[0]
 
 
 def edit(change: Callable[[list[Any]], Any]) -> Callable[[Path], Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 from support.networks import message
-from support.runs import apply_setting, silent
+from support.runs import after_step, apply_setting, log_of, press_ctrl_c, train, weights_of
 from torch import nn
 from torch.nn import functional as F
 
@@ -23,41 +22,43 @@ from senetzoo.cli import inspect as inspect_command
 from senetzoo.cli.train import command as train_command
 from senetzoo.cli.train import find
 from senetzoo.data import digits
-from senetzoo.errors import ConfigError, DataError, TrainingError
+from senetzoo.errors import ConfigError, TrainingError
 from senetzoo.inspect import drift
-from senetzoo.train import augment, engine
+from senetzoo.train import augment
 from senetzoo.train.augment import Draws
-from senetzoo.train.checkpoint import State
 from senetzoo.train.experiment import Experiment
-from senetzoo.train.optim import Muon, orthogonalize, parameter_groups
+from senetzoo.train.optim import Muon, orthogonalize
 from senetzoo.train.recipe import Recipe, networks_of
 from senetzoo.train.recipes import RECIPES
-from senetzoo.train.step import Step
 from senetzoo.weights import cache, manifest
 
 TINY = Recipe(
     name="tiny",
     model="lenet5",
     data="digits",
-    images_per_class=16,
-    phases=((32, 3),),
-    batch=32,
+    images_per_class=8,
+    phases=((32, 2),),
+    batch=16,
     compile=False,
     lr=0.02,
 )
+ONE = TINY.replace(phases=((32, 1),))
 
 
 def draws(count: int, seed: int = 0) -> Draws:
     return Draws(torch.Generator().manual_seed(seed), count)
 
 
-def epochs(folder: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["kind"] == "epoch"]
+def command(*words: object) -> Any:
+    return CliRunner().invoke(train_command, list(map(str, words)))
 
 
-def run(out: Path, recipe: Recipe = TINY, **options: Any) -> dict[str, Any]:
-    return engine.train(recipe, out, **{"say": silent, **options})
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch that others are compared with."""
+    out = tmp_path_factory.mktemp("plain")
+    train(ONE.replace(warmup=0.0), out)
+    return out
 
 
 # The parts
@@ -68,7 +69,6 @@ def test_crops_and_flips_are_windows_of_the_padded_images() -> None:
     padded = augment.pad(images, 2)
     reference = F.pad(images.permute(0, 3, 1, 2).float(), (2,) * 4, mode="reflect")
     assert torch.equal(padded, reference.permute(0, 2, 3, 1).to(torch.uint8))
-
     index = torch.tensor([0, 3, 3, 4])
     crops = augment.crop_and_flip(padded, index, 6, True, draws(4, 1))
     seen = set()
@@ -84,13 +84,8 @@ def test_crops_and_flips_are_windows_of_the_padded_images() -> None:
         assert len(found) == 1
         seen.update(found)
     assert len(seen) > 1
-
-
-def test_without_margin_and_flip_the_images_come_back() -> None:
-    images = torch.randint(0, 256, (4, 6, 6, 1), dtype=torch.uint8)
-    index = torch.tensor([2, 0])
-    crops = augment.crop_and_flip(augment.pad(images, 0), index, 6, False, draws(2))
-    assert torch.equal(crops, images[index])
+    same = augment.crop_and_flip(augment.pad(images, 0), index, 6, False, draws(4))
+    assert torch.equal(same, images[index])
 
 
 def test_normalize_is_mean_and_deviation_per_channel() -> None:
@@ -157,22 +152,9 @@ def test_muon_step_has_the_relative_size_of_its_learning_rate() -> None:
     assert 0.06 < float(moved) < 0.13
 
 
-def test_every_parameter_is_in_one_group_and_gates_do_not_decay() -> None:
-    model = senetzoo.create("se_resnet20", seed=0)
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    for muon in (False, True):
-        groups = parameter_groups(model, muon)
-        listed = [names[p] for group in groups.values() for p in group]
-        assert sorted(listed) == sorted(names.values())
-        plain = {names[p] for p in groups["plain"]}
-        assert {n for n in names.values() if ".slots." in n or "bn" in n} <= plain
-        assert ("layer1.0.conv1.weight" in {names[p] for p in groups["conv"]}) == muon
-        assert "conv1.weight" in {names[p] for p in groups["decay"]}
-
-
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_learning_rate_rises_then_falls_to_nothing(schedule: str) -> None:
-    recipe = TINY.replace(schedule=schedule, warmup=0.2)
+    recipe = TINY.replace(schedule=schedule, warmup=0.2, phases=((32, 3),))
     values = [recipe.factor(step, 100) for step in range(300)]
     assert values[0] == 0.0
     assert math.isclose(max(values), 1.0)
@@ -191,7 +173,7 @@ def test_learning_rate_rises_then_falls_to_nothing(schedule: str) -> None:
 
 
 def test_phases_give_the_size_of_each_epoch() -> None:
-    recipe = TINY.replace(phases=((16, 2), (24, 1), (32, 3)))
+    recipe = TINY.replace(phases=((16, 2), (24, 1), (32, 1)), restart_epochs=2)
     assert [recipe.size(epoch) for epoch in range(recipe.epochs)] == [16, 16, 24, 32, 32, 32]
 
 
@@ -205,13 +187,14 @@ def test_a_run_learns_and_leaves_log_weights_and_summary(tmp_path: Path) -> None
         margin=0,
         flip=False,
         lr=0.05,
+        batch=32,
         images_per_class=60,
         ema=0.5,
     )
-    record = run(tmp_path, recipe, variant="one", command="senetzoo train tiny")
-    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    record = train(recipe, tmp_path, variant="one", command="senetzoo train tiny")
+    log = log_of(tmp_path)
     assert [line["kind"] for line in log] == ["run", *["epoch"] * 8, "end"]
-    first, lines = log[0], epochs(tmp_path)
+    first, *lines, last = log
     assert (first["variant"], first["seed"], first["command"]) == ("one", 0, "senetzoo train tiny")
     assert Recipe.from_json(first["recipe"]) == recipe
     assert first["data"] == {
@@ -224,7 +207,7 @@ def test_a_run_learns_and_leaves_log_weights_and_summary(tmp_path: Path) -> None
     assert first["environment"]["processes"] == 1
     assert [line["epoch"] for line in lines] == list(range(1, 9))
     assert set(lines[0]["gradient_norm"]) == {"stage 1", "stage 2", "head"}
-    assert log[-1] == {"kind": "end", **record}
+    assert last == {"kind": "end", **record}
     # 600 training images in 8 epochs; guessing gives 0.1.
     assert record["test_accuracy"] > 0.5
     assert lines[-1]["train_loss"] < lines[0]["train_loss"]
@@ -232,68 +215,39 @@ def test_a_run_learns_and_leaves_log_weights_and_summary(tmp_path: Path) -> None
     assert record["test_accuracy"] == lines[-1]["ema_test_accuracy"]
     assert lines[-1]["ema_test_loss"] != lines[-1]["test_loss"]
     model = senetzoo.create("lenet", in_chans=1, seed=0).eval()
-    model.load_state_dict(load_file(str(tmp_path / "model.safetensors")))
+    model.load_state_dict(weights_of(tmp_path))
     tested = load_file(str(tmp_path / "test.safetensors"))
     test = digits.load("test").first(60)
     with torch.no_grad():
         logits = model(augment.normalize(test.images, digits.MEAN, digits.STD, 32))
     torch.testing.assert_close(tested["logits"].float(), logits, atol=5e-3, rtol=1e-3)
     assert torch.equal(tested["labels"], test.labels)
-    right = int((logits.argmax(1) == test.labels).sum())
-    assert record["test_correct"] == right
-    assert record["test_images"] == len(test)
+    hits = logits.argmax(1) == test.labels
+    right = int(hits.sum())
+    assert (record["test_correct"], record["test_images"]) == (right, len(test))
     assert record["test_accuracy"] == round(right / len(test), 5)
     low, high = record["wilson"]
     assert low < record["test_accuracy"] < high
-    classes = [
-        [int((logits.argmax(1)[test.labels == k] == k).sum()), int((test.labels == k).sum())]
-        for k in range(10)
-    ]
-    assert record["by_class"] == classes
-    wrong = (logits.argmax(1) != test.labels).nonzero()[:, 0]
+    of_class = [hits[test.labels == k] for k in range(10)]
+    assert record["by_class"] == [[int(each.sum()), len(each)] for each in of_class]
+    wrong = (~hits).nonzero()[:, 0]
     sure = logits.softmax(1).max(1).values
     expected = sorted(wrong.tolist(), key=lambda index: -float(sure[index]))[:32]
     assert tested["mistakes"].tolist() == expected
     assert torch.equal(tested["images"], test.images[expected])
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["seed"] == 0
-    assert summary["recipe"]["model"] == "lenet"
-
-
-def test_an_interrupted_run_ends_like_the_uninterrupted_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = TINY.replace(model="se_lenet+se2@pre/s2", optimizer="muon")
-    run(tmp_path / "whole", recipe, seed=3)
-
-    saved = State.save
-
-    def die_after_two(state: State, *args: Any) -> None:
-        saved(state, *args)
-        if state.position.epoch == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(State, "save", die_after_two)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut", recipe, seed=3)
-    assert not (tmp_path / "cut" / "summary.json").exists()
-    monkeypatch.setattr(State, "save", saved)
-    run(tmp_path / "cut", recipe, seed=3)
-    whole = load_file(str(tmp_path / "whole" / "model.safetensors"))
-    cut = load_file(str(tmp_path / "cut" / "model.safetensors"))
-    assert whole.keys() == cut.keys()
-    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    assert (summary["seed"], summary["recipe"]["model"]) == (0, "lenet")
 
 
 def test_a_batch_in_parts_is_the_batch(tmp_path: Path) -> None:
     recipe = TINY.replace(precision="fp64", mixup=0.2, label_smoothing=0.1)
-    run(tmp_path / "one", recipe)
-    run(tmp_path / "four", recipe.replace(accumulate=4))
-    a = load_file(str(tmp_path / "one" / "model.safetensors"))
-    b = load_file(str(tmp_path / "four" / "model.safetensors"))
+    train(recipe, tmp_path / "one")
+    train(recipe.replace(accumulate=4), tmp_path / "four")
+    a, b = weights_of(tmp_path / "one"), weights_of(tmp_path / "four")
     for name, value in a.items():
         torch.testing.assert_close(b[name], value, atol=1e-10, rtol=0)
-    for one, four in zip(epochs(tmp_path / "one"), epochs(tmp_path / "four"), strict=True):
+    epochs = (log_of(tmp_path / name, "epoch") for name in ("one", "four"))
+    for one, four in zip(*epochs, strict=True):
         for key in ("train_accuracy", "gradient_norm", "test_accuracy"):
             assert one[key] == four[key]
         assert one["train_loss"] == pytest.approx(four["train_loss"], abs=2e-5)
@@ -301,44 +255,49 @@ def test_a_batch_in_parts_is_the_batch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"precision": "bf16"}, {"channels_last": False}, {"deterministic": True}],
-    ids=["bf16", "channels_first", "deterministic"],
+    [{"precision": "bf16"}, {"channels_last": False}, {"deterministic": True}, {"compile": True}],
+    ids=["bf16", "channels_first", "deterministic", "compiled"],
 )
-def test_other_ways_to_compute_come_to_the_same(tmp_path: Path, changes: dict[str, Any]) -> None:
-    one = TINY.replace(phases=((32, 1),), warmup=0.0)
-    run(tmp_path / "plain", one)
-    run(tmp_path / "other", one.replace(**changes))
+def test_other_ways_to_compute_come_to_the_same(
+    tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    # Any compiler would do; "eager" keeps the C++ toolchain out of this test.
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda m, **_: real(m, backend="eager", dynamic=False))
+    train(ONE.replace(warmup=0.0, **changes), tmp_path)
     assert not torch.are_deterministic_algorithms_enabled()
-    plain, other = epochs(tmp_path / "plain")[0], epochs(tmp_path / "other")[0]
+    (one,), (other,) = log_of(plain, "epoch"), log_of(tmp_path, "epoch")
     close = 0.02 if "precision" in changes else 1e-4
-    assert other["train_loss"] == pytest.approx(plain["train_loss"], abs=close)
+    assert other["train_loss"] == pytest.approx(one["train_loss"], abs=close)
     # It is really another way, where it is to be one.
-    assert (other["gradient_norm"] == plain["gradient_norm"]) == ("precision" not in changes)
+    assert (other["gradient_norm"] == one["gradient_norm"]) == ("precision" not in changes)
+    if "compile" in changes:
+        a, b = weights_of(plain), weights_of(tmp_path)
+        assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_runs_with_other_policies_start_from_the_same_trunk_and_see_the_same_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: dict[str, list[torch.Tensor]] = {}
-    plain = augment.normalize
+    batches: list[torch.Tensor] = []
+    real = augment.normalize
+
+    def spy(*args: Any) -> torch.Tensor:
+        batches.append(args[0].clone())
+        return real(*args)
+
+    monkeypatch.setattr("senetzoo.train.augment.normalize", spy)
     for model in ("lenet5", "se_lenet5"):
-        batches = seen.setdefault(model, [])
-
-        def spy(*args: Any, batches: list[torch.Tensor] = batches) -> torch.Tensor:
-            batches.append(args[0].clone())
-            return plain(*args)
-
-        monkeypatch.setattr("senetzoo.train.augment.normalize", spy)
-        run(tmp_path / model, TINY.replace(model=model, phases=((32, 1),)))
-    assert len(seen["lenet5"]) == len(seen["se_lenet5"])
-    for a, b in zip(seen["lenet5"], seen["se_lenet5"], strict=True):
+        train(ONE.replace(model=model), tmp_path / model)
+    half = len(batches) // 2
+    assert half == 5
+    for a, b in zip(batches[:half], batches[half:], strict=True):
         assert torch.equal(a, b)
 
 
-def test_resuming_with_another_recipe_is_refused(tmp_path: Path) -> None:
-    run(tmp_path, TINY.replace(phases=((32, 1),)))
-    assert message(lambda: run(tmp_path, TINY.replace(phases=((32, 2),))), ConfigError) == (
-        f"{tmp_path} holds a run of another recipe or seed.\n"
+def test_resuming_with_another_recipe_is_refused(plain: Path) -> None:
+    assert message(lambda: train(TINY, plain), ConfigError) == (
+        f"{plain} holds a run of another recipe or seed.\n"
         "A run is resumed only with the recipe and the seed it was started with.\n"
         "Give another folder with --out, or delete this one"
     )
@@ -352,39 +311,26 @@ def test_a_checkpoint_that_unpickles_code_is_not_run(tmp_path: Path) -> None:
             return (Path.touch, (marker,))
 
     torch.save({"recipe": Evil(), "seed": 0}, tmp_path / "checkpoint.pt")
-    assert (
-        message(lambda: run(tmp_path), ConfigError).splitlines()[0]
-        == f"{tmp_path / 'checkpoint.pt'} can't be read."
-    )
+    text = message(lambda: train(TINY, tmp_path), ConfigError)
+    assert text.splitlines()[0] == f"{tmp_path / 'checkpoint.pt'} can't be read."
     assert not marker.exists()
-
-
-def test_compiled_and_eager_runs_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Any compiler would do; "eager" keeps the C++ toolchain out of this test.
-    real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda m, **_: real(m, backend="eager", dynamic=False))
-    one = TINY.replace(phases=((32, 1),))
-    run(tmp_path / "eager", one)
-    run(tmp_path / "compiled", one.replace(compile=True))
-    a = load_file(str(tmp_path / "eager" / "model.safetensors"))
-    b = load_file(str(tmp_path / "compiled" / "model.safetensors"))
-    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_a_run_that_diverges_stops_and_keeps_the_last_good_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = augment.normalize
-    seen = 0
+    real = augment.normalize
+    count = 0
 
     def spoil(*args: Any) -> torch.Tensor:
-        nonlocal seen
-        seen += 1
-        # 160 images make five batches: the second epoch's first one is spoilt.
-        return plain(*args) * (float("nan") if seen > 5 and len(args[0]) == 32 else 1.0)
+        nonlocal count
+        count += 1
+        # 80 images make five batches: the second epoch's first one is spoilt.
+        return real(*args) * (float("nan") if count > 5 and len(args[0]) == 16 else 1.0)
 
     monkeypatch.setattr("senetzoo.train.augment.normalize", spoil)
-    assert message(lambda: run(tmp_path, TINY.replace(test_every=9)), TrainingError) == (
+    recipe = TINY.replace(test_every=9, phases=((32, 3),))
+    assert message(lambda: train(recipe, tmp_path), TrainingError) == (
         "The loss of tiny is nan in epoch 2.\n"
         f"The run diverged; {tmp_path / 'checkpoint.pt'} has the state of epoch 1.\n"
         "Type for example: --set lr=0.01, with another --out"
@@ -399,7 +345,7 @@ def test_without_a_compiler_training_goes_on_and_says_so(
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
     said: list[str] = []
-    run(tmp_path, TINY.replace(phases=((32, 1),), compile=True), say=said.append)
+    train(ONE.replace(compile=True), tmp_path, say=said.append)
     assert said[0] == "no C++ compiler is installed: training without torch.compile, slower"
 
 
@@ -414,32 +360,25 @@ def test_settings_are_read_by_kind() -> None:
         "model=se_lenet5+se4@pre",
         "flip=false",
         "phases=((16, 1), (32, 2))",
+        "dropout=0.2",
+        "drop_path=none",
+        "crop_scale=(0.5, 1)",
     ):
         recipe = apply_setting(recipe, setting)
     assert (recipe.batch, recipe.lr, recipe.flip) == (64, 1.0, False)
     assert recipe.model == "se_lenet5+se4@pre"
     assert recipe.phases == ((16, 1), (32, 2))
+    assert (recipe.dropout, recipe.drop_path) == (0.2, None)
+    assert recipe.crop_scale == (0.5, 1.0)
+
+
+WHOLE = "batch is a whole number of at least 1.\nType for example: batch=128"
 
 
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
-        ("batch", "--set got 'batch'.\nIt takes key=value.\nType for example: --set batch=64"),
-        ("batch=many", "--set got batch=many.\nbatch is a whole number of at least 1.\n"
-         "Type for example: batch=128"),
-        ("batch=1.5", "--set got batch=1.5.\nbatch is a whole number of at least 1.\n"
-         "Type for example: batch=128"),
-    ],
-)  # fmt: skip
-def test_bad_settings_are_refused(setting: str, text: str) -> None:
-    assert message(lambda: apply_setting(TINY, setting), ConfigError) == text
-
-
-@pytest.mark.parametrize(
-    ("setting", "text"),
-    [
-        ("batch=0", "--set got batch=0.\nbatch is a whole number of at least 1.\n"
-         "Type for example: batch=128"),
+        *((f"batch={value}", f"--set got batch={value}.\n{WHOLE}") for value in ("many", 1.5, 0)),
         ("phases=(3,)", "--set got phases=(3,).\n"
          "phases is a tuple of one or more tuples of 2 whole numbers of at least 1.\n"
          "Type for example: phases=((32, 10),)"),
@@ -449,25 +388,25 @@ def test_bad_settings_are_refused(setting: str, text: str) -> None:
         ("lr=-1", "--set got lr=-1.\nlr is a number of at least 0.\nType for example: lr=0.1"),
         ("warmup=1", "--set got warmup=1.\nwarmup is a number from 0 up to, not including, 1.\n"
          "Type for example: warmup=0.1"),
+        ("schedule=step", "The recipe got step_epochs=().\n"
+         "step_epochs is given with schedule=step, and only with it."),
     ],
 )  # fmt: skip
-def test_values_that_can_not_train_are_refused(setting: str, text: str) -> None:
+def test_bad_settings_are_refused(setting: str, text: str) -> None:
     assert message(lambda: apply_setting(TINY, setting), ConfigError) == text
+
+
+def test_a_misspelled_field_gets_the_nearest() -> None:
+    first, *_, last = message(lambda: apply_setting(TINY, "bacth=3"), ConfigError).splitlines()
+    assert first == "The recipe has no option 'bacth'."
+    assert last == "Did you mean 'batch'?"
 
 
 def test_a_folder_that_can_not_be_written_is_a_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    arguments = ["digits", "--quick", "--out", str(tmp_path / "file" / "run")]
-    result = CliRunner().invoke(train_command, arguments)
+    result = command("digits", "--quick", "--out", tmp_path / "file" / "run")
     assert result.exit_code == 2
     assert result.stderr == f"error: Can't use {tmp_path / 'file' / 'run'}.\nNot a directory.\n"
-
-
-def test_a_misspelled_field_gets_the_nearest() -> None:
-    with pytest.raises(ConfigError) as caught:
-        apply_setting(TINY, "bacth=3")
-    assert str(caught.value).splitlines()[0] == "The recipe has no option 'bacth'."
-    assert str(caught.value).splitlines()[-1] == "Did you mean 'batch'?"
 
 
 def test_recipes_are_found_by_name_and_describe_themselves() -> None:
@@ -476,76 +415,45 @@ def test_recipes_are_found_by_name_and_describe_themselves() -> None:
         for quick in (False, True):
             for recipe in experiment.recipes(quick=quick).values():
                 recipe.network(10, 3)
-    assert message(lambda: find("digit"), ConfigError) == (
-        f"There is no recipe 'digit'.\nRecipes are {', '.join(RECIPES)}.\nDid you mean 'digits'?"
-    )
-
-
-def test_training_on_cifar10_without_data_says_what_to_give(tmp_path: Path) -> None:
-    assert message(lambda: run(tmp_path, RECIPES["cifar10_small"].recipe), DataError) == (
-        "The recipe cifar10_small trains on CIFAR-10.\n"
-        "No folder was given.\n"
-        "Type: senetzoo train cifar10_small --data FOLDER"
-    )
 
 
 def test_ctrl_c_ends_the_command_with_130_and_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = 0
-    plain = Step.__call__
-
-    def press(self: Step, *args: Any) -> None:
-        nonlocal steps
-        plain(self, *args)
-        steps += 1
-        if steps == 3:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Step, "__call__", press)
+    after_step(monkeypatch, 3, press_ctrl_c)
     out = tmp_path / "run"
-    arguments = ["digits", "--quick", "--out", str(out)]
-    result = CliRunner().invoke(train_command, arguments)
+    result = command("digits", "--quick", "--threads", 1, "--out", out)
     assert result.exit_code == 130
     assert result.stderr == (
         f"The run in {out} was interrupted.\n"
         "All up to epoch 1, step 3 is saved.\n"
         "Type the same command again to go on\n"
     )
-    again = CliRunner().invoke(train_command, arguments)
+    again = command("digits", "--quick", "--threads", 1, "--out", out)
     assert again.exit_code == 0
     assert again.stdout.startswith(f"{out}: going on after epoch 1, step 3\n")
+    assert f"weights and log: {out}" in again.stdout
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["command"] == "senetzoo train digits --seed 0 --quick --threads 1"
 
 
 def test_an_experiment_runs_its_variants_and_leaves_out_finished_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variants = {"plain": {"model": "lenet5"}, "se": {"model": "se_lenet5"}}
-    pair = Experiment(TINY.replace(phases=((32, 1),)), variants=variants, seeds=(1, 2))
-    monkeypatch.setitem(RECIPES, "tiny", pair)
+    monkeypatch.setitem(RECIPES, "tiny", Experiment(ONE, variants=variants, seeds=(1, 2)))
     monkeypatch.chdir(tmp_path)
-    one = CliRunner().invoke(train_command, ["tiny", "--only", "se", "--seed", "2"])
+    one = command("tiny", "--only", "se", "--seed", 2)
     assert one.exit_code == 0, one.output
     assert [path.name for path in (tmp_path / "runs" / "tiny").iterdir()] == ["se-2"]
-    every = CliRunner().invoke(train_command, ["tiny", "--set", "momentum=0.9"])
+    every = command("tiny", "--set", "momentum=0.9")
     assert every.exit_code == 0, every.output
     folders = sorted((tmp_path / "runs" / "tiny").iterdir())
     assert [path.name for path in folders] == ["plain-1", "plain-2", "se-1", "se-2"]
     assert every.stdout.count("finished, test accuracy") == 1
-    first = json.loads((folders[2] / "log.jsonl").read_text().splitlines()[0])
+    (first,) = log_of(folders[2], "run")
     assert (first["variant"], first["seed"]) == ("se", 1)
     assert first["command"] == "senetzoo train tiny --only se --set momentum=0.9 --seed 1"
-
-
-def test_the_command_trains_quickly_and_says_where(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    result = CliRunner().invoke(
-        train_command, ["digits", "--quick", "--threads", "1", "--out", str(out)]
-    )
-    assert result.exit_code == 0, result.output
-    assert f"weights and log: {out}" in result.stdout
-    summary = json.loads((out / "summary.json").read_text())
-    assert summary["command"] == "senetzoo train digits --seed 0 --quick --threads 1"
 
 
 # From a run to weights
@@ -570,126 +478,119 @@ def test_pinned_weights_come_back_through_create(
     monkeypatch.setattr(cache, "EMBEDDED", tmp_path / "embedded")
     manifest.manifest.cache_clear()
     try:
-        recipe = TINY.replace(model="lenet5+se2", phases=((32, 4),))
-        run(tmp_path / "run", recipe, command="senetzoo train tiny")
-        path = tmp_path / "run" / "summary.json"
-        summary = json.loads(path.read_text())
-        path.write_text(json.dumps({**summary, "revision": "a" * 40}))
-        entry = pin_weights.pin(tmp_path / "run", "digits_test", data=None)
-        assert entry.policy == "se2"
-        assert entry.metrics[0].images == len(digits.load("test"))
-
-        model = senetzoo.create("lenet5", pretrained=True)
-        trained = load_file(str(tmp_path / "run" / "model.safetensors"))
-        for name, value in model.state_dict().items():
-            torch.testing.assert_close(value, trained[name], atol=1e-3, rtol=1e-3)
-        assert model.load_report is not None
-        assert model.load_report.classes == tuple("0123456789")
-
-        # A run that goes on from them, with another policy over theirs.
-        said: list[str] = []
-        further = recipe.replace(model="lenet5.digits_test+eca@pre", phases=((32, 1),))
-        again = tmp_path / "again"
-        run(again, further, command="senetzoo train tiny", say=said.append)
-        assert "lenet5.digits_test" in said[0]
-        header = json.loads((again / "log.jsonl").read_text().partition("\n")[0])
-        assert header["model"]["start"] == "lenet5.digits_test"
-        assert header["model"]["start_sha256"] == entry.sha256
-        _, begun = networks_of(again)
-        fresh = further.network(10, 1).build(seed=0).state_dict()
-        for name, value in begun.state_dict().items():
-            expected = model.state_dict()[name] if name in model.state_dict() else fresh[name]
-            assert torch.equal(value, expected), name
-        summary2 = json.loads((again / "summary.json").read_text())
-        (again / "summary.json").write_text(json.dumps({**summary2, "revision": "a" * 40}))
-        entry = pin_weights.pin(again, "digits_further", data=None, default=False)
-        assert (entry.model, entry.policy) == ("lenet5", "se2|eca@pre")
-        assert senetzoo.create("lenet5.digits_further").spec.config == begun.spec.config
-        assert inspect_command._drift(senetzoo.create("lenet5.digits_further")) is None
-
-        # With the gates that they have, under another seed: drift counts from the first one.
-        same = recipe.replace(model="lenet5.digits_test", phases=((32, 1),))
-        run(tmp_path / "same", same, command="senetzoo train tiny", seed=5)
-        path2 = tmp_path / "same" / "summary.json"
-        path2.write_text(json.dumps({**json.loads(path2.read_text()), "revision": "a" * 40}))
-        pin_weights.pin(tmp_path / "same", "digits_same", data=None)
-        last = senetzoo.create("lenet5", pretrained=True)
-        assert last.load_report is not None
-        assert last.load_report.tag == "lenet5.digits_same"
-        first = recipe.network(10, 1).build(seed=0)
-        assert inspect_command._drift(last) == drift(last, first)
-
-        def after(*args: str) -> tuple[str, list[str]]:
-            """The default then, and what is said beyond the accuracy."""
-            done = CliRunner().invoke(pin_weights.main, [str(again), *args])
-            assert done.exit_code == 0
-            return manifest.tags("lenet5")[0], done.stdout.splitlines()[1:]
-
-        def digits_same(value: float, images: str) -> None:
-            whole = json.loads(target.read_text())
-            for tag, found in whole["entries"].items():
-                found["default"] = tag == "lenet5.digits_same"
-            metric = whole["entries"]["lenet5.digits_same"]["metrics"][0]
-            metric |= {"value": value, "data": images}
-            target.write_text(json.dumps(whole))
-            manifest.manifest.cache_clear()
-
-        # A default with a higher figure on the same images stays, until told otherwise.
-        same_images = entry.metrics[0].data
-        digits_same(99.99, same_images)
-        assert after("digits_new") == (
-            "digits_same",
-            [
-                "The default stays lenet5.digits_same (99.99 %). Type --default to make these "
-                "the default."
-            ],
-        )
-        assert after("digits_new", "--no-default") == ("digits_same", [])
-        assert after("digits_new", "--default") == ("digits_new", [])
-        digits_same(99.99, "other images")
-        assert after("digits_new") == ("digits_new", [])
-        digits_same(0.01, same_images)
-        assert after("digits_new") == ("digits_new", [])
-        # One that takes its own place is not compared with what it was.
-        digits_same(99.99, same_images)
-        assert after("digits_same") == ("digits_same", [])
-
-        # What it began with goes, and what is known of it stays.
-        files = set(cache.EMBEDDED.iterdir())
-        began = manifest.manifest()["lenet5.digits_test"].training
-        assert after("digits_only", "--drop-start")[1] == []
-        gone = files - set(cache.EMBEDDED.iterdir())
-        assert {file.name for file in gone} == {"lenet5.digits_test.safetensors"}
-        assert "digits_test" not in manifest.tags("lenet5")
-        for tag in ("lenet5.digits_only", "lenet5.digits_further", "lenet5.digits_same"):
-            assert (manifest.history(tag)["lenet5.digits_test"],) == began
-            assert inspect_command._drift(senetzoo.create(tag)) is None
-        done = CliRunner().invoke(pin_weights.main, [str(path.parent), "x", "--drop-start"])
-        assert (done.exit_code, done.stderr) == (
-            2,
-            "error: The run began with random weights.\nThere are none to drop.\n"
-            "Leave --drop-start out\n",
-        )
-
-        path.write_text(json.dumps({**summary, "revision": "a" * 40 + "-dirty"}))
-        with pytest.raises(ConfigError, match="without a commit"):
-            pin_weights.pin(tmp_path / "run", "digits_dirty", data=None)
-        nowhere = tmp_path / "nowhere"
-        done = CliRunner().invoke(pin_weights.main, [str(nowhere), "x"])
-        assert (done.exit_code, done.stderr) == (
-            2,
-            f"error: {nowhere} holds no finished run.\nThere is no {nowhere / 'summary.json'}.\n"
-            "Type the command that began it again: it goes on to the end\n",
-        )
-        for broken in ("", "{", "[]", "null", "{}", '{"recipe": {"lr": []}}', '{"seed": 0}'):
-            path.write_text(broken)
-            done = CliRunner().invoke(pin_weights.main, [str(path.parent), "x"])
-            assert (done.exit_code, done.stdout) == (2, ""), broken
-            assert done.stderr.startswith("error: "), broken
-        for key in ("recipe", "command", "seed", "revision", "train_seconds", "machine"):
-            path.write_text(json.dumps({**summary, key: [summary[key]]}))
-            done = CliRunner().invoke(pin_weights.main, [str(path.parent), "x"])
-            assert done.stderr.startswith(f"error: {path} is broken at {key}."), key
-            assert done.exit_code == 2, key
+        pinned(tmp_path, target)
     finally:
         manifest.manifest.cache_clear()
+
+
+def committed(recipe: Recipe, out: Path, **options: Any) -> dict[str, Any]:
+    """Train as of a commit; the summary."""
+    train(recipe, out, command="senetzoo train tiny", **options)
+    path = out / "summary.json"
+    summary: dict[str, Any] = {**json.loads(path.read_text()), "revision": "a" * 40}
+    path.write_text(json.dumps(summary))
+    return summary
+
+
+def pinned(tmp_path: Path, target: Path) -> None:
+    recipe = TINY.replace(model="lenet5+se2")
+    summary = committed(recipe, tmp_path / "run")
+    entry = pin_weights.pin(tmp_path / "run", "digits_test", data=None)
+    assert entry.policy == "se2"
+    assert entry.metrics[0].images == len(digits.load("test"))
+
+    model = senetzoo.create("lenet5", pretrained=True)
+    trained = weights_of(tmp_path / "run")
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, trained[name], atol=1e-3, rtol=1e-3)
+    assert model.load_report is not None
+    assert model.load_report.classes == tuple("0123456789")
+
+    # A run that goes on from them, with another policy over theirs.
+    said: list[str] = []
+    further = recipe.replace(model="lenet5.digits_test+eca@pre", phases=((32, 1),))
+    again = tmp_path / "again"
+    committed(further, again, say=said.append)
+    assert "lenet5.digits_test" in said[0]
+    (header,) = log_of(again, "run")
+    assert header["model"]["start"] == "lenet5.digits_test"
+    assert header["model"]["start_sha256"] == entry.sha256
+    _, begun = networks_of(again)
+    fresh = further.network(10, 1).build(seed=0).state_dict()
+    for name, value in begun.state_dict().items():
+        assert torch.equal(value, model.state_dict().get(name, fresh[name])), name
+    entry = pin_weights.pin(again, "digits_further", data=None, default=False)
+    assert (entry.model, entry.policy) == ("lenet5", "se2|eca@pre")
+    assert senetzoo.create("lenet5.digits_further").spec.config == begun.spec.config
+    assert inspect_command._drift(senetzoo.create("lenet5.digits_further")) is None
+
+    # With the gates that they have, under another seed: drift counts from the first one.
+    same = recipe.replace(model="lenet5.digits_test", phases=((32, 1),))
+    committed(same, tmp_path / "same", seed=5)
+    pin_weights.pin(tmp_path / "same", "digits_same", data=None)
+    last = senetzoo.create("lenet5", pretrained=True)
+    assert last.load_report is not None
+    assert last.load_report.tag == "lenet5.digits_same"
+    assert inspect_command._drift(last) == drift(last, recipe.network(10, 1).build(seed=0))
+
+    def after(*args: str) -> tuple[str, list[str]]:
+        """The default then, and what is said beyond the accuracy."""
+        done = CliRunner().invoke(pin_weights.main, [str(again), *args])
+        assert done.exit_code == 0
+        return manifest.tags("lenet5")[0], done.stdout.splitlines()[1:]
+
+    # A default with a higher figure on the same images stays, until told otherwise; one that takes
+    # its own place is not compared with what it was.
+    same_images = entry.metrics[0].data
+    stays = "The default stays lenet5.digits_same (99.99 %). Type --default to make these "
+    for value, images, args, default, note in (
+        (99.99, same_images, ("digits_new",), "digits_same", [f"{stays}the default."]),
+        (99.99, same_images, ("digits_new", "--no-default"), "digits_same", []),
+        (99.99, same_images, ("digits_new", "--default"), "digits_new", []),
+        (99.99, "other images", ("digits_new",), "digits_new", []),
+        (0.01, same_images, ("digits_new",), "digits_new", []),
+        (99.99, same_images, ("digits_same",), "digits_same", []),
+    ):
+        whole = json.loads(target.read_text())
+        for tag, found in whole["entries"].items():
+            found["default"] = tag == "lenet5.digits_same"
+        metric = whole["entries"]["lenet5.digits_same"]["metrics"][0]
+        metric |= {"value": value, "data": images}
+        target.write_text(json.dumps(whole))
+        manifest.manifest.cache_clear()
+        assert after(*args) == (default, note)
+
+    # What it began with goes, and what is known of it stays.
+    files = set(cache.EMBEDDED.iterdir())
+    began = manifest.manifest()["lenet5.digits_test"].training
+    assert after("digits_only", "--drop-start")[1] == []
+    gone = files - set(cache.EMBEDDED.iterdir())
+    assert {file.name for file in gone} == {"lenet5.digits_test.safetensors"}
+    assert "digits_test" not in manifest.tags("lenet5")
+    for tag in ("lenet5.digits_only", "lenet5.digits_further", "lenet5.digits_same"):
+        assert (manifest.history(tag)["lenet5.digits_test"],) == began
+        assert inspect_command._drift(senetzoo.create(tag)) is None
+
+    # What can't be pinned.
+    def refused(run: Path, *args: str) -> str:
+        done = CliRunner().invoke(pin_weights.main, [str(run), "x", *args])
+        assert (done.exit_code, done.stdout) == (2, "")
+        return done.stderr
+
+    path, nowhere = tmp_path / "run" / "summary.json", tmp_path / "nowhere"
+    assert refused(path.parent, "--drop-start") == (
+        "error: The run began with random weights.\nThere are none to drop.\n"
+        "Leave --drop-start out\n"
+    )
+    assert refused(nowhere) == (
+        f"error: {nowhere} holds no finished run.\nThere is no {nowhere / 'summary.json'}.\n"
+        "Type the command that began it again: it goes on to the end\n"
+    )
+    path.write_text(json.dumps({**summary, "revision": "a" * 40 + "-dirty"}))
+    assert "without a commit" in refused(path.parent)
+    for broken in ("", "{", "[]", "null", "{}", '{"recipe": {"lr": []}}', '{"seed": 0}'):
+        path.write_text(broken)
+        assert refused(path.parent).startswith("error: "), broken
+    for key in ("recipe", "command", "seed", "revision", "train_seconds", "machine"):
+        path.write_text(json.dumps({**summary, key: [summary[key]]}))
+        assert refused(path.parent).startswith(f"error: {path} is broken at {key}."), key

@@ -7,29 +7,26 @@ import os
 import signal
 import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.runs import silent
+from support.runs import after_step, log_of, train, weights_of
 
 from senetzoo.errors import SenetzooError
-from senetzoo.runs import LOG, read_log
-from senetzoo.train import checkpoint, engine
+from senetzoo.train import checkpoint
 from senetzoo.train.batches import Batches
 from senetzoo.train.data import load_data
 from senetzoo.train.recipe import Recipe
-from senetzoo.train.step import Step
 
-# 400 images in batches of 40: 10 steps an epoch, 50 in all.
+# 160 images in batches of 16: 10 steps an epoch, 20 in all.
 LENET = Recipe(
     name="pair",
     model="se_lenet5",
     data="digits",
-    images_per_class=40,
-    phases=((32, 5),),
-    batch=40,
+    images_per_class=16,
+    phases=((32, 2),),
+    batch=16,
     precision="fp64",
     compile=False,
     lr=0.05,
@@ -37,7 +34,7 @@ LENET = Recipe(
     mixup=0.2,
     cutmix=1.0,
     noise=0.05,
-    test_every=5,
+    test_every=2,
 )
 
 
@@ -52,19 +49,10 @@ def worker(rank: int, port: int, out: str, recipe: Recipe, die_at: int) -> None:
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
     )
-    steps = 0
-    plain = Step.__call__
-
-    def count(self: Step, *args: Any) -> None:
-        nonlocal steps
-        plain(self, *args)
-        steps += 1
-        if rank == 1 and steps == die_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    Step.__call__ = count  # type: ignore[assignment, method-assign]
+    if rank == 1 and die_at:
+        after_step(pytest.MonkeyPatch(), die_at, lambda: os.kill(os.getpid(), signal.SIGKILL))
     try:
-        engine.train(recipe, Path(out), say=silent)
+        train(recipe, Path(out))
     except SenetzooError as error:
         Path(f"{out}-{rank}.txt").write_text(str(error))
         os._exit(2)
@@ -91,27 +79,23 @@ def pair(out: Path, recipe: Recipe, die_at: int = 0) -> list[int | None]:
     return codes
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(str(folder / "model.safetensors"))
-
-
 def test_two_processes_equal_one_without_batch_norm(tmp_path: Path) -> None:
-    one = engine.train(LENET, tmp_path / "one", say=silent)
-    assert pair(tmp_path / "two", LENET) == [0, 0]
-    a, b = weights(tmp_path / "one"), weights(tmp_path / "two")
+    first, second = tmp_path / "one", tmp_path / "two"
+    train(LENET, first)
+    assert pair(second, LENET) == [0, 0]
+    a, b = weights_of(first), weights_of(second)
     assert next(iter(a.values())).dtype == torch.float64
     for name, value in a.items():
         torch.testing.assert_close(b[name], value, atol=1e-8, rtol=0)
     start = LENET.network(10, 1).build(seed=0).double().state_dict()
     assert any((a[name] - start[name]).abs().max() > 0.01 for name in a)
-    two, lines = read_log(tmp_path / "two" / LOG)[-1], read_log(tmp_path / "one" / LOG)
-    assert two["test_correct"] == one["test_correct"]
-    ours, theirs = lines[1], read_log(tmp_path / "two" / LOG)[1]
+    one, two = log_of(first), log_of(second)
+    assert two[-1]["test_correct"] == one[-1]["test_correct"]
     for key in ("train_loss", "train_accuracy", "lr", "gradient_norm"):
-        assert theirs[key] == ours[key], key
-    logits = [load_file(str(tmp_path / n / "test.safetensors"))["logits"] for n in ("one", "two")]
+        assert two[1][key] == one[1][key], key
+    logits = [load_file(str(out / "test.safetensors"))["logits"] for out in (first, second)]
     torch.testing.assert_close(logits[0], logits[1])
-    assert read_log(tmp_path / "two" / LOG)[0]["environment"]["processes"] == 2
+    assert two[0]["environment"]["processes"] == 2
 
 
 def test_batch_norm_takes_the_statistics_of_each_process(tmp_path: Path) -> None:
@@ -120,18 +104,18 @@ def test_batch_norm_takes_the_statistics_of_each_process(tmp_path: Path) -> None
         model="resnet20",
         images_per_class=4,
         phases=((16, 1),),
+        batch=40,
         mixup=0.0,
         cutmix=0.0,
         warmup=0.0,
     )
-    engine.train(recipe, tmp_path / "one", say=silent)
+    train(recipe, tmp_path / "one")
     assert pair(tmp_path / "two", recipe) == [0, 0]
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    one, two = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
     assert not torch.allclose(one["conv1.weight"], two["conv1.weight"], atol=1e-8, rtol=0)
     # The running statistics are of the first half alone.
     model = recipe.network(10, 1).build(seed=0).double()
-    data = load_data(recipe, None)
-    batches = Batches(recipe, data, 0, torch.device("cpu"), rank=0, ranks=2)
+    batches = Batches(recipe, load_data(recipe, None), 0, torch.device("cpu"), rank=0, ranks=2)
     x = next(batches.epoch(0)).x
     assert len(x) == 20
     model(x)
@@ -150,5 +134,5 @@ def test_a_process_that_dies_ends_the_run_with_a_message_and_a_checkpoint(tmp_pa
     assert remedy == f"Type the same command again: {path} has the state of epoch 1"
     assert pair(tmp_path / "cut", recipe) == [0, 0]
     assert pair(tmp_path / "whole", recipe) == [0, 0]
-    a, b = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    a, b = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
     assert all(torch.equal(a[name], b[name]) for name in a)

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file
 from support.networks import message
-from support.runs import silent
+from support.runs import log_of, train
 
 import senetzoo
 from senetzoo.cli.train import command
@@ -25,20 +25,20 @@ from senetzoo.data import cifar10, cifar100, flowers5, hub
 from senetzoo.data.files import LabeledFiles
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import ConfigError, DataError
-from senetzoo.train import engine, recipes
+from senetzoo.train import recipes
 from senetzoo.train.batches import Batches
 from senetzoo.train.data import Data, load_data
 from senetzoo.train.recipe import Recipe
 from senetzoo.train.recipes import RECIPES
 from senetzoo.train.run import Options
 
-# The variants that are run by default; --slow runs all.
+# The variants that are run by default, and networks that stand for theirs; --slow runs all.
 FIRST = {
-    "cifar10_four_nets": ["lenet", "se_resnet18_imagenet"],
+    "cifar10_four_nets": ["lenet"],
     "cifar10_stem": ["3x3-2-pool"],
     "cifar10_at_224": ["se_resnet18_lr0.001"],
     "cifar10_noisy_train": ["resnet20_blur"],
-    "cifar10_depth": ["plain20", "densenet40_12"],
+    "cifar10_depth": ["plain20"],
     "flowers_depth": ["resnet18"],
     "flowers_key_drop": ["swin_t_drop"],
     "imagenet_rsb_a3": ["se_resnet50"],
@@ -47,6 +47,13 @@ FIRST = {
     "ablation_gates": ["ge_theta_plus"],
     "ablation_reduction": ["r32"],
     "ablation_stages": ["stage3"],
+}
+SMALLER = {
+    "cifar10_resnet": "resnet20",
+    "cifar10_at_224": "se_resnet20",
+    "flowers_depth": "resnet20",
+    "imagenet_rsb_a3": "se_resnet20",
+    "imagenet_se": "resnet20",
 }
 
 
@@ -103,36 +110,32 @@ def test_recipes_describe_themselves() -> None:
         assert "easured" in text or "manifest" in text or "held-out" in text, name
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n == "flowers_key_drop")) for n in RECIPES],
+)
 def test_the_quick_form_runs(
-    name: str,
-    data: Callable[[str], Path | None],
-    tmp_path: Path,
-    request: pytest.FixtureRequest,
+    name: str, data: Callable[[str], Path | None], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    experiment = RECIPES[name]
-    variants = (
-        list(experiment.variants) if request.config.getoption("--slow") else FIRST.get(name, [])
-    )
+    experiment, every = RECIPES[name], request.config.getoption("--slow")
+    variants = list(experiment.variants) if every else FIRST.get(name, [])
     source = data(experiment.recipe.data)
     arguments = [name, "--quick", "--seed", "0", "--out", str(tmp_path / "runs")]
     arguments += [word for variant in variants for word in ("--only", variant)]
     arguments += ["--data", str(source)] if source is not None else []
+    arguments += ["--set", f"model={SMALLER[name]}"] if name in SMALLER and not every else []
     result = CliRunner().invoke(command, arguments)
     assert result.exit_code == 0, result.output
     for variant in variants or [""]:
         folder = tmp_path / "runs" / f"{variant}-0" if variant else tmp_path / "runs"
-        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        first, epoch, end = lines = log_of(folder)
         assert [line["kind"] for line in lines] == ["run", "epoch", "end"]
-        assert lines[0]["variant"] == variant
-        assert lines[0]["command"].startswith(f"senetzoo train {name} ")
+        assert first["variant"] == variant
+        assert first["command"].startswith(f"senetzoo train {name} ")
         assert str(tmp_path) not in json.dumps(lines)
-        assert np.isfinite(lines[1]["train_loss"])
-        tested = load_file(str(folder / "test.safetensors"))
-        assert tested["logits"].shape == (
-            lines[2]["test_images"],
-            len(lines[0]["data"]["classes"]),
-        )
+        assert np.isfinite(epoch["train_loss"])
+        logits = load_file(str(folder / "test.safetensors"))["logits"]
+        assert logits.shape == (end["test_images"], len(first["data"]["classes"]))
     again = CliRunner().invoke(command, arguments)
     assert again.exit_code == 0
     assert again.stdout.count("finished, test accuracy") == len(variants or [""])
@@ -141,15 +144,15 @@ def test_the_quick_form_runs(
 def test_samples_of_real_data_train(sample: Callable[[str], Path], tmp_path: Path) -> None:
     beside = sample("cifar10-test-sample.parquet").parent
     sample("cifar10-train-sample.parquet")
-    lenet = ["--only", "lenet", "--quick", "--out", str(tmp_path / "c"), "--data", str(beside)]
-    done = CliRunner().invoke(command, ["cifar10_four_nets", *lenet])
-    assert done.exit_code == 0, done.output
-    line = json.loads((tmp_path / "c" / "lenet-0" / "log.jsonl").read_text().splitlines()[0])
+    flowers = sample("flowers5-sample.parquet")
+    for words in (
+        ("cifar10_four_nets", "--only", "lenet", "--data", str(beside)),
+        ("flowers_small", "--data", str(flowers)),
+    ):
+        done = CliRunner().invoke(command, [*words, "--quick", "--out", str(tmp_path / words[0])])
+        assert done.exit_code == 0, done.output
+    (line,) = log_of(tmp_path / "cifar10_four_nets" / "lenet-0", "run")
     assert line["data"]["train_images"] == 20
-    flowers = ["--only", "resnet18", "--quick", "--out", str(tmp_path / "f")]
-    flowers += ["--data", str(sample("flowers5-sample.parquet"))]
-    done = CliRunner().invoke(command, ["flowers_depth", *flowers])
-    assert done.exit_code == 0, done.output
 
 
 def test_the_split_of_the_flowers_is_by_class_and_always_the_same(tmp_path: Path) -> None:
@@ -225,29 +228,22 @@ def test_an_image_that_can_not_be_read_stops_the_run_by_name(tmp_path: Path) -> 
     bad = root / "train" / "b" / "3.png"
     whole = bad.read_bytes()
     bad.write_bytes(whole[:60])
-    assert (
-        message(
-            lambda: engine.train(FOLDER, run, data=root, options=Options(workers=1), say=silent),
-            DataError,
-        )
-        == f"Can't read {bad}.\nIt is damaged or cut short."
-    )
+    assert message(
+        lambda: train(FOLDER, run, data=root, options=Options(workers=1)), DataError
+    ) == (f"Can't read {bad}.\nIt is damaged or cut short.")
     bad.write_bytes(whole)
-    engine.train(FOLDER, run, data=root, say=silent)
+    train(FOLDER, run, data=root)
     # In the test images too.
     other = root / "val" / "a" / "0.png"
     other.write_bytes(b"")
-    assert (
-        message(lambda: engine.train(FOLDER, tmp_path / "again", data=root, say=silent), DataError)
-        == f"Can't read {other}.\nThe file is empty."
+    assert message(lambda: train(FOLDER, tmp_path / "again", data=root), DataError) == (
+        f"Can't read {other}.\nThe file is empty."
     )
 
 
 def test_folders_that_can_not_be_trained_on(tmp_path: Path) -> None:
     def refused(path: Path, recipe: Recipe = FOLDER) -> str:
-        with pytest.raises(DataError) as caught:
-            load_data(recipe, path)
-        return str(caught.value)
+        return message(lambda: load_data(recipe, path), DataError)
 
     nowhere = tmp_path / "nowhere"
     assert refused(nowhere) == f"No folder {nowhere}.\nGive a folder that has train and test"
@@ -273,9 +269,9 @@ def test_labels_out_of_range_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
     pixels = torch.zeros(4, 8, 8, 1, dtype=torch.uint8)
     wrong = ImageSet(pixels, torch.tensor([0, 1, 2, 10]), tuple("0123456789"), "digits")
     monkeypatch.setattr("senetzoo.data.digits.load", lambda split: wrong)
-    assert message(
-        lambda: engine.train(RECIPES["digits"].recipe, tmp_path / "run", say=silent), DataError
-    ) == ("digits has labels from 0 to 10.\nThere are 10 classes, from 0 to 9.")
+    assert message(lambda: train(RECIPES["digits"].recipe, tmp_path / "run"), DataError) == (
+        "digits has labels from 0 to 10.\nThere are 10 classes, from 0 to 9."
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -330,7 +326,7 @@ def test_hub_data_is_read_from_disk_and_as_a_stream(tmp_path: Path) -> None:
     next(stream)
     rest = list(batches(streamed, data).epoch(0, 1, started.generator.get_state()))
     assert all(torch.equal(a.x, b.x) for a, b in zip(rest, one[1:], strict=True))
-    end = engine.train(streamed, tmp_path / "run", data=tmp_path / "d", say=silent)
+    end = train(streamed, tmp_path / "run", data=tmp_path / "d")
     assert end["test_images"] == 3
 
     short = streamed.replace(stream_images=40)
@@ -372,8 +368,9 @@ def test_cifar100_by_folders_and_its_names(tmp_path: Path) -> None:
 
 def test_tensorboard_on_request(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    arguments = ["digits", "--quick", "--tensorboard", "--out", str(tmp_path)]
-    result = CliRunner().invoke(command, arguments)
+    result = CliRunner().invoke(
+        command, ["digits", "--quick", "--tensorboard", "--out", str(tmp_path)]
+    )
     assert result.exit_code == 0, result.output
     assert list(tmp_path.glob("tensorboard/**/events*"))
 
@@ -415,9 +412,8 @@ def test_a_run_on_a_folder_is_the_network_that_was_tested(own: bool, tmp_path: P
 
 def test_statistics_that_do_not_fit_the_images(tmp_path: Path) -> None:
     digits = RECIPES["digits"].recipe
-    with pytest.raises(ConfigError) as caught:
-        engine.train(digits.replace(mean=(0.5, 0.5, 0.5)), tmp_path / "run")
-    assert str(caught.value) == (
+    wrong = digits.replace(mean=(0.5, 0.5, 0.5))
+    assert message(lambda: train(wrong, tmp_path / "run"), ConfigError) == (
         "The recipe got mean=(0.5, 0.5, 0.5) and std=(0.3757,).\n"
         "The images of scikit-learn digits have 1 channel.\n"
         'Type for example: --set "mean=(0.5,)" --set "std=(0.5,)"'

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 import time
 from multiprocessing.connection import Connection
@@ -18,13 +18,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.networks import message
-from support.runs import silent
+from support.runs import after_step, log_of, press_ctrl_c, train
 
 from senetzoo.errors import ConfigError, TrainingError
-from senetzoo.train import checkpoint, engine
+from senetzoo.train import checkpoint
 from senetzoo.train.recipe import Recipe
 from senetzoo.train.run import Options
-from senetzoo.train.step import Step
 from senetzoo.train.stop import Interrupted
 
 # Dropout draws from the global state, mixing and rotation from the batches'; the gates' seeds and
@@ -34,9 +33,9 @@ FULL = Recipe(
     model="se_lenet5",
     dropout=0.3,
     data="digits",
-    images_per_class=16,
+    images_per_class=8,
     phases=((32, 3),),
-    batch=16,
+    batch=8,
     compile=False,
     lr=0.02,
     mixup=0.4,
@@ -58,57 +57,49 @@ def same(a: Path, b: Path) -> None:
 
 def measured(folder: Path) -> list[dict[str, Any]]:
     """The log's epochs without what a clock says."""
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     clocks = ("seconds", "images_per_second")
-    return [
-        {k: v for k, v in line.items() if k not in clocks}
-        for line in lines
-        if line["kind"] == "epoch"
-    ]
+    return [{k: v for k, v in e.items() if k not in clocks} for e in log_of(folder, "epoch")]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The uninterrupted run that all others end like."""
+    out = tmp_path_factory.mktemp("whole")
+    train(FULL, out)
+    return out
 
 
 def test_a_run_stopped_in_an_epoch_ends_like_the_uninterrupted_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.train(FULL, tmp_path / "whole", say=silent)
-    steps = 0
-    plain = Step.__call__
-
-    def press(self: Step, *args: Any) -> None:
-        nonlocal steps
-        plain(self, *args)
-        steps += 1
-        if steps == 14:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Step, "__call__", press)
+    after_step(monkeypatch, 14, press_ctrl_c)
     before = signal.getsignal(signal.SIGINT)
-    assert message(lambda: engine.train(FULL, tmp_path / "cut", say=silent), Interrupted) == (
-        f"The run in {tmp_path / 'cut'} was interrupted.\n"
+    assert message(lambda: train(FULL, tmp_path), Interrupted) == (
+        f"The run in {tmp_path} was interrupted.\n"
         "All up to epoch 2, step 4 is saved.\n"
         "Type the same command again to go on"
     )
     assert signal.getsignal(signal.SIGINT) is before
     said: list[str] = []
-    end = engine.train(FULL, tmp_path / "cut", say=said.append)
-    assert said[0] == f"{tmp_path / 'cut'}: going on after epoch 2, step 4"
-    same(tmp_path / "whole", tmp_path / "cut")
-    lines = [json.loads(text) for text in (tmp_path / "cut" / "log.jsonl").read_text().splitlines()]
+    end = train(FULL, tmp_path, say=said.append)
+    assert said[0] == f"{tmp_path}: going on after epoch 2, step 4"
+    same(whole, tmp_path)
+    lines = log_of(tmp_path)
     kinds = [line["kind"] for line in lines]
     assert kinds == ["run", "epoch", "resume", "epoch", "epoch", "end"]
     assert lines[2] == {"kind": "resume", "epoch": 2, "step": 4}
     # And what is finished is not done again.
-    assert engine.train(FULL, tmp_path / "cut", say=said.append) == end
-    assert said[-1].startswith(f"{tmp_path / 'cut'}: finished, test accuracy ")
+    assert train(FULL, tmp_path, say=said.append) == end
+    assert said[-1].startswith(f"{tmp_path}: finished, test accuracy ")
 
 
-KILLED = FULL.replace(images_per_class=40, phases=((32, 6),), test_every=2)
+KILLED = FULL.replace(images_per_class=20, phases=((32, 6),), test_every=2)
 
 
 def alone(folder: str) -> None:
     """Train in a process of its own, saving after every step."""
     torch.set_num_threads(1)
-    engine.train(KILLED, Path(folder), seed=3, options=Options(save_minutes=0.0), say=silent)
+    train(KILLED, Path(folder), seed=3, options=Options(save_minutes=0.0))
 
 
 def imported() -> ForkServerContext:
@@ -148,38 +139,36 @@ def test_a_run_killed_at_random_moments_ends_like_the_uninterrupted_one(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        engine.train(KILLED, tmp_path / "whole", seed=3, say=silent)
+        train(KILLED, tmp_path / "whole", seed=3)
         hits = kill_and_resume(tmp_path / "cut", moments)
-        engine.train(KILLED, tmp_path / "cut", seed=3, say=silent)
+        train(KILLED, tmp_path / "cut", seed=3)
     finally:
         torch.set_num_threads(threads)
     assert hits >= 1  # on a fast machine a run may be finished before its moment
     same(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
-    recipe = FULL.replace(ema=0.0)
-    engine.train(recipe, tmp_path / "whole", say=silent)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut"
-    engine.train(recipe, cut, say=silent)
-    (cut / "summary.json").unlink()
-    newest = cut / checkpoint.NEWEST
+    shutil.copytree(whole, cut)
+    newest, ended = cut / checkpoint.NEWEST, cut / "summary.json"
     previous = torch.load(cut / checkpoint.PREVIOUS, weights_only=True)
     assert (previous["epoch"], previous["step"]) == (2, 0)
     newest.write_bytes(newest.read_bytes()[:-1000])
+    ended.unlink()
     said: list[str] = []
-    engine.train(recipe, cut, say=said.append)
+    train(FULL, cut, say=said.append)
     assert said[0] == f"{newest} can't be read (RuntimeError): going on from checkpoint.previous.pt"
-    same(tmp_path / "whole", cut)
+    same(whole, cut)
     # A kill between the two renames leaves the previous one alone.
-    (cut / "summary.json").unlink()
+    ended.unlink()
     newest.unlink()
-    engine.train(recipe, cut, say=silent)
-    same(tmp_path / "whole", cut)
-    (cut / "summary.json").unlink()
+    train(FULL, cut)
+    same(whole, cut)
+    ended.unlink()
     newest.write_bytes(b"")
     (cut / checkpoint.PREVIOUS).write_bytes(b"")
-    assert message(lambda: engine.train(recipe, cut, say=silent), ConfigError) == (
+    assert message(lambda: train(FULL, cut), ConfigError) == (
         f"{newest} can't be read.\n"
         "It is no checkpoint of a run (EOFError).\n"
         "Give another folder with --out, or delete this one"
@@ -187,9 +176,8 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> Non
 
 
 def test_a_full_disk_is_named_and_the_checkpoint_stays_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = FULL.replace(phases=((32, 2),))
     out, real = tmp_path / "run", os.fsync
     written = 0
 
@@ -202,7 +190,7 @@ def test_a_full_disk_is_named_and_the_checkpoint_stays_whole(
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    assert message(lambda: engine.train(recipe, out, say=silent), TrainingError) == (
+    assert message(lambda: train(FULL, out), TrainingError) == (
         f"{out / 'checkpoint.new.pt'} can't be written.\n"
         "No space left on device.\n"
         "Mend that, then type the same command again: checkpoint.pt beside it is whole"
@@ -210,9 +198,8 @@ def test_a_full_disk_is_named_and_the_checkpoint_stays_whole(
     assert not list(out.glob("*.partial"))
     assert torch.load(out / checkpoint.NEWEST, weights_only=True)["epoch"] == 1
     monkeypatch.setattr(os, "fsync", real)
-    engine.train(recipe, out, say=silent)
-    engine.train(recipe, tmp_path / "whole", say=silent)
-    same(out, tmp_path / "whole")
+    train(FULL, out)
+    same(out, whole)
 
 
 def limited(folder: str, told: Connection) -> None:
@@ -220,7 +207,7 @@ def limited(folder: str, told: Connection) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
     try:
-        engine.train(FULL, Path(folder), say=silent)
+        train(FULL, Path(folder))
     except TrainingError as error:
         told.send(str(error))
 
@@ -243,11 +230,11 @@ def test_a_file_system_that_is_full(tmp_path: Path) -> None:
 
 
 def test_the_state_is_saved_within_an_epoch_and_two_are_kept(tmp_path: Path) -> None:
-    engine.train(FULL, tmp_path, options=Options(save_minutes=0.0), say=silent)
+    train(FULL.replace(phases=((32, 1),)), tmp_path, options=Options(save_minutes=0.0))
     assert sorted(path.name for path in tmp_path.glob("*.pt")) == [
         "checkpoint.previous.pt",
         "checkpoint.pt",
     ]
     previous = torch.load(tmp_path / checkpoint.PREVIOUS, weights_only=True)
-    assert (previous["epoch"], previous["step"]) == (2, 9)
+    assert (previous["epoch"], previous["step"]) == (0, 9)
     assert {"model", "optimizer", "ema", "rng", "sampler"} <= previous.keys()

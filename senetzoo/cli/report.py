@@ -52,7 +52,7 @@ def command(
       senetzoo report runs/ablation_positions --excitations --data cifar10
       senetzoo report runs --json
     """
-    from senetzoo.report import page, tables
+    from senetzoo.report import page
     from senetzoo.report.excitations import run_excitations
     from senetzoo.report.run import find
 
@@ -84,7 +84,7 @@ def command(
                 "seed": run.header["seed"],
                 "epochs": len(run.epochs),
                 "finished": run.end is not None,
-                "accuracy": tally.accuracy if (tally := tables.whole(run)) else None,
+                "accuracy": tally.accuracy if (tally := run.tally) else None,
                 "interval": tally.interval if tally else None,
             }
             for run in found

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from senetzoo.errors import ConfigError
 from senetzoo.gates.common import GateModule
@@ -16,8 +16,8 @@ from senetzoo.inspect.excitations import BINS, Excitation, drift, excitations, s
 from senetzoo.report.figures import COLORS, INK, Plot, plot
 from senetzoo.report.markup import Table
 from senetzoo.report.run import Run
+from senetzoo.train import evaluate
 from senetzoo.train.data import Data, load_data
-from senetzoo.train.evaluate import inputs
 from senetzoo.train.recipe import Recipe, networks_of
 
 # More plots than this are not looked at: then the last block of each stage, and the last stage.
@@ -50,16 +50,7 @@ class ExcitationSection:
 
 
 def run_excitations(runs: Sequence[Run], path: Path | None) -> list[ExcitationSection]:
-    """The excitations on the test images, of those runs that are finished and have gates.
-
-    Args:
-        runs: Of one data set.
-        path: A local copy of it; None for what needs none.
-
-    Raises:
-        ConfigError: No run is finished and has gates; or its weights are of another network.
-        DataError: The data is not there.
-    """
+    """The excitations on the test images, of those runs that are finished and have gates."""
     sections: list[ExcitationSection] = []
     data: Data | None = None
     for run in runs:
@@ -69,18 +60,13 @@ def run_excitations(runs: Sequence[Run], path: Path | None) -> list[ExcitationSe
         if data is None:
             data = load_data(recipe.replace(images_per_class=0, stream=False), path)
         model, initial = networks_of(run.folder)
-        if not any(isinstance(module, GateModule) for module in model.modules()):
-            continue
-        found = excitations(model, _batches(data, recipe), classes=len(data.classes))
-        sections.append(
-            excitation_section(
-                run.name,
-                found,
-                data.classes,
-                drift=drift(model, initial),
-                number=len(sections) + 1,
+        if any(isinstance(module, GateModule) for module in model.modules()):
+            batches = evaluate.inputs(data, recipe, recipe.final_size, torch.device("cpu"))
+            found = excitations(model, batches, classes=len(data.classes))
+            moved, number = drift(model, initial), len(sections) + 1
+            sections.append(
+                excitation_section(run.name, found, data.classes, drift=moved, number=number)
             )
-        )
     if not sections:
         raise ConfigError(
             "The runs have no excitations to show.",
@@ -88,14 +74,6 @@ def run_excitations(runs: Sequence[Run], path: Path | None) -> list[ExcitationSe
             "Leave --excitations out",
         )
     return sections
-
-
-def _batches(data: Data, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
-    labels, first = torch.as_tensor(data.test.labels), 0
-    side = recipe.test_size or recipe.final_size
-    for images in inputs(data, recipe, side, torch.arange(len(labels)), torch.device("cpu")):
-        yield images, labels[first : first + len(images)]
-        first += len(images)
 
 
 def excitation_section(
@@ -107,45 +85,31 @@ def excitation_section(
     drift: Mapping[str, float] | None = None,
     number: int = 1,
 ) -> ExcitationSection:
-    """Tables and plots of excitations.
-
-    Args:
-        name: The network, or the run.
-        found: What `excitations` returns.
-        classes: Names of the classes.
-        chosen: Those that the plots show; none for four, evenly apart.
-        drift: What `drift` returns; None where the initial weights are not known.
-        number: Number of the network on its page, for the names of plots.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    if not chosen:
-        step = max(1, len(classes) // _CHOSEN)
-        chosen = classes[::step][:_CHOSEN]
+    """Tables and plots of excitations."""
+    chosen = chosen or classes[:: max(1, len(classes) // _CHOSEN)][:_CHOSEN]
     colors = [(name, COLORS[n % len(COLORS)]) for n, name in enumerate(chosen)]
     shown = _shown(list(found))
     plots = [
         plot(
-            f"excitation-{number}-{n}", short_name(path), _by_channel(found[path], classes, colors)
+            f"excitation-{number}-{n}",
+            short_name(path),
+            partial(_by_channel, found[path], classes, colors),
         )
         for n, path in enumerate(shown, 1)
     ]
     title = "Distribution of the values, from the first gate (dark) to the last"
-    plots.append(
-        plot(f"distribution-{number}", title, _distribution(list(found.values())), whole=False)
-    )
+    spread = partial(_distribution, list(found.values()))
+    note = "In the text's color: all images; gray: from the lowest to the highest of any."
+    if len(shown) < len(found):
+        note += f" {len(shown)} of {len(found)} gates have a plot."
     return ExcitationSection(
         name,
         int(next(iter(found.values())).counts.sum()),
         _gates(found, drift),
-        tuple(
-            (short_name(path), _by_class(excitation, classes)) for path, excitation in found.items()
-        ),
-        tuple(plots),
+        tuple((short_name(path), _by_class(one, classes)) for path, one in found.items()),
+        (*plots, plot(f"distribution-{number}", title, spread, whole=False)),
         tuple(colors),
-        "In the text's color: all images; gray: from the lowest to the highest of any."
-        + ("" if len(shown) == len(found) else f" {len(shown)} of {len(found)} gates have a plot."),
+        note,
     )
 
 
@@ -156,27 +120,25 @@ def _shown(paths: list[str]) -> list[str]:
     stages: dict[str, list[str]] = {}
     for path in paths:
         stages.setdefault(path.partition(".")[0], []).append(path)
-    last = list(stages)[-1]
-    picked = [
-        path for stage, own in stages.items() for path in (own if stage == last else own[-1:])
-    ]
+    *others, last = stages.values()
+    picked = [*(own[-1] for own in others), *last]
     return picked[:_PLOTS] if len(picked) <= 2 * _PLOTS else picked[:: len(picked) // _PLOTS]
 
 
 def _gates(found: Mapping[str, Excitation], drift: Mapping[str, float] | None) -> Table:
     head = ["gate", "channels", "mean", "between images", "between classes", "depends on image"]
-    head += ["closed", "open", "constant", *([] if drift is None else ["drift"])]
+    head += ["closed", "open", "constant", *["drift"] * (drift is not None)]
     rows = []
     for path, e in found.items():
-        count = len(e.mean)
         row = [
             short_name(path),
-            str(count),
+            str(len(e.mean)),
             f"{float(e.mean.mean()):.3f}",
             f"{float(e.std.mean()):.3f}",
+            f"{e.spread:.3f}",
+            f"{100 * e.variation:.1f} %",
+            *(f"{int(part.sum())}" for part in (e.closed, e.open, e.constant)),
         ]
-        row += [f"{e.spread:.3f}", f"{100 * e.variation:.1f} %"]
-        row += [f"{int(part.sum())}" for part in (e.closed, e.open, e.constant)]
         if drift is not None:
             row.append(f"{100 * drift[path]:.0f} %" if path in drift else "")
         rows.append(row)
@@ -185,48 +147,38 @@ def _gates(found: Mapping[str, Excitation], drift: Mapping[str, float] | None) -
 
 def _by_class(excitation: Excitation, classes: Sequence[str]) -> Table:
     head = ["class", "images", "mean", *(f"{100 * part:g} %" for part in _QUANTILES)]
-    rows = [["all", *_row(excitation, None)]]
-    for label, name in enumerate(classes):
-        if int(excitation.counts[label]):
-            rows.append([name, *_row(excitation, label)])
+    counts, rows = excitation.counts.tolist(), []
+    for label, name in [(None, "all"), *enumerate(classes)]:
+        count = sum(counts) if label is None else counts[label]
+        if count:
+            mean = excitation.mean if label is None else excitation.by_class[label]
+            quantiles = excitation.quantiles(_QUANTILES, label)
+            figures = [f"{float(mean.mean()):.3f}", *(f"{q:.2f}" for q in quantiles)]
+            rows.append([name, f"{int(count):,}", *figures])
     return Table(head, rows)
 
 
-def _row(excitation: Excitation, label: int | None) -> list[str]:
-    count = excitation.counts.sum() if label is None else excitation.counts[label]
-    mean = excitation.mean if label is None else excitation.by_class[label]
-    quantiles = excitation.quantiles(_QUANTILES, label)
-    return [f"{int(count):,}", f"{float(mean.mean()):.3f}", *(f"{q:.2f}" for q in quantiles)]
-
-
 def _by_channel(
-    excitation: Excitation, classes: Sequence[str], colors: Sequence[tuple[str, str]]
-) -> Any:
-    def draw(axes: Any) -> None:
-        channels = list(range(1, len(excitation.mean) + 1))
-        low, high = excitation.low.tolist(), excitation.high.tolist()
-        axes.fill_between(channels, low, high, color="#808080", alpha=0.2, lw=0)
-        for name, color in colors:
-            means = excitation.by_class[list(classes).index(name)].tolist()
-            axes.plot(channels, means, color=color, lw=1.1)
-        axes.plot(channels, excitation.mean.tolist(), color=INK, lw=1.1)
-        axes.set_ylim(0, excitation.top)
-        axes.set_xlabel("channel")
-
-    return draw
+    excitation: Excitation, classes: Sequence[str], colors: Sequence[tuple[str, str]], axes: Any
+) -> None:
+    channels = list(range(1, len(excitation.mean) + 1))
+    low, high = excitation.low.tolist(), excitation.high.tolist()
+    axes.fill_between(channels, low, high, color="#808080", alpha=0.2, lw=0)
+    means = [(excitation.by_class[classes.index(name)], color) for name, color in colors]
+    for mean, color in [*means, (excitation.mean, INK)]:
+        axes.plot(channels, mean.tolist(), color=color, lw=1.1)
+    axes.set_ylim(0, excitation.top)
+    axes.set_xlabel("channel")
 
 
-def _distribution(found: Sequence[Excitation]) -> Any:
-    def draw(axes: Any) -> None:
-        from matplotlib import colormaps
+def _distribution(found: Sequence[Excitation], axes: Any) -> None:
+    from matplotlib import colormaps
 
-        for index, excitation in enumerate(found):
-            counts = excitation.histogram.sum(0)
-            share = (100 * counts / counts.sum()).tolist()
-            centers = [(n + 0.5) / BINS * excitation.top for n in range(BINS)]
-            color = colormaps["viridis"](0.3 + 0.5 * index / max(len(found) - 1, 1))
-            axes.plot(centers, share, color=color, lw=1.1)
-        axes.set_xlabel("value of the gate")
-        axes.set_ylabel("% of values")
-
-    return draw
+    for index, excitation in enumerate(found):
+        counts = excitation.histogram.sum(0)
+        share = (100 * counts / counts.sum()).tolist()
+        centers = [(n + 0.5) / BINS * excitation.top for n in range(BINS)]
+        color = colormaps["viridis"](0.3 + 0.5 * index / max(len(found) - 1, 1))
+        axes.plot(centers, share, color=color, lw=1.1)
+    axes.set_xlabel("value of the gate")
+    axes.set_ylabel("% of values")

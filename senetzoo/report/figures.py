@@ -87,32 +87,34 @@ def curves(runs: Sequence[Run]) -> list[Plot]:
 
 def depth(runs: Sequence[Run]) -> list[Plot]:
     """The norm of the gradient by depth over time, one plot for each run that logged it."""
-    plots = []
-    for number, run in enumerate(runs, 1):
-        logged = [(e["epoch"], e["gradient_norm"]) for e in run.epochs if e.get("gradient_norm")]
-        if not logged:
-            continue
-        parts = list(logged[0][1])
+    logged = {
+        number: [(e["epoch"], e["gradient_norm"]) for e in run.epochs if e.get("gradient_norm")]
+        for number, run in enumerate(runs, 1)
+    }
+    return [
+        plot(f"gradient-{number}", runs[number - 1].name, functools.partial(_norms, norms))
+        for number, norms in logged.items()
+        if norms
+    ]
 
-        def draw(axes: Any, logged: Any = logged, parts: Any = parts) -> None:
-            from matplotlib import colormaps
-            from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-            for index, part in enumerate(parts):
-                # Its ends are lost on a black or a white page.
-                color = colormaps["viridis"](0.3 + 0.5 * index / max(len(parts) - 1, 1))
-                points = [(epoch, norms[part]) for epoch, norms in logged if norms.get(part)]
-                axes.plot(*_split(points), color=color, lw=1.4, marker=".", label=part)
-            axes.set_yscale("log")
-            # Plain numbers: the powers that are usual are written in mathtext.
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-            axes.yaxis.set_minor_formatter(NullFormatter())
-            axes.set_xlabel("epoch")
-            axes.legend(frameon=False, fontsize=9)
+def _norms(logged: list[tuple[int, dict[str, float]]], axes: Any) -> None:
+    from matplotlib import colormaps
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-        plots.append(plot(f"gradient-{number}", run.name, draw))
-    return plots
+    parts = list(logged[0][1])
+    for index, part in enumerate(parts):
+        # Its ends are lost on a black or a white page.
+        color = colormaps["viridis"](0.3 + 0.5 * index / max(len(parts) - 1, 1))
+        points = [(epoch, norms[part]) for epoch, norms in logged if norms.get(part)]
+        axes.plot(*_split(points), color=color, lw=1.4, marker=".", label=part)
+    axes.set_yscale("log")
+    # Plain numbers: the powers that are usual are written in mathtext.
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("epoch")
+    axes.legend(frameon=False, fontsize=9)
 
 
 def _split(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
@@ -120,17 +122,7 @@ def _split(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]
 
 
 def plot(name: str, title: str, draw: Any, *, whole: bool = True) -> Plot:
-    """A plot.
-
-    Args:
-        name: Of its file, and of what is in the SVG.
-        title: What it shows.
-        draw: Takes the axes and draws.
-        whole: Whether the axis to the right counts something.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
+    """A plot."""
     try:
         import matplotlib as mpl
     except ImportError:

@@ -19,9 +19,8 @@ class Table:
     def markdown(self) -> str:
         """It, the first column to the left and the others to the right."""
         rule = ["---"] + ["---:"] * (len(self.head) - 1)
-        lines = [[cell(text) for text in self.head], rule]
-        lines += [[cell(text) for text in row] for row in self.rows]
-        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        head, *rows = ([cell(text) for text in row] for row in [self.head, *self.rows])
+        return "".join(f"| {' | '.join(line)} |\n" for line in [head, rule, *rows])
 
 
 def cell(text: str) -> str:
@@ -32,21 +31,18 @@ def cell(text: str) -> str:
 
 
 def rendered(template: str, **values: Any) -> str:
-    """A page of a template that lies beside this file.
-
-    Raises:
-        MissingExtraError: Jinja is not installed.
-    """
+    """A page of a template that lies beside this file."""
     try:
-        from jinja2 import Environment, FileSystemLoader
+        from jinja2 import Environment, FileSystemLoader, select_autoescape
     except ImportError:
         raise MissingExtraError("A report", "jinja2", "train") from None
 
     # Names of runs and classes are anybody's text.
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
+        autoescape=select_autoescape(("html",)),
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["cell"] = cell
     return environment.get_template(template).render(**values)

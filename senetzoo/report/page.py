@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
-
-from torch import Tensor
 
 import senetzoo
 from senetzoo.eval.predictions import Tally
 from senetzoo.inspect.pictures import png
-from senetzoo.report import figures, tables
+from senetzoo.report import figures
 from senetzoo.report.excitations import ExcitationSection
-from senetzoo.report.figures import Plot
-from senetzoo.report.markup import Table, cell, rendered
+from senetzoo.report.markup import Table, rendered
 from senetzoo.report.paired import paired, verdicts
 from senetzoo.report.run import Run
 from senetzoo.train.log import clock
@@ -30,81 +27,60 @@ _SMALL = 64
 _GRAY = "#808080"
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """A wrongly classified test image.
-
-    Args:
-        index: Its number among the test images.
-        png: It, as base64.
-        small: Whether it is shown enlarged.
-        truth: Its class.
-        guess: What it was called.
-        confidence: With which probability.
-    """
-
-    index: int
-    png: str
-    small: bool
-    truth: str
-    guess: str
-    confidence: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """All that both forms show."""
-
-    title: str
-    runs: tuple[Run, ...]
-    results: Table
-    variants: Table | None
-    paired: Table | None
-    fluctuation: Table
-    classes: Table | None
-    time: Table
-    curves: tuple[Plot, ...]
-    gradients: tuple[Plot, ...]
-    excitations: tuple[ExcitationSection, ...]
-
-
 def make(
     runs: Sequence[Run], title: str, *, excitations: Sequence[ExcitationSection] = ()
-) -> Report:
-    """The report of `runs`, with the excitations of some of them.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    return Report(
-        title,
-        tuple(runs),
-        _results(runs),
-        _variants(runs),
-        _paired(runs),
-        _fluctuation(runs),
-        _classes(runs),
-        _time(runs),
-        tuple(figures.curves(runs)),
-        tuple(figures.depth(runs)),
-        tuple(excitations),
-    )
+) -> dict[str, Any]:
+    """What the report of `runs` shows in both forms, with the excitations of some of them."""
+    names = runs[0].classes
+    same, differ = settings(runs)
+    return {
+        "title": title,
+        "version": senetzoo.__version__,
+        "data": ", ".join(dict.fromkeys(str(run.header["data"]["name"]) for run in runs)),
+        "names": names,
+        "results": _results(runs),
+        "variants": _variants(runs),
+        "paired": _paired(runs),
+        "fluctuation": _fluctuation(runs),
+        "classes": _classes(runs),
+        "time": _time(runs),
+        "curves": figures.curves(runs),
+        "gradients": figures.depth(runs),
+        "excitations": excitations,
+        "same": Table(["the same in all", ""], same),
+        "differ": Table(["", *(run.name for run in runs)], differ),
+        "runs": [
+            {
+                "name": run.name,
+                "color": color,
+                "confusion": _confusion(run) if len(names) <= _CLASSES else [],
+                "confusions": confusions(run),
+                "mistakes": mistakes(run),
+                "command": run.header["command"],
+            }
+            for run, color in zip(runs, figures.colors(runs), strict=True)
+        ],
+    }
 
 
 def _results(runs: Sequence[Run]) -> Table:
     head = ["run", "network", "parameters", "epochs", "test accuracy", "95 % interval", "training"]
     rows = []
     for run in runs:
-        last, whole = run.epochs[-1], tables.whole(run)
-        name, params = run.header["model"]["name"], f"{run.header['model']['params']:,}"
-        accuracy = _percent(whole.accuracy) if whole else "not finished"
-        interval = _interval(whole) if whole else ""
-        train = _percent(last["train_accuracy"])
-        rows.append([run.name, name, params, str(last["epoch"]), accuracy, interval, train])
+        last, whole, model = run.epochs[-1], run.tally, run.header["model"]
+        figures = [_percent(whole.accuracy), _interval(whole)] if whole else ["not finished", ""]
+        cells = [run.name, model["name"], f"{model['params']:,}", str(last["epoch"])]
+        rows.append([*cells, *figures, _percent(last["train_accuracy"])])
     return Table(head, rows)
 
 
 def _variants(runs: Sequence[Run]) -> Table | None:
+    """Accuracy of the finished runs by variant; None where none has two seeds."""
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        if run.end is not None:
+            key = str(run.header["variant"] or run.header["model"]["name"])
+            found.setdefault(key, []).append(100 * run.end["test_accuracy"])
     rows = [
         [
             name,
@@ -113,10 +89,10 @@ def _variants(runs: Sequence[Run]) -> Table | None:
             f"{statistics.stdev(values):.2f}" if len(values) > 1 else "",
             ", ".join(f"{value:.2f}" for value in values),
         ]
-        for name, values in tables.variants(runs).items()
+        for name, values in found.items()
     ]
     head = ["variant", "seeds", "mean", "standard deviation", "each"]
-    return Table(head, rows) if rows else None
+    return Table(head, rows) if len(rows) < sum(map(len, found.values())) else None
 
 
 def _paired(runs: Sequence[Run]) -> Table | None:
@@ -140,47 +116,30 @@ def _paired(runs: Sequence[Run]) -> Table | None:
 def _fluctuation(runs: Sequence[Run]) -> Table:
     rows = []
     for run in runs:
-        found = tables.fluctuation(run)
-        rows.append(
-            [run.name, "too few tested epochs", "", ""]
-            if found is None
-            else [
-                run.name,
-                f"{found.changes}, from epoch {found.first}",
-                f"{found.mean:.2f}",
-                f"{found.drop:.2f}",
-            ]
-        )
+        cells = ["too few tested epochs", "", ""]
+        if (found := fluctuation(run)) is not None:
+            first, changes, mean, fall = found
+            cells = [f"{changes}, from epoch {first}", f"{mean:.2f}", f"{fall:.2f}"]
+        rows.append([run.name, *cells])
     return Table(["run", "changes", "mean size", "largest fall"], rows)
 
 
 def _classes(runs: Sequence[Run]) -> Table | None:
-    known = {run.name: tallies for run in runs if (tallies := tables.by_class(run))}
-    if not known:
-        return None
+    known = {run.name: tallies for run in runs if (tallies := run.by_class)}
     rows = [
         [tallies[0].name, f"{tallies[0].total:,}"]
         + [f"{100 * t.accuracy:.1f} ({_interval(t)})" for t in tallies]
         for tallies in zip(*known.values(), strict=True)
     ]
-    return Table(["class", "images", *known], rows)
+    return Table(["class", "images", *known], rows) if rows else None
 
 
 def _time(runs: Sequence[Run]) -> Table:
     head = ["run", "training", "of it waiting for data", "tests", "images a second", "resumed"]
     rows = []
     for run in runs:
-        spent = tables.seconds(run)
-        rows.append(
-            [
-                run.name,
-                _clock(spent["train"]),
-                _clock(spent["data"]),
-                _clock(spent["test"]),
-                f"{tables.images_per_second(run):,.0f}",
-                str(run.resumed),
-            ]
-        )
+        spent = [f"{s:.1f} s" if s < 60 else f"{clock(s)} h" for s in run.seconds.values()]
+        rows.append([run.name, *spent, f"{run.images_per_second:,.0f}", str(run.resumed)])
     return Table(head, rows)
 
 
@@ -193,42 +152,9 @@ def _interval(tally: Tally) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
-def _clock(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{clock(seconds)} h"
-
-
-def html(report: Report) -> str:
-    """The page."""
-    runs, names = report.runs, report.runs[0].classes
-    same, differ = tables.settings(runs)
-    values = {
-        **vars(report),
-        "version": senetzoo.__version__,
-        "data": ", ".join(dict.fromkeys(str(run.header["data"]["name"]) for run in runs)),
-        "names": names,
-        "same": same,
-        "differ": differ,
-        "runs": [
-            {
-                "name": run.name,
-                "color": color,
-                "confusion": _confusion(run) if len(names) <= _CLASSES else [],
-                "confusions": tables.confusions(run),
-                "mistakes": mistakes(run),
-                "command": run.header["command"],
-            }
-            for run, color in zip(runs, figures.colors(runs), strict=True)
-        ],
-    }
-    return rendered("page.html", **values)
-
-
 def _confusion(run: Run) -> list[list[dict[str, Any]]]:
     if run.predictions is None:
         return []
-    table = run.predictions.confusion()
     return [
         [
             {
@@ -239,108 +165,49 @@ def _confusion(run: Run) -> list[list[dict[str, Any]]]:
             }
             for column, count in enumerate(counts)
         ]
-        for row, counts in enumerate(table)
+        for row, counts in enumerate(run.predictions.confusion())
     ]
 
 
-def mistakes(run: Run) -> list[Mistake]:
-    """The most confident mistakes of a run."""
+def mistakes(run: Run) -> list[dict[str, Any]]:
+    """The most confident mistakes of a run: picture, class, what it was called and how surely."""
+    from PIL import Image
+
     predictions = run.predictions
     if predictions is None:
         return []
     return [
-        Mistake(
-            index,
-            base64.b64encode(_png(image)).decode("ascii"),
-            max(image.shape[:2]) <= _SMALL,
-            run.classes[int(predictions.labels[index])],
-            run.classes[int(predictions.guesses[index])],
-            f"{100 * float(predictions.confidence[index]):.1f} %",
-        )
+        {
+            "index": index,
+            "png": base64.b64encode(png(Image.fromarray(image.squeeze(2).numpy()))).decode(),
+            "small": max(image.shape[:2]) <= _SMALL,
+            "truth": run.classes[int(predictions.labels[index])],
+            "guess": run.classes[int(predictions.guesses[index])],
+            "confidence": f"{100 * float(predictions.confidence[index]):.1f} %",
+        }
         for index, image in run.mistakes
     ]
 
 
-def _png(image: Tensor) -> bytes:
-    from PIL import Image
-
-    pixels = image.squeeze(2).numpy() if image.shape[2] == 1 else image.numpy()
-    return png(Image.fromarray(pixels))
+def html(report: dict[str, Any]) -> str:
+    """The page."""
+    return rendered("page.html", **report)
 
 
-def markdown(report: Report, folder: str) -> tuple[str, dict[str, bytes]]:
+def markdown(report: dict[str, Any], folder: str) -> tuple[str, dict[str, bytes]]:
     """The same as Markdown.
-
-    Args:
-        report: It.
-        folder: Where its pictures will lie, seen from the text.
 
     Returns:
         The text, and the content of its pictures by file name.
     """
-    files: dict[str, bytes] = {}
-    parts = [f"# {cell(report.title)}\n"]
-
-    def section(title: str, *texts: str) -> None:
-        parts.append(f"## {title}\n")
-        parts.extend(texts)
-
-    def pictures(plots: Sequence[Plot]) -> str:
-        for plot in plots:
-            files[f"{plot.name}.svg"] = plot.inked(_GRAY).encode()
-        return "".join(
-            f"{cell(plot.title)}\n\n![{cell(plot.title)}]({folder}/{plot.name}.svg)\n\n"
-            for plot in plots
-        )
-
-    section("Results", report.results.markdown())
-    if report.variants is not None:
-        parts.append(report.variants.markdown())
-    if report.paired is not None:
-        parts.append(report.paired.markdown())
-    swatches = ", ".join(
-        f"{cell(run.name)}: {color}"
-        for run, color in zip(report.runs, figures.colors(report.runs), strict=True)
-    )
-    section("Curves", f"{swatches}\n", pictures(report.curves))
-    section("Fluctuation", report.fluctuation.markdown())
-    if report.classes is not None:
-        section("Classes", report.classes.markdown())
-        parts.append("## Confusions\n")
-        for run in report.runs:
-            rows = [[t, c, f"{n} of {total}"] for t, c, n, total in tables.confusions(run)]
-            if rows:
-                table = Table(["true class", "called", "images"], rows).markdown()
-                parts.append(f"### {cell(run.name)}\n\n{table}")
-        parts.append("## The most confident mistakes\n")
-        for number, run in enumerate(report.runs, 1):
-            found = mistakes(run)
-            if found:
-                name = f"mistakes-{number}.png"
-                files[name] = _sheet([base64.b64decode(m.png) for m in found])
-                said = "; ".join(f"{m.guess} {m.confidence} (is {m.truth})" for m in found)
-                parts.append(
-                    f"### {cell(run.name)}\n\n![row by row: see below]({folder}/{name})\n\n"
-                    f"Row by row: {cell(said)}.\n"
-                )
-    if report.gradients:
-        section("Gradient norm by depth", pictures(report.gradients))
-    if report.excitations:
-        parts.append("## Excitations\n")
-        for part in report.excitations:
-            parts.append(f"### {cell(part.name)}\n\n{part.gates.markdown()}")
-            legend = ", ".join(f"{cell(name)}: {color}" for name, color in part.legend)
-            parts.append(f"{legend}. {cell(part.note)}\n\n{pictures(part.plots)}")
-    section("Time", report.time.markdown())
-    same, differ = tables.settings(report.runs)
-    head = ["", *(run.name for run in report.runs)]
-    section(
-        "Recipe and environment",
-        Table(head, [[name, *values] for name, values in differ]).markdown() if differ else "",
-        Table(["the same in all", ""], [[name, value] for name, value in same]).markdown(),
-        *(f"```sh\n{run.header['command']}\n```\n" for run in report.runs),
-    )
-    return "\n".join(parts), files
+    plots = [*report["curves"], *report["gradients"]]
+    plots += [plot for section in report["excitations"] for plot in section.plots]
+    files = {f"{plot.name}.svg": plot.inked(_GRAY).encode() for plot in plots}
+    for number, run in enumerate(report["runs"], 1):
+        if run["mistakes"]:
+            pictures = [base64.b64decode(mistake["png"]) for mistake in run["mistakes"]]
+            files[f"mistakes-{number}.png"] = _sheet(pictures)
+    return rendered("page.md", folder=folder, **report), files
 
 
 def _sheet(pngs: Sequence[bytes], columns: int = 8) -> bytes:
@@ -348,12 +215,74 @@ def _sheet(pngs: Sequence[bytes], columns: int = 8) -> bytes:
     from PIL import Image
 
     images = [Image.open(io.BytesIO(data)).convert("RGB") for data in pngs]
-    side = max(images[0].size)
-    factor = max(1, 96 // side)
+    factor = max(1, 96 // max(images[0].size))
     width, height = (factor * length for length in images[0].size)
     rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * (width + 4), rows * (height + 4)), "#808080")
+    sheet = Image.new("RGB", (columns * (width + 4), rows * (height + 4)), _GRAY)
     for number, image in enumerate(images):
         place = (number % columns * (width + 4) + 2, number // columns * (height + 4) + 2)
         sheet.paste(image.resize((width, height), Image.Resampling.NEAREST), place)
     return png(sheet)
+
+
+# The figures
+
+
+def fluctuation(run: Run) -> tuple[int, int, float, float] | None:
+    """How much the test accuracy goes up and down in the second half of a run.
+
+    Returns:
+        First epoch of that half, number of changes from one tested epoch to the next, their mean
+        size and the largest fall in points, 0 if it never fell; None where fewer than three epochs
+        have a test, for two would show a trend as well.
+    """
+    points = run.series("test_accuracy")
+    half = [(epoch, 100 * value) for epoch, value in points if 2 * epoch > points[-1][0]]
+    if len(half) < 3:
+        return None
+    changes = [after - before for (_, before), (_, after) in itertools.pairwise(half)]
+    return half[0][0], len(changes), statistics.mean(map(abs, changes)), max(0.0, -min(changes))
+
+
+def confusions(run: Run, count: int = 10) -> list[tuple[str, str, int, int]]:
+    """The commonest confusions: true class, what it was called, how often, of how many."""
+    if run.predictions is None:
+        return []
+    table, names = run.predictions.confusion(), run.classes
+    pairs = [
+        (names[row], names[column], int(table[row, column]), int(table[row].sum()))
+        for row, column in table.nonzero().tolist()
+        if row != column
+    ]
+    return sorted(pairs, key=lambda pair: -pair[2])[:count]
+
+
+def settings(runs: Sequence[Run]) -> tuple[list[list[str]], list[list[str]]]:
+    """What all runs have in common, and what differs: recipe, environment and model.
+
+    Returns:
+        Rows of a field and its value; rows of a field and its values run by run.
+    """
+    flat = [_flat(run) for run in runs]
+    rows = [
+        [name, *(fields.get(name, "") for fields in flat)]
+        for name in dict.fromkeys(name for fields in flat for name in fields)
+    ]
+    same = [row[:2] for row in rows if len(set(row[1:])) == 1]
+    return same, [row for row in rows if len(set(row[1:])) > 1]
+
+
+def _flat(run: Run) -> dict[str, str]:
+    header = run.header
+    fields = {"seed": str(header["seed"]), "variant": str(header["variant"] or "")}
+    for part in ("model", "recipe", "environment"):
+        for name, value in header[part].items():
+            if value not in (None, "", [], {}):
+                fields[name if part == "recipe" else f"{part}: {name}"] = _text(value)
+    return fields
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_text, value))
+    return f"{value:,}" if type(value) is int else str(value)

@@ -28,14 +28,12 @@ class Paired:
         name: The variant.
         first: The variant it is compared with.
         seeds: Seeds that both have.
-        accuracies: The variant's accuracy in per cent, by seed.
-        differences: That minus the first variant's, by seed; at least two.
+        differences: Its accuracy in per cent minus the first variant's, by seed; at least two.
     """
 
     name: str
     first: str
     seeds: tuple[int, ...]
-    accuracies: tuple[float, ...]
     differences: tuple[float, ...]
 
     @property
@@ -51,7 +49,7 @@ class Paired:
     @property
     def interval(self) -> tuple[float, float]:
         """Student's 95 % interval of the mean difference."""
-        half = _student(0.5 + _CONFIDENCE / 2, len(self.differences)) * self._error
+        half = float(self._t.ppf(0.5 + _CONFIDENCE / 2)) * self._error
         return self.mean - half, self.mean + half
 
     @property
@@ -65,7 +63,7 @@ class Paired:
         """Two-sided p of Student's paired test."""
         if self.std == 0.0:
             return float(self.mean == 0.0)
-        return 2.0 * float(_t().sf(abs(self.mean) / self._error, len(self.differences) - 1))
+        return 2.0 * float(self._t.sf(abs(self.mean) / self._error))
 
     @property
     def detectable(self) -> float:
@@ -73,24 +71,24 @@ class Paired:
 
         Two-sided, at 5 %: (t of 0.975 + t of 0.8) standard errors.
         """
-        count = len(self.differences)
-        return (_student(0.5 + _CONFIDENCE / 2, count) + _student(_POWER, count)) * self._error
+        return float(self._t.ppf([0.5 + _CONFIDENCE / 2, _POWER]).sum()) * self._error
 
     @property
     def _error(self) -> float:
         return self.std / math.sqrt(len(self.differences))
 
+    @property
+    def _t(self) -> Any:
+        """Student's distribution of the mean."""
+        try:
+            from scipy.stats import t
+        except ImportError as error:
+            raise MissingExtraError("A report of paired runs", "scipy", "train") from error
+        return t(len(self.differences) - 1)
+
 
 def paired(runs: Sequence[Run]) -> list[Paired]:
-    """The variants of one experiment against its first; empty where no two share two seeds.
-
-    Args:
-        runs: Unfinished ones are left out, and those without a variant. The first variant is the
-            recipe's, or that of the runs where the recipe is not one of ours.
-
-    Raises:
-        MissingExtraError: SciPy is not installed.
-    """
+    """The variants of one experiment against its first; empty where no two share two seeds."""
     found: dict[str, dict[int, float]] = {}
     for run in runs:
         if run.end is not None and run.header["variant"]:
@@ -101,30 +99,18 @@ def paired(runs: Sequence[Run]) -> list[Paired]:
     experiment = RECIPES.get(runs[0].header["recipe"]["name"])
     order = {name: place for place, name in enumerate(experiment.variants if experiment else ())}
     first, *others = sorted(found, key=lambda name: order.get(name, len(order)))
-    pairs = []
-    for name in others:
-        pair = pair_of(name, found[name], first, found[first])
-        if pair is not None:
-            pairs.append(pair)
-    return pairs
+    pairs = (pair_of(name, found[name], first, found[first]) for name in others)
+    return [pair for pair in pairs if pair is not None]
 
 
 def pair_of(
     name: str, values: Mapping[int, float], first: str, base: Mapping[int, float]
 ) -> Paired | None:
-    """One variant against another; None where they do not share two seeds.
-
-    Args:
-        name: The variant.
-        values: Its values in per cent or points, by seed.
-        first: The variant that it is compared with.
-        base: That one's values, by seed.
-    """
+    """One variant's values against another's, by seed; None where they do not share two seeds."""
     seeds = tuple(sorted(values.keys() & base.keys()))
     if len(seeds) < 2:
         return None
-    gains = tuple(values[seed] - base[seed] for seed in seeds)
-    return Paired(name, first, seeds, tuple(values[seed] for seed in seeds), gains)
+    return Paired(name, first, seeds, tuple(values[seed] - base[seed] for seed in seeds))
 
 
 def verdicts(pairs: Sequence[Paired]) -> list[str]:
@@ -142,15 +128,3 @@ def verdicts(pairs: Sequence[Paired]) -> list[str]:
         elif pairs[number].differs:
             texts[number] = f"not shown by Holm's correction for {len(pairs)}"
     return texts
-
-
-def _student(quantile: float, count: int) -> float:
-    return float(_t().ppf(quantile, count - 1))
-
-
-def _t() -> Any:
-    try:
-        from scipy.stats import t
-    except ImportError as error:
-        raise MissingExtraError("A report of paired runs", "scipy", "train") from error
-    return t

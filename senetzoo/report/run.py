@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from senetzoo.errors import ConfigError
-from senetzoo.eval.predictions import Predictions
-from senetzoo.runs import LOG, TEST, read_log
-
-_TRAIN = "Type for example: senetzoo train digits"
+from senetzoo.eval.predictions import Predictions, Tally
+from senetzoo.runs import LOG, TEST, is_run, read_log
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Run:
         epochs: The lines of its epochs.
         resumed: How often it was interrupted and went on.
         end: The last line; None for a run that is not finished.
-        predictions: Of the test images; None for a run that is not finished.
+        predictions: Of the test images; None for a run that is not finished, or its log alone.
         mistakes: Numbers of wrongly classified images and these (H, W, C), uint8, the most
             confident first.
     """
@@ -51,25 +49,49 @@ class Run:
         """Pairs of epoch and value, of the epochs that have one."""
         return [(e["epoch"], e[key]) for e in self.epochs if e.get(key) is not None]
 
+    @property
+    def tally(self) -> Tally | None:
+        """The test images that it gets right in the end; None for an unfinished run."""
+        end = self.end
+        return None if end is None else Tally(self.name, end["test_correct"], end["test_images"])
+
+    @property
+    def by_class(self) -> list[Tally]:
+        """The same class by class; empty where that is not known.
+
+        Beside a log that was copied without the logits, what its end says.
+        """
+        pairs = (self.end or {}).get("by_class", [])
+        if self.predictions is not None:
+            pairs = self.predictions.by_class()
+        return [Tally(name, *pair) for name, pair in zip(self.classes, pairs, strict=False)]
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds spent on training steps, of which waiting for data, and on tests."""
+        parts = ("train", "data", "test")
+        return {p: sum(e["seconds"].get(p, 0.0) for e in self.epochs) for p in parts}
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images a second, over the whole run."""
+        images = len(self.epochs) * self.header["data"]["train_images"]
+        return float(images / max(self.seconds["train"], 1e-9))
+
 
 def find(paths: Sequence[Path]) -> list[Run]:
-    """The runs in `paths`: folders of runs, or folders of those.
-
-    Raises:
-        ConfigError: There is none, one is broken, or they are of different data.
-    """
-    folders: list[Path] = []
+    """The runs in `paths`: folders of runs, or folders of those."""
+    folders: dict[Path, None] = {}
     for path in paths:
-        if not path.is_dir():
-            raise ConfigError(
-                f"There is no run in {path}.", "A run is a folder that senetzoo train made.", _TRAIN
-            )
-        inside = [path] if (path / LOG).is_file() else sorted(p.parent for p in path.rglob(LOG))
+        inside = [path] if is_run(path) else sorted(log.parent for log in path.rglob(LOG))
         if not inside:
+            true = f"Neither it nor a folder in it has {LOG}."
+            if not path.is_dir():
+                true = "A run is a folder that senetzoo train made."
             raise ConfigError(
-                f"There is no run in {path}.", f"Neither it nor a folder in it has {LOG}.", _TRAIN
+                f"There is no run in {path}.", true, "Type for example: senetzoo train digits"
             )
-        folders += [folder for folder in inside if folder not in folders]
+        folders |= dict.fromkeys(inside)
     runs = [read(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
     data = {run.header["data"]["name"]: run.classes for run in runs}
     if len({tuple(classes) for classes in data.values()}) > 1:
@@ -81,7 +103,7 @@ def find(paths: Sequence[Path]) -> list[Run]:
     return runs
 
 
-def _names(folders: Sequence[Path]) -> list[str]:
+def _names(folders: Iterable[Path]) -> list[str]:
     """A short name for each folder: the last parts of its path that tell it from all others."""
     paths = [folder.resolve().parts for folder in folders]
     depth = 1
@@ -91,47 +113,30 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def read(folder: Path, name: str) -> Run:
-    """The run in `folder`.
-
-    Raises:
-        ConfigError: It is none, or is broken.
-    """
-    lines = read_log(folder / LOG)
-    if not lines or lines[0]["kind"] != "run":
+    """The run in `folder`."""
+    header, *lines = read_log(folder / LOG) or [{"kind": ""}]
+    if header["kind"] != "run":
         raise _broken(folder, "Its first line does not describe a run.")
-    kinds = {
-        kind: [line for line in lines if line["kind"] == kind]
-        for kind in ("epoch", "resume", "end")
-    }
-    if not kinds["epoch"]:
+    epochs = tuple(line for line in lines if line["kind"] == "epoch")
+    if not epochs:
         raise ConfigError(
             f"The run in {folder} has nothing to report yet.",
             "Its first epoch is not finished.",
             "Wait for it, or type the command that started it again",
         )
-    end = kinds["end"][-1] if kinds["end"] else None
-    return Run(
-        name,
-        folder,
-        lines[0],
-        tuple(kinds["epoch"]),
-        len(kinds["resume"]),
-        end,
-        *((None, ()) if end is None else _predictions(folder)),
-    )
+    resumed = sum(line["kind"] == "resume" for line in lines)
+    end = next((line for line in reversed(lines) if line["kind"] == "end"), None)
+    if end is None or not (folder / TEST).is_file():
+        return Run(name, folder, header, epochs, resumed, end)
+    return Run(name, folder, header, epochs, resumed, end, *_predictions(folder))
 
 
-def _predictions(
-    folder: Path,
-) -> tuple[Predictions | None, tuple[tuple[int, Tensor], ...]]:
+def _predictions(folder: Path) -> tuple[Predictions, tuple[tuple[int, Tensor], ...]]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = folder / TEST
-    if not path.is_file():
-        return None, ()
     try:
-        tensors = load_file(str(path))
+        tensors = load_file(str(folder / TEST))
         predictions = Predictions(tensors["logits"], tensors["labels"])
         mistakes = tuple(zip(tensors["mistakes"].tolist(), tensors["images"], strict=True))
     except (SafetensorError, KeyError, ValueError) as error:

@@ -2,6 +2,9 @@
 
 Every function draws for the whole batch of all processes and does the work for its own part, so
 the same images come out however many processes share a batch.
+
+In the arguments `images` are (N, H, W, C), uint8, and `x` is (B, C, H, W), normalized; what an
+option is measured in, `Recipe` says.
 """
 
 from __future__ import annotations
@@ -9,12 +12,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from senetzoo._utils.torchvision import torchvision
 
 
 @dataclass(frozen=True)
@@ -35,16 +39,17 @@ class Draws:
 
     def whole(self, end: int, *shape: int) -> Tensor:
         """Whole numbers from 0 up to, not including, `end`: (rows, *shape)."""
-        drawn = torch.randint(0, end, (self.count, *shape), generator=self.generator)
-        return drawn[self.rows].to(self.device)
+        return self._own(torch.randint(0, end, (self.count, *shape), generator=self.generator))
 
     def uniform(self, *shape: int) -> Tensor:
         """Numbers in [0, 1): (rows, *shape)."""
-        return torch.rand((self.count, *shape), generator=self.generator)[self.rows].to(self.device)
+        return self._own(torch.rand((self.count, *shape), generator=self.generator))
 
     def normal(self, *shape: int) -> Tensor:
         """Numbers of mean 0 and variance 1: (rows, *shape)."""
-        drawn = torch.randn((self.count, *shape), generator=self.generator)
+        return self._own(torch.randn((self.count, *shape), generator=self.generator))
+
+    def _own(self, drawn: Tensor) -> Tensor:
         return drawn[self.rows].to(self.device)
 
     def numpy(self) -> np.random.Generator:
@@ -55,13 +60,6 @@ class Draws:
 
 def crop_and_flip(images: Tensor, index: Tensor, size: int, flip: bool, draws: Draws) -> Tensor:
     """Random crops of padded images, half of them mirrored.
-
-    Args:
-        images: (N, H + 2 * pad, W + 2 * pad, C), uint8, padded.
-        index: (B,) which images, one for each of the rows of `draws`.
-        size: Side of the crop; the padding follows from it.
-        flip: Whether to mirror each with probability 1/2.
-        draws: Source of the randomness.
 
     Returns:
         (B, size, size, C), uint8.
@@ -88,35 +86,18 @@ def pad(images: Tensor, margin: int) -> Tensor:
 def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], size: int) -> Tensor:
     """Network input from uint8 images: scaled to `size`, normalized, channels_last.
 
-    Args:
-        images: (B, H, W, C), uint8.
-        mean: Per channel, in units of the full range.
-        std: Per channel, in units of the full range.
-        size: Side of the result.
-
     Returns:
         (B, C, size, size), float32.
     """
-    device = images.device
-    x = (images.float() / 255.0 - torch.tensor(mean, device=device)) / torch.tensor(
-        std, device=device
-    )
-    x = x.permute(0, 3, 1, 2)
+    statistics = torch.tensor([mean, std], device=images.device)
+    x = ((images.float() / 255.0 - statistics[0]) / statistics[1]).permute(0, 3, 1, 2)
     if x.shape[2] != size:
-        x = F.interpolate(
-            x, size=(size, size), mode="bilinear", antialias=True, align_corners=False
-        )
+        x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def rotate_and_zoom(x: Tensor, degrees: float, zoom: float, draws: Draws) -> Tensor:
     """Each image turned and resized by a random amount, its border pixels repeated beyond it.
-
-    Args:
-        x: (B, C, H, W), normalized.
-        degrees: Largest angle to either side.
-        zoom: Largest change of size: 0.1 for 0.9 to 1.1 times.
-        draws: Source of the randomness.
 
     Returns:
         (B, C, H, W).
@@ -131,13 +112,7 @@ def rotate_and_zoom(x: Tensor, degrees: float, zoom: float, draws: Draws) -> Ten
 
 
 def cutout(x: Tensor, side: int, draws: Draws) -> Tensor:
-    """A square of each image set to zero, which is the mean; its center is anywhere in the image.
-
-    Args:
-        x: (B, C, H, W), normalized.
-        side: In pixels. Near the border a part of the square lies outside.
-        draws: Source of the randomness.
-    """
+    """A square of each image set to 0, which is the mean; its center is anywhere in the image."""
     height, width = x.shape[2:]
     top = draws.whole(height) - side // 2
     left = draws.whole(width) - side // 2
@@ -145,13 +120,7 @@ def cutout(x: Tensor, side: int, draws: Draws) -> Tensor:
 
 
 def erase(x: Tensor, probability: float, draws: Draws) -> Tensor:
-    """Random erasing: a rectangle of 2 to 33 % of the area, of an aspect of 0.3 to 3.3, is zeroed.
-
-    Args:
-        x: (B, C, H, W), normalized.
-        probability: Of each image.
-        draws: Source of the randomness.
-    """
+    """A rectangle of 2 to 33 % of the area, of an aspect of 0.3 to 3.3, is set to 0."""
     height, width = x.shape[2:]
     area = (0.02 + 0.31 * draws.uniform()) * height * width
     aspect = ((2 * draws.uniform() - 1) * math.log(3.3)).exp()
@@ -181,14 +150,6 @@ def mix(
     One weight is drawn for the whole batch. Its order is random, so neighbors are random pairs;
     and both of a pair are in the same part of a batch, if parts are even.
 
-    Args:
-        x: (B, C, H, W).
-        labels: (B,).
-        classes: Number of classes.
-        mixup: Parameter of mixup's beta distribution; 0 for none.
-        cutmix: The same of CutMix; with both, one of them is drawn.
-        draws: Source of the randomness.
-
     Returns:
         Images, and the weight of each class (B, classes).
     """
@@ -217,29 +178,18 @@ def mix(
 def degrade(
     x: Tensor, noise: float, blur: float, enlarge: float, std: tuple[float, ...], draws: Draws
 ) -> Tensor:
-    """Worse images: reduced and enlarged, blurred, noisy, in this order.
-
-    Args:
-        x: (B, C, H, W), normalized.
-        noise: Standard deviation of Gaussian noise, as a part of the pixel range. The sum is not
-            clipped to that range.
-        blur: Standard deviation of a Gaussian blur, in pixels.
-        enlarge: The image is reduced so many times, and enlarged bilinearly to its size.
-        std: What `x` was divided by, per channel.
-        draws: Source of the randomness.
-    """
+    """Worse images: reduced and enlarged, blurred, noisy, in this order."""
+    size = list(x.shape[2:])
     if enlarge > 1:
-        size = cast(tuple[int, int], tuple(x.shape[2:]))
-        small = tuple(max(round(side / enlarge), 1) for side in size)
-        x = F.interpolate(x, size=small, mode="bilinear", antialias=True, align_corners=False)
-        x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+        small = [max(round(side / enlarge), 1) for side in size]
+        x = F.interpolate(x, size=small, mode="bilinear", antialias=True)
+        x = F.interpolate(x, size=size, mode="bilinear")
     if blur:
-        reach = min(math.ceil(3 * blur), min(x.shape[2:]) - 1)
-        offsets = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
-        kernel = torch.exp(-0.5 * (offsets / blur) ** 2)
-        kernel = (kernel / kernel.sum()).repeat(x.shape[1], 1, 1, 1)
-        wide = F.pad(x, (reach,) * 4, mode="reflect")
-        x = F.conv2d(F.conv2d(wide, kernel, groups=x.shape[1]), kernel.mT, groups=x.shape[1])
+        torchvision()
+        from torchvision.transforms.v2 import functional
+
+        reach = min(math.ceil(3 * blur), min(size) - 1)
+        x = functional.gaussian_blur(x, [2 * reach + 1] * 2, [blur] * 2)
     if noise:
         scale = noise / torch.tensor(std, device=x.device)[:, None, None]
         x = x + draws.normal(*x.shape[1:]) * scale

@@ -11,9 +11,10 @@ import torch
 from senetzoo.data import cifar10, cifar100, digits, flowers5, hub
 from senetzoo.data.files import LabeledFiles, read_image_folder
 from senetzoo.data.hub import Stream
-from senetzoo.data.preprocessing import IMAGENET, Preprocessing
+from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import ConfigError, DataError
+from senetzoo.runs import statistics
 from senetzoo.train.recipe import Recipe
 
 TrainImages: TypeAlias = ImageSet | LabeledFiles | Stream
@@ -66,21 +67,43 @@ _WANTED = {
 
 
 def load_data(recipe: Recipe, path: Path | None) -> Data:
-    """The data of `recipe`: from the package for the digits, from `path` else.
+    """The data of `recipe`: from the package for the digits, from `path` else."""
+    train, test, title = _read(recipe, path)
+    own, limit = statistics(recipe.data), recipe.images_per_class
+    mean, std = recipe.mean or own[0], recipe.std or own[1]
+    channels = len(own[0])
+    if len(mean) != channels or len(std) != channels:
+        raise ConfigError(
+            f"The recipe got mean={mean} and std={std}.",
+            f"The images of {title} have {channels} channel{'s' * (channels > 1)}.",
+            f'Type for example: --set "mean={(0.5,) * channels}" --set "std={(0.5,) * channels}"',
+        )
+    _check_labels(test)
+    if isinstance(train, Stream):
+        count = recipe.stream_images or limit * len(train.classes) or train.length
+        if not count:
+            raise ConfigError(
+                f"{train.name} does not say how many images it has.",
+                "An epoch of a stream is so many images.",
+                "Type for example: --set stream_images=1281167",
+            )
+    else:
+        _check_labels(train)
+        train = train.first(limit) if limit else train
+        count = len(train)
+    return Data(train, test.first(limit) if limit else test, mean, std, count, title)
 
-    Raises:
-        DataError: It is not there, can't be read, or has labels that are none of its classes.
-        MissingExtraError: A reader's library is not installed.
-    """
+
+def _read(recipe: Recipe, path: Path | None) -> tuple[TrainImages, TestImages, str]:
+    """The training images, the test images, and what they are called in records."""
     if recipe.data == "digits":
-        splits = digits.load("train"), digits.load("test")
-        return _limited(recipe, *splits, digits.MEAN, digits.STD, "scikit-learn digits")
+        return digits.load("train"), digits.load("test"), "scikit-learn digits"
     if path is None:
+        what = "name" if recipe.data == "hub" else "folder"
         raise DataError(
             f"The recipe {recipe.name} trains on {_WANTED[recipe.data]}.",
-            "No " + ("folder" if recipe.data != "hub" else "name") + " was given.",
-            f"Type: senetzoo train {recipe.name} --data "
-            + ("FOLDER" if recipe.data != "hub" else "NAME"),
+            f"No {what} was given.",
+            f"Type: senetzoo train {recipe.name} --data {what.upper()}",
         )
     if recipe.data in ("cifar10", "cifar100"):
         cifar = cifar10 if recipe.data == "cifar10" else cifar100
@@ -90,24 +113,19 @@ def load_data(recipe: Recipe, path: Path | None) -> Data:
                 "Training needs both, and the file does not say which it is.",
                 "Give the folder that has both, as train*.parquet and test*.parquet",
             )
-        splits = cifar.load(path, "train"), cifar.load(path, "test")
-        return _limited(recipe, *splits, cifar.MEAN, cifar.STD, _WANTED[recipe.data])
-    test: TestImages
+        return cifar.load(path, "train"), cifar.load(path, "test"), _WANTED[recipe.data]
     if recipe.data == "flowers5":
-        train, test = flowers5.load(path, "train"), flowers5.load(path, "test")
-    elif recipe.data == "folder":
-        train, test = _folders(path)
-    else:
-        test = hub.load(path, "test")
-        if recipe.stream:
-            stream = hub.stream(path, test.classes)
-            return _limited(recipe, stream, test, IMAGENET.mean, IMAGENET.std, path.name)
-        train = hub.load(path, "train")
-        if train.classes != test.classes:
-            raise DataError(f"{path} has other classes in its test split than for training.")
+        return flowers5.load(path, "train"), flowers5.load(path, "test"), recipe.data
     # Of a path only its end: records are read on other machines.
-    title = recipe.data if recipe.data == "flowers5" else path.name
-    return _limited(recipe, train, test, IMAGENET.mean, IMAGENET.std, title)
+    if recipe.data == "folder":
+        return *_folders(path), path.name
+    test = hub.load(path, "test")
+    if recipe.stream:
+        return hub.stream(path, test.classes), test, path.name
+    train = hub.load(path, "train")
+    if train.classes != test.classes:
+        raise DataError(f"{path} has other classes in its test split than for training.")
+    return train, test, path.name
 
 
 def _folders(path: Path) -> tuple[LabeledFiles, LabeledFiles]:
@@ -123,40 +141,6 @@ def _folders(path: Path) -> tuple[LabeledFiles, LabeledFiles]:
         )
     train = read_image_folder(path / "train")
     return train, read_image_folder(found, train.classes)
-
-
-def _limited(
-    recipe: Recipe,
-    train: TrainImages,
-    test: TestImages,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    title: str,
-) -> Data:
-    channels, limit = len(mean), recipe.images_per_class
-    mean, std = recipe.mean or mean, recipe.std or std
-    if len(mean) != channels or len(std) != channels:
-        raise ConfigError(
-            f"The recipe got mean={mean} and std={std}.",
-            f"The images of {title} have {channels} channel{'s' * (channels > 1)}.",
-            f'Type for example: --set "mean={(0.5,) * channels}" --set "std={(0.5,) * channels}"',
-        )
-    for images in (train, test):
-        if not isinstance(images, Stream):
-            _check_labels(images)
-    if limit:
-        train = train if isinstance(train, Stream) else train.first(limit)
-        test = test.first(limit)
-    if not isinstance(train, Stream):
-        return Data(train, test, mean, std, len(train), title)
-    count = recipe.stream_images or limit * len(train.classes) or train.length
-    if not count:
-        raise ConfigError(
-            f"{train.name} does not say how many images it has.",
-            "An epoch of a stream is so many images.",
-            "Type for example: --set stream_images=1281167",
-        )
-    return Data(train, test, mean, std, count, title)
 
 
 def _check_labels(images: TestImages) -> None:

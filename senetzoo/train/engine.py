@@ -13,9 +13,15 @@ import torch
 from senetzoo.errors import ConfigError, MissingExtraError
 from senetzoo.runs import SUMMARY
 from senetzoo.train.checkpoint import require_same
-from senetzoo.train.data import Data, load_data
+from senetzoo.train.data import load_data
 from senetzoo.train.recipe import Recipe, read_run
 from senetzoo.train.run import Options, Trainer
+
+# What is returned of a summary; runs of older versions do not have the last.
+_END = (
+    *("epochs", "train_seconds", "test_accuracy", "test_images", "test_correct", "wilson"),
+    "by_class",
+)
 
 
 def train(
@@ -69,10 +75,11 @@ def train(
         raise MissingExtraError("Training", "accelerate", "train") from None
 
     options = options or Options()
-    done = _finished(recipe, out, seed)
-    if done is not None:
+    if (out / SUMMARY).is_file():
+        stored, done = read_run(out)
+        require_same(out, (stored, done["seed"]), (recipe, seed))
         say(f"{out}: finished, test accuracy {done['test_accuracy']:.2%}")
-        return done
+        return {key: done[key] for key in _END if key in done}
     sets = load_data(recipe, data)
     # Accelerate keeps the precision of the process's first run.
     AcceleratorState._reset_state()
@@ -81,7 +88,15 @@ def train(
         mixed_precision=recipe.precision if recipe.precision in ("bf16", "fp16") else "no",
         gradient_accumulation_steps=recipe.accumulate,
     )
-    _check_batch(recipe, sets, accelerator.num_processes)
+    ranks = accelerator.num_processes
+    if sets.count < recipe.batch or recipe.batch % (ranks * recipe.accumulate):
+        accumulated = f" with accumulate={recipe.accumulate}" * (recipe.accumulate > 1)
+        raise ConfigError(
+            f"batch={recipe.batch} does not fit {sets.count} training images on {ranks} processes"
+            f"{accumulated}.",
+            "Each process takes an equal part of a batch, and an epoch is at least one batch.",
+            "Type for example: --set batch=32",
+        )
     if accelerator.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
     else:
@@ -89,36 +104,11 @@ def train(
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), _deterministic(recipe.deterministic):
         torch.manual_seed((seed << 10) + accelerator.process_index)
-        trainer = Trainer(recipe, out, sets, seed, accelerator, options, say)
-        return trainer.all(variant, command)
+        return Trainer(recipe, out, sets, seed, accelerator, options, say).all(variant, command)
 
 
 def _nothing(_: str) -> None:
     pass
-
-
-def _finished(recipe: Recipe, out: Path, seed: int) -> dict[str, Any] | None:
-    """The end of the run of `recipe` that `out` holds, if it is finished."""
-    if not (out / SUMMARY).is_file():
-        return None
-    done, summary = read_run(out)
-    require_same(out, (done, summary["seed"]), (recipe, seed))
-    keys = ("epochs", "train_seconds", "test_accuracy", "test_images", "test_correct", "wilson")
-    # Runs of older versions do not have the last.
-    return {key: summary[key] for key in (*keys, "by_class") if key in summary}
-
-
-def _check_batch(recipe: Recipe, data: Data, ranks: int) -> None:
-    """Refuse a batch that can't be shared, or that the images don't fill."""
-    parts = ranks * recipe.accumulate
-    if data.count >= recipe.batch and recipe.batch % parts == 0:
-        return
-    raise ConfigError(
-        f"batch={recipe.batch} does not fit {data.count} training images on {ranks} processes"
-        + (f" with accumulate={recipe.accumulate}." if recipe.accumulate > 1 else "."),
-        "Each process takes an equal part of a batch, and an epoch is at least one batch.",
-        "Type for example: --set batch=32",
-    )
 
 
 @contextmanager

@@ -49,19 +49,7 @@ def classify(
     *,
     workers: int = 0,
 ) -> Predictions:
-    """Classify the test images, each process its part of them.
-
-    Args:
-        model: The network.
-        data: Whose test images.
-        recipe: Precision and crop.
-        size: Side of the images.
-        accelerator: An `accelerate.Accelerator`.
-        workers: Processes that read large images.
-
-    Raises:
-        DataError: An image can't be read.
-    """
+    """Classify the test images at `size`, each process its part of them."""
     ranks, rank, device = accelerator.num_processes, accelerator.process_index, accelerator.device
     if ranks > 1:
         # Each process has running statistics of its own images. The first one's count.
@@ -74,7 +62,7 @@ def classify(
     was_training = model.training
     model.eval()
     pieces = []
-    for x in inputs(data, recipe, size, mine, device, workers):
+    for x, _ in inputs(data, recipe, size, device, mine, workers):
         with accelerator.autocast():
             pieces.append(model(x.to(dtype)).float())
     model.train(was_training)
@@ -87,31 +75,25 @@ def classify(
 
 
 def inputs(
-    data: Data, recipe: Recipe, size: int, mine: Tensor, device: torch.device, workers: int = 0
-) -> Iterator[Tensor]:
-    """The test images as a network sees them, in batches (N, C, size, size).
-
-    Args:
-        data: Whose test images.
-        recipe: Whose crop.
-        size: Side of the images.
-        mine: (N,), the numbers of those that are wanted.
-        device: Where to.
-        workers: Processes that read large images.
-
-    Raises:
-        DataError: An image can't be read.
-    """
+    data: Data,
+    recipe: Recipe,
+    size: int,
+    device: torch.device,
+    mine: Tensor | None = None,
+    workers: int = 0,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The test images as a network sees them, and their labels, in batches."""
     images = data.test
+    mine = torch.arange(len(images)) if mine is None else mine
     if isinstance(images, ImageSet):
         for part in torch.split(mine, 500):
-            yield normalize(images.images[part].to(device), data.mean, data.std, size)
+            x = normalize(images.images[part].to(device), data.mean, data.std, size)
+            yield x, images.labels[part]
         return
     transforms = Preprocessing(size, data.mean, data.std, crop=recipe.test_crop)
     read = functools.partial(_file, images, transforms)
-    files = loader(read, device, workers, sampler=mine.tolist(), batch_size=64)
-    for x, _ in loaded(files, device):
-        yield x
+    order = [part.tolist() for part in torch.split(mine, 64)]
+    yield from loaded(loader(read, order, device, workers), device)
 
 
 def record(tested: Predictions, data: Data, recipe: Recipe) -> dict[str, Tensor]:
@@ -139,5 +121,5 @@ def picture(images: TestImages, index: int, recipe: Recipe) -> Tensor:
     if isinstance(images, ImageSet):
         return images.images[index]
     plain = Preprocessing(recipe.final_size, (0.0,) * 3, (1.0,) * 3, crop=recipe.test_crop)
-    x = plain(open_image(images.sources[index], images.source_name(index)))
+    x, _ = _file(images, plain, index)
     return (x * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()

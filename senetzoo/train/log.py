@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from senetzoo.errors import MissingExtraError
 from senetzoo.runs import LOG, is_run, read_log
 from senetzoo.train.checkpoint import StepCount, write, writing
 
@@ -20,14 +21,8 @@ _GLANCE_SECONDS = 1.0
 def begin(folder: Path, header: dict[str, Any], after: StepCount | None = None) -> None:
     """Start ``log.jsonl``: a line "run", to be followed by "epoch" for each epoch, and "end".
 
-    Args:
-        folder: Of the run.
-        header: What describes the run.
-        after: Go on after this checkpoint, with a line "resume": what was logged after it is about
-            to be done again.
-
-    Raises:
-        TrainingError: The file can't be written.
+    After a checkpoint it goes on with a line "resume": what was logged after it is about to be
+    done again.
     """
     lines = [{"kind": "run", **header}]
     if after is not None:
@@ -44,11 +39,7 @@ def begin(folder: Path, header: dict[str, Any], after: StepCount | None = None) 
 
 
 def add(folder: Path, kind: str, record: dict[str, Any]) -> None:
-    """Append a line to the log.
-
-    Raises:
-        TrainingError: The file can't be written.
-    """
+    """Append a line to the log; a `TrainingError` where that can't be."""
     path = folder / LOG
     with writing(path), path.open("a", encoding="utf-8") as file:
         file.write(_line({"kind": kind, **record}))
@@ -58,42 +49,48 @@ def _line(record: dict[str, Any]) -> str:
     return json.dumps(record) + "\n"
 
 
-class Progress:
-    """How far a run is: a bar on a terminal, a line a minute elsewhere.
+def tensorboard(folder: Path) -> Any:
+    """A writer of TensorBoard's log of a run, to be closed as a context."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise MissingExtraError("--tensorboard", "tensorboard", "train") from None
+    return SummaryWriter(str(folder / "tensorboard"))
 
-    Args:
-        name: Of the run.
-        images: Images of the whole run.
-        done: Those of them that an earlier start of the run is done with.
-        say: Where lines go.
-        quiet: Show nothing; in the processes beside the first.
-    """
+
+def track(board: Any, record: dict[str, Any]) -> None:
+    """Write the figures of an epoch to it."""
+    norms = {f"gradient_norm/{name}": norm for name, norm in record["gradient_norm"].items()}
+    for name, value in {**record, **norms}.items():
+        if isinstance(value, float):
+            board.add_scalar(name, value, record["epoch"])
+
+
+class Progress:
+    """How far a run is: a bar on a terminal, a line a minute elsewhere."""
 
     def __init__(
-        self, name: str, images: int, done: int, say: Callable[[str], None], *, quiet: bool = False
+        self, name: str, images: int, done: int, say: Callable[[str], None], *, bar: bool
     ) -> None:
-        self._say, self._quiet = say, quiet
-        self._images, self._done, self._start = images, done, time.perf_counter()
-        self._first = done
-        self._glanced = self._reported = self._start
-        self._bar: Any = None
-        if not quiet and sys.stderr.isatty():
-            from tqdm import tqdm
+        from tqdm import tqdm
 
-            self._bar = tqdm(
-                total=images,
-                initial=done,
-                desc=name,
-                unit="img",
-                unit_scale=True,
-                dynamic_ncols=True,
-            )
+        self._say, self._images, self._first, self._done = say, images, done, done
+        self._start = self._glanced = self._reported = time.perf_counter()
+        self._bar: Any = tqdm(
+            total=images,
+            initial=done,
+            desc=name,
+            unit="img",
+            unit_scale=True,
+            dynamic_ncols=True,
+            disable=not bar or not sys.stderr.isatty(),
+        )
+        self.close = self._bar.close
 
     def advance(self, images: int) -> bool:
         """Count `images`; whether it is time to look at the loss, which waits for the device."""
         self._done += images
-        if self._bar is not None:
-            self._bar.update(images)
+        self._bar.update(images)
         now = time.perf_counter()
         if now - self._glanced < _GLANCE_SECONDS:
             return False
@@ -102,21 +99,16 @@ class Progress:
 
     def show(self, epoch: int, loss: float, accuracy: float) -> None:
         """Show loss and accuracy so far in `epoch`, counted from 1."""
-        if self._quiet:
-            return
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"epoch {epoch}, loss {loss:.4f}, accuracy {accuracy:.2%}")
+        figures = f"loss {loss:.4f}, accuracy {accuracy:.2%}"
+        if not self._bar.disable:
+            self._bar.set_postfix_str(f"epoch {epoch}, {figures}")
         elif self._glanced - self._reported >= _QUIET_SECONDS:
             self._reported = self._glanced
-            self._say(
-                f"epoch {epoch}: loss {loss:.4f}, accuracy {accuracy:.2%}, {self._rate():,.0f} "
-                f"images/s, {clock(self._left())} left"
-            )
+            rate, left = self._rate()
+            self._say(f"epoch {epoch}: {figures}, {rate:,.0f} images/s, {clock(left)} left")
 
     def epoch(self, record: dict[str, Any], epochs: int) -> None:
         """Say what an epoch gave."""
-        if self._quiet:
-            return
         parts = [
             f"epoch {record['epoch']}/{epochs}",
             f"{record['size']} px",
@@ -129,30 +121,19 @@ class Progress:
             parts += [f"test accuracy {record['test_accuracy']:.2%}"]
         if record.get("ema_test_accuracy") is not None:
             parts += [f"of the average {record['ema_test_accuracy']:.2%}"]
-        parts += [f"{record['images_per_second']:,.0f} images/s", f"{clock(self._left())} left"]
+        parts += [f"{record['images_per_second']:,.0f} images/s", f"{clock(self._rate()[1])} left"]
         self._reported = time.perf_counter()
         self.say(", ".join(parts))
 
     def say(self, line: str) -> None:
         """Say a line, above the bar where there is one."""
-        if self._quiet:
-            return
-        if self._bar is not None:
-            with self._bar.external_write_mode():
-                self._say(line)
-        else:
+        with self._bar.external_write_mode():
             self._say(line)
 
-    def close(self) -> None:
-        """Leave the bar as it is and go to the next line."""
-        if self._bar is not None:
-            self._bar.close()
-
-    def _rate(self) -> float:
-        return (self._done - self._first) / max(time.perf_counter() - self._start, 1e-9)
-
-    def _left(self) -> float:
-        return (self._images - self._done) / max(self._rate(), 1e-9)
+    def _rate(self) -> tuple[float, float]:
+        """Images a second, and the seconds that are left at that rate."""
+        rate = (self._done - self._first) / max(time.perf_counter() - self._start, 1e-9)
+        return rate, (self._images - self._done) / max(rate, 1e-9)
 
 
 def clock(seconds: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,6 @@ class Muon(torch.optim.Optimizer):
     networks with batch norm: each filter bank (C_out, C_in * k * k) is scaled to the norm
     sqrt(C_out) before it moves, so the learning rate is the relative size of a step. torch's own
     `torch.optim.Muon` takes matrices only and has no such scaling.
-
-    Args:
-        groups: Parameter groups. Those with ``muon=True`` hold convolution weights.
-        lr: Learning rate of the groups that don't set their own.
-        momentum: Momentum of the groups that don't set their own.
-        weight_decay: Weight decay of the SGD groups that don't set their own.
     """
 
     def __init__(
@@ -77,47 +71,36 @@ def orthogonalize(matrix: Tensor, steps: int = 4) -> Tensor:
     return result
 
 
-def parameter_groups(model: nn.Module, muon: bool) -> dict[str, list[nn.Parameter]]:
-    """The learnable parameters, split by how they are trained.
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimizer of `recipe`; each group has its peak learning rate as ``peak``.
 
-    Returns:
-        ``conv`` (weights of convolutions that Muon trains; empty without `muon`), ``decay``
-        (other weights), ``plain`` (norms, biases and gates: no weight decay).
+    Norms, biases and gates have no weight decay; Muon trains the convolutions but the first.
     """
-    groups: dict[str, list[nn.Parameter]] = {"conv": [], "decay": [], "plain": []}
+    decay, plain, convolutions = [], [], []
     for name, parameter in model.named_parameters():
         gate = ".slots" in name or name.startswith("slots")
         # Swin's table of position biases is a matrix.
         bias = "bias" in name.rpartition(".")[2]
         if gate or bias or parameter.ndim < 2:
-            groups["plain"].append(parameter)
+            plain.append(parameter)
         # The first layer sees raw pixels, of few channels: SGD does better there.
-        elif muon and parameter.ndim == 4 and parameter.shape[1] > 4:
-            groups["conv"].append(parameter)
+        elif recipe.optimizer == "muon" and parameter.ndim == 4 and parameter.shape[1] > 4:
+            convolutions.append(parameter)
         else:
-            groups["decay"].append(parameter)
-    return groups
-
-
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimizer of `recipe`; each group has its peak learning rate as ``peak``.
-
-    Raises:
-        MissingExtraError: LAMB is timm's, and timm is not installed.
-    """
-    muon = recipe.optimizer == "muon"
-    groups = parameter_groups(model, muon)
-    decaying = {"params": groups["decay"], "weight_decay": recipe.weight_decay, "peak": recipe.lr}
-    plain = {"params": groups["plain"], "weight_decay": 0.0, "peak": recipe.lr}
-    both = [group for group in (decaying, plain) if group["params"]]
+            decay.append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": parameters, "weight_decay": rate, "peak": recipe.lr}
+        for parameters, rate in ((decay, recipe.weight_decay), (plain, 0.0))
+        if parameters
+    ]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
-            both, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0
+            groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0
         )
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(both, lr=recipe.lr)
+        return torch.optim.Adam(groups, lr=recipe.lr)
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(both, lr=recipe.lr)
+        return torch.optim.AdamW(groups, lr=recipe.lr)
     if recipe.optimizer == "lamb":
         try:
             torchvision()  # which timm imports
@@ -125,14 +108,12 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         except ImportError:
             raise MissingExtraError("The optimizer LAMB", "timm", "train") from None
         # timm clips the norm of all gradients at 1, as the paper's recipes do.
-        lamb: torch.optim.Optimizer = Lamb(both, lr=recipe.lr)
-        return lamb
-    sgd = {"lr": recipe.lr, "momentum": recipe.momentum}
+        return cast(torch.optim.Optimizer, Lamb(groups, lr=recipe.lr))
     conv = {
-        "params": groups["conv"],
+        "params": convolutions,
         "muon": True,
         "lr": recipe.muon_lr,
         "peak": recipe.muon_lr,
         "momentum": recipe.muon_momentum,
     }
-    return Muon([{**decaying, **sgd}, {**plain, **sgd}, conv], lr=recipe.lr)
+    return Muon([*groups, conv], lr=recipe.lr, momentum=recipe.momentum)

@@ -168,30 +168,25 @@ class Recipe:
     def __post_init__(self) -> None:
         check(self, name="The recipe")
         low, high = self.crop_scale
-        if not 0.0 < low <= high and (low, high) != (0.0, 0.0):
-            raise self._wrong("crop_scale", "two rising parts of the area, or (0, 0)")
-        if list(self.step_epochs) != sorted(set(self.step_epochs)):
-            raise self._wrong("step_epochs", "rising numbers of epochs, such as (60, 120, 160)")
-        if (self.schedule == "step") != bool(self.step_epochs):
-            raise self._wrong("step_epochs", "given with schedule=step, and only with it")
-        if self.stem and self.stem not in STEMS and parse_stem(self.stem) == self.stem:
-            raise self._wrong("stem", f"one of {', '.join(STEMS)}, or such as 3x3/2+pool")
-        if self.stream and self.data != "hub":
-            raise self._wrong("stream", "for data=hub")
-
-    def _wrong(self, field: str, right: str) -> ConfigError:
-        return ConfigError(
-            f"The recipe got {field}={getattr(self, field)!r}.", f"{field} is {right}."
-        )
+        area = 0.0 < low <= high or low == high == 0.0
+        rising = list(self.step_epochs) == sorted(set(self.step_epochs))
+        stepped = (self.schedule == "step") == bool(self.step_epochs)
+        stem = self.stem in ("", *STEMS) or parse_stem(self.stem) != self.stem
+        for fits, field, right in (
+            (area, "crop_scale", "two rising parts of the area, or (0, 0)"),
+            (rising, "step_epochs", "rising numbers of epochs, such as (60, 120, 160)"),
+            (stepped, "step_epochs", "given with schedule=step, and only with it"),
+            (stem, "stem", f"one of {', '.join(STEMS)}, or such as 3x3/2+pool"),
+            (self.data == "hub" or not self.stream, "stream", "for data=hub"),
+        ):
+            if not fits:
+                asked = f"The recipe got {field}={getattr(self, field)!r}."
+                raise ConfigError(asked, f"{field} is {right}.")
 
     @property
     def epochs(self) -> int:
         """Epochs in all."""
-        return self._planned + self.restart_epochs
-
-    @property
-    def _planned(self) -> int:
-        return sum(epochs for _, epochs in self.phases)
+        return sum(epochs for _, epochs in self.phases) + self.restart_epochs
 
     def size(self, epoch: int) -> int:
         """Image side in `epoch`, counted from 0."""
@@ -213,11 +208,16 @@ class Recipe:
             step: From 0, over all epochs.
             steps: Steps of one epoch.
         """
-        planned = self._planned * steps
+        planned = (self.epochs - self.restart_epochs) * steps
         if step >= planned:
             return self.restart_lr * (1.0 - (step - planned) / (self.restart_epochs * steps))
         if self.schedule == "one-cycle":
-            return self._one_cycle(step, planned)
+            # As torch's `OneCycleLR` with its defaults, without its change of the momentum.
+            top, start, end = self.warmup * planned - 1, 1.0, 1 / 25 / 1e4
+            done = (step - top) / max(planned - 1 - top, 1)
+            if step < top:
+                start, end, done = 1 / 25, 1.0, step / top
+            return end + (start - end) * (0.5 + 0.5 * math.cos(math.pi * done))
         done = step / planned
         if done < self.warmup:
             return done / self.warmup
@@ -228,15 +228,6 @@ class Recipe:
             return float(self.step_factor**passed)
         left = (1.0 - done) / (1.0 - self.warmup)
         return left if self.schedule == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
-
-    def _one_cycle(self, step: int, planned: int) -> float:
-        """As torch's `OneCycleLR` with its defaults, without its change of the momentum."""
-        top = self.warmup * planned - 1
-        if step < top:
-            start, end, done = _CYCLE_START, 1.0, step / top
-        else:
-            start, end, done = 1.0, _CYCLE_END, (step - top) / max(planned - 1 - top, 1)
-        return end + (start - end) * (0.5 + 0.5 * math.cos(math.pi * done))
 
     def build(self, classes: int, channels: int, seed: int) -> Classifier:
         """The network as training starts with it.
@@ -265,15 +256,15 @@ class Recipe:
         return config(self.model).replace(**self._changes(classes, channels))
 
     def _changes(self, classes: int, channels: int) -> dict[str, Any]:
-        changes: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
-        if self.stem:
-            changes["stem"] = parse_stem(self.stem)
-        for field in ("dropout", "drop_path"):
-            if getattr(self, field) is not None:
-                changes[field] = getattr(self, field)
-        if self.key_drop:
-            changes["key_drop"] = self.key_drop
-        return changes
+        changes = {
+            "num_classes": classes,
+            "in_chans": channels,
+            "stem": parse_stem(self.stem) if self.stem else None,
+            "dropout": self.dropout,
+            "drop_path": self.drop_path,
+            "key_drop": self.key_drop or None,
+        }
+        return {name: value for name, value in changes.items() if value is not None}
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed; an unknown field is a `ConfigError`."""
@@ -291,36 +282,17 @@ class Recipe:
 
 
 def read_run(folder: Path) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe of a finished run, and its summary.
-
-    Raises:
-        ConfigError: The run is not finished, or its summary is broken.
-    """
+    """The recipe of a finished run, and its summary."""
     summary = read_summary(folder)
     with reading_recipe(folder):
         return Recipe.from_json(summary["recipe"]), summary
 
 
 def networks_of(run: Path) -> tuple[Classifier, Classifier]:
-    """The network at the end of a run, and the same as it was before.
-
-    Args:
-        run: Its folder.
-
-    Returns:
-        The trained network in eval mode, and the one that the run began with.
-
-    Raises:
-        ConfigError: The run is not finished.
-        WeightsError: Its weights are damaged, or those that it began with can't be had.
-    """
+    """The network at the end of a run, in eval mode, and the one that it began with."""
     recipe, summary = read_run(run)
     model = load(run)
     return model, recipe.build(model.num_classes, model.in_chans, summary["seed"])
-
-
-# Where torch's OneCycleLR starts and ends by default, as parts of the peak.
-_CYCLE_START, _CYCLE_END = 1 / 25, 1 / 25 / 1e4
 
 
 def read_setting(recipe: Recipe, setting: str) -> tuple[str, Any]:
@@ -328,13 +300,6 @@ def read_setting(recipe: Recipe, setting: str) -> tuple[str, Any]:
 
     Values are written as in Python, text without quotes: ``lr=0.05``, ``flip=false``,
     ``phases=((16, 6), (32, 10))``, ``dropout=none``.
-
-    Args:
-        recipe: What it is a setting of.
-        setting: The text.
-
-    Raises:
-        ConfigError: No such field, or a value that its annotation does not allow.
     """
     key, equals, text = setting.partition("=")
     if not equals:

@@ -7,17 +7,18 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import swa_utils
 
 from senetzoo._utils import environment
-from senetzoo.errors import MissingExtraError, SenetzooError, TrainingError
+from senetzoo.errors import SenetzooError, TrainingError
 from senetzoo.eval.predictions import Predictions
 from senetzoo.io import folder
 from senetzoo.nn.classifier import Classifier
@@ -25,7 +26,7 @@ from senetzoo.nn.counting import count
 from senetzoo.runs import LOG, SUMMARY, TEST, read_log
 from senetzoo.train import checkpoint, evaluate, log
 from senetzoo.train.batches import Batches
-from senetzoo.train.checkpoint import NEWEST, State, StepCount
+from senetzoo.train.checkpoint import NEWEST, StepCount
 from senetzoo.train.data import Data
 from senetzoo.train.log import Progress
 from senetzoo.train.optim import make_optimizer
@@ -67,33 +68,33 @@ class Trainer:
     ) -> None:
         self.recipe, self.out, self.data, self.seed = recipe, out, data, seed
         self.accelerator, self.options, self.say = accelerator, options, say
-        self.main = bool(accelerator.is_main_process)
         device = accelerator.device
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         stored = checkpoint.load(out, recipe, seed, say)
         shape = len(data.classes), data.channels
-        if stored is None:
-            model = recipe.build(*shape, seed)
-            self.start = model.load_report
-        else:  # has all weights
-            model = recipe.network(*shape).build(seed=seed)
-            self.start = None
+        model: Classifier = (
+            recipe.build(*shape, seed)
+            if stored is None
+            else recipe.network(*shape).build(seed=seed)  # the checkpoint has all weights
+        )
+        self.start = model.load_report
         if self.start is not None:
             say(f"starting from {self.start}")
         model = model.to(memory_format=layout)  # type: ignore[call-overload]
         self.counts = count(model, recipe.final_size)
         if recipe.precision == "fp64":
             model = model.double()
-        self.ema: nn.Module | None = None
+        self.model, self.ema = model, None
+        # What is tested, by the prefix of its figures; the last one is saved at the end.
+        self.networks: dict[str, nn.Module] = {"": model}
         if recipe.ema:
             # Copied before Accelerate binds the network's forward to itself.
-            self.ema = torch.optim.swa_utils.AveragedModel(
-                model,
-                device=device,
-                multi_avg_fn=cast(Any, torch.optim.swa_utils).get_ema_multi_avg_fn(recipe.ema),
-                use_buffers=True,
+            average = cast(Any, swa_utils).get_ema_multi_avg_fn(recipe.ema)
+            self.ema = swa_utils.AveragedModel(
+                model, device, multi_avg_fn=average, use_buffers=True
             )
-        self.model: Classifier = model
+            self.networks["ema_"] = self.ema.module
+        *_, self.final = self.networks.values()
         optimizer = make_optimizer(model, recipe)
         if stored is not None:
             model.load_state_dict(stored["model"])
@@ -113,87 +114,93 @@ class Trainer:
             ranks=accelerator.num_processes,
             workers=options.workers,
         )
-        sums = Sums.zero(len(self.step.depths), device)
-        self.state = State(accelerator, model, self.optimizer, self.ema, self.batches, sums)
+        self.sums = Sums.zero(len(self.step.depths), device)
+        # What is done, and how much of it the newest checkpoint has.
+        self.position = StepCount()
+        self.saved: StepCount | None = None
+        # State of the batches' generator at `position`; None at the start of an epoch.
+        self.sampler: Tensor | None = None
         if stored is not None:
-            self.state.restore(stored)
-        self._last_save = time.monotonic()
-        self._stop = False
+            self._restore(stored)
+        self._last_save, self._stop = time.monotonic(), False
 
     def all(self, variant: str, command: str) -> dict[str, Any]:
         """Train to the end."""
-        recipe = self.recipe
-        self._begin(variant, command)
+        recipe, main = self.recipe, self.accelerator.is_main_process
+        if main:
+            self._begin(variant, command)
         per_epoch = self.batches.steps * recipe.batch
-        done = self.state.position.epoch * per_epoch + self.state.position.step * recipe.batch
-        self.progress = Progress(
-            self.out.name, recipe.epochs * per_epoch, done, self.say, quiet=not self.main
-        )
+        done = self.position.epoch * per_epoch + self.position.step * recipe.batch
+        total = recipe.epochs * per_epoch
+        self.progress = Progress(self.out.name, total, done, self.say, bar=main)
         tested = None
-        with self._trackers(), signals(self._ask_to_stop):
+        board = log.tensorboard(self.out) if main and self.options.tensorboard else nullcontext()
+        with board as self.board, closing(self.progress), signals(self._ask_to_stop):
             try:
-                while self.state.position.epoch < recipe.epochs:
+                while self.position.epoch < recipe.epochs:
                     tested = self._epoch()
             except RuntimeError as error:
-                if isinstance(error, SenetzooError) or self.accelerator.num_processes == 1:
+                ranks = self.accelerator.num_processes
+                if isinstance(error, SenetzooError) or ranks == 1:
                     raise
-                raise self._broken(error) from error
-            finally:
-                self.progress.close()
-        return self._end(tested or self._test(self.ema or self.model, recipe.final_size), command)
+                raise TrainingError(
+                    f"Process {self.accelerator.process_index} of {ranks} can't go on in epoch "
+                    f"{self.position.epoch + 1}; another one may have died.",
+                    (str(error).partition("\n")[0] or type(error).__name__) + ".",
+                    "Type the same command again"
+                    + (f": {self._newest()}" if self.saved is not None else ""),
+                ) from error
+        return self._end(tested or self._test(self.final, recipe.final_size), command)
 
     def _epoch(self) -> Predictions | None:
         """The rest of an epoch, its test, and its record; the test of what is to be saved."""
-        recipe, steps, number = self.recipe, self.batches.steps, self.state.position.epoch
+        recipe, steps, number = self.recipe, self.batches.steps, self.position.epoch
         peaks = [group["peak"] for group in self.optimizer.param_groups]
         self.model.train()
-        size, factor = recipe.size(number), 0.0
-        batches = self.batches.epoch(number, self.state.position.step, self.state.sampler)
         begun = time.perf_counter()
-        for batch in batches:
+        for batch in self.batches.epoch(number, self.position.step, self.sampler):
             ready = time.perf_counter()
-            factor = recipe.factor(number * steps + self.state.position.step, steps)
+            factor = recipe.factor(number * steps + self.position.step, steps)
             for group, peak in zip(self.optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
-            self.step(batch, self.state.sums)
+            self.step(batch, self.sums)
             if self.ema is not None:
-                cast(Any, self.ema).update_parameters(self.model)
-            self.state.position = StepCount(number, self.state.position.step + 1)
-            last = self.state.position.step == steps
+                self.ema.update_parameters(self.model)
+            self.position = StepCount(number, self.position.step + 1)
+            last = self.position.step == steps
             if self.progress.advance(recipe.batch) or last:
                 self._check_loss()  # before the clock is read: it waits for the device
-                self._show()
+                seen = self.sums.steps * recipe.batch / self.accelerator.num_processes
+                loss = float(self.sums.loss) / self.sums.steps
+                self.progress.show(number + 1, loss, float(self.sums.right) / seen)
             now = time.perf_counter()
-            self.state.sums.data += ready - begun
-            self.state.sums.train += now - begun
+            self.sums.data += ready - begun
+            self.sums.train += now - begun
             begun = now
             if not last:
                 self._pause()
                 begun = time.perf_counter()
-        lr = recipe.lr * recipe.factor(number * steps + steps - 1, steps)
-        record, tested = self._record(number, size, lr)
-        if self.main:
+        record, tested = self._record(number)
+        if self.accelerator.is_main_process:
             self.progress.epoch(record, recipe.epochs)
             log.add(self.out, "epoch", record)
-            self._track(record)
-        self.state.position = StepCount(number + 1)
-        self.state.sums = Sums.zero(len(self.step.depths), self.accelerator.device)
-        self.state.sampler = None
+            if self.board is not None:
+                log.track(self.board, record)
+        self.position, self.sampler = StepCount(number + 1), None
+        self.sums = Sums.zero(len(self.step.depths), self.accelerator.device)
         self._save()
         if self._agreed(self._stop):
             raise self._interrupted()
         return tested
 
-    def _record(
-        self, number: int, size: int, lr: float
-    ) -> tuple[dict[str, Any], Predictions | None]:
-        recipe, sums, accelerator = self.recipe, self.state.sums, self.accelerator
+    def _record(self, number: int) -> tuple[dict[str, Any], Predictions | None]:
+        recipe, sums, accelerator = self.recipe, self.sums, self.accelerator
         loss, right = accelerator.reduce(torch.stack([sums.loss, sums.right]), "sum").tolist()
-        images = sums.steps * recipe.batch
+        images, steps = sums.steps * recipe.batch, self.batches.steps
         record: dict[str, Any] = {
             "epoch": number + 1,
-            "size": size,
-            "lr": lr,
+            "size": recipe.size(number),
+            "lr": recipe.lr * recipe.factor(number * steps + steps - 1, steps),
             "train_loss": round(loss / accelerator.num_processes / sums.steps, 5),
             "train_accuracy": round(right / images, 5),
             "test_loss": None,
@@ -202,12 +209,10 @@ class Trainer:
         begun = time.perf_counter()
         tested = None
         if (number + 1) % recipe.test_every == 0 or number + 1 == recipe.epochs:
-            side = recipe.test_size or size
-            for prefix, model in (("", self.model), ("ema_", self.ema)):
-                if model is not None:
-                    tested = self._test(model, side)
-                    record[f"{prefix}test_loss"] = round(tested.loss, 5)
-                    record[f"{prefix}test_accuracy"] = round(tested.accuracy, 5)
+            for prefix, network in self.networks.items():
+                tested = self._test(network, recipe.test_size or recipe.size(number))
+                record[f"{prefix}test_loss"] = round(tested.loss, 5)
+                record[f"{prefix}test_accuracy"] = round(tested.accuracy, 5)
         norms = (sums.norms / sums.steps).tolist()
         record["gradient_norm"] = {
             name: float(f"{norm:.6g}") for name, norm in zip(self.step.depths, norms, strict=True)
@@ -220,17 +225,15 @@ class Trainer:
         record["images_per_second"] = round(images / max(sums.train, 1e-9), 1)
         return record, tested
 
-    def _test(self, model: nn.Module, size: int) -> Predictions:
-        inner = cast(Any, model).module if model is self.ema else model
+    def _test(self, network: nn.Module, size: int) -> Predictions:
+        workers = self.options.workers
         return evaluate.classify(
-            inner, self.data, self.recipe, size, self.accelerator, workers=self.options.workers
+            network, self.data, self.recipe, size, self.accelerator, workers=workers
         )
 
     # What is written
 
     def _begin(self, variant: str, command: str) -> None:
-        if not self.main:
-            return
         header: dict[str, Any] = {
             "recipe": dataclasses.asdict(self.recipe),
             "variant": variant,
@@ -255,28 +258,25 @@ class Trainer:
         }
         if self.start is not None:
             header["model"] |= {"start": self.start.tag, "start_sha256": self.start.sha256}
-        if self.state.saved is not None:
-            self.say(f"{self.out}: going on after {self.state.position}")
-        log.begin(self.out, header, self.state.saved)
+        if self.saved is not None:
+            self.say(f"{self.out}: going on after {self.position}")
+        log.begin(self.out, header, self.saved)
 
     def _end(self, tested: Predictions, command: str) -> dict[str, Any]:
         from safetensors.torch import save
 
-        epochs = (
-            [line for line in read_log(self.out / LOG) if line["kind"] == "epoch"]
-            if self.main
-            else []
-        )
+        main = self.accelerator.is_main_process
+        lines = read_log(self.out / LOG) if main else []
+        seconds = [line["seconds"]["train"] for line in lines if line["kind"] == "epoch"]
         end = {
             "epochs": self.recipe.epochs,
-            "train_seconds": round(sum(line["seconds"]["train"] for line in epochs), 3),
+            "train_seconds": round(sum(seconds), 3),
             **evaluate.end(tested),
         }
-        if self.main:
-            model = cast(Any, self.ema).module if self.ema is not None else self.model
+        if main:
             with checkpoint.writing(self.out / folder.WEIGHTS):
                 folder.write(
-                    model,
+                    cast(Classifier, self.final),
                     self.out,
                     classes=self.data.classes,
                     preprocessing=self.data.preprocessing(self.recipe),
@@ -297,45 +297,58 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         return end
 
-    @contextmanager
-    def _trackers(self) -> Iterator[None]:
-        self._tracker: Any = None
-        if self.options.tensorboard and self.main:
-            try:
-                from accelerate.tracking import TensorBoardTracker
-
-                self._tracker = TensorBoardTracker("tensorboard", logging_dir=self.out)
-                self._tracker.start()
-            except (ImportError, ValueError):
-                raise MissingExtraError("--tensorboard", "tensorboard", "train") from None
-        try:
-            yield
-        finally:
-            if self._tracker is not None:
-                self._tracker.finish()
-
-    def _track(self, record: dict[str, Any]) -> None:
-        if self._tracker is None:
-            return
-        flat = {k: v for k, v in record.items() if isinstance(v, float)}
-        flat |= {f"gradient_norm/{k}": v for k, v in record["gradient_norm"].items()}
-        self._tracker.log(flat, step=record["epoch"])
-
     def _save(self) -> None:
-        self.state.save(self.out, self.recipe, self.seed)
+        """Write a checkpoint; every process must call it."""
+        from accelerate.utils import gather_object
+
+        device, scaler = self.accelerator.device, self.accelerator.scaler
+        mine: dict[str, Any] = {"torch": torch.get_rng_state()}
+        if device.type == "cuda":
+            mine["cuda"] = torch.cuda.get_rng_state(device)
+        rng = gather_object([mine])
+        if self.accelerator.is_main_process:
+            state = {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "ema": self.ema.state_dict() if self.ema is not None else None,
+                "scaler": scaler.state_dict() if scaler is not None else None,
+                "rng": rng,
+                "sampler": self.batches.generator.get_state(),
+                **self.position._asdict(),
+                "sums": dataclasses.asdict(self.sums),
+                "recipe": dataclasses.asdict(self.recipe),
+                "seed": self.seed,
+            }
+            checkpoint.save(self.out, state)
+        self.saved = self.position
         self._last_save = time.monotonic()
+
+    def _restore(self, stored: dict[str, Any]) -> None:
+        """Take over a checkpoint, but for the network and the optimizer."""
+        device, rank = self.accelerator.device, self.accelerator.process_index
+        self.position = self.saved = StepCount(stored["epoch"], stored["step"])
+        if self.ema is not None:
+            self.ema.load_state_dict(stored["ema"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(stored["scaler"])
+        # A process more than before keeps the state that its number gave it.
+        for rng in stored["rng"][rank : rank + 1]:
+            torch.set_rng_state(rng["torch"])
+            if device.type == "cuda" and "cuda" in rng:
+                torch.cuda.set_rng_state(rng["cuda"], device)
+        if self.position.step:
+            self.sampler = stored["sampler"]
+            tensors = {k: v.to(device) for k, v in stored["sums"].items() if isinstance(v, Tensor)}
+            self.sums = Sums(**{**stored["sums"], **tensors})
 
     # What stops a run
 
     def _pause(self) -> None:
         """Between two steps: save where it is time or Ctrl-C was pressed, and stop there."""
-        ranks = self.accelerator.num_processes
-        if ranks > 1 and self.state.position.step % _AGREE_EVERY:
-            return
-        due = time.monotonic() - self._last_save > 60 * self.options.save_minutes
-        if ranks == 1 and not (due or self._stop):
+        if self.accelerator.num_processes > 1 and self.position.step % _AGREE_EVERY:
             return
         stop = self._agreed(self._stop)
+        due = time.monotonic() - self._last_save > 60 * self.options.save_minutes
         if stop or self._agreed(due):
             self._check_loss()
             self._save()
@@ -356,40 +369,28 @@ class Trainer:
     def _interrupted(self) -> Interrupted:
         return Interrupted(
             f"The run in {self.out} was interrupted.\n"
-            f"All up to {self.state.position} is saved.\n"
+            f"All up to {self.position} is saved.\n"
             "Type the same command again to go on"
         )
 
-    def _show(self) -> None:
-        images = self.state.sums.steps * self.recipe.batch / self.accelerator.num_processes
-        loss = float(self.state.sums.loss) / self.state.sums.steps
-        self.progress.show(
-            self.state.position.epoch + 1, loss, float(self.state.sums.right) / images
-        )
+    def _newest(self) -> str:
+        return f"{self.out / NEWEST} has the state of {self.saved}"
 
     def _check_loss(self) -> None:
-        if self.state.sums.finite():
+        if self.sums.finite():
             return
-        value = float(self.state.sums.loss)
-        what = "The loss" if value != value or abs(value) == float("inf") else "A gradient"
+        loss = self.sums.loss
         raise TrainingError(
-            f"{what} of {self.recipe.name} is {value if what == 'The loss' else 'not finite'} "
-            f"in epoch {self.state.position.epoch + 1}.",
-            f"The run diverged; {self.out / NEWEST} has the state of {self.state.saved}."
-            if self.state.saved is not None
+            (
+                f"A gradient of {self.recipe.name} is not finite"
+                if torch.isfinite(loss)
+                else f"The loss of {self.recipe.name} is {float(loss)}"
+            )
+            + f" in epoch {self.position.epoch + 1}.",
+            f"The run diverged; {self._newest()}."
+            if self.saved is not None
             else "The run diverged in its first epoch.",
             f"Type for example: --set lr={self.recipe.lr / 2:g}, with another --out",
-        )
-
-    def _broken(self, error: RuntimeError) -> TrainingError:
-        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        return TrainingError(
-            f"Process {rank} of {ranks} can't go on in epoch {self.state.position.epoch + 1}; "
-            "another one may have died.",
-            (str(error).partition("\n")[0] or type(error).__name__) + ".",
-            f"Type the same command again: {self.out / NEWEST} has the state of {self.state.saved}"
-            if self.state.saved is not None
-            else "Type the same command again",
         )
 
 

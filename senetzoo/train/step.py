@@ -29,18 +29,15 @@ def depths(model: Classifier) -> dict[str, list[int]]:
         for block in blocks
         for parameter in block.parameters()
     }
-    trunk = [(name, p) for name, p in parameters if "slots" not in name]
+    trunk = [(index, p) for index, (name, p) in enumerate(parameters) if "slots" not in name]
     if not any(id(parameter) in of for _, parameter in trunk):
         # LeNet, AlexNet, VGG: a block is a convolution, held by the network itself.
-        of |= _convolutions(trunk, [len(blocks) for blocks in stages])
+        of |= _convolutions([p for _, p in trunk], [len(blocks) for blocks in stages])
     heads = set(model.classifier_parameters())
     names = ["stem", *(f"stage {stage}" for stage in range(1, len(stages) + 1)), "head"]
     found: dict[str, list[int]] = {name: [] for name in names}
     # Not of gates: LeNet's come after its head.
-    last = max(
-        (i for i, (name, p) in enumerate(parameters) if id(p) in of and "slots" not in name),
-        default=-1,
-    )
+    last = max((index for index, p in trunk if id(p) in of), default=-1)
     depth = 0
     for index, (name, parameter) in enumerate(parameters):
         depth = of.get(id(parameter), depth)
@@ -49,16 +46,16 @@ def depths(model: Classifier) -> dict[str, list[int]]:
     return {name: indices for name, indices in found.items() if indices}
 
 
-def _convolutions(trunk: list[tuple[str, nn.Parameter]], blocks: list[int]) -> dict[int, int]:
+def _convolutions(trunk: list[nn.Parameter], blocks: list[int]) -> dict[int, int]:
     """Stage of each convolution and what follows it, by id, where each is a block of its stage."""
     of_block = [stage for stage, count in enumerate(blocks, 1) for _ in range(count)]
-    found, seen = {}, 0
-    for _, parameter in trunk:
-        seen += parameter.ndim == 4
+    found, passed = {}, 0
+    for parameter in trunk:
         if parameter.ndim == 2:
             break
-        if seen:
-            found[id(parameter)] = of_block[seen - 1]
+        passed += parameter.ndim == 4
+        if passed:
+            found[id(parameter)] = of_block[passed - 1]
     return found
 
 
@@ -85,11 +82,8 @@ class Sums:
     @classmethod
     def zero(cls, depths: int, device: torch.device) -> Sums:
         """Before the first step."""
-        return cls(
-            torch.zeros((), device=device),
-            torch.zeros((), device=device),
-            torch.zeros(depths, device=device),
-        )
+        loss, right = torch.zeros((), device=device), torch.zeros((), device=device)
+        return cls(loss, right, torch.zeros(depths, device=device))
 
     def finite(self) -> bool:
         """Whether loss and gradients were numbers so far; waits for the device."""
@@ -97,15 +91,7 @@ class Sums:
 
 
 class Step:
-    """Forward, backward, update.
-
-    Args:
-        accelerator: An `accelerate.Accelerator`.
-        network: What computes the logits: compiled or not, distributed or not.
-        model: The network itself.
-        optimizer: As the accelerator prepared it.
-        recipe: Loss and accumulation.
-    """
+    """Forward, backward, update."""
 
     def __init__(
         self,
@@ -157,18 +143,11 @@ class Step:
 
 
 def loss_of(logits: Tensor, target: Tensor, recipe: Recipe) -> Tensor:
-    """The mean loss of a batch.
-
-    Args:
-        logits: (B, classes).
-        target: Labels (B,), or the weight of each class (B, classes).
-        recipe: Which loss.
-    """
+    """The mean loss of a batch."""
+    smooth, classes = recipe.label_smoothing, logits.shape[1]
     if recipe.loss == "cross-entropy":
-        return F.cross_entropy(logits, target, label_smoothing=recipe.label_smoothing)
-    classes = logits.shape[1]
+        return F.cross_entropy(logits, target, label_smoothing=smooth)
     if target.ndim == 1:
         target = F.one_hot(target, classes)
-    smooth = recipe.label_smoothing
     present = (target > 0).to(logits.dtype) * (1.0 - smooth) + smooth / classes
     return F.binary_cross_entropy_with_logits(logits, present)

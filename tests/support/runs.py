@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+import signal
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from senetzoo.train import engine
 from senetzoo.train.recipe import Recipe, read_setting
+from senetzoo.train.step import Step
 
 CLASSES = ("cat", "dog", "ship")
 
@@ -89,6 +94,39 @@ def write_run(
         tensors = {"logits": logits, "labels": labels, "mistakes": wrong, "images": images}
         save_file(tensors, str(folder / "test.safetensors"))
     return folder
+
+
+def train(recipe: Recipe, out: Path, **options: Any) -> dict[str, Any]:
+    """`engine.train` in silence."""
+    return engine.train(recipe, out, **{"say": silent, **options})
+
+
+def log_of(folder: Path, *kinds: str) -> list[dict[str, Any]]:
+    """The lines of a run's log, of some kinds or of all."""
+    lines = map(json.loads, (folder / "log.jsonl").read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if not kinds or line["kind"] in kinds]
+
+
+def weights_of(folder: Path) -> dict[str, Tensor]:
+    """What a run saved."""
+    return load_file(str(folder / "model.safetensors"))
+
+
+def after_step(patch: pytest.MonkeyPatch, number: int, act: Callable[[], None]) -> None:
+    """Do something after so many steps of training."""
+    counted, plain = itertools.count(1), Step.__call__
+
+    def step(self: Step, *args: Any) -> None:
+        plain(self, *args)
+        if next(counted) == number:
+            act()
+
+    patch.setattr(Step, "__call__", step)
+
+
+def press_ctrl_c() -> None:
+    """What a keyboard sends."""
+    signal.raise_signal(signal.SIGINT)
 
 
 def apply_setting(recipe: Recipe, setting: str) -> Recipe:
