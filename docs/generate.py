@@ -21,18 +21,20 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
-import cards  # noqa: E402
-import choose  # noqa: E402
-import commands as command_line  # noqa: E402
-import compared  # noqa: E402
-import depths  # noqa: E402
-import drawing  # noqa: E402
-import experiments  # noqa: E402
-import gatebook  # noqa: E402
-import inspected  # noqa: E402
-import measured  # noqa: E402
-import noisy  # noqa: E402
-from pages import RECORDS, interval, lines, made, table  # noqa: E402
+from tables import (  # noqa: E402
+    ablation,
+    benchmarks,
+    cards,
+    choose,
+    cifar10,
+    depth,
+    gates,
+    inspect,
+    noise,
+    positions,
+)
+from tables import commands as command_line  # noqa: E402
+from tables.common import RECORDS, interval, lines, made, table  # noqa: E402
 
 from senetzoo import attach, config, explain  # noqa: E402
 from senetzoo._utils.terminal import columns  # noqa: E402
@@ -285,8 +287,8 @@ def example() -> str:
 README: dict[str, Callable[[], str]] = {
     "demo": demo,
     "weights": weights,
-    "speed": measured.summary,
-    "ablation": experiments.summary,
+    "speed": benchmarks.summary,
+    "ablation": ablation.summary,
     "networks": networks,
 }
 SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
@@ -302,37 +304,37 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/policies.md": {"identity": identity, "census": census},
     "docs/gates.md": {
-        "costs": gatebook.costs,
+        "costs": gates.costs,
         "combinations": combinations,
-        "sections": gatebook.sections,
+        "sections": gates.sections,
     },
     "docs/measuring.md": {"example": example},
     "docs/commands.md": {"commands": command_line.every},
     "docs/benchmarks.md": {
-        "speed": measured.speed,
-        "plot": measured.picture,
-        "startup": measured.startup,
-        "profile": measured.profile,
+        "speed": benchmarks.speed,
+        "plot": benchmarks.picture,
+        "startup": benchmarks.startup,
+        "profile": benchmarks.profile,
     },
-    "docs/deploy.md": {"precision": measured.precision},
-    "docs/inspect.md": {"excitations": inspected.excitations},
-    "docs/training.md": {"runs": experiments.runs, "speed": experiments.speed},
+    "docs/deploy.md": {"precision": benchmarks.precision},
+    "docs/inspect.md": {"excitations": inspect.excitations},
+    "docs/training.md": {"runs": ablation.runs, "speed": ablation.speed},
     "docs/ablation.md": {
-        "plot": experiments.picture,
-        "positions": experiments.positions,
-        "gates": experiments.gates,
-        "each": experiments.each,
-        "noise": noisy.weights,
-        "noise-seeds": noisy.seeds,
-        "fluctuation": noisy.fluctuation,
+        "plot": ablation.picture,
+        "positions": ablation.positions,
+        "gates": ablation.gates,
+        "each": ablation.each,
+        "noise": noise.weights,
+        "noise-seeds": noise.seeds,
+        "fluctuation": noise.fluctuation,
     },
-    "docs/cifar10.md": {"weights": compared.weights},
+    "docs/cifar10.md": {"weights": cifar10.weights},
     "docs/depth.md": {
-        "picture": depths.picture,
-        "results": depths.results,
-        "degradation": depths.degradation,
-        "gradients": depths.gradients,
-        "classes": depths.classes,
+        "picture": depth.picture,
+        "results": depth.results,
+        "degradation": depth.degradation,
+        "gradients": depth.gradients,
+        "classes": depth.classes,
     },
     "docs/weights.md": {"weights": weights, "pins": pins},
     "docs/cards.md": {"cards": cards.every},
@@ -357,9 +359,9 @@ def main() -> int:
     """Write or check every generated file; returns the exit status."""
     check, stale = "--check" in sys.argv[1:], []
     made = {"senetzoo/models/names.py": names(), **{name: filled(name) for name in SECTIONS}}
-    made |= {drawing.PICTURE: drawing.positions(), **choose.pictures()}
-    made[inspected.PLOT] = inspected.plot()
-    for page in (measured, experiments, depths):
+    made |= {positions.PICTURE: positions.positions(), **choose.pictures()}
+    made[inspect.PLOT] = inspect.plot()
+    for page in (benchmarks, ablation, depth):
         plot = page.plot()
         if plot is not None:
             made[page.PLOT] = plot

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from scipy.stats import ttest_1samp, ttest_rel
 from support.runs import epoch, write_run
+from tables import ablation, cards, cifar10, common, depth, noise
 
 from senetzoo import create
 from senetzoo.report.run import read
@@ -22,25 +20,14 @@ from senetzoo.train.recipes import RECIPES
 from senetzoo.weights.manifest import Training, history, manifest
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = ("cards", "compared", "depths", "experiments", "noisy", "pages")
 EMBEDDED = {tag: e for tag, e in manifest().items() if e.source.kind == "embedded"}
 
 
 @pytest.fixture
-def docs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The generators."""
-    monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    yield SimpleNamespace(**{name: __import__(name) for name in MODULES})
-    for name in MODULES:
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture
-def empty(docs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The generators, with records in an empty folder."""
-    monkeypatch.setattr(docs.pages, "RECORDS", tmp_path)
-    monkeypatch.setattr(docs.experiments, "RECORDS", tmp_path)
-    return docs
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records in an empty folder."""
+    monkeypatch.setattr(common, "RECORDS", tmp_path)
+    monkeypatch.setattr(ablation, "RECORDS", tmp_path)
 
 
 def record(
@@ -69,17 +56,16 @@ def cells(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in rows if "---" not in row[0]]
 
 
-def test_without_records_pages_say_so(empty: Any) -> None:
-    for made in (empty.noisy.seeds, empty.noisy.fluctuation):
+def test_without_records_pages_say_so(empty: None) -> None:
+    for made in (noise.seeds, noise.fluctuation):
         assert made() == "Not recorded yet for 3 seeds.\n"
-    depths = empty.depths
-    for made in (depths.results, depths.degradation, depths.gradients, depths.classes):
+    for made in (depth.results, depth.degradation, depth.gradients, depth.classes):
         assert made() == "None is recorded yet.\n"
-    assert depths.plot() is None
+    assert depth.plot() is None
 
 
 def test_the_swing_is_of_test_minus_training_accuracy_at_high_rates(
-    docs: Any, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     figures = [(0.09, 0.3, 0.35), (0.08, 0.5, 0.4), (0.06, 0.6, 0.62), (0.04, 0.7, 0.1)]
     lines = [
@@ -88,12 +74,12 @@ def test_the_swing_is_of_test_minus_training_accuracy_at_high_rates(
     ]
     run = read(write_run(tmp_path / "run", lines=lines), "run")
     # Gaps of +5, -10 and +2 points: changes of 15 and 12. The last epoch's rate is low.
-    assert docs.noisy.swing(run) == pytest.approx(13.5)
+    assert noise.swing(run) == pytest.approx(13.5)
     run = read(write_run(tmp_path / "short", lines=lines[:2]), "short")
-    assert docs.noisy.swing(run) is None
+    assert noise.swing(run) is None
 
 
-def test_noise_by_seed_is_compared_as_scipy_does(empty: Any, tmp_path: Path) -> None:
+def test_noise_by_seed_is_compared_as_scipy_does(empty: None, tmp_path: Path) -> None:
     # Of 1,000 images, at two severities, by seed.
     blur = {"plain": [(500, 300), (520, 290), (510, 310)]}
     blur["se"] = [(400, 200), (410, 200), (405, 207)]
@@ -119,7 +105,7 @@ def test_noise_by_seed_is_compared_as_scipy_does(empty: Any, tmp_path: Path) -> 
     ]
     lines = "".join(json.dumps(record) + "\n" for record in records)
     (tmp_path / "noise-seeds.jsonl").write_text(lines, encoding="utf-8")
-    text = empty.noisy.seeds()
+    text = noise.seeds()
     for row, (kind, variants) in zip(cells(text)[1:], right.items(), strict=True):
         means = {
             variant: [sum(counts) / 20 for counts in seeds] for variant, seeds in variants.items()
@@ -138,10 +124,10 @@ def test_noise_by_seed_is_compared_as_scipy_does(empty: Any, tmp_path: Path) -> 
     # Two seeds of each are not enough to say anything.
     kept = "".join(json.dumps(record) + "\n" for record in records if record["seed"] < 2)
     (tmp_path / "noise-seeds.jsonl").write_text(kept, encoding="utf-8")
-    assert empty.noisy.seeds() == "Not recorded yet for 3 seeds.\n"
+    assert noise.seeds() == "Not recorded yet for 3 seeds.\n"
 
 
-def test_fluctuation_is_compared_seed_by_seed(empty: Any, tmp_path: Path) -> None:
+def test_fluctuation_is_compared_seed_by_seed(empty: None, tmp_path: Path) -> None:
     swings = {"plain": (4.0, 5.0, 6.0), "pre": (2.0, 2.5, 4.5), "post": (1.0, 1.0)}
     for variant, values in swings.items():
         for seed, value in enumerate(values):
@@ -150,16 +136,16 @@ def test_fluctuation_is_compared_seed_by_seed(empty: Any, tmp_path: Path) -> Non
                 for n in range(1, 6)
             ]
             record(tmp_path, "ablation_positions", variant, seed, lines=lines)
-    (row,) = cells(empty.noisy.fluctuation())[1:]
+    (row,) = cells(noise.fluctuation())[1:]
     assert row[:4] == ["pre", "5.00", "3.00", "-2.00, -2.50, -1.50"]
     # In the recipe's order; 5 epochs of 3,000 images in 20 seconds each, and 2 for each test.
-    listed = cells(empty.experiments.each())[1:]
+    listed = cells(ablation.each())[1:]
     runs = [(v, str(n)) for v, values in swings.items() for n in range(len(values))]
     assert [tuple(row[:2]) for row in listed] == runs
     assert all(row[4:] == ["0.03", "150", "0"] for row in listed)
 
 
-def test_positions_against_the_first_arm(empty: Any, tmp_path: Path) -> None:
+def test_positions_against_the_first_arm(empty: None, tmp_path: Path) -> None:
     # Wrong of 1,000 images, by seed.
     wrong: dict[str, tuple[int, ...]]
     wrong = {"plain": (100, 90, 110), "pre": (101, 89, 111), "identity": (130, 121, 141)}
@@ -167,7 +153,7 @@ def test_positions_against_the_first_arm(empty: Any, tmp_path: Path) -> None:
     for variant, counts in wrong.items():
         for seed, count in enumerate(counts):
             record(tmp_path, "ablation_positions", variant, seed, count)
-    text = empty.experiments.positions()
+    text = ablation.positions()
     rows = {row[0]: row[1:] for row in cells(text)[1:]}
     assert list(rows) == ["plain", "standard", "pre", "identity", "post"]
     assert rows["plain"] == ["3", "90.00 (90.00, 91.00, 89.00)", "", "", ""]
@@ -183,8 +169,8 @@ def test_positions_against_the_first_arm(empty: Any, tmp_path: Path) -> None:
     )
 
 
-def test_gates_are_beside_the_positions_plain_and_se(empty: Any, tmp_path: Path) -> None:
-    for variant, gate in empty.experiments.SHARED.items():
+def test_gates_are_beside_the_positions_plain_and_se(empty: None, tmp_path: Path) -> None:
+    for variant, gate in ablation.SHARED.items():
         place = RECIPES["ablation_positions"].variants[variant]
         other = RECIPES["ablation_gates"].variants[gate]
         assert repr(create(place["model"])) == repr(create(other["model"]))
@@ -196,11 +182,11 @@ def test_gates_are_beside_the_positions_plain_and_se(empty: Any, tmp_path: Path)
             changes = {"model": f"resnet20{policy}"}
             record(tmp_path, "ablation_positions", variant, seed, wrong, recipe=changes)
     # Without a run of another gate there is nothing to compare.
-    assert empty.experiments.gates() == "None is recorded yet.\n"
+    assert ablation.gates() == "None is recorded yet.\n"
     cbam = {"model": "resnet20+cbam(reduction=4)"}
     new = {"machine": "new"}
     record(tmp_path, "ablation_gates", "cbam", 0, 85, recipe=cbam, environment=new)
-    text = empty.experiments.gates()
+    text = ablation.gates()
     assert [row[:3] for row in cells(text)[1:]] == [
         ["plain", "2", "89.95 (90.00, 89.90)"],
         ["se", "2", "91.00 (91.00, 91.00)"],
@@ -210,10 +196,10 @@ def test_gates_are_beside_the_positions_plain_and_se(empty: Any, tmp_path: Path)
     # Runs with another learning rate are no pairs.
     shutil.rmtree(tmp_path / "runs" / "ablation_gates")
     record(tmp_path, "ablation_gates", "cbam", 0, 85, recipe={**cbam, "lr": 0.2})
-    assert empty.experiments.gates() == "None is recorded yet.\n"
+    assert ablation.gates() == "None is recorded yet.\n"
 
 
-def test_depth_by_hand(empty: Any, tmp_path: Path) -> None:
+def test_depth_by_hand(empty: None, tmp_path: Path) -> None:
     """Training accuracy falls with depth without shortcuts, and rises with them."""
     labels = torch.arange(3).repeat_interleave(10)
     for variant, train, wrong in (
@@ -228,27 +214,26 @@ def test_depth_by_hand(empty: Any, tmp_path: Path) -> None:
             tmp_path, "cifar10_depth", variant,
             labels=labels, guesses=guesses, lines=lines, model=size,
         )  # fmt: skip
-    depths = empty.depths
-    assert depths.degradation() == (
+    assert depth.degradation() == (
         "- `plain20` to `plain56`: -15.0 points on the training images, -20.0 on the test images. "
         "The deeper one is behind already on the images it learns from.\n"
         "- `resnet20` to `resnet56`: +8.0 points on the training images, +10.0 on the test "
         "images.\n"
     )
-    text = depths.results()
+    text = depth.results()
     assert [row[0] for row in cells(text)[1:]] == [
         "`plain20`", "`plain56`", "`resnet20`", "`resnet56`",
     ]  # fmt: skip
     assert "Not run yet: `se_resnet20`, `se_resnet56`, `densenet40_12`." in text
-    assert cells(depths.classes())[1] == ["cat", "70.0", "10.0", "70.0", "100.0"]
-    assert cells(depths.gradients())[1][:2] == ["`plain20`", "3.00, 0.38"]
-    assert "in the first epoch: 15.0 in `plain20`, " in depths.gradients()
-    assert "No image of a class right" not in depths.classes()
-    assert depths._gain("plain20", "plain56") == (
+    assert cells(depth.classes())[1] == ["cat", "70.0", "10.0", "70.0", "100.0"]
+    assert cells(depth.gradients())[1][:2] == ["`plain20`", "3.00, 0.38"]
+    assert "in the first epoch: 15.0 in `plain20`, " in depth.gradients()
+    assert "No image of a class right" not in depth.classes()
+    assert depth._gain("plain20", "plain56") == (
         "`plain56` minus `plain20`: -20.0 points on the test images, with 3.1 times the "
         "multiply-accumulates; their intervals are not apart.\n\n"
     )
-    picture = depths.plot()
+    picture = depth.plot()
     assert picture is not None
     assert all(variant in picture for variant in ("plain20", "plain56", "resnet20", "resnet56"))
 
@@ -260,16 +245,16 @@ def told(tag: str) -> list[Training]:
 
 
 @pytest.mark.parametrize("tag", EMBEDDED)
-def test_each_embedded_weight_has_its_card_and_its_log(docs: Any, tag: str) -> None:
+def test_each_embedded_weight_has_its_card_and_its_log(tag: str) -> None:
     entry = EMBEDDED[tag]
-    text = docs.cards.every()
+    text = cards.every()
     (card,) = [part for part in text.split("## ") if part.startswith(f"`{tag}`\n")]
     assert f"{entry.metrics[0].value:.2f} %" in card
     assert entry.sha256 is not None
     assert entry.sha256 in card
     training = entry.training[-1]
     assert "\n".join(run.command for run in told(tag)) in card
-    epochs = docs.cards.log(tag)
+    epochs = cards.log(tag)
     for rate in re.findall(r"hours at ([\d,]+) images a second", card):
         speeds = [line["images_per_second"] for line in epochs]
         # The last images of an epoch, too few for a batch, are counted in the one.
@@ -279,10 +264,10 @@ def test_each_embedded_weight_has_its_card_and_its_log(docs: Any, tag: str) -> N
     assert abs(100 * epochs[-1]["test_accuracy"] - entry.metrics[0].value) < 0.1
 
 
-def test_our_weights_stand_beside_published_ones_with_their_recipe(docs: Any) -> None:
+def test_our_weights_stand_beside_published_ones_with_their_recipe() -> None:
     """What the row says of the recipe is what the command that is typed says."""
-    rows = cells(docs.compared.weights())[1:]
-    for network in docs.compared.PUBLISHED:
+    rows = cells(cifar10.weights())[1:]
+    for network in cifar10.PUBLISHED:
         (own,) = [row for row in rows if row[0] == f"`{network}`" and "**" in row[1]]
         tag = own[1].strip("*`")
         run = history(tag)[tag]

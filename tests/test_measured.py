@@ -7,31 +7,24 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
+from tables import benchmarks, common
 
 from senetzoo.cli.bench import command as bench
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture
-def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """docs/measured.py, with records in an empty folder."""
-    monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    import measured
-    import pages
-
+@pytest.fixture(autouse=True)
+def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder of records."""
     (tmp_path / "speed").mkdir()
-    monkeypatch.setattr(pages, "RECORDS", tmp_path)
-    monkeypatch.setattr(measured, "RECORDS", tmp_path)
-    yield measured
-    for name in ("measured", "pages"):
-        sys.modules.pop(name, None)
+    monkeypatch.setattr(common, "RECORDS", tmp_path)
+    monkeypatch.setattr(benchmarks, "RECORDS", tmp_path)
 
 
 def result(
@@ -76,7 +69,7 @@ def write(folder: Path, *records: dict[str, Any]) -> None:
     (folder / "speed" / "fast.jsonl").write_text(text, encoding="utf-8")
 
 
-def test_summary(measured: Any, tmp_path: Path) -> None:
+def test_summary(tmp_path: Path) -> None:
     """Median of the ratios of rounds, which is not the ratio of the medians."""
     record: dict[str, Any] = json.loads(json.dumps(RECORD))
     results = record["speed"][0]["results"]
@@ -86,14 +79,14 @@ def test_summary(measured: Any, tmp_path: Path) -> None:
     for row, milliseconds in zip(results, times, strict=True):
         row["round_ms"] = milliseconds * 3
     write(tmp_path, record)
-    (line,) = [line for line in measured.summary().splitlines() if "se_resnet50" in line]
+    (line,) = [line for line in benchmarks.summary().splitlines() if "se_resnet50" in line]
     assert line == (
         "| `se_resnet50`, 224 px | inductor, bf16 | 16 | 43 | 0.50 [0.40, 1.00] no difference "
         "| 0.50 [0.50, 1.00] no difference | 0.45 [0.29, 1.82] no difference |"
     )
 
 
-def test_profile(measured: Any, tmp_path: Path) -> None:
+def test_profile(tmp_path: Path) -> None:
     def one(model: str, optimized: bool, *kinds: tuple[str, float, int]) -> dict[str, Any]:
         return {
             **{"model": model, "engine": "eager", "optimized": optimized, "batch": 16},
@@ -101,14 +94,14 @@ def test_profile(measured: Any, tmp_path: Path) -> None:
             "kinds": [{"kind": kind, "ms": ms, "calls": calls} for kind, ms, calls in kinds],
         }
 
-    assert measured.profile() == "Nothing is recorded yet.\n"
+    assert benchmarks.profile() == "Nothing is recorded yet.\n"
     found = [
         one("resnet50", False, ("convolution", 80.25, 53), ("pointwise", 5.0, 66)),
         one("se_resnet50", True, ("convolution", 81.0, 53), ("gate", 4.04, 160)),
     ]
     (tmp_path / "profile").mkdir()
     (tmp_path / "profile" / "fast.jsonl").write_text(json.dumps({**RECORD, "profile": found}))
-    assert measured.profile() == (
+    assert benchmarks.profile() == (
         "| batch 16 | `resnet50`, eager, ms (calls) "
         "| `se_resnet50`, optimized, eager, ms (calls) |\n"
         "| --- | ---: | ---: |\n"
@@ -121,9 +114,9 @@ def test_profile(measured: Any, tmp_path: Path) -> None:
     )
 
 
-def test_speed_table(measured: Any, tmp_path: Path) -> None:
+def test_speed_table(tmp_path: Path) -> None:
     write(tmp_path, RECORD)
-    assert measured.speed() == (
+    assert benchmarks.speed() == (
         "| network | backend | pixels | batch | images a second | ratio [95 %] | to |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
         "| `resnet50` | inductor, bf16, nchw | 224 | 16 | 41.26 | 1 |  |\n"
@@ -139,18 +132,18 @@ def test_speed_table(measured: Any, tmp_path: Path) -> None:
     )
 
 
-def test_one_table_for_each_machine(measured: Any, tmp_path: Path) -> None:
+def test_one_table_for_each_machine(tmp_path: Path) -> None:
     other = {**RECORD, "environment": {**RECORD["environment"], "threads": 1}}  # type: ignore[dict-item]
     write(tmp_path, RECORD, other, RECORD)
-    text = measured.speed()
+    text = benchmarks.speed()
     assert text.count("| network |") == 2
     assert text.count("`resnet50` | inductor, bf16, nchw | 224 | 16 | 41.26") == 3
 
 
-def test_plot(measured: Any, tmp_path: Path) -> None:
+def test_plot(tmp_path: Path) -> None:
     write(tmp_path, RECORD)
-    svg = measured.plot()
-    assert measured.plot() == svg  # to the byte
+    svg = benchmarks.plot() or ""
+    assert benchmarks.plot() == svg  # to the byte
     assert "matplotlib" not in svg.split("<g ", 1)[0].replace("w3.org", "")
     assert not re.search(r"\d{4}-\d\d-\d\dT", svg)  # no date
     root = ElementTree.fromstring(svg)
@@ -166,30 +159,30 @@ def test_plot(measured: Any, tmp_path: Path) -> None:
     assert svg.count("stroke: #767676; stroke-width: 1.6") == 1
     assert svg.count("fill: #ffffff; stroke: #767676") >= 1
     write(tmp_path, {**RECORD, "options": {"rounds": 26}})
-    assert measured.plot() == svg
+    assert benchmarks.plot() == svg
     changed = json.loads(json.dumps(RECORD))
     changed["speed"][0]["results"][1]["throughput_ratio"]["interval95"][0] = 0.91
     write(tmp_path, changed)
-    assert measured.plot() != svg
-    assert measured.picture().endswith("(benchmarks.svg)\n")
+    assert benchmarks.plot() != svg
+    assert benchmarks.picture().endswith("(benchmarks.svg)\n")
 
 
-def test_without_records(measured: Any) -> None:
+def test_without_records() -> None:
     nothing = "Nothing is recorded yet.\n"
-    assert (measured.speed(), measured.picture(), measured.startup()) == (nothing,) * 3
-    assert measured.plot() is None
+    assert (benchmarks.speed(), benchmarks.picture(), benchmarks.startup()) == (nothing,) * 3
+    assert benchmarks.plot() is None
 
 
-def test_what_the_command_records_is_what_the_tables_read(measured: Any, tmp_path: Path) -> None:
+def test_what_the_command_records_is_what_the_tables_read(tmp_path: Path) -> None:
     arguments = ["--model", "lenet5", "--model", "lenet5+se2", "--batch", "1", "--threads", "1"]
     arguments += ["--rounds", "6", "--warmup", "0", "--record", "--records-dir"]
     done = CliRunner().invoke(bench, [*arguments, str(tmp_path / "speed")])
     assert done.exit_code == 0, done.output
     printed = re.search(r"^lenet5\+se2 .*?(\d+\.\d+ \[.*)$", done.stdout, re.MULTILINE)
     assert printed is not None
-    assert f"| {printed[1]} | `lenet5` |" in measured.speed()
-    assert "32 px, batch 1, to lenet5, eager, fp32, nchw" in measured.plot()
-    assert "lenet5+se2" in measured.plot()
+    assert f"| {printed[1]} | `lenet5` |" in benchmarks.speed()
+    assert "32 px, batch 1, to lenet5, eager, fp32, nchw" in (benchmarks.plot() or "")
+    assert "lenet5+se2" in (benchmarks.plot() or "")
 
 
 # Start-up
@@ -204,7 +197,7 @@ def startup(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     sys.modules.pop("startup", None)
 
 
-def test_startup_rows(startup: Any, measured: Any, tmp_path: Path) -> None:
+def test_startup_rows(startup: Any, tmp_path: Path) -> None:
     times = {
         # torch, the library, a network; in each of six rounds
         "senetzoo": [(2.0, 0.5, 0.25 * k) for k in (1, 2, 3, 4, 5, 6)],
@@ -227,7 +220,7 @@ def test_startup_rows(startup: Any, measured: Any, tmp_path: Path) -> None:
         "results": rows,
     }
     (tmp_path / "startup.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
-    text = measured.startup().splitlines()
+    text = benchmarks.startup().splitlines()
     assert text[2] == "| `import senetzoo` | 2.500 | 2.500 to 2.500 | 1 |"
     assert text[3] == ("| `import timm` | 5.000 | 5.000 to 5.000 | 2.0000 [2.0000, 2.0000] |")
     assert text[-1] == (

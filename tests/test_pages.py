@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from tables import choose, common, gates, positions
 
 from senetzoo import CBAM, ECA, GCT, SE
 from senetzoo._utils.torchvision import torchvision
@@ -24,29 +23,6 @@ ROOT = Path(__file__).resolve().parent.parent
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-@pytest.fixture
-def docs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The folder of the generators, to import from."""
-    monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    yield
-    for name in ("choose", "drawing", "gatebook", "measured", "pages"):
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture
-def choose(docs: None) -> ModuleType:
-    import choose
-
-    return choose
-
-
-@pytest.fixture
-def gatebook(docs: None) -> ModuleType:
-    import gatebook
-
-    return gatebook
-
-
 def cells(table: str, first: str) -> list[str]:
     (line,) = [line for line in table.splitlines() if line.startswith(f"| {first} |")]
     return [cell.strip() for cell in line.strip("|").split("|")]
@@ -55,7 +31,7 @@ def cells(table: str, first: str) -> list[str]:
 # Networks
 
 
-def test_networks_with_weights(choose: Any) -> None:
+def test_networks_with_weights() -> None:
     """A line is what torchvision says of the same weights."""
     torchvision()
     from torchvision.models import ResNet18_Weights, ResNet50_Weights
@@ -80,7 +56,7 @@ def test_networks_with_weights(choose: Any) -> None:
     assert costs == sorted(costs)
 
 
-def test_every_network_with_figures_is_in_one_of_both_tables(choose: Any) -> None:
+def test_every_network_with_figures_is_in_one_of_both_tables() -> None:
     known = {entry.model for entry in manifest().values() if entry.metrics}
     text = choose.imagenet() + choose.small()
     assert {name for name in known if not re.search(rf"^\| `{name}[`.]", text, re.M)} == set()
@@ -104,7 +80,7 @@ def scale(root: ElementTree.Element, axis: str) -> Callable[[float], float]:
 
 
 @pytest.mark.parametrize("cost", ["params", "macs"])
-def test_plot_of_accuracy(choose: Any, cost: str) -> None:
+def test_plot_of_accuracy(cost: str) -> None:
     svg = choose.accuracy_plot(cost)
     assert choose.accuracy_plot(cost) == svg  # to the byte
     words = ["".join(text.itertext()) for text in ElementTree.fromstring(svg).iter(f"{SVG}text")]
@@ -137,11 +113,9 @@ def result(model: str, engine: str, speed: float, **form: Any) -> dict[str, Any]
     }
 
 
-def test_speed(choose: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pages
-
+def test_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "RECORDS", tmp_path)
-    monkeypatch.setattr(pages, "RECORDS", tmp_path)
+    monkeypatch.setattr(common, "RECORDS", tmp_path)
     assert choose.speed() == choose.picture() == "Nothing is recorded yet.\n"
     assert choose.speed_plot() is None
     where: dict[str, Any] = {
@@ -181,7 +155,7 @@ def test_speed(choose: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "| `se_resnet18` | 30.0 | 0 |  |\n"
         "\nopenvino, fp32, 224 px. Fast, 2 threads, torch 2, commit `c`; 25 rounds.\n"
     )
-    svg = choose.speed_plot()
+    svg = choose.speed_plot() or ""
     assert "resnet50" in svg
     assert "se_resnet18" not in svg  # nothing is published for it
     assert choose.picture().endswith("(speed.svg)\n")
@@ -190,11 +164,11 @@ def test_speed(choose: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 # Gates
 
 
-def test_costs_of_gates(gatebook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_costs_of_gates(monkeypatch: pytest.MonkeyPatch) -> None:
     """By hand, from the papers' formulas."""
-    monkeypatch.setattr(gatebook, "NETWORK", "resnet18")  # quicker than the larger one
-    table = gatebook.costs()
-    channels = gatebook.CHANNELS
+    monkeypatch.setattr(gates, "NETWORK", "resnet18")  # quicker than the larger one
+    table = gates.costs()
+    channels = gates.CHANNELS
     assert channels == (16, 64, 256, 2048)
 
     def se(c: int, r: int) -> int:
@@ -215,8 +189,8 @@ def test_costs_of_gates(gatebook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cells(table, "[`SE`](#se)")[6] == f"{100 * (11_778_592 / 11_689_512 - 1):.2f} %"
 
 
-def test_sections_of_gates(gatebook: Any) -> None:
-    parts = dict(re.findall(r"### (\w+)\n((?:.|\n)*?)(?=\n### |\Z)", gatebook.sections()))
+def test_sections_of_gates() -> None:
+    parts = dict(re.findall(r"### (\w+)\n((?:.|\n)*?)(?=\n### |\Z)", gates.sections()))
     assert list(parts) == [gate.__name__ for gate in GATES.values()]
     for name, text in parts.items():
         assert re.search(r"`(y = )?x \* ", text), f"{name} has no formula"
@@ -232,10 +206,8 @@ def test_sections_of_gates(gatebook: Any) -> None:
 # Positions
 
 
-def test_picture_of_positions(docs: None) -> None:
-    import drawing
-
-    text = drawing.positions()
+def test_picture_of_positions() -> None:
+    text = positions.positions()
     root = ElementTree.fromstring(text)
     width, height = float(root.get("width", 0)), float(root.get("height", 0))
     assert root.get("viewBox") == f"0 0 {width:g} {height:g}"

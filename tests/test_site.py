@@ -6,13 +6,11 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import click
+import hooks
 import pytest
 
 import senetzoo
@@ -73,24 +71,6 @@ def test_site(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.py"))
 
 
-@pytest.fixture
-def docs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The folder of the generators, to import from."""
-    monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if str(ROOT / "docs") in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
-
-
-@pytest.fixture
-def hooks(docs: None) -> ModuleType:
-    import hooks
-
-    return hooks
-
-
 PAGES = frozenset({"index.md", "weights.md", "api/data.md", "SECURITY.md", "positions.svg"})
 
 
@@ -114,11 +94,11 @@ PAGES = frozenset({"index.md", "weights.md", "api/data.md", "SECURITY.md", "posi
         ("SECURITY.md", "[a [b] c](docs/weights.md)", "[a [b] c](weights.md)"),
     ],
 )
-def test_links_for_the_site(hooks: Any, page: str, text: str, expected: str) -> None:
+def test_links_for_the_site(page: str, text: str, expected: str) -> None:
     assert hooks.relinked(text, page, PAGES) == expected
 
 
-def test_bars_in_tables(hooks: Any) -> None:
+def test_bars_in_tables() -> None:
     """In rows of tables alone, and only in code."""
     assert hooks.with_bars("| `a \\| <b>` | `c` |\n`d \\| e`\n") == (
         "| <code>a &#124; &lt;b&gt;</code> | `c` |\n`d \\| e`\n"

@@ -8,11 +8,10 @@ from __future__ import annotations
 import dataclasses
 import statistics
 
-from pages import RECORDS, STYLE, lines, svg, table
-
 from senetzoo.report.paired import Paired, paired, verdicts
 from senetzoo.report.run import Run, find
 from senetzoo.train.recipes import RECIPES
+from tables.common import RECORDS, STYLE, lines, svg, table
 
 PLOT = "docs/ablation.svg"
 # What the sources of the recipes report, in per cent.

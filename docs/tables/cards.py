@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pages import RECORDS, interval, table
-
 from senetzoo.io.card import commands, origin
 from senetzoo.report.run import Run
 from senetzoo.weights.manifest import Entry, manifest
+from tables.common import RECORDS, interval, table
 
 # What the data says of where a network can be used.
 _LIMITS = {

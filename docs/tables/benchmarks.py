@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from pages import RECORDS, STYLE, lines, svg, table
-
 from senetzoo.bench.spread import Spread
+from tables.common import RECORDS, STYLE, lines, svg, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

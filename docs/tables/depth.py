@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from experiments import finished
-from noisy import swing
-from pages import STYLE, svg, table
-
 from senetzoo.report.figures import COLORS
 from senetzoo.report.run import Run
 from senetzoo.train.recipes import RECIPES
+from tables.ablation import finished
+from tables.common import STYLE, svg, table
+from tables.noise import swing
 
 PLOT = "docs/depth.svg"
 RECIPE = "cifar10_depth"

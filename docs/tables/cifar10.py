@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cards
-from pages import table
-
 from senetzoo.train.recipe import Recipe
 from senetzoo.weights.manifest import history, manifest
+from tables import cards
+from tables.common import table
 
 _HE = "[He et al. 2015](https://arxiv.org/abs/1512.03385), Table 6"
 _AKAMASTER = "[akamaster](https://github.com/akamaster/pytorch_resnet_cifar10)"

@@ -6,7 +6,7 @@ import json
 from statistics import fmean
 from typing import Any
 
-from pages import RECORDS, STYLE, svg, table
+from tables.common import RECORDS, STYLE, svg, table
 
 TAG = "se_resnet20.cifar10_v1"
 PLOT = "docs/excitations.svg"

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from griffe import Docstring, DocstringSectionKind
-from pages import table
 
 from senetzoo import attach, config, detach
 from senetzoo.gates import GATES
 from senetzoo.nn.counting import count, parameters
 from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
+from tables.common import table
 
 # Of the sites that parameters are counted at: maps of ResNet-20, and of ResNet-50.
 CHANNELS = (16, 64, 256, 2048)

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from measured import machine
-from pages import RECORDS, STYLE, lines, svg, table
-
 from senetzoo.registry import ENTRIES
 from senetzoo.weights.manifest import Entry, manifest
+from tables.benchmarks import machine
+from tables.common import RECORDS, STYLE, lines, svg, table
 
 PARAMETERS, MACS, SPEED = "docs/parameters.svg", "docs/macs.svg", "docs/speed.svg"
 _IMAGENET = "ImageNet-1k val"

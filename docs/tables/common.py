@@ -13,7 +13,7 @@ from senetzoo.weights.manifest import Metric, history
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RECORDS = ROOT / "benchmarks" / "records"
 # The same figure gives the same text: names of elements are hashed, with a salt.
 STYLE: dict[Any, Any] = {

@@ -6,13 +6,12 @@ import itertools
 import statistics
 from typing import Any
 
-from experiments import finished
-from pages import difference, lines, table
-
 from senetzoo.report.paired import Paired, pair_of, verdicts
 from senetzoo.report.run import Run
 from senetzoo.runs import renamed
 from senetzoo.train.recipes import RECIPES
+from tables.ablation import finished
+from tables.common import difference, lines, table
 
 # Two may agree by chance, and Student's interval is then nothing wide.
 SEEDS = 3
