@@ -24,7 +24,7 @@ from senetzoo.cli.train import find
 from senetzoo.data import digits
 from senetzoo.errors import ConfigError, TrainingError
 from senetzoo.inspect import drift
-from senetzoo.train import augment
+from senetzoo.train import augment, checkpoint
 from senetzoo.train.augment import Draws
 from senetzoo.train.experiment import Experiment
 from senetzoo.train.optim import Muon, orthogonalize
@@ -237,6 +237,29 @@ def test_a_run_learns_and_leaves_log_weights_and_summary(tmp_path: Path) -> None
     assert torch.equal(tested["images"], test.images[expected])
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["seed"], summary["recipe"]["model"]) == (0, "lenet")
+
+
+def test_an_interrupted_run_ends_like_the_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = TINY.replace(model="se_lenet+se2@pre/s2", optimizer="muon")
+    train(recipe, tmp_path / "whole", seed=3)
+    save = checkpoint.save
+
+    def die_after_two(folder: Path, state: dict[str, Any]) -> None:
+        save(folder, state)
+        if state["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", die_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "cut", seed=3)
+    monkeypatch.undo()
+    assert not (tmp_path / "cut" / "summary.json").exists()
+    train(recipe, tmp_path / "cut", seed=3)
+    whole, cut = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
+    assert whole.keys() == cut.keys()
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
 def test_a_batch_in_parts_is_the_batch(tmp_path: Path) -> None:
