@@ -28,7 +28,7 @@ from senetzoo.spec import merge, named, policy, split
 from senetzoo.train.data import load_data
 from senetzoo.train.recipe import Recipe, read_run
 from senetzoo.weights import cache, manifest
-from senetzoo.weights.load import load_file_into
+from senetzoo.weights.load import load_strictly, read
 from senetzoo.weights.manifest import Entry, Metric
 from senetzoo.weights.stored import stored
 
@@ -140,7 +140,7 @@ def pin(
     with atomically(file) as partial:
         state = half(load_file(str(run / WEIGHTS)))
         partial.write_bytes(stored(state, {"format": "pt", "tag": name}))
-        load_file_into(model, partial)
+        load_strictly(model, read(partial)[0], str(partial))
         digest = cache.sha256(partial)
         test = LabeledImages(sets.test, tuple(range(len(classes))))
         result = evaluate(model, test, preprocessing).top(1)

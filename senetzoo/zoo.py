@@ -295,7 +295,7 @@ def _find_saved(
         )
     path, text = Path(reference).expanduser(), str(reference)
     on_hub = isinstance(reference, str) and (
-        text.startswith(hub.PREFIX) or (hub.is_repo(text) and not _is_folder(str(path)))
+        text.startswith(hub.PREFIX) or (not _is_folder(str(path)) and hub.is_repo(text))
     )
     if not on_hub:
         if path.suffix in FORMATS and path.is_file():
@@ -341,13 +341,15 @@ def _published(spec: ModelSpec, tag: str | None) -> Trained:
 
     def read(like: Classifier | None) -> tuple[dict[str, Tensor], LoadReport]:
         file = located()
-        reading = read_entry(weight, file.path, trained.build(seed=0) if like is None else like)
-        return reading.state, LoadReport(
+        state, notes = read_entry(
+            weight, file.path, trained.build(seed=0) if like is None else like
+        )
+        return state, LoadReport(
             full,
             file.origin,
             file.sha256,
             weight.classes or (),
-            adapted=tuple((weight.source.file, note) for note in reading.notes),
+            adapted=tuple((weight.source.file, note) for note in notes),
             pinned=file.pinned,
             preprocessing=weight.preprocessing,
         )

@@ -256,9 +256,9 @@ def test_wrappers(
     state = {"conv1.weight": torch.ones(2), "bn1.bias": torch.zeros(2)}
     content = bytes_of(wrap(state), _use_new_zipfile_serialization=zipped)
     found = unpack(load(content, Path("x.pth")), Path("x.pth"))
-    assert found.notes == notes
-    assert list(found.state) == list(state)
-    assert all(torch.equal(found.state[key], state[key]) for key in state)
+    assert found[1] == notes
+    assert list(found[0]) == list(state)
+    assert all(torch.equal(found[0][key], state[key]) for key in state)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_one_of_several_state_dicts(content: dict[str, object]) -> None:
         "Type for example: --part model_ema"
     )
     for part, value in (("model", 1.0), ("model_ema", 0.0)):
-        assert unpack(content, file, part).state["a"].item() == value
+        assert unpack(content, file, part)[0]["a"].item() == value
     assert message(lambda: unpack(content, file, "ema"), WeightsError) == (
         "both.pth has no part 'ema'.\n"
         "They are model, model_ema.\n"

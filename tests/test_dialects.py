@@ -253,7 +253,7 @@ def test_tensors_that_do_not_fit() -> None:
     whole["output.extra"] = torch.zeros(1)
     assert message(dialects.read, whole, "pytorchcv", model) == (
         "The tensors are not those of the network by the names of pytorchcv.\n"
-        "output.bias is missing; output.extra is left over; "
+        "output.bias is missing; output.extra is not in the network; "
         f"output.weight is (5, 64), not (10, 64).\n{tail}"
     )
     del state["conv1.weight"], state["bn1.weight"], state["bn1.bias"], state["fc.bias"]

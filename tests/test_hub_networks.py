@@ -142,27 +142,32 @@ def test_offline(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("source", "text"),
+    ("source", "file", "true", "remedy"),
     [
-        ("hf-hub:owner/cats",
-         "There is no repository owner/cats on the Hugging Face Hub, and no such folder here.\n"
-         "It may also be a private one that this token, or no token, does not open.\n"
-         "Look at the name; for a private one type: hf auth login"),
-        ("owner/pets@v9",
-         "owner/pets has no revision 'v9'.\nA revision is a branch, a tag, or a full commit.\n"
-         "Type for example: hf-hub:owner/pets"),
-        ("owner/empty", "owner/empty holds no network of senetzoo.\nIt has no config.json.\n"
-         "Give a repository that senetzoo push made"),
-        ("owner/half", "{owner/half} holds no network of senetzoo.\nIt has no model.safetensors.\n"
-         "Give a repository that senetzoo push made"),
+        ("hf-hub:owner/cats", "config.json of owner/cats", "there is no such repository, or it is "
+         "a private one that this token, or no token, does not open (404).",
+         "Check the name at {page}; for a private one type: hf auth login"),
+        ("owner/pets@v9", "config.json of owner/pets at v9",
+         "there is no such branch, tag or full commit (404).",
+         "Give one that senetzoo push made; hf-hub:owner/pets is its newest commit"),
+        ("owner/empty", "config.json of owner/empty", "there is no such file (404).",
+         "Give one that senetzoo push made; hf-hub:owner/empty is its newest commit"),
+        ("owner/half", "model.safetensors of owner/half at {commit}",
+         "there is no such file (404).",
+         "Give one that senetzoo push made; hf-hub:owner/half is its newest commit"),
     ],
 )  # fmt: skip
-def test_what_is_not_there(source: str, text: str, hub: HubServer, tmp_path: Path) -> None:
+def test_what_is_not_there(
+    source: str, file: str, true: str, remedy: str, hub: HubServer, tmp_path: Path
+) -> None:
     put(hub, tmp_path / "a", network())
     hub.put("owner/empty", {"README.md": b"nothing"})
     commit = hub.put("owner/half", {"config.json": (tmp_path / "a" / "config.json").read_bytes()})
-    text = text.replace("{owner/half}", f"owner/half at {commit}")
-    assert message(lambda: load(source), WeightsError) == text
+    repo = source.removeprefix("hf-hub:").partition("@")[0]
+    assert message(lambda: load(source), WeightsError) == (
+        f"There is no folder {repo} here, and {file} could not be fetched.\n"
+        f"{{page}}: {true}\n{remedy}"
+    ).replace("{commit}", commit).replace("{page}", f"{hub.url}/{repo}")
 
 
 @pytest.mark.parametrize(
@@ -180,9 +185,10 @@ def test_refusals(hub: HubServer, tmp_path: Path) -> None:
     put(hub, tmp_path / "a", network())
     hub.fail("config.json", Fault("gated"))
     assert message(lambda: load("owner/pets"), WeightsError) == (
-        "owner/pets can't be read.\n"
-        "Its owner gives access to some only, and not to this token, or there is no token.\n"
-        "Ask for access on the page of owner/pets, and type: hf auth login"
+        "There is no folder owner/pets here, and config.json of owner/pets could not be fetched.\n"
+        f"{hub.url}/owner/pets: its owner gives access to some only, and not to this token, or "
+        "there is no token (403).\n"
+        f"Ask for access at {hub.url}/owner/pets, and type: hf auth login"
     )
     hub.faults.clear()
     load("owner/pets")
@@ -224,9 +230,9 @@ def test_a_server_that_fails(
     commit = put(hub, tmp_path / "a", network())
     hub.fail("model.safetensors", Fault("error"))
     first, second, third = message(lambda: load("owner/pets"), WeightsError).splitlines()
-    assert first == f"model.safetensors of owner/pets at {commit} could not be fetched."
-    assert "500" in second
-    assert third == "Check the network, or bring the files in a folder and load that"
+    assert first.endswith(f"model.safetensors of owner/pets at {commit} could not be fetched.")
+    assert second.endswith(": the server answered with 500.")
+    assert third == "Try again later"
 
 
 def test_a_config_with_code(hub: HubServer, tmp_path: Path) -> None:

@@ -66,16 +66,16 @@ def test_old_densenet() -> None:
     expected = again.state_dict()
 
     model = create("densenet121", seed=0)
-    reading = dialects.reading(old, "torchvision", model)
-    assert reading.notes == (
+    read, notes = dialects.reading(old, "torchvision", model)
+    assert notes == (
         "580 names are those of an older version.",
         "121 missing num_batches_tracked are 0.",
     )
-    assert list(reading.state) == list(expected)
-    assert all(torch.equal(reading.state[key], expected[key]) for key in expected)
-    by_timm = dialects.reading(_filter_torchvision_pretrained(dict(old)), "timm", model)
-    assert by_timm.notes == reading.notes[1:]
-    assert all(torch.equal(by_timm.state[key], expected[key]) for key in expected)
+    assert list(read) == list(expected)
+    assert all(torch.equal(read[key], expected[key]) for key in expected)
+    by_timm, timm_notes = dialects.reading(_filter_torchvision_pretrained(dict(old)), "timm", model)
+    assert timm_notes == notes[1:]
+    assert all(torch.equal(by_timm[key], expected[key]) for key in expected)
 
 
 def test_torchvision_files_with_auxiliary_heads() -> None:
@@ -84,13 +84,13 @@ def test_torchvision_files_with_auxiliary_heads() -> None:
         assert any(key.startswith(heads) for key in file)
         other = counterpart("torchvision", name)
         assert (other.mean, other.std) == ((0.5,) * 3, (0.5,) * 3)
-        reading = dialects.reading(file, "torchvision", skeleton_of(other))
-        assert reading.notes == (f"{tensors} tensors of auxiliary heads are left out.",)
+        read, notes = dialects.reading(file, "torchvision", skeleton_of(other))
+        assert notes == (f"{tensors} tensors of auxiliary heads are left out.",)
         # With the heads, which ours can have too, nothing is left out.
         whole = Counterpart(other.model, {"aux": True})
-        reading = dialects.reading(file, "torchvision", skeleton_of(whole))
-        assert reading.notes == ()
-        assert len(reading.state) == len(file)
+        read, notes = dialects.reading(file, "torchvision", skeleton_of(whole))
+        assert notes == ()
+        assert len(read) == len(file)
 
 
 def cadene(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -112,10 +112,10 @@ def test_cadene() -> None:
         assert (settings.first_conv, settings.classifier) == ("layer0.conv1", "last_linear")
         file = cadene(numbered(reference.state_dict()))
         model = skeleton_of(counterpart("timm_legacy", name))
-        reading = dialects.reading(file, "timm_legacy", model)
+        read, notes = dialects.reading(file, "timm_legacy", model)
         norms = sum(isinstance(m, nn.BatchNorm2d) for m in reference.modules())
-        assert reading.notes == (f"{norms} missing num_batches_tracked are 0.",)
-        written = without_counters(dialects.write(reading.state, "timm_legacy", model))
+        assert notes == (f"{norms} missing num_batches_tracked are 0.",)
+        written = without_counters(dialects.write(read, "timm_legacy", model))
         assert numbers(written) == numbers(file)
 
 
@@ -145,18 +145,18 @@ def test_authors_swin() -> None:
     reference.load_state_dict(checkpoint_filter_fn(dict(file), reference), strict=True)
 
     model = create("swin_t", seed=0)
-    reading = dialects.reading(file, "timm", model)
-    assert reading.notes == (
+    read, notes = dialects.reading(file, "timm", model)
+    assert notes == (
         "11 names are those of an older version.",
         "5 masks of windows are left out: they follow from the image.",
     )
-    assert reading.state.keys() == model.state_dict().keys()
-    written = dialects.write(reading.state, "timm", model)
+    assert read.keys() == model.state_dict().keys()
+    written = dialects.write(read, "timm", model)
     expected = reference.state_dict()
     assert written.keys() == expected.keys()
     assert all(torch.equal(written[key], expected[key]) for key in expected)
     index = "features.1.0.attn.relative_position_index"
-    assert torch.equal(reading.state[index], model.state_dict()[index])
+    assert torch.equal(read[index], model.state_dict()[index])
 
 
 def test_vgg_of_torchvision_as_timm_takes_it() -> None:
@@ -170,9 +170,9 @@ def test_vgg_of_torchvision_as_timm_takes_it() -> None:
     reference = ghost("timm", "vgg11").state_dict()
     assert {k: v.shape for k, v in filtered.items()} == {k: v.shape for k, v in reference.items()}
     by_torchvision = dialects.read(file, "torchvision", model)
-    reading = dialects.reading(file, "timm", model)
-    assert reading.notes == ("6 names are those of an older version.",)
-    assert numbers(reading.state) == numbers(by_torchvision)
+    read, notes = dialects.reading(file, "timm", model)
+    assert notes == ("6 names are those of an older version.",)
+    assert numbers(read) == numbers(by_torchvision)
     assert numbers(dialects.read(filtered, "timm", model)) == numbers(by_torchvision)
 
 

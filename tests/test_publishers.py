@@ -501,8 +501,8 @@ def test_a_file_of_another_network_is_refused(shelf: Shelf) -> None:
     _publish(shelf, CIFAR, other)
     assert message(lambda: create(CIFAR), WeightsError) == (
         "The tensors are not those of the network by the names of chenyaofo.\n"
-        "layer1.3.conv1.weight is left over; layer1.3.bn1.weight is left over; "
-        "layer1.3.bn1.bias is left over (and 69 more).\n"
+        "layer1.3.conv1.weight is not in the network; layer1.3.bn1.weight is not in the network; "
+        "layer1.3.bn1.bias is not in the network (and 69 more).\n"
         "Build the network with the config, policy and num_classes of the weights"
     )
 

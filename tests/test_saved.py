@@ -24,8 +24,8 @@ import senetzoo
 from senetzoo import ECA, SE, attach, config, create, load, policy, save, transforms
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import ConfigError, SenetzooError, WeightsError
-from senetzoo.io.describe import describe, described
-from senetzoo.io.description import File, parse
+from senetzoo.io.folder import described, parse
+from senetzoo.io.save import describe
 from senetzoo.models.swin import SwinConfig
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.slots import Site
@@ -86,8 +86,8 @@ def _described_again(name: str) -> None:
     """The description of a network of the registry is that of the same network."""
     with torch.device("meta"):
         model = config(name).build(seed=0)
-    text = describe(model, File.of(b""), classes=None, preprocessing=None).text()
-    description = parse(text)
+    written = describe(model, b"", classes=None, preprocessing=None)
+    description = parse(json.dumps(dataclasses.asdict(written)))
     with torch.device("meta"):
         again = described(description).build(seed=0)
     assert description.network.name in (name, name.removeprefix("se_"))
@@ -447,7 +447,7 @@ def test_other_tensors_are_refused(tmp_path: Path) -> None:
         )
     file.unlink()
     assert message(lambda: load(tmp_path), WeightsError) == (
-        f"There are no weights in {tmp_path}.\nIt has no model.safetensors.\n{AGAIN}"
+        f"Can't read the weights {file}.\nThere is no such file.\n{AGAIN}"
     )
     (tmp_path / "config.json").unlink()
     assert message(lambda: load(tmp_path), WeightsError) == (
@@ -576,7 +576,7 @@ CODE = "__import__('os').system('touch pwned')"
         (
             {"weights__sha256": "AB"},
             "weights.sha256",
-            "It is no hash of 64 lower-case hexadecimal digits.",
+            'It is "AB", not a hash of 64 lower-case hexadecimal digits.',
         ),
         (
             {"weights__file": "../x.safetensors"},

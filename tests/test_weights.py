@@ -18,7 +18,7 @@ from senetzoo.eval.data import read_images
 from senetzoo.eval.predictions import wilson
 from senetzoo.nn.classifier import Classifier
 from senetzoo.weights import manifest
-from senetzoo.weights.load import adapt_channels, load_file_into, load_strictly, read
+from senetzoo.weights.load import adapt_channels, load_strictly, read
 
 SHIPPED = manifest.manifest()
 TAG = "resnet20.pets_v1"
@@ -142,7 +142,7 @@ def test_strict_loading_changes_nothing_on_failure(tmp_path: Path) -> None:
         )
     file = tmp_path / "w.safetensors"
     save_file(other, str(file))
-    load_file_into(model, file)
+    load_strictly(model, read(file)[0], "w")
     assert all(torch.equal(value, other[k]) for k, value in model.state_dict().items())
 
 

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from senetzoo.errors import ConfigError
-from senetzoo.io.description import LIBRARY, Description
+from senetzoo.io.folder import LIBRARY, Description
 from senetzoo.nn.counting import Counts
 from senetzoo.weights.manifest import Entry, Metric, last_stages
 

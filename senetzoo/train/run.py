@@ -19,7 +19,7 @@ from torch import nn
 from senetzoo._utils import environment
 from senetzoo.errors import MissingExtraError, SenetzooError, TrainingError
 from senetzoo.eval.predictions import Predictions
-from senetzoo.io import folder
+from senetzoo.io import save as saving
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
 from senetzoo.runs import LOG, SUMMARY, TEST, read_log
@@ -274,8 +274,8 @@ class Trainer:
         }
         if self.main:
             model = cast(Any, self.ema).module if self.ema is not None else self.model
-            with checkpoint.writing(self.out / folder.WEIGHTS):
-                folder.write(
+            with checkpoint.writing(self.out / saving.WEIGHTS):
+                saving.write(
                     model,
                     self.out,
                     classes=self.data.classes,

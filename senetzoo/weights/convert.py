@@ -17,6 +17,7 @@ from senetzoo.errors import WeightsError, nearest
 from senetzoo.nn.classifier import Classifier
 from senetzoo.weights import dialects
 from senetzoo.weights.dialects import OURS, Counterpart
+from senetzoo.weights.load import check_finite
 from senetzoo.weights.stored import stored
 from senetzoo.weights.structure import match
 
@@ -82,7 +83,7 @@ def by_names(
         WeightsError: The names are those of a library, but the tensors do not fit, or several
             networks do that compute something else.
     """
-    fitting: dict[str, list[tuple[Candidate, dialects.Reading]]] = {}
+    fitting: dict[str, list[Candidate]] = {}
     nearly: tuple[float, Candidate, str] | None = None
     for candidate in _candidates(base, called):
         try:
@@ -90,30 +91,26 @@ def by_names(
         except WeightsError:  # the library has no such family, or has no place for its gates
             continue
         try:
-            reading = dialects.reading(state, found.dialect, model)
+            dialects.read(state, found.dialect, model)
         except WeightsError as error:
             if share >= 0.5 and (nearly is None or share > nearly[0]):
-                nearly = (share, found, str(error))
+                nearly = (share, found, str(error).split("\n")[1])
             continue
         function = json.dumps([sorted(found.changes.items()), found.policy], default=str)
-        fitting.setdefault(function, []).append((found, reading))
+        fitting.setdefault(function, []).append(found)
     if len(fitting) > 1:
-        raise _ambiguous(fitting)
+        raise _ambiguous([group[0] for group in fitting.values()])
     if fitting:
         (group,) = fitting.values()
-        candidates = _reported([candidate for candidate, _ in group])
-        candidate = group[0][0]
+        candidates = _reported(group)
         # Built anew: buffers of a network on the meta device have no values.
-        model = build(candidate.changes, candidate.policy)
-        reading = dialects.reading(state, candidate.dialect, model)
-        notes = (*reading.notes, *_notes_of_images(base, candidates))
-        return Conversion(model, reading.state, candidates, (), notes)
+        model = build(group[0].changes, group[0].policy)
+        ours, notes = dialects.reading(state, group[0].dialect, model)
+        return Conversion(model, ours, candidates, (), (*notes, *_notes_of_images(candidates)))
     if nearly is not None:
-        _, candidate, message = nearly
-        _, true, _ = message.split("\n")
         raise WeightsError(
-            f"The tensors do not fit {base} ({candidate}).",
-            true,
+            f"The tensors do not fit {base} ({nearly[1]}).",
+            nearly[2],
             "Give the network that they are of, with --to",
         )
     return None
@@ -146,39 +143,35 @@ def _candidates(base: str, called: str | None) -> Iterator[Candidate]:
 def _sized(
     candidate: Candidate, state: Mapping[str, Tensor], build: Build
 ) -> tuple[Candidate, Classifier, float]:
-    """`candidate` with the classes and input channels of the file, built without memory.
+    """`candidate` with the classes and channels of the file; its network; and how sure it is.
 
-    Returns:
-        The candidate, its network, and the share of its names that the file has.
+    The network is without memory; how sure is the share of its names that the file has.
     """
-    changes = dict(candidate.changes)
     with torch.device("meta"):
-        model = build(changes, candidate.policy)
+        model = build(candidate.changes, candidate.policy)
     known = dialects.names(candidate.dialect, model)
     state = dialects.updated(state, candidate.dialect, model)
-
-    def size(parameter: str, dim: int, least: int) -> int | None:
+    sizes = {}
+    for field, parameter, dim, least in (
+        ("num_classes", f"{model.classifiers()[0]}.weight", 0, 2),
+        ("in_chans", model.input_parameter(), 1, 4),
+    ):
         tensor = state.get(known[parameter][0])
-        return tensor.shape[dim] if tensor is not None and tensor.ndim >= least else None
-
-    sizes = {
-        "num_classes": size(f"{model.classifiers()[0]}.weight", 0, 2),
-        "in_chans": size(model.input_parameter(), 1, 4),
-    }
-    changes |= {
-        field: value
-        for field, value in sizes.items()
-        if value not in (None, getattr(model.spec.config, field))
-    }
+        if tensor is not None and tensor.ndim >= least:
+            sizes[field] = tensor.shape[dim]
+    changes = {**candidate.changes, **_changes(model, sizes)}
     if changes != candidate.changes:
         with torch.device("meta"):
             model = build(changes, candidate.policy)
     share = sum(theirs in state for theirs, _ in known.values()) / len(known)
-    return Candidate(candidate.dialect, candidate.name, changes, candidate.policy), model, share
+    return dataclasses.replace(candidate, changes=changes), model, share
 
 
-def _ambiguous(fitting: Mapping[str, list[tuple[Candidate, dialects.Reading]]]) -> WeightsError:
-    candidates = [group[0][0] for group in fitting.values()]
+def _changes(model: Classifier, sizes: Mapping[str, int]) -> dict[str, int]:
+    return {k: v for k, v in sizes.items() if v != getattr(model.spec.config, k)}
+
+
+def _ambiguous(candidates: Sequence[Candidate]) -> WeightsError:
     fields = [
         field
         for field in dict.fromkeys(field for candidate in candidates for field in candidate.changes)
@@ -210,16 +203,14 @@ def _reported(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     return tuple(reported.values()) or (candidates[0],)
 
 
-def _notes_of_images(base: str, candidates: Sequence[Candidate]) -> list[str]:
-    notes = []
+def _notes_of_images(candidates: Sequence[Candidate]) -> Iterator[str]:
     for one in candidates:
-        other = dialects.counterparts(one.dialect).get(one.name) if one.name else None
+        other = dialects.counterpart(one.dialect, one.name) if one.name else None
         if other is not None and other.mean is not None:
-            notes.append(
-                f"If the file is {one.dialect}'s, {base} takes images of mean {other.mean} and "
-                f"std {other.std}."
+            yield (
+                f"If the file is {one.dialect}'s, {other.model} takes images of mean {other.mean} "
+                f"and std {other.std}."
             )
-    return notes
 
 
 def by_structure(state: Mapping[str, Tensor], build: Build) -> Conversion:
@@ -235,23 +226,21 @@ def by_structure(state: Mapping[str, Tensor], build: Build) -> Conversion:
     with torch.device("meta"):
         model = build({}, "")
     tensors = [tensor for tensor in state.values() if tensor.ndim > 0]
-    changes: dict[str, object] = {}
+    sizes: dict[str, int] = {}
     if tensors and list(dict(model.named_parameters()))[-1] == f"{model.classifiers()[0]}.bias":
-        changes["num_classes"] = len(tensors[-1])
-    first = next((tensor for tensor in tensors if tensor.ndim == 4), None)
-    if first is not None:
-        changes["in_chans"] = first.shape[1]
-    changes = {k: v for k, v in changes.items() if v != getattr(model.spec.config, k)}
+        sizes["num_classes"] = len(tensors[-1])
+    if first := next((tensor.shape for tensor in tensors if tensor.ndim == 4), None):
+        sizes["in_chans"] = first[1]
+    changes = _changes(model, sizes)
     model = build(changes, "")
     mapping = match(state, model)
-    own = model.state_dict()
     result = {}
-    for name, tensor in own.items():
+    for name, tensor in model.state_dict().items():
         if name in mapping:
             result[name] = state[mapping[name]].reshape(tensor.shape)
         else:
             result[name] = torch.zeros_like(tensor) if tensor.ndim == 0 else tensor
-    pairs = tuple((mapping[name], name) for name in own if name in mapping)
+    pairs = tuple((mapping[name], name) for name in result if name in mapping)
     return Conversion(model, result, (Candidate("structure", "", changes, ""),), pairs, ())
 
 
@@ -261,15 +250,8 @@ def check_values(conversion: Conversion) -> None:
     Raises:
         WeightsError: A value is not finite, or a variance is negative.
     """
+    check_finite(conversion.state, "tensors")
     for name, tensor in conversion.state.items():
-        if not tensor.is_floating_point():
-            continue
-        if not bool(torch.isfinite(tensor).all()):
-            raise WeightsError(
-                "The tensors hold values that are not finite.",
-                f"There is NaN or infinity in {name}.",
-                "They come from a training that diverged, or the file was damaged: get another",
-            )
         if name.endswith("running_var") and bool((tensor < 0).any()):
             raise WeightsError(
                 f"{name} has negative values.",
@@ -309,13 +291,8 @@ def save(
     }
     if preprocessing is not None:
         about["preprocessing"] = json.dumps(dataclasses.asdict(preprocessing))
-    # Each with its own memory: safetensors takes no others.
-    own = {
-        name: tensor.clone(memory_format=torch.contiguous_format)
-        for name, tensor in conversion.state.items()
-    }
     with atomically(out) as partial:
-        partial.write_bytes(stored(own, about))
+        partial.write_bytes(stored(conversion.state, about))
 
 
 def check_free(out: Path) -> None:

@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 
 def stored(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:
-    """`tensors` as safetensors, with metadata in the order of its names.
+    """`tensors` as safetensors, with the metadata `about` in the order of its names.
 
     safetensors writes metadata in an order that it draws anew each time, so that the hash of a
     file would say more than what is in it.
-
-    Args:
-        tensors: Contiguous tensors by name, each with its own memory.
-        about: The metadata.
     """
     from safetensors.torch import save
 
-    whole = save(dict(tensors), metadata=dict(about))
+    # On the CPU, contiguous, and each with its own memory: safetensors takes no others.
+    own = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    whole = save(own, metadata=dict(about))
     # The format: 8 bytes with the length of a header of JSON, padded with spaces; the header; the
     # tensors.
     start = 8 + int.from_bytes(whole[:8], "little")

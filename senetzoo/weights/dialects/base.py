@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 from senetzoo.nn.classifier import Classifier
 
-Rename: TypeAlias = Callable[[str, Classifier], "str | None"]
-"""Their name of one of our tensors in a built network; None where they have none for it.
+Rule: TypeAlias = tuple[str, "str | Callable[[re.Match[str]], str]"]
+"""A pattern and what takes its place."""
+Rename: TypeAlias = "tuple[Rule, ...] | Callable[[str, Classifier], str | None]"
+"""Their name of one of our tensors in a built network: rules, one after the other, or what gives
+the name; None where they have none for it.
 
 A name that still has one of our gates in it is none of theirs: `names` refuses it.
 """
 Update: TypeAlias = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 """A state dict of an older file under the names, and in the shapes, of today."""
-Rule: TypeAlias = tuple[str, "str | Callable[[re.Match[str]], str]"]
-"""A pattern and what takes its place."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,13 @@ class Dialect:
     updates: Mapping[str, Update] = field(default_factory=dict)
 
 
+def rewritten(name: str, *rules: Rule) -> str:
+    """`name` after each of the rules in turn."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
 def is_gate(name: str) -> bool:
     """Whether a tensor of ours is a gate's: those sit in children such as slots and mlp_slots."""
     return any("slots" in part for part in name.split("."))
@@ -75,19 +83,7 @@ def has_deep_stem(model: Classifier) -> bool:
     return isinstance(getattr(model, "conv1", None), nn.Sequential)
 
 
-def rewritten(name: str, *rules: Rule) -> str:
-    """`name` after each of the rules in turn."""
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def rewriting(*rules: Rule) -> Rename:
-    """A renaming by rules alone; without any, the trunk has our names."""
-    return lambda name, model: rewritten(name, *rules)
-
-
 def dense_layers(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """DenseNet files from before torchvision 0.3, which have ``norm.1`` for ``norm1``."""
-    pattern = r"(denselayer\d+\.(?:norm|conv))\.([12]\.)"
-    return {re.sub(pattern, r"\1\2", name): tensor for name, tensor in state.items()}
+    rule = (r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2")
+    return {rewritten(name, rule): tensor for name, tensor in state.items()}
