@@ -6,11 +6,10 @@ Each is made by a rule that the library's own code documents, and checked by tha
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import torch
 from support.networks import on_meta, randomize
-from support.parity import from_library, numbered, numbers, skeleton_of
+from support.parity import from_library, numbered, numbers, old_densenet, skeleton_of
 from torch import Tensor, nn
 
 from senetzoo import create
@@ -22,20 +21,6 @@ from senetzoo.weights.dialects import Counterpart, counterpart
 def ghost(dialect: str, name: str) -> nn.Module:
     """Their network on the meta device."""
     return on_meta(lambda: from_library(dialect, name))
-
-
-def without_counters(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As PyTorch wrote it before 0.4.1."""
-    return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
-
-
-def old_densenet(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As torchvision publishes ``densenet121-a639ec97.pth``: from before 0.3, without counters."""
-    old = {
-        re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", key): tensor
-        for key, tensor in state.items()
-    }
-    return without_counters(old)
 
 
 def filled(model: nn.Module) -> dict[str, Tensor]:
@@ -93,32 +78,6 @@ def test_torchvision_files_with_auxiliary_heads() -> None:
         assert len(read) == len(file)
 
 
-def cadene(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``se_resnet50-ce0d4300.pth``: of 2018, so without counters; its names are timm's legacy."""
-    return without_counters(state)
-
-
-def test_cadene() -> None:
-    """The names of the port are documented by its code: ``layer0``, ``se_module``, ``last_linear``.
-
-    timm loads the very file, so that it has nothing to filter.
-    """
-    torchvision()
-    import timm
-
-    for name in ("legacy_seresnet50", "legacy_seresnext26_32x4d"):
-        reference = ghost("timm_legacy", name)
-        settings: Any = timm.get_pretrained_cfg(name)
-        assert (settings.first_conv, settings.classifier) == ("layer0.conv1", "last_linear")
-        file = cadene(numbered(reference.state_dict()))
-        model = skeleton_of(counterpart("timm_legacy", name))
-        read, notes = dialects.reading(file, "timm_legacy", model)
-        norms = sum(isinstance(m, nn.BatchNorm2d) for m in reference.modules())
-        assert notes == (f"{norms} missing num_batches_tracked are 0.",)
-        written = without_counters(dialects.write(read, "timm_legacy", model))
-        assert numbers(written) == numbers(file)
-
-
 def authors_swin(model: nn.Module) -> dict[str, Tensor]:
     """As Microsoft publishes it: merging ends a stage, ``head``, index and masks are there."""
     state: dict[str, Tensor] = {}
@@ -174,15 +133,3 @@ def test_vgg_of_torchvision_as_timm_takes_it() -> None:
     assert notes == ("6 names are those of an older version.",)
     assert numbers(read) == numbers(by_torchvision)
     assert numbers(dialects.read(filtered, "timm", model)) == numbers(by_torchvision)
-
-
-def test_chenyaofo() -> None:
-    """Names as its code has them: torchvision's, with a projection where the shape changes."""
-    model = skeleton_of(counterpart("chenyaofo", "cifar100_resnet20"))
-    file = dialects.write(numbered(model.state_dict()), "chenyaofo", model)
-    expected = ["conv1.weight", "bn1.weight", "bn1.bias", "bn1.running_mean", "bn1.running_var"]
-    assert list(file)[:5] == expected
-    assert {"layer2.0.downsample.0.weight", "layer3.2.bn2.running_var"} <= set(file)
-    assert file["fc.weight"].shape == (100, 64)
-    # Its README's 0.28 M for 100 classes.
-    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 2) == 0.28

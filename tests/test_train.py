@@ -667,7 +667,8 @@ def test_pinned_weights_come_back_through_create(
         done = CliRunner().invoke(pin_weights.main, [str(path.parent), "x", "--drop-start"])
         assert (done.exit_code, done.stderr) == (
             2,
-            "error: The run began with random weights.\nThere are none to drop.\n"
+            "error: The run began with random weights.\n"
+            "Only other weights of the package can be dropped.\n"
             "Leave --drop-start out\n",
         )
 

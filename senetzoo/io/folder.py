@@ -49,13 +49,7 @@ Read = tuple[dict[str, Tensor], str, str]
 
 @dataclass(frozen=True)
 class File:
-    """The file of the weights.
-
-    Args:
-        file: Its name.
-        sha256: Its hash.
-        bytes: Its size.
-    """
+    """The file of the weights: its name, hash and size."""
 
     file: Literal["model.safetensors"]
     sha256: Sha256
@@ -66,11 +60,8 @@ class File:
 class Network:
     """A `ModelSpec` in values of JSON.
 
-    Args:
-        name: Name in the registry; null where none has this config.
-        family: Family of the config: ``"ResNet"``.
-        config: Every field of the config.
-        policy: Text of the policy. Files of schema 1 may have each gate by the name of its site.
+    The name is null where none in the registry has this config. In files of schema 1 the policy may
+    be each gate by the name of its site.
     """
 
     name: str | None
@@ -83,14 +74,8 @@ class Network:
 class Description:
     """What ``config.json`` says of a network.
 
-    Args:
-        library_name: ``"senetzoo"``.
-        schema: Version of these fields.
-        senetzoo: Version of senetzoo that wrote it.
-        network: What it is built from.
-        preprocessing: What images go through before; null where nobody says.
-        classes: Names of the classes in the order of the logits; null where they have none.
-        weights: The file of the weights.
+    `senetzoo` is the version that wrote it. The preprocessing is null where nobody says, the names
+    of the classes, in the order of the logits, where they have none.
     """
 
     library_name: str
@@ -103,61 +88,50 @@ class Description:
 
 
 def read(folder: Path) -> Trained:
-    """The network in a folder that `save` or a training run wrote; its tensors are not read yet.
+    """The network in a folder that `save` or a run wrote; its tensors are not read yet."""
 
-    Raises:
-        WeightsError: There is none, or its files are not as they were written.
-    """
+    def fetch(sha256: str) -> Read:
+        return (*read_tensors(folder / WEIGHTS, sha256, REMEDY), "folder")
+
     if (folder / CONFIG).is_file() or not runs.is_run(folder):
-        return opened(
-            folder / CONFIG,
-            str(folder),
-            lambda sha256: (*read_tensors(folder / WEIGHTS, sha256, REMEDY), "folder"),
-        )
+        return opened(folder / CONFIG, str(folder), fetch)
     # Version 0.1.0 wrote no config.json into the folder of a run.
     spec, preprocessing, classes = runs.network_of_0_1(folder)
-
-    def load(_: Classifier | None) -> tuple[dict[str, Tensor], LoadReport]:
-        state, sha256 = read_tensors(folder / WEIGHTS, remedy=REMEDY)
-        report = LoadReport(
-            str(folder), "folder", sha256, classes, pinned="", preprocessing=preprocessing
-        )
-        return state, report
-
-    return Trained(spec, load)
+    return _trained(spec, str(folder), fetch, "", classes, preprocessing)
 
 
 def opened(config: Path, tag: str, fetch: Callable[[str], Read]) -> Trained:
     """The network that a ``config.json`` describes.
 
-    Args:
-        config: The file.
-        tag: What the load report calls the weights.
-        fetch: Reads the file of the weights, which has the given hash.
-
-    Raises:
-        WeightsError: It is not there, or broken.
+    The load report calls the weights `tag`; `fetch` reads their file, which has the given hash.
     """
-    description = read_description(config)
+    about = read_description(config)
     with reading(config, REMEDY, WeightsError):
-        spec = described(description)
+        spec = described(about)
+    classes, sha256 = about.classes or (), about.weights.sha256
+    return _trained(spec, tag, fetch, sha256, classes, about.preprocessing)
+
+
+def _trained(
+    spec: ModelSpec,
+    tag: str,
+    fetch: Callable[[str], Read],
+    sha256: str,
+    classes: tuple[str, ...],
+    preprocessing: Preprocessing | None,
+) -> Trained:
+    pinned: Literal["sha256", ""] = "sha256" if sha256 else ""
 
     def load(_: Classifier | None) -> tuple[dict[str, Tensor], LoadReport]:
-        state, sha256, origin = fetch(description.weights.sha256)
-        classes = description.classes or ()
-        return state, LoadReport(
-            tag, origin, sha256, classes, preprocessing=description.preprocessing
-        )
+        state, found, origin = fetch(sha256)
+        report = LoadReport(tag, origin, found, classes, pinned=pinned, preprocessing=preprocessing)
+        return state, report
 
     return Trained(spec, load)
 
 
 def read_description(file: Path) -> Description:
-    """What a ``config.json`` says.
-
-    Raises:
-        WeightsError: It is not there, or broken.
-    """
+    """What a ``config.json`` says; `WeightsError` where it is not there, or broken."""
     if not file.is_file():
         folder = file.parent
         raise WeightsError(
@@ -170,11 +144,7 @@ def read_description(file: Path) -> Description:
 
 
 def parse(text: str) -> Description:
-    """The description that a ``config.json`` is.
-
-    Raises:
-        BrokenError: It is none, or of another version.
-    """
+    """The description that a ``config.json`` is; `BrokenError` where it is none."""
     raw = parse_json(text)
     if not isinstance(raw, dict) or raw.get("library_name") != LIBRARY:
         raise BrokenError("library_name", f"it is not {LIBRARY}'s: it does not name {LIBRARY!r}")
@@ -187,11 +157,7 @@ def parse(text: str) -> Description:
 
 
 def described(description: Description) -> ModelSpec:
-    """The spec that `description` speaks of.
-
-    Raises:
-        BrokenError: A field has no such value; or the fields contradict each other.
-    """
+    """The spec that `description` speaks of; `BrokenError` where its fields do not fit."""
     network, name = description.network, description.network.name
     if network.family not in CONFIGS:
         hint = f"Families are {', '.join(CONFIGS)}"
@@ -227,54 +193,46 @@ def described(description: Description) -> ModelSpec:
 # --- Of version 0.1.0 ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Schema1:
-    """The fields of version 0.1.0, whose words were timm's."""
-
-    library_name: str
-    schema: int
-    senetzoo: str
-    architecture: str | None
-    family: str
-    config: Mapping[str, object]
-    policy: str | None
-    gates: Mapping[str, Mapping[str, object]] | None
-    num_classes: int
-    label_names: tuple[str, ...] | None
-    pretrained_cfg: Mapping[str, object] | None
-    weights: Mapping[str, object]
+# Its words were timm's.
+_FIELDS_0_1 = (
+    *("library_name", "schema", "senetzoo", "architecture", "family", "config", "policy", "gates"),
+    *("num_classes", "label_names", "pretrained_cfg", "weights"),
+)
 
 
-def _of_schema_1(raw: dict[str, object]) -> dict[str, Any]:
-    """The fields of today from those of version 0.1.0."""
-    old = from_json(_Schema1, raw, "")
-    if (old.policy is None) == (old.gates is None):
+def _of_schema_1(raw: dict[str, Any]) -> dict[str, Any]:
+    """The fields of today from those of version 0.1.0; who reads them checks their types."""
+    if unknown := next((name for name in raw if name not in _FIELDS_0_1), None):
+        raise BrokenError("", f"the field {unknown!r} is unknown", nearest(unknown, _FIELDS_0_1))
+    if missing := next((name for name in _FIELDS_0_1 if name not in raw), None):
+        raise BrokenError("", f"the field {missing!r} is missing")
+    config, classes, images = raw["config"], raw["num_classes"], raw["pretrained_cfg"]
+    if (raw["policy"] is None) == (raw["gates"] is None):
         what = "one of policy and gates says where gates are, the other is null"
         raise BrokenError("policy", what)
-    if old.config.get("num_classes") != old.num_classes:
-        what = f"it is {old.num_classes}, and the config says {old.config.get('num_classes')}"
+    if isinstance(config, dict) and config.get("num_classes") != classes:
+        what = f"it is {shown(classes)}, and the config says {shown(config.get('num_classes'))}"
         raise BrokenError("num_classes", what)
-    preprocessing = None
-    if old.pretrained_cfg is not None:
-        fields = dict(old.pretrained_cfg)
+    if isinstance(images, dict):
+        fields = dict(images)
         shape, crop = fields.pop("input_size", None), fields.pop("crop_pct", None)
         if not isinstance(shape, list) or len(shape) != 3 or shape[1] != shape[2]:
             what = f"it is {shown(shape)}, not channels and two equal sides"
             raise BrokenError("pretrained_cfg.input_size", what)
-        preprocessing = {**fields, "size": shape[1], "crop": crop}
+        images = {**fields, "size": shape[1], "crop": crop}
     return {
         "library_name": LIBRARY,
         "schema": SCHEMA,
-        "senetzoo": old.senetzoo,
+        "senetzoo": raw["senetzoo"],
         "network": {
-            "name": old.architecture,
-            "family": old.family,
-            "config": old.config,
-            "policy": old.policy if old.gates is None else old.gates,
+            "name": raw["architecture"],
+            "family": raw["family"],
+            "config": config,
+            "policy": raw["policy"] if raw["gates"] is None else raw["gates"],
         },
-        "preprocessing": preprocessing,
+        "preprocessing": images,
         "classes": raw["label_names"],
-        "weights": old.weights,
+        "weights": raw["weights"],
     }
 
 

@@ -32,11 +32,7 @@ def is_repo(text: str) -> bool:
 
 
 def parsed(text: str) -> tuple[str, str | None]:
-    """The repository and the revision of ``owner/name@revision``.
-
-    Raises:
-        ConfigError: `text` names no repository.
-    """
+    """The repository and the revision of ``owner/name@revision``."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -55,11 +51,7 @@ def parsed(text: str) -> tuple[str, str | None]:
 
 
 def branchless(text: str) -> str:
-    """The repository that `text` names, to push to.
-
-    Raises:
-        ConfigError: It names none, or a revision.
-    """
+    """The repository that `text` names without a revision, to push to."""
     name, revision = parsed(text.removeprefix(PREFIX))
     if revision is not None:
         raise ConfigError(
@@ -78,10 +70,6 @@ def read(text: str) -> Trained:
 
     Both files are of one commit, which the tag names. Nothing is asked for that is in the cache at
     a full commit, and nothing at all offline.
-
-    Raises:
-        ConfigError: `text` names no repository.
-        WeightsError: It can't be had.
     """
     repo, revision = parsed(text)
     config = _fetched(repo, CONFIG, revision)
@@ -106,11 +94,7 @@ def read(text: str) -> Trained:
 
 
 def _fetched(repo: str, file: str, revision: str | None, *, again: bool = False) -> Path:
-    """A file of a repository, from the cache or from the Hub.
-
-    Raises:
-        WeightsError: It can't be had.
-    """
+    """A file of a repository, from the cache or from the Hub."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -176,20 +160,9 @@ def push(model: Classifier, repo: str, *, private: bool = False, card: Path | No
 
 
 def stage(model: Classifier, repo: str, folder: Path, own: Path | None) -> str:
-    """Write what is pushed to `folder`: card, ``config.json`` and weights.
+    """Write what is pushed to `folder`: card, ``config.json`` and weights; the push's title.
 
-    Args:
-        model: The network.
-        repo: The repository, ``owner/name``.
-        folder: Where to write.
-        own: A card to take as it is; None to write one.
-
-    Returns:
-        A title.
-
-    Raises:
-        ConfigError: The card or the network can't be used.
-        WeightsError: The weights are no whole network.
+    The card is the file `own`; without one, it says what is known.
     """
     report = model.load_report
     # Of weights that were changed on the way in, the manifest says nothing.
@@ -222,19 +195,9 @@ _REFUSALS = {
 
 
 def upload(folder: Path, repo: str, *, private: bool, message: str) -> str:
-    """Upload a folder's card, ``config.json`` and weights in one commit.
+    """Upload a folder's card, ``config.json`` and weights in one commit, and return it.
 
-    Args:
-        folder: The folder.
-        repo: ``owner/name``; made where it does not exist.
-        private: Whether it is made a private one.
-        message: Message of the commit.
-
-    Returns:
-        The commit.
-
-    Raises:
-        WeightsError: The Hub refuses.
+    The repository is made where it does not exist. `WeightsError`: the Hub refuses.
     """
     from huggingface_hub import HfApi, get_token
 

@@ -107,16 +107,6 @@ def write(
 
     ``config.json``, which names the hash of the weights, comes last: whatever a kill leaves is a
     whole network, or is refused. The same tensors make the same bytes.
-
-    Args:
-        model: The network.
-        folder: The folder, made where it does not exist.
-        classes: Names of the classes; None where they have none.
-        preprocessing: What an image goes through before; None where nobody says.
-
-    Raises:
-        ConfigError: The folder is a file, or holds a network that is not senetzoo's; or the network
-            can't be described.
     """
     about = {"format": "pt", "library_name": LIBRARY, "senetzoo": senetzoo.__version__}
     content = stored(model.state_dict(), about)
@@ -164,9 +154,7 @@ def describe(
 ) -> Description:
     """What `model` is, whose file of weights has `content`.
 
-    Raises:
-        ConfigError: `classes` or `preprocessing` do not fit the network; or the network is not what
-            its config and gates build, so that it could not be built again.
+    `ConfigError` where its config and gates build another network: it was changed by hand.
     """
     if classes is not None:
         _check_classes(classes, model.num_classes)
@@ -207,9 +195,6 @@ def name_of(model: Classifier) -> str:
     """A name for `model`: its network's, or its family's where that is none, and its gates.
 
     ``"resnet20+se16"`` is what `create` takes; classes, stem and the like are not in it.
-
-    Raises:
-        ConfigError: There is a module that is no gate of this zoo.
     """
     spec = model.spec
     own = named(spec.name).policy if spec.name in ENTRIES else NONE

@@ -19,7 +19,8 @@ from torch import nn
 from senetzoo._utils import environment
 from senetzoo.errors import MissingExtraError, SenetzooError, TrainingError
 from senetzoo.eval.predictions import Predictions
-from senetzoo.io import save as saving
+from senetzoo.io.folder import WEIGHTS
+from senetzoo.io.save import write as write_network
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
 from senetzoo.runs import LOG, SUMMARY, TEST, read_log
@@ -274,8 +275,8 @@ class Trainer:
         }
         if self.main:
             model = cast(Any, self.ema).module if self.ema is not None else self.model
-            with checkpoint.writing(self.out / saving.WEIGHTS):
-                saving.write(
+            with checkpoint.writing(self.out / WEIGHTS):
+                write_network(
                     model,
                     self.out,
                     classes=self.data.classes,

@@ -29,11 +29,8 @@ Build = Callable[[Mapping[str, object], str], Classifier]
 class Candidate:
     """A network that a file could be of: the one asked for, as a library has it.
 
-    Args:
-        dialect: Whose names.
-        name: The library's name of it; empty where it has none of its own.
-        changes: Fields of its config that differ there, or that the file's shapes say.
-        policy: Text of the policy over its own.
+    The library's name is empty where it has none of its own; `changes` are fields of the config
+    that differ there, or that the file's shapes say; the policy comes over the network's own.
     """
 
     dialect: str
@@ -47,15 +44,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Conversion:
-    """A state dict of ours and how it came about.
+    """A state dict of ours, in the types that the file has, and how it came about.
 
-    Args:
-        model: The network it is for, built; its own weights are random.
-        state: The tensors, in the types that the file has.
-        candidates: What the file is by each library whose names it has, which all compute the same;
-            or ``"structure"`` alone.
-        mapping: Their name and ours of each tensor, where it was matched by structure; else empty.
-        notes: What was tolerated, in sentences.
+    The model is the network it is for, with random weights. All candidates compute the same. Where
+    tensors were matched by structure, `mapping` has their name and ours of each.
     """
 
     model: Classifier
@@ -68,20 +60,10 @@ class Conversion:
 def by_names(
     state: Mapping[str, Tensor], base: str, build: Build, *, called: str | None = None
 ) -> Conversion | None:
-    """Read a state dict whose names are those of a library.
+    """Read a state dict for the network `base`, whose names are those of a library.
 
-    Args:
-        state: Their tensors.
-        base: Name in our registry of the network that they are for.
-        build: Builds it.
-        called: The library's name of the network, where several would fit.
-
-    Returns:
-        None where no library has such names.
-
-    Raises:
-        WeightsError: The names are those of a library, but the tensors do not fit, or several
-            networks do that compute something else.
+    None where no library has such names. `called` is the library's name of the network, where
+    several would fit. `WeightsError`: the names fit and the tensors do not, or several networks do.
     """
     fitting: dict[str, list[Candidate]] = {}
     nearly: tuple[float, Candidate, str] | None = None
@@ -214,15 +196,7 @@ def _notes_of_images(candidates: Sequence[Candidate]) -> Iterator[str]:
 
 
 def by_structure(state: Mapping[str, Tensor], build: Build) -> Conversion:
-    """Match tensors of unknown names by their order and shapes.
-
-    Args:
-        state: Their tensors, in the order of the file.
-        build: Builds the network that they are for.
-
-    Raises:
-        WeightsError: Count, order or shapes differ.
-    """
+    """Match tensors of unknown names, in the order of the file, by their order and shapes."""
     with torch.device("meta"):
         model = build({}, "")
     tensors = [tensor for tensor in state.values() if tensor.ndim > 0]
@@ -245,11 +219,7 @@ def by_structure(state: Mapping[str, Tensor], build: Build) -> Conversion:
 
 
 def check_values(conversion: Conversion) -> None:
-    """Refuse values that no trained network has.
-
-    Raises:
-        WeightsError: A value is not finite, or a variance is negative.
-    """
+    """Refuse values that no trained network has."""
     check_finite(conversion.state, "tensors")
     for name, tensor in conversion.state.items():
         if name.endswith("running_var") and bool((tensor < 0).any()):
@@ -269,15 +239,7 @@ def save(
 ) -> None:
     """Write the tensors as safetensors, with metadata that says where they are from.
 
-    Args:
-        conversion: What to write.
-        network: Text that names the network: ``"se_resnet50"``.
-        sha256: Hash of the file that they are from.
-        out: The file to write.
-        preprocessing: What images go through before; None where nobody says.
-
-    Raises:
-        WeightsError: `out` exists.
+    `network` is text that names the network; `sha256` the hash of the file that they are from.
     """
     check_free(out)
     candidate = conversion.candidates[0]
@@ -296,11 +258,7 @@ def save(
 
 
 def check_free(out: Path) -> None:
-    """Refuse a name that can't be written to.
-
-    Raises:
-        WeightsError: There is such a file, or it is no ``.safetensors``.
-    """
+    """Refuse a name that can't be written to."""
     if out.suffix != ".safetensors":
         raise WeightsError(
             f"Can't write {out}.",

@@ -36,9 +36,6 @@ def locate(tag: str, entry: Entry) -> VerifiedFile:
     """The file of `entry`, its hash checked, downloaded where it is not on this machine.
 
     A file of a cache with another hash is set aside, with a warning, and downloaded again.
-
-    Raises:
-        WeightsError: It can't be had, or its hash differs.
     """
     return _located(tag, entry, *cache.look(tag, entry))
 
@@ -46,8 +43,7 @@ def locate(tag: str, entry: Entry) -> VerifiedFile:
 def search(tag: str, entry: Entry) -> Callable[[], VerifiedFile]:
     """`locate`, begun in a thread: it looks on this machine, and does nothing else.
 
-    Returns:
-        What gives the file; it asks the network and moves files, and raises `WeightsError`.
+    What it gives then asks the network and moves files, and raises `WeightsError`.
     """
     executor = ThreadPoolExecutor(1, "senetzoo-hash")
     looking = executor.submit(cache.look, tag, entry)
@@ -81,11 +77,7 @@ def _set_aside(tag: str, error: WrongHashError) -> None:
 
 
 def copy_to(folder: Path, tag: str, entry: Entry) -> VerifiedFile:
-    """A copy of the file of `entry` in `folder`, for SENETZOO_WEIGHTS of another machine.
-
-    Raises:
-        WeightsError: It can't be had, or its hash differs.
-    """
+    """A copy of the file of `entry` in `folder`, for SENETZOO_WEIGHTS of another machine."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / cache.file_names(tag, entry)[0]
     try:
@@ -120,9 +112,6 @@ def _fetched(tag: str, entry: Entry, folder: Path | None = None) -> VerifiedFile
     """The file of `entry`, which is not embedded, from elsewhere.
 
     It goes to `folder`; without one, to the cache that its source has.
-
-    Raises:
-        WeightsError: It can't be had, or must not be (HF_HUB_OFFLINE), or its hash differs.
     """
     if offline():
         size = f"{entry.bytes} bytes, " if entry.bytes is not None else ""
@@ -213,21 +202,11 @@ def _from_the_hub(tag: str, entry: Entry, folder: Path | None) -> VerifiedFile:
 def download(
     url: str, path: Path, *, expected: str = "", headers: dict[str, str] | None = None
 ) -> str:
-    """Download a file, or wait until another process has done so.
+    """Download a file to `path`, or wait until another process has done so; its sha256.
 
-    A broken-off download goes on, where the hash will tell whether both parts are of one file.
-
-    Args:
-        url: Its address.
-        path: Where it goes; the folder is made.
-        expected: Its sha256, or the start of it; empty where it is not known.
-        headers: Sent with each request, such as a token.
-
-    Returns:
-        Its sha256. If that is not the expected one, nothing was put in the place of `path`.
-
-    Raises:
-        Exception: What huggingface_hub raises when the file can't be had; `explain` explains it.
+    A broken-off download goes on, where `expected`, the hash or the start of it, will tell whether
+    both parts are of one file. If the hash is another one, nothing is put in the place of `path`.
+    What huggingface_hub raises is explained by `explain`.
     """
     with cache.locked(path):
         if path.is_file():  # another process was faster
@@ -334,7 +313,7 @@ def explain(
     instead: str = "",
     variable: str = "HF_HOME",
 ) -> tuple[str, str]:
-    """What an error of a download means, and what to type.
+    """What an error of a download means, in a few words, and what to type.
 
     Args:
         error: Of huggingface_hub, or of what it calls.
@@ -342,9 +321,6 @@ def explain(
         others: What to type for another file: ``"Choose others: ..."``.
         instead: What to do without a network here: ``"copy the files ..."``.
         variable: The variable that names the folder of the file.
-
-    Returns:
-        The meaning, in a few words without a full stop, and the remedy.
     """
     # huggingface_hub wraps errors in its own 'not on this machine either'.
     while isinstance(error, FileNotFoundError) and error.__cause__ is not None:

@@ -35,13 +35,8 @@ _REMEDY = "Give a .safetensors file that senetzoo wrote"
 def read(path: Path, expected: str = "", remedy: str = _REMEDY) -> tuple[dict[str, Tensor], str]:
     """The tensors of a safetensors file, floating point ones as float32, and the file's sha256.
 
-    Args:
-        path: The file.
-        expected: The hash that the ``config.json`` beside it states; empty where nobody does.
-        remedy: What to do about a file that can't be read.
-
-    Raises:
-        WeightsError: No such file, another hash, or it is no safetensors file.
+    `expected` is the hash that the ``config.json`` beside it states, `remedy` what to do about a
+    file that can't be read, or has another hash.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as parse
@@ -71,8 +66,7 @@ def _unreadable(path: Path, error: Exception, remedy: str = _REMEDY) -> WeightsE
 def load_strictly(model: Classifier, state: Mapping[str, Tensor], name: str) -> None:
     """Load `state` (the names and shapes of `model`, no more and no less).
 
-    Raises:
-        WeightsError: It differs, or holds values that are not finite; nothing is changed then.
+    `WeightsError` where it differs, or holds values that are not finite; nothing is changed then.
     """
     own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     if wrong := dialects.misfit(state, own):
@@ -102,13 +96,7 @@ def read_entry(
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The tensors of a manifest entry's file by our names, and what was tolerated in it.
 
-    Args:
-        entry: The entry, whoever published it.
-        path: Its file.
-        like: A network with the entry's own config and policy; it is not changed.
-
-    Raises:
-        WeightsError: The file can't be read, or is not of such a network.
+    `like` is a network with the entry's own config and policy; it is not changed.
     """
     if entry.dialect == dialects.OURS:
         return read(path)[0], ()
@@ -121,13 +109,8 @@ def read_entry(
 def spec_of(name: str) -> ModelSpec:
     """The spec of a network by name.
 
-    Args:
-        name: Name in the registry; a tag of its weights may follow, for the spec that they were
-            trained with (``"se_resnet20.cifar10_v1"``), and a policy (``"resnet50+se8@pre"``).
-
-    Raises:
-        ConfigError: An unknown name or tag.
-        PolicyError: A policy that can't be read.
+    A tag of its weights may follow, for the spec that they were trained with
+    (``"se_resnet20.cifar10_v1"``), and a policy (``"resnet50+se8@pre"``).
     """
     base, tag, text = split(name)
     spec = named(base)
@@ -154,12 +137,10 @@ def as_trained(spec: ModelSpec, weight: Entry) -> ModelSpec:
 
 @dataclass(frozen=True)
 class Trained:
-    """Trained weights that are about to be loaded.
+    """Trained weights of the network `spec` that are about to be loaded.
 
-    Args:
-        spec: The network that they are of.
-        read: Gives their tensors by our names, and what is known of them; called once, with a
-            network of `spec` where one is built already.
+    `read` gives their tensors by our names, and what is known of them; it is called once, with a
+    network of `spec` where one is built already.
     """
 
     spec: ModelSpec
@@ -172,13 +153,6 @@ def read_file(path: Path, candidates: Sequence[ModelSpec]) -> Trained:
     The file's metadata says what network they are of, where `senetzoo weights convert` wrote it.
     Else they are of the first candidate whose tensors are those of the file, but for the numbers of
     classes and of input channels, which are the file's; or of the last.
-
-    Args:
-        path: The file.
-        candidates: Forms of one network that the weights may be of.
-
-    Raises:
-        WeightsError: No such file, or it is no safetensors file, or of another network.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -241,22 +215,12 @@ def _spec_of_file(
 def load_weights(
     model: Classifier, spec: ModelSpec, trained: Trained, *, channels: Channels | None = None
 ) -> LoadReport:
-    """Load weights, adapting gates, stem, input channels and classifier.
+    """Load weights, adapting gates, stem, input channels and classifier; the report says all.
 
-    Args:
-        model: The network.
-        spec: What it was built from: the weights' own spec, but for `num_classes`, `in_chans`,
-            `stem`, the rates of dropout, and gates.
-        trained: The weights.
-        channels: How the first convolution takes another number of channels (`adapt_channels`), or
-            ``"random"`` for a new one.
-
-    Returns:
-        What was loaded, replaced and adapted; also stored as ``model.load_report``.
-
-    Raises:
-        ConfigError: `channels` does not fit.
-        WeightsError: The weights can't be had, or anything else differs; nothing is changed then.
+    The `spec` that the model was built from is the weights' own, but for `num_classes`, `in_chans`,
+    `stem`, the rates of dropout, and gates. `channels` is how the first convolution takes another
+    number of channels (`adapt_channels`), or ``"random"`` for a new one. After an error nothing is
+    changed.
     """
     old, new = trained.spec.config, spec.config
     weights, report = trained.read(model if spec == trained.spec else None)
@@ -330,21 +294,11 @@ def _stems(model: Classifier, old: Config) -> list[dict[str, torch.Size]]:
 def adapt_channels(
     weight: Tensor, channels: int, how: Literal["sum", "tile"] | None = None
 ) -> tuple[Tensor, str]:
-    """The first convolution's weight for another number of input channels.
+    """The first convolution's weight (C_out, C_in, k, k) for another C_in, and what was done.
 
-    Args:
-        weight: (C_out, C_in, k, k).
-        channels: The new C_in.
-        how: ``"sum"`` for fewer channels than before, each of which gets the sum of every
-            ``channels``-th old one; ``"tile"`` for more, which repeat the old ones, divided by the
-            number of copies. None for the one of both that fits.
-
-    Returns:
-        The new weight, which responds to an image with equal channels (gray) as the old one does,
-        and what was done.
-
-    Raises:
-        ConfigError: `how` does not fit.
+    ``"sum"`` makes fewer channels, each of which gets the sum of every ``channels``-th old one;
+    ``"tile"`` makes more, which repeat the old ones, divided by the number of copies: an image with
+    equal channels (gray) gives the same responses. None is the one of both that fits.
     """
     old = weight.shape[1]
     fits = "sum" if channels < old else "tile"

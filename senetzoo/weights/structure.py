@@ -33,14 +33,8 @@ def match(state: Mapping[str, Tensor], model: Classifier) -> dict[str, str]:
 
     Two orders of ours are tried: that of the state dict, and that in which the modules run, where
     a gate comes before the shortcut. Dimensions of 1 at the end of a shape, as of a 1x1
-    convolution for a linear layer, do not count.
-
-    Args:
-        state: Their tensors in their order.
-        model: The network.
-
-    Raises:
-        WeightsError: Neither order fits, or both do and say different things.
+    convolution for a linear layer, do not count. `WeightsError`: neither order fits, or both do and
+    say different things.
     """
     theirs = {
         name: tensor

@@ -30,13 +30,7 @@ def load(content: bytes, name: Path) -> object:
 
     Pickles are read with ``weights_only=True``, which builds tensors, containers and numbers and
     calls nothing else; `argparse.Namespace`, which timm's checkpoints hold, is such a container.
-
-    Args:
-        content: The file's bytes.
-        name: The file, for messages.
-
-    Raises:
-        WeightsError: It is neither, is damaged, or unpickling it would call something.
+    `name` is the file, for messages.
     """
     asked = f"Can't read the weights {name}."
     if content[8:9] == b"{":
@@ -94,18 +88,9 @@ def _is_torchscript(content: bytes) -> bool:
 def unpack(
     content: object, name: Path, part: str | None = None
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The state dict in what a file holds.
+    """The state dict in what a file holds; and what was left out or taken off, in sentences.
 
-    Args:
-        content: As `load` gives it.
-        name: The file, for messages.
-        part: Which to take, where the file has several, such as ``"state_dict_ema"``.
-
-    Returns:
-        The tensors by their names; and what was left out or taken off, in sentences.
-
-    Raises:
-        WeightsError: There is none, or there are several and `part` is none of them.
+    `part` says which to take, where the file has several, such as ``"state_dict_ema"``.
     """
     tensors, notes = dict[str, Tensor](), list[str]()
     found, taken = content, part is None

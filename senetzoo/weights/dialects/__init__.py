@@ -60,11 +60,7 @@ def _dialect(name: str) -> Dialect:
 
 
 def counterparts(dialect: str) -> Mapping[str, Counterpart]:
-    """The networks of a library that are ours too, by its names.
-
-    Raises:
-        WeightsError: No such dialect.
-    """
+    """The networks of a library that are ours too, by its names."""
     return _dialect(dialect).networks
 
 

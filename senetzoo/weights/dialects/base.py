@@ -47,16 +47,15 @@ class Counterpart:
 
 @dataclass(frozen=True)
 class Dialect:
-    """The names that one library gives our networks and their tensors.
+    """The names that one library gives our networks and their tensors, the latter by our families.
 
     Args:
         networks: Its networks by its names.
-        families: For each family of ours (`Config.family`) that it has, its names of tensors.
-        convolutions: Which weights of a family are convolutions there and linear layers here: a
-            pattern of its names, and the side of the kernel.
-        computed: For each family, a pattern of its names of tensors that its files do not have,
-            because they follow from the network's shape.
-        updates: For each family, how files of older versions are brought to today's names.
+        families: Its names of tensors.
+        convolutions: Which weights are convolutions there and linear layers here: a pattern of its
+            names, and the side of the kernel.
+        computed: A pattern of tensors that its files do not have: they follow from the shape.
+        updates: How files of older versions are brought to today's names.
     """
 
     networks: Mapping[str, Counterpart]
