@@ -28,9 +28,8 @@ from senetzoo.spec import merge, named, policy, split
 from senetzoo.train.data import load_data
 from senetzoo.train.recipe import Recipe, read_run
 from senetzoo.weights import cache, manifest
-from senetzoo.weights.load import load_strictly, read
+from senetzoo.weights.load import load_strictly, read, stored
 from senetzoo.weights.manifest import Entry, Metric
-from senetzoo.weights.stored import stored
 
 
 def text(entries: Mapping[str, Entry]) -> str:
@@ -126,11 +125,12 @@ def pin(
     with atomically(file) as partial:
         state = half(load_file(str(run / WEIGHTS)))
         partial.write_bytes(stored(state, {"format": "pt", "tag": name}))
-        load_strictly(model, read(partial)[0], str(partial))
-        digest = cache.sha256(partial)
+        embedded, digest = read(partial)
+        load_strictly(model, embedded, str(partial))
         test = LabeledImages(sets.test, tuple(range(len(classes))))
         result = evaluate(model, test, preprocessing).top(1)
-        counts = count(model, preprocessing.size)
+        value, counts = round(100 * result.accuracy, 4), count(model, preprocessing.size)
+        metric = Metric("accuracy", sets.test.name, result.total, value, None, 1, "last", None)
         entry = Entry(
             model=base,
             policy=str(merge(*map(policy, texts))) if len(texts) == 2 else "".join(texts),
@@ -148,18 +148,7 @@ def pin(
             preprocessing=preprocessing,
             dialect="senetzoo",
             data=sets.train.name,
-            metrics=(
-                Metric(
-                    "accuracy",
-                    sets.test.name,
-                    result.total,
-                    round(100 * result.accuracy, 4),
-                    None,
-                    1,
-                    "last",
-                    None,
-                ),
-            ),
+            metrics=(metric,),
             training=(
                 *(before.training if before else ()),
                 manifest.Training(

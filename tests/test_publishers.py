@@ -391,20 +391,19 @@ def _wrapped(state: dict[str, Tensor]) -> Any:
     return {"epoch": 3, "model": {f"module.{name}": value for name, value in state.items()}}
 
 
+SLOW = pytest.mark.slow
 FORMS: list[Any] = [
     pytest.param("resnet20.chenyaofo_cifar10", without_counters, id="no counters"),
     pytest.param("resnet20.chenyaofo_cifar10", _wrapped, id="wrapped"),
     pytest.param("densenet121.imagenet1k_v1", old_densenet, id="torchvision densenet"),
-    pytest.param("densenet121.tv_in1k", old_densenet, id="timm densenet"),
+    pytest.param("densenet121.tv_in1k", old_densenet, id="timm densenet", marks=SLOW),
     pytest.param("googlenet_bn.imagenet1k_v1", without_counters, id="torchvision googlenet"),
     pytest.param("se_resnet50.legacy_in1k", without_counters, id="legacy"),
-    pytest.param(
-        "inception_v3.tv_in1k", _google_inception, marks=pytest.mark.slow, id="timm inception"
-    ),
-    pytest.param("vgg11.tv_in1k", _tv_vgg, marks=pytest.mark.slow, id="timm vgg"),
-    pytest.param("vgg11_bn.tv_in1k", _tv_vgg, marks=pytest.mark.slow, id="timm vgg bn"),
-    pytest.param("swin_t.ms_in1k", _with_buffers, marks=pytest.mark.slow, id="timm swin"),
-    pytest.param("swin_t.ms_in1k", _authors_swin, marks=pytest.mark.slow, id="authors' swin"),
+    pytest.param("inception_v3.tv_in1k", _google_inception, id="timm inception", marks=SLOW),
+    pytest.param("vgg11.tv_in1k", _tv_vgg, id="timm vgg", marks=SLOW),
+    pytest.param("vgg11_bn.tv_in1k", _tv_vgg, id="timm vgg bn", marks=SLOW),
+    pytest.param("swin_t.ms_in1k", _with_buffers, id="timm swin", marks=SLOW),
+    pytest.param("swin_t.ms_in1k", _authors_swin, id="authors' swin", marks=SLOW),
 ]
 
 

@@ -96,19 +96,6 @@ def test_the_first_place_that_has_it(
         assert again.origin == ("cache" if first == elsewhere else located.origin)
 
 
-def test_what_is_cached_needs_no_network(
-    pantry: Pantry, monkeypatch: pytest.MonkeyPatch, kind: Kind
-) -> None:
-    tag, entry = pantry.add(kind)
-    download.locate(tag, entry)
-    asked = len(pantry.hub.requests)
-    blocked(monkeypatch)
-    located = download.locate(tag, entry)
-    assert located.origin == "cache"
-    assert located.path.read_bytes() == pantry.contents[tag]
-    assert len(pantry.hub.requests) == asked
-
-
 @pytest.mark.parametrize("kind", ["embedded", "hub", "folder"])
 def test_create_opens_no_socket(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch, kind: str, tmp_path: Path
@@ -769,21 +756,6 @@ def test_a_network_that_cant_be_built_fetches_nothing(
         create(TAG, num_classes=-1)
     with pytest.raises(Exception, match="stage"):
         create(TAG, policy=ECA().on(stage(9)))
-
-
-@pytest.mark.parametrize("place", [0, -1])
-def test_a_flipped_bit_is_noticed(shelf: Shelf, place: int) -> None:
-    shelf.put(TAG)
-    file = shelf.embedded / f"{TAG}.safetensors"
-    right = cache.sha256(file)
-    content = bytearray(file.read_bytes())
-    content[place] ^= 1
-    file.write_bytes(content)
-    assert message(lambda: create("resnet20", pretrained=True), WeightsError) == (
-        f"The weights {TAG} are not the published ones.\n"
-        f"{file} has the sha256 {hash_of(bytes(content))}, the manifest has {right}.\n"
-        "Install senetzoo again"
-    )
 
 
 def test_the_default_is_named_once(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> None:

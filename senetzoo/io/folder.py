@@ -243,7 +243,9 @@ def _gates(gates: Mapping[str, Any], sites: Iterable[Site]) -> Iterator[tuple[Si
         where = f"gates.{path}"
         if path not in known:
             raise BrokenError("gates", f"the network has no site {path!r}", nearest(path, known))
-        name = raw.get("name") if isinstance(raw, dict) else None
+        if not isinstance(raw, dict):
+            raise BrokenError(where, f"it is {shown(raw)}, not an object")
+        name = raw.get("name")
         if not isinstance(name, str) or name not in GATES:
             what = f"it is {shown(name)}, not one of {', '.join(map(shown, GATES))}"
             raise BrokenError(f"{where}.name", what)

@@ -21,8 +21,7 @@ from senetzoo.nn.classifier import Classifier
 from senetzoo.policies.algebra import NONE
 from senetzoo.registry import ENTRIES
 from senetzoo.spec import named
-from senetzoo.weights.load import check_finite
-from senetzoo.weights.stored import stored
+from senetzoo.weights.load import check_finite, stored
 
 # What a network of float32 takes without a loss.
 _TYPES = {torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool}

@@ -58,6 +58,29 @@ def read(path: Path, expected: str = "", remedy: str = _REMEDY) -> tuple[dict[st
     return {k: v.float() if v.is_floating_point() else v for k, v in sorted(state.items())}, digest
 
 
+def stored(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:
+    """`tensors` as safetensors, with the metadata `about` in the order of its names.
+
+    safetensors writes metadata in an order that it draws anew each time, so that the hash of a
+    file would say more than what is in it.
+    """
+    from safetensors.torch import save
+
+    # On the CPU, contiguous, and each with its own memory: safetensors takes no others.
+    own = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    whole = save(own, metadata=dict(about))
+    # The format: 8 bytes with the length of a header of JSON, padded with spaces; the header; the
+    # tensors.
+    start = 8 + int.from_bytes(whole[:8], "little")
+    header = {**json.loads(whole[8:start]), "__metadata__": dict(sorted(about.items()))}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, memoryview(whole)[start:]])
+
+
 def _unreadable(path: Path, error: Exception, remedy: str = _REMEDY) -> WeightsError:
     true = f"It is no whole safetensors file ({error})." if path.is_file() else ""
     return WeightsError(f"Can't read the weights {path}.", true or "There is no such file.", remedy)
@@ -69,10 +92,10 @@ def load_strictly(model: Classifier, state: Mapping[str, Tensor], name: str) -> 
     `WeightsError` where it differs, or holds values that are not finite; nothing is changed then.
     """
     own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    if wrong := dialects.misfit(state, own):
+    if own != {key: tuple(value.shape) for key, value in state.items()}:
         raise WeightsError(
             f"The weights {name} do not fit the network.",
-            wrong,
+            dialects.misfit(state, own),
             "Build the network with the policy, stem and num_classes the weights were made with",
         )
     check_finite(state, f"weights {name}")
@@ -242,12 +265,9 @@ def load_weights(
     if new.num_classes != old.num_classes:
         why = f"{new.num_classes} classes instead of {old.num_classes}"
         kept |= dict.fromkeys(model.classifier_parameters(), why)
-    left_out = [
-        (name, f"left out: {why}")
-        for name, why in gone.items()
-        if state.pop(name, None) is not None
-    ]
+    left_out = [(name, f"left out: {why}") for name, why in gone.items() if name in state]
     adapted = [*report.adapted, *left_out, *adapted]
+    state = {name: tensor for name, tensor in state.items() if name not in gone}
     first = model.input_parameter()
     if new.in_chans != old.in_chans and first in state and first not in kept:
         if channels == "random":
@@ -273,6 +293,8 @@ def load_weights(
 
 def _other_gates(model: Classifier, trained: ModelSpec, wanted: ModelSpec) -> list[str]:
     """What names of tensors begin with, at the sites where the two have other gates."""
+    if trained.policy == wanted.policy:
+        return []
     sites = model.sites()
     before, after = (resolve(spec.policy, sites, spec.name) for spec in (trained, wanted))
     return [f"{site.path}." for site in sites if before.get(site) != after.get(site)]
