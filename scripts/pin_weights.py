@@ -28,9 +28,8 @@ from senetzoo.spec import merge, named, policy, split
 from senetzoo.train.data import load_data
 from senetzoo.train.recipe import Recipe, read_run
 from senetzoo.weights import cache, manifest
-from senetzoo.weights.load import load_file_into
+from senetzoo.weights.load import load_strictly, read, stored
 from senetzoo.weights.manifest import Entry, Metric
-from senetzoo.weights.stored import stored
 
 
 def text(entries: Mapping[str, Entry]) -> str:
@@ -41,13 +40,7 @@ def text(entries: Mapping[str, Entry]) -> str:
 
 
 def added(entries: Mapping[str, Entry], tag: str, entry: Entry) -> dict[str, Entry]:
-    """`entries` with one of ours; where it is a default, no other of its network is.
-
-    Args:
-        entries: The entries by tag.
-        tag: The new one's tag, or that of one it takes the place of.
-        entry: Its content.
-    """
+    """`entries` with one of ours; where it is a default, no other of its network is."""
     kept = {
         other: dataclasses.replace(found, default=False)
         if entry.default and found.model == entry.model
@@ -60,14 +53,8 @@ def added(entries: Mapping[str, Entry], tag: str, entry: Entry) -> dict[str, Ent
 def ahead(entries: Mapping[str, Entry], tag: str, entry: Entry) -> tuple[str, Metric] | None:
     """The default of the entry's network, and its figure, where that is above the entry's own.
 
-    Args:
-        entries: The entries by tag.
-        tag: Of `entry`; it is not compared with the one whose place it takes.
-        entry: Not yet among them. Its first metric is compared, with the one of the same name on
-            the same images.
-
-    Returns:
-        None where there is no default, or none that was measured on the same, or a lower one.
+    The first metric is compared, with the one of the same name on the same images; not with that of
+    an entry `tag`, whose place it takes.
     """
     own = entry.metrics[0]
     for other, found in entries.items():
@@ -105,14 +92,6 @@ def pin(
         default: Whether ``pretrained=True`` means these weights; None for True unless the
             network's present default has a higher accuracy on the same images.
         drop_start: Whether the weights that the run began with are taken out of the package.
-
-    Returns:
-        The entry, with the accuracy of the embedded file.
-
-    Raises:
-        ConfigError: The run is not finished, has no commit to name, or began with no weights of
-            the package that could be dropped.
-        WeightsError: The weights do not fit their network.
     """
     from safetensors.torch import load_file
 
@@ -126,11 +105,17 @@ def pin(
     base, start, own = split(recipe.model)
     name = f"{base}.{tag}"
     entries = dict(manifest.manifest())
-    dropped = _dropped(f"{base}.{start}" if start else None, name) if drop_start else None
-    gone = None if dropped is None else cache.EMBEDDED / entries[dropped].source.file
+    begun = None if start is None else f"{base}.{start}"
+    if drop_start and (begun in (None, name) or entries[begun or ""].source.kind != "embedded"):
+        raise ConfigError(
+            f"The run began with {begun or 'random weights'}.",
+            "Only other weights of the package can be dropped.",
+            "Leave --drop-start out",
+        )
     # A run that began with other weights trained their form of the network.
     before = None if start is None else manifest.find(base, start)[1]
     stem = _stem(recipe, base) if recipe.stem or before is None else before.stem
+    texts = [text for text in (before.policy if before else "", own) if text]
     sets = load_data(recipe.replace(images_per_class=0), data)  # all test images
     classes, preprocessing = sets.classes, sets.preprocessing(recipe)
     model = recipe.network(len(classes), sets.channels).build(seed=0)
@@ -140,14 +125,15 @@ def pin(
     with atomically(file) as partial:
         state = half(load_file(str(run / WEIGHTS)))
         partial.write_bytes(stored(state, {"format": "pt", "tag": name}))
-        load_file_into(model, partial)
-        digest = cache.sha256(partial)
+        embedded, digest = read(partial)
+        load_strictly(model, embedded, str(partial))
         test = LabeledImages(sets.test, tuple(range(len(classes))))
         result = evaluate(model, test, preprocessing).top(1)
-        counts = count(model, preprocessing.size)
+        value, counts = round(100 * result.accuracy, 4), count(model, preprocessing.size)
+        metric = Metric("accuracy", sets.test.name, result.total, value, None, 1, "last", None)
         entry = Entry(
             model=base,
-            policy=_over(before.policy if before else "", own or ""),
+            policy=str(merge(*map(policy, texts))) if len(texts) == 2 else "".join(texts),
             stem=stem,
             config=before.config if before else {},
             num_classes=len(classes),
@@ -162,18 +148,7 @@ def pin(
             preprocessing=preprocessing,
             dialect="senetzoo",
             data=sets.train.name,
-            metrics=(
-                Metric(
-                    "accuracy",
-                    sets.test.name,
-                    result.total,
-                    round(100 * result.accuracy, 4),
-                    None,
-                    1,
-                    "last",
-                    None,
-                ),
-            ),
+            metrics=(metric,),
             training=(
                 *(before.training if before else ()),
                 manifest.Training(
@@ -184,7 +159,7 @@ def pin(
                     revision=summary["revision"],
                     hours=round(summary["train_seconds"] / 3600, 4),
                     machine=summary["machine"],
-                    start=None if start is None else f"{base}.{start}",
+                    start=begun,
                 ),
             ),
             license=manifest.License(
@@ -192,8 +167,7 @@ def pin(
             ),
             provenance="trained by senetzoo",
         )
-        if dropped is not None:
-            del entries[dropped]
+        gone = entries.pop(begun or "") if drop_start else None
         if default is None and ahead(entries, name, entry):
             entry = dataclasses.replace(entry, default=False)
         whole = text(added(entries, name, entry))
@@ -202,25 +176,8 @@ def pin(
         draft.write_text(whole, encoding="utf-8")
     manifest.manifest.cache_clear()
     if gone is not None:
-        gone.unlink()
+        (cache.EMBEDDED / gone.source.file).unlink()
     return entry
-
-
-def _dropped(start: str | None, name: str) -> str:
-    """The tag of the weights that a run began with, if they can go."""
-    if start is None:
-        raise ConfigError(
-            "The run began with random weights.",
-            "There are none to drop.",
-            "Leave --drop-start out",
-        )
-    if start == name or manifest.manifest()[start].source.kind != "embedded":
-        raise ConfigError(
-            f"The run began with {start}.",
-            "Only other weights of the package can be dropped.",
-            "Leave --drop-start out",
-        )
-    return start
 
 
 _NONE = "of its owner: see the data set's own terms"
@@ -230,11 +187,6 @@ DATA_TERMS = {
     "cifar10": "CIFAR-10 (Krizhevsky 2009): no license stated, cite the report",
     "digits": "UCI Optical Recognition of Handwritten Digits: CC BY 4.0",
 }
-
-
-def _over(first: str, second: str) -> str:
-    """The text of a policy over another's."""
-    return str(merge(policy(first), policy(second))) if first and second else first or second
 
 
 def _stem(recipe: Recipe, base: str) -> str | None:

@@ -11,12 +11,12 @@ null: no hash, size or figure is made up. Entries of weights trained here are le
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,14 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pin_weights import text  # noqa: E402
+from pin_weights import DATA_TERMS, text  # noqa: E402
 
+from senetzoo._utils.files import atomically  # noqa: E402
 from senetzoo._utils.torchvision import torchvision  # noqa: E402
 from senetzoo.data.cifar10 import CLASSES  # noqa: E402
 from senetzoo.data.preprocessing import Preprocessing  # noqa: E402
 from senetzoo.nn.counting import Counts, count  # noqa: E402
-from senetzoo.weights.dialects import Counterpart, counterparts  # noqa: E402
+from senetzoo.weights.dialects import counterparts  # noqa: E402
 from senetzoo.weights.manifest import (  # noqa: E402
     Dialect,
     Entry,
@@ -88,46 +89,55 @@ DATA = {
 }
 
 
-@dataclass(frozen=True)
-class Draft:
-    """A weight as its publisher describes it.
-
-    Args:
-        dialect: Whose parameter names the file has.
-        network: Their name of the network.
-        tag: Their name of the weights.
-        usual: Whether it is the one they, or the rule of `chosen`, put first for the network.
-    """
-
-    dialect: Dialect
-    network: str
-    tag: str
-    usual: bool
-    num_classes: int
-    classes: tuple[str, ...] | None
-    source: Source
-    preprocessing: Preprocessing
-    data: str
-    metrics: tuple[Metric, ...]
-    license: License
-    provenance: str
-
-    @property
-    def counterpart(self) -> Counterpart:
-        """The network in our terms."""
-        return counterparts(self.dialect)[self.network]
-
-    @property
-    def name(self) -> str:
-        """The whole tag."""
-        variant = next((v for k, v in VARIANTS.items() if self.network.startswith(k)), "")
-        return f"{self.counterpart.model}.{variant}{self.tag}"
+@functools.cache
+def costs(
+    model: str, changes: tuple[tuple[str, object], ...], policy: str, classes: int, size: int
+) -> Counts:
+    """Parameters and MACs of a network."""
+    name = f"{model}+{policy}" if policy else model
+    with torch.device("meta"):
+        built = config(name).replace(**{**dict(changes), "num_classes": classes}).build(seed=0)
+    return count(built, size)
 
 
-def prefix_of(file: str) -> str | None:
-    """The start of the sha256 that torch.hub's convention puts into a file's name."""
-    found = re.search(r"-([0-9a-f]{8,})\.pth?$", file)
-    return found[1] if found else None
+def described(
+    dialect: Dialect,
+    network: str,
+    tag: str,
+    *,
+    num_classes: int,
+    source: Source,
+    preprocessing: Preprocessing,
+    **more: Any,
+) -> tuple[str, Entry]:
+    """The manifest's tag and entry of a weight, by its publisher's names of network and weights."""
+    other = counterparts(dialect)[network]
+    changes: dict[str, Any] = dict(other.changes)
+    size = preprocessing.size
+    counts = costs(other.model, tuple(sorted(changes.items())), other.policy, num_classes, size)
+    changes.pop("num_classes", None)
+    variant = next((v for k, v in VARIANTS.items() if network.startswith(k)), "")
+    # The start of the hash that torch.hub's convention puts into a file's name.
+    prefix = re.search(r"-([0-9a-f]{8,})\.pth?$", source.file)
+    whole = Entry(
+        model=other.model,
+        policy=other.policy,
+        stem=changes.pop("stem", None),
+        config=changes,
+        num_classes=num_classes,
+        default=False,
+        source=source,
+        sha256=None,
+        sha256_prefix=prefix[1] if prefix else None,
+        bytes=None,
+        params=counts.params,
+        macs=counts.macs,
+        preprocessing=preprocessing,
+        dialect=dialect,
+        training=(),
+        **{"classes": None, **more},
+    )
+    return f"{other.model}.{variant}{tag}", whole
 
 
 def address(url: str) -> Source:
@@ -150,7 +160,11 @@ def accuracies(
     )
 
 
-def from_torchvision() -> Iterator[Draft]:
+Found = tuple[str, Entry, bool]
+"""A tag, its entry, and whether it is the one that its publisher puts first for the network."""
+
+
+def from_torchvision() -> Iterator[Found]:
     """The weights of torchvision's enums."""
     version = torchvision().__version__.partition("+")[0]
     from torchvision import models
@@ -162,13 +176,11 @@ def from_torchvision() -> Iterator[Draft]:
             made, source = weight.transforms(), f"torchvision {version} {weight}"
             (side,), (resized,) = made.crop_size, made.resize_size
             figures = weight.meta["_metrics"]["ImageNet-1K"]
-            known = Draft(
-                dialect="torchvision",
-                network=network,
-                tag=weight.name.lower(),
-                usual=weight.name == "IMAGENET1K_V1",
+            tag, entry = described(
+                "torchvision",
+                network,
+                weight.name.lower(),
                 num_classes=len(weight.meta["categories"]),
-                classes=None,
                 source=address(weight.url),
                 preprocessing=Preprocessing(
                     side,
@@ -182,22 +194,16 @@ def from_torchvision() -> Iterator[Draft]:
                 license=License("BSD-3-Clause", "not stated", IMAGENET_TERMS),
                 provenance=f"{source}; recipe: {weight.meta['recipe']}",
             )
-            check_parameters(known, weight.meta["num_params"])
-            yield known
+            if entry.params != weight.meta["num_params"]:
+                # Of inception_v3 it counts the auxiliary head, which ours is built without.
+                with torch.device("meta"):
+                    heads = config(entry.model).replace(aux=True).build(seed=0)
+                if count(heads, side).params != weight.meta["num_params"]:
+                    raise SystemExit(f"{tag}: {entry.params} parameters, not as published")
+            yield tag, entry, weight.name == "IMAGENET1K_V1"
 
 
-def check_parameters(draft: Draft, published: int) -> None:
-    """Refuse an entry whose network has not as many parameters as the publisher says."""
-    ours = counted(draft).params
-    if ours != published:
-        # Of inception_v3 torchvision counts the auxiliary head, which ours is built without.
-        with torch.device("meta"):
-            heads = config(draft.counterpart.model).replace(aux=True).build(seed=0)
-        if count(heads, draft.preprocessing.size).params != published:
-            raise SystemExit(f"{draft.name}: {ours} parameters, {published} published")
-
-
-def from_timm() -> Iterator[Draft]:
+def from_timm() -> Iterator[Found]:
     """The weights of timm's pretrained_cfg: on the Hub, or releases of the legacy networks."""
     torchvision()
     import timm
@@ -208,8 +214,7 @@ def from_timm() -> Iterator[Draft]:
     for dialect, network in [(d, network) for d in dialects for network in counterparts(d)]:
         first: Any = get_pretrained_cfg(network)
         for name in timm.list_models(f"{network}.*", pretrained=True):
-            other = counterparts(dialect)[network]
-            if name in HEADLESS or not set(other.changes) <= SAME_NETWORK:
+            if name in HEADLESS or not set(counterparts(dialect)[network].changes) <= SAME_NETWORK:
                 continue
             cfg: Any = get_pretrained_cfg(name)
             if cfg.crop_mode != "center" or cfg.label_offset:
@@ -222,13 +227,11 @@ def from_timm() -> Iterator[Draft]:
                 else address(cfg.url)
             )
             more = [part for part in (cfg.url if cfg.hf_hub_id else "", cfg.origin_url) if part]
-            yield Draft(
-                dialect=dialect,
-                network=network,
-                tag=tag,
-                usual=tag == first.tag,
+            full, entry = described(
+                dialect,
+                network,
+                tag,
                 num_classes=cfg.num_classes,
-                classes=None,
                 source=source,
                 preprocessing=Preprocessing(
                     cfg.input_size[1],
@@ -244,20 +247,20 @@ def from_timm() -> Iterator[Draft]:
                 + (f"; from {', '.join(more)}" if more else "")
                 + (f"; {cfg.paper_ids}" if cfg.paper_ids else ""),
             )
+            yield full, entry, tag == first.tag
 
 
-def from_chenyaofo() -> Iterator[Draft]:
+def from_chenyaofo() -> Iterator[Found]:
     """The ResNets of chenyaofo/pytorch-cifar-models."""
     facts = FACTS["chenyaofo"]
     for network, known in facts["weights"].items():
         data = network.partition("_")[0]
         few, title = data == "cifar10", f"CIFAR-{data.removeprefix('cifar')}"
         norm = facts["normalization"][data]
-        yield Draft(
-            dialect="chenyaofo",
-            network=network,
-            tag=f"chenyaofo_{data}",
-            usual=few,
+        tag, entry = described(
+            "chenyaofo",
+            network,
+            f"chenyaofo_{data}",
             num_classes=10 if few else 100,
             classes=CLASSES if few else None,
             source=address(known["url"]),
@@ -270,42 +273,21 @@ def from_chenyaofo() -> Iterator[Draft]:
                 data=f"{title} test",
                 images=10_000,
             ),
-            license=License(
-                "BSD-3-Clause",
-                "BSD-3-Clause",
-                f"{title} (Krizhevsky 2009): no license stated, cite the report",
-            ),
+            license=License("BSD-3-Clause", "BSD-3-Clause", DATA_TERMS[data]),
             provenance=f"{facts['source']}; input: {facts['normalization']['source']}",
         )
+        yield tag, entry, few
 
 
-@functools.cache
-def costs(
-    model: str, changes: tuple[tuple[str, object], ...], policy: str, classes: int, size: int
-) -> Counts:
-    """Parameters and MACs of a network."""
-    name = f"{model}+{policy}" if policy else model
-    with torch.device("meta"):
-        built = config(name).replace(**{**dict(changes), "num_classes": classes}).build(seed=0)
-    return count(built, size)
-
-
-def counted(draft: Draft) -> Counts:
-    """Parameters and MACs of a weight's network, at its input size."""
-    other = draft.counterpart
-    changes = tuple(sorted(other.changes.items()))
-    return costs(other.model, changes, other.policy, draft.num_classes, draft.preprocessing.size)
-
-
-def rank(draft: Draft) -> tuple[bool, int, bool, float]:
+def rank(found: Found) -> tuple[bool, int, bool, float]:
     """What decides which weights of a network are its default: the least, as `chosen` says."""
+    _, entry, usual = found
     order = ("torchvision", "timm_legacy", "chenyaofo", "timm")
-    accuracy = draft.metrics[0].value if draft.metrics else 0.0
-    in_order = order.index(draft.dialect)
-    return draft.source.kind != "url", in_order, not draft.usual, -accuracy
+    accuracy = entry.metrics[0].value if entry.metrics else 0.0
+    return entry.source.kind != "url", order.index(entry.dialect), not usual, -accuracy
 
 
-def chosen(drafts: list[Draft], ours: set[str]) -> set[str]:
+def chosen(found: list[Found], ours: set[str]) -> set[str]:
     """The tags that ``pretrained=True`` means, of networks that have no weights of ours.
 
     Never one whose license excludes commercial use, nor one for other classes than the name's own.
@@ -313,57 +295,25 @@ def chosen(drafts: list[Draft], ours: set[str]) -> set[str]:
     networks have, then the SE authors' own; then the tag that timm puts first, or where that is
     ruled out, the most accurate.
     """
-    best: dict[str, Draft] = {}
-    for draft in drafts:
-        model = draft.counterpart.model
-        own = config(model).config.num_classes
-        if draft.license.non_commercial or draft.num_classes != own or model in ours:
+    best: dict[str, Found] = {}
+    for one in found:
+        _, entry, _ = one
+        own = config(entry.model).config.num_classes
+        if entry.license.non_commercial or entry.num_classes != own or entry.model in ours:
             continue
-        if model not in best or rank(draft) < rank(best[model]):
-            best[model] = draft
-    return {draft.name for draft in best.values()}
-
-
-def entry(draft: Draft, default: bool) -> Entry:
-    """The manifest entry of a draft."""
-    other, costs_ = draft.counterpart, counted(draft)
-    changes: dict[str, Any] = dict(other.changes)
-    stem = changes.pop("stem", None)
-    changes.pop("num_classes", None)
-    return Entry(
-        model=other.model,
-        policy=other.policy,
-        stem=stem,
-        config=changes,
-        num_classes=draft.num_classes,
-        classes=draft.classes,
-        default=default,
-        source=draft.source,
-        sha256=None,
-        sha256_prefix=prefix_of(draft.source.file),
-        bytes=None,
-        params=costs_.params,
-        macs=costs_.macs,
-        preprocessing=draft.preprocessing,
-        dialect=draft.dialect,
-        data=draft.data,
-        metrics=draft.metrics,
-        training=(),
-        license=draft.license,
-        provenance=draft.provenance,
-    )
+        best[entry.model] = min(best.get(entry.model, one), one, key=rank)
+    return {tag for tag, _, _ in best.values()}
 
 
 def entries() -> dict[str, Entry]:
     """The whole manifest: ours as it is, and all others made anew."""
-    ours = {tag: found for tag, found in manifest().items() if found.training}
-    drafts = [*from_torchvision(), *from_timm(), *from_chenyaofo()]
-    defaults = chosen(drafts, {found.model for found in ours.values() if found.default})
-    made: dict[str, Entry] = dict(ours)
-    for draft in drafts:
-        if draft.name in made:
-            raise SystemExit(f"{draft.name} is there twice")
-        made[draft.name] = entry(draft, draft.name in defaults)
+    made = {tag: entry for tag, entry in manifest().items() if entry.training}
+    found = [*from_torchvision(), *from_timm(), *from_chenyaofo()]
+    defaults = chosen(found, {entry.model for entry in made.values() if entry.default})
+    for tag, entry, _ in found:
+        if tag in made:
+            raise SystemExit(f"{tag} is there twice")
+        made[tag] = dataclasses.replace(entry, default=tag in defaults)
     return made
 
 
@@ -376,9 +326,8 @@ def main() -> int:
     if "--check" in sys.argv[1:]:
         print(f"stale: {target.name}\nType: python scripts/published_weights.py", file=sys.stderr)
         return 1
-    draft = target.with_suffix(".partial")
-    draft.write_text(whole, encoding="utf-8")
-    draft.replace(target)
+    with atomically(target) as draft:
+        draft.write_text(whole, encoding="utf-8")
     return 0
 
 

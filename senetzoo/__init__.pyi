@@ -15,8 +15,8 @@ from senetzoo.gates.scse import SCSE as SCSE
 from senetzoo.gates.se import SE as SE
 from senetzoo.gates.simam import SimAM as SimAM
 from senetzoo.gates.srm import SRM as SRM
-from senetzoo.io.folder import save as save
-from senetzoo.io.push import push as push
+from senetzoo.io.hub import push as push
+from senetzoo.io.save import save as save
 from senetzoo.nn.stem import Stem as Stem
 from senetzoo.nn.transforms import transforms as transforms
 from senetzoo.policies.algebra import NONE as NONE

@@ -7,31 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from torch import Tensor
-
-from senetzoo._utils import terminal
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import ConfigError, checks_options, nearest
 from senetzoo.io import folder, hub
 from senetzoo.models.names import ModelName
 from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.report import LoadReport
 from senetzoo.nn.stem import Stem
 from senetzoo.nn.transforms import state
 from senetzoo.policies.algebra import Policy
 from senetzoo.registry import ENTRIES
 from senetzoo.spec import ModelSpec, named, split
 from senetzoo.weights import manifest
-from senetzoo.weights.download import search
-from senetzoo.weights.load import (
-    Channels,
-    Trained,
-    as_trained,
-    load_weights,
-    read_entry,
-    read_file,
-    spec_of,
-)
+from senetzoo.weights.load import Channels, Trained, load_weights, published, read_file, spec_of
 from senetzoo.weights.manifest import FORMATS
 
 
@@ -245,7 +232,7 @@ def _find_named(
         )
     if tag is None and not pretrained:
         return spec, None, policy
-    trained = _published(spec, pretrained if isinstance(pretrained, str) else tag)
+    trained = published(spec, pretrained if isinstance(pretrained, str) else tag)
     return trained.spec, trained, policy
 
 
@@ -277,7 +264,7 @@ def _find_saved(
         )
     path, text = Path(reference).expanduser(), str(reference)
     on_hub = isinstance(reference, str) and (
-        text.startswith(hub.PREFIX) or (hub.is_repo(text) and not _is_folder(str(path)))
+        text.startswith(hub.PREFIX) or (not _is_folder(str(path)) and hub.is_repo(text))
     )
     if not on_hub:
         if path.suffix in FORMATS and path.is_file():
@@ -312,35 +299,6 @@ def build(
         )
     load_weights(model, spec, trained, channels=channels)
     return model.eval()
-
-
-def _published(spec: ModelSpec, tag: str | None) -> Trained:
-    """Weights of the manifest.
-
-    Args:
-        spec: The network as its name says it.
-        tag: Tag of the weights; None for the default ones.
-    """
-    full, weight = manifest.find(spec.name, tag)
-    if tag is None:
-        terminal.say_once(f"The default weights of {spec.name} are {full}.")
-    trained = as_trained(spec, weight)
-    located = search(full, weight)
-
-    def read(like: Classifier | None) -> tuple[dict[str, Tensor], LoadReport]:
-        file = located()
-        reading = read_entry(weight, file.path, trained.build(seed=0) if like is None else like)
-        return reading.state, LoadReport(
-            full,
-            file.origin,
-            file.sha256,
-            weight.classes or (),
-            adapted=tuple((weight.source.file, note) for note in reading.notes),
-            pinned=file.pinned,
-            preprocessing=weight.preprocessing,
-        )
-
-    return Trained(trained, read)
 
 
 def _check_channels(channels: object, in_chans: int | None, weights: bool) -> None:

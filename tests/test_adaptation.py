@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from support.networks import SMALL, drawn_network, images_of, message, randomize, reduced, tiny
-from support.weights import RAW, Shelf
+from support.networks import SMALL, drawn_network, message, reduced, tiny
+from support.weights import RAW, Shelf, report_of
 from torch import Tensor, nn
 
 from senetzoo import Stem, create, load, policy, save, transforms
@@ -59,8 +59,7 @@ def test_every_tensor_is_what_the_report_says(seed: int, tmp_path: Path) -> None
         whole = whole.replace(policy=merge(whole.policy, policy(over)))
     fresh = whole.replace(**asked).build(seed=seed).state_dict()
     state, file = model.state_dict(), trained.state_dict()
-    report = model.load_report
-    assert report is not None
+    report = report_of(model)
     replaced, adapted = dict(report.replaced), dict(report.adapted)
     first = model.input_parameter()
     for name, value in state.items():
@@ -87,27 +86,13 @@ def test_every_tensor_is_what_the_report_says(seed: int, tmp_path: Path) -> None
     assert in_stem - only_first == (set() if stem_kept else set(model.stem_tensors()) - only_first)
 
 
-@pytest.mark.parametrize(("channels", "how"), [(1, "sum"), (2, "sum"), (4, "tile"), (7, "tile")])
-def test_gray_images_look_alike(channels: int, how: Any, tmp_path: Path) -> None:
-    trained = tiny().eval()
-    randomize(trained)
-    save(trained, tmp_path)
-    model = load(tmp_path, in_chans=channels, channels=how)
-    gray = images_of(trained)[:, :1]
-    with torch.inference_mode():
-        ours = model(gray.expand(-1, channels, -1, -1))
-        theirs = trained(gray.expand(-1, 3, -1, -1))
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-
-
 def test_new_channels_at_random(shelf: Shelf) -> None:
     trained = shelf.put(TAG).state_dict()
     model = create(TAG, in_chans=5, channels="random", seed=3)
     fresh = create("resnet20", in_chans=5, num_classes=3, seed=3).state_dict()
     for name, value in model.state_dict().items():
         assert torch.equal(value, (fresh if name == "conv1.weight" else trained)[name])
-    report = model.load_report
-    assert report is not None
+    report = report_of(model)
     assert report.replaced == (("conv1.weight", "5 channels instead of 3"),)
 
 
@@ -171,8 +156,7 @@ def test_a_cifar_stem_on_imagenet_weights(shelf: Shelf) -> None:
     for name, value in model.state_dict().items():
         source = fresh if name in stem else trained
         assert torch.equal(value, source.state_dict()[name]), name
-    report = model.load_report
-    assert report is not None
+    report = report_of(model)
     assert report.adapted == ()
     assert report.classes == ("cat", "dog", "bird")
     assert str(report).splitlines()[1:] == [
@@ -188,8 +172,7 @@ def test_a_cifar_stem_on_imagenet_weights(shelf: Shelf) -> None:
 def test_a_deep_stem_and_its_way_back(tmp_path: Path) -> None:
     save(tiny(stem="deep"), tmp_path)
     model = load(tmp_path, stem="cifar", in_chans=1)
-    report = model.load_report
-    assert report is not None
+    report = report_of(model)
     assert {name for name, _ in report.replaced} == set(model.stem_tensors())
     gone = {name for name, how in report.adapted if how == "left out: another stem is asked for"}
     assert gone == {f"conv1.{name}" for name in ("0.weight", "3.weight", "6.weight")} | {
@@ -203,8 +186,7 @@ def test_a_stem_with_the_same_tensors_is_kept(tmp_path: Path) -> None:
     trained = tiny(stem=Stem((3,), (1,)))
     save(trained, tmp_path)
     model = load(tmp_path, stem=Stem((3,), (2,), pool=True), in_chans=1)
-    report = model.load_report
-    assert report is not None
+    report = report_of(model)
     assert report.replaced == ()
     assert report.adapted == (
         ("stem", "of another form: strides or pooling differ, no tensor does"),
@@ -230,8 +212,7 @@ def test_a_form_that_changes_more_than_the_stem(tmp_path: Path) -> None:
 def test_the_report_says_it_all(shelf: Shelf) -> None:
     shelf.put("se_resnet20.pets_v1", seed=1)
     model = create("se_resnet20.pets_v1", num_classes=7, in_chans=1, policy="eca/s3&b3", seed=0)
-    report = model.load_report
-    assert report is not None
+    report = report_of(model)
     slot = "layer3.2.slots.standard"
     assert str(report) == "\n".join(
         [
@@ -255,7 +236,6 @@ def test_dropout_takes_no_part(tmp_path: Path) -> None:
     model = load(tmp_path, dropout=0.5, drop_path=0.2)
     assert (model.spec.config.dropout, model.spec.config.drop_path) == (0.5, 0.2)
     assert isinstance(model, Classifier)
-    report = model.load_report
-    assert report is not None
+    report = report_of(model)
     assert (report.replaced, report.adapted) == ((), ())
     assert all(torch.equal(v, trained.state_dict()[k]) for k, v in model.state_dict().items())

@@ -38,6 +38,15 @@ def run(*arguments: object, text: str | None = None) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+def converted(folder: Path, content: object, *arguments: object) -> str:
+    """What is said of a conversion of `content`, from ``mine.pt`` to ``ours.safetensors``."""
+    torch.save(content, folder / "mine.pt")
+    out = folder / "ours.safetensors"
+    code, output = run(folder / "mine.pt", "--to", *arguments, "--out", out)
+    assert code == 0, output
+    return output
+
+
 def refused(folder: Path, *arguments: object, text: str | None = None) -> str:
     """The message of a conversion that is refused, and leaves no file."""
     before = sorted(folder.iterdir())
@@ -71,10 +80,8 @@ def equal(file: Path, state: dict[str, Tensor]) -> bool:
 def test_a_file_of_pytorchcv_computes_the_same_here(tmp_path: Path) -> None:
     reference = from_library("pytorchcv", "seresnet20_cifar100").eval()
     randomize(reference)
-    file, out = tmp_path / "theirs.pth", tmp_path / "ours.safetensors"
-    torch.save(reference.state_dict(), file)
-    code, output = run(file, "--to", "se_resnet20", "--out", out)
-    assert code == 0
+    file, out = tmp_path / "mine.pt", tmp_path / "ours.safetensors"
+    output = converted(tmp_path, reference.state_dict(), "se_resnet20")
     assert output == (
         f"{file}: names of pytorchcv (seresnet20_cifar100)\n"
         "  164 tensors, 280,697 parameters, 100 classes.\n"
@@ -99,10 +106,9 @@ def test_the_caffe_form_is_told_by_its_names(tmp_path: Path) -> None:
         for key, tensor in dialects.write(model.state_dict(), "timm_legacy", model).items()
         if not key.endswith("num_batches_tracked")
     }
-    file, out = tmp_path / "se_resnext26.pth", tmp_path / "ours.safetensors"
-    torch.save({"epoch": 3, "state_dict": state, "best_acc1": torch.tensor(71.0)}, file)
-    code, output = run(file, "--to", "se_resnext50_32x4d", "--out", out, "--json")
-    assert code == 0
+    file, out = tmp_path / "mine.pt", tmp_path / "ours.safetensors"
+    whole = {"epoch": 3, "state_dict": state, "best_acc1": torch.tensor(71.0)}
+    output = converted(tmp_path, whole, "se_resnext50_32x4d", "--json")
     report = json.loads(output)
     assert report["notes"] == [
         "Taken from 'state_dict' of the file.",
@@ -138,28 +144,22 @@ def test_the_policy_of_timm(tmp_path: Path) -> None:
 
 def test_names_that_several_libraries_have(tmp_path: Path, resnet20: dict[str, Tensor]) -> None:
     file, out = tmp_path / "mine.pt", tmp_path / "ours.safetensors"
-    torch.save(resnet20, file)
-    code, output = run(file, "--to", "resnet20", "--out", out)
-    assert code == 0
+    output = converted(tmp_path, resnet20, "resnet20")
     assert output.splitlines()[0] == f"{file}: names of senetzoo, chenyaofo (cifar10_resnet20)"
     assert equal(out, resnet20)
 
 
 def test_classes_and_channels_are_read_off_the_file(tmp_path: Path) -> None:
     model = create("resnet20", num_classes=7, in_chans=5, seed=0)
-    file, out = tmp_path / "mine.pt", tmp_path / "ours.safetensors"
-    torch.save(dialects.write(model.state_dict(), "pytorchcv", model), file)
-    code, output = run(file, "--to", "resnet20", "--out", out, "--json")
-    assert code == 0
+    output = converted(
+        tmp_path, dialects.write(model.state_dict(), "pytorchcv", model), "resnet20", "--json"
+    )
     assert json.loads(output)["config"] == {"num_classes": 7, "in_chans": 5}
 
 
 def test_images_of_torchvisions_inception(tmp_path: Path) -> None:
     model = config("googlenet_bn").replace(aux=True, num_classes=2).build(seed=0)
-    file, out = tmp_path / "googlenet.pth", tmp_path / "ours.safetensors"
-    torch.save(model.state_dict(), file)
-    code, output = run(file, "--to", "googlenet_bn", "--out", out, "--json")
-    assert code == 0
+    output = converted(tmp_path, model.state_dict(), "googlenet_bn", "--json")
     assert json.loads(output)["notes"] == [
         "20 tensors of auxiliary heads are left out.",
         "If the file is torchvision's, googlenet_bn takes images of mean (0.5, 0.5, 0.5) and std "
@@ -256,9 +256,9 @@ def test_wrappers(
     state = {"conv1.weight": torch.ones(2), "bn1.bias": torch.zeros(2)}
     content = bytes_of(wrap(state), _use_new_zipfile_serialization=zipped)
     found = unpack(load(content, Path("x.pth")), Path("x.pth"))
-    assert found.notes == notes
-    assert list(found.state) == list(state)
-    assert all(torch.equal(found.state[key], state[key]) for key in state)
+    assert found[1] == notes
+    assert list(found[0]) == list(state)
+    assert all(torch.equal(found[0][key], state[key]) for key in state)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_one_of_several_state_dicts(content: dict[str, object]) -> None:
         "Type for example: --part model_ema"
     )
     for part, value in (("model", 1.0), ("model_ema", 0.0)):
-        assert unpack(content, file, part).state["a"].item() == value
+        assert unpack(content, file, part)[0]["a"].item() == value
     assert message(lambda: unpack(content, file, "ema"), WeightsError) == (
         "both.pth has no part 'ema'.\n"
         "They are model, model_ema.\n"
@@ -332,10 +332,8 @@ def test_by_structure_where_gates_come_before_the_shortcut(tmp_path: Path) -> No
     """pytorchcv's order and shapes, without its names: ours has the gates of a block last."""
     reference = from_library("pytorchcv", "seresnet20_cifar10")
     randomize(reference)
-    file, out = tmp_path / "mine.pt", tmp_path / "ours.safetensors"
-    torch.save(nameless(reference.state_dict()), file)
-    code, _ = run(file, "--to", "se_resnet20", "--by-structure", "--yes", "--out", out)
-    assert code == 0
+    out = tmp_path / "ours.safetensors"
+    converted(tmp_path, nameless(reference.state_dict()), "se_resnet20", "--by-structure", "--yes")
     model = create("se_resnet20", seed=0)
     expected = dialects.read(reference.state_dict(), "pytorchcv", model)
     assert equal(out, expected)
@@ -456,28 +454,18 @@ def script() -> bytes:
             "It is in torch's tar format of 2016, which can be read only by unpickling anything.",
             SAFE,
         ),
-        (
-            script,
-            "It is a TorchScript program, and would have to be run.",
-            "Save the state_dict() of its module instead",
-        ),
-        (
-            lambda: b"",
-            "It is neither safetensors nor a whole file of torch.save (EOFError).",
-            "Get the file again",
-        ),
-        (
-            lambda: bytes_of({"a": torch.ones(500)})[:700],
-            "It is neither safetensors nor a whole file of torch.save (RuntimeError).",
-            "Get the file again",
-        ),
-        (
-            lambda: b"<html>404</html>" * 99,
-            "It is neither safetensors nor a whole file of torch.save (UnpicklingError).",
-            "Get the file again",
-        ),
+        (script, "It is a TorchScript program, and would have to be run.",
+         "Save the state_dict() of its module instead"),
+        (lambda: b"", "It is neither safetensors nor a whole file of torch.save (EOFError).",
+         "Get the file again"),
+        (lambda: bytes_of({"a": torch.ones(500)})[:700],
+         "It is neither safetensors nor a whole file of torch.save (RuntimeError).",
+         "Get the file again"),
+        (lambda: b"<html>404</html>" * 99,
+         "It is neither safetensors nor a whole file of torch.save (UnpicklingError).",
+         "Get the file again"),
     ],
-)
+)  # fmt: skip
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_files_that_are_no_state_dicts(
     tmp_path: Path, content: Callable[[], bytes], true: str, remedy: str

@@ -35,7 +35,7 @@ from senetzoo.deploy import export as room
 from senetzoo.deploy.export import FORMATS, SUFFIXES, TOLERANCE, Format, export
 from senetzoo.deploy.program import exported
 from senetzoo.errors import ConfigError, MissingExtraError
-from senetzoo.io.describe import name_of
+from senetzoo.io.save import name_of
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.report import LoadReport
 

@@ -10,10 +10,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.hub import Fault
+from huggingface_hub import constants
+from support.hub import CONSTANTS, Fault
 from support.weights import KINDS, Pantry, hash_of
 
 import senetzoo
@@ -21,25 +23,29 @@ from senetzoo.weights import cache, download
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks and kills")
 
-# Forks processes that fetch: they need not import anything, and nothing here imports torch.
+# Forks processes that fetch: they need not import anything.
 NURSERY = """
 import os, pickle, sys, types
 package = types.ModuleType("senetzoo")
 package.__path__ = [sys.argv[1]]
 sys.modules["senetzoo"] = package
 import huggingface_hub, huggingface_hub.file_download
-huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 5_000
 huggingface_hub.utils.disable_progress_bars()
 from senetzoo.weights import cache, download, manifest
 for line in sys.stdin:
     count, file = line.split(maxsplit=1)
     with open(file.strip(), "rb") as opened:
-        tag, entry = pickle.load(opened)
+        tag, entry, variables, constants = pickle.load(opened)
     manifest.manifest = lambda: {tag: entry}
+    os.environ.clear()
+    os.environ.update(variables)
+    for name, value in constants.items():
+        setattr(huggingface_hub.constants, name, value)
     children = []
     for _ in range(int(count)):
         child = os.fork()
         if child == 0:
+            os.dup2(os.open(file.strip() + ".said", os.O_CREAT | os.O_WRONLY | os.O_APPEND), 2)
             try:
                 located = download.locate(tag, entry)
                 os._exit(0 if cache.sha256(located.path) == entry.sha256 else 2)
@@ -53,37 +59,45 @@ for line in sys.stdin:
 
 
 class Nursery:
+    """One process for all tests, whose children see the variables of each."""
+
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.file = folder / "entry.pickle"
         self.process = subprocess.Popen(
             [sys.executable, "-c", NURSERY, str(Path(senetzoo.__file__).parent)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
             text=True,
         )
 
     def start(self, pantry: Pantry, tag: str, count: int = 1) -> list[int]:
         """Processes that fetch the file of an entry: their numbers."""
-        file = self.folder / "entry.pickle"
-        file.write_bytes(pickle.dumps((tag, pantry.entries[tag])))
+        known = {name: getattr(constants, name) for name in CONSTANTS}
+        content = (tag, pantry.entries[tag], dict(os.environ), known)
+        self.file.write_bytes(pickle.dumps(content))
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{count} {file}\n")
+        self.process.stdin.write(f"{count} {self.file}\n")
         self.process.stdin.flush()
-        return self._numbers()
+        return self.numbers()
 
-    def ends(self) -> list[int]:
-        """How they ended, in their order: 0, the signal, or an exit code times 256."""
-        return self._numbers()
-
-    def _numbers(self) -> list[int]:
+    def numbers(self) -> list[int]:
+        """Numbers of processes; then how they ended: 0, the signal, or an exit code times 256."""
         assert self.process.stdout is not None
         return [int(word) for word in self.process.stdout.readline().split()]
 
-    def close(self) -> str:
-        """What they said in all."""
-        _, said = self.process.communicate(timeout=60)
-        return said
+    def said(self) -> str:
+        """What they said, in all, since this was asked."""
+        file = self.file.with_name(f"{self.file.name}.said")
+        text = file.read_text()
+        file.unlink()
+        return text
+
+
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    nursery = Nursery(tmp_path_factory.mktemp("nursery"))
+    yield nursery
+    nursery.process.communicate(timeout=60)
 
 
 def _whole(pantry: Pantry, tag: str) -> bool:
@@ -93,14 +107,13 @@ def _whole(pantry: Pantry, tag: str) -> bool:
     return located is not None
 
 
-def _kills(pantry: Pantry, tmp_path: Path, count: int) -> None:
+def _kills(pantry: Pantry, nursery: Nursery, count: int) -> None:
     rng = random.Random(count)
     pantry.add("url", file="a.pth")
     pantry.add("hub", "resnet32.pets_v1", file="b.pth")
     # Half a second each.
     for entry in pantry.entries.values():
         pantry.hub.fail(entry.source.file, Fault("slow", rate=120_000))
-    nursery = Nursery(tmp_path)
     killed = whole = 0
     while killed < count:
         tag = rng.choice(list(pantry.entries))
@@ -108,7 +121,7 @@ def _kills(pantry: Pantry, tmp_path: Path, count: int) -> None:
         time.sleep(rng.uniform(0, 0.7))
         with contextlib.suppress(ProcessLookupError):  # it may have ended by then
             os.kill(process, signal.SIGKILL)
-        (end,) = nursery.ends()
+        (end,) = nursery.numbers()
         assert end in (0, signal.SIGKILL)
         killed += end == signal.SIGKILL
         there = _whole(pantry, tag)
@@ -125,55 +138,53 @@ def _kills(pantry: Pantry, tmp_path: Path, count: int) -> None:
     assert faults
     for tag, entry in pantry.entries.items():
         assert download.locate(tag, entry).path.read_bytes() == pantry.contents[tag]
-    assert nursery.close() == ""
+    assert nursery.said() == ""
     # Some were killed in the middle of a body, or this shows nothing.
     assert len(pantry.hub.asked(".pth", "GET")) > count / 2
     assert whole < count
 
 
-def test_kills(pantry: Pantry, tmp_path: Path) -> None:
-    _kills(pantry, tmp_path, 8)
+def test_kills(pantry: Pantry, nursery: Nursery) -> None:
+    _kills(pantry, nursery, 5)
 
 
 @pytest.mark.slow
-def test_many_kills(pantry: Pantry, tmp_path: Path) -> None:
-    _kills(pantry, tmp_path, 50)
+def test_many_kills(pantry: Pantry, nursery: Nursery) -> None:
+    _kills(pantry, nursery, 50)
 
 
-def test_a_kill_leaves_something_to_go_on_with(pantry: Pantry, tmp_path: Path) -> None:
+def test_a_kill_leaves_something_to_go_on_with(pantry: Pantry, nursery: Nursery) -> None:
     tag, entry = pantry.add("url")
     slow = Fault("slow", rate=120_000)
     pantry.hub.fail(entry.source.file, slow)
-    nursery = Nursery(tmp_path)
     (process,) = nursery.start(pantry, tag)
     partial = cache.cache_folder() / f".{tag}.pth.partial"
     until = time.monotonic() + 30
     while not (partial.is_file() and partial.stat().st_size > 20_000) and time.monotonic() < until:
         time.sleep(0.005)
     os.kill(process, signal.SIGKILL)
-    assert nursery.ends() == [signal.SIGKILL]
+    assert nursery.numbers() == [signal.SIGKILL]
     have = partial.stat().st_size
     assert 20_000 < have < 60_000
     slow.times = 0
     assert download.locate(tag, entry).path.read_bytes() == pantry.contents[tag]
     assert pantry.hub.asked(entry.source.file)[-1].headers["range"] == f"bytes={have}-"
-    assert nursery.close() == ""
+    assert nursery.said() == ""
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("damaged", [False, True])
-def test_eight_at_once(pantry: Pantry, tmp_path: Path, kind: str, damaged: bool) -> None:
+def test_eight_at_once(pantry: Pantry, nursery: Nursery, kind: str, damaged: bool) -> None:
     tag, entry = pantry.add("url" if kind == "url" else "hub")
     if damaged:
         path = download.locate(tag, entry).path.resolve()
         path.write_bytes(b"x" * 60_000)
         pantry.hub.requests.clear()
     pantry.hub.fail(entry.source.file, Fault("slow", rate=300_000))
-    nursery = Nursery(tmp_path)
     processes = nursery.start(pantry, tag, 8)
     assert len(set(processes)) == 8
-    assert nursery.ends() == [0] * 8
-    said = nursery.close()
+    assert nursery.numbers() == [0] * 8
+    said = nursery.said()
     # Each that saw the damaged file may be the one that sets it aside; one is.
     assert said.count("UserWarning") == damaged
     assert len(pantry.hub.asked(entry.source.file, "GET")) == 1

@@ -208,79 +208,39 @@ FILE = "a plain file name that ends in one of .safetensors, .pth, .pt"
         ("classes", "cat", "classes", 'It is "cat", not a list of texts or null.'),
         ("classes", ["cat", 2, "bird"], "classes[1]", "It is 2, not text."),
         ("config", [], "config", "It is [], not an object."),
-        (
-            "config",
-            {"depths": [2, 2]},
-            "config.depths",
-            "It is [2, 2], not text, a number, true, false or null.",
-        ),
+        ("config", {"depths": [2, 2]}, "config.depths",
+         "It is [2, 2], not text, a number, true, false or null."),
         ("config", {"stem": "deep"}, "config", "'stem' has a field of its own."),
         ("config", {"num_classes": 3}, "config", "'num_classes' has a field of its own."),
-        (
-            "dialect",
-            "keras",
-            "dialect",
-            'It is "keras", not one of "senetzoo", "torchvision", "timm", "timm_legacy", '
-            '"pytorchcv", "chenyaofo".',
-        ),
+        ("dialect", "keras", "dialect",
+         'It is "keras", not one of "senetzoo", "torchvision", "timm", "timm_legacy", '
+         '"pytorchcv", "chenyaofo".'),
         ("source", "here", "source", 'It is "here", not an object.'),
         ("source.kind", "ftp", "source.kind", 'It is "ftp", not one of "embedded", "hub", "url".'),
         ("preprocessing.mean", 0.5, "preprocessing.mean", "It is 0.5, not a list of numbers."),
-        (
-            "preprocessing.std",
-            [1, "2", 3],
-            "preprocessing.std[1]",
-            'It is "2", not a number above 0.',
-        ),
-        (
-            "preprocessing.interpolation",
-            "cubic",
-            "preprocessing.interpolation",
-            'It is "cubic", not one of "nearest", "bilinear", "bicubic".',
-        ),
+        ("preprocessing.std", [1, "2", 3], "preprocessing.std[1]",
+         'It is "2", not a number above 0.'),
+        ("preprocessing.interpolation", "cubic", "preprocessing.interpolation",
+         'It is "cubic", not one of "nearest", "bilinear", "bicubic".'),
         ("metrics", {}, "metrics", "It is {}, not a list of objects."),
         ("metrics", [3], "metrics[0]", "It is 3, not an object."),
         ("metrics", [{"nam": 3}], "metrics[0]",
          "The field 'nam' is unknown.\nDid you mean 'name'?"),
-        (
-            "metrics",
-            [{**RAW["metrics"][0], "name": "precision"}],
-            "metrics[0].name",
-            'It is "precision", not one of "accuracy", "accuracy@5".',
-        ),
-        (
-            "metrics",
-            [RAW["metrics"][0], {**RAW["metrics"][0], "value": 100.5}],
-            "metrics[1].value",
-            "It is 100.5, not a number from 0 to 100.",
-        ),
-        (
-            "metrics",
-            [{**RAW["metrics"][0], "checkpoint": "best"}],
-            "metrics[0].checkpoint",
-            'It is "best", not one of "last", "published".',
-        ),
-        (
-            "metrics",
-            [{**RAW["metrics"][0], "source": "a paper"}],
-            "metrics[0]",
-            "A figure has a source if and only if it is published.",
-        ),
-        (
-            "metrics",
-            [{**RAW["metrics"][0], "checkpoint": "published"}],
-            "metrics[0]",
-            "A figure has a source if and only if it is published.",
-        ),
+        ("metrics", [{**RAW["metrics"][0], "name": "precision"}], "metrics[0].name",
+         'It is "precision", not one of "accuracy", "accuracy@5".'),
+        ("metrics", [RAW["metrics"][0], {**RAW["metrics"][0], "value": 100.5}], "metrics[1].value",
+         "It is 100.5, not a number from 0 to 100."),
+        ("metrics", [{**RAW["metrics"][0], "checkpoint": "best"}], "metrics[0].checkpoint",
+         'It is "best", not one of "last", "published".'),
+        ("metrics", [{**RAW["metrics"][0], "source": "a paper"}], "metrics[0]",
+         "A figure has a source if and only if it is published."),
+        ("metrics", [{**RAW["metrics"][0], "checkpoint": "published"}], "metrics[0]",
+         "A figure has a source if and only if it is published."),
         ("training", None, "training", "It is null, not a list of objects."),
         ("training.0.hours", "long", "training[0].hours", 'It is "long", not a number.'),
         ("license", None, "license", "It is null, not an object."),
-        (
-            "license.weights",
-            "CC-BY-NC-4.0",
-            "",
-            "Its license CC-BY-NC-4.0 excludes commercial use, so it can't be a default.",
-        ),
+        ("license.weights", "CC-BY-NC-4.0", "",
+         "Its license CC-BY-NC-4.0 excludes commercial use, so it can't be a default."),
         ("shah256", "ab", "", "The field 'shah256' is unknown.\nDid you mean 'sha256'?"),
         ("source.revison", "x", "source",
          "The field 'revison' is unknown.\nDid you mean 'revision'?"),
@@ -288,17 +248,11 @@ FILE = "a plain file name that ends in one of .safetensors, .pth, .pt"
         ("sha256", "AB" * 32, "sha256", f'It is "{"AB" * 18}..., not {HASH}.'),
         ("sha256", "ab", "sha256", f'It is "ab", not {HASH}.'),
         ("sha256", None, "", "An embedded file needs its sha256."),
-        (
-            "sha256_prefix",
-            "abc",
-            "sha256_prefix",
-            'It is "abc", not the first 8 or more digits of a hash.',
-        ),
+        ("sha256_prefix", "abc", "sha256_prefix",
+         'It is "abc", not the first 8 or more digits of a hash.'),
         ("sha256_prefix", "ab" * 4, "", "A sha256_prefix is for a file whose sha256 is not known."),
-        *(
-            ("source.file", name, "source.file", f"It is {json.dumps(name)}, not {FILE}.")
-            for name in ("a.zip", "../secret", "/etc/passwd", "..", "a\\b", "")
-        ),
+        *(("source.file", name, "source.file", f"It is {json.dumps(name)}, not {FILE}.") for name
+         in ("a.zip", "../secret", "/etc/passwd", "..", "a\\b", "")),
         ("source.file", "a.pth", "source", "Weights of our own are .safetensors files."),
         ("source.repo", "a/b", "source", "A source of kind 'embedded' has no repo."),
         ("source.revision", REVISION, "source", "A source of kind 'embedded' has no revision."),
@@ -317,14 +271,9 @@ def test_broken_entries(path: str, value: object, where: str, what: str) -> None
 
 def _hub(revision: str | None, **changes: Any) -> dict[str, Any]:
     """An entry of the Hub, of another publisher."""
-    source = {
-        "kind": "hub",
-        "file": "a.safetensors",
-        "repo": "a/b",
-        "revision": revision,
-        "url": None,
-    }
-    return {**changed("source", source), "dialect": "timm", **changes}
+    source = {"kind": "hub", "file": "a.safetensors", "repo": "a/b", "url": None}
+    known = {**source, "revision": revision}
+    return {**changed("source", known), "dialect": "timm", **changes}
 
 
 def _url(url: str, **changes: Any) -> dict[str, Any]:
@@ -333,56 +282,51 @@ def _url(url: str, **changes: Any) -> dict[str, Any]:
     return {**changed("source", source), "dialect": "torchvision", **changes}
 
 
+FULL = "not a full commit (40 hexadecimal digits)"
+BACK = "It leads back to the weights themselves."
+OLD = "resnet20.pets_v0"
+TWO = {**_url("https://a.b"), "source": _hub(REVISION)["source"] | {"url": "https://a.b"}}
+FEWER = changed("training.0.epochs", 4)
+
+
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("entries", "where", "what"),
     [
-        (text_of({TAG: _hub("main")}), f"The manifest is broken at {TAG}.source.revision.\n"
-         'It is "main", not a full commit (40 hexadecimal digits).'),
-        (text_of({TAG: _hub(REVISION[:12])}), f"The manifest is broken at {TAG}.source.revision.\n"
-         f'It is "{REVISION[:12]}", not a full commit (40 hexadecimal digits).'),
-        (text_of({TAG: _hub(REVISION, sha256=None, dialect="senetzoo")}),
-         f"The manifest is broken at {TAG}.\nWeights of our own need their sha256."),
-        (text_of({TAG: _url("http://a.b/a.pth")}), f"The manifest is broken at {TAG}.source.url.\n"
+        (_hub("main"), ".source.revision", f'It is "main", {FULL}.'),
+        (_hub(REVISION[:12]), ".source.revision", f'It is "{REVISION[:12]}", {FULL}.'),
+        (_hub(REVISION, sha256=None, dialect="senetzoo"), "",
+         "Weights of our own need their sha256."),
+        (_url("http://a.b/a.pth"), ".source.url",
          'It is "http://a.b/a.pth", not an address that begins with https://.'),
-        (text_of({TAG: {**_url("https://a.b"), "source": _hub(REVISION)["source"] | {"url":
-         "https://a.b"}}}),
-         f"The manifest is broken at {TAG}.source.\nA source of kind 'hub' has no url."),
-        (text_of({TAG: begun("resnet20.pets_v0")}),
-         f"The manifest is broken at {TAG}.training[0].start.\n"
-         "There are no weights 'resnet20.pets_v0'.\nDid you mean 'resnet20.pets_v1'?"),
-        (text_of({TAG: begun(TAG)}), f"The manifest is broken at {TAG}.training[0].start.\n"
-         "It leads back to the weights themselves."),
-        (text_of({TAG: begun(None, None)}), f"The manifest is broken at {TAG}.training[1].start.\n"
-         "It is null, but something was before it."),
-        (text_of({TAG: begun(None, "resnet20.pets_v0"), "resnet20.pets_v0":
-         changed("training.0.epochs", 4)}), f"The manifest is broken at {TAG}.training[1].start.\n"
-         "The training of 'resnet20.pets_v0' is another one in its own entry."),
-        (text_of({TAG: begun(None, "resnet20.pets_v0", TAG)}),
-         f"The manifest is broken at {TAG}.training[2].start.\n"
-         "It leads back to the weights themselves."),
-        (text_of({TAG: RAW, "resnet20.pets_v2": RAW}),
-         "The manifest is broken at resnet20.pets_v2.\n"
+        (TWO, ".source", "A source of kind 'hub' has no url."),
+        (begun(OLD), ".training[0].start",
+         f"There are no weights '{OLD}'.\nDid you mean 'resnet20.pets_v1'?"),
+        (begun(TAG), ".training[0].start", BACK),
+        (begun(None, None), ".training[1].start", "It is null, but something was before it."),
+        ({TAG: begun(None, OLD), OLD: FEWER}, f"{TAG}.training[1].start",
+         f"The training of '{OLD}' is another one in its own entry."),
+        (begun(None, OLD, TAG), ".training[2].start", BACK),
+        ({TAG: RAW, "resnet20.pets_v2": RAW}, "resnet20.pets_v2",
          "The default of resnet20 is resnet20.pets_v1 already."),
-        (text_of({"resnet20": RAW}), "The manifest is broken at resnet20.\n"
-         "A tag is name.version, in lower case, digits and _."),
-        (text_of({TAG: 3}), f"The manifest is broken at {TAG}.\nIt is 3, not an object."),
-        ('{"schema": 3, "entries": {}}',
-         "The manifest is broken at schema.\nThis version of senetzoo reads schema 2, not 3."),
-        ("[]",
-         "The manifest is broken at schema.\nThis version of senetzoo reads schema 2, not null."),
-        ('{"schema": 2}',
-         "The manifest is broken at its start.\nExpected an object of schema and entries."),
-        ("{",
-         "The manifest is broken at its start.\nIt is no JSON (Expecting property name enclosed "
-         "in double quotes: line 1 column 2 (char 1))."),
-        ('{"schema": 2, "entries": {"a.b": 1, "a.b": 2}}',
-         "The manifest is broken at a.b.\nIt is there twice."),
-        ('{"schema": 2, "entries": {"a.b": NaN}}',
-         "The manifest is broken at its start.\nIt is no JSON (NaN is no JSON number)."),
+        ({"resnet20": RAW}, "resnet20", "A tag is name.version, in lower case, digits and _."),
+        ({TAG: 3}, TAG, "It is 3, not an object."),
+        ('{"schema": 3, "entries": {}}', "schema",
+         "This version of senetzoo reads schema 2, not 3."),
+        ("[]", "schema", "This version of senetzoo reads schema 2, not null."),
+        ('{"schema": 2}', "its start", "Expected an object of schema and entries."),
+        ("{", "its start", "It is no JSON (Expecting property name enclosed in double quotes: line "
+         "1 column 2 (char 1))."),
+        ('{"schema": 2, "entries": {"a.b": 1, "a.b": 2}}', "a.b", "It is there twice."),
+        ('{"schema": 2, "entries": {"a.b": NaN}}', "its start",
+         "It is no JSON (NaN is no JSON number)."),
     ],
 )  # fmt: skip
-def test_broken_manifests(text: str, message: str) -> None:
-    assert refusal(text) == message
+def test_broken_manifests(entries: str | dict[str, Any], where: str, what: str) -> None:
+    """Texts, entries by tag, and single entries."""
+    if isinstance(entries, dict) and "model" in entries:
+        entries, where = {TAG: entries}, TAG + where
+    text = entries if isinstance(entries, str) else text_of(entries)
+    assert refusal(text) == f"The manifest is broken at {where}.\n{what}"
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,10 @@ Each is made by a rule that the library's own code documents, and checked by tha
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import torch
 from support.networks import on_meta, randomize
-from support.parity import from_library, numbered, numbers, skeleton_of
+from support.parity import from_library, numbered, numbers, old_densenet, skeleton_of
 from torch import Tensor, nn
 
 from senetzoo import create
@@ -22,20 +21,6 @@ from senetzoo.weights.dialects import Counterpart, counterpart
 def ghost(dialect: str, name: str) -> nn.Module:
     """Their network on the meta device."""
     return on_meta(lambda: from_library(dialect, name))
-
-
-def without_counters(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As PyTorch wrote it before 0.4.1."""
-    return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
-
-
-def old_densenet(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As torchvision publishes ``densenet121-a639ec97.pth``: from before 0.3, without counters."""
-    old = {
-        re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", key): tensor
-        for key, tensor in state.items()
-    }
-    return without_counters(old)
 
 
 def filled(model: nn.Module) -> dict[str, Tensor]:
@@ -66,16 +51,16 @@ def test_old_densenet() -> None:
     expected = again.state_dict()
 
     model = create("densenet121", seed=0)
-    reading = dialects.reading(old, "torchvision", model)
-    assert reading.notes == (
+    read, notes = dialects.reading(old, "torchvision", model)
+    assert notes == (
         "580 names are those of an older version.",
         "121 missing num_batches_tracked are 0.",
     )
-    assert list(reading.state) == list(expected)
-    assert all(torch.equal(reading.state[key], expected[key]) for key in expected)
-    by_timm = dialects.reading(_filter_torchvision_pretrained(dict(old)), "timm", model)
-    assert by_timm.notes == reading.notes[1:]
-    assert all(torch.equal(by_timm.state[key], expected[key]) for key in expected)
+    assert list(read) == list(expected)
+    assert all(torch.equal(read[key], expected[key]) for key in expected)
+    by_timm, timm_notes = dialects.reading(_filter_torchvision_pretrained(dict(old)), "timm", model)
+    assert timm_notes == notes[1:]
+    assert all(torch.equal(by_timm[key], expected[key]) for key in expected)
 
 
 def test_torchvision_files_with_auxiliary_heads() -> None:
@@ -84,39 +69,13 @@ def test_torchvision_files_with_auxiliary_heads() -> None:
         assert any(key.startswith(heads) for key in file)
         other = counterpart("torchvision", name)
         assert (other.mean, other.std) == ((0.5,) * 3, (0.5,) * 3)
-        reading = dialects.reading(file, "torchvision", skeleton_of(other))
-        assert reading.notes == (f"{tensors} tensors of auxiliary heads are left out.",)
+        read, notes = dialects.reading(file, "torchvision", skeleton_of(other))
+        assert notes == (f"{tensors} tensors of auxiliary heads are left out.",)
         # With the heads, which ours can have too, nothing is left out.
         whole = Counterpart(other.model, {"aux": True})
-        reading = dialects.reading(file, "torchvision", skeleton_of(whole))
-        assert reading.notes == ()
-        assert len(reading.state) == len(file)
-
-
-def cadene(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """``se_resnet50-ce0d4300.pth``: of 2018, so without counters; its names are timm's legacy."""
-    return without_counters(state)
-
-
-def test_cadene() -> None:
-    """The names of the port are documented by its code: ``layer0``, ``se_module``, ``last_linear``.
-
-    timm loads the very file, so that it has nothing to filter.
-    """
-    torchvision()
-    import timm
-
-    for name in ("legacy_seresnet50", "legacy_seresnext26_32x4d"):
-        reference = ghost("timm_legacy", name)
-        settings: Any = timm.get_pretrained_cfg(name)
-        assert (settings.first_conv, settings.classifier) == ("layer0.conv1", "last_linear")
-        file = cadene(numbered(reference.state_dict()))
-        model = skeleton_of(counterpart("timm_legacy", name))
-        reading = dialects.reading(file, "timm_legacy", model)
-        norms = sum(isinstance(m, nn.BatchNorm2d) for m in reference.modules())
-        assert reading.notes == (f"{norms} missing num_batches_tracked are 0.",)
-        written = without_counters(dialects.write(reading.state, "timm_legacy", model))
-        assert numbers(written) == numbers(file)
+        read, notes = dialects.reading(file, "torchvision", skeleton_of(whole))
+        assert notes == ()
+        assert len(read) == len(file)
 
 
 def authors_swin(model: nn.Module) -> dict[str, Tensor]:
@@ -145,18 +104,18 @@ def test_authors_swin() -> None:
     reference.load_state_dict(checkpoint_filter_fn(dict(file), reference), strict=True)
 
     model = create("swin_t", seed=0)
-    reading = dialects.reading(file, "timm", model)
-    assert reading.notes == (
+    read, notes = dialects.reading(file, "timm", model)
+    assert notes == (
         "11 names are those of an older version.",
         "5 masks of windows are left out: they follow from the image.",
     )
-    assert reading.state.keys() == model.state_dict().keys()
-    written = dialects.write(reading.state, "timm", model)
+    assert read.keys() == model.state_dict().keys()
+    written = dialects.write(read, "timm", model)
     expected = reference.state_dict()
     assert written.keys() == expected.keys()
     assert all(torch.equal(written[key], expected[key]) for key in expected)
     index = "features.1.0.attn.relative_position_index"
-    assert torch.equal(reading.state[index], model.state_dict()[index])
+    assert torch.equal(read[index], model.state_dict()[index])
 
 
 def test_vgg_of_torchvision_as_timm_takes_it() -> None:
@@ -170,19 +129,7 @@ def test_vgg_of_torchvision_as_timm_takes_it() -> None:
     reference = ghost("timm", "vgg11").state_dict()
     assert {k: v.shape for k, v in filtered.items()} == {k: v.shape for k, v in reference.items()}
     by_torchvision = dialects.read(file, "torchvision", model)
-    reading = dialects.reading(file, "timm", model)
-    assert reading.notes == ("6 names are those of an older version.",)
-    assert numbers(reading.state) == numbers(by_torchvision)
+    read, notes = dialects.reading(file, "timm", model)
+    assert notes == ("6 names are those of an older version.",)
+    assert numbers(read) == numbers(by_torchvision)
     assert numbers(dialects.read(filtered, "timm", model)) == numbers(by_torchvision)
-
-
-def test_chenyaofo() -> None:
-    """Names as its code has them: torchvision's, with a projection where the shape changes."""
-    model = skeleton_of(counterpart("chenyaofo", "cifar100_resnet20"))
-    file = dialects.write(numbered(model.state_dict()), "chenyaofo", model)
-    expected = ["conv1.weight", "bn1.weight", "bn1.bias", "bn1.running_mean", "bn1.running_var"]
-    assert list(file)[:5] == expected
-    assert {"layer2.0.downsample.0.weight", "layer3.2.bn2.running_var"} <= set(file)
-    assert file["fc.weight"].shape == (100, 64)
-    # Its README's 0.28 M for 100 classes.
-    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 2) == 0.28

@@ -17,13 +17,12 @@ from PIL import Image
 from pin_weights import text
 from safetensors.torch import save_file
 from support.networks import calibrate_on_next_batch, message, on_meta, randomize, relative_error
-from support.parity import from_library
-from support.weights import Shelf
+from support.parity import from_library, old_densenet, without_counters
+from support.weights import Shelf, report_of
 from torch import Tensor, nn
 
 from senetzoo import NONE, config, create, transforms
 from senetzoo._utils.torchvision import torchvision
-from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import WeightsError
 from senetzoo.nn.counting import Counts
 from senetzoo.weights import cache, manifest
@@ -175,7 +174,7 @@ def test_torchvision_transforms(tag: str) -> None:
         # What their networks then do, written out: back to 0..1, then to -1..1.
         mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
         theirs = ((theirs * std + mean) - 0.5) / 0.5
-    torch.testing.assert_close(_transforms(entry)(picture()), theirs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(entry.preprocessing(picture()), theirs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("tag", [t for t in INPUTS if FOREIGN[t].dialect.startswith("timm")])
@@ -189,12 +188,7 @@ def test_timm_transforms(tag: str) -> None:
     cfg: Any = timm.get_pretrained_cfg(_name(entry))
     options = data.resolve_data_config({}, pretrained_cfg=cfg.to_dict())
     theirs: Tensor = data.create_transform(**options)(picture())
-    torch.testing.assert_close(_transforms(entry)(picture()), theirs, rtol=1e-5, atol=1e-5)
-
-
-def _transforms(entry: manifest.Entry) -> Preprocessing:
-    seen = entry.preprocessing
-    return Preprocessing(seen.size, seen.mean, seen.std, seen.interpolation, seen.crop)
+    torch.testing.assert_close(entry.preprocessing(picture()), theirs, rtol=1e-5, atol=1e-5)
 
 
 # --- From their file to our network --------------------------------------------------------------
@@ -347,17 +341,6 @@ def test_their_file_makes_our_network_theirs(shelf: Shelf, tag: str) -> None:
 # --- Published files that are not what the installed package builds ------------------------------
 
 
-def _without_counters(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As PyTorch before 0.4.1 saved: batch norms did not count."""
-    return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
-
-
-def _old_densenet(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's own files: layers were called norm.1, relu.1, conv.1, norm.2 and so on."""
-    layer = r"(denselayer\d+\.(?:norm|conv))([12])\."
-    return {re.sub(layer, r"\1.\2.", k): v for k, v in _without_counters(state).items()}
-
-
 def _tv_vgg(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """torchvision's names in timm's repository: linear layers where timm has convolutions."""
     names = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3"}
@@ -401,27 +384,26 @@ def _google_inception(state: dict[str, Tensor]) -> dict[str, Tensor]:
         heads = from_library("torchvision", "inception_v3", aux_logits=True, init_weights=False)
     shapes = {k: v.shape for k, v in heads.state_dict().items() if k.startswith("AuxLogits.")}
     assert len(shapes) == 14
-    return _without_counters(state | {k: torch.rand(shape) for k, shape in shapes.items()})
+    return without_counters(state | {k: torch.rand(shape) for k, shape in shapes.items()})
 
 
 def _wrapped(state: dict[str, Tensor]) -> Any:
     return {"epoch": 3, "model": {f"module.{name}": value for name, value in state.items()}}
 
 
+SLOW = pytest.mark.slow
 FORMS: list[Any] = [
-    pytest.param("resnet20.chenyaofo_cifar10", _without_counters, id="no counters"),
+    pytest.param("resnet20.chenyaofo_cifar10", without_counters, id="no counters"),
     pytest.param("resnet20.chenyaofo_cifar10", _wrapped, id="wrapped"),
-    pytest.param("densenet121.imagenet1k_v1", _old_densenet, id="torchvision densenet"),
-    pytest.param("densenet121.tv_in1k", _old_densenet, id="timm densenet"),
-    pytest.param("googlenet_bn.imagenet1k_v1", _without_counters, id="torchvision googlenet"),
-    pytest.param("se_resnet50.legacy_in1k", _without_counters, id="legacy"),
-    pytest.param(
-        "inception_v3.tv_in1k", _google_inception, marks=pytest.mark.slow, id="timm inception"
-    ),
-    pytest.param("vgg11.tv_in1k", _tv_vgg, marks=pytest.mark.slow, id="timm vgg"),
-    pytest.param("vgg11_bn.tv_in1k", _tv_vgg, marks=pytest.mark.slow, id="timm vgg bn"),
-    pytest.param("swin_t.ms_in1k", _with_buffers, marks=pytest.mark.slow, id="timm swin"),
-    pytest.param("swin_t.ms_in1k", _authors_swin, marks=pytest.mark.slow, id="authors' swin"),
+    pytest.param("densenet121.imagenet1k_v1", old_densenet, id="torchvision densenet"),
+    pytest.param("densenet121.tv_in1k", old_densenet, id="timm densenet", marks=SLOW),
+    pytest.param("googlenet_bn.imagenet1k_v1", without_counters, id="torchvision googlenet"),
+    pytest.param("se_resnet50.legacy_in1k", without_counters, id="legacy"),
+    pytest.param("inception_v3.tv_in1k", _google_inception, id="timm inception", marks=SLOW),
+    pytest.param("vgg11.tv_in1k", _tv_vgg, id="timm vgg", marks=SLOW),
+    pytest.param("vgg11_bn.tv_in1k", _tv_vgg, id="timm vgg bn", marks=SLOW),
+    pytest.param("swin_t.ms_in1k", _with_buffers, id="timm swin", marks=SLOW),
+    pytest.param("swin_t.ms_in1k", _authors_swin, id="authors' swin", marks=SLOW),
 ]
 
 
@@ -444,15 +426,14 @@ CIFAR = "resnet20.chenyaofo_cifar10"
 
 def test_the_report_says_what_was_tolerated(shelf: Shelf) -> None:
     state = _reference(FOREIGN[CIFAR]).state_dict()
-    _publish(shelf, CIFAR, _without_counters(state))
+    _publish(shelf, CIFAR, without_counters(state))
     model = create(CIFAR)
-    report = model.load_report
-    assert report is not None
+    report = report_of(model)
     assert report.adapted == (
         (FOREIGN[CIFAR].source.file, "21 missing num_batches_tracked are 0."),
     )
     assert report.classes == FOREIGN[CIFAR].classes
-    assert transforms(model) == _transforms(FOREIGN[CIFAR])
+    assert transforms(model) == FOREIGN[CIFAR].preprocessing
     assert not model.training
 
 
@@ -465,8 +446,7 @@ def test_other_classes_channels_and_gates(shelf: Shelf) -> None:
     changed = {"conv1.weight", "fc.weight", "fc.bias"}
     assert {name for name in own if ".slots." not in name} == set(state)
     assert all(torch.equal(own[name], state[name]) for name in set(state) - changed)
-    report = model.load_report
-    assert report is not None
+    report = report_of(model)
     assert {name for name, _ in report.replaced} == {
         "fc.weight",
         "fc.bias",
@@ -483,8 +463,7 @@ def test_a_form_and_gates_come_with_the_weights(shelf: Shelf) -> None:
     kept = {name for name in state if ".se_module." not in name}
     assert len(kept) == len(bare.state_dict())
     assert torch.equal(bare.state_dict()["conv1.weight"], state["layer0.conv1.weight"])
-    report = bare.load_report
-    assert report is not None
+    report = report_of(bare)
     assert len(report.adapted) == len(state) - len(kept) == 64
 
 
@@ -501,8 +480,8 @@ def test_a_file_of_another_network_is_refused(shelf: Shelf) -> None:
     _publish(shelf, CIFAR, other)
     assert message(lambda: create(CIFAR), WeightsError) == (
         "The tensors are not those of the network by the names of chenyaofo.\n"
-        "layer1.3.conv1.weight is left over; layer1.3.bn1.weight is left over; "
-        "layer1.3.bn1.bias is left over (and 69 more).\n"
+        "layer1.3.conv1.weight is not in the network; layer1.3.bn1.weight is not in the network; "
+        "layer1.3.bn1.bias is not in the network (and 69 more).\n"
         "Build the network with the config, policy and num_classes of the weights"
     )
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from support.networks import message
+from support.weights import report_of
 from torch import Tensor
 
 import senetzoo
@@ -68,8 +69,7 @@ def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_is_a_network(trained: Path, photos: Path) -> None:
     model = load(trained)
     assert not any(module.training for module in model.modules())
-    assert model.load_report is not None
-    assert model.load_report.classes == ("Moss", "ash tree", "zinnia")
+    assert report_of(model).classes == ("Moss", "ash tree", "zinnia")
     seen = transforms(model)
     assert (seen.size, seen.crop) == (36, 0.75)
     assert (seen.mean, seen.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -77,7 +77,7 @@ def test_a_run_is_a_network(trained: Path, photos: Path) -> None:
     tested = load_file(trained / "test.safetensors")
     files = sorted((photos / "val").rglob("*.png"), key=lambda path: path.as_posix())
     by_class = {name: [f for f in files if f.parent.name == name] for name in
-                model.load_report.classes}  # fmt: skip
+                report_of(model).classes}  # fmt: skip
     images = torch.stack([seen(Image.open(f)) for names in by_class.values() for f in names])
     with torch.inference_mode():
         again = model(images)
@@ -102,9 +102,8 @@ def test_every_command_takes_a_run(trained: Path, photos: Path, tmp_path: Path) 
 
 def test_what_is_made_of_a_run(trained: Path) -> None:
     own, other = load(trained), create(trained, num_classes=5, seed=3)
-    assert other.load_report is not None
-    assert other.load_report.classes == ()
-    assert [name for name, _ in other.load_report.replaced] == ["fc.weight", "fc.bias"]
+    assert report_of(other).classes == ()
+    assert [name for name, _ in report_of(other).replaced] == ["fc.weight", "fc.bias"]
     assert torch.equal(own.conv1.weight, other.conv1.weight)  # type: ignore[union-attr,arg-type]
     assert transforms(other) == transforms(own)
     plain = load(str(trained), policy=senetzoo.NONE)
@@ -141,12 +140,10 @@ def test_weights_of_a_file(tmp_path: Path) -> None:
     again = load("resnet20+se4", weights=file)
     assert again.spec.config.num_classes == 3
     assert torch.equal(logits(again), logits(model))
-    assert again.load_report is not None
-    assert (again.load_report.tag, again.load_report.origin) == ("mine.safetensors", "file")
+    assert (report_of(again).tag, report_of(again).origin) == ("mine.safetensors", "file")
     # The gates that are asked for in another place are new, and the report says so.
     other = create("resnet20+se4", policy=ECA().at("pre"), weights=file, seed=2)
-    assert other.load_report is not None
-    assert {name.rpartition(".slots.")[2] for name, _ in other.load_report.replaced} == {
+    assert {name.rpartition(".slots.")[2] for name, _ in report_of(other).replaced} == {
         "pre.conv.weight"
     }
     with pytest.raises(WeightsError, match="do not fit"):

@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import random
 import signal
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,14 +17,15 @@ from typing import Any
 import pytest
 import torch
 from support.networks import drawn_network, images_of, message, same_tensors, tiny
+from support.weights import blocked, report_of
 from torch import Tensor, nn
 
 import senetzoo
 from senetzoo import ECA, SE, attach, config, create, load, policy, save, transforms
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import ConfigError, SenetzooError, WeightsError
-from senetzoo.io.describe import describe, described
-from senetzoo.io.description import File, parse
+from senetzoo.io.folder import described, parse
+from senetzoo.io.save import describe
 from senetzoo.models.swin import SwinConfig
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.slots import Site
@@ -68,8 +68,7 @@ def test_any_network_comes_back(seed: int, tmp_path: Path) -> None:
     with torch.inference_mode():
         assert torch.equal(again(images_of(model)), model(images_of(model)))
     assert not any(module.training for module in again.modules())
-    report = again.load_report
-    assert report is not None
+    report = report_of(again)
     content = (tmp_path / "it" / "model.safetensors").read_bytes()
     assert report.sha256 == hashlib.sha256(content).hexdigest()
     assert (report.tag, report.origin) == (str(tmp_path / "it"), "folder")
@@ -86,8 +85,8 @@ def _described_again(name: str) -> None:
     """The description of a network of the registry is that of the same network."""
     with torch.device("meta"):
         model = config(name).build(seed=0)
-    text = describe(model, File.of(b""), classes=None, preprocessing=None).text()
-    description = parse(text)
+    written = describe(model, b"", classes=None, preprocessing=None)
+    description = parse(json.dumps(dataclasses.asdict(written)))
     with torch.device("meta"):
         again = described(description).build(seed=0)
     assert description.network.name in (name, name.removeprefix("se_"))
@@ -132,10 +131,8 @@ def test_what_the_config_says(tmp_path: Path) -> None:
     }
     again = load(tmp_path)
     assert transforms(again) == transforms(model)
-    assert again.load_report is not None
-    assert model.load_report is not None
-    assert again.load_report.classes == model.load_report.classes
-    assert again.load_report.preprocessing == model.load_report.preprocessing
+    assert report_of(again).classes == report_of(model).classes
+    assert report_of(again).preprocessing == report_of(model).preprocessing
 
 
 def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -149,8 +146,7 @@ def test_classes_and_transforms_of_one_s_own(tmp_path: Path) -> None:
     model, see = tiny(), Preprocessing(40, (0.1, 0.2, 0.3), (1.0, 2.0, 0.5), "bicubic", 0.9)
     save(model, tmp_path, classes=["a", "b", "c", "猫", "e"], preprocessing=see)
     again = load(tmp_path)
-    assert again.load_report is not None
-    assert again.load_report.classes == ("a", "b", "c", "猫", "e")
+    assert report_of(again).classes == ("a", "b", "c", "猫", "e")
     assert transforms(again) == see
     save(again, tmp_path)
     assert transforms(load(tmp_path)) == see
@@ -158,8 +154,7 @@ def test_classes_and_transforms_of_one_s_own(tmp_path: Path) -> None:
     other = load(tmp_path, num_classes=2, in_chans=1)
     save(other, tmp_path / "other")
     last = load(tmp_path / "other")
-    assert last.load_report is not None
-    assert last.load_report.classes == ()
+    assert report_of(last).classes == ()
     assert transforms(last) == transforms(other)
     assert transforms(last).mean == pytest.approx((0.2,))
 
@@ -188,12 +183,7 @@ def test_synchronized_norms_are_norms(tmp_path: Path) -> None:
 
 def test_a_folder_opens_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tiny(), tmp_path)
-
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise AssertionError("a socket was opened")
-
-    for name in ("socket", "create_connection", "getaddrinfo"):
-        monkeypatch.setattr(socket, name, refuse)
+    blocked(monkeypatch)
     load(str(tmp_path))
 
 
@@ -447,7 +437,7 @@ def test_other_tensors_are_refused(tmp_path: Path) -> None:
         )
     file.unlink()
     assert message(lambda: load(tmp_path), WeightsError) == (
-        f"There are no weights in {tmp_path}.\nIt has no model.safetensors.\n{AGAIN}"
+        f"Can't read the weights {file}.\nThere is no such file.\n{AGAIN}"
     )
     (tmp_path / "config.json").unlink()
     assert message(lambda: load(tmp_path), WeightsError) == (
@@ -494,11 +484,8 @@ CODE = "__import__('os').system('touch pwned')"
         ({"schema": "1"}, "schema", 'It is "1", and this version of senetzoo reads up to 2.'),
         ({"schema": True}, "schema", "It is true, and this version of senetzoo reads up to 2."),
         ({"schema": ...}, "schema", "It is null, and this version of senetzoo reads up to 2."),
-        (
-            {"library_name": "timm"},
-            "library_name",
-            "It is not senetzoo's: it does not name 'senetzoo'.",
-        ),
+        ({"library_name": "timm"}, "library_name",
+         "It is not senetzoo's: it does not name 'senetzoo'."),
         ({"network__family": ...}, "network", "The field 'family' is missing."),
         ({"network__familly": "ResNet"}, "network",
          "The field 'familly' is unknown.\nDid you mean 'family'?"),
@@ -510,79 +497,40 @@ CODE = "__import__('os').system('touch pwned')"
          "There is no network 'resnt20'.\nDid you mean 'resnet20'?"),
         ({"network__name": "resnet20"}, "network.name", "The config is not that of resnet20."),
         ({"network__config": []}, "network.config", "It is [], not an object."),
-        (
-            {"network__config__depths": "12"},
-            "network.config.depths",
-            'It is "12", not a list of one or more whole numbers of at least 1.',
-        ),
-        (
-            {"network__config__depths": [1, "2"]},
-            "network.config.depths[1]",
-            'It is "2", not a whole number of at least 1.',
-        ),
-        (
-            {"network__config__depths": []},
-            "network.config.depths",
-            "It is [], not a list of one or more whole numbers of at least 1.",
-        ),
-        (
-            {"network__config__width": 8.0},
-            "network.config.width",
-            "It is 8.0, not a whole number of at least 1.",
-        ),
+        ({"network__config__depths": "12"}, "network.config.depths",
+         'It is "12", not a list of one or more whole numbers of at least 1.'),
+        ({"network__config__depths": [1, "2"]}, "network.config.depths[1]",
+         'It is "2", not a whole number of at least 1.'),
+        ({"network__config__depths": []}, "network.config.depths",
+         "It is [], not a list of one or more whole numbers of at least 1."),
+        ({"network__config__width": 8.0}, "network.config.width",
+         "It is 8.0, not a whole number of at least 1."),
         ({"network__config__width": ...}, "network.config", "The field 'width' is missing."),
         ({"network__config__widht": 8}, "network.config",
          "The field 'widht' is unknown.\nDid you mean 'width'?"),
-        (
-            {"network__config__block": CODE},
-            "network.config.block",
-            f'It is "{CODE}", not one of "basic", "bottleneck".',
-        ),
-        (
-            {"network__config__dropout": 2},
-            "network.config.dropout",
-            "It is 2, not a number from 0 up to, not including, 1.",
-        ),
-        (
-            {"network__config__stem": "cifra"},
-            "network.config",
-            "Stem='cifra' is not a stem. Stems are 'imagenet', "
-            "'cifar', 'deep', or a senetzoo.Stem value.",
-        ),
+        ({"network__config__block": CODE}, "network.config.block",
+         f'It is "{CODE}", not one of "basic", "bottleneck".'),
+        ({"network__config__dropout": 2}, "network.config.dropout",
+         "It is 2, not a number from 0 up to, not including, 1."),
+        ({"network__config__stem": "cifra"}, "network.config",
+         "Stem='cifra' is not a stem. Stems are 'imagenet', "
+         "'cifar', 'deep', or a senetzoo.Stem value."),
         ({"network__config__stem": 3}, "network.config.stem", "It is 3, not an object or text."),
-        (
-            {"network__config__stem__kernels": [4]},
-            "network.config.stem.kernels[0]",
-            "It is 4, not an odd whole number of at least 1.",
-        ),
-        (
-            {"network__config__stem__pool": 1},
-            "network.config.stem.pool",
-            "It is 1, not true or false.",
-        ),
+        ({"network__config__stem__kernels": [4]}, "network.config.stem.kernels[0]",
+         "It is 4, not an odd whole number of at least 1."),
+        ({"network__config__stem__pool": 1}, "network.config.stem.pool",
+         "It is 1, not true or false."),
         ({"classes": ["a"]}, "classes", "There are 1 names for 5 classes."),
         ({"classes": "abcde"}, "classes", 'It is "abcde", not a list of texts or null.'),
         ({"network__policy": None}, "network.policy", "It is null, not text or an object."),
-        (
-            {"network__policy": CODE},
-            "network.policy",
-            f'{CODE!r} is not a policy. At "__import__(\'": expected the name of a gate.',
-        ),
-        (
-            {"network__policy": "se/s9"},
-            "network.policy",
-            "Se/s9 matches nothing in ResNet. ResNet has 2 stages of 1, 2 blocks.",
-        ),
-        (
-            {"weights__sha256": "AB"},
-            "weights.sha256",
-            "It is no hash of 64 lower-case hexadecimal digits.",
-        ),
-        (
-            {"weights__file": "../x.safetensors"},
-            "weights.file",
-            'It is "../x.safetensors", not "model.safetensors".',
-        ),
+        ({"network__policy": CODE}, "network.policy",
+         f'{CODE!r} is not a policy. At "__import__(\'": expected the name of a gate.'),
+        ({"network__policy": "se/s9"}, "network.policy",
+         "Se/s9 matches nothing in ResNet. ResNet has 2 stages of 1, 2 blocks."),
+        ({"weights__sha256": "AB"}, "weights.sha256",
+         'It is "AB", not a hash of 64 lower-case hexadecimal digits.'),
+        ({"weights__file": "../x.safetensors"}, "weights.file",
+         'It is "../x.safetensors", not "model.safetensors".'),
         ({"preprocessing": {}}, "preprocessing", "The field 'size' is missing."),
         (
             {
@@ -714,17 +662,6 @@ def as_schema_1(folder: Path, **changes: Any) -> None:
     }
     file.write_text(json.dumps(old), encoding="utf-8")
     edited(folder, **changes)
-
-
-def test_a_folder_of_version_0_1_0(tmp_path: Path) -> None:
-    model, see = tiny(), Preprocessing(40, (0.1, 0.2, 0.3), (1.0, 2.0, 0.5), "bicubic", 0.9)
-    save(model, tmp_path, classes=["a", "b", "c", "猫", "e"], preprocessing=see)
-    as_schema_1(tmp_path)
-    again = load(tmp_path)
-    assert same_tensors(again, model)
-    assert transforms(again) == see
-    assert again.load_report is not None
-    assert again.load_report.classes == ("a", "b", "c", "猫", "e")
 
 
 @pytest.mark.parametrize(

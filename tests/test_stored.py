@@ -6,7 +6,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load, save
 
-from senetzoo.weights.stored import stored
+from senetzoo.weights.load import stored
 
 TENSORS = {
     "b.weight": torch.arange(6, dtype=torch.float16).view(2, 3),

@@ -602,7 +602,8 @@ def pinned(tmp_path: Path, target: Path) -> None:
 
     path, nowhere = tmp_path / "run" / "summary.json", tmp_path / "nowhere"
     assert refused(path.parent, "--drop-start") == (
-        "error: The run began with random weights.\nThere are none to drop.\n"
+        "error: The run began with random weights.\n"
+        "Only other weights of the package can be dropped.\n"
         "Leave --drop-start out\n"
     )
     assert refused(nowhere) == (

@@ -14,6 +14,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file
+from support.weights import report_of
 from torch import Tensor, nn
 
 from senetzoo import create, load, transforms
@@ -70,8 +71,7 @@ def loaded(folder: Path) -> Classifier:
 
 
 def classes_of(model: Classifier) -> tuple[str, ...]:
-    report = model.load_report
-    assert report is not None
+    report = report_of(model)
     assert (report.replaced, report.adapted) == ((), ())
     return report.classes
 

@@ -1,24 +1,27 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from support.networks import images, message
-from support.weights import RAW, Shelf
+from support.weights import RAW, Shelf, report_of
 from torch import Tensor
 
 from senetzoo import ECA, NONE, SE, attach, config, create, policy, stage, transforms
+from senetzoo.data.files import LabeledFiles
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import WeightsError
 from senetzoo.eval.accuracy import evaluate
 from senetzoo.eval.data import read_images
-from senetzoo.eval.predictions import wilson
+from senetzoo.eval.predictions import Tally, wilson
 from senetzoo.nn.classifier import Classifier
 from senetzoo.weights import manifest
-from senetzoo.weights.load import adapt_channels, load_file_into, load_strictly, read
+from senetzoo.weights.load import adapt_channels, load_strictly, read
 
 SHIPPED = manifest.manifest()
 TAG = "resnet20.pets_v1"
@@ -27,39 +30,43 @@ TAG = "resnet20.pets_v1"
 # --- The embedded weights, measured again ---------------------------------------------------------
 
 
+def measured(tag: str, where: str, each: int | None = None) -> Tally:
+    """Top-1 of weights on all images, or on the first so many of each class."""
+    entry, model = SHIPPED[tag], create(tag)
+    data = read_images(where, entry.classes or (), entry.num_classes)
+    if each is not None:
+        assert isinstance(data.images, LabeledFiles)
+        data = dataclasses.replace(data, images=data.images.first(each))
+    return evaluate(model, data, transforms(model), batch=250).top(1)
+
+
 @pytest.mark.parametrize("tag", [t for t, e in SHIPPED.items() if "digits" in e.data])
 def test_digits_accuracy_is_exactly_as_claimed(tag: str) -> None:
-    entry, model = SHIPPED[tag], create(tag)
-    data = read_images("digits", entry.classes or (), entry.num_classes)
-    result = evaluate(model, data, transforms(model), batch=256).top(1)
-    (metric,) = entry.metrics
+    result, (metric,) = measured(tag, "digits"), SHIPPED[tag].metrics
     assert metric.data == "scikit-learn digits test"
     assert result.total == metric.images == 596
     assert 100 * result.right / result.total == pytest.approx(metric.value, abs=0.006)
 
 
+@pytest.mark.parametrize("each", [20, pytest.param(None, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "tag", [t for t, e in SHIPPED.items() if "CIFAR-10 " in e.data and e.training]
 )
-def test_cifar10_accuracy_is_as_claimed(tag: str, sample: Callable[[str], Path]) -> None:
-    entry, model = SHIPPED[tag], create(tag)
-    where = str(sample("cifar10-test-sample.parquet"))
-    data = read_images(where, entry.classes or (), entry.num_classes)
-    result = evaluate(model, data, transforms(model), batch=250).top(1)
-    assert result.total == 1000
+def test_cifar10_accuracy_is_as_claimed(
+    tag: str, each: int | None, sample: Callable[[str], Path]
+) -> None:
+    result = measured(tag, str(sample("cifar10-test-sample.parquet")), each)
+    assert result.total == 1000 if each is None else 10 * each
     low, high = wilson(result.right, result.total, 0.999)
-    assert low < entry.metrics[0].value / 100 < high
+    assert low < SHIPPED[tag].metrics[0].value / 100 < high
 
 
 @pytest.mark.parametrize("tag", [t for t, e in SHIPPED.items() if "flowers5 " in e.data])
 def test_flowers_accuracy_is_as_claimed(tag: str, sample: Callable[[str], Path]) -> None:
     """At least: the sample's photographs may be among those of the training."""
-    entry, model = SHIPPED[tag], create(tag)
-    where = str(sample("flowers5-sample.parquet"))
-    data = read_images(where, entry.classes or (), entry.num_classes)
-    result = evaluate(model, data, transforms(model)).top(1)
+    result = measured(tag, str(sample("flowers5-sample.parquet")))
     assert result.total == 200
-    assert entry.metrics[0].value / 100 < wilson(result.right, result.total, 0.999)[1]
+    assert SHIPPED[tag].metrics[0].value / 100 < wilson(result.right, result.total, 0.999)[1]
 
 
 # --- Load ----------------------------------------------------------------------------------------
@@ -80,8 +87,7 @@ def test_pretrained_is_the_network_that_was_stored(shelf: Shelf) -> None:
     x = images(2, 3, 32, 32).float()
     with torch.inference_mode():
         assert torch.equal(model(x), trained(x))
-    report = model.load_report
-    assert report is not None
+    report = report_of(model)
     assert (report.tag, report.origin, report.classes) == (TAG, "embedded", ("cat", "dog", "bird"))
     assert (report.replaced, report.adapted) == ((), ())
     assert str(report) == f"weights {TAG} (embedded, sha256 {report.sha256[:12]})"
@@ -142,7 +148,7 @@ def test_strict_loading_changes_nothing_on_failure(tmp_path: Path) -> None:
         )
     file = tmp_path / "w.safetensors"
     save_file(other, str(file))
-    load_file_into(model, file)
+    load_strictly(model, read(file)[0], "w")
     assert all(torch.equal(value, other[k]) for k, value in model.state_dict().items())
 
 
@@ -169,8 +175,7 @@ def test_another_number_of_classes_replaces_the_head(shelf: Shelf) -> None:
     for name, value in model.state_dict().items():
         source = fresh if name.startswith("fc.") else trained
         assert torch.equal(value, source.state_dict()[name])
-    report = model.load_report
-    assert report is not None
+    report = report_of(model)
     assert report.classes == ()
     assert str(report) == (
         f"weights {TAG} (embedded, sha256 {report.sha256[:12]})\n"
@@ -188,9 +193,11 @@ def test_other_channels_see_gray_images_alike(shelf: Shelf, channels: int) -> No
         ours = model(gray.expand(-1, channels, -1, -1))
         theirs = trained(gray.expand(-1, 3, -1, -1))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    way: Any = "sum" if channels < 3 else "tile"
+    same = create("resnet20", pretrained=True, in_chans=channels, channels=way)
+    assert all(torch.equal(a, b) for a, b in _pairs(same, model))
     how = "channels summed" if channels < 3 else "channels repeated and divided by the copies"
-    report = model.load_report
-    assert report is not None
+    report = report_of(model)
     assert report.adapted == (("conv1.weight", f"{how}, 3 to {channels}"),)
     assert report.replaced == ()
     assert report.classes == ("cat", "dog", "bird")
@@ -223,8 +230,7 @@ def test_a_policy_over_pretrained_weights(shelf: Shelf) -> None:
     assert gates == [f"layer3.{n}.slots.standard.conv.weight" for n in range(3)]
     for name, value in model.state_dict().items():
         assert torch.equal(value, (fresh if name in gates else state)[name])
-    report = model.load_report
-    assert report is not None
+    report = report_of(model)
     assert report.replaced == tuple((name, "a gate that the weights do not have") for name in gates)
     left_out = [name for name in state if name.startswith("layer3") and "slots" in name]
     assert len(left_out) == 12
@@ -238,8 +244,7 @@ def test_more_gates_over_pretrained_weights(shelf: Shelf) -> None:
     model = create("resnet20+se8@pre/s2", pretrained=True)
     for name, value in trained.state_dict().items():
         assert torch.equal(model.state_dict()[name], value)
-    report = model.load_report
-    assert report is not None
+    report = report_of(model)
     assert len(report.replaced) == 12
     assert report.adapted == ()
     kept = create("resnet20", pretrained=True, policy=SE(init="identity"))
@@ -253,8 +258,7 @@ def test_no_gates_over_pretrained_weights(shelf: Shelf) -> None:
     model = create("se_resnet20", pretrained=True, policy=NONE)
     assert list(model.state_dict()) == list(create("resnet20").state_dict())
     assert all(torch.equal(value, trained[name]) for name, value in model.state_dict().items())
-    report = model.load_report
-    assert report is not None
+    report = report_of(model)
     assert report.replaced == ()
     assert {name for name, _ in report.adapted} == {name for name in trained if ".slots." in name}
 

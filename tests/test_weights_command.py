@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
 import json
 import os
 import struct
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +26,6 @@ from support.weights import (
     open_pantry,
 )
 
-import senetzoo
 from senetzoo.cli import weights as weights_command
 from senetzoo.weights import cache, download, manifest
 
@@ -309,33 +308,23 @@ def test_the_shipped_weights_verify(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert [line.split()[0] for line in result.output.splitlines()] == embedded
 
 
-# Without torch, which nothing here needs.
-BAR = """
-import sys, types
-from pathlib import Path
-package = types.ModuleType("senetzoo")
-package.__path__ = [sys.argv[1]]
-sys.modules["senetzoo"] = package
-from senetzoo.weights.download import download
-download(sys.argv[2], Path(sys.argv[3]))
-"""
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
-def test_progress_on_a_terminal_only(pantry: Pantry, tmp_path: Path) -> None:
+def test_progress_on_a_terminal_only(
+    pantry: Pantry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import fcntl
     import pty
     import termios
 
     _, entry = pantry.add("url")
-    command = [sys.executable, "-c", BAR, str(Path(senetzoo.__file__).parent)]
-    command += [str(entry.source.url), str(tmp_path / "file.pth")]
     ours, theirs = pty.openpty()
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-    subprocess.run(command, stderr=theirs, check=True)
-    os.close(theirs)
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        download.download(str(entry.source.url), tmp_path / "file.pth")
     assert b"file.pth: 100%" in os.read(ours, 100_000)
     os.close(ours)
-    (tmp_path / "file.pth").unlink()
-    done = subprocess.run(command, stderr=subprocess.PIPE, check=True)
-    assert done.stderr == b""
+    with io.StringIO() as file:
+        monkeypatch.setattr(sys, "stderr", file)
+        download.download(str(entry.source.url), tmp_path / "other.pth")
+        assert file.getvalue() == ""

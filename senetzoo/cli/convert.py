@@ -77,17 +77,17 @@ def command(
 
     content = file.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    unpacked = unpack.unpack(unpack.load(content, file), file, part)
-    done = converting.by_names(unpacked.state, spec.name, build, called=called)
+    state, notes = unpack.unpack(unpack.load(content, file), file, part)
+    done = converting.by_names(state, spec.name, build, called=called)
     if done is None and not by_structure:
-        first = ", ".join(list(unpacked.state)[:3])
+        first = ", ".join(list(state)[:3])
         raise WeightsError(
             f"The names in {file} are those of no library that senetzoo knows.",
             f"They begin {first}.",
             "Match the tensors by order and shape: --by-structure",
         )
     if done is None:
-        done = converting.by_structure(unpacked.state, build)
+        done = converting.by_structure(state, build)
         if not yes:
             _confirm(done, as_json)
     converting.check_values(done)
@@ -95,7 +95,7 @@ def command(
     known = usual(size).for_channels(channels) if channels in (1, 3) else None
     stated = known.replace(**preprocessing) if known and preprocessing else None
     converting.save(done, network, digest, target, stated)
-    report = _report(done, unpacked.notes, file, digest, network, target)
+    report = _report(done, notes, file, digest, network, target)
     report["preprocessing"] = None if stated is None else dataclasses.asdict(stated)
     if stated is not None:
         said = f"Images go through {stated}."

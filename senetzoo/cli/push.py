@@ -49,7 +49,6 @@ def command(
     """
     from senetzoo.io import hub
     from senetzoo.io.folder import CONFIG, WEIGHTS
-    from senetzoo.io.push import stage
     from senetzoo.zoo import load
 
     name = hub.branchless(repo)  # before the long part
@@ -57,12 +56,12 @@ def command(
     own = Path(network) / hub.CARD
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) if out is None else out
-        title = stage(model, name, folder, own if own.is_file() else None)
+        title = hub.stage(model, name, folder, own if own.is_file() else None)
         sizes = {file: (folder / file).stat().st_size for file in (hub.CARD, CONFIG, WEIGHTS)}
         card = (folder / hub.CARD).read_text(encoding="utf-8")
         if not as_json:
             click.echo("\n".join(f"{file}  {size:,} bytes" for file, size in sizes.items()))
-        commit = None if dry_run else hub.push(folder, name, private=private, message=title)
+        commit = None if dry_run else hub.upload(folder, name, private=private, message=title)
     if as_json:
         click.echo(json.dumps({"repo": name, "commit": commit, "files": sizes, "card": card}))
     elif commit is None:

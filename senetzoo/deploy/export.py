@@ -21,7 +21,7 @@ from senetzoo._utils.files import atomically, flush
 from senetzoo.deploy.program import exported, onnx_model, quiet, write_onnx
 from senetzoo.deploy.rewrite import rewritten
 from senetzoo.errors import ConfigError, MissingExtraError, checks_options, nearest
-from senetzoo.io.describe import name_of
+from senetzoo.io.save import name_of
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.transforms import transforms
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from senetzoo.errors import ConfigError
-from senetzoo.io.description import LIBRARY, Description
+from senetzoo.io.folder import LIBRARY, Description
 from senetzoo.nn.counting import Counts
 from senetzoo.weights.manifest import Entry, Metric, last_stages
 
@@ -39,15 +39,10 @@ _SHOWN_CLASSES = 20
 def card(repo: str, description: Description, counts: Counts, tag: str, entry: Entry | None) -> str:
     """The text of a ``README.md``.
 
-    Args:
-        repo: The repository, ``owner/name``.
-        description: What the network is.
-        counts: What it costs.
-        tag: The manifest entry's tag; empty without one.
-        entry: The manifest entry, which says how good the weights are, how they came about and
-            under which license; None where nobody says.
+    An `entry` of the manifest says how good the weights are, how they came about and under which
+    license; `tag` is its name. None where nobody says.
     """
-    data = _metadata(repo, description, entry)
+    data = _metadata(repo, entry)
     parts = [
         f"# {repo.split('/')[1]}",
         _introduction(description, tag),
@@ -59,11 +54,7 @@ def card(repo: str, description: Description, counts: Counts, tag: str, entry: E
 
 
 def check_card(text: str, file: str) -> None:
-    """Refuse a card whose metadata the Hub's client can't read.
-
-    Raises:
-        ConfigError: Those of `text`, which `file` holds.
-    """
+    """Raise `ConfigError` for a card, the `text` of `file`, that the Hub's client can't read."""
     from huggingface_hub import ModelCard
 
     try:
@@ -76,26 +67,27 @@ def check_card(text: str, file: str) -> None:
         ) from None
 
 
-def _metadata(repo: str, description: Description, entry: Entry | None) -> ModelCardData:
+def _metadata(repo: str, entry: Entry | None) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
-    tags = ["image-classification", "pytorch", LIBRARY]
-    if entry is None:
-        return ModelCardData(library_name=LIBRARY, pipeline_tag="image-classification", tags=tags)
-    license = entry.license.weights.lower()
-    known = license in _LICENSES
-    accuracies = [metric for metric in entry.metrics if metric.name.startswith("accuracy")]
-    datasets = [hub for name, (_, hub) in _DATA.items() if _names(entry.data, name)]
+    of_entry: dict[str, Any] = {}
+    if entry is not None:
+        license = entry.license.weights.lower()
+        known = license in _LICENSES
+        of_entry = {
+            "license": license if known else "other",
+            "license_name": None if known else _slug(license),
+            "datasets": [hub for name, (_, hub) in _DATA.items() if _names(entry.data, name)]
+            or None,
+            "metrics": ["accuracy"] if entry.metrics else None,
+            "model_name": repo.split("/")[1],
+            "eval_results": [_result(metric) for metric in entry.metrics] or None,
+        }
     return ModelCardData(
         library_name=LIBRARY,
         pipeline_tag="image-classification",
-        tags=tags,
-        license=license if known else "other",
-        license_name=None if known else _slug(entry.license.weights),
-        datasets=datasets or None,
-        metrics=["accuracy"] if accuracies else None,
-        model_name=repo.split("/")[1],
-        eval_results=[_result(metric) for metric in accuracies] or None,
+        tags=["image-classification", "pytorch", LIBRARY],
+        **of_entry,
     )
 
 
@@ -135,8 +127,7 @@ def _introduction(description: Description, tag: str) -> str:
 
 
 def _table(description: Description, counts: Counts) -> str:
-    seen = description.preprocessing
-    names = description.classes
+    images, names = description.preprocessing, description.classes
     classes = str(description.network.config["num_classes"])
     if names is not None:
         more = ", ..." if len(names) > _SHOWN_CLASSES else ""
@@ -145,9 +136,9 @@ def _table(description: Description, counts: Counts) -> str:
         "parameters": f"{counts.params:,}",
         "multiply-accumulates": f"{counts.macs:,}",
         "input": "not stated"
-        if seen is None
-        else f"{seen.channels}x{seen.size}x{seen.size}, mean {_numbers(seen.mean)}, "
-        f"std {_numbers(seen.std)}, {seen.interpolation}, crop {seen.crop:g}",
+        if images is None
+        else f"{images.channels}x{images.size}x{images.size}, mean {_numbers(images.mean)}, "
+        f"std {_numbers(images.std)}, {images.interpolation}, crop {images.crop:g}",
         "classes": classes,
         "sha256 of model.safetensors": f"`{description.weights.sha256}`",
     }

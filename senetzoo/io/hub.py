@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import senetzoo
 from senetzoo._utils.environment import offline
 from senetzoo.errors import ConfigError, WeightsError
-from senetzoo.io.folder import CONFIG, WEIGHTS, opened
-from senetzoo.weights.cache import sha256 as hash_of
-from senetzoo.weights.download import persistently, status
+from senetzoo.io.card import card as written_card
+from senetzoo.io.card import check_card
+from senetzoo.io.folder import CONFIG, REMEDY, WEIGHTS, Read, opened, read_description
+from senetzoo.io.save import save
+from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.counting import count
+from senetzoo.weights.download import HUB, endpoint, explain, persistently, status
 from senetzoo.weights.load import Trained
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+from senetzoo.weights.load import read as read_tensors
+from senetzoo.weights.manifest import manifest
 
 PREFIX = "hf-hub:"
 CARD = "README.md"
@@ -28,11 +32,7 @@ def is_repo(text: str) -> bool:
 
 
 def parsed(text: str) -> tuple[str, str | None]:
-    """The repository and the revision of ``owner/name@revision``.
-
-    Raises:
-        ConfigError: `text` names no repository.
-    """
+    """The repository and the revision of ``owner/name@revision``."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -51,11 +51,7 @@ def parsed(text: str) -> tuple[str, str | None]:
 
 
 def branchless(text: str) -> str:
-    """The repository that `text` names, to push to.
-
-    Raises:
-        ConfigError: It names none, or a revision.
-    """
+    """The repository that `text` names without a revision, to push to."""
     name, revision = parsed(text.removeprefix(PREFIX))
     if revision is not None:
         raise ConfigError(
@@ -74,10 +70,6 @@ def read(text: str) -> Trained:
 
     Both files are of one commit, which the tag names. Nothing is asked for that is in the cache at
     a full commit, and nothing at all offline.
-
-    Raises:
-        ConfigError: `text` names no repository.
-        WeightsError: It can't be had.
     """
     repo, revision = parsed(text)
     config = _fetched(repo, CONFIG, revision)
@@ -85,28 +77,29 @@ def read(text: str) -> Trained:
     found = config.parent.name
     commit = found if _COMMIT.fullmatch(found) else revision or "main"
 
-    def fetch(sha256: str) -> tuple[Path, str]:
+    def fetch(sha256: str) -> Read:
         from huggingface_hub import try_to_load_from_cache
 
         cached = try_to_load_from_cache(repo, WEIGHTS, revision=commit)
-        if not isinstance(cached, str):
-            return _fetched(repo, WEIGHTS, commit), "hub"
-        if hash_of(Path(cached)) == sha256 or offline():
-            return Path(cached), "cache"
-        return _fetched(repo, WEIGHTS, commit, again=True), "hub"
+        if isinstance(cached, str):
+            try:
+                return (*read_tensors(Path(cached), sha256, REMEDY), "cache")
+            except WeightsError:
+                if offline():
+                    raise
+        file = _fetched(repo, WEIGHTS, commit, again=isinstance(cached, str))
+        return (*read_tensors(file, sha256, REMEDY), "hub")
 
     return opened(config, f"{PREFIX}{repo}@{commit}", fetch)
 
 
 def _fetched(repo: str, file: str, revision: str | None, *, again: bool = False) -> Path:
-    """A file of a repository, from the cache or from the Hub.
-
-    Raises:
-        WeightsError: It can't be had.
-    """
+    """A file of a repository, from the cache or from the Hub."""
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     local = offline()
+    at = f"{repo} at {revision}" if revision else repo
     try:
         found = persistently(
             lambda: hf_hub_download(
@@ -118,139 +111,125 @@ def _fetched(repo: str, file: str, revision: str | None, *, again: bool = False)
             )
         )
     except Exception as error:
-        raise _unreadable(error, repo, file, revision) from error
+        if local and isinstance(error, LocalEntryNotFoundError):
+            wanted = f" --revision {revision}" if revision else ""
+            raise WeightsError(
+                f"{at} is not in the cache, and HF_HUB_OFFLINE forbids downloads.",
+                f"It needs the files {CONFIG} and {WEIGHTS}; {file} is missing.",
+                f"With a network type: hf download {repo} {CONFIG} {WEIGHTS}{wanted} --local-dir "
+                "FOLDER; copy FOLDER here and load it",
+            ) from error
+        page = f"{endpoint() or HUB}/{repo}"
+        meaning, remedy = explain(
+            error,
+            page=page,
+            others=f"Give one that senetzoo push made; {PREFIX}{repo} is its newest commit",
+            instead="bring the files in a folder and load that",
+        )
+        raise WeightsError(
+            f"There is no folder {repo} here, and {file} of {at} could not be fetched.",
+            f"{page}: {meaning}.",
+            remedy,
+        ) from error
     return Path(found)
-
-
-def _unreadable(error: Exception, repo: str, file: str, revision: str | None) -> WeightsError:
-    """What an error of the client means."""
-    from huggingface_hub import errors
-
-    at = f"{repo} at {revision}" if revision else repo
-    if isinstance(error, errors.GatedRepoError):
-        return WeightsError(
-            f"{repo} can't be read.",
-            "Its owner gives access to some only, and not to this token, or there is no token.",
-            f"Ask for access on the page of {repo}, and type: hf auth login",
-        )
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return WeightsError(
-            f"There is no repository {repo} on the Hugging Face Hub, and no such folder here.",
-            "It may also be a private one that this token, or no token, does not open.",
-            "Look at the name; for a private one type: hf auth login",
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return WeightsError(
-            f"{repo} has no revision {revision!r}.",
-            "A revision is a branch, a tag, or a full commit.",
-            f"Type for example: hf-hub:{repo}",
-        )
-    if isinstance(error, errors.LocalEntryNotFoundError) and offline():
-        wanted = f" --revision {revision}" if revision else ""
-        return WeightsError(
-            f"{at} is not in the cache, and HF_HUB_OFFLINE forbids downloads.",
-            f"It needs the files {CONFIG} and {WEIGHTS}; {file} is missing.",
-            f"With a network type: hf download {repo} {CONFIG} {WEIGHTS}{wanted} --local-dir "
-            "FOLDER; copy FOLDER here and load it",
-        )
-    if isinstance(error, errors.EntryNotFoundError) and not isinstance(
-        error, errors.LocalEntryNotFoundError
-    ):
-        return WeightsError(
-            f"{at} holds no network of senetzoo.",
-            f"It has no {file}.",
-            "Give a repository that senetzoo push made",
-        )
-    return WeightsError(
-        f"{file} of {at} could not be fetched.",
-        _told(error),
-        "Check the network, or bring the files in a folder and load that",
-    )
-
-
-def _told(error: Exception) -> str:
-    """An error of the client in a line."""
-    cause = error.__cause__ or error
-    lines = str(cause).splitlines() or str(error).splitlines()
-    return f"{type(cause).__name__}: {lines[0] if lines else 'no message'}"
 
 
 # --- Pushing -------------------------------------------------------------------------------------
 
 
-def push(folder: Path, repo: str, *, private: bool, message: str) -> str:
-    """Upload a folder's card, ``config.json`` and weights in one commit.
+def push(model: Classifier, repo: str, *, private: bool = False, card: Path | None = None) -> str:
+    """Push a network with a card to the Hugging Face Hub, from where `load` makes it again.
 
     Args:
-        folder: The folder.
-        repo: ``owner/name``; made where it does not exist.
+        model: A network of this zoo.
+        repo: The repository, ``owner/name``; made where it does not exist.
         private: Whether it is made a private one.
-        message: Message of the commit.
+        card: A ``README.md`` to send as it is; None for one that says what is known.
 
     Returns:
         The commit.
 
     Raises:
-        WeightsError: The Hub refuses.
+        ConfigError: `repo` names no repository, or the network can't be saved.
+        WeightsError: The weights are not finite, or the Hub refuses.
+    """
+    name = branchless(repo)
+    with tempfile.TemporaryDirectory() as scratch:
+        title = stage(model, name, Path(scratch), card)
+        return upload(Path(scratch), name, private=private, message=title)
+
+
+def stage(model: Classifier, repo: str, folder: Path, own: Path | None) -> str:
+    """Write what is pushed to `folder`: card, ``config.json`` and weights; the push's title.
+
+    The card is the file `own`; without one, it says what is known.
+    """
+    report = model.load_report
+    # Of weights that were changed on the way in, the manifest says nothing.
+    published = report is not None and not report.replaced and report.origin != "folder"
+    entry = manifest().get(report.tag) if report is not None and published else None
+    tag = report.tag if report is not None and entry is not None else ""
+    save(model, folder)
+    if own is None:
+        text = written_card(repo, read_description(folder / CONFIG), count(model), tag, entry)
+    else:
+        text = own.read_text(encoding="utf-8")
+        check_card(text, str(own))
+    (folder / CARD).write_text(text, encoding="utf-8")
+    version = f"senetzoo {senetzoo.__version__}"
+    return f"{tag}, by {version}" if tag else version
+
+
+# What an HTTP status means for a push, and what to type.
+_REFUSALS = {
+    401: ("The Hub does not know the token (401).", "Type: hf auth login, or set HF_TOKEN"),
+    403: (
+        "The token may not write to {repo} (403).",
+        "Take a token with the right to write, or a repository of your own",
+    ),
+    404: (
+        "The Hub has no such repository, and makes none (404).",
+        "Look at the owner's name; make the repository on the Hub's page",
+    ),
+}
+
+
+def upload(folder: Path, repo: str, *, private: bool, message: str) -> str:
+    """Upload a folder's card, ``config.json`` and weights in one commit, and return it.
+
+    The repository is made where it does not exist. `WeightsError`: the Hub refuses.
     """
     from huggingface_hub import HfApi, get_token
 
+    first = f"Nothing was pushed to {repo}."
     if offline():
         raise WeightsError(
-            f"Nothing was pushed to {repo}.",
+            first,
             "HF_HUB_OFFLINE keeps off the network.",
             "Unset HF_HUB_OFFLINE, or type --dry-run --folder FOLDER for the files",
         )
     if get_token() is None:
         raise WeightsError(
-            f"Nothing was pushed to {repo}.",
+            first,
             "The Hub takes files for a token only, and there is none.",
             "Type: hf auth login, or set HF_TOKEN",
         )
     api = HfApi()
     try:
-        _make(api, repo, private)
-        commit = api.upload_folder(
-            repo_id=repo,
-            folder_path=folder,
-            allow_patterns=[CARD, CONFIG, WEIGHTS],
-            commit_message=message,
-        )
-    except WeightsError:
-        raise
+        api.create_repo(repo, private=private, exist_ok=True)
+        # Of one that exists, the visibility stays as it is.
+        public = private and api.model_info(repo).private is False
+        if not public:
+            files = [CARD, CONFIG, WEIGHTS]
+            return api.upload_folder(
+                repo_id=repo, folder_path=folder, allow_patterns=files, commit_message=message
+            ).oid
     except Exception as error:
-        raise _refused(error, repo) from error
-    return commit.oid
-
-
-def _make(api: HfApi, repo: str, private: bool) -> None:
-    api.create_repo(repo, private=private, exist_ok=True)
-    # Of one that exists, the visibility stays as it is.
-    if private and api.model_info(repo).private is False:
-        raise WeightsError(
-            f"Nothing was pushed to {repo}.",
-            "It exists, and everybody can read it; --private does not change that.",
-            "Give another name, make it private in its settings, or leave --private out",
-        )
-
-
-def _refused(error: Exception, repo: str) -> WeightsError:
-    """What an error of the client at a push means."""
-    first = f"Nothing was pushed to {repo}."
-    if status(error) == 401:
-        return WeightsError(
-            first, "The Hub does not know the token (401).", "Type: hf auth login, or set HF_TOKEN"
-        )
-    if status(error) == 403:
-        return WeightsError(
-            first,
-            f"The token may not write to {repo} (403).",
-            "Take a token with the right to write, or a repository of your own",
-        )
-    if status(error) == 404:
-        return WeightsError(
-            first,
-            "The Hub has no such repository, and makes none (404).",
-            "Look at the owner's name; make the repository on the Hub's page",
-        )
-    return WeightsError(first, _told(error), "Check the network, and type it again")
+        meaning, remedy = explain(error, instead="type it again")
+        true, remedy = _REFUSALS.get(status(error) or 0, (f"{meaning}.", remedy))
+        raise WeightsError(first, true.replace("{repo}", repo), remedy) from error
+    raise WeightsError(
+        first,
+        "It exists, and everybody can read it; --private does not change that.",
+        "Give another name, make it private in its settings, or leave --private out",
+    )

@@ -20,7 +20,8 @@ from torch.optim import swa_utils
 from senetzoo._utils import environment
 from senetzoo.errors import SenetzooError, TrainingError
 from senetzoo.eval.predictions import Predictions
-from senetzoo.io import folder
+from senetzoo.io.folder import WEIGHTS
+from senetzoo.io.save import write as write_network
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
 from senetzoo.runs import LOG, SUMMARY, TEST, read_log
@@ -274,8 +275,8 @@ class Trainer:
             **evaluate.end(tested),
         }
         if main:
-            with checkpoint.writing(self.out / folder.WEIGHTS):
-                folder.write(
+            with checkpoint.writing(self.out / WEIGHTS):
+                write_network(
                     cast(Classifier, self.final),
                     self.out,
                     classes=self.data.classes,

@@ -33,15 +33,9 @@ _PART = re.compile(rf"\w+://(?:\[[^]]*\]|[^/{_END}]*)(?::\d+(?=[/{_END}]|$))?[^{
 
 @dataclass(frozen=True)
 class VerifiedFile:
-    """A file that has the hash its manifest entry states.
+    """A file that has the hash its manifest entry states, which may be a part of it, or none.
 
-    Args:
-        path: The file.
-        origin: ``"embedded"``, ``"cache"``, ``"folder"`` or ``"mirror"`` (a folder or an address
-            of SENETZOO_WEIGHTS), ``"hub"`` or ``"url"``.
-        sha256: Its hash.
-        pinned: What the manifest has to check it by: ``"sha256"``, the ``"prefix"`` of it that
-            the publisher states, or nothing.
+    The origins ``"folder"`` and ``"mirror"`` are folders and addresses of SENETZOO_WEIGHTS.
     """
 
     path: Path
@@ -51,17 +45,7 @@ class VerifiedFile:
 
 
 class WrongHashError(WeightsError):
-    """A file that is not the published one.
-
-    Args:
-        tag: Manifest entry.
-        entry: Its content.
-        path: The file.
-        origin: As `VerifiedFile.origin`.
-        found: Its sha256.
-        expected: The sha256 that it must have, or the start of it.
-        url: The address that it came from; empty for a file of this machine.
-    """
+    """A file that is not the published one: its `path`, the hash `found`, and how it `differs`."""
 
     def __init__(
         self,
@@ -88,23 +72,13 @@ def cache_folder() -> Path:
 
     By default ``senetzoo`` in huggingface_hub's home: HF_HOME, else ``~/.cache/huggingface``.
     """
-    own = os.environ.get("SENETZOO_CACHE")
-    if own:
-        return Path(own).expanduser()
-    home = os.environ.get("HF_HOME")
-    if not home:
-        home = f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
-    return Path(home).expanduser() / "senetzoo"
+    shared = f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    usual = f"{os.environ.get('HF_HOME') or shared}/senetzoo"
+    return Path(os.environ.get("SENETZOO_CACHE") or usual).expanduser()
 
 
 def search_path() -> tuple[list[Path], list[str]]:
-    """The folders and the http(s) addresses of SENETZOO_WEIGHTS, each in order.
-
-    Digits after the host of an address are its port.
-
-    Raises:
-        WeightsError: A part is neither an address nor an existing folder.
-    """
+    """The folders and the http(s) addresses of SENETZOO_WEIGHTS, each in order."""
     folders, addresses = list[Path](), list[str]()
     for part in _PART.findall(os.environ.get("SENETZOO_WEIGHTS", "")):
         if part.startswith(("https://", "http://")):
@@ -134,11 +108,8 @@ def candidates(tag: str, entry: Entry) -> Iterator[tuple[Path, Origin]]:
     """The files of this machine that may be the one of `entry`, in the order of look-up.
 
     Embedded; the caches, senetzoo's own and the Hub's; the folders of SENETZOO_WEIGHTS.
-
-    Raises:
-        WeightsError: An embedded file is missing, or SENETZOO_WEIGHTS names no folder.
     """
-    source = entry.source
+    source, names = entry.source, file_names(tag, entry)
     if source.kind == "embedded":
         path = EMBEDDED / source.file
         if not path.is_file():
@@ -149,9 +120,7 @@ def candidates(tag: str, entry: Entry) -> Iterator[tuple[Path, Origin]]:
             )
         yield path, "embedded"
         return
-    names = file_names(tag, entry)
-    own = cache_folder() / names[0]
-    if own.is_file():
+    if (own := cache_folder() / names[0]).is_file():
         yield own, "cache"
     if source.kind == "hub":
         from huggingface_hub import try_to_load_from_cache
@@ -179,11 +148,7 @@ def verify(
 ) -> VerifiedFile | None:
     """The file `path`, which came from `url` if it was not there, as that of `entry`: its hash.
 
-    Returns:
-        None for a file that is not there, or no longer: another process may have set it aside.
-
-    Raises:
-        WeightsError: It has another hash (`WrongHashError`), or can't be read.
+    None for a file that is not there, or no longer: another process may have set it aside.
     """
     try:
         found = sha256(path)
@@ -208,12 +173,7 @@ def verify(
 def look(tag: str, entry: Entry) -> tuple[VerifiedFile | None, list[WrongHashError]]:
     """The file of `entry` on this machine, its hash checked. Nothing is fetched or moved.
 
-    Returns:
-        The file, None where it is not there; and the errors of damaged files of the caches that
-        were found before it.
-
-    Raises:
-        WeightsError: It has another hash outside the caches, can't be read, or as `candidates`.
+    With the errors of damaged files of the caches that were found before it.
     """
     damaged = []
     for path, origin in candidates(tag, entry):
@@ -230,11 +190,7 @@ def look(tag: str, entry: Entry) -> tuple[VerifiedFile | None, list[WrongHashErr
 
 
 def check(tag: str, entry: Entry) -> VerifiedFile | None:
-    """As `look`, but a damaged file of a cache is an error too.
-
-    Raises:
-        WeightsError: As `look`, or a file of a cache has another hash.
-    """
+    """As `look`, but a damaged file of a cache is an error too."""
     file, damaged = look(tag, entry)
     if damaged:
         raise damaged[0]
@@ -253,16 +209,10 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def set_aside(tag: str, error: WrongHashError) -> Path | None:
-    """Rename the damaged file of `error`, so that nobody reads it.
+    """Rename the damaged file of `error`, so that nobody reads it; the new name, if there is one.
 
     The Hub's cache has a link in the folder of a commit to a blob. A blob that is named by its
     own hash is whole: it belongs to another commit, and stays.
-
-    Returns:
-        The new name; None where there was nothing to rename.
-
-    Raises:
-        WeightsError: It can't be renamed.
     """
     path = error.path.resolve()
     if path.name == error.found:

@@ -15,10 +15,10 @@ from senetzoo._utils.files import atomically
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import WeightsError, nearest
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.counting import to_meta
 from senetzoo.weights import dialects
 from senetzoo.weights.dialects import OURS, Counterpart
-from senetzoo.weights.stored import stored
-from senetzoo.weights.structure import match
+from senetzoo.weights.load import check_finite, stored
 
 Build = Callable[[Mapping[str, object], str], Classifier]
 """Builds the network asked for, with fields of its config changed and a policy over its own."""
@@ -28,11 +28,8 @@ Build = Callable[[Mapping[str, object], str], Classifier]
 class Candidate:
     """A network that a file could be of: the one asked for, as a library has it.
 
-    Args:
-        dialect: Whose names.
-        name: The library's name of it; empty where it has none of its own.
-        changes: Fields of its config that differ there, or that the file's shapes say.
-        policy: Text of the policy over its own.
+    The library's name is empty where it has none of its own; `changes` are fields of the config
+    that differ there, or that the file's shapes say; the policy comes over the network's own.
     """
 
     dialect: str
@@ -46,15 +43,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Conversion:
-    """A state dict of ours and how it came about.
+    """A state dict of ours, in the types that the file has, and how it came about.
 
-    Args:
-        model: The network it is for, built; its own weights are random.
-        state: The tensors, in the types that the file has.
-        candidates: What the file is by each library whose names it has, which all compute the same;
-            or ``"structure"`` alone.
-        mapping: Their name and ours of each tensor, where it was matched by structure; else empty.
-        notes: What was tolerated, in sentences.
+    The model is the network it is for, with random weights. All candidates compute the same. Where
+    tensors were matched by structure, `mapping` has their name and ours of each.
     """
 
     model: Classifier
@@ -67,22 +59,12 @@ class Conversion:
 def by_names(
     state: Mapping[str, Tensor], base: str, build: Build, *, called: str | None = None
 ) -> Conversion | None:
-    """Read a state dict whose names are those of a library.
+    """Read a state dict for the network `base`, whose names are those of a library.
 
-    Args:
-        state: Their tensors.
-        base: Name in our registry of the network that they are for.
-        build: Builds it.
-        called: The library's name of the network, where several would fit.
-
-    Returns:
-        None where no library has such names.
-
-    Raises:
-        WeightsError: The names are those of a library, but the tensors do not fit, or several
-            networks do that compute something else.
+    None where no library has such names. `called` is the library's name of the network, where
+    several would fit. `WeightsError`: the names fit and the tensors do not, or several networks do.
     """
-    fitting: dict[str, list[tuple[Candidate, dialects.Reading]]] = {}
+    fitting: dict[str, list[Candidate]] = {}
     nearly: tuple[float, Candidate, str] | None = None
     for candidate in _candidates(base, called):
         try:
@@ -90,30 +72,26 @@ def by_names(
         except WeightsError:  # the library has no such family, or has no place for its gates
             continue
         try:
-            reading = dialects.reading(state, found.dialect, model)
+            dialects.read(state, found.dialect, model)
         except WeightsError as error:
             if share >= 0.5 and (nearly is None or share > nearly[0]):
-                nearly = (share, found, str(error))
+                nearly = (share, found, str(error).split("\n")[1])
             continue
         function = json.dumps([sorted(found.changes.items()), found.policy], default=str)
-        fitting.setdefault(function, []).append((found, reading))
+        fitting.setdefault(function, []).append(found)
     if len(fitting) > 1:
-        raise _ambiguous(fitting)
+        raise _ambiguous([group[0] for group in fitting.values()])
     if fitting:
         (group,) = fitting.values()
-        candidates = _reported([candidate for candidate, _ in group])
-        candidate = group[0][0]
+        candidates = _reported(group)
         # Built anew: buffers of a network on the meta device have no values.
-        model = build(candidate.changes, candidate.policy)
-        reading = dialects.reading(state, candidate.dialect, model)
-        notes = (*reading.notes, *_notes_of_images(base, candidates))
-        return Conversion(model, reading.state, candidates, (), notes)
+        model = build(group[0].changes, group[0].policy)
+        ours, notes = dialects.reading(state, group[0].dialect, model)
+        return Conversion(model, ours, candidates, (), (*notes, *_notes_of_images(candidates)))
     if nearly is not None:
-        _, candidate, message = nearly
-        _, true, _ = message.split("\n")
         raise WeightsError(
-            f"The tensors do not fit {base} ({candidate}).",
-            true,
+            f"The tensors do not fit {base} ({nearly[1]}).",
+            nearly[2],
             "Give the network that they are of, with --to",
         )
     return None
@@ -146,39 +124,35 @@ def _candidates(base: str, called: str | None) -> Iterator[Candidate]:
 def _sized(
     candidate: Candidate, state: Mapping[str, Tensor], build: Build
 ) -> tuple[Candidate, Classifier, float]:
-    """`candidate` with the classes and input channels of the file, built without memory.
+    """`candidate` with the classes and channels of the file; its network; and how sure it is.
 
-    Returns:
-        The candidate, its network, and the share of its names that the file has.
+    The network is without memory; how sure is the share of its names that the file has.
     """
-    changes = dict(candidate.changes)
     with torch.device("meta"):
-        model = build(changes, candidate.policy)
+        model = build(candidate.changes, candidate.policy)
     known = dialects.names(candidate.dialect, model)
     state = dialects.updated(state, candidate.dialect, model)
-
-    def size(parameter: str, dim: int, least: int) -> int | None:
+    sizes = {}
+    for field, parameter, dim, least in (
+        ("num_classes", f"{model.classifiers()[0]}.weight", 0, 2),
+        ("in_chans", model.input_parameter(), 1, 4),
+    ):
         tensor = state.get(known[parameter][0])
-        return tensor.shape[dim] if tensor is not None and tensor.ndim >= least else None
-
-    sizes = {
-        "num_classes": size(f"{model.classifiers()[0]}.weight", 0, 2),
-        "in_chans": size(model.input_parameter(), 1, 4),
-    }
-    changes |= {
-        field: value
-        for field, value in sizes.items()
-        if value not in (None, getattr(model.spec.config, field))
-    }
+        if tensor is not None and tensor.ndim >= least:
+            sizes[field] = tensor.shape[dim]
+    changes = {**candidate.changes, **_changes(model, sizes)}
     if changes != candidate.changes:
         with torch.device("meta"):
             model = build(changes, candidate.policy)
     share = sum(theirs in state for theirs, _ in known.values()) / len(known)
-    return Candidate(candidate.dialect, candidate.name, changes, candidate.policy), model, share
+    return dataclasses.replace(candidate, changes=changes), model, share
 
 
-def _ambiguous(fitting: Mapping[str, list[tuple[Candidate, dialects.Reading]]]) -> WeightsError:
-    candidates = [group[0][0] for group in fitting.values()]
+def _changes(model: Classifier, sizes: Mapping[str, int]) -> dict[str, int]:
+    return {k: v for k, v in sizes.items() if v != getattr(model.spec.config, k)}
+
+
+def _ambiguous(candidates: Sequence[Candidate]) -> WeightsError:
     fields = [
         field
         for field in dict.fromkeys(field for candidate in candidates for field in candidate.changes)
@@ -210,66 +184,137 @@ def _reported(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
     return tuple(reported.values()) or (candidates[0],)
 
 
-def _notes_of_images(base: str, candidates: Sequence[Candidate]) -> list[str]:
-    notes = []
+def _notes_of_images(candidates: Sequence[Candidate]) -> Iterator[str]:
     for one in candidates:
-        other = dialects.counterparts(one.dialect).get(one.name) if one.name else None
+        other = dialects.counterpart(one.dialect, one.name) if one.name else None
         if other is not None and other.mean is not None:
-            notes.append(
-                f"If the file is {one.dialect}'s, {base} takes images of mean {other.mean} and "
-                f"std {other.std}."
+            yield (
+                f"If the file is {one.dialect}'s, {other.model} takes images of mean {other.mean} "
+                f"and std {other.std}."
             )
-    return notes
 
 
 def by_structure(state: Mapping[str, Tensor], build: Build) -> Conversion:
-    """Match tensors of unknown names by their order and shapes.
-
-    Args:
-        state: Their tensors, in the order of the file.
-        build: Builds the network that they are for.
-
-    Raises:
-        WeightsError: Count, order or shapes differ.
-    """
+    """Match tensors of unknown names, in the order of the file, by their order and shapes."""
     with torch.device("meta"):
         model = build({}, "")
     tensors = [tensor for tensor in state.values() if tensor.ndim > 0]
-    changes: dict[str, object] = {}
+    sizes: dict[str, int] = {}
     if tensors and list(dict(model.named_parameters()))[-1] == f"{model.classifiers()[0]}.bias":
-        changes["num_classes"] = len(tensors[-1])
-    first = next((tensor for tensor in tensors if tensor.ndim == 4), None)
-    if first is not None:
-        changes["in_chans"] = first.shape[1]
-    changes = {k: v for k, v in changes.items() if v != getattr(model.spec.config, k)}
+        sizes["num_classes"] = len(tensors[-1])
+    if first := next((tensor.shape for tensor in tensors if tensor.ndim == 4), None):
+        sizes["in_chans"] = first[1]
+    changes = _changes(model, sizes)
     model = build(changes, "")
-    mapping = match(state, model)
-    own = model.state_dict()
+    mapping = _matched(state, model)
     result = {}
-    for name, tensor in own.items():
+    for name, tensor in model.state_dict().items():
         if name in mapping:
             result[name] = state[mapping[name]].reshape(tensor.shape)
         else:
             result[name] = torch.zeros_like(tensor) if tensor.ndim == 0 else tensor
-    pairs = tuple((mapping[name], name) for name in own if name in mapping)
+    pairs = tuple((mapping[name], name) for name in result if name in mapping)
     return Conversion(model, result, (Candidate("structure", "", changes, ""),), pairs, ())
 
 
-def check_values(conversion: Conversion) -> None:
-    """Refuse values that no trained network has.
+# What the last part of a name says that a tensor is, in PyTorch's and in TensorFlow's words; a
+# kernel of the latter has its dimensions in another order.
+_KINDS = {
+    "weight": "weight",
+    "gamma": "weight",
+    "kernel": "kernel",
+    "bias": "bias",
+    "beta": "bias",
+    "running_mean": "mean",
+    "moving_mean": "mean",
+    "running_var": "variance",
+    "moving_variance": "variance",
+}
+# Follow from the network's shape or count batches: not weights.
+_COMPUTED = ("num_batches_tracked", "relative_position_index", "attn_mask")
 
-    Raises:
-        WeightsError: A value is not finite, or a variance is negative.
+
+def _matched(state: Mapping[str, Tensor], model: Classifier) -> dict[str, str]:
+    """Their name of each of our tensors, if as many have the same shapes in the same order.
+
+    Two orders of ours are tried: that of the state dict, and that in which the modules run, where
+    a gate comes before the shortcut. Dimensions of 1 at the end of a shape, as of a 1x1
+    convolution for a linear layer, do not count. `WeightsError`: neither order fits, or both do and
+    say different things.
     """
-    for name, tensor in conversion.state.items():
-        if not tensor.is_floating_point():
-            continue
-        if not bool(torch.isfinite(tensor).all()):
-            raise WeightsError(
-                "The tensors hold values that are not finite.",
-                f"There is NaN or infinity in {name}.",
-                "They come from a training that diverged, or the file was damaged: get another",
+    theirs = {
+        name: tensor
+        for name, tensor in state.items()
+        if not name.endswith(_COMPUTED) and (tensor.ndim > 0 or tensor.is_floating_point())
+    }
+    own = {
+        name: tensor for name, tensor in model.state_dict().items() if not name.endswith(_COMPUTED)
+    }
+    orders = [list(own), _running_order(model, own)]
+    fitting = []
+    for order in orders:
+        mapping = dict(zip(order, theirs, strict=False))
+        if _difference(order, own, theirs) is None and mapping not in fitting:
+            fitting.append(mapping)
+    if not fitting:
+        raise WeightsError(
+            "The tensors do not have the network's order and shapes.",
+            _difference(orders[0], own, theirs) or "",
+            "Give the network that they are of, with its policy: --to resnet50+se16",
+        )
+    if len(fitting) > 1:
+        name = next(name for name in own if fitting[0][name] != fitting[1][name])
+        raise WeightsError(
+            "The tensors fit the network in two ways.",
+            f"{name} could be {fitting[0][name]} or {fitting[1][name]}.",
+            "Rename them to the names of a library that senetzoo knows",
+        )
+    return fitting[0]
+
+
+def _difference(
+    order: list[str], own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
+) -> str | None:
+    """The first tensor that does not fit; None where all do."""
+    for number, (name, (other, tensor)) in enumerate(zip(order, theirs.items(), strict=False), 1):
+        if _core(tensor) != _core(own[name]):
+            return (
+                f"Number {number} is {other} {tuple(tensor.shape)} there and {name} "
+                f"{tuple(own[name].shape)} here."
             )
+        kinds = [_KINDS.get(text.rpartition(".")[2]) for text in (other, name)]
+        if None not in kinds and kinds[0] != kinds[1]:
+            return f"Number {number} is {other} there and {name} here: a {kinds[0]}, a {kinds[1]}."
+    if len(theirs) != len(order):
+        return f"There are {len(theirs)} of them, and the network has {len(order)}."
+    return None
+
+
+def _core(tensor: Tensor) -> tuple[int, ...]:
+    shape = tuple(tensor.shape)
+    while shape and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def _running_order(model: Classifier, own: Mapping[str, Tensor]) -> list[str]:
+    """Names of tensors in the order in which their modules first run; the others at the end."""
+    twin = to_meta(model).eval()
+    ran: dict[str, None] = {}
+    for path, module in twin.named_modules():
+        module.register_forward_pre_hook(lambda _module, _inputs, path=path: ran.setdefault(path))
+    size = model.input_size
+    with torch.no_grad():
+        twin(torch.empty(1, model.in_chans, size, size, device="meta"))
+    places = {path: place for place, path in enumerate(ran)}
+    # Sorting is stable: those of one module stay in its own order.
+    return sorted(own, key=lambda name: places.get(name.rpartition(".")[0], len(places)))
+
+
+def check_values(conversion: Conversion) -> None:
+    """Refuse values that no trained network has."""
+    check_finite(conversion.state, "tensors")
+    for name, tensor in conversion.state.items():
         if name.endswith("running_var") and bool((tensor < 0).any()):
             raise WeightsError(
                 f"{name} has negative values.",
@@ -287,15 +332,7 @@ def save(
 ) -> None:
     """Write the tensors as safetensors, with metadata that says where they are from.
 
-    Args:
-        conversion: What to write.
-        network: Text that names the network: ``"se_resnet50"``.
-        sha256: Hash of the file that they are from.
-        out: The file to write.
-        preprocessing: What images go through before; None where nobody says.
-
-    Raises:
-        WeightsError: `out` exists.
+    `network` is text that names the network; `sha256` the hash of the file that they are from.
     """
     check_free(out)
     candidate = conversion.candidates[0]
@@ -309,21 +346,12 @@ def save(
     }
     if preprocessing is not None:
         about["preprocessing"] = json.dumps(dataclasses.asdict(preprocessing))
-    # Each with its own memory: safetensors takes no others.
-    own = {
-        name: tensor.clone(memory_format=torch.contiguous_format)
-        for name, tensor in conversion.state.items()
-    }
     with atomically(out) as partial:
-        partial.write_bytes(stored(own, about))
+        partial.write_bytes(stored(conversion.state, about))
 
 
 def check_free(out: Path) -> None:
-    """Refuse a name that can't be written to.
-
-    Raises:
-        WeightsError: There is such a file, or it is no ``.safetensors``.
-    """
+    """Refuse a name that can't be written to."""
     if out.suffix != ".safetensors":
         raise WeightsError(
             f"Can't write {out}.",

@@ -7,6 +7,7 @@ SENETZOO_WEIGHTS; else from the Hub (HF_ENDPOINT) or its publisher's address.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import shutil
@@ -35,9 +36,6 @@ def locate(tag: str, entry: Entry) -> VerifiedFile:
     """The file of `entry`, its hash checked, downloaded where it is not on this machine.
 
     A file of a cache with another hash is set aside, with a warning, and downloaded again.
-
-    Raises:
-        WeightsError: It can't be had, or its hash differs.
     """
     return _located(tag, entry, *cache.look(tag, entry))
 
@@ -45,8 +43,7 @@ def locate(tag: str, entry: Entry) -> VerifiedFile:
 def search(tag: str, entry: Entry) -> Callable[[], VerifiedFile]:
     """`locate`, begun in a thread: it looks on this machine, and does nothing else.
 
-    Returns:
-        What gives the file; it asks the network and moves files, and raises `WeightsError`.
+    What it gives then asks the network and moves files, and raises `WeightsError`.
     """
     executor = ThreadPoolExecutor(1, "senetzoo-hash")
     looking = executor.submit(cache.look, tag, entry)
@@ -80,16 +77,7 @@ def _set_aside(tag: str, error: WrongHashError) -> None:
 
 
 def copy_to(folder: Path, tag: str, entry: Entry) -> VerifiedFile:
-    """A copy of the file of `entry` in `folder`, for SENETZOO_WEIGHTS of another machine.
-
-    Args:
-        folder: Where the copy goes; it is made.
-        tag: Manifest entry.
-        entry: Its content.
-
-    Raises:
-        WeightsError: It can't be had, or its hash differs.
-    """
+    """A copy of the file of `entry` in `folder`, for SENETZOO_WEIGHTS of another machine."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / cache.file_names(tag, entry)[0]
     try:
@@ -104,7 +92,7 @@ def copy_to(folder: Path, tag: str, entry: Entry) -> VerifiedFile:
         return _fetched(tag, entry, folder)
     with atomically(target) as partial:
         shutil.copyfile(file.path, partial)
-    return VerifiedFile(target, file.origin, file.sha256, file.pinned)
+    return dataclasses.replace(file, path=target)
 
 
 def address(entry: Entry) -> str:
@@ -112,23 +100,18 @@ def address(entry: Entry) -> str:
     source = entry.source
     if source.kind == "url":
         return source.url or ""
-    return f"{_endpoint() or HUB}/{source.repo}/resolve/{source.revision or 'main'}/{source.file}"
+    return f"{endpoint() or HUB}/{source.repo}/resolve/{source.revision or 'main'}/{source.file}"
 
 
-def _endpoint() -> str | None:
+def endpoint() -> str | None:
+    """Address of another Hub than the usual one."""
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
 
 
 def _fetched(tag: str, entry: Entry, folder: Path | None = None) -> VerifiedFile:
     """The file of `entry`, which is not embedded, from elsewhere.
 
-    Args:
-        tag: Manifest entry.
-        entry: Its content.
-        folder: Where the file goes; None for the cache that its source has.
-
-    Raises:
-        WeightsError: It can't be had, or must not be (HF_HUB_OFFLINE), or its hash differs.
+    It goes to `folder`; without one, to the cache that its source has.
     """
     if offline():
         size = f"{entry.bytes} bytes, " if entry.bytes is not None else ""
@@ -152,19 +135,17 @@ def _fetched(tag: str, entry: Entry, folder: Path | None = None) -> VerifiedFile
                     meaning, _ = explain(error)
                     warnings.warn(f"{mirror} could not be used: {meaning}.", stacklevel=2)
                     break
+    hub = entry.source.kind == "hub"
     try:
-        if entry.source.kind == "url":
+        if not hub:
             return _from_address(tag, entry, address(entry), "url", folder)
-        if folder is None:
-            return _into_the_hubs_cache(tag, entry)
         return _from_the_hub(tag, entry, folder)
     except WeightsError:
         raise
     except Exception as error:
-        hub = entry.source.kind == "hub"
         meaning, remedy = explain(
             error,
-            page=f"{_endpoint() or HUB}/{entry.source.repo}" if hub else "",
+            page=f"{endpoint() or HUB}/{entry.source.repo}" if hub else "",
             others=f"Choose others: senetzoo weights list '{entry.model}.*'",
             instead=f"on another machine type senetzoo weights get {tag} --to FOLDER, copy the "
             "folder here and set SENETZOO_WEIGHTS=FOLDER",
@@ -193,14 +174,20 @@ def _from_address(
     return VerifiedFile(path, origin, found, entry.pinned)
 
 
-def _into_the_hubs_cache(tag: str, entry: Entry) -> VerifiedFile:
-    """The file in the Hub's own cache, which other programs use too."""
-    from huggingface_hub import hf_hub_download
+def _from_the_hub(tag: str, entry: Entry, folder: Path | None) -> VerifiedFile:
+    """The file in `folder`, or in the Hub's own cache, which other programs use too."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers
 
     repo, file, revision = entry.source.repo or "", entry.source.file, entry.source.revision
-    path = persistently(
-        lambda: hf_hub_download(repo, file, revision=revision, endpoint=_endpoint())
-    )
+    if folder is not None:
+        # huggingface_hub begins anew what was broken off; large files over a slow line must not.
+        url = hf_hub_url(repo, file, revision=revision, endpoint=endpoint())
+        etag = persistently(lambda: get_hf_file_metadata(url)).etag if not entry.pinned else None
+        stated = etag if re.fullmatch("[0-9a-f]{64}", etag or "") else None
+        headers = build_hf_headers()
+        return _from_address(tag, entry, url, "hub", folder, stated=stated or "", headers=headers)
+    path = persistently(lambda: hf_hub_download(repo, file, revision=revision, endpoint=endpoint()))
     try:
         verified = cache.verify(tag, entry, Path(path), "hub", address(entry))
     except WrongHashError as error:
@@ -212,41 +199,14 @@ def _into_the_hubs_cache(tag: str, entry: Entry) -> VerifiedFile:
     return verified
 
 
-def _from_the_hub(tag: str, entry: Entry, folder: Path) -> VerifiedFile:
-    """The file in a folder.
-
-    huggingface_hub begins anew what was broken off; large files over a slow line must not.
-    """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers
-
-    source = entry.source
-    url = hf_hub_url(source.repo or "", source.file, revision=source.revision, endpoint=_endpoint())
-    stated = ""
-    if not entry.pinned:
-        etag = persistently(lambda: get_hf_file_metadata(url)).etag or ""
-        stated = etag if re.fullmatch("[0-9a-f]{64}", etag) else ""
-    return _from_address(tag, entry, url, "hub", folder, stated=stated, headers=build_hf_headers())
-
-
 def download(
     url: str, path: Path, *, expected: str = "", headers: dict[str, str] | None = None
 ) -> str:
-    """Download a file, or wait until another process has done so.
+    """Download a file to `path`, or wait until another process has done so; its sha256.
 
-    A broken-off download goes on, where the hash will tell whether both parts are of one file.
-
-    Args:
-        url: Its address.
-        path: Where it goes; the folder is made.
-        expected: Its sha256, or the start of it; empty where it is not known.
-        headers: Sent with each request, such as a token.
-
-    Returns:
-        Its sha256. If that is not the expected one, nothing was put in the place of `path`.
-
-    Raises:
-        Exception: What huggingface_hub raises when the file can't be had; `explain` explains it.
+    A broken-off download goes on, where `expected`, the hash or the start of it, will tell whether
+    both parts are of one file. If the hash is another one, nothing is put in the place of `path`.
+    What huggingface_hub raises is explained by `explain`.
     """
     with cache.locked(path):
         if path.is_file():  # another process was faster
@@ -353,7 +313,7 @@ def explain(
     instead: str = "",
     variable: str = "HF_HOME",
 ) -> tuple[str, str]:
-    """What an error of a download means, and what to type.
+    """What an error of a download means, in a few words, and what to type.
 
     Args:
         error: Of huggingface_hub, or of what it calls.
@@ -361,9 +321,6 @@ def explain(
         others: What to type for another file: ``"Choose others: ..."``.
         instead: What to do without a network here: ``"copy the files ..."``.
         variable: The variable that names the folder of the file.
-
-    Returns:
-        The meaning, in a few words without a full stop, and the remedy.
     """
     # huggingface_hub wraps errors in its own 'not on this machine either'.
     while isinstance(error, FileNotFoundError) and error.__cause__ is not None:

@@ -6,129 +6,136 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from senetzoo._utils import terminal
 from senetzoo._utils.checks import from_json
-from senetzoo._utils.documents import parse_json
+from senetzoo._utils.documents import parse_json, reading
 from senetzoo.data.preprocessing import Preprocessing
-from senetzoo.errors import BrokenError, ConfigError, WeightsError
+from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.report import LoadReport
 from senetzoo.nn.seeds import seeded
 from senetzoo.policies.algebra import resolve
 from senetzoo.spec import ModelSpec, named, split
 from senetzoo.weights import dialects
+from senetzoo.weights.download import search
 from senetzoo.weights.manifest import Entry, find
 from senetzoo.weights.unpack import load, unpack
 
 Channels: TypeAlias = Literal["sum", "tile", "random"]
 """How the first convolution takes another number of input channels."""
 
+_REMEDY = "Give a .safetensors file that senetzoo wrote"
 
-def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, floating point ones as float32.
 
-    Raises:
-        WeightsError: No such file, or it is no safetensors file.
+def read(path: Path, expected: str = "", remedy: str = _REMEDY) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a safetensors file, floating point ones as float32, and the file's sha256.
+
+    `expected` is the hash that the ``config.json`` beside it states, `remedy` what to do about a
+    file that can't be read, or has another hash.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load as parse
 
+    # Read once: what is loaded is what was hashed, whoever writes to the file in between.
     try:
-        tensors = load_file(str(path))
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        if expected not in ("", digest):
+            raise WeightsError(
+                f"The weights in {path.parent} are not those of its config.json.",
+                f"{path.name} has the sha256 {digest}, config.json has {expected}.",
+                remedy,
+            )
+        state = parse(content)
     except (SafetensorError, OSError) as error:
-        raise _unreadable(path, error) from None
-    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+        raise _unreadable(path, error, remedy) from None
+    # safetensors has them in no order.
+    return {k: v.float() if v.is_floating_point() else v for k, v in sorted(state.items())}, digest
 
 
-def load_file_into(model: Classifier, path: Path) -> None:
-    """Load a safetensors file of the same network, strictly.
+def stored(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:
+    """`tensors` as safetensors, with the metadata `about` in the order of its names.
 
-    Raises:
-        WeightsError: Missing, unexpected or differently shaped tensors, or values that are not
-            finite; nothing is changed then.
+    safetensors writes metadata in an order that it draws anew each time, so that the hash of a
+    file would say more than what is in it.
     """
-    load_strictly(model, read(path), str(path))
+    from safetensors.torch import save
+
+    # On the CPU, contiguous, and each with its own memory: safetensors takes no others.
+    own = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    whole = save(own, metadata=dict(about))
+    # The format: 8 bytes with the length of a header of JSON, padded with spaces; the header; the
+    # tensors.
+    start = 8 + int.from_bytes(whole[:8], "little")
+    header = {**json.loads(whole[8:start]), "__metadata__": dict(sorted(about.items()))}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, memoryview(whole)[start:]])
+
+
+def _unreadable(path: Path, error: Exception, remedy: str = _REMEDY) -> WeightsError:
+    true = f"It is no whole safetensors file ({error})." if path.is_file() else ""
+    return WeightsError(f"Can't read the weights {path}.", true or "There is no such file.", remedy)
 
 
 def load_strictly(model: Classifier, state: Mapping[str, Tensor], name: str) -> None:
     """Load `state` (the names and shapes of `model`, no more and no less).
 
-    Raises:
-        WeightsError: It differs, or holds values that are not finite; nothing is changed then.
+    `WeightsError` where it differs, or holds values that are not finite; nothing is changed then.
     """
-    own = model.state_dict()
-    wrong = [f"{key} is missing" for key in own if key not in state]
-    wrong += [f"{key} is not in the network" for key in state if key not in own]
-    wrong += [
-        f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
-    if wrong:
-        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+    own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    if own != {key: tuple(value.shape) for key, value in state.items()}:
         raise WeightsError(
             f"The weights {name} do not fit the network.",
-            "; ".join(wrong[:3]) + more + ".",
+            dialects.misfit(state, own),
             "Build the network with the policy, stem and num_classes the weights were made with",
         )
-    check_finite(state, name)
+    check_finite(state, f"weights {name}")
     model.load_state_dict(dict(state), strict=True)
 
 
-def check_finite(state: Mapping[str, Tensor], name: str) -> None:
-    """Refuse tensors with values that are not finite.
-
-    Raises:
-        WeightsError: There are some; `name` is what the message calls the weights.
-    """
+def check_finite(state: Mapping[str, Tensor], what: str) -> None:
+    """Refuse tensors with values that are not finite; messages call them `what`."""
     broken = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
     if broken:
         more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         raise WeightsError(
-            f"The weights {name} hold values that are not finite.",
+            f"The {what} hold values that are not finite.",
             f"There is NaN or infinity in {broken[0]}{more}.",
             "They come from a training that diverged, or the file was damaged: get another",
         )
 
 
-def read_entry(entry: Entry, path: Path, like: Classifier) -> dialects.Reading:
-    """The tensors of a manifest entry's file by our names, whoever published it.
+def read_entry(
+    entry: Entry, path: Path, like: Classifier
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors of a manifest entry's file by our names, and what was tolerated in it.
 
-    Args:
-        entry: The entry.
-        path: Its file.
-        like: A network with the entry's own config and policy; it is not changed.
-
-    Returns:
-        The tensors, and what was tolerated.
-
-    Raises:
-        WeightsError: The file can't be read, or is not of such a network.
+    `like` is a network with the entry's own config and policy; it is not changed.
     """
-    if entry.dialect == "senetzoo":
-        return dialects.Reading(read(path), ())
-    unpacked = unpack(load(path.read_bytes(), path), path)
-    state = {k: v.float() if v.is_floating_point() else v for k, v in unpacked.state.items()}
-    reading = dialects.reading(state, entry.dialect, like)
-    return dialects.Reading(reading.state, unpacked.notes + reading.notes)
+    if entry.dialect == dialects.OURS:
+        return read(path)[0], ()
+    theirs, notes = unpack(load(path.read_bytes(), path), path)
+    state = {k: v.float() if v.is_floating_point() else v for k, v in theirs.items()}
+    ours, more = dialects.reading(state, entry.dialect, like)
+    return ours, notes + more
 
 
 def spec_of(name: str) -> ModelSpec:
     """The spec of a network by name.
 
-    Args:
-        name: Name in the registry; a tag of its weights may follow, for the spec that they were
-            trained with (``"se_resnet20.cifar10_v1"``), and a policy (``"resnet50+se8@pre"``).
-
-    Raises:
-        ConfigError: An unknown name or tag.
-        PolicyError: A policy that can't be read.
+    A tag of its weights may follow, for the spec that they were trained with
+    (``"se_resnet20.cifar10_v1"``), and a policy (``"resnet50+se8@pre"``).
     """
     base, tag, text = split(name)
     spec = named(base)
@@ -139,26 +146,57 @@ def spec_of(name: str) -> ModelSpec:
 
 def as_trained(spec: ModelSpec, weight: Entry) -> ModelSpec:
     """The spec that the weights of a manifest entry were trained with, from the network's own."""
-    trained = spec.replace(num_classes=weight.num_classes, in_chans=weight.preprocessing.channels)
-    if weight.policy:
-        trained = trained.merged(weight.policy)
-    if weight.stem is not None:
-        trained = trained.replace(stem=weight.stem)
-    return trained.replace(**weight.config)
+    stem = {} if weight.stem is None else {"stem": weight.stem}
+    trained = spec.replace(
+        num_classes=weight.num_classes,
+        in_chans=weight.preprocessing.channels,
+        **stem,
+        **weight.config,
+    )
+    return trained.merged(weight.policy or None)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Trained weights that are about to be loaded.
+    """Trained weights of the network `spec` that are about to be loaded.
 
-    Args:
-        spec: The network that they are of.
-        read: Gives their tensors by our names, and what is known of them; called once, with a
-            network of `spec` where one is built already.
+    `read` gives their tensors by our names, and what is known of them; it is called once, with a
+    network of `spec` where one is built already.
     """
 
     spec: ModelSpec
     read: Callable[[Classifier | None], tuple[Mapping[str, Tensor], LoadReport]]
+
+
+def published(spec: ModelSpec, tag: str | None) -> Trained:
+    """Weights of the manifest.
+
+    Args:
+        spec: The network as its name says it.
+        tag: Tag of the weights; None for the default ones.
+    """
+    full, weight = find(spec.name, tag)
+    if tag is None:
+        terminal.say_once(f"The default weights of {spec.name} are {full}.")
+    trained = as_trained(spec, weight)
+    located = search(full, weight)
+
+    def read(like: Classifier | None) -> tuple[dict[str, Tensor], LoadReport]:
+        file = located()
+        state, notes = read_entry(
+            weight, file.path, trained.build(seed=0) if like is None else like
+        )
+        return state, LoadReport(
+            full,
+            file.origin,
+            file.sha256,
+            weight.classes or (),
+            adapted=tuple((weight.source.file, note) for note in notes),
+            pinned=file.pinned,
+            preprocessing=weight.preprocessing,
+        )
+
+    return Trained(trained, read)
 
 
 def read_file(path: Path, candidates: Sequence[ModelSpec]) -> Trained:
@@ -167,13 +205,6 @@ def read_file(path: Path, candidates: Sequence[ModelSpec]) -> Trained:
     The file's metadata says what network they are of, where `senetzoo weights convert` wrote it.
     Else they are of the first candidate whose tensors are those of the file, but for the numbers of
     classes and of input channels, which are the file's; or of the last.
-
-    Args:
-        path: The file.
-        candidates: Forms of one network that the weights may be of.
-
-    Raises:
-        WeightsError: No such file, or it is no safetensors file, or of another network.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -189,16 +220,16 @@ def read_file(path: Path, candidates: Sequence[ModelSpec]) -> Trained:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from None
-    spec = _spec_of_file(path, about, shapes, candidates)
-    preprocessing = _stated(path, about)
+    stated: Preprocessing | None = None
+    if "preprocessing" in about:
+        with reading(path, "Convert the weights again: senetzoo weights convert", WeightsError):
+            stated = from_json(Preprocessing, parse_json(about["preprocessing"]), "preprocessing")
 
-    def read_state(_: Classifier | None) -> tuple[dict[str, Tensor], LoadReport]:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        return read(path), LoadReport(
-            path.name, "file", digest, pinned="", preprocessing=preprocessing
-        )
+    def state_of(_: Classifier | None) -> tuple[dict[str, Tensor], LoadReport]:
+        state, digest = read(path)
+        return state, LoadReport(path.name, "file", digest, pinned="", preprocessing=stated)
 
-    return Trained(spec, read_state)
+    return Trained(_spec_of_file(path, about, shapes, candidates), state_of)
 
 
 def _spec_of_file(
@@ -218,8 +249,8 @@ def _spec_of_file(
             )
         spec = spec_of(about["model"]).replace(**json.loads(about["config"]))
         # A policy in the network's name has the last word, as in the conversion.
-        over = "" if "+" in about["model"] else about.get("policy", "")
-        return spec.merged(over) if over else spec
+        policy = "" if "+" in about["model"] else about.get("policy", "")
+        return spec.merged(policy or None)
     for spec in candidates:
         with torch.device("meta"):
             model = spec.build(seed=0)
@@ -233,89 +264,47 @@ def _spec_of_file(
     return spec
 
 
-def _stated(path: Path, about: Mapping[str, str]) -> Preprocessing | None:
-    """The preprocessing that a file's metadata states."""
-    text = about.get("preprocessing")
-    if text is None:
-        return None
-    try:
-        return from_json(Preprocessing, parse_json(text), "preprocessing")
-    except BrokenError as error:
-        raise WeightsError(
-            f"The metadata of {path} is broken at {error.where}.",
-            error.what,
-            error.hint or "Convert the weights again: senetzoo weights convert",
-        ) from None
-
-
-def _unreadable(path: Path, error: Exception) -> WeightsError:
-    return WeightsError(
-        f"Can't read the weights {path}.",
-        f"It is no whole safetensors file ({error})."
-        if path.is_file()
-        else "There is no such file.",
-        "Give a .safetensors file that senetzoo wrote",
-    )
-
-
-@dataclass
-class _Changes:
-    """The tensors on their way into a network, and what became of them."""
-
-    state: dict[str, Tensor]
-    own: Mapping[str, Tensor]
-    replaced: dict[str, str] = field(default_factory=dict)
-    adapted: list[tuple[str, str]] = field(default_factory=list)
-
-    def leave_out(self, name: str, why: str) -> None:
-        """What the weights have and the network does not."""
-        if self.state.pop(name, None) is not None:
-            self.adapted.append((name, f"left out: {why}"))
-
-    def keep_own(self, name: str, why: str) -> None:
-        """What the network keeps of its initialization, whatever the weights have."""
-        self.state[name] = self.own[name]
-        self.replaced[name] = why
-
-
 def load_weights(
     model: Classifier, spec: ModelSpec, trained: Trained, *, channels: Channels | None = None
 ) -> LoadReport:
-    """Load weights, adapting gates, stem, input channels and classifier.
+    """Load weights, adapting gates, stem, input channels and classifier; the report says all.
 
-    Args:
-        model: The network.
-        spec: What it was built from: the weights' own spec, but for `num_classes`, `in_chans`,
-            `stem`, the rates of dropout, and gates.
-        trained: The weights.
-        channels: How the first convolution takes another number of channels (`adapt_channels`), or
-            ``"random"`` for a new one.
-
-    Returns:
-        What was loaded, replaced and adapted; also stored as ``model.load_report``.
-
-    Raises:
-        ConfigError: `channels` does not fit.
-        WeightsError: The weights can't be had, or anything else differs; nothing is changed then.
+    The `spec` that the model was built from is the weights' own, but for `num_classes`, `in_chans`,
+    `stem`, the rates of dropout, and gates. `channels` is how the first convolution takes another
+    number of channels (`adapt_channels`), or ``"random"`` for a new one. After an error nothing is
+    changed.
     """
     old, new = trained.spec.config, spec.config
-    state, report = trained.read(model if spec == trained.spec else None)
-    changes = _Changes(dict(state), model.state_dict(), adapted=list(report.adapted))
-    _gates(changes, model, trained.spec, spec)
+    weights, report = trained.read(model if spec == trained.spec else None)
+    state, own = dict(weights), model.state_dict()
+    # Why a tensor of the weights is left out, and why the network keeps its own one.
+    gone, kept = dict[str, str](), dict[str, str]()
+    for prefix in _other_gates(model, trained.spec, spec):
+        gone |= _alike(state, prefix, "another gate or none is asked for here")
+        kept |= _alike(own, prefix, "a gate that the weights do not have")
+    adapted: list[tuple[str, str]] = []
     if new.stem != old.stem:
-        _stem(changes, model, old)
-    if new.num_classes != old.num_classes:
-        for name in model.classifier_parameters():
-            changes.keep_own(name, f"{new.num_classes} classes instead of {old.num_classes}")
-    first = model.input_parameter()
-    if new.in_chans != old.in_chans and first in changes.state and first not in changes.replaced:
-        if channels == "random":
-            changes.keep_own(first, f"{new.in_chans} channels instead of {old.in_chans}")
+        before, after = _stems(model, old)
+        if before == after:
+            adapted = [("stem", "of another form: strides or pooling differ, no tensor does")]
         else:
-            adapted, how = adapt_channels(changes.state[first], new.in_chans, channels)
-            changes.state[first] = adapted
-            changes.adapted.append((first, f"{how}, {old.in_chans} to {new.in_chans}"))
-    load_strictly(model, changes.state, report.tag)
+            others = [name for name in before if name not in after]
+            gone |= dict.fromkeys(others, "another stem is asked for")
+            kept |= dict.fromkeys(after, "another stem than the weights have")
+    if new.num_classes != old.num_classes:
+        why = f"{new.num_classes} classes instead of {old.num_classes}"
+        kept |= dict.fromkeys(model.classifier_parameters(), why)
+    left_out = [(name, f"left out: {why}") for name, why in gone.items() if name in state]
+    adapted = [*report.adapted, *left_out, *adapted]
+    state = {name: tensor for name, tensor in state.items() if name not in gone}
+    first = model.input_parameter()
+    if new.in_chans != old.in_chans and first in state and first not in kept:
+        if channels == "random":
+            kept[first] = f"{new.in_chans} channels instead of {old.in_chans}"
+        else:
+            state[first], how = adapt_channels(state[first], new.in_chans, channels)
+            adapted.append((first, f"{how}, {old.in_chans} to {new.in_chans}"))
+    load_strictly(model, {**state, **{name: own[name] for name in kept}}, report.tag)
     preprocessing = report.preprocessing
     if preprocessing is not None and new.small != old.small:
         # Of whole small images nothing is cut off.
@@ -324,65 +313,43 @@ def load_weights(
     model.load_report = dataclasses.replace(
         report,
         classes=report.classes if new.num_classes == old.num_classes else (),
-        replaced=tuple(changes.replaced.items()),
-        adapted=tuple(changes.adapted),
+        replaced=tuple(kept.items()),
+        adapted=tuple(adapted),
         preprocessing=preprocessing,
     )
     return model.load_report
 
 
-def _gates(changes: _Changes, model: Classifier, trained: ModelSpec, wanted: ModelSpec) -> None:
-    """Leave out the gates that the network does not have, and keep those that the weights lack."""
+def _other_gates(model: Classifier, trained: ModelSpec, wanted: ModelSpec) -> list[str]:
+    """What names of tensors begin with, at the sites where the two have other gates."""
+    if trained.policy == wanted.policy:
+        return []
     sites = model.sites()
     before, after = (resolve(spec.policy, sites, spec.name) for spec in (trained, wanted))
-    for site in sites:
-        if before.get(site) == after.get(site):
-            continue
-        prefix = f"{site.path}."
-        for name in [name for name in changes.state if name.startswith(prefix)]:
-            changes.leave_out(name, "another gate or none is asked for here")
-        for name in [name for name in changes.own if name.startswith(prefix)]:
-            changes.keep_own(name, "a gate that the weights do not have")
+    return [f"{site.path}." for site in sites if before.get(site) != after.get(site)]
 
 
-def _stem(changes: _Changes, model: Classifier, old: Config) -> None:
-    """A new stem where its tensors are others; the trained one where it differs in strides only."""
+def _alike(state: Mapping[str, Tensor], prefix: str, why: str) -> dict[str, str]:
+    return {name: why for name in state if name.startswith(prefix)}
+
+
+def _stems(model: Classifier, old: Config) -> list[dict[str, torch.Size]]:
+    """Shapes of the tensors in the stem of a network of `old`, and in that of `model`."""
     with seeded(0, torch.device("meta")):
         # The number of channels is another question.
         theirs = old.replace(in_chans=model.in_chans).build()
-    shapes = [
-        {name: tensors[name].shape for name in network.stem_tensors()}
-        for network, tensors in ((theirs, theirs.state_dict()), (model, changes.own))
-    ]
-    if shapes[0] == shapes[1]:
-        changes.adapted.append(
-            ("stem", "of another form: strides or pooling differ, no tensor does")
-        )
-        return
-    for name in [name for name in shapes[0] if name not in shapes[1]]:
-        changes.leave_out(name, "another stem is asked for")
-    for name in shapes[1]:
-        changes.keep_own(name, "another stem than the weights have")
+    states = ((network, network.state_dict()) for network in (theirs, model))
+    return [{name: state[name].shape for name in one.stem_tensors()} for one, state in states]
 
 
 def adapt_channels(
     weight: Tensor, channels: int, how: Literal["sum", "tile"] | None = None
 ) -> tuple[Tensor, str]:
-    """The first convolution's weight for another number of input channels.
+    """The first convolution's weight (C_out, C_in, k, k) for another C_in, and what was done.
 
-    Args:
-        weight: (C_out, C_in, k, k).
-        channels: The new C_in.
-        how: ``"sum"`` for fewer channels than before, each of which gets the sum of every
-            ``channels``-th old one; ``"tile"`` for more, which repeat the old ones, divided by the
-            number of copies. None for the one of both that fits.
-
-    Returns:
-        The new weight, which responds to an image with equal channels (gray) as the old one does,
-        and what was done.
-
-    Raises:
-        ConfigError: `how` does not fit.
+    ``"sum"`` makes fewer channels, each of which gets the sum of every ``channels``-th old one;
+    ``"tile"`` makes more, which repeat the old ones, divided by the number of copies: an image with
+    equal channels (gray) gives the same responses. None is the one of both that fits.
     """
     old = weight.shape[1]
     fits = "sum" if channels < old else "tile"

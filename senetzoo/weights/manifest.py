@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -23,25 +23,15 @@ FORMATS = (".safetensors", ".pth", ".pt")
 """Endings of the files that can be read; all but the first are pickles of tensors."""
 _TAG = re.compile(r"[a-z0-9_]+\.[a-z0-9_]+")
 
-FileName: TypeAlias = Annotated[
-    str,
-    Pattern(
-        rf"[A-Za-z0-9][A-Za-z0-9._-]*({'|'.join(map(re.escape, FORMATS))})",
-        f"a plain file name that ends in one of {', '.join(FORMATS)}",
-    ),
-]
-Commit: TypeAlias = Annotated[
-    str, Pattern(r"[0-9a-f]{40}", "a full commit (40 hexadecimal digits)")
-]
-Sha256: TypeAlias = Annotated[
-    str, Pattern(r"[0-9a-f]{64}", "a hash of 64 lower-case hexadecimal digits")
-]
-Sha256Prefix: TypeAlias = Annotated[
-    str, Pattern(r"[0-9a-f]{8,64}", "the first 8 or more digits of a hash")
-]
-Address: TypeAlias = Annotated[
-    str, Pattern(r"(?s)https://.*", "an address that begins with https://")
-]
+_NAME = Pattern(
+    rf"[A-Za-z0-9][A-Za-z0-9._-]*({'|'.join(map(re.escape, FORMATS))})",
+    f"a plain file name that ends in one of {', '.join(FORMATS)}",
+)
+_COMMIT = Pattern(r"[0-9a-f]{40}", "a full commit (40 hexadecimal digits)")
+_ADDRESS = Pattern(r"(?s)https://.*", "an address that begins with https://")
+_PREFIX = Pattern(r"[0-9a-f]{8,64}", "the first 8 or more digits of a hash")
+_HASH = Pattern(r"[0-9a-f]{64}", "a hash of 64 lower-case hexadecimal digits")
+Sha256: TypeAlias = Annotated[str, _HASH]
 Dialect: TypeAlias = Literal[
     "senetzoo", "torchvision", "timm", "timm_legacy", "pytorchcv", "chenyaofo"
 ]
@@ -50,38 +40,27 @@ Dialect: TypeAlias = Literal[
 
 @dataclass(frozen=True)
 class Source:
-    """Where the file is.
+    """Where the file is: in the wheel, in a repository of the Hub, or at an address.
 
-    Args:
-        kind: ``"embedded"`` (in the wheel), ``"hub"`` (Hugging Face) or ``"url"``.
-        file: File name, in the wheel or in the repository.
-        repo: Hub repository.
-        revision: Full commit of the Hub repository; null where it is not known, and then the file
-            of the main branch is meant, which can change under a reader.
-        url: Address, for ``"url"``.
+    The revision is a full commit; null where it is not known, and then the file of the main branch
+    is meant, which can change under a reader.
     """
 
     kind: Literal["embedded", "hub", "url"]
-    file: FileName
+    file: Annotated[str, _NAME]
     repo: str | None = None
-    revision: Commit | None = None
-    url: Address | None = None
+    revision: Annotated[str, _COMMIT] | None = None
+    url: Annotated[str, _ADDRESS] | None = None
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One measured figure.
+    """One measured figure, in per cent: ``"accuracy"`` is top-1, ``"accuracy@5"`` top-5.
 
-    Args:
-        name: ``"accuracy"`` (top-1) or ``"accuracy@5"`` (top-5), in per cent.
-        data: On which images, and how many.
-        images: Number of images.
-        value: Mean over `runs`.
-        std: Standard deviation over `runs`; null for one run.
-        runs: Number of training runs; null where the publisher does not say.
-        checkpoint: ``"last"``: the weights at the end of training, not the best on test images.
-            ``"published"``: the weights of the file, whichever they are.
-        source: Who states the figure; null where it was measured here.
+    The value is the mean over `runs` trainings, null where the publisher does not say how many; the
+    deviation is null for one. ``"last"`` are the weights at the end of training, not the best on
+    test images; ``"published"`` those of the file, whichever they are. `source` is who states the
+    figure; null where it was measured here.
     """
 
     name: Literal["accuracy", "accuracy@5"]
@@ -96,18 +75,11 @@ class Metric:
 
 @dataclass(frozen=True)
 class Training:
-    """One stage of how the weights came about.
+    """One stage of how the weights came about; `command` is what to type to train them again.
 
-    Args:
-        recipe: Name of the recipe.
-        command: What to type to train them again.
-        epochs: Epochs.
-        seed: Seed.
-        revision: Commit of this repository that they were trained with.
-        hours: Wall time on the machine named in `machine`.
-        machine: Hardware and versions.
-        start: Tag of the weights that it began with, which need not be published any more; null
-            for a random initialization.
+    The revision is a commit of this repository, the hours are wall time on the machine. `start` is
+    the tag of the weights that it began with, which need not be published any more; null for a
+    random initialization.
     """
 
     recipe: str
@@ -122,13 +94,7 @@ class Training:
 
 @dataclass(frozen=True)
 class License:
-    """Under which terms; SPDX identifiers where there is one.
-
-    Args:
-        code: Of the code that the weights were published with.
-        weights: Of the weights.
-        data: Of the data they were trained on.
-    """
+    """The terms of code, weights and their data; SPDX identifiers where there are."""
 
     code: str
     weights: str
@@ -177,7 +143,7 @@ class Entry:
     default: bool
     source: Source
     sha256: Sha256 | None
-    sha256_prefix: Sha256Prefix | None
+    sha256_prefix: Annotated[str, _PREFIX] | None
     bytes: int | None
     params: int
     macs: int
@@ -197,64 +163,8 @@ class Entry:
         return "" if self.sha256_prefix is None else "prefix"
 
 
-def _entry(tag: str, raw: object) -> Entry:
-    if not _TAG.fullmatch(tag):
-        raise BrokenError(tag, "a tag is name.version, in lower case, digits and _")
-    entry = from_json(Entry, raw, tag)
-    if tag.split(".")[0] != entry.model:
-        raise BrokenError(tag, f"its model is {entry.model!r}")
-    _check(tag, entry)
-    return entry
-
-
-def _check(tag: str, entry: Entry) -> None:
-    """What types do not say."""
-    _check_file(tag, entry)
-    if entry.classes is not None and len(entry.classes) != entry.num_classes:
-        raise BrokenError(
-            tag, f"there are {len(entry.classes)} class names for {entry.num_classes}"
-        )
-    for name in entry.config:
-        if name in ("stem", "num_classes", "in_chans", "policy"):
-            raise BrokenError(f"{tag}.config", f"{name!r} has a field of its own")
-    for index, metric in enumerate(entry.metrics):
-        if (metric.checkpoint == "published") != (metric.source is not None):
-            raise BrokenError(
-                f"{tag}.metrics[{index}]", "a figure has a source if and only if it is published"
-            )
-    if entry.default and entry.license.non_commercial:
-        what = f"its license {entry.license.weights} excludes commercial use"
-        raise BrokenError(tag, f"{what}, so it can't be a default")
-
-
-def _check_file(tag: str, entry: Entry) -> None:
-    """Where the file is, and what it is checked by."""
-    full, prefix, source = entry.sha256, entry.sha256_prefix, entry.source
-    where = f"{tag}.source"
-    if full is not None and prefix is not None:
-        raise BrokenError(tag, "a sha256_prefix is for a file whose sha256 is not known")
-    needed = {"embedded": (), "hub": ("repo",), "url": ("url",)}
-    for name in needed[source.kind]:
-        if not getattr(source, name):
-            raise BrokenError(where, f"a source of kind {source.kind!r} needs {name}")
-    for name in ("repo", "revision", "url"):
-        known = (*needed[source.kind], "revision") if source.kind == "hub" else needed[source.kind]
-        if name not in known and getattr(source, name) is not None:
-            raise BrokenError(where, f"a source of kind {source.kind!r} has no {name}")
-    if source.kind == "embedded" and full is None:
-        raise BrokenError(tag, "an embedded file needs its sha256")
-    if entry.dialect == "senetzoo" and entry.pinned != "sha256":
-        raise BrokenError(tag, "weights of our own need their sha256")
-    if entry.dialect == "senetzoo" and not source.file.endswith(".safetensors"):
-        raise BrokenError(where, "weights of our own are .safetensors files")
-
-
 def parse(text: str) -> dict[str, Entry]:
-    """The entries of a manifest by tag.
-
-    Raises:
-        WeightsError: The text is no manifest; the message names the field.
-    """
+    """The entries of a manifest by tag; `WeightsError` names the field that is broken."""
     try:
         return _entries(parse_json(text))
     except BrokenError as error:
@@ -273,15 +183,57 @@ def _entries(raw: object) -> dict[str, Entry]:
     entries = {tag: _entry(tag, value) for tag, value in raw["entries"].items()}
     defaults: dict[str, str] = {}
     for tag, entry in entries.items():
-        if entry.default and entry.model in defaults:
+        if entry.default and defaults.setdefault(entry.model, tag) != tag:
             raise BrokenError(
                 tag, f"the default of {entry.model} is {defaults[entry.model]} already"
             )
-        if entry.default:
-            defaults[entry.model] = tag
     for tag, entry in entries.items():
         _check_start(tag, entry, entries)
     return entries
+
+
+def _entry(tag: str, raw: object) -> Entry:
+    if not _TAG.fullmatch(tag):
+        raise BrokenError(tag, "a tag is name.version, in lower case, digits and _")
+    entry = from_json(Entry, raw, tag)
+    if fault := next(_faults(tag, entry), None):
+        raise BrokenError(f"{tag}{fault[0]}", fault[1])
+    return entry
+
+
+def _faults(tag: str, entry: Entry) -> Iterator[tuple[str, str]]:
+    """What types do not say: each place of an entry that is wrong, and what is wrong there."""
+    source, ours = entry.source, entry.dialect == "senetzoo"
+    if tag.split(".")[0] != entry.model:
+        yield "", f"its model is {entry.model!r}"
+    if entry.sha256 is not None and entry.sha256_prefix is not None:
+        yield "", "a sha256_prefix is for a file whose sha256 is not known"
+    needed, allowed = _FIELDS[source.kind]
+    if needed and not getattr(source, needed):
+        yield ".source", f"a source of kind {source.kind!r} needs {needed}"
+    for name in ("repo", "revision", "url"):
+        if name not in (needed, allowed) and getattr(source, name) is not None:
+            yield ".source", f"a source of kind {source.kind!r} has no {name}"
+    if source.kind == "embedded" and entry.sha256 is None:
+        yield "", "an embedded file needs its sha256"
+    if ours and entry.sha256 is None:
+        yield "", "weights of our own need their sha256"
+    if ours and not source.file.endswith(".safetensors"):
+        yield ".source", "weights of our own are .safetensors files"
+    if entry.classes is not None and len(entry.classes) != entry.num_classes:
+        yield "", f"there are {len(entry.classes)} class names for {entry.num_classes}"
+    for name in sorted({"stem", "num_classes", "in_chans", "policy"} & set(entry.config)):
+        yield ".config", f"{name!r} has a field of its own"
+    for index, metric in enumerate(entry.metrics):
+        if (metric.checkpoint == "published") != (metric.source is not None):
+            yield f".metrics[{index}]", "a figure has a source if and only if it is published"
+    if entry.default and entry.license.non_commercial:
+        what = f"its license {entry.license.weights} excludes commercial use"
+        yield "", f"{what}, so it can't be a default"
+
+
+# The field that a kind of source needs, and one that it may have.
+_FIELDS = {"embedded": ("", ""), "hub": ("repo", "revision"), "url": ("url", "")}
 
 
 def _check_start(tag: str, entry: Entry, entries: Mapping[str, Entry]) -> None:
@@ -326,8 +278,7 @@ def manifest() -> Mapping[str, Entry]:
 def history(tag: str) -> dict[str, Training]:
     """The trainings that made weights, the first one first, by the tag that each ended with.
 
-    Those of other publishers are not known: it is empty for theirs. Not every tag of it is still
-    in the manifest.
+    It is empty for those of other publishers. Not every tag of it is still in the manifest.
     """
     stages = manifest()[tag].training
     ends = [*(stage.start or "" for stage in stages[1:]), tag]
@@ -349,20 +300,14 @@ def tags(model: str) -> list[str]:
 
 
 def find(model: str, tag: str | None) -> tuple[str, Entry]:
-    """The entry ``model.tag``, or the default of `model` where `tag` is None.
-
-    Raises:
-        ConfigError: No such weights.
-    """
-    known = tags(model)
-    if tag is None:
-        for name in known:
-            if manifest()[f"{model}.{name}"].default:
-                return f"{model}.{name}", manifest()[f"{model}.{name}"]
-    elif tag in known:
-        return f"{model}.{tag}", manifest()[f"{model}.{tag}"]
+    """The entry ``model.tag``, or the default of `model` where `tag` is None."""
+    known, entries = tags(model), manifest()
+    # The default comes first.
+    if tag in known or (tag is None and known and entries[f"{model}.{known[0]}"].default):
+        full = f"{model}.{tag or known[0]}"
+        return full, entries[full]
     if not known:
-        others = sorted({entry.model for entry in manifest().values()})
+        others = sorted({entry.model for entry in entries.values()})
         raise ConfigError(
             f"There are no pretrained weights of {model!r}.",
             "This version of senetzoo has none at all."
@@ -372,11 +317,11 @@ def find(model: str, tag: str | None) -> tuple[str, Entry]:
             else f"There are weights of {len(others)} networks.",
             f"Type create({model!r}) for random weights, or: senetzoo list --pretrained",
         )
+    example = f"Type for example: create({model!r}, pretrained={known[0]!r})"
     raise ConfigError(
-        f"There are no weights {tag!r} of {model!r}."
-        if tag is not None
-        else f"{model!r} has no default weights.",
+        f"{model!r} has no default weights."
+        if tag is None
+        else f"There are no weights {tag!r} of {model!r}.",
         f"Its tags are {', '.join(known)}.",
-        (nearest(tag, known) if tag is not None else "")
-        or f"Type for example: create({model!r}, pretrained={known[0]!r})",
+        example if tag is None else nearest(tag, known) or example,
     )

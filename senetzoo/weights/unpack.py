@@ -9,9 +9,9 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -25,35 +25,21 @@ _BESIDE = ("n_averaged",)
 _SAFE = "Get the file as safetensors, or save its state dict alone where you trust it"
 
 
-@dataclass(frozen=True)
-class Reading:
-    """A state dict, and what was tolerated in the file it is from.
-
-    Args:
-        state: Its tensors by their names.
-        notes: What was left out, taken off or filled in, in sentences.
-    """
-
-    state: dict[str, Tensor]
-    notes: tuple[str, ...]
-
-
 def load(content: bytes, name: Path) -> object:
     """What a file of weights holds: safetensors, or a pickle of torch's with nothing but data.
 
     Pickles are read with ``weights_only=True``, which builds tensors, containers and numbers and
     calls nothing else; `argparse.Namespace`, which timm's checkpoints hold, is such a container.
-
-    Args:
-        content: The file's bytes.
-        name: The file, for messages.
-
-    Raises:
-        WeightsError: It is neither, is damaged, or unpickling it would call something.
+    `name` is the file, for messages.
     """
     asked = f"Can't read the weights {name}."
     if content[8:9] == b"{":
-        return _safetensors(content, name)
+        try:
+            return safetensors.torch.load(content)
+        except safetensors.SafetensorError as error:
+            raise WeightsError(
+                asked, f"It is no whole safetensors file ({error}).", "Get the file again"
+            ) from None
     if content[257:262] == b"ustar":
         raise WeightsError(
             asked,
@@ -91,20 +77,6 @@ def load(content: bytes, name: Path) -> object:
         ) from None
 
 
-def _safetensors(content: bytes, name: Path) -> object:
-    from safetensors import SafetensorError
-    from safetensors.torch import load as load_safetensors
-
-    try:
-        return load_safetensors(content)
-    except SafetensorError as error:
-        raise WeightsError(
-            f"Can't read the weights {name}.",
-            f"It is no whole safetensors file ({error}).",
-            "Get the file again",
-        ) from None
-
-
 def _is_torchscript(content: bytes) -> bool:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -113,56 +85,48 @@ def _is_torchscript(content: bytes) -> bool:
         return False
 
 
-def unpack(content: object, name: Path, part: str | None = None) -> Reading:
-    """The state dict in what a file holds.
+def unpack(
+    content: object, name: Path, part: str | None = None
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The state dict in what a file holds; and what was left out or taken off, in sentences.
 
-    Args:
-        content: As `load` gives it.
-        name: The file, for messages.
-        part: Which to take, where the file has several, such as ``"state_dict_ema"``.
-
-    Raises:
-        WeightsError: There is none, or there are several and `part` is none of them.
+    `part` says which to take, where the file has several, such as ``"state_dict_ema"``.
     """
-    notes: list[str] = []
+    tensors, notes = dict[str, Tensor](), list[str]()
     found, taken = content, part is None
     while isinstance(found, Mapping):
         inside = {key: found[key] for key in _KEYS if isinstance(found.get(key), Mapping)}
-        tensors = {k: v for k, v in found.items() if isinstance(k, str) and isinstance(v, Tensor)}
         if inside:
             key = _chosen(list(inside), part, name)
-            taken = taken or key == part
             notes.append(f"Taken from {key!r} of the file.")
-            found = inside[key]
+            found, taken = inside[key], taken or key == part
             continue
-        if left := [str(key) for key in found if key not in tensors or key in _BESIDE]:
+        tensors = {
+            key: value
+            for key, value in found.items()
+            if isinstance(key, str) and isinstance(value, Tensor) and key not in _BESIDE
+        }
+        if left := [str(key) for key in found if key not in tensors]:
             notes.append(f"Left out, being no weights: {', '.join(left)}.")
-        tensors = {key: value for key, value in tensors.items() if key not in _BESIDE}
         starts = list(dict.fromkeys(key.partition(".")[0] for key in tensors))
         if not tensors or not all("." in key for key in tensors) or set(starts) - {*_PREFIXES}:
-            return _plain(tensors, notes, name, part if not taken else None)
+            break
         start = _chosen(starts, part, name)
-        taken = taken or start == part
         notes.append(f"The prefix {start + '.'!r} is taken off.")
+        taken = taken or start == part
         start += "."
         found = {key.removeprefix(start): v for key, v in tensors.items() if key.startswith(start)}
-    return _plain({}, notes, name, None)
-
-
-def _plain(tensors: dict[str, Tensor], notes: list[str], name: Path, wanted: str | None) -> Reading:
-    if wanted is not None:
-        raise WeightsError(
-            f"{name} has no part {wanted!r}.",
-            "It holds one state dict.",
-            "Leave out --part",
-        )
     if not tensors:
         raise WeightsError(
             f"There are no weights in {name}.",
             "It holds no names with tensors.",
             "Give a file with a state dict",
         )
-    return Reading(tensors, tuple(notes))
+    if not taken:
+        raise WeightsError(
+            f"{name} has no part {part!r}.", "It holds one state dict.", "Leave out --part"
+        )
+    return tensors, tuple(notes)
 
 
 def _chosen(keys: list[str], part: str | None, name: Path) -> str:

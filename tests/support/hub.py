@@ -51,18 +51,9 @@ class Fault:
     """
 
     kind: Literal[
-        "missing",
-        "unauthorised",
-        "gated",
-        "busy",
-        "error",
-        "truncated",
-        "dropped",
-        "wrong",
-        "swapped",
-        "slow",
-        "whole",
-    ]
+        "missing", "unauthorised", "gated", "busy", "error",
+        "truncated", "dropped", "wrong", "swapped", "slow", "whole",
+    ]  # fmt: skip
     times: int | None = None
     method: str | None = None
     after: int | None = None
@@ -118,16 +109,14 @@ class HubServer:
         self.requests: list[Request] = []
         self.faults: list[tuple[str, Fault]] = []
         self.lock = threading.Lock()
-        self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), self._handler()) for _ in range(2)]
+        handler = type("Handler", (_Handler,), {"hub": self})
+        self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), handler) for _ in range(2)]
         self.url, self.content_url = (
             f"http://127.0.0.1:{server.server_address[1]}" for server in self._servers
         )
         for server in self._servers:
             server.daemon_threads = True
             threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def _handler(self) -> type[_Handler]:
-        return type("Handler", (_Handler,), {"hub": self})
 
     def close(self) -> None:
         for server in self._servers:
@@ -183,18 +172,6 @@ class _Handler(BaseHTTPRequestHandler):
             super().handle()
 
     def do_HEAD(self) -> None:
-        self._do()
-
-    def do_GET(self) -> None:
-        self._do()
-
-    def do_PUT(self) -> None:
-        self._do()
-
-    def do_POST(self) -> None:
-        self._do()
-
-    def _do(self) -> None:
         path = unquote(urlsplit(self.path).path)
         length = int(self.headers.get("Content-Length") or 0)
         self.body = self.rfile.read(length)
@@ -219,6 +196,8 @@ class _Handler(BaseHTTPRequestHandler):
             content = self.hub.files[path]
             return self._send(path, content, {"ETag": f'"{hashlib.md5(content).hexdigest()}"'})
         return self._say(404, {"error": "Not found"})
+
+    do_GET = do_PUT = do_POST = do_HEAD  # noqa: N815
 
     def _chunks(self) -> bytes:
         body = b""
@@ -342,17 +321,9 @@ class _Handler(BaseHTTPRequestHandler):
     def info(self, name: str, revision: str | None) -> None:
         found = self._commit(name, revision or "main")
         if found is not None:
+            known = {"id": name, "sha": found[0], "private": self.hub.repos[name].private}
             siblings = [{"rfilename": file} for file in found[1]]
-            self._say(
-                200,
-                {
-                    "id": name,
-                    "sha": found[0],
-                    "siblings": siblings,
-                    "tags": [],
-                    "private": self.hub.repos[name].private,
-                },
-            )
+            self._say(200, {**known, "siblings": siblings, "tags": []})
 
     def tree(self, name: str, revision: str) -> None:
         found = self._commit(name, revision)
@@ -391,23 +362,12 @@ class _Handler(BaseHTTPRequestHandler):
         repo = self._repo(name, write=True)
         if repo is None:
             return
-        files = repo.commits[-1][1]
-        self._say(
-            200,
-            {
-                "files": [
-                    {
-                        "path": file["path"],
-                        "uploadMode": "lfs" if file["path"].endswith(LARGE) else "regular",
-                        "shouldIgnore": False,
-                        "oid": _listed(file["path"], files[file["path"]])["oid"]
-                        if file["path"] in files
-                        else None,
-                    }
-                    for file in json.loads(self.body)["files"]
-                ]
-            },
-        )
+        there, found = repo.commits[-1][1], []
+        for path in (file["path"] for file in json.loads(self.body)["files"]):
+            mode = "lfs" if path.endswith(LARGE) else "regular"
+            oid = _listed(path, there[path])["oid"] if path in there else None
+            found.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+        self._say(200, {"files": found})
 
     def batch(self, name: str) -> None:
         if self._repo(name, write=True) is None:
@@ -451,20 +411,13 @@ def _git(content: bytes) -> str:
 
 
 def _listed(path: str, content: bytes) -> dict[str, Any]:
-    listed: dict[str, Any] = {
-        "type": "file",
-        "path": path,
-        "size": len(content),
-        "oid": _git(content),
-    }
+    size = len(content)
+    listed: dict[str, Any] = {"type": "file", "path": path, "size": size, "oid": _git(content)}
     if path.endswith(LARGE):
         digest = hashlib.sha256(content).hexdigest()
-        pointer = (
-            f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\n"
-            f"size {len(content)}\n"
-        ).encode()
-        listed["oid"] = _git(pointer)
-        listed["lfs"] = {"oid": digest, "size": len(content), "pointerSize": len(pointer)}
+        text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {size}\n"
+        lfs = {"oid": digest, "size": size, "pointerSize": len(text)}
+        listed |= {"oid": _git(text.encode()), "lfs": lfs}
     return listed
 
 
@@ -485,36 +438,48 @@ ROUTES: list[tuple[str, Callable[..., None]]] = [
 ]
 
 
+# Of huggingface_hub.
+CONSTANTS = (
+    "ENDPOINT",
+    "HUGGINGFACE_CO_URL_TEMPLATE",
+    "HF_HUB_CACHE",
+    "HF_TOKEN_PATH",
+    "HF_STORED_TOKENS_PATH",
+    "HF_HUB_DISABLE_XET",
+    "HF_HUB_OFFLINE",
+    "DOWNLOAD_CHUNK_SIZE",
+)
+
+
 def running(
     folder: Path, monkeypatch: pytest.MonkeyPatch, *, token: str | None = TOKEN
 ) -> Iterator[HubServer]:
     """A server, and huggingface_hub told to use it and a cache in `folder`."""
     server = HubServer()
-    constants = huggingface_hub.constants
     # Read from the environment once, at import: both forms, for this process and for others.
-    for name, value in (
-        ("ENDPOINT", server.url),
-        ("HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"),
-        ("HF_HUB_CACHE", str(folder / "hub")),
-        ("HF_TOKEN_PATH", str(folder / "token")),
-        ("HF_STORED_TOKENS_PATH", str(folder / "tokens")),
-        ("HF_HUB_DISABLE_XET", True),
-        ("HF_HUB_OFFLINE", False),
-    ):
-        monkeypatch.setattr(constants, name, value)
-    for name, text in (
-        ("HF_ENDPOINT", server.url),
-        ("HF_HOME", str(folder)),
-        ("HF_HUB_CACHE", str(folder / "hub")),
-        ("HF_HUB_DISABLE_XET", "1"),
-        ("HF_HUB_DISABLE_TELEMETRY", "1"),
-        ("HF_TOKEN", token or ""),
-        ("NO_PROXY", "127.0.0.1"),
-    ):
+    values = (
+        server.url,
+        server.url + "/{repo_id}/resolve/{revision}/{filename}",
+        str(folder / "hub"),
+        str(folder / "token"),
+        str(folder / "tokens"),
+        True,
+        False,
+    )
+    for name, value in zip(CONSTANTS, values, strict=False):
+        monkeypatch.setattr(huggingface_hub.constants, name, value)
+    for name, text in {
+        "HF_ENDPOINT": server.url,
+        "HF_HOME": str(folder),
+        "HF_HUB_CACHE": str(folder / "hub"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_TOKEN": token or "",
+        "NO_PROXY": "127.0.0.1",
+    }.items():
         monkeypatch.setenv(name, text)
-    for name in ("HF_HUB_OFFLINE", "SENETZOO_WEIGHTS"):
+    for name in ("HF_HUB_OFFLINE", "SENETZOO_WEIGHTS", "SENETZOO_CACHE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.delenv("SENETZOO_CACHE", raising=False)
     monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", server.url)
     try:
         yield server

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -208,3 +209,14 @@ def numbered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def numbers(state: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], float]]:
     """Shape and number of each."""
     return {n: (tuple(t.shape), t.reshape(-1)[0].item()) for n, t in state.items()}
+
+
+def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """As PyTorch before 0.4.1 saved: batch norms did not count."""
+    return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+
+
+def old_densenet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """As torchvision publishes ``densenet121-a639ec97.pth``: ``norm.1``, and without counters."""
+    layer = r"(denselayer\d+\.(?:norm|conv))([12])\."
+    return {re.sub(layer, r"\1.\2.", k): v for k, v in without_counters(state).items()}

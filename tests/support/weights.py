@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from senetzoo import config
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
+from senetzoo.nn.report import LoadReport
 from senetzoo.weights import cache, download, manifest
 from senetzoo.weights.manifest import Entry, Source
 from support.hub import HubServer, running
@@ -29,61 +30,30 @@ from support.hub import HubServer, running
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 RAW: dict[str, Any] = {
-    "model": "resnet20",
-    "policy": "",
-    "stem": None,
-    "config": {},
-    "num_classes": 3,
-    "classes": ["cat", "dog", "bird"],
-    "default": True,
+    "model": "resnet20", "policy": "", "stem": None, "config": {},
+    "num_classes": 3, "classes": ["cat", "dog", "bird"], "default": True,
     "source": {
-        "kind": "embedded",
-        "file": "resnet20.pets_v1.safetensors",
-        "repo": None,
-        "revision": None,
-        "url": None,
+        "kind": "embedded", "file": "resnet20.pets_v1.safetensors", "repo": None,
+        "revision": None, "url": None,
     },
-    "sha256": "ab" * 32,
-    "sha256_prefix": None,
-    "bytes": 1000,
-    "params": 272_019,
-    "macs": 41_000_000,
+    "sha256": "ab" * 32, "sha256_prefix": None, "bytes": 1000,
+    "params": 272_019, "macs": 41_000_000,
     "preprocessing": {
-        "size": 32,
-        "mean": [0.5, 0.25, 0.125],
-        "std": [0.5, 0.25, 1.0],
-        "interpolation": "bilinear",
-        "crop": 0.875,
+        "size": 32, "mean": [0.5, 0.25, 0.125], "std": [0.5, 0.25, 1.0],
+        "interpolation": "bilinear", "crop": 0.875,
     },
-    "dialect": "senetzoo",
-    "data": "pets train",
+    "dialect": "senetzoo", "data": "pets train",
     "metrics": [
-        {
-            "name": "accuracy",
-            "data": "pets test",
-            "images": 300,
-            "value": 91.5,
-            "std": None,
-            "runs": 1,
-            "checkpoint": "last",
-            "source": None,
-        }
+        {"name": "accuracy", "data": "pets test", "images": 300, "value": 91.5, "std": None,
+         "runs": 1, "checkpoint": "last", "source": None}
     ],
     "training": [
-        {
-            "recipe": "pets",
-            "command": "senetzoo train pets",
-            "epochs": 3,
-            "seed": 0,
-            "revision": REVISION,
-            "hours": 0.5,
-            "machine": "one core",
-            "start": None,
-        }
+        {"recipe": "pets", "command": "senetzoo train pets", "epochs": 3, "seed": 0,
+         "revision": REVISION, "hours": 0.5, "machine": "one core", "start": None}
     ],
     "license": {"code": "Apache-2.0", "weights": "Apache-2.0", "data": "CC BY 4.0"},
     "provenance": "trained by a test",
-}
+}  # fmt: skip
 """An entry that is right in every field, as the JSON has it."""
 
 
@@ -162,6 +132,12 @@ def open_shelf(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]
     yield Shelf(folder)
     monkeypatch.undo()
     manifest.manifest.cache_clear()
+
+
+def report_of(model: Classifier) -> LoadReport:
+    """The report of a network that has weights."""
+    assert model.load_report is not None
+    return model.load_report
 
 
 KINDS: tuple[Literal["url", "hub"], ...] = ("url", "hub")

@@ -8,6 +8,7 @@ too.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 
 import torch
@@ -16,16 +17,15 @@ from torch import Tensor
 from senetzoo.errors import WeightsError, nearest
 from senetzoo.nn.classifier import Classifier
 from senetzoo.weights.dialects import pytorchcv, timm, torchvision
-from senetzoo.weights.dialects.base import Counterpart, Dialect, is_gate
-from senetzoo.weights.unpack import Reading
+from senetzoo.weights.dialects.base import Counterpart, Dialect, is_gate, rewritten
 
 __all__ = [
     "DIALECTS",
     "OURS",
     "Counterpart",
-    "Reading",
     "counterpart",
     "counterparts",
+    "misfit",
     "names",
     "read",
     "reading",
@@ -46,7 +46,7 @@ DIALECTS = (OURS, *_FOREIGN)
 # Auxiliary heads, which files have and networks may leave out.
 _AUXILIARY = r"(AuxLogits|aux1|aux2)\."
 # Buffers that are computed from the network's shape. Old files have them, new ones need not.
-_INDEX, _MASK = "relative_position_index", "attn_mask"
+_INDEX, _MASK, _BATCHES = "relative_position_index", "attn_mask", "num_batches_tracked"
 
 
 def _dialect(name: str) -> Dialect:
@@ -60,11 +60,7 @@ def _dialect(name: str) -> Dialect:
 
 
 def counterparts(dialect: str) -> Mapping[str, Counterpart]:
-    """The networks of a library that are ours too, by its names.
-
-    Raises:
-        WeightsError: No such dialect.
-    """
+    """The networks of a library that are ours too, by its names."""
     return _dialect(dialect).networks
 
 
@@ -97,11 +93,10 @@ def names(dialect: str, model: Classifier) -> dict[str, tuple[str, tuple[int, ..
         WeightsError: The library has no such family, or no name for a tensor, such as of a gate
             where it has none.
     """
-    own = model.state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if dialect == OURS:
-        return {name: (name, tuple(tensor.shape)) for name, tensor in own.items()}
-    found = _dialect(dialect)
-    family = model.family
+        return {name: (name, shape) for name, shape in shapes.items()}
+    found, family = _dialect(dialect), model.family
     if family not in found.families:
         raise WeightsError(
             f"{dialect} has no names for a {family}.",
@@ -110,25 +105,19 @@ def names(dialect: str, model: Classifier) -> dict[str, tuple[str, tuple[int, ..
         )
     rename = found.families[family]
     result: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for name, tensor in own.items():
-        theirs = rename(name, model)
+    for name, shape in shapes.items():
+        theirs = rename(name, model) if callable(rename) else rewritten(name, *rename)
         if theirs is None or is_gate(theirs):
             raise WeightsError(
                 f"{dialect} has no name for {name}.",
                 f"Its {family} has no such tensor.",
                 "Choose another dialect, or build the network without it",
             )
-        result[name] = (theirs, _their_shape(found, family, theirs, tuple(tensor.shape)))
+        for pattern, side in found.convolutions.get(family, ()):
+            if len(shape) == 2 and re.search(pattern, theirs) and shape[1] % side**2 == 0:
+                shape = (shape[0], shape[1] // side**2, side, side)
+        result[name] = (theirs, shape)
     return result
-
-
-def _their_shape(
-    dialect: Dialect, family: str, theirs: str, shape: tuple[int, ...]
-) -> tuple[int, ...]:
-    for pattern, side in dialect.convolutions.get(family, ()):
-        if len(shape) == 2 and re.search(pattern, theirs) and shape[1] % side**2 == 0:
-            return (shape[0], shape[1] // side**2, side, side)
-    return shape
 
 
 def write(state: Mapping[str, Tensor], dialect: str, model: Classifier) -> dict[str, Tensor]:
@@ -143,8 +132,7 @@ def write(state: Mapping[str, Tensor], dialect: str, model: Classifier) -> dict[
         WeightsError: A tensor is missing, left over, or has no name there.
     """
     known = names(dialect, model)
-    own = {name: (name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()}
-    _check_fit(dict(state), own, OURS)
+    _check_fit(state, dict(names(OURS, model).values()), OURS)
     computed = None if dialect == OURS else _dialect(dialect).computed.get(model.family)
     return {
         theirs: state[name].reshape(shape)
@@ -164,11 +152,13 @@ def read(state: Mapping[str, Tensor], dialect: str, model: Classifier) -> dict[s
     Raises:
         WeightsError: A tensor is missing, left over or of another shape.
     """
-    return reading(state, dialect, model).state
+    return reading(state, dialect, model)[0]
 
 
-def reading(state: Mapping[str, Tensor], dialect: str, model: Classifier) -> Reading:
-    """As `read`, with what was tolerated: that is in no way up to the weights.
+def reading(
+    state: Mapping[str, Tensor], dialect: str, model: Classifier
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """As `read`, with what was tolerated, in sentences: that is in no way up to the weights.
 
     - Names of older files: ``norm.1`` in DenseNets, merging at the end of a stage in Swin.
     - ``num_batches_tracked`` that is missing, as in files from before PyTorch 0.4.1.
@@ -179,40 +169,36 @@ def reading(state: Mapping[str, Tensor], dialect: str, model: Classifier) -> Rea
     Raises:
         WeightsError: A tensor is missing, left over or of another shape.
     """
-    known = names(dialect, model)
-    own = model.state_dict()
-    theirs, notes = updated(state, dialect, model), list[str]()
-    # Updating keeps their order.
-    if renamed := sum(old != new for old, new in zip(state, theirs, strict=True)):
-        notes.append(f"{renamed} names are those of an older version.")
-
-    expected = {name for name, _ in known.values()}
-    extra = [name for name in theirs if name not in expected]
+    known, own = names(dialect, model), model.state_dict()
+    theirs = updated(state, dialect, model)
+    shapes = dict(known.values())
+    extra = [name for name in theirs if name not in shapes]
     heads = [name for name in extra if re.match(_AUXILIARY, name)]
     masks = [name for name in extra if name.endswith(_MASK) and model.family == "Swin"]
+    # Updating keeps their order.
+    renamed = sum(old != new for old, new in zip(state, theirs, strict=True))
     for name in (*heads, *masks):
         del theirs[name]
-    if heads:
-        notes.append(f"{len(heads)} tensors of auxiliary heads are left out.")
-    if masks:
-        notes.append(f"{len(masks)} masks of windows are left out: they follow from the image.")
-
-    filled: dict[str, int] = {"num_batches_tracked": 0, _INDEX: 0}
+    filled = Counter[str]()
     for name, (their, shape) in known.items():
         kind = name.rpartition(".")[2]
-        if their not in theirs and kind in filled:
+        if their in theirs:
+            if kind == _INDEX:
+                _check_index(their, theirs, own[name])
+        elif kind in (_BATCHES, _INDEX):
             filled[kind] += 1
             counter = torch.zeros(shape, dtype=own[name].dtype)
             theirs[their] = own[name] if kind == _INDEX else counter
-        elif kind == _INDEX and their in theirs:
-            _check_index(their, theirs, own[name])
-    if filled["num_batches_tracked"]:
-        notes.append(f"{filled['num_batches_tracked']} missing num_batches_tracked are 0.")
-    if filled[_INDEX]:
-        notes.append(f"{filled[_INDEX]} missing {_INDEX} follow from the network.")
-    _check_fit(theirs, known, dialect)
+    _check_fit(theirs, shapes, dialect)
+    notes = (
+        (renamed, "names are those of an older version."),
+        (len(heads), "tensors of auxiliary heads are left out."),
+        (len(masks), "masks of windows are left out: they follow from the image."),
+        (filled[_BATCHES], f"missing {_BATCHES} are 0."),
+        (filled[_INDEX], f"missing {_INDEX} follow from the network."),
+    )
     result = {name: theirs[their].reshape(own[name].shape) for name, (their, _) in known.items()}
-    return Reading(result, tuple(notes))
+    return result, tuple(f"{count} {text}" for count, text in notes if count)
 
 
 def updated(state: Mapping[str, Tensor], dialect: str, model: Classifier) -> dict[str, Tensor]:
@@ -234,22 +220,25 @@ def _check_index(name: str, state: dict[str, Tensor], own: Tensor) -> None:
     state[name] = flat
 
 
-def _check_fit(
-    state: dict[str, Tensor], known: Mapping[str, tuple[str, tuple[int, ...]]], dialect: str
-) -> None:
-    """Refuse tensors that are missing, left over or of another shape."""
-    shapes = dict(known.values())
+def misfit(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Which tensors of a network are not in `state` or of another shape; empty where all fit."""
     wrong = [f"{name} is missing" for name in shapes if name not in state]
-    wrong += [f"{name} is left over" for name in state if name not in shapes]
+    wrong += [f"{name} is not in the network" for name in state if name not in shapes]
     wrong += [
         f"{name} is {tuple(state[name].shape)}, not {shape}"
         for name, shape in shapes.items()
         if name in state and tuple(state[name].shape) != shape
     ]
-    if wrong:
-        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+    more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+    return f"{'; '.join(wrong[:3])}{more}." if wrong else ""
+
+
+def _check_fit(
+    state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], dialect: str
+) -> None:
+    if wrong := misfit(state, shapes):
         raise WeightsError(
             f"The tensors are not those of the network by the names of {dialect}.",
-            "; ".join(wrong[:3]) + more + ".",
+            wrong,
             "Build the network with the config, policy and num_classes of the weights",
         )

@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 from senetzoo.nn.classifier import Classifier
 
-Rename: TypeAlias = Callable[[str, Classifier], "str | None"]
-"""Their name of one of our tensors in a built network; None where they have none for it.
+Rule: TypeAlias = tuple[str, "str | Callable[[re.Match[str]], str]"]
+"""A pattern and what takes its place."""
+Rename: TypeAlias = "tuple[Rule, ...] | Callable[[str, Classifier], str | None]"
+"""Their name of one of our tensors in a built network: rules, one after the other, or what gives
+the name; None where they have none for it.
 
 A name that still has one of our gates in it is none of theirs: `names` refuses it.
 """
 Update: TypeAlias = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 """A state dict of an older file under the names, and in the shapes, of today."""
-Rule: TypeAlias = tuple[str, "str | Callable[[re.Match[str]], str]"]
-"""A pattern and what takes its place."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,15 @@ class Counterpart:
 
 @dataclass(frozen=True)
 class Dialect:
-    """The names that one library gives our networks and their tensors.
+    """The names that one library gives our networks and their tensors, the latter by our families.
 
     Args:
         networks: Its networks by its names.
-        families: For each family of ours (`Config.family`) that it has, its names of tensors.
-        convolutions: Which weights of a family are convolutions there and linear layers here: a
-            pattern of its names, and the side of the kernel.
-        computed: For each family, a pattern of its names of tensors that its files do not have,
-            because they follow from the network's shape.
-        updates: For each family, how files of older versions are brought to today's names.
+        families: Its names of tensors.
+        convolutions: Which weights are convolutions there and linear layers here: a pattern of its
+            names, and the side of the kernel.
+        computed: A pattern of tensors that its files do not have: they follow from the shape.
+        updates: How files of older versions are brought to today's names.
     """
 
     networks: Mapping[str, Counterpart]
@@ -63,6 +63,13 @@ class Dialect:
     convolutions: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
     computed: Mapping[str, str] = field(default_factory=dict)
     updates: Mapping[str, Update] = field(default_factory=dict)
+
+
+def rewritten(name: str, *rules: Rule) -> str:
+    """`name` after each of the rules in turn."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def is_gate(name: str) -> bool:
@@ -75,19 +82,7 @@ def has_deep_stem(model: Classifier) -> bool:
     return isinstance(getattr(model, "conv1", None), nn.Sequential)
 
 
-def rewritten(name: str, *rules: Rule) -> str:
-    """`name` after each of the rules in turn."""
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def rewriting(*rules: Rule) -> Rename:
-    """A renaming by rules alone; without any, the trunk has our names."""
-    return lambda name, model: rewritten(name, *rules)
-
-
 def dense_layers(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """DenseNet files from before torchvision 0.3, which have ``norm.1`` for ``norm1``."""
-    pattern = r"(denselayer\d+\.(?:norm|conv))\.([12]\.)"
-    return {re.sub(pattern, r"\1\2", name): tensor for name, tensor in state.items()}
+    rule = (r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2")
+    return {rewritten(name, rule): tensor for name, tensor in state.items()}

@@ -9,38 +9,29 @@ which lack the norm at the end.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from torch import nn
 
 from senetzoo.nn.classifier import Classifier
-from senetzoo.weights.dialects.base import (
-    Counterpart,
-    Dialect,
-    has_deep_stem,
-    rewriting,
-    rewritten,
-)
-from senetzoo.weights.dialects.pytorchcv_inception import (
-    bn_inception,
-    inception_resnet,
-    inception_v3,
-    inception_v4,
-)
+from senetzoo.weights.dialects.base import Counterpart, Dialect, Rule, has_deep_stem, rewritten
 
 _CAFFE = {"stride_on": "1x1"}
 _NORM = {"stem_norm": True}
+_OURS = {"": "", "se": "se_", "pre": "pre"}
 _SETS = {"cifar10": 10, "cifar100": 100, "svhn": 10}
 
 
 def _deep(theirs: str, ours: str, **changes: object) -> dict[str, Counterpart]:
     """The bottleneck networks for ImageNet, with the stride on either convolution."""
-    networks = {}
-    for depth in (50, 101, 152):
-        if (ours, depth) == ("preresnet", 152) or (ours, depth) == ("se_preresnet", 152):
-            continue
-        networks[f"{theirs}{depth}"] = Counterpart(f"{ours}{depth}", {**_CAFFE, **changes})
-        networks[f"{theirs}{depth}b"] = Counterpart(f"{ours}{depth}", changes)
-    return networks
+    # Of the deepest pre-activation networks there is none here.
+    depths = (50, 101) if "preresnet" in ours else (50, 101, 152)
+    forms = (("", {**_CAFFE, **changes}), ("b", changes))
+    return {
+        f"{theirs}{depth}{form}": Counterpart(f"{ours}{depth}", changed)
+        for depth in depths
+        for form, changed in forms
+    }
 
 
 def _small(theirs: str, ours: str, **changes: object) -> dict[str, Counterpart]:
@@ -85,18 +76,12 @@ NETWORKS: dict[str, Counterpart] = {
         for theirs, ours in {"w1": "", "w3d4": "_075", "wd2": "_050", "wd4": "_025"}.items()
     },
     "efficientnet_b0": Counterpart("efficientnet_b0"),
-    **_small("resnet20", "resnet20"),
-    **_small("resnet56", "resnet56"),
-    **_small("resnet110", "resnet110"),
-    **_small("resnet164bn", "resnet164"),
-    **_small("seresnet20", "se_resnet20"),
-    **_small("seresnet56", "se_resnet56"),
-    **_small("seresnet110", "se_resnet110"),
-    **_small("seresnet164bn", "se_resnet164"),
-    **_small("preresnet20", "preresnet20"),
-    **_small("preresnet56", "preresnet56"),
-    **_small("preresnet110", "preresnet110"),
-    **_small("preresnet164bn", "preresnet164"),
+    **{
+        key: value
+        for se in ("", "se", "pre")
+        for depth, suffix in ((20, ""), (56, ""), (110, ""), (164, "bn"))
+        for key, value in _small(f"{se}resnet{depth}{suffix}", f"{_OURS[se]}resnet{depth}").items()
+    },
     **_small("wrn16_10", "wrn16_8", widen=10),
     **_small("wrn28_10", "wrn28_10"),
     **_small("wrn40_8", "wrn28_10", depths=(6, 6, 6), widen=8),
@@ -110,30 +95,28 @@ def _unit(found: re.Match[str]) -> str:
     return f"features.stage{found[1]}.unit{int(found[2]) + 1}."
 
 
-def _stem(name: str, model: Classifier) -> str:
+_DEEP = {"0": "conv1.conv", "1": "conv1.bn", "3": "conv2.conv", "4": "conv2.bn", "6": "conv3.conv"}
+
+
+def _stem(model: Classifier) -> tuple[Rule, Rule]:
     """The stem of the ResNet line, which is a block of its own where it pools or is deep."""
     block = "features.init_block."
     if has_deep_stem(model):
-        deep = {"0": "conv1.conv", "1": "conv1.bn", "3": "conv2.conv", "4": "conv2.bn"}
-        deep["6"] = "conv3.conv"
-        return rewritten(
-            name,
-            (r"^conv1\.(\d)\.", lambda found: f"{block}{deep[found[1]]}."),
-            (r"^bn1\.", f"{block}conv3.bn."),
-        )
-    normed = getattr(model, "bn1", None) is not None
+        deep = r"^conv1\.(\d)\.", lambda found: f"{block}{_DEEP[found[1]]}."
+        return deep, (r"^bn1\.", f"{block}conv3.bn.")
+    conv = "conv."
     if model.family == "PreResNet":
-        rules = (r"^conv1\.", f"{block}conv." if normed else block), (r"^bn1\.", f"{block}bn.")
-        return rewritten(name, *rules)
-    if getattr(model, "maxpool", None) is not None:
+        conv = "conv." if getattr(model, "bn1", None) is not None else ""
+    elif getattr(model, "maxpool", None) is not None:
         block += "conv."
-    return rewritten(name, (r"^conv1\.", f"{block}conv."), (r"^bn1\.", f"{block}bn."))
+    return (r"^conv1\.", f"{block}{conv}"), (r"^bn1\.", f"{block}bn.")
 
 
 def _resnet(name: str, model: Classifier) -> str | None:
     """ResNet, SENet and PreResNet."""
     return rewritten(
-        _stem(name, model),
+        name,
+        *_stem(model),
         (r"^layer(\d)\.(\d+)\.", _unit),
         (r"(unit\d+)\.conv(\d)\.", r"\1.body.conv\2.conv."),
         (r"(unit\d+)\.(?:bn|norm)(\d)\.", r"\1.body.conv\2.bn."),
@@ -148,51 +131,50 @@ def _resnet(name: str, model: Classifier) -> str | None:
 
 def _densenet(name: str, model: Classifier) -> str | None:
     """Norm and convolution are one child, which has no number where a layer has only one."""
-    normed = getattr(model.get_submodule("features"), "norm0", None) is not None
-    kinds = {"norm": "bn", "conv": "conv"}
-    bottleneck = hasattr(model.get_submodule("features.denseblock1.denselayer1"), "conv2")
-
-    def layer(found: re.Match[str]) -> str:
-        stage, unit, kind, number = found.groups()
-        return f"features.stage{stage}.unit{unit}.conv{number if bottleneck else ''}.{kinds[kind]}."
+    features = model.get_submodule("features")
+    normed = getattr(features, "norm0", None) is not None
+    number = r"\4" if hasattr(features.get_submodule("denseblock1.denselayer1"), "conv2") else ""
 
     def transition(found: re.Match[str]) -> str:
         stage = int(found[1]) + 1
-        return f"features.stage{stage}.trans{stage}.conv.{kinds[found[2]]}."
+        return f"features.stage{stage}.trans{stage}.conv."
 
     return rewritten(
         name,
-        (r"^features\.conv0\.", f"features.init_block.{'conv.' if normed else ''}"),
         (r"^features\.norm0\.", "features.init_block.bn."),
-        (r"^features\.denseblock(\d)\.denselayer(\d+)\.(norm|conv)(\d)\.", layer),
-        (r"^features\.transition(\d)\.(norm|conv)\.", transition),
+        (r"^features\.conv0\.", f"features.init_block.{'conv.' if normed else ''}"),
         (r"^features\.norm5\.", "features.post_activ.bn."),
+        (r"\.norm(?=\d?\.)", ".bn"),
+        (
+            r"^features\.denseblock(\d)\.denselayer(\d+)\.(bn|conv)(\d)\.",
+            rf"features.stage\1.unit\2.conv{number}.\3.",
+        ),
+        (r"^features\.transition(\d)\.", transition),
         (r"^classifier\.", "output."),
     )
 
 
 def _plain(name: str, model: Classifier) -> str | None:
     """AlexNet and VGG: a stage goes to the next pool, a unit is a convolution and what follows."""
-    _, index, parameter = (*name.split("."), "", "")[:3]
     places: dict[str, str] = {}
     stage, unit = 1, 0
     for child, layer in model.get_submodule("features").named_children():
-        if isinstance(layer, nn.Conv2d):
-            unit += 1
-            places[child] = f"features.stage{stage}.unit{unit}.conv"
-        elif isinstance(layer, nn.BatchNorm2d):
-            places[child] = f"features.stage{stage}.unit{unit}.bn"
-        elif isinstance(layer, nn.MaxPool2d):
+        unit += isinstance(layer, nn.Conv2d)
+        kind = "conv" if isinstance(layer, nn.Conv2d) else "bn"
+        places[f"features.{child}"] = f"features.stage{stage}.unit{unit}.{kind}"
+        if isinstance(layer, nn.MaxPool2d):
             stage, unit = stage + 1, 0
-    if name.startswith("features.") and index in places:
-        return f"{places[index]}.{parameter}"
-    head = model.get_submodule("classifier")
-    hidden = (child for child, layer in head.named_children() if isinstance(layer, nn.Linear))
-    linear = dict(zip(hidden, ("output.fc1.fc", "output.fc2.fc", "output.fc3"), strict=False))
-    return f"{linear[index]}.{parameter}" if name.startswith("classifier.") else None
+    hidden = (
+        f"classifier.{child}"
+        for child, layer in model.get_submodule("classifier").named_children()
+        if isinstance(layer, nn.Linear)
+    )
+    places |= zip(hidden, ("output.fc1.fc", "output.fc2.fc", "output.fc3"), strict=False)
+    module, _, parameter = name.rpartition(".")
+    return f"{places[module]}.{parameter}" if module in places else None
 
 
-_mobilenet = rewriting(
+_MOBILENET = (
     (r"^conv_stem\.", "features.init_block.conv."),
     (r"^bn1\.", "features.init_block.bn."),
     (
@@ -208,31 +190,150 @@ _mobilenet = rewriting(
 
 def _efficientnet(name: str, model: Classifier) -> str | None:
     """Stages of one resolution are one: ours 4 and 5, and 6 and 7."""
-    found = re.fullmatch(r"features\.([1-7])\.(\d)\.(.+)", name)
+    merged = (1, 2, 3, 4, 4, 5, 5)
+
+    def unit(found: re.Match[str]) -> str:
+        stage, number = int(found[1]), int(found[2]) + 1
+        if stage in (5, 7):
+            number += len(list(model.get_submodule(f"features.{stage - 1}").children()))
+        return f"features.stage{merged[stage - 1]}.unit{number}."
+
+    # The first stage does not expand.
+    convs = (
+        ("dw_conv", "", "pw_conv")
+        if name.startswith("features.1.")
+        else ("conv1", "conv2", "", "conv3")
+    )
+    return rewritten(
+        name,
+        (r"^features\.0\.", "features.init_block.conv."),
+        (r"^features\.8\.", "features.final_block."),
+        (r"^classifier\.1\.", "output.fc."),
+        (r"^features\.([1-7])\.(\d)\.", unit),
+        (r"\.block\.(\d)\.", lambda found: f".{convs[int(found[1])]}."),
+        (r"(_block|conv\d?)\.0\.", r"\1.conv."),
+        (r"(_block|conv\d?)\.1\.", r"\1.bn."),
+        (r"\.slots\.inner\.fc([12])\.", r".se.conv\1."),
+    )
+
+
+# --- The Inception line, whose branches and convolutions count from 1 ----------------------------
+
+
+def _bn_inception(name: str, _: Classifier) -> str | None:
+    stem = {"0": "conv1", "2": "conv2.conv1", "3": "conv2.conv2"}
+    found = re.fullmatch(r"inception(\d\w)\.(branch\w+)\.(.+)", name)
     if found is None:
-        layer = {"0": "conv", "1": "bn"}
         return rewritten(
             name,
-            (
-                r"^features\.0\.(\d)\.",
-                lambda at: f"features.init_block.conv.{layer[at[1]]}.",
-            ),
-            (r"^features\.8\.(\d)\.", lambda at: f"features.final_block.{layer[at[1]]}."),
-            (r"^classifier\.1\.", "output.fc."),
+            (r"^stem\.(\d)\.", lambda at: f"features.init_block.{stem[at[1]]}."),
+            (r"^fc\.", "output."),
         )
-    stage, unit = int(found[1]), int(found[2]) + 1
-    if stage in (5, 7):
-        unit += len(list(model.get_submodule(f"features.{stage - 1}").children()))
-    convs = {"0": "dw_conv", "2": "pw_conv"} if stage == 1 else {}
-    convs = convs or {"0": "conv1", "1": "conv2", "3": "conv3"}
-    rest = rewritten(
-        found[3],
-        (r"^block\.(\d)\.0\.", lambda at: f"{convs[at[1]]}.conv."),
-        (r"^block\.(\d)\.1\.", lambda at: f"{convs[at[1]]}.bn."),
-        (r"^slots\.inner\.fc([12])\.", r"se.conv\1."),
+    module, kind, rest = found.groups()
+    stage, unit = next(
+        (stage, units.index(module) + 1)
+        for stage, units in enumerate(
+            (("3a", "3b"), ("3c", "4a", "4b", "4c", "4d"), ("4e", "5a", "5b")), 1
+        )
+        if module in units
     )
-    merged = {1: 1, 2: 2, 3: 3, 4: 4, 5: 4, 6: 5, 7: 5}
-    return f"features.stage{merged[stage]}.unit{unit}.{rest}"
+    kinds = ("branch1x1", "branch3x3", "branch_double3x3", "branch_pool")
+    # Those of stride 2 have no 1x1 branch.
+    branch = kinds.index(kind) + (0 if unit == 1 and stage > 1 else 1)
+    if kind == "branch_pool":
+        # The pool is layer 0 of the branch here.
+        rest = re.sub(r"^1\.", "conv.", rest)
+    rest = re.sub(r"^(\d)\.", lambda at: f"conv{int(at[1]) + 1}.", rest)
+    return f"features.stage{stage}.unit{unit}.branches.branch{branch}.{rest}"
+
+
+def _inception_v3(name: str, _: Classifier) -> str | None:
+    """There is no auxiliary head."""
+    stem = ("1a_3x3", "2a_3x3", "2b_3x3", "3b_1x1", "4a_3x3")
+    found = re.fullmatch(r"Mixed_(\d)(\w)\.(branch\w+?)(?:_(\d)([ab]?))?\.((?:conv|bn)\..+)", name)
+    if name.startswith("AuxLogits."):
+        return None
+    if found is None:
+        return rewritten(
+            name,
+            (r"^Conv2d_(\w+)\.", lambda at: f"features.init_block.conv{stem.index(at[1]) + 1}."),
+            (r"^fc\.", "output.fc."),
+        )
+    stage, letter, kind, number, half, rest = found.groups()
+    # The modules are 5b to 5d, 6a to 6e and 7a to 7c; the first of 6 and 7 reduces.
+    unit = "bcd".index(letter) + 1 if stage == "5" else "abcde".index(letter) + 1
+    reduces = stage != "5" and letter == "a"
+    if kind in ("branch1x1", "branch_pool"):
+        place = "branch1.conv" if kind == "branch1x1" else "branch4.conv"
+    else:
+        # The longer of the two comes last: 3x3dbl, 7x7dbl, 7x7x3.
+        branch = (2 if len(kind) > len("branch3x3") else 1) + (0 if reduces else 1)
+        list_place = f"conv_list.conv{number or 1}"
+        place = f"branch{branch}.{_HALVES[half] if half else list_place}"
+    return f"features.stage{int(stage) - 4}.unit{unit}.branches.{place}.{rest}"
+
+
+_HALVES = {"a": "conv1x3", "b": "conv3x1", "0": "conv1x3", "1": "conv3x1"}
+
+
+def _next(template: str) -> Callable[[re.Match[str]], str]:
+    """What takes the place of a match: `template`, filled with its groups, numbers plus 1."""
+
+    def filled(found: re.Match[str]) -> str:
+        return template.format(*(int(one) + 1 for one in found.groups()))
+
+    return filled
+
+
+# Inside a module of Inception v4 and Inception-ResNet.
+_BRANCHES: tuple[Rule, ...] = (
+    # The pool is layer 0 of the last branch here.
+    (r"\bbranch3\.1\.", "branches.branch4.conv."),
+    (
+        r"\bbranch(\d)\.\d\.branch([01])\.",
+        lambda at: f"branches.branch{int(at[1]) + 1}.{_HALVES[at[2]]}.",
+    ),
+    (r"(?<!\.branches)\.branch(\d)\.(\d)\.", _next(".branches.branch{}.conv_list.conv{}.")),
+    (r"(?<!\.branches)\.branch(\d)\.(?=conv\.|bn\.)", _next(".branches.branch{}.conv.")),
+)
+# The only convolution of a branch is a list of one there, in the first module of stage 2.
+_LIST_OF_ONE = (
+    r"^(features\.stage2\.unit1\.branches\.branch1)\.conv\.",
+    r"\1.conv_list.conv1.",
+)
+_INCEPTION_V4 = (
+    *_BRANCHES,
+    (r"^stem\.([012])\.", _next("features.init_block.conv{}.")),
+    (r"^stem\.([345])\.", lambda at: f"features.init_block.block{int(at[1]) - 2}."),
+    (r"^stage(\d)\.(\d)\.", _unit),
+    (r"^fc\.", "output.fc."),
+    _LIST_OF_ONE,
+)
+
+
+def _inception_resnet(name: str, model: Classifier) -> str | None:
+    """Of its ``inceptionresnetv1`` and ``inceptionresnetv2``."""
+    stem = ("1a", "2a", "2b", "3b", "4a", "4b")
+    last = len(list(model.get_submodule("repeat_2").children())) + 2
+    first_version = getattr(model, "last_linear", None) is not None
+    return rewritten(
+        name,
+        *_BRANCHES,
+        (r"^conv2d_7b\.", "features.final_conv."),
+        (r"^conv2d_(\w+)\.", lambda at: f"features.init_block.conv{stem.index(at[1]) + 1}."),
+        (r"^mixed_5b\.", "features.init_block.block."),
+        (r"^repeat\.(\d+)\.", _next("features.stage1.unit{}.")),
+        (r"^mixed_6a\.", "features.stage2.unit1."),
+        (r"^repeat_1\.(\d+)\.", lambda at: f"features.stage2.unit{int(at[1]) + 2}."),
+        (r"^mixed_7a\.", "features.stage3.unit1."),
+        (r"^repeat_2\.(\d+)\.", lambda at: f"features.stage3.unit{int(at[1]) + 2}."),
+        (r"^block8\.", f"features.stage3.unit{last}."),
+        (r"(unit\d+)\.conv2d\.", r"\1.conv."),
+        (r"^classif\.", "output.fc2." if first_version else "output.fc."),
+        (r"^last_linear\.", "output.fc1."),
+        (r"^last_bn\.", "output.bn."),
+        _LIST_OF_ONE,
+    )
 
 
 _GATES = ((r"\.se\.conv[12]\.weight", 1),)
@@ -242,15 +343,15 @@ DIALECT = Dialect(
     families={
         "AlexNet": _plain,
         "VGG": _plain,
-        "BNInception": bn_inception,
-        "InceptionV3": inception_v3,
-        "InceptionV4": inception_v4,
-        "InceptionResNet": inception_resnet,
+        "BNInception": _bn_inception,
+        "InceptionV3": _inception_v3,
+        "InceptionV4": _INCEPTION_V4,
+        "InceptionResNet": _inception_resnet,
         "ResNet": _resnet,
         "SENet": _resnet,
         "PreResNet": _resnet,
         "DenseNet": _densenet,
-        "MobileNet": _mobilenet,
+        "MobileNet": _MOBILENET,
         "EfficientNet": _efficientnet,
     },
     convolutions=dict.fromkeys(("ResNet", "SENet", "PreResNet", "EfficientNet"), _GATES),

@@ -20,7 +20,6 @@ from senetzoo.weights.dialects.base import (
     Dialect,
     dense_layers,
     has_deep_stem,
-    rewriting,
     rewritten,
 )
 
@@ -73,18 +72,18 @@ NETWORKS = {
 }
 
 
-_resnet = rewriting((r"\.slots\.standard\.(fc[12]\.)", r".se.\1"))
+_RESNET = ((r"\.slots\.standard\.(fc[12]\.)", r".se.\1"),)
+# The layers of a deep stem here, and their names there.
+_DEEP = {"0": "conv1", "1": "norm1", "3": "conv2", "4": "norm2", "6": "conv3"}
 
 
-def _preresnet(name: str, model: Classifier) -> str | None:
+def _preresnet(name: str, _: Classifier) -> str | None:
     if re.match(r"bn1\.", name):
         # Its stem ends in a convolution, as ours does unless `stem_norm` is asked for.
         return None
-    deep = {"0": "conv1", "1": "norm1", "3": "conv2", "4": "norm2", "6": "conv3"}
-    del model
     return rewritten(
         name,
-        (r"^conv1\.(\d)\.", lambda found: f"stem.{deep[found[1]]}."),
+        (r"^conv1\.(\d)\.", lambda found: f"stem.{_DEEP[found[1]]}."),
         (r"^conv1\.weight", "stem.conv.weight"),
         (r"^layer(\d)\.", lambda found: f"stages.{int(found[1]) - 1}.blocks."),
         (r"\.downsample\.", ".downsample.conv."),
@@ -95,18 +94,18 @@ def _preresnet(name: str, model: Classifier) -> str | None:
 def _densenet(name: str, model: Classifier) -> str | None:
     """A deep stem's convolutions are side by side there, and one child of three here."""
     deep = {"0": "conv0", "1": "norm0", "3": "conv1", "4": "norm1", "6": "conv2"}
-    if isinstance(model.get_submodule("features.conv0"), nn.Sequential):
-        name = rewritten(
-            name,
-            (r"^features\.norm0\.", "features.norm2."),
-            (r"^features\.conv0\.(\d)\.", lambda found: f"features.{deep[found[1]]}."),
-        )
-    return name
+    if not isinstance(model.get_submodule("features.conv0"), nn.Sequential):
+        return name
+    return rewritten(
+        name,
+        (r"^features\.norm0\.", "features.norm2."),
+        (r"^features\.conv0\.(\d)\.", lambda found: f"features.{deep[found[1]]}."),
+    )
 
 
 _VGG = {"0": "pre_logits.fc1", "3": "pre_logits.fc2", "6": "head.fc"}
 # The hidden linear layers are convolutions over the 7x7 map there.
-_vgg = rewriting((r"^classifier\.([036])\.", lambda found: f"{_VGG[found[1]]}."))
+_VGG_RULES = ((r"^classifier\.([036])\.", lambda found: f"{_VGG[found[1]]}."),)
 
 
 def _inception_v4(name: str, model: Classifier) -> str | None:
@@ -114,43 +113,42 @@ def _inception_v4(name: str, model: Classifier) -> str | None:
     found = re.fullmatch(r"(stem|stage[123])\.(\d+)\.(.+)", name)
     if found is None:
         return name.replace("fc.", "last_linear.", 1)
-    stage, rest = found[1], found[3]
-    index = int(found[2])
-    for before in ("stem", "stage1", "stage2", "stage3"):
-        if before == stage:
-            break
-        index += len(list(model.get_submodule(before).children()))
-    if stage == "stem" and found[2] in ("3", "5"):
+    stage, index, rest = found.groups()
+    stages = ("stem", "stage1", "stage2", "stage3")
+    earlier = stages[: stages.index(stage)]
+    before = sum(len(list(model.get_submodule(one).children())) for one in earlier)
+    if stage == "stem" and index in ("3", "5"):
         rest = re.sub(r"^branch[01]\.", "conv.", rest)
-    elif stage == "stage3" and found[2] != "0":
-        rest = re.sub(r"^branch([12])\.(\d)\.branch0\.", r"branch\1_\2a.", rest)
-        rest = re.sub(r"^branch([12])\.(\d)\.branch1\.", r"branch\1_\2b.", rest)
-        rest = re.sub(r"^branch([12])\.(\d)\.", r"branch\1_\2.", rest)
-    return f"features.{index}.{rest}"
+    elif stage == "stage3" and index != "0":
+        rest = rewritten(
+            rest,
+            (r"^branch([12])\.(\d)\.branch0\.", r"branch\1_\2a."),
+            (r"^branch([12])\.(\d)\.branch1\.", r"branch\1_\2b."),
+            (r"^branch([12])\.(\d)\.", r"branch\1_\2."),
+        )
+    return f"features.{before + int(index)}.{rest}"
 
 
-def _efficientnet(name: str, model: Classifier) -> str | None:
-    del model
-    outside = {
-        "features.0.0": "conv_stem",
-        "features.0.1": "bn1",
-        "features.8.0": "conv_head",
-        "features.8.1": "bn2",
-        "classifier.1": "classifier",
-    }
-    module, _, parameter = name.rpartition(".")
-    if module in outside:
-        return f"{outside[module]}.{parameter}"
-    _, stage, block, place = module.split(".", 3)
+_EFFICIENTNET = (
+    (r"^features\.0\.0\.", "conv_stem."),
+    (r"^features\.0\.1\.", "bn1."),
+    (r"^features\.8\.0\.", "conv_head."),
+    (r"^features\.8\.1\.", "bn2."),
+    (r"^classifier\.1\.", "classifier."),
     # The first stage does not expand.
-    first = {"0.0": "conv_dw", "0.1": "bn1", "2.0": "conv_pw", "2.1": "bn2"}
-    later = {"0.0": "conv_pw", "0.1": "bn1", "1.0": "conv_dw", "1.1": "bn2"}
-    layers = first if stage == "1" else {**later, "3.0": "conv_pwl", "3.1": "bn3"}
-    gate = {"slots.inner.fc1": "se.conv_reduce", "slots.inner.fc2": "se.conv_expand"}
-    layers = {**{f"block.{path}": layer for path, layer in layers.items()}, **gate}
-    if place not in layers:
-        return None
-    return f"blocks.{int(stage) - 1}.{block}.{layers[place]}.{parameter}"
+    (r"^(features\.1\.\d+)\.block\.0\.0\.", r"\1.conv_dw."),
+    (r"^(features\.1\.\d+)\.block\.2\.0\.", r"\1.conv_pw."),
+    (r"^(features\.1\.\d+)\.block\.2\.1\.", r"\1.bn2."),
+    (r"\.block\.0\.0\.", ".conv_pw."),
+    (r"\.block\.0\.1\.", ".bn1."),
+    (r"\.block\.1\.0\.", ".conv_dw."),
+    (r"\.block\.1\.1\.", ".bn2."),
+    (r"\.block\.3\.0\.", ".conv_pwl."),
+    (r"\.block\.3\.1\.", ".bn3."),
+    (r"\.slots\.inner\.fc1\.", ".se.conv_reduce."),
+    (r"\.slots\.inner\.fc2\.", ".se.conv_expand."),
+    (r"^features\.(\d)\.", lambda found: f"blocks.{int(found[1]) - 1}."),
+)
 
 
 def _swin_layer(found: re.Match[str]) -> str:
@@ -158,7 +156,7 @@ def _swin_layer(found: re.Match[str]) -> str:
     return f"layers.{index // 2}.{'blocks' if index % 2 else 'downsample'}."
 
 
-_swin = rewriting(
+_SWIN = (
     (r"^features\.0\.0\.", "patch_embed.proj."),
     (r"^features\.0\.2\.", "patch_embed.norm."),
     (r"^features\.(\d)\.", _swin_layer),
@@ -170,16 +168,11 @@ _swin = rewriting(
 
 def _old_vgg(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Files of torchvision's, whose hidden layers are linear."""
-    sides = {"0": 7, "3": 1, "6": 0}
-    result = {}
-    for name, tensor in state.items():
-        found = re.fullmatch(r"classifier\.([036])\.(.+)", name)
-        if found is not None:
-            side = sides[found[1]]
-            name = f"{_VGG[found[1]]}.{found[2]}"
-            if side and tensor.ndim == 2 and tensor.shape[1] % side**2 == 0:
-                tensor = tensor.reshape(len(tensor), -1, side, side)
-        result[name] = tensor
+    result = {rewritten(name, *_VGG_RULES): tensor for name, tensor in state.items()}
+    for name, side in (("pre_logits.fc1.weight", 7), ("pre_logits.fc2.weight", 1)):
+        tensor = result.get(name)
+        if tensor is not None and tensor.ndim == 2 and tensor.shape[1] % side**2 == 0:
+            result[name] = tensor.reshape(len(tensor), -1, side, side)
     return result
 
 
@@ -187,17 +180,11 @@ def _old_swin(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The authors' files: merging ends a stage there and begins the next one in timm."""
     if "layers.0.downsample.reduction.weight" not in state:
         return state
-    return {
-        rewritten(
-            name,
-            (
-                r"^layers\.(\d)\.downsample\.",
-                lambda found: f"layers.{int(found[1]) + 1}.downsample.",
-            ),
-            (r"^head\.(?!fc\.)", "head.fc."),
-        ): tensor
-        for name, tensor in state.items()
-    }
+    rules = (
+        (r"^layers\.(\d)(?=\.downsample\.)", lambda found: f"layers.{int(found[1]) + 1}"),
+        (r"^head\.(?!fc\.)", "head.fc."),
+    )
+    return {rewritten(name, *rules): tensor for name, tensor in state.items()}
 
 
 _GATES = ((r"\.se\.fc[12]\.weight", 1),)
@@ -205,17 +192,17 @@ _GATES = ((r"\.se\.fc[12]\.weight", 1),)
 DIALECT = Dialect(
     networks=NETWORKS,
     families={
-        "ResNet": _resnet,
-        "SENet": _resnet,
+        "ResNet": _RESNET,
+        "SENet": _RESNET,
         "PreResNet": _preresnet,
         "DenseNet": _densenet,
-        "VGG": _vgg,
-        "InceptionV3": rewriting(),
+        "VGG": _VGG_RULES,
+        "InceptionV3": (),
         "InceptionV4": _inception_v4,
-        "InceptionResNet": rewriting(),
-        "MobileNet": rewriting(),
-        "EfficientNet": _efficientnet,
-        "Swin": _swin,
+        "InceptionResNet": (),
+        "MobileNet": (),
+        "EfficientNet": _EFFICIENTNET,
+        "Swin": _SWIN,
     },
     convolutions={
         "ResNet": _GATES,
@@ -244,21 +231,12 @@ _LEGACY_NETWORKS = {
     "legacy_senet154": Counterpart("senet154", _CEIL),
 }
 
-# Places of the deep stem's layers in ours.
-_LEGACY_STEM = (
-    (r"^conv1\.0\.", "layer0.conv1."),
-    (r"^conv1\.1\.", "layer0.bn1."),
-    (r"^conv1\.3\.", "layer0.conv2."),
-    (r"^conv1\.4\.", "layer0.bn2."),
-    (r"^conv1\.6\.", "layer0.conv3."),
-    (r"^conv1\.weight", "layer0.conv1.weight"),
-)
-
 
 def _legacy_resnet(name: str, model: Classifier) -> str | None:
     return rewritten(
         name,
-        *_LEGACY_STEM,
+        (r"^conv1\.(\d)\.", lambda found: f"layer0.{_DEEP[found[1]]}.".replace("norm", "bn")),
+        (r"^conv1\.weight", "layer0.conv1.weight"),
         (r"^bn1\.", "layer0.bn3." if has_deep_stem(model) else "layer0.bn1."),
         (r"\.slots\.standard\.(fc[12]\.)", r".se_module.\1"),
         (r"^fc\.", "last_linear."),

@@ -11,10 +11,7 @@ zoo.
 
 from __future__ import annotations
 
-import re
-
-from senetzoo.nn.classifier import Classifier
-from senetzoo.weights.dialects.base import Counterpart, Dialect, dense_layers, rewriting
+from senetzoo.weights.dialects.base import Counterpart, Dialect, dense_layers
 
 _HALF = (0.5, 0.5, 0.5)
 
@@ -42,28 +39,18 @@ NETWORKS = {
 }
 
 
-def _efficientnet(name: str, model: Classifier) -> str | None:
-    """Its SE is a layer of the block, after the depthwise convolution."""
-    del model
-    found = re.fullmatch(r"features\.(\d)\.(\d+)\.slots\.inner\.(fc[12]\..+)", name)
-    if found is None:
-        return name
-    stage, block, rest = found.groups()
-    # The first stage does not expand, so it has a layer less before.
-    return f"features.{stage}.{block}.block.{1 if stage == '1' else 2}.{rest}"
-
-
+# Its SE is a layer of the block, after the depthwise convolution; the first stage does not expand,
+# so it has a layer less before.
+_EFFICIENTNET = (
+    (r"^(features\.1\.\d+)\.slots\.inner\.(fc[12]\.)", r"\1.block.1.\2"),
+    (r"^(features\.\d\.\d+)\.slots\.inner\.(fc[12]\.)", r"\1.block.2.\2"),
+)
 DIALECT = Dialect(
     networks=NETWORKS,
     families={
-        "AlexNet": rewriting(),
-        "VGG": rewriting(),
-        "GoogLeNet": rewriting(),
-        "InceptionV3": rewriting(),
-        "ResNet": rewriting(),
-        "DenseNet": rewriting(),
-        "EfficientNet": _efficientnet,
-        "Swin": rewriting(),
+        **dict.fromkeys(("AlexNet", "VGG", "GoogLeNet", "InceptionV3", "ResNet", "DenseNet"), ()),
+        "EfficientNet": _EFFICIENTNET,
+        "Swin": (),
     },
     convolutions={"EfficientNet": ((r"\.block\.[12]\.fc[12]\.weight", 1),)},
     updates={"DenseNet": dense_layers},
@@ -77,5 +64,5 @@ CHENYAOFO = Dialect(
         for classes in (10, 100)
         for depth in (20, 32, 44, 56)
     },
-    families={"ResNet": rewriting()},
+    families={"ResNet": ()},
 )

@@ -1,0 +1,227 @@
+"""A network written to a folder, from which `load` makes it again."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import senetzoo
+from senetzoo._utils.files import atomically
+from senetzoo.data.preprocessing import Preprocessing
+from senetzoo.errors import ConfigError, WeightsError, checks_options
+from senetzoo.io.folder import CONFIG, LIBRARY, SCHEMA, WEIGHTS, Description, File, Network
+from senetzoo.nn.classifier import Classifier
+from senetzoo.policies.algebra import NONE
+from senetzoo.registry import ENTRIES
+from senetzoo.spec import named
+from senetzoo.weights.load import check_finite, stored
+
+# What a network of float32 takes without a loss.
+_TYPES = {torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool}
+
+
+@checks_options
+def save(
+    model: Classifier,
+    folder: str | Path,
+    *,
+    classes: Sequence[str] | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> None:
+    """Write a network to a folder, from which `load` makes it again.
+
+    ``model.safetensors`` holds its tensors, each in its own type; ``config.json`` the config, the
+    stem, the gates, the classes, the preprocessing, and the hash of the tensors. Of other files in
+    the folder none is touched; a network that senetzoo saved there before is replaced.
+
+    Args:
+        model: A network of this zoo, whatever its config, stem and gates.
+        folder: The folder, made where it does not exist.
+        classes: Names of the classes in the order of the logits; None for those that the load
+            report has.
+        preprocessing: What an image goes through before; None for that of the weights that the
+            network was loaded with.
+
+    Raises:
+        ConfigError: `model` is another network, or was changed by hand; the folder holds another
+            library's; or `classes` or `preprocessing` do not fit.
+        WeightsError: Tensors hold values that are not finite, or no values at all.
+    """
+    _check_network(model)
+    report, network = model.load_report, type(model).__name__
+    if report is not None:
+        classes = (report.classes or None) if classes is None else classes
+        if preprocessing is None and report.preprocessing is not None and model.in_chans in (1, 3):
+            preprocessing = report.preprocessing.for_channels(model.in_chans)
+    for name, value in model.state_dict().items():
+        if value.is_meta:
+            raise WeightsError(
+                f"Can't save the {network}.",
+                f"Its {name} is on the meta device, without values.",
+                "Give it values first: load weights, or build it on the CPU",
+            )
+        if value.dtype not in _TYPES:
+            raise WeightsError(
+                f"Can't save the {network}.",
+                f"Its {name} is {str(value.dtype).removeprefix('torch.')}.",
+                "Save networks of float32, or of less: model.float()",
+            )
+    check_finite(model.state_dict(), f"weights of the {network}")
+    write(model, Path(folder), classes=classes, preprocessing=preprocessing)
+
+
+def _check_network(model: object) -> None:
+    if isinstance(model, Classifier):
+        return
+    asked = f"save got a {type(model).__name__}."
+    for name in ("module", "_orig_mod"):
+        if isinstance(inner := getattr(model, name, None), Classifier):
+            raise ConfigError(
+                asked,
+                f"It is a wrapper around a {type(inner).__name__} of this zoo.",
+                f"Type save(model.{name}, folder)",
+            )
+    raise ConfigError(
+        asked,
+        "It is no network of this zoo, and could not be built again from its folder.",
+        "Save its state_dict() yourself, with safetensors.torch.save_file",
+    )
+
+
+def write(
+    model: Classifier,
+    folder: Path,
+    *,
+    classes: Sequence[str] | None,
+    preprocessing: Preprocessing | None,
+) -> None:
+    """Write a network's two files; of others in the folder none is touched.
+
+    ``config.json``, which names the hash of the weights, comes last: whatever a kill leaves is a
+    whole network, or is refused. The same tensors make the same bytes.
+    """
+    about = {"format": "pt", "library_name": LIBRARY, "senetzoo": senetzoo.__version__}
+    content = stored(model.state_dict(), about)
+    description = describe(model, content, classes=classes, preprocessing=preprocessing)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(
+            f"Can't save a network in {folder}.", "It is a file.", "Give the name of a folder"
+        )
+    # Weights alone are what a save leaves that was killed between its two files.
+    there = [folder / name for name in (CONFIG, WEIGHTS) if (folder / name).is_file()]
+    if there and _library(there[0]) != LIBRARY:
+        raise ConfigError(
+            f"Can't save a network in {folder}.",
+            f"Its {there[0].name} is not senetzoo's, and would be replaced.",
+            "Give another folder, or move that file away",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    raw = dataclasses.asdict(description)
+    text = json.dumps(raw, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # The inner one is put in its place first.
+    with atomically(folder / CONFIG) as first, atomically(folder / WEIGHTS) as second:
+        first.write_text(text, encoding="utf-8")
+        second.write_bytes(content)
+
+
+def _library(file: Path) -> Any:
+    """Which library wrote a file, by its own word; None where it does not say."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if file.name == CONFIG:
+            return json.loads(file.read_text(encoding="utf-8"))["library_name"]
+        with safe_open(str(file), "pt") as opened:
+            return opened.metadata()["library_name"]
+    except (ValueError, RecursionError, SafetensorError, TypeError, KeyError):
+        return None
+
+
+def describe(
+    model: Classifier,
+    content: bytes,
+    *,
+    classes: Sequence[str] | None,
+    preprocessing: Preprocessing | None,
+) -> Description:
+    """What `model` is, whose file of weights has `content`.
+
+    `ConfigError` where its config and gates build another network: it was changed by hand.
+    """
+    if classes is not None:
+        _check_classes(classes, model.num_classes)
+    if preprocessing is not None and preprocessing.channels != model.in_chans:
+        raise ConfigError(
+            f"save got a preprocessing for {preprocessing.channels} channels.",
+            f"The network takes {model.in_chans}.",
+            "Give a mean and a std for each channel",
+        )
+    spec = model.spec
+    with torch.device("meta"):
+        ours, built = _looks(model), _looks(spec.build(seed=0))
+    for path in ours | built:
+        if ours.get(path) != built.get(path):
+            raise ConfigError(
+                f"Can't save this {type(model).__name__}: it was changed at {path or 'its top'}.",
+                f"There is {ours.get(path, 'nothing')}, and its config and gates make "
+                f"{built.get(path, 'nothing')}.",
+                "Save its state_dict() yourself, with safetensors",
+            )
+    return Description(
+        library_name=LIBRARY,
+        schema=SCHEMA,
+        senetzoo=senetzoo.__version__,
+        network=Network(
+            name=spec.name if spec.name in ENTRIES else None,
+            family=spec.config.family,
+            config=dataclasses.asdict(spec.config),
+            policy=str(spec.policy),
+        ),
+        preprocessing=preprocessing,
+        classes=None if classes is None else tuple(classes),
+        weights=File(WEIGHTS, hashlib.sha256(content).hexdigest(), len(content)),
+    )
+
+
+def name_of(model: Classifier) -> str:
+    """A name for `model`: its network's, or its family's where that is none, and its gates.
+
+    ``"resnet20+se16"`` is what `create` takes; classes, stem and the like are not in it.
+    """
+    spec = model.spec
+    own = named(spec.name).policy if spec.name in ENTRIES else NONE
+    return spec.name if spec.policy == own else f"{spec.name}+{spec.policy}"
+
+
+def _check_classes(classes: Sequence[str], number: int) -> None:
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise ConfigError(
+            f"save got classes={classes!r}.",
+            "They are names, one for each class.",
+            'Type for example: classes=("cat", "dog")',
+        )
+    if len(classes) != number:
+        raise ConfigError(
+            f"save got {len(classes)} names of classes.",
+            f"The network has {number} classes.",
+            "Give one name for each, in the order of the logits",
+        )
+
+
+def _looks(model: nn.Module) -> dict[str, str]:
+    """Each module's type with its options, and each tensor's shape, by name."""
+    looks = {}
+    for path, module in model.named_modules():
+        # In eval mode, and in one process, they are the same.
+        kind = type(module).__name__.replace("SyncBatchNorm", "BatchNorm2d")
+        looks[path] = f"{kind}({module.extra_repr()})"
+    for path, tensor in model.state_dict().items():
+        looks[path] = f"a tensor {tuple(tensor.shape)}"
+    return looks
