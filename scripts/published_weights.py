@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 from pin_weights import text  # noqa: E402
 
 from senetzoo._utils.torchvision import torchvision  # noqa: E402
-from senetzoo.data.cifar10 import CLASSES  # noqa: E402
+from senetzoo.data.cifar import CIFAR10  # noqa: E402
 from senetzoo.data.preprocessing import Preprocessing  # noqa: E402
 from senetzoo.nn.counting import Counts, count  # noqa: E402
 from senetzoo.weights.dialects import Counterpart, counterparts  # noqa: E402
@@ -259,7 +259,7 @@ def from_chenyaofo() -> Iterator[Draft]:
             tag=f"chenyaofo_{data}",
             usual=few,
             num_classes=10 if few else 100,
-            classes=CLASSES if few else None,
+            classes=CIFAR10.classes if few else None,
             source=address(known["url"]),
             preprocessing=Preprocessing(32, tuple(norm["mean"]), tuple(norm["std"])),
             data=f"{title} train",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -161,13 +161,7 @@ def read_parquet(path: str | Path, classes: Sequence[str] | None = None) -> Labe
         raise DataError(
             f"{path} can't be read.", "It is no parquet file, or damaged or cut short."
         ) from None
-    image = next((c for c in ("image", "img") if c in table.column_names), None)
-    label = next((c for c in ("label", "labels", "fine_label") if c in table.column_names), None)
-    if image is None or label is None:
-        raise DataError(
-            f"{path} has the columns {', '.join(table.column_names)}.",
-            "Expected image (or img) and label.",
-        )
+    image, label = image_columns(table.column_names, str(path))
     kind = table.schema.field(label).type
     if not types.is_integer(kind) or table.column(label).null_count:
         raise DataError(
@@ -190,14 +184,37 @@ def read_parquet(path: str | Path, classes: Sequence[str] | None = None) -> Labe
         )
     count = max(labels, default=-1) + 1
     names = tuple(classes) if classes is not None else own or tuple(map(str, range(count)))
-    if labels and not 0 <= min(labels) <= max(labels) < len(names):
-        raise DataError(
-            f"{path} has labels from {min(labels)} to {max(labels)}.",
-            f"There are {len(names)} classes, from 0 to {len(names) - 1}."
-            if names
-            else "Labels count from 0.",
-        )
+    check_labels(labels, names, str(path))
     return LabeledFiles(tuple(s for s in sources if s is not None), labels, names, str(path))
+
+
+def image_columns(columns: Iterable[str], name: str) -> tuple[str, str]:
+    """The image and the label column of a table with the Hub's image schema.
+
+    Raises:
+        DataError: It lacks one; `name` is what the message calls it.
+    """
+    image = next((c for c in ("image", "img") if c in columns), None)
+    label = next((c for c in ("label", "labels", "fine_label") if c in columns), None)
+    if image is None or label is None:
+        raise DataError(
+            f"{name} has the columns {', '.join(columns)}.", "Expected image (or img) and label."
+        )
+    return image, label
+
+
+def check_labels(labels: Sequence[int], classes: Sequence[str], name: str) -> None:
+    """Refuse labels that are none of the classes; `name` is what the message calls the data.
+
+    Raises:
+        DataError: There are some.
+    """
+    if labels and not 0 <= min(labels) <= max(labels) < len(classes):
+        known = f"There are {len(classes)} classes, from 0 to {len(classes) - 1}."
+        raise DataError(
+            f"{name} has labels from {min(labels)} to {max(labels)}.",
+            known if classes else "Labels count from 0.",
+        )
 
 
 def read_parquets(paths: Sequence[Path], classes: Sequence[str] | None = None) -> LabeledFiles:

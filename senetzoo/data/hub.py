@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from senetzoo._utils.environment import offline
-from senetzoo.data.files import LabeledFiles, parquet_files
+from senetzoo.data.files import LabeledFiles, check_labels, image_columns, parquet_files
 from senetzoo.errors import DataError, MissingExtraError
 
 # What test splits are called, best first.
@@ -97,13 +97,8 @@ def load(path: str | Path, split: str) -> LabeledFiles:
     table = _open(path, split, stream=False)
     image, label, classes = _columns(table.features, str(path))
     labels = tuple(table[label])
-    count = max(labels, default=-1) + 1
-    classes = classes or tuple(map(str, range(count)))
-    if labels and not 0 <= min(labels) <= max(labels) < len(classes):
-        raise DataError(
-            f"{path} has labels from {min(labels)} to {max(labels)}.",
-            f"There are {len(classes)} classes, from 0 to {len(classes) - 1}.",
-        )
+    classes = classes or tuple(map(str, range(max(labels, default=-1) + 1)))
+    check_labels(labels, classes, str(path))
     return LabeledFiles(ArrowImages(_raw(table, image), image), labels, classes, f"{path} {split}")
 
 
@@ -166,12 +161,7 @@ def _open(path: str | Path, split: str, *, stream: bool) -> Any:
 
 def _columns(features: Any, name: str) -> tuple[str, str, tuple[str, ...]]:
     """Names of the image and the label column, and of the classes where there are names."""
-    image = next((c for c in ("image", "img") if c in features), None)
-    label = next((c for c in ("label", "labels", "fine_label") if c in features), None)
-    if image is None or label is None:
-        raise DataError(
-            f"{name} has the columns {', '.join(features)}.", "Expected image (or img) and label."
-        )
+    image, label = image_columns(features, name)
     return image, label, tuple(getattr(features[label], "names", None) or ())
 
 

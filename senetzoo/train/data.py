@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 import torch
 
-from senetzoo.data import cifar10, cifar100, digits, flowers5, hub
+from senetzoo.data import digits, flowers5, hub
+from senetzoo.data.cifar import CIFAR10, CIFAR100
 from senetzoo.data.files import LabeledFiles, read_image_folder
 from senetzoo.data.hub import Stream
 from senetzoo.data.preprocessing import IMAGENET, Preprocessing
@@ -83,7 +84,7 @@ def load_data(recipe: Recipe, path: Path | None) -> Data:
             + ("FOLDER" if recipe.data != "hub" else "NAME"),
         )
     if recipe.data in ("cifar10", "cifar100"):
-        cifar = cifar10 if recipe.data == "cifar10" else cifar100
+        cifar = CIFAR10 if recipe.data == "cifar10" else CIFAR100
         if path.suffix == ".parquet":
             raise DataError(
                 f"{path} is one split of {_WANTED[recipe.data]}.",
@@ -91,7 +92,7 @@ def load_data(recipe: Recipe, path: Path | None) -> Data:
                 "Give the folder that has both, as train*.parquet and test*.parquet",
             )
         splits = cifar.load(path, "train"), cifar.load(path, "test")
-        return _limited(recipe, *splits, cifar.MEAN, cifar.STD, _WANTED[recipe.data])
+        return _limited(recipe, *splits, cifar.mean, cifar.std, _WANTED[recipe.data])
     test: TestImages
     if recipe.data == "flowers5":
         train, test = flowers5.load(path, "train"), flowers5.load(path, "test")
