@@ -192,7 +192,7 @@ def from_text(kind: type, field: str, text: str, name: str) -> Any:
     """
     hint = hints(kind)[field]
     value: object = text
-    if not any(one.base is str or one.origin is Literal for one in _alternatives(hint)):
+    if not any(one.base is str or one.origin is Literal for one in alternatives(hint)):
         word = text.strip()
         if word.lower() in ("true", "false", "none"):
             word = word.capitalize()
@@ -257,7 +257,7 @@ class _Kind(NamedTuple):
 
 
 @functools.cache
-def _alternatives(kind: Any) -> tuple[_Kind, ...]:
+def alternatives(kind: Any) -> tuple[_Kind, ...]:
     # Literal | int is a Union of typing, int | str is a UnionType.
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     found = []
@@ -274,7 +274,7 @@ def _fit(kind: Any, value: Any, where: str) -> Any:
     Raises:
         BrokenError: It does not fit; the message is in the words of JSON.
     """
-    for one in _alternatives(kind):
+    for one in alternatives(kind):
         if one.looks(value):
             fitted = _inside(one, value, where)
             if fitted is not ... and all(_holds(limit, fitted) for limit in one.limits):
@@ -327,7 +327,7 @@ def words(kind: Any, *, json: bool = False) -> str:
         kind: The annotation.
         json: In the words of JSON: a list, null, true.
     """
-    kinds = _alternatives(kind)
+    kinds = alternatives(kind)
     known: list[str] = []
     for one in kinds:
         choices = (True, False) if one.base is bool else one.inner if one.origin is Literal else ()
@@ -351,7 +351,7 @@ def _words(kind: _Kind, json: bool) -> str:
         some = f"{len(inner)} " if fixed else "one or more " if NonEmpty() in limits else ""
         item = words(inner[0], json=json)
         several, plural = _NOUN.subn(r"\1s", item)
-        if not plural or len(_alternatives(inner[0])) > 1:
+        if not plural or len(alternatives(inner[0])) > 1:
             several = f"values, each {item}"
         return f"a {'list' if json else 'tuple'} of {some}{several}"
     if base in (int, float):
@@ -377,7 +377,7 @@ def _limits(metadata: tuple[Any, ...]) -> str:
 
 def _remedy(kind: type, field: str, hint: Any, value: object) -> str:
     """What to type instead of a wrong value."""
-    kinds = _alternatives(hint)
+    kinds = alternatives(hint)
     choices = [choice for one in kinds if one.origin is Literal for choice in one.inner]
     if isinstance(value, str) and (near := nearest(value, [c for c in choices if c == str(c)])):
         return near

@@ -10,77 +10,51 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import click
 from torch import Tensor
 
 from senetzoo import zoo
-from senetzoo.cli import complete
-from senetzoo.cli.base import SenetzooCommand
-from senetzoo.cli.options import network_options
+from senetzoo._utils.checks import Le, PositiveInt
+from senetzoo.cli.options import Batch, Json, Network, Stated, WeightsFile, as_command
 from senetzoo.errors import DataError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.predict import Prediction, Source, class_names, predictions, sources
 
 
-@click.command(
+@as_command(
     "predict",
-    cls=SenetzooCommand,
     exits={1: "some images could not be read, of which stderr tells; the others are told"},
 )
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option(
-    "--model",
-    "name",
-    default="se_resnet20",
-    metavar="NETWORK",
-    show_default=True,
-    help="The network: a name, with its default weights or those of a tag; a folder that "
-    "senetzoo.save or a training run wrote; or hf-hub:OWNER/NAME.",
-    shell_complete=complete.networks_and_folders,
-)
-@network_options
-@click.option(
-    "--top",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    help="How many classes to tell of each image.",
-)
-@click.option(
-    "--batch",
-    type=click.IntRange(1, 1_000_000),
-    default=32,
-    show_default=True,
-    help="How many images to hold and compute at a time.",
-)
-@click.option("--json", "as_json", is_flag=True, help="JSON Lines: one object per image.")
-@click.option(
-    "--explain",
-    "folder",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="Write where the network looked, and what its gates did, into FOLDER: a page, "
-    "explain.html, and a picture of each image.",
-)
-@click.option(
-    "--layer",
-    metavar="LAYER",
-    help="What --explain looks at: the map after a stage, by its number from 1 or from the end "
-    "as -1, or a module by its name. Default: the last map before the pooling.",
-)
-@click.pass_context
 def command(
-    ctx: click.Context,
-    images: tuple[str, ...],
-    name: str,
-    stated: dict[str, Any],
-    top: int,
-    batch: int,
-    as_json: bool,
-    folder: Path | None,
-    layer: str | None,
+    images: Annotated[tuple[str, ...], {"metavar": "IMAGE..."}],
+    *,
+    name: Annotated[
+        Network,
+        "--model",
+        "The network: a name, with its default weights or those of a tag; a folder that "
+        "senetzoo.save or a training run wrote; or hf-hub:OWNER/NAME.",
+        {"metavar": "NETWORK"},
+    ] = "se_resnet20",
+    weights: WeightsFile = None,
+    preprocessing: Stated,
+    top: Annotated[PositiveInt, "How many classes to tell of each image."] = 5,
+    batch: Annotated[Batch, Le(1_000_000), "How many images to hold and compute at a time."] = 32,
+    as_json: Annotated[Json, "JSON Lines: one object per image."] = False,
+    folder: Annotated[
+        Path | None,
+        "--explain",
+        "Write where the network looked, and what its gates did, into FOLDER: a page, "
+        "explain.html, and a picture of each image.",
+        {"metavar": "FOLDER"},
+    ] = None,
+    layer: Annotated[
+        str | None,
+        "What --explain looks at: the map after a stage, by its number from 1 or from the end as "
+        "-1, or a module by its name. Default: the last map before the pooling.",
+        {"metavar": "LAYER"},
+    ] = None,
 ) -> None:
     """Tell what images show, with probabilities.
 
@@ -105,7 +79,7 @@ def command(
     """
     if layer is not None and folder is None:
         raise click.UsageError("--layer is of --explain: give both.")
-    model = zoo.load(name, **stated)
+    model = zoo.load(name, weights=weights, preprocessing=preprocessing)
     explainer = None if folder is None else _Explainer(model, name, folder, layer)
     wanted = _asked(images)
     if explainer is not None:
@@ -135,7 +109,7 @@ def command(
         if not as_json:
             click.echo(f"explained: {_printable(str(page))}")
     if failed:
-        ctx.exit(1)
+        raise click.exceptions.Exit(1)
 
 
 class _Explainer:
