@@ -45,33 +45,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Bound:
-    """A limit of a number; one of the four classes below."""
+    """A limit of a number: ``Ge(1)``, ``Gt(0)``, ``Le(1)`` or ``Lt(1)``."""
 
+    holds: Callable[[Any, Any], bool]
     value: float
 
 
-class Ge(Bound):
-    """At least `value`."""
-
-
-class Gt(Bound):
-    """Above `value`."""
-
-
-class Le(Bound):
-    """At most `value`."""
-
-
-class Lt(Bound):
-    """Below `value`."""
-
-
-_HOLDS: dict[type[Bound], Callable[[Any, Any], bool]] = {
-    Ge: operator.ge,
-    Gt: operator.gt,
-    Le: operator.le,
-    Lt: operator.lt,
-}
+Ge = functools.partial(Bound, operator.ge)
+Gt = functools.partial(Bound, operator.gt)
+Le = functools.partial(Bound, operator.le)
+Lt = functools.partial(Bound, operator.lt)
 
 
 @dataclass(frozen=True)
@@ -307,7 +290,7 @@ def _inside(kind: _Kind, value: Any, where: str) -> Any:
 
 def _holds(limit: Any, value: Any) -> bool:
     if isinstance(limit, Bound):
-        return _HOLDS[type(limit)](value, limit.value)
+        return limit.holds(value, limit.value)
     if isinstance(limit, Pattern):
         return re.fullmatch(limit.regex, value) is not None
     if isinstance(limit, Odd):
@@ -365,13 +348,12 @@ def _words(kind: _Kind, json: bool) -> str:
 
 def _limits(metadata: tuple[Any, ...]) -> str:
     """The bounds of a number in words."""
-    limits = {type(limit): f"{limit.value:g}" for limit in metadata if isinstance(limit, Bound)}
-    if Ge in limits and Le in limits:
-        return f" from {limits[Ge]} to {limits[Le]}"
-    if Ge in limits and Lt in limits:
-        return f" from {limits[Ge]} up to, not including, {limits[Lt]}"
-    names = {Ge: "of at least", Gt: "above", Le: "at most", Lt: "below"}
-    texts = [f"{names[kind]} {value}" for kind, value in limits.items()]
+    limits = {limit.holds: f"{limit.value:g}" for limit in metadata if isinstance(limit, Bound)}
+    low, high = limits.get(operator.ge), limits.get(operator.le, limits.get(operator.lt))
+    if low and high:
+        return f" from {low} {'to' if operator.le in limits else 'up to, not including,'} {high}"
+    names = {"ge": "of at least", "gt": "above", "le": "at most", "lt": "below"}
+    texts = [f"{names[holds.__name__]} {value}" for holds, value in limits.items()]
     return f" {' and '.join(texts)}" if texts else ""
 
 

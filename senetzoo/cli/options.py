@@ -28,9 +28,7 @@ import click
 from senetzoo._utils.checks import (
     Bound,
     Ge,
-    Gt,
     Le,
-    Lt,
     PositiveInt,
     alternatives,
     from_text,
@@ -122,12 +120,12 @@ def _parameter(parameter: inspect.Parameter, hint: Any) -> click.Parameter:
     return click.Argument([parameter.name], required=needed, nargs=-1 if several else 1, **more)
 
 
-def _click_type(base: Any, limits: tuple[Any, ...]) -> Any:
-    bounds = {type(limit): limit.value for limit in limits if isinstance(limit, Bound)}
+def _click_type(base: Any, marks: tuple[Any, ...]) -> Any:
+    bounds = {mark.holds.__name__: mark.value for mark in marks if isinstance(mark, Bound)}
     if bounds:
-        low, high = bounds.get(Ge, bounds.get(Gt)), bounds.get(Le, bounds.get(Lt))
+        low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
         ranged: Any = click.IntRange if base is int else click.FloatRange
-        return ranged(low, high, min_open=Gt in bounds, max_open=Lt in bounds)
+        return ranged(low, high, min_open="gt" in bounds, max_open="lt" in bounds)
     if getattr(base, "__origin__", None) is Literal:
         return OneOf(base.__args__)
     return PATH if base is Path else base

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils.data import Dataset, Subset
 
 from senetzoo.data.images import IMAGE_SUFFIXES, images_in, open_image
 from senetzoo.data.sets import ImageSet
@@ -22,38 +23,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Chosen(Sequence[Path | bytes]):
-    """Some of `sources`, by their numbers, without a copy."""
-
-    sources: Sequence[Path | bytes]
-    indices: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    @overload
-    def __getitem__(self, index: int) -> Path | bytes: ...
-    @overload
-    def __getitem__(self, index: slice) -> Chosen: ...
-    def __getitem__(self, index: int | slice) -> Path | bytes | Chosen:
-        if isinstance(index, slice):
-            return Chosen(self.sources, self.indices[index])
-        return self.sources[self.indices[index]]
-
-
-@dataclass(frozen=True)
 class LabeledFiles:
     """Labeled images that are read one at a time.
 
     Args:
-        sources: Path, or content, of each image file; any sequence, so that contents may stay
-            on disk until they are asked for.
+        sources: Path, or content, of each image file; any sequence or data set, so that contents
+            may stay on disk until they are asked for.
         labels: Label of each, from 0 to ``len(classes) - 1``.
         classes: Name of each class.
         name: Where they are from, for messages.
     """
 
-    sources: Sequence[Path | bytes]
+    sources: Sequence[Path | bytes] | Dataset[Path | bytes]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
     name: str
@@ -62,13 +43,14 @@ class LabeledFiles:
         return len(self.labels)
 
     def __iter__(self) -> Iterator[tuple[Image, int]]:
-        for index, (source, label) in enumerate(zip(self.sources, self.labels, strict=True)):
-            yield open_image(source, self.source_name(index)), label
+        for index, label in enumerate(self.labels):
+            yield open_image(self.sources[index], self.source_name(index)), label
 
     def keep(self, indices: Sequence[int], name: str) -> LabeledFiles:
         """Those of `indices`, in their order, under another name."""
         labels = tuple(self.labels[i] for i in indices)
-        return LabeledFiles(Chosen(self.sources, tuple(indices)), labels, self.classes, name)
+        sources = Subset[Path | bytes](self.sources, indices)  # type: ignore[arg-type]  # a list too
+        return LabeledFiles(sources, labels, self.classes, name)
 
     def first(self, count: int) -> LabeledFiles:
         """Keep the first `count` images of each class, in their order."""
@@ -223,7 +205,7 @@ def read_parquets(paths: Sequence[Path], classes: Sequence[str] | None = None) -
     if len(parts) == 1:
         return parts[0]
     longest = max((part.classes for part in parts), key=len)
-    sources = tuple(source for part in parts for source in part.sources)
+    sources = tuple(part.sources[n] for part in parts for n in range(len(part)))
     labels = tuple(label for part in parts for label in part.labels)
     return LabeledFiles(sources, labels, longest, str(paths[0].parent))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
+
+from torch.utils.data import Dataset
 
 from senetzoo._utils.environment import offline
 from senetzoo.data.files import LabeledFiles, check_labels, image_columns, parquet_files
@@ -16,7 +18,7 @@ _TESTS = ("test", "validation", "valid", "val")
 _BUFFER = 10_000
 
 
-class ArrowImages(Sequence[Path | bytes]):
+class ArrowImages(Dataset[Path | bytes]):
     """Contents of image files in an Arrow table on disk: one is read when it is asked for.
 
     Args:
@@ -27,16 +29,7 @@ class ArrowImages(Sequence[Path | bytes]):
     def __init__(self, table: Any, column: str) -> None:
         self._table, self._column = table, column
 
-    def __len__(self) -> int:
-        return len(self._table)
-
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Path | bytes]: ...
-    def __getitem__(self, index: int | slice) -> bytes | list[Path | bytes]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def __getitem__(self, index: int) -> bytes:
         return _content(self._table[index][self._column])
 
 
