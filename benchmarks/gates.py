@@ -17,7 +17,7 @@ from torch import Tensor
 
 import senetzoo
 from senetzoo._utils.environment import machine, revision
-from senetzoo.data import cifar10
+from senetzoo.data.cifar import CIFAR10
 from senetzoo.data.sets import ImageSet
 from senetzoo.inspect import drift, excitations
 from senetzoo.train.augment import normalize
@@ -28,7 +28,7 @@ BATCH = 500
 
 def batches(images: ImageSet) -> list[tuple[Tensor, Tensor]]:
     """The images as the networks were trained to see them, with their labels."""
-    seen = normalize(images.images, cifar10.MEAN, cifar10.STD, 32)
+    seen = normalize(images.images, CIFAR10.mean, CIFAR10.std, 32)
     return list(zip(torch.split(seen, BATCH), torch.split(images.labels, BATCH), strict=True))
 
 
@@ -38,7 +38,7 @@ def batches(images: ImageSet) -> list[tuple[Tensor, Tensor]]:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder.")
 def main(tag: str, data: Path, out: Path) -> None:
     """Measure, and write the record."""
-    test = batches(cifar10.load(data, "test"))
+    test = batches(CIFAR10.load(data, "test"))
     model = senetzoo.create(tag, pretrained=True).eval()
     if not history(tag):
         raise click.UsageError(f"{tag} does not say how it was trained.")
@@ -50,7 +50,7 @@ def main(tag: str, data: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     seen = excitations(model, test, classes=10)
     moved = drift(model, initial)
-    rows = [excitation.as_dict(cifar10.CLASSES, moved) for excitation in seen.values()]
+    rows = [excitation.as_dict(CIFAR10.classes, moved) for excitation in seen.values()]
     whole = {"network": tag, "data": "CIFAR-10 test", **where, "gates": rows}
     (out / f"{tag}.excitations.json").write_text(json.dumps(whole) + "\n", encoding="utf-8")
 

@@ -29,7 +29,7 @@ from pin_weights import DATA_TERMS, text  # noqa: E402
 
 from senetzoo._utils.files import atomically  # noqa: E402
 from senetzoo._utils.torchvision import torchvision  # noqa: E402
-from senetzoo.data.cifar10 import CLASSES  # noqa: E402
+from senetzoo.data.cifar import CIFAR10  # noqa: E402
 from senetzoo.data.preprocessing import Preprocessing  # noqa: E402
 from senetzoo.nn.counting import Counts, count  # noqa: E402
 from senetzoo.weights.dialects import counterparts  # noqa: E402
@@ -262,7 +262,7 @@ def from_chenyaofo() -> Iterator[Found]:
             network,
             f"chenyaofo_{data}",
             num_classes=10 if few else 100,
-            classes=CLASSES if few else None,
+            classes=CIFAR10.classes if few else None,
             source=address(known["url"]),
             preprocessing=Preprocessing(32, tuple(norm["mean"]), tuple(norm["std"])),
             data=f"{title} train",

@@ -14,7 +14,8 @@ from typing import Annotated, Any, TypedDict
 
 from senetzoo._utils.checks import NonEmpty, NonNegativeInt, PositiveInt
 from senetzoo._utils.documents import read_json, read_jsonl, reading
-from senetzoo.data import cifar10, cifar100, digits
+from senetzoo.data import digits
+from senetzoo.data.cifar import CIFAR10, CIFAR100
 from senetzoo.data.preprocessing import IMAGENET, Preprocessing
 from senetzoo.errors import ConfigError
 from senetzoo.nn.stem import parse_stem
@@ -139,8 +140,8 @@ def reading_recipe(folder: Path) -> Iterator[None]:
 
 
 _STATISTICS = {
-    "cifar10": (cifar10.MEAN, cifar10.STD),
-    "cifar100": (cifar100.MEAN, cifar100.STD),
+    "cifar10": (CIFAR10.mean, CIFAR10.std),
+    "cifar100": (CIFAR100.mean, CIFAR100.std),
     "digits": (digits.MEAN, digits.STD),
 }
 

@@ -3,58 +3,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import click
-import pytest
 import torch
 from support.commands import run
 from support.weights import Shelf
 
 import senetzoo
-from senetzoo.cli import main
 from senetzoo.registry import ENTRIES
 from senetzoo.weights.load import read
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def _commands(group: click.Group, *names: str) -> Iterator[tuple[str, ...]]:
-    ctx = click.Context(group)
-    yield names
-    for name in group.list_commands(ctx):
-        command = group.get_command(ctx, name)
-        assert command is not None
-        if isinstance(command, click.Group):
-            yield from _commands(command, *names, name)
-        else:
-            yield (*names, name)
-
-
-def test_every_command_has_help() -> None:
-    commands = list(_commands(main))
-    assert {
-        "app",
-        "bench",
-        "eval",
-        "explain",
-        "export",
-        "inspect",
-        "list",
-        "predict",
-        "push",
-        "report",
-        "train",
-        "weights",
-    } == {names[0] for names in commands if names}
-    for names in commands:
-        for flag in ("--help", "-h"):
-            result = run(*names, flag)
-            assert result.exit_code == 0
-            assert result.output.startswith(f"Usage: {' '.join(['senetzoo', *names])}")
-        # What it does, in a sentence.
-        assert "." in result.output.split("\n\n")[1]
 
 
 def test_version() -> None:
@@ -113,11 +72,3 @@ def test_as_a_process() -> None:
         "The nearest names are resnet18, se_resnet18, preresnet18.\n"
         "Type for example: create('resnet18')\n"
     )
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
-def test_a_reader_that_stops_is_no_error() -> None:
-    shell = f'"{sys.executable}" -m senetzoo.cli list | head -n 1'
-    done = subprocess.run(["sh", "-c", shell], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split()[0] == next(iter(ENTRIES))

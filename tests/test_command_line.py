@@ -63,6 +63,7 @@ def test_all_commands_are_found() -> None:
 @each_command
 def test_help(names: tuple[str, ...]) -> None:
     text = run(*names, "--help").stdout
+    assert run(*names, "-h").stdout == text
     assert text.startswith(f"Usage: senetzoo {' '.join(names)} ")
     purpose = text.split("\n\n")[1]
     assert purpose.strip()[0].isupper()
@@ -500,6 +501,9 @@ def test_completion_in_a_real_bash(tmp_path: Path) -> None:
 def test_groups_say_what_the_codes_mean() -> None:
     for names in ((), *((group,) for group in GROUPS)):
         text = run(*names, "--help").stdout
+        assert run(*names, "-h").stdout == text
+        assert text.startswith(f"Usage: {' '.join(('senetzoo', *names))} ")
+        assert "." in text.split("\n\n")[1]
         for code, meaning in EXITS.items():
             assert re.search(rf"^  {code} +{re.escape(meaning)}$", text, re.MULTILINE)
     assert isinstance(main, LazyGroup)

@@ -20,7 +20,8 @@ import torch
 from PIL import Image
 
 from senetzoo._utils.torchvision import torchvision
-from senetzoo.data import cifar10, digits
+from senetzoo.data import digits
+from senetzoo.data.cifar import CIFAR10
 from senetzoo.data.files import read_image_folder, read_parquet, same_size_set
 from senetzoo.data.images import IMAGE_SUFFIXES
 from senetzoo.data.sets import ImageSet
@@ -284,7 +285,7 @@ def archive(
         images = np.random.default_rng(seed).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
         content[name] = (images, [seed, 9 - seed])
         write(name, {"data": images.reshape(2, -1), "labels": [seed, 9 - seed]})
-    write("batches.meta", {"label_names": list(cifar10.CLASSES)})
+    write("batches.meta", {"label_names": list(CIFAR10.classes)})
     with tarfile.open(folder / "cifar-10-python.tar.gz", "w:gz") as tar:
         tar.add(root, root.name)
     if published:
@@ -322,9 +323,9 @@ def test_cifar10_archive(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         delete(unpacked)
     else:
         (unpacked / "data_batch_2").write_bytes(b"cut")
-    train, test = cifar10.load(tmp_path, "train"), cifar10.load(str(tmp_path), "test")
+    train, test = CIFAR10.load(tmp_path, "train"), CIFAR10.load(str(tmp_path), "test")
     assert (train.name, test.name) == ("CIFAR-10 train", "CIFAR-10 test")
-    assert train.classes == cifar10.CLASSES
+    assert train.classes == CIFAR10.classes
     assert (train.images.shape, train.images.dtype) == ((10, 32, 32, 3), torch.uint8)
     assert train.labels.dtype == torch.int64
     images = np.concatenate([content[f"data_batch_{k}"][0] for k in range(1, 6)])
@@ -365,7 +366,7 @@ def test_cifar10_of_another_md5_is_not_unpickled(form: str, tmp_path: Path) -> N
         delete(root)
         before = found.read_bytes()
     with pytest.raises(DataError) as error:
-        cifar10.load(tmp_path, "test")
+        CIFAR10.load(tmp_path, "test")
     assert message(error) == (
         f"CIFAR-10 at {found} can't be used.\n"
         "A file is missing, or its md5 is not the published one.\n"
@@ -383,7 +384,7 @@ def test_cifar10_that_can_not_be_unpacked(tmp_path: Path, monkeypatch: pytest.Mo
     delete(tmp_path / "cifar-10-batches-py")
     (tmp_path / "cifar-10-batches-py").write_text("a file where the folder goes")
     with pytest.raises(DataError) as error:
-        cifar10.load(tmp_path, "train")
+        CIFAR10.load(tmp_path, "train")
     lines = message(error).splitlines()
     assert lines[0] == f"{tmp_path / 'cifar-10-python.tar.gz'} can't be unpacked."
     assert lines[2] == "Unpack it to a folder that can be written, and give that folder"
@@ -391,17 +392,17 @@ def test_cifar10_that_can_not_be_unpacked(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_cifar10_folder_and_parquet_agree(tmp_path: Path) -> None:
     rows = []
-    for label, name in enumerate(cifar10.CLASSES):
+    for label, name in enumerate(CIFAR10.classes):
         (tmp_path / "train" / name).mkdir(parents=True)
         (tmp_path / "train" / name / "1.png").write_bytes(file(label))
         rows.append(cell(label))
     path = write_parquet(tmp_path / "x.parquet", rows, list(range(10)), columns=("img", "label"))
-    one, two = cifar10.load(tmp_path, "train"), cifar10.load(path, "train")
+    one, two = CIFAR10.load(tmp_path, "train"), CIFAR10.load(path, "train")
     assert torch.equal(one.images, two.images)
     assert torch.equal(one.labels, two.labels)
-    assert one.classes == two.classes == cifar10.CLASSES
+    assert one.classes == two.classes == CIFAR10.classes
     with pytest.raises(DataError) as error:
-        cifar10.load(tmp_path, "test")
+        CIFAR10.load(tmp_path, "test")
     assert message(error) == (
         f"No CIFAR-10 at {tmp_path}.\n"
         "Looked for a parquet file, class folders under test/, cifar-10-batches-py/ and "
@@ -413,19 +414,19 @@ def test_cifar10_folder_and_parquet_agree(tmp_path: Path) -> None:
 def test_cifar10_refuses_other_classes(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "x.parquet", [cell(0)], [0], classes=["rose", "tulip"])
     with pytest.raises(DataError, match="has the classes rose, tulip"):
-        cifar10.load(path, "train")
+        CIFAR10.load(path, "train")
 
 
 def test_real_cifar10(sample: Sample) -> None:
-    test = cifar10.load(sample("cifar10-test-sample.parquet"), "test")
+    test = CIFAR10.load(sample("cifar10-test-sample.parquet"), "test")
     assert (tuple(test.images.shape), len(test)) == ((1000, 32, 32, 3), 1000)
     # About a tenth each, and pixels near the training set's published statistics.
     assert all(70 <= n <= 130 for n in torch.bincount(test.labels, minlength=10).tolist())
     values = test.images.double().flatten(0, 2) / 255
     torch.testing.assert_close(
-        values.mean(0), torch.tensor(cifar10.MEAN).double(), atol=0.02, rtol=0
+        values.mean(0), torch.tensor(CIFAR10.mean).double(), atol=0.02, rtol=0
     )
-    torch.testing.assert_close(values.std(0), torch.tensor(cifar10.STD).double(), atol=0.01, rtol=0)
+    torch.testing.assert_close(values.std(0), torch.tensor(CIFAR10.std).double(), atol=0.01, rtol=0)
 
 
 def test_real_flowers(sample: Sample) -> None:

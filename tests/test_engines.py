@@ -26,7 +26,7 @@ from torch._dynamo.utils import counters
 
 import senetzoo
 from senetzoo import SE
-from senetzoo.data import cifar10
+from senetzoo.data.cifar import CIFAR10
 from senetzoo.deploy.engines import ENGINES, Dtype, Engine, common, engine, inductor, ort
 from senetzoo.errors import ConfigError, MissingExtraError
 from senetzoo.train.augment import normalize
@@ -184,9 +184,9 @@ def test_bf16_is_near(name: str) -> None:
 def test_int8_answers_as_fp32(name: str, sample: Callable[[str], Path]) -> None:
     """On real images and trained weights; calibrated with images of the other split."""
     model = senetzoo.create("resnet20.cifar10_v1", pretrained=True)
-    train = cifar10.load(sample("cifar10-train-sample.parquet"), "train").first(10)
-    test = cifar10.load(sample("cifar10-test-sample.parquet"), "test").first(30)
-    ranges, x = (normalize(s.images, cifar10.MEAN, cifar10.STD, 32) for s in (train, test))
+    train = CIFAR10.load(sample("cifar10-train-sample.parquet"), "train").first(10)
+    test = CIFAR10.load(sample("cifar10-test-sample.parquet"), "test").first(30)
+    ranges, x = (normalize(s.images, CIFAR10.mean, CIFAR10.std, 32) for s in (train, test))
     run = ENGINES[name].load(model, x[:100], "int8", calibration=ranges)
     logits = run(x)
     with torch.no_grad():

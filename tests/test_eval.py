@@ -19,7 +19,8 @@ from torch import Tensor, nn
 import senetzoo
 from senetzoo import create
 from senetzoo.cli.bench import command as bench
-from senetzoo.data import cifar10, digits, flowers5
+from senetzoo.data import digits, flowers5
+from senetzoo.data.cifar import CIFAR10
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import ConfigError, DataError
@@ -140,7 +141,7 @@ def test_class_that_the_network_does_not_have(colors: Path) -> None:
 
 def test_same_number_of_other_classes_is_no_match() -> None:
     with pytest.raises(DataError, match="has the class '0', which the network does not have"):
-        read_images("digits", cifar10.CLASSES, 10)
+        read_images("digits", CIFAR10.classes, 10)
 
 
 def test_no_data() -> None:
@@ -155,13 +156,13 @@ def test_no_data() -> None:
 
 
 def test_cifar10_folder_is_its_test_split(tmp_path: Path) -> None:
-    for index, name in enumerate(cifar10.CLASSES):
+    for index, name in enumerate(CIFAR10.classes):
         _png(tmp_path / "test" / name / "0.png", f"rgb({index}, 0, 0)", 32)
         _png(tmp_path / "train" / name / "0.png", "white", 32)
-    reversed_names = cifar10.CLASSES[::-1]
+    reversed_names = CIFAR10.classes[::-1]
     data = read_images(str(tmp_path), reversed_names, 10)
     assert data.images.name == "CIFAR-10 test"
-    assert [reversed_names[k] for k in data.outputs] == list(cifar10.CLASSES)
+    assert [reversed_names[k] for k in data.outputs] == list(CIFAR10.classes)
 
 
 def test_flower_photos_are_its_held_out_tenth(tmp_path: Path) -> None:

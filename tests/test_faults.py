@@ -538,7 +538,8 @@ def test_nothing_in_a_class_folder_is_left_out_without_a_word(
 ) -> None:
     folder, names = _odd_folder(kind, tmp_path)
     try:
-        found = [Path(str(s)).name for s in read_image_folder(folder.parent).sources]
+        files = read_image_folder(folder.parent)
+        found = [Path(files.source_name(i)).name for i in range(len(files))]
         said = "".join(capsys.readouterr())
     except SenetzooError as error:
         found, said = [], str(error)

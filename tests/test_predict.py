@@ -489,11 +489,11 @@ def test_on_a_narrow_terminal(tmp_path: Path) -> None:
 
 
 def test_real_photographs_of_every_class(sample: Callable[[str], Path]) -> None:
-    from senetzoo.data import cifar10
+    from senetzoo.data.cifar import CIFAR10
 
     if not zoo.list_models("se_resnet20", pretrained=True):
         pytest.skip("se_resnet20 has no weights in the manifest")
-    data = cifar10.load(sample("cifar10-test-sample.parquet"), "test").first(10)
+    data = CIFAR10.load(sample("cifar10-test-sample.parquet"), "test").first(10)
     predictions = predict(
         zoo.create("se_resnet20", pretrained=True), data.images.permute(0, 3, 1, 2), top=1
     )

@@ -12,7 +12,7 @@ from PIL import Image
 from support.networks import message
 
 from senetzoo._utils.torchvision import torchvision
-from senetzoo.data import cifar10
+from senetzoo.data import cifar
 from senetzoo.data.preprocessing import CIFAR10, IMAGENET, Preprocessing
 from senetzoo.errors import ConfigError, DataError
 
@@ -93,7 +93,7 @@ def test_resize_is_timms_floor_for_its_published_crops() -> None:
 def test_constants() -> None:
     assert (IMAGENET.size, IMAGENET.resize) == (224, 256)
     assert (CIFAR10.size, CIFAR10.resize) == (32, 32)
-    assert (CIFAR10.mean, CIFAR10.std) == (cifar10.MEAN, cifar10.STD)
+    assert (CIFAR10.mean, CIFAR10.std) == (cifar.CIFAR10.mean, cifar.CIFAR10.std)
 
 
 def test_a_cifar_image_is_only_normalized() -> None:

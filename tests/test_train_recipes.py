@@ -21,7 +21,8 @@ from support.runs import log_of, train
 
 import senetzoo
 from senetzoo.cli.train import command
-from senetzoo.data import cifar10, cifar100, flowers5, hub
+from senetzoo.data import flowers5, hub
+from senetzoo.data.cifar import CIFAR10, CIFAR100
 from senetzoo.data.files import LabeledFiles
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import ConfigError, DataError
@@ -82,7 +83,7 @@ def data(tmp_path: Path) -> Callable[[str], Path | None]:
         if kind == "digits":
             return None
         if kind == "cifar10":
-            folders(root, cifar10.CLASSES, 5, 1, 32)
+            folders(root, CIFAR10.classes, 5, 1, 32)
             (root / "val").rename(root / "test")
             return root
         if kind == "flowers5":
@@ -354,14 +355,14 @@ def test_hub_data_that_can_not_be_used(tmp_path: Path) -> None:
 
 
 def test_cifar100_by_folders_and_its_names(tmp_path: Path) -> None:
-    assert len(set(cifar100.CLASSES)) == 100
-    for name in cifar100.CLASSES:
+    assert len(set(CIFAR100.classes)) == 100
+    for name in CIFAR100.classes:
         (tmp_path / "test" / name).mkdir(parents=True)
         picture(1, 32, 32).save(tmp_path / "test" / name / "0.png")
-    test = cifar100.load(tmp_path, "test")
+    test = CIFAR100.load(tmp_path, "test")
     assert test.labels.tolist() == list(range(100))
     assert (
-        message(lambda: cifar100.load(tmp_path / "test", "test"), DataError).splitlines()[0]
+        message(lambda: CIFAR100.load(tmp_path / "test", "test"), DataError).splitlines()[0]
         == f"No CIFAR-100 at {tmp_path / 'test'}."
     )
 

@@ -45,33 +45,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Bound:
-    """A limit of a number; one of the four classes below."""
+    """A limit of a number: ``Ge(1)``, ``Gt(0)``, ``Le(1)`` or ``Lt(1)``."""
 
+    holds: Callable[[Any, Any], bool]
     value: float
 
 
-class Ge(Bound):
-    """At least `value`."""
-
-
-class Gt(Bound):
-    """Above `value`."""
-
-
-class Le(Bound):
-    """At most `value`."""
-
-
-class Lt(Bound):
-    """Below `value`."""
-
-
-_HOLDS: dict[type[Bound], Callable[[Any, Any], bool]] = {
-    Ge: operator.ge,
-    Gt: operator.gt,
-    Le: operator.le,
-    Lt: operator.lt,
-}
+Ge = functools.partial(Bound, operator.ge)
+Gt = functools.partial(Bound, operator.gt)
+Le = functools.partial(Bound, operator.le)
+Lt = functools.partial(Bound, operator.lt)
 
 
 @dataclass(frozen=True)
@@ -192,7 +175,7 @@ def from_text(kind: type, field: str, text: str, name: str) -> Any:
     """
     hint = hints(kind)[field]
     value: object = text
-    if not any(one.base is str or one.origin is Literal for one in _alternatives(hint)):
+    if not any(one.base is str or one.origin is Literal for one in alternatives(hint)):
         word = text.strip()
         if word.lower() in ("true", "false", "none"):
             word = word.capitalize()
@@ -257,7 +240,7 @@ class _Kind(NamedTuple):
 
 
 @functools.cache
-def _alternatives(kind: Any) -> tuple[_Kind, ...]:
+def alternatives(kind: Any) -> tuple[_Kind, ...]:
     # Literal | int is a Union of typing, int | str is a UnionType.
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     found = []
@@ -274,7 +257,7 @@ def _fit(kind: Any, value: Any, where: str) -> Any:
     Raises:
         BrokenError: It does not fit; the message is in the words of JSON.
     """
-    for one in _alternatives(kind):
+    for one in alternatives(kind):
         if one.looks(value):
             fitted = _inside(one, value, where)
             if fitted is not ... and all(_holds(limit, fitted) for limit in one.limits):
@@ -307,7 +290,7 @@ def _inside(kind: _Kind, value: Any, where: str) -> Any:
 
 def _holds(limit: Any, value: Any) -> bool:
     if isinstance(limit, Bound):
-        return _HOLDS[type(limit)](value, limit.value)
+        return limit.holds(value, limit.value)
     if isinstance(limit, Pattern):
         return re.fullmatch(limit.regex, value) is not None
     if isinstance(limit, Odd):
@@ -327,7 +310,7 @@ def words(kind: Any, *, json: bool = False) -> str:
         kind: The annotation.
         json: In the words of JSON: a list, null, true.
     """
-    kinds = _alternatives(kind)
+    kinds = alternatives(kind)
     known: list[str] = []
     for one in kinds:
         choices = (True, False) if one.base is bool else one.inner if one.origin is Literal else ()
@@ -351,7 +334,7 @@ def _words(kind: _Kind, json: bool) -> str:
         some = f"{len(inner)} " if fixed else "one or more " if NonEmpty() in limits else ""
         item = words(inner[0], json=json)
         several, plural = _NOUN.subn(r"\1s", item)
-        if not plural or len(_alternatives(inner[0])) > 1:
+        if not plural or len(alternatives(inner[0])) > 1:
             several = f"values, each {item}"
         return f"a {'list' if json else 'tuple'} of {some}{several}"
     if base in (int, float):
@@ -365,19 +348,18 @@ def _words(kind: _Kind, json: bool) -> str:
 
 def _limits(metadata: tuple[Any, ...]) -> str:
     """The bounds of a number in words."""
-    limits = {type(limit): f"{limit.value:g}" for limit in metadata if isinstance(limit, Bound)}
-    if Ge in limits and Le in limits:
-        return f" from {limits[Ge]} to {limits[Le]}"
-    if Ge in limits and Lt in limits:
-        return f" from {limits[Ge]} up to, not including, {limits[Lt]}"
-    names = {Ge: "of at least", Gt: "above", Le: "at most", Lt: "below"}
-    texts = [f"{names[kind]} {value}" for kind, value in limits.items()]
+    limits = {limit.holds: f"{limit.value:g}" for limit in metadata if isinstance(limit, Bound)}
+    low, high = limits.get(operator.ge), limits.get(operator.le, limits.get(operator.lt))
+    if low and high:
+        return f" from {low} {'to' if operator.le in limits else 'up to, not including,'} {high}"
+    names = {"ge": "of at least", "gt": "above", "le": "at most", "lt": "below"}
+    texts = [f"{names[holds.__name__]} {value}" for holds, value in limits.items()]
     return f" {' and '.join(texts)}" if texts else ""
 
 
 def _remedy(kind: type, field: str, hint: Any, value: object) -> str:
     """What to type instead of a wrong value."""
-    kinds = _alternatives(hint)
+    kinds = alternatives(hint)
     choices = [choice for one in kinds if one.origin is Literal for choice in one.inner]
     if isinstance(value, str) and (near := nearest(value, [c for c in choices if c == str(c)])):
         return near

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
+from senetzoo._utils.checks import Ge, Le
 from senetzoo.cli import complete
-from senetzoo.cli.base import INTERRUPTED, SenetzooCommand
+from senetzoo.cli.base import INTERRUPTED
+from senetzoo.cli.options import Json, as_command, say
 from senetzoo.errors import MissingExtraError
 from senetzoo.zoo import load
 
@@ -18,30 +19,24 @@ if TYPE_CHECKING:
     import gradio
 
 
-@click.command("app", cls=SenetzooCommand, exits={INTERRUPTED: "ended (Ctrl-C)"})
-@click.option(
-    "--model",
-    "names",
-    multiple=True,
-    default=("resnet20", "se_resnet20"),
-    metavar="NAME[.TAG]",
-    show_default=True,
-    help="A network, with its default weights or those of TAG. Repeatable; they stand side by "
-    "side in this order.",
-    shell_complete=complete.networks,
-)
-@click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address or name to listen on."
-)
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=0,
-    show_default=True,
-    help="Port to listen on; 0 for the first from 7860 on that is free.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the address as JSON.")
-def command(names: tuple[str, ...], host: str, port: int, as_json: bool) -> None:
+@as_command("app", exits={INTERRUPTED: "ended (Ctrl-C)"})
+def command(
+    *,
+    names: Annotated[
+        tuple[str, ...],
+        "--model",
+        complete.networks,
+        "A network, with its default weights or those of TAG. Repeatable; they stand side by side "
+        "in this order.",
+        {"metavar": "NAME[.TAG]"},
+    ] = ("resnet20", "se_resnet20"),
+    host: Annotated[str, "Address or name to listen on."] = "127.0.0.1",
+    port: Annotated[
+        Annotated[int, Ge(0), Le(65535)],
+        "Port to listen on; 0 for the first from 7860 on that is free.",
+    ] = 0,
+    as_json: Json = False,
+) -> None:
     """Show in the browser what networks make of your images, side by side.
 
     Drop an image on the page: each network's classes, heat maps (Grad-CAM, Layer-CAM) and gates,
@@ -72,8 +67,7 @@ def command(names: tuple[str, ...], host: str, port: int, as_json: bool) -> None
         try:
             if not is_loopback(host):
                 click.echo(f"warning: Everybody who reaches {host} can use the app.", err=True)
-            text = f"The app is at {url} and ends with Ctrl-C."
-            click.echo(json.dumps({"url": url}) if as_json else text)
+            say(as_json, {"url": url}, f"The app is at {url} and ends with Ctrl-C.")
             _serve(app)
         finally:
             app.close(verbose=False)

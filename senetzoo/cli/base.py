@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -19,13 +19,8 @@ EXITS: Mapping[int, str] = {
     INTERRUPTED: "interrupted (Ctrl-C)",
 }
 
-if TYPE_CHECKING:
-    _Choice = click.Choice[str]
-else:  # older versions of click have no generic one
-    _Choice = click.Choice
 
-
-class OneOf(_Choice):
+class OneOf(click.Choice):  # type: ignore[type-arg]  # older versions have no generic one
     """A choice that names the nearest one for a misspelled one."""
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Any
 
 import click
 import torch
-from click.shell_completion import CompletionItem
 
 from senetzoo._utils.environment import TORCH_DTYPES, check_device, environment, threads_set
 from senetzoo._utils.terminal import progress
@@ -19,124 +18,75 @@ from senetzoo.bench.peers import LIBRARIES
 from senetzoo.bench.profile import Profile, check_engines, profile
 from senetzoo.bench.timing import MEMORY, BenchmarkCase, Settings, Timing, measure
 from senetzoo.cli import complete
-from senetzoo.cli.base import OneOf, SenetzooCommand
-from senetzoo.deploy.engines import DTYPES, ENGINES, LAYOUTS, Dtype, Layout, engine
+from senetzoo.cli.base import OneOf
+from senetzoo.cli.options import DATA, Data, Device, Json, WeightsFile, as_command, say
+from senetzoo.deploy.engines import ENGINES, Dtype, Layout, engine
 from senetzoo.errors import ConfigError
 from senetzoo.eval.accuracy import evaluate_networks
 
 
-def _complete_peers(
-    ctx: click.Context, param: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
+def _peers(incomplete: str) -> list[Any]:
     return complete.starting([f"{library}:" for library in LIBRARIES], incomplete)
 
 
-@click.command("bench", cls=SenetzooCommand, context_settings={"show_default": True})
-@click.option(
-    "--model",
-    "patterns",
-    multiple=True,
-    required=True,
-    metavar="NAME",
-    shell_complete=complete.networks,
-    help="Name, wildcard or policy: resnet18, 'se_resnet*', resnet50+se8@pre/s3-4. Repeatable; "
-    "the first is what the others are compared with.",
-)
-@click.option(
-    "--compare",
-    "peers",
-    multiple=True,
-    metavar="LIBRARY:NETWORK",
-    shell_complete=_complete_peers,
-    help="A network of timm, torchvision or pytorchcv, with the classes and the size of the first "
-    "--model: timm:seresnet50. Repeatable.",
-)
-@click.option("--batch", multiple=True, type=int, default=(32,), help="Images. Repeatable.")
-@click.option(
-    "--size", "sizes", multiple=True, type=int,
-    help="Pixels of a side. Repeatable. Default: the network's own.",
-)  # fmt: skip
-@click.option(
-    "--engine",
-    "engines",
-    multiple=True,
-    type=OneOf(list(ENGINES)),
-    default=("eager",),
-    help="What runs the networks. Repeatable; all are measured in turn.",
-)
-@click.option(
-    "--dtype",
-    "dtypes",
-    multiple=True,
-    type=OneOf(DTYPES),
-    default=("fp32",),
-    help="Of weights and activations. Repeatable; all are measured in turn.",
-)
-@click.option(
-    "--optimized",
-    is_flag=True,
-    help="Measure each of our networks also as senetzoo.optimize rewrites it.",
-)
-@click.option(
-    "--layout",
-    "layouts",
-    multiple=True,
-    type=OneOf(LAYOUTS),
-    default=("nchw",),
-    help="nhwc is torch's channels_last. Repeatable.",
-)
-@click.option(
-    "--device", default="cpu", shell_complete=complete.devices, help="cpu, cuda, cuda:1 or mps."
-)
-@click.option("--threads", type=int, help="On the CPU, of every engine. Default: torch's choice.")
-@click.option("--rounds", type=int, default=20, help="Timed batches of each.")
-@click.option("--warmup", type=int, default=3, help="Batches of each before them.")
-@click.option(
-    "--profile",
-    "profiled",
-    is_flag=True,
-    help="Also show where the time goes, by layer and kind of operation; eager and inductor.",
-)
-@click.option(
-    "--accuracy",
-    "data",
-    metavar="DATA",
-    shell_complete=complete.data,
-    help="Evaluate on: a folder of class folders, a copy of CIFAR-10 or flower_photos (its test "
-    "split), a parquet file, or the word digits.",
-)
-@click.option(
-    "--weights",
-    type=click.Path(path_type=Path),
-    help="Evaluate this safetensors file instead of the published weights.",
-)
-@click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of the table.")
-@click.option("--record", is_flag=True, help="Append the JSON as a line to the records.")
-@click.option(
-    "--records-dir",
-    type=click.Path(path_type=Path),
-    default=Path("benchmarks/records/speed"),
-    help="Where they are.",
-)
+@as_command("bench")
 def command(
-    patterns: tuple[str, ...],
-    peers: tuple[str, ...],
-    batch: tuple[int, ...],
-    sizes: tuple[int, ...],
-    engines: tuple[str, ...],
-    dtypes: tuple[Dtype, ...],
-    optimized: bool,
-    layouts: tuple[Layout, ...],
-    device: str,
-    threads: int | None,
-    rounds: int,
-    warmup: int,
-    profiled: bool,
-    data: str | None,
-    weights: Path | None,
-    as_json: bool,
-    record: bool,
-    records_dir: Path,
+    *,
+    patterns: Annotated[
+        tuple[str, ...],
+        "--model",
+        complete.networks,
+        "Name, wildcard or policy: resnet18, 'se_resnet*', resnet50+se8@pre/s3-4. Repeatable; "
+        "the first is what the others are compared with.",
+        {"metavar": "NAME"},
+    ],
+    peers: Annotated[
+        tuple[str, ...],
+        "--compare",
+        _peers,
+        "A network of timm, torchvision or pytorchcv, with the classes and the size of the first "
+        "--model: timm:seresnet50. Repeatable.",
+        {"metavar": "LIBRARY:NETWORK"},
+    ] = (),
+    batch: Annotated[tuple[int, ...], "Images. Repeatable."] = (32,),
+    sizes: Annotated[
+        tuple[int, ...],
+        "--size",
+        "Pixels of a side. Repeatable. Default: the network's own.",
+    ] = (),
+    engines: Annotated[
+        tuple[str, ...],
+        "--engine",
+        OneOf(list(ENGINES)),
+        "What runs the networks. Repeatable; all are measured in turn.",
+    ] = ("eager",),
+    dtypes: Annotated[
+        tuple[Dtype, ...],
+        "--dtype",
+        "Of weights and activations. Repeatable; all are measured in turn.",
+    ] = ("fp32",),
+    optimized: Annotated[
+        bool, "Measure each of our networks also as senetzoo.optimize rewrites it."
+    ] = False,
+    layouts: Annotated[
+        tuple[Layout, ...], "--layout", "nhwc is torch's channels_last. Repeatable."
+    ] = ("nchw",),
+    device: Device = "cpu",
+    threads: Annotated[int | None, "On the CPU, of every engine. Default: torch's choice."] = None,
+    rounds: Annotated[int, "Timed batches of each."] = 20,
+    warmup: Annotated[int, "Batches of each before them."] = 3,
+    profiled: Annotated[
+        bool,
+        "--profile",
+        "Also show where the time goes, by layer and kind of operation; eager and inductor.",
+    ] = False,
+    data: Annotated[Data | None, "--accuracy", f"Evaluate too. {DATA}", {"metavar": "DATA"}] = None,
+    weights: Annotated[
+        WeightsFile, "Evaluate this safetensors file instead of the published weights."
+    ] = None,
+    as_json: Json = False,
+    record: Annotated[bool, "Append the JSON as a line to the records."] = False,
+    records_dir: Annotated[Path, "Where they are."] = Path("benchmarks/records/speed"),
 ) -> None:
     """Measure size, speed, memory and accuracy of networks.
 
@@ -207,42 +157,31 @@ def command(
     notes = list(dict.fromkeys(filter(None, caveats)))
     found = {
         "environment": where,
-        "options": {
-            "model": list(patterns),
-            "compare": list(peers),
-            "batch": list(batch),
-            "size": list(sizes),
-            "engine": list(engines),
-            "dtype": list(dtypes),
-            "optimized": optimized,
-            "layout": list(layouts),
-            "device": device,
-            "threads": threads,
-            "rounds": rounds,
-            "warmup": warmup,
-            "profile": profiled,
-            "accuracy": data,
-            "weights": None if weights is None else str(weights),
-        },
+        "options": _options(),
         "memory": MEMORY,
         "notes": [*left_out, *notes],
         "speed": [report.speed_json(timings) for timings in speeds],
         "profile": [report.profile_json(profile) for profile in profiles],
         "accuracy": [evaluation.as_dict() for evaluation in evaluations],
     }
-    if as_json:
-        click.echo(json.dumps(found))
-    else:
-        parts = [report.speed_text(timings, evaluations) for timings in speeds]
-        parts += filter(None, [report.scaling_text(speeds)])
-        parts += [report.profile_text(profile) for profile in profiles]
-        parts += map(str, evaluations)
-        click.echo("\n\n".join(parts))
-        for note in [*(f"left out: {pair}." for pair in left_out), *notes]:
-            click.echo(note)
+    parts = [report.speed_text(timings, evaluations) for timings in speeds]
+    parts += filter(None, [report.scaling_text(speeds)])
+    parts += [report.profile_text(profile) for profile in profiles]
+    parts += map(str, evaluations)
+    notes = [*(f"left out: {pair}." for pair in left_out), *notes]
+    say(as_json, found, "\n".join(["\n\n".join(parts), *notes]))
     if record:
         path = report.append(found, records_dir)
         click.echo(f"recorded in {path}", err=True)
+
+
+def _options() -> dict[str, Any]:
+    """What the command was given, by the names of its options."""
+    ctx = click.get_current_context()
+    given = {param.opts[0][2:]: ctx.params[str(param.name)] for param in ctx.command.params}
+    for name in ("json", "record", "records-dir"):
+        del given[name]
+    return {**given, "weights": given["weights"] and str(given["weights"])}
 
 
 def _time(

@@ -1,14 +1,13 @@
 """What a shell offers at Tab for arguments that name something of the zoo.
 
-Each function has the arguments of click's ``shell_complete``: context, parameter, and the word so
-far.
+Each function gets the word so far.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-import click
 from click.shell_completion import CompletionItem
 
 from senetzoo._utils.environment import DEVICES
@@ -18,56 +17,46 @@ from senetzoo.registry import ENTRIES, FAMILIES
 from senetzoo.weights import manifest
 
 
-def starting(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
+def starting(words: Iterable[str], incomplete: str) -> list[Any]:
     """Those of `words` that start with the word so far."""
     return [CompletionItem(word) for word in words if word.startswith(incomplete)]
 
 
-def networks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def networks(incomplete: str) -> list[Any]:
     """Names; after a ``.`` the tags of the weights, after a ``+`` a policy."""
-    base, plus, policy = incomplete.rpartition("+")
-    if plus:
-        return [CompletionItem(f"{base}+{text}") for text in _gates(policy)]
-    if "." in incomplete:
-        return tags(ctx, param, incomplete)
-    return starting(ENTRIES, incomplete)
+    if "+" in incomplete:
+        return policies(incomplete)
+    return tags(incomplete) if "." in incomplete else starting(ENTRIES, incomplete)
 
 
-def tags(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def tags(incomplete: str) -> list[Any]:
     """Tags of weights."""
     return starting(manifest.manifest(), incomplete)
 
 
-def policies(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def policies(incomplete: str) -> list[Any]:
     """Names of gates; after an ``@`` the positions."""
     base, plus, last = incomplete.rpartition("+")
-    return [CompletionItem(f"{base}{plus}{text}") for text in _gates(last)]
+    gate, at, _ = last.partition("@")
+    known = [f"{gate}@{position}" for position in POSITIONS] if at else GATES
+    return starting([f"{base}{plus}{text}" for text in known], incomplete)
 
 
-def networks_and_folders(
-    ctx: click.Context, param: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
+def networks_and_folders(incomplete: str) -> list[Any]:
     """Names as of `networks`, and folders that `senetzoo.save` may have written."""
-    return [*networks(ctx, param, incomplete), CompletionItem(incomplete, type="dir")]
+    return [*networks(incomplete), CompletionItem(incomplete, type="dir")]
 
 
-def data(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def data(incomplete: str) -> list[Any]:
     """Images with labels: the digits that are always there, files and folders."""
     return [*starting(["digits"], incomplete), CompletionItem(incomplete, type="file")]
 
 
-def devices(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def devices(incomplete: str) -> list[Any]:
     """Types of devices that networks are run on."""
     return starting(DEVICES, incomplete)
 
 
-def families(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def families(incomplete: str) -> list[Any]:
     """Titles of families."""
     return starting(sorted(family.title for family in FAMILIES), incomplete)
-
-
-def _gates(incomplete: str) -> list[str]:
-    gate, at, position = incomplete.partition("@")
-    if at:
-        return [f"{gate}@{name}" for name in POSITIONS if name.startswith(position)]
-    return [name for name in GATES if name.startswith(incomplete)]

@@ -2,48 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
 from senetzoo.cli import complete
-from senetzoo.cli.base import SenetzooCommand
-from senetzoo.cli.options import preprocessing_options
+from senetzoo.cli.options import Json, Stated, as_command, say
 
 if TYPE_CHECKING:
     from senetzoo.nn.classifier import Classifier
     from senetzoo.weights.convert import Conversion
 
 
-@click.command("convert", cls=SenetzooCommand)
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--to",
-    "network",
-    required=True,
-    help="The network, such as se_resnet50.",
-    shell_complete=complete.networks,
-)
-@click.option("--as", "called", help="Its name in the library that the file is from.")
-@click.option("--part", help="Which state dict, where the file has several: state_dict_ema.")
-@click.option("--by-structure", is_flag=True, help="Match unknown names by order and shape.")
-@click.option("--yes", is_flag=True, help="Accept the mapping of --by-structure.")
-@click.option("--out", type=click.Path(path_type=Path), help="File to write; NETWORK.safetensors.")
-@preprocessing_options
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
+@as_command("convert")
 def command(
-    file: Path,
-    network: str,
-    called: str | None,
-    part: str | None,
-    by_structure: bool,
-    yes: bool,
-    out: Path | None,
-    preprocessing: dict[str, Any] | None,
-    as_json: bool,
+    file: Annotated[Path, click.Path(exists=True, dir_okay=False, path_type=Path)],
+    *,
+    network: Annotated[str, "--to", complete.networks, "The network, such as se_resnet50."],
+    called: Annotated[str | None, "--as", "Its name in the library that the file is from."] = None,
+    part: Annotated[
+        str | None, "Which state dict, where the file has several: state_dict_ema."
+    ] = None,
+    by_structure: Annotated[bool, "Match unknown names by order and shape."] = False,
+    yes: Annotated[bool, "Accept the mapping of --by-structure."] = False,
+    out: Annotated[Path | None, "File to write; NETWORK.safetensors."] = None,
+    preprocessing: Stated,
+    as_json: Json = False,
 ) -> None:
     """Read weights of another library, in FILE, and write them as ours.
 
@@ -102,7 +88,7 @@ def command(
     else:
         said = f"How images were preprocessed is not stated: {known} will be assumed."
         said += " State it with --mean, --std, --size and --crop."
-    click.echo(json.dumps(report) if as_json else _text(report, said))
+    say(as_json, report, _text(report, said))
 
 
 def _confirm(done: Conversion, as_json: bool) -> None:

@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from typing import Annotated, Literal
 
-import click
-
-from senetzoo._utils.environment import MOST_THREADS, TORCH_DTYPES, check_device, threads_set
-from senetzoo.cli import complete
-from senetzoo.cli.base import OneOf, SenetzooCommand
-from senetzoo.cli.options import network_options
+from senetzoo._utils.environment import check_device, threads_set
+from senetzoo.cli.options import (
+    Batch,
+    Data,
+    Device,
+    Json,
+    Network,
+    Stated,
+    Threads,
+    WeightsFile,
+    as_command,
+    say,
+)
 from senetzoo.eval.accuracy import evaluate_networks
 
 
-@click.command("eval", cls=SenetzooCommand, context_settings={"show_default": True})
-@click.argument("network", shell_complete=complete.networks_and_folders)
-@click.argument("data", shell_complete=complete.data)
-@network_options
-@click.option(
-    "--dtype", type=OneOf(list(TORCH_DTYPES)), default="fp32", help="Of weights and activations."
-)
-@click.option("--batch", type=click.IntRange(min=1), default=64, help="Images at a time.")
-@click.option(
-    "--device", default="cpu", shell_complete=complete.devices, help="cpu, cuda, cuda:1 or mps."
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(1, MOST_THREADS),
-    help="On the CPU. Default: torch's choice.",
-)
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+@as_command("eval")
 def command(
-    network: str,
-    data: str,
-    stated: dict[str, Any],
-    dtype: str,
-    batch: int,
-    device: str,
-    threads: int | None,
-    as_json: bool,
+    network: Network,
+    data: Data,
+    *,
+    weights: WeightsFile = None,
+    preprocessing: Stated,
+    dtype: Annotated[Literal["fp32", "bf16"], "Of weights and activations."] = "fp32",
+    batch: Batch = 64,
+    device: Device = "cpu",
+    threads: Threads = None,
+    as_json: Json = False,
 ) -> None:
     """Measure the accuracy of NETWORK on DATA.
 
@@ -57,9 +49,10 @@ def command(
       senetzoo eval runs/photos-resnet20-0 photos/
       senetzoo eval resnet20 photos/ --weights resnet20.safetensors --mean 0.5 --std 0.5
     """
+    stated = {"weights": weights, "preprocessing": preprocessing}
     where = check_device(device, bf16=dtype == "bf16")
     with threads_set(threads):
         (found,) = evaluate_networks(
             [network], data, stated=stated, dtypes=[dtype], batch=batch, device=where
         )
-    click.echo(json.dumps(found.as_dict()) if as_json else str(found))
+    say(as_json, found.as_dict(), str(found))

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
-
-import click
+from typing import Annotated
 
 import senetzoo
 from senetzoo.cli import complete
-from senetzoo.cli.base import SenetzooCommand
+from senetzoo.cli.options import Json, Network, as_command, say
 
 
-@click.command("explain", cls=SenetzooCommand)
-@click.argument("network", shell_complete=complete.networks_and_folders)
-@click.option(
-    "--policy",
-    help="A policy over the network's own, such as se8@pre/s3-4.",
-    shell_complete=complete.policies,
-)
-@click.option("--json", "as_json", is_flag=True, help="JSON, with empty sites.")
-def command(network: str, policy: str | None, as_json: bool) -> None:
+@as_command("explain")
+def command(
+    network: Network,
+    *,
+    policy: Annotated[
+        str | None, complete.policies, "A policy over the network's own, such as se8@pre/s3-4."
+    ] = None,
+    as_json: Annotated[Json, "JSON, with empty sites."] = False,
+) -> None:
     """Explain NETWORK: size, cost, and which gate sits where.
 
     NETWORK is a name, with or without a tag and a policy; a folder that senetzoo.save or a training
@@ -32,4 +30,4 @@ def command(network: str, policy: str | None, as_json: bool) -> None:
       senetzoo explain resnet20 --policy eca --json
     """
     explanation = senetzoo.explain(network, policy)
-    click.echo(json.dumps(explanation.as_dict()) if as_json else str(explanation))
+    say(as_json, explanation.as_dict(), str(explanation))

@@ -3,46 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import click
 
-from senetzoo.cli import complete
-from senetzoo.cli.base import OneOf, SenetzooCommand
-from senetzoo.cli.options import network_options
-from senetzoo.deploy.export import FORMATS, SUFFIXES, Export, Format, check
+from senetzoo.cli.options import Json, Network, Stated, WeightsFile, as_command, say
+from senetzoo.deploy.export import SUFFIXES, Export, Format, check
 from senetzoo.deploy.export import export as write
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.zoo import create, load
 
 
-@click.command("export", cls=SenetzooCommand)
-@click.argument("network", metavar="NETWORK", shell_complete=complete.networks_and_folders)
-@click.option("--to", "form", type=OneOf(FORMATS), required=True, help="Format.")
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    help="The file; OpenVINO writes two, .xml and .bin. Default: NETWORK in this folder.",
-)
-@network_options
-@click.option("--random", is_flag=True, help="Weights drawn at random, to try the format.")
-@click.option(
-    "--optimized",
-    is_flag=True,
-    help="Norms folded, and gates computed before the convolution whose output they scale.",
-)
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
+@as_command("export")
 def command(
-    network: str,
-    form: Format,
-    output: Path | None,
-    stated: dict[str, Any],
-    random: bool,
-    optimized: bool,
-    as_json: bool,
+    network: Network,
+    *,
+    form: Annotated[Format, "--to", "Format."],
+    output: Annotated[
+        Path | None,
+        "The file; OpenVINO writes two, .xml and .bin. Default: NETWORK in this folder.",
+    ] = None,
+    weights: WeightsFile = None,
+    preprocessing: Stated,
+    random: Annotated[bool, "Weights drawn at random, to try the format."] = False,
+    optimized: Annotated[
+        bool,
+        "Norms folded, and gates computed before the convolution whose output they scale.",
+    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Write a NETWORK with its weights to a file for another runtime.
 
@@ -71,9 +61,12 @@ def command(
             f"Type: --output {output.with_suffix(suffix)}",
         )
     check(form)
-    if random and any(stated.values()):
+    if random and (weights or preprocessing):
         raise click.UsageError("--random is without weights: leave out what is said of them.")
-    model = create(network) if random else load(network, **stated)
+    if random:
+        model = create(network)
+    else:
+        model = load(network, weights=weights, preprocessing=preprocessing)
     if model.load_report is not None and model.load_report.replaced and not random:
         parameter, why = model.load_report.replaced[0]
         raise WeightsError(
@@ -82,7 +75,7 @@ def command(
             "Train it first, or type --random to try the format",
         )
     done = write(model, output, name=network, optimized=optimized)
-    click.echo(json.dumps(_report(done, model)) if as_json else _text(done, model))
+    say(as_json, _report(done, model), _text(done, model))
 
 
 def _report(done: Export, model: Classifier) -> dict[str, object]:

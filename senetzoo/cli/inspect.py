@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-import click
-
+from senetzoo._utils.checks import PositiveInt
 from senetzoo._utils.files import atomically
-from senetzoo.cli import complete
-from senetzoo.cli.base import SenetzooCommand
-from senetzoo.cli.options import network_options
+from senetzoo.cli.options import (
+    FILE,
+    Data,
+    Json,
+    Network,
+    Stated,
+    WeightsFile,
+    as_command,
+    say,
+)
 from senetzoo.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -21,34 +26,17 @@ if TYPE_CHECKING:
 _BATCH = 250
 
 
-@click.command("inspect", cls=SenetzooCommand)
-@click.argument("network", shell_complete=complete.networks_and_folders)
-@click.option(
-    "--data",
-    required=True,
-    help="A folder of class folders, a copy of CIFAR-10 or flower_photos (its test split), a "
-    "parquet file, or digits.",
-    shell_complete=complete.data,
-)
-@network_options
-@click.option("--images", type=click.IntRange(min=1), help="At most so many images of each class.")
-@click.option("--class", "chosen", multiple=True, help="A class to show in the plots. [four]")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("excitations.html"),
-    show_default=True,
-    help="The page.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the figures of every gate as JSON.")
+@as_command("inspect")
 def command(
-    network: str,
-    data: str,
-    stated: dict[str, Any],
-    images: int | None,
-    chosen: tuple[str, ...],
-    out: Path,
-    as_json: bool,
+    network: Network,
+    *,
+    data: Data,
+    weights: WeightsFile = None,
+    preprocessing: Stated,
+    images: Annotated[PositiveInt | None, "At most so many images of each class."] = None,
+    chosen: Annotated[tuple[str, ...], "--class", "A class to show in the plots. [four]"] = (),
+    out: Annotated[Path, FILE, "The page."] = Path("excitations.html"),
+    as_json: Annotated[Json, "Print the figures of every gate as JSON."] = False,
 ) -> None:
     """Show what each gate of NETWORK does with images: by channel, by class, and how much.
 
@@ -68,7 +56,7 @@ def command(
     from senetzoo.report.markup import rendered
     from senetzoo.zoo import load
 
-    model = load(network, **stated)
+    model = load(network, weights=weights, preprocessing=preprocessing)
     labeled = images_for(model, data)
     if images is not None:
         labeled = dataclasses.replace(labeled, images=labeled.images.first(images))
@@ -93,12 +81,10 @@ def command(
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomically(out) as partial:
         partial.write_text(page, encoding="utf-8")
-    if as_json:
-        rows = [excitation.as_dict(classes, drifts) for excitation in found.values()]
-        click.echo(json.dumps({"network": network, "data": labeled.images.name, "gates": rows}))
-    else:
-        click.echo("\n".join(columns([section.gates.head, *section.gates.rows])))
-        click.echo(f"page: {out}")
+    gates = [excitation.as_dict(classes, drifts) for excitation in found.values()]
+    text = [*columns([section.gates.head, *section.gates.rows]), f"page: {out}"]
+    known = {"network": network, "data": labeled.images.name, "gates": gates}
+    say(as_json, known, "\n".join(text))
 
 
 def _drift(model: Classifier) -> dict[str, float] | None:

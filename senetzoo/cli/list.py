@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
-
-import click
+from typing import Annotated
 
 import senetzoo
 from senetzoo.cli import complete
-from senetzoo.cli.base import SenetzooCommand
+from senetzoo.cli.options import Json, as_command, say
 
 
-@click.command("list", cls=SenetzooCommand)
-@click.argument("pattern", default="*", shell_complete=complete.networks)
-@click.option("--pretrained", is_flag=True, help="Only networks with published weights.")
-@click.option("--family", help="Only this family.", shell_complete=complete.families)
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
-def command(pattern: str, pretrained: bool, family: str | None, as_json: bool) -> None:
+@as_command("list")
+def command(
+    pattern: Annotated[str, complete.networks] = "*",
+    *,
+    pretrained: Annotated[bool, "Only networks with published weights."] = False,
+    family: Annotated[str | None, complete.families, "Only this family."] = None,
+    as_json: Json = False,
+) -> None:
     """List networks whose name matches PATTERN, with the tags of their weights.
 
     \b
@@ -36,8 +36,6 @@ def command(pattern: str, pretrained: bool, family: str | None, as_json: bool) -
             (nearest(pattern, senetzoo.list_models()) if not (pretrained or family) else "")
             or "Type for example: senetzoo list '*resnet*'",
         )
-    if as_json:
-        click.echo(json.dumps([{"name": name, "weights": tags(name)} for name in names]))
-        return
-    for name in names:
-        click.echo(f"{name}  {', '.join(tags(name))}".rstrip())
+    found = [{"name": name, "weights": tags(name)} for name in names]
+    lines = [f"{name}  {', '.join(tags(name))}".rstrip() for name in names]
+    say(as_json, found, "\n".join(lines))

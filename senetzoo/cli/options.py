@@ -1,85 +1,170 @@
-"""The options by which commands say more of a network than its reference does."""
+"""Commands whose arguments and options are those of a Python function, and options of several.
+
+The annotation of a parameter says what it may be, as in the fields of the package's values, and
+how the command line shows it::
+
+    @as_command("eval")
+    def command(network: Network, *, batch: Annotated[PositiveInt, "Images at a time."] = 64): ...
+
+Positional parameters are arguments, the others options; one without a default has to be given.
+Behind the type stand the help, the name of the option where it is another than the parameter's
+(``"--json"``), a function that completes it, a type of click, and a mapping with further words for
+`click.Option`. Of several texts and types the last counts, so that a shared annotation can be
+given another help.
+"""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
 
 import click
 
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+from senetzoo._utils.checks import (
+    Bound,
+    Ge,
+    Le,
+    PositiveInt,
+    alternatives,
+    from_text,
+    hints,
+)
+from senetzoo._utils.environment import MOST_THREADS
+from senetzoo.cli import complete
+from senetzoo.cli.base import OneOf, SenetzooCommand
+from senetzoo.data.preprocessing import Preprocessing
+from senetzoo.errors import ConfigError
 
-REFERENCE_HELP = """A network is a name of the registry, with or without a tag of its weights and a
-    policy; a folder that senetzoo.save or a training run wrote; or hf-hub:OWNER/NAME."""
+PATH = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+DATA = (
+    "A folder of class folders, a copy of CIFAR-10 or flower_photos (its test split), a parquet "
+    "file, or the word digits."
+)
+
+Network: TypeAlias = Annotated[str, complete.networks_and_folders]
+Data: TypeAlias = Annotated[str, complete.data, DATA]
+WeightsFile: TypeAlias = Annotated[
+    Path | None, "A safetensors file of the network's weights.", {"metavar": "FILE"}
+]
+Device: TypeAlias = Annotated[str, complete.devices, "cpu, cuda, cuda:1 or mps."]
+Threads: TypeAlias = Annotated[
+    Annotated[int, Ge(1), Le(MOST_THREADS)] | None, "On the CPU. Default: torch's choice."
+]
+Batch: TypeAlias = Annotated[PositiveInt, "Images at a time."]
+Stated: TypeAlias = Annotated[dict[str, Any] | None, Preprocessing]
+"""Those fields of a preprocessing that were given, by ``--mean --std --size --crop``."""
+Json: TypeAlias = Annotated[bool, "--json", "JSON instead of text."]
 
 
-if TYPE_CHECKING:
-    _Base = click.ParamType[tuple[float, ...]]
-else:  # older versions of click have no generic one
-    _Base = click.ParamType
+def as_command(
+    name: str, *, exits: Mapping[int, str] | None = None
+) -> Callable[[Callable[..., None]], SenetzooCommand]:
+    """Make a function a command, with its docstring as the help."""
+
+    def made(function: Callable[..., None]) -> SenetzooCommand:
+        kinds = get_type_hints(function, include_extras=True)
+        params: list[click.Parameter] = []
+        for parameter in inspect.signature(function).parameters.values():
+            kind = kinds[parameter.name]
+            if kind == Stated:
+                params += _preprocessing()
+            else:
+                params.append(_parameter(parameter, kind))
+        return SenetzooCommand(
+            name,
+            params=params,
+            callback=function,
+            help=function.__doc__,
+            exits=exits,
+            context_settings={"show_default": True},
+        )
+
+    return made
 
 
-class _Numbers(_Base):
-    """A number for each channel: ``0.5``, or ``0.485,0.456,0.406``."""
+def _parameter(parameter: inspect.Parameter, hint: Any) -> click.Parameter:
+    flag = f"--{parameter.name.replace('_', '-')}"
+    kind = next(one for one in alternatives(hint.__origin__) if one.base is not NoneType)
+    several = kind.origin is tuple
+    if several:
+        (kind,) = alternatives(kind.inner[0])
+    marks = (*kind.limits, *hint.__metadata__)
+    more: dict[str, Any] = {"type": _click_type(kind.base, marks)}
+    for mark in marks:
+        if isinstance(mark, Mapping):
+            more |= mark
+        elif isinstance(mark, click.ParamType):
+            more["type"] = mark
+        elif callable(mark):
+            more["shell_complete"] = _completion(mark)
+        elif isinstance(mark, str) and mark.startswith("--"):
+            flag = mark
+        elif isinstance(mark, str):
+            more["help"] = mark
+    needed = parameter.default is parameter.empty
+    if not needed:
+        more["default"] = parameter.default
+    if parameter.kind is parameter.KEYWORD_ONLY:
+        if kind.base is bool:
+            more["is_flag"] = True
+        names = [flag, parameter.name]
+        return click.Option(names, required=needed, multiple=several, **more)
+    more.pop("help", None)
+    return click.Argument([parameter.name], required=needed, nargs=-1 if several else 1, **more)
 
-    name = "numbers"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, ...]:
-        if isinstance(value, tuple):
-            return value
+def _click_type(base: Any, marks: tuple[Any, ...]) -> Any:
+    bounds = {mark.holds.__name__: mark.value for mark in marks if isinstance(mark, Bound)}
+    if bounds:
+        low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
+        ranged: Any = click.IntRange if base is int else click.FloatRange
+        return ranged(low, high, min_open="gt" in bounds, max_open="lt" in bounds)
+    if getattr(base, "__origin__", None) is Literal:
+        return OneOf(base.__args__)
+    return PATH if base is Path else base
+
+
+def _completion(words: Callable[[str], list[Any]]) -> Callable[..., list[Any]]:
+    return lambda ctx, param, incomplete: words(incomplete)
+
+
+def _preprocessing() -> list[click.Parameter]:
+    """``--mean``, ``--std``, ``--size`` and ``--crop``, with the words of `Preprocessing`."""
+    listed = (inspect.getdoc(Preprocessing) or "").partition("Args:\n")[2].partition("\n\n")[0]
+    said = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", listed, re.MULTILINE)
+    words = {name: " ".join(text.split()) for name, text in said}
+    return [
+        click.Option(
+            [f"--{name}"],
+            help=f"{words[name]} [as the weights say]",
+            type=click.UNPROCESSED,
+            metavar="NUMBER" if name in ("size", "crop") else "NUMBER,...",
+            callback=_state,
+            expose_value=False,
+        )
+        for name in ("mean", "std", "size", "crop")
+    ]
+
+
+def _state(ctx: click.Context, param: click.Parameter, text: str | None) -> None:
+    """Add an option of the preprocessing to what the command gets as ``preprocessing``."""
+    stated, name = ctx.params.setdefault("preprocessing", None), str(param.name)
+    if text is not None:
+        several = alternatives(hints(Preprocessing)[name])[0].origin is tuple
         try:
-            return tuple(float(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a number for each channel, such as 0.5,0.5,0.5.")
+            value = from_text(Preprocessing, name, f"({text},)" if several else text, "It")
+        except ConfigError as error:
+            raise click.BadParameter(" ".join(str(error).splitlines()), ctx, param) from None
+        ctx.params["preprocessing"] = {**(stated or {}), name: value}
 
 
-def preprocessing_options(function: FunctionT) -> FunctionT:
-    """Add ``--mean``, ``--std``, ``--size`` and ``--crop``.
-
-    The command gets those that were given as ``preprocessing``, a dictionary; None without any.
-    """
-
-    @functools.wraps(function)
-    def wrapped(*args: Any, **options: Any) -> Any:
-        fields = {name: options.pop(name) for name in ("mean", "std", "size", "crop")}
-        given = {name: value for name, value in fields.items() if value is not None}
-        return function(*args, preprocessing=given or None, **options)
-
-    for option in (
-        click.option("--crop", type=float, help="Kept part of the resized shorter side, up to 1."),
-        click.option("--size", type=int, help="Pixels of a side. [what the weights saw]"),
-        click.option("--std", type=_Numbers(), help="Standard deviation of each channel."),
-        click.option(
-            "--mean",
-            type=_Numbers(),
-            help="Mean of each channel, of values from 0 to 1: what images went through in "
-            "training, where the weights do not say it, or in place of what they say.",
-        ),
-    ):
-        wrapped = option(wrapped)
-    return wrapped  # type: ignore[return-value]
-
-
-def network_options(function: FunctionT) -> FunctionT:
-    """Add ``--weights`` and the options of the preprocessing.
-
-    The command gets ``stated``, a dictionary to pass on to `senetzoo.load`.
-    """
-
-    @preprocessing_options
-    @functools.wraps(function)
-    def wrapped(
-        *args: Any, weights: Path | None, preprocessing: dict[str, Any] | None, **options: Any
-    ) -> Any:
-        stated = {"weights": weights, "preprocessing": preprocessing}
-        return function(*args, stated=stated, **options)
-
-    option = click.option(
-        "--weights",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="A safetensors file of the network's weights.",
-    )
-    return option(wrapped)  # type: ignore[return-value]
+def say(as_json: bool, found: object, text: str) -> None:
+    """Print a result: `found` as JSON, or `text`."""
+    click.echo(json.dumps(found) if as_json else text)

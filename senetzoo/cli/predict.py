@@ -2,86 +2,63 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
 import click
 from torch import Tensor
 
 from senetzoo import zoo
-from senetzoo.cli import complete
-from senetzoo.cli.base import SenetzooCommand
-from senetzoo.cli.options import network_options
+from senetzoo._utils.checks import Le, PositiveInt
+from senetzoo.cli.options import Batch, Json, Network, Stated, WeightsFile, as_command
 from senetzoo.errors import DataError
-from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.transforms import transforms
 from senetzoo.predict import Prediction, Source, class_names, predictions, sources
 
+if TYPE_CHECKING:
+    from senetzoo.inspect.evidence import Evidence
+    from senetzoo.inspect.page import Page
 
-@click.command(
+
+@as_command(
     "predict",
-    cls=SenetzooCommand,
     exits={1: "some images could not be read, of which stderr tells; the others are told"},
 )
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option(
-    "--model",
-    "name",
-    default="se_resnet20",
-    metavar="NETWORK",
-    show_default=True,
-    help="The network: a name, with its default weights or those of a tag; a folder that "
-    "senetzoo.save or a training run wrote; or hf-hub:OWNER/NAME.",
-    shell_complete=complete.networks_and_folders,
-)
-@network_options
-@click.option(
-    "--top",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    help="How many classes to tell of each image.",
-)
-@click.option(
-    "--batch",
-    type=click.IntRange(1, 1_000_000),
-    default=32,
-    show_default=True,
-    help="How many images to hold and compute at a time.",
-)
-@click.option("--json", "as_json", is_flag=True, help="JSON Lines: one object per image.")
-@click.option(
-    "--explain",
-    "folder",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="Write where the network looked, and what its gates did, into FOLDER: a page, "
-    "explain.html, and a picture of each image.",
-)
-@click.option(
-    "--layer",
-    metavar="LAYER",
-    help="What --explain looks at: the map after a stage, by its number from 1 or from the end "
-    "as -1, or a module by its name. Default: the last map before the pooling.",
-)
-@click.pass_context
 def command(
-    ctx: click.Context,
-    images: tuple[str, ...],
-    name: str,
-    stated: dict[str, Any],
-    top: int,
-    batch: int,
-    as_json: bool,
-    folder: Path | None,
-    layer: str | None,
+    images: Annotated[tuple[str, ...], {"metavar": "IMAGE..."}],
+    *,
+    name: Annotated[
+        Network,
+        "--model",
+        "The network: a name, with its default weights or those of a tag; a folder that "
+        "senetzoo.save or a training run wrote; or hf-hub:OWNER/NAME.",
+        {"metavar": "NETWORK"},
+    ] = "se_resnet20",
+    weights: WeightsFile = None,
+    preprocessing: Stated,
+    top: Annotated[PositiveInt, "How many classes to tell of each image."] = 5,
+    batch: Annotated[Batch, Le(1_000_000), "How many images to hold and compute at a time."] = 32,
+    as_json: Annotated[Json, "JSON Lines: one object per image."] = False,
+    folder: Annotated[
+        Path | None,
+        "--explain",
+        "Write where the network looked, and what its gates did, into FOLDER: a page, "
+        "explain.html, and a picture of each image.",
+        {"metavar": "FOLDER"},
+    ] = None,
+    layer: Annotated[
+        str | None,
+        "What --explain looks at: the map after a stage, by its number from 1 or from the end as "
+        "-1, or a module by its name. Default: the last map before the pooling.",
+        {"metavar": "LAYER"},
+    ] = None,
 ) -> None:
     """Tell what images show, with probabilities.
 
@@ -106,24 +83,30 @@ def command(
     """
     if layer is not None and folder is None:
         raise click.UsageError("--layer is of --explain: give both.")
-    model = zoo.load(name, **stated)
-    explainer = None if folder is None else _Explainer(model, name, folder, layer)
+    model = zoo.load(name, weights=weights, preprocessing=preprocessing)
     wanted = _asked(images)
-    if explainer is not None:
+    page = None
+    if folder is not None:
+        # Only here: who does not ask for it does not wait for it.
+        from senetzoo.inspect.evidence import evidence
+        from senetzoo.inspect.page import Page
+
+        where = _stage_or_module(layer)
+        page = Page(folder, name, where)
+        look = functools.partial(evidence, model, transforms=transforms(model), layer=where)
         # FOLDER may lie in a folder of images.
-        made = explainer.page.made
-        wanted = (source for source in wanted if not made(source[0]))
+        wanted = (source for source in wanted if not page.made(source[0]))
     table: _Table | None = None
     if not as_json:
         wanted = iter(listed := list(wanted))
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         table = _Table.fitting([image for image, _ in listed], class_names(model), columns)
     failed = headed = False
-    for prediction, seen in predictions(model, wanted, top, batch, None):
+    for prediction, image in predictions(model, wanted, top, batch, None):
         if prediction.error is not None:
             failed = True
             click.echo(f"error: {_printable(prediction.error)}", err=True)
-        explanation = explainer.add(prediction, seen) if explainer is not None else {}
+        explanation = _explain(page, look, prediction, image) if page is not None else {}
         if table is None:
             click.echo(json.dumps(_as_dict(prediction) | explanation))
         elif prediction.guesses:
@@ -131,63 +114,30 @@ def command(
                 click.echo(table.header())
                 headed = True
             click.echo("\n".join(table.rows(prediction)))
-    if explainer is not None:
-        page = explainer.page.write()
+    if page is not None:
+        path = page.write()
         if not as_json:
-            click.echo(f"explained: {_printable(str(page))}")
+            click.echo(f"explained: {_printable(str(path))}")
     if failed:
-        ctx.exit(1)
+        raise click.exceptions.Exit(1)
 
 
-class _Explainer:
-    """What ``--explain`` adds to the predictions.
-
-    Args:
-        model: The network.
-        name: Its name.
-        folder: Where the page and the pictures go.
-        layer: The layer that was asked for.
-    """
-
-    def __init__(self, model: Classifier, name: str, folder: Path, layer: str | None) -> None:
-        # Only here: who does not ask for it does not wait for it.
-        from senetzoo.inspect.page import Page
-
-        self._model = model
-        self._layer = _stage_or_module(layer)
-        self._transforms = transforms(model)
-        self.page = Page(folder, name, self._layer)
-
-    def add(self, prediction: Prediction, seen: Tensor | None) -> dict[str, object]:
-        """Add an image to the page; what the line of ``--json`` has of it."""
-        from senetzoo.inspect.evidence import evidence
-
-        name = _printable(prediction.image)
-        if seen is None:
-            self.page.failed(name, _printable(prediction.error or ""))
-            return {}
-        found = evidence(
-            self._model,
-            seen,
-            self._transforms,
-            target=prediction.guesses[0].label,
-            layer=self._layer,
-        )
-        guesses = [(guess.name, guess.probability) for guess in prediction.guesses]
-        picture = self.page.add(prediction.image, name, guesses, found)
-        return {
-            "explanation": {
-                "page": str(self.page.path),
-                "picture": str(picture),
-                **{
-                    word: [
-                        {"gate": c.gate, "channel": c.channel, "value": round(c.value, 6)}
-                        for c in channels
-                    ]
-                    for word, channels in (("opened", found.opened(5)), ("closed", found.closed(5)))
-                },
-            }
-        }
+def _explain(
+    page: Page, look: Callable[..., Evidence], prediction: Prediction, image: Tensor | None
+) -> dict[str, object]:
+    """Add an image to the page of ``--explain``; what the line of ``--json`` has of it."""
+    name = _printable(prediction.image)
+    if image is None:
+        page.failed(name, _printable(prediction.error or ""))
+        return {}
+    found = look(image, target=prediction.guesses[0].label)
+    guesses = [(guess.name, guess.probability) for guess in prediction.guesses]
+    picture = page.add(prediction.image, name, guesses, found)
+    channels = {
+        word: [{"gate": c.gate, "channel": c.channel, "value": round(c.value, 6)} for c in channels]
+        for word, channels in (("opened", found.opened(5)), ("closed", found.closed(5)))
+    }
+    return {"explanation": {"page": str(page.path), "picture": str(picture), **channels}}
 
 
 def _stage_or_module(layer: str | None) -> int | str | None:

@@ -5,36 +5,26 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import click
 
-from senetzoo.cli import complete
-from senetzoo.cli.base import SenetzooCommand
-from senetzoo.cli.options import network_options
+from senetzoo.cli.options import FOLDER, Json, Network, Stated, WeightsFile, as_command
 
 
-@click.command("push", cls=SenetzooCommand)
-@click.argument("network", shell_complete=complete.networks_and_folders)
-@click.option("--repo", required=True, metavar="OWNER/NAME", help="The repository.")
-@network_options
-@click.option("--private", is_flag=True, help="Make it a private one, where it does not exist.")
-@click.option("--dry-run", is_flag=True, help="Show the files, and send nothing.")
-@click.option(
-    "--folder",
-    "out",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Write the files to this folder as well.",
-)
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
+@as_command("push")
 def command(
-    network: str,
-    repo: str,
-    stated: dict[str, Any],
-    private: bool,
-    dry_run: bool,
-    out: Path | None,
-    as_json: bool,
+    network: Network,
+    *,
+    repo: Annotated[str, "The repository.", {"metavar": "OWNER/NAME"}],
+    weights: WeightsFile = None,
+    preprocessing: Stated,
+    private: Annotated[bool, "Make it a private one, where it does not exist."] = False,
+    dry_run: Annotated[bool, "Show the files, and send nothing."] = False,
+    out: Annotated[
+        Path | None, FOLDER, "--folder", "Write the files to this folder as well."
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """Push a NETWORK with its weights and a card to the Hugging Face Hub.
 
@@ -52,7 +42,7 @@ def command(
     from senetzoo.zoo import load
 
     name = hub.branchless(repo)  # before the long part
-    model = load(network, **stated)
+    model = load(network, weights=weights, preprocessing=preprocessing)
     own = Path(network) / hub.CARD
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) if out is None else out

@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-
-import click
+from typing import Annotated
 
 from senetzoo._utils.files import atomically
-from senetzoo.cli.base import SenetzooCommand
+from senetzoo.cli.options import FILE, PATH, Json, as_command, say
 from senetzoo.errors import ConfigError
 
 
-@click.command("report", cls=SenetzooCommand)
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("report.html"),
-    show_default=True,
-    help="The page; the Markdown and its pictures lie beside it.",
-)
-@click.option(
-    "--excitations",
-    is_flag=True,
-    help="What the gates of each finished run do with the test images of --data.",
-)
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="The runs' data set, for --excitations."
-)
-@click.option("--title", help="Title of the page.")
-@click.option("--json", "as_json", is_flag=True, help="JSON of the results instead of the line.")
+@as_command("report")
 def command(
-    runs: tuple[Path, ...],
-    out: Path,
-    excitations: bool,
-    data: Path | None,
-    title: str | None,
-    as_json: bool,
+    runs: Annotated[tuple[Path, ...], PATH],
+    *,
+    out: Annotated[Path, FILE, "The page; the Markdown and its pictures lie beside it."] = Path(
+        "report.html"
+    ),
+    excitations: Annotated[
+        bool, "What the gates of each finished run do with the test images of --data."
+    ] = False,
+    data: Annotated[Path | None, "The runs' data set, for --excitations."] = None,
+    title: Annotated[str | None, "Title of the page."] = None,
+    as_json: Annotated[Json, "JSON of the results instead of the line."] = False,
 ) -> None:
     """Report on RUNS: folders that `senetzoo train` made, or folders of those.
 
@@ -76,19 +61,16 @@ def command(
         partial.write_text(text, encoding="utf-8")
     with atomically(out) as partial:
         partial.write_text(whole, encoding="utf-8")
-    if as_json:
-        results = [
-            {
-                "run": str(run.folder),
-                "network": run.header["model"]["name"],
-                "seed": run.header["seed"],
-                "epochs": len(run.epochs),
-                "finished": run.end is not None,
-                "accuracy": tally.accuracy if (tally := run.tally) else None,
-                "interval": tally.interval if tally else None,
-            }
-            for run in found
-        ]
-        click.echo(json.dumps(results))
-    else:
-        click.echo(f"report: {out} and {out.with_suffix('.md')}")
+    results = [
+        {
+            "run": str(run.folder),
+            "network": run.header["model"]["name"],
+            "seed": run.header["seed"],
+            "epochs": len(run.epochs),
+            "finished": run.end is not None,
+            "accuracy": tally.accuracy if (tally := run.tally) else None,
+            "interval": tally.interval if tally else None,
+        }
+        for run in found
+    ]
+    say(as_json, results, f"report: {out} and {out.with_suffix('.md')}")

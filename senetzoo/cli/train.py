@@ -7,108 +7,71 @@ import functools
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
-from click.shell_completion import CompletionItem
 
-from senetzoo.cli.base import INTERRUPTED, SenetzooCommand
+from senetzoo._utils.checks import Ge, Le, NonNegativeFloat
+from senetzoo.cli.base import INTERRUPTED
 from senetzoo.cli.complete import starting
+from senetzoo.cli.options import Json, Threads, as_command
 from senetzoo.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from senetzoo.train.experiment import Experiment
 
 
-def _complete_recipes(
-    ctx: click.Context, param: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
+def _recipes(incomplete: str) -> list[Any]:
     from senetzoo.train.recipes import RECIPES
 
     return starting(RECIPES, incomplete)
 
 
-def _complete_variants(
-    ctx: click.Context, param: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
+def _variants(incomplete: str) -> list[Any]:
     from senetzoo.train.recipes import RECIPES
 
     # Of all recipes: click does not know the others' values before this one is whole.
-    return starting(
-        dict.fromkeys(variant for found in RECIPES.values() for variant in found.variants),
-        incomplete,
-    )
+    every = (variant for found in RECIPES.values() for variant in found.variants)
+    return starting(dict.fromkeys(every), incomplete)
 
 
-def _complete_settings(
-    ctx: click.Context, param: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
+def _settings(incomplete: str) -> list[Any]:
     from senetzoo.train.recipe import Recipe
 
     return starting([f"{field.name}=" for field in dataclasses.fields(Recipe)], incomplete)
 
 
-@click.command(
-    "train",
-    cls=SenetzooCommand,
-    exits={INTERRUPTED: "interrupted (Ctrl-C); the same command goes on where it stopped"},
+@as_command(
+    "train", exits={INTERRUPTED: "interrupted (Ctrl-C); the same command goes on where it stopped"}
 )
-@click.argument("recipe", shell_complete=_complete_recipes)
-@click.option("--data", type=click.Path(path_type=Path), help="Local copy of the data set.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="Folder of the run [runs/RECIPE-MODEL-SEED], or of an experiment's runs [runs/RECIPE].",
-)
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed. [the recipe's, mostly 0]")
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change the recipe.",
-    shell_complete=_complete_settings,
-)
-@click.option(
-    "--only",
-    multiple=True,
-    metavar="VARIANT",
-    help="Only this variant of an experiment.",
-    shell_complete=_complete_variants,
-)
-@click.option("--quick", is_flag=True, help="One short epoch, to see that everything works.")
-@click.option("--no-compile", is_flag=True, help="Do without a C++ compiler.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Processor threads.")
-@click.option(
-    "--workers", type=click.IntRange(0, 1024), help="Processes that read large images. [the cores]"
-)
-@click.option(
-    "--save-minutes",
-    type=click.FloatRange(min=0),
-    default=15.0,
-    show_default=True,
-    help="Save the state within an epoch too, so often.",
-)
-@click.option("--tensorboard", is_flag=True, help="Write a TensorBoard log too.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="JSON Lines: one object per run; progress on stderr."
-)
-@click.pass_context
 def command(
-    ctx: click.Context,
-    recipe: str,
-    data: Path | None,
-    out: Path | None,
-    seed: int | None,
-    settings: tuple[str, ...],
-    only: tuple[str, ...],
-    quick: bool,
-    no_compile: bool,
-    threads: int | None,
-    workers: int | None,
-    save_minutes: float,
-    tensorboard: bool,
-    as_json: bool,
+    recipe: Annotated[str, _recipes],
+    *,
+    data: Annotated[Path | None, "Local copy of the data set."] = None,
+    out: Annotated[
+        Path | None,
+        "Folder of the run [runs/RECIPE-MODEL-SEED], or of an experiment's runs [runs/RECIPE].",
+    ] = None,
+    seed: Annotated[
+        Annotated[int, Ge(0), Le(2**32 - 1)] | None, "Seed. [the recipe's, mostly 0]"
+    ] = None,
+    settings: Annotated[
+        tuple[str, ...], "--set", _settings, "Change the recipe.", {"metavar": "KEY=VALUE"}
+    ] = (),
+    only: Annotated[
+        tuple[str, ...], _variants, "Only this variant of an experiment.", {"metavar": "VARIANT"}
+    ] = (),
+    quick: Annotated[bool, "One short epoch, to see that everything works."] = False,
+    no_compile: Annotated[bool, "Do without a C++ compiler."] = False,
+    threads: Threads = None,
+    workers: Annotated[
+        Annotated[int, Ge(0), Le(1024)] | None, "Processes that read large images. [the cores]"
+    ] = None,
+    save_minutes: Annotated[
+        NonNegativeFloat, "Save the state within an epoch too, so often."
+    ] = 15.0,
+    tensorboard: Annotated[bool, "Write a TensorBoard log too."] = False,
+    as_json: Annotated[Json, "JSON Lines: one object per run; progress on stderr."] = False,
 ) -> None:
     """Train a network, or all of an experiment, by RECIPE.
 
@@ -171,7 +134,7 @@ def command(
                 )
             except Interrupted as stop:
                 click.echo(str(stop), err=True)
-                ctx.exit(INTERRUPTED)
+                raise click.exceptions.Exit(INTERRUPTED) from None
             if int(os.environ.get("RANK", 0)) == 0:
                 if as_json:
                     click.echo(json.dumps({"run": str(folder), **end}))

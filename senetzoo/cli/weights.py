@@ -9,25 +9,36 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
 
+from senetzoo._utils.terminal import columns
 from senetzoo.cli import complete
-from senetzoo.cli.base import BAD_INPUT, LazyGroup, SenetzooCommand
+from senetzoo.cli.base import BAD_INPUT, LazyGroup
+from senetzoo.cli.options import FOLDER, Json, as_command, say
 from senetzoo.errors import ConfigError, SenetzooError, WeightsError, nearest
 from senetzoo.registry import entry as network
 from senetzoo.weights import cache, download
 from senetzoo.weights.manifest import Entry, Training, find, last_stages, manifest
 
-_ELSEWHERE = {
-    "convert": "senetzoo.cli.convert:command",
-}
 _PINNED = {"sha256": "sha256", "prefix": "start of sha256", "": "not pinned"}
-_SOME_FAILED = "wrong input, or weights that are not there or not right; stderr tells which"
+_SOME_FAILED = {
+    BAD_INPUT: "wrong input, or weights that are not there or not right; stderr tells which"
+}
 
 
-@click.group("weights", cls=LazyGroup, elsewhere=_ELSEWHERE)
+@click.group(
+    "weights",
+    cls=LazyGroup,
+    elsewhere={
+        "convert": "senetzoo.cli.convert:command",
+        **{
+            name: f"senetzoo.cli.weights:{name}_command"
+            for name in ("list", "show", "get", "verify")
+        },
+    },
+)
 def command() -> None:
     """Published weights: what there is, what it is, and files for machines without a network.
 
@@ -47,13 +58,8 @@ def command() -> None:
     """
 
 
-_json = click.option("--json", "as_json", is_flag=True, help="JSON instead of lines.")
-
-
-@command.command("list", cls=SenetzooCommand)
-@click.argument("pattern", default="*", shell_complete=complete.tags)
-@_json
-def list_command(pattern: str, as_json: bool) -> None:
+@as_command("list")
+def list_command(pattern: Annotated[str, complete.tags] = "*", *, as_json: Json = False) -> None:
     """List the weights whose tag matches PATTERN.
 
     \b
@@ -63,9 +69,6 @@ def list_command(pattern: str, as_json: bool) -> None:
       senetzoo weights list '*.cifar10*' --json
     """
     entries = _matching(pattern)
-    if as_json:
-        click.echo(json.dumps({tag: dataclasses.asdict(e) for tag, e in entries.items()}))
-        return
     rows = [
         (
             tag + " (default)" * entry.default,
@@ -76,17 +79,15 @@ def list_command(pattern: str, as_json: bool) -> None:
         )
         for tag, entry in entries.items()
     ]
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
-    for row in rows:
-        # No column for what none of them has.
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True) if width]
-        click.echo("  ".join(cells).rstrip())
+    # No column for what none of them has.
+    filled = [column for column in zip(*rows, strict=True) if any(column)]
+    lines = columns(list(zip(*filled, strict=True)), left=len(filled))
+    known = {tag: dataclasses.asdict(entry) for tag, entry in entries.items()}
+    say(as_json, known, "\n".join(lines))
 
 
-@command.command(cls=SenetzooCommand)
-@click.argument("tag", shell_complete=complete.tags)
-@_json
-def show(tag: str, as_json: bool) -> None:
+@as_command("show")
+def show_command(tag: Annotated[str, complete.tags], *, as_json: Json = False) -> None:
     """Show what is known of the weights TAG; a network's name stands for its default.
 
     \b
@@ -96,10 +97,6 @@ def show(tag: str, as_json: bool) -> None:
     """
     full, entry = _chosen(tag)
     path, _ = next(cache.candidates(full, entry), (None, ""))
-    if as_json:
-        known = {"tag": full, **dataclasses.asdict(entry), "file": str(path) if path else None}
-        click.echo(json.dumps(known))
-        return
     license, images = entry.license, entry.preprocessing
     lines = {
         "weights": full + " (the default)" * entry.default,
@@ -123,22 +120,22 @@ def show(tag: str, as_json: bool) -> None:
         "provenance": entry.provenance,
         "file": str(path) if path else "not on this machine",
     }
-    for name, text in lines.items():
-        if text:
-            click.echo(f"{name:12}{text}")
+    known = {"tag": full, **dataclasses.asdict(entry), "file": str(path) if path else None}
+    say(as_json, known, "\n".join(f"{name:12}{text}" for name, text in lines.items() if text))
 
 
-@command.command(cls=SenetzooCommand, exits={BAD_INPUT: _SOME_FAILED})
-@click.argument("tags", nargs=-1, required=True, shell_complete=complete.tags)
-@click.option(
-    "--to",
-    "folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Copy the files into this folder, for SENETZOO_WEIGHTS of a machine without a network.",
-)
-@_json
-@click.pass_context
-def get(ctx: click.Context, tags: tuple[str, ...], folder: Path | None, as_json: bool) -> None:
+@as_command("get", exits=_SOME_FAILED)
+def get_command(
+    tags: Annotated[tuple[str, ...], complete.tags],
+    *,
+    folder: Annotated[
+        Path | None,
+        FOLDER,
+        "--to",
+        "Copy the files into this folder, for SENETZOO_WEIGHTS of a machine without a network.",
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Fetch the files of TAGS (or patterns of tags) and check them.
 
     The same command resumes a broken-off download. Without --to, files go where they
@@ -159,14 +156,13 @@ def get(ctx: click.Context, tags: tuple[str, ...], folder: Path | None, as_json:
             return download.locate(tag, entry)
         return download.copy_to(folder, tag, entry)
 
-    _each(ctx, list(chosen), lambda tag: (tag, one(tag, chosen[tag])), as_json)
+    _each(list(chosen), lambda tag: (tag, one(tag, chosen[tag])), as_json)
 
 
-@command.command(cls=SenetzooCommand, exits={BAD_INPUT: _SOME_FAILED})
-@click.argument("tags", nargs=-1, shell_complete=complete.tags)
-@_json
-@click.pass_context
-def verify(ctx: click.Context, tags: tuple[str, ...], as_json: bool) -> None:
+@as_command("verify", exits=_SOME_FAILED)
+def verify_command(
+    tags: Annotated[tuple[str, ...], complete.tags] = (), *, as_json: Json = False
+) -> None:
     """Check files against the manifest: all weights on this machine, or those with these TAGS.
 
     Nothing is fetched.
@@ -190,7 +186,7 @@ def verify(ctx: click.Context, tags: tuple[str, ...], as_json: bool) -> None:
         return full, file
 
     everywhere = [tag for tag, entry in manifest().items() if _there(tag, entry)]
-    _each(ctx, tags or everywhere, one, as_json)
+    _each(tags or everywhere, one, as_json)
 
 
 def _there(tag: str, entry: Entry) -> bool:
@@ -198,7 +194,6 @@ def _there(tag: str, entry: Entry) -> bool:
 
 
 def _each(
-    ctx: click.Context,
     tags: Sequence[str],
     one: Callable[[str], tuple[str, cache.VerifiedFile]],
     as_json: bool,
@@ -223,7 +218,7 @@ def _each(
     if as_json:
         click.echo(json.dumps(found))
     if failed:
-        ctx.exit(BAD_INPUT)
+        raise click.exceptions.Exit(BAD_INPUT)
 
 
 @contextlib.contextmanager

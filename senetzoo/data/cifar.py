@@ -1,4 +1,9 @@
-"""What the readers of CIFAR-10 and CIFAR-100 (Krizhevsky 2009) share."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 50,000 training and 10,000 test images of 32x32 pixels.
+
+Three local forms are read: the official archive as torchvision unpacks it (or will unpack it,
+from ``cifar-10-python.tar.gz``), a folder of images ``{train,test}/<class>/*``, and parquet with
+the Hub's schema (``img``/``image`` and ``label``, or ``fine_label``).
+"""
 
 from __future__ import annotations
 
@@ -30,6 +35,8 @@ class Cifar:
         archive: File name of the official archive.
         unpacked: Folder that it unpacks to.
         reader: torchvision's class that reads it.
+        mean: Per channel over the 50,000 training images, in units of the full pixel range.
+        std: The same of the standard deviation.
     """
 
     title: str
@@ -37,9 +44,26 @@ class Cifar:
     archive: str
     unpacked: str
     reader: Literal["CIFAR10", "CIFAR100"]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     def load(self, path: str | Path, split: Split) -> ImageSet:
-        """Load one split from a local copy, in one of the forms that `cifar10.load` names."""
+        """Load one split from a local copy.
+
+        Args:
+            path: A parquet file (of the split: it does not say which it is); or a folder with
+                ``train`` and ``test`` class folders, with the official archive, with what it
+                unpacks to, or with parquet files that have the split in their names, as on the
+                Hub. The archive is unpacked beside itself, once.
+            split: ``"train"`` or ``"test"``.
+
+        Returns:
+            Images (N, 32, 32, 3).
+
+        Raises:
+            DataError: Nothing that looks like the data set is there, or it is damaged.
+            MissingExtraError: A parquet file, and pyarrow is not installed.
+        """
         path = Path(path).expanduser()
         name = f"{self.title} {split}"
         if path.suffix == ".parquet" and path.is_file():
@@ -94,3 +118,33 @@ class Cifar:
                 f"{error}.",
                 "Unpack it to a folder that can be written, and give that folder",
             ) from error
+
+
+# fmt: off
+CIFAR10 = Cifar(
+    "CIFAR-10",
+    ("airplane", "automobile", "bird", "cat", "deer",
+     "dog", "frog", "horse", "ship", "truck",),
+    "cifar-10-python.tar.gz", "cifar-10-batches-py", "CIFAR10",
+    mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616),
+)
+CIFAR100 = Cifar(
+    "CIFAR-100",
+    (
+    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle",
+    "bottle", "bowl", "boy", "bridge", "bus", "butterfly", "camel", "can", "castle",
+    "caterpillar", "cattle", "chair", "chimpanzee", "clock", "cloud", "cockroach", "couch",
+    "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish", "forest", "fox",
+    "girl", "hamster", "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion",
+    "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse", "mushroom",
+    "oak_tree", "orange", "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree",
+    "plain", "plate", "poppy", "porcupine", "possum", "rabbit", "raccoon", "ray", "road",
+    "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper", "snail", "snake",
+    "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone",
+    "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale",
+    "willow_tree", "wolf", "woman", "worm",
+    ),
+    "cifar-100-python.tar.gz", "cifar-100-python", "CIFAR100",
+    mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762),
+)
+# fmt: on

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils.data import Dataset, Subset
 
 from senetzoo.data.images import IMAGE_SUFFIXES, images_in, open_image
 from senetzoo.data.sets import ImageSet
@@ -22,38 +23,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Chosen(Sequence[Path | bytes]):
-    """Some of `sources`, by their numbers, without a copy."""
-
-    sources: Sequence[Path | bytes]
-    indices: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    @overload
-    def __getitem__(self, index: int) -> Path | bytes: ...
-    @overload
-    def __getitem__(self, index: slice) -> Chosen: ...
-    def __getitem__(self, index: int | slice) -> Path | bytes | Chosen:
-        if isinstance(index, slice):
-            return Chosen(self.sources, self.indices[index])
-        return self.sources[self.indices[index]]
-
-
-@dataclass(frozen=True)
 class LabeledFiles:
     """Labeled images that are read one at a time.
 
     Args:
-        sources: Path, or content, of each image file; any sequence, so that contents may stay
-            on disk until they are asked for.
+        sources: Path, or content, of each image file; any sequence or data set, so that contents
+            may stay on disk until they are asked for.
         labels: Label of each, from 0 to ``len(classes) - 1``.
         classes: Name of each class.
         name: Where they are from, for messages.
     """
 
-    sources: Sequence[Path | bytes]
+    sources: Sequence[Path | bytes] | Dataset[Path | bytes]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
     name: str
@@ -62,13 +43,14 @@ class LabeledFiles:
         return len(self.labels)
 
     def __iter__(self) -> Iterator[tuple[Image, int]]:
-        for index, (source, label) in enumerate(zip(self.sources, self.labels, strict=True)):
-            yield open_image(source, self.source_name(index)), label
+        for index, label in enumerate(self.labels):
+            yield open_image(self.sources[index], self.source_name(index)), label
 
     def keep(self, indices: Sequence[int], name: str) -> LabeledFiles:
         """Those of `indices`, in their order, under another name."""
         labels = tuple(self.labels[i] for i in indices)
-        return LabeledFiles(Chosen(self.sources, tuple(indices)), labels, self.classes, name)
+        sources = Subset[Path | bytes](self.sources, indices)  # type: ignore[arg-type]  # a list too
+        return LabeledFiles(sources, labels, self.classes, name)
 
     def first(self, count: int) -> LabeledFiles:
         """Keep the first `count` images of each class, in their order."""
@@ -161,13 +143,7 @@ def read_parquet(path: str | Path, classes: Sequence[str] | None = None) -> Labe
         raise DataError(
             f"{path} can't be read.", "It is no parquet file, or damaged or cut short."
         ) from None
-    image = next((c for c in ("image", "img") if c in table.column_names), None)
-    label = next((c for c in ("label", "labels", "fine_label") if c in table.column_names), None)
-    if image is None or label is None:
-        raise DataError(
-            f"{path} has the columns {', '.join(table.column_names)}.",
-            "Expected image (or img) and label.",
-        )
+    image, label = image_columns(table.column_names, str(path))
     kind = table.schema.field(label).type
     if not types.is_integer(kind) or table.column(label).null_count:
         raise DataError(
@@ -190,14 +166,37 @@ def read_parquet(path: str | Path, classes: Sequence[str] | None = None) -> Labe
         )
     count = max(labels, default=-1) + 1
     names = tuple(classes) if classes is not None else own or tuple(map(str, range(count)))
-    if labels and not 0 <= min(labels) <= max(labels) < len(names):
-        raise DataError(
-            f"{path} has labels from {min(labels)} to {max(labels)}.",
-            f"There are {len(names)} classes, from 0 to {len(names) - 1}."
-            if names
-            else "Labels count from 0.",
-        )
+    check_labels(labels, names, str(path))
     return LabeledFiles(tuple(s for s in sources if s is not None), labels, names, str(path))
+
+
+def image_columns(columns: Iterable[str], name: str) -> tuple[str, str]:
+    """The image and the label column of a table with the Hub's image schema.
+
+    Raises:
+        DataError: It lacks one; `name` is what the message calls it.
+    """
+    image = next((c for c in ("image", "img") if c in columns), None)
+    label = next((c for c in ("label", "labels", "fine_label") if c in columns), None)
+    if image is None or label is None:
+        raise DataError(
+            f"{name} has the columns {', '.join(columns)}.", "Expected image (or img) and label."
+        )
+    return image, label
+
+
+def check_labels(labels: Sequence[int], classes: Sequence[str], name: str) -> None:
+    """Refuse labels that are none of the classes; `name` is what the message calls the data.
+
+    Raises:
+        DataError: There are some.
+    """
+    if labels and not 0 <= min(labels) <= max(labels) < len(classes):
+        known = f"There are {len(classes)} classes, from 0 to {len(classes) - 1}."
+        raise DataError(
+            f"{name} has labels from {min(labels)} to {max(labels)}.",
+            known if classes else "Labels count from 0.",
+        )
 
 
 def read_parquets(paths: Sequence[Path], classes: Sequence[str] | None = None) -> LabeledFiles:
@@ -206,7 +205,7 @@ def read_parquets(paths: Sequence[Path], classes: Sequence[str] | None = None) -
     if len(parts) == 1:
         return parts[0]
     longest = max((part.classes for part in parts), key=len)
-    sources = tuple(source for part in parts for source in part.sources)
+    sources = tuple(part.sources[n] for part in parts for n in range(len(part)))
     labels = tuple(label for part in parts for label in part.labels)
     return LabeledFiles(sources, labels, longest, str(paths[0].parent))
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
+
+from torch.utils.data import Dataset
 
 from senetzoo._utils.environment import offline
-from senetzoo.data.files import LabeledFiles, parquet_files
+from senetzoo.data.files import LabeledFiles, check_labels, image_columns, parquet_files
 from senetzoo.errors import DataError, MissingExtraError
 
 # What test splits are called, best first.
@@ -16,7 +18,7 @@ _TESTS = ("test", "validation", "valid", "val")
 _BUFFER = 10_000
 
 
-class ArrowImages(Sequence[Path | bytes]):
+class ArrowImages(Dataset[Path | bytes]):
     """Contents of image files in an Arrow table on disk: one is read when it is asked for.
 
     Args:
@@ -27,16 +29,7 @@ class ArrowImages(Sequence[Path | bytes]):
     def __init__(self, table: Any, column: str) -> None:
         self._table, self._column = table, column
 
-    def __len__(self) -> int:
-        return len(self._table)
-
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Path | bytes]: ...
-    def __getitem__(self, index: int | slice) -> bytes | list[Path | bytes]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def __getitem__(self, index: int) -> bytes:
         return _content(self._table[index][self._column])
 
 
@@ -97,13 +90,8 @@ def load(path: str | Path, split: str) -> LabeledFiles:
     table = _open(path, split, stream=False)
     image, label, classes = _columns(table.features, str(path))
     labels = tuple(table[label])
-    count = max(labels, default=-1) + 1
-    classes = classes or tuple(map(str, range(count)))
-    if labels and not 0 <= min(labels) <= max(labels) < len(classes):
-        raise DataError(
-            f"{path} has labels from {min(labels)} to {max(labels)}.",
-            f"There are {len(classes)} classes, from 0 to {len(classes) - 1}.",
-        )
+    classes = classes or tuple(map(str, range(max(labels, default=-1) + 1)))
+    check_labels(labels, classes, str(path))
     return LabeledFiles(ArrowImages(_raw(table, image), image), labels, classes, f"{path} {split}")
 
 
@@ -166,12 +154,7 @@ def _open(path: str | Path, split: str, *, stream: bool) -> Any:
 
 def _columns(features: Any, name: str) -> tuple[str, str, tuple[str, ...]]:
     """Names of the image and the label column, and of the classes where there are names."""
-    image = next((c for c in ("image", "img") if c in features), None)
-    label = next((c for c in ("label", "labels", "fine_label") if c in features), None)
-    if image is None or label is None:
-        raise DataError(
-            f"{name} has the columns {', '.join(features)}.", "Expected image (or img) and label."
-        )
+    image, label = image_columns(features, name)
     return image, label, tuple(getattr(features[label], "names", None) or ())
 
 

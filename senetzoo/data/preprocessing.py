@@ -12,7 +12,7 @@ from torch import Tensor
 
 from senetzoo._utils.checks import Gt, Le, PositiveFloat, PositiveInt, check
 from senetzoo._utils.torchvision import torchvision
-from senetzoo.data import cifar10
+from senetzoo.data import cifar
 from senetzoo.data.images import eight_bits
 from senetzoo.errors import ConfigError, DataError, check_fields
 
@@ -173,7 +173,7 @@ class Preprocessing:
 
 
 IMAGENET = Preprocessing(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), crop=0.875)
-CIFAR10 = Preprocessing(32, cifar10.MEAN, cifar10.STD)
+CIFAR10 = Preprocessing(32, cifar.CIFAR10.mean, cifar.CIFAR10.std)
 
 
 def usual(size: int) -> Preprocessing:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor
 
-from senetzoo.data import cifar10, digits, flowers5
+from senetzoo.data import digits, flowers5
+from senetzoo.data.cifar import CIFAR10
 from senetzoo.data.files import LabeledFiles, read_image_folder, read_parquet
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import DataError
@@ -114,7 +115,7 @@ def _read(where: str, outputs: int) -> tuple[Images, bool]:
     if path.name == _ARCHIVE and path.is_file():
         path = path.parent
     if (path / "cifar-10-batches-py").is_dir() or (path / _ARCHIVE).is_file():
-        return cifar10.load(path, "test"), True
+        return CIFAR10.load(path, "test"), True
     if (path / flowers5.FOLDER).is_dir() or (path.name == flowers5.FOLDER and path.is_dir()):
         return flowers5.load(path, "test"), True
     if path.suffix == ".parquet" and path.is_file():
@@ -127,8 +128,8 @@ def _read(where: str, outputs: int) -> tuple[Images, bool]:
     test = path / "test"
     if test.is_dir():
         folders = {entry.name for entry in test.iterdir() if entry.is_dir()}
-        if folders == set(cifar10.CLASSES):
-            return cifar10.load(path, "test"), True
+        if folders == set(CIFAR10.classes):
+            return CIFAR10.load(path, "test"), True
         path = test
     if not path.is_dir():
         raise DataError(

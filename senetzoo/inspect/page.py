@@ -15,7 +15,7 @@ from senetzoo._utils.files import atomically
 from senetzoo.errors import ConfigError
 from senetzoo.inspect.evidence import Channel, Evidence
 from senetzoo.inspect.excitations import Excitation, short_name
-from senetzoo.inspect.pictures import data_uri, overlay, png, sheet, strip, to_image
+from senetzoo.inspect.pictures import data_uri, pictures, png, sheet, strip
 
 PAGE, _SUFFIX = "explain.html", ".explain.png"
 _CHANNELS = 3
@@ -133,15 +133,12 @@ def figures(name: str, label: str, found: Evidence) -> str:
         label: The class that the heat maps are of.
         found: What the network made of the image.
     """
-    pictures = [
-        ("what the network saw", f"{name}, as the network saw it", to_image(found.picture)),
-        ("Grad-CAM", f"Grad-CAM for {label}", overlay(found.picture, found.grad_cam)),
-        ("Layer-CAM", f"Layer-CAM for {label}", overlay(found.picture, found.layer_cam)),
-    ]
+    saw, *maps = pictures(found)
+    alts = [f"{name}, as the network saw it", *(f"{caption} for {label}" for caption, _ in maps)]
     shown = "".join(
         f'<figure><img src="{data_uri(image)}" alt="{escape(alt)}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
-        for caption, alt, image in pictures
+        for (caption, image), alt in zip((saw, *maps), alts, strict=True)
     )
     empty = "" if float(found.grad_cam.max()) > 0 else _EMPTY
     return f'<div class="pictures">{shown}</div>{empty}'

@@ -94,6 +94,15 @@ def data_uri(image: Image.Image) -> str:
     return f"data:image/png;base64,{base64.b64encode(png(image)).decode('ascii')}"
 
 
+def pictures(evidence: Evidence) -> list[tuple[str, Image.Image]]:
+    """The image as the network saw it, and the heat maps over it, each with its caption."""
+    return [
+        ("what the network saw", to_image(evidence.picture)),
+        ("Grad-CAM", overlay(evidence.picture, evidence.grad_cam)),
+        ("Layer-CAM", overlay(evidence.picture, evidence.layer_cam)),
+    ]
+
+
 def sheet(evidence: Evidence, title: str, guesses: Sequence[str]) -> Image.Image:
     """All about one image in one picture: it, both heat maps, the guesses and the gates.
 
@@ -105,16 +114,12 @@ def sheet(evidence: Evidence, title: str, guesses: Sequence[str]) -> Image.Image
     gap, line, row = 12, 18, 16
     large, small = ImageFont.load_default(15), ImageFont.load_default(12)
     ink, soft = "#1c2127", "#5d6670"
-    pictures = [
-        ("what the network saw", to_image(evidence.picture)),
-        ("Grad-CAM", overlay(evidence.picture, evidence.grad_cam)),
-        ("Layer-CAM", overlay(evidence.picture, evidence.layer_cam)),
-    ]
+    shown = pictures(evidence)
     columns = [
         [f"{word} most: {c.gate} {c.channel} ({c.value:.2f})" for c in channels]
         for word, channels in (("open", evidence.opened(3)), ("closed", evidence.closed(3)))
     ]
-    wide, high = pictures[0][1].size
+    wide, high = shown[0][1].size
     full = 3 * wide + 4 * gap
     texts = gap + line + gap + line + high + gap
     strips = texts + line * (len(guesses) + len(columns[0])) + 2 * gap
@@ -131,7 +136,7 @@ def sheet(evidence: Evidence, title: str, guesses: Sequence[str]) -> Image.Image
         return cut(max(1, bisect(lengths, width, key=lambda n: draw.textlength(cut(n), font))))
 
     draw.text((gap, gap), fitted(title, full - 2 * gap, large, end=True), ink, large)
-    for number, (caption, image) in enumerate(pictures):
+    for number, (caption, image) in enumerate(shown):
         left = gap + number * (wide + gap)
         draw.text((left, 2 * gap + line), caption, soft, small)
         canvas.paste(image, (left, 2 * gap + 2 * line))

@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 import torch
 
-from senetzoo.data import cifar10, cifar100, digits, flowers5, hub
+from senetzoo.data import digits, flowers5, hub
+from senetzoo.data.cifar import CIFAR10, CIFAR100
 from senetzoo.data.files import LabeledFiles, read_image_folder
 from senetzoo.data.hub import Stream
 from senetzoo.data.preprocessing import Preprocessing
@@ -106,7 +107,7 @@ def _read(recipe: Recipe, path: Path | None) -> tuple[TrainImages, TestImages, s
             f"Type: senetzoo train {recipe.name} --data {what.upper()}",
         )
     if recipe.data in ("cifar10", "cifar100"):
-        cifar = cifar10 if recipe.data == "cifar10" else cifar100
+        cifar = CIFAR10 if recipe.data == "cifar10" else CIFAR100
         if path.suffix == ".parquet":
             raise DataError(
                 f"{path} is one split of {_WANTED[recipe.data]}.",
