@@ -69,6 +69,11 @@ class MissingExtraError(SenetzooError, ImportError):
         )
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, in one line; its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """``"Did you mean 'x'?"`` for the known word nearest to `word`, else the empty string."""
     close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)

@@ -260,7 +260,7 @@ def test_bad_input(tmp_path: Path) -> None:
     assert refusal(model, away) == (
         f"{away} can't be written.\n"
         f"There is no folder {away.parent}.\n"
-        "Make it, or give another path"
+        "Give the path of a file in a folder that is there"
     )
     assert refusal(model, path, size=1) == (
         f"export got size=1.\nIt is a whole number of pixels, for this network at least "

@@ -6,13 +6,12 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from senetzoo.errors import ConfigError, SenetzooError
+from senetzoo.errors import ConfigError, SenetzooError, first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -47,10 +46,9 @@ def exported(module: nn.Module, sample: Tensor) -> ExportedProgram:
     except SenetzooError:
         raise  # the network's own words are better
     except Exception as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
             f"The network {type(module).__name__} can't be exported.",
-            f"torch.export says: {said[0].strip()}",
+            f"torch.export says: {first_line(error)}",
             "Run it with the engine eager",
         ) from error
 
@@ -76,10 +74,9 @@ def onnx_model(program: ExportedProgram) -> onnx.ModelProto:
                 output_names=[LOGITS],
             )
     except Exception as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
             "The network has no ONNX form.",
-            f"torch.onnx says: {said[0].strip()}",
+            f"torch.onnx says: {first_line(error)}",
             "Write another format, or run it with another engine",
         ) from error
     if translated is None:
@@ -87,15 +84,10 @@ def onnx_model(program: ExportedProgram) -> onnx.ModelProto:
     return translated.model_proto
 
 
-def write_onnx(model: onnx.ModelProto, path: Path) -> None:
-    """Write `model` to one file."""
-    path.write_bytes(model.SerializeToString())
-
-
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep off the screen what exporters tell of their own inside."""
-    logger = logging.getLogger("torch.onnx")
+def quiet(name: str = "torch.onnx") -> Iterator[None]:
+    """Keep off the screen what exporters warn of, and what their logger says below errors."""
+    logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import logging
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -25,8 +24,8 @@ _NAME = "openvino"
 
 
 def _start(request: Request) -> Runner:
-    model = ov_model(exported(request.module, request.sample), tuple(request.sample.shape[1:]))
-    if request.calibration is not None and request.dtype == "int8":
+    model = ov_model(exported(request.module, request.sample))
+    if request.calibration is not None:
         model = _quantized(model, request.calibration)
     return running(model, "bf16" if request.dtype == "bf16" else "f32", request.threads)
 
@@ -61,18 +60,19 @@ def running(model: openvino.Model, precision: str, threads: int) -> Runner:
     return run
 
 
-def ov_model(program: ExportedProgram, image: tuple[int, ...]) -> openvino.Model:
+def ov_model(program: ExportedProgram) -> openvino.Model:
     """OpenVINO's form of a program, with input ``images`` (?, C, H, W) and output ``logits``.
 
     Raises:
         ConfigError: It has no form of one of the operators.
     """
+    images: Tensor = program.example_inputs[0][0]
     with importing():
         import openvino
 
         try:
             with quiet():
-                model = openvino.convert_model(program, input=[(-1, *image)])
+                model = openvino.convert_model(program, input=[(-1, *images.shape[1:])])
         except Exception as error:
             raise refused(_NAME, error) from error
     model.inputs[0].get_tensor().set_names({IMAGES})
@@ -115,12 +115,9 @@ def _quantized(model: openvino.Model, calibration: Tensor) -> openvino.Model:
         overflow_fix=nncf.OverflowFix.DISABLE if common.has_vnni() else nncf.OverflowFix.ENABLE,
     )
     data = nncf.Dataset([image[None].contiguous().numpy() for image in calibration])
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
     try:
         # Its progress bars are drawn on stdout, where the table or JSON goes.
-        with contextlib.redirect_stdout(io.StringIO()), quiet():
+        with contextlib.redirect_stdout(io.StringIO()), quiet("nncf"):
             return nncf.quantize(
                 model,
                 data,
@@ -132,8 +129,6 @@ def _quantized(model: openvino.Model, calibration: Tensor) -> openvino.Model:
             )
     except Exception as error:
         raise refused(f"{_NAME} in int8", error) from error
-    finally:
-        logger.setLevel(level)
 
 
 @contextlib.contextmanager
@@ -154,9 +149,7 @@ def importing() -> Iterator[None]:
 
 
 def _caveat(device: torch.device, dtype: Dtype) -> str:
-    if dtype != "bf16":
-        return ""
-    if "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if dtype != "bf16" or "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return ""
     return "This processor has no bf16 instructions: OpenVINO computes in fp32 instead."
 
