@@ -183,7 +183,8 @@ def test_scaling_over_batch_and_size() -> None:
         (["--model", "resnt*"], "error: No network matches 'resnt*'.\n"
          "* stands for any letters, ? for one.\nDid you mean 'resnet56'?\n"),
         (["--model", "lenet", "--batch", "0"],
-         "error: batch=0 can't be measured.\nbatch is a whole number of at least 1.\n"),
+         "error: bench got batch=0.\nbatch is a whole number of at least 1.\n"
+         "Type for example: batch=32\n"),
         (["--model", "lenet", "--size", "0"],
          "error: size=0 can't be measured.\nsize is a number of pixels, > 0.\n"),
         (["--model", "lenet", "--size", "16", "--rounds", "1"],
@@ -193,19 +194,22 @@ def test_scaling_over_batch_and_size() -> None:
         (["--model", "lenet", "--size", "32", "--size", "-1"],
          "error: size=-1 can't be measured.\nsize is a number of pixels, > 0.\n"),
         (["--model", "lenet", "--engine", "onnxruntime", "--dtype", "bf16"],
-         "error: onnxruntime can't be measured in bf16.\nIt computes in fp32 and int8.\n"
-         "Type: --dtype fp32\n"),
+         "error: The engine onnxruntime can't compute in 'bf16'.\n"
+         "It computes in fp32 and int8.\n"
+         "Give one of these, or another engine: dtype='fp32'\n"),
         (["--model", "lenet", "--profile", "--engine", "onnxruntime"],
          "error: onnxruntime can't be profiled.\n"
          "torch's profiler sees into eager and inductor only.\n"
          "Type: --profile --engine eager\n"),
         (["--model", "lenet", "--profile", "--rounds", "0"],
-         "error: rounds=0 can't be measured.\nrounds is a whole number of at least 1.\n"),
+         "error: bench got rounds=0.\nrounds is a whole number of at least 1.\n"
+         "Type for example: rounds=20\n"),
         ([*("--model", "lenet", "--accuracy", "digits"), *("--engine", "onnxruntime", "--dtype",
          "int8")], "error: --accuracy can't be measured in int8.\n"
          "Evaluation runs eagerly, in fp32 or bf16.\nType: --dtype fp32\n"),
         (["--model", "lenet", "--accuracy", "digits", "--rounds", "0"],
-         "error: rounds=0 can't be measured.\nrounds is a whole number of at least 1.\n"),
+         "error: bench got rounds=0.\nrounds is a whole number of at least 1.\n"
+         "Type for example: rounds=20\n"),
         (["--model", "lenet", "--weights", "x.safetensors"],
          "error: --weights x.safetensors can't be used here.\n"
          "It is for the accuracy of one network; --accuracy is missing.\n"

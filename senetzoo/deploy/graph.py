@@ -22,11 +22,7 @@ END = 2**63 - 1
 
 
 class Graph:
-    """The graph of a network in eval mode, which the rewrites change.
-
-    Args:
-        module: What `torch.export` makes of the network.
-    """
+    """The graph of a network in eval mode, which the rewrites change."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         self.module = module
@@ -86,11 +82,7 @@ class Graph:
 
 
 def traced(model: nn.Module, sample: Tensor) -> Graph:
-    """The graph of a copy of `model` in eval mode, for any number of images like `sample`.
-
-    Raises:
-        ConfigError: torch can't export the network.
-    """
+    """The graph of a copy of `model` in eval mode, for any number of images like `sample`."""
     program = exported(copy.deepcopy(model).eval(), sample.detach())
     with quiet():
         program = program.run_decompositions({})

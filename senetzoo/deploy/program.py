@@ -22,11 +22,7 @@ IMAGES, LOGITS = "images", "logits"
 
 
 def exported(module: nn.Module, sample: Tensor) -> ExportedProgram:
-    """Trace `module` for images of the sample's size, any number of them.
-
-    Args:
-        module: Takes (N, C, H, W) and gives logits (N, classes); in eval mode.
-        sample: Images (N, C, H, W) on its device.
+    """Trace `module`, in eval mode, for any number of images of the sample's size.
 
     Raises:
         ConfigError: torch.export can't trace it.

@@ -29,8 +29,7 @@ def squeeze_through(graph: Graph, *, everywhere: bool = False) -> dict[str, str]
             be multiplied.
 
     Returns:
-        For each average over a map that is used for something else too, by the module that takes
-        it: why it stays as it is; empty where it was rewritten.
+        By the module that takes an average: why it stays; empty where it was rewritten.
     """
     reasons: dict[str, str] = {}
     for mean in graph.calls(aten.mean.dim, aten.adaptive_avg_pool2d.default):

@@ -222,16 +222,7 @@ def require(what: str, packages: Iterable[str], extra: str) -> None:
 
 
 def check_batch(owner: str, name: str, images: Tensor) -> None:
-    """Refuse what is no batch of fp32 images.
-
-    Args:
-        owner: Who got it, for the message.
-        name: Of the argument.
-        images: What it should be.
-
-    Raises:
-        ConfigError: It is none.
-    """
+    """Raise `ConfigError` for what is no batch of fp32 images."""
     if not isinstance(images, Tensor):
         what = f"a {type(images).__name__}"
     elif images.dtype != torch.float32:

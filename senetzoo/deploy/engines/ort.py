@@ -43,11 +43,7 @@ def running(opened: onnxruntime.InferenceSession) -> Runner:
 
 
 def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """A session on the CPU for an ONNX file, with all of ONNX Runtime's optimizations.
-
-    Raises:
-        ConfigError: ONNX Runtime can't run it.
-    """
+    """A session on the CPU for an ONNX file, with all of ONNX Runtime's optimizations."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

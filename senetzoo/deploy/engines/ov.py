@@ -61,11 +61,7 @@ def running(model: openvino.Model, precision: str, threads: int) -> Runner:
 
 
 def ov_model(program: ExportedProgram) -> openvino.Model:
-    """OpenVINO's form of a program, with input ``images`` (?, C, H, W) and output ``logits``.
-
-    Raises:
-        ConfigError: It has no form of one of the operators.
-    """
+    """OpenVINO's form of a program, with input ``images`` (?, C, H, W) and output ``logits``."""
     images: Tensor = program.example_inputs[0][0]
     with importing():
         import openvino
@@ -83,11 +79,7 @@ def ov_model(program: ExportedProgram) -> openvino.Model:
 def _compiled(
     model: openvino.Model, images: Tensor, precision: str, threads: int
 ) -> openvino.InferRequest:
-    """`model` compiled for the shape of `images` on the CPU.
-
-    Raises:
-        ConfigError: OpenVINO can't run it.
-    """
+    """`model` compiled for the shape of `images` on the CPU."""
     # With a shape that is known its kernels are chosen beforehand.
     fixed = model.clone()
     fixed.reshape(list(images.shape))
