@@ -211,17 +211,11 @@ def test_it_is_a_network_in_eval_mode() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("images", "said"),
-    [
-        (torch.zeros(3, 16, 16), "optimize got a tensor of shape (3, 16, 16) as sample."),
-        (sample().double(), "optimize got a tensor of float64 as sample."),
-        ([1, 2], "optimize got a list as sample."),
-    ],
-)
-def test_a_wrong_sample(images: Tensor, said: str) -> None:
+def test_a_wrong_sample() -> None:
+    """What else is none, tests of engines say."""
+    images = torch.zeros(3, 16, 16)
     assert message(lambda: senetzoo.optimize(gated(), images), ConfigError) == (
-        f"{said}\n"
+        "optimize got a tensor of shape (3, 16, 16) as sample.\n"
         "It takes float32 images of shape (number, channels, height, width), at least one.\n"
         "Type for example: torch.randn(1, 3, 224, 224)"
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from senetzoo._utils.torchvision import torchvision
 from senetzoo.deploy.engines.common import require
-from senetzoo.errors import ConfigError, first_line, nearest
+from senetzoo.errors import ConfigError, explained, nearest
 from senetzoo.eval.accuracy import failures_explained
 from senetzoo.nn.counting import to_meta
 
@@ -46,18 +46,13 @@ def peer(spec: str, classes: int, image: Image) -> nn.Module:
             f"The nearest names are {', '.join(close)}." if close else "No name is near it.",
             f"Type for example: --compare {library}:{close[0] if close else 'resnet50'}",
         )
-    try:
-        # Without touching the caller's random state; and some announce their future defaults.
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.manual_seed(0)
-            module = build(name, classes, image).eval()
-    except Exception as error:  # each library refuses in its own way, some by an assert
-        raise ConfigError(
-            f"{spec} can't be built with {classes} classes for {image[0]} channels.",
-            f"{library} says: {first_line(error)}",
-            "Give another network",
-        ) from error
+    asked = f"{spec} can't be built with {classes} classes for {image[0]} channels."
+    failing = explained(asked, library, "Give another network")
+    # Without touching the caller's random state; and some announce their future defaults.
+    with failing, torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        module = build(name, classes, image).eval()
     _check_logits(spec, module, classes, image)
     return module
 

@@ -26,7 +26,7 @@ from senetzoo._utils.environment import (
 )
 from senetzoo.bench.spread import Spread
 from senetzoo.deploy.engines import Dtype, Layout, Runner, engine
-from senetzoo.errors import ConfigError, first_line
+from senetzoo.errors import explained
 from senetzoo.eval.accuracy import failures_explained
 from senetzoo.nn.counting import Counts
 
@@ -231,14 +231,9 @@ def start(case: BenchmarkCase, settings: Settings, images: Tensor) -> Runner:
 def random_images(image: tuple[int, int, int], number: int, device: torch.device) -> Tensor:
     """Make `number` fp32 images, the same at each call."""
     generator = torch.Generator().manual_seed(_SEED)
-    try:
+    asked = f"A batch of {number} images of {image[1]}x{image[2]} pixels can't be made."
+    with explained(asked, "torch", "Give a smaller batch: --batch 8"):
         return torch.randn(number, *image, generator=generator).to(device)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"A batch of {number} images of {image[1]}x{image[2]} pixels can't be made.",
-            f"torch says: {first_line(error)}",
-            "Give a smaller batch: --batch 8",
-        ) from error
 
 
 MEMORY = (

@@ -7,6 +7,7 @@ import importlib.util
 import platform
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from senetzoo._utils.environment import TORCH_DTYPES, threads_set
-from senetzoo.errors import ConfigError, MissingExtraError, SenetzooError, first_line
+from senetzoo.errors import ConfigError, MissingExtraError, SenetzooError, explained
 
 Dtype: TypeAlias = Literal["fp32", "bf16", "int8"]
 Layout: TypeAlias = Literal["nchw", "nhwc"]
@@ -238,13 +239,10 @@ def check_batch(owner: str, name: str, images: Tensor) -> None:
     )
 
 
-def refused(engine: str, error: Exception) -> ConfigError:
-    """What to raise for a network that an engine's own code fails on, with that code's words."""
-    return ConfigError(
-        f"The engine {engine} can't take this network.",
-        f"It says: {first_line(error)}",
-        "Use engine='eager', or another one",
-    )
+def refusing(engine: str) -> AbstractContextManager[None]:
+    """Refuse a network that an engine's own code fails on, with that code's words."""
+    asked = f"The engine {engine} can't take this network."
+    return explained(asked, "It", "Use engine='eager', or another one")
 
 
 def computes_bf16() -> bool:

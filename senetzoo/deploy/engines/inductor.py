@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.dlpack import from_dlpack
 
-from senetzoo.deploy.engines.common import LAYOUTS, Engine, Request, Runner, emulated, refused
-from senetzoo.errors import SenetzooError
+from senetzoo.deploy.engines.common import LAYOUTS, Engine, Request, Runner, emulated, refusing
 
 
 def _start(request: Request) -> Runner:
@@ -55,15 +54,10 @@ def _compiled(module: nn.Module, images: Tensor, *, on_cpu: bool) -> Callable[[T
     compiled: Callable[[Tensor], Tensor] = torch.compile(
         own, dynamic=False, fullgraph=True, mode=mode
     )
-    try:
-        # Frozen weights: it folds batch norms and packs convolutions. As an option of
-        # torch.compile, freezing is taken without a word and not heeded (torch 2.13).
-        with config.patch(freezing=on_cpu):
-            compiled(images)
-    except SenetzooError:
-        raise
-    except Exception as error:
-        raise refused("inductor", error) from error
+    # Frozen weights: it folds batch norms and packs convolutions. As an option of torch.compile,
+    # freezing is taken without a word and not heeded (torch 2.13).
+    with refusing("inductor"), config.patch(freezing=on_cpu):
+        compiled(images)
     return compiled
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from senetzoo.deploy.engines import common
-from senetzoo.deploy.engines.common import Engine, Request, Runner, refused
+from senetzoo.deploy.engines.common import Engine, Request, Runner, refusing
 from senetzoo.deploy.program import IMAGES, exported, onnx_model, quiet
 
 if TYPE_CHECKING:
@@ -53,10 +53,8 @@ def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     # whatever runs next in this process.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3  # errors
-    try:
+    with refusing(_NAME):
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise refused(_NAME, error) from error
 
 
 def _quantized(path: Path, calibration: Tensor) -> Path:
@@ -66,22 +64,19 @@ def _quantized(path: Path, calibration: Tensor) -> Path:
 
     chunks = ({IMAGES: chunk.contiguous().numpy()} for chunk in calibration.split(_CHUNK))
     ready, done = path.with_name("ready.onnx"), path.with_name("int8.onnx")
-    try:
-        with quiet("root"):
-            # Shapes, and batch norms folded: their ranges should not be quantized apart.
-            quant_pre_process(str(path), str(ready))
-            quantize_static(
-                str(ready),
-                str(done),
-                SimpleNamespace(get_next=lambda: next(chunks, None)),
-                quant_format=QuantFormat.QDQ,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                per_channel=True,
-                reduce_range=not common.has_vnni(),
-            )
-    except Exception as error:
-        raise refused(f"{_NAME} in int8", error) from error
+    with refusing(f"{_NAME} in int8"), quiet("root"):
+        # Shapes, and batch norms folded: their ranges should not be quantized apart.
+        quant_pre_process(str(path), str(ready))
+        quantize_static(
+            str(ready),
+            str(done),
+            SimpleNamespace(get_next=lambda: next(chunks, None)),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=not common.has_vnni(),
+        )
     return done
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from senetzoo.deploy.engines import common
-from senetzoo.deploy.engines.common import Dtype, Engine, Request, Runner, refused
+from senetzoo.deploy.engines.common import Dtype, Engine, Request, Runner, refusing
 from senetzoo.deploy.program import IMAGES, LOGITS, exported, quiet
 
 if TYPE_CHECKING:
@@ -66,11 +66,8 @@ def ov_model(program: ExportedProgram) -> openvino.Model:
     with importing():
         import openvino
 
-        try:
-            with quiet():
-                model = openvino.convert_model(program, input=[(-1, *images.shape[1:])])
-        except Exception as error:
-            raise refused(_NAME, error) from error
+        with refusing(_NAME), quiet():
+            model = openvino.convert_model(program, input=[(-1, *images.shape[1:])])
     model.inputs[0].get_tensor().set_names({IMAGES})
     model.outputs[0].get_tensor().set_names({LOGITS})
     return model
@@ -88,10 +85,8 @@ def _compiled(
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": precision,
     }
-    try:
+    with refusing(_NAME):
         return core().compile_model(fixed, "CPU", hints).create_infer_request()
-    except Exception as error:
-        raise refused(_NAME, error) from error
 
 
 def _quantized(model: openvino.Model, calibration: Tensor) -> openvino.Model:
@@ -107,20 +102,18 @@ def _quantized(model: openvino.Model, calibration: Tensor) -> openvino.Model:
         overflow_fix=nncf.OverflowFix.DISABLE if common.has_vnni() else nncf.OverflowFix.ENABLE,
     )
     data = nncf.Dataset([image[None].contiguous().numpy() for image in calibration])
-    try:
-        # Its progress bars are drawn on stdout, where the table or JSON goes.
-        with contextlib.redirect_stdout(io.StringIO()), quiet("nncf"):
-            return nncf.quantize(
-                model,
-                data,
-                preset=nncf.QuantizationPreset.MIXED,
-                target_device=nncf.TargetDevice.CPU,
-                subset_size=len(calibration),
-                fast_bias_correction=False,
-                advanced_parameters=parameters,
-            )
-    except Exception as error:
-        raise refused(f"{_NAME} in int8", error) from error
+    # Its progress bars are drawn on stdout, where the table or JSON goes.
+    silent = contextlib.redirect_stdout(io.StringIO())
+    with refusing(f"{_NAME} in int8"), silent, quiet("nncf"):
+        return nncf.quantize(
+            model,
+            data,
+            preset=nncf.QuantizationPreset.MIXED,
+            target_device=nncf.TargetDevice.CPU,
+            subset_size=len(calibration),
+            fast_bias_correction=False,
+            advanced_parameters=parameters,
+        )
 
 
 @contextlib.contextmanager
