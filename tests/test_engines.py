@@ -334,6 +334,10 @@ def test_the_table_names_each_engine() -> None:
 
 
 ARRAY: Any = [[1.0]]
+FLOATS = (
+    "It takes float32 images of shape (number, channels, height, width), at least one.\n"
+    "Type for example: torch.randn(1, 3, 224, 224)"
+)
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("onnxruntime", {"dtype": "bf16"}, "The engine onnxruntime can't compute in 'bf16'.\n"
      "It computes in fp32 and int8.\nGive one of these, or another engine: dtype='fp32'"),
@@ -354,17 +358,11 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("onnxruntime", {"sample": torch.zeros(1, 3, 4, 4, device="meta")},
      "The engine onnxruntime can't run on the device 'meta'.\nIt runs on cpu.\n"
      "Give another device, or engine='eager'"),
-    ("eager", {"sample": ARRAY}, "The engine eager got a list as sample.\n"
-     "It takes float32 images of shape (number, channels, height, width), at least one.\n"
-     "Type for example: torch.randn(1, 3, 224, 224)"),
+    ("eager", {"sample": ARRAY}, "The engine eager got a list as sample.\n" + FLOATS),
     ("eager", {"sample": torch.zeros(2, 3, 4, 4, dtype=torch.uint8)},
-     "The engine eager got a tensor of uint8 as sample.\n"
-     "It takes float32 images of shape (number, channels, height, width), at least one.\n"
-     "Type for example: torch.randn(1, 3, 224, 224)"),
+     "The engine eager got a tensor of uint8 as sample.\n" + FLOATS),
     ("eager", {"sample": torch.zeros(0, 3, 4, 4)},
-     "The engine eager got a tensor of shape (0, 3, 4, 4) as sample.\n"
-     "It takes float32 images of shape (number, channels, height, width), at least one.\n"
-     "Type for example: torch.randn(1, 3, 224, 224)"),
+     "The engine eager got a tensor of shape (0, 3, 4, 4) as sample.\n" + FLOATS),
 ]  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def _quantized(path: Path, calibration: Tensor) -> Path:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    chunks = ({IMAGES: chunk.contiguous().numpy()} for chunk in calibration.split(_CHUNK))
+    chunks = ({IMAGES: chunk.contiguous().numpy()} for chunk in torch.split(calibration, _CHUNK))
     ready, done = path.with_name("ready.onnx"), path.with_name("int8.onnx")
     with refusing(f"{_NAME} in int8"), quiet("root"):
         # Shapes, and batch norms folded: their ranges should not be quantized apart.
