@@ -5,10 +5,11 @@ Every message has up to three lines: what was asked, what is true, what to type.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -67,6 +68,22 @@ class MissingExtraError(SenetzooError, ImportError):
             "It is not installed.",
             f"Type: pip install 'senetzoo[{extra}]'",
         )
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, in one line; its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
+
+
+@contextlib.contextmanager
+def explained(asked: str, who: str, remedy: str) -> Iterator[None]:
+    """Make an error of another library's code a `ConfigError` that has its words."""
+    try:
+        yield
+    except SenetzooError:
+        raise  # our own words are better
+    except Exception as error:  # each library refuses in its own way, some by an assert
+        raise ConfigError(asked, f"{who} says: {first_line(error)}", remedy) from error
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -24,9 +25,14 @@ from senetzoo.errors import WeightsError
 
 
 run = partial(commands.run, "bench")
-
-
 QUICK = ("--rounds", "2", "--warmup", "0", "--threads", "1")
+
+
+def report_of(*arguments: str) -> dict[str, Any]:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
 
 
 def test_names_and_wildcards() -> None:
@@ -38,9 +44,7 @@ def test_names_and_wildcards() -> None:
 
 
 def test_json() -> None:
-    result = run("--model", "se_resnet20", "--batch", "2", "--size", "8", "--json", *QUICK)
-    assert result.exit_code == 0, result.output
-    report = json.loads(result.stdout)
+    report = report_of("--model", "se_resnet20", "--batch", "2", "--size", "8", *QUICK)
     assert list(report) == [
         *("environment", "options", "memory", "notes", "speed", "profile", "accuracy")
     ]
@@ -64,9 +68,7 @@ def test_json() -> None:
 
 def test_several_networks_over_several_settings() -> None:
     arguments = ("--model", "lenet5", "--model", "lenet5+se2", "--batch", "1", "--batch", "3")
-    result = run(*arguments, "--layout", "nchw", "--layout", "nhwc", "--json", *QUICK)
-    assert result.exit_code == 0, result.output
-    report = json.loads(result.stdout)
+    report = report_of(*arguments, "--layout", "nchw", "--layout", "nhwc", *QUICK)
     settings = [(speed["batch"], speed["layout"]) for speed in report["speed"]]
     assert settings == [(1, "nchw"), (1, "nhwc"), (3, "nchw"), (3, "nhwc")]
     for speed in report["speed"]:
@@ -84,12 +86,10 @@ def test_several_networks_over_several_settings() -> None:
 
 
 def test_engines_and_dtypes_are_rows_of_one_table() -> None:
-    arguments = ("--model", "lenet5", "--model", "lenet", "--batch", "2", "--json")
+    arguments = ("--model", "lenet5", "--model", "lenet", "--batch", "2")
     engines = ("--engine", "eager", "--engine", "onnxruntime")
     rounds = ("--rounds", "6", "--warmup", "0", "--threads", "1")
-    result = run(*arguments, *engines, "--dtype", "fp32", "--dtype", "bf16", *rounds)
-    assert result.exit_code == 0, result.output
-    report = json.loads(result.stdout)
+    report = report_of(*arguments, *engines, "--dtype", "fp32", "--dtype", "bf16", *rounds)
     (speed,) = report["speed"]
     rows = [(row["model"], row["engine"], row["dtype"]) for row in speed["results"]]
     backends = [("eager", "fp32"), ("eager", "bf16"), ("onnxruntime", "fp32")]
@@ -116,9 +116,7 @@ def test_optimized_networks_are_rows_beside_the_others(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(candidates, "rewritten", rewritten)
     arguments = ("--model", "resnet20", "--compare", "torchvision:resnet18", "--optimized")
-    result = run(*arguments, "--batch", "2", "--json", *QUICK)
-    assert result.exit_code == 0, result.output
-    (speed,) = json.loads(result.stdout)["speed"]
+    (speed,) = report_of(*arguments, "--batch", "2", *QUICK)["speed"]
     assert [(row["model"], row["optimized"]) for row in speed["results"]] == [
         ("resnet20", False),
         ("resnet20", True),
@@ -183,7 +181,8 @@ def test_scaling_over_batch_and_size() -> None:
         (["--model", "resnt*"], "error: No network matches 'resnt*'.\n"
          "* stands for any letters, ? for one.\nDid you mean 'resnet56'?\n"),
         (["--model", "lenet", "--batch", "0"],
-         "error: batch=0 can't be measured.\nbatch is a whole number of at least 1.\n"),
+         "error: bench got batch=0.\nbatch is a whole number of at least 1.\n"
+         "Type for example: batch=32\n"),
         (["--model", "lenet", "--size", "0"],
          "error: size=0 can't be measured.\nsize is a number of pixels, > 0.\n"),
         (["--model", "lenet", "--size", "16", "--rounds", "1"],
@@ -193,19 +192,22 @@ def test_scaling_over_batch_and_size() -> None:
         (["--model", "lenet", "--size", "32", "--size", "-1"],
          "error: size=-1 can't be measured.\nsize is a number of pixels, > 0.\n"),
         (["--model", "lenet", "--engine", "onnxruntime", "--dtype", "bf16"],
-         "error: onnxruntime can't be measured in bf16.\nIt computes in fp32 and int8.\n"
-         "Type: --dtype fp32\n"),
+         "error: The engine onnxruntime can't compute in 'bf16'.\n"
+         "It computes in fp32 and int8.\n"
+         "Give one of these, or another engine: dtype='fp32'\n"),
         (["--model", "lenet", "--profile", "--engine", "onnxruntime"],
          "error: onnxruntime can't be profiled.\n"
          "torch's profiler sees into eager and inductor only.\n"
          "Type: --profile --engine eager\n"),
         (["--model", "lenet", "--profile", "--rounds", "0"],
-         "error: rounds=0 can't be measured.\nrounds is a whole number of at least 1.\n"),
+         "error: bench got rounds=0.\nrounds is a whole number of at least 1.\n"
+         "Type for example: rounds=20\n"),
         ([*("--model", "lenet", "--accuracy", "digits"), *("--engine", "onnxruntime", "--dtype",
          "int8")], "error: --accuracy can't be measured in int8.\n"
          "Evaluation runs eagerly, in fp32 or bf16.\nType: --dtype fp32\n"),
         (["--model", "lenet", "--accuracy", "digits", "--rounds", "0"],
-         "error: rounds=0 can't be measured.\nrounds is a whole number of at least 1.\n"),
+         "error: bench got rounds=0.\nrounds is a whole number of at least 1.\n"
+         "Type for example: rounds=20\n"),
         (["--model", "lenet", "--weights", "x.safetensors"],
          "error: --weights x.safetensors can't be used here.\n"
          "It is for the accuracy of one network; --accuracy is missing.\n"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 from typing import Any
 
@@ -119,7 +120,7 @@ def test_peers_that_are_no_classifiers(
 
 
 def test_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert message(lambda: peer("pytorchcv:seresnet50", *SMALL), MissingExtraError) == (
         "--compare pytorchcv:seresnet50 needs the package 'pytorchcv'.\n"
         "It is not installed.\n"

@@ -253,17 +253,10 @@ def test_no_operation_of_a_family_is_unknown(name: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "gates"),
     [
-        ("timm:seresnet18", 8),
-        ("timm:legacy_seresnet18", 8),
-        ("timm:ecaresnet26t", 8),
-        ("timm:efficientnet_b0", 16),
-        ("timm:resnet18", 0),
-        ("torchvision:efficientnet_b0", 16),
-        ("torchvision:mobilenet_v3_small", 9),
-        ("torchvision:resnet18", 0),
-        ("pytorchcv:seresnet18", 8),
-        ("pytorchcv:cbam_resnet18", 8),
-        ("pytorchcv:resnet18", 0),
+        *(("timm:seresnet18", 8), ("timm:legacy_seresnet18", 8), ("timm:ecaresnet26t", 8)),
+        *(("timm:efficientnet_b0", 16), ("timm:resnet18", 0), ("torchvision:resnet18", 0)),
+        *(("torchvision:efficientnet_b0", 16), ("torchvision:mobilenet_v3_small", 9)),
+        *(("pytorchcv:seresnet18", 8), ("pytorchcv:cbam_resnet18", 8), ("pytorchcv:resnet18", 0)),
     ],
 )
 def test_gates_of_other_libraries(spec: str, gates: int) -> None:

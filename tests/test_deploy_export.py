@@ -234,57 +234,46 @@ def test_a_file_that_computes_something_else_is_not_written(
         assert (tmp_path / name).read_text() == f"old {name}"
 
 
-def refusal(*args: Any, **options: Any) -> str:
-    with pytest.raises(ConfigError) as error:
-        export(*args, **options)
-    return str(error.value)
+LENET = senetzoo.create("lenet5", seed=0)
+CLASSES = "The network has 10 classes.\nGive a name for each, in the order of the logits"
+BAD: list[tuple[Any, str, dict[str, Any], str]] = [
+    (LENET, "net.onx", {}, "The name 'net.onx' does not say which format to write.\n"
+     "It ends in .onnx, .pt2, .xml.\nDid you mean '.onnx'?"),
+    (LENET, "net", {}, "The name 'net' does not say which format to write.\n"
+     "It ends in .onnx, .pt2, .xml.\nType for example: net.onnx"),
+    (nn.Linear(2, 2), "net.pt2", {}, "export got a Linear.\n"
+     "It takes networks made by senetzoo.create.\n"
+     "Use torch.export or torch.onnx.export yourself"),
+    (LENET, "away/net.pt2", {}, "away/net.pt2 can't be written.\nThere is no folder away.\n"
+     "Give the path of a file in a folder that is there"),
+    (LENET, "net.pt2", {"size": 1}, "export got size=1.\n"
+     f"It is a whole number of pixels, for this network at least {LENET.min_size}."),
+    (LENET, "net.pt2", {"classes": ["a"]}, f"export got 1 names of classes.\n{CLASSES}"),
+    (LENET, "net.pt2", {"classes": "abcdefghij"}, f"export got classes='abcdefghij'.\n{CLASSES}"),
+    (LENET, "net.pt2", {"clases": ["a"]}, "export() has no option 'clases'.\n"
+     "Its options are model, path, name, classes, preprocessing, size, optimized.\n"
+     "Did you mean 'classes'?"),
+]  # fmt: skip
 
 
-def test_bad_input(tmp_path: Path) -> None:
-    model, path = senetzoo.create("lenet5", seed=0), tmp_path / "net.pt2"
-    assert refusal(model, tmp_path / "net.onx") == (
-        "The name 'net.onx' does not say which format to write.\n"
-        "It ends in .onnx, .pt2, .xml.\n"
-        "Did you mean '.onnx'?"
-    )
-    assert refusal(model, tmp_path / "net") == (
-        "The name 'net' does not say which format to write.\n"
-        "It ends in .onnx, .pt2, .xml.\n"
-        "Type for example: net.onnx"
-    )
-    assert refusal(nn.Linear(2, 2), path) == (
-        "export got a Linear.\n"
-        "It takes networks made by senetzoo.create.\n"
-        "Use torch.export or torch.onnx.export yourself"
-    )
-    away = tmp_path / "nowhere" / "net.pt2"
-    assert refusal(model, away) == (
-        f"{away} can't be written.\n"
-        f"There is no folder {away.parent}.\n"
-        "Make it, or give another path"
-    )
-    assert refusal(model, path, size=1) == (
-        f"export got size=1.\nIt is a whole number of pixels, for this network at least "
-        f"{model.min_size}."
-    )
-    assert refusal(model, path, classes=["a"]) == (
-        "export got 1 names of classes.\n"
-        f"The network has {model.num_classes} classes.\n"
-        "Give a name for each, in the order of the logits"
-    )
-    assert refusal(model, path, classes="abcdefghij") == (
-        "export got classes='abcdefghij'.\n"
-        f"The network has {model.num_classes} classes.\n"
-        "Give a name for each, in the order of the logits"
-    )
-    assert refusal(model, path, clases=["a"]) == (
-        "export() has no option 'clases'.\n"
-        "Its options are model, path, name, classes, preprocessing, size, optimized.\n"
-        "Did you mean 'classes'?"
-    )
-    with torch.no_grad():
-        next(iter(model.parameters())).fill_(torch.nan)
-    assert refusal(model, path) == (
+@pytest.mark.parametrize(("model", "path", "options", "text"), BAD)
+def test_bad_input(
+    model: Any,
+    path: str,
+    options: dict[str, Any],
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message(lambda: export(model, path, **options), ConfigError) == text
+    assert names(tmp_path) == []
+
+
+def test_weights_that_are_not_finite(tmp_path: Path) -> None:
+    model = copy.deepcopy(LENET)
+    nn.init.constant_(next(model.parameters()), torch.nan)
+    assert message(lambda: export(model, tmp_path / "net.pt2"), ConfigError) == (
         "The network can't be exported.\n"
         "On random images its logits are not finite.\n"
         "Look at its weights"

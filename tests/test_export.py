@@ -14,37 +14,33 @@ from senetzoo import SE, block, stage
 from senetzoo.gates.se import SqueezeExcitation
 from senetzoo.nn.classifier import Classifier
 from senetzoo.registry import ENTRIES, FAMILIES
+from senetzoo.spec import ModelSpec
 from senetzoo.zoo import config
 
 # In fp32, where another order of sums is another rounding.
 TOLERANCE = 1e-4
 
-# Their graphs are large: each takes ten seconds to a minute. Plain's are as those of ResNet.
-LARGE = (
-    "BN-Inception", "EfficientNet", "GoogLeNet", "Inception v2", "Inception v3", "Inception v4",
-    "Inception-ResNet", "MobileNet", "Plain", "SENet", "Swin",
-)  # fmt: skip
+# The graphs of others are large, each takes ten seconds to a minute, or like one of these.
+QUICK = ("alexnet", "densenet40_12", "lenet", "preresnet20", "resnet20")
+# Still of every kind of block.
+DEPTHS = dict.fromkeys(("densenet40_12", "plain20", "preresnet20", "resnet20"), (1, 2, 1))
+TRUNKS = [name for name, entry in ENTRIES.items() if name == entry.trunk]
 NAMES = [
-    *(
-        pytest.param(
-            SMALL.get(family.title),
-            id=family.title,
-            marks=[pytest.mark.slow] * (family.title in LARGE),
-        )
-        for family in FAMILIES
-    ),
-    *(
-        pytest.param(name, marks=pytest.mark.slow)
-        for name, entry in ENTRIES.items()
-        if name == entry.trunk and name not in SMALL.values()
-    ),
+    pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK))
+    for name in dict.fromkeys([*SMALL.values(), *TRUNKS])
 ]
 
 
-def ready(name: str | None) -> Classifier:
+def short(name: str) -> ModelSpec:
+    """The network called `name`; of those that stand for a family a shallow one."""
+    if name not in SMALL.values():
+        return config(name)
+    return reduced(name).replace(**({"depths": DEPTHS[name]} if name in DEPTHS else {}))
+
+
+def ready(name: str) -> Classifier:
     """The small form in eval mode, with a gate in its last block and statistics of its own."""
-    assert name is not None, "name a small network of the family in SMALL"
-    arch = reduced(name) if name in SMALL.values() else config(name)
+    arch = short(name)
     policy = SE(4).on(stage(-1) & block(-1))
     model = arch.replace(stem="cifar", num_classes=7, policy=policy).build(seed=0)
     assert any(isinstance(module, SqueezeExcitation) for module in model.modules())
@@ -52,10 +48,6 @@ def ready(name: str | None) -> Classifier:
     with torch.no_grad():
         model(images_of(model, 4))
     return model.eval()
-
-
-def dynamic_batch() -> Any:
-    return ({0: torch.export.Dim("batch")},)
 
 
 @torch.no_grad()
@@ -69,6 +61,7 @@ def agrees(model: Classifier, other: Any, counts: tuple[int, ...]) -> None:
 
 def test_the_table_names_each_family_once() -> None:
     assert {ENTRIES[name].family.title: name for name in SMALL.values()} == SMALL
+    assert set(SMALL) == {family.title for family in FAMILIES}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,11 +73,7 @@ def test_compile(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        name if name == "lenet" else pytest.param(name, marks=pytest.mark.slow)
-        for name in SMALL.values()
-    ],
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "lenet")) for n in SMALL.values()]
 )
 def test_inductor(name: str) -> None:
     model = ready(name)
@@ -98,7 +87,8 @@ def test_export_and_onnx(name: str, tmp_path: Path) -> None:
     import onnxruntime
 
     model = ready(name)
-    exported = torch.export.export(model, (images_of(model, 3),), dynamic_shapes=dynamic_batch())
+    batch = ({0: torch.export.Dim("batch")},)
+    exported = torch.export.export(model, (images_of(model, 3),), dynamic_shapes=batch)
     agrees(model, exported.module(), (1, 5))
 
     program = torch.onnx.export(exported, (), dynamo=True, verbose=False)

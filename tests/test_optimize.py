@@ -21,9 +21,14 @@ from senetzoo.errors import ConfigError
 
 
 def gated() -> nn.Module:
-    model = tiny("bottleneck")
+    model = tiny("bottleneck", depths=(1,))
     senetzoo.attach(model, senetzoo.SE(4), seed=0)
     return model.eval()
+
+
+@pytest.fixture(autouse=True)
+def short_races(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_SECONDS", 0.05)
 
 
 def sample(count: int = 4) -> Tensor:
@@ -37,7 +42,7 @@ def test_each_engine_by_name(name: str) -> None:
     model, x = gated(), sample()
     fast = senetzoo.optimize(model, x, engine=name)
     assert fast.report.chosen.engine == name
-    assert len(fast.report.rewrites.squeezed) == 3
+    assert len(fast.report.rewrites.squeezed) == 1
     for count in (4, 1, 5):
         with torch.no_grad():
             expected = model(sample(count))
@@ -89,7 +94,10 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return give
 
 
-def test_auto_takes_the_fastest_that_is_right(fakes: Callable[..., None]) -> None:
+def test_auto_takes_the_fastest_that_is_right(
+    fakes: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_SECONDS", 2.0)
     fakes(slug=slow(0.5), hare=slow(0.125), liar=slow(0.0625, wrong=1.0))
     fast = senetzoo.optimize(gated(), sample())
     report = fast.report
@@ -165,7 +173,8 @@ def test_every_engine_wrong(fakes: Callable[..., None]) -> None:
 
 
 def test_auto_for_real() -> None:
-    fast = senetzoo.optimize(gated(), sample(), compare=False)
+    least = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 14 * 14, 5)).eval()
+    fast = senetzoo.optimize(least, sample(), compare=False)
     ways = [(way.engine, way.layout) for way in fast.report.tried]
     assert ways == [
         ("eager", "nchw"), ("eager", "nhwc"), ("inductor", "nhwc"), ("onnxruntime", "nchw"),
@@ -202,17 +211,11 @@ def test_it_is_a_network_in_eval_mode() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("images", "said"),
-    [
-        (torch.zeros(3, 16, 16), "optimize got a tensor of shape (3, 16, 16) as sample."),
-        (sample().double(), "optimize got a tensor of float64 as sample."),
-        ([1, 2], "optimize got a list as sample."),
-    ],
-)
-def test_a_wrong_sample(images: Tensor, said: str) -> None:
+def test_a_wrong_sample() -> None:
+    """What else is none, tests of engines say."""
+    images = torch.zeros(3, 16, 16)
     assert message(lambda: senetzoo.optimize(gated(), images), ConfigError) == (
-        f"{said}\n"
+        "optimize got a tensor of shape (3, 16, 16) as sample.\n"
         "It takes float32 images of shape (number, channels, height, width), at least one.\n"
         "Type for example: torch.randn(1, 3, 224, 224)"
     )

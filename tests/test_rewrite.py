@@ -14,10 +14,10 @@ from support.networks import (
     images,
     images_of,
     randomize,
-    reduced,
     relative_error,
     tiny,
 )
+from test_export import QUICK, TRUNKS, short
 from torch import Tensor, nn
 
 from senetzoo import BAM, CBAM, ECA, ESE, GCT, GE, SCSE, SE, SRM, CoordinateAttention, SimAM, attach
@@ -28,7 +28,6 @@ from senetzoo.deploy.squeeze import squeeze_through
 from senetzoo.nn.classifier import Classifier
 from senetzoo.policies.algebra import NONE, Gate, Policy
 from senetzoo.policies.recover import recovered
-from senetzoo.registry import ENTRIES
 from senetzoo.zoo import config
 
 # In fp64; of the largest logit.
@@ -77,7 +76,7 @@ def same(model: nn.Module, x: Tensor, *, everywhere: bool, least_bound: float = 
 
 
 def network(name: str, policy: Policy | None = None) -> tuple[Classifier, Tensor]:
-    arch = reduced(name) if name in SMALL.values() else config(name)
+    arch = short(name)
     if policy is not None:
         arch = arch.replace(policy=policy)
     model = arch.replace(stem="cifar", num_classes=7).build(seed=0).double()
@@ -86,15 +85,8 @@ def network(name: str, policy: Policy | None = None) -> tuple[Classifier, Tensor
     return model, x
 
 
-# Their graphs are large: they take ten seconds to minutes.
-LARGE = (
-    "senet154", "swin_t", "bn_inception", "inception_v2", "inception_v3", "inception_v4",
-    "efficientnet_b0", "googlenet_bn", "inception_resnet_v1", "mobilenet_v1_025",
-)  # fmt: skip
-
-
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in SMALL.values()]
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in SMALL.values()]
 )
 def test_every_family(name: str) -> None:
     model, x = network(name, SE(4))
@@ -105,9 +97,7 @@ def test_every_family(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [name for name, entry in ENTRIES.items() if name == entry.trunk] + ["se_resnet50"]
-)
+@pytest.mark.parametrize("name", [*TRUNKS, "se_resnet50"])
 def test_every_network(name: str) -> None:
     model, x = network(name, SE(4))
     same(model, x, everywhere=True)
@@ -121,7 +111,8 @@ def test_every_network(name: str) -> None:
             gate,
             id=f"{block}-{gate.name}",
             # An average, a convolution over channels, pixels, and none of these.
-            marks=[pytest.mark.slow] * (gate.name not in ("se", "eca", "scse", "gct")),
+            marks=[pytest.mark.slow]
+            * (gate.name not in {"basic": ("se", "eca"), "bottleneck": ("scse", "gct")}[block]),
         )
         for block in ("basic", "bottleneck")
         for gate in GATES
@@ -141,7 +132,7 @@ def test_every_gate_at_every_position(block: Literal["basic", "bottleneck"], gat
 
 
 @pytest.mark.parametrize(
-    "seed", [pytest.param(n, marks=[pytest.mark.slow] * (n > 1)) for n in range(12)]
+    "seed", [pytest.param(n, marks=[pytest.mark.slow] * (n > 0)) for n in range(12)]
 )
 def test_networks_drawn_at_random(seed: int) -> None:
     model = drawn_network(seed).double()
@@ -219,11 +210,15 @@ def shallow(name: str, **fields: Any) -> tuple[Classifier, Tensor]:
 
 
 @pytest.mark.parametrize(
-    "name", ["se_resnet50", "se_resnext50_32x4d", "se_preresnet50", "resnet50+eca", "resnet50+ese"]
+    "name",
+    [
+        *("se_resnext50_32x4d", "se_preresnet50", "resnet50+ese"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("se_resnet50", "resnet50+eca")),
+    ],
 )
 def test_bottlenecks_are_squeezed(name: str) -> None:
     """Every gate of the standard position: its 1x1 convolution has fewer inputs than outputs."""
-    model, x = shallow(name, depths=(1, 2))
+    model, x = shallow(name, depths=(1, 1))
     done = same(model, x, everywhere=False)
     assert done.squeezed == paths(model)
     assert done.left == ()
@@ -237,15 +232,15 @@ def test_whole_networks_are_squeezed(name: str) -> None:
 
 
 def test_what_stays_is_told_with_its_reason() -> None:
-    model, x = shallow("se_resnet20", depths=(1, 1))
+    model, x = shallow("se_resnet20", depths=(1,))
     borders = "its convolution is 3x3, whose windows differ at the borders"
     _, done = rewritten(model, x)
     assert done.left == tuple((path, borders) for path in paths(model))
     assert rewritten(model, x, everywhere=True)[1].squeezed == paths(model)
-    model, x = shallow("resnet20+se4@post/s1", depths=(1, 1))
+    model, x = shallow("resnet20+se4@post/s1", depths=(1,))
     relu = "its map comes from relu, not from a convolution"
     assert rewritten(model, x)[1].left == ((paths(model, "post")[0], relu),)
-    model, x = shallow("resnet50+cbam/s1", depths=(1, 1))
+    model, x = shallow("resnet50+cbam/s1", depths=(1,))
     ((_, why),) = rewritten(model, x)[1].left
     assert why == "its map is read for amax anyway"
 
@@ -255,8 +250,8 @@ def test_what_stays_is_told_with_its_reason() -> None:
     [
         # DenseNet's first norm of each layer, of each transition, and the last: behind a
         # concatenation; the first of the pre-activation network behind a sum.
-        ("resnet50", (1, 1), 0),
-        ("densenet121", (2, 3), 5 + 1 + 1),
+        ("resnet50", (1,), 0),
+        ("densenet121", (2, 1), 3 + 1 + 1),
         ("preresnet20", (1, 2), 3 + 1),
     ],
 )
@@ -276,7 +271,7 @@ def test_factors_are_folded() -> None:
 
 
 def test_the_network_is_not_changed() -> None:
-    model, x = shallow("se_resnet50", depths=(1, 1))
+    model, x = shallow("se_resnet50", depths=(1,))
     model.train().requires_grad_(False)
     before = copy.deepcopy(model.state_dict())
     rewritten(model, x)
@@ -286,11 +281,11 @@ def test_the_network_is_not_changed() -> None:
 
 
 def test_nothing_is_kept_that_is_not_used() -> None:
-    model, x = shallow("se_resnet50", depths=(1, 1))
+    model, x = shallow("se_resnet50", depths=(1,))
     module, done = rewritten(model, x)
     held = {name for name, _ in [*module.named_parameters(), *module.named_buffers()]}
     assert held == {n.target for n in module.graph.nodes if n.op == "get_attr"}
-    assert done.removed == 2
+    assert done.removed == 1
     graph = traced(model, x)
     assert set(squeeze_through(graph).values()) == {
         "its map comes from getitem, not from a convolution"

@@ -19,11 +19,7 @@ from senetzoo.zoo import create, list_models
 
 
 def find_names(patterns: Sequence[str]) -> list[str]:
-    """List the networks that names and wildcards stand for, each once, in their order.
-
-    Args:
-        patterns: Names with or without weights' tag and policy; before the policy's ``+`` there
-            may be wildcards.
+    """List the networks that names and wildcards (before the policy's ``+``) stand for, each once.
 
     Raises:
         ConfigError: A wildcard that matches nothing. Names are left for `create` to check.
@@ -49,22 +45,16 @@ def find_names(patterns: Sequence[str]) -> list[str]:
 def find_backends(
     engines: Sequence[str], dtypes: Sequence[Dtype]
 ) -> tuple[tuple[Backend, ...], tuple[str, ...]]:
-    """Pair every engine with every dtype.
-
-    Returns:
-        The backends, and in words the pairs that are left out because there is no such thing.
+    """Pair every engine with every dtype; say in words which pairs there are not.
 
     Raises:
         ConfigError: There is no backend at all, or no such engine.
     """
     pairs = list(dict.fromkeys(itertools.product(engines, dtypes)))
-    there = [(name, dtype) for name, dtype in pairs if dtype in engine(name).dtypes]
-    if not there:
-        Backend(*pairs[0])  # says what this engine has
-    left_out = tuple(
-        f"{name} has no {dtype}" for name, dtype in pairs if (name, dtype) not in there
-    )
-    return tuple(Backend(name, dtype) for name, dtype in there), left_out
+    there = [pair for pair in pairs if pair[1] in engine(pair[0]).dtypes]
+    left_out = tuple(f"{pair[0]} has no {pair[1]}" for pair in pairs if pair not in there)
+    # Of none the first says what its engine has.
+    return tuple(Backend(*pair) for pair in there or pairs[:1]), left_out
 
 
 def candidates(
@@ -75,21 +65,14 @@ def candidates(
     *,
     optimized: bool = False,
 ) -> list[BenchmarkCase]:
-    """Build the networks with random weights: ours, then peers like the first of ours.
+    """Build cases with random weights: ours, then peers like the first of ours, in each backend.
 
     Args:
         names: Of our networks.
         peers: As `senetzoo.bench.peers.peer` takes them.
         size: Pixels of a side; None for each network's own, which for a peer is the first's.
         backends: What runs each of them.
-        optimized: Rewrite ours, too, as `senetzoo.optimize` does.
-
-    Returns:
-        A case for each network in each backend, and one more for each that was rewritten.
-
-    Raises:
-        ConfigError: A name that does not exist, or a network that does not take the size.
-        MissingExtraError: A peer's library is not installed.
+        optimized: Measure ours also as `senetzoo.optimize` rewrites it.
     """
     models = [create(name, seed=0).eval() for name in names]
     cases = []

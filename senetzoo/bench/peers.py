@@ -5,30 +5,24 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from senetzoo._utils.torchvision import torchvision
-from senetzoo.errors import ConfigError, MissingExtraError, nearest
+from senetzoo.deploy.engines.common import require
+from senetzoo.errors import ConfigError, explained, nearest
 from senetzoo.eval.accuracy import failures_explained
 from senetzoo.nn.counting import to_meta
 
 Image: TypeAlias = tuple[int, int, int]
 # The names of a library's classifiers, and what builds one by name, outputs and image.
 Library: TypeAlias = tuple[Sequence[str], Callable[[str, int, Image], nn.Module]]
-_EXTRA = "peers"
 
 
 def peer(spec: str, classes: int, image: Image) -> nn.Module:
-    """Build a network of another library, with random weights, in eval mode.
-
-    Args:
-        spec: ``"timm:seresnet50"``, ``"torchvision:resnet50"`` or ``"pytorchcv:seresnet50"``.
-        classes: Outputs.
-        image: Shape (C, H, W) of one image, which is square.
+    """Build a network of another library, as ``timm:resnet50``, with random weights in eval mode.
 
     Raises:
         ConfigError: No such library or network, or one that can't be built for these.
@@ -41,8 +35,7 @@ def peer(spec: str, classes: int, image: Image) -> nn.Module:
             f"A peer is library:network, with the library one of {', '.join(LIBRARIES)}.",
             nearest(library, LIBRARIES) or f"Type for example: --compare timm:{name or spec}",
         )
-    if find_spec(library) is None:
-        raise MissingExtraError(f"--compare {spec}", library, _EXTRA)
+    require(f"--compare {spec}", [library], "peers")
     torchvision()  # the others import it
     known, build = LIBRARIES[library]()
     # timm's names may carry the tag of their weights, of which only the structure counts here.
@@ -53,19 +46,13 @@ def peer(spec: str, classes: int, image: Image) -> nn.Module:
             f"The nearest names are {', '.join(close)}." if close else "No name is near it.",
             f"Type for example: --compare {library}:{close[0] if close else 'resnet50'}",
         )
-    try:
-        # Without touching the caller's random state; and some announce their future defaults.
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.manual_seed(0)
-            module = build(name, classes, image).eval()
-    except Exception as error:  # each library refuses in its own way, some by an assert
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConfigError(
-            f"{spec} can't be built with {classes} classes for {image[0]} channels.",
-            f"{library} says: {said[0]}",
-            "Give another network",
-        ) from error
+    asked = f"{spec} can't be built with {classes} classes for {image[0]} channels."
+    failing = explained(asked, library, "Give another network")
+    # Without touching the caller's random state; and some announce their future defaults.
+    with failing, torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        module = build(name, classes, image).eval()
     _check_logits(spec, module, classes, image)
     return module
 

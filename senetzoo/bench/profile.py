@@ -79,26 +79,17 @@ class Profile:
 
     def kinds(self) -> dict[Kind, Part]:
         """The sum of each kind that occurs; the longest first."""
-        found = _summed([Part("", part.kind, part.seconds, part.calls) for part in self.parts])
-        ordered = sorted(found, key=lambda part: -part.seconds)
-        return {part.kind: part for part in ordered}
+        found = _summed([dataclasses.replace(part, path="") for part in self.parts])
+        return {part.kind: part for part in sorted(found, key=lambda part: -part.seconds)}
 
     def layers(self) -> tuple[Part, ...]:
         """By the first two words of the path: ``layer1.0`` for all that is in it."""
-        return _summed(
-            [
-                Part(".".join(part.path.split(".")[:2]), part.kind, part.seconds, part.calls)
-                for part in self.parts
-            ]
-        )
+        pairs = [(part, ".".join(part.path.split(".")[:2])) for part in self.parts]
+        return _summed([dataclasses.replace(part, path=path) for part, path in pairs])
 
 
 def check_engines(backends: Sequence[Backend]) -> None:
-    """Refuse backends whose engine torch's profiler does not see into.
-
-    Raises:
-        ConfigError: One of them is such a backend.
-    """
+    """Raise `ConfigError` for a backend whose engine torch's profiler does not see into."""
     for backend in backends:
         if backend.engine not in ENGINES:
             raise ConfigError(
@@ -142,12 +133,10 @@ def profile(case: BenchmarkCase, settings: Settings) -> Profile:
 
 
 def grouped(events: Sequence[Event], gates: frozenset[str] = frozenset()) -> tuple[Part, ...]:
-    """The operations in the trees below `events`, by layer and kind.
+    """The operations in the trees below the outermost `events`, by layer and kind.
 
-    Args:
-        events: The outermost ones, in their order. Where there are kernels of a GPU among them,
-            outside of any module, only these count.
-        gates: Names of modules that are gates: all in them is of the kind ``"gate"``.
+    Of kernels of a GPU that are in no module only these count. `gates` are names of modules: all
+    in them is of the kind ``"gate"``.
     """
     kernels = [event for event in events if event.device_type == DeviceType.CUDA]
     in_modules = any(event.name.startswith(_MODULE) for event in events)
@@ -197,23 +186,15 @@ def _summed(parts: Sequence[Part]) -> tuple[Part, ...]:
 def _median(
     case: BenchmarkCase, batch: int, rounds: Sequence[tuple[tuple[Part, ...], float]]
 ) -> Profile:
-    seconds: dict[tuple[str, Kind], list[float]] = defaultdict(list)
-    calls: dict[tuple[str, Kind], int] = {}
-    outside = []
-    for parts, total in rounds:
-        for part in parts:
-            seconds[part.path, part.kind].append(part.seconds)
-            calls[part.path, part.kind] = part.calls
-        outside.append(max(0.0, total - sum(part.seconds for part in parts)))
-    return Profile(
-        case,
-        batch,
-        tuple(
-            Part(path, kind, statistics.median(values), calls[path, kind])
-            for (path, kind), values in seconds.items()
-        ),
-        statistics.median(outside),
+    found: dict[tuple[str, Kind], list[Part]] = defaultdict(list)
+    for part in [part for parts, _ in rounds for part in parts]:
+        found[part.path, part.kind].append(part)
+    medians = tuple(
+        dataclasses.replace(same[-1], seconds=statistics.median(part.seconds for part in same))
+        for same in found.values()
     )
+    outside = [max(0.0, total - sum(part.seconds for part in parts)) for parts, total in rounds]
+    return Profile(case, batch, medians, statistics.median(outside))
 
 
 def _watched(module: nn.Module) -> tuple[nn.Module, frozenset[str]]:

@@ -84,11 +84,9 @@ def _spread(spread: Spread, scale: float = 1.0) -> dict[str, float]:
 
 
 def speed_text(timings: Sequence[Timing], evaluations: Sequence[Evaluation] = ()) -> str:
-    """A table with a row for each timing of one setting, and what its columns mean.
+    """A table with a row for each timing of one setting; others are compared with the first.
 
-    Args:
-        timings: The rows; the first is what the others are compared with.
-        evaluations: Of the same networks. They run eagerly: their accuracy is in those rows.
+    Evaluations of the same networks run eagerly: their accuracy is in those rows.
     """
     first = timings[0]
     accuracy = {
@@ -138,11 +136,7 @@ def speed_text(timings: Sequence[Timing], evaluations: Sequence[Evaluation] = ()
 
 
 def scaling_text(speeds: Sequence[Sequence[Timing]]) -> str:
-    """Images a second of each row by batch and size; empty where there is only one of both.
-
-    Args:
-        speeds: The timings of each setting and size.
-    """
+    """Images a second of each row by batch and size; empty where there is only one of both."""
     tables = []
     for layout in dict.fromkeys(timings[0].settings.layout for timings in speeds):
         here = [timings for timings in speeds if timings[0].settings.layout == layout]
@@ -198,14 +192,7 @@ def profile_text(profile: Profile) -> str:
 
 
 def append(report: Mapping[str, Any], folder: Path) -> Path:
-    """Append `report` as one line to the file of its machine and day.
-
-    Args:
-        report: JSON values; its ``environment`` names the file.
-        folder: Made if it is not there.
-
-    Returns:
-        The file: ``<gpu or cpu>-<cores>c-<UTC day>.jsonl``.
+    """Append JSON values to ``<gpu or cpu>-<cores>c-<UTC day>.jsonl`` of their ``environment``.
 
     Raises:
         ConfigError: The file can't be written.

@@ -11,10 +11,12 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from senetzoo._utils.checks import Ge, Le, NonNegativeInt, PositiveInt, check
 from senetzoo._utils.environment import (
     MOST_THREADS,
     TORCH_DTYPES,
@@ -23,8 +25,8 @@ from senetzoo._utils.environment import (
     threads_set,
 )
 from senetzoo.bench.spread import Spread
-from senetzoo.deploy.engines import DTYPES, LAYOUTS, Dtype, Layout, Runner, engine
-from senetzoo.errors import ConfigError
+from senetzoo.deploy.engines import Dtype, Layout, Runner, engine
+from senetzoo.errors import explained
 from senetzoo.eval.accuracy import failures_explained
 from senetzoo.nn.counting import Counts
 
@@ -35,14 +37,6 @@ _SEED = 0
 _CALIBRATION = 8
 # Engines and devices where activations are torch's tensors, made and freed in each forward pass.
 _WITH_TORCH = (("eager", "cpu"), ("eager", "cuda"), ("inductor", "cpu"))
-_LEAST = {"batch": 1, "rounds": 1, "warmup": 0, "threads": 1, "seed": 0}
-
-
-def _check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ConfigError(
-            f"{name}={value!r} can't be measured.", f"{name} is one of {', '.join(allowed)}."
-        )
 
 
 @dataclass(frozen=True)
@@ -63,30 +57,16 @@ class Settings:
         ConfigError: A value that does not fit.
     """
 
-    batch: int = 32
+    batch: PositiveInt = 32
     layout: Layout = "nchw"
     device: str = "cpu"
-    threads: int | None = None
-    rounds: int = 20
-    warmup: int = 3
-    seed: int = 0
+    threads: Annotated[int, Ge(1), Le(MOST_THREADS)] | None = None
+    rounds: PositiveInt = 20
+    warmup: NonNegativeInt = 3
+    seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
-        for name, lowest in _LEAST.items():
-            value = getattr(self, name)
-            if value is None and name == "threads":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-                raise ConfigError(
-                    f"{name}={value!r} can't be measured.",
-                    f"{name} is a whole number of at least {lowest}.",
-                )
-        if self.threads is not None and self.threads > MOST_THREADS:
-            raise ConfigError(
-                f"threads={self.threads!r} can't be measured.",
-                f"threads is a whole number of at most {MOST_THREADS}.",
-            )
-        _check_choice("layout", self.layout, LAYOUTS)
+        check(self, name="bench")
 
 
 @dataclass(frozen=True)
@@ -105,14 +85,7 @@ class Backend:
     dtype: Dtype = "fp32"
 
     def __post_init__(self) -> None:
-        _check_choice("dtype", self.dtype, DTYPES)
-        has = engine(self.engine).dtypes
-        if self.dtype not in has:
-            raise ConfigError(
-                f"{self.engine} can't be measured in {self.dtype}.",
-                f"It computes in {' and '.join(has)}.",
-                f"Type: --dtype {has[0]}",
-            )
+        engine(self.engine).check_dtype(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -236,12 +209,7 @@ def measure(
 
 
 def start(case: BenchmarkCase, settings: Settings, images: Tensor) -> Runner:
-    """Load a case into its engine, which runs it once on `images`.
-
-    Raises:
-        ConfigError: The engine can't take it, or it fails on its images.
-        MissingExtraError: The engine's package is not installed.
-    """
+    """Load a case into its engine, which runs it once on `images`."""
     runs_in, dtype = engine(case.backend.engine), case.backend.dtype
     layout = settings.layout if settings.layout in runs_in.layouts else runs_in.layouts[0]
     calibration = None
@@ -261,20 +229,11 @@ def start(case: BenchmarkCase, settings: Settings, images: Tensor) -> Runner:
 
 
 def random_images(image: tuple[int, int, int], number: int, device: torch.device) -> Tensor:
-    """Make `number` fp32 images, the same at each call.
-
-    Raises:
-        ConfigError: There is no memory for them.
-    """
+    """Make `number` fp32 images, the same at each call."""
     generator = torch.Generator().manual_seed(_SEED)
-    try:
+    asked = f"A batch of {number} images of {image[1]}x{image[2]} pixels can't be made."
+    with explained(asked, "torch", "Give a smaller batch: --batch 8"):
         return torch.randn(number, *image, generator=generator).to(device)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"A batch of {number} images of {image[1]}x{image[2]} pixels can't be made.",
-            f"torch says: {str(error).splitlines()[0]}",
-            "Give a smaller batch: --batch 8",
-        ) from error
 
 
 MEMORY = (
@@ -290,14 +249,8 @@ def peak_bytes(case: BenchmarkCase, run: Runner, images: Tensor) -> int | None:
     context) is not in it. The growth of the process would show these, but not whose they are:
     all cases share one process.
 
-    Args:
-        case: What is measured.
-        run: Computes its logits.
-        images: A batch.
-
-    Returns:
-        None where it is not known: on MPS, whose allocator keeps no peak; of inductor on a GPU,
-        whose CUDA graphs hold on to their memory; of engines with an allocator of their own.
+    None where it is not known: on MPS, whose allocator keeps no peak; of inductor on a GPU, whose
+    CUDA graphs hold on to their memory; of engines with an allocator of their own.
     """
     if (case.backend.engine, images.device.type) not in _WITH_TORCH:
         return None

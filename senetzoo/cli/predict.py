@@ -20,6 +20,7 @@ from senetzoo import zoo
 from senetzoo._utils.checks import Le, PositiveInt
 from senetzoo.cli.options import Batch, Json, Network, Stated, WeightsFile, as_command
 from senetzoo.errors import DataError
+from senetzoo.nn.transforms import transforms
 from senetzoo.predict import Prediction, Source, class_names, predictions, sources
 
 if TYPE_CHECKING:

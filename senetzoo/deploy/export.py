@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 import senetzoo
 from senetzoo._utils.files import atomically, flush
-from senetzoo.deploy.program import exported, onnx_model, quiet, write_onnx
+from senetzoo.deploy.engines import ort, ov
+from senetzoo.deploy.engines.common import Engine, Runner, require
+from senetzoo.deploy.engines.eager import EAGER
+from senetzoo.deploy.program import exported, onnx_model, quiet
 from senetzoo.deploy.rewrite import rewritten
-from senetzoo.errors import ConfigError, MissingExtraError, checks_options, nearest
+from senetzoo.errors import ConfigError, checks_options, nearest
 from senetzoo.io.save import name_of
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.transforms import transforms
@@ -35,13 +37,12 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 SUFFIXES: Mapping[Format, str] = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}
 """End of each format's file name. OpenVINO's weights lie beside, in a file that ends in .bin."""
 
-# What writing and checking a format needs, and the extra that has it.
-_PACKAGES: Mapping[Format, tuple[tuple[str, ...], str]] = {
-    "onnx": (("onnx", "onnxscript", "onnxruntime"), "onnx"),
-    "pt2": ((), ""),
-    "openvino": (("openvino",), "openvino"),
+# What each format is called, and what runs it.
+_TITLES: Mapping[Format, tuple[str, Engine]] = {
+    "onnx": ("ONNX", ort.ONNXRUNTIME),
+    "pt2": ("a pt2 file", EAGER),
+    "openvino": ("OpenVINO's IR", ov.OPENVINO),
 }
-_TITLES: Mapping[Format, str] = {"onnx": "ONNX", "pt2": "a pt2 file", "openvino": "OpenVINO's IR"}
 
 TOLERANCE = 1e-4
 """Largest difference from the network's logits, over the largest of these, that is let through."""
@@ -106,7 +107,14 @@ def export(
         MissingExtraError: What writes the format is not installed.
     """
     path = Path(path)
-    form = _format(path)
+    form = next((form for form, suffix in SUFFIXES.items() if path.suffix == suffix), None)
+    if form is None:
+        raise ConfigError(
+            f"The name {path.name!r} does not say which format to write.",
+            f"It ends in {', '.join(SUFFIXES.values())}.",
+            nearest(path.suffix, SUFFIXES.values())
+            or f"Type for example: {path.with_suffix('.onnx').name}",
+        )
     check(form)
     if not isinstance(model, Classifier):
         raise ConfigError(
@@ -114,98 +122,66 @@ def export(
             "It takes networks made by senetzoo.create.",
             "Use torch.export or torch.onnx.export yourself",
         )
-    if path.is_dir():
+    if path.is_dir() or not path.parent.is_dir():
         raise ConfigError(
             f"{path} can't be written.",
-            "It is a folder.",
-            f"Give the path of a file: {path / f'network{path.suffix}'}",
-        )
-    if not path.parent.is_dir():
-        raise ConfigError(
-            f"{path} can't be written.",
-            f"There is no folder {path.parent}.",
-            "Make it, or give another path",
+            "It is a folder." if path.is_dir() else f"There is no folder {path.parent}.",
+            "Give the path of a file in a folder that is there",
         )
     if preprocessing is None and model.in_chans in (1, 3):
         preprocessing = transforms(model)
-    side = _side(model, preprocessing, size)
-    names = _classes(model, classes)
-    metadata = _metadata(model, name or name_of(model), names, preprocessing, side)
+    metadata = _metadata(model, name or name_of(model), classes, preprocessing, size)
     own = copy.deepcopy(model).eval().requires_grad_(False).to("cpu", torch.float32)
-    shape = (model.in_chans, side, side)
+    shape = (model.in_chans, *[metadata["size"]] * 2)
     traced = _images(_TRACED, shape)
     program = exported(rewritten(own, traced)[0] if optimized else own, traced)
-    with _WRITERS[form](path, program, shape, metadata) as run:
+    with _WRITERS[form](path, program, metadata) as run:
         errors = {count: _error(own, run, _images(count, shape), form) for count in _TRIED}
     files = (path, path.with_suffix(".bin")) if form == "openvino" else (path,)
     return Export(files, metadata, errors)
 
 
 def check(form: Format) -> None:
-    """Refuse a format that can't be written here.
-
-    Raises:
-        MissingExtraError: What writes it is not installed.
-    """
-    packages, extra = _PACKAGES[form]
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(f"Writing {_TITLES[form]}", package, extra)
-
-
-def _format(path: Path) -> Format:
-    for form, suffix in SUFFIXES.items():
-        if path.suffix == suffix:
-            return form
-    raise ConfigError(
-        f"The name {path.name!r} does not say which format to write.",
-        f"It ends in {', '.join(SUFFIXES.values())}.",
-        nearest(path.suffix, SUFFIXES.values())
-        or f"Type for example: {path.with_suffix('.onnx').name}",
-    )
-
-
-def _side(model: Classifier, preprocessing: Preprocessing | None, size: int | None) -> int:
-    least = model.min_size
-    if size is None:
-        size = model.input_size if preprocessing is None else preprocessing.size
-    if isinstance(size, bool) or not isinstance(size, int) or size < least:
-        raise ConfigError(
-            f"export got size={size!r}.",
-            f"It is a whole number of pixels, for this network at least {least}.",
-        )
-    return size
-
-
-def _classes(model: Classifier, given: Sequence[str] | None) -> Sequence[str]:
-    number = model.num_classes
-    if given is None:
-        return () if model.load_report is None else model.load_report.classes
-    if isinstance(given, str) or len(given) != number:
-        raise ConfigError(
-            f"export got classes={given!r}."
-            if isinstance(given, str)
-            else f"export got {len(given)} names of classes.",
-            f"The network has {number} classes.",
-            "Give a name for each, in the order of the logits",
-        )
-    return given
+    """Raise `MissingExtraError` where what writes a format is not installed."""
+    title, engine = _TITLES[form]
+    require(f"Writing {title}", engine.packages, engine.extra)
 
 
 def _metadata(
     model: Classifier,
     name: str,
-    classes: Sequence[str],
+    classes: Sequence[str] | None,
     preprocessing: Preprocessing | None,
-    side: int,
-) -> dict[str, object]:
-    found: dict[str, object] = {"version": senetzoo.__version__, "model": name}
+    size: int | None,
+) -> dict[str, Any]:
+    """What is written beside the network.
+
+    Raises:
+        ConfigError: Classes or a size that do not fit.
+    """
+    if size is None:
+        size = model.input_size if preprocessing is None else preprocessing.size
+    if isinstance(size, bool) or not isinstance(size, int) or size < model.min_size:
+        raise ConfigError(
+            f"export got size={size!r}.",
+            f"It is a whole number of pixels, for this network at least {model.min_size}.",
+        )
+    if classes is not None and (isinstance(classes, str) or len(classes) != model.num_classes):
+        raise ConfigError(
+            f"export got classes={classes!r}."
+            if isinstance(classes, str)
+            else f"export got {len(classes)} names of classes.",
+            f"The network has {model.num_classes} classes.",
+            "Give a name for each, in the order of the logits",
+        )
+    found: dict[str, Any] = {"version": senetzoo.__version__, "model": name}
     report = model.load_report
     if report is not None:
+        classes = report.classes if classes is None else classes
         found |= {"weights": report.tag, "weights_sha256": report.sha256}
         if report.replaced:
             found["weights_not_loaded"] = [parameter for parameter, _ in report.replaced]
-    found["size"] = side
+    found["size"] = size
     if preprocessing is not None:
         found |= {
             "mean": list(preprocessing.mean),
@@ -226,13 +202,11 @@ def _texts(metadata: Mapping[str, object]) -> dict[str, str]:
     }
 
 
-def _images(count: int, shape: tuple[int, int, int]) -> Tensor:
+def _images(count: int, shape: tuple[int, ...]) -> Tensor:
     return torch.randn(count, *shape, generator=torch.Generator().manual_seed(count))
 
 
-def _error(
-    model: Classifier, run: Callable[[Tensor], Tensor], images: Tensor, form: Format
-) -> float:
+def _error(model: Classifier, run: Runner, images: Tensor, form: Format) -> float:
     """The largest difference of `run`'s logits from the model's, over the largest of these.
 
     Raises:
@@ -247,9 +221,10 @@ def _error(
             "Look at its weights",
         )
     error: float = ((run(images) - expected).abs().max() / expected.abs().max()).item()
+    title, _ = _TITLES[form]
     if not error <= TOLERANCE:  # NaN too
         raise ConfigError(
-            f"The network can't be written as {_TITLES[form]}: the file computes something else.",
+            f"The network can't be written as {title}: the file computes something else.",
             f"With {len(images)} random images its logits are {error:.1e} of the largest off; "
             f"at most {TOLERANCE:.0e} is let through.",
             f"Write another format: {', '.join(SUFFIXES[f] for f in FORMATS if f != form)}",
@@ -264,32 +239,20 @@ def _error(
 
 
 @contextmanager
-def _onnx(
-    path: Path,
-    program: ExportedProgram,
-    shape: tuple[int, int, int],
-    metadata: Mapping[str, object],
-) -> Iterator[Callable[[Tensor], Tensor]]:
+def _onnx(path: Path, program: ExportedProgram, metadata: Mapping[str, object]) -> Iterator[Runner]:
     import onnx
-
-    from senetzoo.deploy.engines.ort import running, session
 
     model = onnx_model(program)
     onnx.helper.set_model_props(
         model, {f"{METADATA}.{key}": value for key, value in _texts(metadata).items()}
     )
     with atomically(path) as partial:
-        write_onnx(model, partial)
-        yield running(session(partial, torch.get_num_threads()))
+        partial.write_bytes(model.SerializeToString())
+        yield ort.running(ort.session(partial, torch.get_num_threads()))
 
 
 @contextmanager
-def _pt2(
-    path: Path,
-    program: ExportedProgram,
-    shape: tuple[int, int, int],
-    metadata: Mapping[str, object],
-) -> Iterator[Callable[[Tensor], Tensor]]:
+def _pt2(path: Path, program: ExportedProgram, metadata: Mapping[str, object]) -> Iterator[Runner]:
     with atomically(path) as partial:
         # An open file: of a path it wants the end .pt2.
         with partial.open("wb") as file, quiet():
@@ -302,23 +265,18 @@ def _pt2(
 
 @contextmanager
 def _openvino(
-    path: Path,
-    program: ExportedProgram,
-    shape: tuple[int, int, int],
-    metadata: Mapping[str, object],
-) -> Iterator[Callable[[Tensor], Tensor]]:
-    from senetzoo.deploy.engines.ov import core, importing, ov_model, running
-
-    model = ov_model(program, shape)
+    path: Path, program: ExportedProgram, metadata: Mapping[str, object]
+) -> Iterator[Runner]:
+    model = ov.ov_model(program)
     for key, value in _texts(metadata).items():
         model.set_rt_info(value, [METADATA, key])
-    with importing():
+    with ov.importing():
         import openvino
     with tempfile.TemporaryDirectory(prefix="senetzoo-") as folder:
         # It wants its own ends of names, so the partial files can't be its to write.
         draft = Path(folder) / path.with_suffix(".xml").name
         openvino.save_model(model, draft, compress_to_fp16=False)
-        yield running(core().read_model(draft), "f32", torch.get_num_threads())
+        yield ov.running(ov.core().read_model(draft), "f32", torch.get_num_threads())
         # The weights get their name first, when no old description is there any more: at no moment
         # do the two not belong together.
         with atomically(path) as description, atomically(path.with_suffix(".bin")) as weights:

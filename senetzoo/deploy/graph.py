@@ -17,99 +17,79 @@ from torch import Tensor, fx, nn
 from senetzoo.deploy.program import exported, quiet
 
 aten = torch.ops.aten
-
-_VIEWS: tuple[object, ...] = (aten.view.default, aten._unsafe_view.default)
+END = 2**63 - 1
+"""Of a slice up to the end."""
 
 
 class Graph:
-    """The graph of a network in eval mode, which the rewrites change.
-
-    Args:
-        module: What `torch.export` makes of the network.
-    """
+    """The graph of a network in eval mode, which the rewrites change."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         self.module = module
+        self.nodes = module.graph
         self._made = 0
 
-    @property
-    def nodes(self) -> Sequence[fx.Node]:
-        """The nodes in order, in a list of their own: the graph may be changed meanwhile."""
-        return list(self.module.graph.nodes)
-
     def calls(self, *operators: object) -> Iterator[fx.Node]:
-        """Nodes that call one of `operators`, in order, of those that are still there."""
-        for node in self.nodes:
+        """Nodes that call one of `operators`, in order; the graph may be changed meanwhile."""
+        for node in list(self.nodes.nodes):
             if is_call(node, *operators) and not node._erased:
                 yield node
 
-    def tensor(self, node: object) -> Tensor | None:
-        """The constant that a node stands for; None of any other."""
+    def exact(self, node: object) -> Any:
+        """The constant that a node stands for, in fp64; None of any other."""
         if not isinstance(node, fx.Node) or node.op != "get_attr":
             return None
         value: Any = self.module
         for name in str(node.target).split("."):
             value = getattr(value, name)
-        return value.detach() if isinstance(value, Tensor) else None
+        return value.detach().double() if isinstance(value, Tensor) else None
 
-    def needed(self, node: object) -> Tensor:
-        """The constant that a node stands for, where there can't be anything else."""
-        tensor = self.tensor(node)
-        if tensor is None:
-            raise TypeError(node)
-        return tensor
+    def weights(self, layer: fx.Node) -> tuple[Tensor, Tensor | None] | None:
+        """Weight and bias of a convolution or linear layer in fp64; None if they are computed."""
+        weight = self.exact(layer.args[1])
+        return None if weight is None else (weight, self.exact(argument(layer, 2, None)))
 
-    def constant(self, value: Tensor, before: fx.Node) -> fx.Node:
-        """A node for a new constant, of the dtype of the network, put before another node."""
+    def set_weights(self, layer: fx.Node, weight: Tensor, bias: Tensor | None) -> None:
+        """Give a layer other weights."""
+        dtype = layer.meta["val"].dtype
+        constants = [v if v is None else self.constant(v, dtype, layer) for v in (weight, bias)]
+        layer.args = (layer.args[0], *constants, *layer.args[3:])
+
+    def constant(self, value: Tensor, dtype: torch.dtype, before: fx.Node) -> fx.Node:
+        """A node for a new constant, put before another node."""
         name = f"_made_{self._made}"
         self._made += 1
-        self.module.register_buffer(name, value.contiguous())
-        with self.module.graph.inserting_before(before):
-            node = self.module.graph.get_attr(name)
-        return node
+        self.module.register_buffer(name, value.detach().to(dtype).contiguous())
+        with self.nodes.inserting_before(before):
+            return self.nodes.get_attr(name)
 
     def call(self, before: fx.Node, operator: Callable[..., Any], *args: Any) -> fx.Node:
         """A node that calls `operator`, put before another node."""
-        with self.module.graph.inserting_before(before):
-            return self.module.graph.call_function(operator, args)
+        with self.nodes.inserting_before(before):
+            return self.nodes.call_function(operator, args)
 
     def replace(self, old: fx.Node, new: fx.Node) -> None:
         """Give `old`'s users `new`, and take `old` out."""
         new.meta.setdefault("val", old.meta.get("val"))
         old.replace_all_uses_with(new)
-        self.module.graph.erase_node(old)
+        self.nodes.erase_node(old)
 
     def finish(self) -> fx.GraphModule:
         """The module after the changes, without what nothing uses any more."""
-        graph = self.module.graph
-        graph.eliminate_dead_code()
-        graph.lint()
-        self.module.delete_all_unused_submodules()
-        used = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
-        for path in [name for name, _ in _tensors(self.module) if name not in used]:
-            parent, _, name = path.rpartition(".")
-            delattr(self.module.get_submodule(parent), name)
-        self.module.recompile()
-        return self.module
+        self.nodes.eliminate_dead_code()
+        self.nodes.lint()
+        return fx.GraphModule(self.module, self.nodes)  # takes what the graph uses
 
 
 def traced(model: nn.Module, sample: Tensor) -> Graph:
-    """The graph of a copy of `model` in eval mode, for images like `sample`, any number of them.
-
-    Args:
-        model: A network of images (N, C, H, W) to logits (N, classes).
-        sample: Images of the size that it will get, on its device.
-
-    Raises:
-        ConfigError: torch can't export the network.
-    """
+    """The graph of a copy of `model` in eval mode, for any number of images like `sample`."""
     program = exported(copy.deepcopy(model).eval(), sample.detach())
     with quiet():
         program = program.run_decompositions({})
         # Older versions of torch put no guards into the module, and have no such option.
         guards = "check_guards" in inspect.signature(program.module).parameters
         graph = Graph(program.module(**({"check_guards": False} if guards else {})))
-    for node in graph.calls(*_VIEWS):
+    for node in graph.calls(aten.view.default, aten._unsafe_view.default):
         # A view of the sample's memory layout; images may come in another.
         node.target = aten.reshape.default
     return graph
@@ -135,19 +115,7 @@ def argument(node: fx.Node, index: int, default: Any) -> Any:
     return node.args[index] if len(node.args) > index else default
 
 
-def module_path(node: fx.Node) -> str:
-    """Name of the innermost module that a node is from."""
-    stack = node.meta.get("nn_module_stack") or {"": ("", None)}
-    path: str = list(stack.values())[-1][0]
-    return path
-
-
 def operator_name(node: fx.Node) -> str:
     """A node's operator as people call it: ``relu``."""
     name = getattr(node.target, "__name__", str(node.target))
     return name.removeprefix("aten.").partition(".")[0].removeprefix("_")
-
-
-def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from module.named_parameters(remove_duplicate=False)
-    yield from module.named_buffers(remove_duplicate=False)

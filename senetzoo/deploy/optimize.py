@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from senetzoo._utils.environment import synchronize
 from senetzoo.deploy.engines import ENGINES, Dtype, Engine, Layout, Runner
 from senetzoo.deploy.engines import engine as engine_called
 from senetzoo.deploy.engines.common import check_batch
@@ -48,9 +49,10 @@ class Tried:
     part: int | None = None
     why: str = ""
 
-    def __str__(self) -> str:
-        parts = f", {self.part} images at a time" if self.part is not None else ""
-        return f"{self.engine} {self.layout}{parts}"
+    @property
+    def parts(self) -> str:
+        """Into which parts a batch is cut, for the end of a line."""
+        return "" if self.part is None else f", {self.part} images at a time"
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,8 @@ class Report:
 
     def __str__(self) -> str:
         done, chosen = self.rewrites, self.chosen
-        parts = f", {chosen.part} images at a time" if chosen.part is not None else ""
         lines = [
-            f"{chosen.engine}, {self.dtype}, {chosen.layout}{parts}",
+            f"{chosen.engine}, {self.dtype}, {chosen.layout}{chosen.parts}",
             f"batch norms folded: {done.folded}"
             + (f", {done.norms} stay behind sums or concatenations" if done.norms else ""),
             f"gates that read the input of the convolution before them: {len(done.squeezed)}",
@@ -105,7 +106,7 @@ class Report:
         if len(self.tried) > 1:
             lines.append("tried, milliseconds a batch:")
             lines += [
-                f"  {way}: "
+                f"  {way.engine} {way.layout}{way.parts}: "
                 + (
                     f"{way.milliseconds:.2f} (ready after {way.prepared:.0f} s)"
                     if way.milliseconds is not None
@@ -128,11 +129,7 @@ class Optimized(nn.Module):
     """What `optimize` gives: called like the network that it was made of.
 
     It holds no parameters that could be trained or saved; keep the network for that, and write
-    files with ``senetzoo export``.
-
-    Args:
-        run: Takes images and gives logits.
-        report: What was done.
+    files with ``senetzoo export``. Its ``report`` says what was done.
     """
 
     def __init__(self, run: Runner, report: Report) -> None:
@@ -209,26 +206,34 @@ def optimize(
     """
     check_batch("optimize", "sample", sample)
     ways = _ways(engine, dtype, sample)
-    original = _original(model)
+    original = copy.deepcopy(model).eval().requires_grad_(False)
     graph, rewrites = rewritten(model, sample)
     with torch.inference_mode():
         expected = original(sample)
-    if calibration is None and dtype == "int8":
-        calibration = sample
     ready: dict[int, Runner] = {}
     tried: list[Tried] = []
-    for number, (kind, layout) in enumerate(ways):
-        start = time.perf_counter()
-        why = ""
+    for kind, layout in ways:
+        start, why = time.perf_counter(), ""
         try:
-            run = kind.load(graph, sample, dtype, layout=layout, calibration=calibration)
-            _check_same(kind, run(sample), expected, dtype)
-        except SenetzooError as error:
+            run = kind.load(
+                graph,
+                sample,
+                dtype,
+                layout=layout,
+                calibration=sample if calibration is None else calibration,
+            )
+            error = _error(run(sample), expected)
+            if dtype == "fp32" and not error < _FP32:
+                raise ConfigError(
+                    f"The engine {kind.name} gives other logits than the network.",
+                    f"They differ by {error:.1e} of the largest.",
+                    "Take another engine: engine='eager'",
+                )
+            ready[len(tried)] = run
+        except SenetzooError as refusal:
             if len(ways) == 1:
                 raise
-            why = " ".join(str(error).splitlines())
-        else:
-            ready[number] = run
+            why = " ".join(str(refusal).splitlines())
         tried.append(Tried(kind.name, layout, None, 0, time.perf_counter() - start, why=why))
     if not ready:
         raise ConfigError(
@@ -237,17 +242,18 @@ def optimize(
             "Use the network as it is",
         )
     best = _fastest(ready, tried, sample)
-    parts = _parts(sample) if engine == "auto" or compare else []
-    for part in parts:
-        start = time.perf_counter()
-        run = _in_parts(ready[best], part)
+    # Of a small part more stays in the processor's caches.
+    worth = sample.device.type == "cpu" and (engine == "auto" or compare)
+    sizes = [-(-len(sample) // parts) for parts in _PARTS if worth]
+    ready = {best: ready[best]}
+    for part in [size for size in sizes if size >= _LEAST]:
+        start, run = time.perf_counter(), _in_parts(ready[best], part)
         run(sample)
         ready[len(tried)] = run
         prepared = time.perf_counter() - start
         tried.append(replace(tried[best], milliseconds=None, prepared=prepared, part=part))
-    if parts:
-        again = {n: run for n, run in ready.items() if n == best or tried[n].part is not None}
-        best = _fastest(again, tried, sample)
+    if len(ready) > 1:
+        best = _fastest(ready, tried, sample)
     comparison = _compared(original, ready[best], sample, expected) if compare else None
     report = Report(dtype, tried[best], tuple(tried), rewrites, comparison)
     return Optimized(ready[best], report)
@@ -259,18 +265,18 @@ def _ways(name: str, dtype: Dtype, sample: Tensor) -> list[tuple[Engine, Layout]
         kind = engine_called(name)
         kind.check(sample.device, dtype)
         return [(kind, kind.layouts[-1])]
-    usable = [kind for kind in ENGINES.values() if not kind.missing(sample.device, dtype)]
-    if not usable:
-        reasons = [kind.missing(sample.device, dtype) for kind in ENGINES.values()]
+    reasons = {kind: kind.missing(sample.device, dtype) for kind in ENGINES.values()}
+    if all(reasons.values()):
         raise ConfigError(
             f"No engine computes in {dtype!r} on the device '{sample.device}' here.",
-            " ".join(reasons),
+            " ".join(reasons.values()),
             "Give another dtype, or install an engine",
         )
     # Inductor lays out the maps between convolutions by itself, and takes long to compile.
     return [
         (kind, layout)
-        for kind in usable
+        for kind, reason in reasons.items()
+        if not reason
         for layout in (kind.layouts if kind.name == "eager" else kind.layouts[-1:])
     ]
 
@@ -285,14 +291,6 @@ def _fastest(ready: Mapping[int, Runner], tried: list[Tried], sample: Tensor) ->
     return min(times, key=lambda number: statistics.median(times[number]))
 
 
-def _parts(sample: Tensor) -> list[int]:
-    """Images at a time that are worth a try: of a small part more stays in the caches of a CPU."""
-    if sample.device.type != "cpu":
-        return []
-    sizes = [-(-len(sample) // parts) for parts in _PARTS]
-    return [size for size in sizes if size >= _LEAST]
-
-
 def _in_parts(run: Runner, most: int) -> Runner:
     """`run` on parts of at most so many images, whose sizes differ by one at most."""
 
@@ -303,28 +301,6 @@ def _in_parts(run: Runner, most: int) -> Runner:
         return torch.cat([run(part) for part in images.tensor_split(count)])
 
     return part_by_part
-
-
-def _original(model: nn.Module) -> Runner:
-    """The network as it is, in eval mode; a copy."""
-    own = copy.deepcopy(model).eval().requires_grad_(False)
-
-    def run(images: Tensor) -> Tensor:
-        logits: Tensor = own(images)
-        return logits
-
-    return run
-
-
-def _check_same(kind: Engine, logits: Tensor, expected: Tensor, dtype: Dtype) -> None:
-    """Refuse an engine whose fp32 differs from the network's by more than rounding."""
-    error = _error(logits, expected)
-    if dtype == "fp32" and not error < _FP32:
-        raise ConfigError(
-            f"The engine {kind.name} gives other logits than the network.",
-            f"They differ by {error:.1e} of the largest.",
-            "Take another engine: engine='eager'",
-        )
 
 
 def _error(logits: Tensor, expected: Tensor) -> float:
@@ -341,18 +317,13 @@ def _race(runners: Mapping[int, Runner], sample: Tensor) -> dict[int, list[float
         rounds = 0
         while rounds < 3 or time.perf_counter() - began < _SECONDS:
             for number, run in runners.items():
-                _wait(sample)
+                synchronize(sample.device)
                 start = time.perf_counter()
                 run(sample)
-                _wait(sample)
+                synchronize(sample.device)
                 seconds[number].append(time.perf_counter() - start)
             rounds += 1
     return seconds
-
-
-def _wait(sample: Tensor) -> None:
-    if sample.device.type != "cpu":
-        torch.accelerator.synchronize(sample.device)
 
 
 def _compared(original: Runner, optimized: Runner, sample: Tensor, expected: Tensor) -> Comparison:

@@ -6,13 +6,12 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from senetzoo.errors import ConfigError, SenetzooError
+from senetzoo.errors import explained
 
 if TYPE_CHECKING:
     import onnx
@@ -23,11 +22,7 @@ IMAGES, LOGITS = "images", "logits"
 
 
 def exported(module: nn.Module, sample: Tensor) -> ExportedProgram:
-    """Trace `module` for images of the sample's size, any number of them.
-
-    Args:
-        module: Takes (N, C, H, W) and gives logits (N, classes); in eval mode.
-        sample: Images (N, C, H, W) on its device.
+    """Trace `module`, in eval mode, for any number of images of the sample's size.
 
     Raises:
         ConfigError: torch.export can't trace it.
@@ -38,21 +33,13 @@ def exported(module: nn.Module, sample: Tensor) -> ExportedProgram:
     images = sample if len(sample) > 1 else sample.expand(2, -1, -1, -1).contiguous()
     # Without a bound torch 2.6 takes infinity for a number of images, and finds that it fails.
     most = None if torch.__version__ >= "2.8" else 2**31
-    try:
-        with torch.no_grad(), quiet():
-            # Not strict: the default since torch 2.7, and 2.6's other form can't read our blocks.
-            return torch.export.export(
-                module, (images,), dynamic_shapes=({0: Dim("batch", max=most)},), strict=False
-            )
-    except SenetzooError:
-        raise  # the network's own words are better
-    except Exception as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConfigError(
-            f"The network {type(module).__name__} can't be exported.",
-            f"torch.export says: {said[0].strip()}",
-            "Run it with the engine eager",
-        ) from error
+    asked = f"The network {type(module).__name__} can't be exported."
+    failing = explained(asked, "torch.export", "Run it with the engine eager")
+    with failing, torch.no_grad(), quiet():
+        # Not strict: the default since torch 2.7, and 2.6's other form can't read our blocks.
+        return torch.export.export(
+            module, (images,), dynamic_shapes=({0: Dim("batch", max=most)},), strict=False
+        )
 
 
 def onnx_model(program: ExportedProgram) -> onnx.ModelProto:
@@ -63,39 +50,27 @@ def onnx_model(program: ExportedProgram) -> onnx.ModelProto:
     """
     from torch.export import Dim
 
-    try:
-        with quiet():
-            translated = torch.onnx.export(
-                program,
-                (),
-                dynamo=True,
-                verbose=False,
-                # For its name in the file; the program has the axis already.
-                dynamic_shapes=({0: Dim("batch")},),
-                input_names=[IMAGES],
-                output_names=[LOGITS],
-            )
-    except Exception as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConfigError(
-            "The network has no ONNX form.",
-            f"torch.onnx says: {said[0].strip()}",
-            "Write another format, or run it with another engine",
-        ) from error
+    remedy = "Write another format, or run it with another engine"
+    with explained("The network has no ONNX form.", "torch.onnx", remedy), quiet():
+        translated = torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            verbose=False,
+            # For its name in the file; the program has the axis already.
+            dynamic_shapes=({0: Dim("batch")},),
+            input_names=[IMAGES],
+            output_names=[LOGITS],
+        )
     if translated is None:
         raise RuntimeError("torch.onnx.export gave nothing")
     return translated.model_proto
 
 
-def write_onnx(model: onnx.ModelProto, path: Path) -> None:
-    """Write `model` to one file."""
-    path.write_bytes(model.SerializeToString())
-
-
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep off the screen what exporters tell of their own inside."""
-    logger = logging.getLogger("torch.onnx")
+def quiet(name: str = "torch.onnx") -> Iterator[None]:
+    """Keep off the screen what exporters warn of, and what their logger says below errors."""
+    logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

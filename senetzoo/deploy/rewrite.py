@@ -62,15 +62,15 @@ def rewritten(
     removed = remove_dead(graph)
     folded, norms = fold_norms(graph)
     factors = fold_factors(graph)
-    told = squeeze_through(graph, everywhere=everywhere)
+    reasons = squeeze_through(graph, everywhere=everywhere)
     _work_in_place(graph)
     done = Rewrites(
         removed,
         folded,
         norms,
         factors,
-        tuple(path for path, why in told.items() if not why),
-        tuple((path, why) for path, why in told.items() if why),
+        tuple(path for path, why in reasons.items() if not why),
+        tuple((path, why) for path, why in reasons.items() if why),
     )
     return graph.finish(), done
 

@@ -6,40 +6,12 @@ height, and it has no Layer-CAM; ``grad-cam`` has both and needs OpenCV.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from senetzoo.errors import ConfigError, nearest
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.modes import evaluated, finite
-
-
-@dataclass(frozen=True)
-class ClassMap:
-    """A map inside a network, and how a class's logit changes with it, image by image.
-
-    Args:
-        logits: (N, K), of all classes.
-        target: (N,), the class of each image that the gradient is of.
-        values: (N, C, h, w), the map, whatever the network's layout.
-        gradient: (N, C, h, w), of the target's logit with respect to `values`.
-    """
-
-    logits: Tensor
-    target: Tensor
-    values: Tensor
-    gradient: Tensor
-
-    def grad_cam(self) -> Tensor:
-        """Grad-CAM, (N, h, w), of values from 0: see `grad_cam`."""
-        weights = self.gradient.mean((2, 3), keepdim=True)
-        return (weights * self.values).sum(1).relu()
-
-    def layer_cam(self) -> Tensor:
-        """Layer-CAM, (N, h, w), of values from 0: see `layer_cam`."""
-        return (self.gradient.relu() * self.values).sum(1).relu()
 
 
 def grad_cam(
@@ -75,7 +47,7 @@ def grad_cam(
         WeightsError: The logits are not finite.
         DataError: They are not, and the images are not.
     """
-    return class_map(model, images, target=target, layer=layer).grad_cam()
+    return class_maps(model, images, target=target, layer=layer)[2]
 
 
 def layer_cam(
@@ -91,31 +63,15 @@ def layer_cam(
     (IEEE Transactions on Image Processing 30): each value of the map is weighted with its own
     gradient where that is positive; channels are summed, and what is below zero becomes zero.
 
-    Args:
-        model: As of `grad_cam`.
-        images: As of `grad_cam`.
-        target: As of `grad_cam`.
-        layer: As of `grad_cam`.
-
-    Returns:
-        (N, h, w), as `grad_cam`.
-
-    Raises:
-        ConfigError: As `grad_cam`.
-        WeightsError: As `grad_cam`.
-        DataError: As `grad_cam`.
+    Arguments, result and errors are those of `grad_cam`.
     """
-    return class_map(model, images, target=target, layer=layer).layer_cam()
+    return class_maps(model, images, target=target, layer=layer)[3]
 
 
-def class_map(
-    model: Classifier,
-    images: Tensor,
-    *,
-    target: int | Tensor | None = None,
-    layer: int | str | None = None,
-) -> ClassMap:
-    """What both methods are made of. Arguments and errors are those of `grad_cam`."""
+def class_maps(
+    model: Classifier, images: Tensor, *, target: int | Tensor | None, layer: int | str | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Logits (N, K), the target (N,), Grad-CAM and Layer-CAM; the arguments are `grad_cam`'s."""
     weight = next(model.parameters())
     # Also for a caller in inference mode, where nothing has gradients.
     model = evaluated(model)
@@ -133,7 +89,10 @@ def class_map(
     values = leaf.detach()
     if layout == "nhwc":
         values, gradient = values.permute(0, 3, 1, 2), gradient.permute(0, 3, 1, 2)
-    return ClassMap(logits.detach(), chosen, values, gradient)
+    weights = gradient.mean((2, 3), keepdim=True)
+    grad_cam = (weights * values).sum(1).relu()
+    layer_cam = (gradient.relu() * values).sum(1).relu()
+    return logits.detach(), chosen, grad_cam, layer_cam
 
 
 def _through_stages(model: Classifier, images: Tensor, layer: int | None) -> tuple[Tensor, Tensor]:
@@ -169,15 +128,15 @@ def _through_module(model: Classifier, images: Tensor, name: str) -> tuple[Tenso
         )
     leaves: list[Tensor] = []
 
+    def unfit(why: str) -> ConfigError:
+        remedy = "Name another, or a stage by its number"
+        return ConfigError(f"The layer {name!r} can't be looked at.", why, remedy)
+
     def cut(module: nn.Module, args: object, out: object) -> Tensor:
-        if not isinstance(out, Tensor) or out.ndim != 4 or leaves:
-            raise ConfigError(
-                f"The layer {name!r} can't be looked at.",
-                "It runs more than once for an image."
-                if leaves
-                else "It gives no map of height, width and channels.",
-                "Name another, or a stage by its number",
-            )
+        if leaves:
+            raise unfit("It runs more than once for an image.")
+        if not isinstance(out, Tensor) or out.ndim != 4:
+            raise unfit("It gives no map of height, width and channels.")
         leaf, rest = _leaf(out)
         leaves.append(leaf)
         return rest
@@ -185,11 +144,7 @@ def _through_module(model: Classifier, images: Tensor, name: str) -> tuple[Tenso
     modules[name].register_forward_hook(cut)  # of a copy, which goes with it
     logits = model(images)
     if not leaves:
-        raise ConfigError(
-            f"The layer {name!r} can't be looked at.",
-            "The network does not run it in eval mode.",
-            "Name another, or a stage by its number",
-        )
+        raise unfit("The network does not run it in eval mode.")
     # Swin's are (N, h, w, C) wherever they are not a convolution's.
     return leaves[0], logits, "nchw" if isinstance(modules[name], nn.Conv2d) else model.layout
 

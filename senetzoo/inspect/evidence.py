@@ -9,7 +9,7 @@ from torch import Tensor
 
 from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.gates.common import GateModule
-from senetzoo.inspect.cam import class_map
+from senetzoo.inspect.cam import class_maps
 from senetzoo.inspect.excitations import Excitation, excitations
 from senetzoo.nn.classifier import Classifier
 
@@ -52,20 +52,17 @@ class Evidence:
     layer_cam: Tensor
     gates: dict[str, Excitation]
 
-    def opened(self, count: int) -> list[Channel]:
-        """The `count` channels that are opened most, of all gates, the first most of all."""
-        return self._extremes(count, largest=True)
-
     def closed(self, count: int) -> list[Channel]:
         """The `count` channels that are closed most, of all gates, the first most of all."""
-        return self._extremes(count, largest=False)
+        return self.opened(count, most=False)
 
-    def _extremes(self, count: int, *, largest: bool) -> list[Channel]:
+    def opened(self, count: int, *, most: bool = True) -> list[Channel]:
+        """The `count` channels that are opened most, of all gates, or least; these come first."""
         if not self.gates:
             return []
         channels = [(gate, k) for gate in self.gates.values() for k in range(len(gate.mean))]
         relative = torch.cat([gate.relative for gate in self.gates.values()])
-        order = relative.argsort(descending=largest, stable=True)[:count]
+        order = relative.argsort(descending=most, stable=True)[:count]
         return [
             Channel(gate.path, k, float(gate.mean[k]), float(relative[n]))
             for n in order.tolist()
@@ -96,16 +93,16 @@ def evidence(
         DataError: They are not, and the image is not.
     """
     images = image[None]
-    found = class_map(model, images, target=target, layer=layer)
+    logits, chosen, grad_cam, layer_cam = class_maps(model, images, target=target, layer=layer)
     gates: dict[str, Excitation] = {}
     if any(isinstance(module, GateModule) for module in model.modules()):
         weight = next(model.parameters())
         gates = excitations(model, [(images.to(weight.dtype), torch.tensor([0]))], classes=1)
     return Evidence(
         picture=transforms.pixels(image.cpu()),
-        probabilities=found.logits[0].float().softmax(0).cpu(),
-        target=int(found.target[0]),
-        grad_cam=found.grad_cam()[0].float().cpu(),
-        layer_cam=found.layer_cam()[0].float().cpu(),
+        probabilities=logits[0].float().softmax(0).cpu(),
+        target=int(chosen[0]),
+        grad_cam=grad_cam[0].float().cpu(),
+        layer_cam=layer_cam[0].float().cpu(),
         gates=gates,
     )

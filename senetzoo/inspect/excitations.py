@@ -173,6 +173,23 @@ class _Statistics:
         counts = bins.flatten().bincount(minlength=self.histogram.numel())
         self.histogram += counts.view_as(self.histogram)
 
+    def excitation(self, path: str, gate: GateModule, counts: Tensor) -> Excitation:
+        images = int(counts.sum())
+        mean = self.by_class.sum(0) / images
+        return Excitation(
+            path=path,
+            gate=gate.spec.text(),
+            top=gate.top,
+            counts=counts,
+            # No image: 0 / 0 is NaN.
+            by_class=self.by_class / counts[:, None],
+            mean=mean,
+            std=(self.squares / images - mean.square()).clamp_min(0.0).sqrt(),
+            low=self.low,
+            high=self.high,
+            histogram=self.histogram,
+        )
+
 
 def excitations(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, classes: int
@@ -209,7 +226,13 @@ def excitations(
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     with torch.no_grad():
         for images, labels in batches:
-            labels = _checked(labels.cpu(), classes)
+            labels = labels.cpu()
+            wrong = labels[(labels < 0) | (labels >= classes)]
+            if len(wrong):
+                raise ConfigError(
+                    f"An image has the label {int(wrong[0])}.",
+                    f"With {classes} classes labels are from 0 to {classes - 1}.",
+                )
             values.clear()
             model(images.to(device))
             counts += labels.bincount(minlength=classes)
@@ -220,7 +243,9 @@ def excitations(
     if not int(counts.sum()):
         raise ConfigError("There are no images to look at.", "The batches are empty.")
     return {
-        name: _excitation(name, gates[name], sums[name], counts) for name in gates if name in sums
+        name: sums[name].excitation(name, gate, counts)
+        for name, gate in gates.items()
+        if name in sums
     }
 
 
@@ -233,34 +258,6 @@ def _value(gate: GateModule, x: Tensor, out: Tensor) -> Tensor:
     energy = x.square().sum(gate.space)
     # A map of zeros is left as it is, whatever the gate.
     return torch.where(energy > 0, (x * out).sum(gate.space) / energy, 1.0)
-
-
-def _checked(labels: Tensor, classes: int) -> Tensor:
-    wrong = labels[(labels < 0) | (labels >= classes)]
-    if len(wrong):
-        raise ConfigError(
-            f"An image has the label {int(wrong[0])}.",
-            f"With {classes} classes labels are from 0 to {classes - 1}.",
-        )
-    return labels
-
-
-def _excitation(path: str, gate: GateModule, sums: _Statistics, counts: Tensor) -> Excitation:
-    images = int(counts.sum())
-    mean = sums.by_class.sum(0) / images
-    return Excitation(
-        path=path,
-        gate=gate.spec.text(),
-        top=gate.top,
-        counts=counts,
-        # No image: 0 / 0 is NaN.
-        by_class=sums.by_class / counts[:, None],
-        mean=mean,
-        std=(sums.squares / images - mean.square()).clamp_min(0.0).sqrt(),
-        low=sums.low,
-        high=sums.high,
-        histogram=sums.histogram,
-    )
 
 
 def drift(model: nn.Module, initial: nn.Module) -> dict[str, float]:

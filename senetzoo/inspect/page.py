@@ -8,8 +8,6 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from PIL.Image import Image
-
 import senetzoo
 from senetzoo._utils.files import atomically
 from senetzoo.errors import ConfigError
@@ -24,12 +22,7 @@ _STEM = 150
 
 
 class Page:
-    """The page and the pictures beside it.
-
-    Args:
-        folder: Where they go; it is made if it is not there.
-        network: What the page calls the network.
-        layer: The layer that heat maps are of, as the page calls it; None for the last map.
+    """The page and the pictures beside it, in a folder that is made if it is not there.
 
     Raises:
         ConfigError: `folder` is a file.
@@ -54,17 +47,7 @@ class Page:
     def add(
         self, source: str, name: str, guesses: Sequence[tuple[str, float]], found: Evidence
     ) -> Path:
-        """Add an image, and write its picture.
-
-        Args:
-            source: Path of the image.
-            name: What a reader sees of it, printable.
-            guesses: Classes and probabilities, best first.
-            found: What the network made of it.
-
-        Returns:
-            The picture's path.
-        """
+        """Add an image (its path, its name for readers) and write its picture; give its path."""
         lines = [f"{label}  {100 * probability:.1f} %" for label, probability in guesses]
         path = self.path.with_name(self._file(source))
         content = png(sheet(found, f"{name}: {self._network}", lines))
@@ -126,13 +109,7 @@ def _section(name: str, guesses: Sequence[tuple[str, float]], found: Evidence) -
 
 
 def figures(name: str, label: str, found: Evidence) -> str:
-    """HTML of the image as the network saw it, and of the heat maps.
-
-    Args:
-        name: What the alternative text calls the image.
-        label: The class that the heat maps are of.
-        found: What the network made of the image.
-    """
+    """HTML of the image as the network saw it, and of the heat maps for the class `label`."""
     saw, *maps = pictures(found)
     alts = [f"{name}, as the network saw it", *(f"{caption} for {label}" for caption, _ in maps)]
     shown = "".join(
@@ -140,26 +117,26 @@ def figures(name: str, label: str, found: Evidence) -> str:
         f"<figcaption>{escape(caption)}</figcaption></figure>"
         for (caption, image), alt in zip((saw, *maps), alts, strict=True)
     )
-    empty = "" if float(found.grad_cam.max()) > 0 else _EMPTY
-    return f'<div class="pictures">{shown}</div>{empty}'
-
-
-_EMPTY = (
-    '<p class="soft">Grad-CAM is zero everywhere: this map as a whole speaks against the class.</p>'
-)
+    empty = (
+        '<p class="soft">Grad-CAM is zero everywhere: this map as a whole speaks against the class.'
+        "</p>"
+    )
+    return f'<div class="pictures">{shown}</div>{"" if float(found.grad_cam.max()) > 0 else empty}'
 
 
 def gates_table(found: Evidence) -> str:
     """HTML of the channels that are open and closed most, and of every gate."""
     if not found.gates:
         return '<p class="soft">This network has no gates.</p>'
+    # A pixel for each channel: the page stretches them.
+    cells = [data_uri(strip(gate.relative, len(gate.mean), 1)) for gate in found.gates.values()]
     rows = "".join(
         f'<tr><th scope="row">{escape(short_name(path))}</th>'
-        f'<td class="strip"><img src="{data_uri(_cells(gate))}" alt=""></td>'
+        f'<td class="strip"><img src="{uri}" alt=""></td>'
         f'<td class="number">{float(gate.mean.mean()):.2f}</td>'
         f'<td class="number">{_one(gate, int(gate.mean.argmax()))}</td>'
         f'<td class="number">{_one(gate, int(gate.mean.argmin()))}</td></tr>'
-        for path, gate in found.gates.items()
+        for (path, gate), uri in zip(found.gates.items(), cells, strict=True)
     )
     return (
         f"<p>Channels open most: {_listed(found.opened(_CHANNELS))}.<br>"
@@ -172,11 +149,6 @@ def gates_table(found: Evidence) -> str:
 
 def _one(gate: Excitation, channel: int) -> str:
     return f"{channel} ({float(gate.mean[channel]):.2f})"
-
-
-def _cells(gate: Excitation) -> Image:
-    """A pixel for each channel: the page stretches them."""
-    return strip(gate.relative, len(gate.mean), 1)
 
 
 def _listed(channels: Iterable[Channel]) -> str:

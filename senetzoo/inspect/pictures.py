@@ -38,10 +38,7 @@ def _colored(values: Tensor, anchors: Sequence[tuple[int, int, int]]) -> _Pixels
 
 
 def to_image(picture: Tensor) -> Image.Image:
-    """A picture (C, H, W), uint8, with one channel or three, in RGB and at least `SIDE` high.
-
-    It is enlarged by a whole number, pixels as squares, so that one sees what the network sees.
-    """
+    """A picture (C, H, W), uint8, in RGB and at least `SIDE` high: pixels are squares."""
     pixels = picture.permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy()
     image = Image.fromarray(pixels)
     factor = -(-SIDE // min(image.size))
@@ -49,16 +46,7 @@ def to_image(picture: Tensor) -> Image.Image:
 
 
 def overlay(picture: Tensor, heat: Tensor) -> Image.Image:
-    """A heat map over its picture.
-
-    Args:
-        picture: (C, H, W), uint8, with one channel or three.
-        heat: (h, w), from 0; its largest value gets the brightest color. One of zeros is dark all
-            over.
-
-    Returns:
-        RGB, of the size of ``to_image(picture)``.
-    """
+    """A heat map (h, w) from 0 over its picture; the largest value gets the brightest color."""
     below = to_image(picture)
     top = float(heat.max())
     scaled = heat / top if top > 0 else heat
@@ -69,12 +57,9 @@ def overlay(picture: Tensor, heat: Tensor) -> Image.Image:
 
 
 def strip(relative: Tensor, width: int, height: int) -> Image.Image:
-    """A gate's channels side by side, dark where it is closed and bright where it is open.
+    """A gate's channels (C,) from 0 to 1 side by side, dark where it is closed, bright where open.
 
-    Args:
-        relative: (C,), from 0 to 1.
-        width: Pixels; channels that share one are averaged.
-        height: Pixels.
+    Channels that share a pixel are averaged.
     """
     cells = Image.fromarray(_colored(relative[None], _GATE))
     count = len(relative)
@@ -106,10 +91,7 @@ def pictures(evidence: Evidence) -> list[tuple[str, Image.Image]]:
 def sheet(evidence: Evidence, title: str, guesses: Sequence[str]) -> Image.Image:
     """All about one image in one picture: it, both heat maps, the guesses and the gates.
 
-    Args:
-        evidence: What the network made of it.
-        title: Line at the top; of a long one the end is seen.
-        guesses: Lines, best first.
+    Of a title that is too long the end is kept.
     """
     gap, line, row = 12, 18, 16
     large, small = ImageFont.load_default(15), ImageFont.load_default(12)

@@ -17,10 +17,7 @@ from senetzoo.deploy.engines.ov import OPENVINO
 from senetzoo.errors import ConfigError, nearest
 
 ENGINES: Mapping[str, Engine] = {
-    "eager": EAGER,
-    "inductor": INDUCTOR,
-    "onnxruntime": ONNXRUNTIME,
-    "openvino": OPENVINO,
+    kind.name: kind for kind in (EAGER, INDUCTOR, ONNXRUNTIME, OPENVINO)
 }
 """Every engine by its name."""
 

@@ -6,7 +6,8 @@ import copy
 import importlib.util
 import platform
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from senetzoo._utils.environment import TORCH_DTYPES, threads_set
-from senetzoo.errors import ConfigError, MissingExtraError, SenetzooError
+from senetzoo.errors import ConfigError, MissingExtraError, SenetzooError, explained
 
 Dtype: TypeAlias = Literal["fp32", "bf16", "int8"]
 Layout: TypeAlias = Literal["nchw", "nhwc"]
@@ -28,17 +29,10 @@ _MEMORY = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 
 @dataclass(frozen=True)
 class Request:
-    """What an engine is to run, and how.
+    """What an engine is to run, and how: the arguments of `Engine.load`, checked.
 
-    Args:
-        module: Takes (N, C, H, W) and gives logits (N, classes), in eval mode; the engine's own
-            copy, so it may do with it what it wants.
-        sample: fp32 images (N, C, H, W), on the device that computes.
-        dtype: Type of weights and activations.
-        layout: ``"nchw"``, or ``"nhwc"``: torch's channels_last.
-        threads: Threads on the CPU.
-        calibration: fp32 images (N, C, H, W) on the CPU, whose activations give int8 its ranges;
-            of other types no engine asks for them.
+    The module is the engine's own copy in eval mode, so it may do with it what it wants;
+    calibration images are there for int8 alone.
     """
 
     module: nn.Module
@@ -48,20 +42,15 @@ class Request:
     threads: int
     calibration: Tensor | None
 
-    @property
-    def memory_format(self) -> torch.memory_format:
-        """The layout as torch calls it."""
-        return _MEMORY[self.layout]
-
     def prepared(self) -> nn.Module:
         """The module on the sample's device, of the dtype and layout; for torch's own engines."""
         ready = self.module.to(self.sample.device, TORCH_DTYPES[self.dtype])
         # The overload with a memory format is keyword-only and unknown to the type of nn.Module.to.
-        return ready.to(memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
+        return ready.to(memory_format=_MEMORY[self.layout])  # type: ignore[call-overload, no-any-return]
 
     def placed(self, images: Tensor) -> Tensor:
         """`images` in the dtype and layout of `prepared`."""
-        return images.to(dtype=TORCH_DTYPES[self.dtype], memory_format=self.memory_format)
+        return images.to(dtype=TORCH_DTYPES[self.dtype], memory_format=_MEMORY[self.layout])
 
 
 @dataclass(frozen=True)
@@ -73,9 +62,9 @@ class Engine:
         dtypes: Types that it computes in.
         layouts: Memory layouts that it can be asked for.
         devices: Types of devices that it runs on.
+        start: Makes the network ready; what it gives takes images that `load` has checked.
         packages: Those that it needs beside torch.
         extra: The extra of senetzoo that has them.
-        start: Makes the network ready; what it gives takes images that `load` has checked.
         lacks: What it misses on a device of one of its types, in a sentence, and what to do;
             two empty texts where it can run.
         caveat: What to know of a dtype on a device, in a sentence; empty where there is nothing.
@@ -103,6 +92,15 @@ class Engine:
             return " ".join(str(error).splitlines())
         return ""
 
+    def check_dtype(self, dtype: Dtype) -> None:
+        """Raise `ConfigError` for a type that it does not compute in."""
+        if dtype not in self.dtypes:
+            raise ConfigError(
+                f"The engine {self.name} can't compute in {dtype!r}.",
+                f"It computes in {' and '.join(self.dtypes)}.",
+                f"Give one of these, or another engine: dtype={self.dtypes[0]!r}",
+            )
+
     def check(self, device: torch.device, dtype: Dtype = "fp32") -> None:
         """Refuse a device or dtype on which this engine can't be used.
 
@@ -111,22 +109,16 @@ class Engine:
             ConfigError: It has no such dtype, or does not run on the device.
         """
         what = f"The engine {self.name}"
-        if dtype not in self.dtypes:
-            raise ConfigError(
-                f"{what} can't compute in {dtype!r}.",
-                f"It computes in {' and '.join(self.dtypes)}.",
-                f"Give one of these, or another engine: dtype={self.dtypes[0]!r}",
-            )
+        self.check_dtype(dtype)
         if device.type not in self.devices:
             raise ConfigError(
                 f"{what} can't run on the device '{device}'.",
                 f"It runs on {' and '.join(self.devices)}.",
                 "Give another device, or engine='eager'",
             )
-        for package in (*self.packages, *(self.int8_packages if dtype == "int8" else ())):
-            if importlib.util.find_spec(package) is None:
-                whose = f"{what} in int8" if package in self.int8_packages else what
-                raise MissingExtraError(whose, package, self.extra)
+        require(what, self.packages, self.extra)
+        if dtype == "int8":
+            require(f"{what} in int8", self.int8_packages, self.extra)
         lacking, remedy = self.lacks(device)
         if lacking:
             raise ConfigError(f"{what} can't be used here.", lacking, remedy)
@@ -152,7 +144,7 @@ class Engine:
             layout: ``"nchw"``, or ``"nhwc"``: torch's channels_last.
             threads: Threads on the CPU; None for torch's number of them at this moment.
             calibration: fp32 images (N, C, H, W) like those to come, for int8 only: some hundreds,
-                whose activations give the ranges. Of others nothing is read.
+                whose activations give the ranges.
 
         Returns:
             Takes fp32 images (N, C, H, W) of the sample's size, any number of them, in any layout,
@@ -167,9 +159,27 @@ class Engine:
         Warns:
             RuntimeWarning: The processor has no instructions for the dtype.
         """
-        _check_values(self, sample, dtype, layout, threads, calibration)
+        owner = f"The engine {self.name}"
+        check_batch(owner, "sample", sample)
         self.check(sample.device, dtype)
-        hint = self.caveat(sample.device, dtype)
+        image, device = sample.shape[1:], sample.device
+        if layout not in self.layouts:
+            raise ConfigError(
+                f"{owner} has no layout {layout!r}.",
+                f"It has {' and '.join(self.layouts)}.",
+                f"Leave layout out, or give {self.layouts[0]!r}",
+            )
+        if dtype != "int8":
+            calibration = None
+        else:
+            if calibration is None:
+                raise ConfigError(
+                    f"{owner} got no calibration images for int8.",
+                    "The ranges of int8 are those of the activations of real images.",
+                    "Give some hundreds of them, transformed: calibration=images",
+                )
+            self._check_images("calibration", calibration, image, device)
+        hint = self.caveat(device, dtype)
         if hint:
             warnings.warn(hint, RuntimeWarning, stacklevel=2)
         number = torch.get_num_threads() if threads is None else threads
@@ -177,77 +187,43 @@ class Engine:
         request = Request(own, sample.detach(), dtype, layout, number, calibration)
         with threads_set(number):
             run = self.start(request)
-        image = tuple(sample.shape[1:])
 
         def checked(images: Tensor) -> Tensor:
-            _check_images(self, images, image, sample.device)
+            self._check_images("images", images, image, device)
             with threads_set(number):
                 return run(images.detach())
 
         checked(request.sample)
         return checked
 
-
-def _check_values(
-    engine: Engine,
-    sample: Tensor,
-    dtype: Dtype,
-    layout: Layout,
-    threads: int | None,
-    calibration: Tensor | None,
-) -> None:
-    owner = f"The engine {engine.name}"
-    check_batch(owner, "sample", sample)
-    for name, value, allowed in (
-        ("dtype", dtype, DTYPES),
-        ("layout", layout, LAYOUTS),
-    ):
-        if value not in allowed:
+    def _check_images(
+        self, name: str, images: Tensor, image: tuple[int, ...], device: torch.device
+    ) -> None:
+        owner = f"The engine {self.name}"
+        check_batch(owner, name, images)
+        if images.device != device:
             raise ConfigError(
-                f"The engine {engine.name} got {name}={value!r}.",
-                f"{name} is one of {', '.join(allowed)}.",
+                f"{owner} got {name} on the device '{images.device}'.",
+                f"The network was loaded for '{device}'.",
+                f"Type: images.to({str(device)!r})",
             )
-    if layout not in engine.layouts:
-        raise ConfigError(
-            f"The engine {engine.name} has no layout {layout!r}.",
-            "It lays out the activations by itself.",
-            f"Leave layout out, or give {engine.layouts[0]!r}",
-        )
-    if threads is not None and (
-        isinstance(threads, bool) or not isinstance(threads, int) or threads < 1
-    ):
-        raise ConfigError(
-            f"The engine {engine.name} got threads={threads!r}.",
-            "threads is a whole number of at least 1, or None for torch's number.",
-        )
-    if dtype != "int8":
-        return
-    if calibration is None:
-        raise ConfigError(
-            f"The engine {engine.name} got no calibration images for int8.",
-            "The ranges of int8 are those of the activations of real images.",
-            "Give some hundreds of them, transformed: calibration=images",
-        )
-    check_batch(owner, "calibration", calibration)
-    if calibration.shape[1:] != sample.shape[1:]:
-        raise ConfigError(
-            f"The engine {engine.name} got calibration images of {_shape(calibration)}.",
-            f"The sample's are {_shape(sample)}.",
-            "Give images of one size",
-        )
+        if self.fixed_size and images.shape[1:] != image:
+            raise ConfigError(
+                f"{owner} got {name} of {'x'.join(map(str, images.shape[1:]))}.",
+                f"The network was compiled for the sample's {'x'.join(map(str, image))}.",
+                "Load it again with a sample of this size",
+            )
+
+
+def require(what: str, packages: Iterable[str], extra: str) -> None:
+    """Raise `MissingExtraError` where `what` needs one of the packages and it is not installed."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(what, package, extra)
 
 
 def check_batch(owner: str, name: str, images: Tensor) -> None:
-    """Refuse what is no batch of fp32 images.
-
-    Args:
-        owner: Who got it, for the message.
-        name: Of the argument.
-        images: What it should be.
-
-    Raises:
-        ConfigError: It is none.
-    """
+    """Raise `ConfigError` for what is no batch of fp32 images."""
     if not isinstance(images, Tensor):
         what = f"a {type(images).__name__}"
     elif images.dtype != torch.float32:
@@ -263,36 +239,10 @@ def check_batch(owner: str, name: str, images: Tensor) -> None:
     )
 
 
-def _check_images(
-    engine: Engine, images: Tensor, image: tuple[int, ...], device: torch.device
-) -> None:
-    check_batch(f"The engine {engine.name}", "images", images)
-    if images.device != device:
-        raise ConfigError(
-            f"The engine {engine.name} got images on the device '{images.device}'.",
-            f"The network was loaded for '{device}'.",
-            f"Type: images.to({str(device)!r})",
-        )
-    if engine.fixed_size and tuple(images.shape[1:]) != image:
-        raise ConfigError(
-            f"The engine {engine.name} got images of {_shape(images)}.",
-            f"The network was compiled for {'x'.join(map(str, image))}.",
-            "Load it again with a sample of this size",
-        )
-
-
-def _shape(images: Tensor) -> str:
-    return "x".join(map(str, images.shape[1:]))
-
-
-def refused(engine: str, error: Exception) -> ConfigError:
-    """What to raise for a network that an engine's own code fails on, with that code's words."""
-    said = str(error).strip().splitlines() or [type(error).__name__]
-    return ConfigError(
-        f"The engine {engine} can't take this network.",
-        f"It says: {said[0].strip()}",
-        "Use engine='eager', or another one",
-    )
+def refusing(engine: str) -> AbstractContextManager[None]:
+    """Refuse a network that an engine's own code fails on, with that code's words."""
+    asked = f"The engine {engine} can't take this network."
+    return explained(asked, "It", "Use engine='eager', or another one")
 
 
 def computes_bf16() -> bool:
@@ -314,9 +264,9 @@ def has_vnni() -> bool:
 
 def emulated(device: torch.device, dtype: Dtype) -> str:
     """`Engine.caveat` of torch's own engines."""
-    if dtype == "bf16" and device.type == "cpu" and not computes_bf16():
-        return (
-            "This processor has no bf16 instructions: torch converts to fp32 and back, and bf16 "
-            "is slower than fp32."
-        )
-    return ""
+    if dtype != "bf16" or device.type != "cpu" or computes_bf16():
+        return ""
+    return (
+        "This processor has no bf16 instructions: torch converts to fp32 and back, and bf16 "
+        "is slower than fp32."
+    )

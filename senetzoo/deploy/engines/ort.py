@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from senetzoo.deploy.engines import common
-from senetzoo.deploy.engines.common import Engine, Request, Runner, refused
-from senetzoo.deploy.program import IMAGES, exported, onnx_model, quiet, write_onnx
+from senetzoo.deploy.engines.common import Engine, Request, Runner, refusing
+from senetzoo.deploy.program import IMAGES, exported, onnx_model, quiet
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -24,11 +23,11 @@ _CHUNK = 32
 
 
 def _start(request: Request) -> Runner:
-    model = onnx_model(exported(request.module, request.sample))
     with tempfile.TemporaryDirectory(prefix="senetzoo-") as folder:
         path = Path(folder) / "network.onnx"
-        write_onnx(model, path)
-        if request.calibration is not None and request.dtype == "int8":
+        model = onnx_model(exported(request.module, request.sample))
+        path.write_bytes(model.SerializeToString())
+        if request.calibration is not None:
             path = _quantized(path, request.calibration)
         return running(session(path, request.threads))
 
@@ -44,11 +43,7 @@ def running(opened: onnxruntime.InferenceSession) -> Runner:
 
 
 def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """A session on the CPU for an ONNX file, with all of ONNX Runtime's optimizations.
-
-    Raises:
-        ConfigError: ONNX Runtime can't run it.
-    """
+    """A session on the CPU for an ONNX file, with all of ONNX Runtime's optimizations."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -58,53 +53,30 @@ def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     # whatever runs next in this process.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3  # errors
-    try:
+    with refusing(_NAME):
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise refused(_NAME, error) from error
 
 
 def _quantized(path: Path, calibration: Tensor) -> Path:
     """An int8 form of the file at `path`, beside it."""
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]  # it is untyped
-        def __init__(self) -> None:
-            starts = range(0, len(calibration), _CHUNK)
-            self.chunks: Iterator[Tensor] = (calibration[n : n + _CHUNK] for n in starts)
-
-        def get_next(self) -> dict[str, Any] | None:
-            chunk = next(self.chunks, None)
-            return None if chunk is None else {IMAGES: chunk.contiguous().numpy()}
-
+    chunks = ({IMAGES: chunk.contiguous().numpy()} for chunk in torch.split(calibration, _CHUNK))
     ready, done = path.with_name("ready.onnx"), path.with_name("int8.onnx")
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        with quiet():
-            # Shapes, and batch norms folded: their ranges should not be quantized apart.
-            quant_pre_process(str(path), str(ready))
-            quantize_static(
-                str(ready),
-                str(done),
-                Reader(),
-                quant_format=QuantFormat.QDQ,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                per_channel=True,
-                reduce_range=not common.has_vnni(),
-            )
-    except Exception as error:
-        raise refused(f"{_NAME} in int8", error) from error
-    finally:
-        root.setLevel(level)
+    with refusing(f"{_NAME} in int8"), quiet("root"):
+        # Shapes, and batch norms folded: their ranges should not be quantized apart.
+        quant_pre_process(str(path), str(ready))
+        quantize_static(
+            str(ready),
+            str(done),
+            SimpleNamespace(get_next=lambda: next(chunks, None)),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=not common.has_vnni(),
+        )
     return done
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import logging
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from senetzoo.deploy.engines import common
-from senetzoo.deploy.engines.common import Dtype, Engine, Request, Runner, refused
+from senetzoo.deploy.engines.common import Dtype, Engine, Request, Runner, refusing
 from senetzoo.deploy.program import IMAGES, LOGITS, exported, quiet
 
 if TYPE_CHECKING:
@@ -25,8 +24,8 @@ _NAME = "openvino"
 
 
 def _start(request: Request) -> Runner:
-    model = ov_model(exported(request.module, request.sample), tuple(request.sample.shape[1:]))
-    if request.calibration is not None and request.dtype == "int8":
+    model = ov_model(exported(request.module, request.sample))
+    if request.calibration is not None:
         model = _quantized(model, request.calibration)
     return running(model, "bf16" if request.dtype == "bf16" else "f32", request.threads)
 
@@ -61,20 +60,14 @@ def running(model: openvino.Model, precision: str, threads: int) -> Runner:
     return run
 
 
-def ov_model(program: ExportedProgram, image: tuple[int, ...]) -> openvino.Model:
-    """OpenVINO's form of a program, with input ``images`` (?, C, H, W) and output ``logits``.
-
-    Raises:
-        ConfigError: It has no form of one of the operators.
-    """
+def ov_model(program: ExportedProgram) -> openvino.Model:
+    """OpenVINO's form of a program, with input ``images`` (?, C, H, W) and output ``logits``."""
+    images: Tensor = program.example_inputs[0][0]
     with importing():
         import openvino
 
-        try:
-            with quiet():
-                model = openvino.convert_model(program, input=[(-1, *image)])
-        except Exception as error:
-            raise refused(_NAME, error) from error
+        with refusing(_NAME), quiet():
+            model = openvino.convert_model(program, input=[(-1, *images.shape[1:])])
     model.inputs[0].get_tensor().set_names({IMAGES})
     model.outputs[0].get_tensor().set_names({LOGITS})
     return model
@@ -83,11 +76,7 @@ def ov_model(program: ExportedProgram, image: tuple[int, ...]) -> openvino.Model
 def _compiled(
     model: openvino.Model, images: Tensor, precision: str, threads: int
 ) -> openvino.InferRequest:
-    """`model` compiled for the shape of `images` on the CPU.
-
-    Raises:
-        ConfigError: OpenVINO can't run it.
-    """
+    """`model` compiled for the shape of `images` on the CPU."""
     # With a shape that is known its kernels are chosen beforehand.
     fixed = model.clone()
     fixed.reshape(list(images.shape))
@@ -96,10 +85,8 @@ def _compiled(
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": precision,
     }
-    try:
+    with refusing(_NAME):
         return core().compile_model(fixed, "CPU", hints).create_infer_request()
-    except Exception as error:
-        raise refused(_NAME, error) from error
 
 
 def _quantized(model: openvino.Model, calibration: Tensor) -> openvino.Model:
@@ -115,25 +102,18 @@ def _quantized(model: openvino.Model, calibration: Tensor) -> openvino.Model:
         overflow_fix=nncf.OverflowFix.DISABLE if common.has_vnni() else nncf.OverflowFix.ENABLE,
     )
     data = nncf.Dataset([image[None].contiguous().numpy() for image in calibration])
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        # Its progress bars are drawn on stdout, where the table or JSON goes.
-        with contextlib.redirect_stdout(io.StringIO()), quiet():
-            return nncf.quantize(
-                model,
-                data,
-                preset=nncf.QuantizationPreset.MIXED,
-                target_device=nncf.TargetDevice.CPU,
-                subset_size=len(calibration),
-                fast_bias_correction=False,
-                advanced_parameters=parameters,
-            )
-    except Exception as error:
-        raise refused(f"{_NAME} in int8", error) from error
-    finally:
-        logger.setLevel(level)
+    # Its progress bars are drawn on stdout, where the table or JSON goes.
+    silent = contextlib.redirect_stdout(io.StringIO())
+    with refusing(f"{_NAME} in int8"), silent, quiet("nncf"):
+        return nncf.quantize(
+            model,
+            data,
+            preset=nncf.QuantizationPreset.MIXED,
+            target_device=nncf.TargetDevice.CPU,
+            subset_size=len(calibration),
+            fast_bias_correction=False,
+            advanced_parameters=parameters,
+        )
 
 
 @contextlib.contextmanager
@@ -154,9 +134,7 @@ def importing() -> Iterator[None]:
 
 
 def _caveat(device: torch.device, dtype: Dtype) -> str:
-    if dtype != "bf16":
-        return ""
-    if "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if dtype != "bf16" or "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return ""
     return "This processor has no bf16 instructions: OpenVINO computes in fp32 instead."
 
