@@ -272,7 +272,8 @@ def test_state_dict_round_trip() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [BASIC, pytest.param("torchvision mobilenet_v2", marks=pytest.mark.slow), "timm swin"],
+    ["pytorchcv basic", "timm swin"]
+    + [pytest.param(n, marks=pytest.mark.slow) for n in (BASIC, "torchvision mobilenet_v2")],
 )
 def test_compile_and_export(name: str) -> None:
     model = small(name).eval()
@@ -286,7 +287,7 @@ def test_compile_and_export(name: str) -> None:
         expected = model(x)
         compiled = torch.compile(model, fullgraph=True, backend="eager")
         assert torch.allclose(compiled(x), expected, atol=1e-6)
-        exported = torch.export.export(model, (x,)).module()
+        exported = torch.export.export(model, (x,), strict=False).module()
         assert torch.allclose(exported(x), expected, atol=1e-6)
 
 

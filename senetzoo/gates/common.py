@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 import torch
@@ -12,8 +13,7 @@ from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
 
 Init: TypeAlias = Literal["paper", "identity"]
-
-# --- Fields --------------------------------------------------------------------------------------
+Layer: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d
 
 
 def for_stage(gate: Gate, field: str, site: Site) -> int:
@@ -35,9 +35,6 @@ def hidden(gate: Gate, site: Site) -> int:
     return max(site.channels // for_stage(gate, "reduction", site), 1)
 
 
-# --- Modules -------------------------------------------------------------------------------------
-
-
 class GateModule(nn.Module):
     """Base of the gates' modules.
 
@@ -47,12 +44,26 @@ class GateModule(nn.Module):
     """
 
     spec: Gate
+    excitation: Callable[[Tensor], Tensor]
+    """Of a gate of channels alone: the factor of each, (N, C), for a map."""
 
     def __init__(self, spec: Gate, layout: Layout) -> None:
         super().__init__()
         self.spec = spec
         self.layout: Layout = layout
         self.identity = getattr(spec, "init", "paper") == "identity"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.spread(self.excitation(x))
+
+    def draw(self, *layers: Layer, last: Sequence[Layer] = ()) -> None:
+        """Initialize layers for ReLUs (He et al. 2015); the `last` are zero for the identity."""
+        for layer in (*layers, *last):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        if self.identity:
+            zero(*last)
 
     @property
     def top(self) -> float:
@@ -98,14 +109,6 @@ class GateModule(nn.Module):
 
     def extra_repr(self) -> str:
         return self.spec.text()
-
-
-def he(*layers: nn.Linear | nn.Conv1d | nn.Conv2d) -> None:
-    """Initialize layers for ReLUs (He et al. 2015), with zero biases."""
-    for layer in layers:
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
 
 
 def zero(*layers: nn.Module) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import operator
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx, nn
@@ -15,14 +14,19 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from senetzoo.nn.counting import to_meta
 from senetzoo.nn.slots import Layout, Position
-from senetzoo.policies.foreign.hooks import When, remove_all
-from senetzoo.policies.foreign.sitemap import Place, SiteMap, Unsupported
+from senetzoo.policies.foreign.hooks import remove_all
+from senetzoo.policies.foreign.sitemap import Place, SiteMap, Unsupported, When
 
-_ADDS = (operator.add, operator.iadd, torch.add, "add", "add_")
+_ADDS = ("add", "iadd", "add_")
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _ACTS = ("relu", "silu", "gelu", "hardswish", "leaky_relu", "elu", "relu6", "tanh", "sigmoid")
+_ACT_MODULES = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Tanh)
 # Ends of the names of modules that drop a branch for whole samples: a gate sits before them.
 _DROPS = ("DropPath", "StochasticDepth")
+
+# A block's name, the size of its map, and at each position its place without numbers, or why
+# there is none.
+_Block: TypeAlias = tuple[str, tuple[int, ...], dict[Position, Place | str]]
 
 
 class _Tracer(fx.Tracer):
@@ -30,16 +34,6 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return not any(True for _ in module.children())
-
-
-@dataclass(frozen=True)
-class _Block:
-    """One block that was found: its places without numbers, and the size of its map."""
-
-    places: tuple[Place, ...]
-    lacks: tuple[tuple[Position, str], ...]
-    name: str
-    size: tuple[int, ...]
 
 
 def propose(model: nn.Module, example_input: Tensor) -> SiteMap:
@@ -76,15 +70,18 @@ def propose(model: nn.Module, example_input: Tensor) -> SiteMap:
     else:
         blocks = list(reader.units())
     stage, number, last = 0, 0, ""
-    size: tuple[int, ...] = ()
-    for block in blocks:
-        if not stage or block.size != size:
-            stage, number, size = stage + 1, 0, block.size
+    before: tuple[int, ...] = ()
+    for name, size, found in blocks:
+        if not stage or size != before:
+            stage, number, before = stage + 1, 0, size
         # Two sums in one block have one number.
-        number += not block.name or block.name != last or not number
-        last = block.name
-        places += [dataclasses.replace(p, stage=stage, block=number) for p in block.places]
-        unsupported += [Unsupported(block.name, p, why, stage, number) for p, why in block.lacks]
+        number += not name or name != last or not number
+        last = name
+        for position, place in found.items():
+            if isinstance(place, Place):
+                places.append(dataclasses.replace(place, stage=stage, block=number))
+            else:
+                unsupported.append(Unsupported(name, position, place, stage, number))
     if not places:
         unsupported.append(
             Unsupported("", "", "it has neither residual sums nor convolutions of images")
@@ -96,15 +93,10 @@ class _Graph:
     """What is to be known of a traced network."""
 
     def __init__(self, traced: fx.GraphModule) -> None:
-        self.traced = traced
         self.modules = dict(traced.named_modules())
         self.nodes = list(traced.graph.nodes)
         self.order = {node: index for index, node in enumerate(self.nodes)}
-        self.calls: dict[int, int] = {}
-        for node in self.nodes:
-            if node.op == "call_module":
-                key = id(self.modules[str(node.target)])
-                self.calls[key] = self.calls.get(key, 0) + 1
+        self.calls = Counter(map(self.module, self.nodes))
         self.used: set[fx.Node] = set()
         self.layouts: dict[fx.Node, Layout | None] = {}
         self.last: dict[str, fx.Node] = {}
@@ -152,7 +144,7 @@ class _Graph:
         module = self.module(node)
         if module is None:
             return f"there is no module at {node.name}, only the operation {_target(node)}"
-        if self.calls[id(module)] > 1:
+        if self.calls[module] > 1:
             return f"{node.target} runs more than once"
         return self.at(str(node.target), position, side, tensor)
 
@@ -168,7 +160,7 @@ class _Graph:
         """The sums of a branch and what bypasses it."""
         for node in self.nodes:
             sides = [arg for arg in node.args if isinstance(arg, fx.Node)]
-            if _target(node) not in map(_name, _ADDS) or len(sides) != 2 or len(node.args) > 2:
+            if _target(node) not in _ADDS or len(sides) != 2 or len(node.args) > 2:
                 continue
             if self.shape(sides[0]) != self.shape(sides[1]) or len(self.shape(node)) < 3:
                 continue
@@ -220,9 +212,7 @@ class _Graph:
             found["identity"] = "the skip is the block's input as it is, and no module of its own"
         name = next(reversed(_homes(node)), "")
         found["post"] = self.post(node, name)
-        places = tuple(place for place in found.values() if isinstance(place, Place))
-        lacks = tuple((p, why) for p, why in found.items() if isinstance(why, str))
-        return _Block(places, lacks, name, self.size(node))
+        return name, self.size(node), found
 
     def branch_output(self, end: fx.Node, total: fx.Node) -> Place | str:
         """The place at the end of a branch, before its stochastic depth."""
@@ -258,7 +248,7 @@ class _Graph:
 
     def activates(self, node: fx.Node) -> bool:
         """Whether `node` is an activation."""
-        return isinstance(self.module(node), _acts()) or _target(node).rstrip("_") in _ACTS
+        return isinstance(self.module(node), _ACT_MODULES) or _target(node).rstrip("_") in _ACTS
 
     def units(self) -> Iterator[_Block]:
         """Convolutions, each with the norm and the activation that follow it."""
@@ -269,16 +259,17 @@ class _Graph:
             while len(last.users) == 1:
                 (user,) = last.users
                 module = self.module(user)
-                if not isinstance(module, (nn.modules.batchnorm._BatchNorm, *_acts())):
+                if not isinstance(module, (nn.modules.batchnorm._BatchNorm, *_ACT_MODULES)):
                     break
                 last = user
-            found: list[tuple[Position, Place | str]] = [
-                ("pre", self.place(conv, "pre", "before", conv.all_input_nodes[0])),
-                ("standard", self.place(last, "standard", "after", last)),
-            ]
-            places = tuple(place for _, place in found if isinstance(place, Place))
-            lacks = tuple((p, why) for p, why in found if isinstance(why, str))
-            yield _Block(places, lacks, str(conv.target), self.shape(conv)[2:])
+            yield (
+                str(conv.target),
+                self.shape(conv)[2:],
+                {
+                    "pre": self.place(conv, "pre", "before", conv.all_input_nodes[0]),
+                    "standard": self.place(last, "standard", "after", last),
+                },
+            )
 
 
 def _above(node: fx.Node) -> set[fx.Node]:
@@ -293,12 +284,11 @@ def _above(node: fx.Node) -> set[fx.Node]:
     return found
 
 
-def _name(target: Any) -> str:
-    return target if isinstance(target, str) else str(getattr(target, "__name__", target))
-
-
 def _target(node: fx.Node) -> str:
-    return _name(node.target) if node.op in ("call_function", "call_method") else ""
+    """Name of the function or method that `node` calls; empty if it calls none."""
+    if node.op not in ("call_function", "call_method"):
+        return ""
+    return str(getattr(node.target, "__name__", node.target))
 
 
 def _homes(node: fx.Node) -> list[str]:
@@ -315,7 +305,3 @@ def _order(node: fx.Node, module: nn.Module | None) -> tuple[int, ...]:
         given = given[0] if len(given) == 1 else given
     fits = isinstance(given, (tuple, list)) and sorted(given) == [0, 1, 2, 3]
     return tuple(given) if fits else ()
-
-
-def _acts() -> tuple[type[nn.Module], ...]:
-    return (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Tanh)
