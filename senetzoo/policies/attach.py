@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ _WRAPPERS = {
 }
 
 
-class Attached(Mapping[Site, nn.Module]):
+class Attached(dict[Site, nn.Module]):
     """What `attach` added: the new gates by site.
 
     Args:
@@ -55,18 +55,9 @@ class Attached(Mapping[Site, nn.Module]):
         gates: Mapping[Site, nn.Module],
         unsupported: tuple[Unsupported, ...] = (),
     ) -> None:
+        super().__init__(gates)
         self.model = model
         self.unsupported = unsupported
-        self._gates = dict(gates)
-
-    def __getitem__(self, site: Site) -> nn.Module:
-        return self._gates[site]
-
-    def __iter__(self) -> Iterator[Site]:
-        return iter(self._gates)
-
-    def __len__(self) -> int:
-        return len(self._gates)
 
     def gate_parameters(self) -> list[nn.Parameter]:
         """The parameters of all gates of the network, of those too that were there before."""

@@ -148,6 +148,10 @@ class _Graph:
             return f"{node.target} runs more than once"
         return self.at(str(node.target), position, side, tensor)
 
+    def before(self, node: fx.Node, position: Position) -> Place | str:
+        """The place at the input of the module that `node` calls."""
+        return self.place(node, position, "before", node.all_input_nodes[0])
+
     def at(self, name: str, position: Position, side: When, tensor: fx.Node) -> Place | str:
         """The place at the module called `name`, where `tensor` passes."""
         layout, shape = self.layouts.get(tensor), self.shape(tensor)
@@ -165,36 +169,27 @@ class _Graph:
             if self.shape(sides[0]) != self.shape(sides[1]) or len(self.shape(node)) < 3:
                 continue
             up = [_above(side) for side in sides]
-            own = [up[0] - up[1], up[1] - up[0]]
-            weights = [sum(map(self.weight, side)) for side in own]
-            if weights == [0, 0]:
-                continue
-            first = weights[0] > weights[1]
-            branch, skip = (own[0], own[1]) if first else (own[1], own[0])
-            self.used |= branch | skip
-            end, bypass = sides if first else reversed(sides)
-            yield self.residual(node, branch, skip, end, bypass)
+            branch, skip = up[0] - up[1], up[1] - up[0]
+            end, bypass = sides
+            if self.weight(branch) <= self.weight(skip):
+                branch, skip, end, bypass = skip, branch, bypass, end
+            if self.weight(branch):
+                self.used |= branch | skip
+                yield self.residual(node, branch, skip, end, bypass)
 
-    def weight(self, node: fx.Node) -> int:
-        """How likely `node` makes its side the branch: a convolution or linear layer decides."""
-        module = self.module(node)
-        if isinstance(module, (*_CONVS, nn.Linear)):
-            return 1000
-        return 1 if module is not None or node.op == "get_attr" else 0
+    def weight(self, side: set[fx.Node]) -> int:
+        """How likely a side is the branch: a convolution or linear layer decides."""
+        modules = [self.module(node) for node in side]
+        known = sum(module is not None for module in modules)
+        known += sum(node.op == "get_attr" for node in side)
+        return known + 999 * sum(isinstance(m, (*_CONVS, nn.Linear)) for m in modules)
 
     def residual(
         self, node: fx.Node, branch: set[fx.Node], skip: set[fx.Node], end: fx.Node, bypass: fx.Node
     ) -> _Block:
         """The places around one sum."""
-        found: dict[Position, Place | str] = {}
         inside = sorted(branch, key=self.order.__getitem__)
         starts = [n for n in inside if n.all_input_nodes and branch.isdisjoint(n.all_input_nodes)]
-        if len(starts) == 1:
-            source = starts[0].all_input_nodes[0]
-            found["pre"] = self.place(starts[0], "pre", "before", source)
-        else:
-            found["pre"] = f"the branch begins at {len(starts) or 'no'} modules"
-        found["standard"] = self.branch_output(end, node)
         # Without those of a squeeze, which see one pixel.
         area = math.prod(self.size(node))
         convs = [
@@ -202,25 +197,29 @@ class _Graph:
             for n in inside
             if isinstance(self.module(n), _CONVS) and (area == 1 or math.prod(self.size(n)) > 1)
         ]
-        if len(convs) > 1 and max(self.module(convs[-2]).kernel_size) > 1:  # type: ignore[union-attr, arg-type]
-            found["inner"] = self.place(convs[-1], "inner", "before", convs[-1].all_input_nodes[0])
-        else:
-            found["inner"] = "no convolution follows the spatial one and its activation"
-        if skip:
-            found["identity"] = self.output(bypass, "identity", node)
-        else:
-            found["identity"] = "the skip is the block's input as it is, and no module of its own"
+        spatial = len(convs) > 1 and max(self.module(convs[-2]).kernel_size) > 1  # type: ignore[union-attr, arg-type]
         name = next(reversed(_homes(node)), "")
-        found["post"] = self.post(node, name)
+        found: dict[Position, Place | str] = {
+            "pre": self.before(starts[0], "pre")
+            if len(starts) == 1
+            else f"the branch begins at {len(starts) or 'no'} modules",
+            "standard": self.branch_output(end, node),
+            "inner": self.before(convs[-1], "inner")
+            if spatial
+            else "no convolution follows the spatial one and its activation",
+            "identity": self.output(bypass, "identity", node)
+            if skip
+            else "the skip is the block's input as it is, and no module of its own",
+            "post": self.post(node, name),
+        }
         return name, self.size(node), found
 
     def branch_output(self, end: fx.Node, total: fx.Node) -> Place | str:
         """The place at the end of a branch, before its stochastic depth."""
         if not type(self.module(end)).__name__.endswith(_DROPS):
             return self.output(end, "standard", total)
-        source = end.all_input_nodes[0]
-        found = self.output(source, "standard", total)
-        return found if isinstance(found, Place) else self.place(end, "standard", "before", source)
+        found = self.output(end.all_input_nodes[0], "standard", total)
+        return found if isinstance(found, Place) else self.before(end, "standard")
 
     def output(self, end: fx.Node, position: Position, total: fx.Node) -> Place | str:
         """The place after `end`, or after the module whose output that is."""
@@ -266,7 +265,7 @@ class _Graph:
                 str(conv.target),
                 self.shape(conv)[2:],
                 {
-                    "pre": self.place(conv, "pre", "before", conv.all_input_nodes[0]),
+                    "pre": self.before(conv, "pre"),
                     "standard": self.place(last, "standard", "after", last),
                 },
             )
