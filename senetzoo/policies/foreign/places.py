@@ -6,7 +6,7 @@ import dataclasses
 import fnmatch
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -274,20 +274,18 @@ def complete(sites: SiteMap, model: nn.Module) -> SiteMap:
     Raises:
         PolicyError: A module that is not there, or where no gate can sit.
     """
-    names = dict(model.named_modules())
+    names = dict(model.named_modules(remove_duplicate=False))
     found: dict[tuple[int, str], Place] = {}
     for place in sites.places:
-        try:
-            module = model.get_submodule(place.module)
-        except AttributeError:
+        if place.module not in names:
             raise PolicyError(
                 f"The SiteMap names the module {place.module!r}.",
                 f"{type(model).__name__} has no module of that name.",
                 nearest(place.module, names),
-            ) from None
+            )
         if place.via == HOOK:
-            place = _at_leaf(place, module, model)
-            module = model.get_submodule(place.module)
+            place = _at_leaf(place, names)
+        module = names[place.module]
         channels = place.channels or _width_near(model, place)
         if not channels:
             raise PolicyError(
@@ -306,14 +304,12 @@ def complete(sites: SiteMap, model: nn.Module) -> SiteMap:
     return dataclasses.replace(sites, places=tuple(found.values()))
 
 
-def _at_leaf(place: Place, module: nn.Module, model: nn.Module) -> Place:
+def _at_leaf(place: Place, names: Mapping[str, nn.Module]) -> Place:
     """The place at the module that really runs there, for a sequence of modules."""
     path = place.module
-    while type(module).forward is nn.Sequential.forward and len(module._modules):
-        names = list(module._modules)
-        name = names[0 if place.side == "before" else -1]
+    while type(module := names[path]).forward is nn.Sequential.forward and module._modules:
+        name = list(module._modules)[0 if place.side == "before" else -1]
         path = f"{path}.{name}" if path else name
-        module = model.get_submodule(path)
     if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
         # A gate would become one of the children that it walks through.
         raise PolicyError(
