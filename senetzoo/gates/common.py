@@ -36,12 +36,7 @@ def hidden(gate: Gate, site: Site) -> int:
 
 
 class GateModule(nn.Module):
-    """Base of the gates' modules.
-
-    Args:
-        spec: The gate.
-        layout: Layout of the maps that come in and go out.
-    """
+    """Base of the gates' modules, for maps of one layout."""
 
     spec: Gate
     excitation: Callable[[Tensor], Tensor]
@@ -93,11 +88,7 @@ class GateModule(nn.Module):
         return s * 2.0 if self.identity else s
 
     def normalized(self, norm: nn.Module, z: Tensor) -> Tensor:
-        """`z` (N, C, ...) after a batch norm.
-
-        Raises:
-            PolicyError: One value per channel in training mode: it has no variance.
-        """
+        """`z` (N, C, ...) after a batch norm; an error where one value per channel is trained."""
         if self.training and z.numel() == z.shape[1]:
             raise PolicyError(
                 f"{self.spec.text()} got one value per channel to normalize in training mode.",

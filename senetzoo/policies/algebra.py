@@ -184,11 +184,7 @@ def joined(operator: Operator, policies: Iterable[Policy]) -> Policy:
 
 
 def check_position(position: object) -> None:
-    """Refuse what is no position.
-
-    Raises:
-        PolicyError: It is none.
-    """
+    """Refuse what is no position."""
     if position not in POSITIONS:
         raise PolicyError(
             f"position={position!r} is no position in a block.",
@@ -270,11 +266,7 @@ def _value_text(value: object) -> str:
 
 
 def resolve(policy: Policy, sites: Iterable[Site], network: str) -> Mapping[Site, Gate]:
-    """What `policy` means on a network with these sites.
-
-    Raises:
-        PolicyError: A rule that matches no site, or an overlap under ``+``.
-    """
+    """What `policy` means on a network with these sites; an error where a rule matches none."""
     known = tuple(sites)
     for rule in policy.rules():
         if rule.resolve(known):

@@ -146,22 +146,7 @@ def attach(
     sample: Tensor | None = None,
     name: str | None = None,
 ) -> Attached:
-    """Put gates into `model` as `policy` says, in place.
-
-    Args:
-        model: A network of this zoo, or another.
-        policy: What to put where. A site that already holds a gate gets the new one.
-        sites: Where gates can sit in another network; None for what the tables know.
-        seed: Seed of the gates' initialization; None draws one from torch's global state.
-        sample: An input to try the gates on.
-        name: What messages call the network; None for its class.
-
-    Returns:
-        The new gates by site.
-
-    Raises:
-        PolicyError: The policy does not fit the network; nothing is changed then.
-    """
+    """`senetzoo.attach`, with what messages call the network; None for its class."""
     _check_unwrapped(model, "attach")
     name = name or type(model).__name__
     if seed is None:
@@ -239,11 +224,7 @@ def _put(model: nn.Module, spot: Slots | Place, site: Site, gate: nn.Module | No
 def _unsupported(
     policy: Policy, known: SiteMap, places: Iterable[Site], name: str
 ) -> tuple[Unsupported, ...]:
-    """What the rules ask for in vain.
-
-    Raises:
-        PolicyError: A rule that gets nothing else, with the reason.
-    """
+    """What the rules ask for in vain; an error where a rule gets nothing else."""
     sizes = known.sizes()
     found: dict[Unsupported, None] = {}
     for rule in policy.rules():
@@ -301,11 +282,7 @@ def _check_unwrapped(model: nn.Module, verb: str) -> None:
 
 
 def detach(model: nn.Module) -> nn.Module:
-    """Take every gate out of `model`, in place, and all that was put in for them.
-
-    Raises:
-        PolicyError: `model` is wrapped; nothing is changed then.
-    """
+    """`senetzoo.detach`."""
     _check_unwrapped(model, "detach")
     hooks.remove_all(model)
     for module in model.modules():

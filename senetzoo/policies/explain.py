@@ -47,6 +47,9 @@ class Row:
     branch: Branch = ""
 
 
+_OF_SITE = ("stage", "block", "position", "path", "channels", "branch")
+
+
 @dataclass(frozen=True)
 class Shadowed:
     """A rule whose gate sits nowhere, since rules after it win wherever it speaks.
@@ -154,14 +157,9 @@ def explain_model(
     name: str,
     policy: Policy = NONE,
 ) -> Explanation:
-    """Explain `model`, which is on the meta device with its gates.
+    """Explain `model`, which is on the meta device with its gates, at an input of (C, H, W).
 
-    Args:
-        model: The network.
-        sites: Its sites.
-        shape: Shape of its input, (C, H, W).
-        name: What to call it.
-        policy: The policy that the gates were attached by, for rules that have no effect.
+    `policy` is what they were attached by, for rules that have no effect.
     """
     counter = FlopCounterMode(display=False)
     with torch.device("meta"), counter, torch.no_grad():
@@ -176,17 +174,12 @@ def explain_model(
         cost = flops.get(f"{type(model).__name__}.{site.path}", 0) // 2
         rows.append(
             Row(
-                stage=site.stage,
-                block=site.block,
-                position=site.position,
-                path=site.path,
-                channels=site.channels,
+                **{key: getattr(site, key) for key in _OF_SITE},
                 gate="" if gate is None else _text(gate),
                 params=added,
                 macs=cost,
                 params_share=added / params,
                 macs_share=cost / macs,
-                branch=site.branch,
             )
         )
     return Explanation(name, tuple(rows), params, macs, shape[-1], shadowed(policy, sites))

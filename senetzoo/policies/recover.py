@@ -11,11 +11,7 @@ from senetzoo.policies.selectors import EVERYWHERE, Selector, block, branch, com
 
 
 def recovered(gates: Mapping[Site, Gate], sites: Iterable[Site]) -> Policy:
-    """A short policy that puts these gates at these sites and nothing elsewhere.
-
-    Args:
-        gates: The gates.
-        sites: All sites of the network.
+    """A short policy that puts these gates at these of a network's `sites`, nothing elsewhere.
 
     Raises:
         PolicyError: Two sites have the same stage, block, position and branch, and only one of

@@ -43,11 +43,7 @@ T = TypeVar("T")
 
 
 def parse(text: str, gates: Mapping[str, type[Gate]]) -> Policy:
-    """The policy that `text` stands for.
-
-    Args:
-        text: A policy in text.
-        gates: Spec of each gate by name.
+    """The policy that `text` stands for, with the spec of each gate by name.
 
     Raises:
         PolicyError: The text is no policy; the message points at the place.

@@ -19,11 +19,9 @@ from senetzoo.policies.foreign.sitemap import PREFIX, Place, Via, When
 
 
 class Skip(nn.Module):
-    """Stands where a block has no projection, and lets the gate at the skip pass.
+    """Stands under the attribute `name` where a block has no projection, and runs the skip's gate.
 
-    Args:
-        name: The attribute that it is put under.
-        switch: The attribute that was set to True for it; none if empty.
+    `switch` is the attribute that was set to True for it, if any.
     """
 
     def __init__(self, name: str, switch: str = "") -> None:
@@ -67,13 +65,9 @@ class Skip(nn.Module):
 
 @dataclass(frozen=True)
 class _Hook:
-    """What is registered on a module to run its gate, which it finds by name.
+    """What is registered on a module to run its gate, which it finds by its name `key`.
 
-    Args:
-        key: The gate's name.
-        when: Before or after the module.
-        via: What else it takes.
-        factor: What the branch was scaled by in the sum, where the hook does that.
+    `factor` is what the branch was scaled by in the sum, where the hook does that.
     """
 
     key: str
@@ -130,11 +124,7 @@ def adds_its_input(block: nn.Module, switch: str) -> bool:
 
 
 def check_free(model: nn.Module, place: Place) -> None:
-    """Refuse a place whose gate is run in another way.
-
-    Raises:
-        PolicyError: It is there already, on the other side of the module or for another size.
-    """
+    """Refuse a place whose gate is there, on the other side of the module or for another size."""
     module = model.get_submodule(place.module)
     for _, _, hook in _hooks(module):
         same = place.via.replace or (hook.when, hook.via) == (place.side, place.via)
