@@ -38,7 +38,12 @@ class Policy(ABC):
         Raises:
             PolicyError: There is no such position.
         """
-        check_position(position)
+        if position not in POSITIONS:
+            raise PolicyError(
+                f"position={position!r} is no position in a block.",
+                f"Positions are {', '.join(map(repr, POSITIONS))}.",
+                nearest(str(position), POSITIONS),
+            )
         return self._map(lambda rule: dataclasses.replace(rule, position=position))
 
     def on(self, selector: Selector) -> Policy:
@@ -181,16 +186,6 @@ def joined(operator: Operator, policies: Iterable[Policy]) -> Policy:
     if not parts:
         return NONE
     return parts[0] if len(parts) == 1 else Joined(operator, tuple(parts))
-
-
-def check_position(position: object) -> None:
-    """Refuse what is no position."""
-    if position not in POSITIONS:
-        raise PolicyError(
-            f"position={position!r} is no position in a block.",
-            f"Positions are {', '.join(map(repr, POSITIONS))}.",
-            nearest(str(position), POSITIONS),
-        )
 
 
 def _check_selector(method: str, selector: object) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
+from senetzoo._utils.checks import NonNegativeInt, PositiveInt, check
 from senetzoo.errors import PolicyError
-from senetzoo.nn.slots import BRANCHES, Branch, Layout, Position, Site
-from senetzoo.policies.algebra import check_position
+from senetzoo.nn.slots import Branch, Layout, Position, Site
 from senetzoo.policies.selectors import Selector
 
 PREFIX = "senetzoo_"
@@ -68,31 +68,15 @@ class Place:
     module: str
     position: Position = "standard"
     when: When | None = None
-    stage: int = 1
-    block: int = 1
-    channels: int = 0
+    stage: PositiveInt = 1
+    block: PositiveInt = 1
+    channels: NonNegativeInt = 0
     layout: Layout = "nchw"
     via: Via = HOOK
     branch: Branch = ""
 
     def __post_init__(self) -> None:
-        check_position(self.position)
-        for field, known, what in (
-            ("when", (*get_args(When), None), "no time"),
-            ("layout", get_args(Layout), "none"),
-            ("branch", ("", *BRANCHES), "none"),
-        ):
-            value = getattr(self, field)
-            if value not in known:
-                words = " or ".join(repr(word) for word in known if word)
-                raise PolicyError(f"{field}={value!r} is {what}.", f"It is {words}.")
-        for field, least in (("stage", 1), ("block", 1), ("channels", 0)):
-            value = getattr(self, field)
-            if type(value) is not int or value < least:
-                raise PolicyError(
-                    f"{field}={value!r} does not number a place.",
-                    f"{field} is a whole number of at least {least}.",
-                )
+        check(self, PolicyError)
 
     @property
     def side(self) -> When:
