@@ -39,7 +39,7 @@ def linear(layer: Any, z: Tensor) -> Tensor:
 
 def conv(layer: Any, z: Tensor, **how: int) -> Tensor:
     groups = z.shape[1] // layer.weight.shape[1]
-    return F.conv2d(z, layer.weight, layer.bias, groups=groups, **how)  # type: ignore[call-overload, no-any-return]
+    return F.conv2d(z, layer.weight, layer.bias, groups=groups, **how)
 
 
 def normed(layer: Any, z: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ def scse(spec: SCSE, m: Any, x: Tensor) -> Tensor:
     if spec.part == "both" and spec.combine == "max":
         # The larger value, which for a negative one has the smaller gate.
         return torch.where(x > 0, torch.maximum(c, s), torch.minimum(c, s))
-    return c + s
+    return c + s  # type: ignore[no-any-return]
 
 
 def ge(spec: GE, m: Any, x: Tensor) -> Tensor:
