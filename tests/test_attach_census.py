@@ -8,11 +8,11 @@ SENETZOO_RECORDS=FOLDER keeps the outcome of each network, in census.jsonl.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib.metadata
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -30,7 +30,6 @@ Network = tuple[str, Callable[[], nn.Module]]
 
 
 def of_torchvision() -> Iterator[Network]:
-    torchvision()
     from torchvision import models
     from torchvision.models.regnet import BlockParams
 
@@ -46,25 +45,24 @@ def of_torchvision() -> Iterator[Network]:
             model: nn.Module = models.get_model(name, weights=None)
         return model
 
-    for name in models.list_models(module=models):
-        yield name, lambda name=name: build(name)  # type: ignore[misc]
+    return ((name, partial(build, name)) for name in models.list_models(module=models))
 
 
 def of_timm() -> Iterator[Network]:
-    torchvision()
     import timm
 
-    for name in timm.list_models():
-        yield name, lambda name=name: timm.create_model(name)  # type: ignore[misc]
+    return ((name, partial(timm.create_model, name)) for name in timm.list_models())
 
 
 def of_pytorchcv() -> Iterator[Network]:
-    torchvision()
     from pytorchcv import model_provider
 
-    for name in model_provider._models:
-        if name.startswith(("resne", "seresne", "senet", "vgg1", "mobilenetv2")):
-            yield name, lambda name=name: model_provider.get_model(name)  # type: ignore[misc]
+    starts = ("resne", "seresne", "senet", "vgg1", "mobilenetv2")
+    names = (name for name in model_provider._models if name.startswith(starts))
+    return ((name, partial(model_provider.get_model, name)) for name in names)
+
+
+NETWORKS = {"torchvision": of_torchvision, "timm": of_timm, "pytorchcv": of_pytorchcv}
 
 
 def side_of(model: nn.Module) -> int:
@@ -98,23 +96,20 @@ def attached_and_detached(model: nn.Module) -> int:
     return len(gates)
 
 
-def census(library: str, networks: Iterator[Network]) -> tuple[dict[str, int], dict[str, str]]:
-    """Number of gates by network, and the reason by refused network.
-
-    Args:
-        library: Where they are from, for the record.
-        networks: Names, and how to build them.
-    """
+def census(library: str, only: Sequence[str] = ()) -> tuple[dict[str, int], dict[str, str]]:
+    """Number of gates by network of `library`, and the reason by refused network."""
+    torchvision()
     taken: dict[str, int] = {}
     refused: dict[str, str] = {}
-    for name, build in networks:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(torch.device("meta"))
-            try:
+    for name, build in NETWORKS[library]():
+        if only and name not in only:
+            continue
+        try:
+            with torch.device("meta"):
                 model = build()
-            except Exception as error:  # not ours: some can't be built without memory or files
-                refused[name] = f"not built: {type(error).__name__}"
-                continue
+        except Exception as error:  # not ours: some can't be built without memory or files
+            refused[name] = f"not built: {type(error).__name__}"
+            continue
         try:
             taken[name] = attached_and_detached(model)
         except PolicyError as error:
@@ -126,6 +121,7 @@ def census(library: str, networks: Iterator[Network]) -> tuple[dict[str, int], d
         version = importlib.metadata.version(library)
         line = {"library": library, "version": version, "network": name, **outcome}
         keep_record("census", line)
+    print(len(taken), sum(taken.values()), Counter(refused.values()), sorted(refused))
     return taken, refused
 
 
@@ -134,8 +130,7 @@ UNKNOWN = "None of its blocks is known"
 
 @pytest.mark.slow
 def test_torchvision() -> None:
-    taken, refused = census("torchvision", of_torchvision())
-    print(len(taken), sum(taken.values()), Counter(refused.values()), sorted(refused))
+    taken, refused = census("torchvision")
     assert {name.split("_")[0] for name in refused} == {"maxvit", "shufflenet", "vit"}
     assert all(reason.startswith(UNKNOWN) for reason in refused.values())
     assert len(taken) == 70
@@ -143,8 +138,7 @@ def test_torchvision() -> None:
 
 @pytest.mark.slow
 def test_timm() -> None:
-    taken, refused = census("timm", of_timm())
-    print(len(taken), sum(taken.values()), Counter(refused.values()), sorted(refused))
+    taken, refused = census("timm")
     # MixNet has its gates inside a plain sequence of blocks.
     known = (UNKNOWN, "not built", "It runs its children one after the other")
     assert all(reason.startswith(known) for reason in refused.values())
@@ -155,25 +149,21 @@ def test_timm() -> None:
 
 @pytest.mark.slow
 def test_pytorchcv() -> None:
-    taken, refused = census("pytorchcv", of_pytorchcv())
-    print(len(taken), sum(taken.values()), Counter(refused.values()), sorted(refused))
+    taken, refused = census("pytorchcv")
     plain = ("resnet1", "resnet2", "resnet3", "resnet5", "resnext", "seresnet", "seresnext")
     assert all(name in taken for name in [*taken, *refused] if name.startswith(plain))
 
 
-def test_a_few_of_each() -> None:
-    wanted = {
-        "torchvision": ["resnet50", "mobilenet_v3_large", "regnet_y_400mf", "vit_b_32"],
-        "timm": ["resnet10t", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"],
-        "pytorchcv": ["resnet20_cifar10", "seresnet18", "vgg11"],
-    }
-    for library, networks in (
-        ("torchvision", of_torchvision()),
-        ("timm", of_timm()),
-        ("pytorchcv", of_pytorchcv()),
-    ):
-        chosen = iter([network for network in networks if network[0] in wanted[library]])
-        taken, refused = census(library, chosen)
-        assert list(refused) == [wanted[library][-1]]
-        assert refused[wanted[library][-1]].startswith(UNKNOWN)
-        assert sorted(taken) == sorted(wanted[library][:-1])
+@pytest.mark.parametrize(
+    ("library", "names"),
+    [
+        ("torchvision", ["mobilenet_v3_large", "regnet_y_400mf", "resnet50", "vit_b_32"]),
+        ("timm", ["resnet10t", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"]),
+        ("pytorchcv", ["resnet20_cifar10", "seresnet18", "vgg11"]),
+    ],
+)
+def test_a_few_of_each(library: str, names: list[str]) -> None:
+    taken, refused = census(library, names)
+    assert sorted(taken) == names[:-1]
+    assert list(refused) == names[-1:]
+    assert refused[names[-1]].startswith(UNKNOWN)

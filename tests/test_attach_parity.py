@@ -27,10 +27,18 @@ OURS: dict[str, tuple[ResNetConfig, str]] = {
     "pytorchcv basic": (ResNetConfig(block="basic", **CIFAR), "pytorchcv"),
     "pytorchcv bottleneck": (ResNetConfig(block="bottleneck", **CIFAR), "pytorchcv"),
 }
+# In these each position alone too: with a module of its own for it, and with the block's.
+ALONE = ("torchvision basic", "pytorchcv basic")
 
 
-@pytest.mark.parametrize("position", list(POLICIES))
-@pytest.mark.parametrize("name", list(OURS))
+@pytest.mark.parametrize(
+    ("name", "position"),
+    [
+        pytest.param(n, p, marks=[] if p == "all" or n in ALONE else pytest.mark.slow)
+        for n in OURS
+        for p in POLICIES
+    ],
+)
 def test_theirs_with_gates_is_ours_with_gates(name: str, position: str) -> None:
     config, dialect = OURS[name]
     theirs = small(name).double()
@@ -100,14 +108,13 @@ def inverted(block: nn.Module) -> tuple[list[nn.Module], list[nn.Module], str, n
 
 
 INVERTED = [
-    "torchvision mobilenet_v2",
-    "torchvision mobilenet_v3_small",
-    "torchvision mobilenet_v3_large",
-    "torchvision mnasnet",
-    "torchvision efficientnet_b0",
-    "timm mobilenetv2",
-    "timm mobilenetv3_small",
-    "timm efficientnet_b0",
+    *("torchvision mobilenet_v2", "torchvision mobilenet_v3_small", "torchvision mnasnet"),
+    *("torchvision efficientnet_b0", "timm mobilenetv2", "timm efficientnet_b0"),
+    # Blocks of a class that is there already.
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("torchvision mobilenet_v3_large", "timm mobilenetv3_small")
+    ),
 ]
 
 

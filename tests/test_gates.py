@@ -1,82 +1,144 @@
-"""The gates against loops written from the papers' formulas, and against other libraries."""
+"""The gates against other libraries; their widths, what they cost, and what wrong fields say."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from support.networks import gate_module, gate_site, images, message, randomize, relative_error
+from support.networks import gate_site, images, message, randomize, relative_error
 from torch import Tensor, nn
 
-from senetzoo import ECA, SE
+from senetzoo import BAM, CBAM, ECA, ESE, GCT, GE, SCSE, SE, SRM, CoordinateAttention, SimAM
 from senetzoo._utils.torchvision import torchvision
-from senetzoo.errors import PolicyError
-from senetzoo.gates.eca import EfficientChannelAttention
-from senetzoo.gates.se import SqueezeExcitation
+from senetzoo.errors import ConfigError, PolicyError
+from senetzoo.nn.counting import module_macs
+from senetzoo.policies.algebra import Gate
+
+# --- Other libraries -----------------------------------------------------------------------------
 
 
-def se_by_hand(spec: SE, module: SqueezeExcitation, x: Tensor) -> Tensor:
-    """Eq. 2 to 4 of the SE paper, channel by channel, on Python's floats."""
-    w1, w2 = module.fc1.weight.tolist(), module.fc2.weight.tolist()
-    b1 = module.fc1.bias.tolist() if module.fc1.bias is not None else [0.0] * len(w1)
-    b2 = module.fc2.bias.tolist() if module.fc2.bias is not None else [0.0] * len(w2)
-    y = x.clone()
-    for n in range(x.shape[0]):
-        z = []
-        for channel in x[n].tolist():
-            pixels = [pixel for row in channel for pixel in row]
-            z.append(max(pixels) if spec.squeeze == "max" else sum(pixels) / len(pixels))
-        hidden = []
-        for row, bias in zip(w1, b1, strict=True):
-            h = sum(w * v for w, v in zip(row, z, strict=True)) + bias
-            hidden.append(max(h, 0.0) if spec.act == "relu" else h / (1 + math.exp(-h)))
-        for c, (row, bias) in enumerate(zip(w2, b2, strict=True)):
-            e = sum(w * v for w, v in zip(row, hidden, strict=True)) + bias
-            if spec.gate == "sigmoid":
-                s = 1 / (1 + math.exp(-e))
-            else:
-                s = min(max(e / 6 + 0.5, 0.0), 1.0)
-            y[n, c] *= spec.scale * s
-    return y
+def agree(ours: nn.Module, theirs: nn.Module, rename: Callable[[str], str], x: Tensor) -> None:
+    """Load their random weights into ours, one to one; compare in both modes."""
+    randomize(theirs)
+    state: dict[str, Tensor] = {}
+    own = ours.state_dict()
+    for name, tensor in theirs.state_dict().items():
+        assert rename(name) not in state
+        state[rename(name)] = tensor.reshape(own[rename(name)].shape)
+    ours.load_state_dict(state)
+    for norm in (*ours.modules(), *theirs.modules()):
+        if isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            norm.momentum = 1.0
+    for training in (True, False):
+        # The statistics that both gather in the first round serve the second.
+        expected = theirs.train(training)(x).detach()
+        assert relative_error(ours.train(training)(x).detach(), expected) < 1e-12
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        SE(4),
-        SE(4, bias=False),
-        SE(4, act="silu"),
-        SE(4, gate="hardsigmoid"),
-        SE(4, scale=1.5),
-        SE(4, squeeze="max"),
-        SE(4, init="identity"),
-        SE(width=5),
-        SE(4, width="round8"),
-        SE((2, 4, 8, 8)),
-        SE(2, bias=False, act="silu", gate="hardsigmoid", scale=0.5, squeeze="max"),
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("shape", [(3, 12, 5, 4), (1, 12, 1, 1)], ids=["5x4", "1x1"])
-def test_se_by_hand(spec: SE, shape: tuple[int, ...]) -> None:
-    module = gate_module(spec, 12)
-    assert isinstance(module, SqueezeExcitation)
-    x = images(*shape)
-    expected = se_by_hand(spec, module, x)
-    with torch.no_grad():
-        assert relative_error(module(x), expected) < 1e-12
-        gates = module.excitation(x)
-        assert gates.shape == (shape[0], 12)
-        assert relative_error(gates[:, :, None, None] * x, expected) < 1e-12
+def cbam_name(name: str) -> str:
+    """Our name of a parameter of timm's or pytorchcv's CBAM."""
+    return name.removeprefix("ch_gate.mlp.").removeprefix("channel.").replace(
+        "spatial.conv.", ""
+    ).replace("sp_gate.conv.", "")  # fmt: skip
 
 
-@pytest.mark.parametrize("spec", [SE(4), SE(4, squeeze="max"), ECA(), ECA(5)], ids=str)
-def test_channels_last_layout(spec: SE | ECA) -> None:
-    x = images(2, 12, 5, 4)
-    first, last = gate_module(spec, 12), gate_module(spec, 12, layout="nhwc")
-    assert torch.allclose(last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), first(x), atol=1e-14)
+@pytest.mark.parametrize("size", [(6, 6), (7, 3), (1, 1)], ids=str)
+def test_cbam_is_timms(size: tuple[int, int]) -> None:
+    torchvision()
+    from timm.layers.cbam import CbamModule, ChannelAttn, SpatialAttn
+
+    x = images(3, 64, *size)
+    ours = CBAM(bias=False).build(gate_site(64)).double()
+    agree(ours, CbamModule(64).double(), cbam_name, x)
+    channel = CBAM(8, part="channel").build(gate_site(64)).double()
+    agree(channel, ChannelAttn(64, rd_ratio=1 / 8, mlp_bias=True).double(), cbam_name, x)
+    spatial = CBAM(part="spatial", kernel=3).build(gate_site(64)).double()
+    agree(spatial, SpatialAttn(3).double(), lambda n: n.removeprefix("conv."), x)
+
+
+def test_cbam_is_pytorchcvs() -> None:
+    torchvision()
+    from pytorchcv.models.cbamresnet import CbamBlock
+
+    theirs = CbamBlock(48).double()
+    ours = CBAM().build(gate_site(48)).double()
+
+    class Flipped(nn.Module):
+        """Theirs with the maximum and the mean the other way around."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = theirs
+
+        def forward(self, x: Tensor) -> Tensor:
+            weight = theirs.sp_gate.conv.conv.weight
+            swapped = {"sp_gate.conv.conv.weight": weight.flip(1)}
+            out: Tensor = torch.func.functional_call(theirs, swapped, (x,))
+            return out
+
+    agree(ours, Flipped(), lambda n: cbam_name(n.removeprefix("inner.")), images(3, 48, 7, 5))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("channels", [32, 512])
+def test_coordinate_attention_is_timms(channels: int, bias: bool) -> None:
+    torchvision()
+    from timm.layers.coord_attn import CoordAttn
+
+    # timm derives the hidden channels in another way.
+    hidden = {32: 8, 512: 16}[channels]
+    theirs = CoordAttn(channels, rd_channels=hidden, bias=bias).double()
+    ours = CoordinateAttention(bias=bias).build(gate_site(channels)).double()
+    for size in ((6, 6), (7, 3), (1, 1)):
+        agree(ours, theirs, str, images(3, channels, *size))
+
+
+def test_ese_is_timms() -> None:
+    torchvision()
+    from timm.layers.squeeze_excite import EffectiveSEModule
+
+    for gate, layer in (("hardsigmoid", "hard_sigmoid"), ("sigmoid", "sigmoid")):
+        ours = ESE(gate).build(gate_site(24)).double()  # type: ignore[arg-type]
+        agree(ours, EffectiveSEModule(24, gate_layer=layer).double(), str, images(3, 24, 5, 4))
+
+
+def test_bam_is_pytorchcvs() -> None:
+    torchvision()
+    from pytorchcv.models.bamresnet import BamBlock
+
+    def name(theirs: str) -> str:
+        for old, new in (
+            ("ch_att.init_fc.fc.", "fc1."),
+            ("ch_att.init_fc.bn.", "fc_bn."),
+            ("ch_att.final_fc.", "fc2."),
+            ("sp_att.init_conv.conv.", "conv1."),
+            ("sp_att.init_conv.bn.", "bn1."),
+            ("sp_att.dil_convs.conv1.conv.", "conv2."),
+            ("sp_att.dil_convs.conv1.bn.", "bn2."),
+            ("sp_att.dil_convs.conv2.conv.", "conv3."),
+            ("sp_att.dil_convs.conv2.bn.", "bn3."),
+            ("sp_att.final_conv.", "conv4."),
+        ):
+            theirs = theirs.replace(old, new)
+        return theirs
+
+    ours = BAM(combine="product").build(gate_site(48)).double()
+    agree(ours, BamBlock(48).double(), name, images(3, 48, 9, 7))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 5), (5, 14), (1, 1)], ids=str)
+def test_gather_excite_without_parameters_is_timms(size: tuple[int, int]) -> None:
+    torchvision()
+    from timm.layers.gather_excite import GatherExcite
+
+    # timm's forms with parameters can't be built in the versions tested.
+    for extent in (0, 2, 4, 8):
+        x = images(2, 6, *size)
+        theirs = GatherExcite(6, extent=extent, use_mlp=False).double()
+        assert relative_error(GE(extent).build(gate_site(6))(x), theirs(x)) < 1e-12
 
 
 def test_se_is_timms() -> None:
@@ -84,14 +146,8 @@ def test_se_is_timms() -> None:
     from timm.layers.squeeze_excite import SEModule
 
     for channels in (64, 72, 256, 100):
-        theirs: nn.Module = SEModule(channels).double()
-        randomize(theirs)
         ours = SE(width="round8").build(gate_site(channels)).double()
-        ours.load_state_dict(
-            {k: v.flatten(1) if v.ndim == 4 else v for k, v in theirs.state_dict().items()}
-        )
-        x = images(2, channels, 6, 6)
-        assert relative_error(ours(x).detach(), theirs(x).detach()) < 1e-12
+        agree(ours, SEModule(channels).double(), str, images(2, channels, 6, 6))
 
 
 def test_rounding_to_eight_is_timms_for_every_width() -> None:
@@ -111,28 +167,15 @@ def test_rounding_to_eight_is_timms_for_every_width() -> None:
 @pytest.mark.parametrize(
     ("act", "gate"), [("relu", "sigmoid"), ("silu", "sigmoid"), ("relu", "hardsigmoid")]
 )
-def test_se_is_torchvisions(
-    act: Literal["relu", "silu"], gate: Literal["sigmoid", "hardsigmoid"]
-) -> None:
+def test_se_is_torchvisions(act: Any, gate: Any) -> None:
     torchvision()
     from torchvision.ops.misc import SqueezeExcitation as Theirs
 
-    layers = {
-        "relu": nn.ReLU,
-        "silu": nn.SiLU,
-        "sigmoid": nn.Sigmoid,
-        "hardsigmoid": nn.Hardsigmoid,
-    }
-    theirs: nn.Module = Theirs(
-        24, 6, activation=layers[act], scale_activation=layers[gate]
-    ).double()
-    randomize(theirs)
+    acts = {"relu": nn.ReLU, "silu": nn.SiLU}
+    gates = {"sigmoid": nn.Sigmoid, "hardsigmoid": nn.Hardsigmoid}
+    theirs = Theirs(24, 6, activation=acts[act], scale_activation=gates[gate]).double()
     ours = SE(4, act=act, gate=gate).build(gate_site(24)).double()
-    ours.load_state_dict(
-        {k: v.flatten(1) if v.ndim == 4 else v for k, v in theirs.state_dict().items()}
-    )
-    x = images(2, 24, 6, 6)
-    assert relative_error(ours(x).detach(), theirs(x).detach()) < 1e-12
+    agree(ours, theirs, str, images(2, 24, 6, 6))
 
 
 def test_se_is_pytorchcvs() -> None:
@@ -140,17 +183,25 @@ def test_se_is_pytorchcvs() -> None:
     from pytorchcv.models.common.att import SEBlock
 
     for channels, reduction in ((16, 16), (24, 16), (64, 4)):
-        theirs: nn.Module = SEBlock(channels, reduction=reduction).double()
-        randomize(theirs)
+        theirs = SEBlock(channels, reduction=reduction).double()
         ours = SE(reduction).build(gate_site(channels)).double()
-        ours.load_state_dict(
-            {
-                k.replace("conv", "fc"): v.flatten(1) if v.ndim == 4 else v
-                for k, v in theirs.state_dict().items()
-            }
-        )
-        x = images(2, channels, 6, 6)
-        assert relative_error(ours(x).detach(), theirs(x).detach()) < 1e-12
+        agree(ours, theirs, lambda k: k.replace("conv", "fc"), images(2, channels, 6, 6))
+
+
+def test_eca_is_timms() -> None:
+    torchvision()
+    from timm.layers.eca import EcaModule
+
+    for channels in [*range(1, 130), 192, 255, 256, 511, 512, 1024, 2047, 2048, 4096, 100_000]:
+        assert ECA().size(channels) == EcaModule(channels).conv.kernel_size[0], channels
+    for gamma, beta in ((1.0, 1.0), (2.0, 0.0), (4.0, 3.0)):
+        theirs = EcaModule(512, gamma=gamma, beta=beta).conv.kernel_size[0]
+        assert ECA(gamma=gamma, beta=beta).size(512) == theirs
+    ours = ECA().build(gate_site(256)).double()
+    agree(ours, EcaModule(256).double(), str, images(2, 256, 6, 6))
+
+
+# --- SE ------------------------------------------------------------------------------------------
 
 
 def test_hidden_widths() -> None:
@@ -167,53 +218,6 @@ def test_hidden_widths() -> None:
     per_stage = SE((2, 4, 8, 16))
     assert [per_stage.hidden(gate_site(64, stage=n)) for n in (1, 2, 3, 4)] == [32, 16, 8, 4]
     assert SE([2, 4, 8, 16]) == per_stage  # type: ignore[arg-type]
-
-
-def test_fewer_channels_than_the_reduction() -> None:
-    module = gate_module(SE(16), 3)
-    x = images(2, 3, 4, 4)
-    assert isinstance(module, SqueezeExcitation)
-    assert relative_error(module(x).detach(), se_by_hand(SE(16), module, x)) < 1e-12
-
-
-@pytest.mark.parametrize(
-    "spec",
-    [SE(4, init="identity"), SE(4, init="identity", gate="hardsigmoid", act="silu", bias=False)],
-    ids=str,
-)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_identity_is_exact_and_learns(spec: SE, dtype: torch.dtype) -> None:
-    torch.manual_seed(0)
-    module = spec.build(gate_site(16)).to(dtype)
-    x = images(4, 16, 3, 3).to(dtype)
-    assert torch.equal(module(x), x)
-    target = x * 0.5
-    optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
-    losses = []
-    for _ in range(30):
-        loss = (module(x) - target).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.8 * losses[0]
-    for parameter in module.parameters():
-        assert parameter.grad is not None
-        assert parameter.grad.abs().max() > 0
-
-
-@pytest.mark.parametrize("spec", [SE(4), SE(4, squeeze="max", gate="hardsigmoid"), ECA()], ids=str)
-def test_bfloat16(spec: SE | ECA) -> None:
-    x = images(2, 32, 6, 6).bfloat16()
-    reference = gate_module(spec, 32)
-    for parameter in reference.parameters():
-        parameter.data = parameter.data.bfloat16().double()
-    module = spec.build(gate_site(32))
-    module.load_state_dict(reference.state_dict())
-    y = module.bfloat16()(x)
-    assert y.dtype == torch.bfloat16
-    # bf16 keeps 8 bits; a handful of roundings.
-    assert relative_error(y.detach().double(), reference(x.double()).detach()) < 0.03
 
 
 def test_key_dropout() -> None:
@@ -237,133 +241,120 @@ def test_key_dropout() -> None:
     assert set(zeros.unique().tolist()) == {0.0, 1.0}
 
 
-def eca_by_hand(module: EfficientChannelAttention, x: Tensor) -> Tensor:
-    """Eq. 5 and 9 of the ECA paper: each gate from its channel and the nearest ones."""
-    weights = module.conv.weight.flatten().tolist()
-    reach = len(weights) // 2
-    y = x.clone()
-    for n in range(x.shape[0]):
-        z = [
-            sum(pixel for row in channel for pixel in row) / (len(channel) * len(channel[0]))
-            for channel in x[n].tolist()
-        ]
-        for c in range(len(z)):
-            total = 0.0
-            for j, weight in enumerate(weights):
-                if 0 <= c + j - reach < len(z):
-                    total += weight * z[c + j - reach]
-            y[n, c] *= 1 / (1 + math.exp(-total))
-    return y
+# --- Wrong fields --------------------------------------------------------------------------------
+
+WHOLE = "a whole number of at least 1"
+RATIO = f"{WHOLE} or a tuple of one or more whole numbers of at least 1"
+BOOL = "True or False"
+WIDTH = f"'floor', 'round8' or {WHOLE}"
+RATE = "a number from 0 up to, not including, 1"
+ABOVE = "a number above 0"
 
 
-@pytest.mark.parametrize("spec", [ECA(), ECA(1), ECA(7), ECA(gamma=1.0, beta=2.0)], ids=str)
-@pytest.mark.parametrize("shape", [(3, 12, 5, 4), (1, 12, 1, 1), (1, 2, 3, 3)])
-def test_eca_by_hand(spec: ECA, shape: tuple[int, ...]) -> None:
-    module = gate_module(spec, shape[1])
-    assert isinstance(module, EfficientChannelAttention)
-    x = images(*shape)
-    expected = eca_by_hand(module, x)
-    with torch.no_grad():
-        assert relative_error(module(x), expected) < 1e-12
-        gates = module.excitation(x)
-        assert relative_error(gates[:, :, None, None] * x, expected) < 1e-12
-
-
-def test_eca_is_timms() -> None:
-    torchvision()
-    from timm.layers.eca import EcaModule
-
-    for channels in [*range(1, 130), 192, 255, 256, 511, 512, 1024, 2047, 2048, 4096, 100_000]:
-        assert ECA().size(channels) == EcaModule(channels).conv.kernel_size[0], channels
-    for gamma, beta in ((1.0, 1.0), (2.0, 0.0), (4.0, 3.0)):
-        theirs = EcaModule(512, gamma=gamma, beta=beta).conv.kernel_size[0]
-        assert ECA(gamma=gamma, beta=beta).size(512) == theirs
-    reference: nn.Module = EcaModule(256).double()
-    randomize(reference)
-    ours = ECA().build(gate_site(256)).double()
-    ours.load_state_dict(reference.state_dict())
-    x = images(2, 256, 6, 6)
-    assert relative_error(ours(x).detach(), reference(x).detach()) < 1e-12
-
-
-RULE = (
-    "reduction is a whole number of at least 1 or a tuple of one or more whole "
-    "numbers of at least 1."
+@pytest.mark.parametrize(
+    ("kind", "field", "value", "true", "remedy"),
+    [
+        (SE, "reduction", 0, RATIO, "reduction=16"),
+        (SE, "reduction", True, RATIO, "reduction=16"),
+        (SE, "reduction", (), RATIO, "reduction=16"),
+        (SE, "reduction", (4, 0.5), RATIO, "reduction=16"),
+        (SE, "width", "ceil", WIDTH, "width='floor'"),
+        (SE, "width", 0, WIDTH, "width='floor'"),
+        (SE, "bias", 1, BOOL, "bias=True"),
+        (SE, "act", "gelu", "one of 'relu', 'silu'", "Did you mean 'relu'?"),
+        (SE, "gate", "tanh", "one of 'sigmoid', 'hardsigmoid'", "gate='sigmoid'"),
+        (SE, "squeeze", "std", "one of 'avg', 'max'", "squeeze='avg'"),
+        (SE, "init", "zero", "one of 'paper', 'identity'", "init='paper'"),
+        (SE, "drop", 1.0, RATE, "drop=0.0"),
+        (SE, "drop", math.nan, RATE, "drop=0.0"),
+        (SE, "scale", 0, ABOVE, "scale=1.0"),
+        (SE, "scale", math.nan, ABOVE, "scale=1.0"),
+        (SE, "scale", math.inf, ABOVE, "scale=1.0"),
+        (ECA, "kernel", 4, "0 or an odd whole number of at least 1", "kernel=0"),
+        (ECA, "gamma", 0.0, ABOVE, "gamma=2.0"),
+        (ECA, "gamma", "x", ABOVE, "gamma=2.0"),
+        (ECA, "beta", math.inf, "a number", "beta=1.0"),
+        (CBAM, "part", "chanel", "one of 'both', 'channel', 'spatial'", "Did you mean 'channel'?"),
+        (CBAM, "kernel", 4, "an odd whole number of at least 1", "kernel=7"),
+        (SCSE, "reduction", 0, RATIO, "reduction=2"),
+        (GE, "extent", 1, "0 or a whole number of at least 2", "extent=0"),
+        (GE, "side", True, f"0, {RATIO}", "side=0"),
+        (SRM, "unbiased", 1, BOOL, "unbiased=False"),
+        (GCT, "norm", "L2", "one of 'l2', 'l1'", "Did you mean 'l2'?"),
+        (SimAM, "eps", 0.0, ABOVE, "eps=0.0001"),
+        (BAM, "dilation", 0, WHOLE, "dilation=4"),
+    ],
 )
+def test_wrong_fields(kind: type[Gate], field: str, value: Any, true: str, remedy: str) -> None:
+    remedy = remedy if remedy.startswith("Did") else f"Type for example: {remedy}"
+    assert message(lambda: kind(**{field: value}), PolicyError) == (
+        f"{kind.__name__} got {field}={value!r}.\n{field} is {true}.\n{remedy}"
+    )
+
+
+NO_SIDE = (
+    "The side of the map is needed by a gather of the whole map with weights, and by no other.\n"
+    "Type for example: GE(variant='theta', side=(56, 28, 14, 7)) or GE(extent=8, variant='theta')"
+)
+NO_IDENTITY = "or take a gate that has one: SE(init='identity')"
+NO_PARAMETERS = "has no parameters: it has no identity to start from."
 
 
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
-        (lambda: SE(0), f"SE got reduction=0.\n{RULE}\nType for example: reduction=16"),
-        (lambda: SE(True), f"SE got reduction=True.\n{RULE}\nType for example: reduction=16"),
-        (lambda: SE(()), f"SE got reduction=().\n{RULE}\nType for example: reduction=16"),
-        (
-            lambda: SE((4, 0.5)),  # type: ignore[arg-type]
-            f"SE got reduction=(4, 0.5).\n{RULE}\nType for example: reduction=16",
-        ),
-        (
-            lambda: SE(width="ceil"),  # type: ignore[arg-type]
-            "SE got width='ceil'.\n"
-            "width is 'floor', 'round8' or a whole number of at least 1.\n"
-            "Type for example: width='floor'",
-        ),
-        (lambda: SE(width=0), "SE got width=0.\n"
-         "width is 'floor', 'round8' or a whole number of at least 1.\n"
-         "Type for example: width='floor'"),
-        (
-            lambda: SE(bias=1),  # type: ignore[arg-type]
-            "SE got bias=1.\nbias is True or False.\nType for example: bias=True",
-        ),
-        (
-            lambda: SE(act="gelu"),  # type: ignore[arg-type]
-            "SE got act='gelu'.\nact is one of 'relu', 'silu'.\nDid you mean 'relu'?",
-        ),
-        (
-            lambda: SE(gate="tanh"),  # type: ignore[arg-type]
-            "SE got gate='tanh'.\n"
-            "gate is one of 'sigmoid', 'hardsigmoid'.\n"
-            "Type for example: gate='sigmoid'",
-        ),
-        (
-            lambda: SE(squeeze="std"),  # type: ignore[arg-type]
-            "SE got squeeze='std'.\n"
-            "squeeze is one of 'avg', 'max'.\n"
-            "Type for example: squeeze='avg'",
-        ),
-        (
-            lambda: SE(init="zero"),  # type: ignore[arg-type]
-            "SE got init='zero'.\n"
-            "init is one of 'paper', 'identity'.\n"
-            "Type for example: init='paper'",
-        ),
-        (lambda: SE(drop=1.0), "SE got drop=1.0.\n"
-         "drop is a number from 0 up to, not including, 1.\nType for example: drop=0.0"),
-        (lambda: SE(drop=math.nan), "SE got drop=nan.\n"
-         "drop is a number from 0 up to, not including, 1.\nType for example: drop=0.0"),
-        (lambda: SE(scale=0),
-         "SE got scale=0.\nscale is a number above 0.\nType for example: scale=1.0"),
-        (lambda: SE(scale=math.nan),
-         "SE got scale=nan.\nscale is a number above 0.\nType for example: scale=1.0"),
-        (lambda: SE(scale=math.inf),
-         "SE got scale=inf.\nscale is a number above 0.\nType for example: scale=1.0"),
         (lambda: SE(init="identity", scale=3.0), "SE got init='identity' with scale=3.0.\n"
          "The identity is 2 * sigmoid(0), so its scale is 2.\nLeave scale out"),
-        (lambda: SE((4, 8)).hidden(gate_site(64)),
-         "SE got 2 reductions, (4, 8).\nThe network has 4 stages.\n"
-         "Give one reduction per stage, or one for all"),
-        (lambda: ECA(4), "ECA got kernel=4.\nkernel is 0 or an odd whole number of at least 1.\n"
-         "Type for example: kernel=0"),
-        (lambda: ECA(gamma=0.0),
-         "ECA got gamma=0.0.\ngamma is a number above 0.\nType for example: gamma=2.0"),
-        (
-            lambda: ECA(gamma="x"),  # type: ignore[arg-type]
-            "ECA got gamma='x'.\ngamma is a number above 0.\nType for example: gamma=2.0",
-        ),
-        (lambda: ECA(beta=math.inf),
-         "ECA got beta=inf.\nbeta is a number.\nType for example: beta=1.0"),
+        (lambda: SE((4, 8)).hidden(gate_site(64)), "SE got 2 reductions, (4, 8).\n"
+         "The network has 4 stages.\nGive one reduction per stage, or one for all"),
+        (lambda: SimAM(init="identity"), "SimAM got init='identity'.\n"  # type: ignore[call-arg]
+         f"SimAM {NO_PARAMETERS}\nType SimAM(), {NO_IDENTITY}"),
+        (lambda: BAM(init="identity"), "BAM got init='identity'.\n"  # type: ignore[call-arg]
+         f"BAM multiplies by 1 + sigmoid, which is never 1.\nType BAM(), {NO_IDENTITY}"),
+        (lambda: GE(init="identity"),
+         f"GE got init='identity'.\nThe variant 'theta-minus' {NO_PARAMETERS}\n"
+         "Type for example: GE(extent=8, variant='theta', init='identity')"),
+        (lambda: GE(6, "theta"), "GE got extent=6.\nThe variant 'theta' halves the map until it "
+         "is gathered: its extent is a power of 2.\n"
+         "Type for example: GE(extent=8, variant='theta')"),
+        (lambda: GE(variant="theta"), f"GE got side=0.\n{NO_SIDE}"),
+        (lambda: GE(8, side=7), f"GE got side=7.\n{NO_SIDE}"),
+        (lambda: GE(variant="theta", side=(8, 4)).build(gate_site(8)), "GE got 2 sides, (8, 4).\n"
+         "The network has 4 stages.\nGive one side per stage, or one for all"),
     ],
 )  # fmt: skip
-def test_wrong_fields(wrong: object, text: str) -> None:
-    assert callable(wrong)
+def test_fields_that_do_not_go_together(wrong: Callable[[], object], text: str) -> None:
     assert message(lambda: wrong(), PolicyError) == text
+
+
+def test_a_misspelled_option() -> None:
+    with pytest.raises(ConfigError) as caught:
+        SimAM(lambda_=1e-4)  # type: ignore[call-arg]
+    assert str(caught.value) == "SimAM has no option 'lambda_'.\nIts options are eps."
+
+
+@pytest.mark.parametrize(
+    ("spec", "parameters", "macs"),
+    [
+        # By the layers' sizes, at 64 channels and 8x6 pixels.
+        (CBAM(), 2 * 64 * 4 + 4 + 64 + 98 + 2, 2 * 2 * 64 * 4 + 98 * 48),
+        (SCSE(), 2 * 64 * 32 + 32 + 64 + 64 + 1, 2 * 64 * 32 + 64 * 48),
+        (GE(), 0, 0),
+        (GE(4, "theta"), 2 * (9 * 64 + 2 * 64), 9 * 64 * (4 * 3 + 2 * 2)),
+        (SRM(), 2 * 64 + 2 * 64, 0),
+        (GCT(), 3 * 64, 0),
+        (CoordinateAttention(), 3 * 64 * 8 + 8 + 2 * 64 + 16, 2 * 64 * 8 * 14),
+        (ESE(), 64 * 64 + 64, 64 * 64),
+        (
+            BAM(),
+            (2 * 64 * 4 + 4 + 64 + 8) + (64 * 4 + 4 + 8) + 2 * (9 * 16 + 4 + 8) + (4 + 1),
+            2 * 64 * 4 + (64 * 4 + 2 * 9 * 16 + 4) * 48,
+        ),
+        (SimAM(), 0, 0),
+    ],
+    ids=str,
+)
+def test_cost(spec: Gate, parameters: int, macs: int) -> None:
+    module = spec.build(gate_site(64))
+    assert sum(p.numel() for p in module.parameters()) == parameters
+    assert module_macs(module, (1, 64, 8, 6)) == macs

@@ -1,196 +1,35 @@
-"""Every gate against other libraries, in both layouts, at odd sizes, in bf16, and compiled."""
+"""Every gate in both layouts, at odd sizes, in bf16, and compiled."""
 
 from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from support.networks import gate_module, gate_site, images, message, randomize, relative_error
-from torch import Tensor, nn
+from support.networks import gate_module, gate_site, images, message, relative_error
+from torch import nn
 
-from senetzoo import (
-    BAM,
-    CBAM,
-    ECA,
-    ESE,
-    GCT,
-    GE,
-    SCSE,
-    SE,
-    SRM,
-    CoordinateAttention,
-    SimAM,
-)
-from senetzoo._utils.torchvision import torchvision
+from senetzoo import BAM, CBAM, ECA, ESE, GCT, GE, SCSE, SE, SRM, CoordinateAttention, SimAM
 from senetzoo.errors import PolicyError
 from senetzoo.gates import GATES
 from senetzoo.policies.algebra import Gate
 
 EVERY: list[Gate] = [
-    SE(),
-    SE(squeeze="max", gate="hardsigmoid"),
-    ECA(),
-    CBAM(),
-    CBAM(part="channel", bias=False),
-    CBAM(part="spatial", kernel=3),
-    SCSE(),
-    SCSE(combine="max"),
-    SCSE(part="cse"),
-    SCSE(part="sse", bias=False),
-    GE(),
-    GE(2),
-    GE(4, "theta"),
-    GE(4, "theta-plus"),
-    SRM(),
-    SRM(unbiased=True),
-    GCT(),
-    GCT("l1"),
-    CoordinateAttention(),
-    ESE(),
-    BAM(),
-    BAM(combine="product"),
-    SimAM(),
+    *(SE(), SE(squeeze="max", gate="hardsigmoid"), ECA(), ECA(5), GE(), GE(2), GE(4, "theta")),
+    *(GE(4, "theta-plus"), CBAM(), CBAM(part="channel", bias=False)),
+    *(CBAM(part="spatial", kernel=3), SCSE(), SCSE(combine="max"), SCSE(part="cse")),
+    *(SCSE(part="sse", bias=False), SRM(), SRM(unbiased=True), GCT(), GCT("l1")),
+    *(CoordinateAttention(), ESE(), BAM(), BAM(combine="product"), SimAM()),
 ]
 # Those whose batch norm has one value per image.
-ONE_PER_IMAGE: list[Gate] = [
-    SRM(),
-    BAM(),
-    GE(variant="theta", side=5),
-    GE(variant="theta-plus", side=5),
-]
+ONE_PER_IMAGE = [SRM(), BAM(), *(GE(variant=v, side=5) for v in ("theta", "theta-plus"))]
 per_gate = pytest.mark.parametrize("spec", EVERY, ids=str)
 
 
 def test_all_are_here() -> None:
     assert {type(spec) for spec in EVERY} == set(GATES.values())
-
-
-# --- Other libraries -----------------------------------------------------------------------------
-
-
-def agree(ours: nn.Module, theirs: nn.Module, rename: Callable[[str], str], x: Tensor) -> None:
-    """Load their random weights into ours, one to one; compare in both modes."""
-    randomize(theirs)
-    state: dict[str, Tensor] = {}
-    own = ours.state_dict()
-    for name, tensor in theirs.state_dict().items():
-        assert rename(name) not in state
-        state[rename(name)] = tensor.reshape(own[rename(name)].shape)
-    ours.load_state_dict(state)
-    for norm in (*ours.modules(), *theirs.modules()):
-        if isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            norm.momentum = 1.0
-    for training in (True, False):
-        # The statistics that both gather in the first round serve the second.
-        expected = theirs.train(training)(x).detach()
-        assert relative_error(ours.train(training)(x).detach(), expected) < 1e-12
-
-
-def cbam_name(name: str) -> str:
-    """Our name of a parameter of timm's or pytorchcv's CBAM."""
-    return name.removeprefix("ch_gate.mlp.").removeprefix("channel.").replace(
-        "spatial.conv.", ""
-    ).replace("sp_gate.conv.", "")  # fmt: skip
-
-
-@pytest.mark.parametrize("size", [(6, 6), (7, 3), (1, 1)], ids=str)
-def test_cbam_is_timms(size: tuple[int, int]) -> None:
-    torchvision()
-    from timm.layers.cbam import CbamModule, ChannelAttn, SpatialAttn
-
-    x = images(3, 64, *size)
-    ours = CBAM(bias=False).build(gate_site(64)).double()
-    agree(ours, CbamModule(64).double(), cbam_name, x)
-    channel = CBAM(8, part="channel").build(gate_site(64)).double()
-    agree(channel, ChannelAttn(64, rd_ratio=1 / 8, mlp_bias=True).double(), cbam_name, x)
-    spatial = CBAM(part="spatial", kernel=3).build(gate_site(64)).double()
-    agree(spatial, SpatialAttn(3).double(), lambda n: n.removeprefix("conv."), x)
-
-
-def test_cbam_is_pytorchcvs() -> None:
-    torchvision()
-    from pytorchcv.models.cbamresnet import CbamBlock
-
-    theirs = CbamBlock(48).double()
-    ours = CBAM().build(gate_site(48)).double()
-
-    class Flipped(nn.Module):
-        """Theirs with the maximum and the mean the other way around."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = theirs
-
-        def forward(self, x: Tensor) -> Tensor:
-            weight = theirs.sp_gate.conv.conv.weight
-            swapped = {"sp_gate.conv.conv.weight": weight.flip(1)}
-            out: Tensor = torch.func.functional_call(theirs, swapped, (x,))
-            return out
-
-    agree(ours, Flipped(), lambda n: cbam_name(n.removeprefix("inner.")), images(3, 48, 7, 5))
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("channels", [32, 512])
-def test_coordinate_attention_is_timms(channels: int, bias: bool) -> None:
-    torchvision()
-    from timm.layers.coord_attn import CoordAttn
-
-    # timm derives the hidden channels in another way.
-    hidden = {32: 8, 512: 16}[channels]
-    theirs = CoordAttn(channels, rd_channels=hidden, bias=bias).double()
-    ours = CoordinateAttention(bias=bias).build(gate_site(channels)).double()
-    for size in ((6, 6), (7, 3), (1, 1)):
-        agree(ours, theirs, str, images(3, channels, *size))
-
-
-def test_ese_is_timms() -> None:
-    torchvision()
-    from timm.layers.squeeze_excite import EffectiveSEModule
-
-    for gate, layer in (("hardsigmoid", "hard_sigmoid"), ("sigmoid", "sigmoid")):
-        ours = ESE(gate).build(gate_site(24)).double()  # type: ignore[arg-type]
-        agree(ours, EffectiveSEModule(24, gate_layer=layer).double(), str, images(3, 24, 5, 4))
-
-
-def test_bam_is_pytorchcvs() -> None:
-    torchvision()
-    from pytorchcv.models.bamresnet import BamBlock
-
-    def name(theirs: str) -> str:
-        for old, new in (
-            ("ch_att.init_fc.fc.", "fc1."),
-            ("ch_att.init_fc.bn.", "fc_bn."),
-            ("ch_att.final_fc.", "fc2."),
-            ("sp_att.init_conv.conv.", "conv1."),
-            ("sp_att.init_conv.bn.", "bn1."),
-            ("sp_att.dil_convs.conv1.conv.", "conv2."),
-            ("sp_att.dil_convs.conv1.bn.", "bn2."),
-            ("sp_att.dil_convs.conv2.conv.", "conv3."),
-            ("sp_att.dil_convs.conv2.bn.", "bn3."),
-            ("sp_att.final_conv.", "conv4."),
-        ):
-            theirs = theirs.replace(old, new)
-        return theirs
-
-    ours = BAM(combine="product").build(gate_site(48)).double()
-    agree(ours, BamBlock(48).double(), name, images(3, 48, 9, 7))
-
-
-@pytest.mark.parametrize("size", [(8, 8), (7, 5), (5, 14), (1, 1)], ids=str)
-def test_gather_excite_without_parameters_is_timms(size: tuple[int, int]) -> None:
-    torchvision()
-    from timm.layers.gather_excite import GatherExcite
-
-    # timm's forms with parameters can't be built in the versions tested.
-    for extent in (0, 2, 4, 8):
-        x = images(2, 6, *size)
-        theirs = GatherExcite(6, extent=extent, use_mlp=False).double()
-        assert relative_error(GE(extent).build(gate_site(6))(x), theirs(x)) < 1e-12
 
 
 # --- Forms of the input --------------------------------------------------------------------------
@@ -331,5 +170,5 @@ def test_compile_and_export(spec: Gate) -> None:
         module.train(training)
         compiled = torch.compile(module, fullgraph=True, backend="eager")
         assert torch.equal(compiled(x), module(x))
-    exported = torch.export.export(module.eval(), (x,)).module()
+    exported = torch.export.export(module.eval(), (x,), strict=False).module()
     assert torch.equal(exported(x), module(x))

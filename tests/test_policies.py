@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import random
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -58,65 +59,40 @@ ratios = st.one_of(
 )
 inits = st.sampled_from(["paper", "identity"])
 above_zero = st.floats(1e-30, 1e30)
-gates: st.SearchStrategy[Gate] = st.one_of(
-    st.sampled_from([gate() for gate in GATES.values()]),
+biases = st.booleans()
+one_of = st.sampled_from
+# With every value of every field, for the text; the laws do not look into a gate.
+any_gate: st.SearchStrategy[Gate] = st.one_of(
+    one_of([gate() for gate in GATES.values()]),
     st.builds(
         SE,
         reduction=ratios,
-        width=st.one_of(st.sampled_from(["floor", "round8"]), st.integers(1, 99)),
-        bias=st.booleans(),
-        act=st.sampled_from(["relu", "silu"]),
-        gate=st.sampled_from(["sigmoid", "hardsigmoid"]),
+        width=st.one_of(one_of(["floor", "round8"]), st.integers(1, 99)),
+        bias=biases,
+        act=one_of(["relu", "silu"]),
+        gate=one_of(["sigmoid", "hardsigmoid"]),
         scale=st.just(1.0),
-        squeeze=st.sampled_from(["avg", "max"]),
+        squeeze=one_of(["avg", "max"]),
         drop=st.floats(0, 1, exclude_max=True),
         init=inits,
     ),
     st.builds(SE, scale=above_zero),
+    st.builds(ECA, one_of([0, 1, 3, 9]), st.floats(0.1, 1e30), st.floats(-1e30, 1e30), inits),
     st.builds(
-        ECA,
-        kernel=st.sampled_from([0, 1, 3, 9]),
-        gamma=st.floats(0.1, 1e30),
-        beta=st.floats(-1e30, 1e30),
-        init=inits,
+        CBAM, ratios, one_of(["both", "channel", "spatial"]), one_of([1, 3, 7]), biases, inits
     ),
-    st.builds(
-        CBAM,
-        reduction=ratios,
-        part=st.sampled_from(["both", "channel", "spatial"]),
-        kernel=st.sampled_from([1, 3, 7]),
-        bias=st.booleans(),
-        init=inits,
-    ),
-    st.builds(
-        SCSE,
-        reduction=ratios,
-        part=st.sampled_from(["both", "cse", "sse"]),
-        combine=st.sampled_from(["sum", "max"]),
-        bias=st.booleans(),
-        init=inits,
-    ),
-    st.builds(GE, extent=st.sampled_from([0, 2, 3, 5, 8])),
-    st.builds(
-        GE,
-        extent=st.sampled_from([2, 4, 8]),
-        variant=st.sampled_from(["theta", "theta-plus"]),
-        reduction=ratios,
-        init=inits,
-    ),
-    st.builds(GE, variant=st.sampled_from(["theta", "theta-plus"]), side=ratios, init=inits),
-    st.builds(SRM, unbiased=st.booleans(), init=inits),
-    st.builds(GCT, norm=st.sampled_from(["l2", "l1"]), eps=above_zero, init=inits),
-    st.builds(CoordinateAttention, reduction=ratios, bias=st.booleans(), init=inits),
-    st.builds(ESE, gate=st.sampled_from(["sigmoid", "hardsigmoid"]), init=inits),
-    st.builds(
-        BAM,
-        reduction=ratios,
-        dilation=st.integers(1, 9),
-        combine=st.sampled_from(["sum", "product"]),
-    ),
-    st.builds(SimAM, eps=above_zero),
+    st.builds(SCSE, ratios, one_of(["both", "cse", "sse"]), one_of(["sum", "max"]), biases, inits),
+    st.builds(GE, extent=one_of([0, 2, 3, 5, 8])),
+    st.builds(GE, one_of([2, 4, 8]), one_of(["theta", "theta-plus"]), ratios, init=inits),
+    st.builds(GE, variant=one_of(["theta", "theta-plus"]), side=ratios, init=inits),
+    st.builds(SRM, biases, inits),
+    st.builds(GCT, one_of(["l2", "l1"]), above_zero, inits),
+    st.builds(CoordinateAttention, ratios, biases, inits),
+    st.builds(ESE, one_of(["sigmoid", "hardsigmoid"]), inits),
+    st.builds(BAM, ratios, st.integers(1, 9), one_of(["sum", "product"])),
+    st.builds(SimAM, above_zero),
 )
+gates: st.SearchStrategy[Gate] = one_of([SE(), SE(8), ECA(), GE(4, "theta")])
 numbers = st.lists(st.sampled_from([1, 2, 3, 4, -1, -2, -3]), min_size=1, max_size=4)
 selectors: st.SearchStrategy[Selector] = st.recursive(
     st.one_of(
@@ -133,22 +109,31 @@ selectors: st.SearchStrategy[Selector] = st.recursive(
     max_leaves=5,
 )
 positions: st.SearchStrategy[Position] = st.sampled_from(POSITIONS)
-rules: st.SearchStrategy[Policy] = st.one_of(
-    gates,
-    st.just(NONE),
-    st.builds(lambda g, p: g.at(p), gates, positions),
-    st.builds(lambda g, p, s: g.at(p).on(s), gates, positions, selectors),
-)
-policies: st.SearchStrategy[Policy] = st.recursive(
-    rules,
-    lambda inner: st.one_of(
-        st.builds(lambda p, q: p + q, inner, inner),
-        st.builds(lambda p, q: p | q, inner, inner),
-        st.builds(lambda p, s: p.on(s), inner, selectors),
-        st.builds(lambda p, s: p.off(s), inner, selectors),
-    ),
-    max_leaves=5,
-)
+
+
+def rules_of(gates: st.SearchStrategy[Gate]) -> st.SearchStrategy[Policy]:
+    return st.one_of(
+        gates,
+        st.just(NONE),
+        st.builds(lambda g, p: g.at(p), gates, positions),
+        st.builds(lambda g, p, s: g.at(p).on(s), gates, positions, selectors),
+    )
+
+
+def policies_of(gates: st.SearchStrategy[Gate]) -> st.SearchStrategy[Policy]:
+    return st.recursive(
+        rules_of(gates),
+        lambda inner: st.one_of(
+            st.builds(lambda p, q: p + q, inner, inner),
+            st.builds(lambda p, q: p | q, inner, inner),
+            st.builds(lambda p, s: p.on(s), inner, selectors),
+            st.builds(lambda p, s: p.off(s), inner, selectors),
+        ),
+        max_leaves=5,
+    )
+
+
+rules, policies = rules_of(gates), policies_of(gates)
 
 
 def meaning(policy: Policy) -> Meaning | None:
@@ -298,7 +283,7 @@ def test_branches_are_told_apart_by_name() -> None:
 
 
 @law
-@given(policies)
+@given(policies_of(any_gate))
 def test_policies_are_values(p: Policy) -> None:
     twin = parse(str(p), GATES).as_tree()
     assert hash(twin) == hash(p.as_tree())
@@ -309,7 +294,7 @@ def test_policies_are_values(p: Policy) -> None:
 
 
 @settings(deadline=None, max_examples=250)
-@given(policies)
+@given(policies_of(any_gate))
 def test_text_round_trip(p: Policy) -> None:
     again = parse(str(p), GATES)
     # The same rules joined in the same way, so the same meaning and the same text.
@@ -393,6 +378,8 @@ def test_texts_of_values(value: Policy, text: str) -> None:
 
 HELP = "Type for example: se16@pre/s3-4+eca/s1-2"
 SELECT = "Type for example: se16/s3-4"
+POSITION = "expected a position: pre, standard, post, identity, inner."
+BLOCKS = "expected s for stages, b for blocks, or a branch: attn, mlp."
 NAMES = "se, eca, cbam, scse, ge, srm, gct, coord, ese, bam, simam"
 SE_FIELDS = "reduction, width, bias, act, gate, scale, squeeze, drop, init"
 
@@ -407,29 +394,17 @@ SE_FIELDS = "reduction, width, bias, act, gate, scale, squeeze, drop, init"
         ("se+foo8", f"At 'foo8': 'foo' is none of the gates {NAMES}.", HELP),
         ("se(widht=8)", f"At 'widht=8)': se has the fields {SE_FIELDS}.", "Did you mean 'width'?"),
         ("eca(zzz=1)", "At 'zzz=1)': eca has the fields kernel, gamma, beta, init.", HELP),
-        (
-            "se@pree",
-            "At 'pree': expected a position: pre, standard, post, identity, inner.",
-            "Did you mean 'pre'?",
-        ),
-        (
-            "se@",
-            "At its end: expected a position: pre, standard, post, identity, inner.",
-            HELP,
-        ),
+        ("se@pree", f"At 'pree': {POSITION}", "Did you mean 'pre'?"),
+        ("se@", f"At its end: {POSITION}", HELP),
         ("se/sx", "At 'x': expected a number.", SELECT),
         ("se/s1,", "At its end: expected a number.", SELECT),
         ("se/s99999999999", "At '99999999999': expected a number.", SELECT),
         ("se/s4-3", "At '4-3': the range 4-3 runs backwards.", HELP),
         ("se/s1-999999999", "At '1-999999999': the range 1-999999999 has over 1000 numbers.", HELP),
         ("se/s-3-1", "At '-1': expected + or | or the end.", HELP),
-        ("se/x", "At 'x': expected s for stages, b for blocks, or a branch: attn, mlp.", SELECT),
-        (
-            "se/attn2",
-            "At 'attn2': expected s for stages, b for blocks, or a branch: attn, mlp.",
-            SELECT,
-        ),
-        ("se/", "At its end: expected s for stages, b for blocks, or a branch: attn, mlp.", SELECT),
+        ("se/x", f"At 'x': {BLOCKS}", SELECT),
+        ("se/attn2", f"At 'attn2': {BLOCKS}", SELECT),
+        ("se/", f"At its end: {BLOCKS}", SELECT),
         ("se/(s1|b2", "At its end: expected ).", HELP),
         ("(se+eca", "At its end: expected ).", HELP),
         ("se(bias=false", "At its end: expected , or ).", HELP),
@@ -494,7 +469,7 @@ def test_texts_too_deep_or_too_long() -> None:
 
 
 def test_random_text_is_read_or_refused() -> None:
-    """Ten thousand strings, some noise and some nearly right; only `PolicyError` comes out."""
+    """Thousands of strings, some noise and some nearly right; only `PolicyError` comes out."""
     draw = random.Random(0)
     tokens = [
         *"()+|&~*@/,=:-. 0129sbSé٣\n",
@@ -503,7 +478,7 @@ def test_random_text_is_read_or_refused() -> None:
     ]
     right = "se8@pre/s3-4+eca(gamma=1.5)/(s1&b2|~s2)|se(reduction=4:8,bias=false)@post"
     read, refused = 0, []
-    for number in range(10_000):
+    for number in range(4_000):
         if number % 2:
             text = "".join(draw.choices(tokens, k=draw.randint(1, 9)))
         else:
@@ -517,7 +492,7 @@ def test_random_text_is_read_or_refused() -> None:
         read += 1
         assert parse(str(policy), GATES).as_tree() == policy.as_tree()
     assert {len(message.splitlines()) for message in refused} == {3}
-    assert 100 < read < 5000
+    assert 40 < read < 2000
 
 
 @given(st.text(max_size=40))
@@ -533,56 +508,35 @@ NO_SELECTOR = (
     "Blocks are selected by stage(...), block(...) and branch(...), joined with & | ~.\n"
     "Type for example: SE()."
 )
+NO_POSITION = (
+    "is no position in a block.\nPositions are 'pre', 'standard', 'post', 'identity', 'inner'."
+)
 STAGE = (
     "A stage is a whole number from 1, or from -1 for the last.\n"
     "Type for example: stage(1, 2) or stage(-1)"
 )
 
 
-@pytest.mark.parametrize(
-    ("wrong", "text"),
-    [
-        (
-            lambda: SE().at("foo"),  # type: ignore[arg-type]
-            "position='foo' is no position in a block.\n"
-            "Positions are 'pre', 'standard', 'post', 'identity', 'inner'.",
-        ),
-        (
-            lambda: SE().at("Inner"),  # type: ignore[arg-type]
-            "position='Inner' is no position in a block.\n"
-            "Positions are 'pre', 'standard', 'post', 'identity', 'inner'.\n"
-            "Did you mean 'inner'?",
-        ),
-        (
-            lambda: SE().on("s3"),  # type: ignore[arg-type]
-            f".on('s3') got no selector.\n{NO_SELECTOR}on(stage(3, 4))",
-        ),
-        (
-            lambda: (SE() + ECA().at("pre")).off(3),  # type: ignore[arg-type]
-            f".off(3) got no selector.\n{NO_SELECTOR}off(stage(3, 4))",
-        ),
-        (lambda: stage(0), f"stage(0) selects nothing.\n{STAGE}"),
-        (lambda: stage(1, 0), f"stage(1, 0) selects nothing.\n{STAGE}"),
-        (lambda: stage(True), f"stage(True) selects nothing.\n{STAGE}"),
-        (lambda: stage(), f"stage() selects nothing.\n{STAGE}"),
-        (
-            lambda: stage("3"),  # type: ignore[arg-type]
-            f"stage('3') selects nothing.\n{STAGE}",
-        ),
-        (
-            lambda: branch("atn"),  # type: ignore[arg-type]
-            "branch('atn') selects nothing.\nBranches are 'attn', 'mlp'.\nDid you mean 'attn'?",
-        ),
-        (
-            lambda: block(1.0),  # type: ignore[arg-type]
-            "block(1.0) selects nothing.\n"
-            "A block is a whole number from 1, or from -1 for the last.\n"
-            "Type for example: block(1, 2) or block(-1)",
-        ),
-    ],
-)
-def test_wrong_calls(wrong: Callable[[], object], text: str) -> None:
-    assert message(lambda: wrong(), PolicyError) == text
+WRONG: list[tuple[Callable[..., object], object, str]] = [
+    (SE().at, "foo", f"position='foo' {NO_POSITION}"),
+    (SE().at, "Inner", f"position='Inner' {NO_POSITION}\nDid you mean 'inner'?"),
+    (SE().on, "s3", f".on('s3') got no selector.\n{NO_SELECTOR}on(stage(3, 4))"),
+    ((SE() + ECA().at("pre")).off, 3,
+     f".off(3) got no selector.\n{NO_SELECTOR}off(stage(3, 4))"),
+    (stage, 0, f"stage(0) selects nothing.\n{STAGE}"),
+    (stage, True, f"stage(True) selects nothing.\n{STAGE}"),
+    (stage, "3", f"stage('3') selects nothing.\n{STAGE}"),
+    (partial(stage, 1), 0, f"stage(1, 0) selects nothing.\n{STAGE}"),
+    (lambda _: stage(), None, f"stage() selects nothing.\n{STAGE}"),
+    (block, 1.0, f"block(1.0) selects nothing.\n{STAGE.replace('stage', 'block')}"),
+    (branch, "atn",
+     "branch('atn') selects nothing.\nBranches are 'attn', 'mlp'.\nDid you mean 'attn'?"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "value", "text"), WRONG)
+def test_wrong_calls(call: Callable[[object], object], value: object, text: str) -> None:
+    assert message(lambda: call(value), PolicyError) == text
 
 
 @pytest.mark.parametrize(
@@ -637,20 +591,20 @@ def test_joining_with_something_else_is_a_type_error() -> None:
 
 
 def test_object_and_text_build_the_same_network() -> None:
-    by_value = create("resnet50", policy=SE(reduction=8).at("pre").on(stage(3, 4)), seed=3)
-    by_text = create("resnet50+se8@pre/s3-4", seed=3)
+    by_value = create("resnet20", policy=SE(reduction=8).at("pre").on(stage(2, 3)), seed=3)
+    by_text = create("resnet20+se8@pre/s2-3", seed=3)
     assert same(by_value, by_text)
     gates = [name for name in by_text.state_dict() if name.endswith("fc1.weight")]
-    blocks = [f"layer3.{n}" for n in range(6)] + [f"layer4.{n}" for n in range(3)]
+    blocks = [f"layer{stage}.{n}" for stage in (2, 3) for n in range(3)]
     assert gates == [f"{name}.slots.pre.fc1.weight" for name in blocks]
-    assert by_text.get_submodule("layer3.0.slots.pre.fc1").out_features == 512 // 8
-    trunk = create("resnet50", seed=3).state_dict()
+    assert by_text.get_submodule("layer3.0.slots.pre.fc1").out_features == 32 // 8
+    trunk = create("resnet20", seed=3).state_dict()
     state = by_value.state_dict()
     assert all(torch.equal(state[name], value) for name, value in trunk.items())
 
 
 @pytest.mark.parametrize("position", POSITIONS)
-@pytest.mark.parametrize("name", ["resnet18", "resnet20"])
+@pytest.mark.parametrize("name", [pytest.param("resnet18", marks=pytest.mark.slow), "resnet20"])
 def test_every_position_keeps_the_trunk(name: str, position: Position) -> None:
     model = create(name, policy=SE().at(position), seed=7)
     assert same(model, create(f"{name}+se@{position}", seed=7))

@@ -114,18 +114,17 @@ def test_a_map_over_a_known_network() -> None:
 
 
 BAD: list[tuple[Callable[[], object], str]] = [
-    (
-        lambda: Place("x", "standart"),  # type: ignore[arg-type]
-        "position='standart' is no position in a block.\n"
-        "Positions are 'pre', 'standard', 'post', 'identity', 'inner'.\n"
-        "Did you mean 'standard'?",
-    ),
-    (lambda: Place("x", when="during"), "when='during' is no time.\nIt is 'before' or 'after'."),  # type: ignore[arg-type]
-    (lambda: Place("x", layout="chw"), "layout='chw' is none.\nIt is 'nchw' or 'nhwc'."),  # type: ignore[arg-type]
-    (lambda: Place("x", stage=0),
-     "stage=0 does not number a place.\nstage is a whole number of at least 1."),
-    (lambda: Place("x", channels=-1),
-     "channels=-1 does not number a place.\nchannels is a whole number of at least 0."),
+    (lambda: Place("x", "standart"), "Place got position='standart'.\n"  # type: ignore[arg-type]
+     "position is one of 'pre', 'standard', 'post', 'identity', 'inner'.\n"
+     "Did you mean 'standard'?"),
+    (lambda: Place("x", when="during"), "Place got when='during'.\n"  # type: ignore[arg-type]
+     "when is 'before', 'after' or None.\nType for example: when=None"),
+    (lambda: Place("x", layout="chw"), "Place got layout='chw'.\n"  # type: ignore[arg-type]
+     "layout is one of 'nchw', 'nhwc'.\nDid you mean 'nchw'?"),
+    (lambda: Place("x", stage=0), "Place got stage=0.\n"
+     "stage is a whole number of at least 1.\nType for example: stage=1"),
+    (lambda: Place("x", channels=-1), "Place got channels=-1.\n"
+     "channels is a whole number of at least 0.\nType for example: channels=0"),
     (lambda: site_map(Mine(), "block.*"),
      "'block.*' names no module of Mine.\nIt has 21 modules, from 'stem' to 'head'.\n"
      "Did you mean 'blocks.1'?"),

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 
 
-def columns(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
-    """Aligned lines: the first `left` columns to the left, the others to the right."""
+def columns(rows: Sequence[Sequence[str]], *, left: int | Container[int] = 1) -> list[str]:
+    """Aligned lines: the first `left` columns, or those, to the left, the others to the right."""
+    lefts = range(left) if isinstance(left, int) else left
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.ljust(width) if index < left else cell.rjust(width)
+            cell.ljust(width) if index in lefts else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows

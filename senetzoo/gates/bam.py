@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from senetzoo._utils.checks import PerStage, PositiveInt
-from senetzoo.gates.common import GateModule, he, hidden
+from senetzoo.gates.common import GateModule, hidden
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
 
@@ -63,7 +63,7 @@ class BottleneckAttention(GateModule):
         self.conv3 = nn.Conv2d(hidden, hidden, 3, padding=step, dilation=step)
         self.bn3 = nn.BatchNorm2d(hidden)
         self.conv4 = nn.Conv2d(hidden, 1, 1)
-        he(self.fc1, self.fc2, self.conv1, self.conv2, self.conv3, self.conv4)
+        self.draw(self.fc1, self.fc2, self.conv1, self.conv2, self.conv3, self.conv4)
 
     def channels(self, x: Tensor) -> Tensor:
         """The channel branch, (N, C)."""
@@ -74,12 +74,9 @@ class BottleneckAttention(GateModule):
     def pixels(self, x: Tensor) -> Tensor:
         """The spatial branch, (N, 1, H, W) or (N, H, W, 1)."""
         z = self.turned(x)
-        for conv, norm in (
-            (self.conv1, self.bn1),
-            (self.conv2, self.bn2),
-            (self.conv3, self.bn3),
-        ):
-            z = torch.relu(self.normalized(norm, conv(z)))
+        z = torch.relu(self.normalized(self.bn1, self.conv1(z)))
+        z = torch.relu(self.normalized(self.bn2, self.conv2(z)))
+        z = torch.relu(self.normalized(self.bn3, self.conv3(z)))
         return self.back(self.conv4(z))
 
     def forward(self, x: Tensor) -> Tensor:

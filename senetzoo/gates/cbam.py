@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from senetzoo._utils.checks import Ge, Odd, PerStage
-from senetzoo.gates.common import GateModule, Init, he, hidden, zero
+from senetzoo.gates.common import GateModule, Init, hidden, zero
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
 
@@ -59,13 +59,11 @@ class CBAMAttention(GateModule):
         if spec.part != "spatial":
             self.fc1 = nn.Linear(channels, hidden, bias=spec.bias)
             self.fc2 = nn.Linear(hidden, channels, bias=spec.bias)
-            he(self.fc1, self.fc2)
-            if self.identity:
-                zero(self.fc2)
+            self.draw(self.fc1, last=[self.fc2])
         if spec.part != "channel":
             self.conv = nn.Conv2d(2, 1, spec.kernel, padding=spec.kernel // 2, bias=False)
             self.bn = nn.BatchNorm2d(1, momentum=0.01)
-            he(self.conv)
+            self.draw(self.conv)
             zero(self.bn)
 
     def channels(self, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 import torch
@@ -12,8 +13,7 @@ from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
 
 Init: TypeAlias = Literal["paper", "identity"]
-
-# --- Fields --------------------------------------------------------------------------------------
+Layer: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d
 
 
 def for_stage(gate: Gate, field: str, site: Site) -> int:
@@ -35,24 +35,30 @@ def hidden(gate: Gate, site: Site) -> int:
     return max(site.channels // for_stage(gate, "reduction", site), 1)
 
 
-# --- Modules -------------------------------------------------------------------------------------
-
-
 class GateModule(nn.Module):
-    """Base of the gates' modules.
-
-    Args:
-        spec: The gate.
-        layout: Layout of the maps that come in and go out.
-    """
+    """Base of the gates' modules, for maps of one layout."""
 
     spec: Gate
+    excitation: Callable[[Tensor], Tensor]
+    """Of a gate of channels alone: the factor of each, (N, C), for a map."""
 
     def __init__(self, spec: Gate, layout: Layout) -> None:
         super().__init__()
         self.spec = spec
         self.layout: Layout = layout
         self.identity = getattr(spec, "init", "paper") == "identity"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.spread(self.excitation(x))
+
+    def draw(self, *layers: Layer, last: Sequence[Layer] = ()) -> None:
+        """Initialize layers for ReLUs (He et al. 2015); the `last` are zero for the identity."""
+        for layer in (*layers, *last):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        if self.identity:
+            zero(*last)
 
     @property
     def top(self) -> float:
@@ -82,11 +88,7 @@ class GateModule(nn.Module):
         return s * 2.0 if self.identity else s
 
     def normalized(self, norm: nn.Module, z: Tensor) -> Tensor:
-        """`z` (N, C, ...) after a batch norm.
-
-        Raises:
-            PolicyError: One value per channel in training mode: it has no variance.
-        """
+        """`z` (N, C, ...) after a batch norm; an error where one value per channel is trained."""
         if self.training and z.numel() == z.shape[1]:
             raise PolicyError(
                 f"{self.spec.text()} got one value per channel to normalize in training mode.",
@@ -98,14 +100,6 @@ class GateModule(nn.Module):
 
     def extra_repr(self) -> str:
         return self.spec.text()
-
-
-def he(*layers: nn.Linear | nn.Conv1d | nn.Conv2d) -> None:
-    """Initialize layers for ReLUs (He et al. 2015), with zero biases."""
-    for layer in layers:
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
 
 
 def zero(*layers: nn.Module) -> None:

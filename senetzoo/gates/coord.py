@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from senetzoo._utils.checks import PerStage
-from senetzoo.gates.common import GateModule, Init, for_stage, he, zero
+from senetzoo.gates.common import GateModule, Init, for_stage
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
 
@@ -62,9 +62,7 @@ class RowsAndColumns(GateModule):
         self.bn1 = nn.BatchNorm1d(hidden)
         self.conv_h = nn.Conv1d(hidden, channels, 1, bias=spec.bias)
         self.conv_w = nn.Conv1d(hidden, channels, 1, bias=spec.bias)
-        he(self.conv1, self.conv_h, self.conv_w)
-        if self.identity:
-            zero(self.conv_h, self.conv_w)
+        self.draw(self.conv1, last=[self.conv_h, self.conv_w])
 
     def forward(self, x: Tensor) -> Tensor:
         image = self.turned(x)

@@ -60,8 +60,4 @@ class EfficientChannelAttention(GateModule):
             zero(self.conv)
 
     def excitation(self, x: Tensor) -> Tensor:
-        """The gate's values, (N, C)."""
         return self.sigmoid(self.conv(x.mean(self.space)[:, None])[:, 0])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.spread(self.excitation(x))

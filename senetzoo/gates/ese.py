@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from senetzoo.gates.common import GateModule, Init, he, zero
+from senetzoo.gates.common import GateModule, Init
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
 
@@ -45,16 +45,10 @@ class EffectiveSE(GateModule):
     def __init__(self, spec: ESE, channels: int, layout: Layout) -> None:
         super().__init__(spec, layout)
         self.fc = nn.Linear(channels, channels)
-        he(self.fc)
-        if self.identity:
-            zero(self.fc)
+        self.draw(last=[self.fc])
 
     def excitation(self, x: Tensor) -> Tensor:
-        """The gate's values, (N, C)."""
         z = self.fc(x.mean(self.space))
         if self.spec.gate == "sigmoid":
             return self.sigmoid(z)
         return F.hardsigmoid(z) * 2.0 if self.identity else F.hardsigmoid(z)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.spread(self.excitation(x))

@@ -58,7 +58,6 @@ class GatedChannels(GateModule):
         return 2.0  # 1 + tanh
 
     def excitation(self, x: Tensor) -> Tensor:
-        """The gate's values, (N, C)."""
         eps, channels = self.spec.eps, self.alpha.shape[0]
         # Sums over a map leave the range of fp16, and the precision of bf16.
         wide = torch.promote_types(x.dtype, torch.float32)
@@ -71,6 +70,3 @@ class GatedChannels(GateModule):
             s = alpha * torch.linalg.vector_norm(x, 1, dim=self.space, dtype=wide)
             s = s * (channels / (s.abs().sum(1, keepdim=True) + eps))
         return (1.0 + torch.tanh(gamma * s + beta)).to(x.dtype)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.spread(self.excitation(x))

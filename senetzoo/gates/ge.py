@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from senetzoo._utils.checks import Ge, PerStage
 from senetzoo.errors import PolicyError
-from senetzoo.gates.common import GateModule, Init, for_stage, he, hidden, zero
+from senetzoo.gates.common import GateModule, Init, for_stage, hidden, zero
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
 
@@ -99,15 +99,15 @@ class GatherExcite(GateModule):
             nn.Conv2d(channels, channels, kernel, stride, padding, groups=channels, bias=False)
             for _ in range(steps)
         ]
-        he(*convs)
+        self.draw(*convs)
         self.convs = nn.ModuleList(convs)
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(steps))
         if spec.variant == "theta-plus":
             self.fc1 = nn.Conv2d(channels, hidden, 1)
             self.fc2 = nn.Conv2d(hidden, channels, 1)
-            he(self.fc1, self.fc2)
-        if self.identity:
-            zero(self.fc2 if spec.variant == "theta-plus" else self.norms[-1])
+            self.draw(self.fc1, last=[self.fc2])
+        elif self.identity:
+            zero(self.norms[-1])
 
     def gather(self, x: Tensor) -> Tensor:
         """What was gathered of `x` (N, C, H, W): a smaller map."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from senetzoo._utils.checks import PerStage
-from senetzoo.gates.common import GateModule, Init, he, hidden, zero
+from senetzoo.gates.common import GateModule, Init, hidden
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
 
@@ -61,14 +61,10 @@ class ConcurrentSE(GateModule):
         if spec.part != "sse":
             self.fc1 = nn.Linear(channels, hidden, bias=spec.bias)
             self.fc2 = nn.Linear(hidden, channels, bias=spec.bias)
-            he(self.fc1, self.fc2)
-            if self.identity:
-                zero(self.fc2)
+            self.draw(self.fc1, last=[self.fc2])
         if spec.part != "cse":
             self.conv = nn.Conv2d(channels, 1, 1, bias=spec.bias)
-            he(self.conv)
-            if self.identity:
-                zero(self.conv)
+            self.draw(last=[self.conv])
 
     def channels(self, x: Tensor) -> Tensor:
         """The values of cSE's gate before the sigmoid, (N, C)."""

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from senetzoo._utils.checks import PerStage, PositiveFloat, PositiveInt, Rate
 from senetzoo.errors import PolicyError
-from senetzoo.gates.common import GateModule, Init, for_stage, he
+from senetzoo.gates.common import GateModule, Init, for_stage, hidden
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
 
@@ -76,9 +76,9 @@ class SE(Gate):
         """Hidden units at `site`."""
         if isinstance(self.width, int):
             return self.width
-        ratio = for_stage(self, "reduction", site)
         if self.width == "floor":
-            return max(site.channels // ratio, 1)
+            return hidden(self, site)
+        ratio = for_stage(self, "reduction", site)
         # Half way goes up, as in timm's make_divisible.
         return max((site.channels * 2 + 8 * ratio) // (16 * ratio) * 8, 8)
 
@@ -95,9 +95,7 @@ class SqueezeExcitation(GateModule):
         super().__init__(spec, layout)
         self.fc1 = nn.Linear(channels, hidden, bias=spec.bias)
         self.fc2 = nn.Linear(hidden, channels, bias=spec.bias)
-        he(self.fc1, self.fc2)
-        if spec.init == "identity":
-            nn.init.zeros_(self.fc2.weight)
+        self.draw(self.fc1, last=[self.fc2])
 
     @property
     def top(self) -> float:

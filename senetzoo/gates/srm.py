@@ -55,12 +55,8 @@ class StyleRecalibration(GateModule):
             zero(self.bn)
 
     def excitation(self, x: Tensor) -> Tensor:
-        """The gate's values, (N, C)."""
         pixels = x.shape[self.space[0]] * x.shape[self.space[1]]
         mean = x.mean(self.space)
         std = x.std(self.space, correction=int(self.spec.unbiased and pixels > 1))
         z = self.cfc[:, 0] * mean + self.cfc[:, 1] * std
         return self.sigmoid(self.normalized(self.bn, z))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.spread(self.excitation(x))

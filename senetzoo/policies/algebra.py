@@ -38,7 +38,12 @@ class Policy(ABC):
         Raises:
             PolicyError: There is no such position.
         """
-        check_position(position)
+        if position not in POSITIONS:
+            raise PolicyError(
+                f"position={position!r} is no position in a block.",
+                f"Positions are {', '.join(map(repr, POSITIONS))}.",
+                nearest(str(position), POSITIONS),
+            )
         return self._map(lambda rule: dataclasses.replace(rule, position=position))
 
     def on(self, selector: Selector) -> Policy:
@@ -60,14 +65,10 @@ class Policy(ABC):
         return self.on(~selector)
 
     def __add__(self, other: Policy) -> Policy:
-        if not isinstance(other, Policy):
-            return NotImplemented
-        return joined("+", (self, other))
+        return joined("+", (self, other)) if isinstance(other, Policy) else NotImplemented
 
     def __or__(self, other: Policy) -> Policy:
-        if not isinstance(other, Policy):
-            return NotImplemented
-        return joined("|", (self, other))
+        return joined("|", (self, other)) if isinstance(other, Policy) else NotImplemented
 
     @abstractmethod
     def as_tree(self) -> Rule | Joined:
@@ -83,11 +84,12 @@ class Policy(ABC):
         Raises:
             PolicyError: Two gates at one site under ``+``.
         """
-        return self.as_tree().resolve(sites)
+        rules = list(self.rules())
+        return {site: rules[number].gate for site, number in self.winners(sites).items()}
 
-    def wins(self, sites: Iterable[Site]) -> list[tuple[Rule, set[Site]]]:
-        """Each rule, from left to right, with the sites at which its gate is the one that sits."""
-        return self.as_tree().wins(sites)
+    def winners(self, sites: Iterable[Site]) -> dict[Site, int]:
+        """The same with the number in `rules`, from 0, of the rule that wins at each site."""
+        return self.as_tree().winners(sites)
 
     def _map(self, change: Callable[[Rule], Rule]) -> Policy:
         return self.as_tree()._map(change)
@@ -110,15 +112,9 @@ class Rule(Policy):
     def rules(self) -> Iterator[Rule]:
         yield self
 
-    def resolve(self, sites: Iterable[Site]) -> dict[Site, Gate]:
-        return {
-            site: self.gate
-            for site in sites
-            if site.position == self.position and self.selector.matches(site)
-        }
-
-    def wins(self, sites: Iterable[Site]) -> list[tuple[Rule, set[Site]]]:
-        return [(self, set(self.resolve(sites)))]
+    def winners(self, sites: Iterable[Site]) -> dict[Site, int]:
+        here = (site for site in sites if site.position == self.position)
+        return dict.fromkeys(filter(self.selector.matches, here), 0)
 
     def _map(self, change: Callable[[Rule], Rule]) -> Policy:
         return change(self)
@@ -143,33 +139,24 @@ class Joined(Policy):
         for part in self.parts:
             yield from part.rules()
 
-    def resolve(self, sites: Iterable[Site]) -> dict[Site, Gate]:
-        known = tuple(sites)
-        found: dict[Site, Gate] = {}
+    def winners(self, sites: Iterable[Site]) -> dict[Site, int]:
+        known, first = tuple(sites), 0
+        found: dict[Site, int] = {}
         for part in self.parts:
-            more = part.resolve(known)
+            more = {site: first + number for site, number in part.winners(known).items()}
             overlap = [site for site in found if site in more]
             if overlap and self.operator == "+":
-                site, several = overlap[0], len(overlap) > 1
+                site, rules = overlap[0], list(self.rules())
+                one, other = (rules[numbers[site]].gate.text() for numbers in (found, more))
                 raise PolicyError(
-                    f"{self} puts two gates at {len(overlap)} site{'s' * several}.",
+                    f"{self} puts two gates at {len(overlap)} site{'s' * (len(overlap) > 1)}.",
                     f"At the {site.position} position of stage {site.stage} block {site.block} "
-                    f"both {found[site].text()} and {more[site].text()} would sit.",
+                    f"both {one} and {other} would sit.",
                     "Let them select different blocks, or type | instead of + to let the right "
                     "one win",
                 )
             found |= more
-        return found
-
-    def wins(self, sites: Iterable[Site]) -> list[tuple[Rule, set[Site]]]:
-        known = tuple(sites)
-        found: list[tuple[Rule, set[Site]]] = []
-        taken: set[Site] = set()
-        for part in reversed(self.parts):
-            own = [(rule, won - taken) for rule, won in part.wins(known)]
-            if self.operator == "|":
-                taken = taken.union(*(won for _, won in own))
-            found = own + found
+            first += len(list(part.rules()))
         return found
 
     def _map(self, change: Callable[[Rule], Rule]) -> Policy:
@@ -193,29 +180,12 @@ def joined(operator: Operator, policies: Iterable[Policy]) -> Policy:
     if len(given) == 1:
         return given[0]
     parts: list[Rule | Joined] = []
-    for policy in given:
-        tree = policy.as_tree()
-        if isinstance(tree, Joined) and (tree.operator == operator or not tree.parts):
-            parts += tree.parts
-        else:
-            parts.append(tree)
+    for tree in (policy.as_tree() for policy in given):
+        same = isinstance(tree, Joined) and (tree.operator == operator or not tree.parts)
+        parts += tree.parts if same else [tree]  # type: ignore[union-attr]
     if not parts:
         return NONE
     return parts[0] if len(parts) == 1 else Joined(operator, tuple(parts))
-
-
-def check_position(position: object) -> None:
-    """Refuse what is no position.
-
-    Raises:
-        PolicyError: It is none.
-    """
-    if position not in POSITIONS:
-        raise PolicyError(
-            f"position={position!r} is no position in a block.",
-            f"Positions are {', '.join(map(repr, POSITIONS))}.",
-            nearest(str(position), POSITIONS),
-        )
 
 
 def _check_selector(method: str, selector: object) -> None:
@@ -291,11 +261,7 @@ def _value_text(value: object) -> str:
 
 
 def resolve(policy: Policy, sites: Iterable[Site], network: str) -> Mapping[Site, Gate]:
-    """What `policy` means on a network with these sites.
-
-    Raises:
-        PolicyError: A rule that matches no site, or an overlap under ``+``.
-    """
+    """What `policy` means on a network with these sites; an error where a rule matches none."""
     known = tuple(sites)
     for rule in policy.rules():
         if rule.resolve(known):

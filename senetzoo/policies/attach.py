@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -19,12 +19,30 @@ from senetzoo.policies.algebra import Policy, resolve
 from senetzoo.policies.foreign import hooks
 from senetzoo.policies.foreign.places import complete, site_map
 from senetzoo.policies.foreign.sitemap import Place, SiteMap, Unsupported
-from senetzoo.policies.wrapped import check_foreign, check_unwrapped
+
+# Why networks that are wrapped take no gates, and what to type instead, by the wrapper's class:
+# none of them is imported, some do not exist everywhere.
+_BEFORE = "Type {}(model{}) before that"
+_ANEW = "Type {}(model.module{}), then make the {} anew"
+_WRAPPERS = {
+    "DistributedDataParallel": (
+        "It keeps in step only the parameters that it was made with.",
+        _ANEW,
+    ),
+    "DataParallel": ("It copies the network inside to several devices for each batch.", _ANEW),
+    "FullyShardedDataParallel": ("It has split the parameters of the network inside.", _ANEW),
+    "FSDPModule": ("Its parameters have been split.", _BEFORE),
+    "OptimizedModule": (
+        "It runs what was compiled before.",
+        _ANEW.replace("model.module", "model._orig_mod"),
+    ),
+    "ScriptModule": ("Its forward pass is fixed.", _BEFORE),
+}
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-class Attached(Mapping[Site, nn.Module]):
+class Attached(dict[Site, nn.Module]):
     """What `attach` added: the new gates by site.
 
     Args:
@@ -39,23 +57,16 @@ class Attached(Mapping[Site, nn.Module]):
         gates: Mapping[Site, nn.Module],
         unsupported: tuple[Unsupported, ...] = (),
     ) -> None:
+        super().__init__(gates)
         self.model = model
         self.unsupported = unsupported
-        self._gates = dict(gates)
-
-    def __getitem__(self, site: Site) -> nn.Module:
-        return self._gates[site]
-
-    def __iter__(self) -> Iterator[Site]:
-        return iter(self._gates)
-
-    def __len__(self) -> int:
-        return len(self._gates)
 
     def gate_parameters(self) -> list[nn.Parameter]:
         """The parameters of all gates of the network, of those too that were there before."""
-        known = {id(p) for gate in _gates_of(self.model) for p in gate.parameters()}
-        return [p for p in self.model.parameters() if id(p) in known]
+        gates = [gate for _, _, gate in hooks.gates_in(self.model)]
+        gates += [m for m in self.model.modules() if isinstance(m, Slots)]
+        known = {parameter for gate in gates for parameter in gate.parameters()}
+        return [p for p in self.model.parameters() if p in known]
 
     def parameters(self, weight_decay: float | None = None) -> list[dict[str, Any]]:
         """Two groups for an optimizer, which takes them as it takes ``model.parameters()``.
@@ -67,8 +78,8 @@ class Attached(Mapping[Site, nn.Module]):
             weight_decay: Weight decay of the trunk; None for the optimizer's own.
         """
         gates = self.gate_parameters()
-        known = {id(parameter) for parameter in gates}
-        trunk = [p for p in self.model.parameters() if id(p) not in known]
+        known = set(gates)
+        trunk = [p for p in self.model.parameters() if p not in known]
         decay = {} if weight_decay is None else {"weight_decay": weight_decay}
         return [{"params": trunk, **decay}, {"params": gates, "weight_decay": 0.0}]
 
@@ -82,21 +93,20 @@ class Attached(Mapping[Site, nn.Module]):
             PolicyError: A gate that did not run, or not as often as the module where it sits, or
                 that got another map than its site says.
         """
-        runs: Counter[int] = Counter()
-        sites = {id(gate): site for site, gate in self.items()}
+        runs: Counter[nn.Module] = Counter()
+        sites = {gate: site for site, gate in self.items()}
         misplaced: dict[Site, tuple[int, ...]] = {}
 
         def count(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-            runs[id(module)] += 1
-            site = sites.get(id(module))
-            if site is not None:
-                shape = tuple(args[0].shape)
+            runs[module] += 1
+            if module in sites:
+                site, shape = sites[module], tuple(args[0].shape)
                 if len(shape) != 4 or shape[1 if site.layout == "nchw" else 3] != site.channels:
                     misplaced[site] = shape
 
-        holders = {id(gate): holder for holder, _, gate in hooks.gates_in(self.model)}
-        watched = {id(m): m for m in (*self.values(), *holders.values())}
-        handles = [module.register_forward_hook(count) for module in watched.values()]
+        holders = {gate: holder for holder, _, gate in hooks.gates_in(self.model)}
+        watched = {*sites, *holders.values()}
+        handles = [module.register_forward_hook(count) for module in watched]
         try:
             with evaluating(self.model), torch.no_grad():
                 self.model(sample)
@@ -106,7 +116,7 @@ class Attached(Mapping[Site, nn.Module]):
         silent = [
             site.path
             for site, gate in self.items()
-            if not runs[id(gate)] or runs[id(gate)] != runs[id(holders.get(id(gate), gate))]
+            if not runs[gate] or runs[gate] != runs[holders.get(gate, gate)]
         ]
         if silent:
             shown = ", ".join(silent[:3]) + (", ..." if len(silent) > 3 else "")
@@ -138,28 +148,13 @@ def attach(
     sample: Tensor | None = None,
     name: str | None = None,
 ) -> Attached:
-    """Put gates into `model` as `policy` says, in place.
-
-    Args:
-        model: A network of this zoo, or another.
-        policy: What to put where. A site that already holds a gate gets the new one.
-        sites: Where gates can sit in another network; None for what the tables know.
-        seed: Seed of the gates' initialization; None draws one from torch's global state.
-        sample: An input to try the gates on.
-        name: What messages call the network; None for its class.
-
-    Returns:
-        The new gates by site.
-
-    Raises:
-        PolicyError: The policy does not fit the network; nothing is changed then.
-    """
-    check_unwrapped(model, "attach")
+    """`senetzoo.attach`, with what messages call the network; None for its class."""
+    _check_unwrapped(model, "attach")
     name = name or type(model).__name__
     if seed is None:
         seed = drawn_seed()
     unsupported: tuple[Unsupported, ...] = ()
-    spots: dict[Site, Slots | Place]
+    spots: Mapping[Site, Slots | Place]
     if isinstance(model, Classifier):
         if sites is not None:
             raise PolicyError(
@@ -168,28 +163,22 @@ def attach(
                 "Leave sites out",
             )
         spots = dict(model.slots())
-    elif not any(True for _ in policy.rules()):
+    elif not list(policy.rules()):
         # Nothing is asked of a network that may be known to nobody.
         return Attached(model, {})
     else:
-        if sites is None:
-            check_foreign(model)
-        known = complete(site_map(model) if sites is None else sites, model)
-        if not known.places:
-            raise PolicyError(
-                f"attach got a SiteMap without places for a {name}.",
-                f"Of {known.unsupported[0]}." if known.unsupported else "It names no module.",
-                'Type for example: SiteMap((Place("layer1.conv", channels=64),))',
-            )
-        spots = dict(known.sites())
+        known = _places(model, sites, name)
+        spots = known.sites()
         unsupported = _unsupported(policy, known, spots, name)
     gates: dict[Site, nn.Module] = {}
     for site, gate in resolve(policy, spots, name).items():
-        like = _like(model, spots[site])
+        spot = spots[site]
+        like = _like(model, spot)
         with seeded(site_seed(seed, site.path), like.device):
             gates[site] = gate.build(site).to(device=like.device, dtype=like.dtype)
-        _check_free(model, spots[site])
-    before = {site: _held(model, spots[site], site) for site in gates}
+        if isinstance(spot, Place):
+            hooks.check_free(model, spot)
+    held = dict(model.named_modules(remove_duplicate=False)) if sample is not None else {}
     for site, module in gates.items():
         _put(model, spots[site], site, module.train(model.training))
     attached = Attached(model, gates, unsupported)
@@ -197,52 +186,47 @@ def attach(
         try:
             attached.check(sample)
         except BaseException:
-            for site, held in before.items():
-                _put(model, spots[site], site, held)
+            for site in gates:
+                _put(model, spots[site], site, held.get(site.path))
             raise
     return attached
 
 
-def _held(model: nn.Module, spot: Slots | Place, site: Site) -> nn.Module | None:
-    if isinstance(spot, Slots):
-        return spot.get(site.position)
-    held: nn.Module | None = model
-    for part in site.path.split("."):
-        held = None if held is None else held._modules.get(part)
-    return held
-
-
-def _check_free(model: nn.Module, spot: Slots | Place) -> None:
-    if isinstance(spot, Place):
-        module = model.get_submodule(spot.module)
-        hooks.check_free(module, hooks.PREFIX + spot.position, spot.side, spot.via)
+def _places(model: nn.Module, sites: SiteMap | None, name: str) -> SiteMap:
+    """The places of a network that is not of this zoo."""
+    for path, module in model.named_modules() if sites is None else ():
+        if isinstance(module, Classifier):
+            raise PolicyError(
+                f"attach got a {type(model).__name__}.",
+                f"It has a {type(module).__name__} of this zoo inside, at {path!r}.",
+                f"Type attach(model.get_submodule({path!r}), policy)",
+            )
+    known = complete(site_map(model) if sites is None else sites, model)
+    if not known.places:
+        raise PolicyError(
+            f"attach got a SiteMap without places for a {name}.",
+            f"Of {known.unsupported[0]}." if known.unsupported else "It names no module.",
+            'Type for example: SiteMap((Place("layer1.conv", channels=64),))',
+        )
+    return known
 
 
 def _put(model: nn.Module, spot: Slots | Place, site: Site, gate: nn.Module | None) -> None:
     """Fill the place with `gate`, or empty it."""
-    if isinstance(spot, Slots):
-        if gate is None:
-            spot.clear(site.position)
-        else:
-            spot.put(site.position, gate)
-        return
-    if gate is None:
-        holder, _, key = site.path.rpartition(".")
-        hooks.remove_all(model, {id(model.get_submodule(holder)): {key}})
-        return
-    parent, _, child = spot.module.rpartition(".")
-    key = hooks.PREFIX + spot.position
-    hooks.put(model.get_submodule(parent), child, key, spot.side, spot.via, gate)
+    if isinstance(spot, Slots) and gate is None:
+        spot.clear(site.position)
+    elif isinstance(spot, Slots):
+        spot.put(site.position, gate)  # type: ignore[arg-type]
+    elif gate is None:
+        hooks.remove_all(model, model.get_submodule(site.path))
+    else:
+        hooks.put(model, spot, gate)
 
 
 def _unsupported(
-    policy: Policy, known: SiteMap, places: Mapping[Site, object], name: str
+    policy: Policy, known: SiteMap, places: Iterable[Site], name: str
 ) -> tuple[Unsupported, ...]:
-    """What the rules ask for in vain; an error where a rule gets nothing else.
-
-    Raises:
-        PolicyError: The reason why the network has no such place.
-    """
+    """What the rules ask for in vain; an error where a rule gets nothing else."""
     sizes = known.sizes()
     found: dict[Unsupported, None] = {}
     for rule in policy.rules():
@@ -273,6 +257,32 @@ def _like(model: nn.Module, spot: Slots | Place) -> Tensor:
         path = path.rpartition(".")[0]
 
 
+def _check_unwrapped(model: nn.Module, verb: str) -> None:
+    """Refuse what is no network, and a network that is wrapped or compiled."""
+    policy = ", policy" if verb == "attach" else ""
+    if not isinstance(model, nn.Module):
+        raise PolicyError(
+            f"{verb} got a {type(model).__name__}.",
+            "It takes a network, a torch.nn.Module.",
+            f'Type for example: {verb}(create("resnet50"){", SE()" if policy else ""})',
+        )
+    for path, module in model.named_modules():
+        kinds = [c.__name__ for c in type(module).__mro__ if c.__module__.startswith("torch.")]
+        for kind in kinds:
+            if kind in _WRAPPERS:
+                reason, remedy = _WRAPPERS[kind]
+                at = f" at {path!r}" if path else ""
+                raise PolicyError(
+                    f"{verb} got a {kind}{at}.", reason, remedy.format(verb, policy, kind)
+                )
+        if getattr(module, "_compiled_call_impl", None) is not None:
+            raise PolicyError(
+                f"{verb} got a {type(module).__name__} after its compile().",
+                "It runs what was compiled before.",
+                _BEFORE.format(verb, policy),
+            )
+
+
 def detach(model: ModuleT) -> ModuleT:
     """Take every gate out of a network, in place.
 
@@ -288,18 +298,10 @@ def detach(model: ModuleT) -> ModuleT:
     Raises:
         PolicyError: It is wrapped; nothing is changed then.
     """
-    check_unwrapped(model, "detach")
+    _check_unwrapped(model, "detach")
     hooks.remove_all(model)
     for module in model.modules():
         if isinstance(module, Slots):
             for position in module.channels:
                 module.clear(position)
     return model
-
-
-def _gates_of(model: nn.Module) -> Iterator[nn.Module]:
-    for _, _, gate in hooks.gates_in(model):
-        yield gate
-    for module in model.modules():
-        if isinstance(module, Slots):
-            yield from module.children()

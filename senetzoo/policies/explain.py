@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from senetzoo._utils.terminal import columns
 from senetzoo.nn.counting import parameters
 from senetzoo.nn.slots import Branch, Position, Site
 from senetzoo.policies.algebra import NONE, Gate, Policy
@@ -46,6 +47,9 @@ class Row:
     branch: Branch = ""
 
 
+_OF_SITE = ("stage", "block", "position", "path", "channels", "branch")
+
+
 @dataclass(frozen=True)
 class Shadowed:
     """A rule whose gate sits nowhere, since rules after it win wherever it speaks.
@@ -59,6 +63,12 @@ class Shadowed:
     rule: str
     by: tuple[str, ...]
     sites: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rule} has no effect: {', '.join(self.by)} win{'s' * (len(self.by) == 1)} "
+            f"at all of its {self.sites} site{'s' * (self.sites > 1)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -85,11 +95,10 @@ class Explanation:
 
     def __str__(self) -> str:
         gated = [row for row in self.rows if row.gate]
-        lines: list[tuple[str, ...]] = [
-            ("stage", "block", "position", "channels", "gate", "+params", "share", "+MACs", "share")
-        ]
-        lines += [
-            (
+        head = ["stage", "block", "position", "channels", "gate"]
+        head += ["+params", "share", "+MACs", "share"]
+        cells = [
+            [
                 str(row.stage),
                 str(row.block),
                 row.position + (f" ({row.branch})" if row.branch else ""),
@@ -99,32 +108,19 @@ class Explanation:
                 f"{row.params_share:.2%}",
                 f"{row.macs:,}",
                 f"{row.macs_share:.2%}",
-            )
+            ]
             for row in gated or self.rows
         ]
         added, cost = sum(row.params for row in gated), sum(row.macs for row in gated)
-        widths = [max(len(line[column]) for line in lines) for column in range(9)]
-        table = [
-            "  ".join(
-                cell.ljust(width) if column in (2, 4) else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
         return "\n".join(
             [
                 f"{self.network}: {self.params:,} parameters, {self.macs:,} MACs "
                 f"at {self.size}x{self.size}",
-                *table,
+                *columns([head, *cells], left=(2, 4)),
                 f"{len(gated)} of {len(self.rows)} sites have a gate: "
                 f"{added:,} parameters ({added / self.params:.2%}), "
                 f"{cost:,} MACs ({cost / self.macs:.2%})",
-                *(
-                    f"{found.rule} has no effect: {', '.join(found.by)} "
-                    f"win{'s' * (len(found.by) == 1)} at all of its "
-                    f"{found.sites} site{'s' * (found.sites > 1)}"
-                    for found in self.shadowed
-                ),
+                *map(str, self.shadowed),
             ]
         )
 
@@ -142,15 +138,15 @@ class Explanation:
 
 def shadowed(policy: Policy, sites: tuple[Site, ...]) -> tuple[Shadowed, ...]:
     """The rules of `policy` that win at none of these sites, though they speak of some."""
-    wins = policy.wins(sites)
-    winner = {site: str(rule) for rule, won in wins for site in won}
+    rules, winners = list(policy.rules()), policy.winners(sites)
+    won = set(winners.values())
     lost = []
-    for rule, won in wins:
-        spoken = rule.resolve(sites)
-        if spoken and not won:
+    for number, rule in enumerate(rules):
+        spoken = rule.winners(sites) if number not in won else {}
+        if spoken:
             # In a dict, for the order.
-            by = tuple(dict.fromkeys(winner[site] for site in spoken))
-            lost.append(Shadowed(str(rule), by, len(spoken)))
+            by = dict.fromkeys(str(rules[winners[site]]) for site in spoken)
+            lost.append(Shadowed(str(rule), tuple(by), len(spoken)))
     return tuple(lost)
 
 
@@ -161,41 +157,29 @@ def explain_model(
     name: str,
     policy: Policy = NONE,
 ) -> Explanation:
-    """Explain `model`, which is on the meta device.
+    """Explain `model`, which is on the meta device with its gates, at an input of (C, H, W).
 
-    Args:
-        model: A network on the meta device, with its gates.
-        sites: Its sites.
-        shape: Shape of its input, (C, H, W).
-        name: What to call it.
-        policy: The policy that the gates were attached by, for rules that have no effect.
+    `policy` is what they were attached by, for rules that have no effect.
     """
-    modules = dict(model.named_modules())
     counter = FlopCounterMode(display=False)
     with torch.device("meta"), counter, torch.no_grad():
         model.eval()(torch.empty(1, *shape))
-    root = type(model).__name__
     flops = {path: sum(ops.values()) for path, ops in counter.get_flop_counts().items()}
     params, macs = parameters(model), int(counter.get_total_flops()) // 2
-    sites = tuple(sites)
+    modules, sites = dict(model.named_modules()), tuple(sites)
     rows = []
     for site in sites:
         gate = modules.get(site.path)
-        added = parameters(gate) if gate is not None else 0
-        cost = flops.get(f"{root}.{site.path}", 0) // 2
+        added = 0 if gate is None else parameters(gate)
+        cost = flops.get(f"{type(model).__name__}.{site.path}", 0) // 2
         rows.append(
             Row(
-                stage=site.stage,
-                block=site.block,
-                position=site.position,
-                path=site.path,
-                channels=site.channels,
+                **{key: getattr(site, key) for key in _OF_SITE},
                 gate="" if gate is None else _text(gate),
                 params=added,
                 macs=cost,
                 params_share=added / params,
                 macs_share=cost / macs,
-                branch=site.branch,
             )
         )
     return Explanation(name, tuple(rows), params, macs, shape[-1], shadowed(policy, sites))

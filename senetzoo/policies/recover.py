@@ -7,15 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from senetzoo.errors import PolicyError
 from senetzoo.nn.slots import Position, Site
 from senetzoo.policies.algebra import Gate, Policy, Rule, joined
-from senetzoo.policies.selectors import EVERYWHERE, Selector, block, branch, stage, union
+from senetzoo.policies.selectors import EVERYWHERE, Selector, block, branch, combined, stage
 
 
 def recovered(gates: Mapping[Site, Gate], sites: Iterable[Site]) -> Policy:
-    """A short policy that puts these gates at these sites and nothing elsewhere.
-
-    Args:
-        gates: The gates.
-        sites: All sites of the network.
+    """A short policy that puts these gates at these of a network's `sites`, nothing elsewhere.
 
     Raises:
         PolicyError: Two sites have the same stage, block, position and branch, and only one of
@@ -39,16 +35,21 @@ def _selector(sites: set[Site], wanted: set[Site]) -> Selector:
     for selector in _candidates(wanted):
         if set(filter(selector.matches, sites)) == wanted:
             return selector
-    branches = sorted({site.branch for site in sites})
-    if len(branches) == 1:
+    if len({site.branch for site in sites}) == 1:
         raise PolicyError(
             f"No policy means the gates at {', '.join(sorted(s.path for s in wanted))}.",
             "Other sites have the same stage, block and position.",
         )
-    return union(
-        branch(name) & _selector({s for s in sites if s.branch == name}, here)
-        for name in branches
-        if (here := {site for site in wanted if site.branch == name})
+    chosen = sorted({site.branch for site in wanted})
+    return combined(
+        "|",
+        [
+            branch(name)
+            & _selector(
+                {s for s in sites if s.branch == name}, {s for s in wanted if s.branch == name}
+            )
+            for name in chosen
+        ],
     )
 
 
@@ -65,4 +66,4 @@ def _candidates(wanted: set[Site]) -> Iterator[Selector]:
         alike.setdefault(tuple(sorted(blocks[number])), []).append(number)
     if len(alike) == 1:
         yield block(*next(iter(alike)))
-    yield union(stage(*stages) & block(*numbers) for numbers, stages in alike.items())
+    yield combined("|", [stage(*stages) & block(*numbers) for numbers, stages in alike.items()])

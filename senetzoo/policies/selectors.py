@@ -2,135 +2,94 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from senetzoo.errors import PolicyError, nearest
 from senetzoo.nn.slots import BRANCHES, Branch, Site
 
 
-class Selector(ABC):
+@dataclass(frozen=True)
+class Selector:
     """A set of sites, closed under ``&``, ``|`` and ``~``. Its ``str`` is its text form.
 
     Made by `stage`, `block` and `branch`.
+
+    Args:
+        kind: What it selects by, or how it is made of others.
+        parts: Numbers of stages or blocks, names of branches, or the other selectors. The
+            intersection of none is everything.
     """
 
-    @abstractmethod
+    kind: Literal["stage", "block", "branch", "~", "&", "|"]
+    parts: tuple[Any, ...]
+
     def matches(self, site: Site) -> bool:
         """Whether `site` is in the set."""
+        if self.kind == "branch":
+            return site.branch in self.parts
+        if self.kind in ("stage", "block"):
+            number, count = getattr(site, self.kind), getattr(site, self.kind + "s")
+            return number in self.parts or number - count - 1 in self.parts
+        found = (part.matches(site) for part in self.parts)
+        # Of `~`, which has one part, as of `|`.
+        return all(found) if self.kind == "&" else any(found) != (self.kind == "~")
 
     def __and__(self, other: Selector) -> Selector:
-        if not isinstance(other, Selector):
-            return NotImplemented
-        return _joined("&", (self, other))
+        return combined("&", (self, other)) if isinstance(other, Selector) else NotImplemented
 
     def __or__(self, other: Selector) -> Selector:
-        if not isinstance(other, Selector):
-            return NotImplemented
-        return union((self, other))
+        return combined("|", (self, other)) if isinstance(other, Selector) else NotImplemented
 
     def __invert__(self) -> Selector:
-        return self.inner if isinstance(self, _Not) else _Not(self)
-
-
-@dataclass(frozen=True)
-class _Numbers(Selector):
-    """Stages or blocks by number; from 1, or from -1 for the last."""
-
-    kind: Literal["stage", "block"]
-    numbers: tuple[int, ...]
-
-    def matches(self, site: Site) -> bool:
-        number, count = (
-            (site.stage, site.stages) if self.kind == "stage" else (site.block, site.blocks)
-        )
-        return number in self.numbers or number - count - 1 in self.numbers
+        inner: Selector = self.parts[0] if self.kind == "~" else Selector("~", (self,))
+        return inner
 
     def __str__(self) -> str:
-        runs: list[list[int]] = []
-        for number in self.numbers:
-            if runs and number > 0 and number == runs[-1][-1] + 1:
-                runs[-1].append(number)
-            else:
-                runs.append([number])
-        parts = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
-        return self.kind[0] + ",".join(parts)
-
-
-@dataclass(frozen=True)
-class _Branch(Selector):
-    name: Branch
-
-    def matches(self, site: Site) -> bool:
-        return site.branch == self.name
-
-    def __str__(self) -> str:
-        return self.name
-
-
-@dataclass(frozen=True)
-class _Not(Selector):
-    inner: Selector
-
-    def matches(self, site: Site) -> bool:
-        return not self.inner.matches(site)
-
-    def __str__(self) -> str:
-        return f"~{_bracketed(self.inner)}"
-
-
-@dataclass(frozen=True)
-class _Joined(Selector):
-    """An intersection or a union; the intersection of nothing is everything."""
-
-    operator: Literal["&", "|"]
-    parts: tuple[Selector, ...]
-
-    def matches(self, site: Site) -> bool:
-        found = (part.matches(site) for part in self.parts)
-        return all(found) if self.operator == "&" else any(found)
-
-    def __str__(self) -> str:
-        if self.operator == "&":
+        if self.kind in ("stage", "block"):
+            return self.kind[0] + ",".join(_ranges(self.parts))
+        if self.kind == "&":
             return "&".join(map(str, self.parts)) or "*"
+        if self.kind == "branch":
+            return ",".join(self.parts)
+        text = "|".join(
+            f"({part})" if part.kind == "&" and part.parts else str(part) for part in self.parts
+        )
         # In a policy's text `|` also joins rules, so a union always has its own brackets.
-        return f"({'|'.join(map(_bracketed, self.parts))})"
+        return f"({text})" if self.kind == "|" else f"~{text}"
 
 
-EVERYWHERE: Selector = _Joined("&", ())
+EVERYWHERE = Selector("&", ())
 
 
-def _joined(operator: Literal["&", "|"], selectors: Iterable[Selector]) -> Selector:
+def _ranges(numbers: Iterable[int]) -> list[str]:
+    """``1, 2, 3, 5, -1`` as ``1-3``, ``5`` and ``-1``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number > 0 and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+
+
+def combined(kind: Literal["&", "|"], selectors: Iterable[Selector]) -> Selector:
+    """The intersection or the union of one selector or more."""
     parts: list[Selector] = []
     for selector in selectors:
-        if isinstance(selector, _Joined) and selector.operator == operator:
-            parts += selector.parts
-        else:
-            parts.append(selector)
-    return parts[0] if len(parts) == 1 else _Joined(operator, tuple(parts))
-
-
-def union(selectors: Iterable[Selector]) -> Selector:
-    """The union of one selector or more."""
-    return _joined("|", selectors)
-
-
-def _bracketed(selector: Selector) -> str:
-    several = isinstance(selector, _Joined) and selector.operator == "&" and selector.parts
-    return f"({selector})" if several else str(selector)
+        parts += selector.parts if selector.kind == kind else [selector]
+    return parts[0] if len(parts) == 1 else Selector(kind, tuple(parts))
 
 
 def _numbers(kind: Literal["stage", "block"], numbers: tuple[int, ...]) -> Selector:
-    wrong = [n for n in numbers if isinstance(n, bool) or not isinstance(n, int) or n == 0]
-    if wrong or not numbers:
+    if not numbers or not all(type(n) is int and n for n in numbers):
         raise PolicyError(
             f"{kind}({', '.join(map(repr, numbers))}) selects nothing.",
             f"A {kind} is a whole number from 1, or from -1 for the last.",
             f"Type for example: {kind}(1, 2) or {kind}(-1)",
         )
-    return _Numbers(kind, tuple(sorted(set(numbers), key=lambda n: (n < 0, n))))
+    return Selector(kind, tuple(sorted(set(numbers), key=lambda n: (n < 0, n))))
 
 
 def stage(*numbers: int) -> Selector:
@@ -163,4 +122,4 @@ def branch(name: Branch) -> Selector:
             f"Branches are {', '.join(map(repr, BRANCHES))}.",
             nearest(str(name), BRANCHES),
         )
-    return _Branch(name)
+    return Selector("branch", (name,))

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from senetzoo.errors import PolicyError, nearest
 from senetzoo.nn.slots import BRANCHES, POSITIONS
 from senetzoo.policies.algebra import NONE, Gate, Policy, joined
-from senetzoo.policies.selectors import EVERYWHERE, Selector, block, branch, stage, union
+from senetzoo.policies.selectors import EVERYWHERE, Selector, block, branch, combined, stage
 
 MAX_RULES = 5000
 MAX_NESTING = 100
@@ -38,20 +39,19 @@ _WORD = re.compile(r"[a-z]+")
 _BRANCH = re.compile(rf"({'|'.join(BRANCHES)})\b")
 _FIELD = re.compile(r"([a-z_0-9]+)\s*=\s*([a-zA-Z0-9_.:+-]+)")
 
+T = TypeVar("T")
+
 
 def parse(text: str, gates: Mapping[str, type[Gate]]) -> Policy:
-    """The policy that `text` stands for.
-
-    Args:
-        text: A policy in text.
-        gates: Spec of each gate by name.
+    """The policy that `text` stands for, with the spec of each gate by name.
 
     Raises:
         PolicyError: The text is no policy; the message points at the place.
     """
     reader = _Reader(text, gates)
     policy = reader.policy()
-    if reader.rest():
+    reader.skip()
+    if reader.at < len(text):
         raise reader.error("expected + or | or the end")
     return policy
 
@@ -59,75 +59,76 @@ def parse(text: str, gates: Mapping[str, type[Gate]]) -> Policy:
 class _Reader:
     def __init__(self, text: str, gates: Mapping[str, type[Gate]]) -> None:
         self.text = text
-        self.at = 0
         self.gates = gates
-        self.rules = 0
-        self.nesting = 0
+        self.at = self.rules = self.nesting = 0
 
-    def rest(self) -> str:
-        while self.at < len(self.text) and self.text[self.at].isspace():
+    def skip(self) -> None:
+        while self.text[self.at : self.at + 1].isspace():
             self.at += 1
-        return self.text[self.at :]
 
     def take(self, token: str) -> bool:
-        if not self.rest().startswith(token):
-            return False
-        self.at += len(token)
-        return True
+        self.skip()
+        there = self.text.startswith(token, self.at)
+        self.at += len(token) * there
+        return there
 
     def match(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
-        self.rest()
+        self.skip()
         found = pattern.match(self.text, self.at)
         if found:
             self.at = found.end()
         return found
 
-    def error(self, expected: str, remedy: str = "") -> PolicyError:
+    def error(self, expected: str, remedy: str = "", at: int | None = None) -> PolicyError:
+        """What was expected at `at`, or where the reader is."""
+        if at is not None:
+            self.at = at
+        self.skip()
+        rest = self.text[self.at : self.at + 12]
         return PolicyError(
             f"{self.text!r} is not a policy.",
-            f"At {self.rest()[:12]!r}: {expected}." if self.rest() else f"At its end: {expected}.",
+            f"At {rest!r}: {expected}." if rest else f"At its end: {expected}.",
             remedy or "Type for example: se16@pre/s3-4+eca/s1-2",
         )
 
-    def open(self) -> bool:
-        """Take an opening bracket, if there is one."""
+    def several(self, one: Callable[[], T], separator: str) -> list[T]:
+        found = [one()]
+        while self.take(separator):
+            found.append(one())
+        return found
+
+    def bracketed(self, one: Callable[[], T]) -> T | None:
+        """What is in brackets, where the next character opens one."""
         if not self.take("("):
-            return False
+            return None
         self.nesting += 1
         if self.nesting > MAX_NESTING:
             raise self.error(f"more than {MAX_NESTING} brackets are open")
-        return True
-
-    def close(self) -> None:
+        found = one()
         if not self.take(")"):
             raise self.error("expected )")
         self.nesting -= 1
+        return found
 
     def policy(self) -> Policy:
-        sums = [self.sum()]
-        while self.take("|"):
-            sums.append(self.sum())
-        return joined("|", sums)
+        return joined("|", self.several(self.sum, "|"))
 
     def sum(self) -> Policy:
-        terms = [self.term()]
-        while self.take("+"):
-            terms.append(self.term())
-        return joined("+", terms)
+        return joined("+", self.several(self.term, "+"))
 
     def term(self) -> Policy:
-        if self.open():
-            policy = self.policy()
-            self.close()
-        else:
-            policy = self.rule()
-        if policy == NONE and self.rest().startswith("/"):
+        policy = self.bracketed(self.policy) or self.rule()
+        at = self.at
+        if not self.take("/"):
+            return policy
+        if policy == NONE:
             # It would strip every block's gate, not those that the selector names.
-            raise self.error("none speaks of the whole network", "Type for example: se16/~s3")
-        return policy.on(self.conjunction()) if self.take("/") else policy
+            raise self.error(
+                "none speaks of the whole network", "Type for example: se16/~s3", at=at
+            )
+        return policy.on(self.conjunction())
 
     def rule(self) -> Policy:
-        start = self.at
         found = self.match(_GATE)
         if not found:
             raise self.error("expected the name of a gate")
@@ -137,59 +138,47 @@ class _Reader:
         name, number = found[1], found[2]
         if name == "none" and number is None:
             return NONE
-        spec = self.gates.get(name)
-        if spec is None:
-            self.at = start
-            raise self.error(
-                f"{name!r} is none of the gates {', '.join(self.gates)}", nearest(name, self.gates)
-            )
+        if name not in self.gates:
+            known = f"{name!r} is none of the gates {', '.join(self.gates)}"
+            raise self.error(known, nearest(name, self.gates), at=found.start())
+        spec = self.gates[name]
         fields: dict[str, object] = {}
         if number is not None:
             if not spec.number:
-                self.at = found.start(2)
-                raise self.error(f"{name} takes no number", f"Type for example: {name}")
+                remedy = f"Type for example: {name}"
+                raise self.error(f"{name} takes no number", remedy, at=found.start(2))
             fields[spec.number] = _value(number)
         if self.take("("):
-            self.fields(spec, fields)
+            self.several(lambda: self.field(spec, fields), ",")
+            if not self.take(")"):
+                raise self.error("expected , or )")
         policy: Policy = spec(**fields)
         if self.take("@"):
-            position = self.match(_WORD)
-            if not position or position[0] not in POSITIONS:
-                word = position[0] if position else ""
-                self.at -= len(word)
-                raise self.error(
-                    f"expected a position: {', '.join(POSITIONS)}", nearest(word, POSITIONS)
-                )
-            policy = policy.at(position[0])
+            found = self.match(_WORD)
+            position = found[0] if found else ""
+            if position not in POSITIONS:
+                expected = f"expected a position: {', '.join(POSITIONS)}"
+                raise self.error(expected, nearest(position, POSITIONS), self.at - len(position))
+            policy = policy.at(position)
         return policy
 
-    def fields(self, spec: type[Gate], fields: dict[str, object]) -> None:
-        known = {field.name: field for field in dataclasses.fields(spec)}  # type: ignore[arg-type]
-        while True:
-            found = self.match(_FIELD)
-            if not found:
-                raise self.error("expected field=value")
-            name, value = found[1], found[2]
-            # Of a gate without an identity, the gate itself says why.
-            if name not in known and not (name == "init" and spec.no_identity):
-                self.at = found.start()
-                raise self.error(
-                    f"{spec.name} has the fields {', '.join(known)}", nearest(name, known)
-                )
-            if name in fields:
-                self.at = found.start()
-                raise self.error(f"{name} is given twice")
-            fields[name] = _value(value)
-            if self.take(")"):
-                return
-            if not self.take(","):
-                raise self.error("expected , or )")
+    def field(self, spec: type[Gate], fields: dict[str, object]) -> None:
+        """Read one field of `spec` into `fields`."""
+        known = [field.name for field in dataclasses.fields(spec)]  # type: ignore[arg-type]
+        found = self.match(_FIELD)
+        if not found:
+            raise self.error("expected field=value")
+        name = found[1]
+        # Of a gate without an identity, the gate itself says why.
+        if name not in known and not (name == "init" and spec.no_identity):
+            expected = f"{spec.name} has the fields {', '.join(known)}"
+            raise self.error(expected, nearest(name, known), at=found.start())
+        if name in fields:
+            raise self.error(f"{name} is given twice", at=found.start())
+        fields[name] = _value(found[2])
 
     def conjunction(self) -> Selector:
-        selector = self.atom()
-        while self.take("&"):
-            selector = selector & self.atom()
-        return selector
+        return combined("&", self.several(self.atom, "&"))
 
     def atom(self) -> Selector:
         negated = False
@@ -199,39 +188,29 @@ class _Reader:
             return ~self.atom()
         if self.take("*"):
             return EVERYWHERE
-        if self.open():
-            parts = [self.conjunction()]
-            while self.take("|"):
-                parts.append(self.conjunction())
-            self.close()
-            return union(parts)
+        if union := self.bracketed(lambda: self.several(self.conjunction, "|")):
+            return combined("|", union)
         if named := self.match(_BRANCH):
             return branch(named[1])  # type: ignore[arg-type]
         for letter, make in (("s", stage), ("b", block)):
             if self.take(letter):
-                return make(*self.numbers())
-        words = ", ".join(BRANCHES)
+                return make(*(n for numbers in self.several(self.numbers, ",") for n in numbers))
         raise self.error(
-            f"expected s for stages, b for blocks, or a branch: {words}",
+            f"expected s for stages, b for blocks, or a branch: {', '.join(BRANCHES)}",
             "Type for example: se16/s3-4",
         )
 
-    def numbers(self) -> list[int]:
-        numbers: list[int] = []
-        while True:
-            found = self.match(_NUMBERS)
-            if not found:
-                raise self.error("expected a number", "Type for example: se16/s3-4")
-            first = last = int(found[1])
-            if first >= 0 and (upto := self.match(_UPTO)):
-                last = int(upto[1])
-            if not 0 <= last - first < _MAX_NUMBER:
-                self.at = found.start()
-                wrong = "runs backwards" if last < first else f"has over {_MAX_NUMBER} numbers"
-                raise self.error(f"the range {first}-{last} {wrong}")
-            numbers += range(first, last + 1)
-            if not self.take(","):
-                return numbers
+    def numbers(self) -> range:
+        found = self.match(_NUMBERS)
+        if not found:
+            raise self.error("expected a number", "Type for example: se16/s3-4")
+        first = last = int(found[1])
+        if first >= 0 and (upto := self.match(_UPTO)):
+            last = int(upto[1])
+        if not 0 <= last - first < _MAX_NUMBER:
+            wrong = "runs backwards" if last < first else f"has over {_MAX_NUMBER} numbers"
+            raise self.error(f"the range {first}-{last} {wrong}", at=found.start())
+        return range(first, last + 1)
 
 
 def _value(text: str) -> object:

@@ -72,20 +72,15 @@ def values(model: nn.Module) -> list[Any]:
 # --- Small forms of what the tables know ---------------------------------------------------------
 
 
-def _resnet(block: str) -> nn.Module:
-    from torchvision.models import resnet
-
-    model: nn.Module = resnet.ResNet(getattr(resnet, block), [2, 1, 1, 1], num_classes=5)
+def _of(module: str, name: str, *args: Any, **options: Any) -> nn.Module:
+    """What `name` of `module` builds."""
+    model: nn.Module = getattr(importlib.import_module(module), name)(*args, **options)
     return model
 
 
-def _resnext() -> nn.Module:
-    from torchvision.models import resnet
-
-    model: nn.Module = resnet.ResNet(
-        resnet.Bottleneck, [1, 2, 1, 1], num_classes=5, groups=8, width_per_group=4
-    )
-    return model
+def _resnet(library: str, block: str, depths: list[int], **options: Any) -> nn.Module:
+    resnet = importlib.import_module(f"{library}.models.resnet")
+    return _of(resnet.__name__, "ResNet", getattr(resnet, block), depths, num_classes=5, **options)
 
 
 def _regnet() -> nn.Module:
@@ -108,82 +103,47 @@ def _filled(build: Callable[[], nn.Module], head: str = "", inputs: int = 0) -> 
     return model
 
 
+_VGG = [8, "M", 16, 16, "M", 32, "M"]
+
+
 def _vgg(norm: bool) -> nn.Module:
     from torchvision.models import vgg
 
     def build() -> nn.Module:
-        layers = vgg.make_layers([8, "M", 16, 16, "M", 32, "M"], batch_norm=norm)
-        model: nn.Module = vgg.VGG(layers, num_classes=5, init_weights=False)
-        return model
+        layers = vgg.make_layers(_VGG, batch_norm=norm)
+        return _of(vgg.__name__, "VGG", layers, num_classes=5, init_weights=False)
 
     return _filled(build, "classifier", 32 * 49)
-
-
-def _alexnet() -> nn.Module:
-    return _filled(lambda: _of_torchvision("alexnet"), "classifier", 256 * 36)
-
-
-def _densenet() -> nn.Module:
-    from torchvision.models import DenseNet
-
-    model: nn.Module = DenseNet(8, (2, 3, 2, 2), 16, num_classes=5)
-    return model
-
-
-def _googlenet() -> nn.Module:
-    from torchvision.models import GoogLeNet
-
-    return _filled(lambda: GoogLeNet(5, aux_logits=False, init_weights=False))
-
-
-def _inception_v3() -> nn.Module:
-    from torchvision.models import Inception3
-
-    return _filled(lambda: Inception3(5, aux_logits=False, init_weights=False))
 
 
 def _swin(version: int) -> nn.Module:
     from torchvision.models import swin_transformer as swin
 
-    options: dict[str, Any] = {}
-    if version == 2:
-        options = {
-            "block": swin.SwinTransformerBlockV2,
-            "downsample_layer": swin.PatchMergingV2,
-        }
+    second = {"block": swin.SwinTransformerBlockV2, "downsample_layer": swin.PatchMergingV2}
     model: nn.Module = swin.SwinTransformer(
-        [4, 4], 24, [2, 2], [2, 4], [4, 4], num_classes=5, stochastic_depth_prob=0.0, **options
+        *([4, 4], 24, [2, 2], [2, 4], [4, 4]),
+        num_classes=5,
+        stochastic_depth_prob=0.0,
+        **(second if version == 2 else {}),
     )
     return model
 
 
 def _of_torchvision(name: str, **options: Any) -> nn.Module:
-    from torchvision import models
-
-    model: nn.Module = models.get_model(name, num_classes=5, **options)
-    return model
+    return _of("torchvision.models", "get_model", name, num_classes=5, **options)
 
 
-def _of_timm(name: str, **options: Any) -> nn.Module:
-    import timm
-
-    model: nn.Module = timm.create_model(name, num_classes=5, **options)
-    return model
-
-
-def _timm_resnet(block: str, **options: Any) -> nn.Module:
-    from timm.models import resnet
-
-    model: nn.Module = resnet.ResNet(getattr(resnet, block), (2, 1, 1, 1), num_classes=5, **options)
-    return model
+def _of_timm(name: str) -> nn.Module:
+    return _of("timm", "create_model", name, num_classes=5)
 
 
 def _timm_preact(block: str) -> nn.Module:
     from timm.layers.create_conv2d import create_conv2d
     from timm.layers.norm_act import BatchNormAct2d
-    from timm.models import resnetv2
 
-    model: nn.Module = resnetv2.ResNetV2(
+    return _of(
+        "timm.models.resnetv2",
+        "ResNetV2",
         [2, 1],
         channels=(32, 64),
         num_classes=5,
@@ -193,25 +153,14 @@ def _timm_preact(block: str) -> nn.Module:
         conv_layer=create_conv2d,
         norm_layer=BatchNormAct2d,
     )
-    return model
-
-
-def _timm_densenet() -> nn.Module:
-    from timm.models import DenseNet
-
-    model: nn.Module = DenseNet(8, (2, 3), num_classes=5)
-    return model
 
 
 def _timm_vgg() -> nn.Module:
-    from timm.models import VGG
-
     def build() -> nn.Module:
-        cfg = [8, "M", 16, 16, "M", 32, "M"]
-        model: nn.Module = VGG(cfg, num_classes=5, norm_layer=nn.BatchNorm2d)
+        model: Any = _of("timm.models", "VGG", _VGG, num_classes=5, norm_layer=nn.BatchNorm2d)
         model.pre_logits = nn.Identity()
         model.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5))
-        return model
+        return model  # type: ignore[no-any-return]
 
     return _filled(build)
 
@@ -233,42 +182,45 @@ def _timm_inception_resnet() -> nn.Module:
 
 
 def _timm_swin() -> nn.Module:
-    from timm.models import SwinTransformer
-
-    model: nn.Module = SwinTransformer(
-        img_size=32, embed_dim=24, depths=(2, 2), num_heads=(2, 4), window_size=4, num_classes=5
-    )
-    return model
-
-
-def _pytorchcv(name: str) -> nn.Module:
-    from pytorchcv.model_provider import get_model
-
-    model: nn.Module = get_model(name, pretrained=False)
-    return model
+    sizes: dict[str, Any] = {"depths": (2, 2), "num_heads": (2, 4), "window_size": 4}
+    return _of("timm.models", "SwinTransformer", img_size=32, embed_dim=24, num_classes=5, **sizes)
 
 
 def _pytorchcv_resnet(bottleneck: bool) -> nn.Module:
-    from pytorchcv.models.resnet_cifar import CIFARResNet
-
     widths = [[64, 64], [128], [256]] if bottleneck else [[16, 16], [32], [64]]
-    model: nn.Module = CIFARResNet(widths, 16, bottleneck, num_classes=5)
-    return model
+    cifar = "pytorchcv.models.resnet_cifar"
+    return _of(cifar, "CIFARResNet", widths, 16, bottleneck, num_classes=5)
+
+
+def _inception(name: str) -> Callable[[], nn.Module]:
+    options: dict[str, Any] = {"aux_logits": False, "init_weights": False}
+    return lambda: _filled(lambda: _of("torchvision.models", name, 5, **options))
 
 
 Builder = tuple[Callable[[], nn.Module], int]
+_DEEP: dict[str, Any] = {"stem_type": "deep", "avg_down": True, "drop_path_rate": 0.1}
+_SHORT = [2, 1, 1, 1]
 
 SMALL: dict[str, Builder] = {
-    "torchvision basic": (lambda: _resnet("BasicBlock"), 64),
-    "torchvision bottleneck": (lambda: _resnet("Bottleneck"), 64),
-    "torchvision resnext": (_resnext, 64),
+    "torchvision basic": (lambda: _resnet("torchvision", "BasicBlock", _SHORT), 64),
+    "torchvision bottleneck": (lambda: _resnet("torchvision", "Bottleneck", _SHORT), 64),
+    "torchvision resnext": (
+        lambda: _resnet("torchvision", "Bottleneck", [1, 2, 1, 1], groups=8, width_per_group=4),
+        64,
+    ),
     "torchvision regnet": (_regnet, 64),
     "torchvision vgg": (lambda: _vgg(False), 32),
     "torchvision vgg_bn": (lambda: _vgg(True), 32),
-    "torchvision alexnet": (_alexnet, 64),
-    "torchvision densenet": (_densenet, 64),
-    "torchvision googlenet": (_googlenet, 64),
-    "torchvision inception_v3": (_inception_v3, 75),
+    "torchvision alexnet": (
+        lambda: _filled(lambda: _of_torchvision("alexnet"), "classifier", 256 * 36),
+        64,
+    ),
+    "torchvision densenet": (
+        lambda: _of("torchvision.models", "DenseNet", 8, (2, 3, 2, 2), 16, num_classes=5),
+        64,
+    ),
+    "torchvision googlenet": (_inception("GoogLeNet"), 64),
+    "torchvision inception_v3": (_inception("Inception3"), 75),
     "torchvision mobilenet_v2": (lambda: _of_torchvision("mobilenet_v2", width_mult=0.25), 64),
     "torchvision mobilenet_v3_small": (lambda: _of_torchvision("mobilenet_v3_small"), 64),
     "torchvision mobilenet_v3_large": (
@@ -280,14 +232,11 @@ SMALL: dict[str, Builder] = {
     "torchvision squeezenet": (lambda: _of_torchvision("squeezenet1_1"), 64),
     "torchvision swin": (lambda: _swin(1), 32),
     "torchvision swin_v2": (lambda: _swin(2), 32),
-    "timm basic": (lambda: _timm_resnet("BasicBlock"), 64),
-    "timm bottleneck": (lambda: _timm_resnet("Bottleneck"), 64),
-    "timm resnet d": (
-        lambda: _timm_resnet("Bottleneck", stem_type="deep", avg_down=True, drop_path_rate=0.1),
-        64,
-    ),
+    "timm basic": (lambda: _resnet("timm", "BasicBlock", _SHORT), 64),
+    "timm bottleneck": (lambda: _resnet("timm", "Bottleneck", _SHORT), 64),
+    "timm resnet d": (lambda: _resnet("timm", "Bottleneck", _SHORT, **_DEEP), 64),
     "timm seresnet": (
-        lambda: _timm_resnet("BasicBlock", block_args={"attn_layer": "se"}),
+        lambda: _resnet("timm", "BasicBlock", _SHORT, block_args={"attn_layer": "se"}),
         64,
     ),
     "timm legacy_seresnet18": (lambda: _of_timm("legacy_seresnet18"), 64),
@@ -295,7 +244,7 @@ SMALL: dict[str, Builder] = {
     "timm preact bottleneck": (lambda: _timm_preact("PreActBottleneck"), 32),
     "timm resnetv2 bottleneck": (lambda: _timm_preact("Bottleneck"), 32),
     "timm vgg": (_timm_vgg, 32),
-    "timm densenet": (_timm_densenet, 64),
+    "timm densenet": (lambda: _of("timm.models", "DenseNet", 8, (2, 3), num_classes=5), 64),
     "timm inception_v3": (lambda: _filled(lambda: _of_timm("inception_v3")), 75),
     "timm inception_resnet": (_timm_inception_resnet, 32),
     "timm mobilenetv1": (lambda: _of_timm("mobilenetv1_100"), 64),
@@ -306,7 +255,10 @@ SMALL: dict[str, Builder] = {
     "timm swin": (_timm_swin, 32),
     "pytorchcv basic": (lambda: _pytorchcv_resnet(False), 32),
     "pytorchcv bottleneck": (lambda: _pytorchcv_resnet(True), 32),
-    "pytorchcv seresnet20": (lambda: _pytorchcv("seresnet20_cifar10"), 32),
+    "pytorchcv seresnet20": (
+        lambda: _of("pytorchcv.model_provider", "get_model", "seresnet20_cifar10"),
+        32,
+    ),
 }
 
 

@@ -2,93 +2,26 @@
 
 The gate is a child of the module where it sits, under a name that starts with `PREFIX`, and a hook
 of that module calls it. The hook knows the name only, so a copied, pickled or shared module finds
-its own gate, and no key of the trunk is renamed. Three places need more than a hook before or
-after a module; each is a value too:
-
-- `Replace`: a skip that is the block's input as it is has no module, so one is put under the empty
-  attribute where the block would have its projection;
-- `Sum`: a block that adds its input itself, where an attribute says so, has that attribute set to
-  False, and the hook adds the gated input;
-- `Scale`: a branch that is scaled in the sum is scaled before the gate instead, and by 1 in the
-  sum.
-
+its own gate, and no key of the trunk is renamed. What some places need beyond that, `Via` says.
 All of it can be undone from the network alone: `remove_all`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from torch import Tensor, nn
 
 from senetzoo.errors import PolicyError
-
-PREFIX = "senetzoo_"
-
-When: TypeAlias = Literal["before", "after"]
-
-
-@dataclass(frozen=True)
-class Replace:
-    """A module under an attribute of the block that is empty.
-
-    Args:
-        attribute: The attribute, which is None or absent.
-        switch: Attribute to set to True, so that the block looks at the first.
-    """
-
-    attribute: str
-    switch: str = ""
-
-
-@dataclass(frozen=True)
-class Sum:
-    """The block's own sum with its input, made by the hook.
-
-    Args:
-        switch: Attribute that says whether the block adds its input.
-        drop: The block's stochastic depth, which it applies only where it adds.
-    """
-
-    switch: str
-    drop: str = ""
-
-
-@dataclass(frozen=True)
-class Scale:
-    """A factor on the branch that the block applies in its sum.
-
-    Args:
-        attribute: The block's attribute with the factor.
-    """
-
-    attribute: str
-
-
-@dataclass(frozen=True)
-class Flat:
-    """A map that is flattened to (N, H * W, C) where the gate sits.
-
-    Args:
-        height: H.
-        width: W.
-    """
-
-    height: int
-    width: int
-
-
-Via: TypeAlias = Replace | Sum | Scale | Flat
+from senetzoo.policies.foreign.sitemap import PREFIX, Place, Via, When
 
 
 class Skip(nn.Module):
-    """Stands where a block has no projection, and lets the gate at the skip pass.
+    """Stands under the attribute `name` where a block has no projection, and runs the skip's gate.
 
-    Args:
-        name: The attribute that it is put under.
-        switch: The attribute that was set to True for it; none if empty.
+    `switch` is the attribute that was set to True for it, if any.
     """
 
     def __init__(self, name: str, switch: str = "") -> None:
@@ -101,9 +34,8 @@ class Skip(nn.Module):
 
     def enter(self, block: nn.Module) -> None:
         """Take the place of nothing in `block`."""
-        if self.name in block._modules:
-            self.registered = True
-        elif self.name in block.__dict__:
+        self.registered = self.name in block._modules
+        if not self.registered and self.name in block.__dict__:
             self.place = list(block.__dict__).index(self.name)
             del block.__dict__[self.name]
         block._modules[self.name] = self.train(block.training)
@@ -117,7 +49,10 @@ class Skip(nn.Module):
         else:
             del block._modules[self.name]
         if self.place >= 0:
-            _insert(block.__dict__, self.place, self.name, None)
+            items = list(block.__dict__.items())
+            items.insert(self.place, (self.name, None))
+            block.__dict__.clear()
+            block.__dict__.update(items)
         if self.switch:
             setattr(block, self.switch, False)
 
@@ -128,37 +63,26 @@ class Skip(nn.Module):
         return x
 
 
-def _insert(mapping: MutableMapping[str, Any], index: int, key: str, value: object) -> None:
-    items = list(mapping.items())
-    items.insert(index, (key, value))
-    mapping.clear()
-    mapping.update(items)
-
-
 @dataclass(frozen=True)
 class _Hook:
-    """What is registered on a module to run its gate, which it finds by name.
+    """What is registered on a module to run its gate, which it finds by its name `key`.
 
-    Args:
-        key: The gate's name.
-        when: Before or after the module.
-        via: What else it takes.
-        factor: What a `Scale` scaled the branch by in the sum.
+    `factor` is what the branch was scaled by in the sum, where the hook does that.
     """
 
     key: str
     when: When
-    via: Via | None
+    via: Via
     factor: float = 1.0
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], *output: Any) -> Any:
         if self.when == "before":
             return (self.gated(module, args[0] if args else None), *args[1:])
         (x,) = output
-        if isinstance(self.via, Sum):
+        if self.via.add:
             x = getattr(module, self.via.drop)(x) if self.via.drop else x
             return x + self.gated(module, args[0])
-        return self.gated(module, x * self.factor if isinstance(self.via, Scale) else x)
+        return self.gated(module, x * self.factor if self.via.scale else x)
 
     def gated(self, module: nn.Module, x: object) -> Tensor:
         """`x` as the gate leaves it."""
@@ -169,9 +93,9 @@ class _Hook:
                 "A gate takes one tensor, the module's first argument or its output.",
                 "Take this module out of the SiteMap",
             )
-        if not isinstance(self.via, Flat):
+        if not self.via.size:
             return gate(x)  # type: ignore[no-any-return]
-        height, width = self.via.height, self.via.width
+        height, width = self.via.size
         if x.ndim != 3 or x.shape[1] != height * width:
             raise PolicyError(
                 f"A gate for maps of {height}x{width} got a tensor of {tuple(x.shape)}.",
@@ -181,84 +105,65 @@ class _Hook:
         return gate(x.reshape(len(x), height, width, -1)).flatten(1, 2)  # type: ignore[no-any-return]
 
 
-def _found(module: nn.Module, key: str) -> _Hook | None:
-    """The hook that runs the gate `key` of `module`."""
+def _hooks(module: nn.Module) -> Iterator[tuple[dict[int, Any], int, _Hook]]:
+    """The hooks of gates at `module`, each with the dict that it is in and its key there."""
     for hooks in (module._forward_hooks, module._forward_pre_hooks):
-        for hook in hooks.values():
-            if isinstance(hook, _Hook) and hook.key == key:
-                return hook
-    return None
+        for index, hook in list(hooks.items()):
+            if isinstance(hook, _Hook):
+                yield hooks, index, hook
 
 
-def check_free(module: nn.Module, key: str, when: When, via: Via | None) -> None:
-    """Refuse a place whose gate is run in another way.
-
-    Raises:
-        PolicyError: It is there already, on the other side of the module or for another size.
-    """
-    hook = None if isinstance(via, Replace) else _found(module, key)
-    if hook is None or (hook.when, hook.via) == (when, via):
-        return
-    raise PolicyError(
-        f"A {type(module).__name__} has a gate {key!r} already, {hook.when} it.",
-        "The new one would sit elsewhere, or get a map of another size.",
-        "Type first: detach(model)",
-    )
-
-
-def put(
-    block: nn.Module, name: str, key: str, when: When, via: Via | None, gate: nn.Module
-) -> None:
-    """Let `gate` sit before or after the child `name` of `block`; it may hold another already.
-
-    Args:
-        block: The block, the module's parent.
-        name: Name of the module in the block; empty for the block itself.
-        key: Name of the gate, from `PREFIX` on.
-        when: Before or after the module.
-        via: What else it takes.
-        gate: The gate.
-    """
-    module = block.get_submodule(name)
-    if isinstance(via, Replace):
-        skip = module._modules.get(via.attribute)
-        if not isinstance(skip, Skip):
-            skip = Skip(via.attribute, via.switch)
-            skip.enter(module)
-        skip._modules[key] = gate
-        return
-    module._modules[key] = gate
-    if _found(module, key) is not None:
-        return
-    if when == "before":
-        module.register_forward_pre_hook(_Hook(key, when, via))
-        return
-    factor = getattr(block, via.attribute) if isinstance(via, Scale) else 1.0
-    # Before hooks that are there already: they see what the rest of the network sees.
-    handle = module.register_forward_hook(_Hook(key, when, via, factor), prepend=True)
-    if isinstance(via, Scale):
-        setattr(block, via.attribute, 1.0)
-    elif isinstance(via, Sum):
-        setattr(module, via.switch, False)
-    else:
-        # But after the block's own sum.
-        for index, other in module._forward_hooks.items():
-            if _sums(other) and index != handle.id:
-                module._forward_hooks.move_to_end(index, last=False)  # type: ignore[attr-defined]
-                break
-
-
-def _sums(hook: object, switch: str = "") -> bool:
-    """Whether `hook` makes a block's own sum, by `switch` if it is given."""
-    via = hook.via if isinstance(hook, _Hook) else None
-    return isinstance(via, Sum) and switch in ("", via.switch)
+def _adds(module: nn.Module) -> set[str]:
+    """The attributes by which `module` added its input, before a hook did it."""
+    return {hook.via.add for _, _, hook in _hooks(module)} - {""}
 
 
 def adds_its_input(block: nn.Module, switch: str) -> bool:
     """Whether `block` adds its input by its attribute `switch`, or did before a gate does it."""
-    return bool(getattr(block, switch, False)) or any(
-        _sums(hook, switch) for hook in block._forward_hooks.values()
-    )
+    return bool(getattr(block, switch, False)) or switch in _adds(block)
+
+
+def check_free(model: nn.Module, place: Place) -> None:
+    """Refuse a place whose gate is there, on the other side of the module or for another size."""
+    module = model.get_submodule(place.module)
+    for _, _, hook in _hooks(module):
+        same = place.via.replace or (hook.when, hook.via) == (place.side, place.via)
+        if hook.key == place.key and not same:
+            raise PolicyError(
+                f"A {type(module).__name__} has a gate {place.key!r} already, {hook.when} it.",
+                "The new one would sit elsewhere, or get a map of another size.",
+                "Type first: detach(model)",
+            )
+
+
+def put(model: nn.Module, place: Place, gate: nn.Module) -> None:
+    """Let `gate` sit at `place`, which may hold another already."""
+    module, key, via = model.get_submodule(place.module), place.key, place.via
+    if via.replace:
+        skip = module._modules.get(via.replace)
+        if not isinstance(skip, Skip):
+            skip = Skip(via.replace, via.switch)
+            skip.enter(module)
+        skip._modules[key] = gate
+        return
+    module._modules[key] = gate
+    if any(hook.key == key for _, _, hook in _hooks(module)):
+        return
+    if place.side == "before":
+        module.register_forward_pre_hook(_Hook(key, "before", via))
+        return
+    block = model.get_submodule(place.module.rpartition(".")[0])
+    sums = [index for _, index, hook in _hooks(module) if hook.via.add]
+    factor = getattr(block, via.scale) if via.scale else 1.0
+    # Before hooks that are there already: they see what the rest of the network sees.
+    module.register_forward_hook(_Hook(key, "after", via, factor), prepend=True)
+    if via.scale:
+        setattr(block, via.scale, 1.0)
+    elif via.add:
+        setattr(module, via.add, False)
+    elif sums:
+        # But after the block's own sum.
+        module._forward_hooks.move_to_end(sums[0], last=False)  # type: ignore[attr-defined]
 
 
 def gates_in(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
@@ -269,55 +174,37 @@ def gates_in(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
                 yield module, name, child
 
 
-def trunk_of(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+def trunk_of(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Names and modules in `module`, itself first, as ``named_modules()``, but no gates."""
-    walked: set[int] = set()
-
-    def walk(name: str, inner: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-        if id(inner) in walked:
-            return
-        walked.add(id(inner))
-        yield name, inner
-        for key, child in inner._modules.items():
-            if child is not None and not key.startswith(PREFIX) and not isinstance(child, Skip):
-                yield from walk(f"{name}.{key}" if name else key, child)
-
-    return walk(path, module)
+    for name, inner in module.named_modules():
+        if f".{PREFIX}" not in f".{name}" and not isinstance(inner, Skip):
+            yield name, inner
 
 
-def remove_all(model: nn.Module, keys: dict[int, set[str]] | None = None) -> None:
-    """Take gates out of `model`, and all that was put in for them.
-
-    Args:
-        model: The network.
-        keys: Names of the gates to take out, by ``id`` of the module that holds them; None for all.
-    """
+def remove_all(model: nn.Module, only: nn.Module | None = None) -> None:
+    """Take gates out of `model`, all or one, and all that was put in for them."""
     wanted: dict[int, set[str]] = {}
-    for holder, key, _ in gates_in(model):
-        if keys is None or key in keys.get(id(holder), ()):
+    for holder, key, gate in gates_in(model):
+        if only in (None, gate):
             wanted.setdefault(id(holder), set()).add(key)
     for module in list(model.modules()):
         for child in list(module._modules.values()):
             if child is not None and id(child) in wanted:
                 _restore(module, child, wanted[id(child)])
-        for key in wanted.get(id(module), ()):
-            _remove(module, key)
+        keys = wanted.get(id(module), set())
+        for key in keys:
+            module._modules.pop(key, None)
+        for hooks, index, hook in _hooks(module):
+            if hook.key in keys:
+                del hooks[index]
+                if hook.via.add:
+                    setattr(module, hook.via.add, True)
 
 
 def _restore(parent: nn.Module, child: nn.Module, keys: set[str]) -> None:
     """Undo what gates at `child` changed in its parent."""
     if isinstance(child, Skip) and keys == set(child._modules):
         child.leave(parent)
-    for hook in child._forward_hooks.values():
-        if isinstance(hook, _Hook) and isinstance(hook.via, Scale) and hook.key in keys:
-            setattr(parent, hook.via.attribute, hook.factor)
-
-
-def _remove(module: nn.Module, key: str) -> None:
-    module._modules.pop(key, None)
-    for hooks in (module._forward_hooks, module._forward_pre_hooks):
-        for index, hook in list(hooks.items()):
-            if isinstance(hook, _Hook) and hook.key == key:
-                del hooks[index]
-                if isinstance(hook.via, Sum):
-                    setattr(module, hook.via.switch, True)
+    for _, _, hook in _hooks(child):
+        if hook.via.scale and hook.key in keys:
+            setattr(parent, hook.via.scale, hook.factor)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import operator
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx, nn
@@ -15,14 +14,19 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from senetzoo.nn.counting import to_meta
 from senetzoo.nn.slots import Layout, Position
-from senetzoo.policies.foreign.hooks import When, remove_all
-from senetzoo.policies.foreign.sitemap import Place, SiteMap, Unsupported
+from senetzoo.policies.foreign.hooks import remove_all
+from senetzoo.policies.foreign.sitemap import Place, SiteMap, Unsupported, When
 
-_ADDS = (operator.add, operator.iadd, torch.add, "add", "add_")
+_ADDS = ("add", "iadd", "add_")
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _ACTS = ("relu", "silu", "gelu", "hardswish", "leaky_relu", "elu", "relu6", "tanh", "sigmoid")
+_ACT_MODULES = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Tanh)
 # Ends of the names of modules that drop a branch for whole samples: a gate sits before them.
 _DROPS = ("DropPath", "StochasticDepth")
+
+# A block's name, the size of its map, and at each position its place without numbers, or why
+# there is none.
+_Block: TypeAlias = tuple[str, tuple[int, ...], dict[Position, Place | str]]
 
 
 class _Tracer(fx.Tracer):
@@ -30,16 +34,6 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return not any(True for _ in module.children())
-
-
-@dataclass(frozen=True)
-class _Block:
-    """One block that was found: its places without numbers, and the size of its map."""
-
-    places: tuple[Place, ...]
-    lacks: tuple[tuple[Position, str], ...]
-    name: str
-    size: tuple[int, ...]
 
 
 def propose(model: nn.Module, example_input: Tensor) -> SiteMap:
@@ -76,15 +70,18 @@ def propose(model: nn.Module, example_input: Tensor) -> SiteMap:
     else:
         blocks = list(reader.units())
     stage, number, last = 0, 0, ""
-    size: tuple[int, ...] = ()
-    for block in blocks:
-        if not stage or block.size != size:
-            stage, number, size = stage + 1, 0, block.size
+    before: tuple[int, ...] = ()
+    for name, size, found in blocks:
+        if not stage or size != before:
+            stage, number, before = stage + 1, 0, size
         # Two sums in one block have one number.
-        number += not block.name or block.name != last or not number
-        last = block.name
-        places += [dataclasses.replace(p, stage=stage, block=number) for p in block.places]
-        unsupported += [Unsupported(block.name, p, why, stage, number) for p, why in block.lacks]
+        number += not name or name != last or not number
+        last = name
+        for position, place in found.items():
+            if isinstance(place, Place):
+                places.append(dataclasses.replace(place, stage=stage, block=number))
+            else:
+                unsupported.append(Unsupported(name, position, place, stage, number))
     if not places:
         unsupported.append(
             Unsupported("", "", "it has neither residual sums nor convolutions of images")
@@ -96,15 +93,10 @@ class _Graph:
     """What is to be known of a traced network."""
 
     def __init__(self, traced: fx.GraphModule) -> None:
-        self.traced = traced
         self.modules = dict(traced.named_modules())
         self.nodes = list(traced.graph.nodes)
         self.order = {node: index for index, node in enumerate(self.nodes)}
-        self.calls: dict[int, int] = {}
-        for node in self.nodes:
-            if node.op == "call_module":
-                key = id(self.modules[str(node.target)])
-                self.calls[key] = self.calls.get(key, 0) + 1
+        self.calls = Counter(map(self.module, self.nodes))
         self.used: set[fx.Node] = set()
         self.layouts: dict[fx.Node, Layout | None] = {}
         self.last: dict[str, fx.Node] = {}
@@ -152,9 +144,13 @@ class _Graph:
         module = self.module(node)
         if module is None:
             return f"there is no module at {node.name}, only the operation {_target(node)}"
-        if self.calls[id(module)] > 1:
+        if self.calls[module] > 1:
             return f"{node.target} runs more than once"
         return self.at(str(node.target), position, side, tensor)
+
+    def before(self, node: fx.Node, position: Position) -> Place | str:
+        """The place at the input of the module that `node` calls."""
+        return self.place(node, position, "before", node.all_input_nodes[0])
 
     def at(self, name: str, position: Position, side: When, tensor: fx.Node) -> Place | str:
         """The place at the module called `name`, where `tensor` passes."""
@@ -168,41 +164,32 @@ class _Graph:
         """The sums of a branch and what bypasses it."""
         for node in self.nodes:
             sides = [arg for arg in node.args if isinstance(arg, fx.Node)]
-            if _target(node) not in map(_name, _ADDS) or len(sides) != 2 or len(node.args) > 2:
+            if _target(node) not in _ADDS or len(sides) != 2 or len(node.args) > 2:
                 continue
             if self.shape(sides[0]) != self.shape(sides[1]) or len(self.shape(node)) < 3:
                 continue
             up = [_above(side) for side in sides]
-            own = [up[0] - up[1], up[1] - up[0]]
-            weights = [sum(map(self.weight, side)) for side in own]
-            if weights == [0, 0]:
-                continue
-            first = weights[0] > weights[1]
-            branch, skip = (own[0], own[1]) if first else (own[1], own[0])
-            self.used |= branch | skip
-            end, bypass = sides if first else reversed(sides)
-            yield self.residual(node, branch, skip, end, bypass)
+            branch, skip = up[0] - up[1], up[1] - up[0]
+            end, bypass = sides
+            if self.weight(branch) <= self.weight(skip):
+                branch, skip, end, bypass = skip, branch, bypass, end
+            if self.weight(branch):
+                self.used |= branch | skip
+                yield self.residual(node, branch, skip, end, bypass)
 
-    def weight(self, node: fx.Node) -> int:
-        """How likely `node` makes its side the branch: a convolution or linear layer decides."""
-        module = self.module(node)
-        if isinstance(module, (*_CONVS, nn.Linear)):
-            return 1000
-        return 1 if module is not None or node.op == "get_attr" else 0
+    def weight(self, side: set[fx.Node]) -> int:
+        """How likely a side is the branch: a convolution or linear layer decides."""
+        modules = [self.module(node) for node in side]
+        known = sum(module is not None for module in modules)
+        known += sum(node.op == "get_attr" for node in side)
+        return known + 999 * sum(isinstance(m, (*_CONVS, nn.Linear)) for m in modules)
 
     def residual(
         self, node: fx.Node, branch: set[fx.Node], skip: set[fx.Node], end: fx.Node, bypass: fx.Node
     ) -> _Block:
         """The places around one sum."""
-        found: dict[Position, Place | str] = {}
         inside = sorted(branch, key=self.order.__getitem__)
         starts = [n for n in inside if n.all_input_nodes and branch.isdisjoint(n.all_input_nodes)]
-        if len(starts) == 1:
-            source = starts[0].all_input_nodes[0]
-            found["pre"] = self.place(starts[0], "pre", "before", source)
-        else:
-            found["pre"] = f"the branch begins at {len(starts) or 'no'} modules"
-        found["standard"] = self.branch_output(end, node)
         # Without those of a squeeze, which see one pixel.
         area = math.prod(self.size(node))
         convs = [
@@ -210,27 +197,29 @@ class _Graph:
             for n in inside
             if isinstance(self.module(n), _CONVS) and (area == 1 or math.prod(self.size(n)) > 1)
         ]
-        if len(convs) > 1 and max(self.module(convs[-2]).kernel_size) > 1:  # type: ignore[union-attr, arg-type]
-            found["inner"] = self.place(convs[-1], "inner", "before", convs[-1].all_input_nodes[0])
-        else:
-            found["inner"] = "no convolution follows the spatial one and its activation"
-        if skip:
-            found["identity"] = self.output(bypass, "identity", node)
-        else:
-            found["identity"] = "the skip is the block's input as it is, and no module of its own"
+        spatial = len(convs) > 1 and max(self.module(convs[-2]).kernel_size) > 1  # type: ignore[union-attr, arg-type]
         name = next(reversed(_homes(node)), "")
-        found["post"] = self.post(node, name)
-        places = tuple(place for place in found.values() if isinstance(place, Place))
-        lacks = tuple((p, why) for p, why in found.items() if isinstance(why, str))
-        return _Block(places, lacks, name, self.size(node))
+        found: dict[Position, Place | str] = {
+            "pre": self.before(starts[0], "pre")
+            if len(starts) == 1
+            else f"the branch begins at {len(starts) or 'no'} modules",
+            "standard": self.branch_output(end, node),
+            "inner": self.before(convs[-1], "inner")
+            if spatial
+            else "no convolution follows the spatial one and its activation",
+            "identity": self.output(bypass, "identity", node)
+            if skip
+            else "the skip is the block's input as it is, and no module of its own",
+            "post": self.post(node, name),
+        }
+        return name, self.size(node), found
 
     def branch_output(self, end: fx.Node, total: fx.Node) -> Place | str:
         """The place at the end of a branch, before its stochastic depth."""
         if not type(self.module(end)).__name__.endswith(_DROPS):
             return self.output(end, "standard", total)
-        source = end.all_input_nodes[0]
-        found = self.output(source, "standard", total)
-        return found if isinstance(found, Place) else self.place(end, "standard", "before", source)
+        found = self.output(end.all_input_nodes[0], "standard", total)
+        return found if isinstance(found, Place) else self.before(end, "standard")
 
     def output(self, end: fx.Node, position: Position, total: fx.Node) -> Place | str:
         """The place after `end`, or after the module whose output that is."""
@@ -258,7 +247,7 @@ class _Graph:
 
     def activates(self, node: fx.Node) -> bool:
         """Whether `node` is an activation."""
-        return isinstance(self.module(node), _acts()) or _target(node).rstrip("_") in _ACTS
+        return isinstance(self.module(node), _ACT_MODULES) or _target(node).rstrip("_") in _ACTS
 
     def units(self) -> Iterator[_Block]:
         """Convolutions, each with the norm and the activation that follow it."""
@@ -269,16 +258,17 @@ class _Graph:
             while len(last.users) == 1:
                 (user,) = last.users
                 module = self.module(user)
-                if not isinstance(module, (nn.modules.batchnorm._BatchNorm, *_acts())):
+                if not isinstance(module, (nn.modules.batchnorm._BatchNorm, *_ACT_MODULES)):
                     break
                 last = user
-            found: list[tuple[Position, Place | str]] = [
-                ("pre", self.place(conv, "pre", "before", conv.all_input_nodes[0])),
-                ("standard", self.place(last, "standard", "after", last)),
-            ]
-            places = tuple(place for _, place in found if isinstance(place, Place))
-            lacks = tuple((p, why) for p, why in found if isinstance(why, str))
-            yield _Block(places, lacks, str(conv.target), self.shape(conv)[2:])
+            yield (
+                str(conv.target),
+                self.shape(conv)[2:],
+                {
+                    "pre": self.before(conv, "pre"),
+                    "standard": self.place(last, "standard", "after", last),
+                },
+            )
 
 
 def _above(node: fx.Node) -> set[fx.Node]:
@@ -293,12 +283,11 @@ def _above(node: fx.Node) -> set[fx.Node]:
     return found
 
 
-def _name(target: Any) -> str:
-    return target if isinstance(target, str) else str(getattr(target, "__name__", target))
-
-
 def _target(node: fx.Node) -> str:
-    return _name(node.target) if node.op in ("call_function", "call_method") else ""
+    """Name of the function or method that `node` calls; empty if it calls none."""
+    if node.op not in ("call_function", "call_method"):
+        return ""
+    return str(getattr(node.target, "__name__", node.target))
 
 
 def _homes(node: fx.Node) -> list[str]:
@@ -315,7 +304,3 @@ def _order(node: fx.Node, module: nn.Module | None) -> tuple[int, ...]:
         given = given[0] if len(given) == 1 else given
     fits = isinstance(given, (tuple, list)) and sorted(given) == [0, 1, 2, 3]
     return tuple(given) if fits else ()
-
-
-def _acts() -> tuple[type[nn.Module], ...]:
-    return (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Tanh)

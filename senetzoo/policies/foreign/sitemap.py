@@ -3,12 +3,45 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
+from senetzoo._utils.checks import NonNegativeInt, PositiveInt, check
 from senetzoo.errors import PolicyError
-from senetzoo.nn.slots import BRANCHES, Branch, Layout, Position, Site
-from senetzoo.policies.algebra import check_position
-from senetzoo.policies.foreign.hooks import PREFIX, Replace, Via, When
+from senetzoo.nn.slots import Branch, Layout, Position, Site
 from senetzoo.policies.selectors import Selector
+
+PREFIX = "senetzoo_"
+"""What the name of a gate in a network without slots starts with."""
+
+When: TypeAlias = Literal["before", "after"]
+
+
+@dataclass(frozen=True)
+class Via:
+    """What more than a hook before or after a module it takes to sit at a place, if anything.
+
+    Args:
+        replace: Attribute of the block that is None or absent, and gets a module for the gate: a
+            skip that is the block's input as it is.
+        switch: Attribute to set to True then, so that the block looks at the first.
+        add: Attribute by which the block adds its input: set to False, and the hook adds the gated
+            input.
+        drop: The block's stochastic depth, which it applies only where it adds.
+        scale: Attribute with the factor of the branch in the block's sum: the branch is scaled
+            before the gate instead, and by 1 in the sum.
+        size: Height and width of a map that is flattened to (N, H * W, C) where the gate sits.
+    """
+
+    replace: str = ""
+    switch: str = ""
+    add: str = ""
+    drop: str = ""
+    scale: str = ""
+    size: tuple[int, ...] = ()
+
+
+HOOK = Via()
+"""A hook is all that it takes."""
 
 
 @dataclass(frozen=True)
@@ -35,30 +68,15 @@ class Place:
     module: str
     position: Position = "standard"
     when: When | None = None
-    stage: int = 1
-    block: int = 1
-    channels: int = 0
+    stage: PositiveInt = 1
+    block: PositiveInt = 1
+    channels: NonNegativeInt = 0
     layout: Layout = "nchw"
-    via: Via | None = None
+    via: Via = HOOK
     branch: Branch = ""
 
     def __post_init__(self) -> None:
-        check_position(self.position)
-        if self.when not in ("before", "after", None):
-            raise PolicyError(f"when={self.when!r} is no time.", "It is 'before' or 'after'.")
-        if self.layout not in ("nchw", "nhwc"):
-            raise PolicyError(f"layout={self.layout!r} is none.", "It is 'nchw' or 'nhwc'.")
-        if self.branch not in ("", *BRANCHES):
-            raise PolicyError(
-                f"branch={self.branch!r} is none.", f"It is {' or '.join(map(repr, BRANCHES))}."
-            )
-        for field, least in (("stage", 1), ("block", 1), ("channels", 0)):
-            value = getattr(self, field)
-            if type(value) is not int or value < least:
-                raise PolicyError(
-                    f"{field}={value!r} does not number a place.",
-                    f"{field} is a whole number of at least {least}.",
-                )
+        check(self, PolicyError)
 
     @property
     def side(self) -> When:
@@ -66,10 +84,14 @@ class Place:
         return self.when or ("before" if self.position in ("pre", "inner") else "after")
 
     @property
+    def key(self) -> str:
+        """Name of the gate in the module that holds it."""
+        return PREFIX + self.position
+
+    @property
     def path(self) -> str:
         """Name that the gate's module has."""
-        attribute = self.via.attribute if isinstance(self.via, Replace) else ""
-        return ".".join(filter(None, [self.module, attribute, PREFIX + self.position]))
+        return ".".join(filter(None, [self.module, self.via.replace, self.key]))
 
 
 @dataclass(frozen=True)
@@ -91,25 +113,10 @@ class Unsupported:
     block: int = 0
 
     def asked(self, position: Position, selector: Selector, sizes: dict[int, int]) -> bool:
-        """Whether a rule asks for it.
-
-        Args:
-            position: The rule's position.
-            selector: The rule's blocks.
-            sizes: Number of blocks of each stage.
-        """
-        if self.position != position:
-            return False
-        here = Site(
-            path=self.module,
-            stage=self.stage,
-            block=self.block,
-            stages=max(sizes, default=1),
-            blocks=sizes.get(self.stage, 1),
-            position=position,
-            channels=0,
-        )
-        return selector.matches(here)
+        """Whether a rule for these blocks asks for it, by the number of blocks of each stage."""
+        last, blocks = max(sizes, default=1), sizes.get(self.stage, 1)
+        here = Site(self.module, self.stage, self.block, last, blocks, position, channels=0)
+        return self.position == position and selector.matches(here)
 
     def __str__(self) -> str:
         return f"{self.module or 'the network'}: {self.position or 'no place'}, {self.reason}"
