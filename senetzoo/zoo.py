@@ -18,7 +18,7 @@ from senetzoo.errors import ConfigError, PolicyError, checks_options, nearest
 from senetzoo.io import folder, hub
 from senetzoo.names import ModelName
 from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.counting import to_meta
+from senetzoo.nn.modes import to_meta
 from senetzoo.nn.report import LoadReport
 from senetzoo.nn.slots import Site
 from senetzoo.nn.stem import Stem

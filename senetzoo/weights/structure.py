@@ -9,7 +9,7 @@ from torch import Tensor
 
 from senetzoo.errors import WeightsError
 from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.counting import to_meta
+from senetzoo.nn.modes import to_meta
 
 # What the last part of a name says that a tensor is, in PyTorch's and in TensorFlow's words; a
 # kernel of the latter has its dimensions in another order.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from senetzoo.errors import PolicyError
-from senetzoo.nn.counting import to_meta
+from senetzoo.nn.modes import to_meta
 from senetzoo.nn.slots import POSITIONS, Position
 from senetzoo.policies.foreign import pytorchcv, timm, torchvision
 from senetzoo.policies.foreign.hooks import (

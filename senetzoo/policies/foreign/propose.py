@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from senetzoo.nn.counting import to_meta
+from senetzoo.nn.modes import to_meta
 from senetzoo.nn.slots import Layout, Position
 from senetzoo.policies.foreign.hooks import When, remove_all
 from senetzoo.policies.foreign.sitemap import Place, SiteMap, Unsupported
