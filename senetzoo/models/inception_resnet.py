@@ -165,6 +165,8 @@ class ResidualBlock(Concat):
         linear: Whether it is the last block, without activation and scaling.
     """
 
+    slots: Slots
+
     def __init__(self, channels: int, row: Row, drop_path: float, linear: bool) -> None:
         scale, branches = row
         super().__init__(numbered(*(path(channels, *branch) for branch in branches)))
@@ -224,6 +226,8 @@ class InceptionResNet(Inception):
     """
 
     head_name = "classif"
+    last_linear: nn.Linear
+    last_bn: nn.BatchNorm1d
 
     def pre_logits(self, features: Tensor) -> Tensor:
         x = super().pre_logits(features)
