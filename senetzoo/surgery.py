@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from senetzoo.errors import PolicyError, checks_options
 from senetzoo.models.names import ModelName
 from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.counting import to_meta
+from senetzoo.nn.modes import to_meta
 from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import NONE, Policy
 from senetzoo.policies.attach import Attached

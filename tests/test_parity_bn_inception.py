@@ -26,31 +26,6 @@ def test_parameters_and_macs() -> None:
     assert gated.macs - plain.macs == sum(2 * c * (c // 16) for c in channels)
 
 
-def test_sites_are_the_modules_outputs() -> None:
-    sites = [site for site in skeleton("bn_inception").sites() if site.position == "standard"]
-    assert [(site.stage, site.block, site.channels) for site in sites] == [
-        (1, 1, 256),
-        (1, 2, 320),
-        (2, 1, 576),
-        (2, 2, 576),
-        (2, 3, 576),
-        (2, 4, 608),
-        (2, 5, 608),
-        (3, 1, 1056),
-        (3, 2, 1024),
-        (3, 3, 1024),
-    ]
-
-
-def test_small_form() -> None:
-    model = skeleton("bn_inception", stem="cifar").eval()
-    maps = model.feature_maps(torch.empty(1, 3, 32, 32, device="meta"))
-    assert [y.shape[1:] for y in maps] == [(320, 32, 32), (608, 16, 16), (1024, 8, 8)]
-    assert [(f.channels, 32 // f.stride) for f in model.feature_info] == [
-        (320, 32), (608, 16), (1024, 8),
-    ]  # fmt: skip
-
-
 def test_odd_maps() -> None:
     """Maps of 29 and of 15 pixels, of which the reference's branches of stride 2 do not fit."""
     model = skeleton("bn_inception").eval()
@@ -60,15 +35,3 @@ def test_odd_maps() -> None:
     assert [y.shape[2] for y in model.feature_maps(x)] == [29, 15, 8]
     with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
         on_meta(lambda: from_library("pytorchcv", "bninception"))(x)
-
-
-@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
-def test_the_smallest_image(stem: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = skeleton("bn_inception", stem=stem)
-    monkeypatch.setattr(model, "check_input", lambda x: None)
-    least = model.min_size
-    for side in (least, least + 1, least + 16):
-        model(torch.empty(2, 3, side, side, device="meta"))
-    if least > 1:
-        with pytest.raises(RuntimeError):
-            model(torch.empty(2, 3, least - 1, least - 1, device="meta"))

@@ -246,15 +246,6 @@ def test_min_size_is_exact(stem: Stem | str, stages: int) -> None:
     assert shape.min_size == 1 or not runs(shape.min_size - 1)
 
 
-@pytest.mark.parametrize("name", ["densenet121", "densenet40_12", "densenet_bc_100_12"])
-def test_small_form(name: str) -> None:
-    model = create_on_meta(name, stem="cifar")
-    assert model.input_size == 32
-    side = 8 if len(model.stages()) == 3 else 4
-    x = torch.empty(1, 3, 32, 32, device="meta")
-    assert model.forward_features(x).shape[2:] == (side, side)
-
-
 def test_maps_are_the_blocks_outputs() -> None:
     model = filled().eval()
     seen: dict[str, Tensor] = {}

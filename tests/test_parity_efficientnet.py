@@ -186,27 +186,3 @@ def test_drop_path_rises_to_its_rate() -> None:
     for changes in ({"drop_path": 0, "dropout": 0}, {"drop_path": 0.0, "dropout": 0.0}):
         still = skeleton(**changes)
         assert not any(isinstance(m, (DropPath, nn.Dropout)) for m in still.modules())
-
-
-def test_small_form() -> None:
-    model = skeleton(stem="cifar", num_classes=10).eval()
-    maps = model.feature_maps(torch.empty(2, 3, 32, 32, device="meta"))
-    assert [tuple(y.shape[1:]) for y in maps] == [
-        (16, 32, 32),
-        (24, 32, 32),
-        (40, 16, 16),
-        (80, 8, 8),
-        (112, 8, 8),
-        (192, 4, 4),
-        (1280, 4, 4),
-    ]
-    assert [(i.channels, 32 // i.stride, 32 // i.stride) for i in model.feature_info] == [
-        tuple(y.shape[1:]) for y in maps
-    ]
-
-
-@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
-def test_a_single_pixel_is_enough(stem: str) -> None:
-    model = skeleton(stem=stem).eval()
-    assert model.min_size == 1
-    assert model.forward_features(torch.empty(1, 3, 1, 1, device="meta")).shape == (1, 1280, 1, 1)

@@ -224,39 +224,6 @@ def test_auxiliary_heads_are_asked_for(name: str) -> None:
         assert isinstance(build(name, stem="cifar").train()(x), Tensor)
 
 
-@pytest.mark.parametrize("name", FORMS)
-def test_small_form(name: str) -> None:
-    model = skeleton(name, stem="cifar").eval()
-    maps = model.feature_maps(torch.empty(1, 3, 32, 32, device="meta"))
-    assert [y.shape[1:] for y in maps] == [(480, 32, 32), (832, 16, 16), (1024, 8, 8)]
-    assert [(f.channels, 32 // f.stride) for f in model.feature_info] == [
-        (480, 32), (832, 16), (1024, 8),
-    ]  # fmt: skip
-
-
-def test_sites_are_the_modules_outputs() -> None:
-    sites = [site for site in skeleton("googlenet").sites() if site.position == "standard"]
-    assert [site.channels for site in sites] == [row[1] for row in TABLE if row[3]]
-    assert [(site.stage, site.block) for site in sites] == [
-        (1, 1), (1, 2), (2, 1), (2, 2), (2, 3), (2, 4), (2, 5), (3, 1), (3, 2),
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", FORMS)
-@pytest.mark.parametrize("aux", [False, True])
-@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
-def test_the_smallest_image(
-    name: str, aux: bool, stem: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = skeleton(name, aux=aux, stem=stem)
-    monkeypatch.setattr(model, "check_input", lambda x: None)
-    least = model.min_size
-    for side in (least, least + 1, least + 16):
-        model(torch.empty(2, 3, side, side, device="meta"))
-    with pytest.raises(RuntimeError):
-        model(torch.empty(2, 3, least - 1, least - 1, device="meta"))
-
-
 def test_too_small_an_image() -> None:
     assert message(
         lambda: create("googlenet_bn", seed=0)(torch.zeros(1, 3, 14, 14)), ConfigError

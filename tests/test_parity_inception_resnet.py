@@ -6,21 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from support.inception import (
-    check_gates,
-    check_graphs,
-    check_levels,
-    check_min_size,
-    check_small_form,
-    shapes,
-)
+from support.inception import shapes
 from support.networks import learnable, on_meta
 
 from senetzoo import SE
 from senetzoo.models.inception_resnet import InceptionResNet, InceptionResNetConfig
 from senetzoo.nn.counting import count
 from senetzoo.nn.drop_path import DropPath
-from senetzoo.nn.slots import Position
 from senetzoo.policies.attach import attach
 from senetzoo.zoo import config, create
 
@@ -43,7 +35,8 @@ def test_parameters_and_macs() -> None:
     # is of a re-implementation whose widths it does not give; what its gates add is the same.
     assert round(v1.macs / 1e9, 2) == 6.31
     assert round(v2.macs / 1e9, 2) == 13.16
-    gated = count(create("se_inception_resnet_v2", seed=0))
+    with torch.device("meta"):
+        gated = count(create("se_inception_resnet_v2", seed=0))
     assert round((gated.macs - v2.macs) / 1e9, 2) == 0.01
 
 
@@ -95,28 +88,6 @@ def test_table() -> None:
     assert shapes(build("v2"), list(v2), 299) == list(v2.values())
 
 
-@pytest.mark.parametrize("version", ["v1", "v2"])
-def test_levels_and_forms(version: Any) -> None:
-    check_levels(build(version))
-    shallow = InceptionResNetConfig(version=version, depths=(1, 1, 2))
-    check_small_form(shallow)
-    check_min_size(shallow)
-    check_min_size(shallow.replace(stem="cifar"))
-
-
-POSITIONS: tuple[Position, ...] = ("pre", "standard", "post", "identity", "inner")
-
-
-@pytest.mark.parametrize("version", ["v1", "v2"])
-def test_every_gate_runs_once(version: Any) -> None:
-    model = InceptionResNetConfig(
-        version=version, depths=(2, 2, 2), stem="cifar", dropout=0.0, num_classes=10
-    ).build()
-    # Six residual blocks; the units are two reductions and mixed_5b.
-    assert len(model.sites()) == 5 * 6 + 2 * (2 if version == "v1" else 3)
-    check_gates(model, POSITIONS)
-
-
 def test_standard_comes_after_the_scaling() -> None:
     """What a gate there sees is the residual times its scale; 1 in the last block."""
     model = InceptionResNetConfig(version="v2", depths=(1, 1, 2), stem="cifar").build().eval()
@@ -146,13 +117,3 @@ def test_drop_path_rises_over_the_residual_blocks() -> None:
     rates = [module.rate for module in model.modules() if isinstance(module, DropPath)]
     assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
     assert model.get_submodule("block8.drop_path") is not None
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("version", ["v1", "v2"])
-def test_graphs(version: Any) -> None:
-    check_graphs(
-        InceptionResNetConfig(
-            version=version, depths=(1, 1, 2), stem="cifar", num_classes=10
-        ).build()
-    )

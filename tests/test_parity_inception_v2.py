@@ -190,32 +190,3 @@ def test_written_out() -> None:
             y = torch.cat([*parts, conv(around(y), f"{name}.3.1")], 1)
         expected = y.mean((2, 3)) @ state["fc.weight"].T + state["fc.bias"]
         assert relative_error(model(x), expected) < 1e-12
-
-
-def test_sites_are_the_modules_outputs() -> None:
-    sites = [site for site in skeleton().sites() if site.position == "standard"]
-    assert [(site.stage, site.block, site.channels) for site in sites] == [
-        *((1, block, 288) for block in (1, 2, 3)),
-        *((2, block, 768) for block in (1, 2, 3, 4, 5, 6)),
-        (3, 1, 1280),
-        (3, 2, 2048),
-        (3, 3, 2048),
-    ]
-
-
-def test_small_form() -> None:
-    model = skeleton(stem="cifar").eval()
-    maps = model.feature_maps(torch.empty(1, 3, 32, 32, device="meta"))
-    assert [y.shape[1:] for y in maps] == [(288, 32, 32), (768, 15, 15), (2048, 7, 7)]
-    assert [(f.channels, f.stride) for f in model.feature_info] == [(288, 1), (768, 2), (2048, 4)]
-
-
-@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
-def test_the_smallest_image(stem: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = skeleton(stem=stem)
-    monkeypatch.setattr(model, "check_input", lambda x: None)
-    least = model.min_size
-    for side in (least, least + 1, least + 16):
-        model(torch.empty(2, 3, side, side, device="meta"))
-    with pytest.raises(RuntimeError):
-        model(torch.empty(2, 3, least - 1, least - 1, device="meta"))

@@ -6,23 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from support.inception import (
-    check_gates,
-    check_graphs,
-    check_levels,
-    check_min_size,
-    check_small_form,
-    shapes,
-)
+from support.inception import shapes
 from support.networks import learnable, message, on_meta
 from support.parity import SAME, compare, from_library
 from torch import Tensor, nn
 
 from senetzoo.errors import ConfigError
-from senetzoo.models.inception_v3 import InceptionAux, InceptionV3, InceptionV3Config
+from senetzoo.models.inception_v3 import InceptionV3, InceptionV3Config, auxiliary_head
 from senetzoo.nn.counting import count
 from senetzoo.nn.maps import AuxOutput
-from senetzoo.zoo import create
 
 
 def theirs(**options: Any) -> nn.Module:
@@ -75,7 +67,7 @@ def test_torchvision_auxiliary_head_alone() -> None:
             return self.head(x)  # type: ignore[no-any-return]
 
     compare(
-        lambda: OnMaps(InceptionAux(768, 1000, small=False)),
+        lambda: OnMaps(auxiliary_head(768, 1000, small=False)),
         lambda: OnMaps(head()),
         SAME,
         size=20,
@@ -115,24 +107,6 @@ def test_table() -> None:
         "Mixed_7c": (2048, 8),
     }
     assert shapes(build(), list(expected), 299) == list(expected.values())
-
-
-def test_levels_and_forms() -> None:
-    check_levels(build())
-    check_small_form(InceptionV3Config(aux=True))
-    check_min_size(InceptionV3Config())
-    check_min_size(InceptionV3Config(stem="cifar"))
-
-
-def test_every_gate_runs_once() -> None:
-    model = create("inception_v3", stem="cifar", dropout=0.0, num_classes=10, seed=0)
-    assert len(model.sites()) == 2 * 11
-    check_gates(model, ("pre", "standard"))
-
-
-@pytest.mark.slow
-def test_graphs() -> None:
-    check_graphs(create("se_inception_v3", stem="cifar", num_classes=10, seed=0))
 
 
 # --- The auxiliary head --------------------------------------------------------------------------

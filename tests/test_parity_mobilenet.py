@@ -164,25 +164,3 @@ def test_order_in_a_block() -> None:
         "act",
         "standard",
     ]
-
-
-def test_small_form() -> None:
-    model = skeleton("mobilenet_v1", stem="cifar", num_classes=10)
-    maps = model.feature_maps(torch.empty(2, 3, 32, 32, device="meta"))
-    assert [tuple(y.shape[1:]) for y in maps] == [
-        (64, 32, 32),
-        (128, 32, 32),
-        (256, 16, 16),
-        (512, 8, 8),
-        (1024, 4, 4),
-    ]
-    assert [(i.channels, 32 // i.stride, 32 // i.stride) for i in model.feature_info] == [
-        tuple(y.shape[1:]) for y in maps
-    ]
-
-
-@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
-def test_a_single_pixel_is_enough(stem: str) -> None:
-    model = skeleton("mobilenet_v1", stem=stem).eval()
-    assert model.min_size == 1
-    assert model.forward_features(torch.empty(1, 3, 1, 1, device="meta")).shape == (1, 1024, 1, 1)

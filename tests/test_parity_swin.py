@@ -572,12 +572,6 @@ def test_exported_with_any_number_of_images() -> None:
 # --- Configs -------------------------------------------------------------------------------------
 
 
-def test_configs_are_values() -> None:
-    settings = config("swin_t").replace(depths=[2, 2, 6, 2], heads=[3, 6, 12, 24])
-    assert settings == config("swin_t")
-    assert isinstance(hash(settings.config), int)
-
-
 def test_a_window_of_ones_own() -> None:
     model = on_meta(lambda: config("swin_t").replace(window=12).build(seed=0))
     table = model.get_parameter("features.1.0.attn.relative_position_bias_table")

@@ -34,7 +34,7 @@ from senetzoo import (
 )
 from senetzoo.errors import PolicyError
 from senetzoo.gates import GATES
-from senetzoo.models.resnet import ResNet
+from senetzoo.models.staged import ResNet
 from senetzoo.nn.slots import BRANCHES, POSITIONS, Position, Site
 from senetzoo.policies.algebra import Gate, resolve
 from senetzoo.policies.selectors import EVERYWHERE, Selector

@@ -11,7 +11,7 @@ from support.networks import calibrate_on_next_batch, randomize, relative_error,
 from torch import Tensor, nn
 from torch.nn import functional
 
-from senetzoo.models.resnet import Block
+from senetzoo.models.staged import Block
 from senetzoo.nn.drop_path import DropPath
 from senetzoo.nn.slots import POSITIONS, Position, Site, Slots, residual, unit
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from senetzoo import SE, Stem
 from senetzoo.errors import ConfigError
-from senetzoo.models.resnet import ResNet, ResNetConfig
+from senetzoo.models.resnet import ResNetConfig
+from senetzoo.models.staged import ResNet
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.stem import CIFAR, DEEP, IMAGENET, as_stem
 from senetzoo.policies.attach import attach

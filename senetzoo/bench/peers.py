@@ -14,7 +14,7 @@ from senetzoo._utils.torchvision import torchvision
 from senetzoo.deploy.engines.common import require
 from senetzoo.errors import ConfigError, explained, nearest
 from senetzoo.eval.accuracy import failures_explained
-from senetzoo.nn.counting import to_meta
+from senetzoo.nn.modes import to_meta
 
 Image: TypeAlias = tuple[int, int, int]
 # The names of a library's classifiers, and what builds one by name, outputs and image.

@@ -19,10 +19,9 @@ from typing import ClassVar, TypeAlias
 from torch import nn
 
 from senetzoo.models.family import Family, Paper
-from senetzoo.models.inception import Inception, InceptionNetwork
+from senetzoo.models.inception import Concat, Inception, path
 from senetzoo.nn.classifier import Config
 from senetzoo.nn.conv import ConvNormAct
-from senetzoo.nn.init import init_convs
 
 Row: TypeAlias = tuple[str, int, int, int, int, int, int, str, int]
 
@@ -40,9 +39,6 @@ MODULES: tuple[Row, ...] = (
     ("5a", 1, 352, 192, 320, 160, 224, "avg", 128),
     ("5b", 1, 352, 192, 320, 192, 224, "max", 128),
 )
-# Modules by the size of their output, as the blocks of other families: a stage starts with the
-# module that makes the map smaller.
-STAGES = (("3a", "3b"), ("3c", "4a", "4b", "4c", "4d"), ("4e", "5a", "5b"))
 
 conv = partial(ConvNormAct, bias=True)
 
@@ -62,25 +58,41 @@ class BNInceptionConfig(Config):
         # The stem's two pools need two pixels each; the modules do with one.
         return 1 if self.small else 7
 
-    def build(self) -> BNInception:
-        return BNInception(self)
+    def build(self) -> Inception:
+        outputs = 192
+        layers: dict[str, nn.Module] = {"stem": nn.Sequential(*_stem(self.in_chans, self.small))}
+        for row in MODULES:
+            layers[f"inception{row[0]}"] = module(outputs, row)
+            outputs = _outputs(outputs, row)
+        # A stage starts with the module that makes the map smaller, as in other families.
+        starts = ("inception3c", "inception4e")
+        return Inception(self, layers, starts, (320, 608, 1024), init="fan_out")
 
 
-def module(inputs: int, row: Row) -> Inception:
+def _stem(inputs: int, small: bool) -> tuple[nn.Module, ...]:
+    if small:
+        return (conv(inputs, 192, 3, padding=1),)
+    return (
+        conv(inputs, 64, 7, 2, 3),
+        nn.MaxPool2d(3, 2, ceil_mode=True),
+        conv(64, 64, 1),
+        conv(64, 192, 3, padding=1),
+        nn.MaxPool2d(3, 2, ceil_mode=True),
+    )
+
+
+def module(inputs: int, row: Row) -> Concat:
     """Four branches side by side, or three of stride 2."""
     _, stride, one, three_reduce, three, double_reduce, double, pool, project = row
-    branches: dict[str, nn.Module] = {"branch1x1": conv(inputs, one, 1)} if one else {}
-    branches["branch3x3"] = nn.Sequential(
-        conv(inputs, three_reduce, 1), conv(three_reduce, three, 3, stride, 1)
-    )
-    branches["branch_double3x3"] = nn.Sequential(
-        conv(inputs, double_reduce, 1),
-        conv(double_reduce, double, 3, padding=1),
-        conv(double, double, 3, stride, 1),
-    )
-    projection = [conv(inputs, project, 1)] if project else []
-    branches["branch_pool"] = nn.Sequential(_pool(pool, stride), *projection)
-    return Inception(inputs, _outputs(inputs, row), branches)
+    triple, last = ((double_reduce, 1), (double, 3, 1, 1)), (double, 3, stride, 1)
+    projection = ((project, 1),) if project else ()
+    branches = {
+        **({"branch1x1": path(inputs, (one, 1), conv=conv)} if one else {}),
+        "branch3x3": path(inputs, (three_reduce, 1), (three, 3, stride, 1), conv=conv),
+        "branch_double3x3": path(inputs, *triple, last, conv=conv),
+        "branch_pool": path(inputs, _pool(pool, stride), *projection, conv=conv, wrap=True),
+    }
+    return Concat(branches, (inputs, _outputs(inputs, row)))
 
 
 def _outputs(inputs: int, row: Row) -> int:
@@ -99,36 +111,6 @@ def _pool(kind: str, stride: int) -> nn.Module:
     return nn.Sequential(
         nn.ConstantPad2d((0, 1, 0, 1), -math.inf), nn.MaxPool2d(3, 2, ceil_mode=True)
     )
-
-
-class BNInception(InceptionNetwork):
-    """BN-Inception: built by `BNInceptionConfig.build`."""
-
-    _config: BNInceptionConfig
-    fc: nn.Linear
-
-    def __init__(self, config: BNInceptionConfig) -> None:
-        super().__init__(config)
-        self.stem = (
-            nn.Sequential(conv(config.in_chans, 192, 3, padding=1))
-            if config.small
-            else nn.Sequential(
-                conv(config.in_chans, 64, 7, 2, 3),
-                nn.MaxPool2d(3, 2, ceil_mode=True),
-                conv(64, 64, 1),
-                conv(64, 192, 3, padding=1),
-                nn.MaxPool2d(3, 2, ceil_mode=True),
-            )
-        )
-        outputs = 192
-        for row in MODULES:
-            self.add_module(f"inception{row[0]}", module(outputs, row))
-            outputs = _outputs(outputs, row)
-        levels = [[f"inception{name}" for name in names] for names in STAGES]
-        levels[0].insert(0, "stem")
-        self.set_stages(levels, (320, 608, 1024))
-        self.add_head(outputs)
-        init_convs(self, "fan_out")
 
 
 IOFFE_2015 = Paper(

@@ -5,23 +5,37 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from senetzoo.nn.classifier import Config
 
 
-@dataclass(frozen=True)
-class Paper:
-    """Where an architecture comes from.
-
-    Args:
-        title: Title.
-        year: Year of its first public version.
-        link: Where to read it.
-    """
+class Paper(NamedTuple):
+    """Where an architecture comes from: its title, the year of its first version, and a link."""
 
     title: str
     year: int
     link: str
+
+
+# Papers of several families.
+HE_2015 = Paper(
+    "Deep Residual Learning for Image Recognition", 2015, "https://arxiv.org/abs/1512.03385"
+)
+HE_2016 = Paper(
+    "Identity Mappings in Deep Residual Networks", 2016, "https://arxiv.org/abs/1603.05027"
+)
+ZAGORUYKO_2016 = Paper("Wide Residual Networks", 2016, "https://arxiv.org/abs/1605.07146")
+SZEGEDY_2015 = Paper(
+    "Rethinking the Inception Architecture for Computer Vision",
+    2015,
+    "https://arxiv.org/abs/1512.00567",
+)
+SZEGEDY_2016 = Paper(
+    "Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning",
+    2016,
+    "https://arxiv.org/abs/1602.07261",
+)
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,20 @@ loads strictly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from senetzoo._utils.checks import Rate
 from senetzoo.models.family import Family, Paper
-from senetzoo.models.inception import Inception, InceptionNetwork
+from senetzoo.models.inception import Concat, Inception, path
 from senetzoo.nn.classifier import Config
 from senetzoo.nn.conv import ConvNormAct
-from senetzoo.nn.init import init_convs
+from senetzoo.nn.stack import dropout
 
 # The nine modules of Table 1. A max pool of stride 2 precedes 4a and 5a.
 MODULES = (
@@ -70,75 +70,16 @@ class GoogLeNetConfig(Config):
         pixels = 1 if self.form == "torchvision" else 5 if self.aux else 2
         return 2 * pixels if self.small else 16 * pixels - 1
 
-    def build(self) -> GoogLeNet:
-        return GoogLeNet(self)
-
-
-def _conv(config: GoogLeNetConfig) -> Callable[..., nn.Module]:
-    paper = config.form == "paper"
-    return partial(ConvNormAct, bias=True, norm=False) if paper else partial(ConvNormAct, eps=1e-3)
-
-
-def module(inputs: int, widths: tuple[int, ...], config: GoogLeNetConfig) -> Inception:
-    """Four branches side by side (Fig. 2b)."""
-    conv = _conv(config)
-    # torchvision's 3x3 is an oversight that its weights were trained with (its issue 906).
-    large = 5 if config.form == "paper" else 3
-    one, three_reduce, three, five_reduce, five, pool = widths
-    branches = {
-        "branch1": conv(inputs, one, 1),
-        "branch2": nn.Sequential(
-            conv(inputs, three_reduce, 1), conv(three_reduce, three, 3, padding=1)
-        ),
-        "branch3": nn.Sequential(
-            conv(inputs, five_reduce, 1), conv(five_reduce, five, large, padding=large // 2)
-        ),
-        "branch4": nn.Sequential(nn.MaxPool2d(3, 1, padding=1), conv(inputs, pool, 1)),
-    }
-    return Inception(inputs, one + three + five + pool, branches)
-
-
-class AuxHead(nn.Module):
-    """An auxiliary classifier (Section 5): pool to 4x4, 1x1 convolution, two linear layers."""
-
-    def __init__(self, inputs: int, config: GoogLeNetConfig) -> None:
-        super().__init__()
-        self.pool: nn.Module = nn.AdaptiveAvgPool2d(4)
-        if config.form == "paper":
-            # Of 14x14 pixels this gives the 4x4 that the linear layer takes; of other maps the
-            # adaptive pool makes it.
-            self.pool = nn.Sequential(nn.AvgPool2d(5, 3), self.pool)
-        self.conv = _conv(config)(inputs, 128, 1)
-        self.fc1 = nn.Linear(128 * 4 * 4, 1024)
-        self.dropout = nn.Dropout(config.aux_dropout) if config.aux_dropout else None
-        self.fc2 = nn.Linear(1024, config.num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(self.pool(x)).flatten(1)
-        x = F.relu(self.fc1(x), inplace=True)
-        if self.dropout is not None:
-            x = self.dropout(x)
-        return self.fc2(x)  # type: ignore[no-any-return]
-
-
-class GoogLeNet(InceptionNetwork):
-    """GoogLeNet: built by `GoogLeNetConfig.build`."""
-
-    aux: ClassVar[Mapping[str, str]] = {"inception4a": "aux1.fc2", "inception4d": "aux2.fc2"}
-    _config: GoogLeNetConfig
-    fc: nn.Linear
-
-    def __init__(self, config: GoogLeNetConfig) -> None:
-        super().__init__(config)
-        conv, paper = _conv(config), config.form == "paper"
+    def build(self) -> Inception:
+        conv, paper = _conv(self), self.form == "paper"
         pool = partial(nn.MaxPool2d, 3, 2, ceil_mode=True)
         # In the paper's Fig. 3, not in its table.
         norm = partial(nn.LocalResponseNorm, 5, alpha=1e-4, beta=0.75) if paper else nn.Identity
-        stem: dict[str, nn.Module] = (
-            {"conv1": conv(config.in_chans, 192, 3, padding=1)}
-            if config.small
+        layers: dict[str, nn.Module] = (
+            {"conv1": conv(self.in_chans, 192, 3, padding=1)}
+            if self.small
             else {
-                "conv1": conv(config.in_chans, 64, 7, 2, 3),
+                "conv1": conv(self.in_chans, 64, 7, 2, 3),
                 "maxpool1": pool(),
                 "norm1": norm(),
                 "conv2": conv(64, 64, 1),
@@ -147,34 +88,73 @@ class GoogLeNet(InceptionNetwork):
                 "maxpool2": pool(),
             }
         )
-        for name, layer in stem.items():
-            self.add_module(name, layer)
         inputs = 192
         for name, *widths in MODULES:
-            self.add_module(f"inception{name}", module(inputs, tuple(widths), config))
-            one, _, three, _, five, project = widths
-            inputs = one + three + five + project
-        self.maxpool3 = pool()
-        self.maxpool4 = pool() if paper else nn.MaxPool2d(2, 2, ceil_mode=True)
-        self.aux1 = AuxHead(512, config) if config.aux else None
-        self.aux2 = AuxHead(528, config) if config.aux else None
-        third, fourth, fifth = (
-            [f"inception{name}" for name, *_ in MODULES if name[0] == stage] for stage in "345"
-        )
-        levels = [*stem, *third], ["maxpool3", *fourth], ["maxpool4", *fifth]
-        self.set_stages(levels, (480, 832, 1024))
-        self.add_head(inputs)
-        self._initialize()
-
-    def _initialize(self) -> None:
-        if self._config.form == "paper":
+            if name == "4a":
+                layers["maxpool3"] = pool()
+            elif name == "5a":
+                layers["maxpool4"] = pool() if paper else nn.MaxPool2d(2, 2, ceil_mode=True)
+            outputs = sum((widths[0], widths[2], widths[4], widths[5]))
+            layers[f"inception{name}"] = module(inputs, outputs, widths, self)
+            inputs = outputs
+        aux = {"inception4a": "aux1.fc2", "inception4d": "aux2.fc2"} if self.aux else {}
+        if aux:
+            layers |= {"aux1": _head(512, self), "aux2": _head(528, self)}
+        model = Inception(
+            self,
+            layers,
+            ("maxpool3", "maxpool4"),
+            (480, 832, 1024),
             # The paper does not say how; without batch norms the scale matters, and He et al.'s
             # (arXiv:1502.01852) keeps it through any number of layers.
-            init_convs(self, "fan_in")
-            return
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                nn.init.trunc_normal_(module.weight, std=0.01, a=-2, b=2)
+            init="fan_in" if paper else None,
+            apart=("aux1", "aux2"),
+            aux=aux,
+        )
+        if not paper:
+            for layer in model.modules():
+                if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                    nn.init.trunc_normal_(layer.weight, std=0.01, a=-2, b=2)
+        return model
+
+
+def _conv(config: GoogLeNetConfig) -> Callable[..., nn.Module]:
+    paper = config.form == "paper"
+    return partial(ConvNormAct, bias=True, norm=False) if paper else partial(ConvNormAct, eps=1e-3)
+
+
+def module(inputs: int, outputs: int, widths: Sequence[int], config: GoogLeNetConfig) -> Concat:
+    """Four branches side by side (Fig. 2b)."""
+    # torchvision's 3x3 is an oversight that its weights were trained with (its issue 906).
+    large = 5 if config.form == "paper" else 3
+    one, three_reduce, three, five_reduce, five, pool = widths
+    branch = partial(path, inputs, conv=partial(_conv(config), padding="same"))
+    branches = {
+        "branch1": branch((one, 1)),
+        "branch2": branch((three_reduce, 1), (three, 3)),
+        "branch3": branch((five_reduce, 1), (five, large)),
+        "branch4": branch(nn.MaxPool2d(3, 1, padding=1), (pool, 1)),
+    }
+    return Concat(branches, (inputs, outputs))
+
+
+def _head(inputs: int, config: GoogLeNetConfig) -> nn.Module:
+    """An auxiliary classifier (Section 5): pool to 4x4, 1x1 convolution, two linear layers."""
+    pool: nn.Module = nn.AdaptiveAvgPool2d(4)
+    if config.form == "paper":
+        # Of 14x14 pixels this gives the 4x4 that the linear layer takes; of other maps the
+        # adaptive pool makes it.
+        pool = nn.Sequential(nn.AvgPool2d(5, 3), pool)
+    layers = {
+        "pool": pool,
+        "conv": _conv(config)(inputs, 128, 1),
+        "flatten": nn.Flatten(),
+        "fc1": nn.Linear(128 * 4 * 4, 1024),
+        "act": nn.ReLU(inplace=True),
+        "dropout": dropout(config.aux_dropout),
+        "fc2": nn.Linear(1024, config.num_classes),
+    }
+    return nn.Sequential(OrderedDict(layers))
 
 
 SZEGEDY_2014 = Paper("Going Deeper with Convolutions", 2014, "https://arxiv.org/abs/1409.4842")

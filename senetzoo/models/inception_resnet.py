@@ -30,12 +30,20 @@ from typing import Annotated, Literal, TypeAlias
 from torch import Tensor, nn
 
 from senetzoo._utils.checks import Example, PositiveInt, Rate
-from senetzoo.models.family import Family
-from senetzoo.models.inception import Concat, InceptionNetwork, Layer, conv
-from senetzoo.models.inception_v4 import SZEGEDY_2016, average, module, numbered, path
+from senetzoo.models.family import SZEGEDY_2016, Family
+from senetzoo.models.inception import (
+    SMALL_FORM,
+    Concat,
+    Inception,
+    Layer,
+    average,
+    conv,
+    module,
+    numbered,
+    path,
+)
 from senetzoo.nn.classifier import Config
 from senetzoo.nn.drop_path import DropPath, linear_rates
-from senetzoo.nn.init import init_convs
 from senetzoo.nn.slots import Slots, residual
 
 
@@ -65,17 +73,52 @@ class InceptionResNetConfig(Config):
         return 1 if self.small else 75
 
     def build(self) -> InceptionResNet:
-        return InceptionResNet(self)
+        # Stride and padding of what the paper strides by 2, and padding of what it doesn't pad.
+        stride, padding = (1, 1) if self.small else (2, 0)
+        layers: dict[str, nn.Module | None] = {
+            "conv2d_1a": conv(self.in_chans, 32, 3, stride, padding),
+            "conv2d_2a": conv(32, 32, 3, 1, padding),
+            "conv2d_2b": conv(32, 64, 3),
+            "maxpool_3a": None if self.small else nn.MaxPool2d(3, 2),
+            "conv2d_3b": conv(64, 80, 1),
+            "conv2d_4a": conv(80, 192, 3, 1, padding),
+        }
+        # v1 goes down to 35x35 by a convolution, v2 by a pool and its Inception module.
+        first = self.version == "v1"
+        if first:
+            layers["conv2d_4b"] = conv(192, 256, 3, stride, padding)
+        else:
+            layers["maxpool_5a"] = None if self.small else nn.MaxPool2d(3, 2)
+            layers["mixed_5b"] = _mixed_5b()
+        a, b, c = CHANNELS[self.version]
+        rows, (to_b, to_c) = BLOCKS[self.version], REDUCTIONS[self.version]
+        rates = linear_rates(self.drop_path, self.depths)
+        layers |= {
+            "repeat": _blocks(a, rows[0], rates[0]),
+            "mixed_6a": _reduction(a, b, to_b, padding),
+            "repeat_1": _blocks(b, rows[1], rates[1]),
+            "mixed_7a": _reduction(b, c, to_c, padding),
+            "repeat_2": _blocks(c, rows[2], rates[2][:-1]),
+            "block8": ResidualBlock(c, rows[2], self.drop_path, linear=True),
+        }
+        if first:
+            layers["last_linear"] = nn.Linear(c, 512, bias=False)
+            layers["last_bn"] = nn.BatchNorm1d(512, eps=0.001)
+        else:
+            layers["conv2d_7b"] = conv(c, 1536, 1)
+        # Initialized as in the authors' TF-slim code; the paper does not say.
+        return InceptionResNet(
+            self,
+            layers,
+            ("mixed_6a", "mixed_7a"),
+            (a, b, c if first else 1536),
+            apart=("last_linear", "last_bn"),
+            features=512 if first else 1536,
+        )
 
 
 # Scale of the residual, and its branches.
 Row: TypeAlias = tuple[float, tuple[tuple[Layer, ...], ...]]
-
-# What comes before the first block; each version leaves some of it out.
-STEM = (
-    *("conv2d_1a", "conv2d_2a", "conv2d_2b", "maxpool_3a", "conv2d_3b", "conv2d_4a"),
-    *("conv2d_4b", "maxpool_5a", "mixed_5b"),
-)
 
 # Channels after each stage.
 CHANNELS = {"v1": (256, 896, 1792), "v2": (320, 1088, 2080)}
@@ -122,6 +165,8 @@ class ResidualBlock(Concat):
         linear: Whether it is the last block, without activation and scaling.
     """
 
+    slots: Slots
+
     def __init__(self, channels: int, row: Row, drop_path: float, linear: bool) -> None:
         scale, branches = row
         super().__init__(numbered(*(path(channels, *branch) for branch in branches)))
@@ -140,6 +185,10 @@ class ResidualBlock(Concat):
         return residual(
             x, self.slots, self.branch, act=self.act, scale=self.scale, drop_path=self.drop_path
         )
+
+
+def _blocks(channels: int, row: Row, rates: list[float]) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(channels, row, rate, linear=False) for rate in rates))
 
 
 def _reduction(
@@ -165,7 +214,7 @@ def _mixed_5b() -> nn.Module:
     )
 
 
-class InceptionResNet(InceptionNetwork):
+class InceptionResNet(Inception):
     """Inception-ResNet v1 or v2: built by `InceptionResNetConfig.build`.
 
     In training v1 takes at least two images at a time: its head has a norm over the batch.
@@ -177,66 +226,18 @@ class InceptionResNet(InceptionNetwork):
     """
 
     head_name = "classif"
-    _config: InceptionResNetConfig
-    classif: nn.Linear
-
-    def __init__(self, config: InceptionResNetConfig) -> None:
-        super().__init__(config)
-        small = config.small
-        # Stride and padding of what the paper strides by 2, and padding of what it doesn't pad.
-        stride, padding = (1, 1) if small else (2, 0)
-        self.conv2d_1a = conv(config.in_chans, 32, 3, stride, padding)
-        self.conv2d_2a = conv(32, 32, 3, 1, padding)
-        self.conv2d_2b = conv(32, 64, 3)
-        self.maxpool_3a = None if small else nn.MaxPool2d(3, 2)
-        self.conv2d_3b = conv(64, 80, 1)
-        self.conv2d_4a = conv(80, 192, 3, 1, padding)
-        # v1 goes down to 35x35 by a convolution, v2 by a pool and its Inception module.
-        first = config.version == "v1"
-        self.conv2d_4b = conv(192, 256, 3, stride, padding) if first else None
-        self.maxpool_5a = None if first or small else nn.MaxPool2d(3, 2)
-        self.mixed_5b = None if first else _mixed_5b()
-
-        a, b, c = CHANNELS[config.version]
-        to_b, to_c = REDUCTIONS[config.version]
-        rates = linear_rates(config.drop_path, config.depths)
-        self.repeat = self._blocks(0, rates[0])
-        self.mixed_6a = _reduction(a, b, to_b, padding)
-        self.repeat_1 = self._blocks(1, rates[1])
-        self.mixed_7a = _reduction(b, c, to_c, padding)
-        self.repeat_2 = self._blocks(2, rates[2][:-1])
-        self.block8 = ResidualBlock(c, BLOCKS[config.version][2], config.drop_path, linear=True)
-        self.conv2d_7b = None if first else conv(c, 1536, 1)
-
-        self.last_linear = nn.Linear(c, 512, bias=False) if first else None
-        self.last_bn = nn.BatchNorm1d(512, eps=0.001) if first else None
-        levels = (
-            [*STEM, "repeat"],
-            ["mixed_6a", "repeat_1"],
-            ["mixed_7a", "repeat_2", "block8", "conv2d_7b"],
-        )
-        self.set_stages(levels, (a, b, c if first else 1536))
-        self.add_head(512 if first else 1536)
-        # As in the authors' TF-slim code; the paper does not say.
-        init_convs(self, "fan_in")
-
-    def _blocks(self, stage: int, rates: list[float]) -> nn.Sequential:
-        version = self._config.version
-        channels, block = CHANNELS[version][stage], BLOCKS[version][stage]
-        return nn.Sequential(*(ResidualBlock(channels, block, rate, False) for rate in rates))
+    last_linear: nn.Linear
+    last_bn: nn.BatchNorm1d
 
     def pre_logits(self, features: Tensor) -> Tensor:
         x = super().pre_logits(features)
-        if self.last_linear is not None and self.last_bn is not None:
-            x = self.last_bn(self.last_linear(x))
-        return x
+        return self.last_bn(self.last_linear(x)) if hasattr(self, "last_bn") else x
 
 
 FAMILY = Family(
     title="Inception-ResNet",
     papers={"*": SZEGEDY_2016},
-    small="The same layers with the same parameters; the stem has stride 1 and no pools, and "
-    "every convolution is padded: maps of 32x32, 16x16 and, before the pool, 8x8.",
+    small=SMALL_FORM.format("the stem", " and no pools"),
     # Block counts of the published weights.
     networks={
         "inception_resnet_v1": InceptionResNetConfig(version="v1", depths=(5, 10, 6)),

@@ -25,10 +25,9 @@ from typing import ClassVar
 
 from torch import nn
 
-from senetzoo.models.family import Family, Paper
-from senetzoo.models.inception import Concat, Inception, InceptionNetwork, Kernel, conv
+from senetzoo.models.family import SZEGEDY_2015, Family
+from senetzoo.models.inception import Concat, Inception, conv, path
 from senetzoo.nn.classifier import Config
-from senetzoo.nn.init import init_convs
 
 # Table 1 down to the modules; all windows are 3x3.
 STEM = (
@@ -59,26 +58,31 @@ class InceptionV2Config(Config):
         # Two reductions without padding make one pixel of seven, and the stem seven of 75.
         return 7 if self.small else 75
 
-    def build(self) -> InceptionV2:
-        return InceptionV2(self)
+    def build(self) -> Inception:
+        stem, inputs = nn.Sequential(), self.in_chans
+        for kind, stride, padding, width in (("conv", 1, 1, 288),) if self.small else STEM:
+            pools = kind == "pool"
+            layer = nn.MaxPool2d(3, stride) if pools else conv(inputs, width, 3, stride, padding)
+            stem.append(layer)
+            inputs = width
+        layers = {
+            "stem": stem,
+            "stage1": nn.Sequential(figure5(), figure5(), figure5()),
+            "stage2": nn.Sequential(
+                figure10(288, (128, 384), (64, 96)),
+                *(figure6(width) for width in (128, 128, 160, 160, 192)),
+            ),
+            "stage3": nn.Sequential(
+                figure10(768, (192, 320), (192, 192)), figure7(1280), figure7(2048)
+            ),
+        }
+        return Inception(self, layers, ("stage2", "stage3"), (288, 768, 2048), init="fan_out")
 
 
-def path(inputs: int, *layers: tuple[int, Kernel], stride: int = 1) -> nn.Sequential:
-    """Convolutions one after the other, padded unless they reduce the grid.
-
-    Args:
-        inputs: Channels in.
-        layers: Channels and kernel of each convolution.
-        stride: Stride of the last one.
-    """
-    widths = [inputs, *(width for width, _ in layers)]
-    strides = [1] * (len(layers) - 1) + [stride]
-    return nn.Sequential(
-        *(
-            conv(before, width, kernel, step, 0 if step > 1 else "same")
-            for before, (width, kernel), step in zip(widths, layers, strides, strict=False)
-        )
-    )
+def module(inputs: int, outputs: int, *branches: nn.Module) -> Concat:
+    """Branches side by side, numbered below the child ``branches``."""
+    inner = Concat({str(index): branch for index, branch in enumerate(branches)})
+    return Concat({"branches": inner}, (inputs, outputs))
 
 
 def expanded(inputs: int, outputs: int) -> Concat:
@@ -86,55 +90,50 @@ def expanded(inputs: int, outputs: int) -> Concat:
     return Concat({"wide": conv(inputs, outputs, (1, 3)), "high": conv(inputs, outputs, (3, 1))})
 
 
-def module(inputs: int, outputs: int, *branches: nn.Module) -> Inception:
-    """Branches side by side, numbered below the child ``branches``."""
-    numbered = Concat({str(index): branch for index, branch in enumerate(branches)})
-    return Inception(inputs, outputs, {"branches": numbered})
+def around(inputs: int, outputs: int) -> nn.Module:
+    """An average pool that keeps the size, and a 1x1 convolution."""
+    return path(inputs, nn.AvgPool2d(3, 1, padding=1), (outputs, 1))
 
 
-def _pooled(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.AvgPool2d(3, 1, padding=1), conv(inputs, outputs, 1))
-
-
-def figure5() -> Inception:
+def figure5() -> Concat:
     """Fig. 5: two 3x3 convolutions in place of a 5x5."""
     return module(
         288,
         288,
-        path(288, (64, 1)),
+        path(288, (64, 1), wrap=True),
         path(288, (48, 1), (64, 3)),
         path(288, (64, 1), (96, 3), (96, 3)),
-        _pooled(288, 64),
+        around(288, 64),
     )
 
 
-def figure6(width: int) -> Inception:
+def figure6(width: int) -> Concat:
     """Fig. 6 with n = 7: a 1x7 and a 7x1 convolution in place of a 7x7."""
     wide, high = (1, 7), (7, 1)
     return module(
         768,
         768,
-        path(768, (192, 1)),
+        path(768, (192, 1), wrap=True),
         path(768, (width, 1), (width, wide), (192, high)),
         path(768, (width, 1), (width, wide), (width, high), (width, wide), (192, high)),
-        _pooled(768, 192),
+        around(768, 192),
     )
 
 
-def figure7(inputs: int) -> Inception:
+def figure7(inputs: int) -> Concat:
     """Fig. 7: expanded filter banks."""
     return module(
         inputs,
         2048,
-        path(inputs, (320, 1)),
-        nn.Sequential(*path(inputs, (384, 1)), expanded(384, 384)),
-        nn.Sequential(*path(inputs, (448, 1), (384, 3)), expanded(384, 384)),
-        _pooled(inputs, 192),
+        path(inputs, (320, 1), wrap=True),
+        path(inputs, (384, 1), expanded(384, 384)),
+        path(inputs, (448, 1), (384, 3), expanded(384, 384)),
+        around(inputs, 192),
     )
 
 
-def figure10(inputs: int, single: tuple[int, int], double: tuple[int, int]) -> Inception:
-    """Fig. 10: the grid is reduced by convolutions and by a pool that passes through.
+def figure10(inputs: int, single: tuple[int, int], double: tuple[int, int]) -> Concat:
+    """Fig. 10: the grid is reduced by unpadded convolutions and by a pool that passes through.
 
     Args:
         inputs: Channels in.
@@ -144,47 +143,11 @@ def figure10(inputs: int, single: tuple[int, int], double: tuple[int, int]) -> I
     return module(
         inputs,
         single[1] + double[1] + inputs,
-        path(inputs, (single[0], 1), (single[1], 3), stride=2),
-        path(inputs, (double[0], 1), (double[1], 3), (double[1], 3), stride=2),
+        path(inputs, (single[0], 1), (single[1], 3, 2, 0)),
+        path(inputs, (double[0], 1), (double[1], 3), (double[1], 3, 2, 0)),
         nn.MaxPool2d(3, 2),
     )
 
-
-class InceptionV2(InceptionNetwork):
-    """Inception v2: built by `InceptionV2Config.build`."""
-
-    _config: InceptionV2Config
-    fc: nn.Linear
-
-    def __init__(self, config: InceptionV2Config) -> None:
-        super().__init__(config)
-        self.stem = nn.Sequential()
-        inputs = config.in_chans
-        for kind, stride, padding, width in (("conv", 1, 1, 288),) if config.small else STEM:
-            self.stem.append(
-                conv(inputs, width, 3, stride, padding)
-                if kind == "conv"
-                else nn.MaxPool2d(3, stride)
-            )
-            inputs = width
-        self.stage1 = nn.Sequential(figure5(), figure5(), figure5())
-        self.stage2 = nn.Sequential(
-            figure10(288, (128, 384), (64, 96)),
-            *(figure6(width) for width in (128, 128, 160, 160, 192)),
-        )
-        self.stage3 = nn.Sequential(
-            figure10(768, (192, 320), (192, 192)), figure7(1280), figure7(2048)
-        )
-        self.set_stages((["stem", "stage1"], ["stage2"], ["stage3"]), (288, 768, 2048))
-        self.add_head(2048)
-        init_convs(self, "fan_out")
-
-
-SZEGEDY_2015 = Paper(
-    "Rethinking the Inception Architecture for Computer Vision",
-    2015,
-    "https://arxiv.org/abs/1512.00567",
-)
 
 FAMILY = Family(
     title="Inception v2",

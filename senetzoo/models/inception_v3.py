@@ -19,6 +19,7 @@ Mixed_7b-7c  2 x Fig. 7            8x8   x  2048
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -30,19 +31,12 @@ from torch.nn import functional as F
 
 from senetzoo._utils.checks import Rate
 from senetzoo.errors import ConfigError
-from senetzoo.models.family import Family
-from senetzoo.models.inception import InceptionNetwork, Layer, conv
-from senetzoo.models.inception_v2 import SZEGEDY_2015
+from senetzoo.models.family import SZEGEDY_2015, Family
+from senetzoo.models.inception import SMALL_FORM, Inception, Layer, conv
 from senetzoo.nn.classifier import Config
-from senetzoo.nn.init import init_convs
 from senetzoo.nn.maps import AuxOutput
 from senetzoo.nn.slots import Slots, unit
 
-# What comes before the first module; the small form has no pools.
-STEM = (
-    *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1"),
-    *("Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"),
-)
 # Smallest image whose 17x17 map the auxiliary head's unpadded 5x5s fit on.
 AUX_SIZE = 299
 
@@ -71,7 +65,41 @@ class InceptionV3Config(Config):
         return 1 if self.small else 75
 
     def build(self) -> InceptionV3:
-        return InceptionV3(self)
+        # Stride and padding of what the paper strides by 2, and padding of what it doesn't pad.
+        stride, padding = (1, 1) if self.small else (2, 0)
+        layers: dict[str, nn.Module | None] = {
+            "Conv2d_1a_3x3": conv(self.in_chans, 32, 3, stride, padding),
+            "Conv2d_2a_3x3": conv(32, 32, 3, 1, padding),
+            "Conv2d_2b_3x3": conv(32, 64, 3),
+            "maxpool1": None if self.small else nn.MaxPool2d(3, 2),
+            "Conv2d_3b_1x1": conv(64, 80, 1),
+            "Conv2d_4a_3x3": conv(80, 192, 3, 1, padding),
+            "maxpool2": None if self.small else nn.MaxPool2d(3, 2),
+            "Mixed_5b": figure5(192, pool=32),
+            "Mixed_5c": figure5(256, pool=64),
+            "Mixed_5d": figure5(288, pool=64),
+            "Mixed_6a": figure10(288, padding),
+            "Mixed_6b": figure6(768, width=128),
+            "Mixed_6c": figure6(768, width=160),
+            "Mixed_6d": figure6(768, width=160),
+            "Mixed_6e": figure6(768, width=192),
+            "AuxLogits": auxiliary_head(768, self.num_classes, self.small) if self.aux else None,
+            "Mixed_7a": factorized10(768, padding),
+            "Mixed_7b": figure7(1280),
+            "Mixed_7c": figure7(2048),
+        }
+        return InceptionV3(
+            self,
+            layers,
+            ("Mixed_6a", "Mixed_7a"),
+            (288, 768, 2048),
+            # The paper does not say. He initialization is what the authors' TF-slim code has;
+            # torchvision's normal of deviation 0.1 whatever the fan-in makes the first logits
+            # large.
+            init="fan_in",
+            apart=("AuxLogits",),
+            aux={"Mixed_6e": "AuxLogits.fc"} if self.aux else {},
+        )
 
 
 Step: TypeAlias = Layer | list[Layer]
@@ -192,92 +220,42 @@ def figure7(inputs: int) -> Module:
     )
 
 
-class InceptionAux(nn.Module):
+def auxiliary_head(inputs: int, num_classes: int, small: bool) -> nn.Module:
     """The auxiliary head on the last 17x17 map (Fig. 8)."""
-
-    def __init__(self, inputs: int, num_classes: int, small: bool) -> None:
-        super().__init__()
-        # Both 5x5s are padded in the small form, so that they fit on a map of any size.
-        self.padding = 2 if small else 0
-        self.conv0 = conv(inputs, 128, 1)
-        self.conv1 = conv(128, 768, 5, padding=self.padding)
-        self.fc = nn.Linear(768, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.avg_pool2d(x, 5, 3, self.padding)
-        x = self.conv1(self.conv0(x))
-        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))  # type: ignore[no-any-return]
+    # Both 5x5s are padded in the small form, so that they fit on a map of any size.
+    padding = 2 if small else 0
+    layers = {
+        "pool": nn.AvgPool2d(5, 3, padding),
+        "conv0": conv(inputs, 128, 1),
+        "conv1": conv(128, 768, 5, padding=padding),
+        "average": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "fc": nn.Linear(768, num_classes),
+    }
+    return nn.Sequential(OrderedDict(layers))
 
 
-class InceptionV3(InceptionNetwork):
+class InceptionV3(Inception):
     """Inception v3: built by `InceptionV3Config.build`.
 
     Sites: every Mixed module is a unit, those that halve the map too, as the SE paper (Fig. 2) puts
     a gate behind an Inception module as a whole. The stem has none.
     """
 
-    aux: ClassVar[Mapping[str, str]] = {"Mixed_6e": "AuxLogits.fc"}
-    _config: InceptionV3Config
-    fc: nn.Linear
-
-    def __init__(self, config: InceptionV3Config) -> None:
-        super().__init__(config)
-        small = config.small
-        # Stride and padding of what the paper strides by 2, and padding of what it doesn't pad.
-        stride, padding = (1, 1) if small else (2, 0)
-        self.Conv2d_1a_3x3 = conv(config.in_chans, 32, 3, stride, padding)
-        self.Conv2d_2a_3x3 = conv(32, 32, 3, 1, padding)
-        self.Conv2d_2b_3x3 = conv(32, 64, 3)
-        self.maxpool1 = None if small else nn.MaxPool2d(3, 2)
-        self.Conv2d_3b_1x1 = conv(64, 80, 1)
-        self.Conv2d_4a_3x3 = conv(80, 192, 3, 1, padding)
-        self.maxpool2 = None if small else nn.MaxPool2d(3, 2)
-
-        self.Mixed_5b = figure5(192, pool=32)
-        self.Mixed_5c = figure5(256, pool=64)
-        self.Mixed_5d = figure5(288, pool=64)
-
-        self.Mixed_6a = figure10(288, padding)
-        self.Mixed_6b = figure6(768, width=128)
-        self.Mixed_6c = figure6(768, width=160)
-        self.Mixed_6d = figure6(768, width=160)
-        self.Mixed_6e = figure6(768, width=192)
-        self.AuxLogits = InceptionAux(768, config.num_classes, small) if config.aux else None
-
-        self.Mixed_7a = factorized10(768, padding)
-        self.Mixed_7b = figure7(1280)
-        self.Mixed_7c = figure7(2048)
-
-        levels = (
-            [*STEM, "Mixed_5b", "Mixed_5c", "Mixed_5d"],
-            ["Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"],
-            ["Mixed_7a", "Mixed_7b", "Mixed_7c"],
-        )
-        self.set_stages(levels, (288, 768, 2048))
-        self.add_head(2048)
-        # The paper does not say. He initialization is what the authors' TF-slim code has;
-        # torchvision's normal of deviation 0.1 whatever the fan-in makes the first logits large.
-        init_convs(self, "fan_in")
-
     def forward_checked(self, x: Tensor) -> Tensor | AuxOutput:
-        if self.AuxLogits is not None and self.training:
-            self._check_aux(x)
+        checks = self.aux and self.training and not self._config.small
+        if checks and not torch.compiler.is_compiling() and min(x.shape[2:]) < AUX_SIZE:
+            raise ConfigError(
+                f"The auxiliary head got images of {x.shape[2]}x{x.shape[3]} pixels.",
+                f"In training it takes at least {AUX_SIZE}x{AUX_SIZE}.",
+                "Enlarge the images, or build it without aux=True",
+            )
         return super().forward_checked(x)
-
-    def _check_aux(self, x: Tensor) -> None:
-        if torch.compiler.is_compiling() or self._config.small or min(x.shape[2:]) >= AUX_SIZE:
-            return
-        raise ConfigError(
-            f"The auxiliary head got images of {x.shape[2]}x{x.shape[3]} pixels.",
-            f"In training it takes at least {AUX_SIZE}x{AUX_SIZE}.",
-            "Enlarge the images, or build it without aux=True",
-        )
 
 
 FAMILY = Family(
     title="Inception v3",
     papers={"*": SZEGEDY_2015},
-    small="The same layers with the same parameters; the stem has stride 1 and no pools, and "
-    "every convolution is padded: maps of 32x32, 16x16 and, before the pool, 8x8.",
+    small=SMALL_FORM.format("the stem", " and no pools"),
     networks={"inception_v3": InceptionV3Config()},
 )

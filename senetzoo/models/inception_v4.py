@@ -25,10 +25,18 @@ from typing import ClassVar
 from torch import nn
 
 from senetzoo._utils.checks import PositiveInt, Rate
-from senetzoo.models.family import Family, Paper
-from senetzoo.models.inception import Concat, Inception, InceptionNetwork, Layer, conv, convs
+from senetzoo.models.family import SZEGEDY_2016, Family
+from senetzoo.models.inception import (
+    SMALL_FORM,
+    Concat,
+    Inception,
+    average,
+    conv,
+    module,
+    numbered,
+    path,
+)
 from senetzoo.nn.classifier import Config
-from senetzoo.nn.init import init_convs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,36 +62,17 @@ class InceptionV4Config(Config):
     def min_size(self) -> int:
         return 1 if self.small else 75
 
-    def build(self) -> InceptionV4:
-        return InceptionV4(self)
-
-
-# --- What the modules are made of, and those of Inception-ResNet ----------------------------------
-
-
-def path(inputs: int, *layers: Layer) -> nn.Module:
-    """Convolutions one after the other; a single one is not put in a sequence, as in timm."""
-    made = convs(inputs, *layers)
-    return made[0] if len(made) == 1 else nn.Sequential(*made)
-
-
-def average(inputs: int, outputs: int) -> nn.Module:
-    """Average pooling and a 1x1 convolution."""
-    pool = nn.AvgPool2d(3, 1, padding=1, count_include_pad=False)
-    return nn.Sequential(pool, conv(inputs, outputs, 1))
-
-
-def numbered(*branches: nn.Module) -> dict[str, nn.Module]:
-    """Branches by their names: ``branch0``, ``branch1``, ..."""
-    return {f"branch{index}": branch for index, branch in enumerate(branches)}
-
-
-def module(inputs: int, outputs: int, *branches: nn.Module) -> Inception:
-    """An Inception module of such branches."""
-    return Inception(inputs, outputs, numbered(*branches))
-
-
-# --- The figures of the paper --------------------------------------------------------------------
+    def build(self) -> Inception:
+        (a, b, c), padding = self.depths, 1 if self.small else 0
+        layers = {
+            # Not a unit, though its end looks like reductions: the paper draws it as one box.
+            "stem": _stem(self.in_chans, self.small),
+            "stage1": nn.Sequential(*(_inception_a() for _ in range(a))),
+            "stage2": nn.Sequential(_reduction_a(padding), *(_inception_b() for _ in range(b))),
+            "stage3": nn.Sequential(_reduction_b(padding), *(_inception_c() for _ in range(c))),
+        }
+        # Initialized as in the authors' TF-slim code; the paper does not say.
+        return Inception(self, layers, ("stage2", "stage3"), (384, 1024, 1536))
 
 
 def _stem(inputs: int, small: bool) -> nn.Sequential:
@@ -143,10 +132,8 @@ def _inception_c() -> nn.Module:
         1536,
         1536,
         path(1536, (256, 1)),
-        nn.Sequential(conv(1536, 384, 1), split(384)),
-        nn.Sequential(
-            conv(1536, 384, 1), conv(384, 448, (3, 1)), conv(448, 512, (1, 3)), split(512)
-        ),
+        path(1536, (384, 1), split(384)),
+        path(1536, (384, 1), (448, (3, 1)), (512, (1, 3)), split(512)),
         average(1536, 256),
     )
 
@@ -173,41 +160,9 @@ def _reduction_b(padding: int) -> nn.Module:
     )
 
 
-class InceptionV4(InceptionNetwork):
-    """Inception v4: built by `InceptionV4Config.build`.
-
-    Sites: the Inception modules and the reductions are units, as the SE paper (Fig. 2) puts a gate
-    behind an Inception module as a whole. The stem has none, though its end looks like reductions:
-    the paper draws it as one box.
-    """
-
-    _config: InceptionV4Config
-    fc: nn.Linear
-
-    def __init__(self, config: InceptionV4Config) -> None:
-        super().__init__(config)
-        a, b, c = config.depths
-        padding = 1 if config.small else 0
-        self.stem = _stem(config.in_chans, config.small)
-        self.stage1 = nn.Sequential(*(_inception_a() for _ in range(a)))
-        self.stage2 = nn.Sequential(_reduction_a(padding), *(_inception_b() for _ in range(b)))
-        self.stage3 = nn.Sequential(_reduction_b(padding), *(_inception_c() for _ in range(c)))
-        self.set_stages((["stem", "stage1"], ["stage2"], ["stage3"]), (384, 1024, 1536))
-        self.add_head(1536)
-        # As in the authors' TF-slim code; the paper does not say.
-        init_convs(self, "fan_in")
-
-
-SZEGEDY_2016 = Paper(
-    "Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning",
-    2016,
-    "https://arxiv.org/abs/1602.07261",
-)
-
 FAMILY = Family(
     title="Inception v4",
     papers={"*": SZEGEDY_2016},
-    small="The same layers with the same parameters; everything in the stem has stride 1, and "
-    "every convolution is padded: maps of 32x32, 16x16 and, before the pool, 8x8.",
+    small=SMALL_FORM.format("everything in the stem", ""),
     networks={"inception_v4": InceptionV4Config()},
 )

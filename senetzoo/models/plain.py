@@ -12,15 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from senetzoo._utils.checks import Depths, PositiveInt
-from senetzoo.models.family import Family
-from senetzoo.models.resnet import HE_2015, Block
-from senetzoo.models.staged import Staged, basic, check_stem
+from senetzoo.models.family import HE_2015, Family
+from senetzoo.models.staged import SMALL_FORM, Block, ResNet, basic, check_stem, cifar
 from senetzoo.nn.classifier import Config
-from senetzoo.nn.maps import doubling
-from senetzoo.nn.slots import Slots, unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,50 +37,22 @@ class PlainConfig(Config):
         super().__post_init__()
         check_stem(self.width, self.stem, self.width)
 
-    def build(self) -> Plain:
-        return Plain(self)
+    def build(self) -> ResNet:
+        return ResNet(self, self.depths, (self.width, self.width), self._block)
 
-
-class PlainBlock(Block):
-    """What is left of a basic block when its shortcut is gone: the branch and the activation."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__(inputs, basic(outputs, stride))
-        self.slots = Slots({"pre": inputs, "standard": outputs, "inner": outputs})
-
-    def forward(self, x: Tensor) -> Tensor:
-        return unit(x, self.slots, lambda y: self.relu(self.branch(y)))
-
-
-class Plain(Staged):
-    """A plain network: built by `PlainConfig.build`."""
-
-    _config: PlainConfig
-
-    def __init__(self, config: PlainConfig) -> None:
-        super().__init__(config, doubling(config.width, len(config.depths)))
-        self.add_stem(config.width)
-        self.add_stages(
-            config.width,
-            config.depths,
-            lambda inputs, outputs, stride, _: PlainBlock(inputs, outputs, stride),
-        )
-        self.finish()
-
-
-def _cifar(depth: int) -> PlainConfig:
-    """Section 4.2: 6n+2 layers, three stages of n pairs, 16-32-64 wide."""
-    return PlainConfig(depths=((depth - 2) // 6,) * 3, width=16, num_classes=10, stem="cifar")
+    def _block(self, inputs: int, outputs: int, stride: int, _: float) -> Block:
+        """What is left of a basic block when its shortcut is gone."""
+        return Block(inputs, basic(outputs, stride), skip=False)
 
 
 FAMILY = Family(
     title="Plain",
     papers={"plain*": HE_2015},
-    small="The stem is one 3x3 convolution of stride 1, without the pool: 4x4 before the pool of "
-    "networks of four stages, 8x8 of three.",
+    small=SMALL_FORM,
     networks={
         "plain18": PlainConfig(depths=(2, 2, 2, 2)),
         "plain34": PlainConfig(depths=(3, 4, 6, 3)),
-        **{f"plain{depth}": _cifar(depth) for depth in (20, 32, 44, 56)},
+        # Section 4.2: 6n+2 layers, n pairs a stage.
+        **{f"plain{6 * n + 2}": PlainConfig(**cifar(n)) for n in (3, 5, 7, 9)},
     },
 )

@@ -11,8 +11,8 @@ Child names are torchvision's, so its state dicts load strictly.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
@@ -20,20 +20,10 @@ from torch.nn import functional as F
 
 from senetzoo._utils.checks import Depths, PositiveInt
 from senetzoo.errors import ConfigError
-from senetzoo.models.family import Family, Paper
-from senetzoo.models.staged import (
-    Row,
-    Staged,
-    basic,
-    block_conv,
-    bottleneck,
-    check_stem,
-    smallest_image,
-)
+from senetzoo.models import staged
+from senetzoo.models.family import HE_2015, HE_2016, ZAGORUYKO_2016, Family, Paper
+from senetzoo.models.staged import Block, ResNet, basic, bottleneck, cifar, projection
 from senetzoo.nn.classifier import Config
-from senetzoo.nn.drop_path import DropPath
-from senetzoo.nn.maps import doubling
-from senetzoo.nn.slots import Slots, residual
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,67 +73,26 @@ class ResNetConfig(Config):
                 "A group of the first stage has width * group_width / 64 channels, at least 1.",
                 "Type for example: width=64",
             )
-        check_stem(self.width, self.stem, self.width)
+        staged.check_stem(self.width, self.stem, self.width)
 
     @property
     def min_size(self) -> int:
-        return smallest_image(self.stem, self.pool)
+        return staged.smallest_image(self.stem, self.pool)
 
     def build(self) -> ResNet:
-        return ResNet(self)
+        first = self.width * (1 if self.block == "basic" else 4)
+        return ResNet(self, self.depths, (self.width, first), self._block, pool=self.pool)
 
-
-class Block(nn.Module):
-    """Convolutions, each with its norm, and a shortcut.
-
-    The children are ``conv1``, ``bn1``, ``conv2``, ``bn2`` and so on.
-
-    Args:
-        inputs: Channels in.
-        rows: The convolutions, of `basic` or `bottleneck`.
-        shortcut: What is on the skip; None for the identity.
-        drop_path: Rate of stochastic depth.
-    """
-
-    def __init__(
-        self,
-        inputs: int,
-        rows: Sequence[Row],
-        shortcut: nn.Module | None = None,
-        drop_path: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.depth = len(rows)
-        width = inputs
-        for number, row in enumerate(rows, 1):
-            self.add_module(f"conv{number}", block_conv(width, row))
-            width = row[0]
-            self.add_module(f"bn{number}", nn.BatchNorm2d(width))
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = shortcut
-        self.drop_path = DropPath(drop_path) if drop_path else None
-        self.slots = Slots.residual(inputs, width, inner=rows[-2][0])
-
-    def branch(self, x: Tensor) -> Tensor:
-        """The convolutions and their norms; the activation after the sum is not in it."""
-        for number in range(1, self.depth):
-            x = self.relu(self.conv_norm(number, x))
-        return self.conv_norm(self.depth, self.slots.at("inner", x))
-
-    def conv_norm(self, number: int, x: Tensor) -> Tensor:
-        """The convolution of that number with its norm."""
-        x = getattr(self, f"conv{number}")(x)
-        return getattr(self, f"bn{number}")(x)  # type: ignore[no-any-return]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return residual(
-            x,
-            self.slots,
-            self.branch,
-            shortcut=self.downsample,
-            act=self.relu,
-            drop_path=self.drop_path,
-        )
+    def _block(self, inputs: int, outputs: int, stride: int, drop_path: float) -> Block:
+        shortcut: nn.Module | None = None
+        if stride > 1 or inputs != outputs:
+            make = PadShortcut if self.shortcut == "pad" else projection
+            shortcut = make(inputs, outputs, stride)
+        rows = basic(outputs, stride)
+        if self.block == "bottleneck":
+            width = outputs // 4 * self.group_width // 64 * self.groups
+            rows = bottleneck((width, width), outputs, stride, self.stride_on, self.groups)
+        return Block(inputs, rows, shortcut, drop_path)
 
 
 class PadShortcut(nn.Module):
@@ -163,77 +112,16 @@ class PadShortcut(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], self.pad)
 
 
-def projection(inputs: int, outputs: int, stride: int, kernel: int = 1) -> nn.Sequential:
-    """Option B of the ResNet paper: a convolution with a norm."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-    )
-
-
-class ResNet(Staged):
-    """ResNet, ResNeXt, Wide ResNet, CIFAR ResNet: built by `ResNetConfig.build`."""
-
-    _config: ResNetConfig
-
-    def __init__(self, config: ResNetConfig) -> None:
-        expansion = 1 if config.block == "basic" else 4
-        super().__init__(config, doubling(config.width * expansion, len(config.depths)))
-        self.add_stem(config.width, pool=config.pool)
-        self.add_stages(config.width, config.depths, self._block)
-        self.finish()
-
-    def _block(self, inputs: int, outputs: int, stride: int, drop_path: float) -> nn.Module:
-        config = self._config
-        shortcut: nn.Module | None = None
-        if stride > 1 or inputs != outputs:
-            make = PadShortcut if config.shortcut == "pad" else projection
-            shortcut = make(inputs, outputs, stride)
-        rows = basic(outputs, stride)
-        if config.block == "bottleneck":
-            width = outputs // 4 * config.group_width // 64 * config.groups
-            strides = (stride, 1) if config.stride_on == "1x1" else (1, stride)
-            rows = bottleneck((width, width), outputs, strides, config.groups)
-        return Block(inputs, rows, shortcut, drop_path)
-
-
-def _basic(*depths: int) -> ResNetConfig:
-    return ResNetConfig(block="basic", depths=depths)
-
-
-def _bottleneck(*depths: int, groups: int = 1, group_width: int = 64) -> ResNetConfig:
-    return ResNetConfig(block="bottleneck", depths=depths, groups=groups, group_width=group_width)
-
-
-def _cifar(depth: int, shortcut: Literal["project", "pad"] = "project") -> ResNetConfig:
-    """Section 4.2 of the ResNet paper: 6n+2 layers, three stages of n blocks, 16-32-64 wide."""
-    return ResNetConfig(
-        block="basic",
-        depths=((depth - 2) // 6,) * 3,
-        width=16,
-        num_classes=10,
-        stem="cifar",
-        shortcut=shortcut,
-    )
-
-
-# Its CIFAR form in bottlenecks: 9n+2 layers, three stages of n blocks (He et al. 2016, Table 3).
-RESNET_164 = ResNetConfig(
-    block="bottleneck", depths=(18, 18, 18), width=16, num_classes=10, stem="cifar"
-)
-
-HE_2015 = Paper(
-    "Deep Residual Learning for Image Recognition", 2015, "https://arxiv.org/abs/1512.03385"
-)
-HE_2016 = Paper(
-    "Identity Mappings in Deep Residual Networks", 2016, "https://arxiv.org/abs/1603.05027"
-)
 XIE_2016 = Paper(
     "Aggregated Residual Transformations for Deep Neural Networks",
     2016,
     "https://arxiv.org/abs/1611.05431",
 )
-ZAGORUYKO_2016 = Paper("Wide Residual Networks", 2016, "https://arxiv.org/abs/1605.07146")
+
+_basic = partial(ResNetConfig, block="basic")
+_bottleneck = partial(ResNetConfig, block="bottleneck")
+# Section 4.2 of the ResNet paper: 6n+2 layers.
+CIFAR = {depth: cifar((depth - 2) // 6) for depth in (20, 32, 44, 56, 110)}
 
 FAMILY = Family(
     title="ResNet",
@@ -243,22 +131,22 @@ FAMILY = Family(
         "resnet164": HE_2016,
         "resnet*": HE_2015,
     },
-    small="The stem is one 3x3 convolution of stride 1, without the pool: 4x4 before the pool of "
-    "networks of four stages, 8x8 of three.",
+    small=staged.SMALL_FORM,
     networks={
-        "resnet18": _basic(2, 2, 2, 2),
-        "resnet34": _basic(3, 4, 6, 3),
-        "resnet50": _bottleneck(3, 4, 6, 3),
-        "resnet101": _bottleneck(3, 4, 23, 3),
-        "resnet152": _bottleneck(3, 8, 36, 3),
-        "resnext50_32x4d": _bottleneck(3, 4, 6, 3, groups=32, group_width=4),
-        "resnext101_32x4d": _bottleneck(3, 4, 23, 3, groups=32, group_width=4),
-        "resnext101_32x8d": _bottleneck(3, 4, 23, 3, groups=32, group_width=8),
-        "resnext101_64x4d": _bottleneck(3, 4, 23, 3, groups=64, group_width=4),
-        "wide_resnet50_2": _bottleneck(3, 4, 6, 3, group_width=128),
-        "wide_resnet101_2": _bottleneck(3, 4, 23, 3, group_width=128),
-        **{f"resnet{depth}": _cifar(depth) for depth in (20, 32, 44, 56, 110)},
-        **{f"resnet{depth}a": _cifar(depth, "pad") for depth in (20, 32, 44, 56, 110)},
-        "resnet164": RESNET_164,
+        "resnet18": _basic(depths=(2, 2, 2, 2)),
+        "resnet34": _basic(depths=(3, 4, 6, 3)),
+        "resnet50": _bottleneck(depths=(3, 4, 6, 3)),
+        "resnet101": _bottleneck(depths=(3, 4, 23, 3)),
+        "resnet152": _bottleneck(depths=(3, 8, 36, 3)),
+        "resnext50_32x4d": _bottleneck(depths=(3, 4, 6, 3), groups=32, group_width=4),
+        "resnext101_32x4d": _bottleneck(depths=(3, 4, 23, 3), groups=32, group_width=4),
+        "resnext101_32x8d": _bottleneck(depths=(3, 4, 23, 3), groups=32, group_width=8),
+        "resnext101_64x4d": _bottleneck(depths=(3, 4, 23, 3), groups=64, group_width=4),
+        "wide_resnet50_2": _bottleneck(depths=(3, 4, 6, 3), group_width=128),
+        "wide_resnet101_2": _bottleneck(depths=(3, 4, 23, 3), group_width=128),
+        **{f"resnet{depth}": _basic(**fields) for depth, fields in CIFAR.items()},
+        **{f"resnet{depth}a": _basic(**f, shortcut="pad") for depth, f in CIFAR.items()},
+        # In bottlenecks: 9n+2 layers (He et al. 2016, Table 3).
+        "resnet164": _bottleneck(**cifar(18)),
     },
 )

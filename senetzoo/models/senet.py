@@ -17,15 +17,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from torch import nn
-
 from senetzoo._utils.checks import Depths, PositiveInt, Rate
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
-from senetzoo.models.resnet import Block, projection
-from senetzoo.models.staged import Staged, bottleneck, check_stem, smallest_image
+from senetzoo.models.staged import Block, ResNet, bottleneck, check_stem, projection, smallest_image
 from senetzoo.nn.classifier import Config
-from senetzoo.nn.maps import doubling
 from senetzoo.nn.stem import Stem
 
 
@@ -74,28 +70,16 @@ class SENetConfig(Config):
     def min_size(self) -> int:
         return smallest_image(self.stem, self.pool)
 
-    def build(self) -> SENet:
-        return SENet(self)
+    def build(self) -> ResNet:
+        widths = (2 * self.width, 4 * self.width)
+        return ResNet(self, self.depths, widths, self._block, pool=self.pool)
 
-
-class SENet(Staged):
-    """SENet-154 without its gates: built by `SENetConfig.build`."""
-
-    _config: SENetConfig
-
-    def __init__(self, config: SENetConfig) -> None:
-        super().__init__(config, doubling(config.width * 4, len(config.depths)))
-        self.add_stem(2 * config.width, pool=config.pool)
-        self.add_stages(2 * config.width, config.depths, self._block)
-        self.finish()
-
-    def _block(self, inputs: int, outputs: int, stride: int, drop_path: float) -> nn.Module:
-        config = self._config
-        width = config.inner_width * outputs // self.outputs[0]
+    def _block(self, inputs: int, outputs: int, stride: int, drop_path: float) -> Block:
+        width = self.inner_width * outputs // (4 * self.width)
         shortcut = None
         if stride > 1 or inputs != outputs:
             shortcut = projection(inputs, outputs, stride, kernel=1 if stride == 1 else 3)
-        rows = bottleneck((width // 2, width), outputs, (1, stride), config.groups)
+        rows = bottleneck((width // 2, width), outputs, stride, groups=self.groups)
         return Block(inputs, rows, shortcut, drop_path)
 
 

@@ -1,25 +1,37 @@
-"""What the whole ResNet line is: a stem, stages of blocks, a pool over the map, a linear layer.
+"""The ResNet line: a stem, stages of blocks, the average of the map, a linear layer.
 
-The names are torchvision's: ``conv1``, ``maxpool``, ``layer1``, ``layer2`` ..., ``fc``. A family
-says which blocks its stages have.
+Child names are torchvision's: ``conv1``, ``bn1``, ``maxpool``, ``layer1``, ``layer2`` ..., ``fc``;
+inside a block ``conv1``, ``bn1`` ..., or timm's ``norm1``, ``conv1`` ... where norms come first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from functools import partial
+from typing import Any, TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 
 from senetzoo.errors import ConfigError
 from senetzoo.nn.classifier import Classifier, Config
-from senetzoo.nn.drop_path import linear_rates
+from senetzoo.nn.drop_path import DropPath, linear_rates
 from senetzoo.nn.init import init_convs
 from senetzoo.nn.maps import doubling
+from senetzoo.nn.slots import Slots, residual, unit
 from senetzoo.nn.stem import Stem, as_stem, stem_convs
 
 Row: TypeAlias = tuple[int, int, int, int]
 """Output channels, kernel, stride and groups of a convolution of a block."""
+
+SMALL_FORM = (
+    "The stem is one 3x3 convolution of stride 1, without the pool: 4x4 before the pool of "
+    "networks of four stages, 8x8 of three."
+)
+
+
+def cifar(blocks: int) -> dict[str, Any]:
+    """Section 4.2 of the ResNet paper: three stages of so many blocks, 16-32-64 wide."""
+    return {"depths": (blocks,) * 3, "width": 16, "num_classes": 10, "stem": "cifar"}
 
 
 def basic(outputs: int, stride: int) -> tuple[Row, ...]:
@@ -28,110 +40,168 @@ def basic(outputs: int, stride: int) -> tuple[Row, ...]:
 
 
 def bottleneck(
-    widths: tuple[int, int], outputs: int, strides: tuple[int, int], groups: int = 1
+    widths: tuple[int, int], outputs: int, stride: int, stride_on: str = "3x3", groups: int = 1
 ) -> tuple[Row, ...]:
     """1x1, 3x3, 1x1 (ResNet paper, Fig. 5 right; ResNeXt paper, Fig. 3c).
 
     Args:
         widths: Channels of the first 1x1 and of the 3x3.
         outputs: Channels out.
-        strides: Strides of the first 1x1 and of the 3x3.
+        stride: Stride of the block.
+        stride_on: Which convolution has it, ``"1x1"`` (the first) or ``"3x3"``.
         groups: Groups of the 3x3.
     """
-    first, width = widths
-    return (first, 1, strides[0], 1), (width, 3, strides[1], groups), (outputs, 1, 1, 1)
+    before = stride if stride_on == "1x1" else 1
+    return (widths[0], 1, before, 1), (widths[1], 3, stride // before, groups), (outputs, 1, 1, 1)
 
 
-def block_conv(inputs: int, row: Row) -> nn.Conv2d:
-    """A convolution of a block, padded to keep the size at stride 1."""
-    outputs, kernel, stride, groups = row
-    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+def projection(inputs: int, outputs: int, stride: int, kernel: int = 1) -> nn.Sequential:
+    """Option B of the ResNet paper: a convolution with a norm."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+    )
 
 
-class Staged(Classifier):
-    """A network of stages; a subclass adds its stem and stages, then finishes it.
+class Block(nn.Module):
+    """Convolutions with their norms, and a shortcut.
 
-    Each stage but the first begins with a block of stride 2.
+    With `preact` the norm and the activation come before each convolution (Identity Mappings,
+    Fig. 4e). The first of them serve the branch and a projection; an identity skip takes the
+    block's input as it came.
+
+    Args:
+        inputs: Channels in.
+        rows: The convolutions, of `basic` or `bottleneck`.
+        shortcut: What is on the skip; None for the identity.
+        drop_path: Rate of stochastic depth.
+        preact: Whether norms and activations come first.
+        skip: Whether there is a skip at all.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        rows: Sequence[Row],
+        shortcut: nn.Module | None = None,
+        drop_path: float = 0.0,
+        *,
+        preact: bool = False,
+        skip: bool = True,
+    ) -> None:
+        super().__init__()
+        self.depth, self.preact, self.skip = len(rows), preact, skip
+        width = inputs
+        for number, (outputs, kernel, stride, groups) in enumerate(rows, 1):
+            if preact:
+                self.add_module(f"norm{number}", nn.BatchNorm2d(width))
+            conv = nn.Conv2d(width, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+            self.add_module(f"conv{number}", conv)
+            width = outputs
+            if not preact:
+                self.add_module(f"bn{number}", nn.BatchNorm2d(width))
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut
+        self.drop_path = DropPath(drop_path) if drop_path else None
+        inner = rows[-2][0]
+        self.slots = (
+            Slots.residual(inputs, width, inner)
+            if skip
+            else Slots({"pre": inputs, "standard": width, "inner": inner})
+        )
+
+    def norm_act(self, number: int, x: Tensor) -> Tensor:
+        """The norm of that number with its activation."""
+        norm = getattr(self, f"norm{number}" if self.preact else f"bn{number}")
+        # In place on the norm's output, which nobody else holds.
+        return self.relu(norm(x))  # type: ignore[no-any-return]
+
+    def branch(self, x: Tensor) -> Tensor:
+        """The convolutions, with norms and activations between them."""
+        for number in range(1, self.depth):
+            x = getattr(self, f"conv{number}")(x)
+            x = self.norm_act(number + 1 if self.preact else number, x)
+        x = getattr(self, f"conv{self.depth}")(self.slots.at("inner", x))
+        return x if self.preact else getattr(self, f"bn{self.depth}")(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.skip:
+            return unit(x, self.slots, lambda y: self.relu(self.branch(y)))
+        return residual(
+            x,
+            self.slots,
+            self.branch,
+            shortcut=self.downsample,
+            preact=partial(self.norm_act, 1) if self.preact else None,
+            act=None if self.preact else self.relu,
+            drop_path=self.drop_path,
+        )
+
+
+class ResNet(Classifier):
+    """A network of the ResNet line: built by the `build` of its config.
+
+    Each stage but the first begins with a block of stride 2 and has twice the channels.
 
     Args:
         config: Its config, whose `Config.any_stem` is true.
-        outputs: Channels of the map after each stage.
+        depths: Blocks of each stage.
+        widths: Channels of the stem, and of the map after the first stage.
+        block: Makes a block of its channels in and out, stride, and rate of stochastic depth.
+        pool: The stem's max pool, if it has one: ``"padded"`` by 1, or ``"ceil"``, unpadded in
+            ceil mode.
+        stem_norm: Whether a norm and an activation follow the stem's last convolution.
+        last_norm: Whether they follow the last block, which does not end in its own.
     """
 
     fc: nn.Linear
 
-    def __init__(self, config: Config, outputs: Sequence[int]) -> None:
-        super().__init__(config)
-        self.outputs = tuple(outputs)
-        self.maxpool: nn.Module | None = None
-
-    def add_stem(self, outputs: int, *, norm: bool = True, pool: str = "padded") -> None:
-        """The convolutions of the config's stem; with `norm`, a norm and an activation follow.
-
-        Args:
-            outputs: Channels of the last convolution.
-            norm: Whether the norm and the activation after it are there.
-            pool: ``"padded"`` by 1, or ``"ceil"``, unpadded in ceil mode, where the stem pools.
-        """
-        stem = as_stem(self._config.stem)
-        self.conv1 = stem_convs(stem, self._config.in_chans, outputs)
-        self.bn1 = nn.BatchNorm2d(outputs) if norm else None
-        self.relu = nn.ReLU(inplace=True) if norm else None
-        if stem.pool and pool == "padded":
-            self.maxpool = nn.MaxPool2d(3, 2, padding=1)
-        elif stem.pool:
-            self.maxpool = nn.MaxPool2d(3, 2, ceil_mode=True)
-
-    def add_stages(
+    def __init__(
         self,
-        inputs: int,
+        config: Config,
         depths: Sequence[int],
+        widths: tuple[int, int],
         block: Callable[[int, int, int, float], nn.Module],
+        *,
+        pool: str = "padded",
+        stem_norm: bool = True,
+        last_norm: bool = False,
     ) -> None:
-        """The stages, with stochastic depth rising linearly from 0 to the config's rate.
-
-        Args:
-            inputs: Channels that the first block gets.
-            depths: Blocks of each stage.
-            block: Makes a block of its channels in and out, stride, and rate of stochastic depth.
-        """
-        rates = linear_rates(self._config.drop_path, depths)
-        for index, (drop_paths, outputs) in enumerate(zip(rates, self.outputs, strict=True)):
-            blocks: list[nn.Module] = []
-            for number, drop_path in enumerate(drop_paths):
-                stride = 2 if index > 0 and number == 0 else 1
+        super().__init__(config)
+        inputs, first = widths
+        stem, channels = as_stem(config.stem), doubling(first, len(depths))
+        self.conv1 = stem_convs(stem, config.in_chans, inputs)
+        self.bn1 = nn.BatchNorm2d(inputs) if stem_norm else None
+        self.relu = nn.ReLU(inplace=True) if stem_norm else None
+        padding, ceil = (1, False) if pool == "padded" else (0, True)
+        self.maxpool = nn.MaxPool2d(3, 2, padding, ceil_mode=ceil) if stem.pool else None
+        levels = []
+        rates = linear_rates(config.drop_path, depths)
+        for stage, (outputs, drop_paths) in enumerate(zip(channels, rates, strict=True), 1):
+            blocks = nn.Sequential()
+            for drop_path in drop_paths:
+                stride = 2 if stage > 1 and not len(blocks) else 1
                 blocks.append(block(inputs, outputs, stride, drop_path))
                 inputs = outputs
-            self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
-
-    def finish(self) -> None:
-        """The order of all modules, the head, and the initialization of the authors' code."""
-        levels = [[f"layer{n}"] for n in range(1, len(self.outputs) + 1)]
+            self.add_module(f"layer{stage}", blocks)
+            levels.append([f"layer{stage}"])
+        self.norm = nn.BatchNorm2d(inputs) if last_norm else None
+        self.act = nn.ReLU() if last_norm else None
         levels[0][:0] = ["conv1", "bn1", "relu", "maxpool"]
         levels[-1] += ["norm", "act"]
-        first = as_stem(self._config.stem).stride
-        self.set_levels(levels, doubling(first, len(levels)), self.outputs)
-        self.add_head(self.outputs[-1])
+        self.set_levels(levels, doubling(stem.stride, len(levels)), channels)
+        self.add_head(inputs)
+        # As in the code of the authors.
         init_convs(self, "fan_out")
 
 
-def check_stem(width: int, stem: Stem | str, channels: int, example: int = 64) -> None:
-    """Refuse a width that leaves one of the stem's convolutions without channels.
-
-    Args:
-        width: The config's width.
-        stem: The stem.
-        channels: Channels of the stem's last convolution.
-        example: A width that does, for the message.
-
-    Raises:
-        ConfigError: There is such a convolution.
-    """
+def check_stem(width: int, stem: Stem | str, channels: int) -> None:
+    """Refuse a width that leaves a convolution of the stem, the last of `channels`, without any."""
     if int(channels * min(as_stem(stem).widths)) < 1:
         raise ConfigError(
             f"width={width} with {stem!r} leaves no channels.",
             "The stem's convolutions have width times its widths channels, at least 1.",
-            f"Type for example: width={example}",
+            "Type for example: width=64",
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.modes import to_meta
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,6 @@ def count(model: Classifier, size: int | None = None) -> Counts:
     side = model.input_size if size is None else size
     shape = (1, model.in_chans, side, side)
     return Counts(parameters(model), module_macs(model, shape))
-
-
-def to_meta(module: nn.Module) -> nn.Module:
-    """A copy of `module` in eval mode, whose tensors have shapes only: no memory for a second."""
-    memo: dict[int, object] = {
-        id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in module.parameters()
-    }
-    memo |= {id(buffer): buffer.to("meta") for buffer in module.buffers()}
-    return copy.deepcopy(module, memo).eval()
 
 
 def module_macs(module: nn.Module, shape: tuple[int, ...]) -> int:

@@ -1,4 +1,4 @@
-"""Running networks that belong to somebody else: in eval mode, to logits that are numbers."""
+"""Running and copying networks that belong to somebody else, and leaving them as they were."""
 
 from __future__ import annotations
 
@@ -74,3 +74,12 @@ def finite(logits: Tensor, images: Tensor) -> Tensor:
         "Its weights hold NaN or infinity, or are too large for the number format.",
         "Load the weights again, or run in fp32",
     )
+
+
+def to_meta(module: nn.Module) -> nn.Module:
+    """A copy of `module` in eval mode, whose tensors have shapes only: no memory for a second."""
+    memo: dict[int, object] = {
+        id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in module.parameters()
+    }
+    memo |= {id(buffer): buffer.to("meta") for buffer in module.buffers()}
+    return copy.deepcopy(module, memo).eval()

@@ -20,7 +20,8 @@ from senetzoo.models.lenet import LeNetConfig
 from senetzoo.models.mobilenet import MobileNetConfig
 from senetzoo.models.plain import PlainConfig
 from senetzoo.models.preresnet import PreResNetConfig
-from senetzoo.models.resnet import ResNet, ResNetConfig
+from senetzoo.models.resnet import ResNetConfig
+from senetzoo.models.staged import ResNet
 from senetzoo.models.swin import SwinConfig
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.slots import Layout, Site

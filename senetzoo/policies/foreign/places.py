@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from senetzoo.errors import PolicyError, nearest
-from senetzoo.nn.counting import to_meta
+from senetzoo.nn.modes import to_meta
 from senetzoo.nn.slots import POSITIONS, Layout, Position
 from senetzoo.policies.foreign.hooks import Skip, adds_its_input, remove_all, trunk_of
 from senetzoo.policies.foreign.sitemap import HOOK, Place, SiteMap, Unsupported, Via, When

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from senetzoo.nn.counting import to_meta
+from senetzoo.nn.modes import to_meta
 from senetzoo.nn.slots import Layout, Position
 from senetzoo.policies.foreign.hooks import remove_all
 from senetzoo.policies.foreign.sitemap import Place, SiteMap, Unsupported, When
