@@ -16,15 +16,12 @@ from senetzoo._utils.checks import NonEmpty, NonNegativeInt, PositiveInt
 from senetzoo._utils.documents import read_json, read_jsonl, reading
 from senetzoo.data import digits
 from senetzoo.data.cifar import CIFAR10, CIFAR100
-from senetzoo.data.preprocessing import IMAGENET, Preprocessing
+from senetzoo.data.preprocessing import IMAGENET
 from senetzoo.errors import ConfigError
-from senetzoo.nn.stem import parse_stem
-from senetzoo.spec import ModelSpec
-from senetzoo.weights.load import spec_of
 
 LOG, SUMMARY, TEST = "log.jsonl", "summary.json", "test.safetensors"
 
-_REMEDY = "Give another folder, or delete this one and train again"
+REMEDY = "Give another folder, or delete this one and train again"
 
 # What the readers of a run need of its files; there may be more.
 
@@ -106,7 +103,7 @@ def read_log(file: Path) -> list[dict[str, Any]]:
     """The lines of a log; one that a killed run left unfinished is left out."""
     return [
         {"variant": "", **renamed(line)} if line["kind"] == "run" else line
-        for line in read_jsonl(_LINES, file, _REMEDY)
+        for line in read_jsonl(_LINES, file, REMEDY)
     ]
 
 
@@ -124,22 +121,22 @@ def read_summary(folder: Path) -> dict[str, Any]:
             f"There is no {path}.",
             "Type the command that began it again: it goes on to the end",
         )
-    return {**read_json(_Summary, path, _REMEDY)}
+    return {**read_json(_Summary, path, REMEDY)}
 
 
 @contextmanager
 def reading_recipe(folder: Path) -> Iterator[None]:
     """What is wrong with the recipe that is made inside names the run that it is of."""
     try:
-        with reading(folder / SUMMARY, _REMEDY):
+        with reading(folder / SUMMARY, REMEDY):
             yield
     except (KeyError, TypeError, IndexError):
         raise ConfigError(
-            f"{folder / SUMMARY} is broken at recipe.", "It is no recipe.", _REMEDY
+            f"{folder / SUMMARY} is broken at recipe.", "It is no recipe.", REMEDY
         ) from None
 
 
-_STATISTICS = {
+STATISTICS = {
     "cifar10": (CIFAR10.mean, CIFAR10.std),
     "cifar100": (CIFAR100.mean, CIFAR100.std),
     "digits": (digits.MEAN, digits.STD),
@@ -148,33 +145,4 @@ _STATISTICS = {
 
 def statistics(data: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std by the data of a recipe; of those without their own they are ImageNet's."""
-    return _STATISTICS.get(data, (IMAGENET.mean, IMAGENET.std))
-
-
-def network_of_0_1(folder: Path) -> tuple[ModelSpec, Preprocessing, tuple[str, ...]]:
-    """What a finished run of version 0.1.0, which wrote no ``config.json``, trained.
-
-    Returns:
-        Its spec, its preprocessing as tested, and the names of its classes.
-    """
-    recipe = read_summary(folder)["recipe"]
-    header = next((line for line in read_log(folder / LOG) if line["kind"] == "run"), None)
-    if header is None:
-        raise ConfigError(f"{folder / LOG} is broken.", "It has no line of the run.", _REMEDY)
-    classes = tuple(header["data"]["classes"])
-    with reading_recipe(folder):
-        mean, std = statistics(recipe["data"])
-        size = recipe["test_size"] or recipe["phases"][-1][0]
-        crop = 1.0 if recipe["data"] in _STATISTICS else recipe["test_crop"]
-        preprocessing = Preprocessing(size, mean, std, crop=crop)
-        options = {
-            "num_classes": len(classes),
-            "in_chans": preprocessing.channels,
-            "stem": parse_stem(recipe["stem"]) if recipe["stem"] else None,
-            "dropout": recipe["dropout"],
-            "drop_path": recipe["drop_path"],
-            "key_drop": recipe["key_drop"] or None,
-        }
-        given = {name: value for name, value in options.items() if value is not None}
-        spec = spec_of(recipe["model"]).replace(**given)
-    return spec, preprocessing, classes
+    return STATISTICS.get(data, (IMAGENET.mean, IMAGENET.std))

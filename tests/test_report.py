@@ -32,6 +32,7 @@ from senetzoo.report.paired import Paired, paired, verdicts
 from senetzoo.report.run import find, read
 from senetzoo.train.augment import normalize
 from senetzoo.train.recipe import networks_of
+from senetzoo.train.recipes import RECIPES
 
 
 def report(*arguments: object) -> Result:
@@ -297,7 +298,8 @@ def test_pairs_of_seeds_are_compared_as_scipy_does(tmp_path: Path) -> None:
     seeds_of(tmp_path, "identity", other, recipe=recipe)
     seeds_of(tmp_path, "plain", plain, recipe=recipe)
     seeds_of(tmp_path, "standard", better, recipe=recipe)
-    found = {pair.name: pair for pair in paired(find([tmp_path]))}
+    variants = tuple(RECIPES["ablation_positions"].variants)
+    found = {pair.name: pair for pair in paired(find([tmp_path]), variants)}
     assert list(found) == ["standard", "identity"]
     for name, wrong in (("standard", better), ("identity", other)):
         pair = found[name]

@@ -121,9 +121,15 @@ def gate_runs() -> list[Run]:
     return found + shared
 
 
+def _paired(found: list[Run]) -> list[Paired]:
+    """The variants against the first of their recipe."""
+    recipe = found[0].header["recipe"]["name"] if found else "ablation_positions"
+    return paired(found, tuple(RECIPES[recipe].variants))
+
+
 def ablation(found: list[Run]) -> str:
     """An ablation's variants against its first, paired by seed."""
-    pairs = paired(found)
+    pairs = _paired(found)
     if not pairs:
         return "None is recorded yet.\n"
     variants, first = _accuracies(found), pairs[0].first
@@ -234,7 +240,7 @@ def gates() -> str:
 def summary() -> str:
     """The positions with at least two seeds, for the README."""
     found = finished("ablation_positions")
-    pairs, values = paired(found), _accuracies(found)
+    pairs, values = _paired(found), _accuracies(found)
     if not pairs:
         return "None is recorded yet.\n"
     first = pairs[0].first
@@ -271,7 +277,7 @@ def plot() -> str | None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    pairs = paired(finished("ablation_positions"))
+    pairs = _paired(finished("ablation_positions"))
     if not pairs:
         return None
     with mpl.rc_context({**STYLE, "font.size": 9}):

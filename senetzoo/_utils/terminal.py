@@ -39,3 +39,9 @@ def progress(total: int, title: str, unit: str) -> Iterator[Callable[[int], None
         total=total, desc=title, unit=unit, leave=False, disable=not sys.stderr.isatty()
     ) as bar:
         yield lambda steps: bar.update(steps) and None
+
+
+def clock(seconds: float) -> str:
+    """``1:02:03`` of a number of seconds."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

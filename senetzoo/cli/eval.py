@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from senetzoo._utils.environment import check_device, threads_set
+from senetzoo.cli.accuracy import evaluate_networks
 from senetzoo.cli.options import (
     Batch,
     Data,
@@ -17,7 +18,6 @@ from senetzoo.cli.options import (
     as_command,
     say,
 )
-from senetzoo.eval.accuracy import evaluate_networks
 
 
 @as_command("eval")

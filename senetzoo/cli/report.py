@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
+
+import torch
 
 from senetzoo._utils.files import atomically
 from senetzoo.cli.options import FILE, PATH, Json, as_command, say
 from senetzoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from senetzoo.report.excitations import ExcitationSection
+    from senetzoo.report.run import Run
 
 
 @as_command("report")
@@ -38,7 +45,6 @@ def command(
       senetzoo report runs --json
     """
     from senetzoo.report import page
-    from senetzoo.report.excitations import run_excitations
     from senetzoo.report.run import find
 
     if out.suffix not in (".html", ".htm"):
@@ -50,7 +56,12 @@ def command(
         )
     found = find(runs)
     title = title or ", ".join(dict.fromkeys(path.name for path in runs))
-    made = page.make(found, title, excitations=run_excitations(found, data) if excitations else ())
+    made = page.make(
+        found,
+        title,
+        variants=_variants(found),
+        excitations=_excitations(found, data) if excitations else (),
+    )
     pictures = out.with_name(f"{out.stem}-figures")
     text, files = page.markdown(made, pictures.name)
     whole = page.html(made)
@@ -74,3 +85,45 @@ def command(
         for run in found
     ]
     say(as_json, results, f"report: {out} and {out.with_suffix('.md')}")
+
+
+def _variants(runs: Sequence[Run]) -> Sequence[str]:
+    """The variants of the runs' recipe, in its order."""
+    from senetzoo.train.recipes import RECIPES
+
+    recipe = RECIPES.get(runs[0].header["recipe"]["name"])
+    return tuple(recipe.variants) if recipe else ()
+
+
+def _excitations(runs: Sequence[Run], path: Path | None) -> list[ExcitationSection]:
+    """The excitations on the test images, of those runs that are finished and have gates."""
+    from senetzoo.gates.common import GateModule
+    from senetzoo.inspect.excitations import drift, excitations
+    from senetzoo.report.excitations import excitation_section
+    from senetzoo.train import evaluate
+    from senetzoo.train.data import load_data
+    from senetzoo.train.recipe import Recipe, networks_of
+
+    sections: list[ExcitationSection] = []
+    data = None
+    for run in runs:
+        if run.end is None:
+            continue
+        recipe = Recipe.from_json(run.header["recipe"])
+        if data is None:
+            data = load_data(recipe.replace(images_per_class=0, stream=False), path)
+        model, initial = networks_of(run.folder)
+        if any(isinstance(module, GateModule) for module in model.modules()):
+            batches = evaluate.inputs(data, recipe, recipe.final_size, torch.device("cpu"))
+            found = excitations(model, batches, classes=len(data.classes))
+            moved, number = drift(model, initial), len(sections) + 1
+            sections.append(
+                excitation_section(run.name, found, data.classes, drift=moved, number=number)
+            )
+    if not sections:
+        raise ConfigError(
+            "The runs have no excitations to show.",
+            "None is finished and of a network with gates.",
+            "Leave --excitations out",
+        )
+    return sections

@@ -19,16 +19,17 @@ from senetzoo import runs
 from senetzoo._utils.checks import from_json, shown
 from senetzoo._utils.documents import parse_json, reading
 from senetzoo.data.preprocessing import Preprocessing
-from senetzoo.errors import BrokenError, PolicyError, WeightsError, nearest
+from senetzoo.errors import BrokenError, ConfigError, PolicyError, WeightsError, nearest
 from senetzoo.gates import GATES
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.report import LoadReport
 from senetzoo.nn.slots import Site
+from senetzoo.nn.stem import parse_stem
 from senetzoo.policies.algebra import NONE, Gate, resolve
 from senetzoo.policies.recover import recovered
 from senetzoo.registry import ENTRIES, FAMILIES
 from senetzoo.spec import ModelSpec, policy, same_form
-from senetzoo.weights.load import Trained
+from senetzoo.weights.load import Trained, spec_of
 from senetzoo.weights.load import read as read_tensors
 from senetzoo.weights.manifest import Sha256
 
@@ -96,7 +97,7 @@ def read(folder: Path) -> Trained:
     if (folder / CONFIG).is_file() or not runs.is_run(folder):
         return opened(folder / CONFIG, str(folder), fetch)
     # Version 0.1.0 wrote no config.json into the folder of a run.
-    spec, preprocessing, classes = runs.network_of_0_1(folder)
+    spec, preprocessing, classes = _network_of_0_1(folder)
     return _trained(spec, str(folder), fetch, "", classes, preprocessing)
 
 
@@ -251,3 +252,36 @@ def _gates(gates: Mapping[str, Any], sites: Iterable[Site]) -> Iterator[tuple[Si
             raise BrokenError(f"{where}.name", what)
         fields = {field: value for field, value in raw.items() if field != "name"}
         yield known[path], from_json(GATES[name], fields, where)
+
+
+def _network_of_0_1(folder: Path) -> tuple[ModelSpec, Preprocessing, tuple[str, ...]]:
+    """What a finished run of version 0.1.0, which wrote no ``config.json``, trained.
+
+    Returns:
+        Its spec, its preprocessing as tested, and the names of its classes.
+    """
+    recipe = runs.read_summary(folder)["recipe"]
+    header = next(
+        (line for line in runs.read_log(folder / runs.LOG) if line["kind"] == "run"), None
+    )
+    if header is None:
+        raise ConfigError(
+            f"{folder / runs.LOG} is broken.", "It has no line of the run.", runs.REMEDY
+        )
+    classes = tuple(header["data"]["classes"])
+    with runs.reading_recipe(folder):
+        mean, std = runs.statistics(recipe["data"])
+        size = recipe["test_size"] or recipe["phases"][-1][0]
+        crop = 1.0 if recipe["data"] in runs.STATISTICS else recipe["test_crop"]
+        preprocessing = Preprocessing(size, mean, std, crop=crop)
+        options = {
+            "num_classes": len(classes),
+            "in_chans": preprocessing.channels,
+            "stem": parse_stem(recipe["stem"]) if recipe["stem"] else None,
+            "dropout": recipe["dropout"],
+            "drop_path": recipe["drop_path"],
+            "key_drop": recipe["key_drop"] or None,
+        }
+        given = {name: value for name, value in options.items() if value is not None}
+        spec = spec_of(recipe["model"]).replace(**given)
+    return spec, preprocessing, classes

@@ -5,20 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from senetzoo.errors import ConfigError
-from senetzoo.gates.common import GateModule
-from senetzoo.inspect.excitations import BINS, Excitation, drift, excitations, short_name
+from senetzoo.inspect.excitations import BINS, Excitation, short_name
 from senetzoo.report.figures import COLORS, INK, Plot, plot
 from senetzoo.report.markup import Table
-from senetzoo.report.run import Run
-from senetzoo.train import evaluate
-from senetzoo.train.data import Data, load_data
-from senetzoo.train.recipe import Recipe, networks_of
 
 # More plots than this are not looked at: then the last block of each stage, and the last stage.
 _PLOTS = 12
@@ -47,33 +38,6 @@ class ExcitationSection:
     plots: tuple[Plot, ...]
     legend: tuple[tuple[str, str], ...]
     note: str
-
-
-def run_excitations(runs: Sequence[Run], path: Path | None) -> list[ExcitationSection]:
-    """The excitations on the test images, of those runs that are finished and have gates."""
-    sections: list[ExcitationSection] = []
-    data: Data | None = None
-    for run in runs:
-        if run.end is None:
-            continue
-        recipe = Recipe.from_json(run.header["recipe"])
-        if data is None:
-            data = load_data(recipe.replace(images_per_class=0, stream=False), path)
-        model, initial = networks_of(run.folder)
-        if any(isinstance(module, GateModule) for module in model.modules()):
-            batches = evaluate.inputs(data, recipe, recipe.final_size, torch.device("cpu"))
-            found = excitations(model, batches, classes=len(data.classes))
-            moved, number = drift(model, initial), len(sections) + 1
-            sections.append(
-                excitation_section(run.name, found, data.classes, drift=moved, number=number)
-            )
-    if not sections:
-        raise ConfigError(
-            "The runs have no excitations to show.",
-            "None is finished and of a network with gates.",
-            "Leave --excitations out",
-        )
-    return sections
 
 
 def excitation_section(

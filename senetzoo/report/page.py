@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import senetzoo
+from senetzoo._utils.terminal import clock
 from senetzoo.eval.predictions import Tally
 from senetzoo.inspect.pictures import png
 from senetzoo.report import figures
@@ -17,7 +18,6 @@ from senetzoo.report.excitations import ExcitationSection
 from senetzoo.report.markup import Table, rendered
 from senetzoo.report.paired import paired, verdicts
 from senetzoo.report.run import Run
-from senetzoo.train.log import clock
 
 # More classes than this make a table of all pairs too large to read.
 _CLASSES = 30
@@ -28,9 +28,20 @@ _GRAY = "#808080"
 
 
 def make(
-    runs: Sequence[Run], title: str, *, excitations: Sequence[ExcitationSection] = ()
+    runs: Sequence[Run],
+    title: str,
+    *,
+    variants: Sequence[str] = (),
+    excitations: Sequence[ExcitationSection] = (),
 ) -> dict[str, Any]:
-    """What the report of `runs` shows in both forms, with the excitations of some of them."""
+    """What the report of `runs` shows in both forms.
+
+    Args:
+        runs: The runs.
+        title: Its title.
+        variants: Names of the variants, the one to compare with first; others follow.
+        excitations: Of some of the runs.
+    """
     names = runs[0].classes
     same, differ = settings(runs)
     return {
@@ -40,7 +51,7 @@ def make(
         "names": names,
         "results": _results(runs),
         "variants": _variants(runs),
-        "paired": _paired(runs),
+        "paired": _paired(runs, variants),
         "fluctuation": _fluctuation(runs),
         "classes": _classes(runs),
         "time": _time(runs),
@@ -95,8 +106,8 @@ def _variants(runs: Sequence[Run]) -> Table | None:
     return Table(head, rows) if len(rows) < sum(map(len, found.values())) else None
 
 
-def _paired(runs: Sequence[Run]) -> Table | None:
-    found = paired(runs)
+def _paired(runs: Sequence[Run], variants: Sequence[str]) -> Table | None:
+    found = paired(runs, variants)
     rows = [
         [
             f"{pair.name} - {pair.first}",

@@ -15,7 +15,6 @@ from typing import Any
 
 from senetzoo.errors import MissingExtraError
 from senetzoo.report.run import Run
-from senetzoo.train.recipes import RECIPES
 
 _CONFIDENCE, _POWER = 0.95, 0.8
 
@@ -87,7 +86,7 @@ class Paired:
         return t(len(self.differences) - 1)
 
 
-def paired(runs: Sequence[Run]) -> list[Paired]:
+def paired(runs: Sequence[Run], variants: Sequence[str] = ()) -> list[Paired]:
     """The variants of one experiment against its first; empty where no two share two seeds."""
     found: dict[str, dict[int, float]] = {}
     for run in runs:
@@ -96,8 +95,7 @@ def paired(runs: Sequence[Run]) -> list[Paired]:
             by_seed[int(run.header["seed"])] = 100 * run.end["test_accuracy"]
     if not found:
         return []
-    experiment = RECIPES.get(runs[0].header["recipe"]["name"])
-    order = {name: place for place, name in enumerate(experiment.variants if experiment else ())}
+    order = {name: place for place, name in enumerate(variants)}
     first, *others = sorted(found, key=lambda name: order.get(name, len(order)))
     pairs = (pair_of(name, found[name], first, found[first]) for name in others)
     return [pair for pair in pairs if pair is not None]

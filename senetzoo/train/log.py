@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from senetzoo._utils.terminal import clock
 from senetzoo.errors import MissingExtraError
 from senetzoo.runs import LOG, is_run, read_log
 from senetzoo.train.checkpoint import StepCount, write, writing
@@ -121,7 +122,10 @@ class Progress:
             parts += [f"test accuracy {record['test_accuracy']:.2%}"]
         if record.get("ema_test_accuracy") is not None:
             parts += [f"of the average {record['ema_test_accuracy']:.2%}"]
-        parts += [f"{record['images_per_second']:,.0f} images/s", f"{clock(self._rate()[1])} left"]
+        parts += [
+            f"{record['images_per_second']:,.0f} images/s",
+            f"{clock(self._rate()[1])} left",
+        ]
         self._reported = time.perf_counter()
         self.say(", ".join(parts))
 
@@ -134,9 +138,3 @@ class Progress:
         """Images a second, and the seconds that are left at that rate."""
         rate = (self._done - self._first) / max(time.perf_counter() - self._start, 1e-9)
         return rate, (self._images - self._done) / max(rate, 1e-9)
-
-
-def clock(seconds: float) -> str:
-    """``1:02:03`` of a number of seconds."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

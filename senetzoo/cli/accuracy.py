@@ -1,0 +1,75 @@
+"""The accuracy of networks by name, for ``senetzoo eval`` and ``senetzoo bench --accuracy``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from senetzoo._utils.environment import TORCH_DTYPES
+from senetzoo._utils.terminal import progress
+from senetzoo.data.preprocessing import Preprocessing
+from senetzoo.errors import WeightsError
+from senetzoo.eval.accuracy import Evaluation, evaluate, failures_explained
+from senetzoo.eval.data import LabeledImages, images_for
+from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.transforms import transforms
+from senetzoo.zoo import load
+
+
+def evaluate_networks(
+    names: Sequence[str],
+    where: str,
+    *,
+    stated: Mapping[str, Any] | None = None,
+    dtypes: Sequence[str] = ("fp32",),
+    batch: int = 64,
+    device: torch.device,
+) -> list[Evaluation]:
+    """Evaluate networks by name, each in every dtype.
+
+    Args:
+        names: References, as `senetzoo.load` takes them.
+        where: The data, as `read_images` takes it.
+        stated: What `senetzoo.load` gets besides: weights in a file, a preprocessing.
+        dtypes: ``"fp32"`` and ``"bf16"``.
+        batch: Images in a batch.
+        device: Where to compute.
+
+    Raises:
+        WeightsError: There are no trained weights for a name, or they do not fit.
+        DataError: The data is not there, can't be read, or has other classes.
+        ConfigError: A name that does not exist, or a network that fails on its images.
+    """
+    # All are loaded first: what is not there shows before the long part.
+    networks = [(name, *_trained(name, stated or {}, where)) for name in names]
+    total = len(dtypes) * sum(len(data.images) for *_, data in networks)
+    done = []
+    with progress(total, "accuracy", "image") as advance:
+        for dtype in dtypes:
+            for name, model, preprocessing, origin, data in networks:
+                ready = copy.deepcopy(model).to(device, TORCH_DTYPES[dtype])
+                image = (model.in_chans, preprocessing.size, preprocessing.size)
+                with failures_explained(name, image, batch):
+                    found = evaluate(ready, data, preprocessing, batch=batch, advance=advance)
+                done.append(Evaluation(name, origin, dtype, data, found))
+    return done
+
+
+def _trained(
+    reference: str, stated: Mapping[str, Any], where: str
+) -> tuple[Classifier, Preprocessing, str, LabeledImages]:
+    """A network with weights, its preprocessing, where the weights are from, and data for it."""
+    model = load(reference, **stated)
+    report = model.load_report
+    if report is not None and report.replaced:
+        parameter, why = report.replaced[0]
+        raise WeightsError(
+            f"{reference} has no trained weights to evaluate.",
+            f"{report.tag} lacks {parameter} ({why}).",
+            "Give weights of this very network: --weights FILE",
+        )
+    tag = report.tag if report is not None else ""
+    return model, transforms(model), tag, images_for(model, where)
