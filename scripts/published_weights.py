@@ -30,8 +30,8 @@ from pin_weights import DATA_TERMS, text  # noqa: E402
 from senetzoo._utils.files import atomically  # noqa: E402
 from senetzoo._utils.torchvision import torchvision  # noqa: E402
 from senetzoo.data.cifar import CIFAR10  # noqa: E402
-from senetzoo.data.preprocessing import Preprocessing  # noqa: E402
 from senetzoo.nn.counting import Counts, count  # noqa: E402
+from senetzoo.nn.preprocessing import Preprocessing  # noqa: E402
 from senetzoo.weights.dialects import counterparts  # noqa: E402
 from senetzoo.weights.manifest import (  # noqa: E402
     Dialect,

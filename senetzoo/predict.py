@@ -20,7 +20,7 @@ from senetzoo.nn.transforms import transforms
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from senetzoo.data.preprocessing import Preprocessing
+    from senetzoo.nn.preprocessing import Preprocessing
 
     ImageOrPath = Image | Tensor | str | Path
 

@@ -16,8 +16,8 @@ from senetzoo._utils.checks import NonEmpty, NonNegativeInt, PositiveInt
 from senetzoo._utils.documents import read_json, read_jsonl, reading
 from senetzoo.data import digits
 from senetzoo.data.cifar import CIFAR10, CIFAR100
-from senetzoo.data.preprocessing import IMAGENET
 from senetzoo.errors import ConfigError
+from senetzoo.nn.preprocessing import IMAGENET
 
 LOG, SUMMARY, TEST = "log.jsonl", "summary.json", "test.safetensors"
 

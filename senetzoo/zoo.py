@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import ConfigError, checks_options, nearest
 from senetzoo.io import folder, hub
 from senetzoo.models.names import ModelName
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.nn.stem import Stem
 from senetzoo.nn.transforms import state
 from senetzoo.policies.algebra import Policy

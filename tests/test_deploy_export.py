@@ -30,13 +30,13 @@ from torch import Tensor, nn
 import senetzoo
 from senetzoo import SE, attach
 from senetzoo._utils import terminal
-from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.deploy import export as room
 from senetzoo.deploy.export import FORMATS, SUFFIXES, TOLERANCE, Format, export
 from senetzoo.deploy.program import exported
 from senetzoo.errors import ConfigError, MissingExtraError
 from senetzoo.io.save import name_of
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.nn.report import LoadReport
 
 SEEN = Preprocessing(24, (0.5, 0.25, 0.125), (0.5, 1.0, 2.0), "bicubic", crop=0.75)

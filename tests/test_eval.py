@@ -21,12 +21,12 @@ from senetzoo import create
 from senetzoo.cli.bench import command as bench
 from senetzoo.data import digits, flowers5
 from senetzoo.data.cifar import CIFAR10
-from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import ConfigError, DataError
 from senetzoo.eval.accuracy import Evaluation, evaluate
 from senetzoo.eval.data import LabeledImages, read_images
 from senetzoo.eval.predictions import Predictions, wilson
+from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.nn.transforms import transforms
 from senetzoo.weights import cache, manifest
 

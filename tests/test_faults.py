@@ -34,12 +34,12 @@ import senetzoo
 from senetzoo.cli import main
 from senetzoo.data.files import read_image_folder
 from senetzoo.data.images import open_image
-from senetzoo.data.preprocessing import CIFAR10
 from senetzoo.deploy.export import export
 from senetzoo.errors import ConfigError, SenetzooError
 from senetzoo.eval.data import read_images
 from senetzoo.inspect import excitations
 from senetzoo.inspect.evidence import evidence
+from senetzoo.nn.preprocessing import CIFAR10
 from senetzoo.predict import predict
 
 T = TypeVar("T")

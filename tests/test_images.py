@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 from support.networks import message
 
-from senetzoo.data.images import eight_bits, images_in, open_image
+from senetzoo._utils.pixels import eight_bits
+from senetzoo.data.images import images_in, open_image
 from senetzoo.errors import DataError
 
 RGB = np.array(

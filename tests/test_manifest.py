@@ -19,9 +19,9 @@ from support.networks import message
 from support.weights import RAW, REVISION, Shelf, changed, open_shelf, text_of
 
 from senetzoo import config
-from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.counting import count
+from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.registry import ENTRIES
 from senetzoo.weights import cache, dialects, manifest
 

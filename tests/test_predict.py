@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from senetzoo import zoo
 from senetzoo.cli import main
 from senetzoo.cli.predict import _cells, _Table
-from senetzoo.data.preprocessing import CIFAR10, Preprocessing
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.maps import FeatureInfo
+from senetzoo.nn.preprocessing import CIFAR10, Preprocessing
 from senetzoo.nn.report import LoadReport
 from senetzoo.nn.slots import TensorMap
 from senetzoo.predict import Guess, Prediction, predict

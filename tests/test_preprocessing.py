@@ -13,8 +13,8 @@ from support.networks import message
 
 from senetzoo._utils.torchvision import torchvision
 from senetzoo.data import cifar
-from senetzoo.data.preprocessing import CIFAR10, IMAGENET, Preprocessing
 from senetzoo.errors import ConfigError, DataError
+from senetzoo.nn.preprocessing import CIFAR10, IMAGENET, Preprocessing
 
 torchvision()
 from timm.data.transforms_factory import create_transform  # noqa: E402

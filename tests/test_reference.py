@@ -19,9 +19,9 @@ import senetzoo
 from senetzoo import ECA, SE, attach, create, load, save, transforms
 from senetzoo._utils.torchvision import torchvision
 from senetzoo.cli import main
-from senetzoo.data.preprocessing import CIFAR10, Preprocessing
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.preprocessing import CIFAR10, Preprocessing
 
 ODD = Preprocessing(40, (0.1, 0.2, 0.3), (0.5, 0.4, 0.3), "bicubic", 0.8)
 

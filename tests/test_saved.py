@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 import senetzoo
 from senetzoo import ECA, SE, attach, config, create, load, policy, save, transforms
-from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import ConfigError, SenetzooError, WeightsError
 from senetzoo.io.folder import described, parse
 from senetzoo.io.save import describe
 from senetzoo.models.swin import SwinConfig
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 from senetzoo.spec import gates_of

@@ -202,7 +202,7 @@ def test_a_second_failure_passes_through(run: Run, tmp_path: Path) -> None:
 
 def test_import_senetzoo_imports_no_torchvision(run: Run, tmp_path: Path) -> None:
     done = run(
-        "import senetzoo, senetzoo.data.preprocessing, senetzoo.data.files\n"
+        "import senetzoo, senetzoo.nn.preprocessing, senetzoo.data.files\n"
         "print('torchvision' in sys.modules, 'PIL' in sys.modules)\n",
         fake(tmp_path, "raise RuntimeError('imported')\n"),
     )

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from senetzoo import ECA, NONE, SE, attach, config, create, policy, stage, transforms
 from senetzoo.data.files import LabeledFiles
-from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import WeightsError
 from senetzoo.eval.accuracy import evaluate
 from senetzoo.eval.data import read_images
 from senetzoo.eval.predictions import Tally, wilson
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.weights import manifest
 from senetzoo.weights.load import adapt_channels, load_strictly, read
 

@@ -25,11 +25,11 @@ from senetzoo import (
     transforms,
 )
 from senetzoo._utils.torchvision import torchvision
-from senetzoo.data.preprocessing import CIFAR10, IMAGENET
 from senetzoo.models.names import ModelName
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import Counts, count, module_macs
 from senetzoo.nn.drop_path import DropPath
+from senetzoo.nn.preprocessing import CIFAR10, IMAGENET
 from senetzoo.nn.stem import as_stem
 from senetzoo.registry import ENTRIES, FAMILIES
 

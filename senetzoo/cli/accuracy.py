@@ -10,11 +10,11 @@ import torch
 
 from senetzoo._utils.environment import TORCH_DTYPES
 from senetzoo._utils.terminal import progress
-from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import WeightsError
 from senetzoo.eval.accuracy import Evaluation, evaluate, failures_explained
 from senetzoo.eval.data import LabeledImages, images_for
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.nn.transforms import transforms
 from senetzoo.zoo import load
 

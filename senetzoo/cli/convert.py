@@ -47,8 +47,8 @@ def command(
     import hashlib
 
     import senetzoo
-    from senetzoo.data.preprocessing import usual
     from senetzoo.errors import WeightsError
+    from senetzoo.nn.preprocessing import usual
     from senetzoo.weights import convert as converting
     from senetzoo.weights import unpack
 

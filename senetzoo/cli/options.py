@@ -37,8 +37,8 @@ from senetzoo._utils.checks import (
 from senetzoo._utils.environment import MOST_THREADS
 from senetzoo.cli import complete
 from senetzoo.cli.base import OneOf, SenetzooCommand
-from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import ConfigError
+from senetzoo.nn.preprocessing import Preprocessing
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)

@@ -21,6 +21,7 @@ from senetzoo.data.files import (
 )
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import DataError
+from senetzoo.nn import preprocessing
 
 Split = Literal["train", "test"]
 
@@ -126,7 +127,7 @@ CIFAR10 = Cifar(
     ("airplane", "automobile", "bird", "cat", "deer",
      "dog", "frog", "horse", "ship", "truck",),
     "cifar-10-python.tar.gz", "cifar-10-batches-py", "CIFAR10",
-    mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616),
+    mean=preprocessing.CIFAR10.mean, std=preprocessing.CIFAR10.std,
 )
 CIFAR100 = Cifar(
     "CIFAR-100",

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from senetzoo._utils.pixels import eight_bits
 from senetzoo.errors import DataError
 
 if TYPE_CHECKING:
@@ -92,54 +93,3 @@ def open_image(
     except Exception:
         raise DataError(f"Can't read {name}.", "It is damaged or cut short.") from None
     return eight_bits(upright, name)
-
-
-def eight_bits(image: Image, name: str = "the image") -> Image:
-    """Convert to RGB or gray with 8 bits a channel.
-
-    Palettes are looked up, and what is transparent lies on white. 16-bit gray is divided by 257,
-    so that 65535 becomes 255. Floats are taken as 0..1 if none is above 1, else as 0..255.
-
-    Raises:
-        DataError: 32-bit or float values in none of these ranges, or a color space that Pillow
-            can't convert.
-    """
-    from PIL import Image as PILImage
-
-    if image.mode in ("RGB", "L") and "transparency" not in image.info:
-        return image
-    if image.mode[0] in "IF":
-        return _from_numbers(image, name)
-    try:
-        if image.has_transparency_data:
-            rgba = image.convert("RGBA")
-            white = PILImage.new("RGBA", rgba.size, "white")
-            return PILImage.alpha_composite(white, rgba).convert("RGB")
-        return image.convert("L" if image.mode == "1" else "RGB")
-    except ValueError:
-        raise DataError(
-            f"Can't use {name}.",
-            f"Pillow does not convert its colors ({image.mode}) to RGB.",
-            "Save it as RGB",
-        ) from None
-
-
-def _from_numbers(image: Image, name: str) -> Image:
-    """Gray with 8 bits from 16 or 32 bits or floats, which Pillow's own conversion would clip."""
-    import numpy as np
-    from PIL import Image as PILImage
-
-    values = np.asarray(image)
-    low, high = float(values.min()), float(values.max())
-    top = 65535.0 if image.mode[0] == "I" else 255.0 if high > 1 else 1.0
-    if not (low >= 0 and high <= top):  # so that NaN is refused
-        raise DataError(
-            f"Can't use {name}.",
-            f"Its values go from {low:g} to {high:g}, and how bright that is, it does not say.",
-            "Scale them to 0..255 and save 8 bits",
-        )
-    gray = np.round(values.astype(np.float64) * (255.0 / top)).astype(np.uint8)
-    key = image.info.get("transparency")
-    if isinstance(key, int):
-        gray[values == key] = 255
-    return PILImage.fromarray(gray)

@@ -30,7 +30,7 @@ from senetzoo.nn.transforms import transforms
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-    from senetzoo.data.preprocessing import Preprocessing
+    from senetzoo.nn.preprocessing import Preprocessing
 
 Format: TypeAlias = Literal["onnx", "pt2", "openvino"]
 FORMATS: tuple[Format, ...] = get_args(Format)

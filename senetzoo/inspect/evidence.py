@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.gates.common import GateModule
 from senetzoo.inspect.cam import class_maps
 from senetzoo.inspect.excitations import Excitation, excitations
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)

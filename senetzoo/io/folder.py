@@ -18,10 +18,10 @@ from torch import Tensor
 from senetzoo import runs
 from senetzoo._utils.checks import from_json, shown
 from senetzoo._utils.documents import parse_json, reading
-from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import BrokenError, ConfigError, PolicyError, WeightsError, nearest
 from senetzoo.gates import GATES
 from senetzoo.nn.classifier import Classifier, Config
+from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.nn.report import LoadReport
 from senetzoo.nn.slots import Site
 from senetzoo.nn.stem import parse_stem

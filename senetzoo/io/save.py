@@ -14,10 +14,10 @@ from torch import nn
 
 import senetzoo
 from senetzoo._utils.files import atomically
-from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import ConfigError, WeightsError, checks_options
 from senetzoo.io.folder import CONFIG, LIBRARY, SCHEMA, WEIGHTS, Description, File, Network
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.policies.algebra import NONE
 from senetzoo.registry import ENTRIES
 from senetzoo.spec import named

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from senetzoo.data.preprocessing import Preprocessing
+    from senetzoo.nn.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from senetzoo._utils import terminal
-from senetzoo.data.preprocessing import Preprocessing, usual
 from senetzoo.errors import ConfigError
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.preprocessing import Preprocessing, usual
 
 
 def transforms(model: Classifier) -> Preprocessing:

@@ -12,9 +12,9 @@ from senetzoo.data import digits, flowers5, hub
 from senetzoo.data.cifar import CIFAR10, CIFAR100
 from senetzoo.data.files import LabeledFiles, read_image_folder
 from senetzoo.data.hub import Stream
-from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import ConfigError, DataError
+from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.runs import statistics
 from senetzoo.train.recipe import Recipe
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from senetzoo.data.files import LabeledFiles
 from senetzoo.data.images import open_image
-from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.data.sets import ImageSet
 from senetzoo.eval.predictions import Predictions
+from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.train.augment import normalize
 from senetzoo.train.batches import loaded, loader
 from senetzoo.train.data import Data, TestImages

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from senetzoo._utils.files import atomically
-from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import WeightsError, nearest
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.modes import to_meta
+from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.weights import dialects
 from senetzoo.weights.dialects import OURS, Counterpart
 from senetzoo.weights.load import check_finite, stored

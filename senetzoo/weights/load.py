@@ -16,9 +16,9 @@ from torch import Tensor
 from senetzoo._utils import terminal
 from senetzoo._utils.checks import from_json
 from senetzoo._utils.documents import parse_json, reading
-from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier, Config
+from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.nn.report import LoadReport
 from senetzoo.nn.seeds import seeded
 from senetzoo.policies.algebra import resolve

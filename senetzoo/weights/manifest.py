@@ -14,8 +14,8 @@ from typing import Annotated, Literal, TypeAlias
 
 from senetzoo._utils.checks import Ge, Le, Pattern, Scalar, from_json, shown
 from senetzoo._utils.documents import parse_json
-from senetzoo.data.preprocessing import Preprocessing
 from senetzoo.errors import BrokenError, ConfigError, WeightsError, nearest
+from senetzoo.nn.preprocessing import Preprocessing
 
 SCHEMA = 2
 FILE = "weights_manifest.json"

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from senetzoo._utils.checks import Gt, Le, PositiveFloat, PositiveInt, check
+from senetzoo._utils.pixels import eight_bits
 from senetzoo._utils.torchvision import torchvision
-from senetzoo.data import cifar
-from senetzoo.data.images import eight_bits
 from senetzoo.errors import ConfigError, DataError, check_fields
 
 if TYPE_CHECKING:
@@ -173,7 +172,7 @@ class Preprocessing:
 
 
 IMAGENET = Preprocessing(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), crop=0.875)
-CIFAR10 = Preprocessing(32, cifar.CIFAR10.mean, cifar.CIFAR10.std)
+CIFAR10 = Preprocessing(32, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 
 
 def usual(size: int) -> Preprocessing:
