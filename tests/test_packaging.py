@@ -60,6 +60,7 @@ def test_content(wheel: Path) -> None:
         "senetzoo/py.typed",
         "senetzoo/inspect/page.html",
         "senetzoo/report/page.html",
+        "senetzoo/report/page.md",
         "senetzoo/report/parts.html",
         "senetzoo/report/style.css",
         "senetzoo/report/base.html",

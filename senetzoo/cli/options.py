@@ -83,7 +83,6 @@ def as_command(
             callback=function,
             help=function.__doc__,
             exits=exits,
-            context_settings={"show_default": True},
         )
 
     return made
@@ -115,7 +114,9 @@ def _parameter(parameter: inspect.Parameter, hint: Any) -> click.Parameter:
         if kind.base is bool:
             more["is_flag"] = True
         names = [flag, parameter.name]
-        return click.Option(names, required=needed, multiple=several, **more)
+        return click.Option(
+            names, required=needed, multiple=several, **{"show_default": True, **more}
+        )
     more.pop("help", None)
     return click.Argument([parameter.name], required=needed, nargs=-1 if several else 1, **more)
 
