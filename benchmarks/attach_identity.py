@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 import senetzoo
 from senetzoo._utils.environment import machine, revision
-from senetzoo.data import cifar10
+from senetzoo.data.cifar import CIFAR10
 from senetzoo.data.sets import ImageSet
 from senetzoo.train.augment import Draws, crop_and_flip, normalize, pad
 
@@ -37,7 +37,7 @@ def correct(model: nn.Module, test: ImageSet) -> int:
     right = 0
     for start in range(0, len(test.labels), 500):
         part = slice(start, start + 500)
-        x = normalize(test.images[part], cifar10.MEAN, cifar10.STD, 32)
+        x = normalize(test.images[part], CIFAR10.mean, CIFAR10.std, 32)
         right += int((model(x).argmax(1) == test.labels[part]).sum())
     return right
 
@@ -69,7 +69,7 @@ def fit(
         index = order[step % steps * BATCH :][:BATCH]
         x = crop_and_flip(images, index, 32, True, Draws(generator, len(index)))
         loss = F.cross_entropy(
-            network(normalize(x, cifar10.MEAN, cifar10.STD, 32)), train.labels[index]
+            network(normalize(x, CIFAR10.mean, CIFAR10.std, 32)), train.labels[index]
         )
         loss.backward()  # type: ignore[no-untyped-call]
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
@@ -103,7 +103,7 @@ def main(
     compiled: bool,
 ) -> None:
     """Measure, and append to the record."""
-    train, test = cifar10.load(data, "train"), cifar10.load(data, "test")
+    train, test = CIFAR10.load(data, "train"), CIFAR10.load(data, "test")
     if limit is not None:
         train, test = train.first(limit), test.first(limit)
     lines = out.read_text(encoding="utf-8").splitlines() if out.is_file() else []

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import senetzoo
 from senetzoo._utils.environment import machine, revision
-from senetzoo.data import cifar10
+from senetzoo.data.cifar import CIFAR10
 from senetzoo.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from senetzoo.deploy.engines import ENGINES, Runner
 from senetzoo.nn.classifier import Classifier
@@ -51,7 +51,7 @@ def main(
     networks: tuple[str, ...], data: Path, out: Path, per_class: int | None, engine: str
 ) -> None:
     """Measure, and append to the record."""
-    test = cifar10.load(data, "test")
+    test = CIFAR10.load(data, "test")
     test = test if per_class is None else test.first(per_class)
     text = out.read_text(encoding="utf-8") if out.is_file() else ""
     keys = ("variant", "seed", "corruption", "severity")
@@ -60,7 +60,7 @@ def main(
         for line in map(renamed, map(json.loads, text.splitlines()))
     }
     loaded = [network(name) for name in networks]
-    first = normalize(test.images[:BATCH], cifar10.MEAN, cifar10.STD, 32)
+    first = normalize(test.images[:BATCH], CIFAR10.mean, CIFAR10.std, 32)
     running = [(ENGINES[engine].load(m, first), variant, seed) for m, variant, seed in loaded]
     for corruption in (None, *CORRUPTIONS):
         for severity in SEVERITIES if corruption else (0,):
@@ -99,7 +99,7 @@ def main(
 def hits(run: Runner, images: Tensor, labels: Tensor) -> Tensor:
     """(N,), whether each image gets its label."""
     parts = [
-        run(normalize(images[n : n + BATCH], cifar10.MEAN, cifar10.STD, 32)).argmax(1)
+        run(normalize(images[n : n + BATCH], CIFAR10.mean, CIFAR10.std, 32)).argmax(1)
         for n in range(0, len(images), BATCH)
     ]
     return torch.cat(parts) == labels

@@ -22,7 +22,7 @@ from torch import Tensor
 
 import senetzoo
 from senetzoo._utils.environment import cpu_flags, machine, revision
-from senetzoo.data import cifar10
+from senetzoo.data.cifar import CIFAR10
 from senetzoo.data.sets import ImageSet
 from senetzoo.deploy.engines import ENGINES, Dtype, Engine, Runner
 from senetzoo.train.augment import normalize
@@ -35,7 +35,7 @@ BATCH = 500
 
 def seen(images: ImageSet) -> Tensor:
     """The images as the networks were trained to see them."""
-    return normalize(images.images, cifar10.MEAN, cifar10.STD, 32)
+    return normalize(images.images, CIFAR10.mean, CIFAR10.std, 32)
 
 
 def answers(run: Runner, images: Tensor) -> Tensor:
@@ -56,10 +56,10 @@ def version(engine: Engine) -> str:
 @click.option("--limit", type=int, help="Use so many test images of each class, to try it.")
 def main(data: Path, out: Path, calibration: int, limit: int | None) -> None:
     """Measure, and append to the record."""
-    test = cifar10.load(data, "test")
+    test = CIFAR10.load(data, "test")
     if limit is not None:
         test = test.first(limit)
-    images, ranges = seen(test), seen(cifar10.load(data, "train").first(calibration))
+    images, ranges = seen(test), seen(CIFAR10.load(data, "train").first(calibration))
     lines = out.read_text(encoding="utf-8").splitlines() if out.is_file() else []
     known = {(line["network"], line["engine"], line["dtype"]) for line in map(json.loads, lines)}
     out.parent.mkdir(parents=True, exist_ok=True)

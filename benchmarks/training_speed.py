@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from senetzoo._utils.environment import environment
 from senetzoo._utils.torchvision import torchvision
-from senetzoo.data import cifar10
+from senetzoo.data.cifar import CIFAR10
 from senetzoo.data.sets import ImageSet
 from senetzoo.train.batches import Batches
 from senetzoo.train.data import Data
@@ -52,7 +52,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
                 transforms.RandomCrop(32, padding=4),
                 transforms.RandomHorizontalFlip(),
                 transforms.ToTensor(),
-                transforms.Normalize(cifar10.MEAN, cifar10.STD),
+                transforms.Normalize(CIFAR10.mean, CIFAR10.std),
             ]
         )
 
@@ -140,7 +140,7 @@ class Ours:
             self.clock.tick("backward")
 
         accelerator.backward = timed
-        data = Data(images, images, cifar10.MEAN, cifar10.STD, len(images), "CIFAR-10")
+        data = Data(images, images, CIFAR10.mean, CIFAR10.std, len(images), "CIFAR-10")
         batches = Batches(recipe, data, 0, device, workers=workers)
         self._batches = endless(lambda: batches.epoch(0))
         self._sums = Sums.zero(len(self._step.depths), device)
@@ -253,14 +253,14 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.data is not None:
-        images = cifar10.load(options.data, "train")
+        images = CIFAR10.load(options.data, "train")
     else:
         random = torch.Generator().manual_seed(0)
         count = 8 * options.batch
         images = ImageSet(
             torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, generator=random),
             torch.randint(0, 10, (count,), generator=random),
-            cifar10.CLASSES,
+            CIFAR10.classes,
             "random",
         )
     for name in options.model or ["resnet20", "se_resnet20"]:

@@ -98,16 +98,7 @@ class Overlap:
 # --- State that is shared between calls ----------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "engine",
-    [
-        "eager",
-        "onnxruntime",
-        pytest.param(
-            "openvino", marks=pytest.mark.xfail(reason="threads share one request of the engine")
-        ),
-    ],
-)
+@pytest.mark.parametrize("engine", ["eager", "onnxruntime", "openvino"])
 def test_an_optimized_network_gives_each_thread_its_own_logits(engine: str) -> None:
     if engine != "eager":
         pytest.importorskip(engine)

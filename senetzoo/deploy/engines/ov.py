@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import sys
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -45,17 +46,29 @@ def core() -> openvino.Core:
 
 
 def running(model: openvino.Model, precision: str, threads: int) -> Runner:
-    """`model` as a function of images (N, C, H, W), compiled for each N anew."""
-    by_number: dict[int, openvino.InferRequest] = {}
+    """`model` as a function of images (N, C, H, W), compiled for each N anew.
+
+    A request holds the logits of the call that runs: each call takes one that is idle, or a new
+    one, so that several threads can call at once.
+    """
+    by_number: dict[int, tuple[openvino.CompiledModel, list[openvino.InferRequest]]] = {}
+    compiling = threading.Lock()
 
     def run(images: Tensor) -> Tensor:
         number = len(images)
-        if number not in by_number:
-            by_number[number] = _compiled(model, images, precision, threads)
-        ready = by_number[number]
-        ready.infer([images.contiguous().numpy()], share_inputs=True)
+        with compiling:
+            if number not in by_number:
+                by_number[number] = _compiled(model, images, precision, threads), []
+        compiled, idle = by_number[number]
+        try:
+            request = idle.pop()
+        except IndexError:
+            request = compiled.create_infer_request()
+        request.infer([images.contiguous().numpy()], share_inputs=True)
         # A copy: the next batch's logits are written to the same place.
-        return torch.from_numpy(ready.get_output_tensor(0).data.copy())
+        logits = torch.from_numpy(request.get_output_tensor(0).data.copy())
+        idle.append(request)
+        return logits
 
     return run
 
@@ -75,7 +88,7 @@ def ov_model(program: ExportedProgram) -> openvino.Model:
 
 def _compiled(
     model: openvino.Model, images: Tensor, precision: str, threads: int
-) -> openvino.InferRequest:
+) -> openvino.CompiledModel:
     """`model` compiled for the shape of `images` on the CPU."""
     # With a shape that is known its kernels are chosen beforehand.
     fixed = model.clone()
@@ -86,7 +99,7 @@ def _compiled(
         "INFERENCE_PRECISION_HINT": precision,
     }
     with refusing(_NAME):
-        return core().compile_model(fixed, "CPU", hints).create_infer_request()
+        return core().compile_model(fixed, "CPU", hints)
 
 
 def _quantized(model: openvino.Model, calibration: Tensor) -> openvino.Model:
