@@ -18,11 +18,14 @@ from senetzoo.nn.modes import evaluated, finite
 from senetzoo.nn.transforms import transforms
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
     from senetzoo.nn.preprocessing import Preprocessing
 
-    ImageOrPath = Image | Tensor | str | Path
+    Pixels = Image | Tensor | NDArray[np.uint8] | bytes
+    ImageOrPath = Pixels | str | Path
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,11 @@ def predict(
     """Classify images. An image that can't be read does not stop the others.
 
     Args:
-        model: A network of the zoo; it computes in eval mode and gets its own mode back.
-        images: One image or many: PIL images, uint8 tensors (C, H, W), paths of files, or of
-            folders, which stand for the image files in them and below, sorted.
+        model: A network of the zoo; it computes in eval mode; its own mode and hooks stay as they
+            are, so that several threads can predict with one network.
+        images: One image or many: PIL images, uint8 tensors (C, H, W), uint8 arrays (H, W, 3) or
+            (H, W), contents of image files, paths of files, or of folders, which stand for the
+            image files in them and below, sorted.
         top: How many classes to tell of each image; all where the network has fewer.
         batch: How many images to hold and compute at a time.
         preprocessing: What each image goes through; None takes ``senetzoo.transforms(model)``.
@@ -84,17 +89,15 @@ def predict(
             raise ConfigError(f"predict can't have {name}={value!r}.", "It is a whole number, > 0.")
     from PIL.Image import Image as PILImage
 
-    # A tensor (N, C, H, W) is many images: iterating gives each.
-    single = isinstance(images, (PILImage, str, Path)) or (
-        isinstance(images, Tensor) and images.dim() < 4
-    )
+    # An array or tensor (N, ...) is many images: iterating gives each.
+    single = isinstance(images, (PILImage, str, Path, bytes)) or getattr(images, "ndim", 4) < 4
     several: Iterable[ImageOrPath] = [images] if single else images  # type: ignore[list-item,assignment]
     found = predictions(model, sources(several), top, batch, preprocessing)
     return [prediction for prediction, _ in found]
 
 
 # An image under the name that messages call it, or why there is none.
-Source = tuple[str, "Image | Tensor | Path | DataError"]
+Source = tuple[str, "Pixels | Path | DataError"]
 
 
 def sources(images: Iterable[ImageOrPath]) -> Iterator[Source]:
@@ -106,7 +109,8 @@ def sources(images: Iterable[ImageOrPath]) -> Iterator[Source]:
         path = Path(image)
         try:
             files = images_in(path) if path.is_dir() else [path]
-        except ValueError:  # a null byte, of which open_image tells
+        # A null byte, too long, below a locked folder: of which open_image tells.
+        except (OSError, ValueError):
             files = [path]
         if not files:
             yield str(path), DataError(f"The folder {path} has no images in it or below.")
@@ -140,14 +144,26 @@ def predictions(
                 yield Prediction(name, error=" ".join(str(result).splitlines())), None
 
 
-def _read(
-    source: Image | Tensor | Path | DataError, transform: Preprocessing
-) -> Tensor | DataError:
+def _read(source: Pixels | Path | DataError, transform: Preprocessing) -> Tensor | DataError:
     """Make an image the network's input, or say why it can't be."""
     if isinstance(source, DataError):
         return source
+    from PIL import Image as PILImage
+
     try:
-        return transform(open_image(source) if isinstance(source, Path) else source)
+        if isinstance(source, (Path, bytes)):
+            return transform(open_image(source))
+        if not isinstance(source, (Tensor, PILImage.Image)):
+            try:
+                source = PILImage.fromarray(source)
+            except (AttributeError, TypeError, ValueError) as error:
+                raise DataError(
+                    f"Can't use a {type(source).__name__} as an image.",
+                    f"{error}.",
+                    "Give a path, the content of a file, a PIL image, a uint8 tensor (C, H, W) "
+                    "or a uint8 array (H, W, 3)",
+                ) from None
+        return transform(source)
     except DataError as error:
         return error
 

@@ -216,7 +216,6 @@ def held_in_open(monkeypatch: pytest.MonkeyPatch, hold: Callable[[], object]) ->
     monkeypatch.setattr(Image, "open", held)
 
 
-@pytest.mark.xfail(reason="one thread gives back the filters that the other one set")
 def test_opening_images_leaves_the_filters_of_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
     data = file_of(noise(8, 8), "PNG")
     with warnings.catch_warnings():
@@ -227,7 +226,6 @@ def test_opening_images_leaves_the_filters_of_warnings(monkeypatch: pytest.Monke
         assert list(warnings.filters) == before
 
 
-@pytest.mark.xfail(reason="what senetzoo makes an error is one for the whole process")
 def test_a_large_image_of_the_user_opens_while_senetzoo_reads_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -433,7 +431,6 @@ def test_a_new_classifier_is_not_exported_as_the_weights_own(tmp_path: Path) -> 
 # --- Images --------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(reason="what fails in the metadata counts as damage of the pixels")
 def test_odd_metadata_beside_a_good_orientation_is_left_out() -> None:
     plain = file_of(noise(96, 64), "JPEG")
     # ResolutionUnit, a SHORT, is written as a LONG of 4,000,000,000 beside an orientation of 6.
@@ -456,19 +453,20 @@ UNUSUAL: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.xfail(reason="one input that can't be used ends the call")
 @pytest.mark.parametrize("what", [*BAD, *UNUSUAL])
 def test_an_odd_input_is_an_error_of_its_own(what: str) -> None:
     net = senetzoo.create("se_resnet20", pretrained=True)
     good = Image.new("RGB", (40, 40))
     before, odd, after = predict(net, [good, (BAD | UNUSUAL)[what](), good])
     assert before.error is after.error is None
-    assert before.guesses == after.guesses == predict(net, good)[0].guesses
+    alone = predict(net, good)[0].guesses
+    for guesses in (before.guesses, after.guesses):
+        assert [guess.label for guess in guesses] == [guess.label for guess in alone]
+        assert guesses[0].probability == pytest.approx(alone[0].probability, abs=1e-5)
     # Arrays and bytes are images, or are refused by name.
     assert odd.error is not None or (what in UNUSUAL and odd.guesses)
 
 
-@pytest.mark.xfail(reason="the orientation of a PIL image is not looked at")
 def test_a_file_and_its_pil_image_are_the_same_image(tmp_path: Path) -> None:
     net = senetzoo.create("se_resnet20", pretrained=True)
     exif = Image.Exif()
@@ -522,7 +520,6 @@ def _odd_folder(kind: str, root: Path) -> tuple[Path, list[str]]:
     return folder, (USED | {"broken link": _broken_link})[kind](folder, root / "elsewhere")
 
 
-@pytest.mark.xfail(reason="some files are left out without a word")
 @kinds
 def test_nothing_in_a_class_folder_is_left_out_without_a_word(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -540,7 +537,6 @@ def test_nothing_in_a_class_folder_is_left_out_without_a_word(
         assert all(name in found or name in said for name in names)
 
 
-@pytest.mark.xfail(reason="some files are left out without a word")
 @kinds
 def test_nothing_in_a_folder_is_left_out_of_predict_without_a_word(
     kind: str, tmp_path: Path
@@ -552,7 +548,6 @@ def test_nothing_in_a_folder_is_left_out_of_predict_without_a_word(
     assert [name for name, error in found.items() if error] == names * (kind not in USED)
 
 
-@pytest.mark.xfail(reason="names of folders are sorted as text")
 def test_folders_that_are_named_by_numbers_are_those_outputs(tmp_path: Path) -> None:
     for number in range(12):
         (tmp_path / str(number)).mkdir()

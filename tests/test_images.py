@@ -284,7 +284,8 @@ def test_decompression_bomb_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
             with pytest.raises(DataError) as error:
                 open_image(content, "big.png")
         assert str(error.value) == message.format(limit)
-        assert not said
+        # Pillow says its own: no filter of the process is changed to keep it silent.
+        assert {one.category for one in said} <= {Image.DecompressionBombWarning}
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
     assert open_image(content).size == (30, 10)
 

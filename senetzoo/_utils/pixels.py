@@ -1,4 +1,4 @@
-"""Images of any kind as 8 bits a channel."""
+"""Images of any kind as a person sees them, with 8 bits a channel."""
 
 from __future__ import annotations
 
@@ -8,6 +8,51 @@ from senetzoo.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+_ORIENTATION = 0x112
+# What undoes each EXIF orientation, by the names of Pillow's transpositions.
+_UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
+
+def upright(image: Image, name: str = "the image") -> Image:
+    """Decode an image and turn it as its metadata says; metadata that can't be read is ignored.
+
+    A copy that was turned does not say so any more.
+
+    Raises:
+        DataError: It has no pixels, or is damaged.
+    """
+    from PIL import Image as PILImage
+
+    if not image.width or not image.height:
+        raise DataError(f"Can't use {name}.", f"It has {image.width}x{image.height} pixels.")
+    try:
+        image.load()
+    # Decoders meet damaged files with every kind of error (struct, zlib, index, overflow ...).
+    except Exception:
+        raise DataError(f"Can't read {name}.", "It is damaged or cut short.") from None
+    try:
+        exif = image.getexif()
+        turn = _UPRIGHT.get(exif.get(_ORIENTATION, 1))
+    except Exception:
+        return image
+    if turn is None:
+        return image
+    # Not ImageOps.exif_transpose, which fails where it can't write the other metadata anew.
+    turned = image.transpose(PILImage.Transpose[turn])
+    for key in ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"):
+        turned.info.pop(key, None)
+    turned.getexif().clear()
+    return turned
 
 
 def eight_bits(image: Image, name: str = "the image") -> Image:

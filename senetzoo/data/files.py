@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import Dataset, Subset
 
-from senetzoo.data.images import IMAGE_SUFFIXES, images_in, open_image
+from senetzoo.data.images import images_in, open_image, say_left_out
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import DataError, MissingExtraError
 
@@ -74,7 +74,7 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
     Args:
         path: The folder.
         classes: Names of the classes in the order of their labels; None takes the folders'
-            names, sorted.
+            names, sorted: as numbers, if all are.
 
     Raises:
         DataError: No folder, a folder that is none of `classes`, or a class without images.
@@ -82,9 +82,12 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
     root = Path(path).expanduser()
     if not root.is_dir():
         raise DataError(f"No folder {root}.", "", "Give a folder that has one folder per class")
-    found = sorted(
-        entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
+    entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
+    found = [entry.name for entry in entries if entry.is_dir()]
+    loose = [entry for entry in entries if not entry.is_dir()]
+    say_left_out(root, loose, "in no class's folder")
+    # Numbers are numbers: folder 10 comes after folder 9.
+    found.sort(key=int if all(name.isdecimal() for name in found) else None)
     if not found:
         raise DataError(
             f"No class folders in {root}.", "It has no folders.", "Make one folder per class"
@@ -104,7 +107,7 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
         if not files:
             raise DataError(
                 f"The class {name!r} of {root} has no images.",
-                f"Images end in {', '.join(IMAGE_SUFFIXES)}.",
+                "Images are known by their suffix: .jpg, .png and all others that Pillow opens.",
                 "Add images to it" + (" or remove the folder" if classes is None else ""),
             )
         sources += files

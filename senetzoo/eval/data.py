@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor
 
+from senetzoo._utils.terminal import say_once
 from senetzoo.data import digits, flowers5
 from senetzoo.data.cifar import CIFAR10
 from senetzoo.data.files import LabeledFiles, read_image_folder, read_parquet
@@ -78,7 +79,8 @@ def read_images(where: str, classes: Sequence[str], outputs: int) -> LabeledImag
             `senetzoo.data.flowers5`), or of a folder of class folders, which may lie under
             ``test``.
         classes: Names of the network's outputs, in their order; empty where they are not known.
-            Then the classes of the data count in their own order.
+            Then classes that are numbers are those outputs, and others count in
+            their own order, which is said on stderr.
         outputs: Number of the network's outputs.
 
     Raises:
@@ -86,6 +88,15 @@ def read_images(where: str, classes: Sequence[str], outputs: int) -> LabeledImag
     """
     images, named = _read(where, outputs)
     own = images.classes
+    if not classes and all(word.isdecimal() for word in own):
+        numbers = tuple(map(int, own))
+        if max(numbers) >= outputs:
+            raise DataError(
+                f"{images.name} has the class {max(numbers)}.",
+                f"The network's outputs are 0 to {outputs - 1}.",
+                "Give data of these classes",
+            )
+        return LabeledImages(images, numbers)
     if classes and named:
         unknown = [word for word in own if word not in classes]
         if unknown:
@@ -102,7 +113,12 @@ def read_images(where: str, classes: Sequence[str], outputs: int) -> LabeledImag
             f"The network has {outputs}, and no names to match them by.",
             "Give data with as many classes",
         )
-    if classes:
+    if not classes:
+        say_once(
+            f"The weights name no classes: those of {images.name} are taken in their order, "
+            f"{own[0]} for output 0 to {own[-1]} for output {outputs - 1}."
+        )
+    else:
         images = dataclasses.replace(images, classes=tuple(classes))
     return LabeledImages(images, tuple(range(outputs)))
 

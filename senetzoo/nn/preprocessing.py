@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from senetzoo._utils.checks import Gt, Le, PositiveFloat, PositiveInt, check
-from senetzoo._utils.pixels import eight_bits
+from senetzoo._utils.pixels import eight_bits, upright
 from senetzoo._utils.torchvision import torchvision
 from senetzoo.errors import ConfigError, DataError, check_fields
 
@@ -75,13 +75,14 @@ class Preprocessing:
         """Make an image the network's input.
 
         Args:
-            image: A PIL image of any mode; or uint8 (C, H, W) with one or three channels.
+            image: A PIL image of any mode, turned as its metadata says; or uint8 (C, H, W) with
+                one or three channels.
 
         Returns:
             float32 (len(mean), size, size), to be stacked to a batch.
 
         Raises:
-            DataError: A tensor of another type or shape.
+            DataError: A tensor of another type or shape, or an image without pixels or damaged.
         """
         torchvision()
         from torchvision.transforms.v2 import functional
@@ -90,7 +91,7 @@ class Preprocessing:
         if isinstance(image, Tensor):
             pixels = self._channels(image)
         else:
-            pixels = eight_bits(image).convert("RGB" if len(self.mean) == 3 else "L")
+            pixels = eight_bits(upright(image)).convert("RGB" if len(self.mean) == 3 else "L")
         height, width = functional.get_size(pixels)
         longest = _STRIP * min(height, width)
         if max(height, width) > longest:
