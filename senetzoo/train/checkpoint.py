@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ import torch
 from senetzoo._utils.documents import reading
 from senetzoo._utils.files import atomically
 from senetzoo.errors import ConfigError, TrainingError
+from senetzoo.runs import LOG, read_log
 from senetzoo.train.recipe import Recipe
 
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
@@ -74,6 +75,21 @@ def require_same(folder: Path, found: tuple[Recipe, int], asked: tuple[Recipe, i
         raise ConfigError(
             f"{folder} holds a run of another recipe or seed.",
             "A run is resumed only with the recipe and the seed it was started with.",
+            _REMEDY,
+        )
+
+
+def require_same_data(folder: Path, asked: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run of other data; older versions did not write all that tells."""
+    if not (folder / LOG).is_file():
+        return
+    header = next((line for line in read_log(folder / LOG) if line["kind"] == "run"), None)
+    found = header["data"] if header is not None else {}
+    differ = [name for name, value in asked.items() if found.get(name, value) != value]
+    if differ:
+        raise ConfigError(
+            f"{folder} holds a run on other data: {', '.join(differ)} differ.",
+            "A run is resumed only with the images and classes it was started with.",
             _REMEDY,
         )
 

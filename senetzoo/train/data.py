@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
@@ -52,10 +55,48 @@ class Data:
         """Channels of an image."""
         return len(self.mean)
 
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """What tells this data from other data, for records: classes, numbers, and a hash.
+
+        Of images in memory the hash is of the pixels; of files, of their names in the folder and
+        their sizes; of a stream, which is not read before, of its name.
+        """
+        found = hashlib.sha256()
+        for part in (self.train, self.test):
+            for piece in _pieces(part):
+                found.update(piece)
+                found.update(b"\0")
+        return {
+            "train_images": self.count,
+            "test_images": len(self.test),
+            "classes": list(self.classes),
+            "sha256": found.hexdigest(),
+        }
+
     def preprocessing(self, recipe: Recipe) -> Preprocessing:
         """What the test images go through; nothing is cut off small ones."""
         crop = 1.0 if isinstance(self.test, ImageSet) else recipe.test_crop
         return Preprocessing(recipe.final_size, self.mean, self.std, crop=crop)
+
+
+def _pieces(images: TrainImages) -> Iterator[bytes]:
+    if isinstance(images, Stream):
+        yield images.name.encode()
+    elif isinstance(images, ImageSet):
+        yield images.images.contiguous().numpy().tobytes()
+        yield images.labels.contiguous().numpy().tobytes()
+    else:
+        root = Path(images.name)
+        for index, label in enumerate(images.labels):
+            source = images.sources[index]
+            if isinstance(source, bytes):
+                yield hashlib.sha256(source).digest()
+            else:
+                inside = source.relative_to(root) if source.is_relative_to(root) else source.name
+                size = source.stat().st_size if source.is_file() else -1
+                yield f"{inside} {size}".encode("utf-8", "surrogateescape")
+            yield str(label).encode()
 
 
 _WANTED = {

@@ -12,7 +12,7 @@ import torch
 
 from senetzoo.errors import ConfigError, MissingExtraError
 from senetzoo.runs import SUMMARY
-from senetzoo.train.checkpoint import require_same
+from senetzoo.train.checkpoint import require_same, require_same_data
 from senetzoo.train.data import load_data
 from senetzoo.train.recipe import Recipe, read_run
 from senetzoo.train.run import Options, Trainer
@@ -75,12 +75,15 @@ def train(
         raise MissingExtraError("Training", "accelerate", "train") from None
 
     options = options or Options()
-    if (out / SUMMARY).is_file():
+    finished = (out / SUMMARY).is_file()
+    if finished:
         stored, done = read_run(out)
         require_same(out, (stored, done["seed"]), (recipe, seed))
+    sets = load_data(recipe, data)
+    require_same_data(out, sets.identity)
+    if finished:
         say(f"{out}: finished, test accuracy {done['test_accuracy']:.2%}")
         return {key: done[key] for key in _END if key in done}
-    sets = load_data(recipe, data)
     # Accelerate keeps the precision of the process's first run.
     AcceleratorState._reset_state()
     accelerator = Accelerator(
@@ -88,6 +91,12 @@ def train(
         mixed_precision=recipe.precision if recipe.precision in ("bf16", "fp16") else "no",
         gradient_accumulation_steps=recipe.accumulate,
     )
+    if recipe.precision in ("bf16", "fp16") and not accelerator.native_amp:
+        raise ConfigError(
+            f"precision={recipe.precision} is not to be had here.",
+            f"On the device '{accelerator.device}' torch would compute in fp32 instead.",
+            "Type for example: --set precision=bf16, or --set precision=fp32",
+        )
     ranks = accelerator.num_processes
     if sets.count < recipe.batch or recipe.batch % (ranks * recipe.accumulate):
         accumulated = f" with accumulate={recipe.accumulate}" * (recipe.accumulate > 1)

@@ -240,12 +240,7 @@ class Trainer:
             "variant": variant,
             "seed": self.seed,
             "command": command,
-            "data": {
-                "name": self.data.title,
-                "train_images": self.data.count,
-                "test_images": len(self.data.test),
-                "classes": list(self.data.classes),
-            },
+            "data": {"name": self.data.title, **self.data.identity},
             "environment": {
                 **environment.environment(self.accelerator.device, torch.get_num_threads()),
                 "machine": environment.machine(),
