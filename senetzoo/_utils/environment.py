@@ -107,7 +107,7 @@ def machine() -> str:
 
 def revision() -> str | None:
     """Commit of the checkout that this package is in, ``-dirty`` with changes; None elsewhere."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty"]
