@@ -54,7 +54,7 @@ SE_POLICY = "se16"
 
 
 @dataclass(frozen=True)
-class Entry:
+class RegistryEntry:
     """A network of the registry.
 
     Args:
@@ -72,22 +72,22 @@ class Entry:
     policy: str
 
 
-def _entries() -> Mapping[str, Entry]:
-    entries: dict[str, Entry] = {}
+def _entries() -> Mapping[str, RegistryEntry]:
+    entries: dict[str, RegistryEntry] = {}
     for family in FAMILIES:
         for name, config in family.networks.items():
             own = family.defaults.get(name, "")
-            entries[name] = Entry(name, name, family, config, own)
+            entries[name] = RegistryEntry(name, name, family, config, own)
         for name, config in family.networks.items():
             if name not in family.defaults:
-                entries[f"se_{name}"] = Entry(f"se_{name}", name, family, config, SE_POLICY)
+                entries[f"se_{name}"] = RegistryEntry(f"se_{name}", name, family, config, SE_POLICY)
     return entries
 
 
-ENTRIES: Mapping[str, Entry] = _entries()
+ENTRIES: Mapping[str, RegistryEntry] = _entries()
 
 
-def entry(name: str) -> Entry:
+def entry(name: str) -> RegistryEntry:
     """The entry called `name`.
 
     Raises:

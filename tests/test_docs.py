@@ -125,7 +125,7 @@ def test_the_example_of_a_family_is_one(monkeypatch: pytest.MonkeyPatch) -> None
     family: Family = names["FAMILY"]
     for name, config in family.networks.items():
         for full, policy in ((name, ""), (f"se_{name}", registry.SE_POLICY)):
-            entry = registry.Entry(full, name, family, config, policy)
+            entry = registry.RegistryEntry(full, name, family, config, policy)
             monkeypatch.setitem(registry.ENTRIES, full, entry)
     assert family.paper("tiny").year == 2015
     images = torch.randn(2, 3, 32, 32)

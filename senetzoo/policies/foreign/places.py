@@ -16,7 +16,7 @@ from senetzoo.nn.modes import to_meta
 from senetzoo.nn.slots import POSITIONS, Layout, Position
 from senetzoo.policies.foreign.hooks import Skip, adds_its_input, remove_all, trunk_of
 from senetzoo.policies.foreign.sitemap import HOOK, Place, SiteMap, Unsupported, Via, When
-from senetzoo.policies.foreign.tables import PLAIN, ROWS, UNIT, Row, Spot
+from senetzoo.policies.foreign.tables import KNOWN, PLAIN, UNIT, KnownBlock, Spot
 
 # Side of the map that a block is tried on, to count what comes out of it.
 _TRIED = 16
@@ -116,19 +116,19 @@ def _known_class(module: nn.Module, known: Container[str]) -> str:
     return ""
 
 
-def _blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module, Row, int, int]]:
+def _blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module, KnownBlock, int, int]]:
     """The known blocks in order, each with its path, row, stage and number."""
     inside: set[int] = set()
     stage, number, last, pooled = 0, 0, "", False
     for path, block in trunk_of(model):
         if id(block) in inside:
             continue
-        name = _known_class(block, ROWS)
+        name = _known_class(block, KNOWN)
         if not name:
             pooled = pooled or isinstance(block, _POOLS)
             continue
         inside.update(map(id, block.modules()))
-        row = ROWS[name]
+        row = KNOWN[name]
         if row.stage == "skip":
             opens = not adds_its_input(block, row.adds)
         elif row.stage == "pool":
@@ -146,7 +146,7 @@ def _blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module, Row, int, int]]:
 
 
 def _of_block(
-    path: str, block: nn.Module, row: Row, stage: int, number: int
+    path: str, block: nn.Module, row: KnownBlock, stage: int, number: int
 ) -> Iterator[Place | Unsupported]:
     adds = not row.adds or adds_its_input(block, row.adds)
     for position in POSITIONS:
@@ -196,7 +196,7 @@ def _existing(block: nn.Module, paths: str) -> str | None:
     return None
 
 
-def _channels(block: nn.Module, row: Row, position: Position, spot: Spot, name: str) -> int:
+def _channels(block: nn.Module, row: KnownBlock, position: Position, spot: Spot, name: str) -> int:
     """Channels at a place."""
     path = _existing(block, spot.width) if spot.width else None
     if path is not None or name:

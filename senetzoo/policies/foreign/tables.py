@@ -70,7 +70,7 @@ UNIT: Mapping[Position, str] = {
 
 
 @dataclass(frozen=True)
-class Row:
+class KnownBlock:
     """The places of one class of blocks, or of several alike.
 
     Args:
@@ -111,9 +111,9 @@ def _residual(
     identity: Spots,
     width: str = "",
     **options: Any,
-) -> Row:
+) -> KnownBlock:
     """Blocks with a sum, which run its skip as a module or say by an attribute that they add."""
-    return Row(
+    return KnownBlock(
         classes,
         _before(pre),
         _before(inner),
@@ -124,13 +124,13 @@ def _residual(
     )
 
 
-def _whole(classes: str, stage: str | tuple[str, ...]) -> Row:
+def _whole(classes: str, stage: str | tuple[str, ...]) -> KnownBlock:
     """Blocks without a skip, whose input and output are all that passes from outside."""
-    return Row(classes, _before(""), standard=_after(""), lacks=UNIT, stage=stage)
+    return KnownBlock(classes, _before(""), standard=_after(""), lacks=UNIT, stage=stage)
 
 
-def _swin(block: str, pre: Spots, standard: Spots) -> Row:
-    return Row(
+def _swin(block: str, pre: Spots, standard: Spots) -> KnownBlock:
+    return KnownBlock(
         f"swin_transformer {block}",
         pre,
         standard=standard,
@@ -165,7 +165,7 @@ _LIBRARIES = {
             "block",
             _added("use_res_connect", "stochastic_depth"),
         ),
-        Row(
+        KnownBlock(
             "convnext CNBlock",
             _before("block"),
             # After the layer scale.
@@ -173,7 +173,9 @@ _LIBRARIES = {
             post=_after("", "block.0"),
             lacks={"identity": _INSIDE, "inner": _ONE},
         ),
-        Row("densenet _DenseLayer", _before("norm1"), standard=_after("", "conv2"), lacks=UNIT),
+        KnownBlock(
+            "densenet _DenseLayer", _before("norm1"), standard=_after("", "conv2"), lacks=UNIT
+        ),
         _whole("googlenet Inception", r"inception(\d)"),
         _whole(f"inception {_ABC}", r"Mixed_(\d)"),
         _whole("squeezenet Fire", "pool"),
@@ -232,14 +234,16 @@ _LIBRARIES = {
             _HAS_SKIP,
         ),
         _residual("_efficientnet_blocks EdgeResidual", "conv_exp", "conv_pwl", "bn2", _HAS_SKIP),
-        Row("densenet DenseLayer", _before("norm1"), standard=_after("", "conv2"), lacks=UNIT),
+        KnownBlock(
+            "densenet DenseLayer", _before("norm1"), standard=_after("", "conv2"), lacks=UNIT
+        ),
         _whole(f"inception_v3 {_ABC}", r"Mixed_(\d)"),
         _whole(
             "inception_v4 InceptionA ReductionA InceptionB ReductionB InceptionC",
             ("ReductionA", "ReductionB"),
         ),
         _whole("inception_resnet_v2 Mixed_5b Mixed_6a Mixed_7a", ("Mixed_6a", "Mixed_7a")),
-        Row(
+        KnownBlock(
             "inception_resnet_v2 Block35 Block17 Block8",
             standard=_after("conv2d", scale="scale"),
             post=_after("", "conv2d"),
@@ -273,13 +277,13 @@ _LIBRARIES = {
     ),
 }
 
-ROWS: dict[str, Row] = {}
+KNOWN: dict[str, KnownBlock] = {}
 """The row of each class of blocks by its full name."""
 
 for _library, _rows in _LIBRARIES.items():
     for _row in _rows:
         _module, *_names = _row.classes.split()
-        ROWS |= {f"{_library}.models.{_module}.{name}": _row for name in _names}
+        KNOWN |= {f"{_library}.models.{_module}.{name}": _row for name in _names}
 
 PLAIN = {"torchvision.models.vgg.VGG", "torchvision.models.alexnet.AlexNet", "timm.models.vgg.VGG"}
 """Full names of the classes of networks whose convolutions stand in the sequence ``features``."""
