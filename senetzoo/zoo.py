@@ -61,7 +61,8 @@ def create(
             - a name in the registry (`list_models`); a tag of its weights may follow
               (``"se_resnet20.cifar10_v1"``), and a policy (``"resnet50+se8@pre/s3-4"``);
             - a folder that `save` or a training run wrote;
-            - a repository: ``"hf-hub:owner/name"``, ``"hf-hub:owner/name@v1"``.
+            - a repository: ``"hf-hub:owner/name"``, ``"hf-hub:owner/name@v1"``;
+            - a policy may follow these too (``"runs/photos+eca@pre"``).
         policy: Which gates sit where, over the network's own; `NONE` strips that.
         pretrained: True for the default weights of a name, or the tag of others. A folder and a
             repository have their own.
@@ -242,42 +243,58 @@ def _is_saved(reference: object) -> bool:
         return True
     if not isinstance(reference, str) or reference.partition(".")[0].partition("+")[0] in ENTRIES:
         return False
-    return reference.startswith((hub.PREFIX, ".", "~")) or "/" in reference or _is_folder(reference)
+    base, _ = _before_policy(reference)
+    return base.startswith((hub.PREFIX, ".", "~")) or "/" in base or _is_folder(base)
 
 
 def _is_folder(text: str) -> bool:
     try:
-        return bool(text) and Path(text).is_dir()
-    except (OSError, ValueError):  # too long for a path, or with a null byte
+        return bool(text) and Path(text).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):  # too long, with a null byte, or no home
         return False
 
 
 def _find_saved(
     reference: str | Path, pretrained: bool | str
 ) -> tuple[ModelSpec, Trained, str | None]:
-    """A network in a folder or a repository, and the policy after a repository."""
+    """A network in a folder or a repository, and the policy after it."""
     if isinstance(pretrained, str):
         raise ConfigError(
             f"{str(reference)!r} and pretrained={pretrained!r} name different weights.",
             "A folder and a repository have one set of weights.",
             "Leave pretrained out",
         )
-    path, text = Path(reference).expanduser(), str(reference)
-    on_hub = isinstance(reference, str) and (
-        text.startswith(hub.PREFIX) or (not _is_folder(str(path)) and hub.is_repo(text))
-    )
-    if not on_hub:
-        if path.suffix in FORMATS and path.is_file():
-            raise ConfigError(
-                f"{path} is a file of weights.",
-                "It does not say which network they are of.",
-                f'Type for example: load("resnet50", weights={str(path)!r})',
-            )
+    text = str(reference)
+    base, over = _before_policy(reference)
+    path = Path(base).expanduser()
+    if text.startswith(hub.PREFIX) or (
+        isinstance(reference, str)
+        and not text.startswith((".", "~", "/"))
+        and not _is_folder(base)
+        and hub.is_repo(base)
+    ):
+        trained = hub.read(base.removeprefix(hub.PREFIX))
+    elif path.suffix in FORMATS and path.is_file():
+        raise ConfigError(
+            f"{path} is a file of weights.",
+            "It does not say which network they are of.",
+            f'Type for example: load("resnet50", weights={str(path)!r})',
+        )
+    else:
         trained = folder.read(path)
-        return trained.spec, trained, None
-    repo, plus, over = text.removeprefix(hub.PREFIX).partition("+")
-    trained = hub.read(repo)
-    return trained.spec, trained, over if plus else None
+    return trained.spec, trained, over
+
+
+def _before_policy(reference: object) -> tuple[str, str | None]:
+    """A folder or repository, and the policy after it; a folder's own name may have a ``+``."""
+    text = str(reference)
+    if isinstance(reference, Path):
+        return text, None
+    base, over = text, ""
+    while not _is_folder(base) and "+" in base:
+        base, _, last = base.rpartition("+")
+        over = f"{last}+{over}" if over else last
+    return base, over or None
 
 
 def build(

@@ -218,3 +218,18 @@ def test_other_libraries_refuse_our_folders(options: dict[str, Any], tmp_path: P
     raw = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     # By these Transformers knows a file of timm's, or one of its own.
     assert not {"architecture", "architectures", "pretrained_cfg", "model_type"} & raw.keys()
+
+
+def test_a_policy_may_follow_a_folder(tmp_path: Path) -> None:
+    for name in ("mine", "resnet20+se4-0"):  # a folder's own name may have the sign
+        folder = tmp_path / name
+        save(create("resnet20", num_classes=3, seed=0), folder)
+        found = load(f"{folder}+eca@pre/s1+se4/s2")
+        assert found.spec == load(folder, policy="eca@pre/s1+se4/s2").spec
+        assert load(str(folder)).spec == load(folder).spec
+
+
+def test_a_path_that_is_not_there_is_no_repository() -> None:
+    for text in ("./nowhere", "/nowhere/at/all", "~/nowhere/at/all"):
+        with pytest.raises(WeightsError, match="There is no such folder"):
+            create(text)

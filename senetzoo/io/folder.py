@@ -152,7 +152,8 @@ def parse(text: str) -> Description:
     schema = raw.get("schema")
     if type(schema) is not int or not 1 <= schema <= SCHEMA:
         newer = type(schema) is int and schema > SCHEMA
-        what = f"it is {shown(schema)}, and this version of {LIBRARY} reads up to {SCHEMA}"
+        found = f"it is {shown(schema)}" if "schema" in raw else "it is missing"
+        what = f"{found}, and this version of {LIBRARY} reads 1 to {SCHEMA}"
         raise BrokenError("schema", what, f"Install a newer {LIBRARY}" * newer)
     return from_json(Description, _of_schema_1(raw) if schema == 1 else raw, "")
 
