@@ -357,7 +357,6 @@ def _children(number: int) -> list[int]:
         pytest.param(signal.SIGKILL, "worker", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.xfail(reason="that a worker died is not expected")
 def test_a_run_with_workers_ends_with_its_state_saved(
     number: signal.Signals, whom: str, tmp_path: Path
 ) -> None:

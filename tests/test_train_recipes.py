@@ -29,9 +29,8 @@ from senetzoo.errors import ConfigError, DataError
 from senetzoo.train import recipes
 from senetzoo.train.batches import Batches
 from senetzoo.train.data import Data, load_data
-from senetzoo.train.recipe import Recipe
+from senetzoo.train.recipe import Options, Recipe
 from senetzoo.train.recipes import RECIPES
-from senetzoo.train.run import Options
 
 # The variants that are run by default, and networks that stand for theirs; --slow runs all.
 FIRST = {

@@ -22,8 +22,7 @@ from support.runs import after_step, log_of, press_ctrl_c, train
 
 from senetzoo.errors import ConfigError, TrainingError
 from senetzoo.train import checkpoint
-from senetzoo.train.recipe import Recipe
-from senetzoo.train.run import Options
+from senetzoo.train.recipe import Options, Recipe
 from senetzoo.train.stop import Interrupted
 
 # Dropout draws from the global state, mixing and rotation from the batches'; the gates' seeds and

@@ -90,8 +90,7 @@ def command(
     import torch
 
     from senetzoo.train.engine import train as run
-    from senetzoo.train.recipe import read_setting
-    from senetzoo.train.run import Options
+    from senetzoo.train.recipe import Options, read_setting
     from senetzoo.train.stop import Interrupted
 
     experiment = find(recipe)

@@ -7,6 +7,7 @@ the number of processes or workers.
 from __future__ import annotations
 
 import functools
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from senetzoo.train import augment
 from senetzoo.train.augment import Draws
 from senetzoo.train.data import Data
 from senetzoo.train.recipe import Recipe
+from senetzoo.train.stop import STOPPING
 
 
 class Batch(NamedTuple):
@@ -218,7 +220,14 @@ def loader(
         pin_memory=device.type == "cuda",
         # Its seeds are unused here; without one of its own it takes them from the network's.
         generator=torch.Generator(),
+        worker_init_fn=_left_to_the_run,
     )
+
+
+def _left_to_the_run(worker: int) -> None:
+    """Signals to a group of processes are the run's, which ends its workers by itself."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def loaded(loader: DataLoader[Any], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

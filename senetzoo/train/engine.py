@@ -14,8 +14,8 @@ from senetzoo.errors import ConfigError, MissingExtraError
 from senetzoo.runs import SUMMARY
 from senetzoo.train.checkpoint import require_same, require_same_data
 from senetzoo.train.data import load_data
-from senetzoo.train.recipe import Recipe, read_run
-from senetzoo.train.run import Options, Trainer
+from senetzoo.train.recipe import Options, Recipe, read_run
+from senetzoo.train.run import Trainer
 
 # What is returned of a summary; runs of older versions do not have the last.
 _END = (

@@ -36,6 +36,21 @@ DataName = Literal["cifar10", "cifar100", "flowers5", "folder", "hub", "digits"]
 Part: TypeAlias = Annotated[float, Ge(0), Le(1)]
 
 
+@dataclass(frozen=True)
+class Options:
+    """What a run may be given that does not change its result.
+
+    Args:
+        workers: Processes that read large images.
+        save_minutes: Save the state within an epoch too, so often.
+        tensorboard: Also write a TensorBoard log, to the folder ``tensorboard`` of the run.
+    """
+
+    workers: int = 0
+    save_minutes: float = 15.0
+    tensorboard: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How to train.

@@ -9,7 +9,6 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,27 +30,12 @@ from senetzoo.train.checkpoint import NEWEST, StepCount
 from senetzoo.train.data import Data
 from senetzoo.train.log import Progress
 from senetzoo.train.optim import make_optimizer
-from senetzoo.train.recipe import Recipe
+from senetzoo.train.recipe import Options, Recipe
 from senetzoo.train.step import Step, Sums
 from senetzoo.train.stop import Interrupted, signals
 
 # Several processes agree on stopping and saving once in so many steps: that waits for all of them.
 _AGREE_EVERY = 20
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a run may be given that does not change its result.
-
-    Args:
-        workers: Processes that read large images.
-        save_minutes: Save the state within an epoch too, so often.
-        tensorboard: Also write a TensorBoard log, to the folder ``tensorboard`` of the run.
-    """
-
-    workers: int = 0
-    save_minutes: float = 15.0
-    tensorboard: bool = False
 
 
 class Trainer:
@@ -123,7 +107,7 @@ class Trainer:
         self.sampler: Tensor | None = None
         if stored is not None:
             self._restore(stored)
-        self._last_save, self._stop = time.monotonic(), False
+        self._last_save, self._stop, self._between_steps = time.monotonic(), False, False
 
     def all(self, variant: str, command: str) -> dict[str, Any]:
         """Train to the end."""
@@ -142,7 +126,11 @@ class Trainer:
                     tested = self._epoch()
             except RuntimeError as error:
                 ranks = self.accelerator.num_processes
-                if isinstance(error, SenetzooError) or ranks == 1:
+                if isinstance(error, SenetzooError):
+                    raise
+                if "DataLoader worker" in str(error):
+                    raise self._without_worker(error) from error
+                if ranks == 1:
                     raise
                 raise TrainingError(
                     f"Process {self.accelerator.process_index} of {ranks} can't go on in epoch "
@@ -159,7 +147,9 @@ class Trainer:
         peaks = [group["peak"] for group in self.optimizer.param_groups]
         self.model.train()
         begun = time.perf_counter()
+        self._between_steps = True
         for batch in self.batches.epoch(number, self.position.step, self.sampler):
+            self._between_steps = False
             ready = time.perf_counter()
             factor = recipe.factor(number * steps + self.position.step, steps)
             for group, peak in zip(self.optimizer.param_groups, peaks, strict=True):
@@ -181,6 +171,8 @@ class Trainer:
             if not last:
                 self._pause()
                 begun = time.perf_counter()
+            self._between_steps = True
+        self._between_steps = False
         record, tested = self._record(number)
         if self.accelerator.is_main_process:
             self.progress.epoch(record, recipe.epochs)
@@ -367,6 +359,18 @@ class Trainer:
             f"The run in {self.out} was interrupted.\n"
             f"All up to {self.position} is saved.\n"
             "Type the same command again to go on"
+        )
+
+    def _without_worker(self, error: RuntimeError) -> TrainingError:
+        """What to say when a process that reads images has died; saves what is whole."""
+        if self._between_steps and self.accelerator.num_processes == 1:
+            self._check_loss()
+            self._save()
+        saved = f"All up to {self.saved} is saved." if self.saved is not None else ""
+        return TrainingError(
+            f"A process that reads images for {self.out} has died.",
+            f"It was killed, mostly for want of memory. {saved}".rstrip(),
+            "Type the same command again to go on; with less memory: --workers 0",
         )
 
     def _newest(self) -> str:

@@ -7,6 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+# What asks a run to stop: Ctrl-C, a scheduler, a terminal that goes away.
+STOPPING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, after the state was saved; the message says how to go on."""
@@ -14,7 +19,7 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` at the first Ctrl-C or SIGTERM; the second Ctrl-C acts as ever."""
+    """Call `stop` at the first of `STOPPING`; the second one acts as ever."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -23,7 +28,7 @@ def signals(stop: Callable[[], None]) -> Iterator[None]:
         signal.signal(number, before[signal.Signals(number)])
         stop()
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in STOPPING}
     for number in before:
         signal.signal(number, handle)
     try:
