@@ -244,7 +244,12 @@ def _is_saved(reference: object) -> bool:
     if not isinstance(reference, str) or reference.partition(".")[0].partition("+")[0] in ENTRIES:
         return False
     base, _ = _before_policy(reference)
-    return base.startswith((hub.PREFIX, ".", "~")) or "/" in base or _is_folder(base)
+    return (
+        base.startswith((hub.PREFIX, ".", "~"))
+        or "/" in base
+        or Path(base).suffix in FORMATS
+        or _is_folder(base)
+    )
 
 
 def _is_folder(text: str) -> bool:

@@ -360,7 +360,7 @@ def test_command_with_a_file_of_weights(tmp_path: Path) -> None:
         (("lenet5+se4", "--to", "pt2"), "The default weights of lenet5 are lenet5.digits_v1.\n"
          "error: lenet5+se4 has no trained weights for all of it.\n"
          "lenet5.digits_v1 lacks slots1.standard.fc1.weight (a gate that the weights do "
-         "not have).\nTrain it first, or type --random to try the format\n"),
+         "not have).\nTrain it first, or give weights of this very network: --weights FILE\n"),
     ],
 )  # fmt: skip
 def test_command_bad_input(

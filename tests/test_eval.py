@@ -427,9 +427,9 @@ def test_untrained_gates_are_not_evaluated(published: str, colors: Path) -> None
     result = run("resnet20.fake+se8", str(colors))
     assert result.exit_code == 2
     lines = result.stderr.splitlines()
-    assert lines[0] == "error: resnet20.fake+se8 has no trained weights to evaluate."
+    assert lines[0] == "error: resnet20.fake+se8 has no trained weights for all of it."
     assert lines[1].startswith("resnet20.fake lacks layer1.0.slots.standard.")
-    assert lines[2] == "Give weights of this very network: --weights FILE"
+    assert lines[2] == "Train it first, or give weights of this very network: --weights FILE"
 
 
 def test_missing_data_and_bad_weights(tmp_path: Path) -> None:

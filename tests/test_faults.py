@@ -297,6 +297,18 @@ def test_a_finished_run_is_not_that_of_other_data(
     assert "finished, test accuracy" not in result.output
 
 
+def test_a_finished_run_is_not_that_of_changed_images(
+    tmp_path: Path, typed: Callable[..., Result]
+) -> None:
+    pictures(tmp_path / "A", "ab")
+    command = (*FOLDER, "--out", tmp_path / "run", "--set", "phases=((32,1),)", "--data")
+    assert typed(*command, tmp_path / "A").exit_code == 0
+    noise(40, 40).save(tmp_path / "A" / "train" / "a" / "0.png")
+    result = typed(*command, tmp_path / "A")
+    assert result.exit_code == 2
+    assert "bytes differ" in result.output
+
+
 def test_an_interrupted_run_does_not_go_on_with_other_data(
     tmp_path: Path, typed: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:

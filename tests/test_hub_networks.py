@@ -357,7 +357,7 @@ def _foreign(folder: Path) -> None:
     [
         (_broken_card, "The card {}/README.md can't be read.\n"
          "ParserError: while parsing a flow sequence\n"
-         "Mend what stands between its two lines of ---"),
+         "Correct what stands between its two lines of ---"),
         (_not_finite, "The weights {} hold values that are not finite.\n"
          "There is NaN or infinity in fc.bias.\n"
          "They come from a training that diverged, or the file was damaged: get another"),

@@ -86,7 +86,7 @@ def colors(monkeypatch: pytest.MonkeyPatch) -> Colors:
     def transforms(model: Classifier) -> Preprocessing:
         return PLAIN
 
-    monkeypatch.setattr(zoo, "load", load)
+    monkeypatch.setattr("senetzoo.cli.networks.load", load)
     for user in ("senetzoo.predict", "senetzoo.cli.predict"):
         monkeypatch.setattr(f"{user}.transforms", transforms)
     return model
@@ -465,9 +465,9 @@ def test_on_a_narrow_terminal(tmp_path: Path) -> None:
 
     path = picture(tmp_path / f"{'long' * 20}.png", 1, 2, 3)
     code = (
-        "import sys\nfrom senetzoo import zoo\nfrom senetzoo.cli.predict import command\n"
-        "zoo.load = lambda name, **_: zoo.config(name).build(seed=0)\n"
-        "command([sys.argv[1], '--top', '2'])\n"
+        "import sys\nfrom senetzoo import config\nfrom senetzoo.cli import predict\n"
+        "predict.trained = lambda name, **_: config(name).build(seed=0)\n"
+        "predict.command([sys.argv[1], '--top', '2'])\n"
     )
     terminal, end = pty.openpty()
     done = subprocess.run(

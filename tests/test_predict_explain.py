@@ -234,7 +234,7 @@ def test_in_the_folder_of_the_images(tmp_path: Path, where: str) -> None:
     }  # fmt: skip
     assert {path: files[path] for path in images} == images
     second = run(tmp_path, "--explain", out)
-    assert second.output == first.output
+    assert second.stdout == first.stdout
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == files
 
 

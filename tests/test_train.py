@@ -197,11 +197,13 @@ def test_a_run_learns_and_leaves_log_weights_and_summary(tmp_path: Path) -> None
     first, *lines, last = log
     assert (first["variant"], first["seed"], first["command"]) == ("one", 0, "senetzoo train tiny")
     assert Recipe.from_json(first["recipe"]) == recipe
+    assert len(first["data"].pop("sha256")) == 64
     assert first["data"] == {
         "name": "scikit-learn digits",
         "train_images": 600,
         "test_images": 595,
         "classes": list("0123456789"),
+        "bytes": 0,
     }
     assert first["model"] == {"name": "lenet", "params": 61706, "macs": 416520}
     assert first["environment"]["processes"] == 1

@@ -192,7 +192,7 @@ def test_a_full_disk_is_named_and_the_checkpoint_stays_whole(
     assert message(lambda: train(FULL, out), TrainingError) == (
         f"{out / 'checkpoint.new.pt'} can't be written.\n"
         "No space left on device.\n"
-        "Mend that, then type the same command again: checkpoint.pt beside it is whole"
+        "Repair that, then type the same command again: checkpoint.pt beside it is whole"
     )
     assert not list(out.glob("*.partial"))
     assert torch.load(out / checkpoint.NEWEST, weights_only=True)["epoch"] == 1
@@ -221,7 +221,7 @@ def test_a_file_system_that_is_full(tmp_path: Path) -> None:
     assert ours.recv().splitlines() == [
         f"{tmp_path / 'checkpoint.new.pt'} can't be written.",
         "File too large.",
-        "Mend that, then type the same command again",
+        "Repair that, then type the same command again",
     ]
     child.join()
     assert child.exitcode == 0

@@ -18,8 +18,8 @@ from senetzoo.bench.peers import LIBRARIES
 from senetzoo.bench.profile import Profile, check_engines, profile
 from senetzoo.bench.timing import MEMORY, BenchmarkCase, Settings, Timing, measure
 from senetzoo.cli import complete
-from senetzoo.cli.accuracy import evaluate_networks
 from senetzoo.cli.base import OneOf
+from senetzoo.cli.networks import evaluate_networks
 from senetzoo.cli.options import DATA, Data, Device, Json, WeightsFile, as_command, say
 from senetzoo.deploy.engines import ENGINES, Dtype, Layout, engine
 from senetzoo.errors import ConfigError

@@ -47,7 +47,7 @@ def command(
     import hashlib
 
     import senetzoo
-    from senetzoo.errors import WeightsError
+    from senetzoo.errors import ConfigError, WeightsError
     from senetzoo.nn.preprocessing import usual
     from senetzoo.weights import convert as converting
     from senetzoo.weights import unpack
@@ -79,12 +79,20 @@ def command(
     converting.check_values(done)
     size, channels = done.model.input_size, done.model.in_chans
     known = usual(size).for_channels(channels) if channels in (1, 3) else None
+    if preprocessing and known is None:
+        raise ConfigError(
+            f"Preprocessing can't be stated for {channels} channels.",
+            "It is of gray or RGB images.",
+            "Leave --mean, --std, --size and --crop out",
+        )
     stated = known.replace(**preprocessing) if known and preprocessing else None
     converting.save(done, network, digest, target, stated)
     report = _report(done, notes, file, digest, network, target)
     report["preprocessing"] = None if stated is None else dataclasses.asdict(stated)
     if stated is not None:
         said = f"Images go through {stated}."
+    elif known is None:
+        said = f"Images of {channels} channels are normalized by who calls the network."
     else:
         said = f"How images were preprocessed is not stated: {known} will be assumed."
         said += " State it with --mean, --std, --size and --crop."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from senetzoo._utils.environment import check_device, threads_set
-from senetzoo.cli.accuracy import evaluate_networks
+from senetzoo.cli.networks import evaluate_networks
 from senetzoo.cli.options import (
     Batch,
     Data,

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import click
 
+from senetzoo.cli.networks import trained
 from senetzoo.cli.options import Json, Network, Stated, WeightsFile, as_command, say
 from senetzoo.deploy.export import SUFFIXES, Export, Format, check
 from senetzoo.deploy.export import export as write
-from senetzoo.errors import ConfigError, WeightsError
+from senetzoo.errors import ConfigError
 from senetzoo.nn.classifier import Classifier
-from senetzoo.zoo import create, load
+from senetzoo.zoo import create
 
 
 @as_command("export")
@@ -51,9 +52,9 @@ def command(
     suffix = SUFFIXES[form]
     if output is None:
         named = network.removeprefix("hf-hub:").rstrip("/")
-        output = Path(
-            (Path(named).name if Path(named).is_dir() else named.replace("/", "-")) + suffix
-        )
+        folder = Path(named).expanduser()
+        stem = folder.resolve().name if folder.is_dir() else named.replace("/", "-")
+        output = Path(stem + suffix)
     elif output.suffix != suffix:
         raise ConfigError(
             f"--to {form} can't write {output}.",
@@ -66,14 +67,7 @@ def command(
     if random:
         model = create(network)
     else:
-        model = load(network, weights=weights, preprocessing=preprocessing)
-    if model.load_report is not None and model.load_report.replaced and not random:
-        parameter, why = model.load_report.replaced[0]
-        raise WeightsError(
-            f"{network} has no trained weights for all of it.",
-            f"{model.load_report.tag} lacks {parameter} ({why}).",
-            "Train it first, or type --random to try the format",
-        )
+        model = trained(network, weights=weights, preprocessing=preprocessing)
     done = write(model, output, name=network, optimized=optimized)
     say(as_json, _report(done, model), _text(done, model))
 

@@ -49,14 +49,14 @@ def command(
       senetzoo inspect my_network --data photos --class cat --class dog
     """
     from senetzoo._utils.terminal import columns
+    from senetzoo.cli.networks import trained
     from senetzoo.eval.data import batches, images_for
     from senetzoo.inspect.excitations import excitations
     from senetzoo.nn.transforms import transforms
     from senetzoo.report.excitations import excitation_section
     from senetzoo.report.markup import rendered
-    from senetzoo.zoo import load
 
-    model = load(network, weights=weights, preprocessing=preprocessing)
+    model = trained(network, weights=weights, preprocessing=preprocessing)
     labeled = images_for(model, data)
     if images is not None:
         labeled = dataclasses.replace(labeled, images=labeled.images.first(images))

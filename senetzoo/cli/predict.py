@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated
 import click
 from torch import Tensor
 
-from senetzoo import zoo
 from senetzoo._utils.checks import Le, PositiveInt
+from senetzoo.cli.networks import trained
 from senetzoo.cli.options import Batch, Json, Network, Stated, WeightsFile, as_command
 from senetzoo.errors import DataError
 from senetzoo.nn.transforms import transforms
@@ -84,7 +84,7 @@ def command(
     """
     if layer is not None and folder is None:
         raise click.UsageError("--layer is of --explain: give both.")
-    model = zoo.load(name, weights=weights, preprocessing=preprocessing)
+    model = trained(name, weights=weights, preprocessing=preprocessing)
     wanted = _asked(images)
     page = None
     if folder is not None:

@@ -63,7 +63,7 @@ def check_card(text: str, file: str) -> None:
         raise ConfigError(
             f"The card {file} can't be read.",
             f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
-            "Mend what stands between its two lines of ---",
+            "Correct what stands between its two lines of ---",
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Inception v2: factorised convolutions.
+"""Inception v2: factorized convolutions.
 
 Szegedy et al. 2015, "Rethinking the Inception Architecture for Computer Vision"
 (arXiv:1512.00567), Table 1; batch norm and ReLU follow every convolution, and no dropout is

@@ -198,7 +198,7 @@ def figure6(inputs: int, width: int) -> Module:
 
 
 def factorized10(inputs: int, padding: int) -> Module:
-    """17x17 to 8x8 (as Fig. 10, with a factorised 7x7 in the second branch)."""
+    """17x17 to 8x8 (as Fig. 10, with a factorized 7x7 in the second branch)."""
     branches: Branches = {
         "branch3x3": [(192, 1), (320, 3, 2, padding)],
         "branch7x7x3": [(192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3, 2, padding)],

@@ -45,7 +45,7 @@ def writing(path: Path) -> Iterator[None]:
         raise TrainingError(
             f"{path} can't be written.",
             f"{error.strerror or error}.",
-            "Mend that, then type the same command again"
+            "Repair that, then type the same command again"
             + f": {NEWEST} beside it is whole" * whole,
         ) from None
 
@@ -79,14 +79,22 @@ def require_same(folder: Path, found: tuple[Recipe, int], asked: tuple[Recipe, i
         )
 
 
-def require_same_data(folder: Path, asked: Mapping[str, Any]) -> None:
-    """Refuse to go on with a run of other data; older versions did not write all that tells."""
+def require_same_data(
+    folder: Path, asked: Mapping[str, Any], finished: bool, say: Callable[[str], None]
+) -> None:
+    """Refuse to go on with a run of other data; older versions did not write all that tells.
+
+    A run that is not finished may go on with other contents of the same files, which is said: who
+    repairs an image that stopped it goes on.
+    """
     if not (folder / LOG).is_file():
         return
     header = next((line for line in read_log(folder / LOG) if line["kind"] == "run"), None)
     found = header["data"] if header is not None else {}
     differ = [name for name, value in asked.items() if found.get(name, value) != value]
-    if differ:
+    if differ == ["bytes"] and not finished:
+        say(f"{folder}: images have changed since the run began")
+    elif differ:
         raise ConfigError(
             f"{folder} holds a run on other data: {', '.join(differ)} differ.",
             "A run is resumed only with the images and classes it was started with.",

@@ -59,19 +59,21 @@ class Data:
     def identity(self) -> dict[str, Any]:
         """What tells this data from other data, for records: classes, numbers, and a hash.
 
-        Of images in memory the hash is of the pixels; of files, of their names in the folder and
-        their sizes; of a stream, which is not read before, of its name.
+        Of images in memory the hash is of the pixels; of files, of their names in the folder, and
+        ``bytes`` is their size; of a stream, which is not read before, of its name.
         """
-        found = hashlib.sha256()
+        found, size = hashlib.sha256(), 0
         for part in (self.train, self.test):
-            for piece in _pieces(part):
+            for piece, more in _pieces(part):
                 found.update(piece)
                 found.update(b"\0")
+                size += more
         return {
             "train_images": self.count,
             "test_images": len(self.test),
             "classes": list(self.classes),
             "sha256": found.hexdigest(),
+            "bytes": size,
         }
 
     def preprocessing(self, recipe: Recipe) -> Preprocessing:
@@ -80,23 +82,24 @@ class Data:
         return Preprocessing(recipe.final_size, self.mean, self.std, crop=crop)
 
 
-def _pieces(images: TrainImages) -> Iterator[bytes]:
+def _pieces(images: TrainImages) -> Iterator[tuple[bytes, int]]:
+    """What is hashed, and the size of the files."""
     if isinstance(images, Stream):
-        yield images.name.encode()
+        yield images.name.encode(), 0
     elif isinstance(images, ImageSet):
-        yield images.images.contiguous().numpy().tobytes()
-        yield images.labels.contiguous().numpy().tobytes()
+        yield images.images.contiguous().numpy().tobytes(), 0
+        yield images.labels.contiguous().numpy().tobytes(), 0
     else:
         root = Path(images.name)
         for index, label in enumerate(images.labels):
             source = images.sources[index]
             if isinstance(source, bytes):
-                yield hashlib.sha256(source).digest()
+                yield hashlib.sha256(source).digest(), len(source)
             else:
                 inside = source.relative_to(root) if source.is_relative_to(root) else source.name
-                size = source.stat().st_size if source.is_file() else -1
-                yield f"{inside} {size}".encode("utf-8", "surrogateescape")
-            yield str(label).encode()
+                size = source.stat().st_size if source.is_file() else 0
+                yield str(inside).encode("utf-8", "surrogateescape"), size
+            yield str(label).encode(), 0
 
 
 _WANTED = {

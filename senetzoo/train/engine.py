@@ -80,7 +80,7 @@ def train(
         stored, done = read_run(out)
         require_same(out, (stored, done["seed"]), (recipe, seed))
     sets = load_data(recipe, data)
-    require_same_data(out, sets.identity)
+    require_same_data(out, sets.identity, finished, say)
     if finished:
         say(f"{out}: finished, test accuracy {done['test_accuracy']:.2%}")
         return {key: done[key] for key in _END if key in done}

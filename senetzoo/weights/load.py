@@ -16,7 +16,7 @@ from torch import Tensor
 from senetzoo._utils import terminal
 from senetzoo._utils.checks import from_json
 from senetzoo._utils.documents import parse_json, reading
-from senetzoo.errors import ConfigError, WeightsError
+from senetzoo.errors import BrokenError, ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.nn.report import LoadReport
@@ -27,6 +27,8 @@ from senetzoo.weights import dialects
 from senetzoo.weights.download import search
 from senetzoo.weights.manifest import Entry, find
 from senetzoo.weights.unpack import load, unpack
+
+_AGAIN = "Convert the weights again: senetzoo weights convert"
 
 Channels: TypeAlias = Literal["sum", "tile", "random"]
 """How the first convolution takes another number of input channels."""
@@ -222,7 +224,7 @@ def read_file(path: Path, candidates: Sequence[ModelSpec]) -> Trained:
         raise _unreadable(path, error) from None
     stated: Preprocessing | None = None
     if "preprocessing" in about:
-        with reading(path, "Convert the weights again: senetzoo weights convert", WeightsError):
+        with reading(path, _AGAIN, WeightsError):
             stated = from_json(Preprocessing, parse_json(about["preprocessing"]), "preprocessing")
 
     def state_of(_: Classifier | None) -> tuple[dict[str, Tensor], LoadReport]:
@@ -247,7 +249,11 @@ def _spec_of_file(
                 f"They are of {base}.",
                 f"Type for example: {base} in place of {name}",
             )
-        spec = spec_of(about["model"]).replace(**json.loads(about["config"]))
+        with reading(path, _AGAIN, WeightsError):
+            config = parse_json(about["config"])
+            if not isinstance(config, dict) or "policy" in config:
+                raise BrokenError("config", "expected an object of options")
+        spec = spec_of(about["model"]).replace(**config)
         # A policy in the network's name has the last word, as in the conversion.
         policy = "" if "+" in about["model"] else about.get("policy", "")
         return spec.merged(policy or None)

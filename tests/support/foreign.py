@@ -276,10 +276,5 @@ def image(name: str, batch: int = 2) -> Tensor:
     return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(1))
 
 
-def sum_of(output: Any) -> Tensor:
-    total: Tensor = output.square().sum()
-    return total
-
-
 def at(sites: SiteMap) -> set[Position]:
     return {place.position for place in sites.places}

@@ -1,4 +1,4 @@
-"""The accuracy of networks by name, for ``senetzoo eval`` and ``senetzoo bench --accuracy``."""
+"""Networks with weights, by reference, and how accurate they are."""
 
 from __future__ import annotations
 
@@ -17,6 +17,24 @@ from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.nn.transforms import transforms
 from senetzoo.zoo import load
+
+
+def trained(reference: str, **stated: Any) -> Classifier:
+    """The network of `reference`, all of it with weights; `stated` is what `senetzoo.load` takes.
+
+    Raises:
+        WeightsError: There are no weights, or they lack a part: gates, or a classifier.
+    """
+    model = load(reference, **stated)
+    report = model.load_report
+    if report is not None and report.replaced:
+        parameter, why = report.replaced[0]
+        raise WeightsError(
+            f"{reference} has no trained weights for all of it.",
+            f"{report.tag} lacks {parameter} ({why}).",
+            "Train it first, or give weights of this very network: --weights FILE",
+        )
+    return model
 
 
 def evaluate_networks(
@@ -44,7 +62,7 @@ def evaluate_networks(
         ConfigError: A name that does not exist, or a network that fails on its images.
     """
     # All are loaded first: what is not there shows before the long part.
-    networks = [(name, *_trained(name, stated or {}, where)) for name in names]
+    networks = [(name, *_ready(name, stated or {}, where)) for name in names]
     total = len(dtypes) * sum(len(data.images) for *_, data in networks)
     done = []
     with progress(total, "accuracy", "image") as advance:
@@ -58,18 +76,10 @@ def evaluate_networks(
     return done
 
 
-def _trained(
+def _ready(
     reference: str, stated: Mapping[str, Any], where: str
 ) -> tuple[Classifier, Preprocessing, str, LabeledImages]:
     """A network with weights, its preprocessing, where the weights are from, and data for it."""
-    model = load(reference, **stated)
-    report = model.load_report
-    if report is not None and report.replaced:
-        parameter, why = report.replaced[0]
-        raise WeightsError(
-            f"{reference} has no trained weights to evaluate.",
-            f"{report.tag} lacks {parameter} ({why}).",
-            "Give weights of this very network: --weights FILE",
-        )
-    tag = report.tag if report is not None else ""
+    model = trained(reference, **stated)
+    tag = model.load_report.tag if model.load_report is not None else ""
     return model, transforms(model), tag, images_for(model, where)
