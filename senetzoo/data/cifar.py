@@ -23,7 +23,7 @@ from senetzoo.data.sets import ImageSet
 from senetzoo.errors import DataError
 from senetzoo.nn import preprocessing
 
-Split = Literal["train", "test"]
+Part = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Cifar:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def load(self, path: str | Path, split: Split) -> ImageSet:
+    def load(self, path: str | Path, split: Part) -> ImageSet:
         """Load one split from a local copy.
 
         Args:
@@ -83,7 +83,7 @@ class Cifar:
             "Give the folder that has one of these",
         )
 
-    def _official(self, path: Path, split: Split, name: str) -> ImageSet:
+    def _official(self, path: Path, split: Part, name: str) -> ImageSet:
         from senetzoo._utils.torchvision import torchvision
 
         torchvision()

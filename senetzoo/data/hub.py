@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Dataset
-
 from senetzoo._utils.environment import offline
-from senetzoo.data.files import LabeledFiles, check_labels, image_columns, parquet_files
+from senetzoo.data.files import (
+    LabeledFiles,
+    StoredImages,
+    check_labels,
+    image_columns,
+    parquet_files,
+)
+from senetzoo.data.sets import Split
 from senetzoo.errors import DataError, MissingExtraError
 
-# What test splits are called, best first.
-_TESTS = ("test", "validation", "valid", "val")
+# What each split may be called there, best first.
+_NAMES: dict[Split, tuple[str, ...]] = {
+    "train": ("train",),
+    "val": ("validation", "valid", "val", "dev"),
+    "test": ("test",),
+}
 _BUFFER = 10_000
 
 
-class ArrowImages(Dataset[Path | bytes]):
+class ArrowImages(StoredImages):
     """Contents of image files in an Arrow table on disk: one is read when it is asked for.
 
     Args:
@@ -31,6 +41,19 @@ class ArrowImages(Dataset[Path | bytes]):
 
     def __getitem__(self, index: int) -> bytes:
         return _content(self._table[index][self._column])
+
+    def keep(self, indices: Sequence[int]) -> ArrowImages:
+        return ArrowImages(self._table.select(indices), self._column)
+
+    def sizes(self) -> list[int]:
+        import pyarrow
+        from pyarrow import compute
+
+        # Of an Arrow column the lengths are stored apart from the contents.
+        cells = self._table.with_format("arrow")[:][self._column]
+        if pyarrow.types.is_struct(cells.type):
+            cells = compute.struct_field(cells, "bytes")
+        return [int(size or 0) for size in compute.binary_length(cells).to_pylist()]
 
 
 @dataclass(frozen=True)
@@ -74,13 +97,32 @@ class Stream:
             yield _content(row[self.image]), label
 
 
-def load(path: str | Path, split: str) -> LabeledFiles:
+def splits(path: str | Path) -> dict[Split, str]:
+    """The splits that a data set has: ``"train"``, ``"val"``, ``"test"``, and their names there.
+
+    Raises:
+        DataError: No such data set, or none of these splits.
+        MissingExtraError: `datasets` is not installed.
+    """
+    local = Path(path).expanduser()
+    with _explained(path) as datasets:
+        if local.exists():
+            every = [name for names in _NAMES.values() for name in names]
+            there = [name for name in every if parquet_files(local, name, "")]
+        else:
+            offline()  # under which `datasets` itself reads its cache alone
+            there = datasets.get_dataset_split_names(str(path))
+    known = ((split, [n for n in names if n in there]) for split, names in _NAMES.items())
+    return {split: found[0] for split, found in known if found}
+
+
+def load(path: str | Path, split: Split) -> LabeledFiles:
     """One split of a data set, downloaded to the cache of `datasets` first.
 
     Args:
         path: Name on the Hub (``"uoft-cs/cifar10"``), or a folder with parquet files that have
             the split in their names.
-        split: ``"train"`` or ``"test"``; the latter may be called validation there.
+        split: ``"train"``, ``"val"`` (which may be called validation there) or ``"test"``.
 
     Raises:
         DataError: No such data set or split, or no image and label columns, or labels that are
@@ -90,9 +132,11 @@ def load(path: str | Path, split: str) -> LabeledFiles:
     table = _open(path, split, stream=False)
     image, label, classes = _columns(table.features, str(path))
     labels = tuple(table[label])
+    numbered = not classes
     classes = classes or tuple(map(str, range(max(labels, default=-1) + 1)))
     check_labels(labels, classes, str(path))
-    return LabeledFiles(ArrowImages(_raw(table, image), image), labels, classes, f"{path} {split}")
+    images = ArrowImages(_raw(table, image), image)
+    return LabeledFiles(images, labels, classes, f"{path} {split}", numbered=numbered)
 
 
 def stream(path: str | Path, classes: tuple[str, ...]) -> Stream:
@@ -115,33 +159,37 @@ def stream(path: str | Path, classes: tuple[str, ...]) -> Stream:
     return Stream(_raw(rows, image), image, label, classes, f"{path} train", length or None)
 
 
-def _open(path: str | Path, split: str, *, stream: bool) -> Any:
+def _open(path: str | Path, split: Split, *, stream: bool) -> Any:
+    there = splits(path)
+    local = Path(path).expanduser()
+    if split not in there:
+        if local.exists():
+            raise DataError(
+                f"No {split} split at {path}.",
+                f"Looked for parquet files with {' or '.join(_NAMES[split])} in their names.",
+                "Name them as the Hub does: train-00000-of-00001.parquet",
+            )
+        names = ", ".join(there.values()) or "of other names"
+        raise DataError(f"{path} has no {split} split.", f"Its splits are {names}.")
+    name = there[split]
+    with _explained(path) as datasets:
+        if local.exists():
+            files = [str(p) for p in parquet_files(local, name, "")]
+            return datasets.load_dataset(
+                "parquet", data_files={name: files}, split=name, streaming=stream
+            )
+        return datasets.load_dataset(str(path), split=name, streaming=stream)
+
+
+@contextmanager
+def _explained(path: str | Path) -> Iterator[Any]:
+    """The library `datasets`; what it can't do becomes a `DataError`."""
     try:
         import datasets
     except ImportError:
         raise MissingExtraError("Data of the Hub", "datasets", "train") from None
-    local = Path(path).expanduser()
-    names = (split,) if split == "train" else _TESTS
-    if not local.exists():
-        offline()  # under which `datasets` itself reads its cache alone
     try:
-        if local.exists():
-            for name in names:
-                files = [str(p) for p in parquet_files(local, name, "")]
-                if files:
-                    return datasets.load_dataset(
-                        "parquet", data_files={name: files}, split=name, streaming=stream
-                    )
-            raise DataError(
-                f"No {split} split at {path}.",
-                f"Looked for parquet files with {' or '.join(names)} in their names.",
-                "Name them as the Hub does: train-00000-of-00001.parquet",
-            )
-        there = datasets.get_dataset_split_names(str(path))
-        found = next((name for name in names if name in there), None)
-        if found is None:
-            raise DataError(f"{path} has no {split} split.", f"Its splits are {', '.join(there)}.")
-        return datasets.load_dataset(str(path), split=found, streaming=stream)
+        yield datasets
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, DataError):
             raise
