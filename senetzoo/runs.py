@@ -32,6 +32,7 @@ class _Sometimes(TypedDict, total=False):
     variant: str
     arm: str
     by_class: list[tuple[NonNegativeInt, NonNegativeInt]]
+    best_epoch: PositiveInt
 
 
 class _Tests(TypedDict, total=False):
@@ -39,8 +40,13 @@ class _Tests(TypedDict, total=False):
 
     test_loss: float | None
     test_accuracy: float | None
+    val_loss: float | None
+    val_accuracy: float | None
     ema_test_loss: float | None
     ema_test_accuracy: float | None
+    ema_val_loss: float | None
+    ema_val_accuracy: float | None
+    left_out: NonNegativeInt
     gradient_norm: Mapping[str, float | None]
 
 

@@ -13,7 +13,7 @@ import torch
 from senetzoo.errors import ConfigError, MissingExtraError
 from senetzoo.runs import SUMMARY
 from senetzoo.train.checkpoint import require_same, require_same_data
-from senetzoo.train.data import load_data
+from senetzoo.train.data import Data, load_data
 from senetzoo.train.recipe import Options, Recipe, read_run
 from senetzoo.train.run import Trainer
 
@@ -28,7 +28,7 @@ def train(
     recipe: Recipe,
     out: Path,
     *,
-    data: Path | None = None,
+    data: Path | Data | None = None,
     seed: int = 0,
     variant: str = "",
     command: str = "",
@@ -51,7 +51,7 @@ def train(
             at the end the network as `senetzoo.save` writes one, for `senetzoo.load` (the moving
             average's weights, where there is one), ``test.safetensors`` (`evaluate.record`) and
             ``summary.json``.
-        data: Local copy of the data set, for recipes that need one.
+        data: Local copy of the data set, for recipes that need one; or the data itself.
         seed: Seed of initialization, order and augmentation.
         variant: Which variant of an experiment this is, for the record.
         command: What was typed, for the record.
@@ -68,22 +68,38 @@ def train(
         TrainingError: The loss is no number, a file can't be written, another process died.
         Interrupted: Ctrl-C.
     """
+    options = options or Options()
+    finished = (out / SUMMARY).is_file()
+    if finished:
+        stored, done = read_run(out)
+        require_same(out, (stored, done["seed"]), (recipe, seed))
+    sets = data if isinstance(data, Data) else load_data(recipe, data)
+    require_same_data(out, sets.identity, finished, say)
+    if finished:
+        say(f"{out}: finished, test accuracy {done['test_accuracy']:.2%}")
+        return {key: done[key] for key in _END if key in done}
+    with prepared(recipe, sets, seed) as accelerator:
+        if accelerator.is_main_process:
+            out.mkdir(parents=True, exist_ok=True)
+        else:
+            say = nothing
+        return Trainer(recipe, out, sets, seed, accelerator, options, say).all(variant, command)
+
+
+@contextmanager
+def prepared(recipe: Recipe, data: Data, seed: int) -> Iterator[Any]:
+    """An Accelerator that fits the recipe, and torch's random state of a run inside.
+
+    Raises:
+        ConfigError: It does not fit the data or the machine.
+        MissingExtraError: A library is not installed.
+    """
     try:
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
     except ImportError:
         raise MissingExtraError("Training", "accelerate", "train") from None
 
-    options = options or Options()
-    finished = (out / SUMMARY).is_file()
-    if finished:
-        stored, done = read_run(out)
-        require_same(out, (stored, done["seed"]), (recipe, seed))
-    sets = load_data(recipe, data)
-    require_same_data(out, sets.identity, finished, say)
-    if finished:
-        say(f"{out}: finished, test accuracy {done['test_accuracy']:.2%}")
-        return {key: done[key] for key in _END if key in done}
     # Accelerate keeps the precision of the process's first run.
     AcceleratorState._reset_state()
     accelerator = Accelerator(
@@ -98,26 +114,22 @@ def train(
             "Type for example: --set precision=bf16, or --set precision=fp32",
         )
     ranks = accelerator.num_processes
-    if sets.count < recipe.batch or recipe.batch % (ranks * recipe.accumulate):
+    if data.count < recipe.batch or recipe.batch % (ranks * recipe.accumulate):
         accumulated = f" with accumulate={recipe.accumulate}" * (recipe.accumulate > 1)
         raise ConfigError(
-            f"batch={recipe.batch} does not fit {sets.count} training images on {ranks} processes"
+            f"batch={recipe.batch} does not fit {data.count} training images on {ranks} processes"
             f"{accumulated}.",
             "Each process takes an equal part of a batch, and an epoch is at least one batch.",
             "Type for example: --set batch=32",
         )
-    if accelerator.is_main_process:
-        out.mkdir(parents=True, exist_ok=True)
-    else:
-        say = _nothing
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), _deterministic(recipe.deterministic):
         torch.manual_seed((seed << 10) + accelerator.process_index)
-        return Trainer(recipe, out, sets, seed, accelerator, options, say).all(variant, command)
+        yield accelerator
 
 
-def _nothing(_: str) -> None:
-    pass
+def nothing(_: str) -> None:
+    """Say nothing."""
 
 
 @contextmanager
