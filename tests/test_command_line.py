@@ -50,8 +50,8 @@ def program(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 def test_all_commands_are_found() -> None:
     assert {" ".join(names) for names in COMMANDS} == {
-        "app", "bench", "eval", "explain", "export", "inspect", "list", "predict", "push",
-        "report", "train",
+        "app", "bench", "eval", "explain", "export", "finetune", "inspect", "list", "predict",
+        "push", "report", "train",
         "weights convert", "weights get", "weights list",
         "weights show", "weights verify",
     }  # fmt: skip
