@@ -7,6 +7,7 @@ the Hub's schema (``img``/``image`` and ``label``, or ``fine_label``).
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -111,7 +112,12 @@ class Cifar:
                     f"Fetch {self.archive} again",
                 ) from error
         try:
-            extract_archive(str(archive), str(path))
+            # Unpacked beside it and then renamed, so that nobody reads a part.
+            with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=path) as folder:
+                extract_archive(str(archive), folder)
+                if (path / self.unpacked).is_dir():
+                    (path / self.unpacked).replace(Path(folder, "damaged"))
+                Path(folder, self.unpacked).replace(path / self.unpacked)
             return read()
         except (RuntimeError, OSError) as error:
             raise DataError(

@@ -124,6 +124,10 @@ def check_image(data: bytes, name: str) -> tuple[int, int]:
     """
     image = _identified(data, name, None)
     width, height = image.size
+    # A JPEG is decoded to an eighth of its size: all of its code is read, and few pixels are made.
+    image.draft(None, (1, 1))
+    small = image.size
+    turned = eight_bits(upright(image, name), name)
     if image.format == "PNG":
         try:
             _identified(data, name, None).verify()
@@ -131,10 +135,6 @@ def check_image(data: bytes, name: str) -> tuple[int, int]:
             raise DataError(
                 f"Can't read {name}.", "It is damaged: its checksum is wrong."
             ) from None
-    # A JPEG is decoded to an eighth of its size: all of its code is read, and few pixels are made.
-    image.draft(None, (1, 1))
-    small = image.size
-    turned = eight_bits(upright(image, name), name)
     return (width, height) if turned.size == small else (height, width)
 
 

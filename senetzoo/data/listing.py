@@ -50,11 +50,12 @@ def read_csv(path: str | Path) -> dict[Split, LabeledFiles]:
     lines: dict[str, int] = {}
     for line, (name, label, split) in rows:
         _check(path, line, name, label)
-        if name in lines:
+        file = _normal(name)
+        if file in lines:
             raise DataError(
-                f"{path} has {name} twice.", f"It is in the lines {lines[name]} and {line}."
+                f"{path} has {name} twice.", f"It is in the lines {lines[file]} and {line}."
             )
-        lines[name] = line
+        lines[file] = line
         if (split == "") is not (rows[0][1][2] == ""):
             raise DataError(
                 f"{path} has no split in line {line if split == '' else rows[0][0]}.",
@@ -81,7 +82,7 @@ def read_csv(path: str | Path) -> dict[Split, LabeledFiles]:
     parts: dict[Split, list[tuple[Path, int]]] = {}
     for _, (name, label, split) in rows:
         part: Split = SPLITS[split.lower()] if split else "all"
-        parts.setdefault(part, []).append((files[name], number[label]))
+        parts.setdefault(part, []).append((files[_normal(name)], number[label]))
     return {
         part: LabeledFiles(
             tuple(file for file, _ in parts[part]),
@@ -163,6 +164,10 @@ def _rows(path: Path) -> list[tuple[int, tuple[str, str, str]]]:
         cells = dict(zip(header, (cell.strip() for cell in row), strict=False))
         found.append((line, (cells["path"], cells.get("label", ""), cells.get("split", ""))))
     return found
+
+
+def _normal(name: str) -> str:
+    return os.path.normpath(name)
 
 
 def _check(path: Path, line: int, name: str, label: str) -> None:

@@ -23,7 +23,7 @@ from senetzoo.data.files import LabeledFiles
 from senetzoo.data.images import check_image
 from senetzoo.data.sets import ImageSet, Split
 from senetzoo.data.sources import keep, open_splits, with_val
-from senetzoo.data.split import Images, contents
+from senetzoo.data.split import Images
 from senetzoo.errors import DataError
 
 ProblemKind: TypeAlias = Literal[
@@ -182,7 +182,8 @@ def scan(
 
     Broken, empty and unsupported files, all but one of copies in a class, every image that is
     there under two labels, and images of the training that are in ``val`` or ``test`` too (or of
-    ``val`` in ``test``) are left out. A progress bar shows how far it is.
+    ``val`` in ``test``) are left out. A progress bar shows how far it is. Images of a set in memory
+    (`ImageSet`) are only counted: they have been read, and a published set is what it is.
 
     Args:
         where: As `senetzoo.data.open` takes it, or what `open_splits` gave.
@@ -223,7 +224,13 @@ def scan(
     problems.sort(key=lambda problem: (order.index(problem.kind), problem.file))
     _check_counts(name, kept, problems)
     if held_out:
-        kept = with_val(kept, held_out, seed)
+        # Images in memory have no hash yet.
+        digests = {
+            split: [looks[split][index].digest for index in good[split]]
+            for split, images in parts.items()
+            if isinstance(images, LabeledFiles)
+        }
+        kept = with_val(kept, held_out, seed, digests)
     sizes = [looks[split][index].size for split, numbers in good.items() for index in numbers]
     size = (_median([width for width, _ in sizes]), _median([height for _, height in sizes]))
     return Scan(name, kept, tuple(problems), size)
@@ -248,7 +255,7 @@ def _looks(parts: Mapping[Split, Images], threads: int | None) -> dict[Split, li
         for split, images in parts.items():
             if isinstance(images, ImageSet):
                 height, width = images.images.shape[1:3]
-                found[split] = [_Look(digest or "", (width, height)) for digest in contents(images)]
+                found[split] = [_Look("", (width, height))] * len(images)
                 advance(len(images))
                 continue
             found[split] = []
@@ -364,13 +371,12 @@ def _check_classes(name: str, classes: Sequence[str]) -> None:
         )
     alike: dict[str, str] = {}
     for word in classes:
-        other = alike.setdefault(unicodedata.normalize("NFC", word).casefold().strip(), word)
+        other = alike.setdefault(unicodedata.normalize("NFC", word).casefold(), word)
         if other != word:
-            how = "in case" if other.lower() != word.lower() else "in how Unicode writes them"
-            how = "in case" if other.casefold() == word.casefold() else how
+            same = unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", word)
             raise DataError(
                 f"{name} has the classes {other!r} and {word!r}.",
-                f"They differ only {how}.",
+                f"They differ only in {'how Unicode writes them' if same else 'case'}.",
                 "Make one class of them, or give them other names",
             )
 

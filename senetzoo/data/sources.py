@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -117,17 +117,24 @@ def _with_classes(images: Images, classes: tuple[str, ...]) -> Images:
     return dataclasses.replace(images, classes=classes, labels=labels)
 
 
-def with_val(parts: Mapping[Split, Images], held_out: float, seed: int = 0) -> dict[Split, Images]:
+def with_val(
+    parts: Mapping[Split, Images],
+    held_out: float,
+    seed: int = 0,
+    digests: Mapping[Split, Sequence[str]] | None = None,
+) -> dict[Split, Images]:
     """Splits with a part of the training images, or of all, as ``"val"`` where there is none.
 
     Raises:
         ConfigError: `held_out` is not between 0 and 1.
-        DataError: There are no images to hold out of, or a class has too few.
+        DataError: A class has too few images to hold one out.
     """
-    whole = parts["train"] if "train" in parts else parts.get("all")
-    if "val" in parts or whole is None:
+    source: Split = "train" if "train" in parts else "all"
+    if "val" in parts or source not in parts:
         return dict(parts)
-    kept, held = hold_out(whole, held_out, seed)
+    whole = parts[source]
+    known = (digests or {}).get(source)
+    kept, held = hold_out(whole, held_out, seed, digests=known)
     name = whole.name.removesuffix(" train")
     found: dict[Split, Images] = {
         "train": keep(whole, kept, f"{name} train"),

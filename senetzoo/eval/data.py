@@ -16,6 +16,7 @@ from senetzoo.data.files import LabeledFiles
 from senetzoo.data.sets import ImageSet
 from senetzoo.data.split import Images
 from senetzoo.errors import DataError
+from senetzoo.eval.fetch import local
 from senetzoo.nn.classifier import Classifier
 
 if TYPE_CHECKING:
@@ -68,8 +69,9 @@ def read_images(where: str, classes: Sequence[str], outputs: int) -> LabeledImag
     """Read a data set from its local copy and match its classes to a network's.
 
     Args:
-        where: As `senetzoo.data.open` takes it. Of a source with splits it is the test part, or
-            where it has none, ``val``; else all of it.
+        where: As `senetzoo.data.open` takes it, or the words ``cifar10`` and ``cifar100``, which
+            are fetched. Of a source with splits it is the test part, or where it has none,
+            ``val``; else all of it.
         classes: Names of the network's outputs, in their order; empty where they are not known.
             Then classes that are numbers are those outputs, and others count in
             their own order, which is said on stderr.
@@ -78,7 +80,7 @@ def read_images(where: str, classes: Sequence[str], outputs: int) -> LabeledImag
     Raises:
         DataError: Nothing there, or classes that are not the network's.
     """
-    images = sources.open(where)
+    images = sources.open(local(where))
     own = images.classes
     numbered = isinstance(images, LabeledFiles) and images.numbered
     if numbered and len(own) < outputs:

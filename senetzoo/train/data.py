@@ -17,6 +17,7 @@ from senetzoo.data.hub import Stream
 from senetzoo.data.images import say_left_out
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import ConfigError, DataError
+from senetzoo.eval.fetch import fetch
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.runs import statistics
 from senetzoo.train.recipe import Recipe
@@ -118,10 +119,10 @@ def _pieces(images: TrainImages) -> Iterator[tuple[bytes | memoryview, int]]:
             yield str(label).encode(), 0
 
 
-_TITLES = {
+_WANTED = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
-    "flowers5": "flowers5",
+    "flowers5": "the five kinds of flowers",
     "digits": "scikit-learn digits",
     "folder": "a folder of images",
     "hub": "a data set of the Hub",
@@ -129,7 +130,7 @@ _TITLES = {
 
 
 def load_data(recipe: Recipe, path: Path | None) -> Data:
-    """The data of `recipe`: from the package for the digits, from `path` else."""
+    """The data of `recipe`: of the digits from scikit-learn, of CIFAR fetched, else from `path`."""
     return make_data(recipe, *_read(recipe, path))
 
 
@@ -180,21 +181,24 @@ def _read(
     """The images to train on, to test on, what they are called in records, those to choose by."""
     if recipe.data == "digits":
         path = Path("digits")
+    elif path is None and (recipe.data == "cifar10" or recipe.data == "cifar100"):
+        path = fetch(recipe.data)
     elif path is None:
         what = "name" if recipe.data == "hub" else "folder"
         raise DataError(
-            f"The recipe {recipe.name} trains on {_TITLES[recipe.data]}.",
+            f"The recipe {recipe.name} trains on {_WANTED[recipe.data]}.",
             f"No {what} was given.",
             f"Type: senetzoo train {recipe.name} --data {what.upper()}",
         )
     elif recipe.data in ("cifar10", "cifar100") and path.suffix == ".parquet":
         raise DataError(
-            f"{path} is one split of {_TITLES[recipe.data]}.",
+            f"{path} is one split of {_WANTED[recipe.data]}.",
             "Training needs both, and the file does not say which it is.",
             "Give the folder that has both, as train*.parquet and test*.parquet",
         )
     # Of a path only its end: records are read on other machines.
-    title = path.name if recipe.data in ("folder", "hub") else _TITLES[recipe.data]
+    titles = {"flowers5": "flowers5", "folder": path.name, "hub": path.name}
+    title = titles.get(recipe.data) or _WANTED[recipe.data]
     if recipe.stream:
         there = hub.splits(path)
         test = hub.load(path, "val" if "val" in there else "test")
