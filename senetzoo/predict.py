@@ -176,7 +176,7 @@ def _guesses(
     with torch.inference_mode():
         images = torch.stack(tensors).to(weight.device, weight.dtype)
         logits = finite(model(images), images)
-        return best(logits.float().softmax(1), top, names)
+        return best((logits.float() / model.temperature).softmax(1), top, names)
 
 
 def best(probabilities: Tensor, top: int, names: tuple[str, ...]) -> list[tuple[Guess, ...]]:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import senetzoo
+from senetzoo._utils.checks import check
 from senetzoo._utils.files import atomically
 from senetzoo.errors import ConfigError, WeightsError, checks_options
 from senetzoo.io.folder import CONFIG, LIBRARY, SCHEMA, WEIGHTS, Description, File, Network
@@ -174,7 +175,7 @@ def describe(
                 f"{built.get(path, 'nothing')}.",
                 "Save its state_dict() yourself, with safetensors",
             )
-    return Description(
+    description = Description(
         library_name=LIBRARY,
         schema=SCHEMA,
         senetzoo=senetzoo.__version__,
@@ -187,7 +188,11 @@ def describe(
         preprocessing=preprocessing,
         classes=None if classes is None else tuple(classes),
         weights=File(WEIGHTS, hashlib.sha256(content).hexdigest(), len(content)),
+        temperature=model.temperature,
+        reject_below=model.reject_below,
     )
+    check(description, name="save")
+    return description
 
 
 def name_of(model: Classifier) -> str:
