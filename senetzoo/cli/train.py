@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 
 from senetzoo._utils.checks import Ge, Le, NonNegativeFloat
+from senetzoo._utils.terminal import OutputError, echo
 from senetzoo.cli.base import INTERRUPTED
 from senetzoo.cli.complete import starting
 from senetzoo.cli.options import Json, Threads, as_command
@@ -129,16 +131,22 @@ def command(
                     variant=variant,
                     command=" ".join(parts),
                     options=options,
-                    say=functools.partial(click.echo, err=as_json),
+                    say=functools.partial(_progress, err=as_json),
                 )
             except Interrupted as stop:
-                click.echo(str(stop), err=True)
+                echo(str(stop), err=True)
                 raise click.exceptions.Exit(INTERRUPTED) from None
             if int(os.environ.get("RANK", 0)) == 0:
                 if as_json:
-                    click.echo(json.dumps({"run": str(folder), **end}))
+                    echo(json.dumps({"run": str(folder), **end}))
                 else:
-                    click.echo(f"weights and log: {folder}\n{json.dumps(end)}")
+                    echo(f"weights and log: {folder}\n{json.dumps(end)}")
+
+
+def _progress(line: str, *, err: bool) -> None:
+    """Say how far a run is, which goes on where nobody can read it."""
+    with contextlib.suppress(OutputError):
+        echo(line, err=err)
 
 
 def find(name: str) -> Experiment:

@@ -14,6 +14,7 @@ from torch import nn
 
 import senetzoo
 from senetzoo._utils.checks import check
+from senetzoo._utils.documents import json_text
 from senetzoo._utils.files import atomically
 from senetzoo.errors import ConfigError, WeightsError, checks_options
 from senetzoo.io.folder import CONFIG, LIBRARY, SCHEMA, WEIGHTS, Description, File, Network
@@ -125,7 +126,7 @@ def write(
         )
     folder.mkdir(parents=True, exist_ok=True)
     raw = dataclasses.asdict(description)
-    text = json.dumps(raw, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json_text(raw, indent=2) + "\n"
     # The inner one is put in its place first.
     with atomically(folder / CONFIG) as first, atomically(folder / WEIGHTS) as second:
         first.write_text(text, encoding="utf-8")
