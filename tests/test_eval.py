@@ -634,7 +634,7 @@ def _digits_folder(folder: Path) -> Path:
     """A network that is far too sure of its digits."""
     model = create("lenet5", pretrained=True)
     with torch.no_grad():
-        model.get_submodule(model.head_name).weight.mul_(8)  # type: ignore[operator, union-attr]
+        model.get_submodule(model.head_name).weight.mul_(8)  # type: ignore[operator]
     senetzoo.save(model, folder)
     return folder
 
@@ -657,6 +657,7 @@ def test_a_calibration_is_stored_and_used(tmp_path: Path) -> None:
     assert after["calibration_error"] < before["calibration_error"]
     # Of what is kept, 99 % are right, by counting.
     kept = evaluate(model, read_images("digits", (), 10), transforms(model))
+    assert model.reject_below is not None
     sure = kept.confidence >= model.reject_below
     assert (int(sure.sum()), int(kept.right[sure].sum())) == (made["kept"], made["kept_right"])
     assert made["kept_right"] / made["kept"] >= 0.99 > kept.accuracy

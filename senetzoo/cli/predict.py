@@ -109,7 +109,7 @@ def command(
     if layer is not None and folder is None:
         raise click.UsageError("--layer is of --explain: give both.")
     if name is None and len(images) > 1 and is_network(images[0]):
-        name, *images = images
+        name, images = images[0], images[1:]
     name = "se_resnet20" if name is None else name
     model = trained(name, weights=weights, preprocessing=preprocessing)
     least = least_probability(model, _probability(reject))
