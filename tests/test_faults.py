@@ -6,6 +6,7 @@ away. Where a race decides, threads are held at the moment at which it does.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -31,6 +32,7 @@ from PIL import Image, features
 from torch import Tensor, nn
 
 import senetzoo
+from senetzoo import SE
 from senetzoo.cli import main
 from senetzoo.data.files import read_image_folder
 from senetzoo.data.images import open_image
@@ -39,7 +41,10 @@ from senetzoo.errors import ConfigError, SenetzooError
 from senetzoo.eval.data import read_images
 from senetzoo.inspect import excitations
 from senetzoo.inspect.evidence import evidence
+from senetzoo.io import hub
+from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import CIFAR10
+from senetzoo.nn.report import provenance
 from senetzoo.predict import predict
 
 T = TypeVar("T")
@@ -434,6 +439,100 @@ def test_a_new_classifier_is_not_exported_as_the_weights_own(tmp_path: Path) -> 
     metadata = export(net, tmp_path / "net.pt2").metadata
     assert "classes" not in metadata
     assert "weights" not in metadata or metadata["weights_not_loaded"] == ["fc3.weight", "fc3.bias"]
+
+
+def _step(net: Classifier) -> None:
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    net(torch.randn(2, 3, 32, 32)).sum().backward()
+    optimizer.step()
+
+
+def _batch(net: Classifier) -> None:
+    net.train()(torch.randn(2, 3, 32, 32))
+
+
+def _turned(net: Classifier) -> None:
+    weight = net.get_parameter("conv1.weight")
+    weight.data = weight.data.flip(1)
+
+
+CHANGES: dict[str, Callable[[Classifier], object]] = {
+    "an optimizer's step": _step,
+    "statistics of a batch": _batch,
+    "channels in another order": _turned,
+    "other weights": lambda net: net.load_state_dict(
+        senetzoo.load("resnet20.cifar10_v1").state_dict()
+    ),
+    "negated through .data": lambda net: net.get_parameter("fc.weight").data.neg_(),
+    "memory without values": lambda net: net.to("meta").to_empty(device="cpu"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_network_does_not_claim_the_weights_it_began_with(
+    change: str, tmp_path: Path
+) -> None:
+    net = senetzoo.load("resnet20.cifar10_v2")
+    CHANGES[change](net)
+    report = provenance(net)
+    assert report is not None
+    assert report.changed
+    assert str(report).startswith("trained from weights resnet20.cifar10_v2")
+    if change == "memory without values":
+        return
+    metadata = export(net, tmp_path / "net.pt2").metadata
+    assert "weights" not in metadata
+    assert "weights_sha256" not in metadata
+    assert metadata["start"] == "resnet20.cifar10_v2"
+    assert hub.stage(net, "someone/net", tmp_path / "net", None).startswith("senetzoo")
+    card = (tmp_path / "net" / hub.CARD).read_text()
+    assert "resnet20.cifar10_v2" not in card
+    assert "How good it is" not in card
+
+
+@pytest.mark.parametrize("change", ["a gate", "no gates", "another number of channels"])
+def test_published_figures_are_of_the_whole_published_network(change: str, tmp_path: Path) -> None:
+    net = senetzoo.load("se_resnet20.cifar10_v2", in_chans=1 if "channels" in change else None)
+    if change == "a gate":
+        senetzoo.attach(net, SE(4).at("pre"), seed=0)
+    elif change == "no gates":
+        senetzoo.detach(net)
+    report = provenance(net)
+    assert report is not None
+    assert not report.changed
+    assert {where.rpartition(".slots.")[2].partition(".")[0] for where, _ in report.replaced} == (
+        {"pre"} if change == "a gate" else set()
+    )
+    assert hub.stage(net, "someone/net", tmp_path, None).startswith("senetzoo")
+    assert "How good it is" not in (tmp_path / hub.CARD).read_text()
+
+
+CASTS: dict[str, Callable[[Classifier], object]] = {
+    "as loaded": lambda net: net,
+    "half": lambda net: net.half(),
+    "half and back": lambda net: net.half().float(),
+    "bfloat16": lambda net: net.bfloat16(),
+    "double": lambda net: net.double(),
+    "channels last": lambda net: net.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+    "a copy": copy.deepcopy,
+    "in training mode": lambda net: net.train(),
+    "a new classifier": lambda net: net.reset_classifier(3) or _step_of_the_head(net),
+}
+
+
+def _step_of_the_head(net: Classifier) -> None:
+    with torch.no_grad():
+        net.get_parameter("fc.weight").add_(1)
+
+
+@pytest.mark.parametrize("cast", CASTS)
+def test_a_network_in_another_format_has_the_weights_it_was_loaded_with(cast: str) -> None:
+    net = senetzoo.load("resnet20.cifar10_v2")
+    made = CASTS[cast](net)
+    report = provenance(made if isinstance(made, Classifier) else net)
+    assert report is not None
+    assert not report.changed
+    assert report.tag == "resnet20.cifar10_v2"
 
 
 # --- Images --------------------------------------------------------------------------------------

@@ -8,8 +8,6 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import click
-
 from senetzoo._utils.checks import Ge, Le, PositiveInt
 from senetzoo.cli import complete
 from senetzoo.cli.options import FILE, Json, Threads, as_command, say
@@ -20,6 +18,7 @@ from senetzoo.cli.train import (
     Workers,
     interruptible,
     options_of,
+    say_progress,
 )
 from senetzoo.errors import ConfigError, MissingExtraError
 
@@ -105,7 +104,7 @@ def command(
             settings=dict(map(read_setting, settings)),
             options=Options(**options_of(workers, quick, save_minutes)),
             command=shlex.join(words),
-            say=functools.partial(click.echo, err=as_json),
+            say=functools.partial(say_progress, err=as_json),
         )
     report = _report(done.folder)
     found = {"run": str(done.folder), "report": report and str(report), **done.as_dict()}

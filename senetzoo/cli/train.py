@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import click
 
 from senetzoo._utils.checks import Ge, Le, NonNegativeFloat
+from senetzoo._utils.terminal import OutputError, echo
 from senetzoo.cli.base import INTERRUPTED
 from senetzoo.cli.complete import starting
 from senetzoo.cli.options import Json, Threads, as_command
@@ -70,7 +72,7 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except Interrupted as stop:
-        click.echo(str(stop), err=True)
+        echo(str(stop), err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None
 
 
@@ -148,13 +150,19 @@ def command(
                     variant=variant,
                     command=" ".join(parts),
                     options=options,
-                    say=functools.partial(click.echo, err=as_json),
+                    say=functools.partial(say_progress, err=as_json),
                 )
             if int(os.environ.get("RANK", 0)) == 0:
                 if as_json:
-                    click.echo(json.dumps({"run": str(folder), **end}))
+                    echo(json.dumps({"run": str(folder), **end}))
                 else:
-                    click.echo(f"weights and log: {folder}\n{json.dumps(end)}")
+                    echo(f"weights and log: {folder}\n{json.dumps(end)}")
+
+
+def say_progress(line: str, *, err: bool) -> None:
+    """Say how far a run is, which goes on where nobody can read it."""
+    with contextlib.suppress(OutputError):
+        echo(line, err=err)
 
 
 def find(name: str) -> Experiment:

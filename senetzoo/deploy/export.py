@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 import senetzoo
+from senetzoo._utils.documents import json_text
 from senetzoo._utils.files import atomically, flush
+from senetzoo._utils.terminal import printable
 from senetzoo.deploy.engines import ort, ov
 from senetzoo.deploy.engines.common import Engine, Runner, require
 from senetzoo.deploy.engines.eager import EAGER
@@ -25,6 +27,7 @@ from senetzoo.deploy.rewrite import rewritten
 from senetzoo.errors import ConfigError, checks_options, nearest
 from senetzoo.io.save import name_of
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.report import provenance
 from senetzoo.nn.transforms import transforms
 
 if TYPE_CHECKING:
@@ -175,10 +178,12 @@ def _metadata(
             "Give a name for each, in the order of the logits",
         )
     found: dict[str, Any] = {"version": senetzoo.__version__, "model": name}
-    report = model.load_report
+    report = provenance(model)
     if report is not None:
         classes = report.classes if classes is None else classes
-        found |= {"weights": report.tag, "weights_sha256": report.sha256}
+        # Of a run: what was trained further began with weights, and has others.
+        which = "start" if report.changed else "weights"
+        found |= {which: report.tag, f"{which}_sha256": report.sha256}
         if report.replaced:
             found["weights_not_loaded"] = [parameter for parameter, _ in report.replaced]
     found["size"] = size
@@ -197,7 +202,7 @@ def _metadata(
 def _texts(metadata: Mapping[str, object]) -> dict[str, str]:
     """Texts as they are, other values as JSON."""
     return {
-        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        key: printable(value) if isinstance(value, str) else json_text(value)
         for key, value in metadata.items()
     }
 

@@ -13,9 +13,20 @@ import torch
 from torch import nn
 
 import senetzoo
+from senetzoo._utils.checks import check
+from senetzoo._utils.documents import json_text
 from senetzoo._utils.files import atomically
 from senetzoo.errors import ConfigError, WeightsError, checks_options
-from senetzoo.io.folder import CONFIG, LIBRARY, SCHEMA, WEIGHTS, Description, File, Network
+from senetzoo.io.folder import (
+    CONFIG,
+    LIBRARY,
+    SCHEMA,
+    WEIGHTS,
+    Description,
+    File,
+    Network,
+    read_description,
+)
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.policies.algebra import NONE
@@ -123,12 +134,28 @@ def write(
             "Give another folder, or move that file away",
         )
     folder.mkdir(parents=True, exist_ok=True)
-    raw = dataclasses.asdict(description)
-    text = json.dumps(raw, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     # The inner one is put in its place first.
     with atomically(folder / CONFIG) as first, atomically(folder / WEIGHTS) as second:
-        first.write_text(text, encoding="utf-8")
+        first.write_text(_text(description), encoding="utf-8")
         second.write_bytes(content)
+
+
+def store_calibration(folder: Path, temperature: float, reject_below: float | None) -> None:
+    """Note in a folder that `save` or a run wrote what `senetzoo eval --calibrate` found.
+
+    Raises:
+        WeightsError: There is no ``config.json``, or a broken one.
+        ConfigError: They are no temperature and no probability.
+    """
+    known = read_description(folder / CONFIG)
+    about = dataclasses.replace(known, temperature=temperature, reject_below=reject_below)
+    check(about, name="The folder")
+    with atomically(folder / CONFIG) as file:
+        file.write_text(_text(about), encoding="utf-8")
+
+
+def _text(description: Description) -> str:
+    return json_text(dataclasses.asdict(description), indent=2) + "\n"
 
 
 def _library(file: Path) -> Any:
@@ -174,7 +201,7 @@ def describe(
                 f"{built.get(path, 'nothing')}.",
                 "Save its state_dict() yourself, with safetensors",
             )
-    return Description(
+    description = Description(
         library_name=LIBRARY,
         schema=SCHEMA,
         senetzoo=senetzoo.__version__,
@@ -187,7 +214,11 @@ def describe(
         preprocessing=preprocessing,
         classes=None if classes is None else tuple(classes),
         weights=File(WEIGHTS, hashlib.sha256(content).hexdigest(), len(content)),
+        temperature=model.temperature,
+        reject_below=model.reject_below,
     )
+    check(description, name="save")
+    return description
 
 
 def name_of(model: Classifier) -> str:

@@ -103,7 +103,7 @@ class Data:
 def _pieces(images: TrainImages) -> Iterator[tuple[bytes | memoryview, int]]:
     """What is hashed, and the size of the files."""
     if isinstance(images, Stream):
-        yield images.name.encode(), 0
+        yield images.name.encode("utf-8", "surrogateescape"), 0
     elif isinstance(images, ImageSet):
         yield images.images.contiguous().numpy().data, 0
         yield images.labels.contiguous().numpy().data, 0

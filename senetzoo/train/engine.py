@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from senetzoo._utils.terminal import echo
 from senetzoo.errors import ConfigError, MissingExtraError
 from senetzoo.runs import SUMMARY
 from senetzoo.train.checkpoint import require_same, require_same_data
@@ -33,7 +34,7 @@ def train(
     variant: str = "",
     command: str = "",
     options: Options | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = echo,
 ) -> dict[str, Any]:
     """Train a network, resuming where an earlier run of the same recipe in `out` stopped.
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from senetzoo._utils import environment
-from senetzoo._utils.terminal import clock
+from senetzoo._utils.terminal import clock, printable
 from senetzoo.errors import MissingExtraError
 from senetzoo.runs import LOG, is_run, read_log
 from senetzoo.train.checkpoint import StepCount, write, writing
@@ -124,7 +124,7 @@ class Progress:
         self._bar: Any = tqdm(
             total=sum(images for _, images in epochs),
             initial=done,
-            desc=name,
+            desc=printable(name),
             unit="img",
             unit_scale=True,
             dynamic_ncols=True,

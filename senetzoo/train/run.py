@@ -65,6 +65,7 @@ class Trainer:
             say(f"starting from {self.start}")
             self.fresh = [name for name, _ in self.start.replaced]
         self.frozen = freeze(model, recipe, self.fresh)
+        model.uncalibrate()
         model = model.to(memory_format=layout)  # type: ignore[call-overload]
         self.counts = count(model, recipe.final_size)
         if recipe.precision == "fp64":
