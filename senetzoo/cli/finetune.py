@@ -48,6 +48,7 @@ def command(
     freeze: Annotated[
         str | None,
         "Train the head alone (trunk), or leave the stem and so many stages as they are.",
+        lambda incomplete: complete.starting(("trunk", "1", "2"), incomplete),
         {"metavar": "trunk|STAGES"},
     ] = None,
     settings: Settings = (),

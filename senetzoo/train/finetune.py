@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import statistics
 import tempfile
 import time
@@ -112,6 +113,8 @@ def finetune(
             "Leave one of them out",
         )
     options = options or Options()
+    if model is not None:
+        config(model)  # before all images are read
     folder = _folder(photos, model, seed) if out is None else Path(out)
     parts = _open(photos, folder, seed, say)
     side = shorter_side(parts["train"])
@@ -182,7 +185,7 @@ def _open(
     kept = folder / SPLIT
     if kept.is_file():
         say(f"{kept}: the split of the run")
-        return read_csv(kept)
+        return _listed(kept)
     found = scan(photos, held_out=HELD_OUT, seed=seed)
     say(str(found))
     files = {
@@ -195,8 +198,22 @@ def _open(
         found.write_csv(folder / LEFT_OUT)
         write_csv(kept, files)
         # As it is read again, so that an interrupted run goes on with the same order.
-        return read_csv(kept)
+        return _listed(kept)
     return found.parts
+
+
+def _listed(kept: Path) -> Mapping[Split, Images]:
+    """The images of a CSV, with plain paths: through the run's folder none is easy to read."""
+    here, parts = kept.parent.resolve(), read_csv(kept)
+    files = {
+        split: [Path(os.path.normpath(here / images.file_name(n))) for n in range(len(images))]
+        for split, images in parts.items()
+    }
+    root = Path(os.path.commonpath([file.parent for part in files.values() for file in part]))
+    return {
+        split: dataclasses.replace(images, sources=tuple(files[split]), root=root)
+        for split, images in parts.items()
+    }
 
 
 def shorter_side(images: TestImages) -> int:
