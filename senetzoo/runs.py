@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 from senetzoo._utils.checks import NonEmpty, NonNegativeInt, PositiveInt
 from senetzoo._utils.documents import read_json, read_jsonl, reading
@@ -27,12 +27,16 @@ REMEDY = "Give another folder, or delete this one and train again"
 
 
 class _Sometimes(TypedDict, total=False):
-    """What not every version wrote; ``arm`` is what 0.1.0 called a variant."""
+    """What not every version wrote; ``arm`` is what 0.1.0 called a variant.
+
+    ``part`` says that the figures are of the validation images, where there are no test images.
+    """
 
     variant: str
     arm: str
     by_class: list[tuple[NonNegativeInt, NonNegativeInt]]
     best_epoch: PositiveInt
+    part: Literal["val"]
 
 
 class _Tests(TypedDict, total=False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from senetzoo.train import start
 from senetzoo.train.best import Best
 from senetzoo.train.data import load_data
 from senetzoo.train.finetune import Finetuned, finetune
+from senetzoo.train.log import Progress
 from senetzoo.train.optim import freeze, make_optimizer
-from senetzoo.train.pace import Pace
+from senetzoo.train.pace import WARM_STEPS, Pace
 from senetzoo.train.recipe import Recipe
 from senetzoo.train.run import Trainer
 from senetzoo.train.step import depths, loss_of
@@ -310,6 +312,31 @@ def test_a_schedule_is_fitted_to_a_budget() -> None:
     assert pace.seconds(recipe) == 14 * 7 + 2
     assert not pace.compiling_pays(recipe)
     assert pace.compiling_pays(recipe.replace(epochs=400))
+
+
+def test_what_is_left_is_said_once_it_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, said = 0.0, list[str]()
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    # An epoch at half the side costs a quarter.
+    progress = Progress("run", [(16, 400), (32, 400)], 0, said.append, bar=False)
+    for step in range(1, 41):
+        now += 100.0 if step <= WARM_STEPS else 2.0  # the first ones compile
+        if progress.advance(10):
+            progress.show(1, 1.0, 0.5)
+        # Lines come once a minute; what is left is in them after the compilation, and said by
+        # itself after a measured minute.
+        assert step > WARM_STEPS or not [line for line in said if "left" in line]
+        assert any("about" in line for line in said) == (step >= WARM_STEPS + 30), step
+    # 37 steps in 74 s at 16 pixels: 40 steps at 32 pixels take four times as long each.
+    progress.epoch(
+        {
+            "epoch": 1, "size": 16, "lr": 0.1, "train_loss": 1.0, "train_accuracy": 0.5,
+            "test_accuracy": None, "val_accuracy": 0.25, "val_loss": 2.0, "images_per_second": 5.0,
+        },
+        2,
+    )  # fmt: skip
+    assert said[-1].endswith("validation accuracy 25.00%, 5 images/s, 0:05:20 left")
+    assert sum("about" in line for line in said) == 1
 
 
 def test_learning_rates_by_depth_and_frozen_parts() -> None:

@@ -80,6 +80,7 @@ def _results(runs: Sequence[Run]) -> Table:
     for run in runs:
         last, whole, model = run.epochs[-1], run.tally, run.header["model"]
         figures = [_percent(whole.accuracy), _interval(whole)] if whole else ["not finished", ""]
+        figures[0] += " (validation)" * ((run.end or {}).get("part") == "val")
         cells = [run.name, model["name"], f"{model['params']:,}", str(last["epoch"])]
         rows.append([*cells, *figures, _percent(last["train_accuracy"])])
     return Table(head, rows)

@@ -113,6 +113,12 @@ def finetune(
             "Leave one of them out",
         )
     options = options or Options()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "Fine-tuning was started in several processes.",
+            "It reads the photographs, and measures its pace, in one.",
+            "Type: senetzoo finetune, without accelerate launch or torchrun",
+        )
     if model is not None:
         config(model)  # before all images are read
     folder = _folder(photos, model, seed) if out is None else Path(out)

@@ -103,7 +103,7 @@ class Trainer:
             workers=options.workers,
         )
         self.sums = Sums.zero(len(self.step.depths), device)
-        self._said: set[str] = set()
+        self._said, self._tell = set[str](), say
         # What is done, and how much of it the newest checkpoint has.
         self.position = StepCount()
         self.saved: StepCount | None = None
@@ -119,14 +119,10 @@ class Trainer:
         if main:
             self._begin(variant, command)
         per_epoch = self.batches.steps * recipe.batch
-        self.progress = Progress(
-            self.out.name,
-            [(recipe.size(epoch), per_epoch) for epoch in range(recipe.epochs)],
-            self.position.epoch * per_epoch + self.position.step * recipe.batch,
-            self.say,
-            bar=main,
-        )
-        tested = None
+        epochs = [(recipe.size(epoch), per_epoch) for epoch in range(recipe.epochs)]
+        done = self.position.epoch * per_epoch + self.position.step * recipe.batch
+        self.progress = Progress(self.out.name, epochs, done, self.say, bar=main)
+        self._tell, tested = self.progress.say, None
         board = log.tensorboard(self.out) if main and self.options.tensorboard else nullcontext()
         with (
             board as self.board,
@@ -220,7 +216,7 @@ class Trainer:
     def _say_once(self, line: str) -> None:
         if line not in self._said:
             self._said.add(line)
-            self.progress.say(line)
+            self._tell(line)
 
     def _record(self, number: int) -> tuple[dict[str, Any], Predictions | None]:
         recipe, sums, accelerator = self.recipe, self.sums, self.accelerator
@@ -298,6 +294,7 @@ class Trainer:
         end = {
             "epochs": self.position.epoch,
             **({} if self.best is None else {"best_epoch": self.best.epoch}),
+            **({"part": "val"} if self.data.test is self.data.validation else {}),
             "train_seconds": round(sum(seconds), 3),
             **evaluate.end(tested),
         }
