@@ -25,7 +25,7 @@ Kind: TypeAlias = Literal[
 ]
 HUB = "hf-hub:"
 _Readers: TypeAlias = Mapping[Split, Callable[[], Images]]
-_CIFAR: dict[Literal["cifar10", "cifar100"], Cifar] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
+CIFAR: dict[Literal["cifar10", "cifar100"], Cifar] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 
 
 def open(
@@ -167,7 +167,7 @@ def _readers(where: str | Path, kind: Kind | None) -> _Readers:
     if kind == "digits":
         return {"train": lambda: digits.load("train"), "test": lambda: digits.load("test")}
     if kind == "cifar10" or kind == "cifar100":
-        return _cifar(_CIFAR[kind], path)
+        return _cifar(CIFAR[kind], path)
     if kind == "flowers5":
         return {
             "train": lambda: flowers5.load(path, "train"),
@@ -234,7 +234,7 @@ def kind_of(where: str | Path) -> Kind:
         return "hub"
     if str(where) == "digits" and not path.exists():
         return "digits"
-    for kind, cifar in _CIFAR.items():
+    for kind, cifar in CIFAR.items():
         if path.name == cifar.archive and path.is_file():
             return kind
         if (path / cifar.unpacked).is_dir() or (path / cifar.archive).is_file():

@@ -154,7 +154,7 @@ def _read(recipe: Recipe, path: Path | None) -> tuple[TrainImages, TestImages, s
     if recipe.data == "digits":
         path = Path("digits")
     elif path is None and (recipe.data == "cifar10" or recipe.data == "cifar100"):
-        path = fetch(recipe.data)
+        path = fetch(sources.CIFAR[recipe.data])
     elif path is None:
         what = "name" if recipe.data == "hub" else "folder"
         raise DataError(
