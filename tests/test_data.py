@@ -443,7 +443,7 @@ def test_cifar10_that_can_not_be_fetched(
     else:
         pantry.hub.faults.append(("/kriz/cifar-10-python.tar.gz", Fault(kind)))
     with pytest.raises(DataError) as error:
-        fetch("cifar10")
+        fetch(CIFAR10)
     lines = message(error).splitlines()
     says = {
         "swapped": "could not be fetched.",

@@ -150,7 +150,25 @@ def test_parquet_files_by_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert kept.sources[0] == contents[6]
 
 
-def test_a_names_hub_data_set_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_test_split_without_labels_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    datasets.disable_progress_bars()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    root = tmp_path / "d"
+    root.mkdir()
+    for split, labels in (("train", [0, 1, 0, 1]), ("test", [-1, -1])):
+        cells = [{"bytes": image(k), "path": None} for k in range(len(labels))]
+        pq.write_table(pa.table({"image": cells, "label": labels}), root / f"{split}-0.parquet")
+    assert list(data.open_splits(root)) == ["train"]
+    assert f"The test split of {root} has no labels." in capsys.readouterr().err
+    with pytest.raises(DataError, match="has no labels"):
+        data.open(root)
+
+
+def test_a_hub_data_set_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
 
     def splits(path: object) -> dict[str, str]:

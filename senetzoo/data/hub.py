@@ -28,6 +28,10 @@ _NAMES: dict[Split, tuple[str, ...]] = {
 _BUFFER = 10_000
 
 
+class UnlabeledError(DataError):
+    """A split whose labels are all -1, as of tests whose labels are kept secret."""
+
+
 class ArrowImages(StoredImages):
     """Contents of image files in an Arrow table on disk: one is read when it is asked for.
 
@@ -126,12 +130,18 @@ def load(path: str | Path, split: Split) -> LabeledFiles:
 
     Raises:
         DataError: No such data set or split, or no image and label columns, or labels that are
-            not whole numbers from 0 to the last class.
+            not whole numbers from 0 to the last class; an `UnlabeledError` where all are -1.
         MissingExtraError: `datasets` is not installed.
     """
     table = _open(path, split, stream=False)
     image, label, classes = _columns(table.features, str(path))
     labels = tuple(table[label])
+    if set(labels) == {-1}:
+        raise UnlabeledError(
+            f"The {split} split of {path} has no labels.",
+            "All of them are -1.",
+            "Take another split",
+        )
     numbered = not classes
     classes = classes or tuple(map(str, range(max(labels, default=-1) + 1)))
     check_labels(labels, classes, str(path))

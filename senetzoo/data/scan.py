@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+import torch
+
 from senetzoo._utils.files import atomically
 from senetzoo._utils.terminal import columns, progress
 from senetzoo.data.files import LabeledFiles
@@ -92,7 +94,7 @@ class Scan:
         """Images of each class in each split."""
         found: dict[Split, dict[str, int]] = {}
         for split, images in self.parts.items():
-            number = Counter(_labels(images))
+            number = Counter(torch.as_tensor(images.labels).tolist())
             found[split] = {name: number[index] for index, name in enumerate(images.classes)}
         return found
 
@@ -240,10 +242,6 @@ def _median(values: Sequence[int]) -> int:
     return int(statistics.median(values))
 
 
-def _labels(images: Images) -> Sequence[int]:
-    return images.labels if isinstance(images, LabeledFiles) else images.labels.tolist()
-
-
 def _label(images: Images, index: int) -> str:
     return images.classes[int(images.labels[index])]
 
@@ -384,10 +382,10 @@ def _check_classes(name: str, classes: Sequence[str]) -> None:
 def _check_counts(name: str, parts: Mapping[Split, Images], problems: Sequence[Problem]) -> None:
     total: Counter[int] = Counter()
     for images in parts.values():
-        total.update(_labels(images))
+        total.update(torch.as_tensor(images.labels).tolist())
     classes = next(iter(parts.values())).classes
     training = parts.get("train", parts.get("all"))
-    trained = Counter(_labels(training)) if training is not None else total
+    trained = Counter(torch.as_tensor(training.labels).tolist()) if training is not None else total
     for index, word in enumerate(classes):
         if total[index] >= 2 and trained[index]:
             continue

@@ -25,7 +25,7 @@ Kind: TypeAlias = Literal[
 ]
 HUB = "hf-hub:"
 _Readers: TypeAlias = Mapping[Split, Callable[[], Images]]
-_CIFAR: dict[Literal["cifar10", "cifar100"], Cifar] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
+CIFAR: dict[Literal["cifar10", "cifar100"], Cifar] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 
 
 def open(
@@ -87,15 +87,29 @@ def open_splits(
     Returns:
         The images by ``"train"``, ``"val"``, ``"test"``; ``"all"`` where the source has no split
         and nothing is held out. All have the same classes. Files that are left out are in
-        ``left_out``, and nothing is said of them.
+        ``left_out``, and nothing is said of them. A test split of the Hub without labels is left
+        out, which is said.
 
     Raises:
         DataError: As of `open`, or splits with other classes.
     """
-    parts = {split: read() for split, read in _readers(where, kind).items()}
+    read = ((split, _labeled(split, reader)) for split, reader in _readers(where, kind).items())
+    parts = {split: images for split, images in read if images is not None}
+    if not parts:
+        raise DataError(f"{where} has no split with labels.")
     classes = next(iter(parts.values())).classes
     parts = {split: _with_classes(images, classes) for split, images in parts.items()}
     return with_val(parts, held_out, seed) if held_out else parts
+
+
+def _labeled(split: Split, read: Callable[[], Images]) -> Images | None:
+    try:
+        return read()
+    except hub.UnlabeledError as error:
+        if split != "test":
+            raise
+        terminal.say_once(str(error).partition("\n")[0])
+        return None
 
 
 def _with_classes(images: Images, classes: tuple[str, ...]) -> Images:
@@ -167,7 +181,7 @@ def _readers(where: str | Path, kind: Kind | None) -> _Readers:
     if kind == "digits":
         return {"train": lambda: digits.load("train"), "test": lambda: digits.load("test")}
     if kind == "cifar10" or kind == "cifar100":
-        return _cifar(_CIFAR[kind], path)
+        return _cifar(CIFAR[kind], path)
     if kind == "flowers5":
         return {
             "train": lambda: flowers5.load(path, "train"),
@@ -234,7 +248,7 @@ def kind_of(where: str | Path) -> Kind:
         return "hub"
     if str(where) == "digits" and not path.exists():
         return "digits"
-    for kind, cifar in _CIFAR.items():
+    for kind, cifar in CIFAR.items():
         if path.name == cifar.archive and path.is_file():
             return kind
         if (path / cifar.unpacked).is_dir() or (path / cifar.archive).is_file():

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from senetzoo._utils.environment import offline
 from senetzoo._utils.terminal import say_once
 from senetzoo._utils.torchvision import torchvision
-from senetzoo.data.cifar import CIFAR10, CIFAR100, Cifar
+from senetzoo.data.cifar import Cifar
+from senetzoo.data.sources import CIFAR
 from senetzoo.errors import DataError, SenetzooError
 from senetzoo.weights import cache, download
-
-_SETS: dict[str, Cifar] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 
 
 def local(where: str | Path) -> str | Path:
     """`where`; for the words ``cifar10`` and ``cifar100``, unless such a path is there, `fetch`."""
-    word = str(where)
-    if word == "cifar10" or word == "cifar100":
-        return where if Path(word).exists() else fetch(word)
-    return where
+    cifar = next((cifar for name, cifar in CIFAR.items() if name == str(where)), None)
+    return where if cifar is None or Path(where).exists() else fetch(cifar)
 
 
-def fetch(name: Literal["cifar10", "cifar100"]) -> Path:
+def fetch(cifar: Cifar) -> Path:
     """The folder of the cache that has the archive of a data set, fetched where it is not there.
 
     The archive is torchvision's, and so is its md5. A broken-off download goes on; a file of
@@ -33,7 +30,6 @@ def fetch(name: Literal["cifar10", "cifar100"]) -> Path:
     Raises:
         DataError: It can't be fetched; the message has its address, and where to put it.
     """
-    cifar = _SETS[name]
     folder = cache.cache_folder() / "data"
     archive = folder / cifar.archive
     if (folder / cifar.unpacked).is_dir():

@@ -17,7 +17,7 @@ from senetzoo.data.hub import Stream
 from senetzoo.data.images import say_left_out
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import ConfigError, DataError
-from senetzoo.eval.fetch import fetch
+from senetzoo.eval.fetch import fetch, local
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.runs import statistics
 from senetzoo.train.recipe import Recipe
@@ -182,7 +182,7 @@ def _read(
     if recipe.data == "digits":
         path = Path("digits")
     elif path is None and (recipe.data == "cifar10" or recipe.data == "cifar100"):
-        path = fetch(recipe.data)
+        path = fetch(sources.CIFAR[recipe.data])
     elif path is None:
         what = "name" if recipe.data == "hub" else "folder"
         raise DataError(
@@ -196,6 +196,8 @@ def _read(
             "Training needs both, and the file does not say which it is.",
             "Give the folder that has both, as train*.parquet and test*.parquet",
         )
+    if recipe.data in ("cifar10", "cifar100"):
+        path = Path(local(path))
     # Of a path only its end: records are read on other machines.
     titles = {"flowers5": "flowers5", "folder": path.name, "hub": path.name}
     title = titles.get(recipe.data) or _WANTED[recipe.data]
