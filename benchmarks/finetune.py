@@ -32,13 +32,11 @@ from torch.utils.data import DataLoader, Dataset
 import senetzoo
 from senetzoo._utils.environment import environment
 from senetzoo._utils.torchvision import torchvision
-from senetzoo.data.files import LabeledFiles
+from senetzoo.data.files import LabeledFiles, read_image_folder
 from senetzoo.data.images import open_image
 from senetzoo.data.listing import read_csv
-from senetzoo.data.sources import open as open_images
 from senetzoo.data.split import hold_out
 from senetzoo.eval.data import images_for
-from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.nn.stem import parse_stem
 from senetzoo.runs import read_log
 from senetzoo.train.finetune import LEFT_OUT, SPLIT, finetune
@@ -51,7 +49,7 @@ def laid_out(photos: Path, root: Path) -> list[str]:
     Returns:
         The planted files, by their path in ``root/photos``.
     """
-    images = open_images(photos, "all", kind="folder")
+    images = read_image_folder(photos)
     kept, held = hold_out(images, 0.2)
     for part, indices in (("photos", kept), ("test", held)):
         for index in indices:
@@ -124,7 +122,8 @@ def plain(run: Path, recipe: Recipe, seed: int, workers: int) -> nn.Module:
         model.train()
         for x, y in batches["train"]:
             optimizer.zero_grad()
-            F.cross_entropy(model(x), y).backward()
+            loss = F.cross_entropy(model(x), y)
+            torch.autograd.backward(loss)
             optimizer.step()
         model.eval()
         with torch.no_grad():
@@ -164,7 +163,7 @@ def main() -> None:
         seconds = {"finetune": middle - begun, "plain": time.perf_counter() - middle}
         left_out = (run / LEFT_OUT).read_text()
         networks: dict[str, nn.Module] = {"finetune": senetzoo.load(done.folder), "plain": other}
-        images = Preprocessing(recipe.final_size, recipe.mean, recipe.std, crop=recipe.test_crop)
+        images = senetzoo.transforms(senetzoo.load(done.folder))
         test = images_for(senetzoo.load(done.folder), str(root / "test"))
         found = {name: senetzoo.evaluate(model, test, images) for name, model in networks.items()}
     record = {

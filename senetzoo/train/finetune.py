@@ -258,8 +258,9 @@ def fitted(
     counts = labels.bincount(minlength=len(parts["train"].classes))
     known, total = begin.preprocessing, 8 * len(counts) if quick else len(labels)
     batch = _BATCH
-    while batch > 4 and 8 * batch > total:
+    while batch > 16 and 8 * batch > total:
         batch //= 2
+    batch = min(batch, total)
     many = epochs or min(max(round(_IMAGES / total), _LEAST), _MOST)
     return Recipe(
         name="finetune",
@@ -273,12 +274,12 @@ def fitted(
         mean=known.mean,
         std=known.std,
         test_crop=known.crop,
-        batch=min(batch, total),
+        batch=batch,
         compile=False,
         optimizer="adamw",
         # The wider a layer, the smaller the steps that Adam may take (Yang et al. 2022,
-        # arXiv:2203.03466); measured with the 64 features of a ResNet-20.
-        lr=round(4e-3 * 64 / begin.features, 7),
+        # arXiv:2203.03466), and the noisier a batch; measured with 64 features and images.
+        lr=float(f"{4e-3 * 64 / begin.features * (batch / 64) ** 0.5:.3g}"),
         layer_decay=0.7,
         freeze=freeze,
         weight_decay=0.02,
@@ -345,7 +346,8 @@ def _lasting(recipe: Recipe, epochs: int, settings: Mapping[str, Any]) -> Recipe
 
 
 def _patience(epochs: int) -> int:
-    return max(5, epochs // 3)
+    """Most of a one-cycle: what it gains comes with its last epochs."""
+    return max(8, 2 * epochs // 3)
 
 
 def measure(recipe: Recipe, data: Data, seed: int, options: Options) -> Pace:

@@ -25,6 +25,7 @@ SMALL = 48
 _LARGE_SIZE = 128
 # At 128 pixels it leaves maps of 32, as CIFAR-10's are, and its tensors are those of the 3x3/1.
 _LARGE_STEM = "3x3/2+pool"
+# Not the one of the flowers: who tunes on flowers would hold out what it was trained on.
 EMBEDDED = "resnet20.cifar10_v2"
 
 
