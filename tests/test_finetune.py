@@ -53,6 +53,15 @@ def tuned(root: Path, out: Path, **options: Any) -> Finetuned:
     return finetune(root, **{"out": out, "epochs": 1, "say": silent, **options})
 
 
+MEASURE = finetuning.measure
+
+
+@pytest.fixture(autouse=True)
+def paced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests do not wait for a measured start."""
+    monkeypatch.setattr(finetuning, "measure", lambda *args: Pace(1.0, 4, 0.5))
+
+
 def invoke(*words: object) -> Any:
     return CliRunner().invoke(command, list(map(str, words)))
 
@@ -119,6 +128,8 @@ def test_weights_of_another_library_get_gates_are_trained_and_loaded(
         weights=tmp_path / "mine.pth",
         quick=True,
         size=32,
+        # Little to save: the network is large.
+        settings={"optimizer": "sgd", "momentum": 0.0, "keep": "last", "patience": 0},
     )
     x = torch.randn(1, 3, 64, 64)
     ours = senetzoo.load(tmp_path / "run" / "start")
@@ -146,15 +157,18 @@ def test_weights_of_another_library_get_gates_are_trained_and_loaded(
 # Whole runs
 
 
-def test_photographs_become_a_network(root: Path, tmp_path: Path) -> None:
+def test_photographs_become_a_network(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetuning, "measure", MEASURE)
     out = tmp_path / "run"
-    result = invoke(root, "--out", out, "--epochs", 4, "--set", "batch=8", "--threads", 1)
+    result = invoke(root, "--out", out, "--epochs", 3, "--set", "batch=8", "--threads", 1)
     assert result.exit_code == 0, result.output
     # Every bad file by name, the start, the time, the figures, and what comes next.
     for text in (
         "red/broken.png",
         "resnet20.cifar10_v2",
-        "4 epochs take about",
+        "3 epochs take about",
         "without compiling",
         "On the validation images",
         f"senetzoo export {out} --to onnx",
@@ -167,7 +181,7 @@ def test_photographs_become_a_network(root: Path, tmp_path: Path) -> None:
     assert model.load_report.classes == ("blue", "green", "red")
     first, *epochs, end = log_of(out)
     assert first["command"] == (
-        "senetzoo finetune things --epochs 4 --seed 0 --threads 1 --set batch=8"
+        "senetzoo finetune things --epochs 3 --seed 0 --threads 1 --set batch=8"
     )
     assert all(e["test_accuracy"] is None for e in epochs)
     assert (
@@ -177,7 +191,7 @@ def test_photographs_become_a_network(root: Path, tmp_path: Path) -> None:
     found = senetzoo.evaluate(model, out / "split.csv")
     assert (found.top(1).right, found.top(1).total) == (end["test_correct"], end["test_images"])
     assert end["test_accuracy"] == epochs[end["best_epoch"] - 1]["val_accuracy"]
-    again = invoke(root, "--out", out, "--epochs", 4, "--set", "batch=8", "--threads", 1, "--json")
+    again = invoke(root, "--out", out, "--epochs", 3, "--set", "batch=8", "--threads", 1, "--json")
     record = json.loads(again.stdout)
     assert (record["run"], record["part"]) == (str(out), "validation")
     assert record["accuracy"] == pytest.approx(end["test_accuracy"], abs=1e-5)
@@ -241,7 +255,6 @@ def test_a_file_that_breaks_in_an_epoch_is_left_out_and_counted(
                 (tmp_path / "run" / name).resolve().write_bytes(b"")
 
     after_step(monkeypatch, 1, spoil)
-    monkeypatch.setattr(finetuning, "measure", lambda *args: Pace(1.0, 4, 0.5))
     done = tuned(
         root,
         tmp_path / "run",
