@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import senetzoo
+from senetzoo._utils import environment
 from senetzoo.cli import inspect as inspect_command
 from senetzoo.cli.train import command as train_command
 from senetzoo.cli.train import find
@@ -288,6 +289,7 @@ def test_other_ways_to_compute_come_to_the_same(
 ) -> None:
     # Any compiler would do; "eager" keeps the C++ toolchain out of this test.
     real = torch.compile
+    monkeypatch.setattr(environment, "compiler_missing", lambda device: ("", ""))
     monkeypatch.setattr(torch, "compile", lambda m, **_: real(m, backend="eager", dynamic=False))
     train(ONE.replace(warmup=0.0, **changes), tmp_path)
     assert not torch.are_deterministic_algorithms_enabled()
@@ -368,10 +370,28 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_state(
 def test_without_a_compiler_training_goes_on_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shutil.which", lambda name: None)
+    cause = "The C++ compiler g++ fails here: it ends with 1."
+    monkeypatch.setattr(environment, "compiler_missing", lambda device: (cause, "Repair it"))
     said: list[str] = []
     train(ONE.replace(compile=True), tmp_path, say=said.append)
-    assert said[0] == "no C++ compiler is installed: training without torch.compile, slower"
+    assert said[0] == f"training without torch.compile, slower: {cause} Repair it"
+
+
+def test_a_compiler_that_fails_later_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compiler may pass the try and fail on the network."""
+
+    def failing(*_: object) -> None:
+        raise ValueError("no room for an object file")
+
+    real = torch.compile
+    monkeypatch.setattr(environment, "compiler_missing", lambda device: ("", ""))
+    monkeypatch.setattr(torch, "compile", lambda m, **_: real(m, backend=failing, dynamic=False))
+    said = message(lambda: train(ONE.replace(compile=True), tmp_path), TrainingError).splitlines()
+    assert said[0] == "torch.compile fails on the network of tiny."
+    assert "no room for an object file" in said[1]
+    assert said[2] == "Type the same command with --no-compile"
 
 
 # Settings and the command
