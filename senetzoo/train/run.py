@@ -127,10 +127,10 @@ class Trainer:
                 ranks = self.accelerator.num_processes
                 if isinstance(error, SenetzooError):
                     raise
-                if recipe.compile and _of_compiler(error):
+                if (cause := getattr(error, "inner_exception", None)) is not None:
                     raise TrainingError(
                         f"torch.compile fails on the network of {recipe.name}.",
-                        first_line(getattr(error, "inner_exception", error)),
+                        first_line(cause),
                         "Type the same command with --no-compile",
                     ) from error
                 if "DataLoader worker" in str(error):
@@ -397,9 +397,3 @@ class Trainer:
             else "The run diverged in its first epoch.",
             f"Type for example: --set lr={self.recipe.lr / 2:g}, with another --out",
         )
-
-
-def _of_compiler(error: RuntimeError) -> bool:
-    from torch._dynamo.exc import BackendCompilerFailed
-
-    return isinstance(error, BackendCompilerFailed)
