@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from senetzoo._utils.terminal import printable
+from senetzoo.data.labels import same
 from senetzoo.errors import ConfigError
 from senetzoo.eval.predictions import Predictions, Tally
 from senetzoo.runs import LOG, TEST, is_run, read_log
@@ -95,7 +96,7 @@ def find(paths: Sequence[Path]) -> list[Run]:
         folders |= dict.fromkeys(inside)
     runs = [read(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
     data = {run.header["data"]["name"]: run.classes for run in runs}
-    if len({tuple(classes) for classes in data.values()}) > 1:
+    if len({tuple(map(same, classes)) for classes in data.values()}) > 1:
         raise ConfigError(
             "The runs can't share a report.",
             f"Their classes differ: they are of {', '.join(sorted(data))}.",
