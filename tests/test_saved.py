@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -742,8 +743,7 @@ def _small() -> Classifier:
 
 
 def _pruned(model: Classifier) -> None:
-    from torch.nn.utils import prune
-
+    prune: Any = importlib.import_module("torch.nn.utils.prune")
     prune.l1_unstructured(model.get_submodule("layer1.0.conv1"), "weight", amount=0.5)
 
 
@@ -787,8 +787,7 @@ def test_what_is_typed_saves_a_changed_network(
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_quantized_network_is_refused(tmp_path: Path) -> None:
-    from torch.ao import quantization
-
+    quantization: Any = torch.ao.quantization
     if not set(torch.backends.quantized.supported_engines) - {"none"}:
         pytest.skip("this torch has no quantized kernels")
     model = _small().eval()
@@ -797,7 +796,7 @@ def test_a_quantized_network_is_refused(tmp_path: Path) -> None:
     assert "is quantized, or about to be" in said[1]
     assert "dtype='int8'" in said[2]
     model = _small().train()
-    model.qconfig = quantization.get_default_qat_qconfig()  # type: ignore[assignment]
+    model.qconfig = quantization.get_default_qat_qconfig()
     quantization.prepare_qat(model, inplace=True)
     assert "is quantized" in message(lambda: save(model, tmp_path / "it"), ConfigError)
 

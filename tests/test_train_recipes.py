@@ -349,7 +349,8 @@ def test_hub_data_that_can_not_be_used(tmp_path: Path) -> None:
     )
     rows = hub.stream(tmp_path / "d", ("a", "b"))
     assert message(lambda: list(rows.read(0, 0)), DataError) == (
-        f"{tmp_path / 'd'} train hides its labels: all are -1.\nThere are 2 classes, from 0 to 1."
+        f"{tmp_path / 'd'} train has the label -1.\nThere are 2 classes, from 0 to 1: a, b.\n"
+        "Give data with one of these for each image"
     )
 
 

@@ -148,7 +148,7 @@ def read_parquets(paths: Sequence[Path], classes: Sequence[str] | None = None) -
     values: list[object] = []
     own: tuple[str, ...] | None = None
     for path in paths:
-        contents, labels, names = _rows(path)
+        contents, found, names = _rows(path)
         if own is not None and names != own:
             raise DataError(
                 f"{path} has the classes {listed(names or ['of no name'])}.",
@@ -157,7 +157,7 @@ def read_parquets(paths: Sequence[Path], classes: Sequence[str] | None = None) -
             )
         own = names
         sources += contents
-        values += labels
+        values += found
     labels, known = numbered(values, own, classes, name)
     return LabeledFiles(tuple(sources), labels, known, name)
 

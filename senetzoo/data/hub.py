@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from senetzoo._utils.environment import offline
 from senetzoo._utils.terminal import say_once
 from senetzoo.data.files import LabeledFiles, image_columns, parquet_files
-from senetzoo.data.labels import hidden, indices, number, numbered, same
+from senetzoo.data.labels import hidden, indices, listed, number, numbered, same
 from senetzoo.errors import DataError, MissingExtraError, first_line
 
 # What test splits are called, best first.
@@ -71,9 +71,12 @@ class Stream:
         for row in rows:
             label = number(row[self.label], classes)
             if label is None:
-                # One alone may be of no class, or of several.
-                numbered([row[self.label]], None, self.classes, self.name)
-                raise DataError(f"{self.name} has the label {row[self.label]}.")
+                raise DataError(
+                    f"{self.name} has the label {row[self.label]!r}.",
+                    f"There are {len(classes)} classes, from 0 to {len(classes) - 1}: "
+                    f"{listed(self.classes)}.",
+                    "Give data with one of these for each image",
+                )
             yield _content(row[self.image]), label
 
 
