@@ -97,7 +97,7 @@ def number(label: object, classes: Mapping[str, int]) -> int | None:
 
 
 def hidden(labels: Sequence[object]) -> bool:
-    """Whether none is told: all are -1, or missing."""
+    """Whether a split keeps its labels to itself: all are -1, or missing."""
     return bool(labels) and (all(label == -1 for label in labels) or all(map(_is_missing, labels)))
 
 
