@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from senetzoo._utils.environment import offline
-from senetzoo.data.files import LabeledFiles, check_labels, image_columns, parquet_files
-from senetzoo.errors import DataError, MissingExtraError
+from senetzoo._utils.terminal import say_once
+from senetzoo.data.files import LabeledFiles, image_columns, parquet_files
+from senetzoo.data.labels import hidden, indices, listed, number, numbered, same
+from senetzoo.errors import DataError, MissingExtraError, first_line
 
 # What test splits are called, best first.
 _TESTS = ("test", "validation", "valid", "val")
@@ -61,38 +64,49 @@ class Stream:
             skip: Images to leave out at the start: where an interrupted run goes on.
 
         Raises:
-            DataError: A label out of range.
+            DataError: A label of no class.
         """
         rows = self.rows.shuffle(seed=seed, buffer_size=_BUFFER).skip(skip)
+        classes = indices(self.classes)
         for row in rows:
-            label = row[self.label]
-            if type(label) is not int or not 0 <= label < len(self.classes):
+            label = number(row[self.label], classes)
+            if label is None:
                 raise DataError(
-                    f"{self.name} has the label {label}.",
-                    f"There are {len(self.classes)} classes, from 0 to {len(self.classes) - 1}.",
+                    f"{self.name} has the label {row[self.label]!r}.",
+                    f"There are {len(classes)} classes, from 0 to {len(classes) - 1}: "
+                    f"{listed(self.classes)}.",
+                    "Give data with one of these for each image",
                 )
             yield _content(row[self.image]), label
 
 
-def load(path: str | Path, split: str) -> LabeledFiles:
+def load(path: str | Path, split: str, classes: tuple[str, ...] | None = None) -> LabeledFiles:
     """One split of a data set, downloaded to the cache of `datasets` first.
 
     Args:
         path: Name on the Hub (``"uoft-cs/cifar10"``), or a folder with parquet files that have
             the split in their names.
-        split: ``"train"`` or ``"test"``; the latter may be called validation there.
+        split: ``"train"`` or ``"test"``; the latter may be called validation there. Of several
+            the first that does not hide its labels is taken, which is said.
+        classes: Names of the classes in the order of their labels; None takes what there is.
 
     Raises:
-        DataError: No such data set or split, or no image and label columns, or labels that are
-            not whole numbers from 0 to the last class.
+        DataError: No such data set or split, or no image and label columns, or labels that
+            `labels.numbered` refuses.
         MissingExtraError: `datasets` is not installed.
     """
-    table = _open(path, split, stream=False)
-    image, label, classes = _columns(table.features, str(path))
-    labels = tuple(table[label])
-    classes = classes or tuple(map(str, range(max(labels, default=-1) + 1)))
-    check_labels(labels, classes, str(path))
-    return LabeledFiles(ArrowImages(_raw(table, image), image), labels, classes, f"{path} {split}")
+    found = _splits(path, split)
+    for place, (name, files) in enumerate(found, 1):
+        table = _opened(path, name, files, stream=False)
+        image, label, own = _columns(table.features, str(path))
+        values = list(table[label])
+        if place < len(found) and hidden(values):
+            say_once(f"{path}: the {name} split hides its labels; {found[place][0]} is used.")
+            continue
+        break
+    where = f"{path} {name}"
+    labels, classes = numbered(values, own or None, classes, where)
+    return LabeledFiles(ArrowImages(_raw(table, image), image), labels, classes, where)
 
 
 def stream(path: str | Path, classes: tuple[str, ...]) -> Stream:
@@ -106,48 +120,59 @@ def stream(path: str | Path, classes: tuple[str, ...]) -> Stream:
         DataError: As in `load`.
         MissingExtraError: `datasets` is not installed.
     """
-    rows = _open(path, "train", stream=True)
+    rows = _opened(path, *_splits(path, "train")[0], stream=True)
     image, label, own = _columns(rows.features or next(iter(rows)), str(path))
-    if own and own != classes:
+    if own and [*map(same, own)] != [*map(same, classes)]:
         raise DataError(f"{path} has other classes in its training split than in its test split.")
     split = (rows.info.splits or {}).get("train")
     length = split.num_examples if split is not None else None
     return Stream(_raw(rows, image), image, label, classes, f"{path} train", length or None)
 
 
-def _open(path: str | Path, split: str, *, stream: bool) -> Any:
+def _splits(path: str | Path, split: str) -> list[tuple[str, list[str]]]:
+    """What there is of a split: its names, best first, with its files where they are here."""
     try:
         import datasets
     except ImportError:
         raise MissingExtraError("Data of the Hub", "datasets", "train") from None
     local = Path(path).expanduser()
     names = (split,) if split == "train" else _TESTS
-    if not local.exists():
-        offline()  # under which `datasets` itself reads its cache alone
-    try:
-        if local.exists():
-            for name in names:
-                files = [str(p) for p in parquet_files(local, name, "")]
-                if files:
-                    return datasets.load_dataset(
-                        "parquet", data_files={name: files}, split=name, streaming=stream
-                    )
+    if local.exists():
+        files = {name: [str(p) for p in parquet_files(local, name, "")] for name in names}
+        if not any(files.values()):
             raise DataError(
                 f"No {split} split at {path}.",
                 f"Looked for parquet files with {' or '.join(names)} in their names.",
                 "Name them as the Hub does: train-00000-of-00001.parquet",
             )
+        return [(name, found) for name, found in files.items() if found]
+    offline()  # under which `datasets` itself reads its cache alone
+    with _loading(path):
         there = datasets.get_dataset_split_names(str(path))
-        found = next((name for name in names if name in there), None)
-        if found is None:
-            raise DataError(f"{path} has no {split} split.", f"Its splits are {', '.join(there)}.")
-        return datasets.load_dataset(str(path), split=found, streaming=stream)
+    if not any(name in there for name in names):
+        raise DataError(f"{path} has no {split} split.", f"Its splits are {', '.join(there)}.")
+    return [(name, []) for name in names if name in there]
+
+
+def _opened(path: str | Path, name: str, files: list[str], *, stream: bool) -> Any:
+    import datasets
+
+    with _loading(path):
+        if files:
+            return datasets.load_dataset(
+                "parquet", data_files={name: files}, split=name, streaming=stream
+            )
+        return datasets.load_dataset(str(path), split=name, streaming=stream)
+
+
+@contextmanager
+def _loading(path: str | Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, RuntimeError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(
             f"The data set {path} can't be loaded.",
-            str(error).partition("\n")[0] or type(error).__name__,
+            first_line(error),
             "Give a local folder with its parquet files, or its name on the Hub",
         ) from None
 

@@ -15,6 +15,7 @@ from senetzoo._utils.terminal import say_once
 from senetzoo.data import digits, flowers5
 from senetzoo.data.cifar import CIFAR10
 from senetzoo.data.files import LabeledFiles, read_image_folder, read_parquet
+from senetzoo.data.labels import indices, same
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import DataError
 from senetzoo.nn.classifier import Classifier
@@ -98,7 +99,8 @@ def read_images(where: str, classes: Sequence[str], outputs: int) -> LabeledImag
             )
         return LabeledImages(images, numbers)
     if classes and named:
-        unknown = [word for word in own if word not in classes]
+        by_name = indices(classes)
+        unknown = [word for word in own if same(word) not in by_name]
         if unknown:
             raise DataError(
                 f"{images.name} has the class {unknown[0]!r}, which the network does not have.",
@@ -106,7 +108,7 @@ def read_images(where: str, classes: Sequence[str], outputs: int) -> LabeledImag
                 f"{' ...' if len(classes) > 10 else ''}.",
                 "Give data of these classes, with folders named after them",
             )
-        return LabeledImages(images, tuple(classes.index(word) for word in own))
+        return LabeledImages(images, tuple(by_name[same(word)] for word in own))
     if len(own) != outputs:
         raise DataError(
             f"{images.name} has {len(own)} classes.",

@@ -85,7 +85,7 @@ class Data:
 def _pieces(images: TrainImages) -> Iterator[tuple[bytes, int]]:
     """What is hashed, and the size of the files."""
     if isinstance(images, Stream):
-        yield images.name.encode(), 0
+        yield images.name.encode("utf-8", "surrogateescape"), 0
     elif isinstance(images, ImageSet):
         yield images.images.contiguous().numpy().tobytes(), 0
         yield images.labels.contiguous().numpy().tobytes(), 0
@@ -164,13 +164,11 @@ def _read(recipe: Recipe, path: Path | None) -> tuple[TrainImages, TestImages, s
     # Of a path only its end: records are read on other machines.
     if recipe.data == "folder":
         return *_folders(path), path.name
-    test = hub.load(path, "test")
     if recipe.stream:
+        test = hub.load(path, "test")
         return hub.stream(path, test.classes), test, path.name
     train = hub.load(path, "train")
-    if train.classes != test.classes:
-        raise DataError(f"{path} has other classes in its test split than for training.")
-    return train, test, path.name
+    return train, hub.load(path, "test", train.classes), path.name
 
 
 def _folders(path: Path) -> tuple[LabeledFiles, LabeledFiles]:
