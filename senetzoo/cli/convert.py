@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 
 from senetzoo.cli import complete
-from senetzoo.cli.options import Json, Stated, as_command, say
+from senetzoo.cli.options import Json, Stated, UserPath, as_command, say
 
 if TYPE_CHECKING:
     from senetzoo.nn.classifier import Classifier
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @as_command("convert")
 def command(
-    file: Annotated[Path, click.Path(exists=True, dir_okay=False, path_type=Path)],
+    file: Annotated[Path, UserPath(exists=True, dir_okay=False)],
     *,
     network: Annotated[str, "--to", complete.networks, "The network, such as se_resnet50."],
     called: Annotated[str | None, "--as", "Its name in the library that the file is from."] = None,

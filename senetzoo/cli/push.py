@@ -9,6 +9,7 @@ from typing import Annotated
 
 import click
 
+from senetzoo._utils.files import user_path
 from senetzoo.cli.options import FOLDER, Json, Network, Stated, WeightsFile, as_command
 
 
@@ -43,7 +44,7 @@ def command(
 
     name = hub.branchless(repo)  # before the long part
     model = load(network, weights=weights, preprocessing=preprocessing)
-    own = Path(network) / hub.CARD
+    own = user_path(network) / hub.CARD
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) if out is None else out
         title = hub.stage(model, name, folder, own if own.is_file() else None)

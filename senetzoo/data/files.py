@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import Dataset, Subset
 
+from senetzoo._utils.files import user_path
 from senetzoo.data.images import images_in, open_image, say_left_out
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import DataError, MissingExtraError
@@ -79,7 +80,7 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
     Raises:
         DataError: No folder, a folder that is none of `classes`, or a class without images.
     """
-    root = Path(path).expanduser()
+    root = user_path(path)
     if not root.is_dir():
         raise DataError(f"No folder {root}.", "", "Give a folder that has one folder per class")
     entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
@@ -137,7 +138,7 @@ def read_parquet(path: str | Path, classes: Sequence[str] | None = None) -> Labe
         from pyarrow.parquet import read_table
     except ImportError:
         raise MissingExtraError("Reading parquet", "pyarrow", "bench") from None
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.is_file():
         raise DataError(f"No file {path}.", "", "Give a parquet file")
     try:

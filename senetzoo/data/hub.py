@@ -9,7 +9,8 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from senetzoo._utils.environment import offline
+from senetzoo._utils.environment import bad_certificates, offline
+from senetzoo._utils.files import user_path
 from senetzoo.data.files import LabeledFiles, check_labels, image_columns, parquet_files
 from senetzoo.errors import DataError, MissingExtraError
 
@@ -120,7 +121,7 @@ def _open(path: str | Path, split: str, *, stream: bool) -> Any:
         import datasets
     except ImportError:
         raise MissingExtraError("Data of the Hub", "datasets", "train") from None
-    local = Path(path).expanduser()
+    local = user_path(path)
     names = (split,) if split == "train" else _TESTS
     if not local.exists():
         offline()  # under which `datasets` itself reads its cache alone
@@ -145,9 +146,12 @@ def _open(path: str | Path, split: str, *, stream: bool) -> Any:
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, DataError):
             raise
+        variable = bad_certificates(error)
         raise DataError(
             f"The data set {path} can't be loaded.",
-            str(error).partition("\n")[0] or type(error).__name__,
+            f"{variable} names certificates that can't be read."
+            if variable
+            else str(error).partition("\n")[0] or type(error).__name__,
             "Give a local folder with its parquet files, or its name on the Hub",
         ) from None
 

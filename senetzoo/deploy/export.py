@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import senetzoo
-from senetzoo._utils.files import atomically, flush
+from senetzoo._utils.files import atomically, flush, user_path
 from senetzoo.deploy.engines import ort, ov
 from senetzoo.deploy.engines.common import Engine, Runner, require
 from senetzoo.deploy.engines.eager import EAGER
@@ -106,7 +106,7 @@ def export(
             format computes differently; nothing is written then.
         MissingExtraError: What writes the format is not installed.
     """
-    path = Path(path)
+    path = user_path(path)
     form = next((form for form, suffix in SUFFIXES.items() if path.suffix == suffix), None)
     if form is None:
         raise ConfigError(

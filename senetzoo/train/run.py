@@ -268,6 +268,7 @@ class Trainer:
                     self.out,
                     classes=self.data.classes,
                     preprocessing=self.data.preprocessing(self.recipe),
+                    held=True,
                 )
             shown = evaluate.record(tested, self.data, self.recipe)
             checkpoint.write(self.out / TEST, save(shown))
