@@ -24,6 +24,7 @@ from senetzoo.errors import SenetzooError
 from senetzoo.report.run import find
 from senetzoo.runs import LOG, read_log
 from senetzoo.train import checkpoint, engine
+from senetzoo.train.data import load_data
 from senetzoo.train.recipe import Recipe, networks_of
 from senetzoo.weights import manifest
 
@@ -64,7 +65,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, and a trainer that only reads."""
-    data = engine.load_data(SMALL, None)
+    data = load_data(SMALL, None)
     monkeypatch.setattr(engine, "load_data", lambda *_: data)
     monkeypatch.setattr(engine, "Trainer", Resumed)
     return shutil.copytree(whole, tmp_path / "run")

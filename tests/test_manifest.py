@@ -214,7 +214,7 @@ FILE = "a plain file name that ends in one of .safetensors, .pth, .pt"
         ("config", {"num_classes": 3}, "config", "'num_classes' has a field of its own."),
         ("dialect", "keras", "dialect",
          'It is "keras", not one of "senetzoo", "torchvision", "timm", "timm_legacy", '
-         '"pytorchcv", "chenyaofo".'),
+         '"pytorchcv", "chenyaofo", "kuangliu", "weiaicunzai".'),
         ("source", "here", "source", 'It is "here", not an object.'),
         ("source.kind", "ftp", "source.kind", 'It is "ftp", not one of "embedded", "hub", "url".'),
         ("preprocessing.mean", 0.5, "preprocessing.mean", "It is 0.5, not a list of numbers."),

@@ -515,8 +515,8 @@ def test_certificates_that_cant_be_read(
         assert meaning.startswith(f"{name} names certificates that can't be read (")
         assert remedy == f"Set {name} to the file of your certificates, or unset it"
         # A folder that can't be written to is another matter.
-        other = PermissionError(13, "Permission denied", "/root/cache")
-        assert download.explain(other)[1].startswith("Make room")
+        full = PermissionError(13, "Permission denied", "/root/cache")
+        assert download.explain(full)[1].startswith("Make room")
         monkeypatch.delenv(name)
 
 

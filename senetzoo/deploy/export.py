@@ -23,9 +23,9 @@ from senetzoo.deploy.engines.eager import EAGER
 from senetzoo.deploy.program import exported, onnx_model, quiet
 from senetzoo.deploy.rewrite import rewritten
 from senetzoo.errors import ConfigError, checks_options, nearest
-from senetzoo.io.save import name_of
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.transforms import transforms
+from senetzoo.spec import name_of
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

@@ -19,9 +19,7 @@ from senetzoo.errors import ConfigError, WeightsError, checks_options
 from senetzoo.io.folder import CONFIG, LIBRARY, SCHEMA, WEIGHTS, Description, File, Network
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import Preprocessing
-from senetzoo.policies.algebra import NONE
 from senetzoo.registry import ENTRIES
-from senetzoo.spec import named
 from senetzoo.weights.load import check_finite, stored
 
 # What a network of float32 takes without a loss.
@@ -200,16 +198,6 @@ def describe(
         classes=None if classes is None else tuple(classes),
         weights=File(WEIGHTS, hashlib.sha256(content).hexdigest(), len(content)),
     )
-
-
-def name_of(model: Classifier) -> str:
-    """A name for `model`: its network's, or its family's where that is none, and its gates.
-
-    ``"resnet20+se16"`` is what `create` takes; classes, stem and the like are not in it.
-    """
-    spec = model.spec
-    own = named(spec.name).policy if spec.name in ENTRIES else NONE
-    return spec.name if spec.policy == own else f"{spec.name}+{spec.policy}"
 
 
 def _check_classes(classes: Sequence[str], number: int) -> None:

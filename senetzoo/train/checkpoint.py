@@ -118,7 +118,7 @@ def load(
             if type(version) is int and version > _VERSION:
                 with reading(path, _REMEDY):
                     check_schema(version, _VERSION)
-            if version != _VERSION or not state.keys() >= _STATE:
+            if not isinstance(state, dict) or version != _VERSION or not state.keys() >= _STATE:
                 raise ValueError
             raw, number = state["recipe"], state["seed"]
         except SenetzooError:

@@ -33,7 +33,14 @@ _PREFIX = Pattern(r"[0-9a-f]{8,64}", "the first 8 or more digits of a hash")
 _HASH = Pattern(r"[0-9a-f]{64}", "a hash of 64 lower-case hexadecimal digits")
 Sha256: TypeAlias = Annotated[str, _HASH]
 Dialect: TypeAlias = Literal[
-    "senetzoo", "torchvision", "timm", "timm_legacy", "pytorchcv", "chenyaofo"
+    "senetzoo",
+    "torchvision",
+    "timm",
+    "timm_legacy",
+    "pytorchcv",
+    "chenyaofo",
+    "kuangliu",
+    "weiaicunzai",
 ]
 """Whose parameter names a published file has."""
 
