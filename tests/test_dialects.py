@@ -167,7 +167,9 @@ def message(function: Any, *args: Any) -> str:
 
 
 def test_unknown_dialects_and_networks() -> None:
-    known = "Dialects are torchvision, timm, timm_legacy, pytorchcv, chenyaofo."
+    known = (
+        "Dialects are torchvision, timm, timm_legacy, pytorchcv, chenyaofo, kuangliu, weiaicunzai."
+    )
     assert message(counterparts, "tim") == (
         f"There is no dialect 'tim'.\n{known}\nDid you mean 'timm'?"
     )

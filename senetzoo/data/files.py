@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import Dataset, Subset
 
+from senetzoo._utils.files import user_path
 from senetzoo.data.images import images_in, open_image, say_left_out
 from senetzoo.data.labels import in_order, indices, listed, numbered, same
 from senetzoo.data.sets import ImageSet
@@ -80,7 +81,7 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
     Raises:
         DataError: No folder, a folder that is none of `classes`, or a class without images.
     """
-    root = Path(path).expanduser()
+    root = user_path(path)
     if not root.is_dir():
         raise DataError(f"No folder {root}.", "", "Give a folder that has one folder per class")
     entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
@@ -169,6 +170,7 @@ def _rows(path: Path) -> tuple[list[bytes], list[object], tuple[str, ...] | None
         from pyarrow.parquet import read_table
     except ImportError:
         raise MissingExtraError("Reading parquet", "pyarrow", "bench") from None
+    path = user_path(path)
     if not path.is_file():
         raise DataError(f"No file {path}.", "", "Give a parquet file")
     try:

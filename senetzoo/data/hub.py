@@ -10,7 +10,8 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from senetzoo._utils.environment import offline
+from senetzoo._utils.environment import bad_certificates, offline
+from senetzoo._utils.files import user_path
 from senetzoo._utils.terminal import say_once
 from senetzoo.data.files import LabeledFiles, image_columns, parquet_files
 from senetzoo.data.labels import hidden, indices, listed, number, numbered, same
@@ -135,7 +136,7 @@ def _splits(path: str | Path, split: str) -> list[tuple[str, list[str]]]:
         import datasets
     except ImportError:
         raise MissingExtraError("Data of the Hub", "datasets", "train") from None
-    local = Path(path).expanduser()
+    local = user_path(path)
     names = (split,) if split == "train" else _TESTS
     if local.exists():
         files = {name: [str(p) for p in parquet_files(local, name, "")] for name in names}
@@ -170,9 +171,10 @@ def _loading(path: str | Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
+        variable = bad_certificates(error)
         raise DataError(
             f"The data set {path} can't be loaded.",
-            first_line(error),
+            f"{variable} names certificates that can't be read." if variable else first_line(error),
             "Give a local folder with its parquet files, or its name on the Hub",
         ) from None
 

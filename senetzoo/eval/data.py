@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
 
+from senetzoo._utils.files import user_path
 from senetzoo._utils.terminal import say_once
 from senetzoo.data import digits, flowers5
 from senetzoo.data.cifar import CIFAR10
@@ -129,7 +129,7 @@ def _read(where: str, outputs: int) -> tuple[Images, bool]:
     """The images, and whether the classes have names rather than numbers."""
     if where == DIGITS:
         return digits.load("test"), True
-    path = Path(where).expanduser()
+    path = user_path(where)
     if path.name == _ARCHIVE and path.is_file():
         path = path.parent
     if (path / "cifar-10-batches-py").is_dir() or (path / _ARCHIVE).is_file():

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from senetzoo._utils.files import user_path
 from senetzoo.data import digits, flowers5, hub
 from senetzoo.data.cifar import CIFAR10, CIFAR100
 from senetzoo.data.files import LabeledFiles, read_image_folder
@@ -150,6 +151,7 @@ def _read(recipe: Recipe, path: Path | None) -> tuple[TrainImages, TestImages, s
             f"No {what} was given.",
             f"Type: senetzoo train {recipe.name} --data {what.upper()}",
         )
+    path = user_path(path)
     if recipe.data in ("cifar10", "cifar100"):
         cifar = CIFAR10 if recipe.data == "cifar10" else CIFAR100
         if path.suffix == ".parquet":
@@ -172,7 +174,6 @@ def _read(recipe: Recipe, path: Path | None) -> tuple[TrainImages, TestImages, s
 
 
 def _folders(path: Path) -> tuple[LabeledFiles, LabeledFiles]:
-    path = path.expanduser()
     if not path.is_dir():
         raise DataError(f"No folder {path}.", "", "Give a folder that has train and test")
     found = next((path / name for name in ("val", "test") if (path / name).is_dir()), None)
