@@ -13,6 +13,7 @@ from senetzoo.data.files import LabeledFiles
 from senetzoo.data.images import open_image
 from senetzoo.data.sets import ImageSet
 from senetzoo.eval.predictions import Predictions
+from senetzoo.nn.modes import evaluated
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.train.augment import normalize
 from senetzoo.train.batches import loaded, loader
@@ -59,13 +60,11 @@ def classify(
     # Every process takes as many; what is taken twice is the same twice.
     mine = torch.arange(rank, rank + ranks * -(-total // ranks), ranks).clamp(max=total - 1)
     dtype = torch.float64 if recipe.precision == "fp64" else torch.float32
-    was_training = model.training
-    model.eval()
+    network = evaluated(model)
     pieces = []
     for x, _ in inputs(data, recipe, size, device, mine, workers):
         with accelerator.autocast():
-            pieces.append(model(x.to(dtype)).float())
-    model.train(was_training)
+            pieces.append(network(x.to(dtype)).float())
     logits = torch.cat(pieces)
     if ranks > 1:
         gathered, index = accelerator.gather((logits, mine.to(device)))
