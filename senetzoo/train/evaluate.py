@@ -21,6 +21,7 @@ from senetzoo.train.data import Data, TestImages
 from senetzoo.train.recipe import Recipe
 
 _SHOWN = 32  # mistakes in a record
+_BATCH = 64  # large images at once
 
 
 def end(tested: Predictions) -> dict[str, Any]:
@@ -91,8 +92,9 @@ def inputs(
         return
     transforms = Preprocessing(size, data.mean, data.std, crop=recipe.test_crop)
     read = functools.partial(_file, images, transforms)
-    order = [part.tolist() for part in torch.split(mine, 64)]
-    yield from loaded(loader(read, order, device, workers), device)
+    order = [part.tolist() for part in torch.split(mine, _BATCH)]
+    bytes_of_batch = _BATCH * 3 * size * size * 4
+    yield from loaded(loader(read, order, device, workers, bytes_of_batch), device)
 
 
 def record(tested: Predictions, data: Data, recipe: Recipe) -> dict[str, Tensor]:

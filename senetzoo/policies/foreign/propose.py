@@ -38,7 +38,7 @@ class _Tracer(fx.Tracer):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._thread = threading.get_ident()
 
     def call_module(
@@ -50,7 +50,7 @@ class _Tracer(fx.Tracer):
     ) -> Any:
         if threading.get_ident() != self._thread:
             return forward(*args, **kwargs)
-        return super().call_module(m, forward, args, kwargs)  # type: ignore[no-untyped-call]
+        return super().call_module(m, forward, args, kwargs)
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return not any(True for _ in module.children())
