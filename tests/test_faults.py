@@ -48,7 +48,7 @@ from senetzoo.inspect.evidence import evidence
 from senetzoo.io import hub
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import CIFAR10
-from senetzoo.nn.report import provenance
+from senetzoo.nn.provenance import provenance
 from senetzoo.predict import predict
 from senetzoo.train import batches
 

@@ -44,7 +44,7 @@ from senetzoo.io import hub
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
 from senetzoo.nn.preprocessing import CIFAR10
-from senetzoo.nn.report import provenance
+from senetzoo.nn.provenance import provenance
 from senetzoo.nn.seeds import seeded
 from senetzoo.predict import predict
 

@@ -25,7 +25,7 @@ from senetzoo.deploy.rewrite import rewritten
 from senetzoo.errors import ConfigError, checks_options, nearest
 from senetzoo.io.save import name_of
 from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.report import provenance
+from senetzoo.nn.provenance import provenance
 from senetzoo.nn.transforms import transforms
 
 if TYPE_CHECKING:

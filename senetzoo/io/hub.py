@@ -15,7 +15,7 @@ from senetzoo.io.folder import CONFIG, REMEDY, WEIGHTS, Read, opened, read_descr
 from senetzoo.io.save import save
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
-from senetzoo.nn.report import provenance
+from senetzoo.nn.provenance import provenance
 from senetzoo.weights.download import HUB, endpoint, explain, persistently, status
 from senetzoo.weights.load import Trained
 from senetzoo.weights.load import read as read_tensors
