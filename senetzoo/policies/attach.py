@@ -282,7 +282,8 @@ def detach(model: ModuleT) -> ModuleT:
     """Take every gate out of a network, in place.
 
     What is left is the bare trunk, bit for bit: modules, parameters, buffers, hooks and flags are
-    those from before, also where the network has been copied, saved or trained in between.
+    those from before, also where the network has been copied, saved or trained in between. No
+    other thread may use the network meanwhile.
 
     Args:
         model: A network that gates have been attached to, or one of this zoo.
