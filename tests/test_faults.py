@@ -31,6 +31,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image, features
+from support.runs import after_step
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -481,6 +482,23 @@ def test_a_worker_that_does_not_go_on_ends_the_run_with_its_state_saved(
     assert typed(*command, "--out", tmp_path / "whole").exit_code == 0
     ended, whole = (tmp_path / name / "model.safetensors" for name in ("run", "whole"))
     assert ended.read_bytes() == whole.read_bytes()
+
+
+def test_a_second_training_in_a_process_is_refused(
+    tmp_path: Path, typed: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Result] = []
+    command = ("train", "digits", "--quick", "--no-compile", "--threads", "1", "--out")
+
+    def other() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            seen.append(pool.submit(typed, *command, tmp_path / "second").result(60))
+
+    after_step(monkeypatch, 1, other)
+    assert typed(*command, tmp_path / "first").exit_code == 0
+    assert seen[0].exit_code == 2
+    assert "Another thread of this process trains" in seen[0].output
+    assert not (tmp_path / "second").exists()
 
 
 def test_workers_that_can_t_start_are_explained(
