@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -43,12 +44,14 @@ from senetzoo.inspect.evidence import evidence
 from senetzoo.io import hub
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
+from senetzoo.nn.modes import evaluated
 from senetzoo.nn.preprocessing import CIFAR10
 from senetzoo.nn.provenance import provenance
 from senetzoo.nn.seeds import seeded
 from senetzoo.predict import predict
 
 THREADS = 8
+CPU = torch.device("cpu")
 
 
 class Foreign(nn.Module):
@@ -280,7 +283,7 @@ def assert_same(found: Any, right: Any) -> None:
 @contextmanager
 def a_bystander() -> Iterator[None]:
     """Another thread computes with a network of its own, draws, and warns; nothing disturbs it."""
-    with seeded(0, torch.device("cpu")):
+    with seeded(0, CPU):
         net = Foreign()
     x, over = image(7), threading.Event()
 
@@ -353,7 +356,7 @@ def test_threads_get_what_each_gets_alone(name: str, threads: int, work: Work) -
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", [*ENGINES])
 def test_eight_threads_share_an_engine(engine: str, work: Work) -> None:
-    if ENGINES[engine].missing(torch.device("cpu")):
+    if ENGINES[engine].missing(CPU):
         pytest.skip(f"{engine} can't be used here")
     fast = senetzoo.optimize(work.net, image(0, 2), engine=engine, compare=False)
     # Another number of images than the sample's is compiled by who comes first.
@@ -369,3 +372,35 @@ def test_eight_threads_share_an_engine(engine: str, work: Work) -> None:
         assert value == process[what], what
     function = f"the engine {engine}"
     keep_record("reliability", {"of": "threads", "function": function, "threads": THREADS})
+
+
+def _with_a_forward_of_its_own(net: nn.Module) -> nn.Module:
+    """As Accelerate prepares a network."""
+    plain = type(net).forward
+    net.forward = MethodType(lambda self, x: plain(self, x).float(), net)  # type: ignore[method-assign]
+    return net
+
+
+WRAPPED: dict[str, Callable[[nn.Module], Any]] = {
+    "plain": lambda net: net,
+    "a forward of its own": _with_a_forward_of_its_own,
+    "scripted": torch.jit.script,
+    "a graph": torch.fx.symbolic_trace,
+    "in parallel": nn.DataParallel,
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_a_network_of_any_kind_is_evaluated_and_stays_in_training(kind: str) -> None:
+    with seeded(0, CPU):
+        plain = nn.Sequential(Foreign(), nn.BatchNorm1d(5))
+    right = copy.deepcopy(plain).eval()(image(0, 4))
+    net = WRAPPED[kind](plain)
+    before = of_network(net)
+    assert_same(evaluated(net)(image(0, 4)), right)
+    assert net.training
+    assert of_network(net) == before
+    # The statistics of batches are learned as before.
+    net(image(1, 4))
+    assert of_network(net) != before

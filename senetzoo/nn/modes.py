@@ -24,8 +24,11 @@ def evaluated(model: ModuleT) -> ModuleT:
 
     def copied(module: nn.Module) -> nn.Module:
         module = getattr(module, "_orig_mod", module)
+        if isinstance(module, torch.jit.ScriptModule):
+            # Its modes are in an object of torch's, which a copy of this kind would share.
+            return copies.setdefault(module, copy.deepcopy(module).eval())
         if module not in copies:
-            made = copies[module] = module.__new__(type(module))
+            made = copies[module] = object.__new__(type(module))
             for name, value in module.__dict__.items():
                 # Parameters, buffers and hooks are in mappings of the module.
                 if isinstance(value, dict):
