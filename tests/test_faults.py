@@ -416,6 +416,7 @@ def test_a_run_with_workers_ends_with_its_state_saved(
     text = log.read_text()
     assert code > 0
     assert "Traceback" not in text
+    assert text.count("stopping after this step") == (whom == "group")
     assert "saved" in text
     assert "Type the same command again" in text
     assert (out / "checkpoint.pt").is_file()

@@ -16,6 +16,7 @@ def figures() -> str:
     words, images = of.get("wrong words and bytes", []), of.get("odd images", [])
     names = Counter(str(line["signal"]) for line in signals)
     in_workers = sum(bool(line["workers"]) for line in signals)
+    stopped = sum(bool(line["stopped"]) for line in signals)
     rows = [
         [
             "functions and engines that several threads called at once",
@@ -23,10 +24,10 @@ def figures() -> str:
             f"{max((int(str(line['threads'])) for line in threads), default=0)} threads each",
         ],
         [
-            "runs stopped at a random moment, then resumed",
+            "signals to a run at a random moment, and the same command again",
             str(len(signals)),
             ", ".join(f"{count} by {name}" for name, count in names.items())
-            + f"; {in_workers} with workers",
+            + f"; {in_workers} with workers; {stopped} came before the run's end",
         ],
         [
             "wrong command lines, references, policies, settings, documents, images",
