@@ -333,6 +333,9 @@ def worker_error(error: RuntimeError) -> WorkerError | None:
 
 
 _started = weakref.WeakSet[Any]()
+if hasattr(os, "register_at_fork"):  # not on Windows
+    # What another process started is not its own to end.
+    os.register_at_fork(after_in_child=_started.clear)
 
 
 @atexit.register
