@@ -219,7 +219,7 @@ class Work:
 CALLS = sorted(name for name, value in vars(Work).items() if callable(value) and name[0] != "_")
 CALLS = [name for name in CALLS if name not in ("sites", "scratch")]
 # What takes a second or more alone: fewer threads, or only with --slow.
-LONG = {"export": 2, "optimize": 0}
+LONG = {"export": 2, "measure": 3, "optimize": 0}
 
 
 def of_the_process() -> dict[str, Any]:
