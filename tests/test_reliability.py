@@ -234,8 +234,8 @@ def whole(data: Path) -> tuple[bytes, float]:
 def trained(data: Path, out: Path, workers: int) -> int:
     """The exit code of a training."""
     threads = torch.get_num_threads()
-    words = (*FOLDER, "--set", "phases=((32,8),)", "--data", data, "--out", out)
-    words = (*words, "--workers", workers)
+    where = ("--data", data, "--out", out, "--workers", workers)
+    words = (*FOLDER, "--set", "phases=((32,8),)", *where)
     try:
         result = CliRunner().invoke(main, [str(word) for word in words])
     finally:

@@ -377,7 +377,7 @@ def test_eight_threads_share_an_engine(engine: str, work: Work) -> None:
 def _with_a_forward_of_its_own(net: nn.Module) -> nn.Module:
     """As Accelerate prepares a network."""
     plain = type(net).forward
-    net.forward = MethodType(lambda self, x: plain(self, x).float(), net)  # type: ignore[method-assign]
+    net.forward = MethodType(lambda self, x: plain(self, x).float(), net)
     return net
 
 

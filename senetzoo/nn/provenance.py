@@ -26,7 +26,7 @@ _FORMATS = (torch.float32, torch.float16, torch.bfloat16)
 
 def _checksum(tensor: Tensor) -> int:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return zlib.crc32(memoryview(flat.view(torch.uint8).numpy()))
+    return zlib.crc32(flat.view(torch.uint8).numpy().data)
 
 
 def _is_one_of(tensor: Tensor, known: tuple[int, ...]) -> bool:
