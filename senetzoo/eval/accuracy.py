@@ -16,7 +16,7 @@ from senetzoo.errors import ConfigError, DataError, SenetzooError
 from senetzoo.eval.data import LabeledImages, batches, images_for
 from senetzoo.eval.predictions import Predictions, Tally
 from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.modes import finite
+from senetzoo.nn.modes import evaluated, finite
 from senetzoo.nn.transforms import transforms
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def evaluate(
 ) -> Predictions:
     """Run `model` over labeled images, in eval mode, on its device and in its dtype.
 
+    Its own mode stays as it is, so that several threads can do so with one network.
+
     ``evaluate(load("lenet5"), "digits").top(1)`` is the accuracy with its 95 % interval.
 
     Args:
@@ -118,17 +120,13 @@ def evaluate(
         raise DataError(f"{data.images.name} has no images.", "", "Give other data")
     like = next(iter(model.parameters()), torch.empty(0))
     logits, classes = [], []
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            for images, labels in batches(data.images, preprocessing, batch):
-                images = images.to(like.device, like.dtype)
-                logits.append(finite(model(images), images).float().cpu())
-                classes.append(labels)
-                advance(len(labels))
-    finally:
-        model.train(was_training)
+    network = evaluated(model)
+    with torch.inference_mode():
+        for images, labels in batches(data.images, preprocessing, batch):
+            images = images.to(like.device, like.dtype)
+            logits.append(finite(network(images), images).float().cpu())
+            classes.append(labels)
+            advance(len(labels))
     return Predictions(torch.cat(logits), torch.tensor(data.outputs)[torch.cat(classes)])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from senetzoo._utils.environment import variable_set
 from senetzoo._utils.files import only_writer, user_path
 from senetzoo._utils.terminal import echo
-from senetzoo.errors import ConfigError, MissingExtraError, PolicyError
+from senetzoo.errors import ConfigError, MissingExtraError, PolicyError, TrainingError
 from senetzoo.runs import SUMMARY
 from senetzoo.train.checkpoint import require_same, require_same_data
 from senetzoo.train.data import Data, load_data
@@ -44,7 +45,8 @@ def train(
 
     The state is saved after every epoch, and at Ctrl-C. A resumed run ends with the weights of
     the uninterrupted one, bit for bit on a CPU with the same number of threads; runs with
-    different policies and the same seed see the same batches.
+    different policies and the same seed see the same batches. A process trains one network at a
+    time: torch's random state is the run's while it lasts, and then again what it was.
 
     Under ``accelerate launch`` or ``torchrun`` each process takes an equal part of every batch,
     so a network without batch norm learns the same on any number of processes. Batch norms take
@@ -71,16 +73,45 @@ def train(
             writing to it.
         DataError: Data that can't be found or read.
         MissingExtraError: A library is not installed.
-        TrainingError: The loss is no number, a file can't be written, another process died.
+        TrainingError: The loss is no number, a file can't be written, another process died, or
+            another thread trains.
         Interrupted: Ctrl-C.
     """
     try:
-        from accelerate import Accelerator
-        from accelerate.state import AcceleratorState
+        import accelerate  # noqa: F401
     except ImportError:
         raise MissingExtraError("Training", "accelerate", "train") from None
 
-    options, out = options or Options(), user_path(out)
+    if not _running.acquire(blocking=False):
+        raise TrainingError(
+            f"{out} can't be trained now.",
+            "Another thread of this process trains, and a process has one random state.",
+            "Train one after the other, or each in a process of its own",
+        )
+    try:
+        return _train(
+            recipe, user_path(out), data, seed, variant, command, options or Options(), say
+        )
+    finally:
+        _running.release()
+
+
+_running = threading.Lock()
+
+
+def _train(
+    recipe: Recipe,
+    out: Path,
+    data: Path | None,
+    seed: int,
+    variant: str,
+    command: str,
+    options: Options,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
     finished = (out / SUMMARY).is_file()
     if finished:
         stored, done = read_run(out)
@@ -171,11 +202,13 @@ def _nothing(_: str) -> None:
 @contextmanager
 def _deterministic(wanted: bool) -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled()
-    if wanted:
-        # What cuBLAS asks for in that mode.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    try:
+    if not wanted:
         yield
-    finally:
-        torch.use_deterministic_algorithms(before)
+        return
+    # What cuBLAS asks for in that mode.
+    with variable_set("CUBLAS_WORKSPACE_CONFIG", ":4096:8"):
+        torch.use_deterministic_algorithms(True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)

@@ -23,7 +23,7 @@ from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
 from senetzoo.runs import LOG, SCHEMA, SUMMARY, TEST, read_log
 from senetzoo.train import checkpoint, evaluate, log
-from senetzoo.train.batches import Batches
+from senetzoo.train.batches import Batches, WorkerError, worker_error
 from senetzoo.train.checkpoint import NEWEST, StepCount
 from senetzoo.train.data import Data
 from senetzoo.train.log import Progress
@@ -124,18 +124,16 @@ class Trainer:
                 while self.position.epoch < recipe.epochs:
                     tested = self._epoch()
             except RuntimeError as error:
-                ranks = self.accelerator.num_processes
-                if isinstance(error, SenetzooError):
-                    raise
+                ranks, died = self.accelerator.num_processes, worker_error(error)
+                if died is not None:
+                    raise self._without_worker(died) from error
                 if (cause := getattr(error, "inner_exception", None)) is not None:
                     raise TrainingError(
                         f"torch.compile fails on the network of {recipe.name}.",
                         first_line(cause),
                         "Type the same command with --no-compile",
                     ) from error
-                if "DataLoader worker" in str(error):
-                    raise self._without_worker(error) from error
-                if ranks == 1:
+                if isinstance(error, SenetzooError) or ranks == 1:
                     raise
                 raise TrainingError(
                     f"Process {self.accelerator.process_index} of {ranks} can't go on in epoch "
@@ -368,16 +366,17 @@ class Trainer:
             "Type the same command again to go on"
         )
 
-    def _without_worker(self, error: RuntimeError) -> TrainingError:
-        """What to say when a process that reads images has died; saves what is whole."""
+    def _without_worker(self, error: WorkerError) -> TrainingError:
+        """What to say when a process that reads images died or hangs; saves what is whole."""
         if self._between_steps and self.accelerator.num_processes == 1:
             self._check_loss()
             self._save()
         saved = f"All up to {self.saved} is saved." if self.saved is not None else ""
+        true, remedy = error.args
         return TrainingError(
-            f"A process that reads images for {self.out} has died.",
-            f"It was killed, mostly for want of memory. {saved}".rstrip(),
-            "Type the same command again to go on; with less memory: --workers 0",
+            f"A process that reads images for {self.out} does not go on.",
+            f"{true} {saved}".rstrip(),
+            f"Type the same command again to go on. {remedy}",
         )
 
     def _newest(self) -> str:

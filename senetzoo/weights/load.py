@@ -19,6 +19,7 @@ from senetzoo._utils.documents import parse_json, reading
 from senetzoo.errors import BrokenError, ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.preprocessing import Preprocessing
+from senetzoo.nn.provenance import checksums
 from senetzoo.nn.report import LoadReport
 from senetzoo.nn.seeds import seeded
 from senetzoo.policies.algebra import resolve
@@ -311,6 +312,7 @@ def load_weights(
             state[first], how = adapt_channels(state[first], new.in_chans, channels)
             adapted.append((first, f"{how}, {old.in_chans} to {new.in_chans}"))
     load_strictly(model, {**state, **{name: own[name] for name in kept}}, report.tag)
+    model.loaded = {name: checksums(tensor) for name, tensor in state.items() if name not in kept}
     preprocessing = report.preprocessing
     if preprocessing is not None and new.small != old.small:
         # Of whole small images nothing is cut off.
