@@ -22,8 +22,9 @@ from support.networks import message
 from torch import Tensor, nn
 
 from senetzoo import zoo
+from senetzoo._utils.terminal import cells
 from senetzoo.cli import main
-from senetzoo.cli.predict import _cells, _Table
+from senetzoo.cli.predict import _Table
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.maps import FeatureInfo
@@ -317,8 +318,8 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
         (tmp_path / name.decode("utf-8", "surrogateescape")).write_bytes(image.getvalue())
     done = run(tmp_path)
     assert done.exit_code == 0
-    assert str(tmp_path / "caf?.png") in done.stdout
-    assert str(tmp_path / "esc?[31m.png") in done.stdout
+    assert str(tmp_path / "caf\\xe9.png") in done.stdout
+    assert str(tmp_path / "esc\\x1b[31m.png") in done.stdout
     listed = b"".join(bytes(path) + b"\n" for path in sorted(tmp_path.iterdir()))
     done = run("-", "--json", stdin=listed)
     assert done.exit_code == 0
@@ -429,8 +430,8 @@ def test_table_is_as_wide_as_its_content() -> None:
 @pytest.mark.parametrize("name", ["cat", "American black bear, Ursus americanus, Euarctos"])
 def test_table_fits_the_terminal(columns: int, image: str, name: str) -> None:
     lines = rows(columns, image, (name, "dog"))
-    assert max(map(_cells, lines)) <= columns
-    assert len({_cells(line) for line in lines}) == 1  # columns stay aligned
+    assert max(map(cells, lines)) <= columns
+    assert len({cells(line) for line in lines}) == 1  # columns stay aligned
     assert lines[1].split("  ")[0].strip().endswith("g")  # the name's end, which tells files apart
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,12 @@ from senetzoo._utils.checks import from_json, shown
 from senetzoo.errors import BrokenError, ConfigError, SenetzooError
 
 T = TypeVar("T")
+
+
+def json_text(raw: object, indent: int | None = None) -> str:
+    """`raw` as JSON in UTF-8, with escapes for names of files that are no text."""
+    text = json.dumps(raw, indent=indent, ensure_ascii=False, allow_nan=False)
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _no_number(text: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
+from senetzoo._utils.terminal import echo
 from senetzoo.cli import complete
 from senetzoo.cli.options import Json, Stated, as_command, say
 
@@ -107,11 +108,11 @@ def _confirm(done: Conversion, as_json: bool) -> None:
     if not as_json:
         own = done.state
         for theirs, ours in done.mapping:
-            click.echo(f"{theirs} -> {ours} {tuple(own[ours].shape)}")
+            echo(f"{theirs} -> {ours} {tuple(own[ours].shape)}")
         try:
             asked = click.confirm("Names were not looked at. Is each tensor where it belongs?")
         except click.Abort:  # nobody there to ask
-            click.echo()
+            echo("")
     if not asked:
         raise WeightsError(
             "Nothing was written.", "The mapping was not accepted.", "Add --yes to accept it"

@@ -35,6 +35,7 @@ from senetzoo._utils.checks import (
     hints,
 )
 from senetzoo._utils.environment import MOST_THREADS
+from senetzoo._utils.terminal import echo
 from senetzoo.cli import complete
 from senetzoo.cli.base import OneOf, SenetzooCommand
 from senetzoo.errors import ConfigError
@@ -168,4 +169,4 @@ def _state(ctx: click.Context, param: click.Parameter, text: str | None) -> None
 
 def say(as_json: bool, found: object, text: str) -> None:
     """Print a result: `found` as JSON, or `text`."""
-    click.echo(json.dumps(found) if as_json else text)
+    echo(json.dumps(found) if as_json else text)

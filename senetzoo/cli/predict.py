@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import click
 from torch import Tensor
 
 from senetzoo._utils.checks import Le, PositiveInt
+from senetzoo._utils.terminal import cells, echo, printable
 from senetzoo.cli.networks import trained
 from senetzoo.cli.options import Batch, Json, Network, Stated, WeightsFile, as_command
 from senetzoo.errors import DataError
@@ -106,19 +106,19 @@ def command(
     for prediction, image in predictions(model, wanted, top, batch, None):
         if prediction.error is not None:
             failed = True
-            click.echo(f"error: {_printable(prediction.error)}", err=True)
+            echo(f"error: {printable(prediction.error)}", err=True)
         explanation = _explain(page, look, prediction, image) if page is not None else {}
         if table is None:
-            click.echo(json.dumps(_as_dict(prediction) | explanation))
+            echo(json.dumps(_as_dict(prediction) | explanation))
         elif prediction.guesses:
             if not headed:
-                click.echo(table.header())
+                echo(table.header())
                 headed = True
-            click.echo("\n".join(table.rows(prediction)))
+            echo("\n".join(table.rows(prediction)))
     if page is not None:
         path = page.write()
         if not as_json:
-            click.echo(f"explained: {_printable(str(path))}")
+            echo(f"explained: {printable(str(path))}")
     if failed:
         raise click.exceptions.Exit(1)
 
@@ -127,12 +127,12 @@ def _explain(
     page: Page, look: Callable[..., Evidence], prediction: Prediction, image: Tensor | None
 ) -> dict[str, object]:
     """Add an image to the page of ``--explain``; what the line of ``--json`` has of it."""
-    name = _printable(prediction.image)
+    name = printable(prediction.image)
     if image is None:
-        page.failed(name, _printable(prediction.error or ""))
+        page.failed(name, printable(prediction.error or ""))
         return {}
     found = look(image, target=prediction.guesses[0].label)
-    guesses = [(guess.name, guess.probability) for guess in prediction.guesses]
+    guesses = [(printable(guess.name), guess.probability) for guess in prediction.guesses]
     picture = page.add(prediction.image, name, guesses, found)
     channels = {
         word: [{"gate": c.gate, "channel": c.channel, "value": round(c.value, 6)} for c in channels]
@@ -188,8 +188,8 @@ class _Table:
     @classmethod
     def fitting(cls, images: Iterable[str], names: Iterable[str], columns: int | None) -> _Table:
         """Fit the columns to their content and, if given, to a terminal's `columns`."""
-        image = max([5, *(_cells(_printable(text)) for text in images)])
-        name = max([5, *map(_cells, names)])
+        image = max([5, *(cells(printable(text)) for text in images)])
+        name = max([5, *(cells(printable(text)) for text in names)])
         if columns is None:
             return cls(image, name)
         room = columns - len("  rank    probability")
@@ -200,9 +200,9 @@ class _Table:
         return f"{'image':<{self.image}}  rank  {'class':<{self.name}}  probability"
 
     def rows(self, prediction: Prediction) -> Iterator[str]:
-        image = _fit(_printable(prediction.image), self.image, keep_end=True)
+        image = _fit(printable(prediction.image), self.image, keep_end=True)
         for rank, guess in enumerate(prediction.guesses, 1):
-            name = _fit(guess.name, self.name, keep_end=False)
+            name = _fit(printable(guess.name), self.name, keep_end=False)
             yield f"{image}  {rank:>4}  {name}  {100 * guess.probability:>9.1f} %"
             image = " " * self.image
 
@@ -210,20 +210,7 @@ class _Table:
 def _fit(text: str, width: int, *, keep_end: bool) -> str:
     """`text` in exactly `width` cells; a path is cut at its start, a class at its end."""
     short = text
-    while _cells(short) > width:
+    while cells(short) > width:
         text = text[1:] if keep_end else text[:-1]
         short = f"...{text}" if keep_end else f"{text}..."
-    return short + " " * (width - _cells(short))
-
-
-def _cells(text: str) -> int:
-    """How many cells of a terminal `text` fills."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
-
-
-def _printable(text: str) -> str:
-    """`text` without what would move the cursor, or can't be encoded."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return short + " " * (width - cells(short))

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 import senetzoo
+from senetzoo._utils.documents import json_text
 from senetzoo._utils.files import atomically, flush
+from senetzoo._utils.terminal import printable
 from senetzoo.deploy.engines import ort, ov
 from senetzoo.deploy.engines.common import Engine, Runner, require
 from senetzoo.deploy.engines.eager import EAGER
@@ -197,7 +199,7 @@ def _metadata(
 def _texts(metadata: Mapping[str, object]) -> dict[str, str]:
     """Texts as they are, other values as JSON."""
     return {
-        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        key: printable(value) if isinstance(value, str) else json_text(value)
         for key, value in metadata.items()
     }
 

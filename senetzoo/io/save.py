@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import senetzoo
+from senetzoo._utils.documents import json_text
 from senetzoo._utils.files import atomically
 from senetzoo.errors import ConfigError, WeightsError, checks_options
 from senetzoo.io.folder import CONFIG, LIBRARY, SCHEMA, WEIGHTS, Description, File, Network
@@ -56,11 +57,21 @@ def save(
     """
     _check_network(model)
     report, network = model.load_report, type(model).__name__
+    for path, module in model.named_modules():
+        changed, remedy = _changed(path, module)
+        if changed:
+            raise ConfigError(f"Can't save the {network}.", changed, remedy)
     if report is not None:
         classes = (report.classes or None) if classes is None else classes
         if preprocessing is None and report.preprocessing is not None and model.in_chans in (1, 3):
             preprocessing = report.preprocessing.for_channels(model.in_chans)
     for name, value in model.state_dict().items():
+        if type(value) is not torch.Tensor:  # torchao's, for one, which says that it is float32
+            raise WeightsError(
+                f"Can't save the {network}.",
+                f"Its {name} is a {type(value).__name__}, no plain tensor.",
+                "Save the network before it is quantized or sharded",
+            )
         if value.is_meta:
             raise WeightsError(
                 f"Can't save the {network}.",
@@ -81,18 +92,56 @@ def _check_network(model: object) -> None:
     if isinstance(model, Classifier):
         return
     asked = f"save got a {type(model).__name__}."
-    for name in ("module", "_orig_mod"):
-        if isinstance(inner := getattr(model, name, None), Classifier):
+    inner, path = model, "model"
+    while name := next((n for n in ("module", "_orig_mod") if hasattr(inner, n)), None):
+        inner, path = getattr(inner, name), f"{path}.{name}"
+        if isinstance(inner, Classifier):
             raise ConfigError(
                 asked,
                 f"It is a wrapper around a {type(inner).__name__} of this zoo.",
-                f"Type save(model.{name}, folder)",
+                f"Type save({path}, folder)",
             )
     raise ConfigError(
         asked,
         "It is no network of this zoo, and could not be built again from its folder.",
         "Save its state_dict() yourself, with safetensors.torch.save_file",
     )
+
+
+def _changed(path: str, module: nn.Module) -> tuple[str, str]:
+    """How a library of torch has changed a module's tensors, and what undoes it; else two empty."""
+    from torch.nn.utils import parametrize
+    from torch.nn.utils.prune import BasePruningMethod
+    from torch.nn.utils.spectral_norm import SpectralNorm
+    from torch.nn.utils.weight_norm import WeightNorm
+
+    home = f"model.get_submodule({path!r})"
+    if type(module).__module__.startswith(("torch.ao.", "torch.nn.quantized", "torch.nn.qat")):
+        return (
+            f"Its {path} is quantized, or about to be: it is a {type(module).__name__}.",
+            "Save the network before, and quantize it after load; or deploy it in int8: "
+            "senetzoo.optimize(model, images, dtype='int8')",
+        )
+    if parametrize.is_parametrized(module):
+        tensor = next(iter(module.parametrizations))  # type: ignore[arg-type]
+        return (
+            f"Its {path}.{tensor} is parametrized.",
+            f"Type: torch.nn.utils.parametrize.remove_parametrizations({home}, {tensor!r})",
+        )
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, BasePruningMethod):
+            tensor = hook._tensor_name
+            return (
+                f"Its {path}.{tensor} is pruned by a mask that is a tensor of its own.",
+                f"Type: torch.nn.utils.prune.remove({home}, {tensor!r})",
+            )
+        for kind, word in ((WeightNorm, "weight_norm"), (SpectralNorm, "spectral_norm")):
+            if isinstance(hook, kind):
+                return (
+                    f"Its {path}.{hook.name} is computed by {word}.",
+                    f"Type: torch.nn.utils.remove_{word}({home}, {hook.name!r})",
+                )
+    return "", ""
 
 
 def write(
@@ -124,7 +173,7 @@ def write(
         )
     folder.mkdir(parents=True, exist_ok=True)
     raw = dataclasses.asdict(description)
-    text = json.dumps(raw, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json_text(raw, indent=2) + "\n"
     # The inner one is put in its place first.
     with atomically(folder / CONFIG) as first, atomically(folder / WEIGHTS) as second:
         first.write_text(text, encoding="utf-8")

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from senetzoo._utils.terminal import printable
+from senetzoo.data.labels import same
 from senetzoo.errors import ConfigError
 from senetzoo.eval.predictions import Predictions, Tally
 from senetzoo.runs import LOG, TEST, is_run, read_log
@@ -43,7 +45,7 @@ class Run:
     @property
     def classes(self) -> list[str]:
         """Names of the classes."""
-        return list(self.header["data"]["classes"])
+        return [printable(name) for name in self.header["data"]["classes"]]
 
     def series(self, key: str) -> list[tuple[int, float]]:
         """Pairs of epoch and value, of the epochs that have one."""
@@ -94,7 +96,7 @@ def find(paths: Sequence[Path]) -> list[Run]:
         folders |= dict.fromkeys(inside)
     runs = [read(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
     data = {run.header["data"]["name"]: run.classes for run in runs}
-    if len({tuple(classes) for classes in data.values()}) > 1:
+    if len({tuple(map(same, classes)) for classes in data.values()}) > 1:
         raise ConfigError(
             "The runs can't share a report.",
             f"Their classes differ: they are of {', '.join(sorted(data))}.",
@@ -109,7 +111,7 @@ def _names(folders: Iterable[Path]) -> list[str]:
     depth = 1
     while len({path[-depth:] for path in paths}) < len({*paths}) and depth < 20:
         depth += 1
-    return ["/".join(path[-depth:]) for path in paths]
+    return [printable("/".join(path[-depth:])) for path in paths]
 
 
 def read(folder: Path, name: str) -> Run:
@@ -133,10 +135,10 @@ def read(folder: Path, name: str) -> Run:
 
 def _predictions(folder: Path) -> tuple[Predictions, tuple[tuple[int, Tensor], ...]]:
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     try:
-        tensors = load_file(str(folder / TEST))
+        tensors = load((folder / TEST).read_bytes())
         predictions = Predictions(tensors["logits"], tensors["labels"])
         mistakes = tuple(zip(tensors["mistakes"].tolist(), tensors["images"], strict=True))
     except (SafetensorError, KeyError, ValueError) as error:

@@ -86,7 +86,7 @@ class Data:
 def _pieces(images: TrainImages) -> Iterator[tuple[bytes | memoryview, int]]:
     """What is hashed, and the size of the files."""
     if isinstance(images, Stream):
-        yield images.name.encode(), 0
+        yield images.name.encode("utf-8", "surrogateescape"), 0
     elif isinstance(images, ImageSet):
         yield images.images.contiguous().numpy().data, 0
         yield images.labels.contiguous().numpy().data, 0
@@ -180,6 +180,8 @@ def _read(recipe: Recipe, path: Path | None) -> tuple[TrainImages, TestImages, s
     parts = sources.open_splits(path, kind=_kind(recipe, path))
     # Test images are for the end, where there are others.
     held_out = parts.get("val", parts.get("test"))
+    if recipe.data == "hub" and held_out is None:
+        held_out = hub.load(path, "test")  # which says what is missing
     if held_out is None or "train" not in parts:
         missing = "train and val" if "all" in parts else "train" if held_out else "val or test"
         raise DataError(

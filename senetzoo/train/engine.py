@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from senetzoo.errors import ConfigError, MissingExtraError
+from senetzoo._utils.terminal import echo
+from senetzoo.errors import ConfigError, MissingExtraError, PolicyError
 from senetzoo.runs import SUMMARY
 from senetzoo.train.checkpoint import require_same, require_same_data
-from senetzoo.train.data import load_data
+from senetzoo.train.data import Data, load_data
 from senetzoo.train.recipe import Options, Recipe, read_run
 from senetzoo.train.run import Trainer
 
@@ -33,7 +35,7 @@ def train(
     variant: str = "",
     command: str = "",
     options: Options | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = echo,
 ) -> dict[str, Any]:
     """Train a network, resuming where an earlier run of the same recipe in `out` stopped.
 
@@ -106,6 +108,8 @@ def train(
             "Each process takes an equal part of a batch, and an epoch is at least one batch.",
             "Type for example: --set batch=32",
         )
+    if recipe.batch == ranks * recipe.accumulate:
+        _check_norms(recipe, sets, ranks)
     if accelerator.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
     else:
@@ -114,6 +118,39 @@ def train(
     with torch.random.fork_rng(devices=devices), _deterministic(recipe.deterministic):
         torch.manual_seed((seed << 10) + accelerator.process_index)
         return Trainer(recipe, out, sets, seed, accelerator, options, say).all(variant, command)
+
+
+def _check_norms(recipe: Recipe, data: Data, ranks: int) -> None:
+    """Refuse to train on one image at a time where a batch norm then gets one value a channel."""
+    why: list[str] = []
+    with torch.device("meta"), torch.no_grad():
+        model = recipe.network(len(data.classes), data.channels).build(seed=0).train()
+        for name, module in model.named_modules():
+            if isinstance(module, _BatchNorm):
+
+                def look(_: Any, inputs: Any, name: str = name) -> None:
+                    if inputs[0][:, 0].numel() == 1:
+                        why.append(f"its batch norm {name} gets one value of each channel")
+
+                module.register_forward_pre_hook(look)
+        for size, _ in recipe.phases:
+            try:
+                model(torch.empty(1, data.channels, size, size))
+            except PolicyError as error:  # a gate has looked before its own norm
+                why.append(str(error).partition(" in training mode")[0])
+            except ValueError:  # torch's, after the hook
+                pass
+            if why:
+                break
+        else:
+            return
+    parts = f", accumulate={recipe.accumulate}" * (recipe.accumulate > 1)
+    parts += f", {ranks} processes" * (ranks > 1)
+    raise ConfigError(
+        f"batch={recipe.batch}{parts}: {recipe.model} can't be trained on one image at a time.",
+        f"At {size} px {why[0]}, and a variance takes two.",
+        f"Type for example: --set batch={2 * ranks * recipe.accumulate}",
+    )
 
 
 def _nothing(_: str) -> None:

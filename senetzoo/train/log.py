@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from senetzoo._utils.terminal import clock
+from senetzoo._utils.terminal import clock, printable
 from senetzoo.errors import MissingExtraError
 from senetzoo.runs import LOG, is_run, read_log
 from senetzoo.train.checkpoint import StepCount, write, writing
@@ -80,7 +80,7 @@ class Progress:
         self._bar: Any = tqdm(
             total=images,
             initial=done,
-            desc=name,
+            desc=printable(name),
             unit="img",
             unit_scale=True,
             dynamic_ncols=True,

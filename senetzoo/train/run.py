@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
@@ -17,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import swa_utils
 
 from senetzoo._utils import environment
-from senetzoo.errors import SenetzooError, TrainingError
+from senetzoo.errors import SenetzooError, TrainingError, first_line
 from senetzoo.eval.predictions import Predictions
 from senetzoo.io.folder import WEIGHTS
 from senetzoo.io.save import write as write_network
@@ -85,9 +83,10 @@ class Trainer:
             model.load_state_dict(stored["model"])
             optimizer.load_state_dict(stored["optimizer"])
         prepared, self.optimizer = accelerator.prepare(model, optimizer)
-        compiled = recipe.compile and _can_compile(device)
-        if compiled != recipe.compile:
-            say("no C++ compiler is installed: training without torch.compile, slower")
+        missing, remedy = environment.compiler_missing(device) if recipe.compile else ("", "")
+        if missing:
+            say(f"training without torch.compile, slower: {missing} {remedy}")
+        compiled = recipe.compile and not missing
         network = torch.compile(prepared, dynamic=False) if compiled else prepared
         self.step = Step(accelerator, network, model, self.optimizer, recipe)
         self.batches = Batches(
@@ -128,6 +127,12 @@ class Trainer:
                 ranks = self.accelerator.num_processes
                 if isinstance(error, SenetzooError):
                     raise
+                if (cause := getattr(error, "inner_exception", None)) is not None:
+                    raise TrainingError(
+                        f"torch.compile fails on the network of {recipe.name}.",
+                        first_line(cause),
+                        "Type the same command with --no-compile",
+                    ) from error
                 if "DataLoader worker" in str(error):
                     raise self._without_worker(error) from error
                 if ranks == 1:
@@ -392,9 +397,3 @@ class Trainer:
             else "The run diverged in its first epoch.",
             f"Type for example: --set lr={self.recipe.lr / 2:g}, with another --out",
         )
-
-
-def _can_compile(device: torch.device) -> bool:
-    """Whether inductor has what it needs: on the CPU, a C++ compiler."""
-    compilers = (os.environ.get("CXX"), "c++", "g++", "clang++", "cl")
-    return device.type != "cpu" or any(shutil.which(name) for name in compilers if name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from types import FunctionType
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.dlpack import from_dlpack
 
+from senetzoo._utils.environment import compiler_missing
 from senetzoo.deploy.engines.common import LAYOUTS, Engine, Request, Runner, emulated, refusing
 
 
@@ -61,28 +61,12 @@ def _compiled(module: nn.Module, images: Tensor, *, on_cpu: bool) -> Callable[[T
     return compiled
 
 
-def _lacks(device: torch.device) -> tuple[str, str]:
-    if device.type == "cpu":
-        from torch._inductor.cpp_builder import get_cpp_compiler
-
-        try:
-            get_cpp_compiler()
-        except Exception:
-            return (
-                "It compiles C++, and there is no C++ compiler.",
-                "Install g++ or clang, or name it in the variable CXX",
-            )
-    elif importlib.util.find_spec("triton") is None:
-        return "It compiles with Triton, which is not installed.", "Type: pip install triton"
-    return "", ""
-
-
 INDUCTOR = Engine(
     "inductor",
     dtypes=("fp32", "bf16"),
     layouts=LAYOUTS,
     devices=("cpu", "cuda"),
     start=_start,
-    lacks=_lacks,
+    lacks=compiler_missing,
     caveat=emulated,
 )
