@@ -61,8 +61,8 @@ PATH = UserPath()
 FILE = UserPath(dir_okay=False)
 FOLDER = UserPath(file_okay=False)
 DATA = (
-    "A folder of class folders, a copy of CIFAR-10 or flower_photos (its test split), a parquet "
-    "file, or the word digits."
+    "A folder of class folders, perhaps in test or val; a CSV of path,label[,split]; parquet; "
+    "a copy of CIFAR or flower_photos; hf-hub:OWNER/NAME; or the words digits, cifar10, cifar100."
 )
 
 Network: TypeAlias = Annotated[str, complete.networks_and_folders]

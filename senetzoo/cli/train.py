@@ -50,7 +50,7 @@ def _settings(incomplete: str) -> list[Any]:
 def command(
     recipe: Annotated[str, _recipes],
     *,
-    data: Annotated[Path | None, "Local copy of the data set."] = None,
+    data: Annotated[Path | None, "Local copy of the data set; CIFAR is fetched without."] = None,
     out: Annotated[
         Path | None,
         "Folder of the run [runs/RECIPE-MODEL-SEED], or of an experiment's runs [runs/RECIPE].",

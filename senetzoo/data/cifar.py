@@ -7,6 +7,7 @@ the Hub's schema (``img``/``image`` and ``label``, or ``fine_label``).
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,7 @@ from senetzoo.data.sets import ImageSet
 from senetzoo.errors import DataError
 from senetzoo.nn import preprocessing
 
-Split = Literal["train", "test"]
+Part = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Cifar:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def load(self, path: str | Path, split: Split) -> ImageSet:
+    def load(self, path: str | Path, split: Part) -> ImageSet:
         """Load one split from a local copy.
 
         Args:
@@ -84,7 +85,7 @@ class Cifar:
             "Give the folder that has one of these",
         )
 
-    def _official(self, path: Path, split: Split, name: str) -> ImageSet:
+    def _official(self, path: Path, split: Part, name: str) -> ImageSet:
         from senetzoo._utils.torchvision import torchvision
 
         torchvision()
@@ -112,7 +113,12 @@ class Cifar:
                     f"Fetch {self.archive} again",
                 ) from error
         try:
-            extract_archive(str(archive), str(path))
+            # Unpacked beside it and then renamed, so that nobody reads a part.
+            with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=path) as folder:
+                extract_archive(str(archive), folder)
+                if (path / self.unpacked).is_dir():
+                    (path / self.unpacked).replace(Path(folder, "damaged"))
+                Path(folder, self.unpacked).replace(path / self.unpacked)
             return read()
         except (RuntimeError, OSError) as error:
             raise DataError(

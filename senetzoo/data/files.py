@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import Dataset, Subset
 
 from senetzoo._utils.files import user_path
-from senetzoo.data.images import images_in, open_image, say_left_out
+from senetzoo.data.images import image_files, open_image
 from senetzoo.data.labels import in_order, indices, listed, numbered, same
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import DataError, MissingExtraError
@@ -24,22 +26,42 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+class StoredImages(ABC):
+    """Contents of image files that stay on disk until they are asked for."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> bytes: ...
+
+    @abstractmethod
+    def keep(self, indices: Sequence[int]) -> StoredImages:
+        """Those of `indices`, in their order."""
+
+    @abstractmethod
+    def sizes(self) -> list[int]:
+        """Bytes of each, without reading them."""
+
+
 @dataclass(frozen=True)
 class LabeledFiles:
     """Labeled images that are read one at a time.
 
     Args:
-        sources: Path, or content, of each image file; any sequence or data set, so that contents
-            may stay on disk until they are asked for.
+        sources: Path, or content, of each image file.
         labels: Label of each, from 0 to ``len(classes) - 1``.
         classes: Name of each class.
         name: Where they are from, for messages.
+        root: Folder that the names of files are relative to; None for contents.
+        left_out: Files of the folder that are not used: no images by their names.
+        numbered: Whether the data has no names of classes, only numbers.
     """
 
-    sources: Sequence[Path | bytes] | Dataset[Path | bytes]
+    sources: Sequence[Path | bytes] | StoredImages
     labels: tuple[int, ...]
     classes: tuple[str, ...]
     name: str
+    root: Path | None = None
+    left_out: tuple[Path, ...] = ()
+    numbered: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -48,11 +70,15 @@ class LabeledFiles:
         for index, label in enumerate(self.labels):
             yield open_image(self.sources[index], self.source_name(index)), label
 
-    def keep(self, indices: Sequence[int], name: str) -> LabeledFiles:
-        """Those of `indices`, in their order, under another name."""
+    def keep(self, indices: Sequence[int], name: str | None = None) -> LabeledFiles:
+        """Those of `indices`, in their order, perhaps under another name."""
+        sources = (
+            self.sources.keep(indices)
+            if isinstance(self.sources, StoredImages)
+            else tuple(self.sources[i] for i in indices)
+        )
         labels = tuple(self.labels[i] for i in indices)
-        sources = Subset[Path | bytes](self.sources, indices)  # type: ignore[arg-type]  # a list too
-        return LabeledFiles(sources, labels, self.classes, name)
+        return dataclasses.replace(self, sources=sources, labels=labels, name=name or self.name)
 
     def first(self, count: int) -> LabeledFiles:
         """Keep the first `count` images of each class, in their order."""
@@ -62,12 +88,36 @@ class LabeledFiles:
             if left[label]:
                 left[label] -= 1
                 kept.append(index)
-        return self.keep(kept, self.name)
+        return self.keep(kept)
 
     def source_name(self, index: int) -> str:
         """Tell a person which image number `index` is."""
         source = self.sources[index]
         return str(source) if isinstance(source, Path) else f"image {index} of {self.name}"
+
+    def file_name(self, index: int) -> str:
+        """Path of a file from `root`, with slashes; empty for an image that is no file."""
+        source = self.sources[index]
+        if not isinstance(source, Path):
+            return ""
+        if self.root is None:
+            return source.as_posix()
+        if source.is_relative_to(self.root):
+            return source.relative_to(self.root).as_posix()
+        return Path(os.path.relpath(source, self.root)).as_posix()
+
+    def sizes(self) -> list[int]:
+        """Bytes of each file; 0 where it is not there."""
+        if isinstance(self.sources, StoredImages):
+            return self.sources.sizes()
+        return [len(s) if isinstance(s, bytes) else _size(s) for s in self.sources]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) -> LabeledFiles:
@@ -86,8 +136,7 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
         raise DataError(f"No folder {root}.", "", "Give a folder that has one folder per class")
     entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
     found = in_order(entry.name for entry in entries if entry.is_dir())
-    loose = [entry for entry in entries if not entry.is_dir()]
-    say_left_out(root, loose, "in no class's folder")
+    left_out = [entry for entry in entries if not entry.is_dir()]
     if not found:
         raise DataError(
             f"No class folders in {root}.", "It has no folders.", "Make one folder per class"
@@ -112,7 +161,7 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
     sources: list[Path | bytes] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        files = images_in(root / folders.get(same(name), name))
+        files, others = image_files(root / folders.get(same(name), name))
         if not files:
             raise DataError(
                 f"The class {name!r} of {root} has no images.",
@@ -121,7 +170,10 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
             )
         sources += files
         labels += [label] * len(files)
-    return LabeledFiles(tuple(sources), tuple(labels), names, str(root))
+        left_out += others
+    return LabeledFiles(
+        tuple(sources), tuple(labels), names, str(root), root, tuple(sorted(left_out))
+    )
 
 
 def read_parquet(path: str | Path, classes: Sequence[str] | None = None) -> LabeledFiles:
@@ -139,7 +191,7 @@ def read_parquet(path: str | Path, classes: Sequence[str] | None = None) -> Labe
         DataError: No such file, a damaged one, other columns, or labels that can't be numbered.
         MissingExtraError: pyarrow is not installed.
     """
-    return read_parquets([Path(path).expanduser()], classes)
+    return read_parquets([user_path(path)], classes)
 
 
 def read_parquets(paths: Sequence[Path], classes: Sequence[str] | None = None) -> LabeledFiles:
@@ -160,7 +212,8 @@ def read_parquets(paths: Sequence[Path], classes: Sequence[str] | None = None) -
         sources += contents
         values += found
     labels, known = numbered(values, own, classes, name)
-    return LabeledFiles(tuple(sources), labels, known, name)
+    bare = classes is None and own is None and all(word.isdecimal() for word in known)
+    return LabeledFiles(tuple(sources), labels, known, name, numbered=bare)
 
 
 def _rows(path: Path) -> tuple[list[bytes], list[object], tuple[str, ...] | None]:

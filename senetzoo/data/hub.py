@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Dataset
-
 from senetzoo._utils.environment import bad_certificates, offline
 from senetzoo._utils.files import user_path
-from senetzoo._utils.terminal import say_once
-from senetzoo.data.files import LabeledFiles, image_columns, parquet_files
-from senetzoo.data.labels import hidden, indices, listed, number, numbered, same
+from senetzoo.data.files import (
+    LabeledFiles,
+    StoredImages,
+    image_columns,
+    parquet_files,
+)
+from senetzoo.data.labels import indices, listed, number, numbered, same
+from senetzoo.data.sets import Split
 from senetzoo.errors import DataError, MissingExtraError, first_line
 
-# What test splits are called, best first.
-_TESTS = ("test", "validation", "valid", "val")
+# What each split may be called there, best first.
+_NAMES: dict[Split, tuple[str, ...]] = {
+    "train": ("train",),
+    "val": ("validation", "valid", "val", "dev"),
+    "test": ("test",),
+}
 _BUFFER = 10_000
 
 
-class ArrowImages(Dataset[Path | bytes]):
+class ArrowImages(StoredImages):
     """Contents of image files in an Arrow table on disk: one is read when it is asked for.
 
     Args:
@@ -35,6 +42,19 @@ class ArrowImages(Dataset[Path | bytes]):
 
     def __getitem__(self, index: int) -> bytes:
         return _content(self._table[index][self._column])
+
+    def keep(self, indices: Sequence[int]) -> ArrowImages:
+        return ArrowImages(self._table.select(indices), self._column)
+
+    def sizes(self) -> list[int]:
+        import pyarrow
+        from pyarrow import compute
+
+        # Of an Arrow column the lengths are stored apart from the contents.
+        cells = self._table.with_format("arrow")[:][self._column]
+        if pyarrow.types.is_struct(cells.type):
+            cells = compute.struct_field(cells, "bytes")
+        return [int(size or 0) for size in compute.binary_length(cells).to_pylist()]
 
 
 @dataclass(frozen=True)
@@ -81,33 +101,44 @@ class Stream:
             yield _content(row[self.image]), label
 
 
-def load(path: str | Path, split: str, classes: tuple[str, ...] | None = None) -> LabeledFiles:
+def splits(path: str | Path) -> dict[Split, str]:
+    """The splits that a data set has: ``"train"``, ``"val"``, ``"test"``, and their names there.
+
+    Raises:
+        DataError: No such data set, or none of these splits.
+        MissingExtraError: `datasets` is not installed.
+    """
+    local = user_path(path)
+    with _explained(path) as datasets:
+        if local.exists():
+            every = [name for names in _NAMES.values() for name in names]
+            there = [name for name in every if parquet_files(local, name, "")]
+        else:
+            offline()  # under which `datasets` itself reads its cache alone
+            there = datasets.get_dataset_split_names(str(path))
+    known = ((split, [n for n in names if n in there]) for split, names in _NAMES.items())
+    return {split: found[0] for split, found in known if found}
+
+
+def load(path: str | Path, split: Split) -> LabeledFiles:
     """One split of a data set, downloaded to the cache of `datasets` first.
 
     Args:
         path: Name on the Hub (``"uoft-cs/cifar10"``), or a folder with parquet files that have
             the split in their names.
-        split: ``"train"`` or ``"test"``; the latter may be called validation there. Of several
-            the first that does not hide its labels is taken, which is said.
-        classes: Names of the classes in the order of their labels; None takes what there is.
+        split: ``"train"``, ``"val"`` (which may be called validation there) or ``"test"``.
 
     Raises:
         DataError: No such data set or split, or no image and label columns, or labels that
-            `labels.numbered` refuses.
+            `labels.numbered` refuses; a `HiddenLabelsError` where all are hidden.
         MissingExtraError: `datasets` is not installed.
     """
-    found = _splits(path, split)
-    for place, (name, files) in enumerate(found, 1):
-        table = _opened(path, name, files, stream=False)
-        image, label, own = _columns(table.features, str(path))
-        values = list(table[label])
-        if place < len(found) and hidden(values):
-            say_once(f"{path}: the {name} split hides its labels; {found[place][0]} is used.")
-            continue
-        break
-    where = f"{path} {name}"
-    labels, classes = numbered(values, own or None, classes, where)
-    return LabeledFiles(ArrowImages(_raw(table, image), image), labels, classes, where)
+    table = _open(path, split, stream=False)
+    image, label, classes = _columns(table.features, str(path))
+    values, where = list(table[label]), f"{path} {split}"
+    labels, known = numbered(values, classes or None, None, where)
+    bare = not classes and all(word.isdecimal() for word in known)
+    return LabeledFiles(ArrowImages(_raw(table, image), image), labels, known, where, numbered=bare)
 
 
 def stream(path: str | Path, classes: tuple[str, ...]) -> Stream:
@@ -121,7 +152,7 @@ def stream(path: str | Path, classes: tuple[str, ...]) -> Stream:
         DataError: As in `load`.
         MissingExtraError: `datasets` is not installed.
     """
-    rows = _opened(path, *_splits(path, "train")[0], stream=True)
+    rows = _open(path, "train", stream=True)
     image, label, own = _columns(rows.features or next(iter(rows)), str(path))
     if own and [*map(same, own)] != [*map(same, classes)]:
         raise DataError(f"{path} has other classes in its training split than in its test split.")
@@ -130,36 +161,22 @@ def stream(path: str | Path, classes: tuple[str, ...]) -> Stream:
     return Stream(_raw(rows, image), image, label, classes, f"{path} train", length or None)
 
 
-def _splits(path: str | Path, split: str) -> list[tuple[str, list[str]]]:
-    """What there is of a split: its names, best first, with its files where they are here."""
-    try:
-        import datasets
-    except ImportError:
-        raise MissingExtraError("Data of the Hub", "datasets", "train") from None
+def _open(path: str | Path, split: Split, *, stream: bool) -> Any:
+    there = splits(path)
     local = user_path(path)
-    names = (split,) if split == "train" else _TESTS
-    if local.exists():
-        files = {name: [str(p) for p in parquet_files(local, name, "")] for name in names}
-        if not any(files.values()):
+    if split not in there:
+        if local.exists():
             raise DataError(
                 f"No {split} split at {path}.",
-                f"Looked for parquet files with {' or '.join(names)} in their names.",
+                f"Looked for parquet files with {' or '.join(_NAMES[split])} in their names.",
                 "Name them as the Hub does: train-00000-of-00001.parquet",
             )
-        return [(name, found) for name, found in files.items() if found]
-    offline()  # under which `datasets` itself reads its cache alone
-    with _loading(path):
-        there = datasets.get_dataset_split_names(str(path))
-    if not any(name in there for name in names):
-        raise DataError(f"{path} has no {split} split.", f"Its splits are {', '.join(there)}.")
-    return [(name, []) for name in names if name in there]
-
-
-def _opened(path: str | Path, name: str, files: list[str], *, stream: bool) -> Any:
-    import datasets
-
-    with _loading(path):
-        if files:
+        names = ", ".join(there.values()) or "of other names"
+        raise DataError(f"{path} has no {split} split.", f"Its splits are {names}.")
+    name = there[split]
+    with _explained(path) as datasets:
+        if local.exists():
+            files = [str(p) for p in parquet_files(local, name, "")]
             return datasets.load_dataset(
                 "parquet", data_files={name: files}, split=name, streaming=stream
             )
@@ -167,10 +184,17 @@ def _opened(path: str | Path, name: str, files: list[str], *, stream: bool) -> A
 
 
 @contextmanager
-def _loading(path: str | Path) -> Iterator[None]:
+def _explained(path: str | Path) -> Iterator[Any]:
+    """The library `datasets`; what it can't do becomes a `DataError`."""
     try:
-        yield
+        import datasets
+    except ImportError:
+        raise MissingExtraError("Data of the Hub", "datasets", "train") from None
+    try:
+        yield datasets
     except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, DataError):
+            raise
         variable = bad_certificates(error)
         raise DataError(
             f"The data set {path} can't be loaded.",

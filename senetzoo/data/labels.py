@@ -8,6 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from senetzoo.errors import DataError
 
 
+class HiddenLabelsError(DataError):
+    """A split that keeps its labels to itself, as tests of competitions do."""
+
+
 def same(name: str) -> str:
     """What two names of one class have in common: macOS writes é as two characters."""
     return unicodedata.normalize("NFC", name)
@@ -46,7 +50,7 @@ def numbered(
             names that differ.
     """
     if hidden(labels):
-        raise DataError(
+        raise HiddenLabelsError(
             f"{name} hides its labels: all are {'-1' if labels[0] == -1 else 'missing'}.",
             "Many test splits do so, for competitions.",
             "Give another split, such as validation",

@@ -58,7 +58,7 @@ def train(
             at the end the network as `senetzoo.save` writes one, for `senetzoo.load` (the moving
             average's weights, where there is one), ``test.safetensors`` (`evaluate.record`) and
             ``summary.json``.
-        data: Local copy of the data set, for recipes that need one.
+        data: Local copy of the data set, for recipes that need one; without, CIFAR is fetched.
         seed: Seed of initialization, order and augmentation.
         variant: Which variant of an experiment this is, for the record.
         command: What was typed, for the record.

@@ -224,9 +224,14 @@ def _from_the_hub(tag: str, entry: Entry, folder: Path | None) -> VerifiedFile:
 
 
 def download(
-    url: str, path: Path, *, expected: str = "", headers: dict[str, str] | None = None
+    url: str,
+    path: Path,
+    *,
+    expected: str = "",
+    headers: dict[str, str] | None = None,
+    digest: Callable[[Path], str] = cache.sha256,
 ) -> str:
-    """Download a file to `path`, or wait until another process has done so; its sha256.
+    """Download a file to `path`, or wait until another process has done so; its hash by `digest`.
 
     A broken-off download goes on, where `expected`, the hash or the start of it, will tell whether
     both parts are of one file. If the hash is another one, nothing is put in the place of `path`.
@@ -234,19 +239,19 @@ def download(
     """
     with cache.locked(path):
         if path.is_file():  # another process was faster
-            return cache.sha256(path)
+            return digest(path)
         if not expected:
             with atomically(path) as partial:
                 _get(url, partial, path.name, headers)
-                return cache.sha256(partial)
+                return digest(partial)
         partial = path.with_name(f".{path.name}.partial")
         resumed = partial.is_file()
         # A kill can come between the last byte and the new name.
-        found = cache.sha256(partial) if resumed else None
+        found = digest(partial) if resumed else None
         for _ in range(2 if resumed else 1):  # what was there may be of another file
             if found is None or not found.startswith(expected):
                 _get(url, partial, path.name, headers)
-                found = cache.sha256(partial)
+                found = digest(partial)
             if found.startswith(expected):
                 flush(partial)
                 partial.replace(path)
