@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from senetzoo import runs
 from senetzoo._utils.files import user_path
 from senetzoo.errors import ConfigError, checks_options, nearest
 from senetzoo.io import folder, hub
@@ -253,6 +254,23 @@ def _is_saved(reference: object) -> bool:
         or Path(base).suffix in FORMATS
         or _is_folder(base)
     )
+
+
+def saved_in(reference: str | Path) -> Path | None:
+    """The folder that `reference` names, where it names one without a policy over its network."""
+    base, over = _before_policy(reference)
+    there = _is_saved(reference) and over is None and _is_folder(base)
+    return user_path(base) if there else None
+
+
+def is_network(text: str) -> bool:
+    """Whether `text` names a network, rather than an image or a folder of images."""
+    base, _ = _before_policy(text)
+    if _is_folder(base):
+        path = user_path(base)
+        return (path / folder.CONFIG).is_file() or runs.is_run(path)
+    named = text.partition(".")[0].partition("+")[0] in ENTRIES
+    return text.startswith(hub.PREFIX) or (named and not Path(text).is_file())
 
 
 def _is_folder(text: str) -> bool:

@@ -158,6 +158,7 @@ def attach(
                 "Leave sites out",
             )
         spots = dict(model.slots())
+        model.uncalibrate()
     elif not list(policy.rules()):
         # Nothing is asked of a network that may be known to nobody.
         return Attached(model, {})
@@ -296,6 +297,8 @@ def detach(model: ModuleT) -> ModuleT:
     """
     _check_unwrapped(model, "detach")
     hooks.remove_all(model)
+    if isinstance(model, Classifier):
+        model.uncalibrate()
     for module in model.modules():
         if isinstance(module, Slots):
             for position in module.channels:

@@ -10,6 +10,7 @@ from torch import nn
 
 from senetzoo._utils.terminal import columns
 from senetzoo.nn.counting import macs_by_name, parameters
+from senetzoo.nn.layers import Layer, layers, table
 from senetzoo.nn.slots import Branch, Position, Site
 from senetzoo.policies.algebra import NONE, Gate, Policy
 
@@ -82,6 +83,7 @@ class Explanation:
         macs: Multiply-accumulates of the whole network for one image.
         size: Side of that image in pixels.
         shadowed: Rules of the policy that have no effect.
+        layers: Every layer, where they were asked for; then these are printed.
     """
 
     network: str
@@ -90,8 +92,16 @@ class Explanation:
     macs: int
     size: int
     shadowed: tuple[Shadowed, ...] = ()
+    layers: tuple[Layer, ...] = ()
 
     def __str__(self) -> str:
+        title = (
+            f"{self.network}: {self.params:,} parameters, {self.macs:,} MACs "
+            f"at {self.size}x{self.size}"
+        )
+        if self.layers:
+            title = f"{self.network} at {self.size}x{self.size}"
+            return "\n".join([title, *table(self.layers, self.params, self.macs)])
         gated = [row for row in self.rows if row.gate]
         head = ["stage", "block", "position", "channels", "gate"]
         head += ["+params", "share", "+MACs", "share"]
@@ -112,8 +122,7 @@ class Explanation:
         added, cost = sum(row.params for row in gated), sum(row.macs for row in gated)
         return "\n".join(
             [
-                f"{self.network}: {self.params:,} parameters, {self.macs:,} MACs "
-                f"at {self.size}x{self.size}",
+                title,
                 *columns([head, *cells], left=(2, 4)),
                 f"{len(gated)} of {len(self.rows)} sites have a gate: "
                 f"{added:,} parameters ({added / self.params:.2%}), "
@@ -131,6 +140,7 @@ class Explanation:
             "size": self.size,
             "sites": [vars(row) for row in self.rows],
             "shadowed": [{**vars(found), "by": list(found.by)} for found in self.shadowed],
+            **({"layers": [vars(layer) for layer in self.layers]} if self.layers else {}),
         }
 
 
@@ -154,6 +164,8 @@ def explain_model(
     shape: tuple[int, ...],
     name: str,
     policy: Policy = NONE,
+    *,
+    by_layer: bool = False,
 ) -> Explanation:
     """Explain `model`, which is on the meta device with its gates, at an input of (C, H, W).
 
@@ -177,7 +189,9 @@ def explain_model(
                 macs_share=cost / macs,
             )
         )
-    return Explanation(name, tuple(rows), params, macs, shape[-1], shadowed(policy, sites))
+    found = layers(model, shape) if by_layer else ()
+    lost = shadowed(policy, sites)
+    return Explanation(name, tuple(rows), params, macs, shape[-1], lost, found)
 
 
 def _text(gate: nn.Module) -> str:

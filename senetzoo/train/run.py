@@ -63,6 +63,7 @@ class Trainer:
         self.start = model.load_report
         if self.start is not None:
             say(f"starting from {self.start}")
+        model.uncalibrate()
         model = model.to(memory_format=layout)  # type: ignore[call-overload]
         self.counts = count(model, recipe.final_size)
         if recipe.precision == "fp64":
