@@ -373,11 +373,10 @@ class Trainer:
             self._check_loss()
             self._save()
         saved = f"All up to {self.saved} is saved." if self.saved is not None else ""
-        true, remedy = error.args
         return TrainingError(
             f"A process that reads images for {self.out} does not go on.",
-            f"{true} {saved}".rstrip(),
-            f"Type the same command again to go on. {remedy}",
+            f"{error.args[0]} {saved}".rstrip(),
+            f"Type the same command again to go on. {error.args[1]}",
         )
 
     def _newest(self) -> str:
