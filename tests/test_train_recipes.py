@@ -348,11 +348,12 @@ def test_hub_data_that_can_not_be_used(tmp_path: Path) -> None:
     )
     parquet(tmp_path / "d" / "train.parquet", 3, [0, 1, -1])
     assert message(lambda: hub.load(tmp_path / "d", "train"), DataError) == (
-        f"{tmp_path / 'd'} has labels from -1 to 1.\nThere are 2 classes, from 0 to 1."
+        f"{tmp_path / 'd'} train has labels from -1 to 1.\nThere are 2 classes, from 0 to 1."
     )
     rows = hub.stream(tmp_path / "d", ("a", "b"))
     assert message(lambda: list(rows.read(0, 0)), DataError) == (
-        f"{tmp_path / 'd'} train has the label -1.\nThere are 2 classes, from 0 to 1."
+        f"{tmp_path / 'd'} train has the label -1.\nThere are 2 classes, from 0 to 1: a, b.\n"
+        "Give data with one of these for each image"
     )
 
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from senetzoo._utils.files import user_path
 from senetzoo.data.images import image_files, open_image
+from senetzoo.data.labels import in_order, indices, listed, numbered, same
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import DataError, MissingExtraError
 
@@ -129,28 +131,37 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
     Raises:
         DataError: No folder, a folder that is none of `classes`, or a class without images.
     """
-    root = Path(path).expanduser()
+    root = user_path(path)
     if not root.is_dir():
         raise DataError(f"No folder {root}.", "", "Give a folder that has one folder per class")
     entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
-    found = [entry.name for entry in entries if entry.is_dir()]
+    found = in_order(entry.name for entry in entries if entry.is_dir())
     left_out = [entry for entry in entries if not entry.is_dir()]
     if not found:
         raise DataError(
             f"No class folders in {root}.", "It has no folders.", "Make one folder per class"
         )
-    names = tuple(classes) if classes is not None else in_order(found)
-    unknown = [name for name in in_order(found) if name not in names]
+    names = tuple(classes) if classes is not None else tuple(found)
+    folders = {same(name): name for name in found}
+    if len(folders) < len(found):
+        twice = next(name for name in found if folders[same(name)] != name)
+        raise DataError(
+            f"{root} has two folders {twice!r}.",
+            "They differ only in how Unicode writes a letter with its accent.",
+            "Put the images of both into one",
+        )
+    known = indices(names)
+    unknown = [name for name in found if same(name) not in known]
     if unknown:
         raise DataError(
             f"{root} has the folder {unknown[0]!r}.",
-            f"The classes are {_listed(names)}.",
+            f"The classes are {listed(names)}.",
             "Name each folder after a class",
         )
     sources: list[Path | bytes] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        files, others = image_files(root / name)
+        files, others = image_files(root / folders.get(same(name), name))
         if not files:
             raise DataError(
                 f"The class {name!r} of {root} has no images.",
@@ -165,36 +176,54 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
     )
 
 
-def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Names of classes in the order of their labels: sorted, and as numbers if all are."""
-    distinct = set(names)
-    # Numbers are numbers: folder 10 comes after folder 9.
-    return tuple(sorted(distinct, key=int if all(n.isdecimal() for n in distinct) else None))
-
-
 def read_parquet(path: str | Path, classes: Sequence[str] | None = None) -> LabeledFiles:
     """Read a parquet file with the Hub's image schema.
 
     That is a column ``image`` or ``img`` of image files (bytes, or a struct with the field
-    ``bytes``), and a column ``label``, ``labels`` or ``fine_label`` of whole numbers.
+    ``bytes``), and a column ``label``, ``labels`` or ``fine_label``, as `labels.numbered` takes it.
 
     Args:
         path: The file.
         classes: Names of the classes in the order of their labels; None takes the names in the
-            file's metadata, or else the numbers.
+            file's metadata, or else those of the labels.
 
     Raises:
-        DataError: No such file, a damaged one, other columns, labels outside the classes, or
-            names in the metadata that differ from `classes`.
+        DataError: No such file, a damaged one, other columns, or labels that can't be numbered.
         MissingExtraError: pyarrow is not installed.
     """
+    return read_parquets([user_path(path)], classes)
+
+
+def read_parquets(paths: Sequence[Path], classes: Sequence[str] | None = None) -> LabeledFiles:
+    """The shards of one data set as one, in their order; errors as of `read_parquet`."""
+    name = str(paths[0] if len(paths) == 1 else paths[0].parent)
+    sources: list[Path | bytes] = []
+    values: list[object] = []
+    own: tuple[str, ...] | None = None
+    for path in paths:
+        contents, found, names = _rows(path)
+        if own is not None and names != own:
+            raise DataError(
+                f"{path} has the classes {listed(names or ['of no name'])}.",
+                f"{paths[0]} has {listed(own)}.",
+                "Give the files of one data set",
+            )
+        own = names
+        sources += contents
+        values += found
+    labels, known = numbered(values, own, classes, name)
+    bare = classes is None and own is None and all(word.isdecimal() for word in known)
+    return LabeledFiles(tuple(sources), labels, known, name, numbered=bare)
+
+
+def _rows(path: Path) -> tuple[list[bytes], list[object], tuple[str, ...] | None]:
+    """Contents of the image files of a parquet file, the labels as it has them, and its classes."""
     try:
         import pyarrow
-        from pyarrow import types
         from pyarrow.parquet import read_table
     except ImportError:
         raise MissingExtraError("Reading parquet", "pyarrow", "bench") from None
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.is_file():
         raise DataError(f"No file {path}.", "", "Give a parquet file")
     try:
@@ -204,33 +233,14 @@ def read_parquet(path: str | Path, classes: Sequence[str] | None = None) -> Labe
             f"{path} can't be read.", "It is no parquet file, or damaged or cut short."
         ) from None
     image, label = image_columns(table.column_names, str(path))
-    kind = table.schema.field(label).type
-    if not types.is_integer(kind) or table.column(label).null_count:
+    contents = [_content(cell) for cell in table.column(image).to_pylist()]
+    if None in contents:
         raise DataError(
-            f"{path} has labels of type {kind}"
-            + (", some of them missing." if table.column(label).null_count else "."),
-            "Expected whole numbers, the index of each image's class.",
-        )
-    labels = tuple(int(value) for value in table.column(label).to_pylist())
-    sources = tuple(_content(cell) for cell in table.column(image).to_pylist())
-    if None in sources:
-        raise DataError(
-            f"{path} has no image file in row {sources.index(None)} of the column {image!r}.",
+            f"{path} has no image file in row {contents.index(None)} of the column {image!r}.",
             "Expected the files' content (bytes), not their paths or pixels.",
         )
-    own = _hub_names(table.schema.metadata, label)
-    if classes is not None and own is not None and tuple(classes) != own:
-        raise DataError(
-            f"{path} has the classes {_listed(own)}.",
-            f"Expected {_listed(classes)}, in this order.",
-        )
-    count = max(labels, default=-1) + 1
-    names = tuple(classes) if classes is not None else own or tuple(map(str, range(count)))
-    check_labels(labels, names, str(path))
-    contents = tuple(s for s in sources if s is not None)
-    return LabeledFiles(
-        contents, labels, names, str(path), numbered=classes is None and own is None
-    )
+    found = [content for content in contents if content is not None]
+    return found, table.column(label).to_pylist(), _hub_names(table.schema.metadata, label)
 
 
 def image_columns(columns: Iterable[str], name: str) -> tuple[str, str]:
@@ -243,35 +253,11 @@ def image_columns(columns: Iterable[str], name: str) -> tuple[str, str]:
     label = next((c for c in ("label", "labels", "fine_label") if c in columns), None)
     if image is None or label is None:
         raise DataError(
-            f"{name} has the columns {', '.join(columns)}.", "Expected image (or img) and label."
+            f"{name} has the columns {', '.join(columns)}.",
+            "Expected image (or img) and label (or labels, fine_label).",
+            "Rename them: Dataset.rename_column",
         )
     return image, label
-
-
-def check_labels(labels: Sequence[int], classes: Sequence[str], name: str) -> None:
-    """Refuse labels that are none of the classes; `name` is what the message calls the data.
-
-    Raises:
-        DataError: There are some.
-    """
-    if labels and not 0 <= min(labels) <= max(labels) < len(classes):
-        known = f"There are {len(classes)} classes, from 0 to {len(classes) - 1}."
-        raise DataError(
-            f"{name} has labels from {min(labels)} to {max(labels)}.",
-            known if classes else "Labels count from 0.",
-        )
-
-
-def read_parquets(paths: Sequence[Path], classes: Sequence[str] | None = None) -> LabeledFiles:
-    """The shards of one data set as one, in their order; errors as of `read_parquet`."""
-    parts = [read_parquet(path, classes) for path in paths]
-    if len(parts) == 1:
-        return parts[0]
-    longest = max((part.classes for part in parts), key=len)
-    sources = tuple(part.sources[n] for part in parts for n in range(len(part)))
-    labels = tuple(label for part in parts for label in part.labels)
-    numbered = parts[0].numbered
-    return LabeledFiles(sources, labels, longest, str(paths[0].parent), numbered=numbered)
 
 
 def parquet_files(folder: Path, split: str, data: str) -> list[Path]:
@@ -301,10 +287,6 @@ def _hub_names(metadata: dict[bytes, bytes] | None, label: str) -> tuple[str, ..
         return tuple(str(name) for name in features[label]["names"])
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")
 
 
 def same_size_set(files: LabeledFiles, name: str) -> ImageSet:

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from senetzoo._utils.environment import offline
+from senetzoo._utils.environment import bad_certificates, offline
+from senetzoo._utils.files import user_path
 from senetzoo.data.files import (
     LabeledFiles,
     StoredImages,
-    check_labels,
     image_columns,
     parquet_files,
 )
+from senetzoo.data.labels import indices, listed, number, numbered, same
 from senetzoo.data.sets import Split
-from senetzoo.errors import DataError, MissingExtraError
+from senetzoo.errors import DataError, MissingExtraError, first_line
 
 # What each split may be called there, best first.
 _NAMES: dict[Split, tuple[str, ...]] = {
@@ -26,10 +27,6 @@ _NAMES: dict[Split, tuple[str, ...]] = {
     "test": ("test",),
 }
 _BUFFER = 10_000
-
-
-class UnlabeledError(DataError):
-    """A split whose labels are all -1, as of tests whose labels are kept secret."""
 
 
 class ArrowImages(StoredImages):
@@ -88,15 +85,18 @@ class Stream:
             skip: Images to leave out at the start: where an interrupted run goes on.
 
         Raises:
-            DataError: A label out of range.
+            DataError: A label of no class.
         """
         rows = self.rows.shuffle(seed=seed, buffer_size=_BUFFER).skip(skip)
+        classes = indices(self.classes)
         for row in rows:
-            label = row[self.label]
-            if type(label) is not int or not 0 <= label < len(self.classes):
+            label = number(row[self.label], classes)
+            if label is None:
                 raise DataError(
-                    f"{self.name} has the label {label}.",
-                    f"There are {len(self.classes)} classes, from 0 to {len(self.classes) - 1}.",
+                    f"{self.name} has the label {row[self.label]!r}.",
+                    f"There are {len(classes)} classes, from 0 to {len(classes) - 1}: "
+                    f"{listed(self.classes)}.",
+                    "Give data with one of these for each image",
                 )
             yield _content(row[self.image]), label
 
@@ -108,7 +108,7 @@ def splits(path: str | Path) -> dict[Split, str]:
         DataError: No such data set, or none of these splits.
         MissingExtraError: `datasets` is not installed.
     """
-    local = Path(path).expanduser()
+    local = user_path(path)
     with _explained(path) as datasets:
         if local.exists():
             every = [name for names in _NAMES.values() for name in names]
@@ -129,24 +129,16 @@ def load(path: str | Path, split: Split) -> LabeledFiles:
         split: ``"train"``, ``"val"`` (which may be called validation there) or ``"test"``.
 
     Raises:
-        DataError: No such data set or split, or no image and label columns, or labels that are
-            not whole numbers from 0 to the last class; an `UnlabeledError` where all are -1.
+        DataError: No such data set or split, or no image and label columns, or labels that
+            `labels.numbered` refuses; a `HiddenLabelsError` where all are hidden.
         MissingExtraError: `datasets` is not installed.
     """
     table = _open(path, split, stream=False)
     image, label, classes = _columns(table.features, str(path))
-    labels = tuple(table[label])
-    if set(labels) == {-1}:
-        raise UnlabeledError(
-            f"The {split} split of {path} has no labels.",
-            "All of them are -1.",
-            "Take another split",
-        )
-    numbered = not classes
-    classes = classes or tuple(map(str, range(max(labels, default=-1) + 1)))
-    check_labels(labels, classes, str(path))
-    images = ArrowImages(_raw(table, image), image)
-    return LabeledFiles(images, labels, classes, f"{path} {split}", numbered=numbered)
+    values, where = list(table[label]), f"{path} {split}"
+    labels, known = numbered(values, classes or None, None, where)
+    bare = not classes and all(word.isdecimal() for word in known)
+    return LabeledFiles(ArrowImages(_raw(table, image), image), labels, known, where, numbered=bare)
 
 
 def stream(path: str | Path, classes: tuple[str, ...]) -> Stream:
@@ -162,7 +154,7 @@ def stream(path: str | Path, classes: tuple[str, ...]) -> Stream:
     """
     rows = _open(path, "train", stream=True)
     image, label, own = _columns(rows.features or next(iter(rows)), str(path))
-    if own and own != classes:
+    if own and [*map(same, own)] != [*map(same, classes)]:
         raise DataError(f"{path} has other classes in its training split than in its test split.")
     split = (rows.info.splits or {}).get("train")
     length = split.num_examples if split is not None else None
@@ -171,7 +163,7 @@ def stream(path: str | Path, classes: tuple[str, ...]) -> Stream:
 
 def _open(path: str | Path, split: Split, *, stream: bool) -> Any:
     there = splits(path)
-    local = Path(path).expanduser()
+    local = user_path(path)
     if split not in there:
         if local.exists():
             raise DataError(
@@ -203,9 +195,10 @@ def _explained(path: str | Path) -> Iterator[Any]:
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, DataError):
             raise
+        variable = bad_certificates(error)
         raise DataError(
             f"The data set {path} can't be loaded.",
-            str(error).partition("\n")[0] or type(error).__name__,
+            f"{variable} names certificates that can't be read." if variable else first_line(error),
             "Give a local folder with its parquet files, or its name on the Hub",
         ) from None
 

@@ -11,10 +11,12 @@ from typing import Literal, TypeAlias, get_args
 import torch
 
 from senetzoo._utils import terminal
+from senetzoo._utils.files import user_path
 from senetzoo.data import digits, flowers5, hub
 from senetzoo.data.cifar import CIFAR10, CIFAR100, Cifar
 from senetzoo.data.files import LabeledFiles, parquet_files, read_image_folder, read_parquet
 from senetzoo.data.images import say_left_out
+from senetzoo.data.labels import HiddenLabelsError, indices, listed, same
 from senetzoo.data.listing import SPLITS, read_csv
 from senetzoo.data.sets import ImageSet, Split
 from senetzoo.data.split import Images, hold_out
@@ -105,7 +107,7 @@ def open_splits(
 def _labeled(split: Split, read: Callable[[], Images]) -> Images | None:
     try:
         return read()
-    except hub.UnlabeledError as error:
+    except HiddenLabelsError as error:
         if split != "test":
             raise
         terminal.say_once(str(error).partition("\n")[0])
@@ -116,13 +118,14 @@ def _with_classes(images: Images, classes: tuple[str, ...]) -> Images:
     """Images of some of the classes, with labels that count all of them."""
     if images.classes == classes:
         return images
-    if unknown := [name for name in images.classes if name not in classes]:
+    known = indices(classes)
+    if unknown := [name for name in images.classes if same(name) not in known]:
         raise DataError(
             f"{images.name} has the class {unknown[0]!r}, which the first split does not have.",
-            f"Its classes are {', '.join(classes[:10])}{' ...' * (len(classes) > 10)}.",
+            f"Its classes are {listed(classes)}.",
             "Give all splits the same classes",
         )
-    number = [classes.index(name) for name in images.classes]
+    number = [known[same(name)] for name in images.classes]
     if isinstance(images, ImageSet):
         return dataclasses.replace(
             images, classes=classes, labels=torch.tensor(number)[images.labels]
@@ -177,7 +180,7 @@ def _read(readers: _Readers, split: Split) -> Images:
 def _readers(where: str | Path, kind: Kind | None) -> _Readers:
     """What reads each split of a source."""
     kind = kind or kind_of(where)
-    path = Path(where).expanduser()
+    path = user_path(where)
     if kind == "digits":
         return {"train": lambda: digits.load("train"), "test": lambda: digits.load("test")}
     if kind == "cifar10" or kind == "cifar100":
@@ -243,7 +246,7 @@ def kind_of(where: str | Path) -> Kind:
     Raises:
         DataError: Nothing is there, or a file of another kind.
     """
-    path = Path(where).expanduser()
+    path = user_path(where)
     if str(where).startswith(HUB):
         return "hub"
     if str(where) == "digits" and not path.exists():

@@ -13,6 +13,7 @@ from torch import Tensor
 from senetzoo._utils.terminal import say_once
 from senetzoo.data import sources
 from senetzoo.data.files import LabeledFiles
+from senetzoo.data.labels import indices, same
 from senetzoo.data.sets import ImageSet
 from senetzoo.data.split import Images
 from senetzoo.errors import DataError
@@ -97,7 +98,8 @@ def read_images(where: str, classes: Sequence[str], outputs: int) -> LabeledImag
             )
         return LabeledImages(images, numbers)
     if classes and not numbered:
-        unknown = [word for word in own if word not in classes]
+        by_name = indices(classes)
+        unknown = [word for word in own if same(word) not in by_name]
         if unknown:
             raise DataError(
                 f"{images.name} has the class {unknown[0]!r}, which the network does not have.",
@@ -105,7 +107,7 @@ def read_images(where: str, classes: Sequence[str], outputs: int) -> LabeledImag
                 f"{' ...' if len(classes) > 10 else ''}.",
                 "Give data of these classes, with folders named after them",
             )
-        return LabeledImages(images, tuple(classes.index(word) for word in own))
+        return LabeledImages(images, tuple(by_name[same(word)] for word in own))
     if len(own) != outputs:
         raise DataError(
             f"{images.name} has {len(own)} classes.",

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from senetzoo._utils.files import user_path
 from senetzoo.data import hub, sources
 from senetzoo.data.files import LabeledFiles, StoredImages
 from senetzoo.data.hub import Stream
@@ -210,6 +211,8 @@ def _read(
         parts = sources.with_val(parts, recipe.held_out or 0.1)
     # Test images are for the end, where there are others.
     held_out = parts.get("val", parts.get("test"))
+    if recipe.data == "hub" and held_out is None:
+        held_out = hub.load(path, "test")  # which says what is missing
     if held_out is None or "train" not in parts:
         missing = "train and val" if "all" in parts else "train" if held_out else "val or test"
         raise DataError(
@@ -233,9 +236,9 @@ def _chooses(recipe: Recipe) -> bool:
 def _kind(recipe: Recipe, path: Path) -> sources.Kind:
     if recipe.data != "folder":
         return recipe.data
-    if not path.expanduser().exists():
+    if not user_path(path).exists():
         raise DataError(f"No folder {path}.", "", "Give a folder that has train and test")
-    return "csv" if path.expanduser().is_file() else "folder"
+    return "csv" if user_path(path).is_file() else "folder"
 
 
 def _check_labels(images: TestImages) -> None:

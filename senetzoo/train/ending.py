@@ -13,7 +13,7 @@ from senetzoo.eval.predictions import Predictions
 from senetzoo.io.folder import WEIGHTS
 from senetzoo.io.save import write as write_network
 from senetzoo.nn.classifier import Classifier
-from senetzoo.runs import SUMMARY, TEST
+from senetzoo.runs import SCHEMA, SUMMARY, TEST
 from senetzoo.train import checkpoint, evaluate, log
 from senetzoo.train.data import Data
 from senetzoo.train.recipe import Recipe
@@ -33,10 +33,17 @@ def write(
     from safetensors.torch import save
 
     with checkpoint.writing(out / WEIGHTS):
-        write_network(model, out, classes=data.classes, preprocessing=data.preprocessing(recipe))
+        write_network(
+            model,
+            out,
+            classes=data.classes,
+            preprocessing=data.preprocessing(recipe),
+            held=True,
+        )
     checkpoint.write(out / TEST, save(evaluate.record(tested, data, recipe)))
     log.add(out, "end", dict(end))
     summary = {
+        "schema": SCHEMA,
         "recipe": dataclasses.asdict(recipe),
         "seed": seed,
         "command": command,

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import load_file
 
+from senetzoo._utils.files import user_path
 from senetzoo._utils.terminal import clock
 from senetzoo.data.files import LabeledFiles
 from senetzoo.data.images import open_image
@@ -392,6 +393,6 @@ def _earlier(folder: Path) -> Recipe | None:
 
 def _folder(photos: str | Path, model: str | None, seed: int) -> Path:
     """``runs/<photos>-<model>``."""
-    name = Path(str(photos)).expanduser().resolve().stem
+    name = user_path(str(photos)).resolve().stem
     network = Path(model or start.EMBEDDED).name
     return Path("runs") / (f"{name}-{network}" + f"-{seed}" * bool(seed))

@@ -15,7 +15,7 @@ import torch
 from senetzoo._utils import environment
 from senetzoo._utils.terminal import clock, printable
 from senetzoo.errors import MissingExtraError
-from senetzoo.runs import LOG, is_run, read_log
+from senetzoo.runs import LOG, SCHEMA, is_run, read_log
 from senetzoo.train.checkpoint import StepCount, write, writing
 from senetzoo.train.pace import WARM_STEPS
 from senetzoo.train.recipe import Recipe
@@ -33,10 +33,10 @@ def begin(folder: Path, header: dict[str, Any], after: StepCount | None = None) 
     After a checkpoint it goes on with a line "resume": what was logged after it is about to be
     done again.
     """
-    lines = [{"kind": "run", **header}]
+    lines = [{"kind": "run", "schema": SCHEMA, **header}]
     if after is not None:
         old = read_log(folder / LOG) if is_run(folder) else []
-        lines = [line for line in old if line["kind"] == "run"][:1] or lines
+        lines = old[:1] or lines
         lines += [
             line
             for line in old

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
-
-import torch
 
 from senetzoo.train.recipe import Recipe
 
@@ -43,9 +39,3 @@ class Pace:
     def compiling_pays(self, recipe: Recipe) -> bool:
         """Whether a run is long enough for it."""
         return self.seconds(recipe) > _COMPILING_PAYS
-
-
-def can_compile(device: torch.device) -> bool:
-    """Whether inductor has what it needs: on the CPU, a C++ compiler."""
-    compilers = (os.environ.get("CXX"), "c++", "g++", "clang++", "cl")
-    return device.type != "cpu" or any(shutil.which(name) for name in compilers if name)

@@ -13,19 +13,19 @@ import torch
 from torch import Tensor, nn
 from torch.optim import swa_utils
 
-from senetzoo.errors import SenetzooError, TrainingError
+from senetzoo._utils import environment
+from senetzoo.errors import SenetzooError, TrainingError, first_line
 from senetzoo.eval.predictions import Predictions
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
 from senetzoo.runs import LOG, read_log
 from senetzoo.train import checkpoint, ending, evaluate, log, stop
-from senetzoo.train.batches import Batches
+from senetzoo.train.batches import Batches, WorkerError, worker_error
 from senetzoo.train.best import Best
 from senetzoo.train.checkpoint import NEWEST, StepCount
 from senetzoo.train.data import Data, TestImages
 from senetzoo.train.log import Progress
 from senetzoo.train.optim import freeze, make_optimizer
-from senetzoo.train.pace import can_compile
 from senetzoo.train.recipe import Options, Recipe
 from senetzoo.train.step import Step, Sums
 from senetzoo.train.stop import signals
@@ -87,9 +87,10 @@ class Trainer:
             model.load_state_dict(stored["model"])
             optimizer.load_state_dict(stored["optimizer"])
         prepared, self.optimizer = accelerator.prepare(model, optimizer)
-        compiled = recipe.compile and can_compile(device)
-        if compiled != recipe.compile:
-            say("no C++ compiler is installed: training without torch.compile, slower")
+        missing, remedy = environment.compiler_missing(device) if recipe.compile else ("", "")
+        if missing:
+            say(f"training without torch.compile, slower: {missing} {remedy}")
+        compiled = recipe.compile and not missing
         network = torch.compile(prepared, dynamic=False) if compiled else prepared
         weights = data.class_weights().to(device) if recipe.class_weights else None
         self.step = Step(accelerator, network, model, self.optimizer, recipe, weights)
@@ -134,11 +135,15 @@ class Trainer:
                 while self.position.epoch < recipe.epochs and not self._settled():
                     tested = self._epoch()
             except RuntimeError as error:
-                if isinstance(error, SenetzooError):
-                    raise
-                if "DataLoader worker" in str(error):
-                    raise self._without_worker(error) from error
-                if self.accelerator.num_processes == 1:
+                if (died := worker_error(error)) is not None:
+                    raise self._without_worker(died) from error
+                if (cause := getattr(error, "inner_exception", None)) is not None:
+                    raise TrainingError(
+                        f"torch.compile fails on the network of {recipe.name}.",
+                        first_line(cause),
+                        "Type the same command with --no-compile",
+                    ) from error
+                if isinstance(error, SenetzooError) or self.accelerator.num_processes == 1:
                     raise
                 epoch = self.position.epoch + 1
                 raise stop.alone(self.accelerator, epoch, error, self._newest()) from error
@@ -377,18 +382,16 @@ class Trainer:
         self._stop = True
         self.progress.say("stopping after this step; once more to stop at once")
 
-    def _without_worker(self, error: RuntimeError) -> TrainingError:
-        """What to say when a process that reads images has died; saves what is whole."""
+    def _without_worker(self, error: WorkerError) -> TrainingError:
+        """What to say when a process that reads images died or hangs; saves what is whole."""
         if self._between_steps and self.accelerator.num_processes == 1:
             self._check_loss()
             self._save()
-        return stop.without_worker(self.out, "" if self.saved is None else str(self.saved))
+        return stop.without_worker(self.out, "" if self.saved is None else str(self.saved), error)
 
     def _newest(self) -> str:
         """Which state is saved; nothing where none is."""
-        if self.saved is None:
-            return ""
-        return f"{self.out / NEWEST} has the state of {self.saved}"
+        return "" if self.saved is None else f"{self.out / NEWEST} has the state of {self.saved}"
 
     def _check_loss(self) -> None:
         if self.sums.finite():

@@ -32,13 +32,20 @@ def interrupted(out: Path, position: str) -> Interrupted:
     )
 
 
-def without_worker(out: Path, saved: str) -> TrainingError:
-    """What is raised when a process that reads images has died; `saved` says what is whole."""
+def without_worker(out: Path, saved: str, error: Exception) -> TrainingError:
+    """What is raised when a process that reads images died or hangs.
+
+    Args:
+        out: Folder of the run.
+        saved: What is whole; empty for nothing.
+        error: What is true and what to do, as its arguments.
+    """
     whole = f"All up to {saved} is saved." if saved else ""
+    true, remedy = error.args
     return TrainingError(
-        f"A process that reads images for {out} has died.",
-        f"It was killed, mostly for want of memory. {whole}".rstrip(),
-        "Type the same command again to go on; with less memory: --workers 0",
+        f"A process that reads images for {out} does not go on.",
+        f"{true} {whole}".rstrip(),
+        f"Type the same command again to go on. {remedy}",
     )
 
 
@@ -64,6 +71,23 @@ def diverged(recipe: Recipe, loss: float, epoch: int, newest: str) -> TrainingEr
         f"The run diverged; {newest}." if newest else "The run diverged in its first epoch.",
         f"Type for example: --set lr={recipe.lr / 2:g}, with another --out",
     )
+
+
+@contextmanager
+def held(*numbers: signal.Signals) -> Iterator[None]:
+    """Keep signals, those of `STOPPING` by default, until the end.
+
+    Processes that are started meanwhile never get them: one that was just forked would answer
+    them as this one does.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers or STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
