@@ -62,6 +62,28 @@ def runs() -> str:
     return table(head, rows) if rows else "None is recorded yet.\n"
 
 
+def finetuned() -> str:
+    """Fine-tuning beside a plain loop, by seed."""
+    rows, notes = [], []
+    for record in lines("finetune.jsonl"):
+        where, cells = record["environment"], []
+        for name in ("plain", "finetune"):
+            of = record["test"][name]
+            low, high = (100 * bound for bound in of["wilson95"])
+            cells.append(f"{100 * of['accuracy']:.1f} % [{low:.1f}, {high:.1f}]")
+        named = f"{record['named']} of {record['planted']}"
+        rows.append([str(record["seed"]), *cells, named])
+        note = (
+            f"`{record['start']}` behind the stem {record['stem']}, {record['size']} px, batch "
+            f"{record['batch']}, {record['epochs']} epochs of {record['train_images']} images, "
+            f"tested on {of['images']} others; {where['cpu']} ({', '.join(where['cpu_flags'])}), "
+            f"torch {where['torch']}."
+        )
+        notes += [note] * (note not in notes)
+    head = ["seed", "plain loop [95 %]", "`senetzoo finetune` [95 %]", "bad files named"]
+    return f"{table(head, rows)}\n{' '.join(notes)}\n" if rows else "None is recorded yet.\n"
+
+
 def speed() -> str:
     """The training loop beside a plain one, step by step in turn."""
     rows, notes = [], []
