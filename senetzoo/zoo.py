@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from senetzoo._utils.files import user_path
 from senetzoo.errors import ConfigError, checks_options, nearest
 from senetzoo.io import folder, hub
 from senetzoo.models.names import ModelName
@@ -213,7 +214,9 @@ def find(
                 "Leave one of them out",
             )
         # Of what is asked for, of what is named, or of the name alone.
-        trained = read_file(Path(weights), list(dict.fromkeys([wanted, spec.merged(own), spec])))
+        trained = read_file(
+            user_path(weights), list(dict.fromkeys([wanted, spec.merged(own), spec]))
+        )
         if trained.spec != wanted:
             wanted = trained.spec.merged(own, policy).replace(**given)
     return wanted, trained
@@ -254,8 +257,8 @@ def _is_saved(reference: object) -> bool:
 
 def _is_folder(text: str) -> bool:
     try:
-        return bool(text) and Path(text).expanduser().is_dir()
-    except (OSError, RuntimeError, ValueError):  # too long, with a null byte, or no home
+        return bool(text) and user_path(text).is_dir()
+    except (OSError, ValueError):  # too long, with a null byte, or no home
         return False
 
 
@@ -271,7 +274,7 @@ def _find_saved(
         )
     text = str(reference)
     base, over = _before_policy(reference)
-    path = Path(base).expanduser()
+    path = user_path(base)
     if text.startswith(hub.PREFIX) or (
         isinstance(reference, str)
         and not text.startswith((".", "~", "/"))

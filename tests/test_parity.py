@@ -345,6 +345,8 @@ THEIR_INCEPTION: dict[str, Any] = {
 }
 CAFFE: dict[str, Any] = {"stride_on": "1x1", "pool": "ceil"}
 EFFICIENT = Case("efficientnet_b0", "torchvision", "efficientnet_b0", EFFICIENTNET)
+# Of these, 64 pixels leave too little for logits that differ.
+DEEP = {"b7": 128, "v2_m": 128, "v2_l": 128}
 GOOGLENET = recorded(
     "googlenet_bn", "torchvision", "googlenet", changes=STILL, options=THEIR_INCEPTION
 )
@@ -409,6 +411,17 @@ FORMS = [
     replace(EFFICIENT, options=THEIR_EFFICIENTNET, gradients=True,
          record="torchvision efficientnet_b0"),
     replace(EFFICIENT, library="timm"),
+    *(recorded(name, "torchvision", name, changes=STILL, options=STILL, gradients=True) for name in
+         ("mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")),
+    *(Case(f"mobilenet_v2_{round(100 * width):03}", "torchvision", "mobilenet_v2", STILL, STILL |
+         {"width_mult": width}, slow=width != 0.35, gradients=width == 0.35,
+         record=f"torchvision mobilenet_v2 at width {width}") for width in (1.4, 0.75, 0.5, 0.35)),
+    *(recorded(f"efficientnet_{size}", "torchvision", f"efficientnet_{size}", changes=EFFICIENTNET,
+         options=THEIR_EFFICIENTNET, slow=size != "b2", size=DEEP.get(size, 64)) for size in
+         ("b1", "b2", "b3", "b4", "b5", "b6", "b7", "v2_s", "v2_m", "v2_l")),
+    *(recorded(name, "torchvision", name, gradients=name.endswith("_400mf"), slow=not
+         name.endswith("_400mf")) for letter in "xy" for name in (f"regnet_{letter}_{size}" for size
+         in ("400mf", "800mf", "1_6gf", "3_2gf", "8gf", "16gf", "32gf"))),
     replace(EFFICIENT, theirs=without_gates, changes=EFFICIENTNET | {"policy": NONE},
          options=THEIR_EFFICIENTNET | {"name": "efficientnet_b0"}),
     # The Inceptions.

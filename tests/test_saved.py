@@ -481,10 +481,11 @@ CODE = "__import__('os').system('touch pwned')"
     ("changes", "where", "what"),
     [
         ({"schema": 3}, "schema",
-         "It is 3, and this version of senetzoo reads 1 to 2.\nInstall a newer senetzoo"),
+         "It is 3, and this version of senetzoo reads 1 to 2.\n"
+         "A newer senetzoo made it: pip install --upgrade senetzoo"),
         ({"schema": "1"}, "schema", 'It is "1", and this version of senetzoo reads 1 to 2.'),
         ({"schema": True}, "schema", "It is true, and this version of senetzoo reads 1 to 2."),
-        ({"schema": ...}, "schema", "It is missing, and this version of senetzoo reads 1 to 2."),
+        ({"schema": ...}, "schema", "It is null, and this version of senetzoo reads 1 to 2."),
         ({"library_name": "timm"}, "library_name",
          "It is not senetzoo's: it does not name 'senetzoo'."),
         ({"network__family": ...}, "network", "The field 'family' is missing."),

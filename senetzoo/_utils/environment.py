@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import sysconfig
@@ -143,6 +144,25 @@ def offline() -> bool:
             )
     # As huggingface_hub reads it.
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def bad_certificates(error: BaseException) -> str | None:
+    """The variable whose certificates can't be read, where that is why a download ended in `error`.
+
+    Which of them counts depends on the library that downloads.
+    """
+    nameless = isinstance(error, (FileNotFoundError, PermissionError)) and not error.filename
+    if not (nameless or isinstance(error, ssl.SSLError) or "certificate" in str(error)):
+        return None
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        path = os.environ.get(name)
+        if not path or Path(path).is_dir():
+            continue
+        try:
+            ssl.create_default_context(cafile=path)
+        except OSError:
+            return name
+    return None
 
 
 def check_device(name: str, *, bf16: bool = False) -> torch.device:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from senetzoo._utils.files import user_path
 from senetzoo.data.files import (
     parquet_files,
     read_image_folder,
@@ -66,7 +67,7 @@ class Cifar:
             DataError: Nothing that looks like the data set is there, or it is damaged.
             MissingExtraError: A parquet file, and pyarrow is not installed.
         """
-        path = Path(path).expanduser()
+        path = user_path(path)
         name = f"{self.title} {split}"
         if path.suffix == ".parquet" and path.is_file():
             return same_size_set(read_parquets([path], self.classes), name)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from senetzoo._utils.files import user_path
 from senetzoo.data.images import image_files, open_image
 from senetzoo.data.labels import in_order, indices, listed, numbered, same
 from senetzoo.data.sets import ImageSet
@@ -130,7 +131,7 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
     Raises:
         DataError: No folder, a folder that is none of `classes`, or a class without images.
     """
-    root = Path(path).expanduser()
+    root = user_path(path)
     if not root.is_dir():
         raise DataError(f"No folder {root}.", "", "Give a folder that has one folder per class")
     entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
@@ -190,7 +191,7 @@ def read_parquet(path: str | Path, classes: Sequence[str] | None = None) -> Labe
         DataError: No such file, a damaged one, other columns, or labels that can't be numbered.
         MissingExtraError: pyarrow is not installed.
     """
-    return read_parquets([Path(path).expanduser()], classes)
+    return read_parquets([user_path(path)], classes)
 
 
 def read_parquets(paths: Sequence[Path], classes: Sequence[str] | None = None) -> LabeledFiles:

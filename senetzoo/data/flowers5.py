@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from senetzoo._utils.files import user_path
 from senetzoo.data.cifar import Part
 from senetzoo.data.files import LabeledFiles, parquet_files, read_image_folder, read_parquets
 from senetzoo.errors import DataError
@@ -33,7 +34,7 @@ def load(path: str | Path, split: Part) -> LabeledFiles:
         DataError: No flowers there, or a class without images.
         MissingExtraError: Parquet, and pyarrow is not installed.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if (path / FOLDER).is_dir():
         path = path / FOLDER
     if (path / CLASSES[0]).is_dir():

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from senetzoo._utils.environment import offline
+from senetzoo._utils.environment import bad_certificates, offline
+from senetzoo._utils.files import user_path
 from senetzoo.data.files import (
     LabeledFiles,
     StoredImages,
@@ -17,7 +18,7 @@ from senetzoo.data.files import (
 )
 from senetzoo.data.labels import indices, listed, number, numbered, same
 from senetzoo.data.sets import Split
-from senetzoo.errors import DataError, MissingExtraError, first_line
+from senetzoo.errors import DataError, MissingExtraError, SenetzooError, first_line
 
 # What each split may be called there, best first.
 _NAMES: dict[Split, tuple[str, ...]] = {
@@ -107,7 +108,7 @@ def splits(path: str | Path) -> dict[Split, str]:
         DataError: No such data set, or none of these splits.
         MissingExtraError: `datasets` is not installed.
     """
-    local = Path(path).expanduser()
+    local = user_path(path)
     with _explained(path) as datasets:
         if local.exists():
             every = [name for names in _NAMES.values() for name in names]
@@ -162,7 +163,7 @@ def stream(path: str | Path, classes: tuple[str, ...]) -> Stream:
 
 def _open(path: str | Path, split: Split, *, stream: bool) -> Any:
     there = splits(path)
-    local = Path(path).expanduser()
+    local = user_path(path)
     if split not in there:
         if local.exists():
             raise DataError(
@@ -192,11 +193,12 @@ def _explained(path: str | Path) -> Iterator[Any]:
     try:
         yield datasets
     except (OSError, ValueError, RuntimeError) as error:
-        if isinstance(error, DataError):
+        if isinstance(error, SenetzooError):
             raise
+        variable = bad_certificates(error)
         raise DataError(
             f"The data set {path} can't be loaded.",
-            first_line(error),
+            f"{variable} names certificates that can't be read." if variable else first_line(error),
             "Give a local folder with its parquet files, or its name on the Hub",
         ) from None
 

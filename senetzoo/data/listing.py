@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
-from senetzoo._utils.files import atomically
+from senetzoo._utils.files import atomically, user_path
 from senetzoo.data.files import LabeledFiles
 from senetzoo.data.labels import in_order
 from senetzoo.data.sets import Split
@@ -44,7 +44,7 @@ def read_csv(path: str | Path) -> dict[Split, LabeledFiles]:
         DataError: No such file, another encoding, no such columns, an empty cell, an absolute
             path, a path that is there twice, an unknown split, or none of the images is there.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     rows = _rows(path)
     if not rows:
         raise DataError(f"{path} lists no images.", "It has no line after that of the columns.")

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 
 from senetzoo._utils import terminal
+from senetzoo._utils.files import user_path
 from senetzoo.data import digits, flowers5, hub
 from senetzoo.data.cifar import CIFAR10, CIFAR100, Cifar
 from senetzoo.data.files import LabeledFiles, parquet_files, read_image_folder, read_parquet
@@ -179,7 +180,7 @@ def _read(readers: _Readers, split: Split) -> Images:
 def _readers(where: str | Path, kind: Kind | None) -> _Readers:
     """What reads each split of a source."""
     kind = kind or kind_of(where)
-    path = Path(where).expanduser()
+    path = user_path(where)
     if kind == "digits":
         return {"train": lambda: digits.load("train"), "test": lambda: digits.load("test")}
     if kind == "cifar10" or kind == "cifar100":
@@ -245,7 +246,7 @@ def kind_of(where: str | Path) -> Kind:
     Raises:
         DataError: Nothing is there, or a file of another kind.
     """
-    path = Path(where).expanduser()
+    path = user_path(where)
     if str(where).startswith(HUB):
         return "hub"
     if str(where) == "digits" and not path.exists():

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,12 @@ from torch import nn
 
 import senetzoo
 from senetzoo._utils.documents import json_text
-from senetzoo._utils.files import atomically
+from senetzoo._utils.files import atomically, only_writer, user_path
 from senetzoo.errors import ConfigError, WeightsError, checks_options
 from senetzoo.io.folder import CONFIG, LIBRARY, SCHEMA, WEIGHTS, Description, File, Network
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import Preprocessing
-from senetzoo.policies.algebra import NONE
 from senetzoo.registry import ENTRIES
-from senetzoo.spec import named
 from senetzoo.weights.load import check_finite, stored
 
 # What a network of float32 takes without a loss.
@@ -53,7 +52,8 @@ def save(
     Raises:
         ConfigError: `model` is another network, or was changed by hand; the folder holds another
             library's; or `classes` or `preprocessing` do not fit.
-        WeightsError: Tensors hold values that are not finite, or no values at all.
+        WeightsError: Tensors hold values that are not finite, or no values at all; or the files
+            can't be written.
     """
     _check_network(model)
     report, network = model.load_report, type(model).__name__
@@ -85,7 +85,15 @@ def save(
                 "Save networks of float32, or of less: model.float()",
             )
     check_finite(model.state_dict(), f"weights of the {network}")
-    write(model, Path(folder), classes=classes, preprocessing=preprocessing)
+    path = user_path(folder)
+    try:
+        write(model, path, classes=classes, preprocessing=preprocessing)
+    except OSError as error:
+        raise WeightsError(
+            f"Can't save a network in {path}.",
+            f"{error.filename or path}: {error.strerror or error}.",
+            "Make room, or give another folder",
+        ) from error
 
 
 def _check_network(model: object) -> None:
@@ -150,8 +158,11 @@ def write(
     *,
     classes: Sequence[str] | None,
     preprocessing: Preprocessing | None,
+    held: bool = False,
 ) -> None:
     """Write a network's two files; of others in the folder none is touched.
+
+    `held` says that the caller is the folder's `only_writer` already.
 
     ``config.json``, which names the hash of the weights, comes last: whatever a kill leaves is a
     whole network, or is refused. The same tensors make the same bytes.
@@ -159,25 +170,24 @@ def write(
     about = {"format": "pt", "library_name": LIBRARY, "senetzoo": senetzoo.__version__}
     content = stored(model.state_dict(), about)
     description = describe(model, content, classes=classes, preprocessing=preprocessing)
+    asked = f"Can't save a network in {folder}."
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(
-            f"Can't save a network in {folder}.", "It is a file.", "Give the name of a folder"
-        )
-    # Weights alone are what a save leaves that was killed between its two files.
-    there = [folder / name for name in (CONFIG, WEIGHTS) if (folder / name).is_file()]
-    if there and _library(there[0]) != LIBRARY:
-        raise ConfigError(
-            f"Can't save a network in {folder}.",
-            f"Its {there[0].name} is not senetzoo's, and would be replaced.",
-            "Give another folder, or move that file away",
-        )
-    folder.mkdir(parents=True, exist_ok=True)
+        raise ConfigError(asked, "It is a file.", "Give the name of a folder")
     raw = dataclasses.asdict(description)
     text = json_text(raw, indent=2) + "\n"
-    # The inner one is put in its place first.
-    with atomically(folder / CONFIG) as first, atomically(folder / WEIGHTS) as second:
-        first.write_text(text, encoding="utf-8")
-        second.write_bytes(content)
+    with nullcontext() if held else only_writer(folder, asked, "Wait, or give another folder"):
+        # Weights alone are what a save leaves that was killed between its two files.
+        there = [folder / name for name in (CONFIG, WEIGHTS) if (folder / name).is_file()]
+        if there and _library(there[0]) != LIBRARY:
+            raise ConfigError(
+                asked,
+                f"Its {there[0].name} is not senetzoo's, and would be replaced.",
+                "Give another folder, or move that file away",
+            )
+        # The inner one is put in its place first.
+        with atomically(folder / CONFIG) as first, atomically(folder / WEIGHTS) as second:
+            first.write_text(text, encoding="utf-8")
+            second.write_bytes(content)
 
 
 def _library(file: Path) -> Any:
@@ -237,16 +247,6 @@ def describe(
         classes=None if classes is None else tuple(classes),
         weights=File(WEIGHTS, hashlib.sha256(content).hexdigest(), len(content)),
     )
-
-
-def name_of(model: Classifier) -> str:
-    """A name for `model`: its network's, or its family's where that is none, and its gates.
-
-    ``"resnet20+se16"`` is what `create` takes; classes, stem and the like are not in it.
-    """
-    spec = model.spec
-    own = named(spec.name).policy if spec.name in ENTRIES else NONE
-    return spec.name if spec.policy == own else f"{spec.name}+{spec.policy}"
 
 
 def _check_classes(classes: Sequence[str], number: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from senetzoo._utils.files import user_path
 from senetzoo.data import hub, sources
 from senetzoo.data.files import LabeledFiles, StoredImages
 from senetzoo.data.hub import Stream
@@ -198,9 +199,9 @@ def _read(recipe: Recipe, path: Path | None) -> tuple[TrainImages, TestImages, s
 def _kind(recipe: Recipe, path: Path) -> sources.Kind:
     if recipe.data != "folder":
         return recipe.data
-    if not path.expanduser().exists():
+    if not user_path(path).exists():
         raise DataError(f"No folder {path}.", "", "Give a folder that has train and test")
-    return "csv" if path.expanduser().is_file() else "folder"
+    return "csv" if user_path(path).is_file() else "folder"
 
 
 def _check_labels(images: TestImages) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from senetzoo._utils.files import only_writer, user_path
 from senetzoo._utils.terminal import echo
 from senetzoo.errors import ConfigError, MissingExtraError, PolicyError
 from senetzoo.runs import SUMMARY
@@ -19,6 +20,8 @@ from senetzoo.train.data import Data, load_data
 from senetzoo.train.recipe import Options, Recipe, read_run
 from senetzoo.train.run import Trainer
 
+# Seconds: a run takes hours, so there is no use in waiting for another one.
+_GLANCE = 0.2
 # What is returned of a summary; runs of older versions do not have the last.
 _END = (
     *("epochs", "train_seconds", "test_accuracy", "test_images", "test_correct", "wilson"),
@@ -64,7 +67,8 @@ def train(
         The record of the end, as in the log.
 
     Raises:
-        ConfigError: The recipe does not fit the data, or `out` has another run.
+        ConfigError: The recipe does not fit the data, `out` has another run, or another process is
+            writing to it.
         DataError: Data that can't be found or read.
         MissingExtraError: A library is not installed.
         TrainingError: The loss is no number, a file can't be written, another process died.
@@ -76,7 +80,7 @@ def train(
     except ImportError:
         raise MissingExtraError("Training", "accelerate", "train") from None
 
-    options = options or Options()
+    options, out = options or Options(), user_path(out)
     finished = (out / SUMMARY).is_file()
     if finished:
         stored, done = read_run(out)
@@ -110,12 +114,19 @@ def train(
         )
     if recipe.batch == ranks * recipe.accumulate:
         _check_norms(recipe, sets, ranks)
+    alone: AbstractContextManager[None] = nullcontext()
     if accelerator.is_main_process:
-        out.mkdir(parents=True, exist_ok=True)
+        alone = only_writer(
+            out,
+            f"A run in {out} is under way.",
+            "Wait for its end, or give another folder with --out",
+            seconds=_GLANCE,
+        )
     else:
         say = _nothing
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), _deterministic(recipe.deterministic):
+    deterministic = _deterministic(recipe.deterministic)
+    with alone, torch.random.fork_rng(devices=devices), deterministic:
         torch.manual_seed((seed << 10) + accelerator.process_index)
         return Trainer(recipe, out, sets, seed, accelerator, options, say).all(variant, command)
 

@@ -21,7 +21,7 @@ from senetzoo.io.folder import WEIGHTS
 from senetzoo.io.save import write as write_network
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
-from senetzoo.runs import LOG, SUMMARY, TEST, read_log
+from senetzoo.runs import LOG, SCHEMA, SUMMARY, TEST, read_log
 from senetzoo.train import checkpoint, evaluate, log
 from senetzoo.train.batches import Batches
 from senetzoo.train.checkpoint import NEWEST, StepCount
@@ -273,11 +273,13 @@ class Trainer:
                     self.out,
                     classes=self.data.classes,
                     preprocessing=self.data.preprocessing(self.recipe),
+                    held=True,
                 )
             shown = evaluate.record(tested, self.data, self.recipe)
             checkpoint.write(self.out / TEST, save(shown))
             log.add(self.out, "end", end)
             summary = {
+                "schema": SCHEMA,
                 "recipe": dataclasses.asdict(self.recipe),
                 "seed": self.seed,
                 "command": command,

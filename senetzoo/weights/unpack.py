@@ -18,8 +18,11 @@ from torch import Tensor
 from senetzoo.errors import WeightsError
 
 # What training code puts a state dict under: a key of the file, or a prefix of every name.
-_KEYS = ("state_dict", "state_dict_ema", "model", "model_ema", "model_state_dict", "ema")
-_PREFIXES = ("module", "_orig_mod", *_KEYS)
+_KEYS = (
+    *("state_dict", "state_dict_ema", "model", "model_ema", "model_state_dict", "ema"),
+    *("net", "network", "net_state_dict", "weights"),
+)
+_PREFIXES = ("module", "_orig_mod", "backbone", "encoder", *_KEYS)
 # A counter that torch's own AveragedModel keeps beside the weights.
 _BESIDE = ("n_averaged",)
 _SAFE = "Get the file as safetensors, or save its state dict alone where you trust it"

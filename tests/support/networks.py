@@ -75,7 +75,10 @@ SMALL = {
     "SENet": "senet154",
     "DenseNet": "densenet40_12",
     "MobileNet": "mobilenet_v1_025",
+    "MobileNetV2": "mobilenet_v2_035",
+    "MobileNetV3": "mobilenet_v3_small",
     "EfficientNet": "efficientnet_b0",
+    "RegNet": "regnet_y_400mf",
     "Swin": "swin_t",
 }
 
@@ -85,7 +88,7 @@ KINDS = {
     *SMALL.values(),
     *("lenet5", "alexnet_2012", "vgg11_bn", "vgg11_lrn", "vgg16_c", "googlenet", "resnet18"),
     *("resnet20a", "resnet50", "resnext50_32x4d", "plain18", "preresnet50", "wrn16_8"),
-    *("densenet121", "densenet_bc_100_12"),
+    *("densenet121", "densenet_bc_100_12", "mobilenet_v3_large", "efficientnet_v2_s"),
 }
 
 
@@ -96,6 +99,7 @@ SHALLOW: dict[str, dict[str, Any]] = {
     "swin_t": {"depths": (2, 2, 2, 2)},
     "inception_resnet_v1": {"depths": (1, 1, 2)},
     "densenet40_12": {"depths": (3, 3, 3)},
+    "efficientnet_v2_s": {"depth": 0.2},
 }
 
 
