@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import importlib
@@ -22,7 +23,7 @@ from support.weights import blocked, report_of
 from torch import Tensor, nn
 
 import senetzoo
-from senetzoo import ECA, SE, attach, config, create, load, policy, save, transforms
+from senetzoo import ECA, SE, attach, config, create, detach, load, policy, save, transforms
 from senetzoo.errors import ConfigError, SenetzooError, WeightsError
 from senetzoo.io.folder import described, parse
 from senetzoo.io.save import describe
@@ -810,3 +811,45 @@ def test_wrappers_in_wrappers_and_compiled_networks(tmp_path: Path) -> None:
     model.compile()  # in its place; nothing is compiled before it is called
     save(model, tmp_path / "it")
     assert same_tensors(load(tmp_path / "it"), model)
+
+
+def test_calibration_travels_with_the_tensors_and_goes_with_them(tmp_path: Path) -> None:
+    model = create("resnet20", seed=0, num_classes=3)
+    model.temperature, model.reject_below = 2.0, 0.7
+    save(model, tmp_path / "net")
+    found = load(tmp_path / "net")
+    assert (found.temperature, found.reject_below) == (2.0, 0.7)
+    copied = copy.deepcopy(found)
+    assert (copied.temperature, copied.reject_below) == (2.0, 0.7)
+    for changed in (
+        load(tmp_path / "net", num_classes=4),
+        load(tmp_path / "net", policy="se4"),
+        load(tmp_path / "net", in_chans=1),
+        create(tmp_path / "net", stem="imagenet"),
+    ):
+        assert (changed.temperature, changed.reject_below) == (1.0, None)
+    for change in (
+        lambda model: model.reset_classifier(3),
+        lambda model: attach(model, "se4", seed=0),
+        detach,
+    ):
+        model = load(tmp_path / "net")
+        change(model)
+        assert (model.temperature, model.reject_below) == (1.0, None)
+
+
+@pytest.mark.parametrize(("field", "value"), [("temperature", 0.0), ("reject_below", 1.5)])
+def test_a_calibration_that_is_none_is_not_saved(tmp_path: Path, field: str, value: float) -> None:
+    model = create("resnet20", seed=0)
+    setattr(model, field, value)
+    with pytest.raises(ConfigError, match=f"{field}="):
+        save(model, tmp_path / "net")
+    assert not (tmp_path / "net").exists()
+
+
+def test_what_was_written_without_a_calibration_has_none(tmp_path: Path) -> None:
+    save(create("resnet20", seed=0), tmp_path)
+    raw = json.loads((tmp_path / "config.json").read_text())
+    assert (raw.pop("temperature"), raw.pop("reject_below")) == (1.0, None)
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    assert load(tmp_path).temperature == 1.0

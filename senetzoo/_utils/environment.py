@@ -16,6 +16,8 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -292,18 +294,47 @@ def _compiles(compiler: str) -> str:
     return ""
 
 
+PROCESS = threading.RLock()
+"""Held by who changes, for the length of a call, what is of the whole process."""
+
+
+@contextlib.contextmanager
+def unwarned(category: type[Warning] = Warning) -> Iterator[None]:
+    """Without warnings; one thread at a time, since the filters are of the whole process."""
+    with PROCESS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", category)
+        yield
+
+
+@contextlib.contextmanager
+def variable_set(name: str, value: str) -> Iterator[None]:
+    """Run with a variable of the environment set, unless it is; one thread at a time."""
+    with PROCESS:
+        had = name in os.environ
+        os.environ.setdefault(name, value)
+        try:
+            yield
+        finally:
+            if not had:
+                os.environ.pop(name, None)
+
+
 @contextlib.contextmanager
 def threads_set(number: int | None) -> Iterator[None]:
-    """Run with `number` threads of torch; None leaves the number as it is."""
-    before = torch.get_num_threads()
-    if number is None or number == before:  # the usual case, once a batch
+    """Run with `number` threads of torch; None leaves the number as it is.
+
+    Where it is another one, one thread at a time: torch has one number for the process.
+    """
+    if number is None or number == torch.get_num_threads():  # the usual case, once a batch
         yield
         return
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    with PROCESS:
+        before = torch.get_num_threads()
+        torch.set_num_threads(number)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def synchronize(device: torch.device) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -113,6 +114,23 @@ def atomically(path: Path) -> Iterator[Path]:
     finally:
         partial.unlink(missing_ok=True)
     _flush_folder(path.parent)
+
+
+def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Write rows to a CSV file, whose columns are the first one's keys; whole or not at all.
+
+    UTF-8; a name of a file that is none keeps its bytes.
+    """
+    with (
+        atomically(path) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        writer: csv.DictWriter[str] | None = None
+        for row in rows:
+            if writer is None:
+                writer = csv.DictWriter(file, list(row))
+                writer.writeheader()
+            writer.writerow(row)
 
 
 def flush(path: Path) -> None:

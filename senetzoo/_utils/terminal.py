@@ -63,6 +63,15 @@ def cells(text: str) -> int:
     )
 
 
+def cut(text: str, width: int, *, keep_end: bool = False) -> str:
+    """A name in at most `width` cells, as `printable` shows it, without its end or its start."""
+    text = short = printable(text)
+    while cells(short) > width:
+        text = text[1:] if keep_end else text[:-1]
+        short = f"...{text}" if keep_end else f"{text}..."
+    return short
+
+
 def columns(rows: Sequence[Sequence[str]], *, left: int | Container[int] = 1) -> list[str]:
     """Aligned lines: the first `left` columns, or those, to the left, the others to the right."""
     lefts = range(left) if isinstance(left, int) else left

@@ -26,6 +26,7 @@ from senetzoo.deploy.program import exported, onnx_model, quiet
 from senetzoo.deploy.rewrite import rewritten
 from senetzoo.errors import ConfigError, checks_options, nearest
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.provenance import provenance
 from senetzoo.nn.transforms import transforms
 from senetzoo.spec import name_of
 
@@ -177,10 +178,12 @@ def _metadata(
             "Give a name for each, in the order of the logits",
         )
     found: dict[str, Any] = {"version": senetzoo.__version__, "model": name}
-    report = model.load_report
+    report = provenance(model)
     if report is not None:
         classes = report.classes if classes is None else classes
-        found |= {"weights": report.tag, "weights_sha256": report.sha256}
+        # Of a run: what was trained further began with weights, and has others.
+        which = "start" if report.changed else "weights"
+        found |= {which: report.tag, f"{which}_sha256": report.sha256}
         if report.replaced:
             found["weights_not_loaded"] = [parameter for parameter, _ in report.replaced]
     found["size"] = size

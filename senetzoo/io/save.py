@@ -14,10 +14,20 @@ import torch
 from torch import nn
 
 import senetzoo
+from senetzoo._utils.checks import check
 from senetzoo._utils.documents import json_text
 from senetzoo._utils.files import atomically, only_writer, user_path
 from senetzoo.errors import ConfigError, WeightsError, checks_options
-from senetzoo.io.folder import CONFIG, LIBRARY, SCHEMA, WEIGHTS, Description, File, Network
+from senetzoo.io.folder import (
+    CONFIG,
+    LIBRARY,
+    SCHEMA,
+    WEIGHTS,
+    Description,
+    File,
+    Network,
+    read_description,
+)
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.registry import ENTRIES
@@ -173,8 +183,6 @@ def write(
     asked = f"Can't save a network in {folder}."
     if folder.exists() and not folder.is_dir():
         raise ConfigError(asked, "It is a file.", "Give the name of a folder")
-    raw = dataclasses.asdict(description)
-    text = json_text(raw, indent=2) + "\n"
     with nullcontext() if held else only_writer(folder, asked, "Wait, or give another folder"):
         # Weights alone are what a save leaves that was killed between its two files.
         there = [folder / name for name in (CONFIG, WEIGHTS) if (folder / name).is_file()]
@@ -186,8 +194,26 @@ def write(
             )
         # The inner one is put in its place first.
         with atomically(folder / CONFIG) as first, atomically(folder / WEIGHTS) as second:
-            first.write_text(text, encoding="utf-8")
+            first.write_text(_text(description), encoding="utf-8")
             second.write_bytes(content)
+
+
+def store_calibration(folder: Path, temperature: float, reject_below: float | None) -> None:
+    """Note in a folder that `save` or a run wrote what `senetzoo eval --calibrate` found.
+
+    Raises:
+        WeightsError: There is no ``config.json``, or a broken one.
+        ConfigError: They are no temperature and no probability.
+    """
+    known = read_description(folder / CONFIG)
+    about = dataclasses.replace(known, temperature=temperature, reject_below=reject_below)
+    check(about, name="The folder")
+    with atomically(folder / CONFIG) as file:
+        file.write_text(_text(about), encoding="utf-8")
+
+
+def _text(description: Description) -> str:
+    return json_text(dataclasses.asdict(description), indent=2) + "\n"
 
 
 def _library(file: Path) -> Any:
@@ -233,7 +259,7 @@ def describe(
                 f"{built.get(path, 'nothing')}.",
                 "Save its state_dict() yourself, with safetensors",
             )
-    return Description(
+    description = Description(
         library_name=LIBRARY,
         schema=SCHEMA,
         senetzoo=senetzoo.__version__,
@@ -246,7 +272,11 @@ def describe(
         preprocessing=preprocessing,
         classes=None if classes is None else tuple(classes),
         weights=File(WEIGHTS, hashlib.sha256(content).hexdigest(), len(content)),
+        temperature=model.temperature,
+        reject_below=model.reject_below,
     )
+    check(description, name="save")
+    return description
 
 
 def _check_classes(classes: Sequence[str], number: int) -> None:

@@ -6,7 +6,6 @@ import argparse
 import io
 import pickle
 import re
-import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from senetzoo._utils.environment import unwarned
 from senetzoo.errors import WeightsError
 
 # What training code puts a state dict under: a key of the file, or a prefix of every name.
@@ -56,9 +56,8 @@ def load(content: bytes, name: Path) -> object:
             "Save the state_dict() of its module instead",
         )
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            # Of pickle protocols that torch.save does not write.
-            warnings.simplefilter("ignore")
+        # Warnings are of pickle protocols that torch.save does not write.
+        with unwarned(), torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises anything
         called = re.search(r"GLOBAL (\S+)|(?:class|type|function) (\S+) ", str(error))

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import FunctionType
 
 import torch
 from torch import Tensor, nn
 from torch.utils.dlpack import from_dlpack
 
-from senetzoo._utils.environment import compiler_missing
+from senetzoo._utils.environment import PROCESS, compiler_missing
 from senetzoo.deploy.engines.common import LAYOUTS, Engine, Request, Runner, emulated, refusing
 
 
 def _start(request: Request) -> Runner:
     module, on_cpu = request.prepared(), request.sample.device.type == "cpu"
     by_number: dict[int, Callable[[Tensor], Tensor]] = {}
+    # On a GPU that place is of all threads.
+    running = nullcontext() if on_cpu else threading.Lock()
 
     def run(images: Tensor) -> Tensor:
         number = len(images)
@@ -24,12 +28,13 @@ def _start(request: Request) -> Runner:
             images = from_dlpack(images) if images.is_inference() else images
             placed = request.placed(images)
         with torch.inference_mode():
-            if number not in by_number:
-                by_number[number] = _compiled(module, placed, on_cpu=on_cpu)
+            with PROCESS:  # inductor's settings and its count of compilations are of the process
+                if number not in by_number:
+                    by_number[number] = _compiled(module, placed, on_cpu=on_cpu)
             # A copy: CUDA graphs write each batch's logits to the same place. And out of inference
             # mode, so that it is a tensor like any other.
-            logits = by_number[number](placed)
-        return logits.to(torch.float32, copy=True)
+            with running:
+                return by_number[number](placed).to(torch.float32, copy=True)
 
     return run
 
