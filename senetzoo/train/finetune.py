@@ -122,11 +122,11 @@ def finetune(
         )
     if model is not None:
         config(model)  # before all images are read
-    folder = _folder(photos, model, seed) if out is None else Path(out)
+    folder = _folder(photos, model, seed) if out is None else user_path(out)
     parts = _open(photos, folder, seed, say)
     side = shorter_side(parts["train"])
     begin = start.choose(
-        model, None if weights is None else Path(weights), side, size, folder / "start"
+        model, None if weights is None else user_path(weights), side, size, folder / "start"
     )
     if side <= SMALL:
         parts = {
