@@ -67,7 +67,7 @@ def the_file_gives(path: Path, image: Image.Image) -> np.ndarray[Any, Any]:
         import onnxruntime
 
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        return np.asarray(session.run(["probabilities"], {"images": pixels})[0])[0]
+        return np.asarray(session.run(["probabilities"], {"images": pixels})[0][0])
     import openvino
 
     model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
