@@ -20,6 +20,8 @@ from senetzoo.errors import ConfigError
 from senetzoo.nn.preprocessing import IMAGENET
 
 LOG, SUMMARY, TEST = "log.jsonl", "summary.json", "test.safetensors"
+FILES = "files"
+"""In the metadata of ``test.safetensors``: a JSON list of the mistakes' files."""
 
 REMEDY = "Give another folder, or delete this one and train again"
 

@@ -51,7 +51,7 @@ COMPUTES: Mapping[tuple[str, str], str] = {
 """What a file's runtime computes in, by format and dtype."""
 
 # The same for probabilities of a file that preprocesses: a pixel of some hundred is a level off.
-_INSIDE: Mapping[FileDtype, float] = {"fp32": 0.02, "fp16": 0.05}
+_INSIDE: Mapping[FileDtype, float] = {"fp32": 0.05, "fp16": 0.1}
 
 # Numbers of images that are traced with, and that the file is tried with. They differ, so that a
 # number that was taken for a constant shows.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -123,3 +124,11 @@ def picture(images: TestImages, index: int, recipe: Recipe) -> Tensor:
     plain = Preprocessing(recipe.final_size, (0.0,) * 3, (1.0,) * 3, crop=recipe.test_crop)
     x, _ = _file(images, plain, index)
     return (x * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+
+
+def names(images: TestImages, indices: Sequence[int]) -> list[str]:
+    """The files of some test images; empty texts for images that are no files of their own."""
+    if isinstance(images, ImageSet):
+        return [""] * len(indices)
+    sources = [images.sources[index] for index in indices]
+    return [str(source) if isinstance(source, Path) else "" for source in sources]

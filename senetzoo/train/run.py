@@ -23,7 +23,7 @@ from senetzoo.io.folder import WEIGHTS
 from senetzoo.io.save import write as write_network
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
-from senetzoo.runs import LOG, SUMMARY, TEST, read_log
+from senetzoo.runs import FILES, LOG, SUMMARY, TEST, read_log
 from senetzoo.train import checkpoint, evaluate, log
 from senetzoo.train.batches import Batches
 from senetzoo.train.checkpoint import NEWEST, StepCount
@@ -270,7 +270,8 @@ class Trainer:
                     preprocessing=self.data.preprocessing(self.recipe),
                 )
             shown = evaluate.record(tested, self.data, self.recipe)
-            checkpoint.write(self.out / TEST, save(shown))
+            files = evaluate.names(self.data.test, shown["mistakes"].tolist())
+            checkpoint.write(self.out / TEST, save(shown, {FILES: json.dumps(files)}))
             log.add(self.out, "end", end)
             summary = {
                 "recipe": dataclasses.asdict(self.recipe),
