@@ -47,19 +47,31 @@ class Plot:
         title: What it shows.
         svg: It.
         figure: Matplotlib's, which it was drawn as.
+        legend: What the page says once for several plots: names and their colors.
     """
 
     name: str
     title: str
     svg: str
     figure: Any = dataclasses.field(repr=False, compare=False)
+    legend: tuple[tuple[str, str], ...] = ()
 
     def inked(self, color: str) -> str:
         """The SVG with lines and letters in a color, such as ``currentColor``."""
         return self.svg.replace(INK, color)
 
     def png(self) -> bytes:
-        """The same as PNG on white, for a word processor: with the legend, 200 dots an inch."""
+        """The same as PNG on white, for a word processor, with title and legend."""
+        from matplotlib.lines import Line2D
+
+        # Only here: what the page writes itself would be in its own plots too.
+        self.figure.suptitle(self.title, fontsize=10)
+        if self.legend:
+            handles = [Line2D([], [], color=color, label=name) for name, color in self.legend]
+            columns = min(3, len(handles))
+            self.figure.legend(
+                handles=handles, loc="outside lower center", ncols=columns, frameon=False
+            )
         content = io.BytesIO()
         self.figure.savefig(
             content, format="png", dpi=200, facecolor="white", metadata={"Software": None}
@@ -113,11 +125,17 @@ def curves(runs: Sequence[Run]) -> list[Plot]:
     both = "(dashed: training images)"
     loss = {"train_loss": "--", "test_loss": "-"}
     accuracy = {"train_accuracy": "--", "test_accuracy": "-"}
-    return [
+    legend = tuple(zip(found, colors(len(found)), strict=True))
+    drawn = [
         plot("loss", f"Loss {both}", functools.partial(draw, loss, 1, "loss")),
-        plot("accuracy", f"Accuracy in % {both}", functools.partial(draw, accuracy, 100, "%")),
+        plot(
+            "accuracy",
+            f"Accuracy in % {both}",
+            functools.partial(draw, accuracy, 100, "accuracy in %"),
+        ),
         plot("lr", "Learning rate", functools.partial(draw, {"lr": "-"}, 1, "learning rate")),
     ]
+    return [dataclasses.replace(each, legend=legend) for each in drawn]
 
 
 def differences(pairs: Sequence[Paired]) -> list[Plot]:
@@ -125,7 +143,7 @@ def differences(pairs: Sequence[Paired]) -> list[Plot]:
     if not pairs:
         return []
     draw = functools.partial(draw_differences, pairs)
-    size = (7.0, 0.9 + 0.42 * len(pairs))
+    size = (5.2, 0.9 + 0.42 * len(pairs))
     title = f"Difference from {pairs[0].first}, by seed, with the mean and its 95 % interval"
     return [plot("differences", title, draw, whole=False, size=size)]
 

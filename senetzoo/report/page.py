@@ -118,13 +118,13 @@ def _paired(found: Sequence[Paired]) -> Table | None:
             f"{pair.mean:+.2f}",
             f"{pair.std:.2f}",
             "{:+.2f} to {:+.2f}".format(*pair.interval),
-            verdict,
+            verdict or "differs",
             f"{pair.detectable:.2f}",
         ]
         for pair, verdict in zip(found, verdicts(found), strict=True)
     ]
     head = ["paired by seed, in points", "seeds", "mean", "standard deviation", "95 % interval"]
-    return Table([*head, "", "could have shown"], rows) if rows else None
+    return Table([*head, "verdict", "could have shown"], rows) if rows else None
 
 
 def _fluctuation(runs: Sequence[Run]) -> Table:
@@ -194,7 +194,7 @@ def mistakes(run: Run) -> list[dict[str, Any]]:
         {
             "index": index,
             "file": file,
-            "short": "/".join(Path(file).parts[-2:]),
+            "short": Path(file).name,
             "png": base64.b64encode(png(Image.fromarray(image.squeeze(2).numpy()))).decode(),
             "small": max(image.shape[:2]) <= _SMALL,
             "truth": run.classes[int(predictions.labels[index])],
