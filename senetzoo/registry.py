@@ -19,8 +19,11 @@ from senetzoo.models import (
     inception_v4,
     lenet,
     mobilenet,
+    mobilenet_v2,
+    mobilenet_v3,
     plain,
     preresnet,
+    regnet,
     resnet,
     senet,
     swin,
@@ -45,7 +48,10 @@ FAMILIES: tuple[Family, ...] = (
     senet.FAMILY,
     densenet.FAMILY,
     mobilenet.FAMILY,
+    mobilenet_v2.FAMILY,
+    mobilenet_v3.FAMILY,
     efficientnet.FAMILY,
+    regnet.FAMILY,
     swin.FAMILY,
 )
 

@@ -16,13 +16,15 @@ from senetzoo._utils.checks import NonEmpty, NonNegativeInt, PositiveInt
 from senetzoo._utils.documents import read_json, read_jsonl, reading
 from senetzoo.data import digits
 from senetzoo.data.cifar import CIFAR10, CIFAR100
-from senetzoo.errors import ConfigError
+from senetzoo.errors import BrokenError, ConfigError
 from senetzoo.nn.preprocessing import IMAGENET
 
 LOG, SUMMARY, TEST = "log.jsonl", "summary.json", "test.safetensors"
 FILES = "files"
 """In the metadata of ``test.safetensors``: a JSON list of the mistakes' files."""
 
+SCHEMA = 2
+"""Of the log's line of the run and of the summary, which version 0.1.0 wrote without one."""
 REMEDY = "Give another folder, or delete this one and train again"
 
 # What the readers of a run need of its files; there may be more.
@@ -101,12 +103,19 @@ def is_run(folder: Path) -> bool:
     return (folder / LOG).is_file()
 
 
-def read_log(file: Path) -> list[dict[str, Any]]:
-    """The lines of a log; one that a killed run left unfinished is left out."""
-    return [
+def read_log(file: Path, remedy: str = REMEDY) -> list[dict[str, Any]]:
+    """The lines of a log; one that a killed run left unfinished is left out.
+
+    The first one is the line of the run, the header.
+    """
+    lines = [
         {"variant": "", **renamed(line)} if line["kind"] == "run" else line
-        for line in read_jsonl(_LINES, file, REMEDY)
+        for line in read_jsonl(_LINES, file, remedy, newest=SCHEMA)
     ]
+    with reading(file, remedy):
+        if not lines or lines[0]["kind"] != "run":
+            raise BrokenError("line 1", "it does not describe a run")
+    return lines
 
 
 def renamed(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +132,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
             f"There is no {path}.",
             "Type the command that began it again: it goes on to the end",
         )
-    return {**read_json(_Summary, path, REMEDY)}
+    return {**read_json(_Summary, path, REMEDY, newest=SCHEMA)}
 
 
 @contextmanager

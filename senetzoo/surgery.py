@@ -37,7 +37,8 @@ def attach(
     No key of the network is renamed: its own state dict loads into it as before, with
     ``strict=False`` because the gates' keys are missing. Attach before the network is wrapped or
     compiled, and after its modules have been exchanged (``convert_sync_batchnorm``, fusion): a
-    gate belongs to the module where it sits.
+    gate belongs to the module where it sits. The network is changed: no other thread may use it
+    meanwhile; of copies each thread may take its own.
 
     Args:
         model: A network of this zoo, of torchvision, timm or pytorchcv, or any other with `sites`.
@@ -72,6 +73,7 @@ def explain(
     *,
     sites: SiteMap | None = None,
     size: int | None = None,
+    layers: bool = False,
 ) -> Explanation:
     """What sits where in a network, and what it costs. Print it, or take ``as_dict()``.
 
@@ -80,23 +82,29 @@ def explain(
         policy: A policy over the network's own.
         sites: Where gates can sit, for a network whose blocks are not known.
         size: Side of the image in pixels, for a network that does not say it; else 224.
+        layers: List every layer too: name, kind, shape of its output, parameters, MACs.
 
     Raises:
         ConfigError: An unknown name or tag.
         PolicyError: A policy that can't be read or does not fit.
     """
     if isinstance(network, nn.Module):
-        return _explain_module(network, policy, sites, size)
+        return _explain_module(network, policy, sites, size, layers)
     spec = network if isinstance(network, ModelSpec) else config(network)
     name = spec.name if isinstance(network, ModelSpec) else str(network)
     spec = spec.merged(policy)
     with torch.device("meta"):
         model = spec.build(seed=0)
-    return explain_model(model, model.sites(), _image(model, size), name, spec.policy)
+    image = _image(model, size)
+    return explain_model(model, model.sites(), image, name, spec.policy, by_layer=layers)
 
 
 def _explain_module(
-    model: nn.Module, policy: Policy | str | None, sites: SiteMap | None, size: int | None
+    model: nn.Module,
+    policy: Policy | str | None,
+    sites: SiteMap | None,
+    size: int | None,
+    layers: bool,
 ) -> Explanation:
     twin = to_meta(model)
     policy = NONE if policy is None else as_policy(policy)
@@ -105,7 +113,8 @@ def _explain_module(
         known: Iterable[Site] = twin.sites()
     else:
         known = complete(site_map(twin) if sites is None else sites, twin).sites()
-    return explain_model(twin, known, _image(twin, size), type(model).__name__, policy)
+    name = type(model).__name__
+    return explain_model(twin, known, _image(twin, size), name, policy, by_layer=layers)
 
 
 def _image(model: nn.Module, size: int | None) -> tuple[int, int, int]:

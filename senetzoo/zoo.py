@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from senetzoo import runs
+from senetzoo._utils.files import user_path
 from senetzoo.errors import ConfigError, checks_options, nearest
 from senetzoo.io import folder, hub
 from senetzoo.models.names import ModelName
@@ -213,7 +215,9 @@ def find(
                 "Leave one of them out",
             )
         # Of what is asked for, of what is named, or of the name alone.
-        trained = read_file(Path(weights), list(dict.fromkeys([wanted, spec.merged(own), spec])))
+        trained = read_file(
+            user_path(weights), list(dict.fromkeys([wanted, spec.merged(own), spec]))
+        )
         if trained.spec != wanted:
             wanted = trained.spec.merged(own, policy).replace(**given)
     return wanted, trained
@@ -252,10 +256,27 @@ def _is_saved(reference: object) -> bool:
     )
 
 
+def saved_in(reference: str | Path) -> Path | None:
+    """The folder that `reference` names, where it names one without a policy over its network."""
+    base, over = _before_policy(reference)
+    there = _is_saved(reference) and over is None and _is_folder(base)
+    return user_path(base) if there else None
+
+
+def is_network(text: str) -> bool:
+    """Whether `text` names a network, rather than an image or a folder of images."""
+    base, _ = _before_policy(text)
+    if _is_folder(base):
+        path = user_path(base)
+        return (path / folder.CONFIG).is_file() or runs.is_run(path)
+    named = text.partition(".")[0].partition("+")[0] in ENTRIES
+    return text.startswith(hub.PREFIX) or (named and not Path(text).is_file())
+
+
 def _is_folder(text: str) -> bool:
     try:
-        return bool(text) and Path(text).expanduser().is_dir()
-    except (OSError, RuntimeError, ValueError):  # too long, with a null byte, or no home
+        return bool(text) and user_path(text).is_dir()
+    except (OSError, ValueError):  # too long, with a null byte, or no home
         return False
 
 
@@ -271,7 +292,7 @@ def _find_saved(
         )
     text = str(reference)
     base, over = _before_policy(reference)
-    path = Path(base).expanduser()
+    path = user_path(base)
     if text.startswith(hub.PREFIX) or (
         isinstance(reference, str)
         and not text.startswith((".", "~", "/"))

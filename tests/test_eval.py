@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import io
 import json
 import math
@@ -21,9 +22,11 @@ from senetzoo import create
 from senetzoo.cli.bench import command as bench
 from senetzoo.data import digits, flowers5
 from senetzoo.data.cifar import CIFAR10
+from senetzoo.data.files import LabeledFiles
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import ConfigError, DataError
-from senetzoo.eval.accuracy import Evaluation, evaluate
+from senetzoo.eval.accuracy import Evaluation, calibrate, evaluate
+from senetzoo.eval.calibration import best_temperature, calibration_error, smallest_probability
 from senetzoo.eval.data import LabeledImages, read_images
 from senetzoo.eval.predictions import Predictions, wilson
 from senetzoo.nn.preprocessing import Preprocessing
@@ -72,6 +75,10 @@ def evaluated(
     return Evaluation("net", "", "fp32", data, evaluate(model, data, see, **options))
 
 
+def tallies(result: Evaluation) -> list[tuple[str, int, int]]:
+    return [(t.name, t.right, t.total) for t in (score.tally for score in result.classes())]
+
+
 class Brightest(nn.Module):
     """Logits are the mean of each channel: red, green, blue."""
 
@@ -103,7 +110,7 @@ def test_accuracy_of_a_known_answer(colors: Path, batch: int) -> None:
     whole = result.predictions.top(1)
     assert (whole.right, whole.total) == (5, 8)
     assert result.data.images.name == str(colors)
-    assert [(t.name, t.right, t.total) for t in result.classes()] == [("blue", 1, 3), ("red", 4, 5)]
+    assert tallies(result) == [("blue", 1, 3), ("red", 4, 5)]
     assert whole.accuracy == result.predictions.accuracy == 0.625
     assert whole.interval == wilson(5, 8)
     assert sum(counts) == 8
@@ -149,9 +156,9 @@ def test_no_data() -> None:
         read_images("/no/such/place", (), 2)
     assert str(caught.value) == (
         "No data at /no/such/place.\n"
-        "Data is a folder of class folders, a copy of CIFAR-10 or flower_photos, a parquet file, "
-        "or the word digits.\n"
-        "Type for example: digits"
+        "Data is a folder of class folders, a CSV or parquet file, a copy of CIFAR-10, CIFAR-100 "
+        "or flower_photos, a data set of the Hub, or the word digits.\n"
+        "Type for example: digits; or hf-hub:OWNER/NAME"
     )
 
 
@@ -216,11 +223,7 @@ def test_parquet_labels_are_numbers_without_names(tmp_path: Path) -> None:
     _parquet(path, ["red", "lime", "lime"], [0, 1, 0], ())
     data = read_images(str(path), ("a", "b", "c"), 3)
     result = evaluated(Brightest(), data, PLAIN)
-    assert [(t.name, t.right, t.total) for t in result.classes()] == [
-        ("a", 1, 2),
-        ("b", 1, 1),
-        ("c", 0, 0),
-    ]
+    assert tallies(result) == [("a", 1, 2), ("b", 1, 1), ("c", 0, 0)]
     with pytest.raises(DataError, match="has 2 classes"):
         read_images(str(path), ("a",), 1)
 
@@ -241,7 +244,7 @@ def test_digits_against_one_image_at_a_time() -> None:
     with torch.no_grad():
         for image, label in zip(held_out.images, held_out.labels.tolist(), strict=True):
             right[label] += int(model(see(image.permute(2, 0, 1))[None]).argmax()) == label
-    assert [tally.right for tally in result.classes()] == right
+    assert [score.tally.right for score in result.classes()] == right
     assert result.predictions.top(1).total == len(held_out)
 
 
@@ -276,7 +279,7 @@ def test_five_outputs_have_no_top_5() -> None:
     for outputs, right in ((5, None), (6, 2)):
         found = Evaluation("", "", "fp32", data, Predictions(torch.eye(2, outputs), labels))
         assert (found.top5 and found.top5.right) == right
-        assert ("all, top-5" in str(found)) == (right is not None)
+        assert ("top-5" in str(found)) == (right is not None)
 
 
 def test_no_images() -> None:
@@ -306,6 +309,120 @@ def test_of_another_network_neither_is_known(give: dict[str, Any]) -> None:
         senetzoo.evaluate(Brightest(), "digits", **give)
     with pytest.raises(ConfigError, match="evaluate got a Brightest"):
         senetzoo.evaluate(Brightest(), read_images("digits", (), 10))
+
+
+# Figures against other people's code and against counting
+
+
+@pytest.fixture(scope="module")
+def drawn() -> Predictions:
+    """Too sure, as networks are; one output has no images, one is never predicted."""
+    draw = torch.Generator().manual_seed(5)
+    labels = torch.randint(0, 5, (400,), generator=draw)
+    logits = torch.randn(400, 7, generator=draw) + 1.5 * torch.eye(7)[labels]
+    logits[:, 3] -= 8
+    return Predictions(3 * logits, labels)
+
+
+def test_scores_are_those_of_scikit_learn(drawn: Predictions) -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    labels, guesses, found = drawn.labels.numpy(), drawn.guesses.numpy(), drawn.scores()
+    assert {3} == {*labels.tolist()} - {*guesses.tolist()}
+    assert {5, 6} == {*guesses.tolist()} - {*labels.tolist()}
+    options: dict[str, Any] = {"labels": range(7), "zero_division": 0}
+    precision, recall, f1, _ = metrics.precision_recall_fscore_support(labels, guesses, **options)
+    classes = drawn.class_scores()
+    assert [score.precision for score in classes] == pytest.approx(precision)
+    assert [score.tally.accuracy for score in classes] == pytest.approx(recall)
+    assert [score.f1 for score in classes] == pytest.approx(f1)
+    with_images = {"labels": range(5), "zero_division": 0, "average": "macro"}
+    assert found.balanced_accuracy == pytest.approx(recall[:5].mean())
+    assert found.macro_precision == pytest.approx(
+        metrics.precision_score(labels, guesses, **with_images)
+    )
+    assert found.macro_f1 == pytest.approx(metrics.f1_score(labels, guesses, **with_images))
+    assert found.loss == pytest.approx(
+        metrics.log_loss(labels, drawn.probabilities.double().numpy(), labels=range(7)), rel=1e-5
+    )
+    matrix = metrics.confusion_matrix(labels, guesses, labels=range(7))
+    assert drawn.confusion().tolist() == matrix.tolist()
+
+
+def test_calibration_error_is_the_sum_over_15_bins(drawn: Predictions) -> None:
+    pairs = list(zip(drawn.confidence.tolist(), drawn.right.tolist(), strict=True))
+    total = 0.0
+    for k in range(15):
+        inside = [(p, ok) for p, ok in pairs if k / 15 < p <= (k + 1) / 15]
+        if inside:
+            gap = sum(p for p, _ in inside) - sum(ok for _, ok in inside)
+            total += abs(gap) / len(pairs)
+    assert total > 0.05
+    assert drawn.scores().calibration_error == pytest.approx(total)
+    assert calibration_error(torch.ones(4), torch.tensor([1, 1, 1, 0]).bool()) == 0.25
+
+
+@pytest.mark.parametrize("scale", [0.2, 1.0, 10.0])
+def test_the_best_temperature_is_where_a_search_finds_it(drawn: Predictions, scale: float) -> None:
+    optimize = pytest.importorskip("scipy.optimize")
+    logits = drawn.logits.clone()
+    logits[:, 3] += 24  # a class like the others
+    logits *= scale
+
+    def loss(logarithm: float) -> float:
+        return float(
+            nn.functional.cross_entropy(logits.double() / math.exp(logarithm), drawn.labels)
+        )
+
+    expected = math.exp(
+        optimize.minimize_scalar(loss, bounds=(-4, 5), method="bounded", options={"xatol": 1e-9}).x
+    )
+    found = best_temperature(logits, drawn.labels)
+    assert found == pytest.approx(expected, rel=1e-4), (found, expected)
+    calibrated = Predictions(logits, drawn.labels).calibrated()
+    assert calibrated.scores().temperature == found
+    assert calibrated.scores().best_temperature == found  # of the logits, whatever is used now
+    assert calibrated.loss == pytest.approx(loss(math.log(found)), rel=1e-5)
+    assert calibrated.scores().calibration_error < 0.08
+    assert torch.equal(calibrated.guesses, Predictions(logits, drawn.labels).guesses)
+
+
+def test_where_all_are_right_no_temperature_is_best(drawn: Predictions) -> None:
+    assert best_temperature(torch.eye(3), torch.arange(3)) is None
+    assert best_temperature(torch.eye(3), torch.tensor([1, 2, 0])) is None
+    assert Predictions(torch.eye(3), torch.arange(3), 2.0).calibrated().temperature == 1.0
+
+
+def test_the_smallest_probability_of_a_precision(drawn: Predictions) -> None:
+    pairs = list(zip(drawn.confidence.tolist(), drawn.right.tolist(), strict=True))
+    for precision in (0.5, 0.7, 0.9):
+        fits = []
+        for least, _ in pairs:
+            kept = [ok for p, ok in pairs if p >= least]
+            fits += [least] if sum(kept) >= precision * len(kept) else []
+        found = drawn.smallest_probability(precision)
+        assert found is not None
+        assert min(fits) - 1e-5 <= found <= min(fits)
+    # Of equal ones all are kept: 3 of 4 are right, not 1 of 1.
+    same, right = torch.tensor([0.75, 0.75, 0.75, 0.75, 0.5]), torch.tensor([1, 0, 1, 1, 0]).bool()
+    assert smallest_probability(same, right, 0.75) == 0.75
+    assert smallest_probability(same, right, 0.8) is None
+
+
+def test_mirror_images_are_averaged(colors: Path) -> None:
+    class Left(nn.Module):
+        """Logits are the left half's mean."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x[..., : x.shape[3] // 2].mean((2, 3))
+
+    half = Image.new("RGB", (8, 8), "red")
+    half.paste((0, 0, 255), (4, 0, 8, 8))
+    half.save(colors / "red" / "half.png")
+    data = read_images(str(colors), ("red", "green", "blue"), 3)
+    plain, both = (evaluate(Left(), data, PLAIN, tta=tta) for tta in (False, True))
+    index = [data.images.source_name(k) for k in range(9)].index(str(colors / "red" / "half.png"))  # type: ignore[union-attr]
+    assert plain.logits[index].tolist() == [1, 0, 0]
+    assert both.logits[index].tolist() == [0.5, 0, 0.5]
 
 
 # The command
@@ -416,11 +533,12 @@ def test_published_weights(published: str, colors: Path, name: str) -> None:
     expected = evaluate(model, data, PLAIN).top(1)
     lines = result.stdout.splitlines()
     assert lines[0] == f"{name} (resnet20.fake) on {colors}, fp32"
-    assert lines[1].split() == ["class", "images", "accuracy", "[95", "%", "interval,", "Wilson]"]
     low, high = expected.interval
     percent = f"{expected.right / 8:.2%}"
-    assert lines[2].split() == ["all", "8", percent, f"[{low:.2%},", f"{high:.2%}]"]
-    assert [line.split()[:2] for line in lines[3:]] == [["blue", "3"], ["red", "5"]]
+    assert lines[1].split()[:5] == ["top-1", percent, f"[{low:.2%},", f"{high:.2%}]", "of"]
+    table = [line.split()[0] for line in lines[lines.index("") :] if line]
+    assert table[0] == "class"
+    assert {*table[1:3]} == {"blue", "red"}
 
 
 def test_untrained_gates_are_not_evaluated(published: str, colors: Path) -> None:
@@ -455,3 +573,116 @@ def test_unreadable_image(published: str, colors: Path) -> None:
     result = run(published, str(colors))
     assert result.exit_code == 2
     assert result.stderr == f"error: Can't read {broken}.\nThe file is empty.\n"
+
+
+def test_wrong_files_are_named_with_how_sure(published: str, colors: Path, tmp_path: Path) -> None:
+    data = read_images(str(colors), ("red", "green", "blue"), 3)
+    found = evaluate(create(published), data, PLAIN)
+    names = ("red", "green", "blue")
+    table = tmp_path / "images.csv"
+    result = run(published, colors, "--csv", table, "--json")
+    assert result.exit_code == 0, result.output
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    probabilities = (found.logits).softmax(1)
+    assert [row["path"] for row in rows] == [data.images.source_name(k) for k in range(8)]  # type: ignore[union-attr]
+    for k, row in enumerate(rows):
+        guess, label = int(found.guesses[k]), int(found.labels[k])
+        assert (row["label"], row["predicted"]) == (names[label], names[guess])
+        assert float(row["probability"]) == pytest.approx(float(probabilities[k, guess]), abs=1e-5)
+        assert float(row["label_probability"]) == pytest.approx(
+            float(probabilities[k, label]), abs=1e-5
+        )
+        assert row["right"] == str(int(guess == label))
+    wrong = json.loads(result.stdout)["mistakes"]
+    assert 0 < len(wrong) < 8
+    assert {m["path"] for m in wrong} == {row["path"] for row in rows if row["right"] == "0"}
+    sure = [m["probability"] for m in wrong]
+    assert sure == sorted(sure, reverse=True)
+    text = run(published, colors).stdout
+    assert f"wrong: {len(wrong)} of 8 images, the surest first" in text
+    assert "no image is wrong" not in text
+
+
+def test_what_is_printed_fits_80_columns(tmp_path: Path) -> None:
+    """Long names, more classes than are shown, more mistakes too."""
+    names = tuple(f"the class with a very long name, number {k}" for k in range(25))
+    sources = tuple(tmp_path / ("x" * 200) / f"{k}.jpg" for k in range(100))
+    labels = tuple(k % 25 for k in range(100))
+    files = LabeledFiles(sources, labels, names, "photos")
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(100, 25, generator=draw)
+    predictions = Predictions(logits, torch.tensor(labels))
+    found = Evaluation("net", "", "fp32", LabeledImages(files, tuple(range(25))), predictions)
+    lines = str(found).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "... 5 more classes that are better: --json" in lines
+    wrong = 100 - predictions.top(1).right
+    assert f"... {wrong - 10} more wrong images: --csv FILE" in lines
+    assert len(lines) < 50
+    few = Predictions(logits[:, :10], torch.tensor(labels) % 10)
+    files = LabeledFiles(sources, tuple(k % 10 for k in labels), names[:10], "photos")
+    found = Evaluation("net", "", "fp32", LabeledImages(files, tuple(range(10))), few)
+    assert max(map(len, str(found).splitlines())) <= 80
+    assert "class \\ predicted" in str(found)
+
+
+# Calibration
+
+
+def _digits_folder(folder: Path) -> Path:
+    """A network that is far too sure of its digits."""
+    model = create("lenet5", pretrained=True)
+    with torch.no_grad():
+        model.get_submodule(model.head_name).weight.mul_(8)  # type: ignore[operator]
+    senetzoo.save(model, folder)
+    return folder
+
+
+def test_a_calibration_is_stored_and_used(tmp_path: Path) -> None:
+    folder = _digits_folder(tmp_path / "net")
+    before = json.loads(run(folder, "digits", "--json").stdout)
+    weights = (folder / "model.safetensors").read_bytes()
+    result = run(folder, "digits", "--calibrate", "--json")
+    assert result.exit_code == 0, result.output
+    made = json.loads(result.stdout)["calibration"]
+    model = senetzoo.load(folder)
+    assert model.temperature == made["temperature"] == before["best_temperature"] > 2
+    assert model.reject_below == made["reject_below"]
+    assert (folder / "model.safetensors").read_bytes() == weights
+    after = json.loads(run(folder, "digits", "--json").stdout)
+    assert after["right"] == before["right"]
+    assert (after["temperature"], after["loss"]) == (made["temperature"], made["loss"])
+    assert after["loss"] < before["loss"]
+    assert after["calibration_error"] < before["calibration_error"]
+    # Of what is kept, 99 % are right, by counting.
+    kept = evaluate(model, read_images("digits", (), 10), transforms(model))
+    assert model.reject_below is not None
+    sure = kept.confidence >= model.reject_below
+    assert (int(sure.sum()), int(kept.right[sure].sum())) == (made["kept"], made["kept_right"])
+    assert made["kept_right"] / made["kept"] >= 0.99 > kept.accuracy
+    text = run(folder, "digits", "--calibrate").stdout
+    assert "Report on other images than these" in text
+    # In Python the same.
+    again = senetzoo.load(_digits_folder(tmp_path / "other"))
+    calibrate(again, senetzoo.evaluate(again, "digits"))
+    assert (again.temperature, again.reject_below) == (model.temperature, model.reject_below)
+
+
+def test_where_a_calibration_goes(tmp_path: Path) -> None:
+    result = run("lenet5", "digits", "--calibrate")
+    assert result.exit_code == 2
+    assert "There is no folder to store a calibration of lenet5 in." in result.stderr
+    assert "--out calibrated" in result.stderr
+    out = tmp_path / "out"
+    result = run("lenet5", "digits", "--calibrate", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert 0 < senetzoo.load(out).temperature != 1
+    result = run(out, "digits", "--calibrate", "--mean", "0.5", "--std", "0.5")
+    assert "There is no folder to store" in result.stderr
+    assert run("lenet5", "digits", "--out", out).exit_code == 2
+    assert run(out, "digits", "--calibrate", "--tta").exit_code == 2
+    broken = out / "config.json"
+    broken.write_text(broken.read_text()[:100])
+    assert run(out, "digits", "--calibrate").exit_code == 2
+    assert len(broken.read_text()) == 100

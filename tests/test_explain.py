@@ -7,9 +7,11 @@ import json
 import pytest
 from hypothesis import given, settings
 from test_policies import SITES, meaning, policies
+from torch import nn
 
-from senetzoo import CBAM, ECA, NONE, SE, Policy, explain, policy, stage
+from senetzoo import CBAM, ECA, NONE, SE, Place, Policy, SiteMap, explain, policy, stage
 from senetzoo.policies.explain import Shadowed, shadowed
+from senetzoo.weights import manifest
 
 
 @pytest.mark.parametrize(
@@ -99,3 +101,45 @@ def test_shares_of_the_whole() -> None:
         row.params_share for row in rows
     ]
     assert {site["macs_share"] for site in sites if not site["gate"]} == {0.0}
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "se_resnet20.cifar10_v2",  # gates that are run as a part of their block
+        "resnet20.flowers5_v1",  # at another size than the network's own
+        "efficientnet_b0.ra4_e3600_r224_in1k",
+        "googlenet_bn.imagenet1k_v1",  # auxiliary heads
+        "swin_t.imagenet1k_v1",  # attention and tables outside of its layers
+    ],
+)
+def test_layers_add_up_to_the_network(tag: str) -> None:
+    entry = manifest.manifest()[tag]
+    found = explain(tag, layers=True, size=entry.preprocessing.size)
+    assert sum(layer.params for layer in found.layers) == entry.params
+    assert sum(layer.macs for layer in found.layers) == entry.macs
+    assert min(layer.macs for layer in found.layers) >= 0
+    assert max(map(len, str(found).splitlines())) <= 80
+    last = str(found).splitlines()[-1].split()
+    assert last == ["total", f"{entry.params:,}", f"{entry.macs:,}"]
+    assert json.loads(json.dumps(found.as_dict()))["layers"][0]["output"]
+
+
+def test_layers_are_those_of_a_course() -> None:
+    """LeNet-5 by hand: 32x32, 5x5 convolutions, three linear layers."""
+    rows = [vars(layer) for layer in explain("lenet5", layers=True).layers]
+    costly = [(r["kind"], r["output"], r["params"], r["macs"]) for r in rows if r["params"]]
+    assert costly[0] == ("Conv2d", (6, 28, 28), 6 * (25 + 1), 6 * 25 * 28 * 28)
+    assert costly[-1] == ("Linear", (10,), 84 * 10 + 10, 84 * 10)
+
+
+def test_layers_of_any_network() -> None:
+    shared = nn.Linear(8, 8)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), shared, nn.Identity(), shared)
+    spec = SiteMap((Place("1", channels=8),))
+    found = explain(model, NONE, sites=spec, size=2, layers=True).layers
+    assert [(layer.name, layer.params, layer.macs) for layer in found] == [
+        ("0", 0, 0),
+        ("1", 104, 96),
+        ("2", 72, 128),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -22,8 +23,9 @@ from support.networks import message
 from torch import Tensor, nn
 
 from senetzoo import zoo
+from senetzoo._utils.terminal import cells
 from senetzoo.cli import main
-from senetzoo.cli.predict import _cells, _Table
+from senetzoo.cli.predict import _Table
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.maps import FeatureInfo
@@ -317,8 +319,8 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
         (tmp_path / name.decode("utf-8", "surrogateescape")).write_bytes(image.getvalue())
     done = run(tmp_path)
     assert done.exit_code == 0
-    assert str(tmp_path / "caf?.png") in done.stdout
-    assert str(tmp_path / "esc?[31m.png") in done.stdout
+    assert str(tmp_path / "caf\\xe9.png") in done.stdout
+    assert str(tmp_path / "esc\\x1b[31m.png") in done.stdout
     listed = b"".join(bytes(path) + b"\n" for path in sorted(tmp_path.iterdir()))
     done = run("-", "--json", stdin=listed)
     assert done.exit_code == 0
@@ -362,7 +364,7 @@ def test_nothing_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Error: Missing argument 'IMAGE...'."),
+        ([], "Error: Missing argument '[NETWORK] IMAGE...'."),
         (["x.png", "--top", "0"], "Error: Invalid value for '--top': 0 is not in the range x>=1."),
         (
             ["x.png", "--batch", "many"],
@@ -383,6 +385,72 @@ def test_a_model_without_weights(tmp_path: Path) -> None:
     done = run(picture(tmp_path / "a.png", 1, 2, 3), "--model", "resnet50")
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr == ("error: resnet50 has no weights.\nType: senetzoo list --pretrained\n")
+
+
+def test_probabilities_are_those_at_the_temperature(colors: Colors) -> None:
+    image = Image.new("RGB", (4, 4), (255, 0, 0))
+    colors.temperature = 4.0
+    (found,) = predict(colors, image)
+    odd = float(np.exp(10 / 4))
+    assert found.guesses[0].probability == pytest.approx(odd / (odd + 2), abs=1e-6)
+
+
+def test_what_is_not_sure_is_rejected(tmp_path: Path, colors: Colors) -> None:
+    red, gray = picture(tmp_path / "a.png", 255, 0, 0), picture(tmp_path / "b.png", 9, 9, 9)
+    assert [p.rejected for p in predict(colors, [red, gray])] == [False, False]
+    assert [p.rejected for p in predict(colors, [red, gray], reject=0.5)] == [False, True]
+    assert [p.rejected for p in predict(colors, [red, gray], reject=1.0)] == [True, True]
+    with pytest.raises(ConfigError) as caught:
+        predict(colors, red, reject="auto")
+    assert str(caught.value).splitlines()[::2] == [
+        "The network has no probability stored to reject images by.",
+        "Type: senetzoo eval FOLDER VALIDATION --calibrate; or give one: --reject 0.8",
+    ]
+    colors.reject_below = 0.5
+    assert [p.rejected for p in predict(colors, [red, gray], reject="auto")] == [False, True]
+    for wrong in (1.5, -0.1, float("nan"), True, "0.5"):
+        with pytest.raises(ConfigError, match="It is a probability from 0 to 1, or the word auto"):
+            predict(colors, red, reject=wrong)  # type: ignore[arg-type]
+    done = run(red, gray, "--reject", "auto", "--top", 1)
+    assert done.stdout.splitlines()[2] == f"{gray}     -  none of the classes"
+    lines = run(red, gray, "--reject", "0.5", "--json").stdout.splitlines()
+    assert [json.loads(line)["rejected"] for line in lines] == [False, True]
+    done = run(red, "--reject", "many")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "predict can't have reject='many'" in done.stderr
+
+
+@pytest.mark.usefixtures("colors")
+def test_a_table_of_comma_separated_values(tmp_path: Path) -> None:
+    red, gray = picture(tmp_path / "a,b.png", 255, 0, 0), picture(tmp_path / "b.png", 9, 9, 9)
+    table = tmp_path / "answers.csv"
+    done = run(red, gray, tmp_path / "no.png", "--csv", table, "--reject", "0.5")
+    assert done.exit_code == 1
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    sure, third = str(round(SURE, 6)), str(round(1 / 3, 6))
+    assert [tuple(row.values()) for row in rows[:2]] == [
+        (str(red), "red", sure, "0", ""),
+        (str(gray), "red", third, "1", ""),
+    ]
+    assert list(rows[0]) == ["path", "predicted", "probability", "rejected", "error"]
+    assert rows[2]["error"].startswith("Can't read")
+    assert run(red, "--csv", tmp_path / "none" / "x.csv").exit_code == 2
+
+
+def test_the_network_may_come_first(
+    tmp_path: Path, colors: Colors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    red = picture(tmp_path / "resnet50.png", 255, 0, 0)
+    assert run("se_resnet20", red).exit_code == 0
+    assert run("resnet50", red).stderr.startswith("error: resnet50 has no weights.")
+    monkeypatch.chdir(tmp_path)
+    # A file is an image, whatever its name; so is a folder that holds no network.
+    assert run("resnet50.png", "resnet50.png").exit_code == 0
+    picture(tmp_path / "photos" / "a.png", 0, 255, 0)
+    assert run("photos", "resnet50.png").exit_code == 0
+    (tmp_path / "photos" / "config.json").write_text("{}")
+    assert run("photos", "resnet50.png").stderr.startswith("error: photos has no weights.")
 
 
 def test_batch_and_top(tmp_path: Path, colors: Colors) -> None:
@@ -429,8 +497,8 @@ def test_table_is_as_wide_as_its_content() -> None:
 @pytest.mark.parametrize("name", ["cat", "American black bear, Ursus americanus, Euarctos"])
 def test_table_fits_the_terminal(columns: int, image: str, name: str) -> None:
     lines = rows(columns, image, (name, "dog"))
-    assert max(map(_cells, lines)) <= columns
-    assert len({_cells(line) for line in lines}) == 1  # columns stay aligned
+    assert max(map(cells, lines)) <= columns
+    assert len({cells(line) for line in lines}) == 1  # columns stay aligned
     assert lines[1].split("  ")[0].strip().endswith("g")  # the name's end, which tells files apart
 
 
@@ -453,9 +521,9 @@ def test_table_without_limit_cuts_nothing() -> None:
 def test_help() -> None:
     done = CliRunner().invoke(main, ["predict", "--help"])
     assert done.exit_code == 0
-    assert done.stdout.startswith("Usage: senetzoo predict [OPTIONS] IMAGE...\n")
+    assert done.stdout.startswith("Usage: senetzoo predict [OPTIONS] [NETWORK] IMAGE...\n")
     assert "--model NETWORK" in done.stdout
-    assert "[default: se_resnet20]" in done.stdout
+    assert "[default: se_resnet20]" in " ".join(done.stdout.split())
     assert "  senetzoo predict photo.jpg holiday/\n" in done.stdout
 
 

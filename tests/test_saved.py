@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -21,7 +23,7 @@ from support.weights import blocked, report_of
 from torch import Tensor, nn
 
 import senetzoo
-from senetzoo import ECA, SE, attach, config, create, load, policy, save, transforms
+from senetzoo import ECA, SE, attach, config, create, detach, load, policy, save, transforms
 from senetzoo.errors import ConfigError, SenetzooError, WeightsError
 from senetzoo.io.folder import described, parse
 from senetzoo.io.save import describe
@@ -480,10 +482,11 @@ CODE = "__import__('os').system('touch pwned')"
     ("changes", "where", "what"),
     [
         ({"schema": 3}, "schema",
-         "It is 3, and this version of senetzoo reads 1 to 2.\nInstall a newer senetzoo"),
+         "It is 3, and this version of senetzoo reads 1 to 2.\n"
+         "A newer senetzoo made it: pip install --upgrade senetzoo"),
         ({"schema": "1"}, "schema", 'It is "1", and this version of senetzoo reads 1 to 2.'),
         ({"schema": True}, "schema", "It is true, and this version of senetzoo reads 1 to 2."),
-        ({"schema": ...}, "schema", "It is missing, and this version of senetzoo reads 1 to 2."),
+        ({"schema": ...}, "schema", "It is null, and this version of senetzoo reads 1 to 2."),
         ({"library_name": "timm"}, "library_name",
          "It is not senetzoo's: it does not name 'senetzoo'."),
         ({"network__family": ...}, "network", "The field 'family' is missing."),
@@ -732,3 +735,121 @@ def test_broken_configs_of_version_0_1_0(
     assert message(lambda: load(tmp_path), WeightsError) == (
         f"{tmp_path / 'config.json'} is broken at {where}.\n{what}"
     )
+
+
+# --- Networks that other parts of torch have changed ---------------------------------------------
+
+
+def _small() -> Classifier:
+    return tiny()
+
+
+def _pruned(model: Classifier) -> None:
+    prune: Any = importlib.import_module("torch.nn.utils.prune")
+    prune.l1_unstructured(model.get_submodule("layer1.0.conv1"), "weight", amount=0.5)
+
+
+def _normed(model: Classifier) -> None:
+    nn.utils.weight_norm(model.get_submodule("layer1.0.conv1"))
+
+
+def _spectral(model: Classifier) -> None:
+    nn.utils.spectral_norm(model.get_submodule("layer1.0.conv1"))
+
+
+def _parametrized(model: Classifier) -> None:
+    nn.utils.parametrizations.weight_norm(model.get_submodule("layer1.0.conv1"))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("change", [_pruned, _normed, _spectral, _parametrized])
+def test_what_is_typed_saves_a_changed_network(
+    change: Callable[[Classifier], None], tmp_path: Path
+) -> None:
+    """The message says what to type; after that the folder has the changed network."""
+    model = _small()
+    change(model)
+    said = message(lambda: save(model, tmp_path / "it"), ConfigError).splitlines()
+    assert said[0] == "Can't save the ResNet."
+    assert said[1].startswith("Its layer1.0.conv1.weight is ")
+    assert not (tmp_path / "it").exists()
+    images = images_of(model)
+    with torch.no_grad():
+        expected = model.eval()(images)
+    typed = said[2].removeprefix("Type: ")
+    eval(typed, {"torch": torch, "model": model})
+    save(model, tmp_path / "it")
+    loaded = load(tmp_path / "it")
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(images), expected)
+    weight = loaded.get_submodule("layer1.0.conv1").weight
+    assert isinstance(weight, Tensor)
+    assert (float((weight == 0).float().mean()) > 0.4) == (change is _pruned)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_quantized_network_is_refused(tmp_path: Path) -> None:
+    quantization: Any = torch.ao.quantization
+    if not set(torch.backends.quantized.supported_engines) - {"none"}:
+        pytest.skip("this torch has no quantized kernels")
+    model = _small().eval()
+    quantization.quantize_dynamic(model, {nn.Linear}, inplace=True)
+    said = message(lambda: save(model, tmp_path / "it"), ConfigError).splitlines()
+    assert "is quantized, or about to be" in said[1]
+    assert "dtype='int8'" in said[2]
+    model = _small().train()
+    model.qconfig = quantization.get_default_qat_qconfig()
+    quantization.prepare_qat(model, inplace=True)
+    assert "is quantized" in message(lambda: save(model, tmp_path / "it"), ConfigError)
+
+
+def test_wrappers_in_wrappers_and_compiled_networks(tmp_path: Path) -> None:
+    model = _small().eval()
+    wrapped = nn.DataParallel(torch.compile(model))  # type: ignore[type-var]
+    said = message(lambda: save(wrapped, tmp_path / "it"), ConfigError)  # type: ignore[arg-type]
+    assert said.endswith("Type save(model.module._orig_mod, folder)")
+    model.compile()  # in its place; nothing is compiled before it is called
+    save(model, tmp_path / "it")
+    assert same_tensors(load(tmp_path / "it"), model)
+
+
+def test_calibration_travels_with_the_tensors_and_goes_with_them(tmp_path: Path) -> None:
+    model = create("resnet20", seed=0, num_classes=3)
+    model.temperature, model.reject_below = 2.0, 0.7
+    save(model, tmp_path / "net")
+    found = load(tmp_path / "net")
+    assert (found.temperature, found.reject_below) == (2.0, 0.7)
+    copied = copy.deepcopy(found)
+    assert (copied.temperature, copied.reject_below) == (2.0, 0.7)
+    for changed in (
+        load(tmp_path / "net", num_classes=4),
+        load(tmp_path / "net", policy="se4"),
+        load(tmp_path / "net", in_chans=1),
+        create(tmp_path / "net", stem="imagenet"),
+    ):
+        assert (changed.temperature, changed.reject_below) == (1.0, None)
+    for change in (
+        lambda model: model.reset_classifier(3),
+        lambda model: attach(model, "se4", seed=0),
+        detach,
+    ):
+        model = load(tmp_path / "net")
+        change(model)
+        assert (model.temperature, model.reject_below) == (1.0, None)
+
+
+@pytest.mark.parametrize(("field", "value"), [("temperature", 0.0), ("reject_below", 1.5)])
+def test_a_calibration_that_is_none_is_not_saved(tmp_path: Path, field: str, value: float) -> None:
+    model = create("resnet20", seed=0)
+    setattr(model, field, value)
+    with pytest.raises(ConfigError, match=f"{field}="):
+        save(model, tmp_path / "net")
+    assert not (tmp_path / "net").exists()
+
+
+def test_what_was_written_without_a_calibration_has_none(tmp_path: Path) -> None:
+    save(create("resnet20", seed=0), tmp_path)
+    raw = json.loads((tmp_path / "config.json").read_text())
+    assert (raw.pop("temperature"), raw.pop("reject_below")) == (1.0, None)
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    assert load(tmp_path).temperature == 1.0

@@ -33,6 +33,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from senetzoo import zoo
+from senetzoo._utils.terminal import printable
 from senetzoo.data.corruptions import SEVERITIES, corrupt
 from senetzoo.data.images import open_image
 from senetzoo.errors import ConfigError, SenetzooError
@@ -249,7 +250,8 @@ def _look(
                 (pixels,) = corrupt(pixels[None], "gaussian_noise", int(noise))
                 tensor = transform.normalized(pixels.permute(2, 0, 1))
             found = evidence(model, tensor, transform)
-            (guesses,) = best(found.probabilities[None], TOP, class_names(model))
+            names = tuple(map(printable, class_names(model)))
+            (guesses,) = best(found.probabilities[None], TOP, names)
             looks[name] = guesses, found
     except SenetzooError as error:
         raise gr.Error(" ".join(str(error).splitlines())) from None

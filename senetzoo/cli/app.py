@@ -6,9 +6,8 @@ import os
 import tempfile
 from typing import TYPE_CHECKING, Annotated
 
-import click
-
 from senetzoo._utils.checks import Ge, Le
+from senetzoo._utils.terminal import echo
 from senetzoo.cli import complete
 from senetzoo.cli.base import INTERRUPTED
 from senetzoo.cli.options import Json, as_command, say
@@ -66,7 +65,7 @@ def command(
         url = launch(app, host, port or None)
         try:
             if not is_loopback(host):
-                click.echo(f"warning: Everybody who reaches {host} can use the app.", err=True)
+                echo(f"warning: Everybody who reaches {host} can use the app.", err=True)
             say(as_json, {"url": url}, f"The app is at {url} and ends with Ctrl-C.")
             _serve(app)
         finally:

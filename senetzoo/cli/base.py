@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
+from senetzoo._utils.terminal import OutputError, echo
 from senetzoo.errors import SenetzooError, nearest
 
 # What a shell expects: 2 for bad input (as click's own usage errors), 128 + SIGINT for Ctrl-C.
-BAD_INPUT, INTERRUPTED = 2, 130
+UNWRITTEN, BAD_INPUT, INTERRUPTED = 1, 2, 130
 EXITS: Mapping[int, str] = {
     0: "done",
-    1: "the reader of the output stopped reading",
+    UNWRITTEN: "the output can't be written, or its reader stopped reading",
     BAD_INPUT: "wrong input, of which stderr tells",
     INTERRUPTED: "interrupted (Ctrl-C)",
 }
@@ -28,13 +30,27 @@ class OneOf(click.Choice):  # type: ignore[type-arg]  # older versions have no g
         return f"{message} {nearest(str(value), self.choices)}".rstrip()
 
 
-class SenetzooCommand(click.Command):
+class _Program(click.Command):
+    """A command or group that ends with a line where its output can't be written."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            # The help, too, is output. click has dealt with a reader that stopped reading.
+            if not kwargs.get("standalone_mode", True):
+                raise
+            echo(f"error: Can't write the output: {error.strerror or error}.", err=True)
+            sys.exit(UNWRITTEN)
+
+
+class SenetzooCommand(_Program):
     """A command that prints a `SenetzooError` as ``error: ...`` on stderr and exits with 2.
 
     An `OSError`, such as of a folder that can't be written, is treated alike.
 
-    Ctrl-C exits with 130 and without a word; a reader that stops reading (``| head``) is handled
-    by click, which exits with 1 in silence.
+    Ctrl-C exits with 130 and without a word; output that can't be written with 1 and a line, or
+    in silence where its reader stopped reading (``| head``).
 
     Args:
         args: Those of `click.Command`.
@@ -57,20 +73,20 @@ class SenetzooCommand(click.Command):
         try:
             return super().invoke(ctx)
         except SenetzooError as error:
-            click.echo(f"error: {error}", err=True)
+            echo(f"error: {error}", err=True)
             ctx.exit(BAD_INPUT)
-        except BrokenPipeError:
+        except OutputError:
             raise
         except OSError as error:
-            # A folder that can't be written, a full disk: the user's to mend, not ours.
+            # A folder that can't be written, a full disk: the user's to clear.
             what = f"use {error.filename}" if error.filename else "go on"
-            click.echo(f"error: Can't {what}.\n{error.strerror or error}.", err=True)
+            echo(f"error: Can't {what}.\n{error.strerror or error}.", err=True)
             ctx.exit(BAD_INPUT)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
 
 
-class LazyGroup(click.Group):
+class LazyGroup(_Program, click.Group):
     """A group that names the nearest command for an unknown one.
 
     Args:

@@ -11,7 +11,7 @@ import click
 import torch
 
 from senetzoo._utils.environment import TORCH_DTYPES, check_device, environment, threads_set
-from senetzoo._utils.terminal import progress
+from senetzoo._utils.terminal import echo, progress
 from senetzoo.bench import report
 from senetzoo.bench.candidates import candidates, find_backends, find_names
 from senetzoo.bench.peers import LIBRARIES
@@ -169,10 +169,10 @@ def command(
     parts += [report.profile_text(profile) for profile in profiles]
     parts += map(str, evaluations)
     notes = [*(f"left out: {pair}." for pair in left_out), *notes]
-    say(as_json, found, "\n".join(["\n\n".join(parts), *notes]))
-    if record:
+    if record:  # before the output, which may fail
         path = report.append(found, records_dir)
-        click.echo(f"recorded in {path}", err=True)
+        echo(f"recorded in {path}", err=True)
+    say(as_json, found, "\n".join(["\n\n".join(parts), *notes]))
 
 
 def _options() -> dict[str, Any]:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import click
 
 from senetzoo._utils.environment import check_device, threads_set
-from senetzoo.cli.networks import evaluate_networks
+from senetzoo._utils.files import write_csv
+from senetzoo._utils.terminal import columns
+from senetzoo.cli.networks import evaluate_networks, trained
 from senetzoo.cli.options import (
+    FILE,
+    FOLDER,
     Batch,
     Data,
     Device,
@@ -18,6 +25,11 @@ from senetzoo.cli.options import (
     as_command,
     say,
 )
+from senetzoo.errors import ConfigError
+from senetzoo.eval.accuracy import Evaluation
+from senetzoo.eval.calibration import PRECISION
+from senetzoo.io.save import save, store_calibration
+from senetzoo.zoo import saved_in
 
 
 @as_command("eval")
@@ -27,32 +39,128 @@ def command(
     *,
     weights: WeightsFile = None,
     preprocessing: Stated,
+    tta: Annotated[bool, "Average each image with its mirror image, left to right."] = False,
+    calibrate: Annotated[
+        bool,
+        "Store the temperature, and the probability for predict --reject auto, that DATA gives.",
+    ] = False,
+    out: Annotated[
+        Path | None, FOLDER, "Where --calibrate saves NETWORK, if it is no folder."
+    ] = None,
+    csv_file: Annotated[
+        Path | None, FILE, "--csv", "Write a row for each image.", {"metavar": "FILE"}
+    ] = None,
     dtype: Annotated[Literal["fp32", "bf16"], "Of weights and activations."] = "fp32",
     batch: Batch = 64,
     device: Device = "cpu",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the accuracy of NETWORK on DATA.
+    """Measure how well NETWORK classifies DATA.
 
     NETWORK is a name, with its default weights or those of a tag; a folder that senetzoo.save or a
-    training run wrote; or hf-hub:OWNER/NAME.
+    training run wrote; or hf-hub:OWNER/NAME. DATA is a folder of class folders, a copy of CIFAR-10
+    or flower_photos (its test split), a parquet file, or the word digits.
 
-    Top-1 of all images and of each class, and top-5, each with its 95 % interval. DATA is a
-    folder of class folders, a copy of CIFAR-10 or flower_photos (its test split), a parquet file,
-    or the word digits.
+    Top-1, top-5 and the accuracy of each class with their 95 % intervals, balanced accuracy, macro
+    precision and F1, calibration error, confusion matrix, and the files that are wrong with how
+    sure the network was. --json has all of them, --csv a row for each image: path, label,
+    predicted, probability, label_probability, right.
+
+    --calibrate divides the logits by the temperature of the lowest loss on DATA, and finds the
+    smallest probability at which 99 % of the answers are right. Both are stored in the folder that
+    NETWORK is, or with the network in --out, and used by predict, eval and export from then on.
+    DATA must then be images that were not trained on, nor are what you report on afterwards: the
+    validation part, not the test part.
 
     \b
     Examples:
       senetzoo eval lenet5 digits
       senetzoo eval se_resnet20 cifar10/ --json
-      senetzoo eval runs/photos-resnet20-0 photos/
+      senetzoo eval runs/photos-resnet20-0 photos/test --csv images.csv
+      senetzoo eval runs/photos-resnet20-0 photos/val --calibrate
       senetzoo eval resnet20 photos/ --weights resnet20.safetensors --mean 0.5 --std 0.5
     """
     stated = {"weights": weights, "preprocessing": preprocessing}
+    folder = _calibrated_in(network, stated, out, tta) if calibrate else None
+    if out is not None and not calibrate:
+        raise click.UsageError("--out is of --calibrate: give both.")
     where = check_device(device, bf16=dtype == "bf16")
     with threads_set(threads):
         (found,) = evaluate_networks(
-            [network], data, stated=stated, dtypes=[dtype], batch=batch, device=where
+            [network], data, stated=stated, dtypes=[dtype], batch=batch, tta=tta, device=where
         )
-    say(as_json, found.as_dict(), str(found))
+    if csv_file is not None:
+        write_csv(csv_file, found.rows())
+    more: dict[str, object] = {}
+    text = [str(found)]
+    if folder is not None:
+        calibration = _calibrate(found)
+        temperature, reject_below = calibration["temperature"], calibration["reject_below"]
+        if out is None:
+            store_calibration(folder, temperature, reject_below)
+        else:
+            model = trained(network, **stated)
+            model.temperature, model.reject_below = temperature, reject_below
+            save(model, folder)
+        more = {"calibration": {**calibration, "folder": str(folder)}}
+        text.append(_calibration_text(found, calibration, folder))
+    say(as_json, found.as_dict() | more, "\n\n".join(text))
+
+
+def _calibrated_in(network: str, stated: dict[str, Any], out: Path | None, tta: bool) -> Path:
+    """The folder that ``--calibrate`` writes to."""
+    if tta:
+        raise click.UsageError("--calibrate is of what predict computes, which is without --tta.")
+    if out is not None:
+        return out
+    folder = saved_in(network)
+    if folder is None or any(value is not None for value in stated.values()):
+        raise ConfigError(
+            f"There is no folder to store a calibration of {network} in.",
+            "It is stored in a folder that senetzoo.save or a training run wrote, as it is.",
+            "Type for example: --out calibrated, which saves the network there",
+        )
+    return folder
+
+
+def _calibrate(found: Evaluation) -> dict[str, Any]:
+    """What ``--calibrate`` found, in values of JSON."""
+    calibrated = found.predictions.calibrated()
+    scores, reject_below = calibrated.scores(), calibrated.smallest_probability()
+    kept = calibrated.confidence >= (1.0 if reject_below is None else reject_below)
+    return {
+        "temperature": scores.temperature,
+        "determined": scores.best_temperature is not None,
+        "loss": round(scores.loss, 6),
+        "calibration_error": round(scores.calibration_error, 6),
+        "reject_below": reject_below,
+        "kept": int(kept.sum()),
+        "kept_right": int(calibrated.right[kept].sum()),
+    }
+
+
+def _calibration_text(found: Evaluation, made: dict[str, Any], folder: Path) -> str:
+    before, total = found.predictions.scores(), len(found.predictions.labels)
+    rows = [
+        ["loss", f"{before.loss:.4f}", "->", f"{made['loss']:.4f}"],
+        [
+            "calibration error",
+            f"{before.calibration_error:.2%}",
+            "->",
+            f"{made['calibration_error']:.2%}",
+        ],
+    ]
+    reject = made["reject_below"]
+    lines = [
+        f"calibrated on these {total} images, and stored in {folder}:",
+        f"temperature {made['temperature']:.4g}"
+        + ", which these images do not determine" * (not made["determined"]),
+        *columns(rows, left=4),
+        f"--reject auto: no probability has {PRECISION:.0%} right, so none is stored"
+        if reject is None
+        else f"--reject auto: below {reject:.4g}, which keeps {made['kept']} of {total} images, "
+        f"{made['kept_right']} of them right",
+        "Report on other images than these: of these the figures flatter.",
+    ]
+    return "\n".join(lines)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import click
 
+from senetzoo._utils.files import user_path
 from senetzoo.cli import complete
 from senetzoo.cli.networks import trained
 from senetzoo.cli.options import DATA, Json, Network, Stated, WeightsFile, as_command, say
@@ -73,7 +74,7 @@ def command(
     suffix = SUFFIXES[form]
     if output is None:
         named = network.removeprefix("hf-hub:").rstrip("/")
-        folder = Path(named).expanduser()
+        folder = user_path(named)
         stem = folder.resolve().name if folder.is_dir() else named.replace("/", "-")
         output = Path(stem + suffix)
     elif output.suffix != suffix:

@@ -44,6 +44,7 @@ def evaluate_networks(
     stated: Mapping[str, Any] | None = None,
     dtypes: Sequence[str] = ("fp32",),
     batch: int = 64,
+    tta: bool = False,
     device: torch.device,
 ) -> list[Evaluation]:
     """Evaluate networks by name, each in every dtype.
@@ -54,6 +55,7 @@ def evaluate_networks(
         stated: What `senetzoo.load` gets besides: weights in a file, a preprocessing.
         dtypes: ``"fp32"`` and ``"bf16"``.
         batch: Images in a batch.
+        tta: Average each image with its mirror image.
         device: Where to compute.
 
     Raises:
@@ -67,19 +69,22 @@ def evaluate_networks(
     done = []
     with progress(total, "accuracy", "image") as advance:
         for dtype in dtypes:
-            for name, model, preprocessing, origin, data in networks:
+            for name, model, preprocessing, data in networks:
                 ready = copy.deepcopy(model).to(device, TORCH_DTYPES[dtype])
                 image = (model.in_chans, preprocessing.size, preprocessing.size)
                 with failures_explained(name, image, batch):
-                    found = evaluate(ready, data, preprocessing, batch=batch, advance=advance)
-                done.append(Evaluation(name, origin, dtype, data, found))
+                    found = evaluate(
+                        ready, data, preprocessing, batch=batch, tta=tta, advance=advance
+                    )
+                report = model.load_report
+                tag, names = ("", ()) if report is None else (report.tag, report.classes)
+                done.append(Evaluation(name, tag, dtype, data, found, names, tta))
     return done
 
 
 def _ready(
     reference: str, stated: Mapping[str, Any], where: str
-) -> tuple[Classifier, Preprocessing, str, LabeledImages]:
-    """A network with weights, its preprocessing, where the weights are from, and data for it."""
+) -> tuple[Classifier, Preprocessing, LabeledImages]:
+    """A network with weights, its preprocessing, and data for it."""
     model = trained(reference, **stated)
-    tag = model.load_report.tag if model.load_report is not None else ""
-    return model, transforms(model), tag, images_for(model, where)
+    return model, transforms(model), images_for(model, where)

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,22 @@ import click
 from torch import Tensor
 
 from senetzoo._utils.checks import Le, PositiveInt
+from senetzoo._utils.files import write_csv
+from senetzoo._utils.terminal import cells, cut, echo, printable
+from senetzoo.cli import complete
 from senetzoo.cli.networks import trained
-from senetzoo.cli.options import Batch, Json, Network, Stated, WeightsFile, as_command
+from senetzoo.cli.options import FILE, Batch, Json, Stated, WeightsFile, as_command
 from senetzoo.errors import DataError
 from senetzoo.nn.transforms import transforms
-from senetzoo.predict import Prediction, Source, class_names, predictions, sources
+from senetzoo.predict import (
+    Prediction,
+    Source,
+    class_names,
+    least_probability,
+    predictions,
+    sources,
+)
+from senetzoo.zoo import is_network
 
 if TYPE_CHECKING:
     from senetzoo.inspect.evidence import Evidence
@@ -33,19 +43,28 @@ if TYPE_CHECKING:
     exits={1: "some images could not be read, of which stderr tells; the others are told"},
 )
 def command(
-    images: Annotated[tuple[str, ...], {"metavar": "IMAGE..."}],
+    images: Annotated[tuple[str, ...], {"metavar": "[NETWORK] IMAGE..."}],
     *,
     name: Annotated[
-        Network,
+        str | None,
+        complete.networks_and_folders,
         "--model",
-        "The network: a name, with its default weights or those of a tag; a folder that "
-        "senetzoo.save or a training run wrote; or hf-hub:OWNER/NAME.",
+        "The network, where it does not come first. [default: se_resnet20]",
         {"metavar": "NETWORK"},
-    ] = "se_resnet20",
+    ] = None,
     weights: WeightsFile = None,
     preprocessing: Stated,
     top: Annotated[PositiveInt, "How many classes to tell of each image."] = 5,
     batch: Annotated[Batch, Le(1_000_000), "How many images to hold and compute at a time."] = 32,
+    reject: Annotated[
+        str | None,
+        "Say none of the classes where the best has less than this probability; auto: than the "
+        "network has stored.",
+        {"metavar": "P"},
+    ] = None,
+    csv_file: Annotated[
+        Path | None, FILE, "--csv", "Write a row for each image.", {"metavar": "FILE"}
+    ] = None,
     as_json: Annotated[Json, "JSON Lines: one object per image."] = False,
     folder: Annotated[
         Path | None,
@@ -63,11 +82,16 @@ def command(
 ) -> None:
     """Tell what images show, with probabilities.
 
-    IMAGE is a file; a folder, for the image files in it and below; or -, for paths on the
-    standard input, one a line.
+    NETWORK is a name, with its default weights or those of a tag; a folder that senetzoo.save or a
+    training run wrote; or hf-hub:OWNER/NAME. IMAGE is a file; a folder, for the image files in it
+    and below; or -, for paths on the standard input, one a line.
 
     With --json, each image's line comes as soon as it is known and has "image" (the path), and
-    either "guesses" (best first, each with "class", "label" and "probability") or "error".
+    either "guesses" (best first, each with "class", "label" and "probability") or "error"; with
+    --reject also "rejected". --csv has the columns path, predicted, probability, rejected, error.
+
+    A network that senetzoo eval --calibrate was run on has its probabilities calibrated, and knows
+    the one for --reject auto: 99 % of the answers at or above it were right there.
 
     With --explain, FOLDER gets heat maps (Grad-CAM and Layer-CAM, of the most probable class)
     over the part of each image that the network saw, and the values of its gates: NAME.explain.png
@@ -79,12 +103,16 @@ def command(
     Examples:
       senetzoo predict photo.jpg holiday/
       senetzoo predict photo.jpg --explain why
-      senetzoo predict holiday/ --model runs/photos-resnet20-0
+      senetzoo predict runs/photos-resnet20-0 holiday/ --reject auto --csv answers.csv
       find . -name '*.png' | senetzoo predict - --json --top 1
     """
     if layer is not None and folder is None:
         raise click.UsageError("--layer is of --explain: give both.")
+    if name is None and len(images) > 1 and is_network(images[0]):
+        name, images = images[0], images[1:]
+    name = "se_resnet20" if name is None else name
     model = trained(name, weights=weights, preprocessing=preprocessing)
+    least = least_probability(model, _probability(reject))
     wanted = _asked(images)
     page = None
     if folder is not None:
@@ -103,36 +131,48 @@ def command(
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         table = _Table.fitting([image for image, _ in listed], class_names(model), columns)
     failed = headed = False
-    for prediction, image in predictions(model, wanted, top, batch, None):
+    rows = []
+    for prediction, image in predictions(model, wanted, top, batch, None, least):
+        rows.append(_row(prediction))
         if prediction.error is not None:
             failed = True
-            click.echo(f"error: {_printable(prediction.error)}", err=True)
+            echo(f"error: {printable(prediction.error)}", err=True)
         explanation = _explain(page, look, prediction, image) if page is not None else {}
         if table is None:
-            click.echo(json.dumps(_as_dict(prediction) | explanation))
+            echo(json.dumps(_as_dict(prediction, reject is not None) | explanation))
         elif prediction.guesses:
             if not headed:
-                click.echo(table.header())
+                echo(table.header())
                 headed = True
-            click.echo("\n".join(table.rows(prediction)))
+            echo("\n".join(table.rows(prediction)))
+    if csv_file is not None:
+        write_csv(csv_file, rows)
     if page is not None:
         path = page.write()
         if not as_json:
-            click.echo(f"explained: {_printable(str(path))}")
+            echo(f"explained: {printable(str(path))}")
     if failed:
         raise click.exceptions.Exit(1)
+
+
+def _probability(text: str | None) -> float | str | None:
+    """What ``--reject`` was given, as a number where it is one."""
+    try:
+        return text if text is None else float(text)
+    except ValueError:
+        return text
 
 
 def _explain(
     page: Page, look: Callable[..., Evidence], prediction: Prediction, image: Tensor | None
 ) -> dict[str, object]:
     """Add an image to the page of ``--explain``; what the line of ``--json`` has of it."""
-    name = _printable(prediction.image)
+    name = printable(prediction.image)
     if image is None:
-        page.failed(name, _printable(prediction.error or ""))
+        page.failed(name, printable(prediction.error or ""))
         return {}
     found = look(image, target=prediction.guesses[0].label)
-    guesses = [(guess.name, guess.probability) for guess in prediction.guesses]
+    guesses = [(printable(guess.name), guess.probability) for guess in prediction.guesses]
     picture = page.add(prediction.image, name, guesses, found)
     channels = {
         word: [{"gate": c.gate, "channel": c.channel, "value": round(c.value, 6)} for c in channels]
@@ -166,11 +206,24 @@ def _asked(images: Iterable[str]) -> Iterator[Source]:
             yield "-", DataError("The standard input has no paths.")
 
 
-def _as_dict(prediction: Prediction) -> dict[str, object]:
+def _row(prediction: Prediction) -> dict[str, object]:
+    """A row of ``--csv``."""
+    best = next(iter(prediction.guesses), None)
+    return {
+        "path": prediction.image,
+        "predicted": "" if best is None else best.name,
+        "probability": "" if best is None else round(best.probability, 6),
+        "rejected": int(prediction.rejected),
+        "error": prediction.error or "",
+    }
+
+
+def _as_dict(prediction: Prediction, rejecting: bool) -> dict[str, object]:
     if prediction.error is not None:
         return {"image": prediction.image, "error": prediction.error}
     return {
         "image": prediction.image,
+        **({"rejected": prediction.rejected} if rejecting else {}),
         "guesses": [
             {"class": guess.name, "label": guess.label, "probability": round(guess.probability, 6)}
             for guess in prediction.guesses
@@ -188,8 +241,8 @@ class _Table:
     @classmethod
     def fitting(cls, images: Iterable[str], names: Iterable[str], columns: int | None) -> _Table:
         """Fit the columns to their content and, if given, to a terminal's `columns`."""
-        image = max([5, *(_cells(_printable(text)) for text in images)])
-        name = max([5, *map(_cells, names)])
+        image = max([5, *(cells(printable(text)) for text in images)])
+        name = max([5, *(cells(printable(text)) for text in names)])
         if columns is None:
             return cls(image, name)
         room = columns - len("  rank    probability")
@@ -200,7 +253,10 @@ class _Table:
         return f"{'image':<{self.image}}  rank  {'class':<{self.name}}  probability"
 
     def rows(self, prediction: Prediction) -> Iterator[str]:
-        image = _fit(_printable(prediction.image), self.image, keep_end=True)
+        image = _fit(prediction.image, self.image, keep_end=True)
+        if prediction.rejected:
+            yield f"{image}     -  none of the classes"
+            image = " " * self.image
         for rank, guess in enumerate(prediction.guesses, 1):
             name = _fit(guess.name, self.name, keep_end=False)
             yield f"{image}  {rank:>4}  {name}  {100 * guess.probability:>9.1f} %"
@@ -209,21 +265,5 @@ class _Table:
 
 def _fit(text: str, width: int, *, keep_end: bool) -> str:
     """`text` in exactly `width` cells; a path is cut at its start, a class at its end."""
-    short = text
-    while _cells(short) > width:
-        text = text[1:] if keep_end else text[:-1]
-        short = f"...{text}" if keep_end else f"{text}..."
-    return short + " " * (width - _cells(short))
-
-
-def _cells(text: str) -> int:
-    """How many cells of a terminal `text` fills."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
-
-
-def _printable(text: str) -> str:
-    """`text` without what would move the cursor, or can't be encoded."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    short = cut(text, width, keep_end=keep_end)
+    return short + " " * (width - cells(short))

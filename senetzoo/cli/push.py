@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
-import click
-
+from senetzoo._utils.files import user_path
+from senetzoo._utils.terminal import echo
 from senetzoo.cli.options import FOLDER, Json, Network, Stated, WeightsFile, as_command
 
 
@@ -43,20 +43,20 @@ def command(
 
     name = hub.branchless(repo)  # before the long part
     model = load(network, weights=weights, preprocessing=preprocessing)
-    own = Path(network) / hub.CARD
+    own = user_path(network) / hub.CARD
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) if out is None else out
         title = hub.stage(model, name, folder, own if own.is_file() else None)
         sizes = {file: (folder / file).stat().st_size for file in (hub.CARD, CONFIG, WEIGHTS)}
         card = (folder / hub.CARD).read_text(encoding="utf-8")
         if not as_json:
-            click.echo("\n".join(f"{file}  {size:,} bytes" for file, size in sizes.items()))
+            echo("\n".join(f"{file}  {size:,} bytes" for file, size in sizes.items()))
         commit = None if dry_run else hub.upload(folder, name, private=private, message=title)
     if as_json:
-        click.echo(json.dumps({"repo": name, "commit": commit, "files": sizes, "card": card}))
+        echo(json.dumps({"repo": name, "commit": commit, "files": sizes, "card": card}))
     elif commit is None:
-        click.echo(f"\n{card}")
-        click.echo(f"Nothing was pushed to {name}.")
+        echo(f"\n{card}")
+        echo(f"Nothing was pushed to {name}.")
     else:
-        click.echo(f"Pushed to {name}, commit {commit}.")
-        click.echo(f'Type: senetzoo.load("{hub.PREFIX}{name}@{commit}")')
+        echo(f"Pushed to {name}, commit {commit}.")
+        echo(f'Type: senetzoo.load("{hub.PREFIX}{name}@{commit}")')

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
 from senetzoo._utils.checks import Ge, Le, NonNegativeFloat
+from senetzoo._utils.terminal import OutputError, echo
 from senetzoo.cli.base import INTERRUPTED
 from senetzoo.cli.complete import starting
 from senetzoo.cli.options import Json, Threads, as_command
@@ -47,7 +50,7 @@ def _settings(incomplete: str) -> list[Any]:
 def command(
     recipe: Annotated[str, _recipes],
     *,
-    data: Annotated[Path | None, "Local copy of the data set."] = None,
+    data: Annotated[Path | None, "Local copy of the data set; CIFAR is fetched without."] = None,
     out: Annotated[
         Path | None,
         "Folder of the run [runs/RECIPE-MODEL-SEED], or of an experiment's runs [runs/RECIPE].",
@@ -113,10 +116,10 @@ def command(
                 folder = folder / f"{variant}-{number}"
             elif out is None:
                 folder = folder / f"{chosen.name}-{chosen.model}-{number}"
-            parts = ["senetzoo train", recipe]
+            parts = ["senetzoo", "train", recipe]
             parts += ["--only", variant] if variant else []
             parts += [] if chosen.data == "digits" else ["--data", chosen.data.upper()]
-            parts += [f"--set '{s}'" if "(" in s else f"--set {s}" for s in settings]
+            parts += [word for setting in settings for word in ("--set", setting)]
             parts += ["--seed", str(number), *["--quick"] * quick, *["--no-compile"] * no_compile]
             # Sums are split over the threads, so their number decides a result's last bits.
             parts += ["--threads", str(threads)] if threads is not None else []
@@ -127,18 +130,24 @@ def command(
                     data=data,
                     seed=number,
                     variant=variant,
-                    command=" ".join(parts),
+                    command=shlex.join(parts),
                     options=options,
-                    say=functools.partial(click.echo, err=as_json),
+                    say=functools.partial(_progress, err=as_json),
                 )
             except Interrupted as stop:
-                click.echo(str(stop), err=True)
+                echo(str(stop), err=True)
                 raise click.exceptions.Exit(INTERRUPTED) from None
             if int(os.environ.get("RANK", 0)) == 0:
                 if as_json:
-                    click.echo(json.dumps({"run": str(folder), **end}))
+                    echo(json.dumps({"run": str(folder), **end}))
                 else:
-                    click.echo(f"weights and log: {folder}\n{json.dumps(end)}")
+                    echo(f"weights and log: {folder}\n{json.dumps(end)}")
+
+
+def _progress(line: str, *, err: bool) -> None:
+    """Say how far a run is, which goes on where nobody can read it."""
+    with contextlib.suppress(OutputError):
+        echo(line, err=err)
 
 
 def find(name: str) -> Experiment:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import click
 
-from senetzoo._utils.terminal import columns
+from senetzoo._utils.terminal import columns, echo
 from senetzoo.cli import complete
 from senetzoo.cli.base import BAD_INPUT, LazyGroup
 from senetzoo.cli.options import FOLDER, Json, as_command, say
@@ -206,7 +206,7 @@ def _each(
             with _warnings_said():
                 full, file = one(tag)
         except SenetzooError as error:
-            click.echo(f"error: {error}", err=True)
+            echo(f"error: {error}", err=True)
             found.append({"tag": tag, "ok": False, "error": str(error)})
             failed = True
             continue
@@ -214,9 +214,9 @@ def _each(
         found.append({"tag": full, "ok": True, **known})
         if not as_json:
             state = "" if file.pinned == "sha256" else f" ({_PINNED[file.pinned]})"
-            click.echo(f"{full}  ok  {file.origin}  sha256 {file.sha256}{state}")
+            echo(f"{full}  ok  {file.origin}  sha256 {file.sha256}{state}")
     if as_json:
-        click.echo(json.dumps(found))
+        echo(json.dumps(found))
     if failed:
         raise click.exceptions.Exit(BAD_INPUT)
 
@@ -225,7 +225,7 @@ def _each(
 def _warnings_said() -> Iterator[None]:
     """Warnings as a line of their own, without the line of code that they come from."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
+        warnings.showwarning = lambda message, *_, **__: echo(f"warning: {message}", err=True)
         yield
 
 

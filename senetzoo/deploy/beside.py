@@ -29,8 +29,8 @@ class Beside:
 
     Args:
         data: What the images are.
-        network: The network's logits, divided by its temperature.
-        file: The file's.
+        network: The network's.
+        file: The file's, at the network's temperature.
     """
 
     data: str
@@ -50,8 +50,7 @@ class Beside:
     @property
     def largest(self) -> float:
         """The largest difference between the probabilities that they give a class of an image."""
-        ours, theirs = (each.logits.softmax(1) for each in (self.network, self.file))
-        return float((ours - theirs).abs().max())
+        return float((self.network.probabilities - self.file.probabilities).abs().max())
 
     def as_dict(self) -> dict[str, object]:
         """JSON values."""
@@ -107,7 +106,6 @@ def beside(
     data: LabeledImages,
     preprocessing: Preprocessing,
     *,
-    temperature: float,
     inside: bool,
 ) -> Beside:
     """Evaluate a network and its file, which `run` runs, on the same images.
@@ -117,7 +115,6 @@ def beside(
         run: Takes the network's input, or where the preprocessing is `inside`, photographs.
         data: The images.
         preprocessing: The network's.
-        temperature: The network's.
         inside: Whether the file takes photographs and gives probabilities.
     """
     # Photographs come in all sizes, so one at a time.
@@ -132,8 +129,7 @@ def beside(
             advance=advance,
         )
     if not inside:
-        theirs = dataclasses.replace(theirs, logits=theirs.logits / temperature)
-    ours = dataclasses.replace(ours, logits=ours.logits / temperature)
+        theirs = dataclasses.replace(theirs, temperature=ours.temperature)
     return Beside(data.images.name, ours, theirs)
 
 

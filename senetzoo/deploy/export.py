@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import senetzoo
+from senetzoo._utils.files import user_path
 from senetzoo.deploy.beside import Beside, beside, divided, inputs
 from senetzoo.deploy.engines.common import Runner, require
 from senetzoo.deploy.inside import photograph
@@ -28,9 +29,10 @@ from senetzoo.deploy.writers import (
 )
 from senetzoo.errors import ConfigError, checks_options, nearest
 from senetzoo.eval.data import LabeledImages, images_for
-from senetzoo.io.save import name_of
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.provenance import provenance
 from senetzoo.nn.transforms import transforms
+from senetzoo.spec import name_of
 
 if TYPE_CHECKING:
     from senetzoo.nn.preprocessing import Preprocessing
@@ -142,7 +144,7 @@ def export(
     Warns:
         UserWarning: The file loses more accuracy on `data` than `LOSSES` says.
     """
-    path = Path(path)
+    path = user_path(path)
     form = next((form for form, suffix in SUFFIXES.items() if path.suffix == suffix), None)
     if form is None:
         raise ConfigError(
@@ -164,7 +166,9 @@ def export(
             "It is a folder." if path.is_dir() else f"There is no folder {path.parent}.",
             "Give the path of a file in a folder that is there",
         )
-    if preprocessing is None and (model.in_chans in (1, 3) or with_preprocessing or data):
+    if preprocessing is None and (
+        model.in_chans in (1, 3) or with_preprocessing or data is not None
+    ):
         preprocessing = transforms(model)
     if preprocessing is not None and size is not None:
         preprocessing = preprocessing.replace(size=size)
@@ -181,15 +185,12 @@ def export(
     traced = _images(_TRACED, (model.in_chans, *[metadata["size"]] * 2))
     network = rewritten(own, traced)[0] if optimized else copy.deepcopy(own)
     inside = preprocessing if with_preprocessing else None
-    temperature = metadata["temperature"]
-    draft = Draft(network, traced, dtype, metadata, calibration, inside, temperature)
+    draft = Draft(network, traced, dtype, metadata, calibration, inside, model.temperature)
     with WRITERS[form](path, draft) as run:
         errors = {count: _error(own, run, draft, count, form) for count in _TRIED}
         found = None
         if images is not None and preprocessing is not None:
-            found = beside(
-                own, run, images, preprocessing, temperature=temperature, inside=with_preprocessing
-            )
+            found = beside(own, run, images, preprocessing, inside=with_preprocessing)
     files = (path, path.with_suffix(".bin")) if form == "openvino" else (path,)
     computes = f"{dtype} weights, computes in {COMPUTES[form, dtype]}"
     done = Export(files, metadata, errors, with_preprocessing, computes, found)
@@ -257,10 +258,12 @@ def _metadata(
             "Give a name for each, in the order of the logits",
         )
     found: dict[str, Any] = {"version": senetzoo.__version__, "model": name}
-    report = model.load_report
+    report = provenance(model)
     if report is not None:
         classes = report.classes if classes is None else classes
-        found |= {"weights": report.tag, "weights_sha256": report.sha256}
+        # Of a run: what was trained further began with weights, and has others.
+        which = "start" if report.changed else "weights"
+        found |= {which: report.tag, f"{which}_sha256": report.sha256}
         if report.replaced:
             found["weights_not_loaded"] = [parameter for parameter, _ in report.replaced]
     found["size"] = size
@@ -273,9 +276,9 @@ def _metadata(
         }
     if classes:
         found["classes"] = list(classes)
-    found["temperature"] = float(getattr(model, "temperature", 1.0))
-    if (least := getattr(model, "reject_below", None)) is not None:
-        found["reject_below"] = float(least)
+    found["temperature"] = model.temperature
+    if model.reject_below is not None:
+        found["reject_below"] = model.reject_below
     return found
 
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
+from senetzoo._utils.documents import json_text
 from senetzoo._utils.files import atomically, flush
+from senetzoo._utils.terminal import printable
 from senetzoo.deploy.engines import ort, ov
 from senetzoo.deploy.engines.common import Engine, Runner
 from senetzoo.deploy.engines.eager import EAGER
@@ -77,7 +79,7 @@ class Draft:
     def texts(self) -> dict[str, str]:
         """The metadata: texts as they are, other values as JSON."""
         return {
-            key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            key: printable(value) if isinstance(value, str) else json_text(value)
             for key, value in self.metadata.items()
         }
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from senetzoo.eval.calibration import (
+    PRECISION,
+    best_temperature,
+    calibration_error,
+    smallest_probability,
+)
 
 
 def wilson(right: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -79,16 +86,70 @@ class Tally:
 
 
 @dataclass(frozen=True)
+class ClassScore:
+    """How well one class is recognized; its recall is the accuracy of its images.
+
+    Args:
+        tally: Its images.
+        guessed: Images that are predicted as it.
+    """
+
+    tally: Tally
+    guessed: int
+
+    @property
+    def precision(self) -> float:
+        """Fraction of what is predicted as the class that is of it; 0 where nothing is."""
+        return self.tally.right / self.guessed if self.guessed else 0.0
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall."""
+        both = self.tally.total + self.guessed
+        return 2 * self.tally.right / both if both else 0.0
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON values; recall is called accuracy."""
+        more = {"guessed": self.guessed, "precision": self.precision, "f1": self.f1}
+        return {"name": self.tally.name, **self.tally.as_dict(), **more}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Figures of all images together. Those called macro are means over the classes with images.
+
+    Args:
+        balanced_accuracy: Macro recall: the mean of the classes' accuracies.
+        macro_precision: Of what is predicted as a class, the fraction that is of it.
+        macro_f1: Mean of the classes' F1.
+        loss: Mean cross-entropy.
+        calibration_error: `senetzoo.eval.calibration.calibration_error` with 15 bins.
+        temperature: What the logits were divided by.
+        best_temperature: What would minimize the loss on these images; None where nothing does.
+    """
+
+    balanced_accuracy: float
+    macro_precision: float
+    macro_f1: float
+    loss: float
+    calibration_error: float
+    temperature: float
+    best_temperature: float | None
+
+
+@dataclass(frozen=True)
 class Predictions:
     """What a network says of labeled images.
 
     Args:
         logits: (N, outputs), float32 (float16 where they are stored), on the CPU.
         labels: (N,), int64: the output that means the image's class.
+        temperature: Divides the logits before the softmax.
     """
 
     logits: Tensor
     labels: Tensor
+    temperature: float = 1.0
 
     @cached_property
     def guesses(self) -> Tensor:
@@ -98,12 +159,22 @@ class Predictions:
     @cached_property
     def confidence(self) -> Tensor:
         """(N,), the probability of that output."""
-        return self.logits.float().softmax(1).max(1).values
+        return self.probabilities.max(1).values
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """(N, outputs), float32."""
+        return (self.logits.float() / self.temperature).softmax(1)
+
+    @cached_property
+    def right(self) -> Tensor:
+        """(N,), bool: whether the predicted output is the label."""
+        return self.guesses == self.labels
 
     @property
     def loss(self) -> float:
         """Mean cross-entropy."""
-        return float(F.cross_entropy(self.logits, self.labels))
+        return float(F.cross_entropy(self.logits / self.temperature, self.labels))
 
     @property
     def accuracy(self) -> float:
@@ -119,9 +190,39 @@ class Predictions:
     def by_class(self) -> list[list[int]]:
         """For each output how many of its images are right, and how many it has."""
         count = self.logits.shape[1]
-        right = self.labels[self.guesses == self.labels]
+        right = self.labels[self.right]
         pairs = (labels.bincount(minlength=count) for labels in (right, self.labels))
         return torch.stack(list(pairs), dim=1).tolist()
+
+    def class_scores(self) -> list[ClassScore]:
+        """Of each output, by its number as its name."""
+        guessed = self.guesses.bincount(minlength=self.logits.shape[1]).tolist()
+        return [
+            ClassScore(Tally(str(output), *pair), number)
+            for output, (pair, number) in enumerate(zip(self.by_class(), guessed, strict=True))
+        ]
+
+    def scores(self) -> Scores:
+        """The figures of all images together."""
+        classes = [score for score in self.class_scores() if score.tally.total]
+        return Scores(
+            balanced_accuracy=fmean(score.tally.accuracy for score in classes),
+            macro_precision=fmean(score.precision for score in classes),
+            macro_f1=fmean(score.f1 for score in classes),
+            loss=self.loss,
+            calibration_error=calibration_error(self.confidence, self.right),
+            temperature=self.temperature,
+            best_temperature=best_temperature(self.logits, self.labels),
+        )
+
+    def calibrated(self) -> Predictions:
+        """The same at the temperature that is best for these images; at 1 where none is."""
+        best = best_temperature(self.logits, self.labels)
+        return replace(self, temperature=1.0 if best is None else best)
+
+    def smallest_probability(self, precision: float = PRECISION) -> float | None:
+        """`senetzoo.eval.calibration.smallest_probability` of these images."""
+        return smallest_probability(self.confidence, self.right, precision)
 
     def confusion(self) -> Tensor:
         """(outputs, outputs): how many images of the row's class are predicted as the column's."""
@@ -131,6 +232,6 @@ class Predictions:
 
     def worst(self, most: int) -> list[int]:
         """Numbers of up to `most` wrongly classified images, the most confident first."""
-        wrong = (self.guesses != self.labels).nonzero()[:, 0]
+        wrong = (~self.right).nonzero()[:, 0]
         order = self.confidence[wrong].argsort(descending=True, stable=True)
         return [int(i) for i in wrong[order[:most]]]

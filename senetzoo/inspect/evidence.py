@@ -100,7 +100,7 @@ def evidence(
         gates = excitations(model, [(images.to(weight.dtype), torch.tensor([0]))], classes=1)
     return Evidence(
         picture=transforms.pixels(image.cpu()),
-        probabilities=logits[0].float().softmax(0).cpu(),
+        probabilities=(logits[0].float() / model.temperature).softmax(0).cpu(),
         target=int(chosen[0]),
         grad_cam=grad_cam[0].float().cpu(),
         layer_cam=layer_cam[0].float().cpu(),

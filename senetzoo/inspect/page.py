@@ -10,6 +10,7 @@ from string import Template
 
 import senetzoo
 from senetzoo._utils.files import atomically
+from senetzoo._utils.terminal import clean, printable
 from senetzoo.errors import ConfigError
 from senetzoo.inspect.evidence import Channel, Evidence
 from senetzoo.inspect.excitations import Excitation, short_name
@@ -38,9 +39,9 @@ class Page:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / PAGE
         self._folder = folder.resolve()
-        self._network = network
+        self._network = printable(network)
         where = "its last map" if layer is None else f"the map of layer {layer}"
-        self._about = f"Network {network}; heat maps of {where}."
+        self._about = f"Network {self._network}; heat maps of {where}."
         self._sections: list[str] = []
         self._taken: set[str] = set()
 
@@ -79,7 +80,7 @@ class Page:
             version=escape(senetzoo.__version__),
         )
         with atomically(self.path) as partial:
-            partial.write_text(text, encoding="utf-8")
+            partial.write_text(clean(text), encoding="utf-8")
         return self.path
 
     def _file(self, source: str) -> str:

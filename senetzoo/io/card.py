@@ -7,6 +7,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from senetzoo._utils.terminal import printable
 from senetzoo.errors import ConfigError
 from senetzoo.io.folder import LIBRARY, Description
 from senetzoo.nn.counting import Counts
@@ -147,7 +148,7 @@ def _table(description: Description, counts: Counts) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return printable(" ".join(text.split())).replace("|", "\\|")
 
 
 def _numbers(values: tuple[float, ...]) -> str:

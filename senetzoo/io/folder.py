@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import torch
 from torch import Tensor
 
 from senetzoo import runs
-from senetzoo._utils.checks import from_json, shown
-from senetzoo._utils.documents import parse_json, reading
-from senetzoo.errors import BrokenError, ConfigError, PolicyError, WeightsError, nearest
+from senetzoo._utils.checks import Ge, Le, PositiveFloat, from_json, shown
+from senetzoo._utils.documents import check_schema, parse_json, reading
+from senetzoo.errors import BrokenError, PolicyError, WeightsError, nearest
 from senetzoo.gates import GATES
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.preprocessing import Preprocessing
@@ -76,7 +76,8 @@ class Description:
     """What ``config.json`` says of a network.
 
     `senetzoo` is the version that wrote it. The preprocessing is null where nobody says, the names
-    of the classes, in the order of the logits, where they have none.
+    of the classes, in the order of the logits, where they have none. Where `temperature` and
+    `reject_below` are missing, the network was not calibrated.
     """
 
     library_name: str
@@ -86,6 +87,8 @@ class Description:
     preprocessing: Preprocessing | None
     classes: tuple[str, ...] | None
     weights: File
+    temperature: PositiveFloat = 1.0
+    reject_below: Annotated[float, Ge(0), Le(1)] | None = None
 
 
 def read(folder: Path) -> Trained:
@@ -98,7 +101,7 @@ def read(folder: Path) -> Trained:
         return opened(folder / CONFIG, str(folder), fetch)
     # Version 0.1.0 wrote no config.json into the folder of a run.
     spec, preprocessing, classes = _network_of_0_1(folder)
-    return _trained(spec, str(folder), fetch, "", classes, preprocessing)
+    return Trained(spec, _reader(str(folder), fetch, "", classes, preprocessing))
 
 
 def opened(config: Path, tag: str, fetch: Callable[[str], Read]) -> Trained:
@@ -110,17 +113,18 @@ def opened(config: Path, tag: str, fetch: Callable[[str], Read]) -> Trained:
     with reading(config, REMEDY, WeightsError):
         spec = described(about)
     classes, sha256 = about.classes or (), about.weights.sha256
-    return _trained(spec, tag, fetch, sha256, classes, about.preprocessing)
+    load = _reader(tag, fetch, sha256, classes, about.preprocessing)
+    return Trained(spec, load, about.temperature, about.reject_below)
 
 
-def _trained(
-    spec: ModelSpec,
+def _reader(
     tag: str,
     fetch: Callable[[str], Read],
     sha256: str,
     classes: tuple[str, ...],
     preprocessing: Preprocessing | None,
-) -> Trained:
+) -> Callable[[Classifier | None], tuple[dict[str, Tensor], LoadReport]]:
+    """What reads the tensors of a folder or repository, and says what is known of them."""
     pinned: Literal["sha256", ""] = "sha256" if sha256 else ""
 
     def load(_: Classifier | None) -> tuple[dict[str, Tensor], LoadReport]:
@@ -128,7 +132,7 @@ def _trained(
         report = LoadReport(tag, origin, found, classes, pinned=pinned, preprocessing=preprocessing)
         return state, report
 
-    return Trained(spec, load)
+    return load
 
 
 def read_description(file: Path) -> Description:
@@ -150,12 +154,8 @@ def parse(text: str) -> Description:
     if not isinstance(raw, dict) or raw.get("library_name") != LIBRARY:
         raise BrokenError("library_name", f"it is not {LIBRARY}'s: it does not name {LIBRARY!r}")
     schema = raw.get("schema")
-    if type(schema) is not int or not 1 <= schema <= SCHEMA:
-        newer = type(schema) is int and schema > SCHEMA
-        found = f"it is {shown(schema)}" if "schema" in raw else "it is missing"
-        what = f"{found}, and this version of {LIBRARY} reads 1 to {SCHEMA}"
-        raise BrokenError("schema", what, f"Install a newer {LIBRARY}" * newer)
-    return from_json(Description, _of_schema_1(raw) if schema == 1 else raw, "")
+    check_schema(schema, SCHEMA)
+    return from_json(Description, _of_schema_1(raw) if schema == 1 else raw, "", partial=True)
 
 
 def described(description: Description) -> ModelSpec:
@@ -262,14 +262,7 @@ def _network_of_0_1(folder: Path) -> tuple[ModelSpec, Preprocessing, tuple[str, 
         Its spec, its preprocessing as tested, and the names of its classes.
     """
     recipe = runs.read_summary(folder)["recipe"]
-    header = next(
-        (line for line in runs.read_log(folder / runs.LOG) if line["kind"] == "run"), None
-    )
-    if header is None:
-        raise ConfigError(
-            f"{folder / runs.LOG} is broken.", "It has no line of the run.", runs.REMEDY
-        )
-    classes = tuple(header["data"]["classes"])
+    classes = tuple(runs.read_log(folder / runs.LOG)[0]["data"]["classes"])
     with runs.reading_recipe(folder):
         mean, std = runs.statistics(recipe["data"])
         size = recipe["test_size"] or recipe["phases"][-1][0]

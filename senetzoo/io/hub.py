@@ -15,6 +15,8 @@ from senetzoo.io.folder import CONFIG, REMEDY, WEIGHTS, Read, opened, read_descr
 from senetzoo.io.save import save
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
+from senetzoo.nn.provenance import provenance
+from senetzoo.weights.cache import hub_cache, or_spare
 from senetzoo.weights.download import HUB, endpoint, explain, persistently, status
 from senetzoo.weights.load import Trained
 from senetzoo.weights.load import read as read_tensors
@@ -101,14 +103,18 @@ def _fetched(repo: str, file: str, revision: str | None, *, again: bool = False)
     local = offline()
     at = f"{repo} at {revision}" if revision else repo
     try:
-        found = persistently(
-            lambda: hf_hub_download(
-                repo,
-                file,
-                revision=revision,
-                force_download=again,
-                local_files_only=local,
-            )
+        found = or_spare(
+            lambda folder: persistently(
+                lambda: hf_hub_download(
+                    repo,
+                    file,
+                    revision=revision,
+                    force_download=again,
+                    local_files_only=local,
+                    cache_dir=folder or hub_cache(),
+                )
+            ),
+            "HF_HOME",
         )
     except Exception as error:
         if local and isinstance(error, LocalEntryNotFoundError):
@@ -164,10 +170,14 @@ def stage(model: Classifier, repo: str, folder: Path, own: Path | None) -> str:
 
     The card is the file `own`; without one, it says what is known.
     """
-    report = model.load_report
-    # Of weights that were changed on the way in, the manifest says nothing.
-    published = report is not None and not report.replaced and report.origin != "folder"
-    entry = manifest().get(report.tag) if report is not None and published else None
+    report = provenance(model)
+    entry = manifest().get(report.tag) if report is not None else None
+    if report is not None and entry is not None:
+        # Of weights that were changed on the way in or later, the manifest says nothing; what it
+        # does say of their file is noted by the file's name.
+        same = all(where == entry.source.file for where, _ in report.adapted)
+        if report.replaced or report.changed or report.origin == "folder" or not same:
+            entry = None
     tag = report.tag if report is not None and entry is not None else ""
     save(model, folder)
     if own is None:

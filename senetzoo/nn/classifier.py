@@ -72,8 +72,7 @@ class Config(ABC):
 
     def _form(self) -> str:
         """The name of the form that `stem` asks for."""
-        stem = self.stem
-        named = stem
+        named = stem = self.stem
         if isinstance(stem, Stem):
             named = next((name for name, value in STEMS.items() if value == stem), stem)
         if isinstance(named, str) and named in self.sizes:
@@ -129,6 +128,10 @@ class Classifier(nn.Module):
     head_name: ClassVar[str] = "fc"
     """Name of the linear layer whose outputs are the classes."""
 
+    temperature: float = 1.0
+    """Divides the logits before the softmax: probabilities then are as often right as they say."""
+    reject_below: float | None = None
+    """Probability of the best class below which an image shows none of them; None: not known."""
     feature_info: tuple[FeatureInfo, ...]
     """Stride and channels of the map after each stage."""
 
@@ -136,6 +139,7 @@ class Classifier(nn.Module):
         super().__init__()
         self._config = config
         self.load_report: LoadReport | None = None
+        self.loaded: Mapping[str, tuple[int, ...]] = {}  # of `senetzoo.nn.provenance.checksums`
         self._paths: tuple[tuple[str, ...], ...] = ()
         self._small_warned = False
 
@@ -303,21 +307,18 @@ class Classifier(nn.Module):
             parent, _, name = path.rpartition(".")
             if not isinstance(old, nn.Linear):
                 raise TypeError(path)
-            new = nn.Linear(
-                old.in_features,
-                num_classes,
-                bias=old.bias is not None,
-                device=old.weight.device,
-                dtype=old.weight.dtype,
-            )
+            like: Any = {"device": old.weight.device, "dtype": old.weight.dtype}
+            new = nn.Linear(old.in_features, num_classes, old.bias is not None, **like)
             setattr(self.get_submodule(parent), name, new.train(old.training))
-        if self.load_report is not None:
+        self.uncalibrate()
+        if (report := self.load_report) is not None:
             fresh = dict.fromkeys(self.classifier_parameters(), "a new classifier")
-            self.load_report = dataclasses.replace(
-                self.load_report,
-                classes=(),
-                replaced=tuple({**dict(self.load_report.replaced), **fresh}.items()),
-            )
+            replaced = tuple({**dict(report.replaced), **fresh}.items())
+            self.load_report = dataclasses.replace(report, classes=(), replaced=replaced)
+
+    def uncalibrate(self) -> None:
+        """Forget `temperature` and `reject_below`, which are of other tensors than it has now."""
+        self.temperature, self.reject_below = 1.0, None
 
     def sites(self) -> tuple[Site, ...]:
         """Every place where a gate can sit, in the order of the forward pass's blocks."""

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 class LoadReport:
     """Which weights a network has, and what of it they do not cover. Print it to read it.
 
+    ``model.load_report`` is of the moment of loading. What is exported or pushed says what holds
+    then: `senetzoo.nn.provenance.provenance`.
+
     Args:
         tag: Which weights: a manifest entry, ``"se_resnet20.cifar10_v1"``; a repository at a
             commit, ``"hf-hub:owner/name@0123..."``; a folder; or a file.
@@ -28,6 +31,8 @@ class LoadReport:
             publisher states, or nothing.
         preprocessing: What images went through when the weights were trained and tested; None
             where nobody says. For another form of the network than theirs, the size is that form's.
+        changed: Tensors that have other values than those that were loaded. A network on another
+            device, or in another number format, has the same ones, rounded to that format.
     """
 
     tag: str
@@ -38,10 +43,13 @@ class LoadReport:
     adapted: tuple[tuple[str, str], ...] = ()
     pinned: Literal["sha256", "prefix", ""] = "sha256"
     preprocessing: Preprocessing | None = None
+    changed: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         state = {"sha256": "", "prefix": ", checked by its start", "": ", not pinned"}[self.pinned]
-        lines = [f"weights {self.tag} ({self.origin}, sha256 {self.sha256[:12]}{state})"]
+        start = "trained from " if self.changed else ""
+        lines = [f"{start}weights {self.tag} ({self.origin}, sha256 {self.sha256[:12]}{state})"]
         lines += [f"  not loaded: {name} ({why})" for name, why in self.replaced]
         lines += [f"  adapted: {name} ({how})" for name, how in self.adapted]
+        lines += [f"  changed: {name}" for name in self.changed]
         return "\n".join(lines)

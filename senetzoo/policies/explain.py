@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from senetzoo._utils.terminal import columns
-from senetzoo.nn.counting import parameters
+from senetzoo.nn.counting import macs_by_name, parameters
+from senetzoo.nn.layers import Layer, layers, table
 from senetzoo.nn.slots import Branch, Position, Site
 from senetzoo.policies.algebra import NONE, Gate, Policy
 
@@ -84,6 +83,7 @@ class Explanation:
         macs: Multiply-accumulates of the whole network for one image.
         size: Side of that image in pixels.
         shadowed: Rules of the policy that have no effect.
+        layers: Every layer, where they were asked for; then these are printed.
     """
 
     network: str
@@ -92,8 +92,16 @@ class Explanation:
     macs: int
     size: int
     shadowed: tuple[Shadowed, ...] = ()
+    layers: tuple[Layer, ...] = ()
 
     def __str__(self) -> str:
+        title = (
+            f"{self.network}: {self.params:,} parameters, {self.macs:,} MACs "
+            f"at {self.size}x{self.size}"
+        )
+        if self.layers:
+            title = f"{self.network} at {self.size}x{self.size}"
+            return "\n".join([title, *table(self.layers, self.params, self.macs)])
         gated = [row for row in self.rows if row.gate]
         head = ["stage", "block", "position", "channels", "gate"]
         head += ["+params", "share", "+MACs", "share"]
@@ -114,8 +122,7 @@ class Explanation:
         added, cost = sum(row.params for row in gated), sum(row.macs for row in gated)
         return "\n".join(
             [
-                f"{self.network}: {self.params:,} parameters, {self.macs:,} MACs "
-                f"at {self.size}x{self.size}",
+                title,
                 *columns([head, *cells], left=(2, 4)),
                 f"{len(gated)} of {len(self.rows)} sites have a gate: "
                 f"{added:,} parameters ({added / self.params:.2%}), "
@@ -133,6 +140,7 @@ class Explanation:
             "size": self.size,
             "sites": [vars(row) for row in self.rows],
             "shadowed": [{**vars(found), "by": list(found.by)} for found in self.shadowed],
+            **({"layers": [vars(layer) for layer in self.layers]} if self.layers else {}),
         }
 
 
@@ -156,22 +164,21 @@ def explain_model(
     shape: tuple[int, ...],
     name: str,
     policy: Policy = NONE,
+    *,
+    by_layer: bool = False,
 ) -> Explanation:
     """Explain `model`, which is on the meta device with its gates, at an input of (C, H, W).
 
     `policy` is what they were attached by, for rules that have no effect.
     """
-    counter = FlopCounterMode(display=False)
-    with torch.device("meta"), counter, torch.no_grad():
-        model.eval()(torch.empty(1, *shape))
-    flops = {path: sum(ops.values()) for path, ops in counter.get_flop_counts().items()}
-    params, macs = parameters(model), int(counter.get_total_flops()) // 2
+    costs = macs_by_name(model.eval(), (1, *shape))
+    params, macs = parameters(model), costs[""]
     modules, sites = dict(model.named_modules()), tuple(sites)
     rows = []
     for site in sites:
         gate = modules.get(site.path)
         added = 0 if gate is None else parameters(gate)
-        cost = flops.get(f"{type(model).__name__}.{site.path}", 0) // 2
+        cost = costs.get(site.path, 0)
         rows.append(
             Row(
                 **{key: getattr(site, key) for key in _OF_SITE},
@@ -182,7 +189,9 @@ def explain_model(
                 macs_share=cost / macs,
             )
         )
-    return Explanation(name, tuple(rows), params, macs, shape[-1], shadowed(policy, sites))
+    found = layers(model, shape) if by_layer else ()
+    lost = shadowed(policy, sites)
+    return Explanation(name, tuple(rows), params, macs, shape[-1], lost, found)
 
 
 def _text(gate: nn.Module) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from senetzoo._utils.terminal import printable
 from senetzoo.inspect.excitations import BINS, Excitation, short_name
 from senetzoo.report.figures import COLORS, INK, Plot, plot
 from senetzoo.report.markup import Table
@@ -50,6 +51,7 @@ def excitation_section(
     number: int = 1,
 ) -> ExcitationSection:
     """Tables and plots of excitations."""
+    classes = [printable(name) for name in classes]
     chosen = chosen or classes[:: max(1, len(classes) // _CHOSEN)][:_CHOSEN]
     colors = [(name, COLORS[n % len(COLORS)]) for n, name in enumerate(chosen)]
     shown = _shown(list(found))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from senetzoo._utils.terminal import clean, printable
 from senetzoo.errors import MissingExtraError
 
 
@@ -25,9 +26,10 @@ class Table:
 
 def cell(text: str) -> str:
     """Text that Markdown takes as it is."""
+    text = printable(" ".join(text.split()))
     for special in "\\`*_[]<>|":
         text = text.replace(special, f"\\{special}")
-    return " ".join(text.split())
+    return text
 
 
 def rendered(template: str, **values: Any) -> str:
@@ -45,4 +47,4 @@ def rendered(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["cell"] = cell
-    return environment.get_template(template).render(**values)
+    return clean(environment.get_template(template).render(**values))

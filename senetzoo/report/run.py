@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from senetzoo._utils.terminal import printable
+from senetzoo.data.labels import same
 from senetzoo.errors import ConfigError
 from senetzoo.eval.predictions import Predictions, Tally
 from senetzoo.runs import FILES, LOG, TEST, is_run, read_log
@@ -51,7 +53,7 @@ class Run:
     @property
     def classes(self) -> list[str]:
         """Names of the classes."""
-        return list(self.header["data"]["classes"])
+        return [printable(name) for name in self.header["data"]["classes"]]
 
     def series(self, key: str) -> list[tuple[int, float]]:
         """Pairs of epoch and value, of the epochs that have one."""
@@ -102,7 +104,7 @@ def find(paths: Sequence[Path]) -> list[Run]:
         folders |= dict.fromkeys(inside)
     runs = [read(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
     data = {run.header["data"]["name"]: run.classes for run in runs}
-    if len({tuple(classes) for classes in data.values()}) > 1:
+    if len({tuple(map(same, classes)) for classes in data.values()}) > 1:
         raise ConfigError(
             "The runs can't share a report.",
             f"Their classes differ: they are of {', '.join(sorted(data))}.",
@@ -117,14 +119,12 @@ def _names(folders: Iterable[Path]) -> list[str]:
     depth = 1
     while len({path[-depth:] for path in paths}) < len({*paths}) and depth < 20:
         depth += 1
-    return ["/".join(path[-depth:]) for path in paths]
+    return [printable("/".join(path[-depth:])) for path in paths]
 
 
 def read(folder: Path, name: str) -> Run:
     """The run in `folder`."""
-    header, *lines = read_log(folder / LOG) or [{"kind": ""}]
-    if header["kind"] != "run":
-        raise _broken(folder, "Its first line does not describe a run.")
+    header, *lines = read_log(folder / LOG)
     epochs = tuple(line for line in lines if line["kind"] == "epoch")
     if not epochs:
         raise ConfigError(
@@ -142,22 +142,24 @@ def read(folder: Path, name: str) -> Run:
 def _predictions(
     folder: Path,
 ) -> tuple[Predictions, tuple[tuple[int, Tensor], ...], tuple[str, ...]]:
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError
+    from safetensors.torch import load
 
     try:
-        tensors = load_file(str(folder / TEST))
-        with safe_open(str(folder / TEST), "pt") as file:
-            named = json.loads((file.metadata() or {}).get(FILES, "[]"))
+        content = (folder / TEST).read_bytes()
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        named = json.loads(header.get("__metadata__", {}).get(FILES, "[]"))
         predictions = Predictions(tensors["logits"], tensors["labels"])
         mistakes = tuple(zip(tensors["mistakes"].tolist(), tensors["images"], strict=True))
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise _broken(folder, f"{TEST} can't be read ({error}).") from None
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise _broken(folder, f"It is no whole file of predictions ({error}).") from None
     if not bool(torch.isfinite(predictions.logits).all()):
-        raise _broken(folder, f"{TEST} holds logits that are not finite.")
+        raise _broken(folder, "It holds logits that are not finite.")
     files = tuple(map(str, named)) if len(named) == len(mistakes) else ("",) * len(mistakes)
     return predictions, mistakes, files
 
 
 def _broken(folder: Path, what: str) -> ConfigError:
-    return ConfigError(f"The run in {folder} can't be read.", what, "Train it again")
+    remedy = "Delete it for a report of the log alone, or train again in another folder"
+    return ConfigError(f"{folder / TEST} can't be read.", what, remedy)

@@ -6,28 +6,48 @@ the number of processes or workers.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import functools
+import math
+import os
 import signal
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from senetzoo._utils.terminal import say_once
 from senetzoo._utils.torchvision import torchvision
 from senetzoo.data.files import LabeledFiles
 from senetzoo.data.hub import Stream
 from senetzoo.data.images import open_image
 from senetzoo.data.sets import ImageSet
-from senetzoo.errors import DataError
+from senetzoo.errors import DataError, first_line
 from senetzoo.train import augment
 from senetzoo.train.augment import Draws
 from senetzoo.train.data import Data
 from senetzoo.train.recipe import Recipe
-from senetzoo.train.stop import STOPPING
+from senetzoo.train.stop import STOPPING, held
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+PATIENCE = 600
+"""Seconds in which a worker reads a batch, or is stuck."""
+
+
+_SHARED = "/dev/shm"
+# Batches of a worker that are there at once: two ahead, one in work, one in use; as many to spare.
+_AT_ONCE = 8
+_MORE_MEMORY = "In Docker give more: --shm-size 2g"
+_LESS_MEMORY = "With less memory: --workers 0"
 
 
 class Batch(NamedTuple):
@@ -71,7 +91,9 @@ class Batches:
         self._order = _Order()
         images = data.train.name if isinstance(data.train, Stream) else data.train
         read = functools.partial(_read, recipe, seed, images)
-        self._loader = loader(read, self._order, device, workers, persistent=True)
+        side = max(recipe.size(epoch) for epoch in range(recipe.epochs))
+        size = share * side * side * 3
+        self._loader = loader(read, self._order, device, workers, size, persistent=True)
 
     def epoch(self, epoch: int, start: int = 0, state: Tensor | None = None) -> Iterator[Batch]:
         """The batches of `epoch`, counted from 0."""
@@ -190,16 +212,21 @@ def _transforms(recipe: Recipe, size: int) -> Any:
 class _Images(Dataset[Any]):
     """The batches that `read` makes of lists of items, in a worker."""
 
-    def __init__(self, read: Callable[[Any], tuple[Tensor, int]]) -> None:
-        self._read = read
+    def __init__(self, read: Callable[[Any], tuple[Tensor, int]], by_pipe: bool) -> None:
+        self._read, self._by_pipe = read, by_pipe
 
-    def __getitem__(self, items: Iterable[Any]) -> tuple[Tensor, Tensor] | DataError:
+    def __getitem__(self, items: Iterable[Any]) -> _Read | DataError:
         try:
             images, labels = zip(*map(self._read, items), strict=True)
         except DataError as error:
             # Raised in a worker, it would arrive with that worker's traceback in its message.
             return error
-        return torch.stack(images), torch.tensor(labels)
+        stacked = torch.stack(images)
+        return stacked.numpy() if self._by_pipe else stacked, labels
+
+
+# Images of a batch and their labels; torch sends a tensor through shared memory, and an array not.
+_Read: TypeAlias = "tuple[Tensor | NDArray[Any], tuple[int, ...]]"
 
 
 def loader(
@@ -207,21 +234,43 @@ def loader(
     order: Iterable[Iterable[Any]],
     device: torch.device,
     workers: int,
+    size: int,
     *,
     persistent: bool = False,
 ) -> DataLoader[Any]:
-    """Reads images in workers; see `loaded`."""
+    """Reads images in workers, in batches of so many bytes; see `loaded`."""
+    by_pipe = workers > 0 and _free_shared_memory() < _AT_ONCE * workers * size
+    if by_pipe:
+        say_once(
+            f"{_SHARED} has too little room: workers send images through pipes, which is slower. "
+            + _MORE_MEMORY
+        )
     return DataLoader(
-        _Images(read),
+        _Images(read, by_pipe),
         sampler=order,
         batch_size=None,
+        collate_fn=_as_it_is,
         num_workers=workers,
+        timeout=PATIENCE if workers else 0,
         persistent_workers=persistent and workers > 0,
         pin_memory=device.type == "cuda",
         # Its seeds are unused here; without one of its own it takes them from the network's.
         generator=torch.Generator(),
         worker_init_fn=_left_to_the_run,
     )
+
+
+def _free_shared_memory() -> float:
+    """Bytes; any number where it is not known to be limited."""
+    try:
+        room = os.statvfs(_SHARED)
+    except (AttributeError, OSError):  # Windows, macOS
+        return math.inf
+    return float(room.f_bavail * room.f_frsize)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _left_to_the_run(worker: int) -> None:
@@ -231,9 +280,74 @@ def _left_to_the_run(worker: int) -> None:
 
 
 def loaded(loader: DataLoader[Any], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of a `loader`, on the device."""
-    for item in loader:
-        if isinstance(item, DataError):
-            raise item
-        images, labels = item
-        yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+    """The batches of a `loader`, on the device.
+
+    Raises:
+        DataError: An image can't be read.
+        WorkerError: A worker can't be started, has died, or reads a batch for ever.
+    """
+    try:
+        with held():
+            iterator = iter(loader)
+    except OSError as error:
+        raise WorkerError(f"It can't be started: {first_line(error)}.", _LESS_MEMORY) from error
+    workers = getattr(iterator, "_workers", ())
+    _started.update(workers)
+    try:
+        for item in iterator:
+            if isinstance(item, DataError):
+                raise item
+            images, labels = item
+            yield (
+                torch.as_tensor(images).to(device, non_blocking=True),
+                torch.tensor(labels).to(device, non_blocking=True),
+            )
+    except RuntimeError as error:
+        if (explained := worker_error(error)) is None:
+            raise
+        _end(workers)
+        raise explained from error
+
+
+class WorkerError(RuntimeError):
+    """A process that reads images has died or is stuck: what is true, and what to do."""
+
+
+def worker_error(error: RuntimeError) -> WorkerError | None:
+    """What torch says of a worker's end, wherever a signal had it said; None for other errors."""
+    if isinstance(error, WorkerError):
+        return error
+    said = str(error)
+    if "DataLoader timed out" in said:
+        return WorkerError(
+            f"It has read no batch in {PATIENCE} seconds: a disk or a network hangs.",
+            "See whether the images can be read",
+        )
+    if "DataLoader worker (pid" not in said:
+        return None
+    dead = [worker for worker in _started if worker.exitcode]
+    _started.difference_update(dead)
+    if hasattr(signal, "SIGBUS") and any(w.exitcode == -signal.SIGBUS for w in dead):
+        return WorkerError("There is too little shared memory (/dev/shm).", _MORE_MEMORY)
+    return WorkerError("It was killed, mostly for want of memory.", _LESS_MEMORY)
+
+
+_started = weakref.WeakSet[Any]()
+if hasattr(os, "register_at_fork"):  # not on Windows
+    # What another process started is not its own to end.
+    os.register_at_fork(after_in_child=_started.clear)
+
+
+@atexit.register
+def _end(workers: Iterable[Any] = _started) -> None:
+    """Kill workers: one that is stuck does not end by itself, and Python would wait for it.
+
+    At the end of the process, those too that something still holds on to: they ignore what Python
+    sends them then.
+    """
+    if alive := [worker for worker in workers if worker.is_alive()]:
+        for worker in alive:
+            # At the death of a worker torch raises an error, wherever the program is.
+            with contextlib.suppress(RuntimeError):
+                worker.kill()
+                worker.join(1)  # not for ever: of a disk that hangs it can't be killed

@@ -14,6 +14,7 @@ from senetzoo.data.files import LabeledFiles
 from senetzoo.data.images import open_image
 from senetzoo.data.sets import ImageSet
 from senetzoo.eval.predictions import Predictions
+from senetzoo.nn.modes import evaluated
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.train.augment import normalize
 from senetzoo.train.batches import loaded, loader
@@ -21,6 +22,7 @@ from senetzoo.train.data import Data, TestImages
 from senetzoo.train.recipe import Recipe
 
 _SHOWN = 32  # mistakes in a record
+_BATCH = 64  # large images at once
 
 
 def end(tested: Predictions) -> dict[str, Any]:
@@ -60,13 +62,11 @@ def classify(
     # Every process takes as many; what is taken twice is the same twice.
     mine = torch.arange(rank, rank + ranks * -(-total // ranks), ranks).clamp(max=total - 1)
     dtype = torch.float64 if recipe.precision == "fp64" else torch.float32
-    was_training = model.training
-    model.eval()
+    network = evaluated(model)
     pieces = []
     for x, _ in inputs(data, recipe, size, device, mine, workers):
         with accelerator.autocast():
-            pieces.append(model(x.to(dtype)).float())
-    model.train(was_training)
+            pieces.append(network(x.to(dtype)).float())
     logits = torch.cat(pieces)
     if ranks > 1:
         gathered, index = accelerator.gather((logits, mine.to(device)))
@@ -93,8 +93,9 @@ def inputs(
         return
     transforms = Preprocessing(size, data.mean, data.std, crop=recipe.test_crop)
     read = functools.partial(_file, images, transforms)
-    order = [part.tolist() for part in torch.split(mine, 64)]
-    yield from loaded(loader(read, order, device, workers), device)
+    order = [part.tolist() for part in torch.split(mine, _BATCH)]
+    bytes_of_batch = _BATCH * 3 * size * size * 4
+    yield from loaded(loader(read, order, device, workers, bytes_of_batch), device)
 
 
 def record(tested: Predictions, data: Data, recipe: Recipe) -> dict[str, Tensor]:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from senetzoo._utils.terminal import clock
+from senetzoo._utils.terminal import clock, printable
 from senetzoo.errors import MissingExtraError
-from senetzoo.runs import LOG, is_run, read_log
+from senetzoo.runs import LOG, SCHEMA, is_run, read_log
 from senetzoo.train.checkpoint import StepCount, write, writing
 
 # Where there is no terminal, a line is written at most so often within an epoch.
@@ -25,10 +25,10 @@ def begin(folder: Path, header: dict[str, Any], after: StepCount | None = None) 
     After a checkpoint it goes on with a line "resume": what was logged after it is about to be
     done again.
     """
-    lines = [{"kind": "run", **header}]
+    lines = [{"kind": "run", "schema": SCHEMA, **header}]
     if after is not None:
         old = read_log(folder / LOG) if is_run(folder) else []
-        lines = [line for line in old if line["kind"] == "run"][:1] or lines
+        lines = old[:1] or lines
         lines += [
             line
             for line in old
@@ -80,7 +80,7 @@ class Progress:
         self._bar: Any = tqdm(
             total=images,
             initial=done,
-            desc=name,
+            desc=printable(name),
             unit="img",
             unit_scale=True,
             dynamic_ncols=True,

@@ -78,7 +78,8 @@ class Recipe:
         std: What divides each channel then; None for the data set's own.
         test_size: Image side in the test; 0 for that of the phase.
         test_crop: Fraction of the resized test image that its center crop keeps; large images.
-        batch: Images per optimizer step, over all processes and accumulated parts.
+        batch: Images per optimizer step, over all processes and accumulated parts. An epoch leaves
+            out those that do not fill one, others each time.
         accumulate: Parts that a batch is computed in, one after another.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"`` (mixed), or ``"fp64"``.
         channels_last: Whether images and weights lie channels last in memory.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
@@ -17,15 +15,15 @@ from torch import Tensor, nn
 from torch.optim import swa_utils
 
 from senetzoo._utils import environment
-from senetzoo.errors import SenetzooError, TrainingError
+from senetzoo.errors import SenetzooError, TrainingError, first_line
 from senetzoo.eval.predictions import Predictions
 from senetzoo.io.folder import WEIGHTS
 from senetzoo.io.save import write as write_network
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
-from senetzoo.runs import FILES, LOG, SUMMARY, TEST, read_log
+from senetzoo.runs import FILES, LOG, SCHEMA, SUMMARY, TEST, read_log
 from senetzoo.train import checkpoint, evaluate, log
-from senetzoo.train.batches import Batches
+from senetzoo.train.batches import Batches, WorkerError, worker_error
 from senetzoo.train.checkpoint import NEWEST, StepCount
 from senetzoo.train.data import Data
 from senetzoo.train.log import Progress
@@ -65,6 +63,7 @@ class Trainer:
         self.start = model.load_report
         if self.start is not None:
             say(f"starting from {self.start}")
+        model.uncalibrate()
         model = model.to(memory_format=layout)  # type: ignore[call-overload]
         self.counts = count(model, recipe.final_size)
         if recipe.precision == "fp64":
@@ -85,9 +84,10 @@ class Trainer:
             model.load_state_dict(stored["model"])
             optimizer.load_state_dict(stored["optimizer"])
         prepared, self.optimizer = accelerator.prepare(model, optimizer)
-        compiled = recipe.compile and _can_compile(device)
-        if compiled != recipe.compile:
-            say("no C++ compiler is installed: training without torch.compile, slower")
+        missing, remedy = environment.compiler_missing(device) if recipe.compile else ("", "")
+        if missing:
+            say(f"training without torch.compile, slower: {missing} {remedy}")
+        compiled = recipe.compile and not missing
         network = torch.compile(prepared, dynamic=False) if compiled else prepared
         self.step = Step(accelerator, network, model, self.optimizer, recipe)
         self.batches = Batches(
@@ -125,12 +125,16 @@ class Trainer:
                 while self.position.epoch < recipe.epochs:
                     tested = self._epoch()
             except RuntimeError as error:
-                ranks = self.accelerator.num_processes
-                if isinstance(error, SenetzooError):
-                    raise
-                if "DataLoader worker" in str(error):
-                    raise self._without_worker(error) from error
-                if ranks == 1:
+                ranks, died = self.accelerator.num_processes, worker_error(error)
+                if died is not None:
+                    raise self._without_worker(died) from error
+                if (cause := getattr(error, "inner_exception", None)) is not None:
+                    raise TrainingError(
+                        f"torch.compile fails on the network of {recipe.name}.",
+                        first_line(cause),
+                        "Type the same command with --no-compile",
+                    ) from error
+                if isinstance(error, SenetzooError) or ranks == 1:
                     raise
                 raise TrainingError(
                     f"Process {self.accelerator.process_index} of {ranks} can't go on in epoch "
@@ -268,12 +272,14 @@ class Trainer:
                     self.out,
                     classes=self.data.classes,
                     preprocessing=self.data.preprocessing(self.recipe),
+                    held=True,
                 )
             shown = evaluate.record(tested, self.data, self.recipe)
             files = evaluate.names(self.data.test, shown["mistakes"].tolist())
             checkpoint.write(self.out / TEST, save(shown, {FILES: json.dumps(files)}))
             log.add(self.out, "end", end)
             summary = {
+                "schema": SCHEMA,
                 "recipe": dataclasses.asdict(self.recipe),
                 "seed": self.seed,
                 "command": command,
@@ -362,16 +368,17 @@ class Trainer:
             "Type the same command again to go on"
         )
 
-    def _without_worker(self, error: RuntimeError) -> TrainingError:
-        """What to say when a process that reads images has died; saves what is whole."""
+    def _without_worker(self, error: WorkerError) -> TrainingError:
+        """What to say when a process that reads images died or hangs; saves what is whole."""
         if self._between_steps and self.accelerator.num_processes == 1:
             self._check_loss()
             self._save()
         saved = f"All up to {self.saved} is saved." if self.saved is not None else ""
+        true, remedy = error.args
         return TrainingError(
-            f"A process that reads images for {self.out} has died.",
-            f"It was killed, mostly for want of memory. {saved}".rstrip(),
-            "Type the same command again to go on; with less memory: --workers 0",
+            f"A process that reads images for {self.out} does not go on.",
+            f"{true} {saved}".rstrip(),
+            f"Type the same command again to go on. {remedy}",
         )
 
     def _newest(self) -> str:
@@ -393,9 +400,3 @@ class Trainer:
             else "The run diverged in its first epoch.",
             f"Type for example: --set lr={self.recipe.lr / 2:g}, with another --out",
         )
-
-
-def _can_compile(device: torch.device) -> bool:
-    """Whether inductor has what it needs: on the CPU, a C++ compiler."""
-    compilers = (os.environ.get("CXX"), "c++", "g++", "clang++", "cl")
-    return device.type != "cpu" or any(shutil.which(name) for name in compilers if name)

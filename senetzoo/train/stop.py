@@ -1,4 +1,4 @@
-"""Stopping between two steps at Ctrl-C."""
+"""Stopping between two steps at Ctrl-C, or at another signal."""
 
 from __future__ import annotations
 
@@ -15,6 +15,23 @@ STOPPING = tuple(
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, after the state was saved; the message says how to go on."""
+
+
+@contextmanager
+def held(*numbers: signal.Signals) -> Iterator[None]:
+    """Keep signals, those of `STOPPING` by default, until the end.
+
+    Processes that are started meanwhile never get them: one that was just forked would answer
+    them as this one does.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers or STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

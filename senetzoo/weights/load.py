@@ -19,6 +19,7 @@ from senetzoo._utils.documents import parse_json, reading
 from senetzoo.errors import BrokenError, ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.preprocessing import Preprocessing
+from senetzoo.nn.provenance import checksums
 from senetzoo.nn.report import LoadReport
 from senetzoo.nn.seeds import seeded
 from senetzoo.policies.algebra import resolve
@@ -163,11 +164,14 @@ class Trained:
     """Trained weights of the network `spec` that are about to be loaded.
 
     `read` gives their tensors by our names, and what is known of them; it is called once, with a
-    network of `spec` where one is built already.
+    network of `spec` where one is built already. `temperature` and `reject_below` are the
+    network's.
     """
 
     spec: ModelSpec
     read: Callable[[Classifier | None], tuple[Mapping[str, Tensor], LoadReport]]
+    temperature: float = 1.0
+    reject_below: float | None = None
 
 
 def published(spec: ModelSpec, tag: str | None) -> Trained:
@@ -311,6 +315,9 @@ def load_weights(
             state[first], how = adapt_channels(state[first], new.in_chans, channels)
             adapted.append((first, f"{how}, {old.in_chans} to {new.in_chans}"))
     load_strictly(model, {**state, **{name: own[name] for name in kept}}, report.tag)
+    model.loaded = {name: checksums(tensor) for name, tensor in state.items() if name not in kept}
+    if not kept and tuple(adapted) == report.adapted:  # it computes what was calibrated
+        model.temperature, model.reject_below = trained.temperature, trained.reject_below
     preprocessing = report.preprocessing
     if preprocessing is not None and new.small != old.small:
         # Of whole small images nothing is cut off.
