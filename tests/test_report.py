@@ -24,12 +24,14 @@ from support.runs import CLASSES, epoch, write_run
 
 from senetzoo.cli import main
 from senetzoo.data import digits
+from senetzoo.data.files import LabeledFiles
 from senetzoo.errors import ConfigError
 from senetzoo.eval.predictions import wilson
 from senetzoo.inspect import drift, excitations
 from senetzoo.report import figures, page
 from senetzoo.report.paired import Paired, paired, verdicts
 from senetzoo.report.run import find, read
+from senetzoo.train import evaluate
 from senetzoo.train.augment import normalize
 from senetzoo.train.recipe import networks_of
 from senetzoo.train.recipes import RECIPES
@@ -369,6 +371,14 @@ def test_the_baseline_comes_first(tmp_path: Path) -> None:
         "error: There is no variant 'plan' in these runs.\n"
         "Their variants are eca, plain, se.\nDid you mean 'plain'?\n"
     )
+
+
+def test_training_notes_the_names_of_files() -> None:
+    paths = (Path("photos/cat/1.jpg"), b"a content", Path("photos/dog/2.jpg"))
+    wrong = {"mistakes": torch.tensor([2, 1])}
+    files = LabeledFiles(paths, (0, 0, 1), ("cat", "dog"), "photos")
+    assert evaluate.names(files, wrong) == {"files": json.dumps(["photos/dog/2.jpg", ""])}
+    assert evaluate.names(digits.load("test"), wrong) == {}
 
 
 def test_mistakes_have_the_names_of_their_files(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from senetzoo.data.sets import ImageSet
 from senetzoo.eval.predictions import Predictions
 from senetzoo.nn.modes import evaluated
 from senetzoo.nn.preprocessing import Preprocessing
+from senetzoo.runs import FILES
 from senetzoo.train.augment import normalize
 from senetzoo.train.batches import loaded, loader
 from senetzoo.train.data import Data, TestImages
@@ -127,9 +129,10 @@ def picture(images: TestImages, index: int, recipe: Recipe) -> Tensor:
     return (x * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
 
 
-def names(images: TestImages, indices: Sequence[int]) -> list[str]:
-    """The files of some test images; empty texts for images that are no files of their own."""
+def names(images: TestImages, recorded: Mapping[str, Tensor]) -> dict[str, str]:
+    """Metadata of what `record` gives: the files of the mistakes, where they are files."""
     if isinstance(images, ImageSet):
-        return [""] * len(indices)
-    sources = [images.sources[index] for index in indices]
-    return [str(source) if isinstance(source, Path) else "" for source in sources]
+        return {}
+    sources = [images.sources[index] for index in recorded["mistakes"].tolist()]
+    files = [str(source) if isinstance(source, Path) else "" for source in sources]
+    return {FILES: json.dumps(files)}

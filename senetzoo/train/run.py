@@ -21,7 +21,7 @@ from senetzoo.io.folder import WEIGHTS
 from senetzoo.io.save import write as write_network
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
-from senetzoo.runs import FILES, LOG, SCHEMA, SUMMARY, TEST, read_log
+from senetzoo.runs import LOG, SCHEMA, SUMMARY, TEST, read_log
 from senetzoo.train import checkpoint, evaluate, log
 from senetzoo.train.batches import Batches, WorkerError, worker_error
 from senetzoo.train.checkpoint import NEWEST, StepCount
@@ -275,8 +275,7 @@ class Trainer:
                     held=True,
                 )
             shown = evaluate.record(tested, self.data, self.recipe)
-            files = evaluate.names(self.data.test, shown["mistakes"].tolist())
-            checkpoint.write(self.out / TEST, save(shown, {FILES: json.dumps(files)}))
+            checkpoint.write(self.out / TEST, save(shown, evaluate.names(self.data.test, shown)))
             log.add(self.out, "end", end)
             summary = {
                 "schema": SCHEMA,
