@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 from senetzoo._utils.checks import NonEmpty, NonNegativeInt, PositiveInt
 from senetzoo._utils.documents import read_json, read_jsonl, reading
@@ -31,11 +31,16 @@ REMEDY = "Give another folder, or delete this one and train again"
 
 
 class _Sometimes(TypedDict, total=False):
-    """What not every version wrote; ``arm`` is what 0.1.0 called a variant."""
+    """What not every version wrote; ``arm`` is what 0.1.0 called a variant.
+
+    ``part`` says that the figures are of the validation images, where there are no test images.
+    """
 
     variant: str
     arm: str
     by_class: list[tuple[NonNegativeInt, NonNegativeInt]]
+    best_epoch: PositiveInt
+    part: Literal["val"]
 
 
 class _Tests(TypedDict, total=False):
@@ -43,8 +48,13 @@ class _Tests(TypedDict, total=False):
 
     test_loss: float | None
     test_accuracy: float | None
+    val_loss: float | None
+    val_accuracy: float | None
     ema_test_loss: float | None
     ema_test_accuracy: float | None
+    ema_val_loss: float | None
+    ema_val_accuracy: float | None
+    left_out: NonNegativeInt
     gradient_norm: Mapping[str, float | None]
 
 

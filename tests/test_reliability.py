@@ -5,6 +5,7 @@ With --slow there are more moments, and seeds that nobody chose.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import random
@@ -144,8 +145,8 @@ KINDS: dict[str, Callable[[random.Random], object]] = {
     "stems": lambda draw: senetzoo.config("resnet20").replace(
         stem=parse_stem(wrong_text(draw, draw.choice(["cifar", "deep", "7x7/2+pool"])))
     ),
-    "settings": lambda draw: read_setting(
-        RECIPES["digits"].recipe, wrong_text(draw, draw.choice(SETTINGS))
+    "settings": lambda draw: dataclasses.replace(
+        RECIPES["digits"].recipe, **dict([read_setting(wrong_text(draw, draw.choice(SETTINGS)))])
     ),
     "config.json, values": lambda draw: folder.described(
         folder.parse(json.dumps(wrong_value(draw, json.loads(CONFIG))))

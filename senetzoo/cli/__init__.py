@@ -13,6 +13,7 @@ _COMMANDS = (
     "eval",
     "explain",
     "export",
+    "finetune",
     "inspect",
     "list",
     "predict",

@@ -56,7 +56,6 @@ def command(
       senetzoo report runs/ablation_positions --baseline standard --png figures
       senetzoo report runs --json
     """
-    from senetzoo.report import page
     from senetzoo.report.paired import in_order
     from senetzoo.report.results import results
     from senetzoo.report.run import find
@@ -74,7 +73,24 @@ def command(
     order = in_order(variants)
     found.sort(key=lambda run: order(run.label))
     sections = _excitations(found, data) if excitations else ()
-    made = page.make(found, title, variants=variants, excitations=sections)
+    write(found, out, title, sections, variants=variants, pngs=pngs)
+    values = results(found, title, variants=variants, excitations=sections)
+    say(as_json, values, f"report: {out} and {out.with_suffix('.md')}")
+
+
+def write(
+    runs: Sequence[Run],
+    out: Path,
+    title: str,
+    excitations: Sequence[ExcitationSection] = (),
+    *,
+    variants: Sequence[str] = (),
+    pngs: Path | None = None,
+) -> None:
+    """Write the page about `runs`, the Markdown and its pictures beside it, and plots as PNG."""
+    from senetzoo.report import page
+
+    made = page.make(runs, title, variants=variants, excitations=excitations)
     pictures = out.with_name(f"{out.stem}-figures")
     text, files = page.markdown(made, pictures.name)
     whole = page.html(made)
@@ -90,8 +106,6 @@ def command(
         partial.write_text(text, encoding="utf-8")
     with atomically(out) as partial:
         partial.write_text(whole, encoding="utf-8")
-    values = results(found, title, variants=variants, excitations=sections)
-    say(as_json, values, f"report: {out} and {out.with_suffix('.md')}")
 
 
 def _variants(runs: Sequence[Run], baseline: str | None) -> Sequence[str]:
@@ -128,7 +142,9 @@ def _excitations(runs: Sequence[Run], path: Path | None) -> list[ExcitationSecti
             data = load_data(recipe.replace(images_per_class=0, stream=False), path)
         model, initial = networks_of(run.folder)
         if any(isinstance(module, GateModule) for module in model.modules()):
-            batches = evaluate.inputs(data, recipe, recipe.final_size, torch.device("cpu"))
+            batches = evaluate.inputs(
+                data.test, data, recipe, recipe.final_size, torch.device("cpu")
+            )
             found = excitations(model, batches, classes=len(data.classes))
             moved, number = drift(model, initial), len(sections) + 1
             sections.append(

@@ -123,8 +123,9 @@ def curves(runs: Sequence[Run]) -> list[Plot]:
         axes.set_ylabel(unit)
 
     both = "(dashed: training images)"
-    loss = {"train_loss": "--", "test_loss": "-"}
-    accuracy = {"train_accuracy": "--", "test_accuracy": "-"}
+    # An epoch has figures of the validation images where there are some, else of the test images.
+    loss = {"train_loss": "--", "test_loss": "-", "val_loss": "-"}
+    accuracy = {"train_accuracy": "--", "test_accuracy": "-", "val_accuracy": "-"}
     legend = tuple(zip(found, colors(len(found)), strict=True))
     drawn = [
         plot("loss", f"Loss {both}", functools.partial(draw, loss, 1, "loss")),

@@ -11,7 +11,10 @@ from senetzoo.report.page import confusions, flat, fluctuation
 from senetzoo.report.paired import paired, verdicts
 from senetzoo.report.run import Run
 
-_SERIES = ("train_loss", "test_loss", "train_accuracy", "test_accuracy", "lr", "gradient_norm")
+_SERIES = (
+    *("train_loss", "test_loss", "val_loss", "train_accuracy", "test_accuracy", "val_accuracy"),
+    *("lr", "gradient_norm"),
+)
 
 
 def results(

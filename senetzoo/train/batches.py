@@ -9,12 +9,12 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import itertools
 import math
 import os
 import signal
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -83,6 +83,8 @@ class Batches:
         share = recipe.batch // ranks
         self.rows = slice(rank * share, (rank + 1) * share)
         self.generator = torch.Generator()
+        # What could not be read since somebody looked, in words.
+        self.left_out: list[str] = []
         self._dtype = torch.float64 if recipe.precision == "fp64" else torch.float32
         if isinstance(data.train, ImageSet):
             self._images = augment.pad(data.train.images, recipe.margin).to(device)
@@ -91,9 +93,10 @@ class Batches:
         self._order = _Order()
         images = data.train.name if isinstance(data.train, Stream) else data.train
         read = functools.partial(_read, recipe, seed, images)
+        skip = recipe.broken == "skip"
         side = max(recipe.size(epoch) for epoch in range(recipe.epochs))
         size = share * side * side * 3
-        self._loader = loader(read, self._order, device, workers, size, persistent=True)
+        self._loader = loader(read, self._order, device, workers, size, persistent=True, skip=skip)
 
     def epoch(self, epoch: int, start: int = 0, state: Tensor | None = None) -> Iterator[Batch]:
         """The batches of `epoch`, counted from 0."""
@@ -118,15 +121,22 @@ class Batches:
             self._order.items = self._streamed(self.data.train, epoch, size, start)
         else:
             self._order.items = ([(epoch, int(i), size) for i in part] for part in parts)
-        for images, labels in loaded(self._loader, self.device):
+        for images, labels in loaded(self._loader, self.device, self.left_out.extend):
             yield self._finished(images, labels, self._draws(), size)
+
+    def close(self) -> None:
+        """End the processes that read images: they ignore the signal that would end them."""
+        iterator = getattr(getattr(self, "_loader", None), "_iterator", None)
+        if iterator is not None and self._loader.num_workers:
+            iterator._shutdown_workers()
+            self._loader._iterator = None
 
     def _streamed(self, stream: Stream, epoch: int, size: int, start: int) -> Iterator[list[Any]]:
         """What the workers decode, read from the stream here: all processes read the whole."""
         batch = self.recipe.batch
         content = stream.read((self.seed << 20) + epoch, start * batch)
         for step in range(start, self.steps):
-            items = list(islice(content, batch))
+            items = list(itertools.islice(content, batch))
             if len(items) < batch:
                 raise DataError(
                     f"{stream.name} has fewer images than {self.steps * batch}.",
@@ -210,23 +220,41 @@ def _transforms(recipe: Recipe, size: int) -> Any:
 
 
 class _Images(Dataset[Any]):
-    """The batches that `read` makes of lists of items, in a worker."""
+    """The batches that `read` makes of lists of items, in a worker.
 
-    def __init__(self, read: Callable[[Any], tuple[Tensor, int]], by_pipe: bool) -> None:
-        self._read, self._by_pipe = read, by_pipe
+    With `skip`, another image of its batch takes the place of one that can't be read.
+    """
+
+    def __init__(
+        self, read: Callable[[Any], tuple[Tensor, int]], by_pipe: bool, skip: bool
+    ) -> None:
+        self._read, self._by_pipe, self._skip = read, by_pipe, skip
 
     def __getitem__(self, items: Iterable[Any]) -> _Read | DataError:
-        try:
-            images, labels = zip(*map(self._read, items), strict=True)
-        except DataError as error:
+        found = list(map(self._tried, items))
+        errors = [one for one in found if isinstance(one, DataError)]
+        good = [one for one in found if not isinstance(one, DataError)]
+        if errors and not (self._skip and good):
             # Raised in a worker, it would arrive with that worker's traceback in its message.
-            return error
+            return errors[0]
+        others = itertools.cycle(good)
+        images, labels = zip(
+            *(next(others) if isinstance(one, DataError) else one for one in found), strict=True
+        )
+        said = [" ".join(str(error).splitlines()) for error in errors]
         stacked = torch.stack(images)
-        return stacked.numpy() if self._by_pipe else stacked, labels
+        return stacked.numpy() if self._by_pipe else stacked, labels, said
+
+    def _tried(self, item: Any) -> tuple[Tensor, int] | DataError:
+        try:
+            return self._read(item)
+        except DataError as error:
+            return error
 
 
-# Images of a batch and their labels; torch sends a tensor through shared memory, and an array not.
-_Read: TypeAlias = "tuple[Tensor | NDArray[Any], tuple[int, ...]]"
+# Images of a batch, their labels, and what could not be read; torch sends a tensor through shared
+# memory, and an array not.
+_Read: TypeAlias = "tuple[Tensor | NDArray[Any], tuple[int, ...], list[str]]"
 
 
 def loader(
@@ -237,6 +265,7 @@ def loader(
     size: int,
     *,
     persistent: bool = False,
+    skip: bool = False,
 ) -> DataLoader[Any]:
     """Reads images in workers, in batches of so many bytes; see `loaded`."""
     by_pipe = workers > 0 and _free_shared_memory() < _AT_ONCE * workers * size
@@ -246,7 +275,7 @@ def loader(
             + _MORE_MEMORY
         )
     return DataLoader(
-        _Images(read, by_pipe),
+        _Images(read, by_pipe, skip),
         sampler=order,
         batch_size=None,
         collate_fn=_as_it_is,
@@ -279,8 +308,12 @@ def _left_to_the_run(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def loaded(loader: DataLoader[Any], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of a `loader`, on the device.
+def loaded(
+    loader: DataLoader[Any],
+    device: torch.device,
+    leave_out: Callable[[list[str]], None] = lambda said: None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of a `loader`, on the device; `leave_out` gets what could not be read.
 
     Raises:
         DataError: An image can't be read.
@@ -297,7 +330,8 @@ def loaded(loader: DataLoader[Any], device: torch.device) -> Iterator[tuple[Tens
         for item in iterator:
             if isinstance(item, DataError):
                 raise item
-            images, labels = item
+            images, labels, said = item
+            leave_out(said)
             yield (
                 torch.as_tensor(images).to(device, non_blocking=True),
                 torch.tensor(labels).to(device, non_blocking=True),

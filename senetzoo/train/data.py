@@ -38,6 +38,7 @@ class Data:
         std: Per channel, in units of the full range.
         count: Training images in an epoch.
         title: What the data is, for records.
+        validation: Held out of the training images, to choose by; None where nothing is chosen.
     """
 
     train: TrainImages
@@ -46,6 +47,7 @@ class Data:
     std: tuple[float, ...]
     count: int
     title: str
+    validation: TestImages | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -57,6 +59,18 @@ class Data:
         """Channels of an image."""
         return len(self.mean)
 
+    def class_weights(self) -> torch.Tensor:
+        """How much an image of each class counts (classes,), so that all classes count alike."""
+        if isinstance(self.train, Stream):
+            raise ConfigError(
+                f"{self.train.name} is a stream.",
+                "How many images each class has is not known before.",
+                "Type for example: --set stream=false",
+            )
+        labels = torch.as_tensor(self.train.labels)
+        counts = labels.bincount(minlength=len(self.classes)).clamp(min=1)
+        return len(labels) / (len(self.classes) * counts)
+
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """What tells this data from other data, for records: classes, numbers, and a hash.
@@ -65,7 +79,10 @@ class Data:
         ``bytes`` is their size; of a stream, which is not read before, of its name.
         """
         found, size = hashlib.sha256(), 0
-        for part in (self.train, self.test):
+        parts: list[TrainImages] = [self.train, self.test]
+        if self.validation is not None and self.validation is not self.test:
+            parts.append(self.validation)
+        for part in parts:
             for piece, more in _pieces(part):
                 found.update(piece)
                 found.update(b"\0")
@@ -118,7 +135,13 @@ def load_data(recipe: Recipe, path: Path | None) -> Data:
     return make_data(recipe, *_read(recipe, path))
 
 
-def make_data(recipe: Recipe, train: TrainImages, test: TestImages, title: str) -> Data:
+def make_data(
+    recipe: Recipe,
+    train: TrainImages,
+    test: TestImages,
+    title: str,
+    validation: TestImages | None = None,
+) -> Data:
     """Data of these images; see `Data`.
 
     Raises:
@@ -147,11 +170,16 @@ def make_data(recipe: Recipe, train: TrainImages, test: TestImages, title: str) 
         _check_labels(train)
         train = train.first(limit) if limit else train
         count = len(train)
-    return Data(train, test.first(limit) if limit else test, mean, std, count, title)
+    parts = [test] if validation is None or validation is test else [test, validation]
+    parts = [part.first(limit) if limit else part for part in parts]
+    held = None if validation is None else parts[-1]
+    return Data(train, parts[0], mean, std, count, title, held)
 
 
-def _read(recipe: Recipe, path: Path | None) -> tuple[TrainImages, TestImages, str]:
-    """The training images, those that are tested on, and what they are called in records."""
+def _read(
+    recipe: Recipe, path: Path | None
+) -> tuple[TrainImages, TestImages, str, TestImages | None]:
+    """The images to train on, to test on, what they are called in records, those to choose by."""
     if recipe.data == "digits":
         path = Path("digits")
     elif path is None and (recipe.data == "cifar10" or recipe.data == "cifar100"):
@@ -177,8 +205,10 @@ def _read(recipe: Recipe, path: Path | None) -> tuple[TrainImages, TestImages, s
     if recipe.stream:
         there = hub.splits(path)
         test = hub.load(path, "val" if "val" in there else "test")
-        return hub.stream(path, test.classes), test, title
+        return hub.stream(path, test.classes), test, title, test if _chooses(recipe) else None
     parts = sources.open_splits(path, kind=_kind(recipe, path))
+    if _chooses(recipe):
+        parts = sources.with_val(parts, recipe.held_out or 0.1)
     # Test images are for the end, where there are others.
     held_out = parts.get("val", parts.get("test"))
     if recipe.data == "hub" and held_out is None:
@@ -193,7 +223,14 @@ def _read(recipe: Recipe, path: Path | None) -> tuple[TrainImages, TestImages, s
     for images in (parts["train"], held_out):
         if isinstance(images, LabeledFiles) and images.root is not None:
             say_left_out(images.root, images.left_out)
-    return parts["train"], held_out, title
+    if _chooses(recipe):
+        return parts["train"], parts.get("test", held_out), title, held_out
+    return parts["train"], held_out, title, None
+
+
+def _chooses(recipe: Recipe) -> bool:
+    """Whether something is chosen by how well it does, which test images may not decide."""
+    return recipe.keep == "best" or recipe.held_out > 0
 
 
 def _kind(recipe: Recipe, path: Path) -> sources.Kind:

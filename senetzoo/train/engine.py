@@ -34,7 +34,7 @@ def train(
     recipe: Recipe,
     out: Path,
     *,
-    data: Path | None = None,
+    data: Path | Data | None = None,
     seed: int = 0,
     variant: str = "",
     command: str = "",
@@ -58,7 +58,8 @@ def train(
             at the end the network as `senetzoo.save` writes one, for `senetzoo.load` (the moving
             average's weights, where there is one), ``test.safetensors`` (`evaluate.record`) and
             ``summary.json``.
-        data: Local copy of the data set, for recipes that need one; without, CIFAR is fetched.
+        data: Local copy of the data set, for recipes that need one, or the data itself; without,
+            CIFAR is fetched.
         seed: Seed of initialization, order and augmentation.
         variant: Which variant of an experiment this is, for the record.
         command: What was typed, for the record.
@@ -77,6 +78,39 @@ def train(
             another thread trains.
         Interrupted: Ctrl-C.
     """
+    options, out = options or Options(), user_path(out)
+    finished = (out / SUMMARY).is_file()
+    if finished:
+        stored, done = read_run(out)
+        require_same(out, (stored, done["seed"]), (recipe, seed))
+    sets = data if isinstance(data, Data) else load_data(recipe, data)
+    require_same_data(out, sets.identity, finished, say)
+    if finished:
+        say(f"{out}: finished, test accuracy {done['test_accuracy']:.2%}")
+        return {key: done[key] for key in _END if key in done}
+    with prepared(recipe, sets, seed) as accelerator:
+        alone: AbstractContextManager[None] = nullcontext()
+        if accelerator.is_main_process:
+            alone = only_writer(
+                out,
+                f"A run in {out} is under way.",
+                "Wait for its end, or give another folder with --out",
+                seconds=_GLANCE,
+            )
+        else:
+            say = nothing
+        with alone:
+            return Trainer(recipe, out, sets, seed, accelerator, options, say).all(variant, command)
+
+
+@contextmanager
+def prepared(recipe: Recipe, data: Data, seed: int) -> Iterator[Any]:
+    """An Accelerator that fits the recipe, and torch's random state of a run inside.
+
+    Raises:
+        ConfigError: It does not fit the data or the machine.
+        MissingExtraError: A library is not installed.
+    """
     try:
         import accelerate  # noqa: F401
     except ImportError:
@@ -84,14 +118,13 @@ def train(
 
     if not _running.acquire(blocking=False):
         raise TrainingError(
-            f"{out} can't be trained now.",
+            f"{recipe.name} can't be trained now.",
             "Another thread of this process trains, and a process has one random state.",
             "Train one after the other, or each in a process of its own",
         )
     try:
-        return _train(
-            recipe, user_path(out), data, seed, variant, command, options or Options(), say
-        )
+        with _prepared(recipe, data, seed) as accelerator:
+            yield accelerator
     finally:
         _running.release()
 
@@ -99,28 +132,11 @@ def train(
 _running = threading.Lock()
 
 
-def _train(
-    recipe: Recipe,
-    out: Path,
-    data: Path | None,
-    seed: int,
-    variant: str,
-    command: str,
-    options: Options,
-    say: Callable[[str], None],
-) -> dict[str, Any]:
+@contextmanager
+def _prepared(recipe: Recipe, data: Data, seed: int) -> Iterator[Any]:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    finished = (out / SUMMARY).is_file()
-    if finished:
-        stored, done = read_run(out)
-        require_same(out, (stored, done["seed"]), (recipe, seed))
-    sets = load_data(recipe, data)
-    require_same_data(out, sets.identity, finished, say)
-    if finished:
-        say(f"{out}: finished, test accuracy {done['test_accuracy']:.2%}")
-        return {key: done[key] for key in _END if key in done}
     # Accelerate keeps the precision of the process's first run.
     AcceleratorState._reset_state()
     accelerator = Accelerator(
@@ -135,31 +151,20 @@ def _train(
             "Type for example: --set precision=bf16, or --set precision=fp32",
         )
     ranks = accelerator.num_processes
-    if sets.count < recipe.batch or recipe.batch % (ranks * recipe.accumulate):
+    if data.count < recipe.batch or recipe.batch % (ranks * recipe.accumulate):
         accumulated = f" with accumulate={recipe.accumulate}" * (recipe.accumulate > 1)
         raise ConfigError(
-            f"batch={recipe.batch} does not fit {sets.count} training images on {ranks} processes"
+            f"batch={recipe.batch} does not fit {data.count} training images on {ranks} processes"
             f"{accumulated}.",
             "Each process takes an equal part of a batch, and an epoch is at least one batch.",
             "Type for example: --set batch=32",
         )
     if recipe.batch == ranks * recipe.accumulate:
-        _check_norms(recipe, sets, ranks)
-    alone: AbstractContextManager[None] = nullcontext()
-    if accelerator.is_main_process:
-        alone = only_writer(
-            out,
-            f"A run in {out} is under way.",
-            "Wait for its end, or give another folder with --out",
-            seconds=_GLANCE,
-        )
-    else:
-        say = _nothing
+        _check_norms(recipe, data, ranks)
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
-    deterministic = _deterministic(recipe.deterministic)
-    with alone, torch.random.fork_rng(devices=devices), deterministic:
+    with torch.random.fork_rng(devices=devices), _deterministic(recipe.deterministic):
         torch.manual_seed((seed << 10) + accelerator.process_index)
-        return Trainer(recipe, out, sets, seed, accelerator, options, say).all(variant, command)
+        yield accelerator
 
 
 def _check_norms(recipe: Recipe, data: Data, ranks: int) -> None:
@@ -195,8 +200,8 @@ def _check_norms(recipe: Recipe, data: Data, ranks: int) -> None:
     )
 
 
-def _nothing(_: str) -> None:
-    pass
+def nothing(_: str) -> None:
+    """Say nothing."""
 
 
 @contextmanager
