@@ -68,7 +68,8 @@ def image_files(folder: Path) -> tuple[list[Path], list[Path]]:
             if not name.startswith(".") and name != EXPLAINED:
                 (found if _is_image(name) else others).append(Path(root, name))
     # A folder with a suffix counts by what is in it.
-    others = [path for path in others if not any(path in file.parents for file in found)]
+    holding = {parent for file in found for parent in file.parents}
+    others = [path for path in others if path not in holding]
     return sorted(found), sorted(others)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,7 +12,6 @@ from typing import Any
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from senetzoo._utils.environment import variable_set
 from senetzoo._utils.files import only_writer, user_path
 from senetzoo._utils.terminal import echo
 from senetzoo.errors import ConfigError, MissingExtraError, PolicyError, TrainingError
@@ -26,7 +26,7 @@ _GLANCE = 0.2
 # What is returned of a summary; runs of older versions do not have the last.
 _END = (
     *("epochs", "train_seconds", "test_accuracy", "test_images", "test_correct", "wilson"),
-    "by_class",
+    *("by_class", "best_epoch", "part"),
 )
 
 
@@ -210,10 +210,15 @@ def _deterministic(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    # What cuBLAS asks for in that mode.
-    with variable_set("CUBLAS_WORKSPACE_CONFIG", ":4096:8"):
-        torch.use_deterministic_algorithms(True)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(before)
+    # What cuBLAS asks for in that mode. Without the lock of `variable_set`, which would be held as
+    # long as the run takes: a process has one run at a time.
+    name = "CUBLAS_WORKSPACE_CONFIG"
+    had = name in os.environ
+    os.environ.setdefault(name, ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        if not had:
+            os.environ.pop(name, None)
