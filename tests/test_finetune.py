@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
@@ -307,7 +308,7 @@ def test_a_folder_keeps_its_photographs(tmp_path: Path) -> None:
     before = (out / "split.csv").read_bytes()
     assert message(lambda: tuned(one, out, **LENET), ConfigError).splitlines() == [
         f"{out} holds a run of other photographs.",
-        "Its photos: ../b/photos; asked for: ../a/photos.",
+        "It has ../b/photos; asked for was ../a/photos.",
         "Give another folder with --out",
     ]
     assert message(lambda: tuned(other, out, seed=1, **LENET), ConfigError).startswith(
@@ -365,10 +366,15 @@ def test_a_folder_keeps_its_weights(
     # However the folder is spelled.
     monkeypatch.chdir(tmp_path)
     tuned(root, Path("run"), weights=Path("0.pth"), **options)
-    for other in ({"weights": tmp_path / "1.pth"}, {}):
+    for other, what in (
+        ({"weights": tmp_path / "1.pth"}, "other weights"),
+        ({"weights": tmp_path / "0.pth", "model": "lenet5"}, "the weights of another network"),
+        ({}, "the weights of another network"),
+    ):
+        changed = {**options, **other}
         assert message(
-            lambda other=other: tuned(root, tmp_path / "run", **options, **other), ConfigError
-        ).startswith(f"{tmp_path / 'run'} holds a run of other weights.")
+            functools.partial(tuned, root, tmp_path / "run", **changed), ConfigError
+        ).startswith(f"{tmp_path / 'run'} holds a run of {what}.")
     assert (tmp_path / "run" / "start" / "model.safetensors").read_bytes() == before
 
 

@@ -119,14 +119,18 @@ def require_same(folder: Path, asked: Origin) -> None:
             "Give another folder with --out",
         )
     found = read_json(Origin, file, REMEDY)
-    for name, own in found.items():
-        if name in asked and own != (wanted := asked[name]):  # type: ignore[literal-required]
-            what = {"photos": "other photographs", "seed": "another seed"}.get(
-                name, "other weights"
-            )
+    values: dict[str, tuple[object, object]] = {
+        "other photographs": (found["photos"], asked["photos"]),
+        "another seed": (found["seed"], asked["seed"]),
+        "the weights of another network": (found["network"], asked["network"]),
+        "other weights": (found["weights"], asked["weights"]),
+    }
+    for what, (own, wanted) in values.items():
+        if own != wanted:
+            its, new = ("none" if value is None else value for value in (own, wanted))
             raise ConfigError(
                 f"{folder} holds a run of {what}.",
-                f"Its {name}: {own}; asked for: {wanted}.",
+                f"It has {its}; asked for was {new}.",
                 "Give another folder with --out",
             )
 
