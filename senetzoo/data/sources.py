@@ -76,9 +76,11 @@ def open(
             f"It has {', '.join(readers)}.",
             "Name its folders train, val and test, or list it in a CSV with a column split",
         )
-    # Of the Hub's test splits some have no labels: then it is the next one.
-    found = _labeled(there[0], lambda: _read(readers, there[0])) if there[1:] else None
-    return _read(readers, there[0] if not there[1:] else there[1]) if found is None else found
+    if there[:2] == ["test", "val"]:
+        # Of the Hub's test splits some have no labels.
+        found = _labeled("test", lambda: _read(readers, "test"))
+        return _read(readers, "val") if found is None else found
+    return _read(readers, there[0])
 
 
 def open_splits(
