@@ -151,20 +151,28 @@ def _prepared(recipe: Recipe, data: Data, seed: int) -> Iterator[Any]:
             "Type for example: --set precision=bf16, or --set precision=fp32",
         )
     ranks = accelerator.num_processes
-    if data.count < recipe.batch or recipe.batch % (ranks * recipe.accumulate):
+    unit = ranks * recipe.accumulate
+    if data.count < recipe.batch or recipe.batch % unit:
         accumulated = f" with accumulate={recipe.accumulate}" * (recipe.accumulate > 1)
         raise ConfigError(
             f"batch={recipe.batch} does not fit {data.count} training images on {ranks} processes"
             f"{accumulated}.",
             "Each process takes an equal part of a batch, and an epoch is at least one batch.",
-            "Type for example: --set batch=32",
+            _fitting(min(data.count, max(recipe.batch, unit)) // unit * unit),
         )
-    if recipe.batch == ranks * recipe.accumulate:
+    if recipe.batch == unit:
         _check_norms(recipe, data, ranks)
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), _deterministic(recipe.deterministic):
         torch.manual_seed((seed << 10) + accelerator.process_index)
         yield accelerator
+
+
+def _fitting(batch: int) -> str:
+    """What to type for a batch of so many images; 0 where there are too few."""
+    if batch:
+        return f"Type for example: --set batch={batch}"
+    return "Train on more images, in fewer processes, or with a smaller accumulate"
 
 
 def _check_norms(recipe: Recipe, data: Data, ranks: int) -> None:
@@ -196,7 +204,7 @@ def _check_norms(recipe: Recipe, data: Data, ranks: int) -> None:
     raise ConfigError(
         f"batch={recipe.batch}{parts}: {recipe.model} can't be trained on one image at a time.",
         f"At {size} px {why[0]}, and a variance takes two.",
-        f"Type for example: --set batch={2 * ranks * recipe.accumulate}",
+        _fitting(batch if (batch := 2 * ranks * recipe.accumulate) <= data.count else 0),
     )
 
 

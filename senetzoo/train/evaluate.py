@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from senetzoo._utils.terminal import echo
 from senetzoo.data.files import LabeledFiles
 from senetzoo.data.images import open_image
 from senetzoo.data.sets import ImageSet
@@ -63,7 +64,7 @@ def classify(
     accelerator: Any,
     *,
     workers: int = 0,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = echo,
 ) -> Predictions:
     """Classify `images` of `data` at `size`, each process its part of them.
 
