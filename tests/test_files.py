@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pwd
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -16,7 +17,14 @@ from support.networks import message
 
 from senetzoo import create, load, save
 from senetzoo._utils import files as _files
-from senetzoo._utils.files import atomically, locked, only_writer, user_path
+from senetzoo._utils.files import (
+    atomically,
+    locked,
+    only_writer,
+    read_regular,
+    user_path,
+    write_csv,
+)
 from senetzoo.cli.options import UserPath
 from senetzoo.errors import ConfigError
 
@@ -257,3 +265,23 @@ def test_networks_saved_to_one_folder_at_once(
     second.join()
     assert load(tmp_path).num_classes == 3
     assert sorted(file.name for file in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_links_and_devices_stay_what_they_are(tmp_path: Path) -> None:
+    target, link = tmp_path / "target.csv", tmp_path / "link.csv"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_csv(link, [{"a": 1}])
+    assert link.is_symlink()
+    assert target.read_text() == "a\n1\n"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_csv(pipe, [{"a": 1}])
+        assert os.read(reader, 100) == b"a\r\n1\r\n"
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    with pytest.raises(OSError, match="no regular file"):
+        read_regular(pipe)

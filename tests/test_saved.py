@@ -853,3 +853,23 @@ def test_what_was_written_without_a_calibration_has_none(tmp_path: Path) -> None
     assert (raw.pop("temperature"), raw.pop("reject_below")) == (1.0, None)
     (tmp_path / "config.json").write_text(json.dumps(raw))
     assert load(tmp_path).temperature == 1.0
+
+
+def test_a_calibration_is_of_the_tensors_it_was_made_for(tmp_path: Path) -> None:
+    """Training on drops what a folder stored; what is calibrated afterwards counts."""
+    model = create("resnet20", seed=0, num_classes=3)
+    model.temperature, model.reject_below = 2.0, 0.7
+    save(model, tmp_path / "net")
+    found = load(tmp_path / "net")
+    save(found.half(), tmp_path / "half")
+    assert load(tmp_path / "half").temperature == 2.0
+    found = load(tmp_path / "net")
+    with torch.no_grad():
+        next(found.parameters()).mul_(1.5)
+    save(found, tmp_path / "trained")
+    trained = load(tmp_path / "trained")
+    assert (trained.temperature, trained.reject_below) == (1.0, None)
+    found.uncalibrate()
+    found.temperature = 3.0
+    save(found, tmp_path / "again")
+    assert load(tmp_path / "again").temperature == 3.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -100,12 +101,18 @@ def atomically(path: Path) -> Iterator[Path]:
     one. After an error in the ``with`` block `path` is as it was and the new file is gone; what a
     kill leaves is named ``.NAME.PROCESS-THREAD.partial``, where nobody looks for weights.
 
+    A link stays one: what it points to is replaced. A device or a pipe is written to as it is.
+
     Args:
         path: The file to be; its folder exists.
 
     Yields:
         Where to write it.
     """
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = path.resolve() if path.is_symlink() else path
     partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
         yield partial
@@ -131,6 +138,13 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
                 writer = csv.DictWriter(file, list(row))
                 writer.writeheader()
             writer.writerow(row)
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a file; an `OSError` for a pipe or a device, which may never end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "It is no regular file")
+    return path.read_bytes()
 
 
 def flush(path: Path) -> None:

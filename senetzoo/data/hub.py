@@ -117,13 +117,13 @@ def splits(path: str | Path) -> dict[Split, str]:
             offline()  # under which `datasets` itself reads its cache alone
             there = datasets.get_dataset_split_names(str(path))
     known = ((split, [n for n in names if n in there]) for split, names in _NAMES.items())
-    found = {split: names[0] for split, names in known if names}
+    found = {split: has[0] for split, has in known if has}
     if not found:
-        every = ", ".join(name for names in _NAMES.values() for name in names)
+        words = ", ".join(word for every in _NAMES.values() for word in every)
         raise DataError(
             f"{path} has no split of a known name.",
             f"Its splits are {', '.join(there)}." if there else "No parquet file there names one.",
-            f"Name them as the Hub does, one of: {every}",
+            f"Name them as the Hub does, one of: {words}",
         )
     return found
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from senetzoo._utils import terminal
+from senetzoo._utils.files import read_regular
 from senetzoo._utils.pixels import eight_bits, upright
 from senetzoo.errors import DataError
 
@@ -108,7 +109,7 @@ def open_image(
     if name is None:
         name = "the image" if isinstance(source, bytes) else str(source)
     try:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        data = source if isinstance(source, bytes) else read_regular(Path(source))
     except OSError as error:
         raise DataError(f"Can't read {name}.", f"{error.strerror}.") from None
     except ValueError:

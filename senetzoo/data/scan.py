@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 
-from senetzoo._utils.files import atomically
+from senetzoo._utils.files import atomically, read_regular
 from senetzoo._utils.terminal import columns, progress
 from senetzoo.data.files import LabeledFiles
 from senetzoo.data.images import check_image
@@ -273,8 +273,8 @@ def _look_at(images: LabeledFiles, chunk: range) -> list[_Look]:
 def _look(images: LabeledFiles, index: int) -> _Look:
     try:
         source = images.sources[index]
-        data = source if isinstance(source, bytes) else source.read_bytes()
-    except (OSError, DataError) as error:
+        data = source if isinstance(source, bytes) else read_regular(source)
+    except (OSError, ValueError, DataError) as error:  # a null byte in a path is a ValueError
         why = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
         return _Look("", (0, 0), "unreadable", f"{why or error}")
     if not data:

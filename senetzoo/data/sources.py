@@ -68,8 +68,8 @@ def open(
         if held_out
         else _readers(where, kind)
     )
-    wanted = (split,) if split is not None else ("test", "val", "all", "train")
-    there: list[Split] = [name for name in wanted if name in readers]
+    wanted: tuple[Split, ...] = (split,) if split is not None else ("test", "val", "all", "train")
+    there = [name for name in wanted if name in readers]
     if not there:
         raise DataError(
             f"{where} has no {wanted[0]} split.",

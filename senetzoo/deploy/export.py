@@ -30,7 +30,7 @@ from senetzoo.deploy.writers import (
 from senetzoo.errors import ConfigError, checks_options, nearest
 from senetzoo.eval.data import LabeledImages, images_for
 from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.provenance import provenance
+from senetzoo.nn.provenance import calibration, provenance
 from senetzoo.nn.transforms import transforms
 from senetzoo.spec import name_of
 
@@ -185,7 +185,7 @@ def export(
     traced = _images(_TRACED, (model.in_chans, *[metadata["size"]] * 2))
     network = rewritten(own, traced)[0] if optimized else copy.deepcopy(own)
     inside = preprocessing if with_preprocessing else None
-    draft = Draft(network, traced, dtype, metadata, calibration, inside, model.temperature)
+    draft = Draft(network, traced, dtype, metadata, calibration, inside, metadata["temperature"])
     with WRITERS[form](path, draft) as run:
         errors = {count: _error(own, run, draft, count, form) for count in _TRIED}
         found = None
@@ -276,9 +276,9 @@ def _metadata(
         }
     if classes:
         found["classes"] = list(classes)
-    found["temperature"] = model.temperature
-    if model.reject_below is not None:
-        found["reject_below"] = model.reject_below
+    found["temperature"], reject_below = calibration(model)
+    if reject_below is not None:
+        found["reject_below"] = reject_below
     return found
 
 

@@ -21,6 +21,7 @@ from senetzoo.eval.data import LabeledImages, batches, images_for
 from senetzoo.eval.predictions import ClassScore, Predictions, Scores, Tally
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.modes import evaluated, finite
+from senetzoo.nn.provenance import checksums
 from senetzoo.nn.transforms import transforms
 
 if TYPE_CHECKING:
@@ -302,6 +303,7 @@ def calibrate(model: Classifier, predictions: Predictions) -> Predictions:
     """
     found = predictions.calibrated()
     model.temperature, model.reject_below = found.temperature, found.smallest_probability()
+    model.calibrated = {name: checksums(t) for name, t in model.state_dict().items()}
     return found
 
 

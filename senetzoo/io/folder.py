@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from senetzoo import runs
-from senetzoo._utils.checks import Ge, Le, PositiveFloat, from_json, shown
+from senetzoo._utils.checks import Ge, Le, from_json, shown
 from senetzoo._utils.documents import check_schema, parse_json, reading
 from senetzoo.errors import BrokenError, PolicyError, WeightsError, nearest
 from senetzoo.gates import GATES
@@ -87,7 +87,7 @@ class Description:
     preprocessing: Preprocessing | None
     classes: tuple[str, ...] | None
     weights: File
-    temperature: PositiveFloat = 1.0
+    temperature: Annotated[float, Ge(1e-3), Le(1e3)] = 1.0
     reject_below: Annotated[float, Ge(0), Le(1)] | None = None
 
 

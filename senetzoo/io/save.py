@@ -30,6 +30,7 @@ from senetzoo.io.folder import (
 )
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import Preprocessing
+from senetzoo.nn.provenance import calibration
 from senetzoo.registry import ENTRIES
 from senetzoo.weights.load import check_finite, stored
 
@@ -259,6 +260,7 @@ def describe(
                 f"{built.get(path, 'nothing')}.",
                 "Save its state_dict() yourself, with safetensors",
             )
+    temperature, reject_below = calibration(model)
     description = Description(
         library_name=LIBRARY,
         schema=SCHEMA,
@@ -272,8 +274,8 @@ def describe(
         preprocessing=preprocessing,
         classes=None if classes is None else tuple(classes),
         weights=File(WEIGHTS, hashlib.sha256(content).hexdigest(), len(content)),
-        temperature=model.temperature,
-        reject_below=model.reject_below,
+        temperature=temperature,
+        reject_below=reject_below,
     )
     check(description, name="save")
     return description

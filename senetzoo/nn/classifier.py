@@ -139,7 +139,7 @@ class Classifier(nn.Module):
         super().__init__()
         self._config = config
         self.load_report: LoadReport | None = None
-        self.loaded: Mapping[str, tuple[int, ...]] = {}  # of `senetzoo.nn.provenance.checksums`
+        self.loaded = self.calibrated = dict[str, tuple[int, ...]]()  # of `provenance.checksums`
         self._paths: tuple[tuple[str, ...], ...] = ()
         self._small_warned = False
 
@@ -318,7 +318,7 @@ class Classifier(nn.Module):
 
     def uncalibrate(self) -> None:
         """Forget `temperature` and `reject_below`, which are of other tensors than it has now."""
-        self.temperature, self.reject_below = 1.0, None
+        self.temperature, self.reject_below, self.calibrated = 1.0, None, {}
 
     def sites(self) -> tuple[Site, ...]:
         """Every place where a gate can sit, in the order of the forward pass's blocks."""

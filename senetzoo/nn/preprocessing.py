@@ -18,6 +18,8 @@ from senetzoo.errors import ConfigError, DataError, check_fields
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+MOST_PIXELS = 16_384
+"""Of a side after resizing; more is a slip of the pen, and takes all memory."""
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
 # An image longer than this many times its shorter side is cut to its center before it is resized:
@@ -35,7 +37,7 @@ class Preprocessing:
     crop=299 / 342``; give the quotient itself, not its rounded decimals.
 
     Args:
-        size: Pixels of a side of the result.
+        size: Side of the result in pixels.
         mean: Subtracted from each channel after scaling to 0..1; one value makes a gray result,
             three an RGB one.
         std: Divides each channel after that.
@@ -58,6 +60,12 @@ class Preprocessing:
             raise ConfigError(
                 f"Preprocessing got {len(self.mean)} means and {len(self.std)} deviations.",
                 "There is one of each for gray images, three for RGB.",
+            )
+        if self.size / self.crop > MOST_PIXELS:
+            raise ConfigError(
+                f"The preprocessing got size={self.size} and crop={self.crop}.",
+                f"An image would be enlarged to a side of more than {MOST_PIXELS:,} pixels.",
+                "Type for example: size=224, crop=0.875",
             )
 
     @property

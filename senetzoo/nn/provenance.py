@@ -40,6 +40,18 @@ def _is_one_of(tensor: Tensor, known: tuple[int, ...]) -> bool:
     )
 
 
+def calibration(model: Classifier) -> tuple[float, float | None]:
+    """`model.temperature` and `model.reject_below`; none where it was trained since they were set.
+
+    What was set by hand is as it was set.
+    """
+    tensors, known = model.state_dict(), model.calibrated
+    same = tensors.keys() == known.keys() and all(
+        tensor.is_meta or _is_one_of(tensor, known[name]) for name, tensor in tensors.items()
+    )
+    return (model.temperature, model.reject_below) if same or not known else (1.0, None)
+
+
 def provenance(model: Classifier) -> LoadReport | None:
     """The load report of `model` as of now: what has been trained, put in or taken out since.
 

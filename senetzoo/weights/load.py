@@ -318,6 +318,8 @@ def load_weights(
     model.loaded = {name: checksums(tensor) for name, tensor in state.items() if name not in kept}
     if not kept and tuple(adapted) == report.adapted:  # it computes what was calibrated
         model.temperature, model.reject_below = trained.temperature, trained.reject_below
+        if (trained.temperature, trained.reject_below) != (1.0, None):
+            model.calibrated = model.loaded
     preprocessing = report.preprocessing
     if preprocessing is not None and new.small != old.small:
         # Of whole small images nothing is cut off.
