@@ -92,7 +92,7 @@ def _variants(runs: Sequence[Run]) -> Sequence[str]:
     from senetzoo.train.recipes import RECIPES
 
     recipe = RECIPES.get(runs[0].header["recipe"]["name"])
-    return tuple(recipe.variants) if recipe else ()
+    return tuple(recipe.variants) if recipe else ("plain",)
 
 
 def _excitations(runs: Sequence[Run], path: Path | None) -> list[ExcitationSection]:

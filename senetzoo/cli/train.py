@@ -7,8 +7,10 @@ import dataclasses
 import functools
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import click
 
@@ -43,9 +45,38 @@ def _settings(incomplete: str) -> list[Any]:
     return starting([f"{field.name}=" for field in dataclasses.fields(Recipe)], incomplete)
 
 
-@as_command(
-    "train", exits={INTERRUPTED: "interrupted (Ctrl-C); the same command goes on where it stopped"}
-)
+Settings: TypeAlias = Annotated[
+    tuple[str, ...], "--set", _settings, "Change the recipe.", {"metavar": "KEY=VALUE"}
+]
+Workers: TypeAlias = Annotated[
+    Annotated[int, Ge(0), Le(1024)] | None, "Processes that read large images. [the cores]"
+]
+SaveMinutes: TypeAlias = Annotated[
+    NonNegativeFloat, "Save the state within an epoch too, so often."
+]
+EXITS = {INTERRUPTED: "interrupted (Ctrl-C); the same command goes on where it stopped"}
+
+
+def options_of(workers: int | None, quick: bool, save_minutes: float) -> dict[str, Any]:
+    """What `Options` is made of; without a number of `workers` it is the cores'."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    own = min(cores or 1, 8) * (not quick) if workers is None else workers
+    return {"workers": own, "save_minutes": save_minutes}
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C, once the state is saved, ends the command with a word on how to go on."""
+    from senetzoo.train.stop import Interrupted
+
+    try:
+        yield
+    except Interrupted as stop:
+        echo(str(stop), err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+@as_command("train", exits=EXITS)
 def command(
     recipe: Annotated[str, _recipes],
     *,
@@ -57,21 +88,15 @@ def command(
     seed: Annotated[
         Annotated[int, Ge(0), Le(2**32 - 1)] | None, "Seed. [the recipe's, mostly 0]"
     ] = None,
-    settings: Annotated[
-        tuple[str, ...], "--set", _settings, "Change the recipe.", {"metavar": "KEY=VALUE"}
-    ] = (),
+    settings: Settings = (),
     only: Annotated[
         tuple[str, ...], _variants, "Only this variant of an experiment.", {"metavar": "VARIANT"}
     ] = (),
     quick: Annotated[bool, "One short epoch, to see that everything works."] = False,
     no_compile: Annotated[bool, "Do without a C++ compiler."] = False,
     threads: Threads = None,
-    workers: Annotated[
-        Annotated[int, Ge(0), Le(1024)] | None, "Processes that read large images. [the cores]"
-    ] = None,
-    save_minutes: Annotated[
-        NonNegativeFloat, "Save the state within an epoch too, so often."
-    ] = 15.0,
+    workers: Workers = None,
+    save_minutes: SaveMinutes = 15.0,
     tensorboard: Annotated[bool, "Write a TensorBoard log too."] = False,
     as_json: Annotated[Json, "JSON Lines: one object per run; progress on stderr."] = False,
 ) -> None:
@@ -93,21 +118,15 @@ def command(
 
     from senetzoo.train.engine import train as run
     from senetzoo.train.recipe import Options, read_setting
-    from senetzoo.train.stop import Interrupted
 
     experiment = find(recipe)
-    changes = dict(read_setting(experiment.recipe, setting) for setting in settings)
+    changes = dict(map(read_setting, settings))
     if no_compile:
         changes["compile"] = False
     recipes = experiment.recipes(only=only, quick=quick, changes=changes)
     if threads is not None:
         torch.set_num_threads(threads)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    options = Options(
-        workers=min(cores or 1, 8) * (not quick) if workers is None else workers,
-        save_minutes=save_minutes,
-        tensorboard=tensorboard,
-    )
+    options = Options(**options_of(workers, quick, save_minutes), tensorboard=tensorboard)
     for number in experiment.seeds if seed is None else (seed,):
         for variant, chosen in recipes.items():
             folder = out or Path("runs") / (chosen.name if variant else "")
@@ -122,7 +141,7 @@ def command(
             parts += ["--seed", str(number), *["--quick"] * quick, *["--no-compile"] * no_compile]
             # Sums are split over the threads, so their number decides a result's last bits.
             parts += ["--threads", str(threads)] if threads is not None else []
-            try:
+            with interruptible():
                 end = run(
                     chosen,
                     folder,
@@ -131,11 +150,8 @@ def command(
                     variant=variant,
                     command=" ".join(parts),
                     options=options,
-                    say=functools.partial(_progress, err=as_json),
+                    say=functools.partial(say_progress, err=as_json),
                 )
-            except Interrupted as stop:
-                echo(str(stop), err=True)
-                raise click.exceptions.Exit(INTERRUPTED) from None
             if int(os.environ.get("RANK", 0)) == 0:
                 if as_json:
                     echo(json.dumps({"run": str(folder), **end}))
@@ -143,7 +159,7 @@ def command(
                     echo(f"weights and log: {folder}\n{json.dumps(end)}")
 
 
-def _progress(line: str, *, err: bool) -> None:
+def say_progress(line: str, *, err: bool) -> None:
     """Say how far a run is, which goes on where nobody can read it."""
     with contextlib.suppress(OutputError):
         echo(line, err=err)

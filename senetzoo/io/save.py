@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import senetzoo
+from senetzoo import own
 from senetzoo._utils.checks import check
 from senetzoo._utils.documents import json_text
 from senetzoo._utils.files import atomically
@@ -155,7 +156,10 @@ def store_calibration(folder: Path, temperature: float, reject_below: float | No
 
 
 def _text(description: Description) -> str:
-    return json_text(dataclasses.asdict(description), indent=2) + "\n"
+    fields = dataclasses.asdict(description)
+    if not description.own:
+        del fields["own"]
+    return json_text(fields, indent=2) + "\n"
 
 
 def _library(file: Path) -> Any:
@@ -216,6 +220,7 @@ def describe(
         weights=File(WEIGHTS, hashlib.sha256(content).hexdigest(), len(content)),
         temperature=model.temperature,
         reject_below=model.reject_below,
+        own=own.paths([spec.name, *(rule.gate.name for rule in spec.policy.rules())]),
     )
     check(description, name="save")
     return description
@@ -227,8 +232,8 @@ def name_of(model: Classifier) -> str:
     ``"resnet20+se16"`` is what `create` takes; classes, stem and the like are not in it.
     """
     spec = model.spec
-    own = named(spec.name).policy if spec.name in ENTRIES else NONE
-    return spec.name if spec.policy == own else f"{spec.name}+{spec.policy}"
+    usual = named(spec.name).policy if spec.name in ENTRIES else NONE
+    return spec.name if spec.policy == usual else f"{spec.name}+{spec.policy}"
 
 
 def _check_classes(classes: Sequence[str], number: int) -> None:

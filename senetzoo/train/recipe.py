@@ -310,7 +310,7 @@ def networks_of(run: Path) -> tuple[Classifier, Classifier]:
     return model, recipe.build(model.num_classes, model.in_chans, summary["seed"])
 
 
-def read_setting(recipe: Recipe, setting: str) -> tuple[str, Any]:
+def read_setting(setting: str) -> tuple[str, Any]:
     """Field and value of ``--set key=value``.
 
     Values are written as in Python, text without quotes: ``lr=0.05``, ``flip=false``,
@@ -321,5 +321,5 @@ def read_setting(recipe: Recipe, setting: str) -> tuple[str, Any]:
         raise ConfigError(
             f"--set got {setting!r}.", "It takes key=value.", "Type for example: --set batch=64"
         )
-    check_fields("The recipe", [key], [field.name for field in dataclasses.fields(recipe)])
+    check_fields("The recipe", [key], [field.name for field in dataclasses.fields(Recipe)])
     return key, from_text(Recipe, key, text, "--set")

@@ -131,7 +131,7 @@ def press_ctrl_c() -> None:
 
 def apply_setting(recipe: Recipe, setting: str) -> Recipe:
     """`recipe` with one field changed as ``--set`` does it."""
-    return recipe.replace(**dict([read_setting(recipe, setting)]))
+    return recipe.replace(**dict([read_setting(setting)]))
 
 
 def silent(_: str) -> None:
