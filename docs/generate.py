@@ -32,6 +32,7 @@ from tables import (  # noqa: E402
     inspect,
     noise,
     positions,
+    reliability,
 )
 from tables import commands as command_line  # noqa: E402
 from tables.common import RECORDS, interval, lines, made, table  # noqa: E402
@@ -328,6 +329,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
         "noise-seeds": noise.seeds,
         "fluctuation": noise.fluctuation,
     },
+    "docs/reliability.md": {"figures": reliability.figures},
     "docs/cifar10.md": {"weights": cifar10.weights},
     "docs/depth.md": {
         "picture": depth.picture,

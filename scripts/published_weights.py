@@ -69,6 +69,15 @@ SPDX = {
 }
 IMAGENET = "ImageNet-1k train"
 IMAGENET_TERMS = "ImageNet: by its terms of access for non-commercial research and education"
+# torchvision's weights that state a license: supervised by hashtags (Singh et al. 2022,
+# arXiv:2201.08371). Data, license of the weights, and terms of the data.
+SWAG_LICENSE = "https://github.com/facebookresearch/SWAG/blob/main/LICENSE"
+UNSTATED = (IMAGENET, "not stated", IMAGENET_TERMS)
+SWAG = (
+    f"Instagram images by hashtag; then {IMAGENET}",
+    "CC-BY-NC-4.0",
+    f"Instagram images: not public; {IMAGENET_TERMS}",
+)
 # What a tag of timm's says of the data, from the end of the tag; the first that fits counts.
 DATA = {
     "ssl_yfcc100m_ft_in1k": (
@@ -176,6 +185,9 @@ def from_torchvision() -> Iterator[Found]:
             made, source = weight.transforms(), f"torchvision {version} {weight}"
             (side,), (resized,) = made.crop_size, made.resize_size
             figures = weight.meta["_metrics"]["ImageNet-1K"]
+            swag = weight.meta.get("license") == SWAG_LICENSE
+            if "license" in weight.meta and not swag:
+                raise SystemExit(f"{weight}: license {weight.meta['license']}")
             tag, entry = described(
                 "torchvision",
                 network,
@@ -189,9 +201,9 @@ def from_torchvision() -> Iterator[Found]:
                     made.interpolation.value,
                     side / resized,
                 ),
-                data=IMAGENET,
+                data=(SWAG if swag else UNSTATED)[0],
                 metrics=accuracies(figures["acc@1"], figures["acc@5"], source=source),
-                license=License("BSD-3-Clause", "not stated", IMAGENET_TERMS),
+                license=License("BSD-3-Clause", *(SWAG if swag else UNSTATED)[1:]),
                 provenance=f"{source}; recipe: {weight.meta['recipe']}",
             )
             if entry.params != weight.meta["num_params"]:

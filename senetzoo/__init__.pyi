@@ -33,6 +33,7 @@ from senetzoo.policies.selectors import stage as stage
 from senetzoo.spec import policy as policy
 from senetzoo.surgery import attach as attach
 from senetzoo.surgery import explain as explain
+from senetzoo.train.finetune import finetune as finetune
 from senetzoo.train.recorder import Recorder as Recorder
 from senetzoo.zoo import config as config
 from senetzoo.zoo import create as create

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from senetzoo._utils.files import user_path
 from senetzoo.data.images import images_in, open_image
 from senetzoo.errors import ConfigError, DataError
 from senetzoo.nn.classifier import Classifier
@@ -141,7 +142,7 @@ def sources(images: Iterable[ImageOrPath]) -> Iterator[Source]:
         if not isinstance(image, (str, Path)):
             yield f"image {index}", image
             continue
-        path = Path(image)
+        path = user_path(image)
         try:
             files = images_in(path) if path.is_dir() else [path]
         # A null byte, too long, below a locked folder: of which open_image tells.

@@ -18,8 +18,11 @@ from senetzoo.models import (
     inception_v4,
     lenet,
     mobilenet,
+    mobilenet_v2,
+    mobilenet_v3,
     plain,
     preresnet,
+    regnet,
     resnet,
     senet,
     swin,
@@ -44,7 +47,10 @@ FAMILIES: tuple[Family, ...] = (
     senet.FAMILY,
     densenet.FAMILY,
     mobilenet.FAMILY,
+    mobilenet_v2.FAMILY,
+    mobilenet_v3.FAMILY,
     efficientnet.FAMILY,
+    regnet.FAMILY,
     swin.FAMILY,
 )
 

@@ -10,28 +10,35 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 from senetzoo._utils.checks import NonEmpty, NonNegativeInt, PositiveInt
 from senetzoo._utils.documents import read_json, read_jsonl, reading
 from senetzoo.data import digits
 from senetzoo.data.cifar import CIFAR10, CIFAR100
-from senetzoo.errors import ConfigError
+from senetzoo.errors import BrokenError, ConfigError
 from senetzoo.nn.preprocessing import IMAGENET
 
 LOG, SUMMARY, TEST = "log.jsonl", "summary.json", "test.safetensors"
 
+SCHEMA = 2
+"""Of the log's line of the run and of the summary, which version 0.1.0 wrote without one."""
 REMEDY = "Give another folder, or delete this one and train again"
 
 # What the readers of a run need of its files; there may be more.
 
 
 class _Sometimes(TypedDict, total=False):
-    """What not every version wrote; ``arm`` is what 0.1.0 called a variant."""
+    """What not every version wrote; ``arm`` is what 0.1.0 called a variant.
+
+    ``part`` says that the figures are of the validation images, where there are no test images.
+    """
 
     variant: str
     arm: str
     by_class: list[tuple[NonNegativeInt, NonNegativeInt]]
+    best_epoch: PositiveInt
+    part: Literal["val"]
 
 
 class _Tests(TypedDict, total=False):
@@ -39,8 +46,13 @@ class _Tests(TypedDict, total=False):
 
     test_loss: float | None
     test_accuracy: float | None
+    val_loss: float | None
+    val_accuracy: float | None
     ema_test_loss: float | None
     ema_test_accuracy: float | None
+    ema_val_loss: float | None
+    ema_val_accuracy: float | None
+    left_out: NonNegativeInt
     gradient_norm: Mapping[str, float | None]
 
 
@@ -99,12 +111,19 @@ def is_run(folder: Path) -> bool:
     return (folder / LOG).is_file()
 
 
-def read_log(file: Path) -> list[dict[str, Any]]:
-    """The lines of a log; one that a killed run left unfinished is left out."""
-    return [
+def read_log(file: Path, remedy: str = REMEDY) -> list[dict[str, Any]]:
+    """The lines of a log; one that a killed run left unfinished is left out.
+
+    The first one is the line of the run, the header.
+    """
+    lines = [
         {"variant": "", **renamed(line)} if line["kind"] == "run" else line
-        for line in read_jsonl(_LINES, file, REMEDY)
+        for line in read_jsonl(_LINES, file, remedy, newest=SCHEMA)
     ]
+    with reading(file, remedy):
+        if not lines or lines[0]["kind"] != "run":
+            raise BrokenError("line 1", "it does not describe a run")
+    return lines
 
 
 def renamed(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,7 +140,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
             f"There is no {path}.",
             "Type the command that began it again: it goes on to the end",
         )
-    return {**read_json(_Summary, path, REMEDY)}
+    return {**read_json(_Summary, path, REMEDY, newest=SCHEMA)}
 
 
 @contextmanager

@@ -215,5 +215,15 @@ def spec_of(model: Classifier) -> ModelSpec:
     return ModelSpec(names[0] if names else config.family, config, recovered(gates, sites))
 
 
+def name_of(model: Classifier) -> str:
+    """A name for `model`: its network's, or its family's where that is none, and its gates.
+
+    ``"resnet20+se16"`` is what `create` takes; classes, stem and the like are not in it.
+    """
+    spec = model.spec
+    own = named(spec.name).policy if spec.name in ENTRIES else NONE
+    return spec.name if spec.policy == own else f"{spec.name}+{spec.policy}"
+
+
 # A network says what it is, and its own room knows neither names nor policies.
 Classifier._spec_of = spec_of

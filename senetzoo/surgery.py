@@ -37,7 +37,8 @@ def attach(
     No key of the network is renamed: its own state dict loads into it as before, with
     ``strict=False`` because the gates' keys are missing. Attach before the network is wrapped or
     compiled, and after its modules have been exchanged (``convert_sync_batchnorm``, fusion): a
-    gate belongs to the module where it sits.
+    gate belongs to the module where it sits. The network is changed: no other thread may use it
+    meanwhile; of copies each thread may take its own.
 
     Args:
         model: A network of this zoo, of torchvision, timm or pytorchcv, or any other with `sites`.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from senetzoo import runs
+from senetzoo._utils.files import user_path
 from senetzoo.errors import ConfigError, checks_options, nearest
 from senetzoo.io import folder, hub
 from senetzoo.models.names import ModelName
@@ -35,7 +36,7 @@ def config(reference: ModelName | str | Path) -> ModelSpec:
         PolicyError: A policy that can't be read.
         WeightsError: There is no such folder or repository.
     """
-    return find(reference)[0] if _is_saved(reference) else spec_of(reference)  # type: ignore[arg-type]
+    return find(reference)[0] if is_saved(reference) else spec_of(reference)  # type: ignore[arg-type]
 
 
 @checks_options
@@ -154,7 +155,7 @@ def load(
         PolicyError: A policy that can't be read or does not fit.
         WeightsError: There is no such network, or its files are not as they were written.
     """
-    default = weights is None and not _is_saved(reference) and split(str(reference))[1] is None
+    default = weights is None and not is_saved(reference) and split(str(reference))[1] is None
     return create(
         reference,
         policy=policy,
@@ -202,7 +203,7 @@ def find(
             "pretrained is True, False, or the tag of weights.",
             f"Type for example: create({str(reference)!r}, pretrained=True)",
         )
-    look = _find_saved if _is_saved(reference) else _find_named
+    look = _find_saved if is_saved(reference) else _find_named
     spec, trained, own = look(reference, pretrained)
     given = {name: value for name, value in options.items() if value is not None}
     wanted = spec.merged(own, policy).replace(**given)
@@ -214,7 +215,9 @@ def find(
                 "Leave one of them out",
             )
         # Of what is asked for, of what is named, or of the name alone.
-        trained = read_file(Path(weights), list(dict.fromkeys([wanted, spec.merged(own), spec])))
+        trained = read_file(
+            user_path(weights), list(dict.fromkeys([wanted, spec.merged(own), spec]))
+        )
         if trained.spec != wanted:
             wanted = trained.spec.merged(own, policy).replace(**given)
     return wanted, trained
@@ -238,13 +241,13 @@ def _find_named(
     return trained.spec, trained, policy
 
 
-def _is_saved(reference: object) -> bool:
+def is_saved(reference: object) -> bool:
     """Whether `reference` is a folder or a repository, rather than a name of the registry."""
     if isinstance(reference, Path):
         return True
     if not isinstance(reference, str) or reference.partition(".")[0].partition("+")[0] in ENTRIES:
         return False
-    base, _ = _before_policy(reference)
+    base, _ = before_policy(reference)
     return (
         base.startswith((hub.PREFIX, ".", "~"))
         or "/" in base
@@ -255,16 +258,16 @@ def _is_saved(reference: object) -> bool:
 
 def saved_in(reference: str | Path) -> Path | None:
     """The folder that `reference` names, where it names one without a policy over its network."""
-    base, over = _before_policy(reference)
-    there = _is_saved(reference) and over is None and _is_folder(base)
-    return Path(base).expanduser() if there else None
+    base, over = before_policy(reference)
+    there = is_saved(reference) and over is None and _is_folder(base)
+    return user_path(base) if there else None
 
 
 def is_network(text: str) -> bool:
     """Whether `text` names a network, rather than an image or a folder of images."""
-    base, _ = _before_policy(text)
+    base, _ = before_policy(text)
     if _is_folder(base):
-        path = Path(base).expanduser()
+        path = user_path(base)
         return (path / folder.CONFIG).is_file() or runs.is_run(path)
     named = text.partition(".")[0].partition("+")[0] in ENTRIES
     return text.startswith(hub.PREFIX) or (named and not Path(text).is_file())
@@ -272,8 +275,8 @@ def is_network(text: str) -> bool:
 
 def _is_folder(text: str) -> bool:
     try:
-        return bool(text) and Path(text).expanduser().is_dir()
-    except (OSError, RuntimeError, ValueError):  # too long, with a null byte, or no home
+        return bool(text) and user_path(text).is_dir()
+    except (OSError, ValueError):  # too long, with a null byte, or no home
         return False
 
 
@@ -288,8 +291,8 @@ def _find_saved(
             "Leave pretrained out",
         )
     text = str(reference)
-    base, over = _before_policy(reference)
-    path = Path(base).expanduser()
+    base, over = before_policy(reference)
+    path = user_path(base)
     if text.startswith(hub.PREFIX) or (
         isinstance(reference, str)
         and not text.startswith((".", "~", "/"))
@@ -308,7 +311,7 @@ def _find_saved(
     return trained.spec, trained, over
 
 
-def _before_policy(reference: object) -> tuple[str, str | None]:
+def before_policy(reference: object) -> tuple[str, str | None]:
     """A folder or repository, and the policy after it; a folder's own name may have a ``+``."""
     text = str(reference)
     if isinstance(reference, Path):

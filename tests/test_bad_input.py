@@ -272,9 +272,9 @@ COMMANDS: list[tuple[list[str], str]] = [
      "Did you mean 'digits'?"),
     (["train", "digits", "--set", "batch"], "--set got 'batch'.\nIt takes key=value.\n"
      "Type for example: --set batch=64"),
-    (["train", "cifar10_small", "--out", "nowhere"],
-     "The recipe cifar10_small trains on CIFAR-10.\nNo folder was given.\n"
-     "Type: senetzoo train cifar10_small --data FOLDER"),
+    (["train", "flowers_small", "--out", "nowhere"],
+     "The recipe flowers_small trains on the five kinds of flowers.\nNo folder was given.\n"
+     "Type: senetzoo train flowers_small --data FOLDER"),
     (["bench", "--model", "resnet_20"], "There is no network 'resnet_20'.\n"
      "The nearest names are resnet20, resnet20a, resnet50.\n"
      "Type for example: create('resnet20')"),

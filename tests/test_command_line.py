@@ -50,8 +50,8 @@ def program(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 def test_all_commands_are_found() -> None:
     assert {" ".join(names) for names in COMMANDS} == {
-        "app", "bench", "eval", "explain", "export", "inspect", "list", "predict", "push",
-        "report", "train",
+        "app", "bench", "eval", "explain", "export", "finetune", "inspect", "list", "predict",
+        "push", "report", "train",
         "weights convert", "weights get", "weights list",
         "weights show", "weights verify",
     }  # fmt: skip
@@ -118,6 +118,7 @@ BEGIN = {
     ("eval",): ("lenet5", "digits"),
     ("explain",): ("lenet5",),
     ("export",): ("lenet5", "--to", "pt2"),
+    ("finetune",): ("photos",),
     ("inspect",): ("se_resnet20", "--data", "digits"),
     ("list",): (),
     ("predict",): ("image.png",),
@@ -196,6 +197,7 @@ DONE: list[tuple[str, ...]] = [
     ("explain", "lenet5"),
     ("explain", "lenet5+eca"),
     ("export", "lenet5", "--to", "pt2"),
+    ("finetune", "digits", "--model", "lenet5", "--quick", "--threads", "1", "--workers", "0"),
     ("inspect", "gated", "--data", "data"),
     ("list", "*lenet*"),
     ("predict", "image.png", "image.png"),
@@ -266,6 +268,8 @@ WRONG: list[tuple[str, ...]] = [
     ("explain", "lenet5+nothing"),
     ("explain", "nothing"),
     ("export", "lenet5", "--to", "pt2", "--output", "folder.pt2"),
+    ("finetune", "nowhere"),
+    ("finetune", "data", "--model", "nothing"),
     ("inspect", "nothing", "--data", "digits"),
     ("inspect", "se_resnet20", "--data", "nowhere"),
     ("list", "nothing"),
@@ -456,7 +460,7 @@ def test_every_argument_that_is_a_name_is_completed() -> None:
     """Each parameter that is text offers something, but for those of free text."""
     free = {
         "title", "part", "repo", "tag of pin", "called", "images of predict", "layer", "host",
-        "chosen",
+        "chosen", "budget",
     }  # fmt: skip
     for names, command in COMMANDS.items():
         for parameter in command.params:

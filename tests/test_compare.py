@@ -127,16 +127,15 @@ def test_what_can_t_be_compared(
 
 
 def test_the_recipe_suits_the_data(tmp_path: Path) -> None:
-    (tmp_path / "flower_photos").mkdir()
-    (tmp_path / "cifar-10-batches-py").mkdir()
-    photos = tmp_path / "photos"
-    photos.mkdir()
+    photos, cifar = tmp_path / "photos", tmp_path / "cifar"
+    for folder in (tmp_path / "flower_photos", photos / "cat", cifar / "cifar-10-batches-py"):
+        folder.mkdir(parents=True)
     found: dict[str, Any] = {
         str(where): compared("resnet20", ["se4"], where and str(where), None, 2).recipe.data
         for where in ("digits", None, tmp_path / "flower_photos", photos)
     }
     assert list(found.values()) == ["digits", "cifar10", "flowers5", "folder"]
-    assert compared("resnet20", ["se4"], str(tmp_path), None, 2).recipe.data == "cifar10"
+    assert compared("resnet20", ["se4"], str(cifar), None, 2).recipe.data == "cifar10"
     with pytest.raises(PolicyError):
         compared("resnet20", ["nothing"], "digits", None, 2)
     with pytest.raises(ConfigError):

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 import senetzoo
 from senetzoo import config, create
+from senetzoo import load as load_network
 from senetzoo.cli import main
 from senetzoo.errors import WeightsError
 from senetzoo.weights import dialects
@@ -530,3 +531,101 @@ def test_networks_that_do_not_exist(tmp_path: Path) -> None:
     code, output = run(tmp_path / "missing.pt", "--to", "resnet20")
     assert code == 2
     assert "does not exist" in output
+
+
+# --- Repositories for CIFAR ----------------------------------------------------------------------
+
+
+def kuangliu(name: str) -> str:
+    return name.replace("downsample", "shortcut").replace("fc.", "linear.")
+
+
+def akamaster(name: str) -> str:
+    return f"module.{kuangliu(name)}"
+
+
+def weiaicunzai(name: str) -> str:
+    parts = name.split(".")
+    if parts[0] in ("conv1", "bn1"):
+        return ".".join(["conv1", "0" if parts[0] == "conv1" else "1", *parts[1:]])
+    if parts[0] == "fc":
+        return name
+    stage, block, layer, *rest = parts
+    place = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4, "conv3": 6, "bn3": 7}
+    inner = ["shortcut"] if layer == "downsample" else ["residual_function", str(place[layer])]
+    return ".".join([f"conv{int(stage[-1]) + 1}_x", block, *inner, *rest])
+
+
+def copied(name: str) -> str:
+    return "backbone." + name.replace("downsample", "skip").replace("fc.", "classifier.")
+
+
+def half_copied(name: str) -> str:
+    return name.replace("fc.", "linear.")
+
+
+def slow(*values: object) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "rename", "key"),
+    [
+        ("resnet20", {"shortcut": "pad"}, akamaster, "state_dict"),
+        ("resnet20", {"shortcut": "pad"}, half_copied, ""),
+        ("resnet20", {}, kuangliu, "net"),
+        ("resnet20", {"num_classes": 100}, weiaicunzai, "model"),
+        ("resnet20", {}, copied, ""),
+        ("resnet20", {}, half_copied, "net"),
+        slow("resnet18", {"stem": "cifar"}, kuangliu, "net"),
+        slow("resnet18", {}, kuangliu, "net"),
+        slow("resnet50", {"stem": "cifar", "num_classes": 100}, weiaicunzai, ""),
+    ],
+)
+@pytest.mark.parametrize("more", [(), ("--by-structure", "--yes")])
+def test_repositories_for_cifar(
+    tmp_path: Path,
+    network: str,
+    options: dict[str, Any],
+    rename: Callable[[str], str],
+    key: str,
+    more: tuple[str, ...],
+) -> None:
+    model = config(network).replace(**{"num_classes": 10, **options}).build(seed=0).eval()
+    randomize(model)
+    state = {rename(name): tensor for name, tensor in model.state_dict().items()}
+    assert not set(state) & {"fc.weight", "fc.bias"} or rename is weiaicunzai
+    file, out = tmp_path / "theirs.pth", tmp_path / "ours.safetensors"
+    torch.save({key: state, "acc": 93.0, "epoch": 7} if key else state, file)
+    code, output = run(file, "--to", network, "--out", out, *more)
+    assert code == 0, output
+    again = load_network(network, weights=out)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(again(images), model(images))
+
+
+def test_the_stem_of_a_file(tmp_path: Path) -> None:
+    """A network for photographs, trained with the stem for small images."""
+    model = create("resnet18", stem="cifar", num_classes=10, seed=0)
+    state = {kuangliu(name): tensor for name, tensor in model.state_dict().items()}
+    file, out = tmp_path / "theirs.pth", tmp_path / "ours.safetensors"
+    save_file(state, str(file))
+    code, output = run(file, "--to", "resnet18", "--out", out, "--json")
+    assert code == 0, output
+    assert json.loads(output)["config"] == {"num_classes": 10, "stem": "cifar"}
+    assert load_network("resnet18", weights=out).spec == model.spec
+
+
+def test_a_structure_that_is_asked_for_has_its_way(
+    tmp_path: Path, resnet20: dict[str, Tensor]
+) -> None:
+    """Though names are nearly ours: here two tensors of one shape have each other's."""
+    swap = {"layer1.0.conv1.weight": "layer1.0.conv2.weight"}
+    swap |= {new: old for old, new in swap.items()}
+    state = {swap.get(name, name): tensor for name, tensor in resnet20.items()}
+    file, out = tmp_path / "mine.pt", tmp_path / "ours.safetensors"
+    torch.save(state, file)
+    code, output = run(file, "--to", "resnet20", "--by-structure", "--yes", "--out", out)
+    assert code == 0, output
+    assert equal(out, resnet20)

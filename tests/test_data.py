@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from support.hub import Fault
+from support.weights import Pantry
 
 from senetzoo._utils.torchvision import torchvision
 from senetzoo.data import digits
@@ -25,6 +27,11 @@ from senetzoo.data.cifar import CIFAR10
 from senetzoo.data.files import read_image_folder, read_parquet, same_size_set
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import DataError, MissingExtraError
+from senetzoo.eval.data import read_images
+from senetzoo.eval.fetch import fetch
+from senetzoo.train.data import load_data
+from senetzoo.train.recipes import RECIPES
+from senetzoo.weights import cache
 
 torchvision()
 from torchvision.datasets import CIFAR10 as TORCHVISION  # noqa: E402
@@ -208,26 +215,14 @@ def test_parquet_messages(tmp_path: Path) -> None:
         assert message(error) == (
             f"{path} can't be read.\nIt is no parquet file, or damaged or cut short."
         )
-    write_parquet(path, [cell(0)], [-1])
-    with pytest.raises(DataError) as error:
-        read_parquet(path)
-    assert message(error) == f"{path} has labels from -1 to -1.\nLabels count from 0."
-
     write_parquet(path, [cell(0)], [0], columns=("photo", "label"))
     with pytest.raises(DataError) as error:
         read_parquet(path)
     assert message(error) == (
-        f"{path} has the columns photo, label.\nExpected image (or img) and label."
+        f"{path} has the columns photo, label.\n"
+        "Expected image (or img) and label (or labels, fine_label).\n"
+        "Rename them: Dataset.rename_column"
     )
-    expected = "\nExpected whole numbers, the index of each image's class."
-    write_parquet(path, [cell(0)], ["cat"])
-    with pytest.raises(DataError) as error:
-        read_parquet(path)
-    assert message(error) == f"{path} has labels of type string.{expected}"
-    write_parquet(path, [cell(0), cell(1)], [1, None])
-    with pytest.raises(DataError) as error:
-        read_parquet(path)
-    assert message(error) == f"{path} has labels of type int64, some of them missing.{expected}"
 
     for images in ([cell(0), {"bytes": None, "path": "1.png"}], [file(0), None]):
         write_parquet(path, images, [0, 0])
@@ -387,6 +382,70 @@ def test_cifar10_that_can_not_be_unpacked(tmp_path: Path, monkeypatch: pytest.Mo
     lines = message(error).splitlines()
     assert lines[0] == f"{tmp_path / 'cifar-10-python.tar.gz'} can't be unpacked."
     assert lines[2] == "Unpack it to a folder that can be written, and give that folder"
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pantry: Pantry) -> bytes:
+    """A small archive at the address of CIFAR-10, and nothing of it on this machine."""
+    (tmp_path / "publisher").mkdir()
+    archive(tmp_path / "publisher", monkeypatch)
+    content = (tmp_path / "publisher" / "cifar-10-python.tar.gz").read_bytes()
+    pantry.hub.files["/kriz/cifar-10-python.tar.gz"] = content
+    url = f"{pantry.hub.url}/kriz/cifar-10-python.tar.gz"
+    monkeypatch.setattr(TORCHVISION, "url", url)
+    monkeypatch.chdir(tmp_path)
+    return content
+
+
+def test_cifar10_is_fetched_once(published: bytes, pantry: Pantry) -> None:
+    folder = cache.cache_folder() / "data"
+    folder.mkdir(parents=True)
+    # What a killed download left: it goes on.
+    half = len(published) // 2
+    (folder / ".cifar-10-python.tar.gz.partial").write_bytes(published[:half])
+    assert len(read_images("cifar10", CIFAR10.classes, 10).images) == 2
+    (request,) = [r for r in pantry.hub.requests if r.method == "GET"]
+    assert request.headers["range"] == f"bytes={half}-"
+    assert (folder / "cifar-10-python.tar.gz").read_bytes() == published
+    assert sorted(path.name for path in folder.iterdir()) == [
+        ".locks",
+        "cifar-10-batches-py",
+        "cifar-10-python.tar.gz",
+    ]
+    recipe = RECIPES["cifar10_small"].recipe
+    assert len(load_data(recipe, None).train) == 10  # type: ignore[arg-type]
+    assert len([r for r in pantry.hub.requests if r.method == "GET"]) == 1
+    # A folder of that name is that folder.
+    Path("cifar10").mkdir()
+    with pytest.raises(DataError, match="No class folders in cifar10"):
+        read_images("cifar10", CIFAR10.classes, 10)
+
+
+@pytest.mark.parametrize("kind", ["swapped", "missing", "offline"])
+def test_cifar10_that_can_not_be_fetched(
+    kind: Any, published: bytes, pantry: Pantry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = cache.cache_folder() / "data"
+    if kind == "offline":
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    else:
+        pantry.hub.faults.append(("/kriz/cifar-10-python.tar.gz", Fault(kind)))
+    with pytest.raises(DataError) as error:
+        fetch(CIFAR10)
+    lines = message(error).splitlines()
+    says = {
+        "swapped": "could not be fetched.",
+        "missing": "could not be fetched.",
+        "offline": "is not on this machine, and HF_HUB_OFFLINE forbids to fetch it.",
+    }
+    assert lines[0] == f"CIFAR-10 {says[kind]}"
+    assert str(TORCHVISION.url) in lines[1]
+    assert TORCHVISION.tgz_md5 in lines[1]
+    assert (
+        f"Put cifar-10-python.tar.gz into {folder}, or type --data with the folder that has it"
+        in lines[2]
+    )
+    assert not (folder / "cifar-10-python.tar.gz").exists()
 
 
 def test_cifar10_folder_and_parquet_agree(tmp_path: Path) -> None:

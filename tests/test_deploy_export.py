@@ -34,10 +34,10 @@ from senetzoo.deploy import export as room
 from senetzoo.deploy.export import FORMATS, SUFFIXES, TOLERANCE, Format, export
 from senetzoo.deploy.program import exported
 from senetzoo.errors import ConfigError, MissingExtraError
-from senetzoo.io.save import name_of
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.nn.report import LoadReport
+from senetzoo.spec import name_of
 
 SEEN = Preprocessing(24, (0.5, 0.25, 0.125), (0.5, 1.0, 2.0), "bicubic", crop=0.75)
 COLORS = ("red", "green", "blue", "näve", "black, or white")

@@ -161,3 +161,14 @@ def test_what_is_generated_is_fresh() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_every_promise_of_reliability_names_tests_that_exist() -> None:
+    text = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", text)
+    assert len(named) > 20
+    for file, name in named:
+        assert f"\ndef {name}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{name}"
+    # Each row of a table of promises has one.
+    rows = [line for line in text.splitlines() if line.startswith("| ") and line[2].isupper()]
+    assert all("`tests/" in row for row in rows if not row.startswith("| Promise"))

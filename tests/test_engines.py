@@ -431,17 +431,15 @@ def test_missing_packages(
         assert found.missing(CPU) == ""
 
 
-def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch._inductor import cpp_builder
+def test_no_compiler() -> None:
+    from torch._inductor import config
 
-    def none() -> str:
-        raise RuntimeError("no compiler")
-
-    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
-    assert message(lambda: INDUCTOR.load(Flat(), batch(2, 4)), ConfigError) == (
+    with config.patch({"cpp.cxx": (None, "no-such-compiler")}):
+        said = message(lambda: INDUCTOR.load(Flat(), batch(2, 4)), ConfigError)
+    assert said == (
         "The engine inductor can't be used here.\n"
-        "It compiles C++, and there is no C++ compiler.\n"
-        "Install g++ or clang, or name it in the variable CXX"
+        "It compiles C++, and there is no C++ compiler: torch looks for no-such-compiler.\n"
+        "Install g++ or clang++, or name it in the variable CXX"
     )
 
 

@@ -156,9 +156,9 @@ def test_no_data() -> None:
         read_images("/no/such/place", (), 2)
     assert str(caught.value) == (
         "No data at /no/such/place.\n"
-        "Data is a folder of class folders, a copy of CIFAR-10 or flower_photos, a parquet file, "
-        "or the word digits.\n"
-        "Type for example: digits"
+        "Data is a folder of class folders, a CSV or parquet file, a copy of CIFAR-10, CIFAR-100 "
+        "or flower_photos, a data set of the Hub, or the word digits.\n"
+        "Type for example: digits; or hf-hub:OWNER/NAME"
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import multiprocessing
 import os
 import signal
 import struct
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import click
@@ -29,10 +31,13 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image, features
+from support.runs import after_step
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 import senetzoo
 from senetzoo import SE
+from senetzoo._utils.terminal import say_once
 from senetzoo.cli import main
 from senetzoo.data.files import read_image_folder
 from senetzoo.data.images import open_image
@@ -44,14 +49,16 @@ from senetzoo.inspect.evidence import evidence
 from senetzoo.io import hub
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import CIFAR10
-from senetzoo.nn.report import provenance
+from senetzoo.nn.provenance import provenance
 from senetzoo.predict import predict
+from senetzoo.train import batches
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 # For how long a thread is held for another one, which may be waiting for it.
 HELD = 1.0
+CPU = torch.device("cpu")
 
 
 def at_once(function: Callable[[T], U], values: Iterable[T], threads: int) -> list[U]:
@@ -409,9 +416,104 @@ def test_a_run_with_workers_ends_with_its_state_saved(
     text = log.read_text()
     assert code > 0
     assert "Traceback" not in text
+    assert text.count("stopping after this step") == (whom == "group")
     assert "saved" in text
     assert "Type the same command again" in text
     assert (out / "checkpoint.pt").is_file()
+
+
+def _square(number: int) -> tuple[Tensor, int]:
+    return torch.full((8, 8, 3), number, dtype=torch.uint8), number
+
+
+@pytest.mark.parametrize("room", [2**20, 2**40])
+def test_workers_do_without_shared_memory(
+    room: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say_once.cache_clear()
+    monkeypatch.setattr(
+        os, "statvfs", lambda _: SimpleNamespace(f_bavail=room // 2**10, f_frsize=2**10)
+    )
+    order = [[4 * step, 4 * step + 1] for step in range(5)]
+    of_workers = batches.loader(_square, order, CPU, 2, 2**17)
+    alone = batches.loader(_square, order, CPU, 0, 2**17)
+    pairs = zip(batches.loaded(of_workers, CPU), batches.loaded(alone, CPU), strict=True)
+    for (x, labels), (right, numbers) in pairs:
+        assert torch.equal(x, right)
+        assert torch.equal(labels, numbers)
+        # A tensor of a worker is in shared memory, what came through a pipe is not.
+        assert x.untyped_storage().is_shared() is (room == 2**40)
+    assert ("too little room" in capsys.readouterr().err) is (room == 2**20)
+
+
+ENDS: dict[str, tuple[Callable[[], object], str]] = {
+    "hangs": (lambda: time.sleep(600), "has read no batch in 2 seconds"),
+    "no shared memory": (lambda: os.kill(os.getpid(), signal.SIGBUS), "--shm-size"),
+    "no memory": (lambda: os.kill(os.getpid(), signal.SIGKILL), "--workers 0"),
+}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGBUS"), reason="has no such signals")
+@pytest.mark.parametrize("end", ENDS)
+def test_a_worker_that_does_not_go_on_ends_the_run_with_its_state_saved(
+    end: str, tmp_path: Path, typed: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    act, said = ENDS[end]
+    pictures(tmp_path / "D", "ab")
+    command = (*FOLDER, "--set", "phases=((32,2),)", "--data", tmp_path / "D")
+    plain = batches._read
+
+    def read(recipe: Any, seed: int, images: Any, item: tuple[Any, ...]) -> Any:
+        if item[0] == 1:
+            act()
+        return plain(recipe, seed, images, item)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "_read", read)
+        patch.setattr(batches, "PATIENCE", 2)
+        result = typed(*command, "--workers", "1", "--out", tmp_path / "run")
+    assert result.exit_code in (1, 2)
+    assert said in result.output
+    assert "epoch 1 is saved" in result.output
+    assert "Type the same command again to go on" in result.output
+    assert "Traceback" not in result.output
+    assert not [p for p in multiprocessing.active_children() if p.is_alive()]
+    # What goes on is what was never stopped.
+    assert typed(*command, "--out", tmp_path / "run").exit_code == 0
+    assert typed(*command, "--out", tmp_path / "whole").exit_code == 0
+    ended, whole = (tmp_path / name / "model.safetensors" for name in ("run", "whole"))
+    assert ended.read_bytes() == whole.read_bytes()
+
+
+def test_a_second_training_in_a_process_is_refused(
+    tmp_path: Path, typed: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Result] = []
+    command = ("train", "digits", "--quick", "--no-compile", "--threads", "1", "--out")
+
+    def other() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            seen.append(pool.submit(typed, *command, tmp_path / "second").result(60))
+
+    after_step(monkeypatch, 1, other)
+    assert typed(*command, tmp_path / "first").exit_code == 0
+    assert seen[0].exit_code == 2
+    assert "Another thread of this process trains" in seen[0].output
+    assert not (tmp_path / "second").exists()
+
+
+def test_workers_that_can_t_start_are_explained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, typed: Callable[..., Result]
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(DataLoader, "_get_iterator", fail)
+    command = (*FOLDER, "--data", pictures(tmp_path / "D", "ab"), "--workers", "1")
+    result = typed(*command, "--out", tmp_path / "run")
+    assert result.exit_code in (1, 2)
+    assert "No space left on device" in result.output
+    assert "--workers 0" in result.output
 
 
 # --- What is said of weights that are not there any more -----------------------------------------
@@ -478,7 +580,7 @@ def test_a_changed_network_does_not_claim_the_weights_it_began_with(
     assert report is not None
     assert report.changed
     assert str(report).startswith("trained from weights resnet20.cifar10_v2")
-    if change == "memory without values":
+    if change != "an optimizer's step":
         return
     metadata = export(net, tmp_path / "net.pt2").metadata
     assert "weights" not in metadata
@@ -507,6 +609,12 @@ def test_published_figures_are_of_the_whole_published_network(change: str, tmp_p
     assert "How good it is" not in (tmp_path / hub.CARD).read_text()
 
 
+def _trained_head(net: Classifier) -> None:
+    net.reset_classifier(3)
+    with torch.no_grad():
+        net.get_parameter("fc.weight").add_(1)
+
+
 CASTS: dict[str, Callable[[Classifier], object]] = {
     "as loaded": lambda net: net,
     "half": lambda net: net.half(),
@@ -516,13 +624,8 @@ CASTS: dict[str, Callable[[Classifier], object]] = {
     "channels last": lambda net: net.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
     "a copy": copy.deepcopy,
     "in training mode": lambda net: net.train(),
-    "a new classifier": lambda net: net.reset_classifier(3) or _step_of_the_head(net),
+    "a new classifier": _trained_head,
 }
-
-
-def _step_of_the_head(net: Classifier) -> None:
-    with torch.no_grad():
-        net.get_parameter("fc.weight").add_(1)
 
 
 @pytest.mark.parametrize("cast", CASTS)

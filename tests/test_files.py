@@ -1,16 +1,24 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import click
 import pytest
+from support.commands import COMMANDS
+from support.networks import message
 
+from senetzoo import create, load, save
 from senetzoo._utils import files as _files
-from senetzoo._utils.files import atomically
+from senetzoo._utils.files import atomically, locked, only_writer, user_path
+from senetzoo.cli.options import UserPath
+from senetzoo.errors import ConfigError
 
 OLD, NEW = b"old" * 1000, b"new" * 1_000_000
 
@@ -57,11 +65,12 @@ def test_what_was_written_is_on_the_disk_first(
     assert seen == [False, True]  # the content, then the folder that names it
 
 
-# Without torch: the file is executed by itself.
+# Without torch: the packages beside Python are left out.
 WRITER = """
-import runpy, sys
+import sys
 from pathlib import Path
-atomically = runpy.run_path(sys.argv[1])["atomically"]
+sys.path.insert(0, str(Path(sys.argv[1]).parents[2]))
+from senetzoo._utils.files import atomically
 file = Path(sys.argv[2])
 print("ready", flush=True)
 for turn in range(10**9):
@@ -100,3 +109,151 @@ def test_killed_writers(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_many_killed_writers(tmp_path: Path) -> None:
     _kills(tmp_path, 50)
+
+
+# --- Home ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without HOME whom the system does not know, as containers have them."""
+
+    def unknown(_: object) -> None:
+        raise KeyError("uid not found")
+
+    for name in ("HOME", "USERPROFILE", "HOMEPATH", "HOMEDRIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(pwd, "getpwnam", unknown)
+
+
+def test_the_home_in_a_path(home: Path) -> None:
+    assert user_path("~/a/b") == home / "a" / "b"
+    assert user_path(Path("~")) == home
+    assert user_path("a/~/b") == Path("a/~/b")
+    # As in a shell: a file may be called so.
+    assert user_path("~no-such-user.png") == Path("~no-such-user.png")
+
+
+def test_a_home_that_nobody_knows(homeless: None) -> None:
+    for call in (lambda: user_path("~/a"), lambda: load("~/a"), lambda: create("~/a+se")):
+        assert message(call, ConfigError).splitlines()[1:] == [
+            "HOME is not set, and the system does not know the user.",
+            "Set HOME to a folder, or give a path without ~",
+        ]
+    assert user_path("~a/b") == Path("~a/b")
+
+
+def test_networks_in_the_home(home: Path) -> None:
+    model = create("lenet5", seed=0)
+    save(model, "~/net")
+    assert (home / "net" / "config.json").is_file()
+    for again in (
+        load("~/net"),
+        load(Path("~/net")),
+        create("lenet5", weights="~/net/model.safetensors"),
+    ):
+        assert again.conv1.weight.equal(model.conv1.weight)  # type: ignore[union-attr,operator,arg-type]
+
+
+def test_every_path_of_the_command_line(home: Path) -> None:
+    """A shell leaves the ~ of --out=~/runs alone."""
+    kinds = [
+        (words, param.name, param.type)
+        for words, command in COMMANDS.items()
+        for param in command.params
+        if isinstance(param.type, click.Path)
+    ]
+    assert len(kinds) >= 15
+    for words, name, kind in kinds:
+        assert isinstance(kind, UserPath), (words, name)
+    (home / "a").write_text("")
+    kind = UserPath(exists=True)
+    assert kind.convert("~/a", None, None) == home / "a"
+
+
+# --- Locks ---------------------------------------------------------------------------------------
+
+
+def alone(folder: Path, seconds: float = 0.1) -> None:
+    with only_writer(folder, "Can't.", "Wait", seconds):
+        pass
+
+
+def test_a_folder_has_one_writer(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    found = list[str]()
+    with only_writer(folder, "Can't.", "Wait"):
+        other = threading.Thread(
+            target=lambda: found.append(message(lambda: alone(folder), ConfigError))
+        )
+        other.start()
+        other.join()
+    assert found == [f"Can't.\nAnother process is writing to {folder}.\nWait"]
+    alone(folder)
+    assert not list(folder.iterdir())
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from senetzoo._utils.files import only_writer
+with only_writer(Path(sys.argv[1]), "", ""):
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_writer_leaves_no_lock(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert message(lambda: alone(tmp_path), ConfigError).startswith("Can't.")
+        holder.kill()
+    assert (tmp_path / ".lock").exists()
+    alone(tmp_path)
+
+
+def test_a_lock_that_is_waited_for(tmp_path: Path) -> None:
+    order = list[str]()
+
+    def second() -> None:
+        with locked(tmp_path / "lock"):
+            order.append("second")
+
+    with locked(tmp_path / "lock"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.05)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_networks_saved_to_one_folder_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second one that begins between the two files of the first one waits for its end."""
+    second = threading.Thread(target=lambda: save(create("lenet5", num_classes=3), tmp_path))
+    plain = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        moved = plain(self, target)
+        if target.name == "model.safetensors" and second.ident is None:
+            second.start()
+            second.join(0.3)
+        return moved
+
+    monkeypatch.setattr(Path, "replace", replace)
+    save(create("lenet5", num_classes=2), tmp_path)
+    second.join()
+    assert load(tmp_path).num_classes == 3
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["config.json", "model.safetensors"]

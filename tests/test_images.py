@@ -15,6 +15,7 @@ from PIL import Image
 from support.networks import message
 
 from senetzoo._utils.pixels import eight_bits
+from senetzoo._utils.pixels import upright as turn
 from senetzoo.data.images import images_in, open_image
 from senetzoo.errors import DataError
 
@@ -246,6 +247,9 @@ def test_exif_rotated(orientation: int, form: str) -> None:
     exif[0x0112] = orientation
     content = encoded(Image.fromarray(big), form, exif=exif)
     assert (np.array(values(content))[8::16, 8::16] == upright).all()
+    # What was turned does not say any more that it must be.
+    once = open_image(content)
+    assert turn(once).tobytes() == once.tobytes()
 
 
 def test_damaged_exif_does_not_matter() -> None:

@@ -214,7 +214,7 @@ FILE = "a plain file name that ends in one of .safetensors, .pth, .pt"
         ("config", {"num_classes": 3}, "config", "'num_classes' has a field of its own."),
         ("dialect", "keras", "dialect",
          'It is "keras", not one of "senetzoo", "torchvision", "timm", "timm_legacy", '
-         '"pytorchcv", "chenyaofo".'),
+         '"pytorchcv", "chenyaofo", "kuangliu", "weiaicunzai".'),
         ("source", "here", "source", 'It is "here", not an object.'),
         ("source.kind", "ftp", "source.kind", 'It is "ftp", not one of "embedded", "hub", "url".'),
         ("preprocessing.mean", 0.5, "preprocessing.mean", "It is 0.5, not a list of numbers."),
@@ -311,8 +311,9 @@ FEWER = changed("training.0.epochs", 4)
         ({"resnet20": RAW}, "resnet20", "A tag is name.version, in lower case, digits and _."),
         ({TAG: 3}, TAG, "It is 3, not an object."),
         ('{"schema": 3, "entries": {}}', "schema",
-         "This version of senetzoo reads schema 2, not 3."),
-        ("[]", "schema", "This version of senetzoo reads schema 2, not null."),
+         "It is 3, and this version of senetzoo reads 2.\n"
+         "A newer senetzoo made it: pip install --upgrade senetzoo"),
+        ("[]", "schema", "It is null, and this version of senetzoo reads 2."),
         ('{"schema": 2}', "its start", "Expected an object of schema and entries."),
         ("{", "its start", "It is no JSON (Expecting property name enclosed in double quotes: line "
          "1 column 2 (char 1))."),

@@ -131,6 +131,19 @@ def test_it_works_where_it_is_unpacked(wheel: Path, tmp_path: Path) -> None:
     assert [line.split()[0] for line in lines[1:]] == embedded
 
 
+# Commands one after another in one process, as JSON; prints what each prints.
+COMMANDS = """
+import contextlib, io, json, sys
+from senetzoo.cli import main
+
+printed = []
+for words in sys.argv[1:]:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        main(json.loads(words), prog_name="senetzoo", standalone_mode=False)
+    printed.append(out.getvalue())
+print(json.dumps(printed))
+"""
+
 # Everything about the images is in the file's metadata; nothing else is needed to use it.
 DEPLOYED = """
 import json, sys
@@ -183,18 +196,20 @@ def test_from_photographs_to_a_file_that_runs_without_us(wheel: Path, tmp_path: 
     settings = ["data=folder", "model=resnet20+se4", "phases=((24,2),)", "restart_epochs=0"]
     settings += ["batch=6", "compile=false", "precision=fp32", "test_size=36", "test_crop=0.8"]
     settings += ["mean=(0.1,0.5,0.3)", "std=(0.7,0.2,0.4)"]
-    run("-m", "senetzoo.cli", "train", "cifar10_small", "--data", data, "--out", out,
-        "--workers", 0, *(word for setting in settings for word in ("--set", setting)))  # fmt: skip
     images = sorted(str(path) for path in (data / "val").rglob("*.png"))
-    evaluated = json.loads(run("-m", "senetzoo.cli", "eval", out, data / "val", "--json"))
-    tested = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-    predicted = [
-        json.loads(line)
-        for line in run(
-            "-m", "senetzoo.cli", "predict", *images, "--model", out, "--json"
-        ).splitlines()
+    commands: list[list[object]] = [
+        ["train", "cifar10_small", "--data", data, "--out", out, "--workers", 0],
+        ["eval", out, data / "val", "--json"],
+        ["predict", *images, "--model", out, "--json"],
+        ["export", out, "--to", "onnx", "--output", "net.onnx"],
     ]
-    run("-m", "senetzoo.cli", "export", out, "--to", "onnx", "--output", "net.onnx")
+    commands[0] += [word for setting in settings for word in ("--set", setting)]
+    _, evaluated_line, answers, _ = json.loads(
+        run("-c", COMMANDS, *(json.dumps(list(map(str, words))) for words in commands))
+    )
+    evaluated = json.loads(evaluated_line)
+    predicted = [json.loads(line) for line in answers.splitlines()]
+    tested = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     deployed = [json.loads(line) for line in run("-c", DEPLOYED, "net.onnx", *images).splitlines()]
     right = 0
     for found, answer in zip(deployed, predicted, strict=True):

@@ -36,6 +36,7 @@ class Case:
         train: Whether the training mode is compared.
         record: What the table of the docs calls theirs; None for a comparison that is not in it.
         id: Of the test.
+        slow: Whether another row shows the same in less time.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Case:
     train: bool = True
     record: str | None = None
     id: str = ""
+    slow: bool = False
 
     def run(self) -> None:
         torchvision()
@@ -73,11 +75,11 @@ def recorded(name: str, library: str, theirs: str, **fields: Any) -> Case:
     return Case(name, library, theirs, record=f"{library} {theirs}", **fields)
 
 
-def rows(cases: Sequence[Case], slow: Sequence[str] = ()) -> Any:
+def rows(cases: Sequence[Case]) -> Any:
     def row(case: Case) -> Any:
         theirs = case.theirs if isinstance(case.theirs, str) else case.theirs.__name__
         words = (case.name, case.library, theirs, str(case.size), case.id)
-        marks = [pytest.mark.slow] if case.name in slow and not case.changes.get("depths") else []
+        marks = [pytest.mark.slow] if case.slow else []
         return pytest.param(case.name, case, id="-".join(filter(None, words)), marks=marks)
 
     return [row(case) for case in cases]
@@ -296,7 +298,8 @@ VGGS = [name + bn for name in ("vgg11", "vgg13", "vgg16", "vgg19") for bn in (""
 NAMED = [
     *(recorded(name, "torchvision", name, gradients=name in GRADIENTS) for name in TORCHVISION),
     *(recorded(name, "torchvision", name) for name in DENSENETS),
-    *(recorded(n, "torchvision", n, changes=STILL, options=STILL, size=32) for n in VGGS),
+    *(recorded(n, "torchvision", n, changes=STILL, options=STILL, size=32, slow=True)
+         for n in VGGS),
     # timm rounds the hidden units to multiples of 8.
     *(Case(name, "timm", theirs, {"policy": SE(width="round8")}, gradients=name == "resnet18") for
          name, theirs in [("resnet18", "seresnet18"), ("resnet50", "seresnet50"),
@@ -342,6 +345,8 @@ THEIR_INCEPTION: dict[str, Any] = {
 }
 CAFFE: dict[str, Any] = {"stride_on": "1x1", "pool": "ceil"}
 EFFICIENT = Case("efficientnet_b0", "torchvision", "efficientnet_b0", EFFICIENTNET)
+# Of these, 64 pixels leave too little for logits that differ.
+DEEP = {"b7": 128, "v2_m": 128, "v2_l": 128}
 GOOGLENET = recorded(
     "googlenet_bn", "torchvision", "googlenet", changes=STILL, options=THEIR_INCEPTION
 )
@@ -357,13 +362,14 @@ FORMS = [
     Case("resnet50", "timm", "resnet50c", {"stem": "deep"}),
     *(Case(f"resnet{depth}", "pytorchcv", resnet_cifar, {}, {"depth": depth}, 32,
          record="pytorchcv get_resnet_cifar") for depth in (32, 44)),
-    recorded("resnext101_32x4d", "timm", "resnext101_32x4d"),
-    *(recorded(f"preresnet{depth}", "timm", f"resnetv2_{depth}", gradients=depth in (18, 50)) for
-         depth in (18, 34, 50, 101)),
+    recorded("resnext101_32x4d", "timm", "resnext101_32x4d", slow=True),
+    *(recorded(f"preresnet{depth}", "timm", f"resnetv2_{depth}", gradients=depth in (18, 50),
+         slow=depth in (34, 101)) for depth in (18, 34, 50, 101)),
     # The last of its convolutions has no norm behind it either.
     Case("preresnet18", "timm", "resnetv2_18", {"stem": "deep"}, {"stem_type": "deep"}),
     # pytorchcv has no name for WRN-16-8, but it builds any depth and width.
     *(Case(f"wrn{blocks}_{factor}", "pytorchcv", wide, {}, {"blocks": blocks, "factor": factor}, 32,
+         slow=blocks == 28,
          record=f"pytorchcv get_wrn_cifar({blocks}, {factor})") for blocks, factor in ((16, 8), (28,
          10))),
     # One block a stage, as wide as WRN-28-10: what is added to that is more of the same.
@@ -374,10 +380,11 @@ FORMS = [
          pool}, size, (pool, size) == ("padded", 64), id=pool) for pool, dialect in (("padded",
          "timm"), ("ceil", "timm_legacy")) for size in (64, 65)),
     *(Case("senet154", dialect, theirs, STILL | {"pool": pool}, {}, size, record=f"timm {theirs}",
-         id=pool) for pool, theirs, dialect in (("padded", "senet154", "timm"), ("ceil",
+         id=pool, slow=True) for pool, theirs, dialect in (("padded", "senet154", "timm"), ("ceil",
          "legacy_senet154", "timm_legacy")) for size in (64, 65)),
     # AlexNet and VGG.
-    recorded("alexnet", "torchvision", "alexnet", changes=STILL, options=STILL, size=224),
+    recorded("alexnet", "torchvision", "alexnet", changes=STILL, options=STILL, size=224,
+         slow=True),
     # Sides that leave the head maps of 1x1 and of 3x3 pixels to average.
     *(Case("alexnet", "torchvision", narrow_alexnet, STILL | {"hidden": 64}, {}, size, True) for
          size in (64, 130)),
@@ -389,7 +396,8 @@ FORMS = [
     Case("densenet264", "timm", densenet264d, {"growth": 48, "width": 96, "stem": "deep", "depths":
          (1, 2, 2, 1)}, gradients=True),
     recorded("densenet_bc_100_12", "pytorchcv", "densenet100_k12_bc_cifar10", size=32),
-    recorded("densenet_bc_190_40", "pytorchcv", "densenet190_k40_bc_cifar10", size=32),
+    recorded("densenet_bc_190_40", "pytorchcv", "densenet190_k40_bc_cifar10", size=32,
+         slow=True),
     Case("densenet_bc_190_40", "pytorchcv", densenet_cifar, {"depths": (2, 2, 2)}, {}, 32, True),
     Case("densenet40_12", "pytorchcv", "densenet40_k12_cifar10", {"compression": 0.5, "width": 24},
          {}, 32, True),
@@ -398,17 +406,29 @@ FORMS = [
     Case("mobilenet_v1", "timm", "mobilenetv1_100", {"act": "relu"}, {"act_layer": "relu"},
          id="relu"),
     *(Case(f"mobilenet_v1_{round(100 * width):03}", "timm", narrow_mobilenet, {}, {"width": width},
-         record=f"timm mobilenetv1_100 at width {width}") for width in (0.75, 0.5, 0.25)),
+         record=f"timm mobilenetv1_100 at width {width}",
+         slow=width > 0.25) for width in (0.75, 0.5, 0.25)),
     replace(EFFICIENT, options=THEIR_EFFICIENTNET, gradients=True,
          record="torchvision efficientnet_b0"),
     replace(EFFICIENT, library="timm"),
+    *(recorded(name, "torchvision", name, changes=STILL, options=STILL, gradients=True) for name in
+         ("mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")),
+    *(Case(f"mobilenet_v2_{round(100 * width):03}", "torchvision", "mobilenet_v2", STILL, STILL |
+         {"width_mult": width}, slow=width != 0.35, gradients=width == 0.35,
+         record=f"torchvision mobilenet_v2 at width {width}") for width in (1.4, 0.75, 0.5, 0.35)),
+    *(recorded(f"efficientnet_{size}", "torchvision", f"efficientnet_{size}", changes=EFFICIENTNET,
+         options=THEIR_EFFICIENTNET, slow=size != "b2", size=DEEP.get(size, 64)) for size in
+         ("b1", "b2", "b3", "b4", "b5", "b6", "b7", "v2_s", "v2_m", "v2_l")),
+    *(recorded(name, "torchvision", name, gradients=name.endswith("_400mf"), slow=not
+         name.endswith("_400mf")) for letter in "xy" for name in (f"regnet_{letter}_{size}" for size
+         in ("400mf", "800mf", "1_6gf", "3_2gf", "8gf", "16gf", "32gf"))),
     replace(EFFICIENT, theirs=without_gates, changes=EFFICIENTNET | {"policy": NONE},
          options=THEIR_EFFICIENTNET | {"name": "efficientnet_b0"}),
     # The Inceptions.
     replace(GOOGLENET, gradients=True),
     replace(GOOGLENET, size=79),
     Case("bn_inception", "pytorchcv", globally_pooled, {}, {"name": "bninception"}, gradients=True),
-    recorded("bn_inception", "pytorchcv", "bninception", size=224),
+    recorded("bn_inception", "pytorchcv", "bninception", size=224, slow=True),
     replace(INCEPTION, library="torchvision", options=THEIR_INCEPTION, size=107, gradients=True,
          record="torchvision inception_v3"),
     replace(INCEPTION, record="timm inception_v3"),
@@ -418,30 +438,28 @@ FORMS = [
     Case("inception_v4", "timm", shallow_inception_v4, STILL | {"depths": (1, 1, 1)}, {}, 107,
          True),
     Case("inception_v4", "pytorchcv", globally_pooled, STILL, {"name": "inceptionv4"}, 75,
-         record="pytorchcv inceptionv4"),
+         record="pytorchcv inceptionv4", slow=True),
     Case("inception_v4", "timm", padded_inception_v4, STILL | {"stem": "cifar"}, size=14),
     recorded("inception_resnet_v2", "timm", "inception_resnet_v2", changes=STILL, size=75),
     Case("inception_resnet_v2", "timm", shallow_inception_resnet, STILL | {"depths": (1, 1, 2)}, {},
          107, True),
     Case("inception_resnet_v1", "pytorchcv", globally_pooled, STILL, {"name": "inceptionresnetv1",
-         "dropout_prob": 0.0}, 107, record="pytorchcv inceptionresnetv1"),
+         "dropout_prob": 0.0}, 107, record="pytorchcv inceptionresnetv1", slow=True),
     Case("inception_resnet_v2", "pytorchcv", globally_pooled, STILL, {"name": "inceptionresnetv2"},
-         75, record="pytorchcv inceptionresnetv2"),
+         75, record="pytorchcv inceptionresnetv2", slow=True),
     # In eval mode: its last norm, over two samples in training, lets next to none through.
     Case("inception_resnet_v1", "pytorchcv", globally_pooled, STILL, {"name": "inceptionresnetv1",
          "dropout_prob": 0.0}, 75, True, train=False),
     Case("inception_resnet_v1", "pytorchcv", padded_inception_resnet_v1, STILL | {"stem": "cifar"},
          size=14),
     Case("inception_resnet_v2", "timm", padded_inception_resnet_v2, STILL | {"stem": "cifar"},
-         size=14),
+         size=14, slow=True),
 ]
 # fmt: on
 
 
 # Its argument is not called `name`: no other network stands for one of these.
-@pytest.mark.parametrize(
-    ("_name", "case"), rows(FORMS, slow=("wrn28_10", "densenet_bc_190_40", "senet154"))
-)
+@pytest.mark.parametrize(("_name", "case"), rows(FORMS))
 def test_forms(_name: str, case: Case) -> None:
     case.run()
 

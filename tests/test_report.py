@@ -436,7 +436,7 @@ AGAIN = "\nGive another folder, or delete this one and train again"
         (edit(lambda lines: lines.insert(1, [1])), "{}/log.jsonl is broken at line 2.\n"
          "It is [1], not an object whose kind is run, epoch, resume, end." + AGAIN),
         (edit(lambda lines: lines.pop(0)),
-         "The run in {} can't be read.\nIts first line does not describe a run.\nTrain it again"),
+         "{}/log.jsonl is broken at line 1.\nIt does not describe a run." + AGAIN),
         (edit(lambda lines: lines[2].update(kind="spam")), "{}/log.jsonl is broken at line 3.\n"
          'It is {{"kind": "spam", "epoch": 2, "size": ..., not an object whose kind is run, '
          "epoch, resume, end." + AGAIN),
@@ -467,7 +467,9 @@ def test_broken_runs(tmp_path: Path, change: Callable[[Path], Any], message: str
 def test_broken_test_images(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     cut(folder)
-    with pytest.raises(ConfigError, match=r"test\.safetensors can't be read \("):
+    with pytest.raises(
+        ConfigError, match=r"test\.safetensors can't be read\.\nIt is no whole file"
+    ):
         find([folder])
     folder = write_run(tmp_path / "nan")
     tensors = load_file(str(folder / "test.safetensors"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -481,10 +482,11 @@ CODE = "__import__('os').system('touch pwned')"
     ("changes", "where", "what"),
     [
         ({"schema": 3}, "schema",
-         "It is 3, and this version of senetzoo reads 1 to 2.\nInstall a newer senetzoo"),
+         "It is 3, and this version of senetzoo reads 1 to 2.\n"
+         "A newer senetzoo made it: pip install --upgrade senetzoo"),
         ({"schema": "1"}, "schema", 'It is "1", and this version of senetzoo reads 1 to 2.'),
         ({"schema": True}, "schema", "It is true, and this version of senetzoo reads 1 to 2."),
-        ({"schema": ...}, "schema", "It is missing, and this version of senetzoo reads 1 to 2."),
+        ({"schema": ...}, "schema", "It is null, and this version of senetzoo reads 1 to 2."),
         ({"library_name": "timm"}, "library_name",
          "It is not senetzoo's: it does not name 'senetzoo'."),
         ({"network__family": ...}, "network", "The field 'family' is missing."),
@@ -733,6 +735,82 @@ def test_broken_configs_of_version_0_1_0(
     assert message(lambda: load(tmp_path), WeightsError) == (
         f"{tmp_path / 'config.json'} is broken at {where}.\n{what}"
     )
+
+
+# --- Networks that other parts of torch have changed ---------------------------------------------
+
+
+def _small() -> Classifier:
+    return tiny()
+
+
+def _pruned(model: Classifier) -> None:
+    prune: Any = importlib.import_module("torch.nn.utils.prune")
+    prune.l1_unstructured(model.get_submodule("layer1.0.conv1"), "weight", amount=0.5)
+
+
+def _normed(model: Classifier) -> None:
+    nn.utils.weight_norm(model.get_submodule("layer1.0.conv1"))
+
+
+def _spectral(model: Classifier) -> None:
+    nn.utils.spectral_norm(model.get_submodule("layer1.0.conv1"))
+
+
+def _parametrized(model: Classifier) -> None:
+    nn.utils.parametrizations.weight_norm(model.get_submodule("layer1.0.conv1"))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("change", [_pruned, _normed, _spectral, _parametrized])
+def test_what_is_typed_saves_a_changed_network(
+    change: Callable[[Classifier], None], tmp_path: Path
+) -> None:
+    """The message says what to type; after that the folder has the changed network."""
+    model = _small()
+    change(model)
+    said = message(lambda: save(model, tmp_path / "it"), ConfigError).splitlines()
+    assert said[0] == "Can't save the ResNet."
+    assert said[1].startswith("Its layer1.0.conv1.weight is ")
+    assert not (tmp_path / "it").exists()
+    images = images_of(model)
+    with torch.no_grad():
+        expected = model.eval()(images)
+    typed = said[2].removeprefix("Type: ")
+    eval(typed, {"torch": torch, "model": model})
+    save(model, tmp_path / "it")
+    loaded = load(tmp_path / "it")
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(images), expected)
+    weight = loaded.get_submodule("layer1.0.conv1").weight
+    assert isinstance(weight, Tensor)
+    assert (float((weight == 0).float().mean()) > 0.4) == (change is _pruned)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_quantized_network_is_refused(tmp_path: Path) -> None:
+    quantization: Any = torch.ao.quantization
+    if not set(torch.backends.quantized.supported_engines) - {"none"}:
+        pytest.skip("this torch has no quantized kernels")
+    model = _small().eval()
+    quantization.quantize_dynamic(model, {nn.Linear}, inplace=True)
+    said = message(lambda: save(model, tmp_path / "it"), ConfigError).splitlines()
+    assert "is quantized, or about to be" in said[1]
+    assert "dtype='int8'" in said[2]
+    model = _small().train()
+    model.qconfig = quantization.get_default_qat_qconfig()
+    quantization.prepare_qat(model, inplace=True)
+    assert "is quantized" in message(lambda: save(model, tmp_path / "it"), ConfigError)
+
+
+def test_wrappers_in_wrappers_and_compiled_networks(tmp_path: Path) -> None:
+    model = _small().eval()
+    wrapped = nn.DataParallel(torch.compile(model))  # type: ignore[type-var]
+    said = message(lambda: save(wrapped, tmp_path / "it"), ConfigError)  # type: ignore[arg-type]
+    assert said.endswith("Type save(model.module._orig_mod, folder)")
+    model.compile()  # in its place; nothing is compiled before it is called
+    save(model, tmp_path / "it")
+    assert same_tensors(load(tmp_path / "it"), model)
 
 
 def test_calibration_travels_with_the_tensors_and_goes_with_them(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import pwd
 import random
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -447,6 +449,75 @@ def test_a_folder_that_cant_be_written(
     assert first == f"The weights {tag} could not be fetched."
     variable = "SENETZOO_CACHE" if kind == "url" else "HF_HOME"
     assert third == f"Make room, or set {variable} to a folder that can be written to"
+
+
+def test_a_load_needs_no_cache(pantry: Pantry, monkeypatch: pytest.MonkeyPatch, kind: Kind) -> None:
+    """The file then lasts as long as the process, and is fetched once."""
+    tag, entry = pantry.add(kind)
+    file = pantry.folder / "file"
+    file.write_bytes(b"")
+    monkeypatch.setenv("SENETZOO_CACHE", str(file / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(file / "hub"))
+    cache.spare.cache_clear()
+    variable = "SENETZOO_CACHE" if kind == "url" else "HF_HOME"
+    with pytest.warns(UserWarning, match=rf"can't be kept \(Not a directory\).* Set {variable} to"):
+        found = download.search(tag, entry)()
+    assert found.path.read_bytes() == pantry.contents[tag]
+    assert found.path.parent == cache.spare()
+    requests = len(pantry.hub.requests)
+    with pytest.warns(UserWarning, match="can't be kept"):
+        assert download.search(tag, entry)() == found
+    assert not [r for r in pantry.hub.requests[requests:] if r.method == "GET"]
+
+
+def test_a_user_without_a_home(pantry: Pantry, monkeypatch: pytest.MonkeyPatch, kind: Kind) -> None:
+    tag, entry = pantry.add(kind)
+
+    def unknown(_: object) -> None:
+        raise KeyError("uid not found")
+
+    for name in ("HOME", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    # What huggingface_hub makes of it.
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")
+    monkeypatch.chdir(pantry.folder)
+    assert cache.check(tag, entry) is None
+    names = "HOME, HF_HOME or SENETZOO_CACHE" if kind == "url" else "HOME or HF_HOME"
+    assert message(lambda: download.locate(tag, entry), ConfigError).splitlines()[1:] == [
+        "HOME is not set, and the system does not know the user.",
+        f"Set {names} to a folder that can be written to",
+    ]
+    with pytest.warns(UserWarning, match=r"can't be kept \(no home folder is known\)"):
+        found = download.search(tag, entry)()
+    assert found.path.read_bytes() == pantry.contents[tag]
+    assert not (pantry.folder / "~").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"no certificate"])
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_certificates_that_cant_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes | None
+) -> None:
+    path = tmp_path / "certificates.pem"
+    if content is not None:
+        path.write_bytes(content)
+    for other in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(other, raising=False)
+    with pytest.raises(OSError) as caught:  # noqa: PT011
+        ssl.create_default_context(cafile=str(path))  # as httpx does
+    # As requests does.
+    theirs = OSError(f"Could not find a suitable TLS CA certificate bundle, invalid path: {path}")
+    for error in (caught.value, theirs):
+        assert "certificates" not in download.explain(error)[1]
+        monkeypatch.setenv(name, str(path))
+        meaning, remedy = download.explain(error)
+        assert meaning.startswith(f"{name} names certificates that can't be read (")
+        assert remedy == f"Set {name} to the file of your certificates, or unset it"
+        # A folder that can't be written to is another matter.
+        full = PermissionError(13, "Permission denied", "/root/cache")
+        assert download.explain(full)[1].startswith("Make room")
+        monkeypatch.delenv(name)
 
 
 # --- Going on with what was broken off -----------------------------------------------------------

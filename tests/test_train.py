@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import senetzoo
+from senetzoo._utils import environment
 from senetzoo.cli import inspect as inspect_command
 from senetzoo.cli.train import command as train_command
 from senetzoo.cli.train import find
@@ -288,6 +289,7 @@ def test_other_ways_to_compute_come_to_the_same(
 ) -> None:
     # Any compiler would do; "eager" keeps the C++ toolchain out of this test.
     real = torch.compile
+    monkeypatch.setattr(environment, "compiler_missing", lambda device: ("", ""))
     monkeypatch.setattr(torch, "compile", lambda m, **_: real(m, backend="eager", dynamic=False))
     train(ONE.replace(warmup=0.0, **changes), tmp_path)
     assert not torch.are_deterministic_algorithms_enabled()
@@ -368,10 +370,80 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_state(
 def test_without_a_compiler_training_goes_on_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shutil.which", lambda name: None)
+    cause = "The C++ compiler g++ fails here: it ends with 1."
+    monkeypatch.setattr(environment, "compiler_missing", lambda device: (cause, "Repair it"))
     said: list[str] = []
     train(ONE.replace(compile=True), tmp_path, say=said.append)
-    assert said[0] == "no C++ compiler is installed: training without torch.compile, slower"
+    assert said[0] == f"training without torch.compile, slower: {cause} Repair it"
+
+
+def test_a_compiler_that_fails_later_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compiler may pass the try and fail on the network."""
+
+    def failing(*_: object) -> None:
+        raise ValueError("no room for an object file")
+
+    real = torch.compile
+    monkeypatch.setattr(environment, "compiler_missing", lambda device: ("", ""))
+    monkeypatch.setattr(torch, "compile", lambda m, **_: real(m, backend=failing, dynamic=False))
+    said = message(lambda: train(ONE.replace(compile=True), tmp_path), TrainingError).splitlines()
+    assert said[0] == "torch.compile fails on the network of tiny."
+    assert "no room for an object file" in said[1]
+    assert said[2] == "Type the same command with --no-compile"
+
+
+# One value of each channel
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "changes", "said"),
+    [
+        ("preresnet20", 4, {"batch": 1}, "batch=1: preresnet20|batch norm layer3.0.norm2|batch=2"),
+        (
+            "preresnet20",
+            4,
+            {"batch": 4, "accumulate": 4},
+            "batch=4, accumulate=4: preresnet20|At 4 px its batch norm|batch=8",
+        ),
+        # Of a gate's own norm, whose maps are 1x1 whatever the image.
+        ("resnet20+srm@standard", 8, {"batch": 1}, "resnet20+srm|srm got one value|batch=2"),
+        ("resnet20", 8, {"batch": 1}, ""),
+        ("lenet5", 32, {"batch": 4, "accumulate": 4}, ""),
+    ],
+)
+def test_one_image_at_a_time(
+    tmp_path: Path, model: str, size: int, changes: dict[str, int], said: str
+) -> None:
+    """It is refused before the training where torch refuses it in the training, and only there."""
+    recipe = ONE.replace(model=model, phases=((size, 1),), images_per_class=1, **changes)
+    network = recipe.network(10, 1).build(seed=0).train()
+    try:
+        network(torch.randn(1, 1, size, size))
+        works = True
+    except ValueError:
+        works = False
+    assert works == (not said)
+    if works:
+        assert train(recipe, tmp_path / "run")["epochs"] == 1
+        return
+    lines = message(lambda: train(recipe, tmp_path / "run"), ConfigError).splitlines()
+    for line, part in zip(lines, said.split("|"), strict=True):
+        assert part in line
+    assert not (tmp_path / "run").exists()
+    changes["batch"] *= 2
+    assert train(recipe.replace(**changes), tmp_path / "run")["epochs"] == 1
+
+
+def test_a_last_image_alone_is_left_out(tmp_path: Path) -> None:
+    """Ten images in batches of three: the tenth would meet a batch norm by itself."""
+    recipe = ONE.replace(
+        model="preresnet20", phases=((4, 1),), images_per_class=1, batch=3, warmup=0.0
+    )
+    train(recipe, tmp_path)
+    (header,) = log_of(tmp_path, "run")
+    assert header["data"]["train_images"] == 10
 
 
 # Settings and the command

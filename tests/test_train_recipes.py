@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import hashlib
 import io
 import itertools
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +26,12 @@ import senetzoo
 from senetzoo.cli.train import command
 from senetzoo.data import flowers5, hub
 from senetzoo.data.cifar import CIFAR10, CIFAR100
-from senetzoo.data.files import LabeledFiles
+from senetzoo.data.files import LabeledFiles, StoredImages
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import ConfigError, DataError
 from senetzoo.train import recipes
 from senetzoo.train.batches import Batches
-from senetzoo.train.data import Data, load_data
+from senetzoo.train.data import Data, load_data, make_data
 from senetzoo.train.recipe import Options, Recipe
 from senetzoo.train.recipes import RECIPES
 
@@ -340,16 +343,17 @@ def test_hub_data_that_can_not_be_used(tmp_path: Path) -> None:
     parquet(tmp_path / "d" / "train.parquet", 4)
     assert message(lambda: hub.load(tmp_path / "d", "test"), DataError) == (
         f"No test split at {tmp_path / 'd'}.\n"
-        "Looked for parquet files with test or validation or valid or val in their names.\n"
+        "Looked for parquet files with test in their names.\n"
         "Name them as the Hub does: train-00000-of-00001.parquet"
     )
     parquet(tmp_path / "d" / "train.parquet", 3, [0, 1, -1])
     assert message(lambda: hub.load(tmp_path / "d", "train"), DataError) == (
-        f"{tmp_path / 'd'} has labels from -1 to 1.\nThere are 2 classes, from 0 to 1."
+        f"{tmp_path / 'd'} train has labels from -1 to 1.\nThere are 2 classes, from 0 to 1."
     )
     rows = hub.stream(tmp_path / "d", ("a", "b"))
     assert message(lambda: list(rows.read(0, 0)), DataError) == (
-        f"{tmp_path / 'd'} train has the label -1.\nThere are 2 classes, from 0 to 1."
+        f"{tmp_path / 'd'} train has the label -1.\nThere are 2 classes, from 0 to 1: a, b.\n"
+        "Give data with one of these for each image"
     )
 
 
@@ -420,3 +424,70 @@ def test_statistics_that_do_not_fit_the_images(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match="std is"):
         digits.replace(std=(0.0,))
+
+
+class Stored(StoredImages):
+    """Images on disk that nobody reads."""
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self.lengths = list(lengths)
+
+    def __getitem__(self, index: int) -> bytes:
+        raise AssertionError("read")
+
+    def keep(self, indices: Sequence[int]) -> StoredImages:
+        return Stored([self.lengths[index] for index in indices])
+
+    def sizes(self) -> list[int]:
+        return self.lengths
+
+
+def test_the_identity_of_data_reads_no_stored_image() -> None:
+    """It differs with the number, the sizes and the labels of images, and with the classes."""
+
+    def identity(lengths: Sequence[int], labels: Sequence[int], classes: str = "ab") -> Any:
+        images = LabeledFiles(Stored(lengths), tuple(labels), tuple(classes), "a data set")
+        data = make_data(FOLDER, images, images.keep([0]), "data")
+        return data.identity
+
+    first = identity([5, 7, 9], [0, 1, 0])
+    assert identity([5, 7, 9], [0, 1, 0]) == first
+    assert first["bytes"] == 5 + 7 + 9 + 5
+    others = [
+        identity([5, 7], [0, 1]),
+        identity([5, 7, 9], [0, 1, 1]),
+        identity([5, 8, 9], [0, 1, 0]),
+        identity([5, 7, 9], [0, 1, 0], "xy"),
+    ]
+    assert all(other != first for other in others)
+
+
+def test_the_identity_of_images_in_memory_is_of_their_pixels() -> None:
+    pixels = torch.arange(4 * 32 * 32 * 3).to(torch.uint8).view(4, 32, 32, 3)
+    images = ImageSet(pixels, torch.tensor([0, 1, 0, 1]), ("a", "b"), "mine")
+    turned = dataclasses.replace(images, images=pixels.transpose(1, 2))  # not contiguous
+    one, two = (make_data(FOLDER, part, images, "data").identity for part in (images, turned))
+    expected = hashlib.sha256()
+    for part in (pixels, images.labels, pixels, images.labels):
+        expected.update(part.numpy().tobytes() + b"\0")
+    assert one["sha256"] == expected.hexdigest()
+    assert two["sha256"] != one["sha256"]
+
+
+def test_training_is_tested_on_val_where_there_is_test_too(tmp_path: Path) -> None:
+    root = folders(tmp_path / "data", ("a", "b"), 3, 2)
+    shutil.copytree(root / "train", root / "test")
+    shutil.copy(root / "val" / "a" / "0.png", root / "test" / "b" / "more.png")
+    data = load_data(FOLDER, root)
+    assert (data.count, len(data.test)) == (6, 4)
+    shutil.rmtree(root / "val")
+    assert len(load_data(FOLDER, root).test) == 7
+    splits = enumerate(("train", "val", "test"))
+    lines = [f"train/{c}/{k}.png,{c},{split}" for k, split in splits for c in "ab"]
+    (root / "x.csv").write_text("\n".join(["path,label,split", *lines]))
+    listed = load_data(FOLDER, root / "x.csv")
+    assert (listed.count, len(listed.test), listed.title) == (2, 2, "x.csv")
+    shutil.rmtree(root / "train")
+    assert message(lambda: load_data(FOLDER, root), DataError).splitlines()[0] == (
+        f"{root} has no train folder."
+    )

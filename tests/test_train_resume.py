@@ -228,6 +228,21 @@ def test_a_file_system_that_is_full(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl"]
 
 
+def test_a_folder_of_a_run_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second run there is refused, and the first one goes on."""
+    found = list[str]()
+    after_step(
+        monkeypatch, 2, lambda: found.append(message(lambda: train(FULL, tmp_path), ConfigError))
+    )
+    train(FULL, tmp_path)
+    assert found == [
+        f"A run in {tmp_path} is under way.\nAnother process is writing to {tmp_path}.\n"
+        "Wait for its end, or give another folder with --out"
+    ]
+    assert not (tmp_path / ".lock").exists()
+    train(FULL, tmp_path)  # finished
+
+
 def test_the_state_is_saved_within_an_epoch_and_two_are_kept(tmp_path: Path) -> None:
     train(FULL.replace(phases=((32, 1),)), tmp_path, options=Options(save_minutes=0.0))
     assert sorted(path.name for path in tmp_path.glob("*.pt")) == [

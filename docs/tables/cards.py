@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from senetzoo.io.card import commands, origin
 from senetzoo.report.run import Run
 from senetzoo.weights.manifest import Entry, manifest
-from tables.common import RECORDS, interval, table
+from tables.common import RECORDS, interval, lines, table
 
 # What the data says of where a network can be used.
 _LIMITS = {
@@ -36,8 +35,7 @@ def run(tag: str) -> Run | None:
 
 
 def _lines(tag: str) -> list[dict[str, Any]]:
-    text = (RECORDS / "training" / f"{tag}.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    return lines(f"training/{tag}.jsonl")
 
 
 def every() -> str:

@@ -18,13 +18,15 @@ _PLAIN = {
     "ResNet": ("ResNet, ResNeXt", "#0072B2", "o"),
     "PreResNet": ("PreResNet", "#56B4E9", "s"),
     "DenseNet": ("DenseNet", "#009E73", "^"),
-    "MobileNet": ("MobileNet", "#E69F00", "X"),
+    "MobileNet": ("MobileNet v1, v2", "#E69F00", "X"),
+    "MobileNetV2": ("MobileNet v1, v2", "#E69F00", "X"),
+    "RegNet": ("RegNetX", "#7A5195", "p"),
     "Swin": ("Swin", "#000000", "*"),
     "VGG": ("AlexNet, VGG", "#767676", "v"),
     "AlexNet": ("AlexNet, VGG", "#767676", "v"),
 }
 _INCEPTION = ("GoogLeNet, Inception", "#CC79A7", "P")
-_GATED = ("SE: se_*, SENet, EfficientNet", "#D55E00", "D")
+_GATED = ("SE: SENet, EfficientNet, RegNetY ...", "#D55E00", "D")
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def accuracy_plot(cost: str) -> str:
                 alpha=1 if filled else 0.6,
             )
         axes.set_xscale("log")
-        ticks = [3, 5, 10, 20, 50, 100] if cost == "params" else [0.5, 1, 2, 5, 10, 20, 50]
+        ticks = [3, 5, 10, 20, 50, 100] if cost == "params" else [0.1, 0.3, 1, 3, 10, 30]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
         axes.set_xlabel(label)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from senetzoo._utils.documents import parse_json, reading
+from senetzoo.errors import BrokenError
 from senetzoo.eval.predictions import wilson
 from senetzoo.weights.manifest import Metric, history
 
@@ -32,10 +33,23 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def lines(name: str) -> list[dict[str, Any]]:
-    """The records of a file; none where there is no such file yet."""
+    """The records of a file; none where there is no such file yet.
+
+    Raises:
+        ConfigError: A line is no JSON object.
+    """
     path = RECORDS / name
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    return [json.loads(line) for line in text.splitlines()]
+    found = list[dict[str, Any]]()
+    with reading(path, "Correct that line, or take it out and measure again"):
+        for number, line in enumerate(path.read_bytes().splitlines() if path.is_file() else (), 1):
+            try:
+                raw = parse_json(line.decode("utf-8"))
+            except (BrokenError, UnicodeDecodeError):
+                raw = None
+            if not isinstance(raw, dict):
+                raise BrokenError(f"line {number}", "it is no JSON object")
+            found.append(raw)
+    return found
 
 
 def difference(gained: int, lost: int, images: int) -> tuple[float, float, float]:

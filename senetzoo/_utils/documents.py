@@ -72,8 +72,35 @@ def reading(path: Path, remedy: str, error: type[SenetzooError] = ConfigError) -
         raise error(f"{path} can't be read.", f"{failed.strerror}.", remedy) from None
 
 
+def check_schema(found: object, newest: int, first: int = 1) -> None:
+    """Refuse a document of a schema that this version does not read.
+
+    Args:
+        found: What the document says.
+        newest: The newest schema that is read.
+        first: The first one.
+
+    Raises:
+        BrokenError: It is another one.
+    """
+    if type(found) is int and first <= found <= newest:
+        return
+    newer = type(found) is int and found > newest
+    known = f"{first} to {newest}" if first < newest else newest
+    raise BrokenError(
+        "schema",
+        f"it is {shown(found)}, and this version of senetzoo reads {known}",
+        "A newer senetzoo made it: pip install --upgrade senetzoo" * newer,
+    )
+
+
 def read_json(
-    kind: type[T], path: Path, remedy: str, error: type[SenetzooError] = ConfigError
+    kind: type[T],
+    path: Path,
+    remedy: str,
+    error: type[SenetzooError] = ConfigError,
+    *,
+    newest: int = 1,
 ) -> T:
     """A dataclass or ``TypedDict`` from a file with a JSON object.
 
@@ -82,12 +109,16 @@ def read_json(
         path: The file.
         remedy: What to type or do about a broken one.
         error: What to raise.
+        newest: The newest ``schema`` that is read; a file need not say which it has.
 
     Raises:
         SenetzooError: The file is not there, or does not hold such an object.
     """
     with reading(path, remedy, error):
-        return from_json(kind, parse_json(path.read_text(encoding="utf-8")), "")
+        raw = parse_json(path.read_text(encoding="utf-8"))
+        if isinstance(raw, dict) and "schema" in raw:
+            check_schema(raw["schema"], newest)
+        return from_json(kind, raw, "")
 
 
 def read_jsonl(
@@ -95,6 +126,8 @@ def read_jsonl(
     path: Path,
     remedy: str,
     error: type[SenetzooError] = ConfigError,
+    *,
+    newest: int = 1,
 ) -> list[dict[str, Any]]:
     """The lines of a file with a JSON object a line, each of the ``TypedDict`` of its ``kind``.
 
@@ -105,6 +138,7 @@ def read_jsonl(
         path: The file.
         remedy: What to type or do about a broken one.
         error: What to raise.
+        newest: The newest ``schema`` that is read; a line need not say which it has.
 
     Raises:
         SenetzooError: The file is not there, or has another line.
@@ -120,6 +154,8 @@ def read_jsonl(
                 if number > len(lines):
                     break
                 raise BrokenError(where, "it is no JSON") from None
+            if isinstance(raw, dict) and "schema" in raw:
+                check_schema(raw["schema"], newest)
             kind = raw.get("kind") if isinstance(raw, dict) else None
             if not isinstance(kind, str) or kind not in kinds:
                 what = f"it is {shown(raw)}, not an object whose kind is {', '.join(kinds)}"

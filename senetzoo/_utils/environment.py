@@ -1,13 +1,23 @@
-"""Where the package runs: machine, versions, devices; and whether downloads are allowed."""
+"""Where the package runs: machine, versions, devices, compiler, and leave to download."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import datetime
+import functools
+import importlib.util
 import os
 import platform
 import re
+import shutil
+import ssl
 import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -138,6 +148,25 @@ def offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
+def bad_certificates(error: BaseException) -> str | None:
+    """The variable whose certificates can't be read, where that is why a download ended in `error`.
+
+    Which of them counts depends on the library that downloads.
+    """
+    nameless = isinstance(error, (FileNotFoundError, PermissionError)) and not error.filename
+    if not (nameless or isinstance(error, ssl.SSLError) or "certificate" in str(error)):
+        return None
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        path = os.environ.get(name)
+        if not path or Path(path).is_dir():
+            continue
+        try:
+            ssl.create_default_context(cafile=path)
+        except OSError:
+            return name
+    return None
+
+
 def check_device(name: str, *, bf16: bool = False) -> torch.device:
     """Try a device with a small convolution.
 
@@ -186,18 +215,126 @@ def _convolves(device: torch.device, dtype: torch.dtype) -> bool:
     return True
 
 
+def compiler_missing(device: torch.device) -> tuple[str, str]:
+    """What `torch.compile` misses on a device, in a sentence, and what to do about it.
+
+    Two empty texts where it can compile. The C++ compiler is that of torch's settings: of the
+    variable CXX, or g++; where that is not installed and clang++ is, it is set to be taken. It
+    compiles a few lines, once a process.
+    """
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "It compiles with Triton, which is not installed.", "Type: pip install triton"
+    if device.type != "cpu":
+        return "", ""
+    from torch._inductor import config
+
+    words = config.cpp.cxx
+    names = (words,) if isinstance(words, str) else tuple(name for name in words if name)
+    missing = _compiler_missing(names)
+    if missing[0] and names == ("g++",) and not shutil.which("g++"):
+        other = ("clang++",)
+        if shutil.which(*other) and not (missing := _compiler_missing(other))[0]:
+            config.cpp.cxx = (None, *other)
+    return missing
+
+
+@functools.cache
+def _compiler_missing(names: tuple[str, ...]) -> tuple[str, str]:
+    """The same of the C++ compiler that is the first of `names` to be found."""
+    found = next(filter(shutil.which, names), None)
+    if found is None:
+        name = " or ".join(names)
+        if name != "g++" and name == os.environ.get("CXX"):
+            return (
+                f"The variable CXX names {name!r}, and there is no such program.",
+                "Unset it, or let it name a C++ compiler: CXX=g++",
+            )
+        return (
+            f"It compiles C++, and there is no C++ compiler: torch looks for {name}.",
+            "Install g++ or clang++, or name it in the variable CXX",
+        )
+    said = "" if sys.platform == "win32" else _compiles(found)
+    remedy = "Repair it, or name another one in the variable CXX"
+    for header, package in (("Python.h", "python3-dev"), ("omp.h", "libomp-dev")):
+        if header in said:
+            remedy = f"Install what has {header}: on Debian and Ubuntu {package}"
+    return (f"The C++ compiler {found} fails here: {said}.", remedy) if said else ("", "")
+
+
+def _compiles(compiler: str) -> str:
+    """What a C++ compiler says against a library such as inductor's; empty if it makes one."""
+    parallel = sys.platform != "darwin"  # where OpenMP comes with torch
+    source = "#include <Python.h>\n#include <cmath>\n" + "#include <omp.h>\n" * parallel
+    number = "omp_get_max_threads()" if parallel else "1"
+    source += f'extern "C" int threads() {{ return {number}; }}'
+    # ignore_cleanup_errors: a library that is open.
+    with tempfile.TemporaryDirectory(prefix="senetzoo-", ignore_cleanup_errors=True) as folder:
+        file, made = Path(folder) / "try.cpp", Path(folder) / "try.so"
+        file.write_text(source, encoding="utf-8")
+        options = ["-std=c++17", "-shared", "-fPIC", *["-fopenmp"] * parallel]
+        options += [f"-I{sysconfig.get_path('include')}"]
+        try:
+            done = subprocess.run(
+                [compiler, *options, str(file), "-o", str(made)],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=120,
+                stdin=subprocess.DEVNULL,
+            )
+            if done.returncode:
+                lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+                wrong = next((line for line in lines if "error" in line), "")
+                return (wrong or [*lines, f"it ends with {done.returncode}"][0]).rstrip(".")
+            ctypes.CDLL(str(made))
+        except subprocess.TimeoutExpired:
+            return "it does not end"
+        except OSError as error:
+            return (error.strerror or str(error)).rstrip(".")
+    return ""
+
+
+PROCESS = threading.RLock()
+"""Held by who changes, for the length of a call, what is of the whole process."""
+
+
+@contextlib.contextmanager
+def unwarned(category: type[Warning] = Warning) -> Iterator[None]:
+    """Without warnings; one thread at a time, since the filters are of the whole process."""
+    with PROCESS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", category)
+        yield
+
+
+@contextlib.contextmanager
+def variable_set(name: str, value: str) -> Iterator[None]:
+    """Run with a variable of the environment set, unless it is; one thread at a time."""
+    with PROCESS:
+        had = name in os.environ
+        os.environ.setdefault(name, value)
+        try:
+            yield
+        finally:
+            if not had:
+                os.environ.pop(name, None)
+
+
 @contextlib.contextmanager
 def threads_set(number: int | None) -> Iterator[None]:
-    """Run with `number` threads of torch; None leaves the number as it is."""
-    before = torch.get_num_threads()
-    if number is None or number == before:  # the usual case, once a batch
+    """Run with `number` threads of torch; None leaves the number as it is.
+
+    Where it is another one, one thread at a time: torch has one number for the process.
+    """
+    if number is None or number == torch.get_num_threads():  # the usual case, once a batch
         yield
         return
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    with PROCESS:
+        before = torch.get_num_threads()
+        torch.set_num_threads(number)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def synchronize(device: torch.device) -> None:

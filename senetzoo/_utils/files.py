@@ -1,12 +1,95 @@
-"""Files that are either whole or not there."""
+"""Paths as users give them, files that are either whole or not there, and folders of one writer."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from senetzoo.errors import ConfigError
+
+
+def user_path(
+    path: str | Path, remedy: str = "Set HOME to a folder, or give a path without ~"
+) -> Path:
+    """A path that a user gave, in an argument, an option or a variable: with ``~`` for the home.
+
+    As in a shell, ``~name`` stays as it is where there is no user of that name.
+
+    Args:
+        path: The path.
+        remedy: What to type where nobody knows where the home is.
+
+    Raises:
+        ConfigError: HOME is not set, and the system does not know the user either.
+    """
+    path = Path(path)
+    try:
+        return path.expanduser()
+    except (RuntimeError, KeyError):
+        if path.parts[0] != "~":
+            return path
+        raise ConfigError(
+            f"{path} is in a home folder that is not known.",
+            "HOME is not set, and the system does not know the user.",
+            remedy,
+        ) from None
+
+
+# Another process that saves a network is done within that time.
+_PATIENCE = 20.0
+
+
+@contextmanager
+def locked(file: Path, seconds: float | None = None) -> Iterator[None]:
+    """While it is held, no other process and no other thread has the lock `file`.
+
+    The system holds it: a process that was killed leaves a file, but no lock.
+
+    Args:
+        file: The file of the lock; its folder exists.
+        seconds: How long to wait; None for as long as it takes.
+
+    Raises:
+        TimeoutError: Another one holds it for longer.
+    """
+    from huggingface_hub.utils import WeakFileLock
+
+    with WeakFileLock(file, timeout=seconds):
+        yield
+
+
+@contextmanager
+def only_writer(
+    folder: Path, asked: str, remedy: str, seconds: float = _PATIENCE
+) -> Iterator[None]:
+    """While it is held, no other process and no other thread is the only writer of `folder`.
+
+    Args:
+        folder: The folder; made where it does not exist.
+        asked: What can't be done where there is another one.
+        remedy: What to type then.
+        seconds: How long to wait for another one.
+
+    Raises:
+        ConfigError: There is another one, for longer.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / ".lock"
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(file, seconds))
+        except TimeoutError:
+            raise ConfigError(asked, f"Another process is writing to {folder}.", remedy) from None
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Windows removes no open file
+                file.unlink()
 
 
 @contextmanager
@@ -15,7 +98,7 @@ def atomically(path: Path) -> Iterator[Path]:
 
     At every moment, a crash or a kill included, `path` is the old file, or none, or the whole new
     one. After an error in the ``with`` block `path` is as it was and the new file is gone; what a
-    kill leaves is named ``.NAME.PROCESS.partial``, where nobody looks for weights.
+    kill leaves is named ``.NAME.PROCESS-THREAD.partial``, where nobody looks for weights.
 
     Args:
         path: The file to be; its folder exists.
@@ -23,7 +106,7 @@ def atomically(path: Path) -> Iterator[Path]:
     Yields:
         Where to write it.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
         yield partial
         flush(partial)

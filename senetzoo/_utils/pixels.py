@@ -41,8 +41,7 @@ def upright(image: Image, name: str = "the image") -> Image:
     except Exception:
         raise DataError(f"Can't read {name}.", "It is damaged or cut short.") from None
     try:
-        exif = image.getexif()
-        turn = _UPRIGHT.get(exif.get(_ORIENTATION, 1))
+        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:
         return image
     if turn is None:
@@ -51,7 +50,6 @@ def upright(image: Image, name: str = "the image") -> Image:
     turned = image.transpose(PILImage.Transpose[turn])
     for key in ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"):
         turned.info.pop(key, None)
-    turned.getexif().clear()
     return turned
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from senetzoo._utils.environment import unwarned
 from senetzoo._utils.torchvision import torchvision
 from senetzoo.deploy.engines.common import require
 from senetzoo.errors import ConfigError, explained, nearest
 from senetzoo.eval.accuracy import failures_explained
 from senetzoo.nn.modes import to_meta
+from senetzoo.nn.seeds import seeded
 
 Image: TypeAlias = tuple[int, int, int]
 # The names of a library's classifiers, and what builds one by name, outputs and image.
@@ -48,10 +49,8 @@ def peer(spec: str, classes: int, image: Image) -> nn.Module:
         )
     asked = f"{spec} can't be built with {classes} classes for {image[0]} channels."
     failing = explained(asked, library, "Give another network")
-    # Without touching the caller's random state; and some announce their future defaults.
-    with failing, torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.manual_seed(0)
+    # Some announce their future defaults.
+    with failing, seeded(0, torch.device("cpu")), unwarned():
         module = build(name, classes, image).eval()
     _check_logits(spec, module, classes, image)
     return module

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import os
 import re
 import statistics
 import time
@@ -21,7 +20,7 @@ from torch.profiler import ProfilerActivity
 
 from senetzoo._utils.environment import check_device, synchronize, threads_set
 from senetzoo.bench.kinds import Kind, is_gate, is_operation, kind_of, plain
-from senetzoo.bench.timing import Backend, BenchmarkCase, Settings, random_images, start
+from senetzoo.bench.timing import Backend, BenchmarkCase, Settings, profiling, random_images, start
 from senetzoo.deploy.engines import Runner
 from senetzoo.errors import ConfigError
 
@@ -233,10 +232,8 @@ def _kernels_named(name: str) -> Iterator[None]:
 
 def _events(run: Runner, images: torch.Tensor) -> tuple[list[Event], float]:
     """The outermost events of one forward pass, and its seconds."""
-    # Some builds of torch print kineto's trace points on stderr, into the table.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * (images.device.type == "cuda")]
-    with torch.profiler.profile(activities=activities) as recorded:
+    with profiling(), torch.profiler.profile(activities=activities) as recorded:
         begun = time.perf_counter()
         run(images)
         synchronize(images.device)

@@ -5,11 +5,10 @@ Knows nothing of the zoo: a `BenchmarkCase` is a module, the shape of its images
 
 from __future__ import annotations
 
-import os
+import contextlib
 import random
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -23,6 +22,8 @@ from senetzoo._utils.environment import (
     check_device,
     synchronize,
     threads_set,
+    unwarned,
+    variable_set,
 )
 from senetzoo.bench.spread import Spread
 from senetzoo.deploy.engines import Dtype, Layout, Runner, engine
@@ -215,9 +216,8 @@ def start(case: BenchmarkCase, settings: Settings, images: Tensor) -> Runner:
     calibration = None
     if dtype == "int8":
         calibration = random_images(case.image, _CALIBRATION, torch.device("cpu"))
-    with failures_explained(case.name, case.image, settings.batch), warnings.catch_warnings():
-        # That a processor only emulates bf16: the report says so once, not once per case.
-        warnings.simplefilter("ignore", RuntimeWarning)
+    # That a processor only emulates bf16: the report says so once, not once per case.
+    with failures_explained(case.name, case.image, settings.batch), unwarned(RuntimeWarning):
         return runs_in.load(
             case.module,
             images,
@@ -263,6 +263,14 @@ def peak_bytes(case: BenchmarkCase, run: Runner, images: Tensor) -> int | None:
     return stored + images.nbytes + _forward_peak(run, images)
 
 
+@contextlib.contextmanager
+def profiling() -> Iterator[None]:
+    """What torch's profiler runs in: one thread at a time, as there is one in a process."""
+    # Some builds of torch print kineto's trace points on stderr, into the table.
+    with variable_set("KINETO_LOG_LEVEL", "99"):
+        yield
+
+
 def _forward_peak(run: Runner, images: Tensor) -> int:
     """Measure the most bytes that one forward pass holds at once, beyond weights and images."""
     device = images.device
@@ -275,9 +283,8 @@ def _forward_peak(run: Runner, images: Tensor) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     from torch.profiler import ProfilerActivity, profile
 
-    # Some builds of torch print kineto's trace points on stderr, into the table.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+    activities = [ProfilerActivity.CPU]
+    with profiling(), profile(activities=activities, profile_memory=True) as recorded:
         run(images)
     result = recorded.profiler and recorded.profiler.kineto_results
     if not result:

@@ -14,6 +14,7 @@ _COMMANDS = (
     "eval",
     "explain",
     "export",
+    "finetune",
     "inspect",
     "list",
     "predict",

@@ -57,8 +57,8 @@ def command(
     data: Annotated[
         str | None,
         complete.data,
-        "A copy of CIFAR-10 or flower_photos, a folder with train and val (or test), or the word "
-        "digits. [CIFAR-10]",
+        "A folder with train and val (or test), a CSV with a split, a copy of CIFAR-10 or "
+        "flower_photos, or the word digits. [CIFAR-10, fetched]",
     ] = None,
     recipe: Annotated[
         str | None, "How to train, by the name of a recipe. [as suits the data]"
@@ -118,8 +118,7 @@ def command(
             "Type for example: --policy se4",
         )
     if epochs is not None:
-        last = experiment.recipe.phases[-1][0]
-        changes |= {"phases": ((last, epochs),), "restart_epochs": 0}
+        changes["epochs"] = epochs
     if no_compile:
         changes["compile"] = False
     recipes = experiment.recipes(quick=quick, changes=changes)
@@ -195,19 +194,15 @@ def compared(
 
 def _base(data: str | None) -> Experiment:
     """How to train, where no recipe is named: what suits the data."""
-    from senetzoo.data import flowers5
+    from senetzoo.data.sources import CIFAR, kind_of
     from senetzoo.train.experiment import Experiment
 
-    if data == "digits":
+    kind = "cifar10" if data is None else kind_of(data)
+    if kind == "digits":
         return find("digits")
-    path = Path(data or "").expanduser()
-    cifar = data is None or any(path.glob("cifar-10-*")) or (path / "train" / "airplane").is_dir()
-    if cifar or path.name.startswith("cifar-10-"):
-        return find("cifar10_small")
-    flowers = find("flowers_small")
-    if path.name == flowers5.FOLDER or (path / flowers5.FOLDER).is_dir():
-        return flowers
-    return Experiment(flowers.recipe.replace(data="folder"), quick=flowers.quick)
+    base = find("cifar10_small" if kind in CIFAR else "flowers_small")
+    names = {"parquet": "hub", "csv": "folder"}
+    return Experiment(base.recipe.replace(data=names.get(kind, kind)), quick=base.quick)
 
 
 def _safe(name: str) -> str:

@@ -48,8 +48,11 @@ def networks_and_folders(incomplete: str) -> list[Any]:
 
 
 def data(incomplete: str) -> list[Any]:
-    """Images with labels: the digits that are always there, files and folders."""
-    return [*starting(["digits"], incomplete), CompletionItem(incomplete, type="file")]
+    """Images with labels: what needs no file here, files and folders."""
+    return [
+        *starting(["digits", "cifar10", "cifar100"], incomplete),
+        CompletionItem(incomplete, type="file"),
+    ]
 
 
 def devices(incomplete: str) -> list[Any]:

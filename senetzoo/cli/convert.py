@@ -10,7 +10,7 @@ import click
 
 from senetzoo._utils.terminal import echo
 from senetzoo.cli import complete
-from senetzoo.cli.options import Json, Stated, as_command, say
+from senetzoo.cli.options import Json, Stated, UserPath, as_command, say
 
 if TYPE_CHECKING:
     from senetzoo.nn.classifier import Classifier
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @as_command("convert")
 def command(
-    file: Annotated[Path, click.Path(exists=True, dir_okay=False, path_type=Path)],
+    file: Annotated[Path, UserPath(exists=True, dir_okay=False)],
     *,
     network: Annotated[str, "--to", complete.networks, "The network, such as se_resnet50."],
     called: Annotated[str | None, "--as", "Its name in the library that the file is from."] = None,
     part: Annotated[
         str | None, "Which state dict, where the file has several: state_dict_ema."
     ] = None,
-    by_structure: Annotated[bool, "Match unknown names by order and shape."] = False,
+    by_structure: Annotated[bool, "Match by order and shape, whatever the names."] = False,
     yes: Annotated[bool, "Accept the mapping of --by-structure."] = False,
     out: Annotated[Path | None, "File to write; NETWORK.safetensors."] = None,
     preprocessing: Stated,
@@ -65,18 +65,20 @@ def command(
     content = file.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     state, notes = unpack.unpack(unpack.load(content, file), file, part)
-    done = converting.by_names(state, spec.name, build, called=called)
-    if done is None and not by_structure:
-        first = ", ".join(list(state)[:3])
-        raise WeightsError(
-            f"The names in {file} are those of no library that senetzoo knows.",
-            f"They begin {first}.",
-            "Match the tensors by order and shape: --by-structure",
-        )
-    if done is None:
+    if by_structure:
         done = converting.by_structure(state, build)
         if not yes:
             _confirm(done, as_json)
+    else:
+        named = converting.by_names(state, spec.name, build, called=called)
+        if named is None:
+            first = ", ".join(list(state)[:3])
+            raise WeightsError(
+                f"The names in {file} are those of no library that senetzoo knows.",
+                f"They begin {first}.",
+                "Match the tensors by order and shape: --by-structure",
+            )
+        done = named
     converting.check_values(done)
     size, channels = done.model.input_size, done.model.in_chans
     known = usual(size).for_channels(channels) if channels in (1, 3) else None

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import click
 
+from senetzoo._utils.files import user_path
 from senetzoo.cli.networks import trained
 from senetzoo.cli.options import Json, Network, Stated, WeightsFile, as_command, say
 from senetzoo.deploy.export import SUFFIXES, Export, Format, check
@@ -52,7 +53,7 @@ def command(
     suffix = SUFFIXES[form]
     if output is None:
         named = network.removeprefix("hf-hub:").rstrip("/")
-        folder = Path(named).expanduser()
+        folder = user_path(named)
         stem = folder.resolve().name if folder.is_dir() else named.replace("/", "-")
         output = Path(stem + suffix)
     elif output.suffix != suffix:

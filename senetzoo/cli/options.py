@@ -35,6 +35,7 @@ from senetzoo._utils.checks import (
     hints,
 )
 from senetzoo._utils.environment import MOST_THREADS
+from senetzoo._utils.files import user_path
 from senetzoo._utils.terminal import echo
 from senetzoo.cli import complete
 from senetzoo.cli.base import OneOf, SenetzooCommand
@@ -42,12 +43,27 @@ from senetzoo.errors import ConfigError, SenetzooError
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.own import register_path
 
-PATH = click.Path(path_type=Path)
-FILE = click.Path(path_type=Path, dir_okay=False)
-FOLDER = click.Path(path_type=Path, file_okay=False)
+
+class UserPath(click.Path):
+    """A path, with ``~`` for the home: a shell leaves that of ``--out=~/runs`` to the program."""
+
+    def __init__(self, **kinds: bool) -> None:
+        super().__init__(path_type=Path, **kinds)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            path = user_path(value)
+        except ConfigError as error:
+            self.fail(" ".join(str(error).splitlines()), param, ctx)
+        return super().convert(path, param, ctx)
+
+
+PATH = UserPath()
+FILE = UserPath(dir_okay=False)
+FOLDER = UserPath(file_okay=False)
 DATA = (
-    "A folder of class folders, a copy of CIFAR-10 or flower_photos (its test split), a parquet "
-    "file, or the word digits."
+    "A folder of class folders, perhaps in test or val; a CSV of path,label[,split]; parquet; "
+    "a copy of CIFAR or flower_photos; hf-hub:OWNER/NAME; or the words digits, cifar10, cifar100."
 )
 
 Network: TypeAlias = Annotated[str, complete.networks_and_folders]

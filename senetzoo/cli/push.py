@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
+from senetzoo._utils.files import user_path
 from senetzoo._utils.terminal import echo
 from senetzoo.cli.options import FOLDER, Json, Network, Stated, WeightsFile, as_command
 
@@ -42,7 +43,7 @@ def command(
 
     name = hub.branchless(repo)  # before the long part
     model = load(network, weights=weights, preprocessing=preprocessing)
-    own = Path(network) / hub.CARD
+    own = user_path(network) / hub.CARD
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) if out is None else out
         title = hub.stage(model, name, folder, own if own.is_file() else None)

@@ -44,7 +44,6 @@ def command(
       senetzoo report runs/ablation_positions --excitations --data cifar10
       senetzoo report runs --json
     """
-    from senetzoo.report import page
     from senetzoo.report.run import find
 
     if out.suffix not in (".html", ".htm"):
@@ -56,22 +55,7 @@ def command(
         )
     found = find(runs)
     title = title or ", ".join(dict.fromkeys(path.name for path in runs))
-    made = page.make(
-        found,
-        title,
-        variants=_variants(found),
-        excitations=_excitations(found, data) if excitations else (),
-    )
-    pictures = out.with_name(f"{out.stem}-figures")
-    text, files = page.markdown(made, pictures.name)
-    whole = page.html(made)
-    pictures.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (pictures / name).write_bytes(content)
-    with atomically(out.with_suffix(".md")) as partial:
-        partial.write_text(text, encoding="utf-8")
-    with atomically(out) as partial:
-        partial.write_text(whole, encoding="utf-8")
+    write(found, out, title, _excitations(found, data) if excitations else ())
     results = [
         {
             "run": str(run.folder),
@@ -85,6 +69,25 @@ def command(
         for run in found
     ]
     say(as_json, results, f"report: {out} and {out.with_suffix('.md')}")
+
+
+def write(
+    runs: Sequence[Run], out: Path, title: str, excitations: Sequence[ExcitationSection] = ()
+) -> None:
+    """Write the page about `runs`, and the Markdown and its pictures beside it."""
+    from senetzoo.report import page
+
+    made = page.make(runs, title, variants=_variants(runs), excitations=excitations)
+    pictures = out.with_name(f"{out.stem}-figures")
+    text, files = page.markdown(made, pictures.name)
+    whole = page.html(made)
+    pictures.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (pictures / name).write_bytes(content)
+    with atomically(out.with_suffix(".md")) as partial:
+        partial.write_text(text, encoding="utf-8")
+    with atomically(out) as partial:
+        partial.write_text(whole, encoding="utf-8")
 
 
 def _variants(runs: Sequence[Run]) -> Sequence[str]:
@@ -114,7 +117,9 @@ def _excitations(runs: Sequence[Run], path: Path | None) -> list[ExcitationSecti
             data = load_data(recipe.replace(images_per_class=0, stream=False), path)
         model, initial = networks_of(run.folder)
         if any(isinstance(module, GateModule) for module in model.modules()):
-            batches = evaluate.inputs(data, recipe, recipe.final_size, torch.device("cpu"))
+            batches = evaluate.inputs(
+                data.test, data, recipe, recipe.final_size, torch.device("cpu")
+            )
             found = excitations(model, batches, classes=len(data.classes))
             moved, number = drift(model, initial), len(sections) + 1
             sections.append(

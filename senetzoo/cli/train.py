@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,7 +81,7 @@ def interruptible() -> Iterator[None]:
 def command(
     recipe: Annotated[str, _recipes],
     *,
-    data: Annotated[Path | None, "Local copy of the data set."] = None,
+    data: Annotated[Path | None, "Local copy of the data set; CIFAR is fetched without."] = None,
     out: Annotated[
         Path | None,
         "Folder of the run [runs/RECIPE-MODEL-SEED], or of an experiment's runs [runs/RECIPE].",
@@ -134,10 +135,10 @@ def command(
                 folder = folder / f"{variant}-{number}"
             elif out is None:
                 folder = folder / f"{chosen.name}-{chosen.model}-{number}"
-            parts = ["senetzoo train", recipe]
+            parts = ["senetzoo", "train", recipe]
             parts += ["--only", variant] if variant else []
             parts += [] if chosen.data == "digits" else ["--data", chosen.data.upper()]
-            parts += [f"--set '{s}'" if "(" in s else f"--set {s}" for s in settings]
+            parts += [word for setting in settings for word in ("--set", setting)]
             parts += ["--seed", str(number), *["--quick"] * quick, *["--no-compile"] * no_compile]
             # Sums are split over the threads, so their number decides a result's last bits.
             parts += ["--threads", str(threads)] if threads is not None else []
@@ -148,7 +149,7 @@ def command(
                     data=data,
                     seed=number,
                     variant=variant,
-                    command=" ".join(parts),
+                    command=shlex.join(parts),
                     options=options,
                     say=functools.partial(say_progress, err=as_json),
                 )

@@ -7,12 +7,14 @@ the Hub's schema (``img``/``image`` and ``label``, or ``fine_label``).
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from senetzoo._utils.files import user_path
 from senetzoo.data.files import (
     parquet_files,
     read_image_folder,
@@ -23,7 +25,7 @@ from senetzoo.data.sets import ImageSet
 from senetzoo.errors import DataError
 from senetzoo.nn import preprocessing
 
-Split = Literal["train", "test"]
+Part = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Cifar:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def load(self, path: str | Path, split: Split) -> ImageSet:
+    def load(self, path: str | Path, split: Part) -> ImageSet:
         """Load one split from a local copy.
 
         Args:
@@ -65,7 +67,7 @@ class Cifar:
             DataError: Nothing that looks like the data set is there, or it is damaged.
             MissingExtraError: A parquet file, and pyarrow is not installed.
         """
-        path = Path(path).expanduser()
+        path = user_path(path)
         name = f"{self.title} {split}"
         if path.suffix == ".parquet" and path.is_file():
             return same_size_set(read_parquets([path], self.classes), name)
@@ -83,7 +85,7 @@ class Cifar:
             "Give the folder that has one of these",
         )
 
-    def _official(self, path: Path, split: Split, name: str) -> ImageSet:
+    def _official(self, path: Path, split: Part, name: str) -> ImageSet:
         from senetzoo._utils.torchvision import torchvision
 
         torchvision()
@@ -111,7 +113,12 @@ class Cifar:
                     f"Fetch {self.archive} again",
                 ) from error
         try:
-            extract_archive(str(archive), str(path))
+            # Unpacked beside it and then renamed, so that nobody reads a part.
+            with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=path) as folder:
+                extract_archive(str(archive), folder)
+                if (path / self.unpacked).is_dir():
+                    (path / self.unpacked).replace(Path(folder, "damaged"))
+                Path(folder, self.unpacked).replace(path / self.unpacked)
             return read()
         except (RuntimeError, OSError) as error:
             raise DataError(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import Dataset, Subset
 
-from senetzoo.data.images import images_in, open_image, say_left_out
+from senetzoo._utils.files import user_path
+from senetzoo.data.images import image_files, open_image
+from senetzoo.data.labels import in_order, indices, listed, numbered, same
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import DataError, MissingExtraError
 
@@ -22,22 +26,42 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+class StoredImages(ABC):
+    """Contents of image files that stay on disk until they are asked for."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> bytes: ...
+
+    @abstractmethod
+    def keep(self, indices: Sequence[int]) -> StoredImages:
+        """Those of `indices`, in their order."""
+
+    @abstractmethod
+    def sizes(self) -> list[int]:
+        """Bytes of each, without reading them."""
+
+
 @dataclass(frozen=True)
 class LabeledFiles:
     """Labeled images that are read one at a time.
 
     Args:
-        sources: Path, or content, of each image file; any sequence or data set, so that contents
-            may stay on disk until they are asked for.
+        sources: Path, or content, of each image file.
         labels: Label of each, from 0 to ``len(classes) - 1``.
         classes: Name of each class.
         name: Where they are from, for messages.
+        root: Folder that the names of files are relative to; None for contents.
+        left_out: Files of the folder that are not used: no images by their names.
+        numbered: Whether the data has no names of classes, only numbers.
     """
 
-    sources: Sequence[Path | bytes] | Dataset[Path | bytes]
+    sources: Sequence[Path | bytes] | StoredImages
     labels: tuple[int, ...]
     classes: tuple[str, ...]
     name: str
+    root: Path | None = None
+    left_out: tuple[Path, ...] = ()
+    numbered: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,11 +70,15 @@ class LabeledFiles:
         for index, label in enumerate(self.labels):
             yield open_image(self.sources[index], self.source_name(index)), label
 
-    def keep(self, indices: Sequence[int], name: str) -> LabeledFiles:
-        """Those of `indices`, in their order, under another name."""
+    def keep(self, indices: Sequence[int], name: str | None = None) -> LabeledFiles:
+        """Those of `indices`, in their order, perhaps under another name."""
+        sources = (
+            self.sources.keep(indices)
+            if isinstance(self.sources, StoredImages)
+            else tuple(self.sources[i] for i in indices)
+        )
         labels = tuple(self.labels[i] for i in indices)
-        sources = Subset[Path | bytes](self.sources, indices)  # type: ignore[arg-type]  # a list too
-        return LabeledFiles(sources, labels, self.classes, name)
+        return dataclasses.replace(self, sources=sources, labels=labels, name=name or self.name)
 
     def first(self, count: int) -> LabeledFiles:
         """Keep the first `count` images of each class, in their order."""
@@ -60,12 +88,36 @@ class LabeledFiles:
             if left[label]:
                 left[label] -= 1
                 kept.append(index)
-        return self.keep(kept, self.name)
+        return self.keep(kept)
 
     def source_name(self, index: int) -> str:
         """Tell a person which image number `index` is."""
         source = self.sources[index]
         return str(source) if isinstance(source, Path) else f"image {index} of {self.name}"
+
+    def file_name(self, index: int) -> str:
+        """Path of a file from `root`, with slashes; empty for an image that is no file."""
+        source = self.sources[index]
+        if not isinstance(source, Path):
+            return ""
+        if self.root is None:
+            return source.as_posix()
+        if source.is_relative_to(self.root):
+            return source.relative_to(self.root).as_posix()
+        return Path(os.path.relpath(source, self.root)).as_posix()
+
+    def sizes(self) -> list[int]:
+        """Bytes of each file; 0 where it is not there."""
+        if isinstance(self.sources, StoredImages):
+            return self.sources.sizes()
+        return [len(s) if isinstance(s, bytes) else _size(s) for s in self.sources]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) -> LabeledFiles:
@@ -79,31 +131,37 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
     Raises:
         DataError: No folder, a folder that is none of `classes`, or a class without images.
     """
-    root = Path(path).expanduser()
+    root = user_path(path)
     if not root.is_dir():
         raise DataError(f"No folder {root}.", "", "Give a folder that has one folder per class")
     entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
-    found = [entry.name for entry in entries if entry.is_dir()]
-    loose = [entry for entry in entries if not entry.is_dir()]
-    say_left_out(root, loose, "in no class's folder")
-    # Numbers are numbers: folder 10 comes after folder 9.
-    found.sort(key=int if all(name.isdecimal() for name in found) else None)
+    found = in_order(entry.name for entry in entries if entry.is_dir())
+    left_out = [entry for entry in entries if not entry.is_dir()]
     if not found:
         raise DataError(
             f"No class folders in {root}.", "It has no folders.", "Make one folder per class"
         )
     names = tuple(classes) if classes is not None else tuple(found)
-    unknown = [name for name in found if name not in names]
+    folders = {same(name): name for name in found}
+    if len(folders) < len(found):
+        twice = next(name for name in found if folders[same(name)] != name)
+        raise DataError(
+            f"{root} has two folders {twice!r}.",
+            "They differ only in how Unicode writes a letter with its accent.",
+            "Put the images of both into one",
+        )
+    known = indices(names)
+    unknown = [name for name in found if same(name) not in known]
     if unknown:
         raise DataError(
             f"{root} has the folder {unknown[0]!r}.",
-            f"The classes are {_listed(names)}.",
+            f"The classes are {listed(names)}.",
             "Name each folder after a class",
         )
     sources: list[Path | bytes] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        files = images_in(root / name)
+        files, others = image_files(root / folders.get(same(name), name))
         if not files:
             raise DataError(
                 f"The class {name!r} of {root} has no images.",
@@ -112,32 +170,60 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
             )
         sources += files
         labels += [label] * len(files)
-    return LabeledFiles(tuple(sources), tuple(labels), names, str(root))
+        left_out += others
+    return LabeledFiles(
+        tuple(sources), tuple(labels), names, str(root), root, tuple(sorted(left_out))
+    )
 
 
 def read_parquet(path: str | Path, classes: Sequence[str] | None = None) -> LabeledFiles:
     """Read a parquet file with the Hub's image schema.
 
     That is a column ``image`` or ``img`` of image files (bytes, or a struct with the field
-    ``bytes``), and a column ``label``, ``labels`` or ``fine_label`` of whole numbers.
+    ``bytes``), and a column ``label``, ``labels`` or ``fine_label``, as `labels.numbered` takes it.
 
     Args:
         path: The file.
         classes: Names of the classes in the order of their labels; None takes the names in the
-            file's metadata, or else the numbers.
+            file's metadata, or else those of the labels.
 
     Raises:
-        DataError: No such file, a damaged one, other columns, labels outside the classes, or
-            names in the metadata that differ from `classes`.
+        DataError: No such file, a damaged one, other columns, or labels that can't be numbered.
         MissingExtraError: pyarrow is not installed.
     """
+    return read_parquets([user_path(path)], classes)
+
+
+def read_parquets(paths: Sequence[Path], classes: Sequence[str] | None = None) -> LabeledFiles:
+    """The shards of one data set as one, in their order; errors as of `read_parquet`."""
+    name = str(paths[0] if len(paths) == 1 else paths[0].parent)
+    sources: list[Path | bytes] = []
+    values: list[object] = []
+    own: tuple[str, ...] | None = None
+    for path in paths:
+        contents, found, names = _rows(path)
+        if own is not None and names != own:
+            raise DataError(
+                f"{path} has the classes {listed(names or ['of no name'])}.",
+                f"{paths[0]} has {listed(own)}.",
+                "Give the files of one data set",
+            )
+        own = names
+        sources += contents
+        values += found
+    labels, known = numbered(values, own, classes, name)
+    bare = classes is None and own is None and all(word.isdecimal() for word in known)
+    return LabeledFiles(tuple(sources), labels, known, name, numbered=bare)
+
+
+def _rows(path: Path) -> tuple[list[bytes], list[object], tuple[str, ...] | None]:
+    """Contents of the image files of a parquet file, the labels as it has them, and its classes."""
     try:
         import pyarrow
-        from pyarrow import types
         from pyarrow.parquet import read_table
     except ImportError:
         raise MissingExtraError("Reading parquet", "pyarrow", "bench") from None
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.is_file():
         raise DataError(f"No file {path}.", "", "Give a parquet file")
     try:
@@ -147,30 +233,14 @@ def read_parquet(path: str | Path, classes: Sequence[str] | None = None) -> Labe
             f"{path} can't be read.", "It is no parquet file, or damaged or cut short."
         ) from None
     image, label = image_columns(table.column_names, str(path))
-    kind = table.schema.field(label).type
-    if not types.is_integer(kind) or table.column(label).null_count:
+    contents = [_content(cell) for cell in table.column(image).to_pylist()]
+    if None in contents:
         raise DataError(
-            f"{path} has labels of type {kind}"
-            + (", some of them missing." if table.column(label).null_count else "."),
-            "Expected whole numbers, the index of each image's class.",
-        )
-    labels = tuple(int(value) for value in table.column(label).to_pylist())
-    sources = tuple(_content(cell) for cell in table.column(image).to_pylist())
-    if None in sources:
-        raise DataError(
-            f"{path} has no image file in row {sources.index(None)} of the column {image!r}.",
+            f"{path} has no image file in row {contents.index(None)} of the column {image!r}.",
             "Expected the files' content (bytes), not their paths or pixels.",
         )
-    own = _hub_names(table.schema.metadata, label)
-    if classes is not None and own is not None and tuple(classes) != own:
-        raise DataError(
-            f"{path} has the classes {_listed(own)}.",
-            f"Expected {_listed(classes)}, in this order.",
-        )
-    count = max(labels, default=-1) + 1
-    names = tuple(classes) if classes is not None else own or tuple(map(str, range(count)))
-    check_labels(labels, names, str(path))
-    return LabeledFiles(tuple(s for s in sources if s is not None), labels, names, str(path))
+    found = [content for content in contents if content is not None]
+    return found, table.column(label).to_pylist(), _hub_names(table.schema.metadata, label)
 
 
 def image_columns(columns: Iterable[str], name: str) -> tuple[str, str]:
@@ -183,34 +253,11 @@ def image_columns(columns: Iterable[str], name: str) -> tuple[str, str]:
     label = next((c for c in ("label", "labels", "fine_label") if c in columns), None)
     if image is None or label is None:
         raise DataError(
-            f"{name} has the columns {', '.join(columns)}.", "Expected image (or img) and label."
+            f"{name} has the columns {', '.join(columns)}.",
+            "Expected image (or img) and label (or labels, fine_label).",
+            "Rename them: Dataset.rename_column",
         )
     return image, label
-
-
-def check_labels(labels: Sequence[int], classes: Sequence[str], name: str) -> None:
-    """Refuse labels that are none of the classes; `name` is what the message calls the data.
-
-    Raises:
-        DataError: There are some.
-    """
-    if labels and not 0 <= min(labels) <= max(labels) < len(classes):
-        known = f"There are {len(classes)} classes, from 0 to {len(classes) - 1}."
-        raise DataError(
-            f"{name} has labels from {min(labels)} to {max(labels)}.",
-            known if classes else "Labels count from 0.",
-        )
-
-
-def read_parquets(paths: Sequence[Path], classes: Sequence[str] | None = None) -> LabeledFiles:
-    """The shards of one data set as one, in their order; errors as of `read_parquet`."""
-    parts = [read_parquet(path, classes) for path in paths]
-    if len(parts) == 1:
-        return parts[0]
-    longest = max((part.classes for part in parts), key=len)
-    sources = tuple(part.sources[n] for part in parts for n in range(len(part)))
-    labels = tuple(label for part in parts for label in part.labels)
-    return LabeledFiles(sources, labels, longest, str(paths[0].parent))
 
 
 def parquet_files(folder: Path, split: str, data: str) -> list[Path]:
@@ -240,10 +287,6 @@ def _hub_names(metadata: dict[bytes, bytes] | None, label: str) -> tuple[str, ..
         return tuple(str(name) for name in features[label]["names"])
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")
 
 
 def same_size_set(files: LabeledFiles, name: str) -> ImageSet:

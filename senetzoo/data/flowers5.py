@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from senetzoo.data.cifar import Split
+from senetzoo._utils.files import user_path
+from senetzoo.data.cifar import Part
 from senetzoo.data.files import LabeledFiles, parquet_files, read_image_folder, read_parquets
 from senetzoo.errors import DataError
 
@@ -20,7 +21,7 @@ CLASSES = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 _SEED = 0
 
 
-def load(path: str | Path, split: Split) -> LabeledFiles:
+def load(path: str | Path, split: Part) -> LabeledFiles:
     """One split of the flowers from a local copy.
 
     Args:
@@ -33,7 +34,7 @@ def load(path: str | Path, split: Split) -> LabeledFiles:
         DataError: No flowers there, or a class without images.
         MissingExtraError: Parquet, and pyarrow is not installed.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if (path / FOLDER).is_dir():
         path = path / FOLDER
     if (path / CLASSES[0]).is_dir():
@@ -51,7 +52,7 @@ def load(path: str | Path, split: Split) -> LabeledFiles:
     return everything.keep(split_by_class(everything.labels, split), f"flowers5 {split}")
 
 
-def split_by_class(labels: tuple[int, ...], split: Split) -> list[int]:
+def split_by_class(labels: tuple[int, ...], split: Part) -> list[int]:
     """Which images are in `split`: of each class a tenth, rounded down, is in the test part."""
     generator = torch.Generator().manual_seed(_SEED)
     of = torch.tensor(labels)

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Dataset
+from senetzoo._utils.environment import bad_certificates, offline
+from senetzoo._utils.files import user_path
+from senetzoo.data.files import (
+    LabeledFiles,
+    StoredImages,
+    image_columns,
+    parquet_files,
+)
+from senetzoo.data.labels import indices, listed, number, numbered, same
+from senetzoo.data.sets import Split
+from senetzoo.errors import DataError, MissingExtraError, first_line
 
-from senetzoo._utils.environment import offline
-from senetzoo.data.files import LabeledFiles, check_labels, image_columns, parquet_files
-from senetzoo.errors import DataError, MissingExtraError
-
-# What test splits are called, best first.
-_TESTS = ("test", "validation", "valid", "val")
+# What each split may be called there, best first.
+_NAMES: dict[Split, tuple[str, ...]] = {
+    "train": ("train",),
+    "val": ("validation", "valid", "val", "dev"),
+    "test": ("test",),
+}
 _BUFFER = 10_000
 
 
-class ArrowImages(Dataset[Path | bytes]):
+class ArrowImages(StoredImages):
     """Contents of image files in an Arrow table on disk: one is read when it is asked for.
 
     Args:
@@ -31,6 +42,19 @@ class ArrowImages(Dataset[Path | bytes]):
 
     def __getitem__(self, index: int) -> bytes:
         return _content(self._table[index][self._column])
+
+    def keep(self, indices: Sequence[int]) -> ArrowImages:
+        return ArrowImages(self._table.select(indices), self._column)
+
+    def sizes(self) -> list[int]:
+        import pyarrow
+        from pyarrow import compute
+
+        # Of an Arrow column the lengths are stored apart from the contents.
+        cells = self._table.with_format("arrow")[:][self._column]
+        if pyarrow.types.is_struct(cells.type):
+            cells = compute.struct_field(cells, "bytes")
+        return [int(size or 0) for size in compute.binary_length(cells).to_pylist()]
 
 
 @dataclass(frozen=True)
@@ -61,38 +85,60 @@ class Stream:
             skip: Images to leave out at the start: where an interrupted run goes on.
 
         Raises:
-            DataError: A label out of range.
+            DataError: A label of no class.
         """
         rows = self.rows.shuffle(seed=seed, buffer_size=_BUFFER).skip(skip)
+        classes = indices(self.classes)
         for row in rows:
-            label = row[self.label]
-            if type(label) is not int or not 0 <= label < len(self.classes):
+            label = number(row[self.label], classes)
+            if label is None:
                 raise DataError(
-                    f"{self.name} has the label {label}.",
-                    f"There are {len(self.classes)} classes, from 0 to {len(self.classes) - 1}.",
+                    f"{self.name} has the label {row[self.label]!r}.",
+                    f"There are {len(classes)} classes, from 0 to {len(classes) - 1}: "
+                    f"{listed(self.classes)}.",
+                    "Give data with one of these for each image",
                 )
             yield _content(row[self.image]), label
 
 
-def load(path: str | Path, split: str) -> LabeledFiles:
+def splits(path: str | Path) -> dict[Split, str]:
+    """The splits that a data set has: ``"train"``, ``"val"``, ``"test"``, and their names there.
+
+    Raises:
+        DataError: No such data set, or none of these splits.
+        MissingExtraError: `datasets` is not installed.
+    """
+    local = user_path(path)
+    with _explained(path) as datasets:
+        if local.exists():
+            every = [name for names in _NAMES.values() for name in names]
+            there = [name for name in every if parquet_files(local, name, "")]
+        else:
+            offline()  # under which `datasets` itself reads its cache alone
+            there = datasets.get_dataset_split_names(str(path))
+    known = ((split, [n for n in names if n in there]) for split, names in _NAMES.items())
+    return {split: found[0] for split, found in known if found}
+
+
+def load(path: str | Path, split: Split) -> LabeledFiles:
     """One split of a data set, downloaded to the cache of `datasets` first.
 
     Args:
         path: Name on the Hub (``"uoft-cs/cifar10"``), or a folder with parquet files that have
             the split in their names.
-        split: ``"train"`` or ``"test"``; the latter may be called validation there.
+        split: ``"train"``, ``"val"`` (which may be called validation there) or ``"test"``.
 
     Raises:
-        DataError: No such data set or split, or no image and label columns, or labels that are
-            not whole numbers from 0 to the last class.
+        DataError: No such data set or split, or no image and label columns, or labels that
+            `labels.numbered` refuses; a `HiddenLabelsError` where all are hidden.
         MissingExtraError: `datasets` is not installed.
     """
     table = _open(path, split, stream=False)
     image, label, classes = _columns(table.features, str(path))
-    labels = tuple(table[label])
-    classes = classes or tuple(map(str, range(max(labels, default=-1) + 1)))
-    check_labels(labels, classes, str(path))
-    return LabeledFiles(ArrowImages(_raw(table, image), image), labels, classes, f"{path} {split}")
+    values, where = list(table[label]), f"{path} {split}"
+    labels, known = numbered(values, classes or None, None, where)
+    bare = not classes and all(word.isdecimal() for word in known)
+    return LabeledFiles(ArrowImages(_raw(table, image), image), labels, known, where, numbered=bare)
 
 
 def stream(path: str | Path, classes: tuple[str, ...]) -> Stream:
@@ -108,46 +154,51 @@ def stream(path: str | Path, classes: tuple[str, ...]) -> Stream:
     """
     rows = _open(path, "train", stream=True)
     image, label, own = _columns(rows.features or next(iter(rows)), str(path))
-    if own and own != classes:
+    if own and [*map(same, own)] != [*map(same, classes)]:
         raise DataError(f"{path} has other classes in its training split than in its test split.")
     split = (rows.info.splits or {}).get("train")
     length = split.num_examples if split is not None else None
     return Stream(_raw(rows, image), image, label, classes, f"{path} train", length or None)
 
 
-def _open(path: str | Path, split: str, *, stream: bool) -> Any:
+def _open(path: str | Path, split: Split, *, stream: bool) -> Any:
+    there = splits(path)
+    local = user_path(path)
+    if split not in there:
+        if local.exists():
+            raise DataError(
+                f"No {split} split at {path}.",
+                f"Looked for parquet files with {' or '.join(_NAMES[split])} in their names.",
+                "Name them as the Hub does: train-00000-of-00001.parquet",
+            )
+        names = ", ".join(there.values()) or "of other names"
+        raise DataError(f"{path} has no {split} split.", f"Its splits are {names}.")
+    name = there[split]
+    with _explained(path) as datasets:
+        if local.exists():
+            files = [str(p) for p in parquet_files(local, name, "")]
+            return datasets.load_dataset(
+                "parquet", data_files={name: files}, split=name, streaming=stream
+            )
+        return datasets.load_dataset(str(path), split=name, streaming=stream)
+
+
+@contextmanager
+def _explained(path: str | Path) -> Iterator[Any]:
+    """The library `datasets`; what it can't do becomes a `DataError`."""
     try:
         import datasets
     except ImportError:
         raise MissingExtraError("Data of the Hub", "datasets", "train") from None
-    local = Path(path).expanduser()
-    names = (split,) if split == "train" else _TESTS
-    if not local.exists():
-        offline()  # under which `datasets` itself reads its cache alone
     try:
-        if local.exists():
-            for name in names:
-                files = [str(p) for p in parquet_files(local, name, "")]
-                if files:
-                    return datasets.load_dataset(
-                        "parquet", data_files={name: files}, split=name, streaming=stream
-                    )
-            raise DataError(
-                f"No {split} split at {path}.",
-                f"Looked for parquet files with {' or '.join(names)} in their names.",
-                "Name them as the Hub does: train-00000-of-00001.parquet",
-            )
-        there = datasets.get_dataset_split_names(str(path))
-        found = next((name for name in names if name in there), None)
-        if found is None:
-            raise DataError(f"{path} has no {split} split.", f"Its splits are {', '.join(there)}.")
-        return datasets.load_dataset(str(path), split=found, streaming=stream)
+        yield datasets
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, DataError):
             raise
+        variable = bad_certificates(error)
         raise DataError(
             f"The data set {path} can't be loaded.",
-            str(error).partition("\n")[0] or type(error).__name__,
+            f"{variable} names certificates that can't be read." if variable else first_line(error),
             "Give a local folder with its parquet files, or its name on the Hub",
         ) from None
 

@@ -31,15 +31,23 @@ _OTHERS = {".pdf", ".ps", ".eps", ".mpg", ".mpeg", ".h5", ".hdf", ".bufr", ".gri
 
 
 def images_in(folder: Path) -> list[Path]:
-    """List the image files in `folder` and below, by their names, sorted.
+    """The image files of `image_files`; those that are left out are counted on stderr."""
+    found, others = image_files(folder)
+    say_left_out(folder, others)
+    return found
+
+
+def image_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """List the image files in `folder` and below, by their names, sorted; and what else is there.
 
     Links are followed; one that is broken is listed, as is a folder that can't be read, so that
-    who opens the files meets it. Hidden files are left out: macOS leaves a ``._cat.jpg`` without
-    pixels beside ``cat.jpg``. Other files that are left out are counted on stderr.
+    who opens the files meets it. Hidden files are in neither list: macOS leaves a ``._cat.jpg``
+    without pixels beside ``cat.jpg``. A folder that is named as an image and has none is among the
+    others.
     """
     found: list[Path] = []
     others: list[Path] = []
-    seen: set[Path] = set()
+    met: set[Path] = set()
 
     def unreadable(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
@@ -47,26 +55,33 @@ def images_in(folder: Path) -> list[Path]:
 
     for root, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
         real = Path(root).resolve()
-        if real in seen:  # a link to a folder above it
+        if real in met:  # a link to a folder above it
             folders.clear()
             continue
-        seen.add(real)
+        met.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
+        others += [Path(root, name) for name in folders if _is_image(name)]
         for name in files:
-            path = Path(root, name)
             if not name.startswith("."):
-                (found if path.suffix.lower() in image_suffixes() else others).append(path)
-    say_left_out(folder, others, "not an image by name")
-    return sorted(found)
+                (found if _is_image(name) else others).append(Path(root, name))
+    # A folder with a suffix counts by what is in it.
+    others = [path for path in others if not any(path in file.parents for file in found)]
+    return sorted(found), sorted(others)
 
 
-def say_left_out(folder: Path, paths: Sequence[Path], why: str) -> None:
-    """Say on stderr, once, what of a folder is not used."""
-    if paths:
-        first = ", ".join(path.name for path in sorted(paths)[:3])
-        more = ", ..." if len(paths) > 3 else ""
-        count = f"{len(paths)} file{'s' * (len(paths) > 1)} left out"
-        terminal.say_once(f"{folder}: {count}, {why}: {first}{more}")
+def _is_image(name: str) -> bool:
+    return Path(name).suffix.lower() in image_suffixes()
+
+
+def say_left_out(folder: Path, paths: Sequence[Path]) -> None:
+    """Say on stderr, once, which files of a folder are not used."""
+    for there, why in ((True, "in no class's folder"), (False, "not an image by name")):
+        some = [path for path in paths if (path.parent == folder and not path.is_dir()) is there]
+        if some:
+            first = ", ".join(path.name for path in sorted(some)[:3])
+            more = ", ..." if len(some) > 3 else ""
+            count = f"{len(some)} file{'s' * (len(some) > 1)} left out"
+            terminal.say_once(f"{folder}: {count}, {why}: {first}{more}")
 
 
 def open_image(
@@ -86,9 +101,6 @@ def open_image(
         DataError: The file is missing, empty, no image, cut short, or of more pixels than
             ``PIL.Image.MAX_IMAGE_PIXELS``.
     """
-    from PIL import Image as PILImage
-    from PIL import UnidentifiedImageError
-
     if name is None:
         name = "the image" if isinstance(source, bytes) else str(source)
     try:
@@ -97,6 +109,40 @@ def open_image(
         raise DataError(f"Can't read {name}.", f"{error.strerror}.") from None
     except ValueError:
         raise DataError(f"Can't read {name!r}.", "That is no path.") from None
+    image = _identified(data, name, formats)
+    return eight_bits(upright(image, name), name)
+
+
+def check_image(data: bytes, name: str) -> tuple[int, int]:
+    """Check the content of an image file as `open_image` would, and its checksums; quicker.
+
+    Returns:
+        Width and height as a person sees it.
+
+    Raises:
+        DataError: As of `open_image`, or a PNG whose checksums are wrong.
+    """
+    image = _identified(data, name, None)
+    width, height = image.size
+    # A JPEG is decoded to an eighth of its size: all of its code is read, and few pixels are made.
+    image.draft(None, (1, 1))
+    small = image.size
+    turned = eight_bits(upright(image, name), name)
+    if image.format == "PNG":
+        try:
+            _identified(data, name, None).verify()
+        except Exception:
+            raise DataError(
+                f"Can't read {name}.", "It is damaged: its checksum is wrong."
+            ) from None
+    return (width, height) if turned.size == small else (height, width)
+
+
+def _identified(data: bytes, name: str, formats: tuple[str, ...] | None) -> Image:
+    """The image in a file, not decoded yet."""
+    from PIL import Image as PILImage
+    from PIL import UnidentifiedImageError
+
     if not data:
         raise DataError(f"Can't read {name}.", "The file is empty.")
     try:
@@ -116,7 +162,7 @@ def open_image(
     # Readers meet damaged files with every kind of error (struct, index, overflow ...).
     except Exception:
         raise DataError(f"Can't read {name}.", "It is damaged or cut short.") from None
-    return eight_bits(upright(image, name), name)
+    return image
 
 
 def _opened(data: bytes, formats: tuple[str, ...] | None) -> Image:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
+
+Split: TypeAlias = Literal["all", "train", "val", "test"]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import senetzoo
 from senetzoo._utils.documents import json_text
-from senetzoo._utils.files import atomically, flush
+from senetzoo._utils.files import atomically, flush, user_path
 from senetzoo._utils.terminal import printable
 from senetzoo.deploy.engines import ort, ov
 from senetzoo.deploy.engines.common import Engine, Runner, require
@@ -25,10 +25,10 @@ from senetzoo.deploy.engines.eager import EAGER
 from senetzoo.deploy.program import exported, onnx_model, quiet
 from senetzoo.deploy.rewrite import rewritten
 from senetzoo.errors import ConfigError, checks_options, nearest
-from senetzoo.io.save import name_of
 from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.report import provenance
+from senetzoo.nn.provenance import provenance
 from senetzoo.nn.transforms import transforms
+from senetzoo.spec import name_of
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -109,7 +109,7 @@ def export(
             format computes differently; nothing is written then.
         MissingExtraError: What writes the format is not installed.
     """
-    path = Path(path)
+    path = user_path(path)
     form = next((form for form, suffix in SUFFIXES.items() if path.suffix == suffix), None)
     if form is None:
         raise ConfigError(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from senetzoo._utils.environment import unwarned
 from senetzoo.errors import explained
 
 if TYPE_CHECKING:
@@ -69,13 +69,15 @@ def onnx_model(program: ExportedProgram) -> onnx.ModelProto:
 
 @contextlib.contextmanager
 def quiet(name: str = "torch.onnx") -> Iterator[None]:
-    """Keep off the screen what exporters warn of, and what their logger says below errors."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    """Keep off the screen what exporters warn of, and what their logger says below errors.
+
+    One thread at a time: warnings, loggers, and what exporters patch, are of the whole process.
+    """
+    with unwarned():
+        logger = logging.getLogger(name)
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
             yield
-    finally:
-        logger.setLevel(level)
+        finally:
+            logger.setLevel(level)

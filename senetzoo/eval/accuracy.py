@@ -237,6 +237,8 @@ def evaluate(
 ) -> Predictions:
     """Run `model` over labeled images, in eval mode, on its device and in its dtype.
 
+    Its own mode stays as it is, so that several threads can do so with one network.
+
     ``evaluate(load("lenet5"), "digits").top(1)`` is the accuracy with its 95 % interval, and
     ``.scores()`` has balanced accuracy, macro F1, calibration error and the like.
 

@@ -5,26 +5,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from senetzoo._utils.terminal import say_once
-from senetzoo.data import digits, flowers5
-from senetzoo.data.cifar import CIFAR10
-from senetzoo.data.files import LabeledFiles, read_image_folder, read_parquet
+from senetzoo.data import sources
+from senetzoo.data.files import LabeledFiles
+from senetzoo.data.labels import indices, same
 from senetzoo.data.sets import ImageSet
+from senetzoo.data.split import Images
 from senetzoo.errors import DataError
+from senetzoo.eval.fetch import local
 from senetzoo.nn.classifier import Classifier
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-Images: TypeAlias = ImageSet | LabeledFiles
-DIGITS = "digits"
-_ARCHIVE = "cifar-10-python.tar.gz"
 
 
 @dataclass(frozen=True)
@@ -73,11 +70,9 @@ def read_images(where: str, classes: Sequence[str], outputs: int) -> LabeledImag
     """Read a data set from its local copy and match its classes to a network's.
 
     Args:
-        where: ``"digits"`` for scikit-learn's held-out digits; else the path of a parquet file,
-            of CIFAR-10 (its archive, or a folder that has it, or ``test`` with its class
-            folders), of ``flower_photos`` or what it lies in (its held-out tenth,
-            `senetzoo.data.flowers5`), or of a folder of class folders, which may lie under
-            ``test``.
+        where: As `senetzoo.data.open` takes it, or the words ``cifar10`` and ``cifar100``, which
+            are fetched. Of a source with splits it is the test part, or where it has none,
+            ``val``; else all of it.
         classes: Names of the network's outputs, in their order; empty where they are not known.
             Then classes that are numbers are those outputs, and others count in
             their own order, which is said on stderr.
@@ -86,8 +81,13 @@ def read_images(where: str, classes: Sequence[str], outputs: int) -> LabeledImag
     Raises:
         DataError: Nothing there, or classes that are not the network's.
     """
-    images, named = _read(where, outputs)
+    images = sources.open(local(where))
     own = images.classes
+    numbered = isinstance(images, LabeledFiles) and images.numbered
+    if numbered and len(own) < outputs:
+        # Without names the count is only the highest label that occurs.
+        own = tuple(map(str, range(outputs)))
+        images = dataclasses.replace(images, classes=own)
     if not classes and all(word.isdecimal() for word in own):
         numbers = tuple(map(int, own))
         if max(numbers) >= outputs:
@@ -97,8 +97,9 @@ def read_images(where: str, classes: Sequence[str], outputs: int) -> LabeledImag
                 "Give data of these classes",
             )
         return LabeledImages(images, numbers)
-    if classes and named:
-        unknown = [word for word in own if word not in classes]
+    if classes and not numbered:
+        by_name = indices(classes)
+        unknown = [word for word in own if same(word) not in by_name]
         if unknown:
             raise DataError(
                 f"{images.name} has the class {unknown[0]!r}, which the network does not have.",
@@ -106,7 +107,7 @@ def read_images(where: str, classes: Sequence[str], outputs: int) -> LabeledImag
                 f"{' ...' if len(classes) > 10 else ''}.",
                 "Give data of these classes, with folders named after them",
             )
-        return LabeledImages(images, tuple(classes.index(word) for word in own))
+        return LabeledImages(images, tuple(by_name[same(word)] for word in own))
     if len(own) != outputs:
         raise DataError(
             f"{images.name} has {len(own)} classes.",
@@ -121,37 +122,3 @@ def read_images(where: str, classes: Sequence[str], outputs: int) -> LabeledImag
     else:
         images = dataclasses.replace(images, classes=tuple(classes))
     return LabeledImages(images, tuple(range(outputs)))
-
-
-def _read(where: str, outputs: int) -> tuple[Images, bool]:
-    """The images, and whether the classes have names rather than numbers."""
-    if where == DIGITS:
-        return digits.load("test"), True
-    path = Path(where).expanduser()
-    if path.name == _ARCHIVE and path.is_file():
-        path = path.parent
-    if (path / "cifar-10-batches-py").is_dir() or (path / _ARCHIVE).is_file():
-        return CIFAR10.load(path, "test"), True
-    if (path / flowers5.FOLDER).is_dir() or (path.name == flowers5.FOLDER and path.is_dir()):
-        return flowers5.load(path, "test"), True
-    if path.suffix == ".parquet" and path.is_file():
-        files = dataclasses.replace(read_parquet(path), name=path.name)
-        named = any(not word.isdecimal() for word in files.classes)
-        if not named and len(files.classes) < outputs:
-            # Without names in the schema the count is only the highest label that occurs.
-            files = dataclasses.replace(files, classes=tuple(map(str, range(outputs))))
-        return files, named
-    test = path / "test"
-    if test.is_dir():
-        folders = {entry.name for entry in test.iterdir() if entry.is_dir()}
-        if folders == set(CIFAR10.classes):
-            return CIFAR10.load(path, "test"), True
-        path = test
-    if not path.is_dir():
-        raise DataError(
-            f"No data at {where}.",
-            "Data is a folder of class folders, a copy of CIFAR-10 or flower_photos, a parquet "
-            "file, or the word digits.",
-            "Type for example: digits",
-        )
-    return read_image_folder(path), True

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from senetzoo import runs
 from senetzoo._utils.checks import Ge, Le, PositiveFloat, from_json, shown
-from senetzoo._utils.documents import parse_json, reading
-from senetzoo.errors import BrokenError, ConfigError, PolicyError, WeightsError, nearest
+from senetzoo._utils.documents import check_schema, parse_json, reading
+from senetzoo.errors import BrokenError, PolicyError, WeightsError, nearest
 from senetzoo.gates import GATES
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import Preprocessing
@@ -151,11 +151,7 @@ def parse(text: str) -> Description:
     if not isinstance(raw, dict) or raw.get("library_name") != LIBRARY:
         raise BrokenError("library_name", f"it is not {LIBRARY}'s: it does not name {LIBRARY!r}")
     schema = raw.get("schema")
-    if type(schema) is not int or not 1 <= schema <= SCHEMA:
-        newer = type(schema) is int and schema > SCHEMA
-        found = f"it is {shown(schema)}" if "schema" in raw else "it is missing"
-        what = f"{found}, and this version of {LIBRARY} reads 1 to {SCHEMA}"
-        raise BrokenError("schema", what, f"Install a newer {LIBRARY}" * newer)
+    check_schema(schema, SCHEMA)
     return from_json(Description, _of_schema_1(raw) if schema == 1 else raw, "", partial=True)
 
 
@@ -271,14 +267,7 @@ def _network_of_0_1(folder: Path) -> tuple[ModelSpec, Preprocessing, tuple[str, 
         Its spec, its preprocessing as tested, and the names of its classes.
     """
     recipe = runs.read_summary(folder)["recipe"]
-    header = next(
-        (line for line in runs.read_log(folder / runs.LOG) if line["kind"] == "run"), None
-    )
-    if header is None:
-        raise ConfigError(
-            f"{folder / runs.LOG} is broken.", "It has no line of the run.", runs.REMEDY
-        )
-    classes = tuple(header["data"]["classes"])
+    classes = tuple(runs.read_log(folder / runs.LOG)[0]["data"]["classes"])
     with runs.reading_recipe(folder):
         mean, std = runs.statistics(recipe["data"])
         size = recipe["test_size"] or recipe["phases"][-1][0]

@@ -15,7 +15,8 @@ from senetzoo.io.folder import CONFIG, REMEDY, WEIGHTS, Read, opened, read_descr
 from senetzoo.io.save import save
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
-from senetzoo.nn.report import provenance
+from senetzoo.nn.provenance import provenance
+from senetzoo.weights.cache import hub_cache, or_spare
 from senetzoo.weights.download import HUB, endpoint, explain, persistently, status
 from senetzoo.weights.load import Trained
 from senetzoo.weights.load import read as read_tensors
@@ -102,14 +103,18 @@ def _fetched(repo: str, file: str, revision: str | None, *, again: bool = False)
     local = offline()
     at = f"{repo} at {revision}" if revision else repo
     try:
-        found = persistently(
-            lambda: hf_hub_download(
-                repo,
-                file,
-                revision=revision,
-                force_download=again,
-                local_files_only=local,
-            )
+        found = or_spare(
+            lambda folder: persistently(
+                lambda: hf_hub_download(
+                    repo,
+                    file,
+                    revision=revision,
+                    force_download=again,
+                    local_files_only=local,
+                    cache_dir=folder or hub_cache(),
+                )
+            ),
+            "HF_HOME",
         )
     except Exception as error:
         if local and isinstance(error, LocalEntryNotFoundError):

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import senetzoo
 from senetzoo import own
 from senetzoo._utils.checks import check
 from senetzoo._utils.documents import json_text
-from senetzoo._utils.files import atomically
+from senetzoo._utils.files import atomically, only_writer, user_path
 from senetzoo.errors import ConfigError, WeightsError, checks_options
 from senetzoo.io.folder import (
     CONFIG,
@@ -30,9 +31,7 @@ from senetzoo.io.folder import (
 )
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import Preprocessing
-from senetzoo.policies.algebra import NONE
 from senetzoo.registry import ENTRIES
-from senetzoo.spec import named
 from senetzoo.weights.load import check_finite, stored
 
 # What a network of float32 takes without a loss.
@@ -64,15 +63,26 @@ def save(
     Raises:
         ConfigError: `model` is another network, or was changed by hand; the folder holds another
             library's; or `classes` or `preprocessing` do not fit.
-        WeightsError: Tensors hold values that are not finite, or no values at all.
+        WeightsError: Tensors hold values that are not finite, or no values at all; or the files
+            can't be written.
     """
     _check_network(model)
     report, network = model.load_report, type(model).__name__
+    for path, module in model.named_modules():
+        changed, remedy = _changed(path, module)
+        if changed:
+            raise ConfigError(f"Can't save the {network}.", changed, remedy)
     if report is not None:
         classes = (report.classes or None) if classes is None else classes
         if preprocessing is None and report.preprocessing is not None and model.in_chans in (1, 3):
             preprocessing = report.preprocessing.for_channels(model.in_chans)
     for name, value in model.state_dict().items():
+        if type(value) is not torch.Tensor:  # torchao's, for one, which says that it is float32
+            raise WeightsError(
+                f"Can't save the {network}.",
+                f"Its {name} is a {type(value).__name__}, no plain tensor.",
+                "Save the network before it is quantized or sharded",
+            )
         if value.is_meta:
             raise WeightsError(
                 f"Can't save the {network}.",
@@ -86,19 +96,29 @@ def save(
                 "Save networks of float32, or of less: model.float()",
             )
     check_finite(model.state_dict(), f"weights of the {network}")
-    write(model, Path(folder), classes=classes, preprocessing=preprocessing)
+    path = user_path(folder)
+    try:
+        write(model, path, classes=classes, preprocessing=preprocessing)
+    except OSError as error:
+        raise WeightsError(
+            f"Can't save a network in {path}.",
+            f"{error.filename or path}: {error.strerror or error}.",
+            "Make room, or give another folder",
+        ) from error
 
 
 def _check_network(model: object) -> None:
     if isinstance(model, Classifier):
         return
     asked = f"save got a {type(model).__name__}."
-    for name in ("module", "_orig_mod"):
-        if isinstance(inner := getattr(model, name, None), Classifier):
+    inner, path = model, "model"
+    while name := next((n for n in ("module", "_orig_mod") if hasattr(inner, n)), None):
+        inner, path = getattr(inner, name), f"{path}.{name}"
+        if isinstance(inner, Classifier):
             raise ConfigError(
                 asked,
                 f"It is a wrapper around a {type(inner).__name__} of this zoo.",
-                f"Type save(model.{name}, folder)",
+                f"Type save({path}, folder)",
             )
     raise ConfigError(
         asked,
@@ -107,14 +127,53 @@ def _check_network(model: object) -> None:
     )
 
 
+def _changed(path: str, module: nn.Module) -> tuple[str, str]:
+    """How a library of torch has changed a module's tensors, and what undoes it; else two empty."""
+    from torch.nn.utils import parametrize
+    from torch.nn.utils.prune import BasePruningMethod
+    from torch.nn.utils.spectral_norm import SpectralNorm
+    from torch.nn.utils.weight_norm import WeightNorm
+
+    home = f"model.get_submodule({path!r})"
+    if type(module).__module__.startswith(("torch.ao.", "torch.nn.quantized", "torch.nn.qat")):
+        return (
+            f"Its {path} is quantized, or about to be: it is a {type(module).__name__}.",
+            "Save the network before, and quantize it after load; or deploy it in int8: "
+            "senetzoo.optimize(model, images, dtype='int8')",
+        )
+    if parametrize.is_parametrized(module):
+        tensor = next(iter(module.parametrizations))  # type: ignore[arg-type]
+        return (
+            f"Its {path}.{tensor} is parametrized.",
+            f"Type: torch.nn.utils.parametrize.remove_parametrizations({home}, {tensor!r})",
+        )
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, BasePruningMethod):
+            tensor = hook._tensor_name
+            return (
+                f"Its {path}.{tensor} is pruned by a mask that is a tensor of its own.",
+                f"Type: torch.nn.utils.prune.remove({home}, {tensor!r})",
+            )
+        for kind, word in ((WeightNorm, "weight_norm"), (SpectralNorm, "spectral_norm")):
+            if isinstance(hook, kind):
+                return (
+                    f"Its {path}.{hook.name} is computed by {word}.",
+                    f"Type: torch.nn.utils.remove_{word}({home}, {hook.name!r})",
+                )
+    return "", ""
+
+
 def write(
     model: Classifier,
     folder: Path,
     *,
     classes: Sequence[str] | None,
     preprocessing: Preprocessing | None,
+    held: bool = False,
 ) -> None:
     """Write a network's two files; of others in the folder none is touched.
+
+    `held` says that the caller is the folder's `only_writer` already.
 
     ``config.json``, which names the hash of the weights, comes last: whatever a kill leaves is a
     whole network, or is refused. The same tensors make the same bytes.
@@ -122,23 +181,22 @@ def write(
     about = {"format": "pt", "library_name": LIBRARY, "senetzoo": senetzoo.__version__}
     content = stored(model.state_dict(), about)
     description = describe(model, content, classes=classes, preprocessing=preprocessing)
+    asked = f"Can't save a network in {folder}."
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(
-            f"Can't save a network in {folder}.", "It is a file.", "Give the name of a folder"
-        )
-    # Weights alone are what a save leaves that was killed between its two files.
-    there = [folder / name for name in (CONFIG, WEIGHTS) if (folder / name).is_file()]
-    if there and _library(there[0]) != LIBRARY:
-        raise ConfigError(
-            f"Can't save a network in {folder}.",
-            f"Its {there[0].name} is not senetzoo's, and would be replaced.",
-            "Give another folder, or move that file away",
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    # The inner one is put in its place first.
-    with atomically(folder / CONFIG) as first, atomically(folder / WEIGHTS) as second:
-        first.write_text(_text(description), encoding="utf-8")
-        second.write_bytes(content)
+        raise ConfigError(asked, "It is a file.", "Give the name of a folder")
+    with nullcontext() if held else only_writer(folder, asked, "Wait, or give another folder"):
+        # Weights alone are what a save leaves that was killed between its two files.
+        there = [folder / name for name in (CONFIG, WEIGHTS) if (folder / name).is_file()]
+        if there and _library(there[0]) != LIBRARY:
+            raise ConfigError(
+                asked,
+                f"Its {there[0].name} is not senetzoo's, and would be replaced.",
+                "Give another folder, or move that file away",
+            )
+        # The inner one is put in its place first.
+        with atomically(folder / CONFIG) as first, atomically(folder / WEIGHTS) as second:
+            first.write_text(_text(description), encoding="utf-8")
+            second.write_bytes(content)
 
 
 def store_calibration(folder: Path, temperature: float, reject_below: float | None) -> None:
@@ -224,16 +282,6 @@ def describe(
     )
     check(description, name="save")
     return description
-
-
-def name_of(model: Classifier) -> str:
-    """A name for `model`: its network's, or its family's where that is none, and its gates.
-
-    ``"resnet20+se16"`` is what `create` takes; classes, stem and the like are not in it.
-    """
-    spec = model.spec
-    usual = named(spec.name).policy if spec.name in ENTRIES else NONE
-    return spec.name if spec.policy == usual else f"{spec.name}+{spec.policy}"
 
 
 def _check_classes(classes: Sequence[str], number: int) -> None:

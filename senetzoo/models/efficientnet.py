@@ -1,8 +1,9 @@
-"""EfficientNet.
+"""EfficientNet and EfficientNetV2.
 
 Tan and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks"
-(arXiv:1905.11946), Table 1: efficientnet_b0. Its Squeeze-and-Excitation is the network's default
-policy, so that it can be moved, exchanged or left out.
+(arXiv:1905.11946), Table 1, and 2021, "EfficientNetV2: Smaller Models and Faster Training"
+(arXiv:2104.00298), Table 4. Their Squeeze-and-Excitation is the networks' default policy, so that
+it can be moved, exchanged or left out.
 
 Child names are torchvision's. Inside a block the number of torchvision's SE stays free, and the
 gate of the default policy sits at ``slots.inner`` instead.
@@ -10,144 +11,196 @@ gate of the default policy sits at ``slots.inner`` instead.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from operator import mul
+from functools import partial
+from typing import Annotated, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
-from senetzoo._utils.checks import Rate
+from senetzoo._utils.checks import Gt, Le, PositiveFloat, PositiveInt, Rate
 from senetzoo.models.family import Family, Paper
-from senetzoo.nn.classifier import Classifier, Config
-from senetzoo.nn.drop_path import DropPath, linear_rates
-from senetzoo.nn.init import init_separable
-from senetzoo.nn.slots import Position, Slots, residual, unit
+from senetzoo.models.inverted import (
+    InvertedNet,
+    InvertedResidual,
+    conv_norm,
+    for_small_images,
+    rounded,
+)
+from senetzoo.nn.classifier import Config
+from senetzoo.nn.drop_path import linear_rates
 
-STEM_WIDTH = 32
+# Expansion, kernel, stride of the first block, channels, blocks. A fused block has its first two
+# convolutions in one.
+Row = tuple[bool, int, int, int, int, int]
+FUSED, APART = True, False
+# Table 1, stages 2 to 8.
+V1: tuple[Row, ...] = (
+    (APART, 1, 3, 1, 16, 1),
+    (APART, 6, 3, 2, 24, 2),
+    (APART, 6, 5, 2, 40, 2),
+    (APART, 6, 3, 2, 80, 3),
+    (APART, 6, 5, 1, 112, 3),
+    (APART, 6, 5, 2, 192, 4),
+    (APART, 6, 3, 1, 320, 1),
+)
+# Table 4 for S; M and L are those of the authors' code, as in torchvision.
+V2_S: tuple[Row, ...] = (
+    (FUSED, 1, 3, 1, 24, 2),
+    (FUSED, 4, 3, 2, 48, 4),
+    (FUSED, 4, 3, 2, 64, 4),
+    (APART, 4, 3, 2, 128, 6),
+    (APART, 6, 3, 1, 160, 9),
+    (APART, 6, 3, 2, 256, 15),
+)
+V2_M: tuple[Row, ...] = (
+    (FUSED, 1, 3, 1, 24, 3),
+    (FUSED, 4, 3, 2, 48, 5),
+    (FUSED, 4, 3, 2, 80, 5),
+    (APART, 4, 3, 2, 160, 7),
+    (APART, 6, 3, 1, 176, 14),
+    (APART, 6, 3, 2, 304, 18),
+    (APART, 6, 3, 1, 512, 5),
+)
+V2_L: tuple[Row, ...] = (
+    (FUSED, 1, 3, 1, 32, 4),
+    (FUSED, 4, 3, 2, 64, 7),
+    (FUSED, 4, 3, 2, 96, 7),
+    (APART, 4, 3, 2, 192, 10),
+    (APART, 6, 3, 1, 224, 19),
+    (APART, 6, 3, 2, 384, 25),
+    (APART, 6, 3, 1, 640, 7),
+)
+# The stem's channels and the stages.
+TABLES: dict[str, tuple[int, tuple[Row, ...]]] = {
+    "v1": (32, V1),
+    "v2_s": (24, V2_S),
+    "v2_m": (24, V2_M),
+    "v2_l": (32, V2_L),
+}
 HEAD_WIDTH = 1280
 
-# Table 1, stages 2 to 8: (expansion, kernel, stride of the first block, channels, blocks).
-STAGES = (
-    (1, 3, 1, 16, 1),
-    (6, 3, 2, 24, 2),
-    (6, 5, 2, 40, 2),
-    (6, 3, 2, 80, 3),
-    (6, 5, 1, 112, 3),
-    (6, 5, 2, 192, 4),
-    (6, 3, 1, 320, 1),
-)
-
 # Hidden units for a quarter of the block's input: of what is squeezed, the expanded channels,
-# that is a quarter where the expansion is 1 and a 24th where it is 6.
+# that is a quarter where the expansion is 1, a 16th where it is 4, and a 24th where it is 6.
 SE_POLICY = "se4(act=silu)@inner/s1+se24(act=silu)@inner/~s1"
+SE_POLICY_V2 = "se16(act=silu)@inner/s4+se24(act=silu)@inner/~s1-4"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EfficientNetConfig(Config):
-    """An EfficientNet-B0. Dropout and stochastic depth are the paper's (Section 5.2).
+    """An EfficientNet. Dropout and stochastic depth are the papers' (Section 5.2 of the first).
 
     The rate of stochastic depth rises to `drop_path` at the last block, as everywhere here; in
     torchvision and the authors' code it would get there one block later.
 
     ``stem="cifar"`` is a form for 32x32 pixels: the stem and the second stage have stride 1, so
     that the last map is 4x4.
+
+    Args:
+        table: Its stages: ``"v1"``, ``"v2_s"``, ``"v2_m"`` or ``"v2_l"``.
+        width: Factor on all channels, which are rounded to multiples of 8.
+        depth: Factor on the blocks of each stage, rounded up.
+        resolution: Side in pixels of the images that the form for large ones is meant for.
+        eps: Added to the variances of the norms.
+        momentum: Of the norms.
     """
 
     dropout: Rate = 0.2
     drop_path: Rate = 0.2
+    table: Literal["v1", "v2_s", "v2_m", "v2_l"] = "v1"
+    width: Annotated[float, Gt(0), Le(8)] = 1.0
+    depth: Annotated[float, Gt(0), Le(8)] = 1.0
+    resolution: PositiveInt = 224
+    eps: PositiveFloat = 1e-5
+    momentum: Annotated[float, Gt(0), Le(1)] = 0.1
+
+    @property
+    def input_size(self) -> int:
+        return self.sizes["cifar"] if self.small else self.resolution
+
+    @property
+    def stages(self) -> tuple[Row, ...]:
+        """The rows of the table, with this network's channels and blocks."""
+        _, rows = TABLES[self.table]
+        return tuple(
+            (fused, e, k, s, rounded(channels * self.width), math.ceil(blocks * self.depth))
+            for fused, e, k, s, channels, blocks in rows
+        )
 
     @property
     def strides(self) -> tuple[int, ...]:
         """Strides of the stem and of each stage's first block."""
-        strides = (2, *(stride for _, _, stride, _, _ in STAGES))
-        return (1, 1, 1, *strides[3:]) if self.small else strides
+        strides = (2, *(stride for _, _, _, stride, _, _ in self.stages))
+        return for_small_images(strides) if self.small else strides
 
     def build(self) -> EfficientNet:
         return EfficientNet(self)
 
 
-def _conv(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True
-) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs),
-        *([nn.SiLU()] if act else []),
+def _block(
+    inputs: int, row: Row, stride: int, drop_path: float, norm: Callable[[int], nn.Module]
+) -> InvertedResidual:
+    fused, expansion, kernel, _, outputs, _ = row
+    width = inputs * expansion
+    conv = partial(conv_norm, norm=norm)
+    if fused and expansion == 1:
+        layers, spatial = {"0": conv(inputs, outputs, kernel, stride, act=nn.SiLU)}, 0
+    elif fused:
+        layers, spatial = {"0": conv(inputs, width, kernel, stride, act=nn.SiLU)}, 1
+        layers["1"] = conv(width, outputs, 1)
+    else:
+        apart = [conv(inputs, width, 1, act=nn.SiLU)] if expansion > 1 else []
+        apart.append(conv(width, width, kernel, stride, groups=width, act=nn.SiLU))
+        layers, spatial = {str(i): layer for i, layer in enumerate(apart)}, len(apart)
+        # After the number that torchvision's SE has.
+        layers[str(spatial + 1)] = conv(width, outputs, 1)
+    return InvertedResidual(
+        layers,
+        container="block",
+        spatial=spatial,
+        inputs=inputs,
+        width=width,
+        outputs=outputs,
+        stride=stride,
+        drop_path=drop_path,
     )
 
 
-class MBConv(nn.Module):
-    """Inverted residual: 1x1 to more channels, depthwise, 1x1 to fewer, which stays linear.
-
-    A block that changes the shape has no skip, and so no positions ``post`` and ``identity``.
-    """
-
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int, drop_path: float
-    ) -> None:
-        super().__init__()
-        width = inputs * expansion
-        layers = [_conv(inputs, width, 1)] if expansion > 1 else []
-        layers.append(_conv(width, width, kernel, stride, groups=width))
-        self.block = nn.ModuleDict({str(index): layer for index, layer in enumerate(layers)})
-        # After the number that torchvision's SE has.
-        self.block[str(len(layers) + 1)] = _conv(width, outputs, 1, act=False)
-        self.skip = stride == 1 and inputs == outputs
-        self.drop_path = DropPath(drop_path) if self.skip and drop_path else None
-        channels: dict[Position, int] = {"pre": inputs, "standard": outputs}
-        if self.skip:
-            channels |= {"post": outputs, "identity": outputs}
-        self.slots = Slots({**channels, "inner": width})
-
-    def branch(self, x: Tensor) -> Tensor:
-        """The convolutions."""
-        *convs, project = self.block.values()
-        for conv in convs:
-            x = conv(x)
-        return project(self.slots.at("inner", x))  # type: ignore[no-any-return]
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.skip:
-            return residual(x, self.slots, self.branch, drop_path=self.drop_path)
-        return unit(x, self.slots, self.branch)
-
-
-class EfficientNet(Classifier):
+class EfficientNet(InvertedNet):
     """EfficientNet: built by `EfficientNetConfig.build`."""
 
-    head_name = "classifier.1"
     _config: EfficientNetConfig
 
     def __init__(self, config: EfficientNetConfig) -> None:
-        super().__init__(config)
+        norm = partial(nn.BatchNorm2d, eps=config.eps, momentum=config.momentum)
         stem_stride, *strides = config.strides
-        layers = [_conv(config.in_chans, STEM_WIDTH, 3, stem_stride)]
-        inputs = STEM_WIDTH
-        rates = linear_rates(config.drop_path, [depth for *_, depth in STAGES])
-        for first, drop_paths, row in zip(strides, rates, STAGES, strict=True):
-            expansion, kernel, _, width, _ = row
-            stage = nn.Sequential()
+        stem = inputs = rounded(TABLES[config.table][0] * config.width)
+        rates = linear_rates(config.drop_path, [row[-1] for row in config.stages])
+        stages: list[Sequence[nn.Module]] = []
+        widths = []
+        for first, drop_paths, row in zip(strides, rates, config.stages, strict=True):
+            blocks = []
             for index, drop_path in enumerate(drop_paths):
-                stride = 1 if index else first
-                stage.append(MBConv(inputs, width, kernel, stride, expansion, drop_path))
-                inputs = width
-            layers.append(stage)
-        layers.append(_conv(inputs, HEAD_WIDTH, 1))
-        self.features = nn.Sequential(*layers)
-        levels = [[f"features.{index + 1}"] for index in range(len(STAGES))]
-        levels[0].insert(0, "features.0")
-        levels[-1].append(f"features.{len(layers) - 1}")
-        widths = [*(width for *_, width, _ in STAGES[:-1]), HEAD_WIDTH]
-        self.set_levels(levels, [*accumulate(config.strides, mul)][1:], widths)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Sequential(
-            nn.Dropout(config.dropout) if config.dropout else nn.Identity(),
-            nn.Linear(HEAD_WIDTH, config.num_classes),
+                blocks.append(_block(inputs, row, 1 if index else first, drop_path, norm))
+                inputs = row[-2]
+            stages.append(blocks)
+            widths.append(inputs)
+        # Four times the last stage's, which the second paper leaves at 1280 for all sizes.
+        last = 4 * inputs if config.table == "v1" else HEAD_WIDTH
+        super().__init__(
+            config,
+            stem=conv_norm(config.in_chans, stem, 3, stem_stride, norm=norm, act=nn.SiLU),
+            stages=stages,
+            last=conv_norm(inputs, last, 1, norm=norm, act=nn.SiLU),
+            classifier=nn.Sequential(
+                nn.Dropout(config.dropout) if config.dropout else nn.Identity(),
+                nn.Linear(last, config.num_classes),
+            ),
+            strides=config.strides,
+            widths=[*widths[:-1], last],
+            nested=True,
         )
-        init_separable(self)
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        return self.classifier(self.avgpool(features).flatten(1))  # type: ignore[no-any-return]
 
 
 TAN_2019 = Paper(
@@ -155,11 +208,49 @@ TAN_2019 = Paper(
     2019,
     "https://arxiv.org/abs/1905.11946",
 )
+TAN_2021 = Paper(
+    "EfficientNetV2: Smaller Models and Faster Training", 2021, "https://arxiv.org/abs/2104.00298"
+)
+
+# Width, depth, pixels, dropout.
+_SCALED = {
+    0: (1.0, 1.0, 224, 0.2),
+    1: (1.0, 1.1, 240, 0.2),
+    2: (1.1, 1.2, 260, 0.3),
+    3: (1.2, 1.4, 300, 0.3),
+    4: (1.4, 1.8, 380, 0.4),
+    5: (1.6, 2.2, 456, 0.4),
+    6: (1.8, 2.6, 528, 0.5),
+    7: (2.0, 3.1, 600, 0.5),
+}
 
 FAMILY = Family(
     title="EfficientNet",
-    papers={"*": TAN_2019},
+    papers={"efficientnet_b*": TAN_2019, "*": TAN_2021},
     small="The stem and the second stage have stride 1: 4x4 before the pool.",
-    networks={"efficientnet_b0": EfficientNetConfig()},
-    defaults={"efficientnet_b0": SE_POLICY},
+    networks={
+        **{
+            f"efficientnet_b{number}": EfficientNetConfig(
+                width=width,
+                depth=depth,
+                resolution=pixels,
+                dropout=dropout,
+                # torchvision's norms are TensorFlow's from b5 on, whose weights are from there.
+                eps=1e-3 if number >= 5 else 1e-5,
+                momentum=0.01 if number >= 5 else 0.1,
+            )
+            for number, (width, depth, pixels, dropout) in _SCALED.items()
+        },
+        "efficientnet_v2_s": EfficientNetConfig(table="v2_s", resolution=384, eps=1e-3),
+        "efficientnet_v2_m": EfficientNetConfig(
+            table="v2_m", resolution=480, dropout=0.3, eps=1e-3
+        ),
+        "efficientnet_v2_l": EfficientNetConfig(
+            table="v2_l", resolution=480, dropout=0.4, eps=1e-3
+        ),
+    },
+    defaults={
+        **{f"efficientnet_b{number}": SE_POLICY for number in _SCALED},
+        **{f"efficientnet_v2_{size}": SE_POLICY_V2 for size in "sml"},
+    },
 )

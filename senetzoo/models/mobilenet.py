@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from senetzoo._utils.checks import Gt, Le
 from senetzoo.models.family import Family, Paper
+from senetzoo.models.inverted import for_small_images, rounded
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.init import init_separable
 from senetzoo.nn.slots import Slots, unit
@@ -52,16 +53,13 @@ class MobileNetConfig(Config):
 
     def channels(self, full: int) -> int:
         """Channels of what has `full` of them at width 1."""
-        scaled = full * self.width
-        nearest = max(int(scaled + 4) // 8 * 8, 8)
-        # Rounding may take away a tenth at most.
-        return nearest if nearest >= 0.9 * scaled else nearest + 8
+        return rounded(full * self.width)
 
     @property
     def strides(self) -> tuple[int, ...]:
         """Strides of the stem and of each stage's first block."""
         strides = (2, *(stride for stride, _, _ in STAGES))
-        return (1, 1, 1, *strides[3:]) if self.small else strides
+        return for_small_images(strides) if self.small else strides
 
     def build(self) -> MobileNet:
         return MobileNet(self)

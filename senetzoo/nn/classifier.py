@@ -139,7 +139,7 @@ class Classifier(nn.Module):
         super().__init__()
         self._config = config
         self.load_report: LoadReport | None = None
-        self.loaded: Mapping[str, tuple[int, ...]] = {}  # of `senetzoo.nn.report.checksums`
+        self.loaded: Mapping[str, tuple[int, ...]] = {}  # of `senetzoo.nn.provenance.checksums`
         self._paths: tuple[tuple[str, ...], ...] = ()
         self._small_warned = False
 

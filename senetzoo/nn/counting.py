@@ -46,8 +46,36 @@ def count(model: Classifier, size: int | None = None) -> Counts:
 def module_macs(module: nn.Module, shape: tuple[int, ...]) -> int:
     """MACs of `module` for an input of `shape`."""
     twin = to_meta(module)
-    with torch.device("meta"):
-        counter = FlopCounterMode(display=False)
-        with counter, torch.no_grad():
-            twin(torch.empty(shape))
-    return int(counter.get_total_flops()) // 2
+    for part in twin.modules():
+        # They count as nothing, and on the meta device are half of the time.
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.forward = nn.Identity().forward  # type: ignore[method-assign]
+    return macs_by_name(twin, shape)[""]
+
+
+class _Running:
+    """Which modules of a network run; torch's own tracker puts hooks on those of all threads."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.parents = {"Global"}
+        for name, module in network.named_modules():
+            module.register_forward_pre_hook(lambda *_, name=name: self.parents.add(name))
+            module.register_forward_hook(lambda *_, name=name: self.parents.discard(name))
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def macs_by_name(twin: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
+    """MACs of the network and of each module by name; `twin`, on the meta device, gets hooks.
+
+    ``""`` is the whole network; modules without any are left out.
+    """
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _Running(twin)  # type: ignore[assignment]
+    with torch.device("meta"), counter, torch.no_grad():
+        twin(torch.empty(shape))
+    counts = counter.get_flop_counts()
+    counts[""] = counts.pop("Global", {})
+    return {name: int(sum(ops.values())) // 2 for name, ops in counts.items()}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import MethodType
 from typing import TypeVar, cast
 
 import torch
@@ -25,29 +24,25 @@ def evaluated(model: ModuleT) -> ModuleT:
 
     def copied(module: nn.Module) -> nn.Module:
         module = getattr(module, "_orig_mod", module)
+        if isinstance(module, torch.jit.ScriptModule):
+            # Its modes are in an object of torch's, which a copy of this kind would share.
+            return copies.setdefault(module, copy.deepcopy(module).eval())
         if module not in copies:
-            made = copies[module] = module.__new__(type(module))
+            made = copies[module] = object.__new__(type(module))
             for name, value in module.__dict__.items():
                 # Parameters, buffers and hooks are in mappings of the module.
-                made.__dict__[name] = copy.copy(value) if isinstance(value, dict) else value
+                if isinstance(value, dict):
+                    value = copy.copy(value)
+                # A forward that was put around the class's own, as Accelerate does.
+                elif isinstance(value, MethodType) and value.__self__ is module:
+                    value = MethodType(value.__func__, made)
+                made.__dict__[name] = value
             made.training = False
             for name, child in module._modules.items():
                 made._modules[name] = None if child is None else copied(child)
         return copies[module]
 
     return cast(ModuleT, copied(model))
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put `model` in eval mode, and each of its modules back where it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def finite(logits: Tensor, images: Tensor) -> Tensor:

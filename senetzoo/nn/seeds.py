@@ -40,6 +40,11 @@ class _Drawn(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Modes are of a thread: neither torch's generator nor what other threads draw from it changes.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Torch would import its compiler, for a second and a half, to keep it out of this.
+        return False
+
     def __init__(self, seed: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._generator = torch.Generator().manual_seed(seed)

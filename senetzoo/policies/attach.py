@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from senetzoo.errors import PolicyError
 from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.modes import evaluating
+from senetzoo.nn.modes import evaluated
 from senetzoo.nn.seeds import drawn_seed, seeded, site_seed
 from senetzoo.nn.slots import Site, Slots
 from senetzoo.policies.algebra import Policy, resolve
@@ -93,8 +93,10 @@ class Attached(dict[Site, nn.Module]):
             PolicyError: A gate that did not run, or not as often as the module where it sits, or
                 that got another map than its site says.
         """
+        network = evaluated(self.model)
+        twins = dict(zip(self.model.modules(), network.modules(), strict=True))
         runs: Counter[nn.Module] = Counter()
-        sites = {gate: site for site, gate in self.items()}
+        sites = {twins[gate]: site for site, gate in self.items() if gate in twins}
         misplaced: dict[Site, tuple[int, ...]] = {}
 
         def count(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
@@ -104,20 +106,13 @@ class Attached(dict[Site, nn.Module]):
                 if len(shape) != 4 or shape[1 if site.layout == "nchw" else 3] != site.channels:
                     misplaced[site] = shape
 
-        holders = {gate: holder for holder, _, gate in hooks.gates_in(self.model)}
-        watched = {*sites, *holders.values()}
-        handles = [module.register_forward_hook(count) for module in watched]
-        try:
-            with evaluating(self.model), torch.no_grad():
-                self.model(sample)
-        finally:
-            for handle in handles:
-                handle.remove()
-        silent = [
-            site.path
-            for site, gate in self.items()
-            if not runs[gate] or runs[gate] != runs[holders.get(gate, gate)]
-        ]
+        holders = {gate: holder for holder, _, gate in hooks.gates_in(network)}
+        for module in {*sites, *holders.values()}:
+            module.register_forward_hook(count)
+        with torch.no_grad():
+            network(sample)
+        acting = {sites[gate] for gate in sites if runs[gate] == runs[holders.get(gate, gate)] > 0}
+        silent = [site.path for site in self if site not in acting]
         if silent:
             shown = ", ".join(silent[:3]) + (", ..." if len(silent) > 3 else "")
             raise PolicyError(
@@ -288,7 +283,8 @@ def detach(model: ModuleT) -> ModuleT:
     """Take every gate out of a network, in place.
 
     What is left is the bare trunk, bit for bit: modules, parameters, buffers, hooks and flags are
-    those from before, also where the network has been copied, saved or trained in between.
+    those from before, also where the network has been copied, saved or trained in between. No
+    other thread may use the network meanwhile.
 
     Args:
         model: A network that gates have been attached to, or one of this zoo.

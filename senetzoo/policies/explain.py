@@ -6,12 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from senetzoo._utils.terminal import columns
-from senetzoo.nn.counting import parameters
+from senetzoo.nn.counting import macs_by_name, parameters
 from senetzoo.nn.layers import Layer, layers, table
 from senetzoo.nn.slots import Branch, Position, Site
 from senetzoo.policies.algebra import NONE, Gate, Policy
@@ -173,17 +171,14 @@ def explain_model(
 
     `policy` is what they were attached by, for rules that have no effect.
     """
-    counter = FlopCounterMode(display=False)
-    with torch.device("meta"), counter, torch.no_grad():
-        model.eval()(torch.empty(1, *shape))
-    flops = {path: sum(ops.values()) for path, ops in counter.get_flop_counts().items()}
-    params, macs = parameters(model), int(counter.get_total_flops()) // 2
+    costs = macs_by_name(model.eval(), (1, *shape))
+    params, macs = parameters(model), costs[""]
     modules, sites = dict(model.named_modules()), tuple(sites)
     rows = []
     for site in sites:
         gate = modules.get(site.path)
         added = 0 if gate is None else parameters(gate)
-        cost = flops.get(f"{type(model).__name__}.{site.path}", 0) // 2
+        cost = costs.get(site.path, 0)
         rows.append(
             Row(
                 **{key: getattr(site, key) for key in _OF_SITE},

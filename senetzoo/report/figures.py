@@ -76,8 +76,9 @@ def curves(runs: Sequence[Run]) -> list[Plot]:
         axes.set_xlabel("epoch")
 
     both = "(dashed: training images)"
-    loss = {"train_loss": "--", "test_loss": "-"}
-    accuracy = {"train_accuracy": "--", "test_accuracy": "-"}
+    # An epoch has figures of the validation images where there are some, else of the test images.
+    loss = {"train_loss": "--", "test_loss": "-", "val_loss": "-"}
+    accuracy = {"train_accuracy": "--", "test_accuracy": "-", "val_accuracy": "-"}
     return [
         plot("loss", f"Loss {both}", functools.partial(draw, loss, 1)),
         plot("accuracy", f"Accuracy in % {both}", functools.partial(draw, accuracy, 100)),

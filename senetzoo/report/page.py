@@ -80,6 +80,7 @@ def _results(runs: Sequence[Run]) -> Table:
     for run in runs:
         last, whole, model = run.epochs[-1], run.tally, run.header["model"]
         figures = [_percent(whole.accuracy), _interval(whole)] if whole else ["not finished", ""]
+        figures[0] += " (validation)" * ((run.end or {}).get("part") == "val")
         cells = [run.name, model["name"], f"{model['params']:,}", str(last["epoch"])]
         rows.append([*cells, *figures, _percent(last["train_accuracy"])])
     return Table(head, rows)
@@ -240,14 +241,14 @@ def _sheet(pngs: Sequence[bytes], columns: int = 8) -> bytes:
 
 
 def fluctuation(run: Run) -> tuple[int, int, float, float] | None:
-    """How much the test accuracy goes up and down in the second half of a run.
+    """How much the accuracy after an epoch goes up and down in the second half of a run.
 
     Returns:
         First epoch of that half, number of changes from one tested epoch to the next, their mean
         size and the largest fall in points, 0 if it never fell; None where fewer than three epochs
         have a test, for two would show a trend as well.
     """
-    points = run.series("test_accuracy")
+    points = run.series("test_accuracy") or run.series("val_accuracy")
     half = [(epoch, 100 * value) for epoch, value in points if 2 * epoch > points[-1][0]]
     if len(half) < 3:
         return None

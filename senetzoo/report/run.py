@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from senetzoo._utils.terminal import printable
+from senetzoo.data.labels import same
 from senetzoo.errors import ConfigError
 from senetzoo.eval.predictions import Predictions, Tally
 from senetzoo.runs import LOG, TEST, is_run, read_log
@@ -95,7 +96,7 @@ def find(paths: Sequence[Path]) -> list[Run]:
         folders |= dict.fromkeys(inside)
     runs = [read(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
     data = {run.header["data"]["name"]: run.classes for run in runs}
-    if len({tuple(classes) for classes in data.values()}) > 1:
+    if len({tuple(map(same, classes)) for classes in data.values()}) > 1:
         raise ConfigError(
             "The runs can't share a report.",
             f"Their classes differ: they are of {', '.join(sorted(data))}.",
@@ -115,9 +116,7 @@ def _names(folders: Iterable[Path]) -> list[str]:
 
 def read(folder: Path, name: str) -> Run:
     """The run in `folder`."""
-    header, *lines = read_log(folder / LOG) or [{"kind": ""}]
-    if header["kind"] != "run":
-        raise _broken(folder, "Its first line does not describe a run.")
+    header, *lines = read_log(folder / LOG)
     epochs = tuple(line for line in lines if line["kind"] == "epoch")
     if not epochs:
         raise ConfigError(
@@ -140,12 +139,13 @@ def _predictions(folder: Path) -> tuple[Predictions, tuple[tuple[int, Tensor], .
         tensors = load((folder / TEST).read_bytes())
         predictions = Predictions(tensors["logits"], tensors["labels"])
         mistakes = tuple(zip(tensors["mistakes"].tolist(), tensors["images"], strict=True))
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise _broken(folder, f"{TEST} can't be read ({error}).") from None
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise _broken(folder, f"It is no whole file of predictions ({error}).") from None
     if not bool(torch.isfinite(predictions.logits).all()):
-        raise _broken(folder, f"{TEST} holds logits that are not finite.")
+        raise _broken(folder, "It holds logits that are not finite.")
     return predictions, mistakes
 
 
 def _broken(folder: Path, what: str) -> ConfigError:
-    return ConfigError(f"The run in {folder} can't be read.", what, "Train it again")
+    remedy = "Delete it for a report of the log alone, or train again in another folder"
+    return ConfigError(f"{folder / TEST} can't be read.", what, remedy)

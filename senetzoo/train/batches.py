@@ -6,28 +6,48 @@ the number of processes or workers.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import functools
+import itertools
+import math
+import os
 import signal
+import weakref
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from senetzoo._utils.terminal import say_once
 from senetzoo._utils.torchvision import torchvision
 from senetzoo.data.files import LabeledFiles
 from senetzoo.data.hub import Stream
 from senetzoo.data.images import open_image
 from senetzoo.data.sets import ImageSet
-from senetzoo.errors import DataError
+from senetzoo.errors import DataError, first_line
 from senetzoo.train import augment
 from senetzoo.train.augment import Draws
 from senetzoo.train.data import Data
 from senetzoo.train.recipe import Recipe
-from senetzoo.train.stop import STOPPING
+from senetzoo.train.stop import STOPPING, held
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+PATIENCE = 600
+"""Seconds in which a worker reads a batch, or is stuck."""
+
+
+_SHARED = "/dev/shm"
+# Batches of a worker that are there at once: two ahead, one in work, one in use; as many to spare.
+_AT_ONCE = 8
+_MORE_MEMORY = "In Docker give more: --shm-size 2g"
+_LESS_MEMORY = "With less memory: --workers 0"
 
 
 class Batch(NamedTuple):
@@ -63,6 +83,8 @@ class Batches:
         share = recipe.batch // ranks
         self.rows = slice(rank * share, (rank + 1) * share)
         self.generator = torch.Generator()
+        # What could not be read since somebody looked, in words.
+        self.left_out: list[str] = []
         self._dtype = torch.float64 if recipe.precision == "fp64" else torch.float32
         if isinstance(data.train, ImageSet):
             self._images = augment.pad(data.train.images, recipe.margin).to(device)
@@ -71,7 +93,10 @@ class Batches:
         self._order = _Order()
         images = data.train.name if isinstance(data.train, Stream) else data.train
         read = functools.partial(_read, recipe, seed, images)
-        self._loader = loader(read, self._order, device, workers, persistent=True)
+        skip = recipe.broken == "skip"
+        side = max(recipe.size(epoch) for epoch in range(recipe.epochs))
+        size = share * side * side * 3
+        self._loader = loader(read, self._order, device, workers, size, persistent=True, skip=skip)
 
     def epoch(self, epoch: int, start: int = 0, state: Tensor | None = None) -> Iterator[Batch]:
         """The batches of `epoch`, counted from 0."""
@@ -96,15 +121,22 @@ class Batches:
             self._order.items = self._streamed(self.data.train, epoch, size, start)
         else:
             self._order.items = ([(epoch, int(i), size) for i in part] for part in parts)
-        for images, labels in loaded(self._loader, self.device):
+        for images, labels in loaded(self._loader, self.device, self.left_out.extend):
             yield self._finished(images, labels, self._draws(), size)
+
+    def close(self) -> None:
+        """End the processes that read images: they ignore the signal that would end them."""
+        iterator = getattr(getattr(self, "_loader", None), "_iterator", None)
+        if iterator is not None and self._loader.num_workers:
+            iterator._shutdown_workers()
+            self._loader._iterator = None
 
     def _streamed(self, stream: Stream, epoch: int, size: int, start: int) -> Iterator[list[Any]]:
         """What the workers decode, read from the stream here: all processes read the whole."""
         batch = self.recipe.batch
         content = stream.read((self.seed << 20) + epoch, start * batch)
         for step in range(start, self.steps):
-            items = list(islice(content, batch))
+            items = list(itertools.islice(content, batch))
             if len(items) < batch:
                 raise DataError(
                     f"{stream.name} has fewer images than {self.steps * batch}.",
@@ -188,18 +220,41 @@ def _transforms(recipe: Recipe, size: int) -> Any:
 
 
 class _Images(Dataset[Any]):
-    """The batches that `read` makes of lists of items, in a worker."""
+    """The batches that `read` makes of lists of items, in a worker.
 
-    def __init__(self, read: Callable[[Any], tuple[Tensor, int]]) -> None:
-        self._read = read
+    With `skip`, another image of its batch takes the place of one that can't be read.
+    """
 
-    def __getitem__(self, items: Iterable[Any]) -> tuple[Tensor, Tensor] | DataError:
-        try:
-            images, labels = zip(*map(self._read, items), strict=True)
-        except DataError as error:
+    def __init__(
+        self, read: Callable[[Any], tuple[Tensor, int]], by_pipe: bool, skip: bool
+    ) -> None:
+        self._read, self._by_pipe, self._skip = read, by_pipe, skip
+
+    def __getitem__(self, items: Iterable[Any]) -> _Read | DataError:
+        found = list(map(self._tried, items))
+        errors = [one for one in found if isinstance(one, DataError)]
+        good = [one for one in found if not isinstance(one, DataError)]
+        if errors and not (self._skip and good):
             # Raised in a worker, it would arrive with that worker's traceback in its message.
+            return errors[0]
+        others = itertools.cycle(good)
+        images, labels = zip(
+            *(next(others) if isinstance(one, DataError) else one for one in found), strict=True
+        )
+        said = [" ".join(str(error).splitlines()) for error in errors]
+        stacked = torch.stack(images)
+        return stacked.numpy() if self._by_pipe else stacked, labels, said
+
+    def _tried(self, item: Any) -> tuple[Tensor, int] | DataError:
+        try:
+            return self._read(item)
+        except DataError as error:
             return error
-        return torch.stack(images), torch.tensor(labels)
+
+
+# Images of a batch, their labels, and what could not be read; torch sends a tensor through shared
+# memory, and an array not.
+_Read: TypeAlias = "tuple[Tensor | NDArray[Any], tuple[int, ...], list[str]]"
 
 
 def loader(
@@ -207,15 +262,25 @@ def loader(
     order: Iterable[Iterable[Any]],
     device: torch.device,
     workers: int,
+    size: int,
     *,
     persistent: bool = False,
+    skip: bool = False,
 ) -> DataLoader[Any]:
-    """Reads images in workers; see `loaded`."""
+    """Reads images in workers, in batches of so many bytes; see `loaded`."""
+    by_pipe = workers > 0 and _free_shared_memory() < _AT_ONCE * workers * size
+    if by_pipe:
+        say_once(
+            f"{_SHARED} has too little room: workers send images through pipes, which is slower. "
+            + _MORE_MEMORY
+        )
     return DataLoader(
-        _Images(read),
+        _Images(read, by_pipe, skip),
         sampler=order,
         batch_size=None,
+        collate_fn=_as_it_is,
         num_workers=workers,
+        timeout=PATIENCE if workers else 0,
         persistent_workers=persistent and workers > 0,
         pin_memory=device.type == "cuda",
         # Its seeds are unused here; without one of its own it takes them from the network's.
@@ -224,16 +289,99 @@ def loader(
     )
 
 
+def _free_shared_memory() -> float:
+    """Bytes; any number where it is not known to be limited."""
+    try:
+        room = os.statvfs(_SHARED)
+    except (AttributeError, OSError):  # Windows, macOS
+        return math.inf
+    return float(room.f_bavail * room.f_frsize)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
 def _left_to_the_run(worker: int) -> None:
     """Signals to a group of processes are the run's, which ends its workers by itself."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 
 
-def loaded(loader: DataLoader[Any], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of a `loader`, on the device."""
-    for item in loader:
-        if isinstance(item, DataError):
-            raise item
-        images, labels = item
-        yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+def loaded(
+    loader: DataLoader[Any],
+    device: torch.device,
+    leave_out: Callable[[list[str]], None] = lambda said: None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of a `loader`, on the device; `leave_out` gets what could not be read.
+
+    Raises:
+        DataError: An image can't be read.
+        WorkerError: A worker can't be started, has died, or reads a batch for ever.
+    """
+    try:
+        with held():
+            iterator = iter(loader)
+    except OSError as error:
+        raise WorkerError(f"It can't be started: {first_line(error)}.", _LESS_MEMORY) from error
+    workers = getattr(iterator, "_workers", ())
+    _started.update(workers)
+    try:
+        for item in iterator:
+            if isinstance(item, DataError):
+                raise item
+            images, labels, said = item
+            leave_out(said)
+            yield (
+                torch.as_tensor(images).to(device, non_blocking=True),
+                torch.tensor(labels).to(device, non_blocking=True),
+            )
+    except RuntimeError as error:
+        if (explained := worker_error(error)) is None:
+            raise
+        _end(workers)
+        raise explained from error
+
+
+class WorkerError(RuntimeError):
+    """A process that reads images has died or is stuck: what is true, and what to do."""
+
+
+def worker_error(error: RuntimeError) -> WorkerError | None:
+    """What torch says of a worker's end, wherever a signal had it said; None for other errors."""
+    if isinstance(error, WorkerError):
+        return error
+    said = str(error)
+    if "DataLoader timed out" in said:
+        return WorkerError(
+            f"It has read no batch in {PATIENCE} seconds: a disk or a network hangs.",
+            "See whether the images can be read",
+        )
+    if "DataLoader worker (pid" not in said:
+        return None
+    dead = [worker for worker in _started if worker.exitcode]
+    _started.difference_update(dead)
+    if hasattr(signal, "SIGBUS") and any(w.exitcode == -signal.SIGBUS for w in dead):
+        return WorkerError("There is too little shared memory (/dev/shm).", _MORE_MEMORY)
+    return WorkerError("It was killed, mostly for want of memory.", _LESS_MEMORY)
+
+
+_started = weakref.WeakSet[Any]()
+if hasattr(os, "register_at_fork"):  # not on Windows
+    # What another process started is not its own to end.
+    os.register_at_fork(after_in_child=_started.clear)
+
+
+@atexit.register
+def _end(workers: Iterable[Any] = _started) -> None:
+    """Kill workers: one that is stuck does not end by itself, and Python would wait for it.
+
+    At the end of the process, those too that something still holds on to: they ignore what Python
+    sends them then.
+    """
+    if alive := [worker for worker in workers if worker.is_alive()]:
+        for worker in alive:
+            # At the death of a worker torch raises an error, wherever the program is.
+            with contextlib.suppress(RuntimeError):
+                worker.kill()
+                worker.join(1)  # not for ever: of a disk that hangs it can't be killed

@@ -11,15 +11,16 @@ from typing import Any, NamedTuple
 
 import torch
 
-from senetzoo._utils.documents import reading
+from senetzoo._utils.documents import check_schema, reading
 from senetzoo._utils.files import atomically
-from senetzoo.errors import ConfigError, TrainingError
+from senetzoo.errors import ConfigError, SenetzooError, TrainingError
 from senetzoo.runs import LOG, read_log
 from senetzoo.train.recipe import Recipe
 
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 DAMAGED = "checkpoint.damaged.pt"
 _VERSION = 2
+_STATE = {"model", "optimizer", "ema", "scaler", "rng", "sampler", "epoch", "step", "sums"}
 # What torch.load, or we, raise where a file is no checkpoint.
 _UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError)
 _REMEDY = "Give another folder with --out, or delete this one"
@@ -87,10 +88,11 @@ def require_same_data(
     A run that is not finished may go on with other contents of the same files, which is said: who
     repairs an image that stopped it goes on.
     """
-    if not (folder / LOG).is_file():
+    file = folder / LOG
+    if not file.is_file():
         return
-    header = next((line for line in read_log(folder / LOG) if line["kind"] == "run"), None)
-    found = header["data"] if header is not None else {}
+    remedy = f"Give another folder with --out, or delete {file} and go on without its history"
+    found = read_log(file, remedy)[0]["data"]
     differ = [name for name, value in asked.items() if found.get(name, value) != value]
     if differ == ["bytes"] and not finished:
         say(f"{folder}: images have changed since the run began")
@@ -112,9 +114,15 @@ def load(
             continue
         try:
             state = torch.load(path, weights_only=True, map_location="cpu")
-            if not isinstance(state, dict) or state.get("version") != _VERSION:
+            version = state.get("version") if isinstance(state, dict) else None
+            if type(version) is int and version > _VERSION:
+                with reading(path, _REMEDY):
+                    check_schema(version, _VERSION)
+            if not isinstance(state, dict) or version != _VERSION or not state.keys() >= _STATE:
                 raise ValueError
             raw, number = state["recipe"], state["seed"]
+        except SenetzooError:
+            raise
         except _UNREADABLE as error:
             causes[path] = type(error).__name__
             continue

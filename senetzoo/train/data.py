@@ -11,12 +11,14 @@ from typing import Any, TypeAlias
 
 import torch
 
-from senetzoo.data import digits, flowers5, hub
-from senetzoo.data.cifar import CIFAR10, CIFAR100
-from senetzoo.data.files import LabeledFiles, read_image_folder
+from senetzoo._utils.files import user_path
+from senetzoo.data import hub, sources
+from senetzoo.data.files import LabeledFiles, StoredImages
 from senetzoo.data.hub import Stream
+from senetzoo.data.images import say_left_out
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import ConfigError, DataError
+from senetzoo.eval.fetch import fetch, local
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.runs import statistics
 from senetzoo.train.recipe import Recipe
@@ -36,6 +38,7 @@ class Data:
         std: Per channel, in units of the full range.
         count: Training images in an epoch.
         title: What the data is, for records.
+        validation: Held out of the training images, to choose by; None where nothing is chosen.
     """
 
     train: TrainImages
@@ -44,6 +47,7 @@ class Data:
     std: tuple[float, ...]
     count: int
     title: str
+    validation: TestImages | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -55,6 +59,18 @@ class Data:
         """Channels of an image."""
         return len(self.mean)
 
+    def class_weights(self) -> torch.Tensor:
+        """How much an image of each class counts (classes,), so that all classes count alike."""
+        if isinstance(self.train, Stream):
+            raise ConfigError(
+                f"{self.train.name} is a stream.",
+                "How many images each class has is not known before.",
+                "Type for example: --set stream=false",
+            )
+        labels = torch.as_tensor(self.train.labels)
+        counts = labels.bincount(minlength=len(self.classes)).clamp(min=1)
+        return len(labels) / (len(self.classes) * counts)
+
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """What tells this data from other data, for records: classes, numbers, and a hash.
@@ -63,7 +79,10 @@ class Data:
         ``bytes`` is their size; of a stream, which is not read before, of its name.
         """
         found, size = hashlib.sha256(), 0
-        for part in (self.train, self.test):
+        parts: list[TrainImages] = [self.train, self.test]
+        if self.validation is not None and self.validation is not self.test:
+            parts.append(self.validation)
+        for part in parts:
             for piece, more in _pieces(part):
                 found.update(piece)
                 found.update(b"\0")
@@ -82,23 +101,22 @@ class Data:
         return Preprocessing(recipe.final_size, self.mean, self.std, crop=crop)
 
 
-def _pieces(images: TrainImages) -> Iterator[tuple[bytes, int]]:
+def _pieces(images: TrainImages) -> Iterator[tuple[bytes | memoryview, int]]:
     """What is hashed, and the size of the files."""
     if isinstance(images, Stream):
         yield images.name.encode("utf-8", "surrogateescape"), 0
     elif isinstance(images, ImageSet):
-        yield images.images.contiguous().numpy().tobytes(), 0
-        yield images.labels.contiguous().numpy().tobytes(), 0
+        yield images.images.contiguous().numpy().data, 0
+        yield images.labels.contiguous().numpy().data, 0
     else:
-        root = Path(images.name)
-        for index, label in enumerate(images.labels):
-            source = images.sources[index]
+        in_memory = not isinstance(images.sources, StoredImages)
+        for index, (label, size) in enumerate(zip(images.labels, images.sizes(), strict=True)):
+            source = images.sources[index] if in_memory else None
             if isinstance(source, bytes):
-                yield hashlib.sha256(source).digest(), len(source)
+                yield hashlib.sha256(source).digest(), size
             else:
-                inside = source.relative_to(root) if source.is_relative_to(root) else source.name
-                size = source.stat().st_size if source.is_file() else 0
-                yield str(inside).encode("utf-8", "surrogateescape"), size
+                name = images.file_name(index) if in_memory else ""
+                yield name.encode("utf-8", "surrogateescape"), size
             yield str(label).encode(), 0
 
 
@@ -106,14 +124,30 @@ _WANTED = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
     "flowers5": "the five kinds of flowers",
+    "digits": "scikit-learn digits",
     "folder": "a folder of images",
     "hub": "a data set of the Hub",
 }
 
 
 def load_data(recipe: Recipe, path: Path | None) -> Data:
-    """The data of `recipe`: from the package for the digits, from `path` else."""
-    train, test, title = _read(recipe, path)
+    """The data of `recipe`: of the digits from scikit-learn, of CIFAR fetched, else from `path`."""
+    return make_data(recipe, *_read(recipe, path))
+
+
+def make_data(
+    recipe: Recipe,
+    train: TrainImages,
+    test: TestImages,
+    title: str,
+    validation: TestImages | None = None,
+) -> Data:
+    """Data of these images; see `Data`.
+
+    Raises:
+        ConfigError: The recipe's statistics are of other channels, or a stream has no length.
+        DataError: There are no images, or labels that are none of the classes.
+    """
     own, limit = statistics(recipe.data), recipe.images_per_class
     mean, std = recipe.mean or own[0], recipe.std or own[1]
     channels = len(own[0])
@@ -136,56 +170,75 @@ def load_data(recipe: Recipe, path: Path | None) -> Data:
         _check_labels(train)
         train = train.first(limit) if limit else train
         count = len(train)
-    return Data(train, test.first(limit) if limit else test, mean, std, count, title)
+    parts = [test] if validation is None or validation is test else [test, validation]
+    parts = [part.first(limit) if limit else part for part in parts]
+    held = None if validation is None else parts[-1]
+    return Data(train, parts[0], mean, std, count, title, held)
 
 
-def _read(recipe: Recipe, path: Path | None) -> tuple[TrainImages, TestImages, str]:
-    """The training images, the test images, and what they are called in records."""
+def _read(
+    recipe: Recipe, path: Path | None
+) -> tuple[TrainImages, TestImages, str, TestImages | None]:
+    """The images to train on, to test on, what they are called in records, those to choose by."""
     if recipe.data == "digits":
-        return digits.load("train"), digits.load("test"), "scikit-learn digits"
-    if path is None:
+        path = Path("digits")
+    elif path is None and (recipe.data == "cifar10" or recipe.data == "cifar100"):
+        path = fetch(sources.CIFAR[recipe.data])
+    elif path is None:
         what = "name" if recipe.data == "hub" else "folder"
         raise DataError(
             f"The recipe {recipe.name} trains on {_WANTED[recipe.data]}.",
             f"No {what} was given.",
             f"Type: senetzoo train {recipe.name} --data {what.upper()}",
         )
-    if recipe.data in ("cifar10", "cifar100"):
-        cifar = CIFAR10 if recipe.data == "cifar10" else CIFAR100
-        if path.suffix == ".parquet":
-            raise DataError(
-                f"{path} is one split of {_WANTED[recipe.data]}.",
-                "Training needs both, and the file does not say which it is.",
-                "Give the folder that has both, as train*.parquet and test*.parquet",
-            )
-        return cifar.load(path, "train"), cifar.load(path, "test"), _WANTED[recipe.data]
-    if recipe.data == "flowers5":
-        return flowers5.load(path, "train"), flowers5.load(path, "test"), recipe.data
-    # Of a path only its end: records are read on other machines.
-    if recipe.data == "folder":
-        return *_folders(path), path.name
-    test = hub.load(path, "test")
-    if recipe.stream:
-        return hub.stream(path, test.classes), test, path.name
-    train = hub.load(path, "train")
-    if train.classes != test.classes:
-        raise DataError(f"{path} has other classes in its test split than for training.")
-    return train, test, path.name
-
-
-def _folders(path: Path) -> tuple[LabeledFiles, LabeledFiles]:
-    path = path.expanduser()
-    if not path.is_dir():
-        raise DataError(f"No folder {path}.", "", "Give a folder that has train and test")
-    found = next((path / name for name in ("val", "test") if (path / name).is_dir()), None)
-    if found is None or not (path / "train").is_dir():
+    elif recipe.data in ("cifar10", "cifar100") and path.suffix == ".parquet":
         raise DataError(
-            f"{path} has no {'train' if found is not None else 'val or test'} folder.",
+            f"{path} is one split of {_WANTED[recipe.data]}.",
+            "Training needs both, and the file does not say which it is.",
+            "Give the folder that has both, as train*.parquet and test*.parquet",
+        )
+    if recipe.data in ("cifar10", "cifar100"):
+        path = Path(local(path))
+    # Of a path only its end: records are read on other machines.
+    titles = {"flowers5": "flowers5", "folder": path.name, "hub": path.name}
+    title = titles.get(recipe.data) or _WANTED[recipe.data]
+    if recipe.stream:
+        there = hub.splits(path)
+        test = hub.load(path, "val" if "val" in there else "test")
+        return hub.stream(path, test.classes), test, title, test if _chooses(recipe) else None
+    parts = sources.open_splits(path, kind=_kind(recipe, path))
+    if _chooses(recipe):
+        parts = sources.with_val(parts, recipe.held_out or 0.1)
+    # Test images are for the end, where there are others.
+    held_out = parts.get("val", parts.get("test"))
+    if recipe.data == "hub" and held_out is None:
+        held_out = hub.load(path, "test")  # which says what is missing
+    if held_out is None or "train" not in parts:
+        missing = "train and val" if "all" in parts else "train" if held_out else "val or test"
+        raise DataError(
+            f"{path} has no {missing} folder.",
             "The network trains on train/<class>/* and is tested on val/<class>/* (or test).",
             "Name the folders so",
         )
-    train = read_image_folder(path / "train")
-    return train, read_image_folder(found, train.classes)
+    for images in (parts["train"], held_out):
+        if isinstance(images, LabeledFiles) and images.root is not None:
+            say_left_out(images.root, images.left_out)
+    if _chooses(recipe):
+        return parts["train"], parts.get("test", held_out), title, held_out
+    return parts["train"], held_out, title, None
+
+
+def _chooses(recipe: Recipe) -> bool:
+    """Whether something is chosen by how well it does, which test images may not decide."""
+    return recipe.keep == "best" or recipe.held_out > 0
+
+
+def _kind(recipe: Recipe, path: Path) -> sources.Kind:
+    if recipe.data != "folder":
+        return recipe.data
+    if not user_path(path).exists():
+        raise DataError(f"No folder {path}.", "", "Give a folder that has train and test")
+    return "csv" if user_path(path).is_file() else "folder"
 
 
 def _check_labels(images: TestImages) -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import os
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from senetzoo._utils.environment import variable_set
+from senetzoo._utils.files import only_writer, user_path
 from senetzoo._utils.terminal import echo
-from senetzoo.errors import ConfigError, MissingExtraError
+from senetzoo.errors import ConfigError, MissingExtraError, PolicyError, TrainingError
 from senetzoo.runs import SUMMARY
 from senetzoo.train.checkpoint import require_same, require_same_data
-from senetzoo.train.data import load_data
+from senetzoo.train.data import Data, load_data
 from senetzoo.train.recipe import Options, Recipe, read_run
 from senetzoo.train.run import Trainer
 
+# Seconds: a run takes hours, so there is no use in waiting for another one.
+_GLANCE = 0.2
 # What is returned of a summary; runs of older versions do not have the last.
 _END = (
     *("epochs", "train_seconds", "test_accuracy", "test_images", "test_correct", "wilson"),
@@ -29,7 +34,7 @@ def train(
     recipe: Recipe,
     out: Path,
     *,
-    data: Path | None = None,
+    data: Path | Data | None = None,
     seed: int = 0,
     variant: str = "",
     command: str = "",
@@ -40,7 +45,8 @@ def train(
 
     The state is saved after every epoch, and at Ctrl-C. A resumed run ends with the weights of
     the uninterrupted one, bit for bit on a CPU with the same number of threads; runs with
-    different policies and the same seed see the same batches.
+    different policies and the same seed see the same batches. A process trains one network at a
+    time: torch's random state is the run's while it lasts, and then again what it was.
 
     Under ``accelerate launch`` or ``torchrun`` each process takes an equal part of every batch,
     so a network without batch norm learns the same on any number of processes. Batch norms take
@@ -52,7 +58,8 @@ def train(
             at the end the network as `senetzoo.save` writes one, for `senetzoo.load` (the moving
             average's weights, where there is one), ``test.safetensors`` (`evaluate.record`) and
             ``summary.json``.
-        data: Local copy of the data set, for recipes that need one.
+        data: Local copy of the data set, for recipes that need one, or the data itself; without,
+            CIFAR is fetched.
         seed: Seed of initialization, order and augmentation.
         variant: Which variant of an experiment this is, for the record.
         command: What was typed, for the record.
@@ -63,28 +70,73 @@ def train(
         The record of the end, as in the log.
 
     Raises:
-        ConfigError: The recipe does not fit the data, or `out` has another run.
+        ConfigError: The recipe does not fit the data, `out` has another run, or another process is
+            writing to it.
         DataError: Data that can't be found or read.
         MissingExtraError: A library is not installed.
-        TrainingError: The loss is no number, a file can't be written, another process died.
+        TrainingError: The loss is no number, a file can't be written, another process died, or
+            another thread trains.
         Interrupted: Ctrl-C.
     """
-    try:
-        from accelerate import Accelerator
-        from accelerate.state import AcceleratorState
-    except ImportError:
-        raise MissingExtraError("Training", "accelerate", "train") from None
-
-    options = options or Options()
+    options, out = options or Options(), user_path(out)
     finished = (out / SUMMARY).is_file()
     if finished:
         stored, done = read_run(out)
         require_same(out, (stored, done["seed"]), (recipe, seed))
-    sets = load_data(recipe, data)
+    sets = data if isinstance(data, Data) else load_data(recipe, data)
     require_same_data(out, sets.identity, finished, say)
     if finished:
         say(f"{out}: finished, test accuracy {done['test_accuracy']:.2%}")
         return {key: done[key] for key in _END if key in done}
+    with prepared(recipe, sets, seed) as accelerator:
+        alone: AbstractContextManager[None] = nullcontext()
+        if accelerator.is_main_process:
+            alone = only_writer(
+                out,
+                f"A run in {out} is under way.",
+                "Wait for its end, or give another folder with --out",
+                seconds=_GLANCE,
+            )
+        else:
+            say = nothing
+        with alone:
+            return Trainer(recipe, out, sets, seed, accelerator, options, say).all(variant, command)
+
+
+@contextmanager
+def prepared(recipe: Recipe, data: Data, seed: int) -> Iterator[Any]:
+    """An Accelerator that fits the recipe, and torch's random state of a run inside.
+
+    Raises:
+        ConfigError: It does not fit the data or the machine.
+        MissingExtraError: A library is not installed.
+    """
+    try:
+        import accelerate  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("Training", "accelerate", "train") from None
+
+    if not _running.acquire(blocking=False):
+        raise TrainingError(
+            f"{recipe.name} can't be trained now.",
+            "Another thread of this process trains, and a process has one random state.",
+            "Train one after the other, or each in a process of its own",
+        )
+    try:
+        with _prepared(recipe, data, seed) as accelerator:
+            yield accelerator
+    finally:
+        _running.release()
+
+
+_running = threading.Lock()
+
+
+@contextmanager
+def _prepared(recipe: Recipe, data: Data, seed: int) -> Iterator[Any]:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
     # Accelerate keeps the precision of the process's first run.
     AcceleratorState._reset_state()
     accelerator = Accelerator(
@@ -99,36 +151,69 @@ def train(
             "Type for example: --set precision=bf16, or --set precision=fp32",
         )
     ranks = accelerator.num_processes
-    if sets.count < recipe.batch or recipe.batch % (ranks * recipe.accumulate):
+    if data.count < recipe.batch or recipe.batch % (ranks * recipe.accumulate):
         accumulated = f" with accumulate={recipe.accumulate}" * (recipe.accumulate > 1)
         raise ConfigError(
-            f"batch={recipe.batch} does not fit {sets.count} training images on {ranks} processes"
+            f"batch={recipe.batch} does not fit {data.count} training images on {ranks} processes"
             f"{accumulated}.",
             "Each process takes an equal part of a batch, and an epoch is at least one batch.",
             "Type for example: --set batch=32",
         )
-    if accelerator.is_main_process:
-        out.mkdir(parents=True, exist_ok=True)
-    else:
-        say = _nothing
+    if recipe.batch == ranks * recipe.accumulate:
+        _check_norms(recipe, data, ranks)
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), _deterministic(recipe.deterministic):
         torch.manual_seed((seed << 10) + accelerator.process_index)
-        return Trainer(recipe, out, sets, seed, accelerator, options, say).all(variant, command)
+        yield accelerator
 
 
-def _nothing(_: str) -> None:
-    pass
+def _check_norms(recipe: Recipe, data: Data, ranks: int) -> None:
+    """Refuse to train on one image at a time where a batch norm then gets one value a channel."""
+    why: list[str] = []
+    with torch.device("meta"), torch.no_grad():
+        model = recipe.network(len(data.classes), data.channels).build(seed=0).train()
+        for name, module in model.named_modules():
+            if isinstance(module, _BatchNorm):
+
+                def look(_: Any, inputs: Any, name: str = name) -> None:
+                    if inputs[0][:, 0].numel() == 1:
+                        why.append(f"its batch norm {name} gets one value of each channel")
+
+                module.register_forward_pre_hook(look)
+        for size, _ in recipe.phases:
+            try:
+                model(torch.empty(1, data.channels, size, size))
+            except PolicyError as error:  # a gate has looked before its own norm
+                why.append(str(error).partition(" in training mode")[0])
+            except ValueError:  # torch's, after the hook
+                pass
+            if why:
+                break
+        else:
+            return
+    parts = f", accumulate={recipe.accumulate}" * (recipe.accumulate > 1)
+    parts += f", {ranks} processes" * (ranks > 1)
+    raise ConfigError(
+        f"batch={recipe.batch}{parts}: {recipe.model} can't be trained on one image at a time.",
+        f"At {size} px {why[0]}, and a variance takes two.",
+        f"Type for example: --set batch={2 * ranks * recipe.accumulate}",
+    )
+
+
+def nothing(_: str) -> None:
+    """Say nothing."""
 
 
 @contextmanager
 def _deterministic(wanted: bool) -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled()
-    if wanted:
-        # What cuBLAS asks for in that mode.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    try:
+    if not wanted:
         yield
-    finally:
-        torch.use_deterministic_algorithms(before)
+        return
+    # What cuBLAS asks for in that mode.
+    with variable_set("CUBLAS_WORKSPACE_CONFIG", ":4096:8"):
+        torch.use_deterministic_algorithms(True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)

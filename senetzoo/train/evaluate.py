@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from senetzoo.data.files import LabeledFiles
 from senetzoo.data.images import open_image
 from senetzoo.data.sets import ImageSet
+from senetzoo.errors import DataError
 from senetzoo.eval.predictions import Predictions
+from senetzoo.nn.modes import evaluated
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.train.augment import normalize
 from senetzoo.train.batches import loaded, loader
@@ -20,6 +22,7 @@ from senetzoo.train.data import Data, TestImages
 from senetzoo.train.recipe import Recipe
 
 _SHOWN = 32  # mistakes in a record
+_BATCH = 64  # large images at once
 
 
 def end(tested: Predictions) -> dict[str, Any]:
@@ -34,56 +37,81 @@ def end(tested: Predictions) -> dict[str, Any]:
     }
 
 
-def _file(files: LabeledFiles, transforms: Preprocessing, index: int) -> tuple[Tensor, int]:
-    image = open_image(files.sources[index], files.source_name(index))
-    return transforms(image), files.labels[index]
+def _file(
+    files: LabeledFiles, transforms: Preprocessing, skip: bool, index: int
+) -> tuple[Tensor, int]:
+    """An image and its label; with `skip`, of one that can't be read zeros and -1 - label."""
+    label = files.labels[index]
+    try:
+        return transforms(open_image(files.sources[index], files.source_name(index))), label
+    except DataError:
+        if not skip:
+            raise
+    return torch.zeros(transforms.channels, transforms.size, transforms.size), -1 - label
 
 
 @torch.no_grad()
 def classify(
     model: nn.Module,
+    images: TestImages,
     data: Data,
     recipe: Recipe,
     size: int,
     accelerator: Any,
     *,
     workers: int = 0,
+    say: Callable[[str], None] = print,
 ) -> Predictions:
-    """Classify the test images at `size`, each process its part of them."""
+    """Classify `images` of `data` at `size`, each process its part of them.
+
+    `say` gets a line for each that can't be read, where the recipe skips these.
+    """
     ranks, rank, device = accelerator.num_processes, accelerator.process_index, accelerator.device
     if ranks > 1:
         # Each process has running statistics of its own images. The first one's count.
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, 0)
-    total = len(data.test)
+    total = len(images)
     # Every process takes as many; what is taken twice is the same twice.
     mine = torch.arange(rank, rank + ranks * -(-total // ranks), ranks).clamp(max=total - 1)
     dtype = torch.float64 if recipe.precision == "fp64" else torch.float32
-    was_training = model.training
-    model.eval()
+    network = evaluated(model)
     pieces = []
-    for x, _ in inputs(data, recipe, size, device, mine, workers):
+    skip = recipe.broken == "skip"
+    done = 0
+    for x, labels in inputs(images, data, recipe, size, device, mine, workers, skip=skip):
         with accelerator.autocast():
-            pieces.append(model(x.to(dtype)).float())
-    model.train(was_training)
+            logits = network(x.to(dtype)).float()
+        # What could not be read is wrong: anything but its class.
+        for row in (labels < 0).nonzero()[:, 0].tolist():
+            logits[row] = 0.0
+            logits[row, -1 - labels[row]] = -1.0
+            say(f"{images.source_name(int(mine[done + row]))} can't be read: it counts as wrong")  # type: ignore[union-attr]
+        done += len(labels)
+        pieces.append(logits)
     logits = torch.cat(pieces)
     if ranks > 1:
         gathered, index = accelerator.gather((logits, mine.to(device)))
         logits = torch.empty(total, logits.shape[1], device=device)
         logits[index] = gathered
-    return Predictions(logits.cpu(), torch.as_tensor(data.test.labels))
+    return Predictions(logits.cpu(), torch.as_tensor(images.labels))
 
 
 def inputs(
+    images: TestImages,
     data: Data,
     recipe: Recipe,
     size: int,
     device: torch.device,
     mine: Tensor | None = None,
     workers: int = 0,
+    *,
+    skip: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The test images as a network sees them, and their labels, in batches."""
-    images = data.test
+    """Images of `data` as a network sees them in a test, and their labels, in batches.
+
+    With `skip`, one that can't be read is zeros with the label -1 - label.
+    """
     mine = torch.arange(len(images)) if mine is None else mine
     if isinstance(images, ImageSet):
         for part in torch.split(mine, 500):
@@ -91,9 +119,10 @@ def inputs(
             yield x, images.labels[part]
         return
     transforms = Preprocessing(size, data.mean, data.std, crop=recipe.test_crop)
-    read = functools.partial(_file, images, transforms)
-    order = [part.tolist() for part in torch.split(mine, 64)]
-    yield from loaded(loader(read, order, device, workers), device)
+    read = functools.partial(_file, images, transforms, skip)
+    order = [part.tolist() for part in torch.split(mine, _BATCH)]
+    bytes_of_batch = _BATCH * 3 * size * size * 4
+    yield from loaded(loader(read, order, device, workers, bytes_of_batch), device)
 
 
 def record(tested: Predictions, data: Data, recipe: Recipe) -> dict[str, Tensor]:
@@ -121,5 +150,5 @@ def picture(images: TestImages, index: int, recipe: Recipe) -> Tensor:
     if isinstance(images, ImageSet):
         return images.images[index]
     plain = Preprocessing(recipe.final_size, (0.0,) * 3, (1.0,) * 3, crop=recipe.test_crop)
-    x, _ = _file(images, plain, index)
+    x, _ = _file(images, plain, recipe.broken == "skip", index)
     return (x * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()

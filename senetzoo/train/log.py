@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from senetzoo._utils import environment
 from senetzoo._utils.terminal import clock, printable
 from senetzoo.errors import MissingExtraError
-from senetzoo.runs import LOG, is_run, read_log
+from senetzoo.runs import LOG, SCHEMA, is_run, read_log
 from senetzoo.train.checkpoint import StepCount, write, writing
+from senetzoo.train.pace import WARM_STEPS
+from senetzoo.train.recipe import Recipe
 
 # Where there is no terminal, a line is written at most so often within an epoch.
 _QUIET_SECONDS = 60.0
 _GLANCE_SECONDS = 1.0
+# Of these, or of a minute, the first estimate of what is left is made.
+_ENOUGH_STEPS = 100
 
 
 def begin(folder: Path, header: dict[str, Any], after: StepCount | None = None) -> None:
@@ -25,10 +33,10 @@ def begin(folder: Path, header: dict[str, Any], after: StepCount | None = None) 
     After a checkpoint it goes on with a line "resume": what was logged after it is about to be
     done again.
     """
-    lines = [{"kind": "run", **header}]
+    lines = [{"kind": "run", "schema": SCHEMA, **header}]
     if after is not None:
         old = read_log(folder / LOG) if is_run(folder) else []
-        lines = [line for line in old if line["kind"] == "run"][:1] or lines
+        lines = old[:1] or lines
         lines += [
             line
             for line in old
@@ -37,6 +45,23 @@ def begin(folder: Path, header: dict[str, Any], after: StepCount | None = None) 
         ]
         lines += [{"kind": "resume", "epoch": after.epoch + 1, "step": after.step}]
     write(folder / LOG, "".join(map(_line, lines)).encode())
+
+
+def header(
+    recipe: Recipe, variant: str, seed: int, command: str, accelerator: Any
+) -> dict[str, Any]:
+    """What the line "run" says of how it was started, and on what."""
+    return {
+        "recipe": dataclasses.asdict(recipe),
+        "variant": variant,
+        "seed": seed,
+        "command": command,
+        "environment": {
+            **environment.environment(accelerator.device, torch.get_num_threads()),
+            "machine": environment.machine(),
+            "processes": accelerator.num_processes,
+        },
+    }
 
 
 def add(folder: Path, kind: str, record: dict[str, Any]) -> None:
@@ -68,23 +93,44 @@ def track(board: Any, record: dict[str, Any]) -> None:
 
 
 class Progress:
-    """How far a run is: a bar on a terminal, a line a minute elsewhere."""
+    """How far a run is: a bar on a terminal, a line a minute elsewhere.
+
+    What is left is said once it is measured: after a minute, or a number of steps, of those that
+    come after the compilation. A step costs as its images have pixels.
+
+    Args:
+        name: Of the run.
+        epochs: Image side and images of each epoch.
+        done: Images that an earlier process trained on.
+        say: Where lines go.
+        bar: Whether there may be a bar.
+    """
 
     def __init__(
-        self, name: str, images: int, done: int, say: Callable[[str], None], *, bar: bool
+        self,
+        name: str,
+        epochs: Sequence[tuple[int, int]],
+        done: int,
+        say: Callable[[str], None],
+        *,
+        bar: bool,
     ) -> None:
         from tqdm import tqdm
 
-        self._say, self._images, self._first, self._done = say, images, done, done
-        self._start = self._glanced = self._reported = time.perf_counter()
+        self._say, self._epochs, self._done = say, epochs, done
+        self._begun = self._glanced = self._reported = time.perf_counter()
+        # From when on is measured, with how much then done; what was measured is said once.
+        self._start, self._from, self._steps, self._said = self._begun, 0.0, 0, False
         self._bar: Any = tqdm(
-            total=images,
+            total=sum(images for _, images in epochs),
             initial=done,
             desc=printable(name),
             unit="img",
             unit_scale=True,
             dynamic_ncols=True,
             disable=not bar or not sys.stderr.isatty(),
+            # Its own estimate would be of the compilation too.
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
         )
         self.close = self._bar.close
 
@@ -92,7 +138,10 @@ class Progress:
         """Count `images`; whether it is time to look at the loss, which waits for the device."""
         self._done += images
         self._bar.update(images)
+        self._steps += 1
         now = time.perf_counter()
+        if self._steps == WARM_STEPS:
+            self._start, self._from = now, self._work(self._done)
         if now - self._glanced < _GLANCE_SECONDS:
             return False
         self._glanced = now
@@ -100,13 +149,18 @@ class Progress:
 
     def show(self, epoch: int, loss: float, accuracy: float) -> None:
         """Show loss and accuracy so far in `epoch`, counted from 1."""
-        figures = f"loss {loss:.4f}, accuracy {accuracy:.2%}"
+        figures, left = f"loss {loss:.4f}, accuracy {accuracy:.2%}", self._left()
+        measured = self._steps - WARM_STEPS
+        since = time.perf_counter() - self._start
+        if left is not None and not self._said and (measured >= _ENOUGH_STEPS or since >= 60):
+            self._said = True
+            self.say(f"measured for {clock(since)}: about {clock(left)} to go on this machine")
+        ahead = "" if left is None else f", {clock(left)} left"
         if not self._bar.disable:
-            self._bar.set_postfix_str(f"epoch {epoch}, {figures}")
+            self._bar.set_postfix_str(f"epoch {epoch}, {figures}{ahead}")
         elif self._glanced - self._reported >= _QUIET_SECONDS:
             self._reported = self._glanced
-            rate, left = self._rate()
-            self._say(f"epoch {epoch}: {figures}, {rate:,.0f} images/s, {clock(left)} left")
+            self._say(f"epoch {epoch}: {figures}{ahead}")
 
     def epoch(self, record: dict[str, Any], epochs: int) -> None:
         """Say what an epoch gave."""
@@ -122,10 +176,14 @@ class Progress:
             parts += [f"test accuracy {record['test_accuracy']:.2%}"]
         if record.get("ema_test_accuracy") is not None:
             parts += [f"of the average {record['ema_test_accuracy']:.2%}"]
-        parts += [
-            f"{record['images_per_second']:,.0f} images/s",
-            f"{clock(self._rate()[1])} left",
-        ]
+        if record.get("val_accuracy") is not None:
+            parts += [f"validation loss {record['val_loss']:.4f}"]
+            parts += [f"validation accuracy {record['val_accuracy']:.2%}"]
+        if record.get("ema_val_accuracy") is not None:
+            parts += [f"of the average {record['ema_val_accuracy']:.2%}"]
+        parts += [f"{record['images_per_second']:,.0f} images/s"]
+        if (left := self._left()) is not None:
+            parts += [f"{clock(left)} left"]
         self._reported = time.perf_counter()
         self.say(", ".join(parts))
 
@@ -134,7 +192,20 @@ class Progress:
         with self._bar.external_write_mode():
             self._say(line)
 
-    def _rate(self) -> tuple[float, float]:
-        """Images a second, and the seconds that are left at that rate."""
-        rate = (self._done - self._first) / max(time.perf_counter() - self._start, 1e-9)
-        return rate, (self._images - self._done) / max(rate, 1e-9)
+    def _left(self) -> float | None:
+        """Seconds that are left at the measured pace; None before there is one."""
+        work = self._work(self._done) - self._from
+        if self._steps <= WARM_STEPS or work <= 0:
+            return None
+        rate = work / max(time.perf_counter() - self._start, 1e-9)
+        return (
+            self._work(sum(images for _, images in self._epochs)) - self._work(self._done)
+        ) / rate
+
+    def _work(self, images: int) -> float:
+        """What so many images from the start cost, in pixels."""
+        work = 0.0
+        for size, own in self._epochs:
+            work += min(images, own) * size**2
+            images = max(images - own, 0)
+        return work

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from senetzoo._utils.torchvision import torchvision
-from senetzoo.errors import MissingExtraError
+from senetzoo.errors import ConfigError, MissingExtraError
+from senetzoo.nn.classifier import Classifier
 from senetzoo.train.recipe import Recipe
+from senetzoo.train.step import depths
 
 
 class Muon(torch.optim.Optimizer):
@@ -71,36 +73,44 @@ def orthogonalize(matrix: Tensor, steps: int = 4) -> Tensor:
     return result
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: Classifier, recipe: Recipe, fresh: Collection[str] = ()
+) -> torch.optim.Optimizer:
     """The optimizer of `recipe`; each group has its peak learning rate as ``peak``.
 
-    Norms, biases and gates have no weight decay; Muon trains the convolutions but the first.
+    Norms, biases and gates have no weight decay; Muon trains the convolutions but the first. What
+    does not learn is in none. `fresh` names what the starting weights do not cover.
     """
-    decay, plain, convolutions = [], [], []
+    groups: dict[tuple[str, float], dict[str, Any]] = {}
+    parts = _parts(model, recipe.layer_decay, fresh)
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         gate = ".slots" in name or name.startswith("slots")
         # Swin's table of position biases is a matrix.
         bias = "bias" in name.rpartition(".")[2]
+        kind, rate = "decay", recipe.lr
         if gate or bias or parameter.ndim < 2:
-            plain.append(parameter)
+            kind = "plain"
         # The first layer sees raw pixels, of few channels: SGD does better there.
         elif recipe.optimizer == "muon" and parameter.ndim == 4 and parameter.shape[1] > 4:
-            convolutions.append(parameter)
+            kind, rate = "muon", recipe.muon_lr
+        group = groups.setdefault((kind, parts[name]), {"params": [], "peak": rate * parts[name]})
+        group["params"].append(parameter)
+        if kind == "muon":
+            group |= {"muon": True, "lr": group["peak"], "momentum": recipe.muon_momentum}
         else:
-            decay.append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"params": parameters, "weight_decay": rate, "peak": recipe.lr}
-        for parameters, rate in ((decay, recipe.weight_decay), (plain, 0.0))
-        if parameters
-    ]
+            group["weight_decay"] = recipe.weight_decay if kind == "decay" else 0.0
+    order = ("decay", "plain", "muon")
+    ordered = [groups[key] for key in sorted(groups, key=lambda key: order.index(key[0]))]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
-            groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0
+            ordered, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0
         )
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=recipe.lr)
+        return torch.optim.Adam(ordered, lr=recipe.lr)
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr)
+        return torch.optim.AdamW(ordered, lr=recipe.lr)
     if recipe.optimizer == "lamb":
         try:
             torchvision()  # which timm imports
@@ -108,12 +118,48 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         except ImportError:
             raise MissingExtraError("The optimizer LAMB", "timm", "train") from None
         # timm clips the norm of all gradients at 1, as the paper's recipes do.
-        return cast(torch.optim.Optimizer, Lamb(groups, lr=recipe.lr))
-    conv = {
-        "params": convolutions,
-        "muon": True,
-        "lr": recipe.muon_lr,
-        "peak": recipe.muon_lr,
-        "momentum": recipe.muon_momentum,
-    }
-    return Muon([*groups, conv], lr=recipe.lr, momentum=recipe.momentum)
+        return cast(torch.optim.Optimizer, Lamb(ordered, lr=recipe.lr))
+    return Muon(ordered, lr=recipe.lr, momentum=recipe.momentum)
+
+
+def _parts(model: Classifier, decay: float, fresh: Collection[str]) -> dict[str, float]:
+    """The learning rate of each parameter, as a part of the whole."""
+    names = [name for name, _ in model.named_parameters()]
+    parts = dict.fromkeys(names, 1.0)
+    for distance, indices in enumerate(reversed(depths(model).values())):
+        parts |= {names[i]: decay**distance for i in indices if names[i] not in fresh}
+    return parts
+
+
+def freeze(model: Classifier, recipe: Recipe, fresh: Collection[str] = ()) -> tuple[nn.Module, ...]:
+    """Make the parts that `recipe` freezes learn no more; `fresh` as of `make_optimizer`.
+
+    Returns:
+        The norms in them, which are to stay in eval mode.
+
+    Raises:
+        ConfigError: Nothing is left to learn, or there are fewer stages.
+    """
+    if not recipe.freeze:
+        return ()
+    parameters, by_depth = list(model.named_parameters()), depths(model)
+    stages = [part for part in by_depth if part.startswith("stage")]
+    count = len(stages) if recipe.freeze == "trunk" else recipe.freeze
+    if count > len(stages):
+        raise ConfigError(
+            f"The recipe got freeze={count}.",
+            f"{recipe.model} has {len(stages)} stages.",
+            "Type for example: --set freeze=trunk",
+        )
+    for part in {"stem", *stages[:count]} & by_depth.keys():
+        for index in by_depth[part]:
+            name, parameter = parameters[index]
+            parameter.requires_grad_(name in fresh)
+    if not any(parameter.requires_grad for _, parameter in parameters):
+        raise ConfigError(f"The recipe got freeze={recipe.freeze!r}.", "Nothing is left to learn.")
+    return tuple(
+        module
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and not any(parameter.requires_grad for parameter in module.parameters())
+    )

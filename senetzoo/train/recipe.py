@@ -70,15 +70,22 @@ class Recipe:
             its parquet files), or ``"digits"`` (scikit-learn's, which needs no file).
         stream: Read the training images of ``"hub"`` as a stream, without downloading them first.
         stream_images: Images in an epoch of a stream that does not say how many it has.
+        held_out: Part of the training images that is held out as validation images, to choose by,
+            where the data has none; 0 for none, or for a tenth where `keep` is ``"best"``.
+        broken: What an image that can't be read does: ``"stop"`` the run, or ``"skip"``: it is
+            said, counted, and replaced by another of its batch; in a test it counts as wrong.
         images_per_class: Use only so many images of each class, for training and for the test;
             0 for all.
         phases: Resolution by time: pairs of image side and epochs at it.
+        epochs: Epochs in all; 0 for those of `phases` and `restart_epochs` together. Where it alone
+            is changed (``--set epochs=20``), these and `step_epochs` keep their proportions.
         mean: What is subtracted from each channel of an image, in units of the full range; None for
             the data set's own.
         std: What divides each channel then; None for the data set's own.
         test_size: Image side in the test; 0 for that of the phase.
         test_crop: Fraction of the resized test image that its center crop keeps; large images.
-        batch: Images per optimizer step, over all processes and accumulated parts.
+        batch: Images per optimizer step, over all processes and accumulated parts. An epoch leaves
+            out those that do not fill one, others each time.
         accumulate: Parts that a batch is computed in, one after another.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"`` (mixed), or ``"fp64"``.
         channels_last: Whether images and weights lie channels last in memory.
@@ -88,6 +95,10 @@ class Recipe:
         optimizer: ``"sgd"`` (Nesterov), ``"adam"``, ``"adamw"``, ``"lamb"``, or ``"muon"`` for
             the convolutions and SGD for the rest.
         lr: Peak learning rate.
+        layer_decay: The learning rate of each stage, as a part of that of the next one; the stem's
+            too. The head, and what the starting weights do not cover, have the whole.
+        freeze: So many stages, and the stem, stay as they are; ``"trunk"`` for all but the head.
+            What the starting weights do not cover is trained.
         muon_lr: Peak relative step of Muon.
         momentum: Momentum of SGD.
         muon_momentum: Momentum of Muon.
@@ -108,6 +119,7 @@ class Recipe:
         loss: ``"cross-entropy"``, or ``"bce"``: binary cross-entropy of each class, where every
             class of a mixed image counts as present (Wightman et al. 2021, arXiv:2110.00476).
         label_smoothing: Label smoothing.
+        class_weights: Whether each class counts as much in the loss, however many images it has.
         mixup: Parameter of the beta distribution of mixup (Zhang et al. 2017); 0 for none.
         cutmix: The same of CutMix (Yun et al. 2019). With both, each batch draws one of them.
         margin: Small images: reflected pixels around an image before the random crop; 0 for no
@@ -125,7 +137,10 @@ class Recipe:
         noise: Standard deviation of noise on training images, as a part of the pixel range.
         blur: Standard deviation in pixels of a Gaussian blur of training images.
         enlarge: Training images are reduced so many times and enlarged again; 1 for none.
-        test_every: Evaluate on the test images after every so many epochs, and after the last.
+        test_every: Evaluate after every so many epochs, and after the last.
+        keep: What is saved at the end: the ``"last"`` weights, or the ``"best"`` of the tested
+            epochs on the validation images.
+        patience: Stop when the validation images have got no better for so many epochs; 0 never.
     """
 
     name: str
@@ -137,8 +152,11 @@ class Recipe:
     data: DataName
     stream: bool = False
     stream_images: NonNegativeInt = 0
+    held_out: Rate = 0.0
+    broken: Literal["stop", "skip"] = "stop"
     images_per_class: NonNegativeInt = 0
     phases: Annotated[tuple[tuple[PositiveInt, PositiveInt], ...], NonEmpty(), Example(((32, 10),))]
+    epochs: NonNegativeInt = 0
     mean: tuple[float, ...] | None = None
     std: tuple[PositiveFloat, ...] | None = None
     test_size: NonNegativeInt = 0
@@ -151,6 +169,8 @@ class Recipe:
     deterministic: bool = False
     optimizer: Literal["sgd", "adam", "adamw", "lamb", "muon"] = "sgd"
     lr: NonNegativeFloat = 0.1
+    layer_decay: Annotated[float, Gt(0), Le(1)] = 1.0
+    freeze: Literal["trunk"] | NonNegativeInt = 0
     muon_lr: NonNegativeFloat = 0.06
     momentum: Rate = 0.9
     muon_momentum: Rate = 0.6
@@ -164,6 +184,7 @@ class Recipe:
     ema: Rate = 0.0
     loss: Literal["cross-entropy", "bce"] = "cross-entropy"
     label_smoothing: Rate = 0.0
+    class_weights: bool = False
     mixup: NonNegativeFloat = 0.0
     cutmix: NonNegativeFloat = 0.0
     margin: NonNegativeInt = 4
@@ -179,9 +200,12 @@ class Recipe:
     blur: NonNegativeFloat = 0.0
     enlarge: Annotated[float, Ge(1)] = 1.0
     test_every: PositiveInt = 1
+    keep: Literal["last", "best"] = "last"
+    patience: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
         check(self, name="The recipe")
+        planned = sum(epochs for _, epochs in self.phases) + self.restart_epochs
         low, high = self.crop_scale
         area = 0.0 < low <= high or low == high == 0.0
         rising = list(self.step_epochs) == sorted(set(self.step_epochs))
@@ -193,15 +217,18 @@ class Recipe:
             (stepped, "step_epochs", "given with schedule=step, and only with it"),
             (stem, "stem", f"one of {', '.join(STEMS)}, or such as 3x3/2+pool"),
             (self.data == "hub" or not self.stream, "stream", "for data=hub"),
+            (self.epochs in (0, planned), "epochs", f"the sum of all phases, {planned}"),
+            (self.keep == "best" or not self.patience, "patience", "for keep=best"),
+            (
+                self.loss == "cross-entropy" or not self.class_weights,
+                "class_weights",
+                "for loss=cross-entropy",
+            ),
         ):
             if not fits:
                 asked = f"The recipe got {field}={getattr(self, field)!r}."
                 raise ConfigError(asked, f"{field} is {right}.")
-
-    @property
-    def epochs(self) -> int:
-        """Epochs in all."""
-        return sum(epochs for _, epochs in self.phases) + self.restart_epochs
+        object.__setattr__(self, "epochs", planned)
 
     def size(self, epoch: int) -> int:
         """Image side in `epoch`, counted from 0."""
@@ -284,7 +311,33 @@ class Recipe:
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed; an unknown field is a `ConfigError`."""
         check_fields("The recipe", changes, [field.name for field in dataclasses.fields(self)])
-        return dataclasses.replace(self, **changes)
+        epochs = changes.get("epochs", 0)
+        changed = dataclasses.replace(self, **{**changes, "epochs": 0})
+        if epochs in (0, changed.epochs):
+            return changed
+        return changed._lasting(epochs, "step_epochs" not in changes)
+
+    def _lasting(self, epochs: int, steps: bool) -> Self:
+        """The same over so many epochs; `steps` says whether those of the schedule move too."""
+        if type(epochs) is not int or epochs < 0:
+            return dataclasses.replace(self, epochs=epochs)  # which says what is wrong
+        part = epochs / self.epochs
+        restart = min(round(part * self.restart_epochs), epochs - 1)
+        left, planned, done = epochs - restart, self.epochs - self.restart_epochs, 0
+        phases = []
+        for size, own in self.phases:
+            # What rounding leaves is the last phase's: its size is that of the test.
+            before, done = left * done // planned, done + own
+            if many := left * done // planned - before:
+                phases.append((size, many))
+        moved = tuple(dict.fromkeys(max(1, round(part * step)) for step in self.step_epochs))
+        return dataclasses.replace(
+            self,
+            phases=tuple(phases),
+            restart_epochs=restart,
+            epochs=epochs,
+            step_epochs=moved if steps else self.step_epochs,
+        )
 
     @classmethod
     def from_json(cls, raw: object) -> Self:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
@@ -17,22 +14,21 @@ from torch import Tensor, nn
 from torch.optim import swa_utils
 
 from senetzoo._utils import environment
-from senetzoo.errors import SenetzooError, TrainingError
+from senetzoo.errors import SenetzooError, TrainingError, first_line
 from senetzoo.eval.predictions import Predictions
-from senetzoo.io.folder import WEIGHTS
-from senetzoo.io.save import write as write_network
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
-from senetzoo.runs import LOG, SUMMARY, TEST, read_log
-from senetzoo.train import checkpoint, evaluate, log
-from senetzoo.train.batches import Batches
+from senetzoo.runs import LOG, read_log
+from senetzoo.train import checkpoint, ending, evaluate, log, stop
+from senetzoo.train.batches import Batches, WorkerError, worker_error
+from senetzoo.train.best import Best
 from senetzoo.train.checkpoint import NEWEST, StepCount
-from senetzoo.train.data import Data
+from senetzoo.train.data import Data, TestImages
 from senetzoo.train.log import Progress
-from senetzoo.train.optim import make_optimizer
+from senetzoo.train.optim import freeze, make_optimizer
 from senetzoo.train.recipe import Options, Recipe
 from senetzoo.train.step import Step, Sums
-from senetzoo.train.stop import Interrupted, signals
+from senetzoo.train.stop import signals
 
 # Several processes agree on stopping and saving once in so many steps: that waits for all of them.
 _AGREE_EVERY = 20
@@ -63,8 +59,12 @@ class Trainer:
             else recipe.network(*shape).build(seed=seed)  # the checkpoint has all weights
         )
         self.start = model.load_report
+        # Names of what the starting weights do not cover.
+        self.fresh: list[str] = stored.get("fresh", []) if stored is not None else []
         if self.start is not None:
             say(f"starting from {self.start}")
+            self.fresh = [name for name, _ in self.start.replaced]
+        self.frozen = freeze(model, recipe, self.fresh)
         model.uncalibrate()
         model = model.to(memory_format=layout)  # type: ignore[call-overload]
         self.counts = count(model, recipe.final_size)
@@ -81,16 +81,19 @@ class Trainer:
             )
             self.networks["ema_"] = self.ema.module
         *_, self.final = self.networks.values()
-        optimizer = make_optimizer(model, recipe)
+        self.best = Best() if recipe.keep == "best" else None
+        optimizer = make_optimizer(model, recipe, self.fresh)
         if stored is not None:
             model.load_state_dict(stored["model"])
             optimizer.load_state_dict(stored["optimizer"])
         prepared, self.optimizer = accelerator.prepare(model, optimizer)
-        compiled = recipe.compile and _can_compile(device)
-        if compiled != recipe.compile:
-            say("no C++ compiler is installed: training without torch.compile, slower")
+        missing, remedy = environment.compiler_missing(device) if recipe.compile else ("", "")
+        if missing:
+            say(f"training without torch.compile, slower: {missing} {remedy}")
+        compiled = recipe.compile and not missing
         network = torch.compile(prepared, dynamic=False) if compiled else prepared
-        self.step = Step(accelerator, network, model, self.optimizer, recipe)
+        weights = data.class_weights().to(device) if recipe.class_weights else None
+        self.step = Step(accelerator, network, model, self.optimizer, recipe, weights)
         self.batches = Batches(
             recipe,
             data,
@@ -101,6 +104,7 @@ class Trainer:
             workers=options.workers,
         )
         self.sums = Sums.zero(len(self.step.depths), device)
+        self._said, self._tell = set[str](), say
         # What is done, and how much of it the newest checkpoint has.
         self.position = StepCount()
         self.saved: StepCount | None = None
@@ -116,37 +120,56 @@ class Trainer:
         if main:
             self._begin(variant, command)
         per_epoch = self.batches.steps * recipe.batch
+        epochs = [(recipe.size(epoch), per_epoch) for epoch in range(recipe.epochs)]
         done = self.position.epoch * per_epoch + self.position.step * recipe.batch
-        total = recipe.epochs * per_epoch
-        self.progress = Progress(self.out.name, total, done, self.say, bar=main)
-        tested = None
+        self.progress = Progress(self.out.name, epochs, done, self.say, bar=main)
+        self._tell, tested = self.progress.say, None
         board = log.tensorboard(self.out) if main and self.options.tensorboard else nullcontext()
-        with board as self.board, closing(self.progress), signals(self._ask_to_stop):
+        with (
+            board as self.board,
+            closing(self.batches),
+            closing(self.progress),
+            signals(self._ask_to_stop),
+        ):
             try:
-                while self.position.epoch < recipe.epochs:
+                while self.position.epoch < recipe.epochs and not self._settled():
                     tested = self._epoch()
             except RuntimeError as error:
-                ranks = self.accelerator.num_processes
-                if isinstance(error, SenetzooError):
+                if (died := worker_error(error)) is not None:
+                    raise self._without_worker(died) from error
+                if (cause := getattr(error, "inner_exception", None)) is not None:
+                    raise TrainingError(
+                        f"torch.compile fails on the network of {recipe.name}.",
+                        first_line(cause),
+                        "Type the same command with --no-compile",
+                    ) from error
+                if isinstance(error, SenetzooError) or self.accelerator.num_processes == 1:
                     raise
-                if "DataLoader worker" in str(error):
-                    raise self._without_worker(error) from error
-                if ranks == 1:
-                    raise
-                raise TrainingError(
-                    f"Process {self.accelerator.process_index} of {ranks} can't go on in epoch "
-                    f"{self.position.epoch + 1}; another one may have died.",
-                    (str(error).partition("\n")[0] or type(error).__name__) + ".",
-                    "Type the same command again"
-                    + (f": {self._newest()}" if self.saved is not None else ""),
-                ) from error
-        return self._end(tested or self._test(self.final, recipe.final_size), command)
+                epoch = self.position.epoch + 1
+                raise stop.alone(self.accelerator, epoch, error, self._newest()) from error
+        if self.best is not None:
+            self.final.load_state_dict(self.best.state)
+        if self.best is not None or tested is None or self.data.validation is not None:
+            tested = self.test(self.final, recipe.final_size, self.data.test)
+        return self._end(tested, command)
+
+    def _settled(self) -> bool:
+        """Whether the run ends early."""
+        if self.best is None or not self.best.settled(self.position.epoch, self.recipe):
+            return False
+        self.say(
+            f"{self.out}: no better for {self.recipe.patience} epochs, so the run ends with the "
+            f"weights of epoch {self.best.epoch}"
+        )
+        return True
 
     def _epoch(self) -> Predictions | None:
         """The rest of an epoch, its test, and its record; the test of what is to be saved."""
         recipe, steps, number = self.recipe, self.batches.steps, self.position.epoch
         peaks = [group["peak"] for group in self.optimizer.param_groups]
         self.model.train()
+        for module in self.frozen:
+            module.eval()
         begun = time.perf_counter()
         self._between_steps = True
         for batch in self.batches.epoch(number, self.position.step, self.sampler):
@@ -158,6 +181,7 @@ class Trainer:
             self.step(batch, self.sums)
             if self.ema is not None:
                 self.ema.update_parameters(self.model)
+            self._count_left_out()
             self.position = StepCount(number, self.position.step + 1)
             last = self.position.step == steps
             if self.progress.advance(recipe.batch) or last:
@@ -184,8 +208,20 @@ class Trainer:
         self.sums = Sums.zero(len(self.step.depths), self.accelerator.device)
         self._save()
         if self._agreed(self._stop):
-            raise self._interrupted()
+            raise stop.interrupted(self.out, str(self.position))
         return tested
+
+    def _count_left_out(self) -> None:
+        """Say once of each image that it can't be read, and count it."""
+        self.sums.left_out += len(self.batches.left_out)
+        for line in self.batches.left_out:
+            self._say_once(f"left out: {line}")
+        self.batches.left_out.clear()
+
+    def _say_once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self._tell(line)
 
     def _record(self, number: int) -> tuple[dict[str, Any], Predictions | None]:
         recipe, sums, accelerator = self.recipe, self.sums, self.accelerator
@@ -201,12 +237,17 @@ class Trainer:
             "test_accuracy": None,
         }
         begun = time.perf_counter()
-        tested = None
+        tested, held = None, self.data.validation
+        part, on = ("test", self.data.test) if held is None else ("val", held)
         if (number + 1) % recipe.test_every == 0 or number + 1 == recipe.epochs:
             for prefix, network in self.networks.items():
-                tested = self._test(network, recipe.test_size or recipe.size(number))
-                record[f"{prefix}test_loss"] = round(tested.loss, 5)
-                record[f"{prefix}test_accuracy"] = round(tested.accuracy, 5)
+                tested = self.test(network, recipe.test_size or recipe.size(number), on)
+                record[f"{prefix}{part}_loss"] = round(tested.loss, 5)
+                record[f"{prefix}{part}_accuracy"] = round(tested.accuracy, 5)
+            if self.best is not None and tested is not None:
+                self.best.offer(number + 1, tested, self.final, recipe)
+        if sums.left_out:
+            record["left_out"] = sums.left_out
         norms = (sums.norms / sums.steps).tolist()
         record["gradient_norm"] = {
             name: float(f"{norm:.6g}") for name, norm in zip(self.step.depths, norms, strict=True)
@@ -219,70 +260,52 @@ class Trainer:
         record["images_per_second"] = round(images / max(sums.train, 1e-9), 1)
         return record, tested
 
-    def _test(self, network: nn.Module, size: int) -> Predictions:
+    def test(self, network: nn.Module, size: int, images: TestImages) -> Predictions:
         workers = self.options.workers
         return evaluate.classify(
-            network, self.data, self.recipe, size, self.accelerator, workers=workers
+            network,
+            images,
+            self.data,
+            self.recipe,
+            size,
+            self.accelerator,
+            workers=workers,
+            say=self._say_once,
         )
 
     # What is written
 
     def _begin(self, variant: str, command: str) -> None:
-        header: dict[str, Any] = {
-            "recipe": dataclasses.asdict(self.recipe),
-            "variant": variant,
-            "seed": self.seed,
-            "command": command,
-            "data": {"name": self.data.title, **self.data.identity},
-            "environment": {
-                **environment.environment(self.accelerator.device, torch.get_num_threads()),
-                "machine": environment.machine(),
-                "processes": self.accelerator.num_processes,
-            },
-            "model": {
-                "name": self.recipe.model,
-                "params": self.counts.params,
-                "macs": self.counts.macs,
-            },
+        model = {
+            "name": self.recipe.model,
+            "params": self.counts.params,
+            "macs": self.counts.macs,
         }
         if self.start is not None:
-            header["model"] |= {"start": self.start.tag, "start_sha256": self.start.sha256}
+            model |= {"start": self.start.tag, "start_sha256": self.start.sha256}
+        header = {
+            **log.header(self.recipe, variant, self.seed, command, self.accelerator),
+            "data": {"name": self.data.title, **self.data.identity},
+            "model": model,
+        }
         if self.saved is not None:
             self.say(f"{self.out}: going on after {self.position}")
         log.begin(self.out, header, self.saved)
 
     def _end(self, tested: Predictions, command: str) -> dict[str, Any]:
-        from safetensors.torch import save
-
         main = self.accelerator.is_main_process
         lines = read_log(self.out / LOG) if main else []
         seconds = [line["seconds"]["train"] for line in lines if line["kind"] == "epoch"]
         end = {
-            "epochs": self.recipe.epochs,
+            "epochs": self.position.epoch,
+            **({} if self.best is None else {"best_epoch": self.best.epoch}),
+            **({"part": "val"} if self.data.test is self.data.validation else {}),
             "train_seconds": round(sum(seconds), 3),
             **evaluate.end(tested),
         }
         if main:
-            with checkpoint.writing(self.out / WEIGHTS):
-                write_network(
-                    cast(Classifier, self.final),
-                    self.out,
-                    classes=self.data.classes,
-                    preprocessing=self.data.preprocessing(self.recipe),
-                )
-            shown = evaluate.record(tested, self.data, self.recipe)
-            checkpoint.write(self.out / TEST, save(shown))
-            log.add(self.out, "end", end)
-            summary = {
-                "recipe": dataclasses.asdict(self.recipe),
-                "seed": self.seed,
-                "command": command,
-                "revision": environment.revision(),
-                "machine": environment.machine(),
-                **end,
-            }
-            text = json.dumps(summary, indent=1) + "\n"
-            checkpoint.write(self.out / SUMMARY, text.encode())
+            model = cast(Classifier, self.final)
+            ending.write(self.out, model, tested, self.data, self.recipe, self.seed, command, end)
         self.accelerator.wait_for_everyone()
         return end
 
@@ -305,6 +328,8 @@ class Trainer:
                 "sampler": self.batches.generator.get_state(),
                 **self.position._asdict(),
                 "sums": dataclasses.asdict(self.sums),
+                "best": self.best.as_dict() if self.best is not None else None,
+                "fresh": self.fresh,
                 "recipe": dataclasses.asdict(self.recipe),
                 "seed": self.seed,
             }
@@ -318,6 +343,8 @@ class Trainer:
         self.position = self.saved = StepCount(stored["epoch"], stored["step"])
         if self.ema is not None:
             self.ema.load_state_dict(stored["ema"])
+        if self.best is not None:
+            self.best = Best.from_dict(stored["best"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(stored["scaler"])
         # A process more than before keeps the state that its number gave it.
@@ -336,13 +363,13 @@ class Trainer:
         """Between two steps: save where it is time or Ctrl-C was pressed, and stop there."""
         if self.accelerator.num_processes > 1 and self.position.step % _AGREE_EVERY:
             return
-        stop = self._agreed(self._stop)
+        asked = self._agreed(self._stop)
         due = time.monotonic() - self._last_save > 60 * self.options.save_minutes
-        if stop or self._agreed(due):
+        if asked or self._agreed(due):
             self._check_loss()
             self._save()
-        if stop:
-            raise self._interrupted()
+        if asked:
+            raise stop.interrupted(self.out, str(self.position))
 
     def _agreed(self, mine: bool) -> bool:
         """Whether any process says so."""
@@ -355,47 +382,19 @@ class Trainer:
         self._stop = True
         self.progress.say("stopping after this step; once more to stop at once")
 
-    def _interrupted(self) -> Interrupted:
-        return Interrupted(
-            f"The run in {self.out} was interrupted.\n"
-            f"All up to {self.position} is saved.\n"
-            "Type the same command again to go on"
-        )
-
-    def _without_worker(self, error: RuntimeError) -> TrainingError:
-        """What to say when a process that reads images has died; saves what is whole."""
+    def _without_worker(self, error: WorkerError) -> TrainingError:
+        """What to say when a process that reads images died or hangs; saves what is whole."""
         if self._between_steps and self.accelerator.num_processes == 1:
             self._check_loss()
             self._save()
-        saved = f"All up to {self.saved} is saved." if self.saved is not None else ""
-        return TrainingError(
-            f"A process that reads images for {self.out} has died.",
-            f"It was killed, mostly for want of memory. {saved}".rstrip(),
-            "Type the same command again to go on; with less memory: --workers 0",
-        )
+        return stop.without_worker(self.out, "" if self.saved is None else str(self.saved), error)
 
     def _newest(self) -> str:
-        return f"{self.out / NEWEST} has the state of {self.saved}"
+        """Which state is saved; nothing where none is."""
+        return "" if self.saved is None else f"{self.out / NEWEST} has the state of {self.saved}"
 
     def _check_loss(self) -> None:
         if self.sums.finite():
             return
-        loss = self.sums.loss
-        raise TrainingError(
-            (
-                f"A gradient of {self.recipe.name} is not finite"
-                if torch.isfinite(loss)
-                else f"The loss of {self.recipe.name} is {float(loss)}"
-            )
-            + f" in epoch {self.position.epoch + 1}.",
-            f"The run diverged; {self._newest()}."
-            if self.saved is not None
-            else "The run diverged in its first epoch.",
-            f"Type for example: --set lr={self.recipe.lr / 2:g}, with another --out",
-        )
-
-
-def _can_compile(device: torch.device) -> bool:
-    """Whether inductor has what it needs: on the CPU, a C++ compiler."""
-    compilers = (os.environ.get("CXX"), "c++", "g++", "clang++", "cl")
-    return device.type != "cpu" or any(shutil.which(name) for name in compilers if name)
+        epoch, saved = self.position.epoch + 1, self._newest()
+        raise stop.diverged(self.recipe, float(self.sums.loss), epoch, saved)

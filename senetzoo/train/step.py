@@ -70,6 +70,7 @@ class Sums:
         steps: Number of steps.
         train: Seconds in the steps.
         data: Seconds in which the steps waited for images.
+        left_out: Images that could not be read.
     """
 
     loss: Tensor
@@ -78,6 +79,7 @@ class Sums:
     steps: int = 0
     train: float = 0.0
     data: float = 0.0
+    left_out: int = 0
 
     @classmethod
     def zero(cls, depths: int, device: torch.device) -> Sums:
@@ -91,7 +93,7 @@ class Sums:
 
 
 class Step:
-    """Forward, backward, update."""
+    """Forward, backward, update; `weights` (classes,) say how much each class counts."""
 
     def __init__(
         self,
@@ -100,7 +102,9 @@ class Step:
         model: Classifier,
         optimizer: Any,
         recipe: Recipe,
+        weights: Tensor | None = None,
     ) -> None:
+        self._weights = weights
         self._accelerator, self._network = accelerator, network
         self._optimizer, self._recipe = optimizer, recipe
         self._parameters = list(model.parameters())
@@ -118,7 +122,7 @@ class Step:
             rows = slice(part * size, (part + 1) * size)
             with self._accelerator.accumulate(self._network):
                 logits = self._network(batch.x[rows])
-                loss = loss_of(logits, batch.target[rows], self._recipe)
+                loss = loss_of(logits, batch.target[rows], self._recipe, self._weights)
                 self._accelerator.backward(loss)
                 if part == parts - 1:
                     sums.norms += self._norms()
@@ -142,11 +146,13 @@ class Step:
         return norms.nan_to_num(0.0, 0.0, 0.0) if self._recipe.precision == "fp16" else norms
 
 
-def loss_of(logits: Tensor, target: Tensor, recipe: Recipe) -> Tensor:
-    """The mean loss of a batch."""
+def loss_of(
+    logits: Tensor, target: Tensor, recipe: Recipe, weights: Tensor | None = None
+) -> Tensor:
+    """The mean loss of a batch; `weights` (classes,) say how much each class counts."""
     smooth, classes = recipe.label_smoothing, logits.shape[1]
     if recipe.loss == "cross-entropy":
-        return F.cross_entropy(logits, target, label_smoothing=smooth)
+        return F.cross_entropy(logits, target, weights, label_smoothing=smooth)
     if target.ndim == 1:
         target = F.one_hot(target, classes)
     present = (target > 0).to(logits.dtype) * (1.0 - smooth) + smooth / classes

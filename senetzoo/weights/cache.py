@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import errno
+import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-from senetzoo.errors import WeightsError
+from senetzoo._utils import files
+from senetzoo._utils.environment import bad_certificates
+from senetzoo._utils.files import user_path
+from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.weights import manifest
 from senetzoo.weights.manifest import Entry
 
+T = TypeVar("T")
 EMBEDDED = Path(__file__).parent / "embedded"
 Origin = Literal["embedded", "cache", "folder", "mirror", "hub", "url"]
 _REMEDIES = {
@@ -71,10 +81,69 @@ def cache_folder() -> Path:
     """Folder of downloaded files that huggingface_hub does not keep: SENETZOO_CACHE.
 
     By default ``senetzoo`` in huggingface_hub's home: HF_HOME, else ``~/.cache/huggingface``.
+    `ConfigError` where nobody knows the home.
     """
     shared = f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
     usual = f"{os.environ.get('HF_HOME') or shared}/senetzoo"
-    return Path(os.environ.get("SENETZOO_CACHE") or usual).expanduser()
+    return user_path(
+        os.environ.get("SENETZOO_CACHE") or usual,
+        "Set HOME, HF_HOME or SENETZOO_CACHE to a folder that can be written to",
+    )
+
+
+def hub_cache() -> Path:
+    """The folder in which huggingface_hub keeps files; `ConfigError` where no home is known.
+
+    huggingface_hub itself would make a folder that is called ``~``.
+    """
+    from huggingface_hub import constants
+
+    remedy = "Set HOME or HF_HOME to a folder that can be written to"
+    return user_path(constants.HF_HUB_CACHE, remedy)
+
+
+_UNWRITABLE = ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOENT", "ENOTDIR", "EEXIST")
+
+
+def unwritable(error: BaseException) -> bool:
+    """Whether an error is of a folder that can't be written to, or is full."""
+    if not isinstance(error, OSError) or error.errno is None or bad_certificates(error):
+        return False
+    return errno.errorcode.get(error.errno) in _UNWRITABLE
+
+
+@functools.cache
+def spare() -> Path:
+    """A folder that is there as long as the process."""
+    folder = tempfile.mkdtemp(prefix="senetzoo-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def or_spare(fetch: Callable[[Path | None], T], variable: str) -> T:
+    """What `fetch` puts into a cache, or into `spare` where there is none to write to.
+
+    Args:
+        fetch: Fetches into a folder; None is the cache.
+        variable: The variable that names the cache.
+    """
+    try:
+        return fetch(None)
+    except (OSError, ConfigError) as error:
+        homeless = isinstance(error, ConfigError)
+        if not homeless and not unwritable(error):
+            raise
+        cause = error
+    why = "no home folder is known" if homeless else f"{getattr(cause, 'strerror', '')}"
+    warnings.warn(
+        f"Downloads can't be kept ({why}): they last as long as this process. Set {variable} to "
+        "a folder that can be written to.",
+        stacklevel=2,
+    )
+    try:
+        return fetch(spare())
+    except OSError as error:
+        raise cause if unwritable(error) else error from None
 
 
 def search_path() -> tuple[list[Path], list[str]]:
@@ -84,8 +153,8 @@ def search_path() -> tuple[list[Path], list[str]]:
         if part.startswith(("https://", "http://")):
             addresses.append(part.rstrip("/"))
             continue
-        folders.append(Path(part).expanduser())
-        if not folders[-1].is_dir():
+        folders.append(user_path(part))
+        if not _is(Path.is_dir, folders[-1]):
             raise WeightsError(
                 f"SENETZOO_WEIGHTS names {part}.",
                 "It is no existing folder, and no address that begins with https:// or http://.",
@@ -120,7 +189,8 @@ def candidates(tag: str, entry: Entry) -> Iterator[tuple[Path, Origin]]:
             )
         yield path, "embedded"
         return
-    if (own := cache_folder() / names[0]).is_file():
+    own = _cached(names[0])
+    if own is not None:
         yield own, "cache"
     if source.kind == "hub":
         from huggingface_hub import try_to_load_from_cache
@@ -130,8 +200,25 @@ def candidates(tag: str, entry: Entry) -> Iterator[tuple[Path, Origin]]:
             yield Path(cached), "cache"
     for folder in search_path()[0]:
         for name in names:
-            if (folder / name).is_file():
+            if _is(Path.is_file, folder / name):
                 yield folder / name, "folder"
+
+
+def _cached(name: str) -> Path | None:
+    """A file of senetzoo's own cache; None where it is not there, or where there is no cache."""
+    try:
+        path = cache_folder() / name
+    except ConfigError:
+        return None
+    return path if _is(Path.is_file, path) else None
+
+
+def _is(kind: Callable[[Path], bool], path: Path) -> bool:
+    """Whether `path` is of a kind, as far as one may look."""
+    try:
+        return kind(path)
+    except PermissionError:
+        return False
 
 
 def sha256(path: Path) -> str:
@@ -200,11 +287,9 @@ def check(tag: str, entry: Entry) -> VerifiedFile | None:
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """While it is held, no other process has the lock of the file `path`."""
-    from huggingface_hub.utils import WeakFileLock
-
     folder = path.parent / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(folder / f"{path.name}.lock"):
+    with files.locked(folder / f"{path.name}.lock"):
         yield
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,12 +141,34 @@ def _sized(
         tensor = state.get(known[parameter][0])
         if tensor is not None and tensor.ndim >= least:
             sizes[field] = tensor.shape[dim]
-    changes = {**candidate.changes, **_changes(model, sizes)}
+    first = state.get(known[model.input_parameter()][0])
+    forms = _forms(model, None if first is None else first.shape)
+    skips = [theirs for ours, (theirs, _) in known.items() if ".downsample." in ours]
+    if "shortcut" in _fields(model) and not any(name in state for name in skips):
+        forms["shortcut"] = "pad"  # without parameters
+    changes = {**candidate.changes, **_changes(model, sizes), **forms}
     if changes != candidate.changes:
         with torch.device("meta"):
             model = build(changes, candidate.policy)
     share = sum(theirs in state for theirs, _ in known.values()) / len(known)
     return dataclasses.replace(candidate, changes=changes), model, share
+
+
+# Kernels of the stems that a ResNet's first convolution tells apart.
+_STEMS = {3: "cifar", 7: "imagenet"}
+
+
+def _forms(model: Classifier, first: torch.Size | None) -> dict[str, str]:
+    """The stem that the file has and the network has not, by the shape of the first convolution."""
+    own = model.state_dict()[model.input_parameter()].shape
+    if model.family != "ResNet" or first is None or len(first) != 4 or first[2:] == own[2:]:
+        return {}
+    known = first[2] == first[3] and own[2] in _STEMS
+    return {"stem": _STEMS[first[2]]} if known and first[2] in _STEMS else {}
+
+
+def _fields(model: Classifier) -> set[str]:
+    return {field.name for field in dataclasses.fields(model.spec.config)}
 
 
 def _changes(model: Classifier, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -204,9 +227,20 @@ def by_structure(state: Mapping[str, Tensor], build: Build) -> Conversion:
         sizes["num_classes"] = len(tensors[-1])
     if first := next((tensor.shape for tensor in tensors if tensor.ndim == 4), None):
         sizes["in_chans"] = first[1]
-    changes = _changes(model, sizes)
+    changes: dict[str, object] = {**_changes(model, sizes), **_forms(model, first)}
     model = build(changes, "")
-    mapping = _matched(state, model)
+    try:
+        mapping = _matched(state, model)
+    except WeightsError:
+        if "shortcut" not in _fields(model):
+            raise
+        # A shortcut without parameters leaves no trace but that they are missing.
+        padded = build(changes | {"shortcut": "pad"}, "")
+        with suppress(WeightsError):
+            mapping = _matched(state, padded)
+            changes, model = changes | {"shortcut": "pad"}, padded
+        if model is not padded:
+            raise
     result = {}
     for name, tensor in model.state_dict().items():
         if name in mapping:

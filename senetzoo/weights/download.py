@@ -18,9 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from senetzoo._utils.environment import offline
+from senetzoo._utils.environment import bad_certificates, offline
 from senetzoo._utils.files import atomically, flush
-from senetzoo.errors import WeightsError
+from senetzoo.errors import SenetzooError, WeightsError
 from senetzoo.weights import cache
 from senetzoo.weights.cache import Origin, VerifiedFile, WrongHashError
 from senetzoo.weights.manifest import Entry
@@ -37,26 +37,32 @@ def locate(tag: str, entry: Entry) -> VerifiedFile:
 
     A file of a cache with another hash is set aside, with a warning, and downloaded again.
     """
-    return _located(tag, entry, *cache.look(tag, entry))
+    return _located(tag, entry, *cache.look(tag, entry), lasting=True)
 
 
 def search(tag: str, entry: Entry) -> Callable[[], VerifiedFile]:
     """`locate`, begun in a thread: it looks on this machine, and does nothing else.
 
-    What it gives then asks the network and moves files, and raises `WeightsError`.
+    What it gives then asks the network and moves files, and raises `WeightsError`. Where no cache
+    can be written to, the file lasts as long as the process.
     """
     executor = ThreadPoolExecutor(1, "senetzoo-hash")
     looking = executor.submit(cache.look, tag, entry)
     executor.shutdown(wait=False)
-    return lambda: _located(tag, entry, *looking.result())
+    return lambda: _located(tag, entry, *looking.result(), lasting=False)
 
 
 def _located(
-    tag: str, entry: Entry, file: VerifiedFile | None, damaged: list[WrongHashError]
+    tag: str,
+    entry: Entry,
+    file: VerifiedFile | None,
+    damaged: list[WrongHashError],
+    *,
+    lasting: bool,
 ) -> VerifiedFile:
     for error in damaged:
         _set_aside(tag, error)
-    file = file or _fetched(tag, entry)
+    file = file or _fetched(tag, entry, lasting=lasting)
     if not file.pinned:
         warnings.warn(
             f"The weights {tag} are not pinned: no hash of {address(entry)} is known to check "
@@ -108,11 +114,16 @@ def endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
 
 
-def _fetched(tag: str, entry: Entry, folder: Path | None = None) -> VerifiedFile:
+def _fetched(
+    tag: str, entry: Entry, folder: Path | None = None, *, lasting: bool = True
+) -> VerifiedFile:
     """The file of `entry`, which is not embedded, from elsewhere.
 
-    It goes to `folder`; without one, to the cache that its source has.
+    It goes to `folder`; without one, to the cache that its source has, or if it need not be
+    `lasting`, to `spare`.
     """
+    hub = entry.source.kind == "hub"
+    variable = "HF_HOME" if hub else "SENETZOO_CACHE"
     if offline():
         size = f"{entry.bytes} bytes, " if entry.bytes is not None else ""
         known = entry.sha256 or (f"{entry.sha256_prefix}..." if entry.sha256_prefix else "")
@@ -123,24 +134,13 @@ def _fetched(tag: str, entry: Entry, folder: Path | None = None) -> VerifiedFile
             f"Put it into {cache.cache_folder()}, or into a folder that SENETZOO_WEIGHTS names; "
             f"with a network, this fetches it: senetzoo weights get {tag} --to FOLDER",
         )
-    for mirror in cache.search_path()[1]:
-        for name in cache.file_names(tag, entry):
-            url = f"{mirror}/{name}"
-            try:
-                return _from_address(tag, entry, url, "mirror", folder)
-            except WeightsError:
-                raise
-            except Exception as error:
-                if status(error) != 404:
-                    meaning, _ = explain(error)
-                    warnings.warn(f"{mirror} could not be used: {meaning}.", stacklevel=2)
-                    break
-    hub = entry.source.kind == "hub"
+
+    def fetch(folder: Path | None) -> VerifiedFile:
+        return _from_anywhere(tag, entry, folder)
+
     try:
-        if not hub:
-            return _from_address(tag, entry, address(entry), "url", folder)
-        return _from_the_hub(tag, entry, folder)
-    except WeightsError:
+        return fetch(folder) if folder or lasting else cache.or_spare(fetch, variable)
+    except SenetzooError:
         raise
     except Exception as error:
         meaning, remedy = explain(
@@ -149,11 +149,32 @@ def _fetched(tag: str, entry: Entry, folder: Path | None = None) -> VerifiedFile
             others=f"Choose others: senetzoo weights list '{entry.model}.*'",
             instead=f"on another machine type senetzoo weights get {tag} --to FOLDER, copy the "
             "folder here and set SENETZOO_WEIGHTS=FOLDER",
-            variable="HF_HOME" if hub else "SENETZOO_CACHE",
+            variable=variable,
         )
         raise WeightsError(
             f"The weights {tag} could not be fetched.", f"{address(entry)}: {meaning}.", remedy
         ) from error
+
+
+def _from_anywhere(tag: str, entry: Entry, folder: Path | None) -> VerifiedFile:
+    """The file from the first mirror that has it, else from its publisher."""
+    for mirror in cache.search_path()[1]:
+        for name in cache.file_names(tag, entry):
+            url = f"{mirror}/{name}"
+            try:
+                return _from_address(tag, entry, url, "mirror", folder)
+            except SenetzooError:
+                raise
+            except Exception as error:
+                if cache.unwritable(error):
+                    raise
+                if status(error) != 404:
+                    meaning, _ = explain(error)
+                    warnings.warn(f"{mirror} could not be used: {meaning}.", stacklevel=2)
+                    break
+    if entry.source.kind == "hub":
+        return _from_the_hub(tag, entry, folder)
+    return _from_address(tag, entry, address(entry), "url", folder)
 
 
 def _from_address(
@@ -187,7 +208,10 @@ def _from_the_hub(tag: str, entry: Entry, folder: Path | None) -> VerifiedFile:
         stated = etag if re.fullmatch("[0-9a-f]{64}", etag or "") else None
         headers = build_hf_headers()
         return _from_address(tag, entry, url, "hub", folder, stated=stated or "", headers=headers)
-    path = persistently(lambda: hf_hub_download(repo, file, revision=revision, endpoint=endpoint()))
+    known = cache.hub_cache()
+    path = persistently(
+        lambda: hf_hub_download(repo, file, revision=revision, endpoint=endpoint(), cache_dir=known)
+    )
     try:
         verified = cache.verify(tag, entry, Path(path), "hub", address(entry))
     except WrongHashError as error:
@@ -200,9 +224,14 @@ def _from_the_hub(tag: str, entry: Entry, folder: Path | None) -> VerifiedFile:
 
 
 def download(
-    url: str, path: Path, *, expected: str = "", headers: dict[str, str] | None = None
+    url: str,
+    path: Path,
+    *,
+    expected: str = "",
+    headers: dict[str, str] | None = None,
+    digest: Callable[[Path], str] = cache.sha256,
 ) -> str:
-    """Download a file to `path`, or wait until another process has done so; its sha256.
+    """Download a file to `path`, or wait until another process has done so; its hash by `digest`.
 
     A broken-off download goes on, where `expected`, the hash or the start of it, will tell whether
     both parts are of one file. If the hash is another one, nothing is put in the place of `path`.
@@ -210,19 +239,19 @@ def download(
     """
     with cache.locked(path):
         if path.is_file():  # another process was faster
-            return cache.sha256(path)
+            return digest(path)
         if not expected:
             with atomically(path) as partial:
                 _get(url, partial, path.name, headers)
-                return cache.sha256(partial)
+                return digest(partial)
         partial = path.with_name(f".{path.name}.partial")
         resumed = partial.is_file()
         # A kill can come between the last byte and the new name.
-        found = cache.sha256(partial) if resumed else None
+        found = digest(partial) if resumed else None
         for _ in range(2 if resumed else 1):  # what was there may be of another file
             if found is None or not found.startswith(expected):
                 _get(url, partial, path.name, headers)
-                found = cache.sha256(partial)
+                found = digest(partial)
             if found.startswith(expected):
                 flush(partial)
                 partial.replace(path)
@@ -300,6 +329,11 @@ _ERRORS: tuple[tuple[str, str, str], ...] = (
     ("401 403", "access is refused ({code})", "{others}"),
     ("429", "the server is busy (429)", "Try again later"),
     ("status", "the server answered with {code}", "Try again later"),
+    (
+        "certificates",
+        "{certificates} names certificates that can't be read ({error})",
+        "Set {certificates} to the file of your certificates, or unset it",
+    ),
     ("errno", "{error}", "Make room, or set {variable} to a folder that can be written to"),
     ("", "{error}", "Check the network; or {instead}"),
 )
@@ -328,6 +362,9 @@ def explain(
     code = status(error)
     has_errno = isinstance(error, OSError) and error.errno is not None
     kinds = {str(code), "status"} if code is not None else {"errno"} if has_errno else set()
+    certificates = bad_certificates(error) if code is None else None
+    if certificates:
+        kinds.add("certificates")
     if page:
         kinds |= {kind.__name__ for kind in type(error).__mro__}
     meaning, remedy = next(
@@ -337,6 +374,6 @@ def explain(
     )
     first = str(error).strip().splitlines()[:1]
     text = " ".join([f"{type(error).__name__}:", *first]).rstrip(".:")
-    return meaning.format(code=code, error=text), remedy.format(
-        page=page, others=others, instead=instead, variable=variable
+    return meaning.format(code=code, error=text, certificates=certificates), remedy.format(
+        page=page, others=others, instead=instead, variable=variable, certificates=certificates
     )

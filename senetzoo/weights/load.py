@@ -19,7 +19,8 @@ from senetzoo._utils.documents import parse_json, reading
 from senetzoo.errors import BrokenError, ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.preprocessing import Preprocessing
-from senetzoo.nn.report import LoadReport, checksums
+from senetzoo.nn.provenance import checksums
+from senetzoo.nn.report import LoadReport
 from senetzoo.nn.seeds import seeded
 from senetzoo.policies.algebra import resolve
 from senetzoo.spec import ModelSpec, named, split

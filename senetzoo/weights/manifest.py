@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from senetzoo._utils.checks import Ge, Le, Pattern, Scalar, from_json, shown
-from senetzoo._utils.documents import parse_json
+from senetzoo._utils.checks import Ge, Le, Pattern, Scalar, from_json
+from senetzoo._utils.documents import check_schema, parse_json, reading
 from senetzoo.errors import BrokenError, ConfigError, WeightsError, nearest
 from senetzoo.nn.preprocessing import Preprocessing
 
@@ -33,7 +33,14 @@ _PREFIX = Pattern(r"[0-9a-f]{8,64}", "the first 8 or more digits of a hash")
 _HASH = Pattern(r"[0-9a-f]{64}", "a hash of 64 lower-case hexadecimal digits")
 Sha256: TypeAlias = Annotated[str, _HASH]
 Dialect: TypeAlias = Literal[
-    "senetzoo", "torchvision", "timm", "timm_legacy", "pytorchcv", "chenyaofo"
+    "senetzoo",
+    "torchvision",
+    "timm",
+    "timm_legacy",
+    "pytorchcv",
+    "chenyaofo",
+    "kuangliu",
+    "weiaicunzai",
 ]
 """Whose parameter names a published file has."""
 
@@ -173,12 +180,12 @@ def parse(text: str) -> dict[str, Entry]:
 
 
 def _entries(raw: object) -> dict[str, Entry]:
-    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
-        found = raw.get("schema") if isinstance(raw, dict) else None
-        raise BrokenError(
-            "schema", f"this version of senetzoo reads schema {SCHEMA}, not {shown(found)}"
-        )
-    if set(raw) != {"schema", "entries"} or not isinstance(raw["entries"], dict):
+    check_schema(raw.get("schema") if isinstance(raw, dict) else None, SCHEMA, SCHEMA)
+    if (
+        not isinstance(raw, dict)
+        or set(raw) != {"schema", "entries"}
+        or not isinstance(raw["entries"], dict)
+    ):
         raise BrokenError("its start", "expected an object of schema and entries")
     entries = {tag: _entry(tag, value) for tag, value in raw["entries"].items()}
     defaults: dict[str, str] = {}
@@ -264,15 +271,11 @@ def path() -> Path:
 @functools.cache
 def manifest() -> Mapping[str, Entry]:
     """The shipped manifest's entries by tag."""
-    try:
-        content = path().read_text(encoding="utf-8")
-    except OSError:
-        raise WeightsError(
-            "The manifest of weights is missing.",
-            f"Looked for {path()}.",
-            "Install senetzoo again",
-        ) from None
-    return parse(content)
+    file, remedy = path(), "Install senetzoo again"
+    if not file.is_file():
+        raise WeightsError("The manifest of weights is missing.", f"Looked for {file}.", remedy)
+    with reading(file, remedy, WeightsError):
+        return _entries(parse_json(file.read_text(encoding="utf-8")))
 
 
 def history(tag: str) -> dict[str, Training]:

@@ -6,7 +6,6 @@ import argparse
 import io
 import pickle
 import re
-import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,11 +14,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from senetzoo._utils.environment import unwarned
 from senetzoo.errors import WeightsError
 
 # What training code puts a state dict under: a key of the file, or a prefix of every name.
-_KEYS = ("state_dict", "state_dict_ema", "model", "model_ema", "model_state_dict", "ema")
-_PREFIXES = ("module", "_orig_mod", *_KEYS)
+_KEYS = (
+    *("state_dict", "state_dict_ema", "model", "model_ema", "model_state_dict", "ema"),
+    *("net", "network", "net_state_dict", "weights"),
+)
+_PREFIXES = ("module", "_orig_mod", "backbone", "encoder", *_KEYS)
 # A counter that torch's own AveragedModel keeps beside the weights.
 _BESIDE = ("n_averaged",)
 _SAFE = "Get the file as safetensors, or save its state dict alone where you trust it"
@@ -53,9 +56,8 @@ def load(content: bytes, name: Path) -> object:
             "Save the state_dict() of its module instead",
         )
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            # Of pickle protocols that torch.save does not write.
-            warnings.simplefilter("ignore")
+        # Warnings are of pickle protocols that torch.save does not write.
+        with unwarned(), torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises anything
         called = re.search(r"GLOBAL (\S+)|(?:class|type|function) (\S+) ", str(error))

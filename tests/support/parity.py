@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +35,10 @@ def from_library(dialect: str, name: str, **options: Any) -> nn.Module:
         from torchvision import models
 
         slow = name in ("googlenet", "inception_v3")
-        model: nn.Module = models.get_model(
-            name, **({"init_weights": False} if slow else {}) | options
-        )
+        with regnet_widths_on_cpu():
+            model: nn.Module = models.get_model(
+                name, **({"init_weights": False} if slow else {}) | options
+            )
     elif dialect == "pytorchcv":
         from pytorchcv.model_provider import get_model
 
@@ -45,6 +49,20 @@ def from_library(dialect: str, name: str, **options: Any) -> nn.Module:
         # Its legacy networks drop out by default, which a comparison in training mode can't bear.
         model = timm.create_model(name, drop_rate=0.0, **options)
     return model
+
+
+@contextmanager
+def regnet_widths_on_cpu() -> Iterator[None]:
+    """torchvision computes the widths of a RegNet with tensors, which have to hold values."""
+    blocks: Any = importlib.import_module("torchvision.models.regnet").BlockParams
+    compute = blocks.from_init_params
+
+    def on_cpu(**fields: Any) -> Any:
+        with torch.device("cpu"):
+            return compute(**fields)
+
+    with mock.patch.object(blocks, "from_init_params", on_cpu):
+        yield
 
 
 def compare(

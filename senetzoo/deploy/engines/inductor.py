@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import FunctionType
 
 import torch
 from torch import Tensor, nn
 from torch.utils.dlpack import from_dlpack
 
+from senetzoo._utils.environment import PROCESS, compiler_missing
 from senetzoo.deploy.engines.common import LAYOUTS, Engine, Request, Runner, emulated, refusing
 
 
 def _start(request: Request) -> Runner:
     module, on_cpu = request.prepared(), request.sample.device.type == "cpu"
     by_number: dict[int, Callable[[Tensor], Tensor]] = {}
+    # On a GPU that place is of all threads.
+    running = nullcontext() if on_cpu else threading.Lock()
 
     def run(images: Tensor) -> Tensor:
         number = len(images)
@@ -24,12 +28,13 @@ def _start(request: Request) -> Runner:
             images = from_dlpack(images) if images.is_inference() else images
             placed = request.placed(images)
         with torch.inference_mode():
-            if number not in by_number:
-                by_number[number] = _compiled(module, placed, on_cpu=on_cpu)
+            with PROCESS:  # inductor's settings and its count of compilations are of the process
+                if number not in by_number:
+                    by_number[number] = _compiled(module, placed, on_cpu=on_cpu)
             # A copy: CUDA graphs write each batch's logits to the same place. And out of inference
             # mode, so that it is a tensor like any other.
-            logits = by_number[number](placed)
-        return logits.to(torch.float32, copy=True)
+            with running:
+                return by_number[number](placed).to(torch.float32, copy=True)
 
     return run
 
@@ -61,28 +66,12 @@ def _compiled(module: nn.Module, images: Tensor, *, on_cpu: bool) -> Callable[[T
     return compiled
 
 
-def _lacks(device: torch.device) -> tuple[str, str]:
-    if device.type == "cpu":
-        from torch._inductor.cpp_builder import get_cpp_compiler
-
-        try:
-            get_cpp_compiler()
-        except Exception:
-            return (
-                "It compiles C++, and there is no C++ compiler.",
-                "Install g++ or clang, or name it in the variable CXX",
-            )
-    elif importlib.util.find_spec("triton") is None:
-        return "It compiles with Triton, which is not installed.", "Type: pip install triton"
-    return "", ""
-
-
 INDUCTOR = Engine(
     "inductor",
     dtypes=("fp32", "bf16"),
     layouts=LAYOUTS,
     devices=("cpu", "cuda"),
     start=_start,
-    lacks=_lacks,
+    lacks=compiler_missing,
     caveat=emulated,
 )

@@ -6,13 +6,13 @@ import contextlib
 import functools
 import io
 import sys
-import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from senetzoo._utils.environment import PROCESS
 from senetzoo.deploy.engines import common
 from senetzoo.deploy.engines.common import Dtype, Engine, Request, Runner, refusing
 from senetzoo.deploy.program import IMAGES, LOGITS, exported, quiet
@@ -31,7 +31,6 @@ def _start(request: Request) -> Runner:
     return running(model, "bf16" if request.dtype == "bf16" else "f32", request.threads)
 
 
-@functools.cache
 def core() -> openvino.Core:
     """OpenVINO's core, one for the process.
 
@@ -39,6 +38,12 @@ def core() -> openvino.Core:
     the end; of several that do not end in order one leaves a stack that is gone, and the next
     signal, Ctrl-C for one, is a segmentation fault.
     """
+    with PROCESS:
+        return _core()
+
+
+@functools.cache
+def _core() -> openvino.Core:
     with importing():
         import openvino
 
@@ -52,11 +57,10 @@ def running(model: openvino.Model, precision: str, threads: int) -> Runner:
     one, so that several threads can call at once.
     """
     by_number: dict[int, tuple[openvino.CompiledModel, list[openvino.InferRequest]]] = {}
-    compiling = threading.Lock()
 
     def run(images: Tensor) -> Tensor:
         number = len(images)
-        with compiling:
+        with PROCESS:
             if number not in by_number:
                 by_number[number] = _compiled(model, images, precision, threads), []
         compiled, idle = by_number[number]
@@ -117,7 +121,7 @@ def _quantized(model: openvino.Model, calibration: Tensor) -> openvino.Model:
     data = nncf.Dataset([image[None].contiguous().numpy() for image in calibration])
     # Its progress bars are drawn on stdout, where the table or JSON goes.
     silent = contextlib.redirect_stdout(io.StringIO())
-    with refusing(f"{_NAME} in int8"), silent, quiet("nncf"):
+    with refusing(f"{_NAME} in int8"), quiet("nncf"), silent:
         return nncf.quantize(
             model,
             data,
@@ -136,14 +140,15 @@ def importing() -> Iterator[None]:
     They do without where it is not there; one who imported it before keeps it.
     """
     name = "openvino_telemetry"
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]  # an import of it fails
-    try:
-        yield
-    finally:
-        sys.modules.pop(name, None)
+    with PROCESS:
+        if name in sys.modules:
+            yield
+            return
+        sys.modules[name] = None  # type: ignore[assignment]  # an import of it fails
+        try:
+            yield
+        finally:
+            sys.modules.pop(name, None)
 
 
 def _caveat(device: torch.device, dtype: Dtype) -> str:

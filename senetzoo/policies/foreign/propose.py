@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
+from senetzoo._utils.environment import PROCESS
 from senetzoo.nn.modes import to_meta
 from senetzoo.nn.slots import Layout, Position
 from senetzoo.policies.foreign.hooks import remove_all
@@ -30,7 +32,25 @@ _Block: TypeAlias = tuple[str, tuple[int, ...], dict[Position, Place | str]]
 
 
 class _Tracer(fx.Tracer):
-    """Traces into every module that has children; only those without are leaves."""
+    """Traces into every module that has children; only those without are leaves.
+
+    Meanwhile torch.fx has all modules of the process call it, those of other threads too.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(
+        self,
+        m: nn.Module,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return not any(True for _ in module.children())
@@ -51,7 +71,8 @@ def propose(model: nn.Module, example_input: Tensor) -> SiteMap:
     twin = to_meta(model)
     remove_all(twin)
     try:
-        graph = _Tracer().trace(twin)
+        with PROCESS:
+            graph = _Tracer().trace(twin)
         traced = fx.GraphModule(twin, graph)
         with torch.no_grad(), torch.device("meta"):
             ShapeProp(traced).propagate(example_input.to("meta"))

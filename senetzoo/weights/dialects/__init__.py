@@ -16,7 +16,7 @@ from torch import Tensor
 
 from senetzoo.errors import WeightsError, nearest
 from senetzoo.nn.classifier import Classifier
-from senetzoo.weights.dialects import pytorchcv, timm, torchvision
+from senetzoo.weights.dialects import pytorchcv, repositories, timm, torchvision
 from senetzoo.weights.dialects.base import Counterpart, Dialect, is_gate, rewritten
 
 __all__ = [
@@ -40,6 +40,8 @@ _FOREIGN: Mapping[str, Dialect] = {
     "timm_legacy": timm.LEGACY,
     "pytorchcv": pytorchcv.DIALECT,
     "chenyaofo": torchvision.CHENYAOFO,
+    "kuangliu": repositories.KUANGLIU,
+    "weiaicunzai": repositories.WEIAICUNZAI,
 }
 DIALECTS = (OURS, *_FOREIGN)
 
@@ -68,8 +70,8 @@ def counterpart(dialect: str, name: str) -> Counterpart:
     """The network of ours that is the one called `name` by a library.
 
     Args:
-        dialect: ``"torchvision"``, ``"timm"``, ``"timm_legacy"``, ``"pytorchcv"`` or
-            ``"chenyaofo"``.
+        dialect: ``"torchvision"``, ``"timm"``, ``"timm_legacy"``, ``"pytorchcv"``,
+            ``"chenyaofo"``, or one without networks of its own.
         name: Their name, without a tag: ``"seresnet50"``.
 
     Raises:
@@ -81,7 +83,10 @@ def counterpart(dialect: str, name: str) -> Counterpart:
             f"No network here is the {name!r} of {dialect}.",
             f"There are counterparts of {len(networks)} of its networks.",
             nearest(name, networks)
-            or f"Type for example: counterpart({dialect!r}, {next(iter(networks))!r})",
+            or "".join(
+                f"Type for example: counterpart({dialect!r}, {first!r})"
+                for first in list(networks)[:1]
+            ),
         )
     return networks[name]
 

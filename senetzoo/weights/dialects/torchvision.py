@@ -1,6 +1,6 @@
-"""torchvision's names, which are ours but for the gates of EfficientNet.
+"""torchvision's names, which are ours but for the gates of the networks that come with SE.
 
-It has 29 networks of our registry. The weights of ``googlenet`` and ``inception_v3`` come with
+It has 56 networks of our registry. The weights of ``googlenet`` and ``inception_v3`` come with
 auxiliary heads, and for them its networks bring an image to a mean and a standard deviation of a
 half after its transforms have brought it to ImageNet's (``transform_input``).
 
@@ -28,7 +28,16 @@ NETWORKS = {
             "wide_resnet50_2",
             "wide_resnet101_2",
             *(f"densenet{depth}" for depth in (121, 161, 169, 201)),
-            "efficientnet_b0",
+            "mobilenet_v2",
+            "mobilenet_v3_large",
+            "mobilenet_v3_small",
+            *(f"efficientnet_b{number}" for number in range(8)),
+            *(f"efficientnet_v2_{size}" for size in "sml"),
+            *(
+                f"regnet_{letter}_{size}"
+                for letter in "xy"
+                for size in ("400mf", "800mf", "1_6gf", "3_2gf", "8gf", "16gf", "32gf")
+            ),
             "swin_t",
             "swin_s",
             "swin_b",
@@ -39,20 +48,33 @@ NETWORKS = {
 }
 
 
-# Its SE is a layer of the block, after the depthwise convolution; the first stage does not expand,
-# so it has a layer less before.
+# Its SE is a layer of the block, after the depthwise convolution; a block that does not expand has
+# a layer less before it: the first stage of EfficientNet, and the first block of MobileNetV3 small.
 _EFFICIENTNET = (
     (r"^(features\.1\.\d+)\.slots\.inner\.(fc[12]\.)", r"\1.block.1.\2"),
     (r"^(features\.\d\.\d+)\.slots\.inner\.(fc[12]\.)", r"\1.block.2.\2"),
 )
+_MOBILENET_V3 = (
+    (r"^(features\.1)\.slots\.inner\.(fc[12]\.)", r"\1.block.1.\2"),
+    (r"^(features\.\d+)\.slots\.inner\.(fc[12]\.)", r"\1.block.2.\2"),
+)
+_REGNET = ((r"\.slots\.inner\.(fc[12]\.)", r".f.se.\1"),)
+_SE_LAYER = ((r"\.block\.[12]\.fc[12]\.weight", 1),)
 DIALECT = Dialect(
     networks=NETWORKS,
     families={
         **dict.fromkeys(("AlexNet", "VGG", "GoogLeNet", "InceptionV3", "ResNet", "DenseNet"), ()),
         "EfficientNet": _EFFICIENTNET,
+        "MobileNetV2": (),
+        "MobileNetV3": _MOBILENET_V3,
+        "RegNet": _REGNET,
         "Swin": (),
     },
-    convolutions={"EfficientNet": ((r"\.block\.[12]\.fc[12]\.weight", 1),)},
+    convolutions={
+        "EfficientNet": _SE_LAYER,
+        "MobileNetV3": _SE_LAYER,
+        "RegNet": ((r"\.f\.se\.fc[12]\.weight", 1),),
+    },
     updates={"DenseNet": dense_layers},
 )
 

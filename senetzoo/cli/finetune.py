@@ -1,0 +1,171 @@
+"""``senetzoo finetune``."""
+
+from __future__ import annotations
+
+import functools
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from senetzoo._utils.checks import Ge, Le, PositiveInt
+from senetzoo.cli import complete
+from senetzoo.cli.options import FILE, Json, Threads, as_command, say
+from senetzoo.cli.train import (
+    EXITS,
+    SaveMinutes,
+    Settings,
+    Workers,
+    interruptible,
+    options_of,
+    say_progress,
+)
+from senetzoo.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from senetzoo.train.finetune import Finetuned
+
+
+@as_command("finetune", exits=EXITS)
+def command(
+    photos: Annotated[str, complete.data],
+    *,
+    model: Annotated[
+        str | None,
+        complete.networks_and_folders,
+        "What to start from: a name, with its tag and policy, a folder, or hf-hub:OWNER/NAME. "
+        "[a network of the package, by the size of the photos]",
+    ] = None,
+    weights: Annotated[
+        Path | None, FILE, "A file of weights of --model, of senetzoo or another library."
+    ] = None,
+    out: Annotated[Path | None, "Folder of the run. [runs/PHOTOS-MODEL]"] = None,
+    epochs: Annotated[PositiveInt | None, "How long. [as suits the number of photos]"] = None,
+    budget: Annotated[
+        str | None, "--time", "How long, such as 20m or 1h30m.", {"metavar": "DURATION"}
+    ] = None,
+    size: Annotated[PositiveInt | None, "Image side in pixels. [as suits the network]"] = None,
+    freeze: Annotated[
+        str | None,
+        "Train the head alone (trunk), or leave the stem and so many stages as they are.",
+        lambda incomplete: complete.starting(("trunk", "1", "2"), incomplete),
+        {"metavar": "trunk|STAGES"},
+    ] = None,
+    settings: Settings = (),
+    seed: Annotated[Annotated[int, Ge(0), Le(2**32 - 1)], "Seed."] = 0,
+    quick: Annotated[bool, "One short epoch, to see that everything works."] = False,
+    threads: Threads = None,
+    workers: Workers = None,
+    save_minutes: SaveMinutes = 15.0,
+    as_json: Annotated[Json, "JSON of the result; progress on stderr."] = False,
+) -> None:
+    """Train a network on your own PHOTOS, from trained weights.
+
+    PHOTOS is a folder with a folder of images for each class, with or without train, val and test
+    above these; a CSV with the columns path, label and perhaps split; a parquet file; or
+    hf-hub:OWNER/NAME. Without a split, a fifth of each class is held out, and the split is kept in
+    the run.
+
+    The epoch that does best on the held-out photos is what is saved. The same command again
+    resumes an interrupted run. The folder of the run is a network for every other command.
+
+    \b
+    Examples:
+      senetzoo finetune photos/
+      senetzoo finetune photos/ --model resnet50 --time 20m
+      senetzoo finetune photos/ --model resnet20.cifar10_v2+se8@standard
+      senetzoo finetune photos.csv --model resnet50+se16 --weights mine.pth --freeze trunk
+      senetzoo finetune photos/ --quick --json
+    """
+    import torch
+
+    from senetzoo.train.finetune import finetune
+    from senetzoo.train.recipe import Options, read_setting
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    given = {"model": model, "weights": weights and weights.name, "epochs": epochs}
+    given |= {"time": budget, "size": size, "freeze": freeze, "seed": seed, "threads": threads}
+    words = ["senetzoo", "finetune", Path(photos).name]
+    words += [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
+    words += [word for setting in settings for word in ("--set", setting)]
+    words += ["--quick"] * quick
+    with interruptible():
+        done = finetune(
+            photos,
+            model=model,
+            weights=weights,
+            out=out,
+            epochs=epochs,
+            minutes=None if budget is None else _minutes(budget),
+            size=size,
+            freeze=0 if freeze is None else _freeze(freeze),
+            seed=seed,
+            quick=quick,
+            settings=dict(map(read_setting, settings)),
+            options=Options(**options_of(workers, quick, save_minutes)),
+            command=shlex.join(words),
+            say=functools.partial(say_progress, err=as_json),
+        )
+    report = _report(done.folder)
+    found = {"run": str(done.folder), "report": report and str(report), **done.as_dict()}
+    say(as_json, found, f"{done}\n\n{_next(done, report, photos)}")
+
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+
+
+def _minutes(text: str) -> float:
+    """``"1h30m"`` in minutes."""
+    found = _DURATION.fullmatch(text.strip().lower())
+    hours, minutes, seconds = (float(part or 0) for part in (found.groups() if found else "000"))
+    total = 60 * hours + minutes + seconds / 60
+    if total <= 0:
+        raise ConfigError(
+            f"--time got {text!r}.",
+            "It is a duration of hours, minutes and seconds.",
+            "Type for example: --time 20m, or --time 1h30m",
+        )
+    return total
+
+
+def _freeze(text: str) -> Literal["trunk"] | int:
+    """The value of ``--freeze``."""
+    if text == "trunk":
+        return "trunk"
+    if text.isdecimal():
+        return int(text)
+    raise ConfigError(
+        f"--freeze got {text!r}.",
+        "It is a number of stages, or the word trunk for all but the head.",
+        "Type for example: --freeze trunk",
+    )
+
+
+def _report(folder: Path) -> Path | None:
+    """The page about a run, written into it; None where what draws it is not installed."""
+    from senetzoo.cli.report import write
+    from senetzoo.report.run import find
+
+    page = folder / "report.html"
+    try:
+        write(find([folder]), page, folder.name)
+    except MissingExtraError:
+        return None
+    return page
+
+
+def _next(done: Finetuned, report: Path | None, photos: str) -> str:
+    """What to read and to type now."""
+    run = shlex.quote(str(done.folder))
+    drawn = f"Report: {report}" if report is not None else f"Report: senetzoo report {run}"
+    return "\n".join(
+        (
+            f"Network: {done.folder}",
+            drawn,
+            "Next:",
+            f"  senetzoo eval {run} {shlex.quote(str(done.photos))}",
+            f"  senetzoo predict PHOTO.jpg --model {run}",
+            f"  senetzoo export {run} --to onnx",
+        )
+    )

@@ -1,0 +1,151 @@
+"""Labels of any kind as numbers of classes."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+
+from senetzoo.errors import DataError
+
+
+class HiddenLabelsError(DataError):
+    """A split that keeps its labels to itself, as tests of competitions do."""
+
+
+def same(name: str) -> str:
+    """What two names of one class have in common: macOS writes é as two characters."""
+    return unicodedata.normalize("NFC", name)
+
+
+def indices(classes: Iterable[str]) -> dict[str, int]:
+    """Number of each class by what `same` makes of its name."""
+    return {same(name): number for number, name in enumerate(classes)}
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of classes, sorted: as numbers, if all are. Folder 10 comes after folder 9."""
+    found = list(names)
+    return sorted(found, key=int if all(name.isdecimal() for name in found) else None)
+
+
+def numbered(
+    labels: Sequence[object],
+    own: Sequence[str] | None,
+    classes: Sequence[str] | None,
+    name: str,
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The numbers of labels, and the names of their classes.
+
+    Whole numbers, also as floats or text, count the classes; other text names them, sorted where
+    nobody gives an order; of a bool they are False and True.
+
+    Args:
+        labels: As a file has them.
+        own: Names of the classes by the file's own word; None where it has none.
+        classes: Names that are wanted, in this order; None takes what there is.
+        name: What messages call the data.
+
+    Raises:
+        DataError: Labels that are missing, of another kind, several an image, or of no class; or
+            names that differ.
+    """
+    if hidden(labels):
+        raise HiddenLabelsError(
+            f"{name} hides its labels: all are {'-1' if labels[0] == -1 else 'missing'}.",
+            "Many test splits do so, for competitions.",
+            "Give another split, such as validation",
+        )
+    gone = sum(map(_is_missing, labels))
+    if gone:
+        raise DataError(
+            f"{name} has no label in {gone} of {len(labels)} rows.",
+            "Each image needs the class that it shows.",
+            "Leave these rows out",
+        )
+    odd = next((label for label in labels if not _is_label(label)), None)
+    if odd is not None:
+        several = isinstance(odd, (list, tuple))
+        kind = "lists of labels" if several else f"labels such as {_shown(odd)}"
+        raise DataError(
+            f"{name} has {kind}.",
+            "A network tells one class of each image; some of these show several, or none."
+            if several
+            else "A label is a class's number, from 0, or its name.",
+            "Write a column label with one class for each image",
+        )
+    if own is not None and classes is not None and [*map(same, own)] != [*map(same, classes)]:
+        raise DataError(
+            f"{name} has the classes {listed(own)}.",
+            f"Expected {listed(classes)}, in this order.",
+        )
+    known = classes if classes is not None else own
+    if known is None:
+        known = _names(labels)
+    by_name = indices(known)
+    numbers = tuple(number(label, by_name) for label in labels)
+    if None in numbers:
+        raise _unknown(labels, numbers, known, name)
+    return tuple(n for n in numbers if n is not None), tuple(known)
+
+
+def number(label: object, classes: Mapping[str, int]) -> int | None:
+    """The number of a label's class, by `indices`; None for a label of none of them."""
+    if isinstance(label, (str, bool)):
+        word = same(str(label))
+        if word in classes or not word.isdecimal():
+            return classes.get(word)
+        label = int(word)
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    return label if isinstance(label, int) and 0 <= label < len(classes) else None
+
+
+def hidden(labels: Sequence[object]) -> bool:
+    """Whether a split keeps its labels to itself: all are -1, or missing."""
+    return bool(labels) and (all(label == -1 for label in labels) or all(map(_is_missing, labels)))
+
+
+def _is_missing(label: object) -> bool:
+    return label is None or label != label  # NaN
+
+
+def _is_label(label: object) -> bool:
+    whole = isinstance(label, float) and label.is_integer()
+    return whole or isinstance(label, (str, int))
+
+
+def _names(labels: Sequence[object]) -> Sequence[str]:
+    """Names of the classes where only the labels say what there is."""
+    if labels and isinstance(labels[0], bool):
+        return ("False", "True")
+    words = {same(label): label for label in labels if isinstance(label, str)}
+    if not all(map(str.isdecimal, words)):
+        return sorted(words.values())
+    whole = [int(label) for label in labels if isinstance(label, (int, float, str))]
+    return tuple(map(str, range(max(whole, default=-1) + 1)))
+
+
+def _unknown(
+    labels: Sequence[object], numbers: Sequence[int | None], classes: Sequence[str], name: str
+) -> DataError:
+    first = labels[numbers.index(None)]
+    if isinstance(first, (str, bool)):
+        return DataError(
+            f"{name} has the label {_shown(first)}.", f"The classes are {listed(classes)}."
+        )
+    whole = [int(label) for label in labels if isinstance(label, (int, float))]
+    known = f"There are {len(classes)} classes, from 0 to {len(classes) - 1}."
+    return DataError(
+        f"{name} has labels from {min(whole)} to {max(whole)}.",
+        known if classes else "Labels count from 0.",
+    )
+
+
+def _shown(label: object) -> str:
+    text = repr(label)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, for a message."""
+    return ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")

@@ -1,0 +1,399 @@
+"""A look at every image before training: what can't be used, and what the rest is like."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import hashlib
+import io
+import os
+import statistics
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import torch
+
+from senetzoo._utils.files import atomically
+from senetzoo._utils.terminal import columns, progress
+from senetzoo.data.files import LabeledFiles
+from senetzoo.data.images import check_image
+from senetzoo.data.sets import ImageSet, Split
+from senetzoo.data.sources import keep, open_splits, with_val
+from senetzoo.data.split import Images
+from senetzoo.errors import DataError
+
+ProblemKind: TypeAlias = Literal[
+    "empty", "unreadable", "broken", "unsupported", "duplicate", "two labels", "two splits"
+]
+_SAYS: dict[ProblemKind, str] = {
+    "empty": "empty files",
+    "unreadable": "can't be opened",
+    "broken": "broken images",
+    "unsupported": "no images by name, or in no class's folder",
+    "duplicate": "copies of another image of the class",
+    "two labels": "the same image under two labels",
+    "two splits": "the same image in two splits",
+}
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file that is left out.
+
+    Args:
+        kind: ``"empty"``; ``"unreadable"`` (no such file, or no permission); ``"broken"``;
+            ``"unsupported"`` (no image by its name, or in no class's folder); ``"duplicate"`` (the
+            bytes of another image of its class, which is kept); ``"two labels"`` (the bytes of an
+            image of another class: neither is kept); ``"two splits"`` (the bytes of an image of
+            ``val`` or ``test``, which is kept there).
+        file: Its path from the folder of the data, with slashes; or which image it is.
+        split: Split that it is of; empty for unsupported files.
+        label: Name of its class; empty for unsupported files.
+        detail: What is wrong, or which other file it equals.
+    """
+
+    kind: ProblemKind
+    file: str
+    split: Split | Literal[""]
+    label: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What `scan` found: the images that can be used, and the files that can't.
+
+    ``str`` of it is a table for a terminal.
+
+    Args:
+        name: Where the data is from.
+        parts: The images of each split that can be used.
+        problems: The files that are left out, by kind and name.
+        size: Median width and height of an image, in pixels.
+    """
+
+    name: str
+    parts: Mapping[Split, Images]
+    problems: tuple[Problem, ...]
+    size: tuple[int, int]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Name of each class."""
+        return next(iter(self.parts.values())).classes
+
+    @property
+    def counts(self) -> dict[Split, dict[str, int]]:
+        """Images of each class in each split."""
+        found: dict[Split, dict[str, int]] = {}
+        for split, images in self.parts.items():
+            number = Counter(torch.as_tensor(images.labels).tolist())
+            found[split] = {name: number[index] for index, name in enumerate(images.classes)}
+        return found
+
+    @property
+    def imbalance(self) -> float:
+        """How many times the largest class is as large as the smallest one, in training."""
+        counts = self.counts
+        of = counts.get("train") or counts.get("all") or next(iter(counts.values()))
+        return max(of.values()) / max(min(of.values()), 1)
+
+    def lines(self, longest: int | None = 20) -> list[str]:
+        """Lines of a table: sizes of classes and splits, then the files that are left out.
+
+        Args:
+            longest: Rows of the classes, and of the files of each kind, before the rest is
+                counted; None for all.
+        """
+        counts, classes = self.counts, self.classes
+        shown = classes if longest is None or len(classes) <= longest else classes[: longest - 1]
+        rows = [["class", *counts]]
+        rows += [[name, *(str(of[name]) for of in counts.values())] for name in shown]
+        if rest := classes[len(shown) :]:
+            sums = (str(sum(of[name] for name in rest)) for of in counts.values())
+            rows.append([f"{len(rest)} more", *sums])
+        rows.append(["all", *(str(sum(of.values())) for of in counts.values())])
+        found = columns(rows)
+        width, height = self.size
+        found.append(
+            f"median image {width}x{height} pixels, largest class {self.imbalance:.3g} times the "
+            "smallest"
+        )
+        if not self.problems:
+            return [*found, "no file is left out"]
+        number = len(self.problems)
+        found.append(f"{number} file{'s are' if number > 1 else ' is'} left out:")
+        for kind, says in _SAYS.items():
+            some = [problem for problem in self.problems if problem.kind == kind]
+            if some:
+                found.append(f"  {says}: {len(some)}")
+            cut = some if longest is None or len(some) <= longest else some[: longest - 1]
+            found += [f"    {problem.file}: {problem.detail}" for problem in cut]
+            if len(cut) < len(some):
+                found.append(f"    and {len(some) - len(cut)} more")
+        return found
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def record(self) -> dict[str, Any]:
+        """All of it but the images themselves, for JSON."""
+        return {
+            "data": self.name,
+            "classes": list(self.classes),
+            "counts": self.counts,
+            "imbalance": round(self.imbalance, 3),
+            "median_size": list(self.size),
+            "problems": [dataclasses.asdict(problem) for problem in self.problems],
+        }
+
+    def write_csv(self, path: Path) -> None:
+        """Write the files that are left out as a CSV: ``kind,file,split,label,detail``."""
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(field.name for field in dataclasses.fields(Problem))
+        table.writerows(dataclasses.astuple(problem) for problem in self.problems)
+        with atomically(path) as partial:
+            partial.write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace")
+
+
+class _Look(NamedTuple):
+    """What reading an image gave: hash and size of a good one, or what is wrong."""
+
+    digest: str
+    size: tuple[int, int]
+    kind: ProblemKind | None = None
+    detail: str = ""
+
+
+def scan(
+    where: str | Path | Mapping[Split, Images],
+    *,
+    held_out: float = 0.0,
+    seed: int = 0,
+    threads: int | None = None,
+) -> Scan:
+    """Read every image once, and leave out those that can't be trained on.
+
+    Broken, empty and unsupported files, all but one of copies in a class, every image that is
+    there under two labels, and images of the training that are in ``val`` or ``test`` too (or of
+    ``val`` in ``test``) are left out. A progress bar shows how far it is. Images of a set in memory
+    (`ImageSet`) are only counted: they have been read, and a published set is what it is.
+
+    Args:
+        where: As `senetzoo.data.open` takes it, or what `open_splits` gave.
+        held_out: How much of the good training images, or of all, becomes ``"val"`` where there is
+            none; 0 for nothing.
+        seed: Of what is held out.
+        threads: Threads that read; None for the cores.
+
+    Raises:
+        DataError: Nothing there; no class or one; names of classes that differ only in case or in
+            how Unicode writes them; a class with fewer than two images that can be used, or none
+            to train on.
+    """
+    parts = where if isinstance(where, Mapping) else open_splits(where)
+    name = next(iter(parts.values())).name if isinstance(where, Mapping) else str(where)
+    _check_classes(name, next(iter(parts.values())).classes)
+    looks = _looks(parts, threads)
+    base = _base(parts)
+    problems = _left_out(parts, base)
+    bad = {
+        (split, index): Problem(
+            look.kind, _file(images, index, base), split, _label(images, index), look.detail
+        )
+        for split, images in parts.items()
+        for index, look in enumerate(looks[split])
+        if look.kind is not None
+    }
+    bad |= _copies(parts, looks, base)
+    good = {
+        split: [index for index in range(len(images)) if (split, index) not in bad]
+        for split, images in parts.items()
+    }
+    kept: dict[Split, Images] = {
+        split: keep(images, good[split], images.name) for split, images in parts.items()
+    }
+    problems += bad.values()
+    order = list(_SAYS)
+    problems.sort(key=lambda problem: (order.index(problem.kind), problem.file))
+    _check_counts(name, kept, problems)
+    if held_out:
+        # Images in memory have no hash yet.
+        digests = {
+            split: [looks[split][index].digest for index in good[split]]
+            for split, images in parts.items()
+            if isinstance(images, LabeledFiles)
+        }
+        kept = with_val(kept, held_out, seed, digests)
+    sizes = [looks[split][index].size for split, numbers in good.items() for index in numbers]
+    size = (_median([width for width, _ in sizes]), _median([height for _, height in sizes]))
+    return Scan(name, kept, tuple(problems), size)
+
+
+def _median(values: Sequence[int]) -> int:
+    return int(statistics.median(values))
+
+
+def _label(images: Images, index: int) -> str:
+    return images.classes[int(images.labels[index])]
+
+
+def _looks(parts: Mapping[Split, Images], threads: int | None) -> dict[Split, list[_Look]]:
+    total = sum(map(len, parts.values()))
+    found: dict[Split, list[_Look]] = {}
+    with progress(total, "scan", "image") as advance:
+        for split, images in parts.items():
+            if isinstance(images, ImageSet):
+                height, width = images.images.shape[1:3]
+                found[split] = [_Look("", (width, height))] * len(images)
+                advance(len(images))
+                continue
+            found[split] = []
+            chunks = [range(n, min(n + _CHUNK, len(images))) for n in range(0, len(images), _CHUNK)]
+            # Pillow decodes without holding the interpreter.
+            with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+                for looks in pool.map(functools.partial(_look_at, images), chunks):
+                    found[split] += looks
+                    advance(len(looks))
+    return found
+
+
+def _look_at(images: LabeledFiles, chunk: range) -> list[_Look]:
+    return [_look(images, index) for index in chunk]
+
+
+def _look(images: LabeledFiles, index: int) -> _Look:
+    try:
+        source = images.sources[index]
+        data = source if isinstance(source, bytes) else source.read_bytes()
+    except (OSError, DataError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
+        return _Look("", (0, 0), "unreadable", f"{why or error}")
+    if not data:
+        return _Look("", (0, 0), "empty", "it has no bytes")
+    try:
+        size = check_image(data, "it")
+    except DataError as error:
+        return _Look("", (0, 0), "broken", _sentence(error))
+    return _Look(hashlib.sha256(data).hexdigest(), size)
+
+
+def _sentence(error: DataError) -> str:
+    """What is wrong, of the lines of an error about an image."""
+    _, what, *_ = [*str(error).splitlines(), ""]
+    return what[:1].lower() + what[1:].rstrip(".")
+
+
+def _copies(
+    parts: Mapping[Split, Images], looks: Mapping[Split, list[_Look]], base: Path | None
+) -> dict[tuple[Split, int], Problem]:
+    """The images that are left out for those that have the same bytes."""
+    same: dict[str, list[tuple[Split, int]]] = defaultdict(list)
+    # What is tested on is kept first.
+    for split in ("test", "val", "train", "all"):
+        for index, look in enumerate(looks.get(split, ())):
+            if look.digest:
+                same[look.digest].append((split, index))
+    found: dict[tuple[Split, int], Problem] = {}
+    for places in same.values():
+        if len(places) == 1:
+            continue
+        named = [
+            (split, index, _file(parts[split], index, base), _label(parts[split], index))
+            for split, index in places
+        ]
+        first_split, _, first, _ = named[0]
+        two_labels = len({label for *_, label in named}) > 1
+        for position, (split, index, file, label) in enumerate(named):
+            if two_labels:
+                others = ", ".join(other for _, _, other, theirs in named if theirs != label)
+                problem = Problem("two labels", file, split, label, f"the same as {others}")
+            elif position == 0:
+                continue
+            else:
+                kind: ProblemKind = "duplicate" if split == first_split else "two splits"
+                problem = Problem(kind, file, split, label, f"the same as {first}")
+            found[split, index] = problem
+    return found
+
+
+def _base(parts: Mapping[Split, Images]) -> Path | None:
+    """The folder that all files lie in."""
+    roots = [p.root for p in parts.values() if isinstance(p, LabeledFiles) and p.root is not None]
+    return Path(os.path.commonpath([root.absolute() for root in roots])) if roots else None
+
+
+def _file(images: Images, index: int, base: Path | None) -> str:
+    if isinstance(images, ImageSet):
+        return f"image {index} of {images.name}"
+    source = images.sources[index] if images.root is not None else b""
+    return _inside(source, base) if isinstance(source, Path) else images.source_name(index)
+
+
+def _inside(path: Path, base: Path | None) -> str:
+    path = path.absolute()
+    return (path.relative_to(base) if base and path.is_relative_to(base) else path).as_posix()
+
+
+def _left_out(parts: Mapping[Split, Images], base: Path | None) -> list[Problem]:
+    """What readers of folders did not list as images."""
+    found = []
+    for images in parts.values():
+        if not isinstance(images, LabeledFiles):
+            continue
+        for path in images.left_out:
+            if path.is_dir():
+                why = "a folder that has no images"
+            elif path.parent == images.root:
+                why = "in no class's folder"
+            else:
+                why = f"files named {path.suffix or 'without a suffix'} are not read"
+            found.append(Problem("unsupported", _inside(path, base), "", "", why))
+    return found
+
+
+def _check_classes(name: str, classes: Sequence[str]) -> None:
+    if len(classes) < 2:
+        raise DataError(
+            f"{name} has {'one class: ' + classes[0] if classes else 'no class'}.",
+            "A classifier tells at least two classes apart.",
+            "Make one folder of images per class",
+        )
+    alike: dict[str, str] = {}
+    for word in classes:
+        other = alike.setdefault(unicodedata.normalize("NFC", word).casefold(), word)
+        if other != word:
+            same = unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", word)
+            raise DataError(
+                f"{name} has the classes {other!r} and {word!r}.",
+                f"They differ only in {'how Unicode writes them' if same else 'case'}.",
+                "Make one class of them, or give them other names",
+            )
+
+
+def _check_counts(name: str, parts: Mapping[Split, Images], problems: Sequence[Problem]) -> None:
+    total: Counter[int] = Counter()
+    for images in parts.values():
+        total.update(torch.as_tensor(images.labels).tolist())
+    classes = next(iter(parts.values())).classes
+    training = parts.get("train", parts.get("all"))
+    trained = Counter(torch.as_tensor(training.labels).tolist()) if training is not None else total
+    for index, word in enumerate(classes):
+        if total[index] >= 2 and trained[index]:
+            continue
+        bad = [f"{p.file} ({p.kind})" for p in problems if p.label == word]
+        few = total[index] if total[index] < 2 else "no training"
+        raise DataError(
+            f"The class {word!r} of {name} has {few} image{'s' * (few != 1)} that can be used.",
+            (f"Left out: {', '.join(bad[:5])}{', ...' * (len(bad) > 5)}. " if bad else "")
+            + "Each class takes two, one of them to train on.",
+            "Add images to it, or remove the class",
+        )

@@ -1,0 +1,152 @@
+"""Inverted residuals, and the networks made of them: MobileNetV2, MobileNetV3 and EfficientNet.
+
+Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (arXiv:1801.04381),
+Section 3.3: a 1x1 convolution to more channels, a depthwise one, and a 1x1 convolution to fewer,
+which stays linear.
+
+Child names are torchvision's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
+from operator import mul
+
+from torch import Tensor, nn
+
+from senetzoo.nn.classifier import Classifier, Config
+from senetzoo.nn.drop_path import DropPath
+from senetzoo.nn.init import init_separable
+from senetzoo.nn.slots import Position, Slots, residual, unit
+
+
+def rounded(channels: float, multiple: int = 8) -> int:
+    """The nearest multiple, of 8 in general, and not 0; rounding takes away a tenth at most."""
+    nearest = max(int(channels + multiple / 2) // multiple * multiple, multiple)
+    return nearest if nearest >= 0.9 * channels else nearest + multiple
+
+
+def for_small_images(strides: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides without the first two that are 2: of an image of 32 pixels 4x4 are left, not 1."""
+    first, second = [index for index, stride in enumerate(strides) if stride == 2][:2]
+    return tuple(1 if index in (first, second) else s for index, s in enumerate(strides))
+
+
+def conv_norm(
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    stride: int = 1,
+    *,
+    groups: int = 1,
+    norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+    act: Callable[[], nn.Module] | None = None,
+) -> nn.Sequential:
+    """A convolution that keeps the size at stride 1, its norm, and an activation if given."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        norm(outputs),
+        *([act()] if act else []),
+    )
+
+
+class InvertedResidual(nn.Module):
+    """A block of a wide inside; it has a skip where it keeps the shape.
+
+    A block that changes the shape has no skip, and so no positions ``post`` and ``identity``.
+
+    Args:
+        layers: What runs one after another, by name. Where torchvision has its SE the number is
+            left out: the gate of the default policy sits at ``slots.inner``.
+        container: Name of the child that holds them.
+        spatial: Number of layers before the position ``inner``; 0 where there is none, since the
+            convolution that looks around ends the block.
+        inputs: Channels of the input.
+        width: Channels inside.
+        outputs: Channels of the output.
+        stride: Stride.
+        drop_path: Rate of stochastic depth, for a block with a skip.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[str, nn.Module],
+        *,
+        container: str,
+        spatial: int,
+        inputs: int,
+        width: int,
+        outputs: int,
+        stride: int,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.add_module(container, nn.ModuleDict(layers))
+        self._container, self._spatial = container, spatial
+        self.skip = stride == 1 and inputs == outputs
+        self.drop_path = DropPath(drop_path) if self.skip and drop_path else None
+        channels: dict[Position, int] = {"pre": inputs, "standard": outputs}
+        if self.skip:
+            channels |= {"post": outputs, "identity": outputs}
+        self.slots = Slots({**channels, **({"inner": width} if spatial else {})})
+
+    def branch(self, x: Tensor) -> Tensor:
+        """The convolutions."""
+        for index, layer in enumerate(self.get_submodule(self._container).children(), 1):
+            x = layer(x)
+            if index == self._spatial:
+                x = self.slots.at("inner", x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.skip:
+            return residual(x, self.slots, self.branch, drop_path=self.drop_path)
+        return unit(x, self.slots, self.branch)
+
+
+class InvertedNet(Classifier):
+    """A stem, stages of blocks, a last 1x1 convolution and a classifier.
+
+    Args:
+        config: The config.
+        stem: The first convolution.
+        stages: The blocks of each stage.
+        last: The convolution before the pool.
+        classifier: What follows the pool.
+        strides: Strides of the stem and of each stage's first block.
+        widths: Channels after each stage, those of `last` after the last one.
+        nested: Whether a stage is a child of ``features``; else each block is.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        stem: nn.Module,
+        stages: Sequence[Sequence[nn.Module]],
+        last: nn.Module,
+        classifier: nn.Sequential,
+        strides: Sequence[int],
+        widths: Sequence[int],
+        nested: bool = False,
+    ) -> None:
+        super().__init__(config)
+        layers, levels = [stem], []
+        for blocks in stages:
+            parts = [nn.Sequential(*blocks)] if nested else blocks
+            levels.append([f"features.{len(layers) + index}" for index in range(len(parts))])
+            layers += parts
+        levels[0].insert(0, "features.0")
+        levels[-1].append(f"features.{len(layers)}")
+        self.features = nn.Sequential(*layers, last)
+        self.set_levels(levels, [*accumulate(strides, mul)][1:], widths)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = classifier
+        init_separable(self)
+
+    def classifiers(self) -> tuple[str, ...]:
+        return (f"classifier.{len(self.classifier) - 1}",)
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        return self.classifier(self.avgpool(features).flatten(1))  # type: ignore[no-any-return]

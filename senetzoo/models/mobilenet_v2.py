@@ -1,0 +1,136 @@
+"""MobileNetV2.
+
+Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (arXiv:1801.04381),
+Table 2, with the width multipliers of Section 6.
+
+Child names are torchvision's, so its state dict loads strictly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from torch import nn
+
+from senetzoo._utils.checks import Gt, Le, Rate
+from senetzoo.models.family import Family, Paper
+from senetzoo.models.inverted import (
+    InvertedNet,
+    InvertedResidual,
+    conv_norm,
+    for_small_images,
+    rounded,
+)
+from senetzoo.nn.classifier import Config
+from senetzoo.nn.drop_path import linear_rates
+
+STEM_WIDTH = 32
+HEAD_WIDTH = 1280
+
+# Table 2: expansion, channels, blocks, stride of the first block.
+STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MobileNetV2Config(Config):
+    """A MobileNetV2.
+
+    ``stem="cifar"`` is a form for 32x32 pixels: the stem and the second stage have stride 1, so
+    that the last map is 4x4.
+
+    Args:
+        width: Factor on all channels, which are rounded to multiples of 8; it does not make the
+            last convolution narrower (Section 6.1).
+    """
+
+    dropout: Rate = 0.2
+    width: Annotated[float, Gt(0), Le(8)] = 1.0
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Strides of the stem and of each stage's first block."""
+        strides = (2, *(stride for *_, stride in STAGES))
+        return for_small_images(strides) if self.small else strides
+
+    def build(self) -> MobileNetV2:
+        return MobileNetV2(self)
+
+
+def _block(
+    inputs: int, outputs: int, expansion: int, stride: int, drop_path: float
+) -> InvertedResidual:
+    width = inputs * expansion
+    layers: list[nn.Module] = [conv_norm(inputs, width, 1, act=nn.ReLU6)] if expansion > 1 else []
+    layers.append(conv_norm(width, width, 3, stride, groups=width, act=nn.ReLU6))
+    spatial = len(layers)
+    layers += [nn.Conv2d(width, outputs, 1, bias=False), nn.BatchNorm2d(outputs)]
+    return InvertedResidual(
+        {str(index): layer for index, layer in enumerate(layers)},
+        container="conv",
+        spatial=spatial,
+        inputs=inputs,
+        width=width,
+        outputs=outputs,
+        stride=stride,
+        drop_path=drop_path,
+    )
+
+
+class MobileNetV2(InvertedNet):
+    """MobileNetV2: built by `MobileNetV2Config.build`."""
+
+    def __init__(self, config: MobileNetV2Config) -> None:
+        stem_stride, *strides = config.strides
+        stem = inputs = rounded(STEM_WIDTH * config.width)
+        rates = linear_rates(config.drop_path, [depth for _, _, depth, _ in STAGES])
+        stages, widths = [], []
+        for first, drop_paths, (expansion, full, _, _) in zip(strides, rates, STAGES, strict=True):
+            outputs = rounded(full * config.width)
+            blocks = []
+            for index, drop_path in enumerate(drop_paths):
+                blocks.append(_block(inputs, outputs, expansion, 1 if index else first, drop_path))
+                inputs = outputs
+            stages.append(blocks)
+            widths.append(outputs)
+        last = rounded(HEAD_WIDTH * max(1.0, config.width))
+        super().__init__(
+            config,
+            stem=conv_norm(config.in_chans, stem, 3, stem_stride, act=nn.ReLU6),
+            stages=stages,
+            last=conv_norm(inputs, last, 1, act=nn.ReLU6),
+            classifier=nn.Sequential(
+                nn.Dropout(config.dropout) if config.dropout else nn.Identity(),
+                nn.Linear(last, config.num_classes),
+            ),
+            strides=config.strides,
+            widths=[*widths[:-1], last],
+        )
+
+
+SANDLER_2018 = Paper(
+    "MobileNetV2: Inverted Residuals and Linear Bottlenecks",
+    2018,
+    "https://arxiv.org/abs/1801.04381",
+)
+
+FAMILY = Family(
+    title="MobileNetV2",
+    papers={"*": SANDLER_2018},
+    small="The stem and the second stage have stride 1: 4x4 before the pool.",
+    networks={
+        "mobilenet_v2": MobileNetV2Config(),
+        "mobilenet_v2_140": MobileNetV2Config(width=1.4),
+        "mobilenet_v2_075": MobileNetV2Config(width=0.75),
+        "mobilenet_v2_050": MobileNetV2Config(width=0.5),
+        "mobilenet_v2_035": MobileNetV2Config(width=0.35),
+    },
+)

@@ -1,0 +1,170 @@
+"""MobileNetV3.
+
+Howard et al. 2019, "Searching for MobileNetV3" (arXiv:1905.02244), Tables 1 and 2. Their
+Squeeze-and-Excitation is the network's default policy, so that it can be moved, exchanged or left
+out.
+
+Child names are torchvision's. Inside a block the number of torchvision's SE stays free, and the
+gate of the default policy sits at ``slots.inner`` instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Literal
+
+from torch import nn
+
+from senetzoo._utils.checks import Rate
+from senetzoo.models.family import Family, Paper
+from senetzoo.models.inverted import InvertedNet, InvertedResidual, conv_norm, for_small_images
+from senetzoo.nn.classifier import Config
+from senetzoo.nn.drop_path import linear_rates
+
+STEM_WIDTH = 16
+
+# Kernel, channels inside, channels out, SE, activation (RE: ReLU, HS: h-swish), stride. Blocks of
+# as many channels in a row are a stage.
+Row = tuple[int, int, int, bool, str, int]
+LARGE: tuple[Row, ...] = (
+    (3, 16, 16, False, "RE", 1),
+    (3, 64, 24, False, "RE", 2),
+    (3, 72, 24, False, "RE", 1),
+    (5, 72, 40, True, "RE", 2),
+    (5, 120, 40, True, "RE", 1),
+    (5, 120, 40, True, "RE", 1),
+    (3, 240, 80, False, "HS", 2),
+    (3, 200, 80, False, "HS", 1),
+    (3, 184, 80, False, "HS", 1),
+    (3, 184, 80, False, "HS", 1),
+    (3, 480, 112, True, "HS", 1),
+    (3, 672, 112, True, "HS", 1),
+    (5, 672, 160, True, "HS", 2),
+    (5, 960, 160, True, "HS", 1),
+    (5, 960, 160, True, "HS", 1),
+)
+SMALL: tuple[Row, ...] = (
+    (3, 16, 16, True, "RE", 2),
+    (3, 72, 24, False, "RE", 2),
+    (3, 88, 24, False, "RE", 1),
+    (5, 96, 40, True, "HS", 2),
+    (5, 240, 40, True, "HS", 1),
+    (5, 240, 40, True, "HS", 1),
+    (5, 120, 48, True, "HS", 1),
+    (5, 144, 48, True, "HS", 1),
+    (5, 288, 96, True, "HS", 2),
+    (5, 576, 96, True, "HS", 1),
+    (5, 576, 96, True, "HS", 1),
+)
+# The table and the units of the hidden layer in the classifier.
+TABLES: dict[str, tuple[tuple[Row, ...], int]] = {"large": (LARGE, 1280), "small": (SMALL, 1024)}
+
+# Hidden units for a quarter of the squeezed channels, in multiples of 8. Of 72 a quarter is 18: 24,
+# not 16, since the authors' rounding takes away a tenth at most.
+_SE = "(width={width},gate=hardsigmoid)@inner"
+SE_LARGE = f"se{_SE.format(width=24)}/s3&b1+se4{_SE.format(width='round8')}/(s3&~b1|s5-6)"
+SE_SMALL = f"se4{_SE.format(width='round8')}/s1,3-5"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MobileNetV3Config(Config):
+    """A MobileNetV3.
+
+    ``stem="cifar"`` is a form for 32x32 pixels: the stem and the first stage of stride 2 have
+    stride 1, so that the last map is 4x4.
+
+    Args:
+        table: ``"large"`` (Table 1) or ``"small"`` (Table 2).
+    """
+
+    dropout: Rate = 0.2
+    table: Literal["large", "small"] = "large"
+
+    @property
+    def stages(self) -> list[list[Row]]:
+        """The rows of the table by stage."""
+        rows, _ = TABLES[self.table]
+        return [list(stage) for _, stage in groupby(rows, lambda row: row[2])]
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Strides of the stem and of each stage's first block."""
+        strides = (2, *(stage[0][-1] for stage in self.stages))
+        return for_small_images(strides) if self.small else strides
+
+    def build(self) -> MobileNetV3:
+        return MobileNetV3(self)
+
+
+_norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
+_conv = partial(conv_norm, norm=_norm)
+
+
+def _block(inputs: int, row: Row, stride: int, drop_path: float) -> InvertedResidual:
+    kernel, width, outputs, se, act, _ = row
+    act_type = nn.ReLU if act == "RE" else nn.Hardswish
+    layers = [_conv(inputs, width, 1, act=act_type)] if width != inputs else []
+    layers.append(_conv(width, width, kernel, stride, groups=width, act=act_type))
+    named = {str(index): layer for index, layer in enumerate(layers)}
+    # After the number that torchvision's SE has.
+    named[str(len(layers) + se)] = _conv(width, outputs, 1)
+    return InvertedResidual(
+        named,
+        container="block",
+        spatial=len(layers),
+        inputs=inputs,
+        width=width,
+        outputs=outputs,
+        stride=stride,
+        drop_path=drop_path,
+    )
+
+
+class MobileNetV3(InvertedNet):
+    """MobileNetV3: built by `MobileNetV3Config.build`."""
+
+    def __init__(self, config: MobileNetV3Config) -> None:
+        stem_stride, *strides = config.strides
+        inputs = STEM_WIDTH
+        rates = linear_rates(config.drop_path, [len(stage) for stage in config.stages])
+        stages: list[Sequence[nn.Module]] = []
+        widths = []
+        for first, drop_paths, rows in zip(strides, rates, config.stages, strict=True):
+            blocks = []
+            for index, (row, drop_path) in enumerate(zip(rows, drop_paths, strict=True)):
+                blocks.append(_block(inputs, row, row[-1] if index else first, drop_path))
+                inputs = row[2]
+            stages.append(blocks)
+            widths.append(inputs)
+        last, hidden = 6 * inputs, TABLES[config.table][1]
+        super().__init__(
+            config,
+            stem=_conv(config.in_chans, STEM_WIDTH, 3, stem_stride, act=nn.Hardswish),
+            stages=stages,
+            last=_conv(inputs, last, 1, act=nn.Hardswish),
+            classifier=nn.Sequential(
+                nn.Linear(last, hidden),
+                nn.Hardswish(),
+                nn.Dropout(config.dropout) if config.dropout else nn.Identity(),
+                nn.Linear(hidden, config.num_classes),
+            ),
+            strides=config.strides,
+            widths=[*widths[:-1], last],
+        )
+
+
+HOWARD_2019 = Paper("Searching for MobileNetV3", 2019, "https://arxiv.org/abs/1905.02244")
+
+FAMILY = Family(
+    title="MobileNetV3",
+    papers={"*": HOWARD_2019},
+    small="The stem and the first stage of stride 2 have stride 1: 4x4 before the pool.",
+    networks={
+        "mobilenet_v3_large": MobileNetV3Config(),
+        "mobilenet_v3_small": MobileNetV3Config(table="small"),
+    },
+    defaults={"mobilenet_v3_large": SE_LARGE, "mobilenet_v3_small": SE_SMALL},
+)

@@ -1,0 +1,169 @@
+"""The weights that fine-tuning starts from, as the reference that a recipe names."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from senetzoo.errors import ConfigError, PolicyError, WeightsError
+from senetzoo.io.save import write as write_network
+from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.preprocessing import Preprocessing, usual
+from senetzoo.nn.stem import Stem
+from senetzoo.policies.algebra import Rule, resolve
+from senetzoo.spec import ModelSpec, as_policy, split
+from senetzoo.weights import convert, manifest, unpack
+from senetzoo.zoo import before_policy, build, config, find, is_saved
+
+SMALL = 48
+"""Images up to so many pixels are small: nothing of them is cut off, and nothing shrunk."""
+_LARGE_SIZE = 128
+# At 128 pixels it leaves maps of 32, as CIFAR-10's are, and its tensors are those of the 3x3/1.
+_LARGE_STEM = "3x3/2+pool"
+# Not the one of the flowers: who tunes on flowers would hold out what it was trained on.
+EMBEDDED = "resnet20.cifar10_v2"
+
+
+@dataclass(frozen=True)
+class Start:
+    """What fine-tuning starts from.
+
+    Args:
+        model: For `Recipe.model`: new gates in it start as the identity.
+        stem: For `Recipe.stem`.
+        preprocessing: What images go through, with the size to train at.
+        features: Numbers that the head takes.
+        why: In words.
+    """
+
+    model: str
+    stem: str
+    preprocessing: Preprocessing
+    features: int
+    why: str
+
+
+def choose(
+    model: str | None, weights: Path | None, side: int, size: int | None, folder: Path
+) -> Start:
+    """The start for images of `side` pixels.
+
+    Args:
+        model: A reference as of `senetzoo.create`; None for a network of the package.
+        weights: A file of weights of `model`, by our names or another library's.
+        side: Shorter side of the images in pixels, mostly.
+        size: Image side to train at; None for what suits network and images.
+        folder: Where the network of `weights` is written to.
+
+    Raises:
+        ConfigError: `weights` without `model`, or no such network.
+        PolicyError: A policy that can't be read or does not fit.
+        WeightsError: There are no weights, or they do not fit.
+    """
+    if weights is not None:
+        if model is None:
+            raise ConfigError(
+                f"{weights} does not say which network it is of.",
+                "A file of weights has tensors and their names.",
+                f"Type for example: --model resnet50 --weights {weights}",
+            )
+        base, over = before_policy(model)
+        _write_start(base, weights, folder)
+        reference, why = str(folder), f"the weights in {weights}"
+    else:
+        base, over = before_policy(model or EMBEDDED)
+        config(base)  # which knows what names there are
+        reference, why = base, "its weights" if model else "the network of the package for photos"
+        if not is_saved(base) and split(base)[1] is None:
+            reference, _ = manifest.find(split(base)[0], None)
+            why = f"{reference}, its default weights"
+    spec, trained = find(reference)
+    if trained is None:
+        raise WeightsError(f"There are no weights of {reference}.")
+    known = _preprocessing(spec, reference)
+    stem = ""
+    if spec.config.small and side > SMALL and isinstance(spec.config.stem, Stem):
+        # Photographs: through a stem that shrinks them first.
+        stem, known = _LARGE_STEM, dataclasses.replace(known, size=_LARGE_SIZE, crop=0.875)
+        why += f", behind the stem {_LARGE_STEM} for photographs"
+    if size is not None:
+        known = dataclasses.replace(known, size=size)
+    policy = _as_identity(over, spec) if over is not None else ""
+    reference = f"{reference}+{policy}" if policy else reference
+    return Start(reference, stem, known, _features(spec), why)
+
+
+def _preprocessing(spec: ModelSpec, reference: str) -> Preprocessing:
+    """What images of three channels went through for the weights of `reference`."""
+    if not is_saved(reference):
+        return manifest.find(*_parts(reference))[1].preprocessing.for_channels(3)
+    report = build(*find(reference), seed=0).load_report
+    if report is not None and report.preprocessing is not None:
+        return report.preprocessing.for_channels(3)
+    return usual(spec.config.input_size)
+
+
+def _features(spec: ModelSpec) -> int:
+    with torch.device("meta"):
+        model = spec.build(seed=0)
+    head = model.get_submodule(model.classifiers()[0])
+    return int(head.get_parameter("weight").shape[1])
+
+
+def _parts(reference: str) -> tuple[str, str | None]:
+    base, tag, _ = split(reference)
+    return base, tag
+
+
+def _as_identity(text: str, trained: ModelSpec) -> str:
+    """A policy over that of `trained`, whose new gates do nothing before they are trained."""
+    with torch.device("meta"):
+        sites = trained.build(seed=0).sites()
+    wanted = trained.merged(text)
+    before = resolve(trained.policy, sites, trained.name)
+    if before == resolve(wanted.policy, sites, trained.name):
+        return ""
+    own = set(before.values())
+
+    def changed(rule: Rule) -> Rule:
+        gate: Any = rule.gate
+        if gate in own or not hasattr(gate, "init"):
+            return rule
+        try:
+            return dataclasses.replace(rule, gate=dataclasses.replace(gate, init="identity"))
+        except PolicyError:  # not of this form
+            return rule
+
+    return str(as_policy(text)._map(changed))
+
+
+def _write_start(base: str, weights: Path, folder: Path) -> None:
+    """Write the network `base` with the weights of a file to `folder`.
+
+    Raises:
+        WeightsError: The file can't be read, or is of another network.
+    """
+    if not weights.is_file():
+        raise WeightsError(f"Can't read the weights {weights}.", "There is no such file.")
+    spec = config(base)
+
+    def make(changes: Mapping[str, object], policy: str) -> Classifier:
+        return config(f"{base}+{policy}" if policy else base).replace(**changes).build(seed=0)
+
+    state, _ = unpack.unpack(unpack.load(weights.read_bytes(), weights), weights, None)
+    done = convert.by_names(state, spec.name, make)
+    if done is None:
+        raise WeightsError(
+            f"The names in {weights} are those of no library that senetzoo knows.",
+            f"They begin {', '.join(list(state)[:3])}.",
+            f"Type: senetzoo weights convert {weights} --to {base} --by-structure",
+        )
+    convert.check_values(done)
+    done.model.load_state_dict(done.state)
+    known = usual(done.model.input_size).for_channels(done.model.in_chans)
+    write_network(done.model, folder, classes=None, preprocessing=known)

@@ -1,0 +1,464 @@
+"""Fine-tuning on photographs: what is chosen, what is kept, and that every run is a network."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from support.networks import message
+from support.runs import after_step, log_of, press_ctrl_c, silent, train, weights_of
+from torch.nn import functional as F
+
+import senetzoo
+from senetzoo._utils.torchvision import torchvision
+from senetzoo.cli.finetune import command
+from senetzoo.errors import ConfigError, WeightsError
+from senetzoo.train import finetune as finetuning
+from senetzoo.train import start
+from senetzoo.train.best import Best
+from senetzoo.train.data import load_data
+from senetzoo.train.finetune import Finetuned, finetune
+from senetzoo.train.log import Progress
+from senetzoo.train.optim import freeze, make_optimizer
+from senetzoo.train.pace import WARM_STEPS, Pace
+from senetzoo.train.recipe import Recipe
+from senetzoo.train.run import Trainer
+from senetzoo.train.step import depths, loss_of
+from senetzoo.train.stop import Interrupted
+
+COLORS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
+TINY = {"batch": 8, "model": "resnet20.cifar10_v2"}
+
+
+def photos(root: Path, counts: dict[str, int], side: int = 32, seed: int = 0) -> Path:
+    """Class folders of noisy images of one color each."""
+    for label, (name, count) in enumerate(counts.items()):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            noise = np.random.default_rng((seed, label, number)).normal(0, 40, (side, side, 3))
+            pixels = np.clip(np.array(COLORS[name]) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    return root
+
+
+def tuned(root: Path, out: Path, **options: Any) -> Finetuned:
+    return finetune(root, **{"out": out, "epochs": 1, "say": silent, **options})
+
+
+def invoke(*words: object) -> Any:
+    return CliRunner().invoke(command, list(map(str, words)))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = photos(
+        tmp_path_factory.mktemp("data") / "things", {"red": 15, "green": 15, "blue": 15}
+    )
+    (folder / "red" / "broken.png").write_bytes(b"no image")
+    return folder
+
+
+# What is chosen
+
+
+def test_gates_on_a_trained_trunk_begin_as_the_identity(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 32, 32)
+    plain = start.choose("resnet20.cifar10_v2", None, 32, None, tmp_path)
+    assert plain.model == "resnet20.cifar10_v2"
+    outputs = []
+    for policy in ("", "+se4@standard+eca@pre", "+cbam(reduction=4)/s3"):
+        chosen = start.choose(plain.model + policy, None, 32, None, tmp_path)
+        assert chosen.model.count("init=identity") == policy.count("@") or "cbam" in policy
+        recipe = Recipe(name="x", model=chosen.model, data="folder", phases=((32, 1),))
+        model = recipe.build(3, 3, 0).eval()
+        assert ("slots" in " ".join(dict(model.named_parameters()))) == bool(policy)
+        with torch.no_grad():
+            outputs.append(model(x))
+    for other in outputs[1:]:
+        torch.testing.assert_close(other, outputs[0], rtol=0, atol=0)
+    # Trained gates are kept as they are, also where the policy names them once more.
+    for same in ("se_resnet20.cifar10_v2", "se_resnet20.cifar10_v2+se16"):
+        chosen = start.choose(same, None, 32, None, tmp_path)
+        assert chosen.model == "se_resnet20.cifar10_v2"
+
+
+def test_the_start_suits_the_images(tmp_path: Path) -> None:
+    small, large = (start.choose(None, None, side, None, tmp_path) for side in (32, 300))
+    assert small.preprocessing.size == 32
+    assert (large.preprocessing.size, large.preprocessing.crop) == (128, 0.875)
+    # The tensors of the stem that shrinks photographs are those of the trained one.
+    recipe = Recipe(name="x", model=large.model, stem=large.stem, data="folder", phases=((128, 1),))
+    own = senetzoo.load(small.model).state_dict()
+    state = recipe.build(3, 3, 0).state_dict()
+    assert all(torch.equal(state[key], own[key]) for key in own if not key.startswith("fc."))
+    assert start.choose("resnet20", None, 32, 64, tmp_path).preprocessing.size == 64
+
+
+def test_weights_of_another_library_get_gates_are_trained_and_loaded(
+    root: Path, tmp_path: Path
+) -> None:
+    torchvision()
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    theirs = resnet18(num_classes=7).eval()
+    torch.save(theirs.state_dict(), tmp_path / "mine.pth")
+    done = tuned(
+        root,
+        tmp_path / "run",
+        model="resnet18+se16",
+        weights=tmp_path / "mine.pth",
+        quick=True,
+        size=32,
+    )
+    x = torch.randn(1, 3, 64, 64)
+    ours = senetzoo.load(tmp_path / "run" / "start")
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-4)
+    model = senetzoo.load(done.folder)
+    assert (model.num_classes, str(model.spec.policy)) == (3, "se(init=identity)")
+    assert model.load_report is not None
+    assert model.load_report.classes == ("blue", "green", "red")
+    nowhere = tmp_path / "nowhere.pth"
+    assert (
+        message(
+            lambda: tuned(root, tmp_path / "other", model="resnet18", weights=nowhere), WeightsError
+        )
+        == f"Can't read the weights {nowhere}.\nThere is no such file."
+    )
+    assert (
+        message(
+            lambda: tuned(root, tmp_path / "other", weights=tmp_path / "mine.pth"), ConfigError
+        ).splitlines()[0]
+        == f"{tmp_path / 'mine.pth'} does not say which network it is of."
+    )
+
+
+# Whole runs
+
+
+def test_photographs_become_a_network(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = invoke(root, "--out", out, "--epochs", 4, "--set", "batch=8", "--threads", 1)
+    assert result.exit_code == 0, result.output
+    # Every bad file by name, the start, the time, the figures, and what comes next.
+    for text in (
+        "red/broken.png",
+        "resnet20.cifar10_v2",
+        "4 epochs take about",
+        "without compiling",
+        "On the validation images",
+        f"senetzoo export {out} --to onnx",
+        f"senetzoo eval {out} {out / 'split.csv'}",
+    ):
+        assert text in result.stdout, text
+    assert (out / "report.html").is_file()
+    model = senetzoo.load(out)
+    assert model.load_report is not None
+    assert model.load_report.classes == ("blue", "green", "red")
+    first, *epochs, end = log_of(out)
+    assert first["command"] == (
+        "senetzoo finetune things --epochs 4 --seed 0 --threads 1 --set batch=8"
+    )
+    assert all(e["test_accuracy"] is None for e in epochs)
+    assert (
+        end["best_epoch"] == max(epochs, key=lambda e: (e["val_accuracy"], -e["val_loss"]))["epoch"]
+    )
+    # Of another reader, with the preprocessing that the folder states.
+    found = senetzoo.evaluate(model, out / "split.csv")
+    assert (found.top(1).right, found.top(1).total) == (end["test_correct"], end["test_images"])
+    assert end["test_accuracy"] == epochs[end["best_epoch"] - 1]["val_accuracy"]
+    again = invoke(root, "--out", out, "--epochs", 4, "--set", "batch=8", "--threads", 1, "--json")
+    record = json.loads(again.stdout)
+    assert (record["run"], record["part"]) == (str(out), "validation")
+    assert record["accuracy"] == pytest.approx(end["test_accuracy"], abs=1e-5)
+
+
+def test_test_images_are_looked_at_once_and_choose_nothing(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos(tmp_path / "data" / "train", {"red": 8, "green": 8})
+    for seed, part in enumerate(("val", "test"), 1):
+        photos(tmp_path / "data" / part, {"red": 2, "green": 3}, seed=seed)
+    looked: list[str] = []
+    real = Trainer.test
+
+    def spy(self: Any, network: Any, size: int, images: Any) -> Any:
+        looked.append("test" if images is self.data.test else "val")
+        return real(self, network, size, images)
+
+    monkeypatch.setattr(Trainer, "test", spy)
+    done = tuned(tmp_path / "data", tmp_path / "run", epochs=2, settings={"compile": False})
+    assert done.part == "test"
+    assert looked[-3:] == ["val", "val", "test"]
+    assert done.evaluation.predictions.top(1).total == 5
+
+
+def test_an_interrupted_run_goes_on_as_it_began(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    options = {"epochs": None, "minutes": 1.0, "settings": {"batch": 8}}
+    # The length is measured: the same for both.
+    paces = iter([Pace(1.0, 4, 0.5), Pace(1.0, 4, 0.5)])
+    monkeypatch.setattr(finetuning, "measure", lambda *args: next(paces))
+    monkeypatch.setattr(finetuning, "_BUDGET", 0.2)
+    tuned(root, whole, **options)
+    after_step(monkeypatch, 6, press_ctrl_c)
+    assert "Type the same command again" in message(
+        lambda: tuned(root, cut, **options), Interrupted
+    )
+    tuned(root, cut, **options)  # measures nothing: there is no third pace
+    a, b = weights_of(whole), weights_of(cut)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert log_of(whole, "end")[0]["best_epoch"] == log_of(cut, "end")[0]["best_epoch"]
+    # Something else that is asked for is another run.
+    assert message(lambda: tuned(root, cut, settings={"batch": 4}), ConfigError).startswith(
+        f"{cut} holds a run of another recipe or seed."
+    )
+
+
+def test_a_file_that_breaks_in_an_epoch_is_left_out_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = photos(tmp_path / "data", {"red": 20, "green": 20}, side=64)
+    said: list[str] = []
+
+    def spoil() -> None:
+        for line in (tmp_path / "run" / "split.csv").read_text().splitlines()[1:]:
+            name, label, part = line.split(",")
+            if (label, part) in (("red", "train"), ("green", "val")):
+                (tmp_path / "run" / name).resolve().write_bytes(b"")
+
+    after_step(monkeypatch, 1, spoil)
+    monkeypatch.setattr(finetuning, "measure", lambda *args: Pace(1.0, 4, 0.5))
+    done = tuned(
+        root,
+        tmp_path / "run",
+        model="lenet",
+        say=said.append,
+        settings={"batch": 8},
+    )
+    (line,) = log_of(tmp_path / "run", "epoch")
+    red = [text for text in said if text.startswith("left out: Can't read ")]
+    assert red
+    assert line["left_out"] == len(red)
+    assert len([text for text in said if "counts as wrong" in text]) == 4
+    right, total = done.evaluation.predictions.by_class()[0]
+    assert (right, total) == (0, 4)
+
+
+def test_a_full_disk_leaves_no_half_file(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = invoke(root, "--out", tmp_path / "run", "--quick")
+    assert result.exit_code == 2
+    assert "No space left on device" in result.stderr
+    assert [p.name for p in (tmp_path / "run").iterdir()] == []
+
+
+# The parts
+
+
+def test_epochs_keep_the_proportions_of_phases() -> None:
+    recipe = Recipe(
+        name="x",
+        model="lenet",
+        data="cifar10",
+        phases=((16, 6), (24, 12), (32, 10)),
+        restart_epochs=3,
+        schedule="step",
+        step_epochs=(10, 20),
+    )
+    assert recipe.epochs == 31
+    twice = recipe.replace(epochs=62)
+    assert (twice.phases, twice.restart_epochs) == (((16, 12), (24, 24), (32, 20)), 6)
+    assert twice.step_epochs == (20, 40)
+    for epochs in range(1, 40):
+        other = recipe.replace(epochs=epochs)
+        sizes = [size for size, _ in other.phases]
+        assert sum(many for _, many in other.phases) + other.restart_epochs == epochs
+        assert sizes == sorted(sizes)
+        assert sizes[-1] == 32
+    assert recipe.replace(epochs=20, step_epochs=(7,)).step_epochs == (7,)
+    assert recipe.replace(phases=((32, 5),)).epochs == 8
+    # What older versions wrote has no such field.
+    old = {"name": "x", "model": "lenet", "data": "cifar10", "phases": [[32, 5]], "lr": 0.1}
+    assert Recipe.from_json(old).epochs == 5
+    assert message(lambda: recipe.replace(epochs=-1), ConfigError).startswith(
+        "The recipe got epochs=-1."
+    )
+
+
+def test_a_schedule_is_fitted_to_a_budget() -> None:
+    pace = Pace(step=0.5, steps=10, test=2.0)
+    assert pace.epochs(100.0) == 14  # 7 s each, and a last test
+    assert pace.epochs(1.0) == 1
+    recipe = Recipe(name="x", model="lenet", data="folder", phases=((32, 14),))
+    assert pace.seconds(recipe) == 14 * 7 + 2
+    assert not pace.compiling_pays(recipe)
+    assert pace.compiling_pays(recipe.replace(epochs=400))
+
+
+def test_what_is_left_is_said_once_it_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, said = 0.0, list[str]()
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    # An epoch at half the side costs a quarter.
+    progress = Progress("run", [(16, 400), (32, 400)], 0, said.append, bar=False)
+    for step in range(1, 41):
+        now += 100.0 if step <= WARM_STEPS else 2.0  # the first ones compile
+        if progress.advance(10):
+            progress.show(1, 1.0, 0.5)
+        # Lines come once a minute; what is left is in them after the compilation, and said by
+        # itself after a measured minute.
+        assert step > WARM_STEPS or not [line for line in said if "left" in line]
+        assert any("about" in line for line in said) == (step >= WARM_STEPS + 30), step
+    # 37 steps in 74 s at 16 pixels: 40 steps at 32 pixels take four times as long each.
+    progress.epoch(
+        {
+            "epoch": 1, "size": 16, "lr": 0.1, "train_loss": 1.0, "train_accuracy": 0.5,
+            "test_accuracy": None, "val_accuracy": 0.25, "val_loss": 2.0, "images_per_second": 5.0,
+        },
+        2,
+    )  # fmt: skip
+    assert said[-1].endswith("validation accuracy 25.00%, 5 images/s, 0:05:20 left")
+    assert sum("about" in line for line in said) == 1
+
+
+def test_learning_rates_by_depth_and_frozen_parts() -> None:
+    recipe = Recipe(
+        name="x",
+        model="resnet20.cifar10_v2+se4(init=identity)",
+        data="folder",
+        phases=((32, 1),),
+        lr=1.0,
+        layer_decay=0.5,
+    )
+    model = recipe.build(3, 3, 0)
+    assert model.load_report is not None
+    fresh = [name for name, _ in model.load_report.replaced]
+    peaks = {
+        id(parameter): group["peak"]
+        for group in make_optimizer(model, recipe, fresh).param_groups
+        for parameter in group["params"]
+    }
+    parameters = list(model.named_parameters())
+    assert len(peaks) == len(parameters)
+    wanted = {"stem": 1 / 16, "stage 1": 1 / 8, "stage 2": 1 / 4, "stage 3": 1 / 2, "head": 1.0}
+    for part, indices in depths(model).items():
+        for name, parameter in (parameters[index] for index in indices):
+            gate = ".slots" in name
+            assert peaks[id(parameter)] == (1.0 if gate else wanted[part]), name
+    for asked, still in ((2, ("conv1.weight", "layer2.0.conv1.weight")), ("trunk", ("layer3",))):
+        model = recipe.build(3, 3, 0)
+        norms = freeze(model, recipe.replace(freeze=asked), fresh)
+        learns = {name for name, p in model.named_parameters() if p.requires_grad}
+        assert {"fc.weight"} | {n for n in fresh if ".slots" in n} <= learns
+        assert ("layer3.0.conv1.weight" in learns) == (asked == 2)
+        assert not [name for name in learns if name.startswith(still) and ".slots" not in name]
+        assert len(norms) == (14 if asked == 2 else 21)
+    assert message(lambda: freeze(model, recipe.replace(freeze=9)), ConfigError) == (
+        "The recipe got freeze=9.\n"
+        "resnet20.cifar10_v2+se4(init=identity) has 3 stages.\n"
+        "Type for example: --set freeze=trunk"
+    )
+
+
+def test_a_frozen_trunk_stays_bit_for_bit(root: Path, tmp_path: Path) -> None:
+    tuned(root, tmp_path, freeze="trunk", quick=True)
+    own, now = senetzoo.load("resnet20.cifar10_v2").state_dict(), weights_of(tmp_path)
+    different = [name for name in own if not torch.equal(own[name].float(), now[name].float())]
+    assert different == ["fc.weight", "fc.bias"] or own["fc.weight"].shape != now["fc.weight"].shape
+
+
+def test_classes_of_any_size_count_alike(tmp_path: Path) -> None:
+    said: list[str] = []
+    root = photos(tmp_path / "data", {"red": 30, "green": 4})
+    tuned(root, tmp_path / "run", quick=False, settings={"batch": 8}, say=said.append)
+    assert any("each class counts alike in the loss" in line for line in said)
+    (header,) = log_of(tmp_path / "run", "run")
+    recipe = Recipe.from_json(header["recipe"])
+    assert recipe.class_weights
+    data = load_data(recipe, tmp_path / "run" / "split.csv")
+    weights = data.class_weights()
+    counts = torch.tensor(data.train.labels).bincount()  # type: ignore[union-attr]
+    torch.testing.assert_close(weights * counts, torch.full((2,), data.count / 2))
+    logits, target = torch.randn(8, 2), torch.tensor([0, 1] * 4)
+    expected = (weights[target] * F.cross_entropy(logits, target, reduction="none")).sum()
+    expected /= weights[target].sum()
+    plain = recipe.replace(label_smoothing=0.0)
+    torch.testing.assert_close(loss_of(logits, target, plain, weights), expected)
+
+
+def test_the_best_epoch_is_kept_and_waiting_ends(tmp_path: Path) -> None:
+    recipe = Recipe(
+        name="tiny",
+        model="lenet5",
+        data="digits",
+        images_per_class=20,
+        phases=((32, 6),),
+        batch=32,
+        compile=False,
+        lr=0.0,
+        keep="best",
+        patience=2,
+    )
+    said: list[str] = []
+    train(recipe, tmp_path, say=said.append)
+    # Nothing gets better at a learning rate of 0 (a running mean does not tell digits apart).
+    (end,) = log_of(tmp_path, "end")
+    assert end["epochs"] - end["best_epoch"] == 2
+    assert any("no better for 2 epochs" in line for line in said)
+    assert json.loads((tmp_path / "summary.json").read_text())["epochs"] == end["epochs"]
+    assert "patience is for keep=best." in message(lambda: recipe.replace(keep="last"), ConfigError)
+
+
+def test_equal_scores_keep_the_lower_loss_and_weights_count_classes() -> None:
+    from senetzoo.eval.predictions import Predictions
+
+    best, network = Best(), torch.nn.Linear(1, 1)
+    recipe = Recipe(name="x", model="lenet", data="folder", phases=((32, 9),), keep="best")
+    labels = torch.tensor([0, 0, 0, 1])
+    sure = Predictions(torch.tensor([[3.0, 0.0]] * 4), labels)
+    unsure = Predictions(torch.tensor([[1.0, 0.0]] * 4), labels)
+    best.offer(1, sure, network, recipe)
+    best.offer(2, unsure, network, recipe)
+    assert best.epoch == (2 if unsure.loss < sure.loss else 1)
+    even = Predictions(torch.tensor([[1.0, 0.0]] * 2 + [[0.0, 1.0]] * 2), labels)
+    weighed = Best()
+    for epoch, found in enumerate((sure, even), 1):
+        weighed.offer(epoch, found, network, recipe.replace(class_weights=True))
+    assert weighed.epoch == 2  # 1/2 of the classes, then 5/6
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--time", "soon"), "--time got 'soon'."),
+        (("--freeze", "most"), "--freeze got 'most'."),
+        (("--time", "1m", "--epochs", "3"), "Training was to last 3 epochs and 1 minutes."),
+        (("--set", "epochs=x"), "--set got epochs=x."),
+        (("--model", "resnet21"), "'resnet21'"),
+    ],
+)
+def test_what_can_not_be_asked_for(
+    root: Path, tmp_path: Path, words: tuple[str, ...], text: str
+) -> None:
+    result = invoke(root, "--out", tmp_path / "run", *words)
+    assert result.exit_code == 2
+    assert text in result.stderr
+    assert not (tmp_path / "run" / "log.jsonl").exists()
