@@ -170,7 +170,7 @@ def _gate_of(
 ) -> type[Gate]:
     space = {"name": name, "module": kind, "__doc__": kind.__doc__, "__module__": kind.__module__}
     fields = [(field, *rest) for field, rest in options.items()]
-    return dataclasses.make_dataclass(  # type: ignore[no-any-return,call-overload]
+    return dataclasses.make_dataclass(
         kind.__name__, fields, bases=(OwnGate,), namespace=space, frozen=True
     )
 

@@ -97,8 +97,8 @@ def test_a_file_imports_nothing(module: str, tmp_path: Path) -> None:
     senetzoo.register(ChannelScale)
     model = senetzoo.create("lenet5+channel_scale", seed=0)
     senetzoo.save(model, "saved", classes=tuple("0123456789"))
-    senetzoo.own._OWN.clear()  # type: ignore[attr-defined]
-    del senetzoo.gates.GATES["channel_scale"]  # type: ignore[attr-defined]
+    senetzoo.own._OWN.clear()
+    del senetzoo.gates.GATES["channel_scale"]
     config = Path("saved", "config.json")
     raw = json.loads(config.read_text(encoding="utf-8"))
     raw["own"] = {"channel_scale": f"{module}:ChannelScale"}
@@ -125,7 +125,7 @@ def test_a_folder_can_t_hide_what_it_needs(tmp_path: Path) -> None:
     """Without its note on the module, the policy is what can't be read."""
     senetzoo.register(ChannelScale)
     senetzoo.save(senetzoo.create("lenet5+channel_scale", seed=0), tmp_path)
-    del senetzoo.gates.GATES["channel_scale"]  # type: ignore[attr-defined]
+    del senetzoo.gates.GATES["channel_scale"]
     config = tmp_path / "config.json"
     raw = json.loads(config.read_text(encoding="utf-8"))
     assert raw.pop("own") == {"channel_scale": f"{__name__}:ChannelScale"}
@@ -211,11 +211,11 @@ class Halves(ChannelScale):
     ],
 )
 def test_what_can_t_be_registered(kind: type[nn.Module], name: str | None, said: str) -> None:
-    before = dict(senetzoo.gates.GATES)  # type: ignore[attr-defined]
+    before = dict(senetzoo.gates.GATES)
     with pytest.raises(ConfigError) as caught:
         senetzoo.register(kind, name=name)
     assert said in str(caught.value)
-    assert before == senetzoo.gates.GATES  # type: ignore[attr-defined]
+    assert before == senetzoo.gates.GATES
 
 
 def test_a_gate_that_changes_the_shape_is_an_error() -> None:

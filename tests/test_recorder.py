@@ -46,7 +46,7 @@ def test_a_loop_of_one_s_own_leaves_a_run(tmp_path: Path) -> None:
             logits = model(images)
             loss = F.cross_entropy(logits, test.labels)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             right = (logits.argmax(1) == test.labels).float().mean()
             run.epoch(train_loss=loss, train_accuracy=right, test_accuracy=right, lr=0.01)
@@ -141,7 +141,7 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
         ({"classes": CLASSES, "settings": {"loss": object()}}, "JSON"),
     ):
         with pytest.raises(ConfigError, match=said):
-            Recorder(tmp_path, net, **options)  # type: ignore[arg-type]
+            Recorder(tmp_path, net, **options)
     with pytest.raises(ConfigError, match="10 classes"):
         Recorder(tmp_path, senetzoo.create("lenet5", seed=0), classes=CLASSES)
     assert not list(tmp_path.iterdir())

@@ -26,6 +26,7 @@ from senetzoo.cli.train import (
     find,
     interruptible,
     options_of,
+    recipe_names,
     say_progress,
 )
 from senetzoo.errors import ConfigError, MissingExtraError
@@ -61,7 +62,7 @@ def command(
         "flower_photos, or the word digits. [CIFAR-10, fetched]",
     ] = None,
     recipe: Annotated[
-        str | None, "How to train, by the name of a recipe. [as suits the data]"
+        str | None, recipe_names, "How to train, by the name of a recipe. [as suits the data]"
     ] = None,
     seeds: Annotated[Annotated[int, Ge(2), Le(1000)], "Runs of each variant."] = 3,
     epochs: Annotated[PositiveInt | None, "How long. [the recipe's]"] = None,

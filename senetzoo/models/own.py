@@ -31,7 +31,7 @@ class OwnConfig(Config):
         free = {field.name for field in dataclasses.fields(Config)} - {"num_classes", "in_chans"}
         given = {
             field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)  # type: ignore[arg-type]
+            for field in dataclasses.fields(self)
             if field.name in known and field.name not in free
         }
         if self.in_chans != 3 and "in_chans" not in known:
@@ -102,7 +102,7 @@ def family_of(kind: type[nn.Module], name: str, options: Mapping[str, tuple[type
     fields = [(field, *rest) for field, rest in options.items()]
     made = dataclasses.make_dataclass(
         f"{kind.__name__}Config",
-        fields,  # type: ignore[arg-type]
+        fields,
         bases=(OwnConfig,),
         namespace=space,
         frozen=True,
