@@ -9,12 +9,13 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.networks import keep_record
 from support.runs import silent, train
 from support.weights import RAW, text_of
 from tables import common
@@ -39,6 +40,11 @@ SMALL = Recipe(
 )
 # Of files that are no text, so many cuts.
 CUTS = 20
+
+
+def keep(file: str, reader: str, tried: Sized) -> None:
+    line = {"of": "cut files", "file": file, "reader": reader, "cases": len(tried)}
+    keep_record("reliability", line)
 
 
 class Resumed:
@@ -138,12 +144,13 @@ def test_cut_files(folder: Path, name: str, reader: str) -> None:
     file = folder / name
     content = file.read_bytes()
     text = file.suffix in (".json", ".jsonl")
-    broken = 0
-    for new in [*cuts(content, text), *(others(content) if text else ())]:
+    broken, tried = 0, [*cuts(content, text), *(others(content) if text else ())]
+    for new in tried:
         file.write_bytes(new)
         broken += bool(outcome(read, folder, file))
     # All but the cuts of a log, whose last line may be unfinished.
     assert broken >= (100 if name == LOG else 20)
+    keep(name, reader, tried)
 
 
 UPGRADE = "A newer senetzoo made it: pip install --upgrade senetzoo"
@@ -194,7 +201,8 @@ def test_a_checkpoint_of_another_version(folder: Path) -> None:
     for changes in ({"version": 1}, {"version": "2"}, {"version": None}):
         torch.save({**state, **changes}, file)
         assert "It is no checkpoint of a run" in outcome(resume, folder, file)
-    for field in state:
+    # What older versions did not write, since they had no fine-tuning.
+    for field in state.keys() - {"best", "fresh"}:
         torch.save({name: value for name, value in state.items() if name != field}, file)
         assert "It is no checkpoint of a run" in outcome(resume, folder, file)
     torch.save({**state, "more": 1}, file)
@@ -210,9 +218,11 @@ def test_a_cut_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         manifest.manifest.cache_clear()
         return manifest.manifest()
 
-    for new in [*cuts(content, text=True), *others(content)]:
+    tried = [*cuts(content, text=True), *others(content)]
+    for new in tried:
         file.write_bytes(new)
         assert outcome(read, tmp_path, file)
+    keep(file.name, "manifest", tried)
     file.write_bytes(content.replace(b'"schema": 2', b'"schema": 3'))
     assert outcome(read, tmp_path, file).endswith(UPGRADE)
     file.write_bytes(content)
@@ -240,3 +250,4 @@ def test_cut_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert outcome(read, tmp_path, file).startswith(f"{file} is broken at line 1.")
     file.write_bytes(content)
     assert common.lines(file.name) == records
+    keep("a record", "the documents' generators", content)

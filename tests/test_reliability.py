@@ -140,7 +140,7 @@ PREPROCESSING = {
 }
 KINDS: dict[str, Callable[[random.Random], object]] = {
     "command lines": _parsed,
-    "references": lambda draw: find(wrong_text(draw, draw.choice(WORDS)).replace("~", "")),
+    "references": lambda draw: find(wrong_text(draw, draw.choice(WORDS))),
     "policies": lambda draw: senetzoo.policy(wrong_text(draw, draw.choice(POLICIES))),
     "stems": lambda draw: senetzoo.config("resnet20").replace(
         stem=parse_stem(wrong_text(draw, draw.choice(["cifar", "deep", "7x7/2+pool"])))

@@ -13,6 +13,7 @@ def figures() -> str:
     for line in lines("reliability.jsonl"):
         of.setdefault(str(line["of"]), []).append(line)
     threads, signals = of.get("threads", []), of.get("signals", [])
+    cut = of.get("cut files", [])
     words, images = of.get("wrong words and bytes", []), of.get("odd images", [])
     names = Counter(str(line["signal"]) for line in signals)
     in_workers = sum(bool(line["workers"]) for line in signals)
@@ -28,6 +29,11 @@ def figures() -> str:
             str(len(signals)),
             ", ".join(f"{count} by {name}" for name, count in names.items())
             + f"; {in_workers} with workers; {stopped} came before the run's end",
+        ],
+        [
+            "files of runs and networks cut short or changed, each through its readers",
+            f"{sum(int(str(line['cases'])) for line in cut):,}",
+            f"{len(cut)} pairs of a file and a reader",
         ],
         [
             "wrong command lines, references, policies, settings, documents, images",

@@ -223,7 +223,6 @@ def _rows(path: Path) -> tuple[list[bytes], list[object], tuple[str, ...] | None
         from pyarrow.parquet import read_table
     except ImportError:
         raise MissingExtraError("Reading parquet", "pyarrow", "bench") from None
-    path = user_path(path)
     if not path.is_file():
         raise DataError(f"No file {path}.", "", "Give a parquet file")
     try:

@@ -18,7 +18,7 @@ from senetzoo.data.files import (
 )
 from senetzoo.data.labels import indices, listed, number, numbered, same
 from senetzoo.data.sets import Split
-from senetzoo.errors import DataError, MissingExtraError, first_line
+from senetzoo.errors import DataError, MissingExtraError, SenetzooError, first_line
 
 # What each split may be called there, best first.
 _NAMES: dict[Split, tuple[str, ...]] = {
@@ -193,7 +193,7 @@ def _explained(path: str | Path) -> Iterator[Any]:
     try:
         yield datasets
     except (OSError, ValueError, RuntimeError) as error:
-        if isinstance(error, DataError):
+        if isinstance(error, SenetzooError):
             raise
         variable = bad_certificates(error)
         raise DataError(
