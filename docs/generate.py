@@ -319,7 +319,11 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/deploy.md": {"precision": benchmarks.precision},
     "docs/inspect.md": {"excitations": inspect.excitations},
-    "docs/training.md": {"runs": ablation.runs, "speed": ablation.speed},
+    "docs/training.md": {
+        "runs": ablation.runs,
+        "finetuned": ablation.finetuned,
+        "speed": ablation.speed,
+    },
     "docs/ablation.md": {
         "plot": ablation.picture,
         "positions": ablation.positions,

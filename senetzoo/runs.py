@@ -20,6 +20,8 @@ from senetzoo.errors import BrokenError, ConfigError
 from senetzoo.nn.preprocessing import IMAGENET
 
 LOG, SUMMARY, TEST = "log.jsonl", "summary.json", "test.safetensors"
+FILES = "files"
+"""In the metadata of ``test.safetensors``: a JSON list of the mistakes' files."""
 
 SCHEMA = 2
 """Of the log's line of the run and of the summary, which version 0.1.0 wrote without one."""

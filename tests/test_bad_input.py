@@ -30,7 +30,8 @@ from senetzoo.errors import ConfigError, PolicyError, SenetzooError
 
 TITLES = (
     "AlexNet, BN-Inception, DenseNet, EfficientNet, GoogLeNet, Inception v2, Inception v3, "
-    "Inception v4, Inception-ResNet, LeNet, MobileNet, Plain, PreResNet, ResNet, SENet, Swin, VGG"
+    "Inception v4, Inception-ResNet, LeNet, MobileNet, MobileNetV2, "
+    "MobileNetV3, Plain, PreResNet, RegNet, ResNet, SENet, Swin, VGG"
 )
 
 
@@ -302,8 +303,8 @@ def test_wrong_commands(
         (["Exprot"], "There is no command 'Exprot'. Did you mean 'export'?"),
         (
             ["zzz"],
-            "There is no command 'zzz'. Commands are app, bench, eval, explain, export, inspect, "
-            "list, predict, push, report, train, weights.",
+            "There is no command 'zzz'. Commands are app, bench, eval, explain, export, finetune, "
+            "inspect, list, predict, push, report, train, weights.",
         ),
         (["weights", "lst"], "There is no command 'lst'. Did you mean 'list'?"),
         (
@@ -311,7 +312,7 @@ def test_wrong_commands(
             "There is no command 'zzz'. Commands are convert, get, list, show, verify.",
         ),
         (["explain"], "Missing argument 'NETWORK'."),
-        (["predict"], "Missing argument 'IMAGE...'."),
+        (["predict"], "Missing argument '[NETWORK] IMAGE...'."),
         (
             ["train", "digits", "--seed", "one"],
             "Invalid value for '--seed': 'one' is not a valid integer range.",

@@ -30,9 +30,10 @@ from torch import Tensor, nn
 import senetzoo
 from senetzoo import SE, attach
 from senetzoo._utils import terminal
-from senetzoo.deploy import export as room
-from senetzoo.deploy.export import FORMATS, SUFFIXES, TOLERANCE, Format, export
+from senetzoo.deploy import writers
+from senetzoo.deploy.export import TOLERANCES, export
 from senetzoo.deploy.program import exported
+from senetzoo.deploy.writers import FORMATS, SUFFIXES, Format
 from senetzoo.errors import ConfigError, MissingExtraError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import Preprocessing
@@ -134,8 +135,10 @@ def test_the_file_is_the_network(form: Format, tmp_path: Path) -> None:
         "interpolation": "bicubic",
         "crop": 0.75,
         "classes": list(COLORS),
+        "temperature": 1.0,
+        "dtype": "fp32",
     }
-    texts = {"version", "model", "weights", "weights_sha256", "interpolation"}
+    texts = {"version", "model", "weights", "weights_sha256", "interpolation", "dtype"}
     if form != "pt2":
         about = {k: v if k in texts else json.loads(v) for k, v in about.items()}
     assert about == done.metadata == expected
@@ -153,7 +156,7 @@ def test_every_family(name: str, form: Format, tmp_path: Path) -> None:
     with torch.no_grad():
         for count in (1, 3):
             x = images_of(model, count)
-            assert relative_error(run(x), model(x)) < room.TOLERANCE
+            assert relative_error(run(x), model(x)) < TOLERANCES["fp32"]
 
 
 @pytest.mark.parametrize("optimized", [False, True])
@@ -162,7 +165,7 @@ def test_optimized(optimized: bool, tmp_path: Path) -> None:
     model = tiny("bottleneck", depths=(1,), width=32)
     attach(model, SE(4), seed=0)
     done = export(model.eval(), tmp_path / "net.pt2", optimized=optimized)
-    assert max(done.errors.values()) < TOLERANCE
+    assert max(done.errors.values()) < TOLERANCES["fp32"]
     graph = torch.export.load(done.files[0]).graph
     (mean,) = [node for node in graph.nodes if node.target is torch.ops.aten.mean.dim]
     assert mean.args[0].meta["val"].shape[1] == (32 if optimized else 128)
@@ -178,6 +181,8 @@ def test_a_network_of_other_channels_has_no_transforms(tmp_path: Path) -> None:
         "model": "two",
         "size": model.input_size,
         "classes": ["a", "b", "c"],
+        "temperature": 1.0,
+        "dtype": "fp32",
     }
 
 
@@ -219,7 +224,7 @@ def test_a_file_that_computes_something_else_is_not_written(
         next(other.parameters()).mul_(1.5)
         return exported(other, sample)
 
-    monkeypatch.setattr(room, "exported", wrong)
+    monkeypatch.setattr(writers, "exported", wrong)
     title = {"onnx": "ONNX", "pt2": "a pt2 file", "openvino": "OpenVINO's IR"}[form]
     others = ", ".join(SUFFIXES[other] for other in FORMATS if other != form)
     with pytest.raises(ConfigError) as error:
@@ -251,7 +256,8 @@ BAD: list[tuple[Any, str, dict[str, Any], str]] = [
     (LENET, "net.pt2", {"classes": ["a"]}, f"export got 1 names of classes.\n{CLASSES}"),
     (LENET, "net.pt2", {"classes": "abcdefghij"}, f"export got classes='abcdefghij'.\n{CLASSES}"),
     (LENET, "net.pt2", {"clases": ["a"]}, "export() has no option 'clases'.\n"
-     "Its options are model, path, name, classes, preprocessing, size, optimized.\n"
+     "Its options are model, path, dtype, with_preprocessing, data, name, classes, "
+     "preprocessing, size, optimized.\n"
      "Did you mean 'classes'?"),
 ]  # fmt: skip
 
@@ -311,10 +317,11 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = run("lenet5.digits_v1", "--to", "pt2")
     assert done.exit_code == 0, done.output
     file = tmp_path / "lenet5.digits_v1.pt2"
-    first, second, third, fourth = done.stdout.splitlines()
+    first, second, third, computes, fourth = done.stdout.splitlines()
+    assert computes == "  fp32 weights, computes in fp32"
     assert first == f"Written to {file.name}, {file.stat().st_size:,} bytes."
     assert second == "  lenet5.digits_v1, weights lenet5.digits_v1"
-    assert third == "  images (batch, 1, 32, 32) -> logits (batch, 10), float32"
+    assert third == "  images (batch, 1, 32, 32), float32 -> logits (batch, 10), float32"
     assert fourth.startswith("  largest error of the logits, over the largest of them: ")
     model = senetzoo.create("lenet5.digits_v1", pretrained=True)
     computed, about = open_pt2(file)

@@ -209,7 +209,7 @@ def test_ranges_are_of_seven_bits_where_eight_overflow(
     path.write_bytes(onnx_model(exported(model, batch(2, 4))).SerializeToString())
     for vnni, bounds in ((True, (127, 128)), (False, (63, 64))):
         monkeypatch.setattr(common, "has_vnni", lambda vnni=vnni: vnni)
-        graph = onnx.load(ort._quantized(path, batch(8, 4))).graph
+        graph = onnx.load(ort.quantized(path, batch(8, 4))).graph
         weights = [t for t in graph.initializer if t.data_type == onnx.TensorProto.INT8]
         assert max(abs(numpy_helper.to_array(t).astype(int)).max() for t in weights) in bounds
 

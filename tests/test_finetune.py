@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
@@ -23,6 +24,7 @@ from senetzoo.cli.finetune import command
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.train import finetune as finetuning
 from senetzoo.train import start
+from senetzoo.train.batches import Batches
 from senetzoo.train.best import Best
 from senetzoo.train.data import load_data
 from senetzoo.train.finetune import Finetuned, finetune
@@ -49,8 +51,18 @@ def photos(root: Path, counts: dict[str, int], side: int = 32, seed: int = 0) ->
     return root
 
 
-def tuned(root: Path, out: Path, **options: Any) -> Finetuned:
-    return finetune(root, **{"out": out, "epochs": 1, "say": silent, **options})
+def tuned(root: str | Path, out: Path, **options: Any) -> Finetuned:
+    epochs = None if options.get("quick") else 1
+    return finetune(root, **{"out": out, "epochs": epochs, "say": silent, **options})
+
+
+MEASURE = finetuning.measure
+
+
+@pytest.fixture(autouse=True)
+def paced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests do not wait for a measured start."""
+    monkeypatch.setattr(finetuning, "measure", lambda *args: Pace(1.0, 4, 0.5))
 
 
 def invoke(*words: object) -> Any:
@@ -119,6 +131,8 @@ def test_weights_of_another_library_get_gates_are_trained_and_loaded(
         weights=tmp_path / "mine.pth",
         quick=True,
         size=32,
+        # Little to save: the network is large.
+        settings={"optimizer": "sgd", "momentum": 0.0, "keep": "last", "patience": 0},
     )
     x = torch.randn(1, 3, 64, 64)
     ours = senetzoo.load(tmp_path / "run" / "start")
@@ -146,15 +160,18 @@ def test_weights_of_another_library_get_gates_are_trained_and_loaded(
 # Whole runs
 
 
-def test_photographs_become_a_network(root: Path, tmp_path: Path) -> None:
+def test_photographs_become_a_network(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetuning, "measure", MEASURE)
     out = tmp_path / "run"
-    result = invoke(root, "--out", out, "--epochs", 4, "--set", "batch=8", "--threads", 1)
+    result = invoke(root, "--out", out, "--epochs", 3, "--set", "batch=8", "--threads", 1)
     assert result.exit_code == 0, result.output
     # Every bad file by name, the start, the time, the figures, and what comes next.
     for text in (
         "red/broken.png",
         "resnet20.cifar10_v2",
-        "4 epochs take about",
+        "3 epochs take about",
         "without compiling",
         "On the validation images",
         f"senetzoo export {out} --to onnx",
@@ -167,7 +184,7 @@ def test_photographs_become_a_network(root: Path, tmp_path: Path) -> None:
     assert model.load_report.classes == ("blue", "green", "red")
     first, *epochs, end = log_of(out)
     assert first["command"] == (
-        "senetzoo finetune things --epochs 4 --seed 0 --threads 1 --set batch=8"
+        "senetzoo finetune things --epochs 3 --seed 0 --threads 1 --set batch=8"
     )
     assert all(e["test_accuracy"] is None for e in epochs)
     assert (
@@ -177,7 +194,7 @@ def test_photographs_become_a_network(root: Path, tmp_path: Path) -> None:
     found = senetzoo.evaluate(model, out / "split.csv")
     assert (found.top(1).right, found.top(1).total) == (end["test_correct"], end["test_images"])
     assert end["test_accuracy"] == epochs[end["best_epoch"] - 1]["val_accuracy"]
-    again = invoke(root, "--out", out, "--epochs", 4, "--set", "batch=8", "--threads", 1, "--json")
+    again = invoke(root, "--out", out, "--epochs", 3, "--set", "batch=8", "--threads", 1, "--json")
     record = json.loads(again.stdout)
     assert (record["run"], record["part"]) == (str(out), "validation")
     assert record["accuracy"] == pytest.approx(end["test_accuracy"], abs=1e-5)
@@ -241,7 +258,6 @@ def test_a_file_that_breaks_in_an_epoch_is_left_out_and_counted(
                 (tmp_path / "run" / name).resolve().write_bytes(b"")
 
     after_step(monkeypatch, 1, spoil)
-    monkeypatch.setattr(finetuning, "measure", lambda *args: Pace(1.0, 4, 0.5))
     done = tuned(
         root,
         tmp_path / "run",
@@ -269,6 +285,116 @@ def test_a_full_disk_leaves_no_half_file(
     assert result.exit_code == 2
     assert "No space left on device" in result.stderr
     assert [p.name for p in (tmp_path / "run").iterdir()] == []
+
+
+# Once more, into the same folder
+
+LENET = {"model": "lenet", "size": 32}
+
+
+def test_a_folder_keeps_its_photographs(tmp_path: Path) -> None:
+    one = photos(tmp_path / "a" / "photos", {"red": 10, "green": 10})
+    other = photos(tmp_path / "b" / "photos", {"red": 10, "blue": 10})
+    out = tmp_path / "run"
+    # A start that fails leaves a split, which says nothing of the next start.
+    bad = {**LENET, "settings": {"batch": 64}}
+    text = message(lambda: tuned(one, out, **bad), ConfigError)
+    # The remedy fits.
+    assert text.splitlines()[0].startswith("batch=64 does not fit 16 training images")
+    assert text.splitlines()[-1] == "Type for example: --set batch=16"
+    assert (out / "split.csv").is_file()
+    tuned(other, out, **LENET)
+    assert log_of(out, "run")[0]["data"]["classes"] == ["blue", "red"]
+    before = (out / "split.csv").read_bytes()
+    assert message(lambda: tuned(one, out, **LENET), ConfigError).splitlines() == [
+        f"{out} holds a run of other photographs.",
+        "It has ../b/photos; asked for was ../a/photos.",
+        "Give another folder with --out",
+    ]
+    assert message(lambda: tuned(other, out, seed=1, **LENET), ConfigError).startswith(
+        f"{out} holds a run of another seed."
+    )
+    assert (out / "split.csv").read_bytes() == before
+    tuned(other, out, **LENET)
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs", "patience"),
+    [
+        ({"quick": True}, 1, 8),
+        ({"settings": {"epochs": 15}, "epochs": None}, 15, 10),
+        ({"settings": {"phases": ((32, 2),)}, "epochs": None}, 2, 8),
+        ({"settings": {"keep": "last"}}, 1, 0),
+        ({"settings": {"precision": "fp64"}, "quick": True}, 1, 8),
+    ],
+)
+def test_the_same_call_goes_on(
+    root: Path, tmp_path: Path, options: dict[str, Any], epochs: int, patience: int
+) -> None:
+    first = tuned(root, tmp_path, **LENET, **options)
+    recipe = Recipe.from_json(log_of(tmp_path, "run")[0]["recipe"])
+    assert (recipe.epochs, recipe.patience) == (epochs, patience)
+    again = tuned(root, tmp_path, **LENET, **options)
+    assert again.as_dict() == first.as_dict()
+    assert again.evaluation.dtype == recipe.precision
+    # Few images of each class are not those of the CSV.
+    assert again.photos == (None if options.get("quick") else tmp_path / "split.csv")
+    # Another length is another run.
+    other = {"epochs": 7, "minutes": None}
+    assert message(lambda: tuned(root, tmp_path, **LENET, **other), ConfigError).startswith(
+        f"{tmp_path} holds a run of another recipe"
+    )
+
+
+def test_few_images_of_a_class_are_enough_for_a_quick_run(tmp_path: Path) -> None:
+    root = photos(tmp_path / "data", {"red": 5, "green": 5})
+    result = invoke(root, "--out", tmp_path / "run", "--quick", "--model", "lenet")
+    assert result.exit_code == 0, result.output
+    assert "senetzoo export" in result.stdout
+    assert "senetzoo eval" not in result.stdout
+
+
+def test_a_folder_keeps_its_weights(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(2):
+        state = senetzoo.create("lenet", seed=seed).state_dict()
+        torch.save(state, tmp_path / f"{seed}.pth")
+    options = {**LENET, "quick": True}
+    tuned(root, tmp_path / "run", weights=tmp_path / "0.pth", **options)
+    before = (tmp_path / "run" / "start" / "model.safetensors").read_bytes()
+    # However the folder is spelled.
+    monkeypatch.chdir(tmp_path)
+    tuned(root, Path("run"), weights=Path("0.pth"), **options)
+    for other, what in (
+        ({"weights": tmp_path / "1.pth"}, "other weights"),
+        ({"weights": tmp_path / "0.pth", "model": "lenet5"}, "the weights of another network"),
+        ({}, "the weights of another network"),
+    ):
+        changed = {**options, **other}
+        assert message(
+            functools.partial(tuned, root, tmp_path / "run", **changed), ConfigError
+        ).startswith(f"{tmp_path / 'run'} holds a run of {what}.")
+    assert (tmp_path / "run" / "start" / "model.safetensors").read_bytes() == before
+
+
+def test_the_words_of_cifar_are_known(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetuning, "local", {"cifar10": root}.get)
+    assert tuned("cifar10", tmp_path / "run", quick=True, **LENET).part == "validation"
+
+
+def test_a_measured_start_that_fails_leaves_no_workers(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Batches] = []
+    monkeypatch.setattr(finetuning, "measure", MEASURE)
+    monkeypatch.setattr(finetuning, "measure_step", lambda *_: press_ctrl_c())
+    monkeypatch.setattr(Batches, "close", lambda self: closed.append(self))
+    with pytest.raises(KeyboardInterrupt):
+        tuned(root, tmp_path / "run", **LENET)
+    assert len(closed) == 1
 
 
 # The parts
@@ -449,8 +575,9 @@ def test_equal_scores_keep_the_lower_loss_and_weights_count_classes() -> None:
     ("words", "text"),
     [
         (("--time", "soon"), "--time got 'soon'."),
-        (("--freeze", "most"), "--freeze got 'most'."),
+        (("--freeze", "most"), "--freeze got freeze=most."),
         (("--time", "1m", "--epochs", "3"), "Training was to last 3 epochs and 1 minutes."),
+        (("--quick", "--epochs", "3"), "to last 3 epochs and one short epoch (quick)."),
         (("--set", "epochs=x"), "--set got epochs=x."),
         (("--model", "resnet21"), "'resnet21'"),
     ],

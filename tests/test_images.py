@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from support.networks import message
 
+from senetzoo._utils import terminal
 from senetzoo._utils.pixels import eight_bits
 from senetzoo._utils.pixels import upright as turn
 from senetzoo.data.images import images_in, open_image
@@ -353,3 +354,16 @@ def test_images_in_is_sorted_and_leaves_out_what_is_hidden(tmp_path: Path) -> No
         (tmp_path / name).touch()
     names = [str(path.relative_to(tmp_path)) for path in images_in(tmp_path)]
     assert names == ["a/a.jpeg", "a/z.jpg", "b.PNG", "no.png/e.tif"]
+
+
+def test_the_page_of_explanations_is_not_said_to_be_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal.say_once.cache_clear()
+    for name in ("a.png", "explain.html"):
+        (tmp_path / name).touch()
+    assert images_in(tmp_path) == [tmp_path / "a.png"]
+    assert capsys.readouterr().err == ""
+    (tmp_path / "notes.html").touch()
+    images_in(tmp_path)
+    assert "notes.html" in capsys.readouterr().err

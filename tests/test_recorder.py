@@ -73,7 +73,7 @@ def test_a_loop_of_one_s_own_leaves_a_run(tmp_path: Path) -> None:
     assert told.exit_code == 0
     page = commands.run("report", folder, "--out", tmp_path / "report.html", "--json")
     assert page.exit_code == 0
-    (line,) = json.loads(page.stdout)
+    (line,) = json.loads(page.stdout)["runs"]
     assert line["accuracy"] == right / 50
     assert "lenet5+se4" in (tmp_path / "report.md").read_text("utf-8")
 

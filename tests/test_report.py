@@ -24,12 +24,14 @@ from support.runs import CLASSES, epoch, write_run
 
 from senetzoo.cli import main
 from senetzoo.data import digits
+from senetzoo.data.files import LabeledFiles
 from senetzoo.errors import ConfigError
 from senetzoo.eval.predictions import wilson
 from senetzoo.inspect import drift, excitations
 from senetzoo.report import figures, page
 from senetzoo.report.paired import Paired, paired, verdicts
 from senetzoo.report.run import find, read
+from senetzoo.train import evaluate
 from senetzoo.train.augment import normalize
 from senetzoo.train.recipe import networks_of
 from senetzoo.train.recipes import RECIPES
@@ -124,17 +126,22 @@ def test_one_run(tmp_path: Path) -> None:
     for image, expected in zip(images, tensors["images"], strict=True):
         data = base64.b64decode(image.partition(",")[2])
         assert Image.open(io.BytesIO(data)).tobytes() == expected.numpy().tobytes()
-    assert json.loads(results[0].output) == [
-        {
-            "run": str(folder),
-            "network": "lenet5",
-            "seed": 7,
-            "epochs": 8,
-            "finished": True,
-            "accuracy": 0.9,
-            "interval": list(wilson(27, 30)),
-        }
-    ]
+    (found,) = json.loads(results[0].output)["runs"]
+    expected = {
+        "run": str(folder),
+        "network": "lenet5",
+        "seed": 7,
+        "epochs": 8,
+        "finished": True,
+        "accuracy": 0.9,
+        "interval": list(wilson(27, 30)),
+        "images_per_second": 150.0,
+        "confusion": [[9, 1, 0], [0, 9, 1], [1, 0, 9]],
+    }
+    assert {key: found[key] for key in expected} == expected
+    assert found["series"]["lr"] == [[n, 0.1 / n] for n in range(1, 9)]
+    assert [m["image"] for m in found["mistakes"]] == tensors["mistakes"].tolist()
+    assert [m["file"] for m in found["mistakes"]] == [""] * 3
 
 
 def test_markdown_has_its_pictures(tmp_path: Path) -> None:
@@ -163,7 +170,7 @@ def test_a_real_run(tmp_path: Path) -> None:
     end = json.loads(result.output.splitlines()[-1])
     result = report(run, "--out", out, "--json")
     assert result.exit_code == 0, result.output
-    (said,) = json.loads(result.output)
+    (said,) = json.loads(result.output)["runs"]
     assert said["accuracy"] == pytest.approx(end["test_accuracy"], abs=1e-5)
     seen = page_of(out)
     wrong = end["test_images"] - end["test_correct"]
@@ -324,6 +331,71 @@ def test_pairs_of_seeds_are_compared_as_scipy_does(tmp_path: Path) -> None:
     assert text.count("no difference shown") == 1
 
 
+def test_the_baseline_comes_first(tmp_path: Path) -> None:
+    """In tables, legend and pairs; its seeds are one line of one color with a band."""
+    for variant, wrong in (("eca", (80, 90)), ("se", (90, 95)), ("plain", (100, 120))):
+        seeds_of(tmp_path / "runs", variant, wrong)
+    out, pngs = tmp_path / "page.html", tmp_path / "pngs"
+    result = report(tmp_path / "runs", "--out", out, "--png", pngs, "--json")
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.output)
+    assert [run["variant"] for run in said["runs"]] == ["plain"] * 2 + ["eca"] * 2 + ["se"] * 2
+    assert [each["variant"] for each in said["variants"]] == ["plain", "eca", "se"]
+    assert said["variants"][0]["seeds"] == [0, 1]
+    assert said["variants"][0]["mean"] == pytest.approx(0.89)
+    assert [pair["baseline"] for pair in said["paired"]] == ["plain", "plain"]
+    assert said["paired"][0]["points"] == pytest.approx([2.0, 3.0])
+    seen = page_of(out)
+    assert [row[0] for row in seen.rows if row[0].endswith(" - plain")] == [
+        "eca - plain",
+        "se - plain",
+    ]
+    assert seen.open["svg"] == 4  # the differences, and three curves
+    legend = re.findall(r'<li><i style="background: (#\w+)"></i>(.*?)</li>', out.read_text())
+    assert legend == list(zip(figures.COLORS, ("plain", "eca", "se"), strict=False))
+    text = out.read_text()
+    curve = text[text.index('id="accuracy-') :]
+    assert curve.partition("</svg>")[0].count("fill-opacity: 0.18") == 6
+    for name in ("differences", "loss", "accuracy", "lr"):
+        picture = Image.open(pngs / f"{name}.png")
+        assert min(picture.size) >= 300
+        assert picture.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
+
+    result = report(tmp_path / "runs", "--out", out, "--baseline", "se", "--json")
+    said = json.loads(result.output)
+    assert [run["variant"] for run in said["runs"]][:2] == ["se", "se"]
+    assert {pair["baseline"] for pair in said["paired"]} == {"se"}
+    result = report(tmp_path / "runs", "--out", out, "--baseline", "plan")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "error: There is no variant 'plan' in these runs.\n"
+        "Their variants are eca, plain, se.\nDid you mean 'plain'?\n"
+    )
+
+
+def test_training_notes_the_names_of_files() -> None:
+    paths = (Path("photos/cat/1.jpg"), b"a content", Path("photos/dog/2.jpg"))
+    wrong = {"mistakes": torch.tensor([2, 1])}
+    files = LabeledFiles(paths, (0, 0, 1), ("cat", "dog"), "photos")
+    assert evaluate.names(files, wrong) == {"files": json.dumps(["photos/dog/2.jpg", ""])}
+    assert evaluate.names(digits.load("test"), wrong) == {}
+
+
+def test_mistakes_have_the_names_of_their_files(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    tensors = load_file(str(folder / "test.safetensors"))
+    files = [f"/photos/test/cat/{n}.jpg" for n in range(3)]
+    save_file(tensors, str(folder / "test.safetensors"), {"files": json.dumps(files)})
+    out = tmp_path / "page.html"
+    result = report(folder, "--out", out, "--json")
+    assert result.exit_code == 0, result.output
+    (run,) = json.loads(result.output)["runs"]
+    assert [mistake["file"] for mistake in run["mistakes"]] == files
+    assert {"0.jpg", "1.jpg", "2.jpg"} <= set(page_of(out).words)
+    assert 'title="/photos/test/cat/0.jpg"' in out.read_text()
+    assert ", 2.jpg)" in out.with_suffix(".md").read_text()
+
+
 @given(st.lists(st.lists(st.integers(-3, 12), min_size=3, max_size=5), min_size=1, max_size=5))
 def test_many_comparisons_are_corrected_by_closed_testing(variants: list[list[int]]) -> None:
     """Holm's steps are the closure of Bonferroni's test: every set with the variant is rejected."""
@@ -400,7 +472,7 @@ def test_plots(tmp_path: Path) -> None:
         inked = plot.inked("currentColor")
         assert "currentColor" in inked
         assert "#010203" not in inked
-    assert len(set(figures.colors(runs * 10))) == 20
+    assert len(set(figures.colors(20))) == 20
 
 
 def edit(change: Callable[[list[Any]], Any]) -> Callable[[Path], Any]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 import statistics
 
+from senetzoo.report.figures import draw_differences
 from senetzoo.report.paired import Paired, paired, verdicts
 from senetzoo.report.run import Run, find
-from senetzoo.train.recipes import RECIPES
+from senetzoo.train.recipes import RECIPES, variants_of
 from tables.common import RECORDS, STYLE, lines, svg, table
 
 PLOT = "docs/ablation.svg"
@@ -60,6 +61,28 @@ def runs() -> str:
         )
     head = ["run", "epochs", "seed", "test accuracy [95 %]", "source", "hours", "on, at commit"]
     return table(head, rows) if rows else "None is recorded yet.\n"
+
+
+def finetuned() -> str:
+    """Fine-tuning beside a plain loop, by seed."""
+    rows, notes = [], []
+    for record in lines("finetune.jsonl"):
+        where, cells = record["environment"], []
+        for name in ("plain", "finetune"):
+            of = record["test"][name]
+            low, high = (100 * bound for bound in of["wilson95"])
+            cells.append(f"{100 * of['accuracy']:.1f} % [{low:.1f}, {high:.1f}]")
+        named = f"{record['named']} of {record['planted']}"
+        rows.append([str(record["seed"]), *cells, named])
+        note = (
+            f"`{record['start']}` behind the stem {record['stem']}, {record['size']} px, batch "
+            f"{record['batch']}, {record['epochs']} epochs of {record['train_images']} images, "
+            f"tested on {of['images']} others; {where['cpu']} ({', '.join(where['cpu_flags'])}), "
+            f"torch {where['torch']}."
+        )
+        notes += [note] * (note not in notes)
+    head = ["seed", "plain loop [95 %]", "`senetzoo finetune` [95 %]", "bad files named"]
+    return f"{table(head, rows)}\n{' '.join(notes)}\n" if rows else "None is recorded yet.\n"
 
 
 def speed() -> str:
@@ -124,7 +147,7 @@ def gate_runs() -> list[Run]:
 def _paired(found: list[Run]) -> list[Paired]:
     """The variants against the first of their recipe."""
     recipe = found[0].header["recipe"]["name"] if found else "ablation_positions"
-    return paired(found, tuple(RECIPES[recipe].variants))
+    return paired(found, variants_of(recipe))
 
 
 def ablation(found: list[Run]) -> str:
@@ -285,17 +308,5 @@ def plot() -> str | None:
         figure = Figure(figsize=(7.0, height))
         # By hand: a layout that measures letters would depend on the fonts of the machine.
         axes = figure.add_axes((0.18, 0.5 / height, 0.8, 1 - 0.6 / height))
-        axes.axvline(0, color="#000000", lw=0.8)
-        for number, pair in enumerate(pairs):
-            color = "#0072B2" if pair.differs else "#767676"
-            axes.plot(pair.interval, [number] * 2, color=color, lw=1.6, solid_capstyle="butt")
-            axes.plot([pair.mean], [number], "o", color=color, markersize=6)
-            count = len(pair.differences)
-            axes.plot(pair.differences, [number + 0.22] * count, "|", color=color, markersize=7)
-        axes.set_yticks(range(len(pairs)), [pair.name for pair in pairs])
-        axes.set_ylim(len(pairs) - 0.4, -0.6)
-        axes.set_xlabel(f"test accuracy minus that of {pairs[0].first}, in points")
-        axes.grid(axis="x", alpha=0.25)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params(axis="y", length=0)
+        draw_differences(pairs, axes, "#000000")
         return svg(figure)

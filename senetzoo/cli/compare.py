@@ -33,6 +33,7 @@ from senetzoo.errors import ConfigError, MissingExtraError
 from senetzoo.own import PATH, register_path, with_names
 
 if TYPE_CHECKING:
+    from senetzoo.report.paired import Paired
     from senetzoo.report.run import Run
     from senetzoo.train.experiment import Experiment
 
@@ -94,6 +95,8 @@ def command(
     """
     import torch
 
+    from senetzoo.report.figures import differences
+    from senetzoo.report.paired import paired
     from senetzoo.report.run import read
     from senetzoo.train.engine import train as run
     from senetzoo.train.recipe import Options, read_setting
@@ -145,9 +148,12 @@ def command(
                 )
     if int(os.environ.get("RANK", 0)) == 0:
         runs = [read(path, path.name) for path in folders.values()]
-        made = table(runs, experiment) | {"command": shlex.join(words), "folder": str(folder)}
-        with atomically(folder / PLOT) as file:
-            file.write_text(drawn(made), encoding="utf-8")
+        pairs = paired(runs, list(experiment.variants))
+        made = table(runs, experiment, pairs)
+        made |= {"command": shlex.join(words), "folder": str(folder)}
+        for drawn in differences(pairs):
+            with atomically(folder / PLOT) as file:
+                file.write_text(drawn.inked("#000000"), encoding="utf-8")
         with atomically(folder / RESULT) as file:
             file.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
         say(as_json, made, _text(made, folder))
@@ -211,11 +217,10 @@ def _safe(name: str) -> str:
     return re.sub(r"[^\w.@=+~&,-]", "_", name)
 
 
-def table(runs: Sequence[Run], experiment: Experiment) -> dict[str, Any]:
+def table(runs: Sequence[Run], experiment: Experiment, pairs: Sequence[Paired]) -> dict[str, Any]:
     """The comparison of finished runs, in values of JSON; accuracies are in per cent."""
-    from senetzoo.report.paired import paired, verdicts
+    from senetzoo.report.paired import verdicts
 
-    pairs = paired(runs, list(experiment.variants))
     said = dict(zip((pair.name for pair in pairs), verdicts(pairs), strict=True))
     rows = []
     for variant, changed in experiment.variants.items():
@@ -246,28 +251,6 @@ def table(runs: Sequence[Run], experiment: Experiment) -> dict[str, Any]:
         "epochs": len(runs[0].epochs),
         "variants": rows,
     }
-
-
-def drawn(made: Mapping[str, Any]) -> str:
-    """The differences with their intervals, seed by seed, as SVG."""
-    from senetzoo.report.figures import COLORS, plot
-
-    rows = made["variants"][1:]
-
-    def draw(axes: Any) -> None:
-        axes.axvline(0.0, color="#808080", lw=1)
-        for place, row in enumerate(rows):
-            low, high = row["interval"]
-            axes.plot([low, high], [place, place], color=COLORS[0], lw=2)
-            axes.plot(row["difference"], place, "o", color=COLORS[0])
-            own = row["differences"]
-            axes.plot(own, [place + 0.2] * len(own), "|", color=COLORS[1], ms=8)
-        axes.set_yticks(range(len(rows)), [row["variant"] for row in rows])
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlabel(f"points of test accuracy against {PLAIN}, 95 % interval; each seed")
-
-    made_plot = plot("compare", "Paired differences", draw, whole=False)
-    return made_plot.inked("#000000")
 
 
 def _text(made: Mapping[str, Any], folder: Path) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 import click
 
 from senetzoo._utils.files import user_path
+from senetzoo.cli import complete
 from senetzoo.cli.networks import trained
-from senetzoo.cli.options import Json, Network, Stated, WeightsFile, as_command, say
-from senetzoo.deploy.export import SUFFIXES, Export, Format, check
+from senetzoo.cli.options import DATA, Json, Network, Stated, WeightsFile, as_command, say
+from senetzoo.deploy.export import Export, check
 from senetzoo.deploy.export import export as write
+from senetzoo.deploy.writers import SUFFIXES, FileDtype, Format
 from senetzoo.errors import ConfigError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.zoo import create
@@ -26,6 +29,19 @@ def command(
     output: Annotated[
         Path | None,
         "The file; OpenVINO writes two, .xml and .bin. Default: NETWORK in this folder.",
+    ] = None,
+    dtype: Annotated[
+        FileDtype, "Type of the weights. int8, for onnx and openvino, takes images: --data."
+    ] = "fp32",
+    with_preprocessing: Annotated[
+        bool,
+        "The file takes photographs, uint8 (batch, height, width, channels) of any size, and gives "
+        "probabilities.",
+    ] = False,
+    data: Annotated[
+        str | None,
+        complete.data,
+        f"Labeled images: the file and NETWORK are evaluated on them. {DATA}",
     ] = None,
     weights: WeightsFile = None,
     preprocessing: Stated,
@@ -43,9 +59,14 @@ def command(
     images, is compared with the network before it gets its name, and has the preprocessing and the
     classes in its metadata.
 
+    int8 takes its ranges from up to 300 images of --data, at most half of them, and is evaluated
+    on the others.
+
     \b
     Examples:
       senetzoo export se_resnet20 --to onnx
+      senetzoo export runs/photos-resnet20-0 --to onnx --with-preprocessing --data photos/
+      senetzoo export runs/photos-resnet20-0 --to openvino --dtype int8 --data photos/
       senetzoo export runs/digits-lenet5-0 --to onnx --output digits.onnx
       senetzoo export se_resnet20.cifar10_v1 --to openvino --optimized --output deploy/net.xml
       senetzoo export resnet50+eca --weights model.safetensors --to pt2 --json
@@ -62,42 +83,68 @@ def command(
             f"Its files end in {suffix}.",
             f"Type: --output {output.with_suffix(suffix)}",
         )
-    check(form)
+    check(form, dtype, has_data=data is not None)
     if random and (weights or preprocessing):
         raise click.UsageError("--random is without weights: leave out what is said of them.")
     if random:
         model = create(network)
     else:
         model = trained(network, weights=weights, preprocessing=preprocessing)
-    done = write(model, output, name=network, optimized=optimized)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* points of accuracy on ", category=UserWarning)
+        done = write(
+            model,
+            output,
+            dtype=dtype,
+            with_preprocessing=with_preprocessing,
+            data=data,
+            name=network,
+            optimized=optimized,
+        )
+    if done.warning:
+        click.echo(f"warning: {done.warning}", err=True)
     say(as_json, _report(done, model), _text(done, model))
 
 
 def _report(done: Export, model: Classifier) -> dict[str, object]:
-    side, channels = done.metadata["size"], model.in_chans
+    taken, given = _shapes(done, model)
     report = model.load_report
     return {
         "files": [{"path": str(file), "bytes": file.stat().st_size} for file in done.files],
-        "images": ["batch", channels, side, side],
-        "logits": ["batch", model.num_classes],
+        "images": taken,
+        given: ["batch", model.num_classes],
         "weights": None if report is None else dataclasses.asdict(report),
         "errors": {str(images): error for images, error in done.errors.items()},
+        "beside": None if done.beside is None else done.beside.as_dict(),
         "metadata": done.metadata,
     }
+
+
+def _shapes(done: Export, model: Classifier) -> tuple[list[object], str]:
+    """The shape of what the file takes, and the name of what it gives."""
+    side, channels = done.metadata["size"], model.in_chans
+    if done.inside:
+        return ["batch", "height", "width", channels], "probabilities"
+    return ["batch", channels, side, side], "logits"
 
 
 def _text(done: Export, model: Classifier) -> str:
     report = model.load_report
     kept = "weights drawn at random" if report is None else f"weights {report.tag}"
-    side, channels = done.metadata["size"], model.in_chans
+    taken, given = _shapes(done, model)
+    shape = ", ".join(map(str, taken))
+    of = "probabilities" if done.inside else "logits, over the largest of them"
+    images = "calibration" if done.metadata["dtype"] == "int8" and not done.inside else "random"
     errors = ", ".join(f"{error:.1e} with {n}" for n, error in done.errors.items())
     return "\n".join(
         [
             f"Written to {' and '.join(map(str, done.files))}, "
             f"{sum(file.stat().st_size for file in done.files):,} bytes.",
             f"  {done.metadata['model']}, {kept}",
-            f"  images (batch, {channels}, {side}, {side}) -> "
-            f"logits (batch, {model.num_classes}), float32",
-            f"  largest error of the logits, over the largest of them: {errors} random images",
+            f"  images ({shape}), {'uint8' if done.inside else 'float32'} -> "
+            f"{given} (batch, {model.num_classes}), float32",
+            f"  {done.computes}",
+            f"  largest error of the {of}: {errors} {images} images",
+            *([f"  {done.beside}"] if done.beside else []),
         ]
     )

@@ -6,9 +6,9 @@ import functools
 import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
-from senetzoo._utils.checks import Ge, Le, PositiveInt
+from senetzoo._utils.checks import Ge, Le, PositiveInt, from_text
 from senetzoo.cli import complete
 from senetzoo.cli.options import FILE, Json, Threads, as_command, say
 from senetzoo.cli.train import (
@@ -80,7 +80,7 @@ def command(
     import torch
 
     from senetzoo.train.finetune import finetune
-    from senetzoo.train.recipe import Options, read_setting
+    from senetzoo.train.recipe import Options, Recipe, read_setting
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -99,7 +99,7 @@ def command(
             epochs=epochs,
             minutes=None if budget is None else _minutes(budget),
             size=size,
-            freeze=0 if freeze is None else _freeze(freeze),
+            freeze=0 if freeze is None else from_text(Recipe, "freeze", freeze, "--freeze"),
             seed=seed,
             quick=quick,
             settings=dict(map(read_setting, settings)),
@@ -109,7 +109,7 @@ def command(
         )
     report = _report(done.folder)
     found = {"run": str(done.folder), "report": report and str(report), **done.as_dict()}
-    say(as_json, found, f"{done}\n\n{_next(done, report, photos)}")
+    say(as_json, found, f"{done}\n\n{_next(done, report)}")
 
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
@@ -129,19 +129,6 @@ def _minutes(text: str) -> float:
     return total
 
 
-def _freeze(text: str) -> Literal["trunk"] | int:
-    """The value of ``--freeze``."""
-    if text == "trunk":
-        return "trunk"
-    if text.isdecimal():
-        return int(text)
-    raise ConfigError(
-        f"--freeze got {text!r}.",
-        "It is a number of stages, or the word trunk for all but the head.",
-        "Type for example: --freeze trunk",
-    )
-
-
 def _report(folder: Path) -> Path | None:
     """The page about a run, written into it; None where what draws it is not installed."""
     from senetzoo.cli.report import write
@@ -155,17 +142,16 @@ def _report(folder: Path) -> Path | None:
     return page
 
 
-def _next(done: Finetuned, report: Path | None, photos: str) -> str:
+def _next(done: Finetuned, report: Path | None) -> str:
     """What to read and to type now."""
     run = shlex.quote(str(done.folder))
-    drawn = f"Report: {report}" if report is not None else f"Report: senetzoo report {run}"
-    return "\n".join(
-        (
-            f"Network: {done.folder}",
-            drawn,
-            "Next:",
-            f"  senetzoo eval {run} {shlex.quote(str(done.photos))}",
-            f"  senetzoo predict PHOTO.jpg --model {run}",
-            f"  senetzoo export {run} --to onnx",
-        )
-    )
+    lines = [
+        f"Network: {done.folder}",
+        f"Report: {report}" if report is not None else f"Report: senetzoo report {run}",
+        "Next:",
+        f"  senetzoo predict PHOTO.jpg --model {run}",
+        f"  senetzoo export {run} --to onnx",
+    ]
+    if done.photos is not None:
+        lines.insert(3, f"  senetzoo eval {run} {shlex.quote(str(done.photos))}")
+    return "\n".join(lines)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 
 from senetzoo._utils.files import atomically
-from senetzoo.cli.options import FILE, PATH, Json, as_command, say
-from senetzoo.errors import ConfigError
+from senetzoo.cli.options import FILE, FOLDER, PATH, Json, as_command, say
+from senetzoo.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from senetzoo.report.excitations import ExcitationSection
@@ -29,7 +29,18 @@ def command(
     ] = False,
     data: Annotated[Path | None, "The runs' data set, for --excitations."] = None,
     title: Annotated[str | None, "Title of the page."] = None,
-    as_json: Annotated[Json, "JSON of the results instead of the line."] = False,
+    baseline: Annotated[
+        str | None,
+        "The variant that the others are compared with. Default: the recipe's first, or plain.",
+    ] = None,
+    pngs: Annotated[
+        Path | None,
+        "--png",
+        FOLDER,
+        "Write the plots into FOLDER too, as PNG.",
+        {"metavar": "FOLDER"},
+    ] = None,
+    as_json: Annotated[Json, "JSON of all that the page shows instead of the line."] = False,
 ) -> None:
     """Report on RUNS: folders that `senetzoo train` made, or folders of those.
 
@@ -42,8 +53,11 @@ def command(
       senetzoo report runs/digits-lenet5-0
       senetzoo report runs/cifar10_four_nets --out four_nets.html
       senetzoo report runs/ablation_positions --excitations --data cifar10
+      senetzoo report runs/ablation_positions --baseline standard --png figures
       senetzoo report runs --json
     """
+    from senetzoo.report.paired import in_order
+    from senetzoo.report.results import results
     from senetzoo.report.run import find
 
     if out.suffix not in (".html", ".htm"):
@@ -55,47 +69,58 @@ def command(
         )
     found = find(runs)
     title = title or ", ".join(dict.fromkeys(path.name for path in runs))
-    write(found, out, title, _excitations(found, data) if excitations else ())
-    results = [
-        {
-            "run": str(run.folder),
-            "network": run.header["model"]["name"],
-            "seed": run.header["seed"],
-            "epochs": len(run.epochs),
-            "finished": run.end is not None,
-            "accuracy": tally.accuracy if (tally := run.tally) else None,
-            "interval": tally.interval if tally else None,
-        }
-        for run in found
-    ]
-    say(as_json, results, f"report: {out} and {out.with_suffix('.md')}")
+    variants = _variants(found, baseline)
+    order = in_order(variants)
+    found.sort(key=lambda run: order(run.label))
+    sections = _excitations(found, data) if excitations else ()
+    write(found, out, title, sections, variants=variants, pngs=pngs)
+    values = results(found, title, variants=variants, excitations=sections)
+    say(as_json, values, f"report: {out} and {out.with_suffix('.md')}")
 
 
 def write(
-    runs: Sequence[Run], out: Path, title: str, excitations: Sequence[ExcitationSection] = ()
+    runs: Sequence[Run],
+    out: Path,
+    title: str,
+    excitations: Sequence[ExcitationSection] = (),
+    *,
+    variants: Sequence[str] = (),
+    pngs: Path | None = None,
 ) -> None:
-    """Write the page about `runs`, and the Markdown and its pictures beside it."""
+    """Write the page about `runs`, the Markdown and its pictures beside it, and plots as PNG."""
     from senetzoo.report import page
 
-    made = page.make(runs, title, variants=_variants(runs), excitations=excitations)
+    made = page.make(runs, title, variants=variants, excitations=excitations)
     pictures = out.with_name(f"{out.stem}-figures")
     text, files = page.markdown(made, pictures.name)
     whole = page.html(made)
     pictures.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (pictures / name).write_bytes(content)
+    if pngs is not None:
+        pngs.mkdir(parents=True, exist_ok=True)
+        for plot in page.plots(made):
+            with atomically(pngs / f"{plot.name}.png") as partial:
+                partial.write_bytes(plot.png())
     with atomically(out.with_suffix(".md")) as partial:
         partial.write_text(text, encoding="utf-8")
     with atomically(out) as partial:
         partial.write_text(whole, encoding="utf-8")
 
 
-def _variants(runs: Sequence[Run]) -> Sequence[str]:
-    """The variants of the runs' recipe, in its order."""
-    from senetzoo.train.recipes import RECIPES
+def _variants(runs: Sequence[Run], baseline: str | None) -> Sequence[str]:
+    """The variants of the runs' recipe, in its order, behind the one to compare with."""
+    from senetzoo.train.recipes import variants_of
 
-    recipe = RECIPES.get(runs[0].header["recipe"]["name"])
-    return tuple(recipe.variants) if recipe else ("plain",)
+    labels = list(dict.fromkeys(run.label for run in runs))
+    if baseline is not None and baseline not in labels:
+        raise ConfigError(
+            f"There is no variant {baseline!r} in these runs.",
+            f"Their variants are {', '.join(labels)}.",
+            nearest(baseline, labels),
+        )
+    own = variants_of(runs[0].header["recipe"]["name"]) or ("plain",)
+    return own if baseline is None else (baseline, *own)
 
 
 def _excitations(runs: Sequence[Run], path: Path | None) -> list[ExcitationSection]:

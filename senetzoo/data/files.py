@@ -92,6 +92,8 @@ class LabeledFiles:
 
     def source_name(self, index: int) -> str:
         """Tell a person which image number `index` is."""
+        if isinstance(self.sources, StoredImages):  # a look would read the image
+            return f"image {index} of {self.name}"
         source = self.sources[index]
         return str(source) if isinstance(source, Path) else f"image {index} of {self.name}"
 

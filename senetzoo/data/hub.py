@@ -117,7 +117,15 @@ def splits(path: str | Path) -> dict[Split, str]:
             offline()  # under which `datasets` itself reads its cache alone
             there = datasets.get_dataset_split_names(str(path))
     known = ((split, [n for n in names if n in there]) for split, names in _NAMES.items())
-    return {split: found[0] for split, found in known if found}
+    found = {split: names[0] for split, names in known if names}
+    if not found:
+        every = ", ".join(name for names in _NAMES.values() for name in names)
+        raise DataError(
+            f"{path} has no split of a known name.",
+            f"Its splits are {', '.join(there)}." if there else "No parquet file there names one.",
+            f"Name them as the Hub does, one of: {every}",
+        )
+    return found
 
 
 def load(path: str | Path, split: Split) -> LabeledFiles:

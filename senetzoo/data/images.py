@@ -26,6 +26,9 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, form in known.items() if form in PILImage.OPEN) - _OTHERS
 
 
+EXPLAINED = "explain.html"
+"""The page that `senetzoo predict --explain` writes, which may lie in a folder of images."""
+
 # Pillow opens them, and mostly they are something else.
 _OTHERS = {".pdf", ".ps", ".eps", ".mpg", ".mpeg", ".h5", ".hdf", ".bufr", ".grib", ".fits", ".fit"}
 
@@ -62,10 +65,11 @@ def image_files(folder: Path) -> tuple[list[Path], list[Path]]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         others += [Path(root, name) for name in folders if _is_image(name)]
         for name in files:
-            if not name.startswith("."):
+            if not name.startswith(".") and name != EXPLAINED:
                 (found if _is_image(name) else others).append(Path(root, name))
     # A folder with a suffix counts by what is in it.
-    others = [path for path in others if not any(path in file.parents for file in found)]
+    holding = {parent for file in found for parent in file.parents}
+    others = [path for path in others if path not in holding]
     return sorted(found), sorted(others)
 
 

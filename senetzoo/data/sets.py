@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -30,10 +31,14 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def keep(self, indices: Sequence[int], name: str) -> ImageSet:
+        """Those of `indices`, in their order, under another name."""
+        where = torch.tensor(indices, dtype=torch.int64)
+        return ImageSet(self.images[where], self.labels[where], self.classes, name)
+
     def first(self, count: int) -> ImageSet:
         """Keep the first `count` images of each class, in their order."""
         keep = torch.cat(
             [(self.labels == k).nonzero()[:count, 0] for k in range(len(self.classes))]
         )
-        keep = keep.sort().values
-        return ImageSet(self.images[keep], self.labels[keep], self.classes, self.name)
+        return self.keep(keep.sort().values.tolist(), self.name)

@@ -3,56 +3,57 @@
 from __future__ import annotations
 
 import copy
-import json
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 import senetzoo
-from senetzoo._utils.documents import json_text
-from senetzoo._utils.files import atomically, flush, user_path
-from senetzoo._utils.terminal import printable
-from senetzoo.deploy.engines import ort, ov
-from senetzoo.deploy.engines.common import Engine, Runner, require
-from senetzoo.deploy.engines.eager import EAGER
-from senetzoo.deploy.program import exported, onnx_model, quiet
+from senetzoo._utils.files import user_path
+from senetzoo.deploy.beside import Beside, beside, divided, inputs
+from senetzoo.deploy.engines.common import Runner, require
+from senetzoo.deploy.inside import photograph
 from senetzoo.deploy.rewrite import rewritten
+from senetzoo.deploy.writers import (
+    FORMATS,
+    SUFFIXES,
+    TITLES,
+    WRITERS,
+    Draft,
+    FileDtype,
+    Format,
+)
 from senetzoo.errors import ConfigError, checks_options, nearest
+from senetzoo.eval.data import LabeledImages, images_for
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.provenance import provenance
 from senetzoo.nn.transforms import transforms
 from senetzoo.spec import name_of
 
 if TYPE_CHECKING:
-    from torch.export import ExportedProgram
-
     from senetzoo.nn.preprocessing import Preprocessing
 
-Format: TypeAlias = Literal["onnx", "pt2", "openvino"]
-FORMATS: tuple[Format, ...] = get_args(Format)
-SUFFIXES: Mapping[Format, str] = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}
-"""End of each format's file name. OpenVINO's weights lie beside, in a file that ends in .bin."""
-
-# What each format is called, and what runs it.
-_TITLES: Mapping[Format, tuple[str, Engine]] = {
-    "onnx": ("ONNX", ort.ONNXRUNTIME),
-    "pt2": ("a pt2 file", EAGER),
-    "openvino": ("OpenVINO's IR", ov.OPENVINO),
-}
-
-TOLERANCE = 1e-4
+TOLERANCES: Mapping[FileDtype, float] = {"fp32": 1e-4, "fp16": 2e-2}
 """Largest difference from the network's logits, over the largest of these, that is let through."""
 
-METADATA = "senetzoo"
-"""Where the metadata is in a file: ``senetzoo.KEY`` in ONNX's metadata_props, the JSON object
-``senetzoo.json`` among the extra files of a pt2, ``senetzoo/KEY`` in OpenVINO's rt_info."""
+LOSSES: Mapping[str, float] = {"fp32": 0.0, "fp16": 0.1, "int8": 1.0}
+"""Points of accuracy that a file may lose without a warning."""
+
+COMPUTES: Mapping[tuple[str, str], str] = {
+    **{(form, "fp32"): "fp32" for form in FORMATS},
+    ("onnx", "fp16"): "fp16 where the processor can, else in fp32",
+    ("openvino", "fp16"): "the device's own type: fp32 on most processors, fp16 on GPUs",
+    ("pt2", "fp16"): "fp32",
+    **{(form, "int8"): "int8, and in fp32 what int8 has not" for form in FORMATS},
+}
+"""What a file's runtime computes in, by format and dtype."""
+
+# The same for probabilities of a file that preprocesses: a pixel of some hundred is a level off.
+_INSIDE: Mapping[FileDtype, float] = {"fp32": 0.05, "fp16": 0.1}
 
 # Numbers of images that are traced with, and that the file is tried with. They differ, so that a
 # number that was taken for a constant shows.
@@ -67,12 +68,31 @@ class Export:
         files: The files; the first is the one to open.
         metadata: What is in it beside the network: values of JSON, in ONNX and OpenVINO as text.
         errors: The largest difference of the file's logits from the network's, over the largest
-            of these, by the number of random images that they were computed for.
+            of these, by the number of random images, of int8 calibration images, that they were
+            computed for. Of a file with the preprocessing inside, the largest difference of a
+            probability.
+        inside: Whether the file does the preprocessing itself and gives probabilities.
+        computes: What it has, and what is computed in, in a line.
+        beside: The file beside the network on labeled images; None without such.
     """
 
     files: tuple[Path, ...]
     metadata: Mapping[str, object]
     errors: Mapping[int, float]
+    inside: bool
+    computes: str
+    beside: Beside | None = None
+
+    @property
+    def warning(self) -> str:
+        """That the file loses more accuracy than is usual for its dtype; else nothing."""
+        dtype = str(self.metadata["dtype"])
+        if self.beside is None or -self.beside.points <= LOSSES[dtype] + 1e-9:
+            return ""
+        return (
+            f"The {dtype} file loses {-self.beside.points:.2f} points of accuracy on "
+            f"{self.beside.data}, more than {LOSSES[dtype]:g}."
+        )
 
 
 @checks_options
@@ -80,6 +100,9 @@ def export(
     model: Classifier,
     path: str | Path,
     *,
+    dtype: FileDtype = "fp32",
+    with_preprocessing: bool = False,
+    data: str | Path | LabeledImages | None = None,
     name: str | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
@@ -89,13 +112,21 @@ def export(
     """Write a network, as it is in eval mode, to a file for another runtime.
 
     The input ``images`` is float32 (batch, C, size, size) with any batch, the output ``logits``
-    float32 (batch, classes). The file is run on random images before it takes its name.
+    float32 (batch, classes). The file is run before it takes its name.
 
     Args:
         model: A network of this zoo, on any device; it is not changed.
         path: The file, whose name says the format: ``.onnx``, ``.pt2``, or ``.xml`` for OpenVINO,
             whose weights go to a file beside it that ends in ``.bin``. Files that are there are
             replaced.
+        dtype: Type of the weights. ``"fp16"``: ONNX computes in it too, where the processor can;
+            OpenVINO in what the device prefers, pt2 in fp32. ``"int8"``, for ONNX and OpenVINO:
+            weights and maps, whose ranges are those of some images of `data`.
+        with_preprocessing: Whether the file does the preprocessing itself, and gives
+            probabilities. ``images`` is then uint8 (batch, height, width, C), upright photographs
+            of any one size, RGB or gray, and ``probabilities`` float32 (batch, classes).
+        data: Labeled images, or where they are, as `senetzoo.evaluate` takes them: the file and
+            the network are evaluated on them, for int8 on those that it was not calibrated with.
         name: What the network is called in the metadata; None for what it is.
         classes: Names of the classes in the order of the logits; None for those that the load
             report has.
@@ -105,9 +136,13 @@ def export(
             norms folded, gates read the input of the convolution before them.
 
     Raises:
-        ConfigError: The name of the file, a network that can't be exported, or that the file's
-            format computes differently; nothing is written then.
+        ConfigError: The name of the file, a dtype that its format has not, a network that can't
+            be exported, or that the format computes differently; nothing is written then.
+        DataError: `data` is not there, or does not fit the network.
         MissingExtraError: What writes the format is not installed.
+
+    Warns:
+        UserWarning: The file loses more accuracy on `data` than `LOSSES` says.
     """
     path = user_path(path)
     form = next((form for form, suffix in SUFFIXES.items() if path.suffix == suffix), None)
@@ -118,7 +153,7 @@ def export(
             nearest(path.suffix, SUFFIXES.values())
             or f"Type for example: {path.with_suffix('.onnx').name}",
         )
-    check(form)
+    check(form, dtype, has_data=data is not None)
     if not isinstance(model, Classifier):
         raise ConfigError(
             f"export got a {type(model).__name__}.",
@@ -131,23 +166,68 @@ def export(
             "It is a folder." if path.is_dir() else f"There is no folder {path.parent}.",
             "Give the path of a file in a folder that is there",
         )
-    if preprocessing is None and model.in_chans in (1, 3):
+    if preprocessing is None and (
+        model.in_chans in (1, 3) or with_preprocessing or data is not None
+    ):
         preprocessing = transforms(model)
+    if preprocessing is not None and size is not None:
+        preprocessing = preprocessing.replace(size=size)
     metadata = _metadata(model, name or name_of(model), classes, preprocessing, size)
+    metadata["dtype"] = dtype
     own = copy.deepcopy(model).eval().requires_grad_(False).to("cpu", torch.float32)
-    shape = (model.in_chans, *[metadata["size"]] * 2)
-    traced = _images(_TRACED, shape)
-    program = exported(rewritten(own, traced)[0] if optimized else own, traced)
-    with _WRITERS[form](path, program, metadata) as run:
-        errors = {count: _error(own, run, _images(count, shape), form) for count in _TRIED}
+    images = calibration = None
+    if data is not None and preprocessing is not None:
+        images = data if isinstance(data, LabeledImages) else images_for(model, str(data))
+        if dtype == "int8":
+            some, images = divided(images)
+            calibration = inputs(some, preprocessing)
+            metadata["calibration"] = f"{len(calibration)} images of {some.images.name}"
+    traced = _images(_TRACED, (model.in_chans, *[metadata["size"]] * 2))
+    network = rewritten(own, traced)[0] if optimized else copy.deepcopy(own)
+    inside = preprocessing if with_preprocessing else None
+    draft = Draft(network, traced, dtype, metadata, calibration, inside, model.temperature)
+    with WRITERS[form](path, draft) as run:
+        errors = {count: _error(own, run, draft, count, form) for count in _TRIED}
+        found = None
+        if images is not None and preprocessing is not None:
+            found = beside(own, run, images, preprocessing, inside=with_preprocessing)
     files = (path, path.with_suffix(".bin")) if form == "openvino" else (path,)
-    return Export(files, metadata, errors)
+    computes = f"{dtype} weights, computes in {COMPUTES[form, dtype]}"
+    done = Export(files, metadata, errors, with_preprocessing, computes, found)
+    if done.warning:
+        warnings.warn(done.warning, UserWarning, stacklevel=3)  # of who called, not of its check
+    return done
 
 
-def check(form: Format) -> None:
-    """Raise `MissingExtraError` where what writes a format is not installed."""
-    title, engine = _TITLES[form]
+def check(form: Format, dtype: FileDtype, *, has_data: bool) -> None:
+    """Check that a format can be written here in a dtype.
+
+    Raises:
+        ConfigError: It has no such dtype, or int8 has no images.
+        MissingExtraError: What writes it is not installed.
+    """
+    title, engine = TITLES[form]
+    if dtype not in LOSSES:
+        raise ConfigError(
+            f"export got dtype={dtype!r}.",
+            f"Files are of {', '.join(LOSSES)}.",
+            nearest(str(dtype), LOSSES),
+        )
+    if dtype == "int8" and form == "pt2":
+        raise ConfigError(
+            "int8 can't be written as a pt2 file.",
+            "It is written as ONNX and as OpenVINO's IR.",
+            "Write one of these: a name that ends in .onnx or .xml",
+        )
+    if dtype == "int8" and not has_data:
+        raise ConfigError(
+            "int8 needs images.",
+            "Its ranges are those of real ones, and what it costs is measured on them.",
+            "Give some hundreds: --data FOLDER, in Python data=",
+        )
     require(f"Writing {title}", engine.packages, engine.extra)
+    if dtype == "int8":
+        require(f"Writing {title} in int8", engine.int8_packages, engine.extra)
 
 
 def _metadata(
@@ -196,27 +276,45 @@ def _metadata(
         }
     if classes:
         found["classes"] = list(classes)
+    found["temperature"] = model.temperature
+    if model.reject_below is not None:
+        found["reject_below"] = model.reject_below
     return found
-
-
-def _texts(metadata: Mapping[str, object]) -> dict[str, str]:
-    """Texts as they are, other values as JSON."""
-    return {
-        key: printable(value) if isinstance(value, str) else json_text(value)
-        for key, value in metadata.items()
-    }
 
 
 def _images(count: int, shape: tuple[int, ...]) -> Tensor:
     return torch.randn(count, *shape, generator=torch.Generator().manual_seed(count))
 
 
-def _error(model: Classifier, run: Runner, images: Tensor, form: Format) -> float:
-    """The largest difference of `run`'s logits from the model's, over the largest of these.
+def _photographs(count: int, preprocessing: Preprocessing) -> Tensor:
+    """Photographs of another size for each count: uint8 (count, H, W, C)."""
+    from PIL import Image
+
+    height, width = preprocessing.size + 9 * count, preprocessing.size * 2 - count
+    small = torch.Generator().manual_seed(count)
+    shape = (count, 1 + height // 8, 1 + width // 8, 3)
+    grains = torch.randint(0, 256, shape, generator=small, dtype=torch.uint8)
+    large = (Image.fromarray(grain.numpy()).resize((width, height)) for grain in grains)
+    return torch.stack([photograph(image, preprocessing.channels) for image in large])
+
+
+def _error(model: Classifier, run: Runner, draft: Draft, count: int, form: Format) -> float:
+    """The largest difference of what `run` gives from what the model gives.
 
     Raises:
-        ConfigError: It is more than `TOLERANCE`.
+        ConfigError: It is more than is let through.
     """
+    from PIL import Image
+
+    inside, what = draft.inside, "logits"
+    if inside is not None:
+        what = "probabilities"
+        given = _photographs(count, inside)
+        images = torch.stack([inside(Image.fromarray(one.squeeze(2).numpy())) for one in given])
+    elif draft.calibration is not None:
+        given = images = draft.calibration[:count]
+    else:
+        given = images = _images(count, draft.sample.shape[1:])
     with torch.no_grad():
         expected = model(images)
     if not torch.isfinite(expected).all():
@@ -225,70 +323,18 @@ def _error(model: Classifier, run: Runner, images: Tensor, form: Format) -> floa
             "On random images its logits are not finite.",
             "Look at its weights",
         )
-    error: float = ((run(images) - expected).abs().max() / expected.abs().max()).item()
-    title, _ = _TITLES[form]
-    if not error <= TOLERANCE:  # NaN too
+    if inside is not None:
+        expected = (expected / draft.temperature).softmax(1)
+    with torch.no_grad():
+        difference = (run(given) - expected).abs().max()
+    error = float(difference if inside is not None else difference / expected.abs().max())
+    most = (TOLERANCES if inside is None else _INSIDE).get(draft.dtype, float("inf"))
+    title, _ = TITLES[form]
+    if not error <= most:  # NaN too
         raise ConfigError(
             f"The network can't be written as {title}: the file computes something else.",
-            f"With {len(images)} random images its logits are {error:.1e} of the largest off; "
-            f"at most {TOLERANCE:.0e} is let through.",
+            f"With {len(given)} random images its {what} are {error:.1e} "
+            f"{'of the largest ' if inside is None else ''}off; at most {most:.0e} is let through.",
             f"Write another format: {', '.join(SUFFIXES[f] for f in FORMATS if f != form)}",
         )
     return error
-
-
-# --- One for each format -------------------------------------------------------------------------
-#
-# Each writes the file under another name, gives what runs it, and gives it its own name when the
-# `with` block has not failed.
-
-
-@contextmanager
-def _onnx(path: Path, program: ExportedProgram, metadata: Mapping[str, object]) -> Iterator[Runner]:
-    import onnx
-
-    model = onnx_model(program)
-    onnx.helper.set_model_props(
-        model, {f"{METADATA}.{key}": value for key, value in _texts(metadata).items()}
-    )
-    with atomically(path) as partial:
-        partial.write_bytes(model.SerializeToString())
-        yield ort.running(ort.session(partial, torch.get_num_threads()))
-
-
-@contextmanager
-def _pt2(path: Path, program: ExportedProgram, metadata: Mapping[str, object]) -> Iterator[Runner]:
-    with atomically(path) as partial:
-        # An open file: of a path it wants the end .pt2.
-        with partial.open("wb") as file, quiet():
-            torch.export.save(
-                program, file, extra_files={f"{METADATA}.json": json.dumps(dict(metadata))}
-            )
-        with partial.open("rb") as file, quiet():
-            yield torch.export.load(file).module()
-
-
-@contextmanager
-def _openvino(
-    path: Path, program: ExportedProgram, metadata: Mapping[str, object]
-) -> Iterator[Runner]:
-    model = ov.ov_model(program)
-    for key, value in _texts(metadata).items():
-        model.set_rt_info(value, [METADATA, key])
-    with ov.importing():
-        import openvino
-    with tempfile.TemporaryDirectory(prefix="senetzoo-") as folder:
-        # It wants its own ends of names, so the partial files can't be its to write.
-        draft = Path(folder) / path.with_suffix(".xml").name
-        openvino.save_model(model, draft, compress_to_fp16=False)
-        yield ov.running(ov.core().read_model(draft), "f32", torch.get_num_threads())
-        # The weights get their name first, when no old description is there any more: at no moment
-        # do the two not belong together.
-        with atomically(path) as description, atomically(path.with_suffix(".bin")) as weights:
-            for file, partial in ((draft, description), (draft.with_suffix(".bin"), weights)):
-                shutil.copyfile(file, partial)
-                flush(partial)
-            path.unlink(missing_ok=True)
-
-
-_WRITERS = {"onnx": _onnx, "pt2": _pt2, "openvino": _openvino}

@@ -174,7 +174,7 @@ class Predictions:
     @property
     def loss(self) -> float:
         """Mean cross-entropy."""
-        return float(F.cross_entropy(self.logits / self.temperature, self.labels))
+        return float(F.cross_entropy(self.logits.float() / self.temperature, self.labels))
 
     @property
     def accuracy(self) -> float:

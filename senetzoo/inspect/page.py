@@ -11,12 +11,13 @@ from string import Template
 import senetzoo
 from senetzoo._utils.files import atomically
 from senetzoo._utils.terminal import clean, printable
+from senetzoo.data.images import EXPLAINED
 from senetzoo.errors import ConfigError
 from senetzoo.inspect.evidence import Channel, Evidence
 from senetzoo.inspect.excitations import Excitation, short_name
 from senetzoo.inspect.pictures import data_uri, pictures, png, sheet, strip
 
-PAGE, _SUFFIX = "explain.html", ".explain.png"
+PAGE, _SUFFIX = EXPLAINED, ".explain.png"
 _CHANNELS = 3
 # Bytes: systems allow 255 for a file's name, and a suffix and a number come after it.
 _STEM = 150

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from senetzoo._utils.terminal import cells, columns, cut
+from senetzoo.nn.counting import macs_by_name
 from senetzoo.nn.slots import Slots
 
 _WIDTH = 80
@@ -37,7 +36,7 @@ class Layer:
 
 
 def layers(model: nn.Module, shape: tuple[int, ...]) -> tuple[Layer, ...]:
-    """The layers of `model`, which is on the meta device, in the order in which they run.
+    """The layers of `model`, on the meta device, which gets hooks, in the order in which they run.
 
     Modules that only hold others, and those that do not run, are left out; what a module computes
     beside those inside it, such as attention, is its own. The sums of `params` and `macs` are those
@@ -53,17 +52,10 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> tuple[Layer, ...]:
     def note(module: nn.Module, args: object, output: object) -> None:
         outputs.setdefault(module, tuple(output.shape[1:]) if isinstance(output, Tensor) else ())
 
-    handles = [module.register_forward_hook(note) for module in paths]
-    counter = FlopCounterMode(display=False)
-    try:
-        with torch.device("meta"), counter, torch.no_grad():
-            model.eval()(torch.empty(1, *shape))
-    finally:
-        for handle in handles:
-            handle.remove()
-    top = type(model).__name__
-    flops = {path: sum(ops.values()) for path, ops in counter.get_flop_counts().items()}
-    costs = {paths[m]: flops.get(f"{top}.{paths[m]}".rstrip("."), 0) for m in outputs}
+    for module in paths:
+        module.register_forward_hook(note)
+    macs_of = macs_by_name(model.eval(), (1, *shape))
+    costs = {paths[m]: macs_of.get(paths[m], 0) for m in outputs}
     own_costs = dict(costs)
     for path in filter(None, costs):
         # A module between the two that is not called has no cost of its own.
@@ -77,7 +69,7 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> tuple[Layer, ...]:
         own = [p for p in module.parameters(recurse=False) if p not in counted]
         counted |= set(own)
         params = sum(p.numel() for p in own)
-        macs = own_costs.get(paths[module], 0) // 2
+        macs = own_costs.get(paths[module], 0)
         leaf = not any(True for _ in module.children()) and module in outputs
         if params or macs or (leaf and not isinstance(module, (Slots, nn.Identity))):
             kind, output = type(module).__name__, outputs.get(module, ())

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from senetzoo.errors import MissingExtraError
+from senetzoo.report.paired import Paired
 from senetzoo.report.run import Run
 
 if TYPE_CHECKING:
@@ -43,47 +46,125 @@ class Plot:
         name: For its file.
         title: What it shows.
         svg: It.
+        figure: Matplotlib's, which it was drawn as.
+        legend: What the page says once for several plots: names and their colors.
     """
 
     name: str
     title: str
     svg: str
+    figure: Any = dataclasses.field(repr=False, compare=False)
+    legend: tuple[tuple[str, str], ...] = ()
 
     def inked(self, color: str) -> str:
         """The SVG with lines and letters in a color, such as ``currentColor``."""
         return self.svg.replace(INK, color)
 
+    def png(self) -> bytes:
+        """The same as PNG on white, for a word processor, with title and legend."""
+        from matplotlib.lines import Line2D
 
-def colors(runs: Sequence[Run]) -> list[str]:
-    """A color for each run."""
-    if len(runs) <= len(COLORS):
-        return list(COLORS[: len(runs)])
+        # Only here: what the page writes itself would be in its own plots too.
+        self.figure.suptitle(self.title, fontsize=10)
+        if self.legend:
+            handles = [Line2D([], [], color=color, label=name) for name, color in self.legend]
+            columns = min(3, len(handles))
+            self.figure.legend(
+                handles=handles, loc="outside lower center", ncols=columns, frameon=False
+            )
+        content = io.BytesIO()
+        self.figure.savefig(
+            content, format="png", dpi=200, facecolor="white", metadata={"Software": None}
+        )
+        return content.getvalue()
+
+
+def colors(count: int) -> list[str]:
+    """So many colors."""
+    if count <= len(COLORS):
+        return list(COLORS[:count])
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    return [to_hex(colormaps["turbo"](0.05 + 0.9 * n / (len(runs) - 1))) for n in range(len(runs))]
+    return [to_hex(colormaps["turbo"](0.05 + 0.9 * n / (count - 1))) for n in range(count)]
+
+
+def lines(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs that are drawn as one line each: those of one variant that have several seeds."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.label, []).append(run)
+    for own in found.values():
+        if len({run.header["seed"] for run in own}) < len(own):
+            return {run.name: [run] for run in runs}
+    if all(len(own) == 1 for own in found.values()):
+        return {run.name: [run] for run in runs}
+    return found
 
 
 def curves(runs: Sequence[Run]) -> list[Plot]:
-    """Loss, accuracy and learning rate of the runs, epoch by epoch."""
+    """Loss, accuracy and learning rate, epoch by epoch: the seeds' mean, and from low to high."""
+    found = lines(runs)
 
-    def draw(styles: Mapping[str, str], factor: int, axes: Any) -> None:
-        for run, color in zip(runs, colors(runs), strict=True):
+    def draw(styles: Mapping[str, str], factor: int, unit: str, axes: Any) -> None:
+        for own, color in zip(found.values(), colors(len(found)), strict=True):
             for key, style in styles.items():
-                points = [(epoch, factor * value) for epoch, value in run.series(key)]
-                marker = "." if len(points) < 8 else ""
-                axes.plot(*_split(points), style, color=color, marker=marker, lw=1.4)
+                values: dict[int, list[float]] = {}
+                for epoch, value in (point for run in own for point in run.series(key)):
+                    values.setdefault(epoch, []).append(factor * value)
+                epochs = sorted(values)
+                mean = [statistics.mean(values[epoch]) for epoch in epochs]
+                marker = "." if len(epochs) < 8 else ""
+                axes.plot(epochs, mean, style, color=color, marker=marker, lw=1.4)
+                if len(own) > 1:
+                    low, high = ([end(values[epoch]) for epoch in epochs] for end in (min, max))
+                    axes.fill_between(epochs, low, high, color=color, alpha=0.18, lw=0)
         axes.set_xlabel("epoch")
+        axes.set_ylabel(unit)
 
     both = "(dashed: training images)"
     # An epoch has figures of the validation images where there are some, else of the test images.
     loss = {"train_loss": "--", "test_loss": "-", "val_loss": "-"}
     accuracy = {"train_accuracy": "--", "test_accuracy": "-", "val_accuracy": "-"}
-    return [
-        plot("loss", f"Loss {both}", functools.partial(draw, loss, 1)),
-        plot("accuracy", f"Accuracy in % {both}", functools.partial(draw, accuracy, 100)),
-        plot("lr", "Learning rate", functools.partial(draw, {"lr": "-"}, 1)),
+    legend = tuple(zip(found, colors(len(found)), strict=True))
+    drawn = [
+        plot("loss", f"Loss {both}", functools.partial(draw, loss, 1, "loss")),
+        plot(
+            "accuracy",
+            f"Accuracy in % {both}",
+            functools.partial(draw, accuracy, 100, "accuracy in %"),
+        ),
+        plot("lr", "Learning rate", functools.partial(draw, {"lr": "-"}, 1, "learning rate")),
     ]
+    return [dataclasses.replace(each, legend=legend) for each in drawn]
+
+
+def differences(pairs: Sequence[Paired]) -> list[Plot]:
+    """Each variant minus the first, by seed, with the mean and its interval; none without pairs."""
+    if not pairs:
+        return []
+    draw = functools.partial(draw_differences, pairs)
+    size = (5.2, 0.9 + 0.42 * len(pairs))
+    title = f"Difference from {pairs[0].first}, by seed, with the mean and its 95 % interval"
+    return [plot("differences", title, draw, whole=False, size=size)]
+
+
+def draw_differences(pairs: Sequence[Paired], axes: Any, ink: str = INK) -> None:
+    """The same on given axes, a row for each pair."""
+    axes.axvline(0, color=ink, lw=0.8)
+    for number, pair in enumerate(pairs):
+        color = "#0072B2" if pair.differs else "#767676"
+        axes.plot(pair.interval, [number] * 2, color=color, lw=1.6, solid_capstyle="butt")
+        axes.plot([pair.mean], [number], "o", color=color, markersize=6)
+        count = len(pair.differences)
+        axes.plot(pair.differences, [number + 0.22] * count, "|", color=color, markersize=7)
+    axes.set_yticks(range(len(pairs)), [pair.name for pair in pairs])
+    axes.set_ylim(len(pairs) - 0.4, -0.6)
+    axes.set_xlabel(f"test accuracy minus that of {pairs[0].first}, in points")
+    axes.grid(visible=False, axis="y")
+    axes.grid(axis="x", alpha=0.25)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
 
 
 def depth(runs: Sequence[Run]) -> list[Plot]:
@@ -122,7 +203,14 @@ def _split(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]
     return [x for x, _ in points], [y for _, y in points]
 
 
-def plot(name: str, title: str, draw: Any, *, whole: bool = True) -> Plot:
+def plot(
+    name: str,
+    title: str,
+    draw: Any,
+    *,
+    whole: bool = True,
+    size: tuple[float, float] = (5.2, 3.4),
+) -> Plot:
     """A plot."""
     try:
         import matplotlib as mpl
@@ -133,7 +221,7 @@ def plot(name: str, title: str, draw: Any, *, whole: bool = True) -> Plot:
 
     # The same figure gives the same text: element names are hashed, with a salt.
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         axes: Axes = figure.add_subplot()
         draw(axes)
         if whole:
@@ -148,4 +236,4 @@ def plot(name: str, title: str, draw: Any, *, whole: bool = True) -> Plot:
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
     svg = re.sub(r'((?:xlink:)?href)="#([^"]+)"', rf'\1="#{name}-\2"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
-    return Plot(name, title, re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL))
+    return Plot(name, title, re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL), figure)

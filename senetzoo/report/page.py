@@ -7,6 +7,7 @@ import io
 import itertools
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import senetzoo
@@ -16,7 +17,7 @@ from senetzoo.inspect.pictures import png
 from senetzoo.report import figures
 from senetzoo.report.excitations import ExcitationSection
 from senetzoo.report.markup import Table, rendered
-from senetzoo.report.paired import paired, verdicts
+from senetzoo.report.paired import Paired, paired, verdicts
 from senetzoo.report.run import Run
 
 # More classes than this make a table of all pairs too large to read.
@@ -43,6 +44,8 @@ def make(
         excitations: Of some of the runs.
     """
     names = runs[0].classes
+    drawn = figures.lines(runs)
+    legend = list(zip(drawn, figures.colors(len(drawn)), strict=True))
     same, differ = settings(runs)
     return {
         "title": title,
@@ -51,11 +54,14 @@ def make(
         "names": names,
         "results": _results(runs),
         "variants": _variants(runs),
-        "paired": _paired(runs, variants),
+        "paired": _paired(pairs := paired(runs, variants)),
+        "differences": figures.differences(pairs),
         "fluctuation": _fluctuation(runs),
         "classes": _classes(runs),
         "time": _time(runs),
         "curves": figures.curves(runs),
+        "legend": legend,
+        "bands": len(drawn) < len(runs),
         "gradients": figures.depth(runs),
         "excitations": excitations,
         "same": Table(["the same in all", ""], same),
@@ -63,13 +69,12 @@ def make(
         "runs": [
             {
                 "name": run.name,
-                "color": color,
                 "confusion": _confusion(run) if len(names) <= _CLASSES else [],
                 "confusions": confusions(run),
                 "mistakes": mistakes(run),
                 "command": run.header["command"],
             }
-            for run, color in zip(runs, figures.colors(runs), strict=True)
+            for run in runs
         ],
     }
 
@@ -91,8 +96,7 @@ def _variants(runs: Sequence[Run]) -> Table | None:
     found: dict[str, list[float]] = {}
     for run in runs:
         if run.end is not None:
-            key = str(run.header["variant"] or run.header["model"]["name"])
-            found.setdefault(key, []).append(100 * run.end["test_accuracy"])
+            found.setdefault(run.label, []).append(100 * run.end["test_accuracy"])
     rows = [
         [
             name,
@@ -107,8 +111,7 @@ def _variants(runs: Sequence[Run]) -> Table | None:
     return Table(head, rows) if len(rows) < sum(map(len, found.values())) else None
 
 
-def _paired(runs: Sequence[Run], variants: Sequence[str]) -> Table | None:
-    found = paired(runs, variants)
+def _paired(found: Sequence[Paired]) -> Table | None:
     rows = [
         [
             f"{pair.name} - {pair.first}",
@@ -116,13 +119,13 @@ def _paired(runs: Sequence[Run], variants: Sequence[str]) -> Table | None:
             f"{pair.mean:+.2f}",
             f"{pair.std:.2f}",
             "{:+.2f} to {:+.2f}".format(*pair.interval),
-            verdict,
+            verdict or "differs",
             f"{pair.detectable:.2f}",
         ]
         for pair, verdict in zip(found, verdicts(found), strict=True)
     ]
     head = ["paired by seed, in points", "seeds", "mean", "standard deviation", "95 % interval"]
-    return Table([*head, "", "could have shown"], rows) if rows else None
+    return Table([*head, "verdict", "could have shown"], rows) if rows else None
 
 
 def _fluctuation(runs: Sequence[Run]) -> Table:
@@ -191,13 +194,15 @@ def mistakes(run: Run) -> list[dict[str, Any]]:
     return [
         {
             "index": index,
+            "file": file,
+            "short": Path(file).name,
             "png": base64.b64encode(png(Image.fromarray(image.squeeze(2).numpy()))).decode(),
             "small": max(image.shape[:2]) <= _SMALL,
             "truth": run.classes[int(predictions.labels[index])],
             "guess": run.classes[int(predictions.guesses[index])],
             "confidence": f"{100 * float(predictions.confidence[index]):.1f} %",
         }
-        for index, image in run.mistakes
+        for (index, image), file in zip(run.mistakes, run.files, strict=True)
     ]
 
 
@@ -206,15 +211,19 @@ def html(report: dict[str, Any]) -> str:
     return rendered("page.html", **report)
 
 
+def plots(report: dict[str, Any]) -> list[figures.Plot]:
+    """All plots of a report."""
+    found = [*report["differences"], *report["curves"], *report["gradients"]]
+    return [*found, *(plot for section in report["excitations"] for plot in section.plots)]
+
+
 def markdown(report: dict[str, Any], folder: str) -> tuple[str, dict[str, bytes]]:
     """The same as Markdown.
 
     Returns:
         The text, and the content of its pictures by file name.
     """
-    plots = [*report["curves"], *report["gradients"]]
-    plots += [plot for section in report["excitations"] for plot in section.plots]
-    files = {f"{plot.name}.svg": plot.inked(_GRAY).encode() for plot in plots}
+    files = {f"{plot.name}.svg": plot.inked(_GRAY).encode() for plot in plots(report)}
     for number, run in enumerate(report["runs"], 1):
         if run["mistakes"]:
             pictures = [base64.b64decode(mistake["png"]) for mistake in run["mistakes"]]
@@ -275,16 +284,17 @@ def settings(runs: Sequence[Run]) -> tuple[list[list[str]], list[list[str]]]:
     Returns:
         Rows of a field and its value; rows of a field and its values run by run.
     """
-    flat = [_flat(run) for run in runs]
+    every = [flat(run) for run in runs]
     rows = [
-        [name, *(fields.get(name, "") for fields in flat)]
-        for name in dict.fromkeys(name for fields in flat for name in fields)
+        [name, *(fields.get(name, "") for fields in every)]
+        for name in dict.fromkeys(name for fields in every for name in fields)
     ]
     same = [row[:2] for row in rows if len(set(row[1:])) == 1]
     return same, [row for row in rows if len(set(row[1:])) > 1]
 
 
-def _flat(run: Run) -> dict[str, str]:
+def flat(run: Run) -> dict[str, str]:
+    """The fields of a run's recipe, environment and model, as text."""
     header = run.header
     fields = {"seed": str(header["seed"]), "variant": str(header["variant"] or "")}
     for part in ("model", "recipe", "environment"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,10 +95,15 @@ def paired(runs: Sequence[Run], variants: Sequence[str] = ()) -> list[Paired]:
             by_seed[int(run.header["seed"])] = 100 * run.end["test_accuracy"]
     if not found:
         return []
-    order = {name: place for place, name in enumerate(variants)}
-    first, *others = sorted(found, key=lambda name: order.get(name, len(order)))
+    first, *others = sorted(found, key=in_order(variants))
     pairs = (pair_of(name, found[name], first, found[first]) for name in others)
     return [pair for pair in pairs if pair is not None]
+
+
+def in_order(variants: Sequence[str]) -> Callable[[str], int]:
+    """The key by which labels are sorted: the variants as they come, and all others after them."""
+    order = {name: place for place, name in enumerate(dict.fromkeys(variants))}
+    return lambda label: order.get(label, len(order))
 
 
 def pair_of(

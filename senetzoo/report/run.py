@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from senetzoo._utils.terminal import printable
 from senetzoo.data.labels import same
 from senetzoo.errors import ConfigError
 from senetzoo.eval.predictions import Predictions, Tally
-from senetzoo.runs import LOG, TEST, is_run, read_log
+from senetzoo.runs import FILES, LOG, TEST, is_run, read_log
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Run:
         predictions: Of the test images; None for a run that is not finished, or its log alone.
         mistakes: Numbers of wrongly classified images and these (H, W, C), uint8, the most
             confident first.
+        files: The file of each of these; empty texts where it has none or the run does not say.
     """
 
     name: str
@@ -41,6 +43,12 @@ class Run:
     end: dict[str, Any] | None
     predictions: Predictions | None = None
     mistakes: tuple[tuple[int, Tensor], ...] = ()
+    files: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What it shares with runs of other seeds: its variant, or else its network."""
+        return str(self.header["variant"] or self.header["model"]["name"])
 
     @property
     def classes(self) -> list[str]:
@@ -131,19 +139,25 @@ def read(folder: Path, name: str) -> Run:
     return Run(name, folder, header, epochs, resumed, end, *_predictions(folder))
 
 
-def _predictions(folder: Path) -> tuple[Predictions, tuple[tuple[int, Tensor], ...]]:
+def _predictions(
+    folder: Path,
+) -> tuple[Predictions, tuple[tuple[int, Tensor], ...], tuple[str, ...]]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
-        tensors = load((folder / TEST).read_bytes())
+        content = (folder / TEST).read_bytes()
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        named = json.loads(header.get("__metadata__", {}).get(FILES, "[]"))
         predictions = Predictions(tensors["logits"], tensors["labels"])
         mistakes = tuple(zip(tensors["mistakes"].tolist(), tensors["images"], strict=True))
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise _broken(folder, f"It is no whole file of predictions ({error}).") from None
     if not bool(torch.isfinite(predictions.logits).all()):
         raise _broken(folder, "It holds logits that are not finite.")
-    return predictions, mistakes
+    files = tuple(map(str, named)) if len(named) == len(mistakes) else ("",) * len(mistakes)
+    return predictions, mistakes, files
 
 
 def _broken(folder: Path, what: str) -> ConfigError:

@@ -40,7 +40,8 @@ def write(
             preprocessing=data.preprocessing(recipe),
             held=True,
         )
-    checkpoint.write(out / TEST, save(evaluate.record(tested, data, recipe)))
+    shown = evaluate.record(tested, data, recipe)
+    checkpoint.write(out / TEST, save(shown, evaluate.names(data.test, shown)))
     log.add(out, "end", dict(end))
     summary = {
         "schema": SCHEMA,

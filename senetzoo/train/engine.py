@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,7 +12,6 @@ from typing import Any
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from senetzoo._utils.environment import variable_set
 from senetzoo._utils.files import only_writer, user_path
 from senetzoo._utils.terminal import echo
 from senetzoo.errors import ConfigError, MissingExtraError, PolicyError, TrainingError
@@ -26,7 +26,7 @@ _GLANCE = 0.2
 # What is returned of a summary; runs of older versions do not have the last.
 _END = (
     *("epochs", "train_seconds", "test_accuracy", "test_images", "test_correct", "wilson"),
-    "by_class",
+    *("by_class", "best_epoch", "part"),
 )
 
 
@@ -151,20 +151,28 @@ def _prepared(recipe: Recipe, data: Data, seed: int) -> Iterator[Any]:
             "Type for example: --set precision=bf16, or --set precision=fp32",
         )
     ranks = accelerator.num_processes
-    if data.count < recipe.batch or recipe.batch % (ranks * recipe.accumulate):
+    unit = ranks * recipe.accumulate
+    if data.count < recipe.batch or recipe.batch % unit:
         accumulated = f" with accumulate={recipe.accumulate}" * (recipe.accumulate > 1)
         raise ConfigError(
             f"batch={recipe.batch} does not fit {data.count} training images on {ranks} processes"
             f"{accumulated}.",
             "Each process takes an equal part of a batch, and an epoch is at least one batch.",
-            "Type for example: --set batch=32",
+            _fitting(min(data.count, max(recipe.batch, unit)) // unit * unit),
         )
-    if recipe.batch == ranks * recipe.accumulate:
+    if recipe.batch == unit:
         _check_norms(recipe, data, ranks)
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), _deterministic(recipe.deterministic):
         torch.manual_seed((seed << 10) + accelerator.process_index)
         yield accelerator
+
+
+def _fitting(batch: int) -> str:
+    """What to type for a batch of so many images; 0 where there are too few."""
+    if batch:
+        return f"Type for example: --set batch={batch}"
+    return "Train on more images, in fewer processes, or with a smaller accumulate"
 
 
 def _check_norms(recipe: Recipe, data: Data, ranks: int) -> None:
@@ -196,7 +204,7 @@ def _check_norms(recipe: Recipe, data: Data, ranks: int) -> None:
     raise ConfigError(
         f"batch={recipe.batch}{parts}: {recipe.model} can't be trained on one image at a time.",
         f"At {size} px {why[0]}, and a variance takes two.",
-        f"Type for example: --set batch={2 * ranks * recipe.accumulate}",
+        _fitting(batch if (batch := 2 * ranks * recipe.accumulate) <= data.count else 0),
     )
 
 
@@ -210,10 +218,15 @@ def _deterministic(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    # What cuBLAS asks for in that mode.
-    with variable_set("CUBLAS_WORKSPACE_CONFIG", ":4096:8"):
-        torch.use_deterministic_algorithms(True)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(before)
+    # What cuBLAS asks for in that mode. Without the lock of `variable_set`, which would be held as
+    # long as the run takes: a process has one run at a time.
+    name = "CUBLAS_WORKSPACE_CONFIG"
+    had = name in os.environ
+    os.environ.setdefault(name, ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        if not had:
+            os.environ.pop(name, None)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from senetzoo._utils.terminal import echo
 from senetzoo.data.files import LabeledFiles
 from senetzoo.data.images import open_image
 from senetzoo.data.sets import ImageSet
@@ -16,6 +19,7 @@ from senetzoo.errors import DataError
 from senetzoo.eval.predictions import Predictions
 from senetzoo.nn.modes import evaluated
 from senetzoo.nn.preprocessing import Preprocessing
+from senetzoo.runs import FILES
 from senetzoo.train.augment import normalize
 from senetzoo.train.batches import loaded, loader
 from senetzoo.train.data import Data, TestImages
@@ -60,7 +64,7 @@ def classify(
     accelerator: Any,
     *,
     workers: int = 0,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = echo,
 ) -> Predictions:
     """Classify `images` of `data` at `size`, each process its part of them.
 
@@ -152,3 +156,12 @@ def picture(images: TestImages, index: int, recipe: Recipe) -> Tensor:
     plain = Preprocessing(recipe.final_size, (0.0,) * 3, (1.0,) * 3, crop=recipe.test_crop)
     x, _ = _file(images, plain, recipe.broken == "skip", index)
     return (x * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+
+
+def names(images: TestImages, recorded: Mapping[str, Tensor]) -> dict[str, str]:
+    """Metadata of what `record` gives: the files of the mistakes, where they are files."""
+    if isinstance(images, ImageSet):
+        return {}
+    sources = [images.sources[index] for index in recorded["mistakes"].tolist()]
+    files = [str(source) if isinstance(source, Path) else "" for source in sources]
+    return {FILES: json.dumps(files)}

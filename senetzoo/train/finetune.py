@@ -8,6 +8,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from senetzoo._utils.files import user_path
-from senetzoo._utils.terminal import clock
+from senetzoo._utils.terminal import clock, echo
 from senetzoo.data.files import LabeledFiles
 from senetzoo.data.images import open_image
 from senetzoo.data.listing import read_csv, write_csv
@@ -27,13 +28,14 @@ from senetzoo.data.split import Images
 from senetzoo.errors import ConfigError
 from senetzoo.eval.accuracy import Evaluation
 from senetzoo.eval.data import LabeledImages
+from senetzoo.eval.fetch import local
 from senetzoo.eval.predictions import Predictions
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.runs import LOG, TEST, is_run, read_log
 from senetzoo.train import engine, start
 from senetzoo.train.batches import Batch
 from senetzoo.train.data import Data, TestImages, make_data
-from senetzoo.train.pace import WARM_STEPS, Pace
+from senetzoo.train.pace import Pace, measure_step
 from senetzoo.train.recipe import Options, Recipe
 from senetzoo.train.run import Trainer
 from senetzoo.train.start import SMALL, Start
@@ -46,9 +48,10 @@ HELD_OUT = 0.2
 # Images that a run trains on in all, if few are there; and the least and the most epochs.
 _IMAGES, _LEAST, _MOST = 40_000, 6, 40
 _BATCH = 64
+# Images of each class, with `quick`.
+_FEW = 8
 # Classes that differ more count alike in the loss.
 _UNEVEN = 5
-_STEPS, _SECONDS = 8, 6.0
 # Part of a budget that the schedule is fitted to: the rest is for the start and the end.
 _BUDGET = 0.9
 
@@ -68,7 +71,7 @@ def finetune(
     settings: Mapping[str, Any] = MappingProxyType({}),
     options: Options | None = None,
     command: str = "",
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = echo,
 ) -> Finetuned:
     """Train a network on one's own photographs, from trained weights.
 
@@ -78,7 +81,8 @@ def finetune(
 
     Args:
         photos: What `senetzoo.data.sources.open` takes: a folder with a folder of images for each
-            class, with or without ``train``, ``val`` and ``test``; a CSV; a data set of the Hub.
+            class, with or without ``train``, ``val`` and ``test``; a CSV; a data set of the Hub; or
+            the words ``cifar10`` and ``cifar100``, which are fetched.
         model: What to start from, as `senetzoo.create` takes it. New gates of a policy begin as
             the identity. None for a network of the package that suits the size of the images.
         weights: A file of weights of `model`, by our names or another library's; a head with other
@@ -107,11 +111,13 @@ def finetune(
         WeightsError: Weights that can't be had or do not fit.
         Interrupted: Ctrl-C.
     """
-    if epochs is not None and minutes is not None:
+    asked = [f"{epochs} epochs"] * (epochs is not None) + ["one short epoch (quick)"] * quick
+    asked += [] if minutes is None else [f"{minutes:g} minutes"]
+    if len(asked) > 1:
         raise ConfigError(
-            f"Training was to last {epochs} epochs and {minutes:g} minutes.",
-            "One of the two decides.",
-            "Leave one of them out",
+            f"Training was to last {' and '.join(asked)}.",
+            "One of them decides.",
+            "Leave the others out",
         )
     options = options or Options()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -122,12 +128,16 @@ def finetune(
         )
     if model is not None:
         config(model)  # before all images are read
-    folder = _folder(photos, model, seed) if out is None else Path(out)
-    parts = _open(photos, folder, seed, say)
+    folder = _folder(photos, model, seed) if out is None else user_path(out)
+    file = None if weights is None else user_path(weights)
+    origin, earlier = start.origin(photos, model, file, folder, seed), _earlier(folder)
+    if earlier is not None:
+        start.require_same(folder, origin)
+    parts = _open(photos, folder, seed, earlier is not None, say)
+    if earlier is None:
+        start.write_origin(folder, origin)
     side = shorter_side(parts["train"])
-    begin = start.choose(
-        model, None if weights is None else Path(weights), side, size, folder / "start"
-    )
+    begin = start.choose(model, file, side, size, folder)
     if side <= SMALL:
         parts = {
             split: in_memory(images, begin.preprocessing.size) for split, images in parts.items()
@@ -137,16 +147,21 @@ def finetune(
     data = photo_data(recipe, parts, Path(str(photos)).name or str(photos))
     for line in described(recipe, data, parts["train"], begin, side):
         say(line)
-    earlier = _earlier(folder)
+    given = epochs is not None or "epochs" in settings or "phases" in settings
     if earlier is not None:
-        # Its length was decided when it began.
-        many = epochs or earlier.epochs
-        recipe = _lasting(recipe.replace(compile=earlier.compile), many, settings)
-    elif not quick:
-        recipe = _timed(recipe, data, seed, options, minutes, settings, say)
+        # What was decided when it began.
+        own = {"compile": earlier.compile} | ({} if given else {"epochs": earlier.epochs})
+        recipe = recipe.replace(**{**own, **settings})
+        patience = earlier.patience
+    else:
+        if not quick:
+            recipe = _timed(recipe, data, seed, options, None if given else minutes, settings, say)
+        # Most of a one-cycle: what it gains comes with its last epochs.
+        patience = max(8, 2 * recipe.epochs // 3)
+    if recipe.keep == "best" and "patience" not in settings:
+        recipe = recipe.replace(patience=patience)
     engine.train(recipe, folder, data=data, seed=seed, command=command, options=options, say=say)
-    kept = folder / SPLIT
-    return finished(folder, data, kept if kept.is_file() else photos)
+    return finished(folder, recipe, data)
 
 
 @dataclass(frozen=True)
@@ -155,13 +170,13 @@ class Finetuned:
 
     Args:
         folder: The run.
-        photos: What `eval` takes to see the same figures.
+        photos: The CSV with which `eval` gives the same figures; None where there is none.
         part: What the figures are of: the images to test, or to validate.
         evaluation: The figures.
     """
 
     folder: Path
-    photos: str | Path
+    photos: Path | None
     part: Literal["test", "validation"]
     evaluation: Evaluation
 
@@ -174,38 +189,42 @@ class Finetuned:
         return f"On the {self.part} images{chosen}:\n{self.evaluation}"
 
 
-def finished(folder: Path, data: Data, photos: str | Path) -> Finetuned:
+def finished(folder: Path, recipe: Recipe, data: Data) -> Finetuned:
     """What a finished run says of its test images."""
     tested = load_file(folder / TEST)
     images = LabeledImages(data.test, tuple(range(len(data.classes))))
-    name = config(folder).name
+    name, kept = config(folder).name, folder / SPLIT
     found = Predictions(tested["logits"], tested["labels"])
-    evaluation = Evaluation(name, folder.name, "fp32", images, found)
+    evaluation = Evaluation(name, folder.name, recipe.precision, images, found)
     part: Literal["test", "validation"] = "validation" if data.test is data.validation else "test"
-    return Finetuned(folder, photos, part, evaluation)
+    # `eval` takes all images of the same part, and computes in fp32.
+    same = kept.is_file() and not recipe.images_per_class and recipe.precision == "fp32"
+    return Finetuned(folder, kept if same else None, part, evaluation)
 
 
 def _open(
-    photos: str | Path, folder: Path, seed: int, say: Callable[[str], None]
+    photos: str | Path, folder: Path, seed: int, begun: bool, say: Callable[[str], None]
 ) -> Mapping[Split, Images]:
     """The images of each split without those that can't be used; the split is kept in `folder`."""
     kept = folder / SPLIT
-    if kept.is_file():
+    if begun and kept.is_file():
         say(f"{kept}: the split of the run")
         return _listed(kept)
-    found = scan(photos, held_out=HELD_OUT, seed=seed)
+    found = scan(local(photos), held_out=HELD_OUT, seed=seed)
     say(str(found))
+    folder.mkdir(parents=True, exist_ok=True)
     files = {
         split: images
         for split, images in found.parts.items()
         if isinstance(images, LabeledFiles) and images.root is not None
     }
     if len(files) == len(found.parts):
-        folder.mkdir(parents=True, exist_ok=True)
         found.write_csv(folder / LEFT_OUT)
         write_csv(kept, files)
         # As it is read again, so that an interrupted run goes on with the same order.
         return _listed(kept)
+    for stale in (kept, folder / LEFT_OUT):  # of a start that failed
+        stale.unlink(missing_ok=True)
     return found.parts
 
 
@@ -257,7 +276,8 @@ def fitted(
     """The recipe for photographs of `side` pixels and a start."""
     labels = torch.as_tensor(parts["train"].labels)
     counts = labels.bincount(minlength=len(parts["train"].classes))
-    known, total = begin.preprocessing, 8 * len(counts) if quick else len(labels)
+    known, limit = begin.preprocessing, _FEW * quick
+    total = int((counts.clamp(max=limit) if quick else counts).sum())
     batch = _BATCH
     while batch > 16 and 8 * batch > total:
         batch //= 2
@@ -270,7 +290,7 @@ def fitted(
         data="folder",
         held_out=HELD_OUT,
         broken="skip",
-        images_per_class=8 * quick,
+        images_per_class=limit,
         phases=((known.size, 1 if quick else many),),
         mean=known.mean,
         std=known.std,
@@ -291,7 +311,6 @@ def fitted(
         margin=known.size // 8,
         crop_scale=(0.35, 1.0),
         keep="best",
-        patience=_patience(many),
     )
 
 
@@ -330,7 +349,8 @@ def _timed(
     """The recipe with what depends on the speed of this machine, which is measured."""
     pace = measure(recipe, data, seed, options)
     if minutes is not None:
-        recipe = _lasting(recipe, pace.epochs(60 * minutes * _BUDGET), settings)
+        many = pace.epochs(60 * minutes * _BUDGET)
+        recipe = recipe.replace(**{"epochs": many, **settings})  # what was set by hand stays
     if "compile" not in settings:
         recipe = recipe.replace(compile=pace.compiling_pays(recipe))
     how = "compiled" if recipe.compile else "without compiling, which pays in longer runs"
@@ -341,16 +361,6 @@ def _timed(
     return recipe
 
 
-def _lasting(recipe: Recipe, epochs: int, settings: Mapping[str, Any]) -> Recipe:
-    """The recipe over so many epochs; what was set by hand stays."""
-    return recipe.replace(**{"epochs": epochs, "patience": _patience(epochs), **settings})
-
-
-def _patience(epochs: int) -> int:
-    """Most of a one-cycle: what it gains comes with its last epochs."""
-    return max(8, 2 * epochs // 3)
-
-
 def measure(recipe: Recipe, data: Data, seed: int, options: Options) -> Pace:
     """Take some steps and tests in a run that is thrown away."""
     plain = recipe.replace(compile=False)
@@ -358,29 +368,19 @@ def measure(recipe: Recipe, data: Data, seed: int, options: Options) -> Pace:
         silent = engine.nothing
         trainer = Trainer(plain, Path(folder), data, seed, accelerator, options, silent)
         trainer.model.train()
-        times = [time.perf_counter()]
-        for batch in _endless(trainer):
+
+        def step(batch: Batch) -> None:
             trainer.step(batch, trainer.sums)
             trainer.sums.finite()  # waits for the device
-            times.append(time.perf_counter())
-            steps = len(times) - 1 - WARM_STEPS
-            if steps >= _STEPS or (steps > 0 and times[-1] - times[WARM_STEPS] > _SECONDS):
-                break
-        trainer.batches.close()
+
+        with closing(trainer.batches):
+            each = measure_step(step, trainer.batches.epoch)
         images = data.test if data.validation is None else data.validation
         some = images.first(max(1, 64 // len(data.classes)))
         begun = time.perf_counter()
         trainer.test(trainer.model, recipe.final_size, some)
-        each = (time.perf_counter() - begun) / len(some)
-    step = (times[-1] - times[WARM_STEPS]) / (len(times) - 1 - WARM_STEPS)
-    return Pace(step, trainer.batches.steps, each * len(images))
-
-
-def _endless(trainer: Trainer) -> Iterator[Batch]:
-    epoch = 0
-    while True:
-        yield from trainer.batches.epoch(epoch)
-        epoch += 1
+        test = (time.perf_counter() - begun) / len(some) * len(images)
+    return Pace(each, trainer.batches.steps, test)
 
 
 def _earlier(folder: Path) -> Recipe | None:

@@ -134,6 +134,10 @@ class Trainer:
             try:
                 while self.position.epoch < recipe.epochs and not self._settled():
                     tested = self._epoch()
+                if self.best is not None:
+                    self.final.load_state_dict(self.best.state)
+                if self.best is not None or tested is None or self.data.validation is not None:
+                    tested = self.test(self.final, recipe.final_size, self.data.test)
             except RuntimeError as error:
                 if (died := worker_error(error)) is not None:
                     raise self._without_worker(died) from error
@@ -147,10 +151,6 @@ class Trainer:
                     raise
                 epoch = self.position.epoch + 1
                 raise stop.alone(self.accelerator, epoch, error, self._newest()) from error
-        if self.best is not None:
-            self.final.load_state_dict(self.best.state)
-        if self.best is not None or tested is None or self.data.validation is not None:
-            tested = self.test(self.final, recipe.final_size, self.data.test)
         return self._end(tested, command)
 
     def _settled(self) -> bool:

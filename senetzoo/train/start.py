@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
+from senetzoo._utils.documents import json_text, read_json
+from senetzoo._utils.files import user_path
 from senetzoo.errors import ConfigError, PolicyError, WeightsError
 from senetzoo.io.save import write as write_network
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import Preprocessing, usual
 from senetzoo.nn.stem import Stem
 from senetzoo.policies.algebra import Rule, resolve
+from senetzoo.runs import REMEDY, is_run
 from senetzoo.spec import ModelSpec, as_policy, split
-from senetzoo.weights import convert, manifest, unpack
+from senetzoo.train import checkpoint
+from senetzoo.weights import cache, convert, manifest, unpack
 from senetzoo.zoo import before_policy, build, config, find, is_saved
 
+START, ORIGIN = "start", "start.json"
+"""What the run keeps of its start: the network of a file of weights, and what the run is of."""
 SMALL = 48
 """Images up to so many pixels are small: nothing of them is cut off, and nothing shrunk."""
 _LARGE_SIZE = 128
@@ -48,6 +55,86 @@ class Start:
     why: str
 
 
+class Origin(TypedDict):
+    """What a run is of, as ``start.json`` in its folder has it.
+
+    Args:
+        photos: Their path from the folder of the run, or the name of a data set.
+        seed: Of the split.
+        network: What `weights` are of; None without.
+        weights: Sha256 of a file of weights.
+    """
+
+    photos: str
+    seed: int
+    network: str | None
+    weights: str | None
+
+
+def origin(
+    photos: str | Path, model: str | None, weights: Path | None, folder: Path, seed: int
+) -> Origin:
+    """What a run in `folder` is to be of.
+
+    Raises:
+        ConfigError: `weights` without `model`.
+        WeightsError: There is no such file.
+    """
+    source, path = str(photos), user_path(photos)
+    if path.exists():
+        try:
+            source = Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+        except ValueError:  # another drive
+            source = str(path.resolve())
+    if weights is None:
+        return Origin(photos=source, seed=seed, network=None, weights=None)
+    if model is None:
+        raise ConfigError(
+            f"{weights} does not say which network it is of.",
+            "A file of weights has tensors and their names.",
+            f"Type for example: --model resnet50 --weights {weights}",
+        )
+    if not weights.is_file():
+        raise WeightsError(f"Can't read the weights {weights}.", "There is no such file.")
+    network, _ = before_policy(model)
+    return Origin(photos=source, seed=seed, network=network, weights=cache.sha256(weights))
+
+
+def write_origin(folder: Path, asked: Origin) -> None:
+    """Write what a new run is of."""
+    checkpoint.write(folder / ORIGIN, json_text(asked, indent=2).encode() + b"\n")
+
+
+def require_same(folder: Path, asked: Origin) -> None:
+    """Refuse to go on with a run of other photographs, another split or other weights.
+
+    Raises:
+        ConfigError: It is one, or does not say what it is of.
+    """
+    file = folder / ORIGIN
+    if not file.is_file():
+        raise ConfigError(
+            f"{folder} holds a run that is no fine-tuning, or of an older version.",
+            f"There is no {file}, which says what the run is of.",
+            "Give another folder with --out",
+        )
+    found = read_json(Origin, file, REMEDY)
+    values: dict[str, tuple[object, object]] = {
+        "other photographs": (found["photos"], asked["photos"]),
+        "another seed": (found["seed"], asked["seed"]),
+        "the weights of another network": (found["network"], asked["network"]),
+        "other weights": (found["weights"], asked["weights"]),
+    }
+    for what, (own, wanted) in values.items():
+        if own != wanted:
+            its, new = ("none" if value is None else value for value in (own, wanted))
+            raise ConfigError(
+                f"{folder} holds a run of {what}.",
+                f"It has {its}; asked for was {new}.",
+                "Give another folder with --out",
+            )
+
+
 def choose(
     model: str | None, weights: Path | None, side: int, size: int | None, folder: Path
 ) -> Start:
@@ -58,25 +145,21 @@ def choose(
         weights: A file of weights of `model`, by our names or another library's.
         side: Shorter side of the images in pixels, mostly.
         size: Image side to train at; None for what suits network and images.
-        folder: Where the network of `weights` is written to.
+        folder: The run. The network of `weights` is written into it, where no run has begun.
 
     Raises:
-        ConfigError: `weights` without `model`, or no such network.
+        ConfigError: No such network.
         PolicyError: A policy that can't be read or does not fit.
         WeightsError: There are no weights, or they do not fit.
     """
+    base, over = before_policy(model or EMBEDDED)
     if weights is not None:
-        if model is None:
-            raise ConfigError(
-                f"{weights} does not say which network it is of.",
-                "A file of weights has tensors and their names.",
-                f"Type for example: --model resnet50 --weights {weights}",
-            )
-        base, over = before_policy(model)
-        _write_start(base, weights, folder)
-        reference, why = str(folder), f"the weights in {weights}"
+        begin = folder / START
+        if not is_run(folder):
+            _write_start(base, weights, begin)
+        # However --out is spelled, and from wherever the run is read.
+        reference, why = str(begin.resolve()), f"the weights in {weights}"
     else:
-        base, over = before_policy(model or EMBEDDED)
         config(base)  # which knows what names there are
         reference, why = base, "its weights" if model else "the network of the package for photos"
         if not is_saved(base) and split(base)[1] is None:
@@ -148,8 +231,6 @@ def _write_start(base: str, weights: Path, folder: Path) -> None:
     Raises:
         WeightsError: The file can't be read, or is of another network.
     """
-    if not weights.is_file():
-        raise WeightsError(f"Can't read the weights {weights}.", "There is no such file.")
     spec = config(base)
 
     def make(changes: Mapping[str, object], policy: str) -> Classifier:

@@ -102,6 +102,8 @@ def signals(stop: Callable[[], None]) -> Iterator[None]:
         stop()
 
     before = {number: signal.getsignal(number) for number in STOPPING}
+    # What is ignored stays so, as SIGHUP under nohup; what is not Python's can't be put back.
+    before = {n: handler for n, handler in before.items() if handler not in (signal.SIG_IGN, None)}
     for number in before:
         signal.signal(number, handle)
     try:

@@ -15,6 +15,7 @@ from senetzoo.deploy.engines.common import Engine, Request, Runner, refusing
 from senetzoo.deploy.program import IMAGES, exported, onnx_model, quiet
 
 if TYPE_CHECKING:
+    import onnx
     import onnxruntime
 
 _NAME = "onnxruntime"
@@ -28,7 +29,7 @@ def _start(request: Request) -> Runner:
         model = onnx_model(exported(request.module, request.sample))
         path.write_bytes(model.SerializeToString())
         if request.calibration is not None:
-            path = _quantized(path, request.calibration)
+            path = quantized(path, request.calibration)
         return running(session(path, request.threads))
 
 
@@ -57,8 +58,27 @@ def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _quantized(path: Path, calibration: Tensor) -> Path:
-    """An int8 form of the file at `path`, beside it."""
+def half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The fp16 form of a model, with fp32 input and output; the given one is used up."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    with refusing(f"{_NAME} in fp16"), quiet("onnxruntime.transformers.float16"):
+        done: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True)
+    # It puts the cast of the input behind all other nodes.
+    nodes = sorted(done.graph.node, key=lambda node: IMAGES not in node.input)
+    del done.graph.node[:]
+    done.graph.node.extend(nodes)
+    return done
+
+
+def quantized(path: Path, calibration: Tensor, *, portable: bool = False) -> Path:
+    """An int8 form of the file at `path`, beside it.
+
+    Args:
+        path: The file.
+        calibration: Images (N, C, H, W), fp32.
+        portable: Whether it is for other processors too: 7 bits, see `common.has_vnni`.
+    """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -75,7 +95,7 @@ def _quantized(path: Path, calibration: Tensor) -> Path:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
-            reduce_range=not common.has_vnni(),
+            reduce_range=portable or not common.has_vnni(),
         )
     return done
 

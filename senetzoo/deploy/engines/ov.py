@@ -27,7 +27,7 @@ _NAME = "openvino"
 def _start(request: Request) -> Runner:
     model = ov_model(exported(request.module, request.sample))
     if request.calibration is not None:
-        model = _quantized(model, request.calibration)
+        model = quantized(model, request.calibration)
     return running(model, "bf16" if request.dtype == "bf16" else "f32", request.threads)
 
 
@@ -50,8 +50,8 @@ def _core() -> openvino.Core:
     return openvino.Core()
 
 
-def running(model: openvino.Model, precision: str, threads: int) -> Runner:
-    """`model` as a function of images (N, C, H, W), compiled for each N anew.
+def running(model: openvino.Model, precision: str, threads: int, *, fixed: bool = True) -> Runner:
+    """`model` as a function of images (N, C, H, W), where `fixed` compiled for each N anew.
 
     A request holds the logits of the call that runs: each call takes one that is idle, or a new
     one, so that several threads can call at once.
@@ -59,10 +59,11 @@ def running(model: openvino.Model, precision: str, threads: int) -> Runner:
     by_number: dict[int, tuple[openvino.CompiledModel, list[openvino.InferRequest]]] = {}
 
     def run(images: Tensor) -> Tensor:
-        number = len(images)
+        number = len(images) if fixed else 0
         with PROCESS:
             if number not in by_number:
-                by_number[number] = _compiled(model, images, precision, threads), []
+                shape = list(images.shape) if fixed else None
+                by_number[number] = _compiled(model, shape, precision, threads), []
         compiled, idle = by_number[number]
         try:
             request = idle.pop()
@@ -91,32 +92,42 @@ def ov_model(program: ExportedProgram) -> openvino.Model:
 
 
 def _compiled(
-    model: openvino.Model, images: Tensor, precision: str, threads: int
+    model: openvino.Model, shape: list[int] | None, precision: str, threads: int
 ) -> openvino.CompiledModel:
-    """`model` compiled for the shape of `images` on the CPU."""
+    """`model` compiled on the CPU, for images of a shape or of any."""
     # With a shape that is known its kernels are chosen beforehand.
-    fixed = model.clone()
-    fixed.reshape(list(images.shape))
+    if shape is not None:
+        model = model.clone()
+        model.reshape(shape)
     hints = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": precision,
     }
     with refusing(_NAME):
-        return core().compile_model(fixed, "CPU", hints)
+        return core().compile_model(model, "CPU", hints)
 
 
-def _quantized(model: openvino.Model, calibration: Tensor) -> openvino.Model:
-    """An int8 form of `model`."""
+def quantized(
+    model: openvino.Model, calibration: Tensor, *, portable: bool = False
+) -> openvino.Model:
+    """An int8 form of `model`.
+
+    Args:
+        model: It.
+        calibration: Images (N, C, H, W), fp32.
+        portable: Whether it is for other processors too: 7 bits, see `common.has_vnni`.
+    """
     with importing():
         import nncf
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
+    narrow = portable or not common.has_vnni()
     parameters = nncf.AdvancedQuantizationParameters(
         # The default, the mean of the images' own ranges, cuts off what gates need: with it
         # SE-ResNet-20 loses a point of accuracy on CIFAR-10.
         activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
-        overflow_fix=nncf.OverflowFix.DISABLE if common.has_vnni() else nncf.OverflowFix.ENABLE,
+        overflow_fix=nncf.OverflowFix.ENABLE if narrow else nncf.OverflowFix.DISABLE,
     )
     data = nncf.Dataset([image[None].contiguous().numpy() for image in calibration])
     # Its progress bars are drawn on stdout, where the table or JSON goes.

@@ -39,3 +39,8 @@ RECIPES: dict[str, Experiment] = {
     "ablation_reduction": ABLATION_REDUCTION,
     "ablation_stages": ABLATION_STAGES,
 }
+
+
+def variants_of(recipe: str) -> tuple[str, ...]:
+    """The variants of a recipe by its name, the one to compare with first; none of another's."""
+    return tuple(RECIPES[recipe].variants) if recipe in RECIPES else ()

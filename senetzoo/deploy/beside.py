@@ -1,0 +1,148 @@
+"""An exported file beside its network, on labeled images."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from senetzoo._utils.terminal import progress
+from senetzoo.data.sets import ImageSet
+from senetzoo.deploy.engines.common import Runner
+from senetzoo.deploy.inside import photograph
+from senetzoo.errors import DataError
+from senetzoo.eval.accuracy import evaluate
+from senetzoo.eval.data import LabeledImages, batches
+from senetzoo.eval.predictions import Predictions
+from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.preprocessing import Preprocessing
+
+# Images that give int8 its ranges, at most.
+_CALIBRATION = 300
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a file says of labeled images, beside its network.
+
+    Args:
+        data: What the images are.
+        network: The network's.
+        file: The file's, at the network's temperature.
+    """
+
+    data: str
+    network: Predictions
+    file: Predictions
+
+    @property
+    def points(self) -> float:
+        """Accuracy of the file minus that of the network, in points."""
+        return 100 * (self.file.accuracy - self.network.accuracy)
+
+    @property
+    def same(self) -> int:
+        """Images that get the same class from both."""
+        return int((self.file.guesses == self.network.guesses).sum())
+
+    @property
+    def largest(self) -> float:
+        """The largest difference between the probabilities that they give a class of an image."""
+        return float((self.network.probabilities - self.file.probabilities).abs().max())
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON values."""
+        return {
+            "data": self.data,
+            "network": self.network.top(1).as_dict(),
+            "file": self.file.top(1).as_dict(),
+            "points": self.points,
+            "same_class": self.same,
+            "largest_difference_of_probability": self.largest,
+        }
+
+    def __str__(self) -> str:
+        network, file = self.network.top(1), self.file.top(1)
+        return (
+            f"{self.data}: {file.accuracy:.2%} of {file.total} images, {self.points:+.2f} points "
+            f"from the network's {network.accuracy:.2%}; the same class for {self.same}; "
+            f"probabilities differ by {self.largest:.1e} at most"
+        )
+
+
+def divided(data: LabeledImages) -> tuple[LabeledImages, LabeledImages]:
+    """Images to calibrate with, and all others: up to half of them are drawn, by a fixed seed.
+
+    Raises:
+        DataError: There is only one image, or none.
+    """
+    count = len(data.images)
+    if count < 2:
+        raise DataError(
+            f"{data.images.name} has {count} image{'s' * (count != 1)}.",
+            "int8 takes its ranges from some images and is tried on others.",
+            "Give some hundreds of images",
+        )
+    drawn = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    parts = drawn[: min(_CALIBRATION, count // 2)], drawn[min(_CALIBRATION, count // 2) :]
+    calibration, rest = (part.sort().values.tolist() for part in parts)
+    name = data.images.name
+    return (
+        dataclasses.replace(data, images=data.images.keep(calibration, name)),
+        dataclasses.replace(data, images=data.images.keep(rest, name)),
+    )
+
+
+def inputs(data: LabeledImages, preprocessing: Preprocessing) -> Tensor:
+    """The images as the network's input (N, C, size, size)."""
+    return torch.cat([images for images, _ in batches(data.images, preprocessing, 64)])
+
+
+def beside(
+    model: Classifier,
+    run: Runner,
+    data: LabeledImages,
+    preprocessing: Preprocessing,
+    *,
+    inside: bool,
+) -> Beside:
+    """Evaluate a network and its file, which `run` runs, on the same images.
+
+    Args:
+        model: The network.
+        run: Takes the network's input, or where the preprocessing is `inside`, photographs.
+        data: The images.
+        preprocessing: The network's.
+        inside: Whether the file takes photographs and gives probabilities.
+    """
+    # Photographs come in all sizes, so one at a time.
+    alone = inside and not isinstance(data.images, ImageSet)
+    with progress(2 * len(data.images), "accuracy", "image") as advance:
+        ours = evaluate(model, data, preprocessing, advance=advance)
+        theirs = evaluate(
+            _File(run, inside),
+            data,
+            (lambda image: photograph(image, preprocessing.channels)) if inside else preprocessing,
+            batch=1 if alone else 64,
+            advance=advance,
+        )
+    if not inside:
+        theirs = dataclasses.replace(theirs, temperature=ours.temperature)
+    return Beside(data.images.name, ours, theirs)
+
+
+class _File(nn.Module):
+    """A file as a module that gives logits."""
+
+    def __init__(self, run: Runner, inside: bool) -> None:
+        super().__init__()
+        self._run = run
+        self._inside = inside
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self._inside:
+            return self._run(images)
+        # Any logits whose softmax they are.
+        return self._run(images.to(torch.uint8)).clamp_min(torch.finfo().tiny).log()

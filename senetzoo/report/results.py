@@ -1,0 +1,127 @@
+"""All figures of a report as values of JSON."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from senetzoo.report.excitations import ExcitationSection
+from senetzoo.report.page import confusions, flat, fluctuation
+from senetzoo.report.paired import paired, verdicts
+from senetzoo.report.run import Run
+
+_SERIES = (
+    *("train_loss", "test_loss", "val_loss", "train_accuracy", "test_accuracy", "val_accuracy"),
+    *("lr", "gradient_norm"),
+)
+
+
+def results(
+    runs: Sequence[Run],
+    title: str,
+    *,
+    variants: Sequence[str] = (),
+    excitations: Sequence[ExcitationSection] = (),
+) -> dict[str, Any]:
+    """What the page shows, with its pictures' file names in place of the pictures.
+
+    Args:
+        runs: The runs.
+        title: Of the page.
+        variants: Names of the variants, the one to compare with first.
+        excitations: Of some of the runs.
+    """
+    pairs = paired(runs, variants)
+    return {
+        "title": title,
+        "runs": [_run(run) for run in runs],
+        "variants": [
+            {
+                "variant": name,
+                "seeds": [run.header["seed"] for run in own],
+                "accuracies": (values := [run.end["test_accuracy"] for run in own if run.end]),
+                "mean": statistics.mean(values),
+                "standard_deviation": statistics.stdev(values) if len(values) > 1 else None,
+            }
+            for name, own in _by_variant(runs).items()
+        ],
+        "paired": [
+            {
+                "variant": pair.name,
+                "baseline": pair.first,
+                "seeds": pair.seeds,
+                "points": pair.differences,
+                "mean": pair.mean,
+                "standard_deviation": pair.std,
+                "interval": pair.interval,
+                "p": pair.p,
+                "verdict": verdict,
+                "could_have_shown": pair.detectable,
+            }
+            for pair, verdict in zip(pairs, verdicts(pairs), strict=True)
+        ],
+        "excitations": [
+            {
+                "run": section.name,
+                "images": section.images,
+                "gates": [dict(zip(section.gates.head, row, strict=True)) for row in rows],
+                "classes": {
+                    gate: [dict(zip(table.head, row, strict=True)) for row in table.rows]
+                    for gate, table in section.classes
+                },
+            }
+            for section in excitations
+            if (rows := section.gates.rows)
+        ],
+    }
+
+
+def _by_variant(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The finished runs."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.end is not None:
+            found.setdefault(run.label, []).append(run)
+    return found
+
+
+def _run(run: Run) -> dict[str, Any]:
+    tally, predictions, changes = run.tally, run.predictions, fluctuation(run)
+    return {
+        "run": str(run.folder),
+        "network": run.header["model"]["name"],
+        "parameters": run.header["model"]["params"],
+        "variant": run.header["variant"],
+        "seed": run.header["seed"],
+        "epochs": len(run.epochs),
+        "finished": run.end is not None,
+        "accuracy": tally.accuracy if tally else None,
+        "interval": tally.interval if tally else None,
+        "series": {key: points for key in _SERIES if (points := run.series(key))},
+        "fluctuation": None
+        if changes is None
+        else dict(zip(("from_epoch", "changes", "mean", "largest_fall"), changes, strict=True)),
+        "classes": [{"class": each.name, **each.as_dict()} for each in run.by_class],
+        "confusion": None if predictions is None else predictions.confusion().tolist(),
+        "confusions": [
+            dict(zip(("class", "called", "images", "of"), row, strict=True))
+            for row in confusions(run)
+        ],
+        "mistakes": [
+            {
+                "image": index,
+                "file": file,
+                "class": run.classes[int(predictions.labels[index])],
+                "called": run.classes[int(predictions.guesses[index])],
+                "confidence": float(predictions.confidence[index]),
+            }
+            for (index, _), file in zip(run.mistakes, run.files, strict=True)
+            if predictions is not None
+        ],
+        "seconds": run.seconds,
+        "images_per_second": run.images_per_second,
+        "resumed": run.resumed,
+        "settings": flat(run),
+        "command": run.header["command"],
+    }

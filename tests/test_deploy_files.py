@@ -1,0 +1,333 @@
+"""Exported files of every dtype, and those that take photographs and give probabilities."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from functools import partial
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support import commands
+from support.networks import message
+from torch import Tensor, nn
+
+import senetzoo
+from senetzoo.data import digits
+from senetzoo.data.files import read_parquet
+from senetzoo.deploy import export as room
+from senetzoo.deploy.beside import Beside, divided
+from senetzoo.deploy.export import Export, export
+from senetzoo.deploy.writers import FORMATS, SUFFIXES, WRITERS, Draft, FileDtype, Format
+from senetzoo.errors import ConfigError, DataError
+from senetzoo.eval.data import LabeledImages, images_for
+from senetzoo.eval.predictions import Predictions
+from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.preprocessing import Preprocessing
+from senetzoo.predict import predict
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "deploy.md"
+run = partial(commands.run, "export")
+
+
+@pytest.fixture(scope="module")
+def lenet() -> Classifier:
+    return senetzoo.load("lenet5.digits_v1")
+
+
+# --- Photographs in, probabilities out -----------------------------------------------------------
+
+
+def photograph(height: int, width: int, channels: int = 3) -> Image.Image:
+    """Grains of all sizes, so that every filter shows."""
+    rng = np.random.default_rng(height * width)
+    coarse = rng.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8)
+    large = np.asarray(Image.fromarray(coarse).resize((width, height))).astype(int)
+    noisy = np.clip(large + rng.integers(-30, 30, large.shape), 0, 255).astype(np.uint8)
+    return Image.fromarray(noisy).convert("RGB" if channels == 3 else "L")
+
+
+def the_file_gives(path: Path, image: Image.Image) -> np.ndarray[Any, Any]:
+    """What a file with everything inside says of a photograph, opened by its own runtime."""
+    pixels = np.asarray(image).reshape(1, image.height, image.width, -1)
+    if path.suffix == ".pt2":
+        return np.asarray(torch.export.load(path).module()(torch.from_numpy(pixels.copy()))[0])
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return np.asarray(session.run(["probabilities"], {"images": pixels})[0][0])
+    import openvino
+
+    model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return np.asarray(model({"images": pixels})["probabilities"][0])
+
+
+class Shrunk(nn.Module):
+    """A network that gives away what it got: its outputs are pixels."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images[:, :, ::5, ::5].flatten(1)
+
+
+@pytest.mark.parametrize(
+    ("form", "interpolation", "crop"),
+    [
+        pytest.param(form, interpolation, crop, marks=[pytest.mark.slow] * (not quick))
+        for form in FORMATS
+        for interpolation, crop, quick in (
+            ("bicubic", 0.875, form == "openvino"),
+            ("bilinear", 1.0, False),
+            ("nearest", 0.9, False),
+        )
+    ],
+)
+def test_pixels_are_those_of_pillow(
+    form: Format, interpolation: Any, crop: float, tmp_path: Path
+) -> None:
+    """Any height and width, within a level in a few places."""
+    path = tmp_path / f"net{SUFFIXES[form]}"
+    like = Preprocessing(28, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), interpolation, crop=crop)
+    draft = Draft(Shrunk(), torch.zeros(2, 3, 28, 28), "fp32", {}, None, like, 1.0)
+    with WRITERS[form](path, draft):
+        pass
+    for height, width in ((28, 28), (61, 47), (47, 61), (10, 23), (33, 32), (3, 60), (60, 3)):
+        image = photograph(height, width)
+        found = the_file_gives(path, image)
+        expected = Shrunk()(like(image)[None]).softmax(1)[0].numpy()
+        std = np.repeat(like.std, len(found) // 3)
+        levels = 255 * std * (np.log(found) - np.log(expected))
+        levels -= np.median(levels)
+        assert np.abs(levels).max() < 2.5, (height, width)
+        assert (np.abs(levels) > 0.5).mean() < 0.1, (height, width)
+
+
+# --- Dtypes --------------------------------------------------------------------------------------
+
+
+KINDS: list[tuple[Format, FileDtype, bool]] = [
+    ("onnx", "fp16", False),
+    ("onnx", "int8", False),
+    ("openvino", "int8", True),
+    ("pt2", "fp16", False),
+    ("openvino", "fp16", False),
+    ("onnx", "int8", True),
+    ("onnx", "fp16", True),
+    ("openvino", "fp16", True),
+    ("pt2", "fp16", True),
+]
+
+
+@pytest.mark.parametrize(
+    ("form", "dtype", "inside"),
+    [pytest.param(*kind, marks=[pytest.mark.slow] * (n >= 4)) for n, kind in enumerate(KINDS)],
+)
+def test_dtypes(
+    lenet: Classifier, form: Format, dtype: FileDtype, inside: bool, tmp_path: Path
+) -> None:
+    """The file is smaller, and on the images that it was not calibrated with nearly as good."""
+    path = tmp_path / f"net{SUFFIXES[form]}"
+    done = export(lenet, path, dtype=dtype, with_preprocessing=inside, data="digits")
+    weights = sum(p.numel() for p in lenet.parameters())
+    size = sum(file.stat().st_size for file in done.files)
+    around = 120_000 if inside else 60_000
+    assert size < {"fp16": 2, "int8": 1}[dtype] * weights + around
+    assert done.metadata["dtype"] == dtype
+    found = done.beside
+    assert found is not None
+    images = 298 if dtype == "int8" else 596
+    assert len(found.file.labels) == len(found.network.labels) == images
+    assert found.same >= 0.99 * images
+    assert abs(found.points) <= 1.0
+    assert found.largest < {"fp16": 0.02, "int8": 0.3}[dtype]
+    if dtype == "int8":
+        assert found.largest > 1e-4  # it is not fp32
+        assert done.metadata["calibration"] == "298 images of scikit-learn digits test"
+    # The file's own runtime says the same as the one that was measured.
+    if inside:
+        image = Image.fromarray(digits.load("test").images[0].squeeze(2).numpy())
+        probabilities = the_file_gives(path, image)
+        assert probabilities.sum() == pytest.approx(1, abs=1e-5)
+        (expected,) = predict(lenet, [image], top=1)
+        assert probabilities.argmax() == expected.guesses[0].label
+
+
+def test_ranges_come_from_images_that_are_not_measured_on(lenet: Classifier) -> None:
+    data = images_for(lenet, "digits")
+    calibration, rest = divided(data)
+    assert (len(calibration.images), len(rest.images)) == (298, 298)
+    parts = [part.images.images for part in (calibration, rest)]  # type: ignore[union-attr]
+    together = torch.cat(parts).flatten(1)
+    whole = data.images.images.flatten(1)  # type: ignore[union-attr]
+    order = [sorted(map(tuple, tensor.tolist())) for tensor in (together, whole)]
+    assert order[0] == order[1]
+    one = LabeledImages(data.images.keep([0], "one"), data.outputs)
+    assert message(lambda: divided(one), DataError) == (
+        "one has 1 image.\nint8 takes its ranges from some images and is tried on others.\n"
+        "Give some hundreds of images"
+    )
+
+
+def predictions(right: int, images: int) -> Predictions:
+    labels = torch.zeros(images, dtype=torch.int64)
+    guesses = (torch.arange(images) >= right).long()
+    return Predictions(nn.functional.one_hot(guesses, 2).float(), labels)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "right", "text"),
+    [
+        ("fp16", 999, ""),
+        ("fp16", 998, "The fp16 file loses 0.20 points of accuracy on things, more than 0.1."),
+        ("fp16", 1000, ""),
+        ("int8", 990, ""),
+        ("int8", 989, "The int8 file loses 1.10 points of accuracy on things, more than 1."),
+    ],
+)
+def test_a_loss_is_warned_of(dtype: str, right: int, text: str) -> None:
+    beside = Beside("things", predictions(1000, 1000), predictions(right, 1000))
+    done = Export((), {"dtype": dtype}, {}, False, "", beside)
+    assert done.warning == text
+    assert beside.same == right
+    assert str(beside).startswith(f"things: {right / 10:.2f}% of 1000 images, ")
+
+
+def test_a_loss_is_said(lenet: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worse = Beside("digits", predictions(10, 10), predictions(9, 10))
+    monkeypatch.setattr(room, "beside", lambda *args, **kwargs: worse)
+    path = tmp_path / "net.pt2"
+    text = "The fp32 file loses 10.00 points of accuracy on digits, more than 0."
+    with pytest.warns(UserWarning, match=text):
+        export(lenet, path, data="digits")
+    done = run("lenet5.digits_v1", "--to", "pt2", "--output", path, "--data", "digits")
+    assert done.exit_code == 0
+    assert done.stderr == f"warning: {text}\n"
+    assert "digits: 90.00% of 10 images, -10.00 points from the network's 100.00%" in done.stdout
+
+
+BAD: list[tuple[str, dict[str, Any], str]] = [
+    ("net.pt2", {"dtype": "int8", "data": "digits"}, "int8 can't be written as a pt2 file.\n"
+     "It is written as ONNX and as OpenVINO's IR.\n"
+     "Write one of these: a name that ends in .onnx or .xml"),
+    ("net.onnx", {"dtype": "int8"}, "int8 needs images.\n"
+     "Its ranges are those of real ones, and what it costs is measured on them.\n"
+     "Give some hundreds: --data FOLDER, in Python data="),
+    ("net.onnx", {"dtype": "int"}, "export got dtype='int'.\n"
+     "Files are of fp32, fp16, int8.\nDid you mean 'int8'?"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options", "text"), BAD)
+def test_bad_input(
+    lenet: Classifier, name: str, options: dict[str, Any], text: str, tmp_path: Path
+) -> None:
+    assert message(lambda: export(lenet, tmp_path / name, **options), ConfigError) == text
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- The programs of the page --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def deployed(
+    sample: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Classifier, list[Path]]:
+    """A folder with a network of flowers as the page exports it, its programs, and photographs."""
+    folder = tmp_path_factory.mktemp("deployed")
+    model = senetzoo.load("resnet20.flowers5_v1")
+    model.temperature = 1.5
+    model.reject_below = 0.25
+    done = export(model, folder / "photos.onnx", with_preprocessing=True)
+    assert done.metadata["temperature"] == 1.5
+    assert done.metadata["reject_below"] == 0.25
+    for title, text in programs().items():
+        (folder / title).write_text(text, encoding="utf-8")
+    flowers = read_parquet(sample("flowers5-sample.parquet"))
+    paths = []
+    for number in range(0, 200, 25):
+        content = flowers.sources[number]
+        assert isinstance(content, bytes)
+        paths.append(folder / f"{number}.jpg")
+        paths[-1].write_bytes(content)
+    turned = Image.open(paths[0])
+    exif = turned.getexif()
+    exif[0x112] = 6
+    turned.save(folder / "turned.jpg", exif=exif, quality=95)
+    Image.open(paths[1]).convert("L").resize((40, 333)).save(folder / "gray.png")
+    return folder, model, [*paths, folder / "turned.jpg", folder / "gray.png"]
+
+
+def programs() -> dict[str, str]:
+    """The programs of the page by the names that it gives them."""
+    parts = PAGE.read_text(encoding="utf-8").split('```python title="')[1:]
+    return {part.partition('"')[0]: part.partition("\n")[2].partition("```")[0] for part in parts}
+
+
+def expected(model: Classifier, paths: list[Path]) -> list[dict[str, float]]:
+    """What `senetzoo predict` says."""
+    given = predict(model, paths, top=5)
+    return [{guess.name: guess.probability for guess in one.guesses} for one in given]
+
+
+def test_the_program_gives_the_answers_of_predict(
+    deployed: tuple[Path, Classifier, list[Path]],
+) -> None:
+    """With onnxruntime, numpy and pillow alone."""
+    folder, model, paths = deployed
+    block = "import runpy, sys; sys.modules.update(dict.fromkeys(('torch', 'senetzoo'))); "
+    block += "runpy.run_path('classify.py', run_name='__main__')"
+    names = [path.name for path in paths]
+    done = subprocess.run(
+        [sys.executable, "-c", block, *names],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=True,
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line.pop("image") for line in lines] == names
+    for line, one in zip(lines, expected(model, paths), strict=True):
+        assert max(line, key=line.__getitem__) == max(one, key=one.__getitem__)
+        assert line == pytest.approx(one, abs=0.01)
+    assert len({max(line, key=line.__getitem__) for line in lines}) > 2
+
+
+def test_the_server_gives_the_same_answers(
+    deployed: tuple[Path, Classifier, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, model, paths = deployed
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    for name in ("serve", "classify"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), importlib.import_module("serve").Handler) as server:
+        monkeypatch.setattr(server.RequestHandlerClass, "log_message", lambda *args: None)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        for path, one in zip(paths[:3], expected(model, paths[:3]), strict=True):
+            with urllib.request.urlopen(address, path.read_bytes(), timeout=60) as answer:
+                assert json.load(answer) == pytest.approx(one, abs=0.01)
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(address, b"no image", timeout=60)
+        assert error.value.code == 400
+        assert "cannot identify image file" in json.load(error.value)["error"]
+        server.shutdown()
+    for name in ("serve", "classify"):
+        sys.modules.pop(name, None)
+
+
+def test_the_programs_are_short() -> None:
+    lines = {name: sum(map(bool, text.splitlines())) for name, text in programs().items()}
+    assert lines["classify.py"] <= 15
+    assert lines["serve.py"] <= 20
