@@ -464,7 +464,7 @@ def test_every_argument_that_is_a_name_is_completed() -> None:
     """Each parameter that is text offers something, but for those of free text."""
     free = {
         "title", "part", "repo", "tag of pin", "called", "images of predict", "layer", "host",
-        "chosen", "budget", "register", "reject",
+        "chosen", "budget", "register", "reject", "baseline",
     }  # fmt: skip
     for names, command in COMMANDS.items():
         for parameter in command.params:
