@@ -19,6 +19,7 @@ from senetzoo.io.hub import push as push
 from senetzoo.io.save import save as save
 from senetzoo.nn.stem import Stem as Stem
 from senetzoo.nn.transforms import transforms as transforms
+from senetzoo.own import register as register
 from senetzoo.policies.algebra import NONE as NONE
 from senetzoo.policies.algebra import Policy as Policy
 from senetzoo.policies.attach import detach as detach
@@ -33,6 +34,7 @@ from senetzoo.spec import policy as policy
 from senetzoo.surgery import attach as attach
 from senetzoo.surgery import explain as explain
 from senetzoo.train.finetune import finetune as finetune
+from senetzoo.train.recorder import Recorder as Recorder
 from senetzoo.zoo import config as config
 from senetzoo.zoo import create as create
 from senetzoo.zoo import list_models as list_models

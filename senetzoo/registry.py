@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from senetzoo.errors import ConfigError
@@ -78,19 +77,24 @@ class RegistryEntry:
     policy: str
 
 
-def _entries() -> Mapping[str, RegistryEntry]:
-    entries: dict[str, RegistryEntry] = {}
-    for family in FAMILIES:
-        for name, config in family.networks.items():
-            own = family.defaults.get(name, "")
-            entries[name] = RegistryEntry(name, name, family, config, own)
-        for name, config in family.networks.items():
-            if name not in family.defaults:
-                entries[f"se_{name}"] = RegistryEntry(f"se_{name}", name, family, config, SE_POLICY)
-    return entries
+ENTRIES: dict[str, RegistryEntry] = {}
+CONFIGS: dict[str, type[Config]] = {}
+"""Class of each family's config by the family's name in ``config.json``."""
 
 
-ENTRIES: Mapping[str, RegistryEntry] = _entries()
+def add_family(family: Family) -> None:
+    """Make the networks of a family known by name, over what these names meant before."""
+    for name, config in family.networks.items():
+        own = family.defaults.get(name, "")
+        ENTRIES[name] = RegistryEntry(name, name, family, config, own)
+        CONFIGS[config.family] = type(config)
+    for name, config in family.networks.items():
+        if name not in family.defaults:
+            ENTRIES[f"se_{name}"] = RegistryEntry(f"se_{name}", name, family, config, SE_POLICY)
+
+
+for _family in FAMILIES:
+    add_family(_family)
 
 
 def entry(name: str) -> RegistryEntry:

@@ -185,7 +185,7 @@ def gates_of(model: Classifier) -> dict[Site, Gate]:
             raise ConfigError(
                 f"Can't save the network with a {type(module).__name__} at {site.path}.",
                 f"The gates that can be read back are {', '.join(GATES)}.",
-                "Save its state_dict() yourself, with safetensors",
+                "Register your own gate with senetzoo.register, or save its state_dict() yourself",
             )
         found[site] = module.spec
     return found

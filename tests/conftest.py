@@ -8,6 +8,7 @@ import random
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from hypothesis import settings
 from support.networks import KINDS
 from support.weights import Pantry, Shelf, open_pantry, open_shelf
 
-from senetzoo.registry import ENTRIES
+from senetzoo import own
+from senetzoo.gates import GATES
+from senetzoo.registry import CONFIGS, ENTRIES
 
 # Where one network of the registry is tested after the other.
 ONE_BY_ONE = ("parity", "published", "every_network", "registry_networks", "stems", "zoo")
@@ -48,6 +51,18 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
 @pytest.fixture
 def pantry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pantry]:
     yield from open_pantry(tmp_path, monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def registered_for_one_test() -> Iterator[None]:
+    """What a test registers is gone after it."""
+    tables: list[dict[str, Any]] = [GATES, ENTRIES, CONFIGS, own._OWN]
+    before = [(table, dict(table)) for table in tables]
+    yield
+    for table, entries in before:
+        if table != entries:
+            table.clear()
+            table.update(entries)
 
 
 @pytest.fixture(autouse=True)

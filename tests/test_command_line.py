@@ -50,8 +50,8 @@ def program(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 def test_all_commands_are_found() -> None:
     assert {" ".join(names) for names in COMMANDS} == {
-        "app", "bench", "eval", "explain", "export", "finetune", "inspect", "list", "predict",
-        "push", "report", "train",
+        "app", "bench", "compare", "eval", "explain", "export", "finetune", "inspect", "list",
+        "predict", "push", "report", "train",
         "weights convert", "weights get", "weights list",
         "weights show", "weights verify",
     }  # fmt: skip
@@ -115,6 +115,7 @@ def test_examples_are_read_by_the_command_that_they_show(names: tuple[str, ...])
 BEGIN = {
     ("app",): (),
     ("bench",): ("--model", "lenet5"),
+    ("compare",): ("--model", "lenet5", "--policy", "se4"),
     ("eval",): ("lenet5", "digits"),
     ("explain",): ("lenet5",),
     ("export",): ("lenet5", "--to", "pt2"),
@@ -191,6 +192,8 @@ def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 DONE: list[tuple[str, ...]] = [
+    ("compare", "--model", "lenet5", "--policy", "se4", "--data", "digits", "--seeds", "2",
+     "--quick", "--threads", "1", "--workers", "0"),
     ("bench", "--model", "lenet5", "--rounds", "1", "--warmup", "0", "--batch", "1"),
     ("eval", "lenet5", "digits"),
     ("app", "--model", "lenet5"),
@@ -262,6 +265,7 @@ def test_images_that_can_not_be_read_are_1(ground: Path) -> None:
 
 
 WRONG: list[tuple[str, ...]] = [
+    ("compare", "--model", "lenet5", "--policy", "nothing", "--data", "digits"),
     ("bench", "--model", "lenet5", "--threads", "1025"),
     ("eval", "lenet5", "nowhere"),
     ("app", "--model", "nothing"),
@@ -460,7 +464,7 @@ def test_every_argument_that_is_a_name_is_completed() -> None:
     """Each parameter that is text offers something, but for those of free text."""
     free = {
         "title", "part", "repo", "tag of pin", "called", "images of predict", "layer", "host",
-        "chosen", "budget",
+        "chosen", "budget", "register", "reject", "baseline",
     }  # fmt: skip
     for names, command in COMMANDS.items():
         for parameter in command.params:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from support import commands
 from support.networks import message
 from torch import Tensor
 
+import senetzoo
+from senetzoo.data import digits
 from senetzoo.data.corruptions import CORRUPTIONS, SEVERITIES, Corruption, corrupt
 from senetzoo.errors import ConfigError
+from senetzoo.eval.accuracy import evaluate
+from senetzoo.eval.data import LabeledImages
+from senetzoo.eval.robustness import robustness
+from senetzoo.nn.transforms import transforms
 
 
 def flat(value: int, count: int = 8, channels: int = 3) -> Tensor:
@@ -129,3 +139,53 @@ def test_each_is_repeatable_and_leaves_its_input(corruption: Corruption, channel
 )  # fmt: skip
 def test_bad_input(given: tuple[Any, ...], text: str) -> None:
     assert message(lambda: corrupt(*given), ConfigError) == text
+
+
+def test_accuracy_on_corrupted_images_is_that_of_the_corrupted_data() -> None:
+    model = senetzoo.load("lenet5")
+    given, preprocessing = digits.load("test").first(2), transforms(model)
+    pixels = [preprocessing.pixels(preprocessing(x)) for x in given.images.permute(0, 3, 1, 2)]
+    # As large as the network's input, so that corrupting before and in it are the same.
+    images = dataclasses.replace(given, images=torch.stack(pixels).permute(0, 2, 3, 1))
+    data = LabeledImages(images, tuple(range(10)))
+    found = robustness(model, data, batch=7)
+    assert found == robustness(model, data, batch=20)
+    for name, severity in (("shot_noise", 2), ("contrast", 5), ("jpeg", 5)):
+        changed = torch.cat(
+            [
+                corrupt(images.images[n : n + 1], name, severity, seed=n)  # type: ignore[arg-type]
+                for n in range(20)
+            ]
+        )
+        made = LabeledImages(dataclasses.replace(images, images=changed), data.outputs)
+        expected = evaluate(model, made).top(1).right
+        assert found.corrupted[name][severity - 1].right == expected  # type: ignore[index]
+    assert found.clean.right == evaluate(model, data).top(1).right
+    rights = [tally.right for row in found.corrupted.values() for tally in row]
+    assert len(rights) == 30
+    assert found.mean == pytest.approx(sum(rights) / 30 / 20)
+
+
+def test_eval_with_corruptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = digits.load
+    monkeypatch.setattr(digits, "load", lambda split: whole(split).first(1))
+    plot = tmp_path / "robust.svg"
+    result = commands.run("eval", "lenet5", "digits", "--corruptions", "--plot", plot, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)["robustness"]
+    assert list(found["corruptions"]) == list(CORRUPTIONS)
+    assert all(len(row) == len(SEVERITIES) for row in found["corruptions"].values())
+    assert found["clean"]["images"] == 10
+    text = plot.read_text("utf-8")
+    assert all(name in text for name in (*CORRUPTIONS, "clean"))
+    shown = commands.run("eval", "lenet5", "digits", "--corruptions")
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    assert "severities 1 to 5" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--plot", "x.svg"), ("--corruptions", "--plot", "x.png"), ("--corruptions", "--tta")],
+)
+def test_options_that_do_not_fit_corruptions(options: tuple[str, ...]) -> None:
+    assert commands.run("eval", "lenet5", "digits", *options).exit_code == 2

@@ -245,7 +245,8 @@ def _own_gate() -> Classifier:
          f"{YOURSELF}"),
         (_own_gate, ConfigError, "Can't save the network with a Mine at layer1.0.slots.standard.\n"
          "The gates that can be read back are se, eca, cbam, scse, ge, srm, gct, coord, ese, "
-         f"bam, simam.\n{YOURSELF}"),
+         "bam, simam.\nRegister your own gate with senetzoo.register, or save its state_dict() "
+         "yourself"),
         (lambda: tiny().double(), WeightsError,
          "Can't save the ResNet.\nIts conv1.weight is float64.\n"
          "Save networks of float32, or of less: model.float()"),

@@ -65,7 +65,19 @@ def f():
 # From the bottom to the top: a file imports from its own room and from those before it.
 ORDER = (
     *("errors", "_utils", "nn", "data", "policies", "gates", "models", "registry", "spec"),
-    *("weights", "runs", "io", "zoo", "surgery", "eval", "train", "deploy", "bench", "inspect"),
+    *(
+        "own",
+        "weights",
+        "runs",
+        "io",
+        "zoo",
+        "surgery",
+        "eval",
+        "train",
+        "deploy",
+        "bench",
+        "inspect",
+    ),
     *("predict", "report", "app", "cli"),
 )
 # Rooms beside each other in that order that do not know each other.

@@ -10,6 +10,7 @@ from senetzoo.cli.base import LazyGroup
 _COMMANDS = (
     "app",
     "bench",
+    "compare",
     "eval",
     "explain",
     "export",

@@ -178,7 +178,8 @@ def command(
 def _options() -> dict[str, Any]:
     """What the command was given, by the names of its options."""
     ctx = click.get_current_context()
-    given = {param.opts[0][2:]: ctx.params[str(param.name)] for param in ctx.command.params}
+    params = (param for param in ctx.command.params if param.name in ctx.params)
+    given = {param.opts[0][2:]: ctx.params[str(param.name)] for param in params}
     for name in ("json", "record", "records-dir"):
         del given[name]
     return {**given, "weights": given["weights"] and str(given["weights"])}

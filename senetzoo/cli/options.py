@@ -39,8 +39,9 @@ from senetzoo._utils.files import user_path
 from senetzoo._utils.terminal import echo
 from senetzoo.cli import complete
 from senetzoo.cli.base import OneOf, SenetzooCommand
-from senetzoo.errors import ConfigError
+from senetzoo.errors import ConfigError, SenetzooError
 from senetzoo.nn.preprocessing import Preprocessing
+from senetzoo.own import register_path
 
 
 class UserPath(click.Path):
@@ -81,9 +82,12 @@ Json: TypeAlias = Annotated[bool, "--json", "JSON instead of text."]
 
 
 def as_command(
-    name: str, *, exits: Mapping[int, str] | None = None
+    name: str, *, exits: Mapping[int, str] | None = None, registers: bool = True
 ) -> Callable[[Callable[..., None]], SenetzooCommand]:
-    """Make a function a command, with its docstring as the help."""
+    """Make a function a command, with its docstring as the help.
+
+    One that `registers` also has the option ``--register``.
+    """
 
     def made(function: Callable[..., None]) -> SenetzooCommand:
         kinds = get_type_hints(function, include_extras=True)
@@ -96,7 +100,7 @@ def as_command(
                 params.append(_parameter(parameter, kind))
         return SenetzooCommand(
             name,
-            params=params,
+            params=[*params, *[_registering()] * registers],
             callback=function,
             help=function.__doc__,
             exits=exits,
@@ -151,6 +155,27 @@ def _click_type(base: Any, marks: tuple[Any, ...]) -> Any:
 
 def _completion(words: Callable[[str], list[Any]]) -> Callable[..., list[Any]]:
     return lambda ctx, param, incomplete: words(incomplete)
+
+
+def _registering() -> click.Parameter:
+    """``--register``, which comes before all else that may need what it names."""
+    return click.Option(
+        ["--register"],
+        help="Import a gate or network of your own first. Repeatable.",
+        metavar="MODULE:NAME",
+        multiple=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_register,
+    )
+
+
+def _register(ctx: click.Context, param: click.Parameter, paths: tuple[str, ...]) -> None:
+    if not ctx.resilient_parsing:
+        try:
+            tuple(map(register_path, paths))
+        except SenetzooError as error:
+            raise click.BadParameter(" ".join(str(error).splitlines()), ctx, param) from None
 
 
 def _preprocessing() -> list[click.Parameter]:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from senetzoo.train.experiment import Experiment
 
 
-def _recipes(incomplete: str) -> list[Any]:
+def recipe_names(incomplete: str) -> list[Any]:
+    """Names of recipes that start so."""
     from senetzoo.train.recipes import RECIPES
 
     return starting(RECIPES, incomplete)
@@ -79,7 +80,7 @@ def interruptible() -> Iterator[None]:
 
 @as_command("train", exits=EXITS)
 def command(
-    recipe: Annotated[str, _recipes],
+    recipe: Annotated[str, recipe_names],
     *,
     data: Annotated[Path | None, "Local copy of the data set; CIFAR is fetched without."] = None,
     out: Annotated[

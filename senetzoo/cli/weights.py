@@ -58,7 +58,7 @@ def command() -> None:
     """
 
 
-@as_command("list")
+@as_command("list", registers=False)
 def list_command(pattern: Annotated[str, complete.tags] = "*", *, as_json: Json = False) -> None:
     """List the weights whose tag matches PATTERN.
 
@@ -86,7 +86,7 @@ def list_command(pattern: Annotated[str, complete.tags] = "*", *, as_json: Json 
     say(as_json, known, "\n".join(lines))
 
 
-@as_command("show")
+@as_command("show", registers=False)
 def show_command(tag: Annotated[str, complete.tags], *, as_json: Json = False) -> None:
     """Show what is known of the weights TAG; a network's name stands for its default.
 
@@ -124,7 +124,7 @@ def show_command(tag: Annotated[str, complete.tags], *, as_json: Json = False) -
     say(as_json, known, "\n".join(f"{name:12}{text}" for name, text in lines.items() if text))
 
 
-@as_command("get", exits=_SOME_FAILED)
+@as_command("get", exits=_SOME_FAILED, registers=False)
 def get_command(
     tags: Annotated[tuple[str, ...], complete.tags],
     *,
@@ -159,7 +159,7 @@ def get_command(
     _each(list(chosen), lambda tag: (tag, one(tag, chosen[tag])), as_json)
 
 
-@as_command("verify", exits=_SOME_FAILED)
+@as_command("verify", exits=_SOME_FAILED, registers=False)
 def verify_command(
     tags: Annotated[tuple[str, ...], complete.tags] = (), *, as_json: Json = False
 ) -> None:

@@ -78,6 +78,8 @@ def class_maps(
     with torch.inference_mode(False), torch.enable_grad():
         images = images.detach().to(weight.device, weight.dtype, copy=True)
         model.check_input(images)
+        if layer is None and not model.levels():  # a network of a caller's own
+            layer = next(path for path, m in model.named_modules() if m is model.cam_layer)
         if isinstance(layer, str):
             leaf, logits, layout = _through_module(model, images, layer)
         else:

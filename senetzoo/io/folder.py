@@ -20,14 +20,14 @@ from senetzoo._utils.checks import Ge, Le, from_json, shown
 from senetzoo._utils.documents import check_schema, parse_json, reading
 from senetzoo.errors import BrokenError, PolicyError, WeightsError, nearest
 from senetzoo.gates import GATES
-from senetzoo.nn.classifier import Classifier, Config
+from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.nn.report import LoadReport
 from senetzoo.nn.slots import Site
 from senetzoo.nn.stem import parse_stem
 from senetzoo.policies.algebra import NONE, Gate, resolve
 from senetzoo.policies.recover import recovered
-from senetzoo.registry import ENTRIES, FAMILIES
+from senetzoo.registry import CONFIGS, ENTRIES
 from senetzoo.spec import ModelSpec, policy, same_form
 from senetzoo.weights.load import Trained, spec_of
 from senetzoo.weights.load import read as read_tensors
@@ -38,11 +38,6 @@ WEIGHTS: Final = "model.safetensors"
 LIBRARY = "senetzoo"
 SCHEMA = 2
 REMEDY = "Save the network again with senetzoo.save, or get its files anew"
-
-CONFIGS: Mapping[str, type[Config]] = {
-    config.family: type(config) for family in FAMILIES for config in family.networks.values()
-}
-"""Class of each family's config by the family's name in ``config.json``."""
 
 Read = tuple[dict[str, Tensor], str, str]
 """The tensors of a file, its sha256, and where it came from."""
@@ -77,7 +72,8 @@ class Description:
 
     `senetzoo` is the version that wrote it. The preprocessing is null where nobody says, the names
     of the classes, in the order of the logits, where they have none. Where `temperature` and
-    `reject_below` are missing, the network was not calibrated.
+    `reject_below` are missing, the network was not calibrated. `own` has the ``module:Name`` of
+    what is not of senetzoo, by its name: for a person to read, nothing is imported by it.
     """
 
     library_name: str
@@ -89,6 +85,7 @@ class Description:
     weights: File
     temperature: Annotated[float, Ge(1e-3), Le(1e3)] = 1.0
     reject_below: Annotated[float, Ge(0), Le(1)] | None = None
+    own: Mapping[str, str] | None = None
 
 
 def read(folder: Path) -> Trained:
@@ -161,6 +158,14 @@ def parse(text: str) -> Description:
 def described(description: Description) -> ModelSpec:
     """The spec that `description` speaks of; `BrokenError` where its fields do not fit."""
     network, name = description.network, description.network.name
+    for own, path in (description.own or {}).items():
+        if own not in GATES and own not in ENTRIES:
+            kind = path.rpartition(":")[2]
+            raise WeightsError(
+                f"The network needs {own!r}, which is not of senetzoo.",
+                f"It was saved with {path!r}; a file imports no code.",
+                f"If you trust that module: senetzoo.register({kind}) before, or --register {path}",
+            )
     if network.family not in CONFIGS:
         hint = f"Families are {', '.join(CONFIGS)}"
         raise BrokenError("network.family", f"there is no family {network.family!r}", hint)

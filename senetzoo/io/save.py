@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import senetzoo
+from senetzoo import own
 from senetzoo._utils.checks import check
 from senetzoo._utils.documents import json_text
 from senetzoo._utils.files import atomically, only_writer, user_path
@@ -214,7 +215,10 @@ def store_calibration(folder: Path, temperature: float, reject_below: float | No
 
 
 def _text(description: Description) -> str:
-    return json_text(dataclasses.asdict(description), indent=2) + "\n"
+    fields = dataclasses.asdict(description)
+    if not description.own:
+        del fields["own"]
+    return json_text(fields, indent=2) + "\n"
 
 
 def _library(file: Path) -> Any:
@@ -276,6 +280,7 @@ def describe(
         weights=File(WEIGHTS, hashlib.sha256(content).hexdigest(), len(content)),
         temperature=temperature,
         reject_below=reject_below,
+        own=own.paths([spec.name, *(rule.gate.name for rule in spec.policy.rules())]),
     )
     check(description, name="save")
     return description

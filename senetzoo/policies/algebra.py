@@ -270,7 +270,9 @@ def resolve(policy: Policy, sites: Iterable[Site], network: str) -> Mapping[Site
         if rule.position not in positions:
             raise PolicyError(
                 f"{rule} matches nothing in {network}.",
-                f"{network} has the positions {', '.join(positions)}, not {rule.position}.",
+                f"{network} has the positions {', '.join(positions)}, not {rule.position}."
+                if positions
+                else f"{network} has no places for gates.",
                 f"Type for example: @{positions[0]}" if positions else "",
             )
         # Whether it would match in a network whose blocks have the branch that it asks for.

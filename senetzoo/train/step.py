@@ -30,7 +30,7 @@ def depths(model: Classifier) -> dict[str, list[int]]:
         for parameter in block.parameters()
     }
     trunk = [(index, p) for index, (name, p) in enumerate(parameters) if "slots" not in name]
-    if not any(id(parameter) in of for _, parameter in trunk):
+    if stages and not any(id(parameter) in of for _, parameter in trunk):
         # LeNet, AlexNet, VGG: a block is a convolution, held by the network itself.
         of |= _convolutions([p for _, p in trunk], [len(blocks) for blocks in stages])
     heads = set(model.classifier_parameters())

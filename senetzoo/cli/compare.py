@@ -1,0 +1,272 @@
+"""``senetzoo compare``."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+import re
+import shlex
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from senetzoo._utils.checks import Ge, Le, PositiveInt
+from senetzoo._utils.files import atomically
+from senetzoo._utils.terminal import columns, cut
+from senetzoo.cli import complete
+from senetzoo.cli.options import Json, Threads, as_command, say
+from senetzoo.cli.train import (
+    EXITS,
+    SaveMinutes,
+    Settings,
+    Workers,
+    find,
+    interruptible,
+    options_of,
+    recipe_names,
+    say_progress,
+)
+from senetzoo.errors import ConfigError, MissingExtraError
+from senetzoo.own import PATH, register_path, with_names
+
+if TYPE_CHECKING:
+    from senetzoo.report.paired import Paired
+    from senetzoo.report.run import Run
+    from senetzoo.train.experiment import Experiment
+
+PLAIN = "plain"
+"""The variant without a policy, which the others are compared with."""
+RESULT, PLOT = "compare.json", "compare.svg"
+
+
+@as_command("compare", exits=EXITS)
+def command(
+    *,
+    model: Annotated[
+        str, complete.networks, "The network; MODULE:NAME for one of your own.", {"metavar": "NAME"}
+    ],
+    policies: Annotated[
+        tuple[str, ...],
+        "--policy",
+        complete.policies,
+        "Gates to compare with the network as it is, such as se4@pre; a gate of your own may be "
+        "MODULE:NAME. Repeatable.",
+        {"metavar": "POLICY"},
+    ],
+    data: Annotated[
+        str | None,
+        complete.data,
+        "A folder with train and val (or test), a CSV with a split, a copy of CIFAR-10 or "
+        "flower_photos, or the word digits. [CIFAR-10, fetched]",
+    ] = None,
+    recipe: Annotated[
+        str | None, recipe_names, "How to train, by the name of a recipe. [as suits the data]"
+    ] = None,
+    seeds: Annotated[Annotated[int, Ge(2), Le(1000)], "Runs of each variant."] = 3,
+    epochs: Annotated[PositiveInt | None, "How long. [the recipe's]"] = None,
+    settings: Settings = (),
+    out: Annotated[Path | None, "Folder of the runs. [runs/compare-NAME]"] = None,
+    quick: Annotated[bool, "One short epoch, to see that everything works."] = False,
+    no_compile: Annotated[bool, "Do without a C++ compiler."] = False,
+    threads: Threads = None,
+    workers: Workers = None,
+    save_minutes: SaveMinutes = 15.0,
+    as_json: Annotated[Json, "JSON of the table; progress on stderr."] = False,
+) -> None:
+    """Train a network as it is and with each policy, by the same seeds, and compare.
+
+    Runs of one seed are paired: the same initial trunk, the same batches in the same order. The
+    table has the mean of the differences to the plain network with Student's 95 % interval, and
+    says by Holm's correction which of them are shown. It lies in the folder as compare.json, its
+    plot as compare.svg, and each run beside them for senetzoo report.
+
+    The same command again resumes an interrupted run and leaves out finished ones; with more
+    --seeds or another --policy it adds to them.
+
+    \b
+    Examples:
+      senetzoo compare --model resnet20 --policy se4 --policy eca --data CIFAR10
+      senetzoo compare --model lenet5 --policy se4 --data digits --seeds 5 --epochs 20
+      senetzoo compare --model resnet20 --policy my_module:MyGate@pre --data photos/
+      senetzoo compare --model lenet5 --policy se4 --data digits --quick --json
+    """
+    import torch
+
+    from senetzoo.report.figures import differences
+    from senetzoo.report.paired import paired
+    from senetzoo.report.run import read
+    from senetzoo.train.engine import train as run
+    from senetzoo.train.recipe import Options, read_setting
+
+    for library in ("scipy", "matplotlib"):
+        if importlib.util.find_spec(library) is None:
+            raise MissingExtraError("A comparison", library, "train")
+    words = ["senetzoo", "compare", "--model", model]
+    words += [word for policy in policies for word in ("--policy", policy)]
+    given = {"data": data and Path(data).name, "recipe": recipe, "epochs": epochs}
+    given |= {"seeds": seeds, "threads": threads}
+    words += [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
+    words += [word for setting in settings for word in ("--set", setting)]
+    words += ["--quick"] * quick + ["--no-compile"] * no_compile
+
+    network = register_path(model) if PATH.fullmatch(model) else model
+    experiment = compared(network, list(map(with_names, policies)), data, recipe, seeds)
+    changes = dict(map(read_setting, settings))
+    if "model" in changes:
+        raise ConfigError(
+            "--set model=... does not fit a comparison.",
+            "Its networks are --model with each --policy.",
+            "Type for example: --policy se4",
+        )
+    if epochs is not None:
+        changes["epochs"] = epochs
+    if no_compile:
+        changes["compile"] = False
+    recipes = experiment.recipes(quick=quick, changes=changes)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    options = Options(**options_of(workers, quick, save_minutes))
+    folder = out or Path("runs", f"compare-{_safe(network)}")
+    where = None if data is None or experiment.recipe.data == "digits" else Path(data)
+    folders = {}
+    for number in experiment.seeds:
+        for variant, chosen in recipes.items():
+            folders[variant, number] = folder / f"{variant}-{number}"
+            with interruptible():
+                run(
+                    chosen,
+                    folders[variant, number],
+                    data=where,
+                    seed=number,
+                    variant=variant,
+                    command=shlex.join(words),
+                    options=options,
+                    say=functools.partial(say_progress, err=as_json),
+                )
+    if int(os.environ.get("RANK", 0)) == 0:
+        runs = [read(path, path.name) for path in folders.values()]
+        pairs = paired(runs, list(experiment.variants))
+        made = table(runs, experiment, pairs)
+        made |= {"command": shlex.join(words), "folder": str(folder)}
+        for drawn in differences(pairs):
+            with atomically(folder / PLOT) as file:
+                file.write_text(drawn.inked("#000000"), encoding="utf-8")
+        with atomically(folder / RESULT) as file:
+            file.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+        say(as_json, made, _text(made, folder))
+
+
+def compared(
+    model: str, policies: Sequence[str], data: str | None, recipe: str | None, seeds: int
+) -> Experiment:
+    """The experiment in which `model` is trained plain and with each policy.
+
+    Raises:
+        ConfigError: There is no such network or recipe, or a policy is given twice.
+        PolicyError: A policy that can't be read, or does not fit the network.
+    """
+    import torch
+
+    from senetzoo.train.experiment import Experiment
+    from senetzoo.zoo import config
+
+    base = find(recipe) if recipe else _base(data)
+    if base.variants:
+        raise ConfigError(
+            f"The recipe {base.name} is an experiment of its own.",
+            f"Its variants are {', '.join(base.variants)}.",
+            "Give the recipe of a single run: --recipe cifar10_small",
+        )
+    variants = {PLAIN: {"model": model}}
+    for policy in policies:
+        name = _safe(policy)
+        if name in variants:
+            raise ConfigError(
+                f"--policy {policy} is given twice.", "Each is one variant.", "Leave one out"
+            )
+        variants[name] = {"model": f"{model}+{policy}"}
+    for changed in variants.values():
+        with torch.device("meta"):  # what does not fit shows before the first run
+            config(changed["model"]).build(seed=0)
+    return Experiment(
+        base.recipe.replace(name="compare"),
+        variants=variants,
+        seeds=tuple(range(seeds)),
+        quick=base.quick,
+    )
+
+
+def _base(data: str | None) -> Experiment:
+    """How to train, where no recipe is named: what suits the data."""
+    from senetzoo.data.sources import CIFAR, kind_of
+    from senetzoo.train.experiment import Experiment
+
+    kind = "cifar10" if data is None else kind_of(data)
+    if kind == "digits":
+        return find("digits")
+    base = find("cifar10_small" if kind in CIFAR else "flowers_small")
+    names = {"parquet": "hub", "csv": "folder"}
+    return Experiment(base.recipe.replace(data=names.get(kind, kind)), quick=base.quick)
+
+
+def _safe(name: str) -> str:
+    """A name of a folder."""
+    return re.sub(r"[^\w.@=+~&,-]", "_", name)
+
+
+def table(runs: Sequence[Run], experiment: Experiment, pairs: Sequence[Paired]) -> dict[str, Any]:
+    """The comparison of finished runs, in values of JSON; accuracies are in per cent."""
+    from senetzoo.report.paired import verdicts
+
+    said = dict(zip((pair.name for pair in pairs), verdicts(pairs), strict=True))
+    rows = []
+    for variant, changed in experiment.variants.items():
+        own = [run for run in runs if run.header["variant"] == variant]
+        values = [100 * run.end["test_accuracy"] for run in own if run.end is not None]
+        row = {
+            "variant": variant,
+            "model": changed["model"],
+            "params": own[0].header["model"]["params"],
+            "accuracy": round(statistics.mean(values), 4),
+            "each": [round(value, 4) for value in values],
+        }
+        for pair in pairs:
+            if pair.name == variant:
+                row |= {
+                    "difference": round(pair.mean, 4),
+                    "interval": [round(limit, 4) for limit in pair.interval],
+                    "differences": [round(value, 4) for value in pair.differences],
+                    "p": round(pair.p, 6),
+                    "shown": not said[variant],
+                    "verdict": said[variant] or "difference shown",
+                    "could_have_shown": round(pair.detectable, 4),
+                }
+        rows.append(row)
+    return {
+        "data": runs[0].header["data"]["name"],
+        "seeds": list(experiment.seeds),
+        "epochs": len(runs[0].epochs),
+        "variants": rows,
+    }
+
+
+def _text(made: Mapping[str, Any], folder: Path) -> str:
+    rows = [["variant", "parameters", "accuracy", "difference", "95 % interval", "shown"]]
+    for row in made["variants"]:
+        cells = [cut(row["variant"], 24), f"{row['params']:,}", f"{row['accuracy']:.2f} %"]
+        if "difference" in row:
+            cells += [f"{row['difference']:+.2f}", "{:+.2f} to {:+.2f}".format(*row["interval"])]
+            cells += ["yes" if row["shown"] else "no"]
+        rows.append([*cells, *[""] * (6 - len(cells))])
+    return "\n".join(
+        [
+            f"{made['variants'][0]['model']} on {made['data']}, {len(made['seeds'])} seeds",
+            *columns(rows),
+            f"differences in points, paired by seed with {PLAIN}; shown: by Holm's correction",
+            f"table: {folder / RESULT}, plot: {folder / PLOT}",
+            f"next: senetzoo report {shlex.quote(str(folder))}",
+        ]
+    )

@@ -1,0 +1,118 @@
+"""A family of one network, made of anybody's module."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from senetzoo.errors import ConfigError
+from senetzoo.models.family import Family, Paper
+from senetzoo.nn.classifier import Classifier, Config
+
+
+class OwnConfig(Config):
+    """Config of a network that a caller registered; each has a class of its own."""
+
+    has_branches: ClassVar[bool] = False
+    name: ClassVar[str]
+    module: ClassVar[type[nn.Module]]
+
+    @property
+    def family(self) -> str:
+        return self.name
+
+    def build(self) -> OwnNetwork:
+        """The module with these options, in a classifier."""
+        known = inspect.signature(self.module).parameters
+        free = {field.name for field in dataclasses.fields(Config)} - {"num_classes", "in_chans"}
+        given = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name in known and field.name not in free
+        }
+        if self.in_chans != 3 and "in_chans" not in known:
+            raise ConfigError(
+                f"{self.family} got in_chans={self.in_chans}.",
+                "Its class has no such argument.",
+                f"Write in {self.module.__name__}: def __init__(self, num_classes, in_chans=3)",
+            )
+        return OwnNetwork(self, self.module(**given))
+
+
+class OwnNetwork(Classifier):
+    """A network that a caller registered: without places for gates, and without stages."""
+
+    feature_info = ()
+
+    def __init__(self, config: OwnConfig, network: nn.Module) -> None:
+        super().__init__(config)
+        self.network = network
+        self._small_warned = True  # nobody knows what size of images it is for
+        linear = [path for path, m in self.named_modules() if isinstance(m, nn.Linear)]
+        self._heads = tuple(linear[-1:])
+
+    def forward_checked(self, x: Tensor) -> Tensor:
+        out: Tensor = self.network(x)
+        if out.ndim != 2 or out.shape[1] != self.num_classes:
+            raise ConfigError(
+                f"{self.family} made logits {tuple(out.shape)}.",
+                f"They are (N, num_classes), here (N, {self.num_classes}).",
+                f"Change the forward of {self.family}",
+            )
+        return out
+
+    def classifiers(self) -> tuple[str, ...]:
+        return self._heads
+
+    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return ()
+
+    def stem_tensors(self) -> tuple[str, ...]:
+        return ()
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        raise self._without_maps()
+
+    def feature_maps(self, x: Tensor) -> list[Tensor]:
+        raise self._without_maps()
+
+    @property
+    def cam_layer(self) -> nn.Module:
+        """The last convolution."""
+        found = [m for m in self.network.modules() if isinstance(m, nn.Conv2d)]
+        if not found:
+            raise self._without_maps()
+        return found[-1]
+
+    def _without_maps(self) -> ConfigError:
+        return ConfigError(
+            f"{self.family} has no feature maps to give.",
+            "Of a network of one's own only the logits are known.",
+            "",
+        )
+
+
+def family_of(kind: type[nn.Module], name: str, options: Mapping[str, tuple[type, Any]]) -> Family:
+    """A family of the one network that `kind` is, with the options of its class."""
+    space = {"name": name, "module": kind, "__doc__": kind.__doc__, "__module__": kind.__module__}
+    fields = [(field, *rest) for field, rest in options.items()]
+    made = dataclasses.make_dataclass(
+        f"{kind.__name__}Config",
+        fields,
+        bases=(OwnConfig,),
+        namespace=space,
+        frozen=True,
+        kw_only=True,
+    )
+    given = inspect.signature(kind).parameters
+    usual = {
+        field: given[field].default
+        for field in ("num_classes", "in_chans")
+        if field in given and type(given[field].default) is int
+    }
+    paper = Paper(kind.__name__, 0, "")
+    return Family(name, {name: made(**usual)}, {"*": paper}, "Nothing.", {name: ""})

@@ -1,0 +1,235 @@
+"""Gates and networks of one's own, by name like the zoo's.
+
+Only a caller registers: no name that is read from a file or from the Hub imports code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from torch import Tensor, nn
+
+from senetzoo.errors import ConfigError, PolicyError
+from senetzoo.gates import GATES
+from senetzoo.gates.common import GateModule
+from senetzoo.models.own import family_of
+from senetzoo.nn.slots import Layout, Site
+from senetzoo.policies.algebra import Gate
+from senetzoo.registry import ENTRIES, add_family
+
+PATH = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
+"""``module:Name``."""
+# Where such a path begins a gate in the text of a policy; never the value of a field.
+_IN_POLICY = re.compile(rf"(?:^|(?<=[+|(]))\s*{PATH.pattern}")
+_GATE_NAME = re.compile(r"[a-z]+(_[a-z]+)*")
+_NETWORK_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+_OWN: dict[str, type[Any]] = {}
+
+
+def register(kind: type[ModuleT], *, name: str | None = None) -> type[ModuleT]:
+    """Make a gate or a network of one's own known by name, until the process ends.
+
+    It can then be created, saved, loaded, trained, evaluated and exported as those of the zoo are.
+    Usable as a decorator. What was registered before under the name is replaced where it is the
+    same class, made anew.
+
+    - A class with an argument ``num_classes`` is a network, from images (N, C, H, W) to logits
+      (N, num_classes). Where it takes ``in_chans``, it gets the channels of the images.
+    - Any other is a gate, from maps (N, C, H, W) to maps of the same shape. Its first argument is
+      the number of channels C.
+
+    Further arguments have defaults that are bool, int, float or str. They are the gate's options in
+    the text of a policy, ``"scale(start=0.5)@pre"``, or fields of the network's config:
+    ``config("my_net").replace(width=8).build()``.
+
+    Args:
+        kind: The class, an `torch.nn.Module` whose instances are initialized when they are made.
+        name: Its name; None for its class's: ``ChannelScale`` is ``channel_scale``.
+
+    Returns:
+        `kind`.
+
+    Raises:
+        ConfigError: It is no such class, or the name is taken or can't be one.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise ConfigError(
+            f"register got {kind!r}.",
+            "It takes a class of torch.nn.Module: a gate or a network.",
+            "Type for example: senetzoo.register(MyGate)",
+        )
+    if name is None:
+        known = [own for own, there in _OWN.items() if there is kind]
+        if known:
+            return kind
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__).lower()
+    network = "num_classes" in inspect.signature(kind).parameters
+    taken, form = (ENTRIES, _NETWORK_NAME) if network else (GATES, _GATE_NAME)
+    old = _OWN.get(name)
+    same = old is not None and path_of(old) == path_of(kind)
+    if (name in taken or name == "none") and not same:
+        raise ConfigError(
+            f"{kind.__name__} can't be called {name!r}.",
+            "There is one of this name.",
+            f'Type for example: senetzoo.register({kind.__name__}, name="my_{name}")',
+        )
+    if not form.fullmatch(name):
+        raise ConfigError(
+            f"{kind.__name__} can't be called {name!r}.",
+            "A name has small letters and underscores" + " and digits" * network + ".",
+            f'Type for example: senetzoo.register({kind.__name__}, name="mine")',
+        )
+    options = _options(kind, network)
+    if network:
+        add_family(family_of(kind, name, options))
+    else:
+        GATES[name] = _gate_of(kind, name, options)
+    _OWN[name] = kind
+    return kind
+
+
+def _options(kind: type[nn.Module], network: bool) -> dict[str, tuple[type, Any]]:
+    """Type and default of each argument of `kind` that a text can set."""
+    listed = [
+        p
+        for p in inspect.signature(kind).parameters.values()
+        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    if not network and (not listed or listed[0].kind is inspect.Parameter.KEYWORD_ONLY):
+        raise ConfigError(
+            f"register got {kind.__name__}.",
+            "Its first argument is not the number of channels.",
+            "Write: def __init__(self, channels)",
+        )
+    found = {}
+    for p in listed[not network :]:
+        if network and p.name in ("num_classes", "in_chans"):
+            continue
+        if type(p.default) not in (bool, int, float, str):
+            raise ConfigError(
+                f"register got {kind.__name__}, whose argument {p.name} is no option.",
+                "Its default is what a text can say: a bool, an int, a float or a str.",
+                f"Give {p.name} such a default",
+            )
+        found[p.name] = (type(p.default), p.default)
+    return found
+
+
+class OwnGate(Gate):
+    """Spec of a gate that a caller registered; each has a class of its own."""
+
+    module: ClassVar[type[nn.Module]]
+
+    def options(self) -> dict[str, Any]:
+        """The arguments of the module beside its channels."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}  # type: ignore[attr-defined]
+
+    def build(self, site: Site) -> OwnGateModule:
+        return OwnGateModule(self, self.module(site.channels, **self.options()), site.layout)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The class was made here, where pickle finds it by no name.
+        return _gate_named, (self.name, self.options())
+
+
+def _gate_named(name: str, options: Mapping[str, Any]) -> Gate:
+    return GATES[name](**options)
+
+
+class OwnGateModule(GateModule):
+    """The module of a gate that a caller registered, for maps of either layout."""
+
+    def __init__(self, spec: OwnGate, gate: nn.Module, layout: Layout) -> None:
+        super().__init__(spec, layout)
+        self.gate = gate
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.turned(x)
+        out: Tensor = self.gate(maps)
+        if out.shape != maps.shape:
+            raise PolicyError(
+                f"The gate {self.spec.text()} made a map {tuple(out.shape)} of "
+                f"{tuple(maps.shape)}.",
+                "A gate keeps the shape (N, C, H, W).",
+                f"Change the forward of {type(self.gate).__name__}",
+            )
+        return self.back(out)
+
+
+def _gate_of(
+    kind: type[nn.Module], name: str, options: Mapping[str, tuple[type, Any]]
+) -> type[Gate]:
+    space = {"name": name, "module": kind, "__doc__": kind.__doc__, "__module__": kind.__module__}
+    fields = [(field, *rest) for field, rest in options.items()]
+    return dataclasses.make_dataclass(
+        kind.__name__, fields, bases=(OwnGate,), namespace=space, frozen=True
+    )
+
+
+# --- By import path ------------------------------------------------------------------------------
+
+
+def path_of(kind: type[Any]) -> str:
+    """The ``module:Name`` of a class."""
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def paths(names: Iterable[str]) -> dict[str, str]:
+    """Those of `names` that a caller registered, with the path of each."""
+    return {name: path_of(_OWN[name]) for name in names if name in _OWN}
+
+
+def register_path(path: str) -> str:
+    """Import ``module:Name``, as the caller says, and register what it names.
+
+    The module is looked for in the current folder too, after all else.
+
+    Returns:
+        The name that it has.
+
+    Raises:
+        ConfigError: There is no such module or class, or it is none to register.
+    """
+    found = PATH.fullmatch(path)
+    if found is None:
+        raise ConfigError(
+            f"{path!r} is no class of a module.",
+            "It is MODULE:NAME.",
+            "Type for example: my_module:MyGate",
+        )
+    if not {folder := str(Path.cwd()), ""} & {*sys.path}:
+        sys.path.append(folder)
+    try:
+        module = importlib.import_module(found[1])
+    except Exception as error:  # a module may do anything when it is imported
+        said = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"The module {found[1]} can't be imported.",
+            f"Python says: {type(error).__name__}: {said}.",
+            f"Give a module that is installed, or {found[1].split('.')[0]}.py in this folder",
+        ) from error
+    kind = getattr(module, found[2], None)
+    if kind is None:
+        raise ConfigError(
+            f"The module {found[1]} has no {found[2]}.", f"It is {module.__file__}.", ""
+        )
+    register(kind)
+    return next(name for name, there in _OWN.items() if there is kind)
+
+
+def with_names(policy: str) -> str:
+    """The text of a policy in which the gates given as ``module:Name`` are registered.
+
+    Raises:
+        ConfigError: As of `register_path`.
+    """
+    return _IN_POLICY.sub(lambda found: register_path(found[0].strip()), policy)

@@ -1,0 +1,141 @@
+"""``senetzoo compare``: paired runs of a network and of the same with gates."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from scipy import stats
+from support import commands
+from support.runs import weights_of
+
+from senetzoo.cli.compare import compared
+from senetzoo.errors import ConfigError, PolicyError
+
+ASK = ("compare", "--model", "lenet5", "--data", "digits", "--quick", "--seeds", "2")
+GATE = """
+import torch
+from torch import nn
+
+class ChannelScale(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.factor = nn.Parameter(torch.full((channels, 1, 1), 0.5))
+
+    def forward(self, x):
+        return x * self.factor
+"""
+
+
+def test_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("gates_to_compare.py").write_text(GATE, encoding="utf-8")
+    ask = (
+        *ASK,
+        "--set",
+        "images_per_class=8",
+        "--policy",
+        "gates_to_compare:ChannelScale@pre",
+        "--policy",
+        "eca/s1",
+    )
+    result = commands.run(*ask, "--json")
+    assert result.exit_code == 0, result.output
+    made = json.loads(result.stdout)
+    assert json.loads(Path("runs/compare-lenet5/compare.json").read_text("utf-8")) == made
+    plain, own, eca = made["variants"]
+    assert [v["model"] for v in made["variants"]] == [
+        "lenet5",
+        "lenet5+channel_scale@pre",
+        "lenet5+eca/s1",
+    ]
+    assert "difference" not in plain
+    accuracy: dict[str, list[float]] = {}
+    for variant in ("plain", "channel_scale@pre", "eca_s1"):
+        for seed in range(2):
+            folder = Path(made["folder"], f"{variant}-{seed}")
+            summary = json.loads((folder / "summary.json").read_text("utf-8"))
+            assert summary["seed"] == seed
+            accuracy.setdefault(variant, []).append(100 * summary["test_accuracy"])
+    ps = []
+    for variant, row in (("channel_scale@pre", own), ("eca_s1", eca)):
+        test = stats.ttest_rel(accuracy[variant], accuracy["plain"])
+        low, high = test.confidence_interval(0.95)
+        assert row["interval"] == pytest.approx([low, high], abs=1e-3)
+        assert row["difference"] == pytest.approx((low + high) / 2, abs=1e-3)
+        assert row["p"] == pytest.approx(test.pvalue, abs=1e-5)
+        ps.append(test.pvalue)
+    # Holm's for two: the smaller p against 0.05 / 2, then the larger one against 0.05.
+    shown = [p <= 0.025 or (p <= 0.05 and min(ps) <= 0.025) for p in ps]
+    assert [own["shown"], eca["shown"]] == shown
+    svg = Path("runs/compare-lenet5/compare.svg").read_text("utf-8")
+    assert svg.startswith("<svg")
+    assert "channel_scale@pre" in svg
+
+    # The same trunk and the same batches: what the paired runs differ in is the gate.
+    first = Path("runs/compare-lenet5/eca_s1-0")
+    before = weights_of(first)
+    changed = (first / "summary.json").stat().st_mtime_ns
+    again = commands.run(*ask)
+    assert again.exit_code == 0
+    assert (first / "summary.json").stat().st_mtime_ns == changed
+    assert all(torch.equal(value, before[key]) for key, value in weights_of(first).items())
+    assert max(map(len, again.stdout.splitlines()[-8:])) <= 80
+
+    report = commands.run("report", "runs/compare-lenet5")
+    assert report.exit_code == 0
+    text = Path("report.md").read_text("utf-8")
+    assert "eca\\_s1 - plain" in text
+    assert "plain - " not in text
+
+
+def test_pairs_start_from_one_trunk() -> None:
+    experiment = compared("lenet5", ["se4", "eca"], "digits", None, 3)
+    models = [recipe.build(10, 1, 2) for recipe in experiment.recipes().values()]
+    plain, *others = (model.state_dict() for model in models)
+    for other in others:
+        assert len(other) > len(plain)
+        assert all(torch.equal(value, other[key]) for key, value in plain.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--policy", "se4@inner"), "positions pre, standard"),
+        (("--policy", "se4", "--policy", "se4"), "given twice"),
+        (("--policy", "se4", "--set", "model=lenet5"), "--model with each --policy"),
+        (("--policy", "se4", "--recipe", "ablation_gates"), "experiment of its own"),
+        (("--policy", "se4", "--recipe", "digit"), "digits"),
+        (("--policy", "no_such_module:Gate"), "can't be imported"),
+        (("--policy", "se4", "--seeds", "1"), "--seeds"),
+        ((), "--policy"),
+    ],
+)
+def test_what_can_t_be_compared(
+    options: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = commands.run(*ASK, *options)
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())
+    assert not Path("runs").exists()
+
+
+def test_the_recipe_suits_the_data(tmp_path: Path) -> None:
+    photos, cifar = tmp_path / "photos", tmp_path / "cifar"
+    for folder in (tmp_path / "flower_photos", photos / "cat", cifar / "cifar-10-batches-py"):
+        folder.mkdir(parents=True)
+    found = [
+        compared("resnet20", ["se4"], where, None, 2).recipe.data
+        for where in ("digits", None, str(tmp_path / "flower_photos"), str(photos))
+    ]
+    assert found == ["digits", "cifar10", "flowers5", "folder"]
+    assert compared("resnet20", ["se4"], str(cifar), None, 2).recipe.data == "cifar10"
+    with pytest.raises(PolicyError):
+        compared("resnet20", ["nothing"], "digits", None, 2)
+    with pytest.raises(ConfigError):
+        compared("resnet2", ["se4"], "digits", None, 2)

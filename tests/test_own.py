@@ -1,0 +1,246 @@
+"""Gates and networks of one's own: named by the caller alone, and then as good as the zoo's."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from support import commands
+from torch import Tensor, nn
+
+import senetzoo
+from senetzoo.errors import ConfigError, PolicyError, SenetzooError, WeightsError
+from senetzoo.own import with_names
+
+MODULE = """
+import torch
+from torch import nn
+
+class ChannelScale(nn.Module):
+    def __init__(self, channels, start: float = 1.0):
+        super().__init__()
+        self.factor = nn.Parameter(torch.full((channels, 1, 1), start))
+
+    def forward(self, x):
+        return x * self.factor
+"""
+
+
+class ChannelScale(nn.Module):
+    """One factor for each channel."""
+
+    def __init__(self, channels: int, start: float = 1.0) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.full((channels, 1, 1), start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+class SmallNet(nn.Module):
+    """A convolution, a mean, a linear layer."""
+
+    def __init__(self, num_classes: int = 10, in_chans: int = 1, width: int = 8) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_chans, width, 3, 2)
+        self.fc = nn.Linear(width, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc(self.conv(x).relu().mean((2, 3)))
+        return out
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module in the current folder, which leaves a file where it is imported."""
+    name = f"own_{tmp_path.name}".replace("-", "_")
+    text = f"{MODULE}\nopen({str(tmp_path / 'imported')!r}, 'w').close()\n"
+    (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    return name
+
+
+def test_a_gate_is_named_saved_and_loaded(tmp_path: Path) -> None:
+    senetzoo.register(ChannelScale)
+    model = senetzoo.create("lenet5+channel_scale(start=0.5)@pre/s2", seed=0).eval()
+    plain = senetzoo.create("lenet5", seed=0).eval()
+    gates = [value for key, value in model.state_dict().items() if key not in plain.state_dict()]
+    assert len(gates) == 1
+    assert torch.equal(gates[0].flatten(), torch.full((6,), 0.5))
+    images = torch.randn(2, 1, 32, 32)
+    senetzoo.save(model, tmp_path)
+    loaded = senetzoo.load(tmp_path)
+    assert torch.equal(loaded(images), model(images))
+    assert not torch.equal(plain(images), model(images))
+    assert str(loaded.spec.policy) == "channel_scale(start=0.5)@pre/s2"
+    again = pickle.loads(pickle.dumps(loaded.spec))
+    assert again == loaded.spec
+    assert torch.equal(copy.deepcopy(loaded)(images), model(images))
+
+
+def test_a_gate_gets_maps_in_torch_s_layout() -> None:
+    senetzoo.register(ChannelScale)
+    config = senetzoo.config("swin_t").replace(num_classes=2, stem="cifar")
+    model = config.replace(policy="channel_scale@standard/s1&b1&mlp").build(seed=0).eval()
+    plain = config.build(seed=0).eval()
+    images = torch.randn(1, 3, 32, 32)
+    assert torch.equal(model(images), plain(images))
+
+
+def test_a_file_imports_nothing(module: str, tmp_path: Path) -> None:
+    senetzoo.register(ChannelScale)
+    model = senetzoo.create("lenet5+channel_scale", seed=0)
+    senetzoo.save(model, "saved", classes=tuple("0123456789"))
+    senetzoo.own._OWN.clear()
+    del senetzoo.gates.GATES["channel_scale"]
+    config = Path("saved", "config.json")
+    raw = json.loads(config.read_text(encoding="utf-8"))
+    raw["own"] = {"channel_scale": f"{module}:ChannelScale"}
+    config.write_text(json.dumps(raw), encoding="utf-8")
+    for ask in (senetzoo.load, senetzoo.create, senetzoo.config):
+        with pytest.raises(WeightsError, match=f"--register {module}:ChannelScale"):
+            ask("saved")
+    for text in (f"{module}:ChannelScale", f"lenet5+{module}:ChannelScale", module):
+        with pytest.raises(SenetzooError):
+            senetzoo.create(text)
+    result = commands.run("eval", "saved", "digits", "--json")
+    assert result.exit_code == 2
+    assert not Path("imported").exists()
+    assert module not in sys.modules
+    result = commands.run(
+        "eval", "saved", "digits", "--json", "--register", f"{module}:ChannelScale"
+    )
+    assert result.exit_code == 0, result.output
+    assert Path("imported").exists()
+    assert json.loads(result.stdout)["images"] == 596
+
+
+def test_a_folder_can_t_hide_what_it_needs(tmp_path: Path) -> None:
+    """Without its note on the module, the policy is what can't be read."""
+    senetzoo.register(ChannelScale)
+    senetzoo.save(senetzoo.create("lenet5+channel_scale", seed=0), tmp_path)
+    del senetzoo.gates.GATES["channel_scale"]
+    config = tmp_path / "config.json"
+    raw = json.loads(config.read_text(encoding="utf-8"))
+    assert raw.pop("own") == {"channel_scale": f"{__name__}:ChannelScale"}
+    config.write_text(json.dumps(raw), encoding="utf-8")
+    with pytest.raises(WeightsError, match="'channel_scale' is none of the gates"):
+        senetzoo.load(tmp_path)
+
+
+def test_networks_of_the_zoo_alone_note_nothing(tmp_path: Path) -> None:
+    senetzoo.save(senetzoo.create("lenet5", seed=0), tmp_path)
+    assert "own" not in json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+
+
+def test_a_network_is_named_saved_and_loaded(tmp_path: Path) -> None:
+    senetzoo.register(SmallNet)
+    model = senetzoo.create("small_net", seed=0).eval()
+    torch.manual_seed(0)
+    images = torch.randn(3, 1, 28, 28)
+    assert model(images).shape == (3, 10)
+    senetzoo.save(model, tmp_path / "net")
+    assert torch.equal(senetzoo.load(tmp_path / "net")(images), model(images))
+    wide = senetzoo.config("small_net").replace(width=16, in_chans=3, num_classes=2).build(seed=0)
+    assert wide(torch.randn(1, 3, 32, 32)).shape == (1, 2)
+    other = senetzoo.load(tmp_path / "net", num_classes=4)
+    assert other(images).shape == (3, 4)
+    assert torch.equal(
+        other.state_dict()["network.conv.bias"], model.state_dict()["network.conv.bias"]
+    )
+    with pytest.raises(PolicyError, match="no places for gates"):
+        senetzoo.create("small_net+se4")
+
+
+def test_both_are_exported(tmp_path: Path) -> None:
+    senetzoo.register(ChannelScale)
+    model = senetzoo.create("lenet5+channel_scale(start=2.0)", seed=0).eval()
+    images = torch.randn(3, 1, 32, 32)
+    senetzoo.export(model, tmp_path / "gate.pt2")
+    found = torch.export.load(tmp_path / "gate.pt2").module()(images)
+    assert torch.allclose(found, model(images), atol=1e-5)
+
+
+def test_the_same_class_made_anew_takes_its_name() -> None:
+    senetzoo.register(ChannelScale)
+    again = type("ChannelScale", (ChannelScale,), {"__module__": __name__})
+    senetzoo.register(again)
+    assert senetzoo.register(again) is again
+    model = senetzoo.create("lenet5+channel_scale", seed=0)
+    assert any(type(m) is again for m in model.modules())
+
+
+class Se(ChannelScale):
+    """Named as one of the zoo's."""
+
+
+class Unclear(nn.Module):
+    """An option that no text can say."""
+
+    def __init__(self, channels: int, act: object) -> None:
+        super().__init__()
+
+
+class Bare(nn.Module):
+    """Does not take the channels."""
+
+
+class Halves(ChannelScale):
+    """Does not keep the shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, ::2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said"),
+    [
+        (Se, None, 'name="my_se"'),
+        (ChannelScale, "none", "one of this name"),
+        (ChannelScale, "scale2", "small letters and underscores"),
+        (Unclear, None, "act is no option"),
+        (Bare, None, "def __init__(self, channels)"),
+        (int, None, "torch.nn.Module"),
+        (SmallNet, "resnet20", "one of this name"),
+    ],
+)
+def test_what_can_t_be_registered(kind: type[nn.Module], name: str | None, said: str) -> None:
+    before = dict(senetzoo.gates.GATES)
+    with pytest.raises(ConfigError) as caught:
+        senetzoo.register(kind, name=name)
+    assert said in str(caught.value)
+    assert before == senetzoo.gates.GATES
+
+
+def test_a_gate_that_changes_the_shape_is_an_error() -> None:
+    senetzoo.register(Halves)
+    model = senetzoo.create("lenet5+halves", seed=0).eval()
+    with pytest.raises(PolicyError, match="keeps the shape"):
+        model(torch.randn(1, 1, 32, 32))
+
+
+def test_paths_in_a_policy(module: str) -> None:
+    text = f"{module}:ChannelScale(start=0.5)@pre/s1+se(reduction=4:8:16)/s2"
+    assert with_names(text) == "channel_scale(start=0.5)@pre/s1+se(reduction=4:8:16)/s2"
+    assert with_names("se(reduction=4:8:16)") == "se(reduction=4:8:16)"
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("ChannelScale", "MODULE:NAME"),
+        ("no_such_module_here:Gate", "ModuleNotFoundError"),
+        ("json:NoSuchGate", "has no NoSuchGate"),
+        ("json:JSONDecoder", "torch.nn.Module"),
+    ],
+)
+def test_paths_that_name_nothing(path: str, said: str) -> None:
+    result = commands.run("explain", "lenet5", "--register", path)
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())
