@@ -474,7 +474,7 @@ def test_a_config_of_another_network(tmp_path: Path) -> None:
 FAMILIES = (
     "Families are LeNet, AlexNet, VGG, GoogLeNet, BNInception, InceptionV2, InceptionV3, "
     "InceptionV4, InceptionResNet, ResNet, Plain, PreResNet, SENet, DenseNet, MobileNet, "
-    "EfficientNet, Swin"
+    "MobileNetV2, MobileNetV3, EfficientNet, RegNet, Swin"
 )
 CODE = "__import__('os').system('touch pwned')"
 
