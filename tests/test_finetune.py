@@ -589,3 +589,16 @@ def test_what_can_not_be_asked_for(
     assert result.exit_code == 2
     assert text in result.stderr
     assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "options", [{"epochs": 0}, {"minutes": -1.0}, {"minutes": float("nan")}, {"out": "in it"}]
+)
+def test_a_run_has_a_length_and_a_place_of_its_own(options: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    given: dict[str, Any] = dict(options)
+    if "out" in given:
+        given["out"] = tmp_path / "photos" / "run"
+    with pytest.raises(ConfigError, match=r"numbers above 0|among the photographs"):
+        senetzoo.finetune(tmp_path / "photos", **given)
+    assert not list((tmp_path / "photos").iterdir())

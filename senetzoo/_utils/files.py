@@ -126,8 +126,10 @@ def atomically(path: Path) -> Iterator[Path]:
 def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Write rows to a CSV file, whose columns are the first one's keys; whole or not at all.
 
-    UTF-8; a name of a file that is none keeps its bytes.
+    UTF-8; a name of a file that is none keeps its bytes. A folder that is missing is made: the
+    rows took work.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     with (
         atomically(path) as partial,
         partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,

@@ -257,6 +257,8 @@ def evaluate(
         DataError: There are no images, one can't be read, or the classes are not the network's.
         WeightsError: Logits are not finite.
     """
+    if batch < 1:
+        raise ConfigError(f"evaluate got batch={batch}.", "", "Give a whole number of at least 1")
     if preprocessing is None or not isinstance(data, LabeledImages):
         if not isinstance(model, Classifier):
             raise ConfigError(

@@ -128,7 +128,9 @@ def finetune(
         )
     if model is not None:
         config(model)  # before all images are read
+    start.check_length(epochs, minutes)
     folder = _folder(photos, model, seed) if out is None else user_path(out)
+    start.check_place(folder, photos)
     file = None if weights is None else user_path(weights)
     origin, earlier = start.origin(photos, model, file, folder, seed), _earlier(folder)
     if earlier is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -248,3 +249,25 @@ def _write_start(base: str, weights: Path, folder: Path) -> None:
     done.model.load_state_dict(done.state)
     known = usual(done.model.input_size).for_channels(done.model.in_chans)
     write_network(done.model, folder, classes=None, preprocessing=known)
+
+
+def check_length(epochs: int | None, minutes: float | None) -> None:
+    """Refuse a run without a length."""
+    length = 1 if epochs is None else epochs, 1.0 if minutes is None else minutes
+    if length[0] < 1 or not 0 < length[1] < math.inf:
+        raise ConfigError(
+            f"finetune got epochs={epochs} and minutes={minutes}.",
+            "Both are numbers above 0.",
+            "Type for example: epochs=10",
+        )
+
+
+def check_place(folder: Path, photos: str | Path) -> None:
+    """Refuse a run among its photographs, for which its pictures would be taken the next time."""
+    place = user_path(str(photos)).resolve()
+    if place.is_dir() and folder.resolve().is_relative_to(place):
+        raise ConfigError(
+            f"The run would be in {folder}, among the photographs.",
+            "Its pictures would be taken for photographs the next time.",
+            "Give another folder with --out",
+        )
