@@ -303,8 +303,8 @@ def test_wrong_commands(
         (["Exprot"], "There is no command 'Exprot'. Did you mean 'export'?"),
         (
             ["zzz"],
-            "There is no command 'zzz'. Commands are app, bench, eval, explain, export, finetune, "
-            "inspect, list, predict, push, report, train, weights.",
+            "There is no command 'zzz'. Commands are app, bench, compare, eval, explain, export, "
+            "finetune, inspect, list, predict, push, report, train, weights.",
         ),
         (["weights", "lst"], "There is no command 'lst'. Did you mean 'list'?"),
         (

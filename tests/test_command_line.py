@@ -207,7 +207,7 @@ DONE: list[tuple[str, ...]] = [
     ("report", "runs"),
     ("train", "digits", "--quick", "--threads", "1", "--workers", "0"),
     ("weights", "convert", "lenet5.safetensors", "--to", "lenet5", "--out", "mine.safetensors",
-     "--by-structure", "--yes"),
+     "--yes"),
     ("weights", "get", "lenet5", "resnet20"),
     ("weights", "list", "lenet5.*"),
     ("push", "lenet5", "--repo", "owner/name", "--dry-run"),

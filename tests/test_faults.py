@@ -25,13 +25,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-import click
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image, features
-from support.runs import after_step
+from support.runs import after_step, press_ctrl_c
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -327,15 +326,8 @@ def test_an_interrupted_run_does_not_go_on_with_other_data(
     pictures(tmp_path / "A", "ab")
     pictures(tmp_path / "B", "xy")
     command = (*FOLDER, "--out", tmp_path / "run", "--set", "phases=((32,2),)", "--data")
-    plain = click.echo
-
-    def press(message: Any = None, *args: Any, **options: Any) -> None:
-        plain(message, *args, **options)
-        if str(message).startswith("epoch 1/2"):
-            signal.raise_signal(signal.SIGINT)
-
     with monkeypatch.context() as patch:
-        patch.setattr(click, "echo", press)
+        after_step(patch, 1, press_ctrl_c)
         assert typed(*command, tmp_path / "A").exit_code == 130
     assert typed(*command, tmp_path / "B").exit_code == 2
     assert typed(*command, tmp_path / "A").exit_code == 0

@@ -8,6 +8,7 @@ import random
 import resource
 import shutil
 import signal
+import threading
 import time
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
@@ -21,7 +22,7 @@ from support.networks import message
 from support.runs import after_step, log_of, press_ctrl_c, train
 
 from senetzoo.errors import ConfigError, TrainingError
-from senetzoo.train import checkpoint
+from senetzoo.train import checkpoint, engine
 from senetzoo.train.recipe import Options, Recipe
 from senetzoo.train.stop import Interrupted
 
@@ -231,9 +232,13 @@ def test_a_file_system_that_is_full(tmp_path: Path) -> None:
 def test_a_folder_of_a_run_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second run there is refused, and the first one goes on."""
     found = list[str]()
-    after_step(
-        monkeypatch, 2, lambda: found.append(message(lambda: train(FULL, tmp_path), ConfigError))
-    )
+
+    def another() -> None:
+        with monkeypatch.context() as patch:  # as another process has it
+            patch.setattr(engine, "_running", threading.Lock())
+            found.append(message(lambda: train(FULL, tmp_path), ConfigError))
+
+    after_step(monkeypatch, 2, another)
     train(FULL, tmp_path)
     assert found == [
         f"A run in {tmp_path} is under way.\nAnother process is writing to {tmp_path}.\n"

@@ -318,7 +318,9 @@ class Classifier(nn.Module):
 
     def uncalibrate(self) -> None:
         """Forget `temperature` and `reject_below`, which are of other tensors than it has now."""
-        self.temperature, self.reject_below, self.calibrated = 1.0, None, {}
+        for name in ("temperature", "reject_below"):
+            self.__dict__.pop(name, None)
+        self.calibrated = {}
 
     def sites(self) -> tuple[Site, ...]:
         """Every place where a gate can sit, in the order of the forward pass's blocks."""

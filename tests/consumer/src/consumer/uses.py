@@ -113,6 +113,31 @@ def finished() -> tuple[Path, float, str]:
     return written.files[0], accuracy.interval[0], senetzoo.push(network, "owner/lenet5")
 
 
+def own_photographs(folder: Path) -> tuple[Path, float]:
+    """Trained on a folder of photographs, and how good it is."""
+    done = senetzoo.finetune(folder, quick=True)
+    return done.folder, done.evaluation.predictions.top(1).accuracy
+
+
+@senetzoo.register
+class Half(nn.Module):
+    """A gate of one's own: (N, C, H, W) in and out."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Half of `x`."""
+        return x / 2
+
+
+def own_loop(model: nn.Module) -> Path:
+    """A run of one's own training loop, for a report."""
+    with senetzoo.Recorder("runs/own", model, classes=("cat", "dog")) as run:
+        return run.folder
+
+
 def careful(name: str) -> nn.Module | None:
     """A name that a user typed."""
     try:
