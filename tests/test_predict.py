@@ -435,7 +435,9 @@ def test_a_table_of_comma_separated_values(tmp_path: Path) -> None:
     ]
     assert list(rows[0]) == ["path", "predicted", "probability", "rejected", "error"]
     assert rows[2]["error"].startswith("Can't read")
-    assert run(red, "--csv", tmp_path / "none" / "x.csv").exit_code == 2
+    assert run(red, "--csv", tmp_path / "made" / "x.csv").exit_code == 0
+    assert (tmp_path / "made" / "x.csv").is_file()
+    assert run(red, "--csv", red / "x.csv").exit_code == 2
 
 
 def test_the_network_may_come_first(
