@@ -12,7 +12,7 @@ gate of the default policy sits at ``slots.inner`` instead.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal
@@ -27,9 +27,10 @@ from senetzoo.models.inverted import (
     conv_norm,
     for_small_images,
     rounded,
+    stages_of,
 )
 from senetzoo.nn.classifier import Config
-from senetzoo.nn.drop_path import linear_rates
+from senetzoo.nn.stack import dropout
 
 # Expansion, kernel, stride of the first block, channels, blocks. A fused block has its first two
 # convolutions in one.
@@ -175,17 +176,15 @@ class EfficientNet(InvertedNet):
     def __init__(self, config: EfficientNetConfig) -> None:
         norm = partial(nn.BatchNorm2d, eps=config.eps, momentum=config.momentum)
         stem_stride, *strides = config.strides
-        stem = inputs = rounded(TABLES[config.table][0] * config.width)
-        rates = linear_rates(config.drop_path, [row[-1] for row in config.stages])
-        stages: list[Sequence[nn.Module]] = []
-        widths = []
-        for first, drop_paths, row in zip(strides, rates, config.stages, strict=True):
-            blocks = []
-            for index, drop_path in enumerate(drop_paths):
-                blocks.append(_block(inputs, row, 1 if index else first, drop_path, norm))
-                inputs = row[-2]
-            stages.append(blocks)
-            widths.append(inputs)
+        stem = rounded(TABLES[config.table][0] * config.width)
+        stages = stages_of(
+            [[row] * row[-1] for row in config.stages],
+            partial(_block, norm=norm),
+            inputs=stem,
+            strides=strides,
+            drop_path=config.drop_path,
+        )
+        inputs = stages[-1][-1].outputs
         # Four times the last stage's, which the second paper leaves at 1280 for all sizes.
         last = 4 * inputs if config.table == "v1" else HEAD_WIDTH
         super().__init__(
@@ -194,11 +193,10 @@ class EfficientNet(InvertedNet):
             stages=stages,
             last=conv_norm(inputs, last, 1, norm=norm, act=nn.SiLU),
             classifier=nn.Sequential(
-                nn.Dropout(config.dropout) if config.dropout else nn.Identity(),
+                dropout(config.dropout),
                 nn.Linear(last, config.num_classes),
             ),
             strides=config.strides,
-            widths=[*widths[:-1], last],
             nested=True,
         )
 

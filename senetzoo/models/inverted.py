@@ -12,13 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from operator import mul
+from typing import TypeVar
 
 from torch import Tensor, nn
 
 from senetzoo.nn.classifier import Classifier, Config
-from senetzoo.nn.drop_path import DropPath
+from senetzoo.nn.drop_path import DropPath, linear_rates
 from senetzoo.nn.init import init_separable
 from senetzoo.nn.slots import Position, Slots, residual, unit
+
+Row = TypeVar("Row")
 
 
 def rounded(channels: float, multiple: int = 8) -> int:
@@ -84,6 +87,7 @@ class InvertedResidual(nn.Module):
         super().__init__()
         self.add_module(container, nn.ModuleDict(layers))
         self._container, self._spatial = container, spatial
+        self.outputs = outputs
         self.skip = stride == 1 and inputs == outputs
         self.drop_path = DropPath(drop_path) if self.skip and drop_path else None
         channels: dict[Position, int] = {"pre": inputs, "standard": outputs}
@@ -105,6 +109,34 @@ class InvertedResidual(nn.Module):
         return unit(x, self.slots, self.branch)
 
 
+def stages_of(
+    rows: Sequence[Sequence[Row]],
+    block: Callable[[int, Row, int, float], InvertedResidual],
+    *,
+    inputs: int,
+    strides: Sequence[int],
+    drop_path: float,
+) -> list[list[InvertedResidual]]:
+    """The blocks of each stage.
+
+    Args:
+        rows: Of a table, one for each block of each stage.
+        block: Makes a block of its channels in, its row, its stride and its stochastic depth.
+        inputs: Channels of the stem.
+        strides: Stride of each stage's first block; the others have 1.
+        drop_path: Rate of stochastic depth at the last block.
+    """
+    stages = []
+    every_rate = linear_rates(drop_path, [len(stage) for stage in rows])
+    for stage, first, rates in zip(rows, strides, every_rate, strict=True):
+        blocks = []
+        for index, (row, rate) in enumerate(zip(stage, rates, strict=True)):
+            blocks.append(block(inputs, row, 1 if index else first, rate))
+            inputs = blocks[-1].outputs
+        stages.append(blocks)
+    return stages
+
+
 class InvertedNet(Classifier):
     """A stem, stages of blocks, a last 1x1 convolution and a classifier.
 
@@ -115,7 +147,6 @@ class InvertedNet(Classifier):
         last: The convolution before the pool.
         classifier: What follows the pool.
         strides: Strides of the stem and of each stage's first block.
-        widths: Channels after each stage, those of `last` after the last one.
         nested: Whether a stage is a child of ``features``; else each block is.
     """
 
@@ -124,15 +155,15 @@ class InvertedNet(Classifier):
         config: Config,
         *,
         stem: nn.Module,
-        stages: Sequence[Sequence[nn.Module]],
-        last: nn.Module,
+        stages: Sequence[Sequence[InvertedResidual]],
+        last: nn.Sequential,
         classifier: nn.Sequential,
         strides: Sequence[int],
-        widths: Sequence[int],
         nested: bool = False,
     ) -> None:
         super().__init__(config)
-        layers, levels = [stem], []
+        layers: list[nn.Module] = [stem]
+        levels = []
         for blocks in stages:
             parts = [nn.Sequential(*blocks)] if nested else blocks
             levels.append([f"features.{len(layers) + index}" for index in range(len(parts))])
@@ -140,7 +171,9 @@ class InvertedNet(Classifier):
         levels[0].insert(0, "features.0")
         levels[-1].append(f"features.{len(layers)}")
         self.features = nn.Sequential(*layers, last)
-        self.set_levels(levels, [*accumulate(strides, mul)][1:], widths)
+        widths = [blocks[-1].outputs for blocks in stages[:-1]]
+        end = last.get_submodule("0").get_parameter("weight").shape[0]
+        self.set_levels(levels, [*accumulate(strides, mul)][1:], [*widths, end])
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = classifier
         init_separable(self)

@@ -9,6 +9,7 @@ Child names are torchvision's, so its state dict loads strictly.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from torch import nn
@@ -21,15 +22,17 @@ from senetzoo.models.inverted import (
     conv_norm,
     for_small_images,
     rounded,
+    stages_of,
 )
 from senetzoo.nn.classifier import Config
-from senetzoo.nn.drop_path import linear_rates
+from senetzoo.nn.stack import dropout
 
 STEM_WIDTH = 32
 HEAD_WIDTH = 1280
 
+Row = tuple[int, int, int, int]
 # Table 2: expansion, channels, blocks, stride of the first block.
-STAGES = (
+STAGES: tuple[Row, ...] = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
     (6, 32, 3, 2),
@@ -65,9 +68,9 @@ class MobileNetV2Config(Config):
         return MobileNetV2(self)
 
 
-def _block(
-    inputs: int, outputs: int, expansion: int, stride: int, drop_path: float
-) -> InvertedResidual:
+def _block(inputs: int, row: Row, stride: int, drop_path: float, factor: float) -> InvertedResidual:
+    expansion, full, _, _ = row
+    outputs = rounded(full * factor)
     width = inputs * expansion
     layers: list[nn.Module] = [conv_norm(inputs, width, 1, act=nn.ReLU6)] if expansion > 1 else []
     layers.append(conv_norm(width, width, 3, stride, groups=width, act=nn.ReLU6))
@@ -90,17 +93,15 @@ class MobileNetV2(InvertedNet):
 
     def __init__(self, config: MobileNetV2Config) -> None:
         stem_stride, *strides = config.strides
-        stem = inputs = rounded(STEM_WIDTH * config.width)
-        rates = linear_rates(config.drop_path, [depth for _, _, depth, _ in STAGES])
-        stages, widths = [], []
-        for first, drop_paths, (expansion, full, _, _) in zip(strides, rates, STAGES, strict=True):
-            outputs = rounded(full * config.width)
-            blocks = []
-            for index, drop_path in enumerate(drop_paths):
-                blocks.append(_block(inputs, outputs, expansion, 1 if index else first, drop_path))
-                inputs = outputs
-            stages.append(blocks)
-            widths.append(outputs)
+        stem = rounded(STEM_WIDTH * config.width)
+        stages = stages_of(
+            [[row] * row[2] for row in STAGES],
+            partial(_block, factor=config.width),
+            inputs=stem,
+            strides=strides,
+            drop_path=config.drop_path,
+        )
+        inputs = stages[-1][-1].outputs
         last = rounded(HEAD_WIDTH * max(1.0, config.width))
         super().__init__(
             config,
@@ -108,11 +109,10 @@ class MobileNetV2(InvertedNet):
             stages=stages,
             last=conv_norm(inputs, last, 1, act=nn.ReLU6),
             classifier=nn.Sequential(
-                nn.Dropout(config.dropout) if config.dropout else nn.Identity(),
+                dropout(config.dropout),
                 nn.Linear(last, config.num_classes),
             ),
             strides=config.strides,
-            widths=[*widths[:-1], last],
         )
 
 

@@ -10,7 +10,6 @@ gate of the default policy sits at ``slots.inner`` instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -20,9 +19,15 @@ from torch import nn
 
 from senetzoo._utils.checks import Rate
 from senetzoo.models.family import Family, Paper
-from senetzoo.models.inverted import InvertedNet, InvertedResidual, conv_norm, for_small_images
+from senetzoo.models.inverted import (
+    InvertedNet,
+    InvertedResidual,
+    conv_norm,
+    for_small_images,
+    stages_of,
+)
 from senetzoo.nn.classifier import Config
-from senetzoo.nn.drop_path import linear_rates
+from senetzoo.nn.stack import dropout
 
 STEM_WIDTH = 16
 
@@ -128,17 +133,10 @@ class MobileNetV3(InvertedNet):
 
     def __init__(self, config: MobileNetV3Config) -> None:
         stem_stride, *strides = config.strides
-        inputs = STEM_WIDTH
-        rates = linear_rates(config.drop_path, [len(stage) for stage in config.stages])
-        stages: list[Sequence[nn.Module]] = []
-        widths = []
-        for first, drop_paths, rows in zip(strides, rates, config.stages, strict=True):
-            blocks = []
-            for index, (row, drop_path) in enumerate(zip(rows, drop_paths, strict=True)):
-                blocks.append(_block(inputs, row, row[-1] if index else first, drop_path))
-                inputs = row[2]
-            stages.append(blocks)
-            widths.append(inputs)
+        stages = stages_of(
+            config.stages, _block, inputs=STEM_WIDTH, strides=strides, drop_path=config.drop_path
+        )
+        inputs = stages[-1][-1].outputs
         last, hidden = 6 * inputs, TABLES[config.table][1]
         super().__init__(
             config,
@@ -148,11 +146,10 @@ class MobileNetV3(InvertedNet):
             classifier=nn.Sequential(
                 nn.Linear(last, hidden),
                 nn.Hardswish(),
-                nn.Dropout(config.dropout) if config.dropout else nn.Identity(),
+                dropout(config.dropout),
                 nn.Linear(hidden, config.num_classes),
             ),
             strides=config.strides,
-            widths=[*widths[:-1], last],
         )
 
 
