@@ -45,6 +45,12 @@ _FLAGS = (
 )
 
 
+def cores() -> int:
+    """Cores that this process may run on."""
+    affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+
+
 def environment(device: torch.device, threads: int, packages: Sequence[str] = ()) -> dict[str, Any]:
     """Where this process runs, for a record of what it measures.
 
@@ -60,7 +66,6 @@ def environment(device: torch.device, threads: int, packages: Sequence[str] = ()
         the machine shows here, which ratios bear and latencies do not; ``cudnn_tf32`` whether
         fp32 convolutions of a GPU round to TF32.
     """
-    affinity = hasattr(os, "sched_getaffinity")
     cuda = device.type == "cuda"
     return {
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -73,7 +78,7 @@ def environment(device: torch.device, threads: int, packages: Sequence[str] = ()
         "cpu": processor(),
         "cpu_flags": cpu_flags(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "cores": len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1,
+        "cores": cores(),
         "threads": threads,
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "gpu": torch.cuda.get_device_name(device) if cuda else None,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import click
 
 from senetzoo._utils.checks import Ge, Le, NonNegativeFloat
+from senetzoo._utils.environment import cores
 from senetzoo._utils.terminal import OutputError, echo
 from senetzoo.cli.base import INTERRUPTED
 from senetzoo.cli.complete import starting
@@ -61,8 +62,7 @@ EXITS = {INTERRUPTED: "interrupted (Ctrl-C); the same command goes on where it s
 
 def options_of(workers: int | None, quick: bool, save_minutes: float) -> dict[str, Any]:
     """What `Options` is made of; without a number of `workers` it is the cores'."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    own = min(cores or 1, 8) * (not quick) if workers is None else workers
+    own = min(cores(), 8) * (not quick) if workers is None else workers
     return {"workers": own, "save_minutes": save_minutes}
 
 

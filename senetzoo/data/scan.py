@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 
+from senetzoo._utils.environment import cores
 from senetzoo._utils.files import atomically, read_regular
 from senetzoo._utils.terminal import columns, progress
 from senetzoo.data.files import LabeledFiles
@@ -259,7 +260,7 @@ def _looks(parts: Mapping[Split, Images], threads: int | None) -> dict[Split, li
             found[split] = []
             chunks = [range(n, min(n + _CHUNK, len(images))) for n in range(0, len(images), _CHUNK)]
             # Pillow decodes without holding the interpreter.
-            with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+            with ThreadPoolExecutor(threads or cores()) as pool:
                 for looks in pool.map(functools.partial(_look_at, images), chunks):
                     found[split] += looks
                     advance(len(looks))

@@ -205,13 +205,15 @@ def store_calibration(folder: Path, temperature: float, reject_below: float | No
 
     Raises:
         WeightsError: There is no ``config.json``, or a broken one.
-        ConfigError: They are no temperature and no probability.
+        ConfigError: They are no temperature and no probability, or something else writes there.
     """
-    known = read_description(folder / CONFIG)
-    about = dataclasses.replace(known, temperature=temperature, reject_below=reject_below)
-    check(about, name="The folder")
-    with atomically(folder / CONFIG) as file:
-        file.write_text(_text(about), encoding="utf-8")
+    asked = f"Can't store a calibration in {folder}."
+    with only_writer(folder, asked, "Wait, then type it again"):
+        known = read_description(folder / CONFIG)
+        about = dataclasses.replace(known, temperature=temperature, reject_below=reject_below)
+        check(about, name="The folder")
+        with atomically(folder / CONFIG) as file:
+            file.write_text(_text(about), encoding="utf-8")
 
 
 def _text(description: Description) -> str:

@@ -74,8 +74,8 @@ def diverged(recipe: Recipe, loss: float, epoch: int, newest: str) -> TrainingEr
 
 
 @contextmanager
-def held(*numbers: signal.Signals) -> Iterator[None]:
-    """Keep signals, those of `STOPPING` by default, until the end.
+def held() -> Iterator[None]:
+    """Keep the signals of `STOPPING` until the end.
 
     Processes that are started meanwhile never get them: one that was just forked would answer
     them as this one does.
@@ -83,7 +83,7 @@ def held(*numbers: signal.Signals) -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers or STOPPING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
     finally:
