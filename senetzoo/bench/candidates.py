@@ -70,7 +70,8 @@ def candidates(
     Args:
         names: Of our networks.
         peers: As `senetzoo.bench.peers.peer` takes them.
-        size: Pixels of a side; None for each network's own, which for a peer is the first's.
+        size: Side of the images in pixels; None for each network's own, which for a peer is the
+            first's.
         backends: What runs each of them.
         optimized: Measure ours also as `senetzoo.optimize` rewrites it.
     """

@@ -42,7 +42,7 @@ Completion with the Tab key, of commands, options, networks, tags and recipes:
 )
 @click.version_option(senetzoo.__version__, prog_name="senetzoo")
 def main() -> None:
-    """Image classifiers in which where channel attention goes is a value you pass.
+    """Image classifiers in which you choose where channel attention goes.
 
     With --json a command prints its result, and nothing else, as JSON on the standard output.
     Progress, warnings and errors go to stderr; there is a progress bar only on a terminal.

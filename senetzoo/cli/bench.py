@@ -52,7 +52,7 @@ def command(
     sizes: Annotated[
         tuple[int, ...],
         "--size",
-        "Pixels of a side. Repeatable. Default: the network's own.",
+        "Side of the images in pixels. Repeatable. Default: the network's own.",
     ] = (),
     engines: Annotated[
         tuple[str, ...],

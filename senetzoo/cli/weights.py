@@ -138,7 +138,7 @@ def get_command(
 ) -> None:
     """Fetch the files of TAGS (or patterns of tags) and check them.
 
-    The same command resumes a broken-off download. Without --to, files go where they
+    The same command resumes an interrupted download. Without --to, files go where they
     are looked for: the cache.
 
     \b

@@ -24,7 +24,7 @@ def local(where: str | Path) -> str | Path:
 def fetch(cifar: Cifar) -> Path:
     """The folder of the cache that has the archive of a data set, fetched where it is not there.
 
-    The archive is torchvision's, and so is its md5. A broken-off download goes on; a file of
+    The archive is torchvision's, and so is its md5. An interrupted download resumes; a file of
     another md5 is never put in place.
 
     Raises:

@@ -171,12 +171,12 @@ class Classifier(nn.Module):
 
     @property
     def input_size(self) -> int:
-        """Pixels of a side of the images that this form of the network is made for."""
+        """Side in pixels of the images that this form of the network is made for."""
         return self._config.input_size
 
     @property
     def min_size(self) -> int:
-        """Pixels of a side of the smallest images that it takes."""
+        """Side in pixels of the smallest images that it takes."""
         return self._config.min_size
 
     def set_levels(

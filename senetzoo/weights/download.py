@@ -233,7 +233,7 @@ def download(
 ) -> str:
     """Download a file to `path`, or wait until another process has done so; its hash by `digest`.
 
-    A broken-off download goes on, where `expected`, the hash or the start of it, will tell whether
+    An interrupted download resumes where `expected`, the hash or the start of it, will tell whether
     both parts are of one file. If the hash is another one, nothing is put in the place of `path`.
     What huggingface_hub raises is explained by `explain`.
     """
