@@ -27,6 +27,7 @@ from senetzoo import (
 )
 from senetzoo.cli import main
 from senetzoo.errors import ConfigError, PolicyError, SenetzooError
+from senetzoo.gates import GATES
 
 TITLES = (
     "AlexNet, BN-Inception, DenseNet, EfficientNet, GoogLeNet, Inception v2, Inception v3, "
@@ -179,8 +180,7 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
      "At 'per': expected a position: pre, standard, post, identity, inner.\n"
      "Did you mean 'pre'?"),
     (lambda: create("resnet20+see"), PolicyError, "'see' is not a policy.\n"
-     "At 'see': 'see' is none of the gates se, eca, cbam, scse, ge, srm, gct, coord, ese, bam, "
-     "simam.\nDid you mean 'se'?"),
+     f"At 'see': 'see' is none of the gates {', '.join(GATES)}.\nDid you mean 'se'?"),
     (lambda: create("resnet20", policy=SE() + ECA().on(stage(2))), PolicyError,
      "se+eca/s2 puts two gates at 3 sites.\n"
      "At the standard position of stage 2 block 1 both se and eca would sit.\n"

@@ -18,20 +18,29 @@ from senetzoo import (
     BAM,
     CBAM,
     ECA,
+    ELA,
     ESE,
+    FCA,
+    GC,
     GCT,
     GE,
     NONE,
     SCSE,
     SE,
+    SGE,
     SRM,
     CoordinateAttention,
+    MultiScaleAttention,
+    NonLocal,
+    ShuffleAttention,
     SimAM,
+    TripletAttention,
     attach,
     block,
     config,
     stage,
 )
+from senetzoo.errors import PolicyError
 from senetzoo.gates import GATES
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.slots import POSITIONS
@@ -40,7 +49,8 @@ from senetzoo.registry import ENTRIES
 
 EVERY_GATE: tuple[Gate, ...] = (
     *(SE(4), ECA(), CBAM(4), SCSE(), GE(), GE(extent=2, variant="theta"), SRM(), GCT()),
-    *(CoordinateAttention(4), ESE(), BAM(4), SimAM()),
+    *(CoordinateAttention(4), ESE(), BAM(4), SimAM(), GC(), TripletAttention(3), SGE(4), FCA(1)),
+    *(ShuffleAttention(4), MultiScaleAttention(4), ELA(), NonLocal()),
 )
 # Four that cover both layouts, units and residuals, and all positions; the others take an hour.
 QUICK = ("lenet", "resnet20", "densenet40_12", "swin_t")
@@ -99,6 +109,11 @@ def test_every_gate_at_every_position(name: str) -> None:
     sites = Counter(site.position for site in model.sites())
     for position in (p for p in POSITIONS if p in sites):
         for gate in EVERY_GATE:
+            channels = [site.channels for site in model.sites() if site.position == position]
+            if isinstance(gate, ShuffleAttention) and any(n % 2 for n in channels):
+                with pytest.raises(PolicyError, match="Put it where the number is even"):
+                    attach(model, gate.at(position), seed=0)
+                continue
             attached = attach(model, gate.at(position), seed=0)
             assert {site.position for site in attached} == {position}
             runs: Counter[str] = Counter()

@@ -11,7 +11,27 @@ import torch
 from support.networks import gate_site, images, message, randomize, relative_error
 from torch import Tensor, nn
 
-from senetzoo import BAM, CBAM, ECA, ESE, GCT, GE, SCSE, SE, SRM, CoordinateAttention, SimAM
+from senetzoo import (
+    BAM,
+    CBAM,
+    ECA,
+    ELA,
+    ESE,
+    FCA,
+    GC,
+    GCT,
+    GE,
+    SCSE,
+    SE,
+    SGE,
+    SRM,
+    CoordinateAttention,
+    MultiScaleAttention,
+    NonLocal,
+    ShuffleAttention,
+    SimAM,
+    TripletAttention,
+)
 from senetzoo._utils.torchvision import torchvision
 from senetzoo.errors import ConfigError, PolicyError
 from senetzoo.nn.counting import module_macs
@@ -103,6 +123,47 @@ def test_ese_is_timms() -> None:
     for gate, layer in (("hardsigmoid", "hard_sigmoid"), ("sigmoid", "sigmoid")):
         ours = ESE(gate).build(gate_site(24)).double()  # type: ignore[arg-type]
         agree(ours, EffectiveSEModule(24, gate_layer=layer).double(), str, images(3, 24, 5, 4))
+
+
+@pytest.mark.parametrize("fusion", ["add", "scale"])
+@pytest.mark.parametrize("size", [(6, 6), (7, 3), (1, 1)], ids=str)
+def test_global_context_is_timms(fusion: Any, size: tuple[int, int]) -> None:
+    torchvision()
+    from timm.layers.global_context import GlobalContext
+
+    theirs = GlobalContext(
+        64, fuse_add=fusion == "add", fuse_scale=fusion == "scale", rd_ratio=1 / 8
+    ).double()
+    # What a softmax over the pixels does not feel.
+    theirs.conv_attn.bias = None  # type: ignore[union-attr]
+    # timm's epsilon is 1e-6; the authors' is PyTorch's.
+    getattr(theirs, f"mlp_{fusion}").norm.eps = 1e-5
+    ours = GC(8, fusion).build(gate_site(64)).double()
+    agree(
+        ours,
+        theirs,
+        lambda n: n.replace("conv_attn.", "mask.").removeprefix(f"mlp_{fusion}."),
+        images(3, 64, *size),
+    )
+
+
+@pytest.mark.parametrize("size", [(6, 6), (7, 3), (1, 1)], ids=str)
+def test_non_local_is_timms(size: tuple[int, int]) -> None:
+    torchvision()
+    from timm.layers.non_local_attn import NonLocalAttn
+
+    theirs = NonLocalAttn(64).double()  # type: ignore[no-untyped-call]
+    # What a softmax over the pixels and a norm do not feel.
+    theirs.p.register_parameter("bias", None)
+    theirs.z.register_parameter("bias", None)
+    ours = NonLocal(8, "sqrt").build(gate_site(64)).double()
+    names = {"t": "q", "p": "k", "g": "v", "z": "out", "norm": "bn"}
+    agree(
+        ours,
+        theirs,
+        lambda n: names[n.split(".")[0]] + "." + n.split(".")[1],
+        images(3, 64, *size),
+    )
 
 
 def test_bam_is_pytorchcvs() -> None:
@@ -351,6 +412,15 @@ def test_a_misspelled_option() -> None:
             2 * 64 * 4 + (64 * 4 + 2 * 9 * 16 + 4) * 48,
         ),
         (SimAM(), 0, 0),
+        (GC(), 64 + 64 * 8 + 8 + 16 + 8 * 64 + 64, 64 * 48 + 64 * 48 + 2 * 64 * 8),
+        (TripletAttention(), 3 * (98 + 2), 98 * (8 * 6 + 64 * 6 + 8 * 64)),
+        (SGE(), 2 * 64, 0),
+        (SGE(8), 2 * 8, 0),
+        (FCA(), 2 * 64 * 4, 64 * (8 + 1) * 6 + 2 * 64 * 4),
+        (ShuffleAttention(8), 3 * 64 // 8, 0),
+        (MultiScaleAttention(), 64 + 8 + 16 + 9 * 64 + 8, 8 * (64 * 14 + 9 * 64 * 48)),
+        (ELA(), 7 * 64 + 2 * 64, 7 * 64 * 14),
+        (NonLocal(), 4 * 64 * 32 + 64 + 2 * 64, 4 * 64 * 32 * 48 + 2 * 48 * 48 * 32),
     ],
     ids=str,
 )

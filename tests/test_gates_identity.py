@@ -11,13 +11,20 @@ from support.networks import gate_site, images, randomize, tiny
 from senetzoo import (
     CBAM,
     ECA,
+    ELA,
     ESE,
+    FCA,
+    GC,
     GCT,
     GE,
     SCSE,
     SE,
+    SGE,
     SRM,
     CoordinateAttention,
+    MultiScaleAttention,
+    NonLocal,
+    TripletAttention,
     attach,
 )
 from senetzoo.gates import GATES
@@ -42,6 +49,14 @@ IDENTITIES: list[Gate] = [
     GCT("l1"),
     CoordinateAttention(init="identity"),
     ESE(init="identity"),
+    GC(init="identity"),
+    GC(4, "scale", init="identity"),
+    TripletAttention(init="identity"),
+    SGE(4, init="identity"),
+    FCA(4, init="identity"),
+    MultiScaleAttention(4, init="identity"),
+    ELA(init="identity"),
+    NonLocal(),
     ESE("sigmoid", init="identity"),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -11,16 +12,60 @@ from support.networks import gate_module, gate_site, images, relative_error
 from torch import Tensor
 from torch.nn import functional as F
 
-from senetzoo import BAM, CBAM, ECA, ESE, GCT, GE, SCSE, SE, SRM, CoordinateAttention, SimAM
+from senetzoo import (
+    BAM,
+    CBAM,
+    ECA,
+    ELA,
+    ESE,
+    FCA,
+    GC,
+    GCT,
+    GE,
+    SCSE,
+    SE,
+    SGE,
+    SRM,
+    CoordinateAttention,
+    MultiScaleAttention,
+    NonLocal,
+    ShuffleAttention,
+    SimAM,
+    TripletAttention,
+)
 from senetzoo.gates import GATES
+from senetzoo.gates.fca import TOP
 from senetzoo.policies.algebra import Gate
 
 Formula: TypeAlias = Callable[[Any, Any, Tensor], Tensor]
 
 
 def test_every_gate_is_listed_under_its_name() -> None:
-    kinds = (SE, ECA, CBAM, SCSE, GE, SRM, GCT, CoordinateAttention, ESE, BAM, SimAM)
-    names = "se eca cbam scse ge srm gct coord ese bam simam"
+    kinds = (
+        SE,
+        ECA,
+        CBAM,
+        SCSE,
+        GE,
+        SRM,
+        GCT,
+        CoordinateAttention,
+        ESE,
+        BAM,
+        SimAM,
+        GC,
+        TripletAttention,
+        SGE,
+        FCA,
+        ShuffleAttention,
+        MultiScaleAttention,
+        ELA,
+        NonLocal,
+    )
+    names = (
+        "se eca cbam scse ge srm gct coord ese bam simam gc triplet sge fca shuffle multiscale ela "
+        "nonlocal"
+    )
     assert dict(zip(names.split(), kinds, strict=True)) == GATES
 
 
@@ -180,6 +225,117 @@ def simam(spec: SimAM, m: Any, x: Tensor) -> Tensor:
     return sigmoid(squares / (4 * (variance + spec.eps)) + 0.5)
 
 
+def gc(spec: GC, m: Any, x: Tensor) -> Tensor:
+    logits = torch.einsum("c,nchw->nhw", m.mask.weight[0], x).exp()
+    weights = logits / logits.sum((1, 2), keepdim=True)
+    z = linear(m.fc1, torch.einsum("nhw,nchw->nc", weights, x))
+    center = z - z.mean(1, keepdim=True)
+    z = center / (center.square().mean(1, keepdim=True) + m.norm.eps).sqrt()
+    z = linear(m.fc2, (z * m.norm.weight + m.norm.bias).clamp(min=0))[:, :, None, None]
+    return 1 + z / x if spec.fusion == "add" else sigmoid(z)
+
+
+def triplet(spec: TripletAttention, m: Any, x: Tensor) -> Tensor:
+    # The paper's rotations, counterclockwise by 90 degrees and back.
+    factors = []
+    turns = ((0, 1, 2, 3), (0, 2, 1, 3), (0, 3, 2, 1))
+    for turn, layer, norm in zip(turns, m.convs, m.norms, strict=True):
+        y = x.permute(turn)
+        pooled = torch.stack([y.amax(1), y.mean(1)], 1)
+        gated = y * sigmoid(normed(norm, conv(layer, pooled, padding=spec.kernel // 2)))
+        factors.append(gated.permute(turn))
+    return sum(factors) / 3 / x
+
+
+def sge(spec: SGE, m: Any, x: Tensor) -> Tensor:
+    factor = torch.empty_like(x)
+    size = x.shape[1] // len(m.weight)
+    for group, (a, b) in enumerate(zip(m.weight, m.bias, strict=True)):
+        inside = slice(group * size, (group + 1) * size)
+        for n, image in enumerate(x):
+            mean = image[inside].mean((1, 2))
+            z = torch.einsum("chw,c->hw", image[inside], mean)
+            deviation = z.std() if z.numel() > 1 else 0.0
+            factor[n, inside] = sigmoid((z - z.mean()) / (deviation + 1e-5) * a + b)
+    return factor
+
+
+def fca(spec: FCA, m: Any, x: Tensor) -> Tensor:
+    channels, height, width = x.shape[1:]
+    z = torch.zeros(x.shape[:2], dtype=x.dtype)
+    for c in range(channels):
+        u, v = TOP[c * spec.frequencies // channels]
+        u, v = u * height // 7, v * width // 7
+        norm = (2 ** ((u > 0) + (v > 0)) / (height * width)) ** 0.5
+        for i in range(height):
+            for j in range(width):
+                wave = math.cos(math.pi * u * (i + 0.5) / height)
+                wave *= math.cos(math.pi * v * (j + 0.5) / width)
+                z[:, c] += norm * wave * x[:, c, i, j]
+    return sigmoid(linear(m.fc2, linear(m.fc1, z).clamp(min=0)))[:, :, None, None]
+
+
+def shuffle(spec: ShuffleAttention, m: Any, x: Tensor) -> Tensor:
+    half = len(m.weight)
+    y = torch.empty_like(x)
+    for c in range(x.shape[1]):
+        k, plane = c % half, x[:, c]
+        mean = plane.mean((1, 2), keepdim=True)
+        if c // half % 2 == 0:
+            z = m.weight[k] * mean + m.bias[k]
+        else:
+            variance = (plane - mean).square().mean((1, 2), keepdim=True)
+            z = (plane - mean) / (variance + m.norm.eps).sqrt()
+            z = m.norm_weight[k] * (z * m.norm.weight[k] + m.norm.bias[k]) + m.norm_bias[k]
+        # A shuffle of two: the first half of all channels goes to the even places.
+        middle = x.shape[1] // 2
+        y[:, 2 * (c % middle) + c // middle] = plane * sigmoid(z)
+    return y / x
+
+
+def multiscale(spec: MultiScaleAttention, m: Any, x: Tensor) -> Tensor:
+    factor = torch.empty_like(x)
+    size = m.conv1.weight.shape[0]
+    for start in range(0, x.shape[1], size):
+        part = x[:, start : start + size]
+        rows, columns = (sigmoid(linear(m.conv1, part.mean(d))) for d in (3, 2))
+        a = torch.einsum("nchw,nch,ncw->nchw", part, rows, columns)
+        center = a - a.mean((2, 3), keepdim=True)
+        a = center / (center.square().mean((2, 3), keepdim=True) + m.norm.eps).sqrt()
+        a = a * m.norm.weight[:, None, None] + m.norm.bias[:, None, None]
+        b = conv(m.conv2, part, padding=1)
+        first, second = (z.mean((2, 3)).exp() for z in (a, b))
+        first, second = (z / z.sum(1, keepdim=True) for z in (first, second))
+        z = torch.einsum("nc,nchw->nhw", first, b) + torch.einsum("nc,nchw->nhw", second, a)
+        factor[:, start : start + size] = sigmoid(z)[:, None]
+    return factor
+
+
+def ela(spec: ELA, m: Any, x: Tensor) -> Tensor:
+    factors = []
+    for strip in (x.mean(3), x.mean(2)):
+        length, reach = strip.shape[2], spec.kernel // 2
+        padded, kernel = F.pad(strip, (reach, reach)), m.conv.weight[:, 0]
+        z = sum(kernel[:, j, None] * padded[:, :, j : j + length] for j in range(spec.kernel))
+        grouped = z.reshape(len(x), m.norm.num_groups, -1)
+        center = grouped - grouped.mean(2, keepdim=True)
+        grouped = center / (center.square().mean(2, keepdim=True) + m.norm.eps).sqrt()
+        z = grouped.reshape(strip.shape) * m.norm.weight[:, None] + m.norm.bias[:, None]
+        factors.append(sigmoid(z))
+    return torch.einsum("nch,ncw->nchw", *factors)
+
+
+def nonlocal_(spec: NonLocal, m: Any, x: Tensor) -> Tensor:
+    pixels = x.flatten(2)
+    q, k, v = (linear(layer, pixels) for layer in (m.q, m.k, m.v))
+    logits = torch.einsum("nci,ncj->nij", q, k)
+    if spec.scale == "sqrt":
+        logits = logits / x.shape[1] ** 0.5
+    weights = logits.exp() / logits.exp().sum(2, keepdim=True)
+    z = normed(m.bn, linear(m.out, torch.einsum("nij,ncj->nci", weights, v)))
+    return 1 + z.reshape(x.shape) / x
+
+
 SPECS: dict[Formula, list[Gate]] = {
     se: [
         *(SE(4), SE(4, bias=False), SE(4, act="silu"), SE(4, gate="hardsigmoid"), SE(16)),
@@ -200,6 +356,14 @@ SPECS: dict[Formula, list[Gate]] = {
     ese: [ESE(), ESE("sigmoid")],
     bam: [BAM(4), BAM(4, dilation=1, combine="product")],
     simam: [SimAM(), SimAM(0.1)],
+    gc: [GC(), GC(1, "scale")],
+    triplet: [TripletAttention(), TripletAttention(3)],
+    sge: [SGE(), SGE(2)],
+    fca: [FCA(4), FCA(4, 3)],
+    shuffle: [ShuffleAttention(), ShuffleAttention(2)],
+    multiscale: [MultiScaleAttention(), MultiScaleAttention(2)],
+    ela: [ELA(), ELA(5)],
+    nonlocal_: [NonLocal(), NonLocal(4, "sqrt")],
 }
 
 
@@ -210,6 +374,8 @@ SPECS: dict[Formula, list[Gate]] = {
     [pytest.param(spec, formula, id=str(spec)) for formula in SPECS for spec in SPECS[formula]],
 )
 def test_gate_by_hand(spec: Gate, formula: Formula, shape: tuple[int, ...], training: bool) -> None:
+    # Two halves need an even number of channels.
+    shape = (shape[0], shape[1] + shape[1] % 2, *shape[2:]) if formula is shuffle else shape
     module = gate_module(spec, shape[1]).train(training)
     x = images(*shape)
     with torch.no_grad():

@@ -19,6 +19,8 @@ from senetzoo import (
     CBAM,
     ECA,
     ESE,
+    FCA,
+    GC,
     GCT,
     GE,
     NONE,
@@ -26,6 +28,7 @@ from senetzoo import (
     SE,
     SRM,
     CoordinateAttention,
+    NonLocal,
     Policy,
     SimAM,
     block,
@@ -91,6 +94,9 @@ any_gate: st.SearchStrategy[Gate] = st.one_of(
     st.builds(ESE, one_of(["sigmoid", "hardsigmoid"]), inits),
     st.builds(BAM, ratios, st.integers(1, 9), one_of(["sum", "product"])),
     st.builds(SimAM, above_zero),
+    st.builds(GC, ratios, one_of(["add", "scale"]), inits),
+    st.builds(FCA, ratios, st.integers(1, 16), inits),
+    st.builds(NonLocal, ratios, one_of(["none", "sqrt"])),
 )
 gates: st.SearchStrategy[Gate] = one_of([SE(), SE(8), ECA(), GE(4, "theta")])
 numbers = st.lists(st.sampled_from([1, 2, 3, 4, -1, -2, -3]), min_size=1, max_size=4)
@@ -380,7 +386,7 @@ HELP = "Type for example: se16@pre/s3-4+eca/s1-2"
 SELECT = "Type for example: se16/s3-4"
 POSITION = "expected a position: pre, standard, post, identity, inner."
 BLOCKS = "expected s for stages, b for blocks, or a branch: attn, mlp."
-NAMES = "se, eca, cbam, scse, ge, srm, gct, coord, ese, bam, simam"
+NAMES = ", ".join(GATES)
 SE_FIELDS = "reduction, width, bias, act, gate, scale, squeeze, drop, init"
 
 

@@ -20,7 +20,28 @@ from support.networks import (
 from test_export import QUICK, TRUNKS, short
 from torch import Tensor, nn
 
-from senetzoo import BAM, CBAM, ECA, ESE, GCT, GE, SCSE, SE, SRM, CoordinateAttention, SimAM, attach
+from senetzoo import (
+    BAM,
+    CBAM,
+    ECA,
+    ELA,
+    ESE,
+    FCA,
+    GC,
+    GCT,
+    GE,
+    SCSE,
+    SE,
+    SGE,
+    SRM,
+    CoordinateAttention,
+    MultiScaleAttention,
+    NonLocal,
+    ShuffleAttention,
+    SimAM,
+    TripletAttention,
+    attach,
+)
 from senetzoo._utils.torchvision import torchvision
 from senetzoo.deploy.graph import aten, traced
 from senetzoo.deploy.rewrite import Rewrites, rewritten
@@ -40,7 +61,8 @@ SINGLE = 1e-6
 BORDERS = 25 * torch.finfo(torch.float32).eps
 GATES: list[Gate] = [
     SE(4), ECA(), CBAM(4), SCSE(4), GE(), SRM(), GCT(), CoordinateAttention(), ESE(), BAM(4),
-    SimAM(),
+    SimAM(), GC(), TripletAttention(3), SGE(4), FCA(4), ShuffleAttention(4), MultiScaleAttention(4),
+    ELA(), NonLocal(),
 ]  # fmt: skip
 
 

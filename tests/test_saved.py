@@ -25,6 +25,7 @@ from torch import Tensor, nn
 import senetzoo
 from senetzoo import ECA, SE, attach, config, create, detach, load, policy, save, transforms
 from senetzoo.errors import ConfigError, SenetzooError, WeightsError
+from senetzoo.gates import GATES
 from senetzoo.io.folder import described, parse
 from senetzoo.io.save import describe
 from senetzoo.models.swin import SwinConfig
@@ -244,8 +245,8 @@ def _own_gate() -> Classifier:
          f"There is Dropout(p=0.5, inplace=False), and its config and gates make nothing.\n"
          f"{YOURSELF}"),
         (_own_gate, ConfigError, "Can't save the network with a Mine at layer1.0.slots.standard.\n"
-         "The gates that can be read back are se, eca, cbam, scse, ge, srm, gct, coord, ese, "
-         "bam, simam.\nRegister your own gate with senetzoo.register, or save its state_dict() "
+         f"The gates that can be read back are {', '.join(GATES)}.\n"
+         "Register your own gate with senetzoo.register, or save its state_dict() "
          "yourself"),
         (lambda: tiny().double(), WeightsError,
          "Can't save the ResNet.\nIts conv1.weight is float64.\n"
@@ -711,8 +712,8 @@ def test_gates_by_name_and_by_text_are_the_same(
         ({"policy": None, "gates": {"fc": {"name": "se"}}}, "gates",
          "The network has no site 'fc'."),
         ({"policy": None, "gates": {"layer1.0.slots.pre": {"name": CODE}}},
-         "gates.layer1.0.slots.pre.name", f'It is "{CODE}", not one of "se", "eca", "cbam", '
-         '"scse", "ge", "srm", "gct", "coord", "ese", "bam", "simam".'),
+         "gates.layer1.0.slots.pre.name", f'It is "{CODE}", not one of "'
+         + '", "'.join(GATES) + '".'),
         ({"policy": None, "gates": {"layer1.0.slots.pre": {"name": "simam"}}},
          "gates.layer1.0.slots.pre", "The field 'eps' is missing."),
         ({"policy": None, "gates": {"layer1.0.slots.pre": {"name": "simam", "eps": -1}}},

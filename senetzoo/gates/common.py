@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
@@ -14,6 +15,9 @@ from senetzoo.policies.algebra import Gate
 
 Init: TypeAlias = Literal["paper", "identity"]
 Layer: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d
+
+FEWEST = 8
+"""Hidden channels, at least, of the gates that normalize them."""
 
 
 def for_stage(gate: Gate, field: str, site: Site) -> int:
@@ -28,6 +32,11 @@ def for_stage(gate: Gate, field: str, site: Site) -> int:
             f"Give one {field} per stage, or one for all",
         )
     return value[site.stage - 1]
+
+
+def groups(gate: Gate, site: Site) -> int:
+    """The gate's groups, or the largest number that divides them and the channels."""
+    return math.gcd(site.channels, for_stage(gate, "groups", site))
 
 
 def hidden(gate: Gate, site: Site) -> int:

@@ -14,12 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from senetzoo._utils.checks import PerStage
-from senetzoo.gates.common import GateModule, Init, for_stage
+from senetzoo.gates.common import FEWEST, GateModule, Init, for_stage
 from senetzoo.nn.slots import Layout, Site
 from senetzoo.policies.algebra import Gate
-
-# Hidden channels, at least.
-FEWEST = 8
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,67 @@
+"""Efficient local attention.
+
+Xu, Wan 2024, "ELA: Efficient Local Attention for Deep Convolutional Neural Networks"
+(arXiv:2403.01123), Eq. 7 to 9.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from torch import Tensor, nn
+
+from senetzoo._utils.checks import Ge, Odd
+from senetzoo.gates.common import GateModule, Init, zero
+from senetzoo.nn.slots import Layout, Site
+from senetzoo.policies.algebra import Gate
+
+# Groups of the norm: the paper's ELA-B.
+GROUPS = 16
+
+
+@dataclass(frozen=True)
+class ELA(Gate):
+    """One factor for each row and one for each column of each channel, from their neighbors.
+
+    ``y = x * sigmoid(norm(conv(rows))) * sigmoid(norm(conv(columns)))``, of the means of rows and
+    of columns, with one convolution along them for each channel and a group norm of 16 groups
+    (or of the largest number that divides 16 and the channels). Both share their layers.
+
+    Args:
+        kernel: Kernel size (odd): 7 (the paper's ELA-B), or 5 (its ELA-T, which has 32 groups).
+        init: ``"paper"`` (He initialization), or ``"identity"``: the norm is zero and both gates
+            doubled, so they are exactly 1 at the start and still learn.
+    """
+
+    name: ClassVar[str] = "ela"
+    number: ClassVar[str] = "kernel"
+
+    kernel: Annotated[int, Ge(1), Odd()] = 7
+    init: Init = "paper"
+
+    def build(self, site: Site) -> LocalAttention:
+        return LocalAttention(self, site.channels, site.layout)
+
+
+class LocalAttention(GateModule):
+    """The module of `ELA`."""
+
+    spec: ELA
+
+    def __init__(self, spec: ELA, channels: int, layout: Layout) -> None:
+        super().__init__(spec, layout)
+        self.conv = nn.Conv1d(
+            channels, channels, spec.kernel, padding=spec.kernel // 2, groups=channels, bias=False
+        )
+        self.norm = nn.GroupNorm(math.gcd(GROUPS, channels), channels)
+        self.draw(self.conv)
+        if self.identity:
+            zero(self.norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        image = self.turned(x)
+        rows = self.sigmoid(self.norm(self.conv(image.mean(3))))
+        columns = self.sigmoid(self.norm(self.conv(image.mean(2))))
+        return x * self.back(rows[:, :, :, None]) * self.back(columns[:, :, None, :])

@@ -1,0 +1,65 @@
+"""Global context.
+
+Cao, Xu, Lin, Wei, Hu 2019, "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond"
+(arXiv:1904.11492), Fig. 4d and Eq. 5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from senetzoo._utils.checks import PerStage
+from senetzoo.gates.common import FEWEST, GateModule, Init, for_stage
+from senetzoo.nn.slots import Layout, Site
+from senetzoo.policies.algebra import Gate
+
+
+@dataclass(frozen=True)
+class GC(Gate):
+    """``y = x + W2 relu(norm(W1 c))``; the context ``c`` is a mean by ``softmax(V x)``.
+
+    The softmax goes over the pixels, and the layer norm over the hidden units.
+
+    Args:
+        reduction: Ratio of the channels to the hidden units, rounded down to at least 8 (a norm of
+            one or two units gives constants): one number, or one per stage.
+        fusion: ``"add"`` (the paper's), or ``"scale"``: ``x * sigmoid(W2 ...)`` (timm's default).
+        init: ``"paper"`` (He initialization), or ``"identity"``: the last layer is zero, and the
+            gate of ``"scale"`` doubled, so nothing changes at the start and it still learns.
+    """
+
+    name: ClassVar[str] = "gc"
+    number: ClassVar[str] = "reduction"
+
+    reduction: PerStage = 16
+    fusion: Literal["add", "scale"] = "add"
+    init: Init = "paper"
+
+    def build(self, site: Site) -> GlobalContext:
+        hidden = max(site.channels // for_stage(self, "reduction", site), FEWEST)
+        return GlobalContext(self, site.channels, hidden, site.layout)
+
+
+class GlobalContext(GateModule):
+    """The module of `GC`."""
+
+    spec: GC
+
+    def __init__(self, spec: GC, channels: int, hidden: int, layout: Layout) -> None:
+        super().__init__(spec, layout)
+        # A bias would be the same at all pixels, which a softmax over them does not feel.
+        self.mask = nn.Linear(channels, 1, bias=False)
+        self.fc1 = nn.Linear(channels, hidden)
+        self.norm = nn.LayerNorm(hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+        self.draw(self.mask, self.fc1, last=[self.fc2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = self.turned(x).flatten(2).transpose(1, 2)
+        context = (self.mask(pixels).softmax(1).transpose(1, 2) @ pixels).flatten(1)
+        z = self.spread(self.fc2(torch.relu(self.norm(self.fc1(context)))))
+        return x + z if self.spec.fusion == "add" else x * self.sigmoid(z)

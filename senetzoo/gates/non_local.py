@@ -1,0 +1,71 @@
+"""Non-local block.
+
+Wang, Girshick, Gupta, He 2018, "Non-local Neural Networks" (arXiv:1711.07971), Eq. 4 and 6 and
+Section 4.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from senetzoo._utils.checks import PerStage
+from senetzoo.gates.common import GateModule, hidden, zero
+from senetzoo.nn.slots import Layout, Site
+from senetzoo.policies.algebra import Gate
+
+
+@dataclass(frozen=True)
+class NonLocal(Gate):
+    """``y = x + norm(W softmax(q k) v)``: every pixel takes a weighted mean of all pixels.
+
+    Its time grows with the square of the pixels, so it fits small maps: the paper puts it into the
+    last stages. The norm starts at zero, as in the paper, so the block is exactly the identity at
+    the start.
+
+    Args:
+        reduction: Ratio of the channels to those of ``q``, ``k`` and ``v``, rounded down to at
+            least 1: one number, or one per stage.
+        scale: ``"none"`` (the paper's embedded Gaussian), or ``"sqrt"``: ``q k`` is divided by the
+            root of the channels of ``x`` (timm's).
+    """
+
+    name: ClassVar[str] = "nonlocal"
+    number: ClassVar[str] = "reduction"
+
+    reduction: PerStage = 2
+    scale: Literal["none", "sqrt"] = "none"
+
+    def build(self, site: Site) -> NonLocalAttention:
+        return NonLocalAttention(self, site.channels, hidden(self, site), site.layout)
+
+
+class NonLocalAttention(GateModule):
+    """The module of `NonLocal`."""
+
+    spec: NonLocal
+
+    def __init__(self, spec: NonLocal, channels: int, hidden: int, layout: Layout) -> None:
+        super().__init__(spec, layout)
+        self.factor = 1.0 if spec.scale == "none" else channels**-0.5
+        self.q = nn.Linear(channels, hidden)
+        # A bias of k is the same for all pixels, which the softmax does not feel, and one of the
+        # last layer is the norm's.
+        self.k = nn.Linear(channels, hidden, bias=False)
+        self.v = nn.Linear(channels, hidden)
+        self.out = nn.Conv1d(hidden, channels, 1, bias=False)
+        self.bn = nn.BatchNorm1d(channels)
+        self.draw(self.q, self.k, self.v, self.out)
+        zero(self.bn)
+
+    def forward(self, x: Tensor) -> Tensor:
+        image = self.turned(x)
+        pixels = image.flatten(2).transpose(1, 2)
+        z = F.scaled_dot_product_attention(
+            self.q(pixels), self.k(pixels), self.v(pixels), scale=self.factor
+        )
+        z = self.normalized(self.bn, self.out(z.transpose(1, 2)))
+        return x + self.back(z.reshape(image.shape))
