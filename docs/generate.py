@@ -77,6 +77,21 @@ def weights() -> str:
     return table(["weights", "parameters", "on", "top-1", "95 % interval", "training"], rows)
 
 
+def counts() -> str:
+    """How many weights there are, of whom, and how they are checked."""
+    ours, others = (
+        [entry for entry in manifest().values() if bool(entry.training) == own]
+        for own in (True, False)
+    )
+    held = sum(bool(entry.pinned) for entry in others)
+    return (
+        f"{len(ours)} weights are in the package, each with the command that trains it again. The "
+        f"manifest\nhas {len(others)} more, of torchvision, timm, the SE authors and chenyaofo, "
+        "with the figures and licenses\nthat they publish; "
+        f"{held} of these are held to their publisher's hash at every load.\n"
+    )
+
+
 def published() -> str:
     """The weights of other publishers: figures, file, license."""
     rows = []
@@ -116,14 +131,6 @@ def pins() -> str:
     totals = (str(sum(int(row[column]) for row in rows)) for column in range(1, 6))
     head = ["names", "weights", "sha256", "start of it", "not pinned", "non-commercial"]
     return table(head, [*rows, ["all", *totals]])
-
-
-def networks() -> str:
-    """One line per family."""
-    rows = [
-        [family.title, ", ".join(f"`{name}`" for name in family.networks)] for family in FAMILIES
-    ]
-    return table(["family", "names"], rows).replace("---:", "---")
 
 
 @cache
@@ -285,18 +292,12 @@ def example() -> str:
     return "```text\n" + "".join(f"{line}\n" for line in shown) + "```\n"
 
 
-README: dict[str, Callable[[], str]] = {
-    "demo": demo,
-    "weights": weights,
-    "speed": benchmarks.summary,
-    "ablation": ablation.summary,
-    "networks": networks,
-}
+README: dict[str, Callable[[], str]] = {"explain": explained, "counts": counts}
 SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": README,
     "README.zh-CN.md": README,
     "docs/networks.md": {"all": all_networks, "families": families},
-    "docs/index.md": {"explain": explained},
+    "docs/index.md": {"explain": explained, "demo": demo},
     "docs/choose.md": {
         "imagenet": choose.imagenet,
         "small": choose.small,
@@ -312,6 +313,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/measuring.md": {"example": example},
     "docs/commands.md": {"commands": command_line.every},
     "docs/benchmarks.md": {
+        "summary": benchmarks.summary,
         "speed": benchmarks.speed,
         "plot": benchmarks.picture,
         "startup": benchmarks.startup,

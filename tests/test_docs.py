@@ -63,6 +63,10 @@ def test_shell_examples_name_commands_and_options_that_exist(document: str) -> N
                 words = ["senetzoo", "bench", *words[3:]]
             if words and words[0] == "make":
                 assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
+            elif words[:2] == ["pip", "install"]:
+                named = re.findall(r"\.\[(\w+)\]", line)
+                extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+                assert all(f"\n{extra} = [" in extras for extra in named), line
             elif words:
                 assert words[0] == "senetzoo", line
                 command: click.Command | None = main

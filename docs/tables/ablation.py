@@ -260,31 +260,6 @@ def gates() -> str:
     return ablation(gate_runs())
 
 
-def summary() -> str:
-    """The positions with at least two seeds, for the README."""
-    found = finished("ablation_positions")
-    pairs, values = _paired(found), _accuracies(found)
-    if not pairs:
-        return "None is recorded yet.\n"
-    first = pairs[0].first
-    models = {run.header["variant"]: run.header["model"]["name"] for run in found}
-    rows = [
-        [f"`{models[first]}`", str(len(values[first])), f"{statistics.mean(values[first]):.2f}", ""]
-    ]
-    for pair, verdict in zip(pairs, verdicts(pairs), strict=True):
-        low, high = pair.interval
-        rows.append(
-            [
-                f"`{models[pair.name]}`",
-                str(len(pair.seeds)),
-                f"{statistics.mean(values[pair.name]):.2f}",
-                f"{_signed(pair.mean)} [{low:+.2f}, {high:+.2f}] {verdict}".rstrip(),
-            ]
-        )
-    head = ["network", "seeds", "CIFAR-10 test, %", "minus plain, points [95 %]"]
-    return f"{table(head, rows)}\n{len(found[0].epochs)} epochs each. {_sentences(pairs)}\n"
-
-
 def picture() -> str:
     """The plot's place in the page; none where there is nothing to show."""
     if plot() is None:
