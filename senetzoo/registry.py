@@ -9,6 +9,7 @@ from senetzoo.errors import ConfigError
 from senetzoo.models import (
     alexnet,
     bn_inception,
+    convnext,
     densenet,
     efficientnet,
     googlenet,
@@ -52,6 +53,7 @@ FAMILIES: tuple[Family, ...] = (
     efficientnet.FAMILY,
     regnet.FAMILY,
     swin.FAMILY,
+    convnext.FAMILY,
 )
 
 # r = 16 everywhere, as in the SE paper (Section 6.1).

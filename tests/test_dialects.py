@@ -24,7 +24,7 @@ LIBRARIES = [dialect for dialect in dialects.DIALECTS if dialect != dialects.OUR
 QUICK = {
     "torchvision": "alexnet vgg11_bn googlenet inception_v3 resnet18 resnext50_32x4d densenet121 "
     "efficientnet_b0 efficientnet_v2_s mobilenet_v2 mobilenet_v3_large mobilenet_v3_small "
-    "regnet_x_400mf regnet_y_400mf swin_t",
+    "regnet_x_400mf regnet_y_400mf swin_t convnext_tiny",
     "timm": "vgg11_bn inception_v4 resnet50c seresnet18 resnetv2_18 densenet121 mobilenetv1_125 "
     "efficientnet_b0 swin_tiny_patch4_window7_224",
     "timm_legacy": "legacy_seresnet50 legacy_seresnext26_32x4d",
@@ -83,7 +83,7 @@ def test_every_network_that_torchvision_has() -> None:
 
     here = {name for name in models.list_models(module=models) if name in ENTRIES}
     assert here <= set(counterparts("torchvision"))
-    assert len(counterparts("torchvision")) == 56
+    assert len(counterparts("torchvision")) == 58
 
 
 def test_every_counterpart_is_in_the_registry() -> None:

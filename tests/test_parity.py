@@ -422,6 +422,9 @@ FORMS = [
     *(recorded(name, "torchvision", name, gradients=name.endswith("_400mf"), slow=not
          name.endswith("_400mf")) for letter in "xy" for name in (f"regnet_{letter}_{size}" for size
          in ("400mf", "800mf", "1_6gf", "3_2gf", "8gf", "16gf", "32gf"))),
+    *(recorded(f"convnext_{size}", "torchvision", f"convnext_{size}", changes={"drop_path": 0.0},
+         options={"stochastic_depth_prob": 0.0}, gradients=size == "tiny", slow=size == "small") for
+         size in ("tiny", "small")),
     replace(EFFICIENT, theirs=without_gates, changes=EFFICIENTNET | {"policy": NONE},
          options=THEIR_EFFICIENTNET | {"name": "efficientnet_b0"}),
     # The Inceptions.

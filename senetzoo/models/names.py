@@ -200,4 +200,8 @@ ModelName: TypeAlias = Literal[
     "se_swin_t",
     "se_swin_s",
     "se_swin_b",
+    "convnext_tiny",
+    "convnext_small",
+    "se_convnext_tiny",
+    "se_convnext_small",
 ]

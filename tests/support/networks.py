@@ -80,6 +80,7 @@ SMALL = {
     "EfficientNet": "efficientnet_b0",
     "RegNet": "regnet_y_400mf",
     "Swin": "swin_t",
+    "ConvNeXt": "convnext_tiny",
 }
 
 # With others these stand for the registry: each of those has a block, a stem or a head of its own.
@@ -100,6 +101,7 @@ SHALLOW: dict[str, dict[str, Any]] = {
     "inception_resnet_v1": {"depths": (1, 1, 2)},
     "densenet40_12": {"depths": (3, 3, 3)},
     "efficientnet_v2_s": {"depth": 0.2},
+    "convnext_tiny": {"depths": (1, 2, 1, 1)},
 }
 
 

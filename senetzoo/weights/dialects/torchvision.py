@@ -1,6 +1,6 @@
 """torchvision's names, which are ours but for the gates of the networks that come with SE.
 
-It has 56 networks of our registry. The weights of ``googlenet`` and ``inception_v3`` come with
+It has 58 networks of our registry. The weights of ``googlenet`` and ``inception_v3`` come with
 auxiliary heads, and for them its networks bring an image to a mean and a standard deviation of a
 half after its transforms have brought it to ImageNet's (``transform_input``).
 
@@ -41,6 +41,8 @@ NETWORKS = {
             "swin_t",
             "swin_s",
             "swin_b",
+            "convnext_tiny",
+            "convnext_small",
         )
     },
     "googlenet": Counterpart("googlenet_bn", mean=_HALF, std=_HALF),
@@ -69,6 +71,7 @@ DIALECT = Dialect(
         "MobileNetV3": _MOBILENET_V3,
         "RegNet": _REGNET,
         "Swin": (),
+        "ConvNeXt": (),
     },
     convolutions={
         "EfficientNet": _SE_LAYER,
