@@ -433,6 +433,8 @@ FORMS = [
     replace(EFFICIENT, theirs=without_gates, changes=EFFICIENTNET | {"policy": NONE},
          options=THEIR_EFFICIENTNET | {"name": "efficientnet_b0"}),
     recorded("xception", "timm", "legacy_xception", gradients=True),
+    *(recorded(name, "timm", name, changes=STILL, gradients=not slow, slow=slow) for name, slow in
+         (("repvgg_a0", False), ("repvgg_b0", True), ("ghostnet_100", False))),
     # The Inceptions.
     replace(GOOGLENET, gradients=True),
     replace(GOOGLENET, size=79),

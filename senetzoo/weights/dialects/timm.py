@@ -62,6 +62,7 @@ NETWORKS = {
     "resnetv2_152": Counterpart("preresnet101", {"depths": (3, 8, 36, 3)}),
     "densenet264d": Counterpart("densenet264", {"growth": 48, "width": 96, "stem": "deep"}),
     "legacy_xception": Counterpart("xception"),
+    **{name: Counterpart(name) for name in ("repvgg_a0", "repvgg_b0", "ghostnet_100")},
     "mobilenetv1_100": Counterpart("mobilenet_v1"),
     "mobilenetv1_125": Counterpart("mobilenet_v1", {"width": 1.25}),
     "swin_tiny_patch4_window7_224": Counterpart("swin_t"),
@@ -130,6 +131,10 @@ def _inception_v4(name: str, model: Classifier) -> str | None:
     return f"features.{before + int(index)}.{rest}"
 
 
+_INVERTED_GATES = (
+    (r"\.slots\.inner\.fc1\.", ".se.conv_reduce."),
+    (r"\.slots\.inner\.fc2\.", ".se.conv_expand."),
+)
 _EFFICIENTNET = (
     (r"^features\.0\.0\.", "conv_stem."),
     (r"^features\.0\.1\.", "bn1."),
@@ -146,8 +151,7 @@ _EFFICIENTNET = (
     (r"\.block\.1\.1\.", ".bn2."),
     (r"\.block\.3\.0\.", ".conv_pwl."),
     (r"\.block\.3\.1\.", ".bn3."),
-    (r"\.slots\.inner\.fc1\.", ".se.conv_reduce."),
-    (r"\.slots\.inner\.fc2\.", ".se.conv_expand."),
+    *_INVERTED_GATES,
     (r"^features\.(\d)\.", lambda found: f"blocks.{int(found[1]) - 1}."),
 )
 
@@ -198,18 +202,22 @@ DIALECT = Dialect(
         "PreResNet": _preresnet,
         "DenseNet": _densenet,
         "VGG": _VGG_RULES,
+        "RepVGG": ((r"^blocks\.", "stages."),),
         "InceptionV3": (),
         "InceptionV4": _inception_v4,
         "InceptionResNet": (),
         "Xception": (),
         "MobileNet": (),
+        "GhostNet": _INVERTED_GATES,
         "EfficientNet": _EFFICIENTNET,
         "Swin": _SWIN,
     },
     convolutions={
         "ResNet": _GATES,
         "SENet": _GATES,
-        "EfficientNet": ((r"\.se\.conv_(reduce|expand)\.weight", 1),),
+        **dict.fromkeys(
+            ("EfficientNet", "GhostNet"), ((r"\.se\.conv_(reduce|expand)\.weight", 1),)
+        ),
         "PreResNet": ((r"^head\.fc\.weight", 1),),
         "VGG": ((r"^pre_logits\.fc1\.weight", 7), (r"^pre_logits\.fc2\.weight", 1)),
     },
