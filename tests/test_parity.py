@@ -435,6 +435,10 @@ FORMS = [
     recorded("xception", "timm", "legacy_xception", gradients=True),
     *(recorded(name, "timm", name, changes=STILL, gradients=not slow, slow=slow) for name, slow in
          (("repvgg_a0", False), ("repvgg_b0", True), ("ghostnet_100", False))),
+    # Split and whole maps, in basic blocks and bottlenecks.
+    *(recorded(name, "timm", name, gradients=name == "skresnet18", slow=name == "skresnet34") for
+         name in ("skresnet18", "skresnet34", "skresnet50", "skresnext50_32x4d")),
+    recorded("resnest50", "timm", "resnest50d", gradients=True),
     # The Inceptions.
     replace(GOOGLENET, gradients=True),
     replace(GOOGLENET, size=79),

@@ -28,6 +28,8 @@ from senetzoo.weights.dialects.base import (
 _ROUNDED = "se16(width=round8)"
 _LARGE = {"embed_dim": 192, "heads": (6, 12, 24, 48)}
 
+_SELECTIVE = ("skresnet18", "skresnet34", "skresnet50", "skresnext50_32x4d")
+
 NETWORKS = {
     **{
         name: Counterpart(name)
@@ -58,6 +60,8 @@ NETWORKS = {
         f"seresnext{form}": Counterpart(f"se_resnext{form}")
         for form in ("50_32x4d", "101_32x4d", "101_32x8d", "101_64x4d")
     },
+    **{name: Counterpart(name) for name in _SELECTIVE},
+    "resnest50d": Counterpart("resnest50"),
     **{f"resnetv2_{d}": Counterpart(f"preresnet{d}") for d in (18, 34, 50, 101)},
     "resnetv2_152": Counterpart("preresnet101", {"depths": (3, 8, 36, 3)}),
     "densenet264d": Counterpart("densenet264", {"growth": 48, "width": 96, "stem": "deep"}),
@@ -75,6 +79,12 @@ NETWORKS = {
 
 
 _RESNET = ((r"\.slots\.standard\.(fc[12]\.)", r".se.\1"),)
+# Each convolution with its norm is a module there.
+_SKNET = (
+    (r"^(layer\d\.\d+)\.conv(\d)\.weight", r"\1.conv\2.conv.weight"),
+    (r"^(layer\d\.\d+)\.bn(\d)\.", r"\1.conv\2.bn."),
+    *_RESNET,
+)
 # The layers of a deep stem here, and their names there.
 _DEEP = {"0": "conv1", "1": "norm1", "3": "conv2", "4": "norm2", "6": "conv3"}
 
@@ -199,6 +209,8 @@ DIALECT = Dialect(
     families={
         "ResNet": _RESNET,
         "SENet": _RESNET,
+        "SKNet": _SKNET,
+        "ResNeSt": (),
         "PreResNet": _preresnet,
         "DenseNet": _densenet,
         "VGG": _VGG_RULES,
@@ -213,8 +225,7 @@ DIALECT = Dialect(
         "Swin": _SWIN,
     },
     convolutions={
-        "ResNet": _GATES,
-        "SENet": _GATES,
+        **dict.fromkeys(("ResNet", "SENet", "SKNet"), _GATES),
         **dict.fromkeys(
             ("EfficientNet", "GhostNet"), ((r"\.se\.conv_(reduce|expand)\.weight", 1),)
         ),
