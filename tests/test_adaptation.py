@@ -108,6 +108,16 @@ def test_ways_that_do_not_go(in_chans: int, how: Any, other: str, shelf: Shelf) 
     )
 
 
+def test_a_network_that_reads_the_image_twice(tmp_path: Path) -> None:
+    """Of equal channels the sum of the kernels makes what the kernels of three channels make."""
+    model = reduced("repvgg_a0").replace(num_classes=5).build(seed=0).eval()
+    save(model, tmp_path / "model")
+    x = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        gray = load(tmp_path / "model", in_chans=1)(x)
+        torch.testing.assert_close(gray, model(x.expand(-1, 3, -1, -1)), rtol=0, atol=1e-5)
+
+
 # --- The stem ------------------------------------------------------------------------------------
 
 
@@ -132,7 +142,7 @@ def test_the_stem_is_what_runs_before_the_first_stage(name: str) -> None:
         module.register_forward_pre_hook(note)
     with torch.inference_mode():
         model(image)
-    if name in ("lenet", "alexnet", "vgg11"):
+    if name in ("lenet", "alexnet", "vgg11", "repvgg_a0"):
         # The first convolution is followed by a place for a gate: it is the first block's.
         assert model.stem_tensors() == ()
         return

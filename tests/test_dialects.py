@@ -23,10 +23,11 @@ LIBRARIES = [dialect for dialect in dialects.DIALECTS if dialect != dialects.OUR
 # Networks that stand for the others of their kind; those run with --slow.
 QUICK = {
     "torchvision": "alexnet vgg11_bn googlenet inception_v3 resnet18 resnext50_32x4d densenet121 "
-    "efficientnet_b0 efficientnet_v2_s mobilenet_v2 mobilenet_v3_large mobilenet_v3_small "
-    "regnet_x_400mf regnet_y_400mf swin_t",
-    "timm": "vgg11_bn inception_v4 resnet50c seresnet18 resnetv2_18 densenet121 mobilenetv1_125 "
-    "efficientnet_b0 swin_tiny_patch4_window7_224",
+    "efficientnet_b0 efficientnet_v2_s squeezenet1_1 shufflenet_v2_x0_5 mnasnet0_5 mobilenet_v2 "
+    "mobilenet_v3_large mobilenet_v3_small regnet_x_400mf regnet_y_400mf swin_t convnext_tiny",
+    "timm": "vgg11_bn repvgg_a0 inception_v4 legacy_xception resnet50c seresnet18 skresnet18 "
+    "resnest50d resnetv2_18 densenet121 mobilenetv1_125 ghostnet_100 efficientnet_b0 "
+    "swin_tiny_patch4_window7_224",
     "timm_legacy": "legacy_seresnet50 legacy_seresnext26_32x4d",
     "pytorchcv": "alexnetb bn_vgg11b bninception inceptionv3 inceptionresnetv1 resnet18 "
     "sepreresnet18 seresnext50_32x4d densenet121 mobilenet_wd4 efficientnet_b0 resnet20_cifar100 "
@@ -83,7 +84,7 @@ def test_every_network_that_torchvision_has() -> None:
 
     here = {name for name in models.list_models(module=models) if name in ENTRIES}
     assert here <= set(counterparts("torchvision"))
-    assert len(counterparts("torchvision")) == 56
+    assert len(counterparts("torchvision")) == 68
 
 
 def test_every_counterpart_is_in_the_registry() -> None:

@@ -422,8 +422,23 @@ FORMS = [
     *(recorded(name, "torchvision", name, gradients=name.endswith("_400mf"), slow=not
          name.endswith("_400mf")) for letter in "xy" for name in (f"regnet_{letter}_{size}" for size
          in ("400mf", "800mf", "1_6gf", "3_2gf", "8gf", "16gf", "32gf"))),
+    *(recorded(name, "torchvision", name, changes=STILL, options=STILL, slow=slow, gradients=not
+         slow) for slow, names in ((False, ("squeezenet1_0", "squeezenet1_1", "mnasnet0_5")), (True,
+         ("mnasnet0_75", "mnasnet1_0", "mnasnet1_3"))) for name in names),
+    *(recorded(f"shufflenet_v2_x{width}", "torchvision", f"shufflenet_v2_x{width}", gradients=width
+         == "0_5", slow=width != "0_5") for width in ("0_5", "1_0", "1_5", "2_0")),
+    *(recorded(f"convnext_{size}", "torchvision", f"convnext_{size}", changes={"drop_path": 0.0},
+         options={"stochastic_depth_prob": 0.0}, gradients=size == "tiny", slow=size == "small") for
+         size in ("tiny", "small")),
     replace(EFFICIENT, theirs=without_gates, changes=EFFICIENTNET | {"policy": NONE},
          options=THEIR_EFFICIENTNET | {"name": "efficientnet_b0"}),
+    recorded("xception", "timm", "legacy_xception", gradients=True),
+    *(recorded(name, "timm", name, changes=STILL, gradients=not slow, slow=slow) for name, slow in
+         (("repvgg_a0", False), ("repvgg_b0", True), ("ghostnet_100", False))),
+    # Split and whole maps, in basic blocks and bottlenecks.
+    *(recorded(name, "timm", name, gradients=name == "skresnet18", slow=name == "skresnet34") for
+         name in ("skresnet18", "skresnet34", "skresnet50", "skresnext50_32x4d")),
+    recorded("resnest50", "timm", "resnest50d", gradients=True),
     # The Inceptions.
     replace(GOOGLENET, gradients=True),
     replace(GOOGLENET, size=79),

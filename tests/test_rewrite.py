@@ -292,6 +292,47 @@ def test_factors_are_folded() -> None:
     assert not [n for n in graph.graph.nodes if n.target is aten.mul.Tensor]
 
 
+@pytest.mark.parametrize("name", ["repvgg_a0", "se_repvgg_a0", "repvgg_a0+se4@pre"])
+def test_branches_become_one_convolution(name: str) -> None:
+    """One convolution for each layer, as in the paper's form of deployment, and no norm."""
+    model, x = shallow(name, depths=(2, 1), width=0.25, last=0.25)
+    graph, done = rewritten(model, x)
+    convs = [node for node in graph.graph.nodes if node.target is aten.conv2d.default]
+    assert (len(convs), done.branches, done.norms) == (4, 4, 0)
+    assert not [node for node in graph.graph.nodes if node.target is aten.add.Tensor]
+    assert same(model, x, everywhere=False) == done
+
+
+class Added(nn.Module):
+    """Two layers of one map, added."""
+
+    def __init__(self, one: nn.Module, other: nn.Module) -> None:
+        super().__init__()
+        self.one, self.other = one, other
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.one(x) + self.other(x)).flatten(1)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "branches"),
+    [
+        (nn.Conv2d(4, 4, (3, 5), padding=(1, 2), groups=2), nn.BatchNorm2d(4), 0),
+        (nn.Conv2d(4, 6, (1, 3), padding=(0, 1)), nn.Conv2d(4, 6, (1, 1), bias=False), 1),
+        (nn.Conv2d(4, 6, 3, 2, 1), nn.Conv2d(4, 6, 1, 2), 1),
+        # Kernels that don't lie on each other's middle, or look at other pixels.
+        (nn.Conv2d(4, 6, (1, 3), padding=(0, 1)), nn.Conv2d(4, 6, (3, 1), padding=(1, 0)), 0),
+        (nn.Conv2d(4, 6, 3, padding=1), nn.Conv2d(4, 6, 3, padding=2, dilation=2), 0),
+        (nn.Conv2d(4, 6, 3, padding=1), nn.Conv2d(4, 6, 1, groups=2), 0),
+    ],
+)
+def test_branches_of_any_shape(one: nn.Module, other: nn.Module, branches: int) -> None:
+    x = images(2, 4, 7, 6)
+    model = Added(one, other).double()
+    done = same(calibrated(model, x), x, everywhere=False)
+    assert (done.branches, done.norms) == (branches, 0)
+
+
 def test_the_network_is_not_changed() -> None:
     model, x = shallow("se_resnet50", depths=(1,))
     model.train().requires_grad_(False)

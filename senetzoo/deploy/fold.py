@@ -2,11 +2,14 @@
 
 What stays: a norm whose input several nodes use, or which no such layer computes (the norms in
 front of DenseNet's and the pre-activation ResNet's convolutions, behind a concatenation or a sum).
+Convolutions and norms of one map that are added, as in RepVGG, become one convolution.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, fx
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from senetzoo.deploy.graph import END, Graph, argument, aten, is_call, only_user
@@ -56,6 +59,84 @@ def fold_norms(graph: Graph) -> tuple[int, int]:
             kept += 1
         graph.nodes.erase_node(norm)
     return folded, kept
+
+
+def fold_branches(graph: Graph) -> tuple[int, int]:
+    """Fold what is added to a convolution of the same map into it, after `fold_norms`.
+
+    A smaller kernel goes into the middle of the larger one, and a batch norm is a kernel of one
+    pixel (Ding et al. 2021, "RepVGG", Section 3.3).
+
+    Returns:
+        How many convolutions, and how many batch norms, went into another convolution.
+    """
+    convs = norms = 0
+    for total in graph.calls(aten.add.Tensor):
+        sides = [side for side in total.all_input_nodes if only_user(side) is total]
+        if len(sides) != 2 or total.kwargs:
+            continue
+        for layer, other in (sides, sides[::-1]):
+            own = graph.weights(layer) if is_call(layer, aten.conv2d.default) else None
+            if own is None or layer.args[0] is not other.args[0]:
+                continue
+            added = _as_kernel(graph, other, layer, torch.zeros_like(own[0]))
+            if added is None:
+                continue
+            biases = [bias for bias in (own[1], added[1]) if bias is not None]
+            bias = torch.stack(biases).sum(0) if biases else None
+            graph.set_weights(layer, own[0] + added[0], bias)
+            graph.replace(total, layer)
+            convs += is_call(other, aten.conv2d.default)
+            norms += is_call(other, aten.batch_norm.default)
+            graph.nodes.erase_node(other)
+            break
+    return convs, norms
+
+
+def _as_kernel(
+    graph: Graph, node: fx.Node, layer: fx.Node, kernel: Tensor
+) -> tuple[Tensor, Tensor | None] | None:
+    """What `node` computes as the weight and bias of `layer`; None where these can't.
+
+    Args:
+        graph: The graph.
+        node: A convolution or a batch norm of the input of `layer`.
+        layer: A convolution.
+        kernel: Zeros of the shape of its weight.
+    """
+    stride, padding, dilation, groups = _settings(layer)
+    outputs, inputs, *sides = kernel.shape
+    middle = [side // 2 for side in sides]
+    if not all(side % 2 for side in sides) or dilation != [1, 1] or padding != middle:
+        return None
+    if is_call(node, aten.conv2d.default):
+        found = graph.weights(node)
+        small = [] if found is None else [side // 2 for side in found[0].shape[2:]]
+        if (
+            found is None
+            or _settings(node) != (stride, small, dilation, groups)
+            or any(side % 2 == 0 for side in found[0].shape[2:])
+            or any(a > b for a, b in zip(small, middle, strict=True))
+        ):
+            return None
+        down, right = (b - a for a, b in zip(small, middle, strict=True))
+        return F.pad(found[0], (right, right, down, down)), found[1]
+    if is_call(node, aten.batch_norm.default) and stride == [1, 1] and outputs == inputs * groups:
+        channels = torch.arange(outputs)
+        kernel[channels, channels % inputs, middle[0], middle[1]] = 1.0
+        gamma, beta, mean, variance = (graph.exact(value) for value in node.args[1:5])
+        eps = argument(node, 7, None)
+        return fuse_conv_bn_weights(kernel, None, mean, variance, eps, gamma, beta)
+    return None
+
+
+def _settings(conv: fx.Node) -> tuple[list[int], list[int], list[int], int]:
+    """Stride, padding, dilation and groups."""
+    stride, padding, dilation = (
+        list(argument(conv, index, (default, default)))
+        for index, default in ((3, 1), (4, 0), (5, 1))
+    )
+    return stride, padding, dilation, argument(conv, 6, 1)
 
 
 def fold_factors(graph: Graph) -> int:

@@ -100,6 +100,10 @@ class Report:
             f"{chosen.engine}, {self.dtype}, {chosen.layout}{chosen.parts}",
             f"batch norms folded: {done.folded}"
             + (f", {done.norms} stay behind sums or concatenations" if done.norms else ""),
+            *(
+                [f"convolutions folded into those beside them: {done.branches}"]
+                * bool(done.branches)
+            ),
             f"gates that read the input of the convolution before them: {len(done.squeezed)}",
         ]
         lines += [f"  {path} not: {why}" for path, why in done.left]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx, nn
 
-from senetzoo.deploy.fold import fold_factors, fold_norms, remove_dead
+from senetzoo.deploy.fold import fold_branches, fold_factors, fold_norms, remove_dead
 from senetzoo.deploy.graph import Graph, aten, is_call, only_user, traced
 from senetzoo.deploy.squeeze import squeeze_through
 
@@ -25,8 +25,9 @@ class Rewrites:
 
     Args:
         removed: Operators that did nothing: dropout, slices of everything.
-        folded: Batch norms that went into the layer before them.
+        folded: Batch norms that went into the layer before them, or into one beside them.
         norms: Batch norms that stay, behind a sum or a concatenation.
+        branches: Convolutions that went into the one beside them, whose output theirs is added to.
         factors: Constant factors that went into the layer before them.
         squeezed: Gates that read the input of the convolution before them instead of its output.
         left: Gates that could not, or would not be faster, by name, each with the reason.
@@ -35,6 +36,7 @@ class Rewrites:
     removed: int
     folded: int
     norms: int
+    branches: int
     factors: int
     squeezed: tuple[str, ...]
     left: tuple[tuple[str, str], ...]
@@ -61,13 +63,15 @@ def rewritten(
     graph = traced(model, sample)
     removed = remove_dead(graph)
     folded, norms = fold_norms(graph)
+    branches, beside = fold_branches(graph)
     factors = fold_factors(graph)
     reasons = squeeze_through(graph, everywhere=everywhere)
     _work_in_place(graph)
     done = Rewrites(
         removed,
-        folded,
-        norms,
+        folded + beside,
+        norms - beside,
+        branches,
         factors,
         tuple(path for path, why in reasons.items() if not why),
         tuple((path, why) for path, why in reasons.items() if why),

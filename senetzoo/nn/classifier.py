@@ -245,6 +245,10 @@ class Classifier(nn.Module):
         convs = (path for path, m in self.named_modules() if isinstance(m, nn.Conv2d))
         return f"{next(convs)}.weight"
 
+    def input_parameters(self) -> tuple[str, ...]:
+        """`input_parameter`, and others that depend on the number of channels."""
+        return (self.input_parameter(),)
+
     def forward(self, x: Tensor) -> Tensor | AuxOutput:
         """Logits (N, num_classes) of images (N, in_chans, H, W).
 

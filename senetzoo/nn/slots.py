@@ -14,6 +14,7 @@ unit has two positions: ``y = standard( body( pre(x) ) )``.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
@@ -131,6 +132,7 @@ def residual(
     act: TensorMap | None = None,
     scale: float = 1.0,
     drop_path: TensorMap | None = None,
+    join: Callable[[Tensor, Tensor], Tensor] = operator.add,
 ) -> Tensor:
     """A residual block with its slots.
 
@@ -144,6 +146,7 @@ def residual(
         act: Activation after the sum.
         scale: Factor on the branch (Inception-ResNet's residual scaling), before ``standard``.
         drop_path: Stochastic depth on the branch, after ``standard``.
+        join: What makes one of the branch's and the skip's output: in general their sum.
     """
     p = x if preact is None else preact(x)
     y = branch(slots.at("pre", p))
@@ -153,7 +156,7 @@ def residual(
     if drop_path is not None:
         y = drop_path(y)
     skip = x if shortcut is None else shortcut(p)
-    y = y + slots.at("identity", skip)
+    y = join(y, slots.at("identity", skip))
     if act is not None:
         y = act(y)
     return slots.at("post", y)

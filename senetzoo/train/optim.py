@@ -87,8 +87,9 @@ def make_optimizer(
         if not parameter.requires_grad:
             continue
         gate = ".slots" in name or name.startswith("slots")
-        # Swin's table of position biases is a matrix.
-        bias = "bias" in name.rpartition(".")[2]
+        # Swin's table of position biases is a matrix, and ConvNeXt's scale has three dimensions.
+        last = name.rpartition(".")[2]
+        bias = "bias" in last or last == "layer_scale"
         kind, rate = "decay", recipe.lr
         if gate or bias or parameter.ndim < 2:
             kind = "plain"

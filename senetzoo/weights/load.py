@@ -307,8 +307,9 @@ def load_weights(
     left_out = [(name, f"left out: {why}") for name, why in gone.items() if name in state]
     adapted = [*report.adapted, *left_out, *adapted]
     state = {name: tensor for name, tensor in state.items() if name not in gone}
-    first = model.input_parameter()
-    if new.in_chans != old.in_chans and first in state and first not in kept:
+    for first in model.input_parameters() if new.in_chans != old.in_chans else ():
+        if first not in state or first in kept:
+            continue
         if channels == "random":
             kept[first] = f"{new.in_chans} channels instead of {old.in_chans}"
         else:

@@ -28,6 +28,8 @@ from senetzoo.weights.dialects.base import (
 _ROUNDED = "se16(width=round8)"
 _LARGE = {"embed_dim": 192, "heads": (6, 12, 24, 48)}
 
+_SELECTIVE = ("skresnet18", "skresnet34", "skresnet50", "skresnext50_32x4d")
+
 NETWORKS = {
     **{
         name: Counterpart(name)
@@ -58,9 +60,13 @@ NETWORKS = {
         f"seresnext{form}": Counterpart(f"se_resnext{form}")
         for form in ("50_32x4d", "101_32x4d", "101_32x8d", "101_64x4d")
     },
+    **{name: Counterpart(name) for name in _SELECTIVE},
+    "resnest50d": Counterpart("resnest50"),
     **{f"resnetv2_{d}": Counterpart(f"preresnet{d}") for d in (18, 34, 50, 101)},
     "resnetv2_152": Counterpart("preresnet101", {"depths": (3, 8, 36, 3)}),
     "densenet264d": Counterpart("densenet264", {"growth": 48, "width": 96, "stem": "deep"}),
+    "legacy_xception": Counterpart("xception"),
+    **{name: Counterpart(name) for name in ("repvgg_a0", "repvgg_b0", "ghostnet_100")},
     "mobilenetv1_100": Counterpart("mobilenet_v1"),
     "mobilenetv1_125": Counterpart("mobilenet_v1", {"width": 1.25}),
     "swin_tiny_patch4_window7_224": Counterpart("swin_t"),
@@ -73,6 +79,12 @@ NETWORKS = {
 
 
 _RESNET = ((r"\.slots\.standard\.(fc[12]\.)", r".se.\1"),)
+# Each convolution with its norm is a module there.
+_SKNET = (
+    (r"^(layer\d\.\d+)\.conv(\d)\.weight", r"\1.conv\2.conv.weight"),
+    (r"^(layer\d\.\d+)\.bn(\d)\.", r"\1.conv\2.bn."),
+    *_RESNET,
+)
 # The layers of a deep stem here, and their names there.
 _DEEP = {"0": "conv1", "1": "norm1", "3": "conv2", "4": "norm2", "6": "conv3"}
 
@@ -129,6 +141,10 @@ def _inception_v4(name: str, model: Classifier) -> str | None:
     return f"features.{before + int(index)}.{rest}"
 
 
+_INVERTED_GATES = (
+    (r"\.slots\.inner\.fc1\.", ".se.conv_reduce."),
+    (r"\.slots\.inner\.fc2\.", ".se.conv_expand."),
+)
 _EFFICIENTNET = (
     (r"^features\.0\.0\.", "conv_stem."),
     (r"^features\.0\.1\.", "bn1."),
@@ -145,8 +161,7 @@ _EFFICIENTNET = (
     (r"\.block\.1\.1\.", ".bn2."),
     (r"\.block\.3\.0\.", ".conv_pwl."),
     (r"\.block\.3\.1\.", ".bn3."),
-    (r"\.slots\.inner\.fc1\.", ".se.conv_reduce."),
-    (r"\.slots\.inner\.fc2\.", ".se.conv_expand."),
+    *_INVERTED_GATES,
     (r"^features\.(\d)\.", lambda found: f"blocks.{int(found[1]) - 1}."),
 )
 
@@ -194,20 +209,26 @@ DIALECT = Dialect(
     families={
         "ResNet": _RESNET,
         "SENet": _RESNET,
+        "SKNet": _SKNET,
+        "ResNeSt": (),
         "PreResNet": _preresnet,
         "DenseNet": _densenet,
         "VGG": _VGG_RULES,
+        "RepVGG": ((r"^blocks\.", "stages."),),
         "InceptionV3": (),
         "InceptionV4": _inception_v4,
         "InceptionResNet": (),
+        "Xception": (),
         "MobileNet": (),
+        "GhostNet": _INVERTED_GATES,
         "EfficientNet": _EFFICIENTNET,
         "Swin": _SWIN,
     },
     convolutions={
-        "ResNet": _GATES,
-        "SENet": _GATES,
-        "EfficientNet": ((r"\.se\.conv_(reduce|expand)\.weight", 1),),
+        **dict.fromkeys(("ResNet", "SENet", "SKNet"), _GATES),
+        **dict.fromkeys(
+            ("EfficientNet", "GhostNet"), ((r"\.se\.conv_(reduce|expand)\.weight", 1),)
+        ),
         "PreResNet": ((r"^head\.fc\.weight", 1),),
         "VGG": ((r"^pre_logits\.fc1\.weight", 7), (r"^pre_logits\.fc2\.weight", 1)),
     },

@@ -1,6 +1,6 @@
 """torchvision's names, which are ours but for the gates of the networks that come with SE.
 
-It has 56 networks of our registry. The weights of ``googlenet`` and ``inception_v3`` come with
+It has 68 networks of our registry. The weights of ``googlenet`` and ``inception_v3`` come with
 auxiliary heads, and for them its networks bring an image to a mean and a standard deviation of a
 half after its transforms have brought it to ImageNet's (``transform_input``).
 
@@ -28,7 +28,11 @@ NETWORKS = {
             "wide_resnet50_2",
             "wide_resnet101_2",
             *(f"densenet{depth}" for depth in (121, 161, 169, 201)),
+            "squeezenet1_0",
+            "squeezenet1_1",
             "mobilenet_v2",
+            *(f"shufflenet_v2_x{width}" for width in ("0_5", "1_0", "1_5", "2_0")),
+            *(f"mnasnet{width}" for width in ("0_5", "0_75", "1_0", "1_3")),
             "mobilenet_v3_large",
             "mobilenet_v3_small",
             *(f"efficientnet_b{number}" for number in range(8)),
@@ -41,6 +45,8 @@ NETWORKS = {
             "swin_t",
             "swin_s",
             "swin_b",
+            "convnext_tiny",
+            "convnext_small",
         )
     },
     "googlenet": Counterpart("googlenet_bn", mean=_HALF, std=_HALF),
@@ -65,14 +71,16 @@ DIALECT = Dialect(
     families={
         **dict.fromkeys(("AlexNet", "VGG", "GoogLeNet", "InceptionV3", "ResNet", "DenseNet"), ()),
         "EfficientNet": _EFFICIENTNET,
-        "MobileNetV2": (),
+        **dict.fromkeys(("SqueezeNet", "MobileNetV2", "ShuffleNetV2", "MNASNet"), ()),
         "MobileNetV3": _MOBILENET_V3,
         "RegNet": _REGNET,
         "Swin": (),
+        "ConvNeXt": (),
     },
     convolutions={
         "EfficientNet": _SE_LAYER,
         "MobileNetV3": _SE_LAYER,
+        "SqueezeNet": ((r"^classifier\.1\.weight", 1),),
         "RegNet": ((r"\.f\.se\.fc[12]\.weight", 1),),
     },
     updates={"DenseNet": dense_layers},

@@ -1,0 +1,136 @@
+"""RepVGG: trained with a 1x1 convolution and the identity beside each 3x3, run as one 3x3.
+
+Ding et al. 2021, "RepVGG: Making VGG-style ConvNets Great Again" (arXiv:2101.03697), Tables 2 and
+3. `senetzoo.optimize` folds the three branches into one convolution (Section 3.3 of the paper).
+
+Child names are timm's, but for its ``stages``, which are ``blocks`` here.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
+from typing import Annotated, ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from senetzoo._utils.checks import Depths, Gt, Le
+from senetzoo.models.family import Family, Paper
+from senetzoo.models.inverted import for_small_images
+from senetzoo.nn.classifier import Classifier, Config
+from senetzoo.nn.conv import ConvNormAct
+from senetzoo.nn.init import init_convs
+from senetzoo.nn.maps import doubling
+from senetzoo.nn.slots import Slots, unit
+
+# Channels of the second stage; of the first, which is one layer, at most as many.
+WIDTH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepVGGConfig(Config):
+    """A RepVGG in the form that is trained.
+
+    ``stem="cifar"`` is a form for 32x32 pixels: the first two stages have stride 1, so that the
+    last map is 4x4.
+
+    Args:
+        depths: Layers of each stage after the first, which has one.
+        width: Factor on the channels of all stages but the last (the paper's a).
+        last: Factor on those of the last (b).
+    """
+
+    # The identity is folded, as a branch that is dropped could not be.
+    has_branches: ClassVar[bool] = False
+
+    depths: Depths
+    width: Annotated[float, Gt(0), Le(8)] = 1.0
+    last: Annotated[float, Gt(0), Le(8)] = 2.5
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Stride of each stage's first layer."""
+        strides = (2,) * (len(self.depths) + 1)
+        return for_small_images(strides) if self.small else strides
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each stage."""
+        factors = [self.width] * (len(self.depths) - 1) + [self.last]
+        full = zip(doubling(WIDTH, len(factors)), factors, strict=True)
+        widths = [max(int(channels * factor), 1) for channels, factor in full]
+        return [min(WIDTH, widths[0]), *widths]
+
+    def build(self) -> RepVGG:
+        return RepVGG(self)
+
+
+class RepVGGBlock(nn.Module):
+    """A 3x3, a 1x1 and, where the shape stays, the identity, each with a norm; a ReLU of the sum.
+
+    As in VGG a gate sits before or after the layer: between its branches it would keep them from
+    being one convolution. The first layer of a stage has no identity, of whatever stride it is, so
+    that the weights of the form for large images fit the other.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, *, first: bool) -> None:
+        super().__init__()
+        self.identity = None if first else nn.BatchNorm2d(outputs)
+        self.conv_kxk = ConvNormAct(inputs, outputs, 3, stride, "same", act=False)
+        self.conv_1x1 = ConvNormAct(inputs, outputs, 1, stride, act=False)
+        self.slots = Slots({"pre": inputs, "standard": outputs})
+
+    def body(self, x: Tensor) -> Tensor:
+        """The branches."""
+        y = self.conv_1x1(x) + self.conv_kxk(x)
+        return F.relu(y if self.identity is None else y + self.identity(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return unit(x, self.slots, self.body)
+
+
+class RepVGG(Classifier):
+    """RepVGG: built by `RepVGGConfig.build`."""
+
+    head_name = "head.fc"
+    _config: RepVGGConfig
+
+    def __init__(self, config: RepVGGConfig) -> None:
+        super().__init__(config)
+        (inputs, *widths), (stride, *strides) = config.widths, config.strides
+        self.stem = RepVGGBlock(config.in_chans, inputs, stride, first=True)
+        self.blocks = nn.Sequential()
+        for outputs, depth, first in zip(widths, config.depths, strides, strict=True):
+            stage = nn.Sequential()
+            for index in range(depth):
+                stride = 1 if index else first
+                stage.append(RepVGGBlock(inputs, outputs, stride, first=not index))
+                inputs = outputs
+            self.blocks.append(stage)
+        levels = [["stem"], *([f"blocks.{index}"] for index in range(len(widths)))]
+        self.set_levels(levels, accumulate(config.strides, mul), config.widths)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
+        self.head = nn.Sequential(OrderedDict(fc=nn.Linear(inputs, config.num_classes)))
+        init_convs(self, "fan_out")
+
+    def input_parameters(self) -> tuple[str, ...]:
+        return ("stem.conv_kxk.conv.weight", "stem.conv_1x1.conv.weight")
+
+
+DING_2021 = Paper(
+    "RepVGG: Making VGG-style ConvNets Great Again", 2021, "https://arxiv.org/abs/2101.03697"
+)
+
+FAMILY = Family(
+    title="RepVGG",
+    papers={"*": DING_2021},
+    small="The first two stages have stride 1: 4x4 before the pool.",
+    networks={
+        "repvgg_a0": RepVGGConfig(depths=(2, 4, 14, 1), width=0.75),
+        "repvgg_b0": RepVGGConfig(depths=(4, 6, 16, 1)),
+    },
+)
