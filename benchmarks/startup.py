@@ -1,19 +1,24 @@
 """How long it takes to import senetzoo and to build a network, beside timm and torchvision.
 
+And how long a user waits at the prompt, for help and for Tab.
+
     python benchmarks/startup.py
 
-Each round starts a new interpreter for each library, in an order of its own, so that other load
-meets all of them. Every one of them imports torch, then the library, then builds a network without
-trained weights; each step is timed inside the process. A round before them is not recorded: it
-compiles what was never imported and fills the disk's cache. One JSON line for a run.
+Each round starts a new interpreter for each library and each prompt, in an order of its own, so
+that other load meets all of them. Those of libraries import torch, then the library, then build a
+network without trained weights; each step is timed inside the process, and a prompt from outside. A
+round before them is not recorded: it compiles what was never imported and fills the disk's cache.
+One JSON line for a run.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +57,16 @@ loaded = time.perf_counter()
 built = time.perf_counter()
 print(torch_there - start, loaded - declared, built - loaded)
 """
+# What is typed, and the variables by which bash asks for completions.
+_TAB = {"_SENETZOO_COMPLETE": "bash_complete"}
+PROMPTS: Mapping[str, tuple[list[str], dict[str, str]]] = {
+    "senetzoo --help": (["--help"], {}),
+    "senetzoo <Tab>": ([], {**_TAB, "COMP_WORDS": "senetzoo ", "COMP_CWORD": "1"}),
+    "senetzoo explain se_res<Tab>": (
+        [],
+        {**_TAB, "COMP_WORDS": "senetzoo explain se_res", "COMP_CWORD": "2"},
+    ),
+}
 
 
 def seconds(load: str, build: str, declare: str) -> tuple[float, float, float]:
@@ -64,14 +79,34 @@ def seconds(load: str, build: str, declare: str) -> tuple[float, float, float]:
     return in_torch, in_library, in_build
 
 
+def waited(arguments: Sequence[str], variables: Mapping[str, str]) -> float:
+    """Seconds until ``senetzoo`` has answered, in a new process."""
+    program = "from senetzoo.cli import main; main(prog_name='senetzoo')"
+    start = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, **variables},
+    )
+    return time.perf_counter() - start
+
+
 def loads(statement: str) -> bool:
     """Whether a new process can do it."""
     done = subprocess.run([sys.executable, "-c", statement], capture_output=True, cwd=ROOT)
     return done.returncode == 0
 
 
-def summary(measured: Mapping[str, Sequence[tuple[float, float, float]]]) -> list[dict[str, Any]]:
-    """The rows of the record: whole import, import after torch, building, for each library."""
+def summary(
+    measured: Mapping[str, Sequence[tuple[float, float, float]]],
+    waits: Mapping[str, Sequence[float]],
+) -> list[dict[str, Any]]:
+    """The rows of the record: whole import, import after torch, building, for each library.
+
+    Then those of the prompts.
+    """
     names = list(measured)
     # Which of the three times of a process count.
     steps = {"{load}": (0, 1), "{load}, after torch": (1,), "{build}": (2,)}
@@ -81,13 +116,10 @@ def summary(measured: Mapping[str, Sequence[tuple[float, float, float]]]) -> lis
         for name in names:
             load, build = LIBRARIES[name]
             values = [sum(own[part] for part in parts) for own in measured[name]]
-            took = Spread.of(values)
             ratio = Spread.of([own / other for own, other in zip(values, first, strict=True)])
             rows.append(
                 {
-                    "statement": title.format(load=load, build=build),
-                    "library": name,
-                    "seconds": {"median": took.median, "p10": took.p10, "p90": took.p90},
+                    **_taken(title.format(load=load, build=build), name, values),
                     "ratio": None
                     if name == names[0]
                     else {
@@ -96,10 +128,20 @@ def summary(measured: Mapping[str, Sequence[tuple[float, float, float]]]) -> lis
                         "interval95": ratio.interval,
                         "differs": ratio.differs,
                     },
-                    "round_seconds": [round(value, 4) for value in values],
                 }
             )
-    return rows
+    prompts = (_taken(prompt, names[0], values) for prompt, values in waits.items())
+    return rows + [{**row, "ratio": None} for row in prompts]
+
+
+def _taken(statement: str, library: str, values: Sequence[float]) -> dict[str, Any]:
+    took = Spread.of(values)
+    return {
+        "statement": statement,
+        "library": library,
+        "seconds": {"median": took.median, "p10": took.p10, "p90": took.p90},
+        "round_seconds": [round(value, 4) for value in values],
+    }
 
 
 @click.command()
@@ -115,14 +157,20 @@ def main(rounds: int, record: bool, out: Path) -> None:
     where = environment(torch.device("cpu"), torch.get_num_threads(), list(LIBRARIES)[1:])
     declare = "" if loads("import torchvision") else DECLARE
     measured: dict[str, list[tuple[float, float, float]]] = {name: [] for name in LIBRARIES}
-    order, draw = list(LIBRARIES), random.Random(0)
+    waits: dict[str, list[float]] = {prompt: [] for prompt in PROMPTS}
+    order, draw = [*LIBRARIES, *PROMPTS], random.Random(0)
     for number in range(rounds + 1):
         draw.shuffle(order)
         for name in order:
-            took = seconds(*LIBRARIES[name], declare)
-            if number:
-                measured[name].append(took)
-    results = summary(measured)
+            if name in PROMPTS:
+                took = waited(*PROMPTS[name])
+                if number:
+                    waits[name].append(took)
+            else:
+                steps = seconds(*LIBRARIES[name], declare)
+                if number:
+                    measured[name].append(steps)
+    results = summary(measured, waits)
     for row in results:
         ratio = "" if row["ratio"] is None else f"{row['ratio']['median']:.2f} times"
         click.echo(f"{row['statement']:45} {row['seconds']['median']:7.3f} s  {ratio}")

@@ -153,6 +153,19 @@ def test_no_assert_guards_anything() -> None:
             "import senetzoo; senetzoo.create('se_resnet20', seed=0)",
             {"torchvision", "PIL", "huggingface_hub"},
         ),
+        # What a user waits for at the prompt.
+        *(
+            (f"from senetzoo.cli import main; main({words!r}, standalone_mode=False)", {"torch"})
+            for words in (["--help"], ["weights", "--help"], ["train", "--help"])
+        ),
+        *(
+            (
+                "from click.shell_completion import ShellComplete; from senetzoo.cli import main; "
+                f"assert ShellComplete(main, {{}}, '', '').get_completions({words!r}, {start!r})",
+                {"torch"},
+            )
+            for words, start in (([], ""), (["explain"], "se_resnet20.c"), (["list"], "--fam"))
+        ),
     ],
 )
 def test_import_is_light(program: str, without: set[str]) -> None:

@@ -21,16 +21,15 @@ import warnings
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 import senetzoo
 from senetzoo.errors import ConfigError
 
+if TYPE_CHECKING:  # what reads options and documents does without torch's second
+    import torch
+
 DEVICES = ("cpu", "cuda", "mps")
-# Types that torch itself computes in, by their names in options and records.
-TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # More than any machine has: with as many as a number can say, OpenMP ends the process.
 MOST_THREADS = 1024
 # What decides the speed of convolutions on x86; elsewhere /proc/cpuinfo has no such flags.
@@ -66,6 +65,8 @@ def environment(device: torch.device, threads: int, packages: Sequence[str] = ()
         the machine shows here, which ratios bear and latencies do not; ``cudnn_tf32`` whether
         fp32 convolutions of a GPU round to TF32.
     """
+    import torch
+
     cuda = device.type == "cuda"
     return {
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -117,6 +118,8 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:
 
 def machine() -> str:
     """Processor, threads and torch's version in one line."""
+    import torch
+
     return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
@@ -182,6 +185,8 @@ def check_device(name: str, *, bf16: bool = False) -> torch.device:
     Raises:
         ConfigError: It is not available here, or can't compute in bf16.
     """
+    import torch
+
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -210,6 +215,8 @@ def check_device(name: str, *, bf16: bool = False) -> torch.device:
 
 
 def _convolves(device: torch.device, dtype: torch.dtype) -> bool:
+    import torch
+
     if device.type == "cuda" and dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported():
         return False
     try:
@@ -330,6 +337,8 @@ def threads_set(number: int | None) -> Iterator[None]:
 
     Where it is another one, one thread at a time: torch has one number for the process.
     """
+    import torch
+
     if number is None or number == torch.get_num_threads():  # the usual case, once a batch
         yield
         return
@@ -344,6 +353,8 @@ def threads_set(number: int | None) -> Iterator[None]:
 
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done what it was given."""
+    import torch
+
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

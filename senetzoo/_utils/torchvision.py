@@ -11,8 +11,10 @@ from __future__ import annotations
 import importlib
 import sys
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 # A library's declarations live as long as the object.
@@ -32,6 +34,8 @@ def torchvision() -> ModuleType:
     except RuntimeError as error:
         if "operator torchvision::nms does not exist" not in str(error) or _library is not None:
             raise
+    import torch
+
     # The failed import leaves its submodules behind, which would be taken for complete.
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         del sys.modules[name]

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from senetzoo._utils.checks import Ge, Le, NonNegativeInt, PositiveInt, check
 from senetzoo._utils.environment import (
     MOST_THREADS,
-    TORCH_DTYPES,
     check_device,
     synchronize,
     threads_set,
@@ -30,6 +29,7 @@ from senetzoo.deploy.engines import Dtype, Layout, Runner, engine
 from senetzoo.errors import explained
 from senetzoo.eval.accuracy import failures_explained
 from senetzoo.nn.counting import Counts
+from senetzoo.nn.modes import TORCH_DTYPES
 
 # Of the random images; the values do not matter, as long as they are no denormal numbers.
 _SEED = 0

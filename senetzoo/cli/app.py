@@ -12,7 +12,6 @@ from senetzoo.cli import complete
 from senetzoo.cli.base import INTERRUPTED
 from senetzoo.cli.options import Json, as_command, say
 from senetzoo.errors import MissingExtraError
-from senetzoo.zoo import load
 
 if TYPE_CHECKING:
     import gradio
@@ -51,6 +50,8 @@ def command(
       senetzoo app --model resnet20 --model se_resnet20 --port 8000
       senetzoo app --json
     """
+    from senetzoo.zoo import load
+
     with tempfile.TemporaryDirectory(prefix="senetzoo-") as folder:
         # Where gradio keeps images, by default in a folder that others on this machine can read.
         os.environ["GRADIO_TEMP_DIR"] = folder

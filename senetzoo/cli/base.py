@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import pkgutil
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from senetzoo._utils.terminal import OutputError, echo
 from senetzoo.errors import SenetzooError, nearest
@@ -91,7 +94,8 @@ class LazyGroup(_Program, click.Group):
 
     Args:
         elsewhere: Commands in rooms that are imported when they are asked for: ``senetzoo list``
-            must not load a trainer. ``"module:name"`` by command.
+            must not load a trainer. ``"module:function"`` by command. To list them takes no import:
+            their docstrings are read from the files.
         args: Those of `click.Group`.
         kwargs: Those of `click.Group`.
     """
@@ -122,6 +126,22 @@ class LazyGroup(_Program, click.Group):
             return command if isinstance(command, click.Command) else None
         return super().get_command(ctx, cmd_name)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self._listed().format_commands(ctx, formatter)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        listed = self._listed()
+        own = click.Context(listed, ctx.parent, ctx.info_name, **self.context_settings)
+        return listed.shell_complete(own, incomplete)
+
+    def _listed(self) -> click.Group:
+        """What a list of the commands needs: their names and help, and the group's options."""
+        known = {
+            name: click.Command(name, help=_docstring(self._elsewhere[name]))
+            for name in self._elsewhere
+        }
+        return click.Group(self.name, commands={**self.commands, **known}, params=self.params)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -133,6 +153,15 @@ class LazyGroup(_Program, click.Group):
                 ctx,
             )
         return super().resolve_command(ctx, args)
+
+
+def _docstring(where: str) -> str | None:
+    """That of ``module:function``, without importing the module."""
+    module, _, name = where.partition(":")
+    package, _, file = module.rpartition(".")
+    body = ast.parse(pkgutil.get_data(package, f"{file}.py") or b"").body
+    functions = (node for node in body if isinstance(node, ast.FunctionDef))
+    return next((ast.get_docstring(node) for node in functions if node.name == name), None)
 
 
 def _write_exits(exits: Mapping[int, str], formatter: click.HelpFormatter) -> None:

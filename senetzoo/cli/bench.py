@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import click
 import torch
 
-from senetzoo._utils.environment import TORCH_DTYPES, check_device, environment, threads_set
+from senetzoo._utils.environment import check_device, environment, threads_set
 from senetzoo._utils.terminal import echo, progress
 from senetzoo.bench import report
 from senetzoo.bench.candidates import candidates, find_backends, find_names
@@ -23,6 +23,7 @@ from senetzoo.cli.networks import evaluate_networks
 from senetzoo.cli.options import DATA, Data, Device, Json, WeightsFile, as_command, say
 from senetzoo.deploy.engines import ENGINES, Dtype, Layout, engine
 from senetzoo.errors import ConfigError
+from senetzoo.nn.modes import TORCH_DTYPES
 
 
 def _peers(incomplete: str) -> list[Any]:

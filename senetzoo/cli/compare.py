@@ -30,7 +30,6 @@ from senetzoo.cli.train import (
     say_progress,
 )
 from senetzoo.errors import ConfigError, MissingExtraError
-from senetzoo.own import PATH, register_path, with_names
 
 if TYPE_CHECKING:
     from senetzoo.report.paired import Paired
@@ -95,6 +94,7 @@ def command(
     """
     import torch
 
+    from senetzoo.own import PATH, register_path, with_names
     from senetzoo.report.figures import differences
     from senetzoo.report.paired import paired
     from senetzoo.report.run import read

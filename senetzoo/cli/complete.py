@@ -6,15 +6,12 @@ Each function gets the word so far.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args
 
 from click.shell_completion import CompletionItem
 
 from senetzoo._utils.environment import DEVICES
-from senetzoo.gates import GATES
-from senetzoo.nn.slots import POSITIONS
-from senetzoo.registry import ENTRIES, FAMILIES
-from senetzoo.weights import manifest
+from senetzoo.models.names import ModelName
 
 
 def starting(words: Iterable[str], incomplete: str) -> list[Any]:
@@ -26,16 +23,21 @@ def networks(incomplete: str) -> list[Any]:
     """Names; after a ``.`` the tags of the weights, after a ``+`` a policy."""
     if "+" in incomplete:
         return policies(incomplete)
-    return tags(incomplete) if "." in incomplete else starting(ENTRIES, incomplete)
+    return tags(incomplete) if "." in incomplete else starting(get_args(ModelName), incomplete)
 
 
 def tags(incomplete: str) -> list[Any]:
     """Tags of weights."""
-    return starting(manifest.manifest(), incomplete)
+    from senetzoo.weights.manifest import manifest
+
+    return starting(manifest(), incomplete)
 
 
 def policies(incomplete: str) -> list[Any]:
     """Names of gates; after an ``@`` the positions."""
+    from senetzoo.gates import GATES
+    from senetzoo.nn.slots import POSITIONS
+
     base, plus, last = incomplete.rpartition("+")
     gate, at, _ = last.partition("@")
     known = [f"{gate}@{position}" for position in POSITIONS] if at else GATES
@@ -62,4 +64,6 @@ def devices(incomplete: str) -> list[Any]:
 
 def families(incomplete: str) -> list[Any]:
     """Titles of families."""
+    from senetzoo.registry import FAMILIES
+
     return starting(sorted(family.title for family in FAMILIES), incomplete)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import click
 
-from senetzoo._utils.environment import TORCH_DTYPES, check_device, threads_set
+from senetzoo._utils.environment import check_device, threads_set
 from senetzoo._utils.files import atomically, write_csv
 from senetzoo._utils.terminal import columns, progress
 from senetzoo.cli.networks import evaluate_networks, trained
@@ -30,6 +30,7 @@ from senetzoo.eval.accuracy import Evaluation
 from senetzoo.eval.calibration import PRECISION
 from senetzoo.eval.robustness import Robustness, robustness
 from senetzoo.io.save import save, store_calibration
+from senetzoo.nn.modes import TORCH_DTYPES
 from senetzoo.zoo import saved_in
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from senetzoo._utils.environment import TORCH_DTYPES
 from senetzoo._utils.terminal import progress
 from senetzoo.errors import WeightsError
-from senetzoo.eval.accuracy import Evaluation, evaluate, failures_explained
-from senetzoo.eval.data import LabeledImages, images_for
-from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.preprocessing import Preprocessing
-from senetzoo.nn.transforms import transforms
-from senetzoo.zoo import load
+
+if TYPE_CHECKING:
+    import torch
+
+    from senetzoo.eval.accuracy import Evaluation
+    from senetzoo.eval.data import LabeledImages
+    from senetzoo.nn.classifier import Classifier
+    from senetzoo.nn.preprocessing import Preprocessing
 
 
 def trained(reference: str, **stated: Any) -> Classifier:
@@ -25,6 +24,8 @@ def trained(reference: str, **stated: Any) -> Classifier:
     Raises:
         WeightsError: There are no weights, or they lack a part: gates, or a classifier.
     """
+    from senetzoo.zoo import load
+
     model = load(reference, **stated)
     report = model.load_report
     if report is not None and report.replaced:
@@ -63,6 +64,9 @@ def evaluate_networks(
         DataError: The data is not there, can't be read, or has other classes.
         ConfigError: A name that does not exist, or a network that fails on its images.
     """
+    from senetzoo.eval.accuracy import Evaluation, evaluate, failures_explained
+    from senetzoo.nn.modes import TORCH_DTYPES
+
     # All are loaded first: what is not there shows before the long part.
     networks = [(name, *_ready(name, stated or {}, where)) for name in names]
     total = len(dtypes) * sum(len(data.images) for *_, data in networks)
@@ -86,5 +90,8 @@ def _ready(
     reference: str, stated: Mapping[str, Any], where: str
 ) -> tuple[Classifier, Preprocessing, LabeledImages]:
     """A network with weights, its preprocessing, and data for it."""
+    from senetzoo.eval.data import images_for
+    from senetzoo.nn.transforms import transforms
+
     model = trained(reference, **stated)
     return model, transforms(model), images_for(model, where)

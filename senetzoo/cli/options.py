@@ -41,7 +41,6 @@ from senetzoo.cli import complete
 from senetzoo.cli.base import OneOf, SenetzooCommand
 from senetzoo.errors import ConfigError, SenetzooError
 from senetzoo.nn.preprocessing import Preprocessing
-from senetzoo.own import register_path
 
 
 class UserPath(click.Path):
@@ -171,7 +170,9 @@ def _registering() -> click.Parameter:
 
 
 def _register(ctx: click.Context, param: click.Parameter, paths: tuple[str, ...]) -> None:
-    if not ctx.resilient_parsing:
+    if paths and not ctx.resilient_parsing:
+        from senetzoo.own import register_path
+
         try:
             tuple(map(register_path, paths))
         except SenetzooError as error:

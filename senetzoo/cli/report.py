@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import torch
-
 from senetzoo._utils.files import atomically
 from senetzoo.cli.options import FILE, FOLDER, PATH, Json, as_command, say
 from senetzoo.errors import ConfigError, nearest
@@ -125,6 +123,8 @@ def _variants(runs: Sequence[Run], baseline: str | None) -> Sequence[str]:
 
 def _excitations(runs: Sequence[Run], path: Path | None) -> list[ExcitationSection]:
     """The excitations on the test images, of those runs that are finished and have gates."""
+    import torch
+
     from senetzoo.gates.common import GateModule
     from senetzoo.inspect.excitations import drift, excitations
     from senetzoo.report.excitations import excitation_section

@@ -18,7 +18,6 @@ from senetzoo.cli import complete
 from senetzoo.cli.base import BAD_INPUT, LazyGroup
 from senetzoo.cli.options import FOLDER, Json, as_command, say
 from senetzoo.errors import ConfigError, SenetzooError, WeightsError, nearest
-from senetzoo.registry import entry as network
 from senetzoo.weights import cache, download
 from senetzoo.weights.manifest import Entry, Training, find, last_stages, manifest
 
@@ -239,7 +238,9 @@ def _began(training: tuple[Training, ...]) -> str:
 def _chosen(tag: str) -> tuple[str, Entry]:
     """The entry of ``model.tag``, or the default of ``model``."""
     model, _, name = tag.partition(".")
-    network(model)  # an unknown network is another error than one without weights
+    from senetzoo.registry import entry
+
+    entry(model)  # an unknown network is another error than one without weights
     return find(model, name or None)
 
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from senetzoo.errors import DataError, WeightsError
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+# Types that torch itself computes in, by their names in options and records.
+TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def evaluated(model: ModuleT) -> ModuleT:

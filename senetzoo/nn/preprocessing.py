@@ -7,9 +7,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
-from torch import Tensor
-
 from senetzoo._utils.checks import Gt, Le, PositiveFloat, PositiveInt, check
 from senetzoo._utils.pixels import eight_bits, upright
 from senetzoo._utils.torchvision import torchvision
@@ -17,6 +14,7 @@ from senetzoo.errors import ConfigError, DataError, check_fields
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
 MOST_PIXELS = 16_384
 """Of a side after resizing; more is a slip of the pen, and takes all memory."""
@@ -93,6 +91,7 @@ class Preprocessing:
             DataError: A tensor of another type or shape, or an image without pixels or damaged.
         """
         torchvision()
+        from torch import Tensor
         from torchvision.transforms.v2 import functional
 
         pixels: Any  # functional takes and gives images or tensors, each as it came
@@ -138,6 +137,8 @@ class Preprocessing:
         Returns:
             float32 (C, H, W).
         """
+        import torch
+
         mean, std = self._statistics(pixels)
         return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
 
@@ -150,18 +151,23 @@ class Preprocessing:
         Returns:
             uint8 (C, H, W).
         """
+        import torch
+
         mean, std = self._statistics(tensor)
         shown = tensor.to(torch.float32).mul(std).add_(mean).mul_(255)
         return shown.round_().clamp_(0, 255).to(torch.uint8)
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, to be computed with images."""
+        import torch
+
         mean = torch.tensor(self.mean, dtype=torch.float32, device=like.device)[:, None, None]
         std = torch.tensor(self.std, dtype=torch.float32, device=like.device)[:, None, None]
         return mean, std
 
     def _channels(self, image: Tensor) -> Tensor:
         """`image` with as many channels as `mean`."""
+        import torch
         from torchvision.transforms.v2 import functional
 
         if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] not in (1, 3):

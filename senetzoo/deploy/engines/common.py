@@ -14,8 +14,9 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from senetzoo._utils.environment import TORCH_DTYPES, threads_set
+from senetzoo._utils.environment import threads_set
 from senetzoo.errors import ConfigError, MissingExtraError, SenetzooError, explained
+from senetzoo.nn.modes import TORCH_DTYPES
 
 Dtype: TypeAlias = Literal["fp32", "bf16", "int8"]
 Layout: TypeAlias = Literal["nchw", "nhwc"]
