@@ -297,12 +297,13 @@ def _find_saved(
         isinstance(reference, str)
         and not text.startswith((".", "~", "/"))
         and not _is_folder(base)
+        and path.suffix not in FORMATS
         and hub.is_repo(base)
     ):
         trained = hub.read(base.removeprefix(hub.PREFIX))
-    elif path.suffix in FORMATS and path.is_file():
+    elif path.suffix in FORMATS and not path.is_dir():
         raise ConfigError(
-            f"{path} is a file of weights.",
+            f"{path} is a file of weights{'' if path.exists() else ', which is not there'}.",
             "It does not say which network they are of.",
             f'Type for example: load("resnet50", weights={str(path)!r})',
         )

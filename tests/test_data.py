@@ -127,9 +127,9 @@ def test_image_folder_messages(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         read_image_folder(tmp_path, [f"class{k}" for k in range(12)])
     assert message(error) == (
-        f"{tmp_path} has the folder 'cat'.\n"
-        f"The classes are {', '.join(f'class{k}' for k in range(10))} ....\n"
-        "Name each folder after a class"
+        f"{tmp_path} has the class 'cat', which the data set does not have.\n"
+        f"The classes of the data set are {', '.join(f'class{k}' for k in range(10))} ....\n"
+        "Give data of these classes, with folders named after them"
     )
 
 
@@ -193,7 +193,8 @@ def test_parquets_class_names(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         read_parquet(path, ["dog", "cat", "elk"])
     assert message(error) == (
-        f"{path} has the classes cat, dog, elk.\nExpected dog, cat, elk, in this order."
+        f"{path} has the classes cat, dog, elk.\nExpected dog, cat, elk, in this order.\n"
+        "Give data of these classes"
     )
 
 

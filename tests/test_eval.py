@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -141,7 +142,7 @@ def test_class_that_the_network_does_not_have(colors: Path) -> None:
         read_images(str(colors), ("red", "green", "azure"), 3)
     assert str(caught.value) == (
         f"{colors} has the class 'blue', which the network does not have.\n"
-        "The network's classes are red, green, azure.\n"
+        "The classes of the network are red, green, azure.\n"
         "Give data of these classes, with folders named after them"
     )
 
@@ -420,7 +421,7 @@ def test_mirror_images_are_averaged(colors: Path) -> None:
     half.save(colors / "red" / "half.png")
     data = read_images(str(colors), ("red", "green", "blue"), 3)
     plain, both = (evaluate(Left(), data, PLAIN, tta=tta) for tta in (False, True))
-    index = [data.images.source_name(k) for k in range(9)].index(str(colors / "red" / "half.png"))  # type: ignore[union-attr]
+    index = [data.images.source_name(k) for k in range(9)].index(str(colors / "red" / "half.png"))
     assert plain.logits[index].tolist() == [1, 0, 0]
     assert both.logits[index].tolist() == [0.5, 0, 0.5]
 
@@ -567,12 +568,45 @@ def test_missing_data_and_bad_weights(tmp_path: Path) -> None:
     assert result.stderr.startswith(f"error: Can't read the weights {tmp_path / 'absent'}.")
 
 
-def test_unreadable_image(published: str, colors: Path) -> None:
-    broken = colors / "red" / "0.png"
-    broken.write_bytes(b"")
-    result = run(published, str(colors))
-    assert result.exit_code == 2
-    assert result.stderr == f"error: Can't read {broken}.\nThe file is empty.\n"
+def test_an_unreadable_image_is_named_left_out_and_counted(published: str, colors: Path) -> None:
+    whole = json.loads(run(published, colors, "--json").stdout)
+    (colors / "red" / "0.png").write_bytes(b"")
+    (colors / "blue" / "1.png").write_bytes(b"no image")
+    result = run(published, colors)
+    assert result.exit_code == 0
+    assert set(result.stderr.splitlines()) == {
+        "left out: red/0.png: it has no bytes",
+        "left out: blue/1.png: it is no image, or too damaged to be recognized",
+    }
+    assert re.search(r"^left out +2 +can't be read$", result.stdout, re.MULTILINE)
+    found = json.loads(run(published, colors, "--json").stdout)
+    assert found["images"] == whole["images"] - 2
+    assert [problem["file"] for problem in found["left_out"]] == ["blue/1.png", "red/0.png"]
+    # Whatever is wrong with the others is as before, under the same names.
+    gone = {str(colors / "red" / "0.png"), str(colors / "blue" / "1.png")}
+    assert found["mistakes"] == [m for m in whole["mistakes"] if m["path"] not in gone]
+    for file in colors.glob("*/*.png"):
+        file.write_bytes(b"")
+    result = run(published, colors)
+    assert (result.exit_code, result.stderr.splitlines()[-2]) == (
+        2,
+        f"error: {colors} has no images.",
+    )
+
+
+def test_a_part_of_the_data_by_name(published: str, tmp_path: Path) -> None:
+    for split, many in (("train", 3), ("val", 2), ("test", 1)):
+        for name in ("red", "blue"):
+            for number in range(many):
+                _png(tmp_path / split / name / f"{number}.png", name)
+
+    def count(*words: str) -> int:
+        done = run(published, tmp_path, *words, "--json")
+        assert done.exit_code == 0, done.stderr
+        return int(json.loads(done.stdout)["images"])
+
+    assert [count(), *(count("--split", s) for s in ("train", "val", "test"))] == [2, 6, 4, 2]
+    assert "has no all split" in run(published, tmp_path, "--split", "all").stderr
 
 
 def test_wrong_files_are_named_with_how_sure(published: str, colors: Path, tmp_path: Path) -> None:
@@ -585,7 +619,7 @@ def test_wrong_files_are_named_with_how_sure(published: str, colors: Path, tmp_p
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     probabilities = (found.logits).softmax(1)
-    assert [row["path"] for row in rows] == [data.images.source_name(k) for k in range(8)]  # type: ignore[union-attr]
+    assert [row["path"] for row in rows] == [data.images.source_name(k) for k in range(8)]
     for k, row in enumerate(rows):
         guess, label = int(found.guesses[k]), int(found.labels[k])
         assert (row["label"], row["predicted"]) == (names[label], names[guess])

@@ -271,15 +271,15 @@ def test_links_and_devices_stay_what_they_are(tmp_path: Path) -> None:
     target, link = tmp_path / "target.csv", tmp_path / "link.csv"
     target.write_text("old")
     link.symlink_to(target)
-    write_csv(link, [{"a": 1}])
+    write_csv(link, ["a"], [{"a": 1}])
     assert link.is_symlink()
     assert target.read_text() == "a\n1\n"
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        write_csv(pipe, [{"a": 1}])
-        assert os.read(reader, 100) == b"a\r\n1\r\n"
+        write_csv(pipe, ["a"], [{"a": 1}])
+        assert os.read(reader, 100) == b"a\n1\n"
     finally:
         os.close(reader)
     assert stat.S_ISFIFO(pipe.stat().st_mode)

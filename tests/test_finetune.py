@@ -19,11 +19,12 @@ from support.runs import after_step, log_of, press_ctrl_c, silent, train, weight
 from torch.nn import functional as F
 
 import senetzoo
+from senetzoo import data
 from senetzoo._utils.torchvision import torchvision
 from senetzoo.cli.finetune import command
 from senetzoo.errors import ConfigError, WeightsError
+from senetzoo.train import engine, start
 from senetzoo.train import finetune as finetuning
-from senetzoo.train import start
 from senetzoo.train.batches import Batches
 from senetzoo.train.best import Best
 from senetzoo.train.data import load_data
@@ -56,13 +57,13 @@ def tuned(root: str | Path, out: Path, **options: Any) -> Finetuned:
     return finetune(root, **{"out": out, "epochs": epochs, "say": silent, **options})
 
 
-MEASURE = finetuning.measure
+MEASURE = engine.measure
 
 
 @pytest.fixture(autouse=True)
 def paced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests do not wait for a measured start."""
-    monkeypatch.setattr(finetuning, "measure", lambda *args: Pace(1.0, 4, 0.5))
+    monkeypatch.setattr(engine, "measure", lambda *args: Pace(1.0, 4, 0.5))
 
 
 def invoke(*words: object) -> Any:
@@ -163,7 +164,7 @@ def test_weights_of_another_library_get_gates_are_trained_and_loaded(
 def test_photographs_become_a_network(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetuning, "measure", MEASURE)
+    monkeypatch.setattr(engine, "measure", MEASURE)
     out = tmp_path / "run"
     result = invoke(root, "--out", out, "--epochs", 3, "--set", "batch=8", "--threads", 1)
     assert result.exit_code == 0, result.output
@@ -196,6 +197,12 @@ def test_photographs_become_a_network(
     assert end["test_accuracy"] == epochs[end["best_epoch"] - 1]["val_accuracy"]
     again = invoke(root, "--out", out, "--epochs", 3, "--set", "batch=8", "--threads", 1, "--json")
     record = json.loads(again.stdout)
+    # Small images are held in memory, and keep the names of their files.
+    missed = found.worst(len(found.labels))
+    listed = data.open(out / "split.csv", "val")
+    assert [mistake["path"] for mistake in record["mistakes"]] == [
+        str(Path(listed.source_name(index)).resolve()) for index in missed
+    ]
     assert (record["run"], record["part"]) == (str(out), "validation")
     assert record["accuracy"] == pytest.approx(end["test_accuracy"], abs=1e-5)
 
@@ -227,7 +234,7 @@ def test_an_interrupted_run_goes_on_as_it_began(
     options = {"epochs": None, "minutes": 1.0, "settings": {"batch": 8}}
     # The length is measured: the same for both.
     paces = iter([Pace(1.0, 4, 0.5), Pace(1.0, 4, 0.5)])
-    monkeypatch.setattr(finetuning, "measure", lambda *args: next(paces))
+    monkeypatch.setattr(engine, "measure", lambda *args: next(paces))
     monkeypatch.setattr(finetuning, "_BUDGET", 0.2)
     tuned(root, whole, **options)
     after_step(monkeypatch, 6, press_ctrl_c)
@@ -253,7 +260,7 @@ def test_a_file_that_breaks_in_an_epoch_is_left_out_and_counted(
 
     def spoil() -> None:
         for line in (tmp_path / "run" / "split.csv").read_text().splitlines()[1:]:
-            name, label, part = line.split(",")
+            name, label, part, _ = line.split(",")
             if (label, part) in (("red", "train"), ("green", "val")):
                 (tmp_path / "run" / name).resolve().write_bytes(b"")
 
@@ -378,6 +385,19 @@ def test_a_folder_keeps_its_weights(
     assert (tmp_path / "run" / "start" / "model.safetensors").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "text"),
+    [("WORLD_SIZE", "x", "WORLD_SIZE is set to 'x'."), ("WORLD_SIZE", "2", "in several processes")],
+)
+def test_one_process_tunes(
+    root: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, text: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    result = invoke(root, "--quick")
+    assert result.exit_code == 2
+    assert text in result.stderr
+
+
 def test_the_words_of_cifar_are_known(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -389,8 +409,8 @@ def test_a_measured_start_that_fails_leaves_no_workers(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[Batches] = []
-    monkeypatch.setattr(finetuning, "measure", MEASURE)
-    monkeypatch.setattr(finetuning, "measure_step", lambda *_: press_ctrl_c())
+    monkeypatch.setattr(engine, "measure", MEASURE)
+    monkeypatch.setattr(engine, "measure_step", lambda *_: press_ctrl_c())
     monkeypatch.setattr(Batches, "close", lambda self: closed.append(self))
     with pytest.raises(KeyboardInterrupt):
         tuned(root, tmp_path / "run", **LENET)
@@ -436,6 +456,9 @@ def test_a_schedule_is_fitted_to_a_budget() -> None:
     assert pace.epochs(1.0) == 1
     recipe = Recipe(name="x", model="lenet", data="folder", phases=((32, 14),))
     assert pace.seconds(recipe) == 14 * 7 + 2
+    # An epoch at twice the side takes four times as long; a test is measured at the last side.
+    grown = recipe.replace(phases=((16, 2), (32, 3)), test_every=5)
+    assert pace.seconds(grown) == (2 + 3 * 4) * 5 + 2 * 2
     assert not pace.compiling_pays(recipe)
     assert pace.compiling_pays(recipe.replace(epochs=400))
 

@@ -153,7 +153,7 @@ def test_a_test_split_lacks_a_class(tmp_path: Path) -> None:
     write(tmp_path / "d" / "test.parquet", ["elk", "fox"])
     assert message(lambda: load_data(RECIPE, tmp_path / "d"), DataError).startswith(
         f"{tmp_path / 'd'} test has the class 'fox', which the first split does not have.\n"
-        "Its classes are cat, dog, elk."
+        "The classes of the first split are cat, dog, elk."
     )
 
 
@@ -181,7 +181,7 @@ def test_text_over_several_files(tmp_path: Path) -> None:
     assert (files.labels, files.classes) == ((1, 0, 1), ("bee", "cat"))
     write(paths[0], [0], ["bee", "cat"])
     write(paths[1], [0], ["cat", "bee"])
-    with pytest.raises(DataError, match="Give the files of one data set"):
+    with pytest.raises(DataError, match="Expected bee, cat, in this order"):
         read_parquets(paths)
 
 

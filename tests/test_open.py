@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -102,6 +104,45 @@ def test_other_folders_beside_splits_are_named(
     assert capsys.readouterr().err == f"{tmp_path}: no splits, and left out: unsure\n"
     vehicles = folder(tmp_path / "vehicles", {"bus": 2, "train": 2})
     assert data.open(vehicles).classes == ("bus", "train")
+
+
+def test_splits_are_known_in_capitals_and_clutter_is_no_class(tmp_path: Path) -> None:
+    folder(tmp_path / "Train", {"a": 2, "b": 2})
+    folder(tmp_path / "VAL", {"a": 1, "b": 1}, seed=9)
+    # What unpacking and servers leave behind.
+    for part in ("__MACOSX", "Train/__MACOSX", "Train/a/@eaDir"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "00.png").write_bytes(b"")
+    parts = data.open_splits(tmp_path)
+    assert {split: (len(part), part.classes) for split, part in parts.items()} == {
+        "train": (4, ("a", "b")),
+        "val": (2, ("a", "b")),
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+def test_a_class_whose_name_is_no_text(tmp_path: Path) -> None:
+    folder(tmp_path, {"tea": 2, os.fsdecode(b"caf\xe9"): 2})
+    with pytest.raises(DataError) as caught:
+        data.open_splits(tmp_path)
+    assert str(caught.value).splitlines()[0] == f"{tmp_path} has a folder of the name b'caf\\xe9'."
+
+
+def test_a_split_finds_its_images_when_it_moves_alone_or_with_them(tmp_path: Path) -> None:
+    root = folder(tmp_path / "here" / "photos", {"a": 2, "b": 2})
+    (tmp_path / "here" / "run").mkdir()
+    split = tmp_path / "here" / "run" / "split.csv"
+    write_csv(split, {"all": data.open_splits(root)["all"]})  # type: ignore[dict-item]
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    alone = Path(shutil.copy(split, tmp_path / "far" / "away"))
+    for csv in (split, alone):
+        (part,) = read_csv(csv).values()
+        assert {Path(str(source)).resolve() for source in part.sources} == set(root.glob("*/*"))  # type: ignore[union-attr]
+    (tmp_path / "here").rename(tmp_path / "there")
+    (part,) = read_csv(tmp_path / "there" / "run" / "split.csv").values()
+    assert len(list(part)) == 4
+    with pytest.raises(DataError, match="None of the 4 images"):
+        read_csv(alone)
 
 
 def test_built_in_sets_hold_out_a_part_of_their_training_images() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import json
 import os
@@ -418,6 +419,27 @@ def test_what_is_not_sure_is_rejected(tmp_path: Path, colors: Colors) -> None:
     done = run(red, "--reject", "many")
     assert (done.exit_code, done.stdout) == (2, "")
     assert "predict can't have reject='many'" in done.stderr
+
+
+@pytest.mark.usefixtures("colors")
+def test_ctrl_c_keeps_the_rows_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    red, gray = picture(tmp_path / "a.png", 255, 0, 0), picture(tmp_path / "b.png", 9, 9, 9)
+    predicting = importlib.import_module("senetzoo.predict")
+    real = predicting._read
+
+    def read(source: Any, transform: Preprocessing) -> Any:
+        if source == gray:
+            raise KeyboardInterrupt
+        return real(source, transform)
+
+    monkeypatch.setattr(predicting, "_read", read)
+    table = tmp_path / "answers.csv"
+    done = run(red, red, gray, red, "--csv", table, "--batch", "1")
+    assert done.exit_code == 130
+    with table.open(newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == [str(red)] * 2
 
 
 @pytest.mark.usefixtures("colors")

@@ -185,7 +185,7 @@ def test_only_preprocessing_of_weights_can_be_stated() -> None:
         load("se_resnet20", preprocessing=Preprocessing(32, (0.5,), (0.5,)))
 
 
-def test_two_weights_are_refused(tmp_path: Path) -> None:
+def test_two_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(create("resnet20", seed=0), tmp_path / "net")
     file = tmp_path / "net" / "model.safetensors"
     for reference in (tmp_path / "net", "resnet20.cifar10_v2"):
@@ -195,6 +195,10 @@ def test_two_weights_are_refused(tmp_path: Path) -> None:
         f"{file} is a file of weights.\nIt does not say which network they are of.\n"
         f'Type for example: load("resnet50", weights={str(file)!r})'
     )
+    # Nobody is asked for a repository of that name.
+    monkeypatch.setattr("senetzoo.io.hub.read", None)
+    with pytest.raises(ConfigError, match="which is not there"):
+        load("mine/model.safetensors")
 
 
 def test_names_come_before_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import struct
+import sys
 import unicodedata
 import zlib
 from collections import Counter
@@ -137,6 +139,17 @@ def test_every_planted_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert {row["file"]: row["kind"] for row in csv.DictReader(file)} == planted
     # With other numbers of threads and the split after it, the same.
     assert scan(data.open_splits(root), held_out=0.2, threads=1).problems == found.problems
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+def test_a_file_whose_name_is_no_text_is_left_out(tmp_path: Path) -> None:
+    root = classes(tmp_path / "photos", {"cat": 4, "dog": 4})
+    (root / "cat" / "00.png").rename(root / "cat" / os.fsdecode(b"\xe9.png"))
+    found = scan(root)
+    (problem,) = found.problems
+    assert (problem.kind, problem.detail) == ("unsupported", "its name is no UTF-8")
+    found.write_csv(tmp_path / "problems.csv")
+    assert b"cat/\xe9.png" in (tmp_path / "problems.csv").read_bytes()
 
 
 def test_the_same_image_in_two_splits_stays_where_it_is_tested(tmp_path: Path) -> None:

@@ -25,8 +25,9 @@ from senetzoo.cli.train import find
 from senetzoo.data import digits
 from senetzoo.errors import ConfigError, TrainingError
 from senetzoo.inspect import drift
-from senetzoo.train import augment, checkpoint
+from senetzoo.train import augment, checkpoint, engine
 from senetzoo.train.augment import Draws
+from senetzoo.train.data import load_data
 from senetzoo.train.experiment import Experiment
 from senetzoo.train.optim import Muon, orthogonalize
 from senetzoo.train.recipe import Recipe, networks_of
@@ -551,6 +552,31 @@ def test_an_experiment_runs_its_variants_and_leaves_out_finished_ones(
     (first,) = log_of(folders[2], "run")
     assert (first["variant"], first["seed"]) == ("se", 1)
     assert first["command"] == "senetzoo train tiny --only se --set momentum=0.9 --seed 1"
+
+
+def test_a_run_says_how_long_it_takes_before_it_begins_and_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = list[str](), list[str]()
+    train(TINY, tmp_path / "short", say=first.append)
+    monkeypatch.setattr(engine, "PAYS", 5)
+    train(TINY, tmp_path / "long", say=second.append)
+    assert second[0].startswith("measured: 2 epochs take about 0:00:0")
+    assert not [line for line in first if "measured" in line]
+    a, b = weights_of(tmp_path / "short"), weights_of(tmp_path / "long")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    # Not again where it goes on, and not of what several processes do.
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not engine._unmeasured(TINY, tmp_path / "new", load_data(TINY, None))
+    monkeypatch.delenv("WORLD_SIZE")
+    assert not engine._unmeasured(TINY, tmp_path / "long", load_data(TINY, None))
+
+
+def test_the_digits_are_no_other_data(tmp_path: Path) -> None:
+    result = command("digits", "--data", tmp_path, "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert f"not on {tmp_path}." in result.stderr
+    assert not (tmp_path / "run").exists()
 
 
 # From a run to weights

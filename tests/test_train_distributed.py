@@ -39,7 +39,10 @@ LENET = Recipe(
 
 
 def worker(rank: int, port: int, out: str, recipe: Recipe, die_at: int) -> None:
-    """Train as one of two processes; the second kills itself after `die_at` steps, if not 0."""
+    """Train as one of two processes; the second kills itself after `die_at` steps, if not 0.
+
+    Of each step the second says that it left out an image.
+    """
     torch.set_num_threads(1)
     os.environ.update(
         RANK=str(rank),
@@ -49,6 +52,9 @@ def worker(rank: int, port: int, out: str, recipe: Recipe, die_at: int) -> None:
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
     )
+    if rank == 1:
+        patch = pytest.MonkeyPatch()
+        patch.setattr(Batches, "left_out", property(lambda _: ["one"], lambda *_: None), False)
     if rank == 1 and die_at:
         after_step(pytest.MonkeyPatch(), die_at, lambda: os.kill(os.getpid(), signal.SIGKILL))
     try:
@@ -96,6 +102,8 @@ def test_two_processes_equal_one_without_batch_norm(tmp_path: Path) -> None:
     logits = [load_file(str(out / "test.safetensors"))["logits"] for out in (first, second)]
     torch.testing.assert_close(logits[0], logits[1])
     assert two[0]["environment"]["processes"] == 2
+    # What every process left out counts.
+    assert [line.get("left_out") for line in two[1:3]] == [10, 10]
 
 
 def test_batch_norm_takes_the_statistics_of_each_process(tmp_path: Path) -> None:

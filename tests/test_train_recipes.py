@@ -319,6 +319,10 @@ def test_hub_data_is_read_from_disk_and_as_a_stream(tmp_path: Path) -> None:
     assert first.x.shape == (4, 3, 24, 24)
 
     streamed = recipe.replace(stream=True, stream_images=16)
+    # A name of the Hub may begin as everywhere else.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        assert load_data(streamed, Path("hf-hub:d")).train.name == "d train"
     data = load_data(streamed, tmp_path / "d")
     one = list(batches(streamed, data).epoch(0))
     assert len(one) == 4

@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import senetzoo
 from senetzoo.errors import ConfigError
@@ -48,6 +48,22 @@ def cores() -> int:
     """Cores that this process may run on."""
     affinity = hasattr(os, "sched_getaffinity")
     return len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+
+
+def launched(variable: Literal["RANK", "WORLD_SIZE"], alone: int) -> int:
+    """What `accelerate launch` or torchrun told this process; `alone` where none of them did.
+
+    Raises:
+        ConfigError: It is no number.
+    """
+    text = os.environ.get(variable) or str(alone)
+    if not text.isdecimal():
+        raise ConfigError(
+            f"{variable} is set to {text!r}.",
+            "It is a number, which accelerate launch and torchrun give each process.",
+            f"Unset {variable}",
+        )
+    return int(text)
 
 
 def environment(device: torch.device, threads: int, packages: Sequence[str] = ()) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import csv
 import errno
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -123,8 +123,13 @@ def atomically(path: Path) -> Iterator[Path]:
     _flush_folder(path.parent)
 
 
-def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Write rows to a CSV file, whose columns are the first one's keys; whole or not at all.
+def is_text(name: str) -> bool:
+    """Whether a file's name can be written as UTF-8: on Linux any bytes may be one."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Write a CSV file, a value of each row by column; whole or not at all.
 
     UTF-8; a name of a file that is none keeps its bytes. A folder that is missing is made: the
     rows took work.
@@ -134,12 +139,9 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
         atomically(path) as partial,
         partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        writer: csv.DictWriter[str] | None = None
-        for row in rows:
-            if writer is None:
-                writer = csv.DictWriter(file, list(row))
-                writer.writeheader()
-            writer.writerow(row)
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def read_regular(path: Path) -> bytes:

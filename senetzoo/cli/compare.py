@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import json
-import os
 import re
 import shlex
 import statistics
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from senetzoo._utils.checks import Ge, Le, PositiveInt
+from senetzoo._utils.environment import launched
 from senetzoo._utils.files import atomically
 from senetzoo._utils.terminal import columns, cut
 from senetzoo.cli import complete
@@ -24,10 +23,9 @@ from senetzoo.cli.train import (
     Settings,
     Workers,
     find,
-    interruptible,
     options_of,
     recipe_names,
-    say_progress,
+    run,
 )
 from senetzoo.errors import ConfigError, MissingExtraError
 
@@ -98,7 +96,6 @@ def command(
     from senetzoo.report.figures import differences
     from senetzoo.report.paired import paired
     from senetzoo.report.run import read
-    from senetzoo.train.engine import train as run
     from senetzoo.train.recipe import Options, read_setting
 
     for library in ("scipy", "matplotlib"):
@@ -135,18 +132,18 @@ def command(
     for number in experiment.seeds:
         for variant, chosen in recipes.items():
             folders[variant, number] = folder / f"{variant}-{number}"
-            with interruptible():
-                run(
-                    chosen,
-                    folders[variant, number],
-                    data=where,
-                    seed=number,
-                    variant=variant,
-                    command=shlex.join(words),
-                    options=options,
-                    say=functools.partial(say_progress, err=as_json),
-                )
-    if int(os.environ.get("RANK", 0)) == 0:
+            run(
+                chosen,
+                folders[variant, number],
+                (len(folders), len(recipes) * len(experiment.seeds)),
+                data=where,
+                seed=number,
+                variant=variant,
+                command=shlex.join(words),
+                options=options,
+                as_json=as_json,
+            )
+    if launched("RANK", 0) == 0:
         runs = [read(path, path.name) for path in folders.values()]
         pairs = paired(runs, list(experiment.variants))
         made = table(runs, experiment, pairs)

@@ -25,6 +25,7 @@ from senetzoo.cli.options import (
     as_command,
     say,
 )
+from senetzoo.data.sets import Split
 from senetzoo.errors import ConfigError
 from senetzoo.eval.accuracy import Evaluation
 from senetzoo.eval.calibration import PRECISION
@@ -39,6 +40,9 @@ def command(
     network: Network,
     data: Data,
     *,
+    split: Annotated[
+        Split | None, "Which part of DATA. [test; where there is none, val, or all of it]"
+    ] = None,
     weights: WeightsFile = None,
     preprocessing: Stated,
     tta: Annotated[bool, "Average each image with its mirror image, left to right."] = False,
@@ -67,8 +71,10 @@ def command(
     """Measure how well NETWORK classifies DATA.
 
     NETWORK is a name, with its default weights or those of a tag; a folder that senetzoo.save or a
-    training run wrote; or hf-hub:OWNER/NAME. DATA is a folder of class folders, a copy of CIFAR-10
-    or flower_photos (its test split), a parquet file, or the word digits.
+    training run wrote; or hf-hub:OWNER/NAME. DATA is a folder of class folders, perhaps in train,
+    val and test; a CSV of path,label[,split]; a parquet file; a copy of CIFAR-10 or flower_photos;
+    hf-hub:OWNER/NAME; or one of the words digits, cifar10, cifar100. Images that can't be read are
+    named, left out and counted.
 
     Top-1, top-5 and the accuracy of each class with their 95 % intervals, balanced accuracy, macro
     precision and F1, calibration error, confusion matrix, and the files that are wrong with how
@@ -85,8 +91,8 @@ def command(
     Examples:
       senetzoo eval lenet5 digits
       senetzoo eval se_resnet20 cifar10/ --json
-      senetzoo eval runs/photos-resnet20-0 photos/test --csv images.csv
-      senetzoo eval runs/photos-resnet20-0 photos/val --calibrate
+      senetzoo eval runs/photos-resnet20 photos/ --csv images.csv
+      senetzoo eval runs/photos-resnet20 photos/ --split val --calibrate
       senetzoo eval se_resnet20 cifar10/ --corruptions --plot robust.svg
       senetzoo eval resnet20 photos/ --weights resnet20.safetensors --mean 0.5 --std 0.5
     """
@@ -103,10 +109,18 @@ def command(
     where = check_device(device, bf16=dtype == "bf16")
     with threads_set(threads):
         (found,) = evaluate_networks(
-            [network], data, stated=stated, dtypes=[dtype], batch=batch, tta=tta, device=where
+            [network],
+            data,
+            split,
+            stated=stated,
+            dtypes=[dtype],
+            batch=batch,
+            tta=tta,
+            device=where,
         )
     if csv_file is not None:
-        write_csv(csv_file, found.rows())
+        rows = list(found.rows())
+        write_csv(csv_file, list(rows[0]), rows)
     more: dict[str, object] = {}
     text = [str(found)]
     if corruptions:

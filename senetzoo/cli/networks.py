@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from senetzoo._utils.terminal import progress
+from senetzoo.data.sets import Split
 from senetzoo.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def trained(reference: str, **stated: Any) -> Classifier:
 def evaluate_networks(
     names: Sequence[str],
     where: str,
+    part: Split | None = None,
     *,
     stated: Mapping[str, Any] | None = None,
     dtypes: Sequence[str] = ("fp32",),
@@ -53,6 +55,7 @@ def evaluate_networks(
     Args:
         names: References, as `senetzoo.load` takes them.
         where: The data, as `read_images` takes it.
+        part: Which of its splits.
         stated: What `senetzoo.load` gets besides: weights in a file, a preprocessing.
         dtypes: ``"fp32"`` and ``"bf16"``.
         batch: Images in a batch.
@@ -68,7 +71,7 @@ def evaluate_networks(
     from senetzoo.nn.modes import TORCH_DTYPES
 
     # All are loaded first: what is not there shows before the long part.
-    networks = [(name, *_ready(name, stated or {}, where)) for name in names]
+    networks = [(name, *_ready(name, stated or {}, where, part)) for name in names]
     total = len(dtypes) * sum(len(data.images) for *_, data in networks)
     done = []
     with progress(total, "accuracy", "image") as advance:
@@ -87,11 +90,11 @@ def evaluate_networks(
 
 
 def _ready(
-    reference: str, stated: Mapping[str, Any], where: str
+    reference: str, stated: Mapping[str, Any], where: str, part: Split | None
 ) -> tuple[Classifier, Preprocessing, LabeledImages]:
     """A network with weights, its preprocessing, and data for it."""
     from senetzoo.eval.data import images_for
     from senetzoo.nn.transforms import transforms
 
     model = trained(reference, **stated)
-    return model, transforms(model), images_for(model, where)
+    return model, transforms(model), images_for(model, where, part)

@@ -103,7 +103,7 @@ def command(
     Examples:
       senetzoo predict photo.jpg holiday/
       senetzoo predict photo.jpg --explain why
-      senetzoo predict runs/photos-resnet20-0 holiday/ --reject auto --csv answers.csv
+      senetzoo predict runs/photos-resnet20 holiday/ --reject auto --csv answers.csv
       find . -name '*.png' | senetzoo predict - --json --top 1
     """
     if layer is not None and folder is None:
@@ -131,26 +131,28 @@ def command(
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         table = _Table.fitting([image for image, _ in listed], class_names(model), columns)
     failed = headed = False
-    rows = []
-    for prediction, image in predictions(model, wanted, top, batch, None, least):
-        rows.append(_row(prediction))
-        if prediction.error is not None:
-            failed = True
-            echo(f"error: {printable(prediction.error)}", err=True)
-        explanation = _explain(page, look, prediction, image) if page is not None else {}
-        if table is None:
-            echo(json.dumps(_as_dict(prediction, reject is not None) | explanation))
-        elif prediction.guesses:
-            if not headed:
-                echo(table.header())
-                headed = True
-            echo("\n".join(table.rows(prediction)))
-    if csv_file is not None:
-        write_csv(csv_file, rows)
-    if page is not None:
-        path = page.write()
-        if not as_json:
-            echo(f"explained: {printable(str(path))}")
+    rows: list[dict[str, object]] = []
+    try:
+        for prediction, image in predictions(model, wanted, top, batch, None, least):
+            if prediction.error is not None:
+                failed = True
+                echo(f"error: {printable(prediction.error)}", err=True)
+            explanation = _explain(page, look, prediction, image) if page is not None else {}
+            rows.append(dict(zip(_COLUMNS, _row(prediction), strict=True)))
+            if table is None:
+                echo(json.dumps(_as_dict(prediction, reject is not None) | explanation))
+            elif prediction.guesses:
+                if not headed:
+                    echo(table.header())
+                    headed = True
+                echo("\n".join(table.rows(prediction)))
+    finally:  # after Ctrl-C, too, what is done is kept
+        if rows and csv_file is not None:
+            write_csv(csv_file, _COLUMNS, rows)
+        if rows and page is not None:
+            page.write()
+    if page is not None and not as_json:
+        echo(f"explained: {printable(str(page.path))}")
     if failed:
         raise click.exceptions.Exit(1)
 
@@ -206,16 +208,14 @@ def _asked(images: Iterable[str]) -> Iterator[Source]:
             yield "-", DataError("The standard input has no paths.")
 
 
-def _row(prediction: Prediction) -> dict[str, object]:
-    """A row of ``--csv``."""
+_COLUMNS = ("path", "predicted", "probability", "rejected", "error")
+
+
+def _row(prediction: Prediction) -> tuple[object, ...]:
+    """A row of ``--csv``: its `_COLUMNS`."""
     best = next(iter(prediction.guesses), None)
-    return {
-        "path": prediction.image,
-        "predicted": "" if best is None else best.name,
-        "probability": "" if best is None else round(best.probability, 6),
-        "rejected": int(prediction.rejected),
-        "error": prediction.error or "",
-    }
+    of_best = ("", "") if best is None else (best.name, round(best.probability, 6))
+    return prediction.image, *of_best, int(prediction.rejected), prediction.error or ""
 
 
 def _as_dict(prediction: Prediction, rejecting: bool) -> dict[str, object]:

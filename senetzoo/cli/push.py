@@ -34,7 +34,7 @@ def command(
     \b
     Examples:
       senetzoo push se_resnet20.cifar10_v1 --repo owner/se_resnet20 --dry-run
-      senetzoo push runs/photos-resnet20-0 --repo owner/photos --private
+      senetzoo push runs/photos-resnet20 --repo owner/photos --private
       senetzoo push my_network --repo owner/my_network --dry-run --json
     """
     from senetzoo.io import hub

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
-import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import click
 
 from senetzoo._utils.checks import Ge, Le, NonNegativeFloat
-from senetzoo._utils.environment import cores
+from senetzoo._utils.environment import cores, launched
 from senetzoo._utils.terminal import OutputError, echo
 from senetzoo.cli.base import INTERRUPTED
 from senetzoo.cli.complete import starting
@@ -25,6 +25,7 @@ from senetzoo.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from senetzoo.train.experiment import Experiment
+    from senetzoo.train.recipe import Recipe
 
 
 def recipe_names(incomplete: str) -> list[Any]:
@@ -118,7 +119,6 @@ def command(
     """
     import torch
 
-    from senetzoo.train.engine import train as run
     from senetzoo.train.recipe import Options, read_setting
 
     experiment = find(recipe)
@@ -129,7 +129,9 @@ def command(
     if threads is not None:
         torch.set_num_threads(threads)
     options = Options(**options_of(workers, quick, save_minutes), tensorboard=tensorboard)
-    for number in experiment.seeds if seed is None else (seed,):
+    seeds = experiment.seeds if seed is None else (seed,)
+    numbers = itertools.count(1)
+    for number in seeds:
         for variant, chosen in recipes.items():
             folder = out or Path("runs") / (chosen.name if variant else "")
             if variant:
@@ -143,22 +145,35 @@ def command(
             parts += ["--seed", str(number), *["--quick"] * quick, *["--no-compile"] * no_compile]
             # Sums are split over the threads, so their number decides a result's last bits.
             parts += ["--threads", str(threads)] if threads is not None else []
-            with interruptible():
-                end = run(
-                    chosen,
-                    folder,
-                    data=data,
-                    seed=number,
-                    variant=variant,
-                    command=shlex.join(parts),
-                    options=options,
-                    say=functools.partial(say_progress, err=as_json),
-                )
-            if int(os.environ.get("RANK", 0)) == 0:
+            end = run(
+                chosen,
+                folder,
+                (next(numbers), len(recipes) * len(seeds)),
+                data=data,
+                seed=number,
+                variant=variant,
+                command=shlex.join(parts),
+                options=options,
+                as_json=as_json,
+            )
+            if launched("RANK", 0) == 0:
                 if as_json:
                     echo(json.dumps({"run": str(folder), **end}))
                 else:
                     echo(f"weights and log: {folder}\n{json.dumps(end)}")
+
+
+def run(
+    recipe: Recipe, folder: Path, place: tuple[int, int], *, as_json: bool, **how: Any
+) -> dict[str, Any]:
+    """Train, or go on: run number so of so many. `how` is what `senetzoo.train` takes besides."""
+    from senetzoo.train.engine import train
+
+    say = functools.partial(say_progress, err=as_json)
+    if place[1] > 1 and launched("RANK", 0) == 0:
+        say(f"run {place[0]} of {place[1]}: {folder}")
+    with interruptible():
+        return train(recipe, folder, say=say, **how)
 
 
 def say_progress(line: str, *, err: bool) -> None:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from senetzoo._utils.files import user_path
-from senetzoo.data.images import image_files, open_image
-from senetzoo.data.labels import in_order, indices, listed, numbered, same
+from senetzoo._utils.files import is_text, user_path
+from senetzoo.data.images import image_files, is_clutter, open_image
+from senetzoo.data.labels import in_order, numbered, positions, require_same, same
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import DataError, MissingExtraError
 
@@ -68,7 +68,11 @@ class LabeledFiles:
 
     def __iter__(self) -> Iterator[tuple[Image, int]]:
         for index, label in enumerate(self.labels):
-            yield open_image(self.sources[index], self.source_name(index)), label
+            yield self.open(index), label
+
+    def open(self, index: int) -> Image:
+        """Image number `index`, by `open_image`."""
+        return open_image(self.sources[index], self.source_name(index))
 
     def keep(self, indices: Sequence[int], name: str | None = None) -> LabeledFiles:
         """Those of `indices`, in their order, perhaps under another name."""
@@ -136,12 +140,18 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
     root = user_path(path)
     if not root.is_dir():
         raise DataError(f"No folder {root}.", "", "Give a folder that has one folder per class")
-    entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
+    entries = [entry for entry in root.iterdir() if not is_clutter(entry.name)]
     found = in_order(entry.name for entry in entries if entry.is_dir())
     left_out = [entry for entry in entries if not entry.is_dir()]
     if not found:
         raise DataError(
             f"No class folders in {root}.", "It has no folders.", "Make one folder per class"
+        )
+    if odd := [name for name in found if not is_text(name)]:
+        raise DataError(
+            f"{root} has a folder of the name {os.fsencode(odd[0])!r}.",
+            "It is no UTF-8, and a network keeps the names of its classes as text.",
+            "Rename the folder",
         )
     names = tuple(classes) if classes is not None else tuple(found)
     folders = {same(name): name for name in found}
@@ -152,14 +162,7 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
             "They differ only in how Unicode writes a letter with its accent.",
             "Put the images of both into one",
         )
-    known = indices(names)
-    unknown = [name for name in found if same(name) not in known]
-    if unknown:
-        raise DataError(
-            f"{root} has the folder {unknown[0]!r}.",
-            f"The classes are {listed(names)}.",
-            "Name each folder after a class",
-        )
+    positions(found, names, str(root), "the data set")
     sources: list[Path | bytes] = []
     labels: list[int] = []
     for label, name in enumerate(names):
@@ -204,12 +207,8 @@ def read_parquets(paths: Sequence[Path], classes: Sequence[str] | None = None) -
     own: tuple[str, ...] | None = None
     for path in paths:
         contents, found, names = _rows(path)
-        if own is not None and names != own:
-            raise DataError(
-                f"{path} has the classes {listed(names or ['of no name'])}.",
-                f"{paths[0]} has {listed(own)}.",
-                "Give the files of one data set",
-            )
+        if own is not None:
+            require_same(names or ["of no name"], own, str(path))
         own = names
         sources += contents
         values += found

@@ -16,7 +16,7 @@ from senetzoo.data.files import (
     image_columns,
     parquet_files,
 )
-from senetzoo.data.labels import indices, listed, number, numbered, same
+from senetzoo.data.labels import indices, listed, number, numbered, require_same
 from senetzoo.data.sets import Split
 from senetzoo.errors import DataError, MissingExtraError, SenetzooError, first_line
 
@@ -162,8 +162,8 @@ def stream(path: str | Path, classes: tuple[str, ...]) -> Stream:
     """
     rows = _open(path, "train", stream=True)
     image, label, own = _columns(rows.features or next(iter(rows)), str(path))
-    if own and [*map(same, own)] != [*map(same, classes)]:
-        raise DataError(f"{path} has other classes in its training split than in its test split.")
+    if own:
+        require_same(own, classes, f"{path} train")
     split = (rows.info.splits or {}).get("train")
     length = split.num_examples if split is not None else None
     return Stream(_raw(rows, image), image, label, classes, f"{path} train", length or None)

@@ -27,6 +27,11 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, form in known.items() if form in PILImage.OPEN) - _OTHERS
 
 
+def is_clutter(name: str) -> bool:
+    """Whether a file or folder is not meant for people: of a system, or of its archives."""
+    return name.startswith(".") or name in ("__MACOSX", "@eaDir")
+
+
 EXPLAINED = "explain.html"
 """The page that `senetzoo predict --explain` writes, which may lie in a folder of images."""
 
@@ -63,10 +68,10 @@ def image_files(folder: Path) -> tuple[list[Path], list[Path]]:
             folders.clear()
             continue
         met.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not is_clutter(name)]
         others += [Path(root, name) for name in folders if _is_image(name)]
         for name in files:
-            if not name.startswith(".") and name != EXPLAINED:
+            if not is_clutter(name) and name != EXPLAINED:
                 (found if _is_image(name) else others).append(Path(root, name))
     # A folder with a suffix counts by what is in it.
     holding = {parent for file in found for parent in file.parents}

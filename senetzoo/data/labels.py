@@ -22,6 +22,60 @@ def indices(classes: Iterable[str]) -> dict[str, int]:
     return {same(name): number for number, name in enumerate(classes)}
 
 
+def require_same(own: Sequence[str], classes: Sequence[str], name: str) -> None:
+    """Refuse data, called `name`, with other classes than those, or in another order.
+
+    Raises:
+        DataError: It is so.
+    """
+    if [*map(same, own)] != [*map(same, classes)]:
+        raise DataError(
+            f"{name} has the classes {listed(own)}.",
+            f"Expected {listed(classes)}, in this order.",
+            "Give data of these classes",
+        )
+
+
+def positions(own: Sequence[str], classes: Sequence[str], name: str, whose: str) -> tuple[int, ...]:
+    """The number in `classes` of each class of data, called `name`.
+
+    Raises:
+        DataError: One is none of `classes`, which are those of `whose`.
+    """
+    known = indices(classes)
+    if unknown := [word for word in own if same(word) not in known]:
+        raise DataError(
+            f"{name} has the class {unknown[0]!r}, which {whose} does not have.",
+            f"The classes of {whose} are {listed(classes)}.",
+            "Give data of these classes, with folders named after them",
+        )
+    return tuple(known[same(word)] for word in own)
+
+
+def check_classes(name: str, classes: Sequence[str]) -> None:
+    """Refuse to train on one class, or on classes that a person takes for one.
+
+    Raises:
+        DataError: It is so; `name` is what the message calls the data.
+    """
+    if len(classes) < 2:
+        raise DataError(
+            f"{name} has {'one class: ' + classes[0] if classes else 'no class'}.",
+            "A classifier tells at least two classes apart.",
+            "Make one folder of images per class",
+        )
+    alike: dict[str, str] = {}
+    for word in classes:
+        other = alike.setdefault(same(word).casefold(), word)
+        if other != word:
+            what = "how Unicode writes them" if same(other) == same(word) else "case"
+            raise DataError(
+                f"{name} has the classes {other!r} and {word!r}.",
+                f"They differ only in {what}.",
+                "Make one class of them, or give them other names",
+            )
+
+
 def in_order(names: Iterable[str]) -> list[str]:
     """Names of classes, sorted: as numbers, if all are. Folder 10 comes after folder 9."""
     found = list(names)
@@ -73,11 +127,8 @@ def numbered(
             else "A label is a class's number, from 0, or its name.",
             "Write a column label with one class for each image",
         )
-    if own is not None and classes is not None and [*map(same, own)] != [*map(same, classes)]:
-        raise DataError(
-            f"{name} has the classes {listed(own)}.",
-            f"Expected {listed(classes)}, in this order.",
-        )
+    if own is not None and classes is not None:
+        require_same(own, classes, name)
     known = classes if classes is not None else own
     if known is None:
         known = _names(labels)

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
-from senetzoo._utils.files import atomically, user_path
+from senetzoo._utils.files import is_text, user_path
+from senetzoo._utils.files import write_csv as write_rows
 from senetzoo.data.files import LabeledFiles
 from senetzoo.data.labels import in_order
 from senetzoo.data.sets import Split
@@ -26,7 +27,7 @@ SPLITS: dict[str, Split] = {
     "test": "test",
     "testing": "test",
 }
-_COLUMNS = ("path", "label", "split")
+_COLUMNS = ("path", "label", "split", "absolute")
 
 
 def read_csv(path: str | Path) -> dict[Split, LabeledFiles]:
@@ -34,8 +35,10 @@ def read_csv(path: str | Path) -> dict[Split, LabeledFiles]:
 
     Its first line names the columns: ``path``, from the folder of the CSV, with slashes;
     ``label``, the name of a class; and where the images have a split, ``split``: ``train``,
-    ``val`` or ``test``. Other columns are ignored, and so are empty lines. Values are separated by
-    commas, semicolons or tabs; the text is UTF-8, with or without a mark of byte order.
+    ``val`` or ``test``. Of a file that is not there, ``absolute`` may say where it was when the CSV
+    was written: so a CSV may move without its images. Other columns are ignored, and so are empty
+    lines. Values are separated by commas, semicolons or tabs; the text is UTF-8, with or without a
+    mark of byte order.
 
     Returns:
         The images by split; without splits all of them, as ``"all"``.
@@ -49,7 +52,8 @@ def read_csv(path: str | Path) -> dict[Split, LabeledFiles]:
     if not rows:
         raise DataError(f"{path} lists no images.", "It has no line after that of the columns.")
     lines: dict[str, int] = {}
-    for line, (name, label, split) in rows:
+    files: dict[str, Path] = {}
+    for line, (name, label, split, absolute) in rows:
         _check(path, line, name, label)
         file = _normal(name)
         if file in lines:
@@ -57,6 +61,9 @@ def read_csv(path: str | Path) -> dict[Split, LabeledFiles]:
                 f"{path} has {name} twice.", f"It is in the lines {lines[file]} and {line}."
             )
         lines[file] = line
+        files[file] = path.parent / name
+        if absolute and not os.path.lexists(files[file]):
+            files[file] = Path(absolute)
         if (split == "") is not (rows[0][1][2] == ""):
             raise DataError(
                 f"{path} has no split in line {line if split == '' else rows[0][0]}.",
@@ -69,19 +76,18 @@ def read_csv(path: str | Path) -> dict[Split, LabeledFiles]:
                 "Splits are train, val and test.",
                 nearest(split, SPLITS),
             )
-    files = {name: path.parent / name for name in lines}
     if not any(os.path.lexists(file) for file in files.values()):
-        first = next(iter(files.values()))
+        first = path.parent / next(iter(files))
         raise DataError(
             f"None of the {len(files)} images of {path} is there.",
             f"Looked for {first}{' and others' * (len(files) > 1)}: paths count from the folder "
             "of the CSV.",
             "Put the CSV beside the images, or change its paths",
         )
-    classes = tuple(in_order({label for _, (_, label, _) in rows}))
+    classes = tuple(in_order({label for _, (_, label, *_) in rows}))
     number = {name: index for index, name in enumerate(classes)}
     parts: dict[Split, list[tuple[Path, int]]] = {}
-    for _, (name, label, split) in rows:
+    for _, (name, label, split, _) in rows:
         part: Split = SPLITS[split.lower()] if split else "all"
         parts.setdefault(part, []).append((files[_normal(name)], number[label]))
     return {
@@ -100,13 +106,12 @@ def read_csv(path: str | Path) -> dict[Split, LabeledFiles]:
 def write_csv(path: Path, parts: Mapping[Split, LabeledFiles]) -> None:
     """Write images and their splits as `read_csv` reads them, with paths from the CSV's folder.
 
+    Where they lie now is in it too.
+
     Raises:
         DataError: Images that are no files, on another drive, or whose names are no UTF-8.
     """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(_COLUMNS)
-    folder = path.parent.resolve()
+    folder, rows = path.parent.resolve(), []
     for split, images in parts.items():
         for index, label in enumerate(images.labels):
             source = images.sources[index]
@@ -117,25 +122,21 @@ def write_csv(path: Path, parts: Mapping[Split, LabeledFiles]) -> None:
             # The link itself, not what it leads to.
             file = source.parent.resolve() / source.name
             try:
-                name = os.path.relpath(file, folder)
+                name = Path(os.path.relpath(file, folder)).as_posix()
             except ValueError as error:
                 raise DataError(f"{path} can't list {file}.", f"{error}.") from None
-            split_name = "" if split == "all" else split
-            table.writerow((Path(name).as_posix(), images.classes[label], split_name))
-    try:
-        content = text.getvalue().encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{path} can't be written.",
-            f"{error.object[error.start - 40 : error.end + 40]!r} is no UTF-8.",
-            "Rename the file",
-        ) from None
-    with atomically(path) as partial:
-        partial.write_bytes(content)
+            if not is_text(name):
+                raise DataError(
+                    f"{path} can't list {os.fsencode(file)!r}.", "It is no UTF-8.", "Rename it"
+                )
+            absolute = str(file) if is_text(str(file)) else ""
+            values = (name, images.classes[label], "" if split == "all" else split, absolute)
+            rows.append(dict(zip(_COLUMNS, values, strict=True)))
+    write_rows(path, _COLUMNS, rows)
 
 
-def _rows(path: Path) -> list[tuple[int, tuple[str, str, str]]]:
-    """Number of each line that is not empty, and its path, label and split."""
+def _rows(path: Path) -> list[tuple[int, tuple[str, ...]]]:
+    """Number of each line that is not empty, and its `_COLUMNS`."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -163,7 +164,7 @@ def _rows(path: Path) -> list[tuple[int, tuple[str, str, str]]]:
     found = []
     for line, row in lines[1:]:
         cells = dict(zip(header, (cell.strip() for cell in row), strict=False))
-        found.append((line, (cells["path"], cells.get("label", ""), cells.get("split", ""))))
+        found.append((line, tuple(cells.get(column, "") for column in _COLUMNS)))
     return found
 
 

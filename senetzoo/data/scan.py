@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
 import hashlib
-import io
 import os
 import statistics
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +17,13 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 
 from senetzoo._utils.environment import cores
-from senetzoo._utils.files import atomically, read_regular
+from senetzoo._utils.files import is_text, read_regular, write_csv
 from senetzoo._utils.terminal import columns, progress
 from senetzoo.data.files import LabeledFiles
 from senetzoo.data.images import check_image
+from senetzoo.data.labels import check_classes
 from senetzoo.data.sets import ImageSet, Split
-from senetzoo.data.sources import keep, open_splits, with_val
+from senetzoo.data.sources import open_splits, with_val
 from senetzoo.data.split import Images
 from senetzoo.errors import DataError
 
@@ -50,7 +48,8 @@ class Problem:
 
     Args:
         kind: ``"empty"``; ``"unreadable"`` (no such file, or no permission); ``"broken"``;
-            ``"unsupported"`` (no image by its name, or in no class's folder); ``"duplicate"`` (the
+            ``"unsupported"`` (no image by its name, in no class's folder, or of a name that is no
+            UTF-8); ``"duplicate"`` (the
             bytes of another image of its class, which is kept); ``"two labels"`` (the bytes of an
             image of another class: neither is kept); ``"two splits"`` (the bytes of an image of
             ``val`` or ``test``, which is kept there).
@@ -157,12 +156,8 @@ class Scan:
 
     def write_csv(self, path: Path) -> None:
         """Write the files that are left out as a CSV: ``kind,file,split,label,detail``."""
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(field.name for field in dataclasses.fields(Problem))
-        table.writerows(dataclasses.astuple(problem) for problem in self.problems)
-        with atomically(path) as partial:
-            partial.write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace")
+        columns = [field.name for field in dataclasses.fields(Problem)]
+        write_csv(path, columns, map(dataclasses.asdict, self.problems))
 
 
 class _Look(NamedTuple):
@@ -202,26 +197,16 @@ def scan(
     """
     parts = where if isinstance(where, Mapping) else open_splits(where)
     name = next(iter(parts.values())).name if isinstance(where, Mapping) else str(where)
-    _check_classes(name, next(iter(parts.values())).classes)
+    check_classes(name, next(iter(parts.values())).classes)
     looks = _looks(parts, threads)
     base = _base(parts)
     problems = _left_out(parts, base)
-    bad = {
-        (split, index): Problem(
-            look.kind, _file(images, index, base), split, _label(images, index), look.detail
-        )
-        for split, images in parts.items()
-        for index, look in enumerate(looks[split])
-        if look.kind is not None
-    }
-    bad |= _copies(parts, looks, base)
+    bad = _bad(parts, looks, base) | _copies(parts, looks, base)
     good = {
         split: [index for index in range(len(images)) if (split, index) not in bad]
         for split, images in parts.items()
     }
-    kept: dict[Split, Images] = {
-        split: keep(images, good[split], images.name) for split, images in parts.items()
-    }
+    kept: dict[Split, Images] = {split: images.keep(good[split]) for split, images in parts.items()}
     problems += bad.values()
     order = list(_SAYS)
     problems.sort(key=lambda problem: (order.index(problem.kind), problem.file))
@@ -237,6 +222,29 @@ def scan(
     sizes = [looks[split][index].size for split, numbers in good.items() for index in numbers]
     size = (_median([width for width, _ in sizes]), _median([height for _, height in sizes]))
     return Scan(name, kept, tuple(problems), size)
+
+
+def readable(images: Images) -> tuple[Images, tuple[Problem, ...]]:
+    """The images that can be read, and the files that can't."""
+    parts: dict[Split, Images] = {"all": images}
+    bad = _bad(parts, _looks(parts, None), _base(parts))
+    if not bad:
+        return images, ()
+    good = [index for index in range(len(images)) if ("all", index) not in bad]
+    return images.keep(good), tuple(bad.values())
+
+
+def _bad(
+    parts: Mapping[Split, Images], looks: Mapping[Split, list[_Look]], base: Path | None
+) -> dict[tuple[Split, int], Problem]:
+    return {
+        (split, index): Problem(
+            look.kind, _file(images, index, base), split, _label(images, index), look.detail
+        )
+        for split, images in parts.items()
+        for index, look in enumerate(looks[split])
+        if look.kind is not None
+    }
 
 
 def _median(values: Sequence[int]) -> int:
@@ -274,6 +282,8 @@ def _look_at(images: LabeledFiles, chunk: range) -> list[_Look]:
 def _look(images: LabeledFiles, index: int) -> _Look:
     try:
         source = images.sources[index]
+        if isinstance(source, Path) and not is_text(images.file_name(index)):
+            return _Look("", (0, 0), "unsupported", "its name is no UTF-8")
         data = source if isinstance(source, bytes) else read_regular(source)
     except (OSError, ValueError, DataError) as error:  # a null byte in a path is a ValueError
         why = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
@@ -333,10 +343,11 @@ def _base(parts: Mapping[Split, Images]) -> Path | None:
 
 
 def _file(images: Images, index: int, base: Path | None) -> str:
-    if isinstance(images, ImageSet):
-        return f"image {index} of {images.name}"
-    source = images.sources[index] if images.root is not None else b""
-    return _inside(source, base) if isinstance(source, Path) else images.source_name(index)
+    if isinstance(images, LabeledFiles) and images.root is not None:
+        source = images.sources[index]
+        if isinstance(source, Path):
+            return _inside(source, base)
+    return images.source_name(index)
 
 
 def _inside(path: Path, base: Path | None) -> str:
@@ -359,25 +370,6 @@ def _left_out(parts: Mapping[Split, Images], base: Path | None) -> list[Problem]
                 why = f"files named {path.suffix or 'without a suffix'} are not read"
             found.append(Problem("unsupported", _inside(path, base), "", "", why))
     return found
-
-
-def _check_classes(name: str, classes: Sequence[str]) -> None:
-    if len(classes) < 2:
-        raise DataError(
-            f"{name} has {'one class: ' + classes[0] if classes else 'no class'}.",
-            "A classifier tells at least two classes apart.",
-            "Make one folder of images per class",
-        )
-    alike: dict[str, str] = {}
-    for word in classes:
-        other = alike.setdefault(unicodedata.normalize("NFC", word).casefold(), word)
-        if other != word:
-            same = unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", word)
-            raise DataError(
-                f"{name} has the classes {other!r} and {word!r}.",
-                f"They differ only in {'how Unicode writes them' if same else 'case'}.",
-                "Make one class of them, or give them other names",
-            )
 
 
 def _check_counts(name: str, parts: Mapping[Split, Images], problems: Sequence[Problem]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import torch
@@ -21,24 +23,36 @@ class ImageSet:
         labels: (N,), int64, each from 0 to ``len(classes) - 1``.
         classes: Name of each class.
         name: What the data is, for records: ``"CIFAR-10 test"``.
+        files: File of each image; empty where they are not from files.
     """
 
     images: Tensor
     labels: Tensor
     classes: tuple[str, ...]
     name: str
+    files: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def keep(self, indices: Sequence[int], name: str) -> ImageSet:
-        """Those of `indices`, in their order, under another name."""
+    def keep(self, indices: Sequence[int], name: str | None = None) -> ImageSet:
+        """Those of `indices`, in their order, perhaps under another name."""
         where = torch.tensor(indices, dtype=torch.int64)
-        return ImageSet(self.images[where], self.labels[where], self.classes, name)
+        return dataclasses.replace(
+            self,
+            images=self.images[where],
+            labels=self.labels[where],
+            name=name or self.name,
+            files=tuple(self.files[i] for i in indices) if self.files else (),
+        )
 
     def first(self, count: int) -> ImageSet:
         """Keep the first `count` images of each class, in their order."""
         keep = torch.cat(
             [(self.labels == k).nonzero()[:count, 0] for k in range(len(self.classes))]
         )
-        return self.keep(keep.sort().values.tolist(), self.name)
+        return self.keep(keep.sort().values.tolist())
+
+    def source_name(self, index: int) -> str:
+        """Tell a person which image number `index` is."""
+        return str(self.files[index]) if self.files else f"image {index} of {self.name}"

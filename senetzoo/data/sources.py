@@ -15,8 +15,8 @@ from senetzoo._utils.files import user_path
 from senetzoo.data import digits, flowers5, hub
 from senetzoo.data.cifar import CIFAR10, CIFAR100, Cifar
 from senetzoo.data.files import LabeledFiles, parquet_files, read_image_folder, read_parquet
-from senetzoo.data.images import say_left_out
-from senetzoo.data.labels import HiddenLabelsError, indices, listed, same
+from senetzoo.data.images import is_clutter, say_left_out
+from senetzoo.data.labels import HiddenLabelsError, positions
 from senetzoo.data.listing import SPLITS, read_csv
 from senetzoo.data.sets import ImageSet, Split
 from senetzoo.data.split import Images, hold_out
@@ -120,14 +120,7 @@ def _with_classes(images: Images, classes: tuple[str, ...]) -> Images:
     """Images of some of the classes, with labels that count all of them."""
     if images.classes == classes:
         return images
-    known = indices(classes)
-    if unknown := [name for name in images.classes if same(name) not in known]:
-        raise DataError(
-            f"{images.name} has the class {unknown[0]!r}, which the first split does not have.",
-            f"Its classes are {listed(classes)}.",
-            "Give all splits the same classes",
-        )
-    number = [known[same(name)] for name in images.classes]
+    number = positions(images.classes, classes, images.name, "the first split")
     if isinstance(images, ImageSet):
         return dataclasses.replace(
             images, classes=classes, labels=torch.tensor(number)[images.labels]
@@ -156,20 +149,10 @@ def with_val(
     kept, held = hold_out(whole, held_out, seed, digests=known)
     name = whole.name.removesuffix(" train")
     found: dict[Split, Images] = {
-        "train": keep(whole, kept, f"{name} train"),
-        "val": keep(whole, held, f"{name} val"),
+        "train": whole.keep(kept, f"{name} train"),
+        "val": whole.keep(held, f"{name} val"),
     }
     return found | ({"test": parts["test"]} if "test" in parts else {})
-
-
-def keep(images: Images, indices: list[int], name: str) -> Images:
-    """Those of `indices`, in their order, under another name."""
-    if isinstance(images, LabeledFiles):
-        return images.keep(indices, name)
-    chosen = torch.tensor(indices, dtype=torch.int64)
-    return dataclasses.replace(
-        images, images=images.images[chosen], labels=images.labels[chosen], name=name
-    )
 
 
 def _read(readers: _Readers, split: Split) -> Images:
@@ -220,26 +203,22 @@ def _cifar(cifar: Cifar, path: Path) -> _Readers:
 
 def split_folders(path: Path) -> dict[Split, Path]:
     """The folders of a folder that are splits, with class folders in them."""
+    there = _folders(path)
+    by_word = {folder.name.lower(): folder for folder in there}
     found: dict[Split, Path] = {}
     for name, split in SPLITS.items():
-        folder = path / name
-        if split not in found and _has_folders(folder):
-            found[split] = folder
-    others = [
-        entry
-        for entry in (path.iterdir() if found else ())
-        if entry.is_dir() and entry not in found.values() and not entry.name.startswith(".")
-    ]
-    if others:
+        if split not in found and name in by_word and _folders(by_word[name]):
+            found[split] = by_word[name]
+    others = [folder for folder in there if folder not in found.values()]
+    if found and others:
         names = ", ".join(sorted(entry.name for entry in others)[:3])
         terminal.say_once(f"{path}: no splits, and left out: {names}{', ...' * (len(others) > 3)}")
     return {split: found[split] for split in get_args(Split) if split in found}
 
 
-def _has_folders(path: Path) -> bool:
-    return path.is_dir() and any(
-        entry.is_dir() and not entry.name.startswith(".") for entry in path.iterdir()
-    )
+def _folders(path: Path) -> list[Path]:
+    entries = sorted(path.iterdir()) if path.is_dir() else ()
+    return [entry for entry in entries if entry.is_dir() and not is_clutter(entry.name)]
 
 
 def kind_of(where: str | Path) -> Kind:

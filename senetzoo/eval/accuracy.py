@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from senetzoo._utils.terminal import columns, cut
-from senetzoo.data.sets import ImageSet
 from senetzoo.errors import ConfigError, DataError, SenetzooError
 from senetzoo.eval.data import LabeledImages, batches, images_for
 from senetzoo.eval.predictions import ClassScore, Predictions, Scores, Tally
@@ -84,13 +83,6 @@ class Evaluation:
         known = dict(enumerate(self.names)) or known
         return tuple(known.get(k, f"class {k}") for k in range(self.predictions.logits.shape[1]))
 
-    def path(self, index: int) -> str:
-        """The file of image number `index`, or a name for an image that is no file."""
-        images = self.data.images
-        if isinstance(images, ImageSet):
-            return f"image {index} of {images.name}"
-        return images.source_name(index)
-
     def classes(self) -> list[ClassScore]:
         """Of each class of the data, in its order."""
         found, images = self.predictions.class_scores(), self.data.images
@@ -104,7 +96,7 @@ class Evaluation:
         found = self.predictions
         return [
             Mistake(
-                self.path(index),
+                self.data.images.source_name(index),
                 self.outputs[int(found.labels[index])],
                 self.outputs[int(found.guesses[index])],
                 float(found.confidence[index]),
@@ -120,7 +112,7 @@ class Evaluation:
             zip(found.labels.tolist(), found.guesses.tolist(), strict=True)
         ):
             yield {
-                "path": self.path(index),
+                "path": self.data.images.source_name(index),
                 "label": self.outputs[label],
                 "predicted": self.outputs[guess],
                 "probability": round(float(found.confidence[index]), 6),
@@ -146,6 +138,7 @@ class Evaluation:
                 "matrix": self.predictions.confusion().tolist(),
             },
             "mistakes": [_rounded(mistake) for mistake in self.mistakes()],
+            "left_out": [dataclasses.asdict(problem) for problem in self.data.left_out],
         }
 
     def __str__(self) -> str:
@@ -158,6 +151,8 @@ class Evaluation:
         scores, top5, total = self.predictions.scores(), self.top5, len(self.predictions.labels)
         best = scores.best_temperature
         rows = [["top-1", str(self.predictions.top(1)), f"of {total} images; 95 %, Wilson"]]
+        left_out = len(self.data.left_out)
+        rows += [["left out", str(left_out), "can't be read"]] if left_out else []
         rows += [] if top5 is None else [["top-5", str(top5), ""]]
         rows += [
             ["balanced accuracy", f"{scores.balanced_accuracy:.2%}", "macro recall"],

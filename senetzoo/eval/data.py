@@ -13,8 +13,9 @@ from torch import Tensor
 from senetzoo._utils.terminal import say_once
 from senetzoo.data import sources
 from senetzoo.data.files import LabeledFiles
-from senetzoo.data.labels import indices, same
-from senetzoo.data.sets import ImageSet
+from senetzoo.data.labels import positions
+from senetzoo.data.scan import Problem, readable
+from senetzoo.data.sets import ImageSet, Split
 from senetzoo.data.split import Images
 from senetzoo.errors import DataError
 from senetzoo.eval.fetch import local
@@ -31,10 +32,12 @@ class LabeledImages:
     Args:
         images: The images.
         outputs: For each class of `images`, the number of the network's output that means it.
+        left_out: The files that can't be read, and are not among `images`.
     """
 
     images: Images
     outputs: tuple[int, ...]
+    left_out: tuple[Problem, ...] = ()
 
 
 def batches(
@@ -60,28 +63,35 @@ def _pairs(images: Images) -> Iterator[tuple[Image | Tensor, int]]:
         yield from images
 
 
-def images_for(model: Classifier, where: str) -> LabeledImages:
+def images_for(model: Classifier, where: str, part: Split | None = None) -> LabeledImages:
     """The data set at `where`, as `read_images` takes it, for a network and its classes."""
     report = model.load_report
-    return read_images(where, report.classes if report else (), model.num_classes)
+    return read_images(where, report.classes if report else (), model.num_classes, part)
 
 
-def read_images(where: str, classes: Sequence[str], outputs: int) -> LabeledImages:
+def read_images(
+    where: str, classes: Sequence[str], outputs: int, part: Split | None = None
+) -> LabeledImages:
     """Read a data set from its local copy and match its classes to a network's.
+
+    Files that can't be read are left out, and named on stderr.
 
     Args:
         where: As `senetzoo.data.open` takes it, or the words ``cifar10`` and ``cifar100``, which
-            are fetched. Of a source with splits it is the test part, or where it has none,
-            ``val``; else all of it.
+            are fetched.
         classes: Names of the network's outputs, in their order; empty where they are not known.
             Then classes that are numbers are those outputs, and others count in
             their own order, which is said on stderr.
         outputs: Number of the network's outputs.
+        part: Which of a source with splits; None for the test part, or where it has none,
+            ``val``; else all of it.
 
     Raises:
-        DataError: Nothing there, or classes that are not the network's.
+        DataError: Nothing there, no such part, or classes that are not the network's.
     """
-    images = sources.open(local(where))
+    images, bad = readable(sources.open(local(where), part))
+    for problem in bad:
+        say_once(f"left out: {problem.file}: {problem.detail}")
     own = images.classes
     numbered = isinstance(images, LabeledFiles) and images.numbered
     if numbered and len(own) < outputs:
@@ -96,18 +106,9 @@ def read_images(where: str, classes: Sequence[str], outputs: int) -> LabeledImag
                 f"The network's outputs are 0 to {outputs - 1}.",
                 "Give data of these classes",
             )
-        return LabeledImages(images, numbers)
+        return LabeledImages(images, numbers, bad)
     if classes and not numbered:
-        by_name = indices(classes)
-        unknown = [word for word in own if same(word) not in by_name]
-        if unknown:
-            raise DataError(
-                f"{images.name} has the class {unknown[0]!r}, which the network does not have.",
-                f"The network's classes are {', '.join(classes[:10])}"
-                f"{' ...' if len(classes) > 10 else ''}.",
-                "Give data of these classes, with folders named after them",
-            )
-        return LabeledImages(images, tuple(by_name[same(word)] for word in own))
+        return LabeledImages(images, positions(own, classes, images.name, "the network"), bad)
     if len(own) != outputs:
         raise DataError(
             f"{images.name} has {len(own)} classes.",
@@ -121,4 +122,4 @@ def read_images(where: str, classes: Sequence[str], outputs: int) -> LabeledImag
         )
     else:
         images = dataclasses.replace(images, classes=tuple(classes))
-    return LabeledImages(images, tuple(range(outputs)))
+    return LabeledImages(images, tuple(range(outputs)), bad)

@@ -35,8 +35,10 @@ class Layer:
     macs: int
 
 
-def layers(model: nn.Module, shape: tuple[int, ...]) -> tuple[Layer, ...]:
+def layers(model: nn.Module, shape: tuple[int, ...]) -> tuple[tuple[Layer, ...], dict[str, int]]:
     """The layers of `model`, on the meta device, which gets hooks, in the order in which they run.
+
+    With them come the MACs of each module by name, as of `macs_by_name`.
 
     Modules that only hold others, and those that do not run, are left out; what a module computes
     beside those inside it, such as attention, is its own. The sums of `params` and `macs` are those
@@ -74,7 +76,7 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> tuple[Layer, ...]:
         if params or macs or (leaf and not isinstance(module, (Slots, nn.Identity))):
             kind, output = type(module).__name__, outputs.get(module, ())
             found.append(Layer(paths[module], kind, output, params, macs))
-    return tuple(found)
+    return tuple(found), macs_of
 
 
 def table(found: Sequence[Layer], params: int, macs: int) -> list[str]:

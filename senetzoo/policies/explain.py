@@ -171,7 +171,8 @@ def explain_model(
 
     `policy` is what they were attached by, for rules that have no effect.
     """
-    costs = macs_by_name(model.eval(), (1, *shape))
+    model.eval()
+    found, costs = layers(model, shape) if by_layer else ((), macs_by_name(model, (1, *shape)))
     params, macs = parameters(model), costs[""]
     modules, sites = dict(model.named_modules()), tuple(sites)
     rows = []
@@ -189,7 +190,6 @@ def explain_model(
                 macs_share=cost / macs,
             )
         )
-    found = layers(model, shape) if by_layer else ()
     lost = shadowed(policy, sites)
     return Explanation(name, tuple(rows), params, macs, shape[-1], lost, found)
 

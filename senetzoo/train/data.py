@@ -181,6 +181,12 @@ def _read(
 ) -> tuple[TrainImages, TestImages, str, TestImages | None]:
     """The images to train on, to test on, what they are called in records, those to choose by."""
     if recipe.data == "digits":
+        if path is not None and str(path) != "digits":
+            raise ConfigError(
+                f"The recipe {recipe.name} trains on {_WANTED['digits']}, not on {path}.",
+                "They come with that library.",
+                f"Leave --data out. For images of your own type: senetzoo finetune {path}",
+            )
         path = Path("digits")
     elif path is None and (recipe.data == "cifar10" or recipe.data == "cifar100"):
         path = fetch(sources.CIFAR[recipe.data])
@@ -199,6 +205,8 @@ def _read(
         )
     if recipe.data in ("cifar10", "cifar100"):
         path = Path(local(path))
+    if recipe.data == "hub":
+        path = Path(str(path).removeprefix(sources.HUB))
     # Of a path only its end: records are read on other machines.
     titles = {"flowers5": "flowers5", "folder": path.name, "hub": path.name}
     title = titles.get(recipe.data) or _WANTED[recipe.data]

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from senetzoo._utils.environment import launched
 from senetzoo._utils.files import only_writer, user_path
 from senetzoo._utils.terminal import echo
-from senetzoo.errors import ConfigError, MissingExtraError, PolicyError, TrainingError
+from senetzoo.data.hub import Stream
+from senetzoo.errors import (
+    ConfigError,
+    MissingExtraError,
+    PolicyError,
+    TrainingError,
+    first_line,
+)
 from senetzoo.runs import SUMMARY
-from senetzoo.train.checkpoint import require_same, require_same_data
+from senetzoo.train.batches import Batch
+from senetzoo.train.checkpoint import NEWEST, require_same, require_same_data
 from senetzoo.train.data import Data, load_data
+from senetzoo.train.pace import PAYS, Pace, measure_step
 from senetzoo.train.recipe import Options, Recipe, read_run
 from senetzoo.train.run import Trainer
 
@@ -39,6 +51,7 @@ def train(
     variant: str = "",
     command: str = "",
     options: Options | None = None,
+    pace: Pace | None = None,
     say: Callable[[str], None] = echo,
 ) -> dict[str, Any]:
     """Train a network, resuming where an earlier run of the same recipe in `out` stopped.
@@ -64,6 +77,8 @@ def train(
         variant: Which variant of an experiment this is, for the record.
         command: What was typed, for the record.
         options: What does not change the result.
+        pace: What `measure` gave; without, a new run that is not short measures first, and says
+            how long it will take.
         say: Where progress lines go.
 
     Returns:
@@ -88,6 +103,10 @@ def train(
     if finished:
         say(f"{out}: finished, test accuracy {done['test_accuracy']:.2%}")
         return {key: done[key] for key in _END if key in done}
+    if pace is None and _unmeasured(recipe, out, sets):
+        pace = measure(recipe, sets, seed, options)
+    if pace is not None:
+        say(pace.said(recipe))
     with prepared(recipe, sets, seed) as accelerator:
         alone: AbstractContextManager[None] = nullcontext()
         if accelerator.is_main_process:
@@ -101,6 +120,39 @@ def train(
             say = nothing
         with alone:
             return Trainer(recipe, out, sets, seed, accelerator, options, say).all(variant, command)
+
+
+def _unmeasured(recipe: Recipe, out: Path, data: Data) -> bool:
+    """Whether a run takes long enough, and can be measured, before it begins.
+
+    Several processes would have to agree on when it is enough; a stream fills its buffer first.
+    Then, and after an interruption, what is left is said once some of it is done.
+    """
+    if isinstance(data.train, Stream) or launched("WORLD_SIZE", 1) > 1:
+        return False
+    long = recipe.epochs * (data.count // recipe.batch) > PAYS
+    return long and not (out / NEWEST).is_file()
+
+
+def measure(recipe: Recipe, data: Data, seed: int, options: Options) -> Pace:
+    """Take some steps and a test in a run that is thrown away, without compiling."""
+    plain = recipe.replace(compile=False)
+    with tempfile.TemporaryDirectory() as folder, prepared(plain, data, seed) as accelerator:
+        trainer = Trainer(plain, Path(folder), data, seed, accelerator, options, nothing)
+        trainer.model.train()
+
+        def step(batch: Batch) -> None:
+            trainer.step(batch, trainer.sums)
+            trainer.sums.finite()  # waits for the device
+
+        with closing(trainer.batches):
+            each = measure_step(step, trainer.batches.epoch)
+        images = data.test if data.validation is None else data.validation
+        some = images.first(max(1, 64 // len(data.classes)))
+        begun = time.perf_counter()
+        trainer.test(trainer.model, recipe.final_size, some)
+        test = (time.perf_counter() - begun) / len(some) * len(images)
+    return Pace(each, trainer.batches.steps, test)
 
 
 @contextmanager
@@ -139,11 +191,18 @@ def _prepared(recipe: Recipe, data: Data, seed: int) -> Iterator[Any]:
 
     # Accelerate keeps the precision of the process's first run.
     AcceleratorState._reset_state()
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),
-        mixed_precision=recipe.precision if recipe.precision in ("bf16", "fp16") else "no",
-        gradient_accumulation_steps=recipe.accumulate,
-    )
+    try:
+        accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),
+            mixed_precision=recipe.precision if recipe.precision in ("bf16", "fp16") else "no",
+            gradient_accumulation_steps=recipe.accumulate,
+        )
+    except ValueError as error:  # of variables that say that this is one of several processes
+        raise ConfigError(
+            f"{recipe.name} can't be trained on several processes.",
+            f"Accelerate says: {first_line(error)}.",
+            "Start it with accelerate launch or torchrun, or unset RANK, LOCAL_RANK and WORLD_SIZE",
+        ) from error
     if recipe.precision in ("bf16", "fp16") and not accelerator.native_amp:
         raise ConfigError(
             f"precision={recipe.precision} is not to be had here.",

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from senetzoo._utils.terminal import echo
 from senetzoo.data.files import LabeledFiles
-from senetzoo.data.images import open_image
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import DataError
 from senetzoo.eval.predictions import Predictions
@@ -47,7 +46,7 @@ def _file(
     """An image and its label; with `skip`, of one that can't be read zeros and -1 - label."""
     label = files.labels[index]
     try:
-        return transforms(open_image(files.sources[index], files.source_name(index))), label
+        return transforms(files.open(index)), label
     except DataError:
         if not skip:
             raise
@@ -90,7 +89,7 @@ def classify(
         for row in (labels < 0).nonzero()[:, 0].tolist():
             logits[row] = 0.0
             logits[row, -1 - labels[row]] = -1.0
-            say(f"{images.source_name(int(mine[done + row]))} can't be read: it counts as wrong")  # type: ignore[union-attr]
+            say(f"{images.source_name(int(mine[done + row]))} can't be read: it counts as wrong")
         done += len(labels)
         pieces.append(logits)
     logits = torch.cat(pieces)
@@ -160,8 +159,7 @@ def picture(images: TestImages, index: int, recipe: Recipe) -> Tensor:
 
 def names(images: TestImages, recorded: Mapping[str, Tensor]) -> dict[str, str]:
     """Metadata of what `record` gives: the files of the mistakes, where they are files."""
-    if isinstance(images, ImageSet):
-        return {}
-    sources = [images.sources[index] for index in recorded["mistakes"].tolist()]
+    of = images.files if isinstance(images, ImageSet) else images.sources
+    sources = [of[index] for index in recorded["mistakes"].tolist()] if of else []
     files = [str(source) if isinstance(source, Path) else "" for source in sources]
     return {FILES: json.dumps(files)}

@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import statistics
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,10 +14,10 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import load_file
 
+from senetzoo._utils.environment import launched
 from senetzoo._utils.files import user_path
-from senetzoo._utils.terminal import clock, echo
-from senetzoo.data.files import LabeledFiles
-from senetzoo.data.images import open_image
+from senetzoo._utils.terminal import echo
+from senetzoo.data.files import LabeledFiles, StoredImages
 from senetzoo.data.listing import read_csv, write_csv
 from senetzoo.data.scan import scan
 from senetzoo.data.sets import ImageSet, Split
@@ -33,11 +30,9 @@ from senetzoo.eval.predictions import Predictions
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.runs import LOG, TEST, is_run, read_log
 from senetzoo.train import engine, start
-from senetzoo.train.batches import Batch
 from senetzoo.train.data import Data, TestImages, make_data
-from senetzoo.train.pace import Pace, measure_step
+from senetzoo.train.pace import Pace
 from senetzoo.train.recipe import Options, Recipe
-from senetzoo.train.run import Trainer
 from senetzoo.train.start import SMALL, Start
 from senetzoo.zoo import config
 
@@ -120,7 +115,7 @@ def finetune(
             "Leave the others out",
         )
     options = options or Options()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if launched("WORLD_SIZE", 1) > 1:
         raise ConfigError(
             "Fine-tuning was started in several processes.",
             "It reads the photographs, and measures its pace, in one.",
@@ -150,6 +145,7 @@ def finetune(
     for line in described(recipe, data, parts["train"], begin, side):
         say(line)
     given = epochs is not None or "epochs" in settings or "phases" in settings
+    pace = None
     if earlier is not None:
         # What was decided when it began.
         own = {"compile": earlier.compile} | ({} if given else {"epochs": earlier.epochs})
@@ -157,12 +153,22 @@ def finetune(
         patience = earlier.patience
     else:
         if not quick:
-            recipe = _timed(recipe, data, seed, options, None if given else minutes, settings, say)
+            pace = engine.measure(recipe, data, seed, options)
+            recipe = _timed(recipe, pace, None if given else minutes, settings)
         # Most of a one-cycle: what it gains comes with its last epochs.
         patience = max(8, 2 * recipe.epochs // 3)
     if recipe.keep == "best" and "patience" not in settings:
         recipe = recipe.replace(patience=patience)
-    engine.train(recipe, folder, data=data, seed=seed, command=command, options=options, say=say)
+    engine.train(
+        recipe,
+        folder,
+        data=data,
+        seed=seed,
+        command=command,
+        options=options,
+        pace=pace,
+        say=say,
+    )
     return finished(folder, recipe, data)
 
 
@@ -249,7 +255,7 @@ def shorter_side(images: TestImages) -> int:
     if isinstance(images, ImageSet):
         return min(images.images.shape[1:3])
     some = range(0, len(images), -(-len(images) // 64))
-    sides = [min(open_image(images.sources[i], images.source_name(i)).size) for i in some]
+    sides = [min(images.open(index).size) for index in some]
     return int(statistics.median(sides))
 
 
@@ -258,9 +264,13 @@ def in_memory(images: TestImages, side: int) -> ImageSet:
     if isinstance(images, LabeledFiles):
         whole = Preprocessing(min(side, SMALL), (0.0,) * 3, (1.0,) * 3)
         pixels = torch.stack([whole.pixels(whole(image)) for image, _ in images])
-        labels = torch.tensor(images.labels)
+        sources = () if isinstance(images.sources, StoredImages) else images.sources
         return ImageSet(
-            pixels.permute(0, 2, 3, 1).contiguous(), labels, images.classes, images.name
+            pixels.permute(0, 2, 3, 1).contiguous(),
+            torch.tensor(images.labels),
+            images.classes,
+            images.name,
+            tuple(source for source in sources if isinstance(source, Path)),
         )
     colors = images.images.expand(*images.images.shape[:3], 3)
     return dataclasses.replace(images, images=colors)
@@ -340,49 +350,15 @@ def described(recipe: Recipe, data: Data, train: Images, begin: Start, side: int
 
 
 def _timed(
-    recipe: Recipe,
-    data: Data,
-    seed: int,
-    options: Options,
-    minutes: float | None,
-    settings: Mapping[str, Any],
-    say: Callable[[str], None],
+    recipe: Recipe, pace: Pace, minutes: float | None, settings: Mapping[str, Any]
 ) -> Recipe:
-    """The recipe with what depends on the speed of this machine, which is measured."""
-    pace = measure(recipe, data, seed, options)
+    """The recipe with what depends on the speed of this machine; what was set by hand stays."""
     if minutes is not None:
         many = pace.epochs(60 * minutes * _BUDGET)
-        recipe = recipe.replace(**{"epochs": many, **settings})  # what was set by hand stays
+        recipe = recipe.replace(**{"epochs": many, **settings})
     if "compile" not in settings:
         recipe = recipe.replace(compile=pace.compiling_pays(recipe))
-    how = "compiled" if recipe.compile else "without compiling, which pays in longer runs"
-    say(
-        f"measured: {recipe.epochs} epochs take about {clock(pace.seconds(recipe))} on this "
-        f"machine; {how}"
-    )
     return recipe
-
-
-def measure(recipe: Recipe, data: Data, seed: int, options: Options) -> Pace:
-    """Take some steps and tests in a run that is thrown away."""
-    plain = recipe.replace(compile=False)
-    with tempfile.TemporaryDirectory() as folder, engine.prepared(plain, data, seed) as accelerator:
-        silent = engine.nothing
-        trainer = Trainer(plain, Path(folder), data, seed, accelerator, options, silent)
-        trainer.model.train()
-
-        def step(batch: Batch) -> None:
-            trainer.step(batch, trainer.sums)
-            trainer.sums.finite()  # waits for the device
-
-        with closing(trainer.batches):
-            each = measure_step(step, trainer.batches.epoch)
-        images = data.test if data.validation is None else data.validation
-        some = images.first(max(1, 64 // len(data.classes)))
-        begun = time.perf_counter()
-        trainer.test(trainer.model, recipe.final_size, some)
-        test = (time.perf_counter() - begun) / len(some) * len(images)
-    return Pace(each, trainer.batches.steps, test)
 
 
 def _earlier(folder: Path) -> Recipe | None:
@@ -394,7 +370,7 @@ def _earlier(folder: Path) -> Recipe | None:
 
 
 def _folder(photos: str | Path, model: str | None, seed: int) -> Path:
-    """``runs/<photos>-<model>``."""
+    """``runs/<photos>-<model>``, and a seed other than 0."""
     name = user_path(str(photos)).resolve().stem
-    network = Path(model or start.EMBEDDED).name
+    network = start.EMBEDDED.partition(".")[0] if model is None else Path(model).name
     return Path("runs") / (f"{name}-{network}" + f"-{seed}" * bool(seed))

@@ -17,14 +17,12 @@ from senetzoo._utils.terminal import clock, printable
 from senetzoo.errors import MissingExtraError
 from senetzoo.runs import LOG, SCHEMA, is_run, read_log
 from senetzoo.train.checkpoint import StepCount, write, writing
-from senetzoo.train.pace import WARM_STEPS
+from senetzoo.train.pace import PAYS, WARM_STEPS
 from senetzoo.train.recipe import Recipe
 
 # Where there is no terminal, a line is written at most so often within an epoch.
 _QUIET_SECONDS = 60.0
 _GLANCE_SECONDS = 1.0
-# Of these, or of a minute, the first estimate of what is left is made.
-_ENOUGH_STEPS = 100
 
 
 def begin(folder: Path, header: dict[str, Any], after: StepCount | None = None) -> None:
@@ -152,7 +150,7 @@ class Progress:
         figures, left = f"loss {loss:.4f}, accuracy {accuracy:.2%}", self._left()
         measured = self._steps - WARM_STEPS
         since = time.perf_counter() - self._start
-        if left is not None and not self._said and (measured >= _ENOUGH_STEPS or since >= 60):
+        if left is not None and not self._said and (measured >= PAYS or since >= 60):
             self._said = True
             self.say(f"measured for {clock(since)}: about {clock(left)} to go on this machine")
         ahead = "" if left is None else f", {clock(left)} left"

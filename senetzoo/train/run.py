@@ -225,7 +225,8 @@ class Trainer:
 
     def _record(self, number: int) -> tuple[dict[str, Any], Predictions | None]:
         recipe, sums, accelerator = self.recipe, self.sums, self.accelerator
-        loss, right = accelerator.reduce(torch.stack([sums.loss, sums.right]), "sum").tolist()
+        mine = torch.stack([sums.loss, sums.right, torch.full_like(sums.loss, sums.left_out)])
+        loss, right, left_out = accelerator.reduce(mine, "sum").tolist()
         images, steps = sums.steps * recipe.batch, self.batches.steps
         record: dict[str, Any] = {
             "epoch": number + 1,
@@ -246,8 +247,8 @@ class Trainer:
                 record[f"{prefix}{part}_accuracy"] = round(tested.accuracy, 5)
             if self.best is not None and tested is not None:
                 self.best.offer(number + 1, tested, self.final, recipe)
-        if sums.left_out:
-            record["left_out"] = sums.left_out
+        if left_out:
+            record["left_out"] = round(left_out)
         norms = (sums.norms / sums.steps).tolist()
         record["gradient_norm"] = {
             name: float(f"{norm:.6g}") for name, norm in zip(self.step.depths, norms, strict=True)
