@@ -17,6 +17,7 @@ from senetzoo.gates.simam import SimAM as SimAM
 from senetzoo.gates.srm import SRM as SRM
 from senetzoo.io.hub import push as push
 from senetzoo.io.save import save as save
+from senetzoo.nn.backbone import Backbone as Backbone
 from senetzoo.nn.stem import Stem as Stem
 from senetzoo.nn.transforms import transforms as transforms
 from senetzoo.own import register as register
