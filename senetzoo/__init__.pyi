@@ -25,6 +25,7 @@ from senetzoo.gates.srm import SRM as SRM
 from senetzoo.gates.triplet import TripletAttention as TripletAttention
 from senetzoo.io.hub import push as push
 from senetzoo.io.save import save as save
+from senetzoo.nn.backbone import Backbone as Backbone
 from senetzoo.nn.stem import Stem as Stem
 from senetzoo.nn.transforms import transforms as transforms
 from senetzoo.own import register as register

@@ -92,6 +92,16 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"Did you mean {close[0]!r}?" if close else ""
 
 
+_ELSEWHERE = {
+    **dict.fromkeys(
+        ("features_only", "out_indices", "output_stride"),
+        "Type for example: Backbone(create(name), out_indices=(1, 2, 3))",
+    ),
+    "checkpoint_path": "Type for example: weights='file.safetensors'",
+}
+"""What to type for options that other libraries have."""
+
+
 def check_fields(what: str, given: Iterable[str], known: Iterable[str]) -> None:
     """Raise `ConfigError` for the first name in `given` that is not in `known`."""
     names = list(known)
@@ -100,7 +110,7 @@ def check_fields(what: str, given: Iterable[str], known: Iterable[str]) -> None:
             raise ConfigError(
                 f"{what} has no option {name!r}.",
                 f"Its options are {', '.join(names)}.",
-                nearest(name, names),
+                _ELSEWHERE.get(name) or nearest(name, names),
             )
 
 

@@ -143,7 +143,7 @@ class Inception(Classifier):
         taken = []
         for level in self._paths:
             for path in level:
-                x = self.get_submodule(path)(x)
+                x = self._run(self.get_submodule(path), x)
                 if path in self.aux:
                     head = self.get_submodule(self.aux[path].partition(".")[0])
                     taken.append((head, x))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.drop_path import DropPath, linear_rates
 from senetzoo.nn.init import init_separable
-from senetzoo.nn.slots import Position, Slots, residual, unit
+from senetzoo.nn.slots import Position, Slots, chain, residual, unit
 
 Row = TypeVar("Row")
 
@@ -181,5 +181,5 @@ class InvertedNet(Classifier):
     def classifiers(self) -> tuple[str, ...]:
         return (f"classifier.{len(self.classifier) - 1}",)
 
-    def forward_head(self, features: Tensor) -> Tensor:
-        return self.classifier(self.avgpool(features).flatten(1))  # type: ignore[no-any-return]
+    def pre_logits(self, features: Tensor) -> Tensor:
+        return chain(*list(self.classifier)[:-1])(self.avgpool(features).flatten(1))

@@ -18,8 +18,7 @@ from senetzoo._utils.checks import PositiveInt
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
 from senetzoo.nn.classifier import Classifier, Config
-from senetzoo.nn.maps import FeatureInfo
-from senetzoo.nn.slots import Slots, TensorMap, unit
+from senetzoo.nn.slots import Slots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,6 @@ class LeNet(Classifier):
 
     head_name = "fc3"
     _config: LeNetConfig
-    feature_info = FeatureInfo(2, 6), FeatureInfo(4, 16)
     size = 32
 
     def __init__(self, config: LeNetConfig) -> None:
@@ -67,27 +65,18 @@ class LeNet(Classifier):
         self.fc3 = nn.Linear(84, config.num_classes)
         self.slots1 = Slots({"pre": config.in_chans, "standard": 6})
         self.slots2 = Slots({"pre": 6, "standard": 16})
+        levels = [
+            [f"slots{n}.pre", f"conv{n}", "act", f"slots{n}.standard", f"pool{n}"] for n in (1, 2)
+        ]
+        self.set_levels(levels, (2, 4), (6, 16))
 
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
         return (self.slots1,), (self.slots2,)
 
-    def levels(self) -> tuple[TensorMap, ...]:
-        return self._first, self._second
-
-    def _first(self, x: Tensor) -> Tensor:
-        return self.pool1(unit(x, self.slots1, lambda y: self.act(self.conv1(y))))  # type: ignore[no-any-return]
-
-    def _second(self, x: Tensor) -> Tensor:
-        return self.pool2(unit(x, self.slots2, lambda y: self.act(self.conv2(y))))  # type: ignore[no-any-return]
-
-    @property
-    def cam_layer(self) -> nn.Module:
-        return self.pool2
-
     def check_input(self, x: Tensor) -> None:
         super().check_input(x)
-        compiling = torch.compiler.is_compiling()
-        if not compiling and tuple(x.shape[2:]) != (self.size, self.size):
+        unknown = torch.compiler.is_compiling() or not isinstance(x, Tensor)
+        if not unknown and tuple(x.shape[2:]) != (self.size, self.size):
             raise ConfigError(
                 f"LeNet got an image of {x.shape[2]}x{x.shape[3]} pixels.",
                 f"It takes {self.size}x{self.size} pixels.",

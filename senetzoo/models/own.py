@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
 from senetzoo.nn.classifier import Classifier, Config
+from senetzoo.nn.maps import FeatureInfos
 
 
 class OwnConfig(Config):
@@ -46,7 +47,7 @@ class OwnConfig(Config):
 class OwnNetwork(Classifier):
     """A network that a caller registered: without places for gates, and without stages."""
 
-    feature_info = ()
+    feature_info = FeatureInfos()
 
     def __init__(self, config: OwnConfig, network: nn.Module) -> None:
         super().__init__(config)

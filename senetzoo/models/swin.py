@@ -8,7 +8,7 @@ torchvision's, so its state dicts load strictly. Maps inside the network are (N,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from einops.layers.torch import Rearrange
@@ -273,7 +273,7 @@ class SwinBlock(nn.Module):
 class Swin(Classifier):
     """Swin Transformer: built by `SwinConfig.build`."""
 
-    layout: ClassVar[Layout] = "nhwc"
+    layout: Layout = "nhwc"
     head_name = "head"
     _config: SwinConfig
     head: nn.Linear

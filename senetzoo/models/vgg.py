@@ -20,6 +20,7 @@ from senetzoo._utils.checks import Example, Ge, Le, NonEmpty, Odd, PositiveInt, 
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
 from senetzoo.nn.classifier import Config
+from senetzoo.nn.slots import chain
 from senetzoo.nn.stack import ConvStack, Unit, dropout, local_response_norm
 
 # Channels of the five groups of convolutions, between which the map is pooled.
@@ -131,17 +132,17 @@ class VGG(ConvStack):
         self.classifier = nn.Sequential(*layers, nn.Linear(inputs, config.num_classes))
         self.initialize()
 
-    def forward_head(self, features: Tensor) -> Tensor:
+    def pre_logits(self, features: Tensor) -> Tensor:
         if self._config.head == "dense":
             return self._dense(features)
-        return super().forward_head(features)
+        return super().pre_logits(features)
 
     def _dense(self, features: Tensor) -> Tensor:
-        """The classifier at every 7x7 window of the map, and the average of its scores."""
+        """The average of the hidden layers at every 7x7 window of the map."""
         weight, bias = (self.get_parameter(f"classifier.0.{name}") for name in ("weight", "bias"))
         x = F.conv2d(features, weight.view(-1, features.shape[1], SIDE, SIDE), bias)
         # Channels last, where a linear layer is a 1x1 convolution.
-        return self.classifier[1:](x.permute(0, 2, 3, 1)).mean((1, 2))  # type: ignore[no-any-return]
+        return chain(*list(self.classifier)[1:-1])(x.permute(0, 2, 3, 1)).mean((1, 2))
 
 
 SIMONYAN_2014 = Paper(

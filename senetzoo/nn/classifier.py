@@ -7,7 +7,7 @@ import itertools
 import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -18,9 +18,9 @@ from typing_extensions import Self
 
 from senetzoo._utils.checks import PositiveInt, Rate, check
 from senetzoo.errors import ConfigError, check_fields
-from senetzoo.nn.maps import AuxOutput, FeatureInfo
+from senetzoo.nn.maps import AuxOutput, Trunk
 from senetzoo.nn.report import LoadReport
-from senetzoo.nn.slots import Layout, Site, Slots, TensorMap, chain
+from senetzoo.nn.slots import Site, Slots
 from senetzoo.nn.stem import STEMS, Stem, as_stem
 
 # An ImageNet stem makes a smaller image so small that most of it is gone before the first stage.
@@ -114,7 +114,7 @@ class Config(ABC):
         """The network without gates, initialized from torch's global random state."""
 
 
-class Classifier(nn.Module):
+class Classifier(Trunk):
     """An image classifier: (N, in_chans, H, W) images in, (N, num_classes) logits out.
 
     A subclass adds its modules, says by `set_levels` in which order they run, and ends with
@@ -123,8 +123,6 @@ class Classifier(nn.Module):
 
     _spec_of: ClassVar[Callable[[Classifier], Any]]
     """Gives `spec`. senetzoo.spec sets it: this room knows neither names nor policies."""
-    layout: ClassVar[Layout] = "nchw"
-    """Layout of the maps inside the network, and of the output of `cam_layer`."""
     head_name: ClassVar[str] = "fc"
     """Name of the linear layer whose outputs are the classes."""
 
@@ -132,15 +130,12 @@ class Classifier(nn.Module):
     """Divides the logits before the softmax: probabilities then are as often right as they say."""
     reject_below: float | None = None
     """Probability of the best class below which an image shows none of them; None: not known."""
-    feature_info: tuple[FeatureInfo, ...]
-    """Stride and channels of the map after each stage."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self._config = config
         self.load_report: LoadReport | None = None
         self.loaded = self.calibrated = dict[str, tuple[int, ...]]()  # of `provenance.checksums`
-        self._paths: tuple[tuple[str, ...], ...] = ()
         self._small_warned = False
 
     @property
@@ -179,21 +174,6 @@ class Classifier(nn.Module):
         """Side in pixels of the smallest images that it takes."""
         return self._config.min_size
 
-    def set_levels(
-        self, levels: Iterable[Sequence[str]], strides: Iterable[int], channels: Iterable[int]
-    ) -> None:
-        """What runs before the pooling, cut after each stage.
-
-        Args:
-            levels: For each stage the paths of its modules in order: before the first the stem's,
-                after the last what follows. A path under which there is no module is left out.
-            strides: Pixels of the input for one of the map after each stage.
-            channels: Channels of that map.
-        """
-        there = {path for path, _ in self.named_modules()}
-        self._paths = tuple(tuple(p for p in level if p in there) for level in levels)
-        self.feature_info = tuple(map(FeatureInfo, strides, channels))
-
     def add_head(self, channels: int) -> None:
         """The average of the last map, dropout and one linear layer.
 
@@ -209,21 +189,17 @@ class Classifier(nn.Module):
         return tuple(
             tuple(
                 module
-                for path in level
-                for module in self.get_submodule(path).modules()
+                for part in self._running(level)
+                for module in part.modules()
                 if any(isinstance(child, Slots) for child in module.children())
             )
-            for level in self._paths
+            for level in range(len(self._paths))
         )
-
-    def levels(self) -> tuple[TensorMap, ...]:
-        """The network before its pooling, cut after each stage: maps in `layout` in and out."""
-        return tuple(chain(*map(self.get_submodule, level)) for level in self._paths)
 
     @property
     def cam_layer(self) -> nn.Module:
         """The module whose output, in `layout`, is the last feature map: where Grad-CAM looks."""
-        last, block = self.get_submodule(self._paths[-1][-1]), self.stages()[-1][-1]
+        last, block = self._running(-1)[-1], self.stages()[-1][-1]
         return block if any(module is block for module in last.modules()) else last
 
     def pre_logits(self, features: Tensor) -> Tensor:
@@ -231,10 +207,17 @@ class Classifier(nn.Module):
         x: Tensor = self.avgpool(features).flatten(1)
         return x if self.dropout is None else self.dropout(x)
 
-    def forward_head(self, features: Tensor) -> Tensor:
-        """Logits (N, num_classes) from the last feature map (N, C, h, w)."""
-        head = self.get_submodule(self.head_name)
-        return head(self.pre_logits(features))  # type: ignore[no-any-return]
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits (N, num_classes) from the last feature map (N, C, h, w).
+
+        With `pre_logits` what the last linear layer takes, (N, C).
+        """
+        x = self.pre_logits(features)
+        return x if pre_logits else self.get_classifier()(x)  # type: ignore[no-any-return]
+
+    def get_classifier(self) -> nn.Module:
+        """The linear layer whose outputs are the classes."""
+        return self.get_submodule(self.classifiers()[0])
 
     def classifiers(self) -> tuple[str, ...]:
         """Names of the linear layers whose outputs are the classes; the first is the main one."""
@@ -263,21 +246,14 @@ class Classifier(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The last feature map, before pooling: (N, C, h, w)."""
-        for level in self.levels():
-            x = level(x)
-        return self._nchw(x)
+        for found in self._maps(x):
+            x = found
+        return x
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
         """The map after each stage, (N, C, h, w) each, as in `feature_info`."""
         self.check_input(x)
-        maps = []
-        for level in self.levels():
-            x = level(x)
-            maps.append(self._nchw(x))
-        return maps
-
-    def _nchw(self, x: Tensor) -> Tensor:
-        return x if self.layout == "nchw" else x.permute(0, 3, 1, 2)
+        return list(self._maps(x))
 
     def classifier_parameters(self) -> tuple[str, ...]:
         """Names of the parameters that depend on the number of classes."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.init import init_convs
-from senetzoo.nn.maps import FeatureInfo
-from senetzoo.nn.slots import Slots, TensorMap, chain, unit
+from senetzoo.nn.slots import Slots, chain
 
 
 class Unit(NamedTuple):
@@ -48,24 +46,23 @@ class ConvStack(Classifier):
         self, config: Config, stages: Sequence[Sequence[Unit]], strides: Sequence[int]
     ) -> None:
         super().__init__(config)
-        self.feature_info = tuple(
-            FeatureInfo(stride, units[-1].conv.out_channels)
-            for stride, units in zip(strides, stages, strict=True)
-        )
         layers: list[nn.Module] = []
-        # For each unit: where it starts in `features`, where its ReLU is done, where it ends.
-        self._spans: list[list[tuple[int, int, int]]] = []
+        levels = []
         for number, units in enumerate(stages, 1):
-            spans, slots = [], nn.ModuleList()
+            slots, level = nn.ModuleList(), list[str]()
             for conv, norm, after in units:
-                start = len(layers)
+                home, start = f"slots{number}.{len(slots)}", len(layers)
                 layers += [conv, *([] if norm is None else [norm]), nn.ReLU(inplace=True)]
-                spans.append((start, len(layers), len(layers) + len(after)))
+                active = len(layers)
                 layers += after
+                paths = [f"features.{index}" for index in range(start, len(layers))]
+                paths.insert(active - start, f"{home}.standard")
+                level += [f"{home}.pre", *paths]
                 slots.append(Slots({"pre": conv.in_channels, "standard": conv.out_channels}))
-            self._spans.append(spans)
+            levels.append(level)
             self.add_module(f"slots{number}", slots)
         self.features = nn.Sequential(*layers)
+        self.set_levels(levels, strides, [units[-1].conv.out_channels for units in stages])
 
     def initialize(self) -> None:
         """He initialization, which trains at any depth; linear layers as in both papers."""
@@ -75,30 +72,12 @@ class ConvStack(Classifier):
                 nn.init.normal_(module.weight, std=0.01)
                 nn.init.zeros_(module.bias)
 
-    def _slots(self, stage: int) -> tuple[Slots, ...]:
-        children = self.get_submodule(f"slots{stage + 1}").children()
-        return tuple(child for child in children if isinstance(child, Slots))
-
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
-        return tuple(self._slots(stage) for stage in range(len(self._spans)))
+        slots = (self.get_submodule(f"slots{n}") for n in range(1, len(self.feature_info) + 1))
+        return tuple(tuple(stage.children()) for stage in slots)
 
-    def levels(self) -> tuple[TensorMap, ...]:
-        return tuple(partial(self._level, stage) for stage in range(len(self._spans)))
-
-    def _level(self, stage: int, x: Tensor) -> Tensor:
-        layers = list(self.features)
-        for (start, stop, end), slots in zip(self._spans[stage], self._slots(stage), strict=True):
-            x = unit(x, slots, chain(*layers[start:stop]))
-            x = chain(*layers[stop:end])(x)
-        return x
-
-    @property
-    def cam_layer(self) -> nn.Module:
-        *_, last = self.features
-        return last
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        return self.classifier(self.avgpool(features).flatten(1))  # type: ignore[no-any-return]
+    def pre_logits(self, features: Tensor) -> Tensor:
+        return chain(*list(self.classifier)[:-1])(self.avgpool(features).flatten(1))
 
     def classifiers(self) -> tuple[str, ...]:
         return (f"classifier.{len(self.classifier) - 1}",)

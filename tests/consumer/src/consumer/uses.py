@@ -88,7 +88,12 @@ def networks(folder: Path) -> list[nn.Module]:
     built = senetzoo.config("resnet50").replace(num_classes=10).build(seed=0)
     senetzoo.save(built, folder, classes=tuple("abcdefghij"))
     loaded = senetzoo.load(folder, num_classes=2)
-    return [by_name, trained, built, loaded]
+    backbone = senetzoo.Backbone(built, out_indices=(1, 2, 3), output_stride=16)
+    backbone.freeze(1)
+    backbone.set_grad_checkpointing()
+    channels: list[int] = backbone.feature_info.channels()
+    built.reset_classifier(len(channels))
+    return [by_name, trained, built, loaded, backbone]
 
 
 def tell(model: senetzoo.SE | None = None) -> str:
