@@ -57,8 +57,8 @@ class Graph:
 
     def constant(self, value: Tensor, dtype: torch.dtype, before: fx.Node) -> fx.Node:
         """A node for a new constant, put before another node."""
-        name = f"_made_{self._made}"
-        self._made += 1
+        while hasattr(self.module, name := f"_made_{self._made}"):
+            self._made += 1
         self.module.register_buffer(name, value.detach().to(dtype).contiguous())
         with self.nodes.inserting_before(before):
             return self.nodes.get_attr(name)

@@ -10,13 +10,14 @@ from senetzoo.deploy.fold import fold_branches, fold_factors, fold_norms, remove
 from senetzoo.deploy.graph import Graph, aten, is_call, only_user, traced
 from senetzoo.deploy.squeeze import squeeze_through
 
-_FRESH = (
+FRESH = (
     aten.conv2d.default,
     aten.linear.default,
     aten.batch_norm.default,
     aten.add.Tensor,
     aten.mul.Tensor,
 )
+"""Operators whose result shares no memory with what they get."""
 
 
 @dataclass(frozen=True)
@@ -83,5 +84,5 @@ def _work_in_place(graph: Graph) -> None:
     """Activations overwrite what nothing else reads, as in the network itself."""
     for node in graph.calls(aten.relu.default):
         source = node.all_input_nodes[0]
-        if is_call(source, *_FRESH) and only_user(source) is node:
+        if is_call(source, *FRESH) and only_user(source) is node:
             node.target = aten.relu_.default

@@ -19,7 +19,9 @@ from torch import Tensor, fx
 from senetzoo.deploy.graph import END, Graph, argument, aten, is_call, operator_name, shape
 
 
-def squeeze_through(graph: Graph, *, everywhere: bool = False) -> dict[str, str]:
+def squeeze_through(
+    graph: Graph, *, everywhere: bool = False, level: bool = False
+) -> dict[str, str]:
     """Compute the averages of gates from the input of the convolution whose map they gate.
 
     Args:
@@ -27,6 +29,7 @@ def squeeze_through(graph: Graph, *, everywhere: bool = False) -> dict[str, str]
         everywhere: Also where that reads no less: by default a map is squeezed through a 1x1
             convolution that has fewer inputs than outputs, and is read for nothing else than to
             be multiplied.
+        level: Also through one that has as many.
 
     Returns:
         By the module that takes an average: why it stays; empty where it was rewritten.
@@ -41,7 +44,7 @@ def squeeze_through(graph: Graph, *, everywhere: bool = False) -> dict[str, str]
         if weights is not None and not why:
             weight, bias = weights
             weight = _ungrouped(weight, argument(conv, 6, 1))
-            why = "" if everywhere else _does_not_pay(mean, conv, weight)
+            why = "" if everywhere else _does_not_pay(mean, conv, weight, level)
             if not why:
                 _rewrite(graph, mean, conv, weight, bias)
         stack = mean.meta.get("nn_module_stack") or {"": ("", None)}
@@ -74,11 +77,12 @@ def _is_impossible(conv: fx.Node, weights: tuple[Tensor, Tensor | None] | None) 
     return f"its convolution is {kernel[0]}x{kernel[1]} of stride {stride[0]}"
 
 
-def _does_not_pay(mean: fx.Node, conv: fx.Node, weight: Tensor) -> str:
+def _does_not_pay(mean: fx.Node, conv: fx.Node, weight: Tensor, level: bool) -> str:
     """Why the rewritten form would be no faster; empty where it would."""
     if weight.shape[2:] != (1, 1):
         return "its convolution is 3x3, whose windows differ at the borders"
-    if math.prod(shape(conv.all_input_nodes[0])[1:]) >= math.prod(shape(conv)[1:]):
+    read, written = (math.prod(shape(node)[1:]) for node in (conv.all_input_nodes[0], conv))
+    if read > written or (read == written and not level):
         return "its convolution reads as much as it writes"
     for user in conv.users:
         if user is not mean and shape(user)[2:] != shape(conv)[2:]:

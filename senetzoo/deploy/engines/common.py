@@ -71,6 +71,7 @@ class Engine:
         caveat: What to know of a dtype on a device, in a sentence; empty where there is nothing.
         int8_packages: What int8 needs beside `packages`.
         fixed_size: Whether a loaded network takes images of the sample's size only.
+        operators: Whether it runs those of `senetzoo.deploy.tail`.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Engine:
     caveat: Callable[[torch.device, Dtype], str] = lambda device, dtype: ""
     int8_packages: tuple[str, ...] = ()
     fixed_size: bool = True
+    operators: bool = False
 
     def missing(self, device: torch.device, dtype: Dtype = "fp32") -> str:
         """Why it can't be used on `device`, and what to do, in one line; empty where it can."""

@@ -27,5 +27,6 @@ EAGER = Engine(
     devices=("cpu", "cuda", "mps"),
     start=_start,
     caveat=emulated,
+    operators=True,
     fixed_size=False,
 )

@@ -76,4 +76,5 @@ INDUCTOR = Engine(
     start=_start,
     lacks=compiler_missing,
     caveat=emulated,
+    operators=True,
 )

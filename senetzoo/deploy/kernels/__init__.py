@@ -1,0 +1,127 @@
+"""The operators of `senetzoo.deploy.tail` in C++, compiled once a machine, when first wanted."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from senetzoo._utils.environment import PROCESS, compiler_missing
+from senetzoo._utils.files import atomically, locked
+from senetzoo.deploy.tail import RELU, gated_tail, pack
+from senetzoo.errors import ConfigError
+from senetzoo.weights.cache import cache_folder
+
+SOURCE = Path(__file__).with_name("gated_tail.cpp")
+# What torch's own kernels of that name are compiled with, and what they have beside it.
+_FLAGS = {
+    "AVX2": ("-mavx2", "-mfma", "-mf16c"),
+    "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mf16c"),
+}
+_SECONDS = 300
+_OTHERWISE = "Nothing needs it: networks run without it as before"
+
+
+def check(dtype: torch.dtype) -> None:
+    """Make sure that the operators have their fast form in `dtype`: it is compiled and loaded.
+
+    Raises:
+        ConfigError: They can't have it here.
+    """
+    with PROCESS:
+        why, remedy = _library_missing()
+        if not why:
+            why, remedy = _fails(dtype)
+    if why:
+        raise ConfigError("The tails of residual branches have no kernel here.", why, remedy)
+
+
+@functools.cache
+def _library_missing() -> tuple[str, str]:
+    capability = torch.backends.cpu.get_cpu_capability()
+    if sys.platform != "linux" or capability not in _FLAGS:
+        return "It is for Linux and processors with AVX2 or AVX-512.", _OTHERWISE
+    why = compiler_missing(torch.device("cpu"))
+    if why[0]:
+        return why
+    try:
+        torch.ops.load_library(_compiled(_command(capability)))
+    except subprocess.CalledProcessError as error:
+        lines = [line.strip() for line in error.stderr.splitlines() if "error" in line]
+        said = (lines or [f"the compiler ends with {error.returncode}"])[0]
+        if "brgemm" in error.stderr:
+            said = f"torch {torch.__version__} has another brgemm ({said})"
+    except subprocess.TimeoutExpired:
+        said = f"the compiler takes more than {_SECONDS} seconds"
+    except (OSError, RuntimeError) as error:
+        said = str(error).splitlines()[0]
+    else:
+        return "", ""
+    return f"It can't be made: {said}.", _OTHERWISE
+
+
+def _command(capability: str) -> list[str]:
+    """The compiler and its options; without the file to write."""
+    from torch._inductor import config
+
+    words = config.cpp.cxx
+    names = (words,) if isinstance(words, str) else tuple(name for name in words if name)
+    compiler = next(filter(None, map(shutil.which, names)))
+    root = Path(torch.__file__).parent
+    flags = _FLAGS[capability]
+    if capability == "AVX512" and torch.cpu._is_avx512_bf16_supported():
+        flags += ("-mavx512bf16",)
+    return [
+        *(compiler, "-std=c++20", "-O3", "-shared", "-fPIC", "-fopenmp", *flags),
+        *(f"-DCPU_CAPABILITY={capability}", f"-DCPU_CAPABILITY_{capability}"),
+        f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
+        *("-isystem", str(root / "include"), str(SOURCE)),
+        *(f"-L{root / 'lib'}", "-lc10", "-ltorch_cpu", "-ltorch"),
+    ]
+
+
+def _compiled(command: list[str]) -> str:
+    """The library that `command` makes: of the cache, or made by one process for all."""
+    parts = [*command, torch.__version__, SOURCE.read_text(encoding="utf-8")]
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    folder = cache_folder() / "kernels"
+    folder.mkdir(parents=True, exist_ok=True)
+    library = folder / f"gated_tail-{digest}.so"
+    if not library.exists():
+        with locked(folder / f"{library.name}.lock"):
+            if not library.exists():
+                with atomically(library) as file:
+                    subprocess.run(
+                        [*command, "-o", str(file)],
+                        capture_output=True,
+                        text=True,
+                        errors="replace",
+                        check=True,
+                        timeout=_SECONDS,
+                        stdin=subprocess.DEVNULL,
+                    )
+    return str(library)
+
+
+@functools.cache
+def _fails(dtype: torch.dtype) -> tuple[str, str]:
+    """Why the library, which is loaded, can't be used in `dtype`: it is tried."""
+    draw = torch.Generator().manual_seed(0)
+    x, weight, shortcut = (
+        torch.randn(size, generator=draw).to(dtype)
+        for size in ((2, 32, 5, 7), (64, 32), (2, 64, 5, 7))
+    )
+    arguments = (x, pack(weight), None, None, shortcut, RELU)
+    try:
+        found = torch.ops.senetzoo.gated_tail(*arguments)
+    except RuntimeError as error:  # no such product on this processor
+        return f"It fails: {str(error).splitlines()[0]}", _OTHERWISE
+    expected = gated_tail(*arguments)
+    if torch.allclose(found.float(), expected.float(), rtol=0.02, atol=0.1):
+        return "", ""
+    return "It gives other values than its definition.", _OTHERWISE
