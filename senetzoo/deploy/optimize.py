@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx, nn
 
-from senetzoo._utils.environment import TORCH_DTYPES, synchronize
+from senetzoo._utils.environment import synchronize
 from senetzoo.deploy import kernels
 from senetzoo.deploy.engines import ENGINES, Dtype, Engine, Layout, Runner
 from senetzoo.deploy.engines import engine as engine_called
@@ -19,6 +19,7 @@ from senetzoo.deploy.engines.common import check_batch
 from senetzoo.deploy.rewrite import Rewrites, rewritten
 from senetzoo.deploy.tail import Fused, fused
 from senetzoo.errors import ConfigError, SenetzooError
+from senetzoo.nn.modes import TORCH_DTYPES
 
 # Relative to the largest logit: what fp32 rounds to in other orders of sums, at most.
 _FP32 = 1e-3

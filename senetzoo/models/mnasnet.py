@@ -136,8 +136,8 @@ class MNASNet(Classifier):
         )
         init_convs(self, "fan_out")
 
-    def forward_head(self, features: Tensor) -> Tensor:
-        return self.classifier(self.avgpool(features).flatten(1))  # type: ignore[no-any-return]
+    def pre_logits(self, features: Tensor) -> Tensor:
+        return self.classifier[0](self.avgpool(features).flatten(1))  # type: ignore[no-any-return]
 
 
 TAN_2018 = Paper(

@@ -129,8 +129,13 @@ class SqueezeNet(Classifier):
         nn.init.normal_(self.get_submodule(self.head_name).get_parameter("weight"), std=0.01)
         nn.init.zeros_(self.get_submodule(self.head_name).get_parameter("bias"))
 
-    def forward_head(self, features: Tensor) -> Tensor:
-        """The average over the map of what the linear layer and a ReLU make of each pixel."""
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """The average over the map of what the linear layer and a ReLU make of each pixel.
+
+        With `pre_logits` the average of the features, (N, C): here it is not what the layer takes.
+        """
+        if pre_logits:
+            return features.mean((2, 3))
         return F.relu(self.classifier(features.permute(0, 2, 3, 1))).mean((1, 2))
 
 
