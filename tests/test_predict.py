@@ -89,7 +89,7 @@ def colors(monkeypatch: pytest.MonkeyPatch) -> Colors:
     def transforms(model: Classifier) -> Preprocessing:
         return PLAIN
 
-    monkeypatch.setattr("senetzoo.cli.networks.load", load)
+    monkeypatch.setattr("senetzoo.zoo.load", load)
     for user in ("senetzoo.predict", "senetzoo.cli.predict"):
         monkeypatch.setattr(f"{user}.transforms", transforms)
     return model
