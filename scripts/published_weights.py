@@ -49,16 +49,17 @@ FACTS: Any = json.loads(Path(__file__).with_name("published.json").read_text(enc
 
 # Fields that may differ from those of the registry's name. What changes the widths or depths is
 # another network, which `senetzoo weights convert` reads but which has no name to publish under.
-SAME_NETWORK = {"pool", "stride_on", "stem", "window", "num_classes"}
+SAME_NETWORK = {"pool", "stride_on", "stem", "window", "eps", "num_classes"}
 # Begins the tag where several of a library's networks are one of ours.
 VARIANTS = {
-    "legacy_": "legacy_",
+    "legacy_se": "legacy_",
     "resnet50c": "c_",
     "resnet101c": "c_",
     "resnet152c": "c_",
     "swin_base_patch4_window12_384": "window12_384_",
 }
-# Weights without a classifier: torchvision's VGG-16 for SSD, and a network trained on Bamboo.
+# Weights without a classifier: torchvision's VGG-16 for SSD, and a network trained on Bamboo; of
+# others timm says that they have no classes.
 HEADLESS = {"IMAGENET1K_FEATURES", "resnet50.bamboo"}
 
 SPDX = {
@@ -92,8 +93,13 @@ DATA = {
         f"Instagram images by hashtag; then {IMAGENET}",
         f"Instagram images: not public; {IMAGENET_TERMS}",
     ),
-    "in22k_ft_in1k": (f"ImageNet-22k; then {IMAGENET}", IMAGENET_TERMS),
-    "in22k": ("ImageNet-22k", IMAGENET_TERMS),
+    # Singh et al. 2022: the weights that torchvision has as SWAG.
+    **dict.fromkeys(("swag_ft_in1k", "swag_lc_in1k"), (SWAG[0], SWAG[2])),
+    **{
+        f"in{size}k{tuned}": (f"ImageNet-{size}k{then}", IMAGENET_TERMS)
+        for size in (12, 21, 22)
+        for tuned, then in (("_ft_in1k", f"; then {IMAGENET}"), ("", ""))
+    },
     "in1k": (IMAGENET, IMAGENET_TERMS),
 }
 
@@ -226,11 +232,16 @@ def from_timm() -> Iterator[Found]:
     for dialect, network in [(d, network) for d in dialects for network in counterparts(d)]:
         first: Any = get_pretrained_cfg(network)
         for name in timm.list_models(f"{network}.*", pretrained=True):
-            if name in HEADLESS or not set(counterparts(dialect)[network].changes) <= SAME_NETWORK:
-                continue
             cfg: Any = get_pretrained_cfg(name)
-            if cfg.crop_mode != "center" or cfg.label_offset:
-                raise SystemExit(f"{name}: crop_mode {cfg.crop_mode}, offset {cfg.label_offset}")
+            if name in HEADLESS or not cfg.num_classes or cfg.license not in SPDX:
+                continue
+            # An image that is squashed into a square is not what `Preprocessing` says.
+            if cfg.crop_mode != "center":
+                continue
+            if not set(counterparts(dialect)[network].changes) <= SAME_NETWORK:
+                continue
+            if cfg.label_offset:
+                raise SystemExit(f"{name}: offset {cfg.label_offset}")
             tag = name.partition(".")[2]
             data, terms = next(value for end, value in DATA.items() if tag.endswith(end))
             source = (

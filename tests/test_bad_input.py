@@ -30,9 +30,10 @@ from senetzoo.errors import ConfigError, PolicyError, SenetzooError
 from senetzoo.gates import GATES
 
 TITLES = (
-    "AlexNet, BN-Inception, DenseNet, EfficientNet, GoogLeNet, Inception v2, Inception v3, "
-    "Inception v4, Inception-ResNet, LeNet, MobileNet, MobileNetV2, "
-    "MobileNetV3, Plain, PreResNet, RegNet, ResNet, SENet, Swin, VGG"
+    "AlexNet, BN-Inception, ConvNeXt, DenseNet, EfficientNet, GhostNet, GoogLeNet, Inception v2, "
+    "Inception v3, Inception v4, Inception-ResNet, LeNet, MNASNet, MobileNet, MobileNetV2, "
+    "MobileNetV3, Plain, PreResNet, RegNet, RepVGG, ResNeSt, ResNet, SENet, SKNet, ShuffleNetV2, "
+    "SqueezeNet, Swin, VGG, Xception"
 )
 
 

@@ -26,8 +26,9 @@ QUICK = {
     "efficientnet_b0 efficientnet_v2_s squeezenet1_1 shufflenet_v2_x0_5 mnasnet0_5 mobilenet_v2 "
     "mobilenet_v3_large mobilenet_v3_small regnet_x_400mf regnet_y_400mf swin_t convnext_tiny",
     "timm": "vgg11_bn repvgg_a0 inception_v4 legacy_xception resnet50c seresnet18 skresnet18 "
-    "resnest50d resnetv2_18 densenet121 mobilenetv1_125 ghostnet_100 efficientnet_b0 "
-    "swin_tiny_patch4_window7_224",
+    "resnest50d resnetv2_18 densenet121 mobilenetv1_125 mobilenetv2_050 mobilenetv3_large_100 "
+    "mobilenetv3_small_100 mnasnet_050 ghostnet_100 efficientnet_b0 regnetx_004_tv regnety_004 "
+    "swin_tiny_patch4_window7_224 convnext_tiny",
     "timm_legacy": "legacy_seresnet50 legacy_seresnext26_32x4d",
     "pytorchcv": "alexnetb bn_vgg11b bninception inceptionv3 inceptionresnetv1 resnet18 "
     "sepreresnet18 seresnext50_32x4d densenet121 mobilenet_wd4 efficientnet_b0 resnet20_cifar100 "

@@ -435,6 +435,12 @@ FORMS = [
     recorded("xception", "timm", "legacy_xception", gradients=True),
     *(recorded(name, "timm", name, changes=STILL, gradients=not slow, slow=slow) for name, slow in
          (("repvgg_a0", False), ("repvgg_b0", True), ("ghostnet_100", False))),
+    # By timm's names, and with its norms.
+    *(Case(name, "timm", theirs, STILL | changes, {}, 64) for name, theirs, changes in
+         [("mobilenet_v2_050", "mobilenetv2_050", {}), ("mobilenet_v3_large",
+         "mobilenetv3_large_100", {"eps": 1e-5}), ("mobilenet_v3_small", "mobilenetv3_small_100",
+         {"eps": 1e-5}), ("mnasnet0_5", "mnasnet_050", {}), ("regnet_y_400mf", "regnety_004", {}),
+         ("convnext_tiny", "convnext_tiny", {"drop_path": 0.0})]),
     # Split and whole maps, in basic blocks and bottlenecks.
     *(recorded(name, "timm", name, gradients=name == "skresnet18", slow=name == "skresnet34") for
          name in ("skresnet18", "skresnet34", "skresnet50", "skresnext50_32x4d")),

@@ -473,9 +473,10 @@ def test_a_config_of_another_network(tmp_path: Path) -> None:
 
 
 FAMILIES = (
-    "Families are LeNet, AlexNet, VGG, GoogLeNet, BNInception, InceptionV2, InceptionV3, "
-    "InceptionV4, InceptionResNet, ResNet, Plain, PreResNet, SENet, DenseNet, MobileNet, "
-    "MobileNetV2, MobileNetV3, EfficientNet, RegNet, Swin"
+    "Families are LeNet, AlexNet, VGG, RepVGG, GoogLeNet, BNInception, InceptionV2, InceptionV3, "
+    "InceptionV4, InceptionResNet, Xception, ResNet, Plain, PreResNet, SENet, SKNet, ResNeSt, "
+    "DenseNet, SqueezeNet, MobileNet, MobileNetV2, ShuffleNetV2, MNASNet, MobileNetV3, GhostNet, "
+    "EfficientNet, RegNet, Swin, ConvNeXt"
 )
 CODE = "__import__('os').system('touch pwned')"
 

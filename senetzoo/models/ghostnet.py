@@ -177,7 +177,7 @@ class GhostNet(Classifier):
 
     def pre_logits(self, features: Tensor) -> Tensor:
         x = F.relu(self.conv_head(self.avgpool(features))).flatten(1)
-        return x if self.dropout is None else self.dropout(x)  # type: ignore[no-any-return]
+        return x if self.dropout is None else self.dropout(x)
 
 
 HAN_2019 = Paper(

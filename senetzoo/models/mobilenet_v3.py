@@ -10,6 +10,7 @@ gate of the default policy sits at ``slots.inner`` instead.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -17,7 +18,7 @@ from typing import Literal
 
 from torch import nn
 
-from senetzoo._utils.checks import Rate
+from senetzoo._utils.checks import PositiveFloat, Rate
 from senetzoo.models.family import Family, Paper
 from senetzoo.models.inverted import (
     InvertedNet,
@@ -83,10 +84,12 @@ class MobileNetV3Config(Config):
 
     Args:
         table: ``"large"`` (Table 1) or ``"small"`` (Table 2).
+        eps: Added to the variances of the norms.
     """
 
     dropout: Rate = 0.2
     table: Literal["large", "small"] = "large"
+    eps: PositiveFloat = 1e-3
 
     @property
     def stages(self) -> list[list[Row]]:
@@ -104,18 +107,16 @@ class MobileNetV3Config(Config):
         return MobileNetV3(self)
 
 
-_norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
-_conv = partial(conv_norm, norm=_norm)
-
-
-def _block(inputs: int, row: Row, stride: int, drop_path: float) -> InvertedResidual:
+def _block(
+    inputs: int, row: Row, stride: int, drop_path: float, conv: Callable[..., nn.Sequential]
+) -> InvertedResidual:
     kernel, width, outputs, se, act, _ = row
     act_type = nn.ReLU if act == "RE" else nn.Hardswish
-    layers = [_conv(inputs, width, 1, act=act_type)] if width != inputs else []
-    layers.append(_conv(width, width, kernel, stride, groups=width, act=act_type))
+    layers = [conv(inputs, width, 1, act=act_type)] if width != inputs else []
+    layers.append(conv(width, width, kernel, stride, groups=width, act=act_type))
     named = {str(index): layer for index, layer in enumerate(layers)}
     # After the number that torchvision's SE has.
-    named[str(len(layers) + se)] = _conv(width, outputs, 1)
+    named[str(len(layers) + se)] = conv(width, outputs, 1)
     return InvertedResidual(
         named,
         container="block",
@@ -132,17 +133,23 @@ class MobileNetV3(InvertedNet):
     """MobileNetV3: built by `MobileNetV3Config.build`."""
 
     def __init__(self, config: MobileNetV3Config) -> None:
+        norm = partial(nn.BatchNorm2d, eps=config.eps, momentum=0.01)
+        conv = partial(conv_norm, norm=norm)
         stem_stride, *strides = config.strides
         stages = stages_of(
-            config.stages, _block, inputs=STEM_WIDTH, strides=strides, drop_path=config.drop_path
+            config.stages,
+            partial(_block, conv=conv),
+            inputs=STEM_WIDTH,
+            strides=strides,
+            drop_path=config.drop_path,
         )
         inputs = stages[-1][-1].outputs
         last, hidden = 6 * inputs, TABLES[config.table][1]
         super().__init__(
             config,
-            stem=_conv(config.in_chans, STEM_WIDTH, 3, stem_stride, act=nn.Hardswish),
+            stem=conv(config.in_chans, STEM_WIDTH, 3, stem_stride, act=nn.Hardswish),
             stages=stages,
-            last=_conv(inputs, last, 1, act=nn.Hardswish),
+            last=conv(inputs, last, 1, act=nn.Hardswish),
             classifier=nn.Sequential(
                 nn.Linear(last, hidden),
                 nn.Hardswish(),

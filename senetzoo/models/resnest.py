@@ -71,17 +71,17 @@ class SplitAttention(nn.Module):
         self.fc1 = nn.Conv2d(outputs, hidden, 1, groups=groups)
         self.bn1 = nn.BatchNorm2d(hidden)
         self.fc2 = nn.Conv2d(hidden, wide, 1, groups=groups)
-        self.pool = nn.AvgPool2d(3, plain.stride, 1) if plain.stride[0] > 1 else None
+        self.pool = nn.AvgPool2d(3, plain.stride[0], 1) if plain.stride[0] > 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, h, w)."""
-        maps = F.relu(self.bn0(self.conv(x))).unflatten(1, (self.radix, -1))
+        maps: Tensor = self.bn0(self.conv(x)).relu().unflatten(1, (self.radix, -1))
         pooled = maps.sum(1).mean((2, 3), keepdim=True)
         logits = self.fc2(F.relu(self.bn1(self.fc1(pooled))))
         # By groups first, as the grouped convolution makes them; maps are apart first.
         apart = logits.unflatten(1, (self.groups, self.radix, -1)).transpose(1, 2)
         x = (maps * apart.softmax(1).flatten(2, 3)).sum(1)
-        return x if self.pool is None else self.pool(x)  # type: ignore[no-any-return]
+        return x if self.pool is None else self.pool(x)
 
 
 ZHANG_2020 = Paper("ResNeSt: Split-Attention Networks", 2020, "https://arxiv.org/abs/2004.08955")

@@ -20,7 +20,7 @@ from senetzoo.models.inverted import conv_norm
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.init import init_separable
 from senetzoo.nn.maps import doubling
-from senetzoo.nn.slots import Slots, residual
+from senetzoo.nn.slots import Position, Slots, residual
 
 STEM_WIDTH = 24
 
@@ -74,8 +74,8 @@ class ShuffleBlock(nn.Module):
         taken = inputs // 2 if self.halved else inputs
         before = conv_norm(taken, half, 1, act=nn.ReLU)
         self.branch2 = nn.Sequential(*before, *apart(half, half, stride))
-        channels = {"pre": taken, "inner": half, "standard": half, "identity": half}
-        self.slots = Slots({**channels, "post": outputs})
+        channels: dict[Position, int] = {"pre": taken, "standard": half, "identity": half}
+        self.slots = Slots({**channels, "post": outputs, "inner": half})
 
     def branch(self, x: Tensor) -> Tensor:
         """The convolutions; ``inner`` follows the norm of the depthwise one."""

@@ -66,7 +66,7 @@ class SelectiveKernel(nn.Module):
         super().__init__()
         self.split = split
         inputs, outputs = plain.in_channels // (2 if split else 1), plain.out_channels
-        conv = partial(nn.Conv2d, stride=plain.stride, groups=plain.groups, bias=False)
+        conv = partial(nn.Conv2d, stride=plain.stride[0], groups=plain.groups, bias=False)
         self.paths = nn.ModuleList(
             nn.Sequential(
                 OrderedDict(
@@ -91,7 +91,7 @@ class SelectiveKernel(nn.Module):
         halves = x.chunk(2, 1) if self.split else (x, x)
         maps = torch.stack([path(half) for path, half in zip(self.paths, halves, strict=True)], 1)
         shares = self.attn(maps.sum(1).mean((2, 3), keepdim=True)).unflatten(1, (2, -1)).softmax(1)
-        return (maps * shares).sum(1)
+        return (maps * shares).sum(1)  # type: ignore[no-any-return]
 
 
 LI_2019 = Paper("Selective Kernel Networks", 2019, "https://arxiv.org/abs/1903.06586")

@@ -121,6 +121,8 @@ def names(dialect: str, model: Classifier) -> dict[str, tuple[str, tuple[int, ..
         for pattern, side in found.convolutions.get(family, ()):
             if len(shape) == 2 and re.search(pattern, theirs) and shape[1] % side**2 == 0:
                 shape = (shape[0], shape[1] // side**2, side, side)
+        if (vector := found.vectors.get(family)) and re.search(vector, theirs):
+            shape = shape[:1]
         result[name] = (theirs, shape)
     return result
 

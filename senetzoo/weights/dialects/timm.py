@@ -15,6 +15,7 @@ import re
 from torch import Tensor, nn
 
 from senetzoo.nn.classifier import Classifier
+from senetzoo.weights.dialects import timm_mobile
 from senetzoo.weights.dialects.base import (
     Counterpart,
     Dialect,
@@ -47,7 +48,6 @@ NETWORKS = {
             "wide_resnet101_2",
             "senet154",
             *(f"densenet{depth}" for depth in (121, 161, 169, 201)),
-            "efficientnet_b0",
         )
     },
     **{f"resnet{d}c": Counterpart(f"resnet{d}", {"stem": "deep"}) for d in (50, 101, 152)},
@@ -66,9 +66,9 @@ NETWORKS = {
     "resnetv2_152": Counterpart("preresnet101", {"depths": (3, 8, 36, 3)}),
     "densenet264d": Counterpart("densenet264", {"growth": 48, "width": 96, "stem": "deep"}),
     "legacy_xception": Counterpart("xception"),
-    **{name: Counterpart(name) for name in ("repvgg_a0", "repvgg_b0", "ghostnet_100")},
-    "mobilenetv1_100": Counterpart("mobilenet_v1"),
-    "mobilenetv1_125": Counterpart("mobilenet_v1", {"width": 1.25}),
+    **{name: Counterpart(name) for name in ("repvgg_a0", "repvgg_b0")},
+    **{f"convnext_{size}": Counterpart(f"convnext_{size}") for size in ("tiny", "small")},
+    **timm_mobile.NETWORKS,
     "swin_tiny_patch4_window7_224": Counterpart("swin_t"),
     "swin_small_patch4_window7_224": Counterpart("swin_s"),
     "swin_base_patch4_window7_224": Counterpart("swin_b"),
@@ -141,31 +141,6 @@ def _inception_v4(name: str, model: Classifier) -> str | None:
     return f"features.{before + int(index)}.{rest}"
 
 
-_INVERTED_GATES = (
-    (r"\.slots\.inner\.fc1\.", ".se.conv_reduce."),
-    (r"\.slots\.inner\.fc2\.", ".se.conv_expand."),
-)
-_EFFICIENTNET = (
-    (r"^features\.0\.0\.", "conv_stem."),
-    (r"^features\.0\.1\.", "bn1."),
-    (r"^features\.8\.0\.", "conv_head."),
-    (r"^features\.8\.1\.", "bn2."),
-    (r"^classifier\.1\.", "classifier."),
-    # The first stage does not expand.
-    (r"^(features\.1\.\d+)\.block\.0\.0\.", r"\1.conv_dw."),
-    (r"^(features\.1\.\d+)\.block\.2\.0\.", r"\1.conv_pw."),
-    (r"^(features\.1\.\d+)\.block\.2\.1\.", r"\1.bn2."),
-    (r"\.block\.0\.0\.", ".conv_pw."),
-    (r"\.block\.0\.1\.", ".bn1."),
-    (r"\.block\.1\.0\.", ".conv_dw."),
-    (r"\.block\.1\.1\.", ".bn2."),
-    (r"\.block\.3\.0\.", ".conv_pwl."),
-    (r"\.block\.3\.1\.", ".bn3."),
-    *_INVERTED_GATES,
-    (r"^features\.(\d)\.", lambda found: f"blocks.{int(found[1]) - 1}."),
-)
-
-
 def _swin_layer(found: re.Match[str]) -> str:
     index = int(found[1])
     return f"layers.{index // 2}.{'blocks' if index % 2 else 'downsample'}."
@@ -178,6 +153,20 @@ _SWIN = (
     (r"\.mlp\.0\.", ".mlp.fc1."),
     (r"\.mlp\.3\.", ".mlp.fc2."),
     (r"^head\.", "head.fc."),
+)
+
+
+_CONVNEXT = (
+    (r"^features\.0\.", "stem."),
+    (r"^features\.([246])\.", lambda found: f"stages.{int(found[1]) // 2}.downsample."),
+    (r"^features\.([1357])\.", lambda found: f"stages.{int(found[1]) // 2}.blocks."),
+    (r"\.block\.0\.", ".conv_dw."),
+    (r"\.block\.2\.", ".norm."),
+    (r"\.block\.3\.", ".mlp.fc1."),
+    (r"\.block\.5\.", ".mlp.fc2."),
+    (r"\.layer_scale$", ".gamma"),
+    (r"^classifier\.0\.", "head.norm."),
+    (r"^classifier\.2\.", "head.fc."),
 )
 
 
@@ -219,19 +208,17 @@ DIALECT = Dialect(
         "InceptionV4": _inception_v4,
         "InceptionResNet": (),
         "Xception": (),
-        "MobileNet": (),
-        "GhostNet": _INVERTED_GATES,
-        "EfficientNet": _EFFICIENTNET,
         "Swin": _SWIN,
+        "ConvNeXt": _CONVNEXT,
+        **timm_mobile.FAMILIES,
     },
     convolutions={
         **dict.fromkeys(("ResNet", "SENet", "SKNet"), _GATES),
-        **dict.fromkeys(
-            ("EfficientNet", "GhostNet"), ((r"\.se\.conv_(reduce|expand)\.weight", 1),)
-        ),
         "PreResNet": ((r"^head\.fc\.weight", 1),),
         "VGG": ((r"^pre_logits\.fc1\.weight", 7), (r"^pre_logits\.fc2\.weight", 1)),
+        **timm_mobile.CONVOLUTIONS,
     },
+    vectors={"ConvNeXt": r"\.gamma$"},
     computed={"Swin": r"\.relative_position_index$"},
     updates={"DenseNet": dense_layers, "VGG": _old_vgg, "Swin": _old_swin},
 )
