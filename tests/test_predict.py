@@ -28,7 +28,7 @@ from senetzoo.cli import main
 from senetzoo.cli.predict import _Table
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.maps import FeatureInfo
+from senetzoo.nn.maps import FeatureInfo, FeatureInfos
 from senetzoo.nn.preprocessing import CIFAR10, Preprocessing
 from senetzoo.nn.report import LoadReport
 from senetzoo.nn.slots import TensorMap
@@ -41,7 +41,7 @@ PLAIN = Preprocessing(4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 class Colors(Classifier):
     """Says how much red, green and blue an image has: logits are 10 x the channels' means."""
 
-    feature_info = (FeatureInfo(1, 3),)
+    feature_info = FeatureInfos([FeatureInfo(1, 3)])
 
     def __init__(self, classes: tuple[str, ...] = CLASSES) -> None:
         super().__init__(zoo.config("resnet20").replace(num_classes=3).config)
@@ -61,7 +61,7 @@ class Colors(Classifier):
     def cam_layer(self) -> nn.Module:
         return self.drop
 
-    def forward_head(self, features: Tensor) -> Tensor:
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         return self.scale * features.mean((2, 3))
 
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:

@@ -62,8 +62,7 @@ def _pairs(images: Images) -> Iterator[tuple[Image | Tensor, int]]:
 
 def images_for(model: Classifier, where: str) -> LabeledImages:
     """The data set at `where`, as `read_images` takes it, for a network and its classes."""
-    report = model.load_report
-    return read_images(where, report.classes if report else (), model.num_classes)
+    return read_images(where, model.classes, model.num_classes)
 
 
 def read_images(where: str, classes: Sequence[str], outputs: int) -> LabeledImages:
