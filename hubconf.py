@@ -11,7 +11,7 @@ from typing import Any as _Any
 import senetzoo
 from senetzoo.nn.classifier import Classifier as _Classifier
 
-dependencies = ["torch", "torchvision", "huggingface_hub", "safetensors", "einops", "click"]
+dependencies = ["torch", "torchvision", "huggingface_hub", "safetensors", "click"]
 
 
 def _entry_point(name: str) -> _Any:

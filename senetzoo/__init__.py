@@ -13,12 +13,21 @@ _MODULES = {
     if isinstance(node, ast.ImportFrom) and node.module
     for alias in node.names
 }
+# What other libraries call some of it.
+_ELSEWHERE = {
+    "create_model": "create",
+    "from_pretrained": "load",
+    "push_to_hub": "push",
+    "save_pretrained": "save",
+}
 __all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> object:
     if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        ours = _ELSEWHERE.get(name)
+        meant = f": type senetzoo.{ours}" if ours else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{meant}")
     value = getattr(importlib.import_module(_MODULES[name]), name)
     globals()[name] = value
     return value

@@ -230,6 +230,4 @@ def best(probabilities: Tensor, top: int, names: tuple[str, ...]) -> list[tuple[
 
 def class_names(model: Classifier) -> tuple[str, ...]:
     """What the network's weights call their classes; ``"class 0"`` ... where they don't."""
-    if model.load_report is not None and model.load_report.classes:
-        return model.load_report.classes
-    return tuple(f"class {k}" for k in range(model.num_classes))
+    return model.classes or tuple(f"class {k}" for k in range(model.num_classes))

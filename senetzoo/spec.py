@@ -83,7 +83,8 @@ class ModelSpec:
         device = torch.empty(0).device
         with seeded(seed, device):
             model = self.config.build()
-        model.to(device)
+        if not any(parameter.is_meta for parameter in model.parameters()):
+            model.to(device)
         if self.policy != NONE:
             # Said of the network's name, not of its class, which is shared by many.
             attach_gates(model, self.policy, seed=seed, name=self.name)
@@ -206,7 +207,7 @@ def spec_of(model: Classifier) -> ModelSpec:
     Raises:
         ConfigError: There is a module that is no gate of this zoo.
     """
-    config, gates, sites = model._config, gates_of(model), model.sites()
+    config, gates, sites = model._now(), gates_of(model), model.sites()
     names = [name for name, entry in ENTRIES.items() if same_form(entry.config, config)]
     for name in names:
         own = named(name).policy

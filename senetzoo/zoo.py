@@ -73,12 +73,11 @@ def create(
         preprocessing: What images go through before, for weights that don't say it, or in place of
             what they say; or some of its fields by name, ``{"mean": (0.5,), "std": (0.5,)}``.
         num_classes: Outputs; None for the weights' or the network's own. Another number than the
-            weights have replaces the classifier.
+            weights have replaces the classifier; with 0 the network gives what it would take.
         in_chans: Channels of the input; another number than the weights have adapts the first
             convolution.
-        channels: How it is adapted: ``"sum"`` to fewer channels, ``"tile"`` to more, each of which
-            responds to gray images as before, or ``"random"`` for a new one. None for the one of
-            the first two that fits.
+        channels: How it is adapted: ``"sum"`` to fewer channels, ``"tile"`` to more, which respond
+            to gray images as before, or ``"random"``. None for the one of the two that fits.
         stem: ``"imagenet"``, ``"cifar"``, ``"deep"`` or a `Stem`; None for the network's own.
             Another one than the weights have is initialized at random, unless its tensors are the
             same.
@@ -96,12 +95,13 @@ def create(
         PolicyError: A policy that can't be read or does not fit.
         WeightsError: Weights that can't be had or do not fit.
     """
+    headless = type(num_classes) is int and num_classes == 0
     spec, trained = find(
         reference,
         pretrained,
         weights,
         policy=policy,
-        num_classes=num_classes,
+        num_classes=None if headless else num_classes,
         in_chans=in_chans,
         stem=stem,
         dropout=dropout,
@@ -109,6 +109,8 @@ def create(
     )
     _check_channels(channels, in_chans, trained is not None)
     model = build(spec, trained, channels=channels, seed=seed)
+    if headless:
+        model.reset_classifier(0)
     if preprocessing is not None:
         state(model, preprocessing)
     return model
@@ -172,6 +174,9 @@ def load(
     )
 
 
+Classifier.from_pretrained = staticmethod(load)
+
+
 def find(
     reference: str | Path,
     pretrained: bool | str = False,
@@ -197,11 +202,13 @@ def find(
         PolicyError: A policy that can't be read.
         WeightsError: There is no such folder, repository or file.
     """
-    if not isinstance(pretrained, (bool, str)):
+    file = isinstance(pretrained, str) and Path(pretrained).suffix in FORMATS
+    if file or not isinstance(pretrained, (bool, str)):
+        remedy = f"weights={pretrained!r}" if file else "pretrained=True"
         raise ConfigError(
             f"pretrained={pretrained!r} names no weights.",
             "pretrained is True, False, or the tag of weights.",
-            f"Type for example: create({str(reference)!r}, pretrained=True)",
+            f"Type for example: create({str(reference)!r}, {remedy})",
         )
     look = _find_saved if is_saved(reference) else _find_named
     spec, trained, own = look(reference, pretrained)

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from senetzoo import NONE, SE, Backbone, attach, config, create
 from senetzoo._utils.torchvision import torchvision
 from senetzoo.errors import ConfigError
+from senetzoo.nn.classifier import Classifier
 
 # Of each way that a family runs its children.
 KINDS = [
@@ -103,7 +104,7 @@ def test_a_frozen_stage_stays_as_it_is() -> None:
     before = {key: value.clone() for key, value in backbone.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in backbone.parameters() if p.requires_grad], lr=0.1)
     backbone.train()
-    sum(m.sum() for m in backbone(torch.randn(4, 3, 16, 16))).backward()  # type: ignore[union-attr]
+    sum(m.sum() for m in backbone(torch.randn(4, 3, 16, 16))).backward()
     optimizer.step()
     changed = {key for key, value in backbone.state_dict().items() if not value.equal(before[key])}
     assert {key.split(".")[0] for key in changed} == {"layer3"}
@@ -112,7 +113,7 @@ def test_a_frozen_stage_stays_as_it_is() -> None:
     assert all(module.training for module in backbone.modules())
 
 
-def attach_to(network: nn.Module) -> nn.Module:
+def attach_to(network: Classifier) -> Classifier:
     attach(network, SE(4), seed=0)
     return network
 
@@ -160,7 +161,7 @@ def test_faster_rcnn_trains(monkeypatch: pytest.MonkeyPatch) -> None:
         poolers,
         "roi_align",
         lambda x, rois, output_size, spatial_scale, sampling_ratio: (
-            _roi_align.__wrapped__(  # type: ignore[attr-defined]
+            _roi_align.__wrapped__(
                 x, rois, spatial_scale, output_size[0], output_size[1], sampling_ratio, False
             )
             if hasattr(_roi_align, "__wrapped__")
@@ -186,9 +187,9 @@ def test_faster_rcnn_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer = torch.optim.SGD(detector.parameters(), lr=0.05, momentum=0.9)
     losses = []
     for _ in range(5):
-        loss: Tensor = sum(detector(images, targets).values())
+        loss: Tensor = torch.stack([*detector(images, targets).values()]).sum()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]

@@ -135,7 +135,7 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
         ConfigError,
         f"create() has no option 'zzz'.\n{OPTIONS}",
     ),
-    (lambda: create("resnet20", num_classes=0), ConfigError, "ResNet got num_classes=0.\n"
+    (lambda: create("resnet20", num_classes=-1), ConfigError, "ResNet got num_classes=-1.\n"
      "num_classes is a whole number of at least 1.\nType for example: num_classes=1000"),
     (lambda: create("resnet20", num_classes=any_("10")), ConfigError,
      "ResNet got num_classes='10'.\nnum_classes is a whole number of at least 1.\n"

@@ -87,7 +87,6 @@ def test_metadata(wheel: Path) -> None:
         "torchvision",
         "huggingface-hub",
         "safetensors",
-        "einops",
         "click",
         "pillow",
     }

@@ -42,7 +42,7 @@ PLAIN = Preprocessing(4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 class Colors(Classifier):
     """Says how much red, green and blue an image has: logits are 10 x the channels' means."""
 
-    feature_info = FeatureInfos((FeatureInfo(1, 3),))
+    feature_info = FeatureInfos([FeatureInfo(1, 3)])
 
     def __init__(self, classes: tuple[str, ...] = CLASSES) -> None:
         super().__init__(zoo.config("resnet20").replace(num_classes=3).config)

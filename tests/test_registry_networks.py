@@ -244,10 +244,10 @@ def test_reset_classifier(name: str) -> None:
             assert torch.equal(after[key], value)
     assert not any(module.training for module in model.modules())
     with pytest.raises(ConfigError) as caught:
-        model.reset_classifier(0)
+        model.reset_classifier(-1)
     default = 10 if name == "lenet" else 1000
     assert str(caught.value) == (
-        f"{model.family} got num_classes=0.\n"
+        f"{model.family} got num_classes=-1.\n"
         "num_classes is a whole number of at least 1.\n"
         f"Type for example: num_classes={default}"
     )

@@ -170,6 +170,16 @@ class Optimized(nn.Module):
             )
         return self
 
+    def __deepcopy__(self, memo: object) -> Optimized:
+        return Optimized(self._run, self.report)
+
+    def __reduce__(self) -> str:
+        raise ConfigError(
+            "An optimized network can't be pickled, nor sent to another process.",
+            "What its engine has made is of this process.",
+            "Send the network that it was made of, and call senetzoo.optimize there",
+        )
+
     def extra_repr(self) -> str:
         chosen = self.report.chosen
         return f"engine={chosen.engine!r}, dtype={self.report.dtype!r}, layout={chosen.layout!r}"

@@ -65,8 +65,7 @@ def _pairs(images: Images) -> Iterator[tuple[Image | Tensor, int]]:
 
 def images_for(model: Classifier, where: str, part: Split | None = None) -> LabeledImages:
     """The data set at `where`, as `read_images` takes it, for a network and its classes."""
-    report = model.load_report
-    return read_images(where, report.classes if report else (), model.num_classes, part)
+    return read_images(where, model.classes, model.num_classes, part)
 
 
 def read_images(

@@ -165,6 +165,9 @@ def push(model: Classifier, repo: str, *, private: bool = False, card: Path | No
         return upload(Path(scratch), name, private=private, message=title)
 
 
+Classifier.push_to_hub = push
+
+
 def stage(model: Classifier, repo: str, folder: Path, own: Path | None) -> str:
     """Write what is pushed to `folder`: card, ``config.json`` and weights; the push's title.
 

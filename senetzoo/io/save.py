@@ -30,6 +30,7 @@ from senetzoo.io.folder import (
     read_description,
 )
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.modes import inside
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.nn.provenance import calibration
 from senetzoo.registry import ENTRIES
@@ -74,7 +75,7 @@ def save(
         if changed:
             raise ConfigError(f"Can't save the {network}.", changed, remedy)
     if report is not None:
-        classes = (report.classes or None) if classes is None else classes
+        classes = (model.classes or None) if classes is None else classes
         if preprocessing is None and report.preprocessing is not None and model.in_chans in (1, 3):
             preprocessing = report.preprocessing.for_channels(model.in_chans)
     for name, value in model.state_dict().items():
@@ -112,15 +113,12 @@ def _check_network(model: object) -> None:
     if isinstance(model, Classifier):
         return
     asked = f"save got a {type(model).__name__}."
-    inner, path = model, "model"
-    while name := next((n for n in ("module", "_orig_mod") if hasattr(inner, n)), None):
-        inner, path = getattr(inner, name), f"{path}.{name}"
-        if isinstance(inner, Classifier):
-            raise ConfigError(
-                asked,
-                f"It is a wrapper around a {type(inner).__name__} of this zoo.",
-                f"Type save({path}, folder)",
-            )
+    if isinstance(model, nn.Module) and isinstance((found := inside(model))[0], Classifier):
+        raise ConfigError(
+            asked,
+            f"It is a wrapper around a {type(found[0]).__name__} of this zoo.",
+            f"Type save({found[1]}, folder)",
+        )
     raise ConfigError(
         asked,
         "It is no network of this zoo, and could not be built again from its folder.",

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from einops.layers.torch import Rearrange
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from senetzoo._utils.checks import Depths, Example, Ge, NonEmpty, PositiveInt, Rate
@@ -98,6 +97,13 @@ class PatchConv(nn.Conv2d):
         return super().forward(F.pad(x, (0, -x.shape[3] % size, 0, -x.shape[2] % size)))
 
 
+class ChannelsLast(nn.Module):
+    """From (N, C, H, W) to (N, H, W, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1)
+
+
 class PatchMerging(nn.Module):
     """Joins 2x2 tokens: four times the channels, normalized and projected to twice as many."""
 
@@ -151,70 +157,101 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor, slots: Slots) -> Tensor:
         """`x` (N, H, W, C) to the same shape; `slots` are the block's, for ``inner``."""
-        images, height, width, channels = x.shape
-        side, heads = self.window, self.heads
-        # Windows from top to bottom and from left to right, the last ones padded.
-        down, across = -(-height // side), -(-width // side)
-        x = F.pad(x, (0, 0, 0, across * side - width, 0, down * side - height))
-        # A direction that one window covers is not shifted.
-        shift = (self.shift if down > 1 else 0, self.shift if across > 1 else 0)
-        if any(shift):
-            x = torch.roll(x, (-shift[0], -shift[1]), (1, 2))
-        # Not einops, which takes a compiler several times as long. The windows and heads of an
-        # image share a dimension, so that its mask serves every image.
-        qkv = self.qkv(x).view(images, down, side, across, side, 3, heads, channels // heads)
-        q, k, v = (
-            qkv.permute(5, 0, 1, 3, 6, 2, 4, 7)
-            .reshape(3, images, down * across * heads, side * side, channels // heads)
-            .unbind(0)
-        )
-        x = F.scaled_dot_product_attention(q, k, v, self.mask(x, down, across, shift))
-        x = (
-            x.reshape(images, down, across, heads, side, side, channels // heads)
-            .permute(0, 1, 4, 2, 5, 3, 6)
-            # A copy that `reshape` leaves out where it can, by strides of the attention's output
-            # that are other ones in an exported graph.
-            .clone(memory_format=torch.contiguous_format)
-            .view(images, down * side, across * side, channels)
-        )
-        if any(shift):
-            x = torch.roll(x, shift, (1, 2))
-        return self.proj(slots.at("inner", x[:, :height, :width]))  # type: ignore[no-any-return]
-
-    def mask(self, x: Tensor, down: int, across: int, shift: tuple[int, int]) -> Tensor:
-        """What is added to the logits: (1 or N, windows * heads, queries, keys).
-
-        It is made anew in each forward pass, of a handful of small tensors: nothing to keep in
-        step with the size of the image, the device or a copy of the network.
-        """
-        tokens, windows = self.window**2, down * across
+        # What depends on the size is in functions that torch.fx does not look into.
         bias = self.relative_position_bias_table[self.relative_position_index]
-        bias = bias.view(1, 1, tokens, tokens, self.heads).permute(0, 1, 4, 2, 3)
-        mask = bias.expand(1, windows, -1, -1, -1)
-        drops = self.training and self.key_drop > 0
-        if any(shift) or drops:
-            regions = self.regions(down, across, shift, x.device)
-            apart = regions[:, None, :, None] != regions[:, None, None, :]
-            mask = torch.where(apart, bias + APART, bias)
-            if drops:
-                draws = torch.rand(len(x), windows, self.heads, tokens, device=x.device)
-                keep = kept_keys(draws, regions, self.key_drop)
-                mask = torch.where(keep[..., None, :], mask, -torch.inf)
-        return mask.flatten(1, 2)
+        drop = self.key_drop if self.training else 0.0
+        qkv = self.qkv(padded(x, self.window, self.shift))
+        mixed = attended(qkv, bias, self.heads, self.window, self.shift, drop)
+        return self.proj(slots.at("inner", cut(mixed, x, self.window, self.shift)))  # type: ignore[no-any-return]
 
-    def regions(
-        self, down: int, across: int, shift: tuple[int, int], device: torch.device
-    ) -> Tensor:
-        """The region of each token, from 0 to 3: (windows, tokens); a query sees its own.
 
-        Rolling brings tokens together that are no neighbors: in the last windows of a direction,
-        those that came round from the other end are apart from the others.
-        """
-        side = self.window
-        low = torch.arange(down * side, device=device) >= down * side - shift[0]
-        right = torch.arange(across * side, device=device) >= across * side - shift[1]
-        regions = (2 * low[:, None] + right).view(down, side, across, side)
-        return regions.transpose(1, 2).reshape(down * across, side * side)
+def shifts(x: Tensor, window: int, shift: int) -> tuple[int, int]:
+    """Tokens by which a map that has whole windows is shifted, down and across."""
+    # A direction that one window covers is not shifted.
+    return (shift if x.shape[1] > window else 0, shift if x.shape[2] > window else 0)
+
+
+@fx.wrap
+def padded(x: Tensor, window: int, shift: int) -> Tensor:
+    """`x` (N, H, W, C) padded to whole windows, and shifted."""
+    x = F.pad(x, (0, 0, 0, -x.shape[2] % window, 0, -x.shape[1] % window))
+    down, across = shifts(x, window, shift)
+    return torch.roll(x, (-down, -across), (1, 2)) if down or across else x
+
+
+@fx.wrap
+def cut(x: Tensor, like: Tensor, window: int, shift: int) -> Tensor:
+    """What `padded` did to `like` undone."""
+    moved = shifts(x, window, shift)
+    x = torch.roll(x, moved, (1, 2)) if any(moved) else x
+    return x[:, : like.shape[1], : like.shape[2]]
+
+
+@fx.wrap
+def attended(qkv: Tensor, bias: Tensor, heads: int, window: int, shift: int, drop: float) -> Tensor:
+    """Attention in each window (N, H, W, C), from queries, keys and values (N, H, W, 3C)."""
+    images, height, width, channels = qkv.shape
+    down, across, channels = height // window, width // window, channels // 3
+    # The windows and heads of an
+    # image share a dimension, so that its mask serves every image.
+    q, k, v = (
+        qkv.view(images, down, window, across, window, 3, heads, channels // heads)
+        .permute(5, 0, 1, 3, 6, 2, 4, 7)
+        .reshape(3, images, down * across * heads, window**2, channels // heads)
+        .unbind(0)
+    )
+    mask = attention_mask(bias, images, (down, across), window, shifts(qkv, window, shift), drop)
+    return (
+        F.scaled_dot_product_attention(q, k, v, mask)
+        .reshape(images, down, across, heads, window, window, channels // heads)
+        .permute(0, 1, 4, 2, 5, 3, 6)
+        # A copy that `reshape` leaves out where it can, by strides of the attention's output
+        # that are other ones in an exported graph.
+        .clone(memory_format=torch.contiguous_format)
+        .view(images, height, width, channels)
+    )
+
+
+def attention_mask(
+    bias: Tensor,
+    images: int,
+    windows: tuple[int, int],
+    window: int,
+    shift: tuple[int, int],
+    drop: float,
+) -> Tensor:
+    """What is added to the logits: (1 or N, windows * heads, queries, keys).
+
+    It is made anew in each forward pass, of a handful of small tensors: nothing to keep in
+    step with the size of the image, the device or a copy of the network.
+    """
+    tokens, count = window**2, windows[0] * windows[1]
+    bias = bias.view(1, 1, tokens, tokens, -1).permute(0, 1, 4, 2, 3)
+    mask = bias.expand(1, count, -1, -1, -1)
+    if any(shift) or drop:
+        known = regions(windows, window, shift, bias.device)
+        apart = known[:, None, :, None] != known[:, None, None, :]
+        mask = torch.where(apart, bias + APART, bias)
+        if drop:
+            draws = torch.rand(images, count, bias.shape[2], tokens, device=bias.device)
+            keep = kept_keys(draws, known, drop)
+            mask = torch.where(keep[..., None, :], mask, -torch.inf)
+    return mask.flatten(1, 2)
+
+
+def regions(
+    windows: tuple[int, int], window: int, shift: tuple[int, int], device: torch.device
+) -> Tensor:
+    """The region of each token, from 0 to 3: (windows, tokens); a query sees its own.
+
+    Rolling brings tokens together that are no neighbors: in the last windows of a direction,
+    those that came round from the other end are apart from the others.
+    """
+    down, across = windows
+    low = torch.arange(down * window, device=device) >= down * window - shift[0]
+    right = torch.arange(across * window, device=device) >= across * window - shift[1]
+    found = (2 * low[:, None] + right).view(down, window, across, window)
+    return found.transpose(1, 2).reshape(down * across, window**2)
 
 
 def kept_keys(draws: Tensor, regions: Tensor, rate: float) -> Tensor:
@@ -284,7 +321,7 @@ class Swin(Classifier):
         layers: list[nn.Module] = [
             nn.Sequential(
                 PatchConv(config.in_chans, width, config.patch, config.patch),
-                Rearrange("n c h w -> n h w c"),
+                ChannelsLast(),
                 nn.LayerNorm(width),
             )
         ]

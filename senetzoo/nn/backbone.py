@@ -10,8 +10,9 @@ from typing_extensions import Self
 
 from senetzoo.errors import ConfigError
 from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.maps import FeatureInfo, FeatureInfos, Trunk
+from senetzoo.nn.maps import FeatureInfo, FeatureInfos
 from senetzoo.nn.slots import Slots
+from senetzoo.nn.trunk import Trunk
 
 
 class Backbone(Trunk):
@@ -162,7 +163,7 @@ def _dilated(network: Classifier, stride: int) -> tuple[Classifier, FeatureInfos
             dilation = after if strided and not strides else before
             module.stride, module.dilation = (1, 1), (dilation, dilation)
             if not isinstance(module.padding, str):
-                module.padding = tuple(dilation * side for side in module.padding)  # type: ignore[assignment]
+                module.padding = tuple(dilation * side for side in module.padding)
     infos = (FeatureInfo(min(info.stride, stride), info.channels) for info in known)
     return network, FeatureInfos(infos)
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import sys
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -18,10 +16,14 @@ from typing_extensions import Self
 
 from senetzoo._utils.checks import PositiveInt, Rate, check
 from senetzoo.errors import ConfigError, check_fields
-from senetzoo.nn.maps import AuxOutput, Trunk
+from senetzoo.nn.head import NoClassifier, linear_like
+from senetzoo.nn.maps import AuxOutput
+from senetzoo.nn.preprocessing import usual
 from senetzoo.nn.report import LoadReport
-from senetzoo.nn.slots import Site, Slots
+from senetzoo.nn.slots import Slots
 from senetzoo.nn.stem import STEMS, Stem, as_stem
+from senetzoo.nn.trunk import Trunk, module_at
+from senetzoo.nn.warned import trained_in_eval_mode, versions, warn, watches
 
 # An ImageNet stem makes a smaller image so small that most of it is gone before the first stage.
 SMALL_IMAGE = 64
@@ -123,6 +125,9 @@ class Classifier(Trunk):
 
     _spec_of: ClassVar[Callable[[Classifier], Any]]
     """Gives `spec`. senetzoo.spec sets it: this room knows neither names nor policies."""
+    push_to_hub: Callable[..., str]
+    """`senetzoo.push`, and `from_pretrained` is `senetzoo.load`, by names of other libraries."""
+    from_pretrained: ClassVar[Callable[..., Classifier]]
     head_name: ClassVar[str] = "fc"
     """Name of the linear layer whose outputs are the classes."""
 
@@ -136,7 +141,8 @@ class Classifier(Trunk):
         self._config = config
         self.load_report: LoadReport | None = None
         self.loaded = self.calibrated = dict[str, tuple[int, ...]]()  # of `provenance.checksums`
-        self._small_warned = False
+        self._small_warned = self._eval_warned = False
+        self._versions: tuple[int, int] | None = None
 
     @property
     def spec(self) -> Any:
@@ -154,15 +160,36 @@ class Classifier(Trunk):
         """The family of its config: ``"ResNet"``."""
         return self._config.family
 
+    def _now(self) -> Config:
+        """The config, with the classes and channels of the layers that it has now.
+
+        They are others than it was built with where ``model.fc = nn.Linear(512, 3)`` was set.
+        """
+        config, now = self._config, {}
+        head = self.get_classifier()
+        first = module_at(self, self.input_parameter().rpartition(".")[0])
+        if isinstance(head, nn.Linear) and head.out_features != config.num_classes:
+            now["num_classes"] = head.out_features
+        if isinstance(first, nn.Conv2d) and first.in_channels != config.in_chans:
+            now["in_chans"] = first.in_channels
+        return config.replace(**now) if now else config
+
     @property
     def num_classes(self) -> int:
-        """Outputs."""
-        return self._config.num_classes
+        """Outputs; 0 for a network without a classifier."""
+        head = self.get_classifier()
+        return 0 if isinstance(head, NoClassifier) else self._now().num_classes
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of its classes in the order of the logits; empty where its weights have none."""
+        named = () if self.load_report is None else self.load_report.classes
+        return named if len(named) == self.num_classes else ()
 
     @property
     def in_chans(self) -> int:
         """Channels of the input."""
-        return self._config.in_chans
+        return self._now().in_chans
 
     @property
     def input_size(self) -> int:
@@ -184,18 +211,6 @@ class Classifier(Trunk):
         self.dropout = nn.Dropout(self._config.dropout) if self._config.dropout else None
         self.add_module(self.head_name, nn.Linear(channels, self._config.num_classes))
 
-    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
-        """The stages, each as its blocks in order. Every `Slots` of the network is in a block."""
-        return tuple(
-            tuple(
-                module
-                for part in self._running(level)
-                for module in part.modules()
-                if any(isinstance(child, Slots) for child in module.children())
-            )
-            for level in range(len(self._paths))
-        )
-
     @property
     def cam_layer(self) -> nn.Module:
         """The module whose output, in `layout`, is the last feature map: where Grad-CAM looks."""
@@ -213,11 +228,12 @@ class Classifier(Trunk):
         With `pre_logits` what the last linear layer takes, (N, C).
         """
         x = self.pre_logits(features)
-        return x if pre_logits else self.get_classifier()(x)  # type: ignore[no-any-return]
+        return x if pre_logits else self.get_classifier()(x)
 
     def get_classifier(self) -> nn.Module:
-        """The linear layer whose outputs are the classes."""
-        return self.get_submodule(self.classifiers()[0])
+        """The linear layer whose outputs are the classes; an identity where there is none."""
+        paths = self.classifiers()
+        return self.get_submodule(paths[0]) if paths else nn.Identity()
 
     def classifiers(self) -> tuple[str, ...]:
         """Names of the linear layers whose outputs are the classes; the first is the main one."""
@@ -226,7 +242,7 @@ class Classifier(Trunk):
     def input_parameter(self) -> str:
         """Name of the first convolution's weight, which depends on the number of channels."""
         convs = (path for path, m in self.named_modules() if isinstance(m, nn.Conv2d))
-        return f"{next(convs)}.weight"
+        return f"{next(convs, '')}.weight"
 
     def input_parameters(self) -> tuple[str, ...]:
         """`input_parameter`, and others that depend on the number of channels."""
@@ -238,7 +254,20 @@ class Classifier(Trunk):
         An `AuxOutput` in training mode, for a network that was built with ``aux=True``.
         """
         self.check_input(x)
+        self._check_norms(x)
         return self.forward_checked(x)
+
+    def _check_norms(self, x: Tensor) -> None:
+        """Warn once of batch norms that learn in eval mode, as no training means them to."""
+        if self._eval_warned or not watches(x):
+            return
+        before, self._versions = self._versions, None if self.training else versions(self)
+        if trained_in_eval_mode(before, self._versions):
+            self._eval_warned = True
+            warn(
+                "The network is trained in eval mode, as weights leave it: its batch norms keep "
+                "the statistics of the weights. Type model.train() before each epoch."
+            )
 
     def forward_checked(self, x: Tensor) -> Tensor | AuxOutput:
         """`forward` after `check_input`: what a network with auxiliary heads overrides."""
@@ -278,18 +307,29 @@ class Classifier(Trunk):
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the last layers by newly initialized ones, whose classes have no names.
 
+        With 0 there is none: the network gives what its last linear layer took, (N, C).
+
         Raises:
-            ConfigError: `num_classes` is no whole number of at least 1; nothing is changed then.
+            ConfigError: `num_classes` is no whole number, or something else than a linear layer
+                was put there by hand; nothing is changed then.
         """
-        self._config = self._config.replace(num_classes=num_classes)
+        old: dict[str, nn.Linear | NoClassifier] = {}
         for path in self.classifiers():
-            old = self.get_submodule(path)
+            layer = self.get_submodule(path)
+            if not isinstance(layer, nn.Linear | NoClassifier):
+                raise ConfigError(
+                    f"reset_classifier found a {type(layer).__name__} at {path}.",
+                    "It replaces the linear layer that the network was built with.",
+                    f"Put one there yourself: model.{path} = torch.nn.Linear(...)",
+                )
+            old[path] = layer
+        if num_classes != 0 or type(num_classes) is not int:
+            self._config = self._config.replace(num_classes=num_classes)
+        for path, layer in old.items():
+            new: nn.Module
+            new = NoClassifier(layer) if num_classes == 0 else linear_like(layer, num_classes, self)
             parent, _, name = path.rpartition(".")
-            if not isinstance(old, nn.Linear):
-                raise TypeError(path)
-            like: Any = {"device": old.weight.device, "dtype": old.weight.dtype}
-            new = nn.Linear(old.in_features, num_classes, old.bias is not None, **like)
-            setattr(self.get_submodule(parent), name, new.train(old.training))
+            setattr(self.get_submodule(parent), name, new.train(layer.training))
         self.uncalibrate()
         if (report := self.load_report) is not None:
             fresh = dict.fromkeys(self.classifier_parameters(), "a new classifier")
@@ -302,34 +342,23 @@ class Classifier(Trunk):
             self.__dict__.pop(name, None)
         self.calibrated = {}
 
-    def sites(self) -> tuple[Site, ...]:
-        """Every place where a gate can sit, in the order of the forward pass's blocks."""
-        return tuple(site for site, _ in self.slots())
-
-    def slots(self) -> Iterator[tuple[Site, Slots]]:
-        """Every site with the `Slots` that holds it."""
-        paths = {module: path for path, module in self.named_modules()}
-        stages = self.stages()
-        for stage, blocks in enumerate(stages, 1):
-            for block, root in enumerate(blocks, 1):
-                for slots in root.modules():
-                    if not isinstance(slots, Slots):
-                        continue
-                    for position, channels in slots.channels.items():
-                        yield (
-                            Site(
-                                path=f"{paths[slots]}.{position}",
-                                stage=stage,
-                                block=block,
-                                stages=len(stages),
-                                blocks=len(blocks),
-                                position=position,
-                                channels=channels,
-                                layout=slots.layout,
-                                branch=slots.branch,
-                            ),
-                            slots,
-                        )
+    @property
+    def pretrained_cfg(self) -> dict[str, Any]:
+        """What timm's functions read, such as `timm.data.resolve_model_data_config`."""
+        known = None if self.load_report is None else self.load_report.preprocessing
+        channels, images = self.in_chans, known or usual(self.input_size)
+        found = {
+            "num_classes": self.num_classes,
+            "input_size": (channels, images.size, images.size),
+            "interpolation": images.interpolation,
+            "crop_pct": images.crop,
+            "first_conv": self.input_parameter().rpartition(".")[0],
+            "classifier": next(iter(self.classifiers()), ""),
+        }
+        if channels in (1, 3):
+            images = images.for_channels(channels)
+            found |= {"mean": images.mean, "std": images.std}
+        return found
 
     def check_input(self, x: Tensor) -> None:
         """Refuse what is no batch of images for this network; nothing under a compiler.
@@ -339,7 +368,7 @@ class Classifier(Trunk):
         """
         if torch.compiler.is_compiling() or not isinstance(x, Tensor):
             return
-        config = self._config
+        config = self._now()
         if x.ndim != 4 or x.shape[1] != config.in_chans:
             raise ConfigError(
                 f"The network got an input of shape {tuple(x.shape)}.",
@@ -360,23 +389,8 @@ class Classifier(Trunk):
         shrinks = config.stem.stride >= 4 if isinstance(config.stem, Stem) else not config.small
         if shrinks and smallest < SMALL_IMAGE and not self._small_warned:
             self._small_warned = True
-            warnings.warn(
+            warn(
                 f"The input is {x.shape[2]}x{x.shape[3]} pixels and the network is built for "
                 f"{config.input_size}x{config.input_size}. For images under {SMALL_IMAGE} pixels "
-                'use stem="cifar".',
-                UserWarning,
-                stacklevel=_level_of_caller(),
+                'use stem="cifar".'
             )
-
-
-def _level_of_caller() -> int:
-    """The ``stacklevel`` at which a warning of `check_input` points at who called the network.
-
-    ``model(x)`` and ``model.feature_maps(x)`` come by paths of different lengths; each runs
-    through this file and `nn.Module` alone.
-    """
-    inside = (__file__, nn.Module.__call__.__code__.co_filename)
-    level, frame = 1, sys._getframe(1)
-    while frame.f_code.co_filename in inside and frame.f_back is not None:
-        level, frame = level + 1, frame.f_back
-    return level

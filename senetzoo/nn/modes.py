@@ -47,6 +47,14 @@ def evaluated(model: ModuleT) -> ModuleT:
     return cast(ModuleT, copied(model))
 
 
+def inside(model: nn.Module) -> tuple[nn.Module, str]:
+    """The network in wrappers of torch (`DataParallel`, `torch.compile`), and its path there."""
+    path = "model"
+    while name := next((n for n in ("module", "_orig_mod") if hasattr(model, n)), None):
+        model, path = getattr(model, name), f"{path}.{name}"
+    return model, path
+
+
 def finite(logits: Tensor, images: Tensor) -> Tensor:
     """`logits` as they are; for code that would make a guess of anything.
 

@@ -66,6 +66,7 @@ def provenance(model: Classifier) -> LoadReport | None:
     gone = [(name, "taken out later") for name in loaded if name not in tensors]
     return replace(
         report,
+        classes=model.classes,
         replaced=tuple(new.items()),
         adapted=(*report.adapted, *gone),
         changed=tuple(

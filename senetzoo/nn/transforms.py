@@ -6,24 +6,29 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from senetzoo._utils import terminal
 from senetzoo.errors import ConfigError
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.modes import inside
 from senetzoo.nn.preprocessing import Preprocessing, usual
 
 
-def transforms(model: Classifier) -> Preprocessing:
+def transforms(model: nn.Module) -> Preprocessing:
     """What an image goes through before `model` sees it, as a callable value.
 
     Args:
-        model: A network. With trained weights, it is what they were trained with (for other input
-            channels than the weights', the mean and std are averaged); without, or where the
-            weights do not say, the usual for its size: CIFAR-10's statistics at 32 pixels, else
-            ImageNet's and the center of 224 / 256 of each side.
+        model: A network, or one in a wrapper of torch (`DataParallel`, `torch.compile`). With
+            trained weights, it is what they were trained with (for other input channels than the
+            weights', the mean and std are averaged); without, or where the weights do not say, the
+            usual for its size: CIFAR-10's statistics at 32 pixels, else ImageNet's and the center
+            of 224 / 256 of each side.
 
     Raises:
         ConfigError: `model` is no network of this zoo, or takes neither gray nor RGB images.
     """
+    model, _ = inside(model)
     if not isinstance(model, Classifier):
         raise ConfigError(
             f"transforms got a {type(model).__name__}.",

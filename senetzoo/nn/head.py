@@ -1,0 +1,26 @@
+"""The last layer of a network: the linear one, or none."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+class NoClassifier(nn.Identity):
+    """Stands where a network without a classifier would have its last linear layer."""
+
+    def __init__(self, instead_of: nn.Linear | NoClassifier) -> None:
+        super().__init__()
+        self.in_features: int = instead_of.in_features
+        self.biased = _biased(instead_of)
+
+
+def _biased(layer: nn.Linear | NoClassifier) -> bool:
+    return layer.biased if isinstance(layer, NoClassifier) else layer.bias is not None
+
+
+def linear_like(layer: nn.Linear | NoClassifier, outputs: int, model: nn.Module) -> nn.Linear:
+    """A new linear layer in place of `layer`, like the other tensors of the network."""
+    like = next(model.parameters()) if isinstance(layer, NoClassifier) else layer.weight
+    return nn.Linear(
+        layer.in_features, outputs, _biased(layer), device=like.device, dtype=like.dtype
+    )
