@@ -64,25 +64,34 @@ def runs() -> str:
 
 
 def finetuned() -> str:
-    """Fine-tuning beside a plain loop, by seed."""
-    rows, notes = [], []
+    """Fine-tuning beside a plain loop, by seed, and the mean of the differences."""
+    rows, notes, points = [], [], {}
     for record in lines("finetune.jsonl"):
         where, cells = record["environment"], []
+        ours, plain = (record["test"][name]["accuracy"] for name in ("finetune", "plain"))
+        points[record["seed"]] = 100 * (ours - plain)
         for name in ("plain", "finetune"):
             of = record["test"][name]
             low, high = (100 * bound for bound in of["wilson95"])
             cells.append(f"{100 * of['accuracy']:.1f} % [{low:.1f}, {high:.1f}]")
         named = f"{record['named']} of {record['planted']}"
-        rows.append([str(record["seed"]), *cells, named])
+        rows.append([str(record["seed"]), *cells, f"{points[record['seed']]:+.1f}", named])
         note = (
             f"`{record['start']}` behind the stem {record['stem']}, {record['size']} px, batch "
             f"{record['batch']}, {record['epochs']} epochs of {record['train_images']} images, "
-            f"tested on {of['images']} others; {where['cpu']} ({', '.join(where['cpu_flags'])}), "
-            f"torch {where['torch']}."
+            f"tested on {of['images']} others."
         )
-        notes += [note] * (note not in notes)
-    head = ["seed", "plain loop [95 %]", "`senetzoo finetune` [95 %]", "bad files named"]
-    return f"{table(head, rows)}\n{' '.join(notes)}\n" if rows else "None is recorded yet.\n"
+        machine = f"{where['cpu']} ({', '.join(where['cpu_flags'])}), torch {where['torch']}."
+        notes += [text for text in (note, machine) if text not in notes]
+    head = ["seed", "plain loop [95 %]", "`senetzoo finetune` [95 %]", "points", "bad files named"]
+    mean = Paired("finetune", "plain", tuple(points), tuple(points.values()))
+    low, high = mean.interval
+    notes.append(
+        f"Paired by seed, on the same test images: {mean.mean:+.1f} points in the mean of "
+        f"{len(points)} seeds, Student's 95 % interval {low:+.1f} to {high:+.1f}"
+        f"{'' if mean.differs else ', which has 0 in it: so many seeds show no difference'}."
+    )
+    return f"{table(head, rows)}\n{' '.join(notes)}\n"
 
 
 def speed() -> str:
