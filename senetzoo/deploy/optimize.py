@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,9 @@ from senetzoo.deploy.engines import ENGINES, Dtype, Engine, Layout, Runner
 from senetzoo.deploy.engines import engine as engine_called
 from senetzoo.deploy.engines.common import check_batch
 from senetzoo.deploy.rewrite import Rewrites, rewritten
-from senetzoo.errors import ConfigError, SenetzooError
+from senetzoo.errors import ConfigError, SenetzooError, nearest
+
+Mode: TypeAlias = Literal["latency", "throughput", "auto"]
 
 # Relative to the largest logit: what fp32 rounds to in other orders of sums, at most.
 _FP32 = 1e-3
@@ -37,6 +40,7 @@ class Tried:
         milliseconds: Median of a batch like the sample; None if it could not be used.
         rounds: Batches that were timed.
         prepared: Seconds until it was ready, compilation included.
+        streams: Parts of a batch that run at the same time, each on its share of the threads.
         part: Images that are run at a time, at most; None for all of a batch.
         why: Why it could not be used; empty where it could.
     """
@@ -46,13 +50,15 @@ class Tried:
     milliseconds: float | None
     rounds: int
     prepared: float
+    streams: int = 1
     part: int | None = None
     why: str = ""
 
     @property
     def parts(self) -> str:
         """Into which parts a batch is cut, for the end of a line."""
-        return "" if self.part is None else f", {self.part} images at a time"
+        streams = f", {self.streams} streams" if self.streams > 1 else ""
+        return streams + ("" if self.part is None else f", {self.part} images at a time")
 
 
 @dataclass(frozen=True)
@@ -162,7 +168,10 @@ class Optimized(nn.Module):
 
     def extra_repr(self) -> str:
         chosen = self.report.chosen
-        return f"engine={chosen.engine!r}, dtype={self.report.dtype!r}, layout={chosen.layout!r}"
+        return (
+            f"engine={chosen.engine!r}, dtype={self.report.dtype!r}, layout={chosen.layout!r}, "
+            f"streams={chosen.streams}"
+        )
 
 
 def optimize(
@@ -170,6 +179,7 @@ def optimize(
     sample: Tensor,
     *,
     engine: str = "auto",
+    mode: Mode = "auto",
     dtype: Dtype = "fp32",
     calibration: Tensor | None = None,
     compare: bool = True,
@@ -187,14 +197,18 @@ def optimize(
         engine: ``"eager"``, ``"inductor"``, ``"onnxruntime"``, ``"openvino"``, or ``"auto"``: all
             that are to be had here are timed in turn for two seconds after they are ready, and
             the fastest is taken.
+        mode: How the processor's cores share a batch: ``"latency"``, all of them work on one image
+            or part after the other; ``"throughput"``, each of torch's threads has a part of its
+            own; ``"auto"``, the first in the choice of the engine, then whichever of the two is
+            faster for the sample. On another device all are the first.
         dtype: Type of weights and activations. What bf16 and int8 cost in accuracy has to be
             measured on your data.
         calibration: Images like the sample's, some hundreds, whose activations give int8 its
             ranges; None for the sample itself.
         compare: Whether to compare speed and logits with those of `model`, and, of a named engine,
-            whether smaller parts of a batch are tried, which is always done with ``"auto"``: on a
-            processor halves and quarters of the sample's number are, as their maps may stay in its
-            caches.
+            whether other ways to share and cut a batch are tried, which is always done with
+            ``engine="auto"``: on a processor halves and quarters of the sample's number are, as
+            their maps may stay in its caches.
 
     Returns:
         A module that is called like `model`; its ``report`` says what was done and measured.
@@ -205,14 +219,21 @@ def optimize(
         MissingExtraError: A named engine is not installed.
     """
     check_batch("optimize", "sample", sample)
-    ways = _ways(engine, dtype, sample)
+    ways, modes = _ways(engine, dtype, sample), get_args(Mode)
+    if mode not in modes:
+        raise ConfigError(
+            f"There is no mode {mode!r}.", f"Modes are {', '.join(modes)}.", nearest(mode, modes)
+        )
+    # Each has at least an image of the sample.
+    most = min(torch.get_num_threads(), len(sample)) if sample.device.type == "cpu" else 1
     original = copy.deepcopy(model).eval().requires_grad_(False)
     graph, rewrites = rewritten(model, sample)
     with torch.inference_mode():
         expected = original(sample)
     ready: dict[int, Runner] = {}
     tried: list[Tried] = []
-    for kind, layout in ways:
+
+    def attempt(kind: Engine, layout: Layout, streams: int, *, needed: bool) -> None:
         start, why = time.perf_counter(), ""
         try:
             run = kind.load(
@@ -220,6 +241,7 @@ def optimize(
                 sample,
                 dtype,
                 layout=layout,
+                streams=streams,
                 calibration=sample if calibration is None else calibration,
             )
             error = _error(run(sample), expected)
@@ -231,10 +253,14 @@ def optimize(
                 )
             ready[len(tried)] = run
         except SenetzooError as refusal:
-            if len(ways) == 1:
+            if needed:
                 raise
             why = " ".join(str(refusal).splitlines())
-        tried.append(Tried(kind.name, layout, None, 0, time.perf_counter() - start, why=why))
+        prepared = time.perf_counter() - start
+        tried.append(Tried(kind.name, layout, None, 0, prepared, streams, why=why))
+
+    for kind, layout in ways:
+        attempt(kind, layout, most if mode == "throughput" else 1, needed=len(ways) == 1)
     if not ready:
         raise ConfigError(
             "No engine can run this network.",
@@ -242,11 +268,15 @@ def optimize(
             "Use the network as it is",
         )
     best = _fastest(ready, tried, sample)
-    # Of a small part more stays in the processor's caches.
-    worth = sample.device.type == "cpu" and (engine == "auto" or compare)
-    sizes = [-(-len(sample) // parts) for parts in _PARTS if worth]
     ready = {best: ready[best]}
-    for part in [size for size in sizes if size >= _LEAST]:
+    worth = sample.device.type == "cpu" and (engine == "auto" or compare)
+    if worth and mode == "auto" and most > 1:
+        attempt(*ways[best], most, needed=False)
+        best = _fastest(ready, tried, sample)
+        ready = {best: ready[best]}
+    # Of a small part more stays in the processor's caches.
+    sizes = [-(-len(sample) // parts) for parts in _PARTS if worth]
+    for part in [size for size in sizes if size >= _LEAST * tried[best].streams]:
         start, run = time.perf_counter(), _in_parts(ready[best], part)
         run(sample)
         ready[len(tried)] = run
