@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +259,70 @@ def test_threads_are_set_for_the_run_alone() -> None:
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.parametrize("found", EVERY)
+def test_streams(found: Engine) -> None:
+    """Whatever the batch, from several callers at once, and in a fork; and no thread stays."""
+    model, before = Flat().eval(), set(threading.enumerate())
+    batches = [batch(count, 4) for count in (4, 1, 2, 3, 9)]
+    if found is INDUCTOR:  # which compiles for each number of images
+        del batches[-1]
+    with torch.no_grad():
+        right = [model(x) for x in batches]
+
+    def close(logits: Tensor, expected: Tensor) -> bool:
+        return relative_error(logits, expected) < TOLERANCE
+
+    run = found.load(model, batches[0], threads=2, streams=2)
+    for x, expected in zip(batches, right, strict=True):
+        assert close(run(x), expected)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(map(close, pool.map(run, batches * 8), right * 8))
+    if hasattr(os, "fork"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
+            child = os.fork()
+        if not child:
+            os._exit(0 if all(map(close, map(run, batches), right)) else 1)
+        until = time.monotonic() + 60
+        while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < until:
+            time.sleep(0.01)
+        if not ended[0]:
+            os.kill(child, signal.SIGKILL)
+        assert ended == (child, 0)
+    del run
+    gc.collect()
+    started = set(threading.enumerate()) - before
+    for thread in started:
+        if thread.name.startswith("senetzoo"):
+            thread.join(60)
+            assert not thread.is_alive()
+
+
+def test_streams_have_their_threads_and_their_errors() -> None:
+    seen = []
+
+    class Picky(Flat):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append((threading.get_ident(), torch.get_num_threads()))
+            if bool((x > 100).any()):
+                raise ValueError("too bright")
+            return super().forward(x)
+
+    before = torch.get_num_threads()
+    model, x = Picky().eval(), batch(5, 4)
+    run = EAGER.load(model, x, threads=4, streams=2)
+    seen.clear()
+    logits = run(x)
+    assert len({thread for thread, _ in seen} - {threading.get_ident()}) >= 1
+    assert {number for _, number in seen} == {2}
+    bright = x.clone()
+    bright[-1] = 1000
+    with pytest.raises(ValueError, match="too bright"):
+        run(bright)
+    assert torch.equal(run(x), logits)
+    assert torch.get_num_threads() == before
+
+
 def test_threads_of_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """None is torch's number: on a shared machine nobody wants every core taken."""
     import onnxruntime
@@ -358,6 +428,9 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("onnxruntime", {"sample": torch.zeros(1, 3, 4, 4, device="meta")},
      "The engine onnxruntime can't run on the device 'meta'.\nIt runs on cpu.\n"
      "Give another device, or engine='eager'"),
+    ("eager", {"streams": 3, "threads": 2}, "The engine eager can't run 3 streams.\n"
+     "On the device 'cpu' there are 1 to 2, one for each thread.\n"
+     "Give fewer, or more threads"),
     ("eager", {"sample": ARRAY}, "The engine eager got a list as sample.\n" + FLOATS),
     ("eager", {"sample": torch.zeros(2, 3, 4, 4, dtype=torch.uint8)},
      "The engine eager got a tensor of uint8 as sample.\n" + FLOATS),

@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from support.networks import message, relative_error, tiny
 from torch import Tensor, nn
 
 import senetzoo
+from senetzoo._utils.environment import threads_set
 from senetzoo.deploy import optimize as room
 from senetzoo.deploy.engines import ENGINES
 from senetzoo.deploy.engines.common import Engine, Request, Runner
@@ -148,6 +150,43 @@ def test_parts_of_a_batch(
     sizes.clear()
     fast(sample(images + 1))
     assert max(sizes) - min(sizes) <= 1
+
+
+def test_modes(fakes: Callable[..., None]) -> None:
+    """By the clock an image takes half the time in streams."""
+
+    def start(request: Request) -> Runner:
+        def run(images: Tensor) -> Tensor:
+            clock.now += len(images) / (16 if request.streams > 1 else 8)
+            with torch.no_grad():
+                logits: Tensor = request.module(images)
+            return logits
+
+        return run
+
+    model = gated()
+    fakes(hare=start)
+
+    def streams(count: int, **options: Any) -> int:
+        fast = senetzoo.optimize(model, sample(count), **options)
+        with torch.no_grad():
+            assert relative_error(fast(sample(count)), model(sample(count))) < 1e-4
+        return fast.report.chosen.streams
+
+    with threads_set(2):
+        assert streams(3) == 2
+        assert streams(3, mode="latency") == 1
+        assert streams(3, mode="throughput") == 2
+        assert streams(1, mode="throughput") == 1
+        report = str(senetzoo.optimize(model, sample(3)).report)
+    assert "hare, fp32, nchw, 2 streams\n" in report
+    assert "  hare nchw: 375.00" in report
+    assert "  hare nchw, 2 streams: 187.50" in report
+    with threads_set(1):
+        assert streams(3) == streams(3, mode="throughput") == 1
+    assert message(lambda: senetzoo.optimize(model, sample(), mode="fast"), ConfigError) == (  # type: ignore[arg-type]
+        "There is no mode 'fast'.\nModes are latency, throughput, auto."
+    )
 
 
 def test_an_engine_that_is_not_there_is_not_tried(

@@ -61,7 +61,13 @@ def _flags(where: dict[str, Any]) -> str:
 
 def _backend(result: dict[str, Any], layout: str) -> str:
     rewritten = ["optimized"] * result["optimized"]
-    return ", ".join([result["engine"], result["dtype"], layout, *rewritten])
+    return ", ".join([result["engine"], result["dtype"], layout, *_streams(result), *rewritten])
+
+
+def _streams(result: dict[str, Any]) -> list[str]:
+    """In words, where there are several; older records say nothing of them."""
+    number = result.get("streams", 1)
+    return [f"{number} streams"] * (number > 1)
 
 
 def speed_rows() -> list[Row]:
@@ -150,9 +156,11 @@ def _beside(setting: dict[str, Any], results: list[dict[str, Any]]) -> Iterator[
             continue
 
         def one(model: str, optimized: bool, like: dict[str, Any] = found) -> dict[str, Any] | None:
-            wanted = (model, like["engine"], like["dtype"], optimized)
-            keys = ("model", "engine", "dtype", "optimized")
-            return next((r for r in results if tuple(r[key] for key in keys) == wanted), None)
+            wanted = {**like, "model": model, "optimized": optimized}
+            keys = ("model", "engine", "dtype", "streams", "optimized")
+            return next(
+                (r for r in results if all(r.get(key) == wanted.get(key) for key in keys)), None
+            )
 
         plain, twin = one(name[3:], False), one(name[3:], True)
         if plain is None:
@@ -161,7 +169,7 @@ def _beside(setting: dict[str, Any], results: list[dict[str, Any]]) -> Iterator[
         shown = twin or plain
         yield [
             f"`{name}`, {found['image'][1]} px",
-            f"{found['engine']}, {found['dtype']}",
+            ", ".join([found["engine"], found["dtype"], *_streams(found)]),
             str(setting["batch"]),
             _speed(shown["images_per_second"]),
             _paired(found, plain),

@@ -225,7 +225,8 @@ def measured() -> Measured | None:
         for record in lines(f"speed/{path.name}"):
             for setting in record["speed"]:
                 for result in setting["results"]:
-                    if result["optimized"] or result["image"] != [3, 224, 224]:
+                    as_built = not result["optimized"] and result.get("streams", 1) == 1
+                    if not as_built or result["image"] != [3, 224, 224]:
                         continue
                     if result["model"] in ENTRIES:
                         backend = f"{result['engine']}, {result['dtype']}"

@@ -43,9 +43,11 @@ def find_names(patterns: Sequence[str]) -> list[str]:
 
 
 def find_backends(
-    engines: Sequence[str], dtypes: Sequence[Dtype]
+    engines: Sequence[str], dtypes: Sequence[Dtype], streams: Sequence[int] = (1,)
 ) -> tuple[tuple[Backend, ...], tuple[str, ...]]:
     """Pair every engine with every dtype; say in words which pairs there are not.
+
+    Each pair is there with each number of streams.
 
     Raises:
         ConfigError: There is no backend at all, or no such engine.
@@ -54,7 +56,10 @@ def find_backends(
     there = [pair for pair in pairs if pair[1] in engine(pair[0]).dtypes]
     left_out = tuple(f"{pair[0]} has no {pair[1]}" for pair in pairs if pair not in there)
     # Of none the first says what its engine has.
-    return tuple(Backend(*pair) for pair in there or pairs[:1]), left_out
+    numbers = dict.fromkeys(streams)
+    return tuple(
+        Backend(*pair, number) for pair in there or pairs[:1] for number in numbers
+    ), left_out
 
 
 def candidates(

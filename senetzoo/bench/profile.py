@@ -96,6 +96,12 @@ def check_engines(backends: Sequence[Backend]) -> None:
                 f"torch's profiler sees into {' and '.join(ENGINES)} only.",
                 "Type: --profile --engine eager",
             )
+        if backend.streams > 1:
+            raise ConfigError(
+                f"{backend.streams} streams can't be profiled.",
+                "torch's profiler follows one thread.",
+                "Leave --streams out",
+            )
 
 
 def profile(case: BenchmarkCase, settings: Settings) -> Profile:

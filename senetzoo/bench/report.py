@@ -108,7 +108,8 @@ def speed_text(timings: Sequence[Timing], evaluations: Sequence[Evaluation] = ()
         rows.append(
             [
                 f"{case.name} optimized" if case.optimized else case.name,
-                case.backend.engine,
+                case.backend.engine
+                + (f", {case.backend.streams} streams" if case.backend.streams > 1 else ""),
                 case.backend.dtype,
                 f"{case.image[1]}",
                 f"{case.counts.params:,}" if case.counts else "-",

@@ -77,16 +77,19 @@ class Backend:
     Args:
         engine: A name of `senetzoo.deploy.engines.ENGINES`.
         dtype: Type of weights and activations.
+        streams: Parts of a batch that run at the same time, each on its share of the threads.
 
     Raises:
-        ConfigError: There is no such engine, or it has no such dtype.
+        ConfigError: There is no such engine, it has no such dtype, or a number of streams below 1.
     """
 
     engine: str = "eager"
     dtype: Dtype = "fp32"
+    streams: PositiveInt = 1
 
     def __post_init__(self) -> None:
         engine(self.engine).check_dtype(self.dtype)
+        check(self, name="bench")
 
 
 @dataclass(frozen=True)
@@ -111,9 +114,11 @@ class BenchmarkCase:
 
     @property
     def how(self) -> str:
-        """How it runs: ``"inductor, bf16, optimized"``."""
-        words = [self.backend.engine, self.backend.dtype, *["optimized"] * self.optimized]
-        return ", ".join(words)
+        """How it runs: ``"inductor, bf16, 2 streams, optimized"``."""
+        backend = self.backend
+        words = [backend.engine, backend.dtype]
+        words += [f"{backend.streams} streams"] * (backend.streams > 1)
+        return ", ".join([*words, *["optimized"] * self.optimized])
 
 
 @dataclass(frozen=True)
@@ -224,6 +229,7 @@ def start(case: BenchmarkCase, settings: Settings, images: Tensor) -> Runner:
             dtype,
             layout=layout,
             threads=torch.get_num_threads(),
+            streams=case.backend.streams,
             calibration=calibration,
         )
 
@@ -250,9 +256,10 @@ def peak_bytes(case: BenchmarkCase, run: Runner, images: Tensor) -> int | None:
     all cases share one process.
 
     None where it is not known: on MPS, whose allocator keeps no peak; of inductor on a GPU, whose
-    CUDA graphs hold on to their memory; of engines with an allocator of their own.
+    CUDA graphs hold on to their memory; of engines with an allocator of their own; of
+    several streams, as torch records one thread.
     """
-    if (case.backend.engine, images.device.type) not in _WITH_TORCH:
+    if case.backend.streams > 1 or (case.backend.engine, images.device.type) not in _WITH_TORCH:
         return None
     # An engine's copy has all floating point tensors in the backend's dtype.
     itemsize = TORCH_DTYPES[case.backend.dtype].itemsize

@@ -66,6 +66,11 @@ def command(
         "--dtype",
         "Of weights and activations. Repeatable; all are measured in turn.",
     ] = ("fp32",),
+    streams: Annotated[
+        tuple[int, ...],
+        "Parts of a batch that run at the same time, each on its share of the threads. Repeatable; "
+        "all are measured in turn.",
+    ] = (1,),
     optimized: Annotated[
         bool, "Measure each of our networks also as senetzoo.optimize rewrites it."
     ] = False,
@@ -101,6 +106,7 @@ def command(
       senetzoo bench --model se_resnet50 --compare timm:seresnet50 --engine inductor --batch 16
       senetzoo bench --model 'se_resnet*' --engine eager --engine inductor --dtype bf16 --json
       senetzoo bench --model resnet50 --model se_resnet50 --profile
+      senetzoo bench --model se_resnet50 --compare timm:seresnet50 --streams 1 --streams 2
       senetzoo bench --model se_resnet20 --accuracy cifar10/
     """
     names = find_names(patterns)
@@ -108,7 +114,7 @@ def command(
         Settings(images, order, device, threads, rounds, warmup)
         for images, order in itertools.product(dict.fromkeys(batch), dict.fromkeys(layouts))
     ]
-    backends, left_out = find_backends(engines, dtypes)
+    backends, left_out = find_backends(engines, dtypes, streams)
     for size in sizes:
         if size < 1:
             raise ConfigError(f"size={size} can't be measured.", "size is a number of pixels, > 0.")

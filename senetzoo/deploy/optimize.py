@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, fx, nn
@@ -18,8 +19,10 @@ from senetzoo.deploy.engines import engine as engine_called
 from senetzoo.deploy.engines.common import check_batch
 from senetzoo.deploy.rewrite import Rewrites, rewritten
 from senetzoo.deploy.tail import Fused, fused
-from senetzoo.errors import ConfigError, SenetzooError
+from senetzoo.errors import ConfigError, SenetzooError, nearest
 from senetzoo.nn.modes import TORCH_DTYPES
+
+Mode: TypeAlias = Literal["latency", "throughput", "auto"]
 
 # Relative to the largest logit: what fp32 rounds to in other orders of sums, at most.
 _FP32 = 1e-3
@@ -40,6 +43,7 @@ class Tried:
         milliseconds: Median of a batch like the sample; None if it could not be used.
         rounds: Batches that were timed.
         prepared: Seconds until it was ready, compilation included.
+        streams: Parts of a batch that run at the same time, each on its share of the threads.
         part: Images that are run at a time, at most; None for all of a batch.
         why: Why it could not be used; empty where it could.
         tails: Residual branches whose last convolution, gate, sum and activation are one operator.
@@ -50,6 +54,7 @@ class Tried:
     milliseconds: float | None
     rounds: int
     prepared: float
+    streams: int = 1
     part: int | None = None
     why: str = ""
     tails: int = 0
@@ -58,7 +63,8 @@ class Tried:
     def how(self) -> str:
         """What it does beyond engine and layout, for the end of a line."""
         tails = f", {self.tails} tails in one operator each" if self.tails else ""
-        return tails + ("" if self.part is None else f", {self.part} images at a time")
+        streams = f", {self.streams} streams" if self.streams > 1 else ""
+        return tails + streams + ("" if self.part is None else f", {self.part} images at a time")
 
 
 @dataclass(frozen=True)
@@ -182,7 +188,10 @@ class Optimized(nn.Module):
 
     def extra_repr(self) -> str:
         chosen = self.report.chosen
-        return f"engine={chosen.engine!r}, dtype={self.report.dtype!r}, layout={chosen.layout!r}"
+        return (
+            f"engine={chosen.engine!r}, dtype={self.report.dtype!r}, layout={chosen.layout!r}, "
+            f"streams={chosen.streams}"
+        )
 
 
 def optimize(
@@ -190,6 +199,7 @@ def optimize(
     sample: Tensor,
     *,
     engine: str = "auto",
+    mode: Mode = "auto",
     dtype: Dtype = "fp32",
     calibration: Tensor | None = None,
     compare: bool = True,
@@ -208,14 +218,18 @@ def optimize(
         engine: ``"eager"``, ``"inductor"``, ``"onnxruntime"``, ``"openvino"``, or ``"auto"``: all
             that are to be had here are timed in turn for two seconds after they are ready, and
             the fastest is taken.
+        mode: How the processor's cores share a batch: ``"latency"``, all of them work on one image
+            or part after the other; ``"throughput"``, each of torch's threads has a part of its
+            own; ``"auto"``, the first in the choice of the engine, then whichever of the two is
+            faster for the sample. On another device all are the first.
         dtype: Type of weights and activations. What bf16 and int8 cost in accuracy has to be
             measured on your data.
         calibration: Images like the sample's, some hundreds, whose activations give int8 its
             ranges; None for the sample itself.
         compare: Whether to compare speed and logits with those of `model`, and, of a named engine,
-            whether smaller parts of a batch are tried, which is always done with ``"auto"``: on a
-            processor halves and quarters of the sample's number are, as their maps may stay in its
-            caches.
+            whether other ways to share and cut a batch are tried, which is always done with
+            ``engine="auto"``: on a processor halves and quarters of the sample's number are, as
+            their maps may stay in its caches.
 
     Returns:
         A module that is called like `model`; its ``report`` says what was done and measured.
@@ -226,7 +240,13 @@ def optimize(
         MissingExtraError: A named engine is not installed.
     """
     check_batch("optimize", "sample", sample)
-    named = _ways(engine, dtype, sample)
+    named, modes = _ways(engine, dtype, sample), get_args(Mode)
+    if mode not in modes:
+        raise ConfigError(
+            f"There is no mode {mode!r}.", f"Modes are {', '.join(modes)}.", nearest(mode, modes)
+        )
+    # Each has at least an image of the sample.
+    most = min(torch.get_num_threads(), len(sample)) if sample.device.type == "cpu" else 1
     original = copy.deepcopy(model).eval().requires_grad_(False)
     graph, rewrites = rewritten(model, sample)
     ways = _with_tails(named, graph, dtype, sample)
@@ -234,7 +254,10 @@ def optimize(
         expected = original(sample)
     ready: dict[int, Runner] = {}
     tried: list[Tried] = []
-    for kind, layout, tails in ways:
+
+    def attempt(
+        kind: Engine, layout: Layout, tails: Fused | None, streams: int, *, needed: bool
+    ) -> None:
         start, why = time.perf_counter(), ""
         try:
             if tails is not None:
@@ -244,6 +267,7 @@ def optimize(
                 sample,
                 dtype,
                 layout=layout,
+                streams=streams,
                 calibration=sample if calibration is None else calibration,
             )
             error = _error(run(sample), expected)
@@ -255,11 +279,16 @@ def optimize(
                 )
             ready[len(tried)] = run
         except SenetzooError as refusal:
-            if len(named) == 1 and tails is None:
+            if needed:
                 raise
             why = " ".join(str(refusal).splitlines())
-        way = Tried(kind.name, layout, None, 0, time.perf_counter() - start, why=why)
-        tried.append(way if tails is None else replace(way, tails=tails.tails))
+        prepared = time.perf_counter() - start
+        many = tails.tails if tails is not None else 0
+        tried.append(Tried(kind.name, layout, None, 0, prepared, streams, why=why, tails=many))
+
+    for kind, layout, tails in ways:
+        needed = len(named) == 1 and tails is None
+        attempt(kind, layout, tails, most if mode == "throughput" else 1, needed=needed)
     if not ready:
         raise ConfigError(
             "No engine can run this network.",
@@ -267,11 +296,15 @@ def optimize(
             "Use the network as it is",
         )
     best = _fastest(ready, tried, sample)
-    # Of a small part more stays in the processor's caches.
-    worth = sample.device.type == "cpu" and (engine == "auto" or compare)
-    sizes = [-(-len(sample) // parts) for parts in _PARTS if worth]
     ready = {best: ready[best]}
-    for part in [size for size in sizes if size >= _LEAST]:
+    worth = sample.device.type == "cpu" and (engine == "auto" or compare)
+    if worth and mode == "auto" and most > 1:
+        attempt(*ways[best], most, needed=False)
+        best = _fastest(ready, tried, sample)
+        ready = {best: ready[best]}
+    # Of a small part more stays in the processor's caches.
+    sizes = [-(-len(sample) // parts) for parts in _PARTS if worth]
+    for part in [size for size in sizes if size >= _LEAST * tried[best].streams]:
         start, run = time.perf_counter(), _in_parts(ready[best], part)
         run(sample)
         ready[len(tried)] = run

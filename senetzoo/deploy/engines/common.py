@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from senetzoo._utils.environment import threads_set
+from senetzoo.deploy.engines.streams import in_streams
 from senetzoo.errors import ConfigError, MissingExtraError, SenetzooError, explained
 from senetzoo.nn.modes import TORCH_DTYPES
 
@@ -32,8 +33,8 @@ _MEMORY = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 class Request:
     """What an engine is to run, and how: the arguments of `Engine.load`, checked.
 
-    The module is the engine's own copy in eval mode, so it may do with it what it wants;
-    calibration images are there for int8 alone.
+    The module is the engine's own copy in eval mode, so it may do with it what it wants; `threads`
+    are those of a stream; calibration images are there for int8 alone.
     """
 
     module: nn.Module
@@ -41,6 +42,7 @@ class Request:
     dtype: Dtype
     layout: Layout
     threads: int
+    streams: int
     calibration: Tensor | None
 
     def prepared(self) -> nn.Module:
@@ -63,7 +65,8 @@ class Engine:
         dtypes: Types that it computes in.
         layouts: Memory layouts that it can be asked for.
         devices: Types of devices that it runs on.
-        start: Makes the network ready; what it gives takes images that `load` has checked.
+        start: Makes the network ready; what it gives takes images that `load` has checked, and
+            for a number of them that it has run for, takes them from several threads at once.
         packages: Those that it needs beside torch.
         extra: The extra of senetzoo that has them.
         lacks: What it misses on a device of one of its types, in a sentence, and what to do;
@@ -134,6 +137,7 @@ class Engine:
         *,
         layout: Layout = "nchw",
         threads: int | None = None,
+        streams: int = 1,
         calibration: Tensor | None = None,
     ) -> Runner:
         """Make a network ready to run here; it runs once, on `sample`.
@@ -146,6 +150,8 @@ class Engine:
             dtype: Type of weights and activations.
             layout: ``"nchw"``, or ``"nhwc"``: torch's channels_last.
             threads: Threads on the CPU; None for torch's number of them at this moment.
+            streams: Parts of a batch that run at the same time on the CPU, each on its share of the
+                threads.
             calibration: fp32 images (N, C, H, W) like those to come, for int8 only: some hundreds,
                 whose activations give the ranges.
 
@@ -186,13 +192,24 @@ class Engine:
         if hint:
             warnings.warn(hint, RuntimeWarning, stacklevel=2)
         number = torch.get_num_threads() if threads is None else threads
+        if streams != 1 and not (device.type == "cpu" and 1 <= streams <= number):
+            raise ConfigError(
+                f"{owner} can't run {streams} streams.",
+                f"On the device '{device}' there are "
+                + (f"1 to {number}, one for each thread." if device.type == "cpu" else "none."),
+                "Give fewer, or more threads" if device.type == "cpu" else "Give streams=1",
+            )
+        each = number // streams
         own = copy.deepcopy(module).eval().requires_grad_(False)
-        request = Request(own, sample.detach(), dtype, layout, number, calibration)
-        with threads_set(number):
+        request = Request(own, sample.detach(), dtype, layout, each, streams, calibration)
+        with threads_set(each):
             run = self.start(request)
+        split = in_streams(run, streams, each) if streams > 1 else None
 
         def checked(images: Tensor) -> Tensor:
             self._check_images("images", images, image, device)
+            if split is not None:
+                return split(images.detach())
             with threads_set(number):
                 return run(images.detach())
 

@@ -27,10 +27,11 @@ def _start(request: Request) -> Runner:
             # Dynamo would compile again for a tensor made in inference mode; this shares memory.
             images = from_dlpack(images) if images.is_inference() else images
             placed = request.placed(images)
-        # Inductor's settings and its count of compilations are of the process.
-        with torch.inference_mode(), PROCESS:
-            if number not in by_number:
-                by_number[number] = _compiled(module, placed, on_cpu=on_cpu)
+        if number not in by_number:
+            # Inductor's settings and its count of compilations are of the process.
+            with torch.inference_mode(), PROCESS:
+                if number not in by_number:
+                    by_number[number] = _compiled(module, placed, on_cpu=on_cpu)
         # A copy: CUDA graphs write each batch's logits to the same place. And out of inference
         # mode, so that it is a tensor like any other.
         with running:

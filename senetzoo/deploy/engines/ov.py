@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -28,7 +29,8 @@ def _start(request: Request) -> Runner:
     model = ov_model(exported(request.module, request.sample))
     if request.calibration is not None:
         model = quantized(model, request.calibration)
-    return running(model, "bf16" if request.dtype == "bf16" else "f32", request.threads)
+    precision = "bf16" if request.dtype == "bf16" else "f32"
+    return running(model, precision, request.threads, request.streams)
 
 
 def core() -> openvino.Core:
@@ -50,21 +52,27 @@ def _core() -> openvino.Core:
     return openvino.Core()
 
 
-def running(model: openvino.Model, precision: str, threads: int, *, fixed: bool = True) -> Runner:
+def running(
+    model: openvino.Model, precision: str, threads: int, streams: int = 1, *, fixed: bool = True
+) -> Runner:
     """`model` as a function of images (N, C, H, W), where `fixed` compiled for each N anew.
 
     A request holds the logits of the call that runs: each call takes one that is idle, or a new
     one, so that several threads can call at once.
     """
-    by_number: dict[int, tuple[openvino.CompiledModel, list[openvino.InferRequest]]] = {}
+    compiled_for: dict[
+        tuple[int, int], tuple[openvino.CompiledModel, list[openvino.InferRequest]]
+    ] = {}
 
     def run(images: Tensor) -> Tensor:
-        number = len(images) if fixed else 0
-        with PROCESS:
-            if number not in by_number:
-                shape = list(images.shape) if fixed else None
-                by_number[number] = _compiled(model, shape, precision, threads), []
-        compiled, idle = by_number[number]
+        # A fork has none of the threads in which its parent's streams run.
+        key = os.getpid(), len(images) if fixed else 0
+        if key not in compiled_for:
+            with PROCESS:
+                if key not in compiled_for:
+                    shape = list(images.shape) if fixed else None
+                    compiled_for[key] = _compiled(model, shape, precision, threads, streams), []
+        compiled, idle = compiled_for[key]
         try:
             request = idle.pop()
         except IndexError:
@@ -92,7 +100,7 @@ def ov_model(program: ExportedProgram) -> openvino.Model:
 
 
 def _compiled(
-    model: openvino.Model, shape: list[int] | None, precision: str, threads: int
+    model: openvino.Model, shape: list[int] | None, precision: str, threads: int, streams: int
 ) -> openvino.CompiledModel:
     """`model` compiled on the CPU, for images of a shape or of any."""
     # With a shape that is known its kernels are chosen beforehand.
@@ -100,8 +108,8 @@ def _compiled(
         model = model.clone()
         model.reshape(shape)
     hints = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
+        **({"PERFORMANCE_HINT": "LATENCY"} if streams == 1 else {"NUM_STREAMS": streams}),
+        "INFERENCE_NUM_THREADS": streams * threads,
         "INFERENCE_PRECISION_HINT": precision,
     }
     with refusing(_NAME):
