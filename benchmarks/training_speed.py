@@ -172,6 +172,17 @@ def endless(epoch: Any) -> Iterator[Any]:
         yield from epoch()
 
 
+def random_set(count: int) -> ImageSet:
+    """So many random images, where there are no others."""
+    random = torch.Generator().manual_seed(0)
+    return ImageSet(
+        torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, generator=random),
+        torch.randint(0, 10, (count,), generator=random),
+        CIFAR10.classes,
+        "random",
+    )
+
+
 def measure(name: str, images: ImageSet, options: argparse.Namespace) -> dict[str, Any]:
     """Images a second of both loops on the network called `name`, in alternating rounds."""
     device = torch.device(options.device)
@@ -255,14 +266,7 @@ def main() -> None:
     if options.data is not None:
         images = CIFAR10.load(options.data, "train")
     else:
-        random = torch.Generator().manual_seed(0)
-        count = 8 * options.batch
-        images = ImageSet(
-            torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, generator=random),
-            torch.randint(0, 10, (count,), generator=random),
-            CIFAR10.classes,
-            "random",
-        )
+        images = random_set(8 * options.batch)
     for name in options.model or ["resnet20", "se_resnet20"]:
         record = measure(name, images, options)
         print(json.dumps(record, indent=1))

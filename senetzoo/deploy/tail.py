@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -30,7 +31,8 @@ BLOCK = 64
 LANES = 32
 """The kernel's channels are a multiple of it: two vectors of 16 floats."""
 
-_LIBRARY = torch.library.Library("senetzoo", "DEF")
+# torch's own has no types.
+_LIBRARY: Any = torch.library.Library("senetzoo", "FRAGMENT")  # type: ignore[no-untyped-call]
 _TAIL = "(Tensor x, Tensor weight, Tensor? bias, Tensor? gate, Tensor{} shortcut, int activation)"
 _LIBRARY.define(f"gated_tail{_TAIL.format('?')} -> Tensor")
 _LIBRARY.define(f"gated_tail_{_TAIL.format('(a!)')} -> ()")
@@ -182,6 +184,7 @@ def fused(module: fx.GraphModule, dtype: torch.dtype) -> Fused:
     graph = Graph(fx.GraphModule(module, copy.deepcopy(module.graph)))
     # Here no map is read for the gate anyway: a convolution that reads as much as it writes pays.
     squeeze_through(graph, level=True)
+    graph.nodes.eliminate_dead_code()  # averages of maps that are read no more
     tails = gated = 0
     for node in graph.calls(aten.add.Tensor):
         tail = _matched(node)
@@ -205,24 +208,24 @@ class _Tail:
 
 def _matched(add: fx.Node) -> _Tail | None:
     """The tail whose sum is `add`."""
-    if len(add.args) != 2 or add.kwargs or not all(isinstance(arg, fx.Node) for arg in add.args):
+    terms = add.all_input_nodes
+    if len(terms) != 2 or add.kwargs:
         return None
     following = only_user(add)
     relu = is_call(following, aten.relu.default, aten.relu_.default)
     last = following if relu and following is not None else add
-    for branch, shortcut in (add.args, add.args[::-1]):
-        if branch is shortcut or only_user(branch) is not add or shape(shortcut) != shape(add):
+    for branch, shortcut in (terms, terms[::-1]):
+        if only_user(branch) is not add or shape(shortcut) != shape(add):
             continue
         conv, gate = branch, None
         if is_call(branch, aten.mul.Tensor):
-            for conv, gate in (branch.args, branch.args[::-1]):
-                if is_call(conv, aten.conv2d.default) and isinstance(gate, fx.Node):
-                    break
-            if (
-                only_user(conv) is not branch
-                or not isinstance(gate, fx.Node)
-                or tuple(shape(gate)) != (*shape(conv)[:2], 1, 1)
-            ):
+            factors = sorted(
+                branch.all_input_nodes, key=lambda node: not is_call(node, aten.conv2d.default)
+            )
+            if len(factors) != 2 or only_user(factors[0]) is not branch:
+                continue
+            conv, gate = factors
+            if tuple(shape(gate)) != (*shape(conv)[:2], 1, 1):
                 continue
         if is_call(conv, aten.conv2d.default):
             return _Tail(conv, gate, shortcut, last, RELU if relu else IDENTITY)
@@ -327,9 +330,9 @@ def _back(sigmoid: fx.Node) -> Iterator[fx.Node]:
         source = node.all_input_nodes[0]
         if not is_call(source, *operators) or only_user(source) is not node:
             return
-        if is_call(source, aten.mean.dim) and (
-            {dim % 4 for dim in source.args[1]} != {2, 3} or argument(source, 2, False)
-        ):
-            return
+        if is_call(source, aten.mean.dim):
+            dims: Any = source.args[1]
+            if {dim % 4 for dim in dims} != {2, 3} or argument(source, 2, False):
+                return
         yield source
         node = source

@@ -50,7 +50,8 @@ def _library_missing() -> tuple[str, str]:
     if why[0]:
         return why
     try:
-        torch.ops.load_library(_compiled(_command(capability)))
+        library = _compiled(_command(capability))
+        torch.ops.load_library(library)  # type: ignore[no-untyped-call]
     except subprocess.CalledProcessError as error:
         lines = [line.strip() for line in error.stderr.splitlines() if "error" in line]
         said = (lines or [f"the compiler ends with {error.returncode}"])[0]
