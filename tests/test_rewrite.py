@@ -311,7 +311,8 @@ class Added(nn.Module):
         self.one, self.other = one, other
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.one(x) + self.other(x)).flatten(1)
+        both: Tensor = self.one(x) + self.other(x)
+        return both.flatten(1)
 
 
 @pytest.mark.parametrize(

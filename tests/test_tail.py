@@ -77,9 +77,8 @@ def test_the_definition(sizes: tuple[int, ...]) -> None:
     for gone in (None, 0, 1, 2):
         some: list[Any] = [None if n == gone else other for n, other in enumerate(others)]
         for activation in (tail.IDENTITY, tail.RELU, tail.SIGMOID):
-            given = (*some, activation)
-            found = tail.gated_tail(x, tail.pack(weight), *given)
-            assert relative_error(found, by_hand(x, weight, *given)) < EXACT
+            found = tail.gated_tail(x, tail.pack(weight), *some, activation)
+            assert relative_error(found, by_hand(x, weight, *some, activation)) < EXACT
     for dtype in (torch.float32, torch.bfloat16):
         assert torch.equal(tail.unpack(tail.pack(weight.to(dtype))), weight.to(dtype))
 

@@ -57,8 +57,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder that has what the pages speak of."""
     root, before = tmp_path_factory.mktemp("walks"), Path.cwd()
     pictures(root / "photos", ("daisy", "rose", "tulip"), 12, 40)
-    for folder in ("holiday", "folder"):
-        pictures(root, (folder,), 2, 64)
+    for name in ("holiday", "folder"):
+        pictures(root, (name,), 2, 64)
     Image.new("RGB", (80, 60), "red").save(root / "photo.jpg")
     pictures(root / "CIFAR10" / "train", CIFAR10.classes, 8, 32)
     for folder in (Path("CIFAR10", "test"), Path("validation")):
