@@ -652,7 +652,7 @@ def test_what_is_printed_fits_80_columns(tmp_path: Path) -> None:
     assert max(map(len, lines)) <= 80
     assert "... 5 more classes that are better: --json" in lines
     wrong = 100 - predictions.top(1).right
-    assert f"... {wrong - 10} more wrong images: --csv FILE" in lines
+    assert f"... {wrong - 10} more wrong images: senetzoo eval --csv FILE" in lines
     assert len(lines) < 50
     few = Predictions(logits[:, :10], torch.tensor(labels) % 10)
     files = LabeledFiles(sources, tuple(k % 10 for k in labels), names[:10], "photos")

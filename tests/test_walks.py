@@ -61,8 +61,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         pictures(root, (name,), 2, 64)
     Image.new("RGB", (80, 60), "red").save(root / "photo.jpg")
     pictures(root / "CIFAR10" / "train", CIFAR10.classes, 8, 32)
-    for folder in (Path("CIFAR10", "test"), Path("validation")):
-        pictures(root / folder, CIFAR10.classes, 1, 32)
+    for test in ("CIFAR10/test", "validation"):
+        pictures(root / test, CIFAR10.classes, 1, 32)
     module = next(body for body in fences("docs/own_gates.md", "python") if "ChannelScale" in body)
     (root / "my_module.py").write_text(module, encoding="utf-8")
     torch.save(senetzoo.create("lenet", seed=0).state_dict(), root / "mine.pth")

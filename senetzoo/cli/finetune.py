@@ -150,8 +150,9 @@ def _next(done: Finetuned, report: Path | None) -> str:
         f"Report: {report}" if report is not None else f"Report: senetzoo report {run}",
         "Next:",
         f"  senetzoo predict PHOTO.jpg --model {run}",
-        f"  senetzoo export {run} --to onnx",
+        f"  senetzoo export {run} --to onnx --with-preprocessing",
     ]
     if done.photos is not None:
+        lines[-1] += f" --data {shlex.quote(str(done.photos))}"
         lines.insert(3, f"  senetzoo eval {run} {shlex.quote(str(done.photos))}")
     return "\n".join(lines)

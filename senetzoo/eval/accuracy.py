@@ -209,7 +209,7 @@ class Evaluation:
         paths = ["file", *(cut(m.path, 80 - width, keep_end=True) for m in wrong[:_WRONG])]
         lines = [f"{line:<{width}}{path}" for line, path in zip(lines, paths, strict=True)]
         head = f"wrong: {len(wrong)} of {len(self.predictions.labels)} images, the surest first"
-        return [head, *lines, *_more(len(wrong) - _WRONG, "wrong images: --csv FILE")]
+        return [head, *lines, *_more(len(wrong) - _WRONG, "wrong images: senetzoo eval --csv FILE")]
 
 
 def _rounded(found: Scores | Mistake) -> dict[str, object]:
