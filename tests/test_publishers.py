@@ -108,9 +108,20 @@ def test_every_weight_of_our_architectures_is_there() -> None:
     # Networks of other sizes than those with a name, which `weights convert` reads.
     sizes = ("resnext101_32x16d.", "resnext101_32x32d.", "mobilenetv1_125.", "swin_large_")
     assert sorted(name for name in missing if not name.startswith(sizes)) == [
-        # SSD's trunk, a network of 26 layers, and one that comes without a classifier.
+        # SSD's trunk, a network of 26 layers, those that come without a classifier or with a
+        # license of their own, and those whose images are squashed into a square.
         "VGG16_Weights.IMAGENET1K_FEATURES",
+        *(
+            f"convnext_{size}.{tag}"
+            for size in ("small", "tiny")
+            for tag in (
+                *("dinov3_lvd1689m", "eupe_lvd1689m"),
+                *("fb_in22k_ft_in1k_384", "in12k_ft_in1k_384"),
+            )
+        ),
+        "efficientnet_b5.sw_in12k_ft_in1k",
         "legacy_seresnext26_32x4d.in1k",
+        *("regnety_320.seer", "regnety_320.seer_ft_in1k"),
         "resnet50.bamboo",
     ]
 
@@ -133,7 +144,7 @@ def test_defaults_are_safe() -> None:
             assert not any(SHIPPED[tag].pinned for tag in allowed), model
     limited = [tag for tag, entry in SHIPPED.items() if entry.license.non_commercial]
     assert limited
-    assert all(".fb_" in tag or "_swag_" in tag for tag in limited)
+    assert all(".fb_" in tag or "swag_" in tag for tag in limited)
 
 
 # --- What an image goes through ------------------------------------------------------------------

@@ -292,15 +292,16 @@ def test_factors_are_folded() -> None:
     assert not [n for n in graph.graph.nodes if n.target is aten.mul.Tensor]
 
 
-@pytest.mark.parametrize("name", ["repvgg_a0", "se_repvgg_a0", "repvgg_a0+se4@pre"])
+@pytest.mark.parametrize("name", ["se_repvgg_a0", "repvgg_a0+se4@pre"])
 def test_branches_become_one_convolution(name: str) -> None:
     """One convolution for each layer, as in the paper's form of deployment, and no norm."""
-    model, x = shallow(name, depths=(2, 1), width=0.25, last=0.25)
+    model, x = shallow(name, depths=(2,), last=0.25)
     graph, done = rewritten(model, x)
     convs = [node for node in graph.graph.nodes if node.target is aten.conv2d.default]
-    assert (len(convs), done.branches, done.norms) == (4, 4, 0)
+    assert (len(convs), done.branches, done.norms) == (3, 3, 0)
     assert not [node for node in graph.graph.nodes if node.target is aten.add.Tensor]
-    assert same(model, x, everywhere=False) == done
+    with torch.no_grad():
+        assert relative_error(graph(x), model(x)) < EXACT
 
 
 class Added(nn.Module):
@@ -311,8 +312,8 @@ class Added(nn.Module):
         self.one, self.other = one, other
 
     def forward(self, x: Tensor) -> Tensor:
-        both: Tensor = self.one(x) + self.other(x)
-        return both.flatten(1)
+        y: Tensor = self.one(x) + self.other(x)
+        return y.flatten(1)
 
 
 @pytest.mark.parametrize(
