@@ -12,7 +12,20 @@ from support.networks import message
 from torch import Tensor, nn
 from torch.nn import functional
 
-from senetzoo import ECA, SE, Place, SiteMap, attach, detach, explain, propose, site_map, stage
+from senetzoo import (
+    ECA,
+    GE,
+    SE,
+    Place,
+    SimAM,
+    SiteMap,
+    attach,
+    detach,
+    explain,
+    propose,
+    site_map,
+    stage,
+)
 from senetzoo.errors import PolicyError
 from senetzoo.nn.drop_path import DropPath
 from senetzoo.policies.foreign.places import complete
@@ -360,3 +373,21 @@ def test_what_cant_be_traced_is_said() -> None:
         "attach got a SiteMap without places for a Branching.",
         'Type for example: SiteMap((Place("layer1.conv", channels=64),))',
     ]
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_networks_of_signals_and_volumes_are_refused(rank: int) -> None:
+    conv: Any = {1: nn.Conv1d, 3: nn.Conv3d}[rank]
+    model = nn.Sequential(conv(3, 8, 3, padding=1), nn.ReLU(), conv(8, 8, 3, padding=1))
+    before = set(model.state_dict())
+    for gate in (SE(2), SimAM(), GE()):
+        with pytest.raises(PolicyError, match=f"attach got a Sequential of Conv{rank}ds"):
+            attach(model, gate, sites=site_map(model, "2"))
+    assert set(model.state_dict()) == before
+
+
+def test_a_gate_takes_maps_only() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten(2), nn.Conv1d(8, 8, 1))
+    attach(model, SimAM(), sites=SiteMap((Place("2", channels=8),)))
+    with pytest.raises(PolicyError, match="A gate takes maps of images"):
+        model(torch.randn(2, 3, 4, 4))

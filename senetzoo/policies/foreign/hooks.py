@@ -93,6 +93,13 @@ class _Hook:
                 "A gate takes one tensor, the module's first argument or its output.",
                 "Take this module out of the SiteMap",
             )
+        if not self.via.size and x.ndim != 4:
+            raise PolicyError(
+                f"The gate {self.key!r} at a {type(module).__name__} got a tensor "
+                f"{tuple(x.shape)}.",
+                "A gate takes maps of images, (N, C, H, W) or (N, H, W, C).",
+                "Take this module out of the SiteMap",
+            )
         if not self.via.size:
             return gate(x)  # type: ignore[no-any-return]
         height, width = self.via.size

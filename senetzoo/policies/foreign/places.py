@@ -20,6 +20,7 @@ from senetzoo.policies.foreign.tables import KNOWN, PLAIN, UNIT, KnownBlock, Spo
 
 # Side of the map that a block is tried on, to count what comes out of it.
 _TRIED = 16
+_OTHERS = (nn.Conv1d, nn.Conv3d)
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 
 
@@ -275,6 +276,13 @@ def complete(sites: SiteMap, model: nn.Module) -> SiteMap:
         PolicyError: A module that is not there, or where no gate can sit.
     """
     names = dict(model.named_modules(remove_duplicate=False))
+    convs = [m for _, m in trunk_of(model) if isinstance(m, (*_OTHERS, nn.Conv2d))]
+    if convs and not any(isinstance(conv, nn.Conv2d) for conv in convs):
+        raise PolicyError(
+            f"attach got a {type(model).__name__} of {type(convs[0]).__name__}s.",
+            "Gates take the maps of images, (N, C, H, W): no signals, volumes or videos.",
+            "",
+        )
     found: dict[tuple[int, str], Place] = {}
     for place in sites.places:
         if place.module not in names:
