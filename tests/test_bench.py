@@ -107,6 +107,13 @@ def test_engines_and_dtypes_are_rows_of_one_table() -> None:
         assert ratio["differs"] == (not ratio["interval95"][0] <= 1 <= ratio["interval95"][1])
 
 
+def test_streams_are_rows_of_one_table_for_peers_too() -> None:
+    peer = ("--model", "resnet20", "--compare", "torchvision:resnet18", "--batch", "3")
+    report = report_of(*peer, "--streams", "1", "--streams", "2", "--threads", "2", *QUICK[:-2])
+    rows = [(row["model"], row["streams"]) for row in report["speed"][0]["results"]]
+    assert rows == [(name, n) for name in ("resnet20", "torchvision:resnet18") for n in (1, 2)]
+
+
 def test_optimized_networks_are_rows_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[tuple[nn.Module, tuple[int, ...]]] = []
 

@@ -359,8 +359,8 @@ def test_command() -> None:
     assert len(report["speed"]) == 1
     (found,) = report["profile"]
     assert list(found) == [
-        *("model", "engine", "dtype", "optimized", "image", "batch", "operations_ms"),
-        *("outside_ms", "kinds", "layers"),
+        *("model", "engine", "dtype", "streams", "optimized", "image", "batch"),
+        *("operations_ms", "outside_ms", "kinds", "layers"),
     ]
     for rows in (found["kinds"], found["layers"]):
         assert sum(row["ms"] for row in rows) == pytest.approx(found["operations_ms"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -29,8 +29,11 @@ def gated() -> nn.Module:
 
 
 @pytest.fixture(autouse=True)
-def short_races(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_races(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Short, and without streams but where a test has them: as on a single core."""
     monkeypatch.setattr(room, "_SECONDS", 0.05)
+    with threads_set(1):
+        yield
 
 
 def sample(count: int = 4) -> Tensor:
