@@ -2,7 +2,7 @@
 
     python benchmarks/se_ratio.py
     python benchmarks/se_ratio.py --only bf16 --rounds 11
-    python benchmarks/se_ratio.py --quick        (small images, to try it; nothing is recorded)
+    python benchmarks/se_ratio.py --quick        (small images, to try it)
 
 The cases of a row are timed in turn in one process, by `senetzoo.bench.timing`; a ratio is of
 images a second, the median over rounds with its 95 % interval. Both sides have every exact rewrite
@@ -39,6 +39,7 @@ RECORD = Path(__file__).parent / "records" / "speed" / "ratios" / "se.jsonl"
 CPU = torch.device("cpu")
 # Both compute in bf16 and fp32; the others are tried where the fastest of all is asked for.
 COMPILED = ("inductor", "openvino")
+QUICK = {"openvino": "openvino"}
 AS_BUILT = {
     "se_resnext50_32x4d": "timm:seresnext50_32x4d",
     "senet154": "timm:legacy_senet154",
@@ -165,6 +166,15 @@ def running(way: Way, batch: int, size: int) -> Running:
     return Running(fast, str(fast.report).splitlines()[0])
 
 
+def quickly(row: Row) -> Row:
+    """The row in engines that need no compiler."""
+    ways, beside = (
+        tuple({dataclasses.replace(way, engine=QUICK.get(way.engine, "eager")) for way in side})
+        for side in (row.ways, row.beside)
+    )
+    return dataclasses.replace(row, ways=ways, beside=beside, fastest=False)
+
+
 def measured(row: Row, options: argparse.Namespace) -> dict[str, Any]:
     """The row's ratio, or why there is none."""
     groups = [row.ways, row.beside]
@@ -219,7 +229,7 @@ def trained(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def table(options: argparse.Namespace) -> Iterator[tuple[str, str, int, float, dict[str, Any]]]:
     """Group, names, batch, aim and what was measured, of each row that is asked for."""
-    for row in rows(options.batch):
+    for row in map(quickly, rows(options.batch)) if options.quick else rows(options.batch):
         if options.only in (None, row.group):
             names = f"{row.ways[0]} / {row.beside[0]}" + ", best of all" * (len(row.beside) > 1)
             yield row.group, names, row.batch, row.aim, measured(row, options)
@@ -234,7 +244,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=cores(), help="of every engine")
     groups = (*dict.fromkeys(row.group for row in rows(16)), "training")
     parser.add_argument("--only", choices=groups, help="these rows")
-    parser.add_argument("--quick", action="store_true", help="small images, nothing recorded")
+    parser.add_argument(
+        "--quick", action="store_true", help="small images in eager and openvino, nothing recorded"
+    )
     options = parser.parse_args()
     options.size, options.batch = (64, 4) if options.quick else (224, 16)
     if options.quick:

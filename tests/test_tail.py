@@ -103,7 +103,7 @@ def test_the_kernel_gives_what_the_definition_gives(
     packed = tail.pack(weight)
     for gone in (None, 0, 1, 2):
         some: list[Any] = [None if n == gone else other for n, other in enumerate(others)]
-        double = [None if other is None else other.double() for other in some]
+        double: list[Any] = [None if other is None else other.double() for other in some]
         exact = by_hand(x.double(), weight.double(), *double, tail.RELU)
         own = relative_error(tail.gated_tail(x, packed, *some, tail.RELU).double(), exact)
         bound = HALF if dtype == torch.bfloat16 else max(2 * own, 1e-6)
