@@ -77,8 +77,10 @@ def test_the_definition(sizes: tuple[int, ...]) -> None:
     for gone in (None, 0, 1, 2):
         some: list[Any] = [None if n == gone else other for n, other in enumerate(others)]
         for activation in (tail.IDENTITY, tail.RELU, tail.SIGMOID):
-            found = tail.gated_tail(x, tail.pack(weight), *some, activation)
-            assert relative_error(found, by_hand(x, weight, *some, activation)) < EXACT
+            bias, gate, shortcut = some
+            found = tail.gated_tail(x, tail.pack(weight), bias, gate, shortcut, activation)
+            expected = by_hand(x, weight, bias, gate, shortcut, activation)
+            assert relative_error(found, expected) < EXACT
     for dtype in (torch.float32, torch.bfloat16):
         assert torch.equal(tail.unpack(tail.pack(weight.to(dtype))), weight.to(dtype))
 
@@ -103,9 +105,10 @@ def test_the_kernel_gives_what_the_definition_gives(
     packed = tail.pack(weight)
     for gone in (None, 0, 1, 2):
         some: list[Any] = [None if n == gone else other for n, other in enumerate(others)]
-        double: list[Any] = [None if other is None else other.double() for other in some]
-        exact = by_hand(x.double(), weight.double(), *double, tail.RELU)
-        own = relative_error(tail.gated_tail(x, packed, *some, tail.RELU).double(), exact)
+        b, g, s = (None if other is None else other.double() for other in some)
+        exact = by_hand(x.double(), weight.double(), b, g, s, tail.RELU)
+        b, g, s = some
+        own = relative_error(tail.gated_tail(x, packed, b, g, s, tail.RELU).double(), exact)
         bound = HALF if dtype == torch.bfloat16 else max(2 * own, 1e-6)
         shortcuts = [None] * 3 if some[2] is None else layouts(some[2])
         for maps, shortcut in zip(layouts(x), shortcuts, strict=True):
