@@ -80,10 +80,10 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
     (lambda: create(""), ConfigError,
      "There is no network ''.\nNo name is near it.\nType: senetzoo list"),
     (lambda: create("resnet-50"), ConfigError, "There is no network 'resnet-50'.\n"
-     "The nearest names are resnet50, resnet56, resnet20.\n"
+     "The nearest names are resnet50, resnest50, skresnet50.\n"
      "Type for example: create('resnet50')"),
     (lambda: create("ResNet50+se"), ConfigError, "There is no network 'ResNet50'.\n"
-     "The nearest names are resnet50, resnet56, resnet20.\n"
+     "The nearest names are resnet50, resnest50, skresnet50.\n"
      "Type for example: create('resnet50')"),
     (lambda: list_models(family="vgg19"), ConfigError,
      f"There is no family 'vgg19'.\nFamilies are {TITLES}.\nDid you mean 'vgg'?"),

@@ -76,7 +76,8 @@ def test_several_networks_over_several_settings() -> None:
         assert (first["model"], second["model"]) == ("lenet5", "lenet5+se2")
         ratio = second["throughput_ratio"]
         assert ratio["to"] == {
-            **{"model": "lenet5", "engine": "eager", "dtype": "fp32", "optimized": False}
+            **{"model": "lenet5", "engine": "eager", "dtype": "fp32", "optimized": False},
+            "streams": 1,
         }
         pairs = [a / b for a, b in zip(first["round_ms"], second["round_ms"], strict=True)]
         assert ratio["median"] == pytest.approx(sum(pairs) / 2, rel=1e-2)

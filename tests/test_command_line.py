@@ -427,7 +427,7 @@ def offered(*words: str) -> list[str]:
         (("explain", "lenet5+se+ec"), ["lenet5+se+eca"]),
         (("explain", "lenet5", "--policy", "cb"), ["cbam"]),
         (("explain", "lenet5", "--policy", "se+cbam@i"), ["se+cbam@identity", "se+cbam@inner"]),
-        (("list", "--family", "Res"), ["ResNet"]),
+        (("list", "--family", "Res"), ["ResNeSt", "ResNet"]),
         (("export", "lenet"), ["lenet", "lenet5"]),
         (("export", "lenet5", "--to", "o"), ["onnx", "openvino"]),
         (("bench", "--model", "wrn16"), ["wrn16_8"]),

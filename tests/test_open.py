@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
 import random
 import shutil
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -118,14 +116,6 @@ def test_splits_are_known_in_capitals_and_clutter_is_no_class(tmp_path: Path) ->
         "train": (4, ("a", "b")),
         "val": (2, ("a", "b")),
     }
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
-def test_a_class_whose_name_is_no_text(tmp_path: Path) -> None:
-    folder(tmp_path, {"tea": 2, os.fsdecode(b"caf\xe9"): 2})
-    with pytest.raises(DataError) as caught:
-        data.open_splits(tmp_path)
-    assert str(caught.value).splitlines()[0] == f"{tmp_path} has a folder of the name b'caf\\xe9'."
 
 
 def test_a_split_finds_its_images_when_it_moves_alone_or_with_them(tmp_path: Path) -> None:

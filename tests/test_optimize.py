@@ -245,7 +245,7 @@ def test_it_is_a_network_in_eval_mode() -> None:
     assert not fast.training
     assert fast.eval() is fast
     assert not fast(sample()).requires_grad
-    assert repr(fast) == "Optimized(engine='eager', dtype='fp32', layout='nhwc')"
+    assert repr(fast) == "Optimized(engine='eager', dtype='fp32', layout='nhwc', streams=1)"
     assert message(lambda: fast.train(), ConfigError) == (
         "An optimized network can't be trained.\n"
         "Its norms are folded and its graph is fixed.\n"

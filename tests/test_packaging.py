@@ -58,6 +58,7 @@ def test_content(wheel: Path) -> None:
         "senetzoo/weights_manifest.json",
         "senetzoo/__init__.pyi",
         "senetzoo/py.typed",
+        "senetzoo/deploy/kernels/gated_tail.cpp",
         "senetzoo/inspect/page.html",
         "senetzoo/report/page.html",
         "senetzoo/report/page.md",

@@ -193,7 +193,7 @@ def test_sections_of_gates() -> None:
     parts = dict(re.findall(r"### (\w+)\n((?:.|\n)*?)(?=\n### |\Z)", gates.sections()))
     assert list(parts) == [gate.__name__ for gate in GATES.values()]
     for name, text in parts.items():
-        assert re.search(r"`(y = )?x \* ", text), f"{name} has no formula"
+        assert re.search(r"`(y = )?x [*+] ", text), f"{name} has no formula"
         assert re.search(r"\[arXiv:\d{4}\.\d{5}\]|ICML", text), f"{name} has no paper"
         rows = [line for line in text.splitlines() if line.startswith("|")]
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1, name

@@ -152,6 +152,14 @@ def test_a_file_whose_name_is_no_text_is_left_out(tmp_path: Path) -> None:
     assert b"cat/\xe9.png" in (tmp_path / "problems.csv").read_bytes()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+def test_a_class_whose_name_is_no_text(tmp_path: Path) -> None:
+    root = classes(tmp_path / "photos", {"tea": 2, os.fsdecode(b"caf\xe9"): 2})
+    with pytest.raises(DataError) as caught:
+        scan(root)
+    assert str(caught.value).splitlines()[0] == f"{root} has a class of the name b'caf\\xe9'."
+
+
 def test_the_same_image_in_two_splits_stays_where_it_is_tested(tmp_path: Path) -> None:
     for number, split in enumerate(("train", "val", "test")):
         classes(tmp_path / split, {"a": 3, "b": 3}, 10 * number)

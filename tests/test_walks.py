@@ -33,6 +33,8 @@ INSTEAD = {
     "resnet50": "lenet",
     "resnet50+se16": "lenet+se16",
     "cifar10": "CIFAR10",
+    "cifar10_four_nets": "digits",
+    "runs/cifar10_four_nets": "runs/digits-lenet5-0",
     "auto": "0.5",  # no answer of a quick run is sure
 }
 LEFT_OUT = ("app", "bench")
@@ -88,7 +90,9 @@ def short(line: str) -> list[str]:
             del words[words.index(word) : words.index(word) + 1 + more]
     if words[0] in ("train", "finetune", "compare"):
         words += ["--quick", "--threads", "1", "--workers", "0"]
-    words += ["--seeds", "2"] * (words[0] == "compare")
+    if words[0] == "compare":
+        words += ["--seeds", "2"]
+        words += ["--data", "CIFAR10"] * ("--data" not in words)
     return words
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from senetzoo._utils.files import is_text, user_path
+from senetzoo._utils.files import user_path
 from senetzoo.data.images import image_files, is_clutter, open_image
 from senetzoo.data.labels import in_order, numbered, positions, require_same, same
 from senetzoo.data.sets import ImageSet
@@ -146,12 +146,6 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
     if not found:
         raise DataError(
             f"No class folders in {root}.", "It has no folders.", "Make one folder per class"
-        )
-    if odd := [name for name in found if not is_text(name)]:
-        raise DataError(
-            f"{root} has a folder of the name {os.fsencode(odd[0])!r}.",
-            "It is no UTF-8, and a network keeps the names of its classes as text.",
-            "Rename the folder",
         )
     names = tuple(classes) if classes is not None else tuple(found)
     folders = {same(name): name for name in found}

@@ -197,7 +197,14 @@ def scan(
     """
     parts = where if isinstance(where, Mapping) else open_splits(where)
     name = next(iter(parts.values())).name if isinstance(where, Mapping) else str(where)
-    check_classes(name, next(iter(parts.values())).classes)
+    classes = next(iter(parts.values())).classes
+    check_classes(name, classes)
+    if odd := [label for label in classes if not is_text(label)]:
+        raise DataError(
+            f"{name} has a class of the name {os.fsencode(odd[0])!r}.",
+            "It is no UTF-8, and the list of the images is text.",
+            "Rename the folder",
+        )
     looks = _looks(parts, threads)
     base = _base(parts)
     problems = _left_out(parts, base)

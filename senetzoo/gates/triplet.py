@@ -20,10 +20,10 @@ from senetzoo.policies.algebra import Gate
 
 @dataclass(frozen=True)
 class TripletAttention(Gate):
-    """The mean of three gates: over (H, W), over (C, W) and over (H, C).
+    """``y = x * (a + b + c) / 3``, with gates over (H, W), over (C, W) and over (H, C).
 
     Each is ``sigmoid(norm(conv([max(x), mean(x)])))``, with the maximum and the mean along the
-    dimension that its name lacks.
+    dimension that it is not over.
 
     Args:
         kernel: Kernel size of the three convolutions (odd).

@@ -14,6 +14,7 @@ from senetzoo.nn.conv import ConvNormAct
 from senetzoo.nn.init import init_convs
 from senetzoo.nn.maps import AuxOutput, doubling
 from senetzoo.nn.slots import Slots, unit
+from senetzoo.nn.trunk import module_at
 
 Kernel: TypeAlias = int | tuple[int, int]
 # Output channels and kernel of a convolution, then its stride and padding if they are not 1 and
@@ -143,7 +144,8 @@ class Inception(Classifier):
         taken = []
         for level in self._paths:
             for path in level:
-                x = self._run(self.get_submodule(path), x)
+                layer = module_at(self, path)
+                x = x if layer is None else self._run(layer, x)
                 if path in self.aux:
                     head = self.get_submodule(self.aux[path].partition(".")[0])
                     taken.append((head, x))

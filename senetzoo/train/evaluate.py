@@ -162,4 +162,4 @@ def names(images: TestImages, recorded: Mapping[str, Tensor]) -> dict[str, str]:
     of = images.files if isinstance(images, ImageSet) else images.sources
     sources = [of[index] for index in recorded["mistakes"].tolist()] if of else []
     files = [str(source) if isinstance(source, Path) else "" for source in sources]
-    return {FILES: json.dumps(files)}
+    return {FILES: json.dumps(files)} if of else {}
