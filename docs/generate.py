@@ -314,6 +314,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/commands.md": {"commands": command_line.every},
     "docs/benchmarks.md": {
         "summary": benchmarks.summary,
+        "ratios": benchmarks.ratios,
         "speed": benchmarks.speed,
         "plot": benchmarks.picture,
         "startup": benchmarks.startup,

@@ -148,6 +148,25 @@ def summary() -> str:
     return f"{table(head, rows)}\n{' '.join(notes)}\n" if rows else "Nothing is recorded yet.\n"
 
 
+def ratios() -> str:
+    """The rows of `benchmarks/se_ratio.py`: what was compared, how, and the ratio."""
+    found = list(lines("speed/ratios/se.jsonl"))
+    rows = [
+        [
+            f"{record['group']}: {record['row']}",
+            str(record["batch"]),
+            record.get("text") or f"not measured: {record['why']}",
+            f"{record['aim']:.2f}",
+        ]
+        for record in found
+    ]
+    notes = dict.fromkeys(
+        machine({**record, "options": record}, packages=False) for record in found
+    )
+    head = ["ratio", "batch", "measured [95 %]; to the fastest plain one", "aim"]
+    return f"{table(head, rows)}\n{' '.join(notes)}\n" if rows else "Nothing is recorded yet.\n"
+
+
 def _beside(setting: dict[str, Any], results: list[dict[str, Any]]) -> Iterator[list[str]]:
     """Of one measurement, by engine and dtype, each SE network that has its twin in it."""
     for found in results:
