@@ -231,7 +231,10 @@ def table(options: argparse.Namespace) -> Iterator[tuple[str, str, int, float, d
     """Group, names, batch, aim and what was measured, of each row that is asked for."""
     for row in map(quickly, rows(options.batch)) if options.quick else rows(options.batch):
         if options.only in (None, row.group):
-            names = f"{row.ways[0]} / {row.beside[0]}" + ", best of all" * (len(row.beside) > 1)
+            names = " / ".join(
+                str(side[0]) if len(side) == 1 else f"{side[0].name} at its best"
+                for side in (row.ways, row.beside)
+            )
             yield row.group, names, row.batch, row.aim, measured(row, options)
     for name in ("resnet20", "se_resnet20") if options.only in (None, "training") else ():
         yield "training", f"{name}, our loop / a plain one", 128, 3.5, trained(name, options)

@@ -153,7 +153,8 @@ def ratios() -> str:
     found = list(lines("speed/ratios/se.jsonl"))
     rows = [
         [
-            f"{record['group']}: {record['row']}",
+            " / ".join(record.get("chosen", [record["row"]])[:2]),
+            record["group"],
             str(record["batch"]),
             record.get("text") or f"not measured: {record['why']}",
             f"{record['aim']:.2f}",
@@ -163,7 +164,7 @@ def ratios() -> str:
     notes = dict.fromkeys(
         machine({**record, "options": record}, packages=False) for record in found
     )
-    head = ["ratio", "batch", "measured [95 %]; to the fastest plain one", "aim"]
+    head = ["ratio", "of", "batch", "measured [95 %]; to the fastest plain one", "aim"]
     return f"{table(head, rows)}\n{' '.join(notes)}\n" if rows else "Nothing is recorded yet.\n"
 
 
