@@ -25,9 +25,9 @@ from senetzoo.models.inverted import (
     InvertedNet,
     InvertedResidual,
     conv_norm,
-    for_small_images,
     rounded,
     stages_of,
+    stem_and_stages,
 )
 from senetzoo.nn.classifier import Config
 from senetzoo.nn.stack import dropout
@@ -132,8 +132,7 @@ class EfficientNetConfig(Config):
     @property
     def strides(self) -> tuple[int, ...]:
         """Strides of the stem and of each stage's first block."""
-        strides = (2, *(stride for _, _, _, stride, _, _ in self.stages))
-        return for_small_images(strides) if self.small else strides
+        return stem_and_stages((stride for _, _, _, stride, _, _ in self.stages), small=self.small)
 
     def build(self) -> EfficientNet:
         return EfficientNet(self)

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from senetzoo._utils.checks import Gt, Le, Rate
 from senetzoo.models.family import Family, Paper
-from senetzoo.models.inverted import conv_norm, for_small_images, rounded
+from senetzoo.models.inverted import conv_norm, rounded, stem_and_stages
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.drop_path import DropPath, linear_rates
 from senetzoo.nn.init import init_separable
@@ -72,7 +72,7 @@ class GhostNetConfig(Config):
     @property
     def strides(self) -> tuple[int, ...]:
         """Strides of the stem and of each stage's first block."""
-        return for_small_images((2, 1, 2, 2, 2, 2)) if self.small else (2, 1, 2, 2, 2, 2)
+        return stem_and_stages((1, 2, 2, 2, 2), small=self.small)
 
     def build(self) -> GhostNet:
         return GhostNet(self)

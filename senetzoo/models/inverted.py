@@ -9,7 +9,7 @@ Child names are torchvision's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 from operator import mul
 from typing import TypeVar
@@ -30,8 +30,14 @@ def rounded(channels: float, multiple: int = 8) -> int:
     return nearest if nearest >= 0.9 * channels else nearest + multiple
 
 
-def for_small_images(strides: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides without the first two that are 2: of an image of 32 pixels 4x4 are left, not 1."""
+def stem_and_stages(stages: Iterable[int], *, small: bool) -> tuple[int, ...]:
+    """Strides of the stem, which is 2, and of each stage's first block.
+
+    For small images the first two that are 2 become 1: of 32 pixels 4x4 are left, not 1.
+    """
+    strides = (2, *stages)
+    if not small:
+        return strides
     first, second = [index for index, stride in enumerate(strides) if stride == 2][:2]
     return tuple(1 if index in (first, second) else s for index, s in enumerate(strides))
 

@@ -21,9 +21,9 @@ from senetzoo.models.family import Family, Paper
 from senetzoo.models.inverted import (
     InvertedResidual,
     conv_norm,
-    for_small_images,
     rounded,
     stages_of,
+    stem_and_stages,
 )
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.init import init_convs
@@ -64,8 +64,7 @@ class MNASNetConfig(Config):
     @property
     def strides(self) -> tuple[int, ...]:
         """Strides of the stem and of each stage's first block."""
-        strides = (2, *(stride for *_, stride in STAGES))
-        return for_small_images(strides) if self.small else strides
+        return stem_and_stages((stride for *_, stride in STAGES), small=self.small)
 
     def build(self) -> MNASNet:
         return MNASNet(self)

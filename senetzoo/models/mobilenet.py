@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from senetzoo._utils.checks import Gt, Le
 from senetzoo.models.family import Family, Paper
-from senetzoo.models.inverted import for_small_images, rounded
+from senetzoo.models.inverted import rounded, stem_and_stages
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.init import init_separable
 from senetzoo.nn.slots import Slots, unit
@@ -58,8 +58,7 @@ class MobileNetConfig(Config):
     @property
     def strides(self) -> tuple[int, ...]:
         """Strides of the stem and of each stage's first block."""
-        strides = (2, *(stride for stride, _, _ in STAGES))
-        return for_small_images(strides) if self.small else strides
+        return stem_and_stages((stride for stride, _, _ in STAGES), small=self.small)
 
     def build(self) -> MobileNet:
         return MobileNet(self)

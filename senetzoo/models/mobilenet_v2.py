@@ -20,9 +20,9 @@ from senetzoo.models.inverted import (
     InvertedNet,
     InvertedResidual,
     conv_norm,
-    for_small_images,
     rounded,
     stages_of,
+    stem_and_stages,
 )
 from senetzoo.nn.classifier import Config
 from senetzoo.nn.stack import dropout
@@ -61,8 +61,7 @@ class MobileNetV2Config(Config):
     @property
     def strides(self) -> tuple[int, ...]:
         """Strides of the stem and of each stage's first block."""
-        strides = (2, *(stride for *_, stride in STAGES))
-        return for_small_images(strides) if self.small else strides
+        return stem_and_stages((stride for *_, stride in STAGES), small=self.small)
 
     def build(self) -> MobileNetV2:
         return MobileNetV2(self)

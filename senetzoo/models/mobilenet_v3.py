@@ -24,8 +24,8 @@ from senetzoo.models.inverted import (
     InvertedNet,
     InvertedResidual,
     conv_norm,
-    for_small_images,
     stages_of,
+    stem_and_stages,
 )
 from senetzoo.nn.classifier import Config
 from senetzoo.nn.stack import dropout
@@ -100,8 +100,7 @@ class MobileNetV3Config(Config):
     @property
     def strides(self) -> tuple[int, ...]:
         """Strides of the stem and of each stage's first block."""
-        strides = (2, *(stage[0][-1] for stage in self.stages))
-        return for_small_images(strides) if self.small else strides
+        return stem_and_stages((stage[0][-1] for stage in self.stages), small=self.small)
 
     def build(self) -> MobileNetV3:
         return MobileNetV3(self)

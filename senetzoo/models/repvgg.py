@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from senetzoo._utils.checks import Depths, Gt, Le
 from senetzoo.models.family import Family, Paper
-from senetzoo.models.inverted import for_small_images
+from senetzoo.models.inverted import stem_and_stages
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.conv import ConvNormAct
 from senetzoo.nn.init import init_convs
@@ -53,8 +53,7 @@ class RepVGGConfig(Config):
     @property
     def strides(self) -> tuple[int, ...]:
         """Stride of each stage's first layer."""
-        strides = (2,) * (len(self.depths) + 1)
-        return for_small_images(strides) if self.small else strides
+        return stem_and_stages((2,) * len(self.depths), small=self.small)
 
     @property
     def widths(self) -> list[int]:
