@@ -11,30 +11,12 @@ from operator import or_
 
 import pytest
 import torch
-from support.networks import SMALL, calibrate_on_next_batch, keep_record, reduced
+from support.networks import EVERY_GATE, SMALL, calibrate_on_next_batch, keep_record, reduced
 from torch import nn
 
 from senetzoo import (
-    BAM,
-    CBAM,
-    ECA,
-    ELA,
-    ESE,
-    FCA,
-    GC,
-    GCT,
-    GE,
     NONE,
-    SCSE,
-    SE,
-    SGE,
-    SRM,
-    CoordinateAttention,
-    MultiScaleAttention,
-    NonLocal,
     ShuffleAttention,
-    SimAM,
-    TripletAttention,
     attach,
     block,
     config,
@@ -44,14 +26,8 @@ from senetzoo.errors import PolicyError
 from senetzoo.gates import GATES
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.slots import POSITIONS
-from senetzoo.policies.algebra import Gate
 from senetzoo.registry import ENTRIES
 
-EVERY_GATE: tuple[Gate, ...] = (
-    *(SE(4), ECA(), CBAM(4), SCSE(), GE(), GE(extent=2, variant="theta"), SRM(), GCT()),
-    *(CoordinateAttention(4), ESE(), BAM(4), SimAM(), GC(), TripletAttention(3), SGE(4), FCA(1)),
-    *(ShuffleAttention(4), MultiScaleAttention(4), ELA(), NonLocal()),
-)
 # Four that cover both layouts, units and residuals, and all positions; the others take an hour.
 QUICK = ("lenet", "resnet20", "densenet40_12", "swin_t")
 # Two stages show of Swin what four do, in a fifth of the time.

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pytest
 import torch
 from support.networks import (
+    EVERY_GATE,
     SMALL,
     calibrate_on_next_batch,
     drawn_network,
@@ -21,25 +22,7 @@ from test_export import QUICK, TRUNKS, short
 from torch import Tensor, nn
 
 from senetzoo import (
-    BAM,
-    CBAM,
-    ECA,
-    ELA,
-    ESE,
-    FCA,
-    GC,
-    GCT,
-    GE,
-    SCSE,
     SE,
-    SGE,
-    SRM,
-    CoordinateAttention,
-    MultiScaleAttention,
-    NonLocal,
-    ShuffleAttention,
-    SimAM,
-    TripletAttention,
     attach,
 )
 from senetzoo._utils.torchvision import torchvision
@@ -59,11 +42,6 @@ SINGLE = 1e-6
 # four edges (with three each) and corners (one each). Of a map of one pixel all nine are that
 # pixel, and 24 of the 25 terms cancel.
 BORDERS = 25 * torch.finfo(torch.float32).eps
-GATES: list[Gate] = [
-    SE(4), ECA(), CBAM(4), SCSE(4), GE(), SRM(), GCT(), CoordinateAttention(), ESE(), BAM(4),
-    SimAM(), GC(), TripletAttention(3), SGE(4), FCA(4), ShuffleAttention(4), MultiScaleAttention(4),
-    ELA(), NonLocal(),
-]  # fmt: skip
 
 
 def calibrated(model: nn.Module, x: Tensor) -> nn.Module:
@@ -137,7 +115,7 @@ def test_every_network(name: str) -> None:
             * (gate.name not in {"basic": ("se", "eca"), "bottleneck": ("scse", "gct")}[block]),
         )
         for block in ("basic", "bottleneck")
-        for gate in GATES
+        for gate in EVERY_GATE
     ],
 )
 def test_every_gate_at_every_position(block: Literal["basic", "bottleneck"], gate: Gate) -> None:

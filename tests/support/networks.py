@@ -15,7 +15,29 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from senetzoo import BAM, CBAM, ECA, GE, SE, SRM, CoordinateAttention, attach, detach
+from senetzoo import (
+    BAM,
+    CBAM,
+    ECA,
+    ELA,
+    ESE,
+    FCA,
+    GC,
+    GCT,
+    GE,
+    SCSE,
+    SE,
+    SGE,
+    SRM,
+    CoordinateAttention,
+    MultiScaleAttention,
+    NonLocal,
+    ShuffleAttention,
+    SimAM,
+    TripletAttention,
+    attach,
+    detach,
+)
 from senetzoo.models.densenet import DenseNetConfig
 from senetzoo.models.lenet import LeNetConfig
 from senetzoo.models.mobilenet import MobileNetConfig
@@ -176,6 +198,13 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
     assert scale > 0
     return (ours - theirs).abs().max().item() / scale
 
+
+EVERY_GATE: tuple[Gate, ...] = (
+    *(SE(4), ECA(), CBAM(4), SCSE(), GE(), GE(extent=2, variant="theta"), SRM(), GCT()),
+    *(CoordinateAttention(4), ESE(), BAM(4), SimAM(), GC(), TripletAttention(3), SGE(4), FCA(1)),
+    *(ShuffleAttention(4), MultiScaleAttention(4), ELA(), NonLocal()),
+)
+"""A form of every gate, with few parameters; two of GE."""
 
 GATES: list[Gate] = [
     SE(),
