@@ -1,4 +1,4 @@
-"""senetzoo: image classifiers in which where channel attention goes is a value you pass."""
+"""senetzoo: image classifiers where the placement of channel attention is an argument."""
 
 import ast
 import importlib

@@ -65,8 +65,8 @@ def command(
     \b
     Examples:
       senetzoo export se_resnet20 --to onnx
-      senetzoo export runs/photos-resnet20 --to onnx --with-preprocessing --data photos/
-      senetzoo export runs/photos-resnet20 --to openvino --dtype int8 --data photos/
+      senetzoo export runs/photos --to onnx --with-preprocessing --data runs/photos/split.csv
+      senetzoo export runs/photos --to openvino --dtype int8 --data runs/photos/split.csv
       senetzoo export runs/digits-lenet5-0 --to onnx --output digits.onnx
       senetzoo export se_resnet20.cifar10_v1 --to openvino --optimized --output deploy/net.xml
       senetzoo export resnet50+eca --weights model.safetensors --to pt2 --json

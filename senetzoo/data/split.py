@@ -84,7 +84,7 @@ def _some(groups: list[list[int]], part: float) -> list[int]:
 
 
 def _key(images: Images, index: int, digest: str | None, seed: int) -> str:
-    """Where an image stands in the drawn order."""
+    """What the images are sorted by, so that their order is a random one of the seed."""
     name = images.file_name(index) if isinstance(images, LabeledFiles) else ""
     # macOS stores the same name in other code points.
     name = unicodedata.normalize("NFC", name) or digest or str(index)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from senetzoo.inspect.evidence import Evidence
 
-# Pixels of a side of a picture, at least; an image of a network for small ones is enlarged.
+# Shorter side of a picture in pixels, at least: smaller images are enlarged.
 SIDE = 224
 # Of a heat map over a picture.
 _OPACITY = 0.55
