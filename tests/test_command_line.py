@@ -103,7 +103,7 @@ def test_examples_are_read_by_the_command_that_they_show(names: tuple[str, ...])
         command = COMMANDS[shown]
         # Its own or, of a group, one of those in it; `verify` is `weights verify`.
         assert shown[: len(names)] == names or command is COMMANDS[names]
-        parser = command.make_parser(click.Context(command))
+        parser = command.make_parser(click.Context(command, **command.context_settings))
         parser.parse_args(args=words[1 + len(shown) :])
         if "--json" in words:
             assert "--json" in run(*shown, "--help").stdout

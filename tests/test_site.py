@@ -127,7 +127,7 @@ def test_the_page_of_the_command_line_has_every_option() -> None:
         assert all(option in part for option in options), path
         number = len(options)
         if isinstance(command, click.Group):
-            context = click.Context(command)
+            context = click.Context(command, **command.context_settings)
             for name in command.list_commands(context):
                 inner = command.get_command(context, name)
                 assert inner is not None
