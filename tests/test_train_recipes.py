@@ -225,6 +225,35 @@ def test_large_images_are_the_same_with_workers_on_resumption_and_in_parts(tmp_p
     assert not torch.equal(torch.cat(other_epoch), torch.cat(plain))
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_alternate_flips_show_both_views_of_each_image_in_two_epochs(
+    large: bool, tmp_path: Path
+) -> None:
+    recipe = FOLDER.replace(flip="alternate", randaugment=0, crop_scale=(0.0, 0.0), batch=8)
+    if large:
+        data = load_data(recipe, folders(tmp_path / "data", ("a", "b"), 16, 2))
+    else:
+        recipe = recipe.replace(data="digits", margin=0, phases=((8, 3),), images_per_class=8)
+        data = load_data(recipe, None)
+    # By what no mirror changes, an image is found again in another epoch.
+    views = []
+    for epoch in range(3):
+        x = torch.cat([batch.x for batch in batches(recipe, data).epoch(epoch)])
+        keys = ((x + x.flip(3)).flatten(1) * torch.arange(x[0].numel())).sum(1)
+        views.append(x[keys.argsort()])
+    first, second, third = views
+    torch.testing.assert_close(first, second.flip(3))
+    torch.testing.assert_close(first, third)
+    plain = recipe.replace(flip=False)
+    x = torch.cat([batch.x for batch in batches(plain, data).epoch(0)])
+    keys = ((x + x.flip(3)).flatten(1) * torch.arange(x[0].numel())).sum(1)
+    mirrored = (first != x[keys.argsort()]).flatten(1).any(1).float().mean()
+    assert 0.2 < mirrored < 0.8
+    others = torch.cat([batch.x for batch in batches(recipe, data, rank=1, ranks=2).epoch(0)])
+    whole = torch.cat([batch.x.chunk(2)[1] for batch in batches(recipe, data).epoch(0)])
+    assert torch.equal(others, whole)
+
+
 def test_an_image_that_can_not_be_read_stops_the_run_by_name(tmp_path: Path) -> None:
     root = folders(tmp_path / "data", ("a", "b"), 8, 2)
     run = tmp_path / "run"

@@ -58,8 +58,17 @@ class Draws:
         return np.random.default_rng(int(seed))
 
 
-def crop_and_flip(images: Tensor, index: Tensor, size: int, flip: bool, draws: Draws) -> Tensor:
-    """Random crops of padded images, half of them mirrored.
+def crop_and_flip(
+    images: Tensor, index: Tensor, size: int, mirrored: Tensor | bool, draws: Draws
+) -> Tensor:
+    """Random crops of padded images, some of them mirrored.
+
+    Args:
+        images: Padded.
+        index: (B,), of the images to take.
+        size: Side of the crops.
+        mirrored: (B,), whether each is mirrored; or whether each is with probability 1/2.
+        draws: Random numbers.
 
     Returns:
         (B, size, size, C), uint8.
@@ -68,8 +77,10 @@ def crop_and_flip(images: Tensor, index: Tensor, size: int, flip: bool, draws: D
     dy, dx = draws.whole(room + 1, 1), draws.whole(room + 1, 1)
     line = torch.arange(size, device=images.device)
     columns = line.expand(len(index), size)
-    if flip:
-        columns = torch.where(draws.uniform(1) < 0.5, size - 1 - columns, columns)
+    if mirrored is True:
+        mirrored = draws.uniform() < 0.5
+    if isinstance(mirrored, Tensor):
+        columns = torch.where(mirrored[:, None], size - 1 - columns, columns)
     rows = (line + dy)[:, :, None]
     return images[index[:, None, None], rows, (columns + dx)[:, None, :]]
 

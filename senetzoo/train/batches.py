@@ -89,6 +89,9 @@ class Batches:
         if isinstance(data.train, ImageSet):
             self._images = augment.pad(data.train.images, recipe.margin).to(device)
             self._labels = data.train.labels.to(device)
+            self.generator.manual_seed(seed << 20)
+            first = torch.rand(data.count, generator=self.generator) < 0.5
+            self._mirrored_first = first.to(device)
             return
         self._order = _Order()
         images = data.train.name if isinstance(data.train, Stream) else data.train
@@ -114,7 +117,10 @@ class Batches:
             side = self.data.train.images.shape[1]
             for part in parts:
                 draws, index = self._draws(), part.to(self.device)
-                images = augment.crop_and_flip(self._images, index, side, self.recipe.flip, draws)
+                mirrored: Tensor | bool = self.recipe.flip is True
+                if self.recipe.flip == "alternate":
+                    mirrored = self._mirrored_first[index] ^ bool(epoch % 2)
+                images = augment.crop_and_flip(self._images, index, side, mirrored, draws)
                 yield self._finished(images, self._labels[index], draws, size)
             return
         if isinstance(self.data.train, Stream):
@@ -199,6 +205,10 @@ def _read(
         # Not torch.manual_seed, which would seed the accelerators too.
         torch.default_generator.manual_seed(int(words[0]) << 31 ^ int(words[1]))
         image = _transforms(recipe, size)(image)
+    if recipe.flip == "alternate":
+        first = np.random.SeedSequence([seed, number]).generate_state(1)[0]
+        if (first + epoch) % 2:
+            image = functional.hflip(image)
     return functional.pil_to_tensor(image).permute(1, 2, 0), label
 
 
@@ -212,7 +222,7 @@ def _transforms(recipe: Recipe, size: int) -> Any:
     else:
         short = int(size / recipe.test_crop + 1e-6)
         steps = [v2.Resize(short, antialias=True), v2.CenterCrop(size)]
-    if recipe.flip:
+    if recipe.flip is True:
         steps.append(v2.RandomHorizontalFlip())
     if recipe.randaugment:
         steps.append(v2.RandAugment(recipe.randaugment_ops, recipe.randaugment))

@@ -124,7 +124,9 @@ class Recipe:
         cutmix: The same of CutMix (Yun et al. 2019). With both, each batch draws one of them.
         margin: Small images: reflected pixels around an image before the random crop; 0 for no
             crop.
-        flip: Whether images are mirrored at random.
+        flip: Whether images are mirrored at random; ``"alternate"``: half of them, drawn once, are
+            mirrored in the first epoch, the others in the second, and so on, so that two epochs
+            show both views of each (Jordan 2024, arXiv:2404.00498).
         rotation: Largest random rotation in degrees; 0 for none.
         zoom: Largest random change of size, as a part; 0 for none.
         cutout: Side of the square that is set to the mean (DeVries and Taylor 2017); 0 for none.
@@ -188,7 +190,7 @@ class Recipe:
     mixup: NonNegativeFloat = 0.0
     cutmix: NonNegativeFloat = 0.0
     margin: NonNegativeInt = 4
-    flip: bool = True
+    flip: Literal["alternate"] | bool = True
     rotation: NonNegativeFloat = 0.0
     zoom: Rate = 0.0
     cutout: NonNegativeInt = 0
