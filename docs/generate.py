@@ -328,6 +328,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
         "speed": ablation.speed,
     },
     "docs/ablation.md": {
+        "attention": ablation.attention,
         "plot": ablation.picture,
         "positions": ablation.positions,
         "gates": ablation.gates,

@@ -270,7 +270,8 @@ COMMANDS: list[tuple[list[str], str]] = [
      "There is no recipe 'digit'.\nRecipes are digits, cifar10_small, cifar10_resnet, "
      "cifar10_four_nets, cifar10_stem, cifar10_at_224, cifar10_noisy_train, cifar10_depth, "
      "flowers_small, flowers_depth, flowers_key_drop, imagenet_rsb_a3, imagenet_se, "
-     "ablation_positions, ablation_gates, ablation_reduction, ablation_stages.\n"
+     "ablation_positions, ablation_gates, ablation_reduction, ablation_stages, "
+     "cifar100_attention.\n"
      "Did you mean 'digits'?"),
     (["train", "digits", "--set", "batch"], "--set got 'batch'.\nIt takes key=value.\n"
      "Type for example: --set batch=64"),

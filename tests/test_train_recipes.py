@@ -50,6 +50,7 @@ FIRST = {
     "ablation_gates": ["ge_theta_plus"],
     "ablation_reduction": ["r32"],
     "ablation_stages": ["stage3"],
+    "cifar100_attention": ["scse"],
 }
 SMALLER = {
     "cifar10_resnet": "resnet20",
@@ -84,8 +85,9 @@ def data(tmp_path: Path) -> Callable[[str], Path | None]:
         root = tmp_path / "data"
         if kind == "digits":
             return None
-        if kind == "cifar10":
-            folders(root, CIFAR10.classes, 5, 1, 32)
+        if kind in ("cifar10", "cifar100"):
+            ten = kind == "cifar10"
+            folders(root, (CIFAR10 if ten else CIFAR100).classes, 5 if ten else 1, 1, 32)
             (root / "val").rename(root / "test")
             return root
         if kind == "flowers5":

@@ -6,7 +6,10 @@ Its folders are those that `senetzoo train` left, with the log alone: `senetzoo 
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
+
+import numpy as np
 
 from senetzoo.report.figures import draw_differences
 from senetzoo.report.paired import Paired, against, paired
@@ -158,6 +161,41 @@ def _paired(found: list[Run]) -> list[Paired]:
     """The variants against the first of their recipe."""
     recipe = found[0].header["recipe"]["name"] if found else "ablation_positions"
     return paired(found, variants_of(recipe))
+
+
+def attention() -> str:
+    """Which attention, and where, on CIFAR-100: what was planned, and the runs."""
+    recipe = RECIPES["cifar100_attention"]
+    variants, seeds = len(recipe.variants), len(recipe.seeds)
+    found = finished(recipe.name)
+    alone = [run for run in found if run.header["variant"] in ("plain", "standard")]
+    text = (
+        f"Planned before the first run: if the noise of a run has a standard deviation of "
+        f"{_PLANNED} points, four comparisons in five find a true difference of "
+        f"{_detectable(variants, 3):.2f} points with 3 seeds of each variant, of "
+        f"{_detectable(variants, seeds):.2f} with {seeds}; the comparison fixed beforehand finds "
+        f"{_detectable(2, seeds):.2f} with {seeds}.\n\n{ablation(found)}"
+    )
+    for pair in paired(alone, ["plain"]):
+        low, high = pair.interval
+        text += (
+            f"\nThe comparison fixed beforehand, alone: {_signed(pair.mean)} points, "
+            f"{low:+.2f} to {high:+.2f} by Student's paired test of {len(pair.seeds)} seeds"
+            f"{'' if pair.differs else ', which shows no difference'}.\n"
+        )
+    return text
+
+
+_PLANNED = 0.4
+
+
+def _detectable(variants: int, seeds: int) -> float:
+    """What `against` could show of runs with exactly the planned noise."""
+    noise = np.random.default_rng(0).normal(size=(variants, seeds))
+    noise -= noise.mean(0) + noise.mean(1, keepdims=True) - noise.mean()
+    noise *= _PLANNED * math.sqrt((variants - 1) * (seeds - 1) / np.square(noise).sum())
+    values = {str(name): dict(enumerate(own)) for name, own in enumerate(noise.tolist())}
+    return against(values)[0].detectable
 
 
 def ablation(found: list[Run]) -> str:

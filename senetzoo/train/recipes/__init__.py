@@ -6,6 +6,7 @@ from senetzoo.train.recipes.ablations import (
     ABLATION_POSITIONS,
     ABLATION_REDUCTION,
     ABLATION_STAGES,
+    CIFAR100_ATTENTION,
 )
 from senetzoo.train.recipes.cifar import (
     CIFAR10_AT_224,
@@ -38,6 +39,7 @@ RECIPES: dict[str, Experiment] = {
     "ablation_gates": ABLATION_GATES,
     "ablation_reduction": ABLATION_REDUCTION,
     "ablation_stages": ABLATION_STAGES,
+    "cifar100_attention": CIFAR100_ATTENTION,
 }
 
 
