@@ -15,8 +15,9 @@ from senetzoo.errors import PolicyError, nearest
 from senetzoo.nn.modes import to_meta
 from senetzoo.nn.slots import POSITIONS, Layout, Position
 from senetzoo.policies.foreign.hooks import Skip, adds_its_input, remove_all, trunk_of
+from senetzoo.policies.foreign.known import UNIT, KnownBlock, Spot
 from senetzoo.policies.foreign.sitemap import HOOK, Place, SiteMap, Unsupported, Via, When
-from senetzoo.policies.foreign.tables import KNOWN, PLAIN, UNIT, KnownBlock, Spot
+from senetzoo.policies.foreign.tables import KNOWN, PLAIN
 
 # Side of the map that a block is tried on, to count what comes out of it.
 _TRIED = 16
