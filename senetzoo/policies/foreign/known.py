@@ -123,6 +123,8 @@ def residual(
     )
 
 
-def whole(classes: str, stage: str | tuple[str, ...]) -> KnownBlock:
+def whole(
+    classes: str, stage: str | tuple[str, ...], lacks: Mapping[Position, str] = UNIT
+) -> KnownBlock:
     """Blocks without a skip, whose input and output are all that passes from outside."""
-    return KnownBlock(classes, before(""), standard=after(""), lacks=UNIT, stage=stage)
+    return KnownBlock(classes, before(""), standard=after(""), lacks=lacks, stage=stage)

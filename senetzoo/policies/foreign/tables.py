@@ -264,6 +264,7 @@ _LIBRARIES = {
         whole(
             "block C1 C2 C2f C3 C3f RepC3 RepNCSPELAN4 A2C2f PSA C2PSA SPP SPPF SPPELAN HGBlock",
             "(.*)",
+            dict.fromkeys(("identity", "post", "inner"), "the block is known as a whole only"),
         ),
     ),
 }
