@@ -67,7 +67,7 @@ def test_what_is_proposed() -> None:
         ("model.8", 48),
     ]
     assert [str(lacking) for lacking in sites.unsupported if not lacking.position] == [
-        "model.9: no place, it takes and gives several maps",
+        "model.9: no place, it does not take one map and give one",
         *(f"model.{n}.conv: no place, it is in no block of two convolutions" for n in (0, 2, 4)),
         "model.0.conv: no place, it is taken out by the network's fuse(), and a gate with it, "
         "without a word; so are 57 others",

@@ -25,37 +25,44 @@ _SIZES = 2
 
 @dataclass(frozen=True)
 class _Call:
-    """Shapes of the one map (N, C, H, W) that a module took and gave; empty if it was no such."""
+    """What a module took and gave in one call.
+
+    Args:
+        took: Shape of the one map that it took; empty if it was no such.
+        gave: Shape of the one map that it gave.
+        size: Height and width of that map, of a convolution or a linear layer; empty for one
+            pixel, as in a squeeze.
+    """
 
     took: tuple[int, ...]
     gave: tuple[int, ...]
+    size: tuple[int, ...] = ()
 
 
 def blocks_called(model: nn.Module, example_input: Any) -> tuple[list[Block], list[Unsupported]]:
     """Name, size of the map and places of each block, and what is none.
 
-    A block is a module that runs once, takes one map, gives one, and has two convolutions or more.
+    A block is a module that runs once, takes one map, gives one, and has two convolutions or more,
+    of which all but one can be linear layers.
     Of modules inside one another it is the innermost, but not where the outer one has several
     convolutions beside the inner ones: it joins what they give.
     """
     calls = _calls(model, example_input)
     modules = dict(model.named_modules())
-    convs = {
-        name: calls[name][0].gave[2:]
-        for name in calls
-        if isinstance(modules[name], nn.Conv2d) and math.prod(calls[name][0].gave[2:]) > 1
-    }
+    convs = {name: call.size for name, (call, *_) in calls.items() if call.size}
     heads = [n for n, (call, *_) in calls.items() if n and not call.took and not call.gave]
     unsupported = [
-        Unsupported(head, "", "it takes and gives several maps")
+        Unsupported(head, "", "it does not take one map and give one")
         for head in heads
         if _inside(head, convs) and not any(head.startswith(other + ".") for other in heads)
     ]
     candidates: list[str] = []
     for name, seen in calls.items():
         headless = not any(f"{name}.".startswith(head + ".") for head in heads)
+        inside = _inside(name, convs)
+        spatial = any(isinstance(modules[conv], nn.Conv2d) for conv in inside)
         maps = seen[0].took and seen[0].gave
-        if not (name and headless and maps) or len(_inside(name, convs)) < 2:
+        if not (name and headless and maps and spatial) or len(inside) < 2:
             continue
         if isinstance(modules[name], (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
             continue
@@ -95,8 +102,11 @@ def _calls(model: nn.Module, example_input: Any) -> dict[str, list[_Call]]:
 
     def watch(name: str, module: nn.Module) -> None:
         def see(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-            took = _shape(args[0]) if len(args) == 1 else ()
-            found.setdefault(name, []).append(_Call(took, _shape(output)))
+            took, gave = _shape(args[0]) if len(args) == 1 else (), _shape(output)
+            size = gave[2:] if isinstance(module, nn.Conv2d) else ()
+            size = gave[1:3] if isinstance(module, nn.Linear) else size
+            call = _Call(took, gave, size if math.prod(size) > 1 else ())
+            found.setdefault(name, []).append(call)
 
         module.register_forward_hook(see)
 
