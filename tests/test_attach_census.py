@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import importlib.metadata
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -41,11 +42,14 @@ def of_torchvision() -> Iterator[Network]:
             return plan(*args, **options)
 
     def build(name: str) -> nn.Module:
+        bodies = {} if name in plain else {"weights_backbone": None}
         with mock.patch.object(BlockParams, "from_init_params", real):
-            model: nn.Module = models.get_model(name, weights=None)
+            model: nn.Module = models.get_model(name, weights=None, **bodies)
         return model
 
-    return ((name, partial(build, name)) for name in models.list_models(module=models))
+    plain = models.list_models(module=models)
+    dense = [models.list_models(module=m) for m in (models.segmentation, models.detection)]
+    return ((name, partial(build, name)) for name in [*plain, *itertools.chain(*dense)])
 
 
 def of_timm() -> Iterator[Network]:

@@ -38,6 +38,8 @@ POSITIONS = {
     "squeezenet": UNIT,
     "swin": {"pre", "standard", "post"},
     "swin_v2": {"pre", "standard", "post"},
+    "shufflenet": {"pre", "standard", "identity", "inner"},
+    "dla": {"pre", "standard", "post", "inner"},
     # None of its blocks adds its input.
     "mobilenetv1": {"pre", "standard", "inner"},
 }
@@ -47,7 +49,7 @@ POSITIONS = {
 FEW = {
     *("basic", "regnet", "vgg_bn", "densenet", "googlenet", "mobilenet_v3_small", "squeezenet"),
     *("swin", "swin_v2", "seresnet", "preact basic", "inception_resnet", "mobilenetv1"),
-    "seresnet20",
+    *("seresnet20", "convnext", "shufflenet"),
 }
 A_FEW = [
     pytest.param(name, marks=[pytest.mark.slow] * (name.partition(" ")[2] not in FEW))
@@ -56,6 +58,8 @@ A_FEW = [
 
 
 def offered(name: str) -> set[str]:
+    if name.endswith("convnext"):
+        return FIVE - {"inner"} - ({"identity"} if name.startswith("torchvision") else set())
     return POSITIONS.get(name.split()[1], FIVE)
 
 

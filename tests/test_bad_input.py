@@ -197,8 +197,8 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
     (lambda: ECA(kernel=4), PolicyError, "ECA got kernel=4.\n"
      "kernel is 0 or an odd whole number of at least 1.\nType for example: kernel=0"),
     (lambda: attach(any_(torch.nn.Linear(2, 2)), SE()), PolicyError, "attach got a Linear.\n"
-     "None of its blocks is known: they are those of torchvision's, timm's and pytorchcv's "
-     "counterparts of the networks of the zoo.\nSay where gates can sit: attach(model, policy, "
+     "None of its blocks is known. Known are those of many networks of torchvision, timm, "
+     "pytorchcv, transformers and ultralytics.\nSay where gates can sit: attach(model, policy, "
      "sites=propose(model, example_input))"),
     (lambda: attach(any_("resnet50"), SE()), PolicyError,
      "attach got a str.\nIt takes a network, a torch.nn.Module.\n"

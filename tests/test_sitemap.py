@@ -359,6 +359,36 @@ class Branching(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+class Choosy(nn.Module):
+    """Has a network of its own go on in one of two ways, by what is in the images."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x if x.sum() > 0 else -x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "name", ["torchvision basic", "timm bottleneck", "timm convnext", "pytorchcv basic"]
+)
+def test_the_blocks_of_what_cant_be_traced(name: str) -> None:
+    """They are those of the tables, or the branches in them where these are modules."""
+    inside = small(name).eval()
+    model, x = Choosy(inside), image(name)
+    before = traces(model)
+    sites = propose(model, x)
+    assert traces(model) == before
+    wanted = "standard" if name == "pytorchcv basic" else "post"
+    known = [p for p in complete(site_map(model), model).places if p.position == wanted]
+    found = [p for p in sites.places if p.position == "standard"]
+    assert [(p.module, p.channels) for p in found] == [(p.module, p.channels) for p in known]
+    attach(model, "eca+eca@pre", sites=sites, seed=0, sample=x)
+    # Gates that are there are not part of what is found.
+    assert propose(model, x) == sites
+
+
 def test_what_cant_be_traced_is_said() -> None:
     sites = propose(Branching(), IMAGES)
     assert sites.places == ()

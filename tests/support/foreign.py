@@ -129,6 +129,49 @@ def _swin(version: int) -> nn.Module:
     return model
 
 
+def _convnext() -> nn.Module:
+    from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+
+    model: nn.Module = ConvNeXt(
+        [CNBlockConfig(16, 32, 1), CNBlockConfig(32, None, 2)],
+        layer_scale=0.5,
+        num_classes=5,
+    )
+    return model
+
+
+def _efficientnet_v2() -> nn.Module:
+    from torchvision.models.efficientnet import EfficientNet, FusedMBConvConfig, MBConvConfig
+
+    stages = [
+        FusedMBConvConfig(1, 3, 1, 16, 16, 2),
+        FusedMBConvConfig(4, 3, 2, 16, 32, 2),
+        MBConvConfig(4, 3, 2, 32, 48, 2),
+    ]
+    model: nn.Module = EfficientNet(stages, dropout=0.1, last_channel=64, num_classes=5)
+    return model
+
+
+def _shufflenet() -> nn.Module:
+    return _of("torchvision.models", "ShuffleNetV2", [2, 2, 2], [24, 16, 32, 64, 128], 5)
+
+
+def _timm_regnet(preact: bool) -> nn.Module:
+    from timm.models.regnet import RegNet, RegNetCfg
+
+    config = RegNetCfg(
+        depth=6, w0=16, wa=24.0, wm=2.0, group_size=8, se_ratio=0.25, preact=preact, num_features=32
+    )
+    model: nn.Module = RegNet(config, num_classes=5)
+    return model
+
+
+def _timm_resnet_of(module: str, block: str, **options: Any) -> nn.Module:
+    """timm's ResNet of blocks that stand in another module."""
+    kind = getattr(importlib.import_module(f"timm.models.{module}"), block)
+    return _of("timm.models.resnet", "ResNet", kind, _SHORT, num_classes=5, **options)
+
+
 def _of_torchvision(name: str, **options: Any) -> nn.Module:
     return _of("torchvision.models", "get_model", name, num_classes=5, **options)
 
@@ -230,6 +273,9 @@ SMALL: dict[str, Builder] = {
     "torchvision mnasnet": (lambda: _of_torchvision("mnasnet0_5"), 64),
     "torchvision efficientnet_b0": (lambda: _of_torchvision("efficientnet_b0"), 64),
     "torchvision squeezenet": (lambda: _of_torchvision("squeezenet1_1"), 64),
+    "torchvision convnext": (_convnext, 32),
+    "torchvision efficientnet_v2": (_efficientnet_v2, 64),
+    "torchvision shufflenet": (_shufflenet, 64),
     "torchvision swin": (lambda: _swin(1), 32),
     "torchvision swin_v2": (lambda: _swin(2), 32),
     "timm basic": (lambda: _resnet("timm", "BasicBlock", _SHORT), 64),
@@ -252,6 +298,24 @@ SMALL: dict[str, Builder] = {
     "timm mobilenetv3_small": (lambda: _of_timm("mobilenetv3_small_050"), 64),
     "timm efficientnet_b0": (lambda: _of_timm("efficientnet_b0"), 64),
     "timm efficientnet_es": (lambda: _of_timm("efficientnet_es"), 64),
+    "timm regnet": (lambda: _timm_regnet(False), 64),
+    "timm regnet preact": (lambda: _timm_regnet(True), 64),
+    "timm convnext": (
+        lambda: _of(
+            "timm.models", "ConvNeXt", depths=(1, 2, 1, 1), dims=(8, 16, 24, 32), num_classes=5
+        ),
+        64,
+    ),
+    "timm mobilenetv4": (lambda: _of_timm("mobilenetv4_conv_small_035"), 64),
+    "timm nfnet": (lambda: _of_timm("test_nfnet"), 64),
+    "timm byobnet": (lambda: _of_timm("test_byobnet"), 64),
+    "timm dla": (lambda: _of_timm("dla46_c"), 64),
+    "timm res2net": (
+        lambda: _timm_resnet_of("res2net", "Bottle2neck", base_width=8, block_args={"scale": 4}),
+        64,
+    ),
+    "timm resnest": (lambda: _timm_resnet_of("resnest", "ResNestBottleneck"), 64),
+    "timm sknet": (lambda: _timm_resnet_of("sknet", "SelectiveKernelBasic"), 64),
     "timm swin": (_timm_swin, 32),
     "pytorchcv basic": (lambda: _pytorchcv_resnet(False), 32),
     "pytorchcv bottleneck": (lambda: _pytorchcv_resnet(True), 32),

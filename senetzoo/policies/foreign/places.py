@@ -15,8 +15,9 @@ from senetzoo.errors import PolicyError, nearest
 from senetzoo.nn.modes import to_meta
 from senetzoo.nn.slots import POSITIONS, Layout, Position
 from senetzoo.policies.foreign.hooks import Skip, adds_its_input, remove_all, trunk_of
+from senetzoo.policies.foreign.known import UNIT, KnownBlock, Spot
 from senetzoo.policies.foreign.sitemap import HOOK, Place, SiteMap, Unsupported, Via, When
-from senetzoo.policies.foreign.tables import KNOWN, PLAIN, UNIT, KnownBlock, Spot
+from senetzoo.policies.foreign.tables import KNOWN, PLAIN
 
 # Side of the map that a block is tried on, to count what comes out of it.
 _TRIED = 16
@@ -96,8 +97,8 @@ def _known_map(model: nn.Module) -> SiteMap:
     if not places:
         raise PolicyError(
             f"attach got a {type(model).__name__}.",
-            "None of its blocks is known: they are those of torchvision's, timm's and pytorchcv's "
-            "counterparts of the networks of the zoo.",
+            "None of its blocks is known. Known are those of many networks of torchvision, timm, "
+            "pytorchcv, transformers and ultralytics.",
             "Say where gates can sit: attach(model, policy, sites=propose(model, example_input))",
         )
     return SiteMap(places, tuple(entry for entry in found if isinstance(entry, Unsupported)))
@@ -294,6 +295,16 @@ def complete(sites: SiteMap, model: nn.Module) -> SiteMap:
         if place.via == HOOK:
             place = _at_leaf(place, names)
         module = names[place.module]
+        if fused_away(model, place.module):
+            around = place.module.rpartition(".")[0]
+            while fused_away(model, around):
+                around = around.rpartition(".")[0]
+            width = place.channels or _width(module, place.side)
+            raise PolicyError(
+                f"The SiteMap puts a gate at {place.module!r}, a {type(module).__name__}.",
+                f"It is {FUSED}.",
+                f"Type for example: Place({around!r}, channels={width})",
+            )
         channels = place.channels or _width_near(model, place)
         if not channels:
             raise PolicyError(
@@ -310,6 +321,24 @@ def complete(sites: SiteMap, model: nn.Module) -> SiteMap:
                 "Give them different positions",
             )
     return dataclasses.replace(sites, places=tuple(found.values()))
+
+
+FUSED = "taken out by the network's fuse(), and a gate with it, without a word"
+
+
+def fused_away(model: nn.Module, path: str) -> bool:
+    """Whether the module at `path` goes when the network's ``fuse()`` merges its convolutions.
+
+    Modules that ``fuse()`` gives another forward pass (``forward_fuse``, as in ultralytics) stay,
+    with gates of their own; the convolutions and norms in them do not.
+    """
+    around = model
+    for name in filter(None, path.split(".")):
+        module = around.get_submodule(name)
+        if hasattr(around, "forward_fuse") and module.state_dict():
+            return True
+        around = module
+    return False
 
 
 def _at_leaf(place: Place, names: Mapping[str, nn.Module]) -> Place:

@@ -7,7 +7,7 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -16,8 +16,10 @@ from torch.fx.passes.shape_prop import ShapeProp
 from senetzoo._utils.environment import PROCESS
 from senetzoo.nn.modes import to_meta
 from senetzoo.nn.slots import Layout, Position
+from senetzoo.policies.foreign.calls import blocks_called
 from senetzoo.policies.foreign.hooks import remove_all
-from senetzoo.policies.foreign.sitemap import Place, SiteMap, Unsupported, When
+from senetzoo.policies.foreign.places import FUSED, fused_away
+from senetzoo.policies.foreign.sitemap import Block, Place, SiteMap, Unsupported, When
 
 _ADDS = ("add", "iadd", "add_")
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -25,10 +27,6 @@ _ACTS = ("relu", "silu", "gelu", "hardswish", "leaky_relu", "elu", "relu6", "tan
 _ACT_MODULES = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Tanh)
 # Ends of the names of modules that drop a branch for whole samples: a gate sits before them.
 _DROPS = ("DropPath", "StochasticDepth")
-
-# A block's name, the size of its map, and at each position its place without numbers, or why
-# there is none.
-_Block: TypeAlias = tuple[str, tuple[int, ...], dict[Position, Place | str]]
 
 
 class _Tracer(fx.Tracer):
@@ -57,39 +55,31 @@ class _Tracer(fx.Tracer):
 
 
 def propose(model: nn.Module, example_input: Tensor) -> SiteMap:
-    """A map of an unknown network, found by tracing it with ``torch.fx``.
+    """A map of an unknown network, found by tracing it with ``torch.fx``, or by running it.
 
-    The places are around its residual sums; in a network without any, at its convolutions.
+    The places are around its residual sums; in a network without any, at its convolutions. Where
+    torch.fx can't trace it, as a YOLO, it is run once, in eval mode, and the places are before and
+    after its blocks: modules of two convolutions or more that take one map and give one.
 
     Args:
         model: The network; it is not changed.
-        example_input: What it takes; only the shape counts.
+        example_input: What it takes; only the shape counts where it can be traced.
 
     Returns:
         The map; ``unsupported`` says what could not be placed, with the reason. Print it.
     """
-    twin = to_meta(model)
-    remove_all(twin)
     try:
-        with PROCESS:
-            graph = _Tracer().trace(twin)
-        traced = fx.GraphModule(twin, graph)
-        with torch.no_grad(), torch.device("meta"):
-            ShapeProp(traced).propagate(example_input.to("meta"))
+        blocks, unsupported = _traced(model, example_input)
     except Exception as error:  # what a network's own code raises can be anything
-        reason = f"torch.fx can't trace it: {type(error).__name__}: {error}".splitlines()[0]
-        return SiteMap((), (Unsupported("", "", reason),))
-    reader = _Graph(traced)
-    blocks = list(reader.residuals())
+        reason = f"torch.fx can't trace it: {_first(error)}"
+        try:
+            blocks, unsupported = blocks_called(model, example_input)
+        except Exception as second:
+            reason += f"; and it can't be run: {_first(second)}"
+            return SiteMap((), (Unsupported("", "", reason),))
+        if not blocks:
+            return SiteMap((), (Unsupported("", "", reason), *unsupported))
     places: list[Place] = []
-    unsupported: list[Unsupported] = []
-    if blocks:
-        outside = [conv for conv in reader.convolutions() if conv not in reader.used]
-        unsupported += [
-            Unsupported(str(c.target), "", "it is in no residual branch") for c in outside
-        ]
-    else:
-        blocks = list(reader.units())
     stage, number, last = 0, 0, ""
     before: tuple[int, ...] = ()
     for name, size, found in blocks:
@@ -99,6 +89,8 @@ def propose(model: nn.Module, example_input: Tensor) -> SiteMap:
         number += not name or name != last or not number
         last = name
         for position, place in found.items():
+            if isinstance(place, Place) and fused_away(model, place.module):
+                place = f"{place.module} is {FUSED}"
             if isinstance(place, Place):
                 places.append(dataclasses.replace(place, stage=stage, block=number))
             else:
@@ -107,7 +99,33 @@ def propose(model: nn.Module, example_input: Tensor) -> SiteMap:
         unsupported.append(
             Unsupported("", "", "it has neither residual sums nor convolutions of images")
         )
+    gone = [name for name, _ in model.named_modules() if fused_away(model, name)]
+    if gone:
+        more = f"; so are {len(gone) - 1} others" if gone[1:] else ""
+        unsupported.append(Unsupported(gone[0], "", f"it is {FUSED}{more}"))
     return SiteMap(tuple(places), tuple(unsupported))
+
+
+def _first(error: Exception) -> str:
+    """The first sentence of an error."""
+    return f"{type(error).__name__}: {error}".splitlines()[0].split(". ")[0]
+
+
+def _traced(model: nn.Module, example_input: Tensor) -> tuple[list[Block], list[Unsupported]]:
+    """The blocks in the network's graph, and what is in none."""
+    twin = to_meta(model)
+    remove_all(twin)
+    with PROCESS:
+        graph = _Tracer().trace(twin)
+    traced = fx.GraphModule(twin, graph)
+    with torch.no_grad(), torch.device("meta"):
+        ShapeProp(traced).propagate(example_input.to("meta"))
+    reader = _Graph(traced)
+    blocks = list(reader.residuals())
+    if not blocks:
+        return list(reader.units()), []
+    outside = [conv for conv in reader.convolutions() if conv not in reader.used]
+    return blocks, [Unsupported(str(c.target), "", "it is in no residual branch") for c in outside]
 
 
 class _Graph:
@@ -181,7 +199,7 @@ class _Graph:
         channels = shape[1] if layout == "nchw" else shape[3]
         return Place(name, position, side, channels=channels, layout=layout)
 
-    def residuals(self) -> Iterator[_Block]:
+    def residuals(self) -> Iterator[Block]:
         """The sums of a branch and what bypasses it."""
         for node in self.nodes:
             sides = [arg for arg in node.args if isinstance(arg, fx.Node)]
@@ -207,7 +225,7 @@ class _Graph:
 
     def residual(
         self, node: fx.Node, branch: set[fx.Node], skip: set[fx.Node], end: fx.Node, bypass: fx.Node
-    ) -> _Block:
+    ) -> Block:
         """The places around one sum."""
         inside = sorted(branch, key=self.order.__getitem__)
         starts = [n for n in inside if n.all_input_nodes and branch.isdisjoint(n.all_input_nodes)]
@@ -270,7 +288,7 @@ class _Graph:
         """Whether `node` is an activation."""
         return isinstance(self.module(node), _ACT_MODULES) or _target(node).rstrip("_") in _ACTS
 
-    def units(self) -> Iterator[_Block]:
+    def units(self) -> Iterator[Block]:
         """Convolutions, each with the norm and the activation that follow it."""
         for conv in self.convolutions():
             if len(self.shape(conv)) != 4:

@@ -122,6 +122,11 @@ class Unsupported:
         return f"{self.module or 'the network'}: {self.position or 'no place'}, {self.reason}"
 
 
+Block: TypeAlias = tuple[str, tuple[int, ...], dict[Position, Place | str]]
+"""A block's name, the size of its map, and at each position its place without numbers, or why
+there is none."""
+
+
 @dataclass(frozen=True)
 class SiteMap:
     """The places of a network, and those that it can't offer, with the reason. Print it.

@@ -1,0 +1,144 @@
+"""The blocks of a network that torch.fx can't trace: found by running it once, with hooks.
+
+Hooks see what goes into a module and comes out of it, not the operations between. So the blocks
+are whole modules, and their sums, if any, are not known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from senetzoo.nn.modes import evaluated
+from senetzoo.policies.foreign.hooks import remove_all
+from senetzoo.policies.foreign.sitemap import Block, Place, Unsupported
+
+UNTRACED = "torch.fx can't trace the network, so that its sums are not known"
+# A module whose convolutions give maps of more sizes holds several blocks.
+_SIZES = 2
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What a module took and gave in one call.
+
+    Args:
+        took: Shape of the one map that it took; empty if it was no such.
+        gave: Shape of the one map that it gave.
+        size: Height and width of that map, of a convolution or a linear layer; empty for one
+            pixel, as in a squeeze.
+    """
+
+    took: tuple[int, ...]
+    gave: tuple[int, ...]
+    size: tuple[int, ...] = ()
+
+
+def blocks_called(model: nn.Module, example_input: Any) -> tuple[list[Block], list[Unsupported]]:
+    """Name, size of the map and places of each block, and what is none.
+
+    A block is a module that runs once, takes one map, gives one, and has two convolutions or more,
+    of which all but one can be linear layers.
+    Of modules inside one another it is the innermost, but not where the outer one has several
+    convolutions beside the inner ones: it joins what they give.
+    """
+    calls = _calls(model, example_input)
+    modules = dict(model.named_modules())
+    convs = {name: call.size for name, (call, *_) in calls.items() if call.size}
+    heads = [n for n, (call, *_) in calls.items() if n and not call.took and not call.gave]
+    unsupported = [
+        Unsupported(head, "", "it does not take one map and give one")
+        for head in heads
+        if _inside(head, convs) and not any(head.startswith(other + ".") for other in heads)
+    ]
+    candidates: list[str] = []
+    for name, seen in calls.items():
+        headless = not any(f"{name}.".startswith(head + ".") for head in heads)
+        inside = _inside(name, convs)
+        spatial = any(isinstance(modules[conv], nn.Conv2d) for conv in inside)
+        maps = seen[0].took and seen[0].gave
+        if not (name and headless and maps and spatial) or len(inside) < 2:
+            continue
+        if isinstance(modules[name], (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+            continue
+        if len(seen) > 1:
+            unsupported.append(Unsupported(name, "", "it runs more than once"))
+        else:
+            candidates.append(name)
+    blocks = [name for name in calls if name in _chosen(candidates, convs)]
+    around = [*blocks, *heads, *(lacking.module for lacking in unsupported)]
+    unsupported += [
+        Unsupported(conv, "", "it is in no block of two convolutions")
+        for conv in convs
+        if not any(conv.startswith(name + ".") for name in around)
+    ]
+    return [_block(name, calls[name][0]) for name in blocks], unsupported
+
+
+def _block(name: str, call: _Call) -> Block:
+    return (
+        name,
+        call.gave[2:],
+        {
+            "pre": Place(name, "pre", "before", channels=call.took[1]),
+            "standard": Place(name, "standard", "after", channels=call.gave[1]),
+            "identity": UNTRACED,
+            "post": UNTRACED,
+            "inner": UNTRACED,
+        },
+    )
+
+
+def _calls(model: nn.Module, example_input: Any) -> dict[str, list[_Call]]:
+    """The calls of each module by its name, in the order in which they end."""
+    network = evaluated(model)
+    remove_all(network)
+    found: dict[str, list[_Call]] = {}
+
+    def watch(name: str, module: nn.Module) -> None:
+        def see(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+            took, gave = _shape(args[0]) if len(args) == 1 else (), _shape(output)
+            size = gave[2:] if isinstance(module, nn.Conv2d) else ()
+            size = gave[1:3] if isinstance(module, nn.Linear) else size
+            call = _Call(took, gave, size if math.prod(size) > 1 else ())
+            found.setdefault(name, []).append(call)
+
+        module.register_forward_hook(see)
+
+    for name, module in network.named_modules():
+        watch(name, module)
+    with torch.no_grad():
+        network(example_input)
+    return found
+
+
+def _shape(value: object) -> tuple[int, ...]:
+    return tuple(value.shape) if isinstance(value, Tensor) and value.ndim == 4 else ()
+
+
+def _inside(name: str, convs: Mapping[str, object]) -> set[str]:
+    """The convolutions in a module."""
+    return {conv for conv in convs if conv.startswith(name + ".")}
+
+
+def _chosen(candidates: list[str], convs: Mapping[str, tuple[int, ...]]) -> set[str]:
+    """The candidates that are blocks."""
+
+    def choose(within: list[str]) -> Iterator[str]:
+        outermost = [n for n in within if not any(n.startswith(o + ".") for o in within)]
+        for name in outermost:
+            inner = [n for n in within if n.startswith(name + ".")]
+            own = _inside(name, convs)
+            sizes = {convs[conv] for conv in own}
+            own = own.difference(*(_inside(n, convs) for n in inner))
+            if len(sizes) > _SIZES or (inner and len(own) < 2):
+                yield from choose(inner)
+            else:
+                yield name
+
+    return set(choose(candidates))
