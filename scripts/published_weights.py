@@ -3,22 +3,25 @@
     python scripts/published_weights.py            writes weights_manifest.json
     python scripts/published_weights.py --check    fails where that would change it
 
-Addresses, inputs and licenses are read from the metadata of the installed torchvision and timm;
-accuracies that timm does not carry in its package, and chenyaofo's table, from `published.json`
-beside this file, which names their sources. Parameters and MACs are counted. What nobody states is
+Addresses, inputs and licenses are read from the metadata of the installed torchvision, timm and
+pytorchcv; accuracies that timm does not carry in its package, chenyaofo's table, and the inputs of
+pytorchcv's networks for small images, from `published.json` beside this file, which names their
+sources. Parameters and MACs are counted. What nobody states is
 null: no hash, size or figure is made up. Entries of weights trained here are left as they are.
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import functools
 import json
 import re
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -49,7 +52,9 @@ FACTS: Any = json.loads(Path(__file__).with_name("published.json").read_text(enc
 
 # Fields that may differ from those of the registry's name. What changes the widths or depths is
 # another network, which `senetzoo weights convert` reads but which has no name to publish under.
-SAME_NETWORK = {"pool", "stride_on", "stem", "window", "eps", "num_classes"}
+SAME_NETWORK = {
+    *("pool", "stride_on", "stem", "stem_norm", "act", "window", "eps", "num_classes"),
+}
 # Begins the tag where several of a library's networks are one of ours.
 VARIANTS = {
     "legacy_se": "legacy_",
@@ -61,6 +66,9 @@ VARIANTS = {
 # Weights without a classifier: torchvision's VGG-16 for SSD, and a network trained on Bamboo; of
 # others timm says that they have no classes.
 HEADLESS = {"IMAGENET1K_FEATURES", "resnet50.bamboo"}
+
+# The start of the hash that torch.hub's convention puts into a file's name.
+HASHED = re.compile(r"-([0-9a-f]{8,})\.pth?$")
 
 SPDX = {
     "apache-2.0": "Apache-2.0",
@@ -132,8 +140,7 @@ def described(
     counts = costs(other.model, tuple(sorted(changes.items())), other.policy, num_classes, size)
     changes.pop("num_classes", None)
     variant = next((v for k, v in VARIANTS.items() if network.startswith(k)), "")
-    # The start of the hash that torch.hub's convention puts into a file's name.
-    prefix = re.search(r"-([0-9a-f]{8,})\.pth?$", source.file)
+    prefix = HASHED.search(source.file)
     whole = Entry(
         model=other.model,
         policy=other.policy,
@@ -143,14 +150,15 @@ def described(
         default=False,
         source=source,
         sha256=None,
-        sha256_prefix=prefix[1] if prefix else None,
+        # What stands there in a name of pytorchcv's is of the SHA-1.
+        sha256_prefix=prefix[1] if prefix and "sha1" not in more else None,
         bytes=None,
         params=counts.params,
         macs=counts.macs,
         preprocessing=preprocessing,
         dialect=dialect,
         training=(),
-        **{"classes": None, **more},
+        **{"classes": None, "sha1": None, **more},
     )
     return f"{other.model}.{variant}{tag}", whole
 
@@ -244,12 +252,14 @@ def from_timm() -> Iterator[Found]:
                 raise SystemExit(f"{name}: offset {cfg.label_offset}")
             tag = name.partition(".")[2]
             data, terms = next(value for end, value in DATA.items() if tag.endswith(end))
+            # The file on the Hub has the same weights, but nobody states its hash.
+            on_hub = cfg.hf_hub_id and not HASHED.search(cfg.url or "")
             source = (
                 Source("hub", cfg.hf_hub_filename or "model.safetensors", repo=cfg.hf_hub_id)
-                if cfg.hf_hub_id
+                if on_hub
                 else address(cfg.url)
             )
-            more = [part for part in (cfg.url if cfg.hf_hub_id else "", cfg.origin_url) if part]
+            more = [part for part in (cfg.url if on_hub else "", cfg.origin_url) if part]
             full, entry = described(
                 dialect,
                 network,
@@ -302,10 +312,81 @@ def from_chenyaofo() -> Iterator[Found]:
         yield tag, entry, few
 
 
+PYTORCHCV_FILES = "https://github.com/osmr/imgclsmob/releases/download"
+# The end of a network's name says the data: what we call them, images to test on, and their terms.
+PYTORCHCV_DATA = {
+    "in1k": ("ImageNet-1k", "val", 50_000, IMAGENET_TERMS),
+    "cifar10": ("CIFAR-10", "test", 10_000, DATA_TERMS["cifar10"]),
+    "cifar100": ("CIFAR-100", "test", 10_000, DATA_TERMS["cifar100"]),
+    "svhn": ("SVHN", "test", 26_032, "SVHN (Netzer et al. 2011): for non-commercial use only"),
+}
+DIGITS = tuple("0123456789")
+
+
+def from_pytorchcv() -> Iterator[Found]:
+    """The weights of the table in pytorchcv's package; figures and remarks are of its description.
+
+    What it states of a file is the SHA-1 of the file inside the zip archive that is at the address:
+    its own download compares that after unpacking, and it is what the name of the file begins.
+    """
+    import pytorchcv
+
+    about = metadata.metadata("pytorchcv")
+    package = f"pytorchcv {about['Version']}"
+    table = Path(pytorchcv.__file__).with_name("models") / "common" / "model_metainfos.csv"
+    known = {row["model_name"]: row for row in csv.DictReader(table.open(encoding="utf-8"))}
+    # | name | errors | parameters | MACs | remark ([log](address of the file and .log)) |
+    rows = re.findall(
+        r"^\|[^|]+\|(.+)\|([^|]*)\(\[log\]\((\S+)\.log\)\)", about["Description"], re.M
+    )
+    stated = {url: (errors.split("|")[:-2], remark.strip()) for errors, remark, url in rows}
+    norm = FACTS["pytorchcv"]["normalization"]
+    for network, other in counterparts("pytorchcv").items():
+        row = known[network]
+        if row["checksum"] == "NA" or not set(other.changes) <= SAME_NETWORK:
+            continue
+        end, sha1 = network.rpartition("_")[2], row["checksum"]
+        data = end if end in PYTORCHCV_DATA else "in1k"
+        title, split, images, terms = PYTORCHCV_DATA[data]
+        file = f"{network}-{row['error_value']}-{sha1[:8]}.pth"
+        url = f"{PYTORCHCV_FILES}/{row['repo_release_tag']}/{file}"
+        (top1, *top5), remark = stated[url]
+        source = f"{package} {network}"
+        names: tuple[Literal["accuracy", "accuracy@5"], ...] = ("accuracy", "accuracy@5")
+        values = [round(100 - float(error), 2) for error in (top1, *top5)]
+        small = data != "in1k"
+        classes = {"in1k": 1000, "cifar100": 100}.get(data, 10)
+        tag, entry = described(
+            "pytorchcv",
+            network,
+            ("stride1x1_" if "stride_on" in other.changes else "") + f"pytorchcv_{data}",
+            num_classes=classes,
+            classes={"cifar10": CIFAR10.classes, "svhn": DIGITS}.get(data),
+            source=Source("url", file, url=f"{url}.zip"),
+            sha1=sha1,
+            preprocessing=Preprocessing(
+                32 if small else int(row["img_size"]),
+                tuple(norm["small" if small else "in1k"]["mean"]),
+                tuple(norm["small" if small else "in1k"]["std"]),
+                **({} if small else {"interpolation": "bilinear", "crop": float(row["img_scale"])}),
+            ),
+            data=f"{title} train",
+            metrics=tuple(
+                Metric(name, f"{title} {split}", images, value, None, None, "published", source)
+                for name, value in zip(names, values, strict=False)
+            ),
+            license=License("MIT", "not stated", terms),
+            provenance=f"{source}; {remark}; input: {norm['source']}",
+        )
+        if entry.params != int(row["net_weights"]):
+            raise SystemExit(f"{tag}: {entry.params} parameters, not as published")
+        yield tag, entry, data in ("in1k", "cifar10") and "stride_on" not in other.changes
+
+
 def rank(found: Found) -> tuple[bool, int, bool, float]:
     """What decides which weights of a network are its default: the least, as `chosen` says."""
     _, entry, usual = found
-    order = ("torchvision", "timm_legacy", "chenyaofo", "timm")
+    order = ("torchvision", "timm_legacy", "chenyaofo", "timm", "pytorchcv")
     accuracy = entry.metrics[0].value if entry.metrics else 0.0
     return entry.source.kind != "url", order.index(entry.dialect), not usual, -accuracy
 
@@ -315,8 +396,8 @@ def chosen(found: list[Found], ours: set[str]) -> set[str]:
 
     Never one whose license excludes commercial use, nor one for other classes than the name's own.
     First those that a hash is known for; of those torchvision's first recipe, which all of its
-    networks have, then the SE authors' own; then the tag that timm puts first, or where that is
-    ruled out, the most accurate.
+    networks have, then the SE authors' own, timm's, and pytorchcv's; then those of timm without a
+    hash. Of timm's the tag that it puts first, or where that is ruled out, the most accurate.
     """
     best: dict[str, Found] = {}
     for one in found:
@@ -331,7 +412,7 @@ def chosen(found: list[Found], ours: set[str]) -> set[str]:
 def entries() -> dict[str, Entry]:
     """The whole manifest: ours as it is, and all others made anew."""
     made = {tag: entry for tag, entry in manifest().items() if entry.training}
-    found = [*from_torchvision(), *from_timm(), *from_chenyaofo()]
+    found = [*from_torchvision(), *from_timm(), *from_chenyaofo(), *from_pytorchcv()]
     defaults = chosen(found, {entry.model for entry in made.values() if entry.default})
     for tag, entry, _ in found:
         if tag in made:

@@ -251,6 +251,9 @@ FILE = "a plain file name that ends in one of .safetensors, .pth, .pt"
         ("sha256_prefix", "abc", "sha256_prefix",
          'It is "abc", not the first 8 or more digits of a hash.'),
         ("sha256_prefix", "ab" * 4, "", "A sha256_prefix is for a file whose sha256 is not known."),
+        ("sha1", "ab", "sha1",
+         'It is "ab", not a SHA-1 hash of 40 lower-case hexadecimal digits.'),
+        ("sha1", "ab" * 20, "", "A sha1 is for a file of whose sha256 nothing is known."),
         *(("source.file", name, "source.file", f"It is {json.dumps(name)}, not {FILE}.") for name
          in ("a.zip", "../secret", "/etc/passwd", "..", "a\\b", "")),
         ("source.file", "a.pth", "source", "Weights of our own are .safetensors files."),
@@ -310,15 +313,15 @@ FEWER = changed("training.0.epochs", 4)
          "The default of resnet20 is resnet20.pets_v1 already."),
         ({"resnet20": RAW}, "resnet20", "A tag is name.version, in lower case, digits and _."),
         ({TAG: 3}, TAG, "It is 3, not an object."),
-        ('{"schema": 3, "entries": {}}', "schema",
-         "It is 3, and this version of senetzoo reads 2.\n"
+        ('{"schema": 4, "entries": {}}', "schema",
+         "It is 4, and this version of senetzoo reads 3.\n"
          "A newer senetzoo made it: pip install --upgrade senetzoo"),
-        ("[]", "schema", "It is null, and this version of senetzoo reads 2."),
-        ('{"schema": 2}', "its start", "Expected an object of schema and entries."),
+        ("[]", "schema", "It is null, and this version of senetzoo reads 3."),
+        ('{"schema": 3}', "its start", "Expected an object of schema and entries."),
         ("{", "its start", "It is no JSON (Expecting property name enclosed in double quotes: line "
          "1 column 2 (char 1))."),
-        ('{"schema": 2, "entries": {"a.b": 1, "a.b": 2}}', "a.b", "It is there twice."),
-        ('{"schema": 2, "entries": {"a.b": NaN}}', "its start",
+        ('{"schema": 3, "entries": {"a.b": 1, "a.b": 2}}', "a.b", "It is there twice."),
+        ('{"schema": 3, "entries": {"a.b": NaN}}', "its start",
          "It is no JSON (NaN is no JSON number)."),
     ],
 )  # fmt: skip
@@ -338,6 +341,7 @@ def test_broken_manifests(entries: str | dict[str, Any], where: str, what: str) 
         (_hub(None, sha256=None, bytes=None), ""),
         (_hub(REVISION, sha256=None, sha256_prefix="0676ba61"), "prefix"),
         (_url("https://a.b/a.pth", sha256=None, sha256_prefix="0676ba61"), "prefix"),
+        (_url("https://a.b/a.pth.zip", sha256=None, sha1="ab" * 20), "sha1"),
         (_url("https://a.b/a.pth", sha256=None), ""),
     ],
 )

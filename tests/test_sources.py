@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
 import itertools
+import json
 import os
 import pwd
 import random
+import re
 import shutil
 import ssl
 import subprocess
@@ -14,6 +18,8 @@ import sys
 import threading
 import time
 import warnings
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +44,7 @@ from senetzoo import ECA, create, stage
 from senetzoo._utils.environment import offline
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.spec import ModelSpec
-from senetzoo.weights import cache, download, manifest
+from senetzoo.weights import cache, download, lock, manifest
 from senetzoo.weights.manifest import Source
 
 TAG = "resnet20.pets_v1"
@@ -250,21 +256,198 @@ def test_the_hub_gets_the_token_and_the_content_network_does_not(pantry: Pantry)
 
 # --- Not pinned ----------------------------------------------------------------------------------
 
+UNPUBLISHED = "No hash of the weights .* is published"
 
-def test_not_pinned(pantry: Pantry, kind: Kind) -> None:
+
+def unpinned(pantry: Pantry, kind: Kind) -> tuple[str, manifest.Entry]:
+    """An entry of the main branch, or of an address, of whose file nobody states a hash."""
     tag, entry = pantry.add(kind)
-    tag, entry = pantry.change(
-        tag, sha256=None, bytes=None, source=dataclasses.replace(entry.source, revision=None)
+    main = dataclasses.replace(entry.source, revision=None)
+    return pantry.change(tag, sha256=None, bytes=None, source=main)
+
+
+def test_the_first_file_is_recorded(pantry: Pantry, kind: Kind) -> None:
+    tag, entry = unpinned(pantry, kind)
+    with pytest.warns(UserWarning, match=UNPUBLISHED) as said:
+        located = download.locate(tag, entry)
+    kept = cache.cache_folder() / lock.FILE
+    assert [str(warning.message) for warning in said] == [
+        f"No hash of the weights {tag} is published. That of {located.path} is recorded in {kept}, "
+        "and later files are held to it."
+    ]
+    digest = hash_of(pantry.contents[tag])
+    assert (located.pinned, located.origin, located.sha256) == ("", kind, digest)
+    commit = located.path.parent.name if kind == "hub" else None
+    known = {"sha256": digest, "revision": commit}
+    assert json.loads(kept.read_text("utf-8")) == {"schema": 1, "weights": {tag: known}}
+    again = download.locate(tag, entry)  # without a warning
+    assert (again.pinned, again.origin, again.sha256) == ("sha256", "cache", digest)
+
+
+def test_a_lock_file_beside_the_project(
+    pantry: Pantry, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nearest one counts, also for a file that is in the cache already."""
+    tag, entry = unpinned(pantry, kind)
+    project = pantry.folder_of("project")
+    (project / "deeper").mkdir()
+    monkeypatch.chdir(project / "deeper")
+    with pytest.warns(UserWarning, match=UNPUBLISHED):
+        download.locate(tag, entry)
+    lock.write(project / lock.FILE, {})
+    with pytest.warns(UserWarning, match=re.escape(str(project / lock.FILE))):
+        download.locate(tag, entry)
+    known = lock.read(project / lock.FILE)
+    assert known == lock.read(cache.cache_folder() / lock.FILE)
+    lock.write(project / lock.FILE, {tag: {"sha256": "ab" * 32, "revision": None}})
+    with pytest.raises(WeightsError, match=f"are not those of {lock.FILE}"):
+        cache.check(tag, entry)
+    monkeypatch.chdir(pantry.folder)
+    assert cache.check(tag, entry) is not None
+
+
+def test_another_machine_with_the_lock_file_gets_the_same_commit(
+    pantry: Pantry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tag, entry = unpinned(pantry, "hub")
+    project = pantry.folder_of("project")
+    monkeypatch.chdir(project)
+    lock.write(project / lock.FILE, {})
+    with pytest.warns(UserWarning, match=UNPUBLISHED):
+        first = download.locate(tag, entry)
+    commit = pantry.hub.put(REPO, {entry.source.file: content_of(5)})
+    shutil.rmtree(pantry.folder / "hub")  # another machine's cache
+    second = download.locate(tag, entry)
+    assert (second.sha256, second.revision) == (first.sha256, first.revision)
+    assert download.copy_to(project / "to", tag, entry).sha256 == first.sha256
+    newest = download.update(tag, entry)
+    assert (newest.sha256, newest.revision) == (hash_of(content_of(5)), commit)
+    assert lock.read(project / lock.FILE)[tag] == {"sha256": newest.sha256, "revision": commit}
+    assert download.locate(tag, entry).sha256 == newest.sha256
+
+
+def test_another_file_than_the_locked_one(pantry: Pantry) -> None:
+    tag, entry = unpinned(pantry, "url")
+    with pytest.warns(UserWarning, match=UNPUBLISHED):
+        path = download.locate(tag, entry).path
+    old, new = hash_of(pantry.contents[tag]), hash_of(content_of(5))
+    pantry.hub.serve(f"models/{entry.source.file}", content_of(5))
+    assert download.locate(tag, entry).sha256 == old  # the cache has it
+    path.unlink()
+    kept = cache.cache_folder() / lock.FILE
+    for _ in range(2):
+        assert refusal(tag, entry) == (
+            f"The weights {tag} are not those of senetzoo.lock.\n"
+            f"{download.address(entry)} has the sha256 {new}, {kept} has {old}.\n"
+            "Try again; or choose others: senetzoo weights list 'resnet20.*'; or accept what the "
+            f"publisher has now: senetzoo weights get {tag} --update"
+        )
+        assert not path.exists()
+    pantry.cached(tag, b"of a mirror, and of no use any more")
+    assert download.update(tag, entry).sha256 == new
+    located = download.locate(tag, entry)
+    assert (located.sha256, located.pinned, located.origin) == (new, "sha256", "cache")
+
+
+def test_an_update_that_fails_leaves_all_as_it_was(pantry: Pantry) -> None:
+    tag, entry = unpinned(pantry, "url")
+    with pytest.warns(UserWarning, match=UNPUBLISHED):
+        download.locate(tag, entry)
+    before = lock.read(cache.cache_folder() / lock.FILE)
+    pantry.hub.files.clear()
+    with pytest.raises(WeightsError, match="could not be fetched"):
+        download.update(tag, entry)
+    assert lock.read(cache.cache_folder() / lock.FILE) == before
+    assert download.locate(tag, entry).origin == "cache"
+
+
+def test_a_copy_is_recorded_too(pantry: Pantry, kind: Kind) -> None:
+    tag, entry = unpinned(pantry, kind)
+    copy = download.copy_to(pantry.folder_of("to"), tag, entry)
+    (known,) = lock.read(cache.cache_folder() / lock.FILE).values()
+    assert known["sha256"] == copy.sha256 == hash_of(pantry.contents[tag])
+    assert (known["revision"] is None) == (kind == "url")
+
+
+def test_two_processes_with_two_first_files(pantry: Pantry) -> None:
+    """The one that is later is told, and what the first recorded stays."""
+    tag, entry = unpinned(pantry, "url")
+    first = pantry.cached(tag)
+    one, other = (cache.verify(tag, entry, first, "url") for _ in "12")
+    assert one is not None
+    assert other is not None
+    cache.record(tag, one)
+    cache.record(tag, other)
+    with pytest.raises(WeightsError, match=f"are not those of {lock.FILE}"):
+        cache.record(tag, dataclasses.replace(other, sha256="ab" * 32))
+    assert lock.read(cache.cache_folder() / lock.FILE)[tag]["sha256"] == one.sha256
+
+
+def test_many_at_once_are_all_recorded(pantry: Pantry) -> None:
+    tags = [pantry.add("url", f"resnet20.v{number}", sha256=None)[0] for number in range(8)]
+    files = [pantry.cached(tag) for tag in tags]
+
+    def one(tag: str, path: Path) -> None:
+        file = cache.verify(tag, pantry.entries[tag], path, "url")
+        assert file is not None
+        cache.record(tag, file)
+
+    with ThreadPoolExecutor(8) as executor:
+        list(executor.map(one, tags, files))
+    known = lock.read(cache.cache_folder() / lock.FILE)
+    assert {tag: one["sha256"] for tag, one in known.items()} == {
+        tag: hash_of(pantry.contents[tag]) for tag in tags
+    }
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_lock_file_that_can_not_be_written(
+    pantry: Pantry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tag, entry = unpinned(pantry, "url")
+    folder = pantry.folder_of("folder")
+    (folder / f"{tag}.pth").write_bytes(pantry.contents[tag])
+    monkeypatch.setenv("SENETZOO_WEIGHTS", str(folder))
+    cache.cache_folder().mkdir(mode=0o500)
+    with pytest.warns(UserWarning, match=r"can't be recorded \(Permission denied\)"):
+        assert download.locate(tag, entry).origin == "folder"
+
+
+def test_no_home_for_a_lock_file(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> None:
+    tag, entry = unpinned(pantry, "url")
+    folder = pantry.folder_of("folder")
+    (folder / f"{tag}.pth").write_bytes(pantry.contents[tag])
+    monkeypatch.setenv("SENETZOO_WEIGHTS", str(folder))
+
+    def homeless() -> Path:
+        raise ConfigError("no home", "none", "none")
+
+    monkeypatch.setattr(cache, "cache_folder", homeless)
+    with pytest.warns(UserWarning, match=r"can't be recorded \(no home folder is known\)"):
+        assert download.locate(tag, entry).origin == "folder"
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what"),
+    [
+        ("", "its start", "It is no JSON (Expecting value: line 1 column 1 (char 0))."),
+        ("[]", "its start", "Expected an object of schema and weights."),
+        ('{"weights": {}}', "schema", "It is null, and this version of senetzoo reads 1."),
+        ('{"schema": 1, "weights": {"a.b": {"sha256": "ab", "revision": null}}}', "a.b.sha256",
+         'It is "ab", not a hash of 64 lower-case hexadecimal digits.'),
+        ('{"schema": 1, "weights": {"a.b": {"revision": null}}}', "a.b",
+         "The field 'sha256' is missing."),
+    ],
+)  # fmt: skip
+def test_a_broken_lock_file(pantry: Pantry, text: str, where: str, what: str) -> None:
+    tag, entry = unpinned(pantry, "url")
+    kept = cache.cache_folder() / lock.FILE
+    kept.parent.mkdir()
+    kept.write_text(text, "utf-8")
+    assert refusal(tag, entry) == (
+        f"{kept} is broken at {where}.\n{what}\nRestore it, or delete it to accept what comes next"
     )
-    for origin in (kind, "cache"):
-        with pytest.warns(UserWarning, match="not pinned") as said:
-            located = download.locate(tag, entry)
-        assert [str(warning.message) for warning in said] == [
-            f"The weights {tag} are not pinned: no hash of {download.address(entry)} is known to "
-            "check them by."
-        ]
-        assert (located.pinned, located.origin) == ("", origin)
-        assert located.sha256 == hash_of(pantry.contents[tag])
+    assert not pantry.hub.requests
 
 
 def test_the_hub_states_a_hash_where_the_manifest_does_not(pantry: Pantry) -> None:
@@ -277,11 +460,100 @@ def test_the_hub_states_a_hash_where_the_manifest_does_not(pantry: Pantry) -> No
     with pytest.raises(WeightsError, match=f"the Hub states {right}"):
         download.copy_to(pantry.folder_of("to"), tag, entry)
     pantry.hub.faults.clear()
-    with pytest.warns(UserWarning, match="not pinned"):
+    with pytest.warns(UserWarning, match=UNPUBLISHED):
         path = download.locate(tag, entry).path
+    (cache.cache_folder() / lock.FILE).unlink()
     path.resolve().write_bytes(b"x")
-    with pytest.warns(UserWarning, match=f"damaged: sha256 .*, the Hub states {right}"):
+    with (
+        pytest.warns(UserWarning, match=f"damaged: sha256 .*, the Hub states {right}"),
+        pytest.warns(UserWarning, match=UNPUBLISHED),
+    ):
         assert download.locate(tag, entry).path.read_bytes() == pantry.contents[tag]
+
+
+def zipped(content: bytes, *names: str) -> bytes:
+    """A zip archive as pytorchcv publishes its files: of the file alone."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names or ("net-0597-9b0024ac.pth",):
+            archive.writestr(name, content)
+    return target.getvalue()
+
+
+def in_a_zip(
+    pantry: Pantry, archive: bytes | None = None, sha1: str = ""
+) -> tuple[str, manifest.Entry]:
+    """An entry whose file comes in a zip archive, and of which the SHA-1 is known."""
+    tag, entry = pantry.add("url", file="net-0597-9b0024ac.pth")
+    content = pantry.contents[tag]
+    url = pantry.hub.serve(f"models/{entry.source.file}.zip", archive or zipped(content))
+    return pantry.change(
+        tag,
+        sha256=None,
+        bytes=None,
+        sha1=sha1 or hashlib.sha1(content).hexdigest(),
+        source=dataclasses.replace(entry.source, url=url),
+    )
+
+
+def test_a_zip(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> None:
+    tag, entry = in_a_zip(pantry)
+    content = pantry.contents[tag]
+    located = download.locate(tag, entry)
+    assert located.path.read_bytes() == content
+    assert (located.origin, located.pinned) == ("url", "sha1")
+    assert located.sha256 == hash_of(content)
+    files = {path.name for path in cache.cache_folder().rglob("*") if path.is_file()}
+    assert {name for name in files if not name.endswith(".lock")} == {f"{tag}.pth"}
+    # What is kept, copied and mirrored is the file.
+    copy = download.copy_to(pantry.folder_of("to"), tag, entry)
+    assert copy.path.read_bytes() == content
+    located.path.write_bytes(b"x")
+    with pytest.warns(UserWarning, match=f"damaged: sha1 .*, the manifest has {entry.sha1}"):
+        assert download.locate(tag, entry).path.read_bytes() == content
+    again = download.locate(tag, entry)
+    assert (again.origin, again.pinned, again.sha256) == ("cache", "sha1", hash_of(content))
+    again.path.unlink()
+    pantry.hub.serve(f"mirror/{tag}.pth", content)
+    monkeypatch.setenv("SENETZOO_WEIGHTS", f"{pantry.hub.url}/mirror")
+    assert download.locate(tag, entry).origin == "mirror"
+
+
+@pytest.mark.parametrize(
+    ("archive", "found"),
+    [
+        (zipped(b"x"), "11f6ad8ec52a2984abaafd7c3b516503785c2072"),
+        (zipped(b"x", "a.pth", "b.pth"), "unknown (there are 2 files in the zip archive, not one)"),
+        *(
+            (
+                zipped(b"x", name),
+                f"unknown (the file in the zip archive is called {name!r}, which is a path)",
+            )
+            for name in ("../a.pth", "/a.pth", "a/b.pth", "c:a.pth", "..\\a.pth")
+        ),
+        (b"no zip archive", "unknown (File is not a zip file)"),
+    ],
+)
+def test_a_zip_of_something_else(pantry: Pantry, archive: bytes, found: str) -> None:
+    tag, entry = in_a_zip(pantry, archive)
+    assert refusal(tag, entry) == (
+        f"The weights {tag} are not the published ones.\n"
+        f"{entry.source.url} has the sha1 {found}, the manifest has {entry.sha1}.\n"
+        "Try again; or choose others: senetzoo weights list 'resnet20.*'"
+    )
+    files = {path.name for path in pantry.folder.rglob("*") if path.is_file()}
+    assert not [name for name in files if name.endswith((".pth", ".zip", ".partial"))]
+
+
+@pytest.mark.parametrize("size", [10, 10_000, None])
+def test_a_zip_that_broke_off_goes_on(pantry: Pantry, size: int | None) -> None:
+    tag, entry = in_a_zip(pantry)
+    begun = zipped(pantry.contents[tag])[:size]
+    cache.cache_folder().mkdir()
+    (cache.cache_folder() / f".{tag}.pth.zip.partial").write_bytes(begun)
+    assert download.locate(tag, entry).path.read_bytes() == pantry.contents[tag]
+    ranges = [request.headers["range"] for request in pantry.hub.asked(".zip")]
+    assert ranges == ([] if size is None else [f"bytes={size}-"])
 
 
 def test_a_prefix(pantry: Pantry, kind: Kind) -> None:
@@ -314,7 +586,7 @@ def test_the_report_says_how_it_was_checked(shelf: Shelf, monkeypatch: pytest.Mo
     report = report_of(create(TAG))
     assert (report.pinned, report.sha256) == ("prefix", full)
     assert str(report) == f"weights {TAG} (folder, sha256 {full[:12]}, checked by its start)"
-    with pytest.warns(UserWarning, match="are not pinned"):
+    with pytest.warns(UserWarning, match=UNPUBLISHED):
         report = report_of(create("resnet20.pets_v2"))
     assert report.pinned == ""
     assert str(report).endswith(f"(folder, sha256 {report.sha256[:12]}, not pinned)")
@@ -561,7 +833,7 @@ def test_what_was_there_is_of_another_file(pantry: Pantry, size: int) -> None:
 def test_without_a_hash_nothing_is_resumed(pantry: Pantry) -> None:
     tag, entry = pantry.change(pantry.add("url")[0], sha256=None)
     _partial(pantry, tag, content_of(99, 10))
-    with pytest.warns(UserWarning, match="not pinned"):
+    with pytest.warns(UserWarning, match=UNPUBLISHED):
         assert download.locate(tag, entry).path.read_bytes() == pantry.contents[tag]
     (request,) = pantry.hub.asked(entry.source.file)
     assert "range" not in request.headers

@@ -27,7 +27,7 @@ from support.weights import (
 )
 
 from senetzoo.cli import weights as weights_command
-from senetzoo.weights import cache, download, manifest
+from senetzoo.weights import cache, download, lock, manifest
 
 TAG = "resnet20.pets_v1"
 
@@ -49,7 +49,7 @@ def test_list(shelf: Shelf) -> None:
     )
     assert run("weights", "list", "se_*").output == "se_resnet20.pets_v2  embedded  sha256\n"
     listed = json.loads(run("weights", "list", "--json").output)
-    assert listed == {tag: shelf.entries[tag] for tag in manifest.manifest()}
+    assert listed == {tag: {**shelf.entries[tag], "locked": None} for tag in manifest.manifest()}
     result = run("weights", "list", "vgg*")
     assert result.exit_code == 2
     assert result.stderr == (
@@ -102,7 +102,7 @@ def test_show(pantry: Pantry) -> None:
     assert shown() == {**lines, "file": str(path)}
     found = json.loads(run("weights", "show", "resnet20", "--json").output)
     plain = json.loads(json.dumps(dataclasses.asdict(entry)))
-    assert found == {"tag": TAG, **plain, "file": str(path)}
+    assert found == {"tag": TAG, **plain, "locked": None, "file": str(path)}
     pantry.change(TAG, sha256=None, policy="se8@pre", stem="imagenet", bytes=None)
     assert shown() | {"file": ""} == lines | {
         "network": "resnet20 +se8@pre imagenet",
@@ -140,6 +140,7 @@ def test_get_into_the_cache(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> 
         "origin": "cache",
         "sha256": entry.sha256,
         "pinned": "sha256",
+        "revision": None,
     }
 
 
@@ -238,17 +239,37 @@ def test_what_is_embedded_is_there(shelf: Shelf) -> None:
     assert not to.exists()
 
 
-def test_not_pinned_is_said(pantry: Pantry) -> None:
-    tag, _ = pantry.add("url", sha256=None)
+def test_the_lock_file_is_said(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> None:
+    tag, entry = pantry.add("url", sha256=None)
+    monkeypatch.chdir(pantry.folder_of("project"))
     digest = hash_of(pantry.contents[tag])
-    result = run("weights", "get", tag)
-    assert result.stdout == f"{tag}  ok  url  sha256 {digest} (not pinned)\n"
-    assert result.stderr.startswith(f"warning: The weights {tag} are not pinned: ")
-    result = run("weights", "verify", tag)
+    result = run("weights", "get", tag, "--lock")
+    assert result.stdout == f"{tag}  ok  url  sha256 {digest} (senetzoo.lock)\n"
+    assert result.stderr.startswith(f"warning: No hash of the weights {tag} is published. ")
+    kept = Path.cwd() / lock.FILE
+    assert lock.read(kept) == {tag: {"sha256": digest, "revision": None}}
+    for command in ("verify", "get"):
+        result = run("weights", command, tag)
+        assert (result.stdout, result.stderr) == (
+            f"{tag}  ok  cache  sha256 {digest} (senetzoo.lock)\n",
+            "",
+        )
+    assert f"sha256      {digest} ({kept})\n" in run("weights", "show", tag).output
+    assert "  senetzoo.lock  " in run("weights", "list").output
+    # The publisher has another file now, which counts when it is asked for.
+    content = b"another file"
+    pantry.hub.serve(f"models/{entry.source.file}", content)
+    assert run("weights", "get", tag, "--lock").stdout.split() == [
+        *(tag, "ok", "cache", "sha256", digest, "(senetzoo.lock)")
+    ]
+    result = run("weights", "get", tag, "--update")
     assert (result.stdout, result.stderr) == (
-        f"{tag}  ok  cache  sha256 {digest} (not pinned)\n",
+        f"{tag}  ok  cache  sha256 {hash_of(content)} (senetzoo.lock)\n",
         "",
     )
+    monkeypatch.chdir(pantry.folder)
+    result = run("weights", "verify", tag)
+    assert result.stdout == f"{tag}  ok  cache  sha256 {hash_of(content)} (not pinned)\n"
 
 
 GRAY: dict[str, Any] = {**RAW["preprocessing"], "mean": [0.5], "std": [0.5]}

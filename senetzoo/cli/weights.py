@@ -7,7 +7,7 @@ import dataclasses
 import fnmatch
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,10 +18,10 @@ from senetzoo.cli import complete
 from senetzoo.cli.base import BAD_INPUT, LazyGroup
 from senetzoo.cli.options import FOLDER, Json, as_command, say
 from senetzoo.errors import ConfigError, SenetzooError, WeightsError, nearest
-from senetzoo.weights import cache, download
+from senetzoo.weights import cache, download, lock
 from senetzoo.weights.manifest import Entry, Training, find, last_stages, manifest
 
-_PINNED = {"sha256": "sha256", "prefix": "start of sha256", "": "not pinned"}
+_PINNED = {"sha256": "sha256", "prefix": "start of sha256", "sha1": "sha1", "": "not pinned"}
 _SOME_FAILED = {
     BAD_INPUT: "wrong input, or weights that are not there or not right; stderr tells which"
 }
@@ -67,12 +67,12 @@ def list_command(pattern: Annotated[str, complete.tags] = "*", *, as_json: Json 
       senetzoo weights list 'se_resnet*'
       senetzoo weights list '*.cifar10*' --json
     """
-    entries = _matching(pattern)
+    entries, locks = _matching(pattern), cache.locks()
     rows = [
         (
             tag + " (default)" * entry.default,
             entry.source.kind,
-            _PINNED[entry.pinned],
+            _held_by(tag, entry, locks),
             "non-commercial" if entry.license.non_commercial else "",
             ", ".join(_figures(entry)),
         )
@@ -81,7 +81,10 @@ def list_command(pattern: Annotated[str, complete.tags] = "*", *, as_json: Json 
     # No column for what none of them has.
     filled = [column for column in zip(*rows, strict=True) if any(column)]
     lines = columns(list(zip(*filled, strict=True)), left=len(filled))
-    known = {tag: dataclasses.asdict(entry) for tag, entry in entries.items()}
+    known = {
+        tag: {**dataclasses.asdict(entry), "locked": locks.get(tag)}
+        for tag, entry in entries.items()
+    }
     say(as_json, known, "\n".join(lines))
 
 
@@ -94,7 +97,8 @@ def show_command(tag: Annotated[str, complete.tags], *, as_json: Json = False) -
       senetzoo weights show se_resnet20.cifar10_v1
       senetzoo weights show se_resnet20 --json
     """
-    full, entry = _chosen(tag)
+    full, stated = _chosen(tag)
+    entry = cache.completed(full, stated)
     path, _ = next(cache.candidates(full, entry), (None, ""))
     license, images = entry.license, entry.preprocessing
     lines = {
@@ -112,14 +116,20 @@ def show_command(tag: Annotated[str, complete.tags], *, as_json: Json = False) -
         "size": f"{entry.params:,} parameters, {entry.macs:,} MACs"
         + (f", {entry.bytes:,} bytes" if entry.bytes is not None else ""),
         "source": "embedded" if entry.source.kind == "embedded" else download.address(entry),
-        "sha256": entry.sha256
-        or (f"{entry.sha256_prefix}..." if entry.sha256_prefix else "unknown: not pinned"),
+        cache.kind_of(entry): (entry.digest or "unknown: not pinned")
+        + "..." * (entry.pinned == "prefix")
+        + f" ({cache.lock_path()})" * cache.is_locked(full, entry),
         "license": f"weights {license.weights}, code {license.code}, data {license.data}"
         + " (non-commercial)" * entry.license.non_commercial,
         "provenance": entry.provenance,
         "file": str(path) if path else "not on this machine",
     }
-    known = {"tag": full, **dataclasses.asdict(entry), "file": str(path) if path else None}
+    known = {
+        "tag": full,
+        **dataclasses.asdict(stated),
+        "locked": cache.locks().get(full),
+        "file": str(path) if path else None,
+    }
     say(as_json, known, "\n".join(f"{name:12}{text}" for name, text in lines.items() if text))
 
 
@@ -133,24 +143,43 @@ def get_command(
         "--to",
         "Copy the files into this folder, for SENETZOO_WEIGHTS of a machine without a network.",
     ] = None,
+    lock_here: Annotated[
+        bool,
+        "--lock",
+        "Keep the hashes of files that no publisher states one of in senetzoo.lock of this folder, "
+        "from now on.",
+    ] = False,
+    update: Annotated[
+        bool,
+        "--update",
+        "Accept what the publisher has now in place of what senetzoo.lock has.",
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Fetch the files of TAGS (or patterns of tags) and check them.
 
     The same command resumes an interrupted download. Without --to, files go where they
-    are looked for: the cache.
+    are looked for: the cache. Where no publisher states a hash, the first file's is written
+    into senetzoo.lock, and later files are held to it.
 
     \b
     Examples:
       senetzoo weights get resnet50
       senetzoo weights get 'se_resnet*' --to weights
+      senetzoo weights get swin_t.ms_in1k --lock
+      senetzoo weights get swin_t.ms_in1k --update
       senetzoo weights get se_resnet20 --json
     """
     chosen: dict[str, Entry] = {}
     for tag in tags:
         chosen |= _matching(tag) if set(tag) & set("*?[") else dict([_chosen(tag)])
 
+    if lock_here and not Path(lock.FILE).is_file():
+        lock.write(Path(lock.FILE), {})
+
     def one(tag: str, entry: Entry) -> cache.VerifiedFile:
+        if update and not entry.pinned:
+            download.update(tag, entry)
         if folder is None or entry.source.kind == "embedded":
             return download.locate(tag, entry)
         return download.copy_to(folder, tag, entry)
@@ -212,7 +241,8 @@ def _each(
         known = {**dataclasses.asdict(file), "path": str(file.path)}
         found.append({"tag": full, "ok": True, **known})
         if not as_json:
-            state = "" if file.pinned == "sha256" else f" ({_PINNED[file.pinned]})"
+            by = _held_by(full, manifest()[full], cache.locks())
+            state = "" if by == "sha256" else f" ({by})"
             echo(f"{full}  ok  {file.origin}  sha256 {file.sha256}{state}")
     if as_json:
         echo(json.dumps(found))
@@ -254,6 +284,11 @@ def _matching(pattern: str) -> dict[str, Entry]:
             or "Type for example: senetzoo weights list 'se_resnet20.*'",
         )
     return found
+
+
+def _held_by(tag: str, entry: Entry, locks: Container[str]) -> str:
+    """What the file of an entry is checked by: what is published of it, else the lock file."""
+    return lock.FILE if not entry.pinned and tag in locks else _PINNED[entry.pinned]
 
 
 def _figures(entry: Entry) -> list[str]:

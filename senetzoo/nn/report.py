@@ -27,8 +27,8 @@ class LoadReport:
             or where the weights come without names.
         replaced: Parameters that keep their random initialization, with the reason.
         adapted: Parameters that were changed to fit, with what was done.
-        pinned: What the file was checked by: ``"sha256"``, the ``"prefix"`` of it that the
-            publisher states, or nothing.
+        pinned: What the file was checked by: ``"sha256"``, the ``"prefix"`` of it or the
+            ``"sha1"`` that the publisher states, or nothing.
         preprocessing: What images went through when the weights were trained and tested; None
             where nobody says. For another form of the network than theirs, the size is that form's.
         changed: Tensors that have other values than those that were loaded. A network on another
@@ -41,12 +41,17 @@ class LoadReport:
     classes: tuple[str, ...] = ()
     replaced: tuple[tuple[str, str], ...] = ()
     adapted: tuple[tuple[str, str], ...] = ()
-    pinned: Literal["sha256", "prefix", ""] = "sha256"
+    pinned: Literal["sha256", "prefix", "sha1", ""] = "sha256"
     preprocessing: Preprocessing | None = None
     changed: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        state = {"sha256": "", "prefix": ", checked by its start", "": ", not pinned"}[self.pinned]
+        state = {
+            "sha256": "",
+            "prefix": ", checked by its start",
+            "sha1": ", checked by its SHA-1",
+            "": ", not pinned",
+        }[self.pinned]
         start = "trained from " if self.changed else ""
         lines = [f"{start}weights {self.tag} ({self.origin}, sha256 {self.sha256[:12]}{state})"]
         lines += [f"  not loaded: {name} ({why})" for name, why in self.replaced]

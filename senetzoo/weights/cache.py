@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import errno
 import functools
 import hashlib
@@ -15,14 +16,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import IO, Literal, TypeVar
 
 from senetzoo._utils import files
 from senetzoo._utils.environment import bad_certificates
 from senetzoo._utils.files import user_path
 from senetzoo.errors import ConfigError, WeightsError
-from senetzoo.weights import manifest
-from senetzoo.weights.manifest import Entry
+from senetzoo.weights import lock, manifest
+from senetzoo.weights.manifest import Entry, Pinned
 
 T = TypeVar("T")
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -45,17 +46,22 @@ _PART = re.compile(rf"\w+://(?:\[[^]]*\]|[^/{_END}]*)(?::\d+(?=[/{_END}]|$))?[^{
 class VerifiedFile:
     """A file that has the hash its manifest entry states, which may be a part of it, or none.
 
-    The origins ``"folder"`` and ``"mirror"`` are folders and addresses of SENETZOO_WEIGHTS.
+    The origins ``"folder"`` and ``"mirror"`` are folders and addresses of SENETZOO_WEIGHTS;
+    `revision` is the Hub's commit that the file is of, where that is known.
     """
 
     path: Path
     origin: Origin
     sha256: str
-    pinned: Literal["sha256", "prefix", ""]
+    pinned: Pinned
+    revision: str | None = None
 
 
 class WrongHashError(WeightsError):
-    """A file that is not the published one: its `path`, the hash `found`, and how it `differs`."""
+    """A file that is not the one to be: its `path`, its `sha256`, and how it `differs`.
+
+    `found` is the hash that was compared with the `expected` one, its SHA-1 if need be.
+    """
 
     def __init__(
         self,
@@ -65,16 +71,21 @@ class WrongHashError(WeightsError):
         origin: Origin,
         found: str,
         expected: str,
+        *,
+        sha256: str = "",
         url: str = "",
     ) -> None:
+        locked, remedy = is_locked(tag, entry), _REMEDIES[origin].format(tag=tag, model=entry.model)
         whose = "the manifest has" if entry.pinned else "the Hub states"
-        self.path, self.found = path, found
-        self.differs = f"sha256 {found}, {whose} {expected}{'...' * (len(expected) < 64)}"
-        super().__init__(
-            f"The weights {tag} are not the published ones.",
-            f"{url or path} has the {self.differs}.",
-            _REMEDIES[origin].format(tag=tag, model=entry.model),
-        )
+        what = "the published ones"
+        if locked:
+            whose, what = f"{lock_path()} has", f"those of {lock.FILE}"
+            remedy += f"; or accept what the publisher has now: senetzoo weights get {tag} --update"
+        self.path, self.sha256 = path, sha256
+        more = "..." * (entry.pinned == "prefix")
+        self.differs = f"{kind_of(entry)} {found}, {whose} {expected}{more}"
+        first = f"The weights {tag} are not {what}."
+        super().__init__(first, f"{url or path} has the {self.differs}.", remedy)
 
 
 def cache_folder() -> Path:
@@ -223,10 +234,15 @@ def _is(kind: Callable[[Path], bool], path: Path) -> bool:
 
 def sha256(path: Path) -> str:
     """Hash of a file, in lower-case hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+        return hash_of(file)
+
+
+def hash_of(file: IO[bytes], kind: Literal["sha256", "sha1"] = "sha256") -> str:
+    """Hash of the rest of an open file, in lower-case hexadecimal."""
+    digest = hashlib.new(kind, usedforsecurity=False)
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -247,14 +263,24 @@ def verify(
             f"{path}: {error.strerror}.",
             "Let yourself read the file, or remove it",
         ) from error
-    expected = entry.sha256 or entry.sha256_prefix or ""
+    expected, compared = entry.digest, found
+    if kind_of(entry) == "sha1":
+        with path.open("rb") as file:
+            compared = hash_of(file, "sha1")
     if not expected and origin in ("cache", "hub"):
         # The Hub's cache names large files by the sha256 that the Hub states.
         name = path.resolve().name
         expected = name if re.fullmatch("[0-9a-f]{64}", name) else ""
-    if not found.startswith(expected):
-        raise WrongHashError(tag, entry, path, origin, found, expected, url)
-    return VerifiedFile(path, origin, found, entry.pinned)
+    if not compared.startswith(expected):
+        raise WrongHashError(tag, entry, path, origin, compared, expected, sha256=found, url=url)
+    # A file of the Hub's cache is in the folder of its commit.
+    commit = path.parent.name if path.parent.parent.name == "snapshots" else None
+    return VerifiedFile(path, origin, found, entry.pinned, commit)
+
+
+def kind_of(entry: Entry) -> Literal["sha256", "sha1"]:
+    """Which hash the file of `entry` is checked by."""
+    return "sha1" if entry.pinned == "sha1" else "sha256"
 
 
 def look(tag: str, entry: Entry) -> tuple[VerifiedFile | None, list[WrongHashError]]:
@@ -278,7 +304,7 @@ def look(tag: str, entry: Entry) -> tuple[VerifiedFile | None, list[WrongHashErr
 
 def check(tag: str, entry: Entry) -> VerifiedFile | None:
     """As `look`, but a damaged file of a cache is an error too."""
-    file, damaged = look(tag, entry)
+    file, damaged = look(tag, completed(tag, entry))
     if damaged:
         raise damaged[0]
     return file
@@ -300,13 +326,13 @@ def set_aside(tag: str, error: WrongHashError) -> Path | None:
     own hash is whole: it belongs to another commit, and stays.
     """
     path = error.path.resolve()
-    if path.name == error.found:
+    if path.name == error.sha256:
         return None
     bad = path.with_name(f"{path.name}.bad")
     try:
         with locked(cache_folder() / tag):
             # Another process may have done this, and fetched the right file since.
-            if not path.is_file() or sha256(path) != error.found:
+            if not path.is_file() or sha256(path) != error.sha256:
                 return None
             path.replace(bad)
             if error.path.is_symlink():
@@ -318,3 +344,62 @@ def set_aside(tag: str, error: WrongHashError) -> Path | None:
             f"Delete {path} and try again",
         ) from problem
     return bad
+
+
+# --- senetzoo.lock -------------------------------------------------------------------------------
+
+
+def lock_path() -> Path:
+    """The lock file in force: of the current folder or the nearest above it, else of the cache."""
+    with contextlib.suppress(OSError):  # the current folder may be gone
+        here = Path.cwd()
+        for folder in (here, *here.parents):
+            if _is(Path.is_file, folder / lock.FILE):
+                return folder / lock.FILE
+    return cache_folder() / lock.FILE
+
+
+def locks() -> dict[str, lock.Locked]:
+    """What the lock file in force has, by tag; nothing where no home is known."""
+    try:
+        return lock.read(lock_path())
+    except ConfigError:
+        return {}
+
+
+def completed(tag: str, entry: Entry) -> Entry:
+    """`entry` with the hash and the commit of the lock file, where no publisher states a hash."""
+    known = None if entry.pinned else locks().get(tag)
+    if known is None:
+        return entry
+    source = entry.source
+    if source.kind == "hub":
+        source = dataclasses.replace(source, revision=known["revision"])
+    return dataclasses.replace(entry, source=source, sha256=known["sha256"])
+
+
+def is_locked(tag: str, entry: Entry) -> bool:
+    """Whether the hash of a `completed` entry is the lock file's."""
+    stated = manifest.manifest().get(tag)
+    return bool(entry.pinned) and stated is not None and not stated.pinned
+
+
+def record(tag: str, file: VerifiedFile, *, accept: bool = False) -> Path:
+    """Write the hash of a file that nobody states one of into the lock file; its path.
+
+    What another process recorded in the meantime stays, but to `accept` another file.
+
+    Raises:
+        OSError: It can't be written.
+        ConfigError: No home is known.
+        WrongHashError: Another process recorded another file.
+    """
+    path = lock_path()
+    with locked(cache_folder() / lock.FILE):
+        known = lock.read(path)
+        if not accept and tag in known and known[tag]["sha256"] != file.sha256:
+            entry = completed(tag, manifest.manifest()[tag])
+            expected = known[tag]["sha256"]
+            raise WrongHashError(tag, entry, file.path, file.origin, file.sha256, expected)
+        lock.write(path, {**known, tag: {"sha256": file.sha256, "revision": file.revision}})
+    return path

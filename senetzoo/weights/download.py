@@ -13,14 +13,15 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, Any, Literal, TypeVar
 
 from senetzoo._utils.environment import bad_certificates, offline
 from senetzoo._utils.files import atomically, flush
-from senetzoo.errors import SenetzooError, WeightsError
+from senetzoo.errors import ConfigError, SenetzooError, WeightsError
 from senetzoo.weights import cache
 from senetzoo.weights.cache import Origin, VerifiedFile, WrongHashError
 from senetzoo.weights.manifest import Entry
@@ -37,6 +38,7 @@ def locate(tag: str, entry: Entry) -> VerifiedFile:
 
     A file of a cache with another hash is set aside, with a warning, and downloaded again.
     """
+    entry = cache.completed(tag, entry)
     return _located(tag, entry, *cache.look(tag, entry), lasting=True)
 
 
@@ -46,6 +48,7 @@ def search(tag: str, entry: Entry) -> Callable[[], VerifiedFile]:
     What it gives then asks the network and moves files, and raises `WeightsError`. Where no cache
     can be written to, the file lasts as long as the process.
     """
+    entry = cache.completed(tag, entry)
     executor = ThreadPoolExecutor(1, "senetzoo-hash")
     looking = executor.submit(cache.look, tag, entry)
     executor.shutdown(wait=False)
@@ -65,10 +68,41 @@ def _located(
     file = file or _fetched(tag, entry, lasting=lasting)
     if not file.pinned:
         warnings.warn(
-            f"The weights {tag} are not pinned: no hash of {address(entry)} is known to check "
-            "them by.",
-            stacklevel=3,
+            f"No hash of the weights {tag} is published. {_recorded(tag, file)}", stacklevel=3
         )
+    return file
+
+
+def _recorded(tag: str, file: VerifiedFile) -> str:
+    """Record the hash of a file that nobody states one of; a sentence that says so."""
+    try:
+        path = cache.record(tag, file)
+    except (OSError, ConfigError) as error:
+        if isinstance(error, OSError) and not cache.unwritable(error):
+            raise
+        why = getattr(error, "strerror", None) or "no home folder is known"
+        return f"That of {file.path} can't be recorded ({why}), so nothing checks the next one."
+    return f"That of {file.path} is recorded in {path}, and later files are held to it."
+
+
+def update(tag: str, entry: Entry) -> VerifiedFile:
+    """The file that the publisher has now, in place of the one of the lock file.
+
+    The `entry` is one of whose file no publisher states a hash.
+    """
+    # What came from a mirror, which would be found there.
+    own = cache.cache_folder() / cache.file_names(tag, entry)[0]
+    old = own.with_name(f"{own.name}.old")
+    if own.is_file():
+        own.replace(old)
+    try:
+        file = _fetched(tag, entry)
+    except SenetzooError:
+        if old.is_file():
+            old.replace(own)
+        raise
+    old.unlink(missing_ok=True)
+    cache.record(tag, file, accept=True)
     return file
 
 
@@ -85,19 +119,19 @@ def _set_aside(tag: str, error: WrongHashError) -> None:
 def copy_to(folder: Path, tag: str, entry: Entry) -> VerifiedFile:
     """A copy of the file of `entry` in `folder`, for SENETZOO_WEIGHTS of another machine."""
     folder.mkdir(parents=True, exist_ok=True)
+    entry = cache.completed(tag, entry)
     target = folder / cache.file_names(tag, entry)[0]
     try:
         copy = cache.verify(tag, entry, target, "folder")
     except WrongHashError as error:
         _set_aside(tag, error)
         copy = None
-    if copy is not None:
-        return copy
-    file, _ = cache.look(tag, entry)
-    if file is None:
-        return _fetched(tag, entry, folder)
-    with atomically(target) as partial:
-        shutil.copyfile(file.path, partial)
+    file = copy or cache.look(tag, entry)[0] or _fetched(tag, entry, folder)
+    if file.path != target:
+        with atomically(target) as partial:
+            shutil.copyfile(file.path, partial)
+    if not file.pinned:
+        _recorded(tag, file)
     return dataclasses.replace(file, path=target)
 
 
@@ -126,8 +160,8 @@ def _fetched(
     variable = "HF_HOME" if hub else "SENETZOO_CACHE"
     if offline():
         size = f"{entry.bytes} bytes, " if entry.bytes is not None else ""
-        known = entry.sha256 or (f"{entry.sha256_prefix}..." if entry.sha256_prefix else "")
-        known = f"sha256 {known}" if known else "no hash is known"
+        known = f"{cache.kind_of(entry)} {entry.digest}{'...' * (entry.pinned == 'prefix')}"
+        known = known if entry.pinned else "no hash is known"
         raise WeightsError(
             f"The weights {tag} are not on this machine, and HF_HUB_OFFLINE forbids to fetch them.",
             f"They are {cache.file_names(tag, entry)[0]} ({size}{known}) from {address(entry)}",
@@ -146,7 +180,9 @@ def _fetched(
         meaning, remedy = explain(
             error,
             page=f"{endpoint() or HUB}/{entry.source.repo}" if hub else "",
-            others=f"Choose others: senetzoo weights list '{entry.model}.*'",
+            others=f"Accept what the publisher has now: senetzoo weights get {tag} --update"
+            if cache.is_locked(tag, entry)
+            else f"Choose others: senetzoo weights list '{entry.model}.*'",
             instead=f"on another machine type senetzoo weights get {tag} --to FOLDER, copy the "
             "folder here and set SENETZOO_WEIGHTS=FOLDER",
             variable=variable,
@@ -185,14 +221,24 @@ def _from_address(
     folder: Path | None,
     *,
     stated: str = "",
+    revision: str | None = None,
     headers: dict[str, str] | None = None,
 ) -> VerifiedFile:
     path = (folder or cache.cache_folder()) / cache.file_names(tag, entry)[0]
-    expected = entry.sha256 or entry.sha256_prefix or stated
-    found = download(url, path, expected=expected, headers=headers)
+    expected, kind = entry.digest or stated, cache.kind_of(entry)
+
+    def digest(path: Path) -> str:
+        with path.open("rb") as file:
+            return cache.hash_of(file, kind)
+
+    if url.endswith(".zip"):
+        found = _unzipped(url, path, expected, digest, kind)
+    else:
+        found = download(url, path, expected=expected, headers=headers, digest=digest)
     if not found.startswith(expected):
-        raise WrongHashError(tag, entry, path, origin, found, expected, url)
-    return VerifiedFile(path, origin, found, entry.pinned)
+        raise WrongHashError(tag, entry, path, origin, found, expected, url=url)
+    sha256 = found if kind == "sha256" else cache.sha256(path)
+    return VerifiedFile(path, origin, sha256, entry.pinned, revision)
 
 
 def _from_the_hub(tag: str, entry: Entry, folder: Path | None) -> VerifiedFile:
@@ -204,13 +250,15 @@ def _from_the_hub(tag: str, entry: Entry, folder: Path | None) -> VerifiedFile:
     if folder is not None:
         # huggingface_hub begins anew what was broken off; large files over a slow line must not.
         url = hf_hub_url(repo, file, revision=revision, endpoint=endpoint())
-        etag = persistently(lambda: get_hf_file_metadata(url)).etag if not entry.pinned else None
-        stated = etag if re.fullmatch("[0-9a-f]{64}", etag or "") else None
-        headers = build_hf_headers()
-        return _from_address(tag, entry, url, "hub", folder, stated=stated or "", headers=headers)
-    known = cache.hub_cache()
+        known: dict[str, Any] = {"headers": build_hf_headers()}
+        if not entry.pinned:
+            about = persistently(lambda: get_hf_file_metadata(url))
+            stated = about.etag if re.fullmatch("[0-9a-f]{64}", about.etag or "") else ""
+            known |= {"stated": stated, "revision": about.commit_hash}
+        return _from_address(tag, entry, url, "hub", folder, **known)
+    there = cache.hub_cache()
     path = persistently(
-        lambda: hf_hub_download(repo, file, revision=revision, endpoint=endpoint(), cache_dir=known)
+        lambda: hf_hub_download(repo, file, revision=revision, endpoint=endpoint(), cache_dir=there)
     )
     try:
         verified = cache.verify(tag, entry, Path(path), "hub", address(entry))
@@ -221,6 +269,54 @@ def _from_the_hub(tag: str, entry: Entry, folder: Path | None) -> VerifiedFile:
     if verified is None:
         raise FileNotFoundError(path)
     return verified
+
+
+def _unzipped(
+    url: str,
+    path: Path,
+    expected: str,
+    digest: Callable[[Path], str],
+    kind: Literal["sha256", "sha1"],
+) -> str:
+    """`download` of a zip archive of the file alone, which is what goes to `path`."""
+
+    def inside(archive: Path) -> str:
+        try:
+            with _member(archive) as file:
+                return cache.hash_of(file, kind)
+        # zipfile raises anything for what is no whole archive.
+        except Exception as error:
+            return f"unknown ({error})"
+
+    with cache.locked(path):
+        if path.is_file():  # another process was faster
+            return digest(path)
+        archive = path.with_name(f"{path.name}.zip")
+        try:
+            found = download(url, archive, expected=expected, digest=inside)
+            if found.startswith(expected):
+                with (
+                    _member(archive) as file,
+                    atomically(path) as partial,
+                    partial.open("wb") as target,
+                ):
+                    shutil.copyfileobj(file, target)
+        finally:
+            archive.unlink(missing_ok=True)
+        return found
+
+
+@contextlib.contextmanager
+def _member(archive: Path) -> Iterator[IO[bytes]]:
+    """The only file of a zip archive; `ValueError` for more, and for one with a path."""
+    with zipfile.ZipFile(archive) as opened:
+        names = opened.namelist()
+        if len(names) != 1:
+            raise ValueError(f"there are {len(names)} files in the zip archive, not one")
+        if Path(names[0]).name != names[0] or "\\" in names[0] or ":" in names[0]:
+            raise ValueError(f"the file in the zip archive is called {names[0]!r}, which is a path")
+        with opened.open(names[0]) as file:
+            yield file
 
 
 def download(

@@ -17,7 +17,7 @@ from senetzoo._utils.documents import check_schema, parse_json, reading
 from senetzoo.errors import BrokenError, ConfigError, WeightsError, nearest
 from senetzoo.nn.preprocessing import Preprocessing
 
-SCHEMA = 2
+SCHEMA = 3
 FILE = "weights_manifest.json"
 FORMATS = (".safetensors", ".pth", ".pt")
 """Endings of the files that can be read; all but the first are pickles of tensors."""
@@ -31,7 +31,11 @@ _COMMIT = Pattern(r"[0-9a-f]{40}", "a full commit (40 hexadecimal digits)")
 _ADDRESS = Pattern(r"(?s)https://.*", "an address that begins with https://")
 _PREFIX = Pattern(r"[0-9a-f]{8,64}", "the first 8 or more digits of a hash")
 _HASH = Pattern(r"[0-9a-f]{64}", "a hash of 64 lower-case hexadecimal digits")
+_SHA1 = Pattern(r"[0-9a-f]{40}", "a SHA-1 hash of 40 lower-case hexadecimal digits")
+Pinned: TypeAlias = Literal["sha256", "prefix", "sha1", ""]
+"""What a file is checked by: its sha256, the start of it, its SHA-1, or nothing."""
 Sha256: TypeAlias = Annotated[str, _HASH]
+Commit: TypeAlias = Annotated[str, _COMMIT]
 Dialect: TypeAlias = Literal[
     "senetzoo",
     "torchvision",
@@ -50,13 +54,14 @@ class Source:
     """Where the file is: in the wheel, in a repository of the Hub, or at an address.
 
     The revision is a full commit; null where it is not known, and then the file of the main branch
-    is meant, which can change under a reader.
+    is meant, which can change under a reader. What an address that ends in ``.zip`` has is a zip
+    archive of the file alone.
     """
 
     kind: Literal["embedded", "hub", "url"]
     file: Annotated[str, _NAME]
     repo: str | None = None
-    revision: Annotated[str, _COMMIT] | None = None
+    revision: Commit | None = None
     url: Annotated[str, _ADDRESS] | None = None
 
 
@@ -129,6 +134,7 @@ class Entry:
         source: Where the file is.
         sha256: Full hash of the file; null where unknown.
         sha256_prefix: Start of the hash, where the publisher states only that; null else.
+        sha1: SHA-1 of the file, where the publisher states only that; null else.
         bytes: Size of the file; null where unknown.
         params: Learnable parameters.
         macs: Multiply-accumulates for one image of the input size.
@@ -151,6 +157,7 @@ class Entry:
     source: Source
     sha256: Sha256 | None
     sha256_prefix: Annotated[str, _PREFIX] | None
+    sha1: Annotated[str, _SHA1] | None
     bytes: int | None
     params: int
     macs: int
@@ -163,11 +170,18 @@ class Entry:
     provenance: str
 
     @property
-    def pinned(self) -> Literal["sha256", "prefix", ""]:
+    def pinned(self) -> Pinned:
         """What the file is checked by at every load; empty for nothing."""
         if self.sha256 is not None:
             return "sha256"
-        return "" if self.sha256_prefix is None else "prefix"
+        if self.sha256_prefix is not None:
+            return "prefix"
+        return "" if self.sha1 is None else "sha1"
+
+    @property
+    def digest(self) -> str:
+        """The hash, or the start of it, that the file is checked by; empty for none."""
+        return self.sha256 or self.sha256_prefix or self.sha1 or ""
 
 
 def parse(text: str) -> dict[str, Entry]:
@@ -215,6 +229,8 @@ def _faults(tag: str, entry: Entry) -> Iterator[tuple[str, str]]:
         yield "", f"its model is {entry.model!r}"
     if entry.sha256 is not None and entry.sha256_prefix is not None:
         yield "", "a sha256_prefix is for a file whose sha256 is not known"
+    if entry.sha1 is not None and (entry.sha256 or entry.sha256_prefix):
+        yield "", "a sha1 is for a file of whose sha256 nothing is known"
     needed, allowed = _FIELDS[source.kind]
     if needed and not getattr(source, needed):
         yield ".source", f"a source of kind {source.kind!r} needs {needed}"

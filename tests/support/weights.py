@@ -36,7 +36,7 @@ RAW: dict[str, Any] = {
         "kind": "embedded", "file": "resnet20.pets_v1.safetensors", "repo": None,
         "revision": None, "url": None,
     },
-    "sha256": "ab" * 32, "sha256_prefix": None, "bytes": 1000,
+    "sha256": "ab" * 32, "sha256_prefix": None, "sha1": None, "bytes": 1000,
     "params": 272_019, "macs": 41_000_000,
     "preprocessing": {
         "size": 32, "mean": [0.5, 0.25, 0.125], "std": [0.5, 0.25, 1.0],
@@ -129,6 +129,7 @@ def open_shelf(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]
     """The shelf in `folder`, in use until the generator goes on."""
     monkeypatch.setattr(manifest, "path", lambda: folder / manifest.FILE)
     monkeypatch.setattr(cache, "EMBEDDED", folder / "embedded")
+    monkeypatch.setenv("SENETZOO_CACHE", str(folder / "cache"))
     yield Shelf(folder)
     monkeypatch.undo()
     manifest.manifest.cache_clear()

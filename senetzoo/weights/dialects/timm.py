@@ -220,7 +220,12 @@ DIALECT = Dialect(
     },
     vectors={"ConvNeXt": r"\.gamma$"},
     computed={"Swin": r"\.relative_position_index$"},
-    updates={"DenseNet": dense_layers, "VGG": _old_vgg, "Swin": _old_swin},
+    updates={
+        "DenseNet": dense_layers,
+        "VGG": _old_vgg,
+        "Swin": _old_swin,
+        "RegNet": timm_mobile.old_regnet,
+    },
 )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from torch import nn
+from torch import Tensor, nn
 
 from senetzoo.nn.classifier import Classifier
 from senetzoo.weights.dialects.base import Counterpart, Rename, is_gate, rewritten
@@ -136,6 +136,13 @@ _REGNET = (
     (r"\.slots\.inner\.(fc[12]\.)", r".se.\1"),
     (r"^fc\.", "head.fc."),
 )
+
+
+def old_regnet(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A file of torchvision's, which timm's own address of some weights has."""
+    gates = (r"\.f\.se\.(fc[12]\.)", r".se.\1")
+    return {rewritten(name, gates, *_REGNET): tensor for name, tensor in state.items()}
+
 
 FAMILIES: dict[str, Rename] = {
     "MobileNet": (),
