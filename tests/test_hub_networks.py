@@ -140,12 +140,12 @@ def test_offline(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
          "Check the name at {page}; for a private one type: hf auth login"),
         ("owner/pets@v9", "config.json of owner/pets at v9",
          "there is no such branch, tag or full commit (404).",
-         "Give one that senetzoo push made; hf-hub:owner/pets is its newest commit"),
+         "Give one that senetzoo push or timm made; hf-hub:owner/pets is its newest commit"),
         ("owner/empty", "config.json of owner/empty", "there is no such file (404).",
-         "Give one that senetzoo push made; hf-hub:owner/empty is its newest commit"),
+         "Give one that senetzoo push or timm made; hf-hub:owner/empty is its newest commit"),
         ("owner/half", "model.safetensors of owner/half at {commit}",
          "there is no such file (404).",
-         "Give one that senetzoo push made; hf-hub:owner/half is its newest commit"),
+         "Give one that senetzoo push or timm made; hf-hub:owner/half is its newest commit"),
     ],
 )  # fmt: skip
 def test_what_is_not_there(

@@ -281,7 +281,7 @@ def test_what_can_not_be_saved(
          "save got a preprocessing for 1 channels.\nThe network takes 3.\n"
          "Give a mean and a std for each channel"),
         ({"clases": ["cat"]}, "save() has no option 'clases'.\n"
-         "Its options are model, folder, classes, preprocessing.\nDid you mean 'classes'?"),
+         "Its options are model, folder, classes, preprocessing, format.\nDid you mean 'classes'?"),
     ],
 )  # fmt: skip
 def test_options_of_save(options: dict[str, Any], text: str, tmp_path: Path) -> None:

@@ -6,14 +6,20 @@ import multiprocessing
 import os
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from support.networks import randomize
 from support.runs import after_step, log_of, train, weights_of
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from senetzoo import Backbone, create
 from senetzoo.errors import SenetzooError
+from senetzoo.nn.classifier import Classifier
 from senetzoo.train import checkpoint
 from senetzoo.train.batches import Batches
 from senetzoo.train.data import load_data
@@ -66,15 +72,17 @@ def worker(rank: int, port: int, out: str, recipe: Recipe, die_at: int) -> None:
 
 def pair(out: Path, recipe: Recipe, die_at: int = 0) -> list[int | None]:
     """Train in two processes over gloo; their exit codes."""
+    return in_two(worker, str(out), recipe, die_at)
+
+
+def in_two(target: Callable[..., None], *args: object) -> list[int | None]:
+    """Call `target` with the rank, a free port and `args` in two processes; their exit codes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["accelerate", "sklearn.datasets", "senetzoo.train.engine"])
-    children = [
-        context.Process(target=worker, args=(rank, port, str(out), recipe, die_at))
-        for rank in (0, 1)
-    ]
+    children = [context.Process(target=target, args=(rank, port, *args)) for rank in (0, 1)]
     for child in children:
         child.start()
     for child in children:
@@ -144,3 +152,75 @@ def test_a_process_that_dies_ends_the_run_with_a_message_and_a_checkpoint(tmp_pa
     assert pair(tmp_path / "whole", recipe) == [0, 0]
     a, b = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+# --- torch's own loop ----------------------------------------------------------------------------
+
+# Of each kind: an excitation, a convolution over channels, attention over the map, a shared bias.
+GATED = "se_resnet20+eca@pre/s1+cbam@identity/s2+gc@post/s3"
+
+
+def networks() -> dict[str, nn.Module]:
+    """A network with gates, and the trunk of one, the same in every process."""
+    made: dict[str, nn.Module] = {}
+    for kind in ("network", "backbone"):
+        model = create(GATED, num_classes=5, seed=0).double().eval()
+        randomize(model)
+        made[kind] = model if kind == "network" else Backbone(model, out_indices=(0, 2))
+    # Norms keep their statistics: those of a part of a batch are other ones.
+    return {kind: model.eval() for kind, model in made.items()}
+
+
+def loss_of(model: nn.Module, x: Tensor) -> Tensor:
+    """A mean over the images, so that that of two halves is the mean of theirs."""
+    found = model(x)
+    maps = [found] if isinstance(found, Tensor) else found
+    return sum((one.square().flatten(1).mean(1).mean() for one in maps), torch.zeros(()).double())
+
+
+def photographs() -> Tensor:
+    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()
+
+
+def backward(rank: int, port: int, out: str) -> None:
+    """As one of two processes: the gradients of half a batch, averaged over both, to a file."""
+    torch.set_num_threads(1)
+    address = f"tcp://127.0.0.1:{port}"
+    torch.distributed.init_process_group("gloo", address, rank=rank, world_size=2)
+    for kind, model in networks().items():
+        wrapped = DistributedDataParallel(model)
+        # Two steps: the second one waits for every parameter of the first.
+        for _ in range(2):
+            wrapped.zero_grad()
+            loss_of(wrapped, photographs()[2 * rank : 2 * rank + 2]).backward()  # type: ignore[no-untyped-call]
+        save_file(gradients(model), f"{out}/{kind}-{rank}.safetensors")
+        state = {name: value.contiguous() for name, value in wrapped.state_dict().items()}
+        save_file(state, f"{out}/{kind}-{rank}-state.safetensors")
+    torch.distributed.destroy_process_group()
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad.contiguous() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.filterwarnings("ignore:The network is trained in eval mode")
+def test_gradients_of_two_processes_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+    assert in_two(backward, str(tmp_path)) == [0, 0]
+    for kind, model in networks().items():
+        loss_of(model, photographs()).backward()  # type: ignore[no-untyped-call]
+        expected = gradients(model)
+        assert set(expected) == {name for name, _ in model.named_parameters()}
+        assert any(".slots." in name for name in expected)
+        largest = max(value.abs().max().item() for value in expected.values())
+        for rank in (0, 1):
+            found = load_file(tmp_path / f"{kind}-{rank}.safetensors")
+            assert set(found) == set(expected)
+            for name, value in expected.items():
+                torch.testing.assert_close(found[name], value, atol=1e-12 * largest, rtol=0)
+        # What is saved of the wrapper is the network's, by its names.
+        state = load_file(tmp_path / f"{kind}-1-state.safetensors")
+        own = {name.removeprefix("module."): value for name, value in state.items()}
+        again = create(GATED, num_classes=5, seed=1).double()
+        missing = again.load_state_dict(own, strict=isinstance(model, Classifier)).missing_keys
+        assert all(name.startswith("fc.") for name in missing)
+        assert all(torch.equal(again.state_dict()[n], v) for n, v in model.state_dict().items())

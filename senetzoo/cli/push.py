@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from senetzoo._utils.files import user_path
 from senetzoo._utils.terminal import echo
@@ -19,6 +19,9 @@ def command(
     repo: Annotated[str, "The repository.", {"metavar": "OWNER/NAME"}],
     weights: WeightsFile = None,
     preprocessing: Stated,
+    format: Annotated[
+        Literal["senetzoo", "timm"], "Whose config and names of tensors."
+    ] = "senetzoo",
     private: Annotated[bool, "Make it a private one, where it does not exist."] = False,
     dry_run: Annotated[bool, "Show the files, and send nothing."] = False,
     out: Annotated[
@@ -29,12 +32,14 @@ def command(
     """Push a NETWORK with its weights and a card to the Hugging Face Hub.
 
     NETWORK is a name, with or without a tag of its weights; or a folder that senetzoo.save or a
-    training run wrote: a README.md in it is sent as it is, else one is written.
+    training run wrote: a README.md in it is sent as it is, else one is written. With --format timm,
+    timm and Transformers read it too, if it is a network that timm has.
 
     \b
     Examples:
       senetzoo push se_resnet20.cifar10_v1 --repo owner/se_resnet20 --dry-run
       senetzoo push runs/photos-resnet20 --repo owner/photos --private
+      senetzoo push runs/photos-resnet18 --repo owner/photos --format timm
       senetzoo push my_network --repo owner/my_network --dry-run --json
     """
     from senetzoo.io import hub
@@ -46,7 +51,7 @@ def command(
     own = user_path(network) / hub.CARD
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) if out is None else out
-        title = hub.stage(model, name, folder, own if own.is_file() else None)
+        title = hub.stage(model, name, folder, own if own.is_file() else None, format)
         sizes = {file: (folder / file).stat().st_size for file in (hub.CARD, CONFIG, WEIGHTS)}
         card = (folder / hub.CARD).read_text(encoding="utf-8")
         if not as_json:
@@ -59,4 +64,6 @@ def command(
         echo(f"Nothing was pushed to {name}.")
     else:
         echo(f"Pushed to {name}, commit {commit}.")
-        echo(f'Type: senetzoo.load("{hub.PREFIX}{name}@{commit}")')
+        call = "timm.create_model" if format == "timm" else "senetzoo.load"
+        more = ", pretrained=True" if format == "timm" else ""
+        echo(f'Type: {call}("{hub.PREFIX}{name}@{commit}"{more})')

@@ -37,18 +37,26 @@ _LICENSES = {
 _SHOWN_CLASSES = 20
 
 
-def card(repo: str, description: Description, counts: Counts, tag: str, entry: Entry | None) -> str:
+def card(
+    repo: str,
+    description: Description,
+    counts: Counts,
+    tag: str,
+    entry: Entry | None,
+    timm: str = "",
+) -> str:
     """The text of a ``README.md``.
 
     An `entry` of the manifest says how good the weights are, how they came about and under which
-    license; `tag` is its name. None where nobody says.
+    license; `tag` is its name. None where nobody says. `timm` is timm's name of the network, where
+    the files are in timm's form.
     """
-    data = _metadata(repo, entry)
+    data = _metadata(repo, entry, "timm" if timm else LIBRARY)
     parts = [
         f"# {repo.split('/')[1]}",
         _introduction(description, tag),
         _table(description, counts),
-        _usage(repo, description),
+        _usage_of_timm(repo, timm) if timm else _usage(repo, description),
         *([] if entry is None else _of_entry(tag, entry)),
     ]
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
@@ -68,7 +76,7 @@ def check_card(text: str, file: str) -> None:
         ) from None
 
 
-def _metadata(repo: str, entry: Entry | None) -> ModelCardData:
+def _metadata(repo: str, entry: Entry | None, library: str) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
     of_entry: dict[str, Any] = {}
@@ -85,9 +93,9 @@ def _metadata(repo: str, entry: Entry | None) -> ModelCardData:
             "eval_results": [_result(metric) for metric in entry.metrics] or None,
         }
     return ModelCardData(
-        library_name=LIBRARY,
+        library_name=library,
         pipeline_tag="image-classification",
-        tags=["image-classification", "pytorch", LIBRARY],
+        tags=list(dict.fromkeys(["image-classification", "pytorch", LIBRARY, library])),
         **of_entry,
     )
 
@@ -168,6 +176,22 @@ print(model.load_report)
 
 With {LIBRARY} {description.senetzoo} or newer. Nothing in the repository is executed or unpickled;
 the hash of the weights is checked at every load."""
+
+
+def _usage_of_timm(repo: str, name: str) -> str:
+    return f"""## Use
+
+It is timm's `{name}`, under its names of tensors.
+
+```python
+import timm
+
+model = timm.create_model("hf-hub:{repo}", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+```
+
+`transformers.pipeline("image-classification", model="{repo}")` and
+`{LIBRARY}.load("hf-hub:{repo}")` read it too."""
 
 
 def _of_entry(tag: str, entry: Entry) -> list[str]:

@@ -20,6 +20,7 @@ from senetzoo._utils.checks import Ge, Le, from_json, shown
 from senetzoo._utils.documents import check_schema, parse_json, reading
 from senetzoo.errors import BrokenError, PolicyError, WeightsError, nearest
 from senetzoo.gates import GATES
+from senetzoo.io import timm
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.nn.report import LoadReport
@@ -104,8 +105,13 @@ def read(folder: Path) -> Trained:
 def opened(config: Path, tag: str, fetch: Callable[[str], Read]) -> Trained:
     """The network that a ``config.json`` describes.
 
-    The load report calls the weights `tag`; `fetch` reads their file, which has the given hash.
+    It may be senetzoo's or timm's. The load report calls the weights `tag`; `fetch` reads their
+    file, which has the given hash; an empty one stands for any.
     """
+    theirs = timm.found_in(config)
+    if theirs is not None:
+        with reading(config, REMEDY, WeightsError):
+            return timm.opened(theirs, config, tag, fetch)
     about = read_description(config)
     with reading(config, REMEDY, WeightsError):
         spec = described(about)

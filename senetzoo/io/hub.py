@@ -9,10 +9,11 @@ from pathlib import Path
 import senetzoo
 from senetzoo._utils.environment import offline
 from senetzoo.errors import ConfigError, WeightsError
+from senetzoo.io import timm
 from senetzoo.io.card import card as written_card
 from senetzoo.io.card import check_card
-from senetzoo.io.folder import CONFIG, REMEDY, WEIGHTS, Read, opened, read_description
-from senetzoo.io.save import save
+from senetzoo.io.folder import CONFIG, REMEDY, WEIGHTS, Read, opened
+from senetzoo.io.save import Format, described_by
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
 from senetzoo.nn.provenance import provenance
@@ -129,7 +130,7 @@ def _fetched(repo: str, file: str, revision: str | None, *, again: bool = False)
         meaning, remedy = explain(
             error,
             page=page,
-            others=f"Give one that senetzoo push made; {PREFIX}{repo} is its newest commit",
+            others=f"Give one that senetzoo push or timm made; {PREFIX}{repo} is its newest commit",
             instead="bring the files in a folder and load that",
         )
         raise WeightsError(
@@ -143,7 +144,14 @@ def _fetched(repo: str, file: str, revision: str | None, *, again: bool = False)
 # --- Pushing -------------------------------------------------------------------------------------
 
 
-def push(model: Classifier, repo: str, *, private: bool = False, card: Path | None = None) -> str:
+def push(
+    model: Classifier,
+    repo: str,
+    *,
+    private: bool = False,
+    card: Path | None = None,
+    format: Format = "senetzoo",
+) -> str:
     """Push a network with a card to the Hugging Face Hub, from where `load` makes it again.
 
     Args:
@@ -151,6 +159,7 @@ def push(model: Classifier, repo: str, *, private: bool = False, card: Path | No
         repo: The repository, ``owner/name``; made where it does not exist.
         private: Whether it is made a private one.
         card: A ``README.md`` to send as it is; None for one that says what is known.
+        format: ``"timm"`` for files that timm and Transformers read too, as of `senetzoo.save`.
 
     Returns:
         The commit.
@@ -161,14 +170,16 @@ def push(model: Classifier, repo: str, *, private: bool = False, card: Path | No
     """
     name = branchless(repo)
     with tempfile.TemporaryDirectory() as scratch:
-        title = stage(model, name, Path(scratch), card)
+        title = stage(model, name, Path(scratch), card, format)
         return upload(Path(scratch), name, private=private, message=title)
 
 
 Classifier.push_to_hub = push
 
 
-def stage(model: Classifier, repo: str, folder: Path, own: Path | None) -> str:
+def stage(
+    model: Classifier, repo: str, folder: Path, own: Path | None, format: Format = "senetzoo"
+) -> str:
     """Write what is pushed to `folder`: card, ``config.json`` and weights; the push's title.
 
     The card is the file `own`; without one, it says what is known.
@@ -182,9 +193,10 @@ def stage(model: Classifier, repo: str, folder: Path, own: Path | None) -> str:
         if report.replaced or report.changed or report.origin == "folder" or not same:
             entry = None
     tag = report.tag if report is not None and entry is not None else ""
-    save(model, folder)
+    description = described_by(model, folder, format=format)
     if own is None:
-        text = written_card(repo, read_description(folder / CONFIG), count(model), tag, entry)
+        theirs = timm.architecture(model).name if format == "timm" else ""
+        text = written_card(repo, description, count(model), tag, entry, theirs)
     else:
         text = own.read_text(encoding="utf-8")
         check_card(text, str(own))

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import nn
@@ -18,7 +18,8 @@ from senetzoo import own
 from senetzoo._utils.checks import check
 from senetzoo._utils.documents import json_text
 from senetzoo._utils.files import atomically, only_writer, user_path
-from senetzoo.errors import ConfigError, WeightsError, checks_options
+from senetzoo.errors import ConfigError, WeightsError, checks_options, nearest
+from senetzoo.io import timm
 from senetzoo.io.folder import (
     CONFIG,
     LIBRARY,
@@ -34,10 +35,15 @@ from senetzoo.nn.modes import inside
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.nn.provenance import calibration
 from senetzoo.registry import ENTRIES
+from senetzoo.weights import dialects
 from senetzoo.weights.load import check_finite, stored
 
 # What a network of float32 takes without a loss.
 _TYPES = {torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool}
+
+
+Format: TypeAlias = Literal["senetzoo", "timm"]
+"""Whose names the files have."""
 
 
 @checks_options
@@ -47,6 +53,7 @@ def save(
     *,
     classes: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
+    format: Format = "senetzoo",
 ) -> None:
     """Write a network to a folder, from which `load` makes it again.
 
@@ -61,13 +68,32 @@ def save(
             report has.
         preprocessing: What an image goes through before; None for that of the weights that the
             network was loaded with.
+        format: ``"timm"`` for timm's config and names of tensors, which timm and Transformers read
+            too: of networks that timm has, with the gates that it has there.
 
     Raises:
         ConfigError: `model` is another network, or was changed by hand; the folder holds another
-            library's; or `classes` or `preprocessing` do not fit.
+            library's; `classes` or `preprocessing` do not fit; or timm has no such network.
         WeightsError: Tensors hold values that are not finite, or no values at all; or the files
             can't be written.
     """
+    described_by(model, folder, classes, preprocessing, format)
+
+
+def described_by(
+    model: Classifier,
+    folder: str | Path,
+    classes: Sequence[str] | None = None,
+    preprocessing: Preprocessing | None = None,
+    format: Format = "senetzoo",
+) -> Description:
+    """As `save`; what the network in the folder is."""
+    if format not in get_args(Format):
+        raise ConfigError(
+            f"save got format={format!r}.",
+            f"The formats are {' and '.join(map(repr, get_args(Format)))}.",
+            nearest(str(format), get_args(Format)),
+        )
     _check_network(model)
     report, network = model.load_report, type(model).__name__
     for path, module in model.named_modules():
@@ -100,7 +126,7 @@ def save(
     check_finite(model.state_dict(), f"weights of the {network}")
     path = user_path(folder)
     try:
-        write(model, path, classes=classes, preprocessing=preprocessing)
+        return write(model, path, classes=classes, preprocessing=preprocessing, format=format)
     except OSError as error:
         raise WeightsError(
             f"Can't save a network in {path}.",
@@ -168,9 +194,10 @@ def write(
     *,
     classes: Sequence[str] | None,
     preprocessing: Preprocessing | None,
+    format: Format = "senetzoo",
     held: bool = False,
-) -> None:
-    """Write a network's two files; of others in the folder none is touched.
+) -> Description:
+    """Write a network's two files and say what it is; of others in the folder none is touched.
 
     `held` says that the caller is the folder's `only_writer` already.
 
@@ -178,8 +205,19 @@ def write(
     whole network, or is refused. The same tensors make the same bytes.
     """
     about = {"format": "pt", "library_name": LIBRARY, "senetzoo": senetzoo.__version__}
-    content = stored(model.state_dict(), about)
+    # First of all: of a network that was changed by hand, others' names can't be said.
+    _check_built(model)
+    theirs = timm.architecture(model) if format == "timm" else None
+    state = model.state_dict()
+    content = stored(
+        state if theirs is None else dialects.write(state, theirs.dialect, model), about
+    )
     description = describe(model, content, classes=classes, preprocessing=preprocessing)
+    text = (
+        _text(description)
+        if theirs is None
+        else timm.text(model, theirs, preprocessing, description.classes)
+    )
     asked = f"Can't save a network in {folder}."
     if folder.exists() and not folder.is_dir():
         raise ConfigError(asked, "It is a file.", "Give the name of a folder")
@@ -194,8 +232,9 @@ def write(
             )
         # The inner one is put in its place first.
         with atomically(folder / CONFIG) as first, atomically(folder / WEIGHTS) as second:
-            first.write_text(_text(description), encoding="utf-8")
+            first.write_text(text, encoding="utf-8")
             second.write_bytes(content)
+    return description
 
 
 def store_calibration(folder: Path, temperature: float, reject_below: float | None) -> None:
@@ -227,7 +266,9 @@ def _library(file: Path) -> Any:
 
     try:
         if file.name == CONFIG:
-            return json.loads(file.read_text(encoding="utf-8"))["library_name"]
+            raw = json.loads(file.read_text(encoding="utf-8"))
+            # timm's form has no such word, and the version in its place.
+            return LIBRARY if "senetzoo" in raw else raw["library_name"]
         with safe_open(str(file), "pt") as opened:
             return opened.metadata()["library_name"]
     except (ValueError, RecursionError, SafetensorError, TypeError, KeyError):
@@ -241,10 +282,7 @@ def describe(
     classes: Sequence[str] | None,
     preprocessing: Preprocessing | None,
 ) -> Description:
-    """What `model` is, whose file of weights has `content`.
-
-    `ConfigError` where its config and gates build another network: it was changed by hand.
-    """
+    """What `model` is, whose file of weights has `content`."""
     if classes is not None:
         _check_classes(classes, model.num_classes)
     if preprocessing is not None and preprocessing.channels != model.in_chans:
@@ -254,16 +292,6 @@ def describe(
             "Give a mean and a std for each channel",
         )
     spec = model.spec
-    with torch.device("meta"):
-        ours, built = _looks(model), _looks(spec.build(seed=0))
-    for path in ours | built:
-        if ours.get(path) != built.get(path):
-            raise ConfigError(
-                f"Can't save this {type(model).__name__}: it was changed at {path or 'its top'}.",
-                f"There is {ours.get(path, 'nothing')}, and its config and gates make "
-                f"{built.get(path, 'nothing')}.",
-                "Save its state_dict() yourself, with safetensors",
-            )
     temperature, reject_below = calibration(model)
     description = Description(
         library_name=LIBRARY,
@@ -284,6 +312,20 @@ def describe(
     )
     check(description, name="save")
     return description
+
+
+def _check_built(model: Classifier) -> None:
+    """Refuse a network that its config and gates do not build: it was changed by hand."""
+    with torch.device("meta"):
+        ours, built = _looks(model), _looks(model.spec.build(seed=0))
+    for path in ours | built:
+        if ours.get(path) != built.get(path):
+            raise ConfigError(
+                f"Can't save this {type(model).__name__}: it was changed at {path or 'its top'}.",
+                f"There is {ours.get(path, 'nothing')}, and its config and gates make "
+                f"{built.get(path, 'nothing')}.",
+                "Save its state_dict() yourself, with safetensors",
+            )
 
 
 def _check_classes(classes: Sequence[str], number: int) -> None:
