@@ -19,13 +19,15 @@ from senetzoo.cli import complete
 from senetzoo.cli.options import Json, Threads, as_command, say
 from senetzoo.cli.train import (
     EXITS,
+    Parallel,
     SaveMinutes,
     Settings,
     Workers,
     find,
     options_of,
     recipe_names,
-    run,
+    set_threads,
+    train_all,
 )
 from senetzoo.errors import ConfigError, MissingExtraError
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from senetzoo.report.paired import Paired
     from senetzoo.report.run import Run
     from senetzoo.train.experiment import Experiment
+    from senetzoo.train.parallel import Asked
 
 PLAIN = "plain"
 """The variant without a policy, which the others are compared with."""
@@ -69,6 +72,7 @@ def command(
     quick: Annotated[bool, "One short epoch, to see that everything works."] = False,
     no_compile: Annotated[bool, "Do without a C++ compiler."] = False,
     threads: Threads = None,
+    parallel: Parallel = 1,
     workers: Workers = None,
     save_minutes: SaveMinutes = 15.0,
     as_json: Annotated[Json, "JSON of the table; progress on stderr."] = False,
@@ -89,9 +93,8 @@ def command(
       senetzoo compare --model lenet5 --policy se4 --data digits --seeds 5 --epochs 20
       senetzoo compare --model resnet20 --policy my_module:MyGate@pre --data photos/
       senetzoo compare --model lenet5 --policy se4 --data digits --quick --json
+      senetzoo compare --model resnet20 --policy se4 --data CIFAR10 --parallel 2
     """
-    import torch
-
     from senetzoo.own import PATH, register_path, with_names
     from senetzoo.report.figures import differences
     from senetzoo.report.paired import paired
@@ -104,6 +107,7 @@ def command(
     words = ["senetzoo", "compare", "--model", model]
     words += [word for policy in policies for word in ("--policy", policy)]
     given = {"data": data and Path(data).name, "recipe": recipe, "epochs": epochs}
+    threads = set_threads(threads, parallel)
     given |= {"seeds": seeds, "threads": threads}
     words += [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
     words += [word for setting in settings for word in ("--set", setting)]
@@ -123,28 +127,18 @@ def command(
     if no_compile:
         changes["compile"] = False
     recipes = experiment.recipes(quick=quick, changes=changes)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    options = Options(**options_of(workers, quick, save_minutes))
+    options = Options(**options_of(workers, quick, save_minutes, parallel))
     folder = out or Path("runs", f"compare-{_safe(network)}")
     where = None if data is None or experiment.recipe.data == "digits" else Path(data)
-    folders = {}
+    asked: list[Asked] = []
     for number in experiment.seeds:
         for variant, chosen in recipes.items():
-            folders[variant, number] = folder / f"{variant}-{number}"
-            run(
-                chosen,
-                folders[variant, number],
-                (len(folders), len(recipes) * len(experiment.seeds)),
-                data=where,
-                seed=number,
-                variant=variant,
-                command=shlex.join(words),
-                options=options,
-                as_json=as_json,
-            )
+            how = {"data": where, "seed": number, "variant": variant, "options": options}
+            each = folder / f"{variant}-{number}"
+            asked.append((chosen, each, {**how, "command": shlex.join(words)}))
+    train_all(asked, parallel, lambda *_: None, as_json=as_json)
     if launched("RANK", 0) == 0:
-        runs = [read(path, path.name) for path in folders.values()]
+        runs = [read(path, path.name) for _, path, _ in asked]
         pairs = paired(runs, list(experiment.variants))
         made = table(runs, experiment, pairs)
         made |= {"command": shlex.join(words), "folder": str(folder)}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import itertools
 import json
+import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import click
 
 from senetzoo._utils.checks import Ge, Le, NonNegativeFloat
-from senetzoo._utils.environment import cores, launched
+from senetzoo._utils.environment import MOST_THREADS, cores, launched
 from senetzoo._utils.terminal import OutputError, echo
 from senetzoo.cli.base import INTERRUPTED
 from senetzoo.cli.complete import starting
@@ -25,7 +25,7 @@ from senetzoo.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from senetzoo.train.experiment import Experiment
-    from senetzoo.train.recipe import Recipe
+    from senetzoo.train.parallel import Asked
 
 
 def recipe_names(incomplete: str) -> list[Any]:
@@ -58,13 +58,48 @@ Workers: TypeAlias = Annotated[
 SaveMinutes: TypeAlias = Annotated[
     NonNegativeFloat, "Save the state within an epoch too, so often."
 ]
+Parallel: TypeAlias = Annotated[
+    Annotated[int, Ge(1), Le(MOST_THREADS)],
+    "Runs at a time, each a process with its share of the cores.",
+]
 EXITS = {INTERRUPTED: "interrupted (Ctrl-C); the same command goes on where it stopped"}
 
 
-def options_of(workers: int | None, quick: bool, save_minutes: float) -> dict[str, Any]:
-    """What `Options` is made of; without a number of `workers` it is the cores'."""
-    own = min(cores(), 8) * (not quick) if workers is None else workers
+def options_of(
+    workers: int | None, quick: bool, save_minutes: float, parallel: int = 1
+) -> dict[str, Any]:
+    """What `Options` is made of; without a number of `workers` it is the cores' share of a run."""
+    own = min(_share(parallel), 8) * (not quick) if workers is None else workers
     return {"workers": own, "save_minutes": save_minutes}
+
+
+def set_threads(threads: int | None, parallel: int) -> int | None:
+    """Set torch's number of threads, which is `threads` or a run's share of the cores.
+
+    Returns:
+        It; None for torch's own choice, where one run has all cores.
+
+    Raises:
+        ConfigError: This process is one of several that train a network together.
+    """
+    import torch
+
+    together = [name for name in ("RANK", "WORLD_SIZE") if os.environ.get(name)]
+    if parallel > 1 and together:
+        raise ConfigError(
+            f"--parallel {parallel} does not fit accelerate launch and torchrun.",
+            f"By {' and '.join(together)} this process trains one network together with others.",
+            "Start it without them, or leave out --parallel",
+        )
+    if threads is None and parallel > 1:
+        threads = _share(parallel)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return threads
+
+
+def _share(parallel: int) -> int:
+    return max(1, cores() // parallel)
 
 
 @contextmanager
@@ -98,6 +133,7 @@ def command(
     quick: Annotated[bool, "One short epoch, to see that everything works."] = False,
     no_compile: Annotated[bool, "Do without a C++ compiler."] = False,
     threads: Threads = None,
+    parallel: Parallel = 1,
     workers: Workers = None,
     save_minutes: SaveMinutes = 15.0,
     tensorboard: Annotated[bool, "Write a TensorBoard log too."] = False,
@@ -110,15 +146,17 @@ def command(
     With --json, each run's line comes when it has ended and has "run" (its folder) and the
     figures of its summary.
 
+    With --parallel 2 of an experiment's runs train at once, which is faster than one run with all
+    cores. What each says is in output.txt of its folder; one that fails ends no other.
+
     \b
     Examples:
       senetzoo train digits
       senetzoo train cifar10_small --data CIFAR10 --set model=se_resnet20
       senetzoo train cifar10_four_nets --data CIFAR10 --only lenet
+      senetzoo train ablation_gates --data CIFAR10 --parallel 2
       senetzoo train digits --quick --json
     """
-    import torch
-
     from senetzoo.train.recipe import Options, read_setting
 
     experiment = find(recipe)
@@ -126,12 +164,11 @@ def command(
     if no_compile:
         changes["compile"] = False
     recipes = experiment.recipes(only=only, quick=quick, changes=changes)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    options = Options(**options_of(workers, quick, save_minutes), tensorboard=tensorboard)
-    seeds = experiment.seeds if seed is None else (seed,)
-    numbers = itertools.count(1)
-    for number in seeds:
+    threads = set_threads(threads, parallel)
+    given = options_of(workers, quick, save_minutes, parallel)
+    options = Options(**given, tensorboard=tensorboard)
+    runs: list[Asked] = []
+    for number in experiment.seeds if seed is None else (seed,):
         for variant, chosen in recipes.items():
             folder = out or Path("runs") / (chosen.name if variant else "")
             if variant:
@@ -145,35 +182,40 @@ def command(
             parts += ["--seed", str(number), *["--quick"] * quick, *["--no-compile"] * no_compile]
             # Sums are split over the threads, so their number decides a result's last bits.
             parts += ["--threads", str(threads)] if threads is not None else []
-            end = run(
-                chosen,
-                folder,
-                (next(numbers), len(recipes) * len(seeds)),
-                data=data,
-                seed=number,
-                variant=variant,
-                command=shlex.join(parts),
-                options=options,
-                as_json=as_json,
-            )
-            if launched("RANK", 0) == 0:
-                if as_json:
-                    echo(json.dumps({"run": str(folder), **end}))
-                else:
-                    echo(f"weights and log: {folder}\n{json.dumps(end)}")
+            how = {"data": data, "seed": number, "variant": variant, "options": options}
+            runs.append((chosen, folder, {**how, "command": shlex.join(parts)}))
+
+    def ended(folder: Path, end: dict[str, Any]) -> None:
+        if launched("RANK", 0) > 0:
+            return
+        if as_json:
+            echo(json.dumps({"run": str(folder), **end}))
+        elif parallel == 1:
+            echo(f"weights and log: {folder}\n{json.dumps(end)}")
+
+    train_all(runs, parallel, ended, as_json=as_json)
 
 
-def run(
-    recipe: Recipe, folder: Path, place: tuple[int, int], *, as_json: bool, **how: Any
-) -> dict[str, Any]:
-    """Train, or go on: run number so of so many. `how` is what `senetzoo.train` takes besides."""
+def train_all(
+    runs: Sequence[Asked],
+    parallel: int,
+    ended: Callable[[Path, dict[str, Any]], None],
+    *,
+    as_json: bool,
+) -> None:
+    """Train, or go on with, one after another or so many at a time, and call `ended` for each."""
     from senetzoo.train.engine import train
+    from senetzoo.train.parallel import train_at_once
 
     say = functools.partial(say_progress, err=as_json)
-    if place[1] > 1 and launched("RANK", 0) == 0:
-        say(f"run {place[0]} of {place[1]}: {folder}")
     with interruptible():
-        return train(recipe, folder, say=say, **how)
+        if parallel > 1:
+            train_at_once(runs, parallel, ended, say)
+            return
+        for number, (recipe, folder, how) in enumerate(runs, 1):
+            if len(runs) > 1 and launched("RANK", 0) == 0:
+                say(f"run {number} of {len(runs)}: {folder}")
+            ended(folder, train(recipe, folder, say=say, **how))
 
 
 def say_progress(line: str, *, err: bool) -> None:

@@ -1,0 +1,170 @@
+"""Several runs at once, each in a process of its own, on its share of the cores."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+
+from senetzoo import own
+from senetzoo._utils.terminal import echo
+from senetzoo.errors import SenetzooError, TrainingError
+from senetzoo.gates import GATES
+from senetzoo.registry import ENTRIES
+from senetzoo.train.engine import train
+from senetzoo.train.recipe import Recipe
+from senetzoo.train.stop import STOPPING, Interrupted, held, signals
+
+OUTPUT = "output.txt"
+"""What a run of several at once says, in its folder."""
+Asked: TypeAlias = tuple[Recipe, Path, Mapping[str, Any]]
+"""Recipe and folder of a run, and what `train` takes besides."""
+
+_POSIX = os.name == "posix"
+
+
+def train_at_once(
+    runs: Sequence[Asked],
+    parallel: int,
+    ended: Callable[[Path, dict[str, Any]], None],
+    say: Callable[[str], None],
+) -> None:
+    """Train, so many runs at a time, each with torch's number of threads of this process.
+
+    A run that fails ends no other one. What each says goes to `OUTPUT` in its folder.
+
+    Args:
+        runs: What to train.
+        parallel: How many at a time.
+        ended: Called with the folder and the figures of each run, as they end.
+        say: Where lines go: one for each run.
+
+    Raises:
+        TrainingError: At the end: some runs failed.
+        Interrupted: Ctrl-C, after all that were under way have saved their state.
+    """
+    context = multiprocessing.get_context("spawn")
+    registered = [*own.paths([*GATES, *ENTRIES]).values()]
+    waiting = list(enumerate(runs, 1))
+    running: dict[Connection, tuple[str, Path, SpawnProcess]] = {}
+    stopped, failed = False, 0
+
+    def interrupt() -> None:
+        for *_, process in running.values():
+            if _POSIX and process.pid and process.is_alive():  # elsewhere the terminal tells them
+                os.kill(process.pid, signal.SIGINT)
+
+    def stop() -> None:
+        nonlocal stopped
+        stopped = True
+        interrupt()
+
+    say(f"{len(runs)} runs, {parallel} at a time; what each says is in {OUTPUT} of its folder")
+    with signals(stop):
+        try:
+            while running or (waiting and not stopped):
+                while waiting and not stopped and len(running) < parallel:
+                    number, asked = waiting.pop(0)
+                    ours, theirs = context.Pipe(duplex=False)
+                    arguments = (theirs, asked, torch.get_num_threads(), registered)
+                    process = context.Process(target=_train, args=arguments)
+                    with held():
+                        process.start()
+                        running[ours] = (
+                            f"run {number} of {len(runs)}: {asked[1]}",
+                            asked[1],
+                            process,
+                        )
+                    theirs.close()
+                ready = wait(running)
+                for ours in [each for each in running if each in ready]:
+                    found = _received(ours)
+                    name, folder, process = running.pop(ours)
+                    process.join()
+                    if isinstance(found, dict):
+                        say(f"{name}: finished, test accuracy {found['test_accuracy']:.2%}")
+                        ended(folder, found)
+                    elif stopped:
+                        say(f"{name}: {found or 'stopped before it began'}")
+                    else:
+                        failed += 1
+                        why = found or f"Its process ended with {process.exitcode}."
+                        say(f"{name}: failed. {why} See {folder / OUTPUT}")
+        finally:  # at a second Ctrl-C too, or where `ended` can't write
+            interrupt()
+            for *_, process in running.values():
+                process.join()
+    if stopped:
+        raise Interrupted(
+            "The runs were interrupted.\n"
+            f"{len(waiting)} of {len(runs)} had not begun; the others are saved.\n"
+            "Type the same command again to go on"
+        )
+    if failed:
+        raise TrainingError(
+            f"{failed} of {len(runs)} runs failed.",
+            f"The others are finished. Why is above, and in {OUTPUT} of each one's folder.",
+            "Type the same command again for those that failed",
+        )
+
+
+def _received(connection: Connection) -> dict[str, Any] | str:
+    """What a run sent: its figures, or why there are none; nothing where its process died."""
+    try:
+        found: dict[str, Any] | str = connection.recv()
+    except EOFError:
+        return ""
+    finally:
+        connection.close()
+    return found
+
+
+def _train(to: Connection, asked: Asked, threads: int, registered: Sequence[str]) -> None:
+    """Train in this process, which is of one run, and send what `_received` gives."""
+    recipe, folder, how = asked
+    found: dict[str, Any] | str = ""
+    if _POSIX:
+        # Ctrl-C comes from the process that started this one, and once: the second one would end
+        # the run before it has saved its state.
+        os.setsid()
+    # It keeps all signals to the main thread: this one begins with those that are held.
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / OUTPUT).open("a", encoding="utf-8") as file:
+            for stream in (1, 2):
+                os.dup2(file.fileno(), stream)
+        if _POSIX:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        torch.set_num_threads(threads)
+        for path in registered:
+            own.register_path(path)
+        found = train(recipe, folder, **how)
+    except KeyboardInterrupt as stop:
+        echo(str(stop))
+        found = " ".join(str(stop).splitlines()[:2])
+    except Exception as error:  # the others go on
+        found = " ".join(str(error).splitlines())
+        if isinstance(error, SenetzooError):
+            echo(f"error: {error}")
+        else:
+            traceback.print_exc()
+            found = f"{type(error).__name__}: {found}."
+    to.send(found)
+
+
+def _stop_with_parent() -> None:
+    """Save and stop where the process that started this one was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGINT)
