@@ -12,11 +12,7 @@ import re
 import statistics
 import sys
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-from typing import Any
-
-import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
@@ -30,6 +26,7 @@ from tables import (  # noqa: E402
     depth,
     gates,
     inspect,
+    networks,
     noise,
     positions,
     reliability,
@@ -37,12 +34,9 @@ from tables import (  # noqa: E402
 from tables import commands as command_line  # noqa: E402
 from tables.common import RECORDS, interval, lines, made, table  # noqa: E402
 
-from senetzoo import attach, config, explain  # noqa: E402
+from senetzoo import explain  # noqa: E402
 from senetzoo._utils.terminal import columns  # noqa: E402
-from senetzoo.nn.classifier import Classifier  # noqa: E402
-from senetzoo.nn.counting import count, parameters  # noqa: E402
-from senetzoo.nn.slots import POSITIONS  # noqa: E402
-from senetzoo.registry import ENTRIES, FAMILIES  # noqa: E402
+from senetzoo.registry import ENTRIES  # noqa: E402
 from senetzoo.weights.manifest import manifest  # noqa: E402
 
 
@@ -131,75 +125,6 @@ def pins() -> str:
     totals = (str(sum(int(row[column]) for row in rows)) for column in range(1, 6))
     head = ["names", "weights", "sha256", "start of it", "not pinned", "non-commercial"]
     return table(head, [*rows, ["all", *totals]])
-
-
-@cache
-def on_meta(name: str) -> Classifier:
-    """The network called `name`, without memory."""
-    with torch.device("meta"):
-        return config(name).build(seed=0)
-
-
-def parity() -> dict[str, dict[str, Any]]:
-    """What each network was compared with: of several references the one with the least error."""
-    found: dict[str, dict[str, Any]] = {}
-    for record in lines("parity/networks.jsonl"):
-        best = found.get(record["network"])
-        if best is None or record["error"] < best["error"]:
-            found[record["network"]] = record
-    return found
-
-
-def all_networks() -> str:
-    """Every network with its source, its cost, and what it equals."""
-    rows, equals = [], parity()
-    for name, entry in ENTRIES.items():
-        if entry.trunk != name:
-            continue
-        model = on_meta(name)
-        counts, arch, paper = count(model), entry.config, entry.family.paper(name)
-        twin, gated = f"se_{name}", None
-        if twin in ENTRIES:
-            with torch.device("meta"):
-                gates = attach(model, config(twin).policy, seed=0)
-            gated = counts.params + sum(map(parameters, gates.values()))
-        record = equals.get(name)
-        rows.append(
-            [
-                f"`{name}`",
-                f"[{paper.year}]({paper.link})",
-                f"{counts.params:,}",
-                f"{gated:,}" if gated is not None else "its own",
-                f"{counts.macs / 1e9:.3f}",
-                f"{arch.in_chans}x{arch.input_size}x{arch.input_size}",
-                str(arch.num_classes),
-                str(len(model.sites())),
-                record["reference"] if record else "the paper",
-                f"{record['error']:.0e}" if record else "",
-            ]
-        )
-    head = ["name", "paper", "parameters", "with `se_`", "GMACs", "input", "classes", "sites"]
-    return table([*head, "equals", "relative error"], rows)
-
-
-def families() -> str:
-    """Where gates can sit in each family, and its form for small images."""
-    rows = []
-    for family in FAMILIES:
-        positions: set[str] = set()
-        for name in family.networks:
-            positions |= {site.position for site in on_meta(name).sites()}
-        papers = dict.fromkeys(family.paper(name) for name in family.networks)
-        rows.append(
-            [
-                family.title,
-                "; ".join(f"[{paper.title}]({paper.link}), {paper.year}" for paper in papers),
-                ", ".join(f"`{position}`" for position in POSITIONS if position in positions),
-                family.small,
-            ]
-        )
-    head = ["family", "papers", "positions", 'with `stem="cifar"`']
-    return table(head, rows).replace("---:", "---")
 
 
 STEPS = {
@@ -296,7 +221,7 @@ README: dict[str, Callable[[], str]] = {"explain": explained, "counts": counts}
 SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": README,
     "README.zh-CN.md": README,
-    "docs/networks.md": {"all": all_networks, "families": families},
+    "docs/networks.md": {"all": networks.every, "families": networks.families},
     "docs/index.md": {"explain": explained, "demo": demo},
     "docs/choose.md": {
         "imagenet": choose.imagenet,

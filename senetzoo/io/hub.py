@@ -184,7 +184,10 @@ def stage(model: Classifier, repo: str, folder: Path, own: Path | None) -> str:
     tag = report.tag if report is not None and entry is not None else ""
     save(model, folder)
     if own is None:
-        text = written_card(repo, read_description(folder / CONFIG), count(model), tag, entry)
+        saved = read_description(folder / CONFIG)
+        # Of the images that the card names: the network is perhaps made for others.
+        size = saved.preprocessing.size if saved.preprocessing is not None else None
+        text = written_card(repo, saved, count(model, size), tag, entry)
     else:
         text = own.read_text(encoding="utf-8")
         check_card(text, str(own))
