@@ -32,7 +32,7 @@ from tables import (  # noqa: E402
     reliability,
 )
 from tables import commands as command_line  # noqa: E402
-from tables.common import RECORDS, interval, lines, made, table  # noqa: E402
+from tables.common import RECORDS, every, interval, lines, made, table  # noqa: E402
 
 from senetzoo import explain  # noqa: E402
 from senetzoo._utils.terminal import columns  # noqa: E402
@@ -48,6 +48,15 @@ def names() -> str:
         "\nfrom typing import Literal, TypeAlias\n\n"
         f"ModelName: TypeAlias = Literal[\n{listed}]\n"
     )
+
+
+# Whose files have which names.
+PUBLISHERS = {
+    "torchvision": "torchvision",
+    "timm": "timm",
+    "timm_legacy": "the SE authors",
+    "chenyaofo": "chenyaofo",
+}
 
 
 def weights() -> str:
@@ -78,11 +87,12 @@ def counts() -> str:
         for own in (True, False)
     )
     held = sum(bool(entry.pinned) for entry in others)
+    *most, last = dict.fromkeys(PUBLISHERS[entry.dialect] for entry in others)
     return (
         f"{len(ours)} weights are in the package, each with the command that trains it again. The "
-        f"manifest\nhas {len(others)} more, of torchvision, timm, the SE authors and chenyaofo, "
-        "with the figures and licenses\nthat they publish; "
-        f"{held} of these are held to their publisher's hash at every load.\n"
+        f"manifest has\n{len(others)} more, of {', '.join(most)} and {last}, with their published "
+        f"accuracy and license;\n{held} of these are checked at every load against the hash, or "
+        "the start of it, that their publisher states.\n"
     )
 
 
@@ -154,11 +164,13 @@ def identity() -> str:
             ]
         )
     head = ["step", "epochs", "test accuracy in %, by seed", "mean change in points"]
-    first = next(r for r in found if r["step"] == "attached")
+    gated = [r for r in found if r["step"] == "attached"]
+    keys = ("network", "policy", "train_images", "test_images")
+    ((network, policy, train, test),) = {tuple(r[key] for key in keys) for r in gated}
     return table(head, rows) + (
-        f"\n`{first['network']}` with `{first['policy']}`, {len(start)} seeds, "
-        f"{first['train_images']:,} training and {first['test_images']:,} test images of CIFAR-10, "
-        f"the last step of each run; {first['machine']}, commit `{first['commit'][:12]}`.\n"
+        f"\n`{network}` with `{policy}`, {len(start)} seeds, {train:,} training and {test:,} test "
+        "images of CIFAR-10, the last step of each run; "
+        f"{every(found, 'machine', 'commit')}.\n"
     )
 
 
@@ -186,11 +198,12 @@ def combinations() -> str:
     found = lines("attention/combinations.jsonl")
     tried = sum(len(r["sites"]) * r["gates"] for r in found)
     gates = sum(sum(r["sites"].values()) * r["gates"] for r in found)
+    (forms,) = {r["gates"] for r in found}
     return (
-        f"{len(found)} networks have {sum(len(r['sites']) for r in found)} positions between them. "
-        f"Each of {max(r['gates'] for r in found)} forms of gates was put at each of them, all "
-        f"{tried:,} combinations with {gates:,} gates: every gate runs once in a forward pass, "
-        "gets a gradient that is not zero, and changes the output.\n"
+        f"{len(found)} networks have {sum(len(r['sites']) for r in found)} positions in all. Each "
+        f"of {forms} forms of gates was attached at each of them: {tried:,} combinations with "
+        f"{gates:,} gates. Every gate ran once in a forward pass, got a nonzero gradient, and "
+        "changed the output.\n"
     )
 
 
