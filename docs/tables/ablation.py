@@ -9,7 +9,7 @@ import dataclasses
 import statistics
 
 from senetzoo.report.figures import draw_differences
-from senetzoo.report.paired import Paired, paired, verdicts
+from senetzoo.report.paired import Paired, against, paired
 from senetzoo.report.run import Run, find
 from senetzoo.train.recipes import RECIPES, variants_of
 from tables.common import RECORDS, STYLE, every, lines, svg, table
@@ -65,17 +65,18 @@ def runs() -> str:
 
 def finetuned() -> str:
     """Fine-tuning beside a plain loop, by seed, and the mean of the differences."""
-    rows, notes, points = [], [], {}
+    rows, notes = [], []
+    points: dict[str, dict[int, float]] = {"plain": {}, "finetune": {}}
     for record in lines("finetune.jsonl"):
         where, cells = record["environment"], []
-        ours, plain = (record["test"][name]["accuracy"] for name in ("finetune", "plain"))
-        points[record["seed"]] = 100 * (ours - plain)
-        for name in ("plain", "finetune"):
+        for name in points:
             of = record["test"][name]
+            points[name][record["seed"]] = 100 * of["accuracy"]
             low, high = (100 * bound for bound in of["wilson95"])
             cells.append(f"{100 * of['accuracy']:.1f} % [{low:.1f}, {high:.1f}]")
         named = f"{record['named']} of {record['planted']}"
-        rows.append([str(record["seed"]), *cells, f"{points[record['seed']]:+.1f}", named])
+        plain, ours = (by_seed[record["seed"]] for by_seed in points.values())
+        rows.append([str(record["seed"]), *cells, f"{ours - plain:+.1f}", named])
         note = (
             f"`{record['start']}` behind the stem {record['stem']}, {record['size']} px, batch "
             f"{record['batch']}, {record['epochs']} epochs of {record['train_images']} images, "
@@ -84,11 +85,11 @@ def finetuned() -> str:
         machine = f"{where['cpu']} ({', '.join(where['cpu_flags'])}), torch {where['torch']}."
         notes += [text for text in (note, machine) if text not in notes]
     head = ["seed", "plain loop [95 %]", "`senetzoo finetune` [95 %]", "points", "bad files named"]
-    mean = Paired("finetune", "plain", tuple(points), tuple(points.values()))
+    (mean,) = against(points)
     low, high = mean.interval
     notes.append(
         f"Paired by seed, on the same test images: {mean.mean:+.1f} points in the mean of "
-        f"{len(points)} seeds, Student's 95 % interval {low:+.1f} to {high:+.1f}"
+        f"{len(mean.seeds)} seeds, Student's 95 % interval {low:+.1f} to {high:+.1f}"
         f"{'' if mean.differs else ', which has 0 in it: so many seeds show no difference'}."
     )
     return f"{table(head, rows)}\n{' '.join(notes)}\n"
@@ -213,18 +214,14 @@ def _each(values: list[float]) -> str:
 
 def _sentences(pairs: list[Paired]) -> str:
     """Which variants differ from the first one, and which were not shown to."""
-    said = list(zip(pairs, verdicts(pairs), strict=True))
-    differ = [pair for pair, verdict in said if not verdict]
-    alone = [pair.name for pair, verdict in said if verdict and pair.differs]
+    differ = [pair for pair in pairs if pair.differs]
     same = [pair.name for pair in pairs if not pair.differs]
     first, parts = pairs[0].first, []
     for kind, sign in (("Better", 1), ("Worse", -1)):
         if names := [pair.name for pair in differ if sign * pair.mean > 0]:
             parts.append(f"{kind} than {first}: {', '.join(names)}.")
     if differ and len(pairs) > 1:
-        parts.append(f"That holds by Holm's correction for {len(pairs)} comparisons.")
-    if alone:
-        parts.append(f"Different alone, not by Holm's correction: {', '.join(alone)}.")
+        parts.append(f"That holds for all {len(pairs)} comparisons at once, by Dunnett's test.")
     if same:
         parts.append(f"No difference from {first} is shown for: {', '.join(same)}.")
     return " ".join(parts)

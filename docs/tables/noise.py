@@ -6,7 +6,7 @@ import itertools
 import statistics
 from typing import Any
 
-from senetzoo.report.paired import Paired, pair_of, verdicts
+from senetzoo.report.paired import Paired, against
 from senetzoo.report.run import Run
 from senetzoo.runs import renamed
 from senetzoo.train.recipes import RECIPES
@@ -62,8 +62,7 @@ def seeds() -> str:
             {seed: statistics.mean(each) for seed, each in values[corruption, variant].items()}
             for variant in variants
         )
-        pair = _pair(variants[1], other, variants[0], first)
-        if pair is not None:
+        for pair in _enough({variants[0]: first, variants[1]: other}):
             means = (statistics.mean(each[seed] for seed in pair.seeds) for each in (first, other))
             name = corruption.replace("_", " ") if corruption != "none" else "no corruption"
             pairs.append((pair, [name, *(f"{mean:.2f}" for mean in means)]))
@@ -71,7 +70,7 @@ def seeds() -> str:
         return _FEW
     rows, same = [], "no different, as far as shown,"
     sentences: dict[str, list[str]] = {"better": [], "worse": [], same: []}
-    found_out = verdicts([pair for pair, _ in pairs])
+    found_out = _holm([pair for pair, _ in pairs])
     for (pair, cells), verdict in zip(pairs, found_out, strict=True):
         rows.append([*cells, *_difference(pair, verdict)])
         chosen = same if verdict else "better" if pair.mean > 0 else "worse"
@@ -95,21 +94,19 @@ def fluctuation(recipe: str = "ablation_positions") -> str:
         value = swing(run)
         if value is not None:
             found.setdefault(run.header["variant"], {})[run.header["seed"]] = value
-    first, *variants = RECIPES[recipe].variants
-    pairs = []
-    for variant in variants if first in found else ():
-        pair = _pair(variant, found.get(variant, {}), first, found[first])
-        if pair is not None:
-            pairs.append(pair)
-    if not pairs:
+    first = next(iter(RECIPES[recipe].variants))
+    pairs = _enough({name: found[name] for name in RECIPES[recipe].variants if name in found})
+    if not pairs or pairs[0].first != first:
         return _FEW
     rows = []
-    for pair, verdict in zip(pairs, verdicts(pairs), strict=True):
+    for pair in pairs:
         means = (
             statistics.mean(each[seed] for seed in pair.seeds)
             for each in (found[first], found[pair.name])
         )
-        rows.append([pair.name, *(f"{mean:.2f}" for mean in means), *_difference(pair, verdict)])
+        rows.append(
+            [pair.name, *(f"{mean:.2f}" for mean in means), *_difference(pair, pair.verdict)]
+        )
     head = ["variant", f"{first}, points", "variant, points", "difference by seed", "mean [95 %]"]
     return table([*head, "", "could have shown"], rows)
 
@@ -130,9 +127,26 @@ def swing(run: Run) -> float | None:
     return statistics.mean(changes) if len(changes) > 1 else None
 
 
-def _pair(name: str, values: dict[int, float], first: str, base: dict[int, float]) -> Paired | None:
-    pair = pair_of(name, values, first, base)
-    return pair if pair is not None and len(pair.seeds) >= SEEDS else None
+def _enough(values: dict[str, dict[int, float]]) -> list[Paired]:
+    """`against` of those that share enough seeds with the first."""
+    first, *_ = values or [""]
+    base = values.get(first, {})
+    return against({k: v for k, v in values.items() if len(v.keys() & base.keys()) >= SEEDS})
+
+
+def _holm(pairs: list[Paired]) -> list[str]:
+    """The verdict of each of several comparisons that have no variant in common.
+
+    Holm's correction (1979, Scandinavian Journal of Statistics 6).
+    """
+    texts, still = ["no difference shown"] * len(pairs), True
+    for place, number in enumerate(sorted(range(len(pairs)), key=lambda n: pairs[n].p)):
+        still = still and pairs[number].p <= 0.05 / (len(pairs) - place)
+        if still:
+            texts[number] = ""
+        elif pairs[number].differs:
+            texts[number] = f"not shown by Holm's correction for {len(pairs)}"
+    return texts
 
 
 def _difference(pair: Paired, verdict: str) -> list[str]:

@@ -76,9 +76,9 @@ def command(
     """Train a network as it is and with each policy, by the same seeds, and compare.
 
     Runs of one seed are paired: the same initial trunk, the same batches in the same order. The
-    table has the mean of the differences to the plain network with Student's 95 % interval, and
-    says by Holm's correction which of them are shown. It lies in the folder as compare.json, its
-    plot as compare.svg, and each run beside them for senetzoo report.
+    table has the mean of the differences from the plain network, with intervals that hold for all
+    policies at once (Dunnett's test). It is written to the folder as compare.json, its plot as
+    compare.svg, and each run beside them for senetzoo report.
 
     The same command again resumes an interrupted run and leaves out finished ones; with more
     --seeds or another --policy it adds to them.
@@ -216,9 +216,6 @@ def _safe(name: str) -> str:
 
 def table(runs: Sequence[Run], experiment: Experiment, pairs: Sequence[Paired]) -> dict[str, Any]:
     """The comparison of finished runs, in values of JSON; accuracies are in per cent."""
-    from senetzoo.report.paired import verdicts
-
-    said = dict(zip((pair.name for pair in pairs), verdicts(pairs), strict=True))
     rows = []
     for variant, changed in experiment.variants.items():
         own = [run for run in runs if run.header["variant"] == variant]
@@ -237,8 +234,8 @@ def table(runs: Sequence[Run], experiment: Experiment, pairs: Sequence[Paired]) 
                     "interval": [round(limit, 4) for limit in pair.interval],
                     "differences": [round(value, 4) for value in pair.differences],
                     "p": round(pair.p, 6),
-                    "shown": not said[variant],
-                    "verdict": said[variant] or "difference shown",
+                    "shown": pair.differs,
+                    "verdict": pair.verdict or "difference shown",
                     "could_have_shown": round(pair.detectable, 4),
                 }
         rows.append(row)
@@ -262,7 +259,7 @@ def _text(made: Mapping[str, Any], folder: Path) -> str:
         [
             f"{made['variants'][0]['model']} on {made['data']}, {len(made['seeds'])} seeds",
             *columns(rows),
-            f"differences in points, paired by seed with {PLAIN}; shown: by Holm's correction",
+            f"differences in points, paired by seed with {PLAIN}; shown: by Dunnett's test",
             f"table: {folder / RESULT}, plot: {folder / PLOT}",
             f"next: senetzoo report {shlex.quote(str(folder))}",
         ]

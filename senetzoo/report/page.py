@@ -17,7 +17,7 @@ from senetzoo.inspect.pictures import png
 from senetzoo.report import figures
 from senetzoo.report.excitations import ExcitationSection
 from senetzoo.report.markup import Table, rendered
-from senetzoo.report.paired import Paired, paired, verdicts
+from senetzoo.report.paired import Paired, paired
 from senetzoo.report.run import Run
 
 # More classes than this make a table of all pairs too large to read.
@@ -119,10 +119,10 @@ def _paired(found: Sequence[Paired]) -> Table | None:
             f"{pair.mean:+.2f}",
             f"{pair.std:.2f}",
             "{:+.2f} to {:+.2f}".format(*pair.interval),
-            verdict or "differs",
+            pair.verdict or "differs",
             f"{pair.detectable:.2f}",
         ]
-        for pair, verdict in zip(found, verdicts(found), strict=True)
+        for pair in found
     ]
     head = ["paired by seed, in points", "seeds", "mean", "standard deviation", "95 % interval"]
     return Table([*head, "verdict", "could have shown"], rows) if rows else None

@@ -8,7 +8,7 @@ from typing import Any
 
 from senetzoo.report.excitations import ExcitationSection
 from senetzoo.report.page import confusions, flat, fluctuation
-from senetzoo.report.paired import paired, verdicts
+from senetzoo.report.paired import paired
 from senetzoo.report.run import Run
 
 _SERIES = (
@@ -56,10 +56,10 @@ def results(
                 "standard_deviation": pair.std,
                 "interval": pair.interval,
                 "p": pair.p,
-                "verdict": verdict,
+                "verdict": pair.verdict,
                 "could_have_shown": pair.detectable,
             }
-            for pair, verdict in zip(pairs, verdicts(pairs), strict=True)
+            for pair in pairs
         ],
         "excitations": [
             {
