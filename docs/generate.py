@@ -207,10 +207,21 @@ def combinations() -> str:
     )
 
 
-def demo() -> str:
-    """The output of `make demo`, as it was recorded."""
-    path = RECORDS / "demo.txt"
-    return f"```text\n{path.read_text(encoding='utf-8').rstrip()}\n```\n" if path.is_file() else ""
+def _demo(command: str) -> str:
+    """What a command of `make demo` printed first, up to a blank line, as it was recorded."""
+    text = (RECORDS / "demo.txt").read_text(encoding="utf-8")
+    shown = text[text.index(f"$ {command}") :].partition("\n\n")[0]
+    return f"```text\n{shown}\n```\n"
+
+
+def predicted() -> str:
+    """Photographs and their classes."""
+    return _demo("senetzoo predict")
+
+
+def evaluated() -> str:
+    """The figures of a LeNet-5 on digits."""
+    return _demo("senetzoo eval")
 
 
 def explained() -> str:
@@ -235,7 +246,9 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": README,
     "README.zh-CN.md": README,
     "docs/networks.md": {"all": networks.every, "families": networks.families},
-    "docs/index.md": {"explain": explained, "demo": demo},
+    "docs/index.md": {"explain": explained},
+    "docs/student.md": {"predicted": predicted, "evaluated": evaluated},
+    "docs/researcher.md": {"explain": explained},
     "docs/choose.md": {
         "imagenet": choose.imagenet,
         "small": choose.small,
