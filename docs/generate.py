@@ -12,11 +12,7 @@ import re
 import statistics
 import sys
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-from typing import Any
-
-import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
@@ -30,19 +26,17 @@ from tables import (  # noqa: E402
     depth,
     gates,
     inspect,
+    networks,
     noise,
     positions,
     reliability,
 )
 from tables import commands as command_line  # noqa: E402
-from tables.common import RECORDS, interval, lines, made, table  # noqa: E402
+from tables.common import RECORDS, every, interval, lines, made, table  # noqa: E402
 
-from senetzoo import attach, config, explain  # noqa: E402
+from senetzoo import explain  # noqa: E402
 from senetzoo._utils.terminal import columns  # noqa: E402
-from senetzoo.nn.classifier import Classifier  # noqa: E402
-from senetzoo.nn.counting import count, parameters  # noqa: E402
-from senetzoo.nn.slots import POSITIONS  # noqa: E402
-from senetzoo.registry import ENTRIES, FAMILIES  # noqa: E402
+from senetzoo.registry import ENTRIES  # noqa: E402
 from senetzoo.weights.manifest import manifest  # noqa: E402
 
 
@@ -54,6 +48,16 @@ def names() -> str:
         "\nfrom typing import Literal, TypeAlias\n\n"
         f"ModelName: TypeAlias = Literal[\n{listed}]\n"
     )
+
+
+# Whose files have which names.
+PUBLISHERS = {
+    "torchvision": "torchvision",
+    "timm": "timm",
+    "timm_legacy": "the SE authors",
+    "chenyaofo": "chenyaofo",
+    "pytorchcv": "pytorchcv",
+}
 
 
 def weights() -> str:
@@ -84,11 +88,12 @@ def counts() -> str:
         for own in (True, False)
     )
     held = sum(bool(entry.pinned) for entry in others)
+    *most, last = dict.fromkeys(PUBLISHERS[entry.dialect] for entry in others)
     return (
         f"{len(ours)} weights are in the package, each with the command that trains it again. The "
-        f"manifest\nhas {len(others)} more, of torchvision, timm, the SE authors and chenyaofo, "
-        "with the figures and licenses\nthat they publish; "
-        f"{held} of these are held to their publisher's hash at every load.\n"
+        f"manifest has\n{len(others)} more, of {', '.join(most)} and {last}, with their published "
+        f"accuracy and license;\n{held} of these are checked at every load against the hash, or "
+        "the start of it, that their publisher states.\n"
     )
 
 
@@ -133,75 +138,6 @@ def pins() -> str:
     return table(head, [*rows, ["all", *totals]])
 
 
-@cache
-def on_meta(name: str) -> Classifier:
-    """The network called `name`, without memory."""
-    with torch.device("meta"):
-        return config(name).build(seed=0)
-
-
-def parity() -> dict[str, dict[str, Any]]:
-    """What each network was compared with: of several references the one with the least error."""
-    found: dict[str, dict[str, Any]] = {}
-    for record in lines("parity/networks.jsonl"):
-        best = found.get(record["network"])
-        if best is None or record["error"] < best["error"]:
-            found[record["network"]] = record
-    return found
-
-
-def all_networks() -> str:
-    """Every network with its source, its cost, and what it equals."""
-    rows, equals = [], parity()
-    for name, entry in ENTRIES.items():
-        if entry.trunk != name:
-            continue
-        model = on_meta(name)
-        counts, arch, paper = count(model), entry.config, entry.family.paper(name)
-        twin, gated = f"se_{name}", None
-        if twin in ENTRIES:
-            with torch.device("meta"):
-                gates = attach(model, config(twin).policy, seed=0)
-            gated = counts.params + sum(map(parameters, gates.values()))
-        record = equals.get(name)
-        rows.append(
-            [
-                f"`{name}`",
-                f"[{paper.year}]({paper.link})",
-                f"{counts.params:,}",
-                f"{gated:,}" if gated is not None else "its own",
-                f"{counts.macs / 1e9:.3f}",
-                f"{arch.in_chans}x{arch.input_size}x{arch.input_size}",
-                str(arch.num_classes),
-                str(len(model.sites())),
-                record["reference"] if record else "the paper",
-                f"{record['error']:.0e}" if record else "",
-            ]
-        )
-    head = ["name", "paper", "parameters", "with `se_`", "GMACs", "input", "classes", "sites"]
-    return table([*head, "equals", "relative error"], rows)
-
-
-def families() -> str:
-    """Where gates can sit in each family, and its form for small images."""
-    rows = []
-    for family in FAMILIES:
-        positions: set[str] = set()
-        for name in family.networks:
-            positions |= {site.position for site in on_meta(name).sites()}
-        papers = dict.fromkeys(family.paper(name) for name in family.networks)
-        rows.append(
-            [
-                family.title,
-                "; ".join(f"[{paper.title}]({paper.link}), {paper.year}" for paper in papers),
-                ", ".join(f"`{position}`" for position in POSITIONS if position in positions),
-                family.small,
-            ]
-        )
-    head = ["family", "papers", "positions", 'with `stem="cifar"`']
-    return table(head, rows).replace("---:", "---")
-
-
 STEPS = {
     "trunk": "the trunk, as it is in the package",
     "attached": "with identity gates attached",
@@ -229,11 +165,13 @@ def identity() -> str:
             ]
         )
     head = ["step", "epochs", "test accuracy in %, by seed", "mean change in points"]
-    first = next(r for r in found if r["step"] == "attached")
+    gated = [r for r in found if r["step"] == "attached"]
+    keys = ("network", "policy", "train_images", "test_images")
+    ((network, policy, train, test),) = {tuple(r[key] for key in keys) for r in gated}
     return table(head, rows) + (
-        f"\n`{first['network']}` with `{first['policy']}`, {len(start)} seeds, "
-        f"{first['train_images']:,} training and {first['test_images']:,} test images of CIFAR-10, "
-        f"the last step of each run; {first['machine']}, commit `{first['commit'][:12]}`.\n"
+        f"\n`{network}` with `{policy}`, {len(start)} seeds, {train:,} training and {test:,} test "
+        "images of CIFAR-10, the last step of each run; "
+        f"{every(found, 'machine', 'commit')}.\n"
     )
 
 
@@ -261,18 +199,30 @@ def combinations() -> str:
     found = lines("attention/combinations.jsonl")
     tried = sum(len(r["sites"]) * r["gates"] for r in found)
     gates = sum(sum(r["sites"].values()) * r["gates"] for r in found)
+    (forms,) = {r["gates"] for r in found}
     return (
-        f"{len(found)} networks have {sum(len(r['sites']) for r in found)} positions between them. "
-        f"Each of {max(r['gates'] for r in found)} forms of gates was put at each of them, all "
-        f"{tried:,} combinations with {gates:,} gates: every gate runs once in a forward pass, "
-        "gets a gradient that is not zero, and changes the output.\n"
+        f"{len(found)} networks have {sum(len(r['sites']) for r in found)} positions in all. Each "
+        f"of {forms} forms of gates was attached at each of them: {tried:,} combinations with "
+        f"{gates:,} gates. Every gate ran once in a forward pass, got a nonzero gradient, and "
+        "changed the output.\n"
     )
 
 
-def demo() -> str:
-    """The output of `make demo`, as it was recorded."""
-    path = RECORDS / "demo.txt"
-    return f"```text\n{path.read_text(encoding='utf-8').rstrip()}\n```\n" if path.is_file() else ""
+def _demo(command: str) -> str:
+    """What a command of `make demo` printed first, up to a blank line, as it was recorded."""
+    text = (RECORDS / "demo.txt").read_text(encoding="utf-8")
+    shown = text[text.index(f"$ {command}") :].partition("\n\n")[0]
+    return f"```text\n{shown}\n```\n"
+
+
+def predicted() -> str:
+    """Photographs and their classes."""
+    return _demo("senetzoo predict")
+
+
+def evaluated() -> str:
+    """The figures of a LeNet-5 on digits."""
+    return _demo("senetzoo eval")
 
 
 def explained() -> str:
@@ -296,8 +246,10 @@ README: dict[str, Callable[[], str]] = {"explain": explained, "counts": counts}
 SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": README,
     "README.zh-CN.md": README,
-    "docs/networks.md": {"all": all_networks, "families": families},
-    "docs/index.md": {"explain": explained, "demo": demo},
+    "docs/networks.md": {"all": networks.every, "families": networks.families},
+    "docs/index.md": {"explain": explained},
+    "docs/student.md": {"predicted": predicted, "evaluated": evaluated},
+    "docs/researcher.md": {"explain": explained},
     "docs/choose.md": {
         "imagenet": choose.imagenet,
         "small": choose.small,

@@ -1,5 +1,6 @@
 """What the package exports; `__init__.py` reads it to find a name when it is first used."""
 
+from senetzoo._utils.torchvision import import_torchvision as import_torchvision
 from senetzoo.deploy.export import export as export
 from senetzoo.deploy.optimize import optimize as optimize
 from senetzoo.errors import SenetzooError as SenetzooError

@@ -79,6 +79,18 @@ def test_help(names: tuple[str, ...]) -> None:
             assert option.help, option.name
 
 
+def test_without_arguments_the_program_greets() -> None:
+    greeting = run().stdout
+    shown = re.findall(r"^  senetzoo (.+?)(?: {4,}|$)", greeting, re.MULTILINE)
+    assert len(shown) == 5
+    for line in shown:
+        name, *words = line.split()
+        command = COMMANDS[(name,)]
+        command.make_parser(click.Context(command)).parse_args(args=words)
+    assert "senetzoo --help" in greeting
+    assert all((ROOT / page).exists() for page in re.findall(r"\S+\.md", greeting))
+
+
 @each_command
 def test_results_are_to_be_had_as_json(names: tuple[str, ...]) -> None:
     options = {flag for option in COMMANDS[names].params for flag in option.opts}

@@ -23,6 +23,7 @@ from support.networks import (
     relative_error,
 )
 from support.parity import TOLERANCE
+from tables import networks
 from torch import Tensor, nn
 
 from senetzoo import NONE, SE, Policy, config, create, explain
@@ -287,22 +288,25 @@ def test_no_gate_is_left_without_a_slot(name: str) -> None:
     assert {id(m) for m in model.modules() if isinstance(m, Slots)} == reached
 
 
-# Nobody else has these: their tests hold them against the paper, layer by layer or written out.
-BY_THE_PAPER = {
-    *("lenet", "lenet5", "vgg11_lrn", "vgg16_c", "vgg16_c_bn", "googlenet", "inception_v2"),
-    *(f"resnet{depth}a" for depth in (20, 32, 44, 56, 110)),
-    *(f"plain{depth}" for depth in (20, 32, 44, 56)),
-    *("densenet264", "densenet40_12"),
-}
-
-
 def test_every_network_has_been_compared() -> None:
-    """The record that the tables are made from has all networks that another library has."""
+    """With another library, as the record has it, or with its paper, by a test that exists."""
     path = Path(__file__).parents[1] / "benchmarks" / "records" / "parity" / "networks.jsonl"
     records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     compared = {record["network"] for record in records}
-    assert {name for name in TRUNKS if name not in compared} == BY_THE_PAPER
+    assert {name for name in TRUNKS if name not in compared} == set(networks.BY_THE_PAPER)
     assert all(0 <= record["error"] < TOLERANCE for record in records)
+    for test in set(networks.BY_THE_PAPER.values()):
+        file, name = test.split("::")
+        text = (Path(__file__).parent / file).read_text("utf-8")
+        assert f"\ndef {name}(" in text, test
+
+
+def test_the_table_says_of_a_network_that_nothing_was_compared_with_just_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(networks.BY_THE_PAPER, "lenet")
+    (row,) = (line for line in networks.every().splitlines() if line.startswith("| `lenet` "))
+    assert row.split(" | ")[-2] == "nothing yet"
 
 
 def test_every_network_has_a_paper() -> None:

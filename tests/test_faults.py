@@ -11,6 +11,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -47,6 +48,7 @@ from senetzoo.inspect import excitations
 from senetzoo.inspect.evidence import evidence
 from senetzoo.io import hub
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.counting import count
 from senetzoo.nn.preprocessing import CIFAR10
 from senetzoo.nn.provenance import provenance
 from senetzoo.predict import predict
@@ -599,6 +601,16 @@ def test_published_figures_are_of_the_whole_published_network(change: str, tmp_p
     )
     assert hub.stage(net, "someone/net", tmp_path, None).startswith("senetzoo")
     assert "How good it is" not in (tmp_path / hub.CARD).read_text()
+
+
+def test_a_cards_multiply_accumulates_are_those_of_its_input(tmp_path: Path) -> None:
+    """Of these weights the images have another size than the network is made for."""
+    net = senetzoo.load("resnet20.flowers5_v1")
+    hub.stage(net, "someone/net", tmp_path, None)
+    card = (tmp_path / hub.CARD).read_text()
+    (size,) = re.findall(r"^\| input \| 3x(\d+)x", card, re.MULTILINE)
+    assert int(size) != net.input_size
+    assert f"| multiply-accumulates | {count(net, int(size)).macs:,} |" in card
 
 
 def _trained_head(net: Classifier) -> None:

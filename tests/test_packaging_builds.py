@@ -97,8 +97,8 @@ def test_the_sdist_has_what_its_tests_need_and_nothing_else(built: Path) -> None
         inside = {m.name.partition("/")[2] for m in archive.getmembers() if m.isfile()}
     tops = {path.partition("/")[0] for path in inside}
     assert tops == {
-        "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile", "PKG-INFO",
-        "README.md", "README.zh-CN.md", "SECURITY.md", "benchmarks", "constraints.txt", "docs",
+        "CHANGELOG.md", "CITATION.cff", "LICENSE", "Makefile", "PKG-INFO",
+        "README.md", "README.zh-CN.md", "benchmarks", "constraints.txt", "docs",
         "hubconf.py", "mkdocs.yml", "pyproject.toml", "scripts", "senetzoo", "tests",
         "weights_manifest.json", ".gitignore",
     }  # fmt: skip

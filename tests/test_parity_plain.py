@@ -1,4 +1,4 @@
-"""The plain networks: torchvision's ResNet without its sums, and one network written out."""
+"""The plain networks: torchvision's ResNet without its sums, and those for CIFAR written out."""
 
 from __future__ import annotations
 
@@ -59,8 +59,9 @@ def test_torchvision_without_its_sums(name: str, depths: list[int]) -> None:
     )
 
 
-def test_cifar_written_out() -> None:
-    model = create("plain20", seed=0).double()
+@pytest.mark.parametrize("depth", [20, 32, 44, 56])
+def test_cifar_written_out(depth: int) -> None:
+    model = create(f"plain{depth}", seed=0).double()
     randomize(model)
     calibrate_on_next_batch(model)
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)).double()
@@ -81,7 +82,7 @@ def test_cifar_written_out() -> None:
 
         y = layer(x, "", 1)
         for level, side in ((1, 32), (2, 16), (3, 8)):
-            for number in (0, 1, 2):
+            for number in range((depth - 2) // 6):
                 path = f"layer{level}.{number}."
                 y = layer(y, path, 1, 2 if level > 1 and number == 0 else 1)
                 y = layer(y, path, 2)

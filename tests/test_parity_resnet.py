@@ -22,10 +22,10 @@ from senetzoo.nn.stem import Stem
 from senetzoo.zoo import create
 
 
-# 65 pixels: the two forms of the pool give maps of different sizes there.
-def test_option_a_written_out() -> None:
+@pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
+def test_option_a_written_out(depth: int) -> None:
     """No library at hand has option A, so the whole network is written out here."""
-    model = create("resnet20a", seed=0).double()
+    model = create(f"resnet{depth}a", seed=0).double()
     randomize(model)
     calibrate_on_next_batch(model)
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)).double()
@@ -47,7 +47,7 @@ def test_option_a_written_out() -> None:
 
         y = norm(conv(x, "conv1"), "bn1").clamp(min=0)
         for stage in (1, 2, 3):
-            for block in (0, 1, 2):
+            for block in range((depth - 2) // 6):
                 path = f"layer{stage}.{block}"
                 stride = 2 if stage > 1 and block == 0 else 1
                 skip = y

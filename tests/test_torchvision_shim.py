@@ -132,6 +132,10 @@ def test_a_whole_torchvision_leaves_the_library_alone(run: Run, tmp_path: Path) 
     [
         pytest.param("", id="first import"),
         pytest.param(
+            "import senetzoo\nsenetzoo.import_torchvision()\nimport torchvision\n",
+            id="by the public function",
+        ),
+        pytest.param(
             "try:\n    import torchvision\nexcept RuntimeError as error:\n    print(error)\n",
             id="after the user's own failed import",
         ),
@@ -153,7 +157,7 @@ def test_missing_operators_are_declared(run: Run, tmp_path: Path, before: str) -
         + "print(torch.ops.torchvision.qnms.default._schema)\n",
         fake(tmp_path, BROKEN),
     )
-    error = "operator torchvision::nms does not exist\n" if before else ""
+    error = "operator torchvision::nms does not exist\n" if "error" in before else ""
     schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor\n"
     assert done.stdout == (
         f"{error}True True True\ntorchvision::nms{schema}torchvision::qnms{schema}"

@@ -24,9 +24,15 @@ from senetzoo.cli import main
 from senetzoo.data.cifar import CIFAR10
 
 WALKS = {
-    "student": ("docs/index.md", "docs/inspect.md"),
-    "researcher": ("docs/own_gates.md",),
-    "engineer": ("README.md", "docs/training.md", "docs/evaluate.md", "docs/deploy.md"),
+    "student": ("docs/student.md", "docs/inspect.md"),
+    "researcher": ("docs/researcher.md", "docs/own_gates.md"),
+    "engineer": (
+        "docs/engineer.md",
+        "README.md",
+        "docs/training.md",
+        "docs/evaluate.md",
+        "docs/deploy.md",
+    ),
 }
 # Other words for what is large, is fetched, or has no end in a test.
 INSTEAD = {

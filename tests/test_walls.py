@@ -156,7 +156,7 @@ def test_no_assert_guards_anything() -> None:
         # What a user waits for at the prompt.
         *(
             (f"from senetzoo.cli import main; main({words!r}, standalone_mode=False)", {"torch"})
-            for words in (["--help"], ["weights", "--help"], ["train", "--help"])
+            for words in ([], ["--help"], ["weights", "--help"], ["train", "--help"])
         ),
         *(
             (

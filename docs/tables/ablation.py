@@ -15,7 +15,7 @@ from senetzoo.report.figures import draw_differences
 from senetzoo.report.paired import Paired, against, paired
 from senetzoo.report.run import Run, find
 from senetzoo.train.recipes import RECIPES, variants_of
-from tables.common import RECORDS, STYLE, lines, svg, table
+from tables.common import RECORDS, STYLE, every, lines, svg, table
 
 PLOT = "docs/ablation.svg"
 # What the sources of the recipes report, in per cent.
@@ -226,17 +226,15 @@ def ablation(found: list[Run]) -> str:
     head = ["variant", "seeds", "test accuracy in %", f"minus {first}, points", "95 % interval"]
     core_hours = sum(sum(run.seconds.values()) * _cores(run) for run in found) / 3600
     speeds = [run.images_per_second for run in found]
-    settings, epochs = _changes(found[0]), len(found[0].epochs)
-    places = [run.header["environment"] for run in found]
-    where = "; ".join(
-        dict.fromkeys(f"{place['machine']}, commit `{place['commit'][:12]}`" for place in places)
-    )
+    ((settings, epochs, images),) = {
+        (_changes(run), len(run.epochs), run.header["data"]["test_images"]) for run in found
+    }
+    where = every((run.header["environment"] for run in found), "machine", "commit")
     return (
         f"{table([*head, 'could have shown'], rows)}\n{_sentences(pairs)}\n\n"
         f"{epochs} epochs each{f' ({settings})' if settings else ''}, the last checkpoint on "
-        f"{found[0].header['data']['test_images']:,} test images; {len(found)} runs of together "
-        f"{core_hours:.1f} core-hours, {min(speeds):,.0f} to {max(speeds):,.0f} images a second "
-        f"with other work beside them; {where}.\n"
+        f"{images:,} test images; {len(found)} runs of {core_hours:.1f} core-hours in all, "
+        f"{min(speeds):,.0f} to {max(speeds):,.0f} images a second; {where}.\n"
     )
 
 

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from senetzoo.bench.spread import Spread
-from tables.common import RECORDS, STYLE, lines, svg, table
+from tables.common import RECORDS, STYLE, every, lines, svg, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -143,8 +143,8 @@ def summary() -> str:
             note = machine(record, packages=False)
             notes += [note] * bool(made and note not in notes)
             rows += made
-    head = ["network", "engine", "batch", "plain, images a second", "SE / plain, as built"]
-    head += ["SE / plain, optimized", "to timm's SE"]
+    head = ["network", "engine", "batch", "plain, optimized if measured, images a second"]
+    head += ["SE / plain, as built", "SE / plain, optimized", "SE, optimized / timm's SE"]
     return f"{table(head, rows)}\n{' '.join(notes)}\n" if rows else "Nothing is recorded yet.\n"
 
 
@@ -333,11 +333,11 @@ def precision() -> str:
     if not rows:
         return "Nothing is recorded yet.\n"
     head = ["weights", "engine", "dtype", "accuracy", "points", "other answers", "note"]
-    first = found[0]
+    (images,) = {record["test_images"] for record in found}
+    (drawn,) = {record["calibration_images"] for record in found if record["dtype"] == "int8"}
     return (
-        f"{table(head, rows)}\n{first['test_images']:,} test images of CIFAR-10; int8 with "
-        f"{max(record['calibration_images'] or 0 for record in found)} training images for its "
-        f"ranges; {first['machine']}.\n"
+        f"{table(head, rows)}\n{images:,} test images of CIFAR-10; int8 with {drawn} training "
+        f"images for its ranges; {every(found, 'machine')}.\n"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,19 @@ def lines(name: str) -> list[dict[str, Any]]:
                 raise BrokenError(f"line {number}", "it is no JSON object")
             found.append(raw)
     return found
+
+
+def every(records: Iterable[dict[str, Any]], *keys: str) -> str:
+    """Where records were made, each combination once: their machine, engine or the like, commit."""
+    return "; ".join(
+        dict.fromkeys(
+            ", ".join(
+                f"commit `{record[key][:12]}`" if key == "commit" else str(record[key])
+                for key in keys
+            )
+            for record in records
+        )
+    )
 
 
 def difference(gained: int, lost: int, images: int) -> tuple[float, float, float]:

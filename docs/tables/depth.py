@@ -9,7 +9,7 @@ from senetzoo.report.figures import COLORS
 from senetzoo.report.run import Run
 from senetzoo.train.recipes import RECIPES
 from tables.ablation import finished
-from tables.common import STYLE, svg, table
+from tables.common import STYLE, every, svg, table
 from tables.noise import swing
 
 PLOT = "docs/depth.svg"
@@ -76,16 +76,16 @@ def _made() -> str:
     """What was run, and what was not."""
     found = runs()
     run = next(iter(found.values()))
-    recipe, data, where = (run.header[key] for key in ("recipe", "data", "environment"))
+    recipe, data = (run.header[key] for key in ("recipe", "data"))
+    where = every((r.header["environment"] for r in found.values()), "machine", "commit")
+    seeds = sorted({r.header["seed"] for r in found.values()})
     sides = ", ".join(f"{epochs} epochs at {side} px" for side, epochs in recipe["phases"])
     missing = [f"`{variant}`" for variant in RECIPES[RECIPE].variants if variant not in found]
     hours = sum(r.end["train_seconds"] for r in found.values() if r.end is not None) / 3600
     return (
         f"{sides}, {data['train_images']:,} training and {data['test_images']:,} test images, the "
-        f"last epoch, seed {run.header['seed']} alone; {hours:.1f} core-hours on "
-        f"{where['machine']} with other work beside them, commit `{where['commit'][:12]}`."
-        + f" Not run yet: {', '.join(missing)}." * bool(missing)
-        + "\n"
+        f"last epoch, one run each of seed {' or '.join(map(str, seeds))}; {hours:.1f} core-hours; "
+        f"{where}." + f" Not run yet: {', '.join(missing)}." * bool(missing) + "\n"
     )
 
 

@@ -11,7 +11,7 @@ from senetzoo.report.run import Run
 from senetzoo.runs import renamed
 from senetzoo.train.recipes import RECIPES
 from tables.ablation import finished
-from tables.common import difference, lines, table
+from tables.common import difference, every, lines, table
 
 # Two may agree by chance, and Student's interval is then nothing wide.
 SEEDS = 3
@@ -44,7 +44,7 @@ def weights() -> str:
         )
     other = next(record["variant"] for record in found if record["variant"] != first)
     head = ["corruption", "severity", f"`{first}`, %", f"`{other}`, %", "difference [95 %]", ""]
-    return f"{table(head, rows)}\n{_made(found[0])}"
+    return f"{table(head, rows)}\n{_made(found)}"
 
 
 def seeds() -> str:
@@ -84,7 +84,7 @@ def seeds() -> str:
     )
     if not all(found_out):
         said += f" That holds by Holm's correction for {len(pairs)} comparisons."
-    return f"{text}\n{said}\n\nMean over five severities. {_made(found[0])}"
+    return f"{text}\n{said}\n\nMean over five severities. {_made(found)}"
 
 
 def fluctuation(recipe: str = "ablation_positions") -> str:
@@ -159,8 +159,8 @@ def _difference(pair: Paired, verdict: str) -> list[str]:
     ]
 
 
-def _made(where: dict[str, Any]) -> str:
-    return (
-        f"{where['test_images']:,} test images, noise of seed {where['noise_seed']}; "
-        f"{where['machine']}, {where['engine']}, commit `{where['commit'][:12]}`.\n"
-    )
+def _made(found: list[dict[str, Any]]) -> str:
+    # The same images for all, or nothing here is paired.
+    ((images, seed),) = {(record["test_images"], record["noise_seed"]) for record in found}
+    where = every(found, "machine", "engine", "commit")
+    return f"{images:,} test images, noise of seed {seed}; {where}.\n"

@@ -21,8 +21,16 @@ _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _library: torch.library.Library | None = None
 
 
-def torchvision() -> ModuleType:
-    """Import torchvision, after which ``from torchvision... import`` works too.
+def import_torchvision() -> ModuleType:
+    """Import torchvision, even if its compiled operators don't load.
+
+    ``import torchvision`` fails with "operator torchvision::nms does not exist" where it was built
+    for another torch. Call this function first: then ``import torchvision`` and
+    ``from torchvision... import`` work in the same process. Models, transforms and data sets work;
+    the operators themselves, such as ``nms`` for detectors, do not.
+
+    Returns:
+        The module ``torchvision``.
 
     Raises:
         ImportError: It is not installed.
@@ -45,3 +53,7 @@ def torchvision() -> ModuleType:
         if not hasattr(torch.ops.torchvision, operator):
             _library.define(operator + _SCHEMA)  # type: ignore[no-untyped-call]
     return importlib.import_module("torchvision")
+
+
+# The package's own short name for it.
+torchvision = import_torchvision

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 import senetzoo
+from senetzoo._utils.terminal import echo
 from senetzoo.cli.base import LazyGroup
 
 _COMMANDS = (
@@ -32,6 +33,18 @@ Completion with the Tab key, of commands, options, networks, tags and recipes:
     _SENETZOO_COMPLETE=fish_source senetzoo | source
 """
 
+_GREETING = f"""\
+senetzoo {senetzoo.__version__}: image classifiers in which you choose where channel attention goes.
+
+  senetzoo predict photo.jpg            Classify an image; the weights are in the package.
+  senetzoo explain resnet50+se16@pre    Show which gate sits where, and what it costs.
+  senetzoo train digits                 Train a LeNet-5 in a minute or two, offline.
+  senetzoo finetune photos/             Train on your own images, a folder for each class.
+  senetzoo export runs/photos-resnet20 --to onnx    Write the result for another runtime.
+
+`senetzoo --help` lists all commands, `senetzoo COMMAND --help` explains one.
+README.md and docs/index.md in the repository lead to the tutorials and the reference."""
+
 
 @click.group(
     cls=LazyGroup,
@@ -39,9 +52,11 @@ Completion with the Tab key, of commands, options, networks, tags and recipes:
     name="senetzoo",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=_COMPLETION,
+    invoke_without_command=True,
 )
 @click.version_option(senetzoo.__version__, prog_name="senetzoo")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Image classifiers in which you choose where channel attention goes.
 
     With --json a command prints its result, and nothing else, as JSON on the standard output.
@@ -54,3 +69,5 @@ def main() -> None:
       senetzoo explain resnet50+se16@pre
       senetzoo bench --model resnet20 --model se_resnet20
     """
+    if context.invoked_subcommand is None:
+        echo(_GREETING)

@@ -196,7 +196,9 @@ def stage(
     description = described_by(model, folder, format=format)
     if own is None:
         theirs = timm.architecture(model).name if format == "timm" else ""
-        text = written_card(repo, description, count(model), tag, entry, theirs)
+        # Of the images that the card names: the network is perhaps made for others.
+        size = description.preprocessing.size if description.preprocessing is not None else None
+        text = written_card(repo, description, count(model, size), tag, entry, theirs)
     else:
         text = own.read_text(encoding="utf-8")
         check_card(text, str(own))
