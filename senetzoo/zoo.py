@@ -63,7 +63,8 @@ def create(
             - a name in the registry (`list_models`); a tag of its weights may follow
               (``"se_resnet20.cifar10_v1"``), and a policy (``"resnet50+se8@pre/s3-4"``);
             - a folder that `save` or a training run wrote;
-            - a repository: ``"hf-hub:owner/name"``, ``"hf-hub:owner/name@v1"``;
+            - a repository: ``"hf-hub:owner/name"``, ``"hf-hub:owner/name@v1"``; of timm's form too,
+              as ``"hf-hub:timm/resnet50.a1_in1k"``, and so may be a folder;
             - a policy may follow these too (``"runs/photos+eca@pre"``).
         policy: Which gates sit where, over the network's own; `NONE` strips that.
         pretrained: True for the default weights of a name, or the tag of others. A folder and a

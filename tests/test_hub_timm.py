@@ -360,6 +360,17 @@ def test_images_for_which_they_differ(tmp_path: Path) -> None:
     ]
 
 
+def test_weights_that_are_a_pickle(tmp_path: Path) -> None:
+    theirs = timm().create_model("seresnet18", num_classes=3)
+    timm().models.save_for_hf(theirs, tmp_path, safe_serialization=False)
+    file = tmp_path / "pytorch_model.bin"
+    assert message(lambda: load(tmp_path), WeightsError) == (
+        f"The weights in {tmp_path} are pytorch_model.bin alone.\n"
+        "It is a pickle, and a network is read from model.safetensors.\n"
+        f"Type: senetzoo weights convert {file} --to se_resnet18"
+    )
+
+
 def test_tensors_of_another_network(tmp_path: Path) -> None:
     written_by_timm("resnet18", tmp_path, num_classes=3)
     raw = json.loads((tmp_path / "config.json").read_text())

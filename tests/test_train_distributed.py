@@ -81,7 +81,9 @@ def in_two(target: Callable[..., None], *args: object) -> list[int | None]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["accelerate", "sklearn.datasets", "senetzoo.train.engine"])
+    # DistributedDataParallel imports torch._dynamo, in seconds: once for all processes here.
+    preload = ["accelerate", "sklearn.datasets", "senetzoo.train.engine", "torch._dynamo"]
+    context.set_forkserver_preload(preload)
     children = [context.Process(target=target, args=(rank, port, *args)) for rank in (0, 1)]
     for child in children:
         child.start()

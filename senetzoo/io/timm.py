@@ -279,6 +279,13 @@ def opened(
     known = preprocessing.for_channels(channels) if channels in (1, 3) else None
 
     def load(like: Classifier | None) -> tuple[dict[str, Tensor], LoadReport]:
+        older = file.with_name("pytorch_model.bin")
+        if older.is_file() and not file.with_name("model.safetensors").is_file():
+            raise WeightsError(
+                f"The weights in {file.parent} are {older.name} alone.",
+                "It is a pickle, and a network is read from model.safetensors.",
+                f"Type: senetzoo weights convert {older} --to {spec.name}",
+            )
         theirs, sha256, origin = fetch("")
         ours, notes = dialects.reading(theirs, dialect, like or spec.build(seed=0))
         adapted = tuple((file.name, note) for note in notes)
