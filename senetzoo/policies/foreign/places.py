@@ -35,10 +35,11 @@ def site_map(
     channels: int = 0,
     layout: Layout = "nchw",
 ) -> SiteMap:
-    """Where gates can sit in a network of torchvision, timm or pytorchcv, or in one's own.
+    """Where gates can sit in a network of a library that is known, or in one's own.
 
     Args:
-        model: The network; it is not changed.
+        model: The network, of torchvision, timm, pytorchcv, transformers or ultralytics where
+            `modules` is None; it is not changed.
         modules: A shell-style pattern of the names of modules (``"layers.*.act"``), several, or a
             function of a module's name and the module. None, without other arguments, for what
             the tables know of the network's blocks.
