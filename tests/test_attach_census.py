@@ -150,7 +150,7 @@ def test_timm() -> None:
     assert all(reason.startswith(known) for reason in refused.values())
     for start in ("resnet1", "resnet50", "seresnet", "vgg", "densenet", "inception_v", "swin_"):
         assert any(name.startswith(start) for name in taken), start
-    assert len(taken) > 300
+    assert len(taken) == 545
 
 
 @pytest.mark.slow
