@@ -41,7 +41,8 @@ def attach(
     meanwhile; of copies each thread may take its own.
 
     Args:
-        model: A network of this zoo, of torchvision, timm or pytorchcv, or any other with `sites`.
+        model: A network of this zoo, of torchvision, timm, pytorchcv, transformers or
+            ultralytics, or any other with `sites`.
         policy: Which gates go where, or its text.
         sites: Where gates can sit, for a network whose blocks are not known.
         seed: Seed of the gates' initialization; None draws one from torch's global state.

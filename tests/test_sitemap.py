@@ -413,6 +413,8 @@ def test_networks_of_signals_and_volumes_are_refused(rank: int) -> None:
     for gate in (SE(2), SimAM(), GE()):
         with pytest.raises(PolicyError, match=f"attach got a Sequential of Conv{rank}ds"):
             attach(model, gate, sites=site_map(model, "2"))
+        with pytest.raises(PolicyError, match=f"attach got a Sequential of Conv{rank}ds"):
+            attach(model, gate)
     assert set(model.state_dict()) == before
 
 

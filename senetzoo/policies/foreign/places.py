@@ -35,10 +35,11 @@ def site_map(
     channels: int = 0,
     layout: Layout = "nchw",
 ) -> SiteMap:
-    """Where gates can sit in a network of torchvision, timm or pytorchcv, or in one's own.
+    """Where gates can sit in a network of a library that is known, or in one's own.
 
     Args:
-        model: The network; it is not changed.
+        model: The network, of torchvision, timm, pytorchcv, transformers or ultralytics where
+            `modules` is None; it is not changed.
         modules: A shell-style pattern of the names of modules (``"layers.*.act"``), several, or a
             function of a module's name and the module. None, without other arguments, for what
             the tables know of the network's blocks.
@@ -95,6 +96,7 @@ def _known_map(model: nn.Module) -> SiteMap:
             found += _of_block(path, block, row, stage, number)
     places = tuple(entry for entry in found if isinstance(entry, Place))
     if not places:
+        _check_maps(model)
         raise PolicyError(
             f"attach got a {type(model).__name__}.",
             "None of its blocks is known. Known are those of many networks of torchvision, timm, "
@@ -268,6 +270,17 @@ def _width(module: nn.Module, side: When) -> int:
 # --- To where gates sit --------------------------------------------------------------------------
 
 
+def _check_maps(model: nn.Module) -> None:
+    """Refuse a network whose convolutions are all of signals or of volumes."""
+    convs = [m for _, m in trunk_of(model) if isinstance(m, (*_OTHERS, nn.Conv2d))]
+    if convs and not any(isinstance(conv, nn.Conv2d) for conv in convs):
+        raise PolicyError(
+            f"attach got a {type(model).__name__} of {type(convs[0]).__name__}s.",
+            "Gates take the maps of images, (N, C, H, W): no signals, volumes or videos.",
+            "",
+        )
+
+
 def complete(sites: SiteMap, model: nn.Module) -> SiteMap:
     """`sites` with every place at a module that runs itself, and its channels.
 
@@ -277,13 +290,7 @@ def complete(sites: SiteMap, model: nn.Module) -> SiteMap:
         PolicyError: A module that is not there, or where no gate can sit.
     """
     names = dict(model.named_modules(remove_duplicate=False))
-    convs = [m for _, m in trunk_of(model) if isinstance(m, (*_OTHERS, nn.Conv2d))]
-    if convs and not any(isinstance(conv, nn.Conv2d) for conv in convs):
-        raise PolicyError(
-            f"attach got a {type(model).__name__} of {type(convs[0]).__name__}s.",
-            "Gates take the maps of images, (N, C, H, W): no signals, volumes or videos.",
-            "",
-        )
+    _check_maps(model)
     found: dict[tuple[int, str], Place] = {}
     for place in sites.places:
         if place.module not in names:
