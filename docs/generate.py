@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -43,7 +43,7 @@ from senetzoo.nn.classifier import Classifier  # noqa: E402
 from senetzoo.nn.counting import count, parameters  # noqa: E402
 from senetzoo.nn.slots import POSITIONS  # noqa: E402
 from senetzoo.registry import ENTRIES, FAMILIES  # noqa: E402
-from senetzoo.weights.manifest import manifest  # noqa: E402
+from senetzoo.weights.manifest import Pinned, manifest  # noqa: E402
 
 
 def names() -> str:
@@ -86,8 +86,8 @@ def counts() -> str:
     held = sum(bool(entry.pinned) for entry in others)
     return (
         f"{len(ours)} weights are in the package, each with the command that trains it again. The "
-        f"manifest\nhas {len(others)} more, of torchvision, timm, the SE authors and chenyaofo, "
-        "with the figures and licenses\nthat they publish; "
+        f"manifest\nhas {len(others)} more, of torchvision, timm, pytorchcv, the SE authors and "
+        "chenyaofo, with the figures\nand licenses that they publish; "
         f"{held} of these are held to their publisher's hash at every load.\n"
     )
 
@@ -101,7 +101,8 @@ def published() -> str:
         figures = {metric.name: f"{metric.value:.2f}" for metric in entry.metrics}
         source, license = entry.source, entry.license.weights
         address = source.url or f"https://huggingface.co/{source.repo}"
-        pin = f"`{entry.sha256_prefix}`" if entry.pinned else "not pinned"
+        pin = f"`{entry.digest[:10]}`" if entry.pinned else "not pinned"
+        pin += " (SHA-1)" * (entry.pinned == "sha1")
         rows.append(
             [
                 f"`{tag}`{' (default)' if entry.default else ''}",
@@ -117,7 +118,7 @@ def published() -> str:
             ]
         )
     head = ["weights", "top-1", "top-5", "pixels", "parameters", "GMACs", "trained on", "file"]
-    return table([*head, "sha256", "license"], rows)
+    return table([*head, "hash", "license"], rows)
 
 
 def pins() -> str:
@@ -125,11 +126,11 @@ def pins() -> str:
     rows = []
     for dialect in dict.fromkeys(entry.dialect for entry in manifest().values()):
         found = [entry for entry in manifest().values() if entry.dialect == dialect]
-        kinds = [sum(e.pinned == kind for e in found) for kind in ("sha256", "prefix", "")]
+        kinds = [sum(e.pinned == kind for e in found) for kind in get_args(Pinned)]
         limited = sum(entry.license.non_commercial for entry in found)
         rows.append([dialect, *map(str, (len(found), *kinds, limited))])
-    totals = (str(sum(int(row[column]) for row in rows)) for column in range(1, 6))
-    head = ["names", "weights", "sha256", "start of it", "not pinned", "non-commercial"]
+    totals = (str(sum(int(row[column]) for row in rows)) for column in range(1, 7))
+    head = ["names", "weights", "sha256", "start of it", "SHA-1", "not pinned", "non-commercial"]
     return table(head, [*rows, ["all", *totals]])
 
 
