@@ -13,6 +13,7 @@ import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
@@ -37,7 +38,7 @@ from tables.common import RECORDS, every, interval, lines, made, table  # noqa: 
 from senetzoo import explain  # noqa: E402
 from senetzoo._utils.terminal import columns  # noqa: E402
 from senetzoo.registry import ENTRIES  # noqa: E402
-from senetzoo.weights.manifest import manifest  # noqa: E402
+from senetzoo.weights.manifest import Pinned, manifest  # noqa: E402
 
 
 def names() -> str:
@@ -106,7 +107,8 @@ def published() -> str:
         figures = {metric.name: f"{metric.value:.2f}" for metric in entry.metrics}
         source, license = entry.source, entry.license.weights
         address = source.url or f"https://huggingface.co/{source.repo}"
-        pin = f"`{entry.sha256_prefix}`" if entry.pinned else "not pinned"
+        pin = f"`{entry.digest[:10]}`" if entry.pinned else "not pinned"
+        pin += " (SHA-1)" * (entry.pinned == "sha1")
         rows.append(
             [
                 f"`{tag}`{' (default)' if entry.default else ''}",
@@ -122,7 +124,7 @@ def published() -> str:
             ]
         )
     head = ["weights", "top-1", "top-5", "pixels", "parameters", "GMACs", "trained on", "file"]
-    return table([*head, "sha256", "license"], rows)
+    return table([*head, "hash", "license"], rows)
 
 
 def pins() -> str:
@@ -130,11 +132,11 @@ def pins() -> str:
     rows = []
     for dialect in dict.fromkeys(entry.dialect for entry in manifest().values()):
         found = [entry for entry in manifest().values() if entry.dialect == dialect]
-        kinds = [sum(e.pinned == kind for e in found) for kind in ("sha256", "prefix", "")]
+        kinds = [sum(e.pinned == kind for e in found) for kind in get_args(Pinned)]
         limited = sum(entry.license.non_commercial for entry in found)
         rows.append([dialect, *map(str, (len(found), *kinds, limited))])
-    totals = (str(sum(int(row[column]) for row in rows)) for column in range(1, 6))
-    head = ["names", "weights", "sha256", "start of it", "not pinned", "non-commercial"]
+    totals = (str(sum(int(row[column]) for row in rows)) for column in range(1, 7))
+    head = ["names", "weights", "sha256", "start of it", "SHA-1", "not pinned", "non-commercial"]
     return table(head, [*rows, ["all", *totals]])
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
+import hashlib
+import io
 import pickle
 import re
+import zipfile
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -18,19 +22,21 @@ from pin_weights import text
 from safetensors.torch import save_file
 from support.networks import calibrate_on_next_batch, message, on_meta, randomize, relative_error
 from support.parity import from_library, old_densenet, without_counters
-from support.weights import Shelf, report_of
+from support.weights import Pantry, Shelf, report_of
 from torch import Tensor, nn
 
 from senetzoo import NONE, config, create, transforms
 from senetzoo._utils.torchvision import torchvision
 from senetzoo.errors import WeightsError
 from senetzoo.nn.counting import Counts
-from senetzoo.weights import cache, manifest
+from senetzoo.registry import ENTRIES
+from senetzoo.weights import cache, dialects, manifest
 from senetzoo.weights.dialects import counterparts
 
 SHIPPED = manifest.manifest()
 FOREIGN = {tag: entry for tag, entry in SHIPPED.items() if entry.dialect != "senetzoo"}
 TOLERANCE = 1e-9
+SLOW = pytest.mark.slow
 
 
 # --- The entries are what the packages say -------------------------------------------------------
@@ -44,7 +50,8 @@ def same_versions() -> None:
 
     version = torchvision().__version__.partition("+")[0]
     made = {" ".join(e.provenance.split()[:2]) for e in FOREIGN.values()}
-    for needed in (f"timm {timm.__version__}", f"torchvision {version}"):
+    others = [f"pytorchcv {metadata.version('pytorchcv')}", f"torchvision {version}"]
+    for needed in (f"timm {timm.__version__}", *others):
         if needed not in made:
             pytest.skip(f"the manifest was not made with {needed}")
 
@@ -124,6 +131,30 @@ def test_every_weight_of_our_architectures_is_there() -> None:
         *("regnety_320.seer", "regnety_320.seer_ft_in1k"),
         "resnet50.bamboo",
     ]
+
+
+@pytest.mark.usefixtures("same_versions")
+def test_what_pytorchcv_states_of_its_files() -> None:
+    """By its own look-up, and every file of a network that is one of ours."""
+    from pytorchcv.models.common.model_store import get_model_name_suffix_data
+
+    known = {_name(entry): entry for entry in FOREIGN.values() if entry.dialect == "pytorchcv"}
+    left_out = []
+    for network in counterparts("pytorchcv"):
+        error, sha1, release = get_model_name_suffix_data(network)
+        if network not in known:
+            left_out.append(network)
+            assert sha1 == "NA" or network.startswith(("wrn16_10", "wrn40_8", "densenet40_k12"))
+            continue
+        entry, file = known[network], f"{network}-{error}-{sha1[:8]}.pth"
+        assert (entry.sha1, entry.sha256_prefix, entry.source.file) == (sha1, None, file)
+        assert (entry.source.url or "").endswith(
+            f"/imgclsmob/releases/download/{release}/{file}.zip"
+        )
+        # The name has the top-5 error of ImageNet, and the error of the others.
+        assert entry.metrics[-1].value == round(100 - int(error) / 100, 2)
+    assert len(known) == 94
+    assert len(left_out) == 17
 
 
 def test_defaults_are_safe() -> None:
@@ -254,6 +285,8 @@ def _reference(entry: manifest.Entry) -> nn.Module:
     def build() -> nn.Module:
         if entry.dialect == "chenyaofo":
             return CifarResNet(int(network.partition("_resnet")[2]), entry.num_classes)
+        if entry.dialect == "pytorchcv":
+            return from_library("pytorchcv", network)
         if entry.dialect != "torchvision":
             return from_library("timm", network, num_classes=entry.num_classes)
         # As its builders do with weights=...: the files have the heads.
@@ -283,7 +316,8 @@ def _images(entry: manifest.Entry) -> tuple[Tensor, Tensor]:
     """The same images, normalized as the entry says and as the publisher's transforms do."""
     family = entry.dialect if entry.dialect == "chenyaofo" else _network(entry)
     size = next((side for name, side in SIZES.items() if family.startswith(name)), 64)
-    size = size or (64 if entry.dialect == "torchvision" else entry.preprocessing.size)
+    if not size or entry.dialect == "pytorchcv":  # whose last pool has a size of its own
+        size = 64 if entry.dialect == "torchvision" else entry.preprocessing.size
     # Swin's sizes; it has no batch norms, whose statistics one image would not give.
     count = 1 if size > 200 else 2
     images = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(1)).double()
@@ -349,6 +383,52 @@ def test_their_file_makes_our_network_theirs(shelf: Shelf, tag: str) -> None:
     _check(tag, theirs)
 
 
+def _smallest() -> Iterator[Any]:
+    """Of pytorchcv the smallest network of each family and data, with SE and without."""
+    known = [tag for tag, entry in FOREIGN.items() if entry.dialect == "pytorchcv"]
+    seen = set()
+    for tag in sorted(known, key=lambda tag: FOREIGN[tag].macs):
+        model, data = FOREIGN[tag].model, FOREIGN[tag].data
+        kind = (ENTRIES[model].family.title, model.startswith("se_"), data)
+        if kind not in seen:
+            seen.add(kind)
+            slow = FOREIGN[tag].macs > 6e8
+            yield pytest.param(tag, marks=(SLOW,) if slow else (), id=tag)
+
+
+def _in_a_zip(pantry: Pantry, tag: str, theirs: nn.Module) -> manifest.Entry:
+    """Have their weights served as pytorchcv does: saved by torch, in a zip archive."""
+    entry, saved, archive = FOREIGN[tag], io.BytesIO(), io.BytesIO()
+    torch.save(theirs.state_dict(), saved)
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr(entry.source.file, saved.getvalue())
+    url = pantry.hub.serve((entry.source.url or "").partition("github.com/")[2], archive.getvalue())
+    pantry.entries[tag] = dataclasses.replace(
+        entry,
+        source=dataclasses.replace(entry.source, url=url),
+        sha1=hashlib.sha1(saved.getvalue()).hexdigest(),
+    )
+    return pantry.entries[tag]
+
+
+@pytest.mark.parametrize("tag", list(_smallest()))
+def test_a_zip_of_theirs_makes_our_network_theirs(pantry: Pantry, tag: str) -> None:
+    theirs = _reference(FOREIGN[tag])
+    entry = _in_a_zip(pantry, tag, theirs)
+    assert (entry.source.url or "").endswith(f"/{entry.source.file}.zip")
+    _check(tag, theirs)
+    report = report_of(create(tag))
+    assert (report.origin, report.pinned) == ("cache", "sha1")
+
+
+def test_a_zip_of_other_weights_is_refused(pantry: Pantry) -> None:
+    tag = "resnet20.pytorchcv_cifar10"
+    entry = _in_a_zip(pantry, tag, _reference(FOREIGN[tag]))
+    pantry.entries[tag] = dataclasses.replace(entry, sha1=FOREIGN[tag].sha1)
+    with pytest.raises(WeightsError, match=f"the manifest has {FOREIGN[tag].sha1}"):
+        create(tag)
+
+
 # --- Published files that are not what the installed package builds ------------------------------
 
 
@@ -360,6 +440,12 @@ def _tv_vgg(state: dict[str, Tensor]) -> dict[str, Tensor]:
         f"{names.get(module, module)}.{kind}": v.flatten(1) if "fc" in module and v.ndim == 4 else v
         for (module, _, kind), v in ((k.rpartition("."), v) for k, v in state.items())
     }
+
+
+def _tv_regnet(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """torchvision's names, which the file at timm's address has."""
+    ours = config("regnet_y_400mf").build(seed=0)
+    return dialects.write(dialects.read(state, "timm", ours), "torchvision", ours)
 
 
 def _authors_swin(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -402,7 +488,6 @@ def _wrapped(state: dict[str, Tensor]) -> Any:
     return {"epoch": 3, "model": {f"module.{name}": value for name, value in state.items()}}
 
 
-SLOW = pytest.mark.slow
 FORMS: list[Any] = [
     pytest.param("resnet20.chenyaofo_cifar10", without_counters, id="no counters"),
     pytest.param("resnet20.chenyaofo_cifar10", _wrapped, id="wrapped"),
@@ -413,6 +498,7 @@ FORMS: list[Any] = [
     pytest.param("inception_v3.tv_in1k", _google_inception, id="timm inception", marks=SLOW),
     pytest.param("vgg11.tv_in1k", _tv_vgg, id="timm vgg", marks=SLOW),
     pytest.param("vgg11_bn.tv_in1k", _tv_vgg, id="timm vgg bn", marks=SLOW),
+    pytest.param("regnet_y_400mf.tv2_in1k", _tv_regnet, id="timm regnet", marks=SLOW),
     pytest.param("swin_t.ms_in1k", _with_buffers, id="timm swin", marks=SLOW),
     pytest.param("swin_t.ms_in1k", _authors_swin, id="authors' swin", marks=SLOW),
 ]
