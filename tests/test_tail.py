@@ -324,7 +324,7 @@ class Itself(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.before, self.conv = nn.Conv2d(3, 64, 3), nn.Conv2d(64, 64, 1)
+        self.before, self.conv = nn.Conv2d(3, 128, 3), nn.Conv2d(128, 128, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.before(x)
