@@ -17,8 +17,8 @@ from senetzoo.deploy import kernels
 from senetzoo.deploy.engines import ENGINES, Dtype, Engine, Layout, Runner
 from senetzoo.deploy.engines import engine as engine_called
 from senetzoo.deploy.engines.common import check_batch
+from senetzoo.deploy.fuse import fused
 from senetzoo.deploy.rewrite import Rewrites, rewritten
-from senetzoo.deploy.tail import Fused, fused
 from senetzoo.errors import ConfigError, SenetzooError, nearest
 from senetzoo.nn.modes import TORCH_DTYPES
 
@@ -46,7 +46,7 @@ class Tried:
         streams: Parts of a batch that run at the same time, each on its share of the threads.
         part: Images that are run at a time, at most; None for all of a batch.
         why: Why it could not be used; empty where it could.
-        tails: Residual branches whose last convolution, gate, sum and activation are one operator.
+        tails: Blocks whose last convolution is one operator with its gate, sum and activation.
     """
 
     engine: str
@@ -256,14 +256,20 @@ def optimize(
     tried: list[Tried] = []
 
     def attempt(
-        kind: Engine, layout: Layout, tails: Fused | None, streams: int, *, needed: bool
+        kind: Engine,
+        layout: Layout,
+        form: fx.GraphModule,
+        tails: int,
+        streams: int,
+        *,
+        needed: bool,
     ) -> None:
         start, why = time.perf_counter(), ""
         try:
-            if tails is not None:
+            if tails:
                 kernels.check(TORCH_DTYPES[dtype])
             run = kind.load(
-                graph if tails is None else tails.graph,
+                form,
                 sample,
                 dtype,
                 layout=layout,
@@ -283,12 +289,11 @@ def optimize(
                 raise
             why = " ".join(str(refusal).splitlines())
         prepared = time.perf_counter() - start
-        many = tails.tails if tails is not None else 0
-        tried.append(Tried(kind.name, layout, None, 0, prepared, streams, why=why, tails=many))
+        tried.append(Tried(kind.name, layout, None, 0, prepared, streams, why=why, tails=tails))
 
-    for kind, layout, tails in ways:
-        needed = len(named) == 1 and tails is None
-        attempt(kind, layout, tails, most if mode == "throughput" else 1, needed=needed)
+    for way in ways:
+        needed = len(named) == 1 and not way[-1]
+        attempt(*way, most if mode == "throughput" else 1, needed=needed)
     if not ready:
         raise ConfigError(
             "No engine can run this network.",
@@ -341,12 +346,17 @@ def _ways(name: str, dtype: Dtype, sample: Tensor) -> list[tuple[Engine, Layout]
 
 def _with_tails(
     ways: list[tuple[Engine, Layout]], graph: fx.GraphModule, dtype: Dtype, sample: Tensor
-) -> list[tuple[Engine, Layout, Fused | None]]:
-    """The ways, each with the network's residual tails as single operators too where it can be."""
+) -> list[tuple[Engine, Layout, fx.GraphModule, int]]:
+    """The ways, each with the network's residual tails as single operators too where it can be.
+
+    With the graph that the engine gets, and how many tails are operators in it.
+    """
     able = [way for way in ways if way[0].operators and way[1] == "nhwc"]
-    tails = fused(graph, TORCH_DTYPES[dtype]) if able and sample.device.type == "cpu" else None
-    more = able if tails is not None and tails.tails else []
-    return [(*way, None) for way in ways] + [(*way, tails) for way in more]
+    given = [(*way, graph, 0) for way in ways]
+    if not able or sample.device.type != "cpu":
+        return given
+    form, tails = fused(graph, TORCH_DTYPES[dtype])
+    return given + [(*way, form, tails) for way in able if tails]
 
 
 def _fastest(ready: Mapping[int, Runner], tried: list[Tried], sample: Tensor) -> int:

@@ -27,12 +27,14 @@ constexpr int64_t PART = 128;
 // Weights of more bytes stay in no second-level cache beside the maps.
 constexpr int64_t SECOND_LEVEL = 1 << 19;
 
-enum Activation : int64_t { IDENTITY, RELU, SIGMOID };
+enum Activation : int64_t { IDENTITY, RELU, SIGMOID, SILU, HARDSIGMOID };
 
 // Two vectors at a time: as many bf16 as fill one.
 struct Pair {
   Floats low, high;
 };
+constexpr int64_t PAIR = 2 * LANES;
+using Whole = std::integral_constant<int64_t, PAIR>;
 
 inline Pair load(const float* from) {
   return {Floats::loadu(from), Floats::loadu(from + LANES)};
@@ -56,10 +58,46 @@ inline void store(at::BFloat16* to, Pair value) {
 #endif
 }
 
+// Of the last channels, fewer than a pair has.
+inline Pair load(const float* from, int64_t count) {
+  if (count == PAIR) return load(from);
+  return {Floats::loadu(from, std::min(count, LANES)),
+          Floats::loadu(from + LANES, std::max(count - LANES, int64_t(0)))};
+}
+
+inline Pair load(const at::BFloat16* from, int64_t count) {
+  if (count == PAIR) return load(from);
+  auto [low, high] =
+      at::vec::convert_bfloat16_float(Vectorized<at::BFloat16>::loadu(from, int16_t(count)));
+  return {low, high};
+}
+
+inline void store(float* to, Pair value, int64_t count) {
+  if (count == PAIR) return store(to, value);
+  value.low.store(to, std::min(count, LANES));
+  if (count > LANES) value.high.store(to + LANES, count - LANES);
+}
+
+inline void store(at::BFloat16* to, Pair value, int64_t count) {
+  if (count == PAIR) return store(to, value);
+  at::vec::convert_float_bfloat16(value.low, value.high).store(to, count);
+}
+
+// Call `work(channel, count)` for all channels, a pair of vectors at a time.
+template <typename Work>
+inline void by_pairs(int64_t channels, Work work) {
+  int64_t channel = 0;
+  for (; channel + PAIR <= channels; channel += PAIR) work(channel, Whole());
+  if (channel < channels) work(channel, channels - channel);
+}
+
 template <int64_t activation>
 inline Floats activated(Floats x) {
   if constexpr (activation == RELU) return at::vec::maximum(x, Floats(0.f));
   if constexpr (activation == SIGMOID) return (Floats(1.f) + x.neg().exp()).reciprocal();
+  if constexpr (activation == SILU) return x / (Floats(1.f) + x.neg().exp());
+  if constexpr (activation == HARDSIGMOID)
+    return at::vec::clamp(x + Floats(3.f), Floats(0.f), Floats(6.f)) * Floats(1.f / 6.f);
   return x;
 }
 
@@ -67,34 +105,46 @@ inline Floats activated(Floats x) {
 template <int64_t activation, typename T>
 void epilogue(int64_t rows, int64_t columns, const float* sums, const T* bias, const T* gate,
               const T* shortcut, T* to, int64_t stride) {
-  for (int64_t column = 0; column < columns; column += 2 * LANES) {
+  by_pairs(columns, [&](int64_t column, auto count) {
     Pair scale{Floats(1.f), Floats(1.f)}, shift{Floats(0.f), Floats(0.f)};
-    if (bias) shift = load(bias + column);
+    if (bias) shift = load(bias + column, count);
     if (gate) {
-      scale = load(gate + column);
+      scale = load(gate + column, count);
       shift = {shift.low * scale.low, shift.high * scale.high};
     }
     for (int64_t row = 0; row < rows; row++) {
-      Pair sum = load(sums + row * columns + column);
+      Pair sum = load(sums + row * columns + column, count);
       sum = {at::vec::fmadd(sum.low, scale.low, shift.low),
              at::vec::fmadd(sum.high, scale.high, shift.high)};
       if (shortcut) {
-        Pair other = load(shortcut + row * stride + column);
+        Pair other = load(shortcut + row * stride + column, count);
         sum = {sum.low + other.low, sum.high + other.high};
       }
       store(to + row * stride + column,
-            {activated<activation>(sum.low), activated<activation>(sum.high)});
+            {activated<activation>(sum.low), activated<activation>(sum.high)}, count);
     }
-  }
+  });
 }
 
 template <typename T>
 struct Tail {
-  const T *x, *weight, *bias, *gate, *shortcut;  // the last three may be null
-  T* to;                                         // may be the shortcut
+  const T *x, *weight, *bias, *gate, *shortcut, *input_gate;  // the last four may be null
+  T* to;                                                      // may be the shortcut
   int64_t images, pixels, inputs, outputs, columns, activation;
 
-  void tile(int64_t first, int64_t rows, int64_t block, float* sums) const {
+  // The maps of a tile, times the gate of each one's image.
+  void scale(int64_t first, int64_t rows, T* scaled) const {
+    for (int64_t row = 0; row < rows; row++) {
+      const T* from = x + (first + row) * inputs;
+      const T* factor = input_gate + (first + row) / pixels * inputs;
+      by_pairs(inputs, [&](int64_t channel, auto count) {
+        const Pair value = load(from + channel, count), by = load(factor + channel, count);
+        store(scaled + row * inputs + channel, {value.low * by.low, value.high * by.high}, count);
+      });
+    }
+  }
+
+  void tile(int64_t first, int64_t rows, int64_t block, const T* from, float* sums) const {
     const int64_t start = block * columns;
     if (shortcut) {
       for (int64_t row = 0; row < rows; row++)
@@ -106,7 +156,7 @@ struct Tail {
     const int64_t most = sizeof(T) == 2 ? inputs : PART;
     for (int64_t input = 0; input < inputs; input += most)
       brgemm(rows, columns, std::min(most, inputs - input), inputs, columns, columns, input > 0,
-             x + first * inputs + input, weight + start * inputs + input * columns, sums,
+             from + input, weight + start * inputs + input * columns, sums,
              sizeof(T) == 2);
     for (int64_t row = 0; row < rows;) {
       const int64_t image = (first + row) / pixels;
@@ -118,9 +168,13 @@ struct Tail {
             gate ? gate + image * outputs + start : nullptr,
             shortcut ? shortcut + place : nullptr, to + place, outputs);
       };
-      if (activation == RELU) run(std::integral_constant<int64_t, RELU>());
-      else if (activation == SIGMOID) run(std::integral_constant<int64_t, SIGMOID>());
-      else run(std::integral_constant<int64_t, IDENTITY>());
+      switch (activation) {
+        case RELU: run(std::integral_constant<int64_t, RELU>()); break;
+        case SIGMOID: run(std::integral_constant<int64_t, SIGMOID>()); break;
+        case SILU: run(std::integral_constant<int64_t, SILU>()); break;
+        case HARDSIGMOID: run(std::integral_constant<int64_t, HARDSIGMOID>()); break;
+        default: run(std::integral_constant<int64_t, IDENTITY>());
+      }
       row += count;
     }
   }
@@ -129,15 +183,20 @@ struct Tail {
     const int64_t all = images * pixels, blocks = outputs / columns;
     const int64_t tiles = (all + ROWS - 1) / ROWS;
     // What is walked through inside stays in the cache: the weights, or where these are too many
-    // the maps.
-    const bool inner_weights = outputs * inputs * int64_t(sizeof(T)) <= SECOND_LEVEL;
+    // the maps. Those that are scaled are once.
+    const bool inner_weights =
+        input_gate || outputs * inputs * int64_t(sizeof(T)) <= SECOND_LEVEL;
     at::parallel_for(0, tiles * blocks, 1, [&](int64_t begin, int64_t end) {
       std::vector<float> sums(ROWS * columns);
+      std::vector<T> scaled(input_gate ? ROWS * inputs : 0);
+      int64_t last = -1;
       for (int64_t task = begin; task < end; task++) {
         const int64_t tile_ = inner_weights ? task / blocks : task % tiles;
         const int64_t block = inner_weights ? task % blocks : task / tiles;
-        const int64_t first = tile_ * ROWS;
-        tile(first, std::min(ROWS, all - first), block, sums.data());
+        const int64_t first = tile_ * ROWS, rows = std::min(ROWS, all - first);
+        if (input_gate && tile_ != last) scale(first, rows, scaled.data());
+        last = tile_;
+        tile(first, rows, block, input_gate ? scaled.data() : x + first * inputs, sums.data());
       }
       at::native::cpublas::brgemm_release(sizeof(T) == 2);
     });
@@ -147,32 +206,36 @@ struct Tail {
 // Means over the pixels (N, P, K) -> (N, K).
 template <typename T>
 void means(const T* x, T* to, int64_t images, int64_t pixels, int64_t channels) {
-  constexpr int64_t GROUP = 4, WIDTH = 2 * LANES;
-  const int64_t parts = channels / WIDTH, groups = (parts + GROUP - 1) / GROUP;
+  constexpr int64_t GROUP = 4;
+  const int64_t whole = channels / PAIR, rest = channels % PAIR;
+  const int64_t groups = (whole + (rest > 0) + GROUP - 1) / GROUP;
   const Floats factor(1.f / float(pixels));
   at::parallel_for(0, images * groups, 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; task++) {
       const int64_t image = task / groups, first = task % groups * GROUP;
-      const T* from = x + image * pixels * channels + first * WIDTH;
-      T* out = to + image * channels + first * WIDTH;
-      auto run = [&](auto number) {
+      auto run = [&](auto number, int64_t start, auto width) {
         constexpr int64_t count = decltype(number)::value;
+        const T* from = x + image * pixels * channels + start * PAIR;
         Pair sums[count];
         for (auto& sum : sums) sum = {Floats(0.f), Floats(0.f)};
         for (int64_t pixel = 0; pixel < pixels; pixel++)
           for (int64_t part = 0; part < count; part++) {
-            Pair value = load(from + pixel * channels + part * WIDTH);
+            Pair value = load(from + pixel * channels + part * PAIR, width);
             sums[part] = {sums[part].low + value.low, sums[part].high + value.high};
           }
         for (int64_t part = 0; part < count; part++)
-          store(out + part * WIDTH, {sums[part].low * factor, sums[part].high * factor});
+          store(to + image * channels + (start + part) * PAIR,
+                {sums[part].low * factor, sums[part].high * factor}, width);
       };
-      switch (std::min(GROUP, parts - first)) {
-        case 1: run(std::integral_constant<int64_t, 1>()); break;
-        case 2: run(std::integral_constant<int64_t, 2>()); break;
-        case 3: run(std::integral_constant<int64_t, 3>()); break;
-        default: run(std::integral_constant<int64_t, 4>());
+      switch (std::min(GROUP, whole - first)) {
+        case 0: break;
+        case 1: run(std::integral_constant<int64_t, 1>(), first, Whole()); break;
+        case 2: run(std::integral_constant<int64_t, 2>(), first, Whole()); break;
+        case 3: run(std::integral_constant<int64_t, 3>(), first, Whole()); break;
+        default: run(std::integral_constant<int64_t, 4>(), first, Whole());
       }
+      if (rest > 0 && first + GROUP > whole)
+        run(std::integral_constant<int64_t, 1>(), whole, rest);
     }
   });
 }
@@ -198,7 +261,7 @@ void check(const Tensor& x, const Tensor& weight, const Maybe& bias) {
                     ": it takes (images, channels, height, width), at least one image");
   TORCH_CHECK_VALUE(weight.scalar_type() == x.scalar_type() && weight.dim() == 3 &&
                         weight.is_contiguous() && weight.size(1) * (half ? 2 : 1) == x.size(1) &&
-                        weight.size(2) % ((half ? 4 : 2) * LANES) == 0,
+                        weight.size(2) % (half ? 2 : 1) == 0,
                     "A tail got weights of shape ", weight.sizes(), " for ", x.size(1),
                     " channels: they are packed by senetzoo.deploy.tail.pack");
   TORCH_CHECK_VALUE(!bias || (bias->scalar_type() == x.scalar_type() &&
@@ -208,54 +271,59 @@ void check(const Tensor& x, const Tensor& weight, const Maybe& bias) {
 
 template <typename T>
 void multiply(const Tensor& x, const Tensor& weight, const Maybe& bias, const Maybe& gate,
-              const Maybe& shortcut, Tensor& to, int64_t pixels, int64_t activation) {
+              const Maybe& shortcut, const Maybe& input_gate, Tensor& to, int64_t activation) {
   const int64_t outputs = channels(weight);
   Tail<T>{x.const_data_ptr<T>(), weight.const_data_ptr<T>(), pointer<T>(bias), pointer<T>(gate),
-          pointer<T>(shortcut), to.mutable_data_ptr<T>(), x.size(0), pixels, x.size(1),
-          outputs, outputs / weight.size(0), activation}();
+          pointer<T>(shortcut), pointer<T>(input_gate), to.mutable_data_ptr<T>(), x.size(0),
+          x.size(2) * x.size(3), x.size(1), outputs, outputs / weight.size(0), activation}();
+}
+
+// A gate as it is read; what has another shape is refused.
+Maybe checked(const Maybe& gate, const Tensor& maps) {
+  if (!gate) return gate;
+  TORCH_CHECK_VALUE(gate->scalar_type() == maps.scalar_type() && gate->dim() == 2 &&
+                        gate->size(0) == maps.size(0) && gate->size(1) == maps.size(1),
+                    "A tail's gate is (images, channels), of the type of its maps");
+  return gate->contiguous();
 }
 
 void run(const Tensor& x, const Tensor& weight, const Maybe& bias, const Maybe& gate,
-         const Maybe& shortcut, Tensor& to, int64_t activation) {
+         const Maybe& shortcut, const Maybe& input_gate, Tensor& to, int64_t activation) {
   const auto type = x.scalar_type();
-  TORCH_CHECK_VALUE(!gate || (gate->scalar_type() == type && gate->dim() == 2 &&
-                              gate->size(0) == x.size(0) && gate->size(1) == to.size(1)),
-                    "A tail's gate is (images, channels), of the type of its maps");
   TORCH_CHECK_VALUE(!shortcut || (shortcut->scalar_type() == type &&
                                   shortcut->sizes() == at::IntArrayRef({x.size(0), channels(weight),
                                                                        x.size(2), x.size(3)})),
                     "A tail's shortcut has another shape or type than its sum");
   auto known = type == at::kBFloat16 ? multiply<at::BFloat16> : multiply<float>;
-  Maybe held;
-  if (gate) held = gate->contiguous();
-  known(x.contiguous(LAST), weight, bias, held, shortcut, to, x.size(2) * x.size(3), activation);
+  known(x.contiguous(LAST), weight, bias, checked(gate, to), shortcut, checked(input_gate, x), to,
+        activation);
 }
 
 Tensor gated_tail(const Tensor& x, const Tensor& weight, const Maybe& bias, const Maybe& gate,
-                  const Maybe& shortcut, int64_t activation) {
+                  const Maybe& shortcut, int64_t activation, const Maybe& input_gate) {
   check(x, weight, bias);
   Tensor to = at::empty({x.size(0), channels(weight), x.size(2), x.size(3)},
                         x.options().memory_format(LAST));
   Maybe held;
   if (shortcut) held = shortcut->contiguous(LAST);
-  run(x, weight, bias, gate, held, to, activation);
+  run(x, weight, bias, gate, held, input_gate, to, activation);
   return to;
 }
 
 void gated_tail_(const Tensor& x, const Tensor& weight, const Maybe& bias, const Maybe& gate,
-                 Tensor& shortcut, int64_t activation) {
+                 Tensor& shortcut, int64_t activation, const Maybe& input_gate) {
   check(x, weight, bias);
   if (shortcut.is_contiguous(LAST)) {
-    run(x, weight, bias, gate, shortcut, shortcut, activation);
+    run(x, weight, bias, gate, shortcut, input_gate, shortcut, activation);
   } else {
-    shortcut.copy_(gated_tail(x, weight, bias, gate, shortcut, activation));
+    shortcut.copy_(gated_tail(x, weight, bias, gate, shortcut, activation, input_gate));
   }
 }
 
 Tensor excitation(const Tensor& x, const Tensor& weight1, const Maybe& bias1,
-                  const Tensor& weight2, const Maybe& bias2) {
+                  const Tensor& weight2, const Maybe& bias2, int64_t hidden,
+                  int64_t activation) {
   check(x, weight1, bias1);
-  TORCH_CHECK_VALUE(x.size(1) % (2 * LANES) == 0, "An excitation got ", x.size(1), " channels");
   const Tensor last = x.contiguous(LAST);
   Tensor mean = at::empty({x.size(0), x.size(1), 1, 1}, x.options().memory_format(LAST));
   if (x.scalar_type() == at::kBFloat16) {
@@ -265,8 +333,9 @@ Tensor excitation(const Tensor& x, const Tensor& weight1, const Maybe& bias1,
     means(last.const_data_ptr<float>(), mean.mutable_data_ptr<float>(), x.size(0),
           x.size(2) * x.size(3), x.size(1));
   }
-  const Tensor hidden = gated_tail(mean, weight1, bias1, {}, {}, RELU);
-  return gated_tail(hidden, weight2, bias2, {}, {}, SIGMOID).view({x.size(0), channels(weight2)});
+  const Tensor units = gated_tail(mean, weight1, bias1, {}, {}, hidden, {});
+  return gated_tail(units, weight2, bias2, {}, {}, activation, {})
+      .view({x.size(0), channels(weight2)});
 }
 
 TORCH_LIBRARY_IMPL(senetzoo, CPU, m) {
