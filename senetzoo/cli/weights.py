@@ -105,7 +105,7 @@ def show_command(tag: Annotated[str, complete.tags], *, as_json: Json = False) -
         "accuracy": ", ".join(_figures(entry)) or "unknown",
         "trained on": entry.data,
         "recipe": "".join(f"{run.recipe}: {run.command}" for run in entry.training[-1:]),
-        "began with": _began(entry.training),
+        "continued from": _began(entry.training),
         "classes": str(entry.num_classes),
         "input": f"{images.channels} x {images.size} x {images.size}, {images.interpolation}, "
         f"crop {images.crop:g}, mean {_numbers(images.mean)}, std {_numbers(images.std)}",
@@ -229,7 +229,7 @@ def _warnings_said() -> Iterator[None]:
 
 
 def _began(training: tuple[Training, ...]) -> str:
-    """The weights that a training began with, and how those in no release were trained."""
+    """The weights that training was continued from; for those in no release, how to train them."""
     *before, last = last_stages(training) or (None,)
     start = (last and last.start) or ""
     return start + (f", in no release: {before[-1].command}" if before else "")
