@@ -58,7 +58,7 @@ Workers: TypeAlias = Annotated[
 SaveMinutes: TypeAlias = Annotated[
     NonNegativeFloat, "Save the state within an epoch too, so often."
 ]
-EXITS = {INTERRUPTED: "interrupted (Ctrl-C); the same command goes on where it stopped"}
+EXITS = {INTERRUPTED: "interrupted (Ctrl-C); the same command resumes the run"}
 
 
 def options_of(workers: int | None, quick: bool, save_minutes: float) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def options_of(workers: int | None, quick: bool, save_minutes: float) -> dict[st
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C, once the state is saved, ends the command with a word on how to go on."""
+    """Ctrl-C, once the state is saved, ends the command with a message on how to resume."""
     from senetzoo.train.stop import Interrupted
 
     try:
@@ -177,7 +177,7 @@ def run(
 
 
 def say_progress(line: str, *, err: bool) -> None:
-    """Say how far a run is, which goes on where nobody can read it."""
+    """Print how far a run is; the run continues if stdout can not be written."""
     with contextlib.suppress(OutputError):
         echo(line, err=err)
 

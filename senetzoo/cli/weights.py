@@ -22,9 +22,7 @@ from senetzoo.weights import cache, download
 from senetzoo.weights.manifest import Entry, Training, find, last_stages, manifest
 
 _PINNED = {"sha256": "sha256", "prefix": "start of sha256", "": "not pinned"}
-_SOME_FAILED = {
-    BAD_INPUT: "wrong input, or weights that are not there or not right; stderr tells which"
-}
+_SOME_FAILED = {BAD_INPUT: "wrong input, or weights that are missing or wrong; stderr names them"}
 
 
 @click.group(
