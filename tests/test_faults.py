@@ -469,7 +469,7 @@ def test_a_worker_that_does_not_go_on_ends_the_run_with_its_state_saved(
     assert result.exit_code in (1, 2)
     assert said in result.output
     assert "epoch 1 is saved" in result.output
-    assert "Type the same command again to go on" in result.output
+    assert "Type the same command again to resume" in result.output
     assert "Traceback" not in result.output
     assert not [p for p in multiprocessing.active_children() if p.is_alive()]
     # What goes on is what was never stopped.

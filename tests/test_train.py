@@ -525,11 +525,11 @@ def test_ctrl_c_ends_the_command_with_130_and_says_how_to_go_on(
     assert result.stderr == (
         f"The run in {out} was interrupted.\n"
         "All up to epoch 1, step 3 is saved.\n"
-        "Type the same command again to go on\n"
+        "Type the same command again to resume\n"
     )
     again = command("digits", "--quick", "--threads", 1, "--out", out)
     assert again.exit_code == 0
-    assert again.stdout.startswith(f"{out}: going on after epoch 1, step 3\n")
+    assert again.stdout.startswith(f"{out}: resuming after epoch 1, step 3\n")
     assert f"weights and log: {out}" in again.stdout
     summary = json.loads((out / "summary.json").read_text())
     assert summary["command"] == "senetzoo train digits --seed 0 --quick --threads 1"

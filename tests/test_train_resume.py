@@ -77,12 +77,12 @@ def test_a_run_stopped_in_an_epoch_ends_like_the_uninterrupted_one(
     assert message(lambda: train(FULL, tmp_path), Interrupted) == (
         f"The run in {tmp_path} was interrupted.\n"
         "All up to epoch 2, step 4 is saved.\n"
-        "Type the same command again to go on"
+        "Type the same command again to resume"
     )
     assert signal.getsignal(signal.SIGINT) is before
     said: list[str] = []
     end = train(FULL, tmp_path, say=said.append)
-    assert said[0] == f"{tmp_path}: going on after epoch 2, step 4"
+    assert said[0] == f"{tmp_path}: resuming after epoch 2, step 4"
     same(whole, tmp_path)
     lines = log_of(tmp_path)
     kinds = [line["kind"] for line in lines]
@@ -158,7 +158,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole: Path, tmp_path:
     ended.unlink()
     said: list[str] = []
     train(FULL, cut, say=said.append)
-    assert said[0] == f"{newest} can't be read (RuntimeError): going on from checkpoint.previous.pt"
+    assert said[0] == f"{newest} can't be read (RuntimeError): resuming from checkpoint.previous.pt"
     same(whole, cut)
     # A kill between the two renames leaves the previous one alone.
     ended.unlink()

@@ -164,7 +164,7 @@ def test_an_interrupted_run_goes_on_to_the_end_that_it_had(unpacked: Unpack) -> 
     )
     result = CliRunner().invoke(main, [*command, "--out", str(folder)])
     assert result.exit_code == 0, result.output
-    assert result.output.startswith(f"{folder}: going on after epoch 2, step 4\n")
+    assert result.output.startswith(f"{folder}: resuming after epoch 2, step 4\n")
     model = create("lenet5", seed=0).eval()
     model.load_state_dict(load_file(folder / "model.safetensors"))
     # Six steps of another processor's rounding.

@@ -299,7 +299,7 @@ def startup() -> str:
             f"{where['cpu']}, torch {where['torch']}, "
             f"{', '.join(f'{name} {version}' for name, version in versions.items())}, commit "
             f"`{str(where['commit'])[:12]}`; {record['rounds']} rounds, each in new processes in "
-            "an order of its own."
+            "random order."
         )
         head = ["statement", "seconds", "10 % to 90 %", "times the first [95 %]"]
         parts.append(f"{table(head, rows)}\n{note}\n")

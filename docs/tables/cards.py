@@ -69,7 +69,7 @@ def _card(tag: str, entry: Entry) -> str:
             f"hours{rate} on {training.machine}, commit `{training.revision[:12]}`; "
             f"training accuracy {100 * last['train_accuracy']:.2f} %"
             + (
-                f"; begun with the weights `{training.start}`{origin(entry)}"
+                f"; training was continued from `{training.start}`{origin(entry)}"
                 if training.start
                 else ""
             ),

@@ -20,18 +20,18 @@ def figures() -> str:
     stopped = sum(bool(line["stopped"]) for line in signals)
     rows = [
         [
-            "functions and engines that several threads called at once",
+            "functions and engines called by several threads at once",
             str(len({line["function"] for line in threads})),
             f"{max((int(str(line['threads'])) for line in threads), default=0)} threads each",
         ],
         [
-            "signals to a run at a random moment, and the same command again",
+            "signals to a run at a random moment, then the same command again",
             str(len(signals)),
             ", ".join(f"{count} by {name}" for name, count in names.items())
             + f"; {in_workers} with workers; {stopped} came before the run's end",
         ],
         [
-            "files of runs and networks cut short or changed, each through its readers",
+            "files of runs and networks truncated or changed, then read",
             f"{sum(int(str(line['cases'])) for line in cut):,}",
             f"{len(cut)} pairs of a file and a reader",
         ],
@@ -43,7 +43,7 @@ def figures() -> str:
         [
             "odd images",
             str(len(images)),
-            f"{sum(bool(line['refused']) for line in images)} of them no images, and refused",
+            f"{sum(bool(line['refused']) for line in images)} of them not images, and rejected",
         ],
     ]
     return table(["tried", "times", ""], rows)

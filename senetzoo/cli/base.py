@@ -20,7 +20,7 @@ UNWRITTEN, BAD_INPUT, INTERRUPTED = 1, 2, 130
 EXITS: Mapping[int, str] = {
     0: "done",
     UNWRITTEN: "the output can't be written, or its reader stopped reading",
-    BAD_INPUT: "wrong input, of which stderr tells",
+    BAD_INPUT: "wrong input; stderr says what is wrong",
     INTERRUPTED: "interrupted (Ctrl-C)",
 }
 

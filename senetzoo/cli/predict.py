@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @as_command(
     "predict",
-    exits={1: "some images could not be read, of which stderr tells; the others are told"},
+    exits={1: "some images could not be read (stderr names them); the others were classified"},
 )
 def command(
     images: Annotated[tuple[str, ...], {"metavar": "[NETWORK] IMAGE..."}],
@@ -54,7 +54,7 @@ def command(
     ] = None,
     weights: WeightsFile = None,
     preprocessing: Stated,
-    top: Annotated[PositiveInt, "How many classes to tell of each image."] = 5,
+    top: Annotated[PositiveInt, "How many classes to print for each image."] = 5,
     batch: Annotated[Batch, Le(1_000_000), "How many images to hold and compute at a time."] = 32,
     reject: Annotated[
         str | None,

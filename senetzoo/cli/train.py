@@ -62,7 +62,7 @@ Parallel: TypeAlias = Annotated[
     Annotated[int, Ge(1), Le(MOST_THREADS)],
     "Runs at a time, each a process with its share of the cores.",
 ]
-EXITS = {INTERRUPTED: "interrupted (Ctrl-C); the same command goes on where it stopped"}
+EXITS = {INTERRUPTED: "interrupted (Ctrl-C); the same command resumes the run"}
 
 
 def options_of(
@@ -104,7 +104,7 @@ def _share(parallel: int) -> int:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C, once the state is saved, ends the command with a word on how to go on."""
+    """Ctrl-C, once the state is saved, ends the command with a message on how to resume."""
     from senetzoo.train.stop import Interrupted
 
     try:
@@ -219,7 +219,7 @@ def train_all(
 
 
 def say_progress(line: str, *, err: bool) -> None:
-    """Say how far a run is, which goes on where nobody can read it."""
+    """Print how far a run is; the run continues if stdout can not be written."""
     with contextlib.suppress(OutputError):
         echo(line, err=err)
 

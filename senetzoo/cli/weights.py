@@ -22,9 +22,7 @@ from senetzoo.weights import cache, download, lock
 from senetzoo.weights.manifest import Entry, Training, find, last_stages, manifest
 
 _PINNED = {"sha256": "sha256", "prefix": "start of sha256", "sha1": "sha1", "": "not pinned"}
-_SOME_FAILED = {
-    BAD_INPUT: "wrong input, or weights that are not there or not right; stderr tells which"
-}
+_SOME_FAILED = {BAD_INPUT: "wrong input, or weights that are missing or wrong; stderr names them"}
 
 
 @click.group(
@@ -109,7 +107,7 @@ def show_command(tag: Annotated[str, complete.tags], *, as_json: Json = False) -
         "accuracy": ", ".join(_figures(entry)) or "unknown",
         "trained on": entry.data,
         "recipe": "".join(f"{run.recipe}: {run.command}" for run in entry.training[-1:]),
-        "began with": _began(entry.training),
+        "continued from": _began(entry.training),
         "classes": str(entry.num_classes),
         "input": f"{images.channels} x {images.size} x {images.size}, {images.interpolation}, "
         f"crop {images.crop:g}, mean {_numbers(images.mean)}, std {_numbers(images.std)}",
@@ -259,7 +257,7 @@ def _warnings_said() -> Iterator[None]:
 
 
 def _began(training: tuple[Training, ...]) -> str:
-    """The weights that a training began with, and how those in no release were trained."""
+    """The weights that training was continued from; for those in no release, how to train them."""
     *before, last = last_stages(training) or (None,)
     start = (last and last.start) or ""
     return start + (f", in no release: {before[-1].command}" if before else "")

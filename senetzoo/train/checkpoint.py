@@ -71,7 +71,7 @@ def save(folder: Path, state: dict[str, Any]) -> None:
 
 
 def require_same(folder: Path, found: tuple[Recipe, int], asked: tuple[Recipe, int]) -> None:
-    """Refuse to go on with a run of another recipe or seed than was asked for."""
+    """Refuse to resume a run of another recipe or seed than was asked for."""
     if found != asked:
         raise ConfigError(
             f"{folder} holds a run of another recipe or seed.",
@@ -83,7 +83,7 @@ def require_same(folder: Path, found: tuple[Recipe, int], asked: tuple[Recipe, i
 def require_same_data(
     folder: Path, asked: Mapping[str, Any], finished: bool, say: Callable[[str], None]
 ) -> None:
-    """Refuse to go on with a run of other data; older versions did not write all that tells.
+    """Refuse to resume a run of other data; older versions did not write all that tells.
 
     A run that is not finished may go on with other contents of the same files, which is said: who
     repairs an image that stopped it goes on.
@@ -130,7 +130,7 @@ def load(
             stored = Recipe.from_json(raw)
         require_same(folder, (stored, number), (recipe, seed))
         for bad, cause in causes.items():
-            say(f"{bad} can't be read ({cause}): going on from {path.name}")
+            say(f"{bad} can't be read ({cause}): resuming from {path.name}")
             # Out of the way: the next save would put it in the place of the good one.
             with suppress(FileNotFoundError):
                 bad.replace(folder / DAMAGED)

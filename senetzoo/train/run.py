@@ -290,7 +290,7 @@ class Trainer:
             "model": model,
         }
         if self.saved is not None:
-            self.say(f"{self.out}: going on after {self.position}")
+            self.say(f"{self.out}: resuming after {self.position}")
         log.begin(self.out, header, self.saved)
 
     def _end(self, tested: Predictions, command: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ STOPPING = tuple(
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, after the state was saved; the message says how to go on."""
+    """Ctrl-C, after the state was saved; the message says how to resume."""
 
 
 def interrupted(out: Path, position: str) -> Interrupted:
@@ -28,7 +28,7 @@ def interrupted(out: Path, position: str) -> Interrupted:
     return Interrupted(
         f"The run in {out} was interrupted.\n"
         f"All up to {position} is saved.\n"
-        "Type the same command again to go on"
+        "Type the same command again to resume"
     )
 
 
@@ -45,7 +45,7 @@ def without_worker(out: Path, saved: str, error: Exception) -> TrainingError:
     return TrainingError(
         f"A process that reads images for {out} does not go on.",
         f"{true} {whole}".rstrip(),
-        f"Type the same command again to go on. {remedy}",
+        f"Type the same command again to resume. {remedy}",
     )
 
 
