@@ -278,6 +278,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/inspect.md": {"excitations": inspect.excitations},
     "docs/training.md": {
         "runs": ablation.runs,
+        "parts": ablation.parts,
         "finetuned": ablation.finetuned,
         "speed": ablation.speed,
     },

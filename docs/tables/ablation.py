@@ -31,8 +31,11 @@ SHARED = {"plain": "plain", "standard": "se"}
 
 def finished(recipe: str = "") -> list[Run]:
     """The finished runs of a recipe, or of all."""
-    folder = RECORDS / "runs" / recipe
-    return [run for run in find([folder]) if run.end is not None] if folder.is_dir() else []
+    folder = RECORDS / "runs"
+    # One by one: runs of other data can't share a report.
+    folders = [folder / recipe] if recipe else sorted(folder.glob("*"))
+    found = (run for folder in folders if folder.is_dir() for run in find([folder]))
+    return [run for run in found if run.end is not None]
 
 
 def _changes(run: Run) -> str:
@@ -47,7 +50,8 @@ def runs() -> str:
     for run in finished():
         recipe, variant = run.header["recipe"]["name"], run.header["variant"]
         tally = run.tally
-        if recipe.startswith(("ablation", "cifar10_depth")) or tally is None:
+        tuning = run.header["recipe"].get("held_out")
+        if tuning or recipe.startswith(("ablation", "cifar10_depth", "cifar100")) or tally is None:
             continue
         low, high = (100 * bound for bound in tally.interval)
         where = run.header["environment"]
@@ -64,6 +68,40 @@ def runs() -> str:
         )
     head = ["run", "epochs", "seed", "test accuracy [95 %]", "source", "hours", "on, at commit"]
     return table(head, rows) if rows else "None is recorded yet.\n"
+
+
+def parts() -> str:
+    """What each part of a short training brings, on images held out of the training images."""
+    found = {run.header["environment"]["time"]: run for run in finished("recipe_parts")}
+    if not found:
+        return "None is recorded yet.\n"
+    (_, base), *_ = sorted(found.items())
+    fields = ("optimizer", "schedule", "lr", "muon_lr", "phases", "flip", "label_smoothing")
+    rows = []
+    for run in found.values():
+        recipe, last = run.header["recipe"], run.epochs[-1]
+        changed = [name for name in fields if recipe[name] != base.header["recipe"][name]]
+        said = ", ".join(
+            f"`{name}={str(recipe[name]).replace('[', '(').replace(']', ')')}`" for name in changed
+        )
+        rows.append(
+            [
+                said or "as described",
+                str(len(run.epochs)),
+                f"{run.seconds['train'] / 60:.1f}",
+                f"{100 * last['val_accuracy']:.2f} %",
+                f"{100 * last['train_accuracy']:.2f} %",
+            ]
+        )
+    rows.sort(key=lambda row: row[3], reverse=True)
+    head = ["change", "epochs", "minutes", "held-out accuracy", "training accuracy"]
+    where = base.header["environment"]
+    accuracy, images = base.epochs[-1]["val_accuracy"], 5000
+    error = 100 * math.sqrt(2 * accuracy * (1 - accuracy) / images)
+    return (
+        f"{table(head, rows)}\nOne seed each; {images:,} held-out images, so a difference has a "
+        f"standard error of up to {error:.1f} points by its images alone. {where['machine']}.\n"
+    )
 
 
 def finetuned() -> str:
