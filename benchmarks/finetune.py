@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import senetzoo
 from senetzoo._utils.environment import environment
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.data.files import LabeledFiles, read_image_folder
 from senetzoo.data.images import open_image
 from senetzoo.data.listing import read_csv
@@ -95,7 +95,7 @@ class Photographs(Dataset[Any]):
 
 def plain(run: Path, recipe: Recipe, seed: int, workers: int) -> nn.Module:
     """A plain loop from the start of `recipe`, on the split in `run`."""
-    torchvision()
+    import_torchvision()
     from torchvision import transforms
 
     torch.manual_seed(seed)

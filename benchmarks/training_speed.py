@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from senetzoo._utils.environment import environment
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.data.cifar import CIFAR10
 from senetzoo.data.sets import ImageSet
 from senetzoo.train.batches import Batches
@@ -42,7 +42,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
     """CIFAR-10 as torchvision's data set gives it: PIL images through transforms."""
 
     def __init__(self, images: ImageSet) -> None:
-        torchvision()
+        import_torchvision()
         from torchvision import transforms
 
         self._images = images.images.numpy()

@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 from pin_weights import DATA_TERMS, text  # noqa: E402
 
 from senetzoo._utils.files import atomically  # noqa: E402
-from senetzoo._utils.torchvision import torchvision  # noqa: E402
+from senetzoo._utils.torchvision import import_torchvision  # noqa: E402
 from senetzoo.data.cifar import CIFAR10  # noqa: E402
 from senetzoo.nn.counting import Counts, count  # noqa: E402
 from senetzoo.nn.preprocessing import Preprocessing  # noqa: E402
@@ -189,7 +189,7 @@ Found = tuple[str, Entry, bool]
 
 def from_torchvision() -> Iterator[Found]:
     """The weights of torchvision's enums."""
-    version = torchvision().__version__.partition("+")[0]
+    version = import_torchvision().__version__.partition("+")[0]
     from torchvision import models
 
     for network, other in counterparts("torchvision").items():
@@ -231,7 +231,7 @@ def from_torchvision() -> Iterator[Found]:
 
 def from_timm() -> Iterator[Found]:
     """The weights of timm's pretrained_cfg: on the Hub, or releases of the legacy networks."""
-    torchvision()
+    import_torchvision()
     import timm
     from timm.models import get_pretrained_cfg
 

@@ -26,7 +26,7 @@ from support.networks import keep_record
 from torch import nn
 
 from senetzoo import ECA, attach, detach, site_map
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.errors import PolicyError
 
 Network = tuple[str, Callable[[], nn.Module]]
@@ -104,7 +104,7 @@ def attached_and_detached(model: nn.Module) -> int:
 
 def census(library: str, only: Sequence[str] = ()) -> tuple[dict[str, int], dict[str, str]]:
     """Number of gates by network of `library`, and the reason by refused network."""
-    torchvision()
+    import_torchvision()
     taken: dict[str, int] = {}
     refused: dict[str, str] = {}
     for name, build in NETWORKS[library]():

@@ -158,3 +158,46 @@ def test_of_ultralytics(name: str, tmp_path: Path) -> None:
     fused = copy.deepcopy(model).fuse(verbose=False)
     assert torch.allclose(outputs(fused), gated, atol=1e-3, rtol=1e-4)
     assert torch.equal(outputs(detach(model)), bare)
+
+
+class Last(nn.Module):
+    """A block of maps with their channels last, in a network that torch.fx can't trace."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.first, self.second = nn.Linear(channels, 32), nn.Linear(32, channels)
+        self.conv = nn.Conv2d(32, 32, 3, padding=1, groups=32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(self.norm(x)).permute(0, 3, 1, 2)
+        return x + self.second(self.conv(y).permute(0, 2, 3, 1))
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 24, 4, stride=4)
+        self.blocks = nn.ModuleList([Last(24), Last(24)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).permute(0, 2, 3, 1)
+        for block in self.blocks[: int(x.mean() < 1e9) + 1]:
+            x = block(x)
+        return x.mean((1, 2))
+
+
+def test_maps_with_their_channels_last() -> None:
+    torch.manual_seed(0)
+    model = Network().eval()
+    x = torch.rand(2, 3, 48, 32)
+    sites = propose(model, x)
+    found = [(p.module, p.position, p.channels, p.layout) for p in sites.places]
+    assert found == [
+        (f"blocks.{n}", position, 24, "nhwc") for n in (0, 1) for position in ("pre", "standard")
+    ]
+    with torch.no_grad():
+        before = model(x)
+    attach(model, IDENTITY, sites=sites)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), before)

@@ -21,7 +21,7 @@ from PIL import Image
 from support.hub import Fault
 from support.weights import Pantry
 
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.data import digits
 from senetzoo.data.cifar import CIFAR10
 from senetzoo.data.files import read_image_folder, read_parquet, same_size_set
@@ -33,7 +33,7 @@ from senetzoo.train.data import load_data
 from senetzoo.train.recipes import RECIPES
 from senetzoo.weights import cache
 
-torchvision()
+import_torchvision()
 from torchvision.datasets import CIFAR10 as TORCHVISION  # noqa: E402
 
 Sample = Callable[[str], Path]

@@ -15,7 +15,7 @@ import torch
 
 import senetzoo
 from senetzoo import registry
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.cli import main
 from senetzoo.models.family import Family
 from senetzoo.nn.slots import POSITIONS
@@ -39,7 +39,7 @@ def fences(document: str, language: str) -> list[str]:
 def test_python_examples_run_in_their_order(
     document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torchvision()  # some import it
+    import_torchvision()  # some import it
     monkeypatch.chdir(tmp_path)  # some write files
     names: dict[str, object] = {}
     for body in fences(document, "python"):

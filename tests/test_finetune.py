@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 import senetzoo
 from senetzoo import data
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.cli.finetune import command
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.train import engine, start
@@ -119,7 +119,7 @@ def test_the_start_suits_the_images(tmp_path: Path) -> None:
 def test_weights_of_another_library_get_gates_are_trained_and_loaded(
     root: Path, tmp_path: Path
 ) -> None:
-    torchvision()
+    import_torchvision()
     from torchvision.models import resnet18
 
     torch.manual_seed(0)

@@ -32,7 +32,7 @@ from senetzoo import (
     SimAM,
     TripletAttention,
 )
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.errors import ConfigError, PolicyError
 from senetzoo.nn.counting import module_macs
 from senetzoo.policies.algebra import Gate
@@ -67,7 +67,7 @@ def cbam_name(name: str) -> str:
 
 @pytest.mark.parametrize("size", [(6, 6), (7, 3), (1, 1)], ids=str)
 def test_cbam_is_timms(size: tuple[int, int]) -> None:
-    torchvision()
+    import_torchvision()
     from timm.layers.cbam import CbamModule, ChannelAttn, SpatialAttn
 
     x = images(3, 64, *size)
@@ -80,7 +80,7 @@ def test_cbam_is_timms(size: tuple[int, int]) -> None:
 
 
 def test_cbam_is_pytorchcvs() -> None:
-    torchvision()
+    import_torchvision()
     from pytorchcv.models.cbamresnet import CbamBlock
 
     theirs = CbamBlock(48).double()
@@ -105,7 +105,7 @@ def test_cbam_is_pytorchcvs() -> None:
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("channels", [32, 512])
 def test_coordinate_attention_is_timms(channels: int, bias: bool) -> None:
-    torchvision()
+    import_torchvision()
     from timm.layers.coord_attn import CoordAttn
 
     # timm derives the hidden channels in another way.
@@ -117,7 +117,7 @@ def test_coordinate_attention_is_timms(channels: int, bias: bool) -> None:
 
 
 def test_ese_is_timms() -> None:
-    torchvision()
+    import_torchvision()
     from timm.layers.squeeze_excite import EffectiveSEModule
 
     for gate, layer in (("hardsigmoid", "hard_sigmoid"), ("sigmoid", "sigmoid")):
@@ -128,7 +128,7 @@ def test_ese_is_timms() -> None:
 @pytest.mark.parametrize("fusion", ["add", "scale"])
 @pytest.mark.parametrize("size", [(6, 6), (7, 3), (1, 1)], ids=str)
 def test_global_context_is_timms(fusion: Any, size: tuple[int, int]) -> None:
-    torchvision()
+    import_torchvision()
     from timm.layers.global_context import GlobalContext
 
     theirs = GlobalContext(
@@ -149,7 +149,7 @@ def test_global_context_is_timms(fusion: Any, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", [(6, 6), (7, 3), (1, 1)], ids=str)
 def test_non_local_is_timms(size: tuple[int, int]) -> None:
-    torchvision()
+    import_torchvision()
     from timm.layers.non_local_attn import NonLocalAttn
 
     theirs = NonLocalAttn(64).double()  # type: ignore[no-untyped-call]
@@ -167,7 +167,7 @@ def test_non_local_is_timms(size: tuple[int, int]) -> None:
 
 
 def test_bam_is_pytorchcvs() -> None:
-    torchvision()
+    import_torchvision()
     from pytorchcv.models.bamresnet import BamBlock
 
     def name(theirs: str) -> str:
@@ -192,7 +192,7 @@ def test_bam_is_pytorchcvs() -> None:
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 5), (5, 14), (1, 1)], ids=str)
 def test_gather_excite_without_parameters_is_timms(size: tuple[int, int]) -> None:
-    torchvision()
+    import_torchvision()
     from timm.layers.gather_excite import GatherExcite
 
     # timm's forms with parameters can't be built in the versions tested.
@@ -203,7 +203,7 @@ def test_gather_excite_without_parameters_is_timms(size: tuple[int, int]) -> Non
 
 
 def test_se_is_timms() -> None:
-    torchvision()
+    import_torchvision()
     from timm.layers.squeeze_excite import SEModule
 
     for channels in (64, 72, 256, 100):
@@ -212,7 +212,7 @@ def test_se_is_timms() -> None:
 
 
 def test_rounding_to_eight_is_timms_for_every_width() -> None:
-    torchvision()
+    import_torchvision()
     from timm.layers.squeeze_excite import SEModule
 
     for ratio in (2, 3, 16):
@@ -229,7 +229,7 @@ def test_rounding_to_eight_is_timms_for_every_width() -> None:
     ("act", "gate"), [("relu", "sigmoid"), ("silu", "sigmoid"), ("relu", "hardsigmoid")]
 )
 def test_se_is_torchvisions(act: Any, gate: Any) -> None:
-    torchvision()
+    import_torchvision()
     from torchvision.ops.misc import SqueezeExcitation as Theirs
 
     acts = {"relu": nn.ReLU, "silu": nn.SiLU}
@@ -240,7 +240,7 @@ def test_se_is_torchvisions(act: Any, gate: Any) -> None:
 
 
 def test_se_is_pytorchcvs() -> None:
-    torchvision()
+    import_torchvision()
     from pytorchcv.models.common.att import SEBlock
 
     for channels, reduction in ((16, 16), (24, 16), (64, 4)):
@@ -250,7 +250,7 @@ def test_se_is_pytorchcvs() -> None:
 
 
 def test_eca_is_timms() -> None:
-    torchvision()
+    import_torchvision()
     from timm.layers.eca import EcaModule
 
     for channels in [*range(1, 130), 192, 255, 256, 511, 512, 1024, 2047, 2048, 4096, 100_000]:

@@ -146,7 +146,7 @@ def test_the_readme_in_an_empty_environment(built: Path, tmp_path: Path) -> None
     # Under this name the README's line for a network of torchvision finds its operators declared.
     program = program.replace("path/to/clone", str(ROOT)).replace(
         "from torchvision.models",
-        "import senetzoo._utils.torchvision as _t; _t.torchvision()\nfrom torchvision.models",
+        "import senetzoo; senetzoo.import_torchvision()\nfrom torchvision.models",
     )
     done = subprocess.run(
         [str(python), "-c", program], cwd=home, env=environment, capture_output=True, text=True

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from senetzoo import NONE, SE, config
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.nn.counting import count
 from senetzoo.zoo import create
 
@@ -52,7 +52,7 @@ class Case:
     slow: bool = False
 
     def run(self) -> None:
-        torchvision()
+        import_torchvision()
 
         def build() -> nn.Module:
             if isinstance(self.theirs, str):

@@ -25,7 +25,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from senetzoo import SE, Stem, block, config
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.models.densenet import FAMILY, DenseNet, DenseNetConfig
 from senetzoo.nn.stem import as_stem
 from senetzoo.policies.algebra import Policy
@@ -60,7 +60,7 @@ def filled(seed: int = 0, policy: Policy | None = None, **changes: Any) -> Dense
 def torchvisions(
     growth: int, depths: tuple[int, ...], width: int, memory_efficient: bool = False
 ) -> nn.Module:
-    torchvision()
+    import_torchvision()
     from torchvision.models.densenet import DenseNet as Theirs
 
     model: nn.Module = Theirs(growth, depths, width, memory_efficient=memory_efficient)

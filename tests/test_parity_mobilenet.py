@@ -13,7 +13,7 @@ from support.networks import learnable, on_meta
 from torch import Tensor, nn
 
 from senetzoo import SE
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.models.mobilenet import MobileNet
 from senetzoo.nn.counting import count
 from senetzoo.zoo import config, create
@@ -31,7 +31,7 @@ skeleton = partial(networks.skeleton, MobileNet)
 # At widths that are no multiple of an eighth the channels are rounded, as timm does it.
 @pytest.mark.parametrize("width", [0.1, 0.35, 0.6, 1.3])
 def test_rounding(width: float) -> None:
-    torchvision()
+    import_torchvision()
     timm: Any = importlib.import_module("timm.layers")
     ours = skeleton("mobilenet_v1", width=width).spec.config
     for full in (32, 64, 128, 256, 512, 1024):

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from senetzoo import SE, attach, block, create, stage
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.nn.counting import count
 
 
 def without_sums(depths: list[int]) -> nn.Module:
     """torchvision's ResNet, of blocks that have neither a projection nor a sum."""
-    torchvision()
+    import_torchvision()
     from torchvision.models.resnet import BasicBlock, ResNet
 
     class Straight(BasicBlock):  # type: ignore[misc]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from senetzoo import ECA, SE, attach, block, config, create, explain, stage
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.models import swin
 from senetzoo.models.swin import PatchMerging, Swin, SwinBlock, SwinConfig, kept_keys
 from senetzoo.nn.classifier import Classifier
@@ -96,7 +96,7 @@ def agree(
 
 
 def little_torchvision(patch: int, window: int, depths: list[int]) -> nn.Module:
-    torchvision()
+    import_torchvision()
     from torchvision.models.swin_transformer import SwinTransformer
 
     heads = [2, 4, 8][: len(depths)]
@@ -199,7 +199,7 @@ def test_timm(name: str) -> None:
 
 
 def test_timm_gradients() -> None:
-    torchvision()
+    import_torchvision()
     from timm.models.swin_transformer import SwinTransformer
 
     theirs = SwinTransformer(

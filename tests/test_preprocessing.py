@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from support.networks import message
 
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.data import cifar
 from senetzoo.errors import ConfigError, DataError
 from senetzoo.nn.preprocessing import CIFAR10, IMAGENET, Preprocessing
 
-torchvision()
+import_torchvision()
 from timm.data.transforms_factory import create_transform  # noqa: E402
 from torchvision.transforms import InterpolationMode  # noqa: E402
 from torchvision.transforms._presets import ImageClassification  # noqa: E402

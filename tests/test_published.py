@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from senetzoo import config
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.nn.counting import Counts, count
 from senetzoo.registry import ENTRIES
 
@@ -21,7 +21,7 @@ def counts(name: str, **changes: object) -> Counts:
 
 
 def shared_with_torchvision() -> list[str]:
-    torchvision()
+    import_torchvision()
     from torchvision import models
 
     theirs = set(models.list_models(module=models))

@@ -337,6 +337,29 @@ def test_what_is_read_is_not_written(kernel: None) -> None:
     assert (found["gated_tail"], found["gated_tail_"]) == (1, 0)
 
 
+class Between(nn.Module):
+    """A map that is written in place after it was read, before the sum that its reader ends in."""
+
+    def __init__(self, gated: bool) -> None:
+        super().__init__()
+        self.before, self.gate = nn.Conv2d(3, 64, 3), nn.Conv2d(64, 64, 1)
+        self.branch, self.inner, self.outer = (nn.Conv2d(64, 64, 1) for _ in range(3))
+        self.gated = gated
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.before(x)
+        scale = torch.sigmoid(self.gate(y.mean((2, 3), keepdim=True)))
+        b = self.branch(y * scale if self.gated else y)
+        z = y + self.outer(torch.relu(self.inner(y)))
+        return (b + z).flatten(1)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_what_is_read_later_is_not_written_before(gated: bool, kernel: None) -> None:
+    x = images(3, 3, 9, 8).float()
+    fused(calibrated(Between(gated), x), x)
+
+
 @pytest.mark.slow
 def test_compiled(kernel: None) -> None:
     model = tiny("bottleneck", depths=(2,))

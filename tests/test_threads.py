@@ -33,7 +33,7 @@ from torch import Tensor, nn
 import senetzoo
 from senetzoo import SE
 from senetzoo._utils.environment import PROCESS
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.bench.profile import profile
 from senetzoo.bench.timing import BenchmarkCase, Settings, measure
 from senetzoo.data.sets import ImageSet
@@ -102,7 +102,7 @@ class Work:
         # In training mode, where the running statistics change with what is computed.
         self.net.train()
         self.other = Foreign()
-        torchvision()
+        import_torchvision()
         from torchvision.models import resnet18
 
         with torch.device("meta"):

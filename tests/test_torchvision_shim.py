@@ -100,7 +100,7 @@ def run(interpreter: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFac
 
 
 SHIM = (
-    "from senetzoo._utils.torchvision import torchvision\n"
+    "from senetzoo._utils.torchvision import import_torchvision\n"
     "import senetzoo._utils.torchvision as shim\n"
 )
 
@@ -108,7 +108,7 @@ SHIM = (
 def test_real_torchvision_classifies_whether_its_operators_load_or_not(run: Run) -> None:
     done = run(
         SHIM
-        + "import torch\nroot = torchvision()\nassert root is sys.modules['torchvision']\n"
+        + "import torch\nroot = import_torchvision()\nassert root is sys.modules['torchvision']\n"
         + "from torchvision import datasets, models, transforms\n"
         + "from torchvision.transforms.v2 import functional\n"
         + "print(datasets.CIFAR10.__name__, transforms.Resize.__name__, end=' ')\n"
@@ -120,7 +120,7 @@ def test_real_torchvision_classifies_whether_its_operators_load_or_not(run: Run)
 def test_a_whole_torchvision_leaves_the_library_alone(run: Run, tmp_path: Path) -> None:
     done = run(
         SHIM
-        + "import torch\nprint(torchvision().NAME, shim._library)\n"
+        + "import torch\nprint(import_torchvision().NAME, shim._library)\n"
         + "print(hasattr(torch.ops.torchvision, 'nms'))\n",
         fake(tmp_path, "NAME = 'whole'\n"),
     )
@@ -169,7 +169,7 @@ def test_only_the_missing_operators_are_declared(run: Run, tmp_path: Path) -> No
         "import torch\nown = torch.library.Library('torchvision', 'DEF')\n"
         + "own.define('qnms(Tensor own) -> Tensor')\n"
         + SHIM
-        + "torchvision()\nprint(torch.ops.torchvision.qnms.default._schema)\n",
+        + "import_torchvision()\nprint(torch.ops.torchvision.qnms.default._schema)\n",
         fake(tmp_path, BROKEN),
     )
     assert done.stdout == "torchvision::qnms(Tensor own) -> Tensor\n", done.stderr
@@ -186,7 +186,7 @@ def test_only_the_missing_operators_are_declared(run: Run, tmp_path: Path) -> No
 def test_other_errors_pass_through(run: Run, tmp_path: Path, error: str) -> None:
     done = run(
         SHIM
-        + "try:\n    torchvision()\nexcept Exception as error:\n"
+        + "try:\n    import_torchvision()\nexcept Exception as error:\n"
         + "    print(repr(error), shim._library)\n",
         fake(tmp_path, f"raise {error}\n"),
     )
@@ -197,7 +197,7 @@ def test_a_second_failure_passes_through(run: Run, tmp_path: Path) -> None:
     error = "RuntimeError('operator torchvision::nms does not exist')"
     done = run(
         SHIM
-        + "for _ in range(2):\n    try:\n        torchvision()\n"
+        + "for _ in range(2):\n    try:\n        import_torchvision()\n"
         + "    except RuntimeError as error:\n        print(repr(error))\n",
         fake(tmp_path, f"raise {error}\n"),
     )

@@ -24,7 +24,7 @@ from senetzoo import (
     stage,
     transforms,
 )
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.models.names import ModelName
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import Counts, count, module_macs
@@ -201,7 +201,7 @@ def test_transforms_without_weights() -> None:
     [("resnet18", 1.814), ("resnet50", 4.089), ("resnext50_32x4d", 4.230)],
 )
 def test_macs_are_torchvisions(name: str, gmacs: float) -> None:
-    torchvision()
+    import_torchvision()
     from torchvision.models import get_model
 
     def build() -> Classifier:

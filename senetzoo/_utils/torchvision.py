@@ -53,7 +53,3 @@ def import_torchvision() -> ModuleType:
         if not hasattr(torch.ops.torchvision, operator):
             _library.define(operator + _SCHEMA)  # type: ignore[no-untyped-call]
     return importlib.import_module("torchvision")
-
-
-# The package's own short name for it.
-torchvision = import_torchvision

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from senetzoo._utils.environment import unwarned
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.deploy.engines.common import require
 from senetzoo.errors import ConfigError, explained, nearest
 from senetzoo.eval.accuracy import failures_explained
@@ -37,7 +37,7 @@ def peer(spec: str, classes: int, image: Image) -> nn.Module:
             nearest(library, LIBRARIES) or f"Type for example: --compare timm:{name or spec}",
         )
     require(f"--compare {spec}", [library], "peers")
-    torchvision()  # the others import it
+    import_torchvision()  # the others import it
     known, build = LIBRARIES[library]()
     # timm's names may carry the tag of their weights, of which only the structure counts here.
     if (name.partition(".")[0] if library == "timm" else name) not in known:

@@ -107,6 +107,7 @@ def command(
     words = ["senetzoo", "compare", "--model", model]
     words += [word for policy in policies for word in ("--policy", policy)]
     given = {"data": data and Path(data).name, "recipe": recipe, "epochs": epochs}
+    parallel = min(parallel, (1 + len(policies)) * seeds)
     threads = set_threads(threads, parallel)
     given |= {"seeds": seeds, "threads": threads}
     words += [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]

@@ -19,6 +19,7 @@ from senetzoo.cli.train import (
     interruptible,
     options_of,
     say_progress,
+    set_threads,
 )
 from senetzoo.errors import ConfigError, MissingExtraError
 
@@ -77,13 +78,10 @@ def command(
       senetzoo finetune photos.csv --model resnet50+se16 --weights mine.pth --freeze trunk
       senetzoo finetune photos/ --quick --json
     """
-    import torch
-
     from senetzoo.train.finetune import finetune
     from senetzoo.train.recipe import Options, Recipe, read_setting
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    set_threads(threads, 1)
     given = {"model": model, "weights": weights and weights.name, "epochs": epochs}
     given |= {"time": budget, "size": size, "freeze": freeze, "seed": seed, "threads": threads}
     words = ["senetzoo", "finetune", Path(photos).name]

@@ -146,8 +146,9 @@ def command(
     With --json, each run's line comes when it has ended and has "run" (its folder) and the
     figures of its summary.
 
-    With --parallel 2 of an experiment's runs train at once, which is faster than one run with all
-    cores. What each says is in output.txt of its folder; one that fails ends no other.
+    With --parallel 2, two runs of an experiment train at once, which is faster than one after the
+    other with all cores. What each says is in output.txt of its folder; one that fails ends no
+    other.
 
     \b
     Examples:
@@ -164,11 +165,13 @@ def command(
     if no_compile:
         changes["compile"] = False
     recipes = experiment.recipes(only=only, quick=quick, changes=changes)
+    seeds = experiment.seeds if seed is None else (seed,)
+    parallel = min(parallel, len(recipes) * len(seeds))
     threads = set_threads(threads, parallel)
     given = options_of(workers, quick, save_minutes, parallel)
     options = Options(**given, tensorboard=tensorboard)
     runs: list[Asked] = []
-    for number in experiment.seeds if seed is None else (seed,):
+    for number in seeds:
         for variant, chosen in recipes.items():
             folder = out or Path("runs") / (chosen.name if variant else "")
             if variant:

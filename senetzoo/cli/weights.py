@@ -128,7 +128,7 @@ def show_command(tag: Annotated[str, complete.tags], *, as_json: Json = False) -
         "locked": cache.locks().get(full),
         "file": str(path) if path else None,
     }
-    say(as_json, known, "\n".join(f"{name:12}{text}" for name, text in lines.items() if text))
+    say(as_json, known, "\n".join(f"{name:16}{text}" for name, text in lines.items() if text))
 
 
 @as_command("get", exits=_SOME_FAILED, registers=False)
@@ -211,7 +211,9 @@ def verify_command(
             )
         return full, file
 
-    everywhere = [tag for tag, entry in manifest().items() if _there(tag, entry)]
+    everywhere = [
+        tag for tag, entry in manifest().items() if _there(tag, cache.completed(tag, entry))
+    ]
     _each(tags or everywhere, one, as_json)
 
 

@@ -86,9 +86,9 @@ class Cifar:
         )
 
     def _official(self, path: Path, split: Part, name: str) -> ImageSet:
-        from senetzoo._utils.torchvision import torchvision
+        from senetzoo._utils.torchvision import import_torchvision
 
-        torchvision()
+        import_torchvision()
         from torchvision import datasets
         from torchvision.datasets.utils import check_integrity, extract_archive
 

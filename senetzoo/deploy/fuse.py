@@ -36,7 +36,9 @@ def fused(module: fx.GraphModule, dtype: torch.dtype) -> tuple[fx.GraphModule, i
         graph.nodes.eliminate_dead_code()  # averages and maps that are read no more
         for node in graph.calls(operator):
             tail = matched(node)
-            if tail is not None and _fits(graph, tail.conv):
+            if tail is None or not _fits(graph, tail.conv):
+                continue
+            if not _overwritten(graph, tail):
                 _replace(graph, tail, dtype)
                 tails += 1
     for node in graph.calls(aten.sigmoid.default, aten.hardsigmoid.default):
@@ -99,6 +101,22 @@ def _fits(graph: Graph, conv: fx.Node) -> bool:
     single = tuple(weight.shape[2:]) == (1, 1) and argument(conv, 6, 1) == 1
     still = {*argument(conv, 3, [1, 1])} == {1} and {*argument(conv, 4, [0, 0])} == {0}
     return single and still and weight.shape[1] % 2 == 0
+
+
+def _overwritten(graph: Graph, tail: _Tail) -> bool:
+    """Whether a tail in place writes what this one reads, before its end, where it will read it."""
+    first = tail.conv if tail.input_gate is None else tail.conv.all_input_nodes[0]
+    read = [tail.x, tail.gate, tail.input_gate, tail.shortcut]
+    bases = [_base(node) for node in read if node is not None]
+    return any(
+        first < node < tail.last and _base(node.args[_SHORTCUT]) in bases
+        for node in graph.calls(torch.ops.senetzoo.gated_tail_.default)
+        if isinstance(node.args[_SHORTCUT], fx.Node)
+    )
+
+
+_SHORTCUT = 4
+"""Its place in the arguments of `gated_tail_`."""
 
 
 def _replace(graph: Graph, tail: _Tail, dtype: torch.dtype) -> None:

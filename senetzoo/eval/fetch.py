@@ -8,7 +8,7 @@ from typing import Any
 
 from senetzoo._utils.environment import offline
 from senetzoo._utils.terminal import say_once
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.data.cifar import Cifar
 from senetzoo.data.sources import CIFAR
 from senetzoo.errors import DataError, SenetzooError
@@ -34,7 +34,7 @@ def fetch(cifar: Cifar) -> Path:
     archive = folder / cifar.archive
     if (folder / cifar.unpacked).is_dir():
         return folder
-    torchvision()
+    import_torchvision()
     from torchvision import datasets
 
     reader: Any = getattr(datasets, cifar.reader)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from senetzoo._utils.checks import Gt, Le, PositiveFloat, PositiveInt, check
 from senetzoo._utils.pixels import eight_bits, upright
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.errors import ConfigError, DataError, check_fields
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Preprocessing:
         Raises:
             DataError: A tensor of another type or shape, or an image without pixels or damaged.
         """
-        torchvision()
+        import_torchvision()
         from torch import Tensor
         from torchvision.transforms.v2 import functional
 

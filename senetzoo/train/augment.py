@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def degrade(
         x = F.interpolate(x, size=small, mode="bilinear", antialias=True)
         x = F.interpolate(x, size=size, mode="bilinear")
     if blur:
-        torchvision()
+        import_torchvision()
         from torchvision.transforms.v2 import functional
 
         reach = min(math.ceil(3 * blur), min(size) - 1)

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from senetzoo._utils.terminal import say_once
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.data.files import LabeledFiles
 from senetzoo.data.hub import Stream
 from senetzoo.data.images import open_image
@@ -89,9 +89,10 @@ class Batches:
         if isinstance(data.train, ImageSet):
             self._images = augment.pad(data.train.images, recipe.margin).to(device)
             self._labels = data.train.labels.to(device)
-            self.generator.manual_seed(seed << 20)
-            first = torch.rand(data.count, generator=self.generator) < 0.5
-            self._mirrored_first = first.to(device)
+            if recipe.flip == "alternate":
+                self.generator.manual_seed(seed << 20)
+                first = torch.rand(data.count, generator=self.generator) < 0.5
+                self._mirrored_first = first.to(device)
             return
         self._order = _Order()
         images = data.train.name if isinstance(data.train, Stream) else data.train
@@ -197,7 +198,7 @@ def _read(
         source, label = images.sources[number], images.labels[number]
         name = images.source_name(number)
     image: Any = open_image(source, name).convert("RGB")
-    torchvision()
+    import_torchvision()
     from torchvision.transforms.v2 import functional
 
     words = np.random.SeedSequence([seed, epoch, number]).generate_state(2)

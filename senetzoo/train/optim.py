@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.errors import ConfigError, MissingExtraError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.train.recipe import Recipe
@@ -114,7 +114,7 @@ def make_optimizer(
         return torch.optim.AdamW(ordered, lr=recipe.lr)
     if recipe.optimizer == "lamb":
         try:
-            torchvision()  # which timm imports
+            import_torchvision()  # which timm imports
             from timm.optim.lamb import Lamb
         except ImportError:
             raise MissingExtraError("The optimizer LAMB", "timm", "train") from None

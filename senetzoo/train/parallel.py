@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import multiprocessing
 import os
 import signal
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -53,9 +55,12 @@ def train_at_once(
         Interrupted: Ctrl-C, after all that were under way have saved their state.
     """
     context = multiprocessing.get_context("spawn")
+    if _POSIX:
+        # The first process would start it, and it unblocks signals that are held meanwhile.
+        resource_tracker.ensure_running()
     registered = [*own.paths([*GATES, *ENTRIES]).values()]
     waiting = list(enumerate(runs, 1))
-    running: dict[Connection, tuple[str, Path, SpawnProcess]] = {}
+    running: dict[Connection, tuple[int, Path, SpawnProcess]] = {}
     stopped, failed = False, 0
 
     def interrupt() -> None:
@@ -79,22 +84,19 @@ def train_at_once(
                     process = context.Process(target=_train, args=arguments)
                     with held():
                         process.start()
-                        running[ours] = (
-                            f"run {number} of {len(runs)}: {asked[1]}",
-                            asked[1],
-                            process,
-                        )
+                        running[ours] = number, asked[1], process
                     theirs.close()
                 ready = wait(running)
                 for ours in [each for each in running if each in ready]:
                     found = _received(ours)
-                    name, folder, process = running.pop(ours)
+                    number, folder, process = running.pop(ours)
+                    name = f"run {number} of {len(runs)}: {folder}"
                     process.join()
                     if isinstance(found, dict):
                         say(f"{name}: finished, test accuracy {found['test_accuracy']:.2%}")
                         ended(folder, found)
                     elif stopped:
-                        say(f"{name}: {found or 'stopped before it began'}")
+                        say(f"{name}: {found or f'its process ended with {process.exitcode}'}")
                     else:
                         failed += 1
                         why = found or f"Its process ended with {process.exitcode}."
@@ -106,8 +108,9 @@ def train_at_once(
     if stopped:
         raise Interrupted(
             "The runs were interrupted.\n"
-            f"{len(waiting)} of {len(runs)} had not begun; the others are saved.\n"
-            "Type the same command again to go on"
+            f"{len(waiting)} of {len(runs)} had not begun; what was under way is saved"
+            f"{f'; {failed} failed' if failed else ''}.\n"
+            "Type the same command again to resume"
         )
     if failed:
         raise TrainingError(
@@ -167,4 +170,4 @@ def _stop_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os.kill(os.getpid(), signal.SIGINT)
+        _thread.interrupt_main()

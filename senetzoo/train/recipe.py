@@ -219,6 +219,11 @@ class Recipe:
             (stepped, "step_epochs", "given with schedule=step, and only with it"),
             (stem, "stem", f"one of {', '.join(STEMS)}, or such as 3x3/2+pool"),
             (self.data == "hub" or not self.stream, "stream", "for data=hub"),
+            (
+                self.flip != "alternate" or not self.stream,
+                "flip",
+                "true or false for a stream, whose images come in another order each epoch",
+            ),
             (self.epochs in (0, planned), "epochs", f"the sum of all phases, {planned}"),
             (self.keep == "best" or not self.patience, "patience", "for keep=best"),
             (

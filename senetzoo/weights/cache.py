@@ -255,6 +255,10 @@ def verify(
     """
     try:
         found = sha256(path)
+        compared = found
+        if kind_of(entry) == "sha1":
+            with path.open("rb") as file:
+                compared = hash_of(file, "sha1")
     except OSError as error:
         if isinstance(error, FileNotFoundError) and origin != "embedded":
             return None
@@ -263,10 +267,7 @@ def verify(
             f"{path}: {error.strerror}.",
             "Let yourself read the file, or remove it",
         ) from error
-    expected, compared = entry.digest, found
-    if kind_of(entry) == "sha1":
-        with path.open("rb") as file:
-            compared = hash_of(file, "sha1")
+    expected = entry.digest
     if not expected and origin in ("cache", "hub"):
         # The Hub's cache names large files by the sha256 that the Hub states.
         name = path.resolve().name

@@ -90,19 +90,19 @@ def update(tag: str, entry: Entry) -> VerifiedFile:
 
     The `entry` is one of whose file no publisher states a hash.
     """
-    # What came from a mirror, which would be found there.
+    # The file that is there would be found.
     own = cache.cache_folder() / cache.file_names(tag, entry)[0]
     old = own.with_name(f"{own.name}.old")
     if own.is_file():
         own.replace(old)
     try:
-        file = _fetched(tag, entry)
-    except SenetzooError:
+        file = _fetched(tag, entry, mirrors=False)
+        cache.record(tag, file, accept=True)
+    except BaseException:  # Ctrl-C too
         if old.is_file():
             old.replace(own)
         raise
     old.unlink(missing_ok=True)
-    cache.record(tag, file, accept=True)
     return file
 
 
@@ -149,9 +149,14 @@ def endpoint() -> str | None:
 
 
 def _fetched(
-    tag: str, entry: Entry, folder: Path | None = None, *, lasting: bool = True
+    tag: str,
+    entry: Entry,
+    folder: Path | None = None,
+    *,
+    lasting: bool = True,
+    mirrors: bool = True,
 ) -> VerifiedFile:
-    """The file of `entry`, which is not embedded, from elsewhere.
+    """The file of `entry`, which is not embedded, from a mirror or from its publisher.
 
     It goes to `folder`; without one, to the cache that its source has, or if it need not be
     `lasting`, to `spare`.
@@ -162,15 +167,17 @@ def _fetched(
         size = f"{entry.bytes} bytes, " if entry.bytes is not None else ""
         known = f"{cache.kind_of(entry)} {entry.digest}{'...' * (entry.pinned == 'prefix')}"
         known = known if entry.pinned else "no hash is known"
+        where = address(entry)
+        where = f"in the archive {where}" if where.endswith(".zip") else f"from {where}"
         raise WeightsError(
             f"The weights {tag} are not on this machine, and HF_HUB_OFFLINE forbids to fetch them.",
-            f"They are {cache.file_names(tag, entry)[0]} ({size}{known}) from {address(entry)}",
+            f"They are {cache.file_names(tag, entry)[0]} ({size}{known}) {where}",
             f"Put it into {cache.cache_folder()}, or into a folder that SENETZOO_WEIGHTS names; "
             f"with a network, this fetches it: senetzoo weights get {tag} --to FOLDER",
         )
 
     def fetch(folder: Path | None) -> VerifiedFile:
-        return _from_anywhere(tag, entry, folder)
+        return _from_anywhere(tag, entry, folder, mirrors)
 
     try:
         return fetch(folder) if folder or lasting else cache.or_spare(fetch, variable)
@@ -192,9 +199,9 @@ def _fetched(
         ) from error
 
 
-def _from_anywhere(tag: str, entry: Entry, folder: Path | None) -> VerifiedFile:
+def _from_anywhere(tag: str, entry: Entry, folder: Path | None, mirrors: bool) -> VerifiedFile:
     """The file from the first mirror that has it, else from its publisher."""
-    for mirror in cache.search_path()[1]:
+    for mirror in cache.search_path()[1] if mirrors else ():
         for name in cache.file_names(tag, entry):
             url = f"{mirror}/{name}"
             try:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from senetzoo import config
-from senetzoo._utils.torchvision import torchvision
+from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.nn.classifier import Classifier
 from senetzoo.weights import dialects
 from senetzoo.weights.dialects import Counterpart
@@ -30,7 +30,7 @@ TOLERANCE = 1e-10
 
 def from_library(dialect: str, name: str, **options: Any) -> nn.Module:
     """A network as the library of `dialect` builds it, without weights that it would draw long."""
-    torchvision()
+    import_torchvision()
     if dialect == "torchvision":
         from torchvision import models
 

@@ -7,7 +7,7 @@ are whole modules, and their sums, if any, are not known.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from senetzoo.nn.modes import evaluated
+from senetzoo.nn.slots import Layout
 from senetzoo.policies.foreign.hooks import remove_all
 from senetzoo.policies.foreign.sitemap import Block, Place, Unsupported
 
@@ -70,23 +71,35 @@ def blocks_called(model: nn.Module, example_input: Any) -> tuple[list[Block], li
             unsupported.append(Unsupported(name, "", "it runs more than once"))
         else:
             candidates.append(name)
-    blocks = [name for name in calls if name in _chosen(candidates, convs)]
+    chosen = _chosen(candidates, convs)
+    blocks = [name for name in calls if name in chosen]
     around = [*blocks, *heads, *(lacking.module for lacking in unsupported)]
     unsupported += [
         Unsupported(conv, "", "it is in no block of two convolutions")
         for conv in convs
         if not any(conv.startswith(name + ".") for name in around)
     ]
-    return [_block(name, calls[name][0]) for name in blocks], unsupported
+    last = {
+        shape
+        for name in calls
+        if isinstance(modules[name], (nn.Linear, nn.LayerNorm))
+        for call in calls[name]
+        for shape in (call.took, call.gave)
+        if shape
+    }
+    return [_block(name, calls[name][0], last) for name in blocks], unsupported
 
 
-def _block(name: str, call: _Call) -> Block:
+def _block(name: str, call: _Call, last: Collection[tuple[int, ...]]) -> Block:
+    """Size of the map and places of a block; `last` are the shapes that have the channels last."""
+    layout: Layout = "nhwc" if call.took in last or call.gave in last else "nchw"
+    channels = 1 if layout == "nchw" else 3
     return (
         name,
-        call.gave[2:],
+        call.gave[2:] if layout == "nchw" else call.gave[1:3],
         {
-            "pre": Place(name, "pre", "before", channels=call.took[1]),
-            "standard": Place(name, "standard", "after", channels=call.gave[1]),
+            "pre": Place(name, "pre", "before", channels=call.took[channels], layout=layout),
+            "standard": Place(name, channels=call.gave[channels], layout=layout),
             "identity": UNTRACED,
             "post": UNTRACED,
             "inner": UNTRACED,
