@@ -326,7 +326,7 @@ def test_runs_with_other_policies_start_from_the_same_trunk_and_see_the_same_bat
 def test_resuming_with_another_recipe_is_refused(plain: Path) -> None:
     assert message(lambda: train(TINY, plain), ConfigError) == (
         f"{plain} holds a run of another recipe or seed.\n"
-        "A run is resumed only with the recipe and the seed it was started with.\n"
+        "It differs in phases, epochs, warmup. A run is resumed only as it was started.\n"
         "Give another folder with --out, or delete this one"
     )
 

@@ -125,7 +125,7 @@ def test_processes_of_one_run_start_no_others(
     monkeypatch.chdir(tmp_path)
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "0" if name == "RANK" else "2")
-    for ask in (("train", "digits"), ("compare", "--model", "lenet5", "--policy", "se4")):
+    for ask in (("train", "ablation_stages"), ("compare", "--model", "lenet5", "--policy", "se4")):
         result = commands.run(*ask, "--parallel", "2")
         assert result.exit_code == 2
         assert "accelerate launch and torchrun.\nBy RANK and WORLD_SIZE" in result.stderr

@@ -93,7 +93,7 @@ def test_show(pantry: Pantry) -> None:
 
     def shown() -> dict[str, str]:
         return {
-            line[:12].rstrip(): line[12:]
+            line[:16].rstrip(): line[16:]
             for line in run("weights", "show", TAG).output.splitlines()
         }
 
@@ -121,8 +121,8 @@ def test_show(pantry: Pantry) -> None:
 def test_show_of_our_own(shelf: Shelf) -> None:
     shelf.put(TAG)
     output = run("weights", "show", TAG).output
-    assert "recipe      pets: senetzoo train pets\n" in output
-    assert "source      embedded\n" in output
+    assert "recipe          pets: senetzoo train pets\n" in output
+    assert "source          embedded\n" in output
 
 
 def test_get_into_the_cache(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,6 +243,10 @@ def test_the_lock_file_is_said(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) 
     tag, entry = pantry.add("url", sha256=None)
     monkeypatch.chdir(pantry.folder_of("project"))
     digest = hash_of(pantry.contents[tag])
+    with monkeypatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        assert run("weights", "get", tag, "--lock").exit_code == 2
+    assert not Path(lock.FILE).exists()
     result = run("weights", "get", tag, "--lock")
     assert result.stdout == f"{tag}  ok  url  sha256 {digest} (senetzoo.lock)\n"
     assert result.stderr.startswith(f"warning: No hash of the weights {tag} is published. ")
@@ -254,7 +258,7 @@ def test_the_lock_file_is_said(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) 
             f"{tag}  ok  cache  sha256 {digest} (senetzoo.lock)\n",
             "",
         )
-    assert f"sha256      {digest} ({kept})\n" in run("weights", "show", tag).output
+    assert f"sha256          {digest} ({kept})\n" in run("weights", "show", tag).output
     assert "  senetzoo.lock  " in run("weights", "list").output
     # The publisher has another file now, which counts when it is asked for.
     content = b"another file"

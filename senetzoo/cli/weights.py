@@ -172,8 +172,9 @@ def get_command(
     for tag in tags:
         chosen |= _matching(tag) if set(tag) & set("*?[") else dict([_chosen(tag)])
 
-    if lock_here and not Path(lock.FILE).is_file():
-        lock.write(Path(lock.FILE), {})
+    here = Path(lock.FILE)
+    if begun := lock_here and not here.is_file():
+        lock.write(here, {})
 
     def one(tag: str, entry: Entry) -> cache.VerifiedFile:
         if update and not entry.pinned:
@@ -182,7 +183,11 @@ def get_command(
             return download.locate(tag, entry)
         return download.copy_to(folder, tag, entry)
 
-    _each(list(chosen), lambda tag: (tag, one(tag, chosen[tag])), as_json)
+    try:
+        _each(list(chosen), lambda tag: (tag, one(tag, chosen[tag])), as_json)
+    finally:
+        if begun and not cache.locks():
+            here.unlink()  # it would be in force without a file in it
 
 
 @as_command("verify", exits=_SOME_FAILED, registers=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import pickle
 from collections.abc import Callable, Iterator, Mapping
@@ -73,9 +74,11 @@ def save(folder: Path, state: dict[str, Any]) -> None:
 def require_same(folder: Path, found: tuple[Recipe, int], asked: tuple[Recipe, int]) -> None:
     """Refuse to resume a run of another recipe or seed than was asked for."""
     if found != asked:
+        stored, wanted = ({**dataclasses.asdict(recipe), "seed": n} for recipe, n in (found, asked))
+        differ = ", ".join(name for name in wanted if stored[name] != wanted[name])
         raise ConfigError(
             f"{folder} holds a run of another recipe or seed.",
-            "A run is resumed only with the recipe and the seed it was started with.",
+            f"It differs in {differ}. A run is resumed only as it was started.",
             _REMEDY,
         )
 
