@@ -142,6 +142,7 @@ def pin(
             source=manifest.Source("embedded", file.name),
             sha256=digest,
             sha256_prefix=None,
+            sha1=None,
             bytes=partial.stat().st_size,
             params=counts.params,
             macs=counts.macs,

@@ -218,17 +218,21 @@ def test_a_cut_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         manifest.manifest.cache_clear()
         return manifest.manifest()
 
+    own, later = (f'"schema": {number}'.encode() for number in (manifest.SCHEMA, 99))
+    assert content.count(own) == 1
     tried = [*cuts(content, text=True), *others(content)]
-    for new in tried:
-        file.write_bytes(new)
-        assert outcome(read, tmp_path, file)
-    keep(file.name, "manifest", tried)
-    file.write_bytes(content.replace(b'"schema": 2', b'"schema": 3'))
-    assert outcome(read, tmp_path, file).endswith(UPGRADE)
-    file.write_bytes(content)
-    assert outcome(read, tmp_path, file) == ""
-    monkeypatch.undo()
-    manifest.manifest.cache_clear()
+    try:
+        for new in tried:
+            file.write_bytes(new)
+            assert outcome(read, tmp_path, file)
+        keep(file.name, "manifest", tried)
+        file.write_bytes(content.replace(own, later))
+        assert outcome(read, tmp_path, file).endswith(UPGRADE)
+        file.write_bytes(content)
+        assert outcome(read, tmp_path, file) == ""
+    finally:
+        monkeypatch.undo()
+        manifest.manifest.cache_clear()
 
 
 def test_cut_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -509,6 +509,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         source=manifest.Source("embedded", path.name),
         sha256=cache.sha256(path),
         sha256_prefix=None,
+        sha1=None,
         bytes=path.stat().st_size,
         params=0,
         macs=0,

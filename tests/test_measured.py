@@ -226,8 +226,8 @@ def test_startup_rows(startup: Any, tmp_path: Path) -> None:
     assert text[2] == "| `import senetzoo` | 2.500 | 2.500 to 2.500 | 1 |"
     assert text[3] == ("| `import timm` | 5.000 | 5.000 to 5.000 | 2.0000 [2.0000, 2.0000] |")
     assert text[-1] == (
-        "Fast, torch 2, timm 1, commit `000000000000`; 6 rounds, each in new processes in an "
-        "order of its own."
+        "Fast, torch 2, timm 1, commit `000000000000`; 6 rounds, each in new processes in "
+        "random order."
     )
 
 

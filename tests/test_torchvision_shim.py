@@ -150,7 +150,7 @@ def test_missing_operators_are_declared(run: Run, tmp_path: Path, before: str) -
     done = run(
         before
         + SHIM
-        + "import torch\ntorchvision()\ntorchvision()\n"
+        + "import torch\nimport_torchvision()\nimport_torchvision()\n"
         + "from torchvision.datasets import WHOLE\nfrom torchvision import models, transforms\n"
         + "print(WHOLE, models.WHOLE, transforms.WHOLE)\n"
         + "print(torch.ops.torchvision.nms.default._schema)\n"

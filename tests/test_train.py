@@ -596,7 +596,7 @@ def test_pinned_weights_come_back_through_create(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "weights_manifest.json"
-    target.write_text('{"schema": 2, "entries": {}}')
+    target.write_text(f'{{"schema": {manifest.SCHEMA}, "entries": {{}}}}')
     monkeypatch.setattr(manifest, "path", lambda: target)
     monkeypatch.setattr(cache, "EMBEDDED", tmp_path / "embedded")
     manifest.manifest.cache_clear()

@@ -108,7 +108,7 @@ def test_ctrl_c_saves_what_is_under_way_and_a_failure_ends_no_other(tmp_path: Pa
 
 def going_on(line: str) -> None:
     """Stop a run that goes on."""
-    if "going on after epoch" in line:
+    if "resuming after" in line:
         press_ctrl_c()
 
 

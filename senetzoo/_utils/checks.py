@@ -13,6 +13,7 @@ An annotation says what a field may be, and nothing else does::
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import json
@@ -174,23 +175,21 @@ def from_text(kind: type, field: str, text: str, name: str) -> Any:
         ConfigError: It is of another kind.
     """
     hint = hints(kind)[field]
-    value: object = text
-    if not any(one.base is str or one.origin is Literal for one in alternatives(hint)):
+    values: list[object] = [text]
+    if not any(one.base is str for one in alternatives(hint)):
         word = text.strip()
         if word.lower() in ("true", "false", "none"):
             word = word.capitalize()
-        try:
-            value = ast.literal_eval(word)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            value = text
-    try:
-        return _fit(hint, value, field)
-    except BrokenError:
-        raise ConfigError(
-            f"{name} got {field}={text}.",
-            f"{field} is {words(hint)}.",
-            _remedy(kind, field, hint, text),
-        ) from None
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            values.append(ast.literal_eval(word))
+    for value in values:  # a word of a literal, or what the text says in Python
+        with contextlib.suppress(BrokenError):
+            return _fit(hint, value, field)
+    raise ConfigError(
+        f"{name} got {field}={text}.",
+        f"{field} is {words(hint)}.",
+        _remedy(kind, field, hint, text),
+    )
 
 
 # --- Annotations ---------------------------------------------------------------------------------

@@ -200,7 +200,7 @@ def found_in(file: Path) -> dict[str, Any] | None:
     """A ``config.json`` of timm's; None where it is none, or can't be read."""
     try:
         raw = parse_json(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, BrokenError):
+    except (OSError, ValueError, BrokenError):  # a name with a null byte, bytes that are no text
         return None
     theirs = isinstance(raw, dict) and "architecture" in raw and "library_name" not in raw
     return raw if theirs else None  # type: ignore[return-value]

@@ -82,7 +82,7 @@ def blocks_called(model: nn.Module, example_input: Any) -> tuple[list[Block], li
     last = {
         shape
         for name in calls
-        if isinstance(modules[name], (nn.Linear, nn.LayerNorm))
+        if isinstance(modules[name], nn.Linear)
         for call in calls[name]
         for shape in (call.took, call.gave)
         if shape

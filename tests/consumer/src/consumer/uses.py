@@ -84,6 +84,7 @@ def networks(folder: Path) -> list[nn.Module]:
         drop_path=0.1,
         seed=0,
     )
+    senetzoo.import_torchvision()
     trained = senetzoo.create("se_resnet20", pretrained=True, channels="sum", in_chans=1)
     built = senetzoo.config("resnet50").replace(num_classes=10).build(seed=0)
     senetzoo.save(built, folder, classes=tuple("abcdefghij"))
