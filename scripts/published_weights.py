@@ -368,7 +368,7 @@ def from_pytorchcv() -> Iterator[Found]:
                 32 if small else int(row["img_size"]),
                 tuple(norm["small" if small else "in1k"]["mean"]),
                 tuple(norm["small" if small else "in1k"]["std"]),
-                **({} if small else {"interpolation": "bilinear", "crop": float(row["img_scale"])}),
+                crop=1.0 if small else float(row["img_scale"]),
             ),
             data=f"{title} train",
             metrics=tuple(

@@ -87,7 +87,8 @@ def test_a_segmenter_is_trained_and_saved(name: str) -> None:
     optimizer = torch.optim.SGD(gates.parameters(weight_decay=5e-4), lr=0.01)
     output = model.train()(IMAGES)
     target = torch.randint(5, (2, 64, 64), generator=torch.Generator().manual_seed(1))
-    sum(nn.functional.cross_entropy(y, target) for y in output.values()).backward()
+    losses = [nn.functional.cross_entropy(y, target) for y in output.values()]
+    torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
     before = {site: copy.deepcopy(gate.state_dict()) for site, gate in gates.items()}
     optimizer.step()
     for site, gate in gates.items():

@@ -9,7 +9,7 @@ import copy
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -171,7 +171,8 @@ class Last(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.first(self.norm(x)).permute(0, 3, 1, 2)
-        return x + self.second(self.conv(y).permute(0, 2, 3, 1))
+        y = self.second(self.conv(y).permute(0, 2, 3, 1))
+        return x + cast(Tensor, y)
 
 
 class Network(nn.Module):

@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -351,7 +351,7 @@ class Between(nn.Module):
         scale = torch.sigmoid(self.gate(y.mean((2, 3), keepdim=True)))
         b = self.branch(y * scale if self.gated else y)
         z = y + self.outer(torch.relu(self.inner(y)))
-        return (b + z).flatten(1)
+        return cast(Tensor, (b + z).flatten(1))
 
 
 @pytest.mark.parametrize("gated", [False, True])

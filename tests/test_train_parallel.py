@@ -44,8 +44,8 @@ def test_a_comparison_is_that_of_one_run_after_another(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("gate_at_once.py").write_text(GATE, encoding="utf-8")
-    ask = ("compare", "--model", "lenet5", "--policy", "gate_at_once:HalfScale@pre", "--data")
-    ask += ("digits", "--seeds", "2", "--quick", "--threads", "1", "--json")
+    ask = ["compare", "--model", "lenet5", "--policy", "gate_at_once:HalfScale@pre", "--data"]
+    ask += ["digits", "--seeds", "2", "--quick", "--threads", "1", "--json"]
     with threads_set(1):
         found = [
             commands.run(*ask, "--out", out, "--parallel", n) for out, n in (("a", 1), ("b", 2))

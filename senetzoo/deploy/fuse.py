@@ -108,11 +108,12 @@ def _overwritten(graph: Graph, tail: _Tail) -> bool:
     first = tail.conv if tail.input_gate is None else tail.conv.all_input_nodes[0]
     read = [tail.x, tail.gate, tail.input_gate, tail.shortcut]
     bases = [_base(node) for node in read if node is not None]
-    return any(
-        first < node < tail.last and _base(node.args[_SHORTCUT]) in bases
+    written = (
+        node.args[_SHORTCUT]
         for node in graph.calls(torch.ops.senetzoo.gated_tail_.default)
-        if isinstance(node.args[_SHORTCUT], fx.Node)
+        if first < node < tail.last
     )
+    return any(isinstance(node, fx.Node) and _base(node) in bases for node in written)
 
 
 _SHORTCUT = 4
