@@ -11,30 +11,18 @@ import numpy as np
 import pytest
 import torch
 from support import commands
-from support.runs import weights_of
+from support.runs import own_gate, weights_of
 
 from senetzoo.cli.compare import compared
 from senetzoo.errors import ConfigError, PolicyError
 
 ASK = ("compare", "--model", "lenet5", "--data", "digits", "--quick", "--seeds", "2")
-GATE = """
-import torch
-from torch import nn
-
-class ChannelScale(nn.Module):
-    def __init__(self, channels):
-        super().__init__()
-        self.factor = nn.Parameter(torch.full((channels, 1, 1), 0.5))
-
-    def forward(self, x):
-        return x * self.factor
-"""
 
 
 def test_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    Path("gates_to_compare.py").write_text(GATE, encoding="utf-8")
+    Path("gates_to_compare.py").write_text(own_gate("ChannelScale"), encoding="utf-8")
     ask = (
         *ASK,
         "--set",

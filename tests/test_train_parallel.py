@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from support import commands
-from support.runs import log_of, press_ctrl_c, train, weights_of
+from support.runs import log_of, own_gate, press_ctrl_c, train, weights_of
 
 from senetzoo._utils.environment import threads_set
 from senetzoo.errors import TrainingError
@@ -24,18 +24,6 @@ from senetzoo.train.stop import Interrupted
 SHORT = RECIPES["digits"].recipe.replace(
     phases=((32, 2),), images_per_class=16, batch=32, restart_epochs=0, compile=False
 )
-GATE = """
-import torch
-from torch import nn
-
-class HalfScale(nn.Module):
-    def __init__(self, channels):
-        super().__init__()
-        self.factor = nn.Parameter(torch.full((channels, 1, 1), 0.5))
-
-    def forward(self, x):
-        return x * self.factor
-"""
 
 
 @pytest.mark.slow
@@ -43,7 +31,7 @@ def test_a_comparison_is_that_of_one_run_after_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("gate_at_once.py").write_text(GATE, encoding="utf-8")
+    Path("gate_at_once.py").write_text(own_gate("HalfScale"), encoding="utf-8")
     ask = ["compare", "--model", "lenet5", "--policy", "gate_at_once:HalfScale@pre", "--data"]
     ask += ["digits", "--seeds", "2", "--quick", "--threads", "1", "--json"]
     with threads_set(1):

@@ -147,27 +147,13 @@ def _channels(packed: Tensor) -> int:
     return packed.shape[0] * packed.shape[2] // (2 if packed.dtype == torch.bfloat16 else 1)
 
 
-def _fake_tail(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    gate: Tensor | None,
-    shortcut: Tensor | None,
-    activation: int,
-    input_gate: Tensor | None = None,
-) -> Tensor:
+def _fake_tail(x: Tensor, weight: Tensor, *others: object) -> Tensor:
     size = (x.shape[0], _channels(weight), *x.shape[2:])
     return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
 def _fake_excitation(
-    x: Tensor,
-    weight1: Tensor,
-    bias1: Tensor | None,
-    weight2: Tensor,
-    bias2: Tensor | None,
-    hidden: int = RELU,
-    activation: int = SIGMOID,
+    x: Tensor, weight1: Tensor, bias1: Tensor | None, weight2: Tensor, *others: object
 ) -> Tensor:
     return x.new_empty(x.shape[0], _channels(weight2))
 

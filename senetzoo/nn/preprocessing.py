@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_PIXELS = 16_384
-"""Of a side after resizing; more is a slip of the pen, and takes all memory."""
+"""Longest side after resizing, in pixels; a larger one is a typing error that fills the memory."""
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
 # An image longer than this many times its shorter side is cut to its center before it is resized:
@@ -194,6 +194,6 @@ def usual(size: int) -> Preprocessing:
     """What networks of this input size are mostly trained with, for weights that don't say.
 
     Returns:
-        CIFAR-10's statistics at 32 pixels; else ImageNet's, and the center of 224 / 256 of a side.
+        CIFAR-10's statistics at 32 pixels; else ImageNet's, with a center crop of 224 / 256.
     """
     return CIFAR10 if size == CIFAR10.size else dataclasses.replace(IMAGENET, size=size)

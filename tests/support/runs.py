@@ -21,6 +21,22 @@ from senetzoo.train.step import Step
 CLASSES = ("cat", "dog", "ship")
 
 
+def own_gate(name: str) -> str:
+    """The source of a module with a gate of one's own, a class of this name."""
+    return f"""
+import torch
+from torch import nn
+
+class {name}(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.factor = nn.Parameter(torch.full((channels, 1, 1), 0.5))
+
+    def forward(self, x):
+        return x * self.factor
+"""
+
+
 def epoch(number: int, **fields: Any) -> dict[str, Any]:
     """A line of an epoch."""
     return {
