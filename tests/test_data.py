@@ -413,7 +413,7 @@ def test_cifar10_is_fetched_once(published: bytes, pantry: Pantry) -> None:
         "cifar-10-batches-py",
         "cifar-10-python.tar.gz",
     ]
-    recipe = RECIPES["cifar10_small"].recipe
+    recipe = RECIPES["cifar_small"].recipe
     assert len(load_data(recipe, None).train) == 10  # type: ignore[arg-type]
     assert len([r for r in pantry.hub.requests if r.method == "GET"]) == 1
     # A folder of that name is that folder.

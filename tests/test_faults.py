@@ -277,7 +277,7 @@ def pictures(root: Path, classes: str, count: int = 8, side: int = 32) -> Path:
 
 
 FOLDER = (
-    *("train", "cifar10_small", "--no-compile", "--workers", "0", "--set", "data=folder"),
+    *("train", "cifar_small", "--no-compile", "--workers", "0", "--set", "data=folder"),
     *("--set", "model=lenet", "--set", "restart_epochs=0", "--set", "batch=8"),
 )
 

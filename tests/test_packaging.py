@@ -198,7 +198,7 @@ def test_from_photographs_to_a_file_that_runs_without_us(wheel: Path, tmp_path: 
     settings += ["mean=(0.1,0.5,0.3)", "std=(0.7,0.2,0.4)"]
     images = sorted(str(path) for path in (data / "val").rglob("*.png"))
     commands: list[list[object]] = [
-        ["train", "cifar10_small", "--data", data, "--out", out, "--workers", 0],
+        ["train", "cifar_small", "--data", data, "--out", out, "--workers", 0],
         ["eval", out, data / "val", "--json"],
         ["predict", *images, "--model", out, "--json"],
         ["export", out, "--to", "onnx", "--output", "net.onnx"],

@@ -61,7 +61,7 @@ def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "photos"
     settings = ["data=folder", "model=resnet20+se4", "phases=((24,1),)", "restart_epochs=0"]
     settings += ["batch=6", "test_size=36", "test_crop=0.75", "compile=false", "precision=fp32"]
-    run("train", "cifar10_small", "--data", photos, "--out", out, "--workers", 0,
+    run("train", "cifar_small", "--data", photos, "--out", out, "--workers", 0,
         *(word for setting in settings for word in ("--set", setting)))  # fmt: skip
     return out
 
@@ -113,7 +113,7 @@ def test_what_is_made_of_a_run(trained: Path) -> None:
 def test_a_run_is_continued_from_a_run(trained: Path, photos: Path, tmp_path: Path) -> None:
     settings = ["data=folder", f"model={trained}", "phases=((24,1),)", "restart_epochs=0"]
     settings += ["batch=6", "compile=false", "precision=fp32", "optimizer=sgd", "lr=0"]
-    run("train", "cifar10_small", "--data", photos, "--out", tmp_path / "on", "--workers", 0,
+    run("train", "cifar_small", "--data", photos, "--out", tmp_path / "on", "--workers", 0,
         *(word for setting in settings for word in ("--set", setting)))  # fmt: skip
     before, after = load(trained).state_dict(), load(tmp_path / "on").state_dict()
     assert before.keys() == after.keys()

@@ -163,7 +163,7 @@ def test_classes_of_any_name(tmp_path: Path, charset: str) -> None:
     small = ("data=folder", "model=lenet5", "phases=((32,1),)", "batch=4", "restart_epochs=0")
     settings = [word for setting in small for word in ("--set", setting)]
     run(
-        "train", "cifar10_small", "--data", tmp_path / "photos", "--out", folder, *settings,
+        "train", "cifar_small", "--data", tmp_path / "photos", "--out", folder, *settings,
         "--no-compile", "--workers", 0, "--threads", 1,
     )  # fmt: skip
     model = senetzoo.load(str(folder))

@@ -421,7 +421,7 @@ def test_a_run_on_a_folder_is_the_network_that_was_tested(own: bool, tmp_path: P
     mean, std = (0.1, 0.25, 0.6), (0.3, 0.2, 0.15)
     if own:
         mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    words = ["cifar10_small", "--data", str(root), "--out", str(tmp_path / "run"), "--no-compile"]
+    words = ["cifar_small", "--data", str(root), "--out", str(tmp_path / "run"), "--no-compile"]
     settings = ["data=folder", "phases=((32,1),)", "restart_epochs=0", "batch=4", "lr=0.01"]
     settings += ["test_size=40", "test_crop=0.8"]
     settings += [] if own else [f"mean={mean}", f"std={std}"]

@@ -170,7 +170,7 @@ def compared(
         raise ConfigError(
             f"The recipe {base.name} is an experiment of its own.",
             f"Its variants are {', '.join(base.variants)}.",
-            "Give the recipe of a single run: --recipe cifar10_small",
+            "Give the recipe of a single run: --recipe cifar_small",
         )
     variants = {PLAIN: {"model": model}}
     for policy in policies:
@@ -199,7 +199,7 @@ def _base(data: str | None) -> Experiment:
     kind = "cifar10" if data is None else kind_of(data)
     if kind == "digits":
         return find("digits")
-    base = find("cifar10_small" if kind in CIFAR else "flowers_small")
+    base = find("cifar_small" if kind in CIFAR else "flowers_small")
     names = {"parquet": "hub", "csv": "folder"}
     return Experiment(base.recipe.replace(data=names.get(kind, kind)), quick=base.quick)
 

@@ -153,7 +153,7 @@ def command(
     \b
     Examples:
       senetzoo train digits
-      senetzoo train cifar10_small --data CIFAR10 --set model=se_resnet20
+      senetzoo train cifar_small --data CIFAR10 --set model=se_resnet20
       senetzoo train cifar10_four_nets --data CIFAR10 --only lenet
       senetzoo train ablation_gates --data CIFAR10 --parallel 2
       senetzoo train digits --quick --json

@@ -14,7 +14,7 @@ from senetzoo.train.recipes.cifar import (
     CIFAR10_FOUR_NETS,
     CIFAR10_NOISY_TRAIN,
     CIFAR10_RESNET,
-    CIFAR10_SMALL,
+    CIFAR_SMALL,
     CIFAR10_STEM,
 )
 from senetzoo.train.recipes.digits import DIGITS
@@ -23,7 +23,7 @@ from senetzoo.train.recipes.imagenet import IMAGENET_RSB_A3, IMAGENET_SE
 
 RECIPES: dict[str, Experiment] = {
     "digits": DIGITS,
-    "cifar10_small": CIFAR10_SMALL,
+    "cifar_small": CIFAR_SMALL,
     "cifar10_resnet": CIFAR10_RESNET,
     "cifar10_four_nets": CIFAR10_FOUR_NETS,
     "cifar10_stem": CIFAR10_STEM,

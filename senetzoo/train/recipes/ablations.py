@@ -1,6 +1,6 @@
 """The SE paper's ablations and a comparison of gates, with ResNet-20 on CIFAR-10 and ten seeds.
 
-Trained as `CIFAR10_SMALL`. Runs of one seed are paired: the trunk starts from the same weights and
+Trained as `CIFAR_SMALL`. Runs of one seed are paired: the trunk starts from the same weights and
 gets the same batches under every policy, so differences of pairs are what to look at. The maps have
 16, 32 and 64 channels, of which the paper's r = 16 leaves a gate 1 to 4 hidden units; so gates are
 compared at r = 4.
@@ -12,19 +12,19 @@ epochs: ``--only``, ``--seed``, ``--set phases=...``. What was measured, and how
 from collections.abc import Mapping
 
 from senetzoo.train.experiment import Experiment
-from senetzoo.train.recipes.cifar import CIFAR10_SMALL
+from senetzoo.train.recipes.cifar import CIFAR_SMALL
 
 
 def _ablation(name: str, policies: Mapping[str, str]) -> Experiment:
     """The bare network, and a variant of it for each policy."""
     return Experiment(
-        CIFAR10_SMALL.recipe.replace(name=name),
+        CIFAR_SMALL.recipe.replace(name=name),
         variants={
             "plain": {"model": "resnet20"},
             **{variant: {"model": f"resnet20+{policy}"} for variant, policy in policies.items()},
         },
         seeds=tuple(range(10)),
-        quick=CIFAR10_SMALL.quick,
+        quick=CIFAR_SMALL.quick,
     )
 
 
@@ -75,13 +75,10 @@ Thirteen variants on a GPU; measured: docs/ablation.md.
 """
 
 CIFAR100_ATTENTION = Experiment(
-    CIFAR10_SMALL.recipe.replace(
+    CIFAR_SMALL.recipe.replace(
         name="cifar100_attention",
         data="cifar100",
         phases=((16, 5), (24, 5), (32, 5)),
-        restart_epochs=0,
-        label_smoothing=0.1,
-        flip="alternate",
         precision="bf16",
     ),
     variants={
@@ -94,7 +91,7 @@ CIFAR100_ATTENTION = Experiment(
         "standard_r16": {"model": "resnet20+se16"},
     },
     seeds=tuple(range(5)),
-    quick=CIFAR10_SMALL.quick,
+    quick=CIFAR_SMALL.quick,
 )
 """Which attention, and where: five positions of SE, six other gates and r = 16, on CIFAR-100.
 

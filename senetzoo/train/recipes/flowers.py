@@ -6,22 +6,22 @@ one run's accuracy is 4 points to either side.
 
 from senetzoo.train.experiment import Experiment
 from senetzoo.train.recipe import Recipe
-from senetzoo.train.recipes.cifar import CIFAR10_SMALL
+from senetzoo.train.recipes.cifar import CIFAR_SMALL
 
 FLOWERS_SMALL = Experiment(
-    CIFAR10_SMALL.recipe.replace(
+    CIFAR_SMALL.recipe.replace(
         name="flowers_small",
         stem="imagenet",
         data="flowers5",
         phases=((64, 20), (96, 20), (128, 40)),
         batch=64,
-        restart_epochs=0,
+        flip=True,
         crop_scale=(0.25, 1.0),
         test_every=10,
     ),
     quick={"phases": ((32, 1),), "images_per_class": 4, "batch": 10},
 )
-"""ResNet-20 behind the ImageNet stem, trained as `CIFAR10_SMALL`; the rest is chosen here.
+"""ResNet-20 behind the ImageNet stem, trained as `CIFAR_SMALL`; the rest is chosen here.
 
 At 128 pixels the stem leaves maps of 32, as CIFAR-10's are.
 
