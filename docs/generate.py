@@ -8,6 +8,7 @@ Figures come from the manifest, from counting, and from the records in `benchmar
 
 from __future__ import annotations
 
+import functools
 import re
 import statistics
 import sys
@@ -283,8 +284,10 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
         "speed": ablation.speed,
     },
     "docs/ablation.md": {
+        "attention-plot": functools.partial(ablation.picture, "cifar100_attention"),
         "attention": ablation.attention,
-        "plot": ablation.picture,
+        "attention-costs": ablation.costs,
+        "plot": functools.partial(ablation.picture, "ablation_positions"),
         "positions": ablation.positions,
         "gates": ablation.gates,
         "each": ablation.each,
@@ -326,7 +329,8 @@ def main() -> int:
     made = {"senetzoo/models/names.py": names(), **{name: filled(name) for name in SECTIONS}}
     made |= {positions.PICTURE: positions.positions(), **choose.pictures()}
     made[inspect.PLOT] = inspect.plot()
-    for page in (benchmarks, ablation, depth):
+    made |= {ablation.PLOTS[recipe]: plot for recipe, plot in ablation.plots().items()}
+    for page in (benchmarks, depth):
         plot = page.plot()
         if plot is not None:
             made[page.PLOT] = plot

@@ -175,6 +175,38 @@ def test_positions_against_the_first_arm(empty: None, tmp_path: Path) -> None:
     )
 
 
+def test_costs_name_every_variant(empty: None, tmp_path: Path) -> None:
+    assert ablation.costs() == "None is recorded yet.\n"
+    variants = RECIPES["cifar100_attention"].variants
+    results = [
+        {
+            "model": changes["model"],
+            "engine": "eager",
+            "params": 1000 + number,
+            "images_per_second": 2000.0,
+            "throughput_ratio": {"median": 0.9, "p10": 0.8, "p90": 1.0, "interval95": [0.85, 0.95]}
+            if number
+            else None,
+        }
+        for number, changes in enumerate(variants.values())
+    ]
+    where = {"gpu": None, "cpu": "m", "cpu_flags": [], "threads": 2, "torch": "2", "packages": {}}
+    line = {
+        "environment": {**where, "commit": "c" * 40},
+        "options": {"rounds": 20},
+        "speed": [{"batch": 64, "results": results}],
+    }
+    path = tmp_path / "speed" / "attention" / "cpu.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(line) + "\n", encoding="utf-8")
+    head, plain, *others = cells(ablation.costs())
+    assert head == ["variant", "parameters", "eager, batch 64"]
+    assert plain == ["plain", "1,000", "2,000 /s"]
+    assert [row[0] for row in others] == list(variants)[1:]
+    assert [row[1] for row in others] == [f"+{n}" for n in range(1, len(variants))]
+    assert {row[2] for row in others} == {"0.90 [0.85, 0.95]"}
+
+
 def test_gates_are_beside_the_positions_plain_and_se(empty: None, tmp_path: Path) -> None:
     for variant, gate in ablation.SHARED.items():
         place = RECIPES["ablation_positions"].variants[variant]

@@ -6,6 +6,7 @@ Its folders are those that `senetzoo train` left, with the log alone: `senetzoo 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import statistics
 
@@ -17,7 +18,7 @@ from senetzoo.report.run import Run, find
 from senetzoo.train.recipes import RECIPES, variants_of
 from tables.common import RECORDS, STYLE, every, lines, svg, table
 
-PLOT = "docs/ablation.svg"
+PLOTS = {"ablation_positions": "docs/ablation.svg", "cifar100_attention": "docs/attention.svg"}
 # What the sources of the recipes report, in per cent.
 SOURCES = {
     ("cifar10_four_nets", "lenet"): "61",
@@ -340,28 +341,65 @@ def gates() -> str:
     return ablation(gate_runs())
 
 
-def picture() -> str:
-    """The plot's place in the page; none where there is nothing to show."""
-    if plot() is None:
+def costs() -> str:
+    """What each variant of the comparison on CIFAR-100 costs: parameters and images a second."""
+    from tables import benchmarks  # which plots
+
+    names = {
+        changes["model"]: name for name, changes in RECIPES["cifar100_attention"].variants.items()
+    }
+    records = [
+        record
+        for path in sorted(RECORDS.glob("speed/attention/*.jsonl"))
+        for record in lines(str(path.relative_to(RECORDS)))
+    ]
+    speeds, sizes = dict[str, dict[str, str]](), dict[str, int]()
+    for record in records:
+        for setting in record["speed"]:
+            for result in setting["results"]:
+                ratio = benchmarks.spread(result["throughput_ratio"])
+                sizes[result["model"]] = result["params"]
+                way = f"{result['engine']}, batch {setting['batch']}"
+                said = f"{result['images_per_second']:,.0f} /s" if ratio is None else str(ratio)
+                speeds.setdefault(way, {})[result["model"]] = said
+    if not records:
+        return "None is recorded yet.\n"
+    first = next(iter(names))
+    rows = [
+        [name, f"{sizes[model] - sizes[first]:+,d}" if model != first else f"{sizes[model]:,}"]
+        + [by_model[model] for by_model in speeds.values()]
+        for model, name in names.items()
+    ]
+    where = "\n".join(dict.fromkeys(map(benchmarks.machine, records)))
+    return f"{table(['variant', 'parameters', *speeds], rows)}\n{where}\n"
+
+
+def picture(recipe: str) -> str:
+    """The place of the plot in the page; none where there is nothing to show."""
+    if recipe not in plots():
         return "Nothing is recorded yet.\n"
     return (
-        "![Difference of each position from the plain network, by seed, with its mean and 95 % "
-        f"interval]({PLOT.rpartition('/')[2]})\n"
+        "![Difference of each variant from the plain network, by seed, with its mean and 95 % "
+        f"interval]({PLOTS[recipe].rpartition('/')[2]})\n"
     )
 
 
-def plot() -> str | None:
-    """The differences by seed, their mean and interval as SVG, the same for the same records."""
+@functools.cache
+def plots() -> dict[str, str]:
+    """The differences by seed, their mean and interval as SVG, of each recipe that has some."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    pairs = _paired(finished("ablation_positions"))
-    if not pairs:
-        return None
-    with mpl.rc_context({**STYLE, "font.size": 9}):
-        height = 0.8 + 0.42 * len(pairs)
-        figure = Figure(figsize=(7.0, height))
-        # By hand: a layout that measures letters would depend on the fonts of the machine.
-        axes = figure.add_axes((0.18, 0.5 / height, 0.8, 1 - 0.6 / height))
-        draw_differences(pairs, axes, "#000000")
-        return svg(figure)
+    made = {}
+    for recipe in PLOTS:
+        pairs = _paired(finished(recipe))
+        if not pairs:
+            continue
+        with mpl.rc_context({**STYLE, "font.size": 9}):
+            height = 0.8 + 0.42 * len(pairs)
+            figure = Figure(figsize=(7.0, height))
+            # By hand: a layout that measures letters would depend on the fonts of the machine.
+            axes = figure.add_axes((0.18, 0.5 / height, 0.8, 1 - 0.6 / height))
+            draw_differences(pairs, axes, "#000000")
+            made[recipe] = svg(figure)
+    return made

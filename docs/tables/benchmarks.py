@@ -87,13 +87,13 @@ def _rows(name: str) -> Iterator[Row]:
                     result["image"][1],
                     setting["batch"],
                     result["images_per_second"],
-                    _ratio(result["throughput_ratio"]),
+                    spread(result["throughput_ratio"]),
                     first["model"],
                     _backend(first, setting["layout"]),
                 )
 
 
-def _ratio(found: dict[str, Any] | None) -> Spread | None:
+def spread(found: dict[str, Any] | None) -> Spread | None:
     if found is None:
         return None
     interval = found["interval95"]
@@ -290,7 +290,7 @@ def startup() -> str:
                 f"{result['seconds']['median']:.3f}",
                 f"{result['seconds']['p10']:.3f} to {result['seconds']['p90']:.3f}",
                 # What a user types has nothing to be compared with.
-                "" if "senetzoo " in result["statement"] else str(_ratio(result["ratio"]) or "1"),
+                "" if "senetzoo " in result["statement"] else str(spread(result["ratio"]) or "1"),
             ]
             for result in record["results"]
         ]
