@@ -190,7 +190,8 @@ def test_costs_name_every_variant(empty: None, tmp_path: Path) -> None:
         }
         for number, changes in enumerate(variants.values())
     ]
-    where = {"gpu": None, "cpu": "m", "cpu_flags": [], "threads": 2, "torch": "2", "packages": {}}
+    where: dict[str, Any] = {"gpu": None, "cpu": "m", "cpu_flags": [], "threads": 2}
+    where |= {"torch": "2", "packages": {}}
     line = {
         "environment": {**where, "commit": "c" * 40},
         "options": {"rounds": 20},

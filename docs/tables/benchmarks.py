@@ -94,6 +94,7 @@ def _rows(name: str) -> Iterator[Row]:
 
 
 def spread(found: dict[str, Any] | None) -> Spread | None:
+    """The ratio of a record, where it has one."""
     if found is None:
         return None
     interval = found["interval95"]

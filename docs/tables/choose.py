@@ -89,7 +89,8 @@ def imagenet() -> str:
         default = _default(several)
         if default is None or default.data != _IMAGENET:
             continue
-        best = max(several, key=lambda one: one.top1)
+        same = [one for one in several if one.data == _IMAGENET]
+        best = max(same, key=lambda one: one.top1)
         pixels = best.entry.preprocessing.size
         notes = [f"{pixels} px"] * (pixels != default.entry.preprocessing.size)
         notes += ["more data"] * best.more_data

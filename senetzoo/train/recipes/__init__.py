@@ -14,8 +14,8 @@ from senetzoo.train.recipes.cifar import (
     CIFAR10_FOUR_NETS,
     CIFAR10_NOISY_TRAIN,
     CIFAR10_RESNET,
-    CIFAR_SMALL,
     CIFAR10_STEM,
+    CIFAR_SMALL,
 )
 from senetzoo.train.recipes.digits import DIGITS
 from senetzoo.train.recipes.flowers import FLOWERS_DEPTH, FLOWERS_KEY_DROP, FLOWERS_SMALL
