@@ -67,14 +67,14 @@ def test_what_is_proposed() -> None:
         ("model.8", 48),
     ]
     assert [str(lacking) for lacking in sites.unsupported if not lacking.position] == [
-        "model.9: no place, it does not take one map and give one",
-        *(f"model.{n}.conv: no place, it is in no block of two convolutions" for n in (0, 2, 4)),
+        "model.9: no place, it doesn't map one map to one map",
+        *(f"model.{n}.conv: no place, it isn't in a block of two convolutions" for n in (0, 2, 4)),
         "model.0.conv: no place, it is taken out by the network's fuse(), and a gate with it, "
         "without a word; so are 57 others",
     ]
     assert message(lambda: attach(model, "se@post", sites=sites), PolicyError) == (
-        "se@post can't be had in Detector.\n"
-        "At model.1, torch.fx can't trace the network, so that its sums are not known; there it "
+        "se@post isn't supported in Detector.\n"
+        "At model.1, torch.fx can't trace the network, so its sums are unknown; there it "
         "has pre, standard.\nType for example: @standard"
     )
 

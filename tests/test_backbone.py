@@ -215,11 +215,11 @@ def test_feature_extractors_of_torchvision() -> None:
     [
         ((4,), None, "resnet18", "It has 4, one after each stage: 0 to 3.\nType for example: "
          "out_indices=(1, 2, 3)"),
-        ((), None, "resnet18", "The network has no maps out_indices=()."),
-        (2, None, "resnet18", "The network has no maps out_indices=2."),
+        ((), None, "resnet18", "Backbone got out_indices=()."),
+        (2, None, "resnet18", "Backbone got out_indices=2."),
         (None, 12, "resnet18", "The strides of its maps are 4, 8, 16, 32."),
-        (None, 8, "vgg11", "A MaxPool2d makes its maps smaller, and can't be dilated."),
-        (None, 8, "swin_t", "A PatchMerging makes its maps smaller, and can't be dilated."),
+        (None, 8, "vgg11", "A MaxPool2d downsamples its maps and can't be dilated."),
+        (None, 8, "swin_t", "A PatchMerging downsamples its maps and can't be dilated."),
     ],
 )  # fmt: skip
 def test_what_is_refused(indices: object, stride: int | None, named: str, said: str) -> None:

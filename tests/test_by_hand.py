@@ -71,7 +71,7 @@ def test_batch_norms_that_learn_in_eval_mode_warn_once() -> None:
     assert step(full) == step(full) == []
     model.eval()
     assert step(full) == []
-    assert step(full) == ["The network is trained in eval mode"]
+    assert step(full) == ["The network is being trained in eval mode"]
     assert step(full) == []
 
 

@@ -230,11 +230,10 @@ def test_the_network_is_left_as_it_was(layer: str | None) -> None:
 
 
 STAGES = (
-    "The network has 3 stages, 1 to 3, or from the end -1 to -3.\n"
-    "Leave the layer out for the last map"
+    "The network has 3 stages, 1 to 3, or from the end -1 to -3.\nLeave out layer for the last map"
 )
-MORE = "Name another, or a stage by its number"
-NAMES = "A layer is a stage by its number, or a module by its name in model.named_modules()."
+MORE = "Use another layer, or the number of a stage"
+NAMES = "A layer is the number of a stage, or the name of a module in model.named_modules()."
 
 
 @pytest.mark.parametrize(
@@ -249,7 +248,7 @@ NAMES = "A layer is a stage by its number, or a module by its name in model.name
         ("layer1.0.relu", "The layer 'layer1.0.relu' can't be looked at.\n"
          f"It runs more than once for an image.\n{MORE}"),
         ("fc", "The layer 'fc' can't be looked at.\n"
-         f"It gives no map of height, width and channels.\n{MORE}"),
+         f"It doesn't return a map of height, width and channels.\n{MORE}"),
     ],
 )  # fmt: skip
 def test_layers_that_are_not_there(layer: int | str, text: str) -> None:
@@ -262,7 +261,7 @@ def test_a_layer_that_does_not_run() -> None:
     model = senetzoo.config("googlenet").replace(aux=True, stem="cifar").build(seed=0)
     name = next(path for path, _ in model.named_modules() if path.startswith("aux"))
     assert message(lambda: grad_cam(model, torch.randn(1, 3, 32, 32), layer=name), ConfigError) == (
-        f"The layer {name!r} can't be looked at.\nThe network does not run it in eval mode.\n{MORE}"
+        f"The layer {name!r} can't be looked at.\nThe network doesn't run it in eval mode.\n{MORE}"
     )
 
 
@@ -277,12 +276,12 @@ def test_classes_that_are_not_there() -> None:
         (
             torch.tensor([1, 2]),
             "There is no class tensor([1, 2]) for each of 3 images.\n"
-            "The target is one whole number, or a tensor of shape (3,) of them.",
+            "The target is a whole number, or a tensor of shape (3,).",
         ),
         (
             1.5,
             "There is no class 1.5 for each of 3 images.\n"
-            "The target is one whole number, or a tensor of shape (3,) of them.",
+            "The target is a whole number, or a tensor of shape (3,).",
         ),
     ]:
         with pytest.raises(ConfigError) as caught:
@@ -292,10 +291,10 @@ def test_classes_that_are_not_there() -> None:
 
 def test_logits_that_are_not_finite() -> None:
     model, x = settled("resnet20")
-    with pytest.raises(DataError, match="The images hold values that are not finite"):
+    with pytest.raises(DataError, match="The images have values that aren't finite"):
         grad_cam(model, x * torch.nan)
     nn.init.constant_(next(model.parameters()), torch.inf)
-    with pytest.raises(WeightsError, match="The network gave logits that are not finite"):
+    with pytest.raises(WeightsError, match="The network returned logits that aren't finite"):
         grad_cam(model, x)
 
 

@@ -437,7 +437,7 @@ def test_workers_do_without_shared_memory(
         assert torch.equal(labels, numbers)
         # A tensor of a worker is in shared memory, what came through a pipe is not.
         assert x.untyped_storage().is_shared() is (room == 2**40)
-    assert ("too little room" in capsys.readouterr().err) is (room == 2**20)
+    assert ("is too small" in capsys.readouterr().err) is (room == 2**20)
 
 
 ENDS: dict[str, tuple[Callable[[], object], str]] = {

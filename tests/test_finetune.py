@@ -154,7 +154,7 @@ def test_weights_of_another_library_get_gates_are_trained_and_loaded(
         message(
             lambda: tuned(root, tmp_path / "other", weights=tmp_path / "mine.pth"), ConfigError
         ).splitlines()[0]
-        == f"{tmp_path / 'mine.pth'} does not say which network it is of."
+        == f"{tmp_path / 'mine.pth'} doesn't say which network it is for."
     )
 
 
@@ -248,7 +248,7 @@ def test_an_interrupted_run_goes_on_as_it_began(
     assert log_of(whole, "end")[0]["best_epoch"] == log_of(cut, "end")[0]["best_epoch"]
     # Something else that is asked for is another run.
     assert message(lambda: tuned(root, cut, settings={"batch": 4}), ConfigError).startswith(
-        f"{cut} holds a run of another recipe or seed."
+        f"{cut} has a run with another recipe or seed."
     )
 
 
@@ -307,19 +307,19 @@ def test_a_folder_keeps_its_photographs(tmp_path: Path) -> None:
     bad = {**LENET, "settings": {"batch": 64}}
     text = message(lambda: tuned(one, out, **bad), ConfigError)
     # The remedy fits.
-    assert text.splitlines()[0].startswith("batch=64 does not fit 16 training images")
+    assert text.splitlines()[0].startswith("batch=64 doesn't fit 16 training images")
     assert text.splitlines()[-1] == "Type for example: --set batch=16"
     assert (out / "split.csv").is_file()
     tuned(other, out, **LENET)
     assert log_of(out, "run")[0]["data"]["classes"] == ["blue", "red"]
     before = (out / "split.csv").read_bytes()
     assert message(lambda: tuned(one, out, **LENET), ConfigError).splitlines() == [
-        f"{out} holds a run of other photographs.",
-        "It has ../b/photos; asked for was ../a/photos.",
+        f"{out} has a run with other photographs.",
+        "It has ../b/photos, and ../a/photos was requested.",
         "Give another folder with --out",
     ]
     assert message(lambda: tuned(other, out, seed=1, **LENET), ConfigError).startswith(
-        f"{out} holds a run of another seed."
+        f"{out} has a run with another seed."
     )
     assert (out / "split.csv").read_bytes() == before
     tuned(other, out, **LENET)
@@ -349,7 +349,7 @@ def test_the_same_call_goes_on(
     # Another length is another run.
     other = {"epochs": 7, "minutes": None}
     assert message(lambda: tuned(root, tmp_path, **LENET, **other), ConfigError).startswith(
-        f"{tmp_path} holds a run of another recipe"
+        f"{tmp_path} has a run with another recipe"
     )
 
 
@@ -381,7 +381,7 @@ def test_a_folder_keeps_its_weights(
         changed = {**options, **other}
         assert message(
             functools.partial(tuned, root, tmp_path / "run", **changed), ConfigError
-        ).startswith(f"{tmp_path / 'run'} holds a run of {what}.")
+        ).startswith(f"{tmp_path / 'run'} has a run with {what}.")
     assert (tmp_path / "run" / "start" / "model.safetensors").read_bytes() == before
 
 
@@ -538,7 +538,7 @@ def test_classes_of_any_size_count_alike(tmp_path: Path) -> None:
     said: list[str] = []
     root = photos(tmp_path / "data", {"red": 30, "green": 4})
     tuned(root, tmp_path / "run", quick=False, settings={"batch": 8}, say=said.append)
-    assert any("each class counts alike in the loss" in line for line in said)
+    assert any("classes are weighted equally in the loss" in line for line in said)
     (header,) = log_of(tmp_path / "run", "run")
     recipe = Recipe.from_json(header["recipe"])
     assert recipe.class_weights
@@ -571,9 +571,11 @@ def test_the_best_epoch_is_kept_and_waiting_ends(tmp_path: Path) -> None:
     # Nothing gets better at a learning rate of 0 (a running mean does not tell digits apart).
     (end,) = log_of(tmp_path, "end")
     assert end["epochs"] - end["best_epoch"] == 2
-    assert any("no better for 2 epochs" in line for line in said)
+    assert any("no improvement for 2 epochs" in line for line in said)
     assert json.loads((tmp_path / "summary.json").read_text())["epochs"] == end["epochs"]
-    assert "patience is for keep=best." in message(lambda: recipe.replace(keep="last"), ConfigError)
+    assert "patience is only for keep=best." in message(
+        lambda: recipe.replace(keep="last"), ConfigError
+    )
 
 
 def test_equal_scores_keep_the_lower_loss_and_weights_count_classes() -> None:
@@ -599,8 +601,8 @@ def test_equal_scores_keep_the_lower_loss_and_weights_count_classes() -> None:
     [
         (("--time", "soon"), "--time got 'soon'."),
         (("--freeze", "most"), "--freeze got freeze=most."),
-        (("--time", "1m", "--epochs", "3"), "Training was to last 3 epochs and 1 minutes."),
-        (("--quick", "--epochs", "3"), "to last 3 epochs and one short epoch (quick)."),
+        (("--time", "1m", "--epochs", "3"), "finetune got 3 epochs and 1 minutes."),
+        (("--quick", "--epochs", "3"), "finetune got 3 epochs and one short epoch (quick)."),
         (("--set", "epochs=x"), "--set got epochs=x."),
         (("--model", "resnet21"), "'resnet21'"),
     ],
@@ -622,6 +624,6 @@ def test_a_run_has_a_length_and_a_place_of_its_own(options: dict[str, Any], tmp_
     given: dict[str, Any] = dict(options)
     if "out" in given:
         given["out"] = tmp_path / "photos" / "run"
-    with pytest.raises(ConfigError, match=r"numbers above 0|among the photographs"):
+    with pytest.raises(ConfigError, match=r"must be positive|inside the photographs"):
         senetzoo.finetune(tmp_path / "photos", **given)
     assert not list((tmp_path / "photos").iterdir())

@@ -354,18 +354,18 @@ def test_wrong_fields(kind: type[Gate], field: str, value: Any, true: str, remed
 
 
 NO_SIDE = (
-    "The side of the map is needed by a gather of the whole map with weights, and by no other.\n"
+    "The side of the map is needed with weights and the extent 0, and only then.\n"
     "Type for example: GE(variant='theta', side=(56, 28, 14, 7)) or GE(extent=8, variant='theta')"
 )
-NO_IDENTITY = "or take a gate that has one: SE(init='identity')"
-NO_PARAMETERS = "has no parameters: it has no identity to start from."
+NO_IDENTITY = "or use a gate that has one: SE(init='identity')"
+NO_PARAMETERS = "has no parameters, so it has no identity."
 
 
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
         (lambda: SE(init="identity", scale=3.0), "SE got init='identity' with scale=3.0.\n"
-         "The identity is 2 * sigmoid(0), so its scale is 2.\nLeave scale out"),
+         "The identity is 2 * sigmoid(0), so its scale must be 2.\nLeave scale out"),
         (lambda: SE((4, 8)).hidden(gate_site(64)), "SE got 2 reductions, (4, 8).\n"
          "The network has 4 stages.\nGive one reduction per stage, or one for all"),
         (lambda: SimAM(init="identity"), "SimAM got init='identity'.\n"  # type: ignore[call-arg]
@@ -375,8 +375,8 @@ NO_PARAMETERS = "has no parameters: it has no identity to start from."
         (lambda: GE(init="identity"),
          f"GE got init='identity'.\nThe variant 'theta-minus' {NO_PARAMETERS}\n"
          "Type for example: GE(extent=8, variant='theta', init='identity')"),
-        (lambda: GE(6, "theta"), "GE got extent=6.\nThe variant 'theta' halves the map until it "
-         "is gathered: its extent is a power of 2.\n"
+        (lambda: GE(6, "theta"), "GE got extent=6.\n"
+         "The variant 'theta' halves the map repeatedly, so its extent must be a power of 2.\n"
          "Type for example: GE(extent=8, variant='theta')"),
         (lambda: GE(variant="theta"), f"GE got side=0.\n{NO_SIDE}"),
         (lambda: GE(8, side=7), f"GE got side=7.\n{NO_SIDE}"),

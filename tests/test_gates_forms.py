@@ -121,8 +121,8 @@ def test_one_image(spec: Gate) -> None:
 
 
 NEEDS = (
-    "Its batch norm needs the variance of at least two.\n"
-    "Train with more than one image in a batch, or type model.eval()"
+    "Its batch norm needs at least two to compute a variance.\n"
+    "Use more than one image per batch, or type model.eval()"
 )
 
 
@@ -146,7 +146,7 @@ def test_one_value_to_normalize(spec: Gate, size: int, layout: Any) -> None:
     )
     with pytest.raises(PolicyError) as caught:
         module(one)
-    message = f"{spec} got one value per channel to normalize in training mode.\n{NEEDS}"
+    message = f"{spec} got one value per channel in training mode.\n{NEEDS}"
     assert str(caught.value) == message
     assert bool(torch.isfinite(module(two)).all())
     assert bool(torch.isfinite(module.eval()(one)).all())
@@ -156,8 +156,8 @@ def test_map_of_another_size() -> None:
     module = GE(variant="theta", side=(8, 7)).build(gate_site(6, stage=2, stages=2)).eval()
     assert message(lambda: module(torch.zeros(2, 6, 7, 8)), PolicyError) == (
         "ge(variant=theta,side=8:7) got a map of 7x8 pixels.\n"
-        "Its convolution is as large as a map of 7x7.\n"
-        "Give the sides of this network's maps, or an extent: ge8(variant=theta)"
+        "Its convolution is for maps of 7x7.\n"
+        "Pass the sides of this network's maps, or an extent: ge8(variant=theta)"
     )
 
 

@@ -396,8 +396,8 @@ SE_FIELDS = "reduction, width, bias, act, gate, scale, squeeze, drop, init"
         ("", "At its end: expected the name of a gate.", HELP),
         ("  ", "At its end: expected the name of a gate.", HELP),
         ("SE", "At 'SE': expected the name of a gate.", HELP),
-        ("see", f"At 'see': 'see' is none of the gates {NAMES}.", "Did you mean 'se'?"),
-        ("se+foo8", f"At 'foo8': 'foo' is none of the gates {NAMES}.", HELP),
+        ("see", f"At 'see': 'see' isn't one of the gates {NAMES}.", "Did you mean 'se'?"),
+        ("se+foo8", f"At 'foo8': 'foo' isn't one of the gates {NAMES}.", HELP),
         ("se(widht=8)", f"At 'widht=8)': se has the fields {SE_FIELDS}.", "Did you mean 'width'?"),
         ("eca(zzz=1)", "At 'zzz=1)': eca has the fields kernel, gamma, beta, init.", HELP),
         ("se@pree", f"At 'pree': {POSITION}", "Did you mean 'pre'?"),
@@ -429,7 +429,7 @@ SE_FIELDS = "reduction, width, bias, act, gate, scale, squeeze, drop, init"
 def test_wrong_texts(text: str, true: str, remedy: str) -> None:
     assert (
         message(lambda: parse(text, GATES), PolicyError)
-        == f"{text!r} is not a policy.\n{true}\n{remedy}"
+        == f"{text!r} isn't a policy.\n{true}\n{remedy}"
     )
 
 
@@ -445,10 +445,10 @@ def test_wrong_texts(text: str, true: str, remedy: str) -> None:
         ("eca(gamma=wide)",
          "ECA got gamma='wide'.\ngamma is a number above 0.\nType for example: gamma=2.0"),
         ("simam(init=identity)", "SimAM got init='identity'.\n"
-         "SimAM has no parameters: it has no identity to start from.\n"
-         "Type SimAM(), or take a gate that has one: SE(init='identity')"),
+         "SimAM has no parameters, so it has no identity.\n"
+         "Type SimAM(), or use a gate that has one: SE(init='identity')"),
         ("se/s0",
-         "stage(0) selects nothing.\nA stage is a whole number from 1, or from -1 for the last."
+         "stage(0) selects nothing.\nA stage is a whole number: 1 is the first, -1 the last."
          "\nType for example: stage(1, 2) or stage(-1)"),
     ],
 )  # fmt: skip
@@ -462,7 +462,7 @@ def test_texts_too_deep_or_too_long() -> None:
     deep = "(" * MAX_NESTING + "se" + ")" * MAX_NESTING
     assert parse(deep, GATES) == SE()
     for text in (f"({deep})", "(" * 100_000, "se/" + "(" * 100_000):
-        with pytest.raises(PolicyError, match=f": more than {MAX_NESTING} brackets are open\\."):
+        with pytest.raises(PolicyError, match=f": more than {MAX_NESTING} parentheses are open\\."):
             parse(text, GATES)
     assert parse("se/" + "~" * 100_001 + "s1", GATES).as_tree() == SE().off(stage(1))
     long = "|".join(["se"] * MAX_RULES)
@@ -511,14 +511,14 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 # --- Wrong policies ------------------------------------------------------------------------------
 
 NO_SELECTOR = (
-    "Blocks are selected by stage(...), block(...) and branch(...), joined with & | ~.\n"
+    "Select blocks with stage(...), block(...) and branch(...), combined by & | ~.\n"
     "Type for example: SE()."
 )
 NO_POSITION = (
-    "is no position in a block.\nPositions are 'pre', 'standard', 'post', 'identity', 'inner'."
+    "isn't a position in a block.\nPositions are 'pre', 'standard', 'post', 'identity', 'inner'."
 )
 STAGE = (
-    "A stage is a whole number from 1, or from -1 for the last.\n"
+    "A stage is a whole number: 1 is the first, -1 the last.\n"
     "Type for example: stage(1, 2) or stage(-1)"
 )
 
@@ -526,9 +526,9 @@ STAGE = (
 WRONG: list[tuple[Callable[..., object], object, str]] = [
     (SE().at, "foo", f"position='foo' {NO_POSITION}"),
     (SE().at, "Inner", f"position='Inner' {NO_POSITION}\nDid you mean 'inner'?"),
-    (SE().on, "s3", f".on('s3') got no selector.\n{NO_SELECTOR}on(stage(3, 4))"),
+    (SE().on, "s3", f".on('s3') needs a selector.\n{NO_SELECTOR}on(stage(3, 4))"),
     ((SE() + ECA().at("pre")).off, 3,
-     f".off(3) got no selector.\n{NO_SELECTOR}off(stage(3, 4))"),
+     f".off(3) needs a selector.\n{NO_SELECTOR}off(stage(3, 4))"),
     (stage, 0, f"stage(0) selects nothing.\n{STAGE}"),
     (stage, True, f"stage(True) selects nothing.\n{STAGE}"),
     (stage, "3", f"stage('3') selects nothing.\n{STAGE}"),
@@ -555,19 +555,19 @@ def test_wrong_calls(call: Callable[[object], object], value: object, text: str)
          "resnet20 has 3 stages of 3, 3, 3 blocks.\n"
          "Select a stage from 1 to 3, or stage(-1) for the last"),
         ("resnet20", SE().on(branch("attn") & stage(2)), "se/attn&s2 matches nothing in resnet20.\n"
-         "The blocks of resnet20 have one branch, which has no name.\nLeave the branch out"),
+         "The blocks of resnet20 have only one branch, without a name.\nLeave out the branch"),
         ("swin_t", SE().at("inner").on(branch("mlp")), "se@inner/mlp matches nothing in swin_t.\n"
          "In swin_t, the position inner is in the branch attn only."),
         ("lenet", SE().at("inner"), "se@inner matches nothing in lenet.\n"
          "lenet has the positions pre, standard, not inner.\nType for example: @pre"),
         ("resnet18", SE().on(stage(1, 2)) + ECA().on(stage(2, 3)),
          "se/s1-2+eca/s2-3 puts two gates at 2 sites.\n"
-         "At the standard position of stage 2 block 1 both se and eca would sit.\n"
-         "Let them select different blocks, or type | instead of + to let the right one win"),
+         "The standard position of stage 2 block 1 would get both se and eca.\n"
+         "Select different blocks, or type | instead of + to let the right side win"),
         ("resnet18", SE() + ECA().on(stage(4) & block(-1)),
          "se+eca/s4&b-1 puts two gates at 1 site.\n"
-         "At the standard position of stage 4 block 2 both se and eca would sit.\n"
-         "Let them select different blocks, or type | instead of + to let the right one win"),
+         "The standard position of stage 4 block 2 would get both se and eca.\n"
+         "Select different blocks, or type | instead of + to let the right side win"),
         ("resnet20", SE((4, 8, 16, 16)), "SE got 4 reductions, (4, 8, 16, 16).\n"
          "The network has 3 stages.\nGive one reduction per stage, or one for all"),
     ],

@@ -94,7 +94,7 @@ def test_sites_that_no_text_can_tell_apart() -> None:
     twin = dataclasses.replace(RESNET[0], path="elsewhere")
     sites = (*RESNET, twin)
     assert message(lambda: recovered({twin: SE()}, sites), PolicyError) == (
-        "No policy means the gates at elsewhere.\n"
+        "No policy selects only the gates at elsewhere.\n"
         "Other sites have the same stage, block and position."
     )
     assert recovered({twin: SE(), RESNET[0]: SE()}, sites).resolve(sites).keys() == {

@@ -325,8 +325,8 @@ def test_runs_with_other_policies_start_from_the_same_trunk_and_see_the_same_bat
 
 def test_resuming_with_another_recipe_is_refused(plain: Path) -> None:
     assert message(lambda: train(TINY, plain), ConfigError) == (
-        f"{plain} holds a run of another recipe or seed.\n"
-        "It differs in phases, epochs, warmup. A run is resumed only as it was started.\n"
+        f"{plain} has a run with another recipe or seed.\n"
+        "It differs in phases, epochs, warmup. A run can only be resumed with the same settings.\n"
         "Give another folder with --out, or delete this one"
     )
 
@@ -487,7 +487,7 @@ WHOLE = "batch is a whole number of at least 1.\nType for example: batch=128"
         ("warmup=1", "--set got warmup=1.\nwarmup is a number from 0 up to, not including, 1.\n"
          "Type for example: warmup=0.1"),
         ("schedule=step", "The recipe got step_epochs=().\n"
-         "step_epochs is given with schedule=step, and only with it."),
+         "step_epochs is needed with schedule=step, and only then."),
     ],
 )  # fmt: skip
 def test_bad_settings_are_refused(setting: str, text: str) -> None:
@@ -524,7 +524,7 @@ def test_ctrl_c_ends_the_command_with_130_and_says_how_to_go_on(
     assert result.exit_code == 130
     assert result.stderr == (
         f"The run in {out} was interrupted.\n"
-        "All up to epoch 1, step 3 is saved.\n"
+        "Everything up to epoch 1, step 3 is saved.\n"
         "Type the same command again to resume\n"
     )
     again = command("digits", "--quick", "--threads", 1, "--out", out)

@@ -146,7 +146,7 @@ def test_a_process_that_dies_ends_the_run_with_a_message_and_a_checkpoint(tmp_pa
     recipe = LENET.replace(phases=((32, 2),))
     assert pair(tmp_path / "cut", recipe, die_at=14) == [2, -signal.SIGKILL]
     first, cause, remedy = (tmp_path / "cut-0.txt").read_text().splitlines()
-    assert first == "Process 0 of 2 can't go on in epoch 2; another one may have died."
+    assert first == "Process 0 of 2 can't continue in epoch 2; another one may have died."
     assert cause
     path = tmp_path / "cut" / checkpoint.NEWEST
     assert remedy == f"Type the same command again: {path} has the state of epoch 1"
@@ -205,7 +205,7 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.grad.contiguous() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.filterwarnings("ignore:The network is trained in eval mode")
+@pytest.mark.filterwarnings("ignore:The network is being trained in eval mode")
 def test_gradients_of_two_processes_are_those_of_the_whole_batch(tmp_path: Path) -> None:
     assert in_two(backward, str(tmp_path)) == [0, 0]
     for kind, model in networks().items():

@@ -280,13 +280,13 @@ def test_folders_that_can_not_be_trained_on(tmp_path: Path) -> None:
         return message(lambda: load_data(recipe, path), DataError)
 
     nowhere = tmp_path / "nowhere"
-    assert refused(nowhere) == f"No folder {nowhere}.\nGive a folder that has train and test"
+    assert refused(nowhere) == f"There is no folder {nowhere}.\nGive a folder with train and test"
     root = folders(tmp_path / "data", ("a", "b"), 1, 1)
     (root / "val").rename(root / "held")
     assert refused(root) == (
         f"{root} has no val or test folder.\n"
         "The network trains on train/<class>/* and is tested on val/<class>/* (or test).\n"
-        "Name the folders so"
+        "Rename the folders accordingly"
     )
     (root / "held").rename(root / "val")
     (root / "train" / "b" / "0.png").unlink()
@@ -294,7 +294,7 @@ def test_folders_that_can_not_be_trained_on(tmp_path: Path) -> None:
     parquet = tmp_path / "x.parquet"
     assert refused(parquet, FOLDER.replace(data="cifar10")) == (
         f"{parquet} is one split of CIFAR-10.\n"
-        "Training needs both, and the file does not say which it is.\n"
+        "Training needs both, and the file doesn't say which one it is.\n"
         "Give the folder that has both, as train*.parquet and test*.parquet"
     )
 

@@ -76,7 +76,7 @@ def test_a_run_stopped_in_an_epoch_ends_like_the_uninterrupted_one(
     before = signal.getsignal(signal.SIGINT)
     assert message(lambda: train(FULL, tmp_path), Interrupted) == (
         f"The run in {tmp_path} was interrupted.\n"
-        "All up to epoch 2, step 4 is saved.\n"
+        "Everything up to epoch 2, step 4 is saved.\n"
         "Type the same command again to resume"
     )
     assert signal.getsignal(signal.SIGINT) is before
@@ -170,7 +170,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole: Path, tmp_path:
     (cut / checkpoint.PREVIOUS).write_bytes(b"")
     assert message(lambda: train(FULL, cut), ConfigError) == (
         f"{newest} can't be read.\n"
-        "It is no checkpoint of a run (EOFError).\n"
+        "It isn't a checkpoint of a run (EOFError).\n"
         "Give another folder with --out, or delete this one"
     )
 
@@ -193,7 +193,7 @@ def test_a_full_disk_is_named_and_the_checkpoint_stays_whole(
     assert message(lambda: train(FULL, out), TrainingError) == (
         f"{out / 'checkpoint.new.pt'} can't be written.\n"
         "No space left on device.\n"
-        "Repair that, then type the same command again: checkpoint.pt beside it is whole"
+        "Fix that, then type the same command again: checkpoint.pt next to it is intact"
     )
     assert not list(out.glob("*.partial"))
     assert torch.load(out / checkpoint.NEWEST, weights_only=True)["epoch"] == 1
@@ -222,7 +222,7 @@ def test_a_file_system_that_is_full(tmp_path: Path) -> None:
     assert ours.recv().splitlines() == [
         f"{tmp_path / 'checkpoint.new.pt'} can't be written.",
         "File too large.",
-        "Repair that, then type the same command again",
+        "Fix that, then type the same command again",
     ]
     child.join()
     assert child.exitcode == 0
@@ -241,8 +241,8 @@ def test_a_folder_of_a_run_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyP
     after_step(monkeypatch, 2, another)
     train(FULL, tmp_path)
     assert found == [
-        f"A run in {tmp_path} is under way.\nAnother process is writing to {tmp_path}.\n"
-        "Wait for its end, or give another folder with --out"
+        f"A run in {tmp_path} is still running.\nAnother process is writing to {tmp_path}.\n"
+        "Wait until it ends, or give another folder with --out"
     ]
     assert not (tmp_path / ".lock").exists()
     train(FULL, tmp_path)  # finished

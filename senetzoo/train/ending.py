@@ -1,4 +1,4 @@
-"""What a finished run writes: the network, what it says of the test images, and the summary."""
+"""What a finished run writes: the network, its test predictions, and the summary."""
 
 from __future__ import annotations
 
