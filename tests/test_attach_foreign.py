@@ -1,4 +1,4 @@
-"""Attaching to networks that are not ours: what can be done with them afterwards."""
+"""Attaching gates to other libraries' networks, and using these networks afterwards."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_registered_none_comes_back_as_one() -> None:
 
 
 def test_seed() -> None:
-    """The gates of a seed are the same, whatever the caller's random state, which stays."""
+    """A seed gives the same gates for any random state, which doesn't change."""
     states = []
     for noise in (1, 2):
         model = small(BASIC)
@@ -340,7 +340,7 @@ def test_a_second_gate_replaces_the_first() -> None:
 
 
 def test_hooks_of_others() -> None:
-    """They stay, and see what the rest of the network sees."""
+    """They stay, and get the same tensors as the rest of the network."""
     model = small(BASIC).eval()
     seen: list[Tensor] = []
     model.get_submodule("layer1.0.bn2").register_forward_hook(lambda m, a, y: seen.append(y))
@@ -372,7 +372,7 @@ def test_a_branch_of_swin_is_selected_by_name(name: str) -> None:
 
 @pytest.mark.parametrize("order", [("post", "identity"), ("identity", "post")])
 def test_identity_comes_before_post_in_any_order(order: tuple[str, str]) -> None:
-    """Both are hooks of the block where it makes the sum itself."""
+    """Both gates are hooks of a block that computes the sum itself."""
     name = "torchvision mobilenet_v2"
     model, x = small(name).eval(), image(name)
     for position in order:

@@ -34,7 +34,7 @@ def detector() -> nn.Module:
 
 
 def ultralytics(name: str, folder: Path) -> nn.Module:
-    """A YOLO of the package, which must not look for its settings or for the network."""
+    """A YOLO of the package, which must neither read its settings nor use the network."""
     os.environ |= {"YOLO_CONFIG_DIR": str(folder), "YOLO_OFFLINE": "true"}
     os.environ |= {"YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"}
     tasks = pytest.importorskip("ultralytics.nn.tasks", exc_type=ImportError)
@@ -137,7 +137,7 @@ def test_places_that_fuse_takes_out_are_refused(name: str) -> None:
         f"Type for example: Place({around!r}, channels={width})"
     )
     assert traces(model) == before
-    # What is named instead stays.
+    # The places named instead stay.
     attach(model, SE(4), sites=SiteMap((Place(around, channels=width),)), seed=0, sample=IMAGES)
     gated = outputs(model)
     assert torch.allclose(outputs(model.fuse()), gated, atol=1e-4)  # type: ignore[operator]
@@ -161,7 +161,7 @@ def test_of_ultralytics(name: str, tmp_path: Path) -> None:
 
 
 class Last(nn.Module):
-    """A block of maps with their channels last, in a network that torch.fx can't trace."""
+    """A block with channels-last maps, in a network that torch.fx can't trace."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Grad-CAM and Layer-CAM against Captum, against formulas computed another way, and by property."""
+"""Grad-CAM and Layer-CAM against Captum, against other formulas, and by their properties."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TARGETS = torch.tensor([0, 2, 5])
 
 
 def settled(name: str) -> tuple[Classifier, Tensor]:
-    """A small network of a family, with gates, in eval mode, and images that get through it."""
+    """A small network of a family, with gates, in eval mode, and images for it."""
     still = reduced(name).replace(num_classes=CLASSES, stem="cifar", dropout=0.0, drop_path=0.0)
     model = still.replace(policy=SE(4)).build(seed=0).double()
     size = max(16, model.min_size)
@@ -136,7 +136,7 @@ def test_layer_cam_by_hand(name: str) -> None:
 
 
 def test_the_gradient_is_that_of_finite_differences() -> None:
-    """Without autograd on either side of the comparison but ours."""
+    """The reference uses finite differences instead of autograd."""
     model, x = settled("swin_t")
     with torch.no_grad():
         features = model.forward_features(x[:1])
@@ -199,7 +199,7 @@ def test_targets() -> None:
     own = torch.stack([grad_cam(model, x, target=int(k))[n] for n, k in enumerate(best)])
     for target in (None, best, best.int()):
         torch.testing.assert_close(grad_cam(model, x, target=target), own)
-    # An image's map does not depend on the others of its batch.
+    # The map of an image doesn't depend on the other images of its batch.
     alone = torch.cat([grad_cam(model, image[None], target=2) for image in x])
     torch.testing.assert_close(grad_cam(model, x, target=2), alone)
 
@@ -299,7 +299,7 @@ def test_logits_that_are_not_finite() -> None:
 
 
 def test_the_heat_is_where_the_cat_is() -> None:
-    """A trained network, and a photograph at the left or at the right of a gray image."""
+    """A trained network, and a photograph in the left or right half of a gray image."""
     model = senetzoo.create("se_resnet20", pretrained=True)
     transform = senetzoo.transforms(model)
     photograph = Path(skimage.__file__).parent / "data" / "chelsea.png"

@@ -1,4 +1,4 @@
-"""Excitations against gates that are computed by hand, image by image; `senetzoo inspect`."""
+"""Excitations against gates computed by hand, one image at a time; `senetzoo inspect`."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def network(policy: Policy) -> Classifier:
 
 
 def pairs(x: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Batches of unequal size: the figures must not depend on it."""
+    """Batches of different sizes, on which the results must not depend."""
     return [(x[:3], LABELS[:3]), (x[3:4], LABELS[3:4]), (x[4:], LABELS[4:])]
 
 
 def seen(model: nn.Module, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What goes into a gate and what comes out, image by image."""
+    """Input and output of a gate, one image at a time."""
     found: list[tuple[Tensor, Tensor]] = []
     handle = model.get_submodule(name).register_forward_hook(
         lambda _, args, out: found.append((args[0][0], out[0]))
@@ -107,7 +107,7 @@ def test_closed_open_and_constant_channels(top: float) -> None:
 
 
 def test_variation_is_the_error_of_a_constant() -> None:
-    """`variation` against the values of the gate itself, of all images at once."""
+    """`variation` against the values of the gate for all images at once."""
     model, x = network(SE(2).at("pre")), images(len(LABELS), 3, 12, 12)
     path = "layer1.0.slots.pre"
     found = excitations(model, pairs(x), classes=5)[path]

@@ -1,8 +1,7 @@
-"""Policies: the laws of their algebra, their text form, and what wrong ones say."""
+"""Policies: the laws of their algebra, their text form, and their errors."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import random
 from collections.abc import Callable
@@ -64,7 +63,7 @@ inits = st.sampled_from(["paper", "identity"])
 above_zero = st.floats(1e-30, 1e30)
 biases = st.booleans()
 one_of = st.sampled_from
-# With every value of every field, for the text; the laws do not look into a gate.
+# With all values of all fields, for the text form; the laws don't depend on the gate.
 any_gate: st.SearchStrategy[Gate] = st.one_of(
     one_of([gate() for gate in GATES.values()]),
     st.builds(
@@ -143,7 +142,7 @@ rules, policies = rules_of(gates), policies_of(gates)
 
 
 def meaning(policy: Policy) -> Meaning | None:
-    """What a policy resolves to; None where two gates meet under ``+``."""
+    """What a policy resolves to; None if ``+`` puts two gates at one site."""
     try:
         return policy.resolve(SITES)
     except PolicyError as error:
@@ -224,7 +223,7 @@ def test_none_is_the_unit(p: Policy) -> None:
 def test_override_is_a_sum_of_what_the_right_does_not_speak_of(
     p: Policy, gate: Gate, position: Position, selector: Selector
 ) -> None:
-    # At one position, "where q speaks" is q's own selector.
+    # At a single position, q applies exactly where its selector matches.
     sound(p)
     p, q = p.at(position), gate.at(position).on(selector)
     sound(p)
@@ -288,14 +287,6 @@ def test_branches_are_told_apart_by_name() -> None:
     assert SE().on(branch("attn")).resolve(SITES) == {}
 
 
-@law
-@given(policies_of(any_gate))
-def test_policies_are_values(p: Policy) -> None:
-    twin = parse(str(p), GATES).as_tree()
-    assert hash(twin) == hash(p.as_tree())
-    assert len({p, p}) == 1
-
-
 # --- The text form -------------------------------------------------------------------------------
 
 
@@ -303,8 +294,9 @@ def test_policies_are_values(p: Policy) -> None:
 @given(policies_of(any_gate))
 def test_text_round_trip(p: Policy) -> None:
     again = parse(str(p), GATES)
-    # The same rules joined in the same way, so the same meaning and the same text.
+    # The same tree of rules, so also the same meaning and the same text.
     assert again.as_tree() == p.as_tree()
+    assert hash(again.as_tree()) == hash(p.as_tree())
     assert meaning(again) == meaning(p)
     assert str(again) == str(p)
 
@@ -444,12 +436,6 @@ def test_wrong_texts(text: str, true: str, remedy: str) -> None:
          "SE got scale=nan.\nscale is a number above 0.\nType for example: scale=1.0"),
         ("eca(gamma=wide)",
          "ECA got gamma='wide'.\ngamma is a number above 0.\nType for example: gamma=2.0"),
-        ("simam(init=identity)", "SimAM got init='identity'.\n"
-         "SimAM has no parameters, so it has no identity.\n"
-         "Type SimAM(), or use a gate that has one: SE(init='identity')"),
-        ("se/s0",
-         "stage(0) selects nothing.\nA stage is a whole number: 1 is the first, -1 the last."
-         "\nType for example: stage(1, 2) or stage(-1)"),
     ],
 )  # fmt: skip
 def test_wrong_values_in_text(text: str, message: str) -> None:
@@ -475,7 +461,7 @@ def test_texts_too_deep_or_too_long() -> None:
 
 
 def test_random_text_is_read_or_refused() -> None:
-    """Thousands of strings, some noise and some nearly right; only `PolicyError` comes out."""
+    """Thousands of random or nearly valid strings raise nothing but `PolicyError`."""
     draw = random.Random(0)
     tokens = [
         *"()+|&~*@/,=:-. 0129sbSé٣\n",
@@ -499,13 +485,6 @@ def test_random_text_is_read_or_refused() -> None:
         assert parse(str(policy), GATES).as_tree() == policy.as_tree()
     assert {len(message.splitlines()) for message in refused} == {3}
     assert 40 < read < 2000
-
-
-@given(st.text(max_size=40))
-@settings(deadline=None, max_examples=100)
-def test_any_text_is_read_or_refused(text: str) -> None:
-    with contextlib.suppress(PolicyError):
-        parse(text, GATES)
 
 
 # --- Wrong policies ------------------------------------------------------------------------------
@@ -618,7 +597,7 @@ def test_every_position_keeps_the_trunk(name: str, position: Position) -> None:
     assert all(torch.equal(state[key], value) for key, value in trunk.items())
     blocks = sum(len(blocks) for blocks in model.stages())
     assert len(set(state) - set(trunk)) == 4 * blocks
-    # Another seed gives another trunk and other gates; another policy the same gates elsewhere.
+    # Another seed changes trunk and gates; another policy doesn't change gates at the same sites.
     other = create(name, policy=SE().at(position), seed=8).state_dict()
     weights = [key for key, value in state.items() if value.ndim > 1]
     assert not any(torch.equal(state[key], other[key]) for key in weights)

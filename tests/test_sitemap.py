@@ -1,4 +1,4 @@
-"""Sites of a network that no table knows: named, chosen, or proposed by tracing it."""
+"""Sites of unknown networks: named by hand, or proposed by tracing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from senetzoo.policies.foreign.places import complete
 
 
 class Mine(nn.Module):
-    """A residual network of nobody: two blocks, and a stem."""
+    """An unknown residual network: a stem and two blocks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ def test_a_map_over_a_known_network() -> None:
     model = small("torchvision basic").eval()
     sites = site_map(model, ["bn1", "layer1"], "post", channels=64)
     gates = attach(model, "se@post", sites=sites, sample=image("torchvision basic"))
-    # A sequence stands for its last child.
+    # For a sequence, its last child is used.
     assert [site.path for site in gates] == ["bn1.senetzoo_post", "layer1.1.senetzoo_post"]
 
 
@@ -254,7 +254,7 @@ def test_modules_that_were_exchanged_are_found() -> None:
     assert message(lambda: attached.check(image("torchvision basic")), PolicyError).startswith(
         "5 of 5 gates have no effect: layer1.0.bn2.senetzoo_standard, "
     )
-    # Attached again, they do.
+    # After attaching again, they run.
     attach(model, ECA(), seed=0, sample=image("torchvision basic"))
 
 
@@ -305,7 +305,7 @@ def test_what_is_proposed_is_what_the_tables_know(name: str) -> None:
     assert traces(model) == before
     proposed, known = seen(sites, model), seen(site_map(model), model)
     if name == "pytorchcv basic":
-        # Its convolution modules are traced into, so the places are inside them, or after them.
+        # Its convolution modules are traced, too, so places are inside or after them.
         assert len(proposed) == 4 * 4 + 2
     else:
         assert proposed.items() <= known.items()
@@ -360,7 +360,7 @@ class Branching(nn.Module):
 
 
 class Choosy(nn.Module):
-    """Has a network of its own go on in one of two ways, by what is in the images."""
+    """A network whose control flow depends on the images."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -374,7 +374,7 @@ class Choosy(nn.Module):
     "name", ["torchvision basic", "timm bottleneck", "timm convnext", "pytorchcv basic"]
 )
 def test_the_blocks_of_what_cant_be_traced(name: str) -> None:
-    """They are those of the tables, or the branches in them where these are modules."""
+    """They are those of the tables, or branches inside them that are modules."""
     inside = small(name).eval()
     model, x = Choosy(inside), image(name)
     before = traces(model)
@@ -385,7 +385,7 @@ def test_the_blocks_of_what_cant_be_traced(name: str) -> None:
     found = [p for p in sites.places if p.position == "standard"]
     assert [(p.module, p.channels) for p in found] == [(p.module, p.channels) for p in known]
     attach(model, "eca+eca@pre", sites=sites, seed=0, sample=x)
-    # Gates that are there are not part of what is found.
+    # Existing gates aren't proposed.
     assert propose(model, x) == sites
 
 

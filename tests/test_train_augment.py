@@ -31,7 +31,7 @@ def draws(count: int, seed: int = 0, rows: slice | None = None) -> Draws:
 
 
 def every(x: Tensor, given: Draws) -> Tensor:
-    """All of the functions on `x`, one after another."""
+    """Apply all functions to `x`, one after another."""
     images = (x.permute(0, 2, 3, 1) * 10).clamp(0, 255).to(torch.uint8)
     y = augment.crop_and_flip(images, torch.arange(len(images)), 8, True, given).permute(0, 3, 1, 2)
     y = augment.rotate_and_zoom(y.float(), 20.0, 0.1, given)
@@ -58,7 +58,7 @@ def test_cutout_clears_one_square_and_nothing_else() -> None:
     for mask in gone:
         rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
         assert torch.equal(mask[rows][:, columns], torch.ones(len(rows), len(columns)).bool())
-        # Whole inside, cut by the border else: a side may be as short as the square's half.
+        # The border can cut a side to half of the square's.
         assert 3 <= len(rows) <= 5
         assert 3 <= len(columns) <= 5
 
@@ -219,7 +219,7 @@ def test_swins_bias_tables_do_not_decay() -> None:
     assert not [name for name in decayed if "bias" in name]
 
 
-# What gradients are sorted by
+# Gradients by depth
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Several runs at once, each a process: they end as one after another."""
+"""Several runs at once, each in its own process, end as if run one after another."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_ctrl_c_saves_what_is_under_way_and_a_failure_ends_no_other(tmp_path: Pa
 
 
 def going_on(line: str) -> None:
-    """Stop a run that goes on."""
+    """Stop a run that resumes."""
     if "resuming after" in line:
         press_ctrl_c()
 

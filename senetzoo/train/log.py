@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from senetzoo._utils import environment
 from senetzoo._utils.terminal import clock, printable
 from senetzoo.errors import MissingExtraError
-from senetzoo.runs import LOG, SCHEMA, is_run, read_log
+from senetzoo.runs import LOG, SCHEMA, SUMMARY, TEST, is_run, read_log
 from senetzoo.train.checkpoint import StepCount, write, writing
 from senetzoo.train.pace import PAYS, WARM_STEPS
-from senetzoo.train.recipe import Recipe
 
 # Without a terminal, seconds between progress lines within an epoch.
 _QUIET_SECONDS = 60.0
@@ -46,20 +45,12 @@ def begin(folder: Path, header: dict[str, Any], after: StepCount | None = None) 
 
 
 def header(
-    recipe: Recipe, variant: str, seed: int, command: str, accelerator: Any
+    said: Mapping[str, Any], variant: str, device: torch.device, **more: object
 ) -> dict[str, Any]:
-    """Settings and environment for the line "run"."""
-    return {
-        "recipe": dataclasses.asdict(recipe),
-        "variant": variant,
-        "seed": seed,
-        "command": command,
-        "environment": {
-            **environment.environment(accelerator.device, torch.get_num_threads()),
-            "machine": environment.machine(),
-            "processes": accelerator.num_processes,
-        },
-    }
+    """Settings and environment for the line "run"; `said` as in `finish`."""
+    settings = environment.environment(device, torch.get_num_threads())
+    settings |= {"machine": environment.machine(), **more}
+    return {**said, "variant": variant, "environment": settings}
 
 
 def add(folder: Path, kind: str, record: dict[str, Any]) -> None:
@@ -67,6 +58,31 @@ def add(folder: Path, kind: str, record: dict[str, Any]) -> None:
     path = folder / LOG
     with writing(path), path.open("a", encoding="utf-8") as file:
         file.write(_line({"kind": kind, **record}))
+
+
+def finish(
+    folder: Path,
+    shown: dict[str, Tensor],
+    files: dict[str, str],
+    end: dict[str, Any],
+    said: Mapping[str, Any],
+) -> None:
+    """Write the test predictions, the line "end" and the summary of a run.
+
+    Args:
+        folder: Folder of the run.
+        shown: The predictions, as of `evaluate.record`.
+        files: Their metadata, as of `evaluate.names`.
+        end: The results.
+        said: Recipe, seed and command of the run.
+    """
+    from safetensors.torch import save
+
+    write(folder / TEST, save(shown, files))
+    add(folder, "end", end)
+    machine = {"revision": environment.revision(), "machine": environment.machine()}
+    summary = {"schema": SCHEMA, **said, **machine, **end}
+    write(folder / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
 
 
 def _line(record: dict[str, Any]) -> str:

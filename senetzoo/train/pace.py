@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import TypeVar
 
 from senetzoo._utils.terminal import clock
@@ -75,17 +76,10 @@ def measure_step(step: Callable[[_T], object], epoch: Callable[[int], Iterable[_
         epoch: Returns the batches of an epoch by its number.
     """
     times = [time.perf_counter()]
-    for batch in _endless(epoch):
+    for batch in chain.from_iterable(map(epoch, count())):
         step(batch)
         times.append(time.perf_counter())
         steps = len(times) - 1 - WARM_STEPS
         if steps >= _STEPS or (steps > 0 and times[-1] - times[WARM_STEPS] > _SECONDS):
             break
     return (times[-1] - times[WARM_STEPS]) / (len(times) - 1 - WARM_STEPS)
-
-
-def _endless(epoch: Callable[[int], Iterable[_T]]) -> Iterator[_T]:
-    number = 0
-    while True:
-        yield from epoch(number)
-        number += 1

@@ -11,11 +11,9 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from safetensors.torch import save as tensor_bytes
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from senetzoo._utils import environment
 from senetzoo._utils.terminal import printable
 from senetzoo.errors import ConfigError
 from senetzoo.eval.predictions import Predictions
@@ -23,8 +21,8 @@ from senetzoo.io.save import save
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import parameters
 from senetzoo.nn.preprocessing import Preprocessing
-from senetzoo.runs import SUMMARY, TEST, is_run
-from senetzoo.train import checkpoint, evaluate, log
+from senetzoo.runs import is_run
+from senetzoo.train import evaluate, log
 
 
 class Recorder:
@@ -71,7 +69,7 @@ class Recorder:
         if isinstance(classes, str) or not self.classes:
             raise ConfigError(
                 f"Recorder got classes={classes!r}.",
-                "It takes a name for each class.",
+                "It takes names, one for each class.",
                 'Type for example: classes=("cat", "dog")',
             )
         if isinstance(model, Classifier) and len(self.classes) != model.num_classes:
@@ -89,18 +87,12 @@ class Recorder:
         name = type(model).__name__
         if isinstance(model, Classifier):
             name = f"{model.spec.name}+{model.spec.policy}".removesuffix("+none")
-        self._recipe = {"name": "own loop", "model": name, **(settings or {})}
-        self._said = {"seed": seed, "command": command}
+        recipe = {"name": "own loop", "model": name, **(settings or {})}
+        self._said = {"recipe": recipe, "seed": seed, "command": command}
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         header = {
-            "recipe": self._recipe,
-            "variant": variant,
-            **self._said,
+            **log.header(self._said, variant, device),
             "data": {"name": data, "train_images": train_images, "classes": list(self.classes)},
-            "environment": {
-                **environment.environment(device, torch.get_num_threads()),
-                "machine": environment.machine(),
-            },
             "model": {"name": name, "params": parameters(model)},
         }
         try:
@@ -225,21 +217,12 @@ class Recorder:
             "mistakes": torch.zeros(0, dtype=torch.int64),
             "images": torch.zeros((0, 1, 1, 3), dtype=torch.uint8),
         }
-        checkpoint.write(self.folder / TEST, tensor_bytes(shown))
         end = {
             "epochs": self._epochs,
             "train_seconds": round(self._seconds, 3),
             **evaluate.end(found),
         }
-        log.add(self.folder, "end", end)
-        summary = {
-            "recipe": self._recipe,
-            **self._said,
-            "revision": environment.revision(),
-            "machine": environment.machine(),
-            **end,
-        }
-        checkpoint.write(self.folder / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
+        log.finish(self.folder, shown, {}, end, self._said)
         self._ended = True
         return end
 

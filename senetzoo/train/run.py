@@ -16,10 +16,12 @@ from torch.optim import swa_utils
 from senetzoo._utils import environment
 from senetzoo.errors import SenetzooError, TrainingError, first_line
 from senetzoo.eval.predictions import Predictions
+from senetzoo.io.folder import WEIGHTS
+from senetzoo.io.save import write as write_network
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
 from senetzoo.runs import LOG, read_log
-from senetzoo.train import checkpoint, ending, evaluate, log, stop
+from senetzoo.train import checkpoint, evaluate, log, stop
 from senetzoo.train.batches import Batches, WorkerError, worker_error
 from senetzoo.train.best import Best
 from senetzoo.train.checkpoint import NEWEST, StepCount
@@ -262,7 +264,7 @@ class Trainer:
         return record, tested
 
     def test(self, network: nn.Module, size: int, images: TestImages) -> Predictions:
-        workers = self.options.workers
+        """Classify `images` at `size`."""
         return evaluate.classify(
             network,
             images,
@@ -270,7 +272,7 @@ class Trainer:
             self.recipe,
             size,
             self.accelerator,
-            workers=workers,
+            workers=self.options.workers,
             say=self._say_once,
         )
 
@@ -284,14 +286,19 @@ class Trainer:
         }
         if self.start is not None:
             model |= {"start": self.start.tag, "start_sha256": self.start.sha256}
+        device, processes = self.accelerator.device, self.accelerator.num_processes
         header = {
-            **log.header(self.recipe, variant, self.seed, command, self.accelerator),
+            **log.header(self._origin(command), variant, device, processes=processes),
             "data": {"name": self.data.title, **self.data.identity},
             "model": model,
         }
         if self.saved is not None:
             self.say(f"{self.out}: resuming after {self.position}")
         log.begin(self.out, header, self.saved)
+
+    def _origin(self, command: str) -> dict[str, Any]:
+        recipe = dataclasses.asdict(self.recipe)
+        return {"recipe": recipe, "seed": self.seed, "command": command}
 
     def _end(self, tested: Predictions, command: str) -> dict[str, Any]:
         main = self.accelerator.is_main_process
@@ -305,8 +312,18 @@ class Trainer:
             **evaluate.end(tested),
         }
         if main:
-            model = cast(Classifier, self.final)
-            ending.write(self.out, model, tested, self.data, self.recipe, self.seed, command, end)
+            recipe, data = self.recipe, self.data
+            with checkpoint.writing(self.out / WEIGHTS):
+                write_network(
+                    cast(Classifier, self.final),
+                    self.out,
+                    classes=data.classes,
+                    preprocessing=data.preprocessing(recipe),
+                    held=True,
+                )
+            shown = evaluate.record(tested, data, recipe)
+            files = evaluate.names(data.test, shown)
+            log.finish(self.out, shown, files, end, self._origin(command))
         self.accelerator.wait_for_everyone()
         return end
 
