@@ -1,6 +1,6 @@
-"""The errors senetzoo raises on purpose.
+"""The errors that senetzoo raises on purpose.
 
-Every message has up to three lines: what was asked, what is true, what to type.
+Messages have up to three lines: what was asked, what is true, what to type.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ class SenetzooError(Exception):
 
 
 class ConfigError(SenetzooError, ValueError):
-    """A name, option or value that does not exist or does not fit."""
+    """An unknown name or option, or an invalid value."""
 
 
 class BrokenError(ConfigError):
-    """What is wrong at a place of a document; who reads the document adds its name.
+    """An error in a document, such as a JSON file; its reader adds the document's name.
 
     Args:
-        where: The place: ``"entry.input.size"``.
-        what: What is wrong there, without a full stop.
-        hint: What may have been meant.
+        where: Path of the error: ``"entry.input.size"``.
+        what: What is wrong, without a period.
+        hint: A suggestion.
     """
 
     def __init__(self, where: str, what: str, hint: str = "") -> None:
@@ -44,7 +44,7 @@ class BrokenError(ConfigError):
 
 
 class PolicyError(SenetzooError, ValueError):
-    """A policy that can't be read, or that does not fit the network."""
+    """A policy that can't be parsed or doesn't fit the network."""
 
 
 class WeightsError(SenetzooError, RuntimeError):
@@ -56,11 +56,11 @@ class DataError(SenetzooError, RuntimeError):
 
 
 class TrainingError(SenetzooError, RuntimeError):
-    """A training that can't go on."""
+    """A training run that can't continue."""
 
 
 class MissingExtraError(SenetzooError, ImportError):
-    """An optional dependency that the asked-for function needs."""
+    """A missing optional dependency."""
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         super().__init__(
@@ -71,23 +71,23 @@ class MissingExtraError(SenetzooError, ImportError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of another library says, in one line; its class where it says nothing."""
+    """First line of another library's error message; its class if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
 
 
 @contextlib.contextmanager
 def explained(asked: str, who: str, remedy: str) -> Iterator[None]:
-    """Make an error of another library's code a `ConfigError` that has its words."""
+    """Turn another library's error into a `ConfigError` that quotes its message."""
     try:
         yield
     except SenetzooError:
-        raise  # our own words are better
-    except Exception as error:  # each library refuses in its own way, some by an assert
+        raise
+    except Exception as error:  # libraries raise anything, even an AssertionError
         raise ConfigError(asked, f"{who} says: {first_line(error)}", remedy) from error
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """``"Did you mean 'x'?"`` for the known word nearest to `word`, else the empty string."""
+    """``"Did you mean 'x'?"`` for the known word most similar to `word`; empty if there is none."""
     close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
     return f"Did you mean {close[0]!r}?" if close else ""
 
@@ -99,11 +99,11 @@ _ELSEWHERE = {
     ),
     "checkpoint_path": "Type for example: weights='file.safetensors'",
 }
-"""What to type for options that other libraries have."""
+"""What to type instead of options of other libraries."""
 
 
 def check_fields(what: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise `ConfigError` for the first name in `given` that is not in `known`."""
+    """Raise `ConfigError` for the first name in `given` that isn't in `known`."""
     names = list(known)
     for name in given:
         if name not in names:
@@ -115,7 +115,7 @@ def check_fields(what: str, given: Iterable[str], known: Iterable[str]) -> None:
 
 
 def checks_options(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a misspelled keyword of `function` a `ConfigError` that names the nearest right one."""
+    """Decorator: an unknown keyword raises a `ConfigError` that suggests a similar one."""
     options = list(inspect.signature(function).parameters)
 
     @functools.wraps(function)

@@ -20,7 +20,7 @@ from senetzoo.errors import ConfigError, PolicyError
 from senetzoo.gates import GATES
 from senetzoo.gates.common import GateModule
 from senetzoo.models.own import family_of
-from senetzoo.nn.slots import Layout, Site
+from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 from senetzoo.registry import ENTRIES, add_family
 
@@ -134,7 +134,7 @@ class OwnGate(Gate):
         return {name: getattr(self, name) for name in self.__dataclass_fields__}  # type: ignore[attr-defined]
 
     def build(self, site: Site) -> OwnGateModule:
-        return OwnGateModule(self, self.module(site.channels, **self.options()), site.layout)
+        return OwnGateModule(self, site)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The class was made here, where pickle finds it by no name.
@@ -148,9 +148,9 @@ def _gate_named(name: str, options: Mapping[str, Any]) -> Gate:
 class OwnGateModule(GateModule):
     """The module of a gate that a caller registered, for maps of either layout."""
 
-    def __init__(self, spec: OwnGate, gate: nn.Module, layout: Layout) -> None:
-        super().__init__(spec, layout)
-        self.gate = gate
+    def __init__(self, spec: OwnGate, site: Site) -> None:
+        super().__init__(spec, site)
+        self.gate = spec.module(site.channels, **spec.options())
 
     def forward(self, x: Tensor) -> Tensor:
         maps = self.turned(x)

@@ -1,4 +1,4 @@
-"""Every network by name: a literal tuple of families."""
+"""All networks by name."""
 
 from __future__ import annotations
 
@@ -82,10 +82,10 @@ class RegistryEntry:
 
     Args:
         name: Its name.
-        trunk: Name of the network without the ``se_`` policy.
+        trunk: Name of the same network without the ``se_`` policy.
         family: Its family.
         config: Config of the network without gates.
-        policy: Text of the policy that the name stands for; empty for none.
+        policy: Text of its default policy; empty if there is none.
     """
 
     name: str
@@ -97,11 +97,11 @@ class RegistryEntry:
 
 ENTRIES: dict[str, RegistryEntry] = {}
 CONFIGS: dict[str, type[Config]] = {}
-"""Class of each family's config by the family's name in ``config.json``."""
+"""Config class of each family, by the family's name in ``config.json``."""
 
 
 def add_family(family: Family) -> None:
-    """Make the networks of a family known by name, over what these names meant before."""
+    """Register the networks of a family, replacing previous ones of the same name."""
     for name, config in family.networks.items():
         own = family.defaults.get(name, "")
         ENTRIES[name] = RegistryEntry(name, name, family, config, own)
@@ -116,10 +116,10 @@ for _family in FAMILIES:
 
 
 def entry(name: str) -> RegistryEntry:
-    """The entry called `name`.
+    """Look up a network.
 
     Raises:
-        ConfigError: There is none; the message has the nearest names.
+        ConfigError: Unknown name; the message suggests similar ones.
     """
     found = ENTRIES.get(name)
     if found is not None:
@@ -127,6 +127,6 @@ def entry(name: str) -> RegistryEntry:
     close = difflib.get_close_matches(name.lower().replace("-", "_"), ENTRIES, n=3, cutoff=0.6)
     raise ConfigError(
         f"There is no network {name!r}.",
-        f"The nearest names are {', '.join(close)}." if close else "No name is near it.",
+        f"The nearest names are {', '.join(close)}." if close else "No name is similar.",
         f"Type for example: create({close[0]!r})" if close else "Type: senetzoo list",
     )

@@ -1,4 +1,4 @@
-"""What decides a network before its weights, as a value."""
+"""`ModelSpec`: everything that determines a network except its weights."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from senetzoo.policies.recover import recovered
 from senetzoo.policies.text import parse
 from senetzoo.registry import ENTRIES, entry
 
-# Fields that are asked for of a network by name; the others tell the names apart.
+# Fields that don't distinguish the names of networks.
 _FREE = {field.name for field in dataclasses.fields(Config)}
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Everything that decides a network before its weights.
+    """Everything that determines a network except its weights.
 
     Args:
-        name: Name in the registry; the family's name for a config that has none.
+        name: Name in the registry; the family's name if the config isn't registered.
         config: Config of the architecture.
         policy: Which gates sit where.
     """
@@ -39,11 +39,11 @@ class ModelSpec:
     policy: Policy
 
     def replace(self, **options: Any) -> ModelSpec:
-        """A copy with fields of the config, or `policy`, changed.
+        """A copy with changed fields of the config, or a changed `policy`.
 
         Raises:
-            ConfigError: A field that the config does not have, or a value that does not fit.
-            PolicyError: A policy that can't be read.
+            ConfigError: A field is unknown or has an invalid value.
+            PolicyError: The policy can't be parsed.
         """
         own = {field.name for field in dataclasses.fields(self.config)}
         check_fields(f"The config of {self.name}", options, [*sorted(own), "policy"])
@@ -51,13 +51,13 @@ class ModelSpec:
         return ModelSpec(self.name, self.config.replace(**options), as_policy(policy))
 
     def merged(self, *policies: Policy | str | None) -> ModelSpec:
-        """A copy with other policies over its own, one after the other.
+        """A copy with other policies merged over its own, one after the other.
 
         Args:
-            policies: Policies or their texts; `NONE` strips what is there, None leaves it.
+            policies: Policies or their texts; `NONE` removes the previous ones, None is skipped.
 
         Raises:
-            PolicyError: A policy that can't be read.
+            PolicyError: A policy can't be parsed.
         """
         merged = self.policy
         for policy in policies:
@@ -66,15 +66,15 @@ class ModelSpec:
         return self.replace(policy=merged)
 
     def build(self, seed: int | None = None) -> Classifier:
-        """The network, randomly initialized.
+        """Build the network with random weights.
 
         Args:
             seed: Seed of the initialization; None draws one from torch's global state. The trunk
-                depends on the seed alone, each gate on the seed and its site.
+                depends only on the seed, each gate on the seed and its site.
 
         Raises:
-            ConfigError: `seed` is no seed.
-            PolicyError: The policy does not fit the network.
+            ConfigError: `seed` isn't a valid seed.
+            PolicyError: The policy doesn't fit the network.
         """
         if seed is None:
             seed = drawn_seed()
@@ -86,45 +86,45 @@ class ModelSpec:
         if not any(parameter.is_meta for parameter in model.parameters()):
             model.to(device)
         if self.policy != NONE:
-            # Said of the network's name, not of its class, which is shared by many.
+            # In messages, the network's name is clearer than its class.
             attach_gates(model, self.policy, seed=seed, name=self.name)
         return model
 
 
 def check_seed(seed: object) -> None:
-    """Refuse what is no seed.
+    """Check a seed.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: It isn't an integer from 0 to 2**63 - 1.
     """
     if type(seed) is not int or not 0 <= seed < 2**63:
         raise ConfigError(
-            f"seed={seed!r} is no seed.",
-            "A seed is a whole number from 0 up to, not including, 2**63.",
+            f"seed={seed!r} isn't a seed.",
+            "A seed is a whole number from 0 to 2**63 - 1.",
             "Type for example: seed=0",
         )
 
 
 def policy(text: str) -> Policy:
-    """The policy that a text such as ``"se8@pre/s3-4+eca/s1-2"`` stands for.
+    """Parse a policy such as ``"se8@pre/s3-4+eca/s1-2"``.
 
     Raises:
-        PolicyError: It is none; the message points at the place.
+        PolicyError: The text isn't a policy; the message quotes the position of the error.
     """
     return parse(text, GATES)
 
 
 def as_policy(value: Policy | str) -> Policy:
-    """A policy, or the one that a text stands for.
+    """Return a policy unchanged, or parse its text.
 
     Raises:
-        PolicyError: It is none.
+        PolicyError: `value` is neither.
     """
     if isinstance(value, str):
         return policy(value)
     if not isinstance(value, Policy):
         raise PolicyError(
-            f"policy={value!r} is no policy.",
+            f"policy={value!r} isn't a policy.",
             "A policy is a gate such as SE(), a combination of them, or its text.",
             'Type for example: policy=SE().at("pre")',
         )
@@ -132,7 +132,7 @@ def as_policy(value: Policy | str) -> Policy:
 
 
 def merge(own: Policy, other: Policy) -> Policy:
-    """`other` over a network's own policy; `NONE` strips it."""
+    """Merge `other` over a network's own policy; `NONE` removes that."""
     return other if NONE in (own, other) else own | other
 
 
@@ -140,25 +140,25 @@ def merge(own: Policy, other: Policy) -> Policy:
 
 
 def named(name: str) -> ModelSpec:
-    """The spec of a network by its name in the registry, without a tag and a policy.
+    """The spec of a network in the registry, by its name without tag and policy.
 
     Raises:
-        ConfigError: An unknown name.
+        ConfigError: Unknown name.
     """
     found = entry(name)
     return ModelSpec(name, found.config, policy(found.policy) if found.policy else NONE)
 
 
 def split(name: str) -> tuple[str, str | None, str | None]:
-    """``"network.tag+policy"`` in its parts; None for those that are not there.
+    """Split ``"network.tag+policy"`` into its parts; missing ones are None.
 
     Raises:
-        ConfigError: `name` is no text.
+        ConfigError: `name` isn't a str.
     """
     if not isinstance(name, str):
         raise ConfigError(
-            f"A network was asked for by a value of type {type(name).__name__}.",
-            "It is asked for by its name, which is text, or by its folder.",
+            f"A network can't be found by a {type(name).__name__}.",
+            "It needs a name, which is text, or a folder.",
             'Type for example: "se_resnet50"',
         )
     head, plus, text = name.partition("+")
@@ -170,10 +170,10 @@ def split(name: str) -> tuple[str, str | None, str | None]:
 
 
 def gates_of(model: Classifier) -> dict[Site, Gate]:
-    """The gate at each site that has one.
+    """The gates of a network by site.
 
     Raises:
-        ConfigError: There is a module that is no gate of this zoo.
+        ConfigError: A module isn't a gate of this zoo.
     """
     found: dict[Site, Gate] = {}
     for site, slots in model.slots():
@@ -185,7 +185,7 @@ def gates_of(model: Classifier) -> dict[Site, Gate]:
         ):
             raise ConfigError(
                 f"Can't save the network with a {type(module).__name__} at {site.path}.",
-                f"The gates that can be read back are {', '.join(GATES)}.",
+                f"Only these gates can be loaded again: {', '.join(GATES)}.",
                 "Register your own gate with senetzoo.register, or save its state_dict() yourself",
             )
         found[site] = module.spec
@@ -193,7 +193,7 @@ def gates_of(model: Classifier) -> dict[Site, Gate]:
 
 
 def same_form(one: Config, other: Config) -> bool:
-    """Whether two configs differ at most in fields that every network has: classes, stem ..."""
+    """Whether two configs differ only in fields that all networks have: classes, stem, etc."""
     return type(one) is type(other) and all(
         getattr(one, field.name) == getattr(other, field.name)
         for field in dataclasses.fields(one)
@@ -202,10 +202,10 @@ def same_form(one: Config, other: Config) -> bool:
 
 
 def spec_of(model: Classifier) -> ModelSpec:
-    """The spec of a network as it is now; `Classifier.spec`.
+    """The current spec of a network; `Classifier.spec`.
 
     Raises:
-        ConfigError: There is a module that is no gate of this zoo.
+        ConfigError: A module isn't a gate of this zoo.
     """
     config, gates, sites = model._now(), gates_of(model), model.sites()
     names = [name for name, entry in ENTRIES.items() if same_form(entry.config, config)]
@@ -217,14 +217,14 @@ def spec_of(model: Classifier) -> ModelSpec:
 
 
 def name_of(model: Classifier) -> str:
-    """A name for `model`: its network's, or its family's where that is none, and its gates.
+    """A name for `model`: that of its network, or else of its family, followed by its policy.
 
-    ``"resnet20+se16"`` is what `create` takes; classes, stem and the like are not in it.
+    `create` accepts ``"resnet20+se16"``. Fields such as classes and stem aren't part of it.
     """
     spec = model.spec
     own = named(spec.name).policy if spec.name in ENTRIES else NONE
     return spec.name if spec.policy == own else f"{spec.name}+{spec.policy}"
 
 
-# A network says what it is, and its own room knows neither names nor policies.
+# senetzoo.nn can't import this module.
 Classifier._spec_of = spec_of

@@ -1,4 +1,4 @@
-"""Networks by reference: a name, a folder, a run, a repository, or a file of weights."""
+"""Networks by reference: a name, a folder, a training run, a repository, or a weights file."""
 
 from __future__ import annotations
 
@@ -25,15 +25,14 @@ from senetzoo.weights.manifest import FORMATS
 
 
 def config(reference: ModelName | str | Path) -> ModelSpec:
-    """The spec of a network, to change and build.
+    """The spec of a network, which can be changed and built.
 
     Args:
-        reference: As of `create`. A tag after a name gives the spec that the weights were trained
-            with.
+        reference: As in `create`. With a tag, the spec that these weights were trained with.
 
     Raises:
-        ConfigError: An unknown name or tag.
-        PolicyError: A policy that can't be read.
+        ConfigError: Unknown name or tag.
+        PolicyError: The policy can't be parsed.
         WeightsError: There is no such folder or repository.
     """
     return find(reference)[0] if is_saved(reference) else spec_of(reference)  # type: ignore[arg-type]
@@ -55,46 +54,48 @@ def create(
     drop_path: float | None = None,
     seed: int | None = None,
 ) -> Classifier:
-    """A network by name, from a folder, or from the Hugging Face Hub.
+    """Create a network by name, from a folder, or from the Hugging Face Hub.
 
     Args:
         reference: Which network:
 
-            - a name in the registry (`list_models`); a tag of its weights may follow
-              (``"se_resnet20.cifar10_v1"``), and a policy (``"resnet50+se8@pre/s3-4"``);
-            - a folder that `save` or a training run wrote;
-            - a repository: ``"hf-hub:owner/name"``, ``"hf-hub:owner/name@v1"``; of timm's form too,
-              as ``"hf-hub:timm/resnet50.a1_in1k"``, and so may be a folder;
-            - a policy may follow these too (``"runs/photos+eca@pre"``).
-        policy: Which gates sit where, over the network's own; `NONE` strips that.
-        pretrained: True for the default weights of a name, or the tag of others. A folder and a
-            repository have their own.
-        weights: A safetensors file of the network that the other arguments describe, or of the
-            network that `reference` names.
-        preprocessing: What images go through before, for weights that don't say it, or in place of
-            what they say; or some of its fields by name, ``{"mean": (0.5,), "std": (0.5,)}``.
-        num_classes: Outputs; None for the weights' or the network's own. Another number than the
-            weights have replaces the classifier; with 0 the network gives what it would take.
-        in_chans: Channels of the input; another number than the weights have adapts the first
-            convolution.
-        channels: How it is adapted: ``"sum"`` to fewer channels, ``"tile"`` to more, which respond
-            to gray images as before, or ``"random"``. None for the one of the two that fits.
-        stem: ``"imagenet"``, ``"cifar"``, ``"deep"`` or a `Stem`; None for the network's own.
-            Another one than the weights have is initialized at random, unless its tensors are the
-            same.
-        dropout: Dropout before the classifier.
-        drop_path: Stochastic depth.
+            - a name in the registry (`list_models`), optionally with a tag of its weights
+              (``"se_resnet20.cifar10_v1"``) and a policy (``"resnet50+se8@pre/s3-4"``);
+            - a folder written by `save` or a training run;
+            - a repository: ``"hf-hub:owner/name"``, ``"hf-hub:owner/name@v1"``. Repositories and
+              folders can also be in timm's format (``"hf-hub:timm/resnet50.a1_in1k"``);
+            - a folder or repository with a policy (``"runs/photos+eca@pre"``).
+        policy: Which gates sit where; merged over the network's own policy. `NONE` removes the
+            latter.
+        pretrained: True for the default weights of a name, or the tag of other weights. Folders
+            and repositories have their own.
+        weights: A safetensors file with weights of the network that the other arguments describe,
+            or of the network that `reference` names.
+        preprocessing: Preprocessing of the weights' training images, if they don't state it or to
+            override it; or some of its fields by name, ``{"mean": (0.5,), "std": (0.5,)}``.
+        num_classes: Number of outputs; None for that of the weights or the network. If it differs
+            from the weights, the classifier is replaced; with 0 the network returns the
+            classifier's input.
+        in_chans: Number of input channels; if it differs from the weights, the first convolution
+            is adapted.
+        channels: How the first convolution is adapted: ``"sum"`` to fewer channels, ``"tile"`` to
+            more channels (the response to gray images stays the same), or ``"random"``. None
+            chooses between the first two.
+        stem: ``"imagenet"``, ``"cifar"``, ``"deep"`` or a `Stem`; None for the network's own. If
+            its tensors differ from the weights', it is initialized randomly.
+        dropout: Dropout rate before the classifier.
+        drop_path: Stochastic depth rate.
         seed: Seed of the random initialization; None draws one from torch's global state. The
-            same seed gives the same trunk under every policy.
+            same seed gives the same trunk with every policy.
 
     Returns:
-        The network, in training mode as PyTorch modules are; in eval mode where it has weights.
-        ``model.load_report`` says which weights it has, and what does not come from them.
+        The network, in training mode like any PyTorch module; with weights, in eval mode.
+        ``model.load_report`` says which weights it has, and which tensors they don't cover.
 
     Raises:
-        ConfigError: An unknown name, tag or value.
-        PolicyError: A policy that can't be read or does not fit.
-        WeightsError: Weights that can't be had or do not fit.
+        ConfigError: Unknown name, tag or value.
+        PolicyError: The policy can't be parsed or doesn't fit the network.
+        WeightsError: The weights can't be read or don't fit the network.
     """
     headless = type(num_classes) is int and num_classes == 0
     spec, trained = find(
@@ -132,31 +133,32 @@ def load(
     drop_path: float | None = None,
     seed: int | None = None,
 ) -> Classifier:
-    """A network with its weights, ready to use: `create` for what is trained.
+    """Load a network with its weights, ready to use.
 
-    Nothing that is read is executed or unpickled. The arguments are those of `create`; a name
-    without a tag and without `weights` stands for its default weights.
+    Like `create`, but a name without a tag and without `weights` gets its default weights. Nothing
+    in the files is executed or unpickled.
 
     Args:
-        reference: A name, a folder that `save` or a training run wrote, or a repository.
-        policy: Which gates sit where, over the network's own; `NONE` strips them.
-        weights: A safetensors file of the network.
-        preprocessing: What images go through before.
-        num_classes: Outputs; another number than the network's replaces the classifier.
-        in_chans: Channels of the input; another number adapts the first convolution.
-        channels: How it is adapted.
+        reference: A name, a folder written by `save` or a training run, or a repository.
+        policy: Which gates sit where; merged over the network's own policy. `NONE` removes the
+            latter.
+        weights: A safetensors file with weights of the network.
+        preprocessing: Preprocessing of the weights' training images.
+        num_classes: Number of outputs; if it differs from the weights, the classifier is replaced.
+        in_chans: Number of input channels; if it differs, the first convolution is adapted.
+        channels: How the first convolution is adapted.
         stem: Another stem.
-        dropout: Dropout before the classifier.
-        drop_path: Stochastic depth.
-        seed: Seed of what is initialized at random.
+        dropout: Dropout rate before the classifier.
+        drop_path: Stochastic depth rate.
+        seed: Seed of randomly initialized tensors.
 
     Returns:
         The network in eval mode; ``model.load_report`` says which weights it has.
 
     Raises:
-        ConfigError: An option does not fit.
-        PolicyError: A policy that can't be read or does not fit.
-        WeightsError: There is no such network, or its files are not as they were written.
+        ConfigError: An option has an invalid value.
+        PolicyError: The policy can't be parsed or doesn't fit the network.
+        WeightsError: There is no such network, or its files are damaged.
     """
     default = weights is None and not is_saved(reference) and split(str(reference))[1] is None
     return create(
@@ -186,29 +188,28 @@ def find(
     policy: Policy | str | None = None,
     **options: Any,
 ) -> tuple[ModelSpec, Trained | None]:
-    """The network that is asked for, and the weights that it begins with.
+    """Resolve a reference to the spec of a network and its initial weights.
 
-    This is the one place where a reference is read: every command and function goes through it.
-    Neither tensors nor any code is read.
+    All commands and functions resolve references here. Reads no tensors and runs no code.
 
     Args:
-        reference: As of `create`.
-        pretrained: As of `create`.
-        weights: As of `create`.
-        policy: As of `create`.
-        options: Fields of the config; those that are None stay as they are.
+        reference: As in `create`.
+        pretrained: As in `create`.
+        weights: As in `create`.
+        policy: As in `create`.
+        options: Fields of the config; None leaves a field unchanged.
 
     Raises:
-        ConfigError: An unknown name, tag or option.
-        PolicyError: A policy that can't be read.
+        ConfigError: Unknown name, tag or option.
+        PolicyError: The policy can't be parsed.
         WeightsError: There is no such folder, repository or file.
     """
     file = isinstance(pretrained, str) and Path(pretrained).suffix in FORMATS
     if file or not isinstance(pretrained, (bool, str)):
         remedy = f"weights={pretrained!r}" if file else "pretrained=True"
         raise ConfigError(
-            f"pretrained={pretrained!r} names no weights.",
-            "pretrained is True, False, or the tag of weights.",
+            f"pretrained={pretrained!r} doesn't name any weights.",
+            "pretrained is True, False, or a tag.",
             f"Type for example: create({str(reference)!r}, {remedy})",
         )
     look = _find_saved if is_saved(reference) else _find_named
@@ -222,7 +223,7 @@ def find(
                 "A network has one set of weights.",
                 "Leave one of them out",
             )
-        # Of what is asked for, of what is named, or of the name alone.
+        # The file may be of the requested network, the referenced one, or that without a policy.
         trained = read_file(
             user_path(weights), list(dict.fromkeys([wanted, spec.merged(own), spec]))
         )
@@ -234,7 +235,7 @@ def find(
 def _find_named(
     name: str | Path, pretrained: bool | str
 ) -> tuple[ModelSpec, Trained | None, str | None]:
-    """A network of the registry, its weights if there are to be any, and the policy after it."""
+    """A network of the registry, its weights if requested, and the policy after the name."""
     base, tag, policy = split(name)  # type: ignore[arg-type]
     spec = named(base)
     if tag is not None and isinstance(pretrained, str) and pretrained != tag:
@@ -250,7 +251,7 @@ def _find_named(
 
 
 def is_saved(reference: object) -> bool:
-    """Whether `reference` is a folder or a repository, rather than a name of the registry."""
+    """Whether `reference` is a folder or a repository rather than a name in the registry."""
     if isinstance(reference, Path):
         return True
     if not isinstance(reference, str) or reference.partition(".")[0].partition("+")[0] in ENTRIES:
@@ -265,14 +266,14 @@ def is_saved(reference: object) -> bool:
 
 
 def saved_in(reference: str | Path) -> Path | None:
-    """The folder that `reference` names, where it names one without a policy over its network."""
+    """The folder that `reference` names; None if it isn't a folder or has a policy."""
     base, over = before_policy(reference)
     there = is_saved(reference) and over is None and _is_folder(base)
     return user_path(base) if there else None
 
 
 def is_network(text: str) -> bool:
-    """Whether `text` names a network, rather than an image or a folder of images."""
+    """Whether `text` names a network rather than an image or a folder of images."""
     base, _ = before_policy(text)
     if _is_folder(base):
         path = user_path(base)
@@ -291,12 +292,12 @@ def _is_folder(text: str) -> bool:
 def _find_saved(
     reference: str | Path, pretrained: bool | str
 ) -> tuple[ModelSpec, Trained, str | None]:
-    """A network in a folder or a repository, and the policy after it."""
+    """A network in a folder or repository, its weights, and the policy after the reference."""
     if isinstance(pretrained, str):
         raise ConfigError(
             f"{str(reference)!r} and pretrained={pretrained!r} name different weights.",
-            "A folder and a repository have one set of weights.",
-            "Leave pretrained out",
+            "A folder or repository has only one set of weights.",
+            "Leave out pretrained",
         )
     text = str(reference)
     base, over = before_policy(reference)
@@ -311,8 +312,8 @@ def _find_saved(
         trained = hub.read(base.removeprefix(hub.PREFIX))
     elif path.suffix in FORMATS and not path.is_dir():
         raise ConfigError(
-            f"{path} is a file of weights{'' if path.exists() else ', which is not there'}.",
-            "It does not say which network they are of.",
+            f"{path} is a weights file{'' if path.exists() else ' that does not exist'}.",
+            "It doesn't say which network the weights are for.",
             f'Type for example: load("resnet50", weights={str(path)!r})',
         )
     else:
@@ -321,7 +322,7 @@ def _find_saved(
 
 
 def before_policy(reference: object) -> tuple[str, str | None]:
-    """A folder or repository, and the policy after it; a folder's own name may have a ``+``."""
+    """Split a reference into folder or repository and policy; folder names may contain a ``+``."""
     text = str(reference)
     if isinstance(reference, Path):
         return text, None
@@ -339,15 +340,15 @@ def build(
     channels: Channels | None = None,
     seed: int | None = None,
 ) -> Classifier:
-    """The network of `spec`, with `trained` weights in eval mode where there are some."""
+    """Build a network; with `trained` weights, load them and switch to eval mode."""
     model = spec.build(seed=seed)
     if trained is None:
         return model
     if next(model.parameters()).is_meta:
         raise ConfigError(
             f"Weights can't be loaded into {spec.name} on the meta device.",
-            "There a network has shapes and no values.",
-            "Leave pretrained out, or call create outside of torch.device('meta')",
+            "Tensors on the meta device have no values.",
+            "Leave out pretrained, or call create outside of torch.device('meta')",
         )
     load_weights(model, spec, trained, channels=channels)
     return model.eval()
@@ -359,32 +360,32 @@ def _check_channels(channels: object, in_chans: int | None, weights: bool) -> No
     known = get_args(Channels)
     if channels not in known:
         raise ConfigError(
-            f"channels={channels!r} is no way to take other channels.",
+            f"channels={channels!r} isn't a way to adapt channels.",
             f"The ways are {', '.join(map(repr, known))}.",
             nearest(str(channels), known),
         )
     if not weights or in_chans is None:
         raise ConfigError(
             f"channels={channels!r} was given without {'in_chans' if weights else 'weights'}.",
-            "It says how the first convolution of trained weights takes in_chans channels.",
+            "It says how the first convolution of the weights is adapted to in_chans.",
             f"Type for example: in_chans=1, channels={channels!r}"
             if weights
-            else "Leave channels out, or type pretrained=True",
+            else "Leave out channels, or type pretrained=True",
         )
 
 
 def list_models(
     pattern: str = "*", *, pretrained: bool | None = None, family: str | None = None
 ) -> list[str]:
-    """Names of networks.
+    """List the names of networks.
 
     Args:
         pattern: Shell-style pattern: ``"se_*"``.
         pretrained: Only networks with (True) or without (False) published weights.
-        family: Only networks of this family, by its title in any case: ``"resnet"``.
+        family: Only networks of this family, ignoring case: ``"resnet"``.
 
     Raises:
-        ConfigError: No such family.
+        ConfigError: There is no such family.
     """
     titles = sorted({found.family.title for found in ENTRIES.values()})
     if family is not None and family.lower() not in [title.lower() for title in titles]:

@@ -39,7 +39,7 @@ def of_torchvision() -> Iterator[Network]:
     plan = BlockParams.from_init_params
 
     def real(*args: Any, **options: Any) -> Any:
-        # It computes with numbers that the meta device has not.
+        # It computes with values, which the meta device doesn't have.
         with torch.device("cpu"):
             return plan(*args, **options)
 
@@ -79,7 +79,7 @@ def side_of(model: nn.Module) -> int:
 
 
 def attached_and_detached(model: nn.Module) -> int:
-    """Number of gates, all of which act once on maps of their sites' channels and then go again."""
+    """Number of gates, after checking that each runs once on its channels and can be removed."""
     model.eval()
     before = traces(model)
     sites = site_map(model)
@@ -145,7 +145,7 @@ def test_torchvision() -> None:
 @pytest.mark.slow
 def test_timm() -> None:
     taken, refused = census("timm")
-    # MixNet has its gates inside a plain sequence of blocks.
+    # MixNet's gates are inside a plain sequence of blocks.
     known = (UNKNOWN, "not built", "It runs its children one after the other")
     assert all(reason.startswith(known) for reason in refused.values())
     for start in ("resnet1", "resnet50", "seresnet", "vgg", "densenet", "inception_v", "swin_"):

@@ -39,7 +39,7 @@ def built(name: str) -> nn.Module:
 
 
 def maps(model: Any) -> OrderedDict[str, Tensor]:
-    """The maps of its body, and of the pyramid over it."""
+    """The maps of the backbone and of the feature pyramid."""
     with torch.no_grad():
         found: OrderedDict[str, Tensor] = model.backbone(IMAGES)
     return found

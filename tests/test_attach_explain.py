@@ -1,4 +1,4 @@
-"""Explaining and detaching, of ours and of others, and what both have in common."""
+"""Explaining and detaching gates in our networks and others."""
 
 from __future__ import annotations
 

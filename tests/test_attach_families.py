@@ -1,4 +1,4 @@
-"""Gates in networks of other libraries: each acts, each can be taken out without a trace."""
+"""Gates in networks of other libraries: all of them run, and all can be removed completely."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ POSITIONS = {
     "swin_v2": {"pre", "standard", "post"},
     "shufflenet": {"pre", "standard", "identity", "inner"},
     "dla": {"pre", "standard", "post", "inner"},
-    # None of its blocks adds its input.
+    # No block adds its input.
     "mobilenetv1": {"pre", "standard", "inner"},
 }
 
 
-# In each of all the gates act; that they go without a trace is shown of one of each kind.
+# Gates are run in all of these networks, and removed from one of each kind.
 FEW = {
     *("basic", "regnet", "vgg_bn", "densenet", "googlenet", "mobilenet_v3_small", "squeezenet"),
     *("swin", "swin_v2", "seresnet", "preact basic", "inception_resnet", "mobilenetv1"),
@@ -65,9 +65,9 @@ def offered(name: str) -> set[str]:
 
 @pytest.mark.parametrize("name", list(SMALL))
 def test_every_gate_acts(name: str) -> None:
-    """Fires once, on a map of its site's channels, gets gradients and changes the output."""
+    """Runs once, on a map with its site's channels, gets gradients and changes the output."""
     model, x = small(name).eval(), image(name)
-    # Some libraries begin with branches that are zero, whose gates would get no gradient.
+    # Some libraries initialize branches to zero, so that gates would get no gradient.
     randomize(model)
     sites = site_map(model)
     assert at(sites) == offered(name)
@@ -117,7 +117,7 @@ def test_identity_gates_and_detaching(name: str) -> None:
         randomize_gates(gates)
         assert not torch.equal(model(x), bare)
         twin = copy.deepcopy(model)
-        # The tables see through gates that are there, whatever is in them: the same sites again.
+        # Existing gates don't change the sites.
         other = everywhere(ECA(), site_map(model))
         assert set(attach(model, other, seed=0)) == set(gates)
         assert set(attach(model, policy, seed=0)) == set(gates)

@@ -1,4 +1,4 @@
-"""Attaching to networks that are not ours: what can be done with them afterwards."""
+"""Attaching gates to other libraries' networks, and using these networks afterwards."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_registered_none_comes_back_as_one() -> None:
 
 
 def test_seed() -> None:
-    """The gates of a seed are the same, whatever the caller's random state, which stays."""
+    """A seed gives the same gates for any random state, which doesn't change."""
     states = []
     for noise in (1, 2):
         model = small(BASIC)
@@ -116,13 +116,13 @@ def test_parameter_groups_of_ours() -> None:
 
 def test_positions_that_are_not_there() -> None:
     assert message(lambda: attach(small("torchvision vgg"), SE().at("identity")), PolicyError) == (
-        "se@identity can't be had in VGG.\n"
+        "se@identity isn't supported in VGG.\n"
         "At features.0, there is no skip in the block; there it has pre, standard.\n"
         "Type for example: @standard"
     )
     assert message(lambda: attach(small("timm inception_resnet"), "se@pre/s1"), PolicyError) == (
-        "se@pre/s1 can't be had in Sequential.\n"
-        "At 1.0, the branch begins in several modules, and the skip takes the block's input too; "
+        "se@pre/s1 isn't supported in Sequential.\n"
+        "At 1.0, the branch starts at several modules, and the skip uses the block's input, too; "
         "there it has standard, post.\n"
         "Type for example: @post"
     )
@@ -155,22 +155,22 @@ def test_wrapped_networks() -> None:
     scripted = torch.jit.script(nn.Sequential(nn.Conv2d(3, 3, 1)))
     built = small(BASIC)
     built.compile(backend="eager")
-    several = "It copies the network inside to several devices for each batch."
-    fixed = "It runs what was compiled before."
+    several = "It copies its network to several devices for each batch."
+    fixed = "It runs code that was compiled before."
     rows: list[tuple[Callable[[], object], str, str, str]] = [
         (lambda: attach(parallel, SE()), "attach got a DataParallel.", several,
-         "Type attach(model.module, policy), then make the DataParallel anew"),
+         "Type attach(model.module, policy), then create a new DataParallel"),
         (lambda: attach(nn.Sequential(nn.Identity(), parallel), SE()),
          "attach got a DataParallel at '1'.", several,
-         "Type attach(model.module, policy), then make the DataParallel anew"),
+         "Type attach(model.module, policy), then create a new DataParallel"),
         (lambda: attach(compiled, SE()), "attach got a OptimizedModule.", fixed,  # type: ignore[arg-type]
-         "Type attach(model._orig_mod, policy), then make the OptimizedModule anew"),
+         "Type attach(model._orig_mod, policy), then create a new OptimizedModule"),
         (lambda: detach(compiled), "detach got a OptimizedModule.", fixed,  # type: ignore[type-var]
-         "Type detach(model._orig_mod), then make the OptimizedModule anew"),
+         "Type detach(model._orig_mod), then create a new OptimizedModule"),
         (lambda: attach(scripted, SE()), "attach got a ScriptModule.", "Its forward pass is fixed.",
-         "Type attach(model, policy) before that"),
+         "Type attach(model, policy) first"),
         (lambda: attach(built, SE()), "attach got a ResNet after its compile().", fixed,
-         "Type attach(model, policy) before that"),
+         "Type attach(model, policy) first"),
     ]  # fmt: skip
     for call, *lines in rows:
         assert message(call, PolicyError) == "\n".join(lines)
@@ -179,7 +179,7 @@ def test_wrapped_networks() -> None:
 def test_ours_inside_another() -> None:
     model = nn.Sequential(nn.Identity(), create("se_lenet", seed=0))
     assert message(lambda: attach(model, SE()), PolicyError) == (
-        "attach got a Sequential.\nIt has a LeNet of this zoo inside, at '1'.\n"
+        "attach got a Sequential.\nIt contains a LeNet of this zoo at '1'.\n"
         "Type attach(model.get_submodule('1'), policy)"
     )
     assert set(detach(model)[1].state_dict()) == set(create("lenet", seed=0).state_dict())
@@ -195,7 +195,7 @@ def test_a_flattened_map_of_another_size() -> None:
         "Set the size of the images first, then detach and attach again"
     )
     assert message(lambda: attach(model, SE(4).on(stage(1))), PolicyError) == (
-        "A Identity has a gate 'senetzoo_standard' already, before it.\n"
+        "A Identity already has a gate 'senetzoo_standard', before it.\n"
         "The new one would sit elsewhere, or get a map of another size.\n"
         "Type first: detach(model)"
     )
@@ -206,7 +206,7 @@ def test_sites_of_ours_are_their_own() -> None:
     model = create("lenet", seed=0)
     assert message(lambda: attach(model, SE(), sites=SiteMap(())), PolicyError) == (
         "attach got a SiteMap for a LeNet of this zoo.\n"
-        "Networks of this zoo declare their sites themselves.\nLeave sites out"
+        "Networks of this zoo declare their own sites.\nLeave out sites"
     )
 
 
@@ -340,7 +340,7 @@ def test_a_second_gate_replaces_the_first() -> None:
 
 
 def test_hooks_of_others() -> None:
-    """They stay, and see what the rest of the network sees."""
+    """They stay, and get the same tensors as the rest of the network."""
     model = small(BASIC).eval()
     seen: list[Tensor] = []
     model.get_submodule("layer1.0.bn2").register_forward_hook(lambda m, a, y: seen.append(y))
@@ -372,7 +372,7 @@ def test_a_branch_of_swin_is_selected_by_name(name: str) -> None:
 
 @pytest.mark.parametrize("order", [("post", "identity"), ("identity", "post")])
 def test_identity_comes_before_post_in_any_order(order: tuple[str, str]) -> None:
-    """Both are hooks of the block where it makes the sum itself."""
+    """Both gates are hooks of a block that computes the sum itself."""
     name = "torchvision mobilenet_v2"
     model, x = small(name).eval(), image(name)
     for position in order:
@@ -408,15 +408,15 @@ def test_inside_ddp(tmp_path: Path) -> None:
         assert all(p.grad is not None for p in attached.gate_parameters())
         assert message(lambda: attach(wrapped, SE()), PolicyError) == (
             "attach got a DistributedDataParallel.\n"
-            "It keeps in step only the parameters that it was made with.\n"
-            "Type attach(model.module, policy), then make the DistributedDataParallel anew"
+            "It synchronizes only the parameters that it was created with.\n"
+            "Type attach(model.module, policy), then create a new DistributedDataParallel"
         )
         from torch.distributed.fsdp import fully_shard
 
         sharded: Any = fully_shard(small("pytorchcv basic"), mesh=init_device_mesh("cpu", (1,)))
         assert message(lambda: attach(sharded, SE()), PolicyError) == (
-            "attach got a FSDPModule.\nIts parameters have been split.\n"
-            "Type attach(model, policy) before that"
+            "attach got a FSDPModule.\nIts parameters have been sharded.\n"
+            "Type attach(model, policy) first"
         )
     finally:
         torch.distributed.destroy_process_group()

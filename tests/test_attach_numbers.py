@@ -18,7 +18,7 @@ from senetzoo.nn.slots import Site
 from senetzoo.policies.foreign.places import complete
 from senetzoo.zoo import config
 
-# Ours, and the library with its name for the network.
+# Our name, and the library with its name for the network.
 PAIRS = (
     ("alexnet", "torchvision alexnet"),
     ("vgg16", "torchvision vgg16"),
@@ -43,7 +43,7 @@ PAIRS = (
     ("swin_t", "torchvision swin_t"),
     ("swin_t", "timm swin_tiny_patch4_window7_224"),
 )
-# Where a block can be gated here and not there.
+# Sites that only one of the two has.
 FEWER = {
     "inception_resnet_v2": {"pre", "identity", "inner"},
     "densenet121": {"post"},
@@ -69,7 +69,7 @@ def numbered(sites: Iterable[Site]) -> Counter[tuple[str, str, int, int, int]]:
     return Counter((s.position, s.branch, s.stage, s.block, s.channels) for s in sites)
 
 
-# Their blocks are those of another pair.
+# These have the same blocks as another pair.
 AGAIN = ("timm vgg16_bn", "torchvision wide_resnet50_2", "torchvision resnext50_32x4d")
 
 

@@ -27,7 +27,7 @@ OURS: dict[str, tuple[ResNetConfig, str]] = {
     "pytorchcv basic": (ResNetConfig(block="basic", **CIFAR), "pytorchcv"),
     "pytorchcv bottleneck": (ResNetConfig(block="bottleneck", **CIFAR), "pytorchcv"),
 }
-# In these each position alone too: with a module of its own for it, and with the block's.
+# Networks to test at each position separately, with and without a module for it.
 ALONE = ("torchvision basic", "pytorchcv basic")
 
 
@@ -110,7 +110,7 @@ def inverted(block: nn.Module) -> tuple[list[nn.Module], list[nn.Module], str, n
 INVERTED = [
     *("torchvision mobilenet_v2", "torchvision mobilenet_v3_small", "torchvision mnasnet"),
     *("torchvision efficientnet_b0", "timm mobilenetv2", "timm efficientnet_b0"),
-    # Blocks of a class that is there already.
+    # These have blocks of a class that is already covered.
     *(
         pytest.param(name, marks=pytest.mark.slow)
         for name in ("torchvision mobilenet_v3_large", "timm mobilenetv3_small")

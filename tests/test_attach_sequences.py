@@ -1,4 +1,4 @@
-"""Random sequences of calls, attach, detach, copy, save, load, of which nothing is left over."""
+"""Random sequences of attach, detach, copy, save and load leave nothing behind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
 
 
 def drawn(chance: random.Random) -> Policy:
-    """A policy of up to three rules, some of which fit nowhere."""
+    """A policy of up to three rules, some of which match nothing."""
     policy: Policy = NONE
     for _ in range(chance.randint(0, 3)):
         gate = chance.choice([SE(4), SE(4, init="identity"), ECA(), ECA(kernel=3)])
@@ -44,7 +44,7 @@ def drawn(chance: random.Random) -> Policy:
 
 
 def sequence(seed: int, name: str) -> None:
-    """Up to eight calls; afterwards the bare trunk is there again, bit for bit."""
+    """After up to eight calls, the bare trunk is restored bit for bit."""
     chance = random.Random(seed)
     model, x = build(name)
     trunk, bare = copy.deepcopy(model.state_dict()), values(model)

@@ -71,7 +71,7 @@ def test_identity_and_back(kind: str) -> None:
 
 
 def test_files(tmp_path: Path) -> None:
-    """transformers' own loading builds the bare network, and the gates are attached to it again."""
+    """transformers loads the bare network, and the gates are attached again."""
     model = built("basic")
     bare = logits(model)
     randomize_gates(attach(model, IDENTITY, seed=0))

@@ -34,7 +34,7 @@ def detector() -> nn.Module:
 
 
 def ultralytics(name: str, folder: Path) -> nn.Module:
-    """A YOLO of the package, which must not look for its settings or for the network."""
+    """A YOLO of the package, which must neither read its settings nor use the network."""
     os.environ |= {"YOLO_CONFIG_DIR": str(folder), "YOLO_OFFLINE": "true"}
     os.environ |= {"YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"}
     tasks = pytest.importorskip("ultralytics.nn.tasks", exc_type=ImportError)
@@ -67,14 +67,14 @@ def test_what_is_proposed() -> None:
         ("model.8", 48),
     ]
     assert [str(lacking) for lacking in sites.unsupported if not lacking.position] == [
-        "model.9: no place, it does not take one map and give one",
-        *(f"model.{n}.conv: no place, it is in no block of two convolutions" for n in (0, 2, 4)),
+        "model.9: no place, it doesn't map one map to one map",
+        *(f"model.{n}.conv: no place, it isn't in a block of two convolutions" for n in (0, 2, 4)),
         "model.0.conv: no place, it is taken out by the network's fuse(), and a gate with it, "
         "without a word; so are 57 others",
     ]
     assert message(lambda: attach(model, "se@post", sites=sites), PolicyError) == (
-        "se@post can't be had in Detector.\n"
-        "At model.1, torch.fx can't trace the network, so that its sums are not known; there it "
+        "se@post isn't supported in Detector.\n"
+        "At model.1, torch.fx can't trace the network, so its sums are unknown; there it "
         "has pre, standard.\nType for example: @standard"
     )
 
@@ -137,7 +137,7 @@ def test_places_that_fuse_takes_out_are_refused(name: str) -> None:
         f"Type for example: Place({around!r}, channels={width})"
     )
     assert traces(model) == before
-    # What is named instead stays.
+    # The places named instead stay.
     attach(model, SE(4), sites=SiteMap((Place(around, channels=width),)), seed=0, sample=IMAGES)
     gated = outputs(model)
     assert torch.allclose(outputs(model.fuse()), gated, atol=1e-4)  # type: ignore[operator]
@@ -161,7 +161,7 @@ def test_of_ultralytics(name: str, tmp_path: Path) -> None:
 
 
 class Last(nn.Module):
-    """A block of maps with their channels last, in a network that torch.fx can't trace."""
+    """A block with channels-last maps, in a network that torch.fx can't trace."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

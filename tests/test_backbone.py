@@ -1,4 +1,4 @@
-"""Networks without their heads: against the network, the strided form, and the users of maps."""
+"""Backbones against the network, its strided variant, and libraries that use the maps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.errors import ConfigError
 from senetzoo.nn.classifier import Classifier
 
-# Of each way that a family runs its children.
+# One network for each way in which families run their children.
 KINDS = [
     "lenet",
     "vgg11",
@@ -47,7 +47,7 @@ def test_a_backbone_is_a_part_of_the_network(name: str) -> None:
     assert backbone.feature_info.channels() == [expected.shape[1]]
     whole, part = network.state_dict(), backbone.state_dict()
     assert all(torch.equal(whole[key], value) for key, value in part.items())
-    # All that it has runs, nothing else: DDP waits for the gradient of every parameter.
+    # All of its modules run, because DDP waits for the gradient of every parameter.
     backbone.train()(x.repeat(2, 1, 1, 1))[0].sum().backward()
     assert all(p.grad is not None for p in backbone.parameters())
 
@@ -213,13 +213,13 @@ def test_feature_extractors_of_torchvision() -> None:
 @pytest.mark.parametrize(
     ("indices", "stride", "named", "said"),
     [
-        ((4,), None, "resnet18", "It has 4, one after each stage: 0 to 3.\nType for example: "
-         "out_indices=(1, 2, 3)"),
-        ((), None, "resnet18", "The network has no maps out_indices=()."),
-        (2, None, "resnet18", "The network has no maps out_indices=2."),
+        ((4,), None, "resnet18", "The network has 4 maps, one after each stage: 0 to 3.\n"
+         "Type for example: out_indices=(1, 2, 3)"),
+        ((), None, "resnet18", "Backbone got out_indices=()."),
+        (2, None, "resnet18", "Backbone got out_indices=2."),
         (None, 12, "resnet18", "The strides of its maps are 4, 8, 16, 32."),
-        (None, 8, "vgg11", "A MaxPool2d makes its maps smaller, and can't be dilated."),
-        (None, 8, "swin_t", "A PatchMerging makes its maps smaller, and can't be dilated."),
+        (None, 8, "vgg11", "A MaxPool2d downsamples its maps and can't be dilated."),
+        (None, 8, "swin_t", "A PatchMerging downsamples its maps and can't be dilated."),
     ],
 )  # fmt: skip
 def test_what_is_refused(indices: object, stride: int | None, named: str, said: str) -> None:

@@ -42,9 +42,7 @@ def any_(value: object) -> Any:
     return value
 
 
-NO_NAME = (
-    'It is asked for by its name, which is text, or by its folder.\nType for example: "se_resnet50"'
-)
+NO_NAME = 'It needs a name, which is text, or a folder.\nType for example: "se_resnet50"'
 NO_WEIGHTS = (
     "There are no pretrained weights of 'resnet18'.\n"
     "Networks with weights are resnet20.\n"
@@ -55,7 +53,7 @@ OPTIONS = (
     "in_chans, channels, stem, dropout, "
     "drop_path, seed."
 )
-NO_SEED = "A seed is a whole number from 0 up to, not including, 2**63.\nType for example: seed=0"
+NO_SEED = "A seed is a whole number from 0 to 2**63 - 1.\nType for example: seed=0"
 NO_POLICY = (
     "A policy is a gate such as SE(), a combination of them, or its text.\n"
     'Type for example: policy=SE().at("pre")'
@@ -68,17 +66,17 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
      "Its options are reduction, width, bias, act, gate, scale, squeeze, drop, init.\n"
      "Did you mean 'reduction'?"),
     (lambda: create("se_resnet20+none/s3"), PolicyError,
-     "'none/s3' is not a policy.\nAt '/s3': none speaks of the whole network.\n"
+     "'none/s3' isn't a policy.\nAt '/s3': none applies to the whole network.\n"
      "Type for example: se16/~s3"),
     # Names
     (lambda: create(any_(None)), ConfigError,
-     f"A network was asked for by a value of type NoneType.\n{NO_NAME}"),
+     f"A network can't be found by a NoneType.\n{NO_NAME}"),
     (lambda: create(any_(50)), ConfigError,
-     f"A network was asked for by a value of type int.\n{NO_NAME}"),
+     f"A network can't be found by a int.\n{NO_NAME}"),
     (lambda: explain(any_(3)), ConfigError,
-     f"A network was asked for by a value of type int.\n{NO_NAME}"),
+     f"A network can't be found by a int.\n{NO_NAME}"),
     (lambda: create(""), ConfigError,
-     "There is no network ''.\nNo name is near it.\nType: senetzoo list"),
+     "There is no network ''.\nNo name is similar.\nType: senetzoo list"),
     (lambda: create("resnet-50"), ConfigError, "There is no network 'resnet-50'.\n"
      "The nearest names are resnet50, resnest50, skresnet50.\n"
      "Type for example: create('resnet50')"),
@@ -103,20 +101,20 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
      "'resnet20.pets_v1' and pretrained='pets_v2' name different weights.\n"
      "A network has one set of weights.\nLeave one of them out"),
     (lambda: create("resnet20", pretrained=any_(1)), ConfigError,
-     "pretrained=1 names no weights.\npretrained is True, False, or the tag of weights.\n"
+     "pretrained=1 doesn't name any weights.\npretrained is True, False, or a tag.\n"
      "Type for example: create('resnet20', pretrained=True)"),
     (lambda: create("resnet20", in_chans=1, channels="sum"), ConfigError,
      "channels='sum' was given without weights.\n"
-     "It says how the first convolution of trained weights takes in_chans channels.\n"
-     "Leave channels out, or type pretrained=True"),
+     "It says how the first convolution of the weights is adapted to in_chans.\n"
+     "Leave out channels, or type pretrained=True"),
     (lambda: create("resnet20", pretrained=True, channels="sum"), ConfigError,
      "channels='sum' was given without in_chans.\n"
-     "It says how the first convolution of trained weights takes in_chans channels.\n"
+     "It says how the first convolution of the weights is adapted to in_chans.\n"
      "Type for example: in_chans=1, channels='sum'"),
     (
         lambda: create("resnet20", pretrained=True, in_chans=1, channels="summ"),  # type: ignore[arg-type]
         ConfigError,
-        "channels='summ' is no way to take other channels.\n"
+        "channels='summ' isn't a way to adapt channels.\n"
         "The ways are 'sum', 'tile', 'random'.\nDid you mean 'sum'?",
     ),
     # Options
@@ -143,10 +141,10 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
     (lambda: create("resnet20", pretrained=True, in_chans=-1), ConfigError,
      "ResNet got in_chans=-1.\nin_chans is a whole number of at least 1.\n"
      "Type for example: in_chans=3"),
-    (lambda: create("resnet20", stem="cifra"), ConfigError, "stem='cifra' is not a stem.\n"
-     "Stems are 'imagenet', 'cifar', 'deep', or a senetzoo.Stem value.\nDid you mean 'cifar'?"),
+    (lambda: create("resnet20", stem="cifra"), ConfigError, "stem='cifra' isn't a stem.\n"
+     "Use 'imagenet', 'cifar', 'deep', or a senetzoo.Stem.\nDid you mean 'cifar'?"),
     (lambda: create("resnet20", stem=any_(7)), ConfigError,
-     "stem=7 is not a stem.\nStems are 'imagenet', 'cifar', 'deep', or a senetzoo.Stem value."),
+     "stem=7 isn't a stem.\nUse 'imagenet', 'cifar', 'deep', or a senetzoo.Stem."),
     (lambda: Stem(kernels=(2,), strides=(1,)), ConfigError, "Stem got kernels=(2,).\n"
      "kernels is a tuple of one or more odd whole numbers of at least 1.\n"
      "Type for example: kernels=(3,)"),
@@ -156,36 +154,36 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
      f"ResNet got drop_path=-0.1.\ndrop_path {PROBABILITY}\nType for example: drop_path=0.0"),
     (lambda: create("lenet", drop_path=0.1), ConfigError,
      "LeNet got drop_path=0.1.\nLeNet has no residual branches to drop.\nLeave drop_path out"),
-    (lambda: create("lenet", seed=-1), ConfigError, f"seed=-1 is no seed.\n{NO_SEED}"),
-    (lambda: create("lenet", seed=any_(1.5)), ConfigError, f"seed=1.5 is no seed.\n{NO_SEED}"),
-    (lambda: create("lenet", seed=True), ConfigError, f"seed=True is no seed.\n{NO_SEED}"),
+    (lambda: create("lenet", seed=-1), ConfigError, f"seed=-1 isn't a seed.\n{NO_SEED}"),
+    (lambda: create("lenet", seed=any_(1.5)), ConfigError, f"seed=1.5 isn't a seed.\n{NO_SEED}"),
+    (lambda: create("lenet", seed=True), ConfigError, f"seed=True isn't a seed.\n{NO_SEED}"),
     (lambda: attach(create("lenet", seed=0), SE(), seed=any_("x")), ConfigError,
-     f"seed='x' is no seed.\n{NO_SEED}"),
+     f"seed='x' isn't a seed.\n{NO_SEED}"),
     (lambda: config("resnet20").replace(depth=3), ConfigError,
      "The config of resnet20 has no option 'depth'.\n"
      "Its options are block, depths, drop_path, dropout, group_width, groups, in_chans, "
      "num_classes, pool, shortcut, stem, stride_on, width, policy.\nDid you mean 'depths'?"),
     # Policies
     (lambda: create("resnet20", policy=any_(3)), PolicyError,
-     f"policy=3 is no policy.\n{NO_POLICY}"),
+     f"policy=3 isn't a policy.\n{NO_POLICY}"),
     (lambda: create("resnet20", policy=any_(SE)), PolicyError,
-     f"policy=<class 'senetzoo.gates.se.SE'> is no policy.\n{NO_POLICY}"),
+     f"policy=<class 'senetzoo.gates.se.SE'> isn't a policy.\n{NO_POLICY}"),
     (lambda: attach(create("lenet", seed=0), any_(None)), PolicyError,
-     f"policy=None is no policy.\n{NO_POLICY}"),
+     f"policy=None isn't a policy.\n{NO_POLICY}"),
     (lambda: config("resnet20").replace(policy=[]), PolicyError,
-     f"policy=[] is no policy.\n{NO_POLICY}"),
+     f"policy=[] isn't a policy.\n{NO_POLICY}"),
     (lambda: create("resnet20+"), PolicyError,
-     "'' is not a policy.\nAt its end: expected the name of a gate.\n"
+     "'' isn't a policy.\nAt its end: expected the name of a gate.\n"
      "Type for example: se16@pre/s3-4+eca/s1-2"),
-    (lambda: create("resnet20", policy="se16@per"), PolicyError, "'se16@per' is not a policy.\n"
+    (lambda: create("resnet20", policy="se16@per"), PolicyError, "'se16@per' isn't a policy.\n"
      "At 'per': expected a position: pre, standard, post, identity, inner.\n"
      "Did you mean 'pre'?"),
-    (lambda: create("resnet20+see"), PolicyError, "'see' is not a policy.\n"
-     f"At 'see': 'see' is none of the gates {', '.join(GATES)}.\nDid you mean 'se'?"),
+    (lambda: create("resnet20+see"), PolicyError, "'see' isn't a policy.\n"
+     f"At 'see': 'see' isn't one of the gates {', '.join(GATES)}.\nDid you mean 'se'?"),
     (lambda: create("resnet20", policy=SE() + ECA().on(stage(2))), PolicyError,
      "se+eca/s2 puts two gates at 3 sites.\n"
-     "At the standard position of stage 2 block 1 both se and eca would sit.\n"
-     "Let them select different blocks, or type | instead of + to let the right one win"),
+     "The standard position of stage 2 block 1 would get both se and eca.\n"
+     "Select different blocks, or type | instead of + to let the right side win"),
     (lambda: create("resnet20", policy=SE().on(stage(4))), PolicyError,
      "se/s4 matches nothing in resnet20.\nresnet20 has 3 stages of 3, 3, 3 blocks.\n"
      "Select a stage from 1 to 3, or stage(-1) for the last"),
@@ -211,19 +209,19 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
      "Type for example: sites=propose(model, example_input)"),
     # Use
     (lambda: transforms(any_(torch.nn.Linear(2, 2))), ConfigError,
-     "transforms got a Linear.\nIt takes networks made by senetzoo.create.\n"
+     "transforms got a Linear.\nIt takes a network made by senetzoo.create.\n"
      'Type for example: transforms(create("resnet50"))'),
     (lambda: transforms(create("lenet", in_chans=4, seed=0)), ConfigError,
-     "There are no transforms for images of 4 channels.\n"
+     "There are no transforms for images with 4 channels.\n"
      "Image files are read as gray (1 channel) or RGB (3 channels).\n"
-     "Stack and normalize the channels yourself: the network takes a plain tensor (N, 4, H, W)"),
+     "Stack and normalize the channels yourself: the network takes (N, 4, H, W)"),
     (lambda: create("lenet", seed=0)(torch.zeros(3, 32, 32)), ConfigError,
      "The network got an input of shape (3, 32, 32).\n"
      "It takes images of shape (N, 3, H, W).\nType x.unsqueeze(0) for a single image"),
     (lambda: create("lenet", seed=0)(torch.zeros(1, 1, 32, 32)), ConfigError,
      "The network got an input of shape (1, 1, 32, 32).\n"
      "It takes images of shape (N, 3, H, W).\n"
-     "Build it with in_chans= the channels of your images"),
+     "Build it with in_chans=, the number of channels of your images"),
 ]  # fmt: skip
 
 

@@ -195,7 +195,7 @@ def test_scaling_over_batch_and_size() -> None:
          "error: size=0 can't be measured.\nsize is a number of pixels, > 0.\n"),
         (["--model", "lenet", "--size", "16", "--rounds", "1"],
          "error: The network got images of 16x16 pixels.\n"
-         "This form of LeNet takes at least 32x32.\n"
+         "This LeNet takes at least 32x32.\n"
          "Enlarge the images, for example with senetzoo.transforms(model)\n"),
         (["--model", "lenet", "--size", "32", "--size", "-1"],
          "error: size=-1 can't be measured.\nsize is a number of pixels, > 0.\n"),

@@ -1,4 +1,4 @@
-"""What people do to a network by hand: it works, or an error says what to type."""
+"""Changes that users make to a network work, or an error says what to type."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_batch_norms_that_learn_in_eval_mode_warn_once() -> None:
     assert step(full) == step(full) == []
     model.eval()
     assert step(full) == []
-    assert step(full) == ["The network is trained in eval mode"]
+    assert step(full) == ["The network is being trained in eval mode"]
     assert step(full) == []
 
 
@@ -137,7 +137,7 @@ def test_names_of_other_libraries(tmp_path: Path) -> None:
 
 
 def test_policies_travel_in_checkpoints_as_text() -> None:
-    """Of what is read with ``weights_only`` classes are refused, and text is not."""
+    """With ``weights_only``, classes are rejected but text isn't."""
     policy = senetzoo.policy("se8@pre/s3-4+eca/s1-2")
     file = io.BytesIO()
     torch.save({"hyper_parameters": {"policy": str(policy)}}, file)

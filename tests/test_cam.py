@@ -1,4 +1,4 @@
-"""Grad-CAM and Layer-CAM against Captum, against formulas computed another way, and by property."""
+"""Grad-CAM and Layer-CAM against Captum, against other formulas, and by their properties."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TARGETS = torch.tensor([0, 2, 5])
 
 
 def settled(name: str) -> tuple[Classifier, Tensor]:
-    """A small network of a family, with gates, in eval mode, and images that get through it."""
+    """A small network of a family, with gates, in eval mode, and images for it."""
     still = reduced(name).replace(num_classes=CLASSES, stem="cifar", dropout=0.0, drop_path=0.0)
     model = still.replace(policy=SE(4)).build(seed=0).double()
     size = max(16, model.min_size)
@@ -136,7 +136,7 @@ def test_layer_cam_by_hand(name: str) -> None:
 
 
 def test_the_gradient_is_that_of_finite_differences() -> None:
-    """Without autograd on either side of the comparison but ours."""
+    """The reference uses finite differences instead of autograd."""
     model, x = settled("swin_t")
     with torch.no_grad():
         features = model.forward_features(x[:1])
@@ -199,7 +199,7 @@ def test_targets() -> None:
     own = torch.stack([grad_cam(model, x, target=int(k))[n] for n, k in enumerate(best)])
     for target in (None, best, best.int()):
         torch.testing.assert_close(grad_cam(model, x, target=target), own)
-    # An image's map does not depend on the others of its batch.
+    # The map of an image doesn't depend on the other images of its batch.
     alone = torch.cat([grad_cam(model, image[None], target=2) for image in x])
     torch.testing.assert_close(grad_cam(model, x, target=2), alone)
 
@@ -230,11 +230,10 @@ def test_the_network_is_left_as_it_was(layer: str | None) -> None:
 
 
 STAGES = (
-    "The network has 3 stages, 1 to 3, or from the end -1 to -3.\n"
-    "Leave the layer out for the last map"
+    "The network has 3 stages, 1 to 3, or from the end -1 to -3.\nLeave out layer for the last map"
 )
-MORE = "Name another, or a stage by its number"
-NAMES = "A layer is a stage by its number, or a module by its name in model.named_modules()."
+MORE = "Use another layer, or the number of a stage"
+NAMES = "A layer is the number of a stage, or the name of a module in model.named_modules()."
 
 
 @pytest.mark.parametrize(
@@ -249,7 +248,7 @@ NAMES = "A layer is a stage by its number, or a module by its name in model.name
         ("layer1.0.relu", "The layer 'layer1.0.relu' can't be looked at.\n"
          f"It runs more than once for an image.\n{MORE}"),
         ("fc", "The layer 'fc' can't be looked at.\n"
-         f"It gives no map of height, width and channels.\n{MORE}"),
+         f"It doesn't return a map of height, width and channels.\n{MORE}"),
     ],
 )  # fmt: skip
 def test_layers_that_are_not_there(layer: int | str, text: str) -> None:
@@ -262,7 +261,7 @@ def test_a_layer_that_does_not_run() -> None:
     model = senetzoo.config("googlenet").replace(aux=True, stem="cifar").build(seed=0)
     name = next(path for path, _ in model.named_modules() if path.startswith("aux"))
     assert message(lambda: grad_cam(model, torch.randn(1, 3, 32, 32), layer=name), ConfigError) == (
-        f"The layer {name!r} can't be looked at.\nThe network does not run it in eval mode.\n{MORE}"
+        f"The layer {name!r} can't be looked at.\nThe network doesn't run it in eval mode.\n{MORE}"
     )
 
 
@@ -277,12 +276,12 @@ def test_classes_that_are_not_there() -> None:
         (
             torch.tensor([1, 2]),
             "There is no class tensor([1, 2]) for each of 3 images.\n"
-            "The target is one whole number, or a tensor of shape (3,) of them.",
+            "The target is a whole number, or a tensor of shape (3,).",
         ),
         (
             1.5,
             "There is no class 1.5 for each of 3 images.\n"
-            "The target is one whole number, or a tensor of shape (3,) of them.",
+            "The target is a whole number, or a tensor of shape (3,).",
         ),
     ]:
         with pytest.raises(ConfigError) as caught:
@@ -292,15 +291,15 @@ def test_classes_that_are_not_there() -> None:
 
 def test_logits_that_are_not_finite() -> None:
     model, x = settled("resnet20")
-    with pytest.raises(DataError, match="The images hold values that are not finite"):
+    with pytest.raises(DataError, match="The images have values that aren't finite"):
         grad_cam(model, x * torch.nan)
     nn.init.constant_(next(model.parameters()), torch.inf)
-    with pytest.raises(WeightsError, match="The network gave logits that are not finite"):
+    with pytest.raises(WeightsError, match="The network returned logits that aren't finite"):
         grad_cam(model, x)
 
 
 def test_the_heat_is_where_the_cat_is() -> None:
-    """A trained network, and a photograph at the left or at the right of a gray image."""
+    """A trained network, and a photograph in the left or right half of a gray image."""
     model = senetzoo.create("se_resnet20", pretrained=True)
     transform = senetzoo.transforms(model)
     photograph = Path(skimage.__file__).parent / "data" / "chelsea.png"

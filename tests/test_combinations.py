@@ -87,7 +87,7 @@ def test_every_gate_at_every_position(name: str) -> None:
         for gate in EVERY_GATE:
             channels = [site.channels for site in model.sites() if site.position == position]
             if isinstance(gate, ShuffleAttention) and any(n % 2 for n in channels):
-                with pytest.raises(PolicyError, match="Put it where the number is even"):
+                with pytest.raises(PolicyError, match="where the number of channels is even"):
                     attach(model, gate.at(position), seed=0)
                 continue
             attached = attach(model, gate.at(position), seed=0)

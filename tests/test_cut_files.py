@@ -120,7 +120,7 @@ def others(content: bytes) -> Iterator[bytes]:
 
 
 # What else may be wrong with a whole file, by how the message begins.
-WHOLE = ("The run in {run} has nothing to report yet.", "{run} holds a run of another recipe")
+WHOLE = ("The run in {run} has nothing to report yet.", "{run} has a run with another recipe")
 
 
 def outcome(reader: Reader, run: Path, file: Path) -> str:
@@ -200,11 +200,11 @@ def test_a_checkpoint_of_another_version(folder: Path) -> None:
     ]
     for changes in ({"version": 1}, {"version": "2"}, {"version": None}):
         torch.save({**state, **changes}, file)
-        assert "It is no checkpoint of a run" in outcome(resume, folder, file)
+        assert "It isn't a checkpoint of a run" in outcome(resume, folder, file)
     # What older versions did not write, since they had no fine-tuning.
     for field in state.keys() - {"best", "fresh"}:
         torch.save({name: value for name, value in state.items() if name != field}, file)
-        assert "It is no checkpoint of a run" in outcome(resume, folder, file)
+        assert "It isn't a checkpoint of a run" in outcome(resume, folder, file)
     torch.save({**state, "more": 1}, file)
     assert outcome(resume, folder, file) == ""
 

@@ -247,7 +247,7 @@ BAD: list[tuple[Any, str, dict[str, Any], str]] = [
     (LENET, "net", {}, "The name 'net' does not say which format to write.\n"
      "It ends in .onnx, .pt2, .xml.\nType for example: net.onnx"),
     (nn.Linear(2, 2), "net.pt2", {}, "export got a Linear.\n"
-     "It takes networks made by senetzoo.create.\n"
+     "It takes a network made by senetzoo.create.\n"
      "Use torch.export or torch.onnx.export yourself"),
     (LENET, "away/net.pt2", {}, "away/net.pt2 can't be written.\nThere is no folder away.\n"
      "Give the path of a file in a folder that is there"),

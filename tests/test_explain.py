@@ -25,14 +25,14 @@ from senetzoo.weights import manifest
         ("se|se", [("se", ["se"], 6)]),
         ("se@pre|eca", []),
         ("se|eca/s1|eca3/~s1", [("se", ["eca/s1", "eca3/~s1"], 6)]),
-        # A rule that is shadowed shadows nothing itself: the last word counts.
+        # A shadowed rule doesn't shadow others.
         ("se|eca|gct", [("se", ["gct"], 6), ("eca", ["gct"], 6)]),
         (
             "se|(eca/s1|gct/s1)+ese/~s1",
             [("se", ["gct/s1", "ese/~s1"], 6), ("eca/s1", ["gct/s1"], 2)],
         ),
         ("(se/s1+eca/s2)|gct/s1", [("se/s1", ["gct/s1"], 2)]),
-        # It matches nothing, which is another mistake.
+        # A rule that matches nothing is another error.
         ("se/s9|eca", []),
     ],
 )
@@ -76,7 +76,7 @@ def test_shadowed_rules_are_shown() -> None:
     read = json.loads(json.dumps(found.as_dict()))
     assert read["shadowed"] == [{"rule": "se8/s3", "by": ["eca3"], "sites": 3}]
     assert explain("resnet20", "se").as_dict()["shadowed"] == []
-    # A name's own policy is a rule like others; NONE takes it away, and speaks of no site.
+    # The default policy of a name is a rule like others; NONE removes it.
     assert [s.rule for s in explain("se_resnet20", "eca").shadowed] == ["se"]
     assert explain("se_resnet20", NONE).shadowed == ()
 

@@ -1,4 +1,4 @@
-"""Fine-tuning on photographs: what is chosen, what is kept, and that every run is a network."""
+"""Fine-tuning on photographs: what is chosen and kept, and that all runs are networks."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TINY = {"batch": 8, "model": "resnet20.cifar10_v2"}
 
 
 def photos(root: Path, counts: dict[str, int], side: int = 32, seed: int = 0) -> Path:
-    """Class folders of noisy images of one color each."""
+    """Class folders of noisy images, one color per class."""
     for label, (name, count) in enumerate(counts.items()):
         (root / name).mkdir(parents=True)
         for number in range(count):
@@ -62,7 +62,7 @@ MEASURE = engine.measure
 
 @pytest.fixture(autouse=True)
 def paced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests do not wait for a measured start."""
+    """Skip the measurement before a run."""
     monkeypatch.setattr(engine, "measure", lambda *args: Pace(1.0, 4, 0.5))
 
 
@@ -98,7 +98,7 @@ def test_gates_on_a_trained_trunk_begin_as_the_identity(tmp_path: Path) -> None:
             outputs.append(model(x))
     for other in outputs[1:]:
         torch.testing.assert_close(other, outputs[0], rtol=0, atol=0)
-    # Trained gates are kept as they are, also where the policy names them once more.
+    # Trained gates are kept, even if the policy names them again.
     for same in ("se_resnet20.cifar10_v2", "se_resnet20.cifar10_v2+se16"):
         chosen = start.choose(same, None, 32, None, tmp_path)
         assert chosen.model == "se_resnet20.cifar10_v2"
@@ -108,7 +108,7 @@ def test_the_start_suits_the_images(tmp_path: Path) -> None:
     small, large = (start.choose(None, None, side, None, tmp_path) for side in (32, 300))
     assert small.preprocessing.size == 32
     assert (large.preprocessing.size, large.preprocessing.crop) == (128, 0.875)
-    # The tensors of the stem that shrinks photographs are those of the trained one.
+    # The stem for photographs has the tensors of the trained one.
     recipe = Recipe(name="x", model=large.model, stem=large.stem, data="folder", phases=((128, 1),))
     own = senetzoo.load(small.model).state_dict()
     state = recipe.build(3, 3, 0).state_dict()
@@ -154,7 +154,7 @@ def test_weights_of_another_library_get_gates_are_trained_and_loaded(
         message(
             lambda: tuned(root, tmp_path / "other", weights=tmp_path / "mine.pth"), ConfigError
         ).splitlines()[0]
-        == f"{tmp_path / 'mine.pth'} does not say which network it is of."
+        == f"{tmp_path / 'mine.pth'} doesn't say which network it is for."
     )
 
 
@@ -168,7 +168,7 @@ def test_photographs_become_a_network(
     out = tmp_path / "run"
     result = invoke(root, "--out", out, "--epochs", 3, "--set", "batch=8", "--threads", 1)
     assert result.exit_code == 0, result.output
-    # Every bad file by name, the start, the time, the figures, and what comes next.
+    # The output names bad files, the initial network, the time, the results, and next commands.
     for text in (
         "red/broken.png",
         "resnet20.cifar10_v2",
@@ -191,7 +191,7 @@ def test_photographs_become_a_network(
     assert (
         end["best_epoch"] == max(epochs, key=lambda e: (e["val_accuracy"], -e["val_loss"]))["epoch"]
     )
-    # Of another reader, with the preprocessing that the folder states.
+    # Another reader, with the preprocessing stated by the folder.
     found = senetzoo.evaluate(model, out / "split.csv")
     assert (found.top(1).right, found.top(1).total) == (end["test_correct"], end["test_images"])
     assert end["test_accuracy"] == epochs[end["best_epoch"] - 1]["val_accuracy"]
@@ -232,7 +232,7 @@ def test_an_interrupted_run_goes_on_as_it_began(
 ) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     options = {"epochs": None, "minutes": 1.0, "settings": {"batch": 8}}
-    # The length is measured: the same for both.
+    # The length is measured once and the same for both.
     paces = iter([Pace(1.0, 4, 0.5), Pace(1.0, 4, 0.5)])
     monkeypatch.setattr(engine, "measure", lambda *args: next(paces))
     monkeypatch.setattr(finetuning, "_BUDGET", 0.2)
@@ -246,9 +246,9 @@ def test_an_interrupted_run_goes_on_as_it_began(
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert log_of(whole, "end")[0]["best_epoch"] == log_of(cut, "end")[0]["best_epoch"]
-    # Something else that is asked for is another run.
+    # Other settings mean another run.
     assert message(lambda: tuned(root, cut, settings={"batch": 4}), ConfigError).startswith(
-        f"{cut} holds a run of another recipe or seed."
+        f"{cut} has a run with another recipe or seed."
     )
 
 
@@ -303,23 +303,23 @@ def test_a_folder_keeps_its_photographs(tmp_path: Path) -> None:
     one = photos(tmp_path / "a" / "photos", {"red": 10, "green": 10})
     other = photos(tmp_path / "b" / "photos", {"red": 10, "blue": 10})
     out = tmp_path / "run"
-    # A start that fails leaves a split, which says nothing of the next start.
+    # A failed start leaves a split, which the next start must ignore.
     bad = {**LENET, "settings": {"batch": 64}}
     text = message(lambda: tuned(one, out, **bad), ConfigError)
-    # The remedy fits.
-    assert text.splitlines()[0].startswith("batch=64 does not fit 16 training images")
+    # The suggested remedy works.
+    assert text.splitlines()[0].startswith("batch=64 doesn't fit 16 training images")
     assert text.splitlines()[-1] == "Type for example: --set batch=16"
     assert (out / "split.csv").is_file()
     tuned(other, out, **LENET)
     assert log_of(out, "run")[0]["data"]["classes"] == ["blue", "red"]
     before = (out / "split.csv").read_bytes()
     assert message(lambda: tuned(one, out, **LENET), ConfigError).splitlines() == [
-        f"{out} holds a run of other photographs.",
-        "It has ../b/photos; asked for was ../a/photos.",
+        f"{out} has a run with other photographs.",
+        "It has ../b/photos, and ../a/photos was requested.",
         "Give another folder with --out",
     ]
     assert message(lambda: tuned(other, out, seed=1, **LENET), ConfigError).startswith(
-        f"{out} holds a run of another seed."
+        f"{out} has a run with another seed."
     )
     assert (out / "split.csv").read_bytes() == before
     tuned(other, out, **LENET)
@@ -344,12 +344,12 @@ def test_the_same_call_goes_on(
     again = tuned(root, tmp_path, **LENET, **options)
     assert again.as_dict() == first.as_dict()
     assert again.evaluation.dtype == recipe.precision
-    # Few images of each class are not those of the CSV.
+    # A few images of each class differ from the CSV.
     assert again.photos == (None if options.get("quick") else tmp_path / "split.csv")
     # Another length is another run.
     other = {"epochs": 7, "minutes": None}
     assert message(lambda: tuned(root, tmp_path, **LENET, **other), ConfigError).startswith(
-        f"{tmp_path} holds a run of another recipe"
+        f"{tmp_path} has a run with another recipe"
     )
 
 
@@ -370,7 +370,7 @@ def test_a_folder_keeps_its_weights(
     options = {**LENET, "quick": True}
     tuned(root, tmp_path / "run", weights=tmp_path / "0.pth", **options)
     before = (tmp_path / "run" / "start" / "model.safetensors").read_bytes()
-    # However the folder is spelled.
+    # For any spelling of the folder.
     monkeypatch.chdir(tmp_path)
     tuned(root, Path("run"), weights=Path("0.pth"), **options)
     for other, what in (
@@ -381,7 +381,7 @@ def test_a_folder_keeps_its_weights(
         changed = {**options, **other}
         assert message(
             functools.partial(tuned, root, tmp_path / "run", **changed), ConfigError
-        ).startswith(f"{tmp_path / 'run'} holds a run of {what}.")
+        ).startswith(f"{tmp_path / 'run'} has a run with {what}.")
     assert (tmp_path / "run" / "start" / "model.safetensors").read_bytes() == before
 
 
@@ -442,7 +442,7 @@ def test_epochs_keep_the_proportions_of_phases() -> None:
         assert sizes[-1] == 32
     assert recipe.replace(epochs=20, step_epochs=(7,)).step_epochs == (7,)
     assert recipe.replace(phases=((32, 5),)).epochs == 8
-    # What older versions wrote has no such field.
+    # Older versions don't have the field.
     old = {"name": "x", "model": "lenet", "data": "cifar10", "phases": [[32, 5]], "lr": 0.1}
     assert Recipe.from_json(old).epochs == 5
     assert message(lambda: recipe.replace(epochs=-1), ConfigError).startswith(
@@ -456,7 +456,7 @@ def test_a_schedule_is_fitted_to_a_budget() -> None:
     assert pace.epochs(1.0) == 1
     recipe = Recipe(name="x", model="lenet", data="folder", phases=((32, 14),))
     assert pace.seconds(recipe) == 14 * 7 + 2
-    # An epoch at twice the side takes four times as long; a test is measured at the last side.
+    # An epoch at twice the size takes four times as long; tests are measured at the last size.
     grown = recipe.replace(phases=((16, 2), (32, 3)), test_every=5)
     assert pace.seconds(grown) == (2 + 3 * 4) * 5 + 2 * 2
     assert not pace.compiling_pays(recipe)
@@ -466,7 +466,7 @@ def test_a_schedule_is_fitted_to_a_budget() -> None:
 def test_what_is_left_is_said_once_it_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     now, said = 0.0, list[str]()
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    # An epoch at half the side costs a quarter.
+    # An epoch at half the size costs a quarter.
     progress = Progress("run", [(16, 400), (32, 400)], 0, said.append, bar=False)
     for step in range(1, 41):
         now += 100.0 if step <= WARM_STEPS else 2.0  # the first ones compile
@@ -538,7 +538,7 @@ def test_classes_of_any_size_count_alike(tmp_path: Path) -> None:
     said: list[str] = []
     root = photos(tmp_path / "data", {"red": 30, "green": 4})
     tuned(root, tmp_path / "run", quick=False, settings={"batch": 8}, say=said.append)
-    assert any("each class counts alike in the loss" in line for line in said)
+    assert any("classes are weighted equally in the loss" in line for line in said)
     (header,) = log_of(tmp_path / "run", "run")
     recipe = Recipe.from_json(header["recipe"])
     assert recipe.class_weights
@@ -568,12 +568,14 @@ def test_the_best_epoch_is_kept_and_waiting_ends(tmp_path: Path) -> None:
     )
     said: list[str] = []
     train(recipe, tmp_path, say=said.append)
-    # Nothing gets better at a learning rate of 0 (a running mean does not tell digits apart).
+    # Nothing improves with a learning rate of 0, because running statistics aren't enough.
     (end,) = log_of(tmp_path, "end")
     assert end["epochs"] - end["best_epoch"] == 2
-    assert any("no better for 2 epochs" in line for line in said)
+    assert any("no improvement for 2 epochs" in line for line in said)
     assert json.loads((tmp_path / "summary.json").read_text())["epochs"] == end["epochs"]
-    assert "patience is for keep=best." in message(lambda: recipe.replace(keep="last"), ConfigError)
+    assert "patience is only for keep=best." in message(
+        lambda: recipe.replace(keep="last"), ConfigError
+    )
 
 
 def test_equal_scores_keep_the_lower_loss_and_weights_count_classes() -> None:
@@ -599,8 +601,8 @@ def test_equal_scores_keep_the_lower_loss_and_weights_count_classes() -> None:
     [
         (("--time", "soon"), "--time got 'soon'."),
         (("--freeze", "most"), "--freeze got freeze=most."),
-        (("--time", "1m", "--epochs", "3"), "Training was to last 3 epochs and 1 minutes."),
-        (("--quick", "--epochs", "3"), "to last 3 epochs and one short epoch (quick)."),
+        (("--time", "1m", "--epochs", "3"), "finetune got 3 epochs and 1 minutes."),
+        (("--quick", "--epochs", "3"), "finetune got 3 epochs and one short epoch (quick)."),
         (("--set", "epochs=x"), "--set got epochs=x."),
         (("--model", "resnet21"), "'resnet21'"),
     ],
@@ -622,6 +624,6 @@ def test_a_run_has_a_length_and_a_place_of_its_own(options: dict[str, Any], tmp_
     given: dict[str, Any] = dict(options)
     if "out" in given:
         given["out"] = tmp_path / "photos" / "run"
-    with pytest.raises(ConfigError, match=r"numbers above 0|among the photographs"):
+    with pytest.raises(ConfigError, match=r"must be positive|inside the photographs"):
         senetzoo.finetune(tmp_path / "photos", **given)
     assert not list((tmp_path / "photos").iterdir())

@@ -1,4 +1,4 @@
-"""Every gate in both layouts, at odd sizes, in bf16, and compiled."""
+"""Every gate in both layouts, at odd sizes, in bf16, compiled, and as the identity."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from support.networks import gate_module, gate_site, images, message, relative_error
+from support.networks import (
+    gate_module,
+    gate_site,
+    images,
+    message,
+    randomize,
+    relative_error,
+    tiny,
+)
 from torch import nn
 
 from senetzoo import (
@@ -31,9 +39,11 @@ from senetzoo import (
     ShuffleAttention,
     SimAM,
     TripletAttention,
+    attach,
 )
 from senetzoo.errors import PolicyError
 from senetzoo.gates import GATES
+from senetzoo.nn.slots import POSITIONS, Position
 from senetzoo.policies.algebra import Gate
 
 EVERY: list[Gate] = [
@@ -45,13 +55,48 @@ EVERY: list[Gate] = [
     *(GC(), GC(fusion="scale"), TripletAttention(3), SGE(4), FCA(), ShuffleAttention(2)),
     *(MultiScaleAttention(4), ELA(), NonLocal()),
 ]
-# Those whose batch norm has one value per image.
+# Gates whose batch norm gets one value per image.
 ONE_PER_IMAGE = [SRM(), BAM(), *(GE(variant=v, side=5) for v in ("theta", "theta-plus"))]
+IDENTITIES: list[Gate] = [
+    SE(4, init="identity"),
+    SE(4, init="identity", gate="hardsigmoid", act="silu", bias=False),
+    ECA(init="identity"),
+    CBAM(4, init="identity"),
+    CBAM(4, part="channel", init="identity"),
+    CBAM(part="spatial", init="identity"),
+    SCSE(init="identity"),
+    SCSE(combine="max", init="identity"),
+    SCSE(part="cse", init="identity"),
+    SCSE(part="sse", init="identity"),
+    GE(4, "theta", init="identity"),
+    GE(4, "theta-plus", 4, init="identity"),
+    SRM(init="identity"),
+    GCT(init="identity"),
+    GCT("l1"),
+    CoordinateAttention(init="identity"),
+    ESE(init="identity"),
+    GC(init="identity"),
+    GC(4, "scale", init="identity"),
+    TripletAttention(init="identity"),
+    SGE(4, init="identity"),
+    FCA(4, init="identity"),
+    MultiScaleAttention(4, init="identity"),
+    ELA(init="identity"),
+    NonLocal(),
+    ESE("sigmoid", init="identity"),
+]
 per_gate = pytest.mark.parametrize("spec", EVERY, ids=str)
+per_identity = pytest.mark.parametrize("spec", IDENTITIES, ids=str)
 
 
 def test_all_are_here() -> None:
+    assert " ".join(GATES) == (
+        "se eca cbam scse ge srm gct coord ese bam simam gc triplet sge fca shuffle multiscale ela "
+        "nonlocal"
+    )
     assert {type(spec) for spec in EVERY} == set(GATES.values())
+    able = {kind for kind in GATES.values() if not kind.no_identity}
+    assert {type(spec) for spec in IDENTITIES} == able
 
 
 # --- Forms of the input --------------------------------------------------------------------------
@@ -62,7 +107,7 @@ shapes = pytest.mark.parametrize(
 
 
 def fitting(spec: Gate, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape with a channel more where the gate needs an even number and it is odd."""
+    """The shape, with one more channel if the gate needs an even number."""
     odd = isinstance(spec, ShuffleAttention) and shape[1] % 2
     return (shape[0], shape[1] + 1, *shape[2:]) if odd else shape
 
@@ -78,7 +123,7 @@ def test_both_layouts_are_the_same(spec: Gate, shape: tuple[int, ...], training:
     y = first(x)
     assert y.shape == x.shape
     assert relative_error(last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), y) < 1e-12
-    # The memory format is another thing, and changes nothing but itself.
+    # The memory format doesn't change the result.
     z = first(x.contiguous(memory_format=torch.channels_last))
     assert relative_error(z, y) < 1e-12
 
@@ -88,7 +133,7 @@ def test_both_layouts_are_the_same(spec: Gate, shape: tuple[int, ...], training:
 def test_gradients(spec: Gate, shape: tuple[int, ...]) -> None:
     alive, names = set(), set()
     shape = fitting(spec, shape)
-    # Several draws: in one of them, the only hidden unit may be shut by its ReLU.
+    # Several draws, because the ReLU of the only hidden unit may be off in one of them.
     for seed in range(5):
         module = gate_module(spec, shape[1], seed=seed)
         if any(isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)) for m in module.modules()):
@@ -104,7 +149,7 @@ def test_gradients(spec: Gate, shape: tuple[int, ...]) -> None:
             names.add(name)
             if parameter.grad.abs().max() > 0:
                 alive.add(name)
-    # The parameters that compare pixels have nothing to do where there is one.
+    # Parameters that compare pixels get no gradient from a single pixel.
     idle = {GC: {"mask.weight"}, SGE: {"weight"}, NonLocal: {"q.weight", "q.bias", "k.weight"}}
     assert alive == names - (idle.get(type(spec), set()) if shape[2:] == (1, 1) else set())
 
@@ -114,15 +159,15 @@ def test_one_image(spec: Gate) -> None:
     for size in ((5, 4), (1, 1)):
         x = images(2, 12, *size)
         module = gate_module(spec, 12).eval()
-        # Images have nothing to do with each other.
+        # Images don't influence each other.
         assert relative_error(module(x[:1]), module(x)[:1]) < 1e-12
     if type(spec) not in (SRM, BAM):
         assert bool(torch.isfinite(module.train()(images(1, 12, 5, 4))).all())
 
 
 NEEDS = (
-    "Its batch norm needs the variance of at least two.\n"
-    "Train with more than one image in a batch, or type model.eval()"
+    "Its batch norm needs at least two to compute a variance.\n"
+    "Use more than one image per batch, or type model.eval()"
 )
 
 
@@ -146,7 +191,7 @@ def test_one_value_to_normalize(spec: Gate, size: int, layout: Any) -> None:
     )
     with pytest.raises(PolicyError) as caught:
         module(one)
-    message = f"{spec} got one value per channel to normalize in training mode.\n{NEEDS}"
+    message = f"{spec} got one value per channel in training mode.\n{NEEDS}"
     assert str(caught.value) == message
     assert bool(torch.isfinite(module(two)).all())
     assert bool(torch.isfinite(module.eval()(one)).all())
@@ -156,8 +201,8 @@ def test_map_of_another_size() -> None:
     module = GE(variant="theta", side=(8, 7)).build(gate_site(6, stage=2, stages=2)).eval()
     assert message(lambda: module(torch.zeros(2, 6, 7, 8)), PolicyError) == (
         "ge(variant=theta,side=8:7) got a map of 7x8 pixels.\n"
-        "Its convolution is as large as a map of 7x7.\n"
-        "Give the sides of this network's maps, or an extent: ge8(variant=theta)"
+        "Its convolution is for maps of 7x7.\n"
+        "Pass the sides of this network's maps, or an extent: ge8(variant=theta)"
     )
 
 
@@ -179,7 +224,7 @@ def test_bfloat16(spec: Gate, training: bool) -> None:
 
 @per_gate
 def test_large_values_in_fp16(spec: Gate) -> None:
-    """Sums over a map are beyond 65504, means are not."""
+    """Sums over the map exceed 65504, means don't."""
     x = (images(2, 8, 16, 16) * 100 + 300).half()
     y = spec.build(gate_site(8)).half().eval()(x)
     assert bool(torch.isfinite(y).all())
@@ -204,3 +249,47 @@ def test_compile_and_export(spec: Gate) -> None:
         assert torch.equal(compiled(x), module(x))
     exported = torch.export.export(module.eval(), (x,), strict=False).module()
     assert torch.equal(exported(x), module(x))
+
+
+# --- The exact identity --------------------------------------------------------------------------
+
+
+@per_identity
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_identity_is_exact(spec: Gate, dtype: torch.dtype) -> None:
+    for shape in ((3, 16, 5, 4), (2, 16, 1, 1), (3, 3, 3, 3)):
+        x = images(*shape).to(dtype)
+        for layout, y in (("nchw", x), ("nhwc", x.permute(0, 2, 3, 1))):
+            module = spec.build(gate_site(shape[1], layout=layout)).to(dtype)  # type: ignore[arg-type]
+            assert torch.equal(module.eval()(y), y)
+            assert torch.equal(module.train()(y), y)
+
+
+@per_identity
+def test_identity_learns(spec: Gate) -> None:
+    torch.manual_seed(0)
+    module, x = spec.build(gate_site(16)), images(8, 16, 6, 6).float() + 1
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
+    losses = []
+    before = copy.deepcopy(dict(module.named_parameters()))
+    for _ in range(30):
+        loss = (module(x) - x * 0.5).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+    moved = {n for n, p in module.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == set(before)
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+@per_identity
+def test_identity_keeps_a_networks_function(spec: Gate, position: Position) -> None:
+    model = tiny().eval()
+    randomize(model)
+    x = images(2, 3, 20, 20).float()
+    with torch.no_grad():
+        before = model(x)
+        attach(model, spec.at(position), seed=0)
+        assert torch.equal(model(x), before)

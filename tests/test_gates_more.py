@@ -33,40 +33,10 @@ from senetzoo import (
     SimAM,
     TripletAttention,
 )
-from senetzoo.gates import GATES
 from senetzoo.gates.fca import TOP
 from senetzoo.policies.algebra import Gate
 
 Formula: TypeAlias = Callable[[Any, Any, Tensor], Tensor]
-
-
-def test_every_gate_is_listed_under_its_name() -> None:
-    kinds = (
-        SE,
-        ECA,
-        CBAM,
-        SCSE,
-        GE,
-        SRM,
-        GCT,
-        CoordinateAttention,
-        ESE,
-        BAM,
-        SimAM,
-        GC,
-        TripletAttention,
-        SGE,
-        FCA,
-        ShuffleAttention,
-        MultiScaleAttention,
-        ELA,
-        NonLocal,
-    )
-    names = (
-        "se eca cbam scse ge srm gct coord ese bam simam gc triplet sge fca shuffle multiscale ela "
-        "nonlocal"
-    )
-    assert dict(zip(names.split(), kinds, strict=True)) == GATES
 
 
 # --- Layers, written out -------------------------------------------------------------------------
@@ -77,7 +47,7 @@ def sigmoid(z: Tensor) -> Tensor:
 
 
 def linear(layer: Any, z: Tensor) -> Tensor:
-    """Of the values (N, C) or (N, C, L), across C."""
+    """Apply a layer to (N, C) or (N, C, L), across C."""
     out = torch.einsum("oc,nc...->no...", layer.weight.flatten(1), z)
     return out if layer.bias is None else out + layer.bias.reshape(-1, *[1] * (z.ndim - 2))
 
@@ -88,7 +58,7 @@ def conv(layer: Any, z: Tensor, **how: int) -> Tensor:
 
 
 def normed(layer: Any, z: Tensor) -> Tensor:
-    """Over the whole batch in training mode, by the running statistics else."""
+    """Batch norm: by the batch in training mode, otherwise by the running statistics."""
     center, variance = layer.running_mean, layer.running_var
     if layer.training:
         values = z.transpose(0, 1).flatten(1)
@@ -138,7 +108,7 @@ def scse(spec: SCSE, m: Any, x: Tensor) -> Tensor:
     if spec.part != "cse":
         s = s + sigmoid(conv(m.conv, x))
     if spec.part == "both" and spec.combine == "max":
-        # The larger value, which for a negative one has the smaller gate.
+        # The larger value; for negative ones, that of the smaller gate.
         return torch.where(x > 0, torch.maximum(c, s), torch.minimum(c, s))
     return c + s  # type: ignore[no-any-return]
 
@@ -287,7 +257,7 @@ def shuffle(spec: ShuffleAttention, m: Any, x: Tensor) -> Tensor:
             variance = (plane - mean).square().mean((1, 2), keepdim=True)
             z = (plane - mean) / (variance + m.norm.eps).sqrt()
             z = m.norm_weight[k] * (z * m.norm.weight[k] + m.norm.bias[k]) + m.norm_bias[k]
-        # A shuffle of two: the first half of all channels goes to the even places.
+        # The shuffle moves the first half of all channels to the even indices.
         middle = x.shape[1] // 2
         y[:, 2 * (c % middle) + c // middle] = plane * sigmoid(z)
     return y / x

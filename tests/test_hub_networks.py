@@ -86,7 +86,7 @@ def test_changes(hub: HubServer, tmp_path: Path) -> None:
     assert "layer1.0.slots.standard.fc1.weight" in other.state_dict()
     assert message(lambda: create("hf-hub:owner/pets", pretrained="v1"), ConfigError) == (
         "'hf-hub:owner/pets' and pretrained='v1' name different weights.\n"
-        "A folder and a repository have one set of weights.\nLeave pretrained out"
+        "A folder or repository has only one set of weights.\nLeave out pretrained"
     )
 
 
@@ -389,7 +389,7 @@ def test_what_is_not_pushed(
          "cifar10_v1, pytorchcv_cifar10, pytorchcv_cifar100, pytorchcv_svhn.\n"
          "Type for example: create('se_resnet20', pretrained='cifar10_v2')"),
         (("my_network", "--repo", "someone/pets"),
-         "There is no network 'my_network'.\nNo name is near it.\nType: senetzoo list"),
+         "There is no network 'my_network'.\nNo name is similar.\nType: senetzoo list"),
     ],
 )  # fmt: skip
 def test_wrong_arguments(args: tuple[str, ...], text: str, hub: HubServer) -> None:

@@ -1,4 +1,4 @@
-"""Excitations against gates that are computed by hand, image by image; `senetzoo inspect`."""
+"""Excitations against gates computed by hand, one image at a time; `senetzoo inspect`."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def network(policy: Policy) -> Classifier:
 
 
 def pairs(x: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Batches of unequal size: the figures must not depend on it."""
+    """Batches of different sizes, on which the results must not depend."""
     return [(x[:3], LABELS[:3]), (x[3:4], LABELS[3:4]), (x[4:], LABELS[4:])]
 
 
 def seen(model: nn.Module, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What goes into a gate and what comes out, image by image."""
+    """Input and output of a gate, one image at a time."""
     found: list[tuple[Tensor, Tensor]] = []
     handle = model.get_submodule(name).register_forward_hook(
         lambda _, args, out: found.append((args[0][0], out[0]))
@@ -107,7 +107,7 @@ def test_closed_open_and_constant_channels(top: float) -> None:
 
 
 def test_variation_is_the_error_of_a_constant() -> None:
-    """`variation` against the values of the gate itself, of all images at once."""
+    """`variation` against the values of the gate for all images at once."""
     model, x = network(SE(2).at("pre")), images(len(LABELS), 3, 12, 12)
     path = "layer1.0.slots.pre"
     found = excitations(model, pairs(x), classes=5)[path]
@@ -216,11 +216,11 @@ def test_a_trained_network_tells_digits_apart() -> None:
     [
         ("resnet20", [(torch.zeros(1, 3, 32, 32), torch.tensor([0]))],
          "The network has no gates to look at.\n"
-         "Its policy is empty, or its gates are not of this zoo.\n"
+         "Its policy is empty, or its gates aren't from this zoo.\n"
          "Type for example: senetzoo.create('se_resnet20', pretrained=True)"),
         ("se_resnet20", [], "There are no images to look at.\nThe batches are empty."),
         ("se_resnet20", [(torch.zeros(1, 3, 32, 32), torch.tensor([10]))],
-         "An image has the label 10.\nWith 10 classes labels are from 0 to 9."),
+         "An image has the label 10.\nWith 10 classes, labels are from 0 to 9."),
     ],
 )  # fmt: skip
 def test_bad_input(name: str, batches: list[tuple[Tensor, Tensor]], text: str) -> None:

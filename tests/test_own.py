@@ -130,7 +130,7 @@ def test_a_folder_can_t_hide_what_it_needs(tmp_path: Path) -> None:
     raw = json.loads(config.read_text(encoding="utf-8"))
     assert raw.pop("own") == {"channel_scale": f"{__name__}:ChannelScale"}
     config.write_text(json.dumps(raw), encoding="utf-8")
-    with pytest.raises(WeightsError, match="'channel_scale' is none of the gates"):
+    with pytest.raises(WeightsError, match="'channel_scale' isn't one of the gates"):
         senetzoo.load(tmp_path)
 
 
@@ -154,7 +154,7 @@ def test_a_network_is_named_saved_and_loaded(tmp_path: Path) -> None:
     assert torch.equal(
         other.state_dict()["network.conv.bias"], model.state_dict()["network.conv.bias"]
     )
-    with pytest.raises(PolicyError, match="no places for gates"):
+    with pytest.raises(PolicyError, match="no sites for gates"):
         senetzoo.create("small_net+se4")
 
 

@@ -330,7 +330,7 @@ NAMED = [
 # fmt: on
 
 
-@pytest.mark.filterwarnings("ignore:The input is 32x32")
+@pytest.mark.filterwarnings("ignore:The input has 32x32")
 @pytest.mark.parametrize(("name", "case"), rows(NAMED))
 def test_networks(name: str, case: Case) -> None:
     case.run()

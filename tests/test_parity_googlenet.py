@@ -229,6 +229,6 @@ def test_too_small_an_image() -> None:
         lambda: create("googlenet_bn", seed=0)(torch.zeros(1, 3, 14, 14)), ConfigError
     ) == (
         "The network got images of 14x14 pixels.\n"
-        "This form of GoogLeNet takes at least 15x15.\n"
+        "This GoogLeNet takes at least 15x15.\n"
         'Build it with stem="cifar", or enlarge the images'
     )

@@ -109,7 +109,7 @@ def little_torchvision(patch: int, window: int, depths: list[int]) -> nn.Module:
 # --- torchvision ---------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:The input is:UserWarning")
+@pytest.mark.filterwarnings("ignore:The input has:UserWarning")
 @pytest.mark.parametrize(
     ("name", "size", "batch"),
     # At 224 nothing is padded; at 56 the last two stages are smaller than a window.
@@ -126,7 +126,7 @@ def test_torchvision(name: str, size: int, batch: int) -> None:
     )
 
 
-@pytest.mark.filterwarnings("ignore:The input is:UserWarning")
+@pytest.mark.filterwarnings("ignore:The input has:UserWarning")
 @pytest.mark.parametrize(
     ("height", "width"),
     # Whole windows; padded windows; padded patches and merging; one direction of one window, so
@@ -269,7 +269,7 @@ def test_maps_and_options(name: str, stem: str) -> None:
     assert min(maps[-1].shape[2:]) >= 4
 
 
-@pytest.mark.filterwarnings("ignore:The input is:UserWarning")
+@pytest.mark.filterwarnings("ignore:The input has:UserWarning")
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])
 def test_the_smallest_image_is_one_pixel(stem: str) -> None:
     model = built(little(stem=stem, depths=(1, 1, 1, 1), heads=(1, 1, 1, 1)))

@@ -158,7 +158,7 @@ def test_dense_takes_any_size_from_224() -> None:
     assert model(torch.empty(2, 3, 256, 384, device="meta")).shape == (2, 1000)
     assert message(lambda: model(torch.empty(2, 3, 223, 384, device="meta")), ConfigError) == (
         "The network got images of 223x384 pixels.\n"
-        "This form of VGG takes at least 224x224.\n"
+        "This VGG takes at least 224x224.\n"
         'Build it with stem="cifar", or enlarge the images'
     )
 

@@ -1,8 +1,7 @@
-"""Policies: the laws of their algebra, their text form, and what wrong ones say."""
+"""Policies: the laws of their algebra, their text form, and their errors."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import random
 from collections.abc import Callable
@@ -64,7 +63,7 @@ inits = st.sampled_from(["paper", "identity"])
 above_zero = st.floats(1e-30, 1e30)
 biases = st.booleans()
 one_of = st.sampled_from
-# With every value of every field, for the text; the laws do not look into a gate.
+# With all values of all fields, for the text form; the laws don't depend on the gate.
 any_gate: st.SearchStrategy[Gate] = st.one_of(
     one_of([gate() for gate in GATES.values()]),
     st.builds(
@@ -143,7 +142,7 @@ rules, policies = rules_of(gates), policies_of(gates)
 
 
 def meaning(policy: Policy) -> Meaning | None:
-    """What a policy resolves to; None where two gates meet under ``+``."""
+    """What a policy resolves to; None if ``+`` puts two gates at one site."""
     try:
         return policy.resolve(SITES)
     except PolicyError as error:
@@ -224,7 +223,7 @@ def test_none_is_the_unit(p: Policy) -> None:
 def test_override_is_a_sum_of_what_the_right_does_not_speak_of(
     p: Policy, gate: Gate, position: Position, selector: Selector
 ) -> None:
-    # At one position, "where q speaks" is q's own selector.
+    # At a single position, q applies exactly where its selector matches.
     sound(p)
     p, q = p.at(position), gate.at(position).on(selector)
     sound(p)
@@ -288,14 +287,6 @@ def test_branches_are_told_apart_by_name() -> None:
     assert SE().on(branch("attn")).resolve(SITES) == {}
 
 
-@law
-@given(policies_of(any_gate))
-def test_policies_are_values(p: Policy) -> None:
-    twin = parse(str(p), GATES).as_tree()
-    assert hash(twin) == hash(p.as_tree())
-    assert len({p, p}) == 1
-
-
 # --- The text form -------------------------------------------------------------------------------
 
 
@@ -303,8 +294,9 @@ def test_policies_are_values(p: Policy) -> None:
 @given(policies_of(any_gate))
 def test_text_round_trip(p: Policy) -> None:
     again = parse(str(p), GATES)
-    # The same rules joined in the same way, so the same meaning and the same text.
+    # The same tree of rules, so also the same meaning and the same text.
     assert again.as_tree() == p.as_tree()
+    assert hash(again.as_tree()) == hash(p.as_tree())
     assert meaning(again) == meaning(p)
     assert str(again) == str(p)
 
@@ -396,8 +388,8 @@ SE_FIELDS = "reduction, width, bias, act, gate, scale, squeeze, drop, init"
         ("", "At its end: expected the name of a gate.", HELP),
         ("  ", "At its end: expected the name of a gate.", HELP),
         ("SE", "At 'SE': expected the name of a gate.", HELP),
-        ("see", f"At 'see': 'see' is none of the gates {NAMES}.", "Did you mean 'se'?"),
-        ("se+foo8", f"At 'foo8': 'foo' is none of the gates {NAMES}.", HELP),
+        ("see", f"At 'see': 'see' isn't one of the gates {NAMES}.", "Did you mean 'se'?"),
+        ("se+foo8", f"At 'foo8': 'foo' isn't one of the gates {NAMES}.", HELP),
         ("se(widht=8)", f"At 'widht=8)': se has the fields {SE_FIELDS}.", "Did you mean 'width'?"),
         ("eca(zzz=1)", "At 'zzz=1)': eca has the fields kernel, gamma, beta, init.", HELP),
         ("se@pree", f"At 'pree': {POSITION}", "Did you mean 'pre'?"),
@@ -429,7 +421,7 @@ SE_FIELDS = "reduction, width, bias, act, gate, scale, squeeze, drop, init"
 def test_wrong_texts(text: str, true: str, remedy: str) -> None:
     assert (
         message(lambda: parse(text, GATES), PolicyError)
-        == f"{text!r} is not a policy.\n{true}\n{remedy}"
+        == f"{text!r} isn't a policy.\n{true}\n{remedy}"
     )
 
 
@@ -444,12 +436,6 @@ def test_wrong_texts(text: str, true: str, remedy: str) -> None:
          "SE got scale=nan.\nscale is a number above 0.\nType for example: scale=1.0"),
         ("eca(gamma=wide)",
          "ECA got gamma='wide'.\ngamma is a number above 0.\nType for example: gamma=2.0"),
-        ("simam(init=identity)", "SimAM got init='identity'.\n"
-         "SimAM has no parameters: it has no identity to start from.\n"
-         "Type SimAM(), or take a gate that has one: SE(init='identity')"),
-        ("se/s0",
-         "stage(0) selects nothing.\nA stage is a whole number from 1, or from -1 for the last."
-         "\nType for example: stage(1, 2) or stage(-1)"),
     ],
 )  # fmt: skip
 def test_wrong_values_in_text(text: str, message: str) -> None:
@@ -462,7 +448,7 @@ def test_texts_too_deep_or_too_long() -> None:
     deep = "(" * MAX_NESTING + "se" + ")" * MAX_NESTING
     assert parse(deep, GATES) == SE()
     for text in (f"({deep})", "(" * 100_000, "se/" + "(" * 100_000):
-        with pytest.raises(PolicyError, match=f": more than {MAX_NESTING} brackets are open\\."):
+        with pytest.raises(PolicyError, match=f": more than {MAX_NESTING} parentheses are open\\."):
             parse(text, GATES)
     assert parse("se/" + "~" * 100_001 + "s1", GATES).as_tree() == SE().off(stage(1))
     long = "|".join(["se"] * MAX_RULES)
@@ -475,7 +461,7 @@ def test_texts_too_deep_or_too_long() -> None:
 
 
 def test_random_text_is_read_or_refused() -> None:
-    """Thousands of strings, some noise and some nearly right; only `PolicyError` comes out."""
+    """Thousands of random or nearly valid strings raise nothing but `PolicyError`."""
     draw = random.Random(0)
     tokens = [
         *"()+|&~*@/,=:-. 0129sbSé٣\n",
@@ -501,24 +487,17 @@ def test_random_text_is_read_or_refused() -> None:
     assert 40 < read < 2000
 
 
-@given(st.text(max_size=40))
-@settings(deadline=None, max_examples=100)
-def test_any_text_is_read_or_refused(text: str) -> None:
-    with contextlib.suppress(PolicyError):
-        parse(text, GATES)
-
-
 # --- Wrong policies ------------------------------------------------------------------------------
 
 NO_SELECTOR = (
-    "Blocks are selected by stage(...), block(...) and branch(...), joined with & | ~.\n"
+    "Select blocks with stage(...), block(...) and branch(...), combined by & | ~.\n"
     "Type for example: SE()."
 )
 NO_POSITION = (
-    "is no position in a block.\nPositions are 'pre', 'standard', 'post', 'identity', 'inner'."
+    "isn't a position in a block.\nPositions are 'pre', 'standard', 'post', 'identity', 'inner'."
 )
 STAGE = (
-    "A stage is a whole number from 1, or from -1 for the last.\n"
+    "A stage is a whole number: 1 is the first, -1 the last.\n"
     "Type for example: stage(1, 2) or stage(-1)"
 )
 
@@ -526,9 +505,9 @@ STAGE = (
 WRONG: list[tuple[Callable[..., object], object, str]] = [
     (SE().at, "foo", f"position='foo' {NO_POSITION}"),
     (SE().at, "Inner", f"position='Inner' {NO_POSITION}\nDid you mean 'inner'?"),
-    (SE().on, "s3", f".on('s3') got no selector.\n{NO_SELECTOR}on(stage(3, 4))"),
+    (SE().on, "s3", f".on('s3') needs a selector.\n{NO_SELECTOR}on(stage(3, 4))"),
     ((SE() + ECA().at("pre")).off, 3,
-     f".off(3) got no selector.\n{NO_SELECTOR}off(stage(3, 4))"),
+     f".off(3) needs a selector.\n{NO_SELECTOR}off(stage(3, 4))"),
     (stage, 0, f"stage(0) selects nothing.\n{STAGE}"),
     (stage, True, f"stage(True) selects nothing.\n{STAGE}"),
     (stage, "3", f"stage('3') selects nothing.\n{STAGE}"),
@@ -555,19 +534,19 @@ def test_wrong_calls(call: Callable[[object], object], value: object, text: str)
          "resnet20 has 3 stages of 3, 3, 3 blocks.\n"
          "Select a stage from 1 to 3, or stage(-1) for the last"),
         ("resnet20", SE().on(branch("attn") & stage(2)), "se/attn&s2 matches nothing in resnet20.\n"
-         "The blocks of resnet20 have one branch, which has no name.\nLeave the branch out"),
+         "The blocks of resnet20 have only one branch, without a name.\nLeave out the branch"),
         ("swin_t", SE().at("inner").on(branch("mlp")), "se@inner/mlp matches nothing in swin_t.\n"
          "In swin_t, the position inner is in the branch attn only."),
         ("lenet", SE().at("inner"), "se@inner matches nothing in lenet.\n"
          "lenet has the positions pre, standard, not inner.\nType for example: @pre"),
         ("resnet18", SE().on(stage(1, 2)) + ECA().on(stage(2, 3)),
          "se/s1-2+eca/s2-3 puts two gates at 2 sites.\n"
-         "At the standard position of stage 2 block 1 both se and eca would sit.\n"
-         "Let them select different blocks, or type | instead of + to let the right one win"),
+         "The standard position of stage 2 block 1 would get both se and eca.\n"
+         "Select different blocks, or type | instead of + to let the right side win"),
         ("resnet18", SE() + ECA().on(stage(4) & block(-1)),
          "se+eca/s4&b-1 puts two gates at 1 site.\n"
-         "At the standard position of stage 4 block 2 both se and eca would sit.\n"
-         "Let them select different blocks, or type | instead of + to let the right one win"),
+         "The standard position of stage 4 block 2 would get both se and eca.\n"
+         "Select different blocks, or type | instead of + to let the right side win"),
         ("resnet20", SE((4, 8, 16, 16)), "SE got 4 reductions, (4, 8, 16, 16).\n"
          "The network has 3 stages.\nGive one reduction per stage, or one for all"),
     ],
@@ -618,7 +597,7 @@ def test_every_position_keeps_the_trunk(name: str, position: Position) -> None:
     assert all(torch.equal(state[key], value) for key, value in trunk.items())
     blocks = sum(len(blocks) for blocks in model.stages())
     assert len(set(state) - set(trunk)) == 4 * blocks
-    # Another seed gives another trunk and other gates; another policy the same gates elsewhere.
+    # Another seed changes trunk and gates; another policy doesn't change gates at the same sites.
     other = create(name, policy=SE().at(position), seed=8).state_dict()
     weights = [key for key, value in state.items() if value.ndim > 1]
     assert not any(torch.equal(state[key], other[key]) for key in weights)

@@ -176,8 +176,8 @@ def test_weights_that_are_not_finite_make_no_guess(tmp_path: Path) -> None:
         lambda: predict(model, [picture(tmp_path / "red.png", 255, 0, 0)], preprocessing=PLAIN),
         WeightsError,
     ) == (
-        "The network gave logits that are not finite.\n"
-        "Its weights hold NaN or infinity, or are too large for the number format.\n"
+        "The network returned logits that aren't finite.\n"
+        "Its weights contain NaN or infinity, or overflow the number format.\n"
         "Load the weights again, or run in fp32"
     )
 

@@ -269,8 +269,8 @@ def test_wrong_usage(tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert done.stderr.endswith(
         f"error: Explanations can't be written to {path}.\n"
-        "It is a file; they are several files, in a folder.\n"
-        "Name a folder; it need not exist\n"
+        "It is a file, and explanations are several files in a folder.\n"
+        "Name a folder, which doesn't have to exist\n"
     )
     done = run(path, "--explain", tmp_path / "out", "--layer", "layr3")
     assert done.exit_code == 2
@@ -356,7 +356,7 @@ def test_a_heat_map_of_zeros_is_told(tmp_path: Path) -> None:
     page = pages.Page(tmp_path, "net")
     page.add("x.png", "x.png", [("cat", 1.0)], zeros)
     words = " ".join(Images(page.write()).text)
-    assert "Grad-CAM is zero everywhere: this map as a whole speaks against the class." in words
+    assert "Grad-CAM is zero everywhere: this map is evidence against the class." in words
     # However long the texts are, the picture's size is the same.
     short, long = (sheet(zeros, text, [text]) for text in ("title", "title" * 500))
     assert short.size == long.size

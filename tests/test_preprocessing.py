@@ -155,7 +155,7 @@ def test_is_a_value() -> None:
         ({"mean": 0.5}, "got mean=0.5.\nmean is a tuple of numbers."),
         ({"std": (1, 1, float("nan"))}, "got std=(1, 1, nan).\nstd is a tuple of numbers above 0."),
         ({"mean": (0.5, 0.5)},
-         "got 2 means and 3 deviations.\nThere is one of each for gray images, three for RGB."),
+         "got 2 means and 3 deviations.\nIt takes one of each for gray images, three for RGB."),
         ({"std": (1.0, 0.0, 1.0)}, "got std=(1.0, 0.0, 1.0).\nstd is a tuple of numbers above 0."),
         ({"interpolation": "bicubik"},
          "got interpolation='bicubik'.\ninterpolation is one of 'nearest', 'bilinear', "

@@ -1,4 +1,4 @@
-"""A run that is written from a loop of one's own."""
+"""Runs recorded from a custom training loop."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_loop_that_breaks_leaves_an_unfinished_run(tmp_path: Path) -> None:
     assert found.end is None
     assert len(found.epochs) == 1
     assert commands.run("report", tmp_path, "--out", tmp_path / "page.html").exit_code == 0
-    with pytest.raises(ConfigError, match="is over"):
+    with pytest.raises(ConfigError, match="has ended"):
         run.epoch(**EPOCH)
 
 

@@ -1,4 +1,4 @@
-"""From gates back to a policy: what is recovered means the same, and is as short as it can be."""
+"""Recovered policies resolve to the same gates, and are as short as possible."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_branch_is_named_where_a_block_has_two(given: str, text: str) -> None:
 
 @pytest.mark.parametrize("name", [*SMALL.values(), "swin_t", "densenet264"])
 def test_every_assignment_of_gates_has_a_text(name: str) -> None:
-    """Also where each site has a gate of its own."""
+    """Also if all sites have different gates."""
     sites, draw = sites_of(name), random.Random(name)
     for number in range(31):
         few = draw.choice([0.0, 0.2, 0.9, 1.0])
@@ -94,7 +94,7 @@ def test_sites_that_no_text_can_tell_apart() -> None:
     twin = dataclasses.replace(RESNET[0], path="elsewhere")
     sites = (*RESNET, twin)
     assert message(lambda: recovered({twin: SE()}, sites), PolicyError) == (
-        "No policy means the gates at elsewhere.\n"
+        "No policy selects only the gates at elsewhere.\n"
         "Other sites have the same stage, block and position."
     )
     assert recovered({twin: SE(), RESNET[0]: SE()}, sites).resolve(sites).keys() == {

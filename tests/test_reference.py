@@ -159,7 +159,7 @@ def test_a_default_is_said_and_a_statement_is_kept(
     assert transforms(model) == CIFAR10
     said = capsys.readouterr().err
     assert said == (
-        f"The weights unstated.safetensors do not say how images were preprocessed: assuming "
+        f"The weights unstated.safetensors don't state their preprocessing: assuming "
         f"{CIFAR10}. State it with preprocessing=, or --mean, --std, --size and --crop.\n"
     )
     stated = load("resnet20", weights=file, preprocessing={"mean": (0.5,) * 3, "std": (0.25,) * 3})
@@ -192,12 +192,12 @@ def test_two_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(ConfigError, match="name different weights"):
             load(reference, weights=file)
     assert message(lambda: load(file), ConfigError) == (
-        f"{file} is a file of weights.\nIt does not say which network they are of.\n"
+        f"{file} is a weights file.\nIt doesn't say which network the weights are for.\n"
         f'Type for example: load("resnet50", weights={str(file)!r})'
     )
     # Nobody is asked for a repository of that name.
     monkeypatch.setattr("senetzoo.io.hub.read", None)
-    with pytest.raises(ConfigError, match="which is not there"):
+    with pytest.raises(ConfigError, match="that does not exist"):
         load("mine/model.safetensors")
 
 

@@ -259,7 +259,7 @@ def test_reset_classifier(name: str) -> None:
     [
         (
             28,
-            "The network got images of 28x28 pixels.\nThis form of LeNet takes at least 32x32.\n"
+            "The network got images of 28x28 pixels.\nThis LeNet takes at least 32x32.\n"
             "Enlarge the images, for example with senetzoo.transforms(model)",
         ),
         (

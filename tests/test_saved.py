@@ -245,7 +245,7 @@ def _own_gate() -> Classifier:
          f"There is Dropout(p=0.5, inplace=False), and its config and gates make nothing.\n"
          f"{YOURSELF}"),
         (_own_gate, ConfigError, "Can't save the network with a Mine at layer1.0.slots.standard.\n"
-         f"The gates that can be read back are {', '.join(GATES)}.\n"
+         f"Only these gates can be loaded again: {', '.join(GATES)}.\n"
          "Register your own gate with senetzoo.register, or save its state_dict() "
          "yourself"),
         (lambda: tiny().double(), WeightsError,
@@ -519,8 +519,8 @@ CODE = "__import__('os').system('touch pwned')"
         ({"network__config__dropout": 2}, "network.config.dropout",
          "It is 2, not a number from 0 up to, not including, 1."),
         ({"network__config__stem": "cifra"}, "network.config",
-         "Stem='cifra' is not a stem. Stems are 'imagenet', "
-         "'cifar', 'deep', or a senetzoo.Stem value."),
+         "Stem='cifra' isn't a stem. Use 'imagenet', "
+         "'cifar', 'deep', or a senetzoo.Stem."),
         ({"network__config__stem": 3}, "network.config.stem", "It is 3, not an object or text."),
         ({"network__config__stem__kernels": [4]}, "network.config.stem.kernels[0]",
          "It is 4, not an odd whole number of at least 1."),
@@ -530,7 +530,7 @@ CODE = "__import__('os').system('touch pwned')"
         ({"classes": "abcde"}, "classes", 'It is "abcde", not a list of texts or null.'),
         ({"network__policy": None}, "network.policy", "It is null, not text or an object."),
         ({"network__policy": CODE}, "network.policy",
-         f'{CODE!r} is not a policy. At "__import__(\'": expected the name of a gate.'),
+         f"{CODE!r} isn't a policy. At \"__import__('\": expected the name of a gate."),
         ({"network__policy": "se/s9"}, "network.policy",
          "Se/s9 matches nothing in ResNet. ResNet has 2 stages of 1, 2 blocks."),
         ({"weights__sha256": "AB"}, "weights.sha256",
@@ -577,7 +577,7 @@ def test_broken_configs(
         ({"size": [32, 32]}, ".size", "It is [32, 32], not a whole number of at least 1."),
         ({"size": 0}, ".size", "It is 0, not a whole number of at least 1."),
         ({"mean": [0.5]}, "",
-         "Preprocessing got 1 means and 3 deviations. There is one of each for gray images, three "
+         "Preprocessing got 1 means and 3 deviations. It takes one of each for gray images, three "
          "for RGB."),
         ({"std": [1, 1, 0]}, ".std[2]", "It is 0, not a number above 0."),
         ({"interpolation": "cubic"}, ".interpolation",
@@ -621,8 +621,8 @@ def test_files_that_are_no_configs(
 
 def test_what_load_takes(tmp_path: Path) -> None:
     assert message(lambda: load(3), ConfigError) == (  # type: ignore[arg-type]
-        "A network was asked for by a value of type int.\n"
-        "It is asked for by its name, which is text, or by its folder.\n"
+        "A network can't be found by a int.\n"
+        "It needs a name, which is text, or a folder.\n"
         'Type for example: "se_resnet50"'
     )
     for source in (tmp_path / "none", str(tmp_path / "none")):

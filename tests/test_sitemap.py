@@ -1,4 +1,4 @@
-"""Sites of a network that no table knows: named, chosen, or proposed by tracing it."""
+"""Sites of unknown networks: named by hand, or proposed by tracing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from senetzoo.policies.foreign.places import complete
 
 
 class Mine(nn.Module):
-    """A residual network of nobody: two blocks, and a stem."""
+    """An unknown residual network: a stem and two blocks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ def test_a_map_over_a_known_network() -> None:
     model = small("torchvision basic").eval()
     sites = site_map(model, ["bn1", "layer1"], "post", channels=64)
     gates = attach(model, "se@post", sites=sites, sample=image("torchvision basic"))
-    # A sequence stands for its last child.
+    # For a sequence, its last child is used.
     assert [site.path for site in gates] == ["bn1.senetzoo_post", "layer1.1.senetzoo_post"]
 
 
@@ -204,8 +204,8 @@ def test_a_gate_that_does_not_act_is_found_and_taken_out(name: str) -> None:
         lambda: attach(model, "eca+eca@pre", sites=sites, seed=0, sample=torch.ones(1, 3, 4, 4)),
         PolicyError,
     ) == (
-        f"1 of 2 gates do not act: {name}.senetzoo_standard.\n"
-        "The network does not run the modules there, not as modules, or in a loop over all "
+        f"1 of 2 gates have no effect: {name}.senetzoo_standard.\n"
+        "The network doesn't call their modules, or calls them in a loop over all "
         "children.\n"
         "Leave them out of the SiteMap"
     )
@@ -230,8 +230,8 @@ def test_a_place_that_is_wrong() -> None:
     sites = SiteMap((Place("blocks.0.body", channels=7),))
     assert message(lambda: attach(model, ECA(), sites=sites, sample=IMAGES), PolicyError) == (
         "The gate at blocks.0.body.3.senetzoo_standard got a tensor of shape (2, 8, 8, 8).\n"
-        "Its place in the SiteMap says 7 channels in the layout nchw.\n"
-        "Give the place its channels= and layout=, or leave it out"
+        "Its place in the SiteMap has 7 channels in the layout nchw.\n"
+        "Set channels= and layout= of the place, or leave it out"
     )
 
 
@@ -241,7 +241,7 @@ def test_a_module_that_gives_no_tensor() -> None:
     assert message(lambda: model(torch.ones(2, 1, 4)), PolicyError) == (
         "The gate 'senetzoo_standard' at a GRU got a tuple.\n"
         "A gate takes one tensor, the module's first argument or its output.\n"
-        "Take this module out of the SiteMap"
+        "Remove this module from the SiteMap"
     )
 
 
@@ -252,9 +252,9 @@ def test_modules_that_were_exchanged_are_found() -> None:
     attached.check(image("torchvision basic"))
     model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     assert message(lambda: attached.check(image("torchvision basic")), PolicyError).startswith(
-        "5 of 5 gates do not act: layer1.0.bn2.senetzoo_standard, "
+        "5 of 5 gates have no effect: layer1.0.bn2.senetzoo_standard, "
     )
-    # Attached again, they do.
+    # After attaching again, they run.
     attach(model, ECA(), seed=0, sample=image("torchvision basic"))
 
 
@@ -263,7 +263,7 @@ def test_a_gate_on_the_other_side() -> None:
     attach(model, ECA(), sites=SiteMap((Place("stem", when="before"),)), seed=0)
     before = traces(model)
     assert message(lambda: attach(model, ECA(), sites=SiteMap((Place("stem"),))), PolicyError) == (
-        "A Conv2d has a gate 'senetzoo_standard' already, before it.\n"
+        "A Conv2d already has a gate 'senetzoo_standard', before it.\n"
         "The new one would sit elsewhere, or get a map of another size.\n"
         "Type first: detach(model)"
     )
@@ -305,7 +305,7 @@ def test_what_is_proposed_is_what_the_tables_know(name: str) -> None:
     assert traces(model) == before
     proposed, known = seen(sites, model), seen(site_map(model), model)
     if name == "pytorchcv basic":
-        # Its convolution modules are traced into, so the places are inside them, or after them.
+        # Its convolution modules are traced, too, so places are inside or after them.
         assert len(proposed) == 4 * 4 + 2
     else:
         assert proposed.items() <= known.items()
@@ -360,7 +360,7 @@ class Branching(nn.Module):
 
 
 class Choosy(nn.Module):
-    """Has a network of its own go on in one of two ways, by what is in the images."""
+    """A network whose control flow depends on the images."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -374,7 +374,7 @@ class Choosy(nn.Module):
     "name", ["torchvision basic", "timm bottleneck", "timm convnext", "pytorchcv basic"]
 )
 def test_the_blocks_of_what_cant_be_traced(name: str) -> None:
-    """They are those of the tables, or the branches in them where these are modules."""
+    """They are those of the tables, or branches inside them that are modules."""
     inside = small(name).eval()
     model, x = Choosy(inside), image(name)
     before = traces(model)
@@ -385,7 +385,7 @@ def test_the_blocks_of_what_cant_be_traced(name: str) -> None:
     found = [p for p in sites.places if p.position == "standard"]
     assert [(p.module, p.channels) for p in found] == [(p.module, p.channels) for p in known]
     attach(model, "eca+eca@pre", sites=sites, seed=0, sample=x)
-    # Gates that are there are not part of what is found.
+    # Existing gates aren't proposed.
     assert propose(model, x) == sites
 
 
@@ -421,5 +421,5 @@ def test_networks_of_signals_and_volumes_are_refused(rank: int) -> None:
 def test_a_gate_takes_maps_only() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten(2), nn.Conv1d(8, 8, 1))
     attach(model, SimAM(), sites=SiteMap((Place("2", channels=8),)))
-    with pytest.raises(PolicyError, match="A gate takes maps of images"):
+    with pytest.raises(PolicyError, match="A gate takes feature maps"):
         model(torch.randn(2, 3, 4, 4))

@@ -1,4 +1,4 @@
-"""What the five positions mean, written out by hand for both blocks and both shortcuts."""
+"""The five positions, written out by hand for both blocks and both shortcuts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from senetzoo.nn.slots import POSITIONS, Position, Site, Slots, residual, unit
 
 
 class Affine(nn.Module):
-    """A gate that can't be mistaken for another: its own factor and offset for each channel."""
+    """A recognizable gate, with its own factor and offset for each channel."""
 
     def __init__(self, channels: int, seed: int) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ def test_positions(kind: Literal["basic", "bottleneck"], shortcut: str) -> None:
         with torch.no_grad():
             outputs.append(block(x))
             assert relative_error(outputs[-1], written_out(block, x, gates)) < 1e-12
-    # The positions are really five: no two fillings do the same.
+    # All five positions differ: no two combinations give the same output.
     for one, other in itertools.combinations(outputs, 2):
         assert (one - other).abs().max() > 1e-3
 
@@ -180,7 +180,7 @@ def test_sites_of_a_network() -> None:
         position="pre",
         channels=32,
     )
-    # The channels are those that pass there.
+    # The declared channels are right.
     widths = {"pre": 32, "standard": 64, "post": 64, "identity": 64, "inner": 16}
     assert {s.position: s.channels for s in sites[5:10]} == widths
     for site, slots in model.slots():

@@ -100,7 +100,7 @@ def test_input_channels() -> None:
         assert str(caught.value) == (
             "The network got an input of shape (1, 3, 64, 64).\n"
             "It takes images of shape (N, 5, H, W).\n"
-            "Build it with in_chans= the channels of your images"
+            "Build it with in_chans=, the number of channels of your images"
         )
     assert message(lambda: model(torch.empty(5, 64, 64, device="meta")), ConfigError) == (
         "The network got an input of shape (5, 64, 64).\n"
@@ -119,7 +119,7 @@ def test_names() -> None:
 ODD = "kernels is a tuple of one or more odd whole numbers of at least 1."
 STRIDES = "strides is a tuple of one or more whole numbers of at least 1."
 EACH = (
-    "There is one of each for every convolution, and the last width is 1.\n"
+    "Each convolution needs one of each, and the last width is 1.\n"
     "Type for example: Stem(kernels=(3,), strides=(2,), pool=True)"
 )
 
@@ -166,14 +166,14 @@ def test_bad_stems(
 @pytest.mark.parametrize(
     ("name", "stem", "text"),
     [
-        ("resnet18", "cifer", "stem='cifer' is not a stem.\n"
-         "Stems are 'imagenet', 'cifar', 'deep', or a senetzoo.Stem value.\n"
+        ("resnet18", "cifer", "stem='cifer' isn't a stem.\n"
+         "Use 'imagenet', 'cifar', 'deep', or a senetzoo.Stem.\n"
          "Did you mean 'cifar'?"),
-        ("resnet18", 7, "stem=7 is not a stem.\n"
-         "Stems are 'imagenet', 'cifar', 'deep', or a senetzoo.Stem value."),
+        ("resnet18", 7, "stem=7 isn't a stem.\n"
+         "Use 'imagenet', 'cifar', 'deep', or a senetzoo.Stem."),
         ("lenet", "deep", "LeNet got stem='deep'.\n"
-         "LeNet has no stem to exchange, only the form 'cifar' for images of 32x32 pixels.\n"
-         "Leave stem out, or type stem='cifar'"),
+         "LeNet has only one stem, 'cifar' for images of 32x32 pixels.\n"
+         "Leave out stem, or type stem='cifar'"),
         ("resnet20", Stem(kernels=(3, 3), strides=(1, 1), widths=(0.01, 1.0)),
          "width=16 with Stem(kernels=(3, 3), strides=(1, 1), widths=(0.01, 1.0), pool=False) "
          "leaves no channels.\n"
@@ -186,7 +186,7 @@ def test_stems_that_do_not_fit(name: str, stem: Stem | str, text: str) -> None:
 
 
 WARNING = (
-    "The input is {0} pixels and the network is built for 224x224. "
+    "The input has {0} pixels, but the network is built for 224x224. "
     'For images under 64 pixels use stem="cifar".'
 )
 

@@ -1,4 +1,4 @@
-"""Text that a terminal can't show, and output that nobody takes."""
+"""Text that a terminal can't show, and output that can't be written."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_json_keeps_every_name() -> None:
 
 @pytest.fixture(params=["full", "closed"])
 def lost(request: pytest.FixtureRequest) -> Iterator[tuple[TextIO, str]]:
-    """A standard output that takes nothing, and what stderr then says."""
+    """Run with a stdout that can't be written; return stderr."""
     if request.param == "full":
         if not Path("/dev/full").exists():
             pytest.skip("needs /dev/full")

@@ -55,7 +55,7 @@ CPU = torch.device("cpu")
 
 
 class Foreign(nn.Module):
-    """A network of nobody's zoo, with a residual sum."""
+    """An unknown network with a residual sum."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ def state(model: nn.Module) -> list[Tensor]:
 
 
 class Work:
-    """What each thread does, by number; the network is shared."""
+    """The work of each thread, by its number, on a shared network."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -99,7 +99,7 @@ class Work:
         senetzoo.attach(self.net, SE(4), seed=0)
         with torch.no_grad():
             self.net.train()(image(99, 8))
-        # In training mode, where the running statistics change with what is computed.
+        # Use training mode, in which running statistics change.
         self.net.train()
         self.other = Foreign()
         import_torchvision()
@@ -218,12 +218,12 @@ class Work:
 
 CALLS = sorted(name for name, value in vars(Work).items() if callable(value) and name[0] != "_")
 CALLS = [name for name in CALLS if name not in ("sites", "scratch")]
-# What takes a second or more alone: fewer threads, or only with --slow.
+# Calls that take a second or more: fewer threads, or only with --slow.
 LONG = {"export": 2, "measure": 3, "optimize": 0}
 
 
 def of_the_process() -> dict[str, Any]:
-    """What no call may leave changed."""
+    """Global state that no call may change."""
     return {
         "torch's generator": torch.get_rng_state().tolist(),
         "numpy's generator": [str(part) for part in np.random.get_state()],
@@ -250,7 +250,7 @@ def of_the_process() -> dict[str, Any]:
 
 
 def of_network(model: nn.Module) -> list[Any]:
-    """What no call may change of a network that it is given."""
+    """State of a network that no call may change."""
     tensors = {name: value.tolist() for name, value in model.state_dict().items()}
     return [
         tensors,
@@ -264,7 +264,7 @@ def of_network(model: nn.Module) -> list[Any]:
 
 
 def assert_same(found: Any, right: Any) -> None:
-    """Equal, but for what sums in another order round to."""
+    """Equal up to the rounding of sums in another order."""
     if isinstance(right, (Tensor, float)):
         torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-5)
     elif isinstance(right, dict):
@@ -282,7 +282,7 @@ def assert_same(found: Any, right: Any) -> None:
 
 @contextmanager
 def a_bystander() -> Iterator[None]:
-    """Another thread computes with a network of its own, draws, and warns; nothing disturbs it."""
+    """Another thread that computes, draws random numbers and warns isn't disturbed."""
     with seeded(0, CPU):
         net = Foreign()
     x, over = image(7), threading.Event()
@@ -306,7 +306,7 @@ def a_bystander() -> Iterator[None]:
 
 @contextmanager
 def switching() -> Iterator[None]:
-    """Threads take turns as often as Python can."""
+    """Switch threads as often as possible."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
@@ -316,7 +316,7 @@ def switching() -> Iterator[None]:
 
 
 def at_once(function: Callable[[int], Any], threads: int = THREADS) -> list[Any]:
-    """What `function` gives each of some threads, which begin together."""
+    """Results of `function` in several threads that start at the same time."""
     barrier = threading.Barrier(threads)
 
     def begin(number: int) -> Any:
@@ -341,7 +341,7 @@ SLOW = [pytest.param(name, THREADS, marks=pytest.mark.slow) for name in LONG]
 )
 def test_threads_get_what_each_gets_alone(name: str, threads: int, work: Work) -> None:
     function: Callable[[int], Any] = getattr(work, name)
-    # The first call of all imports, and reads what is kept.
+    # The first call imports modules and fills caches.
     alone = [function(number) for number in range(1 if name in LONG else threads)]
     process, network = of_the_process(), of_network(work.net)
     together = at_once(function, threads)
@@ -359,7 +359,7 @@ def test_eight_threads_share_an_engine(engine: str, work: Work) -> None:
     if ENGINES[engine].missing(CPU):
         pytest.skip(f"{engine} can't be used here")
     fast = senetzoo.optimize(work.net, image(0, 2), engine=engine, compare=False)
-    # Another number of images than the sample's is compiled by who comes first.
+    # The first thread compiles for another number of images than the sample.
     batches = [image(number, 1 + number % 2) for number in range(THREADS)]
     alone = [senetzoo.optimize(work.net, image(0, 2), engine="eager", compare=False)(batches[0])]
     process = of_the_process()
@@ -375,7 +375,7 @@ def test_eight_threads_share_an_engine(engine: str, work: Work) -> None:
 
 
 def _with_a_forward_of_its_own(net: nn.Module) -> nn.Module:
-    """As Accelerate prepares a network."""
+    """Wrap a network as Accelerate does."""
     plain = type(net).forward
     net.forward = MethodType(lambda self, x: plain(self, x).float(), net)
     return net
@@ -401,6 +401,6 @@ def test_a_network_of_any_kind_is_evaluated_and_stays_in_training(kind: str) -> 
     assert_same(evaluated(net)(image(0, 4)), right)
     assert net.training
     assert of_network(net) == before
-    # The statistics of batches are learned as before.
+    # Batch norms still update their statistics.
     net(image(1, 4))
     assert of_network(net) != before

@@ -57,7 +57,7 @@ def command(*words: object) -> Any:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one epoch that others are compared with."""
+    """A run of one epoch, for comparison."""
     out = tmp_path_factory.mktemp("plain")
     train(ONE.replace(warmup=0.0), out)
     return out
@@ -105,7 +105,7 @@ def test_rotation_by_nothing_is_identity_and_by_a_right_angle_is_rot90() -> None
     same = augment.rotate_and_zoom(x, 0.0, 0.0, draws(2))
     torch.testing.assert_close(same, x, atol=1e-5, rtol=1e-5)
 
-    # The first draw is known, so a bound on the angle can be chosen that makes it a right angle.
+    # Choose the maximum angle such that the known first draw gives a right angle.
     turned = torch.rot90(x, 1, (2, 3))
     draw = float(torch.rand(2, generator=torch.Generator().manual_seed(0))[0]) * 2 - 1
     rotated = augment.rotate_and_zoom(x[:1], 90.0 / abs(draw), 0.0, draws(1))
@@ -121,7 +121,7 @@ def test_orthogonalize_keeps_singular_vectors_and_levels_values(shape: tuple[int
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
     inner = u.T @ result @ vh.T
     assert torch.allclose(inner, torch.diag(inner.diagonal()), atol=1e-8)
-    # Values far below the largest need more steps; the theory's band holds for the others.
+    # Values far below the largest need more steps; the others must be within the bounds.
     large = inner.diagonal()[s > 0.05 * s[0]]
     assert float(large.min()) > 0.6
     assert float(large.max()) < 1.3
@@ -164,7 +164,7 @@ def test_learning_rate_rises_then_falls_to_nothing(schedule: str) -> None:
     assert values[:61] == sorted(values[:61])
     assert values[60:] == sorted(values[60:], reverse=True)
     assert values[-1] < 0.005
-    # A restart leaves what comes before it as it is.
+    # A restart doesn't change the epochs before it.
     again = recipe.replace(restart_epochs=2, restart_lr=0.1)
     assert again.epochs == 5
     assert [again.factor(step, 100) for step in range(300)] == values
@@ -215,7 +215,7 @@ def test_a_run_learns_and_leaves_log_weights_and_summary(tmp_path: Path) -> None
     # 600 training images in 8 epochs; guessing gives 0.1.
     assert record["test_accuracy"] > 0.5
     assert lines[-1]["train_loss"] < lines[0]["train_loss"]
-    # What is saved is the average.
+    # The average is saved.
     assert record["test_accuracy"] == lines[-1]["ema_test_accuracy"]
     assert lines[-1]["ema_test_loss"] != lines[-1]["test_loss"]
     model = senetzoo.create("lenet", in_chans=1, seed=0).eval()
@@ -297,7 +297,7 @@ def test_other_ways_to_compute_come_to_the_same(
     (one,), (other,) = log_of(plain, "epoch"), log_of(tmp_path, "epoch")
     close = 0.02 if "precision" in changes else 1e-4
     assert other["train_loss"] == pytest.approx(one["train_loss"], abs=close)
-    # It is really another way, where it is to be one.
+    # Another precision really computes something else.
     assert (other["gradient_norm"] == one["gradient_norm"]) == ("precision" not in changes)
     if "compile" in changes:
         a, b = weights_of(plain), weights_of(tmp_path)
@@ -325,8 +325,8 @@ def test_runs_with_other_policies_start_from_the_same_trunk_and_see_the_same_bat
 
 def test_resuming_with_another_recipe_is_refused(plain: Path) -> None:
     assert message(lambda: train(TINY, plain), ConfigError) == (
-        f"{plain} holds a run of another recipe or seed.\n"
-        "It differs in phases, epochs, warmup. A run is resumed only as it was started.\n"
+        f"{plain} has a run with another recipe or seed.\n"
+        "It differs in phases, epochs, warmup. A run can only be resumed with the same settings.\n"
         "Give another folder with --out, or delete this one"
     )
 
@@ -381,7 +381,7 @@ def test_without_a_compiler_training_goes_on_and_says_so(
 def test_a_compiler_that_fails_later_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A compiler may pass the try and fail on the network."""
+    """The compiler can pass its check and still fail on the network."""
 
     def failing(*_: object) -> None:
         raise ValueError("no room for an object file")
@@ -406,9 +406,9 @@ def test_a_compiler_that_fails_later_is_named(
             "preresnet20",
             4,
             {"batch": 4, "accumulate": 4},
-            "batch=4, accumulate=4: preresnet20|At 4 px its batch norm|batch=8",
+            "batch=4, accumulate=4: preresnet20|At 4 px, its batch norm|batch=8",
         ),
-        # Of a gate's own norm, whose maps are 1x1 whatever the image.
+        # The norm of a gate, whose maps are 1x1 for any image.
         ("resnet20+srm@standard", 8, {"batch": 1}, "resnet20+srm|srm got one value|batch=2"),
         ("resnet20", 8, {"batch": 1}, ""),
         ("lenet5", 32, {"batch": 4, "accumulate": 4}, ""),
@@ -417,7 +417,7 @@ def test_a_compiler_that_fails_later_is_named(
 def test_one_image_at_a_time(
     tmp_path: Path, model: str, size: int, changes: dict[str, int], said: str
 ) -> None:
-    """It is refused before the training where torch refuses it in the training, and only there."""
+    """It is rejected before training if and only if torch would reject it in training."""
     recipe = ONE.replace(model=model, phases=((size, 1),), images_per_class=1, **changes)
     network = recipe.network(10, 1).build(seed=0).train()
     try:
@@ -438,7 +438,7 @@ def test_one_image_at_a_time(
 
 
 def test_a_last_image_alone_is_left_out(tmp_path: Path) -> None:
-    """Ten images in batches of three: the tenth would meet a batch norm by itself."""
+    """With ten images in batches of three, a batch norm would get the last one alone."""
     recipe = ONE.replace(
         model="preresnet20", phases=((4, 1),), images_per_class=1, batch=3, warmup=0.0
     )
@@ -487,7 +487,7 @@ WHOLE = "batch is a whole number of at least 1.\nType for example: batch=128"
         ("warmup=1", "--set got warmup=1.\nwarmup is a number from 0 up to, not including, 1.\n"
          "Type for example: warmup=0.1"),
         ("schedule=step", "The recipe got step_epochs=().\n"
-         "step_epochs is given with schedule=step, and only with it."),
+         "step_epochs is needed with schedule=step, and only then."),
     ],
 )  # fmt: skip
 def test_bad_settings_are_refused(setting: str, text: str) -> None:
@@ -524,7 +524,7 @@ def test_ctrl_c_ends_the_command_with_130_and_says_how_to_go_on(
     assert result.exit_code == 130
     assert result.stderr == (
         f"The run in {out} was interrupted.\n"
-        "All up to epoch 1, step 3 is saved.\n"
+        "Everything up to epoch 1, step 3 is saved.\n"
         "Type the same command again to resume\n"
     )
     again = command("digits", "--quick", "--threads", 1, "--out", out)
@@ -565,7 +565,7 @@ def test_a_run_says_how_long_it_takes_before_it_begins_and_is_the_same(
     assert not [line for line in first if "measured" in line]
     a, b = weights_of(tmp_path / "short"), weights_of(tmp_path / "long")
     assert all(torch.equal(a[name], b[name]) for name in a)
-    # Not again where it goes on, and not of what several processes do.
+    # Resumed runs and runs on several processes aren't measured.
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert not engine._unmeasured(TINY, tmp_path / "new", load_data(TINY, None))
     monkeypatch.delenv("WORLD_SIZE")
@@ -607,7 +607,7 @@ def test_pinned_weights_come_back_through_create(
 
 
 def committed(recipe: Recipe, out: Path, **options: Any) -> dict[str, Any]:
-    """Train as of a commit; the summary."""
+    """Train, and return the summary as if it were run from a commit."""
     train(recipe, out, command="senetzoo train tiny", **options)
     path = out / "summary.json"
     summary: dict[str, Any] = {**json.loads(path.read_text()), "revision": "a" * 40}
@@ -629,7 +629,7 @@ def pinned(tmp_path: Path, target: Path) -> None:
     assert model.load_report is not None
     assert model.load_report.classes == tuple("0123456789")
 
-    # A run that goes on from them, with another policy over theirs.
+    # A run that starts from these weights, with a policy over theirs.
     said: list[str] = []
     further = recipe.replace(model="lenet5.digits_test+eca@pre", phases=((32, 1),))
     again = tmp_path / "again"
@@ -647,7 +647,7 @@ def pinned(tmp_path: Path, target: Path) -> None:
     assert senetzoo.create("lenet5.digits_further").spec.config == begun.spec.config
     assert inspect_command._drift(senetzoo.create("lenet5.digits_further")) is None
 
-    # With the gates that they have, under another seed: drift counts from the first one.
+    # With the same gates and another seed, drift is measured from the first seed.
     same = recipe.replace(model="lenet5.digits_test", phases=((32, 1),))
     committed(same, tmp_path / "same", seed=5)
     pin_weights.pin(tmp_path / "same", "digits_same", data=None)
@@ -657,7 +657,7 @@ def pinned(tmp_path: Path, target: Path) -> None:
     assert inspect_command._drift(last) == drift(last, recipe.network(10, 1).build(seed=0))
 
     def after(*args: str) -> tuple[str, list[str]]:
-        """The default then, and what is said beyond the accuracy."""
+        """The new default, and the output after the accuracy."""
         done = CliRunner().invoke(pin_weights.main, [str(again), *args])
         assert done.exit_code == 0
         return manifest.tags("lenet5")[0], done.stdout.splitlines()[1:]
@@ -683,7 +683,7 @@ def pinned(tmp_path: Path, target: Path) -> None:
         manifest.manifest.cache_clear()
         assert after(*args) == (default, note)
 
-    # What it began with goes, and what is known of it stays.
+    # The initial weights are dropped, but their record stays.
     files = set(cache.EMBEDDED.iterdir())
     began = manifest.manifest()["lenet5.digits_test"].training
     assert after("digits_only", "--drop-start")[1] == []

@@ -31,7 +31,7 @@ def draws(count: int, seed: int = 0, rows: slice | None = None) -> Draws:
 
 
 def every(x: Tensor, given: Draws) -> Tensor:
-    """All of the functions on `x`, one after another."""
+    """Apply all functions to `x`, one after another."""
     images = (x.permute(0, 2, 3, 1) * 10).clamp(0, 255).to(torch.uint8)
     y = augment.crop_and_flip(images, torch.arange(len(images)), 8, True, given).permute(0, 3, 1, 2)
     y = augment.rotate_and_zoom(y.float(), 20.0, 0.1, given)
@@ -58,7 +58,7 @@ def test_cutout_clears_one_square_and_nothing_else() -> None:
     for mask in gone:
         rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
         assert torch.equal(mask[rows][:, columns], torch.ones(len(rows), len(columns)).bool())
-        # Whole inside, cut by the border else: a side may be as short as the square's half.
+        # The border can cut a side to half of the square's.
         assert 3 <= len(rows) <= 5
         assert 3 <= len(columns) <= 5
 
@@ -219,7 +219,7 @@ def test_swins_bias_tables_do_not_decay() -> None:
     assert not [name for name in decayed if "bias" in name]
 
 
-# What gradients are sorted by
+# Gradients by depth
 
 
 @pytest.mark.parametrize(
@@ -254,14 +254,14 @@ def test_stems_by_their_shape() -> None:
     ("changes", "text"),
     [
         ({"stem": "5x3/2"}, "The recipe got stem='5x3/2'.\n"
-         "stem is one of imagenet, cifar, deep, or such as 3x3/2+pool."),
+         "stem is one of imagenet, cifar, deep, or like 3x3/2+pool."),
         ({"crop_scale": (0.9, 0.1)}, "The recipe got crop_scale=(0.9, 0.1).\n"
-         "crop_scale is two rising parts of the area, or (0, 0)."),
+         "crop_scale is two increasing fractions of the area, or (0, 0)."),
         ({"schedule": "step", "step_epochs": (20, 10)}, "The recipe got step_epochs=(20, 10).\n"
-         "step_epochs is rising numbers of epochs, such as (60, 120, 160)."),
+         "step_epochs is increasing numbers of epochs, such as (60, 120, 160)."),
         ({"enlarge": 0.5}, "The recipe got enlarge=0.5.\nenlarge is a number of at least 1.\n"
          "Type for example: enlarge=1.0"),
-        ({"stream": True}, "The recipe got stream=True.\nstream is for data=hub."),
+        ({"stream": True}, "The recipe got stream=True.\nstream is only for data=hub."),
         ({"randaugment": 31}, "The recipe got randaugment=31.\n"
          "randaugment is a whole number from 0 to 30.\nType for example: randaugment=0"),
         ({"test_crop": 0.0}, "The recipe got test_crop=0.0.\n"
@@ -282,7 +282,7 @@ def test_variants_of_an_experiment() -> None:
     assert pair.recipes(changes={"momentum": 0.5})["a"].momentum == 0.5
     assert pair.recipes(only=["a"], changes={"lr": 0.5})["a"].lr == 0.5
     assert message(lambda: pair.recipes(changes={"lr": 0.5}), ConfigError) == (
-        "--set lr=... does not fit tiny.\nIts variants differ in lr.\nName one: --only a"
+        "--set lr=... doesn't fit tiny.\nIts variants differ in lr.\nChoose one: --only a"
     )
     assert message(lambda: pair.recipes(only=["aa"]), ConfigError) == (
         "The recipe tiny has no variant 'aa'.\nIts variants are a, b.\nDid you mean 'a'?"

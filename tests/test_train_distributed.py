@@ -1,4 +1,4 @@
-"""Two processes that share every batch: equal to one, and what happens when one of them dies."""
+"""Two processes that share every batch equal a single one; and what happens if one dies."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def in_two(target: Callable[..., None], *args: object) -> list[int | None]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
-    # DistributedDataParallel imports torch._dynamo, in seconds: once for all processes here.
+    # DistributedDataParallel imports torch._dynamo, which takes seconds: import it only once.
     preload = ["accelerate", "sklearn.datasets", "senetzoo.train.engine", "torch._dynamo"]
     context.set_forkserver_preload(preload)
     children = [context.Process(target=target, args=(rank, port, *args)) for rank in (0, 1)]
@@ -112,12 +112,12 @@ def test_two_processes_equal_one_without_batch_norm(tmp_path: Path) -> None:
     logits = [load_file(str(out / "test.safetensors"))["logits"] for out in (first, second)]
     torch.testing.assert_close(logits[0], logits[1])
     assert two[0]["environment"]["processes"] == 2
-    # What every process left out counts.
+    # Images left out by all processes are counted.
     assert [line.get("left_out") for line in two[1:3]] == [10, 10]
 
 
 def test_batch_norm_takes_the_statistics_of_each_process(tmp_path: Path) -> None:
-    # One step of a batch of which each process sees a half; 16 px keep it short.
+    # One step, half a batch per process; 16 px keep it fast.
     recipe = LENET.replace(
         model="resnet20",
         images_per_class=4,
@@ -131,7 +131,7 @@ def test_batch_norm_takes_the_statistics_of_each_process(tmp_path: Path) -> None
     assert pair(tmp_path / "two", recipe) == [0, 0]
     one, two = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
     assert not torch.allclose(one["conv1.weight"], two["conv1.weight"], atol=1e-8, rtol=0)
-    # The running statistics are of the first half alone.
+    # The running statistics are those of the first half.
     model = recipe.network(10, 1).build(seed=0).double()
     batches = Batches(recipe, load_data(recipe, None), 0, torch.device("cpu"), rank=0, ranks=2)
     x = next(batches.epoch(0)).x
@@ -146,7 +146,7 @@ def test_a_process_that_dies_ends_the_run_with_a_message_and_a_checkpoint(tmp_pa
     recipe = LENET.replace(phases=((32, 2),))
     assert pair(tmp_path / "cut", recipe, die_at=14) == [2, -signal.SIGKILL]
     first, cause, remedy = (tmp_path / "cut-0.txt").read_text().splitlines()
-    assert first == "Process 0 of 2 can't go on in epoch 2; another one may have died."
+    assert first == "Process 0 of 2 can't continue in epoch 2; another one may have died."
     assert cause
     path = tmp_path / "cut" / checkpoint.NEWEST
     assert remedy == f"Type the same command again: {path} has the state of epoch 1"
@@ -158,23 +158,23 @@ def test_a_process_that_dies_ends_the_run_with_a_message_and_a_checkpoint(tmp_pa
 
 # --- torch's own loop ----------------------------------------------------------------------------
 
-# Of each kind: an excitation, a convolution over channels, attention over the map, a shared bias.
+# One of each kind: excitation, convolution over channels, spatial attention, shared bias.
 GATED = "se_resnet20+eca@pre/s1+cbam@identity/s2+gc@post/s3"
 
 
 def networks() -> dict[str, nn.Module]:
-    """A network with gates, and the trunk of one, the same in every process."""
+    """A network with gates, and the trunk of one, identical in all processes."""
     made: dict[str, nn.Module] = {}
     for kind in ("network", "backbone"):
         model = create(GATED, num_classes=5, seed=0).double().eval()
         randomize(model)
         made[kind] = model if kind == "network" else Backbone(model, out_indices=(0, 2))
-    # Norms keep their statistics: those of a part of a batch are other ones.
+    # Norms are in eval mode, because the statistics of half a batch differ.
     return {kind: model.eval() for kind, model in made.items()}
 
 
 def loss_of(model: nn.Module, x: Tensor) -> Tensor:
-    """A mean over the images, so that that of two halves is the mean of theirs."""
+    """A mean over the images, so that two halves can be averaged."""
     found = model(x)
     maps = [found] if isinstance(found, Tensor) else found
     return sum((one.square().flatten(1).mean(1).mean() for one in maps), torch.zeros(()).double())
@@ -185,13 +185,13 @@ def photographs() -> Tensor:
 
 
 def backward(rank: int, port: int, out: str) -> None:
-    """As one of two processes: the gradients of half a batch, averaged over both, to a file."""
+    """In one of two processes, write the gradients of half a batch, averaged over both."""
     torch.set_num_threads(1)
     address = f"tcp://127.0.0.1:{port}"
     torch.distributed.init_process_group("gloo", address, rank=rank, world_size=2)
     for kind, model in networks().items():
         wrapped = DistributedDataParallel(model)
-        # Two steps: the second one waits for every parameter of the first.
+        # Two steps, because the second one waits for all parameters of the first.
         for _ in range(2):
             wrapped.zero_grad()
             loss_of(wrapped, photographs()[2 * rank : 2 * rank + 2]).backward()  # type: ignore[no-untyped-call]
@@ -205,7 +205,7 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.grad.contiguous() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.filterwarnings("ignore:The network is trained in eval mode")
+@pytest.mark.filterwarnings("ignore:The network is being trained in eval mode")
 def test_gradients_of_two_processes_are_those_of_the_whole_batch(tmp_path: Path) -> None:
     assert in_two(backward, str(tmp_path)) == [0, 0]
     for kind, model in networks().items():
@@ -219,7 +219,7 @@ def test_gradients_of_two_processes_are_those_of_the_whole_batch(tmp_path: Path)
             assert set(found) == set(expected)
             for name, value in expected.items():
                 torch.testing.assert_close(found[name], value, atol=1e-12 * largest, rtol=0)
-        # What is saved of the wrapper is the network's, by its names.
+        # The network inside the wrapper is saved, with its own names.
         state = load_file(tmp_path / f"{kind}-1-state.safetensors")
         own = {name.removeprefix("module."): value for name, value in state.items()}
         again = create(GATED, num_classes=5, seed=1).double()

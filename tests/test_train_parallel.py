@@ -1,4 +1,4 @@
-"""Several runs at once, each a process: they end as one after another."""
+"""Several runs at once, each in its own process, end as if run one after another."""
 
 from __future__ import annotations
 
@@ -85,17 +85,19 @@ def test_ctrl_c_saves_what_is_under_way_and_a_failure_ends_no_other(tmp_path: Pa
     weights = weights_of(good)
     assert all(torch.equal(v, weights[k]) for k, v in weights_of(tmp_path / "alone").items())
     failed, finished, stopped, *_ = sorted(said[1:])
-    assert f"run 1 of 4: {bad}: failed. batch=4096 does not fit 160 training images" in failed
+    assert f"run 1 of 4: {bad}: failed. batch=4096 doesn't fit 160 training images" in failed
     assert failed.endswith(f"See {bad / OUTPUT}")
     assert "error: batch=4096" in (bad / OUTPUT).read_text("utf-8")
     assert finished.startswith(f"run 2 of 4: {good}: finished, test accuracy ")
-    assert f"run 3 of 4: {long}: The run in {long} was interrupted. All up to epoch" in stopped
+    assert (
+        f"run 3 of 4: {long}: The run in {long} was interrupted. Everything up to epoch" in stopped
+    )
     with pytest.raises(KeyboardInterrupt):  # which goes on from there, and is stopped again
         train(endless, long, say=going_on)
 
 
 def going_on(line: str) -> None:
-    """Stop a run that goes on."""
+    """Stop a run that resumes."""
     if "resuming after" in line:
         press_ctrl_c()
 

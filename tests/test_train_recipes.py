@@ -1,4 +1,4 @@
-"""Every recipe in its quick form, on the samples or on random images; and bad data."""
+"""All recipes with --quick, on samples or random images; and bad data."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from senetzoo.train.data import Data, load_data, make_data
 from senetzoo.train.recipe import Options, Recipe
 from senetzoo.train.recipes import RECIPES
 
-# The variants that are run by default, and networks that stand for theirs; --slow runs all.
+# Variants that run by default, with smaller networks instead of theirs; --slow runs all.
 FIRST = {
     "cifar10_four_nets": ["lenet"],
     "cifar10_stem": ["3x3-2-pool"],
@@ -79,7 +79,7 @@ def folders(root: Path, classes: tuple[str, ...], train: int, test: int, side: i
 
 @pytest.fixture
 def data(tmp_path: Path) -> Callable[[str], Path | None]:
-    """Random images in the form that a recipe reads."""
+    """Random images in the format that a recipe reads."""
 
     def make(kind: str) -> Path | None:
         root = tmp_path / "data"
@@ -237,7 +237,7 @@ def test_alternate_flips_show_both_views_of_each_image_in_two_epochs(
     else:
         recipe = recipe.replace(data="digits", margin=0, phases=((8, 3),), images_per_class=8)
         data = load_data(recipe, None)
-    # By what no mirror changes, an image is found again in another epoch.
+    # Find an image in another epoch by values that mirroring doesn't change.
     views = []
     for epoch in range(3):
         x = torch.cat([batch.x for batch in batches(recipe, data).epoch(epoch)])
@@ -280,13 +280,13 @@ def test_folders_that_can_not_be_trained_on(tmp_path: Path) -> None:
         return message(lambda: load_data(recipe, path), DataError)
 
     nowhere = tmp_path / "nowhere"
-    assert refused(nowhere) == f"No folder {nowhere}.\nGive a folder that has train and test"
+    assert refused(nowhere) == f"There is no folder {nowhere}.\nGive a folder with train and test"
     root = folders(tmp_path / "data", ("a", "b"), 1, 1)
     (root / "val").rename(root / "held")
     assert refused(root) == (
         f"{root} has no val or test folder.\n"
         "The network trains on train/<class>/* and is tested on val/<class>/* (or test).\n"
-        "Name the folders so"
+        "Rename the folders accordingly"
     )
     (root / "held").rename(root / "val")
     (root / "train" / "b" / "0.png").unlink()
@@ -294,7 +294,7 @@ def test_folders_that_can_not_be_trained_on(tmp_path: Path) -> None:
     parquet = tmp_path / "x.parquet"
     assert refused(parquet, FOLDER.replace(data="cifar10")) == (
         f"{parquet} is one split of CIFAR-10.\n"
-        "Training needs both, and the file does not say which it is.\n"
+        "Training needs both, and the file doesn't say which one it is.\n"
         "Give the folder that has both, as train*.parquet and test*.parquet"
     )
 
@@ -350,7 +350,7 @@ def test_hub_data_is_read_from_disk_and_as_a_stream(tmp_path: Path) -> None:
     assert first.x.shape == (4, 3, 24, 24)
 
     streamed = recipe.replace(stream=True, stream_images=16)
-    # A name of the Hub may begin as everywhere else.
+    # The Hub's prefix works here, too.
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         assert load_data(streamed, Path("hf-hub:d")).train.name == "d train"
@@ -416,7 +416,7 @@ def test_tensorboard_on_request(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("own", [False, True])
 def test_a_run_on_a_folder_is_the_network_that_was_tested(own: bool, tmp_path: Path) -> None:
-    """Mean, std, size and crop of the recipe are what `load` gives, and what the test used."""
+    """`load` returns the recipe's mean, std, size and crop, which the test used."""
     root = folders(tmp_path / "data", ("cat", "dog"), 4, 3)
     mean, std = (0.1, 0.25, 0.6), (0.3, 0.2, 0.15)
     if own:
@@ -462,7 +462,7 @@ def test_statistics_that_do_not_fit_the_images(tmp_path: Path) -> None:
 
 
 class Stored(StoredImages):
-    """Images on disk that nobody reads."""
+    """Files that are never read."""
 
     def __init__(self, lengths: Sequence[int]) -> None:
         self.lengths = list(lengths)
@@ -478,7 +478,7 @@ class Stored(StoredImages):
 
 
 def test_the_identity_of_data_reads_no_stored_image() -> None:
-    """It differs with the number, the sizes and the labels of images, and with the classes."""
+    """It depends on the number, sizes and labels of images, and on the classes."""
 
     def identity(lengths: Sequence[int], labels: Sequence[int], classes: str = "ab") -> Any:
         images = LabeledFiles(Stored(lengths), tuple(labels), tuple(classes), "a data set")

@@ -1,4 +1,4 @@
-"""Interrupted runs end like uninterrupted ones, bit for bit; checkpoints survive what happens."""
+"""Resumed runs end like uninterrupted ones, bit for bit; checkpoints survive failures."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def same(a: Path, b: Path) -> None:
 
 
 def measured(folder: Path) -> list[dict[str, Any]]:
-    """The log's epochs without what a clock says."""
+    """The epochs of the log without times."""
     clocks = ("seconds", "images_per_second")
     return [{k: v for k, v in e.items() if k not in clocks} for e in log_of(folder, "epoch")]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The uninterrupted run that all others end like."""
+    """An uninterrupted run, for comparison."""
     out = tmp_path_factory.mktemp("whole")
     train(FULL, out)
     return out
@@ -76,7 +76,7 @@ def test_a_run_stopped_in_an_epoch_ends_like_the_uninterrupted_one(
     before = signal.getsignal(signal.SIGINT)
     assert message(lambda: train(FULL, tmp_path), Interrupted) == (
         f"The run in {tmp_path} was interrupted.\n"
-        "All up to epoch 2, step 4 is saved.\n"
+        "Everything up to epoch 2, step 4 is saved.\n"
         "Type the same command again to resume"
     )
     assert signal.getsignal(signal.SIGINT) is before
@@ -88,7 +88,7 @@ def test_a_run_stopped_in_an_epoch_ends_like_the_uninterrupted_one(
     kinds = [line["kind"] for line in lines]
     assert kinds == ["run", "epoch", "resume", "epoch", "epoch", "end"]
     assert lines[2] == {"kind": "resume", "epoch": 2, "step": 4}
-    # And what is finished is not done again.
+    # A finished run isn't trained again.
     assert train(FULL, tmp_path, say=said.append) == end
     assert said[-1].startswith(f"{tmp_path}: finished, test accuracy ")
 
@@ -97,20 +97,20 @@ KILLED = FULL.replace(images_per_class=20, phases=((32, 6),), test_every=2)
 
 
 def alone(folder: str) -> None:
-    """Train in a process of its own, saving after every step."""
+    """Train in a separate process, saving after every step."""
     torch.set_num_threads(1)
     train(KILLED, Path(folder), seed=3, options=Options(save_minutes=0.0))
 
 
 def imported() -> ForkServerContext:
-    """A server that has the imports: a process of its own would spend seconds on them."""
+    """A fork server with the imports, which would take seconds in each process."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["accelerate", "sklearn.datasets", "senetzoo.train.engine"])
     return context
 
 
 def kill_and_resume(folder: Path, moments: list[float]) -> int:
-    """Train in processes that are killed so many seconds after their first save; how many were."""
+    """Train in processes that are killed some seconds after their first save; return how many."""
     context, hits = imported(), 0
     for moment in moments:
         child = context.Process(target=alone, args=(str(folder),))
@@ -160,7 +160,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole: Path, tmp_path:
     train(FULL, cut, say=said.append)
     assert said[0] == f"{newest} can't be read (RuntimeError): resuming from checkpoint.previous.pt"
     same(whole, cut)
-    # A kill between the two renames leaves the previous one alone.
+    # A kill between the two renames leaves only the previous checkpoint.
     ended.unlink()
     newest.unlink()
     train(FULL, cut)
@@ -170,7 +170,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole: Path, tmp_path:
     (cut / checkpoint.PREVIOUS).write_bytes(b"")
     assert message(lambda: train(FULL, cut), ConfigError) == (
         f"{newest} can't be read.\n"
-        "It is no checkpoint of a run (EOFError).\n"
+        "It isn't a checkpoint of a run (EOFError).\n"
         "Give another folder with --out, or delete this one"
     )
 
@@ -193,7 +193,7 @@ def test_a_full_disk_is_named_and_the_checkpoint_stays_whole(
     assert message(lambda: train(FULL, out), TrainingError) == (
         f"{out / 'checkpoint.new.pt'} can't be written.\n"
         "No space left on device.\n"
-        "Repair that, then type the same command again: checkpoint.pt beside it is whole"
+        "Fix that, then type the same command again: checkpoint.pt next to it is intact"
     )
     assert not list(out.glob("*.partial"))
     assert torch.load(out / checkpoint.NEWEST, weights_only=True)["epoch"] == 1
@@ -203,7 +203,7 @@ def test_a_full_disk_is_named_and_the_checkpoint_stays_whole(
 
 
 def limited(folder: str, told: Connection) -> None:
-    """Train where no file may grow beyond 300 kB."""
+    """Train with a file size limit of 300 kB."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
     try:
@@ -213,7 +213,7 @@ def limited(folder: str, told: Connection) -> None:
 
 
 def test_a_file_system_that_is_full(tmp_path: Path) -> None:
-    """The same with a limit of the kernel's, by which a write really ends early."""
+    """The same with a limit of the kernel, which cuts writes short."""
     context = imported()
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=limited, args=(str(tmp_path), theirs))
@@ -222,7 +222,7 @@ def test_a_file_system_that_is_full(tmp_path: Path) -> None:
     assert ours.recv().splitlines() == [
         f"{tmp_path / 'checkpoint.new.pt'} can't be written.",
         "File too large.",
-        "Repair that, then type the same command again",
+        "Fix that, then type the same command again",
     ]
     child.join()
     assert child.exitcode == 0
@@ -230,7 +230,7 @@ def test_a_file_system_that_is_full(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_a_run_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second run there is refused, and the first one goes on."""
+    """A second run in the same folder is rejected, and the first one continues."""
     found = list[str]()
 
     def another() -> None:
@@ -241,8 +241,8 @@ def test_a_folder_of_a_run_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyP
     after_step(monkeypatch, 2, another)
     train(FULL, tmp_path)
     assert found == [
-        f"A run in {tmp_path} is under way.\nAnother process is writing to {tmp_path}.\n"
-        "Wait for its end, or give another folder with --out"
+        f"A run in {tmp_path} is still running.\nAnother process is writing to {tmp_path}.\n"
+        "Wait until it ends, or give another folder with --out"
     ]
     assert not (tmp_path / ".lock").exists()
     train(FULL, tmp_path)  # finished

@@ -201,7 +201,7 @@ def test_recipes_are_compared_as_values(
     assert not {"mean", "std"} & stored["recipe"].keys()
     assert again(folder) is not None
     for edit, message in (
-        ({"mean": [0.5]}, "holds a run of another recipe or seed."),
+        ({"mean": [0.5]}, "has a run with another recipe or seed."),
         ({"meen": [0.5]}, f"{folder / name} is broken at recipe.\nThe field 'meen' is unknown."),
     ):
         other = {**stored, "recipe": {**stored["recipe"], **edit}}

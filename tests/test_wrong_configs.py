@@ -141,9 +141,9 @@ def test_other_stems(name: str, size: str) -> None:
     family = FAMILIES[name]
     assert wrong(name, stem="deep") == (
         f"{family} got stem='deep'.\n"
-        f"{family} has the forms 'imagenet' for images of {size} and 'cifar' for images of "
+        f"{family} has the stems 'imagenet' for images of {size} and 'cifar' for images of "
         "32x32 pixels.\n"
-        "Leave stem out, or type stem='cifar'"
+        "Leave out stem, or type stem='cifar'"
     )
 
 

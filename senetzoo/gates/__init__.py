@@ -1,4 +1,4 @@
-"""The gates: one file each, a frozen spec and its module."""
+"""The gates, one file each: a frozen spec and its module."""
 
 from senetzoo.gates.bam import BAM
 from senetzoo.gates.cbam import CBAM
@@ -45,4 +45,4 @@ GATES: dict[str, type[Gate]] = {
         NonLocal,
     )
 }
-"""Spec of each gate by its name in text."""
+"""Spec of each gate by its name in policy text."""

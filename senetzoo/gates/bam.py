@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from senetzoo._utils.checks import PerStage, PositiveInt
 from senetzoo.gates.common import GateModule, hidden
-from senetzoo.nn.slots import Layout, Site
+from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 
 
@@ -21,16 +21,16 @@ from senetzoo.policies.algebra import Gate
 class BAM(Gate):
     """``y = x * (1 + sigmoid(channels(x) + pixels(x)))``.
 
-    The layers of both branches are those of the authors' code: each hidden layer has a batch norm
-    and a ReLU, the last ones have none. The channel branch normalizes one value per image, so
-    training needs batches of at least two.
+    Layers as in the authors' code: each hidden layer of both branches has a batch norm and a ReLU,
+    the last ones have neither. The channel branch normalizes one value per image, so training needs
+    batches of at least two.
 
     Args:
-        reduction: Ratio of the channels to the hidden ones of both branches, rounded down to at
-            least 1: one number, or one per stage.
+        reduction: Divides the channels to get the hidden ones of both branches, rounded down to
+            at least 1: one number, or one per stage.
         dilation: Dilation of the two 3x3 convolutions of the spatial branch.
-        combine: How the branches are joined: ``"sum"`` (the paper's), or ``"product"`` (the
-            authors' code, and pytorchcv's).
+        combine: Combination of the branches: ``"sum"`` (paper) or ``"product"`` (authors' code,
+            pytorchcv).
     """
 
     name: ClassVar[str] = "bam"
@@ -42,7 +42,7 @@ class BAM(Gate):
     combine: Literal["sum", "product"] = "sum"
 
     def build(self, site: Site) -> BottleneckAttention:
-        return BottleneckAttention(self, site.channels, hidden(self, site), site.layout)
+        return BottleneckAttention(self, site)
 
 
 class BottleneckAttention(GateModule):
@@ -50,19 +50,19 @@ class BottleneckAttention(GateModule):
 
     spec: BAM
 
-    def __init__(self, spec: BAM, channels: int, hidden: int, layout: Layout) -> None:
-        super().__init__(spec, layout)
-        self.fc1 = nn.Linear(channels, hidden)
-        self.fc_bn = nn.BatchNorm1d(hidden)
-        self.fc2 = nn.Linear(hidden, channels)
-        step = spec.dilation
-        self.conv1 = nn.Conv2d(channels, hidden, 1)
-        self.bn1 = nn.BatchNorm2d(hidden)
-        self.conv2 = nn.Conv2d(hidden, hidden, 3, padding=step, dilation=step)
-        self.bn2 = nn.BatchNorm2d(hidden)
-        self.conv3 = nn.Conv2d(hidden, hidden, 3, padding=step, dilation=step)
-        self.bn3 = nn.BatchNorm2d(hidden)
-        self.conv4 = nn.Conv2d(hidden, 1, 1)
+    def __init__(self, spec: BAM, site: Site) -> None:
+        super().__init__(spec, site)
+        channels, width, step = site.channels, hidden(spec, site), spec.dilation
+        self.fc1 = nn.Linear(channels, width)
+        self.fc_bn = nn.BatchNorm1d(width)
+        self.fc2 = nn.Linear(width, channels)
+        self.conv1 = nn.Conv2d(channels, width, 1)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=step, dilation=step)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, width, 3, padding=step, dilation=step)
+        self.bn3 = nn.BatchNorm2d(width)
+        self.conv4 = nn.Conv2d(width, 1, 1)
         self.draw(self.fc1, self.fc2, self.conv1, self.conv2, self.conv3, self.conv4)
 
     def channels(self, x: Tensor) -> Tensor:

@@ -13,27 +13,27 @@ from torch import Tensor, nn
 
 from senetzoo._utils.checks import Ge, Odd, PerStage
 from senetzoo.gates.common import GateModule, Init, hidden, zero
-from senetzoo.nn.slots import Layout, Site
+from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 
 
 @dataclass(frozen=True)
 class CBAM(Gate):
-    """Channel attention, then spatial attention, each a factor on the map.
+    """Channel attention, then spatial attention, each multiplied with the map.
 
-    Channels: ``x * sigmoid(W2 relu(W1 mean(x)) + W2 relu(W1 max(x)))``, over the pixels of a
-    channel. Space: ``x * sigmoid(norm(conv([mean(x), max(x)])))``, over the channels of a pixel.
+    Channels: ``x * sigmoid(W2 relu(W1 mean(x)) + W2 relu(W1 max(x)))``, pooled over the pixels.
+    Space: ``x * sigmoid(norm(conv([mean(x), max(x)])))``, pooled over the channels.
 
     Args:
-        reduction: Ratio of the channels to the hidden units, rounded down to at least 1: one
+        reduction: Divides the channels to get the hidden units, rounded down to at least 1: one
             number, or one per stage.
         part: ``"both"``, or ``"channel"`` or ``"spatial"`` alone.
         kernel: Kernel size of the spatial part (odd).
-        bias: Bias in the layers of the channel part (the authors' code and pytorchcv's have it,
-            timm's has not).
+        bias: Bias in the layers of the channel part (the authors' code and pytorchcv have it, timm
+            doesn't).
         init: ``"paper"``, or ``"identity"``: the last layers are zero and both gates doubled, so
-            they are exactly 1 at the start and still learn. In the authors' code, and here, the
-            scale of the spatial part's norm starts at zero in any case: its gate at a half.
+            they start at exactly 1 and still learn. As in the authors' code, the scale of the
+            spatial part's norm always starts at zero, so the paper's spatial gate starts at 1/2.
     """
 
     name: ClassVar[str] = "cbam"
@@ -46,7 +46,7 @@ class CBAM(Gate):
     init: Init = "paper"
 
     def build(self, site: Site) -> CBAMAttention:
-        return CBAMAttention(self, site.channels, hidden(self, site), site.layout)
+        return CBAMAttention(self, site)
 
 
 class CBAMAttention(GateModule):
@@ -54,11 +54,12 @@ class CBAMAttention(GateModule):
 
     spec: CBAM
 
-    def __init__(self, spec: CBAM, channels: int, hidden: int, layout: Layout) -> None:
-        super().__init__(spec, layout)
+    def __init__(self, spec: CBAM, site: Site) -> None:
+        super().__init__(spec, site)
+        channels, width = site.channels, hidden(spec, site)
         if spec.part != "spatial":
-            self.fc1 = nn.Linear(channels, hidden, bias=spec.bias)
-            self.fc2 = nn.Linear(hidden, channels, bias=spec.bias)
+            self.fc1 = nn.Linear(channels, width, bias=spec.bias)
+            self.fc2 = nn.Linear(width, channels, bias=spec.bias)
             self.draw(self.fc1, last=[self.fc2])
         if spec.part != "channel":
             self.conv = nn.Conv2d(2, 1, spec.kernel, padding=spec.kernel // 2, bias=False)
@@ -67,14 +68,14 @@ class CBAMAttention(GateModule):
             zero(self.bn)
 
     def channels(self, x: Tensor) -> Tensor:
-        """The gate's values of the channels, (N, C)."""
+        """Channel attention, (N, C)."""
         mean, peak = (
             self.fc2(torch.relu(self.fc1(z))) for z in (x.mean(self.space), x.amax(self.space))
         )
         return self.sigmoid(mean + peak)
 
     def pixels(self, x: Tensor) -> Tensor:
-        """The gate's values of the pixels, (N, 1, H, W) or (N, H, W, 1)."""
+        """Spatial attention, (N, 1, H, W) or (N, H, W, 1)."""
         x = self.turned(x)
         pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
         return self.back(self.sigmoid(self.normalized(self.bn, self.conv(pooled))))

@@ -1,4 +1,4 @@
-"""What several gates share: fields that differ by stage, and the handling of the two layouts."""
+"""Shared by several gates: fields with a value per stage, and both memory layouts."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from senetzoo.errors import PolicyError
-from senetzoo.nn.slots import Layout, Site
+from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 
 Init: TypeAlias = Literal["paper", "identity"]
 Layer: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d
 
 FEWEST = 8
-"""Hidden channels, at least, of the gates that normalize them."""
+"""Minimum of hidden channels in gates that normalize them."""
 
 
 def for_stage(gate: Gate, field: str, site: Site) -> int:
-    """The value of a field that is one number, or one per stage, at `site`."""
+    """Value at `site` of a field that holds one number, or one per stage."""
     value: int | tuple[int, ...] = getattr(gate, field)
     if not isinstance(value, tuple):
         return value
@@ -35,33 +35,33 @@ def for_stage(gate: Gate, field: str, site: Site) -> int:
 
 
 def groups(gate: Gate, site: Site) -> int:
-    """The gate's groups, or the largest number that divides them and the channels."""
+    """The largest number of groups that divides both `gate.groups` and the channels."""
     return math.gcd(site.channels, for_stage(gate, "groups", site))
 
 
-def hidden(gate: Gate, site: Site) -> int:
-    """Channels over the gate's reduction, rounded down: at least 1."""
-    return max(site.channels // for_stage(gate, "reduction", site), 1)
+def hidden(gate: Gate, site: Site, least: int = 1) -> int:
+    """Channels divided by the gate's reduction, rounded down to at least `least`."""
+    return max(site.channels // for_stage(gate, "reduction", site), least)
 
 
 class GateModule(nn.Module):
-    """Base of the gates' modules, for maps of one layout."""
+    """Base of the gates' modules, for maps in the layout of one site."""
 
     spec: Gate
     excitation: Callable[[Tensor], Tensor]
-    """Of a gate of channels alone: the factor of each, (N, C), for a map."""
+    """For gates that only scale channels: the factors (N, C) for a map."""
 
-    def __init__(self, spec: Gate, layout: Layout) -> None:
+    def __init__(self, spec: Gate, site: Site) -> None:
         super().__init__()
         self.spec = spec
-        self.layout: Layout = layout
+        self.layout = site.layout
         self.identity = getattr(spec, "init", "paper") == "identity"
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.spread(self.excitation(x))
 
     def draw(self, *layers: Layer, last: Sequence[Layer] = ()) -> None:
-        """Initialize layers for ReLUs (He et al. 2015); the `last` are zero for the identity."""
+        """He initialization of layers (He et al. 2015); zeros in `last` for the identity."""
         for layer in (*layers, *last):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
@@ -71,7 +71,7 @@ class GateModule(nn.Module):
 
     @property
     def top(self) -> float:
-        """The value that an open gate comes near to; a closed one is near 0."""
+        """Upper bound of the gate's values; a closed gate is near 0."""
         return 2.0 if self.identity else 1.0
 
     @property
@@ -80,29 +80,29 @@ class GateModule(nn.Module):
         return (2, 3) if self.layout == "nchw" else (1, 2)
 
     def spread(self, s: Tensor) -> Tensor:
-        """Values (N, C), so that they multiply a map."""
+        """Reshape (N, C) to broadcast against a map."""
         return s[:, :, None, None] if self.layout == "nchw" else s[:, None, None, :]
 
     def turned(self, x: Tensor) -> Tensor:
-        """A map of the gate's layout as (N, C, H, W); without a copy."""
+        """View a map in the gate's layout as (N, C, H, W)."""
         return x if self.layout == "nchw" else x.permute(0, 3, 1, 2)
 
     def back(self, x: Tensor) -> Tensor:
-        """What `turned` did, undone."""
+        """Undo `turned`."""
         return x if self.layout == "nchw" else x.permute(0, 2, 3, 1)
 
     def sigmoid(self, z: Tensor) -> Tensor:
-        """A gate's values: for the identity twice the sigmoid, which is exactly 1 at 0."""
+        """Sigmoid; doubled for the identity, so that it is exactly 1 at 0."""
         s = torch.sigmoid(z)
         return s * 2.0 if self.identity else s
 
     def normalized(self, norm: nn.Module, z: Tensor) -> Tensor:
-        """`z` (N, C, ...) after a batch norm; an error where one value per channel is trained."""
+        """Apply a batch norm to `z` (N, C, ...); raises if training with one value per channel."""
         if self.training and z.numel() == z.shape[1]:
             raise PolicyError(
-                f"{self.spec.text()} got one value per channel to normalize in training mode.",
-                "Its batch norm needs the variance of at least two.",
-                "Train with more than one image in a batch, or type model.eval()",
+                f"{self.spec.text()} got one value per channel in training mode.",
+                "Its batch norm needs at least two to compute a variance.",
+                "Use more than one image per batch, or type model.eval()",
             )
         out: Tensor = norm(z)
         return out

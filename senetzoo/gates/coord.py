@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from senetzoo._utils.checks import PerStage
-from senetzoo.gates.common import FEWEST, GateModule, Init, for_stage
-from senetzoo.nn.slots import Layout, Site
+from senetzoo.gates.common import FEWEST, GateModule, Init, hidden
+from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 
 
@@ -23,15 +23,15 @@ from senetzoo.policies.algebra import Gate
 class CoordinateAttention(Gate):
     """One factor for each row and one for each column of each channel.
 
-    ``y = x * sigmoid(W1 r) * sigmoid(W2 c)``, and ``[r, c] = hardswish(norm(W [rows, columns]))``
-    of the means of rows and of columns.
+    ``y = x * sigmoid(W1 r) * sigmoid(W2 c)`` with ``[r, c] = hardswish(norm(W [rows, columns]))``
+    from the means of rows and columns.
 
     Args:
-        reduction: Ratio of the channels to the hidden channels, rounded down to at least 8: one
+        reduction: Divides the channels to get the hidden channels, rounded down to at least 8: one
             number, or one per stage.
-        bias: Bias in all layers (the authors' code has it, timm's has not).
+        bias: Bias in all layers (the authors' code has it, timm doesn't).
         init: ``"paper"`` (He initialization), or ``"identity"``: the last layers are zero and both
-            gates doubled, so they are exactly 1 at the start and still learn.
+            gates doubled, so they start at exactly 1 and still learn.
     """
 
     name: ClassVar[str] = "coord"
@@ -42,8 +42,7 @@ class CoordinateAttention(Gate):
     init: Init = "paper"
 
     def build(self, site: Site) -> RowsAndColumns:
-        hidden = max(site.channels // for_stage(self, "reduction", site), FEWEST)
-        return RowsAndColumns(self, site.channels, hidden, site.layout)
+        return RowsAndColumns(self, site)
 
 
 class RowsAndColumns(GateModule):
@@ -51,20 +50,19 @@ class RowsAndColumns(GateModule):
 
     spec: CoordinateAttention
 
-    def __init__(
-        self, spec: CoordinateAttention, channels: int, hidden: int, layout: Layout
-    ) -> None:
-        super().__init__(spec, layout)
-        self.conv1 = nn.Conv1d(channels, hidden, 1, bias=spec.bias)
-        self.bn1 = nn.BatchNorm1d(hidden)
-        self.conv_h = nn.Conv1d(hidden, channels, 1, bias=spec.bias)
-        self.conv_w = nn.Conv1d(hidden, channels, 1, bias=spec.bias)
+    def __init__(self, spec: CoordinateAttention, site: Site) -> None:
+        super().__init__(spec, site)
+        channels, width = site.channels, hidden(spec, site, FEWEST)
+        self.conv1 = nn.Conv1d(channels, width, 1, bias=spec.bias)
+        self.bn1 = nn.BatchNorm1d(width)
+        self.conv_h = nn.Conv1d(width, channels, 1, bias=spec.bias)
+        self.conv_w = nn.Conv1d(width, channels, 1, bias=spec.bias)
         self.draw(self.conv1, last=[self.conv_h, self.conv_w])
 
     def forward(self, x: Tensor) -> Tensor:
         image = self.turned(x)
         height = image.shape[2]
-        # At least two values per channel, a row's and a column's, so the norm always has enough.
+        # A row and a column are two values per channel: always enough for the norm.
         z = torch.cat([image.mean(3), image.mean(2)], 2)
         z = F.hardswish(self.bn1(self.conv1(z)))
         rows = self.sigmoid(self.conv_h(z[:, :, :height]))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from senetzoo._utils.checks import Ge, Odd, PositiveFloat
 from senetzoo.gates.common import GateModule, Init, zero
-from senetzoo.nn.slots import Layout, Site
+from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 
 
@@ -22,12 +22,12 @@ class ECA(Gate):
     """Efficient channel attention: ``y = x * sigmoid(conv1d(mean(x)))``, along the channels.
 
     Args:
-        kernel: Kernel size (odd); 0 adapts it to the channels: the odd number nearest above
-            ``abs((log2(C) + beta) / gamma)`` (Eq. 12), at least 3.
+        kernel: Kernel size (odd); 0 adapts it to the channels: ``abs((log2(C) + beta) / gamma)``
+            (Eq. 12), rounded up to an odd number, at least 3.
         gamma: Slope of the adaptive kernel.
         beta: Offset of the adaptive kernel (the paper's b).
-        init: ``"paper"`` (PyTorch's own initialization), or ``"identity"``: the kernel is zero and
-            the gate twice the sigmoid, so it is exactly 1 at the start and still learns.
+        init: ``"paper"`` (PyTorch's default), or ``"identity"``: the kernel is zero and the gate
+            doubled, so it starts at exactly 1 and still learns.
     """
 
     name: ClassVar[str] = "eca"
@@ -39,22 +39,22 @@ class ECA(Gate):
     init: Init = "paper"
 
     def size(self, channels: int) -> int:
-        """Kernel size for `channels`."""
+        """Kernel size for this number of channels."""
         if self.kernel:
             return self.kernel
         number = int(abs((math.log2(channels) + self.beta) / self.gamma))
         return max(number + 1 - number % 2, 3)
 
     def build(self, site: Site) -> EfficientChannelAttention:
-        return EfficientChannelAttention(self, site.channels, site.layout)
+        return EfficientChannelAttention(self, site)
 
 
 class EfficientChannelAttention(GateModule):
     """The module of `ECA`."""
 
-    def __init__(self, spec: ECA, channels: int, layout: Layout) -> None:
-        super().__init__(spec, layout)
-        kernel = spec.size(channels)
+    def __init__(self, spec: ECA, site: Site) -> None:
+        super().__init__(spec, site)
+        kernel = spec.size(site.channels)
         self.conv = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
         if self.identity:
             zero(self.conv)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from senetzoo._utils.checks import Ge, Odd
 from senetzoo.gates.common import GateModule, Init, zero
-from senetzoo.nn.slots import Layout, Site
+from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 
 # Groups of the norm: the paper's ELA-B.
@@ -25,14 +25,14 @@ GROUPS = 16
 class ELA(Gate):
     """One factor for each row and one for each column of each channel, from their neighbors.
 
-    ``y = x * sigmoid(norm(conv(rows))) * sigmoid(norm(conv(columns)))``, of the means of rows and
-    of columns, with one convolution along them for each channel and a group norm of 16 groups
-    (or of the largest number that divides 16 and the channels). Both share their layers.
+    ``y = x * sigmoid(norm(conv(rows))) * sigmoid(norm(conv(columns)))`` from the means of rows and
+    columns, with a depthwise 1D convolution and a group norm of 16 groups (or the largest number
+    that divides 16 and the channels). Rows and columns share the layers.
 
     Args:
         kernel: Kernel size (odd): 7 (the paper's ELA-B), or 5 (its ELA-T, which has 32 groups).
         init: ``"paper"`` (He initialization), or ``"identity"``: the norm is zero and both gates
-            doubled, so they are exactly 1 at the start and still learn.
+            doubled, so they start at exactly 1 and still learn.
     """
 
     name: ClassVar[str] = "ela"
@@ -42,7 +42,7 @@ class ELA(Gate):
     init: Init = "paper"
 
     def build(self, site: Site) -> LocalAttention:
-        return LocalAttention(self, site.channels, site.layout)
+        return LocalAttention(self, site)
 
 
 class LocalAttention(GateModule):
@@ -50,8 +50,9 @@ class LocalAttention(GateModule):
 
     spec: ELA
 
-    def __init__(self, spec: ELA, channels: int, layout: Layout) -> None:
-        super().__init__(spec, layout)
+    def __init__(self, spec: ELA, site: Site) -> None:
+        super().__init__(spec, site)
+        channels = site.channels
         self.conv = nn.Conv1d(
             channels, channels, spec.kernel, padding=spec.kernel // 2, groups=channels, bias=False
         )

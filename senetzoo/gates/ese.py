@@ -13,19 +13,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from senetzoo.gates.common import GateModule, Init
-from senetzoo.nn.slots import Layout, Site
+from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 
 
 @dataclass(frozen=True)
 class ESE(Gate):
-    """Effective SE: ``y = x * gate(W mean(x))``, one layer of C to C, so that no channel is lost.
+    """Effective SE: ``y = x * gate(W mean(x))``, a single C x C layer that keeps all channels.
 
     Args:
-        gate: ``"hardsigmoid"`` (the released VoVNetV2, and timm's), or ``"sigmoid"`` (the paper's
-            formula).
+        gate: ``"hardsigmoid"`` (the released VoVNetV2, timm), or ``"sigmoid"`` (paper).
         init: ``"paper"`` (He initialization), or ``"identity"``: the layer is zero and the gate
-            doubled, so it is exactly 1 at the start and still learns.
+            doubled, so it starts at exactly 1 and still learns.
     """
 
     name: ClassVar[str] = "ese"
@@ -34,7 +33,7 @@ class ESE(Gate):
     init: Init = "paper"
 
     def build(self, site: Site) -> EffectiveSE:
-        return EffectiveSE(self, site.channels, site.layout)
+        return EffectiveSE(self, site)
 
 
 class EffectiveSE(GateModule):
@@ -42,9 +41,9 @@ class EffectiveSE(GateModule):
 
     spec: ESE
 
-    def __init__(self, spec: ESE, channels: int, layout: Layout) -> None:
-        super().__init__(spec, layout)
-        self.fc = nn.Linear(channels, channels)
+    def __init__(self, spec: ESE, site: Site) -> None:
+        super().__init__(spec, site)
+        self.fc = nn.Linear(site.channels, site.channels)
         self.draw(last=[self.fc])
 
     def excitation(self, x: Tensor) -> Tensor:

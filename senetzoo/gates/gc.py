@@ -13,23 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from senetzoo._utils.checks import PerStage
-from senetzoo.gates.common import FEWEST, GateModule, Init, for_stage
-from senetzoo.nn.slots import Layout, Site
+from senetzoo.gates.common import FEWEST, GateModule, Init, hidden
+from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 
 
 @dataclass(frozen=True)
 class GC(Gate):
-    """``y = x + W2 relu(norm(W1 c))``; the context ``c`` is a mean by ``softmax(V x)``.
+    """``y = x + W2 relu(norm(W1 c))`` with the context ``c``, a mean weighted by ``softmax(V x)``.
 
-    The softmax goes over the pixels, and the layer norm over the hidden units.
+    The softmax is over the pixels, the layer norm over the hidden units.
 
     Args:
-        reduction: Ratio of the channels to the hidden units, rounded down to at least 8 (a norm of
-            one or two units gives constants): one number, or one per stage.
-        fusion: ``"add"`` (the paper's), or ``"scale"``: ``x * sigmoid(W2 ...)`` (timm's default).
+        reduction: Divides the channels to get the hidden units, rounded down to at least 8 (a norm
+            over one or two units is constant): one number, or one per stage.
+        fusion: ``"add"`` (paper), or ``"scale"``: ``x * sigmoid(W2 ...)`` (timm's default).
         init: ``"paper"`` (He initialization), or ``"identity"``: the last layer is zero, and the
-            gate of ``"scale"`` doubled, so nothing changes at the start and it still learns.
+            gate of ``"scale"`` doubled, so it starts as the identity and still learns.
     """
 
     name: ClassVar[str] = "gc"
@@ -40,8 +40,7 @@ class GC(Gate):
     init: Init = "paper"
 
     def build(self, site: Site) -> GlobalContext:
-        hidden = max(site.channels // for_stage(self, "reduction", site), FEWEST)
-        return GlobalContext(self, site.channels, hidden, site.layout)
+        return GlobalContext(self, site)
 
 
 class GlobalContext(GateModule):
@@ -49,13 +48,14 @@ class GlobalContext(GateModule):
 
     spec: GC
 
-    def __init__(self, spec: GC, channels: int, hidden: int, layout: Layout) -> None:
-        super().__init__(spec, layout)
-        # A bias would be the same at all pixels, which a softmax over them does not feel.
+    def __init__(self, spec: GC, site: Site) -> None:
+        super().__init__(spec, site)
+        channels, width = site.channels, hidden(spec, site, FEWEST)
+        # A bias would be the same at all pixels and cancel in the softmax.
         self.mask = nn.Linear(channels, 1, bias=False)
-        self.fc1 = nn.Linear(channels, hidden)
-        self.norm = nn.LayerNorm(hidden)
-        self.fc2 = nn.Linear(hidden, channels)
+        self.fc1 = nn.Linear(channels, width)
+        self.norm = nn.LayerNorm(width)
+        self.fc2 = nn.Linear(width, channels)
         self.draw(self.mask, self.fc1, last=[self.fc2])
 
     def forward(self, x: Tensor) -> Tensor:

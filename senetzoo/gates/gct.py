@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from senetzoo._utils.checks import PositiveFloat
 from senetzoo.gates.common import GateModule, Init
-from senetzoo.nn.slots import Layout, Site
+from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 
 
@@ -22,12 +22,12 @@ from senetzoo.policies.algebra import Gate
 class GCT(Gate):
     """``y = x * (1 + tanh(gamma * s / rms(s) + beta))``, ``s = alpha * norm(x)`` of each channel.
 
-    rms is the root of the mean square over the channels: the paper's ``sqrt(C) s / ||s||``. In
-    the authors' code eps is added to that mean, in the paper, and here, to the sum.
+    rms is the root mean square over the channels: ``sqrt(C) s / ||s||`` in the paper. As in the
+    paper, eps is added to the sum of squares; the authors' code adds it to the mean.
 
     Args:
         norm: ``"l2"``, or ``"l1"``: sums of absolute values in both places.
-        eps: Keeps roots and quotients away from zero.
+        eps: Avoids square roots of zero and divisions by zero.
         init: ``"paper"``: alpha is 1, gamma and beta are 0. The gate is then exactly 1, so
             ``"identity"`` is the same.
     """
@@ -39,7 +39,7 @@ class GCT(Gate):
     init: Init = "paper"
 
     def build(self, site: Site) -> GatedChannels:
-        return GatedChannels(self, site.channels, site.layout)
+        return GatedChannels(self, site)
 
 
 class GatedChannels(GateModule):
@@ -47,11 +47,11 @@ class GatedChannels(GateModule):
 
     spec: GCT
 
-    def __init__(self, spec: GCT, channels: int, layout: Layout) -> None:
-        super().__init__(spec, layout)
-        self.alpha = nn.Parameter(torch.ones(channels))
-        self.gamma = nn.Parameter(torch.zeros(channels))
-        self.beta = nn.Parameter(torch.zeros(channels))
+    def __init__(self, spec: GCT, site: Site) -> None:
+        super().__init__(spec, site)
+        self.alpha = nn.Parameter(torch.ones(site.channels))
+        self.gamma = nn.Parameter(torch.zeros(site.channels))
+        self.beta = nn.Parameter(torch.zeros(site.channels))
 
     @property
     def top(self) -> float:
@@ -59,7 +59,7 @@ class GatedChannels(GateModule):
 
     def excitation(self, x: Tensor) -> Tensor:
         eps, channels = self.spec.eps, self.alpha.shape[0]
-        # Sums over a map leave the range of fp16, and the precision of bf16.
+        # Sums over a map overflow fp16, and bf16 is too imprecise for them.
         wide = torch.promote_types(x.dtype, torch.float32)
         alpha, gamma, beta = (p.to(wide) for p in (self.alpha, self.gamma, self.beta))
         if self.spec.norm == "l2":

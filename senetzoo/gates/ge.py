@@ -16,30 +16,30 @@ from torch.nn import functional as F
 from senetzoo._utils.checks import Ge, PerStage
 from senetzoo.errors import PolicyError
 from senetzoo.gates.common import GateModule, Init, for_stage, hidden, zero
-from senetzoo.nn.slots import Layout, Site
+from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 
 
 @dataclass(frozen=True)
 class GE(Gate):
-    """Gather each channel over an extent, excite: ``y = x * sigmoid(resize(gather(x)))``.
+    """Gather each channel over an extent, then excite: ``y = x * sigmoid(resize(gather(x)))``.
 
-    Resizing is to the nearest neighbor. The batch norms of a global gather with weights have one
-    value per image, so training needs batches of at least two.
+    Resizing is by nearest neighbor. With weights and a global extent, the batch norms get one value
+    per image, so training needs batches of at least two.
 
     Args:
-        extent: Side of what is gathered, in pixels of the map (the paper's e), or 0 for the whole
-            map.
-        variant: ``"theta-minus"``: gathers by mean pooling, without parameters; ``"theta"``: by
-            depthwise convolutions with batch norms (3x3 of stride 2, as many as it takes to get to
-            the extent; for the whole map one as large as that); ``"theta-plus"``: that, then two
-            layers across the channels as in SE.
-        reduction: Ratio of the channels to the hidden ones of theta-plus, rounded down to at least
-            1: one number, or one per stage.
-        side: Side of the map, for a convolution as large as that: one number, or one per stage.
-            The network then takes no images of other sizes.
+        extent: Size of the gathered regions in pixels of the map (e in the paper), or 0 for the
+            whole map.
+        variant: ``"theta-minus"``: gather by mean pooling, without parameters; ``"theta"``: by
+            depthwise convolutions with batch norms (as many 3x3 convolutions of stride 2 as the
+            extent takes, or one convolution of the whole map); ``"theta-plus"``: the same, then
+            two layers across the channels as in SE.
+        reduction: Divides the channels to get the hidden ones of theta-plus, rounded down to at
+            least 1: one number, or one per stage.
+        side: Size of the map, for the convolution of the whole map: one number, or one per stage.
+            The network then only accepts images of this size.
         init: ``"paper"`` (He initialization), or ``"identity"``: the last layer is zero and the
-            gate doubled, so it is exactly 1 at the start and still learns.
+            gate doubled, so it starts at exactly 1 and still learns.
     """
 
     name: ClassVar[str] = "ge"
@@ -57,29 +57,26 @@ class GE(Gate):
             if self.init == "identity":
                 raise PolicyError(
                     "GE got init='identity'.",
-                    "The variant 'theta-minus' has no parameters: it has no identity to start "
-                    "from.",
+                    "The variant 'theta-minus' has no parameters, so it has no identity.",
                     "Type for example: GE(extent=8, variant='theta', init='identity')",
                 )
         elif self.extent & (self.extent - 1):
             raise PolicyError(
                 f"GE got extent={self.extent}.",
-                f"The variant {self.variant!r} halves the map until it is gathered: its extent is "
-                "a power of 2.",
+                f"The variant {self.variant!r} halves the map repeatedly, so its extent must be a "
+                "power of 2.",
                 f"Type for example: GE(extent=8, variant={self.variant!r})",
             )
         if bool(self.side) != (self.extent == 0 and self.variant != "theta-minus"):
             raise PolicyError(
                 f"GE got side={self.side!r}.",
-                "The side of the map is needed by a gather of the whole map with weights, and by "
-                "no other.",
+                "The side of the map is needed with weights and the extent 0, and only then.",
                 "Type for example: GE(variant='theta', side=(56, 28, 14, 7)) or "
                 "GE(extent=8, variant='theta')",
             )
 
     def build(self, site: Site) -> GatherExcite:
-        side = for_stage(self, "side", site)
-        return GatherExcite(self, site.channels, hidden(self, site), side, site.layout)
+        return GatherExcite(self, site)
 
 
 class GatherExcite(GateModule):
@@ -87,12 +84,13 @@ class GatherExcite(GateModule):
 
     spec: GE
 
-    def __init__(self, spec: GE, channels: int, hidden: int, side: int, layout: Layout) -> None:
-        super().__init__(spec, layout)
-        self.side = side
+    def __init__(self, spec: GE, site: Site) -> None:
+        super().__init__(spec, site)
+        channels, width = site.channels, hidden(spec, site)
+        self.side = for_stage(spec, "side", site)
         if spec.variant == "theta-minus":
             return
-        kernel, stride, padding, steps = side, 1, 0, 1
+        kernel, stride, padding, steps = self.side, 1, 0, 1
         if spec.extent:
             kernel, stride, padding, steps = 3, 2, 1, spec.extent.bit_length() - 1
         convs = [
@@ -103,14 +101,14 @@ class GatherExcite(GateModule):
         self.convs = nn.ModuleList(convs)
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(steps))
         if spec.variant == "theta-plus":
-            self.fc1 = nn.Conv2d(channels, hidden, 1)
-            self.fc2 = nn.Conv2d(hidden, channels, 1)
+            self.fc1 = nn.Conv2d(channels, width, 1)
+            self.fc2 = nn.Conv2d(width, channels, 1)
             self.draw(self.fc1, last=[self.fc2])
         elif self.identity:
             zero(self.norms[-1])
 
     def gather(self, x: Tensor) -> Tensor:
-        """What was gathered of `x` (N, C, H, W): a smaller map."""
+        """Gather `x` (N, C, H, W) to a smaller map."""
         extent = self.spec.extent
         if self.spec.variant == "theta-minus":
             if extent == 0:
@@ -120,8 +118,8 @@ class GatherExcite(GateModule):
         if self.side and tuple(x.shape[2:]) != (self.side, self.side):
             raise PolicyError(
                 f"{self.spec.text()} got a map of {x.shape[2]}x{x.shape[3]} pixels.",
-                f"Its convolution is as large as a map of {self.side}x{self.side}.",
-                "Give the sides of this network's maps, or an extent: ge8(variant=theta)",
+                f"Its convolution is for maps of {self.side}x{self.side}.",
+                "Pass the sides of this network's maps, or an extent: ge8(variant=theta)",
             )
         for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = self.normalized(norm, conv(torch.relu(x) if number else x))
@@ -132,7 +130,7 @@ class GatherExcite(GateModule):
         z = self.gather(image)
         if self.spec.variant == "theta-plus":
             z = self.fc2(torch.relu(self.fc1(torch.relu(z))))
-        # The sigmoid before the resizing: the same values, fewer of them.
+        # The sigmoid before resizing gives the same values with less work.
         s = self.sigmoid(z)
         if self.spec.extent:
             s = F.interpolate(s, size=image.shape[2:], mode="nearest")

@@ -14,24 +14,24 @@ from torch import Tensor, nn
 
 from senetzoo._utils.checks import PerStage
 from senetzoo.gates.common import GateModule, Init, groups, zero
-from senetzoo.nn.slots import Layout, Site
+from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 
 
 @dataclass(frozen=True)
 class MultiScaleAttention(Gate):
-    """One factor for each pixel of each group of channels, from two branches that weigh each other.
+    """One factor for each pixel of each group of channels, from two branches (EMA in the paper).
 
     ``y = x * sigmoid(softmax(mean(a)) b + softmax(mean(b)) a)``. The first branch is ``a =
-    norm(x * sigmoid(W rows) * sigmoid(W columns))``, of the means of rows and of columns, with a
-    norm over the pixels of each channel; the second is ``b``, a 3x3 convolution of ``x``. All
-    groups share their layers. The paper calls it EMA.
+    norm(x * sigmoid(W rows) * sigmoid(W columns))`` from the means of rows and columns, with a norm
+    over the pixels of each channel; the second, ``b``, is a 3x3 convolution of ``x``. All groups
+    share the layers.
 
     Args:
-        groups: Groups of channels: one number, or one per stage. Where they don't divide the
+        groups: Groups of channels: one number, or one per stage. If they don't divide the
             channels, the largest number that divides both.
         init: ``"paper"`` (He initialization), or ``"identity"``: the norm and the second branch are
-            zero and the gate doubled, so it is exactly 1 at the start and still learns.
+            zero and the gate doubled, so it starts at exactly 1 and still learns.
     """
 
     name: ClassVar[str] = "multiscale"
@@ -41,20 +41,18 @@ class MultiScaleAttention(Gate):
     init: Init = "paper"
 
     def build(self, site: Site) -> CrossSpatial:
-        parts = groups(self, site)
-        return CrossSpatial(self, site.channels // parts, parts, site.layout)
+        return CrossSpatial(self, site)
 
 
 class CrossSpatial(GateModule):
-    """The module of `MultiScaleAttention`; `channels` are those of a group."""
+    """The module of `MultiScaleAttention`."""
 
     spec: MultiScaleAttention
 
-    def __init__(
-        self, spec: MultiScaleAttention, channels: int, groups: int, layout: Layout
-    ) -> None:
-        super().__init__(spec, layout)
-        self.groups = groups
+    def __init__(self, spec: MultiScaleAttention, site: Site) -> None:
+        super().__init__(spec, site)
+        self.groups = groups(spec, site)
+        channels = site.channels // self.groups
         self.conv1 = nn.Conv1d(channels, channels, 1)
         self.norm = nn.GroupNorm(channels, channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)

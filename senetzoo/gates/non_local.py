@@ -14,23 +14,22 @@ from torch.nn import functional as F
 
 from senetzoo._utils.checks import PerStage
 from senetzoo.gates.common import GateModule, hidden, zero
-from senetzoo.nn.slots import Layout, Site
+from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 
 
 @dataclass(frozen=True)
 class NonLocal(Gate):
-    """``y = x + norm(W softmax(q k) v)``: every pixel takes a weighted mean of all pixels.
+    """``y = x + norm(W softmax(q k) v)``: adds a weighted mean of all pixels to every pixel.
 
-    Its time grows with the square of the pixels, so it fits small maps: the paper puts it into the
-    last stages. The norm starts at zero, as in the paper, so the block is exactly the identity at
-    the start.
+    The cost is quadratic in the number of pixels; the paper uses it in the last stages, whose maps
+    are small. The norm starts at zero, as in the paper, so the gate starts as the exact identity.
 
     Args:
-        reduction: Ratio of the channels to those of ``q``, ``k`` and ``v``, rounded down to at
+        reduction: Divides the channels to get those of ``q``, ``k`` and ``v``, rounded down to at
             least 1: one number, or one per stage.
-        scale: ``"none"`` (the paper's embedded Gaussian), or ``"sqrt"``: ``q k`` is divided by the
-            root of the channels of ``x`` (timm's).
+        scale: ``"none"`` (the paper's embedded Gaussian), or ``"sqrt"``: divides ``q k`` by the
+            square root of the channels of ``x`` (timm).
     """
 
     name: ClassVar[str] = "nonlocal"
@@ -40,7 +39,7 @@ class NonLocal(Gate):
     scale: Literal["none", "sqrt"] = "none"
 
     def build(self, site: Site) -> NonLocalAttention:
-        return NonLocalAttention(self, site.channels, hidden(self, site), site.layout)
+        return NonLocalAttention(self, site)
 
 
 class NonLocalAttention(GateModule):
@@ -48,15 +47,15 @@ class NonLocalAttention(GateModule):
 
     spec: NonLocal
 
-    def __init__(self, spec: NonLocal, channels: int, hidden: int, layout: Layout) -> None:
-        super().__init__(spec, layout)
+    def __init__(self, spec: NonLocal, site: Site) -> None:
+        super().__init__(spec, site)
+        channels, width = site.channels, hidden(spec, site)
         self.factor = 1.0 if spec.scale == "none" else channels**-0.5
-        self.q = nn.Linear(channels, hidden)
-        # A bias of k is the same for all pixels, which the softmax does not feel, and one of the
-        # last layer is the norm's.
-        self.k = nn.Linear(channels, hidden, bias=False)
-        self.v = nn.Linear(channels, hidden)
-        self.out = nn.Conv1d(hidden, channels, 1, bias=False)
+        self.q = nn.Linear(channels, width)
+        # A bias of k would cancel in the softmax, and one of the last layer in the norm.
+        self.k = nn.Linear(channels, width, bias=False)
+        self.v = nn.Linear(channels, width)
+        self.out = nn.Conv1d(width, channels, 1, bias=False)
         self.bn = nn.BatchNorm1d(channels)
         self.draw(self.q, self.k, self.v, self.out)
         zero(self.bn)

@@ -16,26 +16,26 @@ from torch import Tensor, nn
 
 from senetzoo._utils.checks import PerStage
 from senetzoo.gates.common import GateModule, Init, hidden
-from senetzoo.nn.slots import Layout, Site
+from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 
 
 @dataclass(frozen=True)
 class SCSE(Gate):
-    """A factor for each channel (cSE) beside a factor for each pixel (sSE).
+    """A factor for each channel (cSE) combined with a factor for each pixel (sSE).
 
     cSE: ``x * sigmoid(W2 relu(W1 mean(x)))``. sSE: ``x * sigmoid(w x)``, one weight per channel.
 
     Args:
-        reduction: Ratio of the channels to the hidden units of cSE, rounded down to at least 1:
-            one number, or one per stage. Libraries that took the block over have 16.
+        reduction: Divides the channels to get the hidden units of cSE, rounded down to at least 1:
+            one number, or one per stage. Other libraries use 16.
         part: ``"both"``, ``"cse"`` or ``"sse"``.
-        combine: How both are joined: ``"sum"`` (of the first paper, and of most libraries), or
-            ``"max"``, value by value (of the second).
-        bias: Bias in all layers (the authors' code has it, the papers' formulas do not).
+        combine: Combination of both: ``"sum"`` (first paper, most libraries), or ``"max"``, the
+            elementwise maximum (second paper).
+        bias: Bias in all layers (the authors' code has it, the papers' formulas don't).
         init: ``"paper"`` (He initialization), or ``"identity"``: the last layers are zero and the
-            gates doubled, so that they are exactly 1 at the start and still learn; under ``"sum"``
-            they are not doubled, since 1/2 + 1/2 is 1.
+            gates doubled, so they start at exactly 1 and still learn; with ``"sum"`` they aren't
+            doubled, since 1/2 + 1/2 is 1.
     """
 
     name: ClassVar[str] = "scse"
@@ -48,7 +48,7 @@ class SCSE(Gate):
     init: Init = "paper"
 
     def build(self, site: Site) -> ConcurrentSE:
-        return ConcurrentSE(self, site.channels, hidden(self, site), site.layout)
+        return ConcurrentSE(self, site)
 
 
 class ConcurrentSE(GateModule):
@@ -56,23 +56,24 @@ class ConcurrentSE(GateModule):
 
     spec: SCSE
 
-    def __init__(self, spec: SCSE, channels: int, hidden: int, layout: Layout) -> None:
-        super().__init__(spec, layout)
+    def __init__(self, spec: SCSE, site: Site) -> None:
+        super().__init__(spec, site)
+        channels, width = site.channels, hidden(spec, site)
         if spec.part != "sse":
-            self.fc1 = nn.Linear(channels, hidden, bias=spec.bias)
-            self.fc2 = nn.Linear(hidden, channels, bias=spec.bias)
+            self.fc1 = nn.Linear(channels, width, bias=spec.bias)
+            self.fc2 = nn.Linear(width, channels, bias=spec.bias)
             self.draw(self.fc1, last=[self.fc2])
         if spec.part != "cse":
             self.conv = nn.Conv2d(channels, 1, 1, bias=spec.bias)
             self.draw(last=[self.conv])
 
     def channels(self, x: Tensor) -> Tensor:
-        """The values of cSE's gate before the sigmoid, (N, C)."""
+        """Logits of cSE's gate, (N, C)."""
         z: Tensor = self.fc2(torch.relu(self.fc1(x.mean(self.space))))
         return z
 
     def pixels(self, x: Tensor) -> Tensor:
-        """The values of sSE's gate before the sigmoid, (N, 1, H, W) or (N, H, W, 1)."""
+        """Logits of sSE's gate, (N, 1, H, W) or (N, H, W, 1)."""
         return self.back(self.conv(self.turned(x)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,6 +83,6 @@ class ConcurrentSE(GateModule):
             return x * self.sigmoid(self.pixels(x))
         c, s = self.spread(self.channels(x)), self.pixels(x)
         if self.spec.combine == "sum":
-            # Of the gates, not of two maps: less memory, and for the identity exact.
+            # Adding the gates instead of two maps takes less memory and keeps the identity exact.
             return x * (torch.sigmoid(c) + torch.sigmoid(s))
         return torch.maximum(x * self.sigmoid(c), x * self.sigmoid(s))

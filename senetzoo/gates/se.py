@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from senetzoo._utils.checks import PerStage, PositiveFloat, PositiveInt, Rate
 from senetzoo.errors import PolicyError
 from senetzoo.gates.common import GateModule, Init, for_stage, hidden
-from senetzoo.nn.slots import Layout, Site
+from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 
 
@@ -24,23 +24,23 @@ from senetzoo.policies.algebra import Gate
 class SE(Gate):
     """Squeeze-and-Excitation: ``y = x * scale * gate(W2 act(W1 squeeze(x)))``.
 
-    "SE" differs between codebases; every difference has a name here.
+    The options cover the differences between implementations of SE.
 
     Args:
-        reduction: Ratio r of the channels to the hidden units: one number, or one per stage.
-        width: How C / r becomes a whole number: ``"floor"`` (at least 1; the paper's, and
-            pytorchcv's), ``"round8"`` (to the nearest multiple of 8, at least 8; timm's), or the
-            hidden width itself.
+        reduction: Divides the channels to get the hidden units: one number, or one per stage.
+        width: How C / reduction is rounded: ``"floor"`` (down to at least 1; paper, pytorchcv),
+            ``"round8"`` (to the nearest multiple of 8, at least 8; timm), or the number of hidden
+            units itself.
         bias: Bias in both linear layers (the released Caffe networks have it, the paper's
-            ablations do not).
+            ablations don't).
         act: Activation of the hidden units: ``"relu"`` or ``"silu"`` (EfficientNet).
-        gate: ``"sigmoid"``, or ``"hardsigmoid"`` (MobileNetV3).
-        scale: Ceiling of the gate.
-        squeeze: ``"avg"`` or ``"max"`` (the paper's Table 11).
-        drop: Dropout on the gates in training, in [0, 1): a dropped channel is zero, the others
-            are divided by ``1 - drop`` (key dropout).
+        gate: ``"sigmoid"`` or ``"hardsigmoid"`` (MobileNetV3).
+        scale: Factor on the gate, and thus its upper bound.
+        squeeze: ``"avg"`` or ``"max"`` (Table 11 of the paper).
+        drop: Dropout on the gates in training, in [0, 1): dropped channels are zero, the others
+            are divided by ``1 - drop``.
         init: ``"paper"`` (He initialization), or ``"identity"``: the last layer is zero and
-            `scale` is 2, so the gate is exactly 1 at the start and still learns.
+            `scale` is 2, so the gate starts at exactly 1 and still learns.
     """
 
     name: ClassVar[str] = "se"
@@ -62,7 +62,7 @@ class SE(Gate):
             if self.scale not in (1.0, 2.0):
                 raise PolicyError(
                     f"SE got init='identity' with scale={self.scale!r}.",
-                    "The identity is 2 * sigmoid(0), so its scale is 2.",
+                    "The identity is 2 * sigmoid(0), so its scale must be 2.",
                     "Leave scale out",
                 )
             object.__setattr__(self, "scale", 2.0)
@@ -73,17 +73,17 @@ class SE(Gate):
         return super()._implied(field, value)
 
     def hidden(self, site: Site) -> int:
-        """Hidden units at `site`."""
+        """Number of hidden units at `site`."""
         if isinstance(self.width, int):
             return self.width
         if self.width == "floor":
             return hidden(self, site)
         ratio = for_stage(self, "reduction", site)
-        # Half way goes up, as in timm's make_divisible.
+        # Half rounds up, as in timm's make_divisible.
         return max((site.channels * 2 + 8 * ratio) // (16 * ratio) * 8, 8)
 
     def build(self, site: Site) -> SqueezeExcitation:
-        return SqueezeExcitation(self, site.channels, self.hidden(site), site.layout)
+        return SqueezeExcitation(self, site)
 
 
 class SqueezeExcitation(GateModule):
@@ -91,10 +91,11 @@ class SqueezeExcitation(GateModule):
 
     spec: SE
 
-    def __init__(self, spec: SE, channels: int, hidden: int, layout: Layout) -> None:
-        super().__init__(spec, layout)
-        self.fc1 = nn.Linear(channels, hidden, bias=spec.bias)
-        self.fc2 = nn.Linear(hidden, channels, bias=spec.bias)
+    def __init__(self, spec: SE, site: Site) -> None:
+        super().__init__(spec, site)
+        channels, width = site.channels, spec.hidden(site)
+        self.fc1 = nn.Linear(channels, width, bias=spec.bias)
+        self.fc2 = nn.Linear(width, channels, bias=spec.bias)
         self.draw(self.fc1, last=[self.fc2])
 
     @property

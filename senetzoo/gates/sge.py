@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from senetzoo._utils.checks import PerStage
 from senetzoo.gates.common import GateModule, Init, groups
-from senetzoo.nn.slots import Layout, Site
+from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 
 # The paper's epsilon, added to the standard deviation.
@@ -25,14 +25,14 @@ EPS = 1e-5
 class SGE(Gate):
     """``y = x * sigmoid(a * norm(<x, mean(x)>) + b)``, for each group of channels and each pixel.
 
-    The product goes over the channels of a group, and the norm (less the mean, over the standard
-    deviation) over the pixels of one image. ``a`` and ``b`` are one number for each group.
+    The product is over the channels of a group; the norm subtracts the mean over the pixels of an
+    image and divides by their standard deviation. ``a`` and ``b`` are one number for each group.
 
     Args:
-        groups: Groups of channels: one number, or one per stage. Where they don't divide the
+        groups: Groups of channels: one number, or one per stage. If they don't divide the
             channels, the largest number that divides both.
         init: ``"paper"`` (``a = 0``, ``b = 1``, as in the authors' code), or ``"identity"``: both
-            are zero and the gate doubled, so it is exactly 1 at the start and still learns.
+            are zero and the gate doubled, so it starts at exactly 1 and still learns.
     """
 
     name: ClassVar[str] = "sge"
@@ -42,7 +42,7 @@ class SGE(Gate):
     init: Init = "paper"
 
     def build(self, site: Site) -> GroupEnhancement:
-        return GroupEnhancement(self, groups(self, site), site.layout)
+        return GroupEnhancement(self, site)
 
 
 class GroupEnhancement(GateModule):
@@ -50,14 +50,15 @@ class GroupEnhancement(GateModule):
 
     spec: SGE
 
-    def __init__(self, spec: SGE, groups: int, layout: Layout) -> None:
-        super().__init__(spec, layout)
-        self.weight = nn.Parameter(torch.zeros(groups))
-        self.bias = nn.Parameter(torch.zeros(groups) if self.identity else torch.ones(groups))
+    def __init__(self, spec: SGE, site: Site) -> None:
+        super().__init__(spec, site)
+        parts = groups(spec, site)
+        self.weight = nn.Parameter(torch.zeros(parts))
+        self.bias = nn.Parameter(torch.zeros(parts) if self.identity else torch.ones(parts))
 
     def forward(self, x: Tensor) -> Tensor:
         grouped = torch.unflatten(self.turned(x), 1, (len(self.weight), -1))
-        # Products of values leave the range of fp16; divided by their deviation they come back.
+        # Products overflow fp16; after the division by their deviation they fit again.
         wide = grouped.to(torch.promote_types(x.dtype, torch.float32))
         z = (wide * wide.mean((3, 4), keepdim=True)).sum(2)
         # The deviation of a single pixel is 0, not undefined.

@@ -16,26 +16,26 @@ from torch import Tensor, nn
 from senetzoo._utils.checks import PerStage
 from senetzoo.errors import PolicyError
 from senetzoo.gates.common import GateModule, for_stage
-from senetzoo.nn.slots import Layout, Site
+from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 
 
 @dataclass(frozen=True)
 class ShuffleAttention(Gate):
-    """Half of each group of channels is gated by channel, half by pixel; then they are shuffled.
+    """Gate half of each group's channels by channel and half by pixel, then shuffle the channels.
 
     The first half: ``x * sigmoid(a mean(x) + b)``. The second: ``x * sigmoid(a norm(x) + b)``, with
-    a norm over the pixels of each channel. ``a`` and ``b`` are a number for each channel of a
-    group, and the same for all groups. The shuffle puts the two halves' channels in turn.
+    a norm over the pixels of each channel. ``a`` and ``b`` are one number for each channel of a
+    group, shared by all groups. The shuffle interleaves the channels of the two halves.
 
     Args:
-        groups: Groups of channels: one number, or one per stage. Where two halves of that many
-            don't divide the channels, the largest number that does.
+        groups: Groups of channels: one number, or one per stage. If twice that number doesn't
+            divide the channels, the largest number that divides both it and half of the channels.
     """
 
     name: ClassVar[str] = "shuffle"
     number: ClassVar[str] = "groups"
-    no_identity: ClassVar[str] = "ShuffleAttention changes the order of channels: none is like it."
+    no_identity: ClassVar[str] = "ShuffleAttention reorders the channels, so it has no identity."
 
     groups: PerStage = 64
 
@@ -43,22 +43,22 @@ class ShuffleAttention(Gate):
         if site.channels % 2:
             raise PolicyError(
                 f"{self.text()} got {site.channels} channels.",
-                "It gates one half of them by channel and one by pixel.",
-                "Put it where the number is even",
+                "It gates half of them by channel and half by pixel.",
+                "Use it where the number of channels is even",
             )
-        groups = math.gcd(site.channels // 2, for_stage(self, "groups", site))
-        return ShuffledHalves(self, site.channels // (2 * groups), groups, site.layout)
+        return ShuffledHalves(self, site)
 
 
 class ShuffledHalves(GateModule):
-    """The module of `ShuffleAttention`; `channels` are those of half a group."""
+    """The module of `ShuffleAttention`."""
 
     spec: ShuffleAttention
 
-    def __init__(self, spec: ShuffleAttention, channels: int, groups: int, layout: Layout) -> None:
-        super().__init__(spec, layout)
-        self.groups = groups
-        # As in the authors' code, the gates start without a look at the map.
+    def __init__(self, spec: ShuffleAttention, site: Site) -> None:
+        super().__init__(spec, site)
+        self.groups = math.gcd(site.channels // 2, for_stage(spec, "groups", site))
+        channels = site.channels // (2 * self.groups)
+        # As in the authors' code, the initial gates don't depend on the map.
         self.weight = nn.Parameter(torch.zeros(channels, 1, 1))
         self.bias = nn.Parameter(torch.ones(channels, 1, 1))
         self.norm = nn.GroupNorm(channels, channels)

@@ -22,19 +22,19 @@ from senetzoo.policies.algebra import Gate
 class SimAM(Gate):
     """``y = x * sigmoid((x - mean)^2 / (4 (variance + eps)) + 1/2)``, over a channel's pixels.
 
-    The variance divides by the pixels less one; that of a single pixel is 0.
+    The variance is unbiased; that of a single pixel is 0.
 
     Args:
-        eps: The paper's lambda.
+        eps: Lambda in the paper.
     """
 
     name: ClassVar[str] = "simam"
-    no_identity: ClassVar[str] = "SimAM has no parameters: it has no identity to start from."
+    no_identity: ClassVar[str] = "SimAM has no parameters, so it has no identity."
 
     eps: PositiveFloat = 1e-4
 
     def build(self, site: Site) -> EnergyAttention:
-        return EnergyAttention(self, site.layout)
+        return EnergyAttention(self, site)
 
 
 class EnergyAttention(GateModule):
@@ -46,6 +46,6 @@ class EnergyAttention(GateModule):
         space = self.space
         several = x.shape[space[0]] * x.shape[space[1]] > 1
         variance = x.var(space, correction=int(several), keepdim=True)
-        # Scaled first and squared then: a square of the map's values would leave fp16's range.
+        # Scale before squaring: squares of the map's values would overflow fp16.
         scaled = (x - x.mean(space, keepdim=True)) / (2.0 * (variance + self.spec.eps).sqrt())
         return x * torch.sigmoid(scaled.square() + 0.5)

@@ -13,22 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from senetzoo.gates.common import GateModule, Init, zero
-from senetzoo.nn.slots import Layout, Site
+from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 
 
 @dataclass(frozen=True)
 class SRM(Gate):
-    """``y = x * sigmoid(norm(w1 mean(x) + w2 std(x)))``, each channel on its own.
+    """``y = x * sigmoid(norm(w1 mean(x) + w2 std(x)))``, for each channel separately.
 
-    The norm is a batch norm over one value per image, so training needs batches of at least two.
+    The batch norm gets one value per image and channel, so training needs batches of at least two.
 
     Args:
-        unbiased: Whether the standard deviation divides by the pixels less one, as in the authors'
-            code, instead of by the pixels, as in the paper. A single pixel's is 0 in both.
+        unbiased: Whether the standard deviation is unbiased, as in the authors' code, or not, as
+            in the paper. That of a single pixel is 0 in both.
         init: ``"paper"``: w is zero, as in the authors' code; or ``"identity"``: the norm's scale
-            and shift are zero and the gate doubled, so it is exactly 1 at the start and still
-            learns.
+            and shift are zero and the gate doubled, so it starts at exactly 1 and still learns.
     """
 
     name: ClassVar[str] = "srm"
@@ -37,7 +36,7 @@ class SRM(Gate):
     init: Init = "paper"
 
     def build(self, site: Site) -> StyleRecalibration:
-        return StyleRecalibration(self, site.channels, site.layout)
+        return StyleRecalibration(self, site)
 
 
 class StyleRecalibration(GateModule):
@@ -45,12 +44,12 @@ class StyleRecalibration(GateModule):
 
     spec: SRM
 
-    def __init__(self, spec: SRM, channels: int, layout: Layout) -> None:
-        super().__init__(spec, layout)
-        self.cfc = nn.Parameter(torch.zeros(channels, 2))
-        self.bn = nn.BatchNorm1d(channels)
+    def __init__(self, spec: SRM, site: Site) -> None:
+        super().__init__(spec, site)
+        self.cfc = nn.Parameter(torch.zeros(site.channels, 2))
+        self.bn = nn.BatchNorm1d(site.channels)
         if self.identity:
-            # Not zero too, or neither would learn.
+            # If both were zero, neither would learn.
             nn.init.normal_(self.cfc, std=0.5**0.5)
             zero(self.bn)
 

@@ -14,21 +14,20 @@ from torch import Tensor, nn
 
 from senetzoo._utils.checks import Ge, Odd
 from senetzoo.gates.common import GateModule, Init, zero
-from senetzoo.nn.slots import Layout, Site
+from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 
 
 @dataclass(frozen=True)
 class TripletAttention(Gate):
-    """``y = x * (a + b + c) / 3``, with gates over (H, W), over (C, W) and over (H, C).
+    """``y = x * (a + b + c) / 3``, with gates over (H, W), (C, W) and (H, C).
 
-    Each is ``sigmoid(norm(conv([max(x), mean(x)])))``, with the maximum and the mean along the
-    dimension that it is not over.
+    Each gate is ``sigmoid(norm(conv([max(x), mean(x)])))``, pooled over the third dimension.
 
     Args:
         kernel: Kernel size of the three convolutions (odd).
         init: ``"paper"`` (He initialization), or ``"identity"``: the norms are zero and the gates
-            doubled, so they are exactly 1 at the start and still learn.
+            doubled, so they start at exactly 1 and still learn.
     """
 
     name: ClassVar[str] = "triplet"
@@ -38,7 +37,7 @@ class TripletAttention(Gate):
     init: Init = "paper"
 
     def build(self, site: Site) -> ThreeGates:
-        return ThreeGates(self, site.layout)
+        return ThreeGates(self, site)
 
 
 class ThreeGates(GateModule):
@@ -46,8 +45,8 @@ class ThreeGates(GateModule):
 
     spec: TripletAttention
 
-    def __init__(self, spec: TripletAttention, layout: Layout) -> None:
-        super().__init__(spec, layout)
+    def __init__(self, spec: TripletAttention, site: Site) -> None:
+        super().__init__(spec, site)
         self.convs = nn.ModuleList(
             nn.Conv2d(2, 1, spec.kernel, padding=spec.kernel // 2, bias=False) for _ in range(3)
         )
@@ -59,7 +58,7 @@ class ThreeGates(GateModule):
 
     def forward(self, x: Tensor) -> Tensor:
         image, factor = self.turned(x), torch.zeros((), dtype=x.dtype, device=x.device)
-        # The dimension that is pooled takes the place of the channels, and is put back.
+        # Swap the pooled dimension with the channels, and swap it back afterwards.
         for pooled, conv, norm in zip((1, 2, 3), self.convs, self.norms, strict=True):
             view = image.transpose(1, pooled)
             pools = torch.cat([view.amax(1, keepdim=True), view.mean(1, keepdim=True)], 1)

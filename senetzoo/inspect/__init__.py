@@ -1,4 +1,4 @@
-"""What the gates of a network do with data, and where it looks."""
+"""Inspect the gates of a network on data, and where the network looks."""
 
 from senetzoo.inspect.cam import grad_cam as grad_cam
 from senetzoo.inspect.cam import layer_cam as layer_cam

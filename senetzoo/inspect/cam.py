@@ -1,7 +1,7 @@
-"""Where a network looks: heat maps of one of its maps for one of its classes.
+"""Grad-CAM and Layer-CAM: heat maps of where a network looks.
 
-Captum's ``LayerGradCam`` takes the second dimension of a map for its channels, which in Swin is the
-height, and it has no Layer-CAM; ``grad-cam`` has both and needs OpenCV.
+Captum's ``LayerGradCam`` expects channels in the second dimension, which is the height in Swin, and
+it has no Layer-CAM; the package ``grad-cam`` has both but needs OpenCV.
 """
 
 from __future__ import annotations
@@ -21,31 +21,30 @@ def grad_cam(
     target: int | Tensor | None = None,
     layer: int | str | None = None,
 ) -> Tensor:
-    """Grad-CAM: where a class's evidence lies in a map of the network.
+    """Grad-CAM: where in a feature map the evidence for a class is.
 
-    Selvaraju et al. 2017 (arXiv:1610.02391), equations 1 and 2: the map's channels, each weighted
-    with the mean over its pixels of the gradient of the class's logit, summed; what is below zero
-    becomes zero.
+    Selvaraju et al. 2017 (arXiv:1610.02391), Eq. 1 and 2: the sum of the map's channels, each
+    weighted by the gradient of the class logit averaged over the pixels, followed by a ReLU.
 
     Args:
-        model: A network of the zoo. It computes in eval mode, and gets its own mode back; its
-            parameters' gradients are left alone.
-        images: (N, in_chans, H, W), transformed.
-        target: The class, for all images or (N,) one for each; None takes each image's most
-            probable one.
-        layer: The map: the number of a stage, from 1, or from the end as -1, for the map after it;
-            or the name of a module in `model` that gives a map, for its output. None is the last
-            map before the pooling.
+        model: A network of the zoo. It runs in eval mode; its mode and the gradients of its
+            parameters don't change.
+        images: (N, in_chans, H, W), preprocessed.
+        target: The class of all images, or (N,) of each image; None for the most probable class of
+            each image.
+        layer: Which map: the number of a stage, from 1 or negative from the end, for the map after
+            it; or the name of a module in `model`, for its output. None for the last map before
+            the pooling.
 
     Returns:
-        (N, h, w), of the map's own size, from 0, in units of the logit times pixels; not
-        normalized, so that images can be compared.
+        (N, h, w), in the resolution of the map, nonnegative, in units of the logit times pixels;
+        not normalized, so images can be compared.
 
     Raises:
-        ConfigError: No such class or layer, images of a wrong shape, or a layer that gives no map
-            or runs more than once.
-        WeightsError: The logits are not finite.
-        DataError: They are not, and the images are not.
+        ConfigError: There is no such class or layer, the images have a wrong shape, or the layer
+            doesn't return a map or runs more than once.
+        WeightsError: The logits aren't finite although the images are.
+        DataError: Neither the logits nor the images are finite.
     """
     return class_maps(model, images, target=target, layer=layer)[2]
 
@@ -57,13 +56,13 @@ def layer_cam(
     target: int | Tensor | None = None,
     layer: int | str | None = None,
 ) -> Tensor:
-    """Layer-CAM: Grad-CAM with a weight for each pixel, which holds for early layers too.
+    """Layer-CAM: Grad-CAM with a weight for each pixel, which also works for early layers.
 
     Jiang et al. 2021, "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization"
-    (IEEE Transactions on Image Processing 30): each value of the map is weighted with its own
-    gradient where that is positive; channels are summed, and what is below zero becomes zero.
+    (IEEE Transactions on Image Processing 30): the sum of the map's channels, each value weighted
+    by its positive gradient, followed by a ReLU.
 
-    Arguments, result and errors are those of `grad_cam`.
+    Arguments, result and errors are the same as of `grad_cam`.
     """
     return class_maps(model, images, target=target, layer=layer)[3]
 
@@ -71,14 +70,14 @@ def layer_cam(
 def class_maps(
     model: Classifier, images: Tensor, *, target: int | Tensor | None, layer: int | str | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Logits (N, K), the target (N,), Grad-CAM and Layer-CAM; the arguments are `grad_cam`'s."""
+    """Logits (N, K), target (N,), Grad-CAM and Layer-CAM, for the arguments of `grad_cam`."""
     weight = next(model.parameters())
-    # Also for a caller in inference mode, where nothing has gradients.
+    # The caller may be in inference mode, where nothing has gradients.
     model = evaluated(model)
     with torch.inference_mode(False), torch.enable_grad():
         images = images.detach().to(weight.device, weight.dtype, copy=True)
         model.check_input(images)
-        if layer is None and not model.levels():  # a network of a caller's own
+        if layer is None and not model.levels():  # a user's own network
             layer = next(path for path, m in model.named_modules() if m is model.cam_layer)
         if isinstance(layer, str):
             leaf, logits, layout = _through_module(model, images, layer)
@@ -98,7 +97,7 @@ def class_maps(
 
 
 def _through_stages(model: Classifier, images: Tensor, layer: int | None) -> tuple[Tensor, Tensor]:
-    """The map after a stage, as a leaf, and the logits. Nothing before the map has a graph."""
+    """The map after a stage as a leaf, and the logits. Layers before the map record no graph."""
     levels = model.levels()
     count = len(levels)
     stage = -1 if layer is None else layer
@@ -106,7 +105,7 @@ def _through_stages(model: Classifier, images: Tensor, layer: int | None) -> tup
         raise ConfigError(
             f"There is no stage {stage!r} to look at.",
             f"The network has {count} stages, 1 to {count}, or from the end -1 to -{count}.",
-            "Leave the layer out for the last map",
+            "Leave out layer for the last map",
         )
     index = stage - 1 if stage > 0 else count + stage
     with torch.no_grad():
@@ -120,45 +119,45 @@ def _through_stages(model: Classifier, images: Tensor, layer: int | None) -> tup
 
 
 def _through_module(model: Classifier, images: Tensor, name: str) -> tuple[Tensor, Tensor, str]:
-    """The output of a module, as a leaf, the logits, and the output's layout."""
+    """The output of a module as a leaf, the logits, and the layout of the output."""
     modules = {path: module for path, module in model.named_modules() if path}
     if name not in modules:
         raise ConfigError(
             f"There is no layer {name!r} to look at.",
-            "A layer is a stage by its number, or a module by its name in model.named_modules().",
+            "A layer is the number of a stage, or the name of a module in model.named_modules().",
             nearest(name, modules),
         )
     leaves: list[Tensor] = []
 
     def unfit(why: str) -> ConfigError:
-        remedy = "Name another, or a stage by its number"
+        remedy = "Use another layer, or the number of a stage"
         return ConfigError(f"The layer {name!r} can't be looked at.", why, remedy)
 
     def cut(module: nn.Module, args: object, out: object) -> Tensor:
         if leaves:
             raise unfit("It runs more than once for an image.")
         if not isinstance(out, Tensor) or out.ndim != 4:
-            raise unfit("It gives no map of height, width and channels.")
+            raise unfit("It doesn't return a map of height, width and channels.")
         leaf, rest = _leaf(out)
         leaves.append(leaf)
         return rest
 
-    modules[name].register_forward_hook(cut)  # of a copy, which goes with it
+    modules[name].register_forward_hook(cut)  # of the copy made by evaluated()
     logits = model(images)
     if not leaves:
-        raise unfit("The network does not run it in eval mode.")
-    # Swin's are (N, h, w, C) wherever they are not a convolution's.
+        raise unfit("The network doesn't run it in eval mode.")
+    # Maps of Swin are (N, h, w, C), except the outputs of convolutions.
     return leaves[0], logits, "nchw" if isinstance(modules[name], nn.Conv2d) else model.layout
 
 
 def _leaf(x: Tensor) -> tuple[Tensor, Tensor]:
-    """`x` as the begin of a graph, and what goes on: a copy, which may be overwritten in place."""
+    """`x` as a leaf, and a copy of it to continue with, which may be overwritten in place."""
     leaf = x.detach().clone().requires_grad_()
     return leaf, leaf.clone()
 
 
 def _target(target: int | Tensor | None, logits: Tensor) -> Tensor:
-    """(N,), the class of each image."""
+    """The class of each image, (N,)."""
     count, classes = logits.shape
     if target is None:
         return logits.detach().argmax(1)
@@ -167,7 +166,7 @@ def _target(target: int | Tensor | None, logits: Tensor) -> Tensor:
     if not whole or chosen.shape not in ((), (count,)):
         raise ConfigError(
             f"There is no class {target!r} for each of {count} images.",
-            f"The target is one whole number, or a tensor of shape ({count},) of them.",
+            f"The target is a whole number, or a tensor of shape ({count},).",
         )
     outside = chosen[(chosen < 0) | (chosen >= classes)]
     if outside.numel():

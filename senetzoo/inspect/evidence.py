@@ -1,4 +1,4 @@
-"""What a network makes of one image: where it looks, and what its gates do there."""
+"""How a network classifies one image: where it looks, and what its gates do."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Channel:
     Args:
         gate: The gate's name in the network.
         channel: Index of the channel.
-        value: What its map is multiplied by.
-        relative: The value as a part of what an open gate gives: near 0 is closed, near 1 open.
+        value: The factor on the channel's map.
+        relative: The value divided by the gate's upper bound: closed near 0, open near 1.
     """
 
     gate: str
@@ -33,16 +33,16 @@ class Channel:
 
 @dataclass(frozen=True)
 class Evidence:
-    """A network's look at one image.
+    """How a network classifies one image.
 
     Args:
         picture: (C, H, W), uint8, the crop that the network saw.
         probabilities: (K,), of all classes.
-        target: The class that the heat maps are of.
-        grad_cam: (h, w), from 0.
-        layer_cam: (h, w), from 0.
-        gates: By the gates' names in the network's order, of this image alone: ``mean`` holds each
-            channel's value. Empty for a network without gates.
+        target: The class of the heat maps.
+        grad_cam: (h, w), nonnegative.
+        layer_cam: (h, w), nonnegative.
+        gates: Excitations of this image by name of the gate, in the order of the network; ``mean``
+            has the value of each channel. Empty for a network without gates.
     """
 
     picture: Tensor
@@ -53,11 +53,11 @@ class Evidence:
     gates: dict[str, Excitation]
 
     def closed(self, count: int) -> list[Channel]:
-        """The `count` channels that are closed most, of all gates, the first most of all."""
+        """The `count` most closed channels of all gates, starting with the most closed one."""
         return self.opened(count, most=False)
 
     def opened(self, count: int, *, most: bool = True) -> list[Channel]:
-        """The `count` channels that are opened most, of all gates, or least; these come first."""
+        """The `count` most open channels of all gates, or the least open ones, in that order."""
         if not self.gates:
             return []
         channels = [(gate, k) for gate in self.gates.values() for k in range(len(gate.mean))]
@@ -78,19 +78,19 @@ def evidence(
     target: int | None = None,
     layer: int | str | None = None,
 ) -> Evidence:
-    """Look at what a network makes of an image.
+    """Collect how a network classifies an image.
 
     Args:
-        model: A network of the zoo; it computes in eval mode and gets its own mode back.
-        image: (in_chans, H, W), transformed.
-        transforms: What it went through, to show the pixels again.
-        target: The class to look for; None for the most probable one.
-        layer: The map to look at, as of `senetzoo.inspect.grad_cam`.
+        model: A network of the zoo. It runs in eval mode; its mode doesn't change.
+        image: (in_chans, H, W), preprocessed.
+        transforms: Its preprocessing, to recover the pixels.
+        target: The class to explain; None for the most probable one.
+        layer: Which map, as in `senetzoo.inspect.grad_cam`.
 
     Raises:
-        ConfigError: No such class or layer.
-        WeightsError: The logits are not finite.
-        DataError: They are not, and the image is not.
+        ConfigError: There is no such class or layer.
+        WeightsError: The logits aren't finite although the image is.
+        DataError: Neither the logits nor the image are finite.
     """
     images = image[None]
     logits, chosen, grad_cam, layer_cam = class_maps(model, images, target=target, layer=layer)

@@ -1,7 +1,7 @@
-"""The values of a network's gates on data: by channel, by class, and how many of them do anything.
+"""The values of a network's gates on data, by channel and by class.
 
-Hu et al. 2017 (arXiv:1709.01507v4), Section 7.2 and Fig. 6: the mean excitation of each channel for
-chosen classes, stage by stage.
+Hu et al. 2017 (arXiv:1709.01507v4), Section 7.2 and Fig. 6, plot the mean excitation of each
+channel for selected classes, stage by stage.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from senetzoo.errors import ConfigError
 from senetzoo.gates.common import GateModule
 from senetzoo.nn.modes import evaluated
 
-# A value nearer to an end than this part of the range counts as closed or as open, and one that
-# moves less than this part over all images as constant.
+# Values closer to an end than this fraction of the range are closed or open, and values that vary
+# less than this fraction over all images are constant.
 TOLERANCE = 0.05
 # Bins of the histograms.
 BINS = 50
@@ -28,22 +28,22 @@ BINS = 50
 class Excitation:
     """The values of one gate, one for each image and channel.
 
-    Of gates that give each channel one value it is that value; of those whose values differ from
-    pixel to pixel (CBAM, scSE, gather-excite, coordinate attention, BAM, SimAM) the factor that
-    comes nearest to what the gate does to the channel's map: least squares.
+    For gates with one factor per channel, the value is that factor. For gates whose factors differ
+    between pixels (CBAM, scSE, gather-excite, coordinate attention, BAM, SimAM), it is the single
+    factor that best approximates the gate's output, by least squares.
 
     Args:
-        path: The gate's name in the network.
-        gate: The gate, as text.
-        top: The value that an open gate comes near to.
-        counts: (K,), images of each class.
+        path: Name of the gate in the network.
+        gate: Text of the gate.
+        top: Upper bound of the gate's values.
+        counts: (K,), number of images of each class.
         by_class: (K, C), mean of each class; NaN for a class without images.
         mean: (C,), over all images.
         std: (C,), over all images; 0 for one image.
-        low: (C,), the lowest value of any image.
-        high: (C,), the highest.
-        histogram: (K, 50), values of each class's images in all channels, by equal bins from 0 to
-            `top`; what lies outside is in the first and the last.
+        low: (C,), minimum over all images.
+        high: (C,), maximum over all images.
+        histogram: (K, 50), values of all channels for the images of each class, in equal bins from
+            0 to `top`; values outside are in the first and last bin.
     """
 
     path: str
@@ -59,41 +59,41 @@ class Excitation:
 
     @property
     def relative(self) -> Tensor:
-        """(C,), the mean as a part of what an open gate gives: near 0 is closed, near 1 open."""
+        """(C,), the mean divided by `top`: closed near 0, open near 1."""
         return self.mean / self.top
 
     @property
     def closed(self) -> Tensor:
-        """(C,), whether no image opens the channel."""
+        """(C,), whether the channel is closed for all images."""
         return self.high < TOLERANCE * self.top
 
     @property
     def open(self) -> Tensor:
-        """(C,), whether no image closes the channel at all."""
+        """(C,), whether the channel is open for all images."""
         return self.low > (1.0 - TOLERANCE) * self.top
 
     @property
     def constant(self) -> Tensor:
-        """(C,), whether the value is the same for all images, or nearly."""
+        """(C,), whether the value is (nearly) the same for all images."""
         return self.high - self.low < TOLERANCE * self.top
 
     @property
     def variation(self) -> float:
-        """How much of the gate depends on the image, from 0 to 1.
+        """How much the gate depends on the image, from 0 to 1.
 
-        The root mean square of what is left of its values when each channel's mean is taken off,
-        over that of the values: the relative error of a constant in the gate's place.
+        The root mean square of its values after subtracting each channel's mean, divided by that
+        of the values: the relative error of replacing the gate with a constant.
         """
         left = float(self.std.square().mean())
         whole = left + float(self.mean.square().mean())
         return (left / whole) ** 0.5 if whole else 0.0
 
     def quantiles(self, parts: tuple[float, ...], label: int | None = None) -> tuple[float, ...]:
-        """Values below which given parts of all values lie, read from the histogram.
+        """Quantiles of the values, read from the histogram.
 
         Args:
-            parts: From 0 to 1.
-            label: Of one class; None for all images.
+            parts: Quantiles from 0 to 1.
+            label: Index of a class; None for all images.
         """
         counts = self.histogram.sum(0) if label is None else self.histogram[label]
         heaped = torch.cat([torch.zeros(1), counts.cumsum(0) / max(float(counts.sum()), 1.0)])
@@ -107,16 +107,16 @@ class Excitation:
 
     @property
     def spread(self) -> float:
-        """How far classes differ: the standard deviation of their means, over channels averaged."""
+        """How much classes differ: standard deviation of their means, averaged over channels."""
         means = self.by_class[self.counts > 0]
         return float(means.std(0, correction=0).mean()) if len(means) > 1 else 0.0
 
     def as_dict(self, classes: Sequence[str], drift: Mapping[str, float] | None) -> dict[str, Any]:
-        """All figures, for JSON.
+        """All numbers, for JSON.
 
         Args:
             classes: Names of the classes.
-            drift: What `drift` returns; None where the initial weights are not known.
+            drift: Result of `drift`; None if the initial weights are unknown.
         """
         return {
             "gate": self.path,
@@ -147,7 +147,7 @@ def _rounded(values: Tensor) -> list[float]:
 
 
 def short_name(path: str) -> str:
-    """A gate's name as tables have it: ``"layer1.0.slots.standard"`` is ``"layer1.0 standard"``."""
+    """Name of a gate in tables: ``"layer1.0 standard"`` for ``"layer1.0.slots.standard"``."""
     return path.replace(".slots.", " ")
 
 
@@ -181,7 +181,7 @@ class _Statistics:
             gate=gate.spec.text(),
             top=gate.top,
             counts=counts,
-            # No image: 0 / 0 is NaN.
+            # 0 / 0 is NaN for a class without images.
             by_class=self.by_class / counts[:, None],
             mean=mean,
             std=(self.squares / images - mean.square()).clamp_min(0.0).sqrt(),
@@ -194,26 +194,26 @@ class _Statistics:
 def excitations(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, classes: int
 ) -> dict[str, Excitation]:
-    """What each gate of `model` does with images.
+    """Measure the values of all gates of `model` on images.
 
     Args:
-        model: A network with gates of this zoo, ours or another's by `senetzoo.attach`. It runs in
-            eval mode on its own device; its own mode and hooks stay as they are.
+        model: A network with gates of this zoo: one of this zoo, or another one after
+            `senetzoo.attach`. It runs in eval mode on its device; its mode and hooks don't change.
         batches: Pairs of images (N, C, H, W) and labels (N,).
-        classes: Number of classes; labels are from 0 to that, not included.
+        classes: Number of classes; labels are from 0 to ``classes - 1``.
 
     Returns:
-        By the gates' names, in the order in which the network has them.
+        Excitations by name of the gate, in the order of the network.
 
     Raises:
-        ConfigError: It has no gate, there is no image, or a label is out of range.
+        ConfigError: There are no gates or no images, or a label is out of range.
     """
     model = evaluated(model)
     gates = {n: module for n, module in model.named_modules() if isinstance(module, GateModule)}
     if not gates:
         raise ConfigError(
             "The network has no gates to look at.",
-            "Its policy is empty, or its gates are not of this zoo.",
+            "Its policy is empty, or its gates aren't from this zoo.",
             "Type for example: senetzoo.create('se_resnet20', pretrained=True)",
         )
     values: dict[str, Tensor] = {}
@@ -231,7 +231,7 @@ def excitations(
             if len(wrong):
                 raise ConfigError(
                     f"An image has the label {int(wrong[0])}.",
-                    f"With {classes} classes labels are from 0 to {classes - 1}.",
+                    f"With {classes} classes, labels are from 0 to {classes - 1}.",
                 )
             values.clear()
             model(images.to(device))
@@ -250,13 +250,13 @@ def excitations(
 
 
 def _value(gate: GateModule, x: Tensor, out: Tensor) -> Tensor:
-    """(N, C)."""
+    """The gate's values (N, C), as described in `Excitation`."""
     channelwise = getattr(gate, "excitation", None)
     if channelwise is not None:
         return channelwise(x)  # type: ignore[no-any-return]  # each of the gates' is a Tensor
     x, out = x.double(), out.double()
     energy = x.square().sum(gate.space)
-    # A map of zeros is left as it is, whatever the gate.
+    # Any gate leaves a map of zeros unchanged.
     return torch.where(energy > 0, (x * out).sum(gate.space) / energy, 1.0)
 
 
@@ -265,13 +265,13 @@ def drift(model: nn.Module, initial: nn.Module) -> dict[str, float]:
 
     Args:
         model: A trained network.
-        initial: The same network as it was before: ``config(name).build(seed=seed)`` with the seed
-            that it was trained from, which its manifest entry or its run has.
+        initial: The same network before training: ``config(name).build(seed=seed)`` with the seed
+            of its training, which is stored in its manifest entry or its run.
 
     Returns:
-        By the gates' names the distance of their parameters from the initial ones, over the length
-        of the initial ones: 0 for a gate that did not move. Gates without parameters are left out,
-        and those that start from zeros alone.
+        By name of the gate, the distance of its parameters from the initial ones, divided by the
+        norm of the initial ones: 0 for a gate that didn't move. Gates without parameters, and gates
+        whose initial parameters are all zero, are left out.
     """
     before = dict(initial.named_modules())
     found: dict[str, float] = {}

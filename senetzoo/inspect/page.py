@@ -1,4 +1,4 @@
-"""Explained images in a folder: a picture of each, and one page of HTML that needs nothing else."""
+"""Write explanations of images to a folder: a picture of each, and a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from senetzoo.inspect.pictures import data_uri, pictures, png, sheet, strip
 
 PAGE, _SUFFIX = EXPLAINED, ".explain.png"
 _CHANNELS = 3
-# Bytes: systems allow 255 for a file's name, and a suffix and a number come after it.
+# In bytes: file names can have 255, and a suffix and a number are appended.
 _STEM = 150
 
 
 class Page:
-    """The page and the pictures beside it, in a folder that is made if it is not there.
+    """The page and its pictures, in a folder that is created if needed.
 
     Raises:
         ConfigError: `folder` is a file.
@@ -34,8 +34,8 @@ class Page:
         if folder.exists() and not folder.is_dir():
             raise ConfigError(
                 f"Explanations can't be written to {folder}.",
-                "It is a file; they are several files, in a folder.",
-                "Name a folder; it need not exist",
+                "It is a file, and explanations are several files in a folder.",
+                "Name a folder, which doesn't have to exist",
             )
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / PAGE
@@ -49,7 +49,14 @@ class Page:
     def add(
         self, source: str, name: str, guesses: Sequence[tuple[str, float]], found: Evidence
     ) -> Path:
-        """Add an image (its path, its name for readers) and write its picture; give its path."""
+        """Add an image, write its picture, and return the path of the picture.
+
+        Args:
+            source: Path of the image.
+            name: Name of the image on the page.
+            guesses: Classes with their probabilities, best first.
+            found: Evidence for the image.
+        """
         lines = [f"{label}  {100 * probability:.1f} %" for label, probability in guesses]
         path = self.path.with_name(self._file(source))
         content = png(sheet(found, f"{name}: {self._network}", lines))
@@ -59,20 +66,20 @@ class Page:
         return path
 
     def made(self, source: str) -> bool:
-        """Whether an image is one of these pictures, of now or of an earlier time."""
+        """Whether an image is one of these pictures, written now or earlier."""
         path = Path(source)
         if "\0" in source or not path.name.endswith(_SUFFIX):
             return False
         return path.parent.resolve() == self._folder
 
     def failed(self, name: str, error: str) -> None:
-        """Tell of an image that can't be read."""
+        """Add the error of an image that can't be read."""
         self._sections.append(
             f'<section><h2>{escape(name)}</h2><p class="error">{escape(error)}</p></section>'
         )
 
     def write(self) -> Path:
-        """Write the page, and give its path."""
+        """Write the page and return its path."""
         template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
         text = template.substitute(
             title=escape(f"What {self._network} sees"),
@@ -85,12 +92,12 @@ class Page:
         return self.path
 
     def _file(self, source: str) -> str:
-        """A name that no other image of the page has."""
+        """A file name that no other image of the page has."""
         stem = Path(source).stem
         while len(os.fsencode(stem)) > _STEM:
             stem = stem[:-1]
         name, number = f"{stem}{_SUFFIX}", 2
-        # In small letters: two names that differ in their case alone are one file to some systems.
+        # In lowercase, because some file systems ignore case.
         while name.lower() in self._taken:
             name, number = f"{stem}-{number}{_SUFFIX}", number + 1
         self._taken.add(name.lower())
@@ -111,7 +118,7 @@ def _section(name: str, guesses: Sequence[tuple[str, float]], found: Evidence) -
 
 
 def figures(name: str, label: str, found: Evidence) -> str:
-    """HTML of the image as the network saw it, and of the heat maps for the class `label`."""
+    """HTML of the image as the network saw it and of the heat maps for the class `label`."""
     saw, *maps = pictures(found)
     alts = [f"{name}, as the network saw it", *(f"{caption} for {label}" for caption, _ in maps)]
     shown = "".join(
@@ -120,17 +127,16 @@ def figures(name: str, label: str, found: Evidence) -> str:
         for (caption, image), alt in zip((saw, *maps), alts, strict=True)
     )
     empty = (
-        '<p class="soft">Grad-CAM is zero everywhere: this map as a whole speaks against the class.'
-        "</p>"
+        '<p class="soft">Grad-CAM is zero everywhere: this map is evidence against the class.</p>'
     )
     return f'<div class="pictures">{shown}</div>{"" if float(found.grad_cam.max()) > 0 else empty}'
 
 
 def gates_table(found: Evidence) -> str:
-    """HTML of the channels that are open and closed most, and of every gate."""
+    """HTML of the most open and most closed channels, and of all gates."""
     if not found.gates:
         return '<p class="soft">This network has no gates.</p>'
-    # A pixel for each channel: the page stretches them.
+    # One pixel per channel, scaled by the page.
     cells = [data_uri(strip(gate.relative, len(gate.mean), 1)) for gate in found.gates.values()]
     rows = "".join(
         f'<tr><th scope="row">{escape(short_name(path))}</th>'

@@ -1,4 +1,4 @@
-"""Heat maps and gates as pictures; with Pillow alone."""
+"""Draw heat maps and gates with Pillow."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch.nn import functional as F
 
 from senetzoo.inspect.evidence import Evidence
 
-# Shorter side of a picture in pixels, at least: smaller images are enlarged.
+# Minimum of a picture's shorter side in pixels: smaller images are enlarged.
 SIDE = 224
-# Of a heat map over a picture.
+# Opacity of a heat map over a picture.
 _OPACITY = 0.55
 
-# Colors at equal distances, dark to bright, whose brightness alone tells the order as well. They
-# are matplotlib's inferno and viridis at five points.
+# Equidistant colors from dark to bright, ordered by brightness, too: matplotlib's inferno and
+# viridis at five points.
 _HEAT = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 _GATE = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 
@@ -30,7 +30,7 @@ _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def _colored(values: Tensor, anchors: Sequence[tuple[int, int, int]]) -> _Pixels:
-    """Values (H, W) from 0 to 1 as colors (H, W, 3)."""
+    """Map values (H, W) from 0 to 1 to colors (H, W, 3)."""
     at = np.linspace(0.0, 1.0, len(anchors))
     x = values.clamp(0, 1).double().numpy()
     channels = [np.interp(x, at, [anchor[k] for anchor in anchors]) for k in range(3)]
@@ -38,7 +38,7 @@ def _colored(values: Tensor, anchors: Sequence[tuple[int, int, int]]) -> _Pixels
 
 
 def to_image(picture: Tensor) -> Image.Image:
-    """A picture (C, H, W), uint8, in RGB and at least `SIDE` high: pixels are squares."""
+    """Convert a picture (C, H, W), uint8, to RGB, enlarged to sides of at least `SIDE` pixels."""
     pixels = picture.permute(1, 2, 0).expand(-1, -1, 3).contiguous().numpy()
     image = Image.fromarray(pixels)
     factor = -(-SIDE // min(image.size))
@@ -46,7 +46,7 @@ def to_image(picture: Tensor) -> Image.Image:
 
 
 def overlay(picture: Tensor, heat: Tensor) -> Image.Image:
-    """A heat map (h, w) from 0 over its picture; the largest value gets the brightest color."""
+    """Draw a nonnegative heat map (h, w) over its picture, scaled to its largest value."""
     below = to_image(picture)
     top = float(heat.max())
     scaled = heat / top if top > 0 else heat
@@ -57,7 +57,7 @@ def overlay(picture: Tensor, heat: Tensor) -> Image.Image:
 
 
 def strip(relative: Tensor, width: int, height: int) -> Image.Image:
-    """A gate's channels (C,) from 0 to 1 side by side, dark where it is closed, bright where open.
+    """Draw a gate's channels (C,) from 0 to 1 side by side, from dark (closed) to bright (open).
 
     Channels that share a pixel are averaged.
     """
@@ -68,19 +68,19 @@ def strip(relative: Tensor, width: int, height: int) -> Image.Image:
 
 
 def png(image: Image.Image) -> bytes:
-    """An image as the content of a PNG file."""
+    """Encode an image as PNG."""
     data = io.BytesIO()
     image.save(data, "png")
     return data.getvalue()
 
 
 def data_uri(image: Image.Image) -> str:
-    """An image as an address that holds it, for pages that need nothing else."""
+    """Encode an image as a data URI, for self-contained pages."""
     return f"data:image/png;base64,{base64.b64encode(png(image)).decode('ascii')}"
 
 
 def pictures(evidence: Evidence) -> list[tuple[str, Image.Image]]:
-    """The image as the network saw it, and the heat maps over it, each with its caption."""
+    """The image as the network saw it and its heat maps, each with a caption."""
     return [
         ("what the network saw", to_image(evidence.picture)),
         ("Grad-CAM", overlay(evidence.picture, evidence.grad_cam)),
@@ -89,9 +89,9 @@ def pictures(evidence: Evidence) -> list[tuple[str, Image.Image]]:
 
 
 def sheet(evidence: Evidence, title: str, guesses: Sequence[str]) -> Image.Image:
-    """All about one image in one picture: it, both heat maps, the guesses and the gates.
+    """One picture with the image, both heat maps, the guesses and the gates.
 
-    Of a title that is too long the end is kept.
+    A title that is too long is cut at its start.
     """
     gap, line, row = 12, 18, 16
     large, small = ImageFont.load_default(15), ImageFont.load_default(12)

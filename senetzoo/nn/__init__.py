@@ -1,1 +1,1 @@
-"""Parts that every family is built from: slots, stems, drop path."""
+"""Building blocks shared by all families: slots, stems, drop path."""

@@ -1,4 +1,4 @@
-"""A network without its head, as detectors and segmenters take it."""
+"""A network without its head, for detectors and segmenters."""
 
 from __future__ import annotations
 
@@ -16,24 +16,23 @@ from senetzoo.nn.trunk import Trunk
 
 
 class Backbone(Trunk):
-    """The maps of a network, without its head: a list of (N, C, h, w) from images (N, C, H, W).
+    """A network without its head: images (N, C, H, W) in, a list of maps (N, C, h, w) out.
 
-    Its tensors are those of the network before its head, under their names: its `state_dict` is a
-    part of the network's. What runs after the last map that is asked for is left out too, so that
-    every parameter gets a gradient. Modules and tensors are shared with `network`, which is not
-    changed; attach gates to the network before.
+    Parameters keep their names, so its `state_dict` is a subset of the network's. Layers after the
+    last requested map are left out too, so every parameter gets a gradient. Modules and tensors
+    are shared with `network`, which isn't changed; attach gates before you build the backbone.
 
     Args:
-        network: A network of this zoo, as `create` and `load` give it.
-        out_indices: Which maps of `Classifier.feature_info`, from 0, or from the end; None for
-            all. They come in the order of the stages.
-        output_stride: Largest stride of a map, of those that the network has. Later convolutions
-            keep the size of their maps, and are dilated instead (DeepLab, arXiv:1606.00915,
+        network: A network of this zoo, made by `create` or `load`.
+        out_indices: Indices into `Classifier.feature_info`, negative ones from the end; None for
+            all maps. The maps come in the order of the stages.
+        output_stride: Largest stride of the maps; must be the stride of one of them. Later
+            convolutions keep the resolution and are dilated instead (DeepLab, arXiv:1606.00915,
             Section 3.1), in a copy of the network. None for the network's own strides.
 
     Raises:
-        ConfigError: The network has no such map or stride, or is made smaller by something else
-            than convolutions.
+        ConfigError: The network has no such map or stride, or it downsamples with something other
+            than a convolution.
     """
 
     def __init__(
@@ -68,13 +67,13 @@ class Backbone(Trunk):
     feature_maps = forward
 
     def freeze(self, stages: int) -> None:
-        """Let the stem and so many stages learn nothing, for all later calls of ``train()`` too.
+        """Freeze the stem and the first `stages` stages; later calls of ``train()`` keep that.
 
-        Their batch norms stay in eval mode, as in the detectors of the literature; other calls
-        before are undone.
+        Their batch norms stay in eval mode, as is usual in detectors. Each call replaces the
+        previous one: ``freeze(0)`` unfreezes everything.
 
         Raises:
-            ConfigError: It has fewer stages.
+            ConfigError: The backbone has fewer stages.
         """
         if type(stages) is not int or not 0 <= stages <= len(self._paths):
             raise ConfigError(
@@ -96,11 +95,11 @@ class Backbone(Trunk):
 
 
 def _checked(indices: Sequence[int] | None, count: int) -> tuple[int, ...]:
-    """The maps that are asked for, of `count`, in their order."""
+    """The requested indices, out of `count`, checked and sorted."""
     if not count:
         raise ConfigError(
-            "The network has no feature maps to give.",
-            "Of a network of one's own only the logits are known.",
+            "The network has no feature maps.",
+            "For a network of your own, only the logits are available.",
             "",
         )
     asked = range(count) if indices is None else indices
@@ -111,15 +110,15 @@ def _checked(indices: Sequence[int] | None, count: int) -> tuple[int, ...]:
     )
     if not valid:
         raise ConfigError(
-            f"The network has no maps out_indices={indices!r}.",
-            f"It has {count}, one after each stage: 0 to {count - 1}.",
+            f"Backbone got out_indices={indices!r}.",
+            f"The network has {count} maps, one after each stage: 0 to {count - 1}.",
             f"Type for example: out_indices={tuple(range(count))[-3:]}",
         )
     return tuple(sorted({index % count for index in asked}))
 
 
 def _without_others(module: nn.Module, path: str, paths: Iterable[str]) -> nn.Module | None:
-    """`module`, which has this path, or a copy of it without what has none of `paths`; or None."""
+    """`module` at `path`, or a copy without the submodules not in `paths`; None if none is."""
     if path in paths:
         return module
     if not any(other.startswith(f"{path}.") for other in paths):
@@ -133,7 +132,7 @@ def _without_others(module: nn.Module, path: str, paths: Iterable[str]) -> nn.Mo
 
 
 def _dilated(network: Classifier, stride: int) -> tuple[Classifier, FeatureInfos]:
-    """A copy of `network` whose maps have at most this stride, and what they are."""
+    """A copy of `network` whose maps have at most this stride, with their `FeatureInfos`."""
     known = network.feature_info
     if stride not in known.reduction():
         raise ConfigError(
@@ -153,13 +152,13 @@ def _dilated(network: Classifier, stride: int) -> tuple[Classifier, FeatureInfos
                 if getattr(module, "stride", 1) not in (1, (1, 1)):
                     raise ConfigError(
                         f"{network.family} got output_stride={stride}.",
-                        f"A {type(module).__name__} makes its maps smaller, and can't be dilated.",
-                        "Leave output_stride out, or take a network of the ResNet line",
+                        f"A {type(module).__name__} downsamples its maps and can't be dilated.",
+                        "Leave out output_stride, or use a ResNet",
                     )
                 continue
             strides = module.stride != (1, 1)
             strided = strided or strides
-            # What made the map smaller looks at the pixels that it looked at; what follows, too.
+            # The formerly strided convolution keeps its pixels; those after it are spread out.
             dilation = after if strided and not strides else before
             module.stride, module.dilation = (1, 1), (dilation, dilation)
             if not isinstance(module.padding, str):
@@ -169,7 +168,7 @@ def _dilated(network: Classifier, stride: int) -> tuple[Classifier, FeatureInfos
 
 
 def _outside_slots(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:
-    """All modules in these, in order, but those of gates."""
+    """All submodules in order, except those of gates."""
     for module in modules:
         if not isinstance(module, Slots):
             yield module

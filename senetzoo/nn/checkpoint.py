@@ -1,4 +1,4 @@
-"""Computing a part of a network again in the backward pass instead of keeping its tensors."""
+"""Activation checkpointing that leaves the statistics of batch norms right."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recomputed(owner: nn.Module, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """``function(*inputs)``, of which only the inputs are kept for the backward pass.
+    """``function(*inputs)``, keeping only the inputs for the backward pass.
 
-    The backward pass runs `function` again. Batch norms in training mode gather their running
-    statistics in the first run only, so that these are the same as without.
+    The backward pass runs `function` again, with the same random numbers. Batch norms in training
+    mode update their running statistics in the first run only, as without checkpointing.
 
     Args:
-        owner: Module that has every batch norm that `function` runs.
-        function: Computes a tensor; the random draws of both runs are the same.
+        owner: Module that contains every batch norm that `function` runs.
+        function: Function that returns a tensor.
         inputs: Its arguments.
     """
     if torch.compiler.is_compiling():
-        # The compiled graph writes the statistics once, and takes no such contexts.
+        # The compiled graph updates the statistics once, and doesn't support context_fn.
         return checkpoint(function, *inputs, use_reentrant=False)  # type: ignore[no-any-return]
     return checkpoint(  # type: ignore[no-any-return]
         function, *inputs, use_reentrant=False, context_fn=partial(_contexts, owner)
@@ -34,7 +34,7 @@ def recomputed(owner: nn.Module, function: Callable[..., Tensor], *inputs: Tenso
 def _contexts(
     owner: nn.Module,
 ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Those of the first and of the second run."""
+    """The context managers of the first and the second run."""
     return nullcontext(), _without_statistics(owner)
 
 
@@ -43,8 +43,8 @@ def _without_statistics(owner: nn.Module) -> Iterator[None]:
     norms = [module for module in owner.modules() if isinstance(module, _BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        # The new batch has no weight in the average, and is not counted. Without the statistics
-        # the norm would keep other tensors than in the first run.
+        # The batch gets no weight in the average and isn't counted. Taking the statistics away
+        # would make the norm save other tensors than in the first run.
         norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield

@@ -1,4 +1,4 @@
-"""What every network of the zoo is: a config, and the classifier that it builds."""
+"""Base classes of all networks: the config, and the classifier that it builds."""
 
 from __future__ import annotations
 
@@ -25,31 +25,30 @@ from senetzoo.nn.stem import STEMS, Stem, as_stem
 from senetzoo.nn.trunk import Trunk, module_at
 from senetzoo.nn.warned import trained_in_eval_mode, versions, warn, watches
 
-# An ImageNet stem makes a smaller image so small that most of it is gone before the first stage.
+# Below this, an ImageNet stem downsamples most of the image away before the first stage.
 SMALL_IMAGE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(ABC):
-    """The fields that every architecture has. A family adds its own.
+    """Fields shared by all architectures; each family adds its own.
 
     Args:
         num_classes: Outputs of the classifier.
         in_chans: Channels of the input image.
-        stem: What comes before the first stage. Families built of residual blocks take any
-            `Stem`, or the name of one; the others have two forms: ``"imagenet"``, which is the
-            paper's, and ``"cifar"`` for images of about 32 pixels, which their docstring
-            describes.
+        stem: Layers before the first stage. Families built from residual blocks take any `Stem`
+            or the name of one; the others have two variants: ``"imagenet"``, the paper's, and
+            ``"cifar"`` for images of about 32 pixels, described in their docstring.
         dropout: Dropout before the classifier, in [0, 1).
-        drop_path: Stochastic depth, rising linearly with depth to this rate, in [0, 1).
+        drop_path: Stochastic depth rate of the last block, in [0, 1); rises linearly with depth.
     """
 
     any_stem: ClassVar[bool] = False
-    """Whether the family takes any `Stem`, or only the forms of `sizes` by name."""
+    """Whether the family takes any `Stem`, or only the variants named in `sizes`."""
     sizes: ClassVar[Mapping[str, int]] = MappingProxyType({"imagenet": 224, "cifar": 32})
-    """Side in pixels of the images that each form is meant for."""
+    """Image size in pixels that each variant is meant for."""
     has_branches: ClassVar[bool] = True
-    """Whether there are residual branches, which stochastic depth can drop."""
+    """Whether there are residual branches for stochastic depth to drop."""
 
     num_classes: PositiveInt = 1000
     in_chans: PositiveInt = 3
@@ -69,11 +68,11 @@ class Config(ABC):
 
     @property
     def family(self) -> str:
-        """What messages call the network: ``LeNet`` for a ``LeNetConfig``."""
+        """Name used in messages: ``LeNet`` for a ``LeNetConfig``."""
         return type(self).__name__.removesuffix("Config")
 
     def _form(self) -> str:
-        """The name of the form that `stem` asks for."""
+        """Name of the variant that `stem` asks for."""
         named = stem = self.stem
         if isinstance(stem, Stem):
             named = next((name for name, value in STEMS.items() if value == stem), stem)
@@ -82,59 +81,59 @@ class Config(ABC):
         forms = [f"{form!r} for images of {side}x{side}" for form, side in self.sizes.items()]
         raise ConfigError(
             f"{self.family} got stem={stem!r}.",
-            f"{self.family} has no stem to exchange, only the form {forms[0]} pixels."
+            f"{self.family} has only one stem, {forms[0]} pixels."
             if len(forms) == 1
-            else f"{self.family} has the forms {' and '.join(forms)} pixels.",
-            f"Leave stem out, or type stem={list(self.sizes)[-1]!r}",
+            else f"{self.family} has the stems {' and '.join(forms)} pixels.",
+            f"Leave out stem, or type stem={list(self.sizes)[-1]!r}",
         )
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed; an unknown field is a `ConfigError`."""
+        """A copy with some fields changed; an unknown field raises `ConfigError`."""
         known = [field.name for field in dataclasses.fields(self)]
         check_fields(type(self).__name__, changes, known)
         return dataclasses.replace(self, **changes)
 
     @property
     def small(self) -> bool:
-        """Whether this is the form for small images, which keeps their size at first."""
+        """Whether this variant is for small images, whose stem doesn't downsample."""
         return self.stem.stride == 1 if isinstance(self.stem, Stem) else self.stem == "cifar"
 
     @property
     def input_size(self) -> int:
-        """Side in pixels of the images it is meant for."""
+        """Image size in pixels that the network is meant for."""
         if isinstance(self.stem, Stem):
             return self.sizes["imagenet" if self.stem.stride > 1 else "cifar"]
         return self.sizes[self.stem]
 
     @property
     def min_size(self) -> int:
-        """Side in pixels of the smallest image that leaves the last stage a pixel."""
+        """Smallest image size in pixels that leaves at least one pixel in the last stage."""
         return 1
 
     @abstractmethod
     def build(self) -> Classifier:
-        """The network without gates, initialized from torch's global random state."""
+        """Build the network without gates, initialized from torch's global random state."""
 
 
 class Classifier(Trunk):
     """An image classifier: (N, in_chans, H, W) images in, (N, num_classes) logits out.
 
-    A subclass adds its modules, says by `set_levels` in which order they run, and ends with
-    `add_head`. A block is a module with a `Slots` among its children.
+    A subclass adds its modules, calls `set_levels` with the order in which they run, and ends with
+    `add_head`. A block is a module that has a `Slots` among its children.
     """
 
     _spec_of: ClassVar[Callable[[Classifier], Any]]
-    """Gives `spec`. senetzoo.spec sets it: this room knows neither names nor policies."""
+    """Computes `spec`. Set by senetzoo.spec, because this package can't import it."""
     push_to_hub: Callable[..., str]
-    """`senetzoo.push`, and `from_pretrained` is `senetzoo.load`, by names of other libraries."""
+    """`senetzoo.push`; `from_pretrained` is `senetzoo.load`. Other libraries use these names."""
     from_pretrained: ClassVar[Callable[..., Classifier]]
     head_name: ClassVar[str] = "fc"
-    """Name of the linear layer whose outputs are the classes."""
+    """Name of the linear layer that computes the logits."""
 
     temperature: float = 1.0
-    """Divides the logits before the softmax: probabilities then are as often right as they say."""
+    """Divides the logits before the softmax, so that probabilities are calibrated."""
     reject_below: float | None = None
-    """Probability of the best class below which an image shows none of them; None: not known."""
+    """An image whose best probability is below this shows none of the classes; None: not set."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -146,24 +145,24 @@ class Classifier(Trunk):
 
     @property
     def spec(self) -> Any:
-        """What the network is, a `senetzoo.spec.ModelSpec`: its name, config and policy as of now.
+        """The network's current name, config and policy, as a `senetzoo.spec.ModelSpec`.
 
-        ``model.spec.replace(num_classes=3).build(seed=0)`` makes another one.
+        ``model.spec.replace(num_classes=3).build(seed=0)`` builds another one.
 
         Raises:
-            ConfigError: It has a gate that is not of this zoo.
+            ConfigError: The network has a gate that isn't from this zoo.
         """
         return type(self)._spec_of(self)
 
     @property
     def family(self) -> str:
-        """The family of its config: ``"ResNet"``."""
+        """Name of the family: ``"ResNet"``."""
         return self._config.family
 
     def _now(self) -> Config:
-        """The config, with the classes and channels of the layers that it has now.
+        """The config with the classes and channels of the current layers.
 
-        They are others than it was built with where ``model.fc = nn.Linear(512, 3)`` was set.
+        They differ from the original config after ``model.fc = nn.Linear(512, 3)``.
         """
         config, now = self._config, {}
         head = self.get_classifier()
@@ -176,36 +175,36 @@ class Classifier(Trunk):
 
     @property
     def num_classes(self) -> int:
-        """Outputs; 0 for a network without a classifier."""
+        """Number of outputs; 0 without a classifier."""
         head = self.get_classifier()
         return 0 if isinstance(head, NoClassifier) else self._now().num_classes
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of its classes in the order of the logits; empty where its weights have none."""
+        """Class names in the order of the logits; empty if the weights have none."""
         named = () if self.load_report is None else self.load_report.classes
         return named if len(named) == self.num_classes else ()
 
     @property
     def in_chans(self) -> int:
-        """Channels of the input."""
+        """Number of input channels."""
         return self._now().in_chans
 
     @property
     def input_size(self) -> int:
-        """Side in pixels of the images that this form of the network is made for."""
+        """Image size in pixels that this variant of the network is meant for."""
         return self._config.input_size
 
     @property
     def min_size(self) -> int:
-        """Side in pixels of the smallest images that it takes."""
+        """Smallest image size in pixels that the network accepts."""
         return self._config.min_size
 
     def add_head(self, channels: int) -> None:
-        """The average of the last map, dropout and one linear layer.
+        """Add global average pooling, dropout and one linear layer.
 
         Args:
-            channels: Channels that the linear layer takes, in general those of the last map.
+            channels: Input channels of the linear layer, usually those of the last map.
         """
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(self._config.dropout) if self._config.dropout else None
@@ -213,64 +212,64 @@ class Classifier(Trunk):
 
     @property
     def cam_layer(self) -> nn.Module:
-        """The module whose output, in `layout`, is the last feature map: where Grad-CAM looks."""
+        """Module whose output, in `layout`, is the last feature map; used by Grad-CAM."""
         last, block = self._running(-1)[-1], self.stages()[-1][-1]
         return block if any(module is block for module in last.modules()) else last
 
     def pre_logits(self, features: Tensor) -> Tensor:
-        """What the linear layer takes (N, C), from the last feature map (N, C, h, w)."""
+        """Input (N, C) of the linear layer, from the last feature map (N, C, h, w)."""
         x: Tensor = self.avgpool(features).flatten(1)
         return x if self.dropout is None else self.dropout(x)
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits (N, num_classes) from the last feature map (N, C, h, w).
 
-        With `pre_logits` what the last linear layer takes, (N, C).
+        With `pre_logits`, the input of the last linear layer, (N, C).
         """
         x = self.pre_logits(features)
         return x if pre_logits else self.get_classifier()(x)
 
     def get_classifier(self) -> nn.Module:
-        """The linear layer whose outputs are the classes; an identity where there is none."""
+        """The linear layer that computes the logits; an identity if there is none."""
         paths = self.classifiers()
         return self.get_submodule(paths[0]) if paths else nn.Identity()
 
     def classifiers(self) -> tuple[str, ...]:
-        """Names of the linear layers whose outputs are the classes; the first is the main one."""
+        """Names of the linear layers that compute logits; the first is the main one."""
         return (self.head_name,)
 
     def input_parameter(self) -> str:
-        """Name of the first convolution's weight, which depends on the number of channels."""
+        """Name of the first convolution's weight, which depends on `in_chans`."""
         convs = (path for path, m in self.named_modules() if isinstance(m, nn.Conv2d))
         return f"{next(convs, '')}.weight"
 
     def input_parameters(self) -> tuple[str, ...]:
-        """`input_parameter`, and others that depend on the number of channels."""
+        """Names of all parameters that depend on `in_chans`, `input_parameter` first."""
         return (self.input_parameter(),)
 
     def forward(self, x: Tensor) -> Tensor | AuxOutput:
         """Logits (N, num_classes) of images (N, in_chans, H, W).
 
-        An `AuxOutput` in training mode, for a network that was built with ``aux=True``.
+        A network built with ``aux=True`` returns an `AuxOutput` in training mode.
         """
         self.check_input(x)
         self._check_norms(x)
         return self.forward_checked(x)
 
     def _check_norms(self, x: Tensor) -> None:
-        """Warn once of batch norms that learn in eval mode, as no training means them to."""
+        """Warn once if the network is trained in eval mode."""
         if self._eval_warned or not watches(x):
             return
         before, self._versions = self._versions, None if self.training else versions(self)
         if trained_in_eval_mode(before, self._versions):
             self._eval_warned = True
             warn(
-                "The network is trained in eval mode, as weights leave it: its batch norms keep "
-                "the statistics of the weights. Type model.train() before each epoch."
+                "The network is being trained in eval mode, the mode after loading weights: its "
+                "batch norms keep the old statistics. Type model.train() before each epoch."
             )
 
     def forward_checked(self, x: Tensor) -> Tensor | AuxOutput:
-        """`forward` after `check_input`: what a network with auxiliary heads overrides."""
+        """`forward` without the checks; networks with auxiliary heads override it."""
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -280,12 +279,12 @@ class Classifier(Trunk):
         return x
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
-        """The map after each stage, (N, C, h, w) each, as in `feature_info`."""
+        """The maps (N, C, h, w) after each stage, described by `feature_info`."""
         self.check_input(x)
         return list(self._maps(x))
 
     def classifier_parameters(self) -> tuple[str, ...]:
-        """Names of the parameters that depend on the number of classes."""
+        """Names of the parameters that depend on `num_classes`."""
         return tuple(
             f"{path}.{name}"
             for path in self.classifiers()
@@ -293,9 +292,9 @@ class Classifier(Trunk):
         )
 
     def stem_tensors(self) -> tuple[str, ...]:
-        """Names of the parameters and buffers before the first stage: what the stem consists of.
+        """Names of the parameters and buffers of the stem, before the first stage.
 
-        There are none where the first convolution is in the first stage (LeNet, AlexNet, VGG).
+        Empty if the first convolution is in the first stage (LeNet, AlexNet, VGG).
         """
         first = self.stages()[0][0]
         if isinstance(first, Slots):
@@ -305,13 +304,13 @@ class Classifier(Trunk):
         return tuple(n for n, _ in itertools.takewhile(lambda t: id(t[1]) not in within, tensors))
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the last layers by newly initialized ones, whose classes have no names.
+        """Replace the last linear layers with newly initialized ones, without class names.
 
-        With 0 there is none: the network gives what its last linear layer took, (N, C).
+        With 0, remove them: the network then returns their input, (N, C).
 
         Raises:
-            ConfigError: `num_classes` is no whole number, or something else than a linear layer
-                was put there by hand; nothing is changed then.
+            ConfigError: `num_classes` isn't an integer, or you put something other than a linear
+                layer there; the network isn't changed.
         """
         old: dict[str, nn.Linear | NoClassifier] = {}
         for path in self.classifiers():
@@ -337,14 +336,14 @@ class Classifier(Trunk):
             self.load_report = dataclasses.replace(report, classes=(), replaced=replaced)
 
     def uncalibrate(self) -> None:
-        """Forget `temperature` and `reject_below`, which are of other tensors than it has now."""
+        """Reset `temperature` and `reject_below`, which were measured with other weights."""
         for name in ("temperature", "reject_below"):
             self.__dict__.pop(name, None)
         self.calibrated = {}
 
     @property
     def pretrained_cfg(self) -> dict[str, Any]:
-        """What timm's functions read, such as `timm.data.resolve_model_data_config`."""
+        """For timm's functions, such as `timm.data.resolve_model_data_config`."""
         known = None if self.load_report is None else self.load_report.preprocessing
         channels, images = self.in_chans, known or usual(self.input_size)
         found = {
@@ -361,10 +360,10 @@ class Classifier(Trunk):
         return found
 
     def check_input(self, x: Tensor) -> None:
-        """Refuse what is no batch of images for this network; nothing under a compiler.
+        """Check that `x` is a batch of images for this network; skipped under a compiler.
 
         Raises:
-            ConfigError: Wrong rank or channels, or an image smaller than the network can take.
+            ConfigError: Wrong rank or channels, or images smaller than the network accepts.
         """
         if torch.compiler.is_compiling() or not isinstance(x, Tensor):
             return
@@ -375,13 +374,13 @@ class Classifier(Trunk):
                 f"It takes images of shape (N, {config.in_chans}, H, W).",
                 "Type x.unsqueeze(0) for a single image"
                 if x.ndim == 3
-                else "Build it with in_chans= the channels of your images",
+                else "Build it with in_chans=, the number of channels of your images",
             )
         smallest, least = min(x.shape[2:]), config.min_size
         if smallest < least:
             raise ConfigError(
                 f"The network got images of {x.shape[2]}x{x.shape[3]} pixels.",
-                f"This form of {config.family} takes at least {least}x{least}.",
+                f"This {config.family} takes at least {least}x{least}.",
                 "Enlarge the images, for example with senetzoo.transforms(model)"
                 if config.small
                 else 'Build it with stem="cifar", or enlarge the images',
@@ -390,7 +389,7 @@ class Classifier(Trunk):
         if shrinks and smallest < SMALL_IMAGE and not self._small_warned:
             self._small_warned = True
             warn(
-                f"The input is {x.shape[2]}x{x.shape[3]} pixels and the network is built for "
+                f"The input has {x.shape[2]}x{x.shape[3]} pixels, but the network is built for "
                 f"{config.input_size}x{config.input_size}. For images under {SMALL_IMAGE} pixels "
                 'use stem="cifar".'
             )

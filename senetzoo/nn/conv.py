@@ -8,19 +8,19 @@ from torch import Tensor, nn
 class ConvNormAct(nn.Module):
     """A convolution and, by default, a batch norm and a ReLU.
 
-    Children are called ``conv`` and ``bn``, as in torchvision's and timm's Inception networks.
+    The children are named ``conv`` and ``bn``, as in torchvision's and timm's Inception networks.
 
     Args:
-        inputs: Channels in.
-        outputs: Channels out.
+        inputs: Input channels.
+        outputs: Output channels.
         kernel: Kernel size.
         stride: Stride.
         padding: Padding; ``"same"`` keeps the size at stride 1.
         groups: Groups of the convolution.
         bias: Whether the convolution has a bias, which the batch norm makes redundant.
-        norm: Whether there is the batch norm.
+        norm: Whether there is a batch norm.
         eps: Added to the variance.
-        act: Whether the ReLU follows.
+        act: Whether there is a ReLU.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates, counted on the meta device: nothing is computed."""
+"""Count parameters and multiply-accumulates, on the meta device: nothing is computed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from senetzoo.nn.modes import to_meta
 
 @dataclass(frozen=True)
 class Counts:
-    """What a network costs.
+    """Cost of a network.
 
     Args:
-        params: Learnable parameters.
-        macs: Multiply-accumulates of convolutions and matrix products for one image; what papers
+        params: Number of learnable parameters.
+        macs: Multiply-accumulates of convolutions and matrix products for one image, which papers
             and torchvision call (G)FLOPs.
     """
 
@@ -27,7 +27,7 @@ class Counts:
 
 
 def parameters(module: nn.Module) -> int:
-    """Number of learnable parameters, running statistics not counted."""
+    """Number of learnable parameters, without running statistics."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -35,8 +35,8 @@ def count(model: Classifier, size: int | None = None) -> Counts:
     """Parameters and MACs of `model` for one image.
 
     Args:
-        model: A network, on any device; it is not changed.
-        size: Side of the square input in pixels; None for the network's own.
+        model: A network on any device; it isn't changed.
+        size: Size of the square input in pixels; None for the network's own.
     """
     side = model.input_size if size is None else size
     shape = (1, model.in_chans, side, side)
@@ -47,14 +47,14 @@ def module_macs(module: nn.Module, shape: tuple[int, ...]) -> int:
     """MACs of `module` for an input of `shape`."""
     twin = to_meta(module)
     for part in twin.modules():
-        # They count as nothing, and on the meta device are half of the time.
+        # They have no MACs, but take half of the time on the meta device.
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.forward = nn.Identity().forward  # type: ignore[method-assign]
     return macs_by_name(twin, shape)[""]
 
 
 class _Running:
-    """Which modules of a network run; torch's own tracker puts hooks on those of all threads."""
+    """Tracks which modules run; torch's own tracker hooks the modules of all threads."""
 
     def __init__(self, network: nn.Module) -> None:
         self.parents = {"Global"}
@@ -68,9 +68,9 @@ class _Running:
 
 
 def macs_by_name(twin: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
-    """MACs of the network and of each module by name; `twin`, on the meta device, gets hooks.
+    """MACs of each module by name; hooks are added to `twin`, which is on the meta device.
 
-    ``""`` is the whole network; modules without any are left out.
+    ``""`` is the whole network; modules without MACs are left out.
     """
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = _Running(twin)  # type: ignore[assignment]

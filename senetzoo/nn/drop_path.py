@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def linear_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
-    """The rate of each block of each stage: rising linearly from 0 to `rate` at the last block."""
+    """Rates of each stage's blocks, rising linearly from 0 to `rate` at the last block."""
     total, done = sum(depths), 0
     rates = []
     for depth in depths:
@@ -18,11 +18,11 @@ def linear_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
 
 
 class DropPath(nn.Module):
-    """Drops a residual branch for whole samples in training (Huang et al. 2016, stochastic depth).
+    """Drop a residual branch for whole samples in training (stochastic depth, Huang et al. 2016).
 
     Args:
         rate: Probability of dropping the branch, in [0, 1). Kept samples are divided by
-            ``1 - rate``, so the expectation is unchanged; nothing happens in eval mode.
+            ``1 - rate``, which keeps the expectation. The identity in eval mode.
     """
 
     def __init__(self, rate: float) -> None:

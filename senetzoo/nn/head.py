@@ -1,4 +1,4 @@
-"""The last layer of a network: the linear one, or none."""
+"""The last layer of a network: a linear layer, or none."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 class NoClassifier(nn.Identity):
-    """Stands where a network without a classifier would have its last linear layer."""
+    """Placeholder for the last linear layer of a network without a classifier."""
 
     def __init__(self, instead_of: nn.Linear | NoClassifier) -> None:
         super().__init__()
@@ -19,7 +19,7 @@ def _biased(layer: nn.Linear | NoClassifier) -> bool:
 
 
 def linear_like(layer: nn.Linear | NoClassifier, outputs: int, model: nn.Module) -> nn.Linear:
-    """A new linear layer in place of `layer`, like the other tensors of the network."""
+    """A new linear layer to replace `layer`, on the device and in the dtype of `model`."""
     like = next(model.parameters()) if isinstance(layer, NoClassifier) else layer.weight
     return nn.Linear(
         layer.in_features, outputs, _biased(layer), device=like.device, dtype=like.dtype

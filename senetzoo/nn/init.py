@@ -1,4 +1,4 @@
-"""Initializations that several families share."""
+"""Initializations shared by several families."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import nn
 
 
 def init_convs(model: nn.Module, mode: Literal["fan_in", "fan_out"]) -> None:
-    """He initialization of every convolution for ReLUs (arXiv:1502.01852); biases are zero.
+    """He initialization of every convolution for ReLUs (arXiv:1502.01852), with zero biases.
 
     Args:
-        model: The network, without gates.
-        mode: Whether the forward (fan_in) or the backward pass (fan_out) keeps its scale.
+        model: The network without gates.
+        mode: Preserve the scale of the forward (fan_in) or of the backward pass (fan_out).
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -22,14 +22,14 @@ def init_convs(model: nn.Module, mode: Literal["fan_in", "fan_out"]) -> None:
 
 
 def init_separable(model: nn.Module) -> None:
-    """Initialize convolutions and linear layers as in the authors' code of both networks.
+    """Initialize networks of depthwise separable convolutions, as their authors' code does.
 
-    He initialization for the outputs. Those of one weight in a grouped convolution are the
-    outputs of its group, which `nn.init.kaiming_normal_` does not know: a depthwise convolution
-    would start too small by the square root of its channels.
+    He initialization by fan out. The fan out of a grouped convolution is that of one group, which
+    `nn.init.kaiming_normal_` ignores: a depthwise convolution would start too small by the square
+    root of its channels.
 
     Args:
-        model: The network, without gates.
+        model: The network without gates.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""A network layer by layer: what each is, what it gives, and what it costs."""
+"""Tables of a network's layers, with output shapes and costs."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _KIND = 17
 
 @dataclass(frozen=True)
 class Layer:
-    """A module that computes something itself, without the modules inside it.
+    """One module of a network, without its submodules.
 
     Args:
-        name: Its path in the network; empty for the network itself.
-        kind: Its class.
-        output: Shape of what it gives for one image, without the batch; where it runs several
-            times, the first time; empty for what gives no tensor.
-        params: Its learnable parameters.
-        macs: Multiply-accumulates of its convolutions and matrix products for one image.
+        name: Path in the network; empty for the network itself.
+        kind: Name of its class.
+        output: Shape of its (first) output for one image, without the batch dimension; empty if
+            it doesn't return a tensor.
+        params: Number of its own learnable parameters.
+        macs: Multiply-accumulates of its own convolutions and matrix products for one image.
     """
 
     name: str
@@ -36,17 +36,15 @@ class Layer:
 
 
 def layers(model: nn.Module, shape: tuple[int, ...]) -> tuple[tuple[Layer, ...], dict[str, int]]:
-    """The layers of `model`, on the meta device, which gets hooks, in the order in which they run.
+    """The layers of `model` in the order in which they run, and the MACs of each module by name.
 
-    With them come the MACs of each module by name, as of `macs_by_name`.
-
-    Modules that only hold others, and those that do not run, are left out; what a module computes
-    beside those inside it, such as attention, is its own. The sums of `params` and `macs` are those
-    of the network, but for parameters of what does not run in eval mode, which come last.
+    Containers and modules that don't run are left out, unless they have parameters of their own:
+    these come last if they don't run. What a module computes outside its submodules, such as
+    attention, counts as its own, so the MACs of all layers add up to those of the network.
 
     Args:
-        model: The network.
-        shape: Of an image: (C, H, W).
+        model: The network, on the meta device; hooks are added to it.
+        shape: Shape of an image: (C, H, W).
     """
     outputs: dict[nn.Module, tuple[int, ...]] = {}
     paths = {module: path for path, module in model.named_modules()}
@@ -60,7 +58,7 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> tuple[tuple[Layer, ...],
     costs = {paths[m]: macs_of.get(paths[m], 0) for m in outputs}
     own_costs = dict(costs)
     for path in filter(None, costs):
-        # A module between the two that is not called has no cost of its own.
+        # Skip parents that aren't called, such as a ModuleList.
         parent = path.rpartition(".")[0]
         while parent not in costs:
             parent = parent.rpartition(".")[0]
@@ -80,7 +78,7 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> tuple[tuple[Layer, ...],
 
 
 def table(found: Sequence[Layer], params: int, macs: int) -> list[str]:
-    """Layers as lines of at most 80 columns, under which the network's own figures stand."""
+    """The layers as lines of at most 80 columns, with the network's totals below."""
     numbers = [
         ["x".join(map(str, layer.output)), f"{layer.params:,}", f"{layer.macs:,}"]
         for layer in found

@@ -1,4 +1,4 @@
-"""What a network gives: logits of several heads, and maps of several sizes."""
+"""Outputs of a network: logits of several heads, and maps of several sizes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 class AuxOutput(NamedTuple):
-    """What a network with auxiliary heads gives in training mode.
+    """Output of a network with auxiliary heads in training mode.
 
     Args:
         logits: Logits (N, num_classes).
-        aux: Logits of the auxiliary heads, from the input on, each (N, num_classes).
+        aux: Logits (N, num_classes) of each auxiliary head, from input to output.
     """
 
     logits: Tensor
@@ -22,10 +22,10 @@ class AuxOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class FeatureInfo:
-    """One of the maps that `Classifier.feature_maps` gives.
+    """One of the maps that `Classifier.feature_maps` returns.
 
     Args:
-        stride: Pixels of the input for one of the map, in each direction.
+        stride: Input pixels per pixel of the map, in each direction.
         channels: Channels of the map.
     """
 
@@ -34,7 +34,7 @@ class FeatureInfo:
 
 
 class FeatureInfos(tuple[FeatureInfo, ...]):
-    """The maps that a network gives, in order; timm's words for all of them at once."""
+    """All maps of a network, in order, with the methods of timm's `FeatureInfo`."""
 
     __slots__ = ()
 
@@ -48,5 +48,5 @@ class FeatureInfos(tuple[FeatureInfo, ...]):
 
 
 def doubling(first: int, stages: int) -> list[int]:
-    """`first`, twice that, and so on: the strides of most networks, and often the channels."""
+    """`first` times 1, 2, 4, ...: the strides of most networks, and often the channels."""
     return [first * 2**stage for stage in range(stages)]

@@ -1,4 +1,4 @@
-"""From an image to the tensor that a network was trained on, as one value."""
+"""Preprocessing of images as a value."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_PIXELS = 16_384
-"""Longest side after resizing, in pixels; a larger one is a typing error that fills the memory."""
+"""Longest side after resizing, in pixels; a larger one is a typo that would fill the memory."""
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
-# An image longer than this many times its shorter side is cut to its center before it is resized:
-# a 1x20000 strip would otherwise become gigabytes on the way to its center crop.
+# Images with a larger aspect ratio are cropped before they are resized: otherwise a 1x20000 strip
+# would take gigabytes before its center crop.
 _STRIP = 32
 
 
@@ -29,21 +29,21 @@ _STRIP = 32
 class Preprocessing:
     """Resize the shorter side, crop the center, scale to 0..1, normalize.
 
-    The shorter side becomes ``floor(size / crop)`` pixels (`resize`), which is timm's rule, and the
-    center crop is ``size`` x ``size``. So a "resize 256, crop 224" is ``crop=224 / 256``, the 232
-    of torchvision's second weights ``crop=224 / 232``, its Inception ``size=299,
-    crop=299 / 342``; give the quotient itself, not its rounded decimals.
+    The shorter side is resized to ``floor(size / crop)`` pixels (`resize`), as in timm, and the
+    center crop is ``size`` x ``size``. "Resize 256, crop 224" is ``crop=224 / 256``; torchvision's
+    V2 weights use ``crop=224 / 232``, its Inception ``size=299, crop=299 / 342``. Pass the
+    quotient, not a rounded decimal.
 
     Args:
-        size: Side of the result in pixels.
-        mean: Subtracted from each channel after scaling to 0..1; one value makes a gray result,
-            three an RGB one.
+        size: Size of the result in pixels.
+        mean: Subtracted from each channel after scaling to 0..1: one value for gray images, three
+            for RGB.
         std: Divides each channel after that.
-        interpolation: Of the resizing, with antialiasing unless ``"nearest"``.
+        interpolation: Interpolation of the resize, with antialiasing unless ``"nearest"``.
         crop: Fraction of the resized shorter side that the center crop keeps, in (0, 1].
 
     Raises:
-        ConfigError: A field has a value that does not fit.
+        ConfigError: A field has an invalid value.
     """
 
     size: PositiveInt
@@ -57,44 +57,44 @@ class Preprocessing:
         if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean):
             raise ConfigError(
                 f"Preprocessing got {len(self.mean)} means and {len(self.std)} deviations.",
-                "There is one of each for gray images, three for RGB.",
+                "It takes one of each for gray images, three for RGB.",
             )
         if self.size / self.crop > MOST_PIXELS:
             raise ConfigError(
                 f"The preprocessing got size={self.size} and crop={self.crop}.",
-                f"An image would be enlarged to a side of more than {MOST_PIXELS:,} pixels.",
+                f"Images would be enlarged to more than {MOST_PIXELS:,} pixels per side.",
                 "Type for example: size=224, crop=0.875",
             )
 
     @property
     def channels(self) -> int:
-        """Channels of the result: 1 for gray images, 3 for RGB."""
+        """Number of channels: 1 for gray images, 3 for RGB."""
         return len(self.mean)
 
     @property
     def resize(self) -> int:
-        """Pixels of the shorter side after resizing, before the center crop."""
-        # The tolerance undoes the rounding of size / (size / n), which may land just under n.
+        """Shorter side in pixels after resizing, before the center crop."""
+        # size / (size / n) may round to just below n.
         return math.floor(self.size / self.crop + 1e-6)
 
     def __call__(self, image: Image | Tensor) -> Tensor:
-        """Make an image the network's input.
+        """Turn an image into the network's input.
 
         Args:
-            image: A PIL image of any mode, turned as its metadata says; or uint8 (C, H, W) with
-                one or three channels.
+            image: A PIL image of any mode, rotated as its EXIF data says; or a uint8 tensor
+                (C, H, W) with one or three channels.
 
         Returns:
-            float32 (len(mean), size, size), to be stacked to a batch.
+            float32 (len(mean), size, size), ready to be stacked into a batch.
 
         Raises:
-            DataError: A tensor of another type or shape, or an image without pixels or damaged.
+            DataError: A tensor of another type or shape, or an empty or damaged image.
         """
         import_torchvision()
         from torch import Tensor
         from torchvision.transforms.v2 import functional
 
-        pixels: Any  # functional takes and gives images or tensors, each as it came
+        pixels: Any  # an image or a tensor
         if isinstance(image, Tensor):
             pixels = self._channels(image)
         else:
@@ -104,7 +104,7 @@ class Preprocessing:
         if max(height, width) > longest:
             pixels = functional.center_crop(pixels, [min(height, longest), min(width, longest)])
         mode = functional.InterpolationMode(
-            # As Pillow rounds; torch's plain "nearest" looks at other pixels.
+            # Rounds as Pillow does; torch's "nearest" picks other pixels.
             "nearest-exact" if self.interpolation == "nearest" else self.interpolation
         )
         pixels = functional.resize(pixels, [self.resize], mode, antialias=True)
@@ -113,7 +113,7 @@ class Preprocessing:
         return self.normalized(tensor)
 
     def for_channels(self, channels: int) -> Preprocessing:
-        """The same for images of 1 or 3 channels: mean and std are averaged where that differs."""
+        """The same for 1 or 3 channels, with averaged mean and std if that is a change."""
         if channels == self.channels:
             return self
         mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
@@ -123,16 +123,16 @@ class Preprocessing:
         """A copy with some fields changed.
 
         Raises:
-            ConfigError: There is no such field, or it has a value that does not fit.
+            ConfigError: A field is unknown or has an invalid value.
         """
         check_fields("The preprocessing", fields, [f.name for f in dataclasses.fields(self)])
         return dataclasses.replace(self, **fields)
 
     def normalized(self, pixels: Tensor) -> Tensor:
-        """The last step alone: 0..255 scaled to 0..1, mean and deviation taken out.
+        """The last step only: scale 0..255 to 0..1 and normalize by mean and std.
 
         Args:
-            pixels: uint8 (C, H, W), with as many channels as `mean`.
+            pixels: uint8 (C, H, W) with as many channels as `mean`.
 
         Returns:
             float32 (C, H, W).
@@ -143,10 +143,10 @@ class Preprocessing:
         return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
 
     def pixels(self, tensor: Tensor) -> Tensor:
-        """What `normalized` was given: the crop of the image that the network sees.
+        """Inverse of `normalized`: the crop of the image that the network sees.
 
         Args:
-            tensor: float (C, H, W), as `normalized` gives it.
+            tensor: float (C, H, W), as `normalized` returns it.
 
         Returns:
             uint8 (C, H, W).
@@ -158,7 +158,7 @@ class Preprocessing:
         return shown.round_().clamp_(0, 255).to(torch.uint8)
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation, to be computed with images."""
+        """Mean and std (C, 1, 1) on the device of `like`."""
         import torch
 
         mean = torch.tensor(self.mean, dtype=torch.float32, device=like.device)[:, None, None]
@@ -166,7 +166,7 @@ class Preprocessing:
         return mean, std
 
     def _channels(self, image: Tensor) -> Tensor:
-        """`image` with as many channels as `mean`."""
+        """`image`, converted to the channels of `mean`."""
         import torch
         from torchvision.transforms.v2 import functional
 
@@ -191,9 +191,9 @@ CIFAR10 = Preprocessing(32, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 
 
 def usual(size: int) -> Preprocessing:
-    """What networks of this input size are mostly trained with, for weights that don't say.
+    """The usual preprocessing of networks of this input size, for weights that don't state it.
 
     Returns:
-        CIFAR-10's statistics at 32 pixels; else ImageNet's, with a center crop of 224 / 256.
+        CIFAR-10's statistics at 32 pixels; otherwise ImageNet's, with a center crop of 224 / 256.
     """
     return CIFAR10 if size == CIFAR10.size else dataclasses.replace(IMAGENET, size=size)

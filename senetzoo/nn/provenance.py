@@ -1,4 +1,4 @@
-"""What of a load report still holds of the network that has it."""
+"""Which parts of a load report still hold for its network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def checksums(tensor: Tensor) -> tuple[int, ...]:
     return tuple(_checksum(tensor.to(dtype)) for dtype in _FORMATS)
 
 
-# What a network of weights in float32 is cast to; float64 has the same values.
+# Types that float32 weights are cast to; float64 keeps their values.
 _FORMATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -30,7 +30,7 @@ def _checksum(tensor: Tensor) -> int:
 
 
 def _is_one_of(tensor: Tensor, known: tuple[int, ...]) -> bool:
-    """Whether a tensor has the values whose `checksums` are known, or these rounded."""
+    """Whether a tensor has the values with these `checksums`, or the same values rounded."""
     if not tensor.is_floating_point() or len(known) == 1:
         return _checksum(tensor) == known[0]
     return any(
@@ -41,9 +41,9 @@ def _is_one_of(tensor: Tensor, known: tuple[int, ...]) -> bool:
 
 
 def calibration(model: Classifier) -> tuple[float, float | None]:
-    """`model.temperature` and `model.reject_below`; none where it was trained since they were set.
+    """`model.temperature` and `model.reject_below`; the defaults if it was trained since then.
 
-    What was set by hand is as it was set.
+    Values that were set by hand are always returned.
     """
     tensors, known = model.state_dict(), model.calibrated
     same = tensors.keys() == known.keys() and all(
@@ -53,9 +53,9 @@ def calibration(model: Classifier) -> tuple[float, float | None]:
 
 
 def provenance(model: Classifier) -> LoadReport | None:
-    """The load report of `model` as of now: what has been trained, put in or taken out since.
+    """The load report of `model`, updated for what was trained, added or removed since loading.
 
-    None for a network without weights. On the meta device, without values, it is as it was.
+    None for a network without weights; unchanged on the meta device, where there are no values.
     """
     report, loaded = model.load_report, model.loaded
     tensors: Mapping[str, Tensor] = model.state_dict()

@@ -1,4 +1,4 @@
-"""What loading weights did to a network."""
+"""The result of loading weights."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Which weights a network has, and what of it they do not cover. Print it to read it.
+    """Which weights a network has, and which of its tensors they don't cover. Made to be printed.
 
-    ``model.load_report`` is of the moment of loading. What is exported or pushed says what holds
-    then: `senetzoo.nn.provenance.provenance`.
+    ``model.load_report`` describes the moment of loading; exports and pushes use the current state,
+    `senetzoo.nn.provenance.provenance`.
 
     Args:
         tag: Which weights: a manifest entry, ``"se_resnet20.cifar10_v1"``; a repository at a
             commit, ``"hf-hub:owner/name@0123..."``; a folder; or a file.
-        origin: Where the file came from: ``"embedded"``, ``"cache"``, ``"folder"`` (of
-            SENETZOO_WEIGHTS, or that `save` or a training run wrote), ``"mirror"``, ``"hub"``,
-            ``"url"``, or ``"file"`` (given as ``weights=``).
-        sha256: Hash of the file that was read.
-        classes: Class names in the order of the logits; empty after the classifier was replaced
-            or where the weights come without names.
-        replaced: Parameters that keep their random initialization, with the reason.
-        adapted: Parameters that were changed to fit, with what was done.
-        pinned: What the file was checked by: ``"sha256"``, the ``"prefix"`` of it or the
-            ``"sha1"`` that the publisher states, or nothing.
-        preprocessing: What images went through when the weights were trained and tested; None
-            where nobody says. For another form of the network than theirs, the size is that form's.
-        changed: Tensors that have other values than those that were loaded. A network on another
-            device, or in another number format, has the same ones, rounded to that format.
+        origin: Where the file came from: ``"embedded"``, ``"cache"``, ``"folder"`` (from
+            SENETZOO_WEIGHTS, or written by `save` or a training run), ``"mirror"``, ``"hub"``,
+            ``"url"``, or ``"file"`` (passed as ``weights=``).
+        sha256: Hash of the file.
+        classes: Class names in the order of the logits; empty if the classifier was replaced or
+            the weights have no names.
+        replaced: Parameters that kept their random initialization, each with the reason.
+        adapted: Parameters that were changed to fit, each with the change.
+        pinned: The hash stated by the publisher that the file was checked against: ``"sha256"``,
+            its ``"prefix"``, ``"sha1"``, or nothing.
+        preprocessing: Preprocessing of the training and evaluation images; None if unknown. For a
+            variant with another input size, it has that size.
+        changed: Tensors whose values differ from the loaded ones. Moving a network to another
+            device or casting it to another number format isn't a change.
     """
 
     tag: str

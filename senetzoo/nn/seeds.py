@@ -1,4 +1,4 @@
-"""Random initialization that depends on a seed alone."""
+"""Random initialization that depends only on a seed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def site_seed(seed: int, path: str) -> int:
-    """Seed of the gate at `path`: it depends on nothing else in the network."""
+    """Seed of the gate at `path`, which depends on nothing else in the network."""
     digest = hashlib.sha256(f"{seed}:{path}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves out random initialization: on the meta device it does nothing, and takes seconds."""
+    """Skip random initialization, which has no effect on the meta device but takes seconds."""
 
     draws = frozenset({torch.Tensor.normal_, torch.Tensor.uniform_})
 
@@ -35,14 +35,14 @@ class _Undrawn(TorchFunctionMode):
 
 
 class _Drawn(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Draws from a generator of its own what would be drawn from torch's.
+    """Draw random numbers from a separate generator.
 
-    Modes are of a thread: neither torch's generator nor what other threads draw from it changes.
+    Modes are thread-local: torch's generator, and what other threads draw from it, don't change.
     """
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # Torch would import its compiler, for a second and a half, to keep it out of this.
+        # Otherwise torch imports its compiler, which takes 1.5 seconds, to disable it here.
         return False
 
     def __init__(self, seed: int) -> None:
@@ -66,11 +66,10 @@ class _Drawn(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Build modules from `seed`, and leave the caller's random state as it is.
+    """Build modules from `seed` without changing the caller's random state.
 
-    They are built on the CPU, whatever the default device, so that a seed means the same weights
-    everywhere; for the meta device, on that. They can be trained, also where they are built in
-    inference mode.
+    They are built on the CPU, whatever the default device, so that a seed gives the same weights
+    everywhere; or on the meta device. They can be trained even if built in inference mode.
     """
     drawing = _Undrawn() if device.type == "meta" else _Drawn(seed)
     place = torch.device("meta" if device.type == "meta" else "cpu")
@@ -79,5 +78,5 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def drawn_seed() -> int:
-    """A seed from torch's global state."""
+    """A seed drawn from torch's global random state."""
     return int(torch.randint(2**62, (), device="cpu").item())

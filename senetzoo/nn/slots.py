@@ -1,8 +1,8 @@
 """Slots: the places in a network where attention can sit, and how they are applied.
 
-A block registers one `Slots` module that declares, for each position, the number of channels
-that pass there. The position logic exists once, in `residual` and `unit`; a block only says what
-its branch and its shortcut are. An empty slot has no parameters and no state-dict keys.
+A block registers one `Slots` module, which declares the number of channels at each position.
+`residual` and `unit` apply the gates; a block only passes its branch and its shortcut to them. An
+empty slot has no parameters and no state-dict keys.
 
 Positions of a residual block (SE paper, TPAMI version, Fig. 5 and Table 15)::
 
@@ -37,16 +37,16 @@ class Site:
     No two sites of a network have the same stage, block, position and branch.
 
     Args:
-        path: Name of the module that a gate here has: ``"layer1.0.slots.standard"``.
+        path: Module name of a gate at this site: ``"layer1.0.slots.standard"``.
         stage: Stage, from 1 (``layer1``, which the papers call stage 2).
         block: Block within the stage, from 1.
-        stages: Number of stages of the network.
-        blocks: Number of blocks of this stage.
+        stages: Number of stages in the network.
+        blocks: Number of blocks in this stage.
         position: Position within the block.
-        channels: Channels of the feature map here.
+        channels: Channels of the feature map at this site.
         layout: ``"nchw"`` or ``"nhwc"``.
-        branch: Which of the block's residual branches, where it has two (Swin's ``"attn"`` and
-            ``"mlp"``); empty where it has one.
+        branch: The residual branch if the block has two (Swin's ``"attn"`` and ``"mlp"``);
+            otherwise empty.
     """
 
     path: str
@@ -61,12 +61,12 @@ class Site:
 
 
 class Slots(nn.Module):
-    """The declared positions of one block, each empty or holding one gate.
+    """The positions of one block, each empty or holding one gate.
 
     Args:
-        channels: Channels of the feature map at each position that the block offers.
+        channels: Channels of the feature map at each position that the block has.
         layout: ``"nchw"``, or ``"nhwc"`` for channels in the last dimension (Swin).
-        branch: Residual branch that they belong to, where the block has two.
+        branch: The residual branch they belong to, if the block has two.
     """
 
     def __init__(
@@ -82,8 +82,8 @@ class Slots(nn.Module):
         """All five positions of a residual block.
 
         Args:
-            inputs: Channels in.
-            outputs: Channels out.
+            inputs: Input channels.
+            outputs: Output channels.
             inner: Channels of the branch's spatial convolution.
         """
         return cls(
@@ -97,7 +97,7 @@ class Slots(nn.Module):
         )
 
     def at(self, position: Position, x: Tensor) -> Tensor:
-        """`x` as the gate at `position` leaves it; `x` itself where the slot is empty."""
+        """Apply the gate at `position` to `x`; return `x` itself if the slot is empty."""
         gate = self._modules.get(position)
         if gate is None:
             return x
@@ -138,15 +138,15 @@ def residual(
 
     Args:
         x: Input of the block.
-        slots: The block's slots; the branch itself applies ``inner``.
+        slots: The block's slots; the branch applies ``inner`` itself.
         branch: The residual branch.
-        shortcut: Projection on the skip; None for the identity.
-        preact: Shared pre-activation: the branch takes ``preact(x)``, and so does the shortcut
-            where it projects; an identity skip takes `x`.
+        shortcut: Projection on the skip connection; None for the identity.
+        preact: Shared pre-activation: the branch and a projection get ``preact(x)``, an identity
+            skip gets `x`.
         act: Activation after the sum.
-        scale: Factor on the branch (Inception-ResNet's residual scaling), before ``standard``.
+        scale: Factor on the branch (residual scaling of Inception-ResNet), before ``standard``.
         drop_path: Stochastic depth on the branch, after ``standard``.
-        join: What makes one of the branch's and the skip's output: in general their sum.
+        join: Combines the outputs of branch and skip; usually their sum.
     """
     p = x if preact is None else preact(x)
     y = branch(slots.at("pre", p))
@@ -163,12 +163,12 @@ def residual(
 
 
 def unit(x: Tensor, slots: Slots, body: TensorMap) -> Tensor:
-    """A block without a skip, with its slots."""
+    """A block without a skip connection, with its slots."""
     return slots.at("standard", body(slots.at("pre", x)))
 
 
 def chain(*layers: TensorMap) -> TensorMap:
-    """`layers` one after another, as one map; it holds them without owning them as children."""
+    """Compose `layers` in order, without making them children of a module."""
 
     def run(x: Tensor) -> Tensor:
         for layer in layers:

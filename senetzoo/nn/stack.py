@@ -1,4 +1,4 @@
-"""Networks that are convolutions one after another, as AlexNet and VGG are."""
+"""Networks that are a plain sequence of convolutions, such as AlexNet and VGG."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from senetzoo.nn.slots import Slots, chain
 
 
 class Unit(NamedTuple):
-    """A convolution and what follows it, up to the next one.
+    """A convolution with the layers up to the next one.
 
     Args:
         conv: The convolution.
-        norm: A norm between the convolution and its ReLU.
-        after: What follows the ReLU: local response norm, pooling.
+        norm: Norm between the convolution and its ReLU.
+        after: Layers after the ReLU: local response norm, pooling.
     """
 
     conv: nn.Conv2d
@@ -27,16 +27,16 @@ class Unit(NamedTuple):
 
 
 class ConvStack(Classifier):
-    """A network whose child ``features`` has every layer before the head, numbered in order.
+    """A network whose layers before the head are numbered in its child ``features``.
 
-    Each convolution is a block, whose gate sits right after its ReLU. The slots are children
-    beside ``features`` (``slots2.0`` for the first convolution of the second stage), so that the
-    numbers in there are torchvision's. A subclass adds what follows: ``avgpool``, ``classifier``.
+    Each convolution is a block, with its gate right after the ReLU. The slots are siblings of
+    ``features`` (``slots2.0`` for the first convolution of the second stage), which keeps
+    torchvision's numbers. A subclass adds ``avgpool`` and ``classifier``.
 
     Args:
         config: The config.
         stages: The units of each stage.
-        strides: Pixels of the input for one of the map after each stage.
+        strides: Input pixels per pixel of the map after each stage.
     """
 
     avgpool: nn.AdaptiveAvgPool2d
@@ -65,7 +65,7 @@ class ConvStack(Classifier):
         self.set_levels(levels, strides, [units[-1].conv.out_channels for units in stages])
 
     def initialize(self) -> None:
-        """He initialization, which trains at any depth; linear layers as in both papers."""
+        """He initialization, which trains at any depth; linear layers as in the papers."""
         init_convs(self, "fan_out")
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -87,14 +87,14 @@ class ConvStack(Classifier):
 
 
 def local_response_norm() -> nn.LocalResponseNorm:
-    """The one of AlexNet (Krizhevsky et al. 2012, Section 3.3), which VGG's A-LRN takes over.
+    """The norm of AlexNet (Krizhevsky et al. 2012, Section 3.3) and of VGG's A-LRN.
 
-    As in Caffe and pytorchcv, the sum of the squares is divided by the size of the window; the
-    formula printed in the paper does not.
+    As in Caffe and pytorchcv, the sum of the squares is divided by the size of the window, unlike
+    the formula in the paper.
     """
     return nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2.0)
 
 
 def dropout(rate: float) -> nn.Module:
-    """Dropout; without a rate nothing, under the same number in a sequence."""
+    """Dropout; an identity for rate 0, so that later layers of a sequence keep their numbers."""
     return nn.Dropout(rate) if rate else nn.Identity()

@@ -1,4 +1,4 @@
-"""Stems: what a network does before its first stage, as a value."""
+"""Stems: the layers before the first stage, as a value."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Stem:
     """The convolutions before the first stage, each followed by norm and activation.
 
     Args:
-        kernels: Kernel size of each convolution (odd; padded to keep the size at stride 1).
+        kernels: Kernel size of each convolution (odd; padded to keep the resolution at stride 1).
         strides: Stride of each convolution.
         widths: Output channels of each convolution as a fraction of the stem's output channels;
-            the last one is 1.
+            the last is 1.
         pool: Whether a 3x3 max pool of stride 2 follows.
     """
 
@@ -37,13 +37,13 @@ class Stem:
             raise ConfigError(
                 f"Stem got the kernels {self.kernels}, the strides {self.strides} "
                 f"and the widths {widths}.",
-                "There is one of each for every convolution, and the last width is 1.",
+                "Each convolution needs one of each, and the last width is 1.",
                 "Type for example: Stem(kernels=(3,), strides=(2,), pool=True)",
             )
 
     @property
     def stride(self) -> int:
-        """How many times smaller the stem makes the image."""
+        """Total stride of the stem, including the pool."""
         total = 2 if self.pool else 1
         for stride in self.strides:
             total *= stride
@@ -52,22 +52,22 @@ class Stem:
 
 IMAGENET = Stem(kernels=(7,), strides=(2,), pool=True)
 CIFAR = Stem(kernels=(3,), strides=(1,))
-# Three 3x3 convolutions in place of the 7x7, with the widths of ResNet-C/D (He et al. 2018,
-# "Bag of Tricks", Fig. 2b); SENet-154 uses the same shape.
+# Three 3x3 convolutions instead of the 7x7, with the widths of ResNet-C/D (He et al. 2018,
+# "Bag of Tricks", Fig. 2b); SENet-154 uses the same.
 DEEP = Stem(kernels=(3, 3, 3), strides=(2, 1, 1), widths=(0.5, 0.5, 1.0), pool=True)
 
 STEMS: dict[str, Stem] = {"imagenet": IMAGENET, "cifar": CIFAR, "deep": DEEP}
 
 
 def as_stem(stem: Stem | str) -> Stem:
-    """The `Stem` that a name stands for; a `Stem` is returned as it is."""
+    """Look up a stem by name; a `Stem` is returned unchanged."""
     if isinstance(stem, Stem):
         return stem
     if isinstance(stem, str) and stem in STEMS:
         return STEMS[stem]
     raise ConfigError(
-        f"stem={stem!r} is not a stem.",
-        f"Stems are {', '.join(map(repr, STEMS))}, or a senetzoo.Stem value.",
+        f"stem={stem!r} isn't a stem.",
+        f"Use {', '.join(map(repr, STEMS))}, or a senetzoo.Stem.",
         nearest(stem, STEMS) if isinstance(stem, str) else "",
     )
 
@@ -76,7 +76,7 @@ _TEXT = re.compile(r"(\d+)x\1/(\d+)(\+pool)?")
 
 
 def parse_stem(text: str) -> Stem | str:
-    """``"7x7/2+pool"``, one convolution as a text, as a `Stem`; a name stays a name."""
+    """Parse ``"7x7/2+pool"``, one convolution, to a `Stem`; return a name unchanged."""
     found = _TEXT.fullmatch(text)
     if found is None:
         return text
@@ -84,15 +84,15 @@ def parse_stem(text: str) -> Stem | str:
 
 
 def stem_convs(stem: Stem, inputs: int, outputs: int) -> nn.Module:
-    """The convolutions of `stem`, without the norm and activation that follow the last one.
+    """The convolutions of `stem`, without the norm and activation after the last one.
 
-    One convolution is that convolution; several are a sequence with norms and activations
-    between them, numbered as in timm's deep stems (0 conv, 1 norm, 2 activation, 3 conv ...).
+    Several convolutions are a sequence with norms and activations in between, numbered as in timm's
+    deep stems (0 conv, 1 norm, 2 activation, 3 conv ...).
 
     Args:
         stem: The stem.
         inputs: Channels of the image.
-        outputs: Channels of the last convolution.
+        outputs: Output channels of the last convolution.
     """
     layers: list[nn.Module] = []
     for index, (kernel, stride, fraction) in enumerate(

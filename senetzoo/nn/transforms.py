@@ -1,4 +1,4 @@
-"""What images go through before a network sees them."""
+"""The preprocessing of a network's input images."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from senetzoo.nn.preprocessing import Preprocessing, usual
 
 
 def transforms(model: nn.Module) -> Preprocessing:
-    """What an image goes through before `model` sees it, as a callable value.
+    """The preprocessing of a network's input images, as a callable value.
+
+    Returns the preprocessing that the weights were trained with; mean and std are averaged if the
+    network has other input channels than the weights. Without weights, or if they don't state it,
+    returns the usual one for the network's input size: CIFAR-10's statistics at 32 pixels,
+    otherwise ImageNet's with a center crop of 224 / 256.
 
     Args:
-        model: A network, or one in a wrapper of torch (`DataParallel`, `torch.compile`). With
-            trained weights, it is what they were trained with (for other input channels than the
-            weights', the mean and std are averaged); without, or where the weights do not say, the
-            usual for its size: CIFAR-10's statistics at 32 pixels, else ImageNet's and the center
-            of 224 / 256 of each side.
+        model: A network, possibly wrapped by torch (`DataParallel`, `torch.compile`).
 
     Raises:
-        ConfigError: `model` is no network of this zoo, or takes neither gray nor RGB images.
+        ConfigError: `model` isn't a network of this zoo, or takes neither gray nor RGB images.
     """
     model, _ = inside(model)
     if not isinstance(model, Classifier):
         raise ConfigError(
             f"transforms got a {type(model).__name__}.",
-            "It takes networks made by senetzoo.create.",
+            "It takes a network made by senetzoo.create.",
             'Type for example: transforms(create("resnet50"))',
         )
     channels = model.in_chans
     if channels not in (1, 3):
         raise ConfigError(
-            f"There are no transforms for images of {channels} channels.",
+            f"There are no transforms for images with {channels} channels.",
             "Image files are read as gray (1 channel) or RGB (3 channels).",
-            "Stack and normalize the channels yourself: the network takes a plain tensor "
-            f"(N, {channels}, H, W)",
+            f"Stack and normalize the channels yourself: the network takes (N, {channels}, H, W)",
         )
     report = model.load_report
     if report is not None and report.preprocessing is not None:
@@ -49,23 +49,23 @@ def transforms(model: nn.Module) -> Preprocessing:
     assumed = usual(model.input_size).for_channels(channels)
     if report is not None:
         terminal.say_once(
-            f"The weights {report.tag} do not say how images were preprocessed: assuming "
+            f"The weights {report.tag} don't state their preprocessing: assuming "
             f"{assumed}. State it with preprocessing=, or --mean, --std, --size and --crop."
         )
     return assumed
 
 
 def state(model: Classifier, stated: Preprocessing | Mapping[str, Any]) -> None:
-    """Note the preprocessing that a user states for the weights of `model`.
+    """Set the preprocessing of the weights of `model`, as stated by the user.
 
     Raises:
-        ConfigError: There are no weights, or it is for other channels than theirs.
+        ConfigError: There are no weights, or the number of channels differs.
     """
     report, channels = model.load_report, model.in_chans
     if report is None:
         raise ConfigError(
             "A preprocessing was given without weights.",
-            "It says what images went through when the weights were trained.",
+            "It describes the images that weights were trained on.",
             "Leave it out, or type pretrained=True",
         )
     if isinstance(stated, Mapping):

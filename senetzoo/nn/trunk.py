@@ -14,10 +14,10 @@ from senetzoo.nn.slots import Layout, Site, Slots, TensorMap, chain
 
 
 class Trunk(nn.Module):
-    """A network up to its last map, cut after each stage by `set_levels`."""
+    """A network up to its last map, divided into stages by `set_levels`."""
 
     layout: Layout = "nchw"
-    """Layout of the maps inside the network."""
+    """Memory order of the maps inside the network."""
 
     feature_info: FeatureInfos
     """Stride and channels of the map after each stage."""
@@ -27,24 +27,24 @@ class Trunk(nn.Module):
     def set_levels(
         self, levels: Iterable[Sequence[str]], strides: Iterable[int], channels: Iterable[int]
     ) -> None:
-        """What runs before the pooling, cut after each stage.
+        """Set the modules that run in each stage, before the pooling.
 
         Args:
-            levels: For each stage the paths of its modules in order: before the first the stem's,
-                after the last what follows. A path under which there is no module is passed over.
-            strides: Pixels of the input for one of the map after each stage.
-            channels: Channels of that map.
+            levels: Paths of each stage's modules in order. The first stage includes the stem, the
+                last one everything up to the pooling. Paths without a module are skipped.
+            strides: Input pixels per pixel of the map after each stage.
+            channels: Channels of the map after each stage.
         """
         self._paths = tuple(map(tuple, levels))
         self.feature_info = FeatureInfos(map(FeatureInfo, strides, channels))
 
     def _running(self, level: int) -> list[nn.Module]:
-        """The modules that run in a level, in order."""
+        """The modules of a level in the order in which they run."""
         found = (module_at(self, path) for path in self._paths[level])
         return [module for module in found if module is not None]
 
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
-        """The stages, each as its blocks in order. Every `Slots` of the network is in a block."""
+        """The blocks of each stage, in order. Every `Slots` of the network is in a block."""
         return tuple(
             tuple(
                 module
@@ -56,35 +56,35 @@ class Trunk(nn.Module):
         )
 
     def levels(self) -> tuple[TensorMap, ...]:
-        """The network before its pooling, cut after each stage: maps in `layout` in and out."""
+        """The stages up to the pooling as functions, from map to map in `layout`."""
         return tuple(chain(*self._running(level)) for level in range(len(self._paths)))
 
     def __prepare_scriptable__(self) -> None:
         """Called by `torch.jit.script`."""
         raise ConfigError(
             f"torch.jit.script got a {type(self).__name__}.",
-            "TorchScript's compiler does not know the Python that it is written in.",
+            "TorchScript can't compile its code.",
             "Type: torch.jit.trace(model.eval(), images), or senetzoo.export for a file",
         )
 
     @property
     def num_features(self) -> int:
-        """Channels of the last map; 0 where there is none to give."""
+        """Channels of the last map; 0 without feature maps."""
         return self.feature_info[-1].channels if self.feature_info else 0
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep the maps between stages only in training, and compute the others once more.
+        """In training, keep only the maps between stages and recompute the others.
 
-        Gradients are the same; memory is bought with about a third more time.
+        Gradients stay the same; it saves memory for about a third more time.
         """
         self._recomputes = enable
 
     def sites(self) -> tuple[Site, ...]:
-        """Every place where a gate can sit, in the order of the forward pass's blocks."""
+        """All sites for gates, in the order of the blocks."""
         return tuple(site for site, _ in self.slots())
 
     def slots(self) -> Iterator[tuple[Site, Slots]]:
-        """Every site with the `Slots` that holds it."""
+        """All sites, each with its `Slots`."""
         paths = {module: path for path, module in self.named_modules()}
         stages = self.stages()
         for stage, blocks in enumerate(stages, 1):

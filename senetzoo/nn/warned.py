@@ -1,4 +1,4 @@
-"""What a network says of the way that it is used: once, and of the caller's line."""
+"""Warnings about the use of a network, which point at the caller's line."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-# Each of its parts can be on the way from a caller to a warning.
+# Frames in these files are skipped to find the caller.
 _INSIDE = (str(Path(__file__).parent), nn.Module.__call__.__code__.co_filename)
 
 
 def warn(text: str) -> None:
-    """A `UserWarning` of the line that called the network, by ``model(x)`` or a method."""
+    """Issue a `UserWarning` for the line that called the network or one of its methods."""
     level, frame = 1, sys._getframe(0)
     while frame.f_code.co_filename.startswith(_INSIDE) and frame.f_back is not None:
         level, frame = level + 1, frame.f_back
@@ -23,7 +23,7 @@ def warn(text: str) -> None:
 
 
 def versions(model: nn.Module) -> tuple[int, int] | None:
-    """How often a batch norm's weight and statistics were written to; None where none learns."""
+    """Versions of a batch norm's weight and running mean; None if no batch norm is trainable."""
     for norm in model.modules():
         if isinstance(norm, _BatchNorm) and norm.affine and norm.weight.requires_grad:
             mean = norm.running_mean
@@ -34,9 +34,9 @@ def versions(model: nn.Module) -> tuple[int, int] | None:
 
 
 def trained_in_eval_mode(before: tuple[int, int] | None, after: tuple[int, int] | None) -> bool:
-    """Whether an optimizer wrote between two forward passes in eval mode, by their `versions`.
+    """Whether only an optimizer wrote between the `versions` of two forward passes in eval mode.
 
-    What loads weights writes to both.
+    Loading weights writes to both tensors.
     """
     if before is None or after is None:
         return False
@@ -44,7 +44,7 @@ def trained_in_eval_mode(before: tuple[int, int] | None, after: tuple[int, int] 
 
 
 def watches(x: object) -> bool:
-    """Whether a forward pass of `x` may be one of a training, and is no trace of a graph."""
+    """Whether a forward pass of `x` may be part of a training, rather than a trace or compile."""
     return (
         isinstance(x, torch.Tensor)
         and torch.is_grad_enabled()

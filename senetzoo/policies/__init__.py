@@ -1,1 +1,1 @@
-"""Where attention goes, as a value: selectors, the algebra, its text form, attach and explain."""
+"""Policies, which say where attention goes: selectors, algebra, text form, attach and explain."""

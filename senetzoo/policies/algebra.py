@@ -1,8 +1,7 @@
 """Policies: which gate sits at which site, as frozen values that can be combined.
 
-A policy means what it resolves to on a network: a mapping from sites to gates. Two policies are
-equal on a network when those mappings are. ``p + q`` is the disjoint union (an overlap is an
-error), ``p | q`` the union in which the right side wins.
+On a network, a policy resolves to a mapping from sites to gates. ``p + q`` is the disjoint union
+(an overlap is an error), ``p | q`` the union in which the right side wins.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ Operator: TypeAlias = Literal["+", "|"]
 
 
 class Policy(ABC):
-    """Which gate sits where. Nothing touches a network until it is attached.
+    """Which gate sits where. Changes no network until it is attached.
 
-    A frozen value, whose ``str`` is its text form. A gate such as ``SE(8)`` is a policy, and so
-    are combinations of policies by ``+`` (a site that both speak of is an error) and ``|`` (the
-    right side wins).
+    A frozen value, whose ``str`` is its text form. A gate such as ``SE(8)`` is a policy, and
+    policies are combined with ``+`` (two gates at one site are an error) and ``|`` (the right side
+    wins).
     """
 
     def at(self, position: Position) -> Policy:
@@ -40,7 +39,7 @@ class Policy(ABC):
         """
         if position not in POSITIONS:
             raise PolicyError(
-                f"position={position!r} is no position in a block.",
+                f"position={position!r} isn't a position in a block.",
                 f"Positions are {', '.join(map(repr, POSITIONS))}.",
                 nearest(str(position), POSITIONS),
             )
@@ -50,16 +49,16 @@ class Policy(ABC):
         """The same policy on these blocks only.
 
         Raises:
-            PolicyError: `selector` is none.
+            PolicyError: `selector` isn't a selector.
         """
         _check_selector("on", selector)
         return self._map(lambda rule: dataclasses.replace(rule, selector=rule.selector & selector))
 
     def off(self, selector: Selector) -> Policy:
-        """The same policy on all blocks but these.
+        """The same policy on all blocks except these.
 
         Raises:
-            PolicyError: `selector` is none.
+            PolicyError: `selector` isn't a selector.
         """
         _check_selector("off", selector)
         return self.on(~selector)
@@ -72,23 +71,23 @@ class Policy(ABC):
 
     @abstractmethod
     def as_tree(self) -> Rule | Joined:
-        """The policy as rules joined by ``+`` and ``|``."""
+        """The policy as a tree of rules joined by ``+`` and ``|``."""
 
     def rules(self) -> Iterator[Rule]:
-        """The rules in it, from left to right."""
+        """Its rules, from left to right."""
         return self.as_tree().rules()
 
     def resolve(self, sites: Iterable[Site]) -> dict[Site, Gate]:
-        """The gate at each site it speaks of; other sites are left out.
+        """The gate of each selected site.
 
         Raises:
-            PolicyError: Two gates at one site under ``+``.
+            PolicyError: ``+`` puts two gates at one site.
         """
         rules = list(self.rules())
         return {site: rules[number].gate for site, number in self.winners(sites).items()}
 
     def winners(self, sites: Iterable[Site]) -> dict[Site, int]:
-        """The same with the number in `rules`, from 0, of the rule that wins at each site."""
+        """For each selected site, the index in `rules` of the rule that applies."""
         return self.as_tree().winners(sites)
 
     def _map(self, change: Callable[[Rule], Rule]) -> Policy:
@@ -127,7 +126,7 @@ class Rule(Policy):
 
 @dataclass(frozen=True)
 class Joined(Policy):
-    """Policies joined by one operator, made by `joined`: no part is joined by the same one."""
+    """Policies joined by one operator. Made by `joined`, which flattens nested ones."""
 
     operator: Operator
     parts: tuple[Rule | Joined, ...]
@@ -150,10 +149,9 @@ class Joined(Policy):
                 one, other = (rules[numbers[site]].gate.text() for numbers in (found, more))
                 raise PolicyError(
                     f"{self} puts two gates at {len(overlap)} site{'s' * (len(overlap) > 1)}.",
-                    f"At the {site.position} position of stage {site.stage} block {site.block} "
-                    f"both {one} and {other} would sit.",
-                    "Let them select different blocks, or type | instead of + to let the right "
-                    "one win",
+                    f"The {site.position} position of stage {site.stage} block {site.block} would "
+                    f"get both {one} and {other}.",
+                    "Select different blocks, or type | instead of + to let the right side win",
                 )
             found |= more
             first += len(list(part.rules()))
@@ -171,11 +169,11 @@ class Joined(Policy):
 
 
 NONE: Policy = Joined("+", ())
-"""The policy without gates: the unit of ``+`` and ``|``."""
+"""The policy without gates, the neutral element of ``+`` and ``|``."""
 
 
 def joined(operator: Operator, policies: Iterable[Policy]) -> Policy:
-    """`policies` joined by ``"+"`` or ``"|"``; `NONE` where there are none."""
+    """`policies` joined by ``"+"`` or ``"|"``; `NONE` if there are none."""
     given = tuple(policies)
     if len(given) == 1:
         return given[0]
@@ -191,33 +189,33 @@ def joined(operator: Operator, policies: Iterable[Policy]) -> Policy:
 def _check_selector(method: str, selector: object) -> None:
     if not isinstance(selector, Selector):
         raise PolicyError(
-            f".{method}({selector!r}) got no selector.",
-            "Blocks are selected by stage(...), block(...) and branch(...), joined with & | ~.",
+            f".{method}({selector!r}) needs a selector.",
+            "Select blocks with stage(...), block(...) and branch(...), combined by & | ~.",
             f"Type for example: SE().{method}(stage(3, 4))",
         )
 
 
 class Gate(Policy):
-    """Interface of a gate's spec: a frozen dataclass that builds a module of the same shape.
+    """Base of gate specs: frozen dataclasses that build a module.
 
-    A gate is a policy of itself: at the ``standard`` position of every block.
+    A gate is also a policy: itself at the ``standard`` position of every block.
     """
 
     name: ClassVar[str]
-    """The gate's name in text."""
+    """The gate's name in policy text."""
     number: ClassVar[str] = ""
-    """The field that a bare number after the name sets: ``se8``; empty where none does."""
+    """The field that a number after the name sets, as in ``se8``; empty if there is none."""
     no_identity: ClassVar[str] = ""
-    """Why the gate has no ``init="identity"``, where it has none."""
+    """Why the gate has no ``init="identity"``; empty if it has one."""
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
         if cls.no_identity and "init" in options:
             raise PolicyError(
                 f"{cls.__name__} got init={options['init']!r}.",
                 cls.no_identity,
-                f"Type {cls.__name__}(), or take a gate that has one: SE(init='identity')",
+                f"Type {cls.__name__}(), or use a gate that has one: SE(init='identity')",
             )
-        # A misspelled option gets the nearest right one, which a dataclass's TypeError has not.
+        # Suggest the nearest option for a misspelled one, unlike a dataclass's TypeError.
         check_fields(cls.__name__, options, [field.name for field in dataclasses.fields(cls)])  # type: ignore[arg-type]
         return super().__new__(cls)
 
@@ -226,14 +224,14 @@ class Gate(Policy):
 
     @abstractmethod
     def build(self, site: Site) -> nn.Module:
-        """The module for `site`, initialized from torch's global random state.
+        """Build the module for `site`, initialized from torch's global random state.
 
-        It maps a tensor of the site's layout, (N, C, H, W) or (N, H, W, C), to one of the same
+        It maps a tensor in the site's layout, (N, C, H, W) or (N, H, W, C), to one of the same
         shape.
         """
 
     def text(self) -> str:
-        """The gate in the text form: only what differs from the defaults."""
+        """The gate's text form, with the fields that differ from their defaults."""
         number, options = "", []
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
@@ -244,7 +242,7 @@ class Gate(Policy):
         return f"{self.name}{number}" + (f"({','.join(options)})" if options else "")
 
     def _implied(self, field: dataclasses.Field[Any], value: object) -> bool:
-        """Whether leaving `field` out of the text gives the same value."""
+        """Whether the text can leave out `field`."""
         return bool(value == field.default)
 
     def as_tree(self) -> Rule:
@@ -255,13 +253,13 @@ def _value_text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
-        # A tuple of one ends in a colon, so that it is not read back as a number.
+        # The colon after a tuple of one keeps it from being parsed as a number.
         return ":".join(map(str, value)) + ":" * (len(value) == 1)
     return str(value)
 
 
 def resolve(policy: Policy, sites: Iterable[Site], network: str) -> Mapping[Site, Gate]:
-    """What `policy` means on a network with these sites; an error where a rule matches none."""
+    """Resolve `policy` on a network with these sites; raise if a rule matches none of them."""
     known = tuple(sites)
     for rule in policy.rules():
         if rule.resolve(known):
@@ -272,18 +270,18 @@ def resolve(policy: Policy, sites: Iterable[Site], network: str) -> Mapping[Site
                 f"{rule} matches nothing in {network}.",
                 f"{network} has the positions {', '.join(positions)}, not {rule.position}."
                 if positions
-                else f"{network} has no places for gates.",
+                else f"{network} has no sites for gates.",
                 f"Type for example: @{positions[0]}" if positions else "",
             )
-        # Whether it would match in a network whose blocks have the branch that it asks for.
+        # Would it match if the blocks had the branch that it selects?
         if any(rule.resolve(dataclasses.replace(s, branch=b) for s in known) for b in BRANCHES):
             branches = sorted({s.branch for s in known if s.position == rule.position})
             raise PolicyError(
                 f"{rule} matches nothing in {network}.",
                 f"In {network}, the position {rule.position} is in the branch {branches[-1]} only."
                 if branches[-1]
-                else f"The blocks of {network} have one branch, which has no name.",
-                "" if branches[-1] else "Leave the branch out",
+                else f"The blocks of {network} have only one branch, without a name.",
+                "" if branches[-1] else "Leave out the branch",
             )
         stages = max(site.stages for site in known)
         blocks = [

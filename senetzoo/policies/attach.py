@@ -1,4 +1,4 @@
-"""Putting gates into a network, and taking them out."""
+"""Attach gates to a network, and detach them."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from senetzoo.policies.foreign import hooks
 from senetzoo.policies.foreign.places import complete, site_map
 from senetzoo.policies.foreign.sitemap import Place, SiteMap, Unsupported
 
-# Why networks that are wrapped take no gates, and what to type instead, by the wrapper's class:
-# none of them is imported, some do not exist everywhere.
-_BEFORE = "Type {}(model{}) before that"
-_ANEW = "Type {}(model.module{}), then make the {} anew"
+# Why gates can't be attached to wrapped networks, and what to type instead. By class name, because
+# some of these classes don't exist in every version of torch.
+_BEFORE = "Type {}(model{}) first"
+_ANEW = "Type {}(model.module{}), then create a new {}"
 _WRAPPERS = {
     "DistributedDataParallel": (
-        "It keeps in step only the parameters that it was made with.",
+        "It synchronizes only the parameters that it was created with.",
         _ANEW,
     ),
-    "DataParallel": ("It copies the network inside to several devices for each batch.", _ANEW),
-    "FullyShardedDataParallel": ("It has split the parameters of the network inside.", _ANEW),
-    "FSDPModule": ("Its parameters have been split.", _BEFORE),
+    "DataParallel": ("It copies its network to several devices for each batch.", _ANEW),
+    "FullyShardedDataParallel": ("It has sharded the parameters of its network.", _ANEW),
+    "FSDPModule": ("Its parameters have been sharded.", _BEFORE),
     "OptimizedModule": (
-        "It runs what was compiled before.",
+        "It runs code that was compiled before.",
         _ANEW.replace("model.module", "model._orig_mod"),
     ),
     "ScriptModule": ("Its forward pass is fixed.", _BEFORE),
@@ -43,12 +43,12 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 class Attached(dict[Site, nn.Module]):
-    """What `attach` added: the new gates by site.
+    """The gates that `attach` added, by site.
 
     Args:
         model: The network.
         gates: The new gates by site.
-        unsupported: What the policy asked for and the network does not offer, with the reason.
+        unsupported: What the policy asked for but the network doesn't support, with the reason.
     """
 
     def __init__(
@@ -62,20 +62,20 @@ class Attached(dict[Site, nn.Module]):
         self.unsupported = unsupported
 
     def gate_parameters(self) -> list[nn.Parameter]:
-        """The parameters of all gates of the network, of those too that were there before."""
+        """The parameters of all gates of the network, including those attached earlier."""
         gates = [gate for _, _, gate in hooks.gates_in(self.model)]
         gates += [m for m in self.model.modules() if isinstance(m, Slots)]
         known = {parameter for gate in gates for parameter in gate.parameters()}
         return [p for p in self.model.parameters() if p in known]
 
     def parameters(self, weight_decay: float | None = None) -> list[dict[str, Any]]:
-        """Two groups for an optimizer, which takes them as it takes ``model.parameters()``.
+        """Two parameter groups, to pass to an optimizer instead of ``model.parameters()``.
 
-        The trunk comes first, then the gates, which have no weight decay: it would pull them away
-        from the value that they begin with.
+        The first is the trunk, the second the gates without weight decay, which would pull them
+        away from their initial values.
 
         Args:
-            weight_decay: Weight decay of the trunk; None for the optimizer's own.
+            weight_decay: Weight decay of the trunk; None for the optimizer's default.
         """
         gates = self.gate_parameters()
         known = set(gates)
@@ -84,14 +84,14 @@ class Attached(dict[Site, nn.Module]):
         return [{"params": trunk, **decay}, {"params": gates, "weight_decay": 0.0}]
 
     def check(self, sample: Tensor) -> None:
-        """Run `sample` through the network once, in eval mode, and see that every gate acts.
+        """Run `sample` through the network once, in eval mode, and check that every gate runs.
 
         Args:
-            sample: What the network takes.
+            sample: Input of the network.
 
         Raises:
-            PolicyError: A gate that did not run, or not as often as the module where it sits, or
-                that got another map than its site says.
+            PolicyError: A gate didn't run, or not as often as the module it is attached to, or got
+                a tensor that doesn't fit its site.
         """
         network = evaluated(self.model)
         twins = dict(zip(self.model.modules(), network.modules(), strict=True))
@@ -116,17 +116,17 @@ class Attached(dict[Site, nn.Module]):
         if silent:
             shown = ", ".join(silent[:3]) + (", ..." if len(silent) > 3 else "")
             raise PolicyError(
-                f"{len(silent)} of {len(self)} gates do not act: {shown}.",
-                "The network does not run the modules there, not as modules, or in a loop over all "
+                f"{len(silent)} of {len(self)} gates have no effect: {shown}.",
+                "The network doesn't call their modules, or calls them in a loop over all "
                 "children.",
                 "Leave them out of the SiteMap",
             )
         for site, shape in misplaced.items():
             raise PolicyError(
                 f"The gate at {site.path} got a tensor of shape {shape}.",
-                f"Its place in the SiteMap says {site.channels} channels in the layout "
+                f"Its place in the SiteMap has {site.channels} channels in the layout "
                 f"{site.layout}.",
-                "Give the place its channels= and layout=, or leave it out",
+                "Set channels= and layout= of the place, or leave it out",
             )
 
     def __repr__(self) -> str:
@@ -143,7 +143,7 @@ def attach(
     sample: Tensor | None = None,
     name: str | None = None,
 ) -> Attached:
-    """`senetzoo.attach`, with what messages call the network; None for its class."""
+    """`senetzoo.attach` with a name of the network for messages, by default its class."""
     _check_unwrapped(model, "attach")
     name = name or type(model).__name__
     if seed is None:
@@ -154,13 +154,13 @@ def attach(
         if sites is not None:
             raise PolicyError(
                 f"attach got a SiteMap for a {type(model).__name__} of this zoo.",
-                "Networks of this zoo declare their sites themselves.",
-                "Leave sites out",
+                "Networks of this zoo declare their own sites.",
+                "Leave out sites",
             )
         spots = dict(model.slots())
         model.uncalibrate()
     elif not list(policy.rules()):
-        # Nothing is asked of a network that may be known to nobody.
+        # Without rules, the network doesn't have to be a known one.
         return Attached(model, {})
     else:
         known = _places(model, sites, name)
@@ -189,26 +189,26 @@ def attach(
 
 
 def _places(model: nn.Module, sites: SiteMap | None, name: str) -> SiteMap:
-    """The places of a network that is not of this zoo."""
+    """The places of a network that isn't from this zoo."""
     for path, module in model.named_modules() if sites is None else ():
         if isinstance(module, Classifier):
             raise PolicyError(
                 f"attach got a {type(model).__name__}.",
-                f"It has a {type(module).__name__} of this zoo inside, at {path!r}.",
+                f"It contains a {type(module).__name__} of this zoo at {path!r}.",
                 f"Type attach(model.get_submodule({path!r}), policy)",
             )
     known = complete(site_map(model) if sites is None else sites, model)
     if not known.places:
         raise PolicyError(
             f"attach got a SiteMap without places for a {name}.",
-            f"Of {known.unsupported[0]}." if known.unsupported else "It names no module.",
+            f"Unsupported: {known.unsupported[0]}." if known.unsupported else "It is empty.",
             'Type for example: SiteMap((Place("layer1.conv", channels=64),))',
         )
     return known
 
 
 def _put(model: nn.Module, spot: Slots | Place, site: Site, gate: nn.Module | None) -> None:
-    """Fill the place with `gate`, or empty it."""
+    """Put `gate` into the spot; None empties it."""
     if isinstance(spot, Slots) and gate is None:
         spot.clear(site.position)
     elif isinstance(spot, Slots):
@@ -222,7 +222,7 @@ def _put(model: nn.Module, spot: Slots | Place, site: Site, gate: nn.Module | No
 def _unsupported(
     policy: Policy, known: SiteMap, places: Iterable[Site], name: str
 ) -> tuple[Unsupported, ...]:
-    """What the rules ask for in vain; an error where a rule gets nothing else."""
+    """The unsupported positions that the rules ask for; raises if a rule matches nothing else."""
     sizes = known.sizes()
     found: dict[Unsupported, None] = {}
     for rule in policy.rules():
@@ -233,7 +233,7 @@ def _unsupported(
         there = list(dict.fromkeys(site.position for site in places if rule.selector.matches(site)))
         where = f"there it has {', '.join(there)}" if there else "it has no other position there"
         raise PolicyError(
-            f"{rule} can't be had in {name}.",
+            f"{rule} isn't supported in {name}.",
             f"At {lacking[0].module or 'the network'}, {lacking[0].reason}; {where}.",
             f"Type for example: @{there[-1]}" if there else "",
         )
@@ -241,7 +241,7 @@ def _unsupported(
 
 
 def _like(model: nn.Module, spot: Slots | Place) -> Tensor:
-    """A weight near to the place, with the device and the type that a gate there needs."""
+    """A weight near the spot, with the device and dtype for its gate."""
     path = "" if isinstance(spot, Slots) else spot.module
     while True:
         module = model.get_submodule(path)
@@ -254,7 +254,7 @@ def _like(model: nn.Module, spot: Slots | Place) -> Tensor:
 
 
 def _check_unwrapped(model: nn.Module, verb: str) -> None:
-    """Refuse what is no network, and a network that is wrapped or compiled."""
+    """Raise if `model` isn't a network, or is wrapped or compiled."""
     policy = ", policy" if verb == "attach" else ""
     if not isinstance(model, nn.Module):
         raise PolicyError(
@@ -274,26 +274,26 @@ def _check_unwrapped(model: nn.Module, verb: str) -> None:
         if getattr(module, "_compiled_call_impl", None) is not None:
             raise PolicyError(
                 f"{verb} got a {type(module).__name__} after its compile().",
-                "It runs what was compiled before.",
+                "It runs code that was compiled before.",
                 _BEFORE.format(verb, policy),
             )
 
 
 def detach(model: ModuleT) -> ModuleT:
-    """Take every gate out of a network, in place.
+    """Remove all gates from a network, in place.
 
-    What is left is the bare trunk, bit for bit: modules, parameters, buffers, hooks and flags are
-    those from before, also where the network has been copied, saved or trained in between. No
-    other thread may use the network meanwhile.
+    This restores the trunk's original modules, hooks and flags, even if the network was copied,
+    saved or trained in between; parameters and buffers of the trunk keep their values. No other
+    thread may use the network at the same time.
 
     Args:
-        model: A network that gates have been attached to, or one of this zoo.
+        model: A network with attached gates, or one of this zoo.
 
     Returns:
         The network.
 
     Raises:
-        PolicyError: It is wrapped; nothing is changed then.
+        PolicyError: The network is wrapped; it isn't changed.
     """
     _check_unwrapped(model, "detach")
     hooks.remove_all(model)

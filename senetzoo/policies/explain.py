@@ -1,4 +1,4 @@
-"""What a policy does to a network: site by site, with its cost."""
+"""What a policy adds to a network, site by site, with its cost."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Row:
         block: Block within the stage, from 1.
         position: Position within the block.
         path: Name of the gate's module.
-        channels: Channels here.
+        channels: Channels at the site.
         gate: The gate's text; empty for an empty slot.
         params: Learnable parameters of the gate.
         macs: Multiply-accumulates of the gate for one image.
-        params_share: Its part of the whole network's parameters, from 0 to 1.
-        macs_share: Its part of the whole network's multiply-accumulates.
-        branch: Residual branch, where the block has two; else empty.
+        params_share: Fraction of the network's parameters, from 0 to 1.
+        macs_share: Fraction of the network's multiply-accumulates.
+        branch: Residual branch if the block has two; otherwise empty.
     """
 
     stage: int
@@ -51,12 +51,12 @@ _OF_SITE = ("stage", "block", "position", "path", "channels", "branch")
 
 @dataclass(frozen=True)
 class Shadowed:
-    """A rule whose gate sits nowhere, since rules after it win wherever it speaks.
+    """A rule without effect, because later rules win at all of its sites.
 
     Args:
         rule: The rule's text.
         by: Texts of the rules that win.
-        sites: Number of sites at which they do.
+        sites: Number of its sites.
     """
 
     rule: str
@@ -72,18 +72,16 @@ class Shadowed:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Every site of a network; prints as a table of those that have a gate.
-
-    The shares are of the whole network, gates included.
+    """The sites of a network; prints a table of those with a gate.
 
     Args:
-        network: What was explained.
-        rows: Every site.
-        params: Learnable parameters of the whole network.
-        macs: Multiply-accumulates of the whole network for one image.
-        size: Side of that image in pixels.
+        network: Name of the network.
+        rows: All sites.
+        params: Learnable parameters of the whole network, including gates.
+        macs: Multiply-accumulates of the whole network for one image, including gates.
+        size: Size of that image in pixels.
         shadowed: Rules of the policy that have no effect.
-        layers: Every layer, where they were asked for; then these are printed.
+        layers: All layers, if requested; these are printed instead of the sites.
     """
 
     network: str
@@ -132,7 +130,7 @@ class Explanation:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The same for JSON, empty sites too."""
+        """As a dict for JSON, including sites without gates."""
         return {
             "network": self.network,
             "params": self.params,
@@ -145,14 +143,14 @@ class Explanation:
 
 
 def shadowed(policy: Policy, sites: tuple[Site, ...]) -> tuple[Shadowed, ...]:
-    """The rules of `policy` that win at none of these sites, though they speak of some."""
+    """The rules of `policy` that select some of these sites but win at none."""
     rules, winners = list(policy.rules()), policy.winners(sites)
     won = set(winners.values())
     lost = []
     for number, rule in enumerate(rules):
         spoken = rule.winners(sites) if number not in won else {}
         if spoken:
-            # In a dict, for the order.
+            # A dict keeps the order.
             by = dict.fromkeys(str(rules[winners[site]]) for site in spoken)
             lost.append(Shadowed(str(rule), tuple(by), len(spoken)))
     return tuple(lost)
@@ -167,9 +165,15 @@ def explain_model(
     *,
     by_layer: bool = False,
 ) -> Explanation:
-    """Explain `model`, which is on the meta device with its gates, at an input of (C, H, W).
+    """Explain a network.
 
-    `policy` is what they were attached by, for rules that have no effect.
+    Args:
+        model: The network with its gates, on the meta device.
+        sites: Its sites.
+        shape: Shape of the input, (C, H, W).
+        name: Name of the network in the explanation.
+        policy: The policy that attached the gates, to find rules without effect.
+        by_layer: Whether to explain all layers.
     """
     model.eval()
     found, costs = layers(model, shape) if by_layer else ((), macs_by_name(model, (1, *shape)))
@@ -195,6 +199,6 @@ def explain_model(
 
 
 def _text(gate: nn.Module) -> str:
-    """The gate in text: its spec's, which the modules of this zoo carry, else its class."""
+    """Text of the gate's spec; the class name if it has none."""
     spec = getattr(gate, "spec", None)
     return spec.text() if isinstance(spec, Gate) else type(gate).__name__

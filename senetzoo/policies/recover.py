@@ -1,4 +1,4 @@
-"""From the gates in a network back to a policy."""
+"""Recover a policy from the gates in a network."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from senetzoo.policies.selectors import EVERYWHERE, Selector, block, branch, com
 
 
 def recovered(gates: Mapping[Site, Gate], sites: Iterable[Site]) -> Policy:
-    """A short policy that puts these gates at these of a network's `sites`, nothing elsewhere.
+    """A short policy that resolves to `gates` on a network with these `sites`.
 
     Raises:
-        PolicyError: Two sites have the same stage, block, position and branch, and only one of
+        PolicyError: Two sites have the same stage, block, position and branch, but only one of
             them has the gate. No network of the zoo has such sites.
     """
     known = tuple(sites)
@@ -31,13 +31,13 @@ def recovered(gates: Mapping[Site, Gate], sites: Iterable[Site]) -> Policy:
 
 
 def _selector(sites: set[Site], wanted: set[Site]) -> Selector:
-    """What selects `wanted` of `sites`, which have one position."""
+    """A selector of `wanted` among `sites`, which all have one position."""
     for selector in _candidates(wanted):
         if set(filter(selector.matches, sites)) == wanted:
             return selector
     if len({site.branch for site in sites}) == 1:
         raise PolicyError(
-            f"No policy means the gates at {', '.join(sorted(s.path for s in wanted))}.",
+            f"No policy selects only the gates at {', '.join(sorted(s.path for s in wanted))}.",
             "Other sites have the same stage, block and position.",
         )
     chosen = sorted({site.branch for site in wanted})
@@ -54,13 +54,13 @@ def _selector(sites: set[Site], wanted: set[Site]) -> Selector:
 
 
 def _candidates(wanted: set[Site]) -> Iterator[Selector]:
-    """From the shortest to the most exact."""
+    """Selectors to try, from the shortest to the most exact."""
     yield EVERYWHERE
     blocks: dict[int, set[int]] = {}
     for site in wanted:
         blocks.setdefault(site.stage, set()).add(site.block)
     yield stage(*blocks)
-    # Blocks of each stage; stages with the same ones are spoken of together.
+    # Stages by their blocks, so that stages with the same blocks share a selector.
     alike: dict[tuple[int, ...], list[int]] = {}
     for number in sorted(blocks):
         alike.setdefault(tuple(sorted(blocks[number])), []).append(number)

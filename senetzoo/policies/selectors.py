@@ -1,4 +1,4 @@
-"""Selectors: which blocks of a network, or which branches of its blocks, a rule speaks of."""
+"""Selectors: the blocks of a network, or the branches of its blocks, that a rule applies to."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from senetzoo.nn.slots import BRANCHES, Branch, Site
 
 @dataclass(frozen=True)
 class Selector:
-    """A set of sites, closed under ``&``, ``|`` and ``~``. Its ``str`` is its text form.
+    """A set of sites, which can be combined with ``&``, ``|`` and ``~``. ``str`` is its text form.
 
     Made by `stage`, `block` and `branch`.
 
     Args:
-        kind: What it selects by, or how it is made of others.
-        parts: Numbers of stages or blocks, names of branches, or the other selectors. The
-            intersection of none is everything.
+        kind: What it selects by, or the operator that combines other selectors.
+        parts: Numbers of stages or blocks, names of branches, or other selectors. The intersection
+            of no selectors is everything.
     """
 
     kind: Literal["stage", "block", "branch", "~", "&", "|"]
@@ -33,7 +33,7 @@ class Selector:
             number, count = getattr(site, self.kind), getattr(site, self.kind + "s")
             return number in self.parts or number - count - 1 in self.parts
         found = (part.matches(site) for part in self.parts)
-        # Of `~`, which has one part, as of `|`.
+        # `~` has one part, so that "any" is right for it, too.
         return all(found) if self.kind == "&" else any(found) != (self.kind == "~")
 
     def __and__(self, other: Selector) -> Selector:
@@ -56,7 +56,7 @@ class Selector:
         text = "|".join(
             f"({part})" if part.kind == "&" and part.parts else str(part) for part in self.parts
         )
-        # In a policy's text `|` also joins rules, so a union always has its own brackets.
+        # `|` also joins rules in the text of a policy, so a union always has parentheses.
         return f"({text})" if self.kind == "|" else f"~{text}"
 
 
@@ -64,7 +64,7 @@ EVERYWHERE = Selector("&", ())
 
 
 def _ranges(numbers: Iterable[int]) -> list[str]:
-    """``1, 2, 3, 5, -1`` as ``1-3``, ``5`` and ``-1``."""
+    """Turn ``1, 2, 3, 5, -1`` into ``1-3``, ``5`` and ``-1``."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number > 0 and number == runs[-1][-1] + 1:
@@ -75,7 +75,7 @@ def _ranges(numbers: Iterable[int]) -> list[str]:
 
 
 def combined(kind: Literal["&", "|"], selectors: Iterable[Selector]) -> Selector:
-    """The intersection or the union of one selector or more."""
+    """The intersection or union of one or more selectors."""
     parts: list[Selector] = []
     for selector in selectors:
         parts += selector.parts if selector.kind == kind else [selector]
@@ -86,26 +86,26 @@ def _numbers(kind: Literal["stage", "block"], numbers: tuple[int, ...]) -> Selec
     if not numbers or not all(type(n) is int and n for n in numbers):
         raise PolicyError(
             f"{kind}({', '.join(map(repr, numbers))}) selects nothing.",
-            f"A {kind} is a whole number from 1, or from -1 for the last.",
+            f"A {kind} is a whole number: 1 is the first, -1 the last.",
             f"Type for example: {kind}(1, 2) or {kind}(-1)",
         )
     return Selector(kind, tuple(sorted(set(numbers), key=lambda n: (n < 0, n))))
 
 
 def stage(*numbers: int) -> Selector:
-    """The blocks of these stages: from 1 (torchvision's ``layer1``), or from -1 for the last.
+    """The blocks of these stages: 1 is the first (torchvision's ``layer1``), -1 the last.
 
     Raises:
-        PolicyError: No number, or one that is no whole number or 0.
+        PolicyError: No number, or one that is 0 or not an integer.
     """
     return _numbers("stage", numbers)
 
 
 def block(*numbers: int) -> Selector:
-    """These blocks of every stage: from 1, or from -1 for the last.
+    """These blocks of every stage: 1 is the first, -1 the last.
 
     Raises:
-        PolicyError: No number, or one that is no whole number or 0.
+        PolicyError: No number, or one that is 0 or not an integer.
     """
     return _numbers("block", numbers)
 

@@ -10,9 +10,9 @@
     atom     = "~" atom | ("s" | "b") numbers | branch | "*" | "(" select { "|" select } ")"
     numbers  = item { "," item }         item = n | n "-" n | "-" n
 
-A number has at most nine digits, a tuple's are joined by colons (``reduction=4:8:16:16``; one
-alone ends in a colon). A text has at most `MAX_RULES` gates and `MAX_NESTING` open brackets, so
-that none takes long to read: more than any network of the zoo has sites.
+A number has at most nine digits. Numbers of a tuple are joined by colons (``reduction=4:8:16:16``;
+a tuple of one ends in a colon). A text has at most `MAX_RULES` gates, more than any network of the
+zoo has sites, and `MAX_NESTING` open parentheses, so that parsing is always fast.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from senetzoo.policies.selectors import EVERYWHERE, Selector, block, branch, com
 
 MAX_RULES = 5000
 MAX_NESTING = 100
-# More than the blocks of any stage: what a range may span.
+# Longest range of blocks; longer than any stage.
 _MAX_NUMBER = 1000
 
 _NUMBERS = re.compile(r"(-[0-9]{1,9}|[0-9]{1,9})(?![0-9])")
@@ -43,10 +43,14 @@ T = TypeVar("T")
 
 
 def parse(text: str, gates: Mapping[str, type[Gate]]) -> Policy:
-    """The policy that `text` stands for, with the spec of each gate by name.
+    """Parse a policy.
+
+    Args:
+        text: The policy's text.
+        gates: Spec of each gate by name.
 
     Raises:
-        PolicyError: The text is no policy; the message points at the place.
+        PolicyError: The text isn't a policy; the message quotes the position of the error.
     """
     reader = _Reader(text, gates)
     policy = reader.policy()
@@ -80,13 +84,13 @@ class _Reader:
         return found
 
     def error(self, expected: str, remedy: str = "", at: int | None = None) -> PolicyError:
-        """What was expected at `at`, or where the reader is."""
+        """An error that says what was expected at `at`, by default at the current position."""
         if at is not None:
             self.at = at
         self.skip()
         rest = self.text[self.at : self.at + 12]
         return PolicyError(
-            f"{self.text!r} is not a policy.",
+            f"{self.text!r} isn't a policy.",
             f"At {rest!r}: {expected}." if rest else f"At its end: {expected}.",
             remedy or "Type for example: se16@pre/s3-4+eca/s1-2",
         )
@@ -98,12 +102,12 @@ class _Reader:
         return found
 
     def bracketed(self, one: Callable[[], T]) -> T | None:
-        """What is in brackets, where the next character opens one."""
+        """Parse parentheses around `one`; None if there are none."""
         if not self.take("("):
             return None
         self.nesting += 1
         if self.nesting > MAX_NESTING:
-            raise self.error(f"more than {MAX_NESTING} brackets are open")
+            raise self.error(f"more than {MAX_NESTING} parentheses are open")
         found = one()
         if not self.take(")"):
             raise self.error("expected )")
@@ -122,9 +126,9 @@ class _Reader:
         if not self.take("/"):
             return policy
         if policy == NONE:
-            # It would strip every block's gate, not those that the selector names.
+            # It would remove the gates of all blocks, not of the selected ones.
             raise self.error(
-                "none speaks of the whole network", "Type for example: se16/~s3", at=at
+                "none applies to the whole network", "Type for example: se16/~s3", at=at
             )
         return policy.on(self.conjunction())
 
@@ -139,7 +143,7 @@ class _Reader:
         if name == "none" and number is None:
             return NONE
         if name not in self.gates:
-            known = f"{name!r} is none of the gates {', '.join(self.gates)}"
+            known = f"{name!r} isn't one of the gates {', '.join(self.gates)}"
             raise self.error(known, nearest(name, self.gates), at=found.start())
         spec = self.gates[name]
         fields: dict[str, object] = {}
@@ -169,7 +173,7 @@ class _Reader:
         if not found:
             raise self.error("expected field=value")
         name = found[1]
-        # Of a gate without an identity, the gate itself says why.
+        # A gate without an identity raises its own error.
         if name not in known and not (name == "init" and spec.no_identity):
             expected = f"{spec.name} has the fields {', '.join(known)}"
             raise self.error(expected, nearest(name, known), at=found.start())

@@ -1,1 +1,1 @@
-"""Training: a recipe in, weights and a record out."""
+"""Training: turns a recipe into weights and a record."""

@@ -1,10 +1,10 @@
-"""Augmentation of a whole batch of small images at once, so the processor is busy with the net.
+"""Augmentation of a whole batch of small images at once, to leave the processor to the network.
 
-Every function draws for the whole batch of all processes and does the work for its own part, so
-the same images come out however many processes share a batch.
+All functions draw random numbers for the whole batch of all processes and augment their own part,
+so the images don't depend on the number of processes.
 
-In the arguments `images` are (N, H, W, C), uint8, and `x` is (B, C, H, W), normalized; what an
-option is measured in, `Recipe` says.
+`images` are (N, H, W, C), uint8, and `x` is (B, C, H, W), normalized. The units of options are
+documented in `Recipe`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Draws:
     """The random numbers of one batch.
 
     Args:
-        generator: Source of the randomness, on the CPU: every device gets the same numbers.
-        count: Images in the whole batch.
-        rows: Those that are wanted.
-        device: Where they are wanted.
+        generator: Random generator on the CPU, so that all devices get the same numbers.
+        count: Number of images in the whole batch.
+        rows: The images of this process.
+        device: Device of the results.
     """
 
     generator: torch.Generator
@@ -38,7 +38,7 @@ class Draws:
     device: torch.device | str = "cpu"
 
     def whole(self, end: int, *shape: int) -> Tensor:
-        """Whole numbers from 0 up to, not including, `end`: (rows, *shape)."""
+        """Integers from 0 to ``end - 1``: (rows, *shape)."""
         return self._own(torch.randint(0, end, (self.count, *shape), generator=self.generator))
 
     def uniform(self, *shape: int) -> Tensor:
@@ -53,7 +53,7 @@ class Draws:
         return drawn[self.rows].to(self.device)
 
     def numpy(self) -> np.random.Generator:
-        """A generator for the whole batch, with the distributions that torch's does not have."""
+        """A generator for the whole batch, for distributions that torch doesn't have."""
         seed = torch.randint(2**62, (), generator=self.generator)
         return np.random.default_rng(int(seed))
 
@@ -61,13 +61,13 @@ class Draws:
 def crop_and_flip(
     images: Tensor, index: Tensor, size: int, mirrored: Tensor | bool, draws: Draws
 ) -> Tensor:
-    """Random crops of padded images, some of them mirrored.
+    """Random crops of padded images, optionally mirrored.
 
     Args:
-        images: Padded.
-        index: (B,), of the images to take.
-        size: Side of the crops.
-        mirrored: (B,), whether each is mirrored; or whether each is with probability 1/2.
+        images: Padded images.
+        index: (B,), indices of the images to use.
+        size: Size of the crops.
+        mirrored: (B,), whether each image is mirrored; or True to mirror with probability 1/2.
         draws: Random numbers.
 
     Returns:
@@ -86,7 +86,7 @@ def crop_and_flip(
 
 
 def pad(images: Tensor, margin: int) -> Tensor:
-    """(N, H, W, C) uint8 images with `margin` reflected pixels on every side."""
+    """Pad (N, H, W, C) uint8 images with `margin` reflected pixels on every side."""
     if not margin:
         return images
     channels_first = images.permute(0, 3, 1, 2).float()
@@ -95,7 +95,7 @@ def pad(images: Tensor, margin: int) -> Tensor:
 
 
 def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], size: int) -> Tensor:
-    """Network input from uint8 images: scaled to `size`, normalized, channels_last.
+    """Turn uint8 images into network input: resized to `size`, normalized, channels_last.
 
     Returns:
         (B, C, size, size), float32.
@@ -108,7 +108,7 @@ def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], s
 
 
 def rotate_and_zoom(x: Tensor, degrees: float, zoom: float, draws: Draws) -> Tensor:
-    """Each image turned and resized by a random amount, its border pixels repeated beyond it.
+    """Rotate and resize each image by a random amount, repeating its border pixels.
 
     Returns:
         (B, C, H, W).
@@ -123,7 +123,7 @@ def rotate_and_zoom(x: Tensor, degrees: float, zoom: float, draws: Draws) -> Ten
 
 
 def cutout(x: Tensor, side: int, draws: Draws) -> Tensor:
-    """A square of each image set to 0, which is the mean; its center is anywhere in the image."""
+    """Set a random square of each image to 0, the mean; its center can be at any pixel."""
     height, width = x.shape[2:]
     top = draws.whole(height) - side // 2
     left = draws.whole(width) - side // 2
@@ -131,7 +131,7 @@ def cutout(x: Tensor, side: int, draws: Draws) -> Tensor:
 
 
 def erase(x: Tensor, probability: float, draws: Draws) -> Tensor:
-    """A rectangle of 2 to 33 % of the area, of an aspect of 0.3 to 3.3, is set to 0."""
+    """Set a rectangle with 2 to 33 % of the area and an aspect ratio of 0.3 to 3.3 to 0."""
     height, width = x.shape[2:]
     area = (0.02 + 0.31 * draws.uniform()) * height * width
     aspect = ((2 * draws.uniform() - 1) * math.log(3.3)).exp()
@@ -139,13 +139,13 @@ def erase(x: Tensor, probability: float, draws: Draws) -> Tensor:
     wide = (area / aspect).sqrt().round().clamp(1, width)
     top = (draws.uniform() * (height - tall + 1)).floor()
     left = (draws.uniform() * (width - wide + 1)).floor()
-    # The others get a rectangle without rows.
+    # The other images get an empty rectangle.
     tall = torch.where(draws.uniform() < probability, tall, torch.zeros_like(tall))
     return x.masked_fill(_inside(x, top, left, top + tall, left + wide), 0.0)
 
 
 def _inside(x: Tensor, top: Tensor, left: Tensor, bottom: Tensor, right: Tensor) -> Tensor:
-    """Mask (B, 1, H, W) of a rectangle in each image; the last row and column are outside."""
+    """Mask (B, 1, H, W) of a rectangle in each image; `bottom` and `right` are exclusive."""
     rows = torch.arange(x.shape[2], device=x.device)
     columns = torch.arange(x.shape[3], device=x.device)
     down = (rows >= top[:, None]) & (rows < bottom[:, None])
@@ -158,8 +158,8 @@ def mix(
 ) -> tuple[Tensor, Tensor]:
     """Mixup or CutMix of neighbors in the batch: the first with the second, and so on.
 
-    One weight is drawn for the whole batch. Its order is random, so neighbors are random pairs;
-    and both of a pair are in the same part of a batch, if parts are even.
+    One weight is drawn for the whole batch. Its order is random, so neighbors are random pairs. If
+    the parts of a batch have even sizes, both images of a pair are in the same part.
 
     Returns:
         Images, and the weight of each class (B, classes).
@@ -167,7 +167,7 @@ def mix(
     random = draws.numpy()
     cut = cutmix > 0 and (mixup == 0 or random.random() < 0.5)
     kept = float(random.beta(cutmix, cutmix) if cut else random.beta(mixup, mixup))
-    # 0 with 1, 2 with 3 ...; the last of an odd number stays alone.
+    # 0 with 1, 2 with 3 ...; with an odd number, the last image has no partner.
     partner = (torch.arange(len(x), device=x.device) ^ 1).clamp(max=len(x) - 1)
     if cut:
         height, width = x.shape[2:]
@@ -178,7 +178,7 @@ def mix(
         patch = (rows.stop - rows.start) * (columns.stop - columns.start)
         kept = 1.0 - patch / (height * width)
         x = x.clone(memory_format=torch.preserve_format)
-        # The right side is a copy, so that no pixel is read after it was replaced.
+        # Indexing copies, so no pixel is read after it was replaced.
         x[:, :, rows, columns] = x[partner][:, :, rows, columns]
     else:
         x = kept * x + (1.0 - kept) * x[partner]
@@ -189,7 +189,7 @@ def mix(
 def degrade(
     x: Tensor, noise: float, blur: float, enlarge: float, std: tuple[float, ...], draws: Draws
 ) -> Tensor:
-    """Worse images: reduced and enlarged, blurred, noisy, in this order."""
+    """Degrade images: downscale and enlarge them, blur them and add noise, in this order."""
     size = list(x.shape[2:])
     if enlarge > 1:
         small = [max(round(side / enlarge), 1) for side in size]

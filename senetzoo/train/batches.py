@@ -1,7 +1,7 @@
-"""Batches of an epoch, the same ones wherever an interrupted run goes on.
+"""Batches of an epoch, which are the same after a run is resumed.
 
-What is in a batch depends on the seed, the epoch and the step alone: not on the network, nor on
-the number of processes or workers.
+The contents of a batch depend only on the seed, the epoch and the step, not on the network or the
+number of processes or workers.
 """
 
 from __future__ import annotations
@@ -40,14 +40,15 @@ if TYPE_CHECKING:
 
 
 PATIENCE = 600
-"""Seconds in which a worker reads a batch, or is stuck."""
+"""Seconds after which a worker that reads a batch counts as stuck."""
 
 
 _SHARED = "/dev/shm"
-# Batches of a worker that are there at once: two ahead, one in work, one in use; as many to spare.
+# Batches per worker that exist at the same time (two prefetched, one being read, one in use),
+# doubled for safety.
 _AT_ONCE = 8
-_MORE_MEMORY = "In Docker give more: --shm-size 2g"
-_LESS_MEMORY = "With less memory: --workers 0"
+_MORE_MEMORY = "In Docker, give it more: --shm-size 2g"
+_LESS_MEMORY = "To use less memory: --workers 0"
 
 
 class Batch(NamedTuple):
@@ -55,8 +56,8 @@ class Batch(NamedTuple):
 
     Args:
         x: Network input (B, C, size, size).
-        target: What the loss compares with: labels (B,), or the weight of each class (B, classes).
-        labels: (B,), of the images before any mixing.
+        target: Target of the loss: labels (B,), or the weight of each class (B, classes).
+        labels: (B,), labels of the images before mixing.
     """
 
     x: Tensor
@@ -83,7 +84,7 @@ class Batches:
         share = recipe.batch // ranks
         self.rows = slice(rank * share, (rank + 1) * share)
         self.generator = torch.Generator()
-        # What could not be read since somebody looked, in words.
+        # Messages of unreadable images since the list was last cleared.
         self.left_out: list[str] = []
         self._dtype = torch.float64 if recipe.precision == "fp64" else torch.float32
         if isinstance(data.train, ImageSet):
@@ -103,7 +104,7 @@ class Batches:
         self._loader = loader(read, self._order, device, workers, size, persistent=True, skip=skip)
 
     def epoch(self, epoch: int, start: int = 0, state: Tensor | None = None) -> Iterator[Batch]:
-        """The batches of `epoch`, counted from 0."""
+        """The batches of `epoch`, which counts from 0."""
         self.generator.manual_seed((self.seed << 20) + epoch)
         order = torch.randperm(self.data.count, generator=self.generator)
         if state is not None:
@@ -132,14 +133,14 @@ class Batches:
             yield self._finished(images, labels, self._draws(), size)
 
     def close(self) -> None:
-        """End the processes that read images: they ignore the signal that would end them."""
+        """Shut down the workers, which ignore signals."""
         iterator = getattr(getattr(self, "_loader", None), "_iterator", None)
         if iterator is not None and self._loader.num_workers:
             iterator._shutdown_workers()
             self._loader._iterator = None
 
     def _streamed(self, stream: Stream, epoch: int, size: int, start: int) -> Iterator[list[Any]]:
-        """What the workers decode, read from the stream here: all processes read the whole."""
+        """Items for the workers to decode; every process reads the whole stream."""
         batch = self.recipe.batch
         content = stream.read((self.seed << 20) + epoch, start * batch)
         for step in range(start, self.steps):
@@ -147,7 +148,7 @@ class Batches:
             if len(items) < batch:
                 raise DataError(
                     f"{stream.name} has fewer images than {self.steps * batch}.",
-                    "An epoch of a stream is as many images as the recipe or the Hub says.",
+                    "An epoch of a stream has as many images as the recipe or the Hub states.",
                     f"Type: --set stream_images={step * batch + len(items)}",
                 )
             yield [(epoch, number, size, *item) for number, item in enumerate(items, step * batch)][
@@ -178,7 +179,7 @@ class Batches:
 
 
 class _Order:
-    """What a loader's workers read next, batch by batch; set before each epoch."""
+    """A sampler of the batches that a loader's workers read next; set before each epoch."""
 
     items: Iterable[list[Any]] = ()
 
@@ -189,7 +190,7 @@ class _Order:
 def _read(
     recipe: Recipe, seed: int, images: LabeledFiles | str, item: tuple[Any, ...]
 ) -> tuple[Tensor, int]:
-    """A large training image as uint8 (size, size, 3), augmented by a seed of its own."""
+    """Read a large training image as uint8 (size, size, 3), augmented with its own seed."""
     epoch, number, size, *streamed = item
     if isinstance(images, str):
         source, label = streamed
@@ -203,7 +204,7 @@ def _read(
 
     words = np.random.SeedSequence([seed, epoch, number]).generate_state(2)
     with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would seed the accelerators too.
+        # torch.manual_seed would seed the accelerators, too.
         torch.default_generator.manual_seed(int(words[0]) << 31 ^ int(words[1]))
         image = _transforms(recipe, size)(image)
     if recipe.flip == "alternate":
@@ -215,7 +216,7 @@ def _read(
 
 @functools.cache
 def _transforms(recipe: Recipe, size: int) -> Any:
-    """Random crop, mirror and RandAugment."""
+    """Random crop, flip and RandAugment."""
     from torchvision.transforms import v2
 
     if recipe.crop_scale[1]:
@@ -231,9 +232,9 @@ def _transforms(recipe: Recipe, size: int) -> Any:
 
 
 class _Images(Dataset[Any]):
-    """The batches that `read` makes of lists of items, in a worker.
+    """Reads lists of items as batches, in a worker.
 
-    With `skip`, another image of its batch takes the place of one that can't be read.
+    With `skip`, an image that can't be read is replaced by another one of its batch.
     """
 
     def __init__(
@@ -246,7 +247,7 @@ class _Images(Dataset[Any]):
         errors = [one for one in found if isinstance(one, DataError)]
         good = [one for one in found if not isinstance(one, DataError)]
         if errors and not (self._skip and good):
-            # Raised in a worker, it would arrive with that worker's traceback in its message.
+            # If it were raised here, its message would contain the worker's traceback.
             return errors[0]
         others = itertools.cycle(good)
         images, labels = zip(
@@ -263,8 +264,8 @@ class _Images(Dataset[Any]):
             return error
 
 
-# Images of a batch, their labels, and what could not be read; torch sends a tensor through shared
-# memory, and an array not.
+# Images of a batch, their labels, and messages of unreadable images. Workers send tensors through
+# shared memory, and arrays through pipes.
 _Read: TypeAlias = "tuple[Tensor | NDArray[Any], tuple[int, ...], list[str]]"
 
 
@@ -278,11 +279,21 @@ def loader(
     persistent: bool = False,
     skip: bool = False,
 ) -> DataLoader[Any]:
-    """Reads images in workers, in batches of so many bytes; see `loaded`."""
+    """A loader that reads images in workers, for `loaded`.
+
+    Args:
+        read: Reads an item as an image and its label.
+        order: The items of each batch.
+        device: Device of the batches.
+        workers: Number of workers.
+        size: Size of a batch in bytes.
+        persistent: Whether to keep the workers between epochs.
+        skip: Whether to replace images that can't be read.
+    """
     by_pipe = workers > 0 and _free_shared_memory() < _AT_ONCE * workers * size
     if by_pipe:
         say_once(
-            f"{_SHARED} has too little room: workers send images through pipes, which is slower. "
+            f"{_SHARED} is too small: workers send images through pipes, which is slower. "
             + _MORE_MEMORY
         )
     return DataLoader(
@@ -294,14 +305,14 @@ def loader(
         timeout=PATIENCE if workers else 0,
         persistent_workers=persistent and workers > 0,
         pin_memory=device.type == "cuda",
-        # Its seeds are unused here; without one of its own it takes them from the network's.
+        # Otherwise it would draw seeds, unused here, from torch's global generator.
         generator=torch.Generator(),
         worker_init_fn=_left_to_the_run,
     )
 
 
 def _free_shared_memory() -> float:
-    """Bytes; any number where it is not known to be limited."""
+    """Free shared memory in bytes; infinite if no limit is known."""
     try:
         room = os.statvfs(_SHARED)
     except (AttributeError, OSError):  # Windows, macOS
@@ -314,7 +325,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _left_to_the_run(worker: int) -> None:
-    """Signals to a group of processes are the run's, which ends its workers by itself."""
+    """Ignore signals to the process group: the run handles them and ends its workers."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 
@@ -324,11 +335,11 @@ def loaded(
     device: torch.device,
     leave_out: Callable[[list[str]], None] = lambda said: None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of a `loader`, on the device; `leave_out` gets what could not be read.
+    """The batches of a `loader`, on the device; `leave_out` gets messages of unreadable images.
 
     Raises:
         DataError: An image can't be read.
-        WorkerError: A worker can't be started, has died, or reads a batch for ever.
+        WorkerError: A worker can't be started, has died, or is stuck.
     """
     try:
         with held():
@@ -355,18 +366,18 @@ def loaded(
 
 
 class WorkerError(RuntimeError):
-    """A process that reads images has died or is stuck: what is true, and what to do."""
+    """A worker has died or is stuck; its arguments are what is true and what to type."""
 
 
 def worker_error(error: RuntimeError) -> WorkerError | None:
-    """What torch says of a worker's end, wherever a signal had it said; None for other errors."""
+    """Turn torch's error about a worker, which can be raised anywhere; None for other errors."""
     if isinstance(error, WorkerError):
         return error
     said = str(error)
     if "DataLoader timed out" in said:
         return WorkerError(
-            f"It has read no batch in {PATIENCE} seconds: a disk or a network hangs.",
-            "See whether the images can be read",
+            f"It has read no batch in {PATIENCE} seconds: a disk or the network hangs.",
+            "Check whether the images can be read",
         )
     if "DataLoader worker (pid" not in said:
         return None
@@ -374,25 +385,24 @@ def worker_error(error: RuntimeError) -> WorkerError | None:
     _started.difference_update(dead)
     if hasattr(signal, "SIGBUS") and any(w.exitcode == -signal.SIGBUS for w in dead):
         return WorkerError("There is too little shared memory (/dev/shm).", _MORE_MEMORY)
-    return WorkerError("It was killed, mostly for want of memory.", _LESS_MEMORY)
+    return WorkerError("It was killed, most likely because memory ran out.", _LESS_MEMORY)
 
 
 _started = weakref.WeakSet[Any]()
 if hasattr(os, "register_at_fork"):  # not on Windows
-    # What another process started is not its own to end.
+    # A child process must not end the workers of its parent.
     os.register_at_fork(after_in_child=_started.clear)
 
 
 @atexit.register
 def _end(workers: Iterable[Any] = _started) -> None:
-    """Kill workers: one that is stuck does not end by itself, and Python would wait for it.
+    """Kill workers, because Python would wait for ones that are stuck.
 
-    At the end of the process, those too that something still holds on to: they ignore what Python
-    sends them then.
+    Also called when the process exits, because workers ignore Python's signals.
     """
     if alive := [worker for worker in workers if worker.is_alive()]:
         for worker in alive:
-            # At the death of a worker torch raises an error, wherever the program is.
+            # Torch raises an error when a worker dies, wherever the program is.
             with contextlib.suppress(RuntimeError):
                 worker.kill()
-                worker.join(1)  # not for ever: of a disk that hangs it can't be killed
+                worker.join(1)  # a worker that waits for a disk can't be killed

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole or not at all, the last two kept."""
+"""Checkpoints of a run, written atomically; the last two are kept."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 DAMAGED = "checkpoint.damaged.pt"
 _VERSION = 2
 _STATE = {"model", "optimizer", "ema", "scaler", "rng", "sampler", "epoch", "step", "sums"}
-# What torch.load, or we, raise where a file is no checkpoint.
+# Errors for a file that isn't a checkpoint.
 _UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError)
 _REMEDY = "Give another folder with --out, or delete this one"
 
 
 class StepCount(NamedTuple):
-    """How much of a run is done: whole epochs, and steps of the next one."""
+    """The position in a run: completed epochs, and completed steps of the next epoch."""
 
     epoch: int = 0
     step: int = 0
@@ -39,7 +39,7 @@ class StepCount(NamedTuple):
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what a full disk and its like raise into a `TrainingError` that names the file."""
+    """Turn an `OSError`, such as of a full disk, into a `TrainingError` that names the file."""
     try:
         yield
     except OSError as error:
@@ -47,38 +47,38 @@ def writing(path: Path) -> Iterator[None]:
         raise TrainingError(
             f"{path} can't be written.",
             f"{error.strerror or error}.",
-            "Repair that, then type the same command again"
-            + f": {NEWEST} beside it is whole" * whole,
+            "Fix that, then type the same command again"
+            + f": {NEWEST} next to it is intact" * whole,
         ) from None
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; a `TrainingError` leaves what was there before."""
+    """Write a file atomically; after a `TrainingError` the old file is still there."""
     with writing(path), atomically(path) as partial:
         partial.write_bytes(content)
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint of tensors, numbers and text; the one before is kept beside it."""
+    """Write a checkpoint of tensors, numbers and text, and keep the previous one."""
     content = io.BytesIO()
     torch.save({**state, "version": _VERSION}, content)
     fresh, newest = folder / "checkpoint.new.pt", folder / NEWEST
     write(fresh, content.getvalue())
     with writing(newest):
-        # A run that is killed between the two has the previous one still.
+        # A run that is killed in between still has the previous checkpoint.
         if newest.exists():
             newest.replace(folder / PREVIOUS)
         fresh.replace(newest)
 
 
 def require_same(folder: Path, found: tuple[Recipe, int], asked: tuple[Recipe, int]) -> None:
-    """Refuse to resume a run of another recipe or seed than was asked for."""
+    """Raise if the run to resume has another recipe or seed than requested."""
     if found != asked:
         stored, wanted = ({**dataclasses.asdict(recipe), "seed": n} for recipe, n in (found, asked))
         differ = ", ".join(name for name in wanted if stored[name] != wanted[name])
         raise ConfigError(
-            f"{folder} holds a run of another recipe or seed.",
-            f"It differs in {differ}. A run is resumed only as it was started.",
+            f"{folder} has a run with another recipe or seed.",
+            f"It differs in {differ}. A run can only be resumed with the same settings.",
             _REMEDY,
         )
 
@@ -86,23 +86,23 @@ def require_same(folder: Path, found: tuple[Recipe, int], asked: tuple[Recipe, i
 def require_same_data(
     folder: Path, asked: Mapping[str, Any], finished: bool, say: Callable[[str], None]
 ) -> None:
-    """Refuse to resume a run of other data; older versions did not write all that tells.
+    """Raise if the run to resume has other data; skips what older versions didn't record.
 
-    A run that is not finished may go on with other contents of the same files, which is said: who
-    repairs an image that stopped it goes on.
+    An unfinished run may resume after the contents of files have changed, for example after a
+    broken image was repaired; `say` reports that.
     """
     file = folder / LOG
     if not file.is_file():
         return
-    remedy = f"Give another folder with --out, or delete {file} and go on without its history"
+    remedy = f"Give another folder with --out, or delete {file} to continue without its history"
     found = read_log(file, remedy)[0]["data"]
     differ = [name for name, value in asked.items() if found.get(name, value) != value]
     if differ == ["bytes"] and not finished:
         say(f"{folder}: images have changed since the run began")
     elif differ:
         raise ConfigError(
-            f"{folder} holds a run on other data: {', '.join(differ)} differ.",
-            "A run is resumed only with the images and classes it was started with.",
+            f"{folder} has a run on other data: {', '.join(differ)} differ.",
+            "A run can only be resumed with the same images and classes.",
             _REMEDY,
         )
 
@@ -110,7 +110,7 @@ def require_same_data(
 def load(
     folder: Path, recipe: Recipe, seed: int, say: Callable[[str], None]
 ) -> dict[str, Any] | None:
-    """The newest checkpoint of a run that can be read; None where there is none."""
+    """Load the newest readable checkpoint of a run; None if there is none."""
     causes = {}
     for path in (folder / NEWEST, folder / PREVIOUS):
         if not path.exists():
@@ -134,12 +134,12 @@ def load(
         require_same(folder, (stored, number), (recipe, seed))
         for bad, cause in causes.items():
             say(f"{bad} can't be read ({cause}): resuming from {path.name}")
-            # Out of the way: the next save would put it in the place of the good one.
+            # Otherwise the next save would replace the good checkpoint with it.
             with suppress(FileNotFoundError):
                 bad.replace(folder / DAMAGED)
         return state
     for bad, cause in causes.items():
         raise ConfigError(
-            f"{bad} can't be read.", f"It is no checkpoint of a run ({cause}).", _REMEDY
+            f"{bad} can't be read.", f"It isn't a checkpoint of a run ({cause}).", _REMEDY
         )
     return None

@@ -1,4 +1,4 @@
-"""The data of a recipe, with the statistics that it normalizes by."""
+"""The data of a recipe, with the statistics to normalize it."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ TestImages: TypeAlias = ImageSet | LabeledFiles
 
 @dataclass(frozen=True)
 class Data:
-    """A data set with the statistics that its recipe normalizes by.
+    """A data set with the statistics to normalize it.
 
     Args:
         train: The training images: in memory, in files, or a stream.
         test: The test images.
-        mean: Per channel, in units of the full range.
-        std: Per channel, in units of the full range.
+        mean: Mean of each channel, in units of the full range.
+        std: Standard deviation of each channel, in units of the full range.
         count: Training images in an epoch.
-        title: What the data is, for records.
-        validation: Held out of the training images, to choose by; None where nothing is chosen.
+        title: Name of the data, for records.
+        validation: Images held out from training to select an epoch; None if none is selected.
     """
 
     train: TrainImages
@@ -51,20 +51,20 @@ class Data:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Name of each class."""
+        """Names of the classes."""
         return self.test.classes
 
     @property
     def channels(self) -> int:
-        """Channels of an image."""
+        """Number of channels of an image."""
         return len(self.mean)
 
     def class_weights(self) -> torch.Tensor:
-        """How much an image of each class counts (classes,), so that all classes count alike."""
+        """Weight of each class in the loss (classes,), so that all classes count equally."""
         if isinstance(self.train, Stream):
             raise ConfigError(
                 f"{self.train.name} is a stream.",
-                "How many images each class has is not known before.",
+                "The number of images in each class isn't known in advance.",
                 "Type for example: --set stream=false",
             )
         labels = torch.as_tensor(self.train.labels)
@@ -73,10 +73,10 @@ class Data:
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
-        """What tells this data from other data, for records: classes, numbers, and a hash.
+        """Classes, counts and a hash that identify the data in records.
 
-        Of images in memory the hash is of the pixels; of files, of their names in the folder, and
-        ``bytes`` is their size; of a stream, which is not read before, of its name.
+        The hash is of the pixels for images in memory, of the file names for files (``bytes`` is
+        their total size), and of the name for a stream, which isn't read in advance.
         """
         found, size = hashlib.sha256(), 0
         parts: list[TrainImages] = [self.train, self.test]
@@ -96,13 +96,13 @@ class Data:
         }
 
     def preprocessing(self, recipe: Recipe) -> Preprocessing:
-        """What the test images go through; nothing is cut off small ones."""
+        """Preprocessing of the test images; small ones aren't cropped."""
         crop = 1.0 if isinstance(self.test, ImageSet) else recipe.test_crop
         return Preprocessing(recipe.final_size, self.mean, self.std, crop=crop)
 
 
 def _pieces(images: TrainImages) -> Iterator[tuple[bytes | memoryview, int]]:
-    """What is hashed, and the size of the files."""
+    """Pieces to hash, with sizes of files."""
     if isinstance(images, Stream):
         yield images.name.encode("utf-8", "surrogateescape"), 0
     elif isinstance(images, ImageSet):
@@ -131,7 +131,7 @@ _WANTED = {
 
 
 def load_data(recipe: Recipe, path: Path | None) -> Data:
-    """The data of `recipe`: of the digits from scikit-learn, of CIFAR fetched, else from `path`."""
+    """Load the data of `recipe` from `path`; digits come from scikit-learn, CIFAR is fetched."""
     return make_data(recipe, *_read(recipe, path))
 
 
@@ -142,11 +142,12 @@ def make_data(
     title: str,
     validation: TestImages | None = None,
 ) -> Data:
-    """Data of these images; see `Data`.
+    """Make `Data` from images.
 
     Raises:
-        ConfigError: The recipe's statistics are of other channels, or a stream has no length.
-        DataError: There are no images, or labels that are none of the classes.
+        ConfigError: The recipe's statistics have the wrong number of channels, or the length of a
+            stream is unknown.
+        DataError: There are no images, or a label is out of range.
     """
     own, limit = statistics(recipe.data), recipe.images_per_class
     mean, std = recipe.mean or own[0], recipe.std or own[1]
@@ -162,8 +163,8 @@ def make_data(
         count = recipe.stream_images or limit * len(train.classes) or train.length
         if not count:
             raise ConfigError(
-                f"{train.name} does not say how many images it has.",
-                "An epoch of a stream is so many images.",
+                f"{train.name} doesn't state how many images it has.",
+                "The length of an epoch is needed.",
                 "Type for example: --set stream_images=1281167",
             )
     else:
@@ -179,13 +180,13 @@ def make_data(
 def _read(
     recipe: Recipe, path: Path | None
 ) -> tuple[TrainImages, TestImages, str, TestImages | None]:
-    """The images to train on, to test on, what they are called in records, those to choose by."""
+    """Training images, test images, their name in records, and validation images."""
     if recipe.data == "digits":
         if path is not None and str(path) != "digits":
             raise ConfigError(
                 f"The recipe {recipe.name} trains on {_WANTED['digits']}, not on {path}.",
                 "They come with that library.",
-                f"Leave --data out. For images of your own type: senetzoo finetune {path}",
+                f"Leave out --data. For your own images, type: senetzoo finetune {path}",
             )
         path = Path("digits")
     elif path is None and (recipe.data == "cifar10" or recipe.data == "cifar100"):
@@ -200,14 +201,14 @@ def _read(
     elif recipe.data in ("cifar10", "cifar100") and path.suffix == ".parquet":
         raise DataError(
             f"{path} is one split of {_WANTED[recipe.data]}.",
-            "Training needs both, and the file does not say which it is.",
+            "Training needs both, and the file doesn't say which one it is.",
             "Give the folder that has both, as train*.parquet and test*.parquet",
         )
     if recipe.data in ("cifar10", "cifar100"):
         path = Path(local(path))
     if recipe.data == "hub":
         path = Path(str(path).removeprefix(sources.HUB))
-    # Of a path only its end: records are read on other machines.
+    # Only the last part of a path, because records are read on other machines.
     titles = {"flowers5": "flowers5", "folder": path.name, "hub": path.name}
     title = titles.get(recipe.data) or _WANTED[recipe.data]
     if recipe.stream:
@@ -217,16 +218,16 @@ def _read(
     parts = sources.open_splits(path, kind=_kind(recipe, path))
     if _chooses(recipe):
         parts = sources.with_val(parts, recipe.held_out or 0.1)
-    # Test images are for the end, where there are others.
+    # Use test images only at the end if there are validation images.
     held_out = parts.get("val", parts.get("test"))
     if recipe.data == "hub" and held_out is None:
-        held_out = hub.load(path, "test")  # which says what is missing
+        held_out = hub.load(path, "test")  # raises an error that says what is missing
     if held_out is None or "train" not in parts:
         missing = "train and val" if "all" in parts else "train" if held_out else "val or test"
         raise DataError(
             f"{path} has no {missing} folder.",
             "The network trains on train/<class>/* and is tested on val/<class>/* (or test).",
-            "Name the folders so",
+            "Rename the folders accordingly",
         )
     for images in (parts["train"], held_out):
         if isinstance(images, LabeledFiles) and images.root is not None:
@@ -237,7 +238,7 @@ def _read(
 
 
 def _chooses(recipe: Recipe) -> bool:
-    """Whether something is chosen by how well it does, which test images may not decide."""
+    """Whether an epoch is selected, for which test images must not be used."""
     return recipe.keep == "best" or recipe.held_out > 0
 
 
@@ -245,7 +246,7 @@ def _kind(recipe: Recipe, path: Path) -> sources.Kind:
     if recipe.data != "folder":
         return recipe.data
     if not user_path(path).exists():
-        raise DataError(f"No folder {path}.", "", "Give a folder that has train and test")
+        raise DataError(f"There is no folder {path}.", "", "Give a folder with train and test")
     return "csv" if user_path(path).is_file() else "folder"
 
 

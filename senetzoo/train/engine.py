@@ -33,9 +33,9 @@ from senetzoo.train.pace import PAYS, Pace, measure_step
 from senetzoo.train.recipe import Options, Recipe, read_run
 from senetzoo.train.run import Trainer
 
-# Seconds: a run takes hours, so there is no use in waiting for another one.
+# Seconds to wait for another run in the same folder; runs take hours, so waiting doesn't help.
 _GLANCE = 0.2
-# What is returned of a summary; runs of older versions do not have the last.
+# Keys of a summary that are returned; runs of older versions lack the last ones.
 _END = (
     *("epochs", "train_seconds", "test_accuracy", "test_images", "test_correct", "wilson"),
     *("by_class", "best_epoch", "part"),
@@ -54,43 +54,44 @@ def train(
     pace: Pace | None = None,
     say: Callable[[str], None] = echo,
 ) -> dict[str, Any]:
-    """Train a network, resuming where an earlier run of the same recipe in `out` stopped.
+    """Train a network, or resume an interrupted run of the same recipe in `out`.
 
-    The state is saved after every epoch, and at Ctrl-C. A resumed run ends with the weights of
-    the uninterrupted one, bit for bit on a CPU with the same number of threads; runs with
-    different policies and the same seed see the same batches. A process trains one network at a
-    time: torch's random state is the run's while it lasts, and then again what it was.
+    The state is saved after every epoch and on Ctrl-C. A resumed run ends with the same weights as
+    an uninterrupted one, bit for bit on a CPU with the same number of threads. Runs with the same
+    seed but different policies get the same batches. A process can train only one network at a
+    time; torch's random state is restored at the end.
 
-    Under ``accelerate launch`` or ``torchrun`` each process takes an equal part of every batch,
-    so a network without batch norm learns the same on any number of processes. Batch norms take
-    their statistics over the images of their process; running statistics are the first one's.
+    With ``accelerate launch`` or ``torchrun``, each process takes an equal part of every batch, so
+    the result doesn't depend on the number of processes for networks without batch norm. Batch
+    norms normalize over the images of their process; the first process's running statistics are
+    kept.
 
     Args:
-        recipe: What to do.
-        out: Folder of the run. It gets ``log.jsonl`` (`log.begin`), the last two checkpoints, and
-            at the end the network as `senetzoo.save` writes one, for `senetzoo.load` (the moving
-            average's weights, where there is one), ``test.safetensors`` (`evaluate.record`) and
+        recipe: The recipe.
+        out: Folder of the run. Contains ``log.jsonl`` (`log.begin`), the last two checkpoints, and
+            at the end the network as written by `senetzoo.save` (with the weights of the moving
+            average, if there is one), ``test.safetensors`` (`evaluate.record`) and
             ``summary.json``.
-        data: Local copy of the data set, for recipes that need one, or the data itself; without,
-            CIFAR is fetched.
-        seed: Seed of initialization, order and augmentation.
-        variant: Which variant of an experiment this is, for the record.
-        command: What was typed, for the record.
-        options: What does not change the result.
-        pace: What `measure` gave; without, a new run that is not short measures first, and says
-            how long it will take.
-        say: Where progress lines go.
+        data: Local copy of the data set for recipes that need one, or the data itself; None to
+            fetch CIFAR.
+        seed: Seed of the initialization, order and augmentation.
+        variant: Name of the variant in an experiment, for the record.
+        command: The command line, for the record.
+        options: Options that don't change the result.
+        pace: Result of `measure`; if None, a new run that isn't short is measured first, and its
+            duration is reported.
+        say: Called with progress lines.
 
     Returns:
-        The record of the end, as in the log.
+        The last record of the log.
 
     Raises:
-        ConfigError: The recipe does not fit the data, `out` has another run, or another process is
-            writing to it.
-        DataError: Data that can't be found or read.
-        MissingExtraError: A library is not installed.
-        TrainingError: The loss is no number, a file can't be written, another process died, or
-            another thread trains.
+        ConfigError: The recipe doesn't fit the data, `out` contains another run, or another
+            process is writing to it.
+        DataError: The data can't be found or read.
+        MissingExtraError: A library isn't installed.
+        TrainingError: The loss isn't finite, a file can't be written, another process died, or
+            another thread is training.
         Interrupted: Ctrl-C.
     """
     options, out = options or Options(), user_path(out)
@@ -112,8 +113,8 @@ def train(
         if accelerator.is_main_process:
             alone = only_writer(
                 out,
-                f"A run in {out} is under way.",
-                "Wait for its end, or give another folder with --out",
+                f"A run in {out} is still running.",
+                "Wait until it ends, or give another folder with --out",
                 seconds=_GLANCE,
             )
         else:
@@ -123,10 +124,10 @@ def train(
 
 
 def _unmeasured(recipe: Recipe, out: Path, data: Data) -> bool:
-    """Whether a run takes long enough, and can be measured, before it begins.
+    """Whether a run should be measured before it starts: a new run that isn't short.
 
-    Several processes would have to agree on when it is enough; a stream fills its buffer first.
-    Then, and after an interruption, what is left is said once some of it is done.
+    Runs on several processes, which would have to agree, and on streams, which first fill a buffer,
+    can't be measured in advance. They, and resumed runs, report the remaining time while they run.
     """
     if isinstance(data.train, Stream) or launched("WORLD_SIZE", 1) > 1:
         return False
@@ -135,7 +136,7 @@ def _unmeasured(recipe: Recipe, out: Path, data: Data) -> bool:
 
 
 def measure(recipe: Recipe, data: Data, seed: int, options: Options) -> Pace:
-    """Take some steps and a test in a run that is thrown away, without compiling."""
+    """Measure some steps and a test in a temporary run, without compiling."""
     plain = recipe.replace(compile=False)
     with tempfile.TemporaryDirectory() as folder, prepared(plain, data, seed) as accelerator:
         trainer = Trainer(plain, Path(folder), data, seed, accelerator, options, nothing)
@@ -143,7 +144,7 @@ def measure(recipe: Recipe, data: Data, seed: int, options: Options) -> Pace:
 
         def step(batch: Batch) -> None:
             trainer.step(batch, trainer.sums)
-            trainer.sums.finite()  # waits for the device
+            trainer.sums.finite()  # synchronizes with the device
 
         with closing(trainer.batches):
             each = measure_step(step, trainer.batches.epoch)
@@ -157,11 +158,12 @@ def measure(recipe: Recipe, data: Data, seed: int, options: Options) -> Pace:
 
 @contextmanager
 def prepared(recipe: Recipe, data: Data, seed: int) -> Iterator[Any]:
-    """An Accelerator that fits the recipe, and torch's random state of a run inside.
+    """Yield an Accelerator for the recipe, with torch seeded for the run inside the context.
 
     Raises:
-        ConfigError: It does not fit the data or the machine.
-        MissingExtraError: A library is not installed.
+        ConfigError: The recipe doesn't fit the data or the machine.
+        MissingExtraError: A library isn't installed.
+        TrainingError: Another thread is training.
     """
     try:
         import accelerate  # noqa: F401
@@ -171,8 +173,8 @@ def prepared(recipe: Recipe, data: Data, seed: int) -> Iterator[Any]:
     if not _running.acquire(blocking=False):
         raise TrainingError(
             f"{recipe.name} can't be trained now.",
-            "Another thread of this process trains, and a process has one random state.",
-            "Train one after the other, or each in a process of its own",
+            "Another thread of this process is training, and torch has only one random state.",
+            "Train one after the other, or in separate processes",
         )
     try:
         with _prepared(recipe, data, seed) as accelerator:
@@ -189,7 +191,7 @@ def _prepared(recipe: Recipe, data: Data, seed: int) -> Iterator[Any]:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    # Accelerate keeps the precision of the process's first run.
+    # Otherwise Accelerate keeps the precision of the first run in this process.
     AcceleratorState._reset_state()
     try:
         accelerator = Accelerator(
@@ -197,7 +199,7 @@ def _prepared(recipe: Recipe, data: Data, seed: int) -> Iterator[Any]:
             mixed_precision=recipe.precision if recipe.precision in ("bf16", "fp16") else "no",
             gradient_accumulation_steps=recipe.accumulate,
         )
-    except ValueError as error:  # of variables that say that this is one of several processes
+    except ValueError as error:  # environment variables of a distributed run are incomplete
         raise ConfigError(
             f"{recipe.name} can't be trained on several processes.",
             f"Accelerate says: {first_line(error)}.",
@@ -205,8 +207,8 @@ def _prepared(recipe: Recipe, data: Data, seed: int) -> Iterator[Any]:
         ) from error
     if recipe.precision in ("bf16", "fp16") and not accelerator.native_amp:
         raise ConfigError(
-            f"precision={recipe.precision} is not to be had here.",
-            f"On the device '{accelerator.device}' torch would compute in fp32 instead.",
+            f"precision={recipe.precision} isn't available here.",
+            f"On the device '{accelerator.device}', torch would use fp32 instead.",
             "Type for example: --set precision=bf16, or --set precision=fp32",
         )
     ranks = accelerator.num_processes
@@ -214,9 +216,9 @@ def _prepared(recipe: Recipe, data: Data, seed: int) -> Iterator[Any]:
     if data.count < recipe.batch or recipe.batch % unit:
         accumulated = f" with accumulate={recipe.accumulate}" * (recipe.accumulate > 1)
         raise ConfigError(
-            f"batch={recipe.batch} does not fit {data.count} training images on {ranks} processes"
+            f"batch={recipe.batch} doesn't fit {data.count} training images on {ranks} processes"
             f"{accumulated}.",
-            "Each process takes an equal part of a batch, and an epoch is at least one batch.",
+            "Each process takes an equal part of a batch, and an epoch has at least one batch.",
             _fitting(min(data.count, max(recipe.batch, unit)) // unit * unit),
         )
     if recipe.batch == unit:
@@ -228,14 +230,14 @@ def _prepared(recipe: Recipe, data: Data, seed: int) -> Iterator[Any]:
 
 
 def _fitting(batch: int) -> str:
-    """What to type for a batch of so many images; 0 where there are too few."""
+    """What to type for a batch of this size; 0 if there are too few images."""
     if batch:
         return f"Type for example: --set batch={batch}"
     return "Train on more images, in fewer processes, or with a smaller accumulate"
 
 
 def _check_norms(recipe: Recipe, data: Data, ranks: int) -> None:
-    """Refuse to train on one image at a time where a batch norm then gets one value a channel."""
+    """Raise if a batch norm would get only one value per channel, with one image at a time."""
     why: list[str] = []
     with torch.device("meta"), torch.no_grad():
         model = recipe.network(len(data.classes), data.channels).build(seed=0).train()
@@ -244,15 +246,15 @@ def _check_norms(recipe: Recipe, data: Data, ranks: int) -> None:
 
                 def look(_: Any, inputs: Any, name: str = name) -> None:
                     if inputs[0][:, 0].numel() == 1:
-                        why.append(f"its batch norm {name} gets one value of each channel")
+                        why.append(f"its batch norm {name} gets one value per channel")
 
                 module.register_forward_pre_hook(look)
         for size, _ in recipe.phases:
             try:
                 model(torch.empty(1, data.channels, size, size))
-            except PolicyError as error:  # a gate has looked before its own norm
+            except PolicyError as error:  # a gate checks before its norm runs
                 why.append(str(error).partition(" in training mode")[0])
-            except ValueError:  # torch's, after the hook
+            except ValueError:  # raised by torch after the hook
                 pass
             if why:
                 break
@@ -262,13 +264,13 @@ def _check_norms(recipe: Recipe, data: Data, ranks: int) -> None:
     parts += f", {ranks} processes" * (ranks > 1)
     raise ConfigError(
         f"batch={recipe.batch}{parts}: {recipe.model} can't be trained on one image at a time.",
-        f"At {size} px {why[0]}, and a variance takes two.",
+        f"At {size} px, {why[0]}, and a variance needs at least two.",
         _fitting(batch if (batch := 2 * ranks * recipe.accumulate) <= data.count else 0),
     )
 
 
 def nothing(_: str) -> None:
-    """Say nothing."""
+    """Ignore a line."""
 
 
 @contextmanager
@@ -277,8 +279,8 @@ def _deterministic(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    # What cuBLAS asks for in that mode. Without the lock of `variable_set`, which would be held as
-    # long as the run takes: a process has one run at a time.
+    # cuBLAS requires it in this mode. The lock of `variable_set` isn't needed, because a process
+    # trains one run at a time, and would be held for the whole run.
     name = "CUBLAS_WORKSPACE_CONFIG"
     had = name in os.environ
     os.environ.setdefault(name, ":4096:8")

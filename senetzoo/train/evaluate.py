@@ -1,4 +1,4 @@
-"""The test images: logits, loss, accuracy, and the most confident mistakes."""
+"""Evaluation on the test images: logits, loss, accuracy, and the most confident mistakes."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from senetzoo.train.data import Data, TestImages
 from senetzoo.train.recipe import Recipe
 
 _SHOWN = 32  # mistakes in a record
-_BATCH = 64  # large images at once
+_BATCH = 64  # large images in a batch
 
 
 def end(tested: Predictions) -> dict[str, Any]:
-    """Accuracy with its interval, and class by class, as the end of a log has it."""
+    """Accuracy with its interval, and for each class, for the last line of a log."""
     whole = tested.top(1)
     return {
         "test_accuracy": round(whole.accuracy, 5),
@@ -43,7 +43,7 @@ def end(tested: Predictions) -> dict[str, Any]:
 def _file(
     files: LabeledFiles, transforms: Preprocessing, skip: bool, index: int
 ) -> tuple[Tensor, int]:
-    """An image and its label; with `skip`, of one that can't be read zeros and -1 - label."""
+    """An image and its label; with `skip`, zeros and ``-1 - label`` if it can't be read."""
     label = files.labels[index]
     try:
         return transforms(files.open(index)), label
@@ -65,17 +65,17 @@ def classify(
     workers: int = 0,
     say: Callable[[str], None] = echo,
 ) -> Predictions:
-    """Classify `images` of `data` at `size`, each process its part of them.
+    """Classify `images` of `data` at `size`, distributed over all processes.
 
-    `say` gets a line for each that can't be read, where the recipe skips these.
+    If the recipe skips images that can't be read, `say` is called with a line for each.
     """
     ranks, rank, device = accelerator.num_processes, accelerator.process_index, accelerator.device
     if ranks > 1:
-        # Each process has running statistics of its own images. The first one's count.
+        # Each process has its own running statistics. Use those of the first one.
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, 0)
     total = len(images)
-    # Every process takes as many; what is taken twice is the same twice.
+    # All processes take the same number of images, so some images may be classified twice.
     mine = torch.arange(rank, rank + ranks * -(-total // ranks), ranks).clamp(max=total - 1)
     dtype = torch.float64 if recipe.precision == "fp64" else torch.float32
     network = evaluated(model)
@@ -85,7 +85,7 @@ def classify(
     for x, labels in inputs(images, data, recipe, size, device, mine, workers, skip=skip):
         with accelerator.autocast():
             logits = network(x.to(dtype)).float()
-        # What could not be read is wrong: anything but its class.
+        # An image that can't be read counts as wrong: predict anything but its class.
         for row in (labels < 0).nonzero()[:, 0].tolist():
             logits[row] = 0.0
             logits[row, -1 - labels[row]] = -1.0
@@ -111,9 +111,9 @@ def inputs(
     *,
     skip: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images of `data` as a network sees them in a test, and their labels, in batches.
+    """Batches of preprocessed test images of `data` with their labels.
 
-    With `skip`, one that can't be read is zeros with the label -1 - label.
+    With `skip`, an image that can't be read is zeros with the label ``-1 - label``.
     """
     mine = torch.arange(len(images)) if mine is None else mine
     if isinstance(images, ImageSet):
@@ -129,11 +129,11 @@ def inputs(
 
 
 def record(tested: Predictions, data: Data, recipe: Recipe) -> dict[str, Tensor]:
-    """What ``test.safetensors`` holds: logits, labels, and the most confident mistakes.
+    """Content of ``test.safetensors``: logits, labels, and the most confident mistakes.
 
     Returns:
-        ``logits`` (N, classes) in fp16, ``labels`` (N,), ``mistakes`` (M,) numbers of images, and
-        those ``images`` (M, H, W, C) in uint8, M up to 32.
+        ``logits`` (N, classes) in fp16, ``labels`` (N,), ``mistakes`` (M,), which are indices of up
+        to 32 images, and their ``images`` (M, H, W, C) in uint8.
     """
     mistakes = tested.worst(_SHOWN)
     images = [picture(data.test, index, recipe) for index in mistakes]
@@ -149,7 +149,7 @@ def record(tested: Predictions, data: Data, recipe: Recipe) -> dict[str, Tensor]
 
 
 def picture(images: TestImages, index: int, recipe: Recipe) -> Tensor:
-    """Test image number `index` in uint8 (H, W, C): small ones as they are, large ones cropped."""
+    """Test image `index` in uint8 (H, W, C); large images are resized and cropped."""
     if isinstance(images, ImageSet):
         return images.images[index]
     plain = Preprocessing(recipe.final_size, (0.0,) * 3, (1.0,) * 3, crop=recipe.test_crop)
@@ -158,7 +158,7 @@ def picture(images: TestImages, index: int, recipe: Recipe) -> Tensor:
 
 
 def names(images: TestImages, recorded: Mapping[str, Tensor]) -> dict[str, str]:
-    """Metadata of what `record` gives: the files of the mistakes, where they are files."""
+    """Metadata for `record`: file names of the mistakes, if the images are files."""
     of = images.files if isinstance(images, ImageSet) else images.sources
     sources = [of[index] for index in recorded["mistakes"].tolist()] if of else []
     files = [str(source) if isinstance(source, Path) else "" for source in sources]

@@ -1,4 +1,4 @@
-"""An experiment: one recipe, or several runs of it that differ in what the experiment asks."""
+"""An experiment: one recipe, or several variants of it that are compared."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from senetzoo.train.recipe import Recipe
 
 @dataclass(frozen=True)
 class Experiment:
-    """Runs that are compared.
+    """Runs to compare.
 
     Args:
-        recipe: What all runs have in common.
-        variants: For each variant its name and the fields that it changes; empty for an experiment
-            of one run.
-        seeds: Each variant is run with each of them.
-        quick: Fields that ``--quick`` changes, beyond the single epoch without compiling.
+        recipe: The common recipe.
+        variants: Name of each variant and the fields that it changes; empty for a single run.
+        seeds: Seeds that each variant is run with.
+        quick: Fields that ``--quick`` changes, besides training one epoch without compiling.
     """
 
     recipe: Recipe
@@ -40,16 +39,16 @@ class Experiment:
         quick: bool = False,
         changes: Mapping[str, Any] = MappingProxyType({}),
     ) -> dict[str, Recipe]:
-        """The recipe of each variant by its name; of an experiment of one run, under no name.
+        """The recipe of each variant by name; by an empty name for a single run.
 
         Args:
-            only: Names of variants; none for all.
-            quick: Shrink each to seconds: one epoch at the last size, without compiling, few
-                images.
-            changes: Fields to change in all.
+            only: Names of variants; empty for all.
+            quick: Shrink each run to seconds: one epoch at the last size, without compiling, on
+                few images.
+            changes: Fields to change in all variants.
 
         Raises:
-            ConfigError: No variant of that name, or a change of what the variants differ in.
+            ConfigError: Unknown variant, or a change of a field in which the variants differ.
         """
         chosen = list(only) or list(self.variants)
         for name in chosen:
@@ -66,9 +65,9 @@ class Experiment:
         for key in changes:
             if len({getattr(recipe, key) for recipe in found.values()}) > 1:
                 raise ConfigError(
-                    f"--set {key}=... does not fit {self.name}.",
+                    f"--set {key}=... doesn't fit {self.name}.",
                     f"Its variants differ in {key}.",
-                    f"Name one: --only {chosen[0]}",
+                    f"Choose one: --only {chosen[0]}",
                 )
         if quick:
             short = {"restart_epochs": 0, "compile": False, "images_per_class": 64}

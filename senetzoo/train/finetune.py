@@ -1,4 +1,4 @@
-"""Fine-tuning on one's own photographs: the recipe that fits them, and its run."""
+"""Fine-tuning on your own photographs: chooses a recipe and runs it."""
 
 from __future__ import annotations
 
@@ -37,17 +37,18 @@ from senetzoo.train.start import SMALL, Start
 from senetzoo.zoo import config
 
 SPLIT, LEFT_OUT = "split.csv", "left_out.csv"
-"""What the run keeps of its photographs: the images of each part, and the files left out."""
+"""Files in the run's folder that list the images of each split, and the files left out."""
 HELD_OUT = 0.2
-"""Part of images without a split that is held out as validation images."""
-# Images that a run trains on in all, if few are there; and the least and the most epochs.
+"""Fraction of the images to hold out for validation if they have no split."""
+# The number of epochs is such that a run trains on this many images, between a minimum and a
+# maximum.
 _IMAGES, _LEAST, _MOST = 40_000, 6, 40
 _BATCH = 64
 # Images of each class, with `quick`.
 _FEW = 8
-# Classes that differ more count alike in the loss.
+# If the largest class has this many times the images of the smallest, weigh classes equally.
 _UNEVEN = 5
-# Part of a budget that the schedule is fitted to: the rest is for the start and the end.
+# Fraction of a time budget for training; the rest is for the start and the end.
 _BUDGET = 0.9
 
 
@@ -68,61 +69,61 @@ def finetune(
     command: str = "",
     say: Callable[[str], None] = echo,
 ) -> Finetuned:
-    """Train a network on one's own photographs, from trained weights.
+    """Fine-tune a network on your own photographs, starting from trained weights.
 
-    It is a run of `senetzoo.train`: the same call again goes on where it stopped. What is saved is
-    the epoch that did best on the validation images; test images, where there are some, are looked
-    at once, after it.
+    This is a run of `senetzoo.train`: to resume it, make the same call again. The best epoch on the
+    validation images is saved. Test images, if there are any, are evaluated once, after that.
 
     Args:
-        photos: What `senetzoo.data.sources.open` takes: a folder with a folder of images for each
+        photos: As in `senetzoo.data.sources.open`: a folder with a folder of images for each
             class, with or without ``train``, ``val`` and ``test``; a CSV; a data set of the Hub; or
-            the words ``cifar10`` and ``cifar100``, which are fetched.
-        model: What to start from, as `senetzoo.create` takes it. New gates of a policy begin as
-            the identity. None for a network of the package that suits the size of the images.
-        weights: A file of weights of `model`, by our names or another library's; a head with other
-            classes is replaced.
+            ``cifar10`` and ``cifar100``, which are fetched.
+        model: Initial network, as in `senetzoo.create`. New gates of a policy start as the
+            identity. None for a network of the package that suits the size of the images.
+        weights: A weights file for `model`, with the names of this or another library; a head with
+            other classes is replaced.
         out: Folder of the run; None for ``runs/<photos>-<model>``.
-        epochs: How long to train; None for what suits the number of images.
-        minutes: How long to train in minutes, in place of `epochs`: after some measured steps as
-            many epochs as fit.
-        size: Image side in pixels; None for what suits the network and the images.
-        freeze: So many stages and the stem are not trained, or with ``"trunk"`` all but the head.
-        seed: Of the split, the new layers, the order and the augmentation.
-        quick: One short epoch on few images, to see that everything works.
+        epochs: Number of epochs; None to choose it by the number of images.
+        minutes: Duration in minutes, instead of `epochs`: some steps are measured to find the
+            number of epochs.
+        size: Image size in pixels; None to choose it by the network and the images.
+        freeze: Freeze the stem and this many stages, or with ``"trunk"`` everything except the
+            head.
+        seed: Seed of the split, the new layers, the order and the augmentation.
+        quick: Train one short epoch on few images, to check that everything works.
         settings: Other fields of the recipe.
-        options: What does not change the result.
-        command: What was typed, for the record.
-        say: Where lines go.
+        options: Options that don't change the result.
+        command: The command line, for the record.
+        say: Called with progress lines.
 
     Returns:
-        What came of it. Its ``folder`` is what `senetzoo.load` and every command take as a network.
+        The result. `senetzoo.load` and all commands accept its ``folder`` as a network.
 
     Raises:
-        ConfigError: Options that do not fit, or a folder that has another run.
+        ConfigError: Invalid options, or the folder has another run.
         DataError: There are no images to train on.
-        PolicyError: A policy that can't be read or does not fit.
-        TrainingError: The run can't go on.
-        WeightsError: Weights that can't be had or do not fit.
+        PolicyError: The policy can't be parsed or doesn't fit the network.
+        TrainingError: The run can't continue.
+        WeightsError: The weights can't be read or don't fit the network.
         Interrupted: Ctrl-C.
     """
     asked = [f"{epochs} epochs"] * (epochs is not None) + ["one short epoch (quick)"] * quick
     asked += [] if minutes is None else [f"{minutes:g} minutes"]
     if len(asked) > 1:
         raise ConfigError(
-            f"Training was to last {' and '.join(asked)}.",
-            "One of them decides.",
-            "Leave the others out",
+            f"finetune got {' and '.join(asked)}.",
+            "Only one of them can set the length of the training.",
+            "Leave out the others",
         )
     options = options or Options()
     if launched("WORLD_SIZE", 1) > 1:
         raise ConfigError(
             "Fine-tuning was started in several processes.",
-            "It reads the photographs, and measures its pace, in one.",
+            "It only supports a single process.",
             "Type: senetzoo finetune, without accelerate launch or torchrun",
         )
     if model is not None:
-        config(model)  # before all images are read
+        config(model)  # raises before all images are read
     start.check_length(epochs, minutes)
     folder = _folder(photos, model, seed) if out is None else user_path(out)
     start.check_place(folder, photos)
@@ -147,7 +148,7 @@ def finetune(
     given = epochs is not None or "epochs" in settings or "phases" in settings
     pace = None
     if earlier is not None:
-        # What was decided when it began.
+        # Keep what was decided at the start of the run.
         own = {"compile": earlier.compile} | ({} if given else {"epochs": earlier.epochs})
         recipe = recipe.replace(**{**own, **settings})
         patience = earlier.patience
@@ -155,7 +156,7 @@ def finetune(
         if not quick:
             pace = engine.measure(recipe, data, seed, options)
             recipe = _timed(recipe, pace, None if given else minutes, settings)
-        # Most of a one-cycle: what it gains comes with its last epochs.
+        # Most of the run, because a one-cycle schedule gains most in its last epochs.
         patience = max(8, 2 * recipe.epochs // 3)
     if recipe.keep == "best" and "patience" not in settings:
         recipe = recipe.replace(patience=patience)
@@ -174,13 +175,13 @@ def finetune(
 
 @dataclass(frozen=True)
 class Finetuned:
-    """A finished fine-tuning. Print it for the table.
+    """The result of fine-tuning; prints a table.
 
     Args:
-        folder: The run.
-        photos: The CSV with which `eval` gives the same figures; None where there is none.
-        part: What the figures are of: the images to test, or to validate.
-        evaluation: The figures.
+        folder: Folder of the run.
+        photos: The CSV with which `eval` gives the same results; None if there is none.
+        part: The images that were evaluated.
+        evaluation: The results.
     """
 
     folder: Path
@@ -189,23 +190,23 @@ class Finetuned:
     evaluation: Evaluation
 
     def as_dict(self) -> dict[str, object]:
-        """JSON values."""
+        """As a dict for JSON."""
         return {"part": self.part, **self.evaluation.as_dict()}
 
     def __str__(self) -> str:
-        chosen = " (by which the epoch was chosen)" * (self.part == "validation")
+        chosen = " (which also selected the epoch)" * (self.part == "validation")
         return f"On the {self.part} images{chosen}:\n{self.evaluation}"
 
 
 def finished(folder: Path, recipe: Recipe, data: Data) -> Finetuned:
-    """What a finished run says of its test images."""
+    """The result of a finished run."""
     tested = load_file(folder / TEST)
     images = LabeledImages(data.test, tuple(range(len(data.classes))))
     name, kept = config(folder).name, folder / SPLIT
     found = Predictions(tested["logits"], tested["labels"])
     evaluation = Evaluation(name, folder.name, recipe.precision, images, found)
     part: Literal["test", "validation"] = "validation" if data.test is data.validation else "test"
-    # `eval` takes all images of the same part, and computes in fp32.
+    # `eval` uses all images of the split, and fp32.
     same = kept.is_file() and not recipe.images_per_class and recipe.precision == "fp32"
     return Finetuned(folder, kept if same else None, part, evaluation)
 
@@ -213,10 +214,10 @@ def finished(folder: Path, recipe: Recipe, data: Data) -> Finetuned:
 def _open(
     photos: str | Path, folder: Path, seed: int, begun: bool, say: Callable[[str], None]
 ) -> Mapping[Split, Images]:
-    """The images of each split without those that can't be used; the split is kept in `folder`."""
+    """The usable images of each split; the split is stored in `folder`."""
     kept = folder / SPLIT
     if begun and kept.is_file():
-        say(f"{kept}: the split of the run")
+        say(f"{kept}: using the split of the run")
         return _listed(kept)
     found = scan(local(photos), held_out=HELD_OUT, seed=seed)
     say(str(found))
@@ -229,15 +230,15 @@ def _open(
     if len(files) == len(found.parts):
         found.write_csv(folder / LEFT_OUT)
         write_csv(kept, files)
-        # As it is read again, so that an interrupted run goes on with the same order.
+        # Read it back, so that a resumed run has the same order.
         return _listed(kept)
-    for stale in (kept, folder / LEFT_OUT):  # of a start that failed
+    for stale in (kept, folder / LEFT_OUT):  # from a start that failed
         stale.unlink(missing_ok=True)
     return found.parts
 
 
 def _listed(kept: Path) -> Mapping[Split, Images]:
-    """The images of a CSV, with plain paths: through the run's folder none is easy to read."""
+    """The images of a CSV, with normalized paths, because paths via the run's folder are long."""
     here, parts = kept.parent.resolve(), read_csv(kept)
     files = {
         split: [Path(os.path.normpath(here / images.file_name(n))) for n in range(len(images))]
@@ -251,7 +252,7 @@ def _listed(kept: Path) -> Mapping[Split, Images]:
 
 
 def shorter_side(images: TestImages) -> int:
-    """The median of the images' shorter sides in pixels, of a sample of them."""
+    """Median shorter side in pixels of a sample of the images."""
     if isinstance(images, ImageSet):
         return min(images.images.shape[1:3])
     some = range(0, len(images), -(-len(images) // 64))
@@ -260,7 +261,7 @@ def shorter_side(images: TestImages) -> int:
 
 
 def in_memory(images: TestImages, side: int) -> ImageSet:
-    """Small images in one tensor, in color and of one size, which are augmented a batch at once."""
+    """Load small images into one tensor, in RGB and in one size, for augmentation by batch."""
     if isinstance(images, LabeledFiles):
         whole = Preprocessing(min(side, SMALL), (0.0,) * 3, (1.0,) * 3)
         pixels = torch.stack([whole.pixels(whole(image)) for image, _ in images])
@@ -285,7 +286,7 @@ def fitted(
     epochs: int | None,
     quick: bool,
 ) -> Recipe:
-    """The recipe for photographs of `side` pixels and a start."""
+    """The recipe for photographs of `side` pixels and an initial network."""
     labels = torch.as_tensor(parts["train"].labels)
     counts = labels.bincount(minlength=len(parts["train"].classes))
     known, limit = begin.preprocessing, _FEW * quick
@@ -310,8 +311,8 @@ def fitted(
         batch=batch,
         compile=False,
         optimizer="adamw",
-        # The wider a layer, the smaller the steps that Adam may take (Yang et al. 2022,
-        # arXiv:2203.03466), and the noisier a batch; measured with 64 features and images.
+        # Adam needs smaller steps for wider layers (Yang et al. 2022, arXiv:2203.03466) and for
+        # smaller, noisier batches; measured with 64 features and 64 images.
         lr=float(f"{4e-3 * 64 / begin.features * (batch / 64) ** 0.5:.3g}"),
         layer_decay=0.7,
         freeze=freeze,
@@ -327,13 +328,13 @@ def fitted(
 
 
 def photo_data(recipe: Recipe, parts: Mapping[Split, Images], title: str) -> Data:
-    """The photographs as a run takes them."""
+    """The photographs as the data of a run."""
     held = parts["val"]
     return make_data(recipe, parts["train"], parts.get("test", held), title, held)
 
 
 def described(recipe: Recipe, data: Data, train: Images, begin: Start, side: int) -> Iterator[str]:
-    """What was found and chosen, in lines."""
+    """Lines that say what was found and chosen."""
     held, counts = data.validation, torch.as_tensor(train.labels).bincount()
     own = f", {len(data.test)} to test" if data.test is not held else ""
     yield (
@@ -344,7 +345,7 @@ def described(recipe: Recipe, data: Data, train: Images, begin: Start, side: int
         least, most = int(counts.argmin()), int(counts.argmax())
         yield (
             f"{data.classes[most]} has {counts[most]} images and {data.classes[least]} "
-            f"{counts[least]}: each class counts alike in the loss"
+            f"{counts[least]}: classes are weighted equally in the loss"
         )
     yield f"{begin.model} ({begin.why}), at {recipe.final_size} px, in batches of {recipe.batch}"
 
@@ -352,7 +353,7 @@ def described(recipe: Recipe, data: Data, train: Images, begin: Start, side: int
 def _timed(
     recipe: Recipe, pace: Pace, minutes: float | None, settings: Mapping[str, Any]
 ) -> Recipe:
-    """The recipe with what depends on the speed of this machine; what was set by hand stays."""
+    """Set the fields that depend on the speed of this machine, unless they are in `settings`."""
     if minutes is not None:
         many = pace.epochs(60 * minutes * _BUDGET)
         recipe = recipe.replace(**{"epochs": many, **settings})
@@ -362,7 +363,7 @@ def _timed(
 
 
 def _earlier(folder: Path) -> Recipe | None:
-    """The recipe of the run in `folder`; None where there is none."""
+    """The recipe of the run in `folder`; None if there is none."""
     if not is_run(folder):
         return None
     header = next((line for line in read_log(folder / LOG) if line["kind"] == "run"), None)
@@ -370,7 +371,7 @@ def _earlier(folder: Path) -> Recipe | None:
 
 
 def _folder(photos: str | Path, model: str | None, seed: int) -> Path:
-    """``runs/<photos>-<model>``, and a seed other than 0."""
+    """``runs/<photos>-<model>``, followed by a seed other than 0."""
     name = user_path(str(photos)).resolve().stem
     network = start.EMBEDDED.partition(".")[0] if model is None else Path(model).name
     return Path("runs") / (f"{name}-{network}" + f"-{seed}" * bool(seed))

@@ -1,35 +1,34 @@
-"""The log of a run, one JSON object a line, and its progress."""
+"""The log of a run, with one JSON object per line, and its progress bar."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from senetzoo._utils import environment
 from senetzoo._utils.terminal import clock, printable
 from senetzoo.errors import MissingExtraError
-from senetzoo.runs import LOG, SCHEMA, is_run, read_log
+from senetzoo.runs import LOG, SCHEMA, SUMMARY, TEST, is_run, read_log
 from senetzoo.train.checkpoint import StepCount, write, writing
 from senetzoo.train.pace import PAYS, WARM_STEPS
-from senetzoo.train.recipe import Recipe
 
-# Where there is no terminal, a line is written at most so often within an epoch.
+# Without a terminal, seconds between progress lines within an epoch.
 _QUIET_SECONDS = 60.0
 _GLANCE_SECONDS = 1.0
 
 
 def begin(folder: Path, header: dict[str, Any], after: StepCount | None = None) -> None:
-    """Start ``log.jsonl``: a line "run", to be followed by "epoch" for each epoch, and "end".
+    """Start ``log.jsonl`` with a line "run", followed by lines "epoch" and a line "end".
 
-    After a checkpoint it goes on with a line "resume": what was logged after it is about to be
-    done again.
+    With a checkpoint `after`, keep the log up to it and add a line "resume": later epochs will be
+    trained again.
     """
     lines = [{"kind": "run", "schema": SCHEMA, **header}]
     if after is not None:
@@ -46,27 +45,44 @@ def begin(folder: Path, header: dict[str, Any], after: StepCount | None = None) 
 
 
 def header(
-    recipe: Recipe, variant: str, seed: int, command: str, accelerator: Any
+    said: Mapping[str, Any], variant: str, device: torch.device, **more: object
 ) -> dict[str, Any]:
-    """What the line "run" says of how it was started, and on what."""
-    return {
-        "recipe": dataclasses.asdict(recipe),
-        "variant": variant,
-        "seed": seed,
-        "command": command,
-        "environment": {
-            **environment.environment(accelerator.device, torch.get_num_threads()),
-            "machine": environment.machine(),
-            "processes": accelerator.num_processes,
-        },
-    }
+    """Settings and environment for the line "run"; `said` as in `finish`."""
+    settings = environment.environment(device, torch.get_num_threads())
+    settings |= {"machine": environment.machine(), **more}
+    return {**said, "variant": variant, "environment": settings}
 
 
 def add(folder: Path, kind: str, record: dict[str, Any]) -> None:
-    """Append a line to the log; a `TrainingError` where that can't be."""
+    """Append a line to the log; raises `TrainingError` if that fails."""
     path = folder / LOG
     with writing(path), path.open("a", encoding="utf-8") as file:
         file.write(_line({"kind": kind, **record}))
+
+
+def finish(
+    folder: Path,
+    shown: dict[str, Tensor],
+    files: dict[str, str],
+    end: dict[str, Any],
+    said: Mapping[str, Any],
+) -> None:
+    """Write the test predictions, the line "end" and the summary of a run.
+
+    Args:
+        folder: Folder of the run.
+        shown: The predictions, as of `evaluate.record`.
+        files: Their metadata, as of `evaluate.names`.
+        end: The results.
+        said: Recipe, seed and command of the run.
+    """
+    from safetensors.torch import save
+
+    write(folder / TEST, save(shown, files))
+    add(folder, "end", end)
+    machine = {"revision": environment.revision(), "machine": environment.machine()}
+    summary = {"schema": SCHEMA, **said, **machine, **end}
+    write(folder / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
 
 
 def _line(record: dict[str, Any]) -> str:
@@ -74,7 +90,7 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def tensorboard(folder: Path) -> Any:
-    """A writer of TensorBoard's log of a run, to be closed as a context."""
+    """A TensorBoard writer for a run, as a context manager."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -83,7 +99,7 @@ def tensorboard(folder: Path) -> Any:
 
 
 def track(board: Any, record: dict[str, Any]) -> None:
-    """Write the figures of an epoch to it."""
+    """Write the numbers of an epoch to TensorBoard."""
     norms = {f"gradient_norm/{name}": norm for name, norm in record["gradient_norm"].items()}
     for name, value in {**record, **norms}.items():
         if isinstance(value, float):
@@ -91,17 +107,17 @@ def track(board: Any, record: dict[str, Any]) -> None:
 
 
 class Progress:
-    """How far a run is: a bar on a terminal, a line a minute elsewhere.
+    """Progress of a run: a bar on a terminal, otherwise a line per minute.
 
-    What is left is said once it is measured: after a minute, or a number of steps, of those that
-    come after the compilation. A step costs as its images have pixels.
+    The remaining time is reported once, after a minute or `PAYS` steps, not counting the first
+    steps, which compile. The cost of a step is assumed to be proportional to its pixels.
 
     Args:
-        name: Of the run.
-        epochs: Image side and images of each epoch.
+        name: Name of the run.
+        epochs: Image size and number of images of each epoch.
         done: Images that an earlier process trained on.
-        say: Where lines go.
-        bar: Whether there may be a bar.
+        say: Called with each line.
+        bar: Whether to show a bar.
     """
 
     def __init__(
@@ -117,7 +133,7 @@ class Progress:
 
         self._say, self._epochs, self._done = say, epochs, done
         self._begun = self._glanced = self._reported = time.perf_counter()
-        # From when on is measured, with how much then done; what was measured is said once.
+        # Start of the measurement, the work done before it, the steps, and whether it was reported.
         self._start, self._from, self._steps, self._said = self._begun, 0.0, 0, False
         self._bar: Any = tqdm(
             total=sum(images for _, images in epochs),
@@ -127,13 +143,13 @@ class Progress:
             unit_scale=True,
             dynamic_ncols=True,
             disable=not bar or not sys.stderr.isatty(),
-            # Its own estimate would be of the compilation too.
+            # tqdm's own estimate would include the compilation.
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
         )
         self.close = self._bar.close
 
     def advance(self, images: int) -> bool:
-        """Count `images`; whether it is time to look at the loss, which waits for the device."""
+        """Count `images`; return whether to show the loss, which synchronizes with the device."""
         self._done += images
         self._bar.update(images)
         self._steps += 1
@@ -146,13 +162,13 @@ class Progress:
         return True
 
     def show(self, epoch: int, loss: float, accuracy: float) -> None:
-        """Show loss and accuracy so far in `epoch`, counted from 1."""
+        """Show loss and accuracy so far in `epoch`, which counts from 1."""
         figures, left = f"loss {loss:.4f}, accuracy {accuracy:.2%}", self._left()
         measured = self._steps - WARM_STEPS
         since = time.perf_counter() - self._start
         if left is not None and not self._said and (measured >= PAYS or since >= 60):
             self._said = True
-            self.say(f"measured for {clock(since)}: about {clock(left)} to go on this machine")
+            self.say(f"measured for {clock(since)}: about {clock(left)} left on this machine")
         ahead = "" if left is None else f", {clock(left)} left"
         if not self._bar.disable:
             self._bar.set_postfix_str(f"epoch {epoch}, {figures}{ahead}")
@@ -161,7 +177,7 @@ class Progress:
             self._say(f"epoch {epoch}: {figures}{ahead}")
 
     def epoch(self, record: dict[str, Any], epochs: int) -> None:
-        """Say what an epoch gave."""
+        """Report an epoch."""
         parts = [
             f"epoch {record['epoch']}/{epochs}",
             f"{record['size']} px",
@@ -173,12 +189,12 @@ class Progress:
             parts += [f"test loss {record['test_loss']:.4f}"]
             parts += [f"test accuracy {record['test_accuracy']:.2%}"]
         if record.get("ema_test_accuracy") is not None:
-            parts += [f"of the average {record['ema_test_accuracy']:.2%}"]
+            parts += [f"moving average {record['ema_test_accuracy']:.2%}"]
         if record.get("val_accuracy") is not None:
             parts += [f"validation loss {record['val_loss']:.4f}"]
             parts += [f"validation accuracy {record['val_accuracy']:.2%}"]
         if record.get("ema_val_accuracy") is not None:
-            parts += [f"of the average {record['ema_val_accuracy']:.2%}"]
+            parts += [f"moving average {record['ema_val_accuracy']:.2%}"]
         parts += [f"{record['images_per_second']:,.0f} images/s"]
         if (left := self._left()) is not None:
             parts += [f"{clock(left)} left"]
@@ -186,12 +202,12 @@ class Progress:
         self.say(", ".join(parts))
 
     def say(self, line: str) -> None:
-        """Say a line, above the bar where there is one."""
+        """Print a line, above the bar if there is one."""
         with self._bar.external_write_mode():
             self._say(line)
 
     def _left(self) -> float | None:
-        """Seconds that are left at the measured pace; None before there is one."""
+        """Remaining seconds at the measured pace; None before it is measured."""
         work = self._work(self._done) - self._from
         if self._steps <= WARM_STEPS or work <= 0:
             return None
@@ -201,7 +217,7 @@ class Progress:
         ) / rate
 
     def _work(self, images: int) -> float:
-        """What so many images from the start cost, in pixels."""
+        """Pixels in the first `images` images of the run."""
         work = 0.0
         for size, own in self._epochs:
             work += min(images, own) * size**2

@@ -1,4 +1,4 @@
-"""The optimizers, and which parameters they treat how."""
+"""The optimizers and their parameter groups."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from senetzoo.train.step import depths
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalized, for convolutions; Nesterov SGD for everything else.
+    """Orthogonalized momentum for convolutions, Nesterov SGD for everything else.
 
-    Jordan et al. 2024, "Muon: An optimizer for hidden layers", in the form for convolutional
+    Jordan et al. 2024, "Muon: An optimizer for hidden layers", in the variant for convolutional
     networks with batch norm: each filter bank (C_out, C_in * k * k) is scaled to the norm
-    sqrt(C_out) before it moves, so the learning rate is the relative size of a step. torch's own
-    `torch.optim.Muon` takes matrices only and has no such scaling.
+    sqrt(C_out) before its update, so the learning rate is the relative step size.
+    `torch.optim.Muon` only supports matrices and has no such scaling.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update from the gradients."""
+        """Perform one update."""
         for group in self.param_groups:
             momentum = group["momentum"]
             for parameter in group["params"]:
@@ -57,10 +57,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrix: Tensor, steps: int = 4) -> Tensor:
-    """`matrix` (M, N) with its singular values moved towards 1, its singular vectors kept.
+    """Move the singular values of `matrix` (M, N) toward 1, keeping its singular vectors.
 
-    The quintic Newton-Schulz iteration with the coefficients of Jordan et al.; the values end
-    between about 0.7 and 1.2, which is near enough.
+    The quintic Newton-Schulz iteration with the coefficients of Jordan et al.; the singular values
+    end up between about 0.7 and 1.2, which is close enough.
     """
     x = matrix / matrix.norm().clamp_min(1e-7)
     wide = x.shape[0] <= x.shape[1]
@@ -76,10 +76,11 @@ def orthogonalize(matrix: Tensor, steps: int = 4) -> Tensor:
 def make_optimizer(
     model: Classifier, recipe: Recipe, fresh: Collection[str] = ()
 ) -> torch.optim.Optimizer:
-    """The optimizer of `recipe`; each group has its peak learning rate as ``peak``.
+    """Make the optimizer of `recipe`; each group has its peak learning rate as ``peak``.
 
-    Norms, biases and gates have no weight decay; Muon trains the convolutions but the first. What
-    does not learn is in none. `fresh` names what the starting weights do not cover.
+    Norms, biases and gates have no weight decay; Muon trains all convolutions except the first.
+    Frozen parameters are left out. `fresh` names the parameters that the initial weights don't
+    cover.
     """
     groups: dict[tuple[str, float], dict[str, Any]] = {}
     parts = _parts(model, recipe.layer_decay, fresh)
@@ -93,7 +94,7 @@ def make_optimizer(
         kind, rate = "decay", recipe.lr
         if gate or bias or parameter.ndim < 2:
             kind = "plain"
-        # The first layer sees raw pixels, of few channels: SGD does better there.
+        # SGD is better for the first layer, which sees raw pixels with few channels.
         elif recipe.optimizer == "muon" and parameter.ndim == 4 and parameter.shape[1] > 4:
             kind, rate = "muon", recipe.muon_lr
         group = groups.setdefault((kind, parts[name]), {"params": [], "peak": rate * parts[name]})
@@ -118,13 +119,13 @@ def make_optimizer(
             from timm.optim.lamb import Lamb
         except ImportError:
             raise MissingExtraError("The optimizer LAMB", "timm", "train") from None
-        # timm clips the norm of all gradients at 1, as the paper's recipes do.
+        # timm clips the global gradient norm at 1, as the paper's recipes do.
         return cast(torch.optim.Optimizer, Lamb(ordered, lr=recipe.lr))
     return Muon(ordered, lr=recipe.lr, momentum=recipe.momentum)
 
 
 def _parts(model: Classifier, decay: float, fresh: Collection[str]) -> dict[str, float]:
-    """The learning rate of each parameter, as a part of the whole."""
+    """Factor on the learning rate of each parameter."""
     names = [name for name, _ in model.named_parameters()]
     parts = dict.fromkeys(names, 1.0)
     for distance, indices in enumerate(reversed(depths(model).values())):
@@ -133,13 +134,13 @@ def _parts(model: Classifier, decay: float, fresh: Collection[str]) -> dict[str,
 
 
 def freeze(model: Classifier, recipe: Recipe, fresh: Collection[str] = ()) -> tuple[nn.Module, ...]:
-    """Make the parts that `recipe` freezes learn no more; `fresh` as of `make_optimizer`.
+    """Freeze the parameters that `recipe` freezes, except `fresh` ones, as in `make_optimizer`.
 
     Returns:
-        The norms in them, which are to stay in eval mode.
+        The frozen batch norms, which must stay in eval mode.
 
     Raises:
-        ConfigError: Nothing is left to learn, or there are fewer stages.
+        ConfigError: Nothing is left to train, or there are fewer stages.
     """
     if not recipe.freeze:
         return ()
@@ -157,7 +158,7 @@ def freeze(model: Classifier, recipe: Recipe, fresh: Collection[str] = ()) -> tu
             name, parameter = parameters[index]
             parameter.requires_grad_(name in fresh)
     if not any(parameter.requires_grad for _, parameter in parameters):
-        raise ConfigError(f"The recipe got freeze={recipe.freeze!r}.", "Nothing is left to learn.")
+        raise ConfigError(f"The recipe got freeze={recipe.freeze!r}.", "Nothing is left to train.")
     return tuple(
         module
         for module in model.modules()

@@ -1,10 +1,11 @@
-"""How long training takes here: measured, never guessed."""
+"""Measure how long training takes on this machine."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import TypeVar
 
 from senetzoo._utils.terminal import clock
@@ -12,12 +13,14 @@ from senetzoo.train.recipe import Recipe
 
 _T = TypeVar("_T")
 WARM_STEPS = 3
-"""Steps that say nothing of those after them: in the first ones kernels are chosen and compiled."""
+"""First steps, which are slower because kernels are selected and compiled; not measured."""
 PAYS = 100
-"""Steps of a run from which on measuring some of them is worth the wait."""
-# Measured steps, or seconds.
+"""Minimum number of steps of a run that makes measuring worthwhile."""
+# Steps to measure, or seconds.
 _STEPS, _SECONDS = 8, 6.0
-# Eager seconds of a run from which on compiling pays: it takes up to a minute, and saves a part.
+# Minimum duration of a run in seconds, uncompiled, that makes compiling worthwhile: it takes up to
+# a
+# minute.
 _COMPILING_PAYS = 1200.0
 
 
@@ -26,9 +29,9 @@ class Pace:
     """Seconds that training takes on this machine, without compiling.
 
     Args:
-        step: Of an optimizer step, with the wait for its images, in the first epoch.
+        step: Seconds of an optimizer step in the first epoch, including the wait for its images.
         steps: Steps in an epoch.
-        test: Of the last test.
+        test: Seconds of the last test.
     """
 
     step: float
@@ -36,7 +39,7 @@ class Pace:
     test: float
 
     def seconds(self, recipe: Recipe) -> float:
-        """Of a whole run of `recipe`, and its last test. Images cost as they have pixels."""
+        """Seconds of a run of `recipe`, assuming that the cost is proportional to the pixels."""
         sides = [recipe.size(epoch) for epoch in range(recipe.epochs)]
         trained = sum((side / sides[0]) ** 2 for side in sides) * self.steps * self.step
         tests = [
@@ -47,12 +50,12 @@ class Pace:
         return trained + (sum(tests) * (1 + bool(recipe.ema)) + 1) * self.test
 
     def epochs(self, seconds: float) -> int:
-        """How many fit into so many seconds, a tested one each; at least 1."""
+        """How many epochs, each with a test, fit into `seconds`; at least 1."""
         epoch = self.steps * self.step + self.test
         return max(1, int((seconds - self.test) / epoch))
 
     def said(self, recipe: Recipe) -> str:
-        """How long a run of `recipe` takes, in words."""
+        """A line that says how long a run of `recipe` takes."""
         less = "; this run compiles, and should take less" * recipe.compile
         return (
             f"measured: {recipe.epochs} epoch{'s' * (recipe.epochs > 1)} take"
@@ -61,29 +64,22 @@ class Pace:
         )
 
     def compiling_pays(self, recipe: Recipe) -> bool:
-        """Whether a run is long enough for it."""
+        """Whether a run is long enough for compiling to pay off."""
         return self.seconds(recipe) > _COMPILING_PAYS
 
 
 def measure_step(step: Callable[[_T], object], epoch: Callable[[int], Iterable[_T]]) -> float:
-    """Seconds of a step, with the wait for its batch.
+    """Seconds of a step, including the wait for its batch.
 
     Args:
-        step: Takes one, and waits for the device.
-        epoch: The batches of an epoch, by its number.
+        step: Runs a step on a batch and synchronizes with the device.
+        epoch: Returns the batches of an epoch by its number.
     """
     times = [time.perf_counter()]
-    for batch in _endless(epoch):
+    for batch in chain.from_iterable(map(epoch, count())):
         step(batch)
         times.append(time.perf_counter())
         steps = len(times) - 1 - WARM_STEPS
         if steps >= _STEPS or (steps > 0 and times[-1] - times[WARM_STEPS] > _SECONDS):
             break
     return (times[-1] - times[WARM_STEPS]) / (len(times) - 1 - WARM_STEPS)
-
-
-def _endless(epoch: Callable[[int], Iterable[_T]]) -> Iterator[_T]:
-    number = 0
-    while True:
-        yield from epoch(number)
-        number += 1

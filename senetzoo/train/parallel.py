@@ -1,4 +1,4 @@
-"""Several runs at once, each in a process of its own, on its share of the cores."""
+"""Train several runs at once, each in its own process with a share of the cores."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from senetzoo.train.recipe import Recipe
 from senetzoo.train.stop import STOPPING, Interrupted, held, signals
 
 OUTPUT = "output.txt"
-"""What a run of several at once says, in its folder."""
+"""File in the folder of a run with its output."""
 Asked: TypeAlias = tuple[Recipe, Path, Mapping[str, Any]]
-"""Recipe and folder of a run, and what `train` takes besides."""
+"""Recipe and folder of a run, and the other arguments of `train`."""
 
 _POSIX = os.name == "posix"
 
@@ -40,23 +40,23 @@ def train_at_once(
     ended: Callable[[Path, dict[str, Any]], None],
     say: Callable[[str], None],
 ) -> None:
-    """Train, so many runs at a time, each with torch's number of threads of this process.
+    """Train several runs at a time, each with this process's number of torch threads.
 
-    A run that fails ends no other one. What each says goes to `OUTPUT` in its folder.
+    If a run fails, the others continue. The output of each goes to `OUTPUT` in its folder.
 
     Args:
-        runs: What to train.
-        parallel: How many at a time.
-        ended: Called with the folder and the figures of each run, as they end.
-        say: Where lines go: one for each run.
+        runs: The runs.
+        parallel: How many to train at a time.
+        ended: Called with the folder and the results of each run when it ends.
+        say: Called with a line for each run.
 
     Raises:
-        TrainingError: At the end: some runs failed.
-        Interrupted: Ctrl-C, after all that were under way have saved their state.
+        TrainingError: Some runs failed; raised at the end.
+        Interrupted: Ctrl-C, after the current runs have saved their state.
     """
     context = multiprocessing.get_context("spawn")
     if _POSIX:
-        # The first process would start it, and it unblocks signals that are held meanwhile.
+        # Otherwise the first process would start it, and unblock the signals held at that time.
         resource_tracker.ensure_running()
     registered = [*own.paths([*GATES, *ENTRIES]).values()]
     waiting = list(enumerate(runs, 1))
@@ -65,7 +65,7 @@ def train_at_once(
 
     def interrupt() -> None:
         for *_, process in running.values():
-            if _POSIX and process.pid and process.is_alive():  # elsewhere the terminal tells them
+            if _POSIX and process.pid and process.is_alive():  # on Windows the terminal does it
                 os.kill(process.pid, signal.SIGINT)
 
     def stop() -> None:
@@ -73,7 +73,7 @@ def train_at_once(
         stopped = True
         interrupt()
 
-    say(f"{len(runs)} runs, {parallel} at a time; what each says is in {OUTPUT} of its folder")
+    say(f"{len(runs)} runs, {parallel} at a time; the output of each is in {OUTPUT} in its folder")
     with signals(stop):
         try:
             while running or (waiting and not stopped):
@@ -101,27 +101,27 @@ def train_at_once(
                         failed += 1
                         why = found or f"Its process ended with {process.exitcode}."
                         say(f"{name}: failed. {why} See {folder / OUTPUT}")
-        finally:  # at a second Ctrl-C too, or where `ended` can't write
+        finally:  # also after a second Ctrl-C or an error in `ended`
             interrupt()
             for *_, process in running.values():
                 process.join()
     if stopped:
         raise Interrupted(
             "The runs were interrupted.\n"
-            f"{len(waiting)} of {len(runs)} had not begun; what was under way is saved"
+            f"{len(waiting)} of {len(runs)} had not started; the others are saved"
             f"{f'; {failed} failed' if failed else ''}.\n"
             "Type the same command again to resume"
         )
     if failed:
         raise TrainingError(
             f"{failed} of {len(runs)} runs failed.",
-            f"The others are finished. Why is above, and in {OUTPUT} of each one's folder.",
-            "Type the same command again for those that failed",
+            f"The others are finished. The errors are above, and in {OUTPUT} in each folder.",
+            "Type the same command again to run those that failed",
         )
 
 
 def _received(connection: Connection) -> dict[str, Any] | str:
-    """What a run sent: its figures, or why there are none; nothing where its process died."""
+    """The results that a run sent, or its error; empty if its process died."""
     try:
         found: dict[str, Any] | str = connection.recv()
     except EOFError:
@@ -132,14 +132,14 @@ def _received(connection: Connection) -> dict[str, Any] | str:
 
 
 def _train(to: Connection, asked: Asked, threads: int, registered: Sequence[str]) -> None:
-    """Train in this process, which is of one run, and send what `_received` gives."""
+    """Train one run in this process, and send its results or its error."""
     recipe, folder, how = asked
     found: dict[str, Any] | str = ""
     if _POSIX:
-        # Ctrl-C comes from the process that started this one, and once: the second one would end
-        # the run before it has saved its state.
+        # Receive Ctrl-C only from the parent process, and once: a second one would end the run
+        # before it has saved its state.
         os.setsid()
-    # It keeps all signals to the main thread: this one begins with those that are held.
+    # Start the thread while signals are held, so that only the main thread receives them.
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -155,7 +155,7 @@ def _train(to: Connection, asked: Asked, threads: int, registered: Sequence[str]
     except KeyboardInterrupt as stop:
         echo(str(stop))
         found = " ".join(str(stop).splitlines()[:2])
-    except Exception as error:  # the others go on
+    except Exception as error:  # the other runs continue
         found = " ".join(str(error).splitlines())
         if isinstance(error, SenetzooError):
             echo(f"error: {error}")
@@ -166,7 +166,7 @@ def _train(to: Connection, asked: Asked, threads: int, registered: Sequence[str]
 
 
 def _stop_with_parent() -> None:
-    """Save and stop where the process that started this one was killed."""
+    """Save and stop if the parent process was killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""A recipe: everything that decides how a network is trained, as a frozen value."""
+"""A recipe: everything that determines how a network is trained, as a frozen value."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ Part: TypeAlias = Annotated[float, Ge(0), Le(1)]
 
 @dataclass(frozen=True)
 class Options:
-    """What a run may be given that does not change its result.
+    """Options of a run that don't change its result.
 
     Args:
-        workers: Processes that read large images.
-        save_minutes: Save the state within an epoch too, so often.
-        tensorboard: Also write a TensorBoard log, to the folder ``tensorboard`` of the run.
+        workers: Number of processes that read large images.
+        save_minutes: Minutes between checkpoints within an epoch.
+        tensorboard: Also write a TensorBoard log to the folder ``tensorboard`` of the run.
     """
 
     workers: int = 0
@@ -56,93 +56,96 @@ class Recipe:
     """How to train.
 
     Args:
-        name: The recipe's name.
-        model: Network to train, as `senetzoo.create` takes it; a policy may follow a name:
-            ``"resnet20+se16@pre"``. With a tag of its weights, ``"resnet50.tv_in1k_v2"``, or the
-            folder of a saved network or a run, training starts from these weights.
-        stem: Its stem: a name, or the convolution's side, its stride, and whether a pool follows:
+        name: Name of the recipe.
+        model: Network to train, as in `senetzoo.create`, optionally with a policy:
+            ``"resnet20+se16@pre"``. With a tag, ``"resnet50.tv_in1k_v2"``, or the folder of a
+            saved network or a run, training starts from its weights.
+        stem: Its stem: a name, or kernel size, stride and optional pool of one convolution,
             ``"3x3/2+pool"``; empty for the network's own.
-        dropout: Dropout before the classifier; None for the network's own.
-        drop_path: Stochastic depth; None for the network's own.
-        key_drop: Key dropout of a Swin's attention.
+        dropout: Dropout rate before the classifier; None for the network's own.
+        drop_path: Stochastic depth rate; None for the network's own.
+        key_drop: Dropout rate of the keys in Swin's attention.
         data: ``"cifar10"``, ``"cifar100"``, ``"flowers5"``, ``"folder"`` (``train`` and ``val``
             or ``test`` with a folder of images per class), ``"hub"`` (a data set of the Hub or
-            its parquet files), or ``"digits"`` (scikit-learn's, which needs no file).
-        stream: Read the training images of ``"hub"`` as a stream, without downloading them first.
-        stream_images: Images in an epoch of a stream that does not say how many it has.
-        held_out: Part of the training images that is held out as validation images, to choose by,
-            where the data has none; 0 for none, or for a tenth where `keep` is ``"best"``.
-        broken: What an image that can't be read does: ``"stop"`` the run, or ``"skip"``: it is
-            said, counted, and replaced by another of its batch; in a test it counts as wrong.
-        images_per_class: Use only so many images of each class, for training and for the test;
-            0 for all.
-        phases: Resolution by time: pairs of image side and epochs at it.
-        epochs: Epochs in all; 0 for those of `phases` and `restart_epochs` together. Where it alone
-            is changed (``--set epochs=20``), these and `step_epochs` keep their proportions.
-        mean: What is subtracted from each channel of an image, in units of the full range; None for
-            the data set's own.
-        std: What divides each channel then; None for the data set's own.
-        test_size: Image side in the test; 0 for that of the phase.
-        test_crop: Fraction of the resized test image that its center crop keeps; large images.
-        batch: Images per optimizer step, over all processes and accumulated parts. An epoch leaves
-            out those that do not fill one, others each time.
-        accumulate: Parts that a batch is computed in, one after another.
+            its parquet files), or ``"digits"`` (included in scikit-learn).
+        stream: Whether to stream the training images of ``"hub"`` instead of downloading them.
+        stream_images: Images in an epoch of a stream whose length is unknown.
+        held_out: Fraction of the training images to hold out for validation if the data has no
+            validation images; 0 for none, or for a tenth with ``keep="best"``.
+        broken: What to do with an image that can't be read: ``"stop"`` the run, or ``"skip"`` it:
+            it is reported, counted, and replaced by another image of its batch; in a test it
+            counts as wrong.
+        images_per_class: Number of training and of test images to use from each class; 0 for all.
+        phases: Pairs of image size and number of epochs, in order.
+        epochs: Total number of epochs; 0 for the sum of `phases` and `restart_epochs`. If only this
+            is changed (``--set epochs=20``), these and `step_epochs` are scaled in proportion.
+        mean: Mean of each channel for normalization, in units of the full range; None for the data
+            set's own.
+        std: Standard deviation of each channel for normalization; None for the data set's own.
+        test_size: Image size in the test; 0 for that of the phase.
+        test_crop: Fraction of the resized test image that its center crop keeps (large images).
+        batch: Images per optimizer step, over all processes and accumulated parts. The last
+            incomplete batch of an epoch is dropped; its images differ between epochs.
+        accumulate: Number of parts that a batch is processed in, one after another.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"`` (mixed), or ``"fp64"``.
-        channels_last: Whether images and weights lie channels last in memory.
+        channels_last: Whether images and weights are channels last in memory.
         compile: Whether to use `torch.compile`.
-        deterministic: Whether to refuse kernels that give other last bits each time. Those of the
-            CPU don't, with the same number of threads.
+        deterministic: Whether to use deterministic kernels only. On the CPU, kernels are
+            deterministic for a fixed number of threads anyway.
         optimizer: ``"sgd"`` (Nesterov), ``"adam"``, ``"adamw"``, ``"lamb"``, or ``"muon"`` for
             the convolutions and SGD for the rest.
         lr: Peak learning rate.
-        layer_decay: The learning rate of each stage, as a part of that of the next one; the stem's
-            too. The head, and what the starting weights do not cover, have the whole.
-        freeze: So many stages, and the stem, stay as they are; ``"trunk"`` for all but the head.
-            What the starting weights do not cover is trained.
-        muon_lr: Peak relative step of Muon.
+        layer_decay: Learning rate of each stage, and the stem, relative to the next one. The head
+            and parameters that the initial weights don't cover have the full learning rate.
+        freeze: Freeze the stem and this many stages, or with ``"trunk"`` everything except the
+            head. Parameters that the initial weights don't cover are always trained.
+        muon_lr: Peak relative step size of Muon.
         momentum: Momentum of SGD.
         muon_momentum: Momentum of Muon.
-        weight_decay: Weight decay; never on norms, biases and gates, nor on what Muon trains.
-        warmup: Part of the training in which the learning rate rises from 0 to its peak; with
-            ``"one-cycle"``, from a 25th of it.
-        schedule: How it falls afterwards: ``"linear"`` or ``"cosine"`` to 0, ``"one-cycle"``
-            (Smith and Topin 2017, arXiv:1708.07120; a cosine to 4e-6 of the peak), ``"step"``,
-            or ``"constant"``.
-        step_epochs: ``"step"``: after so many epochs the learning rate is multiplied ...
-        step_factor: ... by this.
+        weight_decay: Weight decay; not applied to norms, biases, gates and parameters of Muon.
+        warmup: Fraction of the training in which the learning rate rises from 0 to its peak; with
+            ``"one-cycle"``, from 1/25 of it.
+        schedule: Decay of the learning rate after the warmup: ``"linear"`` or ``"cosine"`` to 0,
+            ``"one-cycle"`` (Smith and Topin 2017, arXiv:1708.07120; a cosine to 4e-6 of the
+            peak), ``"step"``, or ``"constant"``.
+        step_epochs: With ``"step"``, the epochs after which the learning rate is multiplied by
+            `step_factor`.
+        step_factor: See `step_epochs`.
         restart_epochs: Epochs after those of `phases`, at their last size, in which the learning
-            rate starts once more and falls linearly to 0 (a warm restart: Loshchilov and Hutter
-            2016, arXiv:1608.03983).
-        restart_lr: Where it starts then, as a part of its peak.
-        ema: Decay of an exponential moving average of the weights; it is then what is saved at
-            the end. 0 for none.
+            rate restarts and falls linearly to 0 (a warm restart: Loshchilov and Hutter 2016,
+            arXiv:1608.03983).
+        restart_lr: Learning rate at the restart, as a fraction of the peak.
+        ema: Decay of an exponential moving average of the weights, which is then saved at the end;
+            0 for none.
         loss: ``"cross-entropy"``, or ``"bce"``: binary cross-entropy of each class, where every
             class of a mixed image counts as present (Wightman et al. 2021, arXiv:2110.00476).
         label_smoothing: Label smoothing.
-        class_weights: Whether each class counts as much in the loss, however many images it has.
+        class_weights: Whether all classes have the same weight in the loss, regardless of their
+            number of images.
         mixup: Parameter of the beta distribution of mixup (Zhang et al. 2017); 0 for none.
-        cutmix: The same of CutMix (Yun et al. 2019). With both, each batch draws one of them.
-        margin: Small images: reflected pixels around an image before the random crop; 0 for no
+        cutmix: The same for CutMix (Yun et al. 2019). With both, one is drawn for each batch.
+        margin: Reflected pixels around an image before the random crop (small images); 0 for no
             crop.
-        flip: Whether images are mirrored at random; ``"alternate"``: half of them, drawn once, are
-            mirrored in the first epoch, the others in the second, and so on, so that two epochs
-            show both views of each (Jordan 2024, arXiv:2404.00498).
-        rotation: Largest random rotation in degrees; 0 for none.
-        zoom: Largest random change of size, as a part; 0 for none.
-        cutout: Side of the square that is set to the mean (DeVries and Taylor 2017); 0 for none.
+        flip: Whether to mirror images at random; ``"alternate"`` mirrors a random half of them in
+            the first epoch, the others in the second, and so on, so that two epochs show both views
+            of each (Jordan 2024, arXiv:2404.00498).
+        rotation: Maximum random rotation in degrees; 0 for none.
+        zoom: Maximum random change of size, as a fraction; 0 for none.
+        cutout: Size of the square that is set to the mean (DeVries and Taylor 2017); 0 for none.
         erase: Probability of erasing a rectangle (Zhong et al. 2017).
-        crop_scale: Large images: smallest and largest part of the area that the random crop
-            takes; (0, 0) for the test's center crop.
-        randaugment: Large images: magnitude of RandAugment (Cubuk et al. 2019), up to 30; 0 for
+        crop_scale: Minimum and maximum fraction of the area that the random crop keeps (large
+            images); (0, 0) for the center crop of the test.
+        randaugment: Magnitude of RandAugment (Cubuk et al. 2019), up to 30 (large images); 0 for
             none.
-        randaugment_ops: Its operations per image.
-        noise: Standard deviation of noise on training images, as a part of the pixel range.
+        randaugment_ops: Operations of RandAugment per image.
+        noise: Standard deviation of noise on training images, as a fraction of the pixel range.
         blur: Standard deviation in pixels of a Gaussian blur of training images.
-        enlarge: Training images are reduced so many times and enlarged again; 1 for none.
-        test_every: Evaluate after every so many epochs, and after the last.
-        keep: What is saved at the end: the ``"last"`` weights, or the ``"best"`` of the tested
+        enlarge: Factor by which training images are downscaled and enlarged again; 1 for none.
+        test_every: Evaluate after every `test_every` epochs, and after the last.
+        keep: What to save at the end: the ``"last"`` weights, or the ``"best"`` of the evaluated
             epochs on the validation images.
-        patience: Stop when the validation images have got no better for so many epochs; 0 never.
+        patience: Stop after this many epochs without an improvement on the validation images; 0
+            for never.
     """
 
     name: str
@@ -214,22 +217,22 @@ class Recipe:
         stepped = (self.schedule == "step") == bool(self.step_epochs)
         stem = self.stem in ("", *STEMS) or parse_stem(self.stem) != self.stem
         for fits, field, right in (
-            (area, "crop_scale", "two rising parts of the area, or (0, 0)"),
-            (rising, "step_epochs", "rising numbers of epochs, such as (60, 120, 160)"),
-            (stepped, "step_epochs", "given with schedule=step, and only with it"),
-            (stem, "stem", f"one of {', '.join(STEMS)}, or such as 3x3/2+pool"),
-            (self.data == "hub" or not self.stream, "stream", "for data=hub"),
+            (area, "crop_scale", "two increasing fractions of the area, or (0, 0)"),
+            (rising, "step_epochs", "increasing numbers of epochs, such as (60, 120, 160)"),
+            (stepped, "step_epochs", "needed with schedule=step, and only then"),
+            (stem, "stem", f"one of {', '.join(STEMS)}, or like 3x3/2+pool"),
+            (self.data == "hub" or not self.stream, "stream", "only for data=hub"),
             (
                 self.flip != "alternate" or not self.stream,
                 "flip",
                 "true or false for a stream, whose images come in another order each epoch",
             ),
             (self.epochs in (0, planned), "epochs", f"the sum of all phases, {planned}"),
-            (self.keep == "best" or not self.patience, "patience", "for keep=best"),
+            (self.keep == "best" or not self.patience, "patience", "only for keep=best"),
             (
                 self.loss == "cross-entropy" or not self.class_weights,
                 "class_weights",
-                "for loss=cross-entropy",
+                "only for loss=cross-entropy",
             ),
         ):
             if not fits:
@@ -238,7 +241,7 @@ class Recipe:
         object.__setattr__(self, "epochs", planned)
 
     def size(self, epoch: int) -> int:
-        """Image side in `epoch`, counted from 0."""
+        """Image size in `epoch`, which counts from 0."""
         for size, epochs in self.phases:
             if epoch < epochs:
                 return size
@@ -247,21 +250,21 @@ class Recipe:
 
     @property
     def final_size(self) -> int:
-        """Image side in the last test."""
+        """Image size in the last test."""
         return self.test_size or self.phases[-1][0]
 
     def factor(self, step: int, steps: int) -> float:
-        """Learning rate in `step`, as a part of its peak.
+        """Learning rate in `step`, as a fraction of its peak.
 
         Args:
-            step: From 0, over all epochs.
-            steps: Steps of one epoch.
+            step: Index of the step over all epochs, from 0.
+            steps: Steps in one epoch.
         """
         planned = (self.epochs - self.restart_epochs) * steps
         if step >= planned:
             return self.restart_lr * (1.0 - (step - planned) / (self.restart_epochs * steps))
         if self.schedule == "one-cycle":
-            # As torch's `OneCycleLR` with its defaults, without its change of the momentum.
+            # torch's `OneCycleLR` with its defaults, but a constant momentum.
             top, start, end = self.warmup * planned - 1, 1.0, 1 / 25 / 1e4
             done = (step - top) / max(planned - 1 - top, 1)
             if step < top:
@@ -279,28 +282,28 @@ class Recipe:
         return left if self.schedule == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
 
     def build(self, classes: int, channels: int, seed: int) -> Classifier:
-        """The network as training starts with it.
+        """Build the network with its initial weights.
 
         Args:
-            classes: Outputs.
-            channels: Channels of the image.
-            seed: Seed of the initialization: of all, or where `model` has trained weights, of what
-                these do not cover.
+            classes: Number of outputs.
+            channels: Number of input channels.
+            seed: Seed of the random initialization: of everything, or if `model` has trained
+                weights, of the parameters that they don't cover.
 
         Raises:
             ConfigError: There is no such network or tag, or it has no such option.
-            PolicyError: A policy that can't be read or does not fit.
-            WeightsError: Weights that can't be had or do not fit.
+            PolicyError: The policy can't be parsed or doesn't fit the network.
+            WeightsError: The weights can't be read or don't fit the network.
         """
         spec, trained = find(self.model, **self._changes(classes, channels))
         return build(spec, trained, seed=seed)
 
     def network(self, classes: int, channels: int) -> ModelSpec:
-        """The spec of that network.
+        """The spec of the network.
 
         Raises:
             ConfigError: There is no such network, or it has no such option.
-            PolicyError: A policy that can't be read.
+            PolicyError: The policy can't be parsed.
         """
         return config(self.model).replace(**self._changes(classes, channels))
 
@@ -316,7 +319,7 @@ class Recipe:
         return {name: value for name, value in changes.items() if value is not None}
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed; an unknown field is a `ConfigError`."""
+        """A copy with some fields changed; an unknown field raises `ConfigError`."""
         check_fields("The recipe", changes, [field.name for field in dataclasses.fields(self)])
         epochs = changes.get("epochs", 0)
         changed = dataclasses.replace(self, **{**changes, "epochs": 0})
@@ -325,15 +328,15 @@ class Recipe:
         return changed._lasting(epochs, "step_epochs" not in changes)
 
     def _lasting(self, epochs: int, steps: bool) -> Self:
-        """The same over so many epochs; `steps` says whether those of the schedule move too."""
+        """A copy that lasts `epochs`; `steps` says whether to scale `step_epochs`, too."""
         if type(epochs) is not int or epochs < 0:
-            return dataclasses.replace(self, epochs=epochs)  # which says what is wrong
+            return dataclasses.replace(self, epochs=epochs)  # raises the error
         part = epochs / self.epochs
         restart = min(round(part * self.restart_epochs), epochs - 1)
         left, planned, done = epochs - restart, self.epochs - self.restart_epochs, 0
         phases = []
         for size, own in self.phases:
-            # What rounding leaves is the last phase's: its size is that of the test.
+            # The last phase, which has the size of the test, gets the remainder.
             before, done = left * done // planned, done + own
             if many := left * done // planned - before:
                 phases.append((size, many))
@@ -348,32 +351,32 @@ class Recipe:
 
     @classmethod
     def from_json(cls, raw: object) -> Self:
-        """A recipe from what `dataclasses.asdict` and JSON made of it; new fields may be missing.
+        """Read a recipe from the JSON of `dataclasses.asdict`; newer fields may be missing.
 
         Raises:
-            BrokenError: It is none.
+            BrokenError: It isn't a recipe.
         """
         return from_json(cls, raw, "recipe", partial=True)
 
 
 def read_run(folder: Path) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe of a finished run, and its summary."""
+    """The recipe and the summary of a finished run."""
     summary = read_summary(folder)
     with reading_recipe(folder):
         return Recipe.from_json(summary["recipe"]), summary
 
 
 def networks_of(run: Path) -> tuple[Classifier, Classifier]:
-    """The network at the end of a run, in eval mode, and the one that it began with."""
+    """The trained network of a run, in eval mode, and its initial network."""
     recipe, summary = read_run(run)
     model = load(run)
     return model, recipe.build(model.num_classes, model.in_chans, summary["seed"])
 
 
 def read_setting(setting: str) -> tuple[str, Any]:
-    """Field and value of ``--set key=value``.
+    """Parse ``--set key=value`` to a field and its value.
 
-    Values are written as in Python, text without quotes: ``lr=0.05``, ``flip=false``,
+    Values are written as in Python, but text without quotes: ``lr=0.05``, ``flip=false``,
     ``phases=((16, 6), (32, 10))``, ``dropout=none``.
     """
     key, equals, text = setting.partition("=")

@@ -1,4 +1,4 @@
-"""A run that is written from one's own training loop."""
+"""Record a run from your own training loop."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from safetensors.torch import save as tensor_bytes
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from senetzoo._utils import environment
 from senetzoo._utils.terminal import printable
 from senetzoo.errors import ConfigError
 from senetzoo.eval.predictions import Predictions
@@ -23,33 +21,33 @@ from senetzoo.io.save import save
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import parameters
 from senetzoo.nn.preprocessing import Preprocessing
-from senetzoo.runs import SUMMARY, TEST, is_run
-from senetzoo.train import checkpoint, evaluate, log
+from senetzoo.runs import is_run
+from senetzoo.train import evaluate, log
 
 
 class Recorder:
-    """Write a run from a training loop of one's own, for `senetzoo report` to read.
+    """Record a run from your own training loop, for `senetzoo report`.
 
-    Use it as a context: ``with Recorder("runs/mine", model, classes=names) as run:``, in it
-    ``run.epoch(...)`` after each epoch and ``run.end(logits, labels)`` after the last. A loop that
-    stops before is a run that is not finished, which can be reported on too.
+    Use it as a context manager, ``with Recorder("runs/mine", model, classes=names) as run:``, and
+    call ``run.epoch(...)`` after each epoch and ``run.end(logits, labels)`` after the last one. A
+    loop that stops earlier leaves an unfinished run, which can be reported, too.
 
     Args:
-        folder: Folder of the run, made where it does not exist.
-        model: The network. One of this zoo is saved at the end, so that the folder is a network for
-            `senetzoo.load` and every command; of another one the figures alone are kept.
+        folder: Folder of the run; created if it doesn't exist.
+        model: The network. If it is from this zoo, it is saved at the end, so `senetzoo.load` and
+            all commands accept the folder; otherwise only the numbers are kept.
         classes: Names of the classes, in the order of the logits.
-        data: What the data is called. Runs in one report have the same classes.
-        train_images: How many images an epoch trains on.
-        variant: What tells this run from others that it is compared with: runs of two variants with
-            the same seeds are paired in a report.
-        seed: Its seed.
-        preprocessing: What images go through before, for the saved network.
-        settings: What else the record should have: ``{"optimizer": "sgd"}``; values of JSON.
-        command: What was typed.
+        data: Name of the data. All runs in a report must have the same classes.
+        train_images: Number of training images in an epoch.
+        variant: Name of the variant in a comparison: runs of two variants with the same seeds are
+            paired in a report.
+        seed: Seed of the run.
+        preprocessing: Preprocessing of the images, for the saved network.
+        settings: Other values for the record, as JSON: ``{"optimizer": "sgd"}``.
+        command: The command line.
 
     Raises:
-        ConfigError: There is a run in `folder`, or a value does not fit.
+        ConfigError: There is a run in `folder`, or a value is invalid.
     """
 
     def __init__(
@@ -71,45 +69,39 @@ class Recorder:
         if isinstance(classes, str) or not self.classes:
             raise ConfigError(
                 f"Recorder got classes={classes!r}.",
-                "They are names, one for each class.",
+                "It takes names, one for each class.",
                 'Type for example: classes=("cat", "dog")',
             )
         if isinstance(model, Classifier) and len(self.classes) != model.num_classes:
             raise ConfigError(
-                f"Recorder got {len(self.classes)} names of classes.",
+                f"Recorder got {len(self.classes)} class names.",
                 f"The network has {model.num_classes} classes.",
-                "Give one name for each, in the order of the logits",
+                "Give a name for each class, in the order of the logits",
             )
         if is_run(self.folder):
             raise ConfigError(
                 f"There is a run in {self.folder}.",
-                "A recorder begins a new one, and keeps what is there.",
+                "A recorder starts a new run and doesn't overwrite an old one.",
                 "Give another folder, or delete this one",
             )
         name = type(model).__name__
         if isinstance(model, Classifier):
             name = f"{model.spec.name}+{model.spec.policy}".removesuffix("+none")
-        self._recipe = {"name": "own loop", "model": name, **(settings or {})}
-        self._said = {"seed": seed, "command": command}
+        recipe = {"name": "own loop", "model": name, **(settings or {})}
+        self._said = {"recipe": recipe, "seed": seed, "command": command}
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         header = {
-            "recipe": self._recipe,
-            "variant": variant,
-            **self._said,
+            **log.header(self._said, variant, device),
             "data": {"name": data, "train_images": train_images, "classes": list(self.classes)},
-            "environment": {
-                **environment.environment(device, torch.get_num_threads()),
-                "machine": environment.machine(),
-            },
             "model": {"name": name, "params": parameters(model)},
         }
         try:
             json.dumps(header)
         except (TypeError, ValueError) as error:
             raise ConfigError(
-                "Recorder got settings that are no JSON.",
+                "Recorder got settings that can't be written as JSON.",
                 f"Python says: {error}.",
-                "Give text, numbers, lists and dictionaries",
+                "Use str, numbers, lists and dicts",
             ) from None
         self.folder.mkdir(parents=True, exist_ok=True)
         log.begin(self.folder, header)
@@ -136,17 +128,17 @@ class Recorder:
         test_accuracy: float | Tensor | None = None,
         lr: float = 0.0,
     ) -> None:
-        """Note an epoch; its time is that since the one before.
+        """Record an epoch; its duration is the time since the previous call.
 
         Args:
             train_loss: Mean loss of the training images.
-            train_accuracy: Fraction of them that was right, from 0 to 1.
-            test_loss: Mean loss of the test images, where they were looked at.
-            test_accuracy: Fraction of them that was right.
+            train_accuracy: Accuracy on the training images, from 0 to 1.
+            test_loss: Mean loss of the test images, if they were evaluated.
+            test_accuracy: Accuracy on the test images, from 0 to 1.
             lr: Learning rate.
 
         Raises:
-            ConfigError: The run is over, or a figure is no number or no fraction.
+            ConfigError: The run has ended, or a number isn't finite or not in its range.
             TrainingError: The log can't be written.
         """
         self._check_open()
@@ -159,7 +151,7 @@ class Recorder:
         }
         record: dict[str, float | None] = {}
         for name, given in figures.items():
-            # A tensor of one number is what loops have.
+            # Training loops often have scalar tensors.
             plain = given.detach() if isinstance(given, Tensor) else given
             value = None if plain is None else float(plain)
             if value is not None and not (
@@ -169,7 +161,7 @@ class Recorder:
                     f"epoch got {name}={value}.",
                     "An accuracy is a fraction from 0 to 1."
                     if name.endswith("accuracy")
-                    else "It is no number.",
+                    else "It must be finite.",
                     f"Type for example: {name}=0.5",
                 )
             record[name] = value
@@ -180,18 +172,18 @@ class Recorder:
         log.add(self.folder, "epoch", {"epoch": self._epochs, **record, "seconds": seconds})
 
     def end(self, logits: Tensor, labels: Tensor) -> dict[str, Any]:
-        """Note what the network says of the test images, and save it.
+        """Record the predictions for the test images, and save the network.
 
         Args:
-            logits: (N, classes).
-            labels: (N,), whole numbers: the class of each image.
+            logits: (N, classes), of the test images.
+            labels: (N,), int64, the class of each image.
 
         Returns:
-            The figures: accuracy, its interval, and more.
+            The results: accuracy, its interval, and more.
 
         Raises:
-            ConfigError: No epoch was noted, the run is over, or the shapes do not fit.
-            WeightsError: The network has weights that are not finite.
+            ConfigError: No epoch was recorded, the run has ended, or the shapes don't fit.
+            WeightsError: The network has weights that aren't finite.
             TrainingError: A file can't be written.
         """
         self._check_open()
@@ -207,14 +199,14 @@ class Recorder:
         ):
             raise ConfigError(
                 f"end got logits {tuple(logits.shape)} and labels {tuple(labels.shape)}.",
-                f"They are finite (N, {wanted}) and, in int64, (N,) from 0 to {wanted - 1}.",
-                "Give those of all test images",
+                f"Logits must be finite (N, {wanted}), labels int64 (N,) from 0 to {wanted - 1}.",
+                "Pass those of all test images",
             )
         if not self._epochs:
             raise ConfigError(
                 f"The run in {printable(str(self.folder))} has no epoch.",
-                "A run has at least one.",
-                "Call epoch(...) after each",
+                "A run needs at least one.",
+                "Call epoch(...) after each epoch",
             )
         found = Predictions(logits.detach().float().cpu(), labels.cpu())
         if isinstance(self.model, Classifier):
@@ -225,28 +217,19 @@ class Recorder:
             "mistakes": torch.zeros(0, dtype=torch.int64),
             "images": torch.zeros((0, 1, 1, 3), dtype=torch.uint8),
         }
-        checkpoint.write(self.folder / TEST, tensor_bytes(shown))
         end = {
             "epochs": self._epochs,
             "train_seconds": round(self._seconds, 3),
             **evaluate.end(found),
         }
-        log.add(self.folder, "end", end)
-        summary = {
-            "recipe": self._recipe,
-            **self._said,
-            "revision": environment.revision(),
-            "machine": environment.machine(),
-            **end,
-        }
-        checkpoint.write(self.folder / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
+        log.finish(self.folder, shown, {}, end, self._said)
         self._ended = True
         return end
 
     def _check_open(self) -> None:
         if self._ended:
             raise ConfigError(
-                f"The run in {printable(str(self.folder))} is over.",
-                "Its end was noted, or its context was left.",
-                "Begin another one: Recorder(folder, model, classes=names)",
+                f"The run in {printable(str(self.folder))} has ended.",
+                "Either end() was called, or its context was left.",
+                "Start another one: Recorder(folder, model, classes=names)",
             )

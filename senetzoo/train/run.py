@@ -1,4 +1,4 @@
-"""A run: its epochs, what it writes, and what stops it."""
+"""A training run: its epochs, what it writes, and what stops it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from torch.optim import swa_utils
 from senetzoo._utils import environment
 from senetzoo.errors import SenetzooError, TrainingError, first_line
 from senetzoo.eval.predictions import Predictions
+from senetzoo.io.folder import WEIGHTS
+from senetzoo.io.save import write as write_network
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
 from senetzoo.runs import LOG, read_log
-from senetzoo.train import checkpoint, ending, evaluate, log, stop
+from senetzoo.train import checkpoint, evaluate, log, stop
 from senetzoo.train.batches import Batches, WorkerError, worker_error
 from senetzoo.train.best import Best
 from senetzoo.train.checkpoint import NEWEST, StepCount
@@ -30,12 +32,12 @@ from senetzoo.train.recipe import Options, Recipe
 from senetzoo.train.step import Step, Sums
 from senetzoo.train.stop import signals
 
-# Several processes agree on stopping and saving once in so many steps: that waits for all of them.
+# Steps between agreements of several processes on stopping and saving, which synchronize them.
 _AGREE_EVERY = 20
 
 
 class Trainer:
-    """The state of a run and what is done with it; see `train`."""
+    """The state of a run; see `train`."""
 
     def __init__(
         self,
@@ -56,10 +58,10 @@ class Trainer:
         model: Classifier = (
             recipe.build(*shape, seed)
             if stored is None
-            else recipe.network(*shape).build(seed=seed)  # the checkpoint has all weights
+            else recipe.network(*shape).build(seed=seed)  # all weights are in the checkpoint
         )
         self.start = model.load_report
-        # Names of what the starting weights do not cover.
+        # Names of the parameters that the initial weights don't cover.
         self.fresh: list[str] = stored.get("fresh", []) if stored is not None else []
         if self.start is not None:
             say(f"starting from {self.start}")
@@ -71,10 +73,10 @@ class Trainer:
         if recipe.precision == "fp64":
             model = model.double()
         self.model, self.ema = model, None
-        # What is tested, by the prefix of its figures; the last one is saved at the end.
+        # Networks to test, by the prefix of their results; the last one is saved at the end.
         self.networks: dict[str, nn.Module] = {"": model}
         if recipe.ema:
-            # Copied before Accelerate binds the network's forward to itself.
+            # Copy before Accelerate wraps the forward of the network.
             average = cast(Any, swa_utils).get_ema_multi_avg_fn(recipe.ema)
             self.ema = swa_utils.AveragedModel(
                 model, device, multi_avg_fn=average, use_buffers=True
@@ -105,17 +107,17 @@ class Trainer:
         )
         self.sums = Sums.zero(len(self.step.depths), device)
         self._said, self._tell = set[str](), say
-        # What is done, and how much of it the newest checkpoint has.
+        # Current position, and that of the newest checkpoint.
         self.position = StepCount()
         self.saved: StepCount | None = None
-        # State of the batches' generator at `position`; None at the start of an epoch.
+        # State of the batch generator at `position`; None at the start of an epoch.
         self.sampler: Tensor | None = None
         if stored is not None:
             self._restore(stored)
         self._last_save, self._stop, self._between_steps = time.monotonic(), False, False
 
     def all(self, variant: str, command: str) -> dict[str, Any]:
-        """Train to the end."""
+        """Train until the end."""
         recipe, main = self.recipe, self.accelerator.is_main_process
         if main:
             self._begin(variant, command)
@@ -154,17 +156,17 @@ class Trainer:
         return self._end(tested, command)
 
     def _settled(self) -> bool:
-        """Whether the run ends early."""
+        """Whether to stop early."""
         if self.best is None or not self.best.settled(self.position.epoch, self.recipe):
             return False
         self.say(
-            f"{self.out}: no better for {self.recipe.patience} epochs, so the run ends with the "
-            f"weights of epoch {self.best.epoch}"
+            f"{self.out}: no improvement for {self.recipe.patience} epochs, so the run ends with "
+            f"the weights of epoch {self.best.epoch}"
         )
         return True
 
     def _epoch(self) -> Predictions | None:
-        """The rest of an epoch, its test, and its record; the test of what is to be saved."""
+        """Train the rest of an epoch, test and record it; return the last test."""
         recipe, steps, number = self.recipe, self.batches.steps, self.position.epoch
         peaks = [group["peak"] for group in self.optimizer.param_groups]
         self.model.train()
@@ -185,7 +187,7 @@ class Trainer:
             self.position = StepCount(number, self.position.step + 1)
             last = self.position.step == steps
             if self.progress.advance(recipe.batch) or last:
-                self._check_loss()  # before the clock is read: it waits for the device
+                self._check_loss()  # synchronizes with the device before the time is read
                 seen = self.sums.steps * recipe.batch / self.accelerator.num_processes
                 loss = float(self.sums.loss) / self.sums.steps
                 self.progress.show(number + 1, loss, float(self.sums.right) / seen)
@@ -212,7 +214,7 @@ class Trainer:
         return tested
 
     def _count_left_out(self) -> None:
-        """Say once of each image that it can't be read, and count it."""
+        """Count images that can't be read, and report each once."""
         self.sums.left_out += len(self.batches.left_out)
         for line in self.batches.left_out:
             self._say_once(f"left out: {line}")
@@ -262,7 +264,7 @@ class Trainer:
         return record, tested
 
     def test(self, network: nn.Module, size: int, images: TestImages) -> Predictions:
-        workers = self.options.workers
+        """Classify `images` at `size`."""
         return evaluate.classify(
             network,
             images,
@@ -270,7 +272,7 @@ class Trainer:
             self.recipe,
             size,
             self.accelerator,
-            workers=workers,
+            workers=self.options.workers,
             say=self._say_once,
         )
 
@@ -284,14 +286,19 @@ class Trainer:
         }
         if self.start is not None:
             model |= {"start": self.start.tag, "start_sha256": self.start.sha256}
+        device, processes = self.accelerator.device, self.accelerator.num_processes
         header = {
-            **log.header(self.recipe, variant, self.seed, command, self.accelerator),
+            **log.header(self._origin(command), variant, device, processes=processes),
             "data": {"name": self.data.title, **self.data.identity},
             "model": model,
         }
         if self.saved is not None:
             self.say(f"{self.out}: resuming after {self.position}")
         log.begin(self.out, header, self.saved)
+
+    def _origin(self, command: str) -> dict[str, Any]:
+        recipe = dataclasses.asdict(self.recipe)
+        return {"recipe": recipe, "seed": self.seed, "command": command}
 
     def _end(self, tested: Predictions, command: str) -> dict[str, Any]:
         main = self.accelerator.is_main_process
@@ -305,13 +312,23 @@ class Trainer:
             **evaluate.end(tested),
         }
         if main:
-            model = cast(Classifier, self.final)
-            ending.write(self.out, model, tested, self.data, self.recipe, self.seed, command, end)
+            recipe, data = self.recipe, self.data
+            with checkpoint.writing(self.out / WEIGHTS):
+                write_network(
+                    cast(Classifier, self.final),
+                    self.out,
+                    classes=data.classes,
+                    preprocessing=data.preprocessing(recipe),
+                    held=True,
+                )
+            shown = evaluate.record(tested, data, recipe)
+            files = evaluate.names(data.test, shown)
+            log.finish(self.out, shown, files, end, self._origin(command))
         self.accelerator.wait_for_everyone()
         return end
 
     def _save(self) -> None:
-        """Write a checkpoint; every process must call it."""
+        """Write a checkpoint; all processes must call it."""
         from accelerate.utils import gather_object
 
         device, scaler = self.accelerator.device, self.accelerator.scaler
@@ -329,7 +346,7 @@ class Trainer:
                 "sampler": self.batches.generator.get_state(),
                 **self.position._asdict(),
                 "sums": dataclasses.asdict(self.sums),
-                "best": self.best.as_dict() if self.best is not None else None,
+                "best": vars(self.best) if self.best is not None else None,
                 "fresh": self.fresh,
                 "recipe": dataclasses.asdict(self.recipe),
                 "seed": self.seed,
@@ -339,16 +356,16 @@ class Trainer:
         self._last_save = time.monotonic()
 
     def _restore(self, stored: dict[str, Any]) -> None:
-        """Take over a checkpoint, but for the network and the optimizer."""
+        """Restore a checkpoint, except the network and the optimizer."""
         device, rank = self.accelerator.device, self.accelerator.process_index
         self.position = self.saved = StepCount(stored["epoch"], stored["step"])
         if self.ema is not None:
             self.ema.load_state_dict(stored["ema"])
         if self.best is not None:
-            self.best = Best.from_dict(stored["best"])
+            self.best = Best(**stored["best"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(stored["scaler"])
-        # A process more than before keeps the state that its number gave it.
+        # Additional processes keep the state seeded by their index.
         for rng in stored["rng"][rank : rank + 1]:
             torch.set_rng_state(rng["torch"])
             if device.type == "cuda" and "cuda" in rng:
@@ -361,7 +378,7 @@ class Trainer:
     # What stops a run
 
     def _pause(self) -> None:
-        """Between two steps: save where it is time or Ctrl-C was pressed, and stop there."""
+        """Between two steps, save if it is time or Ctrl-C was pressed, and stop in that case."""
         if self.accelerator.num_processes > 1 and self.position.step % _AGREE_EVERY:
             return
         asked = self._agreed(self._stop)
@@ -373,7 +390,7 @@ class Trainer:
             raise stop.interrupted(self.out, str(self.position))
 
     def _agreed(self, mine: bool) -> bool:
-        """Whether any process says so."""
+        """Whether `mine` is true in any process."""
         if self.accelerator.num_processes == 1:
             return mine
         flag = torch.tensor(float(mine), device=self.accelerator.device)
@@ -381,17 +398,17 @@ class Trainer:
 
     def _ask_to_stop(self) -> None:
         self._stop = True
-        self.progress.say("stopping after this step; once more to stop at once")
+        self.progress.say("stopping after this step; press Ctrl-C again to stop at once")
 
     def _without_worker(self, error: WorkerError) -> TrainingError:
-        """What to say when a process that reads images died or hangs; saves what is whole."""
+        """The error after a worker died or hangs; saves the state if it is consistent."""
         if self._between_steps and self.accelerator.num_processes == 1:
             self._check_loss()
             self._save()
         return stop.without_worker(self.out, "" if self.saved is None else str(self.saved), error)
 
     def _newest(self) -> str:
-        """Which state is saved; nothing where none is."""
+        """Describe the saved state; empty if there is none."""
         return "" if self.saved is None else f"{self.out / NEWEST} has the state of {self.saved}"
 
     def _check_loss(self) -> None:

@@ -1,4 +1,4 @@
-"""The weights that fine-tuning starts from, as the reference that a recipe names."""
+"""The weights that fine-tuning starts from, as a reference for a recipe."""
 
 from __future__ import annotations
 
@@ -27,26 +27,27 @@ from senetzoo.weights import cache, convert, manifest, unpack
 from senetzoo.zoo import before_policy, build, config, find, is_saved
 
 START, ORIGIN = "start", "start.json"
-"""What the run keeps of its start: the network of a file of weights, and what the run is of."""
+"""Names in the run's folder: the initial network if it comes from a weights file, and the
+origin."""
 SMALL = 48
-"""Images up to so many pixels are small: nothing of them is cut off, and nothing shrunk."""
+"""Images up to this many pixels are small: they are neither cropped nor downscaled."""
 _LARGE_SIZE = 128
-# At 128 pixels it leaves maps of 32, as CIFAR-10's are, and its tensors are those of the 3x3/1.
+# At 128 pixels the maps have 32, as CIFAR-10's, and its tensors are the same as the 3x3/1 stem's.
 _LARGE_STEM = "3x3/2+pool"
-# Not the one of the flowers: who tunes on flowers would hold out what it was trained on.
+# Not the flowers network, whose training images could be someone's validation images.
 EMBEDDED = "resnet20.cifar10_v2"
 
 
 @dataclass(frozen=True)
 class Start:
-    """What fine-tuning starts from.
+    """The initial network of fine-tuning.
 
     Args:
-        model: For `Recipe.model`: new gates in it start as the identity.
-        stem: For `Recipe.stem`.
-        preprocessing: What images go through, with the size to train at.
-        features: Numbers that the head takes.
-        why: In words.
+        model: Value for `Recipe.model`, in which new gates start as the identity.
+        stem: Value for `Recipe.stem`.
+        preprocessing: Preprocessing of the images, with the size to train at.
+        features: Number of input features of the head.
+        why: Why it was chosen.
     """
 
     model: str
@@ -57,13 +58,13 @@ class Start:
 
 
 class Origin(TypedDict):
-    """What a run is of, as ``start.json`` in its folder has it.
+    """What a run was started from, stored as ``start.json`` in its folder.
 
     Args:
-        photos: Their path from the folder of the run, or the name of a data set.
-        seed: Of the split.
-        network: What `weights` are of; None without.
-        weights: Sha256 of a file of weights.
+        photos: Their path relative to the folder of the run, or the name of a data set.
+        seed: Seed of the split.
+        network: Network of `weights`; None without.
+        weights: SHA-256 of the weights file; None without.
     """
 
     photos: str
@@ -75,10 +76,10 @@ class Origin(TypedDict):
 def origin(
     photos: str | Path, model: str | None, weights: Path | None, folder: Path, seed: int
 ) -> Origin:
-    """What a run in `folder` is to be of.
+    """The origin of a run in `folder`.
 
     Raises:
-        ConfigError: `weights` without `model`.
+        ConfigError: `weights` were passed without `model`.
         WeightsError: There is no such file.
     """
     source, path = str(photos), user_path(photos)
@@ -91,8 +92,8 @@ def origin(
         return Origin(photos=source, seed=seed, network=None, weights=None)
     if model is None:
         raise ConfigError(
-            f"{weights} does not say which network it is of.",
-            "A file of weights has tensors and their names.",
+            f"{weights} doesn't say which network it is for.",
+            "A weights file has only tensors and their names.",
             f"Type for example: --model resnet50 --weights {weights}",
         )
     if not weights.is_file():
@@ -102,21 +103,21 @@ def origin(
 
 
 def write_origin(folder: Path, asked: Origin) -> None:
-    """Write what a new run is of."""
+    """Write the origin of a new run."""
     checkpoint.write(folder / ORIGIN, json_text(asked, indent=2).encode() + b"\n")
 
 
 def require_same(folder: Path, asked: Origin) -> None:
-    """Refuse to go on with a run of other photographs, another split or other weights.
+    """Check that the run in `folder` has this origin.
 
     Raises:
-        ConfigError: It is one, or does not say what it is of.
+        ConfigError: It has other photographs, another split or other weights, or no origin.
     """
     file = folder / ORIGIN
     if not file.is_file():
         raise ConfigError(
-            f"{folder} holds a run that is no fine-tuning, or of an older version.",
-            f"There is no {file}, which says what the run is of.",
+            f"{folder} has a run that isn't a fine-tuning, or is from an older version.",
+            f"There is no {file}, which says what the run was started from.",
             "Give another folder with --out",
         )
     found = read_json(Origin, file, REMEDY)
@@ -130,8 +131,8 @@ def require_same(folder: Path, asked: Origin) -> None:
         if own != wanted:
             its, new = ("none" if value is None else value for value in (own, wanted))
             raise ConfigError(
-                f"{folder} holds a run of {what}.",
-                f"It has {its}; asked for was {new}.",
+                f"{folder} has a run with {what}.",
+                f"It has {its}, and {new} was requested.",
                 "Give another folder with --out",
             )
 
@@ -139,29 +140,29 @@ def require_same(folder: Path, asked: Origin) -> None:
 def choose(
     model: str | None, weights: Path | None, side: int, size: int | None, folder: Path
 ) -> Start:
-    """The start for images of `side` pixels.
+    """Choose the initial network for images of `side` pixels.
 
     Args:
-        model: A reference as of `senetzoo.create`; None for a network of the package.
-        weights: A file of weights of `model`, by our names or another library's.
-        side: Shorter side of the images in pixels, mostly.
-        size: Image side to train at; None for what suits network and images.
-        folder: The run. The network of `weights` is written into it, where no run has begun.
+        model: A reference, as in `senetzoo.create`; None for a network of the package.
+        weights: A weights file for `model`, with the names of this or another library.
+        side: Median of the shorter sides of the images in pixels.
+        size: Image size to train at; None to choose it by network and images.
+        folder: Folder of the run. If no run has started, the network with `weights` is saved in it.
 
     Raises:
-        ConfigError: No such network.
-        PolicyError: A policy that can't be read or does not fit.
-        WeightsError: There are no weights, or they do not fit.
+        ConfigError: There is no such network.
+        PolicyError: The policy can't be parsed or doesn't fit the network.
+        WeightsError: There are no weights, or they don't fit the network.
     """
     base, over = before_policy(model or EMBEDDED)
     if weights is not None:
         begin = folder / START
         if not is_run(folder):
             _write_start(base, weights, begin)
-        # However --out is spelled, and from wherever the run is read.
+        # Independent of the current folder.
         reference, why = str(begin.resolve()), f"the weights in {weights}"
     else:
-        config(base)  # which knows what names there are
+        config(base)  # raises for an unknown name
         reference, why = base, "its weights" if model else "the network of the package for photos"
         if not is_saved(base) and split(base)[1] is None:
             reference, _ = manifest.find(split(base)[0], None)
@@ -172,9 +173,9 @@ def choose(
     known = _preprocessing(spec, reference)
     stem = ""
     if spec.config.small and side > SMALL and isinstance(spec.config.stem, Stem):
-        # Photographs: through a stem that shrinks them first.
+        # Photographs need a stem that downsamples them.
         stem, known = _LARGE_STEM, dataclasses.replace(known, size=_LARGE_SIZE, crop=0.875)
-        why += f", behind the stem {_LARGE_STEM} for photographs"
+        why += f", with the stem {_LARGE_STEM} for photographs"
     if size is not None:
         known = dataclasses.replace(known, size=size)
     policy = _as_identity(over, spec) if over is not None else ""
@@ -183,9 +184,10 @@ def choose(
 
 
 def _preprocessing(spec: ModelSpec, reference: str) -> Preprocessing:
-    """What images of three channels went through for the weights of `reference`."""
+    """Preprocessing of the weights of `reference`, for three channels."""
     if not is_saved(reference):
-        return manifest.find(*_parts(reference))[1].preprocessing.for_channels(3)
+        base, tag, _ = split(reference)
+        return manifest.find(base, tag)[1].preprocessing.for_channels(3)
     report = build(*find(reference), seed=0).load_report
     if report is not None and report.preprocessing is not None:
         return report.preprocessing.for_channels(3)
@@ -199,13 +201,8 @@ def _features(spec: ModelSpec) -> int:
     return int(head.get_parameter("weight").shape[1])
 
 
-def _parts(reference: str) -> tuple[str, str | None]:
-    base, tag, _ = split(reference)
-    return base, tag
-
-
 def _as_identity(text: str, trained: ModelSpec) -> str:
-    """A policy over that of `trained`, whose new gates do nothing before they are trained."""
+    """Text of a policy to merge over that of `trained`, with new gates that start as identity."""
     with torch.device("meta"):
         sites = trained.build(seed=0).sites()
     wanted = trained.merged(text)
@@ -220,17 +217,17 @@ def _as_identity(text: str, trained: ModelSpec) -> str:
             return rule
         try:
             return dataclasses.replace(rule, gate=dataclasses.replace(gate, init="identity"))
-        except PolicyError:  # not of this form
+        except PolicyError:  # this variant of the gate has no identity
             return rule
 
     return str(as_policy(text)._map(changed))
 
 
 def _write_start(base: str, weights: Path, folder: Path) -> None:
-    """Write the network `base` with the weights of a file to `folder`.
+    """Save the network `base` with the weights of a file to `folder`.
 
     Raises:
-        WeightsError: The file can't be read, or is of another network.
+        WeightsError: The file can't be read, or is for another network.
     """
     spec = config(base)
 
@@ -241,8 +238,8 @@ def _write_start(base: str, weights: Path, folder: Path) -> None:
     done = convert.by_names(state, spec.name, make)
     if done is None:
         raise WeightsError(
-            f"The names in {weights} are those of no library that senetzoo knows.",
-            f"They begin {', '.join(list(state)[:3])}.",
+            f"The names in {weights} aren't those of a library that senetzoo knows.",
+            f"They start with {', '.join(list(state)[:3])}.",
             f"Type: senetzoo weights convert {weights} --to {base} --by-structure",
         )
     convert.check_values(done)
@@ -252,22 +249,22 @@ def _write_start(base: str, weights: Path, folder: Path) -> None:
 
 
 def check_length(epochs: int | None, minutes: float | None) -> None:
-    """Refuse a run without a length."""
+    """Check that the run has a positive length."""
     length = 1 if epochs is None else epochs, 1.0 if minutes is None else minutes
     if length[0] < 1 or not 0 < length[1] < math.inf:
         raise ConfigError(
             f"finetune got epochs={epochs} and minutes={minutes}.",
-            "Both are numbers above 0.",
+            "Both must be positive.",
             "Type for example: epochs=10",
         )
 
 
 def check_place(folder: Path, photos: str | Path) -> None:
-    """Refuse a run among its photographs, for which its pictures would be taken the next time."""
+    """Check that the run isn't inside its photographs, which would then include its pictures."""
     place = user_path(str(photos)).resolve()
     if place.is_dir() and folder.resolve().is_relative_to(place):
         raise ConfigError(
-            f"The run would be in {folder}, among the photographs.",
-            "Its pictures would be taken for photographs the next time.",
+            f"The run would be in {folder}, inside the photographs.",
+            "The next run would use its pictures as photographs.",
             "Give another folder with --out",
         )

@@ -1,4 +1,4 @@
-"""One optimizer step, and what is measured of it."""
+"""One optimizer step and its statistics."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from senetzoo.train.recipe import Recipe
 
 
 def depths(model: Classifier) -> dict[str, list[int]]:
-    """The learnable parameters by depth, as numbers in the order of ``model.parameters()``.
+    """The learnable parameters by depth, as indices into ``model.parameters()``.
 
     Returns:
-        ``stem``, ``stage 1`` ..., ``head``, without those that have none. What lies between two
-        stages belongs to the one before; what follows the last is the head.
+        ``stem``, ``stage 1`` ..., ``head``, without empty ones. Parameters between two stages
+        belong to the earlier one; those after the last stage belong to the head.
     """
     stages = model.stages()
     parameters = list(model.named_parameters())
@@ -31,12 +31,12 @@ def depths(model: Classifier) -> dict[str, list[int]]:
     }
     trunk = [(index, p) for index, (name, p) in enumerate(parameters) if "slots" not in name]
     if stages and not any(id(parameter) in of for _, parameter in trunk):
-        # LeNet, AlexNet, VGG: a block is a convolution, held by the network itself.
+        # LeNet, AlexNet, VGG: blocks only hold slots, and the network holds the convolutions.
         of |= _convolutions([p for _, p in trunk], [len(blocks) for blocks in stages])
     heads = set(model.classifier_parameters())
     names = ["stem", *(f"stage {stage}" for stage in range(1, len(stages) + 1)), "head"]
     found: dict[str, list[int]] = {name: [] for name in names}
-    # Not of gates: LeNet's come after its head.
+    # Without gates, which come after the head in LeNet.
     last = max((index for index, p in trunk if id(p) in of), default=-1)
     depth = 0
     for index, (name, parameter) in enumerate(parameters):
@@ -47,7 +47,7 @@ def depths(model: Classifier) -> dict[str, list[int]]:
 
 
 def _convolutions(trunk: list[nn.Parameter], blocks: list[int]) -> dict[int, int]:
-    """Stage of each convolution and what follows it, by id, where each is a block of its stage."""
+    """Stage of each parameter by id, if each convolution, with its norm, is a block."""
     of_block = [stage for stage, count in enumerate(blocks, 1) for _ in range(count)]
     found, passed = {}, 0
     for parameter in trunk:
@@ -61,16 +61,16 @@ def _convolutions(trunk: list[nn.Parameter], blocks: list[int]) -> dict[int, int
 
 @dataclass
 class Sums:
-    """Sums over the steps of an epoch, of one process; part of a checkpoint.
+    """Sums over the steps of an epoch in one process; part of a checkpoint.
 
     Args:
-        loss: Of the mean loss of each step.
-        right: Images classified rightly.
-        norms: Of the L2 norm of the gradient, by depth.
+        loss: Sum of the mean loss of each step.
+        right: Number of correctly classified images.
+        norms: Sum of the L2 norms of the gradient, by depth.
         steps: Number of steps.
-        train: Seconds in the steps.
-        data: Seconds in which the steps waited for images.
-        left_out: Images that could not be read.
+        train: Seconds spent in steps.
+        data: Seconds spent waiting for images.
+        left_out: Number of images that couldn't be read.
     """
 
     loss: Tensor
@@ -83,17 +83,17 @@ class Sums:
 
     @classmethod
     def zero(cls, depths: int, device: torch.device) -> Sums:
-        """Before the first step."""
+        """Sums before the first step."""
         loss, right = torch.zeros((), device=device), torch.zeros((), device=device)
         return cls(loss, right, torch.zeros(depths, device=device))
 
     def finite(self) -> bool:
-        """Whether loss and gradients were numbers so far; waits for the device."""
+        """Whether loss and gradients were finite so far; synchronizes with the device."""
         return bool(torch.isfinite(self.loss) & torch.isfinite(self.norms).all())
 
 
 class Step:
-    """Forward, backward, update; `weights` (classes,) say how much each class counts."""
+    """Forward, backward and update; `weights` (classes,) are the weights of classes in the loss."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Step:
         self._rows = rows.to(accelerator.device)
 
     def __call__(self, batch: Batch, sums: Sums) -> None:
-        """Take a step, and add to `sums` what it gave."""
+        """Take a step and add its statistics to `sums`."""
         parts = self._recipe.accumulate
         size = len(batch.x) // parts
         for part in range(parts):
@@ -133,7 +133,7 @@ class Step:
         sums.steps += 1
 
     def _norms(self) -> Tensor:
-        """The L2 norm of the gradient by depth, of all processes' gradients together."""
+        """L2 norm by depth of the gradient, which is averaged over all processes."""
         self._accelerator.unscale_gradients(self._optimizer)
         gradients = [
             parameter.new_zeros(()) if parameter.grad is None else parameter.grad
@@ -142,14 +142,14 @@ class Step:
         each = torch.stack(torch._foreach_norm(gradients)).float()
         squares = torch.zeros(len(self.depths), device=each.device)
         norms = squares.index_add_(0, self._rows, each.square()).sqrt()
-        # With fp16 a step whose gradients overflow is left out, and the loss scaled down.
+        # With fp16, the scaler skips a step whose gradients overflow.
         return norms.nan_to_num(0.0, 0.0, 0.0) if self._recipe.precision == "fp16" else norms
 
 
 def loss_of(
     logits: Tensor, target: Tensor, recipe: Recipe, weights: Tensor | None = None
 ) -> Tensor:
-    """The mean loss of a batch; `weights` (classes,) say how much each class counts."""
+    """The mean loss of a batch; `weights` (classes,) are the weights of classes."""
     smooth, classes = recipe.label_smoothing, logits.shape[1]
     if recipe.loss == "cross-entropy":
         return F.cross_entropy(logits, target, weights, label_smoothing=smooth)

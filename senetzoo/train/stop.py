@@ -1,4 +1,4 @@
-"""What stops a run: Ctrl-C between two steps, a worker that dies, a loss that is no number."""
+"""What stops a run: Ctrl-C between two steps, a worker that dies, a loss that isn't finite."""
 
 from __future__ import annotations
 
@@ -13,57 +13,57 @@ from typing import Any
 from senetzoo.errors import TrainingError
 from senetzoo.train.recipe import Recipe
 
-# What asks a run to stop: Ctrl-C, a scheduler, a terminal that goes away.
+# Signals that ask a run to stop: Ctrl-C, a scheduler, a closed terminal.
 STOPPING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, after the state was saved; the message says how to resume."""
+    """Raised on Ctrl-C, after the state was saved; the message says how to resume."""
 
 
 def interrupted(out: Path, position: str) -> Interrupted:
-    """What is raised after a signal, when all up to `position` is saved."""
+    """The error after a signal, when everything up to `position` is saved."""
     return Interrupted(
         f"The run in {out} was interrupted.\n"
-        f"All up to {position} is saved.\n"
+        f"Everything up to {position} is saved.\n"
         "Type the same command again to resume"
     )
 
 
 def without_worker(out: Path, saved: str, error: Exception) -> TrainingError:
-    """What is raised when a process that reads images died or hangs.
+    """The error when a worker died or hangs.
 
     Args:
         out: Folder of the run.
-        saved: What is whole; empty for nothing.
-        error: What is true and what to do, as its arguments.
+        saved: The saved position; empty if nothing is saved.
+        error: Its arguments are what is true and what to type.
     """
-    whole = f"All up to {saved} is saved." if saved else ""
+    whole = f"Everything up to {saved} is saved." if saved else ""
     true, remedy = error.args
     return TrainingError(
-        f"A process that reads images for {out} does not go on.",
+        f"A process that reads images for {out} has stopped.",
         f"{true} {whole}".rstrip(),
         f"Type the same command again to resume. {remedy}",
     )
 
 
 def alone(accelerator: Any, epoch: int, error: RuntimeError, newest: str) -> TrainingError:
-    """What is raised when other processes of the run are gone; `newest` as of `diverged`."""
+    """The error when other processes of the run are gone; `newest` as in `diverged`."""
     return TrainingError(
-        f"Process {accelerator.process_index} of {accelerator.num_processes} can't go on in epoch "
-        f"{epoch}; another one may have died.",
+        f"Process {accelerator.process_index} of {accelerator.num_processes} can't continue in "
+        f"epoch {epoch}; another one may have died.",
         (str(error).partition("\n")[0] or type(error).__name__) + ".",
         "Type the same command again" + (f": {newest}" if newest else ""),
     )
 
 
 def diverged(recipe: Recipe, loss: float, epoch: int, newest: str) -> TrainingError:
-    """What is raised when loss or gradients are no numbers; `newest` says what was saved."""
+    """The error when loss or gradients aren't finite; `newest` says what was saved."""
     return TrainingError(
         (
-            f"A gradient of {recipe.name} is not finite"
+            f"A gradient of {recipe.name} isn't finite"
             if math.isfinite(loss)
             else f"The loss of {recipe.name} is {loss}"
         )
@@ -75,10 +75,10 @@ def diverged(recipe: Recipe, loss: float, epoch: int, newest: str) -> TrainingEr
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Keep the signals of `STOPPING` until the end.
+    """Block the signals of `STOPPING` inside the context.
 
-    Processes that are started meanwhile never get them: one that was just forked would answer
-    them as this one does.
+    Processes that are started inside inherit that; otherwise one that was just forked would handle
+    them like this process.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -92,7 +92,7 @@ def held() -> Iterator[None]:
 
 @contextmanager
 def signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` at the first of `STOPPING`; the second one acts as ever."""
+    """Call `stop` on the first signal of `STOPPING`; the second one has its usual effect."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -102,7 +102,7 @@ def signals(stop: Callable[[], None]) -> Iterator[None]:
         stop()
 
     before = {number: signal.getsignal(number) for number in STOPPING}
-    # What is ignored stays so, as SIGHUP under nohup; what is not Python's can't be put back.
+    # Ignored signals stay ignored (SIGHUP with nohup); handlers from C can't be restored.
     before = {n: handler for n, handler in before.items() if handler not in (signal.SIG_IGN, None)}
     for number in before:
         signal.signal(number, handle)

@@ -1,4 +1,4 @@
-"""Where gates can sit in the networks of other libraries: tables, read by name.
+"""Where gates can sit in the networks of other libraries.
 
-None of these libraries is imported: a block is known by the name of its class.
+These libraries aren't imported: blocks are recognized by the names of their classes.
 """

@@ -1,7 +1,7 @@
-"""The blocks of a network that torch.fx can't trace: found by running it once, with hooks.
+"""Find the blocks of a network that torch.fx can't trace, by running it once with hooks.
 
-Hooks see what goes into a module and comes out of it, not the operations between. So the blocks
-are whole modules, and their sums, if any, are not known.
+Hooks see the inputs and outputs of modules, but not the operations between them. So the blocks are
+whole modules, and their residual sums are unknown.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from senetzoo.nn.slots import Layout
 from senetzoo.policies.foreign.hooks import remove_all
 from senetzoo.policies.foreign.sitemap import Block, Place, Unsupported
 
-UNTRACED = "torch.fx can't trace the network, so that its sums are not known"
-# A module whose convolutions give maps of more sizes holds several blocks.
+UNTRACED = "torch.fx can't trace the network, so its sums are unknown"
+# A module whose convolutions have maps of more sizes than this contains several blocks.
 _SIZES = 2
 
 
 @dataclass(frozen=True)
 class _Call:
-    """What a module took and gave in one call.
+    """Input and output of one call of a module.
 
     Args:
-        took: Shape of the one map that it took; empty if it was no such.
-        gave: Shape of the one map that it gave.
-        size: Height and width of that map, of a convolution or a linear layer; empty for one
+        took: Shape of its input if that is a single map; otherwise empty.
+        gave: Shape of its output if that is a single map; otherwise empty.
+        size: Height and width of the output of a convolution or linear layer; empty for a single
             pixel, as in a squeeze.
     """
 
@@ -41,19 +41,19 @@ class _Call:
 
 
 def blocks_called(model: nn.Module, example_input: Any) -> tuple[list[Block], list[Unsupported]]:
-    """Name, size of the map and places of each block, and what is none.
+    """Name, map size and places of each block, and the modules that aren't in a block.
 
-    A block is a module that runs once, takes one map, gives one, and has two convolutions or more,
-    of which all but one can be linear layers.
-    Of modules inside one another it is the innermost, but not where the outer one has several
-    convolutions beside the inner ones: it joins what they give.
+    A block is a module that runs once, maps one map to one map, and contains at least two
+    convolutions, of which all but one can be linear layers. Of nested modules, it is the innermost
+    one, unless an outer one has several convolutions besides the inner ones, whose outputs it
+    combines.
     """
     calls = _calls(model, example_input)
     modules = dict(model.named_modules())
     convs = {name: call.size for name, (call, *_) in calls.items() if call.size}
     heads = [n for n, (call, *_) in calls.items() if n and not call.took and not call.gave]
     unsupported = [
-        Unsupported(head, "", "it does not take one map and give one")
+        Unsupported(head, "", "it doesn't map one map to one map")
         for head in heads
         if _inside(head, convs) and not any(head.startswith(other + ".") for other in heads)
     ]
@@ -75,7 +75,7 @@ def blocks_called(model: nn.Module, example_input: Any) -> tuple[list[Block], li
     blocks = [name for name in calls if name in chosen]
     around = [*blocks, *heads, *(lacking.module for lacking in unsupported)]
     unsupported += [
-        Unsupported(conv, "", "it is in no block of two convolutions")
+        Unsupported(conv, "", "it isn't in a block of two convolutions")
         for conv in convs
         if not any(conv.startswith(name + ".") for name in around)
     ]
@@ -91,7 +91,7 @@ def blocks_called(model: nn.Module, example_input: Any) -> tuple[list[Block], li
 
 
 def _block(name: str, call: _Call, last: Collection[tuple[int, ...]]) -> Block:
-    """Size of the map and places of a block; `last` are the shapes that have the channels last."""
+    """Map size and places of a block; `last` are the shapes with channels last."""
     layout: Layout = "nhwc" if call.took in last or call.gave in last else "nchw"
     channels = 1 if layout == "nchw" else 3
     return (
@@ -108,7 +108,7 @@ def _block(name: str, call: _Call, last: Collection[tuple[int, ...]]) -> Block:
 
 
 def _calls(model: nn.Module, example_input: Any) -> dict[str, list[_Call]]:
-    """The calls of each module by its name, in the order in which they end."""
+    """The calls of each module by name, in the order in which they return."""
     network = evaluated(model)
     remove_all(network)
     found: dict[str, list[_Call]] = {}
@@ -140,7 +140,7 @@ def _inside(name: str, convs: Mapping[str, object]) -> set[str]:
 
 
 def _chosen(candidates: list[str], convs: Mapping[str, tuple[int, ...]]) -> set[str]:
-    """The candidates that are blocks."""
+    """The blocks among the candidates."""
 
     def choose(within: list[str]) -> Iterator[str]:
         outermost = [n for n in within if not any(n.startswith(o + ".") for o in within)]

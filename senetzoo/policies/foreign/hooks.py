@@ -1,9 +1,9 @@
-"""How a gate gets into a network that has no slots.
+"""Gates in networks without slots.
 
-The gate is a child of the module where it sits, under a name that starts with `PREFIX`, and a hook
-of that module calls it. The hook knows the name only, so a copied, pickled or shared module finds
-its own gate, and no key of the trunk is renamed. What some places need beyond that, `Via` says.
-All of it can be undone from the network alone: `remove_all`.
+A gate is a child of the module it is attached to, with a name that starts with `PREFIX`, and a hook
+of that module calls it. The hook only stores the name, so copied, pickled or shared modules find
+their own gates, and keys of the trunk don't change. `Via` describes what some places need besides.
+`remove_all` undoes all of it, from the network alone.
 """
 
 from __future__ import annotations
@@ -19,21 +19,23 @@ from senetzoo.policies.foreign.sitemap import PREFIX, Place, Via, When
 
 
 class Skip(nn.Module):
-    """Stands under the attribute `name` where a block has no projection, and runs the skip's gate.
+    """Runs the gate of a skip connection; replaces the missing projection at a block's attribute.
 
-    `switch` is the attribute that was set to True for it, if any.
+    Args:
+        name: The attribute.
+        switch: Attribute of the block that is set to True meanwhile, if any.
     """
 
     def __init__(self, name: str, switch: str = "") -> None:
         super().__init__()
         self.name = name
         self.switch = switch
-        # Where in the block's __dict__ the None was, so that even its order comes back.
+        # Index of the None in the block's __dict__, to restore the order.
         self.place = -1
         self.registered = False
 
     def enter(self, block: nn.Module) -> None:
-        """Take the place of nothing in `block`."""
+        """Replace the missing projection of `block`."""
         self.registered = self.name in block._modules
         if not self.registered and self.name in block.__dict__:
             self.place = list(block.__dict__).index(self.name)
@@ -43,7 +45,7 @@ class Skip(nn.Module):
             setattr(block, self.switch, True)
 
     def leave(self, block: nn.Module) -> None:
-        """Leave `block` as it was."""
+        """Restore `block`."""
         if self.registered:
             block._modules[self.name] = None
         else:
@@ -65,9 +67,9 @@ class Skip(nn.Module):
 
 @dataclass(frozen=True)
 class _Hook:
-    """What is registered on a module to run its gate, which it finds by its name `key`.
+    """Hook that runs the gate named `key` of its module.
 
-    `factor` is what the branch was scaled by in the sum, where the hook does that.
+    `factor` is the original scale of the branch, if the hook does the scaling.
     """
 
     key: str
@@ -85,20 +87,20 @@ class _Hook:
         return self.gated(module, x * self.factor if self.via.scale else x)
 
     def gated(self, module: nn.Module, x: object) -> Tensor:
-        """`x` as the gate leaves it."""
+        """Apply the gate to `x`."""
         gate = getattr(module, self.key)
         if not isinstance(x, Tensor):
             raise PolicyError(
                 f"The gate {self.key!r} at a {type(module).__name__} got a {type(x).__name__}.",
                 "A gate takes one tensor, the module's first argument or its output.",
-                "Take this module out of the SiteMap",
+                "Remove this module from the SiteMap",
             )
         if not self.via.size and x.ndim != 4:
             raise PolicyError(
                 f"The gate {self.key!r} at a {type(module).__name__} got a tensor "
                 f"{tuple(x.shape)}.",
-                "A gate takes maps of images, (N, C, H, W) or (N, H, W, C).",
-                "Take this module out of the SiteMap",
+                "A gate takes feature maps, (N, C, H, W) or (N, H, W, C).",
+                "Remove this module from the SiteMap",
             )
         if not self.via.size:
             return gate(x)  # type: ignore[no-any-return]
@@ -113,7 +115,7 @@ class _Hook:
 
 
 def _hooks(module: nn.Module) -> Iterator[tuple[dict[int, Any], int, _Hook]]:
-    """The hooks of gates at `module`, each with the dict that it is in and its key there."""
+    """The hooks of gates at `module`, each with its dict and its key there."""
     for hooks in (module._forward_hooks, module._forward_pre_hooks):
         for index, hook in list(hooks.items()):
             if isinstance(hook, _Hook):
@@ -121,30 +123,30 @@ def _hooks(module: nn.Module) -> Iterator[tuple[dict[int, Any], int, _Hook]]:
 
 
 def _adds(module: nn.Module) -> set[str]:
-    """The attributes by which `module` added its input, before a hook did it."""
+    """The attributes that made `module` add its input before a hook took over."""
     return {hook.via.add for _, _, hook in _hooks(module)} - {""}
 
 
 def adds_its_input(block: nn.Module, switch: str) -> bool:
-    """Whether `block` adds its input by its attribute `switch`, or did before a gate does it."""
+    """Whether `block` adds its input, controlled by `switch`, itself or by a gate's hook."""
     return bool(getattr(block, switch, False)) or switch in _adds(block)
 
 
 def check_free(model: nn.Module, place: Place) -> None:
-    """Refuse a place whose gate is there, on the other side of the module or for another size."""
+    """Raise if `place` has a gate on the other side of the module or for another size."""
     module = model.get_submodule(place.module)
     for _, _, hook in _hooks(module):
         same = place.via.replace or (hook.when, hook.via) == (place.side, place.via)
         if hook.key == place.key and not same:
             raise PolicyError(
-                f"A {type(module).__name__} has a gate {place.key!r} already, {hook.when} it.",
+                f"A {type(module).__name__} already has a gate {place.key!r}, {hook.when} it.",
                 "The new one would sit elsewhere, or get a map of another size.",
                 "Type first: detach(model)",
             )
 
 
 def put(model: nn.Module, place: Place, gate: nn.Module) -> None:
-    """Let `gate` sit at `place`, which may hold another already."""
+    """Put `gate` at `place`, replacing a previous gate."""
     module, key, via = model.get_submodule(place.module), place.key, place.via
     if via.replace:
         skip = module._modules.get(via.replace)
@@ -162,7 +164,7 @@ def put(model: nn.Module, place: Place, gate: nn.Module) -> None:
     block = model.get_submodule(place.module.rpartition(".")[0])
     sums = [index for _, index, hook in _hooks(module) if hook.via.add]
     factor = getattr(block, via.scale) if via.scale else 1.0
-    # Before hooks that are there already: they see what the rest of the network sees.
+    # Run before existing hooks, which should see what the rest of the network sees.
     module.register_forward_hook(_Hook(key, "after", via, factor), prepend=True)
     if via.scale:
         setattr(block, via.scale, 1.0)
@@ -174,7 +176,7 @@ def put(model: nn.Module, place: Place, gate: nn.Module) -> None:
 
 
 def gates_in(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
-    """Every gate that hangs at a module without slots: that module, the gate's name, the gate."""
+    """All gates in modules without slots: the module, the gate's name, and the gate."""
     for module in model.modules():
         for name, child in module._modules.items():
             if name.startswith(PREFIX) and child is not None:
@@ -182,14 +184,14 @@ def gates_in(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
 
 
 def trunk_of(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Names and modules in `module`, itself first, as ``named_modules()``, but no gates."""
+    """``module.named_modules()`` without gates."""
     for name, inner in module.named_modules():
         if f".{PREFIX}" not in f".{name}" and not isinstance(inner, Skip):
             yield name, inner
 
 
 def remove_all(model: nn.Module, only: nn.Module | None = None) -> None:
-    """Take gates out of `model`, all or one, and all that was put in for them."""
+    """Remove all gates, or only one, from `model`, with everything that was added for them."""
     wanted: dict[int, set[str]] = {}
     for holder, key, gate in gates_in(model):
         if only in (None, gate):
@@ -209,7 +211,7 @@ def remove_all(model: nn.Module, only: nn.Module | None = None) -> None:
 
 
 def _restore(parent: nn.Module, child: nn.Module, keys: set[str]) -> None:
-    """Undo what gates at `child` changed in its parent."""
+    """Undo the changes to `parent` made for gates at `child`."""
     if isinstance(child, Skip) and keys == set(child._modules):
         child.leave(parent)
     for _, _, hook in _hooks(child):

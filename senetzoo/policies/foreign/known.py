@@ -1,4 +1,4 @@
-"""What is known of a class of blocks: where gates can sit in them, and how stages are counted."""
+"""Description of a class of blocks: where gates can sit in it, and how its stages are counted."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Spot:
     Args:
         when: Before or after the module.
         module: Its path in the block: empty for the block itself; ``"conv.-2"`` counts from the
-            end, not up to the first; of ``"se|bn3"``, the first that is there.
-        width: Path of the module whose channels count, where `module` has none to read.
-        via: What else it takes.
-        flat: Whether the map is flattened there, to the block's ``input_resolution``.
-        branch: Residual branch that it belongs to, where the block has two.
+            end, but not back to the first; ``"se|bn3"`` is the first that exists.
+        width: Path of the module to read the channels from, if `module` has none.
+        via: What it takes besides a hook.
+        flat: Whether the map is flattened there, from the block's ``input_resolution``.
+        branch: Residual branch, if the block has two.
     """
 
     when: When
@@ -46,43 +46,43 @@ def after(module: str, width: str = "", *, scale: str = "", branch: Branch = "")
 
 
 def skip(attribute: str, switch: str = "") -> Spots:
-    """After the projection under `attribute`, or put there where it is empty."""
+    """After the projection at `attribute`, or in its place if there is none."""
     return (Spot("after", attribute, via=Via(replace=attribute, switch=switch)),)
 
 
 def added(switch: str, drop: str = "") -> Spots:
-    """On the input that the block adds where its attribute `switch` is true."""
+    """On the input that the block adds if its attribute `switch` is true."""
     return (Spot("after", "", via=Via(add=switch, drop=drop)),)
 
 
 ONE = "no convolution follows the spatial one and its activation"
-INSIDE = "the skip is added inside the block, by no module of its own"
+INSIDE = "the skip is added inside the block, without a module of its own"
 NO_SKIP = "there is no skip in the block"
-SEVERAL = "the branch begins in several modules, and the skip takes the block's input too"
+SEVERAL = "the branch starts at several modules, and the skip uses the block's input, too"
 
 UNIT: Mapping[Position, str] = {
     "identity": NO_SKIP,
     "post": "there is no sum in the block, so this is its standard position",
     "inner": ONE,
 }
-"""What a block without a skip lacks."""
+"""Positions that a block without a skip doesn't have."""
 
 
 @dataclass(frozen=True)
 class KnownBlock:
-    """The places of one class of blocks, or of several alike.
+    """The places in one or more similar classes of blocks.
 
     Args:
-        classes: The module that they are in, and their names.
-        pre: Where the branch's input passes.
-        inner: Where the spatial convolution's activation passes.
-        standard: Where the branch's output passes.
-        identity: Where the skip passes.
-        post: Where the block's output passes.
-        lacks: Why a position is not there.
-        stage: What opens a stage: a pattern to search the block's path with, whose group changes
-            then, by default the block's parent; ``"skip"``, a block that does not add its input;
-            ``"pool"``, a pooling layer before it; or a block of one of these classes.
+        classes: Their module, followed by their names.
+        pre: Input of the branch.
+        inner: Activation after the spatial convolution.
+        standard: Output of the branch.
+        identity: Output of the skip.
+        post: Output of the block.
+        lacks: Reasons for positions that don't exist.
+        stage: What starts a new stage: a change of the group in a pattern that is searched in the
+            block's path, by default its parent; ``"skip"``, a block that doesn't add its input;
+            ``"pool"``, a pooling layer before the block; or a block of one of these classes.
         layout: Layout of the maps.
     """
 
@@ -98,7 +98,7 @@ class KnownBlock:
 
     @property
     def adds(self) -> str:
-        """Attribute that says whether the block adds its input: else it is one without a skip."""
+        """Attribute that says whether the block adds its input; otherwise it has no skip."""
         return next((spot.via.add for spot in self.identity), "")
 
 
@@ -111,7 +111,7 @@ def residual(
     width: str = "",
     **options: Any,
 ) -> KnownBlock:
-    """Blocks with a sum, which run its skip as a module or say by an attribute that they add."""
+    """Blocks with a sum whose skip is a module, or that have an attribute for adding the input."""
     return KnownBlock(
         classes,
         before(pre) if isinstance(pre, str) else pre,
@@ -126,5 +126,5 @@ def residual(
 def whole(
     classes: str, stage: str | tuple[str, ...], lacks: Mapping[Position, str] = UNIT
 ) -> KnownBlock:
-    """Blocks without a skip, whose input and output are all that passes from outside."""
+    """Blocks without a skip, with places only at their input and output."""
     return KnownBlock(classes, before(""), standard=after(""), lacks=lacks, stage=stage)

@@ -1,4 +1,4 @@
-"""Where gates can sit in a network that declares no sites: a `SiteMap`."""
+"""`SiteMap`: where gates can sit in a network that declares no sites."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from senetzoo.nn.slots import Branch, Layout, Position, Site
 from senetzoo.policies.selectors import Selector
 
 PREFIX = "senetzoo_"
-"""What the name of a gate in a network without slots starts with."""
+"""Prefix of the names of gates in networks without slots."""
 
 When: TypeAlias = Literal["before", "after"]
 
 
 @dataclass(frozen=True)
 class Via:
-    """What more than a hook before or after a module it takes to sit at a place, if anything.
+    """What a gate at a place needs besides a hook before or after a module.
 
     Args:
-        replace: Attribute of the block that is None or absent, and gets a module for the gate: a
-            skip that is the block's input as it is.
-        switch: Attribute to set to True then, so that the block looks at the first.
-        add: Attribute by which the block adds its input: set to False, and the hook adds the gated
-            input.
-        drop: The block's stochastic depth, which it applies only where it adds.
-        scale: Attribute with the factor of the branch in the block's sum: the branch is scaled
-            before the gate instead, and by 1 in the sum.
-        size: Height and width of a map that is flattened to (N, H * W, C) where the gate sits.
+        replace: Attribute of the block for the skip's projection, which is None or missing; it
+            gets a module with the gate.
+        switch: Attribute that is set to True so that the block uses `replace`.
+        add: Attribute that makes the block add its input; it is set to False, and the hook adds
+            the gated input.
+        drop: The block's stochastic depth, which it applies only if it adds its input.
+        scale: Attribute with the factor of the branch in the sum; it is set to 1, and the hook
+            scales the branch before the gate.
+        size: Height and width of the map if it is flattened to (N, H * W, C) at the gate.
     """
 
     replace: str = ""
@@ -41,7 +41,7 @@ class Via:
 
 
 HOOK = Via()
-"""A hook is all that it takes."""
+"""Nothing besides a hook."""
 
 
 @dataclass(frozen=True)
@@ -49,20 +49,20 @@ class Place:
     """One place for a gate.
 
     Args:
-        module: Name of a module, as in ``named_modules()``. A plain ``nn.Sequential`` stands for
-            its first child where the gate sits before it, else for its last.
-        position: What the place is in its block.
-        when: ``"before"`` or ``"after"`` the module; None for what goes with the position:
-            before it for ``pre`` and ``inner``, after it for the others.
+        module: Name of a module in ``named_modules()``. For a plain ``nn.Sequential``, its first
+            child is used if the gate sits before it, otherwise its last child.
+        position: Position within the block.
+        when: ``"before"`` or ``"after"`` the module; None is ``"before"`` for ``pre`` and
+            ``inner``, and ``"after"`` for the others.
         stage: Stage, from 1.
         block: Block within the stage, from 1.
-        channels: Channels there; 0 to read them from the module.
+        channels: Channels of the map; 0 to read them from the module.
         layout: ``"nchw"`` or ``"nhwc"``.
-        via: What else it takes to sit there; the tables of known networks say so.
-        branch: Which residual branch of the block, ``"attn"`` or ``"mlp"``, where it has both.
+        via: What the gate needs besides a hook; used by the tables of known networks.
+        branch: Residual branch, ``"attn"`` or ``"mlp"``, if the block has both.
 
     Raises:
-        PolicyError: A value that does not fit.
+        PolicyError: A field has an invalid value.
     """
 
     module: str
@@ -85,25 +85,25 @@ class Place:
 
     @property
     def key(self) -> str:
-        """Name of the gate in the module that holds it."""
+        """Name of the gate in its parent module."""
         return PREFIX + self.position
 
     @property
     def path(self) -> str:
-        """Name that the gate's module has."""
+        """Full name of the gate's module."""
         return ".".join(filter(None, [self.module, self.via.replace, self.key]))
 
 
 @dataclass(frozen=True)
 class Unsupported:
-    """A position that a network can't offer.
+    """A position that a network doesn't support.
 
     Args:
         module: Name of the block.
-        position: The position; empty where the block as a whole found no place.
-        reason: Why, in words.
-        stage: Stage, from 1; 0 where it is not known.
-        block: Block within the stage, from 1; 0 where it is not known.
+        position: The position; empty if the block has no places at all.
+        reason: Why it isn't supported.
+        stage: Stage, from 1; 0 if unknown.
+        block: Block within the stage, from 1; 0 if unknown.
     """
 
     module: str
@@ -113,7 +113,7 @@ class Unsupported:
     block: int = 0
 
     def asked(self, position: Position, selector: Selector, sizes: dict[int, int]) -> bool:
-        """Whether a rule for these blocks asks for it, by the number of blocks of each stage."""
+        """Whether a rule asks for it; `sizes` are the numbers of blocks of each stage."""
         last, blocks = max(sizes, default=1), sizes.get(self.stage, 1)
         here = Site(self.module, self.stage, self.block, last, blocks, position, channels=0)
         return self.position == position and selector.matches(here)
@@ -123,19 +123,19 @@ class Unsupported:
 
 
 Block: TypeAlias = tuple[str, tuple[int, ...], dict[Position, Place | str]]
-"""A block's name, the size of its map, and at each position its place without numbers, or why
-there is none."""
+"""A block's name, the size of its map, and for each position a place (without stage and block), or
+the reason why there is none."""
 
 
 @dataclass(frozen=True)
 class SiteMap:
-    """The places of a network, and those that it can't offer, with the reason. Print it.
+    """The places for gates in a network, and the positions that it doesn't support. Print it.
 
-    Made by `site_map` or `propose`, or by hand; ``a + b`` has the places of both.
+    Made by `site_map`, `propose` or by hand; ``a + b`` has the places of both.
 
     Args:
         places: The places, in the order of the forward pass.
-        unsupported: The positions that it can't offer.
+        unsupported: The positions that aren't supported.
     """
 
     places: tuple[Place, ...]

@@ -1,7 +1,7 @@
 """The blocks of other libraries, and where gates can sit in them.
 
-None of these libraries is imported: a block is known by the name of its class. Gates of their own
-stay: one at ``standard`` comes after the block's own attention, and before its drop path.
+Blocks are recognized by the names of their classes. They keep their own attention: a gate at
+``standard`` comes after it, and before drop path.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _swin(block: str, pre: Spots, standard: Spots) -> KnownBlock:
 _RES_CONNECT = added("use_res_connect")
 _HAS_SKIP = added("has_skip", "drop_path")
 _LAST = "conv3_1x1|conv2_1x1|conv2_kxk"
-_HALF = "half of the channels go through the block, and no module joins both halves"
+_HALF = "only half of the channels go through the block, and no module joins both halves"
 _ABC = "InceptionA InceptionB InceptionC InceptionD InceptionE"
 _LIBRARIES = {
     "torchvision.models": (
@@ -259,18 +259,18 @@ _LIBRARIES = {
             *("layer", "layer.-1", "layer", after("shortcut", "layer"), "layer"),
         ),
     ),
-    # Not at the norms inside, which fuse() takes out; each block of the list is a stage.
+    # Not at the inner norms, which fuse() removes; each block is a stage of its own.
     "ultralytics.nn.modules": (
         whole(
             "block C1 C2 C2f C3 C3f RepC3 RepNCSPELAN4 A2C2f PSA C2PSA SPP SPPF SPPELAN HGBlock",
             "(.*)",
-            dict.fromkeys(("identity", "post", "inner"), "the block is known as a whole only"),
+            dict.fromkeys(("identity", "post", "inner"), "only the whole block is known"),
         ),
     ),
 }
 
 KNOWN: dict[str, KnownBlock] = {}
-"""The row of each class of blocks by its full name."""
+"""Table row of each block class, by its full name."""
 
 for _library, _rows in _LIBRARIES.items():
     for _row in _rows:
@@ -278,4 +278,4 @@ for _library, _rows in _LIBRARIES.items():
         KNOWN |= {f"{_library}.{_module}.{name}": _row for name in _names}
 
 PLAIN = {"torchvision.models.vgg.VGG", "torchvision.models.alexnet.AlexNet", "timm.models.vgg.VGG"}
-"""Full names of the classes of networks whose convolutions stand in the sequence ``features``."""
+"""Full names of network classes whose convolutions are in the sequence ``features``."""
