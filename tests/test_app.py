@@ -187,7 +187,7 @@ def bomb() -> bytes:
 
 
 UNREADABLE = "Can't read the image. "
-NO_IMAGE = UNREADABLE + "It is no image, or too damaged to be recognized."
+NO_IMAGE = UNREADABLE + "It isn't an image, or it is too damaged to be recognized."
 # Pillow would give it to Ghostscript.
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
 
@@ -198,8 +198,8 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpa
         (b"hello, I am text", NO_IMAGE),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", NO_IMAGE),
         (EPS, NO_IMAGE),
-        (picture()[:-200], UNREADABLE + "It is damaged or cut short."),
-        (picture(form="JPEG")[:300], UNREADABLE + "It is damaged or cut short."),
+        (picture()[:-200], UNREADABLE + "It is damaged or truncated."),
+        (picture(form="JPEG")[:300], UNREADABLE + "It is damaged or truncated."),
         (
             bomb(),
             UNREADABLE + f"It has more than {Image.MAX_IMAGE_PIXELS} pixels. "

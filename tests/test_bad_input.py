@@ -247,10 +247,10 @@ USAGE = re.compile(r"\AUsage: .*\nTry '.* --help' for help\.\n\nError: ")
 
 # Each is an exit code of 2 with one of our messages on the standard error, and nothing else.
 COMMANDS: list[tuple[list[str], str]] = [
-    (["list", "foo*"], "No network matches 'foo*'.\n* stands for any letters.\n"
+    (["list", "foo*"], "No network matches 'foo*'.\n* matches any characters.\n"
      "Type for example: senetzoo list '*resnet*'"),
     (["list", "lenet*", "--pretrained"], "No network matches 'lenet*' with these options.\n"
-     "* stands for any letters.\nType for example: senetzoo list '*resnet*'"),
+     "* matches any characters.\nType for example: senetzoo list '*resnet*'"),
     (["list", "--family", "vit"], f"There is no family 'vit'.\nFamilies are {TITLES}."),
     (["explain", "resnet2"], "There is no network 'resnet2'.\n"
      "The nearest names are resnet32, resnet20, resnet32a.\n"
@@ -265,7 +265,7 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["weights", "verify", "resnet18"], NO_WEIGHTS),
     (["predict", "cat.jpg", "--model", "resnet18"], NO_WEIGHTS),
     (["train", "digit"],
-     "There is no recipe 'digit'.\nRecipes are digits, cifar_small, cifar10_resnet, "
+     "There is no recipe 'digit'.\nThe recipes are digits, cifar_small, cifar10_resnet, "
      "cifar10_four_nets, cifar10_stem, cifar10_at_224, cifar10_noisy_train, cifar10_depth, "
      "flowers_small, flowers_depth, flowers_key_drop, imagenet_rsb_a3, imagenet_se, "
      "ablation_positions, ablation_gates, ablation_reduction, ablation_stages, "
@@ -303,13 +303,13 @@ def test_wrong_commands(
         (["Exprot"], "There is no command 'Exprot'. Did you mean 'export'?"),
         (
             ["zzz"],
-            "There is no command 'zzz'. Commands are app, bench, compare, eval, explain, export, "
-            "finetune, inspect, list, predict, push, report, train, weights.",
+            "There is no command 'zzz'. The commands are app, bench, compare, eval, explain, "
+            "export, finetune, inspect, list, predict, push, report, train, weights.",
         ),
         (["weights", "lst"], "There is no command 'lst'. Did you mean 'list'?"),
         (
             ["weights", "zzz"],
-            "There is no command 'zzz'. Commands are convert, get, list, show, verify.",
+            "There is no command 'zzz'. The commands are convert, get, list, show, verify.",
         ),
         (["explain"], "Missing argument 'NETWORK'."),
         (["predict"], "Missing argument '[NETWORK] IMAGE...'."),

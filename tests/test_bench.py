@@ -192,13 +192,13 @@ def test_scaling_over_batch_and_size() -> None:
          "error: bench got batch=0.\nbatch is a whole number of at least 1.\n"
          "Type for example: batch=32\n"),
         (["--model", "lenet", "--size", "0"],
-         "error: size=0 can't be measured.\nsize is a number of pixels, > 0.\n"),
+         "error: Can't measure size=0.\nA size is a number of pixels above 0.\n"),
         (["--model", "lenet", "--size", "16", "--rounds", "1"],
          "error: The network got images of 16x16 pixels.\n"
          "This LeNet takes at least 32x32.\n"
          "Enlarge the images, for example with senetzoo.transforms(model)\n"),
         (["--model", "lenet", "--size", "32", "--size", "-1"],
-         "error: size=-1 can't be measured.\nsize is a number of pixels, > 0.\n"),
+         "error: Can't measure size=-1.\nA size is a number of pixels above 0.\n"),
         (["--model", "lenet", "--engine", "onnxruntime", "--dtype", "bf16"],
          "error: The engine onnxruntime can't compute in 'bf16'.\n"
          "It computes in fp32 and int8.\n"
@@ -211,14 +211,14 @@ def test_scaling_over_batch_and_size() -> None:
          "error: bench got rounds=0.\nrounds is a whole number of at least 1.\n"
          "Type for example: rounds=20\n"),
         ([*("--model", "lenet", "--accuracy", "digits"), *("--engine", "onnxruntime", "--dtype",
-         "int8")], "error: --accuracy can't be measured in int8.\n"
-         "Evaluation runs eagerly, in fp32 or bf16.\nType: --dtype fp32\n"),
+         "int8")], "error: Can't measure --accuracy in int8.\n"
+         "Evaluation runs in eager mode, in fp32 or bf16.\nType: --dtype fp32\n"),
         (["--model", "lenet", "--accuracy", "digits", "--rounds", "0"],
          "error: bench got rounds=0.\nrounds is a whole number of at least 1.\n"
          "Type for example: rounds=20\n"),
         (["--model", "lenet", "--weights", "x.safetensors"],
-         "error: --weights x.safetensors can't be used here.\n"
-         "It is for the accuracy of one network; --accuracy is missing.\n"
+         "error: Can't use --weights x.safetensors here.\n"
+         "It needs --accuracy and exactly one network; --accuracy is missing.\n"
          "Type for example: --model resnet20 --weights FILE --accuracy DATA\n"),
         (["--model", "lenet", "--device", "tpu"],
          "error: There is no device 'tpu'.\nDevices are cpu, cuda, mps.\n"),

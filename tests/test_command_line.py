@@ -182,7 +182,7 @@ def test_a_full_disk_ends_with_2(names: tuple[str, ...], monkeypatch: pytest.Mon
     monkeypatch.setattr(COMMANDS[names], "callback", full)
     result = run(*names, *BEGIN[names])
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == "error: Can't go on.\nNo space left on device.\n"
+    assert result.stderr == "error: Can't continue.\nNo space left on device.\n"
 
 
 @pytest.fixture

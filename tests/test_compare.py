@@ -94,7 +94,7 @@ def test_pairs_start_from_one_trunk() -> None:
         (("--policy", "se4@inner"), "positions pre, standard"),
         (("--policy", "se4", "--policy", "se4"), "given twice"),
         (("--policy", "se4", "--set", "model=lenet5"), "--model with each --policy"),
-        (("--policy", "se4", "--recipe", "ablation_gates"), "experiment of its own"),
+        (("--policy", "se4", "--recipe", "ablation_gates"), "already an experiment"),
         (("--policy", "se4", "--recipe", "digit"), "digits"),
         (("--policy", "no_such_module:Gate"), "can't be imported"),
         (("--policy", "se4", "--seeds", "1"), "--seeds"),

@@ -84,12 +84,12 @@ def test_a_file_of_pytorchcv_computes_the_same_here(tmp_path: Path) -> None:
     file, out = tmp_path / "mine.pt", tmp_path / "ours.safetensors"
     output = converted(tmp_path, reference.state_dict(), "se_resnet20")
     assert output == (
-        f"{file}: names of pytorchcv (seresnet20_cifar100)\n"
+        f"{file}: tensor names of pytorchcv (seresnet20_cifar100)\n"
         "  164 tensors, 280,697 parameters, 100 classes.\n"
-        "  How images were preprocessed is not stated: Preprocessing(size=32, "
+        "  The preprocessing is not known: Preprocessing(size=32, "
         "mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616), interpolation='bilinear', "
         "crop=1.0) will be assumed."
-        " State it with --mean, --std, --size and --crop.\n"
+        " Set it with --mean, --std, --size and --crop.\n"
         f"Written to {out}, as se_resnet20 with num_classes=100. To load it:\n"
         f"  senetzoo.load('se_resnet20', weights='{out}')\n"
     )
@@ -137,7 +137,7 @@ def test_the_policy_of_timm(tmp_path: Path) -> None:
     save_file(dialects.write(model.state_dict(), "timm", model), str(file))
     code, output = run(file, "--to", "se_resnet18", "--out", out)
     assert code == 0
-    assert f"{file}: names of timm (seresnet18)\n" in output
+    assert f"{file}: tensor names of timm (seresnet18)\n" in output
     assert f"Written to {out}, as se_resnet18+se16(width=round8). To load it:\n" in output
     assert equal(out, dict(model.state_dict()))
     assert equal(out, dict(senetzoo.load("se_resnet18", weights=out).state_dict()))
@@ -146,7 +146,9 @@ def test_the_policy_of_timm(tmp_path: Path) -> None:
 def test_names_that_several_libraries_have(tmp_path: Path, resnet20: dict[str, Tensor]) -> None:
     file, out = tmp_path / "mine.pt", tmp_path / "ours.safetensors"
     output = converted(tmp_path, resnet20, "resnet20")
-    assert output.splitlines()[0] == f"{file}: names of senetzoo, chenyaofo (cifar10_resnet20)"
+    assert (
+        output.splitlines()[0] == f"{file}: tensor names of senetzoo, chenyaofo (cifar10_resnet20)"
+    )
     assert equal(out, resnet20)
 
 
@@ -205,8 +207,8 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path, resnet20: dict[str, T
         "Give the network that they are of, with --to"
     )
     assert refused(tmp_path, file, "--to", "vgg11", "--out", out) == (
-        f"The names in {file} are those of no library that senetzoo knows.\n"
-        "They begin conv1.weight, bn1.weight, bn1.bias.\n"
+        f"The tensor names in {file} are not those of a library that senetzoo knows.\n"
+        "The first names are conv1.weight, bn1.weight, bn1.bias.\n"
         "Match the tensors by order and shape: --by-structure"
     )
 
@@ -322,7 +324,7 @@ def test_by_structure(tmp_path: Path, resnet20: dict[str, Tensor]) -> None:
     assert lines[0] == "p0 -> conv1.weight (16, 3, 3, 3)"
     # Counters of batches are no weights.
     assert lines[6] == "p7 -> layer1.0.bn1.weight (16,)"
-    assert lines[107] == "Names were not looked at. Is each tensor where it belongs? [y/N]: y"
+    assert lines[107] == "Names were ignored. Is each tensor mapped correctly? [y/N]: y"
     assert lines[108] == f"{file}: matched by order and shape"
     zero = {k: v for k, v in resnet20.items() if k.endswith("num_batches_tracked")}
     assert all(v.item() == 0 for v in zero.values())

@@ -128,13 +128,13 @@ def test_each_is_repeatable_and_leaves_its_input(corruption: Corruption, channel
     ("given", "text"),
     [
         ((flat(0), "fog", 1), "There is no corruption 'fog'.\n"
-         "Corruptions are gaussian_noise, shot_noise, impulse_noise, gaussian_blur, jpeg, "
+         "The corruptions are gaussian_noise, shot_noise, impulse_noise, gaussian_blur, jpeg, "
          "contrast."),
         ((flat(0), "jpeg", 6),
          "There is no severity 6.\nA severity is a whole number from 1 to 5."),
         ((torch.zeros(1, 3, 32, 32), "jpeg", 1),
          "Images of shape (1, 3, 32, 32) and torch.float32 can't be corrupted.\n"
-         "They are (N, H, W, C), uint8: at least one image, one channel or three."),
+         "Expected at least one image, (N, H, W, C), uint8, with one channel or three."),
     ],
 )  # fmt: skip
 def test_bad_input(given: tuple[Any, ...], text: str) -> None:

@@ -103,15 +103,15 @@ def test_image_folder_messages(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         read_image_folder(tmp_path / "none")
     assert message(error) == (
-        f"No folder {tmp_path / 'none'}.\nGive a folder that has one folder per class"
+        f"There is no folder {tmp_path / 'none'}.\nGive a folder with one folder per class"
     )
     with pytest.raises(DataError) as error:
         read_image_folder(tmp_path)
     assert message(error) == (
-        f"No class folders in {tmp_path}.\nIt has no folders.\nMake one folder per class"
+        f"{tmp_path} has no class folders.\nIt has no folders.\nMake one folder per class"
     )
     (tmp_path / "cat").mkdir()
-    suffixes = "Images are known by their suffix: .jpg, .png and all others that Pillow opens."
+    suffixes = "Images are recognized by their suffix: .jpg, .png and others that Pillow reads."
     with pytest.raises(DataError) as error:
         read_image_folder(tmp_path)
     assert message(error) == (
@@ -129,7 +129,7 @@ def test_image_folder_messages(tmp_path: Path) -> None:
     assert message(error) == (
         f"{tmp_path} has the class 'cat', which the data set does not have.\n"
         f"The classes of the data set are {', '.join(f'class{k}' for k in range(10))} ....\n"
-        "Give data of these classes, with folders named after them"
+        "Give data with these classes, in folders named after them"
     )
 
 
@@ -139,12 +139,13 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         list(read_image_folder(tmp_path))
     assert message(error) == (
-        f"Can't read {tmp_path / 'cat/1.png'}.\nIt is no image, or too damaged to be recognized."
+        f"Can't read {tmp_path / 'cat/1.png'}.\n"
+        "It isn't an image, or it is too damaged to be recognized."
     )
     path = write_parquet(tmp_path / "x.parquet", [file(0), file(1)[:-50]], [0, 0])
     with pytest.raises(DataError) as error:
         list(read_parquet(path))
-    assert message(error) == f"Can't read image 1 of {path}.\nIt is damaged or cut short."
+    assert message(error) == f"Can't read image 1 of {path}.\nIt is damaged or truncated."
 
 
 def test_same_size_set(tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_same_size_set(tmp_path: Path) -> None:
     other.write_bytes(file(0, (5, 6)))
     with pytest.raises(DataError) as error:
         same_size_set(read_image_folder(tmp_path), "mine")
-    assert message(error) == f"{other} has 6x5 pixels.\nThe images before have 6x4."
+    assert message(error) == f"{other} has 6x5 pixels.\nThe images before it have 6x4."
 
 
 def test_first_keeps_order_and_classes() -> None:
@@ -194,7 +195,7 @@ def test_parquets_class_names(tmp_path: Path) -> None:
         read_parquet(path, ["dog", "cat", "elk"])
     assert message(error) == (
         f"{path} has the classes cat, dog, elk.\nExpected dog, cat, elk, in this order.\n"
-        "Give data of these classes"
+        "Give data with these classes"
     )
 
 
@@ -202,7 +203,7 @@ def test_parquet_messages(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     with pytest.raises(DataError) as error:
         read_parquet(path)
-    assert message(error) == f"No file {path}.\nGive a parquet file"
+    assert message(error) == f"There is no file {path}.\nGive a parquet file"
 
     write_parquet(path, [cell(0)] * 3, [0, 1, 2])
     with pytest.raises(DataError) as error:
@@ -214,7 +215,7 @@ def test_parquet_messages(tmp_path: Path) -> None:
         with pytest.raises(DataError) as error:
             read_parquet(path)
         assert message(error) == (
-            f"{path} can't be read.\nIt is no parquet file, or damaged or cut short."
+            f"{path} can't be read.\nIt isn't a parquet file, or it is damaged or truncated."
         )
     write_parquet(path, [cell(0)], [0], columns=("photo", "label"))
     with pytest.raises(DataError) as error:
@@ -231,7 +232,7 @@ def test_parquet_messages(tmp_path: Path) -> None:
             read_parquet(path)
         assert message(error) == (
             f"{path} has no image file in row 1 of the column 'image'.\n"
-            "Expected the files' content (bytes), not their paths or pixels."
+            "Expected the content of the files (bytes), not their paths or pixels."
         )
     write_parquet(path, ["a.png"], [0])
     with pytest.raises(DataError, match="has no image file in row 0 of the column 'image'"):
@@ -364,8 +365,8 @@ def test_cifar10_of_another_md5_is_not_unpickled(form: str, tmp_path: Path) -> N
         CIFAR10.load(tmp_path, "test")
     assert message(error) == (
         f"CIFAR-10 at {found} can't be used.\n"
-        "A file is missing, or its md5 is not the published one.\n"
-        "Fetch cifar-10-python.tar.gz again"
+        "A file is missing, or its md5 isn't the published one.\n"
+        "Download cifar-10-python.tar.gz again"
     )
     assert not sprung.exists()
     if form == "archive":
@@ -382,7 +383,7 @@ def test_cifar10_that_can_not_be_unpacked(tmp_path: Path, monkeypatch: pytest.Mo
         CIFAR10.load(tmp_path, "train")
     lines = message(error).splitlines()
     assert lines[0] == f"{tmp_path / 'cifar-10-python.tar.gz'} can't be unpacked."
-    assert lines[2] == "Unpack it to a folder that can be written, and give that folder"
+    assert lines[2] == "Unpack it to a writable folder, and give that folder"
 
 
 @pytest.fixture
@@ -418,7 +419,7 @@ def test_cifar10_is_fetched_once(published: bytes, pantry: Pantry) -> None:
     assert len([r for r in pantry.hub.requests if r.method == "GET"]) == 1
     # A folder of that name is that folder.
     Path("cifar10").mkdir()
-    with pytest.raises(DataError, match="No class folders in cifar10"):
+    with pytest.raises(DataError, match="cifar10 has no class folders"):
         read_images("cifar10", CIFAR10.classes, 10)
 
 
@@ -463,10 +464,10 @@ def test_cifar10_folder_and_parquet_agree(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         CIFAR10.load(tmp_path, "test")
     assert message(error) == (
-        f"No CIFAR-10 at {tmp_path}.\n"
+        f"There is no CIFAR-10 at {tmp_path}.\n"
         "Looked for a parquet file, class folders under test/, cifar-10-batches-py/ and "
         "cifar-10-python.tar.gz.\n"
-        "Give the folder that has one of these"
+        "Give a folder with one of these"
     )
 
 

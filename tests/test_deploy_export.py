@@ -322,7 +322,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert first == f"Written to {file.name}, {file.stat().st_size:,} bytes."
     assert second == "  lenet5.digits_v1, weights lenet5.digits_v1"
     assert third == "  images (batch, 1, 32, 32), float32 -> logits (batch, 10), float32"
-    assert fourth.startswith("  largest error of the logits, over the largest of them: ")
+    assert fourth.startswith("  largest error of the logits, relative to the largest: ")
     model = senetzoo.create("lenet5.digits_v1", pretrained=True)
     computed, about = open_pt2(file)
     x = torch.randn(3, 1, 32, 32)
@@ -356,18 +356,18 @@ def test_command_with_a_file_of_weights(tmp_path: Path) -> None:
     ("args", "text"),
     [
         (("lenet5", "--to", "onnx", "--output", "net.pt2"),
-         "error: --to onnx can't write net.pt2.\nIts files end in .onnx.\n"
+         "error: --to onnx can't write net.pt2.\nFiles of this format end in .onnx.\n"
          "Type: --output net.onnx\n"),
         (("lenet5", "--to", "pt2", "--random", "--weights", "w.safetensors"),
          "Usage: senetzoo export [OPTIONS] NETWORK\nTry 'senetzoo export --help' for help.\n\n"
-         "Error: --random is without weights: leave out what is said of them.\n"),
+         "Error: --random can't be combined with --weights, --mean, --std, --size or --crop.\n"),
         (("lenet5.digits_v1", "--to", "pt2", "--weights", "w.safetensors"),
          "error: 'lenet5.digits_v1' and weights='w.safetensors' name different weights.\n"
          "A network has one set of weights.\nLeave one of them out\n"),
         (("lenet5+se4", "--to", "pt2"), "The default weights of lenet5 are lenet5.digits_v1.\n"
-         "error: lenet5+se4 has no trained weights for all of it.\n"
+         "error: lenet5+se4 has parameters without trained weights.\n"
          "lenet5.digits_v1 lacks slots1.standard.fc1.weight (a gate that the weights do "
-         "not have).\nTrain it first, or give weights of this very network: --weights FILE\n"),
+         "not have).\nTrain it first, or give weights of exactly this network: --weights FILE\n"),
     ],
 )  # fmt: skip
 def test_command_bad_input(

@@ -143,7 +143,7 @@ def test_class_that_the_network_does_not_have(colors: Path) -> None:
     assert str(caught.value) == (
         f"{colors} has the class 'blue', which the network does not have.\n"
         "The classes of the network are red, green, azure.\n"
-        "Give data of these classes, with folders named after them"
+        "Give data with these classes, in folders named after them"
     )
 
 
@@ -156,9 +156,9 @@ def test_no_data() -> None:
     with pytest.raises(DataError) as caught:
         read_images("/no/such/place", (), 2)
     assert str(caught.value) == (
-        "No data at /no/such/place.\n"
+        "There is no data at /no/such/place.\n"
         "Data is a folder of class folders, a CSV or parquet file, a copy of CIFAR-10, CIFAR-100 "
-        "or flower_photos, a data set of the Hub, or the word digits.\n"
+        "or flower_photos, a data set on the Hub, or the word digits.\n"
         "Type for example: digits; or hf-hub:OWNER/NAME"
     )
 
@@ -547,9 +547,9 @@ def test_untrained_gates_are_not_evaluated(published: str, colors: Path) -> None
     result = run("resnet20.fake+se8", str(colors))
     assert result.exit_code == 2
     lines = result.stderr.splitlines()
-    assert lines[0] == "error: resnet20.fake+se8 has no trained weights for all of it."
+    assert lines[0] == "error: resnet20.fake+se8 has parameters without trained weights."
     assert lines[1].startswith("resnet20.fake lacks layer1.0.slots.standard.")
-    assert lines[2] == "Train it first, or give weights of this very network: --weights FILE"
+    assert lines[2] == "Train it first, or give weights of exactly this network: --weights FILE"
 
 
 def test_missing_data_and_bad_weights(tmp_path: Path) -> None:
@@ -563,7 +563,7 @@ def test_missing_data_and_bad_weights(tmp_path: Path) -> None:
     result = run("lenet5", "/no/such/place", "--weights", str(file))
     assert result.exit_code == 2
     # Behind the word on the preprocessing, which the file does not state.
-    assert "error: No data at /no/such/place." in result.stderr.splitlines()
+    assert "error: There is no data at /no/such/place." in result.stderr.splitlines()
     result = run("lenet5", "digits", "--weights", str(tmp_path / "absent"))
     assert result.exit_code == 2
     assert result.stderr.startswith(f"error: Can't read the weights {tmp_path / 'absent'}.")
@@ -577,7 +577,7 @@ def test_an_unreadable_image_is_named_left_out_and_counted(published: str, color
     assert result.exit_code == 0
     assert set(result.stderr.splitlines()) == {
         "left out: red/0.png: it has no bytes",
-        "left out: blue/1.png: it is no image, or too damaged to be recognized",
+        "left out: blue/1.png: it isn't an image, or it is too damaged to be recognized",
     }
     assert re.search(r"^left out +2 +can't be read$", result.stdout, re.MULTILINE)
     found = json.loads(run(published, colors, "--json").stdout)
@@ -697,7 +697,7 @@ def test_a_calibration_is_stored_and_used(tmp_path: Path) -> None:
     assert (int(sure.sum()), int(kept.right[sure].sum())) == (made["kept"], made["kept_right"])
     assert made["kept_right"] / made["kept"] >= 0.99 > kept.accuracy
     text = run(folder, "digits", "--calibrate").stdout
-    assert "Report on other images than these" in text
+    assert "Report results on other images" in text
     # In Python the same.
     again = senetzoo.load(_digits_folder(tmp_path / "other"))
     calibrate(again, senetzoo.evaluate(again, "digits"))

@@ -103,7 +103,7 @@ def test_a_commit_that_is_cached_asks_nobody(
     assert message(lambda: load("owner/pets"), WeightsError) == (
         "owner/pets is not in the cache, and HF_HUB_OFFLINE forbids downloads.\n"
         "It needs the files config.json and model.safetensors; config.json is missing.\n"
-        "With a network type: hf download owner/pets config.json model.safetensors --local-dir "
+        "With a network, type: hf download owner/pets config.json model.safetensors --local-dir "
         "FOLDER; copy FOLDER here and load it"
     )
 
@@ -120,14 +120,14 @@ def test_offline(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert message(lambda: load(f"owner/pets@{revision}"), WeightsError) == (
         f"owner/pets at {revision} is not in the cache, and HF_HUB_OFFLINE forbids downloads.\n"
         "It needs the files config.json and model.safetensors; config.json is missing.\n"
-        "With a network type: hf download owner/pets config.json model.safetensors --revision "
+        "With a network, type: hf download owner/pets config.json model.safetensors --revision "
         f"{revision} --local-dir FOLDER; copy FOLDER here and load it"
     )
     code, _, stderr = pushed(TAG, "--repo", "owner/pets")
     assert (code, stderr) == (
         2,
-        "error: Nothing was pushed to owner/pets.\nHF_HUB_OFFLINE keeps off the network.\n"
-        "Unset HF_HUB_OFFLINE, or type --dry-run --folder FOLDER for the files\n",
+        "error: Nothing was pushed to owner/pets.\nHF_HUB_OFFLINE forbids network access.\n"
+        "Unset HF_HUB_OFFLINE, or write the files with --dry-run --folder FOLDER\n",
     )
     assert len(hub.asked()) == asked
 
@@ -140,12 +140,12 @@ def test_offline(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
          "Check the name at {page}; for a private one type: hf auth login"),
         ("owner/pets@v9", "config.json of owner/pets at v9",
          "there is no such branch, tag or full commit (404).",
-         "Give one that senetzoo push or timm made; hf-hub:owner/pets is its newest commit"),
+         "Give one that senetzoo push or timm made; hf-hub:owner/pets is its latest commit"),
         ("owner/empty", "config.json of owner/empty", "there is no such file (404).",
-         "Give one that senetzoo push or timm made; hf-hub:owner/empty is its newest commit"),
+         "Give one that senetzoo push or timm made; hf-hub:owner/empty is its latest commit"),
         ("owner/half", "model.safetensors of owner/half at {commit}",
          "there is no such file (404).",
-         "Give one that senetzoo push or timm made; hf-hub:owner/half is its newest commit"),
+         "Give one that senetzoo push or timm made; hf-hub:owner/half is its latest commit"),
     ],
 )  # fmt: skip
 def test_what_is_not_there(
@@ -166,8 +166,9 @@ def test_what_is_not_there(
 )
 def test_names_of_no_repository(source: str) -> None:
     assert message(lambda: create(source), ConfigError) == (
-        f"{source.removeprefix('hf-hub:')!r} names no repository of the Hugging Face Hub.\n"
-        "A repository is owner/name, of letters, digits, and single ., - and _ between them.\n"
+        f"{source.removeprefix('hf-hub:')!r} isn't the name of a repository on the Hugging Face "
+        "Hub.\n"
+        "It is owner/name, both made of letters, digits, and single ., - and _ between them.\n"
         "Type for example: hf-hub:owner/name, or hf-hub:owner/name@v1 for a revision"
     )
 
@@ -305,9 +306,9 @@ def test_a_card_for_every_entry(tmp_path: Path) -> None:
         data: Any = ModelCard(text).data
         assert len(data.eval_results or []) == len(entry.metrics)
         assert data.license is not None
-        assert ("Commercial use is excluded." in text) == entry.license.non_commercial
+        assert ("Commercial use is not allowed." in text) == entry.license.non_commercial
         stages = manifest.last_stages(entry.training)
-        assert ("in no release" in text) == (len(stages) > 1)
+        assert ("not released" in text) == (len(stages) > 1)
         assert "".join(f"\n{stage.command}" for stage in stages) in text
 
 
@@ -357,13 +358,13 @@ def _foreign(folder: Path) -> None:
     [
         (_broken_card, "The card {}/README.md can't be read.\n"
          "ParserError: while parsing a flow sequence\n"
-         "Correct what stands between its two lines of ---"),
+         "Correct the metadata between its two lines of ---"),
         (_not_finite, "The weights {} hold values that are not finite.\n"
          "There is NaN or infinity in fc.bias.\n"
          "They come from a training that diverged, or the file was damaged: get another"),
         (_foreign, "{}/config.json is broken at library_name.\n"
-         "It is not senetzoo's: it does not name 'senetzoo'.\n"
-         "Save the network again with senetzoo.save, or get its files anew"),
+         "It isn't 'senetzoo'.\n"
+         "Save the network again with senetzoo.save, or get its files again"),
     ],
 )  # fmt: skip
 def test_what_is_not_pushed(
@@ -379,11 +380,11 @@ def test_what_is_not_pushed(
 @pytest.mark.parametrize(
     ("args", "text"),
     [
-        ((TAG, "--repo", "pets"), "'pets' names no repository of the Hugging Face Hub.\n"
-         "A repository is owner/name, of letters, digits, and single ., - and _ between them.\n"
+        ((TAG, "--repo", "pets"), "'pets' isn't the name of a repository on the Hugging Face Hub.\n"
+         "It is owner/name, both made of letters, digits, and single ., - and _ between them.\n"
          "Type for example: hf-hub:owner/name, or hf-hub:owner/name@v1 for a revision"),
-        ((TAG, "--repo", "someone/pets@v1"), "someone/pets@v1 names a revision.\n"
-         "A push is a new commit of the main branch.\nType: someone/pets"),
+        ((TAG, "--repo", "someone/pets@v1"), "someone/pets@v1 has a revision.\n"
+         "Pushing makes a new commit on the main branch.\nType: someone/pets"),
         (("se_resnet20.v9", "--repo", "someone/pets"),
          "There are no weights 'v9' of 'se_resnet20'.\nIts tags are cifar10_v2, "
          "cifar10_v1, pytorchcv_cifar10, pytorchcv_cifar100, pytorchcv_svhn.\n"
@@ -404,7 +405,7 @@ def test_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (code, stderr) == (
             2,
             "error: Nothing was pushed to someone/pets.\n"
-            "The Hub takes files for a token only, and there is none.\n"
+            "Uploading needs a token, and there is none.\n"
             "Type: hf auth login, or set HF_TOKEN\n",
         )
         assert not hub.asked()
@@ -414,13 +415,13 @@ def test_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("kind", "ending", "text"),
     [
         ("unauthorised", "/create",
-         "The Hub does not know the token (401).\nType: hf auth login, or set HF_TOKEN"),
-        ("gated", "/create", "The token may not write to someone/pets (403).\n"
-         "Take a token with the right to write, or a repository of your own"),
-        ("missing", "/create", "The Hub has no such repository, and makes none (404).\n"
-         "Look at the owner's name; make the repository on the Hub's page"),
-        ("gated", "/commit/main", "The token may not write to someone/pets (403).\n"
-         "Take a token with the right to write, or a repository of your own"),
+         "The Hub rejected the token (401).\nType: hf auth login, or set HF_TOKEN"),
+        ("gated", "/create", "The token has no write access to someone/pets (403).\n"
+         "Use a token with write access, or your own repository"),
+        ("missing", "/create", "The Hub has no such repository, and can't create it (404).\n"
+         "Check the owner's name, or create the repository on the Hub's website"),
+        ("gated", "/commit/main", "The token has no write access to someone/pets (403).\n"
+         "Use a token with write access, or your own repository"),
     ],
 )  # fmt: skip
 def test_refused_pushes(kind: Any, ending: str, text: str, hub: HubServer, tmp_path: Path) -> None:
@@ -442,6 +443,6 @@ def test_private_is_not_pushed_where_everybody_reads(hub: HubServer, tmp_path: P
     assert (code, stderr) == (
         2,
         "error: Nothing was pushed to someone/pets.\n"
-        "It exists, and everybody can read it; --private does not change that.\n"
-        "Give another name, make it private in its settings, or leave --private out\n",
+        "It exists and is public; --private doesn't change that.\n"
+        "Give another name, make it private in its settings, or leave out --private\n",
     )

@@ -161,38 +161,38 @@ def test_what_timm_has_no_word_for_is_said(
     terminal.say_once.cache_clear()
     save(model, tmp_path, format="timm")
     said = capsys.readouterr().err
-    assert "Nobody says how images were preprocessed: timm's config says Preprocessing" in said
-    assert "timm's config has no temperature and no reject_below: left out." in said
+    assert "The preprocessing is not known: timm's config gets Preprocessing" in said
+    assert "timm's config can't store the calibration: it is left out." in said
     assert load(tmp_path).temperature == 1.0
 
 
 GATES = "Its resnet18 has the gates none, its seresnet18 has the gates se(width=round8)."
-REMEDY = "Leave the format out: senetzoo's own takes every network"
+REMEDY = "Leave out the format: senetzoo's own supports every network"
 
 
 @pytest.mark.parametrize(
     ("build", "size", "text"),
     [
         (lambda: create("lenet5", seed=0), 32,
-         "timm has no network that is this lenet5.\n"
-         f"None of those with counterparts here is such a LeNet.\n{REMEDY}"),
+         "timm has no network that equals this lenet5.\n"
+         f"None of the networks that senetzoo and timm share is such a LeNet.\n{REMEDY}"),
         (lambda: create("resnet18+eca@pre", seed=0), 64,
-         "timm has no network that is this resnet18+eca@pre.\n"
+         "timm has no network that equals this resnet18+eca@pre.\n"
          f"{GATES}\n{REMEDY}"),
         (lambda: create("se_resnet18", seed=0), 64,
-         "timm has no network that is this se_resnet18.\n"
+         "timm has no network that equals this se_resnet18.\n"
          f"{GATES}\n{REMEDY}"),
         (lambda: create("resnet18", stem="cifar", seed=0), 32,
-         "timm has no network that is this resnet18.\n"
-         f"Its resnet18 has another stem.\n{REMEDY}"),
+         "timm has no network that equals this resnet18.\n"
+         f"Its resnet18 has a different stem.\n{REMEDY}"),
         (lambda: attach(tiny(), "se4", seed=0).model, 32,
-         "timm has no network that is this ResNet+se4.\n"
-         f"None of those with counterparts here is such a ResNet.\n{REMEDY}"),
+         "timm has no network that equals this ResNet+se4.\n"
+         f"None of the networks that senetzoo and timm share is such a ResNet.\n{REMEDY}"),
         (lambda: config("swin_t").replace(num_classes=3).build(seed=0), 256,
-         "timm's swin_tiny_patch4_window7_224 is not this network for images of 256x256.\n"
-         "Sides that are no multiples of 224 pixels are filled up after the windows are shifted in "
-         "timm, before in ours.\n"
-         "State another size with preprocessing=, or leave the format out"),
+         "timm's swin_tiny_patch4_window7_224 differs from this network on images of 256x256.\n"
+         "If the side isn't a multiple of 224 pixels, timm pads after shifting the windows, "
+         "senetzoo before.\n"
+         "Give another size with preprocessing=, or leave out the format"),
     ],
 )  # fmt: skip
 def test_what_timm_has_not(build: Callable[[], Any], size: int, text: str, tmp_path: Path) -> None:
@@ -298,7 +298,9 @@ def test_older_forms_of_the_config(
     assert (model.classes, transforms(model)) == (("a", "b", "c"), expected)
 
 
-CONVERT = "Load it with timm; for its tensors alone: senetzoo weights convert FILE --to resnet18"
+CONVERT = (
+    "Load it with timm; to convert only its tensors: senetzoo weights convert FILE --to resnet18"
+)
 
 
 @pytest.mark.parametrize(
@@ -309,16 +311,16 @@ CONVERT = "Load it with timm; for its tensors alone: senetzoo weights convert FI
         ("model_args.output_stride", 16, "Its resnet18 has the argument output_stride=16."),
         ("model_args.bn_eps", 1e-3, "Its resnet18 has the argument bn_eps=0.001."),
         ("model_args.global_pool", "max",
-         'Its resnet18 has global_pool="max", and pools by the mean here.'),
+         'Its resnet18 has global_pool="max"; senetzoo only has average pooling.'),
         ("global_pool", "catavgmax",
-         'Its resnet18 has global_pool="catavgmax", and pools by the mean here.'),
+         'Its resnet18 has global_pool="catavgmax"; senetzoo only has average pooling.'),
         ("pretrained_cfg.crop_mode", "squash",
-         'Its resnet18 has crop_mode="squash", and images are cropped at the center here.'),
+         'Its resnet18 has crop_mode="squash"; senetzoo only crops at the center.'),
         ("pretrained_cfg.interpolation", "lanczos", 'Its resnet18 has interpolation="lanczos".'),
         ("pretrained_cfg.input_size", [3, 224, 256],
-         "Its resnet18 has input_size=[3, 224, 256], and images are square here."),
+         "Its resnet18 has input_size=[3, 224, 256]; senetzoo only takes square images."),
         ("pretrained_cfg.label_offset", 1,
-         "Its resnet18 has label_offset=1, classes that are left out."),
+         "Its resnet18 has label_offset=1, which leaves out classes."),
         ("pretrained_cfg.mean", "0.5",
          'config.json is broken at pretrained_cfg.mean.\nIt is "0.5", not a list of numbers.'),
         ("model_args", [1], "config.json is broken at model_args.\nIt is [1], not an object."),
@@ -355,8 +357,8 @@ def test_images_for_which_they_differ(tmp_path: Path) -> None:
     raw = {"architecture": "vgg11", "pretrained_cfg": {"input_size": [3, 256, 256]}}
     (tmp_path / "config.json").write_text(json.dumps(raw))
     assert message(lambda: load(tmp_path), WeightsError).splitlines()[:2] == [
-        "senetzoo's vgg11 is not timm's vgg11 for images of 256x256.",
-        "Of a map of 8x8 timm's VGG takes 7x7 windows, ours the mean.",
+        "senetzoo's vgg11 differs from timm's vgg11 on images of 256x256.",
+        "timm's VGG applies its head to 7x7 windows of the 8x8 map, ours to its mean.",
     ]
 
 
@@ -365,8 +367,8 @@ def test_weights_that_are_a_pickle(tmp_path: Path) -> None:
     timm().models.save_for_hf(theirs, tmp_path, safe_serialization=False)
     file = tmp_path / "pytorch_model.bin"
     assert message(lambda: load(tmp_path), WeightsError) == (
-        f"The weights in {tmp_path} are pytorch_model.bin alone.\n"
-        "It is a pickle, and a network is read from model.safetensors.\n"
+        f"The only weights in {tmp_path} are pytorch_model.bin.\n"
+        "That is a pickle; networks are read from model.safetensors.\n"
         f"Type: senetzoo weights convert {file} --to se_resnet18"
     )
 
@@ -419,7 +421,7 @@ def test_what_timm_has_not_is_not_pushed(hub: HubServer) -> None:
     result = CliRunner().invoke(main, arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == (
-        "error: timm has no network that is this se_resnet20.\n"
-        f"None of those with counterparts here is such a ResNet.\n{REMEDY}\n"
+        "error: timm has no network that equals this se_resnet20.\n"
+        f"None of the networks that senetzoo and timm share is such a ResNet.\n{REMEDY}\n"
     )
     assert not hub.asked()

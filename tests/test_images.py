@@ -163,8 +163,8 @@ def test_numbers_of_unknown_scale(array: np.ndarray[Any, Any], extremes: str) ->
         lambda: open_image(encoded(Image.fromarray(array), "TIFF"), "scan.tif"), DataError
     ) == (
         "Can't use scan.tif.\n"
-        f"Its values go from {extremes}, and how bright that is, it does not say.\n"
-        "Scale them to 0..255 and save 8 bits"
+        f"Its values go from {extremes}, and their scale isn't known.\n"
+        "Scale them to 0..255 and save them with 8 bits"
     )
 
 
@@ -214,7 +214,7 @@ def test_lab_is_converted() -> None:
 
 def test_colors_that_pillow_does_not_convert_are_refused() -> None:
     assert message(lambda: eight_bits(Image.new("La", (2, 2)), "print.tif"), DataError) == (
-        "Can't use print.tif.\nPillow does not convert its colors (La) to RGB.\nSave it as RGB"
+        "Can't use print.tif.\nPillow can't convert its color mode La to RGB.\nSave it as RGB"
     )
 
 
@@ -309,8 +309,8 @@ def test_cut_short_anywhere_is_whole_or_refused(form: str) -> None:
         f"Can't read the image.\n{reason}"
         for reason in (
             "The file is empty.",
-            "It is no image, or too damaged to be recognized.",
-            "It is damaged or cut short.",
+            "It isn't an image, or it is too damaged to be recognized.",
+            "It is damaged or truncated.",
         )
     }
 
@@ -335,8 +335,8 @@ def test_messages_of_files(tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(whole[:-40])
     for name, reason in [
         ("empty.png", "The file is empty."),
-        ("text.jpg", "It is no image, or too damaged to be recognized."),
-        ("cut.png", "It is damaged or cut short."),
+        ("text.jpg", "It isn't an image, or it is too damaged to be recognized."),
+        ("cut.png", "It is damaged or truncated."),
         ("none.png", "No such file or directory."),
         ("", "Is a directory."),
     ]:
@@ -344,7 +344,8 @@ def test_messages_of_files(tmp_path: Path) -> None:
             open_image(tmp_path / name)
         assert str(error.value) == f"Can't read {tmp_path / name}.\n{reason}"
     assert (
-        message(lambda: open_image("a\0b"), DataError) == "Can't read 'a\\x00b'.\nThat is no path."
+        message(lambda: open_image("a\0b"), DataError)
+        == "Can't read 'a\\x00b'.\nIt isn't a valid path."
     )
 
 

@@ -19,7 +19,7 @@ from support.networks import message
 import senetzoo
 from senetzoo._utils import terminal
 from senetzoo.data import hub
-from senetzoo.data.files import read_image_folder, read_parquet, read_parquets
+from senetzoo.data.files import read_image_folder, read_parquet
 from senetzoo.data.labels import numbered
 from senetzoo.errors import DataError
 from senetzoo.eval.data import read_images
@@ -37,9 +37,9 @@ GOOD: dict[str, tuple[list[Any], list[int], tuple[str, ...]]] = {
     "two forms of one name": (["zoo", NFC, NFD], [1, 0, 0], (NFD, "zoo")),
 }
 BAD: dict[str, tuple[list[Any], str]] = {
-    "null": ([0, None, 1], "has no label in 1 of 3 rows.|Leave these rows out"),
-    "null text": (["cat", "dog", None], "has no label in 1 of 3 rows.|Leave these rows out"),
-    "NaN": ([0.0, float("nan"), 1.0], "has no label in 1 of 3 rows.|Leave these rows out"),
+    "null": ([0, None, 1], "has no label in 1 of 3 rows.|Leave out these rows"),
+    "null text": (["cat", "dog", None], "has no label in 1 of 3 rows.|Leave out these rows"),
+    "NaN": ([0.0, float("nan"), 1.0], "has no label in 1 of 3 rows.|Leave out these rows"),
     "floats": ([0.5, 1.0, 2.0], "has labels such as 0.5.|Write a column label"),
     "several": ([[0], [0, 1], []], "has lists of labels.|Write a column label"),
     "bytes": ([b"a", b"b", b"a"], "has labels such as b'a'.|Write a column label"),
@@ -177,12 +177,12 @@ def test_hidden_labels_of_a_test_split(
 def test_text_over_several_files(tmp_path: Path) -> None:
     """The classes are those of all files, not numbered in each anew."""
     paths = [write(tmp_path / "a.parquet", ["cat"]), write(tmp_path / "b.parquet", ["bee", "cat"])]
-    files = read_parquets(paths)
+    files = read_parquet(paths)
     assert (files.labels, files.classes) == ((1, 0, 1), ("bee", "cat"))
     write(paths[0], [0], ["bee", "cat"])
     write(paths[1], [0], ["cat", "bee"])
     with pytest.raises(DataError, match="Expected bee, cat, in this order"):
-        read_parquets(paths)
+        read_parquet(paths)
 
 
 # --- One name in two forms of Unicode ------------------------------------------------------------

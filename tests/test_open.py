@@ -99,7 +99,7 @@ def test_other_folders_beside_splits_are_named(
     folder(tmp_path / "unsure", {"a": 1})
     # A class may be called as a split: it has images, not folders.
     assert list(data.open_splits(tmp_path)) == ["train"]
-    assert capsys.readouterr().err == f"{tmp_path}: no splits, and left out: unsure\n"
+    assert capsys.readouterr().err == f"{tmp_path}: left out, not a split: unsure\n"
     vehicles = folder(tmp_path / "vehicles", {"bus": 2, "train": 2})
     assert data.open(vehicles).classes == ("bus", "train")
 
@@ -214,7 +214,7 @@ def test_a_hub_data_set_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "load", load)
     data.open("hf-hub:owner/name")
     assert asked == ["owner/name", "test"]
-    with pytest.raises(DataError, match="No data at owner/name"):
+    with pytest.raises(DataError, match="There is no data at owner/name"):
         data.open("owner/name")
 
 
@@ -260,10 +260,10 @@ def test_a_csv_with_splits_and_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "has no column 'path', or it has it twice."),
-        ("file,label\na.png,x\n", "has no column 'path', or it has it twice."),
-        ("path,class\na.png,x\n", "has no column 'label', or it has it twice."),
-        ("path,label,label\na.png,x,y\n", "has no column 'label', or it has it twice."),
+        ("", "has no column 'path', or has it twice."),
+        ("file,label\na.png,x\n", "has no column 'path', or has it twice."),
+        ("path,class\na.png,x\n", "has no column 'label', or has it twice."),
+        ("path,label,label\na.png,x,y\n", "has no column 'label', or has it twice."),
         ("path,label\n", "lists no images."),
         ("path,label\na.png,\n", "has no label in line 2."),
         ("path,label\n,x\n", "has no path in line 2."),
@@ -293,7 +293,7 @@ def test_a_csv_in_another_encoding(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         data.open(path)
     assert str(error.value) == (
-        f"{path} can't be read.\nIts text is not in UTF-8.\nSave it as CSV in UTF-8"
+        f"{path} can't be read.\nIt isn't UTF-8 text.\nSave it as a CSV in UTF-8"
     )
     path = table(tmp_path / "y.csv", "path,label\na.png,x\n", "utf-16")
     with pytest.raises(DataError, match=r"y.csv can't be read"):
@@ -321,7 +321,7 @@ def test_a_split_is_written_and_opens_again(tmp_path: Path) -> None:
             assert isinstance(mine, Path)
             assert isinstance(theirs, Path)
             assert mine.resolve() == theirs.resolve()
-    with pytest.raises(DataError, match="Its images are no files"):
+    with pytest.raises(DataError, match="Its images aren't files"):
         write_csv(run / "x.csv", {"all": LabeledFiles((b"",), (0,), ("a",), "contents")})
     assert not (run / "x.csv").exists()
     assert read_csv(run / "split.csv")["val"].name == f"{run / 'split.csv'} val"
@@ -342,7 +342,7 @@ def test_the_split_is_by_class_and_seeded(tmp_path: Path) -> None:
     everything_but_one = Counter(images.labels[index] for index in hold_out(images, 0.99)[1])
     assert everything_but_one == {0: 19, 1: 6, 2: 1}
     for wrong in (0.0, 1.0, -1, float("nan")):
-        with pytest.raises(ConfigError, match="lies between 0 and 1"):
+        with pytest.raises(ConfigError, match="must be between 0 and 1"):
             hold_out(images, wrong)
 
 
@@ -389,7 +389,7 @@ def test_copies_lie_on_one_side(tmp_path: Path) -> None:
         hold_out(data.open(root), 0.3)
     assert str(error.value).splitlines()[:2] == [
         f"The class 'b' of {root} can't be split.",
-        "It has one image, and copies of it.",
+        "It has one image and copies of it.",
     ]
 
 

@@ -213,7 +213,7 @@ def test_a_bad_image_does_not_stop_the_rest(tmp_path: Path) -> None:
             f"Can't read {tmp_path / 'none.png'}. No such file or directory.",
             f"The folder {tmp_path / 'empty'} has no images in it or below.",
             None,
-            "Can't read 'a\\x00b'. That is no path.",
+            "Can't read 'a\\x00b'. It isn't a valid path.",
             "Preprocessing can't take a tensor (2, 2) of torch.float32. A tensor is one image: "
             "uint8, (channels, height, width), 1 or 3 channels. "
             "Call it for each image and torch.stack the results",
@@ -340,10 +340,10 @@ def test_one_bad_file_of_each_kind_does_not_stop_the_rest(tmp_path: Path) -> Non
     done = run(*(tmp_path / name for name in bad), good, tmp_path / "none")
     assert done.exit_code == 1
     assert done.stderr == (
-        f"error: Can't read {tmp_path / 'cut.png'}. It is damaged or cut short.\n"
+        f"error: Can't read {tmp_path / 'cut.png'}. It is damaged or truncated.\n"
         f"error: Can't read {tmp_path / 'empty.jpg'}. The file is empty.\n"
         f"error: Can't read {tmp_path / 'text.gif'}. "
-        "It is no image, or too damaged to be recognized.\n"
+        "It isn't an image, or it is too damaged to be recognized.\n"
         f"error: Can't read {tmp_path / 'none'}. No such file or directory.\n"
     )
     assert done.stdout.count(str(good)) == 1
@@ -357,8 +357,8 @@ def test_nothing_found(tmp_path: Path) -> None:
     assert done.stderr == f"error: The folder {tmp_path} has no images in it or below.\n"
     done = run("-", "--json", stdin=b"\n")
     assert done.exit_code == 1
-    assert done.stderr == "error: The standard input has no paths.\n"
-    assert json.loads(done.stdout) == {"image": "-", "error": "The standard input has no paths."}
+    assert done.stderr == "error: Standard input has no paths.\n"
+    assert json.loads(done.stdout) == {"image": "-", "error": "Standard input has no paths."}
 
 
 @pytest.mark.usefixtures("colors")

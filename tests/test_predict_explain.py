@@ -179,7 +179,7 @@ def test_bad_images_do_not_stop_the_others(tmp_path: Path) -> None:
     assert not page.fetched
     assert len(page.found) == 12
     words = " ".join(page.text)
-    assert f"Can't read {bad}. It is no image, or too damaged to be recognized." in words
+    assert f"Can't read {bad}. It isn't an image, or it is too damaged to be recognized." in words
     assert f"Can't read {tmp_path / 'none'}. No such file or directory." in words
 
 
@@ -264,7 +264,7 @@ def test_wrong_usage(tmp_path: Path) -> None:
     path = photo(tmp_path / "a.png")
     done = run(path, "--layer", "1")
     assert done.exit_code == 2
-    assert done.stderr.endswith("Error: --layer is of --explain: give both.\n")
+    assert done.stderr.endswith("Error: --layer requires --explain.\n")
     done = run(path, "--explain", path)
     assert done.exit_code == 2
     assert done.stderr.endswith(

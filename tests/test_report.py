@@ -210,8 +210,8 @@ def test_excitations_of_what_has_none(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert result.stderr == (
         "error: The runs have no excitations to show.\n"
-        "None is finished and of a network with gates.\n"
-        "Leave --excitations out\n"
+        "No run of a network with gates is finished.\n"
+        "Leave out --excitations\n"
     )
     assert not (tmp_path / "page.html").exists()
 
@@ -401,7 +401,7 @@ def test_the_baseline_comes_first(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert result.stderr == (
         "error: There is no variant 'plan' in these runs.\n"
-        "Their variants are eca, plain, se.\nDid you mean 'plain'?\n"
+        "The variants are eca, plain, se.\nDid you mean 'plain'?\n"
     )
 
 
@@ -585,6 +585,23 @@ def test_wrong_calls(tmp_path: Path) -> None:
     result = report(a, "--out", tmp_path / "page.pdf")
     assert result.stderr == (
         f"error: A report can't be written to {tmp_path / 'page.pdf'}.\n"
-        "It is a page of HTML, with a Markdown file of the same name beside it.\n"
+        "It is an HTML page, with a Markdown file of the same name beside it.\n"
         f"Type for example: --out {tmp_path / 'page.html'}\n"
     )
+
+
+def test_a_report_replaces_reports_and_no_other_file(tmp_path: Path) -> None:
+    run, page = write_run(tmp_path / "run"), tmp_path / "page.html"
+    assert not report(run, "--out", page).output.endswith("(replaced)\n")
+    before = page.read_bytes()
+    page.write_bytes(before[:-100])
+    assert report(run, "--out", page).output.endswith("page.md (replaced)\n")
+    assert page.read_bytes() == before
+    for name in ("index.html", "README.md"):
+        theirs = tmp_path / name
+        theirs.write_text("Made by `senetzoo report`, says its author.\n")
+        result = report(run, "--out", theirs.with_suffix(".html"))
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"{theirs} exists, and senetzoo report didn't write it." in result.stderr
+        assert theirs.read_text() == "Made by `senetzoo report`, says its author.\n"
+        assert not (tmp_path / "README.html").exists()

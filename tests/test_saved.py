@@ -35,7 +35,7 @@ from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate
 from senetzoo.spec import gates_of
 
-AGAIN = "Save the network again with senetzoo.save, or get its files anew"
+AGAIN = "Save the network again with senetzoo.save, or get its files again"
 YOURSELF = "Save its state_dict() yourself, with safetensors"
 
 
@@ -88,7 +88,7 @@ def _described_again(name: str) -> None:
     """The description of a network of the registry is that of the same network."""
     with torch.device("meta"):
         model = config(name).build(seed=0)
-    written = describe(model, b"", classes=None, preprocessing=None)
+    written = describe(model, b"")
     description = parse(json.dumps(dataclasses.asdict(written)))
     with torch.device("meta"):
         again = described(description).build(seed=0)
@@ -224,25 +224,25 @@ def _own_gate() -> Classifier:
     ("make", "kind", "text"),
     [
         (lambda: nn.Linear(2, 2), ConfigError, "save got a Linear.\n"
-         "It is no network of this zoo, and could not be built again from its folder.\n"
+         "It isn't a network of this zoo, and couldn't be rebuilt from its folder.\n"
          "Save its state_dict() yourself, with safetensors.torch.save_file"),
         (lambda: nn.DataParallel(tiny()), ConfigError,
-         "save got a DataParallel.\nIt is a wrapper around a ResNet of this zoo.\n"
+         "save got a DataParallel.\nIt wraps a ResNet of this zoo.\n"
          "Type save(model.module, folder)"),
         (lambda: torch.compile(tiny()), ConfigError,
-         "save got a OptimizedModule.\nIt is a wrapper around a ResNet of this zoo.\n"
+         "save got a OptimizedModule.\nIt wraps a ResNet of this zoo.\n"
          "Type save(model._orig_mod, folder)"),
         (lambda: _with("fc", nn.Identity()), ConfigError,
          "Can't save this ResNet: it was changed at fc.\n"
-         "There is Identity(), and its config and gates make "
+         "There is Identity(), but its config and gates build "
          f"Linear(in_features=16, out_features=5, bias=True).\n{YOURSELF}"),
         (lambda: _with("layer2.0.relu", nn.SiLU(inplace=True)), ConfigError,
          "Can't save this ResNet: it was changed at layer2.0.relu.\n"
-         f"There is SiLU(inplace=True), and its config and gates make ReLU(inplace=True).\n"
+         f"There is SiLU(inplace=True), but its config and gates build ReLU(inplace=True).\n"
          f"{YOURSELF}"),
         (lambda: _with("extra", nn.Dropout(0.5)), ConfigError,
          "Can't save this ResNet: it was changed at extra.\n"
-         f"There is Dropout(p=0.5, inplace=False), and its config and gates make nothing.\n"
+         f"There is Dropout(p=0.5, inplace=False), but its config and gates build nothing.\n"
          f"{YOURSELF}"),
         (_own_gate, ConfigError, "Can't save the network with a Mine at layer1.0.slots.standard.\n"
          f"Only these gates can be loaded again: {', '.join(GATES)}.\n"
@@ -250,7 +250,7 @@ def _own_gate() -> Classifier:
          "yourself"),
         (lambda: tiny().double(), WeightsError,
          "Can't save the ResNet.\nIts conv1.weight is float64.\n"
-         "Save networks of float32, or of less: model.float()"),
+         "Convert the network to float32: model.float()"),
         (lambda: tiny().to("meta"), WeightsError,
          "Can't save the ResNet.\nIts conv1.weight is on the meta device, without values.\n"
          "Give it values first: load weights, or build it on the CPU"),
@@ -270,16 +270,17 @@ def test_what_can_not_be_saved(
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"classes": ["cat"]}, "save got 1 names of classes.\nThe network has 5 classes.\n"
+        ({"classes": ["cat"]}, "save got 1 class names.\nThe network has 5 classes.\n"
          "Give one name for each, in the order of the logits"),
-        ({"classes": "catty"}, "save got classes='catty'.\nThey are names, one for each class.\n"
+        ({"classes": "catty"},
+         "save got classes='catty'.\nclasses is a sequence of names, one for each class.\n"
          'Type for example: classes=("cat", "dog")'),
         ({"classes": [0, 1, 2, 3, 4]},
-         "save got classes=[0, 1, 2, 3, 4].\nThey are names, one for each class.\n"
+         "save got classes=[0, 1, 2, 3, 4].\nclasses is a sequence of names, one for each class.\n"
          'Type for example: classes=("cat", "dog")'),
         ({"preprocessing": Preprocessing(32, (0.5,), (0.5,))},
          "save got a preprocessing for 1 channels.\nThe network takes 3.\n"
-         "Give a mean and a std for each channel"),
+         "Give a mean and a std for each channel of the network"),
         ({"clases": ["cat"]}, "save() has no option 'clases'.\n"
          "Its options are model, folder, classes, preprocessing, format.\nDid you mean 'classes'?"),
     ],
@@ -322,7 +323,7 @@ def test_files_of_another_library_are_not_replaced(
     (tmp_path / file).write_bytes(content)
     assert message(lambda: save(tiny(), tmp_path), ConfigError) == (
         f"Can't save a network in {tmp_path}.\n"
-        f"Its {file} is not senetzoo's, and would be replaced.\n"
+        f"Its {file} isn't senetzoo's, and would be replaced.\n"
         "Give another folder, or move that file away"
     )
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(file, content)]
@@ -334,7 +335,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
         f"Can't save a network in {tmp_path / 'it'}.\nIt is a file.\nGive the name of a folder"
     )
     assert message(lambda: load(tmp_path / "it"), WeightsError) == (
-        f"There is no network in {tmp_path / 'it'}.\nThere is no such folder.\n"
+        f"There is no network in {tmp_path / 'it'}.\nThe folder doesn't exist.\n"
         "Give a folder that senetzoo.save or a training run wrote"
     )
 
@@ -473,10 +474,10 @@ def test_a_config_of_another_network(tmp_path: Path) -> None:
 
 
 FAMILIES = (
-    "Families are LeNet, AlexNet, VGG, RepVGG, GoogLeNet, BNInception, InceptionV2, InceptionV3, "
-    "InceptionV4, InceptionResNet, Xception, ResNet, Plain, PreResNet, SENet, SKNet, ResNeSt, "
-    "DenseNet, SqueezeNet, MobileNet, MobileNetV2, ShuffleNetV2, MNASNet, MobileNetV3, GhostNet, "
-    "EfficientNet, RegNet, Swin, ConvNeXt"
+    "The families are LeNet, AlexNet, VGG, RepVGG, GoogLeNet, BNInception, InceptionV2, "
+    "InceptionV3, InceptionV4, InceptionResNet, Xception, ResNet, Plain, PreResNet, SENet, SKNet, "
+    "ResNeSt, DenseNet, SqueezeNet, MobileNet, MobileNetV2, ShuffleNetV2, MNASNet, MobileNetV3, "
+    "GhostNet, EfficientNet, RegNet, Swin, ConvNeXt"
 )
 CODE = "__import__('os').system('touch pwned')"
 
@@ -491,7 +492,7 @@ CODE = "__import__('os').system('touch pwned')"
         ({"schema": True}, "schema", "It is true, and this version of senetzoo reads 1 to 2."),
         ({"schema": ...}, "schema", "It is null, and this version of senetzoo reads 1 to 2."),
         ({"library_name": "timm"}, "library_name",
-         "It is not senetzoo's: it does not name 'senetzoo'."),
+         "It isn't 'senetzoo'."),
         ({"network__family": ...}, "network", "The field 'family' is missing."),
         ({"network__familly": "ResNet"}, "network",
          "The field 'familly' is unknown.\nDid you mean 'family'?"),
@@ -501,7 +502,7 @@ CODE = "__import__('os').system('touch pwned')"
         ({"network__family": CODE}, "network.family", f"There is no family {CODE!r}.\n{FAMILIES}"),
         ({"network__name": "resnt20"}, "network.name",
          "There is no network 'resnt20'.\nDid you mean 'resnet20'?"),
-        ({"network__name": "resnet20"}, "network.name", "The config is not that of resnet20."),
+        ({"network__name": "resnet20"}, "network.name", "The config isn't that of resnet20."),
         ({"network__config": []}, "network.config", "It is [], not an object."),
         ({"network__config__depths": "12"}, "network.config.depths",
          'It is "12", not a list of one or more whole numbers of at least 1.'),
@@ -549,7 +550,7 @@ CODE = "__import__('os').system('touch pwned')"
                 }
             },
             "preprocessing",
-            "It is for 1 channels, and the network takes 3.",
+            "It is for 1 channels, but the network takes 3.",
         ),
     ],
 )  # fmt: skip
@@ -600,7 +601,7 @@ def test_broken_transforms(seen: dict[str, Any], where: str, what: str, tmp_path
          "line 1 column 2 (char 1))."),
         (b"[" * 100_000, "its start", None),
         (b"\xff", "its start", "It is no text in UTF-8."),
-        (b"[]", "library_name", "It is not senetzoo's: it does not name 'senetzoo'."),
+        (b"[]", "library_name", "It isn't 'senetzoo'."),
         (b'{"a": 1, "a": 2}', "a", "It is there twice."),
         (b'{"a": NaN}', "its start", "It is no JSON (NaN is no JSON number)."),
         (b"\x80\x04\x95.", "its start", "It is no text in UTF-8."),
@@ -627,7 +628,7 @@ def test_what_load_takes(tmp_path: Path) -> None:
     )
     for source in (tmp_path / "none", str(tmp_path / "none")):
         assert message(lambda: load(source), WeightsError) == (  # noqa: B023
-            f"There is no network in {tmp_path / 'none'}.\nThere is no such folder.\n"
+            f"There is no network in {tmp_path / 'none'}.\nThe folder doesn't exist.\n"
             "Give a folder that senetzoo.save or a training run wrote"
         )
     assert message(lambda: load(tmp_path, clases=3), ConfigError) == (  # type: ignore[call-arg]
@@ -705,11 +706,11 @@ def test_gates_by_name_and_by_text_are_the_same(
 @pytest.mark.parametrize(
     ("changes", "where", "what"),
     [
-        ({"num_classes": 6}, "num_classes", "It is 6, and the config says 5."),
+        ({"num_classes": 6}, "num_classes", "It is 6, but the config has 5."),
         ({"policy": None}, "policy",
-         "One of policy and gates says where gates are, the other is null."),
+         "Exactly one of policy and gates must be null."),
         ({"gates": {}}, "policy",
-         "One of policy and gates says where gates are, the other is null."),
+         "Exactly one of policy and gates must be null."),
         ({"policy": None, "gates": {"fc": {"name": "se"}}}, "gates",
          "The network has no site 'fc'."),
         ({"policy": None, "gates": {"layer1.0.slots.pre": {"name": CODE}}},
@@ -722,9 +723,9 @@ def test_gates_by_name_and_by_text_are_the_same(
         ({"policy": None, "gates": {"layer1.0.slots.pre": []}}, "gates.layer1.0.slots.pre",
          "It is [], not an object."),
         ({"pretrained_cfg__input_size": [3, 32]}, "pretrained_cfg.input_size",
-         "It is [3, 32], not channels and two equal sides."),
+         "It is [3, 32], not a number of channels and two equal sides."),
         ({"pretrained_cfg__input_size": [3, 32, 40]}, "pretrained_cfg.input_size",
-         "It is [3, 32, 40], not channels and two equal sides."),
+         "It is [3, 32, 40], not a number of channels and two equal sides."),
         ({"familly": "ResNet"}, "its start", "The field 'familly' is unknown.\n"
          "Did you mean 'family'?"),
     ],
@@ -798,7 +799,7 @@ def test_a_quantized_network_is_refused(tmp_path: Path) -> None:
     model = _small().eval()
     quantization.quantize_dynamic(model, {nn.Linear}, inplace=True)
     said = message(lambda: save(model, tmp_path / "it"), ConfigError).splitlines()
-    assert "is quantized, or about to be" in said[1]
+    assert "is quantized, or prepared for it" in said[1]
     assert "dtype='int8'" in said[2]
     model = _small().train()
     model.qconfig = quantization.get_default_qat_qconfig()

@@ -147,7 +147,7 @@ def test_a_file_whose_name_is_no_text_is_left_out(tmp_path: Path) -> None:
     (root / "cat" / "00.png").rename(root / "cat" / os.fsdecode(b"\xe9.png"))
     found = scan(root)
     (problem,) = found.problems
-    assert (problem.kind, problem.detail) == ("unsupported", "its name is no UTF-8")
+    assert (problem.kind, problem.detail) == ("unsupported", "its name isn't UTF-8")
     found.write_csv(tmp_path / "problems.csv")
     assert b"cat/\xe9.png" in (tmp_path / "problems.csv").read_bytes()
 
@@ -157,7 +157,7 @@ def test_a_class_whose_name_is_no_text(tmp_path: Path) -> None:
     root = classes(tmp_path / "photos", {"tea": 2, os.fsdecode(b"caf\xe9"): 2})
     with pytest.raises(DataError) as caught:
         scan(root)
-    assert str(caught.value).splitlines()[0] == f"{root} has a class of the name b'caf\\xe9'."
+    assert str(caught.value).splitlines()[0] == f"{root} has a class named b'caf\\xe9'."
 
 
 def test_the_same_image_in_two_splits_stays_where_it_is_tested(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_numbers_of_the_table(tmp_path: Path) -> None:
         "many    28",
         "all     30",
         "median image 50x30 pixels, largest class 14 times the smallest",
-        "no file is left out",
+        "no files are left out",
     ]
 
 
@@ -237,7 +237,7 @@ def test_long_lists_are_shortened_in_the_table_alone() -> None:
         ({"Cat": 2, "cat": 2}, "has the classes 'Cat' and 'cat'.\nThey differ only in case."),
         (
             {unicodedata.normalize("NFC", "café"): 2, unicodedata.normalize("NFD", "café"): 2},
-            "They differ only in how Unicode writes",
+            "They differ only in their Unicode encoding",
         ),
     ],
 )
@@ -257,7 +257,7 @@ def test_a_class_whose_images_are_bad_is_explained(tmp_path: Path) -> None:
         scan(root)
     assert str(error.value) == (
         f"The class 'b' of {root} has 1 image that can be used.\n"
-        "Left out: b/00.png (empty), b/01.png (broken). Each class takes two, one of them to "
+        "Left out: b/00.png (empty), b/01.png (broken). Each class needs two, one of them to "
         "train on.\nAdd images to it, or remove the class"
     )
 
@@ -282,7 +282,7 @@ def test_images_that_are_no_files(tmp_path: Path) -> None:
     found = scan({"all": more})
     assert [(p.kind, p.file, p.detail) for p in found.problems] == [
         ("empty", "image 2 of rows", "it has no bytes"),
-        ("broken", "image 5 of rows", "it is damaged or cut short"),
+        ("broken", "image 5 of rows", "it is damaged or truncated"),
         ("duplicate", "image 3 of rows", "the same as image 0 of rows"),
     ]
     kept = found.parts["all"]

@@ -706,7 +706,7 @@ def test_a_folder_that_cant_be_written(
     first, _, third = refusal(tag, entry).splitlines()
     assert first == f"The weights {tag} could not be fetched."
     variable = "SENETZOO_CACHE" if kind == "url" else "HF_HOME"
-    assert third == f"Make room, or set {variable} to a folder that can be written to"
+    assert third == f"Free some space, or set {variable} to a writable folder"
 
 
 def test_a_load_needs_no_cache(pantry: Pantry, monkeypatch: pytest.MonkeyPatch, kind: Kind) -> None:
@@ -774,7 +774,7 @@ def test_certificates_that_cant_be_read(
         assert remedy == f"Set {name} to the file of your certificates, or unset it"
         # A folder that can't be written has another remedy.
         full = PermissionError(13, "Permission denied", "/root/cache")
-        assert download.explain(full)[1].startswith("Make room")
+        assert download.explain(full)[1].startswith("Free some space")
         monkeypatch.delenv(name)
 
 

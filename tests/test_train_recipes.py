@@ -171,9 +171,9 @@ def test_the_split_of_the_flowers_is_by_class_and_always_the_same(tmp_path: Path
     assert per_class == [63, 89, 64, 69, 79]
     assert test == flowers5.split_by_class(tuple(labels), "test")
     assert message(lambda: flowers5.load(tmp_path, "train"), DataError) == (
-        f"No flowers at {tmp_path}.\n"
+        f"There are no flowers at {tmp_path}.\n"
         "Looked for the folders daisy, dandelion, roses, sunflowers, tulips and for parquet "
-        "files.\nGive the folder that has one of these"
+        "files.\nGive a folder with one of these"
     )
 
 
@@ -264,7 +264,7 @@ def test_an_image_that_can_not_be_read_stops_the_run_by_name(tmp_path: Path) -> 
     bad.write_bytes(whole[:60])
     assert message(
         lambda: train(FOLDER, run, data=root, options=Options(workers=1)), DataError
-    ) == (f"Can't read {bad}.\nIt is damaged or cut short.")
+    ) == (f"Can't read {bad}.\nIt is damaged or truncated.")
     bad.write_bytes(whole)
     train(FOLDER, run, data=root)
     # In the test images too.
@@ -377,7 +377,7 @@ def test_hub_data_is_read_from_disk_and_as_a_stream(tmp_path: Path) -> None:
 def test_hub_data_that_can_not_be_used(tmp_path: Path) -> None:
     parquet(tmp_path / "d" / "train.parquet", 4)
     assert message(lambda: hub.load(tmp_path / "d", "test"), DataError) == (
-        f"No test split at {tmp_path / 'd'}.\n"
+        f"There is no test split at {tmp_path / 'd'}.\n"
         "Looked for parquet files with test in their names.\n"
         "Name them as the Hub does: train-00000-of-00001.parquet"
     )
@@ -401,7 +401,7 @@ def test_cifar100_by_folders_and_its_names(tmp_path: Path) -> None:
     assert test.labels.tolist() == list(range(100))
     assert (
         message(lambda: CIFAR100.load(tmp_path / "test", "test"), DataError).splitlines()[0]
-        == f"No CIFAR-100 at {tmp_path / 'test'}."
+        == f"There is no CIFAR-100 at {tmp_path / 'test'}."
     )
 
 

@@ -53,7 +53,7 @@ def test_list(shelf: Shelf) -> None:
     result = run("weights", "list", "vgg*")
     assert result.exit_code == 2
     assert result.stderr == (
-        "error: No weights match 'vgg*'.\n* stands for any letters; a tag is network.version.\n"
+        "error: No weights match 'vgg*'.\n* matches any characters; a tag is network.version.\n"
         "Type for example: senetzoo weights list 'se_resnet20.*'\n"
     )
 

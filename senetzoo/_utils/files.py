@@ -123,8 +123,15 @@ def atomically(path: Path) -> Iterator[Path]:
     _flush_folder(path.parent)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file `atomically`; its folder is created if needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomically(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def is_text(name: str) -> bool:
-    """Whether a file's name can be written as UTF-8: on Linux any bytes may be one."""
+    """Whether a file name can be encoded as UTF-8; on Linux it may be any bytes."""
     return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 

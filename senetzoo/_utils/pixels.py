@@ -1,4 +1,4 @@
-"""Images of any kind as a person sees them, with 8 bits a channel."""
+"""Conversion of images of any kind to upright ones with 8 bits per channel."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _UPRIGHT = {
 
 
 def upright(image: Image, name: str = "the image") -> Image:
-    """Decode an image and turn it as its metadata says; metadata that can't be read is ignored.
+    """Decode an image and apply its EXIF orientation; metadata that can't be read is ignored.
 
-    A copy that was turned does not say so any more.
+    The orientation is removed from the metadata of a rotated copy.
 
     Raises:
-        DataError: It has no pixels, or is damaged.
+        DataError: The image has no pixels or is damaged.
     """
     from PIL import Image as PILImage
 
@@ -37,16 +37,16 @@ def upright(image: Image, name: str = "the image") -> Image:
         raise DataError(f"Can't use {name}.", f"It has {image.width}x{image.height} pixels.")
     try:
         image.load()
-    # Decoders meet damaged files with every kind of error (struct, zlib, index, overflow ...).
+    # Decoders raise many kinds of errors for damaged files (struct, zlib, index, overflow ...).
     except Exception:
-        raise DataError(f"Can't read {name}.", "It is damaged or cut short.") from None
+        raise DataError(f"Can't read {name}.", "It is damaged or truncated.") from None
     try:
         turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:
         return image
     if turn is None:
         return image
-    # Not ImageOps.exif_transpose, which fails where it can't write the other metadata anew.
+    # ImageOps.exif_transpose would fail if it can't rewrite the other metadata.
     turned = image.transpose(PILImage.Transpose[turn])
     for key in ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"):
         turned.info.pop(key, None)
@@ -54,14 +54,14 @@ def upright(image: Image, name: str = "the image") -> Image:
 
 
 def eight_bits(image: Image, name: str = "the image") -> Image:
-    """Convert to RGB or gray with 8 bits a channel.
+    """Convert to RGB or gray with 8 bits per channel.
 
-    Palettes are looked up, and what is transparent lies on white. 16-bit gray is divided by 257,
-    so that 65535 becomes 255. Floats are taken as 0..1 if none is above 1, else as 0..255.
+    Palettes are applied, and transparent pixels are blended with white. 16-bit gray is divided by
+    257, so that 65535 becomes 255. Floats are taken as 0..1 if none is above 1, else as 0..255.
 
     Raises:
-        DataError: 32-bit or float values in none of these ranges, or a color space that Pillow
-            can't convert.
+        DataError: 32-bit or float values are outside these ranges, or Pillow can't convert the
+            color space.
     """
     from PIL import Image as PILImage
 
@@ -78,13 +78,13 @@ def eight_bits(image: Image, name: str = "the image") -> Image:
     except ValueError:
         raise DataError(
             f"Can't use {name}.",
-            f"Pillow does not convert its colors ({image.mode}) to RGB.",
+            f"Pillow can't convert its color mode {image.mode} to RGB.",
             "Save it as RGB",
         ) from None
 
 
 def _from_numbers(image: Image, name: str) -> Image:
-    """Gray with 8 bits from 16 or 32 bits or floats, which Pillow's own conversion would clip."""
+    """8-bit gray from 16 or 32 bits or floats, which Pillow's conversion would clip."""
     import numpy as np
     from PIL import Image as PILImage
 
@@ -94,8 +94,8 @@ def _from_numbers(image: Image, name: str) -> Image:
     if not (low >= 0 and high <= top):  # so that NaN is refused
         raise DataError(
             f"Can't use {name}.",
-            f"Its values go from {low:g} to {high:g}, and how bright that is, it does not say.",
-            "Scale them to 0..255 and save 8 bits",
+            f"Its values go from {low:g} to {high:g}, and their scale isn't known.",
+            "Scale them to 0..255 and save them with 8 bits",
         )
     gray = np.round(values.astype(np.float64) * (255.0 / top)).astype(np.uint8)
     key = image.info.get("transparency")

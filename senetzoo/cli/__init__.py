@@ -26,7 +26,7 @@ _COMMANDS = (
 )
 _COMPLETION = """
 \b
-Completion with the Tab key, of commands, options, networks, tags and recipes:
+Tab completion of commands, options, networks, tags and recipes:
   bash, in ~/.bashrc:  eval "$(_SENETZOO_COMPLETE=bash_source senetzoo)"
   zsh, in ~/.zshrc:    eval "$(_SENETZOO_COMPLETE=zsh_source senetzoo)"
   fish, in ~/.config/fish/completions/senetzoo.fish:
@@ -37,13 +37,13 @@ _GREETING = f"""\
 senetzoo {senetzoo.__version__}: image classifiers in which you choose where channel attention goes.
 
   senetzoo predict photo.jpg            Classify an image; the weights are in the package.
-  senetzoo explain resnet50+se16@pre    Show which gate sits where, and what it costs.
+  senetzoo explain resnet50+se16@pre    Show where the gates are and what they cost.
   senetzoo train digits                 Train a LeNet-5 in a minute or two, offline.
-  senetzoo finetune photos/             Train on your own images, a folder for each class.
-  senetzoo export runs/photos-resnet20 --to onnx    Write the result for another runtime.
+  senetzoo finetune photos/             Train on your own images, one folder per class.
+  senetzoo export runs/photos-resnet20 --to onnx    Export the result to another runtime.
 
-`senetzoo --help` lists all commands, `senetzoo COMMAND --help` explains one.
-README.md and docs/index.md in the repository lead to the tutorials and the reference."""
+`senetzoo --help` lists all commands, `senetzoo COMMAND --help` describes one.
+README.md and docs/index.md in the repository link to the tutorials and the reference."""
 
 
 @click.group(
@@ -59,8 +59,8 @@ README.md and docs/index.md in the repository lead to the tutorials and the refe
 def main(context: click.Context) -> None:
     """Image classifiers in which you choose where channel attention goes.
 
-    With --json a command prints its result, and nothing else, as JSON on the standard output.
-    Progress, warnings and errors go to stderr; there is a progress bar only on a terminal.
+    With --json, a command prints only its result, as JSON, to standard output. Progress, warnings
+    and errors go to stderr; progress bars appear only on a terminal.
 
     \b
     Examples:

@@ -17,32 +17,32 @@ if TYPE_CHECKING:
     import gradio
 
 
-@as_command("app", exits={INTERRUPTED: "ended (Ctrl-C)"})
+@as_command("app", exits={INTERRUPTED: "stopped (Ctrl-C)"})
 def command(
     *,
     names: Annotated[
         tuple[str, ...],
         "--model",
         complete.networks,
-        "A network, with its default weights or those of TAG. Repeatable; they stand side by side "
-        "in this order.",
+        "A network, with its default weights or those of TAG. Repeatable; networks are shown side "
+        "by side in this order.",
         {"metavar": "NAME[.TAG]"},
     ] = ("resnet20", "se_resnet20"),
-    host: Annotated[str, "Address or name to listen on."] = "127.0.0.1",
+    host: Annotated[str, "Address or host name to listen on."] = "127.0.0.1",
     port: Annotated[
         Annotated[int, Ge(0), Le(65535)],
-        "Port to listen on; 0 for the first from 7860 on that is free.",
+        "Port to listen on; 0 for the first free port from 7860 on.",
     ] = 0,
     as_json: Json = False,
 ) -> None:
-    """Show in the browser what networks make of your images, side by side.
+    """Compare networks on your images, side by side in the browser.
 
-    Drop an image on the page: each network's classes, heat maps (Grad-CAM, Layer-CAM) and gates,
-    with as much noise as you like. It needs no network connection, and images stay on this machine.
-    Ctrl-C ends it.
+    Drop an image on the page to see each network's classes, heat maps (Grad-CAM, Layer-CAM) and
+    gates; a slider adds noise. The app works offline, and images stay on this machine. Ctrl-C stops
+    it.
 
-    It listens on this machine alone, unless --host is another address: then everybody who reaches
-    that address can use it, without encryption.
+    The app accepts connections from this machine only, unless --host is another address: then
+    anyone who can reach that address can use it, without encryption.
 
     \b
     Examples:
@@ -53,7 +53,7 @@ def command(
     from senetzoo.zoo import load
 
     with tempfile.TemporaryDirectory(prefix="senetzoo-") as folder:
-        # Where gradio keeps images, by default in a folder that others on this machine can read.
+        # gradio's default folder for uploads can be read by other users of this machine.
         os.environ["GRADIO_TEMP_DIR"] = folder
         try:
             from senetzoo.app.app import build, is_loopback, launch
@@ -66,13 +66,13 @@ def command(
         url = launch(app, host, port or None)
         try:
             if not is_loopback(host):
-                echo(f"warning: Everybody who reaches {host} can use the app.", err=True)
-            say(as_json, {"url": url}, f"The app is at {url} and ends with Ctrl-C.")
+                echo(f"warning: Anyone who can reach {host} can use the app.", err=True)
+            say(as_json, {"url": url}, f"The app is at {url}. Press Ctrl-C to stop it.")
             _serve(app)
         finally:
             app.close(verbose=False)
 
 
 def _serve(app: gradio.Blocks) -> None:
-    """Wait for the server to end."""
+    """Wait for the server to stop."""
     app.server.thread.join()

@@ -1,4 +1,4 @@
-"""The classes of commands and groups: errors become messages, and rooms are imported when asked."""
+"""Command and group classes: errors become messages, and modules are imported on first use."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ UNWRITTEN, BAD_INPUT, INTERRUPTED = 1, 2, 130
 EXITS: Mapping[int, str] = {
     0: "done",
     UNWRITTEN: "the output can't be written, or its reader stopped reading",
-    BAD_INPUT: "wrong input; stderr says what is wrong",
+    BAD_INPUT: "bad input; stderr says what is wrong",
     INTERRUPTED: "interrupted (Ctrl-C)",
 }
 
 
-class OneOf(click.Choice):  # type: ignore[type-arg]  # older versions have no generic one
-    """A choice that names the nearest one for a misspelled one."""
+class OneOf(click.Choice):  # type: ignore[type-arg]  # not generic in older versions of click
+    """A choice whose error suggests the nearest valid value."""
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
         message = super().get_invalid_choice_message(value, ctx)
@@ -34,43 +34,52 @@ class OneOf(click.Choice):  # type: ignore[type-arg]  # older versions have no g
 
 
 class _Program(click.Command):
-    """A command or group that ends with a line where its output can't be written."""
+    """A command or group that lists its exit codes and exits with 130, silently, on Ctrl-C.
+
+    If its output can't be written, it exits with 1 and a one-line error.
+    """
+
+    exits: Mapping[int, str] = EXITS
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().main(*args, **kwargs)
         except OSError as error:
-            # The help, too, is output. click has dealt with a reader that stopped reading.
+            # Help text is output too. click handles a reader that stopped reading.
             if not kwargs.get("standalone_mode", True):
                 raise
             echo(f"error: Can't write the output: {error.strerror or error}.", err=True)
             sys.exit(UNWRITTEN)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), meaning) for code, meaning in self.exits.items()])
+
 
 class SenetzooCommand(_Program):
     """A command that prints a `SenetzooError` as ``error: ...`` on stderr and exits with 2.
 
-    An `OSError`, such as of a folder that can't be written, is treated alike.
-
-    Ctrl-C exits with 130 and without a word; output that can't be written with 1 and a line, or
-    in silence where its reader stopped reading (``| head``).
+    An `OSError`, such as a folder that isn't writable, is handled the same way.
 
     Args:
-        args: Those of `click.Command`.
-        exits: What exit codes mean where that is not what `EXITS` says; the help lists all.
-        kwargs: Those of `click.Command`.
+        args: Passed to `click.Command`.
+        exits: Meanings of exit codes that differ from `EXITS`.
+        kwargs: Passed to `click.Command`.
     """
 
     def __init__(self, *args: Any, exits: Mapping[int, str] | None = None, **kwargs: Any) -> None:
-        # Whoever calls a command by itself, not through `senetzoo`, gets -h too.
+        # So that a command that is called on its own, not through `senetzoo`, has -h too.
         names = {"help_option_names": ["-h", "--help"]}
         kwargs["context_settings"] = names | (kwargs.get("context_settings") or {})
         super().__init__(*args, **kwargs)
         self.exits = {**EXITS, **(exits or {})}
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        super().format_epilog(ctx, formatter)
-        _write_exits(self.exits, formatter)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -81,23 +90,21 @@ class SenetzooCommand(_Program):
         except OutputError:
             raise
         except OSError as error:
-            # A folder that can't be written, a full disk: the user's to clear.
-            what = f"use {error.filename}" if error.filename else "go on"
+            # A read-only folder or a full disk: the user has to fix it.
+            what = f"use {error.filename}" if error.filename else "continue"
             echo(f"error: Can't {what}.\n{error.strerror or error}.", err=True)
             ctx.exit(BAD_INPUT)
-        except KeyboardInterrupt:
-            ctx.exit(INTERRUPTED)
 
 
 class LazyGroup(_Program, click.Group):
-    """A group that names the nearest command for an unknown one.
+    """A group that imports its commands on first use and suggests the nearest for an unknown one.
 
     Args:
-        elsewhere: Commands in rooms that are imported when they are asked for: ``senetzoo list``
-            must not load a trainer. ``"module:function"`` by command. To list them takes no import:
-            their docstrings are read from the files.
-        args: Those of `click.Group`.
-        kwargs: Those of `click.Group`.
+        elsewhere: ``"module:function"`` of each command, so that ``senetzoo list`` doesn't import
+            the trainer. Listing the commands imports nothing: their docstrings are read from
+            source.
+        args: Passed to `click.Group`.
+        kwargs: Passed to `click.Group`.
     """
 
     def __init__(
@@ -105,16 +112,6 @@ class LazyGroup(_Program, click.Group):
     ) -> None:
         super().__init__(*args, **kwargs)
         self._elsewhere = dict(elsewhere or {})
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:  # while a room was imported
-            ctx.exit(INTERRUPTED)
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        super().format_epilog(ctx, formatter)
-        _write_exits(EXITS, formatter)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *self._elsewhere])
@@ -135,7 +132,7 @@ class LazyGroup(_Program, click.Group):
         return listed.shell_complete(own, incomplete)
 
     def _listed(self) -> click.Group:
-        """What a list of the commands needs: their names and help, and the group's options."""
+        """A group with the names and help of the commands, and this group's options."""
         known = {
             name: click.Command(name, help=_docstring(self._elsewhere[name]))
             for name in self._elsewhere
@@ -149,21 +146,16 @@ class LazyGroup(_Program, click.Group):
         if args and not args[0].startswith("-") and args[0] not in known:
             raise click.UsageError(
                 f"There is no command {args[0]!r}. "
-                + (nearest(args[0], known) or f"Commands are {', '.join(known)}."),
+                + (nearest(args[0], known) or f"The commands are {', '.join(known)}."),
                 ctx,
             )
         return super().resolve_command(ctx, args)
 
 
 def _docstring(where: str) -> str | None:
-    """That of ``module:function``, without importing the module."""
+    """The docstring of ``module:function``, without importing the module."""
     module, _, name = where.partition(":")
     package, _, file = module.rpartition(".")
     body = ast.parse(pkgutil.get_data(package, f"{file}.py") or b"").body
     functions = (node for node in body if isinstance(node, ast.FunctionDef))
     return next((ast.get_docstring(node) for node in functions if node.name == name), None)
-
-
-def _write_exits(exits: Mapping[int, str], formatter: click.HelpFormatter) -> None:
-    with formatter.section("Exit codes"):
-        formatter.write_dl([(str(code), meaning) for code, meaning in exits.items()])

@@ -38,67 +38,69 @@ def command(
         "--model",
         complete.networks,
         "Name, wildcard or policy: resnet18, 'se_resnet*', resnet50+se8@pre/s3-4. Repeatable; "
-        "the first is what the others are compared with.",
+        "the others are compared with the first.",
         {"metavar": "NAME"},
     ],
     peers: Annotated[
         tuple[str, ...],
         "--compare",
         _peers,
-        "A network of timm, torchvision or pytorchcv, with the classes and the size of the first "
-        "--model: timm:seresnet50. Repeatable.",
+        "A network of timm, torchvision or pytorchcv, such as timm:seresnet50, with the number of "
+        "classes and the image size of the first --model. Repeatable.",
         {"metavar": "LIBRARY:NETWORK"},
     ] = (),
-    batch: Annotated[tuple[int, ...], "Images. Repeatable."] = (32,),
+    batch: Annotated[tuple[int, ...], "Images per batch. Repeatable."] = (32,),
     sizes: Annotated[
         tuple[int, ...],
         "--size",
-        "Side of the images in pixels. Repeatable. Default: the network's own.",
+        "Image side in pixels. Repeatable. Default: the network's own.",
     ] = (),
     engines: Annotated[
         tuple[str, ...],
         "--engine",
         OneOf(list(ENGINES)),
-        "What runs the networks. Repeatable; all are measured in turn.",
+        "Runtime for the networks. Repeatable; all are measured in turn.",
     ] = ("eager",),
     dtypes: Annotated[
         tuple[Dtype, ...],
         "--dtype",
-        "Of weights and activations. Repeatable; all are measured in turn.",
+        "Type of weights and activations. Repeatable; all are measured in turn.",
     ] = ("fp32",),
     streams: Annotated[
         tuple[int, ...],
-        "Parts of a batch that run at the same time, each on its share of the threads. Repeatable; "
-        "all are measured in turn.",
+        "Parts of a batch that run in parallel, each on its share of the threads. Repeatable; all "
+        "are measured in turn.",
     ] = (1,),
     optimized: Annotated[
-        bool, "Measure each of our networks also as senetzoo.optimize rewrites it."
+        bool, "Also measure each senetzoo network after senetzoo.optimize."
     ] = False,
     layouts: Annotated[
         tuple[Layout, ...], "--layout", "nhwc is torch's channels_last. Repeatable."
     ] = ("nchw",),
     device: Device = "cpu",
-    threads: Annotated[int | None, "On the CPU, of every engine. Default: torch's choice."] = None,
-    rounds: Annotated[int, "Timed batches of each."] = 20,
-    warmup: Annotated[int, "Batches of each before them."] = 3,
+    threads: Annotated[int | None, "CPU threads of every engine. Default: torch's choice."] = None,
+    rounds: Annotated[int, "Timed batches of each network."] = 20,
+    warmup: Annotated[int, "Untimed batches of each network first."] = 3,
     profiled: Annotated[
         bool,
         "--profile",
-        "Also show where the time goes, by layer and kind of operation; eager and inductor.",
+        "Also show where the time goes, by layer and kind of operation (eager and inductor only).",
     ] = False,
-    data: Annotated[Data | None, "--accuracy", f"Evaluate too. {DATA}", {"metavar": "DATA"}] = None,
+    data: Annotated[
+        Data | None, "--accuracy", f"Also evaluate. {DATA}", {"metavar": "DATA"}
+    ] = None,
     weights: Annotated[
         WeightsFile, "Evaluate this safetensors file instead of the published weights."
     ] = None,
     as_json: Json = False,
     record: Annotated[bool, "Append the JSON as a line to the records."] = False,
-    records_dir: Annotated[Path, "Where they are."] = Path("benchmarks/records/speed"),
+    records_dir: Annotated[Path, "Folder of the records."] = Path("benchmarks/records/speed"),
 ) -> None:
     """Measure size, speed, memory and accuracy of networks.
 
     Networks are timed in one process, one batch of each in turn, in every engine and dtype, so
-    that other load meets all of them. Evaluation runs eagerly, on weights that are published or
-    given.
+    that other load on the machine affects all of them alike. Accuracy is measured in eager mode,
+    with published weights or those of --weights.
 
     \b
     Examples:
@@ -117,19 +119,21 @@ def command(
     backends, left_out = find_backends(engines, dtypes, streams)
     for size in sizes:
         if size < 1:
-            raise ConfigError(f"size={size} can't be measured.", "size is a number of pixels, > 0.")
+            raise ConfigError(
+                f"Can't measure size={size}.", "A size is a number of pixels above 0."
+            )
     if weights is not None and (data is None or len(names) > 1):
         raise ConfigError(
-            f"--weights {weights} can't be used here.",
-            "It is for the accuracy of one network; "
-            + ("--accuracy is missing." if data is None else f"there are {len(names)}."),
+            f"Can't use --weights {weights} here.",
+            "It needs --accuracy and exactly one network; "
+            + ("--accuracy is missing." if data is None else f"there are {len(names)} networks."),
             "Type for example: --model resnet20 --weights FILE --accuracy DATA",
         )
     evaluated = [dtype for dtype in dict.fromkeys(dtypes) if dtype in TORCH_DTYPES]
     if data is not None and not evaluated:
         raise ConfigError(
-            f"--accuracy can't be measured in {dtypes[0]}.",
-            f"Evaluation runs eagerly, in {' or '.join(TORCH_DTYPES)}.",
+            f"Can't measure --accuracy in {dtypes[0]}.",
+            f"Evaluation runs in eager mode, in {' or '.join(TORCH_DTYPES)}.",
             "Type: --dtype fp32",
         )
     target = check_device(device, bf16="bf16" in dtypes)
@@ -142,7 +146,7 @@ def command(
         where = environment(
             target, torch.get_num_threads(), [*engines, *(peer.partition(":")[0] for peer in peers)]
         )
-        # Evaluation comes first: data or weights that are not there show before the long part.
+        # Evaluate first, so that missing data or weights fail before the long part.
         evaluations = (
             []
             if data is None
@@ -183,7 +187,7 @@ def command(
 
 
 def _options() -> dict[str, Any]:
-    """What the command was given, by the names of its options."""
+    """The command's options, by name."""
     ctx = click.get_current_context()
     params = (param for param in ctx.command.params if param.name in ctx.params)
     given = {param.opts[0][2:]: ctx.params[str(param.name)] for param in params}
@@ -195,7 +199,7 @@ def _options() -> dict[str, Any]:
 def _time(
     built: Sequence[Sequence[BenchmarkCase]], every: Sequence[Settings], *, profiled: bool
 ) -> tuple[list[list[Timing]], list[Profile]]:
-    """Measure, and profile where that was asked for, in every setting and size."""
+    """Measure, and profile if asked to, in every setting and size."""
     speeds, profiles = [], []
     table = list(itertools.product(every, built))
     total = sum((settings.rounds + settings.warmup) * len(cases) for settings, cases in table)

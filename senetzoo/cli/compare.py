@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from senetzoo._utils.checks import Ge, Le, PositiveInt
 from senetzoo._utils.environment import launched
-from senetzoo._utils.files import atomically
+from senetzoo._utils.files import write_text
 from senetzoo._utils.terminal import columns, cut
 from senetzoo.cli import complete
-from senetzoo.cli.options import Json, Threads, as_command, say
+from senetzoo.cli.options import Json, Threads, as_command, command_line, say
 from senetzoo.cli.train import (
     EXITS,
+    NoCompile,
     Parallel,
+    Quick,
     SaveMinutes,
     Settings,
     Workers,
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from senetzoo.train.parallel import Asked
 
 PLAIN = "plain"
-"""The variant without a policy, which the others are compared with."""
+"""The variant without a policy, the baseline of the comparison."""
 RESULT, PLOT = "compare.json", "compare.svg"
 
 
@@ -46,46 +48,46 @@ RESULT, PLOT = "compare.json", "compare.svg"
 def command(
     *,
     model: Annotated[
-        str, complete.networks, "The network; MODULE:NAME for one of your own.", {"metavar": "NAME"}
+        str, complete.networks, "The network; MODULE:NAME for your own.", {"metavar": "NAME"}
     ],
     policies: Annotated[
         tuple[str, ...],
         "--policy",
         complete.policies,
-        "Gates to compare with the network as it is, such as se4@pre; a gate of your own may be "
-        "MODULE:NAME. Repeatable.",
+        "Gates to compare with the plain network, such as se4@pre; MODULE:NAME for your own gate. "
+        "Repeatable.",
         {"metavar": "POLICY"},
     ],
     data: Annotated[
         str | None,
         complete.data,
         "A folder with train and val (or test), a CSV with a split, a copy of CIFAR-10 or "
-        "flower_photos, or the word digits. [CIFAR-10, fetched]",
+        "flower_photos, or the word digits. [CIFAR-10, downloaded]",
     ] = None,
     recipe: Annotated[
-        str | None, recipe_names, "How to train, by the name of a recipe. [as suits the data]"
+        str | None, recipe_names, "Recipe to train with. [depends on the data]"
     ] = None,
     seeds: Annotated[Annotated[int, Ge(2), Le(1000)], "Runs of each variant."] = 3,
-    epochs: Annotated[PositiveInt | None, "How long. [the recipe's]"] = None,
+    epochs: Annotated[PositiveInt | None, "Number of epochs. [the recipe's]"] = None,
     settings: Settings = (),
     out: Annotated[Path | None, "Folder of the runs. [runs/compare-NAME]"] = None,
-    quick: Annotated[bool, "One short epoch, to see that everything works."] = False,
-    no_compile: Annotated[bool, "Do without a C++ compiler."] = False,
+    quick: Quick = False,
+    no_compile: NoCompile = False,
     threads: Threads = None,
     parallel: Parallel = 1,
     workers: Workers = None,
     save_minutes: SaveMinutes = 15.0,
     as_json: Annotated[Json, "JSON of the table; progress on stderr."] = False,
 ) -> None:
-    """Train a network as it is and with each policy, by the same seeds, and compare.
+    """Train a network without gates and with each policy, on the same seeds, and compare.
 
-    Runs of one seed are paired: the same initial trunk, the same batches in the same order. The
-    table has the mean of the differences from the plain network, with intervals that hold for all
-    policies at once (Dunnett's test). It is written to the folder as compare.json, its plot as
-    compare.svg, and each run beside them for senetzoo report.
+    Runs with the same seed are paired: they start from the same trunk and see the same batches in
+    the same order. The table shows the mean difference from the plain network, with intervals that
+    hold for all policies at once (Dunnett's test). The folder gets the table as compare.json, a
+    plot as compare.svg, and the runs, for senetzoo report.
 
-    The same command again resumes an interrupted run and leaves out finished ones; with more
-    --seeds or another --policy it adds to them.
+    Running the same command again resumes an interrupted run and skips finished ones; with more
+    --seeds or another --policy, it adds runs.
 
     \b
     Examples:
@@ -104,23 +106,29 @@ def command(
     for library in ("scipy", "matplotlib"):
         if importlib.util.find_spec(library) is None:
             raise MissingExtraError("A comparison", library, "train")
-    words = ["senetzoo", "compare", "--model", model]
-    words += [word for policy in policies for word in ("--policy", policy)]
-    given = {"data": data and Path(data).name, "recipe": recipe, "epochs": epochs}
     parallel = min(parallel, (1 + len(policies)) * seeds)
     threads = set_threads(threads, parallel)
-    given |= {"seeds": seeds, "threads": threads}
-    words += [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
-    words += [word for setting in settings for word in ("--set", setting)]
-    words += ["--quick"] * quick + ["--no-compile"] * no_compile
+    again = command_line(
+        *("senetzoo", "compare"),
+        model=model,
+        policy=policies,
+        data=data and Path(data).name,
+        recipe=recipe,
+        epochs=epochs,
+        seeds=seeds,
+        threads=threads,
+        set=settings,
+        quick=quick,
+        no_compile=no_compile,
+    )
 
     network = register_path(model) if PATH.fullmatch(model) else model
     experiment = compared(network, list(map(with_names, policies)), data, recipe, seeds)
     changes = dict(map(read_setting, settings))
     if "model" in changes:
         raise ConfigError(
-            "--set model=... does not fit a comparison.",
-            "Its networks are --model with each --policy.",
+            "--set model=... can't be used in a comparison.",
+            "It compares --model with each --policy.",
             "Type for example: --policy se4",
         )
     if epochs is not None:
@@ -136,29 +144,27 @@ def command(
         for variant, chosen in recipes.items():
             how = {"data": where, "seed": number, "variant": variant, "options": options}
             each = folder / f"{variant}-{number}"
-            asked.append((chosen, each, {**how, "command": shlex.join(words)}))
+            asked.append((chosen, each, {**how, "command": again}))
     train_all(asked, parallel, lambda *_: None, as_json=as_json)
     if launched("RANK", 0) == 0:
         runs = [read(path, path.name) for _, path, _ in asked]
         pairs = paired(runs, list(experiment.variants))
         made = table(runs, experiment, pairs)
-        made |= {"command": shlex.join(words), "folder": str(folder)}
+        made |= {"command": again, "folder": str(folder)}
         for drawn in differences(pairs):
-            with atomically(folder / PLOT) as file:
-                file.write_text(drawn.inked("#000000"), encoding="utf-8")
-        with atomically(folder / RESULT) as file:
-            file.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+            write_text(folder / PLOT, drawn.inked("#000000"))
+        write_text(folder / RESULT, json.dumps(made, indent=1) + "\n")
         say(as_json, made, _text(made, folder))
 
 
 def compared(
     model: str, policies: Sequence[str], data: str | None, recipe: str | None, seeds: int
 ) -> Experiment:
-    """The experiment in which `model` is trained plain and with each policy.
+    """The experiment that trains `model` without gates and with each policy.
 
     Raises:
         ConfigError: There is no such network or recipe, or a policy is given twice.
-        PolicyError: A policy that can't be read, or does not fit the network.
+        PolicyError: A policy can't be parsed or doesn't fit the network.
     """
     import torch
 
@@ -168,20 +174,20 @@ def compared(
     base = find(recipe) if recipe else _base(data)
     if base.variants:
         raise ConfigError(
-            f"The recipe {base.name} is an experiment of its own.",
+            f"The recipe {base.name} is already an experiment.",
             f"Its variants are {', '.join(base.variants)}.",
-            "Give the recipe of a single run: --recipe cifar_small",
+            "Give a recipe of a single run: --recipe cifar_small",
         )
     variants = {PLAIN: {"model": model}}
     for policy in policies:
         name = _safe(policy)
         if name in variants:
             raise ConfigError(
-                f"--policy {policy} is given twice.", "Each is one variant.", "Leave one out"
+                f"--policy {policy} is given twice.", "Each policy is one variant.", "Remove one"
             )
         variants[name] = {"model": f"{model}+{policy}"}
     for changed in variants.values():
-        with torch.device("meta"):  # what does not fit shows before the first run
+        with torch.device("meta"):  # to fail before the first run if a policy doesn't fit
             config(changed["model"]).build(seed=0)
     return Experiment(
         base.recipe.replace(name="compare"),
@@ -192,7 +198,7 @@ def compared(
 
 
 def _base(data: str | None) -> Experiment:
-    """How to train, where no recipe is named: what suits the data."""
+    """The default recipe for the data."""
     from senetzoo.data.sources import CIFAR, kind_of
     from senetzoo.train.experiment import Experiment
 
@@ -205,12 +211,12 @@ def _base(data: str | None) -> Experiment:
 
 
 def _safe(name: str) -> str:
-    """A name of a folder."""
+    """`name` as the name of a folder."""
     return re.sub(r"[^\w.@=+~&,-]", "_", name)
 
 
 def table(runs: Sequence[Run], experiment: Experiment, pairs: Sequence[Paired]) -> dict[str, Any]:
-    """The comparison of finished runs, in values of JSON; accuracies are in per cent."""
+    """The comparison of finished runs as JSON values; accuracies are in percent."""
     rows = []
     for variant, changed in experiment.variants.items():
         own = [run for run in runs if run.header["variant"] == variant]
@@ -254,7 +260,7 @@ def _text(made: Mapping[str, Any], folder: Path) -> str:
         [
             f"{made['variants'][0]['model']} on {made['data']}, {len(made['seeds'])} seeds",
             *columns(rows),
-            f"differences in points, paired by seed with {PLAIN}; shown: by Dunnett's test",
+            f"differences from {PLAIN} in points, paired by seed; shown: by Dunnett's test",
             f"table: {folder / RESULT}, plot: {folder / PLOT}",
             f"next: senetzoo report {shlex.quote(str(folder))}",
         ]

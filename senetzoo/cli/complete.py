@@ -1,6 +1,6 @@
-"""What a shell offers at Tab for arguments that name something of the zoo.
+"""Tab completion of arguments that name something in the zoo.
 
-Each function gets the word so far.
+Each function takes the incomplete word.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from senetzoo.models.names import ModelName
 
 
 def starting(words: Iterable[str], incomplete: str) -> list[Any]:
-    """Those of `words` that start with the word so far."""
+    """The `words` that start with the incomplete word."""
     return [CompletionItem(word) for word in words if word.startswith(incomplete)]
 
 
 def networks(incomplete: str) -> list[Any]:
-    """Names; after a ``.`` the tags of the weights, after a ``+`` a policy."""
+    """Network names; after a ``.`` weight tags, after a ``+`` policies."""
     if "+" in incomplete:
         return policies(incomplete)
     return tags(incomplete) if "." in incomplete else starting(get_args(ModelName), incomplete)
 
 
 def tags(incomplete: str) -> list[Any]:
-    """Tags of weights."""
+    """Weight tags."""
     from senetzoo.weights.manifest import manifest
 
     return starting(manifest(), incomplete)
 
 
 def policies(incomplete: str) -> list[Any]:
-    """Names of gates; after an ``@`` the positions."""
+    """Gate names; after an ``@`` positions."""
     from senetzoo.gates import GATES
     from senetzoo.nn.slots import POSITIONS
 
@@ -45,12 +45,12 @@ def policies(incomplete: str) -> list[Any]:
 
 
 def networks_and_folders(incomplete: str) -> list[Any]:
-    """Names as of `networks`, and folders that `senetzoo.save` may have written."""
+    """What `networks` completes, and folders."""
     return [*networks(incomplete), CompletionItem(incomplete, type="dir")]
 
 
 def data(incomplete: str) -> list[Any]:
-    """Images with labels: what needs no file here, files and folders."""
+    """Data sets by name, files and folders."""
     return [
         *starting(["digits", "cifar10", "cifar100"], incomplete),
         CompletionItem(incomplete, type="file"),
@@ -58,12 +58,12 @@ def data(incomplete: str) -> list[Any]:
 
 
 def devices(incomplete: str) -> list[Any]:
-    """Types of devices that networks are run on."""
+    """Device types."""
     return starting(DEVICES, incomplete)
 
 
 def families(incomplete: str) -> list[Any]:
-    """Titles of families."""
+    """Titles of network families."""
     from senetzoo.registry import FAMILIES
 
     return starting(sorted(family.title for family in FAMILIES), incomplete)

@@ -22,19 +22,19 @@ def command(
     file: Annotated[Path, UserPath(exists=True, dir_okay=False)],
     *,
     network: Annotated[str, "--to", complete.networks, "The network, such as se_resnet50."],
-    called: Annotated[str | None, "--as", "Its name in the library that the file is from."] = None,
+    called: Annotated[str | None, "--as", "The network's name in the file's library."] = None,
     part: Annotated[
-        str | None, "Which state dict, where the file has several: state_dict_ema."
+        str | None, "State dict to read if the file has several, such as state_dict_ema."
     ] = None,
-    by_structure: Annotated[bool, "Match by order and shape, whatever the names."] = False,
+    by_structure: Annotated[bool, "Match tensors by order and shape, ignoring names."] = False,
     yes: Annotated[bool, "Accept the mapping of --by-structure."] = False,
-    out: Annotated[Path | None, "File to write; NETWORK.safetensors."] = None,
+    out: Annotated[Path | None, "File to write. [NETWORK.safetensors]"] = None,
     preprocessing: Stated,
     as_json: Json = False,
 ) -> None:
-    """Read weights of another library, in FILE, and write them as ours.
+    """Convert FILE, weights of another library, to senetzoo's format.
 
-    FILE is safetensors, or what torch.save made of a state dict; nothing in it is run.
+    FILE is a safetensors file, or a state dict saved by torch.save; no code in it is run.
 
     \b
     Examples:
@@ -58,7 +58,7 @@ def command(
     converting.check_free(target)
 
     def build(changes: Mapping[str, object], policy: str) -> Classifier:
-        # The user's own policy has the last word.
+        # The user's own policy takes precedence.
         own = network if "+" in network or not policy else f"{network}+{policy}"
         return senetzoo.config(own).replace(**changes).build(seed=0)
 
@@ -74,8 +74,8 @@ def command(
         if named is None:
             first = ", ".join(list(state)[:3])
             raise WeightsError(
-                f"The names in {file} are those of no library that senetzoo knows.",
-                f"They begin {first}.",
+                f"The tensor names in {file} are not those of a library that senetzoo knows.",
+                f"The first names are {first}.",
                 "Match the tensors by order and shape: --by-structure",
             )
         done = named
@@ -84,26 +84,26 @@ def command(
     known = usual(size).for_channels(channels) if channels in (1, 3) else None
     if preprocessing and known is None:
         raise ConfigError(
-            f"Preprocessing can't be stated for {channels} channels.",
-            "It is of gray or RGB images.",
-            "Leave --mean, --std, --size and --crop out",
+            f"Preprocessing can't be given for {channels} channels.",
+            "It is defined for gray and RGB images only.",
+            "Leave out --mean, --std, --size and --crop",
         )
     stated = known.replace(**preprocessing) if known and preprocessing else None
     converting.save(done, network, digest, target, stated)
     report = _report(done, notes, file, digest, network, target)
     report["preprocessing"] = None if stated is None else dataclasses.asdict(stated)
     if stated is not None:
-        said = f"Images go through {stated}."
+        said = f"Preprocessing: {stated}."
     elif known is None:
-        said = f"Images of {channels} channels are normalized by who calls the network."
+        said = f"Images of {channels} channels have to be normalized by the caller."
     else:
-        said = f"How images were preprocessed is not stated: {known} will be assumed."
-        said += " State it with --mean, --std, --size and --crop."
+        said = f"The preprocessing is not known: {known} will be assumed."
+        said += " Set it with --mean, --std, --size and --crop."
     say(as_json, report, _text(report, said))
 
 
 def _confirm(done: Conversion, as_json: bool) -> None:
-    """Show the mapping, and go on only if it is accepted."""
+    """Show the mapping; `WeightsError` unless the user accepts it."""
     from senetzoo.errors import WeightsError
 
     asked = False
@@ -112,8 +112,8 @@ def _confirm(done: Conversion, as_json: bool) -> None:
         for theirs, ours in done.mapping:
             echo(f"{theirs} -> {ours} {tuple(own[ours].shape)}")
         try:
-            asked = click.confirm("Names were not looked at. Is each tensor where it belongs?")
-        except click.Abort:  # nobody there to ask
+            asked = click.confirm("Names were ignored. Is each tensor mapped correctly?")
+        except click.Abort:  # not interactive
             echo("")
     if not asked:
         raise WeightsError(
@@ -147,7 +147,7 @@ def _text(report: Mapping[str, Any], said: str) -> str:
         origin = "matched by order and shape"
     else:
         known = [f"{n['dialect']} ({n['network']})".replace(" ()", "") for n in report["names"]]
-        origin = f"names of {', '.join(known)}"
+        origin = f"tensor names of {', '.join(known)}"
     name = report["network"] + (f"+{report['policy']}" if report["policy"] else "")
     changes = ", ".join(f"{field}={value!r}" for field, value in report["config"].items())
     return "\n".join(

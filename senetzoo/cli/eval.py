@@ -8,13 +8,14 @@ from typing import Annotated, Any, Literal
 import click
 
 from senetzoo._utils.environment import check_device, threads_set
-from senetzoo._utils.files import atomically, write_csv
+from senetzoo._utils.files import write_csv, write_text
 from senetzoo._utils.terminal import columns, progress
 from senetzoo.cli.networks import evaluate_networks, trained
 from senetzoo.cli.options import (
     FILE,
     FOLDER,
     Batch,
+    CsvFile,
     Data,
     Device,
     Json,
@@ -41,28 +42,27 @@ def command(
     data: Data,
     *,
     split: Annotated[
-        Split | None, "Which part of DATA. [test; where there is none, val, or all of it]"
+        Split | None, "Which split of DATA. [test; if there is none, val, or all of DATA]"
     ] = None,
     weights: WeightsFile = None,
     preprocessing: Stated,
     tta: Annotated[bool, "Average each image with its mirror image, left to right."] = False,
     calibrate: Annotated[
         bool,
-        "Store the temperature, and the probability for predict --reject auto, that DATA gives.",
+        "Fit the temperature, and the probability for predict --reject auto, to DATA and store "
+        "them.",
     ] = False,
     out: Annotated[
-        Path | None, FOLDER, "Where --calibrate saves NETWORK, if it is no folder."
+        Path | None, FOLDER, "Where --calibrate saves NETWORK if it isn't a folder."
     ] = None,
-    csv_file: Annotated[
-        Path | None, FILE, "--csv", "Write a row for each image.", {"metavar": "FILE"}
-    ] = None,
+    csv_file: CsvFile = None,
     corruptions: Annotated[
-        bool, "Also on noisy, blurred and compressed images, which takes 30 times as long."
+        bool, "Also test noisy, blurred and compressed images, which takes 30 times as long."
     ] = False,
     plot_file: Annotated[
-        Path | None, FILE, "--plot", "A plot of --corruptions, as SVG.", {"metavar": "FILE"}
+        Path | None, FILE, "--plot", "Plot --corruptions as SVG.", {"metavar": "FILE"}
     ] = None,
-    dtype: Annotated[Literal["fp32", "bf16"], "Of weights and activations."] = "fp32",
+    dtype: Annotated[Literal["fp32", "bf16"], "Type of weights and activations."] = "fp32",
     batch: Batch = 64,
     device: Device = "cpu",
     threads: Threads = None,
@@ -74,18 +74,18 @@ def command(
     training run wrote; or hf-hub:OWNER/NAME. DATA is a folder of class folders, perhaps in train,
     val and test; a CSV of path,label[,split]; a parquet file; a copy of CIFAR-10 or flower_photos;
     hf-hub:OWNER/NAME; or one of the words digits, cifar10, cifar100. Images that can't be read are
-    named, left out and counted.
+    reported, skipped and counted.
 
-    Top-1, top-5 and the accuracy of each class with their 95 % intervals, balanced accuracy, macro
-    precision and F1, calibration error, confusion matrix, and the files that are wrong with how
-    sure the network was. --json has all of them, --csv a row for each image: path, label,
+    Prints top-1, top-5 and per-class accuracy with 95 % intervals, balanced accuracy, macro
+    precision and F1, calibration error, the confusion matrix, and the misclassified files with the
+    network's confidence. --json has all of it; --csv has a row for each image: path, label,
     predicted, probability, label_probability, right.
 
-    --calibrate divides the logits by the temperature of the lowest loss on DATA, and finds the
-    smallest probability at which 99 % of the answers are right. Both are stored in the folder that
-    NETWORK is, or with the network in --out, and used by predict, eval and export from then on.
-    DATA must then be images that were not trained on, nor are what you report on afterwards: the
-    validation part, not the test part.
+    --calibrate finds the temperature with the lowest loss on DATA, and the smallest probability at
+    or above which 99 % of the predictions are right. Both are stored in the folder NETWORK, or with
+    the network in --out, and predict, eval and export use them from then on. DATA must not have
+    been trained on, and must not be what you report results on: use the validation split, not the
+    test split.
 
     \b
     Examples:
@@ -99,11 +99,11 @@ def command(
     stated = {"weights": weights, "preprocessing": preprocessing}
     folder = _calibrated_in(network, stated, out, tta) if calibrate else None
     if out is not None and not calibrate:
-        raise click.UsageError("--out is of --calibrate: give both.")
+        raise click.UsageError("--out requires --calibrate.")
     if corruptions and tta:
-        raise click.UsageError("--corruptions is of what predict computes, which is without --tta.")
+        raise click.UsageError("--corruptions can't be combined with --tta, which predict lacks.")
     if plot_file is not None and not corruptions:
-        raise click.UsageError("--plot is of --corruptions: give both.")
+        raise click.UsageError("--plot requires --corruptions.")
     if plot_file is not None and plot_file.suffix != ".svg":
         raise click.UsageError(f"--plot writes SVG: --plot {plot_file.with_suffix('.svg')}")
     where = check_device(device, bf16=dtype == "bf16")
@@ -159,29 +159,28 @@ def _plot(found: Robustness, file: Path) -> None:
         axes.set_ylabel("accuracy in %")
         axes.legend(frameon=False, fontsize=8)
 
-    drawn = plot("corruptions", "Accuracy on corrupted images", draw).inked("#000000")
-    with atomically(file) as partial:
-        partial.write_text(drawn, encoding="utf-8")
+    write_text(file, plot("corruptions", "Accuracy on corrupted images", draw).inked("#000000"))
 
 
 def _calibrated_in(network: str, stated: dict[str, Any], out: Path | None, tta: bool) -> Path:
     """The folder that ``--calibrate`` writes to."""
     if tta:
-        raise click.UsageError("--calibrate is of what predict computes, which is without --tta.")
+        raise click.UsageError("--calibrate can't be combined with --tta, which predict lacks.")
     if out is not None:
         return out
     folder = saved_in(network)
     if folder is None or any(value is not None for value in stated.values()):
         raise ConfigError(
             f"There is no folder to store a calibration of {network} in.",
-            "It is stored in a folder that senetzoo.save or a training run wrote, as it is.",
+            "It is stored in a folder that senetzoo.save or a training run wrote, used without "
+            "other weights or preprocessing.",
             "Type for example: --out calibrated, which saves the network there",
         )
     return folder
 
 
 def _calibrate(found: Evaluation) -> dict[str, Any]:
-    """What ``--calibrate`` found, in values of JSON."""
+    """The result of ``--calibrate`` as JSON values."""
     calibrated = found.predictions.calibrated()
     scores, reject_below = calibrated.scores(), calibrated.smallest_probability()
     kept = calibrated.confidence >= (1.0 if reject_below is None else reject_below)
@@ -213,10 +212,10 @@ def _calibration_text(found: Evaluation, made: dict[str, Any], folder: Path) -> 
         f"temperature {made['temperature']:.4g}"
         + ", which these images do not determine" * (not made["determined"]),
         *columns(rows, left=4),
-        f"--reject auto: no probability has {PRECISION:.0%} right, so none is stored"
+        f"--reject auto: no probability gives {PRECISION:.0%} right, so none is stored"
         if reject is None
         else f"--reject auto: below {reject:.4g}, which keeps {made['kept']} of {total} images, "
         f"{made['kept_right']} of them right",
-        "Report on other images than these: of these the figures flatter.",
+        "Report results on other images: on these they are too optimistic.",
     ]
     return "\n".join(lines)

@@ -15,13 +15,17 @@ def command(
     network: Network,
     *,
     policy: Annotated[
-        str | None, complete.policies, "A policy over the network's own, such as se8@pre/s3-4."
+        str | None,
+        complete.policies,
+        "A policy that overrides the network's own, such as se8@pre/s3-4.",
     ] = None,
-    layers: Annotated[bool, "Every layer: kind, output (C x H x W), parameters, MACs."] = False,
-    size: Annotated[PositiveInt | None, "Side of the image. [as the network is made for]"] = None,
-    as_json: Annotated[Json, "JSON, with empty sites."] = False,
+    layers: Annotated[
+        bool, "List every layer: kind, output (C x H x W), parameters, MACs."
+    ] = False,
+    size: Annotated[PositiveInt | None, "Image side in pixels. [the network's own]"] = None,
+    as_json: Annotated[Json, "JSON, including empty sites."] = False,
 ) -> None:
-    """Explain NETWORK: size, cost, and which gate sits where.
+    """Explain NETWORK: its size, its cost, and where its gates are.
 
     NETWORK is a name, with or without a tag and a policy; a folder that senetzoo.save or a training
     run wrote; or hf-hub:OWNER/NAME.

@@ -28,39 +28,39 @@ def command(
     form: Annotated[Format, "--to", "Format."],
     output: Annotated[
         Path | None,
-        "The file; OpenVINO writes two, .xml and .bin. Default: NETWORK in this folder.",
+        "The file to write; OpenVINO writes two, .xml and .bin. Default: NETWORK in this folder.",
     ] = None,
     dtype: Annotated[
-        FileDtype, "Type of the weights. int8, for onnx and openvino, takes images: --data."
+        FileDtype, "Type of the weights. int8 (onnx and openvino only) requires --data."
     ] = "fp32",
     with_preprocessing: Annotated[
         bool,
-        "The file takes photographs, uint8 (batch, height, width, channels) of any size, and gives "
-        "probabilities.",
+        "Include the preprocessing: the file takes uint8 images (batch, height, width, channels) "
+        "of any size and returns probabilities.",
     ] = False,
     data: Annotated[
         str | None,
         complete.data,
-        f"Labeled images: the file and NETWORK are evaluated on them. {DATA}",
+        f"Labeled images on which the file and NETWORK are evaluated. {DATA}",
     ] = None,
     weights: WeightsFile = None,
     preprocessing: Stated,
-    random: Annotated[bool, "Weights drawn at random, to try the format."] = False,
+    random: Annotated[bool, "Use random weights, to try out the format."] = False,
     optimized: Annotated[
         bool,
-        "Norms folded, and gates computed before the convolution whose output they scale.",
+        "Fold norms, and compute gates before the convolution whose output they scale.",
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a NETWORK with its weights to a file for another runtime.
+    """Export NETWORK with its weights to a file for another runtime.
 
     NETWORK is a name, with or without a tag of its weights and a policy; a folder that
-    senetzoo.save or a training run wrote; or hf-hub:OWNER/NAME. The file takes any number of
-    images, is compared with the network before it gets its name, and has the preprocessing and the
-    classes in its metadata.
+    senetzoo.save or a training run wrote; or hf-hub:OWNER/NAME. The file takes any batch size, has
+    the preprocessing and the classes in its metadata, and is checked against the network before it
+    replaces an existing file.
 
-    int8 takes its ranges from up to 300 images of --data, at most half of them, and is evaluated
-    on the others.
+    int8 is calibrated on up to 300 images of --data, at most half of them, and evaluated on the
+    others.
 
     \b
     Examples:
@@ -80,12 +80,14 @@ def command(
     elif output.suffix != suffix:
         raise ConfigError(
             f"--to {form} can't write {output}.",
-            f"Its files end in {suffix}.",
+            f"Files of this format end in {suffix}.",
             f"Type: --output {output.with_suffix(suffix)}",
         )
     check(form, dtype, has_data=data is not None)
     if random and (weights or preprocessing):
-        raise click.UsageError("--random is without weights: leave out what is said of them.")
+        raise click.UsageError(
+            "--random can't be combined with --weights, --mean, --std, --size or --crop."
+        )
     if random:
         model = create(network)
     else:
@@ -121,7 +123,7 @@ def _report(done: Export, model: Classifier) -> dict[str, object]:
 
 
 def _shapes(done: Export, model: Classifier) -> tuple[list[object], str]:
-    """The shape of what the file takes, and the name of what it gives."""
+    """The shape of the file's input, and the name of its output."""
     side, channels = done.metadata["size"], model.in_chans
     if done.inside:
         return ["batch", "height", "width", channels], "probabilities"
@@ -130,10 +132,10 @@ def _shapes(done: Export, model: Classifier) -> tuple[list[object], str]:
 
 def _text(done: Export, model: Classifier) -> str:
     report = model.load_report
-    kept = "weights drawn at random" if report is None else f"weights {report.tag}"
+    kept = "random weights" if report is None else f"weights {report.tag}"
     taken, given = _shapes(done, model)
     shape = ", ".join(map(str, taken))
-    of = "probabilities" if done.inside else "logits, over the largest of them"
+    of = "probabilities" if done.inside else "logits, relative to the largest"
     images = "calibration" if done.metadata["dtype"] == "int8" and not done.inside else "random"
     errors = ", ".join(f"{error:.1e} with {n}" for n, error in done.errors.items())
     return "\n".join(

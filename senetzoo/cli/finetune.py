@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from senetzoo._utils.checks import Ge, Le, PositiveInt, from_text
 from senetzoo.cli import complete
-from senetzoo.cli.options import FILE, Json, Threads, as_command, say
+from senetzoo.cli.options import FILE, Json, Threads, as_command, command_line, say
 from senetzoo.cli.train import (
     EXITS,
+    Quick,
     SaveMinutes,
     Settings,
     Workers,
@@ -34,41 +35,43 @@ def command(
     model: Annotated[
         str | None,
         complete.networks_and_folders,
-        "What to start from: a name, with its tag and policy, a folder, or hf-hub:OWNER/NAME. "
-        "[a network of the package, by the size of the photos]",
+        "Network to start from: a name, perhaps with a tag and policy, a folder, or "
+        "hf-hub:OWNER/NAME. [one in the package, chosen by the size of the photos]",
     ] = None,
     weights: Annotated[
-        Path | None, FILE, "A file of weights of --model, of senetzoo or another library."
+        Path | None, FILE, "Weights file for --model, from senetzoo or another library."
     ] = None,
     out: Annotated[Path | None, "Folder of the run. [runs/PHOTOS-MODEL]"] = None,
-    epochs: Annotated[PositiveInt | None, "How long. [as suits the number of photos]"] = None,
-    budget: Annotated[
-        str | None, "--time", "How long, such as 20m or 1h30m.", {"metavar": "DURATION"}
+    epochs: Annotated[
+        PositiveInt | None, "Number of epochs. [depends on the number of photos]"
     ] = None,
-    size: Annotated[PositiveInt | None, "Image side in pixels. [as suits the network]"] = None,
+    budget: Annotated[
+        str | None, "--time", "Training time, such as 20m or 1h30m.", {"metavar": "DURATION"}
+    ] = None,
+    size: Annotated[PositiveInt | None, "Image side in pixels. [depends on the network]"] = None,
     freeze: Annotated[
         str | None,
-        "Train the head alone (trunk), or leave the stem and so many stages as they are.",
+        "Freeze the trunk and train only the head, or freeze the stem and this many stages.",
         lambda incomplete: complete.starting(("trunk", "1", "2"), incomplete),
         {"metavar": "trunk|STAGES"},
     ] = None,
     settings: Settings = (),
     seed: Annotated[Annotated[int, Ge(0), Le(2**32 - 1)], "Seed."] = 0,
-    quick: Annotated[bool, "One short epoch, to see that everything works."] = False,
+    quick: Quick = False,
     threads: Threads = None,
     workers: Workers = None,
     save_minutes: SaveMinutes = 15.0,
     as_json: Annotated[Json, "JSON of the result; progress on stderr."] = False,
 ) -> None:
-    """Train a network on your own PHOTOS, from trained weights.
+    """Train a network on your own PHOTOS, starting from trained weights.
 
-    PHOTOS is a folder with a folder of images for each class, with or without train, val and test
-    above these; a CSV with the columns path, label and perhaps split; a parquet file; or
-    hf-hub:OWNER/NAME. Without a split, a fifth of each class is held out, and the split is kept in
+    PHOTOS is a folder with one folder of images per class, perhaps inside train, val and test
+    folders; a CSV with the columns path, label and optionally split; a parquet file; or
+    hf-hub:OWNER/NAME. Without a split, a fifth of each class is held out, and the split is saved in
     the run.
 
-    The epoch that does best on the held-out photos is what is saved. The same command again
-    resumes an interrupted run. The folder of the run is a network for every other command.
+    The epoch with the best result on the held-out photos is saved. Running the same command again
+    resumes an interrupted run. Every other command takes the folder of the run as a network.
 
     \b
     Examples:
@@ -82,12 +85,19 @@ def command(
     from senetzoo.train.recipe import Options, Recipe, read_setting
 
     set_threads(threads, 1)
-    given = {"model": model, "weights": weights and weights.name, "epochs": epochs}
-    given |= {"time": budget, "size": size, "freeze": freeze, "seed": seed, "threads": threads}
-    words = ["senetzoo", "finetune", Path(photos).name]
-    words += [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
-    words += [word for setting in settings for word in ("--set", setting)]
-    words += ["--quick"] * quick
+    again = command_line(
+        *("senetzoo", "finetune", Path(photos).name),
+        model=model,
+        weights=weights and weights.name,
+        epochs=epochs,
+        time=budget,
+        size=size,
+        freeze=freeze,
+        seed=seed,
+        threads=threads,
+        set=settings,
+        quick=quick,
+    )
     with interruptible():
         done = finetune(
             photos,
@@ -102,7 +112,7 @@ def command(
             quick=quick,
             settings=dict(map(read_setting, settings)),
             options=Options(**options_of(workers, quick, save_minutes)),
-            command=shlex.join(words),
+            command=again,
             say=functools.partial(say_progress, err=as_json),
         )
     report = _report(done.folder)
@@ -121,14 +131,14 @@ def _minutes(text: str) -> float:
     if total <= 0:
         raise ConfigError(
             f"--time got {text!r}.",
-            "It is a duration of hours, minutes and seconds.",
+            "A duration is a number of hours, minutes and seconds.",
             "Type for example: --time 20m, or --time 1h30m",
         )
     return total
 
 
 def _report(folder: Path) -> Path | None:
-    """The page about a run, written into it; None where what draws it is not installed."""
+    """Write the report of a run into its folder; None if the report's packages are missing."""
     from senetzoo.cli.report import write
     from senetzoo.report.run import find
 
@@ -141,7 +151,7 @@ def _report(folder: Path) -> Path | None:
 
 
 def _next(done: Finetuned, report: Path | None) -> str:
-    """What to read and to type now."""
+    """What to read and type next."""
     run = shlex.quote(str(done.folder))
     lines = [
         f"Network: {done.folder}",

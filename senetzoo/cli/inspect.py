@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from senetzoo._utils.checks import PositiveInt
-from senetzoo._utils.files import atomically
+from senetzoo._utils.files import write_text
 from senetzoo.cli.options import (
     FILE,
     Data,
@@ -33,15 +33,17 @@ def command(
     data: Data,
     weights: WeightsFile = None,
     preprocessing: Stated,
-    images: Annotated[PositiveInt | None, "At most so many images of each class."] = None,
-    chosen: Annotated[tuple[str, ...], "--class", "A class to show in the plots. [four]"] = (),
-    out: Annotated[Path, FILE, "The page."] = Path("excitations.html"),
-    as_json: Annotated[Json, "Print the figures of every gate as JSON."] = False,
+    images: Annotated[PositiveInt | None, "Use at most this many images of each class."] = None,
+    chosen: Annotated[
+        tuple[str, ...], "--class", "A class to show in the plots. Repeatable. [four classes]"
+    ] = (),
+    out: Annotated[Path, FILE, "The page to write."] = Path("excitations.html"),
+    as_json: Annotated[Json, "JSON of the values of every gate."] = False,
 ) -> None:
-    """Show what each gate of NETWORK does with images: by channel, by class, and how much.
+    """Show what the gates of NETWORK do with images: values by channel and by class.
 
     NETWORK is a name with trained weights, with or without a tag; a folder that senetzoo.save or a
-    training run wrote; or hf-hub:OWNER/NAME. Of one image: senetzoo predict --explain.
+    training run wrote; or hf-hub:OWNER/NAME. For a single image, use senetzoo predict --explain.
 
     \b
     Examples:
@@ -78,9 +80,7 @@ def command(
         about=f"On {labeled.images.name}.",
         section=section,
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with atomically(out) as partial:
-        partial.write_text(page, encoding="utf-8")
+    write_text(out, page)
     gates = [excitation.as_dict(classes, drifts) for excitation in found.values()]
     text = [*columns([section.gates.head, *section.gates.rows]), f"page: {out}"]
     known = {"network": network, "data": labeled.images.name, "gates": gates}
@@ -88,7 +88,7 @@ def command(
 
 
 def _drift(model: Classifier) -> dict[str, float] | None:
-    """How far the gates are from the weights that the manifest's seed drew; None without one."""
+    """How far training moved the gates from their initial weights; None if these aren't known."""
     from senetzoo.inspect.excitations import drift
     from senetzoo.weights.manifest import history, manifest
     from senetzoo.zoo import config
@@ -99,8 +99,8 @@ def _drift(model: Classifier) -> dict[str, float] | None:
     first, training = next(iter(history(report.tag).items()), (report.tag, None))
     if training is None or training.start is not None:
         return None
-    # Where training went on with other gates, not all of them are of that seed; whether it did
-    # is not known of weights that are not published any more.
+    # If training was continued with other gates, not all of them come from that seed. Whether it
+    # was isn't known for weights that are no longer published.
     if first not in manifest() or config(first).policy != config(report.tag).policy:
         return None
     return drift(model, config(first).build(seed=training.seed))

@@ -17,7 +17,7 @@ def command(
     family: Annotated[str | None, complete.families, "Only this family."] = None,
     as_json: Json = False,
 ) -> None:
-    """List networks whose name matches PATTERN, with the tags of their weights.
+    """List the networks whose names match PATTERN, with the tags of their weights.
 
     \b
     Examples:
@@ -32,7 +32,7 @@ def command(
     if not names:
         raise ConfigError(
             f"No network matches {pattern!r}" + (" with these options." if pretrained else "."),
-            "* stands for any letters.",
+            "* matches any characters.",
             (nearest(pattern, senetzoo.list_models()) if not (pretrained or family) else "")
             or "Type for example: senetzoo list '*resnet*'",
         )

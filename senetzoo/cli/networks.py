@@ -1,4 +1,4 @@
-"""Networks with weights, by reference, and how accurate they are."""
+"""Loading and evaluating networks by reference."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 
 def trained(reference: str, **stated: Any) -> Classifier:
-    """The network of `reference`, all of it with weights; `stated` is what `senetzoo.load` takes.
+    """Load a network that has weights for every parameter.
+
+    Args:
+        reference: As `senetzoo.load` takes it.
+        stated: Further arguments of `senetzoo.load`.
 
     Raises:
-        WeightsError: There are no weights, or they lack a part: gates, or a classifier.
+        WeightsError: There are no weights, or they lack the gates or the classifier.
     """
     from senetzoo.zoo import load
 
@@ -32,9 +36,9 @@ def trained(reference: str, **stated: Any) -> Classifier:
     if report is not None and report.replaced:
         parameter, why = report.replaced[0]
         raise WeightsError(
-            f"{reference} has no trained weights for all of it.",
+            f"{reference} has parameters without trained weights.",
             f"{report.tag} lacks {parameter} ({why}).",
-            "Train it first, or give weights of this very network: --weights FILE",
+            "Train it first, or give weights of exactly this network: --weights FILE",
         )
     return model
 
@@ -50,27 +54,27 @@ def evaluate_networks(
     tta: bool = False,
     device: torch.device,
 ) -> list[Evaluation]:
-    """Evaluate networks by name, each in every dtype.
+    """Evaluate networks, each in every dtype.
 
     Args:
         names: References, as `senetzoo.load` takes them.
         where: The data, as `read_images` takes it.
-        part: Which of its splits.
-        stated: What `senetzoo.load` gets besides: weights in a file, a preprocessing.
-        dtypes: ``"fp32"`` and ``"bf16"``.
-        batch: Images in a batch.
+        part: The split of the data.
+        stated: Further arguments of `senetzoo.load`, such as weights or preprocessing.
+        dtypes: ``"fp32"``, ``"bf16"`` or both.
+        batch: Images per batch.
         tta: Average each image with its mirror image.
-        device: Where to compute.
+        device: The device to compute on.
 
     Raises:
-        WeightsError: There are no trained weights for a name, or they do not fit.
-        DataError: The data is not there, can't be read, or has other classes.
-        ConfigError: A name that does not exist, or a network that fails on its images.
+        WeightsError: A network has no trained weights, or they don't fit.
+        DataError: The data is missing, can't be read, or has other classes.
+        ConfigError: A network doesn't exist, or fails on its images.
     """
     from senetzoo.eval.accuracy import Evaluation, evaluate, failures_explained
     from senetzoo.nn.modes import TORCH_DTYPES
 
-    # All are loaded first: what is not there shows before the long part.
+    # Load everything first, so that missing files fail before the long part.
     networks = [(name, *_ready(name, stated or {}, where, part)) for name in names]
     total = len(dtypes) * sum(len(data.images) for *_, data in networks)
     done = []
@@ -92,7 +96,7 @@ def evaluate_networks(
 def _ready(
     reference: str, stated: Mapping[str, Any], where: str, part: Split | None
 ) -> tuple[Classifier, Preprocessing, LabeledImages]:
-    """A network with weights, its preprocessing, and data for it."""
+    """A network with weights, its preprocessing, and its data."""
     from senetzoo.eval.data import images_for
     from senetzoo.nn.transforms import transforms
 

@@ -1,16 +1,16 @@
-"""Commands whose arguments and options are those of a Python function, and options of several.
+"""Commands made from the signatures of Python functions, and the options that several share.
 
-The annotation of a parameter says what it may be, as in the fields of the package's values, and
-how the command line shows it::
+A parameter's annotation gives its type, checked as in the package's dataclasses, and how the
+command line shows it::
 
     @as_command("eval")
-    def command(network: Network, *, batch: Annotated[PositiveInt, "Images at a time."] = 64): ...
+    def command(network: Network, *, batch: Annotated[PositiveInt, "Images per batch."] = 64): ...
 
-Positional parameters are arguments, the others options; one without a default has to be given.
-Behind the type stand the help, the name of the option where it is another than the parameter's
-(``"--json"``), a function that completes it, a type of click, and a mapping with further words for
-`click.Option`. Of several texts and types the last counts, so that a shared annotation can be
-given another help.
+Positional parameters become arguments, keyword-only ones options; those without a default are
+required. The type may be followed by help text, the option's name if it differs from the
+parameter's (``"--json"``), a completion function, a click type, and a mapping of further arguments
+of `click.Option`. If there are several texts or types the last one wins, so that a shared
+annotation can be given other help.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import NoneType
@@ -44,7 +45,7 @@ from senetzoo.nn.preprocessing import Preprocessing
 
 
 class UserPath(click.Path):
-    """A path, with ``~`` for the home: a shell leaves that of ``--out=~/runs`` to the program."""
+    """A path in which ``~`` is expanded: the shell doesn't do so in ``--out=~/runs``."""
 
     def __init__(self, **kinds: bool) -> None:
         super().__init__(path_type=Path, **kinds)
@@ -61,22 +62,25 @@ PATH = UserPath()
 FILE = UserPath(dir_okay=False)
 FOLDER = UserPath(file_okay=False)
 DATA = (
-    "A folder of class folders, perhaps in test or val; a CSV of path,label[,split]; parquet; "
-    "a copy of CIFAR or flower_photos; hf-hub:OWNER/NAME; or the words digits, cifar10, cifar100."
+    "A folder of class folders, perhaps in test or val; a CSV of path,label[,split]; a parquet "
+    "file; a copy of CIFAR or flower_photos; hf-hub:OWNER/NAME; or digits, cifar10 or cifar100."
 )
 
 Network: TypeAlias = Annotated[str, complete.networks_and_folders]
 Data: TypeAlias = Annotated[str, complete.data, DATA]
 WeightsFile: TypeAlias = Annotated[
-    Path | None, "A safetensors file of the network's weights.", {"metavar": "FILE"}
+    Path | None, "A safetensors file with the network's weights.", {"metavar": "FILE"}
+]
+CsvFile: TypeAlias = Annotated[
+    Path | None, FILE, "--csv", "Write a row for each image.", {"metavar": "FILE"}
 ]
 Device: TypeAlias = Annotated[str, complete.devices, "cpu, cuda, cuda:1 or mps."]
 Threads: TypeAlias = Annotated[
-    Annotated[int, Ge(1), Le(MOST_THREADS)] | None, "On the CPU. Default: torch's choice."
+    Annotated[int, Ge(1), Le(MOST_THREADS)] | None, "CPU threads. Default: torch's choice."
 ]
-Batch: TypeAlias = Annotated[PositiveInt, "Images at a time."]
+Batch: TypeAlias = Annotated[PositiveInt, "Images per batch."]
 Stated: TypeAlias = Annotated[dict[str, Any] | None, Preprocessing]
-"""Those fields of a preprocessing that were given, by ``--mean --std --size --crop``."""
+"""The fields of a preprocessing that ``--mean --std --size --crop`` gave."""
 Json: TypeAlias = Annotated[bool, "--json", "JSON instead of text."]
 
 
@@ -85,7 +89,7 @@ def as_command(
 ) -> Callable[[Callable[..., None]], SenetzooCommand]:
     """Make a function a command, with its docstring as the help.
 
-    One that `registers` also has the option ``--register``.
+    If it `registers`, it also gets the option ``--register``.
     """
 
     def made(function: Callable[..., None]) -> SenetzooCommand:
@@ -157,10 +161,10 @@ def _completion(words: Callable[[str], list[Any]]) -> Callable[..., list[Any]]:
 
 
 def _registering() -> click.Parameter:
-    """``--register``, which comes before all else that may need what it names."""
+    """``--register``, which is processed before the options that may need what it names."""
     return click.Option(
         ["--register"],
-        help="Import a gate or network of your own first. Repeatable.",
+        help="Import and register your own gate or network first. Repeatable.",
         metavar="MODULE:NAME",
         multiple=True,
         is_eager=True,
@@ -180,14 +184,14 @@ def _register(ctx: click.Context, param: click.Parameter, paths: tuple[str, ...]
 
 
 def _preprocessing() -> list[click.Parameter]:
-    """``--mean``, ``--std``, ``--size`` and ``--crop``, with the words of `Preprocessing`."""
+    """``--mean``, ``--std``, ``--size`` and ``--crop``, with help from `Preprocessing`."""
     listed = (inspect.getdoc(Preprocessing) or "").partition("Args:\n")[2].partition("\n\n")[0]
     said = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", listed, re.MULTILINE)
     words = {name: " ".join(text.split()) for name, text in said}
     return [
         click.Option(
             [f"--{name}"],
-            help=f"{words[name]} [as the weights say]",
+            help=f"{words[name]} [default: the weights']",
             type=click.UNPROCESSED,
             metavar="NUMBER" if name in ("size", "crop") else "NUMBER,...",
             callback=_state,
@@ -198,7 +202,7 @@ def _preprocessing() -> list[click.Parameter]:
 
 
 def _state(ctx: click.Context, param: click.Parameter, text: str | None) -> None:
-    """Add an option of the preprocessing to what the command gets as ``preprocessing``."""
+    """Add an option to the command's ``preprocessing``."""
     stated, name = ctx.params.setdefault("preprocessing", None), str(param.name)
     if text is not None:
         several = alternatives(hints(Preprocessing)[name])[0].origin is tuple
@@ -212,3 +216,16 @@ def _state(ctx: click.Context, param: click.Parameter, text: str | None) -> None
 def say(as_json: bool, found: object, text: str) -> None:
     """Print a result: `found` as JSON, or `text`."""
     echo(json.dumps(found) if as_json else text)
+
+
+def command_line(*words: str, **options: object) -> str:
+    """A command line to type again, quoted for a shell.
+
+    An option that is None or False is left out; True is a flag, and a tuple repeats the option.
+    """
+    line = list(words)
+    for name, given in options.items():
+        for value in given if isinstance(given, tuple) else (given,):
+            if value is not None and value is not False:
+                line += [f"--{name.replace('_', '-')}", *[str(value)] * (value is not True)]
+    return shlex.join(line)

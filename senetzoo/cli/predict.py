@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import click
 from torch import Tensor
@@ -20,7 +20,7 @@ from senetzoo._utils.files import write_csv
 from senetzoo._utils.terminal import cells, cut, echo, printable
 from senetzoo.cli import complete
 from senetzoo.cli.networks import trained
-from senetzoo.cli.options import FILE, Batch, Json, Stated, WeightsFile, as_command
+from senetzoo.cli.options import Batch, CsvFile, Json, Stated, WeightsFile, as_command
 from senetzoo.errors import DataError
 from senetzoo.nn.transforms import transforms
 from senetzoo.predict import (
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from senetzoo.inspect.evidence import Evidence
     from senetzoo.inspect.page import Page
 
+Number = TypeVar("Number", int, float)
+
 
 @as_command(
     "predict",
@@ -49,55 +51,53 @@ def command(
         str | None,
         complete.networks_and_folders,
         "--model",
-        "The network, where it does not come first. [default: se_resnet20]",
+        "The network, if it isn't the first argument. [default: se_resnet20]",
         {"metavar": "NETWORK"},
     ] = None,
     weights: WeightsFile = None,
     preprocessing: Stated,
     top: Annotated[PositiveInt, "How many classes to print for each image."] = 5,
-    batch: Annotated[Batch, Le(1_000_000), "How many images to hold and compute at a time."] = 32,
+    batch: Annotated[Batch, Le(1_000_000), "Images per batch."] = 32,
     reject: Annotated[
         str | None,
-        "Say none of the classes where the best has less than this probability; auto: than the "
-        "network has stored.",
+        "Reject images whose best class has a lower probability than this; auto uses the "
+        "probability stored with the network.",
         {"metavar": "P"},
     ] = None,
-    csv_file: Annotated[
-        Path | None, FILE, "--csv", "Write a row for each image.", {"metavar": "FILE"}
-    ] = None,
+    csv_file: CsvFile = None,
     as_json: Annotated[Json, "JSON Lines: one object per image."] = False,
     folder: Annotated[
         Path | None,
         "--explain",
-        "Write where the network looked, and what its gates did, into FOLDER: a page, "
-        "explain.html, and a picture of each image.",
+        "Write heat maps and gate values to FOLDER: a page, explain.html, and a picture for each "
+        "image.",
         {"metavar": "FOLDER"},
     ] = None,
     layer: Annotated[
         str | None,
-        "What --explain looks at: the map after a stage, by its number from 1 or from the end as "
-        "-1, or a module by its name. Default: the last map before the pooling.",
+        "The layer for --explain: a stage by its number, from 1 or from the end as -1, or a module "
+        "by its name. Default: the last feature map before the pooling.",
         {"metavar": "LAYER"},
     ] = None,
 ) -> None:
-    """Tell what images show, with probabilities.
+    """Classify images, with probabilities.
 
     NETWORK is a name, with its default weights or those of a tag; a folder that senetzoo.save or a
-    training run wrote; or hf-hub:OWNER/NAME. IMAGE is a file; a folder, for the image files in it
-    and below; or -, for paths on the standard input, one a line.
+    training run wrote; or hf-hub:OWNER/NAME. IMAGE is a file; a folder, for all image files below
+    it; or -, for paths on standard input, one per line.
 
-    With --json, each image's line comes as soon as it is known and has "image" (the path), and
+    With --json, each image's line is printed as soon as it is done. It has "image" (the path), and
     either "guesses" (best first, each with "class", "label" and "probability") or "error"; with
     --reject also "rejected". --csv has the columns path, predicted, probability, rejected, error.
 
-    A network that senetzoo eval --calibrate was run on has its probabilities calibrated, and knows
-    the one for --reject auto: 99 % of the answers at or above it were right there.
+    After senetzoo eval --calibrate, a network's probabilities are calibrated, and --reject auto
+    uses the probability at or above which 99 % of its predictions were right.
 
-    With --explain, FOLDER gets heat maps (Grad-CAM and Layer-CAM, of the most probable class)
-    over the part of each image that the network saw, and the values of its gates: NAME.explain.png
-    for each, and all of them in explain.html, which needs no other file. Files of these names in
-    FOLDER are replaced, and never taken for images to explain. A line of --json then has
-    "explanation": "page", "picture", and the gates' channels that were "opened" and "closed" most.
+    With --explain, FOLDER gets heat maps (Grad-CAM and Layer-CAM of the most probable class) over
+    the part of each image that the network saw, and the values of its gates: NAME.explain.png for
+    each image, and all of them in the self-contained explain.html. Existing files with these names
+    in FOLDER are replaced, and are never taken as images to explain. A line of --json then has
+    "explanation": "page", "picture", and the gate channels "opened" and "closed" the most.
 
     \b
     Examples:
@@ -107,20 +107,20 @@ def command(
       find . -name '*.png' | senetzoo predict - --json --top 1
     """
     if layer is not None and folder is None:
-        raise click.UsageError("--layer is of --explain: give both.")
+        raise click.UsageError("--layer requires --explain.")
     if name is None and len(images) > 1 and is_network(images[0]):
         name, images = images[0], images[1:]
     name = "se_resnet20" if name is None else name
     model = trained(name, weights=weights, preprocessing=preprocessing)
-    least = least_probability(model, _probability(reject))
+    least = least_probability(model, _number(float, reject))
     wanted = _asked(images)
     page = None
     if folder is not None:
-        # Only here: who does not ask for it does not wait for it.
+        # Imported here because it is slow.
         from senetzoo.inspect.evidence import evidence
         from senetzoo.inspect.page import Page
 
-        where = _stage_or_module(layer)
+        where = _number(int, layer)
         page = Page(folder, name, where)
         look = functools.partial(evidence, model, transforms=transforms(model), layer=where)
         # FOLDER may lie in a folder of images.
@@ -146,7 +146,7 @@ def command(
                     echo(table.header())
                     headed = True
                 echo("\n".join(table.rows(prediction)))
-    finally:  # after Ctrl-C, too, what is done is kept
+    finally:  # keep what is done, on Ctrl-C too
         if rows and csv_file is not None:
             write_csv(csv_file, _COLUMNS, rows)
         if rows and page is not None:
@@ -157,10 +157,10 @@ def command(
         raise click.exceptions.Exit(1)
 
 
-def _probability(text: str | None) -> float | str | None:
-    """What ``--reject`` was given, as a number where it is one."""
+def _number(kind: type[Number], text: str | None) -> Number | str | None:
+    """`text` as a number if it is one."""
     try:
-        return text if text is None else float(text)
+        return text if text is None else kind(text)
     except ValueError:
         return text
 
@@ -168,7 +168,7 @@ def _probability(text: str | None) -> float | str | None:
 def _explain(
     page: Page, look: Callable[..., Evidence], prediction: Prediction, image: Tensor | None
 ) -> dict[str, object]:
-    """Add an image to the page of ``--explain``; what the line of ``--json`` has of it."""
+    """Add an image to the page of ``--explain`` and return its part of the JSON line."""
     name = printable(prediction.image)
     if image is None:
         page.failed(name, printable(prediction.error or ""))
@@ -183,36 +183,28 @@ def _explain(
     return {"explanation": {"page": str(page.path), "picture": str(picture), **channels}}
 
 
-def _stage_or_module(layer: str | None) -> int | str | None:
-    """A stage by its number, or a module by its name."""
-    try:
-        return layer if layer is None else int(layer)
-    except ValueError:
-        return layer
-
-
 def _asked(images: Iterable[str]) -> Iterator[Source]:
-    """Name the images that the command's arguments stand for."""
+    """The images of the command's arguments."""
     for image in images:
         if image != "-":
             yield from sources([image])
             continue
         empty = True
-        # A program that was started without a standard input has None.
+        # sys.stdin is None in a program that was started without one.
         for line in sys.stdin.buffer if sys.stdin is not None else ():
-            # Names of files are bytes, not always text in the terminal's encoding.
+            # File names are bytes, not always text in the terminal's encoding.
             if path := os.fsdecode(line.rstrip(b"\r\n")):
                 empty = False
                 yield from sources([path])
         if empty:
-            yield "-", DataError("The standard input has no paths.")
+            yield "-", DataError("Standard input has no paths.")
 
 
 _COLUMNS = ("path", "predicted", "probability", "rejected", "error")
 
 
 def _row(prediction: Prediction) -> tuple[object, ...]:
-    """A row of ``--csv``: its `_COLUMNS`."""
+    """The values of `_COLUMNS`."""
     best = next(iter(prediction.guesses), None)
     of_best = ("", "") if best is None else (best.name, round(best.probability, 6))
     return prediction.image, *of_best, int(prediction.rejected), prediction.error or ""
@@ -233,14 +225,14 @@ def _as_dict(prediction: Prediction, rejecting: bool) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class _Table:
-    """Layout of the table: how wide the columns of images and classes are, in cells."""
+    """Layout of the table: widths of the image and class columns, in terminal cells."""
 
     image: int
     name: int
 
     @classmethod
     def fitting(cls, images: Iterable[str], names: Iterable[str], columns: int | None) -> _Table:
-        """Fit the columns to their content and, if given, to a terminal's `columns`."""
+        """Fit the columns to their content, and to the width of the terminal if given."""
         image = max([5, *(cells(printable(text)) for text in images)])
         name = max([5, *(cells(printable(text)) for text in names)])
         if columns is None:
@@ -264,6 +256,6 @@ class _Table:
 
 
 def _fit(text: str, width: int, *, keep_end: bool) -> str:
-    """`text` in exactly `width` cells; a path is cut at its start, a class at its end."""
+    """Pad or cut `text` to `width` cells, keeping its start or its end."""
     short = cut(text, width, keep_end=keep_end)
     return short + " " * (width - cells(short))

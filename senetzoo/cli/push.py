@@ -20,20 +20,18 @@ def command(
     weights: WeightsFile = None,
     preprocessing: Stated,
     format: Annotated[
-        Literal["senetzoo", "timm"], "Whose config and names of tensors."
+        Literal["senetzoo", "timm"], "Library whose config and tensor names are used."
     ] = "senetzoo",
-    private: Annotated[bool, "Make it a private one, where it does not exist."] = False,
-    dry_run: Annotated[bool, "Show the files, and send nothing."] = False,
-    out: Annotated[
-        Path | None, FOLDER, "--folder", "Write the files to this folder as well."
-    ] = None,
+    private: Annotated[bool, "If the repository doesn't exist, create it as private."] = False,
+    dry_run: Annotated[bool, "Show the files without uploading them."] = False,
+    out: Annotated[Path | None, FOLDER, "--folder", "Also write the files to this folder."] = None,
     as_json: Json = False,
 ) -> None:
-    """Push a NETWORK with its weights and a card to the Hugging Face Hub.
+    """Push NETWORK with its weights and a model card to the Hugging Face Hub.
 
     NETWORK is a name, with or without a tag of its weights; or a folder that senetzoo.save or a
-    training run wrote: a README.md in it is sent as it is, else one is written. With --format timm,
-    timm and Transformers read it too, if it is a network that timm has.
+    training run wrote. A README.md in the folder is used as the card; otherwise one is generated.
+    With --format timm, timm and Transformers can read it too, if timm has the network.
 
     \b
     Examples:
@@ -46,7 +44,7 @@ def command(
     from senetzoo.io.folder import CONFIG, WEIGHTS
     from senetzoo.zoo import load
 
-    name = hub.branchless(repo)  # before the long part
+    name = hub.branchless(repo)  # fails before the long part
     model = load(network, weights=weights, preprocessing=preprocessing)
     own = user_path(network) / hub.CARD
     with tempfile.TemporaryDirectory() as scratch:

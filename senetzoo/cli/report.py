@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from senetzoo._utils.files import atomically
+from senetzoo._utils.files import atomically, write_text
 from senetzoo.cli.options import FILE, FOLDER, PATH, Json, as_command, say
 from senetzoo.errors import ConfigError, nearest
 
@@ -14,16 +14,19 @@ if TYPE_CHECKING:
     from senetzoo.report.excitations import ExcitationSection
     from senetzoo.report.run import Run
 
+# Both the page and its Markdown contain it; files without it are not replaced.
+_MARK = "<!-- written by senetzoo report -->"
+
 
 @as_command("report")
 def command(
     runs: Annotated[tuple[Path, ...], PATH],
     *,
-    out: Annotated[Path, FILE, "The page; the Markdown and its pictures lie beside it."] = Path(
-        "report.html"
-    ),
+    out: Annotated[
+        Path, FILE, "The page; the Markdown and its pictures are written beside it."
+    ] = Path("report.html"),
     excitations: Annotated[
-        bool, "What the gates of each finished run do with the test images of --data."
+        bool, "Show what the gates of each finished run do with the test images of --data."
     ] = False,
     data: Annotated[Path | None, "The runs' data set, for --excitations."] = None,
     title: Annotated[str | None, "Title of the page."] = None,
@@ -35,16 +38,16 @@ def command(
         Path | None,
         "--png",
         FOLDER,
-        "Write the plots into FOLDER too, as PNG.",
+        "Also write the plots to FOLDER as PNG.",
         {"metavar": "FOLDER"},
     ] = None,
-    as_json: Annotated[Json, "JSON of all that the page shows instead of the line."] = False,
+    as_json: Annotated[Json, "JSON of everything on the page."] = False,
 ) -> None:
-    """Report on RUNS: folders that `senetzoo train` made, or folders of those.
+    """Report on RUNS: folders of training runs, or folders that contain them.
 
-    One page of HTML that needs no network, and the same as Markdown: curves, accuracy with
-    intervals, classes, confusions, mistakes, gradients, time, recipe. A run under way can be
-    reported on too.
+    Writes a self-contained HTML page, and the same as Markdown: curves, accuracy with intervals,
+    classes, confusions, mistakes, gradients, time, recipe. Works for runs in progress too. Reports
+    that exist are replaced; other files are not.
 
     \b
     Examples:
@@ -62,9 +65,10 @@ def command(
         page_name = f"{out.stem or 'report'}.html"
         raise ConfigError(
             f"A report can't be written to {out}.",
-            "It is a page of HTML, with a Markdown file of the same name beside it.",
+            "It is an HTML page, with a Markdown file of the same name beside it.",
             f"Type for example: --out {out.parent / page_name}",
         )
+    replaced = _replaced(out)
     found = find(runs)
     title = title or ", ".join(dict.fromkeys(path.name for path in runs))
     variants = _variants(found, baseline)
@@ -73,7 +77,21 @@ def command(
     sections = _excitations(found, data) if excitations else ()
     write(found, out, title, sections, variants=variants, pngs=pngs)
     values = results(found, title, variants=variants, excitations=sections)
-    say(as_json, values, f"report: {out} and {out.with_suffix('.md')}")
+    text = f"report: {out} and {out.with_suffix('.md')}"
+    say(as_json, values, text + " (replaced)" * replaced)
+
+
+def _replaced(out: Path) -> bool:
+    """Whether there is a report already; `ConfigError` for a file that isn't one."""
+    there = [file for file in (out, out.with_suffix(".md")) if file.is_file()]
+    for file in there:
+        if _MARK not in file.read_text(encoding="utf-8", errors="replace"):
+            raise ConfigError(
+                f"A report can't be written to {out}.",
+                f"{file} exists, and senetzoo report didn't write it.",
+                "Give another page with --out, or move the file away",
+            )
+    return bool(there)
 
 
 def write(
@@ -85,7 +103,7 @@ def write(
     variants: Sequence[str] = (),
     pngs: Path | None = None,
 ) -> None:
-    """Write the page about `runs`, the Markdown and its pictures beside it, and plots as PNG."""
+    """Write the page about `runs`, the Markdown with its pictures beside it, and plots as PNG."""
     from senetzoo.report import page
 
     made = page.make(runs, title, variants=variants, excitations=excitations)
@@ -100,21 +118,19 @@ def write(
         for plot in page.plots(made):
             with atomically(pngs / f"{plot.name}.png") as partial:
                 partial.write_bytes(plot.png())
-    with atomically(out.with_suffix(".md")) as partial:
-        partial.write_text(text, encoding="utf-8")
-    with atomically(out) as partial:
-        partial.write_text(whole, encoding="utf-8")
+    write_text(out.with_suffix(".md"), text)
+    write_text(out, whole)
 
 
 def _variants(runs: Sequence[Run], baseline: str | None) -> Sequence[str]:
-    """The variants of the runs' recipe, in its order, behind the one to compare with."""
+    """The variants of the runs' recipe, the baseline first."""
     from senetzoo.train.recipes import variants_of
 
     labels = list(dict.fromkeys(run.label for run in runs))
     if baseline is not None and baseline not in labels:
         raise ConfigError(
             f"There is no variant {baseline!r} in these runs.",
-            f"Their variants are {', '.join(labels)}.",
+            f"The variants are {', '.join(labels)}.",
             nearest(baseline, labels),
         )
     own = variants_of(runs[0].header["recipe"]["name"]) or ("plain",)
@@ -122,7 +138,7 @@ def _variants(runs: Sequence[Run], baseline: str | None) -> Sequence[str]:
 
 
 def _excitations(runs: Sequence[Run], path: Path | None) -> list[ExcitationSection]:
-    """The excitations on the test images, of those runs that are finished and have gates."""
+    """The excitations of the finished runs with gates, on the test images."""
     import torch
 
     from senetzoo.gates.common import GateModule
@@ -153,7 +169,7 @@ def _excitations(runs: Sequence[Run], path: Path | None) -> list[ExcitationSecti
     if not sections:
         raise ConfigError(
             "The runs have no excitations to show.",
-            "None is finished and of a network with gates.",
-            "Leave --excitations out",
+            "No run of a network with gates is finished.",
+            "Leave out --excitations",
         )
     return sections

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import json
 import os
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from senetzoo._utils.environment import MOST_THREADS, cores, launched
 from senetzoo._utils.terminal import OutputError, echo
 from senetzoo.cli.base import INTERRUPTED
 from senetzoo.cli.complete import starting
-from senetzoo.cli.options import Json, Threads, as_command
+from senetzoo.cli.options import Json, Threads, as_command, command_line
 from senetzoo.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def recipe_names(incomplete: str) -> list[Any]:
-    """Names of recipes that start so."""
+    """Recipe names."""
     from senetzoo.train.recipes import RECIPES
 
     return starting(RECIPES, incomplete)
@@ -38,7 +37,7 @@ def recipe_names(incomplete: str) -> list[Any]:
 def _variants(incomplete: str) -> list[Any]:
     from senetzoo.train.recipes import RECIPES
 
-    # Of all recipes: click does not know the others' values before this one is whole.
+    # Of all recipes, because click hasn't parsed the recipe yet.
     every = (variant for found in RECIPES.values() for variant in found.variants)
     return starting(dict.fromkeys(every), incomplete)
 
@@ -50,14 +49,14 @@ def _settings(incomplete: str) -> list[Any]:
 
 
 Settings: TypeAlias = Annotated[
-    tuple[str, ...], "--set", _settings, "Change the recipe.", {"metavar": "KEY=VALUE"}
+    tuple[str, ...], "--set", _settings, "Change a recipe's option.", {"metavar": "KEY=VALUE"}
 ]
+Quick: TypeAlias = Annotated[bool, "One short epoch, to check that everything works."]
+NoCompile: TypeAlias = Annotated[bool, "Don't compile, which needs a C++ compiler."]
 Workers: TypeAlias = Annotated[
     Annotated[int, Ge(0), Le(1024)] | None, "Processes that read large images. [the cores]"
 ]
-SaveMinutes: TypeAlias = Annotated[
-    NonNegativeFloat, "Save the state within an epoch too, so often."
-]
+SaveMinutes: TypeAlias = Annotated[NonNegativeFloat, "Minutes between checkpoints within an epoch."]
 Parallel: TypeAlias = Annotated[
     Annotated[int, Ge(1), Le(MOST_THREADS)],
     "Runs at a time, each a process with its share of the cores.",
@@ -68,27 +67,27 @@ EXITS = {INTERRUPTED: "interrupted (Ctrl-C); the same command resumes the run"}
 def options_of(
     workers: int | None, quick: bool, save_minutes: float, parallel: int = 1
 ) -> dict[str, Any]:
-    """What `Options` is made of; without a number of `workers` it is the cores' share of a run."""
+    """The arguments of `Options`; `workers` defaults to a run's share of the cores."""
     own = min(_share(parallel), 8) * (not quick) if workers is None else workers
     return {"workers": own, "save_minutes": save_minutes}
 
 
 def set_threads(threads: int | None, parallel: int) -> int | None:
-    """Set torch's number of threads, which is `threads` or a run's share of the cores.
+    """Set torch's number of threads to `threads`, or to a run's share of the cores.
 
     Returns:
-        It; None for torch's own choice, where one run has all cores.
+        The number; None if it was left to torch, since one run has all cores.
 
     Raises:
-        ConfigError: This process is one of several that train a network together.
+        ConfigError: `parallel` in a process of a distributed training.
     """
     import torch
 
     together = [name for name in ("RANK", "WORLD_SIZE") if os.environ.get(name)]
     if parallel > 1 and together:
         raise ConfigError(
-            f"--parallel {parallel} does not fit accelerate launch and torchrun.",
-            f"By {' and '.join(together)} this process trains one network together with others.",
+            f"--parallel {parallel} can't be combined with accelerate launch or torchrun.",
+            f"{' and '.join(together)} in the environment make this process part of one training.",
             "Start it without them, or leave out --parallel",
         )
     if threads is None and parallel > 1:
@@ -104,7 +103,7 @@ def _share(parallel: int) -> int:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C, once the state is saved, ends the command with a message on how to resume."""
+    """On Ctrl-C, exit once the state is saved, with a message on how to resume."""
     from senetzoo.train.stop import Interrupted
 
     try:
@@ -118,7 +117,9 @@ def interruptible() -> Iterator[None]:
 def command(
     recipe: Annotated[str, recipe_names],
     *,
-    data: Annotated[Path | None, "Local copy of the data set; CIFAR is fetched without."] = None,
+    data: Annotated[
+        Path | None, "Local copy of the data set; without it, CIFAR is downloaded."
+    ] = None,
     out: Annotated[
         Path | None,
         "Folder of the run [runs/RECIPE-MODEL-SEED], or of an experiment's runs [runs/RECIPE].",
@@ -130,25 +131,25 @@ def command(
     only: Annotated[
         tuple[str, ...], _variants, "Only this variant of an experiment.", {"metavar": "VARIANT"}
     ] = (),
-    quick: Annotated[bool, "One short epoch, to see that everything works."] = False,
-    no_compile: Annotated[bool, "Do without a C++ compiler."] = False,
+    quick: Quick = False,
+    no_compile: NoCompile = False,
     threads: Threads = None,
     parallel: Parallel = 1,
     workers: Workers = None,
     save_minutes: SaveMinutes = 15.0,
-    tensorboard: Annotated[bool, "Write a TensorBoard log too."] = False,
+    tensorboard: Annotated[bool, "Also write a TensorBoard log."] = False,
     as_json: Annotated[Json, "JSON Lines: one object per run; progress on stderr."] = False,
 ) -> None:
-    """Train a network, or all of an experiment, by RECIPE.
+    """Train a network, or all networks of an experiment, with RECIPE.
 
-    The same command again resumes an interrupted run and leaves out finished ones.
+    Running the same command again resumes an interrupted run and skips finished ones.
 
-    With --json, each run's line comes when it has ended and has "run" (its folder) and the
-    figures of its summary.
+    With --json, each finished run prints a line with "run" (its folder) and the values of its
+    summary.
 
     With --parallel 2, two runs of an experiment train at once, which is faster than one after the
-    other with all cores. What each says is in output.txt of its folder; one that fails ends no
-    other.
+    other with all cores. Each run's output is in output.txt in its folder; a run that fails doesn't
+    stop the others.
 
     \b
     Examples:
@@ -178,15 +179,19 @@ def command(
                 folder = folder / f"{variant}-{number}"
             elif out is None:
                 folder = folder / f"{chosen.name}-{chosen.model}-{number}"
-            parts = ["senetzoo", "train", recipe]
-            parts += ["--only", variant] if variant else []
-            parts += [] if chosen.data == "digits" else ["--data", chosen.data.upper()]
-            parts += [word for setting in settings for word in ("--set", setting)]
-            parts += ["--seed", str(number), *["--quick"] * quick, *["--no-compile"] * no_compile]
-            # Sums are split over the threads, so their number decides a result's last bits.
-            parts += ["--threads", str(threads)] if threads is not None else []
+            again = command_line(
+                *("senetzoo", "train", recipe),
+                only=variant or None,
+                data=None if chosen.data == "digits" else chosen.data.upper(),
+                set=settings,
+                seed=number,
+                quick=quick,
+                no_compile=no_compile,
+                # The number of threads decides the order of sums, and so a result's last bits.
+                threads=threads,
+            )
             how = {"data": data, "seed": number, "variant": variant, "options": options}
-            runs.append((chosen, folder, {**how, "command": shlex.join(parts)}))
+            runs.append((chosen, folder, {**how, "command": again}))
 
     def ended(folder: Path, end: dict[str, Any]) -> None:
         if launched("RANK", 0) > 0:
@@ -206,7 +211,7 @@ def train_all(
     *,
     as_json: bool,
 ) -> None:
-    """Train, or go on with, one after another or so many at a time, and call `ended` for each."""
+    """Train or resume runs, `parallel` at a time, and call `ended` after each."""
     from senetzoo.train.engine import train
     from senetzoo.train.parallel import train_at_once
 
@@ -222,23 +227,19 @@ def train_all(
 
 
 def say_progress(line: str, *, err: bool) -> None:
-    """Print how far a run is; the run continues if stdout can not be written."""
+    """Print a run's progress; a stdout that can't be written doesn't stop the run."""
     with contextlib.suppress(OutputError):
         echo(line, err=err)
 
 
 def find(name: str) -> Experiment:
-    """The experiment called `name`.
-
-    Raises:
-        ConfigError: There is none.
-    """
+    """The experiment `name`; `ConfigError` if there is none."""
     from senetzoo.train.recipes import RECIPES
 
     if name not in RECIPES:
         raise ConfigError(
             f"There is no recipe {name!r}.",
-            f"Recipes are {', '.join(RECIPES)}.",
+            f"The recipes are {', '.join(RECIPES)}.",
             nearest(name, RECIPES),
         )
     return RECIPES[name]

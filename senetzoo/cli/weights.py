@@ -22,7 +22,7 @@ from senetzoo.weights import cache, download, lock
 from senetzoo.weights.manifest import Entry, Training, find, last_stages, manifest
 
 _PINNED = {"sha256": "sha256", "prefix": "start of sha256", "sha1": "sha1", "": "not pinned"}
-_SOME_FAILED = {BAD_INPUT: "wrong input, or weights that are missing or wrong; stderr names them"}
+_SOME_FAILED = {BAD_INPUT: "bad input, or weights that are missing or wrong; stderr names them"}
 
 
 @click.group(
@@ -37,15 +37,15 @@ _SOME_FAILED = {BAD_INPUT: "wrong input, or weights that are missing or wrong; s
     },
 )
 def command() -> None:
-    """Published weights: what there is, what it is, and files for machines without a network.
+    """List, describe, fetch, check and convert weights.
 
     \b
-    Files are looked for in this order:
+    Files are looked up in this order:
       the package itself (embedded)
       SENETZOO_CACHE and the Hub's cache
       the folders of SENETZOO_WEIGHTS, then its http(s) addresses
       the Hub (HF_ENDPOINT) or the publisher's address
-    HF_HUB_OFFLINE=1 keeps off the network.
+    HF_HUB_OFFLINE=1 forbids downloads.
 
     \b
     Examples:
@@ -57,7 +57,7 @@ def command() -> None:
 
 @as_command("list", registers=False)
 def list_command(pattern: Annotated[str, complete.tags] = "*", *, as_json: Json = False) -> None:
-    """List the weights whose tag matches PATTERN.
+    """List the weights whose tags match PATTERN.
 
     \b
     Examples:
@@ -76,7 +76,7 @@ def list_command(pattern: Annotated[str, complete.tags] = "*", *, as_json: Json 
         )
         for tag, entry in entries.items()
     ]
-    # No column for what none of them has.
+    # Leave out empty columns.
     filled = [column for column in zip(*rows, strict=True) if any(column)]
     lines = columns(list(zip(*filled, strict=True)), left=len(filled))
     known = {
@@ -88,7 +88,7 @@ def list_command(pattern: Annotated[str, complete.tags] = "*", *, as_json: Json 
 
 @as_command("show", registers=False)
 def show_command(tag: Annotated[str, complete.tags], *, as_json: Json = False) -> None:
-    """Show what is known of the weights TAG; a network's name stands for its default.
+    """Show what is known about the weights TAG; a network's name means its default weights.
 
     \b
     Examples:
@@ -139,26 +139,25 @@ def get_command(
         Path | None,
         FOLDER,
         "--to",
-        "Copy the files into this folder, for SENETZOO_WEIGHTS of a machine without a network.",
+        "Copy the files to this folder, for SENETZOO_WEIGHTS on a machine without a network.",
     ] = None,
     lock_here: Annotated[
         bool,
         "--lock",
-        "Keep the hashes of files that no publisher states one of in senetzoo.lock of this folder, "
-        "from now on.",
+        "Create senetzoo.lock in this folder, for the hashes of files whose publisher states none.",
     ] = False,
     update: Annotated[
         bool,
         "--update",
-        "Accept what the publisher has now in place of what senetzoo.lock has.",
+        "Accept the publisher's current file in place of the one in senetzoo.lock.",
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch the files of TAGS (or patterns of tags) and check them.
+    """Download the files of TAGS (or patterns of tags) and check them.
 
-    The same command resumes an interrupted download. Without --to, files go where they
-    are looked for: the cache. Where no publisher states a hash, the first file's is written
-    into senetzoo.lock, and later files are held to it.
+    Running the same command again resumes an interrupted download. Without --to, files go to the
+    cache. If the publisher states no hash, that of the first file is written to senetzoo.lock, and
+    later files have to match it.
 
     \b
     Examples:
@@ -187,16 +186,16 @@ def get_command(
         _each(list(chosen), lambda tag: (tag, one(tag, chosen[tag])), as_json)
     finally:
         if begun and not cache.locks():
-            here.unlink()  # it would be in force without a file in it
+            here.unlink()  # an empty lock file would still take effect
 
 
 @as_command("verify", exits=_SOME_FAILED, registers=False)
 def verify_command(
     tags: Annotated[tuple[str, ...], complete.tags] = (), *, as_json: Json = False
 ) -> None:
-    """Check files against the manifest: all weights on this machine, or those with these TAGS.
+    """Check files against the manifest: the weights TAGS, or all weights on this machine.
 
-    Nothing is fetched.
+    Nothing is downloaded.
 
     \b
     Examples:
@@ -231,7 +230,7 @@ def _each(
     one: Callable[[str], tuple[str, cache.VerifiedFile]],
     as_json: bool,
 ) -> None:
-    """Say what `one` found for each tag; an error of one keeps none of the others from its turn."""
+    """Print the result of `one` for each tag; an error doesn't stop the others."""
     found: list[dict[str, Any]] = []
     failed = False
     for tag in tags:
@@ -257,17 +256,17 @@ def _each(
 
 @contextlib.contextmanager
 def _warnings_said() -> Iterator[None]:
-    """Warnings as a line of their own, without the line of code that they come from."""
+    """Print warnings as one line each, without the source line."""
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: echo(f"warning: {message}", err=True)
         yield
 
 
 def _began(training: tuple[Training, ...]) -> str:
-    """The weights that training was continued from; for those in no release, how to train them."""
+    """The weights that training started from, and how to train them if they aren't released."""
     *before, last = last_stages(training) or (None,)
     start = (last and last.start) or ""
-    return start + (f", in no release: {before[-1].command}" if before else "")
+    return start + (f", not released: {before[-1].command}" if before else "")
 
 
 def _chosen(tag: str) -> tuple[str, Entry]:
@@ -284,7 +283,7 @@ def _matching(pattern: str) -> dict[str, Entry]:
     if not found:
         raise ConfigError(
             f"No weights match {pattern!r}.",
-            "* stands for any letters; a tag is network.version.",
+            "* matches any characters; a tag is network.version.",
             nearest(pattern, manifest())
             or "Type for example: senetzoo weights list 'se_resnet20.*'",
         )
@@ -292,7 +291,7 @@ def _matching(pattern: str) -> dict[str, Entry]:
 
 
 def _held_by(tag: str, entry: Entry, locks: Container[str]) -> str:
-    """What the file of an entry is checked by: what is published of it, else the lock file."""
+    """What a file is checked against: the published hash, else the lock file."""
     return lock.FILE if not entry.pinned and tag in locks else _PINNED[entry.pinned]
 
 

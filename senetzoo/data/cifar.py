@@ -1,8 +1,8 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 50,000 training and 10,000 test images of 32x32 pixels.
 
-Three local forms are read: the official archive as torchvision unpacks it (or will unpack it,
-from ``cifar-10-python.tar.gz``), a folder of images ``{train,test}/<class>/*``, and parquet with
-the Hub's schema (``img``/``image`` and ``label``, or ``fine_label``).
+A local copy may be the official archive (``cifar-10-python.tar.gz``, unpacked or not), a folder of
+images ``{train,test}/<class>/*``, or parquet files with the Hub's schema (``img``/``image`` and
+``label``, or ``fine_label``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from senetzoo._utils.files import user_path
 from senetzoo.data.files import (
     parquet_files,
     read_image_folder,
-    read_parquets,
+    read_parquet,
     same_size_set,
 )
 from senetzoo.data.sets import ImageSet
@@ -34,12 +34,12 @@ class Cifar:
 
     Args:
         title: ``"CIFAR-10"``.
-        classes: In the order of their labels.
+        classes: Class names, in the order of their labels.
         archive: File name of the official archive.
-        unpacked: Folder that it unpacks to.
-        reader: torchvision's class that reads it.
-        mean: Per channel over the 50,000 training images, in units of the full pixel range.
-        std: The same of the standard deviation.
+        unpacked: Name of the folder inside the archive.
+        reader: Name of torchvision's class for the data set.
+        mean: Mean of each channel over the 50,000 training images; pixels are from 0 to 1.
+        std: Standard deviation of each channel, likewise.
     """
 
     title: str
@@ -54,35 +54,34 @@ class Cifar:
         """Load one split from a local copy.
 
         Args:
-            path: A parquet file (of the split: it does not say which it is); or a folder with
-                ``train`` and ``test`` class folders, with the official archive, with what it
-                unpacks to, or with parquet files that have the split in their names, as on the
-                Hub. The archive is unpacked beside itself, once.
+            path: A parquet file of this split; or a folder with class folders in ``train`` and
+                ``test``, with the official archive (unpacked or not), or with parquet files named
+                after the splits, as on the Hub. The archive is unpacked once, beside itself.
             split: ``"train"`` or ``"test"``.
 
         Returns:
             Images (N, 32, 32, 3).
 
         Raises:
-            DataError: Nothing that looks like the data set is there, or it is damaged.
-            MissingExtraError: A parquet file, and pyarrow is not installed.
+            DataError: The data set isn't there, or it is damaged.
+            MissingExtraError: pyarrow, for parquet files, is not installed.
         """
         path = user_path(path)
         name = f"{self.title} {split}"
         if path.suffix == ".parquet" and path.is_file():
-            return same_size_set(read_parquets([path], self.classes), name)
+            return same_size_set(read_parquet(path, self.classes), name)
         if (path / split).is_dir():
             return same_size_set(read_image_folder(path / split, self.classes), name)
         if (path / self.unpacked).is_dir() or (path / self.archive).is_file():
             return self._official(path, split, name)
         files = parquet_files(path, split, self.title.replace("-", ""))
         if files:
-            return same_size_set(read_parquets(files, self.classes), name)
+            return same_size_set(read_parquet(files, self.classes), name)
         raise DataError(
-            f"No {self.title} at {path}.",
+            f"There is no {self.title} at {path}.",
             f"Looked for a parquet file, class folders under {split}/, {self.unpacked}/ and "
             f"{self.archive}.",
-            "Give the folder that has one of these",
+            "Give a folder with one of these",
         )
 
     def _official(self, path: Path, split: Part, name: str) -> ImageSet:
@@ -95,7 +94,7 @@ class Cifar:
         reader: Any = getattr(datasets, self.reader)
 
         def read() -> ImageSet:
-            # torchvision unpickles the batches only after their published md5 agrees.
+            # torchvision checks the md5 of the batches before it unpickles them.
             data = reader(str(path), train=split == "train", download=False)
             images, labels = torch.from_numpy(data.data), torch.tensor(data.targets)
             return ImageSet(images, labels, tuple(data.classes), name)
@@ -103,17 +102,17 @@ class Cifar:
         try:
             return read()
         except RuntimeError as error:
-            # Not by torchvision's download=True: it replaces an archive of another md5.
+            # torchvision's download=True would replace an archive with another md5.
             archive = path / self.archive
             if not check_integrity(str(archive), reader.tgz_md5):
                 found = archive if archive.is_file() else path / self.unpacked
                 raise DataError(
                     f"{self.title} at {found} can't be used.",
-                    "A file is missing, or its md5 is not the published one.",
-                    f"Fetch {self.archive} again",
+                    "A file is missing, or its md5 isn't the published one.",
+                    f"Download {self.archive} again",
                 ) from error
         try:
-            # Unpacked beside it and then renamed, so that nobody reads a part.
+            # Unpack to a temporary folder and rename it, so that no other process reads half of it.
             with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=path) as folder:
                 extract_archive(str(archive), folder)
                 if (path / self.unpacked).is_dir():
@@ -124,7 +123,7 @@ class Cifar:
             raise DataError(
                 f"{archive} can't be unpacked.",
                 f"{error}.",
-                "Unpack it to a folder that can be written, and give that folder",
+                "Unpack it to a writable folder, and give that folder",
             ) from error
 
 

@@ -1,9 +1,9 @@
 """Common corruptions of small images, at five severities.
 
 Hendrycks and Dietterich 2019, "Benchmarking Neural Network Robustness to Common Corruptions and
-Perturbations" (arXiv:1903.12261), Section 3; strengths as in the released CIFAR-10-C, whose random
-numbers are not known, so images differ from its files and agree in distribution. Six of its
-corruptions: those that are noise, blur, compression and contrast.
+Perturbations" (arXiv:1903.12261), Section 3; strengths as in the released CIFAR-10-C. Its random
+numbers are not known, so the images differ from its files but have the same distribution. Six of
+its corruptions are implemented: noise, blur, compression and contrast.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ def corrupt(images: Tensor, corruption: Corruption, severity: int, *, seed: int 
         images: (N, H, W, C), uint8; C is 1 or 3.
         corruption: One of `CORRUPTIONS`.
         severity: From 1 to 5.
-        seed: Of what is random. Each image of a batch has noise of its own.
+        seed: Seed of the noise, which differs between the images of a batch.
 
     Returns:
         (N, H, W, C), uint8, rounded down as in CIFAR-10-C.
 
     Raises:
-        ConfigError: An unknown corruption or severity, or images of another form.
+        ConfigError: An unknown corruption or severity, or images of another shape or dtype.
         MissingExtraError: SciPy, for the blur, is not installed.
     """
     if corruption not in CORRUPTIONS:
         raise ConfigError(
             f"There is no corruption {corruption!r}.",
-            f"Corruptions are {', '.join(CORRUPTIONS)}.",
+            f"The corruptions are {', '.join(CORRUPTIONS)}.",
         )
     if severity not in SEVERITIES:
         raise ConfigError(
@@ -72,13 +72,13 @@ def corrupt(images: Tensor, corruption: Corruption, severity: int, *, seed: int 
     ):
         raise ConfigError(
             f"Images of shape {tuple(images.shape)} and {images.dtype} can't be corrupted.",
-            "They are (N, H, W, C), uint8: at least one image, one channel or three.",
+            "Expected at least one image, (N, H, W, C), uint8, with one channel or three.",
         )
     pixels = images.cpu().numpy()
     strength = _STRENGTHS[corruption][severity - 1]
     if corruption == "jpeg":
         return torch.stack([torch.from_numpy(_jpeg(image, int(strength))) for image in pixels])
-    # One stream for each kind, so that two kinds never share their random numbers.
+    # A separate stream for each corruption, so that no two share their random numbers.
     random = np.random.default_rng([seed, CORRUPTIONS.index(corruption), severity])
     values = _MAKERS[corruption](pixels / 255.0, strength, random)
     return torch.from_numpy((values.clip(0.0, 1.0) * 255.0).astype(np.uint8))
@@ -93,7 +93,7 @@ def _shot_noise(x: _Pixels, photons: float, random: np.random.Generator) -> _Pix
 
 
 def _impulse_noise(x: _Pixels, part: float, random: np.random.Generator) -> _Pixels:
-    """Single values, not whole pixels, become 0 or 1."""
+    """Set single values, not whole pixels, to 0 or 1."""
     drawn = random.random(x.shape)
     return np.where(drawn < part / 2, 0.0, np.where(drawn < part, 1.0, x))
 
@@ -108,7 +108,7 @@ def _gaussian_blur(x: _Pixels, deviation: float, _: np.random.Generator) -> _Pix
 
 
 def _contrast(x: _Pixels, factor: float, _: np.random.Generator) -> _Pixels:
-    """Towards the mean of each channel of each image."""
+    """Move values toward the mean of each channel of each image."""
     mean: _Pixels = x.mean((1, 2), keepdims=True)
     return (x - mean) * factor + mean
 

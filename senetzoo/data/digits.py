@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: the data set that is always at hand."""
+"""scikit-learn's handwritten digits, a data set that needs no download."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from senetzoo.data.sets import ImageSet
 from senetzoo.errors import MissingExtraError
 
-# Per image and pixel over the training part, in units of the full range.
+# Over all pixels of the training split, which are from 0 to 1.
 MEAN = (0.3048,)
 STD = (0.3757,)
 

@@ -1,4 +1,4 @@
-"""Images from class folders and parquet files."""
+"""Labeled images from class folders and parquet files."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 
 class StoredImages(ABC):
-    """Contents of image files that stay on disk until they are asked for."""
+    """Contents of image files that stay on disk until they are read."""
 
     @abstractmethod
     def __getitem__(self, index: int) -> bytes: ...
 
     @abstractmethod
     def keep(self, indices: Sequence[int]) -> StoredImages:
-        """Those of `indices`, in their order."""
+        """The images at `indices`, in that order."""
 
     @abstractmethod
     def sizes(self) -> list[int]:
-        """Bytes of each, without reading them."""
+        """Size of each file in bytes, without reading it."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class LabeledFiles:
     """Labeled images that are read one at a time.
 
     Args:
-        sources: Path, or content, of each image file.
-        labels: Label of each, from 0 to ``len(classes) - 1``.
+        sources: Path or content of each image file.
+        labels: Label of each image, from 0 to ``len(classes) - 1``.
         classes: Name of each class.
-        name: Where they are from, for messages.
-        root: Folder that the names of files are relative to; None for contents.
-        left_out: Files of the folder that are not used: no images by their names.
-        numbered: Whether the data has no names of classes, only numbers.
+        name: Name of the data, for messages.
+        root: Folder that file names are relative to; None for contents.
+        left_out: Files in the folder that are ignored, because their names aren't those of images.
+        numbered: Whether the data has only class numbers, no class names.
     """
 
     sources: Sequence[Path | bytes] | StoredImages
@@ -71,11 +71,11 @@ class LabeledFiles:
             yield self.open(index), label
 
     def open(self, index: int) -> Image:
-        """Image number `index`, by `open_image`."""
+        """Image `index`, read by `open_image`."""
         return open_image(self.sources[index], self.source_name(index))
 
     def keep(self, indices: Sequence[int], name: str | None = None) -> LabeledFiles:
-        """Those of `indices`, in their order, perhaps under another name."""
+        """The images at `indices`, in that order, optionally under another name."""
         sources = (
             self.sources.keep(indices)
             if isinstance(self.sources, StoredImages)
@@ -85,7 +85,7 @@ class LabeledFiles:
         return dataclasses.replace(self, sources=sources, labels=labels, name=name or self.name)
 
     def first(self, count: int) -> LabeledFiles:
-        """Keep the first `count` images of each class, in their order."""
+        """The first `count` images of each class, in their order."""
         left = [count] * len(self.classes)
         kept = []
         for index, label in enumerate(self.labels):
@@ -95,14 +95,14 @@ class LabeledFiles:
         return self.keep(kept)
 
     def source_name(self, index: int) -> str:
-        """Tell a person which image number `index` is."""
-        if isinstance(self.sources, StoredImages):  # a look would read the image
+        """A name of image `index` for messages."""
+        if isinstance(self.sources, StoredImages):  # indexing would read the image
             return f"image {index} of {self.name}"
         source = self.sources[index]
         return str(source) if isinstance(source, Path) else f"image {index} of {self.name}"
 
     def file_name(self, index: int) -> str:
-        """Path of a file from `root`, with slashes; empty for an image that is no file."""
+        """Path of a file relative to `root`, with slashes; empty for contents."""
         source = self.sources[index]
         if not isinstance(source, Path):
             return ""
@@ -113,7 +113,7 @@ class LabeledFiles:
         return Path(os.path.relpath(source, self.root)).as_posix()
 
     def sizes(self) -> list[int]:
-        """Bytes of each file; 0 where it is not there."""
+        """Size of each file in bytes; 0 if it is missing."""
         if isinstance(self.sources, StoredImages):
             return self.sources.sizes()
         return [len(s) if isinstance(s, bytes) else _size(s) for s in self.sources]
@@ -127,33 +127,35 @@ def _size(path: Path) -> int:
 
 
 def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) -> LabeledFiles:
-    """List a folder with one folder of images per class; hidden files and folders are left out.
+    """List a folder with one folder of images per class; hidden files and folders are ignored.
 
     Args:
         path: The folder.
-        classes: Names of the classes in the order of their labels; None takes the folders'
-            names, sorted: as numbers, if all are.
+        classes: Class names in the order of their labels; None for the sorted names of the
+            folders, sorted numerically if all are numbers.
 
     Raises:
-        DataError: No folder, a folder that is none of `classes`, or a class without images.
+        DataError: There is no folder, a folder isn't one of `classes`, or a class has no images.
     """
     root = user_path(path)
     if not root.is_dir():
-        raise DataError(f"No folder {root}.", "", "Give a folder that has one folder per class")
+        raise DataError(
+            f"There is no folder {root}.", "", "Give a folder with one folder per class"
+        )
     entries = [entry for entry in root.iterdir() if not is_clutter(entry.name)]
     found = in_order(entry.name for entry in entries if entry.is_dir())
     left_out = [entry for entry in entries if not entry.is_dir()]
     if not found:
         raise DataError(
-            f"No class folders in {root}.", "It has no folders.", "Make one folder per class"
+            f"{root} has no class folders.", "It has no folders.", "Make one folder per class"
         )
     names = tuple(classes) if classes is not None else tuple(found)
     folders = {same(name): name for name in found}
     if len(folders) < len(found):
         twice = next(name for name in found if folders[same(name)] != name)
         raise DataError(
-            f"{root} has two folders {twice!r}.",
-            "They differ only in how Unicode writes a letter with its accent.",
+            f"{root} has two folders named {twice!r}.",
+            "They differ only in how Unicode encodes an accented letter.",
             "Put the images of both into one",
         )
     positions(found, names, str(root), "the data set")
@@ -164,7 +166,7 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
         if not files:
             raise DataError(
                 f"The class {name!r} of {root} has no images.",
-                "Images are known by their suffix: .jpg, .png and all others that Pillow opens.",
+                "Images are recognized by their suffix: .jpg, .png and others that Pillow reads.",
                 "Add images to it" + (" or remove the folder" if classes is None else ""),
             )
         sources += files
@@ -175,26 +177,25 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
     )
 
 
-def read_parquet(path: str | Path, classes: Sequence[str] | None = None) -> LabeledFiles:
-    """Read a parquet file with the Hub's image schema.
+def read_parquet(
+    where: str | Path | Sequence[Path], classes: Sequence[str] | None = None
+) -> LabeledFiles:
+    """Read a parquet file with the Hub's image schema, or several shards of one data set.
 
-    That is a column ``image`` or ``img`` of image files (bytes, or a struct with the field
-    ``bytes``), and a column ``label``, ``labels`` or ``fine_label``, as `labels.numbered` takes it.
+    The schema has a column ``image`` or ``img`` of image files (bytes, or a struct with the field
+    ``bytes``), and a column ``label``, ``labels`` or ``fine_label``, as in `labels.numbered`.
 
     Args:
-        path: The file.
-        classes: Names of the classes in the order of their labels; None takes the names in the
-            file's metadata, or else those of the labels.
+        where: The file, or the shards in their order.
+        classes: Class names in the order of their labels; None for the names in the file's
+            metadata, or else those of the labels.
 
     Raises:
-        DataError: No such file, a damaged one, other columns, or labels that can't be numbered.
+        DataError: A file is missing or damaged, has other columns, or labels that can't be
+            numbered.
         MissingExtraError: pyarrow is not installed.
     """
-    return read_parquets([user_path(path)], classes)
-
-
-def read_parquets(paths: Sequence[Path], classes: Sequence[str] | None = None) -> LabeledFiles:
-    """The shards of one data set as one, in their order; errors as of `read_parquet`."""
+    paths = [user_path(where)] if isinstance(where, (str, Path)) else where
     name = str(paths[0] if len(paths) == 1 else paths[0].parent)
     sources: list[Path | bytes] = []
     values: list[object] = []
@@ -202,7 +203,7 @@ def read_parquets(paths: Sequence[Path], classes: Sequence[str] | None = None) -
     for path in paths:
         contents, found, names = _rows(path)
         if own is not None:
-            require_same(names or ["of no name"], own, str(path))
+            require_same(names or ["without names"], own, str(path))
         own = names
         sources += contents
         values += found
@@ -212,36 +213,36 @@ def read_parquets(paths: Sequence[Path], classes: Sequence[str] | None = None) -
 
 
 def _rows(path: Path) -> tuple[list[bytes], list[object], tuple[str, ...] | None]:
-    """Contents of the image files of a parquet file, the labels as it has them, and its classes."""
+    """The image files' contents, the labels and the class names of a parquet file."""
     try:
         import pyarrow
         from pyarrow.parquet import read_table
     except ImportError:
         raise MissingExtraError("Reading parquet", "pyarrow", "bench") from None
     if not path.is_file():
-        raise DataError(f"No file {path}.", "", "Give a parquet file")
+        raise DataError(f"There is no file {path}.", "", "Give a parquet file")
     try:
         table = read_table(path)
     except (pyarrow.ArrowException, OSError):
         raise DataError(
-            f"{path} can't be read.", "It is no parquet file, or damaged or cut short."
+            f"{path} can't be read.", "It isn't a parquet file, or it is damaged or truncated."
         ) from None
     image, label = image_columns(table.column_names, str(path))
     contents = [_content(cell) for cell in table.column(image).to_pylist()]
     if None in contents:
         raise DataError(
             f"{path} has no image file in row {contents.index(None)} of the column {image!r}.",
-            "Expected the files' content (bytes), not their paths or pixels.",
+            "Expected the content of the files (bytes), not their paths or pixels.",
         )
     found = [content for content in contents if content is not None]
     return found, table.column(label).to_pylist(), _hub_names(table.schema.metadata, label)
 
 
 def image_columns(columns: Iterable[str], name: str) -> tuple[str, str]:
-    """The image and the label column of a table with the Hub's image schema.
+    """The image and label columns of a table with the Hub's image schema.
 
     Raises:
-        DataError: It lacks one; `name` is what the message calls it.
+        DataError: The table, called `name` in the message, lacks one of them.
     """
     image = next((c for c in ("image", "img") if c in columns), None)
     label = next((c for c in ("label", "labels", "fine_label") if c in columns), None)
@@ -255,12 +256,12 @@ def image_columns(columns: Iterable[str], name: str) -> tuple[str, str]:
 
 
 def parquet_files(folder: Path, split: str, data: str) -> list[Path]:
-    """The parquet files of a split in `folder` or its ``data``, as the Hub lays them out.
+    """The parquet files of a split in `folder` or its subfolder ``data``, as laid out on the Hub.
 
     Args:
-        folder: Where to look.
-        split: A word of the file name: ``train-00000-of-00002.parquet``.
-        data: Name of the data set. Where files have it in their names, it is those.
+        folder: The folder.
+        split: The split, a word in the file names: ``train-00000-of-00002.parquet``; all if empty.
+        data: Name of the data set; if some file names contain it, only those are listed.
     """
     found = sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))
     words = {path: re.split(r"[^a-z0-9]+", path.stem.lower()) for path in found}
@@ -269,13 +270,13 @@ def parquet_files(folder: Path, split: str, data: str) -> list[Path]:
 
 
 def _content(cell: object) -> bytes | None:
-    """Content of an image file from a cell of a parquet table."""
+    """The content of an image file in a cell of a parquet table."""
     content = cell.get("bytes") if isinstance(cell, dict) else cell
     return content if isinstance(content, bytes) else None
 
 
 def _hub_names(metadata: dict[bytes, bytes] | None, label: str) -> tuple[str, ...] | None:
-    """Class names as the `datasets` library stores them in a parquet file, if it has them."""
+    """The class names that the `datasets` library stores in a parquet file, if any."""
     try:
         features: Any = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         return tuple(str(name) for name in features[label]["names"])
@@ -284,10 +285,10 @@ def _hub_names(metadata: dict[bytes, bytes] | None, label: str) -> tuple[str, ..
 
 
 def same_size_set(files: LabeledFiles, name: str) -> ImageSet:
-    """Read all of `files` into one tensor of RGB images.
+    """Read all `files` into one tensor of RGB images.
 
     Raises:
-        DataError: No images, one that can't be read, or one of another size.
+        DataError: There are no images, one can't be read, or their sizes differ.
     """
     import numpy as np
 
@@ -297,7 +298,7 @@ def same_size_set(files: LabeledFiles, name: str) -> ImageSet:
         if images and array.shape != images[0].shape:
             raise DataError(
                 f"{files.source_name(index)} has {array.shape[1]}x{array.shape[0]} pixels.",
-                f"The images before have {images[0].shape[1]}x{images[0].shape[0]}.",
+                f"The images before it have {images[0].shape[1]}x{images[0].shape[0]}.",
             )
         images.append(array)
     if not images:

@@ -1,7 +1,7 @@
 """Five kinds of flowers: 3,670 photographs of several sizes (TensorFlow's ``flower_photos``).
 
-The data set has no test split. One is drawn per class, always the same: the tenth part of each
-class, rounded down, which of the whole data set is 364 test and 3,306 training images.
+The data set has no test split, so a fixed one is drawn: a tenth of each class, rounded down. The
+full data set has 364 test and 3,306 training images.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import torch
 
 from senetzoo._utils.files import user_path
 from senetzoo.data.cifar import Part
-from senetzoo.data.files import LabeledFiles, parquet_files, read_image_folder, read_parquets
+from senetzoo.data.files import LabeledFiles, parquet_files, read_image_folder, read_parquet
 from senetzoo.errors import DataError
 
-FOLDER = "flower_photos"  # as the archive unpacks
+FOLDER = "flower_photos"  # the archive's folder
 CLASSES = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 
 _SEED = 0
@@ -25,14 +25,14 @@ def load(path: str | Path, split: Part) -> LabeledFiles:
     """One split of the flowers from a local copy.
 
     Args:
-        path: A folder with a folder of images for each class (or with ``flower_photos``, which
-            has them), a parquet file with the Hub's schema, or a folder of such files. The split
-            goes by the order of the files or rows, so each form has its own.
+        path: A folder with one folder of images per class (or with the folder ``flower_photos``
+            that has them), a parquet file with the Hub's schema, or a folder of such files. The
+            split depends on the order of files or rows, so it differs between these forms.
         split: ``"train"`` or ``"test"``.
 
     Raises:
-        DataError: No flowers there, or a class without images.
-        MissingExtraError: Parquet, and pyarrow is not installed.
+        DataError: The flowers aren't there, or a class has no images.
+        MissingExtraError: pyarrow, for parquet files, is not installed.
     """
     path = user_path(path)
     if (path / FOLDER).is_dir():
@@ -44,16 +44,16 @@ def load(path: str | Path, split: Part) -> LabeledFiles:
         files = files or parquet_files(path, "", "flowers")
         if not files:
             raise DataError(
-                f"No flowers at {path}.",
+                f"There are no flowers at {path}.",
                 f"Looked for the folders {', '.join(CLASSES)} and for parquet files.",
-                "Give the folder that has one of these",
+                "Give a folder with one of these",
             )
-        everything = read_parquets(files, CLASSES)
+        everything = read_parquet(files, CLASSES)
     return everything.keep(split_by_class(everything.labels, split), f"flowers5 {split}")
 
 
 def split_by_class(labels: tuple[int, ...], split: Part) -> list[int]:
-    """Which images are in `split`: of each class a tenth, rounded down, is in the test part."""
+    """Indices of the images in `split`; the test split has a tenth of each class, rounded down."""
     generator = torch.Generator().manual_seed(_SEED)
     of = torch.tensor(labels)
     chosen = []

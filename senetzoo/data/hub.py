@@ -1,4 +1,4 @@
-"""Image data sets of the Hugging Face Hub, by the `datasets` library: loaded, or as a stream."""
+"""Image data sets of the Hugging Face Hub, loaded or streamed by the `datasets` library."""
 
 from __future__ import annotations
 
@@ -17,24 +17,18 @@ from senetzoo.data.files import (
     parquet_files,
 )
 from senetzoo.data.labels import indices, listed, number, numbered, require_same
-from senetzoo.data.sets import Split
+from senetzoo.data.sets import SPLITS, Split
 from senetzoo.errors import DataError, MissingExtraError, SenetzooError, first_line
 
-# What each split may be called there, best first.
-_NAMES: dict[Split, tuple[str, ...]] = {
-    "train": ("train",),
-    "val": ("validation", "valid", "val", "dev"),
-    "test": ("test",),
-}
 _BUFFER = 10_000
 
 
 class ArrowImages(StoredImages):
-    """Contents of image files in an Arrow table on disk: one is read when it is asked for.
+    """Contents of image files in an Arrow table on disk, read one at a time.
 
     Args:
-        table: A `datasets.Dataset` with one undecoded image column.
-        column: Its name.
+        table: A `datasets.Dataset` with an undecoded image column.
+        column: The name of the column.
     """
 
     def __init__(self, table: Any, column: str) -> None:
@@ -50,7 +44,7 @@ class ArrowImages(StoredImages):
         import pyarrow
         from pyarrow import compute
 
-        # Of an Arrow column the lengths are stored apart from the contents.
+        # Arrow stores the lengths of a column separately from its contents.
         cells = self._table.with_format("arrow")[:][self._column]
         if pyarrow.types.is_struct(cells.type):
             cells = compute.struct_field(cells, "bytes")
@@ -59,15 +53,15 @@ class ArrowImages(StoredImages):
 
 @dataclass(frozen=True)
 class Stream:
-    """A split that is read from front to end, an image at a time, without being downloaded first.
+    """A split that is streamed, image by image, without being downloaded first.
 
     Args:
         rows: A `datasets.IterableDataset`.
-        image: Name of its image column.
-        label: Name of its label column.
+        image: Name of the image column.
+        label: Name of the label column.
         classes: Name of each class.
-        name: Where it is from.
-        length: Its number of images; None where the Hub does not say.
+        name: Name of the data, for messages.
+        length: Number of images; None if the Hub doesn't state it.
     """
 
     rows: Any
@@ -78,14 +72,14 @@ class Stream:
     length: int | None
 
     def read(self, seed: int, skip: int) -> Iterator[tuple[bytes, int]]:
-        """Content and label of each image, shuffled through a buffer of 10,000.
+        """Content and label of each image, shuffled with a buffer of 10,000 images.
 
         Args:
-            seed: Of the order.
-            skip: Images to leave out at the start: where an interrupted run goes on.
+            seed: Seed of the order.
+            skip: Number of images to skip, to resume an interrupted run.
 
         Raises:
-            DataError: A label of no class.
+            DataError: A label is none of the classes.
         """
         rows = self.rows.shuffle(seed=seed, buffer_size=_BUFFER).skip(skip)
         classes = indices(self.classes)
@@ -102,28 +96,30 @@ class Stream:
 
 
 def splits(path: str | Path) -> dict[Split, str]:
-    """The splits that a data set has: ``"train"``, ``"val"``, ``"test"``, and their names there.
+    """The splits of a data set, ``"train"``, ``"val"`` and ``"test"``, and their names on the Hub.
 
     Raises:
-        DataError: No such data set, or none of these splits.
+        DataError: There is no such data set, or it has none of these splits.
         MissingExtraError: `datasets` is not installed.
     """
     local = user_path(path)
     with _explained(path) as datasets:
         if local.exists():
-            every = [name for names in _NAMES.values() for name in names]
-            there = [name for name in every if parquet_files(local, name, "")]
+            there = [name for name in SPLITS if parquet_files(local, name, "")]
         else:
-            offline()  # under which `datasets` itself reads its cache alone
+            offline()  # checks the variables; offline, `datasets` reads only its cache
             there = datasets.get_dataset_split_names(str(path))
-    known = ((split, [n for n in names if n in there]) for split, names in _NAMES.items())
-    found = {split: has[0] for split, has in known if has}
+    found: dict[Split, str] = {}
+    for name, split in SPLITS.items():
+        if name in there:
+            found.setdefault(split, name)
     if not found:
-        words = ", ".join(word for every in _NAMES.values() for word in every)
         raise DataError(
-            f"{path} has no split of a known name.",
-            f"Its splits are {', '.join(there)}." if there else "No parquet file there names one.",
-            f"Name them as the Hub does, one of: {words}",
+            f"{path} has no split with a known name.",
+            f"Its splits are {', '.join(there)}."
+            if there
+            else "No parquet file there is named after one.",
+            f"Give them one of these names: {', '.join(SPLITS)}",
         )
     return found
 
@@ -132,13 +128,13 @@ def load(path: str | Path, split: Split) -> LabeledFiles:
     """One split of a data set, downloaded to the cache of `datasets` first.
 
     Args:
-        path: Name on the Hub (``"uoft-cs/cifar10"``), or a folder with parquet files that have
-            the split in their names.
-        split: ``"train"``, ``"val"`` (which may be called validation there) or ``"test"``.
+        path: Name on the Hub (``"uoft-cs/cifar10"``), or a folder with parquet files named after
+            the splits.
+        split: ``"train"``, ``"val"`` (or another name of the validation split) or ``"test"``.
 
     Raises:
-        DataError: No such data set or split, or no image and label columns, or labels that
-            `labels.numbered` refuses; a `HiddenLabelsError` where all are hidden.
+        DataError: There is no such data set or split, it has no image or label column, or its
+            labels can't be numbered; a `HiddenLabelsError` if all labels are hidden.
         MissingExtraError: `datasets` is not installed.
     """
     table = _open(path, split, stream=False)
@@ -154,7 +150,7 @@ def stream(path: str | Path, classes: tuple[str, ...]) -> Stream:
 
     Args:
         path: As in `load`.
-        classes: Names of the classes; the stream's own, where it has them, must be the same.
+        classes: Class names, which must equal the stream's own if it has any.
 
     Raises:
         DataError: As in `load`.
@@ -174,13 +170,15 @@ def _open(path: str | Path, split: Split, *, stream: bool) -> Any:
     local = user_path(path)
     if split not in there:
         if local.exists():
+            names = [name for name, of in SPLITS.items() if of == split]
             raise DataError(
-                f"No {split} split at {path}.",
-                f"Looked for parquet files with {' or '.join(_NAMES[split])} in their names.",
+                f"There is no {split} split at {path}.",
+                f"Looked for parquet files with {' or '.join(names)} in their names.",
                 "Name them as the Hub does: train-00000-of-00001.parquet",
             )
-        names = ", ".join(there.values()) or "of other names"
-        raise DataError(f"{path} has no {split} split.", f"Its splits are {names}.")
+        raise DataError(
+            f"{path} has no {split} split.", f"Its splits are {', '.join(there.values())}."
+        )
     name = there[split]
     with _explained(path) as datasets:
         if local.exists():
@@ -193,11 +191,11 @@ def _open(path: str | Path, split: Split, *, stream: bool) -> Any:
 
 @contextmanager
 def _explained(path: str | Path) -> Iterator[Any]:
-    """The library `datasets`; what it can't do becomes a `DataError`."""
+    """The library `datasets`, with its errors turned into `DataError`."""
     try:
         import datasets
     except ImportError:
-        raise MissingExtraError("Data of the Hub", "datasets", "train") from None
+        raise MissingExtraError("Data from the Hub", "datasets", "train") from None
     try:
         yield datasets
     except (OSError, ValueError, RuntimeError) as error:
@@ -207,18 +205,18 @@ def _explained(path: str | Path) -> Iterator[Any]:
         raise DataError(
             f"The data set {path} can't be loaded.",
             f"{variable} names certificates that can't be read." if variable else first_line(error),
-            "Give a local folder with its parquet files, or its name on the Hub",
+            "Give the name of a data set on the Hub, or a local folder with its parquet files",
         ) from None
 
 
 def _columns(features: Any, name: str) -> tuple[str, str, tuple[str, ...]]:
-    """Names of the image and the label column, and of the classes where there are names."""
+    """Names of the image column, the label column, and the classes, if they have names."""
     image, label = image_columns(features, name)
     return image, label, tuple(getattr(features[label], "names", None) or ())
 
 
 def _raw(table: Any, image: str) -> Any:
-    """`table` with the contents of image files in place of decoded images."""
+    """`table` with the contents of image files instead of decoded images."""
     import datasets
 
     kind = (table.features or {}).get(image)
@@ -228,7 +226,7 @@ def _raw(table: Any, image: str) -> Any:
 
 
 def _content(cell: Any) -> bytes:
-    """Content of an image file from a cell."""
+    """The content of an image file in a cell."""
     content = cell.get("bytes") if isinstance(cell, dict) else cell
     if isinstance(content, bytes):
         return content

@@ -1,4 +1,4 @@
-"""Images in files and folders, as a person sees them: upright, 8 bits a channel."""
+"""Image files, decoded upright with 8 bits per channel, and folders of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @functools.cache
 def image_suffixes() -> frozenset[str]:
-    """Suffixes of the files that Pillow opens, in small letters: ``".jpg"``."""
+    """Lower-case suffixes of the files that Pillow opens: ``".jpg"``."""
     from PIL import Image as PILImage
 
     known = PILImage.registered_extensions()
@@ -28,31 +28,31 @@ def image_suffixes() -> frozenset[str]:
 
 
 def is_clutter(name: str) -> bool:
-    """Whether a file or folder is not meant for people: of a system, or of its archives."""
+    """Whether a file or folder belongs to the system: hidden, or left by an archiver."""
     return name.startswith(".") or name in ("__MACOSX", "@eaDir")
 
 
 EXPLAINED = "explain.html"
-"""The page that `senetzoo predict --explain` writes, which may lie in a folder of images."""
+"""The page that `senetzoo predict --explain` writes, which may be in a folder of images."""
 
-# Pillow opens them, and mostly they are something else.
+# Pillow can open these, but they are seldom images.
 _OTHERS = {".pdf", ".ps", ".eps", ".mpg", ".mpeg", ".h5", ".hdf", ".bufr", ".grib", ".fits", ".fit"}
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The image files of `image_files`; those that are left out are counted on stderr."""
+    """The images that `image_files` lists; other files are counted on stderr."""
     found, others = image_files(folder)
     say_left_out(folder, others)
     return found
 
 
 def image_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """List the image files in `folder` and below, by their names, sorted; and what else is there.
+    """List the image files in `folder` and below, by suffix, and all other files, both sorted.
 
-    Links are followed; one that is broken is listed, as is a folder that can't be read, so that
-    who opens the files meets it. Hidden files are in neither list: macOS leaves a ``._cat.jpg``
-    without pixels beside ``cat.jpg``. A folder that is named as an image and has none is among the
-    others.
+    Links are followed. Broken links and unreadable folders are listed as images, so that reading
+    them raises an error. Hidden files are in neither list: macOS leaves a ``._cat.jpg`` without
+    pixels beside ``cat.jpg``. A folder that is named like an image and contains none counts as one
+    of the other files.
     """
     found: list[Path] = []
     others: list[Path] = []
@@ -64,7 +64,7 @@ def image_files(folder: Path) -> tuple[list[Path], list[Path]]:
 
     for root, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
         real = Path(root).resolve()
-        if real in met:  # a link to a folder above it
+        if real in met:  # a link to a parent folder
             folders.clear()
             continue
         met.add(real)
@@ -73,7 +73,7 @@ def image_files(folder: Path) -> tuple[list[Path], list[Path]]:
         for name in files:
             if not is_clutter(name) and name != EXPLAINED:
                 (found if _is_image(name) else others).append(Path(root, name))
-    # A folder with a suffix counts by what is in it.
+    # A folder that is named like an image may contain images.
     holding = {parent for file in found for parent in file.parents}
     others = [path for path in others if path not in holding]
     return sorted(found), sorted(others)
@@ -84,8 +84,8 @@ def _is_image(name: str) -> bool:
 
 
 def say_left_out(folder: Path, paths: Sequence[Path]) -> None:
-    """Say on stderr, once, which files of a folder are not used."""
-    for there, why in ((True, "in no class's folder"), (False, "not an image by name")):
+    """Report on stderr, once, which files of a folder are ignored."""
+    for there, why in ((True, "not in a class folder"), (False, "not named like an image")):
         some = [path for path in paths if (path.parent == folder and not path.is_dir()) is there]
         if some:
             first = ", ".join(path.name for path in sorted(some)[:3])
@@ -97,18 +97,18 @@ def say_left_out(folder: Path, paths: Sequence[Path]) -> None:
 def open_image(
     source: str | Path | bytes, name: str | None = None, *, formats: tuple[str, ...] | None = None
 ) -> Image:
-    """Read the first frame of an image file, decoded, upright and with 8 bits a channel.
+    """Read the first frame of an image file, decoded, upright and with 8 bits per channel.
 
     Args:
-        source: Path of the file, or its content.
-        name: What messages call it; None takes the path.
-        formats: Formats that may be read, by Pillow's names; None for all that it has.
+        source: Path or content of the file.
+        name: Name for messages; None for the path.
+        formats: Formats to accept, by Pillow's names; None for all.
 
     Returns:
-        A PIL image of mode ``"RGB"`` or ``"L"``; see `eight_bits` for how others become these.
+        A PIL image of mode ``"RGB"`` or ``"L"``; `eight_bits` converts other modes.
 
     Raises:
-        DataError: The file is missing, empty, no image, cut short, or of more pixels than
+        DataError: The file is missing, empty, truncated, not an image, or has more pixels than
             ``PIL.Image.MAX_IMAGE_PIXELS``.
     """
     if name is None:
@@ -118,23 +118,23 @@ def open_image(
     except OSError as error:
         raise DataError(f"Can't read {name}.", f"{error.strerror}.") from None
     except ValueError:
-        raise DataError(f"Can't read {name!r}.", "That is no path.") from None
+        raise DataError(f"Can't read {name!r}.", "It isn't a valid path.") from None
     image = _identified(data, name, formats)
     return eight_bits(upright(image, name), name)
 
 
 def check_image(data: bytes, name: str) -> tuple[int, int]:
-    """Check the content of an image file as `open_image` would, and its checksums; quicker.
+    """Check the content of an image file as `open_image` would, but faster, and its checksums.
 
     Returns:
-        Width and height as a person sees it.
+        Width and height of the upright image.
 
     Raises:
-        DataError: As of `open_image`, or a PNG whose checksums are wrong.
+        DataError: As in `open_image`, or a PNG has wrong checksums.
     """
     image = _identified(data, name, None)
     width, height = image.size
-    # A JPEG is decoded to an eighth of its size: all of its code is read, and few pixels are made.
+    # Decode a JPEG at an eighth of its size: this reads the whole file but makes few pixels.
     image.draft(None, (1, 1))
     small = image.size
     turned = eight_bits(upright(image, name), name)
@@ -149,7 +149,7 @@ def check_image(data: bytes, name: str) -> tuple[int, int]:
 
 
 def _identified(data: bytes, name: str, formats: tuple[str, ...] | None) -> Image:
-    """The image in a file, not decoded yet."""
+    """The image in a file, not yet decoded."""
     from PIL import Image as PILImage
     from PIL import UnidentifiedImageError
 
@@ -167,16 +167,16 @@ def _identified(data: bytes, name: str, formats: tuple[str, ...] | None) -> Imag
         ) from None
     except UnidentifiedImageError:
         raise DataError(
-            f"Can't read {name}.", "It is no image, or too damaged to be recognized."
+            f"Can't read {name}.", "It isn't an image, or it is too damaged to be recognized."
         ) from None
-    # Readers meet damaged files with every kind of error (struct, index, overflow ...).
+    # Pillow raises many kinds of errors for damaged files (struct, index, overflow ...).
     except Exception:
-        raise DataError(f"Can't read {name}.", "It is damaged or cut short.") from None
+        raise DataError(f"Can't read {name}.", "It is damaged or truncated.") from None
     return image
 
 
 def _opened(data: bytes, formats: tuple[str, ...] | None) -> Image:
-    """The image in a file; without its metadata where Pillow fails on these."""
+    """The image in a file, without its metadata if Pillow fails on them."""
     from PIL import Image as PILImage
 
     try:
@@ -191,7 +191,7 @@ def _opened(data: bytes, formats: tuple[str, ...] | None) -> Image:
 
 
 def _without_metadata(data: bytes) -> bytes:
-    """A JPEG without EXIF and XMP; any other file as it is."""
+    """A JPEG without EXIF and XMP; any other file unchanged."""
     kept, at = [data[:2]], 2
     while data[:2] == b"\xff\xd8" and data[at : at + 1] == b"\xff" and at + 4 <= len(data):
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")

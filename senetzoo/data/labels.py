@@ -1,4 +1,4 @@
-"""Labels of any kind as numbers of classes."""
+"""Labels of any type as class numbers."""
 
 from __future__ import annotations
 
@@ -9,75 +9,70 @@ from senetzoo.errors import DataError
 
 
 class HiddenLabelsError(DataError):
-    """A split that keeps its labels to itself, as tests of competitions do."""
+    """A split without labels, such as the test split of a competition."""
 
 
 def same(name: str) -> str:
-    """What two names of one class have in common: macOS writes é as two characters."""
+    """A class name in one Unicode form: macOS writes é as two characters."""
     return unicodedata.normalize("NFC", name)
 
 
 def indices(classes: Iterable[str]) -> dict[str, int]:
-    """Number of each class by what `same` makes of its name."""
+    """Number of each class, by its name as `same` returns it."""
     return {same(name): number for number, name in enumerate(classes)}
 
 
 def require_same(own: Sequence[str], classes: Sequence[str], name: str) -> None:
-    """Refuse data, called `name`, with other classes than those, or in another order.
-
-    Raises:
-        DataError: It is so.
-    """
+    """Raise `DataError` unless the data called `name` has these `classes`, in this order."""
     if [*map(same, own)] != [*map(same, classes)]:
         raise DataError(
             f"{name} has the classes {listed(own)}.",
             f"Expected {listed(classes)}, in this order.",
-            "Give data of these classes",
+            "Give data with these classes",
         )
 
 
 def positions(own: Sequence[str], classes: Sequence[str], name: str, whose: str) -> tuple[int, ...]:
-    """The number in `classes` of each class of data, called `name`.
+    """The number in `classes` of each class of the data called `name`.
 
     Raises:
-        DataError: One is none of `classes`, which are those of `whose`.
+        DataError: A class isn't one of `classes`, which belong to `whose`.
     """
     known = indices(classes)
     if unknown := [word for word in own if same(word) not in known]:
         raise DataError(
             f"{name} has the class {unknown[0]!r}, which {whose} does not have.",
             f"The classes of {whose} are {listed(classes)}.",
-            "Give data of these classes, with folders named after them",
+            "Give data with these classes, in folders named after them",
         )
     return tuple(known[same(word)] for word in own)
 
 
 def check_classes(name: str, classes: Sequence[str]) -> None:
-    """Refuse to train on one class, or on classes that a person takes for one.
+    """Raise `DataError` for fewer than two classes, or classes whose names look alike.
 
-    Raises:
-        DataError: It is so; `name` is what the message calls the data.
+    `name` is the name of the data, for messages.
     """
     if len(classes) < 2:
         raise DataError(
-            f"{name} has {'one class: ' + classes[0] if classes else 'no class'}.",
-            "A classifier tells at least two classes apart.",
+            f"{name} has {'one class: ' + classes[0] if classes else 'no classes'}.",
+            "A classifier needs at least two classes.",
             "Make one folder of images per class",
         )
     alike: dict[str, str] = {}
     for word in classes:
         other = alike.setdefault(same(word).casefold(), word)
         if other != word:
-            what = "how Unicode writes them" if same(other) == same(word) else "case"
+            what = "their Unicode encoding" if same(other) == same(word) else "case"
             raise DataError(
                 f"{name} has the classes {other!r} and {word!r}.",
                 f"They differ only in {what}.",
-                "Make one class of them, or give them other names",
+                "Merge them, or rename one",
             )
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Names of classes, sorted: as numbers, if all are. Folder 10 comes after folder 9."""
+    """Sort class names, numerically if all are numbers: 10 comes after 9."""
     found = list(names)
     return sorted(found, key=int if all(name.isdecimal() for name in found) else None)
 
@@ -88,33 +83,33 @@ def numbered(
     classes: Sequence[str] | None,
     name: str,
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """The numbers of labels, and the names of their classes.
+    """The class numbers of labels, and the names of the classes.
 
-    Whole numbers, also as floats or text, count the classes; other text names them, sorted where
-    nobody gives an order; of a bool they are False and True.
+    Whole numbers, also as floats or text, are class numbers; other text is a class name; booleans
+    are the classes False and True. Names are sorted unless `own` or `classes` gives an order.
 
     Args:
-        labels: As a file has them.
-        own: Names of the classes by the file's own word; None where it has none.
-        classes: Names that are wanted, in this order; None takes what there is.
-        name: What messages call the data.
+        labels: The labels in a file.
+        own: The file's own class names; None if it has none.
+        classes: The expected class names, in order; None for any.
+        name: Name of the data, for messages.
 
     Raises:
-        DataError: Labels that are missing, of another kind, several an image, or of no class; or
-            names that differ.
+        DataError: Labels are missing, of another type, several per image, or none of the classes;
+            or the class names differ from the expected ones.
     """
     if hidden(labels):
         raise HiddenLabelsError(
             f"{name} hides its labels: all are {'-1' if labels[0] == -1 else 'missing'}.",
-            "Many test splits do so, for competitions.",
+            "Many test splits of competitions do.",
             "Give another split, such as validation",
         )
     gone = sum(map(_is_missing, labels))
     if gone:
         raise DataError(
             f"{name} has no label in {gone} of {len(labels)} rows.",
-            "Each image needs the class that it shows.",
-            "Leave these rows out",
+            "Each image needs a class.",
+            "Leave out these rows",
         )
     odd = next((label for label in labels if not _is_label(label)), None)
     if odd is not None:
@@ -122,10 +117,10 @@ def numbered(
         kind = "lists of labels" if several else f"labels such as {_shown(odd)}"
         raise DataError(
             f"{name} has {kind}.",
-            "A network tells one class of each image; some of these show several, or none."
+            "Each image needs exactly one class; these have several, or none."
             if several
-            else "A label is a class's number, from 0, or its name.",
-            "Write a column label with one class for each image",
+            else "A label is the number of a class, from 0, or its name.",
+            "Write a column label with one class per image",
         )
     if own is not None and classes is not None:
         require_same(own, classes, name)
@@ -140,7 +135,7 @@ def numbered(
 
 
 def number(label: object, classes: Mapping[str, int]) -> int | None:
-    """The number of a label's class, by `indices`; None for a label of none of them."""
+    """The class number of a label, by `indices`; None if it is none of the classes."""
     if isinstance(label, (str, bool)):
         word = same(str(label))
         if word in classes or not word.isdecimal():
@@ -152,7 +147,7 @@ def number(label: object, classes: Mapping[str, int]) -> int | None:
 
 
 def hidden(labels: Sequence[object]) -> bool:
-    """Whether a split keeps its labels to itself: all are -1, or missing."""
+    """Whether a split hides its labels: all are -1, or missing."""
     return bool(labels) and (all(label == -1 for label in labels) or all(map(_is_missing, labels)))
 
 
@@ -166,7 +161,7 @@ def _is_label(label: object) -> bool:
 
 
 def _names(labels: Sequence[object]) -> Sequence[str]:
-    """Names of the classes where only the labels say what there is."""
+    """Class names, derived from the labels."""
     if labels and isinstance(labels[0], bool):
         return ("False", "True")
     words = {same(label): label for label in labels if isinstance(label, str)}
@@ -188,7 +183,7 @@ def _unknown(
     known = f"There are {len(classes)} classes, from 0 to {len(classes) - 1}."
     return DataError(
         f"{name} has labels from {min(whole)} to {max(whole)}.",
-        known if classes else "Labels count from 0.",
+        known if classes else "Labels are counted from 0.",
     )
 
 

@@ -1,4 +1,4 @@
-"""A look at every image before training: what can't be used, and what the rest is like."""
+"""A check of every image before training: which files can't be used, and statistics of the rest."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SAYS: dict[ProblemKind, str] = {
     "empty": "empty files",
     "unreadable": "can't be opened",
     "broken": "broken images",
-    "unsupported": "no images by name, or in no class's folder",
+    "unsupported": "not named like an image, or not in a class folder",
     "duplicate": "copies of another image of the class",
     "two labels": "the same image under two labels",
     "two splits": "the same image in two splits",
@@ -48,15 +48,14 @@ class Problem:
 
     Args:
         kind: ``"empty"``; ``"unreadable"`` (no such file, or no permission); ``"broken"``;
-            ``"unsupported"`` (no image by its name, in no class's folder, or of a name that is no
-            UTF-8); ``"duplicate"`` (the
-            bytes of another image of its class, which is kept); ``"two labels"`` (the bytes of an
-            image of another class: neither is kept); ``"two splits"`` (the bytes of an image of
-            ``val`` or ``test``, which is kept there).
-        file: Its path from the folder of the data, with slashes; or which image it is.
-        split: Split that it is of; empty for unsupported files.
+            ``"unsupported"`` (not named like an image, not in a class folder, or a name that isn't
+            UTF-8); ``"duplicate"`` (same bytes as another image of its class, which is kept);
+            ``"two labels"`` (same bytes as an image of another class; neither is kept); ``"two
+            splits"`` (same bytes as an image of ``val`` or ``test``, which is kept there).
+        file: Path relative to the folder of the data, with slashes; or a name of the image.
+        split: The file's split; empty for unsupported files.
         label: Name of its class; empty for unsupported files.
-        detail: What is wrong, or which other file it equals.
+        detail: What is wrong, or the file that it is a copy of.
     """
 
     kind: ProblemKind
@@ -68,15 +67,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Scan:
-    """What `scan` found: the images that can be used, and the files that can't.
+    """The result of `scan`: the images that can be used, and the files that can't.
 
-    ``str`` of it is a table for a terminal.
+    Its ``str`` is a table for a terminal.
 
     Args:
-        name: Where the data is from.
-        parts: The images of each split that can be used.
-        problems: The files that are left out, by kind and name.
-        size: Median width and height of an image, in pixels.
+        name: Name of the data.
+        parts: The usable images of each split.
+        problems: The files that are left out, sorted by kind and name.
+        size: Median width and height of the images, in pixels.
     """
 
     name: str
@@ -91,7 +90,7 @@ class Scan:
 
     @property
     def counts(self) -> dict[Split, dict[str, int]]:
-        """Images of each class in each split."""
+        """Number of images of each class in each split."""
         found: dict[Split, dict[str, int]] = {}
         for split, images in self.parts.items():
             number = Counter(torch.as_tensor(images.labels).tolist())
@@ -100,7 +99,7 @@ class Scan:
 
     @property
     def imbalance(self) -> float:
-        """How many times the largest class is as large as the smallest one, in training."""
+        """Size of the largest class relative to the smallest, in the training split."""
         counts = self.counts
         of = counts.get("train") or counts.get("all") or next(iter(counts.values()))
         return max(of.values()) / max(min(of.values()), 1)
@@ -109,8 +108,7 @@ class Scan:
         """Lines of a table: sizes of classes and splits, then the files that are left out.
 
         Args:
-            longest: Rows of the classes, and of the files of each kind, before the rest is
-                counted; None for all.
+            longest: Maximum number of classes, and of files of each kind, to list; None for all.
         """
         counts, classes = self.counts, self.classes
         shown = classes if longest is None or len(classes) <= longest else classes[: longest - 1]
@@ -127,7 +125,7 @@ class Scan:
             "smallest"
         )
         if not self.problems:
-            return [*found, "no file is left out"]
+            return [*found, "no files are left out"]
         number = len(self.problems)
         found.append(f"{number} file{'s are' if number > 1 else ' is'} left out:")
         for kind, says in _SAYS.items():
@@ -144,7 +142,7 @@ class Scan:
         return "\n".join(self.lines())
 
     def record(self) -> dict[str, Any]:
-        """All of it but the images themselves, for JSON."""
+        """JSON values, without the images."""
         return {
             "data": self.name,
             "classes": list(self.classes),
@@ -155,13 +153,13 @@ class Scan:
         }
 
     def write_csv(self, path: Path) -> None:
-        """Write the files that are left out as a CSV: ``kind,file,split,label,detail``."""
+        """Write the files that are left out to a CSV: ``kind,file,split,label,detail``."""
         columns = [field.name for field in dataclasses.fields(Problem)]
         write_csv(path, columns, map(dataclasses.asdict, self.problems))
 
 
 class _Look(NamedTuple):
-    """What reading an image gave: hash and size of a good one, or what is wrong."""
+    """The result of reading an image: hash and size of a good one, or what is wrong."""
 
     digest: str
     size: tuple[int, int]
@@ -178,22 +176,22 @@ def scan(
 ) -> Scan:
     """Read every image once, and leave out those that can't be trained on.
 
-    Broken, empty and unsupported files, all but one of copies in a class, every image that is
-    there under two labels, and images of the training that are in ``val`` or ``test`` too (or of
-    ``val`` in ``test``) are left out. A progress bar shows how far it is. Images of a set in memory
-    (`ImageSet`) are only counted: they have been read, and a published set is what it is.
+    Left out are broken, empty and unsupported files, all but one copy of an image within a class,
+    images with two labels, training images that are also in ``val`` or ``test``, and images of
+    ``val`` that are also in ``test``. A progress bar is shown. Images in memory (`ImageSet`) are
+    only counted, since published data sets are used as they are.
 
     Args:
-        where: As `senetzoo.data.open` takes it, or what `open_splits` gave.
-        held_out: How much of the good training images, or of all, becomes ``"val"`` where there is
-            none; 0 for nothing.
-        seed: Of what is held out.
-        threads: Threads that read; None for the cores.
+        where: As in `senetzoo.data.open`, or the result of `open_splits`.
+        held_out: Fraction of the good training images, or of all, that becomes ``"val"`` if there
+            is none; 0 for none.
+        seed: Seed of the held-out images.
+        threads: Number of threads; None for the number of cores.
 
     Raises:
-        DataError: Nothing there; no class or one; names of classes that differ only in case or in
-            how Unicode writes them; a class with fewer than two images that can be used, or none
-            to train on.
+        DataError: The data is missing; it has fewer than two classes; class names differ only in
+            case or Unicode encoding; or a class has fewer than two usable images, or none to train
+            on.
     """
     parts = where if isinstance(where, Mapping) else open_splits(where)
     name = next(iter(parts.values())).name if isinstance(where, Mapping) else str(where)
@@ -201,8 +199,8 @@ def scan(
     check_classes(name, classes)
     if odd := [label for label in classes if not is_text(label)]:
         raise DataError(
-            f"{name} has a class of the name {os.fsencode(odd[0])!r}.",
-            "It is no UTF-8, and the list of the images is text.",
+            f"{name} has a class named {os.fsencode(odd[0])!r}.",
+            "It isn't UTF-8, which the list of images needs.",
             "Rename the folder",
         )
     looks = _looks(parts, threads)
@@ -219,7 +217,7 @@ def scan(
     problems.sort(key=lambda problem: (order.index(problem.kind), problem.file))
     _check_counts(name, kept, problems)
     if held_out:
-        # Images in memory have no hash yet.
+        # Images in memory weren't hashed.
         digests = {
             split: [looks[split][index].digest for index in good[split]]
             for split, images in parts.items()
@@ -274,7 +272,7 @@ def _looks(parts: Mapping[Split, Images], threads: int | None) -> dict[Split, li
                 continue
             found[split] = []
             chunks = [range(n, min(n + _CHUNK, len(images))) for n in range(0, len(images), _CHUNK)]
-            # Pillow decodes without holding the interpreter.
+            # Pillow releases the GIL while it decodes.
             with ThreadPoolExecutor(threads or cores()) as pool:
                 for looks in pool.map(functools.partial(_look_at, images), chunks):
                     found[split] += looks
@@ -290,7 +288,7 @@ def _look(images: LabeledFiles, index: int) -> _Look:
     try:
         source = images.sources[index]
         if isinstance(source, Path) and not is_text(images.file_name(index)):
-            return _Look("", (0, 0), "unsupported", "its name is no UTF-8")
+            return _Look("", (0, 0), "unsupported", "its name isn't UTF-8")
         data = source if isinstance(source, bytes) else read_regular(source)
     except (OSError, ValueError, DataError) as error:  # a null byte in a path is a ValueError
         why = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
@@ -305,7 +303,7 @@ def _look(images: LabeledFiles, index: int) -> _Look:
 
 
 def _sentence(error: DataError) -> str:
-    """What is wrong, of the lines of an error about an image."""
+    """The part of an image's error message that says what is wrong."""
     _, what, *_ = [*str(error).splitlines(), ""]
     return what[:1].lower() + what[1:].rstrip(".")
 
@@ -313,9 +311,9 @@ def _sentence(error: DataError) -> str:
 def _copies(
     parts: Mapping[Split, Images], looks: Mapping[Split, list[_Look]], base: Path | None
 ) -> dict[tuple[Split, int], Problem]:
-    """The images that are left out for those that have the same bytes."""
+    """The images that are left out because others have the same bytes."""
     same: dict[str, list[tuple[Split, int]]] = defaultdict(list)
-    # What is tested on is kept first.
+    # The test images are kept first.
     for split in ("test", "val", "train", "all"):
         for index, look in enumerate(looks.get(split, ())):
             if look.digest:
@@ -344,7 +342,7 @@ def _copies(
 
 
 def _base(parts: Mapping[Split, Images]) -> Path | None:
-    """The folder that all files lie in."""
+    """The folder that contains all files."""
     roots = [p.root for p in parts.values() if isinstance(p, LabeledFiles) and p.root is not None]
     return Path(os.path.commonpath([root.absolute() for root in roots])) if roots else None
 
@@ -363,16 +361,16 @@ def _inside(path: Path, base: Path | None) -> str:
 
 
 def _left_out(parts: Mapping[Split, Images], base: Path | None) -> list[Problem]:
-    """What readers of folders did not list as images."""
+    """The files that aren't named like images, or aren't in a class folder."""
     found = []
     for images in parts.values():
         if not isinstance(images, LabeledFiles):
             continue
         for path in images.left_out:
             if path.is_dir():
-                why = "a folder that has no images"
+                why = "a folder without images"
             elif path.parent == images.root:
-                why = "in no class's folder"
+                why = "not in a class folder"
             else:
                 why = f"files named {path.suffix or 'without a suffix'} are not read"
             found.append(Problem("unsupported", _inside(path, base), "", "", why))
@@ -394,6 +392,6 @@ def _check_counts(name: str, parts: Mapping[Split, Images], problems: Sequence[P
         raise DataError(
             f"The class {word!r} of {name} has {few} image{'s' * (few != 1)} that can be used.",
             (f"Left out: {', '.join(bad[:5])}{', ...' * (len(bad) > 5)}. " if bad else "")
-            + "Each class takes two, one of them to train on.",
+            + "Each class needs two, one of them to train on.",
             "Add images to it, or remove the class",
         )

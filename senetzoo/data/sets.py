@@ -1,4 +1,4 @@
-"""Data sets in memory: images as one uint8 tensor, labels, class names."""
+"""Data sets in memory, and the names of splits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ import torch
 from torch import Tensor
 
 Split: TypeAlias = Literal["all", "train", "val", "test"]
+# What the splits are called in folders, files and columns; the preferred name comes first.
+_NAMES: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+SPLITS = {name: split for split, names in _NAMES.items() for name in names}
 
 
 @dataclass(frozen=True)
@@ -20,10 +27,10 @@ class ImageSet:
 
     Args:
         images: (N, H, W, C), uint8.
-        labels: (N,), int64, each from 0 to ``len(classes) - 1``.
+        labels: (N,), int64, from 0 to ``len(classes) - 1``.
         classes: Name of each class.
-        name: What the data is, for records: ``"CIFAR-10 test"``.
-        files: File of each image; empty where they are not from files.
+        name: Name of the data, for records: ``"CIFAR-10 test"``.
+        files: File of each image; empty if the images aren't from files.
     """
 
     images: Tensor
@@ -36,7 +43,7 @@ class ImageSet:
         return len(self.labels)
 
     def keep(self, indices: Sequence[int], name: str | None = None) -> ImageSet:
-        """Those of `indices`, in their order, perhaps under another name."""
+        """The images at `indices`, in that order, optionally under another name."""
         where = torch.tensor(indices, dtype=torch.int64)
         return dataclasses.replace(
             self,
@@ -47,12 +54,12 @@ class ImageSet:
         )
 
     def first(self, count: int) -> ImageSet:
-        """Keep the first `count` images of each class, in their order."""
+        """The first `count` images of each class, in their order."""
         keep = torch.cat(
             [(self.labels == k).nonzero()[:count, 0] for k in range(len(self.classes))]
         )
         return self.keep(keep.sort().values.tolist())
 
     def source_name(self, index: int) -> str:
-        """Tell a person which image number `index` is."""
+        """A name of image `index` for messages."""
         return str(self.files[index]) if self.files else f"image {index} of {self.name}"

@@ -1,10 +1,10 @@
-"""One entry for labeled images of every source."""
+"""One function that opens labeled images from any source."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -13,12 +13,12 @@ import torch
 from senetzoo._utils import terminal
 from senetzoo._utils.files import user_path
 from senetzoo.data import digits, flowers5, hub
-from senetzoo.data.cifar import CIFAR10, CIFAR100, Cifar
+from senetzoo.data.cifar import CIFAR10, CIFAR100, Cifar, Part
 from senetzoo.data.files import LabeledFiles, parquet_files, read_image_folder, read_parquet
 from senetzoo.data.images import is_clutter, say_left_out
 from senetzoo.data.labels import HiddenLabelsError, positions
-from senetzoo.data.listing import SPLITS, read_csv
-from senetzoo.data.sets import ImageSet, Split
+from senetzoo.data.listing import read_csv
+from senetzoo.data.sets import SPLITS, ImageSet, Split
 from senetzoo.data.split import Images, hold_out
 from senetzoo.errors import DataError
 
@@ -41,26 +41,26 @@ def open(
     """Open labeled images.
 
     Args:
-        where: What has them:
+        where: The source:
 
             - a folder with one folder of images per class;
-            - a folder with ``train``, ``val`` (or ``valid``, ``validation``) and ``test``, each
-              such a folder, or some of them;
+            - a folder with some of ``train``, ``val`` (or ``valid``, ``validation``) and ``test``,
+              each of them such a folder;
             - a CSV with the columns ``path,label`` or ``path,label,split`` (`read_csv`);
             - a parquet file with the Hub's schema, or a folder of such files by split;
-            - a data set of the Hub: ``"hf-hub:owner/name"``;
+            - a data set on the Hub: ``"hf-hub:owner/name"``;
             - a copy of CIFAR-10 or CIFAR-100 (`Cifar.load`) or of ``flower_photos``
               (`flowers5.load`);
-            - the word ``digits`` (scikit-learn's).
-        split: ``"train"``, ``"val"``, ``"test"``; ``"all"`` where the source has no split; None
-            for what networks are tested on: ``"test"`` where it is, else ``"val"``, else all.
-        kind: What it is; None finds out.
-        held_out: How much of the training images, or of all, is held out as ``"val"`` where the
-            source has none (`hold_out`); 0 for nothing.
-        seed: Of what is held out.
+            - the word ``digits`` for scikit-learn's.
+        split: ``"train"``, ``"val"``, ``"test"``; ``"all"`` if the source has no split; None for
+            ``"test"`` if there is one, else ``"val"``, else all.
+        kind: Kind of the source; None to detect it.
+        held_out: Fraction of the training images, or of all, to hold out as ``"val"`` if the source
+            has none (`hold_out`); 0 for none.
+        seed: Seed of the held-out images.
 
     Raises:
-        DataError: Nothing is there, it has no such split, or it can't be read.
+        DataError: The source is missing, has no such split, or can't be read.
         MissingExtraError: A library that reads it is not installed.
     """
     readers = (
@@ -74,10 +74,10 @@ def open(
         raise DataError(
             f"{where} has no {wanted[0]} split.",
             f"It has {', '.join(readers)}.",
-            "Name its folders train, val and test, or list it in a CSV with a column split",
+            "Name its folders train, val and test, or list the images in a CSV with a column split",
         )
     if there[:2] == ["test", "val"]:
-        # Of the Hub's test splits some have no labels.
+        # Some test splits on the Hub have no labels.
         found = _labeled("test", lambda: _read(readers, "test"))
         return _read(readers, "val") if found is None else found
     return _read(readers, there[0])
@@ -89,13 +89,12 @@ def open_splits(
     """Open all splits of a source; see `open`.
 
     Returns:
-        The images by ``"train"``, ``"val"``, ``"test"``; ``"all"`` where the source has no split
-        and nothing is held out. All have the same classes. Files that are left out are in
-        ``left_out``, and nothing is said of them. A test split of the Hub without labels is left
-        out, which is said.
+        The images by ``"train"``, ``"val"``, ``"test"``; ``"all"`` if the source has no split and
+        nothing is held out. All have the same classes. Ignored files are in ``left_out``, and not
+        reported. A test split on the Hub without labels is left out, and reported.
 
     Raises:
-        DataError: As of `open`, or splits with other classes.
+        DataError: As in `open`, or the classes of the splits differ.
     """
     read = ((split, _labeled(split, reader)) for split, reader in _readers(where, kind).items())
     parts = {split: images for split, images in read if images is not None}
@@ -117,7 +116,7 @@ def _labeled(split: Split, read: Callable[[], Images]) -> Images | None:
 
 
 def _with_classes(images: Images, classes: tuple[str, ...]) -> Images:
-    """Images of some of the classes, with labels that count all of them."""
+    """Images of some of the classes, with labels that are numbers in all `classes`."""
     if images.classes == classes:
         return images
     number = positions(images.classes, classes, images.name, "the first split")
@@ -135,7 +134,7 @@ def with_val(
     seed: int = 0,
     digests: Mapping[Split, Sequence[str]] | None = None,
 ) -> dict[Split, Images]:
-    """Splits with a part of the training images, or of all, as ``"val"`` where there is none.
+    """Hold out some of the training images, or of all, as ``"val"`` if there is none.
 
     Raises:
         ConfigError: `held_out` is not between 0 and 1.
@@ -163,46 +162,37 @@ def _read(readers: _Readers, split: Split) -> Images:
 
 
 def _readers(where: str | Path, kind: Kind | None) -> _Readers:
-    """What reads each split of a source."""
+    """A function that reads each split of a source."""
     kind = kind or kind_of(where)
     path = user_path(where)
-    if kind == "digits":
-        return {"train": lambda: digits.load("train"), "test": lambda: digits.load("test")}
-    if kind == "cifar10" or kind == "cifar100":
-        return _cifar(CIFAR[kind], path)
-    if kind == "flowers5":
-        return {
-            "train": lambda: flowers5.load(path, "train"),
-            "test": lambda: flowers5.load(path, "test"),
-        }
+    parts: dict[str, Callable[[Part], Images]] = {
+        "digits": digits.load,
+        "flowers5": partial(flowers5.load, path),
+    }
+    for name, cifar in CIFAR.items():
+        archive = path.name == cifar.archive and path.is_file()
+        parts[name] = partial(cifar.load, path.parent if archive else path)
+    if kind in parts:
+        return {part: partial(parts[kind], part) for part in get_args(Part)}
     if kind == "csv":
         return _given(read_csv(path))
     if kind == "parquet":
         return {"all": lambda: dataclasses.replace(read_parquet(path), name=path.name)}
     if kind == "hub":
-        name = str(where).removeprefix(HUB)
-        return {split: functools.partial(hub.load, name, split) for split in hub.splits(name)}
+        where = str(where).removeprefix(HUB)
+        return {split: partial(hub.load, where, split) for split in hub.splits(where)}
     folders = split_folders(path)
     if not folders:
         return {"all": lambda: read_image_folder(path)}
-    return {split: functools.partial(read_image_folder, folders[split]) for split in folders}
+    return {split: partial(read_image_folder, folders[split]) for split in folders}
 
 
 def _given(parts: Mapping[Split, Images]) -> _Readers:
-    return {split: functools.partial(lambda images: images, parts[split]) for split in parts}
-
-
-def _cifar(cifar: Cifar, path: Path) -> _Readers:
-    if path.name == cifar.archive and path.is_file():
-        path = path.parent
-    return {
-        "train": lambda: cifar.load(path, "train"),
-        "test": lambda: cifar.load(path, "test"),
-    }
+    return {split: partial(lambda images: images, parts[split]) for split in parts}
 
 
 def split_folders(path: Path) -> dict[Split, Path]:
-    """The folders of a folder that are splits, with class folders in them."""
+    """The subfolders that are splits, with class folders in them."""
     there = _folders(path)
     by_word = {folder.name.lower(): folder for folder in there}
     found: dict[Split, Path] = {}
@@ -212,7 +202,7 @@ def split_folders(path: Path) -> dict[Split, Path]:
     others = [folder for folder in there if folder not in found.values()]
     if found and others:
         names = ", ".join(sorted(entry.name for entry in others)[:3])
-        terminal.say_once(f"{path}: no splits, and left out: {names}{', ...' * (len(others) > 3)}")
+        terminal.say_once(f"{path}: left out, not a split: {names}{', ...' * (len(others) > 3)}")
     return {split: found[split] for split in get_args(Split) if split in found}
 
 
@@ -222,10 +212,10 @@ def _folders(path: Path) -> list[Path]:
 
 
 def kind_of(where: str | Path) -> Kind:
-    """What a source is, by its name and by what lies in its folder.
+    """The kind of a source, by its name and by the content of its folder.
 
     Raises:
-        DataError: Nothing is there, or a file of another kind.
+        DataError: The source is missing, or a file of another kind.
     """
     path = user_path(where)
     if str(where).startswith(HUB):
@@ -248,9 +238,9 @@ def kind_of(where: str | Path) -> Kind:
             return kinds[path.suffix.lower()]
     if not path.is_dir():
         raise DataError(
-            f"No data at {where}.",
+            f"There is no data at {where}.",
             "Data is a folder of class folders, a CSV or parquet file, a copy of CIFAR-10, "
-            "CIFAR-100 or flower_photos, a data set of the Hub, or the word digits.",
+            "CIFAR-100 or flower_photos, a data set on the Hub, or the word digits.",
             "Type for example: digits; or hf-hub:OWNER/NAME",
         )
     return "hub" if parquet_files(path, "", "") else "folder"

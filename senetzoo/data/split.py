@@ -1,4 +1,4 @@
-"""A part of labeled images that is held out: seeded, by class, copies on one side."""
+"""Holding out a part of labeled images: seeded, by class, with copies on the same side."""
 
 from __future__ import annotations
 
@@ -21,30 +21,32 @@ Images: TypeAlias = ImageSet | LabeledFiles
 def hold_out(
     images: Images, part: float, seed: int = 0, *, digests: Sequence[str | None] | None = None
 ) -> tuple[list[int], list[int]]:
-    """Split images into those that are kept and those that are held out.
+    """Split images into a kept and a held-out part.
 
-    The split depends on the seed, and on the names of the files or the contents of images that
-    are no files: not on their order, nor on images of other classes. Images of the same bytes lie
-    on one side.
+    The split depends on the seed and on the names of the files (or the contents of images that
+    aren't files), not on their order or on images of other classes. Images with the same bytes are
+    in the same part.
 
     Args:
         images: The images.
-        part: How much of each class is held out, between 0 and 1; at least one image of each class
-            lies on each side.
-        seed: Another seed holds out others.
-        digests: Hash of each image's content; equal ones are copies. None computes them, of files
-            where other files have the same size.
+        part: Fraction of each class to hold out, between 0 and 1; each part gets at least one image
+            of each class.
+        seed: The seed.
+        digests: Hash of each image's content, by which copies are found. None computes the hashes
+            of files that have the same size as another one.
 
     Returns:
-        Numbers of the images that are kept, and of those that are held out, each rising.
+        Indices of the kept and of the held-out images, both ascending.
 
     Raises:
         ConfigError: `part` is not between 0 and 1.
-        DataError: A class has fewer than two images that are not copies.
+        DataError: A class has fewer than two distinct images.
     """
     if not 0 < part < 1:
         raise ConfigError(
-            f"The part to hold out is {part}.", "It lies between 0 and 1.", "Type for example: 0.2"
+            f"Can't hold out a part of {part}.",
+            "It must be between 0 and 1.",
+            "Type for example: 0.2",
         )
     found = contents(images) if digests is None else digests
     keys = [_key(images, index, found[index], seed) for index in range(len(images))]
@@ -64,7 +66,7 @@ def hold_out(
         if len(groups) == 1:
             raise DataError(
                 f"The class {name!r} of {images.name} can't be split.",
-                f"It has one image{', and copies of it' * (len(groups[0]) > 1)}.",
+                f"It has one image{' and copies of it' * (len(groups[0]) > 1)}.",
                 "Add images to it, or remove the class",
             )
         held += _some(groups, part)
@@ -73,7 +75,7 @@ def hold_out(
 
 
 def _some(groups: list[list[int]], part: float) -> list[int]:
-    """The first of the groups that make up `part` of the images, at least one and not all."""
+    """The first groups that make up `part` of the images: at least one image and not all."""
     total = sum(map(len, groups))
     wanted = min(max(1, int(part * total + 0.5)), total - 1)
     held: list[int] = []
@@ -84,7 +86,7 @@ def _some(groups: list[list[int]], part: float) -> list[int]:
 
 
 def _key(images: Images, index: int, digest: str | None, seed: int) -> str:
-    """What the images are sorted by, so that their order is a random one of the seed."""
+    """The key that sorts images into a random order given by the seed."""
     name = images.file_name(index) if isinstance(images, LabeledFiles) else ""
     # macOS stores the same name in other code points.
     name = unicodedata.normalize("NFC", name) or digest or str(index)
@@ -92,9 +94,9 @@ def _key(images: Images, index: int, digest: str | None, seed: int) -> str:
 
 
 def contents(images: Images) -> list[str | None]:
-    """A hash of each image's content; None for files whose size no other has.
+    """A hash of each image's content; None for files with a unique size.
 
-    Images that are no files have one always: it is their name.
+    Images that aren't files always have one, which replaces their name.
     """
     if isinstance(images, ImageSet):
         return [hashlib.sha256(image.numpy()).hexdigest() for image in images.images]

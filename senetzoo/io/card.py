@@ -1,4 +1,4 @@
-"""The model card of a repository: metadata that the Hub reads, and what a reader wants to know."""
+"""The model card of a repository: metadata for the Hub, and a description for readers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from senetzoo.weights.manifest import Entry, Metric, last_stages
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
-# The Hub's own words for the data sets that weights name, and their identifiers there.
+# The Hub's names and identifiers of the data sets that manifest entries name.
 _DATA = {
     "CIFAR-10": ("cifar10", "uoft-cs/cifar10"),
     "CIFAR-100": ("cifar100", "uoft-cs/cifar100"),
     "ImageNet-1k": ("imagenet-1k", "ILSVRC/imagenet-1k"),
 }
-# Licenses that the Hub knows by a word of its own; of others it takes a name.
+# Licenses with an identifier on the Hub; others are given by name.
 _LICENSES = {
     "apache-2.0",
     "mit",
@@ -47,9 +47,13 @@ def card(
 ) -> str:
     """The text of a ``README.md``.
 
-    An `entry` of the manifest says how good the weights are, how they came about and under which
-    license; `tag` is its name. None where nobody says. `timm` is timm's name of the network, where
-    the files are in timm's form.
+    Args:
+        repo: The repository, ``owner/name``.
+        description: The network.
+        counts: Its parameters and MACs.
+        tag: Tag of the weights.
+        entry: Their manifest entry, for accuracy, training and license; None if there is none.
+        timm: timm's name of the network if the files are in timm's format.
     """
     data = _metadata(repo, entry, "timm" if timm else LIBRARY)
     parts = [
@@ -63,16 +67,16 @@ def card(
 
 
 def check_card(text: str, file: str) -> None:
-    """Raise `ConfigError` for a card, the `text` of `file`, that the Hub's client can't read."""
+    """Raise `ConfigError` if the Hub's client can't read a card, the `text` of `file`."""
     from huggingface_hub import ModelCard
 
     try:
         ModelCard(text)
-    except Exception as error:  # of the YAML reader, and of the client's own
+    except Exception as error:  # from the YAML parser or the client
         raise ConfigError(
             f"The card {file} can't be read.",
             f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
-            "Correct what stands between its two lines of ---",
+            "Correct the metadata between its two lines of ---",
         ) from None
 
 
@@ -112,13 +116,13 @@ def _result(metric: Metric) -> EvalResult:
         dataset_split="test" if metric.data.endswith(" test") else None,
         metric_type="accuracy",
         metric_name="Top-5 accuracy" if metric.name == "accuracy@5" else "Top-1 accuracy",
-        # The Hub's metric goes from 0 to 1.
+        # The Hub's metric is from 0 to 1.
         metric_value=round(metric.value / 100, 6),
     )
 
 
 def _names(text: str, data: str) -> bool:
-    """Whether `text` begins with the name of a data set: not CIFAR-10 for CIFAR-100."""
+    """Whether `text` begins with the name of the data set; CIFAR-100 doesn't with CIFAR-10."""
     return text == data or text.startswith(f"{data} ")
 
 
@@ -174,14 +178,14 @@ transform = senetzoo.transforms(model)  # from an image to what the network take
 print(model.load_report)
 ```
 
-With {LIBRARY} {description.senetzoo} or newer. Nothing in the repository is executed or unpickled;
-the hash of the weights is checked at every load."""
+Requires {LIBRARY} {description.senetzoo} or newer. Nothing in the repository is executed or
+unpickled, and the hash of the weights is checked at every load."""
 
 
 def _usage_of_timm(repo: str, name: str) -> str:
     return f"""## Use
 
-It is timm's `{name}`, under its names of tensors.
+This is timm's `{name}`, with its tensor names.
 
 ```python
 import timm
@@ -195,7 +199,7 @@ transform = timm.data.create_transform(**timm.data.resolve_model_data_config(mod
 
 
 def _of_entry(tag: str, entry: Entry) -> list[str]:
-    """What a manifest entry adds."""
+    """The sections about a manifest entry."""
     figures = [
         "| | on | images | value |",
         "| --- | --- | ---: | ---: |",
@@ -218,25 +222,25 @@ def _of_entry(tag: str, entry: Entry) -> list[str]:
         "## How it was trained\n\n" + "\n".join(trained),
         "## License\n\n"
         f"Weights: {license.weights}. Code: {license.code}. Data: {license.data}."
-        + " Commercial use is excluded."
+        + " Commercial use is not allowed."
         * license.non_commercial,
         f"## Provenance\n\n{entry.provenance[0].upper()}{entry.provenance[1:]}.",
-        f"## Manifest entry\n\nAs {LIBRARY} has it; its hash is that of the file there.\n\n"
+        f"## Manifest entry\n\nFrom {LIBRARY}; the hash is that of the file named in it.\n\n"
         f"```json\n{entries}\n```",
     ]
 
 
 def origin(entry: Entry) -> str:
-    """Where the weights that the training began with are from; empty where they are published."""
+    """A note on unpublished weights that training started from; empty if they are published."""
     if len(last_stages(entry.training)) < 2:
         return ""
     return (
-        " (in no release: the first command below trains them, `scripts/pin_weights.py` names them)"
+        " (not released: the first command below trains them, `scripts/pin_weights.py` names them)"
     )
 
 
 def commands(entry: Entry) -> str:
-    """What to type to train the weights, after those before that are in no release."""
+    """The commands that train the weights, after any unreleased ones that they start from."""
     return "\n".join(stage.command for stage in last_stages(entry.training))
 
 

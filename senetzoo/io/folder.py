@@ -1,8 +1,8 @@
-"""A network in a folder, read: ``config.json``, which says what it is, and ``model.safetensors``.
+"""Reading a network from a folder: ``config.json``, which describes it, and ``model.safetensors``.
 
-The same two files are what a repository of the Hugging Face Hub holds, and what a training run
-leaves beside its log. The words of ``config.json`` are not those of timm's or Transformers' files:
-a library that does not know the gates must refuse the network rather than build another one.
+A repository on the Hugging Face Hub and the folder of a training run have the same two files. The
+fields of ``config.json`` differ from those of timm and Transformers, so that a library that doesn't
+know the gates rejects the network instead of building another one.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
 LIBRARY = "senetzoo"
 SCHEMA = 2
-REMEDY = "Save the network again with senetzoo.save, or get its files anew"
+REMEDY = "Save the network again with senetzoo.save, or get its files again"
 
 Read = tuple[dict[str, Tensor], str, str]
-"""The tensors of a file, its sha256, and where it came from."""
+"""The tensors of a file, its sha256, and its origin."""
 
 
 @dataclass(frozen=True)
 class File:
-    """The file of the weights: its name, hash and size."""
+    """The weights file: its name, hash and size."""
 
     file: Literal["model.safetensors"]
     sha256: Sha256
@@ -55,10 +55,10 @@ class File:
 
 @dataclass(frozen=True)
 class Network:
-    """A `ModelSpec` in values of JSON.
+    """A `ModelSpec` as JSON values.
 
-    The name is null where none in the registry has this config. In files of schema 1 the policy may
-    be each gate by the name of its site.
+    The name is null if no network of the registry has this config. In files of schema 1 the policy
+    may be a mapping from the names of sites to gates.
     """
 
     name: str | None
@@ -69,12 +69,12 @@ class Network:
 
 @dataclass(frozen=True)
 class Description:
-    """What ``config.json`` says of a network.
+    """The content of a ``config.json``.
 
-    `senetzoo` is the version that wrote it. The preprocessing is null where nobody says, the names
-    of the classes, in the order of the logits, where they have none. Where `temperature` and
-    `reject_below` are missing, the network was not calibrated. `own` has the ``module:Name`` of
-    what is not of senetzoo, by its name: for a person to read, nothing is imported by it.
+    `senetzoo` is the version that wrote it. The preprocessing is null if it isn't known; the class
+    names, in the order of the logits, are null if there are none. If `temperature` and
+    `reject_below` are missing, the network isn't calibrated. `own` maps the names of gates and
+    networks that aren't senetzoo's to ``module:Name``; it is for people, and nothing is imported.
     """
 
     library_name: str
@@ -90,23 +90,23 @@ class Description:
 
 
 def read(folder: Path) -> Trained:
-    """The network in a folder that `save` or a run wrote; its tensors are not read yet."""
+    """The network in a folder that `save` or a run wrote; its tensors are read later."""
 
     def fetch(sha256: str) -> Read:
         return (*read_tensors(folder / WEIGHTS, sha256, REMEDY), "folder")
 
     if (folder / CONFIG).is_file() or not runs.is_run(folder):
         return opened(folder / CONFIG, str(folder), fetch)
-    # Version 0.1.0 wrote no config.json into the folder of a run.
+    # Runs of version 0.1.0 have no config.json.
     spec, preprocessing, classes = _network_of_0_1(folder)
     return Trained(spec, _reader(str(folder), fetch, "", classes, preprocessing))
 
 
 def opened(config: Path, tag: str, fetch: Callable[[str], Read]) -> Trained:
-    """The network that a ``config.json`` describes.
+    """The network that a ``config.json`` describes, in senetzoo's or timm's format.
 
-    It may be senetzoo's or timm's. The load report calls the weights `tag`; `fetch` reads their
-    file, which has the given hash; an empty one stands for any.
+    `tag` is the name of the weights in the load report. `fetch` takes the hash of their file, or
+    an empty text for any, and reads the file.
     """
     theirs = timm.found_in(config)
     if theirs is not None:
@@ -127,7 +127,7 @@ def _reader(
     classes: tuple[str, ...],
     preprocessing: Preprocessing | None,
 ) -> Callable[[Classifier | None], tuple[dict[str, Tensor], LoadReport]]:
-    """What reads the tensors of a folder or repository, and says what is known of them."""
+    """A function that reads the tensors of a folder or repository and makes their load report."""
     pinned: Literal["sha256", ""] = "sha256" if sha256 else ""
 
     def load(_: Classifier | None) -> tuple[dict[str, Tensor], LoadReport]:
@@ -139,12 +139,12 @@ def _reader(
 
 
 def read_description(file: Path) -> Description:
-    """What a ``config.json`` says; `WeightsError` where it is not there, or broken."""
+    """Read a ``config.json``; `WeightsError` if it is missing or broken."""
     if not file.is_file():
         folder = file.parent
         raise WeightsError(
             f"There is no network in {folder}.",
-            f"It has no {CONFIG}." if folder.is_dir() else "There is no such folder.",
+            f"It has no {CONFIG}." if folder.is_dir() else "The folder doesn't exist.",
             "Give a folder that senetzoo.save or a training run wrote",
         )
     with reading(file, REMEDY, WeightsError):
@@ -152,40 +152,40 @@ def read_description(file: Path) -> Description:
 
 
 def parse(text: str) -> Description:
-    """The description that a ``config.json`` is; `BrokenError` where it is none."""
+    """Parse the text of a ``config.json``; `BrokenError` if it is invalid."""
     raw = parse_json(text)
     if not isinstance(raw, dict) or raw.get("library_name") != LIBRARY:
-        raise BrokenError("library_name", f"it is not {LIBRARY}'s: it does not name {LIBRARY!r}")
+        raise BrokenError("library_name", f"it isn't {LIBRARY!r}")
     schema = raw.get("schema")
     check_schema(schema, SCHEMA)
     return from_json(Description, _of_schema_1(raw) if schema == 1 else raw, "", partial=True)
 
 
 def described(description: Description) -> ModelSpec:
-    """The spec that `description` speaks of; `BrokenError` where its fields do not fit."""
+    """The spec of a description; `BrokenError` if its fields don't fit each other."""
     network, name = description.network, description.network.name
     for own, path in (description.own or {}).items():
         if own not in GATES and own not in ENTRIES:
             kind = path.rpartition(":")[2]
             raise WeightsError(
-                f"The network needs {own!r}, which is not of senetzoo.",
-                f"It was saved with {path!r}; a file imports no code.",
-                f"If you trust that module: senetzoo.register({kind}) before, or --register {path}",
+                f"The network needs {own!r}, which isn't part of senetzoo.",
+                f"It was saved with {path!r}, which loading doesn't import.",
+                f"If you trust that module: senetzoo.register({kind}) first, or --register {path}",
             )
     if network.family not in CONFIGS:
-        hint = f"Families are {', '.join(CONFIGS)}"
+        hint = f"The families are {', '.join(CONFIGS)}"
         raise BrokenError("network.family", f"there is no family {network.family!r}", hint)
     config = from_json(CONFIGS[network.family], network.config, "network.config")
     if name is not None and name not in ENTRIES:
         raise BrokenError("network.name", f"there is no network {name!r}", nearest(name, ENTRIES))
     if name is not None and not same_form(ENTRIES[name].config, config):
-        raise BrokenError("network.name", f"the config is not that of {name}")
+        raise BrokenError("network.name", f"the config isn't that of {name}")
     if description.classes is not None and len(description.classes) != config.num_classes:
         what = f"there are {len(description.classes)} names for {config.num_classes} classes"
         raise BrokenError("classes", what)
     images = description.preprocessing
     if images is not None and images.channels != config.in_chans:
-        what = f"it is for {images.channels} channels, and the network takes {config.in_chans}"
+        what = f"it is for {images.channels} channels, but the network takes {config.in_chans}"
         raise BrokenError("preprocessing", what)
     spec = ModelSpec(name or config.family, config, NONE)
     if network.policy == str(NONE):
@@ -203,10 +203,10 @@ def described(description: Description) -> ModelSpec:
     return spec.replace(policy=found)
 
 
-# --- Of version 0.1.0 ----------------------------------------------------------------------------
+# --- Version 0.1.0 -------------------------------------------------------------------------------
 
 
-# Its words were timm's.
+# Some fields had timm's names.
 _FIELDS_0_1 = (
     *("library_name", "schema", "senetzoo", "architecture", "family", "config", "policy", "gates"),
     *("num_classes", "label_names", "pretrained_cfg", "weights"),
@@ -214,23 +214,23 @@ _FIELDS_0_1 = (
 
 
 def _of_schema_1(raw: dict[str, Any]) -> dict[str, Any]:
-    """The fields of today from those of version 0.1.0; who reads them checks their types."""
+    """The current fields from those of version 0.1.0; their types are checked later."""
     if unknown := next((name for name in raw if name not in _FIELDS_0_1), None):
         raise BrokenError("", f"the field {unknown!r} is unknown", nearest(unknown, _FIELDS_0_1))
     if missing := next((name for name in _FIELDS_0_1 if name not in raw), None):
         raise BrokenError("", f"the field {missing!r} is missing")
     config, classes, images = raw["config"], raw["num_classes"], raw["pretrained_cfg"]
     if (raw["policy"] is None) == (raw["gates"] is None):
-        what = "one of policy and gates says where gates are, the other is null"
+        what = "exactly one of policy and gates must be null"
         raise BrokenError("policy", what)
     if isinstance(config, dict) and config.get("num_classes") != classes:
-        what = f"it is {shown(classes)}, and the config says {shown(config.get('num_classes'))}"
+        what = f"it is {shown(classes)}, but the config has {shown(config.get('num_classes'))}"
         raise BrokenError("num_classes", what)
     if isinstance(images, dict):
         fields = dict(images)
         shape, crop = fields.pop("input_size", None), fields.pop("crop_pct", None)
         if not isinstance(shape, list) or len(shape) != 3 or shape[1] != shape[2]:
-            what = f"it is {shown(shape)}, not channels and two equal sides"
+            what = f"it is {shown(shape)}, not a number of channels and two equal sides"
             raise BrokenError("pretrained_cfg.input_size", what)
         images = {**fields, "size": shape[1], "crop": crop}
     return {
@@ -250,7 +250,7 @@ def _of_schema_1(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _gates(gates: Mapping[str, Any], sites: Iterable[Site]) -> Iterator[tuple[Site, Gate]]:
-    """The gate at each site, as version 0.1.0 wrote what it had no text for."""
+    """The gate at each site; version 0.1.0 wrote policies that it had no text for in this form."""
     known = {site.path: site for site in sites}
     for path, raw in gates.items():
         where = f"gates.{path}"
@@ -267,10 +267,10 @@ def _gates(gates: Mapping[str, Any], sites: Iterable[Site]) -> Iterator[tuple[Si
 
 
 def _network_of_0_1(folder: Path) -> tuple[ModelSpec, Preprocessing, tuple[str, ...]]:
-    """What a finished run of version 0.1.0, which wrote no ``config.json``, trained.
+    """The network of a finished run of version 0.1.0, which has no ``config.json``.
 
     Returns:
-        Its spec, its preprocessing as tested, and the names of its classes.
+        The spec, the preprocessing of the test images, and the class names.
     """
     recipe = runs.read_summary(folder)["recipe"]
     classes = tuple(runs.read_log(folder / runs.LOG)[0]["data"]["classes"])

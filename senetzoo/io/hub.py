@@ -1,7 +1,8 @@
-"""Repositories of the Hugging Face Hub that hold a network: reading one, and pushing to one."""
+"""Reading networks from repositories of the Hugging Face Hub, and pushing them there."""
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from pathlib import Path
@@ -9,11 +10,10 @@ from pathlib import Path
 import senetzoo
 from senetzoo._utils.environment import offline
 from senetzoo.errors import ConfigError, WeightsError
-from senetzoo.io import timm
 from senetzoo.io.card import card as written_card
 from senetzoo.io.card import check_card
 from senetzoo.io.folder import CONFIG, REMEDY, WEIGHTS, Read, opened
-from senetzoo.io.save import Format, described_by
+from senetzoo.io.save import Format, describe, save
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
 from senetzoo.nn.provenance import provenance
@@ -30,12 +30,12 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def is_repo(text: str) -> bool:
-    """Whether `text` can be a repository, ``owner/name`` or ``owner/name@revision``."""
+    """Whether `text` has the form ``owner/name`` or ``owner/name@revision``."""
     return _REPO.fullmatch(text) is not None
 
 
 def parsed(text: str) -> tuple[str, str | None]:
-    """The repository and the revision of ``owner/name@revision``."""
+    """Split ``owner/name@revision`` into repository and revision."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -47,19 +47,19 @@ def parsed(text: str) -> tuple[str, str | None]:
     except HFValidationError:
         pass
     raise ConfigError(
-        f"{text!r} names no repository of the Hugging Face Hub.",
-        "A repository is owner/name, of letters, digits, and single ., - and _ between them.",
+        f"{text!r} isn't the name of a repository on the Hugging Face Hub.",
+        "It is owner/name, both made of letters, digits, and single ., - and _ between them.",
         "Type for example: hf-hub:owner/name, or hf-hub:owner/name@v1 for a revision",
     )
 
 
 def branchless(text: str) -> str:
-    """The repository that `text` names without a revision, to push to."""
+    """The repository `text` to push to; `ConfigError` if it has a revision."""
     name, revision = parsed(text.removeprefix(PREFIX))
     if revision is not None:
         raise ConfigError(
-            f"{text} names a revision.",
-            "A push is a new commit of the main branch.",
+            f"{text} has a revision.",
+            "Pushing makes a new commit on the main branch.",
             f"Type: {name}",
         )
     return name
@@ -69,14 +69,14 @@ def branchless(text: str) -> str:
 
 
 def read(text: str) -> Trained:
-    """The network of ``owner/name@revision``; its ``config.json`` is fetched.
+    """The network in ``owner/name@revision``; downloads only its ``config.json``.
 
-    Both files are of one commit, which the tag names. Nothing is asked for that is in the cache at
-    a full commit, and nothing at all offline.
+    Both files are of the same commit, which is part of the tag. Files that are cached for a full
+    commit hash are not requested again, and offline nothing is requested.
     """
     repo, revision = parsed(text)
     config = _fetched(repo, CONFIG, revision)
-    # The cache has a folder of each commit.
+    # The cache has a folder for each commit.
     found = config.parent.name
     commit = found if _COMMIT.fullmatch(found) else revision or "main"
 
@@ -123,15 +123,15 @@ def _fetched(repo: str, file: str, revision: str | None, *, again: bool = False)
             raise WeightsError(
                 f"{at} is not in the cache, and HF_HUB_OFFLINE forbids downloads.",
                 f"It needs the files {CONFIG} and {WEIGHTS}; {file} is missing.",
-                f"With a network type: hf download {repo} {CONFIG} {WEIGHTS}{wanted} --local-dir "
-                "FOLDER; copy FOLDER here and load it",
+                f"With a network, type: hf download {repo} {CONFIG} {WEIGHTS}{wanted} "
+                "--local-dir FOLDER; copy FOLDER here and load it",
             ) from error
         page = f"{endpoint() or HUB}/{repo}"
         meaning, remedy = explain(
             error,
             page=page,
-            others=f"Give one that senetzoo push or timm made; {PREFIX}{repo} is its newest commit",
-            instead="bring the files in a folder and load that",
+            others=f"Give one that senetzoo push or timm made; {PREFIX}{repo} is its latest commit",
+            instead="copy the files to a folder here and load that",
         )
         raise WeightsError(
             f"There is no folder {repo} here, and {file} of {at} could not be fetched.",
@@ -152,21 +152,21 @@ def push(
     card: Path | None = None,
     format: Format = "senetzoo",
 ) -> str:
-    """Push a network with a card to the Hugging Face Hub, from where `load` makes it again.
+    """Push a network with a model card to the Hugging Face Hub, for `load`.
 
     Args:
         model: A network of this zoo.
-        repo: The repository, ``owner/name``; made where it does not exist.
-        private: Whether it is made a private one.
-        card: A ``README.md`` to send as it is; None for one that says what is known.
-        format: ``"timm"`` for files that timm and Transformers read too, as of `senetzoo.save`.
+        repo: The repository, ``owner/name``; created if needed.
+        private: Whether to create it as private.
+        card: A ``README.md`` to upload as it is; None to generate one.
+        format: ``"timm"`` for files that timm and Transformers read too, as in `senetzoo.save`.
 
     Returns:
         The commit.
 
     Raises:
-        ConfigError: `repo` names no repository, or the network can't be saved.
-        WeightsError: The weights are not finite, or the Hub refuses.
+        ConfigError: `repo` isn't a repository name, or the network can't be saved.
+        WeightsError: The weights aren't finite, or the Hub rejects the push.
     """
     name = branchless(repo)
     with tempfile.TemporaryDirectory() as scratch:
@@ -180,23 +180,25 @@ Classifier.push_to_hub = push
 def stage(
     model: Classifier, repo: str, folder: Path, own: Path | None, format: Format = "senetzoo"
 ) -> str:
-    """Write what is pushed to `folder`: card, ``config.json`` and weights; the push's title.
+    """Write card, ``config.json`` and weights to `folder`, and return the commit's title.
 
-    The card is the file `own`; without one, it says what is known.
+    The card is the file `own`, or generated if that is None.
     """
     report = provenance(model)
     entry = manifest().get(report.tag) if report is not None else None
     if report is not None and entry is not None:
-        # Of weights that were changed on the way in or later, the manifest says nothing; what it
-        # does say of their file is noted by the file's name.
+        # The manifest doesn't describe weights that were changed while or after they were loaded.
+        # Changes that belong to the file itself are recorded under the file's name.
         same = all(where == entry.source.file for where, _ in report.adapted)
         if report.replaced or report.changed or report.origin == "folder" or not same:
             entry = None
     tag = report.tag if report is not None and entry is not None else ""
-    description = described_by(model, folder, format=format)
+    save(model, folder, format=format)
     if own is None:
-        theirs = timm.architecture(model).name if format == "timm" else ""
-        # Of the images that the card names: the network is perhaps made for others.
+        description = describe(model, (folder / WEIGHTS).read_bytes())
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        theirs = config["architecture"] if format == "timm" else ""
+        # The size of the images on the card; the network's own may differ.
         size = description.preprocessing.size if description.preprocessing is not None else None
         text = written_card(repo, description, count(model, size), tag, entry, theirs)
     else:
@@ -209,22 +211,22 @@ def stage(
 
 # What an HTTP status means for a push, and what to type.
 _REFUSALS = {
-    401: ("The Hub does not know the token (401).", "Type: hf auth login, or set HF_TOKEN"),
+    401: ("The Hub rejected the token (401).", "Type: hf auth login, or set HF_TOKEN"),
     403: (
-        "The token may not write to {repo} (403).",
-        "Take a token with the right to write, or a repository of your own",
+        "The token has no write access to {repo} (403).",
+        "Use a token with write access, or your own repository",
     ),
     404: (
-        "The Hub has no such repository, and makes none (404).",
-        "Look at the owner's name; make the repository on the Hub's page",
+        "The Hub has no such repository, and can't create it (404).",
+        "Check the owner's name, or create the repository on the Hub's website",
     ),
 }
 
 
 def upload(folder: Path, repo: str, *, private: bool, message: str) -> str:
-    """Upload a folder's card, ``config.json`` and weights in one commit, and return it.
+    """Upload a folder's card, ``config.json`` and weights in one commit, and return its hash.
 
-    The repository is made where it does not exist. `WeightsError`: the Hub refuses.
+    The repository is created if needed. Raises `WeightsError` if the Hub rejects the push.
     """
     from huggingface_hub import HfApi, get_token
 
@@ -232,19 +234,19 @@ def upload(folder: Path, repo: str, *, private: bool, message: str) -> str:
     if offline():
         raise WeightsError(
             first,
-            "HF_HUB_OFFLINE keeps off the network.",
-            "Unset HF_HUB_OFFLINE, or type --dry-run --folder FOLDER for the files",
+            "HF_HUB_OFFLINE forbids network access.",
+            "Unset HF_HUB_OFFLINE, or write the files with --dry-run --folder FOLDER",
         )
     if get_token() is None:
         raise WeightsError(
             first,
-            "The Hub takes files for a token only, and there is none.",
+            "Uploading needs a token, and there is none.",
             "Type: hf auth login, or set HF_TOKEN",
         )
     api = HfApi()
     try:
         api.create_repo(repo, private=private, exist_ok=True)
-        # Of one that exists, the visibility stays as it is.
+        # An existing repository keeps its visibility.
         public = private and api.model_info(repo).private is False
         if not public:
             files = [CARD, CONFIG, WEIGHTS]
@@ -252,11 +254,11 @@ def upload(folder: Path, repo: str, *, private: bool, message: str) -> str:
                 repo_id=repo, folder_path=folder, allow_patterns=files, commit_message=message
             ).oid
     except Exception as error:
-        meaning, remedy = explain(error, instead="type it again")
+        meaning, remedy = explain(error, instead="try again")
         true, remedy = _REFUSALS.get(status(error) or 0, (f"{meaning}.", remedy))
         raise WeightsError(first, true.replace("{repo}", repo), remedy) from error
     raise WeightsError(
         first,
-        "It exists, and everybody can read it; --private does not change that.",
-        "Give another name, make it private in its settings, or leave --private out",
+        "It exists and is public; --private doesn't change that.",
+        "Give another name, make it private in its settings, or leave out --private",
     )

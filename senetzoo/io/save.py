@@ -1,4 +1,4 @@
-"""A network written to a folder, from which `load` makes it again."""
+"""Writing a network to a folder, for `load`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import senetzoo
 from senetzoo import own
 from senetzoo._utils.checks import check
 from senetzoo._utils.documents import json_text
-from senetzoo._utils.files import atomically, only_writer, user_path
+from senetzoo._utils.files import atomically, only_writer, user_path, write_text
 from senetzoo.errors import ConfigError, WeightsError, checks_options, nearest
 from senetzoo.io import timm
 from senetzoo.io.folder import (
@@ -38,12 +38,12 @@ from senetzoo.registry import ENTRIES
 from senetzoo.weights import dialects
 from senetzoo.weights.load import check_finite, stored
 
-# What a network of float32 takes without a loss.
+# The types that a float32 network can load without loss.
 _TYPES = {torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.bool}
 
 
 Format: TypeAlias = Literal["senetzoo", "timm"]
-"""Whose names the files have."""
+"""The library whose config and tensor names are used."""
 
 
 @checks_options
@@ -55,39 +55,27 @@ def save(
     preprocessing: Preprocessing | None = None,
     format: Format = "senetzoo",
 ) -> None:
-    """Write a network to a folder, from which `load` makes it again.
+    """Save a network to a folder, from which `load` restores it.
 
-    ``model.safetensors`` holds its tensors, each in its own type; ``config.json`` the config, the
-    stem, the gates, the classes, the preprocessing, and the hash of the tensors. Of other files in
-    the folder none is touched; a network that senetzoo saved there before is replaced.
+    ``model.safetensors`` has the tensors, each in its own dtype; ``config.json`` has the config,
+    the stem, the gates, the classes, the preprocessing, and the hash of the tensors. A network that
+    senetzoo saved in the folder before is replaced; other files are not touched.
 
     Args:
-        model: A network of this zoo, whatever its config, stem and gates.
-        folder: The folder, made where it does not exist.
-        classes: Names of the classes in the order of the logits; None for those that the load
-            report has.
-        preprocessing: What an image goes through before; None for that of the weights that the
-            network was loaded with.
-        format: ``"timm"`` for timm's config and names of tensors, which timm and Transformers read
-            too: of networks that timm has, with the gates that it has there.
+        model: A network of this zoo, with any config, stem and gates.
+        folder: The folder, created if needed.
+        classes: Class names in the order of the logits; None for those of the loaded weights.
+        preprocessing: The preprocessing of images; None for that of the loaded weights.
+        format: ``"timm"`` for timm's config and tensor names, which timm and Transformers read too.
+            timm must have the network, with the same gates.
 
     Raises:
-        ConfigError: `model` is another network, or was changed by hand; the folder holds another
-            library's; `classes` or `preprocessing` do not fit; or timm has no such network.
-        WeightsError: Tensors hold values that are not finite, or no values at all; or the files
-            can't be written.
+        ConfigError: `model` isn't a network of this zoo, or was changed by hand; the folder has a
+            network of another library; `classes` or `preprocessing` don't fit; or timm has no such
+            network.
+        WeightsError: Tensors have values that aren't finite, or no values; or the files can't be
+            written.
     """
-    described_by(model, folder, classes, preprocessing, format)
-
-
-def described_by(
-    model: Classifier,
-    folder: str | Path,
-    classes: Sequence[str] | None = None,
-    preprocessing: Preprocessing | None = None,
-    format: Format = "senetzoo",
-) -> Description:
-    """As `save`; what the network in the folder is."""
     if format not in get_args(Format):
         raise ConfigError(
             f"save got format={format!r}.",
@@ -95,43 +83,33 @@ def described_by(
             nearest(str(format), get_args(Format)),
         )
     _check_network(model)
-    report, network = model.load_report, type(model).__name__
+    network = type(model).__name__
     for path, module in model.named_modules():
         changed, remedy = _changed(path, module)
         if changed:
             raise ConfigError(f"Can't save the {network}.", changed, remedy)
-    if report is not None:
-        classes = (model.classes or None) if classes is None else classes
-        if preprocessing is None and report.preprocessing is not None and model.in_chans in (1, 3):
-            preprocessing = report.preprocessing.for_channels(model.in_chans)
     for name, value in model.state_dict().items():
-        if type(value) is not torch.Tensor:  # torchao's, for one, which says that it is float32
-            raise WeightsError(
-                f"Can't save the {network}.",
-                f"Its {name} is a {type(value).__name__}, no plain tensor.",
-                "Save the network before it is quantized or sharded",
-            )
-        if value.is_meta:
-            raise WeightsError(
-                f"Can't save the {network}.",
-                f"Its {name} is on the meta device, without values.",
-                "Give it values first: load weights, or build it on the CPU",
-            )
-        if value.dtype not in _TYPES:
-            raise WeightsError(
-                f"Can't save the {network}.",
-                f"Its {name} is {str(value.dtype).removeprefix('torch.')}.",
-                "Save networks of float32, or of less: model.float()",
-            )
+        if type(value) is not torch.Tensor:  # such as torchao's, whose dtype is float32
+            wrong = f"a {type(value).__name__}, not a plain tensor"
+            remedy = "Save the network before it is quantized or sharded"
+        elif value.is_meta:
+            wrong = "on the meta device, without values"
+            remedy = "Give it values first: load weights, or build it on the CPU"
+        elif value.dtype not in _TYPES:
+            wrong = str(value.dtype).removeprefix("torch.")
+            remedy = "Convert the network to float32: model.float()"
+        else:
+            continue
+        raise WeightsError(f"Can't save the {network}.", f"Its {name} is {wrong}.", remedy)
     check_finite(model.state_dict(), f"weights of the {network}")
     path = user_path(folder)
     try:
-        return write(model, path, classes=classes, preprocessing=preprocessing, format=format)
+        write(model, path, classes=classes, preprocessing=preprocessing, format=format)
     except OSError as error:
         raise WeightsError(
             f"Can't save a network in {path}.",
             f"{error.filename or path}: {error.strerror or error}.",
-            "Make room, or give another folder",
+            "Free some space, or give another folder",
         ) from error
 
 
@@ -142,18 +120,18 @@ def _check_network(model: object) -> None:
     if isinstance(model, nn.Module) and isinstance((found := inside(model))[0], Classifier):
         raise ConfigError(
             asked,
-            f"It is a wrapper around a {type(found[0]).__name__} of this zoo.",
+            f"It wraps a {type(found[0]).__name__} of this zoo.",
             f"Type save({found[1]}, folder)",
         )
     raise ConfigError(
         asked,
-        "It is no network of this zoo, and could not be built again from its folder.",
+        "It isn't a network of this zoo, and couldn't be rebuilt from its folder.",
         "Save its state_dict() yourself, with safetensors.torch.save_file",
     )
 
 
 def _changed(path: str, module: nn.Module) -> tuple[str, str]:
-    """How a library of torch has changed a module's tensors, and what undoes it; else two empty."""
+    """How torch changed a module's tensors and how to undo it; two empty texts if it didn't."""
     from torch.nn.utils import parametrize
     from torch.nn.utils.prune import BasePruningMethod
     from torch.nn.utils.spectral_norm import SpectralNorm
@@ -162,8 +140,8 @@ def _changed(path: str, module: nn.Module) -> tuple[str, str]:
     home = f"model.get_submodule({path!r})"
     if type(module).__module__.startswith(("torch.ao.", "torch.nn.quantized", "torch.nn.qat")):
         return (
-            f"Its {path} is quantized, or about to be: it is a {type(module).__name__}.",
-            "Save the network before, and quantize it after load; or deploy it in int8: "
+            f"Its {path} is quantized, or prepared for it: it is a {type(module).__name__}.",
+            "Save the network first, and quantize it after loading; or deploy it in int8: "
             "senetzoo.optimize(model, images, dtype='int8')",
         )
     if parametrize.is_parametrized(module):
@@ -176,7 +154,7 @@ def _changed(path: str, module: nn.Module) -> tuple[str, str]:
         if isinstance(hook, BasePruningMethod):
             tensor = hook._tensor_name
             return (
-                f"Its {path}.{tensor} is pruned by a mask that is a tensor of its own.",
+                f"Its {path}.{tensor} is pruned by a separate mask.",
                 f"Type: torch.nn.utils.prune.remove({home}, {tensor!r})",
             )
         for kind, word in ((WeightNorm, "weight_norm"), (SpectralNorm, "spectral_norm")):
@@ -196,16 +174,16 @@ def write(
     preprocessing: Preprocessing | None,
     format: Format = "senetzoo",
     held: bool = False,
-) -> Description:
-    """Write a network's two files and say what it is; of others in the folder none is touched.
+) -> None:
+    """Write a network's two files; other files in the folder are not touched.
 
-    `held` says that the caller is the folder's `only_writer` already.
+    `held` means that the caller already is the folder's `only_writer`.
 
-    ``config.json``, which names the hash of the weights, comes last: whatever a kill leaves is a
-    whole network, or is refused. The same tensors make the same bytes.
+    ``config.json``, which has the hash of the weights, is replaced last, so that a killed process
+    leaves a complete network or one that is rejected. The same tensors give the same bytes.
     """
     about = {"format": "pt", "library_name": LIBRARY, "senetzoo": senetzoo.__version__}
-    # First of all: of a network that was changed by hand, others' names can't be said.
+    # First, because tensors of a network that was changed by hand have no names in other libraries.
     _check_built(model)
     theirs = timm.architecture(model) if format == "timm" else None
     state = model.state_dict()
@@ -216,41 +194,39 @@ def write(
     text = (
         _text(description)
         if theirs is None
-        else timm.text(model, theirs, preprocessing, description.classes)
+        else timm.text(model, theirs, description.preprocessing, description.classes)
     )
     asked = f"Can't save a network in {folder}."
     if folder.exists() and not folder.is_dir():
         raise ConfigError(asked, "It is a file.", "Give the name of a folder")
     with nullcontext() if held else only_writer(folder, asked, "Wait, or give another folder"):
-        # Weights alone are what a save leaves that was killed between its two files.
+        # A save that was killed between its two files leaves only the weights.
         there = [folder / name for name in (CONFIG, WEIGHTS) if (folder / name).is_file()]
         if there and _library(there[0]) != LIBRARY:
             raise ConfigError(
                 asked,
-                f"Its {there[0].name} is not senetzoo's, and would be replaced.",
+                f"Its {there[0].name} isn't senetzoo's, and would be replaced.",
                 "Give another folder, or move that file away",
             )
-        # The inner one is put in its place first.
+        # The inner one is renamed first.
         with atomically(folder / CONFIG) as first, atomically(folder / WEIGHTS) as second:
             first.write_text(text, encoding="utf-8")
             second.write_bytes(content)
-    return description
 
 
 def store_calibration(folder: Path, temperature: float, reject_below: float | None) -> None:
-    """Note in a folder that `save` or a run wrote what `senetzoo eval --calibrate` found.
+    """Store the result of `senetzoo eval --calibrate` in a folder that `save` or a run wrote.
 
     Raises:
-        WeightsError: There is no ``config.json``, or a broken one.
-        ConfigError: They are no temperature and no probability, or something else writes there.
+        WeightsError: ``config.json`` is missing or broken.
+        ConfigError: The values are out of range, or another process is writing to the folder.
     """
     asked = f"Can't store a calibration in {folder}."
     with only_writer(folder, asked, "Wait, then type it again"):
         known = read_description(folder / CONFIG)
         about = dataclasses.replace(known, temperature=temperature, reject_below=reject_below)
         check(about, name="The folder")
-        with atomically(folder / CONFIG) as file:
-            file.write_text(_text(about), encoding="utf-8")
+        write_text(folder / CONFIG, _text(about))
 
 
 def _text(description: Description) -> str:
@@ -261,13 +237,13 @@ def _text(description: Description) -> str:
 
 
 def _library(file: Path) -> Any:
-    """Which library wrote a file, by its own word; None where it does not say."""
+    """The library that wrote a file, if the file states it."""
     from safetensors import SafetensorError, safe_open
 
     try:
         if file.name == CONFIG:
             raw = json.loads(file.read_text(encoding="utf-8"))
-            # timm's form has no such word, and the version in its place.
+            # In timm's format there is no library_name, but the version of senetzoo.
             return LIBRARY if "senetzoo" in raw else raw["library_name"]
         with safe_open(str(file), "pt") as opened:
             return opened.metadata()["library_name"]
@@ -279,17 +255,25 @@ def describe(
     model: Classifier,
     content: bytes,
     *,
-    classes: Sequence[str] | None,
-    preprocessing: Preprocessing | None,
+    classes: Sequence[str] | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Description:
-    """What `model` is, whose file of weights has `content`."""
+    """Describe `model`; its weights file has the given `content`.
+
+    `classes` and `preprocessing` default to those of the loaded weights.
+    """
+    report = model.load_report
+    if report is not None:
+        classes = (model.classes or None) if classes is None else classes
+        if preprocessing is None and report.preprocessing is not None and model.in_chans in (1, 3):
+            preprocessing = report.preprocessing.for_channels(model.in_chans)
     if classes is not None:
         _check_classes(classes, model.num_classes)
     if preprocessing is not None and preprocessing.channels != model.in_chans:
         raise ConfigError(
             f"save got a preprocessing for {preprocessing.channels} channels.",
             f"The network takes {model.in_chans}.",
-            "Give a mean and a std for each channel",
+            "Give a mean and a std for each channel of the network",
         )
     spec = model.spec
     temperature, reject_below = calibration(model)
@@ -315,14 +299,14 @@ def describe(
 
 
 def _check_built(model: Classifier) -> None:
-    """Refuse a network that its config and gates do not build: it was changed by hand."""
+    """Raise `ConfigError` for a network that was changed by hand: its spec doesn't build it."""
     with torch.device("meta"):
         ours, built = _looks(model), _looks(model.spec.build(seed=0))
     for path in ours | built:
         if ours.get(path) != built.get(path):
             raise ConfigError(
                 f"Can't save this {type(model).__name__}: it was changed at {path or 'its top'}.",
-                f"There is {ours.get(path, 'nothing')}, and its config and gates make "
+                f"There is {ours.get(path, 'nothing')}, but its config and gates build "
                 f"{built.get(path, 'nothing')}.",
                 "Save its state_dict() yourself, with safetensors",
             )
@@ -332,22 +316,22 @@ def _check_classes(classes: Sequence[str], number: int) -> None:
     if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
         raise ConfigError(
             f"save got classes={classes!r}.",
-            "They are names, one for each class.",
+            "classes is a sequence of names, one for each class.",
             'Type for example: classes=("cat", "dog")',
         )
     if len(classes) != number:
         raise ConfigError(
-            f"save got {len(classes)} names of classes.",
+            f"save got {len(classes)} class names.",
             f"The network has {number} classes.",
             "Give one name for each, in the order of the logits",
         )
 
 
 def _looks(model: nn.Module) -> dict[str, str]:
-    """Each module's type with its options, and each tensor's shape, by name."""
+    """The type and options of each module, and the shape of each tensor, by name."""
     looks = {}
     for path, module in model.named_modules():
-        # In eval mode, and in one process, they are the same.
+        # In eval mode SyncBatchNorm computes the same.
         kind = type(module).__name__.replace("SyncBatchNorm", "BatchNorm2d")
         looks[path] = f"{kind}({module.extra_repr()})"
     for path, tensor in model.state_dict().items():

@@ -1,7 +1,7 @@
-"""Networks in the form of timm's repositories: its ``config.json``, and tensors by its names.
+"""Networks in timm's format: its ``config.json`` and its tensor names.
 
-``timm.create_model("hf-hub:owner/name", pretrained=True)``, with ``local-dir:`` a folder, and
-Transformers read them; `senetzoo.load` reads those that timm wrote. timm itself is not needed.
+``timm.create_model("hf-hub:owner/name", pretrained=True)`` (``local-dir:`` for a folder) and
+Transformers read them, and `senetzoo.load` reads what timm wrote. timm itself is not needed.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from senetzoo.weights.dialects import Counterpart, counterpart, counterparts
 from senetzoo.weights.load import Trained
 
 _DIALECTS = ("timm", "timm_legacy")
-# Of training alone: they change nothing that a network computes in eval mode.
+# Fields for training only: they don't change what a network computes in eval mode.
 _TRAINING = ("dropout", "drop_path", "key_drop", "drop_rate")
-# Arguments of timm's networks that are fields of ours.
+# Arguments of timm's networks, and our fields for them.
 _ARGUMENTS: Final = {"drop_rate": "dropout", "drop_path_rate": "drop_path", "bn_eps": "eps"}
 
 
@@ -42,13 +42,16 @@ def _spec(other: Counterpart) -> ModelSpec:
 
 
 def _misfit(config: Config, size: int) -> str:
-    """Why timm's network computes something else on images of `size` pixels; empty if not so."""
+    """Why timm's network differs from ours on images of `size` pixels; empty if it doesn't."""
     if config.family == "VGG" and size // 32 > 7:
-        return f"Of a map of {size // 32}x{size // 32} timm's VGG takes 7x7 windows, ours the mean."
+        return (
+            f"timm's VGG applies its head to 7x7 windows of the {size // 32}x{size // 32} map, "
+            "ours to its mean."
+        )
     if isinstance(config, SwinConfig) and size % (32 * config.side):
         return (
-            f"Sides that are no multiples of {32 * config.side} pixels are filled up after the "
-            "windows are shifted in timm, before in ours."
+            f"If the side isn't a multiple of {32 * config.side} pixels, timm pads after shifting "
+            "the windows, senetzoo before."
         )
     return ""
 
@@ -58,7 +61,7 @@ def _misfit(config: Config, size: int) -> str:
 
 @dataclass(frozen=True)
 class Architecture:
-    """What timm calls a network: the dialect, the name, and the arguments that build it."""
+    """A network of timm: its dialect, its name, and the arguments that build it."""
 
     dialect: str
     name: str
@@ -66,10 +69,10 @@ class Architecture:
 
 
 def architecture(model: Classifier) -> Architecture:
-    """The network of timm that `model` is.
+    """The network of timm that equals `model`.
 
     Raises:
-        ConfigError: timm has none with this config and these gates.
+        ConfigError: timm has no network with this config and these gates.
     """
     config, gates, sites = model.spec.config, gates_of(model), model.sites()
     gated, differing = [], []
@@ -84,7 +87,7 @@ def architecture(model: Classifier) -> Architecture:
             if like != config:
                 if other.model == model.spec.name:
                     wrong = [f for f in fields if getattr(like, f) != getattr(config, f)]
-                    differing.append(f"Its {name} has another {', another '.join(wrong)}.")
+                    differing.append(f"Its {name} has a different {' and '.join(wrong)}.")
             elif theirs.policy.resolve(sites) != gates:
                 there = recovered(theirs.policy.resolve(sites), sites)
                 gated.append(f"{name} has the gates {there}")
@@ -94,9 +97,9 @@ def architecture(model: Classifier) -> Architecture:
                 return Architecture(dialect, name, {} if same else {"bn_eps": eps})
     reason = f"Its {', its '.join(gated)}." if gated else "".join(differing[:1])
     raise ConfigError(
-        f"timm has no network that is this {name_of(model)}.",
-        reason or f"None of those with counterparts here is such a {config.family}.",
-        "Leave the format out: senetzoo's own takes every network",
+        f"timm has no network that equals this {name_of(model)}.",
+        reason or f"None of the networks that senetzoo and timm share is such a {config.family}.",
+        "Leave out the format: senetzoo's own supports every network",
     )
 
 
@@ -106,25 +109,25 @@ def text(
     preprocessing: Preprocessing | None,
     classes: tuple[str, ...] | None,
 ) -> str:
-    """The ``config.json`` of `model`; the usual preprocessing stands where nobody says one.
+    """The ``config.json`` of `model`, with the usual preprocessing if none is given.
 
     Raises:
-        ConfigError: timm's network computes something else on images of this size.
+        ConfigError: timm's network differs on images of this size.
     """
     if preprocessing is None:
         preprocessing = usual(model.input_size)
         terminal.say_once(
-            f"Nobody says how images were preprocessed: timm's config says {preprocessing}. "
-            "State it with preprocessing=, or --mean, --std, --size and --crop."
+            f"The preprocessing is not known: timm's config gets {preprocessing}. "
+            "Set it with preprocessing=, or --mean, --std, --size and --crop."
         )
     if calibration(model) != (1.0, None):
-        terminal.say_once("timm's config has no temperature and no reject_below: left out.")
+        terminal.say_once("timm's config can't store the calibration: it is left out.")
     config, size, channels = model.spec.config, preprocessing.size, model.in_chans
     if wrong := _misfit(config, size):
         raise ConfigError(
-            f"timm's {found.name} is not this network for images of {size}x{size}.",
+            f"timm's {found.name} differs from this network on images of {size}x{size}.",
             wrong,
-            "State another size with preprocessing=, or leave the format out",
+            "Give another size with preprocessing=, or leave out the format",
         )
     arguments = dict(found.arguments)
     if config.family == "Swin":
@@ -140,7 +143,7 @@ def text(
     if channels in (1, 3):
         images = preprocessing.for_channels(channels)
         statistics = {"mean": images.mean, "std": images.std}
-    # `num_classes` is not among the arguments: Transformers gives it itself.
+    # `num_classes` isn't among the arguments because Transformers passes it.
     config_of_timm = {
         "architecture": found.name,
         "num_classes": model.num_classes,
@@ -171,7 +174,7 @@ def text(
 
 @dataclass(frozen=True)
 class _Images:
-    """What is read of a ``pretrained_cfg``; the defaults are timm's."""
+    """The fields read from a ``pretrained_cfg``, with timm's defaults."""
 
     input_size: tuple[PositiveInt, PositiveInt, PositiveInt] = (3, 224, 224)
     mean: tuple[float, ...] = IMAGENET.mean
@@ -185,7 +188,7 @@ class _Images:
 
 @dataclass(frozen=True)
 class _Arguments:
-    """What is read of ``model_args``, which timm builds the network with."""
+    """The fields read from ``model_args``, the arguments that timm builds the network with."""
 
     num_classes: int | None = None
     in_chans: PositiveInt | None = None
@@ -197,10 +200,10 @@ class _Arguments:
 
 
 def found_in(file: Path) -> dict[str, Any] | None:
-    """A ``config.json`` of timm's; None where it is none, or can't be read."""
+    """The content of timm's ``config.json``; None if it isn't one or can't be read."""
     try:
         raw = parse_json(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, BrokenError):  # a name with a null byte, bytes that are no text
+    except (OSError, ValueError, BrokenError):  # a path with a null byte, bytes that aren't UTF-8
         return None
     theirs = isinstance(raw, dict) and "architecture" in raw and "library_name" not in raw
     return raw if theirs else None  # type: ignore[return-value]
@@ -212,24 +215,24 @@ def opened(
     tag: str,
     fetch: Callable[[str], tuple[dict[str, Tensor], str, str]],
 ) -> Trained:
-    """The network that a ``config.json`` of timm's describes.
+    """The network that timm's ``config.json`` describes.
 
     Args:
-        raw: What is in it.
+        raw: The content of the file.
         file: The file, for messages.
-        tag: What the load report calls the weights.
-        fetch: As of `senetzoo.io.folder.opened`; timm states no hash.
+        tag: Name of the weights in the load report.
+        fetch: As in `senetzoo.io.folder.opened`; timm states no hash.
 
     Raises:
-        WeightsError: No network here is that one, or none with its arguments or preprocessing.
-        BrokenError: A field does not fit.
+        WeightsError: senetzoo doesn't have the network, its arguments or its preprocessing.
+        BrokenError: A field is invalid.
     """
     name = raw["architecture"]
     if not isinstance(name, str):
         raise BrokenError("architecture", f"it is {shown(name)}, not text")
     dialect = next((one for one in _DIALECTS if name in counterparts(one)), _DIALECTS[0])
     spec = _spec(counterpart(dialect, name))
-    # In files of before 2023 everything is at the top.
+    # Files from before 2023 have all fields at the top level.
     images = from_json(
         _Images, _read(raw.get("pretrained_cfg", raw), _Images), "pretrained_cfg", partial=True
     )
@@ -239,7 +242,7 @@ def opened(
         raise WeightsError(
             f"{file} describes a network that senetzoo does not have.",
             f"Its {name} has {what}.",
-            f"Load it with timm; for its tensors alone: senetzoo weights convert FILE --to "
+            f"Load it with timm; to convert only its tensors: senetzoo weights convert FILE --to "
             f"{spec.name}",
         )
     channels, side = given.in_chans or images.input_size[0], images.input_size[1]
@@ -259,9 +262,9 @@ def opened(
     spec = spec.replace(num_classes=classes, in_chans=channels, **options)
     if wrong := _misfit(spec.config, side):
         raise WeightsError(
-            f"senetzoo's {spec.name} is not timm's {name} for images of {side}x{side}.",
+            f"senetzoo's {spec.name} differs from timm's {name} on images of {side}x{side}.",
             wrong,
-            f"Load it with timm; for its tensors alone: senetzoo weights convert FILE --to "
+            f"Load it with timm; to convert only its tensors: senetzoo weights convert FILE --to "
             f"{spec.name}",
         )
     labels = _labels(raw, classes)
@@ -282,8 +285,8 @@ def opened(
         older = file.with_name("pytorch_model.bin")
         if older.is_file() and not file.with_name("model.safetensors").is_file():
             raise WeightsError(
-                f"The weights in {file.parent} are {older.name} alone.",
-                "It is a pickle, and a network is read from model.safetensors.",
+                f"The only weights in {file.parent} are {older.name}.",
+                "That is a pickle; networks are read from model.safetensors.",
                 f"Type: senetzoo weights convert {older} --to {spec.name}",
             )
         theirs, sha256, origin = fetch("")
@@ -297,7 +300,7 @@ def opened(
 
 
 def _read(raw: object, kind: type) -> object:
-    """The fields of an object that are read, without those that are null."""
+    """The fields of `raw` that `kind` has, without those that are null."""
     if not isinstance(raw, dict):
         return raw
     known = {field.name for field in dataclasses.fields(kind)}
@@ -307,26 +310,26 @@ def _read(raw: object, kind: type) -> object:
 def _unknown(
     raw: Mapping[str, Any], images: _Images, arguments: Mapping[str, Any], config: Config
 ) -> Iterator[str]:
-    """What of a ``config.json`` has no counterpart here."""
+    """The settings in a ``config.json`` that senetzoo doesn't support."""
     known = {field.name for field in dataclasses.fields(_Arguments)}
     for name, value in arguments.items():
         if name not in known or not hasattr(config, _ARGUMENTS.get(name, "family")):
             yield f"the argument {name}={shown(value)}"
     for pool in (raw.get("global_pool"), arguments.get("global_pool")):
         if pool not in (None, "avg"):
-            yield f"global_pool={shown(pool)}, and pools by the mean here"
+            yield f"global_pool={shown(pool)}; senetzoo only has average pooling"
     if images.crop_mode != "center":
-        yield f"crop_mode={shown(images.crop_mode)}, and images are cropped at the center here"
+        yield f"crop_mode={shown(images.crop_mode)}; senetzoo only crops at the center"
     if images.interpolation not in get_args(Interpolation):
         yield f"interpolation={shown(images.interpolation)}"
     if images.input_size[1] != images.input_size[2]:
-        yield f"input_size={shown(images.input_size)}, and images are square here"
+        yield f"input_size={shown(images.input_size)}; senetzoo only takes square images"
     if images.label_offset:
-        yield f"label_offset={images.label_offset}, classes that are left out"
+        yield f"label_offset={images.label_offset}, which leaves out classes"
 
 
 def _labels(raw: Mapping[str, Any], number: int) -> tuple[str, ...]:
-    """Names of the classes in the order of the logits; empty where there are none."""
+    """Class names in the order of the logits; empty if there are none."""
     within = raw.get("pretrained_cfg")
     within = within if isinstance(within, dict) else {}
     where = "label_names"
