@@ -1,6 +1,6 @@
-"""Gates and networks of one's own, by name like the zoo's.
+"""Register your own gates and networks by name.
 
-Only a caller registers: no name that is read from a file or from the Hub imports code.
+Only callers register classes: names that are read from files or from the Hub never import code.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from senetzoo.registry import ENTRIES, add_family
 
 PATH = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
 """``module:Name``."""
-# Where such a path begins a gate in the text of a policy; never the value of a field.
+# Such a path as a gate in the text of a policy, but not as the value of a field.
 _IN_POLICY = re.compile(rf"(?:^|(?<=[+|(]))\s*{PATH.pattern}")
 _GATE_NAME = re.compile(r"[a-z]+(_[a-z]+)*")
 _NETWORK_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -36,30 +36,29 @@ _OWN: dict[str, type[Any]] = {}
 
 
 def register(kind: type[ModuleT], *, name: str | None = None) -> type[ModuleT]:
-    """Make a gate or a network of one's own known by name, until the process ends.
+    """Register your own gate or network by name, until the process ends.
 
-    It can then be created, saved, loaded, trained, evaluated and exported as those of the zoo are.
-    Usable as a decorator. What was registered before under the name is replaced where it is the
-    same class, made anew.
+    It can then be created, saved, loaded, trained, evaluated and exported like those of the zoo.
+    Can be used as a decorator. A redefinition of the same class replaces the previous one.
 
     - A class with an argument ``num_classes`` is a network, from images (N, C, H, W) to logits
-      (N, num_classes). Where it takes ``in_chans``, it gets the channels of the images.
-    - Any other is a gate, from maps (N, C, H, W) to maps of the same shape. Its first argument is
-      the number of channels C.
+      (N, num_classes). An argument ``in_chans`` is set to the number of image channels.
+    - Any other class is a gate, from maps (N, C, H, W) to maps of the same shape. Its first
+      argument is the number of channels C.
 
-    Further arguments have defaults that are bool, int, float or str. They are the gate's options in
-    the text of a policy, ``"scale(start=0.5)@pre"``, or fields of the network's config:
+    All other arguments need defaults of type bool, int, float or str. They are options of the gate
+    in the text of a policy, ``"scale(start=0.5)@pre"``, or fields of the network's config:
     ``config("my_net").replace(width=8).build()``.
 
     Args:
-        kind: The class, an `torch.nn.Module` whose instances are initialized when they are made.
-        name: Its name; None for its class's: ``ChannelScale`` is ``channel_scale``.
+        kind: A subclass of `torch.nn.Module`, which initializes its parameters itself.
+        name: Its name; None to derive it from the class: ``channel_scale`` for ``ChannelScale``.
 
     Returns:
         `kind`.
 
     Raises:
-        ConfigError: It is no such class, or the name is taken or can't be one.
+        ConfigError: `kind` isn't such a class, or the name is taken or invalid.
     """
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise ConfigError(
@@ -79,13 +78,13 @@ def register(kind: type[ModuleT], *, name: str | None = None) -> type[ModuleT]:
     if (name in taken or name == "none") and not same:
         raise ConfigError(
             f"{kind.__name__} can't be called {name!r}.",
-            "There is one of this name.",
+            "The name is taken.",
             f'Type for example: senetzoo.register({kind.__name__}, name="my_{name}")',
         )
     if not form.fullmatch(name):
         raise ConfigError(
             f"{kind.__name__} can't be called {name!r}.",
-            "A name has small letters and underscores" + " and digits" * network + ".",
+            "A name has lowercase letters and underscores" + " and digits" * network + ".",
             f'Type for example: senetzoo.register({kind.__name__}, name="mine")',
         )
     options = _options(kind, network)
@@ -98,7 +97,7 @@ def register(kind: type[ModuleT], *, name: str | None = None) -> type[ModuleT]:
 
 
 def _options(kind: type[nn.Module], network: bool) -> dict[str, tuple[type, Any]]:
-    """Type and default of each argument of `kind` that a text can set."""
+    """Type and default of each argument of `kind` that is an option."""
     listed = [
         p
         for p in inspect.signature(kind).parameters.values()
@@ -107,7 +106,7 @@ def _options(kind: type[nn.Module], network: bool) -> dict[str, tuple[type, Any]
     if not network and (not listed or listed[0].kind is inspect.Parameter.KEYWORD_ONLY):
         raise ConfigError(
             f"register got {kind.__name__}.",
-            "Its first argument is not the number of channels.",
+            "Its first argument isn't the number of channels.",
             "Write: def __init__(self, channels)",
         )
     found = {}
@@ -116,8 +115,8 @@ def _options(kind: type[nn.Module], network: bool) -> dict[str, tuple[type, Any]
             continue
         if type(p.default) not in (bool, int, float, str):
             raise ConfigError(
-                f"register got {kind.__name__}, whose argument {p.name} is no option.",
-                "Its default is what a text can say: a bool, an int, a float or a str.",
+                f"register got {kind.__name__}, whose argument {p.name} can't be an option.",
+                "Its default must be a bool, an int, a float or a str.",
                 f"Give {p.name} such a default",
             )
         found[p.name] = (type(p.default), p.default)
@@ -125,19 +124,19 @@ def _options(kind: type[nn.Module], network: bool) -> dict[str, tuple[type, Any]
 
 
 class OwnGate(Gate):
-    """Spec of a gate that a caller registered; each has a class of its own."""
+    """Spec of a registered gate; each gate has its own subclass."""
 
     module: ClassVar[type[nn.Module]]
 
     def options(self) -> dict[str, Any]:
-        """The arguments of the module beside its channels."""
+        """The arguments of the module besides the channels."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}  # type: ignore[attr-defined]
 
     def build(self, site: Site) -> OwnGateModule:
         return OwnGateModule(self, site)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The class was made here, where pickle finds it by no name.
+        # Pickle can't find the class by name, because it was created dynamically.
         return _gate_named, (self.name, self.options())
 
 
@@ -146,7 +145,7 @@ def _gate_named(name: str, options: Mapping[str, Any]) -> Gate:
 
 
 class OwnGateModule(GateModule):
-    """The module of a gate that a caller registered, for maps of either layout."""
+    """The module of a registered gate, for maps in either layout."""
 
     def __init__(self, spec: OwnGate, site: Site) -> None:
         super().__init__(spec, site)
@@ -157,9 +156,9 @@ class OwnGateModule(GateModule):
         out: Tensor = self.gate(maps)
         if out.shape != maps.shape:
             raise PolicyError(
-                f"The gate {self.spec.text()} made a map {tuple(out.shape)} of "
-                f"{tuple(maps.shape)}.",
-                "A gate keeps the shape (N, C, H, W).",
+                f"The gate {self.spec.text()} turned a map {tuple(maps.shape)} into "
+                f"{tuple(out.shape)}.",
+                "A gate must keep the shape (N, C, H, W).",
                 f"Change the forward of {type(self.gate).__name__}",
             )
         return self.back(out)
@@ -184,38 +183,38 @@ def path_of(kind: type[Any]) -> str:
 
 
 def paths(names: Iterable[str]) -> dict[str, str]:
-    """Those of `names` that a caller registered, with the path of each."""
+    """The registered ones of `names`, with the path of each."""
     return {name: path_of(_OWN[name]) for name in names if name in _OWN}
 
 
 def register_path(path: str) -> str:
-    """Import ``module:Name``, as the caller says, and register what it names.
+    """Import the class ``module:Name`` and register it.
 
-    The module is looked for in the current folder too, after all else.
+    The current folder is also searched for the module, last.
 
     Returns:
-        The name that it has.
+        The name of the class.
 
     Raises:
-        ConfigError: There is no such module or class, or it is none to register.
+        ConfigError: There is no such module or class, or it can't be registered.
     """
     found = PATH.fullmatch(path)
     if found is None:
         raise ConfigError(
-            f"{path!r} is no class of a module.",
-            "It is MODULE:NAME.",
+            f"{path!r} isn't a class of a module.",
+            "The format is MODULE:NAME.",
             "Type for example: my_module:MyGate",
         )
     if not {folder := str(Path.cwd()), ""} & {*sys.path}:
         sys.path.append(folder)
     try:
         module = importlib.import_module(found[1])
-    except Exception as error:  # a module may do anything when it is imported
+    except Exception as error:  # importing a module can raise anything
         said = str(error).partition("\n")[0]
         raise ConfigError(
             f"The module {found[1]} can't be imported.",
             f"Python says: {type(error).__name__}: {said}.",
-            f"Give a module that is installed, or {found[1].split('.')[0]}.py in this folder",
+            f"Use an installed module, or {found[1].split('.')[0]}.py in this folder",
         ) from error
     kind = getattr(module, found[2], None)
     if kind is None:
@@ -227,9 +226,9 @@ def register_path(path: str) -> str:
 
 
 def with_names(policy: str) -> str:
-    """The text of a policy in which the gates given as ``module:Name`` are registered.
+    """Register gates given as ``module:Name`` in the text of a policy; replace them by names.
 
     Raises:
-        ConfigError: As of `register_path`.
+        ConfigError: As in `register_path`.
     """
     return _IN_POLICY.sub(lambda found: register_path(found[0].strip()), policy)

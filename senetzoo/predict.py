@@ -34,9 +34,9 @@ class Guess:
     """One class that an image may show.
 
     Args:
-        name: Name of the class; ``"class 7"`` where the network's weights name none.
-        label: Its index among the network's outputs.
-        probability: From 0 to 1, of all the network's classes.
+        name: Name of the class; ``"class 7"`` if the network's weights have no names.
+        label: Index of the class in the network's outputs.
+        probability: Probability among all classes, from 0 to 1.
     """
 
     name: str
@@ -46,14 +46,14 @@ class Guess:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network sees in one image.
+    """A network's prediction for one image.
 
     Args:
-        image: Path of the image, or ``"image 3"`` for the fourth of those given as pixels.
-        guesses: The most probable classes, best first; empty for an image that can't be read.
-        error: Why it can't be read, in one line; None for an image that was.
-        rejected: Whether it shows none of the classes, as far as the network can say: the most
-            probable one is less probable than was asked for.
+        image: Path of the image, or ``"image 3"`` for the fourth one if it was passed as pixels.
+        guesses: The most probable classes, best first; empty if the image can't be read.
+        error: Why the image can't be read, in one line; None if it was read.
+        rejected: Whether the image probably shows none of the classes: the best probability is
+            below the requested one.
     """
 
     image: str
@@ -71,35 +71,35 @@ def predict(
     preprocessing: Preprocessing | None = None,
     reject: float | Literal["auto"] | None = None,
 ) -> list[Prediction]:
-    """Classify images. An image that can't be read does not stop the others.
+    """Classify images. Images that can't be read don't stop the others.
 
-    Probabilities are those at ``model.temperature``, which `senetzoo eval --calibrate` stores.
+    Probabilities use ``model.temperature``, which `senetzoo eval --calibrate` stores.
 
     Args:
-        model: A network of the zoo; it computes in eval mode; its own mode and hooks stay as they
-            are, so that several threads can predict with one network.
-        images: One image or many: PIL images, uint8 tensors (C, H, W), uint8 arrays (H, W, 3) or
-            (H, W), contents of image files, paths of files, or of folders, which stand for the
-            image files in them and below, sorted.
-        top: How many classes to tell of each image; all where the network has fewer.
-        batch: How many images to hold and compute at a time.
-        preprocessing: What each image goes through; None takes ``senetzoo.transforms(model)``.
-        reject: Probability of the best class below which an image is rejected; ``"auto"`` for
-            ``model.reject_below``; None rejects none.
+        model: A network of the zoo. It runs in eval mode; its mode and hooks don't change, so
+            several threads can use one network.
+        images: One or many images: PIL images, uint8 tensors (C, H, W), uint8 arrays (H, W, 3) or
+            (H, W), contents of image files, or paths of files or folders; of folders, all image
+            files in them and in their subfolders, sorted.
+        top: Number of classes to return for each image; all if the network has fewer.
+        batch: Number of images in a batch.
+        preprocessing: Preprocessing of each image; None for ``senetzoo.transforms(model)``.
+        reject: Reject images whose best probability is below this; ``"auto"`` for
+            ``model.reject_below``; None to reject none.
 
     Returns:
-        A prediction per image, in their order.
+        A prediction per image, in the same order.
 
     Raises:
-        ConfigError: `top` or `batch` is no whole number above 0, `reject` no probability, or
-            ``"auto"`` for a network that has none stored.
+        ConfigError: `top` or `batch` isn't a positive integer, `reject` isn't a probability, or
+            it is ``"auto"`` and the network has none stored.
     """
     for name, value in (("top", top), ("batch", batch)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ConfigError(f"predict can't have {name}={value!r}.", "It is a whole number, > 0.")
     from PIL.Image import Image as PILImage
 
-    # An array or tensor (N, ...) is many images: iterating gives each.
+    # An array or tensor (N, ...) is many images.
     single = isinstance(images, (PILImage, str, Path, bytes)) or getattr(images, "ndim", 4) < 4
     several: Iterable[ImageOrPath] = [images] if single else images  # type: ignore[list-item,assignment]
     least = least_probability(model, reject)
@@ -108,19 +108,19 @@ def predict(
 
 
 def least_probability(model: Classifier, reject: float | str | None) -> float:
-    """The probability below which images are rejected, by what a user asks for.
+    """The probability below which images are rejected.
 
     Raises:
-        ConfigError: It is none, or ``"auto"`` for a network that has none stored.
+        ConfigError: `reject` isn't valid, or is ``"auto"`` and the network has none stored.
     """
     if reject is None:
         return 0.0
     if reject == "auto":
         if model.reject_below is None:
             raise ConfigError(
-                "The network has no probability stored to reject images by.",
-                "It is found on labeled images, of which 99 % at or above it are right.",
-                "Type: senetzoo eval FOLDER VALIDATION --calibrate; or give one: --reject 0.8",
+                "The network has no stored probability for rejecting images.",
+                "It is chosen so that 99 % of the labeled images at or above it are right.",
+                "Type: senetzoo eval FOLDER VALIDATION --calibrate; or set one: --reject 0.8",
             )
         return model.reject_below
     if isinstance(reject, (str, bool)) or not 0 <= reject <= 1:
@@ -132,12 +132,12 @@ def least_probability(model: Classifier, reject: float | str | None) -> float:
     return float(reject)
 
 
-# An image under the name that messages call it, or why there is none.
+# Name of an image in messages, and the image or its error.
 Source = tuple[str, "Pixels | Path | DataError"]
 
 
 def sources(images: Iterable[ImageOrPath]) -> Iterator[Source]:
-    """Name each image, with folders replaced by the images in them."""
+    """Name all images, and replace folders with the images in them."""
     for index, image in enumerate(images):
         if not isinstance(image, (str, Path)):
             yield f"image {index}", image
@@ -145,11 +145,11 @@ def sources(images: Iterable[ImageOrPath]) -> Iterator[Source]:
         path = user_path(image)
         try:
             files = images_in(path) if path.is_dir() else [path]
-        # A null byte, too long, below a locked folder: of which open_image tells.
+        # Null byte, too long, in a locked folder: open_image will raise an error for it.
         except (OSError, ValueError):
             files = [path]
         if not files:
-            yield str(path), DataError(f"The folder {path} has no images in it or below.")
+            yield str(path), DataError(f"The folder {path} and its subfolders have no images.")
         for file in files:
             yield str(file), file
 
@@ -162,11 +162,10 @@ def predictions(
     preprocessing: Preprocessing | None,
     least: float = 0.0,
 ) -> Iterator[tuple[Prediction, Tensor | None]]:
-    """Predict image by image, with at most `batch` of them in memory.
+    """Predict images one by one, with at most `batch` of them in memory.
 
-    Images whose best class is less probable than `least` are rejected.
-
-    With each comes what the network got, (C, H, W); None for an image that can't be read.
+    Images whose best class is less probable than `least` are rejected. Each prediction comes with
+    the input of the network, (C, H, W), or None if the image can't be read.
     """
     transform = transforms(model) if preprocessing is None else preprocessing
     names = class_names(model)
@@ -185,7 +184,7 @@ def predictions(
 
 
 def _read(source: Pixels | Path | DataError, transform: Preprocessing) -> Tensor | DataError:
-    """Make an image the network's input, or say why it can't be."""
+    """Turn an image into the network's input, or return the error."""
     if isinstance(source, DataError):
         return source
     from PIL import Image as PILImage
@@ -200,7 +199,7 @@ def _read(source: Pixels | Path | DataError, transform: Preprocessing) -> Tensor
                 raise DataError(
                     f"Can't use a {type(source).__name__} as an image.",
                     f"{error}.",
-                    "Give a path, the content of a file, a PIL image, a uint8 tensor (C, H, W) "
+                    "Pass a path, the content of a file, a PIL image, a uint8 tensor (C, H, W) "
                     "or a uint8 array (H, W, 3)",
                 ) from None
         return transform(source)
@@ -211,7 +210,7 @@ def _read(source: Pixels | Path | DataError, transform: Preprocessing) -> Tensor
 def _guesses(
     model: Classifier, tensors: list[Tensor], top: int, names: tuple[str, ...]
 ) -> list[tuple[Guess, ...]]:
-    """Guesses for each of some transformed images."""
+    """Guesses for each preprocessed image."""
     weight = next(model.parameters())
     with torch.inference_mode():
         images = torch.stack(tensors).to(weight.device, weight.dtype)
@@ -229,5 +228,5 @@ def best(probabilities: Tensor, top: int, names: tuple[str, ...]) -> list[tuple[
 
 
 def class_names(model: Classifier) -> tuple[str, ...]:
-    """What the network's weights call their classes; ``"class 0"`` ... where they don't."""
+    """Class names of the network's weights; ``"class 0"`` ... if they have none."""
     return model.classes or tuple(f"class {k}" for k in range(model.num_classes))

@@ -1,8 +1,8 @@
-"""The folder of a training run: its files, and how they are read back.
+"""The folder of a training run: its files, and how to read them.
 
-``log.jsonl`` has a line for the run, for each epoch, for each time it was resumed, and for the end;
-``summary.json`` is there when the run is finished, with ``config.json`` and ``model.safetensors``,
-which are the network as `senetzoo.save` writes one, and ``test.safetensors``.
+``log.jsonl`` has a line for the run, for each epoch, each time it was resumed, and the end. A
+finished run also has ``summary.json``, ``test.safetensors``, and the network as written by
+`senetzoo.save`: ``config.json`` and ``model.safetensors``.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from senetzoo.nn.preprocessing import IMAGENET
 
 LOG, SUMMARY, TEST = "log.jsonl", "summary.json", "test.safetensors"
 FILES = "files"
-"""In the metadata of ``test.safetensors``: a JSON list of the mistakes' files."""
+"""Key in the metadata of ``test.safetensors``: a JSON list of the files of the mistakes."""
 
 SCHEMA = 2
-"""Of the log's line of the run and of the summary, which version 0.1.0 wrote without one."""
+"""Version of the log's first line and of the summary; version 0.1.0 wrote none."""
 REMEDY = "Give another folder, or delete this one and train again"
 
-# What the readers of a run need of its files; there may be more.
+# The fields that readers of a run need; there may be more.
 
 
 class _Sometimes(TypedDict, total=False):
-    """What not every version wrote; ``arm`` is what 0.1.0 called a variant.
+    """Fields that not all versions wrote. Version 0.1.0 called a variant ``arm``.
 
-    ``part`` says that the figures are of the validation images, where there are no test images.
+    ``part`` says that the results are for the validation images, because there are no test images.
     """
 
     variant: str
@@ -44,7 +44,7 @@ class _Sometimes(TypedDict, total=False):
 
 
 class _Tests(TypedDict, total=False):
-    """Of an epoch after which the network was tested."""
+    """Results after an epoch, if the network was tested."""
 
     test_loss: float | None
     test_accuracy: float | None
@@ -109,14 +109,14 @@ _LINES = {"run": _RunLine, "epoch": _EpochLine, "resume": _Sometimes, "end": _En
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a training run was begun in `folder`."""
+    """Whether a training run was started in `folder`."""
     return (folder / LOG).is_file()
 
 
 def read_log(file: Path, remedy: str = REMEDY) -> list[dict[str, Any]]:
-    """The lines of a log; one that a killed run left unfinished is left out.
+    """Read the lines of a log, without a line that a killed run left incomplete.
 
-    The first one is the line of the run, the header.
+    The first line is the header, the line of the run.
     """
     lines = [
         {"variant": "", **renamed(line)} if line["kind"] == "run" else line
@@ -124,36 +124,36 @@ def read_log(file: Path, remedy: str = REMEDY) -> list[dict[str, Any]]:
     ]
     with reading(file, remedy):
         if not lines or lines[0]["kind"] != "run":
-            raise BrokenError("line 1", "it does not describe a run")
+            raise BrokenError("line 1", "it doesn't describe a run")
     return lines
 
 
 def renamed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with ``variant``, which version 0.1.0 called ``arm``."""
+    """Rename ``arm``, as version 0.1.0 called it, to ``variant``."""
     return {"variant" if key == "arm" else key: value for key, value in record.items()}
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """What a finished run says of itself."""
+    """Read the summary of a finished run."""
     path = folder / SUMMARY
     if not path.is_file():
         raise ConfigError(
-            f"{folder} holds no finished run.",
+            f"{folder} has no finished run.",
             f"There is no {path}.",
-            "Type the command that began it again: it goes on to the end",
+            "Type the command that started it again: it will continue to the end",
         )
     return {**read_json(_Summary, path, REMEDY, newest=SCHEMA)}
 
 
 @contextmanager
 def reading_recipe(folder: Path) -> Iterator[None]:
-    """What is wrong with the recipe that is made inside names the run that it is of."""
+    """Turn errors of a recipe that is read inside into errors that name its run."""
     try:
         with reading(folder / SUMMARY, REMEDY):
             yield
     except (KeyError, TypeError, IndexError):
         raise ConfigError(
-            f"{folder / SUMMARY} is broken at recipe.", "It is no recipe.", REMEDY
+            f"{folder / SUMMARY} is broken at recipe.", "It isn't a recipe.", REMEDY
         ) from None
 
 
@@ -165,5 +165,5 @@ STATISTICS = {
 
 
 def statistics(data: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std by the data of a recipe; of those without their own they are ImageNet's."""
+    """Mean and std for the data of a recipe; ImageNet's if it has none of its own."""
     return STATISTICS.get(data, (IMAGENET.mean, IMAGENET.std))

@@ -1,4 +1,4 @@
-"""Gates in networks that exist, and what sits where in one."""
+"""Attach gates to existing networks, and explain networks."""
 
 from __future__ import annotations
 
@@ -32,37 +32,36 @@ def attach(
     seed: int | None = None,
     sample: Tensor | None = None,
 ) -> Attached:
-    """Put gates into a network that exists, in place; its other weights stay as they are.
+    """Attach gates to an existing network, in place; its other weights don't change.
 
-    No key of the network is renamed: its own state dict loads into it as before, with
-    ``strict=False`` because the gates' keys are missing. Attach before the network is wrapped or
-    compiled, and after its modules have been exchanged (``convert_sync_batchnorm``, fusion): a
-    gate belongs to the module where it sits. The network is changed: no other thread may use it
-    meanwhile; of copies each thread may take its own.
+    No key of the network is renamed: its own state dict still loads, with ``strict=False`` because
+    the gates' keys are missing. Attach gates before the network is wrapped or compiled, and after
+    its modules have been replaced (``convert_sync_batchnorm``, fusion), because a gate belongs to
+    one module. No other thread may use the network at the same time; threads may use copies.
 
     Args:
         model: A network of this zoo, of torchvision, timm, pytorchcv, transformers or
             ultralytics, or any other with `sites`.
-        policy: Which gates go where, or its text.
-        sites: Where gates can sit, for a network whose blocks are not known.
+        policy: Which gates sit where, or its text.
+        sites: Where gates can sit, for a network with unknown blocks.
         seed: Seed of the gates' initialization; None draws one from torch's global state.
-        sample: An input for the network; it is run once, in eval mode, to see that every gate
-            acts.
+        sample: An input for the network, which is run once, in eval mode, to check that every gate
+            runs.
 
     Returns:
-        The new gates by site, with groups of parameters for an optimizer (``parameters()``), and
-        with what the policy asked for in vain and why (``unsupported``).
+        The new gates by site, with parameter groups for an optimizer (``parameters()``), and with
+        what the policy asked for but the network doesn't support (``unsupported``).
 
     Raises:
-        PolicyError: The policy does not fit, or a gate does not act; nothing is changed then.
-        ConfigError: `seed` is no seed.
+        PolicyError: The policy doesn't fit, or a gate doesn't run; the network isn't changed.
+        ConfigError: `seed` isn't a valid seed.
     """
     if seed is not None:
         check_seed(seed)
     if sites is not None and not isinstance(sites, SiteMap):
         raise PolicyError(
             f"attach got sites={sites!r}.",
-            "Sites are a SiteMap.",
+            "It takes a SiteMap.",
             "Type for example: sites=propose(model, example_input)",
         )
     return attach_gates(model, as_policy(policy), sites=sites, seed=seed, sample=sample)
@@ -76,18 +75,18 @@ def explain(
     size: int | None = None,
     layers: bool = False,
 ) -> Explanation:
-    """What sits where in a network, and what it costs. Print it, or take ``as_dict()``.
+    """Explain which gates a network has and what they cost. Print it, or use ``as_dict()``.
 
     Args:
-        network: What `create` takes, or a spec, or a network itself, which is not changed.
-        policy: A policy over the network's own.
-        sites: Where gates can sit, for a network whose blocks are not known.
-        size: Side of the image in pixels, for a network that does not say it; else 224.
-        layers: List every layer too: name, kind, shape of its output, parameters, MACs.
+        network: A reference, as in `create`, a spec, or a network, which isn't changed.
+        policy: A policy to merge over the network's own.
+        sites: Where gates can sit, for a network with unknown blocks.
+        size: Image size in pixels; None for the network's own, or 224 if it has none.
+        layers: List all layers instead: name, kind, output shape, parameters, MACs.
 
     Raises:
-        ConfigError: An unknown name or tag.
-        PolicyError: A policy that can't be read or does not fit.
+        ConfigError: Unknown name or tag.
+        PolicyError: The policy can't be parsed or doesn't fit the network.
     """
     if isinstance(network, nn.Module):
         return _explain_module(network, policy, sites, size, layers)

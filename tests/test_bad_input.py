@@ -205,7 +205,7 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
      "detach got a NoneType.\nIt takes a network, a torch.nn.Module.\n"
      'Type for example: detach(create("resnet50"))'),
     (lambda: attach(torch.nn.ReLU(), SE(), sites=any_(["conv1"])), PolicyError,
-     "attach got sites=['conv1'].\nSites are a SiteMap.\n"
+     "attach got sites=['conv1'].\nIt takes a SiteMap.\n"
      "Type for example: sites=propose(model, example_input)"),
     # Use
     (lambda: transforms(any_(torch.nn.Linear(2, 2))), ConfigError,

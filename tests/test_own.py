@@ -202,12 +202,12 @@ class Halves(ChannelScale):
     ("kind", "name", "said"),
     [
         (Se, None, 'name="my_se"'),
-        (ChannelScale, "none", "one of this name"),
-        (ChannelScale, "scale2", "small letters and underscores"),
-        (Unclear, None, "act is no option"),
+        (ChannelScale, "none", "The name is taken"),
+        (ChannelScale, "scale2", "lowercase letters and underscores"),
+        (Unclear, None, "act can't be an option"),
         (Bare, None, "def __init__(self, channels)"),
         (int, None, "torch.nn.Module"),
-        (SmallNet, "resnet20", "one of this name"),
+        (SmallNet, "resnet20", "The name is taken"),
     ],
 )
 def test_what_can_t_be_registered(kind: type[nn.Module], name: str | None, said: str) -> None:
@@ -221,7 +221,7 @@ def test_what_can_t_be_registered(kind: type[nn.Module], name: str | None, said:
 def test_a_gate_that_changes_the_shape_is_an_error() -> None:
     senetzoo.register(Halves)
     model = senetzoo.create("lenet5+halves", seed=0).eval()
-    with pytest.raises(PolicyError, match="keeps the shape"):
+    with pytest.raises(PolicyError, match="must keep the shape"):
         model(torch.randn(1, 1, 32, 32))
 
 

@@ -211,7 +211,7 @@ def test_a_bad_image_does_not_stop_the_rest(tmp_path: Path) -> None:
             f"Can't read {tmp_path / 'bad.png'}. The file is empty.",
             None,
             f"Can't read {tmp_path / 'none.png'}. No such file or directory.",
-            f"The folder {tmp_path / 'empty'} has no images in it or below.",
+            f"The folder {tmp_path / 'empty'} and its subfolders have no images.",
             None,
             "Can't read 'a\\x00b'. It isn't a valid path.",
             "Preprocessing can't take a tensor (2, 2) of torch.float32. A tensor is one image: "
@@ -354,7 +354,7 @@ def test_one_bad_file_of_each_kind_does_not_stop_the_rest(tmp_path: Path) -> Non
 def test_nothing_found(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr == f"error: The folder {tmp_path} has no images in it or below.\n"
+    assert done.stderr == f"error: The folder {tmp_path} and its subfolders have no images.\n"
     done = run("-", "--json", stdin=b"\n")
     assert done.exit_code == 1
     assert done.stderr == "error: Standard input has no paths.\n"
@@ -404,8 +404,8 @@ def test_what_is_not_sure_is_rejected(tmp_path: Path, colors: Colors) -> None:
     with pytest.raises(ConfigError) as caught:
         predict(colors, red, reject="auto")
     assert str(caught.value).splitlines()[::2] == [
-        "The network has no probability stored to reject images by.",
-        "Type: senetzoo eval FOLDER VALIDATION --calibrate; or give one: --reject 0.8",
+        "The network has no stored probability for rejecting images.",
+        "Type: senetzoo eval FOLDER VALIDATION --calibrate; or set one: --reject 0.8",
     ]
     colors.reject_below = 0.5
     assert [p.rejected for p in predict(colors, [red, gray], reject="auto")] == [False, True]

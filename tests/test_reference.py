@@ -127,8 +127,8 @@ NORMS = ("running_mean", "running_var", "num_batches_tracked")
 def test_a_run_that_is_not_finished(tmp_path: Path, trained: Path) -> None:
     (tmp_path / "log.jsonl").write_bytes((trained / "log.jsonl").read_bytes())
     assert message(lambda: load(tmp_path), ConfigError) == (
-        f"{tmp_path} holds no finished run.\nThere is no {tmp_path / 'summary.json'}.\n"
-        "Type the command that began it again: it goes on to the end"
+        f"{tmp_path} has no finished run.\nThere is no {tmp_path / 'summary.json'}.\n"
+        "Type the command that started it again: it will continue to the end"
     )
 
 

@@ -526,7 +526,7 @@ AGAIN = "\nGive another folder, or delete this one and train again"
         (edit(lambda lines: lines.insert(1, [1])), "{}/log.jsonl is broken at line 2.\n"
          "It is [1], not an object whose kind is run, epoch, resume, end." + AGAIN),
         (edit(lambda lines: lines.pop(0)),
-         "{}/log.jsonl is broken at line 1.\nIt does not describe a run." + AGAIN),
+         "{}/log.jsonl is broken at line 1.\nIt doesn't describe a run." + AGAIN),
         (edit(lambda lines: lines[2].update(kind="spam")), "{}/log.jsonl is broken at line 3.\n"
          'It is {{"kind": "spam", "epoch": 2, "size": ..., not an object whose kind is run, '
          "epoch, resume, end." + AGAIN),

@@ -707,8 +707,8 @@ def pinned(tmp_path: Path, target: Path) -> None:
         "Leave --drop-start out\n"
     )
     assert refused(nowhere) == (
-        f"error: {nowhere} holds no finished run.\nThere is no {nowhere / 'summary.json'}.\n"
-        "Type the command that began it again: it goes on to the end\n"
+        f"error: {nowhere} has no finished run.\nThere is no {nowhere / 'summary.json'}.\n"
+        "Type the command that started it again: it will continue to the end\n"
     )
     path.write_text(json.dumps({**summary, "revision": "a" * 40 + "-dirty"}))
     assert "without a commit" in refused(path.parent)
