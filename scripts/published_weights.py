@@ -53,11 +53,13 @@ FACTS: Any = json.loads(Path(__file__).with_name("published.json").read_text(enc
 # Fields that may differ from those of the registry's name. What changes the widths or depths is
 # another network, which `senetzoo weights convert` reads but which has no name to publish under.
 SAME_NETWORK = {
-    *("pool", "stride_on", "stem", "stem_norm", "act", "window", "eps", "num_classes"),
+    *("pool", "stride_on", "stem", "stem_norm", "last_norm", "act", "window", "eps"),
+    "num_classes",
 }
 # Begins the tag where several of a library's networks are one of ours.
 VARIANTS = {
     "legacy_se": "legacy_",
+    "cbam_": "cbam_",
     "resnet50c": "c_",
     "resnet101c": "c_",
     "resnet152c": "c_",
@@ -342,7 +344,8 @@ def from_pytorchcv() -> Iterator[Found]:
     stated = {url: (errors.split("|")[:-2], remark.strip()) for errors, remark, url in rows}
     norm = FACTS["pytorchcv"]["normalization"]
     for network, other in counterparts("pytorchcv").items():
-        row = known[network]
+        # The table lacks resnet1202_svhn, which the package builds.
+        row = known.get(network, {"checksum": "NA"})
         if row["checksum"] == "NA" or not set(other.changes) <= SAME_NETWORK:
             continue
         end, sha1 = network.rpartition("_")[2], row["checksum"]

@@ -253,14 +253,14 @@ COMMANDS: list[tuple[list[str], str]] = [
      "* matches any characters.\nType for example: senetzoo list '*resnet*'"),
     (["list", "--family", "vit"], f"There is no family 'vit'.\nFamilies are {TITLES}."),
     (["explain", "resnet2"], "There is no network 'resnet2'.\n"
-     "The nearest names are resnet32, resnet20, resnet32a.\n"
+     "The nearest names are resnet32, resnet26, resnet20.\n"
      "Type for example: create('resnet32')"),
     (["explain", "resnet20.pets_v2"], "There are no weights 'pets_v2' of 'resnet20'.\n"
      "Its tags are pets_v1.\nDid you mean 'pets_v1'?"),
     (["explain", "lenet", "--policy", "se@post"], "se@post matches nothing in lenet.\n"
      "lenet has the positions pre, standard, not post.\nType for example: @pre"),
     (["weights", "verify", "resnet2"], "There is no network 'resnet2'.\n"
-     "The nearest names are resnet32, resnet20, resnet32a.\n"
+     "The nearest names are resnet32, resnet26, resnet20.\n"
      "Type for example: create('resnet32')"),
     (["weights", "verify", "resnet18"], NO_WEIGHTS),
     (["predict", "cat.jpg", "--model", "resnet18"], NO_WEIGHTS),
@@ -277,7 +277,7 @@ COMMANDS: list[tuple[list[str], str]] = [
      "The recipe flowers_small trains on the five kinds of flowers.\nNo folder was given.\n"
      "Type: senetzoo train flowers_small --data FOLDER"),
     (["bench", "--model", "resnet_20"], "There is no network 'resnet_20'.\n"
-     "The nearest names are resnet20, resnet20a, resnet50.\n"
+     "The nearest names are resnet20, resnet20a, resnet1202.\n"
      "Type for example: create('resnet20')"),
 ]  # fmt: skip
 

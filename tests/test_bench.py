@@ -184,7 +184,7 @@ def test_scaling_over_batch_and_size() -> None:
     ("arguments", "message"),
     [
         (["--model", "se_resnet19"], "error: There is no network 'se_resnet19'.\n"
-         "The nearest names are se_resnet18, se_resnet164, se_resnet152.\n"
+         "The nearest names are se_resnet18, se_resnet16, se_resnet14.\n"
          "Type for example: create('se_resnet18')\n"),
         (["--model", "resnt*"], "error: No network matches 'resnt*'.\n"
          "* stands for any letters, ? for one.\nDid you mean 'resnet56'?\n"),

@@ -69,6 +69,6 @@ def test_as_a_process() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "error: There is no network 'resnt18'.\n"
-        "The nearest names are resnet18, skresnet18, se_resnet18.\n"
+        "The nearest names are resnet18, skresnet18, resnet16.\n"
         "Type for example: create('resnet18')\n"
     )

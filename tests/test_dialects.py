@@ -31,8 +31,9 @@ QUICK = {
     "swin_tiny_patch4_window7_224 convnext_tiny",
     "timm_legacy": "legacy_seresnet50 legacy_seresnext26_32x4d",
     "pytorchcv": "alexnetb bn_vgg11b bninception inceptionv3 inceptionresnetv1 resnet18 "
-    "sepreresnet18 seresnext50_32x4d densenet121 mobilenet_wd4 efficientnet_b0 resnet20_cifar100 "
-    "seresnet20_cifar10 preresnet20_svhn wrn16_10_cifar10 densenet40_k12_cifar10",
+    "resnetbc14b cbam_resnet18 sepreresnet18 seresnext50_32x4d densenet121 mobilenet_wd4 "
+    "efficientnet_b0 regnety004 squeezenet_v1_1 xception resnet20_cifar100 seresnet20_cifar10 "
+    "preresnet20_svhn sepreresnet20_cifar10 wrn16_10_cifar10 densenet40_k12_cifar10",
 }
 
 
@@ -111,7 +112,8 @@ def test_our_own_names() -> None:
 QUICK_FUNCTIONS = {
     "timm": "mobilenetv1_125 resnet50c",
     "timm_legacy": "legacy_seresnext26_32x4d",
-    "pytorchcv": "mobilenet_wd4 efficientnet_b0 inceptionv3 seresnet18 preresnet18",
+    "pytorchcv": "mobilenet_wd4 efficientnet_b0 inceptionv3 seresnet18 preresnet18 cbam_resnet18 "
+    "regnety004 squeezenet_v1_1 xception sepreresnet20_cifar10",
 }
 
 
@@ -139,9 +141,10 @@ def test_it_computes_the_same(dialect: str, name: str) -> None:
     else:
         reference = reference.to_empty(device="cpu")
         model = model.to_empty(device="cpu")
-    if hasattr(getattr(reference, "features", None), "final_pool"):
-        # Of pytorchcv, for one size of image.
-        reference.features.final_pool = nn.AdaptiveAvgPool2d(1)
+    for path in ("features.final_pool", "features.final_block.pool", "output.final_pool"):
+        if path in dict(reference.named_modules()):
+            # Of pytorchcv, for one size of image.
+            reference.set_submodule(path, nn.AdaptiveAvgPool2d(1))
     if hasattr(reference, "AuxLogits"):
         # It takes larger images.
         reference.AuxLogits = None

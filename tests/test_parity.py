@@ -108,17 +108,6 @@ def resnet_cifar(depth: int) -> nn.Module:
     return model
 
 
-def with_norm_at_the_end(name: str, channels: int) -> nn.Module:
-    """Of pytorchcv, whose SE networks for CIFAR lack the norm and activation at the end."""
-    model: Any = from_library("pytorchcv", name)
-    models = importlib.import_module("pytorchcv.models.preresnet")
-    pool = model.features.final_pool
-    del model.features.final_pool
-    model.features.add_module("post_activ", models.PreResActivation(channels))
-    model.features.add_module("final_pool", pool)
-    return model  # type: ignore[no-any-return]
-
-
 def wide(blocks: int, factor: int) -> nn.Module:
     models = importlib.import_module("pytorchcv.models.wrn_cifar")
     model: nn.Module = models.get_wrn_cifar(num_classes=10, blocks=blocks, width_factor=factor)
@@ -304,19 +293,26 @@ NAMED = [
     *(Case(name, "timm", theirs, {"policy": SE(width="round8")}, gradients=name == "resnet18") for
          name, theirs in [("resnet18", "seresnet18"), ("resnet50", "seresnet50"),
          ("resnext50_32x4d", "seresnext50_32x4d")]),
-    *(recorded(name, "pytorchcv", name.replace("se_", "se").replace("164", "164bn") + "_cifar10",
-         size=32, gradients=name in ("resnet20", "se_resnet20", "preresnet20")) for name in
-         [*("resnet20", "se_resnet20", "se_resnet56", "resnet56", "resnet110", "resnet164"),
-         *("se_resnet164", "preresnet20", "preresnet56", "preresnet110", "preresnet164")]),
+    *(recorded(name, "pytorchcv", name.replace("se_", "se") + f"{bn}_cifar10", size=32,
+         gradients=name in ("resnet20", "se_resnet20", "preresnet20")) for bn, names in
+         [("", ["se_resnet20", "se_resnet56", *(f"{pre}resnet{depth}" for pre in ("", "pre") for
+         depth in (20, 56, 110, 1001, 1202))]), ("bn", ["se_resnet164", *(f"{pre}resnet{depth}" for
+         pre in ("", "pre") for depth in (164, 272, 542))])] for name in names),
     # Its stem has a norm and an activation; its 50 without a b has the stride on the 1x1.
     *(Case(name, "pytorchcv", globally_pooled, {"stem_norm": True, **changes}, {"name": theirs}) for
          name, theirs, changes in [("preresnet18", "preresnet18", {}), ("preresnet50",
          "preresnet50b", {}), ("preresnet50", "preresnet50", {"stride_on": "1x1"}),
          ("se_preresnet18", "sepreresnet18", {})]),
-    # Block for block; its stem has a norm and an activation.
-    *(Case(f"se_preresnet{depth}", "pytorchcv", with_norm_at_the_end, {"stem_norm": True}, {"name":
-         theirs, "channels": channels}, size=32, gradients=depth == 20) for depth, theirs, channels
-         in [(20, "sepreresnet20_cifar10", 64), (164, "sepreresnet164bn_cifar10", 256)]),
+    # Those of few layers, and the deepest; its bottlenecks as here have a b.
+    *(Case(name, "pytorchcv", globally_pooled, {"stem_norm": True} if "pre" in name else {},
+         {"name": name + b}, record=f"pytorchcv {name}{b}") for b, names in [("", [f"{pre}resnet{n}"
+         for pre in ("", "pre") for n in (10, 12, 14, 16, 26)]), ("b", [f"{pre}resnetbc{n}" for pre
+         in ("", "pre") for n in (14, 26, 38)]), ("b", [f"preresnet{n}" for n in (200, 269)])]
+         for name in names),
+    # With SE it has a norm and an activation in the stem, and none at the end.
+    *(Case(f"se_preresnet{depth}", "pytorchcv", theirs, {"stem_norm": True, "last_norm": False}, {},
+         32, gradients=depth == 20) for depth, theirs in [(20, "sepreresnet20_cifar10"), (164,
+         "sepreresnet164bn_cifar10")]),
     # 96 pixels: maps of 3x3 pixels, of which those of 7x7 overlap.
     *(Case(name, "torchvision", narrow_vgg, STILL | {"hidden": 64}, {"name": name}, size=96,
          gradients=True) for name in ("vgg11", "vgg11_bn")),
@@ -364,14 +360,14 @@ FORMS = [
          record="pytorchcv get_resnet_cifar") for depth in (32, 44)),
     recorded("resnext101_32x4d", "timm", "resnext101_32x4d", slow=True),
     *(recorded(f"preresnet{depth}", "timm", f"resnetv2_{depth}", gradients=depth in (18, 50),
-         slow=depth in (34, 101)) for depth in (18, 34, 50, 101)),
+         slow=depth in (34, 101, 152)) for depth in (18, 34, 50, 101, 152)),
     # The last of its convolutions has no norm behind it either.
     Case("preresnet18", "timm", "resnetv2_18", {"stem": "deep"}, {"stem_type": "deep"}),
     # pytorchcv has no name for WRN-16-8, but it builds any depth and width.
     *(Case(f"wrn{blocks}_{factor}", "pytorchcv", wide, {}, {"blocks": blocks, "factor": factor}, 32,
-         slow=blocks == 28,
-         record=f"pytorchcv get_wrn_cifar({blocks}, {factor})") for blocks, factor in ((16, 8), (28,
-         10))),
+         slow=(blocks, factor) != (16, 8),
+         record=f"pytorchcv get_wrn_cifar({blocks}, {factor})") for blocks, factor in ((16, 8), (16,
+         10), (28, 10), (40, 8))),
     # One block a stage, as wide as WRN-28-10: what is added to that is more of the same.
     Case("wrn28_10", "pytorchcv", wide, {"depths": (1,) * 3}, {"blocks": 10, "factor": 10}, 32),
     Case("wrn16_8", "pytorchcv", wide, {"widen": 2}, {"blocks": 16, "factor": 2}, 32, True),

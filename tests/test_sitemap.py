@@ -401,8 +401,45 @@ def test_what_cant_be_traced_is_said() -> None:
     model = Branching()
     assert message(lambda: attach(model, SE(), sites=sites), PolicyError).splitlines()[::2] == [
         "attach got a SiteMap without places for a Branching.",
-        'Type for example: SiteMap((Place("layer1.conv", channels=64),))',
+        NAME_IT,
     ]
+
+
+NAME_IT = (
+    "If a module gives maps of images, name it, for example: "
+    'SiteMap((Place("layer1.conv", channels=64),))'
+)
+
+
+def test_networks_of_tokens_are_told_that_gates_do_not_fit() -> None:
+    """Once and for all: no advice sends one back to where one came from."""
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32).eval()
+    sites = propose(model, torch.zeros(1, 3, 32, 32))
+    assert sites.places == ()
+    assert str(sites.unsupported[0]) == (
+        "the network: no place, its blocks take and give sequences, and gates take maps of images"
+    )
+    assert any("a tensor of (1, 5, 192)" in lacking.reason for lacking in sites.unsupported[1:])
+    assert message(lambda: attach(model, SE(), sites=sites), PolicyError) == (
+        "attach got a SiteMap without places for a VisionTransformer.\n"
+        f"Of {sites.unsupported[0]}.\n{NAME_IT}"
+    )
+
+
+def test_an_empty_sequence_is_no_place() -> None:
+    """timm's GhostNet has one on the skip of a block that keeps the shape."""
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("ghostnet_050").eval()
+    empty = [n for n, m in model.named_modules() if isinstance(m, nn.Sequential) and not len(m)]
+    assert any(name.endswith("shortcut") for name in empty)
+    x = image("torchvision basic")
+    before = traces(model)
+    sites = propose(model, x)
+    assert {place.position for place in sites.places} >= {"pre", "standard", "identity"}
+    assert not {place.module for place in sites.places} & set(empty)
+    attach(model, "eca+eca@pre+eca@identity", sites=sites, seed=0, sample=x)
+    assert traces(detach(model)) == before
 
 
 @pytest.mark.parametrize("rank", [1, 3])

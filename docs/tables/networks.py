@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -60,10 +61,11 @@ def _held_by(name: str) -> str:
     return f"the paper, in `tests/{test.partition('::')[0]}`" if test else "nothing yet"
 
 
-def every() -> str:
-    """Every network with its source, its cost, and what it was compared with."""
+def every(names: Iterable[str] = ENTRIES) -> str:
+    """Networks, by default all, with their source, cost, and what they were compared with."""
     rows, equals = [], parity()
-    for name, entry in ENTRIES.items():
+    for name in names:
+        entry = ENTRIES[name]
         if entry.trunk != name:
             continue
         model = on_meta(name)

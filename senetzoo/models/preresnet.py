@@ -22,7 +22,18 @@ from torch import nn
 from senetzoo._utils.checks import Depths, PositiveInt
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import HE_2016, ZAGORUYKO_2016, Family
-from senetzoo.models.staged import SMALL_FORM, Block, ResNet, basic, bottleneck, check_stem, cifar
+from senetzoo.models.staged import (
+    BASIC_DEPTHS,
+    BOTTLENECK_DEPTHS,
+    SHALLOW_DEPTHS,
+    SMALL_FORM,
+    Block,
+    ResNet,
+    basic,
+    bottleneck,
+    check_stem,
+    cifar,
+)
 from senetzoo.nn.classifier import Config
 
 
@@ -41,6 +52,8 @@ class PreResNetConfig(Config):
         stem_norm: Whether a norm and an activation follow the stem's last convolution. By default
             they don't (timm, and all networks for CIFAR): the first block begins with its own.
             The ImageNet networks of pytorchcv have both.
+        last_norm: Whether they follow the last block. The SE networks of pytorchcv for CIFAR have
+            none there, and end in the sum.
     """
 
     any_stem: ClassVar[bool] = True
@@ -51,6 +64,7 @@ class PreResNetConfig(Config):
     widen: PositiveInt = 1
     stride_on: Literal["1x1", "3x3"] = "3x3"
     stem_norm: bool = False
+    last_norm: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,7 +80,8 @@ class PreResNetConfig(Config):
         first = self.width * self.widen * (1 if self.block == "basic" else 4)
         widths, norm = (self.width, first), self.stem_norm
         # The last sum has no norm and activation of a next block behind it.
-        return ResNet(self, self.depths, widths, self._block, stem_norm=norm, last_norm=True)
+        last = self.last_norm
+        return ResNet(self, self.depths, widths, self._block, stem_norm=norm, last_norm=last)
 
     def _block(self, inputs: int, outputs: int, stride: int, drop_path: float) -> Block:
         rows = basic(outputs, stride)
@@ -86,17 +101,21 @@ FAMILY = Family(
     papers={"preresnet*": HE_2016, "wrn*": ZAGORUYKO_2016},
     small=SMALL_FORM,
     networks={
-        "preresnet18": _basic(depths=(2, 2, 2, 2)),
-        "preresnet34": _basic(depths=(3, 4, 6, 3)),
-        "preresnet50": _bottleneck(depths=(3, 4, 6, 3)),
-        "preresnet101": _bottleneck(depths=(3, 4, 23, 3)),
+        **{f"preresnet{depth}": _basic(depths=d) for depth, d in BASIC_DEPTHS.items()},
+        **{f"preresnetbc{depth}": _bottleneck(depths=d) for depth, d in SHALLOW_DEPTHS.items()},
+        **{f"preresnet{depth}": _bottleneck(depths=d) for depth, d in BOTTLENECK_DEPTHS.items()},
         # 6n+2 layers, as in the ResNet paper.
-        **{f"preresnet{depth}": _basic(**cifar((depth - 2) // 6)) for depth in (20, 56, 110)},
+        **{f"preresnet{depth}": _basic(**cifar((depth - 2) // 6)) for depth in (20, 56, 110, 1202)},
         # 9n+2 layers (Identity Mappings, Table 3).
-        "preresnet164": _bottleneck(**cifar(18)),
+        **{
+            f"preresnet{depth}": _bottleneck(**cifar((depth - 2) // 9))
+            for depth in (164, 272, 542, 1001)
+        },
         # Table 1 of Wide Residual Networks: 6n+4 layers, without the dropout between a block's
         # convolutions that some of the paper's results have.
-        "wrn16_8": _basic(**cifar(2), widen=8),
-        "wrn28_10": _basic(**cifar(4), widen=10),
+        **{
+            f"wrn{depth}_{k}": _basic(**cifar((depth - 4) // 6), widen=k)
+            for depth, k in ((16, 8), (16, 10), (28, 10), (40, 8))
+        },
     },
 )

@@ -4,7 +4,8 @@
   ImageNet, Section 4.2 for CIFAR-10.
 - Xie et al. 2016, "Aggregated Residual Transformations" (arXiv:1611.05431): ResNeXt.
 - Zagoruyko and Komodakis 2016, "Wide Residual Networks" (arXiv:1605.07146): wide_resnet*.
-- He et al. 2016, "Identity Mappings" (arXiv:1603.05027), Table 3: resnet164, the original unit.
+- He et al. 2016, "Identity Mappings" (arXiv:1603.05027), Table 3: resnet164 and resnet1001, the
+  original unit.
 
 Child names are torchvision's, so its state dicts load strictly.
 """
@@ -122,19 +123,21 @@ _basic = partial(ResNetConfig, block="basic")
 _bottleneck = partial(ResNetConfig, block="bottleneck")
 # Section 4.2 of the ResNet paper: 6n+2 layers.
 CIFAR = {depth: cifar((depth - 2) // 6) for depth in (20, 32, 44, 56, 110)}
+# In bottlenecks: 9n+2 layers (He et al. 2016, Table 3).
+CIFAR_BOTTLENECKS = {depth: cifar((depth - 2) // 9) for depth in (164, 272, 542, 1001)}
 
 FAMILY = Family(
     title="ResNet",
     papers={
         "resnext*": XIE_2016,
         "wide_*": ZAGORUYKO_2016,
-        "resnet164": HE_2016,
+        **{f"resnet{depth}": HE_2016 for depth in CIFAR_BOTTLENECKS},
         "resnet*": HE_2015,
     },
     small=staged.SMALL_FORM,
     networks={
-        "resnet18": _basic(depths=(2, 2, 2, 2)),
-        "resnet34": _basic(depths=(3, 4, 6, 3)),
+        **{f"resnet{depth}": _basic(depths=d) for depth, d in staged.BASIC_DEPTHS.items()},
+        **{f"resnetbc{depth}": _bottleneck(depths=d) for depth, d in staged.SHALLOW_DEPTHS.items()},
         "resnet50": _bottleneck(depths=(3, 4, 6, 3)),
         "resnet101": _bottleneck(depths=(3, 4, 23, 3)),
         "resnet152": _bottleneck(depths=(3, 8, 36, 3)),
@@ -146,7 +149,7 @@ FAMILY = Family(
         "wide_resnet101_2": _bottleneck(depths=(3, 4, 23, 3), group_width=128),
         **{f"resnet{depth}": _basic(**fields) for depth, fields in CIFAR.items()},
         **{f"resnet{depth}a": _basic(**f, shortcut="pad") for depth, f in CIFAR.items()},
-        # In bottlenecks: 9n+2 layers (He et al. 2016, Table 3).
-        "resnet164": _bottleneck(**cifar(18)),
+        "resnet1202": _basic(**cifar(200)),
+        **{f"resnet{depth}": _bottleneck(**f) for depth, f in CIFAR_BOTTLENECKS.items()},
     },
 )

@@ -29,6 +29,28 @@ SMALL_FORM = (
 )
 
 
+# Blocks of each stage by layers. Table 1 of the ResNet paper has 18, 34, 50, 101 and 152, and
+# Identity Mappings has 200; the others are pytorchcv's.
+BASIC_DEPTHS = {
+    10: (1, 1, 1, 1),
+    12: (2, 1, 1, 1),
+    14: (2, 2, 1, 1),
+    16: (2, 2, 2, 1),
+    18: (2, 2, 2, 2),
+    26: (3, 3, 3, 3),
+    34: (3, 4, 6, 3),
+}
+BOTTLENECK_DEPTHS = {
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+    269: (3, 30, 48, 8),
+}
+# Shallow ones of bottlenecks, which pytorchcv calls bc.
+SHALLOW_DEPTHS = {14: (1, 1, 1, 1), 26: (2, 2, 2, 2), 38: (3, 3, 3, 3)}
+
+
 def cifar(blocks: int) -> dict[str, Any]:
     """Section 4.2 of the ResNet paper: three stages of so many blocks, 16-32-64 wide."""
     return {"depths": (blocks,) * 3, "width": 16, "num_classes": 10, "stem": "cifar"}

@@ -202,7 +202,8 @@ def _places(model: nn.Module, sites: SiteMap | None, name: str) -> SiteMap:
         raise PolicyError(
             f"attach got a SiteMap without places for a {name}.",
             f"Unsupported: {known.unsupported[0]}." if known.unsupported else "It is empty.",
-            'Type for example: SiteMap((Place("layer1.conv", channels=64),))',
+            "If a module gives maps of images, name it, for example: "
+            'SiteMap((Place("layer1.conv", channels=64),))',
         )
     return known
 

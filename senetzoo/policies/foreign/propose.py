@@ -27,10 +27,11 @@ _ACTS = ("relu", "silu", "gelu", "hardswish", "leaky_relu", "elu", "relu6", "tan
 _ACT_MODULES = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Tanh)
 # Ends of the names of modules that drop a branch for whole samples: a gate sits before them.
 _DROPS = ("DropPath", "StochasticDepth")
+_NO_MAP = "there is no map, but a tensor of"
 
 
 class _Tracer(fx.Tracer):
-    """Traces into every module that has children; only those without are leaves.
+    """Traces into sequences and every module that has children; the others are leaves.
 
     Meanwhile torch.fx has all modules of the process call it, those of other threads too.
     """
@@ -51,7 +52,8 @@ class _Tracer(fx.Tracer):
         return super().call_module(m, forward, args, kwargs)
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return not any(True for _ in module.children())
+        # An empty sequence does nothing, and a gate in it would be one of what it runs.
+        return not isinstance(module, nn.Sequential) and not any(True for _ in module.children())
 
 
 def propose(model: nn.Module, example_input: Tensor) -> SiteMap:
@@ -96,9 +98,13 @@ def propose(model: nn.Module, example_input: Tensor) -> SiteMap:
             else:
                 unsupported.append(Unsupported(name, position, place, stage, number))
     if not places:
-        unsupported.append(
-            Unsupported("", "", "it has neither residual sums nor convolutions of images")
+        sequences = any(_NO_MAP in lacking.reason for lacking in unsupported)
+        reason = (
+            "its blocks take and give sequences, and gates take maps of images"
+            if sequences
+            else "it has neither residual sums nor convolutions of images"
         )
+        unsupported.insert(0, Unsupported("", "", reason))
     gone = [name for name, _ in model.named_modules() if fused_away(model, name)]
     if gone:
         more = f"; so are {len(gone) - 1} others" if gone[1:] else ""
@@ -195,7 +201,7 @@ class _Graph:
         """The place at the module called `name`, where `tensor` passes."""
         layout, shape = self.layouts.get(tensor), self.shape(tensor)
         if layout is None:
-            return f"at {name} there is no map, but a tensor of {shape}"
+            return f"at {name} {_NO_MAP} {shape}"
         channels = shape[1] if layout == "nchw" else shape[3]
         return Place(name, position, side, channels=channels, layout=layout)
 

@@ -142,7 +142,7 @@ def write(state: Mapping[str, Tensor], dialect: str, model: Classifier) -> dict[
     _check_fit(state, dict(names(OURS, model).values()), OURS)
     computed = None if dialect == OURS else _dialect(dialect).computed.get(model.family)
     return {
-        theirs: state[name].reshape(shape)
+        theirs: _turned(theirs, state[name], dialect, model).reshape(shape)
         for name, (theirs, shape) in known.items()
         if computed is None or not re.search(computed, theirs)
     }
@@ -204,8 +204,17 @@ def reading(
         (filled[_BATCHES], f"missing {_BATCHES} are 0."),
         (filled[_INDEX], f"missing {_INDEX} follow from the network."),
     )
-    result = {name: theirs[their].reshape(own[name].shape) for name, (their, _) in known.items()}
+    result = {
+        name: _turned(their, theirs[their], dialect, model).reshape(own[name].shape)
+        for name, (their, _) in known.items()
+    }
     return result, tuple(f"{count} {text}" for count, text in notes if count)
+
+
+def _turned(name: str, tensor: Tensor, dialect: str, model: Classifier) -> Tensor:
+    """`tensor`, called `name` there, with its input channels in the order of the other side."""
+    mirrored = None if dialect == OURS else _FOREIGN[dialect].mirrored.get(model.family)
+    return tensor.flip(1) if mirrored and re.search(mirrored, name) else tensor
 
 
 def updated(state: Mapping[str, Tensor], dialect: str, model: Classifier) -> dict[str, Tensor]:

@@ -54,6 +54,7 @@ class Dialect:
         families: Its names of tensors.
         convolutions: Which weights are convolutions there and linear layers here: a pattern of its
             names, and the side of the kernel.
+        mirrored: A pattern of its convolutions that take their input channels in the reverse order.
         vectors: A pattern of its tensors that are vectors there and maps of one pixel here.
         computed: A pattern of tensors that its files do not have: they follow from the shape.
         updates: How files of older versions are brought to today's names.
@@ -62,6 +63,7 @@ class Dialect:
     networks: Mapping[str, Counterpart]
     families: Mapping[str, Rename]
     convolutions: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
+    mirrored: Mapping[str, str] = field(default_factory=dict)
     vectors: Mapping[str, str] = field(default_factory=dict)
     computed: Mapping[str, str] = field(default_factory=dict)
     updates: Mapping[str, Update] = field(default_factory=dict)

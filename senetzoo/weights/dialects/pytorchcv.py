@@ -1,9 +1,16 @@
 """pytorchcv's names (osmr/imgclsmob): ``features``, its stages and their units, then ``output``.
 
-Its deep networks without a ``b`` in the name have the stride of a bottleneck on the first 1x1. Not
-here, because they are no networks of this zoo: ``bn_vgg*`` without a ``b`` (convolutions without
-bias), ``alexnet`` (the 2012 network in one group), and the SE pre-activation networks for CIFAR,
-which lack the norm at the end.
+Its deep networks without a ``b`` in the name have the stride of a bottleneck on the first 1x1; CBAM
+takes the largest value before the mean. Not here, because they are no networks of this zoo:
+
+- ``bn_vgg*`` without a ``b`` (convolutions without bias), ``alexnet`` (the 2012 network in one
+  group) and ``resnet18_w*`` (narrow stages, and a last block that is not);
+- ``mobilenetv2*`` and ``mobilenetv3*``: layers of their classifiers have no bias, and the widths
+  are rounded otherwise;
+- ``shufflenetv2_*`` (a pool in ceil mode, without padding) and ``shufflenetv2b_*`` (halves of other
+  widths);
+- ``regnetx004``, ``regnety008`` and ``regnety080``, whose widths torchvision rounds otherwise;
+- ``efficientnet_b*b`` and ``efficientnet_b*c`` (TensorFlow's padding).
 """
 
 from __future__ import annotations
@@ -16,21 +23,25 @@ from torch import nn
 from senetzoo.nn.classifier import Classifier
 from senetzoo.weights.dialects.base import Counterpart, Dialect, Rule, has_deep_stem, rewritten
 
-_CAFFE = {"stride_on": "1x1"}
-_NORM = {"stem_norm": True}
-_OURS = {"": "", "se": "se_", "pre": "pre"}
+_LINES = {"": "", "se": "se_", "pre": "pre", "sepre": "se_pre"}
 _SETS = {"cifar10": 10, "cifar100": 100, "svhn": 10}
 
 
-def _deep(theirs: str, ours: str, **changes: object) -> dict[str, Counterpart]:
-    """The bottleneck networks for ImageNet, with the stride on either convolution."""
-    # Of the deepest pre-activation networks there is none here.
-    depths = (50, 101) if "preresnet" in ours else (50, 101, 152)
-    forms = (("", {**_CAFFE, **changes}), ("b", changes))
+def _line(theirs: str, ours: str) -> dict[str, Counterpart]:
+    """The ResNets for ImageNet, the deep ones with the stride on either convolution."""
+    norm: dict[str, object] = {"stem_norm": True} if "pre" in theirs else {}
+    deep = (50, 101, 152, 200) if norm else (50, 101, 152)
+    # There is none of 14 layers with SE.
+    shallow = (26, 38) if "se" in theirs else (14, 26, 38)
+    forms = [
+        *((f"{depth}", f"{depth}", norm) for depth in (10, 12, 14, 16, 18, 26, 34)),
+        *((f"bc{depth}b", f"bc{depth}", norm) for depth in shallow),
+        *((f"{depth}", f"{depth}", {"stride_on": "1x1", **norm}) for depth in deep),
+        *((f"{depth}b", f"{depth}", norm) for depth in deep),
+    ]
     return {
-        f"{theirs}{depth}{form}": Counterpart(f"{ours}{depth}", changed)
-        for depth in depths
-        for form, changed in forms
+        f"{theirs}resnet{form}": Counterpart(f"{ours}resnet{form_here}", changes)
+        for form, form_here, changes in forms
     }
 
 
@@ -44,6 +55,17 @@ def _small(theirs: str, ours: str, **changes: object) -> dict[str, Counterpart]:
     }
 
 
+# Its name of the size, ours, and the kinds that are as wide as torchvision's.
+_REGNETS = (
+    ("004", "400mf", "y"),
+    ("008", "800mf", "x"),
+    ("016", "1_6gf", "xy"),
+    ("032", "3_2gf", "xy"),
+    ("080", "8gf", "x"),
+    ("160", "16gf", "xy"),
+    ("320", "32gf", "xy"),
+)
+
 NETWORKS: dict[str, Counterpart] = {
     "alexnetb": Counterpart("alexnet"),
     **{f"vgg{depth}": Counterpart(f"vgg{depth}") for depth in (11, 13, 16, 19)},
@@ -53,17 +75,13 @@ NETWORKS: dict[str, Counterpart] = {
     "inceptionv4": Counterpart("inception_v4"),
     "inceptionresnetv1": Counterpart("inception_resnet_v1"),
     "inceptionresnetv2": Counterpart("inception_resnet_v2"),
-    "resnet18": Counterpart("resnet18"),
-    "resnet34": Counterpart("resnet34"),
-    **_deep("resnet", "resnet"),
-    "seresnet18": Counterpart("se_resnet18"),
-    **_deep("seresnet", "se_resnet"),
-    "preresnet18": Counterpart("preresnet18", _NORM),
-    "preresnet34": Counterpart("preresnet34", _NORM),
-    **_deep("preresnet", "preresnet", **_NORM),
-    "sepreresnet18": Counterpart("se_preresnet18", _NORM),
-    "sepreresnet34": Counterpart("se_preresnet34", _NORM),
-    **_deep("sepreresnet", "se_preresnet", **_NORM),
+    "xception": Counterpart("xception"),
+    **{name: other for line in _LINES.items() for name, other in _line(*line).items()},
+    "preresnet269b": Counterpart("preresnet269", {"stem_norm": True}),
+    **{
+        f"cbam_resnet{depth}": Counterpart(f"resnet{depth}", policy="cbam")
+        for depth in (18, 34, 50, 101, 152)
+    },
     **{
         f"{se}resnext{form}": Counterpart(f"{se and 'se_'}resnext{form}")
         for se in ("", "se")
@@ -75,16 +93,30 @@ NETWORKS: dict[str, Counterpart] = {
         f"mobilenet_{theirs}": Counterpart(f"mobilenet_v1{ours}", {"act": "relu"})
         for theirs, ours in {"w1": "", "w3d4": "_075", "wd2": "_050", "wd4": "_025"}.items()
     },
-    "efficientnet_b0": Counterpart("efficientnet_b0"),
+    **{f"squeezenet_v1_{n}": Counterpart(f"squeezenet1_{n}") for n in "01"},
+    **{f"efficientnet_b{n}": Counterpart(f"efficientnet_b{n}") for n in range(5)},
+    **{f"efficientnet_b{n}": Counterpart(f"efficientnet_b{n}", {"eps": 1e-5}) for n in range(5, 8)},
+    **{
+        f"regnet{letter}{theirs}": Counterpart(f"regnet_{letter}_{ours}")
+        for theirs, ours, letters in _REGNETS
+        for letter in letters
+    },
     **{
         key: value
-        for se in ("", "se", "pre")
-        for depth, suffix in ((20, ""), (56, ""), (110, ""), (164, "bn"))
-        for key, value in _small(f"{se}resnet{depth}{suffix}", f"{_OURS[se]}resnet{depth}").items()
+        for theirs, ours in _LINES.items()
+        for depth in ["20", "56", "110", "164bn", "272bn", "542bn", "1001", "1202"]
+        for key, value in _small(
+            f"{theirs}resnet{depth}",
+            f"{ours}resnet{depth.removesuffix('bn')}",
+            # These have a norm in the stem and none at the end.
+            **({"stem_norm": True, "last_norm": False} if theirs == "sepre" else {}),
+        ).items()
     },
-    **_small("wrn16_10", "wrn16_8", widen=10),
-    **_small("wrn28_10", "wrn28_10"),
-    **_small("wrn40_8", "wrn28_10", depths=(6, 6, 6), widen=8),
+    **{
+        key: value
+        for form in ("16_10", "28_10", "40_8")
+        for key, value in _small(f"wrn{form}", f"wrn{form}").items()
+    },
     **_small("densenet40_k12", "densenet40_12", compression=0.5, width=24),
     **_small("densenet100_k12_bc", "densenet_bc_100_12"),
     **_small("densenet190_k40_bc", "densenet_bc_190_40"),
@@ -93,6 +125,15 @@ NETWORKS: dict[str, Counterpart] = {
 
 def _unit(found: re.Match[str]) -> str:
     return f"features.stage{found[1]}.unit{int(found[2]) + 1}."
+
+
+def _unit_of(number: int, model: Classifier) -> str:
+    """The unit that is the block of that number, from 0, in the network."""
+    stages = [len(blocks) for blocks in model.stages()]
+    stage = 0
+    while number >= stages[stage]:
+        number, stage = number - stages[stage], stage + 1
+    return f"features.stage{stage + 1}.unit{number + 1}."
 
 
 _DEEP = {"0": "conv1.conv", "1": "conv1.bn", "3": "conv2.conv", "4": "conv2.bn", "6": "conv3.conv"}
@@ -112,18 +153,27 @@ def _stem(model: Classifier) -> tuple[Rule, Rule]:
     return (r"^conv1\.", f"{block}{conv}"), (r"^bn1\.", f"{block}bn.")
 
 
+_SE = ((r"\.slots\.standard\.fc([12])\.", r".se.conv\1."),)
+_CBAM = (
+    (r"\.slots\.standard\.fc([12])\.", r".cbam.ch_gate.mlp.fc\1."),
+    (r"\.slots\.standard\.(conv|bn)\.", r".cbam.sp_gate.conv.\1."),
+)
+
+
 def _resnet(name: str, model: Classifier) -> str | None:
     """ResNet, SENet and PreResNet."""
+    block, gated, _ = name.partition(".slots.standard.")
+    parts = dict(model.get_submodule(f"{block}.slots.standard").named_children()) if gated else {}
     return rewritten(
         name,
         *_stem(model),
+        *(_CBAM if {"fc1", "conv"} <= parts.keys() else _SE),
         (r"^layer(\d)\.(\d+)\.", _unit),
         (r"(unit\d+)\.conv(\d)\.", r"\1.body.conv\2.conv."),
         (r"(unit\d+)\.(?:bn|norm)(\d)\.", r"\1.body.conv\2.bn."),
         (r"\.downsample\.0\.", ".identity_conv.conv."),
         (r"\.downsample\.1\.", ".identity_conv.bn."),
         (r"\.downsample\.", ".identity_conv."),
-        (r"\.slots\.standard\.fc([12])\.", r".se.conv\1."),
         (r"^norm\.", "features.post_activ.bn."),
         (r"^fc\.", "output.fc." if model.family == "SENet" else "output."),
     )
@@ -209,11 +259,61 @@ def _efficientnet(name: str, model: Classifier) -> str | None:
         (r"^features\.0\.", "features.init_block.conv."),
         (r"^features\.8\.", "features.final_block."),
         (r"^classifier\.1\.", "output.fc."),
-        (r"^features\.([1-7])\.(\d)\.", unit),
+        (r"^features\.([1-7])\.(\d+)\.", unit),
         (r"\.block\.(\d)\.", lambda found: f".{convs[int(found[1])]}."),
         (r"(_block|conv\d?)\.0\.", r"\1.conv."),
         (r"(_block|conv\d?)\.1\.", r"\1.bn."),
         (r"\.slots\.inner\.fc([12])\.", r".se.conv\1."),
+    )
+
+
+_REGNET = (
+    (r"^stem\.0\.", "features.init_block.conv."),
+    (r"^stem\.1\.", "features.init_block.bn."),
+    (r"^trunk_output\.block\d\.block(\d)-(\d+)\.", _unit),
+    (r"\.proj\.0\.", ".identity_conv.conv."),
+    (r"\.proj\.1\.", ".identity_conv.bn."),
+    (r"\.f\.([abc])\.0\.", lambda found: f".body.conv{' abc'.index(found[1])}.conv."),
+    (r"\.f\.([abc])\.1\.", lambda found: f".body.conv{' abc'.index(found[1])}.bn."),
+    (r"\.slots\.inner\.fc([12])\.", r".body.se.conv\1."),
+    (r"^fc\.", "output."),
+)
+
+
+def _squeezenet(name: str, model: Classifier) -> str | None:
+    children = model.get_submodule("features").named_children()
+    fires = [child for child, layer in children if hasattr(layer, "squeeze")]
+    return rewritten(
+        name,
+        (r"^features\.0\.", "features.init_block.conv."),
+        (
+            r"^features\.(\d+)\.(squeeze|expand\dx\d)\.",
+            lambda found: f"{_unit_of(fires.index(found[1]), model)}{found[2]}.conv.",
+        ),
+        (r"^classifier\.1\.", "output.final_conv."),
+    )
+
+
+def _xception(name: str, model: Classifier) -> str | None:
+    ends = {"1": "init_block.conv1", "2": "init_block.conv2"}
+    ends |= {"3": "final_block.conv1", "4": "final_block.conv2"}
+    return rewritten(
+        name,
+        (r"^(conv|bn)([1-4])\.", lambda found: f"features.{ends[found[2]]}.{found[1]}."),
+        (r"^block(\d+)\.", lambda found: _unit_of(int(found[1]) - 1, model)),
+        (r"\.skip\.", ".identity_conv.conv."),
+        (r"\.skipbn\.", ".identity_conv.bn."),
+        # Three layers for each convolution, but for the first ReLU of all.
+        (
+            r"\.rep\.(\d+)\.(conv1|pointwise)?",
+            lambda found: (
+                f".body.block{int(found[1]) // 3 + 1}."
+                + (f"conv.{found[2]}" if found[2] else "bn.")
+            ),
+        ),
+        (r"\.conv\.conv1\.", ".conv.dw_conv."),
+        (r"\.conv\.pointwise\.", ".conv.pw_conv."),
+        (r"^fc\.", "output."),
     )
 
 
@@ -353,6 +453,13 @@ DIALECT = Dialect(
         "DenseNet": _densenet,
         "MobileNet": _MOBILENET,
         "EfficientNet": _efficientnet,
+        "RegNet": _REGNET,
+        "SqueezeNet": _squeezenet,
+        "Xception": _xception,
     },
-    convolutions=dict.fromkeys(("ResNet", "SENet", "PreResNet", "EfficientNet"), _GATES),
+    convolutions={
+        **dict.fromkeys(("ResNet", "SENet", "PreResNet", "EfficientNet", "RegNet"), _GATES),
+        "SqueezeNet": ((r"^output\.final_conv\.weight", 1),),
+    },
+    mirrored={"ResNet": r"\.sp_gate\.conv\.conv\.weight"},
 )

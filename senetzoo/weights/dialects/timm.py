@@ -50,6 +50,7 @@ NETWORKS = {
             *(f"densenet{depth}" for depth in (121, 161, 169, 201)),
         )
     },
+    "resnet26": Counterpart("resnetbc26"),
     **{f"resnet{d}c": Counterpart(f"resnet{d}", {"stem": "deep"}) for d in (50, 101, 152)},
     "resnext101_32x16d": Counterpart("resnext101_32x8d", {"group_width": 16}),
     "resnext101_32x32d": Counterpart("resnext101_32x8d", {"group_width": 32}),
@@ -62,8 +63,7 @@ NETWORKS = {
     },
     **{name: Counterpart(name) for name in _SELECTIVE},
     "resnest50d": Counterpart("resnest50"),
-    **{f"resnetv2_{d}": Counterpart(f"preresnet{d}") for d in (18, 34, 50, 101)},
-    "resnetv2_152": Counterpart("preresnet101", {"depths": (3, 8, 36, 3)}),
+    **{f"resnetv2_{d}": Counterpart(f"preresnet{d}") for d in (18, 34, 50, 101, 152)},
     "densenet264d": Counterpart("densenet264", {"growth": 48, "width": 96, "stem": "deep"}),
     "legacy_xception": Counterpart("xception"),
     **{name: Counterpart(name) for name in ("repvgg_a0", "repvgg_b0")},
