@@ -296,7 +296,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
         "fluctuation": noise.fluctuation,
     },
     "docs/reliability.md": {"figures": reliability.figures},
-    "docs/cifar10.md": {"weights": cifar10.weights},
+    "docs/cifar10.md": {"weights": cifar10.cifar10, "cifar100": cifar10.cifar100},
     "docs/depth.md": {
         "picture": depth.picture,
         "results": depth.results,

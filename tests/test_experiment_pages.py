@@ -303,11 +303,13 @@ def test_each_embedded_weight_has_its_card_and_its_log(tag: str) -> None:
     assert abs(100 * epochs[-1]["test_accuracy"] - entry.metrics[0].value) < 0.1
 
 
-def test_our_weights_stand_beside_published_ones_with_their_recipe() -> None:
-    """What the row says of the recipe is what the command that is typed says."""
-    rows = cells(cifar10.weights())[1:]
-    for network in cifar10.PUBLISHED:
-        (own,) = [row for row in rows if row[0] == f"`{network}`" and "**" in row[1]]
+@pytest.mark.parametrize("data", ["cifar10", "cifar100"])
+def test_our_weights_are_listed_beside_published_ones(data: str) -> None:
+    """A row's recipe is that of the command; the others' accuracies are those of the manifest."""
+    table = cells(getattr(cifar10, data)())[1:]
+    own_rows = [row for row in table if "**`" in row[1]]
+    assert own_rows
+    for own in own_rows:
         tag = own[1].strip("*`")
         run = history(tag)[tag]
         assert own[2] == f"{manifest()[tag].metrics[0].value:.2f}"
@@ -316,3 +318,8 @@ def test_our_weights_stand_beside_published_ones_with_their_recipe() -> None:
             typed = re.search(rf"--set {field}=(\S+)", run.command)
             said = re.search(rf"{words} ([\d.]+)", own[6])
             assert (typed and typed[1]) == (said and said[1])
+    for network, who, accuracy, *_ in table:
+        publisher = re.match(r"\[(chenyaofo|pytorchcv)\]", who)
+        entry = publisher and manifest().get(f"{network.strip('`')}.{publisher[1]}_{data}")
+        if entry:
+            assert float(accuracy.split()[0]) == pytest.approx(entry.metrics[0].value, abs=0.005)

@@ -13,6 +13,8 @@ from tables.common import RECORDS, interval, lines, table
 _LIMITS = {
     "CIFAR-10 train": "Photographs of 32x32 pixels of ten kinds of things, and nothing else: any "
     "other picture gets one of these ten names, often with confidence.",
+    "CIFAR-100 train": "Photographs of 32x32 pixels of a hundred kinds of things; any other "
+    "picture gets one of these names, often with confidence.",
     "flowers5 train": "Photographs of one kind of flower each, of the same collection as those of "
     "the test, two of which have a near copy among them. Any other picture gets one of these five "
     "names.",

@@ -1,4 +1,4 @@
-"""The table of docs/cifar10.md: our CIFAR-10 weights beside published ones, recipe by recipe."""
+"""The tables of docs/cifar10.md: our CIFAR weights beside published ones, recipe by recipe."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ MOSKOMULE = Training(_MOSKOMULE, "200", "64", f"{_STEPS}, at 80 and 160", "1e-4"
 HUANG = Training(_HUANG, "300", "64", f"{_STEPS}, at 150 and 225", "1e-4", _UNKNOWN)
 
 # Test accuracy in per cent: 100 minus the error where an error is published.
-PUBLISHED: dict[str, dict[Training, str]] = {
+CIFAR10: dict[str, dict[Training, str]] = {
     "resnet20": {
         HE: "91.25",
         AKAMASTER: "91.73",
@@ -72,12 +72,28 @@ PUBLISHED: dict[str, dict[Training, str]] = {
     "se_preresnet20": {PYTORCHCV: "93.82"},
     "densenet40_12": {HUANG: "94.76"},
 }
+CIFAR100: dict[str, dict[Training, str]] = {
+    "resnet20": {CHENYAOFO: "68.83", PYTORCHCV: "70.36"},
+    "se_resnet20": {PYTORCHCV: "71.46"},
+    "resnet56": {CHENYAOFO: "72.63", PYTORCHCV: "75.12"},
+    "se_resnet56": {PYTORCHCV: "77.06"},
+}
 
 
-def weights() -> str:
+def cifar10() -> str:
+    """CIFAR-10."""
+    return _weights("cifar10", CIFAR10)
+
+
+def cifar100() -> str:
+    """CIFAR-100."""
+    return _weights("cifar100", CIFAR100)
+
+
+def _weights(data: str, by_network: dict[str, dict[Training, str]]) -> str:
     """A row for each network and publisher."""
     rows = []
-    for network, published in PUBLISHED.items():
+    for network, published in by_network.items():
         for training, accuracy in published.items():
             rows.append(
                 [
@@ -91,14 +107,14 @@ def weights() -> str:
                     training.decay,
                 ]
             )
-        rows += _ours(network)
+        rows += _ours(network, data)
     head = ["network", "who", "test accuracy, %", "checkpoint", "epochs", "batch", "optimizer"]
     return table([*head, "weight decay"], rows)
 
 
-def _ours(network: str) -> list[list[str]]:
+def _ours(network: str, data: str) -> list[list[str]]:
     """The newest of our weights: which are a network's default may be another publisher's."""
-    tags = [tag for tag in manifest() if tag.startswith(f"{network}.cifar10_v")]
+    tags = [tag for tag in manifest() if tag.startswith(f"{network}.{data}_v")]
     if not tags:
         return [[f"`{network}`", "**senetzoo**: not trained yet", *[""] * 6]]
     tag = max(tags, key=lambda name: int(name.rpartition("_v")[2]))
