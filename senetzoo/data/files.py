@@ -155,7 +155,7 @@ def read_image_folder(path: str | Path, classes: Sequence[str] | None = None) ->
         twice = next(name for name in found if folders[same(name)] != name)
         raise DataError(
             f"{root} has two folders named {twice!r}.",
-            "They differ only in how Unicode encodes an accented letter.",
+            "They differ only in their Unicode encoding.",
             "Put the images of both into one",
         )
     positions(found, names, str(root), "the data set")
