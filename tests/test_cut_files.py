@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from support.networks import keep_record
-from support.runs import silent, train
+from support.runs import TINY, silent, train
 from support.weights import RAW, text_of
 from tables import common
 
@@ -29,15 +29,7 @@ from senetzoo.train.data import load_data
 from senetzoo.train.recipe import Recipe, networks_of
 from senetzoo.weights import manifest
 
-SMALL = Recipe(
-    name="small",
-    model="lenet5",
-    data="digits",
-    images_per_class=4,
-    phases=((32, 1),),
-    batch=8,
-    compile=False,
-)
+SMALL = TINY.replace(images_per_class=4, phases=((32, 1),), batch=8)
 # Of files that are no text, so many cuts.
 CUTS = 20
 

@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 from support.networks import message
-from support.runs import after_step, log_of, press_ctrl_c, silent, train, weights_of
+from support.runs import TINY, after_step, log_of, press_ctrl_c, silent, train, weights_of
 from torch.nn import functional as F
 
 import senetzoo
@@ -38,7 +38,6 @@ from senetzoo.train.step import depths, loss_of
 from senetzoo.train.stop import Interrupted
 
 COLORS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
-TINY = {"batch": 8, "model": "resnet20.cifar10_v2"}
 
 
 def photos(root: Path, counts: dict[str, int], side: int = 32, seed: int = 0) -> Path:
@@ -554,17 +553,8 @@ def test_classes_of_any_size_count_alike(tmp_path: Path) -> None:
 
 
 def test_the_best_epoch_is_kept_and_waiting_ends(tmp_path: Path) -> None:
-    recipe = Recipe(
-        name="tiny",
-        model="lenet5",
-        data="digits",
-        images_per_class=20,
-        phases=((32, 6),),
-        batch=32,
-        compile=False,
-        lr=0.0,
-        keep="best",
-        patience=2,
+    recipe = TINY.replace(
+        images_per_class=20, phases=((32, 6),), batch=32, lr=0.0, keep="best", patience=2
     )
     said: list[str] = []
     train(recipe, tmp_path, say=said.append)

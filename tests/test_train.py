@@ -13,7 +13,15 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 from support.networks import message
-from support.runs import after_step, apply_setting, log_of, press_ctrl_c, train, weights_of
+from support.runs import (
+    TINY,
+    after_step,
+    apply_setting,
+    log_of,
+    press_ctrl_c,
+    train,
+    weights_of,
+)
 from torch import nn
 from torch.nn import functional as F
 
@@ -34,16 +42,6 @@ from senetzoo.train.recipe import Recipe, networks_of
 from senetzoo.train.recipes import RECIPES
 from senetzoo.weights import cache, manifest
 
-TINY = Recipe(
-    name="tiny",
-    model="lenet5",
-    data="digits",
-    images_per_class=8,
-    phases=((32, 2),),
-    batch=16,
-    compile=False,
-    lr=0.02,
-)
 ONE = TINY.replace(phases=((32, 1),))
 
 

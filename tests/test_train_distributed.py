@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.networks import randomize
-from support.runs import after_step, log_of, train, weights_of
+from support.runs import TINY, after_step, log_of, train, weights_of
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -26,15 +26,10 @@ from senetzoo.train.data import load_data
 from senetzoo.train.recipe import Recipe
 
 # 160 images in batches of 16: 10 steps an epoch, 20 in all.
-LENET = Recipe(
-    name="pair",
+LENET = TINY.replace(
     model="se_lenet5",
-    data="digits",
     images_per_class=16,
-    phases=((32, 2),),
-    batch=16,
     precision="fp64",
-    compile=False,
     lr=0.05,
     rotation=10.0,
     mixup=0.2,

@@ -19,25 +19,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.networks import message
-from support.runs import after_step, log_of, press_ctrl_c, train
+from support.runs import TINY, after_step, log_of, press_ctrl_c, train
 
 from senetzoo.errors import ConfigError, TrainingError
 from senetzoo.train import checkpoint, engine
-from senetzoo.train.recipe import Options, Recipe
+from senetzoo.train.recipe import Options
 from senetzoo.train.stop import Interrupted
 
 # Dropout draws from the global state, mixing and rotation from the batches'; the gates' seeds and
 # a moving average with batch norm's statistics are part of it too.
-FULL = Recipe(
+FULL = TINY.replace(
     name="full",
     model="se_lenet5",
     dropout=0.3,
-    data="digits",
-    images_per_class=8,
     phases=((32, 3),),
     batch=8,
-    compile=False,
-    lr=0.02,
     mixup=0.4,
     cutmix=1.0,
     rotation=10.0,

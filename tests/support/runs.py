@@ -19,6 +19,17 @@ from senetzoo.train.recipe import Recipe, read_setting
 from senetzoo.train.step import Step
 
 CLASSES = ("cat", "dog", "ship")
+TINY = Recipe(
+    name="tiny",
+    model="lenet5",
+    data="digits",
+    images_per_class=8,
+    phases=((32, 2),),
+    batch=16,
+    compile=False,
+    lr=0.02,
+)
+"""80 images of the digits in batches of 16: five steps in an epoch."""
 
 
 def own_gate(name: str) -> str:
