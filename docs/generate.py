@@ -83,7 +83,7 @@ def weights() -> str:
     return table(["weights", "parameters", "on", "top-1", "95 % interval", "training"], rows)
 
 
-def counts() -> str:
+def counts(chinese: bool = False) -> str:
     """How many weights there are, of whom, and how they are checked."""
     ours, others = (
         [entry for entry in manifest().values() if bool(entry.training) == own]
@@ -91,6 +91,14 @@ def counts() -> str:
     )
     held = sum(bool(entry.pinned) for entry in others)
     *most, last = dict.fromkeys(PUBLISHERS[entry.dialect] for entry in others)
+    if chinese:
+        whose = "、".join((*most, last)).replace("the SE authors", "SE 论文作者")
+        return (
+            f"安装包自带 {len(ours)} 个预训练权重，每个都附有重新训练它的命令。"  # noqa: RUF001
+            f"清单中另有 {len(others)} 个，来自 {whose}，"  # noqa: RUF001
+            f"并列出各自公布的准确率和许可证；其中 {held} 个在每次加载时，"  # noqa: RUF001
+            "都会按发布者公布的哈希值（或其开头几位）校验。\n"  # noqa: RUF001
+        )
     return (
         f"{len(ours)} weights are in the package, each with the command that trains it again. The "
         f"manifest has\n{len(others)} more, of {', '.join(most)} and {last}, with their published "
@@ -248,7 +256,7 @@ def example() -> str:
 README: dict[str, Callable[[], str]] = {"explain": explained, "counts": counts}
 SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": README,
-    "README.zh-CN.md": README,
+    "README.zh-CN.md": {**README, "counts": functools.partial(counts, chinese=True)},
     "docs/networks.md": {"all": networks.every, "families": networks.families},
     "docs/index.md": {"explain": explained},
     "docs/student.md": {"predicted": predicted, "evaluated": evaluated},
