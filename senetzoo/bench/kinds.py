@@ -81,7 +81,7 @@ _LIBRARY: tuple[tuple[Kind, str], ...] = (
 _NODES: tuple[tuple[Kind, str], ...] = (
     ("convolution", r"convolution"),
     ("matrix product", r"fullyconnected|matmul"),
-    ("pool", r"pooling|reduce"),
+    ("pool", r"pool|reduce"),
     ("data movement", r"reorder|convert|reshape|transpose|concat|split|slice|pad|broadcast|gather"),
     ("pointwise", r"eltwise|subgraph|fakequantize|math|softmax"),
 )
