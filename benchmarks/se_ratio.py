@@ -3,6 +3,7 @@
     python benchmarks/se_ratio.py
     python benchmarks/se_ratio.py --only bf16 --rounds 11
     python benchmarks/se_ratio.py --quick        (small images, to try it)
+    python benchmarks/se_ratio.py --device cuda  (after the tests of its kernels)
 
 The cases of a row are timed in turn in one process, by `senetzoo.bench.timing`; a ratio is of
 images a second, the median over rounds with its 95 % interval. Both sides have every exact rewrite
@@ -17,6 +18,8 @@ import argparse
 import dataclasses
 import functools
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +31,13 @@ from training_speed import measure as training
 from training_speed import random_set
 
 import senetzoo
-from senetzoo._utils.environment import cores, cpu_flags, environment, machine
+from senetzoo._utils.environment import (
+    check_device,
+    cores,
+    cpu_flags,
+    environment,
+    machine,
+)
 from senetzoo.bench.peers import peer
 from senetzoo.bench.timing import BenchmarkCase, Settings, Timing, measure, random_images
 from senetzoo.deploy.engines import ENGINES, Dtype, Runner
@@ -36,7 +45,7 @@ from senetzoo.deploy.optimize import Mode
 from senetzoo.errors import SenetzooError
 
 RECORD = Path(__file__).parent / "records" / "speed" / "ratios" / "se.jsonl"
-CPU = torch.device("cpu")
+KERNELS = Path(__file__).parents[1] / "tests" / "test_tail_gpu.py"
 # Both compute in bf16 and fp32; the others are tried where the fastest of all is asked for.
 COMPILED = ("inductor", "openvino")
 QUICK = {"openvino": "openvino"}
@@ -101,9 +110,9 @@ class Running(nn.Module):
         return self._run(images)
 
 
-def rows(batch: int) -> Iterator[Row]:
+def rows(batch: int, device: torch.device) -> Iterator[Row]:
     """The whole table; `batch` is the larger one."""
-    best: Dtype = "fp32" if ENGINES["eager"].caveat(CPU, "bf16") else "bf16"
+    best: Dtype = "fp32" if ENGINES["eager"].caveat(device, "bf16") else "bf16"
     dtypes: tuple[Dtype, ...] = ("bf16", "fp32")
     settings: tuple[tuple[int, Mode], ...] = (
         (1, "latency"), (batch, "latency"), (batch, "throughput"),
@@ -132,38 +141,42 @@ def rows(batch: int) -> Iterator[Row]:
 
 
 @functools.lru_cache(maxsize=8)
-def ready(way: Way, batch: int, size: int) -> Running | str:
+def ready(way: Way, batch: int, size: int, device: torch.device) -> Running | str:
     """The network ready to run, or why it can't run in this way here."""
-    why = ENGINES["eager"].caveat(CPU, way.dtype)
+    why = ENGINES["eager"].caveat(device, way.dtype)
     if why:
         return why
     try:
-        return running(way, batch, size)
+        return running(way, batch, size, device)
     except SenetzooError as error:
         return " ".join(str(error).splitlines())
 
 
-def running(way: Way, batch: int, size: int) -> Running:
+def running(way: Way, batch: int, size: int, device: torch.device) -> Running:
     """The network in its engine."""
     image = (3, size, size)
-    sample = random_images(image, batch, CPU)
+    sample = random_images(image, batch, device)
     if ":" in way.name:
         engine = ENGINES[way.engine]
-        engine.check(CPU, way.dtype)
-        streams = min(torch.get_num_threads(), batch) if way.mode == "throughput" else 1
+        engine.check(device, way.dtype)
+        split = way.mode == "throughput" and device.type == "cpu"
+        streams = min(torch.get_num_threads(), batch) if split else 1
         module = peer(way.name, 1000, image)
         layout = engine.layouts[-1]
         run = engine.load(module, sample, way.dtype, layout=layout, streams=streams)
         return Running(run, f"{way.engine}, {layout}, as built")
     fast = senetzoo.optimize(
-        senetzoo.create(way.name, seed=0).eval(),
+        senetzoo.create(way.name, seed=0).eval().to(device),
         sample,
         engine=way.engine,
         dtype=way.dtype,
         mode=way.mode,
         compare=False,
     )
-    return Running(fast, str(fast.report).splitlines()[0])
+    refused = [
+        f"{tried.engine}{tried.how}: {tried.why}" for tried in fast.report.tried if tried.why
+    ]
+    return Running(fast, "; ".join([str(fast.report).splitlines()[0], *refused]))
 
 
 def quickly(row: Row) -> Row:
@@ -180,7 +193,10 @@ def measured(row: Row, options: argparse.Namespace) -> dict[str, Any]:
     groups = [row.ways, row.beside]
     if row.fastest:
         groups.append(tuple(dataclasses.replace(row.beside[0], engine=name) for name in ENGINES))
-    tries = [{way: ready(way, row.batch, options.size) for way in group} for group in groups]
+    tries = [
+        {way: ready(way, row.batch, options.size, options.device) for way in group}
+        for group in groups
+    ]
     found = [
         {way: run for way, run in group.items() if isinstance(run, Running)} for group in tries
     ]
@@ -191,7 +207,9 @@ def measured(row: Row, options: argparse.Namespace) -> dict[str, Any]:
     image = (3, options.size, options.size)
     timings = measure(
         [BenchmarkCase(str(way), run, image) for way, run in ways],
-        Settings(row.batch, rounds=options.rounds, threads=options.threads),
+        Settings(
+            row.batch, device=str(options.device), rounds=options.rounds, threads=options.threads
+        ),
     )
     by_way = dict(zip((way for way, _ in ways), timings, strict=True))
     ours, theirs, *fastest = (min((by_way[way] for way in group), key=_median) for group in found)
@@ -211,9 +229,9 @@ def _median(timing: Timing) -> float:
 
 def trained(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Images a second of our training loop to those of a plain one, with the least and the most."""
-    precision = "fp32" if ENGINES["eager"].caveat(CPU, "bf16") else "bf16"
+    precision = "fp32" if ENGINES["eager"].caveat(options.device, "bf16") else "bf16"
     settings = argparse.Namespace(
-        device="cpu",
+        device=str(options.device),
         batch=16 if options.quick else 128,
         rounds=min(options.rounds, 7),
         steps=2 if options.quick else 10,
@@ -229,7 +247,8 @@ def trained(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def table(options: argparse.Namespace) -> Iterator[tuple[str, str, int, float, dict[str, Any]]]:
     """Group, names, batch, aim and what was measured, of each row that is asked for."""
-    for row in map(quickly, rows(options.batch)) if options.quick else rows(options.batch):
+    every = rows(options.batch, options.device)
+    for row in map(quickly, every) if options.quick else every:
         if options.only in (None, row.group):
             names = " / ".join(
                 str(side[0]) if len(side) == 1 else f"{side[0].name} at its best"
@@ -245,8 +264,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--threads", type=int, default=cores(), help="of every engine")
-    groups = (*dict.fromkeys(row.group for row in rows(16)), "training")
+    groups = (*dict.fromkeys(row.group for row in rows(16, torch.device("cpu"))), "training")
     parser.add_argument("--only", choices=groups, help="these rows")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument(
         "--quick", action="store_true", help="small images in eager and openvino, nothing recorded"
     )
@@ -255,8 +275,13 @@ def main() -> None:
     if options.quick:
         options.rounds = min(options.rounds, 6)
     torch.set_num_threads(options.threads)
-    where = environment(CPU, options.threads, ("openvino", "onnxruntime", "timm"))
-    print(f"{machine()} ({', '.join(cpu_flags())}), {options.rounds} rounds\n")
+    options.device = check_device(options.device)
+    if options.device.type == "cuda":
+        subprocess.run([sys.executable, "-m", "pytest", "-q", str(KERNELS)], check=True)
+    packages = ("openvino", "onnxruntime", "timm", "triton")
+    where = environment(options.device, options.threads, packages)
+    on = f"{where['gpu']}, " if where["gpu"] else ""
+    print(f"{on}{machine()} ({', '.join(cpu_flags())}), {options.rounds} rounds\n")
     print("| ratio | batch | measured [95 %]; to the fastest plain one | aim |\n|---|---|---|---|")
     for group, names, batch, aim, found in table(options):
         said = found.get("text") or f"not measured: {found['why']}"

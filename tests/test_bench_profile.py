@@ -302,13 +302,24 @@ def test_kernels_of_inductor() -> None:
     assert any(re.match(r"mkldnn::_convolution_pointwise +convolution", line) for line in lines)
 
 
+def test_nodes_of_openvino() -> None:
+    pytest.importorskip("openvino")
+    result = profile(BenchmarkCase("small", Small(), (3, 16, 16), Backend("openvino")), TWO)
+    kinds = result.kinds()
+    assert kinds["convolution"].calls == 2
+    assert kinds["matrix product"].calls == 1
+    assert kinds["pool"].calls == 1
+    assert not {"norm", "gate", "pointwise", "other"} & set(kinds)
+    assert profile_text(result).startswith("small (openvino, fp32), batch 2 of 16 px: ")
+
+
 def test_engines_without_a_profile() -> None:
     assert message(
-        lambda: profile(BenchmarkCase("small", Small(), (3, 16, 16), Backend("openvino")), ONCE),
+        lambda: profile(BenchmarkCase("small", Small(), (3, 16, 16), Backend("onnxruntime")), ONCE),
         ConfigError,
     ) == (
-        "openvino can't be profiled.\n"
-        "torch's profiler sees into eager and inductor only.\n"
+        "onnxruntime can't be profiled.\n"
+        "What can be is eager, inductor, openvino.\n"
         "Type: --profile --engine eager"
     )
 

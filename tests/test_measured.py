@@ -89,7 +89,8 @@ def test_summary(tmp_path: Path) -> None:
 def test_profile(tmp_path: Path) -> None:
     def one(model: str, optimized: bool, *kinds: tuple[str, float, int]) -> dict[str, Any]:
         return {
-            **{"model": model, "engine": "eager", "optimized": optimized, "batch": 16},
+            **{"model": model, "engine": "eager", "dtype": "fp32", "optimized": optimized},
+            "batch": 16,
             "operations_ms": sum(ms for _, ms, _ in kinds),
             "kinds": [{"kind": kind, "ms": ms, "calls": calls} for kind, ms, calls in kinds],
         }
@@ -102,8 +103,8 @@ def test_profile(tmp_path: Path) -> None:
     (tmp_path / "profile").mkdir()
     (tmp_path / "profile" / "fast.jsonl").write_text(json.dumps({**RECORD, "profile": found}))
     assert benchmarks.profile() == (
-        "| batch 16 | `resnet50`, eager, ms (calls) "
-        "| `se_resnet50`, optimized, eager, ms (calls) |\n"
+        "| batch 16 | `resnet50`, eager, fp32, ms (calls) "
+        "| `se_resnet50`, optimized, eager, fp32, ms (calls) |\n"
         "| --- | ---: | ---: |\n"
         "| convolution | 80.2 (53) | 81.0 (53) |\n"
         "| pointwise | 5.0 (66) |  |\n"

@@ -291,7 +291,9 @@ def startup() -> str:
                 f"{result['seconds']['median']:.3f}",
                 f"{result['seconds']['p10']:.3f} to {result['seconds']['p90']:.3f}",
                 # What a user types has nothing to be compared with.
-                "" if "senetzoo " in result["statement"] else str(spread(result["ratio"]) or "1"),
+                ""
+                if result["statement"].startswith(("senetzoo ", "optimize("))
+                else str(spread(result["ratio"]) or "1"),
             ]
             for result in record["results"]
         ]
@@ -362,7 +364,8 @@ def profile() -> str:
                 )
             rows.append(["all", *(f"{one['operations_ms']:.1f}" for one in found)])
             names = [
-                f"`{one['model']}`{', optimized' * one['optimized']}, {one['engine']}, ms (calls)"
+                f"`{one['model']}`{', optimized' * one['optimized']}, {one['engine']}, "
+                f"{one['dtype']}, ms (calls)"
                 for one in found
             ]
             head = f"batch {found[0]['batch']}"

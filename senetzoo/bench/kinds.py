@@ -77,6 +77,14 @@ _LIBRARY: tuple[tuple[Kind, str], ...] = (
     ("reduction", r"reduce|pool|softmax"),
     ("pointwise", r"elementwise|pointwise"),
 )
+# Of nodes of OpenVINO's graph.
+_NODES: tuple[tuple[Kind, str], ...] = (
+    ("convolution", r"convolution"),
+    ("matrix product", r"fullyconnected|matmul"),
+    ("pool", r"pool|reduce"),
+    ("data movement", r"reorder|convert|reshape|transpose|concat|split|slice|pad|broadcast|gather"),
+    ("pointwise", r"eltwise|subgraph|fakequantize|math|softmax"),
+)
 _FUSED_NAME = re.compile(r"^(graph_\d+_)?(cpp|triton)_")
 _OPERATION_NAME = re.compile(r"^\w+::\w+")
 
@@ -93,6 +101,11 @@ def kind_of(name: str, *, on_gpu: bool = False) -> Kind:
     if on_gpu:
         return _first(_LIBRARY, name.lower())
     return _first(_OPERATIONS, name.partition("::")[2].rstrip("_"))
+
+
+def kind_of_node(node_type: str) -> Kind:
+    """The kind of a node of OpenVINO's graph, by its type."""
+    return _first(_NODES, node_type.lower())
 
 
 def _first(table: Sequence[tuple[Kind, str]], name: str) -> Kind:

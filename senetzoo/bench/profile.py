@@ -19,12 +19,13 @@ from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
 from senetzoo._utils.environment import check_device, synchronize, threads_set
-from senetzoo.bench.kinds import Kind, is_gate, is_operation, kind_of, plain
+from senetzoo.bench.kinds import Kind, is_gate, is_operation, kind_of, kind_of_node, plain
 from senetzoo.bench.timing import Backend, BenchmarkCase, Settings, profiling, random_images, start
 from senetzoo.deploy.engines import Runner
+from senetzoo.deploy.engines.ov import counting
 from senetzoo.errors import ConfigError
 
-ENGINES = ("eager", "inductor")
+ENGINES = ("eager", "inductor", "openvino")
 
 _MODULE = "senetzoo module "
 # Has the attributes of `torch.autograd.profiler_util.FunctionEvent` that are read here: name,
@@ -88,31 +89,32 @@ class Profile:
 
 
 def check_engines(backends: Sequence[Backend]) -> None:
-    """Raise `ConfigError` for a backend whose engine torch's profiler does not see into."""
+    """Raise `ConfigError` for a backend whose time is not known by operation."""
     for backend in backends:
         if backend.engine not in ENGINES:
             raise ConfigError(
                 f"{backend.engine} can't be profiled.",
-                f"torch's profiler sees into {' and '.join(ENGINES)} only.",
+                f"What can be is {', '.join(ENGINES)}.",
                 "Type: --profile --engine eager",
             )
         if backend.streams > 1:
             raise ConfigError(
                 f"{backend.streams} streams can't be profiled.",
-                "torch's profiler follows one thread.",
+                "A profile follows one.",
                 "Leave --streams out",
             )
 
 
 def profile(case: BenchmarkCase, settings: Settings) -> Profile:
-    """Run a case under torch's profiler.
+    """Run a case under torch's profiler, or with OpenVINO's counters.
 
     Eager networks are followed module by module: an operation counts for the innermost module that
     called it. Inductor's kernels belong to no module: each is a part of its own, and gates that
-    are fused with other layers have no time of their own.
+    are fused with other layers have no time of their own. So it is with OpenVINO's nodes, of which
+    those of one type and implementation are a part.
 
     Args:
-        case: Of the engine eager or inductor.
+        case: Of the engine eager, inductor or openvino.
         settings: As `measure` takes them; each round is a profile of its own.
 
     Raises:
@@ -123,17 +125,22 @@ def profile(case: BenchmarkCase, settings: Settings) -> Profile:
     watched, gates = case, frozenset[str]()
     with threads_set(settings.threads):
         images = random_images(case.image, settings.batch, device)
-        with _kernels_named(case.backend.engine):
+        with _kernels_named(case.backend.engine) as nodes:
             if case.backend.engine == "eager":
                 module, gates = _watched(case.module)
                 watched = dataclasses.replace(case, module=module)
             run = start(watched, settings, images)
-        for _ in range(settings.warmup):
-            run(images)
-        rounds = []
-        for _ in range(settings.rounds):
-            events, seconds = _events(run, images)
-            rounds.append((grouped(events, gates), seconds))
+            for _ in range(settings.warmup):
+                run(images)
+            rounds = []
+            for _ in range(settings.rounds):
+                if nodes is None:
+                    events, seconds = _events(run, images)
+                    rounds.append((grouped(events, gates), seconds))
+                else:
+                    begun = time.perf_counter()
+                    run(images)
+                    rounds.append((_of_nodes(nodes), time.perf_counter() - begun))
     return _median(case, settings.batch, rounds)
 
 
@@ -176,6 +183,22 @@ def _operations(
         return
     for child in event.cpu_children:
         yield from _operations(child, path, gates, on_gpu=on_gpu)
+
+
+def _of_nodes(nodes: Sequence[Event]) -> tuple[Part, ...]:
+    """What OpenVINO counted, by type and implementation: ``Convolution brgconv_avx512_I8``."""
+    return _summed(
+        [
+            Part(
+                f"{node.node_type} {node.exec_type}",
+                kind_of_node(node.node_type),
+                node.real_time.total_seconds(),
+                1,
+            )
+            for node in nodes
+            if node.status == node.Status.EXECUTED
+        ]
+    )
 
 
 def _summed(parts: Sequence[Part]) -> tuple[Part, ...]:
@@ -225,15 +248,22 @@ def _watched(module: nn.Module) -> tuple[nn.Module, frozenset[str]]:
 
 
 @contextlib.contextmanager
-def _kernels_named(name: str) -> Iterator[None]:
-    """Have inductor tell the profiler about each C++ kernel; by default it does so of none."""
+def _kernels_named(name: str) -> Iterator[list[Event] | None]:
+    """Have the engine tell about each of its kernels; by default it does so of none.
+
+    Inductor's tell the profiler, OpenVINO's are in what this gives.
+    """
+    if name == "openvino":
+        with counting() as nodes:
+            yield nodes
+        return
     if name != "inductor":
-        yield
+        yield None
         return
     from torch._inductor import config
 
     with config.patch({"cpp.enable_kernel_profile": True}):
-        yield
+        yield None
 
 
 def _events(run: Runner, images: torch.Tensor) -> tuple[list[Event], float]:

@@ -84,7 +84,7 @@ def command(
     profiled: Annotated[
         bool,
         "--profile",
-        "Also show where the time goes, by layer and kind of operation (eager and inductor only).",
+        "Also show where the time goes, by layer and kind of operation: eager, inductor, openvino.",
     ] = False,
     data: Annotated[
         Data | None, "--accuracy", f"Also evaluate. {DATA}", {"metavar": "DATA"}

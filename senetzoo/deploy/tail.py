@@ -28,25 +28,28 @@ LANES = 32
 """Two vectors of 16 floats: of other numbers of channels the kernel's last part is slower."""
 
 # torch's own has no types.
-_LIBRARY: Any = torch.library.Library("senetzoo", "FRAGMENT")  # type: ignore[no-untyped-call]
+LIBRARY: Any = torch.library.Library("senetzoo", "FRAGMENT")  # type: ignore[no-untyped-call]
 _TAIL = (
     "(Tensor x, Tensor weight, Tensor? bias, Tensor? gate, Tensor{} shortcut, int activation, "
     "Tensor? input_gate=None)"
 )
-_LIBRARY.define(f"gated_tail{_TAIL.format('?')} -> Tensor")
-_LIBRARY.define(f"gated_tail_{_TAIL.format('(a!)')} -> ()")
-_LIBRARY.define(
+LIBRARY.define(f"gated_tail{_TAIL.format('?')} -> Tensor")
+LIBRARY.define(f"gated_tail_{_TAIL.format('(a!)')} -> ()")
+LIBRARY.define(
     "excitation(Tensor x, Tensor weight1, Tensor? bias1, Tensor weight2, Tensor? bias2, "
     f"int hidden={RELU}, int activation={SIGMOID}) -> Tensor"
 )
 
 
 def pack(weight: Tensor) -> Tensor:
-    """Weights (C, K) as the operators take them: blocks of B outputs beside each other.
+    """Weights (C, K) as the operators take them: on a processor blocks of B outputs.
 
     (C / B, K, B), or in bf16 (C / B, K / 2, 2 B), where two inputs of an output are neighbors as
-    the processor multiplies them. B is `BLOCK` or `LANES` where it divides C, or C; K is even.
+    the processor multiplies them. B is `BLOCK` or `LANES` where it divides C, or C; K is even. On
+    another device they are as they were.
     """
+    if weight.device.type != "cpu":
+        return weight.contiguous()
     outputs, inputs = weight.shape
     block = next((size for size in (BLOCK, LANES) if outputs % size == 0), outputs)
     pair = 2 if weight.dtype == torch.bfloat16 else 1
@@ -56,6 +59,8 @@ def pack(weight: Tensor) -> Tensor:
 
 def unpack(packed: Tensor) -> Tensor:
     """The weights (C, K) that `pack` packed."""
+    if packed.dim() == 2:
+        return packed
     pair = 2 if packed.dtype == torch.bfloat16 else 1
     blocks, rows, columns = packed.shape
     parts = packed.reshape(blocks, rows, columns // pair, pair).permute(0, 2, 1, 3)
@@ -144,6 +149,8 @@ def excitation(
 
 
 def _channels(packed: Tensor) -> int:
+    if packed.dim() == 2:
+        return len(packed)
     return packed.shape[0] * packed.shape[2] // (2 if packed.dtype == torch.bfloat16 else 1)
 
 
@@ -163,5 +170,5 @@ for _name, _define, _fake in (
     ("gated_tail_", _gated_tail_, lambda *arguments: None),
     ("excitation", excitation, _fake_excitation),
 ):
-    _LIBRARY.impl(_name, _define, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"senetzoo::{_name}", _fake, lib=_LIBRARY)
+    LIBRARY.impl(_name, _define, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"senetzoo::{_name}", _fake, lib=LIBRARY)

@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,12 +24,42 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 _NAME = "openvino"
+_counters: ContextVar[list[openvino.ProfilingInfo] | None] = ContextVar("counters", default=None)
+_models: ContextVar[list[openvino.Model] | None] = ContextVar("models", default=None)
+
+
+@contextlib.contextmanager
+def converting() -> Iterator[list[openvino.Model]]:
+    """What it gives holds OpenVINO's form of the networks that are made ready in it, in order."""
+    made: list[openvino.Model] = []
+    token = _models.set(made)
+    try:
+        yield made
+    finally:
+        _models.reset(token)
+
+
+@contextlib.contextmanager
+def counting() -> Iterator[list[openvino.ProfilingInfo]]:
+    """Have networks that are made ready in it count the time of their nodes.
+
+    What it gives holds, after each batch that such a network runs in it, the nodes of that batch.
+    """
+    found: list[openvino.ProfilingInfo] = []
+    token = _counters.set(found)
+    try:
+        yield found
+    finally:
+        _counters.reset(token)
 
 
 def _start(request: Request) -> Runner:
     model = ov_model(exported(request.module, request.sample))
     if request.calibration is not None:
         model = quantized(model, request.calibration)
+    made = _models.get()
+    if made is not None:
+        made.append(model)
     precision = "bf16" if request.dtype == "bf16" else "f32"
     return running(model, precision, request.threads, request.streams)
 
@@ -80,6 +111,9 @@ def running(
         request.infer([images.contiguous().numpy()], share_inputs=True)
         # A copy: the next batch's logits are written to the same place.
         logits = torch.from_numpy(request.get_output_tensor(0).data.copy())
+        counters = _counters.get()
+        if counters is not None:
+            counters[:] = request.profiling_info
         idle.append(request)
         return logits
 
@@ -111,6 +145,7 @@ def _compiled(
         **({"PERFORMANCE_HINT": "LATENCY"} if streams == 1 else {"NUM_STREAMS": streams}),
         "INFERENCE_NUM_THREADS": streams * threads,
         "INFERENCE_PRECISION_HINT": precision,
+        "PERF_COUNT": _counters.get() is not None,
     }
     with refusing(_NAME):
         return core().compile_model(model, "CPU", hints)

@@ -1,9 +1,13 @@
-"""The operators of `senetzoo.deploy.tail` in C++, compiled once a machine, when first wanted."""
+"""The fast form of the operators of `senetzoo.deploy.tail`, made when first wanted.
+
+On a processor it is C++, compiled once a machine; on a GPU it is Triton.
+"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import shutil
 import subprocess
 import sys
@@ -14,7 +18,7 @@ import torch
 from senetzoo._utils.environment import PROCESS, compiler_missing
 from senetzoo._utils.files import atomically, locked
 from senetzoo.deploy.tail import RELU, gated_tail, pack
-from senetzoo.errors import ConfigError
+from senetzoo.errors import ConfigError, first_line
 from senetzoo.weights.cache import cache_folder
 
 SOURCE = Path(__file__).with_name("gated_tail.cpp")
@@ -24,19 +28,24 @@ _FLAGS = {
     "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mf16c"),
 }
 _SECONDS = 300
+_CPU = torch.device("cpu")
 _OTHERWISE = "Nothing needs it: networks run without it as before"
 
 
-def check(dtype: torch.dtype) -> None:
+def check(dtype: torch.dtype, device: torch.device = _CPU) -> None:
     """Make sure that the operators have their fast form in `dtype`: it is compiled and loaded.
+
+    Args:
+        dtype: Of maps and weights.
+        device: A processor, or a GPU that torch calls ``cuda``.
 
     Raises:
         ConfigError: They can't have it here.
     """
     with PROCESS:
-        why, remedy = _library_missing()
+        why, remedy = _library_missing() if device.type == "cpu" else _triton_missing(device)
         if not why:
-            why, remedy = _fails(dtype)
+            why, remedy = _fails(dtype, device)
     if why:
         raise ConfigError("The tails of residual branches have no kernel here.", why, remedy)
 
@@ -64,6 +73,17 @@ def _library_missing() -> tuple[str, str]:
     else:
         return "", ""
     return f"It can't be made: {said}.", _OTHERWISE
+
+
+def _triton_missing(device: torch.device) -> tuple[str, str]:
+    why = compiler_missing(device)
+    if why[0]:
+        return why
+    try:
+        importlib.import_module("senetzoo.deploy.kernels.gpu")
+    except (ImportError, AttributeError) as error:  # another Triton than the kernels are for
+        return f"Triton can't be used: {first_line(error)}.", _OTHERWISE
+    return "", ""
 
 
 def _command(capability: str) -> list[str]:
@@ -110,18 +130,18 @@ def _compiled(command: list[str]) -> str:
 
 
 @functools.cache
-def _fails(dtype: torch.dtype) -> tuple[str, str]:
-    """Why the library, which is loaded, can't be used in `dtype`: it is tried."""
+def _fails(dtype: torch.dtype, device: torch.device) -> tuple[str, str]:
+    """Why the fast form, which is loaded, can't be used in `dtype`: it is tried."""
     draw = torch.Generator().manual_seed(0)
     x, weight, shortcut = (
-        torch.randn(size, generator=draw).to(dtype)
+        torch.randn(size, generator=draw).to(device, dtype)
         for size in ((2, 32, 5, 7), (64, 32), (2, 64, 5, 7))
     )
     arguments = (x, pack(weight), None, None, shortcut, RELU)
     try:
         found = torch.ops.senetzoo.gated_tail(*arguments)
-    except RuntimeError as error:  # no such product on this processor
-        return f"It fails: {str(error).splitlines()[0]}", _OTHERWISE
+    except Exception as error:  # no such product here, or Triton's compiler fails
+        return f"It fails: {first_line(error)}", _OTHERWISE
     expected = gated_tail(*arguments)
     if torch.allclose(found.float(), expected.float(), rtol=0.02, atol=0.1):
         return "", ""
