@@ -235,5 +235,5 @@ def test_a_policy_may_follow_a_folder(tmp_path: Path) -> None:
 
 def test_a_path_that_is_not_there_is_no_repository() -> None:
     for text in ("./nowhere", "/nowhere/at/all", "~/nowhere/at/all"):
-        with pytest.raises(WeightsError, match="There is no such folder"):
+        with pytest.raises(WeightsError, match="The folder doesn't exist"):
             create(text)
