@@ -8,6 +8,7 @@ Without Triton they skip. By hand, on Linux:
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import os
@@ -50,6 +51,33 @@ def test_by_the_interpreter() -> None:
     )
     assert done.returncode == 0, done.stdout
     assert "passed" in done.stdout
+
+
+@pytest.mark.skipif(INTERPRETED, reason="test_by_the_interpreter runs these")
+@pytest.mark.parametrize("architecture", [80, 90])
+@pytest.mark.parametrize(("dtype", "whole"), [("bf16", True), ("fp32", False)])
+def test_it_compiles(dtype: str, whole: bool, architecture: int) -> None:
+    """For a GPU that need not be here: the interpreter takes more than the compiler does."""
+    triton = pytest.importorskip("triton")
+    compiler = importlib.import_module("triton.compiler")
+    target = importlib.import_module("triton.backends.compiler").GPUTarget
+    gpu: Any = importlib.import_module("senetzoo.deploy.kernels.gpu")
+    kernel, tile = gpu._product.fn, gpu._product.configs[-1 if whole else 2]
+    sizes, pointers = ("rows", "pixels", "inputs", "outputs"), ("x", "weight", "to")
+    some = ("bias", "gate", "shortcut", "input_gate")
+    values = {"ACTIVATION": tail.RELU, "FACTORS": triton.language.dtype(dtype), **tile.kwargs}
+    values |= {} if whole else dict.fromkeys(some)
+    types = {**dict.fromkeys([*pointers, *some], f"*{dtype}"), **dict.fromkeys(sizes, "i32")}
+    types |= dict.fromkeys(values, "constexpr")
+    source = compiler.ASTSource(kernel, {name: types[name] for name in kernel.arg_names}, values)
+    options = {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
+    made = triton.compile(source, target=target("cuda", architecture, 32), options=options)
+    on_tensor_cores = any(word in made.asm["ptx"] for word in ("mma.sync", "wgmma"))
+    assert on_tensor_cores == (dtype == "bf16")
+    types = {"x": f"*{dtype}", "to": f"*{dtype}", "pixels": "i32", "channels": "i32"}
+    types |= {"PIXELS": "constexpr", "CHANNELS": "constexpr"}
+    source = compiler.ASTSource(gpu._means, types, {"PIXELS": 64, "CHANNELS": 64})
+    triton.compile(source, target=target("cuda", architecture, 32))
 
 
 @pytest.fixture
@@ -198,8 +226,7 @@ def test_a_network(position: Any, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
 def replaced(graph: fx.GraphModule, room: Any) -> fx.GraphModule:
     """The graph with a module's functions in the place of the operators."""
-    nodes = fx.Graph()
-    nodes.output(nodes.graph_copy(graph.graph, {}))
+    nodes = copy.deepcopy(graph.graph)
     for node in nodes.nodes:
         for name in ("gated_tail", "gated_tail_", "excitation"):
             if node.target is getattr(OPERATORS, name).default:
@@ -214,13 +241,13 @@ def test_optimized(engine: str, dtype: Any) -> None:
     model = tiny("bottleneck", depths=(2,), width=64)
     attach(model, SE(4), seed=0)
     x = images(4, 3, 32, 32).float()
-    model = calibrated(model, x).cuda()
-    fast = senetzoo.optimize(model, x.cuda(), engine=engine, dtype=dtype)
+    ready = calibrated(model, x).cuda()
+    fast = senetzoo.optimize(ready, x.cuda(), engine=engine, dtype=dtype)
     ways = [way for way in fast.report.tried if way.tails]
     assert ways
     assert not any(way.why for way in ways)
     with torch.no_grad():
-        error = relative_error(fast(x.cuda()).double(), model(x.cuda()).double())
+        error = relative_error(fast(x.cuda()).double(), ready(x.cuda()).double())
     assert error < (1e-3 if dtype == "fp32" else 0.05)
 
 

@@ -71,11 +71,15 @@ def folder_for(
                 if any(word in said for word in _VAGUE):
                     _refuse(f"{name or 'it'} has its own {key}")
                 add(key, said)
-    tensors = dict(model.named_parameters(remove_duplicate=False))
-    tensors |= dict(model.named_buffers(remove_duplicate=False))
-    for name, value in [*tensors.items(), *[("", calibration)] * (calibration is not None)]:
+    tensors: list[tuple[str, Tensor]] = [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
+    if calibration is not None:
+        tensors.append(("", calibration))
+    for name, value in tensors:
         add(name, value.dtype, *value.shape)
-        found.update(value.detach().contiguous().flatten().view(torch.uint8).numpy())
+        found.update(value.detach().contiguous().flatten().view(torch.uint8).numpy().data)
     return cache_folder() / "optimized" / found.hexdigest()[:32]
 
 

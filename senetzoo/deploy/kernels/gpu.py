@@ -36,7 +36,7 @@ _TILES = [
 
 
 @triton.jit
-def _activated(y, ACTIVATION: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+def _activated(y, ACTIVATION: tl.constexpr):
     # By comparisons, which leave what is no number as it is.
     if ACTIVATION == _RELU:
         y = tl.where(y < 0, 0.0, y)
@@ -53,7 +53,7 @@ def _activated(y, ACTIVATION: tl.constexpr):  # type: ignore[no-untyped-def]  # 
 # A tail in place adds the sum to what it reads: each trial of a tile begins with the same.
 @triton.autotune(_TILES, key=["rows", "inputs", "outputs"], restore_value=["to"])
 @triton.jit
-def _product(  # type: ignore[no-untyped-def]
+def _product(
     x,
     weight,
     bias,
@@ -65,11 +65,11 @@ def _product(  # type: ignore[no-untyped-def]
     pixels,
     inputs,
     outputs,
-    ACTIVATION: tl.constexpr,  # noqa: N803
-    FACTORS: tl.constexpr,  # noqa: N803
-    ROWS: tl.constexpr,  # noqa: N803
-    COLUMNS: tl.constexpr,  # noqa: N803
-    DEPTH: tl.constexpr,  # noqa: N803
+    ACTIVATION: tl.constexpr,
+    FACTORS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
 ):
     # Programs that run at the same time read the same rows: maps are larger than weights.
     blocks = tl.cdiv(outputs, COLUMNS)
@@ -102,7 +102,7 @@ def _product(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _means(x, to, pixels, channels, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+def _means(x, to, pixels, channels, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
     image = tl.program_id(0).to(tl.int64)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     known = channel < channels
@@ -162,7 +162,7 @@ def excitation(
     _check(x, weight1, bias1)
     number, channels, height, width = x.shape
     mean = x.new_empty(number, channels, 1, 1)
-    with torch.cuda.device_of(x):
+    with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         _means[number, triton.cdiv(channels, _CHANNELS)](
             *(x.contiguous(memory_format=torch.channels_last), mean, height * width, channels),
             PIXELS=_PIXELS,
@@ -219,7 +219,7 @@ def _run(
     )
     flat = [v if v is None else v.contiguous() for v in (weight, bias, gate, input_gate)]
     rows, pixels, inputs, outputs = to.numel() // to.shape[1], to[0, 0].numel(), *weight.shape[::-1]
-    with torch.cuda.device_of(x):
+    with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         _product[
             lambda tile: (triton.cdiv(rows, tile["ROWS"]) * triton.cdiv(outputs, tile["COLUMNS"]),)
         ](
