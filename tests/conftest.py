@@ -1,4 +1,4 @@
-"""Fixtures that several test files use."""
+"""Shared fixtures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from senetzoo import own
 from senetzoo.gates import GATES
 from senetzoo.registry import CONFIGS, ENTRIES
 
-# Where one network of the registry is tested after the other.
+# Files that test every network of the registry.
 ONE_BY_ONE = ("parity", "published", "every_network", "registry_networks", "stems", "zoo")
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -29,9 +29,9 @@ BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def sample() -> Callable[[str], Path]:
-    """Path of a sample of real data by its file name; the test is skipped where it is not there.
+    """Path of a sample of real data by its file name; skips the test if it is missing.
 
-    Samples lie in the folder SENETZOO_TEST_DATA, by default in shared/data beside the checkout.
+    Samples are in the folder SENETZOO_TEST_DATA, by default in shared/data beside the checkout.
     """
 
     def find(name: str) -> Path:
@@ -55,7 +55,7 @@ def pantry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pantry]:
 
 @pytest.fixture(autouse=True)
 def registered_for_one_test() -> Iterator[None]:
-    """What a test registers is gone after it."""
+    """Undo a test's registrations."""
     tables: list[dict[str, Any]] = [GATES, ENTRIES, CONFIGS, own._OWN]
     before = [(table, dict(table)) for table in tables]
     yield
@@ -67,7 +67,7 @@ def registered_for_one_test() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def drawn_alike() -> None:
-    """Random numbers without a seed of their own are the same in every run of a test."""
+    """Seed the global random number generators before each test."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
@@ -78,16 +78,16 @@ settings.register_profile("exploring", derandomize=False, deadline=None, print_b
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Before the tests are imported: their own settings are based on what is loaded here.
+    # Before the tests are imported, because their own settings inherit from this profile.
     settings.load_profile("exploring" if config.getoption("--slow") else "repeatable")
     gc.disable()
-    # What a shell starts in the background ignores Ctrl-C, and so would the programs of tests.
+    # Background jobs of a shell ignore Ctrl-C, and so would subprocesses of the tests.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
-    # What the tests import stays: the collector need not look through it again and again.
+    # The garbage collector needn't scan imported modules again and again.
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
     gc.enable()
@@ -98,14 +98,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def another_stands_for_it(item: pytest.Item) -> bool:
-    """Whether it is the test of a network for which others stand."""
+    """Whether it tests a network that other networks represent."""
     name = item.callspec.params.get("name") if hasattr(item, "callspec") else None
     others = isinstance(name, str) and name in ENTRIES and name.removeprefix("se_") not in KINDS
     return others and item.path.stem.removeprefix("test_").startswith(ONE_BY_ONE)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # Deselected, not skipped: a skip would say that something is missing.
+    # Deselected, not skipped, which would mean that something is missing.
     if config.getoption("--slow"):
         return
     for item in items:

@@ -1,4 +1,4 @@
-"""Weights in a network that differs: each tensor is the file's, a fresh one, or a stated sum."""
+"""Loading weights into a different network: each tensor is the file's, new, or a stated sum."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_every_tensor_is_what_the_report_says(seed: int, tmp_path: Path) -> None
             torch.testing.assert_close(value, gray_alike(file[name], value, how))
         else:
             assert torch.equal(value, file[name]), name
-    # Nothing is new or gone that the report does not name.
+    # The report names everything that is new or left out.
     gone = {name for name, how in adapted.items() if how.startswith("left out")}
     assert set(state) - set(file) <= set(replaced)
     assert set(file) - set(state) <= gone
@@ -102,9 +102,9 @@ def test_new_channels_at_random(shelf: Shelf) -> None:
 def test_ways_that_do_not_go(in_chans: int, how: Any, other: str, shelf: Shelf) -> None:
     shelf.put(TAG)
     assert message(lambda: create(TAG, in_chans=in_chans, channels=how), ConfigError) == (
-        f"channels={how!r} does not go from 3 to {in_chans} channels.\n"
-        "'sum' makes fewer channels, 'tile' makes more, 'random' either.\n"
-        f"Leave channels out, or type channels={other!r}"
+        f"channels={how!r} can't go from 3 to {in_chans} channels.\n"
+        "'sum' makes fewer channels, 'tile' more, and 'random' either.\n"
+        f"Leave out channels, or type channels={other!r}"
     )
 
 
@@ -175,7 +175,7 @@ def test_a_cifar_stem_on_imagenet_weights(shelf: Shelf) -> None:
     assert model.spec.config == fresh.spec.config
     assert transforms(create(TAG)).size == 224
     assert transforms(model) == dataclasses.replace(transforms(create(TAG)), size=32, crop=1.0)
-    # Named as it is, nothing is new.
+    # With the same stem, nothing is new.
     assert create(TAG, stem="imagenet").load_report == create(TAG).load_report
 
 
@@ -184,7 +184,7 @@ def test_a_deep_stem_and_its_way_back(tmp_path: Path) -> None:
     model = load(tmp_path, stem="cifar", in_chans=1)
     report = report_of(model)
     assert {name for name, _ in report.replaced} == set(model.stem_tensors())
-    gone = {name for name, how in report.adapted if how == "left out: another stem is asked for"}
+    gone = {name for name, how in report.adapted if how == "left out: the network has another stem"}
     assert gone == {f"conv1.{name}" for name in ("0.weight", "3.weight", "6.weight")} | {
         f"conv1.{norm}.{name}"
         for norm in (1, 4)
@@ -199,7 +199,7 @@ def test_a_stem_with_the_same_tensors_is_kept(tmp_path: Path) -> None:
     report = report_of(model)
     assert report.replaced == ()
     assert report.adapted == (
-        ("stem", "of another form: strides or pooling differ, no tensor does"),
+        ("stem", "strides or pooling differ, tensors don't"),
         ("conv1.weight", "channels summed, 3 to 1"),
     )
     for name, value in model.state_dict().items():
@@ -231,7 +231,7 @@ def test_the_report_says_it_all(shelf: Shelf) -> None:
             "  not loaded: fc.weight (7 classes instead of 3)",
             "  not loaded: fc.bias (7 classes instead of 3)",
             *(
-                f"  adapted: {slot}.{name} (left out: another gate or none is asked for here)"
+                f"  adapted: {slot}.{name} (left out: the network has another gate or none here)"
                 for name in ("fc1.bias", "fc1.weight", "fc2.bias", "fc2.weight")
             ),
             "  adapted: conv1.weight (channels summed, 3 to 1)",

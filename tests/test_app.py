@@ -169,7 +169,7 @@ def test_many_at_once_get_their_own_answers(client: Client, tmp_path: Path) -> N
 
 
 def bomb() -> bytes:
-    """A PNG of 30,000 x 30,000 pixels in a few hundred bytes."""
+    """A PNG with 30,000 x 30,000 pixels in a few hundred bytes."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         check = struct.pack(">I", zlib.crc32(kind + data))
@@ -188,7 +188,7 @@ def bomb() -> bytes:
 
 UNREADABLE = "Can't read the image. "
 NO_IMAGE = UNREADABLE + "It isn't an image, or it is too damaged to be recognized."
-# Pillow would give it to Ghostscript.
+# Pillow would run Ghostscript on it.
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
 
 
@@ -234,7 +234,7 @@ def test_wrong_noise(client: Client, photo: Path, noise: float) -> None:
 
 
 def test_no_file_of_the_machine(url: str, tmp_path: Path) -> None:
-    """A request can't name a file that was not sent."""
+    """A request can't use a file that wasn't uploaded."""
     path = tmp_path / "private.png"
     path.write_bytes(picture())
     assert fetch(f"{url}gradio_api/file={path}")[0] == 403
@@ -285,7 +285,7 @@ def test_only_names_of_this_machine(url: str, host: str, known: bool) -> None:
         status, text = fetch(url + path, Host=host)
         assert status == (200 if known else 403)
         if not known:
-            assert text == "This app answers to localhost only. Open the address that it printed."
+            assert text == "This app answers only at localhost. Open the address that it printed."
 
 
 @pytest.mark.parametrize(
@@ -305,11 +305,11 @@ def test_only_images_of_its_own_page(url: str, origin: str, known: bool) -> None
     status, text = fetch(f"{url}config", Host="localhost:8000", Origin=origin)
     assert status == (200 if known else 403)
     if not known:
-        assert text == "This app takes images from its own page only."
+        assert text == "This app takes images only from its own page."
 
 
 def test_on_an_address_that_others_reach(models: dict[str, Classifier]) -> None:
-    """Any name may lead there."""
+    """Any host name may resolve to this machine."""
     app = apps.build({"lenet5": models["lenet5"]})
     port = urlsplit(apps.launch(app, "0.0.0.0")).port
     try:
@@ -329,7 +329,7 @@ def test_loopback(host: str, loopback: bool) -> None:
 
 # --- The command ---------------------------------------------------------------------------------
 
-# Runs a program that writes each address that it connects to, or looks up, to a file.
+# Runs a program that logs each address that it connects to or looks up.
 AUDITED = """
 import runpy, sys
 log = open(sys.argv.pop(1), "a", buffering=1)
@@ -348,7 +348,7 @@ else:
 
 
 def hosts(log: Path) -> set[str]:
-    """The addresses and names of a log that are not of this machine."""
+    """The logged addresses and names that aren't this machine's."""
     lines = set(log.read_text().split())
     assert lines
     return {line for line in lines if line not in ("127.0.0.1", "::1", "localhost", "0.0.0.0")}
@@ -391,7 +391,7 @@ def test_it_prints_its_address_asks_nobody_and_ends_with_ctrl_c(
 
 
 def test_the_file_is_a_space(tmp_path: Path, photo: Path) -> None:
-    """As Hugging Face runs it: the file alone, which listens where the environment says."""
+    """As on Hugging Face: the file alone, listening on the address in the environment."""
     shutil.copy(apps.__file__, tmp_path / "app.py")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -425,7 +425,7 @@ def test_the_file_is_a_space(tmp_path: Path, photo: Path) -> None:
 
 
 def run(*arguments: str) -> Result:
-    # What the command sets is set back.
+    # The command restores the environment.
     return CliRunner(env={"GRADIO_TEMP_DIR": ""}).invoke(main, ["app", *arguments])
 
 
@@ -436,7 +436,7 @@ def test_a_port_in_use() -> None:
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.endswith(
         f"error: The app can't listen on 127.0.0.1:{port}.\n"
-        "The port is in use, or the address is none of this machine.\n"
+        "The port is in use, or the address isn't one of this machine.\n"
         "Type --port 0 for a free port, or --host 127.0.0.1 for this machine\n"
     )
 
@@ -488,7 +488,7 @@ def browser(tmp_path: Path) -> Iterator[Any]:
 
 
 def test_in_a_browser(browser: Any, url: str, models: dict[str, Classifier], photo: Path) -> None:
-    """Load the page, send an image, read the answer; every request goes to this machine."""
+    """Load the page, upload an image, read the result; all requests go to this machine."""
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -507,7 +507,7 @@ def test_in_a_browser(browser: Any, url: str, models: dict[str, Classifier], pho
     assert text.count("This network has no gates.") == 2
     assert text.count("Grad-CAM") >= len(NAMES)
     assert "layer3.2 standard" in text
-    # Wider than the window it would have to be scrolled sideways.
+    # No horizontal scrolling.
     assert browser.execute_script(
         "return document.documentElement.scrollWidth <= window.innerWidth"
     )

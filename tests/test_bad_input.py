@@ -1,4 +1,4 @@
-"""Wrong calls, each with what its user reads: what was asked, what is true, what to type."""
+"""Wrong calls and their messages: what was asked, what is true, what to type."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TITLES = (
 
 
 def any_(value: object) -> Any:
-    """A value of a type that the signature does not allow."""
+    """A value of a type that the signature doesn't allow."""
     return value
 
 
@@ -245,7 +245,7 @@ def test_weights_before_there_are_any(shelf: Shelf) -> None:
 
 USAGE = re.compile(r"\AUsage: .*\nTry '.* --help' for help\.\n\nError: ")
 
-# Each is an exit code of 2 with one of our messages on the standard error, and nothing else.
+# Each exits with 2 and prints one of our messages to stderr, and nothing else.
 COMMANDS: list[tuple[list[str], str]] = [
     (["list", "foo*"], "No network matches 'foo*'.\n* matches any characters.\n"
      "Type for example: senetzoo list '*resnet*'"),

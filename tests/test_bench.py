@@ -8,18 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import torch
-from click.testing import CliRunner
 from support import commands
 from torch import Tensor, nn
 
 from senetzoo._utils.environment import cpu_flags, processor
 from senetzoo.bench import candidates
 from senetzoo.bench.candidates import find_names
-from senetzoo.cli.base import SenetzooCommand
-from senetzoo.errors import WeightsError
 
 # The command
 
@@ -221,7 +217,7 @@ def test_scaling_over_batch_and_size() -> None:
          "It needs --accuracy and exactly one network; --accuracy is missing.\n"
          "Type for example: --model resnet20 --weights FILE --accuracy DATA\n"),
         (["--model", "lenet", "--device", "tpu"],
-         "error: There is no device 'tpu'.\nDevices are cpu, cuda, mps.\n"),
+         "error: There is no device 'tpu'.\nThe devices are cpu, cuda, mps.\n"),
     ],
 )  # fmt: skip
 def test_bad_input(arguments: list[str], message: str) -> None:
@@ -268,25 +264,6 @@ def test_processor(tmp_path: Path) -> None:
     cpuinfo.write_text("processor\t: 0\nmodel name\t: Fast: 9000\nmodel name\t: Slow\n")
     assert processor(cpuinfo) == "Fast: 9000"
     assert processor(tmp_path / "absent")
-
-
-def test_interrupt_is_silent() -> None:
-    @click.command(cls=SenetzooCommand)
-    def endless() -> None:
-        raise KeyboardInterrupt
-
-    result = CliRunner().invoke(endless)
-    assert (result.exit_code, result.output) == (130, "")
-
-
-def test_error_in_a_command() -> None:
-    @click.command(cls=SenetzooCommand)
-    def failing() -> None:
-        raise WeightsError("Asked.", "True.", "Type.")
-
-    result = CliRunner().invoke(failing)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == "error: Asked.\nTrue.\nType.\n"
 
 
 def test_module_is_a_command() -> None:

@@ -212,7 +212,7 @@ def test_wrong_backends(wrong: dict[str, Any], text: str) -> None:
 def test_unknown_device(device: str) -> None:
     assert (
         message(lambda: check_device(device), ConfigError)
-        == f"There is no device {device!r}.\nDevices are cpu, cuda, mps."
+        == f"There is no device {device!r}.\nThe devices are cpu, cuda, mps."
     )
 
 

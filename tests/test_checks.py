@@ -1,4 +1,4 @@
-"""Fields checked against their annotations, and files of JSON of every form."""
+"""Checking fields against their annotations, and reading JSON files."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_words(kind: Any, python: str, document: str | None) -> None:
 
 
 def test_every_default_is_what_its_annotation_allows() -> None:
-    """A family that overrides a default also repeats what the field may be."""
+    """A family that overrides a default repeats the annotation."""
     for gate in GATES.values():
         gate()
     for family in FAMILIES:
@@ -228,7 +228,7 @@ REMEDY = "Give another folder, or delete this one and train again"
 
 
 def broken(content: bytes) -> list[bytes]:
-    """The file cut at every tenth byte, and other things in its place."""
+    """The file truncated at every tenth byte, and other content."""
     forms = [b"[]", b"3", b"null", b'"text"', b"{}", b"\xff\xfe\x00", b"[" * 5000, b'{"kind": 1}']
     return [content[:end] for end in range(0, len(content) - 1, 10)] + [
         *forms,
@@ -238,7 +238,7 @@ def broken(content: bytes) -> list[bytes]:
 
 
 def edits(raw: Any) -> list[Any]:
-    """The object with one value, at any depth, of another kind."""
+    """The object with one value of the wrong type, at any depth."""
     found = []
     for key in list(raw) if isinstance(raw, dict) else range(min(len(raw), 2)):
         others: list[Any] = [None, "text", [], {}, -1, [[1]], 1e400]
@@ -255,7 +255,7 @@ def edits(raw: Any) -> list[Any]:
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
-    """A summary whose recipe is one."""
+    """A summary with a valid recipe."""
     summary = read_summary(folder)
     with reading_recipe(folder):
         Recipe.from_json(summary["recipe"])
@@ -303,7 +303,7 @@ def test_logs_that_are_broken(tmp_path: Path) -> None:
     path = folder / "log.jsonl"
     content = path.read_bytes()
     lines = content.splitlines(keepends=True)
-    # A cut in the last line leaves an unfinished run; one before it, one epoch less.
+    # Truncating the last line leaves an unfinished run; before it, one epoch less.
     ends = [len(b"".join(lines[:n])) for n in (2, 3)]
     path.write_bytes(content[: ends[0] + 10])
     assert _report(folder) == ""
@@ -345,11 +345,11 @@ def test_files_that_can_not_be_read(make: Callable[[Path], Path], tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("{", "It is no JSON"),
-        ('{"a": NaN}', "NaN is no JSON number"),
+        ("{", "It isn't valid JSON"),
+        ('{"a": NaN}', "NaN isn't a JSON number"),
         ('{"a": 1, "a": 2}', "It is there twice."),
-        ("[" * 100000, "It is no JSON"),
-        ("9" * 5000, "It is no JSON"),
+        ("[" * 100000, "It isn't valid JSON"),
+        ("9" * 5000, "It isn't valid JSON"),
     ],
 )
 def test_no_json(text: str, what: str) -> None:

@@ -1,4 +1,4 @@
-"""Any words behind a command end with 0, 1 or 2, and never with a stack trace."""
+"""Commands with any arguments exit with 0, 1 or 2, and never with a stack trace."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from support.runs import write_run
 
 import senetzoo
 
-# Nothing between 10 and 10^9: what is large and possible takes long.
+# No numbers between 10 and 10^9: large valid ones take long.
 NUMBERS = st.sampled_from(
     ["0", "1", "2", "-1", "-0", "+1", "1.5", "nan", "inf", "-inf", "1e400", "1_0", "٣", "½", "0x10",
      "9999999999", str(2**31), str(2**63), str(2**64), "9" * 400, "", " ", "none", "True"]
@@ -35,7 +35,7 @@ NAMES = """
 """
 WORDS = st.one_of(
     st.sampled_from([*NAMES.split(), "", " ", "\udcff", "a" * 5000]),
-    # What a command line can't hold is not tried.
+    # Only arguments that a command line can contain.
     st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), max_size=8),
 )
 FILES = """
@@ -53,19 +53,19 @@ SETTINGS = st.builds(
 
 @pytest.fixture(scope="module", autouse=True)
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A folder with files right and wrong; without a network."""
+    """A folder with valid and invalid files, offline."""
     folder = tmp_path_factory.mktemp("ground")
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setattr("senetzoo._utils.terminal.say_once", lambda tag: None)
-        # What is read and checked before is what is tried here, not a training or a timing.
+        # Only argument handling is tested, not training or timing.
         patch.setattr("senetzoo.train.engine.train", lambda *args, **kwargs: {})
         patch.setattr("senetzoo.cli.bench._time", lambda *args, **kwargs: ([], []))
         patch.setattr("torch.set_num_threads", lambda number: None)
         patch.setattr("senetzoo.cli.app._serve", lambda *args: None)
-        # A wildcard stands for a small network, not for all, which would be built.
+        # A wildcard matches one small network, because all matches would be built.
         patch.setattr(
             "senetzoo.bench.candidates.list_models",
             lambda pattern="*": fnmatch.filter(["lenet5"], pattern),
@@ -97,7 +97,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def value_of(command: click.Command, parameter: click.Parameter) -> st.SearchStrategy[str]:
-    """A word for a parameter, of its kind or of another."""
+    """An argument for a parameter, of the right or the wrong kind."""
     kind = parameter.type
     if isinstance(kind, click.Choice):
         return st.one_of(st.sampled_from(list(kind.choices)), WORDS)
@@ -112,7 +112,7 @@ def value_of(command: click.Command, parameter: click.Parameter) -> st.SearchStr
 
 @st.composite
 def words(draw: st.DrawFn, command: click.Command) -> list[str]:
-    """Words for a command: each argument, and some of the options."""
+    """A command line: all arguments and some of the options."""
     found: list[str] = []
     behind: list[str] = []
     for parameter in command.params:
@@ -151,6 +151,6 @@ def test_no_words_give_a_stack_trace(names: tuple[str, ...], data: st.DataObject
             json.loads(line)
     if result.exit_code == 2:
         assert result.stderr
-    # Nothing half-written is left behind.
+    # No partial files are left.
     left: list[Any] = [*Path().glob("*.partial"), *Path().glob(".*.partial")]
     assert not left

@@ -1,4 +1,4 @@
-"""What holds for every command: help, exit codes, JSON, pipes, hints, completion."""
+"""Tests of all commands: help, exit codes, JSON, pipes, hints, completion."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_results_are_to_be_had_as_json(names: tuple[str, ...]) -> None:
 
 
 def examples(text: str) -> list[list[str]]:
-    """The words of each line of a help's examples, behind a pipe where there is one."""
+    """The words of each example in a help text, after a pipe if there is one."""
     lines = text.partition("Examples:\n")[2].partition("\n\n")[0].splitlines()
     return [shlex.split(line.rpartition("|")[2]) for line in lines]
 
@@ -113,7 +113,7 @@ def test_examples_are_read_by_the_command_that_they_show(names: tuple[str, ...])
         assert words[0] == "senetzoo"
         shown = next(n for n in (tuple(words[1:3]), tuple(words[1:2])) if n in COMMANDS)
         command = COMMANDS[shown]
-        # Its own or, of a group, one of those in it; `verify` is `weights verify`.
+        # The command itself, or one in the group.
         assert shown[: len(names)] == names or command is COMMANDS[names]
         parser = command.make_parser(click.Context(command, **command.context_settings))
         parser.parse_args(args=words[1 + len(shown) :])
@@ -123,7 +123,7 @@ def test_examples_are_read_by_the_command_that_they_show(names: tuple[str, ...])
 
 # --- Exit codes ----------------------------------------------------------------------------------
 
-# The least that each takes to begin.
+# The required arguments of each command.
 BEGIN = {
     ("app",): (),
     ("bench",): ("--model", "lenet5"),
@@ -420,7 +420,7 @@ def test_nothing_is_colored_not_even_on_a_terminal() -> None:
 
 
 def offered(*words: str) -> list[str]:
-    """What is offered for the last word."""
+    """The completions of the last word."""
     *args, incomplete = words
     complete = ShellComplete(main, {}, "senetzoo", "_SENETZOO_COMPLETE")
     found: list[CompletionItem] = complete.get_completions(args, incomplete)
@@ -473,7 +473,7 @@ def test_completion_of_every_name() -> None:
 
 
 def test_every_argument_that_is_a_name_is_completed() -> None:
-    """Each parameter that is text offers something, but for those of free text."""
+    """Each text parameter has completions, except for free text."""
     free = {
         "title", "part", "repo", "tag of pin", "called", "images of predict", "layer", "host",
         "chosen", "budget", "register", "reject", "baseline",

@@ -1,4 +1,4 @@
-"""``senetzoo compare``: paired runs of a network and of the same with gates."""
+"""``senetzoo compare``: paired runs of a network with and without gates."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert svg.startswith("<svg")
     assert "channel_scale@pre" in svg
 
-    # The same trunk and the same batches: what the paired runs differ in is the gate.
+    # Same trunk and same batches: paired runs differ only in the gate.
     first = Path("runs/compare-lenet5/eca_s1-0")
     before = weights_of(first)
     changed = (first / "summary.json").stat().st_mtime_ns

@@ -486,7 +486,7 @@ def test_a_damaged_safetensors_file(tmp_path: Path) -> None:
     message = refused(tmp_path, file, "--to", "resnet20", "--out", tmp_path / "o.safetensors")
     first, true, remedy = message.split("\n")
     assert first == f"Can't read the weights {file}."
-    assert true.startswith("It is no whole safetensors file (")
+    assert true.startswith("It isn't a complete safetensors file (")
     assert remedy == "Get the file again"
 
 
@@ -494,9 +494,9 @@ def test_values_that_are_not_finite(tmp_path: Path, resnet20: dict[str, Tensor])
     file = tmp_path / "mine.pt"
     torch.save({**resnet20, "fc.bias": torch.full((10,), torch.nan)}, file)
     assert refused(tmp_path, file, "--to", "resnet20", "--out", tmp_path / "o.safetensors") == (
-        "The tensors hold values that are not finite.\n"
+        "The tensors have values that aren't finite.\n"
         "There is NaN or infinity in fc.bias.\n"
-        "They come from a training that diverged, or the file was damaged: get another"
+        "The training diverged, or the file is damaged: use other weights"
     )
 
 

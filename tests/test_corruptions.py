@@ -1,4 +1,4 @@
-"""Corruptions of images against scikit-image's, and against what their distributions must be."""
+"""Corruptions of images against scikit-image and against their distributions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def flat(value: int, count: int = 8, channels: int = 3) -> Tensor:
 
 
 def drawn(count: int = 4, channels: int = 3) -> Tensor:
-    """Smooth images, as photographs are."""
+    """Smooth images, like photographs."""
     generator = torch.Generator().manual_seed(3)
     coarse = torch.rand(count, channels, 5, 5, generator=generator)
     fine = torch.nn.functional.interpolate(coarse, 32, mode="bicubic").clamp(0, 1)
@@ -46,7 +46,7 @@ PARTS = (0.01, 0.02, 0.03, 0.05, 0.07)
 def test_noise_has_the_moments_of_its_distribution(severity: int) -> None:
     count, gray = 40, 128
     values = count * 32 * 32 * 3
-    # Rounding down takes half a level off the mean, and adds a twelfth of one to the variance.
+    # Rounding down subtracts 1/2 level from the mean, and adds 1/12 to the variance.
     gaussian = corrupt(flat(gray, count), "gaussian_noise", severity).double() + 0.5
     deviation = SIGMAS[severity - 1] * 255
     assert gaussian.mean() == pytest.approx(gray, abs=5 * deviation / values**0.5)

@@ -102,7 +102,7 @@ def cuts(content: bytes, text: bool) -> Iterator[bytes]:
 
 
 def others(content: bytes) -> Iterator[bytes]:
-    """What a file of text may hold instead."""
+    """Other content for a text file."""
     text = content.decode("utf-8")
     yield text.encode("utf-16")
     yield b"\xff" + content
@@ -116,7 +116,7 @@ WHOLE = ("The run in {run} has nothing to report yet.", "{run} has a run with an
 
 
 def outcome(reader: Reader, run: Path, file: Path) -> str:
-    """What came of it: nothing wrong, or a message of three lines that names the file."""
+    """The result: no error, or a message with three lines that names the file."""
     try:
         reader(run)
     except SenetzooError as error:
@@ -145,7 +145,7 @@ def test_cut_files(folder: Path, name: str, reader: str) -> None:
     keep(name, reader, tried)
 
 
-UPGRADE = "A newer senetzoo made it: pip install --upgrade senetzoo"
+UPGRADE = "A newer senetzoo wrote it: pip install --upgrade senetzoo"
 
 
 @pytest.mark.parametrize(

@@ -511,8 +511,8 @@ def test_no_compiler() -> None:
         said = message(lambda: INDUCTOR.load(Flat(), batch(2, 4)), ConfigError)
     assert said == (
         "The engine inductor can't be used here.\n"
-        "It compiles C++, and there is no C++ compiler: torch looks for no-such-compiler.\n"
-        "Install g++ or clang++, or name it in the variable CXX"
+        "It requires a C++ compiler, and there is none: torch looks for no-such-compiler.\n"
+        "Install g++ or clang++, or set the variable CXX to another compiler"
     )
 
 
@@ -520,7 +520,7 @@ def test_no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: None)
     assert INDUCTOR.missing(torch.device("cuda")) == (
         "The engine inductor can't be used here. "
-        "It compiles with Triton, which is not installed. Type: pip install triton"
+        "It requires Triton, which is not installed. Type: pip install triton"
     )
 
 

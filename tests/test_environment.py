@@ -1,4 +1,4 @@
-"""What records say of where they were made."""
+"""The environment in records."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ def test_without_a_checkout_there_is_no_revision(
 # --- The C++ compiler ----------------------------------------------------------------------------
 
 CPU = torch.device("cpu")
-# They write what any compiler would: a library, here one of torch's that is there already.
+# Mock compilers that write a library: a copy of one of torch's.
 WORKS = 'while [ "$1" != -o ]; do shift; done; cp "$LIBRARY" "$2"'
 FAKES = {
     "works": (WORKS, "", ""),
     "broken": (
         "echo In file x: >&2; echo 'x.cpp:1:1: fatal error: no cc1plus' >&2; exit 1",
         "fails here: x.cpp:1:1: fatal error: no cc1plus.",
-        "Repair it, or name another one in the variable CXX",
+        "Repair it, or set the variable CXX to another compiler",
     ),
-    "silent": ("exit 3", "fails here: it ends with 3.", "Repair it"),
+    "silent": ("exit 3", "fails here: it exits with 3.", "Repair it"),
     "nothing written": ("exit 0", "cannot open shared object file", "Repair it"),
     "no headers": (
         "echo 'x.cpp:1:10: fatal error: Python.h: No such file or directory' >&2; exit 1",
         "Python.h: No such file or directory.",
-        "Install what has Python.h: on Debian and Ubuntu python3-dev",
+        "Install the package with Python.h: on Debian and Ubuntu python3-dev",
     ),
     "no program": (None, "fails here: Exec format error.", "Repair it"),
 }
@@ -102,16 +102,16 @@ def test_cxx_names_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("CXX", name)
     config.cpp.cxx = (None, name)
     assert environment.compiler_missing(CPU) == (
-        f"The variable CXX names {name!r}, and there is no such program.",
-        "Unset it, or let it name a C++ compiler: CXX=g++",
+        f"The variable CXX is {name!r}, and there is no such program.",
+        "Unset it, or set it to a C++ compiler: CXX=g++",
     )
 
 
 def test_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert environment.compiler_missing(CPU) == (
-        "It compiles C++, and there is no C++ compiler: torch looks for g++.",
-        "Install g++ or clang++, or name it in the variable CXX",
+        "It requires a C++ compiler, and there is none: torch looks for g++.",
+        "Install g++ or clang++, or set the variable CXX to another compiler",
     )
     assert config.cpp.cxx == (None, "g++")
 
@@ -133,13 +133,13 @@ def test_only_clang_is_taken(
 def test_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     said = environment.compiler_missing(torch.device("cuda"))
-    assert said == ("It compiles with Triton, which is not installed.", "Type: pip install triton")
+    assert said == ("It requires Triton, which is not installed.", "Type: pip install triton")
     assert environment.compiler_missing(torch.device("mps")) == ("", "")
 
 
 @pytest.mark.slow
 def test_the_real_one() -> None:
-    """What is said is what torch's own compiler finds."""
+    """Agrees with torch's own search for a compiler."""
     said = environment.compiler_missing(CPU)
     if shutil.which("g++") is None:
         assert said[0]

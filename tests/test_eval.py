@@ -1,26 +1,24 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 import re
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import save_file
 from support import commands
+from support.images import write_parquet
+from support.networks import message
 from torch import Tensor, nn
 
 import senetzoo
 from senetzoo import create
-from senetzoo.cli.bench import command as bench
 from senetzoo.data import digits, flowers5
 from senetzoo.data.cifar import CIFAR10
 from senetzoo.data.files import LabeledFiles
@@ -30,6 +28,7 @@ from senetzoo.eval.accuracy import Evaluation, calibrate, evaluate
 from senetzoo.eval.calibration import best_temperature, calibration_error, smallest_probability
 from senetzoo.eval.data import LabeledImages, read_images
 from senetzoo.eval.predictions import Predictions, wilson
+from senetzoo.inspect.pictures import png
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.nn.transforms import transforms
 from senetzoo.weights import cache, manifest
@@ -92,6 +91,10 @@ def _png(path: Path, color: str, side: int = 8) -> None:
     Image.new("RGB", (side, side), color).save(path)
 
 
+def _cells(*colors: str) -> list[bytes]:
+    return [png(Image.new("RGB", (8, 8), color)) for color in colors]
+
+
 @pytest.fixture
 def colors(tmp_path: Path) -> Path:
     """Five red images of which one is blue, three blue of which two are green; two sizes."""
@@ -128,19 +131,15 @@ def test_class_folders_may_lie_under_test(colors: Path, tmp_path: Path) -> None:
 
 def test_without_names_folders_count_in_their_order(colors: Path) -> None:
     assert read_images(str(colors), (), 2).outputs == (0, 1)
-    with pytest.raises(DataError) as caught:
-        read_images(str(colors), (), 3)
-    assert str(caught.value) == (
+    assert message(lambda: read_images(str(colors), (), 3), DataError) == (
         f"{colors} has 2 classes.\n"
-        "The network has 3, and no names to match them by.\n"
-        "Give data with as many classes"
+        "The network has 3, without names to match them by.\n"
+        "Give data with the same number of classes"
     )
 
 
 def test_class_that_the_network_does_not_have(colors: Path) -> None:
-    with pytest.raises(DataError) as caught:
-        read_images(str(colors), ("red", "green", "azure"), 3)
-    assert str(caught.value) == (
+    assert message(lambda: read_images(str(colors), ("red", "green", "azure"), 3), DataError) == (
         f"{colors} has the class 'blue', which the network does not have.\n"
         "The classes of the network are red, green, azure.\n"
         "Give data with these classes, in folders named after them"
@@ -153,9 +152,7 @@ def test_same_number_of_other_classes_is_no_match() -> None:
 
 
 def test_no_data() -> None:
-    with pytest.raises(DataError) as caught:
-        read_images("/no/such/place", (), 2)
-    assert str(caught.value) == (
+    assert message(lambda: read_images("/no/such/place", (), 2), DataError) == (
         "There is no data at /no/such/place.\n"
         "Data is a folder of class folders, a CSV or parquet file, a copy of CIFAR-10, CIFAR-100 "
         "or flower_photos, a data set on the Hub, or the word digits.\n"
@@ -186,7 +183,7 @@ def test_flower_photos_are_its_held_out_tenth(tmp_path: Path) -> None:
         assert data.outputs == (4, 3, 2, 1, 0)
         pixels = [image.getpixel((0, 0)) for image, _ in data.images]  # type: ignore[union-attr]
         assert pixels == [image.getpixel((0, 0)) for image, _ in held_out]
-    # The same classes in any other folder are somebody's own: all of them count.
+    # In any other folder, the same classes are the user's own data, and all images count.
     photos.rename(tmp_path / "mine")
     assert len(read_images(str(tmp_path / "mine"), flowers5.CLASSES, 5).images) == 60
 
@@ -200,28 +197,8 @@ def test_cifar10_archive_is_checked(tmp_path: Path, give_file: bool) -> None:
     assert str(caught.value).splitlines()[0] == f"CIFAR-10 at {archive} can't be used."
 
 
-def _parquet(
-    path: Path, colors: Sequence[str], labels: Sequence[int], names: Sequence[str]
-) -> None:
-    pa = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    cells = []
-    for color in colors:
-        buffer = io.BytesIO()
-        Image.new("RGB", (8, 8), color).save(buffer, "PNG")
-        cells.append({"bytes": buffer.getvalue(), "path": None})
-    table = pa.table({"image": cells, "label": list(labels)})
-    if names:
-        features = {"label": {"names": list(names), "_type": "ClassLabel"}}
-        table = table.replace_schema_metadata(
-            {"huggingface": json.dumps({"info": {"features": features}})}
-        )
-    parquet.write_table(table, path)
-
-
 def test_parquet_labels_are_numbers_without_names(tmp_path: Path) -> None:
-    path = tmp_path / "colors.parquet"
-    _parquet(path, ["red", "lime", "lime"], [0, 1, 0], ())
+    path = write_parquet(tmp_path / "colors.parquet", [0, 1, 0], _cells("red", "lime", "lime"))
     data = read_images(str(path), ("a", "b", "c"), 3)
     result = evaluated(Brightest(), data, PLAIN)
     assert tallies(result) == [("a", 1, 2), ("b", 1, 1), ("c", 0, 0)]
@@ -230,8 +207,8 @@ def test_parquet_labels_are_numbers_without_names(tmp_path: Path) -> None:
 
 
 def test_parquet_names_go_before_numbers(tmp_path: Path) -> None:
-    path = tmp_path / "colors.parquet"
-    _parquet(path, ["blue", "red"], [0, 1], ("blue", "red"))
+    names = ("blue", "red")
+    path = write_parquet(tmp_path / "colors.parquet", [0, 1], _cells(*names), classes=names)
     data = read_images(str(path), ("red", "green", "blue"), 3)
     assert evaluate(Brightest(), data, PLAIN).top(1).right == 2
 
@@ -312,12 +289,12 @@ def test_of_another_network_neither_is_known(give: dict[str, Any]) -> None:
         senetzoo.evaluate(Brightest(), read_images("digits", (), 10))
 
 
-# Figures against other people's code and against counting
+# Scores against other libraries and brute force
 
 
 @pytest.fixture(scope="module")
 def drawn() -> Predictions:
-    """Too sure, as networks are; one output has no images, one is never predicted."""
+    """Overconfident predictions; one output has no images, one is never predicted."""
     draw = torch.Generator().manual_seed(5)
     labels = torch.randint(0, 5, (400,), generator=draw)
     logits = torch.randn(400, 7, generator=draw) + 1.5 * torch.eye(7)[labels]
@@ -403,7 +380,7 @@ def test_the_smallest_probability_of_a_precision(drawn: Predictions) -> None:
         found = drawn.smallest_probability(precision)
         assert found is not None
         assert min(fits) - 1e-5 <= found <= min(fits)
-    # Of equal ones all are kept: 3 of 4 are right, not 1 of 1.
+    # Ties are kept together: 3 of 4 are right, not 1 of 1.
     same, right = torch.tensor([0.75, 0.75, 0.75, 0.75, 0.5]), torch.tensor([1, 0, 1, 1, 0]).bool()
     assert smallest_probability(same, right, 0.75) == 0.75
     assert smallest_probability(same, right, 0.8) is None
@@ -454,7 +431,7 @@ def test_weights_of_a_file(tmp_path: Path) -> None:
     [
         (
             ("--device", "tpu"),
-            "error: There is no device 'tpu'.\nDevices are cpu, cuda, mps.\n",
+            "error: There is no device 'tpu'.\nThe devices are cpu, cuda, mps.\n",
         ),
         (("--dtype", "int8"), "'int8' is not one of 'fp32', 'bf16'."),
         (("--batch", "0"), "0 is not in the range x>=1."),
@@ -479,10 +456,10 @@ def test_bench_has_speed_and_accuracy_in_one_table() -> None:
     arguments = ["--model", "lenet5", "--accuracy", "digits", "--batch", "2", "--dtype", "fp32"]
     arguments += ["--dtype", "bf16", "--optimized", "--rounds", "1", "--warmup", "0"]
     alone = json.loads(run("lenet5", "digits", "--json", "--batch", "2").stdout)
-    report = json.loads(CliRunner().invoke(bench, [*arguments, "--json"]).stdout)
+    report = json.loads(commands.run("bench", *arguments, "--json").stdout)
     assert report["accuracy"][0] == alone
     assert [found["dtype"] for found in report["accuracy"]] == ["fp32", "bf16"]
-    text = CliRunner().invoke(bench, arguments).stdout
+    text = commands.run("bench", *arguments).stdout
     lines = text.splitlines()
     column = lines[1].index("top-1 [95 %]") + len("top-1 [95 %]")
     percent = f"{alone['accuracy']:.2%} [{alone['wilson95'][0]:.2%}, {alone['wilson95'][1]:.2%}]"
@@ -494,7 +471,7 @@ def test_bench_has_speed_and_accuracy_in_one_table() -> None:
 
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A manifest whose only entry is a small network that knows red, green and blue."""
+    """A manifest with one entry, a small network that recognizes red, green and blue."""
     model = create("resnet20", seed=1, num_classes=3)
     path = tmp_path / "fake.safetensors"
     save_file(model.state_dict(), str(path))
@@ -562,7 +539,7 @@ def test_missing_data_and_bad_weights(tmp_path: Path) -> None:
     save_file(create("lenet5").state_dict(), str(file))
     result = run("lenet5", "/no/such/place", "--weights", str(file))
     assert result.exit_code == 2
-    # Behind the word on the preprocessing, which the file does not state.
+    # After the note on the preprocessing, which the file doesn't have.
     assert "error: There is no data at /no/such/place." in result.stderr.splitlines()
     result = run("lenet5", "digits", "--weights", str(tmp_path / "absent"))
     assert result.exit_code == 2
@@ -635,12 +612,12 @@ def test_wrong_files_are_named_with_how_sure(published: str, colors: Path, tmp_p
     sure = [m["probability"] for m in wrong]
     assert sure == sorted(sure, reverse=True)
     text = run(published, colors).stdout
-    assert f"wrong: {len(wrong)} of 8 images, the surest first" in text
-    assert "no image is wrong" not in text
+    assert f"misclassified: {len(wrong)} of 8 images, the most confident first" in text
+    assert "no images are misclassified" not in text
 
 
 def test_what_is_printed_fits_80_columns(tmp_path: Path) -> None:
-    """Long names, more classes than are shown, more mistakes too."""
+    """Long names, and more classes and mistakes than are printed."""
     names = tuple(f"the class with a very long name, number {k}" for k in range(25))
     sources = tuple(tmp_path / ("x" * 200) / f"{k}.jpg" for k in range(100))
     labels = tuple(k % 25 for k in range(100))
@@ -651,9 +628,9 @@ def test_what_is_printed_fits_80_columns(tmp_path: Path) -> None:
     found = Evaluation("net", "", "fp32", LabeledImages(files, tuple(range(25))), predictions)
     lines = str(found).splitlines()
     assert max(map(len, lines)) <= 80
-    assert "... 5 more classes that are better: --json" in lines
+    assert "... 5 more classes with more: --json" in lines
     wrong = 100 - predictions.top(1).right
-    assert f"... {wrong - 10} more wrong images: senetzoo eval --csv FILE" in lines
+    assert f"... {wrong - 10} more images: senetzoo eval --csv FILE" in lines
     assert len(lines) < 50
     few = Predictions(logits[:, :10], torch.tensor(labels) % 10)
     files = LabeledFiles(sources, tuple(k % 10 for k in labels), names[:10], "photos")
@@ -666,7 +643,7 @@ def test_what_is_printed_fits_80_columns(tmp_path: Path) -> None:
 
 
 def _digits_folder(folder: Path) -> Path:
-    """A network that is far too sure of its digits."""
+    """An overconfident network for digits."""
     model = create("lenet5", pretrained=True)
     with torch.no_grad():
         model.get_submodule(model.head_name).weight.mul_(8)  # type: ignore[operator]
@@ -690,7 +667,7 @@ def test_a_calibration_is_stored_and_used(tmp_path: Path) -> None:
     assert (after["temperature"], after["loss"]) == (made["temperature"], made["loss"])
     assert after["loss"] < before["loss"]
     assert after["calibration_error"] < before["calibration_error"]
-    # Of what is kept, 99 % are right, by counting.
+    # 99 % of the kept images are right, by counting.
     kept = evaluate(model, read_images("digits", (), 10), transforms(model))
     assert model.reject_below is not None
     sure = kept.confidence >= model.reject_below
@@ -698,7 +675,7 @@ def test_a_calibration_is_stored_and_used(tmp_path: Path) -> None:
     assert made["kept_right"] / made["kept"] >= 0.99 > kept.accuracy
     text = run(folder, "digits", "--calibrate").stdout
     assert "Report results on other images" in text
-    # In Python the same.
+    # The same in Python.
     again = senetzoo.load(_digits_folder(tmp_path / "other"))
     calibrate(again, senetzoo.evaluate(again, "digits"))
     assert (again.temperature, again.reject_below) == (model.temperature, model.reject_below)

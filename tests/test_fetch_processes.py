@@ -1,4 +1,4 @@
-"""Processes that are killed while they fetch, and many that fetch the same."""
+"""Processes that are killed while downloading, and several that download the same file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from senetzoo.weights import cache, download
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks and kills")
 
-# Forks processes that fetch: they need not import anything.
+# Forks processes that download, so that they don't import anything.
 NURSERY = """
 import os, pickle, sys, types
 package = types.ModuleType("senetzoo")
@@ -101,7 +101,7 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
 
 
 def _whole(pantry: Pantry, tag: str) -> bool:
-    """Whether the file is there; it is the right one then."""
+    """Whether the file exists; if so, it must be the right one."""
     located = cache.check(tag, pantry.entries[tag])
     assert located is None or located.path.read_bytes() == pantry.contents[tag]
     return located is not None
@@ -139,7 +139,7 @@ def _kills(pantry: Pantry, nursery: Nursery, count: int) -> None:
     for tag, entry in pantry.entries.items():
         assert download.locate(tag, entry).path.read_bytes() == pantry.contents[tag]
     assert nursery.said() == ""
-    # Some were killed in the middle of a body, or this shows nothing.
+    # Some must have been killed in the middle of a download.
     assert len(pantry.hub.asked(".pth", "GET")) > count / 2
     assert whole < count
 
@@ -185,7 +185,7 @@ def test_eight_at_once(pantry: Pantry, nursery: Nursery, kind: str, damaged: boo
     assert len(set(processes)) == 8
     assert nursery.numbers() == [0] * 8
     said = nursery.said()
-    # Each that saw the damaged file may be the one that sets it aside; one is.
+    # Exactly one of those that saw the damaged file renames it.
     assert said.count("UserWarning") == damaged
     assert len(pantry.hub.asked(entry.source.file, "GET")) == 1
     located = download.locate(tag, entry)

@@ -73,7 +73,7 @@ def test_what_was_written_is_on_the_disk_first(
     assert seen == [False, True]  # the content, then the folder that names it
 
 
-# Without torch: the packages beside Python are left out.
+# Without site-packages, and so without torch.
 WRITER = """
 import sys
 from pathlib import Path
@@ -131,7 +131,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user without HOME whom the system does not know, as containers have them."""
+    """A user without HOME, unknown to the system, as in containers."""
 
     def unknown(_: object) -> None:
         raise KeyError("uid not found")
@@ -146,7 +146,7 @@ def test_the_home_in_a_path(home: Path) -> None:
     assert user_path("~/a/b") == home / "a" / "b"
     assert user_path(Path("~")) == home
     assert user_path("a/~/b") == Path("a/~/b")
-    # As in a shell: a file may be called so.
+    # As in a shell: a file may have this name.
     assert user_path("~no-such-user.png") == Path("~no-such-user.png")
 
 
@@ -172,7 +172,7 @@ def test_networks_in_the_home(home: Path) -> None:
 
 
 def test_every_path_of_the_command_line(home: Path) -> None:
-    """A shell leaves the ~ of --out=~/runs alone."""
+    """Shells don't expand the ~ in --out=~/runs."""
     kinds = [
         (words, param.name, param.type)
         for words, command in COMMANDS.items()
@@ -249,7 +249,7 @@ def test_a_lock_that_is_waited_for(tmp_path: Path) -> None:
 def test_networks_saved_to_one_folder_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second one that begins between the two files of the first one waits for its end."""
+    """A save that starts between the two files of another one waits for it."""
     second = threading.Thread(target=lambda: save(create("lenet5", num_classes=3), tmp_path))
     plain = Path.replace
 
@@ -283,5 +283,5 @@ def test_links_and_devices_stay_what_they_are(tmp_path: Path) -> None:
     finally:
         os.close(reader)
     assert stat.S_ISFIFO(pipe.stat().st_mode)
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(OSError, match="isn't a regular file"):
         read_regular(pipe)

@@ -1,4 +1,4 @@
-"""torch.hub's door, in a process of its own: torch.hub puts hubconf's folder on the path."""
+"""torch.hub, in a separate process because it puts hubconf's folder on the path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = """
 import json, sys, torch
 root = sys.argv[1]
-# list and help know no source="local", but look into torch.hub's folder before the network.
+# list and help have no source="local", but look in torch.hub's folder before the network.
 torch.hub.set_dir(sys.argv[2])
 cached = {"skip_validation": True, "trust_repo": True, "verbose": False}
 listed = torch.hub.list("owner/senetzoo:main", **cached)

@@ -1,4 +1,4 @@
-"""Networks on the Hub: pushed and read by its real client, on a server of its kind on loopback."""
+"""Networks on the Hub: pushed and read by its real client, with a mock server on loopback."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def network(seed: int = 0) -> Classifier:
 
 
 def put(hub: HubServer, folder: Path, model: Classifier, repo: str = "owner/pets") -> str:
-    """Save a network and serve it; the commit."""
+    """Save a network and serve it; returns the commit."""
     save(model, folder, classes=list("abcde"))
     return hub.put(repo, {name: (folder / name).read_bytes() for name in FILES[1:]})
 
@@ -98,7 +98,7 @@ def test_a_commit_that_is_cached_asks_nobody(
     blocked(monkeypatch)
     again = create(f"hf-hub:owner/pets@{commit}")
     assert same_tensors(again, first)
-    # A branch is what it was when it was last asked for.
+    # A cached branch may be outdated.
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert message(lambda: load("owner/pets"), WeightsError) == (
         "owner/pets is not in the cache, and HF_HUB_OFFLINE forbids downloads.\n"
@@ -136,8 +136,8 @@ def test_offline(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ("source", "file", "true", "remedy"),
     [
         ("hf-hub:owner/cats", "config.json of owner/cats", "there is no such repository, or it is "
-         "a private one that this token, or no token, does not open (404).",
-         "Check the name at {page}; for a private one type: hf auth login"),
+        "private and this token, or no token, has no access (404).",
+         "Check the name at {page}; for a private repository type: hf auth login"),
         ("owner/pets@v9", "config.json of owner/pets at v9",
          "there is no such branch, tag or full commit (404).",
          "Give one that senetzoo push or timm made; hf-hub:owner/pets is its latest commit"),
@@ -178,9 +178,9 @@ def test_refusals(hub: HubServer, tmp_path: Path) -> None:
     hub.fail("config.json", Fault("gated"))
     assert message(lambda: load("owner/pets"), WeightsError) == (
         "There is no folder owner/pets here, and config.json of owner/pets could not be fetched.\n"
-        f"{hub.url}/owner/pets: its owner gives access to some only, and not to this token, or "
-        "there is no token (403).\n"
-        f"Ask for access at {hub.url}/owner/pets, and type: hf auth login"
+        f"{hub.url}/owner/pets: access to the repository is restricted, and this token, or "
+        "no token, has none (403).\n"
+        f"Request access at {hub.url}/owner/pets, and type: hf auth login"
     )
     hub.faults.clear()
     load("owner/pets")
@@ -196,7 +196,7 @@ def test_wrong_bytes(kind: Any, hub: HubServer, tmp_path: Path) -> None:
     assert text[0].endswith("are not those of its config.json.")
     assert text[1].startswith("model.safetensors has the sha256 ")
     assert text[1].endswith(f", config.json has {right}.")
-    # What is wrong in the cache is fetched anew.
+    # Damaged files in the cache are downloaded again.
     hub.faults.clear()
     again = load("owner/pets")
     assert same_tensors(again, model)
@@ -256,7 +256,7 @@ def test_push_of_published_weights(hub: HubServer, tmp_path: Path) -> None:
     assert transforms(model) == transforms(own)
     assert (model.load_report is None) is (own.load_report is None) is False
     assert report_of(model).classes == report_of(own).classes
-    # A second push of the same is the same.
+    # Pushing again gives the same files.
     assert pushed(TAG, "--repo", "hf-hub:someone/pets")[0] == 0
     assert hub.repos["someone/pets"].commits[-1][1] == files
 
@@ -326,7 +326,7 @@ def test_push_of_a_folder(hub: HubServer, tmp_path: Path) -> None:
     data: Any = ModelCard(text).data
     assert data.license is None
     assert "| classes | 5: a\\|b, c d, e, f, g |" in text
-    # One's own card is sent as it is.
+    # The user's own card is uploaded unchanged.
     own = "---\nlicense: mit\n---\n\n# Mine\n"
     (tmp_path / "mine" / "README.md").write_text(own)
     assert pushed(str(tmp_path / "mine"), "--repo", "someone/pets")[0] == 0
@@ -359,9 +359,9 @@ def _foreign(folder: Path) -> None:
         (_broken_card, "The card {}/README.md can't be read.\n"
          "ParserError: while parsing a flow sequence\n"
          "Correct the metadata between its two lines of ---"),
-        (_not_finite, "The weights {} hold values that are not finite.\n"
+        (_not_finite, "The weights {} have values that aren't finite.\n"
          "There is NaN or infinity in fc.bias.\n"
-         "They come from a training that diverged, or the file was damaged: get another"),
+         "The training diverged, or the file is damaged: use other weights"),
         (_foreign, "{}/config.json is broken at library_name.\n"
          "It isn't 'senetzoo'.\n"
          "Save the network again with senetzoo.save, or get its files again"),
@@ -429,9 +429,9 @@ def test_refused_pushes(kind: Any, ending: str, text: str, hub: HubServer, tmp_p
     hub.fail(ending, Fault(kind))
     code, _, stderr = pushed(str(tmp_path / "mine"), "--repo", "someone/pets")
     assert code == 2
-    # Before it, the client may have shown how far the upload is.
+    # The client may have printed its progress first.
     assert stderr.endswith(f"error: Nothing was pushed to someone/pets.\n{text}\n")
-    # What did not arrive whole is not there at all.
+    # Incomplete uploads leave nothing.
     commits = hub.repos["someone/pets"].commits if "someone/pets" in hub.repos else []
     assert not [name for _, files in commits for name in files if name in FILES]
 

@@ -1,4 +1,4 @@
-"""Networks in timm's form: timm and Transformers read what we write, we what timm writes."""
+"""Networks in timm's format: timm and Transformers read ours, and we read timm's."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_timm_reads_what_is_written(
     expected = logits(model, x)
     assert expected.std() > 1e-3
     assert relative_error(logits(read, x), expected) < 1e-10
-    # Another number of classes, as for a finetuning.
+    # Another number of classes, as for fine-tuning.
     if theirs == "resnet18":
         other = timm().create_model(f"local-dir:{tmp_path}", pretrained=True, num_classes=3)
         assert torch.equal(other.conv1.weight, again.get_parameter("conv1.weight"))
@@ -134,7 +134,7 @@ def test_transformers_reads_what_is_written(tmp_path: Path) -> None:
         )
         < 1e-10
     )
-    # What it writes is timm's form as well.
+    # timm's own files have the same format.
     read.float().save_pretrained(str(tmp_path / "theirs"))
     again = load(tmp_path / "theirs")
     assert same_tensors(again, model.float())
@@ -214,7 +214,7 @@ def test_names_of_formats(tmp_path: Path) -> None:
 
 
 def written_by_timm(name: str, folder: Path, **options: Any) -> Any:
-    """A network of timm's with random weights, saved by timm itself."""
+    """A timm network with random weights, saved by timm."""
     theirs = timm().create_model(name, **options).eval()
     randomize(theirs)
     timm().models.save_for_hf(theirs, folder, safe_serialization=True)
@@ -268,14 +268,14 @@ def test_a_repository_of_timm(hub: HubServer, tmp_path: Path) -> None:
     x = torch.randn(2, 3, 64, 64)
     expected = logits(theirs, x)
     assert relative_error(logits(model, x), expected) < 1e-10
-    # Options and a policy over it, as of any other reference.
+    # With options and a policy, as for any other reference.
     other = load("hf-hub:timm/resnet18.a1_in1k+se16", num_classes=3, seed=0)
     assert report_of(other).origin == "cache"
     assert (other.num_classes, other.spec.name) == (3, "se_resnet18")
 
 
 def _plain(raw: dict[str, Any]) -> None:
-    """As before 2023: all at the top."""
+    """As before 2023, with all fields at the top level."""
     raw |= raw.pop("pretrained_cfg")
     del raw["model_args"]
     raw["labels"] = list("abc")
@@ -333,7 +333,7 @@ CONVERT = (
     ],
 )  # fmt: skip
 def test_what_senetzoo_has_not(place: str, value: object, text: str, tmp_path: Path) -> None:
-    # No tensor is read before.
+    # Before any tensor is read.
     raw: dict[str, Any] = {
         "architecture": "resnet18",
         "num_classes": 3,

@@ -1,4 +1,4 @@
-"""Reading one image of every odd kind: pixel values, or the message."""
+"""Reading unusual images: pixel values, or the error message."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def test_exif_rotated(orientation: int, form: str) -> None:
     exif[0x0112] = orientation
     content = encoded(Image.fromarray(big), form, exif=exif)
     assert (np.array(values(content))[8::16, 8::16] == upright).all()
-    # What was turned does not say any more that it must be.
+    # The orientation is removed after rotating.
     once = open_image(content)
     assert turn(once).tobytes() == once.tobytes()
 
@@ -289,7 +289,7 @@ def test_decompression_bomb_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
             with pytest.raises(DataError) as error:
                 open_image(content, "big.png")
         assert str(error.value) == message.format(limit)
-        # Pillow says its own: no filter of the process is changed to keep it silent.
+        # Pillow's own warnings are not suppressed.
         assert {one.category for one in said} <= {Image.DecompressionBombWarning}
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
     assert open_image(content).size == (30, 10)

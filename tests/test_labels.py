@@ -1,19 +1,16 @@
-"""Labels of every kind: in parquet files, in data sets of the Hub, and as a stream."""
+"""Labels of all types: in parquet files, in data sets on the Hub, and in streams."""
 
 from __future__ import annotations
 
-import io
-import json
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
+from support.images import picture, write_parquet
 from support.networks import message
 
 import senetzoo
@@ -50,30 +47,8 @@ BAD: dict[str, tuple[list[Any], str]] = {
 }
 
 
-def png(number: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (80 * number, 0, 255 - 80 * number)).save(buffer, "png")
-    return buffer.getvalue()
-
-
-def write(path: Path, labels: Sequence[object], names: Sequence[str] = ()) -> Path:
-    cells = [{"bytes": png(n % 3), "path": None} for n in range(len(labels))]
-    table = pa.table({"image": cells, "label": pa.array(labels)})
-    if names:
-        features = {
-            "image": {"_type": "Image"},
-            "label": {"names": list(names), "_type": "ClassLabel"},
-        }
-        table = table.replace_schema_metadata(
-            {"huggingface": json.dumps({"info": {"features": features}})}
-        )
-    path.parent.mkdir(exist_ok=True)
-    pq.write_table(table, path)
-    return path
-
-
 class Rows(list[dict[str, Any]]):
-    """What a stream needs of an iterable data set; a real one takes seconds to end."""
+    """A mock of an iterable data set, because a real one takes seconds to shut down."""
 
     def shuffle(self, **_: int) -> Rows:
         return self
@@ -83,7 +58,7 @@ class Rows(list[dict[str, Any]]):
 
 
 def streamed(labels: Sequence[Any], classes: tuple[str, ...]) -> list[int]:
-    rows = Rows({"image": png(n % 3), "label": label} for n, label in enumerate(labels))
+    rows = Rows({"image": picture(n % 3), "label": label} for n, label in enumerate(labels))
     stream = hub.Stream(rows, "image", "label", classes, "d train", None)
     return [label for _, label in stream.read(0, 0)]
 
@@ -99,7 +74,7 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", GOOD)
 def test_labels_with_a_plain_meaning(kind: str, tmp_path: Path) -> None:
     labels, expected, classes = GOOD[kind]
-    path = write(tmp_path / "d" / "train.parquet", labels)
+    path = write_parquet(tmp_path / "d" / "train.parquet", labels)
     files, table = read_parquet(path), hub.load(tmp_path / "d", "train")
     assert (files.labels, files.classes) == (tuple(expected), classes)
     assert (table.labels, table.classes) == (tuple(expected), classes)
@@ -114,7 +89,7 @@ def test_labels_with_a_plain_meaning(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", BAD)
 def test_labels_that_are_refused(kind: str, tmp_path: Path) -> None:
     labels, parts = BAD[kind]
-    path = write(tmp_path / "d" / "train.parquet", labels)
+    path = write_parquet(tmp_path / "d" / "train.parquet", labels)
     for name, read in (
         (path, lambda: read_parquet(path)),
         (path, lambda: read_images(str(path), (), 2)),
@@ -129,12 +104,12 @@ def test_labels_that_are_refused(kind: str, tmp_path: Path) -> None:
 
 
 def test_names_of_a_class_label(tmp_path: Path) -> None:
-    write(tmp_path / "d" / "train.parquet", [2, 0], ("b", "a", "c"))
-    write(tmp_path / "d" / "test.parquet", [1], ("b", "a", "c"))
+    write_parquet(tmp_path / "d" / "train.parquet", [2, 0], classes=("b", "a", "c"))
+    write_parquet(tmp_path / "d" / "test.parquet", [1], classes=("b", "a", "c"))
     data = load_data(RECIPE, tmp_path / "d")
     assert data.classes == ("b", "a", "c")
     assert (data.train.labels, data.test.labels) == ((2, 0), (1,))  # type: ignore[union-attr]
-    write(tmp_path / "d" / "test.parquet", [1], ("a", "b", "c"))
+    write_parquet(tmp_path / "d" / "test.parquet", [1], classes=("a", "b", "c"))
     data = load_data(RECIPE, tmp_path / "d")
     assert (data.test.classes, tuple(data.test.labels)) == (("b", "a", "c"), (0,))
 
@@ -145,12 +120,12 @@ RECIPE = Recipe(
 
 
 def test_a_test_split_lacks_a_class(tmp_path: Path) -> None:
-    write(tmp_path / "d" / "train.parquet", ["dog", "cat", "elk"])
-    write(tmp_path / "d" / "test.parquet", ["elk", "dog"])
+    write_parquet(tmp_path / "d" / "train.parquet", ["dog", "cat", "elk"])
+    write_parquet(tmp_path / "d" / "test.parquet", ["elk", "dog"])
     data = load_data(RECIPE, tmp_path / "d")
     assert data.classes == ("cat", "dog", "elk")
     assert tuple(data.test.labels) == (2, 1)
-    write(tmp_path / "d" / "test.parquet", ["elk", "fox"])
+    write_parquet(tmp_path / "d" / "test.parquet", ["elk", "fox"])
     assert message(lambda: load_data(RECIPE, tmp_path / "d"), DataError).startswith(
         f"{tmp_path / 'd'} test has the class 'fox', which the first split does not have.\n"
         "The classes of the first split are cat, dog, elk."
@@ -162,12 +137,12 @@ def test_hidden_labels_of_a_test_split(
     labels: list[int | None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "d"
-    write(folder / "train.parquet", [0, 1, 2])
-    write(folder / "test.parquet", pa.array(labels, pa.int64()))
+    write_parquet(folder / "train.parquet", [0, 1, 2])
+    write_parquet(folder / "test.parquet", pa.array(labels, pa.int64()))
     assert message(lambda: load_data(RECIPE, folder), DataError).startswith(
         f"{folder} test hides its labels: all are "
     )
-    write(folder / "validation.parquet", [2, 0])
+    write_parquet(folder / "validation.parquet", [2, 0])
     for recipe in (RECIPE, RECIPE.replace(stream=True, stream_images=2)):
         data = load_data(recipe, folder)
         assert (tuple(data.test.labels), data.test.name) == ((2, 0), f"{folder} val")
@@ -176,11 +151,13 @@ def test_hidden_labels_of_a_test_split(
 
 def test_text_over_several_files(tmp_path: Path) -> None:
     """The classes are those of all files, not numbered in each anew."""
-    paths = [write(tmp_path / "a.parquet", ["cat"]), write(tmp_path / "b.parquet", ["bee", "cat"])]
+    paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    write_parquet(paths[0], ["cat"])
+    write_parquet(paths[1], ["bee", "cat"])
     files = read_parquet(paths)
     assert (files.labels, files.classes) == ((1, 0, 1), ("bee", "cat"))
-    write(paths[0], [0], ["bee", "cat"])
-    write(paths[1], [0], ["cat", "bee"])
+    write_parquet(paths[0], [0], classes=["bee", "cat"])
+    write_parquet(paths[1], [0], classes=["cat", "bee"])
     with pytest.raises(DataError, match="Expected bee, cat, in this order"):
         read_parquet(paths)
 
@@ -193,7 +170,7 @@ def test_names_match_in_both_forms(ours: str, theirs: str, tmp_path: Path) -> No
     for split, name in (("train", ours), ("val", theirs)):
         for folder in (name, "tea"):
             (tmp_path / split / folder).mkdir(parents=True)
-            (tmp_path / split / folder / "0.png").write_bytes(png(1))
+            (tmp_path / split / folder / "0.png").write_bytes(picture(1))
     data = load_data(RECIPE.replace(data="folder"), tmp_path)
     assert data.classes == (ours, "tea")
     assert tuple(data.test.labels) == (0, 1)
@@ -204,9 +181,9 @@ def test_names_match_in_both_forms(ours: str, theirs: str, tmp_path: Path) -> No
     assert loaded.load_report.classes == (ours, "tea")
     found = read_images(str(tmp_path / "val"), ("tea", ours), 2)
     assert dict(zip(found.images.classes, found.outputs, strict=True)) == {theirs: 1, "tea": 0}
-    path = write(tmp_path / "x.parquet", [theirs, "tea"])
+    path = write_parquet(tmp_path / "x.parquet", [theirs, "tea"])
     assert read_parquet(path, [ours, "tea"]).labels == (0, 1)
-    path = write(tmp_path / "x.parquet", [0, 1], [theirs, "tea"])
+    path = write_parquet(tmp_path / "x.parquet", [0, 1], classes=[theirs, "tea"])
     assert read_parquet(path, [ours, "tea"]).labels == (0, 1)
 
 
@@ -216,7 +193,7 @@ def test_a_class_in_two_folders(tmp_path: Path) -> None:
             (tmp_path / name).mkdir()
         except FileExistsError:
             pytest.skip("one folder to this file system")
-        (tmp_path / name / "0.png").write_bytes(png(1))
+        (tmp_path / name / "0.png").write_bytes(picture(1))
     said = message(lambda: read_image_folder(tmp_path), DataError)
     assert said.splitlines()[-1] == "Put the images of both into one"
 

@@ -315,14 +315,15 @@ FEWER = changed("training.0.epochs", 4)
         ({TAG: 3}, TAG, "It is 3, not an object."),
         ('{"schema": 4, "entries": {}}', "schema",
          "It is 4, and this version of senetzoo reads 3.\n"
-         "A newer senetzoo made it: pip install --upgrade senetzoo"),
+         "A newer senetzoo wrote it: pip install --upgrade senetzoo"),
         ("[]", "schema", "It is null, and this version of senetzoo reads 3."),
         ('{"schema": 3}', "its start", "Expected an object of schema and entries."),
-        ("{", "its start", "It is no JSON (Expecting property name enclosed in double quotes: line "
+        ("{", "its start", "It isn't valid JSON (Expecting property name enclosed in double "
+         "quotes: line "
          "1 column 2 (char 1))."),
         ('{"schema": 3, "entries": {"a.b": 1, "a.b": 2}}', "a.b", "It is there twice."),
         ('{"schema": 3, "entries": {"a.b": NaN}}', "its start",
-         "It is no JSON (NaN is no JSON number)."),
+         "It isn't valid JSON (NaN isn't a JSON number)."),
     ],
 )  # fmt: skip
 def test_broken_manifests(entries: str | dict[str, Any], where: str, what: str) -> None:

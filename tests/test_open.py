@@ -1,17 +1,17 @@
-"""`senetzoo.data.open`: every source of labeled images, CSVs, and the part that is held out."""
+"""`senetzoo.data.open`: all sources of labeled images, CSVs, and held-out images."""
 
 from __future__ import annotations
 
-import io
 import random
 import shutil
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.images import class_folders, picture, write_parquet
+from support.networks import message
 
 from senetzoo import data
 from senetzoo.data import digits, hub
@@ -23,23 +23,6 @@ from senetzoo.data.split import Images, hold_out
 from senetzoo.errors import ConfigError, DataError
 
 
-def image(seed: int) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG")
-    return content.getvalue()
-
-
-def folder(root: Path, images: dict[str, int], seed: int = 0) -> Path:
-    """Class folders with so many different images each."""
-    for name, count in images.items():
-        (root / name).mkdir(parents=True)
-        for index in range(count):
-            seed += 1
-            (root / name / f"{index:02}.png").write_bytes(image(seed))
-    return root
-
-
 def names(images: Images) -> list[str]:
     assert isinstance(images, LabeledFiles)
     return [images.file_name(index) for index in range(len(images))]
@@ -49,7 +32,7 @@ def names(images: Images) -> list[str]:
 
 
 def test_a_folder_without_a_split(tmp_path: Path) -> None:
-    root = folder(tmp_path / "photos", {"cat": 3, "dog": 2})
+    root = class_folders(tmp_path / "photos", {"cat": 3, "dog": 2})
     (root / "notes.txt").write_text("")
     (root / "dog" / "a.heic").write_bytes(b"?")
     everything = data.open(root)
@@ -74,20 +57,20 @@ def test_a_folder_without_a_split(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("validation", ["val", "valid", "validation"])
 def test_a_folder_with_splits(validation: str, tmp_path: Path) -> None:
-    folder(tmp_path / "train", {"a": 4, "b": 4, "c": 2}, 0)
-    folder(tmp_path / validation, {"a": 1, "c": 1}, 50)
-    folder(tmp_path / "test", {"a": 2, "b": 2, "c": 2}, 90)
+    class_folders(tmp_path / "train", {"a": 4, "b": 4, "c": 2})
+    class_folders(tmp_path / validation, {"a": 1, "c": 1}, 50)
+    class_folders(tmp_path / "test", {"a": 2, "b": 2, "c": 2}, 90)
     parts = data.open_splits(tmp_path)
     assert {split: len(part) for split, part in parts.items()} == {"train": 10, "val": 2, "test": 6}
-    # A class that the split does not have keeps its number.
+    # Classes that are missing in a split keep their numbers.
     assert parts["val"].classes == ("a", "b", "c")
     assert list(parts["val"].labels) == [0, 2]
     assert len(data.open(tmp_path)) == 6  # what networks are tested on
     shutil.rmtree(tmp_path / "test")
     assert len(data.open(tmp_path)) == 2
-    # What the source holds out counts.
+    # The source's own split takes precedence.
     assert [len(p) for p in data.open_splits(tmp_path, held_out=0.4).values()] == [10, 2]
-    folder(tmp_path / "test", {"z": 1})
+    class_folders(tmp_path / "test", {"z": 1})
     with pytest.raises(DataError, match="has the class 'z', which the first split does not have"):
         data.open_splits(tmp_path)
 
@@ -95,19 +78,19 @@ def test_a_folder_with_splits(validation: str, tmp_path: Path) -> None:
 def test_other_folders_beside_splits_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder(tmp_path / "train", {"a": 1, "b": 1})
-    folder(tmp_path / "unsure", {"a": 1})
-    # A class may be called as a split: it has images, not folders.
+    class_folders(tmp_path / "train", {"a": 1, "b": 1})
+    class_folders(tmp_path / "unsure", {"a": 1})
+    # A class may have the name of a split: it has images, not folders.
     assert list(data.open_splits(tmp_path)) == ["train"]
     assert capsys.readouterr().err == f"{tmp_path}: left out, not a split: unsure\n"
-    vehicles = folder(tmp_path / "vehicles", {"bus": 2, "train": 2})
+    vehicles = class_folders(tmp_path / "vehicles", {"bus": 2, "train": 2})
     assert data.open(vehicles).classes == ("bus", "train")
 
 
 def test_splits_are_known_in_capitals_and_clutter_is_no_class(tmp_path: Path) -> None:
-    folder(tmp_path / "Train", {"a": 2, "b": 2})
-    folder(tmp_path / "VAL", {"a": 1, "b": 1}, seed=9)
-    # What unpacking and servers leave behind.
+    class_folders(tmp_path / "Train", {"a": 2, "b": 2})
+    class_folders(tmp_path / "VAL", {"a": 1, "b": 1}, seed=9)
+    # Folders that archivers and servers create.
     for part in ("__MACOSX", "Train/__MACOSX", "Train/a/@eaDir"):
         (tmp_path / part).mkdir()
         (tmp_path / part / "00.png").write_bytes(b"")
@@ -119,7 +102,7 @@ def test_splits_are_known_in_capitals_and_clutter_is_no_class(tmp_path: Path) ->
 
 
 def test_a_split_finds_its_images_when_it_moves_alone_or_with_them(tmp_path: Path) -> None:
-    root = folder(tmp_path / "here" / "photos", {"a": 2, "b": 2})
+    root = class_folders(tmp_path / "here" / "photos", {"a": 2, "b": 2})
     (tmp_path / "here" / "run").mkdir()
     split = tmp_path / "here" / "run" / "split.csv"
     write_csv(split, {"all": data.open_splits(root)["all"]})  # type: ignore[dict-item]
@@ -154,29 +137,21 @@ def test_built_in_sets_hold_out_a_part_of_their_training_images() -> None:
 
 def test_parquet_files_by_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     datasets.disable_progress_bars()
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     root = tmp_path / "d"
-    root.mkdir()
-    contents = [image(seed) for seed in range(12)]
-    for split, part in (
-        ("train", slice(0, 8)),
-        ("validation", slice(8, 10)),
-        ("test", slice(10, 12)),
-    ):
-        cells = [{"bytes": content, "path": None} for content in contents[part]]
-        table = pa.table({"image": cells, "label": [k % 2 for k in range(len(cells))]})
-        pq.write_table(table, root / f"{split}-00000-of-00001.parquet")
+    contents = [picture(seed) for seed in range(8)]
+    for split, count in (("train", 8), ("validation", 2), ("test", 2)):
+        write_parquet(root / f"{split}-00000-of-00001.parquet", [k % 2 for k in range(count)])
     parts = data.open_splits(root)
     assert {split: len(part) for split, part in parts.items()} == {"train": 8, "val": 2, "test": 2}
     train = parts["train"]
     assert isinstance(train, LabeledFiles)
     assert train.numbered
-    assert [train.sources[k] for k in range(8)] == contents[:8]
-    # Sizes without the contents, also of a part.
+    assert [train.sources[k] for k in range(8)] == contents
+    # Sizes without reading the contents.
     kept = train.keep([6, 1])
-    assert train.sizes() == [len(content) for content in contents[:8]]
+    assert train.sizes() == [len(content) for content in contents]
     assert kept.sizes() == [len(contents[6]), len(contents[1])]
     assert kept.sources[0] == contents[6]
 
@@ -185,14 +160,11 @@ def test_a_test_split_without_labels_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     datasets = pytest.importorskip("datasets")
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     datasets.disable_progress_bars()
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     root = tmp_path / "d"
-    root.mkdir()
     for split, labels in (("train", [0, 1, 0, 1]), ("test", [-1, -1])):
-        cells = [{"bytes": image(k), "path": None} for k in range(len(labels))]
-        pq.write_table(pa.table({"image": cells, "label": labels}), root / f"{split}-0.parquet")
+        write_parquet(root / f"{split}-0.parquet", labels)
     assert list(data.open_splits(root)) == ["train"]
     assert f"{root} test hides its labels" in capsys.readouterr().err
     with pytest.raises(DataError, match="hides its labels"):
@@ -235,7 +207,7 @@ def table(path: Path, text: str, encoding: str = "utf-8") -> Path:
     ],
 )
 def test_a_csv_without_splits(text: str, encoding: str, tmp_path: Path) -> None:
-    folder(tmp_path, {"cat": 1, "dog": 1})
+    class_folders(tmp_path, {"cat": 1, "dog": 1})
     path = table(tmp_path / "x.csv", text, encoding)
     images = data.open(path)
     assert names(images) == ["cat/00.png", "dog/00.png"]
@@ -244,7 +216,7 @@ def test_a_csv_without_splits(text: str, encoding: str, tmp_path: Path) -> None:
 
 
 def test_a_csv_with_splits_and_numbers(tmp_path: Path) -> None:
-    folder(tmp_path, {"x": 4})
+    class_folders(tmp_path, {"x": 4})
     lines = ["x/00.png,10,train", "x/01.png,9,Train", "x/02.png,9,validation", "x/03.png,10,test"]
     path = table(tmp_path / "x.csv", "\n".join(["path,label,split", *lines]))
     parts = data.open_splits(path)
@@ -279,7 +251,7 @@ def test_a_csv_with_splits_and_numbers(tmp_path: Path) -> None:
     ],
 )
 def test_a_csv_that_can_not_be_used(text: str, says: str, tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(image(0))
+    (tmp_path / "a.png").write_bytes(picture(0))
     path = table(tmp_path / "x.csv", text)
     with pytest.raises(DataError) as error:
         data.open_splits(path)
@@ -290,9 +262,7 @@ def test_a_csv_that_can_not_be_used(text: str, says: str, tmp_path: Path) -> Non
 
 def test_a_csv_in_another_encoding(tmp_path: Path) -> None:
     path = table(tmp_path / "x.csv", "path,label\nä.png,Käfer\n", "cp1252")
-    with pytest.raises(DataError) as error:
-        data.open(path)
-    assert str(error.value) == (
+    assert message(lambda: data.open(path), DataError) == (
         f"{path} can't be read.\nIt isn't UTF-8 text.\nSave it as a CSV in UTF-8"
     )
     path = table(tmp_path / "y.csv", "path,label\na.png,x\n", "utf-16")
@@ -301,7 +271,7 @@ def test_a_csv_in_another_encoding(tmp_path: Path) -> None:
 
 
 def test_a_split_is_written_and_opens_again(tmp_path: Path) -> None:
-    root = folder(tmp_path / "my photos", {"a,b": 5, 'Kä"fer': 4})
+    root = class_folders(tmp_path / "my photos", {"a,b": 5, 'Kä"fer': 4})
     (root / "a,b" / "00.png").rename(root / "a,b" / "one, two.png")
     parts = data.open_splits(root, held_out=0.4)
     run = tmp_path / "runs" / "first"
@@ -327,11 +297,11 @@ def test_a_split_is_written_and_opens_again(tmp_path: Path) -> None:
     assert read_csv(run / "split.csv")["val"].name == f"{run / 'split.csv'} val"
 
 
-# The part that is held out
+# Held-out images
 
 
 def test_the_split_is_by_class_and_seeded(tmp_path: Path) -> None:
-    root = folder(tmp_path, {"a": 20, "b": 7, "c": 2})
+    root = class_folders(tmp_path, {"a": 20, "b": 7, "c": 2})
     images = data.open(root)
     kept, held = hold_out(images, 0.2)
     assert sorted(kept + held) == list(range(29))
@@ -347,7 +317,7 @@ def test_the_split_is_by_class_and_seeded(tmp_path: Path) -> None:
 
 
 def test_the_split_does_not_depend_on_order_or_hidden_files(tmp_path: Path) -> None:
-    root = folder(tmp_path / "one", {"a": 12, "b": 9})
+    root = class_folders(tmp_path / "one", {"a": 12, "b": 9})
     before = names(data.open(root, "val", held_out=0.25))
     (root / "a" / ".DS_Store").write_bytes(b"")
     (root / "a" / "._00.png").write_bytes(b"")
@@ -363,15 +333,15 @@ def test_the_split_does_not_depend_on_order_or_hidden_files(tmp_path: Path) -> N
     turned = images.keep(order)
     held = hold_out(turned, 0.25)[1]
     assert sorted(turned.file_name(index) for index in held) == before
-    # Another image of another class moves nothing; one of its own, at most one.
-    (root / "b" / "new.png").write_bytes(image(999))
+    # A new image doesn't affect other classes, and moves at most one image of its own.
+    (root / "b" / "new.png").write_bytes(picture(999))
     after = names(data.open(root, "val", held_out=0.25))
     assert [n for n in after if n[0] == "a"] == [n for n in before if n[0] == "a"]
     assert len(set(before) - set(after)) <= 1
 
 
 def test_copies_lie_on_one_side(tmp_path: Path) -> None:
-    root = folder(tmp_path, {"a": 10, "b": 10})
+    root = class_folders(tmp_path, {"a": 10, "b": 10})
     for index in range(6):
         shutil.copy(root / "a" / "00.png", root / "a" / f"copy{index}.png")
     shutil.copy(root / "b" / "01.png", root / "b" / "copy.png")
@@ -384,7 +354,7 @@ def test_copies_lie_on_one_side(tmp_path: Path) -> None:
         assert len(inside & {"b/01.png", "b/copy.png"}) != 1
         assert Counter(name[0] for name in inside)["b"] == 3
     for name in (root / "b").iterdir():
-        name.write_bytes(image(7))
+        name.write_bytes(picture(7))
     with pytest.raises(DataError) as error:
         hold_out(data.open(root), 0.3)
     assert str(error.value).splitlines()[:2] == [
@@ -394,7 +364,7 @@ def test_copies_lie_on_one_side(tmp_path: Path) -> None:
 
 
 def test_contents_in_memory_split_by_what_they_are() -> None:
-    contents = tuple(image(seed) for seed in range(20))
+    contents = tuple(picture(seed) for seed in range(20))
     images = LabeledFiles(contents, (0,) * 20, ("a",), "contents")
     chosen = {contents[index] for index in hold_out(images, 0.3)[1]}
     turned = LabeledFiles(contents[::-1], (0,) * 20, ("a",), "contents")

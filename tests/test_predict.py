@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from PIL import Image
 from support import commands
 from support.networks import message
@@ -25,7 +24,6 @@ from torch import Tensor, nn
 
 from senetzoo import zoo
 from senetzoo._utils.terminal import cells
-from senetzoo.cli import main
 from senetzoo.cli.predict import _Table
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.nn.classifier import Classifier
@@ -77,7 +75,7 @@ class Colors(Classifier):
 
 @pytest.fixture
 def colors(monkeypatch: pytest.MonkeyPatch) -> Colors:
-    """The network that the command gets, whatever its name."""
+    """The network that the command loads for any name."""
     model = Colors()
 
     def load(name: str, **stated: Any) -> Colors:
@@ -469,7 +467,7 @@ def test_the_network_may_come_first(
     assert run("se_resnet20", red).exit_code == 0
     assert run("resnet50", red).stderr.startswith("error: resnet50 has no weights.")
     monkeypatch.chdir(tmp_path)
-    # A file is an image, whatever its name; so is a folder that holds no network.
+    # A file is an image, whatever its name; a folder without a network contains images.
     assert run("resnet50.png", "resnet50.png").exit_code == 0
     picture(tmp_path / "photos" / "a.png", 0, 255, 0)
     assert run("photos", "resnet50.png").exit_code == 0
@@ -540,15 +538,6 @@ def test_table_without_limit_cuts_nothing() -> None:
     lines = rows(None, image, (name,))
     assert image in lines[1]
     assert name in lines[1]
-
-
-def test_help() -> None:
-    done = CliRunner().invoke(main, ["predict", "--help"])
-    assert done.exit_code == 0
-    assert done.stdout.startswith("Usage: senetzoo predict [OPTIONS] [NETWORK] IMAGE...\n")
-    assert "--model NETWORK" in done.stdout
-    assert "[default: se_resnet20]" in " ".join(done.stdout.split())
-    assert "  senetzoo predict photo.jpg holiday/\n" in done.stdout
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")

@@ -1,4 +1,4 @@
-"""``senetzoo predict --explain``: the page, the pictures, and what they are of."""
+"""``senetzoo predict --explain``: the page and the pictures."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def photo(path: Path, size: tuple[int, int] = (40, 50), mode: str = "RGB") -> Pa
 
 
 class Images(HTMLParser):
-    """The images of a page, and everything that a browser would fetch."""
+    """The images on a page, and everything that a browser would download."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ def test_page_and_pictures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["transparent", "gray", "turned", "wide"])
 def test_the_picture_is_what_the_network_saw(tmp_path: Path, form: str) -> None:
-    """It goes through the same steps again, and gives the same input."""
+    """The picture gives the same input when it is preprocessed again."""
     path = tmp_path / "x.png"
     if form == "transparent":
         photo(path, mode="RGBA")
@@ -223,7 +223,7 @@ def test_names_of_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["", "why"])
 def test_in_the_folder_of_the_images(tmp_path: Path, where: str) -> None:
-    """The second run gives what the first did, and no image is written over."""
+    """A second run gives the same result, and no image is overwritten."""
     images = {path: path.read_bytes() for name in "ab" if (path := photo(tmp_path / f"{name}.png"))}
     out = tmp_path / where
     first = run(tmp_path, "--explain", out)
@@ -282,7 +282,7 @@ def test_wrong_usage(tmp_path: Path) -> None:
 
 
 def test_it_needs_no_extra(tmp_path: Path) -> None:
-    """In a process in which what the extras bring can't be imported."""
+    """In a process that can't import the optional packages."""
     path = photo(tmp_path / "a.png")
     program = f"""
 import sys

@@ -1,4 +1,4 @@
-"""`senetzoo report`: what the page says is what the runs left behind."""
+"""`senetzoo report`: the page shows what the runs recorded."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from support import commands
 from support.runs import CLASSES, epoch, write_run
 
-from senetzoo.cli import main
 from senetzoo.data import digits
 from senetzoo.data.files import LabeledFiles
 from senetzoo.errors import ConfigError
@@ -35,13 +35,11 @@ from senetzoo.train.augment import normalize
 from senetzoo.train.recipe import networks_of
 from senetzoo.train.recipes import RECIPES
 
-
-def report(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["report", *map(str, arguments)])
+report = partial(commands.run, "report")
 
 
 class Page(HTMLParser):
-    """The text of a page, its tables, its pictures, and what it would fetch."""
+    """The text, tables and pictures of a page, and what it would download."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -113,7 +111,7 @@ def test_the_page_says_what_the_runs_did(tmp_path: Path) -> None:
 
 
 def test_one_run(tmp_path: Path) -> None:
-    """Its pictures are the mistakes, the JSON says the same, and the same run gives it again."""
+    """The pictures are the mistakes, the JSON agrees, and the page is reproducible."""
     folder = write_run(tmp_path / "run", seed=7)
     pages = [tmp_path / name / "page.html" for name in ("one", "two")]
     results = [report(folder, "--out", out, "--json") for out in pages]
@@ -161,10 +159,10 @@ def test_markdown_has_its_pictures(tmp_path: Path) -> None:
 
 
 def test_a_real_run(tmp_path: Path) -> None:
-    """What `senetzoo train` writes today is what is read."""
+    """A report of a run that `senetzoo train` wrote."""
     run, out = tmp_path / "run", tmp_path / "page.html"
-    train = ["train", "digits", "--quick", "--out", str(run), "--set", "model=se_lenet5"]
-    result = CliRunner().invoke(main, train)
+    train = ("train", "digits", "--quick", "--out", run, "--set", "model=se_lenet5")
+    result = commands.run(*train)
     assert result.exit_code == 0, result.output
     end = json.loads(result.output.splitlines()[-1])
     result = report(run, "--out", out, "--json")
@@ -181,7 +179,7 @@ def test_a_real_run(tmp_path: Path) -> None:
     ]
     assert sum("Gradient norm by depth" in words for words in seen.words) == 1
     plots = seen.open["svg"]
-    # The log alone, as it is kept for a record, says how good each class is.
+    # A log alone has the accuracy of each class.
     copy = tmp_path / "copy"
     copy.mkdir()
     (copy / "log.jsonl").write_bytes((run / "log.jsonl").read_bytes())
@@ -191,7 +189,7 @@ def test_a_real_run(tmp_path: Path) -> None:
     seen = page_of(out)
     assert seen.open["svg"] == plots + 3  # two gates, and the distribution
     rows = {row[0]: row for row in seen.rows if len(row) == 10}
-    # As measured by hand: the network of the run, on the held-out digits.
+    # Against the run's network on the held-out digits.
     model, initial = networks_of(run)
     test = digits.load("test")
     images = normalize(test.images, digits.MEAN, digits.STD, 32)
@@ -258,7 +256,7 @@ def test_gray_images_and_many_classes(tmp_path: Path) -> None:
     assert report(folder, "--out", out).exit_code == 0
     seen = page_of(out)
     assert seen.open["img"] == 3
-    # All pairs of forty classes are no table that one reads: the commonest are listed.
+    # With forty classes, only the most common confusions are listed.
     assert ["class 0", "class 1", "1 of 1"] in seen.rows
 
 
@@ -266,7 +264,7 @@ def test_gray_images_and_many_classes(tmp_path: Path) -> None:
 
 
 def seeds_of(tmp_path: Path, variant: str, wrong: tuple[int, ...], **header: Any) -> None:
-    """Runs that get so many of 1,000 images wrong; without gradients, whose plots take long."""
+    """Runs with the given mistakes in 1,000 images, without gradients, whose plots are slow."""
     labels = torch.zeros(1000, dtype=torch.long)
     lines = [{k: v for k, v in epoch(n).items() if k != "gradient_norm"} for n in (1, 2, 3)]
     for seed, count in enumerate(wrong):
@@ -287,7 +285,7 @@ def test_seeds_of_a_variant(tmp_path: Path) -> None:
     result = report(tmp_path, "--out", tmp_path / "page.html")
     assert result.exit_code == 0, result.output
     text = (tmp_path / "page.md").read_text()
-    # The deviation is the sample's: (16 + 0 + 16) / 2.
+    # The sample variance is (16 + 0 + 16) / 2.
     assert "| se | 3 | 86.00 % | 4.00 | 90.00, 86.00, 82.00 |\n" in text
     assert "| plain | 1 | 90.00 % |  | 90.00 |\n" in text
     assert "Gradient norm" not in text + (tmp_path / "page.html").read_text()
@@ -364,7 +362,7 @@ def test_variants_are_compared_in_the_order_of_the_recipe(tmp_path: Path) -> Non
 
 
 def test_the_baseline_comes_first(tmp_path: Path) -> None:
-    """In tables, legend and pairs; its seeds are one line of one color with a band."""
+    """In tables, legend and pairs; the seeds are one line with a band."""
     for variant, wrong in (("eca", (80, 90)), ("se", (90, 95)), ("plain", (100, 120))):
         seeds_of(tmp_path / "runs", variant, wrong)
     out, pngs = tmp_path / "page.html", tmp_path / "pngs"
@@ -478,7 +476,7 @@ def test_what_differs_between_runs(tmp_path: Path) -> None:
 def test_plots(tmp_path: Path) -> None:
     runs = find([write_run(tmp_path / "a"), write_run(tmp_path / "b")])
     plots = [*figures.curves(runs), *figures.depth(runs)]
-    # Mathtext is not parsed, so that names are shown as they are.
+    # Mathtext is not parsed, so that names are shown unchanged.
     assert not any("mathdefault" in plot.svg for plot in plots)
     assert [plot.name for plot in plots] == ["loss", "accuracy", "lr", "gradient-1", "gradient-2"]
     ids = [name for plot in plots for name in re.findall(r'\bid="([^"]+)"', plot.svg)]
@@ -522,7 +520,7 @@ AGAIN = "\nGive another folder, or delete this one and train again"
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (garble, "{}/log.jsonl is broken at line 2.\nIt is no JSON." + AGAIN),
+        (garble, "{}/log.jsonl is broken at line 2.\nIt isn't valid JSON." + AGAIN),
         (edit(lambda lines: lines.insert(1, [1])), "{}/log.jsonl is broken at line 2.\n"
          "It is [1], not an object whose kind is run, epoch, resume, end." + AGAIN),
         (edit(lambda lines: lines.pop(0)),
@@ -538,7 +536,7 @@ AGAIN = "\nGive another folder, or delete this one and train again"
          "{}/log.jsonl is broken at line 10.\nThe field 'test_correct' is missing." + AGAIN),
         (edit(lambda lines: lines.__delitem__(slice(1, None))),
          "The run in {} has nothing to report yet.\nIts first epoch is not finished.\n"
-         "Wait for it, or type the command that started it again"),
+         "Wait for it, or run the command that started it again"),
         (lambda folder: (folder / "log.jsonl").unlink(),
          "There is no run in {}.\nNeither it nor a folder in it has log.jsonl.\n"
          "Type for example: senetzoo train digits"),
@@ -558,14 +556,14 @@ def test_broken_test_images(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     cut(folder)
     with pytest.raises(
-        ConfigError, match=r"test\.safetensors can't be read\.\nIt is no whole file"
+        ConfigError, match=r"test\.safetensors can't be read\.\nIt isn't a complete file"
     ):
         find([folder])
     folder = write_run(tmp_path / "nan")
     tensors = load_file(str(folder / "test.safetensors"))
     tensors["logits"][3, 1] = torch.nan
     save_file(tensors, str(folder / "test.safetensors"))
-    with pytest.raises(ConfigError, match="holds logits that are not finite"):
+    with pytest.raises(ConfigError, match="has logits that aren't finite"):
         find([folder])
 
 
@@ -573,14 +571,14 @@ def test_wrong_calls(tmp_path: Path) -> None:
     result = report(tmp_path / "none")
     assert result.stderr == (
         f"error: There is no run in {tmp_path / 'none'}.\n"
-        "A run is a folder that senetzoo train made.\nType for example: senetzoo train digits\n"
+        "A run is a folder that senetzoo train wrote.\nType for example: senetzoo train digits\n"
     )
     a = write_run(tmp_path / "a", data="A")
     b = write_run(tmp_path / "b", classes=("x", "y", "z"), data="B")
     result = report(a, b, "--out", tmp_path / "page.html")
     assert result.stderr == (
-        "error: The runs can't share a report.\nTheir classes differ: they are of A, B.\n"
-        "Give the runs of one data set\n"
+        "error: The runs can't share a report.\nTheir classes differ: their data sets are A, B.\n"
+        "Give runs on the same data set\n"
     )
     result = report(a, "--out", tmp_path / "page.pdf")
     assert result.stderr == (

@@ -1,4 +1,4 @@
-"""Networks as folders: what is saved is what is loaded, and nothing else is."""
+"""Saving networks to folders and loading them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ YOURSELF = "Save its state_dict() yourself, with safetensors"
 
 
 def edited(folder: Path, **changes: Any) -> None:
-    """Change fields of ``config.json``; ``a__b`` is b in a; a value that is ... goes."""
+    """Change fields of ``config.json``; ``a__b`` is b in a, and ``...`` removes a field."""
     file = folder / "config.json"
     raw = json.loads(file.read_text(encoding="utf-8"))
     for path, value in changes.items():
@@ -55,7 +55,7 @@ def edited(folder: Path, **changes: Any) -> None:
     file.write_text(json.dumps(raw), encoding="utf-8")
 
 
-# --- There and back ------------------------------------------------------------------------------
+# --- Saving and loading --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -85,7 +85,7 @@ def test_any_network_comes_back(seed: int, tmp_path: Path) -> None:
 
 
 def _described_again(name: str) -> None:
-    """The description of a network of the registry is that of the same network."""
+    """The description of a network in the registry builds the same network."""
     with torch.device("meta"):
         model = config(name).build(seed=0)
     written = describe(model, b"")
@@ -153,7 +153,7 @@ def test_classes_and_transforms_of_one_s_own(tmp_path: Path) -> None:
     assert transforms(again) == see
     save(again, tmp_path)
     assert transforms(load(tmp_path)) == see
-    # Of another number of classes there are no names; of gray images one mean.
+    # Another number of classes has no names, and gray images have one mean.
     other = load(tmp_path, num_classes=2, in_chans=1)
     save(other, tmp_path / "other")
     last = load(tmp_path / "other")
@@ -194,7 +194,7 @@ def test_a_folder_opens_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 class Mine(nn.Module):
-    """A gate of somebody's own."""
+    """A user's own gate."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -255,9 +255,9 @@ def _own_gate() -> Classifier:
          "Can't save the ResNet.\nIts conv1.weight is on the meta device, without values.\n"
          "Give it values first: load weights, or build it on the CPU"),
         (lambda: _filled(float("nan")), WeightsError,
-         "The weights of the ResNet hold values that are not finite.\n"
+         "The weights of the ResNet have values that aren't finite.\n"
          "There is NaN or infinity in fc.bias.\n"
-         "They come from a training that diverged, or the file was damaged: get another"),
+         "The training diverged, or the file is damaged: use other weights"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_saved(
@@ -290,7 +290,7 @@ def test_options_of_save(options: dict[str, Any], text: str, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-# --- Folders that hold something -----------------------------------------------------------------
+# --- Folders that aren't empty -------------------------------------------------------------------
 
 
 def test_other_files_stay_and_ours_are_replaced(tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     )
 
 
-# --- Killed in between ---------------------------------------------------------------------------
+# --- Killed while saving -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("last", [1, 2])
@@ -381,7 +381,7 @@ def _save_for_ever(models: list[Classifier], folder: Path) -> None:
 
 
 def _kills(times: int, folder: Path) -> int:
-    """Kill a process that saves two networks in turn; how often a whole one was left."""
+    """Kill a process that saves two networks in turn; count how often a complete one was left."""
     models: list[Classifier] = [tiny(), attach(tiny(width=16), SE(4)).model]  # type: ignore[list-item]
     draw, whole = random.Random(0), 0
     fork = multiprocessing.get_context("fork")
@@ -442,7 +442,7 @@ def test_other_tensors_are_refused(tmp_path: Path) -> None:
         )
     file.unlink()
     assert message(lambda: load(tmp_path), WeightsError) == (
-        f"Can't read the weights {file}.\nThere is no such file.\n{AGAIN}"
+        f"Can't read the weights {file}.\nThe file doesn't exist.\n{AGAIN}"
     )
     (tmp_path / "config.json").unlink()
     assert message(lambda: load(tmp_path), WeightsError) == (
@@ -458,7 +458,7 @@ def test_a_right_hash_of_what_is_no_weights(tmp_path: Path) -> None:
     edited(tmp_path, weights__sha256=hashlib.sha256(content).hexdigest())
     first, second, third = message(lambda: load(tmp_path), WeightsError).splitlines()
     assert first == f"Can't read the weights {tmp_path / 'model.safetensors'}."
-    assert second.startswith("It is no whole safetensors file (")
+    assert second.startswith("It isn't a complete safetensors file (")
     assert third == AGAIN
 
 
@@ -487,7 +487,7 @@ CODE = "__import__('os').system('touch pwned')"
     [
         ({"schema": 3}, "schema",
          "It is 3, and this version of senetzoo reads 1 to 2.\n"
-         "A newer senetzoo made it: pip install --upgrade senetzoo"),
+         "A newer senetzoo wrote it: pip install --upgrade senetzoo"),
         ({"schema": "1"}, "schema", 'It is "1", and this version of senetzoo reads 1 to 2.'),
         ({"schema": True}, "schema", "It is true, and this version of senetzoo reads 1 to 2."),
         ({"schema": ...}, "schema", "It is null, and this version of senetzoo reads 1 to 2."),
@@ -597,14 +597,15 @@ def test_broken_transforms(seen: dict[str, Any], where: str, what: str, tmp_path
 @pytest.mark.parametrize(
     ("content", "where", "what"),
     [
-        (b"{", "its start", "It is no JSON (Expecting property name enclosed in double quotes: "
+        (b"{", "its start", "It isn't valid JSON (Expecting property name enclosed in double "
+         "quotes: "
          "line 1 column 2 (char 1))."),
         (b"[" * 100_000, "its start", None),
-        (b"\xff", "its start", "It is no text in UTF-8."),
+        (b"\xff", "its start", "It isn't UTF-8 text."),
         (b"[]", "library_name", "It isn't 'senetzoo'."),
         (b'{"a": 1, "a": 2}', "a", "It is there twice."),
-        (b'{"a": NaN}', "its start", "It is no JSON (NaN is no JSON number)."),
-        (b"\x80\x04\x95.", "its start", "It is no text in UTF-8."),
+        (b'{"a": NaN}', "its start", "It isn't valid JSON (NaN isn't a JSON number)."),
+        (b"\x80\x04\x95.", "its start", "It isn't UTF-8 text."),
     ],
 )  # fmt: skip
 def test_files_that_are_no_configs(
@@ -613,7 +614,7 @@ def test_files_that_are_no_configs(
     (tmp_path / "config.json").write_bytes(content)
     first, second, third = message(lambda: load(tmp_path), WeightsError).splitlines()
     assert first == f"{tmp_path / 'config.json'} is broken at {where}."
-    assert second == what or (what is None and second.startswith("It is no JSON ("))
+    assert second == what or (what is None and second.startswith("It isn't valid JSON ("))
     assert third == AGAIN
 
 
@@ -688,7 +689,7 @@ def as_schema_1(folder: Path, **changes: Any) -> None:
 def test_gates_by_name_and_by_text_are_the_same(
     tmp_path: Path, build: Callable[[], Classifier], text: str
 ) -> None:
-    """Version 0.1.0 wrote gates by the names of their sites where it had no text for them."""
+    """Version 0.1.0 wrote gates by the names of their sites if it had no text for them."""
     model = attach(build(), policy(text)).model
     assert isinstance(model, Classifier)
     save(model, tmp_path)
@@ -741,7 +742,7 @@ def test_broken_configs_of_version_0_1_0(
     )
 
 
-# --- Networks that other parts of torch have changed ---------------------------------------------
+# --- Networks that torch has changed -------------------------------------------------------------
 
 
 def _small() -> Classifier:
@@ -770,7 +771,7 @@ def _parametrized(model: Classifier) -> None:
 def test_what_is_typed_saves_a_changed_network(
     change: Callable[[Classifier], None], tmp_path: Path
 ) -> None:
-    """The message says what to type; after that the folder has the changed network."""
+    """After following the message, the folder has the changed network."""
     model = _small()
     change(model)
     said = message(lambda: save(model, tmp_path / "it"), ConfigError).splitlines()
@@ -860,7 +861,7 @@ def test_what_was_written_without_a_calibration_has_none(tmp_path: Path) -> None
 
 
 def test_a_calibration_is_of_the_tensors_it_was_made_for(tmp_path: Path) -> None:
-    """Training on drops what a folder stored; what is calibrated afterwards counts."""
+    """Further training drops a stored calibration; a later one counts."""
     model = create("resnet20", seed=0, num_classes=3)
     model.temperature, model.reject_below = 2.0, 0.7
     save(model, tmp_path / "net")

@@ -7,6 +7,7 @@ import hashlib
 import io
 import itertools
 import json
+import logging
 import os
 import pwd
 import random
@@ -44,7 +45,7 @@ from senetzoo import ECA, create, stage
 from senetzoo._utils.environment import offline
 from senetzoo.errors import ConfigError, WeightsError
 from senetzoo.spec import ModelSpec
-from senetzoo.weights import cache, download, lock, manifest
+from senetzoo.weights import cache, download, http, lock, manifest
 from senetzoo.weights.manifest import Source
 
 TAG = "resnet20.pets_v1"
@@ -161,9 +162,9 @@ def test_variables(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> None:
     for part in (str(pantry.folder / "missing"), "ftp://mirror"):
         monkeypatch.setenv("SENETZOO_WEIGHTS", part)
         assert refusal(tag, entry) == (
-            f"SENETZOO_WEIGHTS names {part}.\n"
-            "It is no existing folder, and no address that begins with https:// or http://.\n"
-            "Make the folder, change the variable, or unset it"
+            f"SENETZOO_WEIGHTS contains {part}.\n"
+            "It is neither an existing folder nor an address with https:// or http://.\n"
+            "Create the folder, or change or unset the variable"
         )
 
 
@@ -182,7 +183,7 @@ def test_variables_of_older_versions(
     monkeypatch.setenv(variable, "1")
     blocked(monkeypatch)
     assert message(lambda: download.locate(tag, entry), ConfigError) == (
-        f"{variable} is set.\nsenetzoo reads it no more.\nUnset it, and set {new}"
+        f"{variable} is set.\nsenetzoo no longer reads it.\nUnset it, and set {new}"
     )
     pantry.cached(tag)
     assert download.locate(tag, entry).origin == "cache"
@@ -232,7 +233,7 @@ def test_a_mirror(pantry: Pantry, monkeypatch: pytest.MonkeyPatch, kind: Kind) -
     with pytest.warns(UserWarning, match="could not be used") as said:
         assert download.locate(tag, entry).origin == kind
     assert str(said[0].message) == (
-        f"{pantry.hub.url}/mirror could not be used: access is refused (403)."
+        f"{pantry.hub.url}/mirror could not be used: access is denied (403)."
     )
 
 
@@ -249,7 +250,7 @@ def test_the_hub_gets_the_token_and_the_content_network_does_not(pantry: Pantry)
 
 # --- Not pinned ----------------------------------------------------------------------------------
 
-UNPUBLISHED = "No hash of the weights .* is published"
+UNPUBLISHED = "The publisher of the weights .* states no hash"
 
 
 def unpinned(pantry: Pantry, kind: Kind) -> tuple[str, manifest.Entry]:
@@ -265,8 +266,8 @@ def test_the_first_file_is_recorded(pantry: Pantry, kind: Kind) -> None:
         located = download.locate(tag, entry)
     kept = cache.cache_folder() / lock.FILE
     assert [str(warning.message) for warning in said] == [
-        f"No hash of the weights {tag} is published. That of {located.path} is recorded in {kept}, "
-        "and later files are held to it."
+        f"The publisher of the weights {tag} states no hash. That of {located.path} is recorded "
+        f"in {kept}, and later files have to match it."
     ]
     digest = hash_of(pantry.contents[tag])
     assert (located.pinned, located.origin, located.sha256) == ("", kind, digest)
@@ -332,8 +333,8 @@ def test_another_file_than_the_locked_one(pantry: Pantry) -> None:
         assert refusal(tag, entry) == (
             f"The weights {tag} are not those of senetzoo.lock.\n"
             f"{download.address(entry)} has the sha256 {new}, {kept} has {old}.\n"
-            "Try again; or choose others: senetzoo weights list 'resnet20.*'; or accept what the "
-            f"publisher has now: senetzoo weights get {tag} --update"
+            "Try again; or choose others: senetzoo weights list 'resnet20.*'; or accept the "
+            f"publisher's current file: senetzoo weights get {tag} --update"
         )
         assert not path.exists()
     pantry.cached(tag, b"of a mirror, and of no use any more")
@@ -416,8 +417,8 @@ def test_a_lock_file_that_cant_be_written(
 @pytest.mark.parametrize(
     ("text", "where", "what"),
     [
-        ("", "its start", "It is no JSON (Expecting value: line 1 column 1 (char 0))."),
-        ("[]", "its start", "Expected an object of schema and weights."),
+        ("", "its start", "It isn't valid JSON (Expecting value: line 1 column 1 (char 0))."),
+        ("[]", "its start", "Expected an object with schema and weights."),
         ('{"weights": {}}', "schema", "It is null, and this version of senetzoo reads 1."),
         ('{"schema": 1, "weights": {"a.b": {"sha256": "ab", "revision": null}}}', "a.b.sha256",
          'It is "ab", not a hash of 64 lower-case hexadecimal digits.'),
@@ -431,7 +432,7 @@ def test_a_broken_lock_file(pantry: Pantry, text: str, where: str, what: str) ->
     kept.parent.mkdir()
     kept.write_text(text, "utf-8")
     assert refusal(tag, entry) == (
-        f"{kept} is broken at {where}.\n{what}\nRestore it, or delete it to accept what comes next"
+        f"{kept} is broken at {where}.\n{what}\nRestore it, or delete it to accept the next files"
     )
     assert not pantry.hub.requests
 
@@ -622,13 +623,13 @@ OTHER_MACHINE = (
 )
 HUB = {
     "unauthorised": (
-        "there is no such repository, or it is a private one that this token, or no token, does "
-        "not open (401)",
-        "Check the name at {url}/someone/pets; for a private one type: hf auth login",
+        "there is no such repository, or it is private and this token, or no token, has no access "
+        "(401)",
+        "Check the name at {url}/someone/pets; for a private repository type: hf auth login",
     ),
     "gated": (
-        "its owner gives access to some only, and not to this token, or there is no token (403)",
-        "Ask for access at {url}/someone/pets, and type: hf auth login",
+        "access to the repository is restricted, and this token, or no token, has none (403)",
+        "Request access at {url}/someone/pets, and type: hf auth login",
     ),
 }
 """Errors that the Hub's client distinguishes."""
@@ -638,8 +639,8 @@ HUB = {
     ("fault", "reason", "remedy"),
     [
         ("missing", "there is no such file (404)", CHOOSE),
-        ("unauthorised", "access is refused (401)", CHOOSE),
-        ("gated", "access is refused (403)", CHOOSE),
+        ("unauthorised", "access is denied (401)", CHOOSE),
+        ("gated", "access is denied (403)", CHOOSE),
         ("busy", "the server is busy (429)", "Try again later"),
         ("error", "the server answered with 500", "Try again later"),
         ("dropped", None, OTHER_MACHINE),
@@ -667,13 +668,18 @@ def test_faults_that_stay(
     assert download.locate(tag, entry).path.read_bytes() == pantry.contents[tag]
 
 
-def test_nobody_answers(pantry: Pantry, kind: Kind) -> None:
+def test_nobody_answers(
+    pantry: Pantry, kind: Kind, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)
     tag, entry = pantry.add(kind)
     pantry.hub.close()
     first, second, third = refusal(tag, entry).splitlines()
     assert first == f"The weights {tag} could not be fetched."
     assert second.startswith(f"{download.address(entry)}: ConnectError: ")
     assert third == OTHER_MACHINE
+    # huggingface_hub retries a file five times, and logs each of them.
+    assert len(caplog.records) <= 1
 
 
 @pytest.mark.parametrize("fault", ["wrong", "swapped"])
@@ -718,12 +724,12 @@ def test_a_load_needs_no_cache(pantry: Pantry, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(file / "hub"))
     cache.spare.cache_clear()
     variable = "SENETZOO_CACHE" if kind == "url" else "HF_HOME"
-    with pytest.warns(UserWarning, match=rf"can't be kept \(Not a directory\).* Set {variable} to"):
+    with pytest.warns(UserWarning, match=rf"\(Not a directory\).* Set {variable} to a"):
         found = download.search(tag, entry)()
     assert found.path.read_bytes() == pantry.contents[tag]
     assert found.path.parent == cache.spare()
     requests = len(pantry.hub.requests)
-    with pytest.warns(UserWarning, match="can't be kept"):
+    with pytest.warns(UserWarning, match="can't be stored"):
         assert download.search(tag, entry)() == found
     assert not [r for r in pantry.hub.requests[requests:] if r.method == "GET"]
 
@@ -744,9 +750,9 @@ def test_a_user_without_a_home(pantry: Pantry, monkeypatch: pytest.MonkeyPatch, 
     names = "HOME, HF_HOME or SENETZOO_CACHE" if kind == "url" else "HOME or HF_HOME"
     assert message(lambda: download.locate(tag, entry), ConfigError).splitlines()[1:] == [
         "HOME is not set, and the system does not know the user.",
-        f"Set {names} to a folder that can be written to",
+        f"Set {names} to a writable folder",
     ]
-    with pytest.warns(UserWarning, match=r"can't be kept \(no home folder is known\)"):
+    with pytest.warns(UserWarning, match=r"can't be stored \(no home folder is known\)"):
         found = download.search(tag, entry)()
     assert found.path.read_bytes() == pantry.contents[tag]
     assert not (pantry.folder / "~").exists()
@@ -767,14 +773,14 @@ def test_certificates_that_cant_be_read(
     # As requests does.
     theirs = OSError(f"Could not find a suitable TLS CA certificate bundle, invalid path: {path}")
     for error in (caught.value, theirs):
-        assert "certificates" not in download.explain(error)[1]
+        assert "certificates" not in http.explain(error)[1]
         monkeypatch.setenv(name, str(path))
-        meaning, remedy = download.explain(error)
+        meaning, remedy = http.explain(error)
         assert meaning.startswith(f"{name} names certificates that can't be read (")
         assert remedy == f"Set {name} to the file of your certificates, or unset it"
         # A folder that can't be written has another remedy.
         full = PermissionError(13, "Permission denied", "/root/cache")
-        assert download.explain(full)[1].startswith("Free some space")
+        assert http.explain(full)[1].startswith("Free some space")
         monkeypatch.delenv(name)
 
 
@@ -835,7 +841,7 @@ def test_a_damaged_cached_file_is_set_aside(pantry: Pantry, kind: Kind) -> None:
     bad = real.with_name(f"{real.name}.bad")
     assert [str(warning.message) for warning in said] == [
         f"The weights {tag} in {path} were damaged: sha256 {hash_of(bytes(damaged))}, the "
-        f"manifest has {entry.sha256}. The file was set aside as {bad} and is fetched again."
+        f"manifest has {entry.sha256}. The file was moved to {bad} and is downloaded again."
     ]
     assert bad.read_bytes() == damaged
     assert located.origin == kind
@@ -851,7 +857,7 @@ def test_a_damaged_cached_file_and_a_folder(
     folder = pantry.folder_of("folder")
     (folder / f"{tag}.pth").write_bytes(pantry.contents[tag])
     monkeypatch.setenv("SENETZOO_WEIGHTS", str(folder))
-    with pytest.warns(UserWarning, match="set aside"):
+    with pytest.warns(UserWarning, match="was moved to"):
         assert download.locate(tag, entry).origin == "folder"
     assert not pantry.hub.requests
 
@@ -882,7 +888,7 @@ def test_a_damaged_file_that_cant_be_moved(pantry: Pantry, monkeypatch: pytest.M
 
     monkeypatch.setattr(Path, "replace", refuse)
     assert refusal(tag, entry) == (
-        f"The weights {tag} are not the published ones, and can't be set aside.\n"
+        f"The weights {tag} are not the published ones, and their file can't be renamed.\n"
         f"{path} has the sha256 {hash_of(b'x')}, the manifest has {entry.sha256}; "
         f"Permission denied.\nDelete {path} and try again"
     )
@@ -940,7 +946,7 @@ def test_tampered_files_are_refused(
     remedy = {
         "embedded": "Install senetzoo again",
         "cache": f"Type: senetzoo weights get {tag}",
-        "folder": "Replace the file, or take its folder out of SENETZOO_WEIGHTS",
+        "folder": "Replace the file, or remove its folder from SENETZOO_WEIGHTS",
     }[where]
     # `locate` would repair the cache; `check` only reports.
     look = cache.check if where == "cache" else download.locate
@@ -969,15 +975,15 @@ def test_offline(pantry: Pantry, monkeypatch: pytest.MonkeyPatch, kind: Kind) ->
     monkeypatch.setenv("SENETZOO_WEIGHTS", f"{pantry.hub.url}/mirror")
     blocked(monkeypatch)
     last = (
-        f"Put it into {cache.cache_folder()}, or into a folder that SENETZOO_WEIGHTS names; with a "
-        f"network, this fetches it: senetzoo weights get {tag} --to FOLDER"
+        f"Put the file into {cache.cache_folder()}, or into a folder in SENETZOO_WEIGHTS; "
+        f"with a network, get it by: senetzoo weights get {tag} --to FOLDER"
     )
     address = {
         "url": f"{pantry.hub.url}/models/pets-0123.pth",
         "hub": f"{pantry.hub.url}/someone/pets/resolve/{entry.source.revision}/pets-0123.pth",
     }[kind]
     assert refusal(tag, entry) == (
-        f"The weights {tag} are not on this machine, and HF_HUB_OFFLINE forbids to fetch them.\n"
+        f"The weights {tag} are not on this machine, and HF_HUB_OFFLINE forbids downloads.\n"
         f"They are {tag}.pth (60000 bytes, sha256 {entry.sha256}) from {address}\n{last}"
     )
     part = dataclasses.replace(entry, sha256=None, sha256_prefix="0123abcd")
@@ -1056,7 +1062,7 @@ def test_errors_of_the_thread_are_raised(shelf: Shelf, monkeypatch: pytest.Monke
     monkeypatch.setattr(cache, "sha256", unreadable)
     assert message(lambda: create(TAG), WeightsError) == (
         f"The weights {TAG} can't be read.\n{file}: Permission denied.\n"
-        "Let yourself read the file, or remove it"
+        "Make the file readable, or delete it"
     )
     monkeypatch.undo()
 

@@ -17,7 +17,7 @@ ABOUT = {"format": "pt", "tag": 'né "x"\n', "model": "se_resnet20", "é": "", "
 
 
 def test_the_same_content_is_the_same_bytes() -> None:
-    # safetensors itself draws the order anew for each file.
+    # safetensors itself writes a random order.
     assert len({save(TENSORS, metadata=ABOUT) for _ in range(20)}) > 1
     contents = {stored(TENSORS, ABOUT) for _ in range(20)}
     contents.add(stored(TENSORS, dict(reversed(ABOUT.items()))))

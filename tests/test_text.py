@@ -70,7 +70,7 @@ def test_json_keeps_every_name() -> None:
     assert "狗" in text
 
 
-# --- Output that nobody takes --------------------------------------------------------------------
+# --- Output that can't be written ----------------------------------------------------------------
 
 
 @pytest.fixture(params=["full", "closed"])
@@ -147,7 +147,7 @@ def photos(root: Path) -> None:
 
 @pytest.mark.parametrize("charset", ["utf-8", "latin-1"])
 def test_classes_of_any_name(tmp_path: Path, charset: str) -> None:
-    """A training, an evaluation, a prediction and a report end, and the names are kept."""
+    """Training, evaluation, prediction and report work, and keep the names."""
     photos(tmp_path / "photos")
     folder, out = tmp_path / "r\udcfcn", tmp_path / "report.html"
     runner = CliRunner(charset=charset)

@@ -1,4 +1,4 @@
-"""The import of torchvision whose operators do not load, each case in a copy of an interpreter."""
+"""Importing torchvision whose operators don't load, each case in a copy of an interpreter."""
 
 from __future__ import annotations
 

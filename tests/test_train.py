@@ -369,7 +369,7 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_state(
 def test_without_a_compiler_training_goes_on_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cause = "The C++ compiler g++ fails here: it ends with 1."
+    cause = "The C++ compiler g++ fails here: it exits with 1."
     monkeypatch.setattr(environment, "compiler_missing", lambda device: (cause, "Repair it"))
     said: list[str] = []
     train(ONE.replace(compile=True), tmp_path, say=said.append)

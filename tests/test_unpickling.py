@@ -1,4 +1,4 @@
-"""Nothing is unpickled but by torch with ``weights_only=True``: read from the source."""
+"""Only torch with ``weights_only=True`` unpickles: a check of the source code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import senetzoo
 
 PACKAGE = Path(senetzoo.__file__).parent
 
-# Other people's files in `weights convert`, and the checkpoints of our own trainings.
+# Files of other libraries in `weights convert`, and our own checkpoints.
 MAY_LOAD = {"weights/unpack.py", "train/checkpoint.py"}
 # Modules that unpickle, or have no other use. `pickle` may be imported for its error.
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}

@@ -31,7 +31,7 @@ TAG = "resnet20.pets_v1"
 
 
 def measured(tag: str, where: str, each: int | None = None) -> Tally:
-    """Top-1 of weights on all images, or on the first so many of each class."""
+    """Top-1 accuracy on all images, or on the first `each` of each class."""
     entry, model = SHIPPED[tag], create(tag)
     data = read_images(where, entry.classes or (), entry.num_classes)
     if each is not None:
@@ -63,7 +63,7 @@ def test_cifar10_accuracy_is_as_claimed(
 
 @pytest.mark.parametrize("tag", [t for t, e in SHIPPED.items() if "flowers5 " in e.data])
 def test_flowers_accuracy_is_as_claimed(tag: str, sample: Callable[[str], Path]) -> None:
-    """At least: the sample's photographs may be among those of the training."""
+    """A lower bound, because the sample may overlap with the training images."""
     result = measured(tag, str(sample("flowers5-sample.parquet")))
     assert result.total == 200
     assert SHIPPED[tag].metrics[0].value / 100 < wilson(result.right, result.total, 0.999)[1]
@@ -142,9 +142,9 @@ def test_strict_loading_changes_nothing_on_failure(tmp_path: Path) -> None:
             bad[key][3] = value
         first, more = ("fc.bias", "") if keys == 1 else ("bn1.weight", " and 1 more")
         assert refused(bad) == (
-            "The weights w hold values that are not finite.\n"
+            "The weights w have values that aren't finite.\n"
             f"There is NaN or infinity in {first}{more}.\n"
-            "They come from a training that diverged, or the file was damaged: get another"
+            "The training diverged, or the file is damaged: use other weights"
         )
     file = tmp_path / "w.safetensors"
     save_file(other, str(file))
@@ -157,7 +157,7 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
     file = tmp_path / "w.safetensors"
     assert (
         message(lambda: read(file), WeightsError)
-        == f"Can't read the weights {file}.\nThere is no such file.\n{remedy}"
+        == f"Can't read the weights {file}.\nThe file doesn't exist.\n{remedy}"
     )
     save_file({"a": torch.zeros(100)}, str(file))
     file.write_bytes(file.read_bytes()[:-1])
@@ -165,7 +165,7 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
         read(file)
     first, second, third = str(caught.value).splitlines()
     assert (first, third) == (f"Can't read the weights {file}.", remedy)
-    assert second.startswith("It is no whole safetensors file (")
+    assert second.startswith("It isn't a complete safetensors file (")
 
 
 def test_another_number_of_classes_replaces_the_head(shelf: Shelf) -> None:
@@ -235,7 +235,7 @@ def test_a_policy_over_pretrained_weights(shelf: Shelf) -> None:
     left_out = [name for name in state if name.startswith("layer3") and "slots" in name]
     assert len(left_out) == 12
     assert sorted(report.adapted) == sorted(
-        (name, "left out: another gate or none is asked for here") for name in left_out
+        (name, "left out: the network has another gate or none here") for name in left_out
     )
 
 

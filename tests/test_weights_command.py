@@ -27,7 +27,7 @@ from support.weights import (
 )
 
 from senetzoo.cli import weights as weights_command
-from senetzoo.weights import cache, download, lock, manifest
+from senetzoo.weights import cache, download, http, lock, manifest
 
 TAG = "resnet20.pets_v1"
 
@@ -145,7 +145,7 @@ def test_get_into_the_cache(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_get_for_another_machine(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folder that `get` fills works as SENETZOO_WEIGHTS where there is no network."""
+    """The folder that `get` fills works as SENETZOO_WEIGHTS offline."""
     pantry.add("url", file="model.pth")
     pantry.add("hub", "resnet32.pets_v1", file="model.pth")
     pantry.add("hub", "resnet44.pets_v1", file="model.pth")
@@ -201,8 +201,8 @@ def test_get_mends_a_folder(pantry: Pantry) -> None:
     assert result.stdout == f"{tag}  ok  url  sha256 {entry.sha256}\n"
     assert result.stderr == (
         f"warning: The weights {tag} in {to / f'{tag}.pth'} were damaged: sha256 {hash_of(b'x')}, "
-        f"the manifest has {entry.sha256}. The file was set aside as {to / f'{tag}.pth.bad'} and "
-        "is fetched again.\n"
+        f"the manifest has {entry.sha256}. The file was moved to {to / f'{tag}.pth.bad'} and "
+        "is downloaded again.\n"
     )
     assert (to / f"{tag}.pth").read_bytes() == pantry.contents[tag]
 
@@ -249,7 +249,7 @@ def test_the_lock_file_is_said(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) 
     assert not Path(lock.FILE).exists()
     result = run("weights", "get", tag, "--lock")
     assert result.stdout == f"{tag}  ok  url  sha256 {digest} (senetzoo.lock)\n"
-    assert result.stderr.startswith(f"warning: No hash of the weights {tag} is published. ")
+    assert result.stderr.startswith(f"warning: The publisher of the weights {tag} states no hash. ")
     kept = Path.cwd() / lock.FILE
     assert lock.read(kept) == {tag: {"sha256": digest, "revision": None}}
     for command in ("verify", "get"):
@@ -260,7 +260,7 @@ def test_the_lock_file_is_said(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) 
         )
     assert f"sha256          {digest} ({kept})\n" in run("weights", "show", tag).output
     assert "  senetzoo.lock  " in run("weights", "list").output
-    # The publisher has another file now, which counts when it is asked for.
+    # The publisher's new file is used only when asked for.
     content = b"another file"
     pantry.hub.serve(f"models/{entry.source.file}", content)
     assert run("weights", "get", tag, "--lock").stdout.split() == [
@@ -346,10 +346,10 @@ def test_progress_on_a_terminal_only(
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     with os.fdopen(theirs, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
-        download.download(str(entry.source.url), tmp_path / "file.pth")
+        http.download(str(entry.source.url), tmp_path / "file.pth")
     assert b"file.pth: 100%" in os.read(ours, 100_000)
     os.close(ours)
     with io.StringIO() as file:
         monkeypatch.setattr(sys, "stderr", file)
-        download.download(str(entry.source.url), tmp_path / "other.pth")
+        http.download(str(entry.source.url), tmp_path / "other.pth")
         assert file.getvalue() == ""

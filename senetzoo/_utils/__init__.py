@@ -1,1 +1,1 @@
-"""What every room may use: checks of values, and files of JSON."""
+"""Utilities for the whole package: checks of values, files, text, and the environment."""

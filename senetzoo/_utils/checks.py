@@ -1,13 +1,13 @@
-"""Values checked against the annotations of the fields that hold them.
+"""Checking values against the annotations of their fields.
 
-An annotation says what a field may be, and nothing else does::
+An annotation says which values a field may have, and nothing else does::
 
     reduction: Annotated[int, Ge(1)] | tuple[Annotated[int, Ge(1)], ...] = 16
     act: Literal["relu", "silu"] = "relu"
     drop: Annotated[float, Ge(0), Lt(1)] = 0.0
 
-`check` reads it where an instance is made, `from_json` where one is read from a document, and
-`from_text` where a field is given on the command line. `words` is the annotation in English.
+`check` is for new instances, `from_json` for documents, and `from_text` for the command line.
+`words` describes an annotation in English.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from senetzoo.errors import BrokenError, ConfigError, SenetzooError, nearest
 
 T = TypeVar("T")
 
-# --- What an annotation says beyond its type -----------------------------------------------------
+# --- Metadata of annotations ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Bound:
-    """A limit of a number: ``Ge(1)``, ``Gt(0)``, ``Le(1)`` or ``Lt(1)``."""
+    """A bound of a number: ``Ge(1)``, ``Gt(0)``, ``Le(1)`` or ``Lt(1)``."""
 
     holds: Callable[[Any, Any], bool]
     value: float
@@ -60,21 +60,21 @@ Lt = functools.partial(Bound, operator.lt)
 
 @dataclass(frozen=True)
 class Odd:
-    """A whole number that 2 does not divide."""
+    """An odd number."""
 
 
 @dataclass(frozen=True)
 class NonEmpty:
-    """A tuple of at least one item."""
+    """A tuple with at least one item."""
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """Text of one form.
+    """Text that matches a pattern.
 
     Args:
-        regex: What the whole text matches.
-        words: What it is, for messages: ``"a commit of 40 hexadecimal digits"``.
+        regex: Regular expression for the whole text.
+        words: Description for messages: ``"a commit of 40 hexadecimal digits"``.
     """
 
     regex: str
@@ -83,7 +83,7 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Example:
-    """A value for messages, where the field has no default."""
+    """An example value for messages, if the field has no default."""
 
     value: object
 
@@ -94,11 +94,11 @@ Rate: TypeAlias = Annotated[float, Ge(0), Lt(1)]
 NonNegativeFloat: TypeAlias = Annotated[float, Ge(0)]
 PositiveFloat: TypeAlias = Annotated[float, Gt(0)]
 Depths: TypeAlias = Annotated[tuple[PositiveInt, ...], NonEmpty(), Example((3, 4, 6, 3))]
-"""Blocks of each stage."""
+"""Number of blocks in each stage."""
 PerStage: TypeAlias = PositiveInt | Annotated[tuple[PositiveInt, ...], NonEmpty()]
-"""One number for all stages, or one for each."""
+"""One number for all stages, or one per stage."""
 Scalar: TypeAlias = str | int | float | bool | None
-"""A value of JSON that is neither a list nor an object."""
+"""A JSON value that is neither a list nor an object."""
 
 # --- The three readers of annotations ------------------------------------------------------------
 
@@ -108,11 +108,11 @@ def check(instance: object, error: type[SenetzooError] = ConfigError, name: str 
 
     Args:
         instance: The dataclass, from its ``__post_init__``.
-        error: What to raise.
-        name: What messages call it; its class by default.
+        error: The exception to raise.
+        name: Name for messages; the class by default.
 
     Raises:
-        SenetzooError: A field holds what its annotation does not allow.
+        SenetzooError: The value of a field doesn't match its annotation.
     """
     made: Any = type(instance)  # mypy finds no class hashable
     for field, kind in hints(made).items():
@@ -128,17 +128,16 @@ def check(instance: object, error: type[SenetzooError] = ConfigError, name: str 
 
 
 def from_json(kind: type[T], raw: object, where: str, *, partial: bool = False) -> T:
-    """A dataclass, or a checked ``TypedDict``, from a JSON object.
+    """Make a dataclass from a JSON object, or check a ``TypedDict``.
 
     Args:
-        kind: The class. A ``TypedDict`` is only checked, and may have further keys; a dataclass
-            has no others.
+        kind: The class. A ``TypedDict`` may have further keys, a dataclass may not.
         raw: The object.
         where: Its place in the document.
         partial: Whether fields with a default may be missing.
 
     Raises:
-        BrokenError: A field is missing, unknown, of another type, or refused by the dataclass.
+        BrokenError: A field is missing, unknown, of another type, or rejected by the dataclass.
     """
     if not isinstance(raw, dict):
         raise BrokenError(where, f"it is {shown(raw)}, not an object")
@@ -163,16 +162,16 @@ def from_json(kind: type[T], raw: object, where: str, *, partial: bool = False) 
 
 
 def from_text(kind: type, field: str, text: str, name: str) -> Any:
-    """The value of a dataclass's field from text, written as in Python; words without quotes.
+    """Parse the value of a dataclass's field, written as in Python, but words without quotes.
 
     Args:
         kind: The dataclass.
         field: The field.
         text: The text: ``"0.5"``, ``"none"``, ``"((32, 10),)"``.
-        name: What messages call the giver.
+        name: Source of the text, for messages.
 
     Raises:
-        ConfigError: It is of another kind.
+        ConfigError: The value doesn't match the field's annotation.
     """
     hint = hints(kind)[field]
     values: list[object] = [text]
@@ -182,7 +181,7 @@ def from_text(kind: type, field: str, text: str, name: str) -> Any:
             word = word.capitalize()
         with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
             values.append(ast.literal_eval(word))
-    for value in values:  # a word of a literal, or what the text says in Python
+    for value in values:  # the text itself, or the Python value that it denotes
         with contextlib.suppress(BrokenError):
             return _fit(hint, value, field)
     raise ConfigError(
@@ -207,13 +206,13 @@ def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
 
 
 class _Kind(NamedTuple):
-    """One of the alternatives that an annotation is, taken apart.
+    """One alternative of an annotation, split into its parts.
 
     Args:
         whole: The alternative.
-        base: It without its metadata: ``tuple[int, ...]``.
-        origin: What `base` is a form of: tuple, list, Mapping, Literal; None for a plain type.
-        inner: What `base` holds.
+        base: The alternative without its metadata: ``tuple[int, ...]``.
+        origin: Origin of `base`: tuple, list, Mapping, Literal; None for a plain type.
+        inner: Arguments of `base`.
         limits: The metadata.
     """
 
@@ -224,7 +223,7 @@ class _Kind(NamedTuple):
     limits: tuple[Any, ...]
 
     def looks(self, value: object) -> bool:
-        """Whether `value` is of the type, but for what is inside it."""
+        """Whether `value` has the type, ignoring its items."""
         base, origin = self.base, self.origin
         if origin is Literal:
             return any(type(value) is type(one) and value == one for one in self.inner)
@@ -232,7 +231,7 @@ class _Kind(NamedTuple):
             return isinstance(value, (tuple, list))
         if base is float:
             return isinstance(value, float) or type(value) is int
-        # True is a whole number to Python; here it is what its field says.
+        # bool is a subclass of int in Python, but not here.
         if base is object or type(value) is base:
             return True
         return isinstance(value, dict) and base not in (str, int, bool, NoneType)
@@ -240,7 +239,7 @@ class _Kind(NamedTuple):
 
 @functools.cache
 def alternatives(kind: Any) -> tuple[_Kind, ...]:
-    # Literal | int is a Union of typing, int | str is a UnionType.
+    # Literal | int is a typing.Union, int | str is a types.UnionType.
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     found = []
     for one in kinds:
@@ -251,10 +250,10 @@ def alternatives(kind: Any) -> tuple[_Kind, ...]:
 
 
 def _fit(kind: Any, value: Any, where: str) -> Any:
-    """`value` as the annotation has it: lists as tuples, whole numbers as floats.
+    """Convert `value` to the annotated type: lists to tuples, whole numbers to floats.
 
     Raises:
-        BrokenError: It does not fit; the message is in the words of JSON.
+        BrokenError: It doesn't match; the message is in terms of JSON.
     """
     for one in alternatives(kind):
         if one.looks(value):
@@ -267,12 +266,12 @@ def _fit(kind: Any, value: Any, where: str) -> Any:
 
 
 def _inside(kind: _Kind, value: Any, where: str) -> Any:
-    """A value of the right type with all that is in it; Ellipsis for a wrong length or number."""
+    """Convert the items of a value of the right type; Ellipsis for a wrong length or number."""
     _, base, origin, inner, _ = kind
     if base is float:
         try:
             return float(value) if math.isfinite(value) else ...
-        except OverflowError:  # a whole number of hundreds of digits
+        except OverflowError:  # a whole number with hundreds of digits
             return ...
     if origin is tuple or origin is list:
         kinds = inner if origin is tuple and inner[-1] is not ... else inner[:1] * len(value)
@@ -303,11 +302,11 @@ _NOUN = re.compile(r"^(?:an? )?((?:odd )?(?:whole )?(?:number|tuple|list|object|
 
 
 def words(kind: Any, *, json: bool = False) -> str:
-    """What an annotation allows: ``"a number from 0 up to, not including, 1"``.
+    """Describe what an annotation allows: ``"a number from 0 up to, not including, 1"``.
 
     Args:
         kind: The annotation.
-        json: In the words of JSON: a list, null, true.
+        json: Use JSON's terms: list, null, true.
     """
     kinds = alternatives(kind)
     known: list[str] = []
@@ -315,7 +314,7 @@ def words(kind: Any, *, json: bool = False) -> str:
         choices = (True, False) if one.base is bool else one.inner if one.origin is Literal else ()
         if choices and len(kinds) > 1:
             known += map(shown if json else repr, choices)
-        # A number may be a whole one.
+        # "a number" includes whole numbers.
         elif one.whole is not int or float not in [other.whole for other in kinds]:
             known.append(_words(one, json))
     return " or ".join([*([", ".join(known[:-1])] if len(known) > 1 else []), known[-1]])
@@ -357,7 +356,7 @@ def _limits(metadata: tuple[Any, ...]) -> str:
 
 
 def _remedy(kind: type, field: str, hint: Any, value: object) -> str:
-    """What to type instead of a wrong value."""
+    """A suggestion instead of a wrong value."""
     kinds = alternatives(hint)
     choices = [choice for one in kinds if one.origin is Literal for choice in one.inner]
     if isinstance(value, str) and (near := nearest(value, [c for c in choices if c == str(c)])):
@@ -369,11 +368,11 @@ def _remedy(kind: type, field: str, hint: Any, value: object) -> str:
 
 
 def shown(raw: object) -> str:
-    """A value of JSON for a message, cut where it is long."""
+    """A JSON value for a message, truncated if it is long."""
     text = json.dumps(raw, default=repr)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def inside(where: str, name: str) -> str:
-    """The place of a field of what is at `where`; an empty place is the whole document."""
+    """The place of the field `name` of `where`; an empty place is the whole document."""
     return f"{where}.{name}" if where else name

@@ -1,4 +1,4 @@
-"""Files of JSON that may be broken, truncated, or of another form."""
+"""Reading JSON files that may be broken, truncated, or have another schema."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ T = TypeVar("T")
 
 
 def json_text(raw: object, indent: int | None = None) -> str:
-    """`raw` as JSON in UTF-8, with escapes for names of files that are no text."""
+    """`raw` as JSON text, with escapes for file names that can't be encoded as UTF-8."""
     text = json.dumps(raw, indent=indent, ensure_ascii=False, allow_nan=False)
     return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no JSON number")
+    raise ValueError(f"{text} isn't a JSON number")
 
 
 def parse_json(text: str, nan: Callable[[str], object] = _no_number) -> object:
-    """The JSON that `text` is, which must name nothing twice.
+    """Parse JSON, without duplicate names in objects.
 
     Args:
         text: The text.
-        nan: What NaN and infinities become; an error by default.
+        nan: Converts NaN and infinities; raises an error by default.
 
     Raises:
-        BrokenError: It is no JSON.
+        BrokenError: It isn't valid JSON.
     """
     try:
         return json.loads(text, object_pairs_hook=_once, parse_constant=nan)
     except (ValueError, RecursionError) as error:
         if isinstance(error, BrokenError):
             raise
-        raise BrokenError("its start", f"it is no JSON ({error})") from None
+        raise BrokenError("its start", f"it isn't valid JSON ({error})") from None
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object whose names differ: of two equal ones, json would keep the last unsaid."""
+    """A JSON object; `BrokenError` for duplicate names, of which json would keep the last."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, _ in pairs if sum(other == name for other, _ in pairs) > 1)
@@ -54,12 +54,12 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 @contextmanager
 def reading(path: Path, remedy: str, error: type[SenetzooError] = ConfigError) -> Iterator[None]:
-    """What is wrong with the file that is read inside becomes an `error` that names it.
+    """Turn errors from reading a file into an `error` that names the file.
 
     Args:
         path: The file.
-        remedy: What to type or do about a broken one.
-        error: What to raise.
+        remedy: What to do about a broken file.
+        error: The exception to raise.
     """
     try:
         yield
@@ -67,21 +67,18 @@ def reading(path: Path, remedy: str, error: type[SenetzooError] = ConfigError) -
         hint = broken.hint or remedy
         raise error(f"{path} is broken at {broken.where}.", broken.what, hint) from None
     except UnicodeDecodeError:
-        raise error(f"{path} is broken at its start.", "It is no text in UTF-8.", remedy) from None
+        raise error(f"{path} is broken at its start.", "It isn't UTF-8 text.", remedy) from None
     except OSError as failed:
         raise error(f"{path} can't be read.", f"{failed.strerror}.", remedy) from None
 
 
 def check_schema(found: object, newest: int, first: int = 1) -> None:
-    """Refuse a document of a schema that this version does not read.
+    """Raise `BrokenError` for a document with a schema that this version doesn't support.
 
     Args:
-        found: What the document says.
-        newest: The newest schema that is read.
-        first: The first one.
-
-    Raises:
-        BrokenError: It is another one.
+        found: The schema in the document.
+        newest: The newest supported schema.
+        first: The first supported schema.
     """
     if type(found) is int and first <= found <= newest:
         return
@@ -90,7 +87,7 @@ def check_schema(found: object, newest: int, first: int = 1) -> None:
     raise BrokenError(
         "schema",
         f"it is {shown(found)}, and this version of senetzoo reads {known}",
-        "A newer senetzoo made it: pip install --upgrade senetzoo" * newer,
+        "A newer senetzoo wrote it: pip install --upgrade senetzoo" * newer,
     )
 
 
@@ -102,17 +99,17 @@ def read_json(
     *,
     newest: int = 1,
 ) -> T:
-    """A dataclass or ``TypedDict`` from a file with a JSON object.
+    """Read a dataclass or ``TypedDict`` from a file with a JSON object.
 
     Args:
         kind: The class.
         path: The file.
-        remedy: What to type or do about a broken one.
-        error: What to raise.
-        newest: The newest ``schema`` that is read; a file need not say which it has.
+        remedy: What to do about a broken file.
+        error: The exception to raise.
+        newest: The newest supported ``schema``; the file need not have one.
 
     Raises:
-        SenetzooError: The file is not there, or does not hold such an object.
+        SenetzooError: The file is missing or broken.
     """
     with reading(path, remedy, error):
         raw = parse_json(path.read_text(encoding="utf-8"))
@@ -129,19 +126,19 @@ def read_jsonl(
     *,
     newest: int = 1,
 ) -> list[dict[str, Any]]:
-    """The lines of a file with a JSON object a line, each of the ``TypedDict`` of its ``kind``.
+    """Read a file with one JSON object per line, each of the ``TypedDict`` for its ``kind``.
 
-    A last line without an end, which a killed writer leaves, is left out. NaN becomes None.
+    An unfinished last line, which a killed process leaves, is ignored. NaN becomes None.
 
     Args:
-        kinds: The ``TypedDict`` by the value of the key ``kind``.
+        kinds: The ``TypedDict`` for each value of the key ``kind``.
         path: The file.
-        remedy: What to type or do about a broken one.
-        error: What to raise.
-        newest: The newest ``schema`` that is read; a line need not say which it has.
+        remedy: What to do about a broken file.
+        error: The exception to raise.
+        newest: The newest supported ``schema``; lines need not have one.
 
     Raises:
-        SenetzooError: The file is not there, or has another line.
+        SenetzooError: The file is missing or broken.
     """
     found: list[dict[str, Any]] = []
     with reading(path, remedy, error):
@@ -153,7 +150,7 @@ def read_jsonl(
             except (BrokenError, UnicodeDecodeError):
                 if number > len(lines):
                     break
-                raise BrokenError(where, "it is no JSON") from None
+                raise BrokenError(where, "it isn't valid JSON") from None
             if isinstance(raw, dict) and "schema" in raw:
                 check_schema(raw["schema"], newest)
             kind = raw.get("kind") if isinstance(raw, dict) else None

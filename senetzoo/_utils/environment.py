@@ -1,4 +1,4 @@
-"""Where the package runs: machine, versions, devices, compiler, and leave to download."""
+"""The environment: machine, versions, devices, compiler, and whether downloads are allowed."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import senetzoo
 from senetzoo.errors import ConfigError
 
-if TYPE_CHECKING:  # what reads options and documents does without torch's second
+if TYPE_CHECKING:  # reading options and documents shouldn't wait for torch
     import torch
 
 DEVICES = ("cpu", "cuda", "mps")
-# More than any machine has: with as many as a number can say, OpenMP ends the process.
+# More than any machine has; OpenMP aborts the process if asked for billions.
 MOST_THREADS = 1024
-# What decides the speed of convolutions on x86; elsewhere /proc/cpuinfo has no such flags.
+# The instruction sets that decide the speed of convolutions on x86.
 _FLAGS = (
     "avx2",
     "avx512f",
@@ -51,35 +51,35 @@ def cores() -> int:
 
 
 def launched(variable: Literal["RANK", "WORLD_SIZE"], alone: int) -> int:
-    """What `accelerate launch` or torchrun told this process; `alone` where none of them did.
+    """The `variable` that `accelerate launch` or torchrun set; `alone` if it isn't set.
 
     Raises:
-        ConfigError: It is no number.
+        ConfigError: It isn't a number.
     """
     text = os.environ.get(variable) or str(alone)
     if not text.isdecimal():
         raise ConfigError(
             f"{variable} is set to {text!r}.",
-            "It is a number, which accelerate launch and torchrun give each process.",
+            "It must be a number; accelerate launch and torchrun set it for each process.",
             f"Unset {variable}",
         )
     return int(text)
 
 
 def environment(device: torch.device, threads: int, packages: Sequence[str] = ()) -> dict[str, Any]:
-    """Where this process runs, for a record of what it measures.
+    """Describe the environment of a measurement.
 
     Args:
-        device: What is measured.
-        threads: Threads of torch during the measurement.
-        packages: Names of packages that take part; those that are not installed are left out.
+        device: The device that is measured.
+        threads: torch's number of threads during the measurement.
+        packages: Names of further packages; those that aren't installed are left out.
 
     Returns:
-        JSON values. ``time`` is UTC, ISO 8601, to the second; ``commit`` as `revision` has it;
-        ``cpu_capability`` the instruction set that torch's own kernels use; ``cores`` those that
-        this process may run on; ``load`` the runnable processes of the last minute: other work on
-        the machine shows here, which ratios bear and latencies do not; ``cudnn_tf32`` whether
-        fp32 convolutions of a GPU round to TF32.
+        JSON values. ``time`` is UTC in ISO 8601, to the second; ``commit`` is as in `revision`;
+        ``cpu_capability`` is the instruction set of torch's own kernels; ``cores`` is the number
+        that this process may use; ``load`` is the mean number of runnable processes in the last
+        minute, which shows other work on the machine; ``cudnn_tf32`` is whether fp32 convolutions
+        on a GPU use TF32.
     """
     import torch
 
@@ -112,7 +112,7 @@ def _versions(packages: Sequence[str]) -> dict[str, str]:
 
 
 def _cpuinfo(key: str, path: Path) -> str:
-    """The first value of `key` in a file like /proc/cpuinfo; empty where there is none."""
+    """The first value of `key` in a file like /proc/cpuinfo; empty if there is none."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError:
@@ -122,12 +122,12 @@ def _cpuinfo(key: str, path: Path) -> str:
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Model name of the processor."""
+    """The processor's model name."""
     return _cpuinfo("model name", cpuinfo) or platform.processor() or platform.machine()
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:
-    """Which instruction sets that matter for convolutions this processor has."""
+    """The processor's instruction sets that matter for convolutions."""
     found = _cpuinfo("flags", cpuinfo).split()
     return tuple(flag for flag in _FLAGS if flag in found)
 
@@ -140,7 +140,7 @@ def machine() -> str:
 
 
 def revision() -> str | None:
-    """Commit of the checkout that this package is in, ``-dirty`` with changes; None elsewhere."""
+    """Commit of the checkout with this package, with ``-dirty`` if changed; None outside of one."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
@@ -155,10 +155,10 @@ def revision() -> str | None:
 
 
 def offline() -> bool:
-    """Whether HF_HUB_OFFLINE forbids downloads; asked before each of them, data included.
+    """Whether HF_HUB_OFFLINE forbids downloads; called before each download.
 
     Raises:
-        ConfigError: A variable of senetzoo 0.1 is set, which does nothing any more.
+        ConfigError: A variable of senetzoo 0.1 is set, which has no effect any more.
     """
     for old, new in (
         ("SENETZOO_OFFLINE", "HF_HUB_OFFLINE=1, which stops every download"),
@@ -166,16 +166,16 @@ def offline() -> bool:
     ):
         if os.environ.get(old):
             raise ConfigError(
-                f"{old} is set.", "senetzoo reads it no more.", f"Unset it, and set {new}"
+                f"{old} is set.", "senetzoo no longer reads it.", f"Unset it, and set {new}"
             )
     # As huggingface_hub reads it.
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def bad_certificates(error: BaseException) -> str | None:
-    """The variable whose certificates can't be read, where that is why a download ended in `error`.
+    """The variable with the unreadable certificates that made a download fail with `error`, if any.
 
-    Which of them counts depends on the library that downloads.
+    Which variable counts depends on the library that downloads.
     """
     nameless = isinstance(error, (FileNotFoundError, PermissionError)) and not error.filename
     if not (nameless or isinstance(error, ssl.SSLError) or "certificate" in str(error)):
@@ -192,14 +192,14 @@ def bad_certificates(error: BaseException) -> str | None:
 
 
 def check_device(name: str, *, bf16: bool = False) -> torch.device:
-    """Try a device with a small convolution.
+    """Test a device with a small convolution.
 
     Args:
         name: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
-        bf16: Try it in bf16 too.
+        bf16: Also test bf16.
 
     Raises:
-        ConfigError: It is not available here, or can't compute in bf16.
+        ConfigError: The device is not available, or can't compute in bf16.
     """
     import torch
 
@@ -208,7 +208,7 @@ def check_device(name: str, *, bf16: bool = False) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in DEVICES:
-        raise ConfigError(f"There is no device {name!r}.", f"Devices are {', '.join(DEVICES)}.")
+        raise ConfigError(f"There is no device {name!r}.", f"The devices are {', '.join(DEVICES)}.")
     there = {
         "cpu": 1,
         "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
@@ -244,14 +244,14 @@ def _convolves(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def compiler_missing(device: torch.device) -> tuple[str, str]:
-    """What `torch.compile` misses on a device, in a sentence, and what to do about it.
+    """What `torch.compile` lacks on a device, in a sentence, and what to do about it.
 
-    Two empty texts where it can compile. The C++ compiler is that of torch's settings: of the
-    variable CXX, or g++; where that is not installed and clang++ is, it is set to be taken. It
-    compiles a few lines, once a process.
+    Two empty texts if it works. The C++ compiler is that of torch's settings: the variable CXX, or
+    g++; if g++ isn't installed but clang++ is, torch's settings are changed to it. The compiler is
+    tested on a few lines, once per process.
     """
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
-        return "It compiles with Triton, which is not installed.", "Type: pip install triton"
+        return "It requires Triton, which is not installed.", "Type: pip install triton"
     if device.type != "cpu":
         return "", ""
     from torch._inductor import config
@@ -268,34 +268,34 @@ def compiler_missing(device: torch.device) -> tuple[str, str]:
 
 @functools.cache
 def _compiler_missing(names: tuple[str, ...]) -> tuple[str, str]:
-    """The same of the C++ compiler that is the first of `names` to be found."""
+    """As `compiler_missing`, for the first C++ compiler of `names` that is installed."""
     found = next(filter(shutil.which, names), None)
     if found is None:
         name = " or ".join(names)
         if name != "g++" and name == os.environ.get("CXX"):
             return (
-                f"The variable CXX names {name!r}, and there is no such program.",
-                "Unset it, or let it name a C++ compiler: CXX=g++",
+                f"The variable CXX is {name!r}, and there is no such program.",
+                "Unset it, or set it to a C++ compiler: CXX=g++",
             )
         return (
-            f"It compiles C++, and there is no C++ compiler: torch looks for {name}.",
-            "Install g++ or clang++, or name it in the variable CXX",
+            f"It requires a C++ compiler, and there is none: torch looks for {name}.",
+            "Install g++ or clang++, or set the variable CXX to another compiler",
         )
     said = "" if sys.platform == "win32" else _compiles(found)
-    remedy = "Repair it, or name another one in the variable CXX"
+    remedy = "Repair it, or set the variable CXX to another compiler"
     for header, package in (("Python.h", "python3-dev"), ("omp.h", "libomp-dev")):
         if header in said:
-            remedy = f"Install what has {header}: on Debian and Ubuntu {package}"
+            remedy = f"Install the package with {header}: on Debian and Ubuntu {package}"
     return (f"The C++ compiler {found} fails here: {said}.", remedy) if said else ("", "")
 
 
 def _compiles(compiler: str) -> str:
-    """What a C++ compiler says against a library such as inductor's; empty if it makes one."""
-    parallel = sys.platform != "darwin"  # where OpenMP comes with torch
+    """A C++ compiler's error for a library such as inductor's; empty if it works."""
+    parallel = sys.platform != "darwin"  # on which OpenMP comes with torch
     source = "#include <Python.h>\n#include <cmath>\n" + "#include <omp.h>\n" * parallel
     number = "omp_get_max_threads()" if parallel else "1"
     source += f'extern "C" int threads() {{ return {number}; }}'
-    # ignore_cleanup_errors: a library that is open.
+    # ignore_cleanup_errors, because the library stays open.
     with tempfile.TemporaryDirectory(prefix="senetzoo-", ignore_cleanup_errors=True) as folder:
         file, made = Path(folder) / "try.cpp", Path(folder) / "try.so"
         file.write_text(source, encoding="utf-8")
@@ -313,22 +313,22 @@ def _compiles(compiler: str) -> str:
             if done.returncode:
                 lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
                 wrong = next((line for line in lines if "error" in line), "")
-                return (wrong or [*lines, f"it ends with {done.returncode}"][0]).rstrip(".")
+                return (wrong or [*lines, f"it exits with {done.returncode}"][0]).rstrip(".")
             ctypes.CDLL(str(made))
         except subprocess.TimeoutExpired:
-            return "it does not end"
+            return "it timed out"
         except OSError as error:
             return (error.strerror or str(error)).rstrip(".")
     return ""
 
 
 PROCESS = threading.RLock()
-"""Held by who changes, for the length of a call, what is of the whole process."""
+"""Held while a call temporarily changes global state of the process."""
 
 
 @contextlib.contextmanager
 def unwarned(category: type[Warning] = Warning) -> Iterator[None]:
-    """Without warnings; one thread at a time, since the filters are of the whole process."""
+    """Suppress warnings; one thread at a time, because the filters are global."""
     with PROCESS, warnings.catch_warnings():
         warnings.simplefilter("ignore", category)
         yield
@@ -336,7 +336,7 @@ def unwarned(category: type[Warning] = Warning) -> Iterator[None]:
 
 @contextlib.contextmanager
 def variable_set(name: str, value: str) -> Iterator[None]:
-    """Run with a variable of the environment set, unless it is; one thread at a time."""
+    """Run with an environment variable set, unless it is already; one thread at a time."""
     with PROCESS:
         had = name in os.environ
         os.environ.setdefault(name, value)
@@ -349,13 +349,13 @@ def variable_set(name: str, value: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def threads_set(number: int | None) -> Iterator[None]:
-    """Run with `number` threads of torch; None leaves the number as it is.
+    """Run with `number` torch threads; None keeps the current number.
 
-    Where it is another one, one thread at a time: torch has one number for the process.
+    If the number changes, one thread at a time, because it is global.
     """
     import torch
 
-    if number is None or number == torch.get_num_threads():  # the usual case, once a batch
+    if number is None or number == torch.get_num_threads():  # the usual case
         yield
         return
     with PROCESS:
@@ -368,7 +368,7 @@ def threads_set(number: int | None) -> Iterator[None]:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished its work."""
     import torch
 
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Paths as users give them, files that are either whole or not there, and folders of one writer."""
+"""Users' paths, files that are written atomically, and folders with a single writer."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from senetzoo.errors import ConfigError
 def user_path(
     path: str | Path, remedy: str = "Set HOME to a folder, or give a path without ~"
 ) -> Path:
-    """A path that a user gave, in an argument, an option or a variable: with ``~`` for the home.
+    """A path from an argument, an option or a variable, with ``~`` expanded.
 
-    As in a shell, ``~name`` stays as it is where there is no user of that name.
+    As in a shell, ``~name`` is unchanged if there is no such user.
 
     Args:
         path: The path.
-        remedy: What to type where nobody knows where the home is.
+        remedy: What to do if the home folder isn't known.
 
     Raises:
-        ConfigError: HOME is not set, and the system does not know the user either.
+        ConfigError: HOME is not set, and the system doesn't know the user either.
     """
     path = Path(path)
     try:
@@ -35,28 +35,28 @@ def user_path(
         if path.parts[0] != "~":
             return path
         raise ConfigError(
-            f"{path} is in a home folder that is not known.",
+            f"{path} is in an unknown home folder.",
             "HOME is not set, and the system does not know the user.",
             remedy,
         ) from None
 
 
-# Another process that saves a network is done within that time.
+# Seconds; another process that saves a network is done by then.
 _PATIENCE = 20.0
 
 
 @contextmanager
 def locked(file: Path, seconds: float | None = None) -> Iterator[None]:
-    """While it is held, no other process and no other thread has the lock `file`.
+    """Hold the lock `file`, exclusively among processes and threads.
 
-    The system holds it: a process that was killed leaves a file, but no lock.
+    The system releases it when a process is killed, though the file remains.
 
     Args:
-        file: The file of the lock; its folder exists.
-        seconds: How long to wait; None for as long as it takes.
+        file: The lock file; its folder exists.
+        seconds: How long to wait; None to wait forever.
 
     Raises:
-        TimeoutError: Another one holds it for longer.
+        TimeoutError: The lock wasn't released in time.
     """
     from huggingface_hub.utils import WeakFileLock
 
@@ -68,16 +68,16 @@ def locked(file: Path, seconds: float | None = None) -> Iterator[None]:
 def only_writer(
     folder: Path, asked: str, remedy: str, seconds: float = _PATIENCE
 ) -> Iterator[None]:
-    """While it is held, no other process and no other thread is the only writer of `folder`.
+    """Be the only process and thread that writes to `folder`.
 
     Args:
-        folder: The folder; made where it does not exist.
-        asked: What can't be done where there is another one.
-        remedy: What to type then.
-        seconds: How long to wait for another one.
+        folder: The folder; created if needed.
+        asked: First line of the error message.
+        remedy: Last line of the error message.
+        seconds: How long to wait for another writer.
 
     Raises:
-        ConfigError: There is another one, for longer.
+        ConfigError: Another process is writing to the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / ".lock"
@@ -89,25 +89,25 @@ def only_writer(
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):  # Windows removes no open file
+            with contextlib.suppress(OSError):  # Windows doesn't delete open files
                 file.unlink()
 
 
 @contextmanager
 def atomically(path: Path) -> Iterator[Path]:
-    """A path to write to, in the same folder, whose file takes the place of `path` at the end.
+    """Write a temporary file in the same folder, which replaces `path` at the end.
 
-    At every moment, a crash or a kill included, `path` is the old file, or none, or the whole new
-    one. After an error in the ``with`` block `path` is as it was and the new file is gone; what a
-    kill leaves is named ``.NAME.PROCESS-THREAD.partial``, where nobody looks for weights.
+    At any time, even after a crash, `path` is the old file, or missing, or the complete new file.
+    After an error in the ``with`` block, `path` is unchanged and the temporary file is deleted. A
+    killed process leaves ``.NAME.PROCESS-THREAD.partial``.
 
-    A link stays one: what it points to is replaced. A device or a pipe is written to as it is.
+    The target of a link is replaced, not the link. A device or a pipe is written to directly.
 
     Args:
-        path: The file to be; its folder exists.
+        path: The file; its folder exists.
 
     Yields:
-        Where to write it.
+        The path to write to.
     """
     if path.exists() and not path.is_file():
         yield path
@@ -136,10 +136,9 @@ def is_text(name: str) -> bool:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """Write a CSV file, a value of each row by column; whole or not at all.
+    """Write a CSV file `atomically`, in UTF-8; its folder is created if needed.
 
-    UTF-8; a name of a file that is none keeps its bytes. A folder that is missing is made: the
-    rows took work.
+    File names that aren't UTF-8 keep their bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -152,20 +151,20 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, ob
 
 
 def read_regular(path: Path) -> bytes:
-    """The content of a file; an `OSError` for a pipe or a device, which may never end."""
+    """The content of a file; `OSError` for a pipe or a device, which may never end."""
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise OSError(errno.EINVAL, "It is no regular file")
+        raise OSError(errno.EINVAL, "It isn't a regular file")
     return path.read_bytes()
 
 
 def flush(path: Path) -> None:
-    """Wait until the content of a file is on the disk, not only in the system's cache."""
+    """Wait until the content of a file is on disk, not only in the system's cache."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def _flush_folder(folder: Path) -> None:
-    if os.name != "posix":  # Windows opens no folders
+    if os.name != "posix":  # Windows can't open folders
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

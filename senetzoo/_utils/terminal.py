@@ -1,4 +1,4 @@
-"""What commands print: text that any terminal can show, tables and progress."""
+"""Printing: text that is safe for terminals, tables and progress."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ import sys
 import unicodedata
 from collections.abc import Callable, Container, Iterator, Sequence
 
-# What moves the cursor, colors, turns the direction of writing or can't be encoded: control
-# characters but tabs and ends of lines, separators of lines, marks of direction, surrogates.
+# Characters that could move the cursor, change colors or text direction, or can't be encoded:
+# control characters except tab and newline, line separators, direction marks, surrogates.
 _UNSAFE = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _IN_TEXT, _IN_NAME = re.compile(f"[{_UNSAFE}]"), re.compile(f"[{_UNSAFE}\t\n]")
 
 
 class OutputError(OSError):
-    """The standard output takes no more: a full disk, a reader that stopped reading."""
+    """Standard output can't be written: the disk is full, or its reader stopped reading."""
 
 
 def printable(name: str) -> str:
-    """A name, anybody's text, in one line: ``\\x1b`` and the like for what can't be shown."""
+    """Untrusted text in one line, with escapes such as ``\\x1b`` for unsafe characters."""
     return _IN_NAME.sub(_escape, name)
 
 
 def clean(text: str) -> str:
-    """Text of several lines as `printable` makes a name."""
+    """As `printable`, but for text with several lines."""
     return _IN_TEXT.sub(_escape, text)
 
 
 def _escape(found: re.Match[str]) -> str:
     code = ord(found[0])
-    if 0xDC80 <= code <= 0xDCFF:  # how Python has a byte of a file's name that is not UTF-8
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that isn't UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return found[0].encode("unicode_escape").decode("ascii")
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """Print on stdout or stderr what these can show; escapes stand for the rest.
+    """Print to stdout or stderr, with escapes for characters that they can't encode.
 
     Raises:
-        OutputError: stdout can't be written. What stderr does not take is lost.
+        OutputError: stdout can't be written. Errors of stderr are ignored.
     """
     stream = sys.stderr if err else sys.stdout
-    if stream is None:  # started without
+    if stream is None:  # the process was started without it
         return
     encoding = getattr(stream, "encoding", None) or "utf-8"
     shown = clean(f"{text}\n").encode(encoding, "backslashreplace").decode(encoding)
@@ -56,7 +56,7 @@ def echo(text: str, *, err: bool = False) -> None:
 
 
 def cells(text: str) -> int:
-    """How many cells of a terminal `text` fills."""
+    """Width of `text` in terminal cells."""
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text
@@ -64,7 +64,7 @@ def cells(text: str) -> int:
 
 
 def cut(text: str, width: int, *, keep_end: bool = False) -> str:
-    """A name in at most `width` cells, as `printable` shows it, without its end or its start."""
+    """Make `text` printable and truncate it to `width` cells, at its end or its start."""
     text = short = printable(text)
     while cells(short) > width:
         text = text[1:] if keep_end else text[:-1]
@@ -73,7 +73,7 @@ def cut(text: str, width: int, *, keep_end: bool = False) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]], *, left: int | Container[int] = 1) -> list[str]:
-    """Aligned lines: the first `left` columns, or those, to the left, the others to the right."""
+    """Align columns: the first `left` columns, or those in it, to the left, the others right."""
     lefts = range(left) if isinstance(left, int) else left
     shown = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(cells, column)) for column in zip(*shown, strict=True)]
@@ -87,13 +87,13 @@ def columns(rows: Sequence[Sequence[str]], *, left: int | Container[int] = 1) ->
 
 @functools.cache
 def say_once(line: str) -> None:
-    """Print on stderr what was chosen for the user, once a process."""
+    """Print a line to stderr, once per process."""
     echo(line, err=True)
 
 
 @contextlib.contextmanager
 def progress(total: int, title: str, unit: str) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on stderr where that is a terminal and tqdm is installed."""
+    """Show a progress bar on stderr if it is a terminal and tqdm is installed."""
     try:
         from tqdm import tqdm
     except ImportError:
@@ -106,6 +106,6 @@ def progress(total: int, title: str, unit: str) -> Iterator[Callable[[int], None
 
 
 def clock(seconds: float) -> str:
-    """``1:02:03`` of a number of seconds."""
+    """Format seconds as ``1:02:03``."""
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

@@ -1,9 +1,9 @@
-"""torchvision, also where its compiled operators do not load.
+"""Importing torchvision even if its compiled operators don't load.
 
-A torchvision wheel built for another torch (a CPU or nightly build beside the index's wheel)
-can't load its compiled operators, and ``import torchvision`` dies with "operator torchvision::nms
-does not exist" while it registers fake kernels for operators that are not there. Classifiers need
-none of them: once the two missing schemas are declared, datasets, transforms and models work.
+A torchvision wheel that was built for another torch (such as a CPU or nightly build) can't load its
+compiled operators, and ``import torchvision`` fails with "operator torchvision::nms does not exist"
+while it registers fake kernels for the missing operators. Classifiers don't need them: once the two
+missing schemas are declared, datasets, transforms and models work.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _library: torch.library.Library | None = None
 def import_torchvision() -> ModuleType:
     """Import torchvision, even if its compiled operators don't load.
 
-    ``import torchvision`` fails with "operator torchvision::nms does not exist" where it was built
-    for another torch. Call this function first: then ``import torchvision`` and
-    ``from torchvision... import`` work in the same process. Models, transforms and data sets work;
-    the operators themselves, such as ``nms`` for detectors, do not.
+    ``import torchvision`` fails with "operator torchvision::nms does not exist" if it was built for
+    another torch. After this function, ``import torchvision`` and ``from torchvision... import``
+    work in the same process. Models, transforms and data sets work, but not the operators
+    themselves, such as ``nms`` for detectors.
 
     Returns:
         The module ``torchvision``.
 
     Raises:
         ImportError: It is not installed.
-        RuntimeError: It fails for another reason than its missing operators.
+        RuntimeError: The import fails for another reason.
     """
     global _library
     try:
@@ -44,10 +44,10 @@ def import_torchvision() -> ModuleType:
             raise
     import torch
 
-    # The failed import leaves its submodules behind, which would be taken for complete.
+    # The failed import leaves incomplete submodules behind.
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         del sys.modules[name]
-    # A fragment, because it may stand beside declarations of torchvision's own.
+    # A fragment, because torchvision may have declarations of its own.
     _library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for operator in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, operator):

@@ -1,1 +1,1 @@
-"""A page that shows what networks make of an image, side by side."""
+"""A web page that compares networks on an image, side by side."""

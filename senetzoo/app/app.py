@@ -1,7 +1,7 @@
-"""A Gradio app that shows what networks make of an image, side by side.
+"""A Gradio app that compares networks on an image, side by side.
 
-This file runs as a Hugging Face Space as it is: copy it there as ``app.py``, beside a
-``requirements.txt`` of one line, ``senetzoo[app]``, and a ``README.md`` that begins with::
+This file runs as a Hugging Face Space without changes: copy it there as ``app.py``, beside a
+``requirements.txt`` with the line ``senetzoo[app]``, and a ``README.md`` that begins with::
 
     ---
     sdk: gradio
@@ -9,7 +9,7 @@ This file runs as a Hugging Face Space as it is: copy it there as ``app.py``, be
     app_file: app.py
     ---
 
-The networks of the Space are `NAMES`.
+The Space shows the networks in `NAMES`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-# Read when gradio is imported; without it gradio tells its makers of each start.
+# Read when gradio is imported; otherwise gradio reports each start to its developers.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
@@ -46,9 +46,9 @@ from senetzoo.predict import Guess, best, class_names
 
 NAMES = ("resnet20", "se_resnet20")
 TOP = 5
-# Bytes of an image's file.
+# Maximum size of an image file in bytes.
 MAX_FILE_SIZE = 10_000_000
-# Pillow reads some sixty formats, one of them by running Ghostscript; strangers get these.
+# Pillow reads some sixty formats, one of them by running Ghostscript; the app accepts only these.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 _CSS = """
@@ -72,34 +72,34 @@ _CSS = """
 }
 """
 _LEGEND = (
-    "Heat maps are of each network's most probable class, from dark (nothing) to bright (most, in "
-    "this image). A gate's row has a cell for each of its channels, from dark (closed) to bright "
-    "(open); the numbers are a channel and what its map is multiplied by."
+    "Heat maps show each network's most probable class, from dark (no evidence) to bright (the "
+    "most in this image). A gate's row has a cell for each channel, from dark (closed) to bright "
+    "(open); the numbers are a channel and the factor of its feature map."
 )
 
 
 def build(models: Mapping[str, Classifier]) -> gr.Blocks:
-    """The app.
+    """Build the app.
 
-    Programs get the same answers as JSON from its endpoint ``/classify``.
+    Its endpoint ``/classify`` returns the results as JSON.
 
     Args:
-        models: By the names that the page calls them, in its order.
+        models: The networks by their names on the page, in order.
     """
     app = gr.Blocks(title="senetzoo", delete_cache=(600, 600), fill_width=True)
     with app:
         gr.Markdown("# What the networks see")
         with gr.Row():
             image = gr.Image(label="Image", sources=["upload", "clipboard"], height=240)
-            # The file as it came: `open_image` reads it, with an error that says what is wrong.
+            # Pass on the unchanged file: `open_image` reads it, with better error messages.
             image.preprocess = partial(_uploaded, image.GRADIO_CACHE)  # type: ignore[method-assign]
             with gr.Column():
                 noise = gr.Slider(
                     0,
                     SEVERITIES[-1],
                     step=1,
-                    label="Noise on what the networks see",
-                    info="Gaussian, by the severities of CIFAR-10-C; 0 for none",
+                    label="Noise on the networks' input",
+                    info="Gaussian, with the severities of CIFAR-10-C; 0 for none",
                 )
                 status = gr.HTML()
         outputs: list[gr.components.Component] = [status]
@@ -132,15 +132,15 @@ def build(models: Mapping[str, Classifier]) -> gr.Blocks:
 
 
 def launch(app: gr.Blocks, host: str | None = None, port: int | None = None) -> str:
-    """Start the server of an app, and return its address.
+    """Start an app's server and return its URL.
 
     Args:
-        app: What `build` returns.
-        host: Address to listen on; None for this machine alone, or GRADIO_SERVER_NAME.
-        port: Port; None for GRADIO_SERVER_PORT, or the first from 7860 on that is free.
+        app: The result of `build`.
+        host: Address to listen on; None for GRADIO_SERVER_NAME, or this machine only.
+        port: Port; None for GRADIO_SERVER_PORT, or the first free port from 7860 on.
 
     Raises:
-        ConfigError: It can't listen there.
+        ConfigError: The server can't listen there.
     """
     host = host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
     try:
@@ -170,20 +170,20 @@ def launch(app: gr.Blocks, host: str | None = None, port: int | None = None) -> 
     except (OSError, UnicodeError):
         raise ConfigError(
             f"The app can't listen on {host}:{port or 'any port'}.",
-            "The port is in use, or the address is none of this machine.",
+            "The port is in use, or the address isn't one of this machine.",
             "Type --port 0 for a free port, or --host 127.0.0.1 for this machine",
         ) from None
     return str(url)
 
 
 def _theme() -> gr.themes.Base:
-    """Fonts of the system, which nobody has to be asked for, and legible small print."""
+    """System fonts, so that none are downloaded, and legible small print."""
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     return theme.set(block_info_text_color="*neutral_600", block_title_text_color="*neutral_700")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address or name."""
+    """Whether an address or name is reachable from this machine only."""
     try:
         return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -191,9 +191,9 @@ def is_loopback(host: str) -> bool:
 
 
 class _LocalOnly:
-    """Answers only requests to a loopback name, from a page at that name or from a program.
+    """Middleware that rejects requests to other host names and from pages of other sites.
 
-    Else a page of another site could have its own name lead here (DNS rebinding), or send images.
+    Otherwise another site's page could reach the app by DNS rebinding, or send images.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -204,9 +204,9 @@ class _LocalOnly:
             headers = Headers(scope=scope)
             host, origin = headers.get("host", ""), headers.get("origin")
             if not is_loopback(_hostname(host)):
-                refusal = "This app answers to localhost only. Open the address that it printed."
+                refusal = "This app answers only at localhost. Open the address that it printed."
             elif origin is not None and origin.partition("://")[2] != host:
-                refusal = "This app takes images from its own page only."
+                refusal = "This app takes images only from its own page."
             else:
                 refusal = ""
             if refusal:
@@ -216,7 +216,7 @@ class _LocalOnly:
 
 
 def _uploaded(folder: str, payload: Any) -> str | None:
-    """The path of an image's file, which gradio lets a request name as it likes."""
+    """The path of an uploaded image; gradio lets requests give any path."""
     if payload is None:
         return None
     path = Path(payload.path or "").resolve()
@@ -226,7 +226,7 @@ def _uploaded(folder: str, payload: Any) -> str | None:
 
 
 def _hostname(host: str) -> str:
-    """The name in a Host header; empty where there is none."""
+    """The host name in a Host header; empty if there is none."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -236,7 +236,7 @@ def _hostname(host: str) -> str:
 def _look(
     models: Mapping[str, Classifier], path: str, noise: float
 ) -> dict[str, tuple[tuple[Guess, ...], Evidence]]:
-    """What each network makes of an image: its guesses, best first, and where they come from."""
+    """Each network's guesses for an image, best first, and the evidence for them."""
     if noise not in (0, *SEVERITIES):
         raise gr.Error(f"The noise is a whole number from 0 to {SEVERITIES[-1]}.")
     try:
@@ -259,7 +259,7 @@ def _look(
 
 
 def _show(models: Mapping[str, Classifier], path: str | None, noise: float) -> list[Any]:
-    """The values of the page's outputs."""
+    """The values of the page's output components."""
     if path is None:
         return ["", *[None, ""] * len(models)]
     values: list[Any] = []
@@ -278,7 +278,7 @@ def _parameters(model: Classifier) -> int:
 
 
 def _answer(models: Mapping[str, Classifier], path: str | None, noise: float) -> dict[str, Any]:
-    """What the endpoint returns."""
+    """The result of the endpoint."""
     if path is None:
         raise gr.Error("There is no image.")
     return {

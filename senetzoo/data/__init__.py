@@ -1,4 +1,4 @@
-"""Real images: readers for data sets and files, and transforms as values."""
+"""Labeled images: readers for data sets and files."""
 
 from senetzoo.data.sources import open as open
 from senetzoo.data.sources import open_splits as open_splits

@@ -1,1 +1,1 @@
-"""How well a network does on labeled images."""
+"""Evaluation of networks on labeled images."""

@@ -1,4 +1,4 @@
-"""The accuracy of networks with trained weights."""
+"""Evaluation of networks on labeled images."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _TOP = 5
-# What is printed: cells of a class's name, classes, outputs of a confusion matrix, mistakes.
+# Limits of the printed text: cells of a class name, classes, confusion matrix, mistakes.
 _NAME, _CLASSES, _MATRIX, _WRONG = 24, 20, 10, 10
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image that is classified wrongly.
+    """A misclassified image.
 
     Args:
-        path: Its file, or a name for an image that is no file.
+        path: Its file, or a name if it isn't from a file.
         label: Its class.
-        predicted: What it is taken for.
-        probability: Of that.
+        predicted: The predicted class.
+        probability: Probability of the predicted class.
     """
 
     path: str
@@ -50,16 +50,16 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one network says of a data set. Print it, or take ``as_dict()`` or ``rows()``.
+    """The evaluation of a network on a data set. Print it, or use ``as_dict()`` or ``rows()``.
 
     Args:
-        model: Its name.
-        weights: Tag of its weights, or their file.
-        dtype: Type it computed in.
+        model: Name of the network.
+        weights: Tag or file of its weights.
+        dtype: Type that it computed in.
         data: The images.
-        predictions: For these.
-        names: Of the network's outputs; empty where its weights do not say.
-        flipped: Whether each image's logits are averaged with those of its mirror image.
+        predictions: The predictions for them.
+        names: Names of the network's outputs; empty if the weights have none.
+        flipped: Whether the logits are averaged with those of the mirror images.
     """
 
     model: str
@@ -72,19 +72,19 @@ class Evaluation:
 
     @property
     def top5(self) -> Tally | None:
-        """Of all images; None where five outputs are all that the network has."""
+        """Top-5 accuracy; None if the network has at most five outputs."""
         outputs = self.predictions.logits.shape[1]
         return self.predictions.top(_TOP) if outputs > _TOP else None
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:
-        """Name of each output: the weights' word, else that of the data's class."""
+        """Name of each output, from the weights or else from the data's classes."""
         known = dict(zip(self.data.outputs, self.data.images.classes, strict=True))
         known = dict(enumerate(self.names)) or known
         return tuple(known.get(k, f"class {k}") for k in range(self.predictions.logits.shape[1]))
 
     def classes(self) -> list[ClassScore]:
-        """Of each class of the data, in its order."""
+        """Scores of the data's classes, in their order."""
         found, images = self.predictions.class_scores(), self.data.images
         return [
             dataclasses.replace(found[k], tally=dataclasses.replace(found[k].tally, name=name))
@@ -92,7 +92,7 @@ class Evaluation:
         ]
 
     def mistakes(self) -> list[Mistake]:
-        """Every image that is classified wrongly, the most confident mistake first."""
+        """All misclassified images, the most confident mistake first."""
         found = self.predictions
         return [
             Mistake(
@@ -105,7 +105,7 @@ class Evaluation:
         ]
 
     def rows(self) -> Iterator[dict[str, object]]:
-        """For each image what was made of it, under the names of a table's columns."""
+        """A row of a table for each image."""
         found = self.predictions
         own = found.probabilities.gather(1, found.labels[:, None])[:, 0]
         for index, (label, guess) in enumerate(
@@ -121,7 +121,7 @@ class Evaluation:
             }
 
     def as_dict(self) -> dict[str, object]:
-        """JSON values, with the classes, the confusion matrix, and every mistake."""
+        """JSON values, with classes, confusion matrix and mistakes."""
         top5 = self.top5
         return {
             "model": self.model,
@@ -142,7 +142,7 @@ class Evaluation:
         }
 
     def __str__(self) -> str:
-        """Tables of at most 80 columns: all images, each class, what is confused, what is wrong."""
+        """Tables of at most 80 columns: all images, classes, confusion matrix, mistakes."""
         parts = [self._whole(), self._classes()]
         parts += [self._confusion()] if len(self.outputs) <= _MATRIX else []
         return "\n\n".join("\n".join(part) for part in [*parts, self._wrong()] if part)
@@ -161,14 +161,14 @@ class Evaluation:
             ["loss", f"{scores.loss:.4f}", "cross-entropy"],
             ["calibration error", f"{scores.calibration_error:.2%}", "ECE, 15 equal bins"],
             ["temperature", f"{scores.temperature:.3g}", "used"],
-            ["", "-" if best is None else f"{best:.3g}", "would fit these images best"],
+            ["", "-" if best is None else f"{best:.3g}", "best for these images"],
         ]
         flips = ", averaged with mirror images" * self.flipped
         title = f"{self.model} ({self.weights}) on {self.data.images.name}, {self.dtype}{flips}"
         return [title, *columns(rows, left=3)]
 
     def _classes(self) -> list[str]:
-        """The classes, those of the lowest accuracy first."""
+        """The classes, the least accurate first."""
         found = [score for score in self.classes() if score.tally.total]
         found.sort(key=lambda score: score.tally.accuracy)
         rows = [["class", "images", "recall [95 %]", "precision", "F1"]]
@@ -182,10 +182,10 @@ class Evaluation:
             ]
             for score in found[:_CLASSES]
         ]
-        return [*columns(rows), *_more(len(found) - _CLASSES, "classes that are better: --json")]
+        return [*columns(rows), *_more(len(found) - _CLASSES, "classes with more: --json")]
 
     def _confusion(self) -> list[str]:
-        """Images by their class (rows) and what they are predicted as (columns)."""
+        """Images by class (rows) and predicted class (columns)."""
         matrix = self.predictions.confusion()
         letters = string.ascii_uppercase[: len(self.outputs)]
         rows = [["", "class \\ predicted", *letters]]
@@ -199,21 +199,22 @@ class Evaluation:
         """The most confident mistakes."""
         wrong = self.mistakes()
         if not wrong:
-            return ["no image is wrong"]
+            return ["no images are misclassified"]
         shown = [
             [f"{m.probability:.1%}", cut(m.predicted, _NAME // 2), cut(m.label, _NAME // 2)]
             for m in wrong[:_WRONG]
         ]
-        lines = columns([["sure", "predicted", "class"], *shown], left={1, 2})
+        lines = columns([["prob.", "predicted", "class"], *shown], left={1, 2})
         width = max(map(len, lines)) + 2
         paths = ["file", *(cut(m.path, 80 - width, keep_end=True) for m in wrong[:_WRONG])]
         lines = [f"{line:<{width}}{path}" for line, path in zip(lines, paths, strict=True)]
-        head = f"wrong: {len(wrong)} of {len(self.predictions.labels)} images, the surest first"
-        return [head, *lines, *_more(len(wrong) - _WRONG, "wrong images: senetzoo eval --csv FILE")]
+        total = len(self.predictions.labels)
+        head = f"misclassified: {len(wrong)} of {total} images, the most confident first"
+        return [head, *lines, *_more(len(wrong) - _WRONG, "images: senetzoo eval --csv FILE")]
 
 
 def _rounded(found: Scores | Mistake) -> dict[str, object]:
-    """JSON values without the digits that change with the size of a batch."""
+    """JSON values, rounded because the last digits depend on the batch size."""
     values = dataclasses.asdict(found).items()
     return {name: round(v, 6) if isinstance(v, float) else v for name, v in values}
 
@@ -231,34 +232,34 @@ def evaluate(
     tta: bool = False,
     advance: Callable[[int], None] = lambda images: None,
 ) -> Predictions:
-    """Run `model` over labeled images, in eval mode, on its device and in its dtype.
+    """Run `model` on labeled images, in eval mode, on its device and in its dtype.
 
-    Its own mode stays as it is, so that several threads can do so with one network.
+    The network's own mode isn't changed, so that several threads can use one network.
 
-    ``evaluate(load("lenet5"), "digits").top(1)`` is the accuracy with its 95 % interval, and
-    ``.scores()`` has balanced accuracy, macro F1, calibration error and the like.
+    ``evaluate(load("lenet5"), "digits").top(1)`` is the accuracy with its 95 % interval;
+    ``.scores()`` has balanced accuracy, macro F1, calibration error and so on.
 
     Args:
-        model: Takes (N, C, H, W) and gives logits (N, outputs).
-        data: The images; or for a network of this zoo where they are, as `read_images` takes it.
-        preprocessing: Makes the network's input of a PIL image or a uint8 (C, H, W) tensor; None
-            for that of `senetzoo.transforms`.
-        batch: Images in a batch.
+        model: Maps (N, C, H, W) to logits (N, outputs).
+        data: The images; for networks of this zoo, also their location, as in `read_images`.
+        preprocessing: Converts a PIL image or a uint8 (C, H, W) tensor to the network's input; None
+            for `senetzoo.transforms`.
+        batch: Images per batch.
         tta: Average the logits of each image with those of its mirror image, left to right.
-        advance: Called after each batch with its number of images; a progress bar's tick.
+        advance: Called after each batch with its number of images, for a progress bar.
 
     Raises:
-        ConfigError: A network of another library without `data` and `preprocessing` of its own.
-        DataError: There are no images, one can't be read, or the classes are not the network's.
-        WeightsError: Logits are not finite.
+        ConfigError: The network is of another library, and `data` or `preprocessing` is missing.
+        DataError: There are no images, one can't be read, or the classes don't match the network's.
+        WeightsError: Logits aren't finite.
     """
     if batch < 1:
-        raise ConfigError(f"evaluate got batch={batch}.", "", "Give a whole number of at least 1")
+        raise ConfigError(f"evaluate got batch={batch}.", "batch is a whole number of at least 1.")
     if preprocessing is None or not isinstance(data, LabeledImages):
         if not isinstance(model, Classifier):
             raise ConfigError(
                 f"evaluate got a {type(model).__name__}.",
-                "Classes and preprocessing are known of networks made by senetzoo.create alone.",
+                "Classes and preprocessing are known only for networks made by senetzoo.create.",
                 "Give data as senetzoo.eval.data.LabeledImages, and preprocessing",
             )
         preprocessing = preprocessing or transforms(model)
@@ -284,19 +285,18 @@ def evaluate(
 
 
 def calibrate(model: Classifier, predictions: Predictions) -> Predictions:
-    """Set `model.temperature` and `model.reject_below` by what it predicted for labeled images.
+    """Set `model.temperature` and `model.reject_below` from predictions for labeled images.
 
-    The images must be ones that were neither trained on nor are reported on afterwards: figures of
-    the images that a temperature was chosen by flatter. The classes that are predicted stay as they
-    are.
+    The images must not have been trained on, and results must be reported on other images: on these
+    they are too optimistic. The predicted classes don't change.
 
     Args:
         model: The network, which is changed.
-        predictions: Its own, as `evaluate` gives them.
+        predictions: Its predictions, as `evaluate` returns them.
 
     Returns:
-        The predictions at the new temperature. It is 1 where the images do not determine one (all
-        are right), and `reject_below` None where no probability has a precision of 99 %.
+        The predictions at the new temperature, which is 1 if the images don't determine one (all
+        are right). `reject_below` is None if no probability gives a precision of 99 %.
     """
     found = predictions.calibrated()
     model.temperature, model.reject_below = found.temperature, found.smallest_probability()
@@ -306,12 +306,12 @@ def calibrate(model: Classifier, predictions: Predictions) -> Predictions:
 
 @contextlib.contextmanager
 def failures_explained(name: str, image: tuple[int, int, int], batch: int) -> Iterator[None]:
-    """Turn the failure of a forward pass into a `ConfigError` with the shape and its words."""
+    """Turn the failure of a forward pass into a `ConfigError` with the shape and the message."""
     try:
         yield
     except SenetzooError:
-        raise  # the network's own words, or those of the images' reader, are better
-    except Exception as error:  # a library's network may check its images with whatever it likes
+        raise  # its message is better
+    except Exception as error:  # other libraries raise any kind of error
         shape = "x".join(map(str, (batch, *image)))
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(

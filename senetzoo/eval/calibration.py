@@ -1,4 +1,4 @@
-"""How far probabilities can be trusted: calibration error, temperature, and rejection."""
+"""Calibration of probabilities: calibration error, temperature, and rejection."""
 
 from __future__ import annotations
 
@@ -10,26 +10,25 @@ from torch.nn import functional as F
 
 BINS = 15
 PRECISION = 0.99
-# Beyond these a temperature says that the data does not determine it.
+# A temperature outside this range isn't determined by the data.
 _LEAST, _MOST = 0.01, 100.0
-# Images that are computed with in float64 at once.
+# Number of images computed in float64 at once.
 _CHUNK = 4096
 
 
-def calibration_error(confidence: Tensor, right: Tensor, bins: int = BINS) -> float:
-    """Expected calibration error: how far apart probability and accuracy are.
+def calibration_error(confidence: Tensor, right: Tensor) -> float:
+    """Expected calibration error: the difference between probability and accuracy.
 
-    The mean over `bins` intervals of equal width, ``(0, 1/bins]`` to ``(1 - 1/bins, 1]``, of the
-    difference between the mean probability and the accuracy of the images in each, weighted by
-    their number (Guo et al. 2017, "On Calibration of Modern Neural Networks", Eq. 3).
+    The difference between mean probability and accuracy in 15 intervals of equal width,
+    ``(0, 1/15]`` to ``(14/15, 1]``, averaged with the number of images as weights (Guo et
+    al. 2017, "On Calibration of Modern Neural Networks", Eq. 3).
 
     Args:
-        confidence: (N,), the probability of each predicted class.
-        right: (N,), bool: whether it is the image's class.
-        bins: Number of intervals.
+        confidence: (N,), probability of each predicted class.
+        right: (N,), bool, whether the prediction is right.
     """
-    place = (confidence.double() * bins).ceil().long().clamp(1, bins) - 1
-    gaps = torch.zeros(bins, dtype=torch.float64)
+    place = (confidence.double() * BINS).ceil().long().clamp(1, BINS) - 1
+    gaps = torch.zeros(BINS, dtype=torch.float64)
     gaps.index_add_(0, place, confidence.double() - right.double())
     return float(gaps.abs().sum()) / len(confidence)
 
@@ -37,17 +36,17 @@ def calibration_error(confidence: Tensor, right: Tensor, bins: int = BINS) -> fl
 def best_temperature(logits: Tensor, labels: Tensor) -> float | None:
     """The temperature at which the mean cross-entropy is lowest.
 
-    Temperature scaling (Guo et al. 2017, Section 4.2): the logits are divided by it; the predicted
-    classes stay what they are. The loss is convex in its inverse, of which Newton's method, kept
-    within a bracket, finds the minimum.
+    Temperature scaling (Guo et al. 2017, Section 4.2) divides the logits by the temperature, which
+    doesn't change the predicted classes. The loss is convex in the inverse temperature; a bracketed
+    Newton's method finds the minimum.
 
     Args:
         logits: (N, outputs).
         labels: (N,), int64.
 
     Returns:
-        From 0.01 to 100, rounded to six digits; None where no temperature in this range is best:
-        all images are right, or the logits say nothing of the labels.
+        The temperature, from 0.01 to 100, rounded to six digits; None if there is no minimum in
+        this range: all images are right, or the logits don't depend on the labels.
     """
     low, high = 1 / _MOST, 1 / _LEAST
     if _slope(logits, labels, low)[0] >= 0 or _slope(logits, labels, high)[0] <= 0:
@@ -80,19 +79,19 @@ def _slope(logits: Tensor, labels: Tensor, inverse: float) -> tuple[float, float
 def smallest_probability(
     confidence: Tensor, right: Tensor, precision: float = PRECISION
 ) -> float | None:
-    """The smallest probability such that of the images at or above it `precision` are right.
+    """The smallest probability at or above which a fraction of `precision` of the images is right.
 
     Args:
-        confidence: (N,), the probability of each predicted class.
-        right: (N,), bool: whether it is the image's class.
-        precision: Fraction of what is kept that has to be right.
+        confidence: (N,), probability of each predicted class.
+        right: (N,), bool, whether the prediction is right.
+        precision: Fraction of the kept images that has to be right.
 
     Returns:
-        It, rounded down to five decimals; None where there is none.
+        The probability, rounded down to five decimals; None if there is none.
     """
     ordered, order = confidence.double().sort(descending=True, stable=True)
     kept = right[order].double().cumsum(0) / torch.arange(1, len(order) + 1)
-    # Of equal probabilities all are kept or none.
+    # Images with equal probabilities are kept or rejected together.
     last = torch.ones(len(order), dtype=torch.bool)
     last[:-1] = ordered[:-1] > ordered[1:]
     enough = (last & (kept >= precision)).nonzero()[:, 0]

@@ -1,4 +1,4 @@
-"""Data sets whose labels are a network's outputs, read from their local copies."""
+"""Data sets whose labels are matched to a network's outputs."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """A data set whose labels are a network's output numbers.
+    """A data set whose classes are matched to a network's outputs.
 
     Args:
         images: The images.
-        outputs: For each class of `images`, the number of the network's output that means it.
-        left_out: The files that can't be read, and are not among `images`.
+        outputs: Index of the network's output for each class of `images`.
+        left_out: Files that can't be read, and aren't among `images`.
     """
 
     images: Images
@@ -43,7 +43,7 @@ class LabeledImages:
 def batches(
     images: Images, transforms: Callable[[Image | Tensor], Tensor], batch: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of what `transforms` makes of images (N, C, H, W), and of the data's labels (N,)."""
+    """Batches of transformed images (N, C, H, W) and their labels (N,)."""
     inputs: list[Tensor] = []
     labels: list[int] = []
     for image, label in _pairs(images):
@@ -64,29 +64,27 @@ def _pairs(images: Images) -> Iterator[tuple[Image | Tensor, int]]:
 
 
 def images_for(model: Classifier, where: str, part: Split | None = None) -> LabeledImages:
-    """The data set at `where`, as `read_images` takes it, for a network and its classes."""
+    """The data set at `where`, as in `read_images`, for a network."""
     return read_images(where, model.classes, model.num_classes, part)
 
 
 def read_images(
     where: str, classes: Sequence[str], outputs: int, part: Split | None = None
 ) -> LabeledImages:
-    """Read a data set from its local copy and match its classes to a network's.
+    """Read a data set and match its classes to a network's.
 
-    Files that can't be read are left out, and named on stderr.
+    Files that can't be read are left out, and reported on stderr.
 
     Args:
-        where: As `senetzoo.data.open` takes it, or the words ``cifar10`` and ``cifar100``, which
-            are fetched.
-        classes: Names of the network's outputs, in their order; empty where they are not known.
-            Then classes that are numbers are those outputs, and others count in
-            their own order, which is said on stderr.
+        where: As in `senetzoo.data.open`, or ``cifar10`` or ``cifar100``, which are downloaded.
+        classes: Names of the network's outputs, in their order; empty if not known. Then classes
+            that are numbers are the outputs with these numbers, and other classes are the outputs
+            in order, which is reported on stderr.
         outputs: Number of the network's outputs.
-        part: Which of a source with splits; None for the test part, or where it has none,
-            ``val``; else all of it.
+        part: The split; None for the test split, or if there is none, ``val``, or else all.
 
     Raises:
-        DataError: Nothing there, no such part, or classes that are not the network's.
+        DataError: The data or the split is missing, or the classes don't match the network's.
     """
     images, bad = readable(sources.open(local(where), part))
     for problem in bad:
@@ -94,7 +92,7 @@ def read_images(
     own = images.classes
     numbered = isinstance(images, LabeledFiles) and images.numbered
     if numbered and len(own) < outputs:
-        # Without names the count is only the highest label that occurs.
+        # Without names, the number of classes is only known from the highest label.
         own = tuple(map(str, range(outputs)))
         images = dataclasses.replace(images, classes=own)
     if not classes and all(word.isdecimal() for word in own):
@@ -103,7 +101,7 @@ def read_images(
             raise DataError(
                 f"{images.name} has the class {max(numbers)}.",
                 f"The network's outputs are 0 to {outputs - 1}.",
-                "Give data of these classes",
+                "Give data with these classes",
             )
         return LabeledImages(images, numbers, bad)
     if classes and not numbered:
@@ -111,12 +109,12 @@ def read_images(
     if len(own) != outputs:
         raise DataError(
             f"{images.name} has {len(own)} classes.",
-            f"The network has {outputs}, and no names to match them by.",
-            "Give data with as many classes",
+            f"The network has {outputs}, without names to match them by.",
+            "Give data with the same number of classes",
         )
     if not classes:
         say_once(
-            f"The weights name no classes: those of {images.name} are taken in their order, "
+            f"The weights have no class names: those of {images.name} are used in their order, "
             f"{own[0]} for output 0 to {own[-1]} for output {outputs - 1}."
         )
     else:

@@ -1,8 +1,8 @@
-"""CIFAR-10 and CIFAR-100 from their publisher, once, into the cache."""
+"""Downloading CIFAR-10 and CIFAR-100 to the cache."""
 
 from __future__ import annotations
 
-import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,23 @@ from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.data.cifar import Cifar
 from senetzoo.data.sources import CIFAR
 from senetzoo.errors import DataError, SenetzooError
-from senetzoo.weights import cache, download
+from senetzoo.weights import cache, http
 
 
 def local(where: str | Path) -> str | Path:
-    """`where`; for the words ``cifar10`` and ``cifar100``, unless such a path is there, `fetch`."""
+    """`where`, or what `fetch` returns if it is ``cifar10`` or ``cifar100`` and not a path."""
     cifar = next((cifar for name, cifar in CIFAR.items() if name == str(where)), None)
     return where if cifar is None or Path(where).exists() else fetch(cifar)
 
 
 def fetch(cifar: Cifar) -> Path:
-    """The folder of the cache that has the archive of a data set, fetched where it is not there.
+    """The cache folder with the archive of a data set, which is downloaded if needed.
 
-    The archive is torchvision's, and so is its md5. An interrupted download resumes; a file of
-    another md5 is never put in place.
+    The URL and the md5 are torchvision's. An interrupted download resumes; a file with another md5
+    is never used.
 
     Raises:
-        DataError: It can't be fetched; the message has its address, and where to put it.
+        DataError: The download failed; the message says where to get the file and where to put it.
     """
     folder = cache.cache_folder() / "data"
     archive = folder / cifar.archive
@@ -39,24 +39,25 @@ def fetch(cifar: Cifar) -> Path:
 
     reader: Any = getattr(datasets, cifar.reader)
     remedy = f"Put {cifar.archive} into {folder}, or type --data with the folder that has it"
+    md5 = partial(cache.hash_of, kind="md5")
     if archive.is_file():
-        if _md5(archive) == reader.tgz_md5:
+        if md5(archive) == reader.tgz_md5:
             return folder
         archive.unlink(missing_ok=True)
     source = f"{reader.url} (md5 {reader.tgz_md5})"
     if offline():
         raise DataError(
-            f"{cifar.title} is not on this machine, and HF_HUB_OFFLINE forbids to fetch it.",
-            f"It is {source}.",
+            f"{cifar.title} is not on this machine, and HF_HUB_OFFLINE forbids downloads.",
+            f"It is at {source}.",
             remedy,
         )
-    say_once(f"fetching {cifar.title} (170 MB) from {reader.url} to {folder}")
+    say_once(f"downloading {cifar.title} (170 MB) from {reader.url} to {folder}")
     try:
-        found = download.download(reader.url, archive, expected=reader.tgz_md5, digest=_md5)
+        found = http.download(reader.url, archive, expected=reader.tgz_md5, digest=md5)
     except SenetzooError:
         raise
     except Exception as error:
-        meaning, what = download.explain(error, instead="fetch it elsewhere", others="")
+        meaning, what = http.explain(error, instead="download it on another machine")
         raise DataError(
             f"{cifar.title} could not be fetched.",
             f"{source}: {meaning}.",
@@ -69,11 +70,3 @@ def fetch(cifar: Cifar) -> Path:
             remedy,
         )
     return folder
-
-
-def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What a network predicts for labeled images, and accuracy with its interval."""
+"""Predictions for labeled images, and their scores with intervals."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from senetzoo.eval.calibration import (
 def wilson(right: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion (JASA 22, 1927, 209-212).
 
-    Unlike ``p +- 1.96 sqrt(p (1 - p) / n)`` it stays within 0..1 and has a width at 0 and at 1.
+    Unlike ``p +- 1.96 sqrt(p (1 - p) / n)``, it stays within 0..1 and isn't empty at 0 and 1.
 
     Args:
-        right: Successes.
-        total: Trials; 0 gives (0, 1).
+        right: Number of successes.
+        total: Number of trials; 0 gives (0, 1).
         confidence: Coverage of the two-sided interval.
 
     Returns:
@@ -38,7 +38,7 @@ def wilson(right: int, total: int, confidence: float = 0.95) -> tuple[float, flo
     center = p + z * z / (2 * total)
     half = z * (p * (1 - p) / total + z * z / (4 * total * total)) ** 0.5
     scale = 1 + z * z / total
-    # At 0 and at 1 rounding would leave the limit a hair off.
+    # Exact at 0 and 1 despite rounding.
     low = 0.0 if right == 0 else (center - half) / scale
     high = 1.0 if right == total else (center + half) / scale
     return low, high
@@ -46,12 +46,12 @@ def wilson(right: int, total: int, confidence: float = 0.95) -> tuple[float, flo
 
 @dataclass(frozen=True)
 class Tally:
-    """How many images of a kind were classified rightly.
+    """How many images were classified correctly.
 
     Args:
-        name: Of the class, or of the whole data set.
-        right: Images whose class is predicted.
-        total: Images.
+        name: Name of the class or data set.
+        right: Number of correctly classified images.
+        total: Number of images.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Tally:
 
     @property
     def accuracy(self) -> float:
-        """Fraction that is right; 0 without images."""
+        """Fraction of correctly classified images; 0 without images."""
         return self.right / self.total if self.total else 0.0
 
     @property
@@ -90,8 +90,8 @@ class ClassScore:
     """How well one class is recognized; its recall is the accuracy of its images.
 
     Args:
-        tally: Its images.
-        guessed: Images that are predicted as it.
+        tally: The images of the class.
+        guessed: Number of images predicted as the class.
     """
 
     tally: Tally
@@ -99,7 +99,7 @@ class ClassScore:
 
     @property
     def precision(self) -> float:
-        """Fraction of what is predicted as the class that is of it; 0 where nothing is."""
+        """Fraction of the images predicted as the class that belong to it; 0 without any."""
         return self.tally.right / self.guessed if self.guessed else 0.0
 
     @property
@@ -116,16 +116,17 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """Figures of all images together. Those called macro are means over the classes with images.
+    """Scores over all images. Macro scores are means over the classes with images.
 
     Args:
-        balanced_accuracy: Macro recall: the mean of the classes' accuracies.
-        macro_precision: Of what is predicted as a class, the fraction that is of it.
-        macro_f1: Mean of the classes' F1.
+        balanced_accuracy: Macro recall: the mean accuracy of the classes.
+        macro_precision: Mean precision of the classes.
+        macro_f1: Mean F1 of the classes.
         loss: Mean cross-entropy.
         calibration_error: `senetzoo.eval.calibration.calibration_error` with 15 bins.
-        temperature: What the logits were divided by.
-        best_temperature: What would minimize the loss on these images; None where nothing does.
+        temperature: The temperature of the logits.
+        best_temperature: The temperature that minimizes the loss on these images; None if there is
+            no minimum.
     """
 
     balanced_accuracy: float
@@ -139,12 +140,12 @@ class Scores:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network says of labeled images.
+    """A network's predictions for labeled images.
 
     Args:
-        logits: (N, outputs), float32 (float16 where they are stored), on the CPU.
-        labels: (N,), int64: the output that means the image's class.
-        temperature: Divides the logits before the softmax.
+        logits: (N, outputs), float32 (float16 if read from a file), on the CPU.
+        labels: (N,), int64, the output for the image's class.
+        temperature: Divisor of the logits before the softmax.
     """
 
     logits: Tensor
@@ -158,7 +159,7 @@ class Predictions:
 
     @cached_property
     def confidence(self) -> Tensor:
-        """(N,), the probability of that output."""
+        """(N,), the highest probability."""
         return self.probabilities.max(1).values
 
     @cached_property
@@ -168,7 +169,7 @@ class Predictions:
 
     @cached_property
     def right(self) -> Tensor:
-        """(N,), bool: whether the predicted output is the label."""
+        """(N,), bool, whether the prediction is the label."""
         return self.guesses == self.labels
 
     @property
@@ -178,24 +179,24 @@ class Predictions:
 
     @property
     def accuracy(self) -> float:
-        """Fraction of the images whose highest logit is their class."""
+        """Top-1 accuracy."""
         return self.top(1).accuracy
 
     def top(self, k: int) -> Tally:
-        """How many images have their class among the `k` highest logits."""
+        """Top-`k` accuracy."""
         best = self.guesses[:, None] if k == 1 else self.logits.topk(k).indices
         right = int((best == self.labels[:, None]).any(1).sum())
         return Tally(f"top-{k}", right, len(self.labels))
 
     def by_class(self) -> list[list[int]]:
-        """For each output how many of its images are right, and how many it has."""
+        """For each output, the numbers of its correctly classified images and of its images."""
         count = self.logits.shape[1]
         right = self.labels[self.right]
         pairs = (labels.bincount(minlength=count) for labels in (right, self.labels))
         return torch.stack(list(pairs), dim=1).tolist()
 
     def class_scores(self) -> list[ClassScore]:
-        """Of each output, by its number as its name."""
+        """Scores of each output, named by its index."""
         guessed = self.guesses.bincount(minlength=self.logits.shape[1]).tolist()
         return [
             ClassScore(Tally(str(output), *pair), number)
@@ -203,7 +204,7 @@ class Predictions:
         ]
 
     def scores(self) -> Scores:
-        """The figures of all images together."""
+        """Scores over all images."""
         classes = [score for score in self.class_scores() if score.tally.total]
         return Scores(
             balanced_accuracy=fmean(score.tally.accuracy for score in classes),
@@ -216,22 +217,22 @@ class Predictions:
         )
 
     def calibrated(self) -> Predictions:
-        """The same at the temperature that is best for these images; at 1 where none is."""
+        """The predictions at the best temperature for these images; at 1 if there is none."""
         best = best_temperature(self.logits, self.labels)
         return replace(self, temperature=1.0 if best is None else best)
 
     def smallest_probability(self, precision: float = PRECISION) -> float | None:
-        """`senetzoo.eval.calibration.smallest_probability` of these images."""
+        """`senetzoo.eval.calibration.smallest_probability` for these images."""
         return smallest_probability(self.confidence, self.right, precision)
 
     def confusion(self) -> Tensor:
-        """(outputs, outputs): how many images of the row's class are predicted as the column's."""
+        """Confusion matrix (outputs, outputs): rows are the classes, columns the predictions."""
         outputs = self.logits.shape[1]
         pairs = self.labels * outputs + self.guesses
         return pairs.bincount(minlength=outputs**2).view(outputs, outputs)
 
     def worst(self, most: int) -> list[int]:
-        """Numbers of up to `most` wrongly classified images, the most confident first."""
+        """Indices of up to `most` misclassified images, the most confident first."""
         wrong = (~self.right).nonzero()[:, 0]
         order = self.confidence[wrong].argsort(descending=True, stable=True)
         return [int(i) for i in wrong[order[:most]]]

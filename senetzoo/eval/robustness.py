@@ -1,4 +1,4 @@
-"""How accurate a network still is where images are noisy, blurred or badly compressed."""
+"""Accuracy on corrupted images: noisy, blurred, compressed, or with low contrast."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from senetzoo.nn.transforms import transforms
 
 @dataclass(frozen=True)
 class Robustness:
-    """Accuracy on clean and on corrupted images. Print it, or take ``as_dict()``.
+    """Accuracy on clean and corrupted images. Print it, or use ``as_dict()``.
 
     Args:
-        clean: Images that are right as they are.
-        corrupted: Of each corruption, those that are right at the severities 1 to 5.
+        clean: Accuracy on the clean images.
+        corrupted: Accuracy for each corruption at severities 1 to 5.
     """
 
     clean: Tally
@@ -37,7 +37,7 @@ class Robustness:
         return fmean(tally.accuracy for row in self.corrupted.values() for tally in row)
 
     def as_dict(self) -> dict[str, object]:
-        """JSON values; of each corruption a list by severity."""
+        """JSON values, with a list by severity for each corruption."""
         return {
             "clean": self.clean.as_dict(),
             "mean_accuracy": round(self.mean, 6),
@@ -68,22 +68,22 @@ def robustness(
 ) -> Robustness:
     """Accuracy on images with each of six common corruptions at five severities.
 
-    The pixels that the network gets, resized and cropped, are what is corrupted
-    (`senetzoo.data.corruptions`, with the strengths of CIFAR-10-C, which are meant for images of 32
-    pixels). The noise of an image depends on `seed` and its number alone, so that networks are
-    compared on the same pixels, whatever the batch.
+    Images are corrupted after resizing and cropping (`senetzoo.data.corruptions`, with the
+    strengths of CIFAR-10-C, which are meant for images of 32 pixels). The noise of an image depends
+    only on `seed` and its index, so that networks are compared on the same pixels, with any batch
+    size.
 
     Args:
-        model: A network of this zoo, in whatever mode; on its device, in its dtype.
-        data: The images, or where they are, as `senetzoo.evaluate` takes it.
-        batch: Images in a batch.
-        seed: Of the noise.
+        model: A network of this zoo; its mode, device and dtype are kept.
+        data: The images or their location, as in `senetzoo.evaluate`.
+        batch: Images per batch.
+        seed: Seed of the noise.
         advance: Called after each batch with its number of images, 31 times.
 
     Raises:
         DataError: There are no images, or one can't be read.
         MissingExtraError: SciPy, for the blur, is not installed.
-        WeightsError: Logits are not finite.
+        WeightsError: Logits aren't finite.
     """
     images = data if isinstance(data, LabeledImages) else images_for(model, str(data))
     total = len(images.images)

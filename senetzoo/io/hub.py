@@ -18,7 +18,7 @@ from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
 from senetzoo.nn.provenance import provenance
 from senetzoo.weights.cache import hub_cache, or_spare
-from senetzoo.weights.download import HUB, endpoint, explain, persistently, status
+from senetzoo.weights.http import endpoint, explain, persistently, status
 from senetzoo.weights.load import Trained
 from senetzoo.weights.load import read as read_tensors
 from senetzoo.weights.manifest import manifest
@@ -126,7 +126,7 @@ def _fetched(repo: str, file: str, revision: str | None, *, again: bool = False)
                 f"With a network, type: hf download {repo} {CONFIG} {WEIGHTS}{wanted} "
                 "--local-dir FOLDER; copy FOLDER here and load it",
             ) from error
-        page = f"{endpoint() or HUB}/{repo}"
+        page = f"{endpoint()}/{repo}"
         meaning, remedy = explain(
             error,
             page=page,

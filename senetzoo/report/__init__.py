@@ -1,1 +1,1 @@
-"""Reports of training runs: one page that needs no network, and the same as Markdown."""
+"""Reports on training runs: a self-contained HTML page, and the same as Markdown."""

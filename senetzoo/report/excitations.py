@@ -1,4 +1,4 @@
-"""The excitations of a network's gates as tables and plots."""
+"""Tables and plots of the excitations of a network's gates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from senetzoo.inspect.excitations import BINS, Excitation, short_name
 from senetzoo.report.figures import COLORS, INK, Plot, plot
 from senetzoo.report.markup import Table
 
-# More plots than this are not looked at: then the last block of each stage, and the last stage.
+# With more gates than this, only the last block of each stage and the last stage are plotted.
 _PLOTS = 12
 _CHOSEN = 4
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -20,16 +20,16 @@ _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 @dataclass(frozen=True)
 class ExcitationSection:
-    """The excitations of one network, as a report shows them.
+    """The section of a report about the excitations of one network.
 
     Args:
-        name: The network, or the run.
+        name: Name of the network or run.
         images: Number of images.
-        gates: A row for each gate.
-        classes: For each gate its name and a table with a row for each class.
-        plots: The excitation by channel of each gate, or of some, and the distributions.
-        legend: The classes in the plots, each with its color.
-        note: What else the plots show.
+        gates: Table with a row for each gate.
+        classes: Name of each gate, and a table with a row for each class.
+        plots: Plots of the excitation by channel of some or all gates, and of the distributions.
+        legend: The classes in the plots, and their colors.
+        note: A note about the plots.
     """
 
     name: str
@@ -65,9 +65,9 @@ def excitation_section(
     ]
     title = "Distribution of the values, from the first gate (dark) to the last"
     spread = partial(_distribution, list(found.values()))
-    note = "In the text's color: all images; gray: from the lowest to the highest of any."
+    note = "In the color of the text: the mean of all images; gray: the range over all images."
     if len(shown) < len(found):
-        note += f" {len(shown)} of {len(found)} gates have a plot."
+        note += f" {len(shown)} of {len(found)} gates are plotted."
     return ExcitationSection(
         name,
         int(next(iter(found.values())).counts.sum()),

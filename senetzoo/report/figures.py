@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from senetzoo.errors import MissingExtraError
 from senetzoo.report.paired import Paired
-from senetzoo.report.run import Run
+from senetzoo.report.run import Run, by_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colors, which people with any color vision tell apart, without black and yellow.
+# The colorblind-safe palette of Okabe and Ito, without black and yellow.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-# Stands for the color of the page's text until the plot is put on a page.
+# A placeholder for the color of the page's text.
 INK = "#010203"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -43,11 +43,11 @@ class Plot:
     """A plot.
 
     Args:
-        name: For its file.
-        title: What it shows.
-        svg: It.
-        figure: Matplotlib's, which it was drawn as.
-        legend: What the page says once for several plots: names and their colors.
+        name: Name of its file.
+        title: Its title.
+        svg: The SVG.
+        figure: The Matplotlib figure.
+        legend: Names and their colors, which the page shows once for several plots.
     """
 
     name: str
@@ -57,14 +57,14 @@ class Plot:
     legend: tuple[tuple[str, str], ...] = ()
 
     def inked(self, color: str) -> str:
-        """The SVG with lines and letters in a color, such as ``currentColor``."""
+        """The SVG with lines and text in a color, such as ``currentColor``."""
         return self.svg.replace(INK, color)
 
     def png(self) -> bytes:
-        """The same as PNG on white, for a word processor, with title and legend."""
+        """The plot as a PNG on white, with title and legend."""
         from matplotlib.lines import Line2D
 
-        # Only here: what the page writes itself would be in its own plots too.
+        # Added here because the page shows them outside its plots.
         self.figure.suptitle(self.title, fontsize=10)
         if self.legend:
             handles = [Line2D([], [], color=color, label=name) for name, color in self.legend]
@@ -80,7 +80,7 @@ class Plot:
 
 
 def colors(count: int) -> list[str]:
-    """So many colors."""
+    """`count` distinct colors."""
     if count <= len(COLORS):
         return list(COLORS[:count])
     from matplotlib import colormaps
@@ -90,20 +90,16 @@ def colors(count: int) -> list[str]:
 
 
 def lines(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """The runs that are drawn as one line each: those of one variant that have several seeds."""
-    found: dict[str, list[Run]] = {}
-    for run in runs:
-        found.setdefault(run.label, []).append(run)
-    for own in found.values():
-        if len({run.header["seed"] for run in own}) < len(own):
-            return {run.name: [run] for run in runs}
-    if all(len(own) == 1 for own in found.values()):
+    """The runs of each line in a plot: a variant's seeds, or a single run."""
+    found = by_label(runs)
+    repeated = any(len({run.header["seed"] for run in own}) < len(own) for own in found.values())
+    if repeated or len(found) == len(runs):
         return {run.name: [run] for run in runs}
     return found
 
 
 def curves(runs: Sequence[Run]) -> list[Plot]:
-    """Loss, accuracy and learning rate, epoch by epoch: the seeds' mean, and from low to high."""
+    """Loss, accuracy and learning rate by epoch: the mean over seeds, and the range."""
     found = lines(runs)
 
     def draw(styles: Mapping[str, str], factor: int, unit: str, axes: Any) -> None:
@@ -123,7 +119,7 @@ def curves(runs: Sequence[Run]) -> list[Plot]:
         axes.set_ylabel(unit)
 
     both = "(dashed: training images)"
-    # An epoch has figures of the validation images where there are some, else of the test images.
+    # Epochs have values for the validation images if there are any, else for the test images.
     loss = {"train_loss": "--", "test_loss": "-", "val_loss": "-"}
     accuracy = {"train_accuracy": "--", "test_accuracy": "-", "val_accuracy": "-"}
     legend = tuple(zip(found, colors(len(found)), strict=True))
@@ -140,7 +136,7 @@ def curves(runs: Sequence[Run]) -> list[Plot]:
 
 
 def differences(pairs: Sequence[Paired]) -> list[Plot]:
-    """Each variant minus the first, by seed, with the mean and its interval; none without pairs."""
+    """Each variant's difference from the first, by seed, with mean and interval."""
     if not pairs:
         return []
     draw = functools.partial(draw_differences, pairs)
@@ -150,7 +146,7 @@ def differences(pairs: Sequence[Paired]) -> list[Plot]:
 
 
 def draw_differences(pairs: Sequence[Paired], axes: Any, ink: str = INK) -> None:
-    """The same on given axes, a row for each pair."""
+    """Draw `differences` on `axes`, a row for each pair."""
     axes.axvline(0, color=ink, lw=0.8)
     for number, pair in enumerate(pairs):
         color = "#0072B2" if pair.differs else "#767676"
@@ -168,7 +164,7 @@ def draw_differences(pairs: Sequence[Paired], axes: Any, ink: str = INK) -> None
 
 
 def depth(runs: Sequence[Run]) -> list[Plot]:
-    """The norm of the gradient by depth over time, one plot for each run that logged it."""
+    """The gradient norm by depth over time, one plot for each run that logged it."""
     logged = {
         number: [(e["epoch"], e["gradient_norm"]) for e in run.epochs if e.get("gradient_norm")]
         for number, run in enumerate(runs, 1)
@@ -186,12 +182,12 @@ def _norms(logged: list[tuple[int, dict[str, float]]], axes: Any) -> None:
 
     parts = list(logged[0][1])
     for index, part in enumerate(parts):
-        # Its ends are lost on a black or a white page.
+        # The ends of the color map are invisible on a black or a white page.
         color = colormaps["viridis"](0.3 + 0.5 * index / max(len(parts) - 1, 1))
         points = [(epoch, norms[part]) for epoch, norms in logged if norms.get(part)]
         axes.plot(*_split(points), color=color, lw=1.4, marker=".", label=part)
     axes.set_yscale("log")
-    # Plain numbers: the powers that are usual are written in mathtext.
+    # Plain numbers, since the default powers of ten need mathtext.
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
@@ -211,7 +207,7 @@ def plot(
     whole: bool = True,
     size: tuple[float, float] = (5.2, 3.4),
 ) -> Plot:
-    """A plot."""
+    """Make a plot by calling ``draw(axes)``; `whole` restricts the x axis to whole numbers."""
     try:
         import matplotlib as mpl
     except ImportError:
@@ -219,7 +215,7 @@ def plot(
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    # The same figure gives the same text: element names are hashed, with a salt.
+    # A fixed salt makes the hashed element names, and so the SVG, reproducible.
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=size, layout="constrained")
         axes: Axes = figure.add_subplot()
@@ -230,7 +226,7 @@ def plot(
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
-    # The page sets the width; names are made unique, for all plots share one page.
+    # The page sets the size. Element names are made unique, because plots share one page.
     svg = re.sub(r'^<svg ([^>]*?)width="[^"]*"', r"<svg \1", svg, count=1)
     svg = re.sub(r'^<svg ([^>]*?)height="[^"]*"', r'<svg role="img" \1', svg, count=1)
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)

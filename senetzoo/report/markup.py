@@ -1,4 +1,4 @@
-"""Tables, and how Markdown and HTML are made of them."""
+"""Tables, and their rendering as Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from senetzoo.errors import MissingExtraError
 
 @dataclass(frozen=True)
 class Table:
-    """A head and rows of cells, as text."""
+    """A table of text: its header and its rows."""
 
     head: list[str]
     rows: list[list[str]]
 
     def markdown(self) -> str:
-        """It, the first column to the left and the others to the right."""
+        """The table in Markdown, the first column left-aligned and the others right-aligned."""
         rule = ["---"] + ["---:"] * (len(self.head) - 1)
         head, *rows = ([cell(text) for text in row] for row in [self.head, *self.rows])
         return "".join(f"| {' | '.join(line)} |\n" for line in [head, rule, *rows])
 
 
 def cell(text: str) -> str:
-    """Text that Markdown takes as it is."""
+    """Escape text for Markdown."""
     text = printable(" ".join(text.split()))
     for special in "\\`*_[]<>|":
         text = text.replace(special, f"\\{special}")
@@ -33,13 +33,13 @@ def cell(text: str) -> str:
 
 
 def rendered(template: str, **values: Any) -> str:
-    """A page of a template that lies beside this file."""
+    """Render a template from this folder."""
     try:
         from jinja2 import Environment, FileSystemLoader, select_autoescape
     except ImportError:
         raise MissingExtraError("A report", "jinja2", "train") from None
 
-    # Names of runs and classes are anybody's text.
+    # Names of runs and classes are untrusted text.
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=select_autoescape(("html",)),

@@ -1,4 +1,4 @@
-"""The report as one page of HTML that needs nothing else, and as Markdown with its pictures."""
+"""The report as a self-contained HTML page, and as Markdown with its pictures."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from senetzoo.report import figures
 from senetzoo.report.excitations import ExcitationSection
 from senetzoo.report.markup import Table, rendered
 from senetzoo.report.paired import Paired, paired
-from senetzoo.report.run import Run
+from senetzoo.report.run import Run, by_label
 
-# More classes than this make a table of all pairs too large to read.
+# With more classes than this, a confusion matrix is too large to read.
 _CLASSES = 30
-# Pixels are shown as squares in images up to this side.
+# Images up to this side are enlarged without interpolation.
 _SMALL = 64
-# Readable on a white page and on a black one: the pictures of Markdown can't know which.
+# Readable on white and on black, since the background of the Markdown isn't known.
 _GRAY = "#808080"
 
 
@@ -35,13 +35,13 @@ def make(
     variants: Sequence[str] = (),
     excitations: Sequence[ExcitationSection] = (),
 ) -> dict[str, Any]:
-    """What the report of `runs` shows in both forms.
+    """The content of a report, for `html` and `markdown`.
 
     Args:
         runs: The runs.
-        title: Its title.
-        variants: Names of the variants, the one to compare with first; others follow.
-        excitations: Of some of the runs.
+        title: The title.
+        variants: Names of the variants, the baseline first; others follow.
+        excitations: Excitations of some of the runs.
     """
     names = runs[0].classes
     drawn = figures.lines(runs)
@@ -64,7 +64,7 @@ def make(
         "bands": len(drawn) < len(runs),
         "gradients": figures.depth(runs),
         "excitations": excitations,
-        "same": Table(["the same in all", ""], same),
+        "same": Table(["same in all runs", ""], same),
         "differ": Table(["", *(run.name for run in runs)], differ),
         "runs": [
             {
@@ -92,23 +92,16 @@ def _results(runs: Sequence[Run]) -> Table:
 
 
 def _variants(runs: Sequence[Run]) -> Table | None:
-    """Accuracy of the finished runs by variant; None where none has two seeds."""
-    found: dict[str, list[float]] = {}
-    for run in runs:
-        if run.end is not None:
-            found.setdefault(run.label, []).append(100 * run.end["test_accuracy"])
-    rows = [
-        [
-            name,
-            str(len(values)),
-            f"{statistics.mean(values):.2f} %",
-            f"{statistics.stdev(values):.2f}" if len(values) > 1 else "",
-            ", ".join(f"{value:.2f}" for value in values),
-        ]
-        for name, values in found.items()
-    ]
+    """Accuracy of the finished runs by variant; None if no variant has two seeds."""
+    finished = [run for run in runs if run.end is not None]
+    rows = []
+    for name, own in by_label(finished).items():
+        values = [100 * run.end["test_accuracy"] for run in own if run.end is not None]
+        spread = f"{statistics.stdev(values):.2f}" if len(values) > 1 else ""
+        each = ", ".join(f"{value:.2f}" for value in values)
+        rows.append([name, str(len(values)), f"{statistics.mean(values):.2f} %", spread, each])
     head = ["variant", "seeds", "mean", "standard deviation", "each"]
-    return Table(head, rows) if len(rows) < sum(map(len, found.values())) else None
+    return Table(head, rows) if len(rows) < len(finished) else None
 
 
 def _paired(found: Sequence[Paired]) -> Table | None:
@@ -175,7 +168,7 @@ def _confusion(run: Run) -> list[list[dict[str, Any]]]:
             {
                 "count": int(count),
                 "right": row == column,
-                # A few per cent are to be seen, and the letters on the deepest shade to be read.
+                # A few percent should be visible, and text on the darkest shade legible.
                 "shade": f"{0.65 * (float(count) / max(int(counts.sum()), 1)) ** 0.5:.3f}",
             }
             for column, count in enumerate(counts)
@@ -185,7 +178,7 @@ def _confusion(run: Run) -> list[list[dict[str, Any]]]:
 
 
 def mistakes(run: Run) -> list[dict[str, Any]]:
-    """The most confident mistakes of a run: picture, class, what it was called and how surely."""
+    """The most confident mistakes of a run: picture, class, prediction and confidence."""
     from PIL import Image
 
     predictions = run.predictions
@@ -218,7 +211,7 @@ def plots(report: dict[str, Any]) -> list[figures.Plot]:
 
 
 def markdown(report: dict[str, Any], folder: str) -> tuple[str, dict[str, bytes]]:
-    """The same as Markdown.
+    """The report as Markdown.
 
     Returns:
         The text, and the content of its pictures by file name.
@@ -232,7 +225,7 @@ def markdown(report: dict[str, Any], folder: str) -> tuple[str, dict[str, bytes]
 
 
 def _sheet(pngs: Sequence[bytes], columns: int = 8) -> bytes:
-    """Pictures of one size in rows, the small ones enlarged."""
+    """Arrange pictures of the same size in a grid, enlarging small ones."""
     from PIL import Image
 
     images = [Image.open(io.BytesIO(data)).convert("RGB") for data in pngs]
@@ -246,16 +239,13 @@ def _sheet(pngs: Sequence[bytes], columns: int = 8) -> bytes:
     return png(sheet)
 
 
-# The figures
-
-
 def fluctuation(run: Run) -> tuple[int, int, float, float] | None:
-    """How much the accuracy after an epoch goes up and down in the second half of a run.
+    """How much the accuracy fluctuates between epochs in the second half of a run.
 
     Returns:
-        First epoch of that half, number of changes from one tested epoch to the next, their mean
-        size and the largest fall in points, 0 if it never fell; None where fewer than three epochs
-        have a test, for two would show a trend as well.
+        First epoch of that half, number of changes between tested epochs, their mean size, and the
+        largest drop in points, 0 if there is none; None if fewer than three epochs were tested,
+        since a single change may be a trend.
     """
     points = run.series("test_accuracy") or run.series("val_accuracy")
     half = [(epoch, 100 * value) for epoch, value in points if 2 * epoch > points[-1][0]]
@@ -266,7 +256,7 @@ def fluctuation(run: Run) -> tuple[int, int, float, float] | None:
 
 
 def confusions(run: Run, count: int = 10) -> list[tuple[str, str, int, int]]:
-    """The commonest confusions: true class, what it was called, how often, of how many."""
+    """The most common confusions: true class, predicted class, count, and images of the class."""
     if run.predictions is None:
         return []
     table, names = run.predictions.confusion(), run.classes
@@ -279,10 +269,10 @@ def confusions(run: Run, count: int = 10) -> list[tuple[str, str, int, int]]:
 
 
 def settings(runs: Sequence[Run]) -> tuple[list[list[str]], list[list[str]]]:
-    """What all runs have in common, and what differs: recipe, environment and model.
+    """The settings that all runs share and those that differ: recipe, environment and model.
 
     Returns:
-        Rows of a field and its value; rows of a field and its values run by run.
+        Rows of a field and its value, and rows of a field and its value in each run.
     """
     every = [flat(run) for run in runs]
     rows = [

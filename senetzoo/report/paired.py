@@ -1,10 +1,9 @@
-"""Variants of an experiment against its first one, seed by seed.
+"""Paired comparison of an experiment's variants with its first one, seed by seed.
 
-Runs of one seed start from the same trunk and get the same batches, so what they differ in is the
-variant and the noise that it sets off. The difference of a pair varies less than either accuracy
-does, or no more. A table of variants should be read by the mean of these differences, with an
-interval that holds for all of them at once: Dunnett's (1955, Journal of the American Statistical
-Association 50).
+Runs with the same seed start from the same trunk and see the same batches, so they differ only in
+the variant and the noise that it causes. Differences within pairs vary at most as much as the
+accuracies themselves. Variants are compared by the mean of these differences, with simultaneous
+intervals by Dunnett (1955, Journal of the American Statistical Association 50).
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ _CONFIDENCE, _POWER = 0.95, 0.8
 
 @dataclass(frozen=True)
 class Paired:
-    """One variant against the first, in points of test accuracy.
+    """The difference of a variant from the first one, in points of test accuracy.
 
     Args:
         name: The variant.
         first: The variant it is compared with.
-        seeds: Seeds that both have.
-        differences: Its accuracy in per cent minus the first variant's, by seed; at least two.
-        interval: Of the mean difference. With a probability of 95 % every variant's interval, of
-            those that were compared, has its true difference.
-        p: Two-sided, adjusted in the same way.
-        detectable: Smallest true difference that this comparison would show in four cases of five.
+        seeds: The seeds that both have.
+        differences: Accuracy in percent minus that of the first variant, by seed; at least two.
+        interval: Interval of the mean difference; with a probability of 95 %, all intervals of the
+            comparison contain their true differences.
+        p: Two-sided p-value, adjusted in the same way.
+        detectable: Smallest true difference that the comparison shows with a power of 80 %.
     """
 
     name: str
@@ -58,18 +57,18 @@ class Paired:
 
     @property
     def differs(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether the interval excludes 0."""
         low, high = self.interval
         return low > 0.0 or high < 0.0
 
     @property
     def verdict(self) -> str:
-        """What to say of it, in words: nothing where a difference is shown."""
+        """The verdict in words; empty if a difference is shown."""
         return "" if self.differs else "no difference shown"
 
 
 def paired(runs: Sequence[Run], variants: Sequence[str] = ()) -> list[Paired]:
-    """The variants of one experiment against its first; empty where no two share two seeds."""
+    """Compare the variants of an experiment with its first; empty if none share two seeds."""
     found: dict[str, dict[int, float]] = {}
     for run in runs:
         if run.end is not None and run.header["variant"]:
@@ -79,19 +78,19 @@ def paired(runs: Sequence[Run], variants: Sequence[str] = ()) -> list[Paired]:
 
 
 def in_order(variants: Sequence[str]) -> Callable[[str], int]:
-    """The key by which labels are sorted: the variants as they come, and all others after them."""
+    """A sort key for labels: first the variants in their order, then all others."""
     order = {name: place for place, name in enumerate(dict.fromkeys(variants))}
     return lambda label: order.get(label, len(order))
 
 
 def against(values: Mapping[str, Mapping[int, float]]) -> list[Paired]:
-    """The values of each variant, by seed, against those of the first.
+    """Compare the values of each variant, by seed, with those of the first.
 
-    Variants that share no two seeds with the first are left out.
+    Variants that share fewer than two seeds with the first are left out.
 
-    A value is taken as the sum of what its variant gives, what its seed gives, and noise of the
-    same spread everywhere. The spread is estimated from all runs together, so few seeds of many
-    variants show more than few seeds of one. Of one variant alone this is Student's paired test.
+    The model is a sum of an effect of the variant, an effect of the seed, and noise with the same
+    variance everywhere. The variance is estimated from all runs together, so few seeds of many
+    variants show more than few seeds of one. For a single variant this is the paired t-test.
 
     Raises:
         MissingExtraError: SciPy is not installed.
@@ -110,7 +109,7 @@ def against(values: Mapping[str, Mapping[int, float]]) -> list[Paired]:
 
     used = {first: tuple(sorted(set().union(*shared.values()))), **shared}
     spread, freedom = _spread({name: {s: values[name][s] for s in used[name]} for name in used})
-    # Of the mean differences, in units of the variance of the noise.
+    # Covariance of the mean differences, in units of the noise variance.
     covariance = np.array(
         [
             [(1 + (one == other)) * len({*mine} & {*theirs}) / len(mine) / len(theirs)
@@ -122,13 +121,13 @@ def against(values: Mapping[str, Mapping[int, float]]) -> list[Paired]:
     joint: Any = multivariate_t(shape=covariance / np.outer(scale, scale), df=freedom)
 
     def inside(limit: float) -> float:
-        """Probability that no variant without an effect is further from 0 than `limit`."""
+        """Probability that all variants without an effect are within `limit` of 0."""
         if len(shared) == 1:
             return 1.0 - 2.0 * float(t.sf(limit, freedom))
         ends = np.full(len(shared), limit)
         return float(joint.cdf(ends, lower_limit=-ends, random_state=0))
 
-    ceiling = float(t.ppf(1 - (1 - _CONFIDENCE) / 2 / len(shared), freedom))  # Bonferroni's
+    ceiling = float(t.ppf(1 - (1 - _CONFIDENCE) / 2 / len(shared), freedom))  # Bonferroni
     limit = brentq(lambda x: inside(x) - _CONFIDENCE, ceiling / 4, 1.01 * ceiling)
     found = []
     for (name, seeds), size in zip(shared.items(), scale, strict=True):
@@ -142,17 +141,17 @@ def against(values: Mapping[str, Mapping[int, float]]) -> list[Paired]:
 
 
 def _spread(values: Mapping[str, Mapping[int, float]]) -> tuple[float, int]:
-    """Standard deviation of what variant and seed leave over, and its degrees of freedom."""
+    """Standard deviation of the residuals of variant and seed, and its degrees of freedom."""
     runs = [(name, seed, value) for name, own in values.items() for seed, value in own.items()]
     seeds = sorted({seed for _, seed, _ in runs})
     rows = [[*(name == n for n in values), *(seed == s for s in seeds)] for name, seed, _ in runs]
     design, seen = np.array(rows, float), np.array([value for *_, value in runs])
-    # Without what all have in common, so that equal differences leave exactly nothing.
+    # Centered, so that equal differences leave a residual of exactly 0.
     seen -= seen.mean()
     solution, _, rank, _ = np.linalg.lstsq(design, seen, rcond=None)
     freedom = len(runs) - int(rank)
     rest = float(np.square(seen - design @ solution).sum())
-    # Rounding leaves something of values that fit exactly.
+    # Rounding leaves a small residual of values that fit exactly.
     if rest <= 1e-20 * max(float(np.square(seen).sum()), 1.0):
         rest = 0.0
     return math.sqrt(rest / freedom), freedom

@@ -1,4 +1,4 @@
-"""All figures of a report as values of JSON."""
+"""The numbers of a report as JSON values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from senetzoo.report.excitations import ExcitationSection
 from senetzoo.report.page import confusions, flat, fluctuation
 from senetzoo.report.paired import paired
-from senetzoo.report.run import Run
+from senetzoo.report.run import Run, by_label
 
 _SERIES = (
     *("train_loss", "test_loss", "val_loss", "train_accuracy", "test_accuracy", "val_accuracy"),
@@ -24,13 +24,13 @@ def results(
     variants: Sequence[str] = (),
     excitations: Sequence[ExcitationSection] = (),
 ) -> dict[str, Any]:
-    """What the page shows, with its pictures' file names in place of the pictures.
+    """The content of a report's page, with the file names of its pictures.
 
     Args:
         runs: The runs.
-        title: Of the page.
-        variants: Names of the variants, the one to compare with first.
-        excitations: Of some of the runs.
+        title: The title.
+        variants: Names of the variants, the baseline first.
+        excitations: Excitations of some of the runs.
     """
     pairs = paired(runs, variants)
     return {
@@ -44,7 +44,7 @@ def results(
                 "mean": statistics.mean(values),
                 "standard_deviation": statistics.stdev(values) if len(values) > 1 else None,
             }
-            for name, own in _by_variant(runs).items()
+            for name, own in by_label([run for run in runs if run.end is not None]).items()
         ],
         "paired": [
             {
@@ -75,15 +75,6 @@ def results(
             if (rows := section.gates.rows)
         ],
     }
-
-
-def _by_variant(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """The finished runs."""
-    found: dict[str, list[Run]] = {}
-    for run in runs:
-        if run.end is not None:
-            found.setdefault(run.label, []).append(run)
-    return found
 
 
 def _run(run: Run) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a run left behind, read back."""
+"""Reading training runs for a report."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ class Run:
     """A training run.
 
     Args:
-        name: What it is called in the report.
-        folder: Where it is.
-        header: The first line of its log: recipe, variant, seed, command, data, environment, model.
-        epochs: The lines of its epochs.
-        resumed: How often it was interrupted and went on.
-        end: The last line; None for a run that is not finished.
-        predictions: Of the test images; None for a run that is not finished, or its log alone.
-        mistakes: Numbers of wrongly classified images and these (H, W, C), uint8, the most
+        name: Name in the report.
+        folder: Its folder.
+        header: First line of the log: recipe, variant, seed, command, data, environment, model.
+        epochs: Lines of the epochs.
+        resumed: How often the run was resumed.
+        end: Last line; None if the run isn't finished.
+        predictions: Predictions for the test images; None if the run isn't finished, or only its
+            log is there.
+        mistakes: Indices of misclassified images, and the images (H, W, C), uint8, the most
             confident first.
-        files: The file of each of these; empty texts where it has none or the run does not say.
+        files: File of each of these images; empty texts if not known.
     """
 
     name: str
@@ -47,30 +48,27 @@ class Run:
 
     @property
     def label(self) -> str:
-        """What it shares with runs of other seeds: its variant, or else its network."""
+        """The name that it shares with runs of other seeds: its variant, or else its network."""
         return str(self.header["variant"] or self.header["model"]["name"])
 
     @property
     def classes(self) -> list[str]:
-        """Names of the classes."""
+        """Class names."""
         return [printable(name) for name in self.header["data"]["classes"]]
 
     def series(self, key: str) -> list[tuple[int, float]]:
-        """Pairs of epoch and value, of the epochs that have one."""
+        """Pairs of epoch and value, for the epochs that have a value."""
         return [(e["epoch"], e[key]) for e in self.epochs if e.get(key) is not None]
 
     @property
     def tally(self) -> Tally | None:
-        """The test images that it gets right in the end; None for an unfinished run."""
+        """Test accuracy at the end; None if the run isn't finished."""
         end = self.end
         return None if end is None else Tally(self.name, end["test_correct"], end["test_images"])
 
     @property
     def by_class(self) -> list[Tally]:
-        """The same class by class; empty where that is not known.
-
-        Beside a log that was copied without the logits, what its end says.
-        """
+        """Test accuracy of each class, from the predictions or else the log; empty if unknown."""
         pairs = (self.end or {}).get("by_class", [])
         if self.predictions is not None:
             pairs = self.predictions.by_class()
@@ -78,26 +76,34 @@ class Run:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Seconds spent on training steps, of which waiting for data, and on tests."""
+        """Seconds spent on training (including waiting for data), on waiting, and on tests."""
         parts = ("train", "data", "test")
         return {p: sum(e["seconds"].get(p, 0.0) for e in self.epochs) for p in parts}
 
     @property
     def images_per_second(self) -> float:
-        """Training images a second, over the whole run."""
+        """Training images per second, over the whole run."""
         images = len(self.epochs) * self.header["data"]["train_images"]
         return float(images / max(self.seconds["train"], 1e-9))
 
 
+def by_label(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """The runs of each variant or network, by its label."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.label, []).append(run)
+    return found
+
+
 def find(paths: Sequence[Path]) -> list[Run]:
-    """The runs in `paths`: folders of runs, or folders of those."""
+    """The runs in `paths`, which are folders of runs or folders that contain them."""
     folders: dict[Path, None] = {}
     for path in paths:
         inside = [path] if is_run(path) else sorted(log.parent for log in path.rglob(LOG))
         if not inside:
             true = f"Neither it nor a folder in it has {LOG}."
             if not path.is_dir():
-                true = "A run is a folder that senetzoo train made."
+                true = "A run is a folder that senetzoo train wrote."
             raise ConfigError(
                 f"There is no run in {path}.", true, "Type for example: senetzoo train digits"
             )
@@ -107,14 +113,14 @@ def find(paths: Sequence[Path]) -> list[Run]:
     if len({tuple(map(same, classes)) for classes in data.values()}) > 1:
         raise ConfigError(
             "The runs can't share a report.",
-            f"Their classes differ: they are of {', '.join(sorted(data))}.",
-            "Give the runs of one data set",
+            f"Their classes differ: their data sets are {', '.join(sorted(data))}.",
+            "Give runs on the same data set",
         )
     return runs
 
 
 def _names(folders: Iterable[Path]) -> list[str]:
-    """A short name for each folder: the last parts of its path that tell it from all others."""
+    """A short name for each folder: enough of its last path components to be unique."""
     paths = [folder.resolve().parts for folder in folders]
     depth = 1
     while len({path[-depth:] for path in paths}) < len({*paths}) and depth < 20:
@@ -130,7 +136,7 @@ def read(folder: Path, name: str) -> Run:
         raise ConfigError(
             f"The run in {folder} has nothing to report yet.",
             "Its first epoch is not finished.",
-            "Wait for it, or type the command that started it again",
+            "Wait for it, or run the command that started it again",
         )
     resumed = sum(line["kind"] == "resume" for line in lines)
     end = next((line for line in reversed(lines) if line["kind"] == "end"), None)
@@ -153,13 +159,13 @@ def _predictions(
         predictions = Predictions(tensors["logits"], tensors["labels"])
         mistakes = tuple(zip(tensors["mistakes"].tolist(), tensors["images"], strict=True))
     except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise _broken(folder, f"It is no whole file of predictions ({error}).") from None
+        raise _broken(folder, f"It isn't a complete file of predictions ({error}).") from None
     if not bool(torch.isfinite(predictions.logits).all()):
-        raise _broken(folder, "It holds logits that are not finite.")
+        raise _broken(folder, "It has logits that aren't finite.")
     files = tuple(map(str, named)) if len(named) == len(mistakes) else ("",) * len(mistakes)
     return predictions, mistakes, files
 
 
 def _broken(folder: Path, what: str) -> ConfigError:
-    remedy = "Delete it for a report of the log alone, or train again in another folder"
+    remedy = "Delete it for a report on the log alone, or train again in another folder"
     return ConfigError(f"{folder / TEST} can't be read.", what, remedy)

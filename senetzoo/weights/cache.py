@@ -1,4 +1,4 @@
-"""Where the file of a manifest entry may be on this machine, and the check of its hash."""
+"""Finding the files of manifest entries on this machine, and checking their hashes."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ from senetzoo.weights.manifest import Entry, Pinned
 T = TypeVar("T")
 EMBEDDED = Path(__file__).parent / "embedded"
 Origin = Literal["embedded", "cache", "folder", "mirror", "hub", "url"]
+HashKind = Literal["sha256", "sha1", "md5"]
 _REMEDIES = {
     "embedded": "Install senetzoo again",
     "cache": "Type: senetzoo weights get {tag}",
-    "folder": "Replace the file, or take its folder out of SENETZOO_WEIGHTS",
-    "mirror": "Replace the file there, or take its address out of SENETZOO_WEIGHTS",
+    "folder": "Replace the file, or remove its folder from SENETZOO_WEIGHTS",
+    "mirror": "Replace the file there, or remove its address from SENETZOO_WEIGHTS",
     "hub": "Try again; or choose others: senetzoo weights list '{model}.*'",
     "url": "Try again; or choose others: senetzoo weights list '{model}.*'",
 }
-# An address holds colons, which separate the parts of SENETZOO_WEIGHTS on POSIX: one after the
+# Addresses contain colons, which separate the parts of SENETZOO_WEIGHTS on POSIX: one after the
 # scheme, perhaps those of an IPv6 host, and perhaps one before the port.
 _END = re.escape(os.pathsep)
 _PART = re.compile(rf"\w+://(?:\[[^]]*\]|[^/{_END}]*)(?::\d+(?=[/{_END}]|$))?[^{_END}]*|[^{_END}]+")
@@ -44,10 +45,10 @@ _PART = re.compile(rf"\w+://(?:\[[^]]*\]|[^/{_END}]*)(?::\d+(?=[/{_END}]|$))?[^{
 
 @dataclass(frozen=True)
 class VerifiedFile:
-    """A file that has the hash its manifest entry states, which may be a part of it, or none.
+    """A file with the hash, or the start of one, that its manifest entry states, if it states one.
 
-    The origins ``"folder"`` and ``"mirror"`` are folders and addresses of SENETZOO_WEIGHTS;
-    `revision` is the Hub's commit that the file is of, where that is known.
+    The origins ``"folder"`` and ``"mirror"`` are folders and addresses in SENETZOO_WEIGHTS;
+    `revision` is the file's commit on the Hub, if known.
     """
 
     path: Path
@@ -58,9 +59,9 @@ class VerifiedFile:
 
 
 class WrongHashError(WeightsError):
-    """A file that is not the one to be: its `path`, its `sha256`, and how it `differs`.
+    """A file with a wrong hash: its `path`, its `sha256`, and how it `differs`.
 
-    `found` is the hash that was compared with the `expected` one, its SHA-1 if need be.
+    `found` is the hash that was compared with `expected`, perhaps a SHA-1.
     """
 
     def __init__(
@@ -80,7 +81,9 @@ class WrongHashError(WeightsError):
         what = "the published ones"
         if locked:
             whose, what = f"{lock_path()} has", f"those of {lock.FILE}"
-            remedy += f"; or accept what the publisher has now: senetzoo weights get {tag} --update"
+            remedy += (
+                f"; or accept the publisher's current file: senetzoo weights get {tag} --update"
+            )
         self.path, self.sha256 = path, sha256
         more = "..." * (entry.pinned == "prefix")
         self.differs = f"{kind_of(entry)} {found}, {whose} {expected}{more}"
@@ -89,27 +92,27 @@ class WrongHashError(WeightsError):
 
 
 def cache_folder() -> Path:
-    """Folder of downloaded files that huggingface_hub does not keep: SENETZOO_CACHE.
+    """The folder for downloads that aren't in the Hub's cache: SENETZOO_CACHE.
 
-    By default ``senetzoo`` in huggingface_hub's home: HF_HOME, else ``~/.cache/huggingface``.
-    `ConfigError` where nobody knows the home.
+    The default is ``senetzoo`` in HF_HOME, or else in ``~/.cache/huggingface``. Raises
+    `ConfigError` if the home folder isn't known.
     """
     shared = f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
     usual = f"{os.environ.get('HF_HOME') or shared}/senetzoo"
     return user_path(
         os.environ.get("SENETZOO_CACHE") or usual,
-        "Set HOME, HF_HOME or SENETZOO_CACHE to a folder that can be written to",
+        "Set HOME, HF_HOME or SENETZOO_CACHE to a writable folder",
     )
 
 
 def hub_cache() -> Path:
-    """The folder in which huggingface_hub keeps files; `ConfigError` where no home is known.
+    """The Hub's cache folder; `ConfigError` if the home folder isn't known.
 
-    huggingface_hub itself would make a folder that is called ``~``.
+    huggingface_hub itself would create a folder named ``~``.
     """
     from huggingface_hub import constants
 
-    remedy = "Set HOME or HF_HOME to a folder that can be written to"
+    remedy = "Set HOME or HF_HOME to a writable folder"
     return user_path(constants.HF_HUB_CACHE, remedy)
 
 
@@ -117,7 +120,7 @@ _UNWRITABLE = ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOENT", "ENOTDI
 
 
 def unwritable(error: BaseException) -> bool:
-    """Whether an error is of a folder that can't be written to, or is full."""
+    """Whether an error is about a folder that isn't writable or is full."""
     if not isinstance(error, OSError) or error.errno is None or bad_certificates(error):
         return False
     return errno.errorcode.get(error.errno) in _UNWRITABLE
@@ -125,18 +128,18 @@ def unwritable(error: BaseException) -> bool:
 
 @functools.cache
 def spare() -> Path:
-    """A folder that is there as long as the process."""
+    """A temporary folder that is deleted when the process ends."""
     folder = tempfile.mkdtemp(prefix="senetzoo-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
 
 
 def or_spare(fetch: Callable[[Path | None], T], variable: str) -> T:
-    """What `fetch` puts into a cache, or into `spare` where there is none to write to.
+    """Call `fetch` for the cache, or for `spare` if the cache isn't writable.
 
     Args:
-        fetch: Fetches into a folder; None is the cache.
-        variable: The variable that names the cache.
+        fetch: Downloads to a folder; None means the cache.
+        variable: The environment variable for the cache.
     """
     try:
         return fetch(None)
@@ -147,8 +150,8 @@ def or_spare(fetch: Callable[[Path | None], T], variable: str) -> T:
         cause = error
     why = "no home folder is known" if homeless else f"{getattr(cause, 'strerror', '')}"
     warnings.warn(
-        f"Downloads can't be kept ({why}): they last as long as this process. Set {variable} to "
-        "a folder that can be written to.",
+        f"Downloads can't be stored ({why}) and are deleted when this process ends. Set {variable} "
+        "to a writable folder.",
         stacklevel=2,
     )
     try:
@@ -167,17 +170,18 @@ def search_path() -> tuple[list[Path], list[str]]:
         folders.append(user_path(part))
         if not _is(Path.is_dir, folders[-1]):
             raise WeightsError(
-                f"SENETZOO_WEIGHTS names {part}.",
-                "It is no existing folder, and no address that begins with https:// or http://.",
-                "Make the folder, change the variable, or unset it",
+                f"SENETZOO_WEIGHTS contains {part}.",
+                "It is neither an existing folder nor an address with https:// or http://.",
+                "Create the folder, or change or unset the variable",
             )
     return folders, addresses
 
 
 def file_names(tag: str, entry: Entry) -> list[str]:
-    """What the file of an entry is called outside its source: by its tag, or as its publisher does.
+    """The names that the file of an entry may have on this machine or a mirror.
 
-    The publisher's name counts only where no other entry has it (``model.safetensors``).
+    One has its tag; the publisher's name is accepted only if no other entry has it, unlike
+    ``model.safetensors``.
     """
     own, theirs = f"{tag}{Path(entry.source.file).suffix}", entry.source.file
     same = [other for other in manifest.manifest().values() if other.source.file == theirs]
@@ -185,9 +189,9 @@ def file_names(tag: str, entry: Entry) -> list[str]:
 
 
 def candidates(tag: str, entry: Entry) -> Iterator[tuple[Path, Origin]]:
-    """The files of this machine that may be the one of `entry`, in the order of look-up.
+    """The files on this machine that may be the one of `entry`, in the order of lookup.
 
-    Embedded; the caches, senetzoo's own and the Hub's; the folders of SENETZOO_WEIGHTS.
+    The package, senetzoo's cache and the Hub's, and the folders in SENETZOO_WEIGHTS.
     """
     source, names = entry.source, file_names(tag, entry)
     if source.kind == "embedded":
@@ -216,7 +220,7 @@ def candidates(tag: str, entry: Entry) -> Iterator[tuple[Path, Origin]]:
 
 
 def _cached(name: str) -> Path | None:
-    """A file of senetzoo's own cache; None where it is not there, or where there is no cache."""
+    """A file in senetzoo's cache; None if the file or the cache doesn't exist."""
     try:
         path = cache_folder() / name
     except ConfigError:
@@ -225,7 +229,7 @@ def _cached(name: str) -> Path | None:
 
 
 def _is(kind: Callable[[Path], bool], path: Path) -> bool:
-    """Whether `path` is of a kind, as far as one may look."""
+    """Whether `path` is of a kind; False without permission to look."""
     try:
         return kind(path)
     except PermissionError:
@@ -233,13 +237,15 @@ def _is(kind: Callable[[Path], bool], path: Path) -> bool:
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file, in lower-case hexadecimal."""
-    with path.open("rb") as file:
-        return hash_of(file)
+    """SHA-256 of a file, in lower-case hexadecimal."""
+    return hash_of(path)
 
 
-def hash_of(file: IO[bytes], kind: Literal["sha256", "sha1"] = "sha256") -> str:
-    """Hash of the rest of an open file, in lower-case hexadecimal."""
+def hash_of(file: Path | IO[bytes], kind: HashKind = "sha256") -> str:
+    """Hash of a file, or of the rest of an open one, in lower-case hexadecimal."""
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            return hash_of(opened, kind)
     digest = hashlib.new(kind, usedforsecurity=False)
     while chunk := file.read(1 << 20):
         digest.update(chunk)
@@ -249,45 +255,42 @@ def hash_of(file: IO[bytes], kind: Literal["sha256", "sha1"] = "sha256") -> str:
 def verify(
     tag: str, entry: Entry, path: Path, origin: Origin, url: str = ""
 ) -> VerifiedFile | None:
-    """The file `path`, which came from `url` if it was not there, as that of `entry`: its hash.
+    """Check the hash of the file `path` of `entry`, which may have been downloaded from `url`.
 
-    None for a file that is not there, or no longer: another process may have set it aside.
+    None if the file doesn't exist, for example because another process has set it aside.
     """
     try:
         found = sha256(path)
-        compared = found
-        if kind_of(entry) == "sha1":
-            with path.open("rb") as file:
-                compared = hash_of(file, "sha1")
+        compared = hash_of(path, "sha1") if kind_of(entry) == "sha1" else found
     except OSError as error:
         if isinstance(error, FileNotFoundError) and origin != "embedded":
             return None
         raise WeightsError(
             f"The weights {tag} can't be read.",
             f"{path}: {error.strerror}.",
-            "Let yourself read the file, or remove it",
+            "Make the file readable, or delete it",
         ) from error
     expected = entry.digest
     if not expected and origin in ("cache", "hub"):
-        # The Hub's cache names large files by the sha256 that the Hub states.
+        # In the Hub's cache, large files are named after their sha256.
         name = path.resolve().name
         expected = name if re.fullmatch("[0-9a-f]{64}", name) else ""
     if not compared.startswith(expected):
         raise WrongHashError(tag, entry, path, origin, compared, expected, sha256=found, url=url)
-    # A file of the Hub's cache is in the folder of its commit.
+    # In the Hub's cache, a file is in the folder of its commit.
     commit = path.parent.name if path.parent.parent.name == "snapshots" else None
     return VerifiedFile(path, origin, found, entry.pinned, commit)
 
 
-def kind_of(entry: Entry) -> Literal["sha256", "sha1"]:
-    """Which hash the file of `entry` is checked by."""
+def kind_of(entry: Entry) -> HashKind:
+    """The kind of hash that the file of `entry` is checked by."""
     return "sha1" if entry.pinned == "sha1" else "sha256"
 
 
 def look(tag: str, entry: Entry) -> tuple[VerifiedFile | None, list[WrongHashError]]:
-    """The file of `entry` on this machine, its hash checked. Nothing is fetched or moved.
+    """The checked file of `entry` on this machine; nothing is downloaded or moved.
 
-    With the errors of damaged files of the caches that were found before it.
+    Also returns the errors of damaged files that were found in the caches before it.
     """
     damaged = []
     for path, origin in candidates(tag, entry):
@@ -304,7 +307,7 @@ def look(tag: str, entry: Entry) -> tuple[VerifiedFile | None, list[WrongHashErr
 
 
 def check(tag: str, entry: Entry) -> VerifiedFile | None:
-    """As `look`, but a damaged file of a cache is an error too."""
+    """As `look`, but raise the error of a damaged file in a cache."""
     file, damaged = look(tag, completed(tag, entry))
     if damaged:
         raise damaged[0]
@@ -313,7 +316,7 @@ def check(tag: str, entry: Entry) -> VerifiedFile | None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """While it is held, no other process has the lock of the file `path`."""
+    """Hold the lock of the file `path`, which only one process can hold at a time."""
     folder = path.parent / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
     with files.locked(folder / f"{path.name}.lock"):
@@ -321,10 +324,10 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def set_aside(tag: str, error: WrongHashError) -> Path | None:
-    """Rename the damaged file of `error`, so that nobody reads it; the new name, if there is one.
+    """Rename the damaged file of `error`, so that it isn't read again; its new name, if any.
 
-    The Hub's cache has a link in the folder of a commit to a blob. A blob that is named by its
-    own hash is whole: it belongs to another commit, and stays.
+    In the Hub's cache, the folder of a commit has links to blobs. A blob that is named after its
+    own hash is intact: it belongs to another commit, and is kept.
     """
     path = error.path.resolve()
     if path.name == error.sha256:
@@ -332,7 +335,7 @@ def set_aside(tag: str, error: WrongHashError) -> Path | None:
     bad = path.with_name(f"{path.name}.bad")
     try:
         with locked(cache_folder() / tag):
-            # Another process may have done this, and fetched the right file since.
+            # Another process may have done this, and downloaded the right file since.
             if not path.is_file() or sha256(path) != error.sha256:
                 return None
             path.replace(bad)
@@ -340,7 +343,7 @@ def set_aside(tag: str, error: WrongHashError) -> Path | None:
                 error.path.unlink()
     except OSError as problem:
         raise WeightsError(
-            f"The weights {tag} are not the published ones, and can't be set aside.",
+            f"The weights {tag} are not the published ones, and their file can't be renamed.",
             f"{error.path} has the {error.differs}; {problem.strerror}.",
             f"Delete {path} and try again",
         ) from problem
@@ -351,8 +354,8 @@ def set_aside(tag: str, error: WrongHashError) -> Path | None:
 
 
 def lock_path() -> Path:
-    """The lock file in force: of the current folder or the nearest above it, else of the cache."""
-    with contextlib.suppress(OSError):  # the current folder may be gone
+    """The lock file in use: in the current folder or its nearest parent, else in the cache."""
+    with contextlib.suppress(OSError):  # the current folder may have been deleted
         here = Path.cwd()
         for folder in (here, *here.parents):
             if _is(Path.is_file, folder / lock.FILE):
@@ -361,7 +364,7 @@ def lock_path() -> Path:
 
 
 def locks() -> dict[str, lock.Locked]:
-    """What the lock file in force has, by tag; nothing where no home is known."""
+    """The entries of the lock file, by tag; none if the home folder isn't known."""
     try:
         return lock.read(lock_path())
     except ConfigError:
@@ -369,7 +372,7 @@ def locks() -> dict[str, lock.Locked]:
 
 
 def completed(tag: str, entry: Entry) -> Entry:
-    """`entry` with the hash and the commit of the lock file, where no publisher states a hash."""
+    """`entry` with the lock file's hash and commit, if the publisher states no hash."""
     known = None if entry.pinned else locks().get(tag)
     if known is None:
         return entry
@@ -380,19 +383,19 @@ def completed(tag: str, entry: Entry) -> Entry:
 
 
 def is_locked(tag: str, entry: Entry) -> bool:
-    """Whether the hash of a `completed` entry is the lock file's."""
+    """Whether the hash of a `completed` entry is from the lock file."""
     stated = manifest.manifest().get(tag)
     return bool(entry.pinned) and stated is not None and not stated.pinned
 
 
 def record(tag: str, file: VerifiedFile, *, accept: bool = False) -> Path:
-    """Write the hash of a file that nobody states one of into the lock file; its path.
+    """Record the hash of a file whose publisher states none in the lock file; returns its path.
 
-    What another process recorded in the meantime stays, but to `accept` another file.
+    An existing record is only replaced if `accept` is set.
 
     Raises:
-        OSError: It can't be written.
-        ConfigError: No home is known.
+        OSError: The lock file can't be written.
+        ConfigError: The home folder isn't known.
         WrongHashError: Another process recorded another file.
     """
     path = lock_path()

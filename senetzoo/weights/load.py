@@ -1,4 +1,4 @@
-"""From a verified file to a network: strict, with every exception named."""
+"""Loading verified files into networks: strictly, with a report of all adaptations."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from senetzoo.weights.unpack import load, unpack
 _AGAIN = "Convert the weights again: senetzoo weights convert"
 
 Channels: TypeAlias = Literal["sum", "tile", "random"]
-"""How the first convolution takes another number of input channels."""
+"""How the first convolution is adapted to another number of input channels."""
 
 _REMEDY = "Give a .safetensors file that senetzoo wrote"
 
 
 def read(path: Path, expected: str = "", remedy: str = _REMEDY) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a safetensors file, floating point ones as float32, and the file's sha256.
+    """The tensors of a safetensors file, floating-point ones as float32, and the file's sha256.
 
-    `expected` is the hash that the ``config.json`` beside it states, `remedy` what to do about a
-    file that can't be read, or has another hash.
+    `expected` is the hash in the ``config.json`` beside it; `remedy` says what to do about a file
+    that can't be read or has another hash.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as parse
 
-    # Read once: what is loaded is what was hashed, whoever writes to the file in between.
+    # Read once, so that what is loaded is what was hashed, even if the file is being changed.
     try:
         content = path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
@@ -59,25 +59,24 @@ def read(path: Path, expected: str = "", remedy: str = _REMEDY) -> tuple[dict[st
         state = parse(content)
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error, remedy) from None
-    # safetensors has them in no order.
+    # safetensors returns them in no particular order.
     return {k: v.float() if v.is_floating_point() else v for k, v in sorted(state.items())}, digest
 
 
 def stored(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:
-    """`tensors` as safetensors, with the metadata `about` in the order of its names.
+    """`tensors` as safetensors, with the metadata `about` sorted by name.
 
-    safetensors writes metadata in an order that it draws anew each time, so that the hash of a
-    file would say more than what is in it.
+    safetensors writes metadata in random order, so that equal content would have different hashes.
     """
     from safetensors.torch import save
 
-    # On the CPU, contiguous, and each with its own memory: safetensors takes no others.
+    # safetensors requires contiguous CPU tensors that don't share memory.
     own = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
     whole = save(own, metadata=dict(about))
-    # The format: 8 bytes with the length of a header of JSON, padded with spaces; the header; the
+    # The format: 8 bytes with the length of the header; the header in JSON, padded with spaces; the
     # tensors.
     start = 8 + int.from_bytes(whole[:8], "little")
     header = {**json.loads(whole[8:start]), "__metadata__": dict(sorted(about.items()))}
@@ -87,14 +86,16 @@ def stored(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:
 
 
 def _unreadable(path: Path, error: Exception, remedy: str = _REMEDY) -> WeightsError:
-    true = f"It is no whole safetensors file ({error})." if path.is_file() else ""
-    return WeightsError(f"Can't read the weights {path}.", true or "There is no such file.", remedy)
+    true = f"It isn't a complete safetensors file ({error})." if path.is_file() else ""
+    return WeightsError(
+        f"Can't read the weights {path}.", true or "The file doesn't exist.", remedy
+    )
 
 
 def load_strictly(model: Classifier, state: Mapping[str, Tensor], name: str) -> None:
-    """Load `state` (the names and shapes of `model`, no more and no less).
+    """Load `state`, which must have exactly the names and shapes of `model`.
 
-    `WeightsError` where it differs, or holds values that are not finite; nothing is changed then.
+    Raises `WeightsError`, and changes nothing, if they differ or values aren't finite.
     """
     own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     if own != {key: tuple(value.shape) for key, value in state.items()}:
@@ -108,23 +109,23 @@ def load_strictly(model: Classifier, state: Mapping[str, Tensor], name: str) -> 
 
 
 def check_finite(state: Mapping[str, Tensor], what: str) -> None:
-    """Refuse tensors with values that are not finite; messages call them `what`."""
+    """Raise `WeightsError` for tensors, called `what`, with values that aren't finite."""
     broken = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
     if broken:
         more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         raise WeightsError(
-            f"The {what} hold values that are not finite.",
+            f"The {what} have values that aren't finite.",
             f"There is NaN or infinity in {broken[0]}{more}.",
-            "They come from a training that diverged, or the file was damaged: get another",
+            "The training diverged, or the file is damaged: use other weights",
         )
 
 
 def read_entry(
     entry: Entry, path: Path, like: Classifier
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors of a manifest entry's file by our names, and what was tolerated in it.
+    """The tensors of a manifest entry's file under our names, and notes on how they were adapted.
 
-    `like` is a network with the entry's own config and policy; it is not changed.
+    `like` is a network with the entry's config and policy; it isn't changed.
     """
     if entry.dialect == dialects.OURS:
         return read(path)[0], ()
@@ -137,7 +138,7 @@ def read_entry(
 def spec_of(name: str) -> ModelSpec:
     """The spec of a network by name.
 
-    A tag of its weights may follow, for the spec that they were trained with
+    The name may have a tag, for the spec that the weights were trained with
     (``"se_resnet20.cifar10_v1"``), and a policy (``"resnet50+se8@pre"``).
     """
     base, tag, text = split(name)
@@ -148,7 +149,7 @@ def spec_of(name: str) -> ModelSpec:
 
 
 def as_trained(spec: ModelSpec, weight: Entry) -> ModelSpec:
-    """The spec that the weights of a manifest entry were trained with, from the network's own."""
+    """The spec that the weights of a manifest entry were trained with; `spec` is the network's."""
     stem = {} if weight.stem is None else {"stem": weight.stem}
     trained = spec.replace(
         num_classes=weight.num_classes,
@@ -161,11 +162,10 @@ def as_trained(spec: ModelSpec, weight: Entry) -> ModelSpec:
 
 @dataclass(frozen=True)
 class Trained:
-    """Trained weights of the network `spec` that are about to be loaded.
+    """Trained weights of the network `spec`, to be loaded.
 
-    `read` gives their tensors by our names, and what is known of them; it is called once, with a
-    network of `spec` where one is built already. `temperature` and `reject_below` are the
-    network's.
+    `read` returns their tensors under our names and a load report. It is called once, with a
+    network of `spec` if there is one already. `temperature` and `reject_below` are the network's.
     """
 
     spec: ModelSpec
@@ -175,10 +175,10 @@ class Trained:
 
 
 def published(spec: ModelSpec, tag: str | None) -> Trained:
-    """Weights of the manifest.
+    """Weights in the manifest.
 
     Args:
-        spec: The network as its name says it.
+        spec: The network's spec by its name.
         tag: Tag of the weights; None for the default ones.
     """
     full, weight = find(spec.name, tag)
@@ -206,18 +206,18 @@ def published(spec: ModelSpec, tag: str | None) -> Trained:
 
 
 def read_file(path: Path, candidates: Sequence[ModelSpec]) -> Trained:
-    """Weights in a safetensors file of our names.
+    """Weights in a safetensors file with our tensor names.
 
-    The file's metadata says what network they are of, where `senetzoo weights convert` wrote it.
-    Else they are of the first candidate whose tensors are those of the file, but for the numbers of
-    classes and of input channels, which are the file's; or of the last.
+    If `senetzoo weights convert` wrote the file, its metadata has the network. Otherwise it is the
+    first candidate with the file's tensors, up to the numbers of classes and input channels, which
+    are taken from the file; or else the last candidate.
     """
     from safetensors import SafetensorError, safe_open
 
     if path.suffix != ".safetensors":
         raise WeightsError(
             f"Can't read the weights {path}.",
-            "Weights are read from .safetensors files with the names of senetzoo.",
+            "Weights are read from .safetensors files with senetzoo's tensor names.",
             f"Type: senetzoo weights convert {path} --to {candidates[0].name}",
         )
     try:
@@ -249,16 +249,16 @@ def _spec_of_file(
         base = split(about["model"])[0]
         if base != name:
             raise WeightsError(
-                f"The weights {path} are not of {name}.",
-                f"They are of {base}.",
-                f"Type for example: {base} in place of {name}",
+                f"The weights {path} are not those of {name}.",
+                f"They are those of {base}.",
+                f"Type {base} in place of {name}",
             )
         with reading(path, _AGAIN, WeightsError):
             config = parse_json(about["config"])
             if not isinstance(config, dict) or "policy" in config:
-                raise BrokenError("config", "expected an object of options")
+                raise BrokenError("config", "expected an object with options")
         spec = spec_of(about["model"]).replace(**config)
-        # A policy in the network's name has the last word, as in the conversion.
+        # A policy in the network's name takes precedence, as in the conversion.
         policy = "" if "+" in about["model"] else about.get("policy", "")
         return spec.merged(policy or None)
     for spec in candidates:
@@ -277,29 +277,28 @@ def _spec_of_file(
 def load_weights(
     model: Classifier, spec: ModelSpec, trained: Trained, *, channels: Channels | None = None
 ) -> LoadReport:
-    """Load weights, adapting gates, stem, input channels and classifier; the report says all.
+    """Load weights, adapting gates, stem, input channels and classifier as the report says.
 
-    The `spec` that the model was built from is the weights' own, but for `num_classes`, `in_chans`,
-    `stem`, the rates of dropout, and gates. `channels` is how the first convolution takes another
-    number of channels (`adapt_channels`), or ``"random"`` for a new one. After an error nothing is
-    changed.
+    The model's `spec` may differ from the weights' in `num_classes`, `in_chans`, `stem`, dropout
+    rates, and gates. `channels` says how the first convolution is adapted (`adapt_channels`);
+    ``"random"`` keeps its random initialization. After an error nothing is changed.
     """
     old, new = trained.spec.config, spec.config
     weights, report = trained.read(model if spec == trained.spec else None)
     state, own = dict(weights), model.state_dict()
-    # Why a tensor of the weights is left out, and why the network keeps its own one.
+    # Why tensors of the weights are left out, and why the network keeps its own ones.
     gone, kept = dict[str, str](), dict[str, str]()
     for prefix in _other_gates(model, trained.spec, spec):
-        gone |= _alike(state, prefix, "another gate or none is asked for here")
+        gone |= _alike(state, prefix, "the network has another gate or none here")
         kept |= _alike(own, prefix, "a gate that the weights do not have")
     adapted: list[tuple[str, str]] = []
     if new.stem != old.stem:
         before, after = _stems(model, old)
         if before == after:
-            adapted = [("stem", "of another form: strides or pooling differ, no tensor does")]
+            adapted = [("stem", "strides or pooling differ, tensors don't")]
         else:
             others = [name for name in before if name not in after]
-            gone |= dict.fromkeys(others, "another stem is asked for")
+            gone |= dict.fromkeys(others, "the network has another stem")
             kept |= dict.fromkeys(after, "another stem than the weights have")
     if new.num_classes != old.num_classes:
         why = f"{new.num_classes} classes instead of {old.num_classes}"
@@ -317,13 +316,13 @@ def load_weights(
             adapted.append((first, f"{how}, {old.in_chans} to {new.in_chans}"))
     load_strictly(model, {**state, **{name: own[name] for name in kept}}, report.tag)
     model.loaded = {name: checksums(tensor) for name, tensor in state.items() if name not in kept}
-    if not kept and tuple(adapted) == report.adapted:  # it computes what was calibrated
+    if not kept and tuple(adapted) == report.adapted:  # exactly the network that was calibrated
         model.temperature, model.reject_below = trained.temperature, trained.reject_below
         if (trained.temperature, trained.reject_below) != (1.0, None):
             model.calibrated = model.loaded
     preprocessing = report.preprocessing
     if preprocessing is not None and new.small != old.small:
-        # Of whole small images nothing is cut off.
+        # Small images are not cropped.
         crop = 1.0 if new.small else preprocessing.crop
         preprocessing = dataclasses.replace(preprocessing, size=new.input_size, crop=crop)
     model.load_report = dataclasses.replace(
@@ -337,7 +336,7 @@ def load_weights(
 
 
 def _other_gates(model: Classifier, trained: ModelSpec, wanted: ModelSpec) -> list[str]:
-    """What names of tensors begin with, at the sites where the two have other gates."""
+    """Prefixes of tensor names at the sites where the gates of the two specs differ."""
     if trained.policy == wanted.policy:
         return []
     sites = model.sites()
@@ -350,9 +349,9 @@ def _alike(state: Mapping[str, Tensor], prefix: str, why: str) -> dict[str, str]
 
 
 def _stems(model: Classifier, old: Config) -> list[dict[str, torch.Size]]:
-    """Shapes of the tensors in the stem of a network of `old`, and in that of `model`."""
+    """Shapes of the stem's tensors in a network of `old`, and in `model`."""
     with seeded(0, torch.device("meta")):
-        # The number of channels is another question.
+        # The number of channels is adapted separately.
         theirs = old.replace(in_chans=model.in_chans).build()
     states = ((network, network.state_dict()) for network in (theirs, model))
     return [{name: state[name].shape for name in one.stem_tensors()} for one, state in states]
@@ -361,19 +360,19 @@ def _stems(model: Classifier, old: Config) -> list[dict[str, torch.Size]]:
 def adapt_channels(
     weight: Tensor, channels: int, how: Literal["sum", "tile"] | None = None
 ) -> tuple[Tensor, str]:
-    """The first convolution's weight (C_out, C_in, k, k) for another C_in, and what was done.
+    """Adapt the first convolution's weight (C_out, C_in, k, k) to another C_in; says how.
 
-    ``"sum"`` makes fewer channels, each of which gets the sum of every ``channels``-th old one;
-    ``"tile"`` makes more, which repeat the old ones, divided by the number of copies: an image with
-    equal channels (gray) gives the same responses. None is the one of both that fits.
+    ``"sum"`` makes fewer channels, each the sum of every ``channels``-th old one; ``"tile"`` makes
+    more by repeating the old ones, divided by the number of copies. Images with equal channels
+    (gray) give the same outputs. None chooses the one that fits.
     """
     old = weight.shape[1]
     fits = "sum" if channels < old else "tile"
     if how not in (None, fits):
         raise ConfigError(
-            f"channels={how!r} does not go from {old} to {channels} channels.",
-            "'sum' makes fewer channels, 'tile' makes more, 'random' either.",
-            f"Leave channels out, or type channels={fits!r}",
+            f"channels={how!r} can't go from {old} to {channels} channels.",
+            "'sum' makes fewer channels, 'tile' more, and 'random' either.",
+            f"Leave out channels, or type channels={fits!r}",
         )
     if fits == "sum":
         parts = [weight[:, start::channels].sum(1) for start in range(channels)]

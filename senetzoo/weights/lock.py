@@ -1,6 +1,6 @@
-"""The lock file: the hashes of files that no publisher states one of, as they first came.
+"""The lock file: hashes of files whose publishers state none, from the first download.
 
-It is to weights what the lock file of a package manager is to packages. Where it is: `cache`.
+It is like the lock file of a package manager; `cache` finds it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TypedDict
 
 from senetzoo._utils.checks import from_json
 from senetzoo._utils.documents import check_schema, json_text, parse_json, reading
-from senetzoo._utils.files import atomically
+from senetzoo._utils.files import write_text
 from senetzoo.errors import BrokenError, WeightsError
 from senetzoo.weights.manifest import Commit, Sha256
 
@@ -20,30 +20,29 @@ SCHEMA = 1
 
 
 class Locked(TypedDict):
-    """A file as it first came, and the Hub's commit that it is of; None where that is unknown."""
+    """The hash of a file at its first download, and its commit on the Hub, if known."""
 
     sha256: Sha256
     revision: Commit | None
 
 
 def read(path: Path) -> dict[str, Locked]:
-    """What a lock file has, by tag; nothing where there is none.
+    """The entries of a lock file, by tag; none if it doesn't exist.
 
     Raises:
-        WeightsError: It can't be read.
+        WeightsError: The file can't be read.
     """
-    with reading(path, "Restore it, or delete it to accept what comes next", WeightsError):
+    with reading(path, "Restore it, or delete it to accept the next files", WeightsError):
         if not path.is_file():
             return {}
         raw = parse_json(path.read_text(encoding="utf-8"))
         if not isinstance(raw, dict) or not isinstance(raw.get("weights"), dict):
-            raise BrokenError("its start", "expected an object of schema and weights")
+            raise BrokenError("its start", "expected an object with schema and weights")
         check_schema(raw.get("schema"), SCHEMA)
         return {tag: from_json(Locked, value, tag) for tag, value in raw["weights"].items()}
 
 
 def write(path: Path, weights: Mapping[str, Locked]) -> None:
-    """Write a lock file, whole or not at all; its lines are in an order that merges well."""
+    """Write a lock file atomically, sorted by tag so that it merges well."""
     whole = {"schema": SCHEMA, "weights": dict(sorted(weights.items()))}
-    with atomically(path) as partial:
-        partial.write_text(json_text(whole, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json_text(whole, indent=1) + "\n")

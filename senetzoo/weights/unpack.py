@@ -41,7 +41,7 @@ def load(content: bytes, name: Path) -> object:
             return safetensors.torch.load(content)
         except safetensors.SafetensorError as error:
             raise WeightsError(
-                asked, f"It is no whole safetensors file ({error}).", "Get the file again"
+                asked, f"It isn't a complete safetensors file ({error}).", "Get the file again"
             ) from None
     if content[257:262] == b"ustar":
         raise WeightsError(

@@ -1,4 +1,4 @@
-"""Every command of ``senetzoo``, found by walking its groups, and how to run one here."""
+"""All commands of ``senetzoo``, and a function that runs one in this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from senetzoo.cli import main
 def leaves(
     group: click.Group = main, *names: str
 ) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Every command that is no group, with the words that call it."""
+    """All commands that aren't groups, with the words that call them."""
     ctx = click.Context(group)
     for name in group.list_commands(ctx):
         command = group.get_command(ctx, name)
@@ -29,7 +29,7 @@ COMMANDS = dict(leaves())
 
 
 def run(*arguments: object, stdin: str | bytes | None = None) -> Result:
-    """Run a command; what it raises but for an exit is a failure with its traceback."""
+    """Run a command; any exception except an exit is a failure with its traceback."""
     args = [str(argument) for argument in arguments]
     result = CliRunner().invoke(main, args, input=stdin, prog_name="senetzoo")
     if result.exception is not None and not isinstance(result.exception, SystemExit):

@@ -1,4 +1,4 @@
-"""A small server that speaks as the Hugging Face Hub does, on loopback, with faults to switch on.
+"""A small mock server of the Hugging Face Hub on loopback, with faults to switch on.
 
 It serves what huggingface_hub's client asks for when it downloads a file, uploads a folder or lists
 a repository, and plain files such as those of download.pytorch.org. Large files (those with the
@@ -35,7 +35,7 @@ LARGE = (".safetensors", ".bin", ".pth", ".pt")
 
 @dataclass
 class Fault:
-    """What goes wrong when a path is asked for.
+    """A fault in the response to requests for a path.
 
     Args:
         kind: An answer (``"missing"`` 404, ``"unauthorised"`` 401, ``"gated"`` 403, ``"busy"`` 429,
@@ -72,7 +72,7 @@ ANSWERS = {
 
 @dataclass(frozen=True)
 class Request:
-    """One request that came in."""
+    """A received request."""
 
     method: str
     path: str
@@ -167,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def handle(self) -> None:
-        # A client that was killed or that hung up is part of the tests.
+        # Tests kill clients, and clients hang up.
         with contextlib.suppress(ConnectionError):
             super().handle()
 

@@ -23,7 +23,7 @@ from senetzoo import config
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
 from senetzoo.nn.report import LoadReport
-from senetzoo.weights import cache, download, manifest
+from senetzoo.weights import cache, http, manifest
 from senetzoo.weights.manifest import Entry, Source
 from support.hub import HubServer, running
 
@@ -226,7 +226,7 @@ def open_pantry(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pantr
         monkeypatch.setattr(manifest, "manifest", pantry.manifest)
         # Small pieces, so that a body that breaks off leaves something to go on with.
         monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 5_000)
-        for module in (download, huggingface_hub.file_download, huggingface_hub.utils._http):
+        for module in (http, huggingface_hub.file_download, huggingface_hub.utils._http):
             monkeypatch.setattr(module, "time", pantry.clock)
         yield pantry
         huggingface_hub.utils.close_session()
