@@ -386,21 +386,23 @@ def from_pytorchcv() -> Iterator[Found]:
         yield tag, entry, data in ("in1k", "cifar10") and "stride_on" not in other.changes
 
 
-def rank(found: Found) -> tuple[bool, int, bool, float]:
+def rank(found: Found) -> tuple[bool, bool, int, bool, float]:
     """What decides which weights of a network are its default: the least, as `chosen` says."""
     _, entry, usual = found
     order = ("torchvision", "timm_legacy", "chenyaofo", "timm", "pytorchcv")
     accuracy = entry.metrics[0].value if entry.metrics else 0.0
-    return entry.source.kind != "url", order.index(entry.dialect), not usual, -accuracy
+    place = order.index(entry.dialect)
+    return entry.source.kind != "url", not entry.metrics, place, not usual, -accuracy
 
 
 def chosen(found: list[Found], ours: set[str]) -> set[str]:
     """The tags that ``pretrained=True`` means, of networks that have no weights of ours.
 
     Never one whose license excludes commercial use, nor one for other classes than the name's own.
-    First those that a hash is known for; of those torchvision's first recipe, which all of its
-    networks have, then the SE authors' own, timm's, and pytorchcv's; then those of timm without a
-    hash. Of timm's the tag that it puts first, or where that is ruled out, the most accurate.
+    First those that a hash is known for, and of them those whose accuracy is published:
+    torchvision's first recipe, which all of its networks have, then the SE authors' own, timm's,
+    and pytorchcv's; then those of timm without a hash. Of timm's the tag that it puts first, or
+    where that is ruled out, the most accurate.
     """
     best: dict[str, Found] = {}
     for one in found:

@@ -187,7 +187,7 @@ def test_forms_that_names_do_not_tell_apart(tmp_path: Path) -> None:
     )
     assert refused(tmp_path, file, "--to", "resnet50", "--as", "resnet50x", "--out", out) == (
         "No library calls a network like resnet50 'resnet50x'.\n"
-        "They call it resnet50, resnet50c, resnet50b.\n"
+        "They call it resnet50, resnet50c, resnet50b, cbam_resnet50.\n"
         "Did you mean 'resnet50'?"
     )
     for name, stride in (("resnet50", {"stride_on": "1x1"}), ("resnet50b", {})):
