@@ -64,7 +64,7 @@ def test_peers_weights_are_random_but_the_same() -> None:
         ("torchvision:resnet51", SMALL, "torchvision has no network 'resnet51'.\n"
          "The nearest names are resnet50, resnet18, resnet152.\n"
          "Type for example: --compare torchvision:resnet50"),
-        ("torchvision:???", SMALL, "torchvision has no network '???'.\nNo name is near it.\n"
+        ("torchvision:???", SMALL, "torchvision has no network '???'.\nNo name is similar.\n"
          "Type for example: --compare torchvision:resnet50"),
         ("torchvision:resnet18", (7, (1, 64, 64)),
          "torchvision:resnet18 can't be built with 7 classes for 1 channels.\n"

@@ -44,7 +44,7 @@ def peer(spec: str, classes: int, image: Image) -> nn.Module:
         close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
         raise ConfigError(
             f"{library} has no network {name!r}.",
-            f"The nearest names are {', '.join(close)}." if close else "No name is near it.",
+            f"The nearest names are {', '.join(close)}." if close else "No name is similar.",
             f"Type for example: --compare {library}:{close[0] if close else 'resnet50'}",
         )
     asked = f"{spec} can't be built with {classes} classes for {image[0]} channels."
