@@ -201,7 +201,7 @@ def test_scaling_over_batch_and_size() -> None:
          "Give one of these, or another engine: dtype='fp32'\n"),
         (["--model", "lenet", "--profile", "--engine", "onnxruntime"],
          "error: onnxruntime can't be profiled.\n"
-         "torch's profiler sees into eager and inductor only.\n"
+         "Profiles exist for eager, inductor, openvino.\n"
          "Type: --profile --engine eager\n"),
         (["--model", "lenet", "--profile", "--rounds", "0"],
          "error: bench got rounds=0.\nrounds is a whole number of at least 1.\n"

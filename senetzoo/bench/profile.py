@@ -94,7 +94,7 @@ def check_engines(backends: Sequence[Backend]) -> None:
         if backend.engine not in ENGINES:
             raise ConfigError(
                 f"{backend.engine} can't be profiled.",
-                f"What can be is {', '.join(ENGINES)}.",
+                f"Profiles exist for {', '.join(ENGINES)}.",
                 "Type: --profile --engine eager",
             )
         if backend.streams > 1:
