@@ -319,7 +319,7 @@ def test_engines_without_a_profile() -> None:
         ConfigError,
     ) == (
         "onnxruntime can't be profiled.\n"
-        "What can be is eager, inductor, openvino.\n"
+        "Profiles exist for eager, inductor, openvino.\n"
         "Type: --profile --engine eager"
     )
 
