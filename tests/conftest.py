@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import random
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,19 @@ from senetzoo.registry import CONFIGS, ENTRIES
 ONE_BY_ONE = ("parity", "published", "every_network", "registry_networks", "stems", "zoo")
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def absl_keeps_the_output_open() -> None:
+    """Point absl's log handler at the process's own stderr, which it never closes.
+
+    TensorBoard imports absl, whose handler keeps the stderr of that moment: pytest's. uvicorn,
+    which serves the app, closes all handlers, and absl's would close pytest's output with it.
+    """
+    with contextlib.suppress(ImportError):
+        from absl import logging
+
+        logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture(scope="session")
