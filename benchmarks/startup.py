@@ -1,7 +1,6 @@
 """How long it takes to import senetzoo and to build a network, beside timm and torchvision.
 
-And how long a user waits at the prompt, for help and for Tab, and for a network from `optimize`, at
-the first start and at the second.
+And how long a user waits at the prompt, for help and for Tab.
 
     python benchmarks/startup.py
 
@@ -19,7 +18,6 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,16 +67,6 @@ PROMPTS: Mapping[str, tuple[list[str], dict[str, str]]] = {
         {**_TAB, "COMP_WORDS": "senetzoo explain se_res", "COMP_CWORD": "2"},
     ),
 }
-OPTIMIZE = """
-import time, torch, senetzoo
-model, sample = senetzoo.create("se_resnet50", seed=0), torch.randn(1, 3, 224, 224)
-start = time.perf_counter()
-senetzoo.optimize(model, sample, engine="openvino", mode="latency", compare=False, cache=True)
-print(time.perf_counter() - start)
-"""
-STARTS = ("optimize(se_resnet50, cache=True), first", "optimize(se_resnet50, cache=True), second")
-# They take longer than the rest together.
-_STARTS = 5
 
 
 def seconds(load: str, build: str, declare: str) -> tuple[float, float, float]:
@@ -103,24 +91,6 @@ def waited(arguments: Sequence[str], variables: Mapping[str, str]) -> float:
         env={**os.environ, **variables},
     )
     return time.perf_counter() - start
-
-
-def optimized() -> list[float]:
-    """Seconds of `OPTIMIZE` with an empty cache, and then with what that left."""
-    with tempfile.TemporaryDirectory() as cache:
-        variables = {**os.environ, "SENETZOO_CACHE": cache}
-        done = [
-            subprocess.run(
-                [sys.executable, "-c", OPTIMIZE],
-                capture_output=True,
-                text=True,
-                check=True,
-                cwd=ROOT,
-                env=variables,
-            )
-            for _ in STARTS
-        ]
-    return [float(one.stdout) for one in done]
 
 
 def loads(statement: str) -> bool:
@@ -200,9 +170,6 @@ def main(rounds: int, record: bool, out: Path) -> None:
                 steps = seconds(*LIBRARIES[name], declare)
                 if number:
                     measured[name].append(steps)
-    if loads("import openvino"):
-        starts = zip(*[optimized() for _ in range(min(rounds, _STARTS))], strict=True)
-        waits |= {name: list(took) for name, took in zip(STARTS, starts, strict=True)}
     results = summary(measured, waits)
     for row in results:
         ratio = "" if row["ratio"] is None else f"{row['ratio']['median']:.2f} times"

@@ -94,16 +94,16 @@ def counts(chinese: bool = False) -> str:
     if chinese:
         whose = "、".join((*most, last)).replace("the SE authors", "SE 论文作者")
         return (
-            f"安装包自带 {len(ours)} 个预训练权重，每个都附有重新训练它的命令。"  # noqa: RUF001
+            f"安装包自带 {len(ours)} 个预训练权重，每个都附有在对应提交上重新训练它的命令。"  # noqa: RUF001
             f"清单中另有 {len(others)} 个，来自 {whose}，"  # noqa: RUF001
             f"并列出各自公布的准确率和许可证；其中 {held} 个在每次加载时，"  # noqa: RUF001
             "都会按发布者公布的哈希值（或其开头几位）校验。\n"  # noqa: RUF001
         )
     return (
-        f"{len(ours)} weights are in the package, each with the command that trains it again. The "
-        f"manifest has\n{len(others)} more, of {', '.join(most)} and {last}, with their published "
-        f"accuracy and license;\n{held} of these are checked at every load against the hash, or "
-        "the start of it, that their publisher states.\n"
+        f"{len(ours)} weights are in the package, each with the command that trains it again at "
+        f"its commit. The manifest has\n{len(others)} more, of {', '.join(most)} and {last}, with "
+        f"their published accuracy and license;\n{held} of these are checked at every load "
+        "against the hash, or the start of it, that their publisher states.\n"
     )
 
 

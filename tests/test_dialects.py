@@ -206,6 +206,7 @@ def test_networks_and_gates_that_a_library_has_not() -> None:
     for network, dialect in (
         ("se_swin_t", "timm"),
         ("se_swin_t", "torchvision"),
+        ("resnet18+scse", "pytorchcv"),  # its CBAM has the same layers and another one
         ("se_vgg11", "timm"),
         ("se_vgg11", "pytorchcv"),
         ("se_inception_v4", "pytorchcv"),

@@ -386,7 +386,7 @@ def test_what_is_not_pushed(
         ((TAG, "--repo", "someone/pets@v1"), "someone/pets@v1 has a revision.\n"
          "Pushing makes a new commit on the main branch.\nType: someone/pets"),
         (("se_resnet20.v9", "--repo", "someone/pets"),
-         "There are no weights 'v9' of 'se_resnet20'.\nIts tags are cifar10_v2, "
+         "There are no weights 'v9' of 'se_resnet20'.\nIts tags are cifar10_v2, cifar100_v1, "
          "cifar10_v1, pytorchcv_cifar10, pytorchcv_cifar100, pytorchcv_svhn.\n"
          "Type for example: create('se_resnet20', pretrained='cifar10_v2')"),
         (("my_network", "--repo", "someone/pets"),

@@ -600,6 +600,6 @@ def test_a_report_replaces_reports_and_no_other_file(tmp_path: Path) -> None:
         theirs.write_text("Made by `senetzoo report`, says its author.\n")
         result = report(run, "--out", theirs.with_suffix(".html"))
         assert (result.exit_code, result.stdout) == (2, "")
-        assert f"{theirs} exists, and senetzoo report didn't write it." in result.stderr
+        assert f"{theirs} exists, and isn't a report of this version." in result.stderr
         assert theirs.read_text() == "Made by `senetzoo report`, says its author.\n"
         assert not (tmp_path / "README.html").exists()

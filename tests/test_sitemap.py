@@ -22,6 +22,7 @@ from senetzoo import (
     attach,
     detach,
     explain,
+    import_torchvision,
     propose,
     site_map,
     stage,
@@ -413,6 +414,7 @@ NAME_IT = (
 
 def test_networks_of_tokens_are_told_that_gates_do_not_fit() -> None:
     """Once and for all: no advice sends one back to where one came from."""
+    import_torchvision()
     timm = pytest.importorskip("timm")
     model = timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32).eval()
     sites = propose(model, torch.zeros(1, 3, 32, 32))
@@ -423,12 +425,13 @@ def test_networks_of_tokens_are_told_that_gates_do_not_fit() -> None:
     assert any("a tensor of (1, 5, 192)" in lacking.reason for lacking in sites.unsupported[1:])
     assert message(lambda: attach(model, SE(), sites=sites), PolicyError) == (
         "attach got a SiteMap without places for a VisionTransformer.\n"
-        f"Of {sites.unsupported[0]}.\n{NAME_IT}"
+        f"Unsupported: {sites.unsupported[0]}.\n{NAME_IT}"
     )
 
 
 def test_an_empty_sequence_is_no_place() -> None:
     """timm's GhostNet has one on the skip of a block that keeps the shape."""
+    import_torchvision()
     timm = pytest.importorskip("timm")
     model = timm.create_model("ghostnet_050").eval()
     empty = [n for n, m in model.named_modules() if isinstance(m, nn.Sequential) and not len(m)]

@@ -273,6 +273,6 @@ def test_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", no_triton)
     assert message(lambda: kernels.check(torch.float32, torch.device("cuda")), ConfigError) == (
         "The tails of residual branches have no kernel here.\n"
-        "It compiles with Triton, which is not installed.\n"
+        "It requires Triton, which is not installed.\n"
         "Type: pip install triton"
     )

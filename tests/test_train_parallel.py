@@ -118,6 +118,6 @@ def test_processes_of_one_run_start_no_others(
     for ask in (("train", "ablation_stages"), ("compare", "--model", "lenet5", "--policy", "se4")):
         result = commands.run(*ask, "--parallel", "2")
         assert result.exit_code == 2
-        assert "accelerate launch and torchrun.\nBy RANK and WORLD_SIZE" in result.stderr
+        assert "accelerate launch or torchrun.\nRANK and WORLD_SIZE" in result.stderr
         assert commands.run(*ask, "--parallel", "0").exit_code == 2
     assert not list(tmp_path.iterdir())

@@ -378,7 +378,7 @@ def test_hub_data_that_can_not_be_used(tmp_path: Path) -> None:
     parquet(tmp_path / "d" / "train.parquet", 4)
     assert message(lambda: hub.load(tmp_path / "d", "test"), DataError) == (
         f"There is no test split at {tmp_path / 'd'}.\n"
-        "Looked for parquet files with test in their names.\n"
+        "Looked for parquet files with test or testing in their names.\n"
         "Name them as the Hub does: train-00000-of-00001.parquet"
     )
     parquet(tmp_path / "d" / "train.parquet", 3, [0, 1, -1])

@@ -88,7 +88,7 @@ def _replaced(out: Path) -> bool:
         if _MARK not in file.read_text(encoding="utf-8", errors="replace"):
             raise ConfigError(
                 f"A report can't be written to {out}.",
-                f"{file} exists, and senetzoo report didn't write it.",
+                f"{file} exists, and isn't a report of this version.",
                 "Give another page with --out, or move the file away",
             )
     return bool(there)

@@ -157,7 +157,7 @@ def export(
     if not isinstance(model, Classifier):
         raise ConfigError(
             f"export got a {type(model).__name__}.",
-            "It takes networks made by senetzoo.create.",
+            "It takes a network made by senetzoo.create.",
             "Use torch.export or torch.onnx.export yourself",
         )
     if path.is_dir() or not path.parent.is_dir():

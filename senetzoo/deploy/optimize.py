@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, fx, nn
 
 from senetzoo._utils.environment import synchronize
-from senetzoo.deploy import cache as disk
 from senetzoo.deploy import kernels
 from senetzoo.deploy.engines import ENGINES, Dtype, Engine, Layout, Runner
 from senetzoo.deploy.engines import engine as engine_called
 from senetzoo.deploy.engines.common import check_batch
-from senetzoo.deploy.engines.ov import converting
 from senetzoo.deploy.fuse import fused
 from senetzoo.deploy.rewrite import Rewrites, rewritten
 from senetzoo.errors import ConfigError, SenetzooError, nearest
@@ -102,7 +98,6 @@ class Report:
         tried: All ways that were tried, the chosen one among them.
         rewrites: What was changed in the graph.
         comparison: With the original; None without ``compare``.
-        cached: Whether all of this is from another start, whose network the cache has.
     """
 
     dtype: Dtype
@@ -110,7 +105,6 @@ class Report:
     tried: tuple[Tried, ...]
     rewrites: Rewrites
     comparison: Comparison | None
-    cached: bool = False
 
     def __str__(self) -> str:
         done, chosen = self.rewrites, self.chosen
@@ -144,7 +138,6 @@ class Report:
                 f"logits differ by {self.comparison.error:.1e} of the largest; the same class for "
                 f"{self.comparison.agreement:.1%} of the sample",
             ]
-        lines += ["from the cache: what is measured is of the first start"] * self.cached
         return "\n".join(lines)
 
 
@@ -210,7 +203,6 @@ def optimize(
     dtype: Dtype = "fp32",
     calibration: Tensor | None = None,
     compare: bool = True,
-    cache: bool = False,
 ) -> Optimized:
     """Make a trained network ready to run here, as fast as can be, without changing what it says.
 
@@ -238,10 +230,6 @@ def optimize(
             whether other ways to share and cut a batch are tried, which is always done with
             ``engine="auto"``: on a processor halves and quarters of the sample's number are, as
             their maps may stay in its caches.
-        cache: Whether to take what another start has made of this network, for such a sample, on
-            this machine, and else to keep it for later ones: where the engine is OpenVINO, for
-            networks whose modules are of this package and torch. It takes the space of the
-            weights, in the folder ``optimized`` of the cache, which may be deleted at any time.
 
     Returns:
         A module that is called like `model`; its ``report`` says what was done and measured.
@@ -257,14 +245,6 @@ def optimize(
         raise ConfigError(
             f"There is no mode {mode!r}.", f"Modes are {', '.join(modes)}.", nearest(mode, modes)
         )
-    images = sample if calibration is None else calibration
-    kept = None
-    if cache and sample.device.type == "cpu":
-        values = images if dtype == "int8" else None
-        kept = disk.folder_for(model, sample, values, engine, mode, dtype, compare)
-        cached = _from_cache(kept, model, sample)
-        if cached is not None:
-            return cached
     # Each has at least an image of the sample.
     most = min(torch.get_num_threads(), len(sample)) if sample.device.type == "cpu" else 1
     original = copy.deepcopy(model).eval().requires_grad_(False)
@@ -294,7 +274,7 @@ def optimize(
                 dtype,
                 layout=layout,
                 streams=streams,
-                calibration=images,
+                calibration=sample if calibration is None else calibration,
             )
             error = _error(run(sample), expected)
             if dtype == "fp32" and not error < _FP32:
@@ -311,10 +291,9 @@ def optimize(
         prepared = time.perf_counter() - start
         tried.append(Tried(kind.name, layout, None, 0, prepared, streams, why=why, tails=tails))
 
-    with converting() as models:
-        for way in ways:
-            needed = len(named) == 1 and not way[-1]
-            attempt(*way, most if mode == "throughput" else 1, needed=needed)
+    for way in ways:
+        needed = len(named) == 1 and not way[-1]
+        attempt(*way, most if mode == "throughput" else 1, needed=needed)
     if not ready:
         raise ConfigError(
             "No engine can run this network.",
@@ -340,45 +319,7 @@ def optimize(
         best = _fastest(ready, tried, sample)
     comparison = _compared(original, ready[best], sample, expected) if compare else None
     report = Report(dtype, tried[best], tuple(tried), rewrites, comparison)
-    if kept is not None and tried[best].engine == "openvino":
-        disk.keep(kept, models[-1], asdict(report))
     return Optimized(ready[best], report)
-
-
-def _from_cache(folder: Path, model: nn.Module, sample: Tensor) -> Optimized | None:
-    """What another start has kept; None where there is none, or it gives other logits."""
-    found = disk.kept(folder)
-    if found is None:
-        return None
-    report = _read(found)
-    with contextlib.suppress(SenetzooError):
-        run = disk.start(folder, sample, report.dtype, report.chosen.streams)
-        if report.chosen.part is not None:
-            run = _in_parts(run, report.chosen.part)
-        with torch.inference_mode():
-            expected = copy.deepcopy(model).eval()(sample)
-        if report.dtype != "fp32" or _error(run(sample), expected) < _FP32:
-            return Optimized(run, report)
-    return None
-
-
-def _read(found: dict[str, Any]) -> Report:
-    """The report that ``asdict`` gave, after a pass through JSON."""
-    compared, rewrites = found["comparison"], found["rewrites"]
-    return Report(
-        found["dtype"],
-        Tried(**found["chosen"]),
-        tuple(Tried(**tried) for tried in found["tried"]),
-        Rewrites(
-            **{
-                **rewrites,
-                "squeezed": tuple(rewrites["squeezed"]),
-                "left": tuple(map(tuple, rewrites["left"])),
-            }
-        ),
-        compared and Comparison(**{**compared, "quartiles": tuple(compared["quartiles"])}),
-        cached=True,
-    )
 
 
 def _ways(name: str, dtype: Dtype, sample: Tensor) -> list[tuple[Engine, Layout]]:

@@ -123,7 +123,8 @@ _basic = partial(ResNetConfig, block="basic")
 _bottleneck = partial(ResNetConfig, block="bottleneck")
 # Section 4.2 of the ResNet paper: 6n+2 layers.
 CIFAR = {depth: cifar((depth - 2) // 6) for depth in (20, 32, 44, 56, 110)}
-# In bottlenecks: 9n+2 layers (He et al. 2016, Table 3).
+# In bottlenecks: 9n+2 layers (He et al. 2016, Table 3, has 164 and 1001; 272 and 542 are
+# pytorchcv's).
 CIFAR_BOTTLENECKS = {depth: cifar((depth - 2) // 9) for depth in (164, 272, 542, 1001)}
 
 FAMILY = Family(

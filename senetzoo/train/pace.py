@@ -18,9 +18,8 @@ PAYS = 100
 """Minimum number of steps of a run that makes measuring worthwhile."""
 # Steps to measure, or seconds.
 _STEPS, _SECONDS = 8, 6.0
-# Minimum duration of a run in seconds, uncompiled, that makes compiling worthwhile: it takes up to
-# a
-# minute.
+# Minimum duration of a run in seconds, uncompiled, that makes compiling worthwhile: compiling takes
+# up to a minute.
 _COMPILING_PAYS = 1200.0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import os
 import time
@@ -108,11 +107,15 @@ def persistently(attempt: Callable[[], T]) -> T:
 
 @contextlib.contextmanager
 def _logged_once() -> Iterator[None]:
-    """Let huggingface_hub log only its first warning, since it logs each of its retries."""
-    count = itertools.count()
+    """Let huggingface_hub log each kind of warning once, since it logs each of its retries."""
+    seen = set[str]()
 
     def first(record: logging.LogRecord) -> bool:
-        return record.levelno < logging.WARNING or not next(count)
+        kind = record.getMessage()[:12]  # what follows differs: the seconds, the address
+        if record.levelno == logging.WARNING and kind in seen:
+            return False
+        seen.add(kind)
+        return True
 
     loggers = [logging.getLogger(f"huggingface_hub.{n}") for n in ("file_download", "utils._http")]
     for logger in loggers:

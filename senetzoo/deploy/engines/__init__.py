@@ -13,7 +13,7 @@ from senetzoo.deploy.engines.common import Runner as Runner
 from senetzoo.deploy.engines.eager import EAGER
 from senetzoo.deploy.engines.inductor import INDUCTOR
 from senetzoo.deploy.engines.ort import ONNXRUNTIME
-from senetzoo.deploy.engines.ov import OPENVINO as OPENVINO
+from senetzoo.deploy.engines.ov import OPENVINO
 from senetzoo.errors import ConfigError, nearest
 
 ENGINES: Mapping[str, Engine] = {

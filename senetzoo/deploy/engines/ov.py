@@ -25,18 +25,6 @@ if TYPE_CHECKING:
 
 _NAME = "openvino"
 _counters: ContextVar[list[openvino.ProfilingInfo] | None] = ContextVar("counters", default=None)
-_models: ContextVar[list[openvino.Model] | None] = ContextVar("models", default=None)
-
-
-@contextlib.contextmanager
-def converting() -> Iterator[list[openvino.Model]]:
-    """What it gives holds OpenVINO's form of the networks that are made ready in it, in order."""
-    made: list[openvino.Model] = []
-    token = _models.set(made)
-    try:
-        yield made
-    finally:
-        _models.reset(token)
 
 
 @contextlib.contextmanager
@@ -57,9 +45,6 @@ def _start(request: Request) -> Runner:
     model = ov_model(exported(request.module, request.sample))
     if request.calibration is not None:
         model = quantized(model, request.calibration)
-    made = _models.get()
-    if made is not None:
-        made.append(model)
     precision = "bf16" if request.dtype == "bf16" else "f32"
     return running(model, precision, request.threads, request.streams)
 

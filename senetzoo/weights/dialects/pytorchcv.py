@@ -167,7 +167,7 @@ def _resnet(name: str, model: Classifier) -> str | None:
     return rewritten(
         name,
         *_stem(model),
-        *(_CBAM if {"fc1", "conv"} <= parts.keys() else _SE),
+        *(_CBAM if {"fc1", "conv", "bn"} <= parts.keys() else _SE),
         (r"^layer(\d)\.(\d+)\.", _unit),
         (r"(unit\d+)\.conv(\d)\.", r"\1.body.conv\2.conv."),
         (r"(unit\d+)\.(?:bn|norm)(\d)\.", r"\1.body.conv\2.bn."),
