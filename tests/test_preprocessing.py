@@ -198,3 +198,12 @@ def test_wrong_fields(fields: dict[str, Any], text: str) -> None:
 )
 def test_wrong_tensors(tensor: torch.Tensor, text: str) -> None:
     assert message(lambda: IMAGENET(tensor), DataError) == text
+
+
+@pytest.mark.parametrize("wrong", ["cat.png", np.zeros((4, 4, 3), dtype=np.uint8)])
+def test_what_is_no_image(wrong: Any) -> None:
+    assert message(lambda: IMAGENET(wrong), DataError) == (
+        f"Preprocessing can't take a {type(wrong).__name__}.\n"
+        "It takes a PIL image, or a uint8 tensor (C, H, W).\n"
+        "Type for example: transform(PIL.Image.open(path))"
+    )

@@ -13,8 +13,9 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -878,3 +879,16 @@ def test_a_calibration_is_of_the_tensors_it_was_made_for(tmp_path: Path) -> None
     found.temperature = 3.0
     save(found, tmp_path / "again")
     assert load(tmp_path / "again").temperature == 3.0
+
+
+def test_a_preprocessing_may_be_stated_in_part(tmp_path: Path) -> None:
+    model, wrong = tiny(), cast(Any, "imagenet")
+    save(model, tmp_path, preprocessing={"mean": (0.5,) * 3, "std": (0.25,) * 3})
+    expected = dataclasses.replace(transforms(model), mean=(0.5,) * 3, std=(0.25,) * 3)
+    assert transforms(load(tmp_path)) == expected
+    calls: list[Callable[[], Any]] = [
+        partial(save, model, tmp_path, preprocessing=wrong),
+        partial(load, tmp_path, preprocessing=wrong),
+    ]
+    for call in calls:
+        assert message(call, ConfigError).startswith("A preprocessing can't be 'imagenet'.\n")

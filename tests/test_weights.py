@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from support.networks import images, message
 from support.weights import RAW, Shelf, report_of
 from torch import Tensor
 
-from senetzoo import ECA, NONE, SE, attach, config, create, policy, stage, transforms
+from senetzoo import ECA, NONE, SE, attach, config, create, load, policy, stage, transforms
 from senetzoo.data.files import LabeledFiles
 from senetzoo.errors import WeightsError
 from senetzoo.eval.accuracy import evaluate
@@ -154,11 +155,10 @@ def test_strict_loading_changes_nothing_on_failure(tmp_path: Path) -> None:
 
 def test_files_that_are_no_weights(tmp_path: Path) -> None:
     remedy = "Give a .safetensors file that senetzoo wrote"
+    for missing in (tmp_path / "w.pt", tmp_path / "w.safetensors"):
+        said = f"Can't read the weights {missing}.\nThe file doesn't exist.\n{remedy}"
+        assert message(partial(load, "resnet20", weights=missing), WeightsError) == said
     file = tmp_path / "w.safetensors"
-    assert (
-        message(lambda: read(file), WeightsError)
-        == f"Can't read the weights {file}.\nThe file doesn't exist.\n{remedy}"
-    )
     save_file({"a": torch.zeros(100)}, str(file))
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(WeightsError) as caught:

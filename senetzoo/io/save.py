@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -34,6 +34,7 @@ from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.modes import inside
 from senetzoo.nn.preprocessing import Preprocessing
 from senetzoo.nn.provenance import calibration
+from senetzoo.nn.transforms import completed
 from senetzoo.registry import ENTRIES
 from senetzoo.weights import dialects
 from senetzoo.weights.load import check_finite, stored
@@ -52,7 +53,7 @@ def save(
     folder: str | Path,
     *,
     classes: Sequence[str] | None = None,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Preprocessing | Mapping[str, Any] | None = None,
     format: Format = "senetzoo",
 ) -> None:
     """Save a network to a folder, from which `load` restores it.
@@ -65,7 +66,8 @@ def save(
         model: A network of this zoo, with any config, stem and gates.
         folder: The folder, created if needed.
         classes: Class names in the order of the logits; None for those of the loaded weights.
-        preprocessing: The preprocessing of images; None for that of the loaded weights.
+        preprocessing: The preprocessing of images, or the fields of it that differ from that of the
+            loaded weights; None for that of the loaded weights.
         format: ``"timm"`` for timm's config and tensor names, which timm and Transformers read too.
             timm must have the network, with the same gates.
 
@@ -103,8 +105,9 @@ def save(
         raise WeightsError(f"Can't save the {network}.", f"Its {name} is {wrong}.", remedy)
     check_finite(model.state_dict(), f"weights of the {network}")
     path = user_path(folder)
+    whole = None if preprocessing is None else completed(model, preprocessing)
     try:
-        write(model, path, classes=classes, preprocessing=preprocessing, format=format)
+        write(model, path, classes=classes, preprocessing=whole, format=format)
     except OSError as error:
         raise WeightsError(
             f"Can't save a network in {path}.",

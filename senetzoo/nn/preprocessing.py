@@ -88,15 +88,23 @@ class Preprocessing:
             float32 (len(mean), size, size), ready to be stacked into a batch.
 
         Raises:
-            DataError: A tensor of another type or shape, or an empty or damaged image.
+            DataError: Something else, a tensor of another type or shape, or an empty or damaged
+                image.
         """
         import_torchvision()
+        from PIL import Image as PILImage
         from torch import Tensor
         from torchvision.transforms.v2 import functional
 
         pixels: Any  # an image or a tensor
         if isinstance(image, Tensor):
             pixels = self._channels(image)
+        elif not isinstance(image, PILImage.Image):
+            raise DataError(
+                f"Preprocessing can't take a {type(image).__name__}.",
+                "It takes a PIL image, or a uint8 tensor (C, H, W).",
+                "Type for example: transform(PIL.Image.open(path))",
+            )
         else:
             pixels = eight_bits(upright(image)).convert("RGB" if len(self.mean) == 3 else "L")
         height, width = functional.get_size(pixels)

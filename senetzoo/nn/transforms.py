@@ -55,6 +55,25 @@ def transforms(model: nn.Module) -> Preprocessing:
     return assumed
 
 
+def completed(model: Classifier, stated: Preprocessing | Mapping[str, Any]) -> Preprocessing:
+    """The preprocessing that a user stated for `model`, whole or in part.
+
+    Raises:
+        ConfigError: It is neither, or has an unknown field.
+    """
+    if isinstance(stated, Preprocessing):
+        return stated
+    if not isinstance(stated, Mapping):
+        raise ConfigError(
+            f"A preprocessing can't be {stated!r}.",
+            "It is what senetzoo.transforms(model) returns, or those of its fields that differ.",
+            'Type for example: preprocessing={"mean": (0.5,), "std": (0.5,)}',
+        )
+    report = model.load_report
+    known = (report and report.preprocessing) or usual(model.input_size)
+    return known.for_channels(model.in_chans).replace(**stated)
+
+
 def state(model: Classifier, stated: Preprocessing | Mapping[str, Any]) -> None:
     """Set the preprocessing of the weights of `model`, as stated by the user.
 
@@ -68,9 +87,7 @@ def state(model: Classifier, stated: Preprocessing | Mapping[str, Any]) -> None:
             "It describes the images that weights were trained on.",
             "Leave it out, or type pretrained=True",
         )
-    if isinstance(stated, Mapping):
-        known = report.preprocessing or usual(model.input_size)
-        stated = known.for_channels(channels).replace(**stated)
+    stated = completed(model, stated)
     if stated.channels != channels:
         raise ConfigError(
             f"The preprocessing is for {stated.channels} channels.",

@@ -214,7 +214,7 @@ def read_file(path: Path, candidates: Sequence[ModelSpec]) -> Trained:
     """
     from safetensors import SafetensorError, safe_open
 
-    if path.suffix != ".safetensors":
+    if path.suffix != ".safetensors" and path.exists():
         raise WeightsError(
             f"Can't read the weights {path}.",
             "Weights are read from .safetensors files with senetzoo's tensor names.",
