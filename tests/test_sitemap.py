@@ -420,7 +420,7 @@ def test_networks_of_tokens_are_told_that_gates_do_not_fit() -> None:
     sites = propose(model, torch.zeros(1, 3, 32, 32))
     assert sites.places == ()
     assert str(sites.unsupported[0]) == (
-        "the network: no place, its blocks take and give sequences, and gates take maps of images"
+        "the network: no place, its blocks process sequences, but gates need feature maps"
     )
     assert any("a tensor of (1, 5, 192)" in lacking.reason for lacking in sites.unsupported[1:])
     assert message(lambda: attach(model, SE(), sites=sites), PolicyError) == (

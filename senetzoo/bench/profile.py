@@ -100,7 +100,7 @@ def check_engines(backends: Sequence[Backend]) -> None:
         if backend.streams > 1:
             raise ConfigError(
                 f"{backend.streams} streams can't be profiled.",
-                "A profile follows one.",
+                "A profile covers one stream.",
                 "Leave --streams out",
             )
 
@@ -110,8 +110,8 @@ def profile(case: BenchmarkCase, settings: Settings) -> Profile:
 
     Eager networks are followed module by module: an operation counts for the innermost module that
     called it. Inductor's kernels belong to no module: each is a part of its own, and gates that
-    are fused with other layers have no time of their own. So it is with OpenVINO's nodes, of which
-    those of one type and implementation are a part.
+    are fused with other layers have no time of their own. OpenVINO's nodes are grouped by type and
+    implementation.
 
     Args:
         case: Of the engine eager, inductor or openvino.
@@ -249,9 +249,9 @@ def _watched(module: nn.Module) -> tuple[nn.Module, frozenset[str]]:
 
 @contextlib.contextmanager
 def _kernels_named(name: str) -> Iterator[list[Event] | None]:
-    """Have the engine tell about each of its kernels; by default it does so of none.
+    """Make the engine report each of its kernels, which it doesn't by default.
 
-    Inductor's tell the profiler, OpenVINO's are in what this gives.
+    Inductor's kernels appear in torch's profiler; OpenVINO's are in the list that this yields.
     """
     if name == "openvino":
         with counting() as nodes:

@@ -92,7 +92,7 @@ class WrongHashError(WeightsError):
 
 
 def cache_folder() -> Path:
-    """The folder for downloads that aren't in the Hub's cache: SENETZOO_CACHE.
+    """The folder for compiled kernels and downloads outside of the Hub's cache: SENETZOO_CACHE.
 
     The default is ``senetzoo`` in HF_HOME, or else in ``~/.cache/huggingface``. Raises
     `ConfigError` if the home folder isn't known.

@@ -29,9 +29,9 @@ _counters: ContextVar[list[openvino.ProfilingInfo] | None] = ContextVar("counter
 
 @contextlib.contextmanager
 def counting() -> Iterator[list[openvino.ProfilingInfo]]:
-    """Have networks that are made ready in it count the time of their nodes.
+    """Make networks that are loaded in this context count the time of their nodes.
 
-    What it gives holds, after each batch that such a network runs in it, the nodes of that batch.
+    Yields a list that contains, after each batch in the context, the nodes of that batch.
     """
     found: list[openvino.ProfilingInfo] = []
     token = _counters.set(found)

@@ -1,6 +1,6 @@
-"""The fast form of the operators of `senetzoo.deploy.tail`, made when first wanted.
+"""Fast implementations of the operators in `senetzoo.deploy.tail`, built on first use.
 
-On a processor it is C++, compiled once a machine; on a GPU it is Triton.
+On a CPU they are C++, compiled once per machine; on a GPU they are Triton.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def propose(model: nn.Module, example_input: Tensor) -> SiteMap:
     if not places:
         sequences = any(_NO_MAP in lacking.reason for lacking in unsupported)
         reason = (
-            "its blocks take and give sequences, and gates take maps of images"
+            "its blocks process sequences, but gates need feature maps"
             if sequences
             else "it has neither residual sums nor convolutions of images"
         )
