@@ -108,7 +108,8 @@ def persistently(attempt: Callable[[], T]) -> T:
 @contextlib.contextmanager
 def _logged_once() -> Iterator[None]:
     """Let huggingface_hub log each kind of warning once, since it logs each of its retries."""
-    seen = set[str]()
+    # It logs two lines for each: what happened, and when it tries again.
+    seen = {"Retrying in "}
 
     def first(record: logging.LogRecord) -> bool:
         kind = record.getMessage()[:12]  # what follows differs: the seconds, the address
