@@ -16,6 +16,7 @@ from senetzoo.report.figures import draw_differences
 from senetzoo.report.paired import Paired, against, paired
 from senetzoo.report.run import Run, find
 from senetzoo.train.recipes import RECIPES, variants_of
+from tables import benchmarks
 from tables.common import RECORDS, STYLE, every, lines, svg, table
 
 PLOTS = {"ablation_positions": "docs/ablation.svg", "cifar100_attention": "docs/attention.svg"}
@@ -343,8 +344,6 @@ def gates() -> str:
 
 def costs() -> str:
     """What each variant of the comparison on CIFAR-100 costs: parameters and images a second."""
-    from tables import benchmarks  # which plots
-
     names = {
         changes["model"]: name for name, changes in RECIPES["cifar100_attention"].variants.items()
     }

@@ -25,6 +25,7 @@ from senetzoo.models.family import HE_2016, ZAGORUYKO_2016, Family
 from senetzoo.models.staged import (
     BASIC_DEPTHS,
     BOTTLENECK_DEPTHS,
+    CIFAR_BOTTLENECKS,
     SHALLOW_DEPTHS,
     SMALL_FORM,
     Block,
@@ -107,10 +108,7 @@ FAMILY = Family(
         # 6n+2 layers, as in the ResNet paper.
         **{f"preresnet{depth}": _basic(**cifar((depth - 2) // 6)) for depth in (20, 56, 110, 1202)},
         # 9n+2 layers (Identity Mappings, Table 3).
-        **{
-            f"preresnet{depth}": _bottleneck(**cifar((depth - 2) // 9))
-            for depth in (164, 272, 542, 1001)
-        },
+        **{f"preresnet{depth}": _bottleneck(**f) for depth, f in CIFAR_BOTTLENECKS.items()},
         # Table 1 of Wide Residual Networks: 6n+4 layers, without the dropout between a block's
         # convolutions that some of the paper's results have.
         **{

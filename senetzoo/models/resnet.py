@@ -123,16 +123,13 @@ _basic = partial(ResNetConfig, block="basic")
 _bottleneck = partial(ResNetConfig, block="bottleneck")
 # Section 4.2 of the ResNet paper: 6n+2 layers.
 CIFAR = {depth: cifar((depth - 2) // 6) for depth in (20, 32, 44, 56, 110)}
-# In bottlenecks: 9n+2 layers (He et al. 2016, Table 3, has 164 and 1001; 272 and 542 are
-# pytorchcv's).
-CIFAR_BOTTLENECKS = {depth: cifar((depth - 2) // 9) for depth in (164, 272, 542, 1001)}
 
 FAMILY = Family(
     title="ResNet",
     papers={
         "resnext*": XIE_2016,
         "wide_*": ZAGORUYKO_2016,
-        **{f"resnet{depth}": HE_2016 for depth in CIFAR_BOTTLENECKS},
+        **{f"resnet{depth}": HE_2016 for depth in staged.CIFAR_BOTTLENECKS},
         "resnet*": HE_2015,
     },
     small=staged.SMALL_FORM,
@@ -151,6 +148,6 @@ FAMILY = Family(
         **{f"resnet{depth}": _basic(**fields) for depth, fields in CIFAR.items()},
         **{f"resnet{depth}a": _basic(**f, shortcut="pad") for depth, f in CIFAR.items()},
         "resnet1202": _basic(**cifar(200)),
-        **{f"resnet{depth}": _bottleneck(**f) for depth, f in CIFAR_BOTTLENECKS.items()},
+        **{f"resnet{depth}": _bottleneck(**f) for depth, f in staged.CIFAR_BOTTLENECKS.items()},
     },
 )

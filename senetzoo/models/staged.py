@@ -56,6 +56,11 @@ def cifar(blocks: int) -> dict[str, Any]:
     return {"depths": (blocks,) * 3, "width": 16, "num_classes": 10, "stem": "cifar"}
 
 
+# In bottlenecks: 9n+2 layers (Identity Mappings, Table 3, has 164 and 1001; 272 and 542 are
+# pytorchcv's).
+CIFAR_BOTTLENECKS = {depth: cifar((depth - 2) // 9) for depth in (164, 272, 542, 1001)}
+
+
 def basic(outputs: int, stride: int) -> tuple[Row, ...]:
     """Two 3x3 convolutions (ResNet paper, Fig. 5 left)."""
     return (outputs, 3, stride, 1), (outputs, 3, 1, 1)
