@@ -5,6 +5,7 @@ from senetzoo.deploy.export import export as export
 from senetzoo.deploy.optimize import optimize as optimize
 from senetzoo.errors import SenetzooError as SenetzooError
 from senetzoo.eval.accuracy import evaluate as evaluate
+from senetzoo.eval.predict import predict as predict
 from senetzoo.gates.bam import BAM as BAM
 from senetzoo.gates.cbam import CBAM as CBAM
 from senetzoo.gates.coord import CoordinateAttention as CoordinateAttention

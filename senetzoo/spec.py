@@ -82,7 +82,9 @@ class ModelSpec:
         # torch 2.6's get_default_device overlooks `with torch.device(...)`.
         device = torch.empty(0).device
         with seeded(seed, device):
-            model = self.config.build()
+            model = self.config.replace(num_classes=self.config.num_classes or 1).build()
+            if not self.config.num_classes:
+                model.reset_classifier(0)
         if not any(parameter.is_meta for parameter in model.parameters()):
             model.to(device)
         if self.policy != NONE:

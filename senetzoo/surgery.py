@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from senetzoo.errors import PolicyError, checks_options
+from senetzoo.errors import PolicyError, checks_options, explained
 from senetzoo.models.names import ModelName
+from senetzoo.nn.backbone import Backbone
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.modes import to_meta
 from senetzoo.nn.slots import Site
@@ -109,12 +110,23 @@ def _explain_module(
     twin = to_meta(model)
     policy = NONE if policy is None else as_policy(policy)
     attach_gates(twin, policy, sites=sites, seed=0, name=type(model).__name__)
+    if isinstance(twin, Backbone):
+        raise PolicyError(
+            "explain got a Backbone.",
+            "It only shares modules with the network that it was made of.",
+            "Explain that network",
+        )
     if isinstance(twin, Classifier):
         known: Iterable[Site] = twin.sites()
     else:
         known = complete(site_map(twin) if sites is None else sites, twin).sites()
-    name = type(model).__name__
-    return explain_model(twin, known, _image(twin, size), name, policy, by_layer=layers)
+    name, image = type(model).__name__, _image(twin, size)
+    with explained(
+        f"Can't count the multiply-accumulates of a {name}.",
+        "Without memory, on an image of {}x{}x{}, it".format(*image),
+        "Explain its backbone, or attach the gates and print what attach returns",
+    ):
+        return explain_model(twin, known, image, name, policy, by_layer=layers)
 
 
 def _image(model: nn.Module, size: int | None) -> tuple[int, int, int]:

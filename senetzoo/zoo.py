@@ -97,13 +97,12 @@ def create(
         PolicyError: The policy can't be parsed or doesn't fit the network.
         WeightsError: The weights can't be read or don't fit the network.
     """
-    headless = type(num_classes) is int and num_classes == 0
     spec, trained = find(
         reference,
         pretrained,
         weights,
         policy=policy,
-        num_classes=None if headless else num_classes,
+        num_classes=num_classes,
         in_chans=in_chans,
         stem=stem,
         dropout=dropout,
@@ -111,8 +110,6 @@ def create(
     )
     _check_channels(channels, in_chans, trained is not None)
     model = build(spec, trained, channels=channels, seed=seed)
-    if headless:
-        model.reset_classifier(0)
     if preprocessing is not None:
         state(model, preprocessing)
     return model
@@ -144,7 +141,8 @@ def load(
             latter.
         weights: A safetensors file with weights of the network.
         preprocessing: Preprocessing of the weights' training images.
-        num_classes: Number of outputs; if it differs from the weights, the classifier is replaced.
+        num_classes: Number of outputs; if it differs from the weights, the classifier is replaced;
+            with 0 the network returns the classifier's input.
         in_chans: Number of input channels; if it differs, the first convolution is adapted.
         channels: How the first convolution is adapted.
         stem: Another stem.

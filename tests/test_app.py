@@ -32,10 +32,10 @@ import senetzoo
 from senetzoo.cli import main
 from senetzoo.data.corruptions import corrupt
 from senetzoo.errors import ConfigError
+from senetzoo.eval.predict import predict
 from senetzoo.inspect import excitations
 from senetzoo.inspect.pictures import SIDE, to_image
 from senetzoo.nn.classifier import Classifier
-from senetzoo.predict import predict
 
 pytest.importorskip("gradio")
 

@@ -15,6 +15,7 @@ from support.weights import RAW, Shelf
 from senetzoo import (
     ECA,
     SE,
+    Backbone,
     Stem,
     attach,
     config,
@@ -134,9 +135,9 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
         f"create() has no option 'zzz'.\n{OPTIONS}",
     ),
     (lambda: create("resnet20", num_classes=-1), ConfigError, "ResNet got num_classes=-1.\n"
-     "num_classes is a whole number of at least 1.\nType for example: num_classes=1000"),
+     "num_classes is a whole number of at least 0.\nType for example: num_classes=1000"),
     (lambda: create("resnet20", num_classes=any_("10")), ConfigError,
-     "ResNet got num_classes='10'.\nnum_classes is a whole number of at least 1.\n"
+     "ResNet got num_classes='10'.\nnum_classes is a whole number of at least 0.\n"
      "Type for example: num_classes=1000"),
     (lambda: create("resnet20", pretrained=True, in_chans=-1), ConfigError,
      "ResNet got in_chans=-1.\nin_chans is a whole number of at least 1.\n"
@@ -207,6 +208,9 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
     (lambda: attach(torch.nn.ReLU(), SE(), sites=any_(["conv1"])), PolicyError,
      "attach got sites=['conv1'].\nIt takes a SiteMap.\n"
      "Type for example: sites=propose(model, example_input)"),
+    (lambda: attach(Backbone(create("resnet20", seed=0)), SE()), PolicyError,
+     "attach got a Backbone.\nIt only shares modules with the network that it was made of.\n"
+     "Attach the gates to that network first, then: Backbone(network)"),
     # Use
     (lambda: transforms(any_(torch.nn.Linear(2, 2))), ConfigError,
      "transforms got a Linear.\nIt takes a network made by senetzoo.create.\n"

@@ -32,10 +32,10 @@ from senetzoo.deploy.export import Export, export
 from senetzoo.deploy.writers import FORMATS, SUFFIXES, WRITERS, Draft, FileDtype, Format
 from senetzoo.errors import ConfigError, DataError
 from senetzoo.eval.data import LabeledImages, images_for
+from senetzoo.eval.predict import predict
 from senetzoo.eval.predictions import Predictions
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import Preprocessing
-from senetzoo.predict import predict
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "deploy.md"
 run = partial(commands.run, "export")

@@ -43,6 +43,7 @@ from senetzoo.data.images import open_image
 from senetzoo.deploy.export import export
 from senetzoo.errors import ConfigError, SenetzooError
 from senetzoo.eval.data import read_images
+from senetzoo.eval.predict import predict
 from senetzoo.inspect import excitations
 from senetzoo.inspect.evidence import evidence
 from senetzoo.io import hub
@@ -50,7 +51,6 @@ from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
 from senetzoo.nn.preprocessing import CIFAR10
 from senetzoo.nn.provenance import provenance
-from senetzoo.predict import predict
 from senetzoo.train import batches
 
 T = TypeVar("T")

@@ -228,6 +228,7 @@ def written_by_timm(name: str, folder: Path, **options: Any) -> Any:
         ("seresnet18", "resnet18", {"num_classes": 3, "in_chans": 1}),
         ("mobilenetv3_small_100", "mobilenet_v3_small", {"bn_eps": 1e-3, "drop_rate": 0.3}),
         ("regnety_004", "regnet_y_400mf", {}),
+        ("seresnet18", "resnet18", {"num_classes": 0}),
         pytest.param("legacy_seresnet50", "ResNet", {"num_classes": 7}, marks=SLOW),
         pytest.param("swin_tiny_patch4_window7_224", "swin_t", {}, marks=SLOW),
         pytest.param("densenet121", "densenet121", {}, marks=SLOW),
@@ -250,6 +251,21 @@ def test_a_folder_of_timm(name: str, ours: str, options: dict[str, Any], tmp_pat
     assert (report.origin, report.pinned, report.replaced) == ("folder", "", ())
     x = torch.randn(2, channels, 224 if "swin" in name else 64, 224 if "swin" in name else 64)
     assert relative_error(logits(model, x), logits(theirs, x)) < 1e-10
+
+
+def test_features_are_written_and_converted(tmp_path: Path) -> None:
+    model = config("mobilenet_v3_small").replace(num_classes=0).build(seed=0).eval()
+    randomize(model)
+    x = torch.randn(2, 3, 64, 64)
+    save(model, tmp_path / "ours", format="timm", preprocessing=images_for(64))
+    theirs = timm().create_model(f"local-dir:{tmp_path / 'ours'}", pretrained=True)
+    assert relative_error(logits(theirs, x), logits(model, x)) < 1e-10
+    torch.save(timm().create_model("resnet18", num_classes=0).state_dict(), tmp_path / "r.pth")
+    to = tmp_path / "r.safetensors"
+    words = ["weights", "convert", str(tmp_path / "r.pth"), "--to", "resnet18", "--out", str(to)]
+    run = CliRunner().invoke(main, words)
+    assert run.exit_code == 0, run.output
+    assert create("resnet18", weights=to).num_classes == 0
 
 
 def test_a_repository_of_timm(hub: HubServer, tmp_path: Path) -> None:
@@ -324,8 +340,7 @@ CONVERT = (
         ("pretrained_cfg.mean", "0.5",
          'config.json is broken at pretrained_cfg.mean.\nIt is "0.5", not a list of numbers.'),
         ("model_args", [1], "config.json is broken at model_args.\nIt is [1], not an object."),
-        ("num_classes", 0,
-         "config.json is broken at num_classes.\nIt is 0: there is no classifier."),
+        ("num_classes", -1, "config.json is broken at num_classes.\nIt is -1."),
         ("label_names", ["a", "b"],
          "config.json is broken at label_names.\nThere are 2 names for 3 classes."),
         ("label_names", [1, 2, 3],

@@ -26,12 +26,12 @@ from senetzoo import zoo
 from senetzoo._utils.terminal import cells
 from senetzoo.cli.predict import _Table
 from senetzoo.errors import ConfigError, WeightsError
+from senetzoo.eval.predict import Guess, Prediction, predict
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.maps import FeatureInfo, FeatureInfos
 from senetzoo.nn.preprocessing import CIFAR10, Preprocessing
 from senetzoo.nn.report import LoadReport
 from senetzoo.nn.slots import TensorMap
-from senetzoo.predict import Guess, Prediction, predict
 
 CLASSES = ("red", "green", "blue")
 PLAIN = Preprocessing(4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -88,7 +88,7 @@ def colors(monkeypatch: pytest.MonkeyPatch) -> Colors:
         return PLAIN
 
     monkeypatch.setattr("senetzoo.zoo.load", load)
-    for user in ("senetzoo.predict", "senetzoo.cli.predict"):
+    for user in ("senetzoo.eval.predict", "senetzoo.cli.predict"):
         monkeypatch.setattr(f"{user}.transforms", transforms)
     return model
 
@@ -424,7 +424,7 @@ def test_ctrl_c_keeps_the_rows_that_are_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     red, gray = picture(tmp_path / "a.png", 255, 0, 0), picture(tmp_path / "b.png", 9, 9, 9)
-    predicting = importlib.import_module("senetzoo.predict")
+    predicting = importlib.import_module("senetzoo.eval.predict")
     real = predicting._read
 
     def read(source: Any, transform: Preprocessing) -> Any:

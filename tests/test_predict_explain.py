@@ -21,11 +21,11 @@ from support import commands
 import senetzoo
 from senetzoo import SE
 from senetzoo.data.images import open_image
+from senetzoo.eval.predict import predict
 from senetzoo.inspect import Evidence, evidence, excitations, grad_cam, layer_cam
 from senetzoo.inspect import page as pages
 from senetzoo.inspect.pictures import SIDE, overlay, sheet, strip, to_image
 from senetzoo.nn.preprocessing import CIFAR10, Preprocessing
-from senetzoo.predict import predict
 
 run = partial(commands.run, "predict")
 

@@ -248,7 +248,7 @@ def test_reset_classifier(name: str) -> None:
     default = 10 if name == "lenet" else 1000
     assert str(caught.value) == (
         f"{model.family} got num_classes=-1.\n"
-        "num_classes is a whole number of at least 1.\n"
+        "num_classes is a whole number of at least 0.\n"
         f"Type for example: num_classes={default}"
     )
     assert model.num_classes == 7

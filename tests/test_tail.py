@@ -22,6 +22,7 @@ from senetzoo._utils.environment import compiler_missing
 from senetzoo.deploy import fuse, kernels, tail
 from senetzoo.deploy import optimize as room
 from senetzoo.deploy.engines import ENGINES
+from senetzoo.deploy.engines.streams import in_streams
 from senetzoo.deploy.rewrite import rewritten
 from senetzoo.errors import ConfigError
 from senetzoo.zoo import config
@@ -358,6 +359,25 @@ class Between(nn.Module):
 def test_what_is_read_later_is_not_written_before(gated: bool, kernel: None) -> None:
     x = images(3, 3, 9, 8).float()
     fused(calibrated(Between(gated), x), x)
+
+
+def test_each_stream_keeps_its_number_of_threads(kernel: None) -> None:
+    x, weight = (value.float() for value in tensors(2, 32, 64, 5, 7)[:2])
+    packed, found = tail.pack(weight), list[int]()
+
+    def run(part: Tensor) -> Tensor:
+        logits: Tensor = OPERATORS.gated_tail(part, packed, None, None, None, tail.RELU)
+        found.append(torch.get_num_threads())
+        return logits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        in_streams(run, streams=2, threads=1)(x)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(found) == {1}
 
 
 @pytest.mark.slow

@@ -39,6 +39,7 @@ from senetzoo.bench.timing import BenchmarkCase, Settings, measure
 from senetzoo.data.sets import ImageSet
 from senetzoo.deploy.engines import ENGINES
 from senetzoo.eval.data import LabeledImages
+from senetzoo.eval.predict import predict
 from senetzoo.inspect import excitations, grad_cam, layer_cam
 from senetzoo.inspect.evidence import evidence
 from senetzoo.io import hub
@@ -48,7 +49,6 @@ from senetzoo.nn.modes import evaluated
 from senetzoo.nn.preprocessing import CIFAR10
 from senetzoo.nn.provenance import provenance
 from senetzoo.nn.seeds import seeded
-from senetzoo.predict import predict
 
 THREADS = 8
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ import torch
 from support.networks import reduced
 from torch import Tensor, nn
 
-from senetzoo import create, load, save
+from senetzoo import create, load, predict, save
 from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.errors import ConfigError
 
@@ -86,8 +86,31 @@ def test_without_a_classifier(tmp_path: Path) -> None:
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(whole.fc(model(x)), whole(x))  # type: ignore[operator]
-    with pytest.raises(ConfigError, match="changed at fc"):
-        save(model, tmp_path)
+    by_hand = create("se_resnet20", pretrained=True)
+    by_hand.fc = nn.Identity()
+    for features in (model, by_hand):
+        assert (features.num_classes, features.spec.config.num_classes) == (0, 0)
+        save(features, tmp_path)
+        again = load(tmp_path)
+        assert again.spec == model.spec
+        with torch.no_grad():
+            assert torch.equal(again(x), model(x))
+    with pytest.raises(ConfigError, match="features, not classes"):
+        predict(again, torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    assert load(tmp_path, num_classes=3).num_classes == 3
     model.reset_classifier(3)
     save(model, tmp_path)
     assert load(tmp_path).num_classes == 3
+
+
+@pytest.mark.parametrize("name", ["googlenet", "vgg11", "regnet_y_400mf", "convnext_tiny"])
+def test_a_config_without_classes(name: str) -> None:
+    spec = reduced(name).replace(stem="cifar", num_classes=0)
+    model = spec.build(seed=0).eval()
+    assert model.spec.config == spec.config
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        taken = model.forward_head(model.forward_features(x), pre_logits=True)
+        assert torch.equal(model(x), taken)
+    with pytest.raises(ConfigError, match=r"create\(name, num_classes=0\)"):
+        spec.config.build()

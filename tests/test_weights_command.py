@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 from support.commands import run
 from support.hub import Fault
 from support.weights import (
@@ -26,6 +27,7 @@ from support.weights import (
     open_pantry,
 )
 
+from senetzoo import load
 from senetzoo.cli import weights as weights_command
 from senetzoo.weights import cache, download, http, lock, manifest
 
@@ -142,6 +144,14 @@ def test_get_into_the_cache(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> 
         "pinned": "sha256",
         "revision": None,
     }
+
+
+def test_get_copies_an_embedded_file(tmp_path: Path) -> None:
+    result = run("weights", "get", "lenet5", "--to", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    (file,) = (path for path in tmp_path.iterdir() if path.is_file())
+    assert file.stem == "lenet5.digits_v1"
+    assert load_file(file).keys() == load("lenet5").state_dict().keys()
 
 
 def test_get_for_another_machine(pantry: Pantry, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,8 +150,15 @@ def summary() -> str:
 
 
 def ratios() -> str:
-    """The rows of `benchmarks/se_ratio.py`: what was compared, how, and the ratio."""
-    found = list(lines("speed/ratios/se.jsonl"))
+    """The rows of `benchmarks/se_ratio.py` by processor: what was compared, how, and the ratio."""
+    on: dict[str, list[dict[str, Any]]] = {}
+    for record in lines("speed/ratios/se.jsonl"):
+        where = record["environment"]
+        on.setdefault(f"{where['gpu'] or where['cpu']}{_flags(where)}", []).append(record)
+    return "\n".join(map(_ratios, on.values())) or "Nothing is recorded yet.\n"
+
+
+def _ratios(records: list[dict[str, Any]]) -> str:
     rows = [
         [
             " / ".join(record.get("chosen", [record["row"]])[:2]),
@@ -160,13 +167,13 @@ def ratios() -> str:
             record.get("text") or f"not measured: {record['why']}",
             f"{record['aim']:.2f}",
         ]
-        for record in found
+        for record in records
     ]
     notes = dict.fromkeys(
-        machine({**record, "options": record}, packages=False) for record in found
+        machine({**record, "options": record}, packages=False) for record in records
     )
     head = ["ratio", "of", "batch", "measured [95 %]; to the fastest plain one", "aim"]
-    return f"{table(head, rows)}\n{' '.join(notes)}\n" if rows else "Nothing is recorded yet.\n"
+    return f"{table(head, rows)}\n{' '.join(notes)}\n"
 
 
 def _beside(setting: dict[str, Any], results: list[dict[str, Any]]) -> Iterator[list[str]]:

@@ -37,12 +37,12 @@ from senetzoo._utils.terminal import printable
 from senetzoo.data.corruptions import SEVERITIES, corrupt
 from senetzoo.data.images import open_image
 from senetzoo.errors import ConfigError, SenetzooError
+from senetzoo.eval.predict import Guess, best, class_names
 from senetzoo.inspect.evidence import Evidence, evidence
 from senetzoo.inspect.page import figures, gates_table
 from senetzoo.inspect.pictures import data_uri, overlay, to_image
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.transforms import transforms
-from senetzoo.predict import Guess, best, class_names
 
 NAMES = ("resnet20", "se_resnet20")
 TOP = 5

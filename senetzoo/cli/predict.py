@@ -22,8 +22,7 @@ from senetzoo.cli import complete
 from senetzoo.cli.networks import trained
 from senetzoo.cli.options import Batch, CsvFile, Json, Stated, WeightsFile, as_command
 from senetzoo.errors import DataError
-from senetzoo.nn.transforms import transforms
-from senetzoo.predict import (
+from senetzoo.eval.predict import (
     Prediction,
     Source,
     class_names,
@@ -31,6 +30,7 @@ from senetzoo.predict import (
     predictions,
     sources,
 )
+from senetzoo.nn.transforms import transforms
 from senetzoo.zoo import is_network
 
 if TYPE_CHECKING:

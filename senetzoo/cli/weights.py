@@ -178,7 +178,7 @@ def get_command(
     def one(tag: str, entry: Entry) -> cache.VerifiedFile:
         if update and not entry.pinned:
             download.update(tag, entry)
-        if folder is None or entry.source.kind == "embedded":
+        if folder is None:
             return download.locate(tag, entry)
         return download.copy_to(folder, tag, entry)
 

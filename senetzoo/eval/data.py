@@ -17,9 +17,10 @@ from senetzoo.data.labels import positions
 from senetzoo.data.scan import Problem, readable
 from senetzoo.data.sets import ImageSet, Split
 from senetzoo.data.split import Images
-from senetzoo.errors import DataError
+from senetzoo.errors import ConfigError, DataError
 from senetzoo.eval.fetch import local
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.head import NO_CLASSIFIER
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -85,7 +86,10 @@ def read_images(
 
     Raises:
         DataError: The data or the split is missing, or the classes don't match the network's.
+        ConfigError: The network has no outputs.
     """
+    if not outputs:
+        raise ConfigError("The network has no classifier.", *NO_CLASSIFIER)
     images, bad = readable(sources.open(local(where), part))
     for problem in bad:
         say_once(f"left out: {problem.file}: {problem.detail}")

@@ -334,8 +334,9 @@ def _looks(model: nn.Module) -> dict[str, str]:
     """The type and options of each module, and the shape of each tensor, by name."""
     looks = {}
     for path, module in model.named_modules():
-        # In eval mode SyncBatchNorm computes the same.
+        # These compute the same, SyncBatchNorm in eval mode.
         kind = type(module).__name__.replace("SyncBatchNorm", "BatchNorm2d")
+        kind = kind.replace("NoClassifier", "Identity")
         looks[path] = f"{kind}({module.extra_repr()})"
     for path, tensor in model.state_dict().items():
         looks[path] = f"a tensor {tuple(tensor.shape)}"

@@ -136,7 +136,7 @@ def text(
         arguments["in_chans"] = channels
     names = dialects.names(found.dialect, model)
     first, head = (
-        names[ours][0].rpartition(".")[0]
+        names[ours][0].rpartition(".")[0] if ours in names else ""
         for ours in (model.input_parameter(), f"{model.classifiers()[0]}.weight")
     )
     statistics = {}
@@ -257,8 +257,8 @@ def opened(
     }
     stated = (given.num_classes, raw.get("num_classes"), images.num_classes)
     classes = next(number for number in stated if number is not None)
-    if type(classes) is not int or classes < 1:
-        raise BrokenError("num_classes", f"it is {shown(classes)}: there is no classifier")
+    if type(classes) is not int or classes < 0:
+        raise BrokenError("num_classes", f"it is {shown(classes)}")
     spec = spec.replace(num_classes=classes, in_chans=channels, **options)
     if wrong := _misfit(spec.config, side):
         raise WeightsError(

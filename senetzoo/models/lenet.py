@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from senetzoo._utils.checks import PositiveInt
+from senetzoo._utils.checks import NonNegativeInt
 from senetzoo.errors import ConfigError
 from senetzoo.models.family import Family, Paper
 from senetzoo.nn.classifier import Classifier, Config
@@ -33,7 +33,7 @@ class LeNetConfig(Config):
     sizes = MappingProxyType({"cifar": 32})
     has_branches: ClassVar[bool] = False
 
-    num_classes: PositiveInt = 10
+    num_classes: NonNegativeInt = 10
     stem: str = "cifar"
     act: Literal["relu", "tanh"] = "relu"
 

@@ -58,7 +58,7 @@ class OwnNetwork(Classifier):
 
     def forward_checked(self, x: Tensor) -> Tensor:
         out: Tensor = self.network(x)
-        if out.ndim != 2 or out.shape[1] != self.num_classes:
+        if out.ndim != 2 or self.num_classes not in (0, out.shape[1]):
             raise ConfigError(
                 f"{self.family} made logits {tuple(out.shape)}.",
                 f"They are (N, num_classes), here (N, {self.num_classes}).",

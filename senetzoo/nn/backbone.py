@@ -107,14 +107,15 @@ def _checked(indices: Sequence[int] | None, count: int) -> tuple[int, ...]:
         not isinstance(asked, (str, int))
         and len(asked)
         and all(type(index) is int and -count <= index < count for index in asked)
+        and len({index % count for index in asked}) == len(asked)
     )
     if not valid:
         raise ConfigError(
             f"Backbone got out_indices={indices!r}.",
-            f"The network has {count} maps, one after each stage: 0 to {count - 1}.",
+            f"The network has {count} maps, one after each stage: 0 to {count - 1}, each once.",
             f"Type for example: out_indices={tuple(range(count))[-3:]}",
         )
-    return tuple(sorted({index % count for index in asked}))
+    return tuple(sorted(index % count for index in asked))
 
 
 def _without_others(module: nn.Module, path: str, paths: Iterable[str]) -> nn.Module | None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from senetzoo._utils.checks import PositiveInt, Rate, check
+from senetzoo._utils.checks import NonNegativeInt, PositiveInt, Rate, check
 from senetzoo.errors import ConfigError, check_fields
 from senetzoo.nn.head import NoClassifier, linear_like
 from senetzoo.nn.maps import AuxOutput
@@ -34,7 +34,8 @@ class Config(ABC):
     """Fields shared by all architectures; each family adds its own.
 
     Args:
-        num_classes: Outputs of the classifier.
+        num_classes: Outputs of the classifier; with 0 there is none, and `ModelSpec.build` builds a
+            network that returns the classifier's input.
         in_chans: Channels of the input image.
         stem: Layers before the first stage. Families built from residual blocks take any `Stem`
             or the name of one; the others have two variants: ``"imagenet"``, the paper's, and
@@ -50,7 +51,7 @@ class Config(ABC):
     has_branches: ClassVar[bool] = True
     """Whether there are residual branches for stochastic depth to drop."""
 
-    num_classes: PositiveInt = 1000
+    num_classes: NonNegativeInt = 1000
     in_chans: PositiveInt = 3
     stem: Stem | str = "imagenet"
     dropout: Rate = 0.0
@@ -137,6 +138,12 @@ class Classifier(Trunk):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        if not config.num_classes:
+            raise ConfigError(
+                f"{config.family}'s config can't build a network without a classifier.",
+                "Its spec builds one with a classifier and removes that.",
+                "Type senetzoo.create(name, num_classes=0)",
+            )
         self._config = config
         self.load_report: LoadReport | None = None
         self.loaded = self.calibrated = dict[str, tuple[int, ...]]()  # of `provenance.checksums`
@@ -164,20 +171,21 @@ class Classifier(Trunk):
 
         They differ from the original config after ``model.fc = nn.Linear(512, 3)``.
         """
-        config, now = self._config, {}
+        config, now = self._config, dict[str, int]()
         head = self.get_classifier()
         first = module_at(self, self.input_parameter().rpartition(".")[0])
-        if isinstance(head, nn.Linear) and head.out_features != config.num_classes:
-            now["num_classes"] = head.out_features
-        if isinstance(first, nn.Conv2d) and first.in_channels != config.in_chans:
+        # An identity is what users put there to get embeddings.
+        if isinstance(head, nn.Linear | nn.Identity) and self.classifiers():
+            now["num_classes"] = head.out_features if isinstance(head, nn.Linear) else 0
+        if isinstance(first, nn.Conv2d):
             now["in_chans"] = first.in_channels
-        return config.replace(**now) if now else config
+        changed = any(getattr(config, name) != value for name, value in now.items())
+        return config.replace(**now) if changed else config
 
     @property
     def num_classes(self) -> int:
         """Number of outputs; 0 without a classifier."""
-        head = self.get_classifier()
-        return 0 if isinstance(head, NoClassifier) else self._now().num_classes
+        return self._now().num_classes
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -322,8 +330,7 @@ class Classifier(Trunk):
                     f"Put one there yourself: model.{path} = torch.nn.Linear(...)",
                 )
             old[path] = layer
-        if num_classes != 0 or type(num_classes) is not int:
-            self._config = self._config.replace(num_classes=num_classes)
+        self._config = self._config.replace(num_classes=num_classes)
         for path, layer in old.items():
             new: nn.Module
             new = NoClassifier(layer) if num_classes == 0 else linear_like(layer, num_classes, self)

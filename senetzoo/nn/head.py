@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
+# What is true, and what to type, where classes are asked for.
+NO_CLASSIFIER = (
+    "It returns features, not classes.",
+    "Train one first: senetzoo finetune DATA --model FOLDER; or load(folder, num_classes=10)",
+)
+
 
 class NoClassifier(nn.Identity):
     """Placeholder for the last linear layer of a network without a classifier."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from senetzoo.errors import PolicyError
+from senetzoo.nn.backbone import Backbone
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.modes import evaluated
 from senetzoo.nn.seeds import drawn_seed, seeded, site_seed
@@ -190,6 +191,12 @@ def attach(
 
 def _places(model: nn.Module, sites: SiteMap | None, name: str) -> SiteMap:
     """The places of a network that isn't from this zoo."""
+    if isinstance(model, Backbone):
+        raise PolicyError(
+            "attach got a Backbone.",
+            "It only shares modules with the network that it was made of.",
+            "Attach the gates to that network first, then: Backbone(network)",
+        )
     for path, module in model.named_modules() if sites is None else ():
         if isinstance(module, Classifier):
             raise PolicyError(

@@ -142,6 +142,8 @@ def _sized(
         if tensor is not None and tensor.ndim >= least:
             sizes[field] = tensor.shape[dim]
     first = state.get(known[model.input_parameter()][0])
+    if "num_classes" not in sizes and set(state) <= {theirs for theirs, _ in known.values()}:
+        sizes["num_classes"] = 0
     forms = _forms(model, None if first is None else first.shape)
     skips = [theirs for ours, (theirs, _) in known.items() if ".downsample." in ours]
     if "shortcut" in _fields(model) and not any(name in state for name in skips):

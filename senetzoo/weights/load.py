@@ -266,7 +266,8 @@ def _spec_of_file(
             model = spec.build(seed=0)
             head = shapes.get(f"{model.classifiers()[0]}.weight", ())
             first = shapes.get(model.input_parameter(), ())
-            sizes = {"num_classes": head[:1], "in_chans": first[1:2]}
+            without = (0,) if first and not head else ()
+            sizes = {"num_classes": head[:1] or without, "in_chans": first[1:2]}
             spec = spec.replace(**{field: size[0] for field, size in sizes.items() if size})
             model = spec.build(seed=0)
         if {key: tuple(value.shape) for key, value in model.state_dict().items()} == shapes:
@@ -303,6 +304,9 @@ def load_weights(
     if new.num_classes != old.num_classes:
         why = f"{new.num_classes} classes instead of {old.num_classes}"
         kept |= dict.fromkeys(model.classifier_parameters(), why)
+        if not new.num_classes:
+            for path in model.classifiers():
+                gone |= _alike(state, f"{path}.", "the network has no classifier")
     left_out = [(name, f"left out: {why}") for name, why in gone.items() if name in state]
     adapted = [*report.adapted, *left_out, *adapted]
     state = {name: tensor for name, tensor in state.items() if name not in gone}
@@ -352,7 +356,7 @@ def _stems(model: Classifier, old: Config) -> list[dict[str, torch.Size]]:
     """Shapes of the stem's tensors in a network of `old`, and in `model`."""
     with seeded(0, torch.device("meta")):
         # The number of channels is adapted separately.
-        theirs = old.replace(in_chans=model.in_chans).build()
+        theirs = old.replace(in_chans=model.in_chans, num_classes=1).build()
     states = ((network, network.state_dict()) for network in (theirs, model))
     return [{name: state[name].shape for name in one.stem_tensors()} for one, state in states]
 

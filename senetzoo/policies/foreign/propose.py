@@ -121,6 +121,8 @@ def _traced(model: nn.Module, example_input: Tensor) -> tuple[list[Block], list[
     """The blocks in the network's graph, and what is in none."""
     twin = to_meta(model)
     remove_all(twin)
+    with torch.no_grad(), torch.device("meta"):
+        twin(example_input.to("meta"))  # ShapeProp would print a traceback of its error
     with PROCESS:
         graph = _Tracer().trace(twin)
     traced = fx.GraphModule(twin, graph)

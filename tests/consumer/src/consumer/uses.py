@@ -132,6 +132,7 @@ def finished() -> tuple[Path, float, str]:
     network = senetzoo.load("lenet5")
     written = senetzoo.export(network, Path("lenet5.onnx"), classes=tuple("0123456789"))
     accuracy = senetzoo.evaluate(network, "digits", senetzoo.transforms(network)).top(1)
+    print(senetzoo.predict(network, Path("digit.png"))[0].guesses)
     return written.files[0], accuracy.interval[0], senetzoo.push(network, "owner/lenet5")
 
 

@@ -15,6 +15,7 @@ from senetzoo._utils.files import user_path
 from senetzoo.data.images import images_in, open_image
 from senetzoo.errors import ConfigError, DataError
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.head import NO_CLASSIFIER
 from senetzoo.nn.modes import evaluated, finite
 from senetzoo.nn.transforms import transforms
 
@@ -228,5 +229,11 @@ def best(probabilities: Tensor, top: int, names: tuple[str, ...]) -> list[tuple[
 
 
 def class_names(model: Classifier) -> tuple[str, ...]:
-    """Class names of the network's weights; ``"class 0"`` ... if they have none."""
+    """Class names of the network's weights; ``"class 0"`` ... if they have none.
+
+    Raises:
+        ConfigError: The network has no classifier.
+    """
+    if not model.num_classes:
+        raise ConfigError("The network has no classifier.", *NO_CLASSIFIER)
     return model.classes or tuple(f"class {k}" for k in range(model.num_classes))
