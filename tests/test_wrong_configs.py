@@ -156,7 +156,7 @@ def test_other_stems(name: str, size: str) -> None:
          "Type for example: widths=(64, 192, 384, 256, 256)"),
         ("densenet121", {"compression": 0.001},
          "compression=0.001 leaves no channels after a transition.\n"
-         "A transition leaves compression times its channels, at least 1.\n"
+         "A transition keeps compression times its channels, at least 1.\n"
          "Type for example: compression=0.5"),
         ("densenet121", {"width": 1, "stem": WIDE},
          "width=1 with Stem(kernels=(5, 3), strides=(1, 2), widths=(0.25, 1.0), pool=False) "

@@ -33,7 +33,7 @@ STEM_WIDTH = 32
 class RegNetConfig(Config):
     """A RegNet. The default fields are those of RegNetX-400MF.
 
-    ``stem="cifar"`` is a form for 32x32 pixels: the stem and the first stage have stride 1, so that
+    ``stem="cifar"`` is a variant for 32x32 images: the stem and the first stage have stride 1, so that
     the last map is 4x4.
 
     Args:
@@ -200,7 +200,7 @@ _NETWORKS = {
 FAMILY = Family(
     title="RegNet",
     papers={"*": RADOSAVOVIC_2020},
-    small="The stem and the first stage have stride 1: 4x4 before the pool.",
+    small="The stem and the first stage have stride 1: the last map is 4x4.",
     networks=_NETWORKS,
     defaults={
         name: se_policy(config) for name, config in _NETWORKS.items() if name.startswith("regnet_y")

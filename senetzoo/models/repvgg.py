@@ -34,7 +34,7 @@ WIDTH = 64
 class RepVGGConfig(Config):
     """A RepVGG in the form that is trained.
 
-    ``stem="cifar"`` is a form for 32x32 pixels: the first two stages have stride 1, so that the
+    ``stem="cifar"`` is a variant for 32x32 images: the first two stages have stride 1, so that the
     last map is 4x4.
 
     Args:
@@ -127,7 +127,7 @@ DING_2021 = Paper(
 FAMILY = Family(
     title="RepVGG",
     papers={"*": DING_2021},
-    small="The first two stages have stride 1: 4x4 before the pool.",
+    small="The first two stages have stride 1: the last map is 4x4.",
     networks={
         "repvgg_a0": RepVGGConfig(depths=(2, 4, 14, 1), width=0.75),
         "repvgg_b0": RepVGGConfig(depths=(4, 6, 16, 1)),

@@ -88,7 +88,7 @@ HU_2017 = Paper("Squeeze-and-Excitation Networks", 2017, "https://arxiv.org/abs/
 FAMILY = Family(
     title="SENet",
     papers={"senet154": HU_2017},
-    small="The stem is one 3x3 convolution of stride 1, without the pool: 4x4 before the pool.",
+    small="The stem is one 3x3 convolution of stride 1, without the pool: the last map is 4x4.",
     networks={"senet154": SENetConfig(depths=(3, 8, 36, 3))},
     # r = 16, as in the paper's other networks.
     defaults={"senet154": "se16"},

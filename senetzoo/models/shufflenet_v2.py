@@ -29,7 +29,7 @@ STEM_WIDTH = 24
 class ShuffleNetV2Config(Config):
     """A ShuffleNetV2.
 
-    ``stem="cifar"`` is a form for 32x32 pixels: the stem's convolution has stride 1 and its pool is
+    ``stem="cifar"`` is a variant for 32x32 images: the stem's convolution has stride 1 and its pool is
     left out, so that the last map is 4x4.
 
     Args:
@@ -138,7 +138,7 @@ MA_2018 = Paper(
 FAMILY = Family(
     title="ShuffleNetV2",
     papers={"*": MA_2018},
-    small="The stem has stride 1, without the pool: 4x4 before the pool.",
+    small="The stem has stride 1, without the pool: the last map is 4x4.",
     networks={
         "shufflenet_v2_x0_5": ShuffleNetV2Config(width=48),
         "shufflenet_v2_x1_0": ShuffleNetV2Config(),

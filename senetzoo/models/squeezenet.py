@@ -53,7 +53,7 @@ TABLES: dict[str, tuple[int, int, tuple[tuple[Row, ...], ...]]] = {
 class SqueezeNetConfig(Config):
     """A SqueezeNet.
 
-    ``stem="cifar"`` is a form for 32x32 pixels: the stem is one padded 3x3 convolution of stride 1
+    ``stem="cifar"`` is a variant for 32x32 images: the stem is one padded 3x3 convolution of stride 1
     without the pool, so that the last map is 8x8.
 
     Args:
@@ -148,7 +148,7 @@ IANDOLA_2016 = Paper(
 FAMILY = Family(
     title="SqueezeNet",
     papers={"*": IANDOLA_2016},
-    small="The stem is one 3x3 convolution of stride 1, without the pool: 8x8 before the pool.",
+    small="The stem is one 3x3 convolution of stride 1, without the pool: the last map is 8x8.",
     networks={
         "squeezenet1_0": SqueezeNetConfig(),
         "squeezenet1_1": SqueezeNetConfig(table="1_1"),

@@ -44,7 +44,7 @@ Group: TypeAlias = Annotated[tuple[Annotated[int, Ge(1), Le(3), Odd()], ...], No
 class VGGConfig(Config):
     """A VGG.
 
-    ``stem="cifar"`` is a form for 32x32 pixels: the pools after the last two groups are left out,
+    ``stem="cifar"`` is a variant for 32x32 images: the pools after the last two groups are left out,
     so that the last map is 4x4, and its average goes through one linear layer instead of three
     (vgg16 has 14.7 million parameters at 10 classes).
 
@@ -155,7 +155,7 @@ FAMILY = Family(
     title="VGG",
     papers={"*": SIMONYAN_2014},
     small="The pools after the last two groups are left out, and the average of the last map goes "
-    "through a single linear layer: 4x4 before the pool.",
+    "through a single linear layer: the last map is 4x4.",
     networks={
         "vgg11": VGGConfig(kernels=A),
         "vgg11_lrn": VGGConfig(kernels=A, norm="lrn"),

@@ -31,7 +31,7 @@ STEM_WIDTHS, LAST_WIDTHS = (32, 64), (1536, 2048)
 class XceptionConfig(Config):
     """An Xception.
 
-    ``stem="cifar"`` is a form for 32x32 pixels: the convolutions of the stem are padded, and they
+    ``stem="cifar"`` is a variant for 32x32 images: the convolutions of the stem are padded, and they
     and the first block have stride 1, so that the last map is 4x4.
 
     Args:
