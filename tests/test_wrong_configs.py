@@ -161,14 +161,14 @@ def test_other_stems(name: str, size: str) -> None:
         ("densenet121", {"width": 1, "stem": WIDE},
          "width=1 with Stem(kernels=(5, 3), strides=(1, 2), widths=(0.25, 1.0), pool=False) "
          "leaves no channels.\n"
-         "Each convolution of the stem has width times its entry in widths channels, at least 1.\n"
+         "Each stem convolution has width times its entry in widths channels, at least 1.\n"
          "Type for example: width=64"),
         ("inception_resnet_v1", {"version": "v3"},
          "InceptionResNet got version='v3'.\nversion is one of 'v1', 'v2'."),
         ("plain34", {"width": 1, "stem": "deep"},
          "width=1 with Stem(kernels=(3, 3, 3), strides=(2, 1, 1), widths=(0.5, 0.5, 1.0), "
          "pool=True) leaves no channels.\n"
-         "Each convolution of the stem has width times its entry in widths channels, at least 1.\n"
+         "Each stem convolution has width times its entry in widths channels, at least 1.\n"
          "Type for example: width=64"),
         ("preresnet50", {"block": "basic", "stride_on": "1x1"},
          "A basic block got stride_on='1x1'.\n"

@@ -227,7 +227,7 @@ def check_stem(width: int, stem: Stem | str, channels: int) -> None:
     if int(channels * min(as_stem(stem).widths)) < 1:
         raise ConfigError(
             f"width={width} with {stem!r} leaves no channels.",
-            "Each convolution of the stem has width times its entry in widths channels, at least 1.",
+            "Each stem convolution has width times its entry in widths channels, at least 1.",
             "Type for example: width=64",
         )
 
