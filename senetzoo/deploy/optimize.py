@@ -112,10 +112,7 @@ class Report:
             f"{chosen.engine}, {self.dtype}, {chosen.layout}{chosen.how}",
             f"batch norms folded: {done.folded}"
             + (f", {done.norms} stay after sums or concatenations" if done.norms else ""),
-            *(
-                [f"convolutions folded into parallel ones: {done.branches}"]
-                * bool(done.branches)
-            ),
+            *([f"convolutions folded into parallel ones: {done.branches}"] * bool(done.branches)),
             f"gates that read the input of the convolution before them: {len(done.squeezed)}",
         ]
         lines += [f"  {path} not: {why}" for path, why in done.left]
