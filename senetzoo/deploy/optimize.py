@@ -178,7 +178,7 @@ class Optimized(nn.Module):
 
     def __reduce__(self) -> str:
         raise ConfigError(
-            "An optimized network can't be pickled, nor sent to another process.",
+            "An optimized network can't be pickled or sent to another process.",
             "What its engine compiled is bound to this process.",
             "Send the original network, and call senetzoo.optimize there",
         )

@@ -69,7 +69,7 @@ def onnx_model(
     from torch.export import Dim
 
     remedy = "Write another format, or run it with another engine"
-    with explained("The network can't be written as ONNX.", "torch.onnx", remedy), quiet():
+    with explained("The network can't be converted to ONNX.", "torch.onnx", remedy), quiet():
         translated = torch.onnx.export(
             program,
             (),
