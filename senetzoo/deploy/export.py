@@ -192,7 +192,7 @@ def export(
     computes = f"{dtype} weights, computes in {COMPUTES[form, dtype]}"
     done = Export(files, metadata, errors, with_preprocessing, computes, found)
     if done.warning:
-        warnings.warn(done.warning, UserWarning, stacklevel=3)  # at the caller of the decorator
+        warnings.warn(done.warning, UserWarning, stacklevel=3)  # of the caller, not the decorator
     return done
 
 

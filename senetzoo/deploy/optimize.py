@@ -160,7 +160,7 @@ class Optimized(nn.Module):
         return self._run(images)
 
     def train(self, mode: bool = True) -> Optimized:
-        """Do nothing in eval mode; training isn't supported, because norms are folded.
+        """Raise if `mode` is true: training isn't possible, because gates and norms are folded.
 
         Raises:
             ConfigError: `mode` is true.

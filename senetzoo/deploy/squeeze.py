@@ -102,7 +102,7 @@ def _ungrouped(weight: Tensor, groups: int) -> Tensor:
 def _rewrite(
     graph: Graph, mean: fx.Node, conv: fx.Node, weight: Tensor, bias: Tensor | None
 ) -> None:
-    """Replace what the users of `mean` compute, by the same from the input of `conv`."""
+    """Compute the users of `mean` from the input of `conv` instead."""
     pooled, matrix = _pooled(graph, conv, weight)
     dtype = conv.meta["val"].dtype
     shift = matrix.new_zeros(len(matrix)) if bias is None else bias

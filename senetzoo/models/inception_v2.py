@@ -13,7 +13,7 @@ mentioned. The table gives the size of each row's input and leaves three things 
   code where its branches are the same. They give 24.9 million parameters (abstract: less than 25
   million) and 6.1 billion multiply-adds (Table 3: 4.8 billion).
 
-No other library has this network; the child names are ours.
+Common libraries don't have this network; the child names are ours.
 """
 
 from __future__ import annotations
