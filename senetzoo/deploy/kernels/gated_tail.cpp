@@ -6,6 +6,7 @@
 #include <ATen/native/CPUBlas.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <omp.h>
 #include <torch/library.h>
 
 #ifdef __AVX512BF16__
@@ -28,6 +29,21 @@ constexpr int64_t PART = 128;
 constexpr int64_t SECOND_LEVEL = 1 << 19;
 
 enum Activation : int64_t { IDENTITY, RELU, SIGMOID, SILU, HARDSIGMOID };
+
+// at::parallel_for is inlined here with its own flag for "this thread has its number of threads".
+// At its first use in a thread it sets that to the process's, which would give all threads to each
+// stream.
+template <typename Work>
+void parallel(int64_t tasks, const Work& work) {
+  thread_local bool begun = false;
+  if (!begun) {
+    const int threads = at::get_num_threads();
+    at::internal::lazy_init_num_threads();
+    omp_set_num_threads(threads);
+    begun = true;
+  }
+  at::parallel_for(0, tasks, 1, work);
+}
 
 // Two vectors of floats, as many numbers as one vector of bf16.
 struct Pair {
@@ -186,7 +202,7 @@ struct Tail {
     // too large. With an input gate it goes over the weights, so that each tile is scaled once.
     const bool inner_weights =
         input_gate || outputs * inputs * int64_t(sizeof(T)) <= SECOND_LEVEL;
-    at::parallel_for(0, tiles * blocks, 1, [&](int64_t begin, int64_t end) {
+    parallel(tiles * blocks, [&](int64_t begin, int64_t end) {
       std::vector<float> sums(ROWS * columns);
       std::vector<T> scaled(input_gate ? ROWS * inputs : 0);
       int64_t last = -1;
@@ -210,7 +226,7 @@ void means(const T* x, T* to, int64_t images, int64_t pixels, int64_t channels) 
   const int64_t whole = channels / PAIR, rest = channels % PAIR;
   const int64_t groups = (whole + (rest > 0) + GROUP - 1) / GROUP;
   const Floats factor(1.f / float(pixels));
-  at::parallel_for(0, images * groups, 1, [&](int64_t begin, int64_t end) {
+  parallel(images * groups, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; task++) {
       const int64_t image = task / groups, first = task % groups * GROUP;
       auto run = [&](auto number, int64_t start, auto width) {
