@@ -136,7 +136,7 @@ def test_optimized_networks_are_rows_beside_the_others(monkeypatch: pytest.Monke
 def test_table() -> None:
     result = run("--model", "lenet5", "--model", "lenet5+se2", "--batch", "2", *QUICK)
     lines = result.stdout.splitlines()
-    assert lines[0] == "batch 2, nchw, cpu, threads 1, rounds 2 after 0 of warm-up"
+    assert lines[0] == "batch 2, nchw, cpu, threads 1, rounds 2 after 0 warm-up rounds"
     assert re.split(r"\s{2,}", lines[1]) == [
         *("model", "engine", "dtype", "size", "params", "GMACs", "images/s", "ms/batch", "p90"),
         *("spread", "peak MiB", "speed ratio [95 %]"),
@@ -147,8 +147,8 @@ def test_table() -> None:
     assert lines[3].split()[0] == "lenet5+se2"
     assert lines[-2:] == [
         "speed ratio: to lenet5 (eager, fp32), median of the rounds' ratios with its 95 % "
-        "confidence interval; no difference where that covers 1.",
-        "There is no such interval of fewer than 6 rounds.",
+        "confidence interval; no difference if that contains 1.",
+        "The interval needs at least 6 rounds.",
     ]
     assert result.stderr == ""  # no progress bar where there is no terminal
 
@@ -183,7 +183,7 @@ def test_scaling_over_batch_and_size() -> None:
          "The nearest names are se_resnet18, se_resnet16, se_resnet14.\n"
          "Type for example: create('se_resnet18')\n"),
         (["--model", "resnt*"], "error: No network matches 'resnt*'.\n"
-         "* stands for any letters, ? for one.\nDid you mean 'resnet56'?\n"),
+         "* matches any characters, ? matches one.\nDid you mean 'resnet56'?\n"),
         (["--model", "lenet", "--batch", "0"],
          "error: bench got batch=0.\nbatch is a whole number of at least 1.\n"
          "Type for example: batch=32\n"),

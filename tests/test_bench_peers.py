@@ -102,10 +102,10 @@ class Maps(nn.Module):
     ("result", "text"),
     [
         (lambda x: x, "timm:resnet18 can't be compared here.\n"
-         "For one image it gives a tensor of shape (1, 3, 64, 64), not 7 logits.\n"
+         "For one image it returns a tensor of shape (1, 3, 64, 64), not 7 logits.\n"
          "Give a classifier"),
         (lambda x: (x, x), "timm:resnet18 can't be compared here.\n"
-         "For one image it gives a tuple, not 7 logits.\nGive a classifier"),
+         "For one image it returns a tuple, not 7 logits.\nGive a classifier"),
         (None, "timm:resnet18 fails on images of shape 1x3x64x64.\n"
          "Its code says: Wrong image height!\n"
          "Give another size or a smaller batch: --size 224 --batch 8"),

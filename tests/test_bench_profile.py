@@ -356,8 +356,8 @@ def test_text() -> None:
         ["(the network itself)", "1.000", "10.0%"],
     ]
     assert text[11:] == [
-        "0.500 ms of a pass under the profiler were outside of operations: Python, and the "
-        "profiler itself."
+        "0.500 ms of a pass under the profiler were outside of operations: in Python "
+        "and the profiler itself."
     ]
 
 

@@ -231,8 +231,8 @@ def test_a_file_that_computes_something_else_is_not_written(
         export(small(), tmp_path / f"net{SUFFIXES[form]}")
     asked, true, remedy = str(error.value).splitlines()
     assert asked == f"The network can't be written as {title}: the file computes something else."
-    assert true.startswith("With 1 random images its logits are ")
-    assert true.endswith(" of the largest off; at most 1e-04 is let through.")
+    assert true.startswith("With 1 random images its logits differ by ")
+    assert true.endswith(" of the largest; at most 1e-04 is allowed.")
     assert remedy == f"Write another format: {others}"
     assert names(tmp_path) == ["net.bin", "net.onnx", "net.pt2", "net.xml"]
     for name in names(tmp_path):
@@ -242,18 +242,18 @@ def test_a_file_that_computes_something_else_is_not_written(
 LENET = senetzoo.create("lenet5", seed=0)
 CLASSES = "The network has 10 classes.\nGive a name for each, in the order of the logits"
 BAD: list[tuple[Any, str, dict[str, Any], str]] = [
-    (LENET, "net.onx", {}, "The name 'net.onx' does not say which format to write.\n"
-     "It ends in .onnx, .pt2, .xml.\nDid you mean '.onnx'?"),
-    (LENET, "net", {}, "The name 'net' does not say which format to write.\n"
-     "It ends in .onnx, .pt2, .xml.\nType for example: net.onnx"),
+    (LENET, "net.onx", {}, "The file name 'net.onx' has no known suffix.\n"
+     "Known suffixes are .onnx, .pt2, .xml.\nDid you mean '.onnx'?"),
+    (LENET, "net", {}, "The file name 'net' has no known suffix.\n"
+     "Known suffixes are .onnx, .pt2, .xml.\nType for example: net.onnx"),
     (nn.Linear(2, 2), "net.pt2", {}, "export got a Linear.\n"
      "It takes a network made by senetzoo.create.\n"
-     "Use torch.export or torch.onnx.export yourself"),
+     "For other modules use torch.export or torch.onnx.export"),
     (LENET, "away/net.pt2", {}, "away/net.pt2 can't be written.\nThere is no folder away.\n"
-     "Give the path of a file in a folder that is there"),
+     "Give the path of a file in an existing folder"),
     (LENET, "net.pt2", {"size": 1}, "export got size=1.\n"
      f"It is a whole number of pixels, for this network at least {LENET.min_size}."),
-    (LENET, "net.pt2", {"classes": ["a"]}, f"export got 1 names of classes.\n{CLASSES}"),
+    (LENET, "net.pt2", {"classes": ["a"]}, f"export got 1 class names.\n{CLASSES}"),
     (LENET, "net.pt2", {"classes": "abcdefghij"}, f"export got classes='abcdefghij'.\n{CLASSES}"),
     (LENET, "net.pt2", {"clases": ["a"]}, "export() has no option 'clases'.\n"
      "Its options are model, path, dtype, with_preprocessing, data, name, classes, "
@@ -281,8 +281,8 @@ def test_weights_that_are_not_finite(tmp_path: Path) -> None:
     nn.init.constant_(next(model.parameters()), torch.nan)
     assert message(lambda: export(model, tmp_path / "net.pt2"), ConfigError) == (
         "The network can't be exported.\n"
-        "On random images its logits are not finite.\n"
-        "Look at its weights"
+        "Its logits for random images are not finite.\n"
+        "Check its weights"
     )
     assert names(tmp_path) == []
 

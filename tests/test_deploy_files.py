@@ -174,8 +174,8 @@ def test_ranges_come_from_images_that_are_not_measured_on(lenet: Classifier) -> 
     assert order[0] == order[1]
     one = LabeledImages(data.images.keep([0], "one"), data.outputs)
     assert message(lambda: divided(one), DataError) == (
-        "one has 1 image.\nint8 takes its ranges from some images and is tried on others.\n"
-        "Give some hundreds of images"
+        "one has 1 image.\nint8 is calibrated with some images and evaluated on others.\n"
+        "Give a few hundred images"
     )
 
 
@@ -218,13 +218,13 @@ def test_a_loss_is_said(lenet: Classifier, tmp_path: Path, monkeypatch: pytest.M
 
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("net.pt2", {"dtype": "int8", "data": "digits"}, "int8 can't be written as a pt2 file.\n"
-     "It is written as ONNX and as OpenVINO's IR.\n"
-     "Write one of these: a name that ends in .onnx or .xml"),
+     "It is supported for ONNX and OpenVINO's IR.\n"
+     "Give a file name that ends in .onnx or .xml"),
     ("net.onnx", {"dtype": "int8"}, "int8 needs images.\n"
-     "Its ranges are those of real ones, and what it costs is measured on them.\n"
-     "Give some hundreds: --data FOLDER, in Python data="),
+     "It is calibrated with and evaluated on real images.\n"
+     "Give a few hundred: --data FOLDER, in Python data="),
     ("net.onnx", {"dtype": "int"}, "export got dtype='int'.\n"
-     "Files are of fp32, fp16, int8.\nDid you mean 'int8'?"),
+     "dtype is one of fp32, fp16, int8.\nDid you mean 'int8'?"),
 ]  # fmt: skip
 
 

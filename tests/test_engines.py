@@ -420,8 +420,8 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
      "It has nchw.\nLeave layout out, or give 'nchw'"),
     ("onnxruntime", {"dtype": "int8"},
      "The engine onnxruntime got no calibration images for int8.\n"
-     "The ranges of int8 are those of the activations of real images.\n"
-     "Give some hundreds of them, transformed: calibration=images"),
+     "int8 is calibrated with the activations of real images.\n"
+     "Give a few hundred, preprocessed: calibration=images"),
     ("openvino", {"dtype": "int8", "calibration": torch.zeros(2, 3, 8, 8)},
      "The engine openvino got calibration of 3x8x8.\n"
      "The network was compiled for the sample's 3x4x4.\nLoad it again with a sample of this size"),
@@ -559,7 +559,7 @@ class Undecided(Flat):
 @pytest.mark.parametrize(
     ("found", "begins"),
     [
-        (INDUCTOR, "The engine inductor can't take this network.\nIt says: "),
+        (INDUCTOR, "The engine inductor can't run this network.\nIt says: "),
         (ENGINES["onnxruntime"], "The network Undecided can't be exported.\ntorch.export says: "),
         (ENGINES["openvino"], "The network Undecided can't be exported.\ntorch.export says: "),
     ],

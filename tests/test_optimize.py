@@ -112,7 +112,7 @@ def test_auto_takes_the_fastest_that_is_right(
     # 2 seconds at 0.625 a round.
     assert (slug.rounds, hare.rounds, liar.rounds) == (4, 4, 0)
     assert liar.why.startswith(
-        "The engine liar gives other logits than the network. They differ by"
+        "The engine liar computes other logits than the network. They differ by"
     )
     text = str(report)
     assert "hare, fp32, nchw" in text
@@ -249,7 +249,7 @@ def test_it_is_a_network_in_eval_mode() -> None:
     assert message(lambda: fast.train(), ConfigError) == (
         "An optimized network can't be trained.\n"
         "Its norms are folded and its graph is fixed.\n"
-        "Train the network that it was made of, and optimize it again"
+        "Train the original network, and optimize it again"
     )
 
 

@@ -242,7 +242,7 @@ def test_what_stays_is_told_with_its_reason() -> None:
     assert rewritten(model, x)[1].left == ((paths(model, "post")[0], relu),)
     model, x = shallow("resnet50+cbam/s1", depths=(1,))
     ((_, why),) = rewritten(model, x)[1].left
-    assert why == "its map is read for amax anyway"
+    assert why == "its map is read by amax anyway"
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_bad_stems(
         ("resnet20", Stem(kernels=(3, 3), strides=(1, 1), widths=(0.01, 1.0)),
          "width=16 with Stem(kernels=(3, 3), strides=(1, 1), widths=(0.01, 1.0), pool=False) "
          "leaves no channels.\n"
-         "The stem's convolutions have width times its widths channels, at least 1.\n"
+         "Each stem convolution has width times its entry in widths channels, at least 1.\n"
          "Type for example: width=64"),
     ],
 )  # fmt: skip

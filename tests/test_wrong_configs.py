@@ -156,19 +156,19 @@ def test_other_stems(name: str, size: str) -> None:
          "Type for example: widths=(64, 192, 384, 256, 256)"),
         ("densenet121", {"compression": 0.001},
          "compression=0.001 leaves no channels after a transition.\n"
-         "A transition leaves compression times its channels, at least 1.\n"
+         "A transition keeps compression times its channels, at least 1.\n"
          "Type for example: compression=0.5"),
         ("densenet121", {"width": 1, "stem": WIDE},
          "width=1 with Stem(kernels=(5, 3), strides=(1, 2), widths=(0.25, 1.0), pool=False) "
          "leaves no channels.\n"
-         "The stem's convolutions have width times its widths channels, at least 1.\n"
+         "Each stem convolution has width times its entry in widths channels, at least 1.\n"
          "Type for example: width=64"),
         ("inception_resnet_v1", {"version": "v3"},
          "InceptionResNet got version='v3'.\nversion is one of 'v1', 'v2'."),
         ("plain34", {"width": 1, "stem": "deep"},
          "width=1 with Stem(kernels=(3, 3, 3), strides=(2, 1, 1), widths=(0.5, 0.5, 1.0), "
          "pool=True) leaves no channels.\n"
-         "The stem's convolutions have width times its widths channels, at least 1.\n"
+         "Each stem convolution has width times its entry in widths channels, at least 1.\n"
          "Type for example: width=64"),
         ("preresnet50", {"block": "basic", "stride_on": "1x1"},
          "A basic block got stride_on='1x1'.\n"
@@ -177,21 +177,21 @@ def test_other_stems(name: str, size: str) -> None:
         ("preresnet50", {"block": "wide"},
          "PreResNet got block='wide'.\nblock is one of 'basic', 'bottleneck'."),
         ("senet154", {"group_width": 1},
-         "width=64 with groups=64 and group_width=1 leaves no whole groups.\n"
-         "The 3x3 takes width * group_width / 128 channels in each of its groups.\n"
+         "width=64 with groups=64 and group_width=1 gives no whole groups.\n"
+         "Each group of the 3x3 has width * group_width / 128 input channels.\n"
          "Type for example: width=64, group_width=4"),
         ("senet154", {"group_width": 1, "groups": 1},
-         "width=64 with groups=1 and group_width=1 leaves no whole groups.\n"
-         "The 3x3 takes width * group_width / 128 channels in each of its groups.\n"
+         "width=64 with groups=1 and group_width=1 gives no whole groups.\n"
+         "Each group of the 3x3 has width * group_width / 128 input channels.\n"
          "Type for example: width=64, group_width=4"),
-        ("swin_t", {"heads": (3, 6, 12)}, "heads=(3, 6, 12) does not make a network.\n"
+        ("swin_t", {"heads": (3, 6, 12)}, "Swin got heads=(3, 6, 12).\n"
          "Each of the 4 stages has a number of heads that divides its channels, 96, 192, 384, "
          "768.\nType for example: heads=(1, 1, 1, 1)"),
-        ("swin_t", {"heads": (3, 6, 12, 25)}, "heads=(3, 6, 12, 25) does not make a network.\n"
+        ("swin_t", {"heads": (3, 6, 12, 25)}, "Swin got heads=(3, 6, 12, 25).\n"
          "Each of the 4 stages has a number of heads that divides its channels, 96, 192, 384, "
          "768.\nType for example: heads=(1, 1, 1, 1)"),
         ("vgg16", {"head": "dense", "stem": "cifar"}, "VGG got head='dense' with stem='cifar'.\n"
-         "The form for small images has one linear layer, which takes the average of a map of "
+         "With stem='cifar' there is one linear layer, which takes the average of a map of "
          "any size.\nLeave head out"),
         ("resnet50", {"block": "bottelneck"}, "ResNet got block='bottelneck'.\n"
          "block is one of 'basic', 'bottleneck'.\nDid you mean 'bottleneck'?"),

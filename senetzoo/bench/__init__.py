@@ -1,1 +1,1 @@
-"""Speed, memory and accuracy of networks, measured with their spread."""
+"""Benchmarks of the speed, memory and accuracy of networks, with the spread of the results."""

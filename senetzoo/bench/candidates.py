@@ -1,4 +1,4 @@
-"""What is measured: names and wildcards of ours, and peers, each in every backend."""
+"""Choose what to measure: our networks by name or wildcard, and peers, in every backend."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from senetzoo.zoo import create, list_models
 
 
 def find_names(patterns: Sequence[str]) -> list[str]:
-    """List the networks that names and wildcards (before the policy's ``+``) stand for, each once.
+    """Expand wildcards (before the policy's ``+``) to names; each name is listed once.
 
     Raises:
-        ConfigError: A wildcard that matches nothing. Names are left for `create` to check.
+        ConfigError: A wildcard matches nothing. Names without wildcards are not checked here.
     """
     names: dict[str, None] = {}
     for pattern in patterns:
@@ -35,7 +35,7 @@ def find_names(patterns: Sequence[str]) -> list[str]:
             stem = base.strip("*?[]")
             raise ConfigError(
                 f"No network matches {pattern!r}.",
-                "* stands for any letters, ? for one.",
+                "* matches any characters, ? matches one.",
                 nearest(stem, list_models()) or "Type: senetzoo list",
             )
         names.update((f"{name}{plus}{policy}", None) for name in found)
@@ -45,17 +45,15 @@ def find_names(patterns: Sequence[str]) -> list[str]:
 def find_backends(
     engines: Sequence[str], dtypes: Sequence[Dtype], streams: Sequence[int] = (1,)
 ) -> tuple[tuple[Backend, ...], tuple[str, ...]]:
-    """Pair every engine with every dtype; say in words which pairs there are not.
-
-    Each pair is there with each number of streams.
+    """Combine engines, dtypes and numbers of streams; also describe the unsupported pairs.
 
     Raises:
-        ConfigError: There is no backend at all, or no such engine.
+        ConfigError: No pair is supported, or there is no such engine.
     """
     pairs = list(dict.fromkeys(itertools.product(engines, dtypes)))
     there = [pair for pair in pairs if pair[1] in engine(pair[0]).dtypes]
     left_out = tuple(f"{pair[0]} has no {pair[1]}" for pair in pairs if pair not in there)
-    # Of none the first says what its engine has.
+    # If no pair is supported, the first one raises an error with the dtypes of its engine.
     numbers = dict.fromkeys(streams)
     return tuple(
         Backend(*pair, number) for pair in there or pairs[:1] for number in numbers
@@ -70,15 +68,14 @@ def candidates(
     *,
     optimized: bool = False,
 ) -> list[BenchmarkCase]:
-    """Build cases with random weights: ours, then peers like the first of ours, in each backend.
+    """Build cases with random weights in each backend: our networks, then peers like the first.
 
     Args:
-        names: Of our networks.
-        peers: As `senetzoo.bench.peers.peer` takes them.
-        size: Side of the images in pixels; None for each network's own, which for a peer is the
-            first's.
-        backends: What runs each of them.
-        optimized: Measure ours also as `senetzoo.optimize` rewrites it.
+        names: Names of our networks.
+        peers: Names of peers, as for `senetzoo.bench.peers.peer`.
+        size: Image size in pixels; None for each network's own, and for peers the first network's.
+        backends: Backends to run each of them in.
+        optimized: Whether to also measure our networks as rewritten by `senetzoo.optimize`.
     """
     models = [create(name, seed=0).eval() for name in names]
     cases = []

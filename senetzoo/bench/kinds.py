@@ -1,4 +1,4 @@
-"""Which kind of work an operation, a kernel or a module does, by its name."""
+"""Classify operations, kernels and modules by name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Kind: TypeAlias = Literal[
     "other",
 ]
 
-# What other libraries call their gates. Ours are all of one class.
+# Class names of other libraries' gates. Ours share a base class.
 _GATES = {
     "timm": frozenset(
         {
@@ -35,7 +35,7 @@ _GATES = {
     "torchvision": frozenset({"SqueezeExcitation"}),
     "pytorchcv": frozenset({"SEBlock", "CbamBlock", "BamBlock"}),
 }
-# Of names without namespace and the underscore of in-place operations, in this order.
+# For names without namespace and in-place underscore; the first match counts.
 _OPERATIONS: tuple[tuple[Kind, str], ...] = (
     ("attention", r"attention"),
     ("convolution", r"conv"),
@@ -57,8 +57,8 @@ _OPERATIONS: tuple[tuple[Kind, str], ...] = (
         r"ne|eq|[gl][te]|masked_fill)$",
     ),
 )
-# Of fused kernels, whose names list the operations that they come from; of libraries' kernels on a
-# GPU. A product may leave its name to the kernel that goes on with it, so reductions come first.
+# For fused kernels, whose names list their operations, and for libraries' kernels on a GPU. The
+# name of a product may also be in the kernel that continues it, so reductions come first.
 _FUSED: tuple[tuple[Kind, str], ...] = (
     (
         "reduction",
@@ -77,7 +77,7 @@ _LIBRARY: tuple[tuple[Kind, str], ...] = (
     ("reduction", r"reduce|pool|softmax"),
     ("pointwise", r"elementwise|pointwise"),
 )
-# Of nodes of OpenVINO's graph.
+# For nodes of OpenVINO's graph.
 _NODES: tuple[tuple[Kind, str], ...] = (
     ("convolution", r"convolution"),
     ("matrix product", r"fullyconnected|matmul"),
@@ -90,12 +90,12 @@ _OPERATION_NAME = re.compile(r"^\w+::\w+")
 
 
 def is_operation(name: str) -> bool:
-    """Whether a profiler's event is an operation or a kernel of inductor: ``aten::conv2d``."""
+    """Whether a profiler event is an operation (``aten::conv2d``) or a kernel of inductor."""
     return bool(_FUSED_NAME.match(name) or _OPERATION_NAME.match(name))
 
 
 def kind_of(name: str, *, on_gpu: bool = False) -> Kind:
-    """The kind of an operation or of inductor's kernel by its name; with `on_gpu` of any kernel."""
+    """The kind of an operation or inductor kernel by its name; with `on_gpu`, of any kernel."""
     if _FUSED_NAME.match(name):
         return _first(_FUSED, plain(name))
     if on_gpu:
@@ -118,7 +118,7 @@ def plain(name: str) -> str:
 
 
 def is_gate(module: nn.Module) -> bool:
-    """Whether it is a gate of ours, or one that timm, torchvision or pytorchcv has."""
+    """Whether a module is a gate of ours, or of timm, torchvision or pytorchcv."""
     cls = type(module)
     return isinstance(module, GateModule) or cls.__name__ in _GATES.get(
         cls.__module__.partition(".")[0], ()

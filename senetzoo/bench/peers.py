@@ -1,4 +1,4 @@
-"""Networks of other libraries by name, with random weights, to be measured beside ours."""
+"""Networks of other libraries by name, with random weights, to compare ours with."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from senetzoo.nn.modes import to_meta
 from senetzoo.nn.seeds import seeded
 
 Image: TypeAlias = tuple[int, int, int]
-# The names of a library's classifiers, and what builds one by name, outputs and image.
+# The names of a library's classifiers, and a function that builds one (name, outputs, image shape).
 Library: TypeAlias = tuple[Sequence[str], Callable[[str, int, Image], nn.Module]]
 
 
 def peer(spec: str, classes: int, image: Image) -> nn.Module:
-    """Build a network of another library, as ``timm:resnet50``, with random weights in eval mode.
+    """Build a network of another library (``timm:resnet50``) with random weights in eval mode.
 
     Raises:
-        ConfigError: No such library or network, or one that can't be built for these.
+        ConfigError: There is no such library or network, or it can't be built for these arguments.
         MissingExtraError: The library is not installed.
     """
     library, colon, name = spec.partition(":")
@@ -39,7 +39,7 @@ def peer(spec: str, classes: int, image: Image) -> nn.Module:
     require(f"--compare {spec}", [library], "peers")
     import_torchvision()  # the others import it
     known, build = LIBRARIES[library]()
-    # timm's names may carry the tag of their weights, of which only the structure counts here.
+    # timm's names may include a tag of weights, which are not used here.
     if (name.partition(".")[0] if library == "timm" else name) not in known:
         close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
         raise ConfigError(
@@ -49,7 +49,7 @@ def peer(spec: str, classes: int, image: Image) -> nn.Module:
         )
     asked = f"{spec} can't be built with {classes} classes for {image[0]} channels."
     failing = explained(asked, library, "Give another network")
-    # Some announce their future defaults.
+    # Some warn about future defaults.
     with failing, seeded(0, torch.device("cpu")), unwarned():
         module = build(name, classes, image).eval()
     _check_logits(spec, module, classes, image)
@@ -57,7 +57,7 @@ def peer(spec: str, classes: int, image: Image) -> nn.Module:
 
 
 def _check_logits(spec: str, module: nn.Module, classes: int, image: Image) -> None:
-    """Refuse what is no classifier, by its output for one image without memory."""
+    """Raise if a module isn't a classifier, by its output for one image on the meta device."""
     twin = to_meta(module)
     with failures_explained(spec, image, 1), torch.no_grad(), torch.device("meta"):
         logits = twin(torch.empty(1, *image))
@@ -67,7 +67,7 @@ def _check_logits(spec: str, module: nn.Module, classes: int, image: Image) -> N
         )  # fmt: skip
         raise ConfigError(
             f"{spec} can't be compared here.",
-            f"For one image it gives {gives}, not {classes} logits.",
+            f"For one image it returns {gives}, not {classes} logits.",
             "Give a classifier",
         )
 
@@ -77,7 +77,7 @@ def _timm() -> Library:
 
     def build(name: str, classes: int, image: Image) -> nn.Module:
         defaults = timm.get_pretrained_cfg(name)
-        # With position embeddings or windows they are built for a size; others have no such option.
+        # Networks with position embeddings or windows need the size; others don't have the option.
         sized: dict[str, Any] = (
             {"img_size": image[1]} if defaults and defaults.fixed_input_size else {}
         )
@@ -95,13 +95,13 @@ def _torchvision() -> Library:
             raise ValueError(f"images have 3 channels, not {image[0]}")
         options: dict[str, bool | int] = {}
         if name in ("googlenet", "inception_v3"):
-            options["init_weights"] = False  # they draw them in a way that takes a minute
+            options["init_weights"] = False  # their initialization takes a minute
         elif name.startswith("vit_"):
             options["image_size"] = image[1]
         model: nn.Module = models.get_model(name, num_classes=classes, **options)
         return model
 
-    # Of the module of classifiers alone, without detection, segmentation and video.
+    # Only the classifiers, without detection, segmentation and video.
     return models.list_models(module=models), build
 
 

@@ -1,4 +1,4 @@
-"""Where the time of a forward pass goes: by layer and by kind of operation, gates apart."""
+"""Profile a forward pass by layer and by kind of operation; gates are a kind of their own."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Part:
     """The time that one layer spends in one kind of operation.
 
     Args:
-        path: Name of the module, ``""`` for the network itself; outside of modules, as all of
-            inductor's are, name of the operation or kernel.
-        kind: Of the operations.
-        seconds: For a batch, the median over the rounds.
-        calls: How many operations in a forward pass.
+        path: Name of the module, ``""`` for the network itself; outside of modules, as for all
+            operations of inductor, the name of the operation or kernel.
+        kind: Kind of the operations.
+        seconds: Seconds per batch, median over the rounds.
+        calls: Number of operations in a forward pass.
     """
 
     path: str
@@ -53,14 +53,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Profile:
-    """Where the time of one case goes.
+    """The profile of one case.
 
     Args:
         case: The case.
         batch: Images in a batch.
-        parts: In the order in which they first ran.
-        outside: Seconds of a forward pass outside of all operations: Python, and the profiler's
-            own work, which is most of it. On a GPU that happens while the GPU computes.
+        parts: The parts, in the order in which they first ran.
+        outside: Seconds of a forward pass outside of all operations: in Python, and mostly in the
+            profiler itself. On a GPU that happens while the GPU computes.
     """
 
     case: BenchmarkCase
@@ -70,7 +70,7 @@ class Profile:
 
     @property
     def seconds(self) -> float:
-        """Of all operations for a batch."""
+        """Seconds of all operations per batch."""
         return sum(part.seconds for part in self.parts)
 
     def share(self, part: Part) -> float:
@@ -78,18 +78,18 @@ class Profile:
         return part.seconds / self.seconds if self.seconds else 0.0
 
     def kinds(self) -> dict[Kind, Part]:
-        """The sum of each kind that occurs; the longest first."""
+        """The sum of each kind that occurs, longest first."""
         found = _summed([dataclasses.replace(part, path="") for part in self.parts])
         return {part.kind: part for part in sorted(found, key=lambda part: -part.seconds)}
 
     def layers(self) -> tuple[Part, ...]:
-        """By the first two words of the path: ``layer1.0`` for all that is in it."""
+        """Sums by the first two parts of the path: ``layer1.0`` includes everything inside it."""
         pairs = [(part, ".".join(part.path.split(".")[:2])) for part in self.parts]
         return _summed([dataclasses.replace(part, path=path) for part, path in pairs])
 
 
 def check_engines(backends: Sequence[Backend]) -> None:
-    """Raise `ConfigError` for a backend whose time is not known by operation."""
+    """Raise `ConfigError` for a backend that can't be profiled."""
     for backend in backends:
         if backend.engine not in ENGINES:
             raise ConfigError(
@@ -108,17 +108,16 @@ def check_engines(backends: Sequence[Backend]) -> None:
 def profile(case: BenchmarkCase, settings: Settings) -> Profile:
     """Run a case under torch's profiler, or with OpenVINO's counters.
 
-    Eager networks are followed module by module: an operation counts for the innermost module that
-    called it. Inductor's kernels belong to no module: each is a part of its own, and gates that
-    are fused with other layers have no time of their own. OpenVINO's nodes are grouped by type and
-    implementation.
+    Eager networks are profiled by module: an operation counts for the innermost module that called
+    it. Inductor's kernels belong to no module: each is a separate part, and the time of gates that
+    are fused with other layers is unknown. OpenVINO's nodes are grouped by type and implementation.
 
     Args:
-        case: Of the engine eager, inductor or openvino.
-        settings: As `measure` takes them; each round is a profile of its own.
+        case: A case with the engine eager, inductor or openvino.
+        settings: As for `measure`; each round is profiled separately.
 
     Raises:
-        ConfigError: Another engine, or as `measure` does.
+        ConfigError: The engine can't be profiled, or `measure` would raise it.
     """
     check_engines([case.backend])
     device = check_device(settings.device, bf16=case.backend.dtype == "bf16")
@@ -145,10 +144,10 @@ def profile(case: BenchmarkCase, settings: Settings) -> Profile:
 
 
 def grouped(events: Sequence[Event], gates: frozenset[str] = frozenset()) -> tuple[Part, ...]:
-    """The operations in the trees below the outermost `events`, by layer and kind.
+    """Sum the operations in the trees below the outermost `events` by layer and kind.
 
-    Of kernels of a GPU that are in no module only these count. `gates` are names of modules: all
-    in them is of the kind ``"gate"``.
+    If there are GPU kernels and no modules, only the kernels count. `gates` are names of modules:
+    everything in them is of the kind ``"gate"``.
     """
     kernels = [event for event in events if event.device_type == DeviceType.CUDA]
     in_modules = any(event.name.startswith(_MODULE) for event in events)
@@ -169,7 +168,7 @@ def grouped(events: Sequence[Event], gates: frozenset[str] = frozenset()) -> tup
 def _operations(
     event: Event, path: str | None, gates: frozenset[str], *, on_gpu: bool
 ) -> Iterator[Part]:
-    """The outermost operations in `event`: what they call in turn is part of them."""
+    """The outermost operations in `event`; they include the operations that they call."""
     name = event.name
     if name.startswith(_MODULE):
         path = name.removeprefix(_MODULE)
@@ -186,7 +185,7 @@ def _operations(
 
 
 def _of_nodes(nodes: Sequence[Event]) -> tuple[Part, ...]:
-    """What OpenVINO counted, by type and implementation: ``Convolution brgconv_avx512_I8``."""
+    """OpenVINO's counters by type and implementation: ``Convolution brgconv_avx512_I8``."""
     return _summed(
         [
             Part(
@@ -226,7 +225,7 @@ def _median(
 
 
 def _watched(module: nn.Module) -> tuple[nn.Module, frozenset[str]]:
-    """A copy of `module` that tells the profiler which of its modules runs, and its gates."""
+    """A copy of `module` that reports to the profiler which module runs, and names of its gates."""
     module = copy.deepcopy(module)
     running: list[torch.profiler.record_function] = []
 
@@ -239,7 +238,7 @@ def _watched(module: nn.Module) -> tuple[nn.Module, frozenset[str]]:
 
     gates = []
     for name, child in module.named_modules():
-        # Plain functions: an engine copies the module once more, and these stay what they are.
+        # Plain functions, because an engine copies the module again, but doesn't copy functions.
         child.register_forward_pre_hook(lambda _module, _args, name=name: enter(name))
         child.register_forward_hook(lambda _module, _args, _out: leave(), always_call=True)
         if is_gate(child):

@@ -1,4 +1,4 @@
-"""What was measured: as JSON values, as tables for a terminal, as a line of the records."""
+"""Results of measurements as JSON values, as tables for a terminal, and as lines of records."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from senetzoo.bench.timing import MEMORY, BenchmarkCase, Timing
 from senetzoo.errors import ConfigError
 from senetzoo.eval.accuracy import Evaluation
 
-# Kernels of a compiled network have no layers to be put together by; the longest are enough here.
+# Kernels of a compiled network can't be grouped by layer, so only the longest are shown.
 _KERNELS = 15
 
 
 def speed_json(timings: Sequence[Timing]) -> dict[str, object]:
-    """One object for the setting that all timings have, with these in ``results``."""
+    """One object with the settings that all timings share, and the timings in ``results``."""
     first = timings[0]
     results = []
     for timing in timings:
@@ -86,7 +86,7 @@ def _spread(spread: Spread, scale: float = 1.0) -> dict[str, float]:
 def speed_text(timings: Sequence[Timing], evaluations: Sequence[Evaluation] = ()) -> str:
     """A table with a row for each timing of one setting; others are compared with the first.
 
-    Evaluations of the same networks run eagerly: their accuracy is in those rows.
+    Evaluations of the networks run eagerly, so their accuracy is in the rows of the engine eager.
     """
     first = timings[0]
     accuracy = {
@@ -97,7 +97,7 @@ def speed_text(timings: Sequence[Timing], evaluations: Sequence[Evaluation] = ()
     title = (
         f"batch {settings.batch}, {settings.layout}, {settings.device}, "
         f"threads {settings.threads or torch.get_num_threads()}, rounds {settings.rounds} after "
-        f"{settings.warmup} of warm-up"
+        f"{settings.warmup} warm-up rounds"
     )
     head = ["model", "engine", "dtype", "size", "params", "GMACs", "images/s", "ms/batch", "p90"]
     head += ["spread", "peak MiB", *["speed ratio [95 %]"] * several]
@@ -127,17 +127,17 @@ def speed_text(timings: Sequence[Timing], evaluations: Sequence[Evaluation] = ()
     if several:
         notes.append(
             f"speed ratio: to {first.case.name} ({first.case.how}), median of the rounds' ratios "
-            "with its 95 % confidence interval; no difference where that covers 1."
+            "with its 95 % confidence interval; no difference if that contains 1."
         )
         if settings.rounds < LEAST_ROUNDS:
-            notes.append(f"There is no such interval of fewer than {LEAST_ROUNDS} rounds.")
+            notes.append(f"The interval needs at least {LEAST_ROUNDS} rounds.")
     if accuracy:
-        notes.append("top-1: accuracy with its 95 % interval (Wilson), as the tables below.")
+        notes.append("top-1: accuracy with its 95 % interval (Wilson), as in the tables below.")
     return "\n".join([title, *columns(rows, left=3), *notes])
 
 
 def scaling_text(speeds: Sequence[Sequence[Timing]]) -> str:
-    """Images a second of each row by batch and size; empty where there is only one of both."""
+    """Images per second of each row by batch and size; empty if there is only one of both."""
     tables = []
     for layout in dict.fromkeys(timings[0].settings.layout for timings in speeds):
         here = [timings for timings in speeds if timings[0].settings.layout == layout]
@@ -157,7 +157,7 @@ def scaling_text(speeds: Sequence[Sequence[Timing]]) -> str:
 
 
 def profile_text(profile: Profile) -> str:
-    """Where the time goes: by kind, then layer by layer, or kernel by kernel."""
+    """Tables of a profile: by kind, then by layer or by kernel."""
     kinds = profile.kinds()
     rows = [["kind", "ms", "share", "calls"]]
     rows += [
@@ -171,7 +171,7 @@ def profile_text(profile: Profile) -> str:
     )
     note = (
         f"{profile.outside * 1e3:.3f} ms of a pass under the profiler were outside of operations: "
-        "Python, and the profiler itself."
+        "in Python and the profiler itself."
     )
     if profile.case.backend.engine == "eager":
         head = [["layer", *kinds, "share"]]

@@ -1,6 +1,6 @@
-"""Latency, throughput and memory of any modules in any engines, interleaved in one process.
+"""Measure latency, throughput and memory of any modules in any engines, interleaved in one process.
 
-Knows nothing of the zoo: a `BenchmarkCase` is a module, the shape of its images, and how it runs.
+It is independent of the zoo: a `BenchmarkCase` is a module, the shape of its images, and a backend.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from senetzoo.eval.accuracy import failures_explained
 from senetzoo.nn.counting import Counts
 from senetzoo.nn.modes import TORCH_DTYPES
 
-# Of the random images; the values do not matter, as long as they are no denormal numbers.
+# Seed of the random images; the values do not matter, unless they are denormal numbers.
 _SEED = 0
-# Images from which int8 takes its ranges. They are random too: the ranges decide what comes out,
-# not how long it takes.
+# Number of images for calibrating int8. They are random too: the ranges change the outputs, but
+# not the time.
 _CALIBRATION = 8
-# Engines and devices where activations are torch's tensors, made and freed in each forward pass.
+# Engines and devices whose activations are torch tensors, allocated and freed in each forward pass.
 _WITH_TORCH = (("eager", "cpu"), ("eager", "cuda"), ("inductor", "cpu"))
 
 
@@ -46,16 +46,16 @@ class Settings:
 
     Args:
         batch: Images in a batch.
-        layout: ``"nchw"``, or ``"nhwc"``: torch's channels_last. Engines that lay out activations
-            by themselves do so.
+        layout: ``"nchw"``, or ``"nhwc"``: torch's channels_last. Some engines choose their own
+            layout instead.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
-        threads: Threads on the CPU, of every engine; None for torch's number.
+        threads: Number of CPU threads of every engine; None for torch's number.
         rounds: Measured rounds; each runs one batch of every case.
         warmup: Rounds before them that are not measured.
-        seed: Of the order of the cases within each round.
+        seed: Seed of the order of the cases within each round.
 
     Raises:
-        ConfigError: A value that does not fit.
+        ConfigError: A value is invalid.
     """
 
     batch: PositiveInt = 32
@@ -72,7 +72,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Backend:
-    """What runs a network, and in which type.
+    """The engine that runs a network, and its settings.
 
     Args:
         engine: A name of `senetzoo.deploy.engines.ENGINES`.
@@ -80,7 +80,7 @@ class Backend:
         streams: Parts of a batch that run at the same time, each on its share of the threads.
 
     Raises:
-        ConfigError: There is no such engine, it has no such dtype, or a number of streams below 1.
+        ConfigError: There is no such engine, it has no such dtype, or `streams` is below 1.
     """
 
     engine: str = "eager"
@@ -94,15 +94,15 @@ class Backend:
 
 @dataclass(frozen=True)
 class BenchmarkCase:
-    """A network that is measured in one backend.
+    """A network to measure in one backend.
 
     Args:
         name: Its name in the result.
-        module: Takes a batch of images and gives logits; it is copied, not changed.
+        module: Network from a batch of images to logits; it is copied, not changed.
         image: Shape (C, H, W) of one image.
-        backend: What runs it.
+        backend: The backend that runs it.
         optimized: Whether `module` is a network that senetzoo rewrote.
-        counts: What an image costs; of a rewritten network, before that.
+        counts: Parameters and multiply-adds; of a rewritten network, those before rewriting.
     """
 
     name: str
@@ -123,13 +123,13 @@ class BenchmarkCase:
 
 @dataclass(frozen=True)
 class Timing:
-    """What was measured of one case.
+    """The measurements of one case.
 
     Args:
         case: The case.
         settings: How it was measured.
-        seconds: Of each round's batch, in the order of the rounds.
-        peak_bytes: As `peak_bytes` says; None where it is not known.
+        seconds: Seconds for the batch of each round, in order.
+        peak_bytes: The result of `peak_bytes`; None if it is unknown.
     """
 
     case: BenchmarkCase
@@ -139,19 +139,19 @@ class Timing:
 
     @property
     def latency(self) -> Spread:
-        """Seconds for a batch."""
+        """Seconds per batch."""
         return Spread.of(self.seconds)
 
     @property
     def images_per_second(self) -> float:
-        """The batch over its median latency."""
+        """The batch size divided by the median latency."""
         return self.settings.batch / self.latency.median
 
     def ratio(self, first: Timing) -> Spread:
         """Throughput as a multiple of `first`'s, from the ratio within each round.
 
-        Those in a round meet the same clock frequency and the same other load, so the ratios
-        scatter less than the latencies.
+        The batches of a round run at the same clock frequency and with the same other load, so the
+        ratios scatter less than the latencies.
         """
         pairs = zip(first.seconds, self.seconds, strict=True)
         return Spread.of([theirs / own for theirs, own in pairs])
@@ -166,19 +166,19 @@ def measure(
 ) -> list[Timing]:
     """Time every case, one batch of each in turn, round after round.
 
-    The order is drawn anew for each round. In a fixed order each case would always follow the
-    same neighbor, and find the caches, the memory and the clock frequency as that one left them:
-    a bias with the same sign in every round, which no number of rounds takes away. Rotating a
-    fixed order would keep all neighbors but one.
+    The order is random in each round. In a fixed order each case would always follow the same
+    other one, and start with the caches, the memory and the clock frequency that this one left: a
+    bias with the same sign in every round, which more rounds don't reduce. Rotating a fixed order
+    would keep all neighbors but one.
 
     Modules run in eval mode, without gradients. Each does at least one untimed forward pass before
     the warm-up (where compilation happens), and one after the rounds for the memory.
 
     Args:
         cases: What to measure.
-        settings: How.
-        clock: Seconds of a monotonic clock.
-        advance: Called after each timed or warm-up forward pass; a progress bar's tick.
+        settings: How to measure.
+        clock: Returns the seconds of a monotonic clock.
+        advance: Called after each timed or warm-up forward pass, for a progress bar.
 
     Raises:
         ConfigError: The device is not available here, an engine or its dtype can't be used on it,
@@ -221,7 +221,7 @@ def start(case: BenchmarkCase, settings: Settings, images: Tensor) -> Runner:
     calibration = None
     if dtype == "int8":
         calibration = random_images(case.image, _CALIBRATION, torch.device("cpu"))
-    # That a processor only emulates bf16: the report says so once, not once per case.
+    # If a processor only emulates bf16, the report says so once, not once per case.
     with failures_explained(case.name, case.image, settings.batch), unwarned(RuntimeWarning):
         return runs_in.load(
             case.module,
@@ -244,20 +244,20 @@ def random_images(image: tuple[int, int, int], number: int, device: torch.device
 
 MEMORY = (
     "parameters, buffers and images, plus the most that torch's allocator held at once for one "
-    "forward pass; - where memory is not allocated through it"
+    "forward pass; - if memory is not allocated through it"
 )
 
 
 def peak_bytes(case: BenchmarkCase, run: Runner, images: Tensor) -> int | None:
-    """Bytes of the parameters and buffers, of the images, and of what one forward pass takes.
+    """Bytes of the parameters and buffers, of the images, and the peak of one forward pass.
 
-    What libraries allocate by themselves (oneDNN's scratchpads and packed weights, the CUDA
-    context) is not in it. The growth of the process would show these, but not whose they are:
-    all cases share one process.
+    Memory that libraries allocate themselves (oneDNN's scratchpads and packed weights, the CUDA
+    context) is not included. The growth of the process would include it, but not show which case it
+    belongs to: all cases share one process.
 
-    None where it is not known: on MPS, whose allocator keeps no peak; of inductor on a GPU, whose
-    CUDA graphs hold on to their memory; of engines with an allocator of their own; of
-    several streams, as torch records one thread.
+    None if it is unknown: on MPS, whose allocator doesn't record a peak; for inductor on a GPU,
+    whose CUDA graphs keep their memory; for engines with their own allocator; for several streams,
+    because torch records one thread.
     """
     if case.backend.streams > 1 or (case.backend.engine, images.device.type) not in _WITH_TORCH:
         return None
@@ -272,7 +272,7 @@ def peak_bytes(case: BenchmarkCase, run: Runner, images: Tensor) -> int | None:
 
 @contextlib.contextmanager
 def profiling() -> Iterator[None]:
-    """What torch's profiler runs in: one thread at a time, as there is one in a process."""
+    """Context for torch's profiler: one thread at a time, because a process has one profiler."""
     # Some builds of torch print kineto's trace points on stderr, into the table.
     with variable_set("KINETO_LOG_LEVEL", "99"):
         yield

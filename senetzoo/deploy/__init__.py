@@ -1,1 +1,1 @@
-"""Trained networks made ready to run: rewritten, handed to an engine, or written to a file."""
+"""Deployment of trained networks: graph rewrites, engines, and export to files."""

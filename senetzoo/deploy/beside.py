@@ -1,4 +1,4 @@
-"""An exported file beside its network, on labeled images."""
+"""Compare an exported file with its network on labeled images."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from senetzoo.eval.predictions import Predictions
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import Preprocessing
 
-# Images that give int8 its ranges, at most.
+# Maximum number of images for calibrating int8.
 _CALIBRATION = 300
 
 
 @dataclass(frozen=True)
 class Beside:
-    """What a file says of labeled images, beside its network.
+    """Predictions of a file and of its network for the same labeled images.
 
     Args:
-        data: What the images are.
-        network: The network's.
-        file: The file's, at the network's temperature.
+        data: Name of the images.
+        network: Predictions of the network.
+        file: Predictions of the file, at the network's temperature.
     """
 
     data: str
@@ -44,12 +44,12 @@ class Beside:
 
     @property
     def same(self) -> int:
-        """Images that get the same class from both."""
+        """Number of images for which both predict the same class."""
         return int((self.file.guesses == self.network.guesses).sum())
 
     @property
     def largest(self) -> float:
-        """The largest difference between the probabilities that they give a class of an image."""
+        """The largest difference between their probabilities of a class of an image."""
         return float((self.network.probabilities - self.file.probabilities).abs().max())
 
     def as_dict(self) -> dict[str, object]:
@@ -68,12 +68,12 @@ class Beside:
         return (
             f"{self.data}: {file.accuracy:.2%} of {file.total} images, {self.points:+.2f} points "
             f"from the network's {network.accuracy:.2%}; the same class for {self.same}; "
-            f"probabilities differ by {self.largest:.1e} at most"
+            f"probabilities differ by at most {self.largest:.1e}"
         )
 
 
 def divided(data: LabeledImages) -> tuple[LabeledImages, LabeledImages]:
-    """Images to calibrate with, and all others: up to half of them are drawn, by a fixed seed.
+    """Split into calibration images, at most half and drawn with a fixed seed, and the others.
 
     Raises:
         DataError: There is only one image, or none.
@@ -82,8 +82,8 @@ def divided(data: LabeledImages) -> tuple[LabeledImages, LabeledImages]:
     if count < 2:
         raise DataError(
             f"{data.images.name} has {count} image{'s' * (count != 1)}.",
-            "int8 takes its ranges from some images and is tried on others.",
-            "Give some hundreds of images",
+            "int8 is calibrated with some images and evaluated on others.",
+            "Give a few hundred images",
         )
     drawn = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     parts = drawn[: min(_CALIBRATION, count // 2)], drawn[min(_CALIBRATION, count // 2) :]
@@ -112,12 +112,12 @@ def beside(
 
     Args:
         model: The network.
-        run: Takes the network's input, or where the preprocessing is `inside`, photographs.
+        run: Runs the file on the network's input, or with `inside` on photographs.
         data: The images.
-        preprocessing: The network's.
-        inside: Whether the file takes photographs and gives probabilities.
+        preprocessing: The network's preprocessing.
+        inside: Whether the file takes photographs and returns probabilities.
     """
-    # Photographs come in all sizes, so one at a time.
+    # Photographs have different sizes, so they are run one at a time.
     alone = inside and not isinstance(data.images, ImageSet)
     with progress(2 * len(data.images), "accuracy", "image") as advance:
         ours = evaluate(model, data, preprocessing, advance=advance)
@@ -134,7 +134,7 @@ def beside(
 
 
 class _File(nn.Module):
-    """A file as a module that gives logits."""
+    """A file as a module that returns logits."""
 
     def __init__(self, run: Runner, inside: bool) -> None:
         super().__init__()
@@ -144,5 +144,5 @@ class _File(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if not self._inside:
             return self._run(images)
-        # Any logits whose softmax they are.
+        # The logarithms of probabilities are logits with that softmax.
         return self._run(images.to(torch.uint8)).clamp_min(torch.finfo().tiny).log()

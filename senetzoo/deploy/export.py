@@ -1,4 +1,4 @@
-"""Networks written to files that other runtimes read: ONNX, torch.export's pt2, OpenVINO's IR."""
+"""Write networks to files for other runtimes: ONNX, torch.export's pt2, OpenVINO's IR."""
 
 from __future__ import annotations
 
@@ -38,42 +38,41 @@ if TYPE_CHECKING:
     from senetzoo.nn.preprocessing import Preprocessing
 
 TOLERANCES: Mapping[FileDtype, float] = {"fp32": 1e-4, "fp16": 2e-2}
-"""Largest difference from the network's logits, over the largest of these, that is let through."""
+"""Largest allowed difference from the network's logits, relative to the largest of these."""
 
 LOSSES: Mapping[str, float] = {"fp32": 0.0, "fp16": 0.1, "int8": 1.0}
 """Points of accuracy that a file may lose without a warning."""
 
 COMPUTES: Mapping[tuple[str, str], str] = {
     **{(form, "fp32"): "fp32" for form in FORMATS},
-    ("onnx", "fp16"): "fp16 where the processor can, else in fp32",
-    ("openvino", "fp16"): "the device's own type: fp32 on most processors, fp16 on GPUs",
+    ("onnx", "fp16"): "fp16 if the processor supports it, otherwise fp32",
+    ("openvino", "fp16"): "the device's preferred type: fp32 on most processors, fp16 on GPUs",
     ("pt2", "fp16"): "fp32",
-    **{(form, "int8"): "int8, and in fp32 what int8 has not" for form in FORMATS},
+    **{(form, "int8"): "int8, and fp32 for operators without int8" for form in FORMATS},
 }
 """What a file's runtime computes in, by format and dtype."""
 
-# The same for probabilities of a file that preprocesses: a pixel of some hundred is a level off.
+# The same for probabilities with preprocessing inside: one pixel in a few hundred is a level off.
 _INSIDE: Mapping[FileDtype, float] = {"fp32": 0.05, "fp16": 0.1}
 
-# Numbers of images that are traced with, and that the file is tried with. They differ, so that a
-# number that was taken for a constant shows.
+# Batch sizes for tracing, and for testing the file. They differ, so that a batch size that was
+# traced as a constant is noticed.
 _TRACED, _TRIED = 2, (1, 5)
 
 
 @dataclass(frozen=True)
 class Export:
-    """What was written.
+    """The result of `export`.
 
     Args:
         files: The files; the first is the one to open.
-        metadata: What is in it beside the network: values of JSON, in ONNX and OpenVINO as text.
-        errors: The largest difference of the file's logits from the network's, over the largest
-            of these, by the number of random images, of int8 calibration images, that they were
-            computed for. Of a file with the preprocessing inside, the largest difference of a
-            probability.
-        inside: Whether the file does the preprocessing itself and gives probabilities.
-        computes: What it has, and what is computed in, in a line.
-        beside: The file beside the network on labeled images; None without such.
+        metadata: Metadata in the file: JSON values, in ONNX and OpenVINO as text.
+        errors: The largest difference of the file's logits from the network's, relative to the
+            largest of these, by the number of random images (for int8, calibration images) that
+            were used. With the preprocessing inside, the largest difference of a probability.
+        inside: Whether the file includes the preprocessing and returns probabilities.
+        computes: Types of the weights and of the computation, in words.
+        beside: Comparison of file and network on labeled images; None without images.
     """
 
     files: tuple[Path, ...]
@@ -85,7 +84,7 @@ class Export:
 
     @property
     def warning(self) -> str:
-        """That the file loses more accuracy than is usual for its dtype; else nothing."""
+        """Says that the file loses more accuracy than is usual for its dtype; otherwise empty."""
         dtype = str(self.metadata["dtype"])
         if self.beside is None or -self.beside.points <= LOSSES[dtype] + 1e-9:
             return ""
@@ -109,47 +108,45 @@ def export(
     size: int | None = None,
     optimized: bool = False,
 ) -> Export:
-    """Write a network, as it is in eval mode, to a file for another runtime.
+    """Write a network, in eval mode, to a file for another runtime.
 
-    The input ``images`` is float32 (batch, C, size, size) with any batch, the output ``logits``
-    float32 (batch, classes). The file is run before it takes its name.
+    The input ``images`` is float32 (batch, C, size, size) with any batch size, the output
+    ``logits`` float32 (batch, classes). The file is tested before it gets its final name.
 
     Args:
         model: A network of this zoo, on any device; it is not changed.
-        path: The file, whose name says the format: ``.onnx``, ``.pt2``, or ``.xml`` for OpenVINO,
-            whose weights go to a file beside it that ends in ``.bin``. Files that are there are
-            replaced.
-        dtype: Type of the weights. ``"fp16"``: ONNX computes in it too, where the processor can;
-            OpenVINO in what the device prefers, pt2 in fp32. ``"int8"``, for ONNX and OpenVINO:
-            weights and maps, whose ranges are those of some images of `data`.
-        with_preprocessing: Whether the file does the preprocessing itself, and gives
-            probabilities. ``images`` is then uint8 (batch, height, width, C), upright photographs
-            of any one size, RGB or gray, and ``probabilities`` float32 (batch, classes).
-        data: Labeled images, or where they are, as `senetzoo.evaluate` takes them: the file and
-            the network are evaluated on them, for int8 on those that it was not calibrated with.
-        name: What the network is called in the metadata; None for what it is.
-        classes: Names of the classes in the order of the logits; None for those that the load
-            report has.
-        preprocessing: What an image goes through before; None for that of `senetzoo.transforms`.
-        size: Side of the images in pixels; None for that of the preprocessing.
-        optimized: Whether to write the network as `senetzoo.deploy.rewrite.rewritten` gives it:
-            norms folded, gates read the input of the convolution before them.
+        path: The file. Its suffix gives the format: ``.onnx``, ``.pt2``, or ``.xml`` for OpenVINO,
+            whose weights go to a ``.bin`` file of the same name. Existing files are replaced.
+        dtype: Type of the weights. With ``"fp16"`` ONNX also computes in fp16 if the processor
+            supports it, OpenVINO in the device's preferred type, and pt2 in fp32. ``"int8"`` (ONNX
+            and OpenVINO) quantizes weights and activations, calibrated with some of `data`.
+        with_preprocessing: Whether to include the preprocessing and a softmax. ``images`` is then
+            uint8 (batch, height, width, C), upright photographs of the same size, RGB or gray, and
+            the output is ``probabilities``, float32 (batch, classes).
+        data: Labeled images, or their location, as for `senetzoo.evaluate`. The file and the
+            network are evaluated on them; for int8, on those not used for calibration.
+        name: Name of the network in the metadata; None for its own.
+        classes: Class names in the order of the logits; None for those of the load report.
+        preprocessing: Preprocessing of the images; None for that of `senetzoo.transforms`.
+        size: Image size in pixels; None for that of the preprocessing.
+        optimized: Whether to rewrite the network with `senetzoo.deploy.rewrite.rewritten` first,
+            which folds norms and lets gates read the input of the convolution before them.
 
     Raises:
-        ConfigError: The name of the file, a dtype that its format has not, a network that can't
-            be exported, or that the format computes differently; nothing is written then.
-        DataError: `data` is not there, or does not fit the network.
-        MissingExtraError: What writes the format is not installed.
+        ConfigError: The file name or dtype is not supported, or the network can't be exported or
+            computes something else in the file; nothing is written then.
+        DataError: `data` is missing or doesn't fit the network.
+        MissingExtraError: A package for writing the format is not installed.
 
     Warns:
-        UserWarning: The file loses more accuracy on `data` than `LOSSES` says.
+        UserWarning: The file loses more accuracy on `data` than `LOSSES` allows.
     """
     path = user_path(path)
     form = next((form for form, suffix in SUFFIXES.items() if path.suffix == suffix), None)
     if form is None:
         raise ConfigError(
-            f"The name {path.name!r} does not say which format to write.",
-            f"It ends in {', '.join(SUFFIXES.values())}.",
+            f"The file name {path.name!r} has no known suffix.",
+            f"Known suffixes are {', '.join(SUFFIXES.values())}.",
             nearest(path.suffix, SUFFIXES.values())
             or f"Type for example: {path.with_suffix('.onnx').name}",
         )
@@ -158,13 +155,13 @@ def export(
         raise ConfigError(
             f"export got a {type(model).__name__}.",
             "It takes a network made by senetzoo.create.",
-            "Use torch.export or torch.onnx.export yourself",
+            "For other modules use torch.export or torch.onnx.export",
         )
     if path.is_dir() or not path.parent.is_dir():
         raise ConfigError(
             f"{path} can't be written.",
             "It is a folder." if path.is_dir() else f"There is no folder {path.parent}.",
-            "Give the path of a file in a folder that is there",
+            "Give the path of a file in an existing folder",
         )
     if preprocessing is None and (
         model.in_chans in (1, 3) or with_preprocessing or data is not None
@@ -195,35 +192,35 @@ def export(
     computes = f"{dtype} weights, computes in {COMPUTES[form, dtype]}"
     done = Export(files, metadata, errors, with_preprocessing, computes, found)
     if done.warning:
-        warnings.warn(done.warning, UserWarning, stacklevel=3)  # of who called, not of its check
+        warnings.warn(done.warning, UserWarning, stacklevel=3)  # of the caller, not the decorator
     return done
 
 
 def check(form: Format, dtype: FileDtype, *, has_data: bool) -> None:
-    """Check that a format can be written here in a dtype.
+    """Check that a format can be written in a dtype on this machine.
 
     Raises:
-        ConfigError: It has no such dtype, or int8 has no images.
-        MissingExtraError: What writes it is not installed.
+        ConfigError: The format doesn't support the dtype, or int8 has no images.
+        MissingExtraError: A package for writing the format is not installed.
     """
     title, engine = TITLES[form]
     if dtype not in LOSSES:
         raise ConfigError(
             f"export got dtype={dtype!r}.",
-            f"Files are of {', '.join(LOSSES)}.",
+            f"dtype is one of {', '.join(LOSSES)}.",
             nearest(str(dtype), LOSSES),
         )
     if dtype == "int8" and form == "pt2":
         raise ConfigError(
             "int8 can't be written as a pt2 file.",
-            "It is written as ONNX and as OpenVINO's IR.",
-            "Write one of these: a name that ends in .onnx or .xml",
+            "It is supported for ONNX and OpenVINO's IR.",
+            "Give a file name that ends in .onnx or .xml",
         )
     if dtype == "int8" and not has_data:
         raise ConfigError(
             "int8 needs images.",
-            "Its ranges are those of real ones, and what it costs is measured on them.",
-            "Give some hundreds: --data FOLDER, in Python data=",
+            "It is calibrated with and evaluated on real images.",
+            "Give a few hundred: --data FOLDER, in Python data=",
         )
     require(f"Writing {title}", engine.packages, engine.extra)
     if dtype == "int8":
@@ -237,10 +234,10 @@ def _metadata(
     preprocessing: Preprocessing | None,
     size: int | None,
 ) -> dict[str, Any]:
-    """What is written beside the network.
+    """The metadata to write with the network.
 
     Raises:
-        ConfigError: Classes or a size that do not fit.
+        ConfigError: The classes or the size don't fit the network.
     """
     if size is None:
         size = model.input_size if preprocessing is None else preprocessing.size
@@ -253,7 +250,7 @@ def _metadata(
         raise ConfigError(
             f"export got classes={classes!r}."
             if isinstance(classes, str)
-            else f"export got {len(classes)} names of classes.",
+            else f"export got {len(classes)} class names.",
             f"The network has {model.num_classes} classes.",
             "Give a name for each, in the order of the logits",
         )
@@ -261,7 +258,7 @@ def _metadata(
     report = provenance(model)
     if report is not None:
         classes = report.classes if classes is None else classes
-        # Of a run: what was trained further began with weights, and has others.
+        # A network that was trained further started from weights, but now has others.
         which = "start" if report.changed else "weights"
         found |= {which: report.tag, f"{which}_sha256": report.sha256}
         if report.replaced:
@@ -287,7 +284,7 @@ def _images(count: int, shape: tuple[int, ...]) -> Tensor:
 
 
 def _photographs(count: int, preprocessing: Preprocessing) -> Tensor:
-    """Photographs of another size for each count: uint8 (count, H, W, C)."""
+    """Random photographs, whose size depends on `count`: uint8 (count, H, W, C)."""
     from PIL import Image
 
     height, width = preprocessing.size + 9 * count, preprocessing.size * 2 - count
@@ -299,10 +296,10 @@ def _photographs(count: int, preprocessing: Preprocessing) -> Tensor:
 
 
 def _error(model: Classifier, run: Runner, draft: Draft, count: int, form: Format) -> float:
-    """The largest difference of what `run` gives from what the model gives.
+    """The largest difference between the outputs of `run` and of the model.
 
     Raises:
-        ConfigError: It is more than is let through.
+        ConfigError: It is larger than allowed.
     """
     from PIL import Image
 
@@ -320,8 +317,8 @@ def _error(model: Classifier, run: Runner, draft: Draft, count: int, form: Forma
     if not torch.isfinite(expected).all():
         raise ConfigError(
             "The network can't be exported.",
-            "On random images its logits are not finite.",
-            "Look at its weights",
+            "Its logits for random images are not finite.",
+            "Check its weights",
         )
     if inside is not None:
         expected = (expected / draft.temperature).softmax(1)
@@ -333,8 +330,8 @@ def _error(model: Classifier, run: Runner, draft: Draft, count: int, form: Forma
     if not error <= most:  # NaN too
         raise ConfigError(
             f"The network can't be written as {title}: the file computes something else.",
-            f"With {len(given)} random images its {what} are {error:.1e} "
-            f"{'of the largest ' if inside is None else ''}off; at most {most:.0e} is let through.",
+            f"With {len(given)} random images its {what} differ by {error:.1e}"
+            f"{' of the largest' if inside is None else ''}; at most {most:.0e} is allowed.",
             f"Write another format: {', '.join(SUFFIXES[f] for f in FORMATS if f != form)}",
         )
     return error

@@ -1,8 +1,8 @@
-"""Batch norms and constant factors go into the convolution or linear layer before them.
+"""Fold batch norms and constant factors into the convolution or linear layer before them.
 
-What stays: a norm whose input several nodes use, or which no such layer computes (the norms in
-front of DenseNet's and the pre-activation ResNet's convolutions, behind a concatenation or a sum).
-Convolutions and norms of one map that are added, as in RepVGG, become one convolution.
+A norm stays if several nodes use its input, or if no such layer computes it (the norms before the
+convolutions of DenseNet and the pre-activation ResNet, which follow a concatenation or a sum).
+A sum of convolutions and norms of the same map, as in RepVGG, becomes one convolution.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NORM = aten._native_batch_norm_legit_no_training.default
 
 
 def remove_dead(graph: Graph) -> int:
-    """Take out operators that give what they get (dropout, slices of everything); count them."""
+    """Remove operators without effect (dropout, slices of a whole dimension); count them."""
     removed = 0
     for node in graph.calls(aten.dropout.default, aten.slice.Tensor):
         if is_call(node, aten.dropout.default):
@@ -40,10 +40,10 @@ def remove_dead(graph: Graph) -> int:
 
 
 def fold_norms(graph: Graph) -> tuple[int, int]:
-    """Fold batch norms into the layers before them: how many were folded, and how many stay."""
+    """Fold batch norms into the layers before them; count those folded and those that stay."""
     folded = kept = 0
     for norm in graph.calls(_NORM):
-        (out,) = norm.users  # of three outputs the two that are for training have none
+        (out,) = norm.users  # the other two outputs are for training, and unused
         layer, eps = norm.all_input_nodes[0], argument(norm, 6, None)
         found = _weights(graph, layer, norm)
         if found is not None:
@@ -53,7 +53,7 @@ def fold_norms(graph: Graph) -> tuple[int, int]:
             graph.replace(out, layer)
             folded += 1
         else:
-            # The operator that every engine knows, without its second and third output.
+            # The operator with a single output, which every engine supports.
             new = graph.call(norm, aten.batch_norm.default, *norm.args[:5], False, 0.0, eps, False)
             graph.replace(out, new)
             kept += 1
@@ -62,13 +62,13 @@ def fold_norms(graph: Graph) -> tuple[int, int]:
 
 
 def fold_branches(graph: Graph) -> tuple[int, int]:
-    """Fold what is added to a convolution of the same map into it, after `fold_norms`.
+    """Fold convolutions and norms into the convolution of the same map that they are added to.
 
-    A smaller kernel goes into the middle of the larger one, and a batch norm is a kernel of one
-    pixel (Ding et al. 2021, "RepVGG", Section 3.3).
+    A smaller kernel is added to the center of the larger one, and a batch norm is a 1x1 kernel
+    (Ding et al. 2021, "RepVGG", Section 3.3). Run `fold_norms` first.
 
     Returns:
-        How many convolutions, and how many batch norms, went into another convolution.
+        How many convolutions, and how many batch norms, were folded into another convolution.
     """
     convs = norms = 0
     for total in graph.calls(aten.add.Tensor):
@@ -96,13 +96,13 @@ def fold_branches(graph: Graph) -> tuple[int, int]:
 def _as_kernel(
     graph: Graph, node: fx.Node, layer: fx.Node, kernel: Tensor
 ) -> tuple[Tensor, Tensor | None] | None:
-    """What `node` computes as the weight and bias of `layer`; None where these can't.
+    """A weight and bias with which `layer` computes `node`; None if there are none.
 
     Args:
         graph: The graph.
         node: A convolution or a batch norm of the input of `layer`.
         layer: A convolution.
-        kernel: Zeros of the shape of its weight.
+        kernel: Zeros with the shape of its weight.
     """
     stride, padding, dilation, groups = _settings(layer)
     outputs, inputs, *sides = kernel.shape
@@ -140,7 +140,7 @@ def _settings(conv: fx.Node) -> tuple[list[int], list[int], list[int], int]:
 
 
 def fold_factors(graph: Graph) -> int:
-    """Fold and count multiplications by a number (Inception-ResNet's residual scaling)."""
+    """Fold multiplications by a number (Inception-ResNet's residual scaling); count them."""
     folded = 0
     for node in graph.calls(aten.mul.Tensor):
         layer, factor = node.all_input_nodes[0], argument(node, 1, None)
@@ -154,6 +154,6 @@ def fold_factors(graph: Graph) -> int:
 
 
 def _weights(graph: Graph, layer: fx.Node, user: fx.Node) -> tuple[Tensor, Tensor | None] | None:
-    """As `Graph.weights` has them, of a layer whose output only `user` uses."""
+    """`Graph.weights` of a layer whose output only `user` uses; otherwise None."""
     alone = is_call(layer, *LAYERS) and only_user(layer) is user
     return graph.weights(layer) if alone else None

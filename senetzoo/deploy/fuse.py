@@ -1,4 +1,4 @@
-"""Tails of residual branches, and gates, in a network's graph become one operator each."""
+"""Replace tails of residual branches, and gates, in a network's graph by one operator each."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from senetzoo.deploy.tail import HARDSIGMOID, IDENTITY, LANES, RELU, SIGMOID, SI
 
 
 def fused(module: fx.GraphModule, dtype: torch.dtype) -> tuple[fx.GraphModule, int]:
-    """A rewritten network with its tails as operators; `module` is not changed.
+    """Replace the tails of a rewritten network by operators; `module` is not changed.
 
     Args:
-        module: As `senetzoo.deploy.rewrite.rewritten` gives it.
-        dtype: Type that it will compute in.
+        module: The result of `senetzoo.deploy.rewrite.rewritten`.
+        dtype: Type to compute in.
 
     Returns:
-        The graph, with weights packed for that type, and how many tails it has.
+        The graph, with weights packed for that type, and the number of its tails.
     """
     graph = Graph(fx.GraphModule(module, copy.deepcopy(module.graph)))
-    # Here no map is read for the gate anyway: a convolution that reads as much as it writes pays.
+    # The operators never read a map for its gate, so this pays even with as many inputs as outputs.
     squeeze_through(graph, level=True)
     tails = 0
-    # Sums first: what is left are convolutions without one.
+    # Sums first; the remaining convolutions have no sum.
     for operator, matched in ((aten.add.Tensor, _with_sum), (aten.conv2d.default, _without_sum)):
-        graph.nodes.eliminate_dead_code()  # averages and maps that are read no more
+        graph.nodes.eliminate_dead_code()  # averages and maps that nothing reads anymore
         for node in graph.calls(operator):
             tail = matched(node)
             if tail is None or not _fits(graph, tail.conv):
@@ -48,7 +48,7 @@ def fused(module: fx.GraphModule, dtype: torch.dtype) -> tuple[fx.GraphModule, i
 
 @dataclass(frozen=True)
 class _Tail:
-    """Nodes of a tail: its last one gives what the operator will give."""
+    """Nodes of a tail; the operator's output replaces that of the last node."""
 
     x: fx.Node
     conv: fx.Node
@@ -60,7 +60,7 @@ class _Tail:
 
 
 def _with_sum(add: fx.Node) -> _Tail | None:
-    """The tail whose sum is `add`."""
+    """The tail whose sum is `add`, or None."""
     terms = add.all_input_nodes
     if len(terms) != 2 or add.kwargs:
         return None
@@ -78,13 +78,13 @@ def _with_sum(add: fx.Node) -> _Tail | None:
 
 
 def _without_sum(conv: fx.Node) -> _Tail | None:
-    """The tail that is a convolution of a gated map."""
+    """The tail that consists of a convolution of a gated map, or None."""
     x, input_gate = _ungated(conv.all_input_nodes[0])
     return None if input_gate is None else _Tail(x, conv, conv, input_gate)
 
 
 def _ungated(node: fx.Node) -> tuple[fx.Node, fx.Node | None]:
-    """The map and the gate whose product a node is, which is read once; of another, the node."""
+    """Map and gate, if a node is their product and has one user; otherwise the node itself."""
     factors = node.all_input_nodes
     if is_call(node, aten.mul.Tensor) and len(factors) == 2 and len(node.users) == 1:
         for x, gate in (factors, factors[::-1]):
@@ -104,7 +104,7 @@ def _fits(graph: Graph, conv: fx.Node) -> bool:
 
 
 def _overwritten(graph: Graph, tail: _Tail) -> bool:
-    """Whether a tail in place writes what this one reads, before its end, where it will read it."""
+    """Whether an in-place tail overwrites an input of this one, which reads it only at its end."""
     first = tail.conv if tail.input_gate is None else tail.conv.all_input_nodes[0]
     read = [tail.x, tail.gate, tail.input_gate, tail.shortcut]
     bases = [_base(node) for node in read if node is not None]
@@ -117,7 +117,7 @@ def _overwritten(graph: Graph, tail: _Tail) -> bool:
 
 
 _SHORTCUT = 4
-"""Its place in the arguments of `gated_tail_`."""
+"""Index of the shortcut in the arguments of `gated_tail_`."""
 
 
 def _replace(graph: Graph, tail: _Tail, dtype: torch.dtype) -> None:
@@ -128,7 +128,7 @@ def _replace(graph: Graph, tail: _Tail, dtype: torch.dtype) -> None:
     gate, input_gate = (g and _flat(graph, g, last) for g in (tail.gate, tail.input_gate))
     layer = _layer(graph, *found, dtype, last)
     arguments = (tail.x, *layer, gate, shortcut, tail.activation, input_gate)
-    # What is read while it is written stays apart.
+    # The operator must not write in place to a tensor that it also reads.
     read = [_base(node) for node in (tail.x, gate, input_gate) if node is not None]
     if shortcut is None or shortcut in read or not _is_dead(shortcut, last):
         graph.replace(last, graph.call(last, torch.ops.senetzoo.gated_tail.default, *arguments))
@@ -137,7 +137,7 @@ def _replace(graph: Graph, tail: _Tail, dtype: torch.dtype) -> None:
     inner = [user for user in last.all_input_nodes if user is not shortcut]
     last.replace_all_uses_with(shortcut)
     graph.nodes.erase_node(last)
-    for node in inner:  # the sum below an activation reads the shortcut too
+    for node in inner:  # the sum before an activation reads the shortcut too
         if not node.users:
             graph.nodes.erase_node(node)
 
@@ -161,7 +161,7 @@ def _flat(graph: Graph, gate: fx.Node, before: fx.Node) -> fx.Node:
 
 
 def _is_dead(shortcut: fx.Node, last: fx.Node) -> bool:
-    """Whether nothing reads the memory of a shortcut but its tail and what came before."""
+    """Whether nothing after its tail reads the memory of a shortcut."""
     return is_call(shortcut, *FRESH) and all(
         user <= last and (not _is_view(user) or all(later <= last for later in user.users))
         for user in shortcut.users
@@ -169,7 +169,7 @@ def _is_dead(shortcut: fx.Node, last: fx.Node) -> bool:
 
 
 def _base(node: fx.Node) -> fx.Node:
-    """The node whose memory a node has."""
+    """The node whose memory a node shares."""
     while _is_view(node):
         node = node.all_input_nodes[0]
     return node
@@ -190,7 +190,7 @@ _HIDDEN: dict[Any, int] = {
 
 
 def _replace_excitation(graph: Graph, gate: fx.Node, dtype: torch.dtype) -> None:
-    """Make a mean, two layers and the gate of them one operator, where they are that."""
+    """Replace a mean, two layers and the gate by one operator, if the graph has this pattern."""
     chain = list(_back(gate))
     if len(chain) < 4:
         return
@@ -201,7 +201,7 @@ def _replace_excitation(graph: Graph, gate: fx.Node, dtype: torch.dtype) -> None
     (weight1, bias1), (weight2, bias2) = (found for found in weights if found is not None)
     if weight1.shape[1] % 2:
         return
-    # More hidden channels, whose value is 0.
+    # Additional hidden channels, whose value is 0.
     more = -len(weight1) % LANES
     weight1, weight2 = F.pad(weight1, (0, 0, 0, more)), F.pad(weight2, (0, more))
     bias1 = None if bias1 is None else F.pad(bias1, (0, more))
@@ -215,7 +215,7 @@ def _replace_excitation(graph: Graph, gate: fx.Node, dtype: torch.dtype) -> None
 
 
 def _back(gate: fx.Node) -> Iterator[fx.Node]:
-    """What a gate comes from, as long as it is a layer, an activation, a layer and a mean."""
+    """The nodes before a gate, as far as they are a layer, an activation, a layer and a mean."""
     node = gate
     for operators in ((aten.linear.default,), _HIDDEN, (aten.linear.default,), (aten.mean.dim,)):
         source = node.all_input_nodes[0]

@@ -1,7 +1,7 @@
-"""A network as a graph of ATen operators, and what the rewrites read from it.
+"""A network as a graph of ATen operators, with helpers for the rewrites.
 
-The graph is that of `torch.export`: without in-place operators, for any batch size and one image
-size, with the parameters as its constants.
+The graph is from `torch.export`: it has no in-place operators, takes any batch size and one image
+size, and has the parameters as constants.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from senetzoo.deploy.program import exported, quiet
 
 aten = torch.ops.aten
 END = 2**63 - 1
-"""Of a slice up to the end."""
+"""The end of a slice up to the last element."""
 
 
 class Graph:
@@ -30,13 +30,13 @@ class Graph:
         self._made = 0
 
     def calls(self, *operators: object) -> Iterator[fx.Node]:
-        """Nodes that call one of `operators`, in order; the graph may be changed meanwhile."""
+        """Nodes that call one of `operators`, in order; the graph may change during iteration."""
         for node in list(self.nodes.nodes):
             if is_call(node, *operators) and not node._erased:
                 yield node
 
     def exact(self, node: object) -> Any:
-        """The constant that a node stands for, in fp64; None of any other."""
+        """The value of a constant node, in fp64; None for any other node."""
         if not isinstance(node, fx.Node) or node.op != "get_attr":
             return None
         value: Any = self.module
@@ -50,13 +50,13 @@ class Graph:
         return None if weight is None else (weight, self.exact(argument(layer, 2, None)))
 
     def set_weights(self, layer: fx.Node, weight: Tensor, bias: Tensor | None) -> None:
-        """Give a layer other weights."""
+        """Replace the weights of a layer."""
         dtype = layer.meta["val"].dtype
         constants = [v if v is None else self.constant(v, dtype, layer) for v in (weight, bias)]
         layer.args = (layer.args[0], *constants, *layer.args[3:])
 
     def constant(self, value: Tensor, dtype: torch.dtype, before: fx.Node) -> fx.Node:
-        """A node for a new constant, put before another node."""
+        """Insert a node for a new constant before another node."""
         while hasattr(self.module, name := f"_made_{self._made}"):
             self._made += 1
         self.module.register_buffer(name, value.detach().to(dtype).contiguous())
@@ -64,21 +64,21 @@ class Graph:
             return self.nodes.get_attr(name)
 
     def call(self, before: fx.Node, operator: Callable[..., Any], *args: Any) -> fx.Node:
-        """A node that calls `operator`, put before another node."""
+        """Insert a node that calls `operator` before another node."""
         with self.nodes.inserting_before(before):
             return self.nodes.call_function(operator, args)
 
     def replace(self, old: fx.Node, new: fx.Node) -> None:
-        """Give `old`'s users `new`, and take `old` out."""
+        """Replace `old` by `new` in all users of `old`, and erase `old`."""
         new.meta.setdefault("val", old.meta.get("val"))
         old.replace_all_uses_with(new)
         self.nodes.erase_node(old)
 
     def finish(self) -> fx.GraphModule:
-        """The module after the changes, without what nothing uses any more."""
+        """The module after the changes, without unused nodes and constants."""
         self.nodes.eliminate_dead_code()
         self.nodes.lint()
-        return fx.GraphModule(self.module, self.nodes)  # takes what the graph uses
+        return fx.GraphModule(self.module, self.nodes)  # copies only what the graph uses
 
 
 def traced(model: nn.Module, sample: Tensor) -> Graph:
@@ -86,11 +86,11 @@ def traced(model: nn.Module, sample: Tensor) -> Graph:
     program = exported(copy.deepcopy(model).eval(), sample.detach())
     with quiet():
         program = program.run_decompositions({})
-        # Older versions of torch put no guards into the module, and have no such option.
+        # Older versions of torch add no guards to the module, and don't have this option.
         guards = "check_guards" in inspect.signature(program.module).parameters
         graph = Graph(program.module(**({"check_guards": False} if guards else {})))
     for node in graph.calls(aten.view.default, aten._unsafe_view.default):
-        # A view of the sample's memory layout; images may come in another.
+        # The view assumes the sample's memory layout, but images may have another.
         node.target = aten.reshape.default
     return graph
 
@@ -101,21 +101,21 @@ def is_call(node: object, *operators: object) -> bool:
 
 
 def shape(node: fx.Node) -> Sequence[Any]:
-    """Shape of the tensor that a node gives: whole numbers, but for the batch size."""
+    """Shape of a node's tensor: integers, except for the batch size."""
     return node.meta["val"].shape  # type: ignore[no-any-return]
 
 
 def only_user(node: fx.Node) -> fx.Node | None:
-    """The one node that uses `node`; None where there are several."""
+    """The only node that uses `node`; None if it doesn't have exactly one user."""
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
 def argument(node: fx.Node, index: int, default: Any) -> Any:
-    """An argument of an operator by its position, which the graph leaves out at its default."""
+    """A positional argument of an operator, or its default, which the graph may leave out."""
     return node.args[index] if len(node.args) > index else default
 
 
 def operator_name(node: fx.Node) -> str:
-    """A node's operator as people call it: ``relu``."""
+    """Short name of a node's operator: ``relu``."""
     name = getattr(node.target, "__name__", str(node.target))
     return name.removeprefix("aten.").partition(".")[0].removeprefix("_")

@@ -1,8 +1,8 @@
-"""What a file has around its network where photographs go in and probabilities come out.
+"""Preprocessing and softmax inside a file that takes photographs and returns probabilities.
 
-Written once for torch, whose exporters write it for ONNX and pt2, and once in OpenVINO's own
-operators: OpenVINO reads the antialiasing of ONNX's resize as something else, up to 34 of 255
-levels off, and has an exact one.
+There is a version in torch, which is exported to ONNX and pt2, and one in OpenVINO's operators,
+because OpenVINO computes the antialiased resize of ONNX differently, by up to 34 of 255 levels, but
+has an exact one of its own.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     import openvino
     from PIL.Image import Image
 
-# Pillow's names of its filters; torch's of that which looks at the same pixels.
+# Pillow's names of its filters, and torch's names of those that read the same pixels.
 _MODES = {"nearest": "nearest-exact", "bilinear": "bilinear", "bicubic": "bicubic"}
 
 
 def photograph(image: Image | Tensor, channels: int) -> Tensor:
-    """What such a file takes of an image: uint8 (H, W, channels)."""
+    """Convert an image to the input of such a file: uint8 (H, W, channels)."""
     import numpy as np
     from PIL import Image as PILImage
 
@@ -38,9 +38,9 @@ def photograph(image: Image | Tensor, channels: int) -> Tensor:
 
 
 class Preprocess(nn.Module):
-    """A `Preprocessing` of a batch of photographs of one size, whatever size it is.
+    """A `Preprocessing` as a module, for a batch of photographs of the same arbitrary size.
 
-    Only those 32 times as long as wide it does not cut to their center first.
+    The only difference: it doesn't center-crop photographs 32 times as long as wide first.
     """
 
     mean: Tensor
@@ -55,13 +55,13 @@ class Preprocess(nn.Module):
             self.register_buffer(name, value)
 
     def forward(self, photographs: Tensor) -> Tensor:
-        """fp32 (N, C, size, size) of uint8 (N, H, W, C)."""
+        """uint8 (N, H, W, C) to fp32 (N, C, size, size)."""
         x = photographs.permute(0, 3, 1, 2)
         shorter = _least(*x.shape[2:])
         size = [self.resize * side // shorter for side in x.shape[2:]]
         antialias = {} if self.mode == "nearest-exact" else {"antialias": True}
         x = F.interpolate(x, size=size, mode=self.mode, **antialias)
-        # Not slices: that of a whole side is traced as such, and then holds for that side alone.
+        # Not slices: a slice of a whole dimension would be traced as valid for its size only.
         for axis, side in enumerate(x.shape[2:], 2):
             rest = side - self.size
             # The half is rounded to even, as in torchvision.
@@ -71,7 +71,7 @@ class Preprocess(nn.Module):
 
 
 def _least(first: int, second: int) -> int:
-    """The smaller of two lengths, which may be unknown yet."""
+    """The smaller of two lengths, which may be symbolic."""
     return torch.sym_min(first, second)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -87,7 +87,7 @@ class Probabilities(nn.Module):
 
 
 def around(network: openvino.Model, preprocessing: Preprocessing, temperature: float) -> Any:
-    """OpenVINO's model with both around it; `network` is used up."""
+    """Add the preprocessing and the softmax to an OpenVINO model; `network` is consumed."""
     import numpy as np
     import openvino
     from openvino import opset13 as op
@@ -100,7 +100,7 @@ def around(network: openvino.Model, preprocessing: Preprocessing, temperature: f
     shorter = op.reduce_min(have, whole(0), keep_dims=True)
     size = op.divide(op.multiply(have, whole(preprocessing.resize)), shorter)
     nearest = preprocessing.interpolation == "nearest"
-    # Of maps (N, H, W, C): of others it takes a hundred times as long.
+    # In the layout (N, H, W, C): in others it takes a hundred times as long.
     x = op.interpolate(
         images,
         size,

@@ -1,4 +1,4 @@
-"""`optimize`: a trained network rewritten, handed to the fastest engine, and compared."""
+"""`optimize`: rewrite a trained network, choose the fastest engine, and compare them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from senetzoo.nn.modes import TORCH_DTYPES
 
 Mode: TypeAlias = Literal["latency", "throughput", "auto"]
 
-# Relative to the largest logit: what fp32 rounds to in other orders of sums, at most.
+# Largest rounding error of fp32 with sums in another order, relative to the largest logit.
 _FP32 = 1e-3
-# Parts of a batch that are tried, and the fewest images that a part is worth.
+# Numbers of parts to try for a batch, and the fewest images in a part.
 _PARTS = (2, 4)
 _LEAST = 4
-# Seconds in which all candidates are timed, and the original with the chosen one.
+# Seconds for timing all candidates, and the original with the chosen one.
 _SECONDS = 2.0
 
 
@@ -38,14 +38,14 @@ class Tried:
     """One way to run the network.
 
     Args:
-        engine: Its name.
+        engine: Name of the engine.
         layout: Memory layout of the images and maps.
-        milliseconds: Median of a batch like the sample; None if it could not be used.
-        rounds: Batches that were timed.
-        prepared: Seconds until it was ready, compilation included.
+        milliseconds: Median for a batch like the sample; None if it can't be used.
+        rounds: Number of batches that were timed.
+        prepared: Seconds until it was ready, including compilation.
         streams: Parts of a batch that run at the same time, each on its share of the threads.
-        part: Images that are run at a time, at most; None for all of a batch.
-        why: Why it could not be used; empty where it could.
+        part: Maximum number of images that are run at a time; None for the whole batch.
+        why: Why it can't be used; empty if it can.
         tails: Blocks whose last convolution is one operator with its gate, sum and activation.
     """
 
@@ -61,7 +61,7 @@ class Tried:
 
     @property
     def how(self) -> str:
-        """What it does beyond engine and layout, for the end of a line."""
+        """What it does besides engine and layout, to append to a line."""
         tails = f", {self.tails} tails in one operator each" if self.tails else ""
         streams = f", {self.streams} streams" if self.streams > 1 else ""
         return tails + streams + ("" if self.part is None else f", {self.part} images at a time")
@@ -69,16 +69,16 @@ class Tried:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The optimized network beside the original, on the sample.
+    """Comparison of the optimized network with the original on the sample.
 
     Args:
-        error: Largest difference between logits over the largest of the original's, both in fp32
-            unless the optimized form is of another type.
-        agreement: Part of the images for which both name the same class.
-        speedup: Median of the ratio of times, original (torch, eagerly, as it is) to optimized,
-            of the same batch in turn.
+        error: Largest difference between the logits, relative to the original's largest, both in
+            fp32 unless the optimized network has another dtype.
+        agreement: Fraction of the images for which both predict the same class.
+        speedup: Median ratio of the times of the original (eager torch, unchanged) and the
+            optimized network, which run the same batch in turn.
         quartiles: Quartiles of that ratio.
-        rounds: Batches of each.
+        rounds: Number of batches of each.
     """
 
     error: float
@@ -94,10 +94,10 @@ class Report:
 
     Args:
         dtype: Type of weights and activations.
-        chosen: The way that was chosen.
-        tried: All ways that were tried, the chosen one among them.
+        chosen: The candidate that was chosen.
+        tried: All candidates, including the chosen one.
         rewrites: What was changed in the graph.
-        comparison: With the original; None without ``compare``.
+        comparison: Comparison with the original; None without ``compare``.
     """
 
     dtype: Dtype
@@ -111,16 +111,13 @@ class Report:
         lines = [
             f"{chosen.engine}, {self.dtype}, {chosen.layout}{chosen.how}",
             f"batch norms folded: {done.folded}"
-            + (f", {done.norms} stay behind sums or concatenations" if done.norms else ""),
-            *(
-                [f"convolutions folded into those beside them: {done.branches}"]
-                * bool(done.branches)
-            ),
+            + (f", {done.norms} stay after sums or concatenations" if done.norms else ""),
+            *([f"convolutions folded into parallel ones: {done.branches}"] * bool(done.branches)),
             f"gates that read the input of the convolution before them: {len(done.squeezed)}",
         ]
         lines += [f"  {path} not: {why}" for path, why in done.left]
         if len(self.tried) > 1:
-            lines.append("tried, milliseconds a batch:")
+            lines.append("tried, milliseconds per batch:")
             lines += [
                 f"  {way.engine} {way.layout}{way.how}: "
                 + (
@@ -142,10 +139,10 @@ class Report:
 
 
 class Optimized(nn.Module):
-    """What `optimize` gives: called like the network that it was made of.
+    """The result of `optimize`, which is called like the original network.
 
-    It holds no parameters that could be trained or saved; keep the network for that, and write
-    files with ``senetzoo export``. Its ``report`` says what was done.
+    It has no parameters to train or save; keep the original network for that, and write files with
+    ``senetzoo export``. Its ``report`` describes what was done.
     """
 
     def __init__(self, run: Runner, report: Report) -> None:
@@ -158,12 +155,12 @@ class Optimized(nn.Module):
         """Logits (N, classes) of fp32 images (N, C, H, W) of the sample's size, without gradient.
 
         Raises:
-            ConfigError: Images of another size, type or device.
+            ConfigError: The images have another size, type or device.
         """
         return self._run(images)
 
     def train(self, mode: bool = True) -> Optimized:
-        """Refuse training: gates and norms are folded.
+        """Raise if `mode` is true: training isn't possible, because gates and norms are folded.
 
         Raises:
             ConfigError: `mode` is true.
@@ -172,7 +169,7 @@ class Optimized(nn.Module):
             raise ConfigError(
                 "An optimized network can't be trained.",
                 "Its norms are folded and its graph is fixed.",
-                "Train the network that it was made of, and optimize it again",
+                "Train the original network, and optimize it again",
             )
         return self
 
@@ -181,9 +178,9 @@ class Optimized(nn.Module):
 
     def __reduce__(self) -> str:
         raise ConfigError(
-            "An optimized network can't be pickled, nor sent to another process.",
-            "What its engine has made is of this process.",
-            "Send the network that it was made of, and call senetzoo.optimize there",
+            "An optimized network can't be pickled or sent to another process.",
+            "What its engine compiled is bound to this process.",
+            "Send the original network, and call senetzoo.optimize there",
         )
 
     def extra_repr(self) -> str:
@@ -204,39 +201,39 @@ def optimize(
     calibration: Tensor | None = None,
     compare: bool = True,
 ) -> Optimized:
-    """Make a trained network ready to run here, as fast as can be, without changing what it says.
+    """Make a trained network as fast as possible on this machine, with the same outputs.
 
-    Batch norms are folded, gates behind a convolution read its smaller input, and an engine gets
-    the graph; torch's own engines get it with the tails of residual branches as one operator each
-    too (`senetzoo.deploy.tail`), where that is faster. `model` is not changed.
+    Batch norms are folded, gates after a convolution read its smaller input, and an engine runs
+    the graph. With torch's own engines the tails of residual branches also become one operator
+    each (`senetzoo.deploy.tail`) if that is faster. `model` is not changed.
 
     Args:
-        model: Takes fp32 images (N, C, H, W) and gives logits (N, classes); of whatever library.
-        sample: fp32 images (N, C, H, W) of the size and on the device to come, best as many as a
-            batch will have: engines are chosen by the time for them. Real ones, transformed, make
-            the comparison mean something.
+        model: Network from fp32 images (N, C, H, W) to logits (N, classes), from any library.
+        sample: fp32 images (N, C, H, W) of the size and on the device to run with, ideally a whole
+            batch, because engines are chosen by their time for it. Preprocessed real images make
+            the comparison meaningful.
         engine: ``"eager"``, ``"inductor"``, ``"onnxruntime"``, ``"openvino"``, or ``"auto"``: all
-            that are to be had here are timed in turn for two seconds after they are ready, and
-            the fastest is taken.
-        mode: How the processor's cores share a batch: ``"latency"``, all of them work on one image
-            or part after the other; ``"throughput"``, each of torch's threads has a part of its
-            own; ``"auto"``, the first in the choice of the engine, then whichever of the two is
-            faster for the sample. On another device all are the first.
-        dtype: Type of weights and activations. What bf16 and int8 cost in accuracy has to be
-            measured on your data.
-        calibration: Images like the sample's, some hundreds, whose activations give int8 its
-            ranges; None for the sample itself.
-        compare: Whether to compare speed and logits with those of `model`, and, of a named engine,
-            whether other ways to share and cut a batch are tried, which is always done with
-            ``engine="auto"``: on a processor halves and quarters of the sample's number are, as
-            their maps may stay in its caches.
+            that are available are prepared and then timed in turn for two seconds, and the fastest
+            is used.
+        mode: How the CPU cores share a batch. ``"latency"``: all of them work on one image or part
+            after the other. ``"throughput"``: each of torch's threads has its own part.
+            ``"auto"``: the engine is chosen with the first, then the faster of the two for the
+            sample is used. On other devices all modes are the first.
+        dtype: Type of weights and activations. Measure on your data how much accuracy bf16 and
+            int8 cost.
+        calibration: A few hundred images like the sample's, to calibrate int8; None for the sample
+            itself.
+        compare: Whether to compare speed and logits with those of `model`, and for a named engine,
+            whether to also try other ways to share and split a batch on a CPU, which
+            ``engine="auto"`` always does: halves and quarters of the sample, whose maps may fit the
+            caches.
 
     Returns:
-        A module that is called like `model`; its ``report`` says what was done and measured.
+        A module that is called like `model`; its ``report`` describes what was done and measured.
 
     Raises:
-        ConfigError: A value that does not fit, a network that can't be a graph, or an engine that
-            can't run it, or not to within rounding.
+        ConfigError: An argument is invalid, the network can't be traced, or no engine can run it
+            with the same outputs up to rounding.
         MissingExtraError: A named engine is not installed.
     """
     check_batch("optimize", "sample", sample)
@@ -245,7 +242,7 @@ def optimize(
         raise ConfigError(
             f"There is no mode {mode!r}.", f"Modes are {', '.join(modes)}.", nearest(mode, modes)
         )
-    # Each has at least an image of the sample.
+    # Each stream has at least one image of the sample.
     most = min(torch.get_num_threads(), len(sample)) if sample.device.type == "cpu" else 1
     original = copy.deepcopy(model).eval().requires_grad_(False)
     graph, rewrites = rewritten(model, sample)
@@ -279,9 +276,9 @@ def optimize(
             error = _error(run(sample), expected)
             if dtype == "fp32" and not error < _FP32:
                 raise ConfigError(
-                    f"The engine {kind.name} gives other logits than the network.",
+                    f"The engine {kind.name} computes other logits than the network.",
                     f"They differ by {error:.1e} of the largest.",
-                    "Take another engine: engine='eager'",
+                    "Use another engine: engine='eager'",
                 )
             ready[len(tried)] = run
         except SenetzooError as refusal:
@@ -307,7 +304,7 @@ def optimize(
         attempt(*ways[best], most, needed=False)
         best = _fastest(ready, tried, sample)
         ready = {best: ready[best]}
-    # Of a small part more stays in the processor's caches.
+    # More of a small part fits in the CPU caches.
     sizes = [-(-len(sample) // parts) for parts in _PARTS if worth]
     for part in [size for size in sizes if size >= _LEAST * tried[best].streams]:
         start, run = time.perf_counter(), _in_parts(ready[best], part)
@@ -335,7 +332,7 @@ def _ways(name: str, dtype: Dtype, sample: Tensor) -> list[tuple[Engine, Layout]
             " ".join(reasons.values()),
             "Give another dtype, or install an engine",
         )
-    # Inductor lays out the maps between convolutions by itself, and takes long to compile.
+    # Inductor chooses the layout between convolutions itself, and takes long to compile.
     return [
         (kind, layout)
         for kind, reason in reasons.items()
@@ -347,9 +344,9 @@ def _ways(name: str, dtype: Dtype, sample: Tensor) -> list[tuple[Engine, Layout]
 def _with_tails(
     ways: list[tuple[Engine, Layout]], graph: fx.GraphModule, dtype: Dtype, sample: Tensor
 ) -> list[tuple[Engine, Layout, fx.GraphModule, int]]:
-    """The ways, each with the network's residual tails as single operators too where it can be.
+    """Add variants with the network's residual tails as single operators, where that is possible.
 
-    With the graph that the engine gets, and how many tails are operators in it.
+    Each one has the graph for the engine, and the number of tails that are operators in it.
     """
     able = [way for way in ways if way[0].operators and way[1] == "nhwc"]
     given = [(*way, graph, 0) for way in ways]
@@ -360,7 +357,7 @@ def _with_tails(
 
 
 def _fastest(ready: Mapping[int, Runner], tried: list[Tried], sample: Tensor) -> int:
-    """Time what is ready, note it in `tried`, and say which is the fastest."""
+    """Time the runners, record it in `tried`, and return the index of the fastest."""
     times = _race(ready, sample)
     for number, seconds in times.items():
         tried[number] = replace(
@@ -370,7 +367,7 @@ def _fastest(ready: Mapping[int, Runner], tried: list[Tried], sample: Tensor) ->
 
 
 def _in_parts(run: Runner, most: int) -> Runner:
-    """`run` on parts of at most so many images, whose sizes differ by one at most."""
+    """`run` on parts of at most `most` images, whose sizes differ by at most one."""
 
     def part_by_part(images: Tensor) -> Tensor:
         count = -(-len(images) // most)
@@ -386,7 +383,7 @@ def _error(logits: Tensor, expected: Tensor) -> float:
 
 
 def _race(runners: Mapping[int, Runner], sample: Tensor) -> dict[int, list[float]]:
-    """Seconds of a batch of each in turn, for `_SECONDS` in all, but at least three rounds."""
+    """Time a batch of each in turn, for `_SECONDS` in total and at least three rounds."""
     seconds: dict[int, list[float]] = {number: [] for number in runners}
     with torch.inference_mode():
         for run in runners.values():

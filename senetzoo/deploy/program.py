@@ -1,4 +1,4 @@
-"""A network as torch.export's program and as an ONNX file, for any number of images."""
+"""Convert a network to a torch.export program and to ONNX, for any batch size."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 IMAGES, LOGITS, PROBABILITIES = "images", "logits", "probabilities"
-"""Names of the input and of the two kinds of output in what is written."""
+"""Names of the input and of the two kinds of output in written files."""
 
 BATCH = ("batch",)
-"""Names of the first axes of a program's input where these may have any length."""
+"""Names of the first axes of a program's input, which may have any length."""
 
 
 def exported(module: nn.Module, sample: Tensor, axes: Sequence[str] = BATCH) -> ExportedProgram:
     """Trace `module`, in eval mode, for any number of images of the sample's size.
 
     Args:
-        module: It.
+        module: The module.
         sample: Images.
         axes: Names of the sample's first axes, which may have any length.
 
@@ -37,14 +37,14 @@ def exported(module: nn.Module, sample: Tensor, axes: Sequence[str] = BATCH) -> 
     """
     from torch.export import Dim
 
-    # One image would be taken for a constant.
+    # A batch size of one would be traced as a constant.
     images = sample if len(sample) > 1 else sample.expand(2, *sample.shape[1:]).contiguous()
-    # Without a bound torch 2.6 takes infinity for a number of images, and finds that it fails.
+    # Without a bound torch 2.6 also considers an infinite batch size, and fails.
     most = None if torch.__version__ >= "2.8" else 2**31
     asked = f"The network {type(module).__name__} can't be exported."
     failing = explained(asked, "torch.export", "Run it with the engine eager")
     with failing, torch.no_grad(), quiet():
-        # Not strict: the default since torch 2.7, and 2.6's other form can't read our blocks.
+        # Not strict: the default since torch 2.7; strict mode in 2.6 can't trace our blocks.
         return torch.export.export(
             module,
             (images,),
@@ -56,40 +56,40 @@ def exported(module: nn.Module, sample: Tensor, axes: Sequence[str] = BATCH) -> 
 def onnx_model(
     program: ExportedProgram, output: str = LOGITS, axes: Sequence[str] = BATCH
 ) -> onnx.ModelProto:
-    """The ONNX form of `program`, with input ``images`` and the output of that name.
+    """Convert `program` to ONNX, with input ``images`` and an output named `output`.
 
     Args:
-        program: It.
+        program: The program.
         output: Name of its output.
-        axes: Those of `exported`.
+        axes: As for `exported`.
 
     Raises:
-        ConfigError: torch.onnx has no form of one of its operators.
+        ConfigError: torch.onnx doesn't support one of its operators.
     """
     from torch.export import Dim
 
     remedy = "Write another format, or run it with another engine"
-    with explained("The network has no ONNX form.", "torch.onnx", remedy), quiet():
+    with explained("The network can't be converted to ONNX.", "torch.onnx", remedy), quiet():
         translated = torch.onnx.export(
             program,
             (),
             dynamo=True,
             verbose=False,
-            # For their names in the file; the program has the axes already.
+            # Only for the axes' names in the file; the program already has the axes.
             dynamic_shapes=({n: Dim(axis) for n, axis in enumerate(axes)},),
             input_names=[IMAGES],
             output_names=[output],
         )
     if translated is None:
-        raise RuntimeError("torch.onnx.export gave nothing")
+        raise RuntimeError("torch.onnx.export returned nothing")
     return translated.model_proto
 
 
 @contextlib.contextmanager
 def quiet(name: str = "torch.onnx") -> Iterator[None]:
-    """Keep off the screen what exporters warn of, and what their logger says below errors.
+    """Suppress the warnings of exporters, and their logger's messages below errors.
 
-    One thread at a time: warnings, loggers, and what exporters patch, are of the whole process.
+    One thread at a time: warnings, loggers and exporters' patches are global to the process.
     """
     with unwarned():
         logger = logging.getLogger(name)

@@ -1,4 +1,4 @@
-"""Every rewrite, one after another: the same function in fewer operators."""
+"""Apply all rewrites of a network's graph: the same function with fewer operators."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FRESH = (
     aten.add.Tensor,
     aten.mul.Tensor,
 )
-"""Operators whose result shares no memory with what they get."""
+"""Operators whose result shares no memory with their inputs."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Rewrites:
     """What was changed.
 
     Args:
-        removed: Operators that did nothing: dropout, slices of everything.
-        folded: Batch norms that went into the layer before them, or into one beside them.
-        norms: Batch norms that stay, behind a sum or a concatenation.
-        branches: Convolutions that went into the one beside them, whose output theirs is added to.
-        factors: Constant factors that went into the layer before them.
+        removed: Operators without effect: dropout, slices of a whole dimension.
+        folded: Batch norms folded into the layer before them, or into a parallel one.
+        norms: Batch norms that stay, after a sum or a concatenation.
+        branches: Convolutions folded into a parallel one that they are added to.
+        factors: Constant factors folded into the layer before them.
         squeezed: Gates that read the input of the convolution before them instead of its output.
-        left: Gates that could not, or would not be faster, by name, each with the reason.
+        left: Gates that can't do so, or would not be faster: names and reasons.
     """
 
     removed: int
@@ -46,17 +46,17 @@ class Rewrites:
 def rewritten(
     model: nn.Module, sample: Tensor, *, everywhere: bool = False
 ) -> tuple[fx.GraphModule, Rewrites]:
-    """A network as a graph that does the same with fewer operators; `model` is not changed.
+    """Rewrite a network as a graph with fewer operators; `model` is not changed.
 
     Args:
-        model: Takes images (N, C, H, W) and gives logits (N, classes).
-        sample: Images (N, C, H, W) of the size that it will get, on the model's device, of its
+        model: Network from images (N, C, H, W) to logits (N, classes).
+        sample: Images (N, C, H, W) of the size to run with, on the model's device and in its
             dtype.
-        everywhere: Squeeze through convolutions even where it reads no less; see
+        everywhere: Whether to squeeze through convolutions even if that doesn't read less; see
             `senetzoo.deploy.squeeze.squeeze_through`.
 
     Returns:
-        The graph, in eval mode, for any number of images of the sample's size; and what was done.
+        The graph, in eval mode, for any number of images of the sample's size; and the changes.
 
     Raises:
         ConfigError: torch can't export the network.
@@ -81,7 +81,7 @@ def rewritten(
 
 
 def _work_in_place(graph: Graph) -> None:
-    """Activations overwrite what nothing else reads, as in the network itself."""
+    """Make activations in place if nothing else reads their input, as in the network itself."""
     for node in graph.calls(aten.relu.default):
         source = node.all_input_nodes[0]
         if is_call(source, *FRESH) and only_user(source) is node:

@@ -1,10 +1,10 @@
-"""Squeeze through linearity: a gate's averages from the input of the convolution before it.
+"""Compute a gate's averages from the input of the convolution before it, by linearity.
 
-The average over the map of ``W * h + b`` is linear in the averages of the windows of h that each
-weight of W sees: for a 1x1 convolution in the average of h, for a padded 3x3 of stride 1 in the sum
-over h, those over its first and last row and column, and its four corners. The layer after the
-average (SE's first, the one of ESE and cSE) is linear too, and both become one small matrix. So
-the gate is known before the convolution has run, and reads a map of fewer channels: a quarter in a
+The average of ``W * h + b`` over the map is linear in the averages of h over the windows that each
+weight of W reads: for a 1x1 convolution, the average of h; for a padded 3x3 of stride 1, the sums
+over h, over its first and last row and column, and its four corners. The layer after the average
+(SE's first, the only one of ESE and cSE) is linear too, and both become one small matrix. So the
+gate is known before the convolution has run, and reads a map with fewer channels: a quarter in a
 ResNet's bottleneck, half in a ResNeXt's.
 """
 
@@ -26,13 +26,13 @@ def squeeze_through(
 
     Args:
         graph: The graph, with its norms folded.
-        everywhere: Also where that reads no less: by default a map is squeezed through a 1x1
-            convolution that has fewer inputs than outputs, and is read for nothing else than to
-            be multiplied.
-        level: Also through one that has as many.
+        everywhere: Whether to do this even if it doesn't read less. By default it is done for 1x1
+            convolutions with fewer inputs than outputs, whose map is otherwise only read by the
+            product with the gate.
+        level: Whether to also do it for as many inputs as outputs.
 
     Returns:
-        By the module that takes an average: why it stays; empty where it was rewritten.
+        By the module that computes an average: why it stays; empty if it was rewritten.
     """
     reasons: dict[str, str] = {}
     for mean in graph.calls(aten.mean.dim, aten.adaptive_avg_pool2d.default):
@@ -60,7 +60,7 @@ def _is_over_space(mean: fx.Node) -> bool:
 
 
 def _is_impossible(conv: fx.Node, weights: tuple[Tensor, Tensor | None] | None) -> str:
-    """Why the average of what a node gives is not known from its input; empty where it is."""
+    """Why the average of a node's output can't be computed from its input; empty if it can."""
     if not is_call(conv, aten.conv2d.default):
         return f"its map comes from {operator_name(conv)}, not from a convolution"
     if weights is None:
@@ -78,7 +78,7 @@ def _is_impossible(conv: fx.Node, weights: tuple[Tensor, Tensor | None] | None) 
 
 
 def _does_not_pay(mean: fx.Node, conv: fx.Node, weight: Tensor, level: bool) -> str:
-    """Why the rewritten form would be no faster; empty where it would."""
+    """Why the rewrite would not be faster; empty if it would."""
     if weight.shape[2:] != (1, 1):
         return "its convolution is 3x3, whose windows differ at the borders"
     read, written = (math.prod(shape(node)[1:]) for node in (conv.all_input_nodes[0], conv))
@@ -86,7 +86,7 @@ def _does_not_pay(mean: fx.Node, conv: fx.Node, weight: Tensor, level: bool) -> 
         return "its convolution reads as much as it writes"
     for user in conv.users:
         if user is not mean and shape(user)[2:] != shape(conv)[2:]:
-            return f"its map is read for {operator_name(user)} anyway"
+            return f"its map is read by {operator_name(user)} anyway"
     return ""
 
 
@@ -102,7 +102,7 @@ def _ungrouped(weight: Tensor, groups: int) -> Tensor:
 def _rewrite(
     graph: Graph, mean: fx.Node, conv: fx.Node, weight: Tensor, bias: Tensor | None
 ) -> None:
-    """Give the users of `mean` what they compute of it, from the input of `conv`."""
+    """Compute the users of `mean` from the input of `conv` instead."""
     pooled, matrix = _pooled(graph, conv, weight)
     dtype = conv.meta["val"].dtype
     shift = matrix.new_zeros(len(matrix)) if bias is None else bias
@@ -137,7 +137,7 @@ def _first_layer(graph: Graph, user: fx.Node, ndim: int) -> tuple[Tensor, Tensor
 
 
 def _pooled(graph: Graph, conv: fx.Node, weight: Tensor) -> tuple[fx.Node, Tensor]:
-    """Sums over the source (N, K), and the matrix (O, K) that makes the averages of them."""
+    """Sums over the source (N, K), and the matrix (O, K) from these to the averages."""
     source = conv.all_input_nodes[0]
 
     def call(operator: Any, *args: Any) -> fx.Node:
@@ -150,7 +150,7 @@ def _pooled(graph: Graph, conv: fx.Node, weight: Tensor) -> tuple[fx.Node, Tenso
         return call(aten.mean.dim, source, [2, 3]), weight.flatten(1)
 
     def sums_read(x: fx.Node) -> list[fx.Node]:
-        """Over the rows (or columns) that the first, second and third of the weights read."""
+        """Sums over the rows (or columns) that the first, second and third weights read."""
         whole = call(aten.sum.dim_IntList, x, [2])
         last, first = (call(aten.select.int, x, 2, end) for end in (-1, 0))
         return [call(aten.sub.Tensor, whole, last), whole, call(aten.sub.Tensor, whole, first)]

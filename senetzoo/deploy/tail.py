@@ -1,11 +1,11 @@
 """The tail of a residual branch as one operator: convolution, gate, shortcut and activation.
 
-A gate behind a convolution costs little arithmetic, but its product with the map is a pass over
-memory of its own, and takes from the convolution the sum and the activation that libraries fuse
-into it. `gated_tail` computes each tile of the convolution and does all three while the tile is in
-the cache; of a gate in front of the convolution (MobileNetV3, EfficientNet) it multiplies what a
-tile reads. `excitation` is the gate itself, mean and two layers, in one call. What they compute is
-defined here in PyTorch's operators; `senetzoo.deploy.kernels` has the fast form, and
+A gate after a convolution costs little arithmetic, but its product with the map is a separate pass
+over memory, and prevents libraries from fusing the sum and the activation into the convolution.
+`gated_tail` computes each tile of the convolution and does all three while the tile is in the
+cache; a gate before the convolution (MobileNetV3, EfficientNet) is multiplied with the input of a
+tile. `excitation` is the gate itself, a mean and two layers, in one call. This file defines them
+with PyTorch's operators; `senetzoo.deploy.kernels` has fast implementations, and
 `senetzoo.deploy.fuse` puts them into a network.
 """
 
@@ -25,9 +25,9 @@ IDENTITY, RELU, SIGMOID, SILU, HARDSIGMOID = range(5)
 BLOCK = 64
 """Channels of a tile."""
 LANES = 32
-"""Two vectors of 16 floats: of other numbers of channels the kernel's last part is slower."""
+"""Two vectors of 16 floats; with other numbers of channels the kernel's last part is slower."""
 
-# torch's own has no types.
+# torch's class has no type annotations.
 LIBRARY: Any = torch.library.Library("senetzoo", "FRAGMENT")  # type: ignore[no-untyped-call]
 _TAIL = (
     "(Tensor x, Tensor weight, Tensor? bias, Tensor? gate, Tensor{} shortcut, int activation, "
@@ -42,11 +42,11 @@ LIBRARY.define(
 
 
 def pack(weight: Tensor) -> Tensor:
-    """Weights (C, K) as the operators take them: on a processor blocks of B outputs.
+    """Pack weights (C, K) for the operators, on the CPU into blocks of B outputs.
 
-    (C / B, K, B), or in bf16 (C / B, K / 2, 2 B), where two inputs of an output are neighbors as
-    the processor multiplies them. B is `BLOCK` or `LANES` where it divides C, or C; K is even. On
-    another device they are as they were.
+    Packed weights are (C / B, K, B), or in bf16 (C / B, K / 2, 2 B) with pairs of inputs of an
+    output next to each other, as the CPU multiplies them. B is `BLOCK` or `LANES` if that divides
+    C, otherwise C; K is even. On other devices the weights are not rearranged.
     """
     if weight.device.type != "cpu":
         return weight.contiguous()
@@ -58,7 +58,7 @@ def pack(weight: Tensor) -> Tensor:
 
 
 def unpack(packed: Tensor) -> Tensor:
-    """The weights (C, K) that `pack` packed."""
+    """Undo `pack`: the weights (C, K)."""
     if packed.dim() == 2:
         return packed
     pair = 2 if packed.dtype == torch.bfloat16 else 1
@@ -78,24 +78,24 @@ def gated_tail(
 ) -> Tensor:
     """``act(gate * ((input_gate * x) W^T + b) + shortcut)``.
 
-    It is the definition of ``senetzoo::gated_tail``, and of ``senetzoo::gated_tail_``, which
-    writes it to the shortcut.
+    It defines ``senetzoo::gated_tail``, and ``senetzoo::gated_tail_``, which writes the result to
+    the shortcut.
 
     Args:
         x: Maps (N, K, H, W), in any memory layout, of at least one image.
-        weight: Of a 1x1 convolution, as `pack` gives them.
-        bias: (C,), or none.
-        gate: (N, C), or none.
-        shortcut: (N, C, H, W), or none.
+        weight: Weights of a 1x1 convolution, packed by `pack`.
+        bias: (C,), or None.
+        gate: (N, C), or None.
+        shortcut: (N, C, H, W), or None.
         activation: `IDENTITY`, `RELU`, `SIGMOID`, `SILU` or `HARDSIGMOID`.
-        input_gate: (N, K), or none.
+        input_gate: (N, K), or None.
 
     Returns:
         (N, C, H, W) in the layout channels_last.
     """
     if x.numel() == 0:
         raise ConfigError(
-            "A tail got no images.", f"They are of shape {tuple(x.shape)}.", "Give at least one"
+            "A tail got no images.", f"Their shape is {tuple(x.shape)}.", "Give at least one"
         )
     if input_gate is not None:
         x = x * input_gate[:, :, None, None]
@@ -134,12 +134,12 @@ def excitation(
 
     Args:
         x: Maps (N, K, H, W), in any memory layout, of at least one image.
-        weight1: Of the first layer, K to R, as `pack` gives them.
-        bias1: (R,), or none.
-        weight2: Of the second layer, R to C.
-        bias2: (C,), or none.
-        hidden: An activation, as of `gated_tail`.
-        activation: The gate's own.
+        weight1: Weights of the first layer, K to R, packed by `pack`.
+        bias1: (R,), or None.
+        weight2: Weights of the second layer, R to C, packed by `pack`.
+        bias2: (C,), or None.
+        hidden: Activation after the first layer, as in `gated_tail`.
+        activation: Activation after the second layer.
 
     Returns:
         (N, C).

@@ -1,4 +1,4 @@
-"""One writer for each format: the file under another name, and what runs it."""
+"""A writer for each format, which writes the file under a temporary name and runs it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Format: TypeAlias = Literal["onnx", "pt2", "openvino"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 SUFFIXES: Mapping[Format, str] = {"onnx": ".onnx", "pt2": ".pt2", "openvino": ".xml"}
-"""End of each format's file name. OpenVINO's weights lie beside, in a file that ends in .bin."""
+"""Suffix of each format's files. OpenVINO's weights are in a .bin file of the same name."""
 
 FileDtype: TypeAlias = Literal["fp32", "fp16", "int8"]
 
@@ -40,7 +40,7 @@ TITLES: Mapping[Format, tuple[str, Engine]] = {
     "pt2": ("a pt2 file", EAGER),
     "openvino": ("OpenVINO's IR", ov.OPENVINO),
 }
-"""What each format is called, and what runs it."""
+"""Name of each format in messages, and the engine that runs it."""
 
 METADATA = "senetzoo"
 """Where the metadata is in a file: ``senetzoo.KEY`` in ONNX's metadata_props, the JSON object
@@ -51,16 +51,16 @@ _PHOTOGRAPHS = (*BATCH, "height", "width")
 
 @dataclass(frozen=True)
 class Draft:
-    """What is to be written.
+    """What to write.
 
     Args:
-        network: In fp32 on the CPU, in eval mode.
-        sample: Its input (N, C, H, W).
-        dtype: Of the weights in the file.
-        metadata: What is beside the network.
-        calibration: Images (N, C, H, W) that give int8 its ranges.
-        inside: The preprocessing that the file does itself; then it gives probabilities.
-        temperature: By which logits are divided for these.
+        network: The network, in fp32 on the CPU, in eval mode.
+        sample: Example input (N, C, H, W).
+        dtype: Type of the weights in the file.
+        metadata: Metadata to write with the network.
+        calibration: Images (N, C, H, W) for calibrating int8; None for other types.
+        inside: Preprocessing to include, with a softmax; None for neither.
+        temperature: What the logits are divided by before the softmax.
     """
 
     network: nn.Module
@@ -72,12 +72,12 @@ class Draft:
     temperature: float
 
     def photographs(self, preprocessing: Preprocessing) -> Tensor:
-        """A sample of them, of two sides so that none is taken for the other."""
+        """Example photographs, whose height and width differ so that they are not traced as one."""
         side = preprocessing.size
         return torch.zeros(2, side + 1, side + 2, preprocessing.channels, dtype=torch.uint8)
 
     def texts(self) -> dict[str, str]:
-        """The metadata: texts as they are, other values as JSON."""
+        """The metadata as text: strings unchanged, other values as JSON."""
         return {
             key: printable(value) if isinstance(value, str) else json_text(value)
             for key, value in self.metadata.items()
@@ -95,7 +95,7 @@ def _onnx(path: Path, draft: Draft) -> Iterator[Runner]:
         with tempfile.TemporaryDirectory(prefix="senetzoo-") as folder:
             plain = Path(folder) / "network.onnx"
             plain.write_bytes(model.SerializeToString())
-            # The file may be run by any processor.
+            # The file may be run on any processor.
             model = onnx.load(ort.quantized(plain, draft.calibration, portable=True))
     if draft.inside is not None:
         model = _joined(model, draft, draft.inside)
@@ -135,7 +135,7 @@ def _joined(network: onnx.ModelProto, draft: Draft, inside: Preprocessing) -> on
 
 
 class _Halved(nn.Module):
-    """A network whose weights are kept in fp16 and computed with in fp32."""
+    """A network that keeps its weights in fp16 and computes in fp32."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ def _pt2(path: Path, draft: Draft) -> Iterator[Runner]:
         program = exported(whole, draft.photographs(draft.inside), _PHOTOGRAPHS)
     about = {f"{METADATA}.json": json.dumps(dict(draft.metadata))}
     with atomically(path) as partial:
-        # An open file: of a path it wants the end .pt2.
+        # An open file, because a path would have to end in .pt2.
         with partial.open("wb") as file, quiet():
             torch.export.save(program, file, extra_files=about)
         with partial.open("rb") as file, quiet():
@@ -180,7 +180,7 @@ def _openvino(path: Path, draft: Draft) -> Iterator[Runner]:
     with ov.importing():
         import openvino
     with tempfile.TemporaryDirectory(prefix="senetzoo-") as folder:
-        # It wants its own ends of names, so the partial files can't be its to write.
+        # OpenVINO requires its own suffixes, so it can't write to the partial files itself.
         file = Path(folder) / path.with_suffix(".xml").name
         openvino.save_model(model, file, compress_to_fp16=draft.dtype == "fp16")
         yield ov.running(
@@ -189,8 +189,8 @@ def _openvino(path: Path, draft: Draft) -> Iterator[Runner]:
             torch.get_num_threads(),
             fixed=draft.inside is None,
         )
-        # The weights get their name first, when no old description is there any more: at no moment
-        # do the two not belong together.
+        # The weights get their final name first, after the old description was removed, so that
+        # the two files always belong together.
         with atomically(path) as description, atomically(path.with_suffix(".bin")) as weights:
             for written, partial in ((file, description), (file.with_suffix(".bin"), weights)):
                 shutil.copyfile(written, partial)
@@ -203,5 +203,5 @@ WRITERS: Mapping[Format, Callable[[Path, Draft], AbstractContextManager[Runner]]
     "pt2": _pt2,
     "openvino": _openvino,
 }
-"""Each writes the file under another name, gives what runs it, and gives it its own name when the
-``with`` block has not failed."""
+"""Each writes the file under a temporary name, yields its runner, and renames the file to its final
+name if the ``with`` block succeeds."""

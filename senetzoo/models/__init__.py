@@ -1,1 +1,1 @@
-"""The architectures, one file per family. They know nothing of gates, policies or weights."""
+"""The architectures, one file per family. They don't depend on gates, policies or weights."""

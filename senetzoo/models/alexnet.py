@@ -1,9 +1,9 @@
-"""AlexNet: the network of 2012 on two GPUs, and the one tower of 2014.
+"""AlexNet: the two-GPU network of 2012, and the one-tower network of 2014.
 
 - Krizhevsky, Sutskever, Hinton 2012, "ImageNet Classification with Deep Convolutional Neural
   Networks", Section 3 and Fig. 2: alexnet_2012.
 - Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks"
-  (arXiv:1404.5997): alexnet, in the form that torchvision has.
+  (arXiv:1404.5997): alexnet, as implemented in torchvision.
 
 Child names are torchvision's, so its state dict loads strictly.
 """
@@ -22,7 +22,7 @@ from senetzoo.nn.classifier import Config
 from senetzoo.nn.maps import doubling
 from senetzoo.nn.stack import ConvStack, Unit, dropout, local_response_norm
 
-# Of the one-GPU network: torchvision's.
+# Channels of the one-tower network (torchvision).
 WIDTHS = (64, 192, 384, 256, 256)
 
 
@@ -30,20 +30,20 @@ WIDTHS = (64, 192, 384, 256, 256)
 class AlexNetConfig(Config):
     """An AlexNet.
 
-    ``stem="cifar"`` is a form for 32x32 pixels: the first convolution is a 3x3 of stride 1, the
+    ``stem="cifar"`` is a variant for 32x32 images: the first convolution is a 3x3 of stride 1, the
     pools are padded by 1, so that the map before the head is 4x4, and the two hidden linear
-    layers have a quarter of their units (alexnet has 7.7 million parameters at 10 classes).
+    layers have a quarter of their units (alexnet has 7.7 million parameters with 10 classes).
 
     Args:
         widths: Channels of the five convolutions.
-        groups: Groups of the second, fourth and fifth convolution: 2 for the halves that the two
-            GPUs of 2012 kept to themselves.
+        groups: Groups of the second, fourth and fifth convolution: 2 in the network of 2012, in
+            which each GPU computes half of the channels.
         lrn: Whether the first two convolutions are followed by local response normalization.
-        padding: Padding of the first convolution: 2 for images of 224 pixels, or 0 for 227, which
-            give the same maps of 55x55 (the paper says 224, its arithmetic 227).
+        padding: Padding of the first convolution: 2 for 224x224 images, or 0 for 227x227; both
+            give maps of 55x55 (the paper says 224, but its numbers fit 227).
         hidden: Units of the two hidden linear layers.
-        dropout_on: Whether dropout is on the ``"inputs"`` of the two hidden linear layers
-            (torchvision) or on their ``"outputs"`` (2012).
+        dropout_on: Whether dropout is applied to the ``"inputs"`` of the two hidden linear layers
+            (torchvision) or to their ``"outputs"`` (2012).
     """
 
     has_branches: ClassVar[bool] = False
@@ -71,8 +71,8 @@ class AlexNetConfig(Config):
 
     @property
     def min_size(self) -> int:
-        # Three unpadded 3x3 pools of stride 2 need a map of 15; the 11x11 of stride 4 makes one
-        # of 67 pixels, padding included.
+        # Three unpadded 3x3 pools of stride 2 need a 15x15 map, and the 11x11 convolution of
+        # stride 4 needs 67 pixels for it, including the padding.
         return 1 if self.small else 67 - 2 * self.padding
 
     def build(self) -> AlexNet:
@@ -89,7 +89,7 @@ class AlexNet(ConvStack):
         groups, small = config.groups, config.small
 
         def after(lrn: bool) -> tuple[nn.Module, ...]:
-            # Pools overlap: windows of 3 at every second pixel.
+            # Overlapping pools: 3x3 windows of stride 2.
             pool = nn.MaxPool2d(3, 2, padding=1 if small else 0)
             return (local_response_norm(), pool) if lrn else (pool,)
 
@@ -137,7 +137,7 @@ FAMILY = Family(
     title="AlexNet",
     papers={"alexnet_2012": KRIZHEVSKY_2012, "alexnet": KRIZHEVSKY_2014},
     small="The first convolution is a 3x3 of stride 1, the pools are padded and the hidden linear "
-    "layers have 1024 units, not 4096: 4x4 before the head.",
+    "layers have 1024 units, not 4096: the last map is 4x4.",
     networks={
         "alexnet": AlexNetConfig(),
         "alexnet_2012": AlexNetConfig(

@@ -1,12 +1,12 @@
 """BN-Inception: the Inception network of the batch norm paper.
 
 Ioffe and Szegedy 2015, "Batch Normalization: Accelerating Deep Network Training by Reducing
-Internal Covariate Shift" (arXiv:1502.03167), the table of its appendix, in the form of the Caffe
-networks that the SE paper and others start from: convolutions keep a bias before the batch norm,
-pools round up, and the first convolution is not separable. The widths are the table's; where its
-column of output sizes says something else (4c, 4d, 4e), the widths count.
+Internal Covariate Shift" (arXiv:1502.03167), the table of its appendix, as in the Caffe networks
+that the SE paper and others build on: convolutions have a bias before the batch norm, pools use
+ceil mode, and the first convolution is not separable. The widths are the table's, also where its
+column of output sizes contradicts them (4c, 4d, 4e).
 
-No library at hand has child names worth sharing; these are the paper's.
+Child names follow the paper.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from senetzoo.nn.conv import ConvNormAct
 
 Row: TypeAlias = tuple[str, int, int, int, int, int, int, str, int]
 
-# The ten modules. Those of stride 2 have no 1x1 branch, and their pool passes through.
+# The ten modules. Those of stride 2 have no 1x1 branch, and no projection after the pool.
 MODULES: tuple[Row, ...] = (
     # name stride #1x1 #3x3 reduce #3x3 double #3x3 reduce double #3x3 pool proj
     ("3a", 1, 64, 64, 64, 64, 96, "avg", 32),
@@ -47,15 +47,15 @@ conv = partial(ConvNormAct, bias=True)
 class BNInceptionConfig(Config):
     """A BN-Inception, without dropout by default (Section 4.2.1 of the paper).
 
-    With ``stem="cifar"`` a single 3x3 convolution of 192 channels and stride 1 takes the place of
-    all layers before the module 3a. A 32x32 image then has maps of 32x32, 16x16 and 8x8.
+    With ``stem="cifar"`` a single 3x3 convolution of 192 channels and stride 1 replaces all layers
+    before module 3a. The maps of a 32x32 image are then 32x32, 16x16 and 8x8.
     """
 
     has_branches: ClassVar[bool] = False
 
     @property
     def min_size(self) -> int:
-        # The stem's two pools need two pixels each; the modules do with one.
+        # The stem's two pools need two pixels each; one pixel is enough for the modules.
         return 1 if self.small else 7
 
     def build(self) -> Inception:
@@ -64,7 +64,7 @@ class BNInceptionConfig(Config):
         for row in MODULES:
             layers[f"inception{row[0]}"] = module(outputs, row)
             outputs = _outputs(outputs, row)
-        # A stage starts with the module that makes the map smaller, as in other families.
+        # A stage starts with the module that downsamples, as in other families.
         starts = ("inception3c", "inception4e")
         return Inception(self, layers, starts, (320, 608, 1024), init="fan_out")
 
@@ -82,7 +82,7 @@ def _stem(inputs: int, small: bool) -> tuple[nn.Module, ...]:
 
 
 def module(inputs: int, row: Row) -> Concat:
-    """Four branches side by side, or three of stride 2."""
+    """An Inception module: four parallel branches, or three in a module of stride 2."""
     _, stride, one, three_reduce, three, double_reduce, double, pool, project = row
     triple, last = ((double_reduce, 1), (double, 3, 1, 1)), (double, 3, stride, 1)
     projection = ((project, 1),) if project else ()
@@ -96,18 +96,18 @@ def module(inputs: int, row: Row) -> Concat:
 
 
 def _outputs(inputs: int, row: Row) -> int:
-    """Channels that a module makes of `inputs`."""
+    """Output channels of a module with `inputs` input channels."""
     _, _, one, _, three, _, double, _, project = row
     return one + three + double + (project or inputs)
 
 
 def _pool(kind: str, stride: int) -> nn.Module:
-    """The pool of a module, with windows of 3x3."""
+    """The 3x3 pool of a module."""
     if stride == 1:
         return nn.AvgPool2d(3, 1, padding=1) if kind == "avg" else nn.MaxPool2d(3, 1, padding=1)
-    # Rounding up makes ceil(n / 2) pixels of an even number n, as the convolutions beside it, but
-    # one less of an odd number, where Caffe's network can't be built. A pixel more cures that and
-    # changes nothing for even numbers.
+    # Ceil mode gives ceil(n / 2) pixels for even n, like the parallel convolutions, but one less
+    # for odd n, for which Caffe's network can't be built. One more pixel of padding fixes that and
+    # changes nothing for even n.
     return nn.Sequential(
         nn.ConstantPad2d((0, 1, 0, 1), -math.inf), nn.MaxPool2d(3, 2, ceil_mode=True)
     )
@@ -122,7 +122,7 @@ IOFFE_2015 = Paper(
 FAMILY = Family(
     title="BN-Inception",
     papers={"*": IOFFE_2015},
-    small="One 3x3 convolution of 192 channels and stride 1 takes the place of the stem: 8x8 "
-    "before the pool.",
+    small="One 3x3 convolution of 192 channels and stride 1 replaces the stem: the last map is "
+    "8x8.",
     networks={"bn_inception": BNInceptionConfig()},
 )

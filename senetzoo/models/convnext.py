@@ -1,4 +1,4 @@
-"""ConvNeXt: a ResNet with the choices of Transformers.
+"""ConvNeXt: a ResNet with design choices from Transformers.
 
 Liu et al. 2022, "A ConvNet for the 2020s" (arXiv:2201.03545), Section 2 and Table 9. Child names
 are torchvision's, so its state dicts load strictly.
@@ -20,7 +20,7 @@ from senetzoo.nn.drop_path import DropPath, linear_rates
 from senetzoo.nn.maps import doubling
 from senetzoo.nn.slots import Slots, residual
 
-# Added to the variance of the norms, and what the scales of the branches start at (Appendix A.1).
+# Epsilon of the norms, and initial scale of the branches (Appendix A.1).
 EPS, SCALE = 1e-6, 1e-6
 
 
@@ -28,8 +28,8 @@ EPS, SCALE = 1e-6, 1e-6
 class ConvNeXtConfig(Config):
     """A ConvNeXt.
 
-    With ``stem="imagenet"`` the stem is a convolution over patches of 4x4 pixels. ``stem="cifar"``
-    is a form for 32x32 pixels: one padded 3x3 convolution of stride 1, so that the last map is 4x4.
+    With ``stem="imagenet"`` the stem is a convolution over 4x4 patches. ``stem="cifar"`` is a
+    variant for 32x32 images: one padded 3x3 convolution of stride 1, so that the last map is 4x4.
 
     Args:
         depths: Blocks of each stage.
@@ -41,12 +41,12 @@ class ConvNeXtConfig(Config):
 
     @property
     def strides(self) -> list[int]:
-        """Pixels of the image for one of each stage's map, in each direction."""
+        """Stride of each stage's map relative to the image."""
         return doubling(1 if self.small else 4, len(self.depths))
 
     @property
     def min_size(self) -> int:
-        # Nothing is padded where the map gets smaller.
+        # The convolutions that downsample are not padded.
         return self.strides[-1]
 
     def build(self) -> ConvNeXt:
@@ -61,15 +61,15 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class Block(nn.Module):
-    """Fig. 4: a depthwise 7x7 convolution, its norm, and an MLP of each pixel; then a scale.
+    """Fig. 4: a depthwise 7x7 convolution, its norm, an MLP applied to each pixel, and a scale.
 
-    ``inner`` follows the norm of the 7x7; ``standard``, the block's end, follows the scale.
+    ``inner`` is after the norm of the 7x7; ``standard`` is after the scale, at the branch's end.
     """
 
     def __init__(self, channels: int, drop_path: float) -> None:
         super().__init__()
         self.layer_scale = nn.Parameter(torch.full((channels, 1, 1), SCALE))
-        # torchvision's numbers, which count permutations and the activation.
+        # Numbered as in torchvision, which counts permutations and the activation.
         self.block = nn.ModuleDict(
             {
                 "0": nn.Conv2d(channels, channels, 7, padding=3, groups=channels),
@@ -135,7 +135,7 @@ LIU_2022 = Paper("A ConvNet for the 2020s", 2022, "https://arxiv.org/abs/2201.03
 FAMILY = Family(
     title="ConvNeXt",
     papers={"*": LIU_2022},
-    small="The stem is one 3x3 convolution of stride 1: 4x4 before the pool.",
+    small="The stem is one 3x3 convolution of stride 1: the last map is 4x4.",
     # Section 2; the rates of stochastic depth are those of Table 5.
     networks={
         "convnext_tiny": ConvNeXtConfig(depths=(3, 3, 9, 3), width=96, drop_path=0.1),

@@ -1,4 +1,4 @@
-"""DenseNet: every layer takes what all layers before it in its block have made.
+"""DenseNet: every layer takes the outputs of all earlier layers in its block.
 
 - Huang et al. 2016, "Densely Connected Convolutional Networks" (arXiv:1608.06993): Table 1 for
   ImageNet, Section 3 "Implementation Details" and Table 2 for CIFAR.
@@ -28,7 +28,7 @@ from senetzoo.nn.maps import doubling
 from senetzoo.nn.slots import Slots, TensorMap, chain
 from senetzoo.nn.stem import as_stem, stem_convs
 
-# Section 3, "Bottleneck layers": each 1x1 convolution makes 4k maps for a growth rate of k.
+# Section 3, "Bottleneck layers": each 1x1 convolution has 4k output channels for growth rate k.
 BOTTLENECK = 4
 
 
@@ -36,9 +36,9 @@ BOTTLENECK = 4
 class DenseNetConfig(Config):
     """A DenseNet.
 
-    A stem with a pool has a norm and a ReLU before it, as on ImageNet. Without a pool it is
-    convolutions alone, as the paper's on CIFAR: the first dense layer begins with a norm and a
-    ReLU of its own.
+    A stem with a pool has a norm and a ReLU before the pool, as on ImageNet. A stem without a pool
+    has only convolutions, as in the paper on CIFAR: the first dense layer starts with its own norm
+    and ReLU.
 
     Args:
         depths: Layers of each dense block.
@@ -46,13 +46,13 @@ class DenseNetConfig(Config):
         width: Channels of the stem.
         bottleneck: Whether a 1x1 convolution to 4k channels comes before each 3x3 (the B of
             DenseNet-BC).
-        compression: Channels that a transition leaves as a fraction of what it gets, rounded
+        compression: Output channels of a transition as a fraction of its input channels, rounded
             down, in (0, 1] (the paper's theta; below 1 it is the C of DenseNet-BC).
-        drop_rate: Dropout of the new features of each dense layer, in [0, 1); the paper has 0.2
+        drop_rate: Dropout of the new features of each dense layer, in [0, 1); the paper uses 0.2
             on CIFAR and SVHN without augmentation.
-        memory_efficient: Whether training keeps neither the concatenations nor what the norm and
-            the ReLU after them make, and computes them again in the backward pass. Memory then
-            grows linearly with depth; outputs, gradients and running statistics are the same.
+        memory_efficient: Whether to recompute the concatenations, and the norm and the ReLU after
+            them, in the backward pass instead of keeping their outputs. Memory then grows linearly
+            with depth; outputs, gradients and running statistics are the same.
     """
 
     any_stem: ClassVar[bool] = True
@@ -71,7 +71,7 @@ class DenseNetConfig(Config):
         if min(inputs for inputs, _ in self.channels) < 1:
             raise ConfigError(
                 f"compression={self.compression!r} leaves no channels after a transition.",
-                "A transition leaves compression times its channels, at least 1.",
+                "A transition keeps compression times its channels, at least 1.",
                 "Type for example: compression=0.5",
             )
         check_stem(self.width, self.stem, self.width)
@@ -100,9 +100,9 @@ class DenseNetConfig(Config):
 class DenseLayer(nn.Module):
     """The paper's H: norm, ReLU, 3x3; or norm, ReLU, 1x1, norm, ReLU, 3x3 with a bottleneck.
 
-    Positions: ``pre`` is what the layer gets, the concatenation of all before it in the block;
-    ``standard`` is what it makes; ``post`` is the concatenation of both, which all that follows
-    gets in its place. ``post`` of the last layer is the end of the block.
+    Positions: ``pre`` is the layer's input, the concatenation of all earlier features of the block;
+    ``standard`` is its output; ``post`` is the concatenation of both, which the later layers take
+    as input. ``post`` of the last layer is the end of the block.
     """
 
     def __init__(self, inputs: int, config: DenseNetConfig) -> None:
@@ -123,7 +123,7 @@ class DenseLayer(nn.Module):
         self.slots = Slots({"pre": inputs, "standard": growth, "post": inputs + growth})
 
     def forward(self, *features: Tensor) -> Tensor:
-        """The new features, from those of the block's input and of each layer before."""
+        """Compute the new features from the block's input and the outputs of earlier layers."""
         if self.memory_efficient and self.training and torch.is_grad_enabled():
             x = recomputed(self, self.first, *features)
         else:
@@ -134,16 +134,16 @@ class DenseLayer(nn.Module):
         return x if self.dropout is None else self.dropout(x)
 
     def first(self, *features: Tensor) -> Tensor:
-        """The first convolution and all before it, the part that is quick to compute again.
+        """The first convolution and everything before it: the part that is cheap to recompute.
 
-        Not `unit`: its two positions are on both sides of this.
+        It can't use `unit`: ``pre`` is inside this part, but ``standard`` is after it.
         """
         x = self.slots.at("pre", _joined(features))
         return self.conv1(self.relu1(self.norm1(x)))  # type: ignore[no-any-return]
 
 
 class DenseBlock(nn.Module):
-    """Layers each of which takes the concatenation of the input and of all layers before it."""
+    """Dense layers: each takes the concatenation of the block's input and all earlier outputs."""
 
     def __init__(self, inputs: int, depth: int, config: DenseNetConfig) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class DenseBlock(nn.Module):
             self.add_module(f"denselayer{index + 1}", layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Kept apart: each layer joins them for itself, so that it may forget what it joined.
+        # A list: each layer concatenates it itself, so that it doesn't have to keep the result.
         features = [x]
         for layer in cast("Iterator[DenseLayer]", self.children()):
             features.append(layer(*features))
@@ -167,7 +167,7 @@ def _joined(features: Iterable[Tensor]) -> Tensor:
 
 
 def transition(inputs: int, outputs: int) -> nn.Sequential:
-    """What is between two dense blocks: a 1x1 convolution and a pool that halves the map."""
+    """The layers between two dense blocks: a 1x1 convolution and a pool of stride 2."""
     return nn.Sequential(
         OrderedDict(
             norm=nn.BatchNorm2d(inputs),
@@ -181,8 +181,8 @@ def transition(inputs: int, outputs: int) -> nn.Sequential:
 class DenseNet(Classifier):
     """DenseNet and DenseNet-BC: built by `DenseNetConfig.build`.
 
-    Each dense block is a stage and each of its layers a block. A stage begins with the transition
-    before it; its map is the block's output, for the last one after the final norm and ReLU.
+    Each dense block is a stage and each of its layers a block. A stage starts with the transition
+    before it; its map is the dense block's output, in the last stage after the final norm and ReLU.
     """
 
     head_name = "classifier"
@@ -213,17 +213,17 @@ class DenseNet(Classifier):
             for index in range(len(config.depths))
         ]
         levels[0][:0] = [f"features.{name}0" for name in ("conv", "norm", "relu", "pool")]
-        # The ReLU is outside its child `features` in torchvision.
+        # In torchvision the ReLU is outside of `features`.
         levels[-1] += ["features.norm5", "relu"]
         channels = [outputs for _, outputs in config.channels]
         self.set_levels(levels, doubling(stem.stride, len(levels)), channels)
         self.add_head(last)
-        # The paper's (He et al. 2015), over the fan in as in its own code and torchvision's.
+        # The paper's initialization (He et al. 2015), with fan-in as in its code and torchvision.
         init_convs(self, "fan_in")
         nn.init.zeros_(self.classifier.bias)
 
     def levels(self) -> tuple[TensorMap, ...]:
-        # By what the child `features` has now, also what a user added to it.
+        # From the current children of `features`, including any that a user added.
         layers = list(self.features)
         ends = [index + 1 for index, layer in enumerate(layers) if isinstance(layer, DenseBlock)]
         ends[-1] = len(layers) + 1
@@ -236,7 +236,7 @@ class DenseNet(Classifier):
 def _imagenet(*depths: int, growth: int = 32) -> DenseNetConfig:
     """Table 1: DenseNet-BC with a stem of 2k channels.
 
-    The name counts the layers with weights. That of DenseNet-264 is one short of its depths.
+    The name counts the layers with weights; DenseNet-264 has one more than its name says.
     """
     return DenseNetConfig(depths=depths, growth=growth, width=2 * growth)
 
@@ -255,7 +255,7 @@ def _cifar(depth: int, growth: int) -> DenseNetConfig:
 
 
 def _cifar_bc(depth: int, growth: int) -> DenseNetConfig:
-    """Section 3: a layer is two convolutions, and the stem has 2k channels."""
+    """Section 3: a layer has two convolutions, and the stem has 2k channels."""
     return DenseNetConfig(
         depths=((depth - 4) // 6,) * 3,
         growth=growth,
@@ -272,8 +272,8 @@ HUANG_2016 = Paper(
 FAMILY = Family(
     title="DenseNet",
     papers={"*": HUANG_2016},
-    small="The stem is one 3x3 convolution of stride 1, without norm and pool, as the paper's on "
-    "CIFAR: 4x4 before the pool of networks of four dense blocks, 8x8 of three.",
+    small="The stem is one 3x3 convolution of stride 1 without norm and pool, as in the paper on "
+    "CIFAR: the last map is 4x4 with four dense blocks, 8x8 with three.",
     networks={
         "densenet121": _imagenet(6, 12, 24, 16),
         "densenet161": _imagenet(6, 12, 36, 24, growth=48),

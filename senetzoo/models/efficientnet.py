@@ -3,10 +3,10 @@
 Tan and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks"
 (arXiv:1905.11946), Table 1, and 2021, "EfficientNetV2: Smaller Models and Faster Training"
 (arXiv:2104.00298), Table 4. Their Squeeze-and-Excitation is the networks' default policy, so that
-it can be moved, exchanged or left out.
+it can be moved, replaced or left out.
 
-Child names are torchvision's. Inside a block the number of torchvision's SE stays free, and the
-gate of the default policy sits at ``slots.inner`` instead.
+Child names are torchvision's. Inside a block the number of torchvision's SE module is skipped; the
+gate of the default policy is at ``slots.inner`` instead.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from senetzoo.models.inverted import (
 from senetzoo.nn.classifier import Config
 from senetzoo.nn.stack import dropout
 
-# Expansion, kernel, stride of the first block, channels, blocks. A fused block has its first two
-# convolutions in one.
+# Expansion, kernel, stride of the first block, channels, blocks. A fused block combines its first
+# two convolutions into one.
 Row = tuple[bool, int, int, int, int, int]
 FUSED, APART = True, False
 # Table 1, stages 2 to 8.
@@ -46,7 +46,7 @@ V1: tuple[Row, ...] = (
     (APART, 6, 5, 2, 192, 4),
     (APART, 6, 3, 1, 320, 1),
 )
-# Table 4 for S; M and L are those of the authors' code, as in torchvision.
+# Table 4 for S; M and L are from the authors' code, as in torchvision.
 V2_S: tuple[Row, ...] = (
     (FUSED, 1, 3, 1, 24, 2),
     (FUSED, 4, 3, 2, 48, 4),
@@ -82,8 +82,8 @@ TABLES: dict[str, tuple[int, tuple[Row, ...]]] = {
 }
 HEAD_WIDTH = 1280
 
-# Hidden units for a quarter of the block's input: of what is squeezed, the expanded channels,
-# that is a quarter where the expansion is 1, a 16th where it is 4, and a 24th where it is 6.
+# The hidden units are a quarter of the block's input channels. The policy counts the expanded
+# channels, of which that is a quarter at expansion 1, a 16th at 4, and a 24th at 6.
 SE_POLICY = "se4(act=silu)@inner/s1+se24(act=silu)@inner/~s1"
 SE_POLICY_V2 = "se16(act=silu)@inner/s4+se24(act=silu)@inner/~s1-4"
 
@@ -92,19 +92,19 @@ SE_POLICY_V2 = "se16(act=silu)@inner/s4+se24(act=silu)@inner/~s1-4"
 class EfficientNetConfig(Config):
     """An EfficientNet. Dropout and stochastic depth are the papers' (Section 5.2 of the first).
 
-    The rate of stochastic depth rises to `drop_path` at the last block, as everywhere here; in
-    torchvision and the authors' code it would get there one block later.
+    The rate of stochastic depth reaches `drop_path` at the last block, as in every network of this
+    zoo; in torchvision and the authors' code it would reach it one block later.
 
-    ``stem="cifar"`` is a form for 32x32 pixels: the stem and the second stage have stride 1, so
+    ``stem="cifar"`` is a variant for 32x32 images: the stem and the second stage have stride 1, so
     that the last map is 4x4.
 
     Args:
-        table: Its stages: ``"v1"``, ``"v2_s"``, ``"v2_m"`` or ``"v2_l"``.
-        width: Factor on all channels, which are rounded to multiples of 8.
-        depth: Factor on the blocks of each stage, rounded up.
-        resolution: Side in pixels of the images that the form for large ones is meant for.
-        eps: Added to the variances of the norms.
-        momentum: Of the norms.
+        table: Table of the stages: ``"v1"``, ``"v2_s"``, ``"v2_m"`` or ``"v2_l"``.
+        width: Factor for all channels, which are rounded to multiples of 8.
+        depth: Factor for the number of blocks of each stage, rounded up.
+        resolution: Image size in pixels that the ``"imagenet"`` variant is meant for.
+        eps: Epsilon of the norms.
+        momentum: Momentum of the norms.
     """
 
     dropout: Rate = 0.2
@@ -153,7 +153,7 @@ def _block(
         apart = [conv(inputs, width, 1, act=nn.SiLU)] if expansion > 1 else []
         apart.append(conv(width, width, kernel, stride, groups=width, act=nn.SiLU))
         layers, spatial = {str(i): layer for i, layer in enumerate(apart)}, len(apart)
-        # After the number that torchvision's SE has.
+        # Skip the number of torchvision's SE module.
         layers[str(spatial + 1)] = conv(width, outputs, 1)
     return InvertedResidual(
         layers,
@@ -184,7 +184,7 @@ class EfficientNet(InvertedNet):
             drop_path=config.drop_path,
         )
         inputs = stages[-1][-1].outputs
-        # Four times the last stage's, which the second paper leaves at 1280 for all sizes.
+        # Four times the last stage's channels; in the second paper 1280 for all sizes.
         last = 4 * inputs if config.table == "v1" else HEAD_WIDTH
         super().__init__(
             config,
@@ -224,7 +224,7 @@ _SCALED = {
 FAMILY = Family(
     title="EfficientNet",
     papers={"efficientnet_b*": TAN_2019, "*": TAN_2021},
-    small="The stem and the second stage have stride 1: 4x4 before the pool.",
+    small="The stem and the second stage have stride 1: the last map is 4x4.",
     networks={
         **{
             f"efficientnet_b{number}": EfficientNetConfig(
@@ -232,7 +232,7 @@ FAMILY = Family(
                 depth=depth,
                 resolution=pixels,
                 dropout=dropout,
-                # torchvision's norms are TensorFlow's from b5 on, whose weights are from there.
+                # From b5 on, torchvision's weights and norm options come from TensorFlow.
                 eps=1e-3 if number >= 5 else 1e-5,
                 momentum=0.01 if number >= 5 else 0.1,
             )

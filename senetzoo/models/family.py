@@ -1,4 +1,4 @@
-"""What a family file hands to the registry."""
+"""What a family file defines for the registry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from senetzoo.nn.classifier import Config
 
 
 class Paper(NamedTuple):
-    """Where an architecture comes from: its title, the year of its first version, and a link."""
+    """The paper of an architecture: its title, the year of its first version, and a link."""
 
     title: str
     year: int
@@ -45,11 +45,11 @@ class Family:
     Args:
         title: Name of the family in tables.
         networks: Config of each network by name.
-        papers: The paper of each network, by a shell-style pattern of names; the first that
-            matches counts.
+        papers: The paper of each network, by a shell-style pattern of names; the first match
+            counts.
         small: What ``stem="cifar"`` changes, in a sentence for the docs.
-        defaults: Policy text of the networks that have gates of their own; all others get a twin
-            with ``se_`` before its name.
+        defaults: Default policy, as text, of the networks that have one; each of the others gets a
+            twin with SE gates, whose name starts with ``se_``.
     """
 
     title: str

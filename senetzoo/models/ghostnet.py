@@ -1,10 +1,10 @@
-"""GhostNet: of the channels that a 1x1 convolution would make, half follow from the others.
+"""GhostNet: 1x1 convolutions that compute half of their output channels from the other half.
 
 Han et al. 2019, "GhostNet: More Features from Cheap Operations" (arXiv:1911.11907), Table 1. Its
-Squeeze-and-Excitation is the network's default policy, so that it can be moved, exchanged or left
+Squeeze-and-Excitation is the network's default policy, so that it can be moved, replaced or left
 out.
 
-Child names are timm's; the gate of the default policy sits at ``slots.inner``, where timm has
+Child names are timm's, except that the gate of the default policy is at ``slots.inner`` instead of
 ``se``.
 """
 
@@ -31,8 +31,8 @@ from senetzoo.nn.slots import Slots, residual
 STEM_WIDTH, HEAD_WIDTH = 16, 1280
 
 Row = tuple[int, int, int]
-# Table 1 by resolution, in the stages of timm's names: kernel, channels inside, channels out. The
-# first block of a resolution has stride 2, but for that of the stem.
+# Table 1 by resolution, then by timm's stages: kernel, inner channels, output channels. The first
+# block of each resolution has stride 2, except at the stem's resolution.
 STAGES: tuple[tuple[tuple[Row, ...], ...], ...] = (
     (((3, 16, 16),),),
     (((3, 48, 24),), ((3, 72, 24),)),
@@ -43,8 +43,8 @@ STAGES: tuple[tuple[tuple[Row, ...], ...], ...] = (
     ),
     (((5, 672, 160),), ((5, 960, 160),) * 4),
 )
-# Hidden units for a quarter of the squeezed channels, in multiples of 4: of 72 they are 20, and of
-# 120 they are 32.
+# The hidden units are a quarter of the squeezed channels, rounded to multiples of 4: 20 for 72
+# channels, and 32 for 120.
 SE_POLICY = "+".join(
     (
         "se(width=20,gate=hardsigmoid)@inner/s3&b1",
@@ -59,11 +59,11 @@ SE_POLICY = "+".join(
 class GhostNetConfig(Config):
     """A GhostNet.
 
-    ``stem="cifar"`` is a form for 32x32 pixels: the stem and the second stage have stride 1, so
+    ``stem="cifar"`` is a variant for 32x32 images: the stem and the second stage have stride 1, so
     that the last map is 4x4.
 
     Args:
-        width: Factor on all channels but the classifier's hidden units, rounded to multiples of 4.
+        width: Factor for the channels, rounded to multiples of 4, except the head's hidden units.
     """
 
     dropout: Rate = 0.2
@@ -79,7 +79,7 @@ class GhostNetConfig(Config):
 
 
 class GhostModule(nn.Module):
-    """A 1x1 convolution to half of the channels, and a depthwise 3x3 of these for the others."""
+    """A 1x1 convolution to half of the channels, and a depthwise 3x3 from these to the others."""
 
     def __init__(self, inputs: int, outputs: int, act: type[nn.Module] | None) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class GhostModule(nn.Module):
 class GhostBottleneck(nn.Module):
     """Two ghost modules, with a depthwise convolution between them for the stride (Fig. 3).
 
-    ``inner`` is before the second one.
+    ``inner`` is before the second ghost module.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ HAN_2019 = Paper(
 FAMILY = Family(
     title="GhostNet",
     papers={"*": HAN_2019},
-    small="The stem and the second stage have stride 1: 4x4 before the pool.",
+    small="The stem and the second stage have stride 1: the last map is 4x4.",
     networks={"ghostnet_100": GhostNetConfig()},
     defaults={"ghostnet_100": SE_POLICY},
 )

@@ -1,12 +1,11 @@
 """GoogLeNet, the first Inception network.
 
-Szegedy et al. 2014, "Going Deeper with Convolutions" (arXiv:1409.4842), Table 1. The table's column
-of parameters does not follow from its widths (2.7K for the first convolution, which has 9,408
-weights); the widths are what counts here. What the paper leaves open is as in BVLC's replication
-for Caffe: pools round up, and the constants of the local response norms.
+Szegedy et al. 2014, "Going Deeper with Convolutions" (arXiv:1409.4842), Table 1. The table's
+parameter counts don't match its widths (2.7K for the first convolution, which has 9,408 weights);
+this file uses the widths. What the paper doesn't specify is as in BVLC's Caffe replication: ceil
+mode of the pools, and the constants of the local response norms.
 
-Child names are torchvision's, so that the state dict of its network, which is `googlenet_bn`,
-loads strictly.
+Child names are torchvision's, so the state dict of its network loads strictly into `googlenet_bn`.
 """
 
 from __future__ import annotations
@@ -45,14 +44,14 @@ MODULES = (
 class GoogLeNetConfig(Config):
     """A GoogLeNet.
 
-    With ``stem="cifar"`` a single 3x3 convolution of 192 channels and stride 1 takes the place of
-    all layers before the module 3a. A 32x32 image then has maps of 32x32, 16x16 and 8x8.
+    With ``stem="cifar"`` a single 3x3 convolution of 192 channels and stride 1 replaces all layers
+    before module 3a. The maps of a 32x32 image are then 32x32, 16x16 and 8x8.
 
     Args:
         form: ``"paper"``: convolutions with biases and without norms, local response norms in
-            the stem; or ``"torchvision"``: batch norms, 3x3 in place of 5x5 convolutions, a 2x2
+            the stem; or ``"torchvision"``: batch norms, 3x3 instead of 5x5 convolutions, a 2x2
             pool before 5a.
-        aux: Whether there are auxiliary heads after 4a and 4d, in training mode.
+        aux: Whether to add auxiliary heads after 4a and 4d, which only run in training mode.
         aux_dropout: Dropout in the auxiliary heads, in [0, 1).
     """
 
@@ -65,7 +64,7 @@ class GoogLeNetConfig(Config):
 
     @property
     def min_size(self) -> int:
-        # What 4a has to give: two pixels for the 3x3 pool after 4e, five for the pool of the
+        # The output of 4a needs two pixels for the 3x3 pool after 4e, five for the pool of the
         # paper's auxiliary heads.
         pixels = 1 if self.form == "torchvision" else 5 if self.aux else 2
         return 2 * pixels if self.small else 16 * pixels - 1
@@ -73,7 +72,7 @@ class GoogLeNetConfig(Config):
     def build(self) -> Inception:
         conv, paper = _conv(self), self.form == "paper"
         pool = partial(nn.MaxPool2d, 3, 2, ceil_mode=True)
-        # In the paper's Fig. 3, not in its table.
+        # These norms are in the paper's Fig. 3, but not in its table.
         norm = partial(nn.LocalResponseNorm, 5, alpha=1e-4, beta=0.75) if paper else nn.Identity
         layers: dict[str, nn.Module] = (
             {"conv1": conv(self.in_chans, 192, 3, padding=1)}
@@ -105,8 +104,8 @@ class GoogLeNetConfig(Config):
             layers,
             ("maxpool3", "maxpool4"),
             (480, 832, 1024),
-            # The paper does not say how; without batch norms the scale matters, and He et al.'s
-            # (arXiv:1502.01852) keeps it through any number of layers.
+            # The paper does not specify it. Without batch norms the scale matters, which He et
+            # al.'s initialization (arXiv:1502.01852) keeps through any number of layers.
             init="fan_in" if paper else None,
             apart=("aux1", "aux2"),
             aux=aux,
@@ -124,8 +123,8 @@ def _conv(config: GoogLeNetConfig) -> Callable[..., nn.Module]:
 
 
 def module(inputs: int, outputs: int, widths: Sequence[int], config: GoogLeNetConfig) -> Concat:
-    """Four branches side by side (Fig. 2b)."""
-    # torchvision's 3x3 is an oversight that its weights were trained with (its issue 906).
+    """Four parallel branches (Fig. 2b)."""
+    # torchvision's 3x3 is a mistake that its weights were trained with (torchvision issue 906).
     large = 5 if config.form == "paper" else 3
     one, three_reduce, three, five_reduce, five, pool = widths
     branch = partial(path, inputs, conv=partial(_conv(config), padding="same"))
@@ -142,8 +141,8 @@ def _head(inputs: int, config: GoogLeNetConfig) -> nn.Module:
     """An auxiliary classifier (Section 5): pool to 4x4, 1x1 convolution, two linear layers."""
     pool: nn.Module = nn.AdaptiveAvgPool2d(4)
     if config.form == "paper":
-        # Of 14x14 pixels this gives the 4x4 that the linear layer takes; of other maps the
-        # adaptive pool makes it.
+        # This pools a 14x14 map to the 4x4 that the linear layer takes; the adaptive pool does so
+        # for maps of other sizes.
         pool = nn.Sequential(nn.AvgPool2d(5, 3), pool)
     layers = {
         "pool": pool,
@@ -162,8 +161,8 @@ SZEGEDY_2014 = Paper("Going Deeper with Convolutions", 2014, "https://arxiv.org/
 FAMILY = Family(
     title="GoogLeNet",
     papers={"*": SZEGEDY_2014},
-    small="One 3x3 convolution of 192 channels and stride 1 takes the place of the stem: 8x8 "
-    "before the pool.",
+    small="One 3x3 convolution of 192 channels and stride 1 replaces the stem: the last map is "
+    "8x8.",
     networks={
         "googlenet": GoogLeNetConfig(),
         "googlenet_bn": GoogLeNetConfig(form="torchvision", dropout=0.2),

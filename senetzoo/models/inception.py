@@ -1,4 +1,4 @@
-"""What the Inception networks share: convolutions, branches side by side, and three stages."""
+"""Shared parts of the Inception networks: convolutions, parallel branches, and three stages."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from senetzoo.nn.trunk import module_at
 
 Kernel: TypeAlias = int | tuple[int, int]
 # Output channels and kernel of a convolution, then its stride and padding if they are not 1 and
-# what keeps the size.
+# "same".
 Layer: TypeAlias = tuple[int, Kernel] | tuple[int, Kernel, int, int]
 
 SMALL_FORM = (
     "The same layers with the same parameters; {} has stride 1{}, and every convolution is "
-    "padded: maps of 32x32, 16x16 and, before the pool, 8x8."
+    "padded: the maps are 32x32, 16x16 and 8x8."
 )
 
 
@@ -41,7 +41,7 @@ def path(
     conv: Callable[..., nn.Module] = conv,
     wrap: bool = False,
 ) -> nn.Module:
-    """Convolutions and pools in a sequence, where there are several or `wrap` says so."""
+    """Convolutions and pools, in an `nn.Sequential` if there are several or `wrap` is true."""
     made: list[nn.Module] = []
     for step in steps:
         if isinstance(step, nn.Module):
@@ -53,16 +53,16 @@ def path(
 
 
 def numbered(*branches: nn.Module) -> dict[str, nn.Module]:
-    """Branches by their names: ``branch0``, ``branch1``, ..."""
+    """Name branches ``branch0``, ``branch1``, ..."""
     return {f"branch{index}": branch for index, branch in enumerate(branches)}
 
 
 class Concat(nn.Module):
-    """Branches on one input, their outputs concatenated; with slots an Inception module.
+    """Parallel branches whose outputs are concatenated; with slots, an Inception module.
 
     Args:
-        branches: The branches by the names that they have as children.
-        channels: Channels in and out of an Inception module, which has slots around it.
+        branches: The branches by child name.
+        channels: Input and output channels of an Inception module; None for one without slots.
     """
 
     def __init__(
@@ -89,24 +89,24 @@ def average(inputs: int, outputs: int) -> nn.Module:
 
 
 def module(inputs: int, outputs: int, *branches: nn.Module) -> Concat:
-    """An Inception module of such branches."""
+    """An Inception module with these branches."""
     return Concat(numbered(*branches), (inputs, outputs))
 
 
 class Inception(Classifier):
-    """A stem that makes a map 8 times smaller, or in the small form keeps it, and three stages.
+    """A stem of stride 8, or of stride 1 in the variant for small images, and three stages.
 
-    Each stage but the first halves the map. Built by the `build` of its config.
+    Each stage but the first halves the resolution. Built by `build` of its config.
 
     Args:
         config: Its config.
-        layers: All children but the head in the order of torchvision's or timm's state dict; None
-            for what this form does not have.
+        layers: All children except the head, in the order of torchvision's or timm's state dict;
+            None for those that this variant doesn't have.
         starts: The first child of the second and of the third stage.
         channels: Channels of the map after each stage.
-        init: What the initialization of the convolutions keeps; None leaves it to the caller.
-        apart: Children that do not run before the pooling.
-        features: Channels that the head takes, if not those of the last map.
+        init: Fan mode for initializing the convolutions; None leaves it to the caller.
+        apart: Children that do not run before the global pooling.
+        features: Input channels of the head, if they are not those of the last map.
         aux: Linear layers of the auxiliary heads, by the child whose output those heads take.
     """
 

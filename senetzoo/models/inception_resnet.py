@@ -2,10 +2,10 @@
 
 Szegedy et al. 2016, "Inception-v4, Inception-ResNet and the Impact of Residual Connections on
 Learning" (arXiv:1602.07261), Fig. 15. The networks are those of the published weights, which
-differ from the paper's: v1 has a linear layer of 512 before the classifier; v2 has the stem of
-Inception v3 with one Inception module (``mixed_5b``), 320, 1088 and 2080 channels where the paper
-has 384, 1154 and 2048, and a last 1x1 convolution to 1536; there are more blocks; the last one of
-both has neither activation nor scaling. Child names are timm's.
+differ from the paper's: v1 has a linear layer of 512 units before the classifier; v2 has the stem
+of Inception v3 with one Inception module (``mixed_5b``), 320, 1088 and 2080 channels where the
+paper has 384, 1154 and 2048, and a last 1x1 convolution to 1536; both have more blocks, and their
+last block has neither activation nor scaling. Child names are timm's.
 
 ==========  =====================================  =========================================
 child       v1 at 299x299                          v2 at 299x299
@@ -52,13 +52,13 @@ class InceptionResNetConfig(Config):
     """An Inception-ResNet.
 
     ``stem="cifar"`` has the same layers with the same parameters, but the stem has stride 1 and
-    no pools, and what the paper leaves unpadded is padded: the three kinds of blocks see 32x32,
-    16x16 and 8x8 maps of a 32x32 image, where they see 35x35, 17x17 and 8x8 of a 299x299 one.
+    no pools, and all layers that the paper leaves unpadded are padded: the maps of a 32x32 image
+    are 32x32, 16x16 and 8x8. Without it, those of a 299x299 image are 35x35, 17x17 and 8x8.
 
     Args:
-        version: ``"v1"``, about as costly as Inception v3, or ``"v2"``, about as v4.
-        depths: Residual blocks on the 35x35, 17x17 and 8x8 maps. The last of all has neither
-            activation nor scaling. The paper draws (5, 10, 5) for both versions.
+        version: ``"v1"``, which costs about as much as Inception v3, or ``"v2"``, like v4.
+        depths: Residual blocks on the 35x35, 17x17 and 8x8 maps. The very last block has neither
+            activation nor scaling. The paper has (5, 10, 5) for both versions.
     """
 
     sizes = MappingProxyType({"imagenet": 299, "cifar": 32})
@@ -73,7 +73,7 @@ class InceptionResNetConfig(Config):
         return 1 if self.small else 75
 
     def build(self) -> InceptionResNet:
-        # Stride and padding of what the paper strides by 2, and padding of what it doesn't pad.
+        # Stride of the layers that have stride 2 in the paper, and padding of the unpadded ones.
         stride, padding = (1, 1) if self.small else (2, 0)
         layers: dict[str, nn.Module | None] = {
             "conv2d_1a": conv(self.in_chans, 32, 3, stride, padding),
@@ -83,7 +83,7 @@ class InceptionResNetConfig(Config):
             "conv2d_3b": conv(64, 80, 1),
             "conv2d_4a": conv(80, 192, 3, 1, padding),
         }
-        # v1 goes down to 35x35 by a convolution, v2 by a pool and its Inception module.
+        # v1 reaches 35x35 with a convolution, v2 with a pool, followed by its Inception module.
         first = self.version == "v1"
         if first:
             layers["conv2d_4b"] = conv(192, 256, 3, stride, padding)
@@ -106,7 +106,7 @@ class InceptionResNetConfig(Config):
             layers["last_bn"] = nn.BatchNorm1d(512, eps=0.001)
         else:
             layers["conv2d_7b"] = conv(c, 1536, 1)
-        # Initialized as in the authors' TF-slim code; the paper does not say.
+        # Initialized as in the authors' TF-slim code; the paper does not specify it.
         return InceptionResNet(
             self,
             layers,
@@ -153,14 +153,14 @@ REDUCTIONS = {
 
 
 class ResidualBlock(Concat):
-    """Branches, concatenated, and a linear 1x1 convolution back to the width of the skip.
+    """Concatenated branches, and a linear 1x1 convolution to the channels of the skip.
 
-    Several branches end in a spatial convolution and one has none, so ``inner`` is their
-    concatenation: every branch after its norm and activation, before the 1x1.
+    Not every branch ends in a spatial convolution, so ``inner`` is the concatenation of all
+    branches, after their norms and activations and before the 1x1.
 
     Args:
-        channels: Channels in and out.
-        row: Its row of the table.
+        channels: Input and output channels.
+        row: Its row of `BLOCKS`.
         drop_path: Rate of stochastic depth.
         linear: Whether it is the last block, without activation and scaling.
     """
@@ -178,7 +178,7 @@ class ResidualBlock(Concat):
         self.slots = Slots.residual(channels, channels, inner)
 
     def branch(self, x: Tensor) -> Tensor:
-        """The residual before its scaling."""
+        """The residual branch before scaling."""
         return self.conv2d(self.slots.at("inner", self.concat(x)))  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -203,7 +203,7 @@ def _reduction(
 
 
 def _mixed_5b() -> nn.Module:
-    """The module with which the stem of v2 ends: Inception v3's 35x35 one, with other widths."""
+    """The last module of v2's stem: Inception v3's 35x35 module with other widths."""
     return module(
         192,
         320,
@@ -217,12 +217,12 @@ def _mixed_5b() -> nn.Module:
 class InceptionResNet(Inception):
     """Inception-ResNet v1 or v2: built by `InceptionResNetConfig.build`.
 
-    In training v1 takes at least two images at a time: its head has a norm over the batch.
+    Training v1 needs batches of at least two images, because its head has a batch norm.
 
-    Sites: the residual blocks have all five positions, mixed_5b of v2 and the reductions the two
-    of units, as the SE paper (Figs. 2 and 3) puts a gate behind an Inception module as a whole and
-    behind the branch of a residual block. Which of these its SE-Inception-ResNet-v2 counts
-    does not follow from the cost: the gates add 0.01 GFLOPs with those of the units and without.
+    Sites: the residual blocks have all five positions; mixed_5b of v2 and the reductions have the
+    two of units. The SE paper (Figs. 2 and 3) puts a gate after a whole Inception module, and after
+    the branch of a residual block. The cost of its SE-Inception-ResNet-v2 doesn't show which gates
+    that network has: the gates add 0.01 GFLOPs with or without those of the units.
     """
 
     head_name = "classif"

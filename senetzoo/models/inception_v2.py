@@ -4,17 +4,16 @@ Szegedy et al. 2015, "Rethinking the Inception Architecture for Computer Vision"
 (arXiv:1512.00567), Table 1; batch norm and ReLU follow every convolution, and no dropout is
 mentioned. The table gives the size of each row's input and leaves three things open.
 
-- It marks one convolution as padded and says that no other is, but its last one keeps 35x35
-  pixels: it is padded here as well. All other rows chain as they are.
-- The table names the modules by Fig. 5, 6 and 7, which the text calls "factorized", 5 and 6: the
-  table is right. Before the modules of 17x17 and of 8x8 pixels stands a module that reduces the
-  grid, of Fig. 10.
-- The widths inside the modules were in a file that went with the submission. Those below are ours.
-  They add up to the table's 288, 768, 1280 and 2048 channels, and are those of Inception v3's
-  published code where its branches are the same. They come to 24.9 million parameters (abstract:
-  less than 25 million) and 6.1 billion multiply-adds (Table 3: 4.8 billion).
+- It marks one convolution as padded and says that no other is, but its last one keeps the size of
+  35x35, so it is padded here as well. The sizes of all other rows are consistent.
+- The table refers to the modules as Fig. 5, 6 and 7, the text as "factorized", 5 and 6: the table
+  is right. A module that reduces the grid (Fig. 10) comes before the 17x17 and the 8x8 modules.
+- The widths inside the modules were in a file of the submission. Those below are our choice. They
+  add up to the table's 288, 768, 1280 and 2048 channels, and are those of Inception v3's published
+  code where its branches are the same. They give 24.9 million parameters (abstract: less than 25
+  million) and 6.1 billion multiply-adds (Table 3: 4.8 billion).
 
-No library at hand has this network; child names are ours.
+Common libraries don't have this network; the child names are ours.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from senetzoo.models.family import SZEGEDY_2015, Family
 from senetzoo.models.inception import Concat, Inception, conv, path
 from senetzoo.nn.classifier import Config
 
-# Table 1 down to the modules; all windows are 3x3.
+# Table 1 up to the modules; all kernels are 3x3.
 STEM = (
     # type stride padding channels; size of the input
     ("conv", 2, 0, 32),  # 299x299x3
@@ -46,8 +45,8 @@ STEM = (
 class InceptionV2Config(Config):
     """An Inception v2.
 
-    With ``stem="cifar"`` a single padded 3x3 convolution of 288 channels and stride 1 takes the
-    place of all layers before the modules. A 32x32 image then has maps of 32x32, 15x15 and 7x7.
+    With ``stem="cifar"`` a single padded 3x3 convolution of 288 channels and stride 1 replaces all
+    layers before the modules. The maps of a 32x32 image are then 32x32, 15x15 and 7x7.
     """
 
     sizes = MappingProxyType({"imagenet": 299, "cifar": 32})
@@ -55,7 +54,7 @@ class InceptionV2Config(Config):
 
     @property
     def min_size(self) -> int:
-        # Two reductions without padding make one pixel of seven, and the stem seven of 75.
+        # The two unpadded reductions need seven pixels, for which the stem needs 75.
         return 7 if self.small else 75
 
     def build(self) -> Inception:
@@ -80,13 +79,13 @@ class InceptionV2Config(Config):
 
 
 def module(inputs: int, outputs: int, *branches: nn.Module) -> Concat:
-    """Branches side by side, numbered below the child ``branches``."""
+    """Parallel branches, which are numbered children of ``branches``."""
     inner = Concat({str(index): branch for index, branch in enumerate(branches)})
     return Concat({"branches": inner}, (inputs, outputs))
 
 
 def expanded(inputs: int, outputs: int) -> Concat:
-    """A 1x3 and a 3x1 convolution side by side: the expanded filter banks of Fig. 7."""
+    """Parallel 1x3 and 3x1 convolutions: the expanded filter banks of Fig. 7."""
     return Concat({"wide": conv(inputs, outputs, (1, 3)), "high": conv(inputs, outputs, (3, 1))})
 
 
@@ -96,7 +95,7 @@ def around(inputs: int, outputs: int) -> nn.Module:
 
 
 def figure5() -> Concat:
-    """Fig. 5: two 3x3 convolutions in place of a 5x5."""
+    """Fig. 5: two 3x3 convolutions instead of a 5x5."""
     return module(
         288,
         288,
@@ -108,7 +107,7 @@ def figure5() -> Concat:
 
 
 def figure6(width: int) -> Concat:
-    """Fig. 6 with n = 7: a 1x7 and a 7x1 convolution in place of a 7x7."""
+    """Fig. 6 with n = 7: a 1x7 and a 7x1 convolution instead of a 7x7."""
     wide, high = (1, 7), (7, 1)
     return module(
         768,
@@ -133,10 +132,10 @@ def figure7(inputs: int) -> Concat:
 
 
 def figure10(inputs: int, single: tuple[int, int], double: tuple[int, int]) -> Concat:
-    """Fig. 10: the grid is reduced by unpadded convolutions and by a pool that passes through.
+    """Fig. 10: reduces the grid with unpadded convolutions and a pool without projection.
 
     Args:
-        inputs: Channels in.
+        inputs: Input channels.
         single: Channels of the 1x1 and of the 3x3 convolution.
         double: Channels of the 1x1 and of both 3x3 convolutions.
     """
@@ -152,7 +151,7 @@ def figure10(inputs: int, single: tuple[int, int], double: tuple[int, int]) -> C
 FAMILY = Family(
     title="Inception v2",
     papers={"*": SZEGEDY_2015},
-    small="One 3x3 convolution of 288 channels and stride 1 takes the place of the stem: 7x7 "
-    "before the pool.",
+    small="One 3x3 convolution of 288 channels and stride 1 replaces the stem: the last map is "
+    "7x7.",
     networks={"inception_v2": InceptionV2Config()},
 )

@@ -3,7 +3,7 @@
 Szegedy et al. 2015, "Rethinking the Inception Architecture for Computer Vision"
 (arXiv:1512.00567). The paper's Table 1 is the older v2 with these modules; the widths below are
 those of the weights that were published as v3. Child names are torchvision's, so its state dicts
-load strictly, the auxiliary head's included.
+load strictly, including the auxiliary head.
 
 ===========  ==================  =================
 children     module              output at 299x299
@@ -37,7 +37,7 @@ from senetzoo.nn.classifier import Config
 from senetzoo.nn.maps import AuxOutput
 from senetzoo.nn.slots import Slots, unit
 
-# Smallest image whose 17x17 map the auxiliary head's unpadded 5x5s fit on.
+# Smallest image for which the auxiliary head's unpadded 5x5 kernels fit its map.
 AUX_SIZE = 299
 
 
@@ -46,12 +46,12 @@ class InceptionV3Config(Config):
     """An Inception v3.
 
     ``stem="cifar"`` has the same layers with the same parameters, but the stem has stride 1 and
-    no pools, and what the paper leaves unpadded is padded: the three kinds of modules see 32x32,
-    16x16 and 8x8 maps of a 32x32 image, where they see 35x35, 17x17 and 8x8 of a 299x299 one.
+    no pools, and all layers that the paper leaves unpadded are padded: the maps of a 32x32 image
+    are 32x32, 16x16 and 8x8. Without it, those of a 299x299 image are 35x35, 17x17 and 8x8.
 
     Args:
-        aux: Whether there is an auxiliary head after the 17x17 modules; in training mode the
-            network then gives an `AuxOutput`, and takes no image smaller than 299x299.
+        aux: Whether to add an auxiliary head after the 17x17 modules; in training mode the network
+            then returns an `AuxOutput`, and needs images of at least 299x299 pixels.
     """
 
     sizes = MappingProxyType({"imagenet": 299, "cifar": 32})
@@ -65,7 +65,7 @@ class InceptionV3Config(Config):
         return 1 if self.small else 75
 
     def build(self) -> InceptionV3:
-        # Stride and padding of what the paper strides by 2, and padding of what it doesn't pad.
+        # Stride of the layers that have stride 2 in the paper, and padding of the unpadded ones.
         stride, padding = (1, 1) if self.small else (2, 0)
         layers: dict[str, nn.Module | None] = {
             "Conv2d_1a_3x3": conv(self.in_chans, 32, 3, stride, padding),
@@ -93,9 +93,9 @@ class InceptionV3Config(Config):
             layers,
             ("Mixed_6a", "Mixed_7a"),
             (288, 768, 2048),
-            # The paper does not say. He initialization is what the authors' TF-slim code has;
-            # torchvision's normal of deviation 0.1 whatever the fan-in makes the first logits
-            # large.
+            # The paper does not specify it; the authors' TF-slim code has He initialization.
+            # torchvision's normal with a standard deviation of 0.1 for any fan-in makes the first
+            # logits large.
             init="fan_in",
             apart=("AuxLogits",),
             aux={"Mixed_6e": "AuxLogits.fc"} if self.aux else {},
@@ -103,25 +103,25 @@ class InceptionV3Config(Config):
 
 
 Step: TypeAlias = Layer | list[Layer]
-"""A convolution, or some side by side, with which a branch ends."""
+"""A convolution, or several parallel ones at the end of a branch."""
 Branches: TypeAlias = Mapping[str, Sequence[Step]]
 
 
 def _width(step: Step) -> int:
-    """Channels that a step puts out."""
+    """Output channels of a step."""
     return step[0] if isinstance(step, tuple) else sum(layer[0] for layer in step)
 
 
 class Module(nn.Module):
-    """An Inception module: branches on one input, their outputs concatenated.
+    """An Inception module: parallel branches whose outputs are concatenated.
 
-    The convolutions of a branch are children of the module itself: with the name of the branch if
-    it is a single one, else with ``_1``, ``_2`` ... behind it, and ``a`` and ``b`` for two that
-    stand side by side. ``branch_pool`` begins with an average pool; a module without it reduces
-    the grid, and its last branch is a max pool.
+    The convolutions of a branch are children of the module itself. A single one has the name of the
+    branch; otherwise ``_1``, ``_2`` ... is appended, and ``a`` and ``b`` for two parallel ones.
+    ``branch_pool`` starts with an average pool; a module without it reduces the grid, and its last
+    branch is a max pool.
 
     Args:
-        inputs: Channels in.
+        inputs: Input channels.
         branches: The convolutions of each branch by its name.
         padding: Padding of the max pool.
     """
@@ -162,7 +162,7 @@ class Module(nn.Module):
 
 
 def figure5(inputs: int, pool: int) -> Module:
-    """35x35 (Fig. 5, with one of the two 5x5s left)."""
+    """35x35 module (Fig. 5, but with a 5x5 convolution in one branch)."""
     return Module(
         inputs,
         {
@@ -175,7 +175,7 @@ def figure5(inputs: int, pool: int) -> Module:
 
 
 def figure10(inputs: int, padding: int) -> Module:
-    """35x35 to 17x17 (Fig. 10)."""
+    """Reduction from 35x35 to 17x17 (Fig. 10)."""
     branches: Branches = {
         "branch3x3": [(384, 3, 2, padding)],
         "branch3x3dbl": [(64, 1), (96, 3), (96, 3, 2, padding)],
@@ -184,7 +184,7 @@ def figure10(inputs: int, padding: int) -> Module:
 
 
 def figure6(inputs: int, width: int) -> Module:
-    """17x17 (Fig. 6, n = 7): 7x7s in factors of `width` channels."""
+    """17x17 module (Fig. 6, n = 7): factorized 7x7 convolutions, `width` channels inside."""
     wide, high = (1, 7), (7, 1)
     return Module(
         inputs,
@@ -198,7 +198,7 @@ def figure6(inputs: int, width: int) -> Module:
 
 
 def factorized10(inputs: int, padding: int) -> Module:
-    """17x17 to 8x8 (as Fig. 10, with a factorized 7x7 in the second branch)."""
+    """Reduction from 17x17 to 8x8 (Fig. 10, but with a factorized 7x7 in the second branch)."""
     branches: Branches = {
         "branch3x3": [(192, 1), (320, 3, 2, padding)],
         "branch7x7x3": [(192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3, 2, padding)],
@@ -207,7 +207,7 @@ def factorized10(inputs: int, padding: int) -> Module:
 
 
 def figure7(inputs: int) -> Module:
-    """8x8 (Fig. 7): 3x3s as 1x3 and 3x1 side by side."""
+    """8x8 module (Fig. 7): parallel 1x3 and 3x1 convolutions instead of 3x3."""
     both: Step = [(384, (1, 3)), (384, (3, 1))]
     return Module(
         inputs,
@@ -222,7 +222,7 @@ def figure7(inputs: int) -> Module:
 
 def auxiliary_head(inputs: int, num_classes: int, small: bool) -> nn.Module:
     """The auxiliary head on the last 17x17 map (Fig. 8)."""
-    # Both 5x5s are padded in the small form, so that they fit on a map of any size.
+    # In the variant for small images both 5x5 kernels are padded, so that they fit any map.
     padding = 2 if small else 0
     layers = {
         "pool": nn.AvgPool2d(5, 3, padding),
@@ -238,8 +238,8 @@ def auxiliary_head(inputs: int, num_classes: int, small: bool) -> nn.Module:
 class InceptionV3(Inception):
     """Inception v3: built by `InceptionV3Config.build`.
 
-    Sites: every Mixed module is a unit, those that halve the map too, as the SE paper (Fig. 2) puts
-    a gate behind an Inception module as a whole. The stem has none.
+    Sites: every Mixed module is a unit, including those that halve the resolution, because the SE
+    paper (Fig. 2) puts a gate after a whole Inception module. The stem has none.
     """
 
     def forward_checked(self, x: Tensor) -> Tensor | AuxOutput:

@@ -1,7 +1,7 @@
 """Inception v4.
 
 Szegedy et al. 2016, "Inception-v4, Inception-ResNet and the Impact of Residual Connections on
-Learning" (arXiv:1602.07261), Fig. 9. Child names are our own, one child for each box of that
+Learning" (arXiv:1602.07261), Fig. 9. Child names are ours, with one child for each box of that
 figure; inside the modules they are timm's (``branch0``, ``branch1.0``, ...).
 
 ===========  ====================  ================
@@ -43,12 +43,12 @@ from senetzoo.nn.classifier import Config
 class InceptionV4Config(Config):
     """An Inception v4.
 
-    ``stem="cifar"`` has the same layers with the same parameters, but everything in the stem has
-    stride 1, and what the paper leaves unpadded is padded: the three kinds of modules see 32x32,
-    16x16 and 8x8 maps of a 32x32 image, where they see 35x35, 17x17 and 8x8 of a 299x299 one.
+    ``stem="cifar"`` has the same layers with the same parameters, but all layers of the stem have
+    stride 1, and all layers that the paper leaves unpadded are padded: the maps of a 32x32 image
+    are 32x32, 16x16 and 8x8. Without it, those of a 299x299 image are 35x35, 17x17 and 8x8.
 
     Args:
-        depths: Inception modules A, B and C; a reduction comes before the first B and the first C.
+        depths: Numbers of modules A, B and C; a reduction comes before the first B and the first C.
     """
 
     sizes = MappingProxyType({"imagenet": 299, "cifar": 32})
@@ -65,19 +65,19 @@ class InceptionV4Config(Config):
     def build(self) -> Inception:
         (a, b, c), padding = self.depths, 1 if self.small else 0
         layers = {
-            # Not a unit, though its end looks like reductions: the paper draws it as one box.
+            # Not a unit, although it ends like a reduction: the paper draws it as one box.
             "stem": _stem(self.in_chans, self.small),
             "stage1": nn.Sequential(*(_inception_a() for _ in range(a))),
             "stage2": nn.Sequential(_reduction_a(padding), *(_inception_b() for _ in range(b))),
             "stage3": nn.Sequential(_reduction_b(padding), *(_inception_c() for _ in range(c))),
         }
-        # Initialized as in the authors' TF-slim code; the paper does not say.
+        # Initialized as in the authors' TF-slim code; the paper does not specify it.
         return Inception(self, layers, ("stage2", "stage3"), (384, 1024, 1536))
 
 
 def _stem(inputs: int, small: bool) -> nn.Sequential:
-    """Fig. 3: an image to 384 channels."""
-    # Stride and padding of what the figure strides by 2, and padding of its other unpadded ones.
+    """Fig. 3: from the image to 384 channels."""
+    # Stride of the layers that have stride 2 in the figure, and padding of the unpadded ones.
     stride, padding = (1, 1) if small else (2, 0)
 
     def pool() -> nn.Module:
@@ -123,7 +123,7 @@ def _inception_b() -> nn.Module:
 
 
 def _inception_c() -> nn.Module:
-    """Fig. 6, 8x8: two branches end in a 1x3 and a 3x1 side by side."""
+    """Fig. 6, 8x8: two branches end in parallel 1x3 and 3x1 convolutions."""
 
     def split(inputs: int) -> nn.Module:
         return Concat(numbered(path(inputs, (256, (1, 3))), path(inputs, (256, (3, 1)))))
@@ -163,6 +163,6 @@ def _reduction_b(padding: int) -> nn.Module:
 FAMILY = Family(
     title="Inception v4",
     papers={"*": SZEGEDY_2016},
-    small=SMALL_FORM.format("everything in the stem", ""),
+    small=SMALL_FORM.format("the whole stem", ""),
     networks={"inception_v4": InceptionV4Config()},
 )

@@ -1,8 +1,8 @@
-"""Inverted residuals, and the networks made of them: MobileNetV2, MobileNetV3 and EfficientNet.
+"""Inverted residuals, and the base of MobileNetV2, MobileNetV3 and EfficientNet.
 
 Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (arXiv:1801.04381),
-Section 3.3: a 1x1 convolution to more channels, a depthwise one, and a 1x1 convolution to fewer,
-which stays linear.
+Section 3.3: a 1x1 convolution to more channels, a depthwise convolution, and a linear 1x1
+convolution to fewer channels.
 
 Child names are torchvision's.
 """
@@ -25,7 +25,7 @@ Row = TypeVar("Row")
 
 
 def rounded(channels: float, multiple: int = 8) -> int:
-    """The nearest multiple, of 8 in general, and not 0; rounding takes away a tenth at most."""
+    """Round to the nearest multiple, but at least to one, and at most a tenth down."""
     nearest = max(int(channels + multiple / 2) // multiple * multiple, multiple)
     return nearest if nearest >= 0.9 * channels else nearest + multiple
 
@@ -33,7 +33,7 @@ def rounded(channels: float, multiple: int = 8) -> int:
 def stem_and_stages(stages: Iterable[int], *, small: bool) -> tuple[int, ...]:
     """Strides of the stem, which is 2, and of each stage's first block.
 
-    For small images the first two that are 2 become 1: of 32 pixels 4x4 are left, not 1.
+    For small images the first two strides of 2 become 1: a 32x32 image ends as a 4x4 map, not 1x1.
     """
     strides = (2, *stages)
     if not small:
@@ -52,7 +52,7 @@ def conv_norm(
     norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
     act: Callable[[], nn.Module] | None = None,
 ) -> nn.Sequential:
-    """A convolution that keeps the size at stride 1, its norm, and an activation if given."""
+    """A convolution that keeps the resolution at stride 1, its norm, and an activation if given."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
         norm(outputs),
@@ -61,19 +61,19 @@ def conv_norm(
 
 
 class InvertedResidual(nn.Module):
-    """A block of a wide inside; it has a skip where it keeps the shape.
+    """An inverted residual block; it has a skip if input and output have the same shape.
 
-    A block that changes the shape has no skip, and so no positions ``post`` and ``identity``.
+    A block without a skip has no positions ``post`` and ``identity``.
 
     Args:
-        layers: What runs one after another, by name. Where torchvision has its SE the number is
-            left out: the gate of the default policy sits at ``slots.inner``.
+        layers: Layers in order, by name. The number of torchvision's SE module is skipped: the
+            gate of the default policy is at ``slots.inner``.
         container: Name of the child that holds them.
-        spatial: Number of layers before the position ``inner``; 0 where there is none, since the
-            convolution that looks around ends the block.
-        inputs: Channels of the input.
+        spatial: Number of layers before the position ``inner``; 0 if there is none, because the
+            block ends with the spatial convolution.
+        inputs: Input channels.
         width: Channels inside.
-        outputs: Channels of the output.
+        outputs: Output channels.
         stride: Stride.
         drop_path: Rate of stochastic depth, for a block with a skip.
     """
@@ -126,10 +126,10 @@ def stages_of(
     """The blocks of each stage.
 
     Args:
-        rows: Of a table, one for each block of each stage.
-        block: Makes a block of its channels in, its row, its stride and its stochastic depth.
+        rows: Rows of the table, one for each block of each stage.
+        block: Builds a block from its input channels, row, stride and rate of stochastic depth.
         inputs: Channels of the stem.
-        strides: Stride of each stage's first block; the others have 1.
+        strides: Stride of each stage's first block; the others have stride 1.
         drop_path: Rate of stochastic depth at the last block.
     """
     stages = []
@@ -151,9 +151,9 @@ class InvertedNet(Classifier):
         stem: The first convolution.
         stages: The blocks of each stage.
         last: The convolution before the pool.
-        classifier: What follows the pool.
+        classifier: The layers after the pool.
         strides: Strides of the stem and of each stage's first block.
-        nested: Whether a stage is a child of ``features``; else each block is.
+        nested: Whether the children of ``features`` are stages instead of blocks.
     """
 
     def __init__(

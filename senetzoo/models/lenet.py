@@ -98,7 +98,7 @@ LECUN_1998 = Paper(
 FAMILY = Family(
     title="LeNet",
     papers={"*": LECUN_1998},
-    small="It is for 32x32 pixels as it is; the map before the first linear layer is 5x5.",
+    small="LeNet is made for 32x32 pixels; the map before the first linear layer is 5x5.",
     networks={
         "lenet": LeNetConfig(),
         "lenet5": LeNetConfig(in_chans=1, act="tanh"),

@@ -1,8 +1,8 @@
 """MNASNet.
 
 Tan et al. 2018, "MnasNet: Platform-Aware Neural Architecture Search for Mobile"
-(arXiv:1807.11626): the network of Fig. 7 without Squeeze-and-Excitation, MnasNet-B1, as torchvision
-has it. Child names are torchvision's, so its state dict loads strictly.
+(arXiv:1807.11626): the network of Fig. 7 without Squeeze-and-Excitation, MnasNet-B1, as in
+torchvision. Child names are torchvision's, so its state dict loads strictly.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.init import init_convs
 from senetzoo.nn.stack import dropout
 
-# Channels of the stem: of a 3x3 convolution, and of a depthwise and a 1x1 one.
+# Output channels of the stem's 3x3 convolution, and of its depthwise separable convolution.
 STEM_WIDTHS = (32, 16)
 HEAD_WIDTH = 1280
 
@@ -51,11 +51,11 @@ MOMENTUM = 3e-4
 class MNASNetConfig(Config):
     """A MNASNet.
 
-    ``stem="cifar"`` is a form for 32x32 pixels: the stem and the first stage have stride 1, so that
-    the last map is 4x4.
+    ``stem="cifar"`` is a variant for 32x32 images: the stem and the first stage have stride 1, so
+    that the last map is 4x4.
 
     Args:
-        width: Factor on all channels but the last convolution's, rounded to multiples of 8.
+        width: Factor for the channels, rounded to multiples of 8, except the last convolution's.
     """
 
     dropout: Rate = 0.2
@@ -148,7 +148,7 @@ TAN_2018 = Paper(
 FAMILY = Family(
     title="MNASNet",
     papers={"*": TAN_2018},
-    small="The stem and the first stage have stride 1: 4x4 before the pool.",
+    small="The stem and the first stage have stride 1: the last map is 4x4.",
     networks={
         f"mnasnet{name}": MNASNetConfig(width=width)
         for name, width in (("0_5", 0.5), ("0_75", 0.75), ("1_0", 1.0), ("1_3", 1.3))

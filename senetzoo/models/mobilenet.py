@@ -38,11 +38,11 @@ STAGES = (
 class MobileNetConfig(Config):
     """A MobileNet.
 
-    ``stem="cifar"`` is a form for 32x32 pixels: the stem and the second stage have stride 1, so
+    ``stem="cifar"`` is a variant for 32x32 images: the stem and the second stage have stride 1, so
     that the last map is 4x4.
 
     Args:
-        width: Factor on all channels, which are rounded to multiples of 8 and at least 8.
+        width: Factor for all channels, which are rounded to multiples of 8 and at least 8.
         act: ``"relu6"`` (the authors' code, and timm), or ``"relu"`` (the paper, Fig. 3).
     """
 
@@ -52,7 +52,7 @@ class MobileNetConfig(Config):
     act: Literal["relu6", "relu"] = "relu6"
 
     def channels(self, full: int) -> int:
-        """Channels of what has `full` of them at width 1."""
+        """Channels of a layer that has `full` channels at width 1."""
         return rounded(full * self.width)
 
     @property
@@ -112,7 +112,7 @@ class MobileNet(Classifier):
         levels[0][:0] = ["conv_stem", "bn1", "act"]
         widths = (config.channels(width) for _, width, _ in STAGES)
         self.set_levels(levels, [*accumulate(config.strides, mul)][1:], widths)
-        # With the dropout of the config, which neither the paper nor timm has.
+        # It has the config's dropout, which neither the paper nor timm has.
         self.add_head(inputs)
         init_separable(self)
 
@@ -126,7 +126,7 @@ HOWARD_2017 = Paper(
 FAMILY = Family(
     title="MobileNet",
     papers={"*": HOWARD_2017},
-    small="The stem and the second stage have stride 1: 4x4 before the pool.",
+    small="The stem and the second stage have stride 1: the last map is 4x4.",
     networks={
         "mobilenet_v1": MobileNetConfig(),
         "mobilenet_v1_075": MobileNetConfig(width=0.75),

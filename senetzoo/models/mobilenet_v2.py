@@ -47,12 +47,12 @@ STAGES: tuple[Row, ...] = (
 class MobileNetV2Config(Config):
     """A MobileNetV2.
 
-    ``stem="cifar"`` is a form for 32x32 pixels: the stem and the second stage have stride 1, so
+    ``stem="cifar"`` is a variant for 32x32 images: the stem and the second stage have stride 1, so
     that the last map is 4x4.
 
     Args:
-        width: Factor on all channels, which are rounded to multiples of 8; it does not make the
-            last convolution narrower (Section 6.1).
+        width: Factor for all channels, which are rounded to multiples of 8; a factor below 1
+            doesn't change the last convolution (Section 6.1).
     """
 
     dropout: Rate = 0.2
@@ -124,7 +124,7 @@ SANDLER_2018 = Paper(
 FAMILY = Family(
     title="MobileNetV2",
     papers={"*": SANDLER_2018},
-    small="The stem and the second stage have stride 1: 4x4 before the pool.",
+    small="The stem and the second stage have stride 1: the last map is 4x4.",
     networks={
         "mobilenet_v2": MobileNetV2Config(),
         "mobilenet_v2_140": MobileNetV2Config(width=1.4),

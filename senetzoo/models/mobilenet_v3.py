@@ -1,11 +1,11 @@
 """MobileNetV3.
 
 Howard et al. 2019, "Searching for MobileNetV3" (arXiv:1905.02244), Tables 1 and 2. Their
-Squeeze-and-Excitation is the network's default policy, so that it can be moved, exchanged or left
+Squeeze-and-Excitation is the network's default policy, so that it can be moved, replaced or left
 out.
 
-Child names are torchvision's. Inside a block the number of torchvision's SE stays free, and the
-gate of the default policy sits at ``slots.inner`` instead.
+Child names are torchvision's. Inside a block the number of torchvision's SE module is skipped; the
+gate of the default policy is at ``slots.inner`` instead.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from senetzoo.nn.stack import dropout
 
 STEM_WIDTH = 16
 
-# Kernel, channels inside, channels out, SE, activation (RE: ReLU, HS: h-swish), stride. Blocks of
-# as many channels in a row are a stage.
+# Kernel, inner channels, output channels, SE, activation (RE: ReLU, HS: h-swish), stride.
+# Consecutive blocks with the same number of output channels are a stage.
 Row = tuple[int, int, int, bool, str, int]
 LARGE: tuple[Row, ...] = (
     (3, 16, 16, False, "RE", 1),
@@ -68,8 +68,8 @@ SMALL: tuple[Row, ...] = (
 # The table and the units of the hidden layer in the classifier.
 TABLES: dict[str, tuple[tuple[Row, ...], int]] = {"large": (LARGE, 1280), "small": (SMALL, 1024)}
 
-# Hidden units for a quarter of the squeezed channels, in multiples of 8. Of 72 a quarter is 18: 24,
-# not 16, since the authors' rounding takes away a tenth at most.
+# The hidden units are a quarter of the squeezed channels, rounded to multiples of 8. A quarter of
+# 72 is 18, which becomes 24, not 16, because the authors round down by at most a tenth.
 _SE = "(width={width},gate=hardsigmoid)@inner"
 SE_LARGE = f"se{_SE.format(width=24)}/s3&b1+se4{_SE.format(width='round8')}/(s3&~b1|s5-6)"
 SE_SMALL = f"se4{_SE.format(width='round8')}/s1,3-5"
@@ -79,12 +79,12 @@ SE_SMALL = f"se4{_SE.format(width='round8')}/s1,3-5"
 class MobileNetV3Config(Config):
     """A MobileNetV3.
 
-    ``stem="cifar"`` is a form for 32x32 pixels: the stem and the first stage of stride 2 have
-    stride 1, so that the last map is 4x4.
+    ``stem="cifar"`` is a variant for 32x32 images: the stem and the first stage of stride 2 have
+    stride 1 instead, so that the last map is 4x4.
 
     Args:
         table: ``"large"`` (Table 1) or ``"small"`` (Table 2).
-        eps: Added to the variances of the norms.
+        eps: Epsilon of the norms.
     """
 
     dropout: Rate = 0.2
@@ -114,7 +114,7 @@ def _block(
     layers = [conv(inputs, width, 1, act=act_type)] if width != inputs else []
     layers.append(conv(width, width, kernel, stride, groups=width, act=act_type))
     named = {str(index): layer for index, layer in enumerate(layers)}
-    # After the number that torchvision's SE has.
+    # Skip the number of torchvision's SE module, if it has one.
     named[str(len(layers) + se)] = conv(width, outputs, 1)
     return InvertedResidual(
         named,
@@ -164,7 +164,7 @@ HOWARD_2019 = Paper("Searching for MobileNetV3", 2019, "https://arxiv.org/abs/19
 FAMILY = Family(
     title="MobileNetV3",
     papers={"*": HOWARD_2019},
-    small="The stem and the first stage of stride 2 have stride 1: 4x4 before the pool.",
+    small="The stem and the first stage of stride 2 have stride 1 instead: the last map is 4x4.",
     networks={
         "mobilenet_v3_large": MobileNetV3Config(),
         "mobilenet_v3_small": MobileNetV3Config(table="small"),

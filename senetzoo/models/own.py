@@ -1,4 +1,4 @@
-"""A family of one network, made of anybody's module."""
+"""A family with one network, built from a user's module."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from senetzoo.nn.maps import FeatureInfos
 
 
 class OwnConfig(Config):
-    """Config of a network that a caller registered; each has a class of its own."""
+    """Config of a network that a user registered; each has its own config class."""
 
     has_branches: ClassVar[bool] = False
     name: ClassVar[str]
@@ -27,7 +27,7 @@ class OwnConfig(Config):
         return self.name
 
     def build(self) -> OwnNetwork:
-        """The module with these options, in a classifier."""
+        """Build the module with these options, wrapped in a classifier."""
         known = inspect.signature(self.module).parameters
         free = {field.name for field in dataclasses.fields(Config)} - {"num_classes", "in_chans"}
         given = {
@@ -45,14 +45,14 @@ class OwnConfig(Config):
 
 
 class OwnNetwork(Classifier):
-    """A network that a caller registered: without places for gates, and without stages."""
+    """A network that a user registered: it has no positions for gates, and no stages."""
 
     feature_info = FeatureInfos()
 
     def __init__(self, config: OwnConfig, network: nn.Module) -> None:
         super().__init__(config)
         self.network = network
-        self._small_warned = True  # nobody knows what size of images it is for
+        self._small_warned = True  # the image size that it is meant for is unknown
         linear = [path for path, m in self.named_modules() if isinstance(m, nn.Linear)]
         self._heads = tuple(linear[-1:])
 
@@ -60,14 +60,14 @@ class OwnNetwork(Classifier):
         out: Tensor = self.network(x)
         if out.ndim != 2 or self.num_classes not in (0, out.shape[1]):
             raise ConfigError(
-                f"{self.family} made logits {tuple(out.shape)}.",
-                f"They are (N, num_classes), here (N, {self.num_classes}).",
+                f"{self.family} returned logits of shape {tuple(out.shape)}.",
+                f"Their shape is (N, num_classes), here (N, {self.num_classes}).",
                 f"Change the forward of {self.family}",
             )
         return out
 
     def _now(self) -> Config:
-        return self._config  # nobody knows which layers say it
+        return self._config  # it is unknown which layers would show changes
 
     def classifiers(self) -> tuple[str, ...]:
         return self._heads
@@ -94,14 +94,14 @@ class OwnNetwork(Classifier):
 
     def _without_maps(self) -> ConfigError:
         return ConfigError(
-            f"{self.family} has no feature maps to give.",
-            "Of a network of one's own only the logits are known.",
+            f"{self.family} has no feature maps.",
+            "Only the logits of a registered network are known.",
             "",
         )
 
 
 def family_of(kind: type[nn.Module], name: str, options: Mapping[str, tuple[type, Any]]) -> Family:
-    """A family of the one network that `kind` is, with the options of its class."""
+    """A family with one network, of class `kind` and with the options of that class."""
     space = {"name": name, "module": kind, "__doc__": kind.__doc__, "__module__": kind.__module__}
     fields = [(field, *rest) for field, rest in options.items()]
     made = dataclasses.make_dataclass(

@@ -3,8 +3,8 @@
 He et al. 2015, "Deep Residual Learning for Image Recognition" (arXiv:1512.03385): Fig. 3 middle
 and Table 2 for ImageNet, Section 4.2 and Fig. 6 left for CIFAR-10.
 
-Child names are those of the ResNet of the same depth, whose parameters less the projections'
-these are: layer for layer, the pair differs in the sum alone.
+Child names and parameters are those of the ResNet of the same depth without its projections, so
+the two networks differ only in the shortcuts.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class PlainConfig(Config):
         return ResNet(self, self.depths, (self.width, self.width), self._block)
 
     def _block(self, inputs: int, outputs: int, stride: int, _: float) -> Block:
-        """What is left of a basic block when its shortcut is gone."""
+        """A basic block without its shortcut."""
         return Block(inputs, basic(outputs, stride), skip=False)
 
 
@@ -52,7 +52,7 @@ FAMILY = Family(
     networks={
         "plain18": PlainConfig(depths=(2, 2, 2, 2)),
         "plain34": PlainConfig(depths=(3, 4, 6, 3)),
-        # Section 4.2: 6n+2 layers, n pairs a stage.
+        # Section 4.2: 6n+2 layers, n pairs per stage.
         **{f"plain{6 * n + 2}": PlainConfig(**cifar(n)) for n in (3, 5, 7, 9)},
     },
 )

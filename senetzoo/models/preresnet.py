@@ -1,14 +1,14 @@
-"""Pre-activation ResNets and the CIFAR Wide ResNets, where norm and activation come first.
+"""Pre-activation ResNets and CIFAR Wide ResNets: norm and activation precede each convolution.
 
 - He et al. 2016, "Identity Mappings in Deep Residual Networks" (arXiv:1603.05027): Fig. 4e, the
   full pre-activation, and Table 3; depths on ImageNet are those of ResNet.
 - Zagoruyko and Komodakis 2016, "Wide Residual Networks" (arXiv:1605.07146), Table 1: wrn*.
 
-The paper puts the activation of the very first block before the fork, so that its skip has it too
-even where nothing is projected. The networks in use don't, and neither do these.
+The paper puts the activation of the very first block before the fork, so that it is also on the
+skip, even on an identity skip. Common implementations don't, and neither does this one.
 
 Inside a block the child names are timm's (``norm1, conv1, norm2, conv2``), outside they are those
-of the ResNet line (``conv1, layer1, fc``).
+of ResNet (``conv1, layer1, fc``).
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class PreResNetConfig(Config):
         depths: Blocks of each stage.
         width: Channels of the stem and, times `widen`, of the first stage's 3x3; doubled at each
             later stage.
-        widen: How many times wider than the stem the first stage is (k of Wide ResNet).
+        widen: Width of the first stage as a multiple of the stem's (k of Wide ResNet).
         stride_on: Which convolution of the first bottleneck of a stage has stride 2: the 3x3
             (timm) or the first 1x1 (the authors' code).
         stem_norm: Whether a norm and an activation follow the stem's last convolution. By default
-            they don't (timm, and all networks for CIFAR): the first block begins with its own.
+            they don't (timm, and all networks for CIFAR): the first block starts with its own.
             The ImageNet networks of pytorchcv have both.
-        last_norm: Whether they follow the last block. The SE networks of pytorchcv for CIFAR have
-            none there, and end in the sum.
+        last_norm: Whether they follow the last block. They don't in pytorchcv's SE networks for
+            CIFAR, which end with the sum.
     """
 
     any_stem: ClassVar[bool] = True
@@ -80,7 +80,7 @@ class PreResNetConfig(Config):
     def build(self) -> ResNet:
         first = self.width * self.widen * (1 if self.block == "basic" else 4)
         widths, norm = (self.width, first), self.stem_norm
-        # The last sum has no norm and activation of a next block behind it.
+        # No next block follows the last sum with its norm and activation.
         last = self.last_norm
         return ResNet(self, self.depths, widths, self._block, stem_norm=norm, last_norm=last)
 
@@ -89,7 +89,7 @@ class PreResNetConfig(Config):
         if self.block == "bottleneck":
             rows = bottleneck((outputs // 4, outputs // 4), outputs, stride, self.stride_on)
         changes = stride > 1 or inputs != outputs
-        # Without a norm, which its input has behind it.
+        # Without a norm, because its input is already normalized.
         shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if changes else None
         return Block(inputs, rows, shortcut, drop_path, preact=True)
 
@@ -110,7 +110,7 @@ FAMILY = Family(
         # 9n+2 layers (Identity Mappings, Table 3).
         **{f"preresnet{depth}": _bottleneck(**f) for depth, f in CIFAR_BOTTLENECKS.items()},
         # Table 1 of Wide Residual Networks: 6n+4 layers, without the dropout between a block's
-        # convolutions that some of the paper's results have.
+        # convolutions that some of the paper's results use.
         **{
             f"wrn{depth}_{k}": _basic(**cifar((depth - 4) // 6), widen=k)
             for depth, k in ((16, 8), (16, 10), (28, 10), (40, 8))

@@ -3,10 +3,10 @@
 Radosavovic, Kosaraju, Girshick, He, Dollar 2020, "Designing Network Design Spaces"
 (arXiv:2003.13678): widths that rise linearly and are quantized (Eq. 2 to 4), with the parameters of
 its Tables 2 to 4 as in torchvision. RegNetY is RegNetX with Squeeze-and-Excitation, which is the
-default policy of those names, so that it can be moved, exchanged or left out.
+default policy of those names, so that it can be moved, replaced or left out.
 
-Child names are torchvision's; the gate of the default policy sits at ``slots.inner``, where
-torchvision has ``f.se``.
+Child names are torchvision's, except that the gate of the default policy is at ``slots.inner``
+instead of ``f.se``.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ STEM_WIDTH = 32
 
 @dataclass(frozen=True, kw_only=True)
 class RegNetConfig(Config):
-    """A RegNet. The default fields are those of RegNetX-400MF.
+    """A RegNet. The defaults are those of RegNetX-400MF.
 
-    ``stem="cifar"`` is a form for 32x32 pixels: the stem and the first stage have stride 1, so that
-    the last map is 4x4.
+    ``stem="cifar"`` is a variant for 32x32 images: the stem and the first stage have stride 1, so
+    that the last map is 4x4.
 
     Args:
-        depth: Blocks in all stages.
-        w_0: Width of the first block before it is quantized.
-        w_a: By how much each block is wider than the one before it (Eq. 2).
+        depth: Number of blocks in all stages together.
+        w_0: Width of the first block before quantization.
+        w_a: Increase of the width from block to block, before quantization (Eq. 2).
         w_m: Factor between the widths of two stages (Eq. 3).
         group: Channels of each group of the 3x3 convolutions.
     """
@@ -58,7 +58,7 @@ class RegNetConfig(Config):
             factor = (self.w_0 + self.w_a * block) / self.w_0
             power = round(math.log(factor) / math.log(self.w_m))
             widths.append(8 * round(self.w_0 * self.w_m**power / 8))
-        # The channels have to be whole groups, and a group has no more channels than there are.
+        # The channels are a multiple of the group's, and a group has at most all channels.
         return tuple(
             (rounded(width, min(self.group, width)), len(list(blocks)))
             for width, blocks in groupby(widths)
@@ -75,7 +75,7 @@ class RegNetConfig(Config):
 
 
 class Bottleneck(nn.Module):
-    """1x1, grouped 3x3 and 1x1, none of them narrower than the block (Fig. 4)."""
+    """1x1, grouped 3x3 and 1x1 convolutions, all as wide as the block (Fig. 4)."""
 
     def __init__(
         self, inputs: int, outputs: int, stride: int, group: int, drop_path: float
@@ -143,7 +143,7 @@ class RegNet(Classifier):
         self.add_head(inputs)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                # He initialization for the outputs, of all groups, as in the authors' code.
+                # He initialization with the fan-out over all groups, as in the authors' code.
                 outputs = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
                 nn.init.normal_(module.weight, std=(2 / outputs) ** 0.5)
         nn.init.normal_(self.fc.weight, std=0.01)
@@ -151,7 +151,7 @@ class RegNet(Classifier):
 
 
 def se_policy(config: RegNetConfig) -> str:
-    """RegNetY's: after the 3x3 convolutions, hidden units for a quarter of the block's input."""
+    """RegNetY's policy: SE after the 3x3, with a quarter of the block's inputs as hidden units."""
     rules, inputs = [], STEM_WIDTH
     for stage, (width, depth) in enumerate(config.stages, 1):
         first, others = (f"se(width={round(0.25 * channels)})" for channels in (inputs, width))
@@ -200,7 +200,7 @@ _NETWORKS = {
 FAMILY = Family(
     title="RegNet",
     papers={"*": RADOSAVOVIC_2020},
-    small="The stem and the first stage have stride 1: 4x4 before the pool.",
+    small="The stem and the first stage have stride 1: the last map is 4x4.",
     networks=_NETWORKS,
     defaults={
         name: se_policy(config) for name, config in _NETWORKS.items() if name.startswith("regnet_y")

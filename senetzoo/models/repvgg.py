@@ -1,9 +1,9 @@
-"""RepVGG: trained with a 1x1 convolution and the identity beside each 3x3, run as one 3x3.
+"""RepVGG: trained with a 1x1 convolution and an identity parallel to each 3x3, run as one 3x3.
 
 Ding et al. 2021, "RepVGG: Making VGG-style ConvNets Great Again" (arXiv:2101.03697), Tables 2 and
 3. `senetzoo.optimize` folds the three branches into one convolution (Section 3.3 of the paper).
 
-Child names are timm's, but for its ``stages``, which are ``blocks`` here.
+Child names are timm's, except that ``stages`` is ``blocks`` here.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from senetzoo.nn.init import init_convs
 from senetzoo.nn.maps import doubling
 from senetzoo.nn.slots import Slots, unit
 
-# Channels of the second stage; of the first, which is one layer, at most as many.
+# Channels of the second stage, and most channels of the first, which is one layer.
 WIDTH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class RepVGGConfig(Config):
-    """A RepVGG in the form that is trained.
+    """A RepVGG with the branches used in training.
 
-    ``stem="cifar"`` is a form for 32x32 pixels: the first two stages have stride 1, so that the
+    ``stem="cifar"`` is a variant for 32x32 images: the first two stages have stride 1, so that the
     last map is 4x4.
 
     Args:
         depths: Layers of each stage after the first, which has one.
-        width: Factor on the channels of all stages but the last (the paper's a).
-        last: Factor on those of the last (b).
+        width: Factor for the channels of all stages but the last (the paper's a).
+        last: Factor for the channels of the last stage (b).
     """
 
-    # The identity is folded, as a branch that is dropped could not be.
+    # Branches with stochastic depth could not be folded.
     has_branches: ClassVar[bool] = False
 
     depths: Depths
@@ -68,11 +68,11 @@ class RepVGGConfig(Config):
 
 
 class RepVGGBlock(nn.Module):
-    """A 3x3, a 1x1 and, where the shape stays, the identity, each with a norm; a ReLU of the sum.
+    """A 3x3, a 1x1 and, unless `first`, an identity, each with a norm; then a ReLU of their sum.
 
-    As in VGG a gate sits before or after the layer: between its branches it would keep them from
-    being one convolution. The first layer of a stage has no identity, of whatever stride it is, so
-    that the weights of the form for large images fit the other.
+    As in VGG a gate is before or after the layer: inside, it would prevent folding the branches
+    into one convolution. The first layer of a stage has no identity, even if its stride is 1, so
+    that the weights of one variant fit the other.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, first: bool) -> None:
@@ -83,7 +83,7 @@ class RepVGGBlock(nn.Module):
         self.slots = Slots({"pre": inputs, "standard": outputs})
 
     def body(self, x: Tensor) -> Tensor:
-        """The branches."""
+        """The branches, their sum and the ReLU."""
         y = self.conv_1x1(x) + self.conv_kxk(x)
         return F.relu(y if self.identity is None else y + self.identity(x))
 
@@ -127,7 +127,7 @@ DING_2021 = Paper(
 FAMILY = Family(
     title="RepVGG",
     papers={"*": DING_2021},
-    small="The first two stages have stride 1: 4x4 before the pool.",
+    small="The first two stages have stride 1: the last map is 4x4.",
     networks={
         "repvgg_a0": RepVGGConfig(depths=(2, 4, 14, 1), width=0.75),
         "repvgg_b0": RepVGGConfig(depths=(4, 6, 16, 1)),

@@ -1,9 +1,9 @@
-"""ResNeSt: a ResNet whose 3x3 convolutions make several maps, which are mixed channel by channel.
+"""ResNeSt: a ResNet whose 3x3 convolutions output several maps, mixed channel by channel.
 
 Zhang et al. 2020, "ResNeSt: Split-Attention Networks" (arXiv:2004.08955), Section 3, with the deep
-stem and the pools of its Section 3.2 where the map gets smaller. The attention makes one map of
-several, which a gate, from one map to the same shape, can't: it is part of the trunk, and gates sit
-beside it as in a ResNet.
+stem and the downsampling pools of its Section 3.2. The attention combines several maps into one,
+which a gate can't do, because its output has the shape of its input. So the attention is part of
+the trunk, and gates are added as in a ResNet.
 
 Child names are timm's, so its state dict loads strictly.
 """
@@ -28,10 +28,10 @@ from senetzoo.nn.stem import Stem
 class ResNeStConfig(ResNetConfig):
     """A ResNeSt.
 
-    Training takes batches of at least two images: a norm of its attention sees one pixel of each.
+    Training needs batches of at least two images: the attention has a batch norm on 1x1 maps.
 
     Args:
-        radix: Maps that are mixed; in the paper also called splits.
+        radix: Number of maps that are mixed, which the paper also calls splits.
     """
 
     stem: Stem | str = "deep"
@@ -43,7 +43,7 @@ class ResNeStConfig(ResNetConfig):
         number = block.depth - 1
         plain: Any = block.get_submodule(f"conv{number}")
         block.add_module(f"conv{number}", SplitAttention(plain, self.radix))
-        # Its norm is inside. The block's ReLU finds nothing below zero.
+        # Its norm is inside. Its output is nonnegative, so the block's ReLU has no effect.
         block.add_module(f"bn{number}", nn.Identity())
         if block.downsample is not None:
             pool = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False)
@@ -53,11 +53,11 @@ class ResNeStConfig(ResNetConfig):
 
 
 class SplitAttention(nn.Module):
-    """A 3x3 convolution to `radix` maps with norm and ReLU; their mixture, pooled for the stride.
+    """A 3x3 convolution to `radix` maps with norm and ReLU; mixes them, and pools for the stride.
 
     Args:
-        plain: The convolution that it takes the place of.
-        radix: Number of the maps.
+        plain: The convolution that it replaces.
+        radix: Number of maps.
     """
 
     def __init__(self, plain: nn.Conv2d, radix: int) -> None:
@@ -78,7 +78,7 @@ class SplitAttention(nn.Module):
         maps: Tensor = self.bn0(self.conv(x)).relu().unflatten(1, (self.radix, -1))
         pooled = maps.sum(1).mean((2, 3), keepdim=True)
         logits = self.fc2(F.relu(self.bn1(self.fc1(pooled))))
-        # By groups first, as the grouped convolution makes them; maps are apart first.
+        # The grouped convolution orders its channels by group, then map; `maps` is by map first.
         apart = logits.unflatten(1, (self.groups, self.radix, -1)).transpose(1, 2)
         x = (maps * apart.softmax(1).flatten(2, 3)).sum(1)
         return x if self.pool is None else self.pool(x)

@@ -4,8 +4,8 @@
   ImageNet, Section 4.2 for CIFAR-10.
 - Xie et al. 2016, "Aggregated Residual Transformations" (arXiv:1611.05431): ResNeXt.
 - Zagoruyko and Komodakis 2016, "Wide Residual Networks" (arXiv:1605.07146): wide_resnet*.
-- He et al. 2016, "Identity Mappings" (arXiv:1603.05027), Table 3: resnet164 and resnet1001, the
-  original unit.
+- He et al. 2016, "Identity Mappings" (arXiv:1603.05027), Table 3: resnet164 and resnet1001 with
+  the original unit.
 
 Child names are torchvision's, so its state dicts load strictly.
 """
@@ -29,7 +29,7 @@ from senetzoo.nn.classifier import Config
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetConfig(Config):
-    """A network of the ResNet line.
+    """A ResNet, ResNeXt or Wide ResNet.
 
     Args:
         block: ``"basic"`` (two 3x3) or ``"bottleneck"`` (1x1, 3x3, 1x1).
@@ -42,9 +42,9 @@ class ResNetConfig(Config):
             (the paper, and the Caffe networks of the SE authors).
         pool: The stem's max pool: ``"padded"`` by 1 (torchvision), or ``"ceil"``: unpadded in
             ceil mode (Caffe).
-        shortcut: Where the shape changes: ``"project"`` (the paper's option B, 1x1 convolution)
-            or ``"pad"`` (option A: every second pixel, zeros for the new channels, no
-            parameters).
+        shortcut: Shortcut where the shape changes: ``"project"`` (the paper's option B, a 1x1
+            convolution) or ``"pad"`` (option A: every second pixel, zeros for the new channels,
+            no parameters).
     """
 
     any_stem: ClassVar[bool] = True
@@ -97,9 +97,9 @@ class ResNetConfig(Config):
 
 
 class PadShortcut(nn.Module):
-    """Option A of the ResNet paper: every second pixel, zeros for the channels that are new.
+    """Option A of the ResNet paper: every second pixel, zeros for the new channels.
 
-    The paper does not say where the zeros go; they are split between both ends here, as in the
+    The paper does not say where the zeros go; here they are split between both ends, as in the
     widely used reimplementation akamaster/pytorch_resnet_cifar10.
     """
 

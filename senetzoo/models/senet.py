@@ -3,10 +3,10 @@
 Hu et al. 2017, "Squeeze-and-Excitation Networks" (arXiv:1709.01507), appendix "Details of
 SENet-154": ResNeXt-152 (64x4d) with
 
-- an SE gate in every block, which is a policy here and not in this file;
+- an SE gate in every block, which is the default policy here and not part of the trunk;
 - half the channels in the first 1x1 of each bottleneck;
-- three 3x3 convolutions in place of the 7x7;
-- a 3x3 convolution in place of the 1x1 on the shortcuts of stride 2;
+- three 3x3 convolutions instead of the 7x7;
+- a 3x3 convolution instead of the 1x1 on the shortcuts of stride 2;
 - dropout of 0.2 before the classifier.
 
 Child names are those of torchvision's ResNet and of timm's ``senet154``.
@@ -27,12 +27,12 @@ from senetzoo.nn.stem import Stem
 
 @dataclass(frozen=True, kw_only=True)
 class SENetConfig(Config):
-    """A network of SENet-154's kind.
+    """A network like SENet-154.
 
     Args:
         depths: Blocks of each stage.
-        width: Half the stem's channels; a block of the first stage puts out 4 times `width`, of
-            each later stage twice as many as before.
+        width: Half the stem's channels. Blocks of the first stage have 4 times `width` output
+            channels, doubled at each later stage.
         groups: Groups of the 3x3.
         group_width: Channels of one group in the first stage, for a `width` of 64.
         pool: The stem's max pool: ``"padded"`` by 1 (timm's ``senet154``), or ``"ceil"``: unpadded
@@ -56,8 +56,8 @@ class SENetConfig(Config):
         if first < 1 or first % self.groups:
             raise ConfigError(
                 f"width={self.width} with groups={self.groups} and "
-                f"group_width={self.group_width} leaves no whole groups.",
-                "The 3x3 takes width * group_width / 128 channels in each of its groups.",
+                f"group_width={self.group_width} gives no whole groups.",
+                "Each group of the 3x3 has width * group_width / 128 input channels.",
                 "Type for example: width=64, group_width=4",
             )
 
@@ -88,7 +88,7 @@ HU_2017 = Paper("Squeeze-and-Excitation Networks", 2017, "https://arxiv.org/abs/
 FAMILY = Family(
     title="SENet",
     papers={"senet154": HU_2017},
-    small="The stem is one 3x3 convolution of stride 1, without the pool: 4x4 before the pool.",
+    small="The stem is one 3x3 convolution of stride 1 without a pool: the last map is 4x4.",
     networks={"senet154": SENetConfig(depths=(3, 8, 36, 3))},
     # r = 16, as in the paper's other networks.
     defaults={"senet154": "se16"},

@@ -29,8 +29,8 @@ STEM_WIDTH = 24
 class ShuffleNetV2Config(Config):
     """A ShuffleNetV2.
 
-    ``stem="cifar"`` is a form for 32x32 pixels: the stem's convolution has stride 1 and its pool is
-    left out, so that the last map is 4x4.
+    ``stem="cifar"`` is a variant for 32x32 images: the stem's convolution has stride 1 and no pool
+    follows it, so that the last map is 4x4.
 
     Args:
         depths: Blocks of each stage.
@@ -38,7 +38,7 @@ class ShuffleNetV2Config(Config):
         last: Channels of the last convolution.
     """
 
-    # What a block's branch makes stands beside the other half of the channels, not on top of it.
+    # A block's branch is concatenated with the other half of the channels, not added to it.
     has_branches: ClassVar[bool] = False
 
     depths: Depths = (4, 8, 4)
@@ -50,7 +50,7 @@ class ShuffleNetV2Config(Config):
         if self.width % 2:
             raise ConfigError(
                 f"{self.family} got width={self.width}.",
-                "A block's branch makes half of the channels.",
+                "A block's branch outputs half of the channels.",
                 f"Type for example: width={self.width + 1}",
             )
 
@@ -59,11 +59,11 @@ class ShuffleNetV2Config(Config):
 
 
 class ShuffleBlock(nn.Module):
-    """Half of the channels goes through, half through convolutions; then the halves are mixed.
+    """Half of the channels is kept, half goes through convolutions; then the halves are mixed.
 
-    The half that goes through is the skip, beside which the branch's output is put: ``pre`` and
-    ``standard`` are before and after the convolutions, ``identity`` is on the other half, and
-    ``post`` follows the mixing. In a block of stride 2 both halves are computed, of all channels.
+    The kept half is the skip, with which the branch's output is interleaved: ``pre`` and
+    ``standard`` are before and after the convolutions, ``identity`` is on the skip, and ``post``
+    follows the mixing. In a block of stride 2 both halves are computed from all channels.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -96,7 +96,7 @@ def apart(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
 
 
 def mixed(y: Tensor, skip: Tensor) -> Tensor:
-    """The channels of both in turn, `skip`'s first: two of (N, C, H, W) to (N, 2C, H, W)."""
+    """Interleave the channels of two maps, `skip`'s first: (N, C, H, W) each to (N, 2C, H, W)."""
     return torch.stack((skip, y), 2).flatten(1, 2)
 
 
@@ -138,7 +138,7 @@ MA_2018 = Paper(
 FAMILY = Family(
     title="ShuffleNetV2",
     papers={"*": MA_2018},
-    small="The stem has stride 1, without the pool: 4x4 before the pool.",
+    small="The stem has stride 1 and no pool: the last map is 4x4.",
     networks={
         "shufflenet_v2_x0_5": ShuffleNetV2Config(width=48),
         "shufflenet_v2_x1_0": ShuffleNetV2Config(),

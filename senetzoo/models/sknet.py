@@ -1,11 +1,11 @@
-"""SKNet: ResNets whose 3x3 convolutions are two of different sizes, mixed channel by channel.
+"""SKNet: ResNets with pairs of different convolutions, mixed by channel, instead of each 3x3.
 
 Li et al. 2019, "Selective Kernel Networks" (arXiv:1903.06586), Section 3.1; `skresnext50_32x4d` is
-its SKNet-50. The ResNets are timm's, where each of the two convolutions takes one half of the
-channels. The selection makes one map of two, which a gate, from one map to the same shape, can't:
-it is part of the trunk, and gates sit beside it as in a ResNet.
+its SKNet-50. The ResNets are timm's, where each of the two convolutions takes half of the channels.
+The selection combines two maps into one, which a gate can't do, because its output has the shape of
+its input. So the selection is part of the trunk, and gates are added as in a ResNet.
 
-Child names are torchvision's ResNet's, and inside a selective convolution timm's.
+Child names are those of torchvision's ResNet, and inside a selective convolution timm's.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from senetzoo.models.staged import Block
 
 @dataclass(frozen=True, kw_only=True)
 class SKNetConfig(ResNetConfig):
-    """A network of the ResNet line with selective kernels.
+    """A ResNet or ResNeXt with selective kernels.
 
-    Training takes batches of at least two images: a norm of its attention sees one pixel of each.
+    Training needs batches of at least two images: the selection has a batch norm on 1x1 maps.
 
     Args:
-        split: Whether each of the two convolutions takes one half of the channels, or all.
+        split: Whether each of the two convolutions takes half of the channels instead of all.
         reduction: Ratio of the channels to the hidden units of the selection.
-        multiple: What the hidden units are rounded to a multiple of.
+        multiple: The number of hidden units is rounded to a multiple of it.
     """
 
     split: bool = True
@@ -48,18 +48,18 @@ class SKNetConfig(ResNetConfig):
         plain: Any = block.get_submodule(f"conv{number}")
         hidden = rounded(plain.out_channels / self.reduction, self.multiple)
         block.add_module(f"conv{number}", SelectiveKernel(plain, hidden, self.split))
-        # Its norms are inside. The block's ReLU finds nothing below zero.
+        # Its norms are inside. Its output is nonnegative, so the block's ReLU has no effect.
         block.add_module(f"bn{number}", nn.Identity())
         return block
 
 
 class SelectiveKernel(nn.Module):
-    """A 3x3 convolution and a dilated one, which sees 5x5 pixels, with norms and ReLUs; mixed.
+    """Mixes a 3x3 convolution and a dilated one, which covers 5x5 pixels, with norms and ReLUs.
 
     Args:
-        plain: The convolution that it takes the place of.
+        plain: The convolution that it replaces.
         hidden: Hidden units of the selection.
-        split: Whether each takes one half of the channels.
+        split: Whether each convolution takes half of the channels.
     """
 
     def __init__(self, plain: nn.Conv2d, hidden: int, split: bool) -> None:

@@ -1,10 +1,10 @@
 """SqueezeNet.
 
 Iandola et al. 2016, "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model
-size" (arXiv:1602.07360), Table 1; 1.1 is the authors' later form, which pools earlier.
+size" (arXiv:1602.07360), Table 1; 1.1 is the authors' later version, which pools earlier.
 
-Child names are torchvision's. Its last convolution, a 1x1, is a linear layer of each pixel here,
-as the layers whose outputs are the classes are everywhere.
+Child names are torchvision's. The last convolution, a 1x1, is a linear layer applied to each pixel
+here, like the classifiers of all networks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from senetzoo.nn.maps import doubling
 from senetzoo.nn.slots import Slots, unit
 from senetzoo.nn.stack import dropout
 
-# Stages end where a pool follows; each module as its channels squeezed and of each expansion.
+# A stage ends before each pool. Each module: its squeezed channels, and those of each expansion.
 Row = tuple[int, int]
 TABLES: dict[str, tuple[int, int, tuple[tuple[Row, ...], ...]]] = {
     # The stem's channels and kernel, and the modules.
@@ -53,11 +53,11 @@ TABLES: dict[str, tuple[int, int, tuple[tuple[Row, ...], ...]]] = {
 class SqueezeNetConfig(Config):
     """A SqueezeNet.
 
-    ``stem="cifar"`` is a form for 32x32 pixels: the stem is one padded 3x3 convolution of stride 1
-    without the pool, so that the last map is 8x8.
+    ``stem="cifar"`` is a variant for 32x32 images: the stem is one padded 3x3 convolution of stride
+    1 without a pool, so that the last map is 8x8.
 
     Args:
-        table: Its modules: ``"1_0"`` (Table 1) or ``"1_1"``.
+        table: Table of the modules: ``"1_0"`` (Table 1) or ``"1_1"``.
     """
 
     has_branches: ClassVar[bool] = False
@@ -67,8 +67,8 @@ class SqueezeNetConfig(Config):
 
     @property
     def min_size(self) -> int:
-        # A pool in ceil mode leaves half of the pixels, rounded down: of three of them the first
-        # needs 8, which the unpadded stem makes of its kernel and 7 steps.
+        # A pool in ceil mode halves the pixels, rounded down, so three pools need 8, for which the
+        # unpadded stem needs its kernel size and 7 steps of 2.
         return 4 if self.small else TABLES[self.table][1] + 14
 
     def build(self) -> SqueezeNet:
@@ -76,7 +76,7 @@ class SqueezeNetConfig(Config):
 
 
 class Fire(nn.Module):
-    """A 1x1 convolution to few channels, then a 1x1 and a 3x3 side by side (Fig. 1)."""
+    """A 1x1 convolution to few channels, then a parallel 1x1 and 3x3 convolution (Fig. 1)."""
 
     def __init__(self, inputs: int, squeezed: int, expanded: int) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class SqueezeNet(Classifier):
         levels = []
         for index, rows in enumerate(stages):
             start = 0 if not index else len(layers)
-            # Under its number in the form for small images too.
+            # An identity keeps the numbering in the variant for small images.
             pooled = index or not config.small
             layers.append(nn.MaxPool2d(3, 2, ceil_mode=True) if pooled else nn.Identity())
             for squeezed, expanded in rows:
@@ -130,9 +130,9 @@ class SqueezeNet(Classifier):
         nn.init.zeros_(self.get_submodule(self.head_name).get_parameter("bias"))
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """The average over the map of what the linear layer and a ReLU make of each pixel.
+        """Apply the linear layer and a ReLU to each pixel, and average over the map.
 
-        With `pre_logits` the average of the features, (N, C): here it is not what the layer takes.
+        With `pre_logits`, average the features instead, (N, C); they are not the layer's input.
         """
         if pre_logits:
             return features.mean((2, 3))
@@ -148,7 +148,7 @@ IANDOLA_2016 = Paper(
 FAMILY = Family(
     title="SqueezeNet",
     papers={"*": IANDOLA_2016},
-    small="The stem is one 3x3 convolution of stride 1, without the pool: 8x8 before the pool.",
+    small="The stem is one 3x3 convolution of stride 1 without a pool: the last map is 8x8.",
     networks={
         "squeezenet1_0": SqueezeNetConfig(),
         "squeezenet1_1": SqueezeNetConfig(table="1_1"),

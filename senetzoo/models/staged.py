@@ -1,7 +1,7 @@
-"""The ResNet line: a stem, stages of blocks, the average of the map, a linear layer.
+"""Base of the ResNet families: a stem, stages of blocks, global average pooling, a linear layer.
 
 Child names are torchvision's: ``conv1``, ``bn1``, ``maxpool``, ``layer1``, ``layer2`` ..., ``fc``;
-inside a block ``conv1``, ``bn1`` ..., or timm's ``norm1``, ``conv1`` ... where norms come first.
+inside a block ``conv1``, ``bn1`` ..., or timm's ``norm1``, ``conv1`` ... if norms come first.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Row: TypeAlias = tuple[int, int, int, int]
 """Output channels, kernel, stride and groups of a convolution of a block."""
 
 SMALL_FORM = (
-    "The stem is one 3x3 convolution of stride 1, without the pool: 4x4 before the pool of "
-    "networks of four stages, 8x8 of three."
+    "The stem is one 3x3 convolution of stride 1 without a pool: the last map is 4x4 with four "
+    "stages, 8x8 with three."
 )
 
 
-# Blocks of each stage by layers. Table 1 of the ResNet paper has 18, 34, 50, 101 and 152, and
-# Identity Mappings has 200; the others are pytorchcv's.
+# Blocks of each stage, by the number of layers. 18, 34, 50, 101 and 152 are from Table 1 of the
+# ResNet paper, 200 is from Identity Mappings, and the others are from pytorchcv.
 BASIC_DEPTHS = {
     10: (1, 1, 1, 1),
     12: (2, 1, 1, 1),
@@ -47,17 +47,17 @@ BOTTLENECK_DEPTHS = {
     200: (3, 24, 36, 3),
     269: (3, 30, 48, 8),
 }
-# Shallow ones of bottlenecks, which pytorchcv calls bc.
+# Shallow networks of bottlenecks, which pytorchcv calls bc.
 SHALLOW_DEPTHS = {14: (1, 1, 1, 1), 26: (2, 2, 2, 2), 38: (3, 3, 3, 3)}
 
 
 def cifar(blocks: int) -> dict[str, Any]:
-    """Section 4.2 of the ResNet paper: three stages of so many blocks, 16-32-64 wide."""
+    """Section 4.2 of the ResNet paper: three stages of `blocks` blocks, 16, 32 and 64 channels."""
     return {"depths": (blocks,) * 3, "width": 16, "num_classes": 10, "stem": "cifar"}
 
 
-# In bottlenecks: 9n+2 layers (Identity Mappings, Table 3, has 164 and 1001; 272 and 542 are
-# pytorchcv's).
+# With bottlenecks: 9n+2 layers (164 and 1001 are from Table 3 of Identity Mappings, 272 and 542
+# from pytorchcv).
 CIFAR_BOTTLENECKS = {depth: cifar((depth - 2) // 9) for depth in (164, 272, 542, 1001)}
 
 
@@ -73,9 +73,9 @@ def bottleneck(
 
     Args:
         widths: Channels of the first 1x1 and of the 3x3.
-        outputs: Channels out.
+        outputs: Output channels.
         stride: Stride of the block.
-        stride_on: Which convolution has it, ``"1x1"`` (the first) or ``"3x3"``.
+        stride_on: Which convolution has the stride, ``"1x1"`` (the first) or ``"3x3"``.
         groups: Groups of the 3x3.
     """
     before = stride if stride_on == "1x1" else 1
@@ -94,16 +94,16 @@ class Block(nn.Module):
     """Convolutions with their norms, and a shortcut.
 
     With `preact` the norm and the activation come before each convolution (Identity Mappings,
-    Fig. 4e). The first of them serve the branch and a projection; an identity skip takes the
-    block's input as it came.
+    Fig. 4e). The branch and a projection share the first of them; an identity skip takes the
+    block's input unchanged.
 
     Args:
-        inputs: Channels in.
-        rows: The convolutions, of `basic` or `bottleneck`.
-        shortcut: What is on the skip; None for the identity.
+        inputs: Input channels.
+        rows: The convolutions, from `basic` or `bottleneck`.
+        shortcut: Module on the skip; None for the identity.
         drop_path: Rate of stochastic depth.
         preact: Whether norms and activations come first.
-        skip: Whether there is a skip at all.
+        skip: Whether there is a skip.
     """
 
     def __init__(
@@ -138,9 +138,9 @@ class Block(nn.Module):
         )
 
     def norm_act(self, number: int, x: Tensor) -> Tensor:
-        """The norm of that number with its activation."""
+        """Apply the norm `number` and the activation."""
         norm = getattr(self, f"norm{number}" if self.preact else f"bn{number}")
-        # In place on the norm's output, which nobody else holds.
+        # In place on the norm's output, which nothing else uses.
         return self.relu(norm(x))  # type: ignore[no-any-return]
 
     def branch(self, x: Tensor) -> Tensor:
@@ -166,19 +166,19 @@ class Block(nn.Module):
 
 
 class ResNet(Classifier):
-    """A network of the ResNet line: built by the `build` of its config.
+    """A network of one of the ResNet families, built by `build` of its config.
 
-    Each stage but the first begins with a block of stride 2 and has twice the channels.
+    Each stage but the first starts with a block of stride 2 and doubles the channels.
 
     Args:
         config: Its config, whose `Config.any_stem` is true.
         depths: Blocks of each stage.
         widths: Channels of the stem, and of the map after the first stage.
-        block: Makes a block of its channels in and out, stride, and rate of stochastic depth.
+        block: Builds a block from input and output channels, stride, and stochastic depth rate.
         pool: The stem's max pool, if it has one: ``"padded"`` by 1, or ``"ceil"``, unpadded in
             ceil mode.
         stem_norm: Whether a norm and an activation follow the stem's last convolution.
-        last_norm: Whether they follow the last block, which does not end in its own.
+        last_norm: Whether they follow the last block, if blocks don't end with their own.
     """
 
     fc: nn.Linear
@@ -218,25 +218,25 @@ class ResNet(Classifier):
         levels[-1] += ["norm", "act"]
         self.set_levels(levels, doubling(stem.stride, len(levels)), channels)
         self.add_head(inputs)
-        # As in the code of the authors.
+        # As in the authors' code.
         init_convs(self, "fan_out")
 
 
 def check_stem(width: int, stem: Stem | str, channels: int) -> None:
-    """Refuse a width that leaves a convolution of the stem, the last of `channels`, without any."""
+    """Raise if a convolution of the stem, whose last one has `channels`, would have no channels."""
     if int(channels * min(as_stem(stem).widths)) < 1:
         raise ConfigError(
             f"width={width} with {stem!r} leaves no channels.",
-            "The stem's convolutions have width times its widths channels, at least 1.",
+            "Each stem convolution has width times its entry in widths channels, at least 1.",
             "Type for example: width=64",
         )
 
 
 def smallest_image(stem: Stem | str, pool: str) -> int:
-    """Side of the smallest image that leaves something after the stem.
+    """Size of the smallest image that has at least one pixel left after the stem.
 
-    A padded convolution or pool of stride s leaves a pixel of every s begun, so even of one; the
-    unpadded pool in ceil mode needs two.
+    A padded convolution or pool of stride s divides the size by s, rounded up, so one pixel is
+    enough; the unpadded pool in ceil mode needs two.
     """
     stem = as_stem(stem)
     return stem.stride // 2 + 1 if stem.pool and pool == "ceil" else 1

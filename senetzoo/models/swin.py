@@ -22,7 +22,7 @@ from senetzoo.nn.drop_path import DropPath, linear_rates
 from senetzoo.nn.maps import doubling
 from senetzoo.nn.slots import POSITIONS, Layout, Slots, residual
 
-# Added to the logits of keys that a query must not see: what the authors and torchvision add.
+# Added to the logits of keys that a query must not see, as in the authors' code and torchvision.
 APART = -100.0
 
 
@@ -30,24 +30,23 @@ APART = -100.0
 class SwinConfig(Config):
     """A Swin Transformer.
 
-    With ``stem="imagenet"`` patches have 4 pixels a side and windows 7 tokens. ``stem="cifar"`` is
-    for 32x32 pixels: patches of 2, windows of 4, and merging that stops at a stride of 8, so that
-    maps have 16, 8, 4 and 4 tokens a side. Where merging stopped, a token is still joined with its
-    neighbors to the right and below, and keeps its place: weights have the same shapes.
+    With ``stem="imagenet"`` patches are 4x4 pixels and windows 7x7 tokens. ``stem="cifar"`` is a
+    variant for 32x32 images: 2x2 patches, 4x4 windows, and a stride of at most 8, so that the maps
+    are 16x16, 8x8, 4x4 and 4x4. The last merging then has stride 1 and still joins each token with
+    its neighbors to the right and below, so that the weights have the same shapes.
 
-    Images of any size are taken: image, windows and merging pad with zeros on the right and below,
-    as far as they need.
+    Images can have any size: image, windows and merging are padded with zeros on the right and
+    below as needed.
 
     Args:
         embed_dim: Channels of the first stage; doubled at each later stage.
         depths: Blocks of each stage.
         heads: Attention heads of each stage.
-        window: Tokens on a side of a window; None for the form's own, 7 or 4.
+        window: Window size in tokens; None for the variant's own, 7 or 4.
         key_drop: Key dropout, in [0, 1): in training each key of a window is hidden from all
-            queries with this probability, drawn anew for each window of each image and each head.
-            Of the keys that a query could see, the one with the largest draw always stays.
-            Nothing is divided by ``1 - key_drop``: the softmax shares out a weight of one among
-            the keys that are left.
+            queries with this probability, independently for each window, image and head. Of the
+            keys that a query could see, the one with the largest random number always stays.
+            Nothing is divided by ``1 - key_drop``: the softmax normalizes over the remaining keys.
     """
 
     embed_dim: Annotated[PositiveInt, Example(96)]
@@ -63,7 +62,7 @@ class SwinConfig(Config):
             width % count for count, width in zip(self.heads, widths, strict=True)
         ):
             raise ConfigError(
-                f"heads={self.heads!r} does not make a network.",
+                f"Swin got heads={self.heads!r}.",
                 f"Each of the {len(widths)} stages has a number of heads that divides its "
                 f"channels, {', '.join(map(str, widths))}.",
                 f"Type for example: heads={(1,) * len(widths)}",
@@ -71,17 +70,17 @@ class SwinConfig(Config):
 
     @property
     def patch(self) -> int:
-        """Pixels on a side of a patch."""
+        """Patch size in pixels."""
         return 2 if self.small else 4
 
     @property
     def side(self) -> int:
-        """Tokens on a side of a window."""
+        """Window size in tokens."""
         return self.window or (4 if self.small else 7)
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Pixels of the image for a token of each stage, in each direction."""
+        """Stride of each stage's map relative to the image."""
         deepest = 2 if self.small else len(self.depths)
         return tuple(self.patch * 2 ** min(index, deepest) for index in range(len(self.depths)))
 
@@ -90,7 +89,7 @@ class SwinConfig(Config):
 
 
 class PatchConv(nn.Conv2d):
-    """The convolution that makes a token of each patch; the image is padded to whole patches."""
+    """The convolution from patches to tokens; it pads the image to whole patches."""
 
     def forward(self, x: Tensor) -> Tensor:
         size = self.stride[0]
@@ -105,7 +104,7 @@ class ChannelsLast(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Joins 2x2 tokens: four times the channels, normalized and projected to twice as many."""
+    """Concatenates 2x2 tokens, normalizes them, and projects them to twice the input channels."""
 
     def __init__(self, inputs: int, stride: int) -> None:
         super().__init__()
@@ -128,10 +127,10 @@ class WindowAttention(nn.Module):
     """Attention among the tokens of a window, with a learned bias for each relative position.
 
     Args:
-        channels: Channels in and out.
+        channels: Input and output channels.
         heads: Attention heads.
-        window: Tokens on a side of a window.
-        shift: Tokens by which the windows are shifted.
+        window: Window size in tokens.
+        shift: Shift of the windows in tokens.
         key_drop: See `SwinConfig`.
     """
 
@@ -145,7 +144,7 @@ class WindowAttention(nn.Module):
         self.key_drop = key_drop
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
-        # A bias for each of the 2w - 1 differences of rows, times as many of columns.
+        # A bias for each of the (2w - 1)**2 pairs of row and column differences.
         span = 2 * window - 1
         self.relative_position_bias_table = nn.Parameter(torch.zeros(span * span, heads))
         token = torch.arange(window * window)
@@ -157,7 +156,7 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor, slots: Slots) -> Tensor:
         """`x` (N, H, W, C) to the same shape; `slots` are the block's, for ``inner``."""
-        # What depends on the size is in functions that torch.fx does not look into.
+        # Code that depends on the size is in functions that torch.fx does not trace.
         bias = self.relative_position_bias_table[self.relative_position_index]
         drop = self.key_drop if self.training else 0.0
         qkv = self.qkv(padded(x, self.window, self.shift))
@@ -166,14 +165,14 @@ class WindowAttention(nn.Module):
 
 
 def shifts(x: Tensor, window: int, shift: int) -> tuple[int, int]:
-    """Tokens by which a map that has whole windows is shifted, down and across."""
-    # A direction that one window covers is not shifted.
+    """Vertical and horizontal shift, in tokens, of a map that has whole windows."""
+    # A direction that a single window covers is not shifted.
     return (shift if x.shape[1] > window else 0, shift if x.shape[2] > window else 0)
 
 
 @fx.wrap
 def padded(x: Tensor, window: int, shift: int) -> Tensor:
-    """`x` (N, H, W, C) padded to whole windows, and shifted."""
+    """Pad `x` (N, H, W, C) to whole windows, and shift it."""
     x = F.pad(x, (0, 0, 0, -x.shape[2] % window, 0, -x.shape[1] % window))
     down, across = shifts(x, window, shift)
     return torch.roll(x, (-down, -across), (1, 2)) if down or across else x
@@ -181,7 +180,7 @@ def padded(x: Tensor, window: int, shift: int) -> Tensor:
 
 @fx.wrap
 def cut(x: Tensor, like: Tensor, window: int, shift: int) -> Tensor:
-    """What `padded` did to `like` undone."""
+    """Undo `padded`: shift `x` back, and crop it to the size of `like`."""
     moved = shifts(x, window, shift)
     x = torch.roll(x, moved, (1, 2)) if any(moved) else x
     return x[:, : like.shape[1], : like.shape[2]]
@@ -192,8 +191,7 @@ def attended(qkv: Tensor, bias: Tensor, heads: int, window: int, shift: int, dro
     """Attention in each window (N, H, W, C), from queries, keys and values (N, H, W, 3C)."""
     images, height, width, channels = qkv.shape
     down, across, channels = height // window, width // window, channels // 3
-    # The windows and heads of an
-    # image share a dimension, so that its mask serves every image.
+    # Windows and heads share a dimension, so that one mask fits every image.
     q, k, v = (
         qkv.view(images, down, window, across, window, 3, heads, channels // heads)
         .permute(5, 0, 1, 3, 6, 2, 4, 7)
@@ -205,8 +203,8 @@ def attended(qkv: Tensor, bias: Tensor, heads: int, window: int, shift: int, dro
         F.scaled_dot_product_attention(q, k, v, mask)
         .reshape(images, down, across, heads, window, window, channels // heads)
         .permute(0, 1, 4, 2, 5, 3, 6)
-        # A copy that `reshape` leaves out where it can, by strides of the attention's output
-        # that are other ones in an exported graph.
+        # `reshape` would copy depending on the strides of the attention's output, which differ in
+        # an exported graph.
         .clone(memory_format=torch.contiguous_format)
         .view(images, height, width, channels)
     )
@@ -220,10 +218,10 @@ def attention_mask(
     shift: tuple[int, int],
     drop: float,
 ) -> Tensor:
-    """What is added to the logits: (1 or N, windows * heads, queries, keys).
+    """The bias and mask to add to the logits: (1 or N, windows * heads, queries, keys).
 
-    It is made anew in each forward pass, of a handful of small tensors: nothing to keep in
-    step with the size of the image, the device or a copy of the network.
+    It is computed from a few small tensors in each forward pass, so that no cache has to follow
+    the size of the image, the device or a copy of the network.
     """
     tokens, count = window**2, windows[0] * windows[1]
     bias = bias.view(1, 1, tokens, tokens, -1).permute(0, 1, 4, 2, 3)
@@ -242,10 +240,10 @@ def attention_mask(
 def regions(
     windows: tuple[int, int], window: int, shift: tuple[int, int], device: torch.device
 ) -> Tensor:
-    """The region of each token, from 0 to 3: (windows, tokens); a query sees its own.
+    """The region of each token, from 0 to 3: (windows, tokens); a query sees only its own.
 
-    Rolling brings tokens together that are no neighbors: in the last windows of a direction,
-    those that came round from the other end are apart from the others.
+    The shift brings together tokens that are not neighbors: in the last windows of a direction,
+    those that wrapped around from the other end are in another region.
     """
     down, across = windows
     low = torch.arange(down * window, device=device) >= down * window - shift[0]
@@ -258,8 +256,8 @@ def kept_keys(draws: Tensor, regions: Tensor, rate: float) -> Tensor:
     """Which keys stay under key dropout.
 
     Args:
-        draws: A number in [0, 1) for each key: (N, windows, heads, keys). Those under `rate` go,
-            except the largest of a region: no query is left without a key that it may see.
+        draws: A random number in [0, 1) for each key: (N, windows, heads, keys). Keys below `rate`
+            are dropped, except the largest of a region, so that every query still sees a key.
         regions: The region of each key, from 0 to 3: (windows, keys).
         rate: Probability of dropping a key.
     """
@@ -271,10 +269,10 @@ def kept_keys(draws: Tensor, regions: Tensor, rate: float) -> Tensor:
 class SwinBlock(nn.Module):
     """Fig. 3b: attention in windows, then an MLP, each with a norm before it and a skip.
 
-    Each of the two residuals has sites of its own, so a gate at ``standard`` is put on both;
-    ``branch("attn")`` and ``branch("mlp")`` select one. The attention's ``inner`` is the mixed
-    values before their projection, the one place in a block that follows a mixing of positions;
-    the MLP mixes none and has no ``inner``.
+    Each of the two residual branches has its own sites, so a gate at ``standard`` is put on both;
+    ``branch("attn")`` and ``branch("mlp")`` select one. The attention's ``inner`` is before its
+    output projection, the only place in a block right after positions are mixed; the MLP doesn't
+    mix positions and has no ``inner``.
     """
 
     def __init__(
@@ -346,7 +344,7 @@ class Swin(Classifier):
         self._initialize()
 
     def _initialize(self) -> None:
-        """As the authors do; the convolution keeps PyTorch's own initialization."""
+        """Initialize like the authors; the convolution keeps PyTorch's default."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -365,8 +363,8 @@ LIU_2021 = Paper(
 FAMILY = Family(
     title="Swin",
     papers={"*": LIU_2021},
-    small="Patches of 2 pixels, windows of 4 tokens, and the last merging keeps the map's size: "
-    "4x4 before the pool.",
+    small="2x2 patches, 4x4 windows, and the last merging keeps the resolution: the last map is "
+    "4x4.",
     # Section 3.3; the rates of stochastic depth are those of Appendix A2.1.
     networks={
         "swin_t": SwinConfig(

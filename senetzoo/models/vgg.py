@@ -2,8 +2,8 @@
 
 Simonyan and Zisserman 2014, "Very Deep Convolutional Networks for Large-Scale Image Recognition"
 (arXiv:1409.1556), Table 1: its columns A, A-LRN, B, C, D and E are vgg11, vgg11_lrn, vgg13,
-vgg16_c, vgg16 and vgg19. ``_bn`` puts a batch norm after each convolution, which the paper does
-not have; A-LRN has none of it, being there to compare a norm with none.
+vgg16_c, vgg16 and vgg19. ``_bn`` adds a batch norm after each convolution, which the paper does
+not have; there is none for A-LRN, which only serves to compare LRN with no norm.
 
 Child names are torchvision's, so its state dicts load strictly.
 """
@@ -23,7 +23,7 @@ from senetzoo.nn.classifier import Config
 from senetzoo.nn.slots import chain
 from senetzoo.nn.stack import ConvStack, Unit, dropout, local_response_norm
 
-# Channels of the five groups of convolutions, between which the map is pooled.
+# Channels of the five groups of convolutions, each of which is followed by a pool.
 WIDTHS = (64, 128, 256, 512, 512)
 
 # Table 1: kernel sizes of the convolutions of each group.
@@ -33,7 +33,7 @@ C = ((3, 3), (3, 3), (3, 3, 1), (3, 3, 1), (3, 3, 1))
 D = ((3, 3), (3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3))
 E = ((3, 3), (3, 3), (3, 3, 3, 3), (3, 3, 3, 3), (3, 3, 3, 3))
 
-# Side of the map that the first linear layer takes.
+# Size of the map that the first linear layer takes.
 SIDE = 7
 
 Group: TypeAlias = Annotated[tuple[Annotated[int, Ge(1), Le(3), Odd()], ...], NonEmpty()]
@@ -44,19 +44,19 @@ Group: TypeAlias = Annotated[tuple[Annotated[int, Ge(1), Le(3), Odd()], ...], No
 class VGGConfig(Config):
     """A VGG.
 
-    ``stem="cifar"`` is a form for 32x32 pixels: the pools after the last two groups are left out,
-    so that the last map is 4x4, and its average goes through one linear layer instead of three
-    (vgg16 has 14.7 million parameters at 10 classes).
+    ``stem="cifar"`` is a variant for 32x32 images: the last two groups have no pools, so that the
+    last map is 4x4, and its average goes through one linear layer instead of three (vgg16 has 14.7
+    million parameters with 10 classes).
 
     Args:
         kernels: Kernel sizes of the convolutions of each of the five groups: 3, or 1 (column C).
         norm: ``"none"``, ``"batch"`` after each convolution, or ``"lrn"``: local response
             normalization after the first one (column A-LRN).
-        hidden: Units of the two linear layers before the last; the form for small images has
-            none.
-        head: How maps of another size than 7x7 are met. ``"pool"`` averages them to 7x7
-            (torchvision). ``"dense"`` slides the linear layers over the map, as convolutions, and
-            averages the class scores (Section 3.2 of the paper).
+        hidden: Units of the two linear layers before the last, which the variant for small images
+            doesn't have.
+        head: How to handle maps of other sizes than 7x7. ``"pool"`` averages them to 7x7
+            (torchvision). ``"dense"`` applies the linear layers as convolutions, and averages the
+            class scores (Section 3.2 of the paper).
     """
 
     has_branches: ClassVar[bool] = False
@@ -72,14 +72,14 @@ class VGGConfig(Config):
         if self.small and self.head == "dense":
             raise ConfigError(
                 "VGG got head='dense' with stem='cifar'.",
-                "The form for small images has one linear layer, which takes the average of a map "
-                "of any size.",
+                "With stem='cifar' there is one linear layer, which takes the average of a map of "
+                "any size.",
                 "Leave head out",
             )
 
     @property
     def pools(self) -> int:
-        """How many of the five groups are followed by a pool, from the first on."""
+        """How many of the five groups, counted from the first, are followed by a pool."""
         return 3 if self.small else 5
 
     @property
@@ -106,8 +106,8 @@ class VGG(ConvStack):
                 if config.norm == "lrn" and group == index == 0:
                     after.append(local_response_norm())
                 if index == len(kernels) - 1:
-                    # A pool that is left out leaves its number free, so that both forms have the
-                    # same names.
+                    # An identity replaces a missing pool, so that both variants have the same
+                    # names.
                     after.append(nn.MaxPool2d(2) if group < config.pools else nn.Identity())
                 conv = nn.Conv2d(inputs, width, kernel, padding=kernel // 2)
                 norm = nn.BatchNorm2d(width) if config.norm == "batch" else None
@@ -138,10 +138,10 @@ class VGG(ConvStack):
         return super().pre_logits(features)
 
     def _dense(self, features: Tensor) -> Tensor:
-        """The average of the hidden layers at every 7x7 window of the map."""
+        """Average of the hidden layers' output over all 7x7 windows of the map."""
         weight, bias = (self.get_parameter(f"classifier.0.{name}") for name in ("weight", "bias"))
         x = F.conv2d(features, weight.view(-1, features.shape[1], SIDE, SIDE), bias)
-        # Channels last, where a linear layer is a 1x1 convolution.
+        # With channels last, a linear layer is a 1x1 convolution.
         return chain(*list(self.classifier)[1:-1])(x.permute(0, 2, 3, 1)).mean((1, 2))
 
 
@@ -154,8 +154,8 @@ SIMONYAN_2014 = Paper(
 FAMILY = Family(
     title="VGG",
     papers={"*": SIMONYAN_2014},
-    small="The pools after the last two groups are left out, and the average of the last map goes "
-    "through a single linear layer: 4x4 before the pool.",
+    small="The last two groups have no pools, and the average of the last map, which is 4x4, goes "
+    "through a single linear layer.",
     networks={
         "vgg11": VGGConfig(kernels=A),
         "vgg11_lrn": VGGConfig(kernels=A, norm="lrn"),

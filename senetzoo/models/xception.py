@@ -23,7 +23,7 @@ Row = tuple[tuple[int, ...], int]
 ENTRY: tuple[Row, ...] = (((128, 128), 2), ((256, 256), 2), ((728, 728), 2))
 MIDDLE: Row = ((728, 728, 728), 1)
 EXIT: Row = ((728, 1024), 2)
-# Of the convolutions at the beginning, and of the separable ones at the end.
+# Channels of the stem's convolutions, and of the separable convolutions at the end.
 STEM_WIDTHS, LAST_WIDTHS = (32, 64), (1536, 2048)
 
 
@@ -31,8 +31,8 @@ STEM_WIDTHS, LAST_WIDTHS = (32, 64), (1536, 2048)
 class XceptionConfig(Config):
     """An Xception.
 
-    ``stem="cifar"`` is a form for 32x32 pixels: the convolutions of the stem are padded, and they
-    and the first block have stride 1, so that the last map is 4x4.
+    ``stem="cifar"`` is a variant for 32x32 images: the convolutions of the stem are padded, and
+    they and the first block have stride 1, so that the last map is 4x4.
 
     Args:
         middle: Blocks of the middle flow.
@@ -72,14 +72,14 @@ class SeparableConv(nn.Module):
 
 
 class XceptionBlock(nn.Module):
-    """Separable convolutions with their norms, each after a ReLU, and a max pool of the stride.
+    """Separable convolutions, each between a ReLU and a norm, and a max pool for the stride.
 
-    ``inner`` is before the last of them, after its ReLU.
+    ``inner`` is before the last separable convolution, after its ReLU.
 
     Args:
-        inputs: Channels in.
+        inputs: Input channels.
         row: Channels of each separable convolution, and the stride.
-        first: Whether it is the network's first block, whose input has had its ReLU.
+        first: Whether it is the network's first block, whose input already went through a ReLU.
         drop_path: Rate of stochastic depth.
     """
 
@@ -94,7 +94,7 @@ class XceptionBlock(nn.Module):
         self.rep = nn.Sequential()
         for index, channels in enumerate(widths):
             if index or not first:
-                # Not in place on the block's input, which the skip takes too.
+                # Not in place on the block's input, which the skip uses too.
                 self.rep.append(nn.ReLU(inplace=index > 0))
             inner, self._before = width, len(self.rep)
             self.rep += nn.Sequential(SeparableConv(width, channels), nn.BatchNorm2d(channels))
@@ -110,7 +110,7 @@ class XceptionBlock(nn.Module):
         return self.rep[self._before :](x)  # type: ignore[no-any-return]
 
     def shortcut(self, x: Tensor) -> Tensor:
-        """The projection, where there is one."""
+        """The projection, or the identity if there is none."""
         return x if self.skip is None or self.skipbn is None else self.skipbn(self.skip(x))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ CHOLLET_2016 = Paper(
 FAMILY = Family(
     title="Xception",
     papers={"*": CHOLLET_2016},
-    small="The stem and the first block have stride 1, and the stem is padded: 4x4 before the "
-    "pool.",
+    small="The stem and the first block have stride 1, and the stem is padded: the last map is "
+    "4x4.",
     networks={"xception": XceptionConfig()},
 )

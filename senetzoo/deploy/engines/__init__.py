@@ -1,4 +1,4 @@
-"""What can run a network: torch itself, its compiler, ONNX Runtime, OpenVINO."""
+"""Engines that run a network: torch itself, its compiler, ONNX Runtime, OpenVINO."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def engine(name: str) -> Engine:
     """The engine called `name`.
 
     Raises:
-        ConfigError: There is none of this name.
+        ConfigError: There is no such engine.
     """
     if name not in ENGINES:
         raise ConfigError(

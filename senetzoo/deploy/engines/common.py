@@ -1,4 +1,4 @@
-"""What an engine is, and what all of them check and do alike."""
+"""The class of all engines, with the checks that they share."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _MEMORY = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 
 @dataclass(frozen=True)
 class Request:
-    """What an engine is to run, and how: the arguments of `Engine.load`, checked.
+    """The checked arguments of `Engine.load`: what to run, and how.
 
-    The module is the engine's own copy in eval mode, so it may do with it what it wants; `threads`
-    are those of a stream; calibration images are there for int8 alone.
+    The module is the engine's own copy in eval mode, which it may change; `threads` are those of a
+    stream; calibration images are only given for int8.
     """
 
     module: nn.Module
@@ -46,9 +46,9 @@ class Request:
     calibration: Tensor | None
 
     def prepared(self) -> nn.Module:
-        """The module on the sample's device, of the dtype and layout; for torch's own engines."""
+        """The module on the sample's device, in the dtype and layout; for torch's own engines."""
         ready = self.module.to(self.sample.device, TORCH_DTYPES[self.dtype])
-        # The overload with a memory format is keyword-only and unknown to the type of nn.Module.to.
+        # The type annotations of nn.Module.to lack the keyword-only overload for memory formats.
         return ready.to(memory_format=_MEMORY[self.layout])  # type: ignore[call-overload, no-any-return]
 
     def placed(self, images: Tensor) -> Tensor:
@@ -61,20 +61,20 @@ class Engine:
     """A way to run a network.
 
     Args:
-        name: In options and records.
+        name: Name in options and records.
         dtypes: Types that it computes in.
-        layouts: Memory layouts that it can be asked for.
+        layouts: Memory layouts that can be requested.
         devices: Types of devices that it runs on.
-        start: Makes the network ready; what it gives takes images that `load` has checked, and
-            for a number of them that it has run for, takes them from several threads at once.
-        packages: Those that it needs beside torch.
-        extra: The extra of senetzoo that has them.
-        lacks: What it misses on a device of one of its types, in a sentence, and what to do;
-            two empty texts where it can run.
-        caveat: What to know of a dtype on a device, in a sentence; empty where there is nothing.
-        int8_packages: What int8 needs beside `packages`.
-        fixed_size: Whether a loaded network takes images of the sample's size only.
-        operators: Whether it runs those of `senetzoo.deploy.tail`.
+        start: Prepares the network and returns its runner, which takes images that `load` has
+            checked; several threads can call it at once with a batch size that it has already run.
+        packages: Packages that it needs besides torch.
+        extra: The extra of senetzoo that installs them.
+        lacks: Returns what is missing on a device of one of its types, in a sentence, and what to
+            do; two empty strings if it can run.
+        caveat: Returns a warning about a dtype on a device, in a sentence; empty if there is none.
+        int8_packages: Packages that int8 needs besides `packages`.
+        fixed_size: Whether a loaded network only takes images of the sample's size.
+        operators: Whether it runs the operators of `senetzoo.deploy.tail`.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Engine:
     operators: bool = False
 
     def missing(self, device: torch.device, dtype: Dtype = "fp32") -> str:
-        """Why it can't be used on `device`, and what to do, in one line; empty where it can."""
+        """Why it can't be used on `device`, and what to do, in one line; empty if it can."""
         try:
             self.check(device, dtype)
         except SenetzooError as error:
@@ -99,7 +99,7 @@ class Engine:
         return ""
 
     def check_dtype(self, dtype: Dtype) -> None:
-        """Raise `ConfigError` for a type that it does not compute in."""
+        """Raise `ConfigError` if it does not compute in `dtype`."""
         if dtype not in self.dtypes:
             raise ConfigError(
                 f"The engine {self.name} can't compute in {dtype!r}.",
@@ -108,11 +108,11 @@ class Engine:
             )
 
     def check(self, device: torch.device, dtype: Dtype = "fp32") -> None:
-        """Refuse a device or dtype on which this engine can't be used.
+        """Check that this engine can be used with a device and dtype.
 
         Raises:
             MissingExtraError: A package is not installed.
-            ConfigError: It has no such dtype, or does not run on the device.
+            ConfigError: It doesn't compute in the dtype, or doesn't run on the device.
         """
         what = f"The engine {self.name}"
         self.check_dtype(dtype)
@@ -140,30 +140,30 @@ class Engine:
         streams: int = 1,
         calibration: Tensor | None = None,
     ) -> Runner:
-        """Make a network ready to run here; it runs once, on `sample`.
+        """Prepare a network to run in this engine; it runs once, on `sample`.
 
         Args:
-            module: Takes (N, C, H, W) and gives logits (N, classes), whoever wrote it; it is
+            module: Network from (N, C, H, W) to logits (N, classes), from any library; it is
                 copied in eval mode and not changed.
-            sample: fp32 images (N, C, H, W) on the device that is to compute. What is compiled is
-                compiled for their size, at first for this number of them.
+            sample: fp32 images (N, C, H, W) on the device to run on. Engines that compile do so
+                for their size, and first for this batch size.
             dtype: Type of weights and activations.
             layout: ``"nchw"``, or ``"nhwc"``: torch's channels_last.
-            threads: Threads on the CPU; None for torch's number of them at this moment.
+            threads: Number of CPU threads; None for torch's current number.
             streams: Parts of a batch that run at the same time on the CPU, each on its share of the
                 threads.
-            calibration: fp32 images (N, C, H, W) like those to come, for int8 only: some hundreds,
-                whose activations give the ranges.
+            calibration: A few hundred fp32 images (N, C, H, W) like those to come, to calibrate
+                int8; not used for other types.
 
         Returns:
-            Takes fp32 images (N, C, H, W) of the sample's size, any number of them, in any layout,
-            on the sample's device, and gives fp32 logits (N, classes) without a gradient. Another
-            number than before may take a compilation.
+            A function from fp32 images (N, C, H, W) of the sample's size, any number of them, in
+            any layout, on the sample's device, to fp32 logits (N, classes) without a gradient. A
+            new batch size may need a compilation.
 
         Raises:
             MissingExtraError: A package is not installed.
-            ConfigError: A value that does not fit, a device that is not to be had, or a network
-                that the engine can't take.
+            ConfigError: An argument is invalid, the device is not available, or the engine can't
+                run the network.
 
         Warns:
             RuntimeWarning: The processor has no instructions for the dtype.
@@ -184,8 +184,8 @@ class Engine:
             if calibration is None:
                 raise ConfigError(
                     f"{owner} got no calibration images for int8.",
-                    "The ranges of int8 are those of the activations of real images.",
-                    "Give some hundreds of them, transformed: calibration=images",
+                    "int8 is calibrated with the activations of real images.",
+                    "Give a few hundred, preprocessed: calibration=images",
                 )
             self._check_images("calibration", calibration, image, device)
         hint = self.caveat(device, dtype)
@@ -236,14 +236,14 @@ class Engine:
 
 
 def require(what: str, packages: Iterable[str], extra: str) -> None:
-    """Raise `MissingExtraError` where `what` needs one of the packages and it is not installed."""
+    """Raise `MissingExtraError` if a package that `what` needs is not installed."""
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(what, package, extra)
 
 
 def check_batch(owner: str, name: str, images: Tensor) -> None:
-    """Raise `ConfigError` for what is no batch of fp32 images."""
+    """Raise `ConfigError` if `images` isn't a batch of fp32 images."""
     if not isinstance(images, Tensor):
         what = f"a {type(images).__name__}"
     elif images.dtype != torch.float32:
@@ -260,24 +260,24 @@ def check_batch(owner: str, name: str, images: Tensor) -> None:
 
 
 def refusing(engine: str) -> AbstractContextManager[None]:
-    """Refuse a network that an engine's own code fails on, with that code's words."""
-    asked = f"The engine {engine} can't take this network."
+    """Turn an error of an engine's own code into a `ConfigError` that quotes it."""
+    asked = f"The engine {engine} can't run this network."
     return explained(asked, "It", "Use engine='eager', or another one")
 
 
 def computes_bf16() -> bool:
     """Whether this processor has bf16 instructions that torch uses."""
     if platform.machine().lower() in ("x86_64", "amd64"):
-        # oneDNN takes bf16 on any AVX-512, where it converts to fp32 and back.
+        # oneDNN supports bf16 on any AVX-512, but by converting to fp32 and back.
         return torch.cpu._is_avx512_bf16_supported()
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def has_vnni() -> bool:
-    """Whether this processor multiplies 8 by 8 bits without an overflow.
+    """Whether this processor multiplies 8-bit numbers without overflow.
 
-    Others add the products in pairs in 16 bits, which two of 8 bits are too many for: int8 weights
-    then have 7 bits. Without that ResNet-20 loses three points of accuracy on CIFAR-10.
+    Others add pairs of products in 16 bits, which overflows with 8-bit factors, so that int8
+    weights have 7 bits. Otherwise ResNet-20 loses three points of accuracy on CIFAR-10.
     """
     return torch.cpu._is_vnni_supported()
 

@@ -1,4 +1,4 @@
-"""torch as it is: one kernel after the other."""
+"""Eager torch: one kernel after the other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _start(request: Request) -> Runner:
     def run(images: Tensor) -> Tensor:
         with torch.inference_mode():
             logits: Tensor = module(request.placed(images))
-        # Out of inference mode, so that what is returned is a tensor like any other.
+        # Outside of inference mode, so that the result is a normal tensor.
         return logits.to(torch.float32, copy=True)
 
     return run

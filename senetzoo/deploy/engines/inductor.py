@@ -18,22 +18,22 @@ from senetzoo.deploy.engines.common import LAYOUTS, Engine, Request, Runner, emu
 def _start(request: Request) -> Runner:
     module, on_cpu = request.prepared(), request.sample.device.type == "cpu"
     by_number: dict[int, Callable[[Tensor], Tensor]] = {}
-    # On a GPU that place is of all threads.
+    # On a GPU all threads share the memory of a CUDA graph's output.
     running = nullcontext() if on_cpu else threading.Lock()
 
     def run(images: Tensor) -> Tensor:
         number = len(images)
         with torch.inference_mode(False):
-            # Dynamo would compile again for a tensor made in inference mode; this shares memory.
+            # Dynamo would recompile for a tensor created in inference mode; this shares memory.
             images = from_dlpack(images) if images.is_inference() else images
             placed = request.placed(images)
         if number not in by_number:
-            # Inductor's settings and its count of compilations are of the process.
+            # Inductor's settings and its count of compilations are global to the process.
             with torch.inference_mode(), PROCESS:
                 if number not in by_number:
                     by_number[number] = _compiled(module, placed, on_cpu=on_cpu)
-        # A copy: CUDA graphs write each batch's logits to the same place. And out of inference
-        # mode, so that it is a tensor like any other.
+        # A copy, because CUDA graphs write each batch's logits to the same memory; outside of
+        # inference mode, so that it is a normal tensor.
         with running:
             with torch.inference_mode():
                 logits = by_number[number](placed)
@@ -43,7 +43,7 @@ def _start(request: Request) -> Runner:
 
 
 def _compiled(module: nn.Module, images: Tensor, *, on_cpu: bool) -> Callable[[Tensor], Tensor]:
-    """The module for this number of images; it has run once, which compiles it.
+    """Compile the module for this batch size, by running it once.
 
     Raises:
         ConfigError: Inductor can't compile it.
@@ -54,16 +54,16 @@ def _compiled(module: nn.Module, images: Tensor, *, on_cpu: bool) -> Callable[[T
         logits: Tensor = module(images)
         return logits
 
-    # Dynamo counts what it compiled by code object, and past eight of one runs the rest eagerly
-    # without a word. Each network and number of images gets a code object of its own, and
-    # fullgraph=True makes what is left of such cases an error.
+    # Dynamo counts compilations per code object, and after eight silently runs the rest eagerly.
+    # So each network and batch size gets its own code object, and fullgraph=True turns any such
+    # case that is left into an error.
     own = FunctionType(forward.__code__.replace(), forward.__globals__, closure=forward.__closure__)
     mode = None if on_cpu else "max-autotune"
     compiled: Callable[[Tensor], Tensor] = torch.compile(
         own, dynamic=False, fullgraph=True, mode=mode
     )
-    # Frozen weights: it folds batch norms and packs convolutions. As an option of torch.compile,
-    # freezing is taken without a word and not heeded (torch 2.13).
+    # With frozen weights it folds batch norms and packs convolutions. As an option of
+    # torch.compile, freezing is silently ignored (torch 2.13).
     with refusing("inductor"), config.patch(freezing=on_cpu):
         compiled(images)
     return compiled

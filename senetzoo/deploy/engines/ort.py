@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 _NAME = "onnxruntime"
-# Images that are calibrated with at once.
+# Batch size of the calibration.
 _CHUNK = 32
 
 
@@ -50,8 +50,8 @@ def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    # Its threads wait for work by spinning; after a batch they would take the processor from
-    # whatever runs next in this process.
+    # Its threads spin while they wait for work; after a batch they would take the CPU from whatever
+    # runs next in this process.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3  # errors
     with refusing(_NAME):
@@ -59,12 +59,12 @@ def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
 
 
 def half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The fp16 form of a model, with fp32 input and output; the given one is used up."""
+    """Convert a model to fp16, with fp32 input and output; the given one is consumed."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     with refusing(f"{_NAME} in fp16"), quiet("onnxruntime.transformers.float16"):
         done: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True)
-    # It puts the cast of the input behind all other nodes.
+    # The converter puts the cast of the input after all other nodes.
     nodes = sorted(done.graph.node, key=lambda node: IMAGES not in node.input)
     del done.graph.node[:]
     done.graph.node.extend(nodes)
@@ -72,12 +72,12 @@ def half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def quantized(path: Path, calibration: Tensor, *, portable: bool = False) -> Path:
-    """An int8 form of the file at `path`, beside it.
+    """Quantize the file at `path` to int8, in a new file in the same folder.
 
     Args:
         path: The file.
         calibration: Images (N, C, H, W), fp32.
-        portable: Whether it is for other processors too: 7 bits, see `common.has_vnni`.
+        portable: Whether it is for other processors too, with 7 bits; see `common.has_vnni`.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -85,7 +85,7 @@ def quantized(path: Path, calibration: Tensor, *, portable: bool = False) -> Pat
     chunks = ({IMAGES: chunk.contiguous().numpy()} for chunk in torch.split(calibration, _CHUNK))
     ready, done = path.with_name("ready.onnx"), path.with_name("int8.onnx")
     with refusing(f"{_NAME} in int8"), quiet("root"):
-        # Shapes, and batch norms folded: their ranges should not be quantized apart.
+        # Infers shapes and folds batch norms, which should not be quantized separately.
         quant_pre_process(str(path), str(ready))
         quantize_static(
             str(ready),

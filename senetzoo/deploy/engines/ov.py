@@ -52,9 +52,9 @@ def _start(request: Request) -> Runner:
 def core() -> openvino.Core:
     """OpenVINO's core, one for the process.
 
-    Each core of its own gives the thread another stack for signal handlers and takes it away in
-    the end; of several that do not end in order one leaves a stack that is gone, and the next
-    signal, Ctrl-C for one, is a segmentation fault.
+    Each core sets another stack for the thread's signal handlers and removes it at the end. If
+    several cores don't end in order, a freed stack stays set, and the next signal, for example
+    Ctrl-C, is a segmentation fault.
     """
     with PROCESS:
         return _core()
@@ -71,17 +71,17 @@ def _core() -> openvino.Core:
 def running(
     model: openvino.Model, precision: str, threads: int, streams: int = 1, *, fixed: bool = True
 ) -> Runner:
-    """`model` as a function of images (N, C, H, W), where `fixed` compiled for each N anew.
+    """`model` as a function of images (N, C, H, W), with `fixed` compiled for each N.
 
-    A request holds the logits of the call that runs: each call takes one that is idle, or a new
-    one, so that several threads can call at once.
+    A request holds the logits of a call: each call takes an idle request or a new one, so that
+    several threads can call at once.
     """
     compiled_for: dict[
         tuple[int, int], tuple[openvino.CompiledModel, list[openvino.InferRequest]]
     ] = {}
 
     def run(images: Tensor) -> Tensor:
-        # A fork has none of the threads in which its parent's streams run.
+        # A forked process doesn't have the threads that run its parent's streams.
         key = os.getpid(), len(images) if fixed else 0
         if key not in compiled_for:
             with PROCESS:
@@ -94,7 +94,7 @@ def running(
         except IndexError:
             request = compiled.create_infer_request()
         request.infer([images.contiguous().numpy()], share_inputs=True)
-        # A copy: the next batch's logits are written to the same place.
+        # A copy: the next batch's logits are written to the same memory.
         logits = torch.from_numpy(request.get_output_tensor(0).data.copy())
         counters = _counters.get()
         if counters is not None:
@@ -106,7 +106,7 @@ def running(
 
 
 def ov_model(program: ExportedProgram) -> openvino.Model:
-    """OpenVINO's form of a program, with input ``images`` (?, C, H, W) and output ``logits``."""
+    """Convert a program to OpenVINO, with input ``images`` (?, C, H, W) and output ``logits``."""
     images: Tensor = program.example_inputs[0][0]
     with importing():
         import openvino
@@ -121,8 +121,8 @@ def ov_model(program: ExportedProgram) -> openvino.Model:
 def _compiled(
     model: openvino.Model, shape: list[int] | None, precision: str, threads: int, streams: int
 ) -> openvino.CompiledModel:
-    """`model` compiled on the CPU, for images of a shape or of any."""
-    # With a shape that is known its kernels are chosen beforehand.
+    """Compile `model` for the CPU, for images of a shape, or of any shape if that is None."""
+    # With a known shape, kernels are chosen when compiling.
     if shape is not None:
         model = model.clone()
         model.reshape(shape)
@@ -139,12 +139,12 @@ def _compiled(
 def quantized(
     model: openvino.Model, calibration: Tensor, *, portable: bool = False
 ) -> openvino.Model:
-    """An int8 form of `model`.
+    """Quantize `model` to int8.
 
     Args:
-        model: It.
+        model: The model.
         calibration: Images (N, C, H, W), fp32.
-        portable: Whether it is for other processors too: 7 bits, see `common.has_vnni`.
+        portable: Whether it is for other processors too, with 7 bits; see `common.has_vnni`.
     """
     with importing():
         import nncf
@@ -152,13 +152,13 @@ def quantized(
 
     narrow = portable or not common.has_vnni()
     parameters = nncf.AdvancedQuantizationParameters(
-        # The default, the mean of the images' own ranges, cuts off what gates need: with it
+        # The default, the mean of the images' ranges, clips values that gates need: with it
         # SE-ResNet-20 loses a point of accuracy on CIFAR-10.
         activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
         overflow_fix=nncf.OverflowFix.ENABLE if narrow else nncf.OverflowFix.DISABLE,
     )
     data = nncf.Dataset([image[None].contiguous().numpy() for image in calibration])
-    # Its progress bars are drawn on stdout, where the table or JSON goes.
+    # It draws progress bars on stdout, where the table or JSON goes.
     silent = contextlib.redirect_stdout(io.StringIO())
     with refusing(f"{_NAME} in int8"), quiet("nncf"), silent:
         return nncf.quantize(
@@ -174,9 +174,9 @@ def quantized(
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """Import OpenVINO and NNCF without openvino_telemetry, by which they report each use.
+    """Import OpenVINO and NNCF without openvino_telemetry, which reports each use.
 
-    They do without where it is not there; one who imported it before keeps it.
+    They also work without it. If it was imported before, it stays.
     """
     name = "openvino_telemetry"
     with PROCESS:

@@ -1,4 +1,4 @@
-"""Cores as streams: parts of a batch run at the same time, each on threads of its own."""
+"""Streams: parts of a batch run at the same time, each on its own threads."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from senetzoo._utils.environment import PROCESS, threads_set
 def in_streams(
     run: Callable[[Tensor], Tensor], streams: int, threads: int
 ) -> Callable[[Tensor], Tensor]:
-    """`run` on as many parts of a batch at a time as there are streams.
+    """Split batches into parts, which `run` computes at the same time.
 
-    Several threads can call it at once, and so can a process that was forked. Its workers end when
-    it is gone.
+    Several threads can call the result at once, and so can a forked process. Its workers end when
+    it is deleted.
 
     Args:
-        run: Takes a part; several threads call it at once, once it has run for their number of
-            images.
-        streams: Parts of a batch, of sizes that differ by one at most.
-        threads: Threads of torch that each has.
+        run: Runs a part; several threads call it at once, but only with batch sizes that it has
+            already run.
+        streams: Number of parts of a batch, whose sizes differ by at most one.
+        threads: Number of torch's threads for each part.
     """
-    # A fork has none of its parent's threads.
+    # A forked process has none of its parent's threads.
     by_process: dict[int, ThreadPoolExecutor] = {}
     known: set[tuple[int, int]] = set()
 
@@ -35,8 +35,8 @@ def in_streams(
         process, parts = os.getpid(), images.tensor_split(min(streams, len(images)))
         for part in {len(part): part for part in parts}.values():
             if (process, len(part)) not in known:
-                # What is compiled for a number of images is compiled here, once for all workers,
-                # which must not wait for a lock that their caller may hold.
+                # Compilation for a batch size happens here, once for all workers, because they
+                # must not wait for a lock that their caller may hold.
                 with threads_set(threads):
                     run(part)
                 known.add((process, len(part)))
@@ -56,11 +56,11 @@ def in_streams(
 
 
 def _workers(number: int, threads: int) -> ThreadPoolExecutor:
-    """So many Python threads with so many threads of torch each."""
+    """`number` Python threads, each with `threads` of torch's threads."""
     made = threading.Barrier(number + 1)
 
     def begin() -> None:
-        torch.get_num_threads()  # or its first use gives the thread the number of the process
+        torch.get_num_threads()  # its first use sets the thread's number to that of the process
         torch.set_num_threads(threads)
         made.wait()
 
@@ -75,6 +75,6 @@ def _workers(number: int, threads: int) -> ThreadPoolExecutor:
             made.abort()
             raise
         finally:
-            # OpenMP has a number for each thread; but torch keeps the last for threads to come.
+            # OpenMP has a number for each thread, but torch gives the last one to later threads.
             torch.set_num_threads(before)
     return pool

@@ -22,25 +22,25 @@ from senetzoo.errors import ConfigError, first_line
 from senetzoo.weights.cache import cache_folder
 
 SOURCE = Path(__file__).with_name("gated_tail.cpp")
-# What torch's own kernels of that name are compiled with, and what they have beside it.
+# Compiler flags of torch's own kernels for each CPU capability.
 _FLAGS = {
     "AVX2": ("-mavx2", "-mfma", "-mf16c"),
     "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mf16c"),
 }
 _SECONDS = 300
 _CPU = torch.device("cpu")
-_OTHERWISE = "Nothing needs it: networks run without it as before"
+_OTHERWISE = "It is optional: networks run without it"
 
 
 def check(dtype: torch.dtype, device: torch.device = _CPU) -> None:
-    """Make sure that the operators have their fast form in `dtype`: it is compiled and loaded.
+    """Compile and load the operators' fast implementations, and check that they run in `dtype`.
 
     Args:
-        dtype: Of maps and weights.
-        device: A processor, or a GPU that torch calls ``cuda``.
+        dtype: Type of maps and weights.
+        device: A CPU, or a GPU that torch calls ``cuda``.
 
     Raises:
-        ConfigError: They can't have it here.
+        ConfigError: They are not available here.
     """
     with PROCESS:
         why, remedy = _library_missing() if device.type == "cpu" else _triton_missing(device)
@@ -54,7 +54,7 @@ def check(dtype: torch.dtype, device: torch.device = _CPU) -> None:
 def _library_missing() -> tuple[str, str]:
     capability = torch.backends.cpu.get_cpu_capability()
     if sys.platform != "linux" or capability not in _FLAGS:
-        return "It is for Linux and processors with AVX2 or AVX-512.", _OTHERWISE
+        return "It needs Linux and a processor with AVX2 or AVX-512.", _OTHERWISE
     why = compiler_missing(torch.device("cpu"))
     if why[0]:
         return why
@@ -63,7 +63,7 @@ def _library_missing() -> tuple[str, str]:
         torch.ops.load_library(library)  # type: ignore[no-untyped-call]
     except subprocess.CalledProcessError as error:
         lines = [line.strip() for line in error.stderr.splitlines() if "error" in line]
-        said = (lines or [f"the compiler ends with {error.returncode}"])[0]
+        said = (lines or [f"the compiler ends with exit code {error.returncode}"])[0]
         if "brgemm" in error.stderr:
             said = f"torch {torch.__version__} has another brgemm ({said})"
     except subprocess.TimeoutExpired:
@@ -72,7 +72,7 @@ def _library_missing() -> tuple[str, str]:
         said = str(error).splitlines()[0]
     else:
         return "", ""
-    return f"It can't be made: {said}.", _OTHERWISE
+    return f"It can't be compiled: {said}.", _OTHERWISE
 
 
 def _triton_missing(device: torch.device) -> tuple[str, str]:
@@ -81,13 +81,13 @@ def _triton_missing(device: torch.device) -> tuple[str, str]:
         return why
     try:
         importlib.import_module("senetzoo.deploy.kernels.gpu")
-    except (ImportError, AttributeError) as error:  # another Triton than the kernels are for
+    except (ImportError, AttributeError) as error:  # an incompatible version of Triton
         return f"Triton can't be used: {first_line(error)}.", _OTHERWISE
     return "", ""
 
 
 def _command(capability: str) -> list[str]:
-    """The compiler and its options; without the file to write."""
+    """The compiler and its options, without the output file."""
     from torch._inductor import config
 
     words = config.cpp.cxx
@@ -107,7 +107,7 @@ def _command(capability: str) -> list[str]:
 
 
 def _compiled(command: list[str]) -> str:
-    """The library that `command` makes: of the cache, or made by one process for all."""
+    """Path of the library that `command` compiles: from the cache, or compiled by one process."""
     parts = [*command, torch.__version__, SOURCE.read_text(encoding="utf-8")]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     folder = cache_folder() / "kernels"
@@ -131,7 +131,7 @@ def _compiled(command: list[str]) -> str:
 
 @functools.cache
 def _fails(dtype: torch.dtype, device: torch.device) -> tuple[str, str]:
-    """Why the fast form, which is loaded, can't be used in `dtype`: it is tried."""
+    """Run the loaded implementation in `dtype`; why it can't be used, or two empty strings."""
     draw = torch.Generator().manual_seed(0)
     x, weight, shortcut = (
         torch.randn(size, generator=draw).to(device, dtype)
@@ -140,9 +140,9 @@ def _fails(dtype: torch.dtype, device: torch.device) -> tuple[str, str]:
     arguments = (x, pack(weight), None, None, shortcut, RELU)
     try:
         found = torch.ops.senetzoo.gated_tail(*arguments)
-    except Exception as error:  # no such product here, or Triton's compiler fails
+    except Exception as error:  # brgemm doesn't support the type, or Triton's compiler fails
         return f"It fails: {first_line(error)}", _OTHERWISE
     expected = gated_tail(*arguments)
     if torch.allclose(found.float(), expected.float(), rtol=0.02, atol=0.1):
         return "", ""
-    return "It gives other values than its definition.", _OTHERWISE
+    return "It computes other values than its definition.", _OTHERWISE

@@ -1,6 +1,6 @@
-// senetzoo::gated_tail and senetzoo::excitation on the CPU: a 1x1 convolution by PyTorch's own
-// brgemm, with scale, shortcut and activation on each tile of its result while that is in the
-// cache. What they compute is defined in senetzoo/deploy/tail.py.
+// senetzoo::gated_tail and senetzoo::excitation on the CPU: a 1x1 convolution with PyTorch's own
+// brgemm, and scale, shortcut and activation applied to each tile of its result while that is in
+// the cache. senetzoo/deploy/tail.py defines what they compute.
 #include <ATen/Parallel.h>
 #include <ATen/cpu/vec/vec.h>
 #include <ATen/native/CPUBlas.h>
@@ -21,11 +21,11 @@ using Floats = Vectorized<float>;
 using at::native::cpublas::brgemm;
 
 constexpr int64_t LANES = Floats::size();
-// Of the rows of a tile; with its columns the sums of a tile fill half of a first-level cache.
+// Rows of a tile. With its columns, the sums of a tile fill half of an L1 cache.
 constexpr int64_t ROWS = 32;
-// Of the channels that are summed in one go.
+// Channels that are summed at a time.
 constexpr int64_t PART = 128;
-// Weights of more bytes stay in no second-level cache beside the maps.
+// Weights with more bytes than this don't fit in an L2 cache together with the maps.
 constexpr int64_t SECOND_LEVEL = 1 << 19;
 
 enum Activation : int64_t { IDENTITY, RELU, SIGMOID, SILU, HARDSIGMOID };
@@ -45,7 +45,7 @@ void parallel(int64_t tasks, const Work& work) {
   at::parallel_for(0, tasks, 1, work);
 }
 
-// Two vectors at a time: as many bf16 as fill one.
+// Two vectors of floats, as many numbers as one vector of bf16.
 struct Pair {
   Floats low, high;
 };
@@ -74,7 +74,7 @@ inline void store(at::BFloat16* to, Pair value) {
 #endif
 }
 
-// Of the last channels, fewer than a pair has.
+// For the last channels, if there are fewer than in a pair.
 inline Pair load(const float* from, int64_t count) {
   if (count == PAIR) return load(from);
   return {Floats::loadu(from, std::min(count, LANES)),
@@ -148,7 +148,7 @@ struct Tail {
   T* to;                                                      // may be the shortcut
   int64_t images, pixels, inputs, outputs, columns, activation;
 
-  // The maps of a tile, times the gate of each one's image.
+  // The input of a tile, multiplied by the input gate of each row's image.
   void scale(int64_t first, int64_t rows, T* scaled) const {
     for (int64_t row = 0; row < rows; row++) {
       const T* from = x + (first + row) * inputs;
@@ -168,7 +168,7 @@ struct Tail {
           __builtin_prefetch(
               (const char*)(shortcut + (first + row) * outputs + start) + byte, 1);
     }
-    // In fp32 the sums of parts are more exact than one long sum, as in oneDNN's convolutions.
+    // In fp32 sums of parts are more accurate than one long sum, as in oneDNN's convolutions.
     const int64_t most = sizeof(T) == 2 ? inputs : PART;
     for (int64_t input = 0; input < inputs; input += most)
       brgemm(rows, columns, std::min(most, inputs - input), inputs, columns, columns, input > 0,
@@ -198,8 +198,8 @@ struct Tail {
   void operator()() const {
     const int64_t all = images * pixels, blocks = outputs / columns;
     const int64_t tiles = (all + ROWS - 1) / ROWS;
-    // What is walked through inside stays in the cache: the weights, or where these are too many
-    // the maps. Those that are scaled are once.
+    // The inner loop goes over what stays in the cache: the weights, or the maps if the weights are
+    // too large. With an input gate it goes over the weights, so that each tile is scaled once.
     const bool inner_weights =
         input_gate || outputs * inputs * int64_t(sizeof(T)) <= SECOND_LEVEL;
     parallel(tiles * blocks, [&](int64_t begin, int64_t end) {
@@ -268,7 +268,7 @@ int64_t channels(const Tensor& weight) {
   return weight.size(0) * weight.size(2) / (weight.scalar_type() == at::kBFloat16 ? 2 : 1);
 }
 
-// What would read beyond the end of a tensor is refused.
+// Rejects arguments that would read beyond the end of a tensor.
 void check(const Tensor& x, const Tensor& weight, const Maybe& bias) {
   const bool half = x.scalar_type() == at::kBFloat16;
   TORCH_CHECK_VALUE(half || x.scalar_type() == at::kFloat, "A tail takes float32 and bfloat16, not ",
@@ -279,7 +279,7 @@ void check(const Tensor& x, const Tensor& weight, const Maybe& bias) {
                         weight.is_contiguous() && weight.size(1) * (half ? 2 : 1) == x.size(1) &&
                         weight.size(2) % (half ? 2 : 1) == 0,
                     "A tail got weights of shape ", weight.sizes(), " for ", x.size(1),
-                    " channels: they are packed by senetzoo.deploy.tail.pack");
+                    " channels: pack them with senetzoo.deploy.tail.pack");
   TORCH_CHECK_VALUE(!bias || (bias->scalar_type() == x.scalar_type() &&
                               bias->numel() == channels(weight) && bias->is_contiguous()),
                     "A tail's bias has another shape or type than its weights");
@@ -294,7 +294,7 @@ void multiply(const Tensor& x, const Tensor& weight, const Maybe& bias, const Ma
           x.size(2) * x.size(3), x.size(1), outputs, outputs / weight.size(0), activation}();
 }
 
-// A gate as it is read; what has another shape is refused.
+// A contiguous gate; rejects other shapes and types.
 Maybe checked(const Maybe& gate, const Tensor& maps) {
   if (!gate) return gate;
   TORCH_CHECK_VALUE(gate->scalar_type() == maps.scalar_type() && gate->dim() == 2 &&

@@ -1,8 +1,8 @@
-"""The operators of `senetzoo.deploy.tail` on a GPU, in Triton; imported when first wanted.
+"""The operators of `senetzoo.deploy.tail` on a GPU, in Triton; imported on first use.
 
 A map in channels_last is a matrix with a row for each pixel and a column for each channel, and a
 1x1 convolution is its product with the weights. Each program computes a tile of that product, and
-scales, adds and activates it before it is written.
+applies gate, shortcut and activation before writing it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _RELU, _SIGMOID, _SILU, _HARDSIGMOID = map(
     tl.constexpr, (tail.RELU, tail.SIGMOID, tail.SILU, tail.HARDSIGMOID)
 )
 _DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
-# Pixels and channels whose sums a program adds up at a time, for means.
+# Pixels and channels that a program sums at a time, for means.
 _PIXELS, _CHANNELS = 64, 64
-# Tiles of large maps, of small maps, and of the vectors of an excitation. The least that tl.dot
-# takes is 16.
+# Tiles for large maps, for small maps, and for the vectors of an excitation. tl.dot needs at least
+# 16.
 _TILES = [
     triton.Config({"ROWS": rows, "COLUMNS": columns, "DEPTH": depth}, warps, stages)
     for rows, columns, depth, warps, stages in (
@@ -37,7 +37,7 @@ _TILES = [
 
 @triton.jit
 def _activated(y, ACTIVATION: tl.constexpr):
-    # By comparisons, which leave what is no number as it is.
+    # Comparisons, which keep NaN.
     if ACTIVATION == _RELU:
         y = tl.where(y < 0, 0.0, y)
     if ACTIVATION == _SIGMOID:
@@ -50,7 +50,7 @@ def _activated(y, ACTIVATION: tl.constexpr):
     return y
 
 
-# A tail in place adds the sum to what it reads: each trial of a tile begins with the same.
+# A tail in place overwrites its shortcut, so that is restored for each trial of a tile.
 @triton.autotune(_TILES, key=["rows", "inputs", "outputs"], restore_value=["to"])
 @triton.jit
 def _product(
@@ -71,7 +71,7 @@ def _product(
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    # Programs that run at the same time read the same rows: maps are larger than weights.
+    # Programs that run at the same time read the same rows, because maps are larger than weights.
     blocks = tl.cdiv(outputs, COLUMNS)
     program = tl.program_id(0)
     row = (program // blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
@@ -88,7 +88,7 @@ def _product(
             by = tl.load(input_gate + image * inputs + across, mask=there, other=0.0)
             maps = (maps.to(tl.float32) * by.to(tl.float32)).to(x.dtype.element_ty)
         weights = tl.load(weight + column * inputs + down, mask=within & (down < inputs), other=0.0)
-        # In fp32 the default rounds both to ten bits.
+        # In fp32 the default would round both factors to ten bits.
         sums = tl.dot(maps.to(FACTORS), weights.to(FACTORS), sums, input_precision="ieee")
     if bias is not None:
         sums += tl.load(bias + column, mask=within, other=0.0).to(tl.float32)
@@ -124,7 +124,7 @@ def gated_tail(
     activation: int,
     input_gate: Tensor | None = None,
 ) -> Tensor:
-    """`senetzoo.deploy.tail.gated_tail` of fp32, bf16 or fp16, with weights (C, K)."""
+    """`senetzoo.deploy.tail.gated_tail` for fp32, bf16 or fp16, with weights (C, K)."""
     _check(x, weight, bias, gate, shortcut, input_gate)
     size = (len(x), len(weight), *x.shape[2:])
     to = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
@@ -141,7 +141,7 @@ def gated_tail_(
     activation: int,
     input_gate: Tensor | None = None,
 ) -> None:
-    """The same, written to the shortcut."""
+    """`gated_tail`, with the result written to the shortcut."""
     _check(x, weight, bias, gate, shortcut, input_gate)
     to = shortcut.contiguous(memory_format=torch.channels_last)
     _run(x, weight, bias, gate, to, activation, input_gate, to)
@@ -158,7 +158,7 @@ def excitation(
     hidden: int = tail.RELU,
     activation: int = tail.SIGMOID,
 ) -> Tensor:
-    """`senetzoo.deploy.tail.excitation` of fp32, bf16 or fp16, with weights (R, K) and (C, R)."""
+    """`senetzoo.deploy.tail.excitation` for fp32, bf16 or fp16, with weights (R, K) and (C, R)."""
     _check(x, weight1, bias1)
     number, channels, height, width = x.shape
     mean = x.new_empty(number, channels, 1, 1)
@@ -180,7 +180,7 @@ def _check(
     shortcut: Tensor | None = None,
     input_gate: Tensor | None = None,
 ) -> None:
-    """Refuse what a kernel would read beyond the end of."""
+    """Raise if a kernel would read beyond the end of a tensor."""
     if x.dim() != 4 or not x.numel() or x.dtype not in _DTYPES:
         raise ConfigError(
             f"A tail got maps of shape {tuple(x.shape)} in {x.dtype}.",
@@ -198,7 +198,7 @@ def _check(
     ):
         if value is not None and (tuple(value.shape), value.dtype) != (shape, x.dtype):
             raise ConfigError(
-                f"A tail got another {name} than fits its maps {tuple(x.shape)} in {x.dtype}.",
+                f"A tail got the wrong {name} for maps {tuple(x.shape)} in {x.dtype}.",
                 f"It is {tuple(value.shape)} in {value.dtype}, not {shape}.",
             )
 
@@ -225,7 +225,7 @@ def _run(
         ](
             *(maps, *flat[:3], shortcut, flat[3], to, rows, pixels, inputs, outputs),
             ACTIVATION=activation,
-            # Triton's interpreter would multiply the bits of bf16.
+            # Triton's interpreter would multiply the bit patterns of bf16.
             FACTORS=_DTYPES[x.dtype] if x.is_cuda else tl.float32,
         )
 
