@@ -95,7 +95,7 @@ def every(names: Iterable[str] = ENTRIES) -> str:
 
 
 def families() -> str:
-    """Where gates can sit in each family, and its form for small images."""
+    """Where gates can sit in each family, and its variant for small images."""
     rows = []
     for family in FAMILIES:
         positions: set[str] = set()
