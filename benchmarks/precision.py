@@ -2,8 +2,8 @@
 
     python benchmarks/precision.py --data CIFAR10 --out benchmarks/records/deploy/precision.jsonl
 
-Each engine runs all test images in every dtype that it has. int8 takes its ranges from the first
-images of each class of the training split; no test image is calibrated with. One JSON line for
+Each engine runs all test images in every dtype that it has. int8 is calibrated with the
+first images of each class of the training split, never with test images. One JSON line for
 every network, engine and dtype: right answers, and how many differ from eager fp32's. Lines that
 the record has are not measured again.
 """

@@ -70,7 +70,7 @@ class ModelSpec:
 
         Args:
             seed: Seed of the initialization; None draws one from torch's global state. The trunk
-                depends only on the seed, each gate on the seed and its site.
+                depends on the seed and `num_classes`, each gate on the seed and its site.
 
         Raises:
             ConfigError: `seed` isn't a valid seed.
@@ -82,14 +82,21 @@ class ModelSpec:
         # torch 2.6's get_default_device overlooks `with torch.device(...)`.
         device = torch.empty(0).device
         with seeded(seed, device):
-            model = self.config.replace(num_classes=self.config.num_classes or 1).build()
-            if not self.config.num_classes:
-                model.reset_classifier(0)
+            model = self._built()
         if not any(parameter.is_meta for parameter in model.parameters()):
             model.to(device)
         if self.policy != NONE:
             # In messages, the network's name is clearer than its class.
             attach_gates(model, self.policy, seed=seed, name=self.name)
+        return model
+
+    def _built(self) -> Classifier:
+        if self.config.num_classes:
+            return self.config.build()
+        # With the usual classifier first, so that the trunk starts from the same weights.
+        usual = ENTRIES[self.name].config if self.name in ENTRIES else Config
+        model = self.config.replace(num_classes=usual.num_classes).build()
+        model.reset_classifier(0)
         return model
 
 

@@ -107,15 +107,15 @@ def _explain_module(
     size: int | None,
     layers: bool,
 ) -> Explanation:
-    twin = to_meta(model)
-    policy = NONE if policy is None else as_policy(policy)
-    attach_gates(twin, policy, sites=sites, seed=0, name=type(model).__name__)
-    if isinstance(twin, Backbone):
+    if isinstance(model, Backbone):
         raise PolicyError(
             "explain got a Backbone.",
             "It only shares modules with the network that it was made of.",
             "Explain that network",
         )
+    twin = to_meta(model)
+    policy = NONE if policy is None else as_policy(policy)
+    attach_gates(twin, policy, sites=sites, seed=0, name=type(model).__name__)
     if isinstance(twin, Classifier):
         known: Iterable[Site] = twin.sites()
     else:
@@ -124,7 +124,7 @@ def _explain_module(
     with explained(
         f"Can't count the multiply-accumulates of a {name}.",
         "Without memory, on an image of {}x{}x{}, it".format(*image),
-        "Explain its backbone, or attach the gates and print what attach returns",
+        "Explain the classifier that its backbone comes from, or print what attach returns",
     ):
         return explain_model(twin, known, image, name, policy, by_layer=layers)
 

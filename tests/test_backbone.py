@@ -215,7 +215,8 @@ def test_feature_extractors_of_torchvision() -> None:
     [
         ((2, 0, 2), None, "resnet18", "Backbone got out_indices=(2, 0, 2).\n"),
         ((4,), None, "resnet18",
-         "The network has 4 maps, one after each stage: 0 to 3, each once.\n"
+         "The network has 4 maps, one after each stage: 0 to 3, or negative from the end, each "
+         "once.\n"
          "Type for example: out_indices=(1, 2, 3)"),
         ((), None, "resnet18", "Backbone got out_indices=()."),
         (2, None, "resnet18", "Backbone got out_indices=2."),

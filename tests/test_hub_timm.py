@@ -340,7 +340,8 @@ CONVERT = (
         ("pretrained_cfg.mean", "0.5",
          'config.json is broken at pretrained_cfg.mean.\nIt is "0.5", not a list of numbers.'),
         ("model_args", [1], "config.json is broken at model_args.\nIt is [1], not an object."),
-        ("num_classes", -1, "config.json is broken at num_classes.\nIt is -1."),
+        ("num_classes", -1, "config.json is broken at num_classes.\n"
+         "It is -1, not a whole number of at least 0."),
         ("label_names", ["a", "b"],
          "config.json is broken at label_names.\nThere are 2 names for 3 classes."),
         ("label_names", [1, 2, 3],

@@ -169,7 +169,7 @@ def test_what_does_not_fit_is_refused(kernel: None) -> None:
     for run in (call, tail.gated_tail):
         with pytest.raises(ValueError, match="shape"):
             run(x[:0], packed, bias, gate[:0], shortcut[:0], tail.RELU, before[:0])
-    with pytest.raises(ValueError, match=r"packed by senetzoo\.deploy\.tail\.pack"):
+    with pytest.raises(ValueError, match=r"pack them with senetzoo\.deploy\.tail\.pack"):
         call(x[:, :6], packed, bias, gate, shortcut, tail.RELU)
     with pytest.raises(ValueError, match="gate is"):
         call(x, packed, bias, gate[:1], shortcut, tail.RELU)
@@ -316,7 +316,8 @@ def test_in_bf16(name: str, kernel: None) -> None:
         float((run(batch) - exact[: len(batch)]).norm() / exact[: len(batch)].norm())
         for run, batch in zip((*runs, runs[1]), (x, x, x[:1]), strict=True)
     )
-    assert errors[0] <= 1.2 * own
+    # By processor, whose products round in other orders, it is 0.9 to 1.2 times the original's.
+    assert errors[0] <= 1.5 * own
     assert errors[1] <= 2 * own
 
 
@@ -363,11 +364,12 @@ def test_what_is_read_later_is_not_written_before(gated: bool, kernel: None) -> 
 
 def test_each_stream_keeps_its_number_of_threads(kernel: None) -> None:
     x, weight = (value.float() for value in tensors(2, 32, 64, 5, 7)[:2])
-    packed, found = tail.pack(weight), list[int]()
+    packed, found, libraries = tail.pack(weight), list[int](), list[list[str]]()
 
     def run(part: Tensor) -> Tensor:
         logits: Tensor = OPERATORS.gated_tail(part, packed, None, None, None, tail.RELU)
         found.append(torch.get_num_threads())
+        libraries.append(torch.__config__.parallel_info().splitlines())
         return logits
 
     before = torch.get_num_threads()
@@ -378,6 +380,9 @@ def test_each_stream_keeps_its_number_of_threads(kernel: None) -> None:
     finally:
         torch.set_num_threads(before)
     assert set(found) == {1}
+    for lines in libraries:
+        numbers = [line.partition(" : ")[2] for line in lines if "get_max_threads()" in line]
+        assert set(numbers) == {"1"}
 
 
 @pytest.mark.slow

@@ -49,14 +49,17 @@ def machine(record: dict[str, Any], *, packages: bool = True) -> str:
     where, options = record["environment"], record["options"]
     versions = {"torch": where["torch"], **(where["packages"] if packages else {})}
     return (
-        f"{where['gpu'] or where['cpu']}{_flags(where)}, {where['threads']} threads, "
+        f"{_processor(where)}, {where['threads']} threads, "
         f"{', '.join(f'{name} {version}' for name, version in versions.items())}, commit "
         f"`{str(where['commit'])[:12]}`; {options['rounds']} rounds."
     )
 
 
-def _flags(where: dict[str, Any]) -> str:
-    return f" ({', '.join(where['cpu_flags'])})" if where["cpu_flags"] and not where["gpu"] else ""
+def _processor(where: dict[str, Any]) -> str:
+    if where["gpu"]:
+        return str(where["gpu"])
+    flags = f" ({', '.join(where['cpu_flags'])})" if where["cpu_flags"] else ""
+    return f"{where['cpu']}{flags}"
 
 
 def _backend(result: dict[str, Any], layout: str) -> str:
@@ -153,8 +156,7 @@ def ratios() -> str:
     """The rows of `benchmarks/se_ratio.py` by processor: what was compared, how, and the ratio."""
     on: dict[str, list[dict[str, Any]]] = {}
     for record in lines("speed/ratios/se.jsonl"):
-        where = record["environment"]
-        on.setdefault(f"{where['gpu'] or where['cpu']}{_flags(where)}", []).append(record)
+        on.setdefault(_processor(record["environment"]), []).append(record)
     return "\n".join(map(_ratios, on.values())) or "Nothing is recorded yet.\n"
 
 

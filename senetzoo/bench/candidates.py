@@ -68,7 +68,9 @@ def candidates(
     *,
     optimized: bool = False,
 ) -> list[BenchmarkCase]:
-    """Build cases with random weights in each backend: our networks, then peers like the first.
+    """Build cases with random weights in each backend: our networks, then peers.
+
+    Peers have the classes and the image shape of our first network.
 
     Args:
         names: Names of our networks.

@@ -57,8 +57,8 @@ _OPERATIONS: tuple[tuple[Kind, str], ...] = (
         r"ne|eq|[gl][te]|masked_fill)$",
     ),
 )
-# For fused kernels, whose names list their operations, and for libraries' kernels on a GPU. The
-# name of a product may also be in the kernel that continues it, so reductions come first.
+# For fused kernels, whose names list their operations, and for libraries' kernels on a GPU. A
+# reduction's name may also have that of a product, which it continues, so reductions come first.
 _FUSED: tuple[tuple[Kind, str], ...] = (
     (
         "reduction",

@@ -167,7 +167,7 @@ def measure(
     """Time every case, one batch of each in turn, round after round.
 
     The order is random in each round. In a fixed order each case would always follow the same
-    other one, and start with the caches, the memory and the clock frequency that this one left: a
+    other one, and start with the caches, the memory and the clock frequency that that one left: a
     bias with the same sign in every round, which more rounds don't reduce. Rotating a fixed order
     would keep all neighbors but one.
 

@@ -84,7 +84,7 @@ def _without_sum(conv: fx.Node) -> _Tail | None:
 
 
 def _ungated(node: fx.Node) -> tuple[fx.Node, fx.Node | None]:
-    """Map and gate, if a node is their product and has one user; otherwise the node itself."""
+    """Map and gate, if a node is their product and has one user; otherwise the node and None."""
     factors = node.all_input_nodes
     if is_call(node, aten.mul.Tensor) and len(factors) == 2 and len(node.users) == 1:
         for x, gate in (factors, factors[::-1]):

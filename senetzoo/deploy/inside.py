@@ -40,7 +40,8 @@ def photograph(image: Image | Tensor, channels: int) -> Tensor:
 class Preprocess(nn.Module):
     """A `Preprocessing` as a module, for a batch of photographs of the same arbitrary size.
 
-    The only difference: it doesn't center-crop photographs 32 times as long as wide first.
+    Unlike `Preprocessing`, it doesn't first crop photographs whose longer side is more than 32
+    times the shorter.
     """
 
     mean: Tensor

@@ -201,7 +201,9 @@ def optimize(
     calibration: Tensor | None = None,
     compare: bool = True,
 ) -> Optimized:
-    """Make a trained network as fast as possible on this machine, with the same outputs.
+    """Make a trained network as fast as possible on this machine, without changing its function.
+
+    The outputs differ only by the rounding of `dtype`.
 
     Batch norms are folded, gates after a convolution read its smaller input, and an engine runs
     the graph. With torch's own engines the tails of residual branches also become one operator
@@ -217,8 +219,8 @@ def optimize(
             is used.
         mode: How the CPU cores share a batch. ``"latency"``: all of them work on one image or part
             after the other. ``"throughput"``: each of torch's threads has its own part.
-            ``"auto"``: the engine is chosen with the first, then the faster of the two for the
-            sample is used. On other devices all modes are the first.
+            ``"auto"``: the engine is chosen with ``"latency"``, then the faster of the two for the
+            sample is used. On other devices every mode is ``"latency"``.
         dtype: Type of weights and activations. Measure on your data how much accuracy bf16 and
             int8 cost.
         calibration: A few hundred images like the sample's, to calibrate int8; None for the sample
@@ -232,8 +234,8 @@ def optimize(
         A module that is called like `model`; its ``report`` describes what was done and measured.
 
     Raises:
-        ConfigError: An argument is invalid, the network can't be traced, or no engine can run it
-            with the same outputs up to rounding.
+        ConfigError: An argument is invalid, the network can't be traced, or no engine can run it;
+            in fp32, also if the outputs differ by more than rounding.
         MissingExtraError: A named engine is not installed.
     """
     check_batch("optimize", "sample", sample)

@@ -89,7 +89,7 @@ def read_images(
         ConfigError: The network has no outputs.
     """
     if not outputs:
-        raise ConfigError("The network has no classifier.", *NO_CLASSIFIER)
+        raise ConfigError(*NO_CLASSIFIER)
     images, bad = readable(sources.open(local(where), part))
     for problem in bad:
         say_once(f"left out: {problem.file}: {problem.detail}")

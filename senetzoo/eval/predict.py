@@ -235,5 +235,5 @@ def class_names(model: Classifier) -> tuple[str, ...]:
         ConfigError: The network has no classifier.
     """
     if not model.num_classes:
-        raise ConfigError("The network has no classifier.", *NO_CLASSIFIER)
+        raise ConfigError(*NO_CLASSIFIER)
     return model.classes or tuple(f"class {k}" for k in range(model.num_classes))

@@ -258,7 +258,8 @@ def opened(
     stated = (given.num_classes, raw.get("num_classes"), images.num_classes)
     classes = next(number for number in stated if number is not None)
     if type(classes) is not int or classes < 0:
-        raise BrokenError("num_classes", f"it is {shown(classes)}")
+        what = f"it is {shown(classes)}, not a whole number of at least 0"
+        raise BrokenError("num_classes", what)
     spec = spec.replace(num_classes=classes, in_chans=channels, **options)
     if wrong := _misfit(spec.config, side):
         raise WeightsError(

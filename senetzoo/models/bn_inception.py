@@ -106,8 +106,8 @@ def _pool(kind: str, stride: int) -> nn.Module:
     if stride == 1:
         return nn.AvgPool2d(3, 1, padding=1) if kind == "avg" else nn.MaxPool2d(3, 1, padding=1)
     # Ceil mode gives ceil(n / 2) pixels for even n, like the parallel convolutions, but one less
-    # for odd n, for which Caffe's network can't be built. One more pixel of padding fixes that and
-    # changes nothing for even n.
+    # for odd n, for which Caffe's network can't be built. One pixel of padding on the right and
+    # below fixes that and changes nothing for even n.
     return nn.Sequential(
         nn.ConstantPad2d((0, 1, 0, 1), -math.inf), nn.MaxPool2d(3, 2, ceil_mode=True)
     )

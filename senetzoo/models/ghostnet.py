@@ -1,4 +1,4 @@
-"""GhostNet: 1x1 convolutions that compute half of their output channels from the other half.
+"""GhostNet: 1x1 convolutions compute half of the channels, cheap depthwise 3x3 ones the others.
 
 Han et al. 2019, "GhostNet: More Features from Cheap Operations" (arXiv:1911.11907), Table 1. Its
 Squeeze-and-Excitation is the network's default policy, so that it can be moved, replaced or left
@@ -63,7 +63,8 @@ class GhostNetConfig(Config):
     that the last map is 4x4.
 
     Args:
-        width: Factor for the channels, rounded to multiples of 4, except the head's hidden units.
+        width: Factor for all channels but the head's hidden units; results are rounded to multiples
+            of 4.
     """
 
     dropout: Rate = 0.2

@@ -53,7 +53,8 @@ class InceptionResNetConfig(Config):
 
     ``stem="cifar"`` has the same layers with the same parameters, but the stem has stride 1 and
     no pools, and all layers that the paper leaves unpadded are padded: the maps of a 32x32 image
-    are 32x32, 16x16 and 8x8. Without it, those of a 299x299 image are 35x35, 17x17 and 8x8.
+    are 32x32, 16x16 and 8x8. With ``stem="imagenet"``, those of a 299x299 image are
+    35x35, 17x17 and 8x8.
 
     Args:
         version: ``"v1"``, which costs about as much as Inception v3, or ``"v2"``, like v4.

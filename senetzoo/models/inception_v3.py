@@ -47,7 +47,8 @@ class InceptionV3Config(Config):
 
     ``stem="cifar"`` has the same layers with the same parameters, but the stem has stride 1 and
     no pools, and all layers that the paper leaves unpadded are padded: the maps of a 32x32 image
-    are 32x32, 16x16 and 8x8. Without it, those of a 299x299 image are 35x35, 17x17 and 8x8.
+    are 32x32, 16x16 and 8x8. With ``stem="imagenet"``, those of a 299x299 image are
+    35x35, 17x17 and 8x8.
 
     Args:
         aux: Whether to add an auxiliary head after the 17x17 modules; in training mode the network

@@ -45,7 +45,8 @@ class InceptionV4Config(Config):
 
     ``stem="cifar"`` has the same layers with the same parameters, but all layers of the stem have
     stride 1, and all layers that the paper leaves unpadded are padded: the maps of a 32x32 image
-    are 32x32, 16x16 and 8x8. Without it, those of a 299x299 image are 35x35, 17x17 and 8x8.
+    are 32x32, 16x16 and 8x8. With ``stem="imagenet"``, those of a 299x299 image are
+    35x35, 17x17 and 8x8.
 
     Args:
         depths: Numbers of modules A, B and C; a reduction comes before the first B and the first C.

@@ -25,7 +25,7 @@ Row = TypeVar("Row")
 
 
 def rounded(channels: float, multiple: int = 8) -> int:
-    """Round to the nearest multiple, but at least to one, and at most a tenth down."""
+    """Round to the nearest positive multiple, or up if that would remove more than a tenth."""
     nearest = max(int(channels + multiple / 2) // multiple * multiple, multiple)
     return nearest if nearest >= 0.9 * channels else nearest + multiple
 

@@ -55,7 +55,8 @@ class MNASNetConfig(Config):
     that the last map is 4x4.
 
     Args:
-        width: Factor for the channels, rounded to multiples of 8, except the last convolution's.
+        width: Factor for all channels but the last convolution's; results are rounded to multiples
+            of 8.
     """
 
     dropout: Rate = 0.2

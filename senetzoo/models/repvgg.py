@@ -26,7 +26,7 @@ from senetzoo.nn.init import init_convs
 from senetzoo.nn.maps import doubling
 from senetzoo.nn.slots import Slots, unit
 
-# Channels of the second stage, and most channels of the first, which is one layer.
+# Channels of the second stage at width 1; the first stage, one layer, never has more.
 WIDTH = 64
 
 

@@ -78,7 +78,7 @@ class SplitAttention(nn.Module):
         maps: Tensor = self.bn0(self.conv(x)).relu().unflatten(1, (self.radix, -1))
         pooled = maps.sum(1).mean((2, 3), keepdim=True)
         logits = self.fc2(F.relu(self.bn1(self.fc1(pooled))))
-        # The grouped convolution orders its channels by group, then map; `maps` is by map first.
+        # `fc2` orders its channels by group, then map; `maps` is by map first.
         apart = logits.unflatten(1, (self.groups, self.radix, -1)).transpose(1, 2)
         x = (maps * apart.softmax(1).flatten(2, 3)).sum(1)
         return x if self.pool is None else self.pool(x)

@@ -1,4 +1,4 @@
-"""SKNet: ResNets with pairs of different convolutions, mixed by channel, instead of each 3x3.
+"""SKNet: ResNets in which two convolutions, mixed by channel, replace each 3x3.
 
 Li et al. 2019, "Selective Kernel Networks" (arXiv:1903.06586), Section 3.1; `skresnext50_32x4d` is
 its SKNet-50. The ResNets are timm's, where each of the two convolutions takes half of the channels.
@@ -54,7 +54,7 @@ class SKNetConfig(ResNetConfig):
 
 
 class SelectiveKernel(nn.Module):
-    """Mixes a 3x3 convolution and a dilated one, which covers 5x5 pixels, with norms and ReLUs.
+    """A 3x3 and a dilated 3x3 convolution (5x5 pixels), with norms and ReLUs, mixed by channel.
 
     Args:
         plain: The convolution that it replaces.

@@ -23,7 +23,8 @@ from senetzoo.nn.classifier import Config
 from senetzoo.nn.slots import chain
 from senetzoo.nn.stack import ConvStack, Unit, dropout, local_response_norm
 
-# Channels of the five groups of convolutions, each of which is followed by a pool.
+# Channels of the five groups of convolutions. A pool follows each (with ``stem="cifar"``, each of
+# the first three).
 WIDTHS = (64, 128, 256, 512, 512)
 
 # Table 1: kernel sizes of the convolutions of each group.

@@ -112,7 +112,8 @@ def _checked(indices: Sequence[int] | None, count: int) -> tuple[int, ...]:
     if not valid:
         raise ConfigError(
             f"Backbone got out_indices={indices!r}.",
-            f"The network has {count} maps, one after each stage: 0 to {count - 1}, each once.",
+            f"The network has {count} maps, one after each stage: 0 to {count - 1}, or negative "
+            "from the end, each once.",
             f"Type for example: out_indices={tuple(range(count))[-3:]}",
         )
     return tuple(sorted(index % count for index in asked))

@@ -325,11 +325,17 @@ class Classifier(Trunk):
             layer = self.get_submodule(path)
             if not isinstance(layer, nn.Linear | NoClassifier):
                 raise ConfigError(
-                    f"reset_classifier found a {type(layer).__name__} at {path}.",
+                    f"reset_classifier found at {path}: {type(layer).__name__}.",
                     "It replaces the linear layer that the network was built with.",
                     f"Put one there yourself: model.{path} = torch.nn.Linear(...)",
                 )
             old[path] = layer
+        if num_classes == 0 and not old:
+            raise ConfigError(
+                f"reset_classifier found no linear layer in {self.family}.",
+                "It removes the last linear layer.",
+                "Remove the classifier yourself",
+            )
         self._config = self._config.replace(num_classes=num_classes)
         for path, layer in old.items():
             new: nn.Module

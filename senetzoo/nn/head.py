@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-# What is true, and what to type, where classes are asked for.
+# The error of functions that need classes.
 NO_CLASSIFIER = (
+    "The network has no classifier.",
     "It returns features, not classes.",
-    "Train one first: senetzoo finetune DATA --model FOLDER; or load(folder, num_classes=10)",
+    "Train one: senetzoo finetune DATA --model FOLDER",
 )
 
 

@@ -142,6 +142,7 @@ def _sized(
         if tensor is not None and tensor.ndim >= least:
             sizes[field] = tensor.shape[dim]
     first = state.get(known[model.input_parameter()][0])
+    # A file without unknown names has no classifier under another name.
     if "num_classes" not in sizes and set(state) <= {theirs for theirs, _ in known.values()}:
         sizes["num_classes"] = 0
     forms = _forms(model, None if first is None else first.shape)

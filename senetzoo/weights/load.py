@@ -271,6 +271,8 @@ def _spec_of_file(
             spec = spec.replace(**{field: size[0] for field, size in sizes.items() if size})
             model = spec.build(seed=0)
         if {key: tuple(value.shape) for key, value in model.state_dict().items()} == shapes:
+            if not model.num_classes:
+                terminal.say_once(f"{path} has no classifier: the network returns features.")
             break
     return spec
 
@@ -303,6 +305,8 @@ def load_weights(
             kept |= dict.fromkeys(after, "another stem than the weights have")
     if new.num_classes != old.num_classes:
         why = f"{new.num_classes} classes instead of {old.num_classes}"
+        if not old.num_classes:
+            why = "the weights have no classifier"
         kept |= dict.fromkeys(model.classifier_parameters(), why)
         if not new.num_classes:
             for path in model.classifiers():

@@ -337,14 +337,14 @@ def find(model: str, tag: str | None) -> tuple[str, Entry]:
             else f"There are weights of {len(others)} networks.",
             f"Type create({model!r}) for random weights, or: senetzoo list --pretrained",
         )
-    example = f"Type for example: create({model!r}, pretrained={known[0]!r})"
+    remedy = nearest(tag, known) if tag else ""
     elsewhere = [e.model for full, e in entries.items() if full.partition(".")[2] == tag]
     if close := difflib.get_close_matches(model, elsewhere, n=1):
-        example = f"{close[0]!r} has them: create({close[0]!r}, pretrained={tag!r})"
+        remedy = f"{close[0]!r} has them: create({close[0]!r}, pretrained={tag!r})"
     raise ConfigError(
         f"{model!r} has no default weights."
         if tag is None
         else f"There are no weights {tag!r} of {model!r}.",
         f"Its tags are {', '.join(known)}.",
-        example if tag is None or close else nearest(tag, known) or example,
+        remedy or f"Type for example: create({model!r}, pretrained={known[0]!r})",
     )

@@ -18,8 +18,8 @@ def in_streams(
 ) -> Callable[[Tensor], Tensor]:
     """Split batches into parts, which `run` computes at the same time.
 
-    Several threads can call the result at once, and so can a forked process. Its workers end when
-    it is deleted.
+    Several threads can call the result at once, and so can a forked process. The workers end when
+    the result is deleted.
 
     Args:
         run: Runs a part; several threads call it at once, but only with batch sizes that it has
@@ -75,6 +75,6 @@ def _workers(number: int, threads: int) -> ThreadPoolExecutor:
             made.abort()
             raise
         finally:
-            # OpenMP has a number for each thread, but torch gives the last one to later threads.
+            # OpenMP has a number for each thread, but torch gives later threads the last one set.
             torch.set_num_threads(before)
     return pool

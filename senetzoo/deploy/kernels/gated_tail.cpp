@@ -6,7 +6,6 @@
 #include <ATen/native/CPUBlas.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <omp.h>
 #include <torch/library.h>
 
 #ifdef __AVX512BF16__
@@ -21,7 +20,7 @@ using Floats = Vectorized<float>;
 using at::native::cpublas::brgemm;
 
 constexpr int64_t LANES = Floats::size();
-// Rows of a tile. With its columns, the sums of a tile fill half of an L1 cache.
+// Rows of a tile. With its columns, the sums of a tile fill a quarter of an L1 cache of 32 KiB.
 constexpr int64_t ROWS = 32;
 // Channels that are summed at a time.
 constexpr int64_t PART = 128;
@@ -30,19 +29,14 @@ constexpr int64_t SECOND_LEVEL = 1 << 19;
 
 enum Activation : int64_t { IDENTITY, RELU, SIGMOID, SILU, HARDSIGMOID };
 
-// at::parallel_for is inlined here with its own flag for "this thread has its number of threads".
-// At its first use in a thread it sets that to the process's, which would give all threads to each
-// stream.
+// Not at::parallel_for: its first use in a thread would reset the thread's number of threads to the
+// process's, because this library has its own copy of the flag for that.
 template <typename Work>
 void parallel(int64_t tasks, const Work& work) {
-  thread_local bool begun = false;
-  if (!begun) {
-    const int threads = at::get_num_threads();
-    at::internal::lazy_init_num_threads();
-    omp_set_num_threads(threads);
-    begun = true;
-  }
-  at::parallel_for(0, tasks, 1, work);
+  if (tasks > 1 && !at::in_parallel_region() && at::get_num_threads() > 1)
+    at::internal::invoke_parallel(0, tasks, 1, work);
+  else
+    work(0, tasks);
 }
 
 // Two vectors of floats, as many numbers as one vector of bf16.

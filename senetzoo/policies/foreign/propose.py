@@ -122,7 +122,7 @@ def _traced(model: nn.Module, example_input: Tensor) -> tuple[list[Block], list[
     twin = to_meta(model)
     remove_all(twin)
     with torch.no_grad(), torch.device("meta"):
-        twin(example_input.to("meta"))  # ShapeProp would print a traceback of its error
+        twin(example_input.to("meta"))  # fails here first, because ShapeProp prints a traceback
     with PROCESS:
         graph = _Tracer().trace(twin)
     traced = fx.GraphModule(twin, graph)
