@@ -121,12 +121,11 @@ def _traced(model: nn.Module, example_input: Tensor) -> tuple[list[Block], list[
     """The blocks in the network's graph, and what is in none."""
     twin = to_meta(model)
     remove_all(twin)
-    with torch.no_grad(), torch.device("meta"):
-        twin(example_input.to("meta"))  # fails here first, because ShapeProp prints a traceback
     with PROCESS:
         graph = _Tracer().trace(twin)
     traced = fx.GraphModule(twin, graph)
     with torch.no_grad(), torch.device("meta"):
+        traced(example_input.to("meta"))  # fails here first, because ShapeProp prints a traceback
         ShapeProp(traced).propagate(example_input.to("meta"))
     reader = _Graph(traced)
     blocks = list(reader.residuals())
