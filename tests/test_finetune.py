@@ -103,6 +103,13 @@ def test_gates_on_a_trained_trunk_begin_as_the_identity(tmp_path: Path) -> None:
         assert chosen.model == "se_resnet20.cifar10_v2"
 
 
+def test_a_network_without_a_classifier_gets_one(tmp_path: Path) -> None:
+    senetzoo.save(senetzoo.create("resnet20", pretrained=True, num_classes=0), tmp_path / "trunk")
+    chosen = start.choose(str(tmp_path / "trunk"), None, 32, None, tmp_path / "run")
+    recipe = Recipe(name="x", model=chosen.model, data="folder", phases=((32, 1),))
+    assert (chosen.features, recipe.build(3, 3, 0).num_classes) == (64, 3)
+
+
 def test_the_start_suits_the_images(tmp_path: Path) -> None:
     small, large = (start.choose(None, None, side, None, tmp_path) for side in (32, 300))
     assert small.preprocessing.size == 32

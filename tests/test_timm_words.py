@@ -10,7 +10,7 @@ import torch
 from support.networks import reduced
 from torch import Tensor, nn
 
-from senetzoo import create, load, predict, save
+from senetzoo import create, export, load, predict, save
 from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.errors import ConfigError
 
@@ -98,6 +98,11 @@ def test_without_a_classifier(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="features, not classes"):
         predict(again, torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
     assert load(tmp_path, num_classes=3).num_classes == 3
+    with pytest.raises(ConfigError, match="features, not classes"):
+        export(again, tmp_path / "net.onnx", with_preprocessing=True)
+    by_hand.reset_classifier(0)
+    with pytest.raises(ConfigError, match=r"Put one there yourself: model.fc"):
+        by_hand.reset_classifier(3)
     model.reset_classifier(3)
     save(model, tmp_path)
     assert load(tmp_path).num_classes == 3

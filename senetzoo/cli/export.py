@@ -114,7 +114,7 @@ def _report(done: Export, model: Classifier) -> dict[str, object]:
     return {
         "files": [{"path": str(file), "bytes": file.stat().st_size} for file in done.files],
         "images": taken,
-        given: ["batch", model.num_classes],
+        given: ["batch", _outputs(model)],
         "weights": None if report is None else dataclasses.asdict(report),
         "errors": {str(images): error for images, error in done.errors.items()},
         "beside": None if done.beside is None else done.beside.as_dict(),
@@ -127,7 +127,11 @@ def _shapes(done: Export, model: Classifier) -> tuple[list[object], str]:
     side, channels = done.metadata["size"], model.in_chans
     if done.inside:
         return ["batch", "height", "width", channels], "probabilities"
-    return ["batch", channels, side, side], "logits"
+    return ["batch", channels, side, side], "logits" if model.num_classes else "features"
+
+
+def _outputs(model: Classifier) -> int:
+    return model.num_classes or getattr(model.get_classifier(), "in_features", model.num_features)
 
 
 def _text(done: Export, model: Classifier) -> str:
@@ -135,7 +139,7 @@ def _text(done: Export, model: Classifier) -> str:
     kept = "random weights" if report is None else f"weights {report.tag}"
     taken, given = _shapes(done, model)
     shape = ", ".join(map(str, taken))
-    of = "probabilities" if done.inside else "logits, relative to the largest"
+    of = given if done.inside else f"{given}, relative to the largest"
     images = "calibration" if done.metadata["dtype"] == "int8" and not done.inside else "random"
     errors = ", ".join(f"{error:.1e} with {n}" for n, error in done.errors.items())
     return "\n".join(
@@ -144,7 +148,7 @@ def _text(done: Export, model: Classifier) -> str:
             f"{sum(file.stat().st_size for file in done.files):,} bytes.",
             f"  {done.metadata['model']}, {kept}",
             f"  images ({shape}), {'uint8' if done.inside else 'float32'} -> "
-            f"{given} (batch, {model.num_classes}), float32",
+            f"{given} (batch, {_outputs(model)}), float32",
             f"  {done.computes}",
             f"  largest error of the {of}: {errors} {images} images",
             *([f"  {done.beside}"] if done.beside else []),

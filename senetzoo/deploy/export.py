@@ -30,6 +30,7 @@ from senetzoo.deploy.writers import (
 from senetzoo.errors import ConfigError, checks_options, nearest
 from senetzoo.eval.data import LabeledImages, images_for
 from senetzoo.nn.classifier import Classifier
+from senetzoo.nn.head import NO_CLASSIFIER
 from senetzoo.nn.provenance import calibration, provenance
 from senetzoo.nn.transforms import transforms
 from senetzoo.spec import name_of
@@ -163,6 +164,8 @@ def export(
             "It is a folder." if path.is_dir() else f"There is no folder {path.parent}.",
             "Give the path of a file in an existing folder",
         )
+    if with_preprocessing and not model.num_classes:
+        raise ConfigError(*NO_CLASSIFIER)
     if preprocessing is None and (
         model.in_chans in (1, 3) or with_preprocessing or data is not None
     ):

@@ -104,7 +104,7 @@ def _checked(indices: Sequence[int] | None, count: int) -> tuple[int, ...]:
         )
     asked = range(count) if indices is None else indices
     valid = (
-        not isinstance(asked, (str, int))
+        isinstance(asked, Sequence)
         and len(asked)
         and all(type(index) is int and -count <= index < count for index in asked)
         and len({index % count for index in asked}) == len(asked)

@@ -323,6 +323,8 @@ class Classifier(Trunk):
         old: dict[str, nn.Linear | NoClassifier] = {}
         for path in self.classifiers():
             layer = self.get_submodule(path)
+            if num_classes == 0 and type(layer) is nn.Identity:
+                continue
             if not isinstance(layer, nn.Linear | NoClassifier):
                 raise ConfigError(
                     f"reset_classifier found at {path}: {type(layer).__name__}.",
@@ -330,7 +332,7 @@ class Classifier(Trunk):
                     f"Put one there yourself: model.{path} = torch.nn.Linear(...)",
                 )
             old[path] = layer
-        if num_classes == 0 and not old:
+        if num_classes == 0 and not self.classifiers():
             raise ConfigError(
                 f"reset_classifier found no linear layer in {self.family}.",
                 "It removes the last linear layer.",

@@ -198,7 +198,7 @@ def _features(spec: ModelSpec) -> int:
     with torch.device("meta"):
         model = spec.build(seed=0)
     head = model.get_submodule(model.classifiers()[0])
-    return int(head.get_parameter("weight").shape[1])
+    return int(head.in_features)  # type: ignore[arg-type]
 
 
 def _as_identity(text: str, trained: ModelSpec) -> str:
