@@ -362,7 +362,8 @@ def test_it_prints_its_address_asks_nobody_and_ends_with_ctrl_c(
     process = subprocess.Popen(
         [sys.executable, "-c", AUDITED, str(log), "senetzoo.cli", "app", "--json"],
         cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(uploads)},
+        # torch makes a folder of its own in TMPDIR otherwise.
+        env={**os.environ, "TMPDIR": str(uploads), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -381,7 +382,7 @@ def test_it_prints_its_address_asks_nobody_and_ends_with_ctrl_c(
         out, err = process.communicate(timeout=20)
     finally:
         process.kill()
-    assert (process.returncode, out) == (130, "")
+    assert (process.returncode, out) == (130, ""), err[-1500:]
     assert err.splitlines() == [
         "The default weights of resnet20 are resnet20.cifar10_v2.",
         "The default weights of se_resnet20 are se_resnet20.cifar10_v2.",

@@ -142,9 +142,9 @@ def test_every_default_is_what_its_annotation_allows() -> None:
                 for value in (1.0, -0.1, True, math.nan, "0"):
                     with pytest.raises(ConfigError):
                         config.replace(**{field: value})
-            for field in ("num_classes", "in_chans"):
+            for field, wrong in (("num_classes", -1), ("in_chans", 0)):
                 with pytest.raises(ConfigError):
-                    config.replace(**{field: 0})
+                    config.replace(**{field: wrong})
 
 
 class Line(TypedDict):

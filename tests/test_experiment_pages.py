@@ -299,8 +299,8 @@ def test_each_embedded_weight_has_its_card_and_its_log(tag: str) -> None:
         # The last images of an epoch, too few for a batch, are counted in the one.
         assert 0.99 * min(speeds) <= float(rate.replace(",", "")) <= 1.01 * max(speeds)
     assert [line["epoch"] for line in epochs] == list(range(1, training.epochs + 1))
-    # The embedded file, in fp16, is as good as what the run ended with.
-    assert abs(100 * epochs[-1]["test_accuracy"] - entry.metrics[0].value) < 0.1
+    # The embedded file, in fp16, is as good as what the run ended with, perhaps in bf16.
+    assert abs(100 * epochs[-1]["test_accuracy"] - entry.metrics[0].value) < 0.15
 
 
 @pytest.mark.parametrize("data", ["cifar10", "cifar100"])

@@ -233,9 +233,9 @@ def _own_gate() -> Classifier:
         (lambda: torch.compile(tiny()), ConfigError,
          "save got a OptimizedModule.\nIt wraps a ResNet of this zoo.\n"
          "Type save(model._orig_mod, folder)"),
-        (lambda: _with("fc", nn.Identity()), ConfigError,
+        (lambda: _with("fc", nn.ReLU()), ConfigError,
          "Can't save this ResNet: it was changed at fc.\n"
-         "There is Identity(), but its config and gates build "
+         "There is ReLU(), but its config and gates build "
          f"Linear(in_features=16, out_features=5, bias=True).\n{YOURSELF}"),
         (lambda: _with("layer2.0.relu", nn.SiLU(inplace=True)), ConfigError,
          "Can't save this ResNet: it was changed at layer2.0.relu.\n"
