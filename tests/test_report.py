@@ -390,6 +390,13 @@ def test_the_baseline_comes_first(tmp_path: Path) -> None:
         picture = Image.open(pngs / f"{name}.png")
         assert min(picture.size) >= 300
         assert picture.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
+    assert report(tmp_path / "runs", "--out", out, "--png", pngs).exit_code == 0
+    own = pngs / "accuracy.png"
+    picture.save(own)
+    kept = own.read_bytes()
+    result = report(tmp_path / "runs", "--out", out, "--png", pngs)
+    assert (result.exit_code, own.read_bytes()) == (2, kept)
+    assert f"{own} exists, and isn't a plot of a report." in result.stderr
 
     result = report(tmp_path / "runs", "--out", out, "--baseline", "se", "--json")
     said = json.loads(result.output)

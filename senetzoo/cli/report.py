@@ -105,19 +105,29 @@ def write(
 ) -> None:
     """Write the page about `runs`, the Markdown with its pictures beside it, and plots as PNG."""
     from senetzoo.report import page
+    from senetzoo.report.figures import PNG_MARK
 
     made = page.make(runs, title, variants=variants, excitations=excitations)
+    drawn = {}
+    if pngs is not None:
+        pngs.mkdir(parents=True, exist_ok=True)
+        drawn = {pngs / f"{plot.name}.png": plot.png() for plot in page.plots(made)}
+    for file in filter(Path.is_file, drawn):
+        if PNG_MARK.encode() not in file.read_bytes():
+            raise ConfigError(
+                f"The plots can't be written to {pngs}.",
+                f"{file} exists, and isn't a plot of a report.",
+                "Give another folder with --png, or move the file away",
+            )
     pictures = out.with_name(f"{out.stem}-figures")
     text, files = page.markdown(made, pictures.name)
     whole = page.html(made)
     pictures.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (pictures / name).write_bytes(content)
-    if pngs is not None:
-        pngs.mkdir(parents=True, exist_ok=True)
-        for plot in page.plots(made):
-            with atomically(pngs / f"{plot.name}.png") as partial:
-                partial.write_bytes(plot.png())
+    for file, content in drawn.items():
+        with atomically(file) as partial:
+            partial.write_bytes(content)
     write_text(out.with_suffix(".md"), text)
     write_text(out, whole)
 

@@ -38,6 +38,10 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+PNG_MARK = "senetzoo report"
+"""In the metadata of plots, by which a new report knows those that it may replace."""
+
+
 @dataclass(frozen=True)
 class Plot:
     """A plot.
@@ -74,7 +78,7 @@ class Plot:
             )
         content = io.BytesIO()
         self.figure.savefig(
-            content, format="png", dpi=200, facecolor="white", metadata={"Software": None}
+            content, format="png", dpi=200, facecolor="white", metadata={"Software": PNG_MARK}
         )
         return content.getvalue()
 
