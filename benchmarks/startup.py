@@ -1,14 +1,16 @@
 """How long it takes to import senetzoo and to build a network, beside timm and torchvision.
 
-And how long a user waits at the prompt, for help and for Tab.
+And how long a user waits at the prompt, for help and for Tab; and a service for its first logits,
+from `senetzoo.optimize` and from a file that `senetzoo export` wrote once.
 
     python benchmarks/startup.py
 
 Each round starts a new interpreter for each library and each prompt, in an order of its own, so
 that other load meets all of them. Those of libraries import torch, then the library, then build a
-network without trained weights; each step is timed inside the process, and a prompt from outside. A
-round before them is not recorded: it compiles what was never imported and fills the disk's cache.
-One JSON line for a run.
+network without trained weights; each step is timed inside the process, and the rest from outside.
+Modules that a library loads when they are needed count with what is built. A round before them is
+not recorded: it compiles what was never imported and fills the disk's cache. One JSON line for a
+run.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,7 +60,22 @@ loaded = time.perf_counter()
 built = time.perf_counter()
 print(torch_there - start, loaded - declared, built - loaded)
 """
+# How a service starts, on one image with all cores.
+SERVICES = {
+    "senetzoo.optimize(..., engine='openvino')": """
+import torch, senetzoo
+model = senetzoo.create("se_resnet50", seed=0)
+senetzoo.optimize(model, torch.zeros(1, 3, 224, 224), engine="openvino", compare=False)
+""",
+    "openvino.Core().compile_model('se_resnet50.xml')": """
+import sys, numpy, openvino
+network = openvino.Core().compile_model(sys.argv[1], "CPU")
+network([numpy.zeros((1, 3, 224, 224), "float32")])
+""",
+}
+FILE = ["export", "se_resnet50", "--to", "openvino", "--optimized", "--output"]
 # What is typed, and the variables by which bash asks for completions.
+COMMAND = "from senetzoo.cli import main; main(prog_name='senetzoo')"
 _TAB = {"_SENETZOO_COMPLETE": "bash_complete"}
 PROMPTS: Mapping[str, tuple[list[str], dict[str, str]]] = {
     "senetzoo --help": (["--help"], {}),
@@ -79,9 +97,8 @@ def seconds(load: str, build: str, declare: str) -> tuple[float, float, float]:
     return in_torch, in_library, in_build
 
 
-def waited(arguments: Sequence[str], variables: Mapping[str, str]) -> float:
-    """Seconds until ``senetzoo`` has answered, in a new process."""
-    program = "from senetzoo.cli import main; main(prog_name='senetzoo')"
+def waited(program: str, arguments: Sequence[str] = (), variables: Mapping[str, str] = {}) -> float:
+    """Seconds until a program has ended, in a new process."""
     start = time.perf_counter()
     subprocess.run(
         [sys.executable, "-c", program, *arguments],
@@ -103,13 +120,13 @@ def summary(
     measured: Mapping[str, Sequence[tuple[float, float, float]]],
     waits: Mapping[str, Sequence[float]],
 ) -> list[dict[str, Any]]:
-    """The rows of the record: whole import, import after torch, building, for each library.
+    """The rows of the record: import with torch, and import and building after it, by library.
 
-    Then those of the prompts.
+    Then the rows of what is waited for, which nothing is compared with.
     """
     names = list(measured)
     # Which of the three times of a process count.
-    steps = {"{load}": (0, 1), "{load}, after torch": (1,), "{build}": (2,)}
+    steps = {"{load}": (0, 1), "after torch: {load}; {build}": (1, 2)}
     rows = []
     for title, parts in steps.items():
         first = [sum(own[part] for part in parts) for own in measured[names[0]]]
@@ -130,8 +147,9 @@ def summary(
                     },
                 }
             )
-    prompts = (_taken(prompt, names[0], values) for prompt, values in waits.items())
-    return rows + [{**row, "ratio": None} for row in prompts]
+    alone = "after torch: " + LIBRARIES[names[0]][0]
+    waits = {alone: [own[1] for own in measured[names[0]]], **waits}
+    return rows + [_taken(what, names[0], values) for what, values in waits.items()]
 
 
 def _taken(statement: str, library: str, values: Sequence[float]) -> dict[str, Any]:
@@ -157,23 +175,31 @@ def main(rounds: int, record: bool, out: Path) -> None:
     where = environment(torch.device("cpu"), torch.get_num_threads(), list(LIBRARIES)[1:])
     declare = "" if loads("import torchvision") else DECLARE
     measured: dict[str, list[tuple[float, float, float]]] = {name: [] for name in LIBRARIES}
-    waits: dict[str, list[float]] = {prompt: [] for prompt in PROMPTS}
-    order, draw = [*LIBRARIES, *PROMPTS], random.Random(0)
-    for number in range(rounds + 1):
-        draw.shuffle(order)
-        for name in order:
-            if name in PROMPTS:
-                took = waited(*PROMPTS[name])
+    services = SERVICES if loads("import openvino") else {}
+    waits: dict[str, list[float]] = {name: [] for name in (*PROMPTS, *services)}
+    order, draw = [*LIBRARIES, *waits], random.Random(0)
+    with tempfile.TemporaryDirectory() as folder:
+        file = str(Path(folder) / "se_resnet50.xml")
+        if services:
+            waited(COMMAND, [*FILE, file])
+        for number in range(rounds + 1):
+            draw.shuffle(order)
+            for name in order:
+                if name in LIBRARIES:
+                    steps = seconds(*LIBRARIES[name], declare)
+                    if number:
+                        measured[name].append(steps)
+                    continue
+                if name in services:
+                    took = waited(services[name], [file])
+                else:
+                    took = waited(COMMAND, *PROMPTS[name])
                 if number:
                     waits[name].append(took)
-            else:
-                steps = seconds(*LIBRARIES[name], declare)
-                if number:
-                    measured[name].append(steps)
     results = summary(measured, waits)
     for row in results:
-        ratio = "" if row["ratio"] is None else f"{row['ratio']['median']:.2f} times"
-        click.echo(f"{row['statement']:45} {row['seconds']['median']:7.3f} s  {ratio}")
+        ratio = f"{row['ratio']['median']:.2f} times" if row.get("ratio") else ""
+        click.echo(f"{row['statement']:75} {row['seconds']['median']:7.3f} s  {ratio}")
     line = {
         "environment": where,
         "rounds": rounds,
