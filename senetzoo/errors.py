@@ -75,6 +75,12 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
 
 
+def sentences(error: BaseException) -> str:
+    """An error's message in one line that ends like a sentence, to be followed by others."""
+    lines = filter(None, map(str.strip, str(error).splitlines()))
+    return " ".join(line if line[-1] in ".?!" else f"{line}." for line in lines)
+
+
 @contextlib.contextmanager
 def explained(asked: str, who: str, remedy: str) -> Iterator[None]:
     """Turn another library's error into a `ConfigError` that quotes its message."""

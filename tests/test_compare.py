@@ -72,6 +72,14 @@ def test_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(torch.equal(value, before[key]) for key, value in weights_of(first).items())
     assert max(map(len, again.stdout.splitlines()[-8:])) <= 80
 
+    # More seeds of another recipe would spoil the folder, one after another or at once.
+    for more in ((), ("--parallel", "2")):
+        other = commands.run(*ask, "--seeds", "3", "--set", "lr=0.5", *more)
+        assert other.exit_code == 2
+        assert other.stderr.startswith("error: runs/compare-lenet5/")
+        assert "It has lr=0.05, and lr=0.5 was requested.\nGive another" in other.stderr
+        assert not Path("runs/compare-lenet5/plain-2").exists()
+
     report = commands.run("report", "runs/compare-lenet5")
     assert report.exit_code == 0
     text = Path("report.md").read_text("utf-8")

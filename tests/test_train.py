@@ -324,8 +324,10 @@ def test_runs_with_other_policies_start_from_the_same_trunk_and_see_the_same_bat
 def test_resuming_with_another_recipe_is_refused(plain: Path) -> None:
     assert message(lambda: train(TINY, plain), ConfigError) == (
         f"{plain} has a run with another recipe or seed.\n"
-        "It differs in phases, epochs, warmup. A run can only be resumed with the same settings.\n"
-        "Give another folder with --out, or delete this one"
+        "It has phases=((32, 1),), epochs=1, warmup=0.0, and phases=((32, 2),), epochs=2, "
+        "warmup=0.1 was requested.\n"
+        "Give another folder with --out, or leave out what changes phases, epochs, warmup "
+        "(--set, --epochs, --quick)"
     )
 
 

@@ -86,7 +86,7 @@ def test_ctrl_c_saves_what_is_under_way_and_a_failure_ends_no_other(tmp_path: Pa
     assert all(torch.equal(v, weights[k]) for k, v in weights_of(tmp_path / "alone").items())
     failed, finished, stopped, *_ = sorted(said[1:])
     assert f"run 1 of 4: {bad}: failed. batch=4096 doesn't fit 160 training images" in failed
-    assert failed.endswith(f"See {bad / OUTPUT}")
+    assert failed.endswith(f"--set batch=160. See {bad / OUTPUT}")
     assert "error: batch=4096" in (bad / OUTPUT).read_text("utf-8")
     assert finished.startswith(f"run 2 of 4: {good}: finished, test accuracy ")
     assert (

@@ -216,6 +216,7 @@ def train_all(
     from senetzoo.train.parallel import train_at_once
 
     say = functools.partial(say_progress, err=as_json)
+    check_folders(runs, data=parallel > 1)
     with interruptible():
         if parallel > 1:
             train_at_once(runs, parallel, ended, say)
@@ -224,6 +225,41 @@ def train_all(
             if len(runs) > 1 and launched("RANK", 0) == 0:
                 say(f"run {number} of {len(runs)}: {folder}")
             ended(folder, train(recipe, folder, say=say, **how))
+
+
+def check_folders(runs: Sequence[Asked], *, data: bool) -> None:
+    """Check that the runs that are in these folders have the recipes that are asked for.
+
+    Otherwise new runs would be added to an experiment whose old ones have other settings.
+
+    Args:
+        runs: The runs.
+        data: Whether to check the data as well, which is read for that.
+
+    Raises:
+        ConfigError: A run has another recipe or other data, or a log is broken.
+    """
+    from senetzoo.runs import SUMMARY
+    from senetzoo.train.checkpoint import recorded, require_same, require_same_data
+    from senetzoo.train.data import load_data
+
+    asked = {folder: (recipe, how["seed"]) for recipe, folder, how in runs}
+    of_variant = {how["variant"]: recipe for recipe, _, how in runs}
+    # Runs of these variants with other seeds, too.
+    beside = {folder.parent for _, folder, how in runs if how["variant"]}
+    known = [path for each in beside if each.is_dir() for path in sorted(each.iterdir())]
+    for folder in dict.fromkeys([*known, *asked]):
+        if (found := recorded(folder)) is None:
+            continue
+        variant, recipe, seed = found
+        if folder in asked:
+            require_same(folder, (recipe, seed), asked[folder])
+        elif variant in of_variant:
+            require_same(folder, (recipe, seed), (of_variant[variant], seed))
+    there = [(recipe, folder, how) for recipe, folder, how in runs if recorded(folder)]
+    for recipe, folder, how in there[: int(data)]:
+        sets = load_data(recipe, how["data"])
+        require_same_data(folder, sets.identity, (folder / SUMMARY).is_file(), lambda _: None)
 
 
 def say_progress(line: str, *, err: bool) -> None:

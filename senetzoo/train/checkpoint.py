@@ -15,7 +15,7 @@ import torch
 from senetzoo._utils.documents import check_schema, reading
 from senetzoo._utils.files import atomically
 from senetzoo.errors import ConfigError, SenetzooError, TrainingError
-from senetzoo.runs import LOG, read_log
+from senetzoo.runs import LOG, SUMMARY, read_log
 from senetzoo.train.recipe import Recipe
 
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
@@ -75,12 +75,25 @@ def require_same(folder: Path, found: tuple[Recipe, int], asked: tuple[Recipe, i
     """Raise if the run to resume has another recipe or seed than requested."""
     if found != asked:
         stored, wanted = ({**dataclasses.asdict(recipe), "seed": n} for recipe, n in (found, asked))
-        differ = ", ".join(name for name in wanted if stored[name] != wanted[name])
+        differ = [name for name in wanted if stored[name] != wanted[name]]
+        own, new = (", ".join(f"{n}={of[n]!r}" for n in differ) for of in (stored, wanted))
         raise ConfigError(
             f"{folder} has a run with another recipe or seed.",
-            f"It differs in {differ}. A run can only be resumed with the same settings.",
-            _REMEDY,
+            f"It has {own}, and {new} was requested.",
+            f"Give another folder with --out, or leave out what changes {', '.join(differ)} "
+            "(--set, --epochs, --quick)",
         )
+
+
+def recorded(folder: Path) -> tuple[str, Recipe, int] | None:
+    """Variant, recipe and seed of the run in `folder`; None if there is none to resume or skip."""
+    file = folder / LOG
+    kept = any((folder / name).is_file() for name in (SUMMARY, NEWEST, PREVIOUS))
+    if not kept or not file.is_file():
+        return None
+    header = read_log(file, _REMEDY)[0]
+    with reading(file, _REMEDY):
+        return header["variant"], Recipe.from_json(header["recipe"]), header["seed"]
 
 
 def require_same_data(

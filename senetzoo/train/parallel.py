@@ -19,7 +19,7 @@ import torch
 
 from senetzoo import own
 from senetzoo._utils.terminal import echo
-from senetzoo.errors import SenetzooError, TrainingError
+from senetzoo.errors import SenetzooError, TrainingError, sentences
 from senetzoo.gates import GATES
 from senetzoo.registry import ENTRIES
 from senetzoo.train.engine import train
@@ -116,7 +116,7 @@ def train_at_once(
         raise TrainingError(
             f"{failed} of {len(runs)} runs failed.",
             f"The others are finished. The errors are above, and in {OUTPUT} in each folder.",
-            "Type the same command again to run those that failed",
+            "Mend what the errors say, then type the same command again: it runs those that failed",
         )
 
 
@@ -156,12 +156,12 @@ def _train(to: Connection, asked: Asked, threads: int, registered: Sequence[str]
         echo(str(stop))
         found = " ".join(str(stop).splitlines()[:2])
     except Exception as error:  # the other runs continue
-        found = " ".join(str(error).splitlines())
+        found = sentences(error)
         if isinstance(error, SenetzooError):
             echo(f"error: {error}")
         else:
             traceback.print_exc()
-            found = f"{type(error).__name__}: {found}."
+            found = f"{type(error).__name__}: {found}"
     to.send(found)
 
 
