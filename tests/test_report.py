@@ -361,6 +361,43 @@ def test_variants_are_compared_in_the_order_of_the_recipe(tmp_path: Path) -> Non
     assert text.count("no difference shown") == 1
 
 
+def test_runs_of_other_recipes_are_neither_pooled_nor_paired(tmp_path: Path) -> None:
+    recipe = {"name": "compare", "model": "lenet5", "phases": [[32, 8]]}
+    gated = {**recipe, "model": "lenet5+se"}
+    other = {"stem": "cifar", "compile": False}
+    seeds_of(tmp_path / "old", "plain", (100, 120), recipe=recipe)
+    seeds_of(tmp_path / "old", "se", (90, 95), recipe={**gated, "compile": True})
+    seeds_of(tmp_path / "new", "plain", (10, 20), recipe={**recipe, **other})
+    seeds_of(tmp_path / "new", "se", (30, 60), recipe={**gated, **other})
+    out = tmp_path / "page.html"
+    result = report(tmp_path / "old", "--out", out, "--json")
+    assert "recipe" not in result.stderr
+    whole = json.loads(result.stdout)["paired"]
+    assert whole[0]["points"] == pytest.approx([1.0, 2.5])
+
+    both = (tmp_path / "old", tmp_path / "new", "--out", out, "--json")
+    result = report(*both)
+    said = (
+        "The runs have different recipes, which are not pooled or compared. "
+        'recipe 1: stem=""; recipe 2: stem="cifar".'
+    )
+    assert result.stderr == f"{said}\n"
+    assert said in page_of(out).words
+    found = json.loads(result.stdout)
+    names = [f"{name} (recipe {n})" for name in ("plain", "se") for n in (1, 2)]
+    assert [each["variant"] for each in found["variants"]] == names
+    assert [each["seeds"] for each in found["variants"]] == [[0, 1]] * 4
+    (pair,) = found["paired"]
+    assert (pair["variant"], pair["baseline"]) == ("se (recipe 1)", "plain (recipe 1)")
+    assert pair["interval"] == whole[0]["interval"]
+    (pair,) = json.loads(report(*both, "--baseline", "plain (recipe 2)").stdout)["paired"]
+    assert (pair["variant"], pair["points"]) == ("se (recipe 2)", pytest.approx([-2.0, -4.0]))
+
+    # No variant has two recipes, but the one is not the other's.
+    alone = [tmp_path / f"{part}-{n}" for part in ("old/plain", "new/se") for n in (0, 1)]
+    assert json.loads(report(*alone, "--out", out, "--json").stdout)["paired"] == []
+
+
 def test_the_baseline_comes_first(tmp_path: Path) -> None:
     """In tables, legend and pairs; the seeds are one line with a band."""
     for variant, wrong in (("eca", (80, 90)), ("se", (90, 95)), ("plain", (100, 120))):

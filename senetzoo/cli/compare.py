@@ -169,6 +169,7 @@ def compared(
     import torch
 
     from senetzoo.train.experiment import Experiment
+    from senetzoo.train.recipes import COMPARE
     from senetzoo.zoo import config
 
     base = find(recipe) if recipe else _base(data)
@@ -190,7 +191,7 @@ def compared(
         with torch.device("meta"):  # to fail before the first run if a policy doesn't fit
             config(changed["model"]).build(seed=0)
     return Experiment(
-        base.recipe.replace(name="compare"),
+        base.recipe.replace(name=COMPARE),
         variants=variants,
         seeds=tuple(range(seeds)),
         quick=base.quick,

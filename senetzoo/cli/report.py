@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from senetzoo._utils.files import atomically, write_text
+from senetzoo._utils.terminal import echo
 from senetzoo.cli.options import FILE, FOLDER, PATH, Json, as_command, say
 from senetzoo.errors import ConfigError, nearest
 
@@ -57,6 +58,7 @@ def command(
       senetzoo report runs/ablation_positions --baseline standard --png figures
       senetzoo report runs --json
     """
+    from senetzoo.report.alike import told_apart
     from senetzoo.report.paired import in_order
     from senetzoo.report.results import results
     from senetzoo.report.run import find
@@ -69,14 +71,16 @@ def command(
             f"Type for example: --out {out.parent / page_name}",
         )
     replaced = _replaced(out)
-    found = find(runs)
+    found, recipes = told_apart(find(runs))
+    if recipes:
+        echo(recipes, err=True)
     title = title or ", ".join(dict.fromkeys(path.name for path in runs))
     variants = _variants(found, baseline)
     order = in_order(variants)
-    found.sort(key=lambda run: order(run.label))
+    found.sort(key=lambda run: min(order(run.label), order(run.header["variant"])))
     sections = _excitations(found, data) if excitations else ()
-    write(found, out, title, sections, variants=variants, pngs=pngs)
-    values = results(found, title, variants=variants, excitations=sections)
+    write(found, out, title, sections, variants=variants, recipes=recipes, pngs=pngs)
+    values = results(found, title, variants=variants, excitations=sections, recipes=recipes)
     text = f"report: {out} and {out.with_suffix('.md')}"
     say(as_json, values, text + " (replaced)" * replaced)
 
@@ -101,13 +105,14 @@ def write(
     excitations: Sequence[ExcitationSection] = (),
     *,
     variants: Sequence[str] = (),
+    recipes: str = "",
     pngs: Path | None = None,
 ) -> None:
     """Write the page about `runs`, the Markdown with its pictures beside it, and plots as PNG."""
     from senetzoo.report import page
     from senetzoo.report.figures import PNG_MARK
 
-    made = page.make(runs, title, variants=variants, excitations=excitations)
+    made = page.make(runs, title, variants=variants, excitations=excitations, recipes=recipes)
     drawn = {}
     if pngs is not None:
         pngs.mkdir(parents=True, exist_ok=True)

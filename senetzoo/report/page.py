@@ -34,6 +34,7 @@ def make(
     *,
     variants: Sequence[str] = (),
     excitations: Sequence[ExcitationSection] = (),
+    recipes: str = "",
 ) -> dict[str, Any]:
     """The content of a report, for `html` and `markdown`.
 
@@ -42,6 +43,7 @@ def make(
         title: The title.
         variants: Names of the variants, the baseline first; others follow.
         excitations: Excitations of some of the runs.
+        recipes: What is said of runs with different recipes.
     """
     names = runs[0].classes
     drawn = figures.lines(runs)
@@ -53,6 +55,7 @@ def make(
         "data": ", ".join(dict.fromkeys(str(run.header["data"]["name"]) for run in runs)),
         "names": names,
         "results": _results(runs),
+        "recipes": recipes,
         "variants": _variants(runs),
         "paired": _paired(pairs := paired(runs, variants)),
         "differences": figures.differences(pairs),

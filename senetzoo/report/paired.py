@@ -68,13 +68,19 @@ class Paired:
 
 
 def paired(runs: Sequence[Run], variants: Sequence[str] = ()) -> list[Paired]:
-    """Compare the variants of an experiment with its first; empty if none share two seeds."""
+    """Compare the variants of an experiment with its first; empty if none share two seeds.
+
+    Runs with another recipe than the first variant's are left out.
+    """
+    order = in_order(variants)
+    done = [run for run in runs if run.end is not None and run.header["variant"]]
+    done.sort(key=lambda run: min(order(run.label), order(run.header["variant"])))
     found: dict[str, dict[int, float]] = {}
-    for run in runs:
-        if run.end is not None and run.header["variant"]:
-            by_seed = found.setdefault(str(run.header["variant"]), {})
+    for run in done:
+        if run.end is not None and run.recipe == done[0].recipe:
+            by_seed = found.setdefault(run.label, {})
             by_seed[int(run.header["seed"])] = 100 * run.end["test_accuracy"]
-    return against({name: found[name] for name in sorted(found, key=in_order(variants))})
+    return against(found)
 
 
 def in_order(variants: Sequence[str]) -> Callable[[str], int]:

@@ -23,6 +23,7 @@ def results(
     *,
     variants: Sequence[str] = (),
     excitations: Sequence[ExcitationSection] = (),
+    recipes: str = "",
 ) -> dict[str, Any]:
     """The content of a report's page, with the file names of its pictures.
 
@@ -31,10 +32,12 @@ def results(
         title: The title.
         variants: Names of the variants, the baseline first.
         excitations: Excitations of some of the runs.
+        recipes: What is said of runs with different recipes.
     """
     pairs = paired(runs, variants)
     return {
         "title": title,
+        "recipes": recipes,
         "runs": [_run(run) for run in runs],
         "variants": [
             {

@@ -34,6 +34,7 @@ class Run:
         mistakes: Indices of misclassified images, and the images (H, W, C), uint8, the most
             confident first.
         files: File of each of these images; empty texts if not known.
+        recipe: Number of its recipe, if the runs of a report have several.
     """
 
     name: str
@@ -45,11 +46,13 @@ class Run:
     predictions: Predictions | None = None
     mistakes: tuple[tuple[int, Tensor], ...] = ()
     files: tuple[str, ...] = ()
+    recipe: int = 0
 
     @property
     def label(self) -> str:
         """The name that it shares with runs of other seeds: its variant, or else its network."""
-        return str(self.header["variant"] or self.header["model"]["name"])
+        name = str(self.header["variant"] or self.header["model"]["name"])
+        return f"{name} (recipe {self.recipe})" if self.recipe else name
 
     @property
     def classes(self) -> list[str]:

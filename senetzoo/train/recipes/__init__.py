@@ -42,7 +42,18 @@ RECIPES: dict[str, Experiment] = {
     "cifar100_attention": CIFAR100_ATTENTION,
 }
 
+COMPARE = "compare"
+"""Name of the recipes of ``senetzoo compare``."""
+
 
 def variants_of(recipe: str) -> tuple[str, ...]:
     """The variants of a recipe by its name, the one to compare with first; none of another's."""
     return tuple(RECIPES[recipe].variants) if recipe in RECIPES else ()
+
+
+def varied_by(recipe: str) -> frozenset[str]:
+    """The fields in which the variants of an experiment differ; none of an unknown one."""
+    if recipe == COMPARE:
+        return frozenset({"model"})
+    variants = RECIPES[recipe].variants.values() if recipe in RECIPES else ()
+    return frozenset(name for changed in variants for name in changed)

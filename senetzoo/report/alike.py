@@ -1,0 +1,68 @@
+"""Which runs were trained alike, so that they can be pooled and compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from senetzoo.report.run import Run, by_label
+from senetzoo.train.recipe import Recipe
+from senetzoo.train.recipes import varied_by
+
+# They change a result only by rounding, if at all.
+_SAME = {"name", "compile", "channels_last", "deterministic"}
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
+
+
+def told_apart(runs: Sequence[Run]) -> tuple[list[Run], str]:
+    """Number the recipes of runs that can't be pooled or compared, as part of their labels.
+
+    Runs with one label should differ only in their seed. Variants of an experiment differ in what
+    the experiment varies, too; those of other training loops in anything.
+
+    Returns:
+        The runs, and a sentence about the recipes; empty if there is nothing to tell apart.
+    """
+    settings = {run.folder: _settings(run) for run in runs}
+    planned = [run for run in runs if varied_by(run.header["recipe"]["name"])]
+    varied = {name for run in planned for name in varied_by(run.header["recipe"]["name"])}
+    designed = _differ([settings[run.folder] for run in planned]) - varied
+    own: dict[Path, set[str]] = {}
+    for alike in by_label(runs).values():
+        names = _differ([settings[run.folder] for run in alike])
+        own |= {run.folder: names for run in alike}
+    everywhere = designed.union(*own.values()) - varied
+    numbers: dict[str, int] = {}
+    found = []
+    for run in runs:
+        # What an experiment varies only tells runs of one variant apart.
+        names, values = everywhere | own[run.folder], settings[run.folder]
+        recipe = ", ".join(f"{name}={values[name]}" for name in values if name in names)
+        found.append(dataclasses.replace(run, recipe=numbers.setdefault(recipe, len(numbers) + 1)))
+    if len(numbers) < 2:
+        return list(runs), ""
+    listed = "; ".join(f"recipe {number}: {recipe or 'none'}" for recipe, number in numbers.items())
+    return found, f"The runs have different recipes, which are not pooled or compared. {listed}."
+
+
+def _settings(run: Run) -> dict[str, str]:
+    """The recipe and the data of a run, as text."""
+    recipe = run.header["recipe"]
+    found = {
+        name: json.dumps(recipe.get(name, default if default is not dataclasses.MISSING else None))
+        for name, default in (_DEFAULTS | dict.fromkeys(recipe.keys() - _DEFAULTS)).items()
+        if name not in _SAME
+    }
+    data = run.header["data"]
+    return found | {f"data {name}": json.dumps(data[name]) for name in data if name != "classes"}
+
+
+def _differ(several: Sequence[Mapping[str, str]]) -> set[str]:
+    """The settings in which runs differ; older versions recorded less about the data."""
+    values: dict[str, set[str]] = {}
+    for settings in several:
+        for name, value in settings.items():
+            values.setdefault(name, set()).add(value)
+    return {name for name, found in values.items() if len(found) > 1}
