@@ -10,15 +10,14 @@ from torch import Tensor, nn
 
 from senetzoo.errors import PolicyError, checks_options, explained
 from senetzoo.models.names import ModelName
-from senetzoo.nn.backbone import Backbone
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.modes import to_meta
 from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import NONE, Policy
-from senetzoo.policies.attach import Attached
+from senetzoo.policies.attach import Attached, check_unwrapped, places
 from senetzoo.policies.attach import attach as attach_gates
 from senetzoo.policies.explain import Explanation, explain_model
-from senetzoo.policies.foreign.places import complete, site_map
+from senetzoo.policies.foreign.hooks import remembered
 from senetzoo.policies.foreign.sitemap import SiteMap
 from senetzoo.spec import ModelSpec, as_policy, check_seed
 from senetzoo.zoo import config
@@ -40,11 +39,14 @@ def attach(
     its modules have been replaced (``convert_sync_batchnorm``, fusion), because a gate belongs to
     one module. No other thread may use the network at the same time; threads may use copies.
 
+    A gate at a place that has one replaces it, with new weights; other gates stay.
+
     Args:
         model: A network of this zoo, of torchvision, timm, pytorchcv, transformers or
             ultralytics, or any other with `sites`.
         policy: Which gates sit where, or its text.
-        sites: Where gates can sit, for a network with unknown blocks.
+        sites: Where gates can sit, for a network with unknown blocks; None for where gates were
+            attached before.
         seed: Seed of the gates' initialization; None draws one from torch's global state.
         sample: An input for the network, which is run once, in eval mode, to check that every gate
             runs.
@@ -81,7 +83,8 @@ def explain(
     Args:
         network: A reference, as in `create`, a spec, or a network, which isn't changed.
         policy: A policy to merge over the network's own.
-        sites: Where gates can sit, for a network with unknown blocks.
+        sites: Where gates can sit, for a network with unknown blocks; None for where its gates
+            were attached.
         size: Image size in pixels; None for the network's own, or 224 if it has none.
         layers: List all layers instead: name, kind, output shape, parameters, MACs.
 
@@ -107,20 +110,16 @@ def _explain_module(
     size: int | None,
     layers: bool,
 ) -> Explanation:
-    if isinstance(model, Backbone):
-        raise PolicyError(
-            "explain got a Backbone.",
-            "It only shares modules with the network that it was made of.",
-            "Explain that network",
-        )
-    twin = to_meta(model)
+    check_unwrapped(model, "explain")
     policy = NONE if policy is None else as_policy(policy)
-    attach_gates(twin, policy, sites=sites, seed=0, name=type(model).__name__)
+    twin, name = to_meta(model), type(model).__name__
+    attach_gates(twin, policy, sites=sites, seed=0, name=name, verb="explain")
+    known: Iterable[Site]
     if isinstance(twin, Classifier):
-        known: Iterable[Site] = twin.sites()
+        known = twin.sites()
     else:
-        known = complete(site_map(twin) if sites is None else sites, twin).sites()
-    name, image = type(model).__name__, _image(twin, size)
+        known = places(twin, sites or remembered(twin), name, "explain").sites()
+    image = _image(twin, size)
     with explained(
         f"Can't count the multiply-accumulates of a {name}.",
         "Without memory, on an image of {}x{}x{}, it".format(*image),

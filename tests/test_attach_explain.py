@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import copy
+
+import pytest
 import torch
 from support.foreign import all_five, small, traces
 from support.networks import tiny
+from torch import nn
 
-from senetzoo import NONE, SE, attach, block, create, detach, explain, stage
+from senetzoo import (
+    NONE,
+    SE,
+    Place,
+    SiteMap,
+    attach,
+    block,
+    create,
+    detach,
+    explain,
+    propose,
+    site_map,
+    stage,
+)
+from senetzoo.errors import PolicyError
 
 BASIC = "torchvision basic"
 
@@ -49,6 +67,46 @@ def test_explain_takes_a_network() -> None:
     assert [(row.path, row.gate, row.params) for row in rows] == [
         ("layer4.0.senetzoo_post", "eca", 5)
     ]
+
+
+def test_explain_finds_gates_that_were_attached_by_a_site_map() -> None:
+    """By a proposal, to a network that no table knows, and after it was copied."""
+    with pytest.raises(PolicyError, match=r"^explain got a Sequential\.") as refused:
+        explain(own_net())
+    assert "explain(model, sites=propose(model, example_input))" in str(refused.value)
+    model, image = own_net(), torch.zeros(1, 3, 32, 32)
+    before = traces(model)
+    sites = propose(model, image)
+    gates = attach(model, SE(4), sites=sites, seed=0, sample=image)
+    for network in (model, copy.deepcopy(model)):
+        found = explain(network, size=32)
+        assert found == explain(network, sites=sites, size=32)
+        assert [row.path for row in found.rows if row.gate] == [site.path for site in gates]
+        assert len(found.rows) == len(sites.places) > len(gates) > 0
+    # More gates, and those of a policy that is only explained.
+    assert attach(model, "eca@pre", seed=0)
+    assert {row.gate for row in explain(model, "gct@pre", size=32).rows} == {"se4", "gct"}
+    assert {row.gate for row in explain(model, size=32).rows} == {"se4", "eca"}
+    assert traces(detach(model)) == before
+    with pytest.raises(PolicyError, match="explain got a Sequential"):
+        explain(model)
+    # A gate is no place for others.
+    named = site_map(model, lambda _, m: isinstance(m, nn.Conv2d))
+    attach(model, "cbam@post", sites=propose(model, image) + SiteMap((Place("0", "post"),)))
+    assert site_map(model, lambda _, m: isinstance(m, nn.Conv2d)) == named
+    assert propose(model, image) == sites
+    # Of known blocks, with one gate by the tables and one elsewhere.
+    known = small(BASIC)
+    attach(known, "eca@post/s4", seed=0)
+    attach(known, "se4", sites=SiteMap((Place("layer1.0.bn1"),)), seed=0)
+    rows = [row for row in explain(known, size=64).rows if row.gate]
+    assert [row.gate for row in rows] == ["eca", "se4"]
+
+
+def own_net() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten(1)
+    )
 
 
 def test_explain_of_a_network_is_that_of_its_name() -> None:

@@ -18,7 +18,7 @@ from senetzoo.nn.seeds import drawn_seed, seeded, site_seed
 from senetzoo.nn.slots import Site, Slots
 from senetzoo.policies.algebra import Policy, resolve
 from senetzoo.policies.foreign import hooks
-from senetzoo.policies.foreign.places import complete, site_map
+from senetzoo.policies.foreign.places import complete, known_map
 from senetzoo.policies.foreign.sitemap import Place, SiteMap, Unsupported
 
 # Why gates can't be attached to wrapped networks, and what to type instead. By class name, because
@@ -39,6 +39,9 @@ _WRAPPERS = {
     ),
     "ScriptModule": ("Its forward pass is fixed.", _BEFORE),
 }
+
+# Arguments after the network in what to type.
+_WITH = {"attach": ", policy", "explain": "", "detach": ""}
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -143,18 +146,30 @@ def attach(
     seed: int | None = None,
     sample: Tensor | None = None,
     name: str | None = None,
+    verb: str = "attach",
 ) -> Attached:
-    """`senetzoo.attach` with a name of the network for messages, by default its class."""
-    _check_unwrapped(model, "attach")
+    """`senetzoo.attach` with a name of the network for messages, by default its class.
+
+    Args:
+        model: See there.
+        policy: See there.
+        sites: See there.
+        seed: See there.
+        sample: See there.
+        name: Name of the network in messages.
+        verb: The function that is named in messages.
+    """
+    check_unwrapped(model, verb)
     name = name or type(model).__name__
     if seed is None:
         seed = drawn_seed()
     unsupported: tuple[Unsupported, ...] = ()
+    known: SiteMap | None = None
     spots: Mapping[Site, Slots | Place]
     if isinstance(model, Classifier):
         if sites is not None:
             raise PolicyError(
-                f"attach got a SiteMap for a {type(model).__name__} of this zoo.",
+                f"{verb} got a SiteMap for a {type(model).__name__} of this zoo.",
                 "Networks of this zoo declare their own sites.",
                 "Leave out sites",
             )
@@ -164,7 +179,7 @@ def attach(
         # Without rules, the network doesn't have to be a known one.
         return Attached(model, {})
     else:
-        known = _places(model, sites, name)
+        known = places(model, sites, name, verb)
         spots = known.sites()
         unsupported = _unsupported(policy, known, spots, name)
     gates: dict[Site, nn.Module] = {}
@@ -186,28 +201,42 @@ def attach(
             for site in gates:
                 _put(model, spots[site], site, held.get(site.path))
             raise
+    if known is not None:
+        hooks.remember(model, known)
     return attached
 
 
-def _places(model: nn.Module, sites: SiteMap | None, name: str) -> SiteMap:
-    """The places of a network that isn't from this zoo."""
+def places(model: nn.Module, sites: SiteMap | None, name: str, verb: str) -> SiteMap:
+    """The places of a network that isn't from this zoo.
+
+    Without `sites`, those that the tables know, or else those of gates that it has.
+    """
     if isinstance(model, Backbone):
         raise PolicyError(
-            "attach got a Backbone.",
+            f"{verb} got a Backbone.",
             "It only shares modules with the network that it was made of.",
-            "Attach the gates to that network first, then: Backbone(network)",
+            "Attach the gates to that network first, then: Backbone(network)"
+            if verb == "attach"
+            else "Explain that network",
         )
     for path, module in model.named_modules() if sites is None else ():
         if isinstance(module, Classifier):
             raise PolicyError(
-                f"attach got a {type(model).__name__}.",
+                f"{verb} got a {type(model).__name__}.",
                 f"It contains a {type(module).__name__} of this zoo at {path!r}.",
-                f"Type attach(model.get_submodule({path!r}), policy)",
+                f"Type {verb}(model.get_submodule({path!r}){_WITH[verb]})",
             )
-    known = complete(site_map(model) if sites is None else sites, model)
+    if sites is None:
+        try:
+            sites = known_map(model, verb)
+        except PolicyError:
+            sites = hooks.remembered(model)
+            if sites is None:
+                raise
+    known = complete(sites, model, verb)
     if not known.places:
         raise PolicyError(
-            f"attach got a SiteMap without places for a {name}.",
+            f"{verb} got a SiteMap without places for a {name}.",
             f"Unsupported: {known.unsupported[0]}." if known.unsupported else "It is empty.",
             "If a module gives maps of images, name it, for example: "
             'SiteMap((Place("layer1.conv", channels=64),))',
@@ -261,9 +290,9 @@ def _like(model: nn.Module, spot: Slots | Place) -> Tensor:
         path = path.rpartition(".")[0]
 
 
-def _check_unwrapped(model: nn.Module, verb: str) -> None:
+def check_unwrapped(model: nn.Module, verb: str) -> None:
     """Raise if `model` isn't a network, or is wrapped or compiled."""
-    policy = ", policy" if verb == "attach" else ""
+    policy = _WITH[verb]
     if not isinstance(model, nn.Module):
         raise PolicyError(
             f"{verb} got a {type(model).__name__}.",
@@ -303,7 +332,7 @@ def detach(model: ModuleT) -> ModuleT:
     Raises:
         PolicyError: The network is wrapped; it isn't changed.
     """
-    _check_unwrapped(model, "detach")
+    check_unwrapped(model, "detach")
     hooks.remove_all(model)
     if isinstance(model, Classifier):
         model.uncalibrate()

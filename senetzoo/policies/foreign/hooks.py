@@ -15,7 +15,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from senetzoo.errors import PolicyError
-from senetzoo.policies.foreign.sitemap import PREFIX, Place, Via, When
+from senetzoo.policies.foreign.sitemap import PREFIX, Place, SiteMap, Via, When
+
+_SITES = PREFIX + "sites"
+"""Attribute of a network: the `SiteMap` by which its gates were attached."""
 
 
 class Skip(nn.Module):
@@ -190,8 +193,24 @@ def trunk_of(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, inner
 
 
+def remember(model: nn.Module, sites: SiteMap) -> None:
+    """Keep the places by which gates were attached, also for copies of `model`."""
+    before: SiteMap = getattr(model, _SITES, SiteMap(()))
+    places = {place.path: place for place in (*before.places, *sites.places)}
+    lacking = dict.fromkeys((*before.unsupported, *sites.unsupported))
+    setattr(model, _SITES, SiteMap(tuple(places.values()), tuple(lacking)))
+
+
+def remembered(model: nn.Module) -> SiteMap | None:
+    """The places by which the gates of `model` were attached; None if there are none."""
+    found: SiteMap | None = getattr(model, _SITES, None)
+    return found
+
+
 def remove_all(model: nn.Module, only: nn.Module | None = None) -> None:
     """Remove all gates, or only one, from `model`, with everything that was added for them."""
+    if only is None:
+        model.__dict__.pop(_SITES, None)
     wanted: dict[int, set[str]] = {}
     for holder, key, gate in gates_in(model):
         if only in (None, gate):

@@ -59,8 +59,8 @@ def site_map(
                 "They say what is at modules that are named; the tables know it of their blocks.",
                 'Type for example: site_map(model, "layer?.*.bn2", position="standard")',
             )
-        return _known_map(model)
-    names = dict(model.named_modules())
+        return known_map(model)
+    names = dict(trunk_of(model))
     if callable(modules):
         chosen = [name for name, module in names.items() if modules(name, module)]
     else:
@@ -86,7 +86,8 @@ def site_map(
 # --- By the tables -------------------------------------------------------------------------------
 
 
-def _known_map(model: nn.Module) -> SiteMap:
+def known_map(model: nn.Module, verb: str = "attach") -> SiteMap:
+    """The places that the tables know; `verb` is the function that is named in errors."""
     found: list[Place | Unsupported] = []
     for path, module in trunk_of(model):
         if _known_class(module, PLAIN):
@@ -96,12 +97,13 @@ def _known_map(model: nn.Module) -> SiteMap:
             found += _of_block(path, block, row, stage, number)
     places = tuple(entry for entry in found if isinstance(entry, Place))
     if not places:
-        _check_maps(model)
+        _check_maps(model, verb)
+        policy = ", policy" if verb == "attach" else ""
         raise PolicyError(
-            f"attach got a {type(model).__name__}.",
+            f"{verb} got a {type(model).__name__}.",
             "None of its blocks is known. Known are those of many networks of torchvision, timm, "
             "pytorchcv, transformers and ultralytics.",
-            "Say where gates can sit: attach(model, policy, sites=propose(model, example_input))",
+            f"Say where gates can sit: {verb}(model{policy}, sites=propose(model, example_input))",
         )
     return SiteMap(places, tuple(entry for entry in found if isinstance(entry, Unsupported)))
 
@@ -270,18 +272,18 @@ def _width(module: nn.Module, side: When) -> int:
 # --- To where gates sit --------------------------------------------------------------------------
 
 
-def _check_maps(model: nn.Module) -> None:
+def _check_maps(model: nn.Module, verb: str) -> None:
     """Refuse a network whose convolutions are all of signals or of volumes."""
     convs = [m for _, m in trunk_of(model) if isinstance(m, (*_OTHERS, nn.Conv2d))]
     if convs and not any(isinstance(conv, nn.Conv2d) for conv in convs):
         raise PolicyError(
-            f"attach got a {type(model).__name__} of {type(convs[0]).__name__}s.",
+            f"{verb} got a {type(model).__name__} of {type(convs[0]).__name__}s.",
             "Gates take the maps of images, (N, C, H, W): no signals, volumes or videos.",
             "",
         )
 
 
-def complete(sites: SiteMap, model: nn.Module) -> SiteMap:
+def complete(sites: SiteMap, model: nn.Module, verb: str = "attach") -> SiteMap:
     """`sites` with every place at a module that runs itself, and its channels.
 
     Places at one and the same module, which is in the network under two names, are one.
@@ -290,7 +292,7 @@ def complete(sites: SiteMap, model: nn.Module) -> SiteMap:
         PolicyError: A module that is not there, or where no gate can sit.
     """
     names = dict(model.named_modules(remove_duplicate=False))
-    _check_maps(model)
+    _check_maps(model, verb)
     found: dict[tuple[int, str], Place] = {}
     for place in sites.places:
         if place.module not in names:
