@@ -21,7 +21,7 @@ from senetzoo.gates import GATES
 from senetzoo.gates.common import GateModule
 from senetzoo.models.own import family_of
 from senetzoo.nn.slots import Site
-from senetzoo.policies.algebra import Gate
+from senetzoo.policies.algebra import Gate, own_name
 from senetzoo.registry import ENTRIES, add_family
 
 PATH = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
@@ -70,7 +70,7 @@ def register(kind: type[ModuleT], *, name: str | None = None) -> type[ModuleT]:
         known = [own for own, there in _OWN.items() if there is kind]
         if known:
             return kind
-        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__).lower()
+        name = own_name(kind)
     network = "num_classes" in inspect.signature(kind).parameters
     taken, form = (ENTRIES, _NETWORK_NAME) if network else (GATES, _GATE_NAME)
     old = _OWN.get(name)

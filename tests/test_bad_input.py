@@ -77,7 +77,8 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
     (lambda: explain(any_(3)), ConfigError,
      f"A network can't be found by a int.\n{NO_NAME}"),
     (lambda: create(""), ConfigError,
-     "There is no network ''.\nNo name is similar.\nType: senetzoo list"),
+     "There is no network ''.\nNo name is similar.\nType: senetzoo list; "
+     "for your own network: --register MODULE:NAME"),
     (lambda: create("resnet-50"), ConfigError, "There is no network 'resnet-50'.\n"
      "The nearest names are resnet50, resnest50, skresnet50.\n"
      "Type for example: create('resnet50')"),
@@ -180,7 +181,8 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
      "At 'per': expected a position: pre, standard, post, identity, inner.\n"
      "Did you mean 'pre'?"),
     (lambda: create("resnet20+see"), PolicyError, "'see' isn't a policy.\n"
-     f"At 'see': 'see' isn't one of the gates {', '.join(GATES)}.\nDid you mean 'se'?"),
+     f"At 'see': 'see' isn't one of the gates {', '.join(GATES)}.\nDid you mean 'se'? "
+     "For your own gate: senetzoo.register, or --register MODULE:NAME"),
     (lambda: create("resnet20", policy=SE() + ECA().on(stage(2))), PolicyError,
      "se+eca/s2 puts two gates at 3 sites.\n"
      "The standard position of stage 2 block 1 would get both se and eca.\n"

@@ -390,7 +390,8 @@ def test_what_is_not_pushed(
          "cifar10_v1, pytorchcv_cifar10, pytorchcv_cifar100, pytorchcv_svhn.\n"
          "Type for example: create('se_resnet20', pretrained='cifar10_v2')"),
         (("my_network", "--repo", "someone/pets"),
-         "There is no network 'my_network'.\nNo name is similar.\nType: senetzoo list"),
+         "There is no network 'my_network'.\nNo name is similar.\nType: senetzoo list; "
+     "for your own network: --register MODULE:NAME"),
     ],
 )  # fmt: skip
 def test_wrong_arguments(args: tuple[str, ...], text: str, hub: HubServer) -> None:

@@ -231,6 +231,37 @@ def test_paths_in_a_policy(module: str) -> None:
     assert with_names("se(reduction=4:8:16)") == "se(reduction=4:8:16)"
 
 
+def test_a_class_is_no_policy(module: str) -> None:
+    """What to type instead, in Python and on the command line."""
+    senetzoo.register(ChannelScale)
+    for given in (ChannelScale, ChannelScale(16)):
+        for asked in (
+            lambda given=given: senetzoo.create("resnet20", policy=given),
+            lambda given=given: senetzoo.SE() + given,
+            lambda given=given: given | senetzoo.SE(),
+        ):
+            with pytest.raises(PolicyError, match=r"^ChannelScale isn't a policy, but a mod") as e:
+                asked()
+            assert str(e.value).endswith('then: senetzoo.policy("channel_scale")')
+    own = senetzoo.policy("channel_scale").at("pre").on(senetzoo.stage(3))
+    assert str(own | senetzoo.SE(4).on(senetzoo.stage(1))) == "channel_scale@pre/s3|se4/s1"
+
+    file = Path(f"{module}.py")
+    file.write_text(file.read_text("utf-8").replace("ChannelScale", "OtherScale"), "utf-8")
+    path = f"{module}:OtherScale"
+    done = commands.run("explain", "resnet20", "--policy", f"{path}@pre")
+    assert "other_scale" in done.stdout, done.output
+    for ask in (
+        ("explain", f"resnet20+{path}"),
+        ("train", "digits", "--set", f"model=lenet5+{path}"),
+    ):
+        done = commands.run(*ask)
+        assert done.exit_code == 2
+        assert f"Type --register {path}, or" in done.stderr
+    for ask in (("explain", "resnet20+my_scale"), ("explain", "lenet5", "--policy", "my_scale")):
+        assert "--register MODULE:NAME" in commands.run(*ask).stderr
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [

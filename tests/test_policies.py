@@ -12,6 +12,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support.networks import message, on_meta, same, tiny
+from torch import nn
 
 from senetzoo import (
     BAM,
@@ -374,6 +375,7 @@ def test_texts_of_values(value: Policy, text: str) -> None:
     assert str(value) == text
 
 
+OWN = "For your own gate: senetzoo.register, or --register MODULE:NAME"
 HELP = "Type for example: se16@pre/s3-4+eca/s1-2"
 SELECT = "Type for example: se16/s3-4"
 POSITION = "expected a position: pre, standard, post, identity, inner."
@@ -382,14 +384,45 @@ NAMES = ", ".join(GATES)
 SE_FIELDS = "reduction, width, bias, act, gate, scale, squeeze, drop, init"
 
 
+def test_and_and_or_are_errors() -> None:
+    """Python would take one side of them, without a word."""
+    for asked in (
+        lambda: stage(1) or block(-1),
+        lambda: stage(1) and block(-1),
+        lambda: not SE(),
+        lambda: SE() or ECA(),
+        lambda: NONE or SE(),
+    ):
+        said = message(asked, PolicyError)
+        assert "is neither true nor false.\nPython's and, or and not" in said
+        assert "& | ~ for selectors and + | for policies" in said
+
+
+def test_a_gate_needs_a_name() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class MyGate(Gate):
+        def build(self, site: Site) -> nn.Module:
+            return nn.Identity()
+
+    assert message(MyGate, PolicyError) == (
+        "The gate MyGate has no name.\nIts name stands for it in the text of a policy.\n"
+        'Write in its class: name: ClassVar[str] = "my_gate"'
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "true", "remedy"),
     [
         ("", "At its end: expected the name of a gate.", HELP),
         ("  ", "At its end: expected the name of a gate.", HELP),
         ("SE", "At 'SE': expected the name of a gate.", HELP),
-        ("see", f"At 'see': 'see' isn't one of the gates {NAMES}.", "Did you mean 'se'?"),
-        ("se+foo8", f"At 'foo8': 'foo' isn't one of the gates {NAMES}.", HELP),
+        ("see", f"At 'see': 'see' isn't one of the gates {NAMES}.", f"Did you mean 'se'? {OWN}"),
+        ("se+foo8", f"At 'foo8': 'foo' isn't one of the gates {NAMES}.", OWN),
+        (
+            "se|my.gates:Mine@pre",
+            "At 'my.gates:Min': a text names gates, and imports no classes.",
+            "Type --register my.gates:Mine, or senetzoo.register, and in the policy the name",
+        ),
         ("se(widht=8)", f"At 'widht=8)': se has the fields {SE_FIELDS}.", "Did you mean 'width'?"),
         ("eca(zzz=1)", "At 'zzz=1)': eca has the fields kernel, gamma, beta, init.", HELP),
         ("se@pree", f"At 'pree': {POSITION}", "Did you mean 'pre'?"),
@@ -414,7 +447,7 @@ SE_FIELDS = "reduction, width, bias, act, gate, scale, squeeze, drop, init"
         ("se eca", "At 'eca': expected + or | or the end.", HELP),
         ("se++eca", "At '+eca': expected the name of a gate.", HELP),
         ("none@pre", "At '@pre': expected + or | or the end.", HELP),
-        ("se+gct8", "At '8': gct takes no number.", "Type for example: gct"),
+        ("se+gct8", "At '8': gct takes no number.", "Type for example: gct(norm=l2)"),
         ("simam(widht=8)", "At 'widht=8)': simam has the fields eps.", HELP),
     ],
 )

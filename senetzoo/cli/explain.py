@@ -17,7 +17,8 @@ def command(
     policy: Annotated[
         str | None,
         complete.policies,
-        "A policy that overrides the network's own, such as se8@pre/s3-4.",
+        "A policy that overrides the network's own, such as se8@pre/s3-4; MODULE:NAME for your own "
+        "gate.",
     ] = None,
     layers: Annotated[
         bool, "List every layer: kind, output (C x H x W), parameters, MACs."
@@ -37,5 +38,9 @@ def command(
       senetzoo explain resnet20 --policy eca --json
       senetzoo explain resnet20 --layers
     """
+    from senetzoo.own import with_names
+
+    if policy is not None:
+        policy = with_names(policy)
     explanation = senetzoo.explain(network, policy, size=size, layers=layers)
     say(as_json, explanation.as_dict(), str(explanation))

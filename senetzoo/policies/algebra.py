@@ -7,6 +7,7 @@ On a network, a policy resolves to a mapping from sites to gates. ``p + q`` is t
 from __future__ import annotations
 
 import dataclasses
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing_extensions import Self
 from senetzoo._utils.checks import check
 from senetzoo.errors import PolicyError, check_fields, nearest
 from senetzoo.nn.slots import BRANCHES, POSITIONS, Position, Site
-from senetzoo.policies.selectors import EVERYWHERE, Selector
+from senetzoo.policies.selectors import EVERYWHERE, Selector, no_truth
 
 Operator: TypeAlias = Literal["+", "|"]
 
@@ -64,10 +65,19 @@ class Policy(ABC):
         return self.on(~selector)
 
     def __add__(self, other: Policy) -> Policy:
-        return joined("+", (self, other)) if isinstance(other, Policy) else NotImplemented
+        return joined("+", (self, other)) if _is_policy(other) else NotImplemented
 
     def __or__(self, other: Policy) -> Policy:
-        return joined("|", (self, other)) if isinstance(other, Policy) else NotImplemented
+        return joined("|", (self, other)) if _is_policy(other) else NotImplemented
+
+    def __radd__(self, other: object) -> Policy:
+        _is_policy(other)
+        return NotImplemented
+
+    __ror__ = __radd__
+
+    def __bool__(self) -> bool:
+        raise no_truth(self, "SE() | ECA()")
 
     @abstractmethod
     def as_tree(self) -> Rule | Joined:
@@ -186,6 +196,31 @@ def joined(operator: Operator, policies: Iterable[Policy]) -> Policy:
     return parts[0] if len(parts) == 1 else Joined(operator, tuple(parts))
 
 
+def check_no_module(value: object) -> None:
+    """Raise for a module or its class, which is a gate of one's own but not a policy.
+
+    Raises:
+        PolicyError: It is one.
+    """
+    kind = value if isinstance(value, type) else type(value)
+    if issubclass(kind, nn.Module):
+        raise PolicyError(
+            f"{kind.__name__} isn't a policy, but a module.",
+            "A gate of your own is registered, and then a policy by its name.",
+            f'Type senetzoo.register({kind.__name__}), then: senetzoo.policy("{own_name(kind)}")',
+        )
+
+
+def own_name(kind: type) -> str:
+    """The name of a class that is registered without one: ``channel_scale``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__).lower()
+
+
+def _is_policy(other: object) -> bool:
+    check_no_module(other)
+    return isinstance(other, Policy)
+
+
 def _check_selector(method: str, selector: object) -> None:
     if not isinstance(selector, Selector):
         raise PolicyError(
@@ -209,6 +244,12 @@ class Gate(Policy):
     """Why the gate has no ``init="identity"``; empty if it has one."""
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
+        if not isinstance(getattr(cls, "name", None), str):
+            raise PolicyError(
+                f"The gate {cls.__name__} has no name.",
+                "Its name stands for it in the text of a policy.",
+                f'Write in its class: name: ClassVar[str] = "{own_name(cls)}"',
+            )
         if cls.no_identity and "init" in options:
             raise PolicyError(
                 f"{cls.__name__} got init={options['init']!r}.",
@@ -238,7 +279,7 @@ class Gate(Policy):
             if field.name == self.number and type(value) is int:
                 number = "" if self._implied(field, value) else str(value)
             elif not self._implied(field, value):
-                options.append(f"{field.name}={_value_text(value)}")
+                options.append(f"{field.name}={value_text(value)}")
         return f"{self.name}{number}" + (f"({','.join(options)})" if options else "")
 
     def _implied(self, field: dataclasses.Field[Any], value: object) -> bool:
@@ -249,7 +290,8 @@ class Gate(Policy):
         return Rule(self)
 
 
-def _value_text(value: object) -> str:
+def value_text(value: object) -> str:
+    """The value of a field in the text of a gate."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):

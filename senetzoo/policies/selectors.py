@@ -10,6 +10,15 @@ from senetzoo.errors import PolicyError, nearest
 from senetzoo.nn.slots import BRANCHES, Branch, Site
 
 
+def no_truth(value: object, example: str) -> PolicyError:
+    """The error for `and`, `or` and `not`, of which Python would return one side unchanged."""
+    return PolicyError(
+        f"{value} is neither true nor false.",
+        "Python's and, or and not can't combine selectors or policies.",
+        f"Type & | ~ for selectors and + | for policies, for example: {example}",
+    )
+
+
 @dataclass(frozen=True)
 class Selector:
     """A set of sites, which can be combined with ``&``, ``|`` and ``~``. ``str`` is its text form.
@@ -45,6 +54,9 @@ class Selector:
     def __invert__(self) -> Selector:
         inner: Selector = self.parts[0] if self.kind == "~" else Selector("~", (self,))
         return inner
+
+    def __bool__(self) -> bool:
+        raise no_truth(self, "stage(1) | block(-1)")
 
     def __str__(self) -> str:
         if self.kind in ("stage", "block"):

@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from senetzoo.errors import PolicyError, nearest
 from senetzoo.nn.slots import BRANCHES, POSITIONS
-from senetzoo.policies.algebra import NONE, Gate, Policy, joined
+from senetzoo.policies.algebra import NONE, Gate, Policy, joined, value_text
 from senetzoo.policies.selectors import EVERYWHERE, Selector, block, branch, combined, stage
 
 MAX_RULES = 5000
@@ -35,6 +35,7 @@ _MAX_NUMBER = 1000
 _NUMBERS = re.compile(r"(-[0-9]{1,9}|[0-9]{1,9})(?![0-9])")
 _UPTO = re.compile(r"-([0-9]{1,9})(?![0-9])")
 _GATE = re.compile(r"([a-z]+(?:_[a-z]+)*)([0-9]+)?")
+_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _WORD = re.compile(r"[a-z]+")
 _BRANCH = re.compile(rf"({'|'.join(BRANCHES)})\b")
 _FIELD = re.compile(r"([a-z_0-9]+)\s*=\s*([a-zA-Z0-9_.:+-]+)")
@@ -121,7 +122,8 @@ class _Reader:
         return joined("+", self.several(self.term, "+"))
 
     def term(self) -> Policy:
-        policy = self.bracketed(self.policy) or self.rule()
+        inner = self.bracketed(self.policy)
+        policy = self.rule() if inner is None else inner
         at = self.at
         if not self.take("/"):
             return policy
@@ -133,6 +135,12 @@ class _Reader:
         return policy.on(self.conjunction())
 
     def rule(self) -> Policy:
+        if path := self.match(_PATH):
+            raise self.error(
+                "a text names gates, and imports no classes",
+                f"Type --register {path[0]}, or senetzoo.register, and in the policy the name",
+                at=path.start(),
+            )
         found = self.match(_GATE)
         if not found:
             raise self.error("expected the name of a gate")
@@ -144,12 +152,14 @@ class _Reader:
             return NONE
         if name not in self.gates:
             known = f"{name!r} isn't one of the gates {', '.join(self.gates)}"
-            raise self.error(known, nearest(name, self.gates), at=found.start())
+            own = "For your own gate: senetzoo.register, or --register MODULE:NAME"
+            remedy = f"{nearest(name, self.gates)} {own}".strip()
+            raise self.error(known, remedy, at=found.start())
         spec = self.gates[name]
         fields: dict[str, object] = {}
         if number is not None:
             if not spec.number:
-                remedy = f"Type for example: {name}"
+                remedy = f"Type for example: {_example(spec)}"
                 raise self.error(f"{name} takes no number", remedy, at=found.start(2))
             fields[spec.number] = _value(number)
         if self.take("("):
@@ -215,6 +225,14 @@ class _Reader:
             wrong = "runs backwards" if last < first else f"has over {_MAX_NUMBER} numbers"
             raise self.error(f"the range {first}-{last} {wrong}", at=found.start())
         return range(first, last + 1)
+
+
+def _example(spec: type[Gate]) -> str:
+    """A text of a gate, with an option if it has one."""
+    fields = dataclasses.fields(spec)  # type: ignore[arg-type]
+    numbers = [field for field in fields if type(field.default) is int]
+    found = next(iter((*numbers, *fields)), None)
+    return spec.name if found is None else f"{spec.name}({found.name}={value_text(found.default)})"
 
 
 def _value(text: str) -> object:
