@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from support import commands
-from support.runs import own_gate, weights_of
+from support.runs import log_of, own_gate, weights_of
+from test_finetune import photos
 
+from senetzoo._utils.terminal import say_once
 from senetzoo.cli.compare import compared
 from senetzoo.errors import ConfigError, PolicyError
 
@@ -70,7 +74,20 @@ def test_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert again.exit_code == 0
     assert (first / "summary.json").stat().st_mtime_ns == changed
     assert all(torch.equal(value, before[key]) for key, value in weights_of(first).items())
-    assert max(map(len, again.stdout.splitlines()[-8:])) <= 80
+    lines = again.stdout.splitlines()
+    assert max(map(len, lines[-10:])) <= 80
+    images = summary["test_images"]
+    assert (made["test_images"], made["quick"]) == (images, True)
+    assert f"lenet5 on {made['data']}, 2 seeds, {images} test images" in lines
+    assert f"quick check: {images} test images, not a result" in lines
+    assert f"could have shown: {own['could_have_shown']:.2f} points" in again.stdout
+    # In another folder it is named, so that the command resumes there.
+    assert "--out" not in made["command"]
+    other = commands.run(*ask, "--out", "an other", "--json")
+    command = json.loads(other.stdout)["command"]
+    assert shlex.split(command)[-2:] == ["--out", "an other"]
+    (begun,) = log_of(Path("an other/plain-0"), "run")
+    assert begun["command"] == command
 
     # More seeds of another recipe would spoil the folder, one after another or at once.
     for more in ((), ("--parallel", "2")):
@@ -85,6 +102,21 @@ def test_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = Path("report.md").read_text("utf-8")
     assert "eca\\_s1 - plain" in text
     assert "plain - " not in text
+
+
+def test_small_photographs_are_told_of_once_and_with_what_to_type(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        photos(tmp_path / "data" / part, {"red": 8, "green": 8}, side=32)
+    ask = ("compare", "--model", "resnet18", "--policy", "se4", "--data", tmp_path / "data")
+    ask = (*ask, "--seeds", "2", "--set", "phases=((32, 1),)", "--quick", "--set", "batch=8")
+    ask = (*ask, "--workers", "0", "--out", tmp_path / "out")
+    say_once.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        done = commands.run(*ask)
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count("pixels, but the network is built for 224x224") == 1
+    assert "--set stem=cifar" in done.stderr
 
 
 def test_pairs_start_from_one_trunk() -> None:

@@ -120,6 +120,7 @@ def command(
         set=settings,
         quick=quick,
         no_compile=no_compile,
+        out=out,
     )
 
     network = register_path(model) if PATH.fullmatch(model) else model
@@ -150,7 +151,7 @@ def command(
         runs = [read(path, path.name) for _, path, _ in asked]
         pairs = paired(runs, list(experiment.variants))
         made = table(runs, experiment, pairs)
-        made |= {"command": again, "folder": str(folder)}
+        made |= {"quick": quick, "command": again, "folder": str(folder)}
         for drawn in differences(pairs):
             write_text(folder / PLOT, drawn.inked("#000000"))
         write_text(folder / RESULT, json.dumps(made, indent=1) + "\n")
@@ -245,6 +246,7 @@ def table(runs: Sequence[Run], experiment: Experiment, pairs: Sequence[Paired]) 
         "data": runs[0].header["data"]["name"],
         "seeds": list(experiment.seeds),
         "epochs": len(runs[0].epochs),
+        "test_images": runs[0].end["test_images"] if runs[0].end else None,
         "variants": rows,
     }
 
@@ -257,11 +259,24 @@ def _text(made: Mapping[str, Any], folder: Path) -> str:
             cells += [f"{row['difference']:+.2f}", "{:+.2f} to {:+.2f}".format(*row["interval"])]
             cells += ["yes" if row["shown"] else "no"]
         rows.append([*cells, *[""] * (6 - len(cells))])
+    images = f"{made['test_images']:,} test images"
+    lines = [
+        f"{made['variants'][0]['model']} on {made['data']}, {len(made['seeds'])} seeds, {images}",
+        *columns(rows),
+        f"differences from {PLAIN} in points, paired by seed; shown: by Dunnett's test",
+    ]
+    detectable = [row["could_have_shown"] for row in made["variants"] if "difference" in row]
+    if detectable:
+        lines += [
+            f"could have shown: {max(detectable):.2f} points, the smallest true difference that "
+            "these seeds",
+            "show in four cases of five",
+        ]
+    if made["quick"]:
+        lines += [f"quick check: {images}, not a result"]
     return "\n".join(
         [
-            f"{made['variants'][0]['model']} on {made['data']}, {len(made['seeds'])} seeds",
-            *columns(rows),
-            f"differences from {PLAIN} in points, paired by seed; shown: by Dunnett's test",
+            *lines,
             f"table: {folder / RESULT}, plot: {folder / PLOT}",
             f"next: senetzoo report {shlex.quote(str(folder))}",
         ]

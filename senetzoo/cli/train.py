@@ -16,7 +16,7 @@ import click
 
 from senetzoo._utils.checks import Ge, Le, NonNegativeFloat
 from senetzoo._utils.environment import MOST_THREADS, cores, launched
-from senetzoo._utils.terminal import OutputError, echo
+from senetzoo._utils.terminal import OutputError, echo, say_once
 from senetzoo.cli.base import INTERRUPTED
 from senetzoo.cli.complete import starting
 from senetzoo.cli.options import Json, Threads, as_command, command_line
@@ -217,6 +217,8 @@ def train_all(
 
     say = functools.partial(say_progress, err=as_json)
     check_folders(runs, data=parallel > 1)
+    for warning in filter(None, [recipe.too_small() for recipe, *_ in runs]):
+        say_once(warning)  # not only in the output of each run
     with interruptible():
         if parallel > 1:
             train_at_once(runs, parallel, ended, say)

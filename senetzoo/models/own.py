@@ -43,6 +43,9 @@ class OwnConfig(Config):
             )
         return OwnNetwork(self, self.module(**given))
 
+    def too_small(self, height: int, width: int) -> str:
+        return ""  # the image size that it is meant for is unknown
+
 
 class OwnNetwork(Classifier):
     """A network that a user registered: it has no positions for gates, and no stages."""
@@ -52,7 +55,6 @@ class OwnNetwork(Classifier):
     def __init__(self, config: OwnConfig, network: nn.Module) -> None:
         super().__init__(config)
         self.network = network
-        self._small_warned = True  # the image size that it is meant for is unknown
         linear = [path for path, m in self.named_modules() if isinstance(m, nn.Linear)]
         self._heads = tuple(linear[-1:])
 

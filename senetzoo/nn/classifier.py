@@ -99,6 +99,17 @@ class Config(ABC):
         """Whether this variant is for small images, whose stem doesn't downsample."""
         return self.stem.stride == 1 if isinstance(self.stem, Stem) else self.stem == "cifar"
 
+    def too_small(self, height: int, width: int) -> str:
+        """A warning if the stem shrinks images of this size too much; empty if it doesn't."""
+        shrinks = self.stem.stride >= 4 if isinstance(self.stem, Stem) else not self.small
+        if not shrinks or min(height, width) >= SMALL_IMAGE:
+            return ""
+        return (
+            f"The input has {height}x{width} pixels, but the network is built for "
+            f"{self.input_size}x{self.input_size}. For images under {SMALL_IMAGE} pixels "
+            'use stem="cifar".'
+        )
+
     @property
     def input_size(self) -> int:
         """Image size in pixels that the network is meant for."""
@@ -400,11 +411,6 @@ class Classifier(Trunk):
                 if config.small
                 else 'Build it with stem="cifar", or enlarge the images',
             )
-        shrinks = config.stem.stride >= 4 if isinstance(config.stem, Stem) else not config.small
-        if shrinks and smallest < SMALL_IMAGE and not self._small_warned:
+        if not self._small_warned and (text := config.too_small(x.shape[2], x.shape[3])):
             self._small_warned = True
-            warn(
-                f"The input has {x.shape[2]}x{x.shape[3]} pixels, but the network is built for "
-                f"{config.input_size}x{config.input_size}. For images under {SMALL_IMAGE} pixels "
-                'use stem="cifar".'
-            )
+            warn(text)

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from senetzoo._utils.environment import launched
 from senetzoo._utils.files import only_writer, user_path
-from senetzoo._utils.terminal import echo
+from senetzoo._utils.terminal import echo, say_once
 from senetzoo.data.hub import Stream
 from senetzoo.errors import (
     ConfigError,
@@ -104,6 +104,8 @@ def train(
     if finished:
         say(f"{out}: finished, test accuracy {done['test_accuracy']:.2%}")
         return {key: done[key] for key in _END if key in done}
+    if warning := recipe.too_small():
+        say_once(warning)
     if pace is None and _unmeasured(recipe, out, sets):
         pace = measure(recipe, sets, seed, options)
     if pace is not None:
