@@ -99,6 +99,7 @@ def test_only_rounds_after_the_warm_up_count() -> None:
     assert other.seconds == (4, 12, 8)
     assert plain.latency.median == 3
     assert plain.images_per_second == 2
+    assert len(repr(plain).splitlines()) == 1  # without the network
     # Paired: 2/4, 3/12, 4/8. The ratio of the medians would be 3/8.
     ratio = other.ratio(plain)
     assert ratio.median == 0.5

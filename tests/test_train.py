@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -533,6 +534,18 @@ def test_ctrl_c_ends_the_command_with_130_and_says_how_to_go_on(
     assert f"weights and log: {out}" in again.stdout
     summary = json.loads((out / "summary.json").read_text())
     assert summary["command"] == "senetzoo train digits --seed 0 --quick --threads 1"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_run_starts_says_how_to_go_on(
+    sent: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("senetzoo.train.engine.load_data", lambda *_: signal.raise_signal(sent))
+    before = signal.getsignal(sent)
+    result = command("digits", "--quick", "--out", tmp_path / "run")
+    assert result.exit_code == 130
+    assert result.stderr.endswith("Type the same command again to resume\n")
+    assert signal.getsignal(sent) is before
 
 
 def test_an_experiment_runs_its_variants_and_leaves_out_finished_ones(

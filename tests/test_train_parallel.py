@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import threading
@@ -16,6 +17,7 @@ from support.runs import log_of, own_gate, press_ctrl_c, train, weights_of
 
 from senetzoo._utils.environment import threads_set
 from senetzoo.errors import TrainingError
+from senetzoo.train import parallel
 from senetzoo.train.checkpoint import NEWEST
 from senetzoo.train.parallel import OUTPUT, Asked, train_at_once
 from senetzoo.train.recipes import RECIPES
@@ -78,7 +80,10 @@ def test_ctrl_c_saves_what_is_under_way_and_a_failure_ends_no_other(tmp_path: Pa
 
     before = signal.getsignal(signal.SIGINT)
     with threads_set(1):
-        with pytest.raises(Interrupted, match=r"^The runs were interrupted\."):
+        with pytest.raises(
+            Interrupted,
+            match=r"^The runs were interrupted\.\nOf 4, 1 are finished and 1 are saved; 1 failed\.",
+        ):
             train_at_once(runs, 2, lambda folder, end: ended.append(folder), say)
         assert signal.getsignal(signal.SIGINT) is before
         train(SHORT, tmp_path / "alone", seed=1)
@@ -101,6 +106,20 @@ def going_on(line: str) -> None:
     """Stop a run that resumes."""
     if "resuming after" in line:
         press_ctrl_c()
+
+
+def test_one_that_is_stopped_while_it_starts_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parallel, "train", stopped)
+    for name in ("setsid", "dup2"):  # which are for a process of its own
+        monkeypatch.setattr(parallel.os, name, lambda *_: None)
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    parallel._train(theirs, (SHORT, tmp_path, {}), torch.get_num_threads(), ())
+    assert parallel._received(ours) == f"The run in {tmp_path} was interrupted."
 
 
 @pytest.mark.slow

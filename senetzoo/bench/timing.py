@@ -9,7 +9,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
@@ -106,7 +106,7 @@ class BenchmarkCase:
     """
 
     name: str
-    module: nn.Module
+    module: nn.Module = field(repr=False)
     image: tuple[int, int, int]
     backend: Backend = Backend()
     optimized: bool = False

@@ -103,11 +103,22 @@ def _share(parallel: int) -> int:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """On Ctrl-C, exit once the state is saved, with a message on how to resume."""
-    from senetzoo.train.stop import Interrupted
+    """On Ctrl-C or SIGTERM, exit once the state is saved, with a message on how to resume.
+
+    While a run starts there is nothing to save, and a second signal doesn't wait for it.
+    """
+    from senetzoo.train.stop import Interrupted, signals
+
+    def stop() -> None:
+        raise Interrupted(
+            "Interrupted without saving the current state.\n"
+            "Finished runs and saved states are kept.\n"
+            "Type the same command again to resume"
+        )
 
     try:
-        yield
+        with signals(stop):
+            yield
     except Interrupted as stop:
         echo(str(stop), err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None

@@ -22,6 +22,8 @@ from senetzoo._utils.terminal import echo
 from senetzoo.errors import SenetzooError, TrainingError, sentences
 from senetzoo.gates import GATES
 from senetzoo.registry import ENTRIES
+from senetzoo.runs import SUMMARY
+from senetzoo.train.checkpoint import NEWEST
 from senetzoo.train.engine import train
 from senetzoo.train.recipe import Recipe
 from senetzoo.train.stop import STOPPING, Interrupted, held, signals
@@ -106,9 +108,12 @@ def train_at_once(
             for *_, process in running.values():
                 process.join()
     if stopped:
+        folders = [folder for _, folder, _ in runs]
+        done = [folder for folder in folders if (folder / SUMMARY).is_file()]
+        saved = [folder for folder in folders if (folder / NEWEST).is_file() and folder not in done]
         raise Interrupted(
             "The runs were interrupted.\n"
-            f"{len(waiting)} of {len(runs)} had not started; the others are saved"
+            f"Of {len(runs)}, {len(done)} are finished and {len(saved)} are saved"
             f"{f'; {failed} failed' if failed else ''}.\n"
             "Type the same command again to resume"
         )
@@ -154,7 +159,7 @@ def _train(to: Connection, asked: Asked, threads: int, registered: Sequence[str]
         found = train(recipe, folder, **how)
     except KeyboardInterrupt as stop:
         echo(str(stop))
-        found = " ".join(str(stop).splitlines()[:2])
+        found = " ".join(str(stop).splitlines()[:2]) or f"The run in {folder} was interrupted."
     except Exception as error:  # the other runs continue
         found = sentences(error)
         if isinstance(error, SenetzooError):
