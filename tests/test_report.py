@@ -475,6 +475,22 @@ def test_equal_differences_leave_no_doubt() -> None:
     assert [pair.p for pair in against({"a": {0: 1.1, 1: 2.7}, "b": {0: 1.1, 1: 2.7}})] == [1.0]
 
 
+def test_many_runs_have_few_gradient_plots_and_one_line_for_short_ones(tmp_path: Path) -> None:
+    for variant in ("plain", "se"):
+        for seed in range(3):
+            lines = [epoch(n) for n in (1, 2)]
+            folder = tmp_path / f"{variant}-{seed}"
+            write_run(folder, variant=variant, seed=seed, lines=lines, epochs=2)
+    write_run(tmp_path / "long", variant="long")
+    runs = find([tmp_path])
+    assert [each.title for each in figures.depth(runs)] == ["long", "plain-0", "se-0"]
+    rows = page._fluctuation(runs).rows
+    assert [row[:2] for row in rows] == [
+        ["long", "3, from epoch 5"],
+        ["6 runs", "too few tested epochs"],
+    ]
+
+
 def test_variants_without_common_seeds_are_not_compared(tmp_path: Path) -> None:
     write_run(tmp_path / "alone", variant="")
     assert paired(find([tmp_path])) == []

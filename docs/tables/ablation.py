@@ -242,7 +242,7 @@ def ablation(found: list[Run]) -> str:
     """An ablation's variants against its first, paired by seed."""
     pairs = _paired(found)
     if not pairs:
-        return "None is recorded yet.\n"
+        return f"Runs recorded so far: {len(found)}, too few for a table of pairs.\n"
     variants, first = _accuracies(found), pairs[0].first
     rows = [[first, str(len(variants[first])), _each(variants[first]), "", "", ""]]
     rows += [
@@ -374,9 +374,9 @@ def costs() -> str:
 
 
 def picture(recipe: str) -> str:
-    """The place of the plot in the page; none where there is nothing to show."""
+    """The place of the plot in the page; a sentence where there is nothing to show."""
     if recipe not in plots():
-        return "Nothing is recorded yet.\n"
+        return "The plot needs two recorded seeds of the plain network and of a variant.\n"
     return (
         "![Difference of each variant from the plain network, by seed, with its mean and 95 % "
         f"interval]({PLOTS[recipe].rpartition('/')[2]})\n"

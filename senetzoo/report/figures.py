@@ -168,16 +168,21 @@ def draw_differences(pairs: Sequence[Paired], axes: Any, ink: str = INK) -> None
 
 
 def depth(runs: Sequence[Run]) -> list[Plot]:
-    """The gradient norm by depth over time, one plot for each run that logged it."""
+    """The gradient norm by depth over time, of the first run of each line that logged it."""
+    numbers = {run.folder: number for number, run in enumerate(runs, 1)}
     logged = {
-        number: [(e["epoch"], e["gradient_norm"]) for e in run.epochs if e.get("gradient_norm")]
-        for number, run in enumerate(runs, 1)
+        numbers[run.folder]: norms
+        for own in lines(runs).values()
+        for run, norms in [(run, _logged(run)) for run in own if _logged(run)][:1]
     }
     return [
         plot(f"gradient-{number}", runs[number - 1].name, functools.partial(_norms, norms))
         for number, norms in logged.items()
-        if norms
     ]
+
+
+def _logged(run: Run) -> list[tuple[int, dict[str, float]]]:
+    return [(e["epoch"], e["gradient_norm"]) for e in run.epochs if e.get("gradient_norm")]
 
 
 def _norms(logged: list[tuple[int, dict[str, float]]], axes: Any) -> None:

@@ -125,13 +125,16 @@ def _paired(found: Sequence[Paired]) -> Table | None:
 
 
 def _fluctuation(runs: Sequence[Run]) -> Table:
-    rows = []
-    for run in runs:
-        cells = ["too few tested epochs", "", ""]
-        if (found := fluctuation(run)) is not None:
-            first, changes, mean, fall = found
-            cells = [f"{changes}, from epoch {first}", f"{mean:.2f}", f"{fall:.2f}"]
-        rows.append([run.name, *cells])
+    found = [(run.name, fluctuation(run)) for run in runs]
+    rows = [
+        [name, f"{seen[1]}, from epoch {seen[0]}", f"{seen[2]:.2f}", f"{seen[3]:.2f}"]
+        for name, seen in found
+        if seen is not None
+    ]
+    if few := [name for name, seen in found if seen is None]:
+        rows.append(
+            [few[0] if len(few) == 1 else f"{len(few)} runs", "too few tested epochs", "", ""]
+        )
     return Table(["run", "changes", "mean size", "largest fall"], rows)
 
 
