@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from support import commands
-from support.runs import CLASSES, epoch, write_run
+from support.runs import CLASSES, epoch, log_of, write_run
 
 from senetzoo.data import digits
 from senetzoo.data.files import LabeledFiles
@@ -167,7 +167,7 @@ def test_a_real_run(tmp_path: Path) -> None:
     train = ("train", "digits", "--quick", "--out", run, "--set", "model=se_lenet5")
     result = commands.run(*train)
     assert result.exit_code == 0, result.output
-    end = json.loads(result.output.splitlines()[-1])
+    (end,) = log_of(run, "end")
     result = report(run, "--out", out, "--json")
     assert result.exit_code == 0, result.output
     (said,) = json.loads(result.output)["runs"]
