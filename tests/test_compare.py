@@ -94,7 +94,10 @@ def test_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         other = commands.run(*ask, "--seeds", "3", "--set", "lr=0.5", *more)
         assert other.exit_code == 2
         assert other.stderr.startswith("error: runs/compare-lenet5/")
-        assert "It has lr=0.05, and lr=0.5 was requested.\nGive another" in other.stderr
+        assert (
+            "It has lr=0.05; lr=0.5 was requested.\nTo resume it, add --set lr=0.05."
+            in other.stderr
+        )
         assert not Path("runs/compare-lenet5/plain-2").exists()
 
     report = commands.run("report", "runs/compare-lenet5")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import pkgutil
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +24,10 @@ EXITS: Mapping[int, str] = {
     BAD_INPUT: "bad input; stderr says what is wrong",
     INTERRUPTED: "interrupted (Ctrl-C)",
 }
+
+
+# A suggestion for Python, whose network an option or argument of a command names too.
+_CREATE = re.compile(r"^(Type for example: )create\('([^']*)'\)$", re.MULTILINE)
 
 
 class OneOf(click.Choice):  # type: ignore[type-arg]  # not generic in older versions of click
@@ -85,7 +90,7 @@ class SenetzooCommand(_Program):
         try:
             return super().invoke(ctx)
         except SenetzooError as error:
-            echo(f"error: {error}", err=True)
+            echo(f"error: {_CREATE.sub(self._network, str(error))}", err=True)
             ctx.exit(BAD_INPUT)
         except OutputError:
             raise
@@ -94,6 +99,13 @@ class SenetzooCommand(_Program):
             what = f"use {error.filename}" if error.filename else "continue"
             echo(f"error: Can't {what}.\n{error.strerror or error}.", err=True)
             ctx.exit(BAD_INPUT)
+
+    def _network(self, found: re.Match[str]) -> str:
+        """How this command takes the network of a suggestion for Python."""
+        options = {option for param in self.params for option in param.opts}
+        if "--model" in options:
+            return f"{found[1]}--model {found[2]}"
+        return f"{found[1]}--set model={found[2]}" if "--set" in options else found[1] + found[2]
 
 
 class LazyGroup(_Program, click.Group):

@@ -411,6 +411,9 @@ class Classifier(Trunk):
                 if config.small
                 else 'Build it with stem="cifar", or enlarge the images',
             )
-        if not self._small_warned and (text := config.too_small(x.shape[2], x.shape[3])):
+        known = None if self.load_report is None else self.load_report.preprocessing
+        meant = known is not None and known.size <= smallest  # it was trained on such images
+        text = "" if meant or self._small_warned else config.too_small(x.shape[2], x.shape[3])
+        if text:
             self._small_warned = True
             warn(text)
