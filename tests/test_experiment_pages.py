@@ -221,7 +221,8 @@ def test_gates_are_beside_the_positions_plain_and_se(empty: None, tmp_path: Path
             changes = {"model": f"resnet20{policy}"}
             record(tmp_path, "ablation_positions", variant, seed, wrong, recipe=changes)
     # Without a run of another gate there is nothing to compare.
-    assert ablation.gates() == "None is recorded yet.\n"
+    few = "Runs recorded so far: {}, too few for a table of pairs.\n"
+    assert ablation.gates() == few.format(0)
     cbam = {"model": "resnet20+cbam(reduction=4)"}
     new = {"machine": "new"}
     record(tmp_path, "ablation_gates", "cbam", 0, 85, recipe=cbam, environment=new)
@@ -235,7 +236,7 @@ def test_gates_are_beside_the_positions_plain_and_se(empty: None, tmp_path: Path
     # Runs with another learning rate are no pairs.
     shutil.rmtree(tmp_path / "runs" / "ablation_gates")
     record(tmp_path, "ablation_gates", "cbam", 0, 85, recipe={**cbam, "lr": 0.2})
-    assert ablation.gates() == "None is recorded yet.\n"
+    assert ablation.gates() == few.format(1)
 
 
 def test_depth_by_hand(empty: None, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from senetzoo.cli.train import (
     recipe_names,
     set_threads,
     train_all,
+    warn_of_stem,
 )
 from senetzoo.errors import ConfigError, MissingExtraError
 
@@ -137,6 +138,7 @@ def command(
     if no_compile:
         changes["compile"] = False
     recipes = experiment.recipes(quick=quick, changes=changes)
+    warn_of_stem(experiment, recipes, changes)
     options = Options(**options_of(workers, quick, save_minutes, parallel))
     folder = out or Path("runs", f"compare-{_safe(network)}")
     where = None if data is None or experiment.recipe.data == "digits" else Path(data)

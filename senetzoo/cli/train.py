@@ -8,7 +8,7 @@ import functools
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -26,6 +26,7 @@ from senetzoo.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from senetzoo.train.experiment import Experiment
     from senetzoo.train.parallel import Asked
+    from senetzoo.train.recipe import Recipe
 
 
 def recipe_names(incomplete: str) -> list[Any]:
@@ -110,7 +111,7 @@ def interruptible() -> Iterator[None]:
     """
     from senetzoo.train.stop import Interrupted, signals
 
-    def stop() -> None:
+    def at_once() -> None:
         raise Interrupted(
             "Interrupted without saving the current state.\n"
             "Finished runs and saved states are kept.\n"
@@ -118,7 +119,7 @@ def interruptible() -> Iterator[None]:
         )
 
     try:
-        with signals(stop):
+        with signals(at_once):
             yield
     except Interrupted as stop:
         echo(str(stop), err=True)
@@ -178,6 +179,7 @@ def command(
     if no_compile:
         changes["compile"] = False
     recipes = experiment.recipes(only=only, quick=quick, changes=changes)
+    warn_of_stem(experiment, recipes, changes)
     seeds = experiment.seeds if seed is None else (seed,)
     parallel = min(parallel, len(recipes) * len(seeds))
     threads = set_threads(threads, parallel)
@@ -244,8 +246,6 @@ def train_all(
 
     say = functools.partial(say_progress, err=as_json)
     check_folders(runs, data=parallel > 1)
-    for warning in filter(None, [recipe.too_small() for recipe, *_ in runs]):
-        say_once(warning)  # not only in the output of each run
     with interruptible():
         if parallel > 1:
             train_at_once(runs, parallel, ended, say)
@@ -254,6 +254,15 @@ def train_all(
             if len(runs) > 1 and launched("RANK", 0) == 0:
                 say(f"run {number} of {len(runs)}: {folder}")
             ended(folder, train(recipe, folder, say=say, **how))
+
+
+def warn_of_stem(
+    experiment: Experiment, recipes: Mapping[str, Recipe], changes: Mapping[str, Any]
+) -> None:
+    """Say once if a stem that nobody chose for these images shrinks them too much."""
+    if "stem" not in changes and all("stem" not in own for own in experiment.variants.values()):
+        for warning in filter(None, (recipe.too_small() for recipe in recipes.values())):
+            say_once(warning)
 
 
 def check_folders(runs: Sequence[Asked], *, data: bool) -> None:

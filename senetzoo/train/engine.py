@@ -106,7 +106,8 @@ def train(
     if finished:
         say(f"{out}: finished, test accuracy {done['test_accuracy']:.2%}")
         return {key: done[key] for key in _END if key in done}
-    if warning := recipe.too_small():
+    # A stem that the recipe names is chosen.
+    if not recipe.stem and (warning := recipe.too_small()):
         say_once(warning)
     if pace is None and _unmeasured(recipe, out, sets):
         pace = measure(recipe, sets, seed, options)

@@ -308,9 +308,7 @@ class Recipe:
         return config(self.model).replace(**self._changes(classes, channels))
 
     def too_small(self) -> str:
-        """A warning if the network's own stem shrinks the images too much; empty if it doesn't."""
-        if self.stem:  # chosen for these images
-            return ""
+        """A warning if the stem shrinks the images too much; empty if it doesn't."""
         side = min(size for size, _ in self.phases)
         said = self.network(10, 3).config.too_small(side, side)
         return said and f"warning: {said} On the command line: --set stem=cifar"

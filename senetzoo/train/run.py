@@ -69,7 +69,7 @@ class Trainer:
             self.fresh = [name for name, _ in self.start.replaced]
         self.frozen = freeze(model, recipe, self.fresh)
         model.uncalibrate()
-        model._small_warned = True  # `train` says it
+        model._small_warned = True  # `train` says it, on the command line only once
         model = model.to(memory_format=layout)  # type: ignore[call-overload]
         self.counts = count(model, recipe.final_size)
         if recipe.precision == "fp64":
