@@ -62,6 +62,8 @@ def command(
     from senetzoo.report.paired import in_order
     from senetzoo.report.results import results
     from senetzoo.report.run import find
+    from senetzoo.train.recipe import default_fields
+    from senetzoo.train.recipes import varied_by
 
     if out.suffix not in (".html", ".htm"):
         page_name = f"{out.stem or 'report'}.html"
@@ -71,7 +73,7 @@ def command(
             f"Type for example: --out {out.parent / page_name}",
         )
     replaced = _replaced(out)
-    found, recipes = told_apart(find(runs))
+    found, recipes = told_apart(find(runs), varied_by, default_fields())
     if recipes:
         echo(recipes, err=True)
     title = title or ", ".join(dict.fromkeys(path.name for path in runs))

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from senetzoo.report.run import Run, by_label
-from senetzoo.train.recipe import Recipe
-from senetzoo.train.recipes import varied_by
 
 # They change a result only by rounding, if at all.
 _SAME = {"name", "compile", "channels_last", "deterministic"}
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
 
 
-def told_apart(runs: Sequence[Run]) -> tuple[list[Run], str]:
+def told_apart(
+    runs: Sequence[Run], varied_by: Callable[[str], Collection[str]], defaults: Mapping[str, object]
+) -> tuple[list[Run], str]:
     """Number the recipes of runs that can't be pooled or compared, as part of their labels.
 
     Runs with one label should differ only in their seed. Variants of an experiment differ in what
     the experiment varies, too; those of other training loops in anything.
 
+    Args:
+        runs: The runs.
+        varied_by: Returns what the experiment of this name varies; nothing if it is unknown.
+        defaults: Values of recipes that older versions didn't record.
+
     Returns:
         The runs, and a sentence about the recipes; empty if there is nothing to tell apart.
     """
-    settings = {run.folder: _settings(run) for run in runs}
+    settings = {run.folder: _settings(run, defaults) for run in runs}
     planned = [run for run in runs if varied_by(run.header["recipe"]["name"])]
     varied = {name for run in planned for name in varied_by(run.header["recipe"]["name"])}
     designed = _differ([settings[run.folder] for run in planned]) - varied
@@ -47,12 +51,13 @@ def told_apart(runs: Sequence[Run]) -> tuple[list[Run], str]:
     return found, f"The runs have different recipes, which are not pooled or compared. {listed}."
 
 
-def _settings(run: Run) -> dict[str, str]:
+def _settings(run: Run, defaults: Mapping[str, object]) -> dict[str, str]:
     """The recipe and the data of a run, as text."""
     recipe = run.header["recipe"]
+    names = dict.fromkeys((*defaults, *recipe))
     found = {
-        name: json.dumps(recipe.get(name, default if default is not dataclasses.MISSING else None))
-        for name, default in (_DEFAULTS | dict.fromkeys(recipe.keys() - _DEFAULTS)).items()
+        name: json.dumps(recipe.get(name, defaults.get(name)))
+        for name in names
         if name not in _SAME
     }
     data = run.header["data"]

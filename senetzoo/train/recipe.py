@@ -365,6 +365,12 @@ class Recipe:
         return from_json(cls, raw, "recipe", partial=True)
 
 
+def default_fields() -> dict[str, object]:
+    """The fields of a recipe that have a default, with it."""
+    fields = dataclasses.fields(Recipe)
+    return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+
+
 def read_run(folder: Path) -> tuple[Recipe, dict[str, Any]]:
     """The recipe and the summary of a finished run."""
     summary = read_summary(folder)
