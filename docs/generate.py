@@ -19,6 +19,7 @@ from typing import get_args
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
+import torch  # noqa: E402
 from tables import (  # noqa: E402
     ablation,
     benchmarks,
@@ -38,7 +39,9 @@ from tables.common import RECORDS, every, interval, lines, made, table  # noqa: 
 
 from senetzoo import explain  # noqa: E402
 from senetzoo._utils.terminal import columns  # noqa: E402
+from senetzoo.nn.counting import count  # noqa: E402
 from senetzoo.registry import ENTRIES  # noqa: E402
+from senetzoo.train.recipes import RECIPES  # noqa: E402
 from senetzoo.weights.manifest import Pinned, manifest  # noqa: E402
 
 
@@ -236,6 +239,19 @@ def evaluated() -> str:
     return _demo("senetzoo eval")
 
 
+def four() -> str:
+    """The runs of the course's comparison, and what their networks cost."""
+    rows = []
+    for variant, recipe in RECIPES["cifar10_four_nets"].recipes().items():
+        with torch.device("meta"):
+            model = recipe.network(10, 3).build(seed=0)
+        model._small_warned = True
+        found = count(model, recipe.final_size)
+        cells = [f"`{variant}`", f"`{recipe.model}`", recipe.stem or "its own"]
+        rows.append([*cells, f"{found.macs / 1e6:.1f}", f"{found.params / 1e6:.2f}"])
+    return table(["run", "network", "stem", "MACs in millions", "parameters in millions"], rows)
+
+
 def explained() -> str:
     """What `explain` says of a network, for who has not typed it yet."""
     return f"```text\n{explain('resnet20+se4@pre/s3')}\n```\n"
@@ -259,7 +275,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "README.zh-CN.md": {**README, "counts": functools.partial(counts, chinese=True)},
     "docs/networks.md": {"all": networks.every, "families": networks.families},
     "docs/index.md": {"explain": explained},
-    "docs/student.md": {"predicted": predicted, "evaluated": evaluated},
+    "docs/student.md": {"predicted": predicted, "evaluated": evaluated, "four": four},
     "docs/researcher.md": {"explain": explained},
     "docs/choose.md": {
         "imagenet": choose.imagenet,

@@ -23,6 +23,9 @@ LOG, SUMMARY, TEST = "log.jsonl", "summary.json", "test.safetensors"
 FILES = "files"
 """Key in the metadata of ``test.safetensors``: a JSON list of the files of the mistakes."""
 
+QUICK_IMAGES = 64
+"""The most images of each class that a run with ``--quick`` uses."""
+
 SCHEMA = 2
 """Version of the log's first line and of the summary; version 0.1.0 wrote none."""
 REMEDY = "Give another folder, or delete this one and train again"

@@ -5,8 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
+from PIL import Image
 from support.commands import run
+from support.runs import log_of
 from support.weights import Shelf
 
 import senetzoo
@@ -46,7 +49,7 @@ def test_explain() -> None:
 def test_train_writes_weights_that_load(tmp_path: Path) -> None:
     result = run("train", "digits", "--quick", "--out", str(tmp_path / "run"), "--threads", "1")
     assert result.exit_code == 0
-    record = json.loads(result.output.splitlines()[-1])
+    (record,) = log_of(tmp_path / "run", "end")
     assert record["epochs"] == 1
     assert 0 <= record["test_accuracy"] <= 1
     summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
@@ -70,5 +73,24 @@ def test_as_a_process() -> None:
     assert done.stderr == (
         "error: There is no network 'resnt18'.\n"
         "The nearest names are resnet18, skresnet18, resnet16.\n"
-        "Type for example: create('resnet18')\n"
+        "Type for example: resnet18\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "suggestion"),
+    [
+        (("train", "digits", "--set", "model=se_lenet6"), "--set model=se_lenet"),
+        (("predict", "photo.jpg", "--model", "se_lenet6"), "--model se_lenet"),
+        (("eval", "se_lenet6", "digits"), "se_lenet"),
+        (("eval", "se_resnet20.v9", "digits"), "se_resnet20.cifar10_v2"),
+    ],
+)
+def test_a_suggestion_can_be_typed(words: tuple[str, ...], suggestion: str, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.jpg")
+    words = tuple(str(tmp_path / word) if word == "photo.jpg" else word for word in words)
+    result = run(*words)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == f"Type for example: {suggestion}"
+    result = run("eval", "plain56", "digits")
+    assert result.stderr.splitlines()[-1] == "Type: senetzoo list --pretrained"

@@ -406,6 +406,18 @@ def test_cifar10_folder_and_parquet_agree(tmp_path: Path) -> None:
         "cifar-10-python.tar.gz.\n"
         "Give a folder with one of these"
     )
+    assert one.source_name(3) == str(tmp_path / "train" / "cat" / "1.png")
+    assert two.source_name(3) == "image 3 of CIFAR-10 train"
+
+
+def test_one_level_too_deep(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+    _, looked, remedy = message(
+        lambda: CIFAR10.load(tmp_path / "train", "train"), DataError
+    ).splitlines()
+    assert looked.endswith("cifar-10-python.tar.gz. Its parent has train/ and test/.")
+    assert remedy == f"Give {tmp_path}"
 
 
 def test_cifar10_refuses_other_classes(tmp_path: Path) -> None:

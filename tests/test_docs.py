@@ -12,6 +12,7 @@ from typing import Any
 import click
 import pytest
 import torch
+from click.testing import CliRunner
 
 import senetzoo
 from senetzoo import registry
@@ -33,6 +34,17 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 def fences(document: str, language: str) -> list[str]:
     text = (ROOT / document).read_text(encoding="utf-8")
     return [body for kind, body in FENCE.findall(text) if kind == language]
+
+
+def test_the_tutorial_shows_what_eval_prints() -> None:
+    """Up to the figures, whose last digits may depend on the processor."""
+    pytest.importorskip("sklearn")
+    (shown,) = (body for body in fences("docs/student.md", "text") if "senetzoo eval" in body)
+    command, _, expected = shown.partition("\n")
+    done = CliRunner().invoke(main, shlex.split(command)[2:])
+    assert done.exit_code == 0, done.output
+    words = [re.sub(r"[\d.]+", "0", text) for text in (expected, done.stdout)]
+    assert words[1].startswith(words[0])
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -515,7 +515,8 @@ def test_published_weights(published: str, colors: Path, name: str) -> None:
     data = read_images(str(colors), ("red", "green", "blue"), 3)
     expected = evaluate(model, data, PLAIN).top(1)
     lines = result.stdout.splitlines()
-    assert lines[0] == f"{name} (resnet20.fake) on {colors}, fp32"
+    title = "resnet20 (resnet20.fake)" if name == "resnet20" else "resnet20.fake"
+    assert lines[0] == f"{title} on {colors}, fp32"
     low, high = expected.interval
     percent = f"{expected.right / 8:.2%}"
     assert lines[1].split()[:5] == ["top-1", percent, f"[{low:.2%},", f"{high:.2%}]", "of"]

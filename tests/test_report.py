@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import math
@@ -20,16 +21,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from support import commands
-from support.runs import CLASSES, epoch, write_run
+from support.runs import CLASSES, epoch, log_of, write_run
 
 from senetzoo.data import digits
 from senetzoo.data.files import LabeledFiles
 from senetzoo.errors import ConfigError
-from senetzoo.eval.predictions import wilson
+from senetzoo.eval.predictions import newcombe, wilson
 from senetzoo.inspect import drift, excitations
 from senetzoo.report import figures, page
-from senetzoo.report.paired import against, paired
-from senetzoo.report.run import find, read
+from senetzoo.report.paired import against, by_image, paired
+from senetzoo.report.run import Run, find, read
 from senetzoo.train import evaluate
 from senetzoo.train.augment import normalize
 from senetzoo.train.recipe import networks_of
@@ -52,6 +53,8 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "wbr":
+            return
         if tag == "tr":
             self.rows.append([])
         self._cell = tag in ("td", "th")
@@ -90,7 +93,7 @@ def test_the_page_says_what_the_runs_did(tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     result = report(tmp_path / "runs", "--out", out, "--title", "Two runs")
     assert result.exit_code == 0, result.output
-    assert result.output == f"report: {out} and {out.with_suffix('.md')}\n"
+    assert result.stdout == f"report: {out} and {out.with_suffix('.md')}\n"
     seen = page_of(out)
     assert seen.fetched == []
     assert seen.words.count("Two runs") == 2  # the title and the heading
@@ -150,7 +153,7 @@ def test_markdown_has_its_pictures(tmp_path: Path) -> None:
     text = out.with_suffix(".md").read_text(encoding="utf-8")
     named = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
     files = {str(path.relative_to(out.parent)) for path in out.parent.glob("page-figures/*")}
-    assert len(named) == 7
+    assert len(named) == 9
     assert set(named) == files
     for name in files:
         content = (out.parent / name).read_bytes()
@@ -164,7 +167,7 @@ def test_a_real_run(tmp_path: Path) -> None:
     train = ("train", "digits", "--quick", "--out", run, "--set", "model=se_lenet5")
     result = commands.run(*train)
     assert result.exit_code == 0, result.output
-    end = json.loads(result.output.splitlines()[-1])
+    (end,) = log_of(run, "end")
     result = report(run, "--out", out, "--json")
     assert result.exit_code == 0, result.output
     (said,) = json.loads(result.output)["runs"]
@@ -244,6 +247,64 @@ def test_a_run_under_way(tmp_path: Path) -> None:
     assert ["run", "lenet5", "61,706", "3", "not finished", "", "62.00 %"] in seen.rows
     assert seen.images == []
     assert any(row[0] == "run" and row[-1] == "1" for row in seen.rows)
+
+
+def test_runs_in_their_first_epoch(tmp_path: Path) -> None:
+    """They are named; the others are reported."""
+    write_run(tmp_path / "done")
+    first = write_run(tmp_path / "first", lines=[], finished=False)
+    out = tmp_path / "page.html"
+    result = report(tmp_path, "--out", out, "--json")
+    assert result.exit_code == 0, result.output
+    why = f"{first}: nothing to report yet, its first epoch is not finished"
+    assert why in result.stderr.splitlines()
+    assert ["first", "lenet5", "61,706", "0", "not finished", "", ""] in page_of(out).rows
+    assert [run["epochs"] for run in json.loads(result.stdout)["runs"]] == [8, 0]
+    write_run(tmp_path / "waiting" / "second", lines=[], finished=False)
+    result = report(first, tmp_path / "waiting", "--out", tmp_path / "other.html")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[0] == "error: The 2 runs have nothing to report yet."
+
+
+@pytest.mark.parametrize(("count", "lettered"), [(3, True), (40, False)])
+def test_confusion_matrix_as_a_picture(tmp_path: Path, count: int, lettered: bool) -> None:
+    names = tuple(f"class {n}" for n in range(count))
+    write_run(tmp_path / "run", classes=names)
+    out, pngs = tmp_path / "page.html", tmp_path / "pngs"
+    result = report(tmp_path / "run", "--out", out, "--png", pngs)
+    assert result.exit_code == 0, result.output
+    assert min(Image.open(pngs / "confusion-1.png").size) >= 700
+    assert "page-figures/confusion-1.svg)" in out.with_suffix(".md").read_text()
+    (plot,) = figures.confusions(find([tmp_path / "run"])).values()
+    words = [text.get_text() for axes in plot.figure.axes for text in axes.texts]
+    # 30 images in turn, of which every tenth is taken for the next class.
+    assert words == (["9", "1", "9", "1", "1", "9"] if lettered else [])
+    axes = plot.figure.axes[0]
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [label.get_text() for label in labels] == list(names)
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
+
+
+def test_quick_runs_look_like_a_check(tmp_path: Path) -> None:
+    for experiment in RECIPES.values():
+        for quick in (True, False):
+            for recipe in experiment.recipes(quick=quick).values():
+                header = {"recipe": dataclasses.asdict(recipe), "data": {"test_images": 20}}
+                run = Run("run", tmp_path, header, (), 0, None)
+                assert run.part.startswith("Quick check: one epoch, 20 test images.") == quick
+    recipe = {"name": "digits", "model": "lenet5", "images_per_class": 2, "epochs": 1}
+    write_run(tmp_path / "quick", recipe=recipe)
+    out = tmp_path / "page.html"
+    assert report(tmp_path / "quick", "--out", out).exit_code == 0
+    text = "Quick check: one epoch, 30 test images. The figures mean nothing."
+    assert page_of(out).words.count(text) == 1
+    assert f"**{text}**" in out.with_suffix(".md").read_text()
+    write_run(tmp_path / "part", recipe=recipe | {"images_per_class": 500})
+    write_run(tmp_path / "whole", recipe=recipe | {"images_per_class": 0})
+    assert page.used(find([tmp_path])) == [
+        "part: Part of the data: at most 500 training images and 500 test images of each class.",
+        f"quick: {text}",
+    ]
 
 
 def test_gray_images_and_many_classes(tmp_path: Path) -> None:
@@ -431,6 +492,66 @@ def test_mistakes_have_the_names_of_their_files(tmp_path: Path) -> None:
     assert {"0.jpg", "1.jpg", "2.jpg"} <= set(page_of(out).words)
     assert 'title="/photos/test/cat/0.jpg"' in out.read_text()
     assert ", 2.jpg)" in out.with_suffix(".md").read_text()
+
+
+def test_runs_of_one_seed_are_compared_by_image(tmp_path: Path) -> None:
+    labels = torch.zeros(1000, dtype=torch.long)
+    wrong = {"plain": range(300), "eca": range(350), "se": range(200, 420)}
+    right = {}
+    for name, those in wrong.items():
+        guesses = labels.clone()
+        guesses[list(those)] = 1
+        right[name] = np.asarray(guesses == labels)
+        write_run(tmp_path / name, labels=labels, guesses=guesses, variant=name)
+    out = tmp_path / "page.html"
+    result = report(tmp_path, "--out", out, "--baseline", "plain", "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    eca, se = json.loads(result.stdout)["by_image"]
+    assert (eca["run"], eca["baseline"], eca["points"]) == ("eca", "plain", -5.0)
+    assert (se["only_right"], se["only_baseline_right"], se["images"]) == (200, 120, 1000)
+    random = np.random.default_rng(0)
+    drawn = random.integers(0, 1000, (4000, 1000))
+    for name, row in (("eca", eca), ("se", se)):
+        means = 100 * (right[name] * 1.0 - right["plain"])[drawn].mean(1)
+        assert row["interval"] == pytest.approx(np.quantile(means, (0.025, 0.975)), abs=0.2)
+    seen = page_of(out)
+    limits = "{:+.2f} to {:+.2f}".format(*se["interval"])
+    assert ["se - plain", "+8.00", limits, "200", "120", "1,000"] in seen.rows
+    assert any("One seed each. The intervals cover" in words for words in seen.words)
+    assert "| se - plain | +8.00 |" in out.with_suffix(".md").read_text()
+
+
+def test_why_no_difference_is_shown(tmp_path: Path) -> None:
+    a, b = (write_run(tmp_path / name, variant=name) for name in "ab")
+    lone = write_run(tmp_path / "lone", variant="b", seed=1)
+    shuffled = write_run(tmp_path / "c", variant="c", labels=torch.ones(9).long(),
+                         guesses=torch.ones(9).long())  # fmt: skip
+    going = write_run(tmp_path / "d", variant="d", finished=False)
+    ((pair,), why) = by_image(find([a, b]))
+    assert (pair.name, pair.first, pair.only, pair.images, why) == ("b", "a", 0, 30, "")
+    assert by_image(find([a])) == ([], "")
+    for other, why in (
+        (lone, "no other run has a seed of a"),
+        (shuffled, "c and a are not of the same images"),
+        (going, "d is not finished"),
+    ):
+        assert by_image(find([a, other])) == ([], why)
+    (b / "test.safetensors").unlink()
+    out = tmp_path / "page.html"
+    result = report(a, b, "--out", out)
+    text = (
+        f"No difference between the runs is shown: they have one seed each, and {b} has no "
+        "test.safetensors. Train more seeds (--seed 1), or use senetzoo compare."
+    )
+    assert (result.exit_code, result.stderr) == (0, f"{text}\n")
+    assert text in page_of(out).words
+
+
+def test_newcombe_as_published() -> None:
+    """Fagerland, Lydersen and Laake 2014 (Statistics in Medicine 33), airway reactions."""
+    assert newcombe(1, 1, 7, 12) == pytest.approx((-0.507, -0.026), abs=5e-4)
+    assert newcombe(9, 0, 0, 0)[1] == pytest.approx(1 - wilson(9, 9)[0])
+    assert newcombe(0, 0, 0, 0) == (-1, 1)
 
 
 def test_equal_differences_leave_no_doubt() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
+from support.images import class_folders
 from support.networks import message
 from support.runs import (
     TINY,
@@ -32,6 +35,7 @@ from senetzoo.cli.train import command as train_command
 from senetzoo.cli.train import find
 from senetzoo.data import digits
 from senetzoo.errors import ConfigError, TrainingError
+from senetzoo.eval.predictions import wilson
 from senetzoo.inspect import drift
 from senetzoo.train import augment, checkpoint, engine
 from senetzoo.train.augment import Draws
@@ -324,9 +328,28 @@ def test_runs_with_other_policies_start_from_the_same_trunk_and_see_the_same_bat
 def test_resuming_with_another_recipe_is_refused(plain: Path) -> None:
     assert message(lambda: train(TINY, plain), ConfigError) == (
         f"{plain} has a run with another recipe or seed.\n"
-        "It differs in phases, epochs, warmup. A run can only be resumed with the same settings.\n"
-        "Give another folder with --out, or delete this one"
+        "It has phases=((32, 1),), warmup=0.0; phases=((32, 2),), warmup=0.1 was requested.\n"
+        "To resume it, add --set 'phases=((32, 1),)' --set warmup=0.0. Give another folder with "
+        "--out, or delete this one"
     )
+    stored = ONE.replace(compile=True)
+    for asked, seed, remedy in (
+        (ONE, 0, "leave out --no-compile."),
+        (stored.replace(dropout=0.5), 0, "add --set dropout=none."),
+        (ONE, 1, "add --seed 0 and leave out --no-compile."),
+    ):
+        found = message(
+            lambda asked=asked, seed=seed: checkpoint.require_same(
+                plain, (stored, 0), (asked, seed)
+            ),
+            ConfigError,
+        )
+        assert found.splitlines()[2].startswith(f"To resume it, {remedy}")
+    assert apply_setting(ONE.replace(dropout=0.5), "dropout=none") == ONE
+    other = TINY.replace(model="se_lenet5", lr=0.5, batch=8, momentum=0.1)
+    said = message(lambda: train(other, plain), ConfigError).splitlines()
+    assert said[1].endswith("3 more fields differ.")
+    assert said[2] == "Give another folder with --out, or delete this one"
 
 
 def test_a_checkpoint_that_unpickles_code_is_not_run(tmp_path: Path) -> None:
@@ -528,7 +551,15 @@ def test_ctrl_c_ends_the_command_with_130_and_says_how_to_go_on(
     again = command("digits", "--quick", "--threads", 1, "--out", out)
     assert again.exit_code == 0
     assert again.stdout.startswith(f"{out}: resuming after epoch 1, step 3\n")
-    assert f"weights and log: {out}" in again.stdout
+    log, result, following = again.stdout.splitlines()[-3:]
+    assert log == f"weights and log: {out}"
+    (end,) = log_of(out, "end")
+    low, high = (f"{100 * limit:.1f}" for limit in wilson(end["test_correct"], 596))
+    accuracy = f"{100 * end['test_correct'] / 596:.2f} %"
+    assert result.startswith(
+        f"test accuracy {accuracy} [{low}, {high}] of 596 images, 1 epoch, 0:00:0"
+    )
+    assert following == f"next: senetzoo report {out}"
     summary = json.loads((out / "summary.json").read_text())
     assert summary["command"] == "senetzoo train digits --seed 0 --quick --threads 1"
 
@@ -547,6 +578,8 @@ def test_an_experiment_runs_its_variants_and_leaves_out_finished_ones(
     folders = sorted((tmp_path / "runs" / "tiny").iterdir())
     assert [path.name for path in folders] == ["plain-1", "plain-2", "se-1", "se-2"]
     assert every.stdout.count("finished, test accuracy") == 1
+    assert every.stdout.count("next: ") == 1
+    assert every.stdout.endswith(f"\nnext: senetzoo report {Path('runs', 'tiny')}\n")
     (first,) = log_of(folders[2], "run")
     assert (first["variant"], first["seed"]) == ("se", 1)
     assert first["command"] == "senetzoo train tiny --only se --set momentum=0.9 --seed 1"
@@ -568,6 +601,32 @@ def test_a_run_says_how_long_it_takes_before_it_begins_and_is_the_same(
     assert not engine._unmeasured(TINY, tmp_path / "new", load_data(TINY, None))
     monkeypatch.delenv("WORLD_SIZE")
     assert not engine._unmeasured(TINY, tmp_path / "long", load_data(TINY, None))
+
+
+def test_a_stem_that_the_recipe_chose_is_not_warned_of(tmp_path: Path) -> None:
+    recipe = ONE.replace(model="resnet20", stem="imagenet", phases=((32, 1),))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(recipe, tmp_path)
+        model = senetzoo.load(tmp_path)
+        model(torch.zeros(1, 1, 32, 32))
+    with pytest.warns(UserWarning, match="built for"):
+        model(torch.zeros(1, 1, 31, 31))
+
+
+def test_what_takes_a_while_is_said_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda network, **_: network)
+    monkeypatch.setattr(environment, "compiler_missing", lambda _: ("", ""))
+    data = class_folders(tmp_path / "photos" / "train", dict.fromkeys("ab", 4)).parent
+    shutil.copytree(data / "train", data / "val")
+    recipe = ONE.replace(data="folder", batch=4, compile=True)
+    train(recipe, tmp_path / "run", data=data)
+    assert capsys.readouterr().err.splitlines() == [
+        f"reading the images in {data}",
+        "compiling lenet5: the first steps take longer",
+    ]
 
 
 def test_the_digits_are_no_other_data(tmp_path: Path) -> None:

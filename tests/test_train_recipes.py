@@ -289,6 +289,10 @@ def test_folders_that_can_not_be_trained_on(tmp_path: Path) -> None:
         "Rename the folders accordingly"
     )
     (root / "held").rename(root / "val")
+    assert refused(root / "train") == (
+        f"{root / 'train'} has no train and val folder.\nIts parent has train/ and val/.\n"
+        f"Give {root}"
+    )
     (root / "train" / "b" / "0.png").unlink()
     assert refused(root).splitlines()[0] == f"The class 'b' of {root / 'train'} has no images."
     parquet = tmp_path / "x.parquet"

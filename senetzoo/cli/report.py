@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from senetzoo._utils.files import atomically, write_text
+from senetzoo._utils.terminal import echo
 from senetzoo.cli.options import FILE, FOLDER, PATH, Json, as_command, say
 from senetzoo.errors import ConfigError, nearest
 
@@ -46,8 +47,8 @@ def command(
     """Report on RUNS: folders of training runs, or folders that contain them.
 
     Writes a self-contained HTML page, and the same as Markdown: curves, accuracy with intervals,
-    classes, confusions, mistakes, gradients, time, recipe. Works for runs in progress too. Reports
-    that exist are replaced; other files are not.
+    classes, confusions, mistakes, gradients, time, recipe. Works for runs in progress too; those
+    in their first epoch are named. Reports that exist are replaced; other files are not.
 
     \b
     Examples:
@@ -77,6 +78,11 @@ def command(
     sections = _excitations(found, data) if excitations else ()
     write(found, out, title, sections, variants=variants, pngs=pngs)
     values = results(found, title, variants=variants, excitations=sections)
+    for run in found:
+        if not run.epochs:
+            echo(f"{run.folder}: nothing to report yet, its first epoch is not finished", err=True)
+    if values["no_difference"]:
+        echo(values["no_difference"], err=True)
     text = f"report: {out} and {out.with_suffix('.md')}"
     say(as_json, values, text + " (replaced)" * replaced)
 

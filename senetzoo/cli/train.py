@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ import click
 
 from senetzoo._utils.checks import Ge, Le, NonNegativeFloat
 from senetzoo._utils.environment import MOST_THREADS, cores, launched
-from senetzoo._utils.terminal import OutputError, echo
+from senetzoo._utils.terminal import OutputError, clock, echo
 from senetzoo.cli.base import INTERRUPTED
 from senetzoo.cli.complete import starting
 from senetzoo.cli.options import Json, Threads, as_command, command_line
@@ -199,9 +200,24 @@ def command(
         if as_json:
             echo(json.dumps({"run": str(folder), **end}))
         elif parallel == 1:
-            echo(f"weights and log: {folder}\n{json.dumps(end)}")
+            echo(f"weights and log: {folder}\n{_result(end)}")
 
     train_all(runs, parallel, ended, as_json=as_json)
+    if not as_json and launched("RANK", 0) == 0:
+        _, last, asked = runs[-1]
+        where = last.parent if asked["variant"] else last
+        echo(f"next: senetzoo report {shlex.quote(str(where))}")
+
+
+def _result(end: dict[str, Any]) -> str:
+    """The result of a run in a line."""
+    part = "validation" if end.get("part") == "val" else "test"
+    low, high = (100 * limit for limit in end["wilson"])
+    length = f"{end['epochs']} epoch{'s' * (end['epochs'] > 1)}"
+    return (
+        f"{part} accuracy {100 * end['test_accuracy']:.2f} % [{low:.1f}, {high:.1f}] of "
+        f"{end['test_images']:,} images, {length}, {clock(end['train_seconds'])} of training"
+    )
 
 
 def train_all(

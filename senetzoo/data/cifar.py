@@ -21,7 +21,7 @@ from senetzoo.data.files import (
     read_parquet,
     same_size_set,
 )
-from senetzoo.data.sets import ImageSet
+from senetzoo.data.sets import ImageSet, said_of_parent
 from senetzoo.errors import DataError
 from senetzoo.nn import preprocessing
 
@@ -77,11 +77,12 @@ class Cifar:
         files = parquet_files(path, split, self.title.replace("-", ""))
         if files:
             return same_size_set(read_parquet(files, self.classes), name)
+        above = said_of_parent(path)
         raise DataError(
             f"There is no {self.title} at {path}.",
             f"Looked for a parquet file, class folders under {split}/, {self.unpacked}/ and "
-            f"{self.archive}.",
-            "Give a folder with one of these",
+            f"{self.archive}. {above}".rstrip(),
+            f"Give {path.parent}" if above else "Give a folder with one of these",
         )
 
     def _official(self, path: Path, split: Part, name: str) -> ImageSet:

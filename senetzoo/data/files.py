@@ -303,6 +303,12 @@ def same_size_set(files: LabeledFiles, name: str) -> ImageSet:
         images.append(array)
     if not images:
         raise DataError(f"{files.name} has no images.")
+    sources = () if isinstance(files.sources, StoredImages) else files.sources
+    paths = tuple(source for source in sources if isinstance(source, Path))
     return ImageSet(
-        torch.from_numpy(np.stack(images)), torch.tensor(files.labels), files.classes, name
+        torch.from_numpy(np.stack(images)),
+        torch.tensor(files.labels),
+        files.classes,
+        name,
+        paths if len(paths) == len(images) else (),
     )

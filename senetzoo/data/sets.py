@@ -21,6 +21,13 @@ _NAMES: dict[Split, tuple[str, ...]] = {
 SPLITS = {name: split for split, names in _NAMES.items() for name in names}
 
 
+def said_of_parent(path: Path) -> str:
+    """A sentence on the parent of a folder that is one of several splits; empty for others."""
+    there = [name for name in SPLITS if (path.parent / name).is_dir()]
+    one_of = path.name in there and len(there) > 1
+    return f"Its parent has {'/ and '.join(there)}/." if one_of else ""
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """Images of one size with their labels.

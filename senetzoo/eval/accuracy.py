@@ -164,7 +164,10 @@ class Evaluation:
             ["", "-" if best is None else f"{best:.3g}", "best for these images"],
         ]
         flips = ", averaged with mirror images" * self.flipped
-        title = f"{self.model} ({self.weights}) on {self.data.images.name}, {self.dtype}{flips}"
+        # The weights of a folder are called as the folder is.
+        again = Path(self.weights) == Path(self.model)
+        title = self.model if again else f"{self.model} ({self.weights})"
+        title += f" on {self.data.images.name}, {self.dtype}{flips}"
         return [title, *columns(rows, left=3)]
 
     def _classes(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import NormalDist, fmean
@@ -42,6 +43,42 @@ def wilson(right: int, total: int, confidence: float = 0.95) -> tuple[float, flo
     low = 0.0 if right == 0 else (center - half) / scale
     high = 1.0 if right == total else (center + half) / scale
     return low, high
+
+
+def newcombe(both: int, first: int, second: int, neither: int) -> tuple[float, float]:
+    """95 % interval of the difference of two proportions that are counted on the same trials.
+
+    From Wilson's intervals of both: method 10 of Newcombe (Statistics in Medicine 17, 1998,
+    2635-2650).
+
+    Args:
+        both: Number of trials in which both succeed.
+        first: Those in which only the first does.
+        second: Those in which only the second does.
+        neither: Those in which none does.
+
+    Returns:
+        Lower and upper limit of the first proportion minus the second; -1 and 1 without trials.
+    """
+    total = both + first + second + neither
+    if not total:
+        return -1.0, 1.0
+    one, other = both + first, both + second
+    (low1, high1), (low2, high2) = wilson(one, total), wilson(other, total)
+    p1, p2 = one / total, other / total
+    covariance = float(both * neither - first * second)
+    if covariance > 0:
+        covariance = max(covariance - total / 2, 0.0)
+    variances = one * (total - one) * other * (total - other)
+    phi = covariance / math.sqrt(variances) if variances else 0.0
+
+    def together(a: float, b: float) -> float:
+        return math.sqrt(max(a * a - 2 * phi * a * b + b * b, 0.0))
+
+    return (
+        p1 - p2 - together(p1 - low1, high2 - p2),
+        p1 - p2 + together(p2 - low2, high1 - p1),
+    )
 
 
 @dataclass(frozen=True)

@@ -401,7 +401,9 @@ class Classifier(Trunk):
                 else 'Build it with stem="cifar", or enlarge the images',
             )
         shrinks = config.stem.stride >= 4 if isinstance(config.stem, Stem) else not config.small
-        if shrinks and smallest < SMALL_IMAGE and not self._small_warned:
+        known = None if self.load_report is None else self.load_report.preprocessing
+        meant = known is not None and known.size <= smallest  # it was trained on such images
+        if shrinks and smallest < SMALL_IMAGE and not meant and not self._small_warned:
             self._small_warned = True
             warn(
                 f"The input has {x.shape[2]}x{x.shape[3]} pixels, but the network is built for "

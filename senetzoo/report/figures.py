@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from senetzoo._utils.terminal import cut
 from senetzoo.errors import MissingExtraError
 from senetzoo.report.paired import Paired
 from senetzoo.report.run import Run, by_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
 # The colorblind-safe palette of Okabe and Ito, without black and yellow.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -38,6 +40,8 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+# The most classes with numbers in the cells of a confusion matrix, and with names beside it.
+_LETTERED, _NAMED = 30, 120
 PNG_MARK = "senetzoo report"
 """In the metadata of plots, by which a new report knows those that it may replace."""
 
@@ -165,6 +169,53 @@ def draw_differences(pairs: Sequence[Paired], axes: Any, ink: str = INK) -> None
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
+
+
+def confusions(runs: Sequence[Run]) -> dict[str, Plot]:
+    """The confusion matrix of each run whose predictions are there, as a heat map, by its name."""
+    found = {}
+    for number, run in enumerate(runs, 1):
+        if run.predictions is not None:
+            names, counts = run.classes, run.predictions.confusion().numpy()
+            side = min(3.2 + 0.36 * len(names), 12.0)
+            draw = functools.partial(_heat_map, names, counts)
+            title, size = f"Confusion matrix of {run.name}", (side, 0.9 * side)
+            name = f"confusion-{number}"
+            found[run.name] = plot(name, title, draw, whole=False, size=size)
+    return found
+
+
+def _heat_map(names: Sequence[str], counts: NDArray[Any], axes: Any) -> None:
+    from matplotlib.colors import PowerNorm
+
+    count = len(names)
+    shares = counts / counts.sum(1, keepdims=True).clip(1)
+    lettered = count <= _LETTERED
+    drawn = axes.pcolormesh(
+        shares,
+        cmap="Blues",
+        # A few percent should be visible.
+        norm=PowerNorm(0.5, 0, 1),
+        edgecolors="white" if lettered else "none",
+        rasterized=not lettered,
+    )
+    if lettered:
+        for row, column in zip(*counts.nonzero(), strict=True):
+            color = "white" if shares[row, column] > 0.4 else "black"
+            place = {"ha": "center", "va": "center", "fontsize": 8, "color": color}
+            axes.text(column + 0.5, row + 0.5, f"{counts[row, column]:,}", **place)
+    if count <= _NAMED:
+        middle, shown = [n + 0.5 for n in range(count)], [cut(name, 20) for name in names]
+        size = min(9.0, 500 / count)
+        axes.set_xticks(middle, shown, rotation=90, fontsize=size)
+        axes.set_yticks(middle, shown, fontsize=size)
+    axes.tick_params(length=0)
+    axes.invert_yaxis()
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.grid(visible=False)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.figure.colorbar(drawn, ax=axes, label="share of the class's images")
 
 
 def depth(runs: Sequence[Run]) -> list[Plot]:

@@ -17,7 +17,7 @@ from senetzoo.inspect.pictures import png
 from senetzoo.report import figures
 from senetzoo.report.excitations import ExcitationSection
 from senetzoo.report.markup import Table, rendered
-from senetzoo.report.paired import Paired, paired
+from senetzoo.report.paired import ByImage, Paired, by_image, paired
 from senetzoo.report.run import Run, by_label
 
 # With more classes than this, a confusion matrix is too large to read.
@@ -26,6 +26,11 @@ _CLASSES = 30
 _SMALL = 64
 # Readable on white and on black, since the background of the Markdown isn't known.
 _GRAY = "#808080"
+_ONE_SEED = (
+    "One seed each. The intervals cover the choice of test images, not the spread between seeds, "
+    "so they do not show which network is better: train more seeds (--seed 1), or use senetzoo "
+    "compare."
+)
 
 
 def make(
@@ -44,7 +49,11 @@ def make(
         excitations: Excitations of some of the runs.
     """
     names = runs[0].classes
-    drawn = figures.lines(runs)
+    begun = [run for run in runs if run.epochs]
+    drawn = figures.lines(begun)
+    pairs = paired(runs, variants)
+    images, why = ([], "") if pairs else by_image(runs, variants)
+    matrices = figures.confusions(runs)
     legend = list(zip(drawn, figures.colors(len(drawn)), strict=True))
     same, differ = settings(runs)
     return {
@@ -54,14 +63,19 @@ def make(
         "names": names,
         "results": _results(runs),
         "variants": _variants(runs),
-        "paired": _paired(pairs := paired(runs, variants)),
+        "used": used(runs),
+        "paired": _paired(pairs),
         "differences": figures.differences(pairs),
-        "fluctuation": _fluctuation(runs),
+        "by_image": _by_image(images),
+        "one_seed": _ONE_SEED,
+        "why": no_difference(why),
+        "fluctuation": _fluctuation(begun),
         "classes": _classes(runs),
-        "time": _time(runs),
-        "curves": figures.curves(runs),
+        "matrices": list(matrices.values()),
+        "time": _time(begun),
+        "curves": figures.curves(begun),
         "legend": legend,
-        "bands": len(drawn) < len(runs),
+        "bands": len(drawn) < len(begun),
         "gradients": figures.depth(runs),
         "excitations": excitations,
         "same": Table(["same in all runs", ""], same),
@@ -70,6 +84,7 @@ def make(
             {
                 "name": run.name,
                 "confusion": _confusion(run) if len(names) <= _CLASSES else [],
+                "matrix": matrices.get(run.name) if len(names) > _CLASSES else None,
                 "confusions": confusions(run),
                 "mistakes": mistakes(run),
                 "command": run.header["command"],
@@ -83,11 +98,12 @@ def _results(runs: Sequence[Run]) -> Table:
     head = ["run", "network", "parameters", "epochs", "test accuracy", "95 % interval", "training"]
     rows = []
     for run in runs:
-        last, whole, model = run.epochs[-1], run.tally, run.header["model"]
+        whole, model = run.tally, run.header["model"]
         figures = [_percent(whole.accuracy), _interval(whole)] if whole else ["not finished", ""]
         figures[0] += " (validation)" * ((run.end or {}).get("part") == "val")
-        cells = [run.name, model["name"], f"{model['params']:,}", str(last["epoch"])]
-        rows.append([*cells, *figures, _percent(last["train_accuracy"])])
+        cells = [run.name, model["name"], f"{model['params']:,}", str(len(run.epochs))]
+        trained = _percent(run.epochs[-1]["train_accuracy"]) if run.epochs else ""
+        rows.append([*cells, *figures, trained])
     return Table(head, rows)
 
 
@@ -119,6 +135,42 @@ def _paired(found: Sequence[Paired]) -> Table | None:
     ]
     head = ["paired by seed, in points", "seeds", "mean", "standard deviation", "95 % interval"]
     return Table([*head, "verdict", "could have shown"], rows) if rows else None
+
+
+def _by_image(found: Sequence[ByImage]) -> Table | None:
+    rows = [
+        [
+            f"{pair.name} - {pair.first}",
+            f"{pair.points:+.2f}",
+            "{:+.2f} to {:+.2f}".format(*pair.interval),
+            f"{pair.only:,}",
+            f"{pair.only_first:,}",
+            f"{pair.images:,}",
+        ]
+        for pair in found
+    ]
+    head = ["paired by test image, in points", "difference", "95 % interval"]
+    return Table([*head, "only first right", "only second right", "images"], rows) if rows else None
+
+
+def no_difference(why: str) -> str:
+    """A sentence that says why no difference is shown; empty if `why` is."""
+    return why and (
+        f"No difference between the runs is shown: they have one seed each, and {why}. Train more "
+        "seeds (--seed 1), or use senetzoo compare."
+    )
+
+
+def used(runs: Sequence[Run]) -> list[str]:
+    """Which parts of the data the runs used, with their names if they differ in it."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        found.setdefault(run.part, []).append(run.name)
+    return [
+        f"{', '.join(names)}: {text}" if len(found) > 1 else text
+        for text, names in found.items()
+        if text
+    ]
 
 
 def _fluctuation(runs: Sequence[Run]) -> Table:
@@ -206,7 +258,8 @@ def html(report: dict[str, Any]) -> str:
 
 def plots(report: dict[str, Any]) -> list[figures.Plot]:
     """All plots of a report."""
-    found = [*report["differences"], *report["curves"], *report["gradients"]]
+    found = [*report["differences"], *report["curves"], *report["matrices"]]
+    found += report["gradients"]
     return [*found, *(plot for section in report["excitations"] for plot in section.plots)]
 
 

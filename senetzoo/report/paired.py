@@ -1,9 +1,12 @@
-"""Paired comparison of an experiment's variants with its first one, seed by seed.
+"""Paired comparison of an experiment's variants with its first one, seed by seed or by image.
 
 Runs with the same seed start from the same trunk and see the same batches, so they differ only in
 the variant and the noise that it causes. Differences within pairs vary at most as much as the
 accuracies themselves. Variants are compared by the mean of these differences, with simultaneous
 intervals by Dunnett (1955, Journal of the American Statistical Association 50).
+
+Runs of one seed each have no spread between seeds. Their differences are paired by test image, with
+intervals that cover the choice of these images only.
 """
 
 from __future__ import annotations
@@ -15,9 +18,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from senetzoo.errors import MissingExtraError
-from senetzoo.report.run import Run
+from senetzoo.eval.predictions import newcombe
+from senetzoo.report.run import Run, by_label
+from senetzoo.runs import TEST
 
 _CONFIDENCE, _POWER = 0.95, 0.8
 
@@ -75,6 +81,66 @@ def paired(runs: Sequence[Run], variants: Sequence[str] = ()) -> list[Paired]:
             by_seed = found.setdefault(str(run.header["variant"]), {})
             by_seed[int(run.header["seed"])] = 100 * run.end["test_accuracy"]
     return against({name: found[name] for name in sorted(found, key=in_order(variants))})
+
+
+@dataclass(frozen=True)
+class ByImage:
+    """The difference of a run from another one on the same test images.
+
+    Args:
+        name: The run.
+        first: The run it is compared with.
+        only: Number of images that only this run classifies correctly.
+        only_first: Number of images that only the other one does.
+        images: Number of images.
+        interval: 95 % interval of the difference in points: of the choice of images, not of seeds.
+    """
+
+    name: str
+    first: str
+    only: int
+    only_first: int
+    images: int
+    interval: tuple[float, float]
+
+    @property
+    def points(self) -> float:
+        """Accuracy in percent minus that of the other run."""
+        return 100 * (self.only - self.only_first) / self.images
+
+
+def by_image(runs: Sequence[Run], variants: Sequence[str] = ()) -> tuple[list[ByImage], str]:
+    """Compare runs, image by image, with those of the first variant that have their seed.
+
+    Returns:
+        The differences, and why there are none; the reason is empty if there is nothing to compare.
+    """
+    labels = by_label(runs)
+    baseline, *others = sorted(labels, key=in_order(variants))
+    firsts = {run.header["seed"]: run for run in reversed(labels[baseline])}
+    found, why = [], f"no other run has a seed of {baseline}" if others else ""
+    for run in (run for name in (baseline, *others) for run in labels[name]):
+        first = firsts.get(run.header["seed"], run)
+        if first is run:
+            continue
+        if first.end is None or run.end is None:
+            why = f"{(run if first.end else first).name} is not finished"
+            continue
+        one, other = run.predictions, first.predictions
+        if one is None or other is None:
+            why = f"{(run if other else first).folder} has no {TEST}"
+            continue
+        hashes = {each.header["data"].get("sha256", "") for each in (run, first)} - {""}
+        if len(hashes) > 1 or not torch.equal(one.labels, other.labels):
+            why = f"{run.name} and {first.name} are not of the same images"
+            continue
+        both = int((one.right & other.right).sum())
+        only, only_first = int(one.right.sum()) - both, int(other.right.sum()) - both
+        total = len(one.labels)
+        low, high = newcombe(both, only, only_first, total - both - only - only_first)
+        limits = (100 * low, 100 * high)
+        found.append(ByImage(run.name, first.name, only, only_first, total, limits))
+    return found, "" if found else why
 
 
 def in_order(variants: Sequence[str]) -> Callable[[str], int]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from senetzoo.report.excitations import ExcitationSection
-from senetzoo.report.page import confusions, flat, fluctuation
-from senetzoo.report.paired import paired
+from senetzoo.report.page import confusions, flat, fluctuation, no_difference
+from senetzoo.report.paired import by_image, paired
 from senetzoo.report.run import Run, by_label
 
 _SERIES = (
@@ -33,6 +33,7 @@ def results(
         excitations: Excitations of some of the runs.
     """
     pairs = paired(runs, variants)
+    images, why = ([], "") if pairs else by_image(runs, variants)
     return {
         "title": title,
         "runs": [_run(run) for run in runs],
@@ -61,6 +62,19 @@ def results(
             }
             for pair in pairs
         ],
+        "by_image": [
+            {
+                "run": pair.name,
+                "baseline": pair.first,
+                "points": pair.points,
+                "interval": pair.interval,
+                "only_right": pair.only,
+                "only_baseline_right": pair.only_first,
+                "images": pair.images,
+            }
+            for pair in images
+        ],
+        "no_difference": no_difference(why),
         "excitations": [
             {
                 "run": section.name,

@@ -15,7 +15,7 @@ from senetzoo._utils.terminal import printable
 from senetzoo.data.labels import same
 from senetzoo.errors import ConfigError
 from senetzoo.eval.predictions import Predictions, Tally
-from senetzoo.runs import FILES, LOG, TEST, is_run, read_log
+from senetzoo.runs import FILES, LOG, QUICK_IMAGES, TEST, is_run, read_log
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Run:
         name: Name in the report.
         folder: Its folder.
         header: First line of the log: recipe, variant, seed, command, data, environment, model.
-        epochs: Lines of the epochs.
+        epochs: Lines of the epochs; empty in the first one.
         resumed: How often the run was resumed.
         end: Last line; None if the run isn't finished.
         predictions: Predictions for the test images; None if the run isn't finished, or only its
@@ -55,6 +55,16 @@ class Run:
     def classes(self) -> list[str]:
         """Class names."""
         return [printable(name) for name in self.header["data"]["classes"]]
+
+    @property
+    def part(self) -> str:
+        """Which part of the data was used, as a sentence; empty for all of it."""
+        recipe, limit = self.header["recipe"], self.header["recipe"].get("images_per_class", 0)
+        if limit and limit <= QUICK_IMAGES and recipe.get("epochs") == 1:
+            tested = self.header["data"].get("test_images", "few")
+            return f"Quick check: one epoch, {tested} test images. The figures mean nothing."
+        each = f"at most {limit} training images and {limit} test images of each class"
+        return f"Part of the data: {each}." if limit else ""
 
     def series(self, key: str) -> list[tuple[int, float]]:
         """Pairs of epoch and value, for the epochs that have a value."""
@@ -96,7 +106,12 @@ def by_label(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 
 def find(paths: Sequence[Path]) -> list[Run]:
-    """The runs in `paths`, which are folders of runs or folders that contain them."""
+    """The runs in `paths`, which are folders of runs or folders that contain them.
+
+    Raises:
+        ConfigError: There is no run, none has finished an epoch, their classes differ, or a file is
+            broken.
+    """
     folders: dict[Path, None] = {}
     for path in paths:
         inside = [path] if is_run(path) else sorted(log.parent for log in path.rglob(LOG))
@@ -109,6 +124,14 @@ def find(paths: Sequence[Path]) -> list[Run]:
             )
         folders |= dict.fromkeys(inside)
     runs = [read(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+    if not any(run.epochs for run in runs):
+        one = len(runs) == 1
+        which = f"run in {runs[0].folder} has" if one else f"{len(runs)} runs have"
+        raise ConfigError(
+            f"The {which} nothing to report yet.",
+            f"{'Its' if one else 'Their'} first epoch is not finished.",
+            "Wait for it, or run the command that started it again",
+        )
     data = {run.header["data"]["name"]: run.classes for run in runs}
     if len({tuple(map(same, classes)) for classes in data.values()}) > 1:
         raise ConfigError(
@@ -132,12 +155,6 @@ def read(folder: Path, name: str) -> Run:
     """The run in `folder`."""
     header, *lines = read_log(folder / LOG)
     epochs = tuple(line for line in lines if line["kind"] == "epoch")
-    if not epochs:
-        raise ConfigError(
-            f"The run in {folder} has nothing to report yet.",
-            "Its first epoch is not finished.",
-            "Wait for it, or run the command that started it again",
-        )
     resumed = sum(line["kind"] == "resume" for line in lines)
     end = next((line for line in reversed(lines) if line["kind"] == "end"), None)
     if end is None or not (folder / TEST).is_file():

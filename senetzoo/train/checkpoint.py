@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,8 @@ _STATE = {"model", "optimizer", "ema", "scaler", "rng", "sampler", "epoch", "ste
 # Errors for a file that isn't a checkpoint.
 _UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError)
 _REMEDY = "Give another folder with --out, or delete this one"
+# The most fields whose values are shown if another recipe was requested.
+_FEW = 3
 
 
 class StepCount(NamedTuple):
@@ -75,12 +78,35 @@ def require_same(folder: Path, found: tuple[Recipe, int], asked: tuple[Recipe, i
     """Raise if the run to resume has another recipe or seed than requested."""
     if found != asked:
         stored, wanted = ({**dataclasses.asdict(recipe), "seed": n} for recipe, n in (found, asked))
-        differ = ", ".join(name for name in wanted if stored[name] != wanted[name])
+        differ = [name for name in wanted if stored[name] != wanted[name]]
+        # It follows from the phases.
+        differ = [name for name in differ if name != "epochs" or "phases" not in differ]
+        few = differ[:_FEW]
+        its, new = (", ".join(f"{name}={of[name]!r}" for name in few) for of in (stored, wanted))
+        more = f" {len(differ) - _FEW} more fields differ." * (len(differ) > _FEW)
         raise ConfigError(
             f"{folder} has a run with another recipe or seed.",
-            f"It differs in {differ}. A run can only be resumed with the same settings.",
-            _REMEDY,
+            f"It has {its}; {new} was requested.{more}",
+            _REMEDY if more else f"To resume it, {_as_options(stored, few)}. {_REMEDY}",
         )
+
+
+def _as_options(stored: Mapping[str, Any], names: Sequence[str]) -> str:
+    """What to type for the values that a run has."""
+    added = []
+    for name in names:
+        value = stored[name]
+        if name == "compile" and value:
+            continue
+        text = str(value).lower() if value is None or isinstance(value, bool) else str(value)
+        if name == "seed":
+            added.append(f"--seed {text}")
+        else:
+            added.append(f"--set {shlex.quote(f'{name}={text}')}")
+    parts = [f"add {' '.join(added)}"] * bool(added)
+    # Which overrides --set.
+    parts += ["leave out --no-compile"] * ("compile" in names and stored["compile"])
+    return " and ".join(parts)
 
 
 def require_same_data(

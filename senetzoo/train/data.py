@@ -16,7 +16,7 @@ from senetzoo.data import hub, sources
 from senetzoo.data.files import LabeledFiles, StoredImages
 from senetzoo.data.hub import Stream
 from senetzoo.data.images import say_left_out
-from senetzoo.data.sets import ImageSet
+from senetzoo.data.sets import ImageSet, said_of_parent
 from senetzoo.errors import ConfigError, DataError
 from senetzoo.eval.fetch import fetch, local
 from senetzoo.nn.preprocessing import Preprocessing
@@ -224,10 +224,12 @@ def _read(
         held_out = hub.load(path, "test")  # raises an error that says what is missing
     if held_out is None or "train" not in parts:
         missing = "train and val" if "all" in parts else "train" if held_out else "val or test"
+        above = said_of_parent(path)
         raise DataError(
             f"{path} has no {missing} folder.",
-            "The network trains on train/<class>/* and is tested on val/<class>/* (or test).",
-            "Rename the folders accordingly",
+            above
+            or "The network trains on train/<class>/* and is tested on val/<class>/* (or test).",
+            f"Give {path.parent}" if above else "Rename the folders accordingly",
         )
     for images in (parts["train"], held_out):
         if isinstance(images, LabeledFiles) and images.root is not None:

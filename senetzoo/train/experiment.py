@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from senetzoo.errors import ConfigError, nearest
+from senetzoo.runs import QUICK_IMAGES
 from senetzoo.train.recipe import Recipe
 
 
@@ -70,7 +71,7 @@ class Experiment:
                     f"Choose one: --only {chosen[0]}",
                 )
         if quick:
-            short = {"restart_epochs": 0, "compile": False, "images_per_class": 64}
+            short = {"restart_epochs": 0, "compile": False, "images_per_class": QUICK_IMAGES}
             for name, recipe in found.items():
                 last = ((recipe.phases[-1][0], 1),)
                 found[name] = recipe.replace(**{"phases": last, **short, **self.quick})

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import swa_utils
 
 from senetzoo._utils import environment
+from senetzoo._utils.terminal import echo
 from senetzoo.errors import SenetzooError, TrainingError, first_line
 from senetzoo.eval.predictions import Predictions
 from senetzoo.io.folder import WEIGHTS
@@ -68,6 +69,8 @@ class Trainer:
             self.fresh = [name for name, _ in self.start.replaced]
         self.frozen = freeze(model, recipe, self.fresh)
         model.uncalibrate()
+        if recipe.stem:  # chosen for these images, so there is nothing to warn of
+            model._small_warned = True
         model = model.to(memory_format=layout)  # type: ignore[call-overload]
         self.counts = count(model, recipe.final_size)
         if recipe.precision == "fp64":
@@ -93,6 +96,8 @@ class Trainer:
         if missing:
             say(f"training without torch.compile, slower: {missing} {remedy}")
         compiled = recipe.compile and not missing
+        if compiled and accelerator.is_main_process:
+            echo(f"compiling {recipe.model}: the first steps take longer", err=True)
         network = torch.compile(prepared, dynamic=False) if compiled else prepared
         weights = data.class_weights().to(device) if recipe.class_weights else None
         self.step = Step(accelerator, network, model, self.optimizer, recipe, weights)
