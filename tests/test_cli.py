@@ -83,6 +83,7 @@ def test_as_a_process() -> None:
         (("train", "digits", "--set", "model=se_lenet6"), "--set model=se_lenet"),
         (("predict", "photo.jpg", "--model", "se_lenet6"), "--model se_lenet"),
         (("eval", "se_lenet6", "digits"), "se_lenet"),
+        (("eval", "se_resnet20.v9", "digits"), "se_resnet20.cifar10_v2"),
     ],
 )
 def test_a_suggestion_can_be_typed(words: tuple[str, ...], suggestion: str, tmp_path: Path) -> None:
@@ -91,3 +92,5 @@ def test_a_suggestion_can_be_typed(words: tuple[str, ...], suggestion: str, tmp_
     result = run(*words)
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1] == f"Type for example: {suggestion}"
+    result = run("eval", "plain56", "digits")
+    assert result.stderr.splitlines()[-1] == "Type: senetzoo list --pretrained"

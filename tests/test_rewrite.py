@@ -224,6 +224,30 @@ def test_bottlenecks_are_squeezed(name: str) -> None:
     assert done.left == ()
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("kernel", [1, 3, 5, 2, 4])
+def test_convolutions_along_channels(kernel: int, bias: bool) -> None:
+    """ECA's becomes part of the layer from the average, if it has a result for each channel."""
+
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 6, 1, bias=bias)
+            self.along = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=bias)
+            self.head = nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            gate = self.along(y.mean((2, 3)).view(-1, 1, 6))[:, 0, :6].sigmoid()
+            return self.head((y * gate[:, :, None, None]).mean((2, 3)))
+
+    torch.manual_seed(0)
+    model, x = Gated().double().eval(), torch.randn(3, 4, 5, 5, dtype=torch.float64)
+    same(model, x, everywhere=False)
+    graph = rewritten(model, x)[0].graph
+    assert any(n.target is aten.conv1d.default for n in graph.nodes) == (kernel % 2 == 0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["se_resnet50", "se_resnext50_32x4d", "senet154", "se_resnet152"])
 def test_whole_networks_are_squeezed(name: str) -> None:

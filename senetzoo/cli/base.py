@@ -26,8 +26,9 @@ EXITS: Mapping[int, str] = {
 }
 
 
-# A suggestion for Python, whose network an option or argument of a command names too.
-_CREATE = re.compile(r"^(Type for example: )create\('([^']*)'\)$", re.MULTILINE)
+# Suggestions for Python, whose network an option or argument of a command names too.
+_CREATE = re.compile(r"(?:senetzoo\.)?create\('([^']*)'(?:, pretrained=(?:True|'([^']*)'))?\)")
+_UNTRAINED = re.compile(r"Type create\('[^']*'\) for random weights, or: ")
 
 
 class OneOf(click.Choice):  # type: ignore[type-arg]  # not generic in older versions of click
@@ -90,7 +91,8 @@ class SenetzooCommand(_Program):
         try:
             return super().invoke(ctx)
         except SenetzooError as error:
-            echo(f"error: {_CREATE.sub(self._network, str(error))}", err=True)
+            text = _UNTRAINED.sub("Type: ", str(error))
+            echo(f"error: {_CREATE.sub(self._network, text)}", err=True)
             ctx.exit(BAD_INPUT)
         except OutputError:
             raise
@@ -102,10 +104,11 @@ class SenetzooCommand(_Program):
 
     def _network(self, found: re.Match[str]) -> str:
         """How this command takes the network of a suggestion for Python."""
+        network = ".".join(filter(None, found.groups()))
         options = {option for param in self.params for option in param.opts}
         if "--model" in options:
-            return f"{found[1]}--model {found[2]}"
-        return f"{found[1]}--set model={found[2]}" if "--set" in options else found[1] + found[2]
+            return f"--model {network}"
+        return f"--set model={network}" if "--set" in options else network
 
 
 class LazyGroup(_Program, click.Group):

@@ -3,9 +3,9 @@
 The average of ``W * h + b`` over the map is linear in the averages of h over the windows that each
 weight of W reads: for a 1x1 convolution, the average of h; for a padded 3x3 of stride 1, the sums
 over h, over its first and last row and column, and its four corners. The layer after the average
-(SE's first, the only one of ESE and cSE) is linear too, and both become one small matrix. So the
-gate is known before the convolution has run, and reads a map with fewer channels: a quarter in a
-ResNet's bottleneck, half in a ResNeXt's.
+(SE's first, the only one of ESE and cSE, ECA's convolution along the channels) is linear too, and
+both become one small matrix. So the gate is known before the convolution has run, and reads a map
+with fewer channels: a quarter in a ResNet's bottleneck, half in a ResNeXt's.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.nn import functional as F
 
 from senetzoo.deploy.graph import END, Graph, argument, aten, is_call, operator_name, shape
 
@@ -49,6 +50,8 @@ def squeeze_through(
                 _rewrite(graph, mean, conv, weight, bias)
         stack = mean.meta.get("nn_module_stack") or {"": ("", None)}
         reasons[list(stack.values())[-1][0]] = why
+    for conv in graph.calls(aten.conv1d.default):
+        _fold_along_channels(graph, conv)
     return reasons
 
 
@@ -134,6 +137,32 @@ def _first_layer(graph: Graph, user: fx.Node, ndim: int) -> tuple[Tensor, Tensor
     if found is None or (ndim == 4 and (found[0].shape[2:] != (1, 1) or argument(user, 6, 1) != 1)):
         return None
     return found[0].flatten(1), found[1]
+
+
+def _fold_along_channels(graph: Graph, conv: fx.Node) -> None:
+    """Fold a convolution along the outputs of a linear layer, as ECA's, into that layer."""
+    view = conv.all_input_nodes[0]
+    linear, weight = view.all_input_nodes[0], graph.exact(conv.args[1])
+    if not is_call(view, aten.unsqueeze.default, aten.reshape.default):
+        return
+    found = graph.weights(linear) if is_call(linear, aten.linear.default) else None
+    if found is None or weight is None:
+        return
+    layer, bias = found
+    # One signal with a sample for each output of the layer, and a result for each sample.
+    signal = (1, len(layer))
+    same = tuple(shape(view)[1:]) == tuple(shape(conv)[1:]) == signal
+    if not same or {*argument(conv, 3, [1]), *argument(conv, 5, [1])} != {1}:
+        return
+    impulses = torch.eye(len(layer), dtype=layer.dtype)[:, None]
+    band = F.conv1d(impulses, weight, padding=argument(conv, 4, [0]))[:, 0].T
+    shift = graph.exact(argument(conv, 2, None))
+    terms = [*([] if bias is None else [band @ bias]), *([] if shift is None else [shift])]
+    total = sum(terms, layer.new_zeros(len(layer))) if terms else None
+    dtype = conv.meta["val"].dtype
+    constants = [v if v is None else graph.constant(v, dtype, conv) for v in (band @ layer, total)]
+    new = graph.call(conv, aten.linear.default, linear.args[0], *constants)
+    graph.replace(conv, graph.call(conv, aten.unsqueeze.default, new, 1))
 
 
 def _pooled(graph: Graph, conv: fx.Node, weight: Tensor) -> tuple[fx.Node, Tensor]:
