@@ -128,5 +128,5 @@ def entry(name: str) -> RegistryEntry:
     raise ConfigError(
         f"There is no network {name!r}.",
         f"The nearest names are {', '.join(close)}." if close else "No name is similar.",
-        f"Type for example: create({close[0]!r})" if close else "Type: senetzoo list",
+        f"Type for example: {close[0]}" if close else "Type: senetzoo list",
     )

@@ -30,9 +30,15 @@ def test_list(shelf: Shelf) -> None:
     assert run("list", "--family", "lenet").output == "lenet\nlenet5\nse_lenet\nse_lenet5\n"
     found = json.loads(run("list", "resnet20*", "--json").output)
     assert found == [
-        {"name": "resnet20", "weights": ["pets_v1", "a_v2"]},
-        {"name": "resnet20a", "weights": []},
+        {"name": "resnet20", "weights": ["pets_v1", "a_v2"], "embedded": []},
+        {"name": "resnet20a", "weights": [], "embedded": []},
     ]
+
+
+def test_list_marks_the_weights_in_the_package() -> None:
+    assert run("list", "lenet5").output == "lenet5  digits_v1 (in the package)\n"
+    (found,) = json.loads(run("list", "lenet5", "--json").output)
+    assert found["embedded"] == found["weights"] == ["digits_v1"]
 
 
 def test_explain() -> None:

@@ -55,6 +55,7 @@ def command(
     with tempfile.TemporaryDirectory(prefix="senetzoo-") as folder:
         # gradio's default folder for uploads can be read by other users of this machine.
         os.environ["GRADIO_TEMP_DIR"] = folder
+        echo(f"loading {' and '.join(names)} ...", err=True)
         try:
             from senetzoo.app.app import build, is_loopback, launch
         except ModuleNotFoundError as error:
