@@ -80,10 +80,10 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
      "There is no network ''.\nNo name is similar.\nType: senetzoo list"),
     (lambda: create("resnet-50"), ConfigError, "There is no network 'resnet-50'.\n"
      "The nearest names are resnet50, resnest50, skresnet50.\n"
-     "Type for example: create('resnet50')"),
+     "Type for example: resnet50"),
     (lambda: create("ResNet50+se"), ConfigError, "There is no network 'ResNet50'.\n"
      "The nearest names are resnet50, resnest50, skresnet50.\n"
-     "Type for example: create('resnet50')"),
+     "Type for example: resnet50"),
     (lambda: list_models(family="vgg19"), ConfigError,
      f"There is no family 'vgg19'.\nFamilies are {TITLES}.\nDid you mean 'vgg'?"),
     # Weights
@@ -282,7 +282,7 @@ COMMANDS: list[tuple[list[str], str]] = [
      "Type: senetzoo train flowers_small --data FOLDER"),
     (["bench", "--model", "resnet_20"], "There is no network 'resnet_20'.\n"
      "The nearest names are resnet20, resnet20a, resnet1202.\n"
-     "Type for example: create('resnet20')"),
+     "Type for example: resnet20"),
 ]  # fmt: skip
 
 

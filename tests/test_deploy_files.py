@@ -301,7 +301,11 @@ def test_a_file_of_photographs_is_evaluated_like_its_network(
 def test_other_commands_name_the_network_of_a_file(tmp_path: Path) -> None:
     assert {*zoo.EXPORTED} == {*SUFFIXES.values()}
     (tmp_path / "photos.onnx").write_bytes(b"no model")
-    for words in (("bench",), ("export", "--to", "pt2"), ("finetune", tmp_path, "--model")):
+    for words in (
+        ("bench", "--model"),
+        ("export", "--to", "pt2"),
+        ("finetune", tmp_path, "--model"),
+    ):
         done = commands.run(*words, tmp_path / "photos.onnx")
         assert done.exit_code == 2
         assert "photos.onnx is an exported file" in done.stderr, words

@@ -117,6 +117,7 @@ def command(
         name, images = images[0], images[1:]
     name = "se_resnet20" if name is None else name
     model: Classifier | None = None
+    run: Callable[[list[Tensor]], Tensor]
     transform: Callable[[Any], Tensor]
     if is_exported(name):
         file = opened(name, weights=weights, preprocessing=preprocessing, explain=folder)
@@ -136,7 +137,7 @@ def command(
 
         where = _number(int, layer)
         page = Page(folder, name, where)
-        look = functools.partial(evidence, model, transforms=transform, layer=where)
+        look = functools.partial(evidence, model, transforms=transforms(model), layer=where)
         # FOLDER may lie in a folder of images.
         wanted = (source for source in wanted if not page.made(source[0]))
     table: _Table | None = None

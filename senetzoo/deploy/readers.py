@@ -79,7 +79,8 @@ class ExportedFile:
     def probabilities(self, inputs: list[Tensor]) -> Tensor:
         """The probabilities (N, outputs) of transformed images of the same size."""
         images = torch.stack(inputs)
-        found = finite(self.run(images), images)
+        with torch.inference_mode():
+            found = finite(self.run(images), images)
         return found if self.inside else (found / self.metadata["temperature"]).softmax(1)
 
     def labeled(self, where: str, part: Split | None = None) -> LabeledImages:
