@@ -202,7 +202,7 @@ def test_a_loss_is_warned_of(dtype: str, right: int, text: str) -> None:
     done = Export((), {"dtype": dtype}, {}, False, "", beside)
     assert done.warning == text
     assert beside.same == right
-    assert str(beside).startswith(f"things: {right / 10:.2f}% of 1000 images, ")
+    assert str(beside).startswith(f"things: {right / 10:.2f}% [")
 
 
 def test_a_loss_is_said(lenet: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

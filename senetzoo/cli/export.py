@@ -168,7 +168,7 @@ def _text(done: Export, model: Classifier) -> str:
             f"  images ({shape}), {'uint8' if done.inside else 'float32'} -> "
             f"{given} (batch, {_outputs(model)}), float32",
             f"  {done.computes}",
-            f"  largest error of the {of}: {most:.1e}, on batches of {images} {kind} images",
+            f"  largest error of the {of}: {most:.2g}, on batches of {images} {kind} images",
             *([f"  {done.beside}"] if done.beside else []),
         ]
     )

@@ -69,7 +69,7 @@ class Beside:
         return (
             f"{self.data}: {file} of {file.total} images are right (95 %, Wilson), "
             f"{self.points:+.2f} points from the network's {network.accuracy:.2%}; the same class "
-            f"for {self.same}; probabilities differ by at most {self.largest:.4f}"
+            f"for {self.same}; probabilities differ by at most {self.largest:.2g}"
         )
 
 

@@ -242,7 +242,7 @@ def _of_run(result: Result) -> list[str]:
         "| | on | images | value | 95 % interval |",
         "| --- | --- | ---: | ---: | ---: |",
         f"| top-1 | {_cell(result.data)}, {result.part} images | {result.images:,} | "
-        f"{100 * result.right / result.images:.2f} % | {low:.2f} to {high:.2f} |",
+        f"{100 * result.right / result.images:.2f} % | {low:.1f} to {high:.1f} |",
     ]
     if result.chose_epoch:
         lines.append(
