@@ -388,7 +388,7 @@ def test_what_is_not_pushed(
         (("se_resnet20.v9", "--repo", "someone/pets"),
          "There are no weights 'v9' of 'se_resnet20'.\nIts tags are cifar10_v2, cifar100_v1, "
          "cifar10_v1, pytorchcv_cifar10, pytorchcv_cifar100, pytorchcv_svhn.\n"
-         "Type for example: create('se_resnet20', pretrained='cifar10_v2')"),
+         "Type for example: se_resnet20.cifar10_v2"),
         (("my_network", "--repo", "someone/pets"),
          "There is no network 'my_network'.\nNo name is similar.\nType: senetzoo list"),
     ],
