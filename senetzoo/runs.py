@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -20,6 +21,8 @@ from senetzoo.errors import BrokenError, ConfigError
 from senetzoo.nn.preprocessing import IMAGENET
 
 LOG, SUMMARY, TEST = "log.jsonl", "summary.json", "test.safetensors"
+SPLIT, LEFT_OUT = "split.csv", "left_out.csv"
+"""Files of a fine-tuned run that list the images of each split, and the files left out."""
 FILES = "files"
 """Key in the metadata of ``test.safetensors``: a JSON list of the files of the mistakes."""
 
@@ -136,6 +139,11 @@ def renamed(record: Mapping[str, Any]) -> dict[str, Any]:
     return {"variant" if key == "arm" else key: value for key, value in record.items()}
 
 
+def tested(record: Mapping[str, Any]) -> str:
+    """What the accuracy in the last line of a log or in a summary is called."""
+    return "validation accuracy" if record.get("part") == "val" else "test accuracy"
+
+
 def read_summary(folder: Path) -> dict[str, Any]:
     """Read the summary of a finished run."""
     path = folder / SUMMARY
@@ -146,6 +154,41 @@ def read_summary(folder: Path) -> dict[str, Any]:
             "Type the command that started it again: it will continue to the end",
         )
     return {**read_json(_Summary, path, REMEDY, newest=SCHEMA)}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run recorded, for readers of its network.
+
+    Args:
+        data: Name of its data.
+        part: The images that it was tested on: ``"test"`` or ``"validation"``.
+        right: Number of correctly classified images.
+        images: Number of images.
+        interval: Wilson's 95 % interval of the accuracy.
+        chose_epoch: Whether these images chose the epoch, too.
+        start: Tag of the weights that it started from; empty if they were random.
+        command: The command line.
+    """
+
+    data: str
+    part: str
+    right: int
+    images: int
+    interval: tuple[float, float]
+    chose_epoch: bool
+    start: str
+    command: str
+
+
+def read_result(folder: Path) -> Result:
+    """Read the result of a finished run."""
+    done, first = read_summary(folder), read_log(folder / LOG)[0]
+    part = tested(done).removesuffix(" accuracy")
+    chose = part == "validation" and done["recipe"].get("keep") == "best"
+    data, start = first["data"]["name"], first["model"].get("start") or ""
+    right, images, interval = done["test_correct"], done["test_images"], done["wilson"]
+    return Result(data, part, right, images, tuple(interval), chose, start, done["command"])
 
 
 @contextmanager

@@ -35,6 +35,7 @@ def config(reference: ModelName | str | Path) -> ModelSpec:
         PolicyError: The policy can't be parsed.
         WeightsError: There is no such folder or repository.
     """
+    _require_network(reference)
     return find(reference)[0] if is_saved(reference) else spec_of(reference)  # type: ignore[arg-type]
 
 
@@ -210,6 +211,7 @@ def find(
             "pretrained is True, False, or a tag.",
             f"Type for example: create({str(reference)!r}, {remedy})",
         )
+    _require_network(reference)
     look = _find_saved if is_saved(reference) else _find_named
     spec, trained, own = look(reference, pretrained)
     given = {name: value for name, value in options.items() if value is not None}
@@ -248,6 +250,27 @@ def _find_named(
     return trained.spec, trained, policy
 
 
+EXPORTED = (".onnx", ".pt2", ".xml")
+"""Suffixes of the files that `senetzoo.export` writes."""
+
+
+def is_exported(reference: object) -> bool:
+    """Whether `reference` names a file that `senetzoo.export` wrote."""
+    text = str(reference)
+    named = Path(text).suffix in EXPORTED and not text.startswith(hub.PREFIX)
+    return named and not _is_folder(text)
+
+
+def _require_network(reference: object) -> None:
+    if is_exported(reference):
+        there = "" if user_path(str(reference)).exists() else " that does not exist"
+        raise ConfigError(
+            f"{reference} is an exported file{there}.",
+            "Only the commands eval and predict take one.",
+            "Give the network that it was exported from, such as the folder of its run",
+        )
+
+
 def is_saved(reference: object) -> bool:
     """Whether `reference` is a folder or a repository rather than a name in the registry."""
     if isinstance(reference, Path):
@@ -271,7 +294,9 @@ def saved_in(reference: str | Path) -> Path | None:
 
 
 def is_network(text: str) -> bool:
-    """Whether `text` names a network rather than an image or a folder of images."""
+    """Whether `text` names a network or its exported file, not an image or a folder of images."""
+    if is_exported(text):
+        return True
     base, _ = before_policy(text)
     if _is_folder(base):
         path = user_path(base)
@@ -312,7 +337,8 @@ def _find_saved(
         raise ConfigError(
             f"{path} is a weights file{'' if path.exists() else ' that does not exist'}.",
             "It doesn't say which network the weights are for.",
-            f'Type for example: load("resnet50", weights={str(path)!r})',
+            f'Name the network, too: load("resnet50", weights={str(path)!r}), or in a command: '
+            f"resnet50 --weights {path}",
         )
     else:
         trained = folder.read(path)

@@ -384,6 +384,7 @@ def test_it_prints_its_address_asks_nobody_and_ends_with_ctrl_c(
         process.kill()
     assert (process.returncode, out) == (130, ""), err[-1500:]
     assert err.splitlines() == [
+        "loading resnet20 and se_resnet20 ...",
         "The default weights of resnet20 are resnet20.cifar10_v2.",
         "The default weights of se_resnet20 are se_resnet20.cifar10_v2.",
     ]

@@ -47,7 +47,7 @@ NO_NAME = 'It needs a name, which is text, or a folder.\nType for example: "se_r
 NO_WEIGHTS = (
     "There are no pretrained weights of 'resnet18'.\n"
     "Networks with weights are resnet20.\n"
-    "Type create('resnet18') for random weights, or: senetzoo list --pretrained"
+    "Those with weights are listed by: senetzoo list --pretrained"
 )
 OPTIONS = (
     "Its options are reference, policy, pretrained, weights, preprocessing, num_classes, "
@@ -81,10 +81,10 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
      "for your own network: --register MODULE:NAME"),
     (lambda: create("resnet-50"), ConfigError, "There is no network 'resnet-50'.\n"
      "The nearest names are resnet50, resnest50, skresnet50.\n"
-     "Type for example: create('resnet50')"),
+     "Type for example: resnet50"),
     (lambda: create("ResNet50+se"), ConfigError, "There is no network 'ResNet50'.\n"
      "The nearest names are resnet50, resnest50, skresnet50.\n"
-     "Type for example: create('resnet50')"),
+     "Type for example: resnet50"),
     (lambda: list_models(family="vgg19"), ConfigError,
      f"There is no family 'vgg19'.\nFamilies are {TITLES}.\nDid you mean 'vgg'?"),
     # Weights
@@ -95,10 +95,10 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
      "Did you mean 'pets_v1'?"),
     (lambda: create("resnet20", pretrained="imagenet"), ConfigError,
      "There are no weights 'imagenet' of 'resnet20'.\nIts tags are pets_v1.\n"
-     "Type for example: create('resnet20', pretrained='pets_v1')"),
+     "Type for example: resnet20.pets_v1"),
     (lambda: create("resnet20."), ConfigError,
      "There are no weights '' of 'resnet20'.\nIts tags are pets_v1.\n"
-     "Type for example: create('resnet20', pretrained='pets_v1')"),
+     "Type for example: resnet20.pets_v1"),
     (lambda: create("resnet20.pets_v1", pretrained="pets_v2"), ConfigError,
      "'resnet20.pets_v1' and pretrained='pets_v2' name different weights.\n"
      "A network has one set of weights.\nLeave one of them out"),
@@ -245,7 +245,7 @@ def test_weights_before_there_are_any(shelf: Shelf) -> None:
     assert message(lambda: create("resnet18", pretrained=True), ConfigError) == (
         "There are no pretrained weights of 'resnet18'.\n"
         "This version of senetzoo has none at all.\n"
-        "Type create('resnet18') for random weights, or: senetzoo list --pretrained"
+        "Those with weights are listed by: senetzoo list --pretrained"
     )
 
 
@@ -260,14 +260,14 @@ COMMANDS: list[tuple[list[str], str]] = [
     (["list", "--family", "vit"], f"There is no family 'vit'.\nFamilies are {TITLES}."),
     (["explain", "resnet2"], "There is no network 'resnet2'.\n"
      "The nearest names are resnet32, resnet26, resnet20.\n"
-     "Type for example: create('resnet32')"),
+     "Type for example: resnet32"),
     (["explain", "resnet20.pets_v2"], "There are no weights 'pets_v2' of 'resnet20'.\n"
      "Its tags are pets_v1.\nDid you mean 'pets_v1'?"),
     (["explain", "lenet", "--policy", "se@post"], "se@post matches nothing in lenet.\n"
      "lenet has the positions pre, standard, not post.\nType for example: @pre"),
     (["weights", "verify", "resnet2"], "There is no network 'resnet2'.\n"
      "The nearest names are resnet32, resnet26, resnet20.\n"
-     "Type for example: create('resnet32')"),
+     "Type for example: resnet32"),
     (["weights", "verify", "resnet18"], NO_WEIGHTS),
     (["predict", "cat.jpg", "--model", "resnet18"], NO_WEIGHTS),
     (["train", "digit"],
@@ -284,7 +284,7 @@ COMMANDS: list[tuple[list[str], str]] = [
      "Type: senetzoo train flowers_small --data FOLDER"),
     (["bench", "--model", "resnet_20"], "There is no network 'resnet_20'.\n"
      "The nearest names are resnet20, resnet20a, resnet1202.\n"
-     "Type for example: create('resnet20')"),
+     "Type for example: resnet20"),
 ]  # fmt: skip
 
 

@@ -28,14 +28,22 @@ def test_list(shelf: Shelf) -> None:
     shelf.put("resnet20.a_v2", default=False)
     lines = run("list").output.splitlines()
     assert [line.split()[0] for line in lines] == list(ENTRIES)
-    assert "resnet20  pets_v1, a_v2" in lines
-    assert run("list", "*resnet20", "--pretrained").output == "resnet20  pets_v1, a_v2\n"
+    both = "resnet20  pets_v1 (in the package), a_v2 (in the package)"
+    assert both in lines
+    assert run("list", "*resnet20", "--pretrained").output == f"{both}\n"
     assert run("list", "--family", "lenet").output == "lenet\nlenet5\nse_lenet\nse_lenet5\n"
     found = json.loads(run("list", "resnet20*", "--json").output)
     assert found == [
-        {"name": "resnet20", "weights": ["pets_v1", "a_v2"]},
-        {"name": "resnet20a", "weights": []},
+        {"name": "resnet20", "weights": ["pets_v1", "a_v2"], "embedded": ["pets_v1", "a_v2"]},
+        {"name": "resnet20a", "weights": [], "embedded": []},
     ]
+
+
+def test_list_marks_the_weights_in_the_package() -> None:
+    assert run("list", "lenet5").output == "lenet5  digits_v1 (in the package)\n"
+    (found,) = json.loads(run("list", "lenet5", "--json").output)
+    assert found["embedded"] == found["weights"] == ["digits_v1"]
+    assert "in the package" not in run("list", "resnet50").output
 
 
 def test_explain() -> None:

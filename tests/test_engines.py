@@ -138,7 +138,9 @@ def test_a_traced_network_runs_as_well(found: Engine) -> None:
     model = small().eval()
     dynamic = ({0: torch.export.Dim("batch")},)
     graph = torch.export.export(model, (batch(2),), dynamic_shapes=dynamic).module()
-    run = load(found, graph, batch(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        run = load(found, graph, batch(1))
     with torch.no_grad():
         for count in (1, 4) if found is not INDUCTOR else (1,):
             assert relative_error(run(batch(count)), model(batch(count))) < TOLERANCE

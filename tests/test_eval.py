@@ -156,7 +156,7 @@ def test_no_data() -> None:
         "There is no data at /no/such/place.\n"
         "Data is a folder of class folders, a CSV or parquet file, a copy of CIFAR-10, CIFAR-100 "
         "or flower_photos, a data set on the Hub, or the word digits.\n"
-        "Type for example: digits; or hf-hub:OWNER/NAME"
+        "Check the path, or give hf-hub:OWNER/NAME for a data set on the Hub"
     )
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from support import commands
 from support.networks import message
 from support.runs import TINY, after_step, log_of, press_ctrl_c, silent, train, weights_of
 from torch.nn import functional as F
@@ -211,6 +212,43 @@ def test_photographs_become_a_network(
     ]
     assert (record["run"], record["part"]) == (str(out), "validation")
     assert record["accuracy"] == pytest.approx(end["test_accuracy"], abs=1e-5)
+    # What is said of the accuracy is what the run recorded.
+    assert "finished, validation accuracy" in again.stderr
+    page = " ".join((out / "report.html").read_text("utf-8").split())
+    assert "those of the epoch that did best on the validation images (on these same" in page
+    assert "test accuracy" not in page.lower()
+    # Images that were trained on, or chose the epoch, are known by their paths.
+    listed_parts = data.open_splits(out / "split.csv")
+    trained, held = (len(listed_parts[split]) for split in ("train", "val"))
+    whole = commands.run("eval", out, root, "--json")
+    assert whole.exit_code == 0
+    counts = json.loads(whole.stdout)
+    assert (counts["trained_on"], counts["chose_epoch"]) == (trained, held)
+    assert f"warning: {trained} of these {trained + held} images are training" in whole.stderr
+    assert f"Type: senetzoo eval {out} {out / 'split.csv'}" in whole.stderr
+    held_out = commands.run("eval", out, out / "split.csv")
+    assert f"{held} of these images also chose the epoch" in held_out.stdout
+    assert "warning" not in held_out.stderr
+    # The card and the export say it, too.
+    pushed = commands.run("push", out, "--repo", "me/things", "--dry-run")
+    assert pushed.exit_code == 0, pushed.output
+    assert f"| top-1 | things, validation images | {held} |" in pushed.stdout
+    assert "These images also chose the epoch" in pushed.stdout
+    assert "from the weights `resnet20.cifar10_v2`" in pushed.stdout
+    file = tmp_path / "new" / "net.pt2"
+    made = commands.run(
+        "export", out, "--to", "pt2", "--data", out / "split.csv", "--output", file, "--json"
+    )
+    assert made.exit_code == 0, made.output
+    assert json.loads(made.stdout)["metadata"]["network_accuracy"] == {
+        "correct": end["test_correct"],
+        "images": held,
+        "data": f"{out / 'split.csv'} val",
+    }
+    missing = commands.run("eval", out, root, "--split", "val", "--calibrate")
+    assert missing.exit_code == 2
+    assert "It has no splits." in missing.stderr
+    assert "split.csv" in missing.stderr
 
 
 def test_test_images_are_looked_at_once_and_choose_nothing(
@@ -389,6 +427,18 @@ def test_a_folder_keeps_its_weights(
             functools.partial(tuned, root, tmp_path / "run", **changed), ConfigError
         ).startswith(f"{tmp_path / 'run'} has a run with {what}.")
     assert (tmp_path / "run" / "start" / "model.safetensors").read_bytes() == before
+
+
+def test_weights_that_can_not_be_fetched_leave_no_folder(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("SENETZOO_CACHE", str(tmp_path / "cache"))
+    result = invoke(root, "--model", "resnet50", "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "HF_HUB_OFFLINE forbids downloads" in result.stderr
+    assert "leave out --model: fine-tuning then starts from resnet20.cifar10_v2" in result.stderr
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

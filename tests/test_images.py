@@ -367,4 +367,5 @@ def test_the_page_of_explanations_is_not_said_to_be_left_out(
     assert capsys.readouterr().err == ""
     (tmp_path / "notes.html").touch()
     images_in(tmp_path)
-    assert "notes.html" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "1 file left out, not named like an image: notes.html" in said

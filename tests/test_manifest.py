@@ -381,8 +381,7 @@ def test_find(shelf: Shelf) -> None:
     shelf.put("resnet20.b", default=False)
     shelf.put("resnet20.a", default=False)
     assert message(lambda: manifest.find("resnet20", None), ConfigError) == (
-        "'resnet20' has no default weights.\nIts tags are a, b.\n"
-        "Type for example: create('resnet20', pretrained='a')"
+        "'resnet20' has no default weights.\nIts tags are a, b.\nType for example: resnet20.a"
     )
     shelf.put("resnet20.z")
     assert manifest.tags("resnet20") == ["z", "a", "b"]
@@ -396,7 +395,7 @@ def test_networks_without_weights_when_many_have_some() -> None:
     assert message(lambda: manifest.find("vgg11_lrn", None), ConfigError) == (
         "There are no pretrained weights of 'vgg11_lrn'.\n"
         f"There are weights of {len(networks)} networks.\n"
-        "Type create('vgg11_lrn') for random weights, or: senetzoo list --pretrained"
+        "Those with weights are listed by: senetzoo list --pretrained"
     )
 
 

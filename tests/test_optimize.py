@@ -143,7 +143,9 @@ def test_parts_of_a_batch(
     model = gated()
     fast = senetzoo.optimize(model, sample(images))
     assert fast.report.chosen.part == part
-    assert (f"hare, fp32, nchw, {part} images at a time" in str(fast.report)) == (part is not None)
+    assert (f"hare, fp32, nchw, 1 stream, {part} images at a time" in str(fast.report)) == (
+        part is not None
+    )
     sizes.clear()
     for count in (1, images, images + 1, 3 * images):
         with torch.no_grad():
@@ -181,6 +183,8 @@ def test_modes(fakes: Callable[..., None]) -> None:
         assert streams(3, mode="latency") == 1
         assert streams(3, mode="throughput") == 2
         assert streams(1, mode="throughput") == 1
+        one = senetzoo.optimize(model, sample(1), mode="throughput").report
+        assert str(one).startswith("hare, fp32, nchw, 1 stream\n")
         report = str(senetzoo.optimize(model, sample(3)).report)
     assert "hare, fp32, nchw, 2 streams\n" in report
     assert "  hare nchw: 375.00" in report

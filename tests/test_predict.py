@@ -411,7 +411,7 @@ def test_what_is_not_sure_is_rejected(tmp_path: Path, colors: Colors) -> None:
         with pytest.raises(ConfigError, match="It is a probability from 0 to 1, or the word auto"):
             predict(colors, red, reject=wrong)  # type: ignore[arg-type]
     done = run(red, gray, "--reject", "auto", "--top", 1)
-    assert done.stdout.splitlines()[2] == f"{gray}     -  none of the classes"
+    assert done.stdout.splitlines()[2] == f"{gray}     -  rejected: not confident enough"
     lines = run(red, gray, "--reject", "0.5", "--json").stdout.splitlines()
     assert [json.loads(line)["rejected"] for line in lines] == [False, True]
     done = run(red, "--reject", "many")

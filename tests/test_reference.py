@@ -193,7 +193,8 @@ def test_two_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             load(reference, weights=file)
     assert message(lambda: load(file), ConfigError) == (
         f"{file} is a weights file.\nIt doesn't say which network the weights are for.\n"
-        f'Type for example: load("resnet50", weights={str(file)!r})'
+        f'Name the network, too: load("resnet50", weights={str(file)!r}), or in a command: '
+        f"resnet50 --weights {file}"
     )
     # Nobody is asked for a repository of that name.
     monkeypatch.setattr("senetzoo.io.hub.read", None)

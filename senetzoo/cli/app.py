@@ -50,8 +50,11 @@ def command(
       senetzoo app --model resnet20 --model se_resnet20 --port 8000
       senetzoo app --json
     """
-    from senetzoo.zoo import load
+    from senetzoo.zoo import config, load
 
+    for name in names:
+        config(name)  # raises for an unknown name
+    echo(f"loading {' and '.join(names)} ...", err=True)
     with tempfile.TemporaryDirectory(prefix="senetzoo-") as folder:
         # gradio's default folder for uploads can be read by other users of this machine.
         os.environ["GRADIO_TEMP_DIR"] = folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,8 +10,14 @@ import click
 
 from senetzoo._utils.environment import check_device, threads_set
 from senetzoo._utils.files import write_csv, write_text
-from senetzoo._utils.terminal import columns, progress
-from senetzoo.cli.networks import evaluate_networks, trained
+from senetzoo._utils.terminal import columns, echo, progress
+from senetzoo.cli.networks import (
+    evaluate_file,
+    evaluate_networks,
+    opened,
+    trained,
+    used_in_training,
+)
 from senetzoo.cli.options import (
     FILE,
     FOLDER,
@@ -33,10 +40,11 @@ from senetzoo.eval.calibration import PRECISION
 from senetzoo.eval.robustness import Robustness, robustness
 from senetzoo.io.save import save, store_calibration
 from senetzoo.nn.modes import TORCH_DTYPES
-from senetzoo.zoo import saved_in
+from senetzoo.runs import SPLIT
+from senetzoo.zoo import is_exported, saved_in
 
 
-@as_command("eval")
+@as_command("eval", exits={0: "done; images that can't be read are left out and counted"})
 def command(
     network: Network,
     data: Data,
@@ -71,10 +79,10 @@ def command(
     """Measure how well NETWORK classifies DATA.
 
     NETWORK is a name, with its default weights or those of a tag; a folder that senetzoo.save or a
-    training run wrote; or hf-hub:OWNER/NAME. DATA is a folder of class folders, perhaps in train,
-    val and test; a CSV of path,label[,split]; a parquet file; a copy of CIFAR-10 or flower_photos;
-    hf-hub:OWNER/NAME; or one of the words digits, cifar10, cifar100. Images that can't be read are
-    reported, skipped and counted.
+    training run wrote; hf-hub:OWNER/NAME; or a file that senetzoo export wrote. DATA is a folder of
+    class folders, perhaps in train, val and test; a CSV of path,label[,split]; a parquet file; a
+    copy of CIFAR-10 or flower_photos; hf-hub:OWNER/NAME; or one of the words digits, cifar10,
+    cifar100. Images that can't be read are reported, skipped and counted.
 
     Prints top-1, top-5 and per-class accuracy with 95 % intervals, balanced accuracy, macro
     precision and F1, calibration error, the confusion matrix, and the misclassified files with the
@@ -91,13 +99,16 @@ def command(
     Examples:
       senetzoo eval lenet5 digits
       senetzoo eval se_resnet20 cifar10/ --json
-      senetzoo eval runs/photos-resnet20 photos/ --csv images.csv
-      senetzoo eval runs/photos-resnet20 photos/ --split val --calibrate
+      senetzoo eval runs/photos-resnet20 runs/photos-resnet20/split.csv --csv images.csv
+      senetzoo eval runs/photos-resnet20 runs/photos-resnet20/split.csv --calibrate
+      senetzoo eval photos.onnx new_photos/ --json
       senetzoo eval se_resnet20 cifar10/ --corruptions --plot robust.svg
       senetzoo eval resnet20 photos/ --weights resnet20.safetensors --mean 0.5 --std 0.5
     """
     stated = {"weights": weights, "preprocessing": preprocessing}
-    folder = _calibrated_in(network, stated, out, tta) if calibrate else None
+    folder = None
+    if calibrate and not is_exported(network):
+        folder = _calibrated_in(network, stated, out, tta)
     if out is not None and not calibrate:
         raise click.UsageError("--out requires --calibrate.")
     if corruptions and tta:
@@ -108,27 +119,47 @@ def command(
         raise click.UsageError(f"--plot writes SVG: --plot {plot_file.with_suffix('.svg')}")
     where = check_device(device, bf16=dtype == "bf16")
     with threads_set(threads):
-        (found,) = evaluate_networks(
-            [network],
-            data,
-            split,
-            stated=stated,
-            dtypes=[dtype],
-            batch=batch,
-            tta=tta,
-            device=where,
-        )
+        if is_exported(network):
+            needs = {"tta": tta, "corruptions": corruptions, "calibrate": calibrate}
+            other = {"dtype": dtype == "bf16", "device": where.type != "cpu"}
+            found = evaluate_file(opened(network, **stated, **needs, **other), data, split, batch)
+        else:
+            (found,) = evaluate_networks(
+                [network],
+                data,
+                split,
+                stated=stated,
+                dtypes=[dtype],
+                batch=batch,
+                tta=tta,
+                device=where,
+            )
     if csv_file is not None:
         rows = list(found.rows())
         write_csv(csv_file, list(rows[0]), rows)
-    more: dict[str, object] = {}
+    used = used_in_training(network, found.data.images)
+    seen, chose = used or (0, 0)
+    more: dict[str, object] = {} if used is None else {"trained_on": seen, "chose_epoch": chose}
     text = [str(found)]
+    if seen and split != "train":
+        kept = shlex.quote(str(Path(network) / SPLIT))
+        echo(
+            f"warning: {seen} of these {len(found.data.images)} images are training images of "
+            f"{network}: the accuracy is too optimistic.\n"
+            f"Type: senetzoo eval {shlex.quote(network)} {kept}, or give new images",
+            err=True,
+        )
+    if chose:
+        text.append(
+            f"{chose} of these images also chose the epoch: the accuracy on new images is likely "
+            "to be a little lower."
+        )
     if corruptions:
         model = trained(network, **stated).to(where, TORCH_DTYPES[dtype])
         total = 31 * len(found.data.images)
         with threads_set(threads), progress(total, "corruptions", "image") as advance:
             robust = robustness(model, found.data, batch=batch, advance=advance)
-        more = {"robustness": robust.as_dict()}
+        more |= {"robustness": robust.as_dict()}
         text.append(str(robust))
         if plot_file is not None:
             _plot(robust, plot_file)

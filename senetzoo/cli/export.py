@@ -10,13 +10,15 @@ from typing import Annotated
 import click
 
 from senetzoo._utils.files import user_path
+from senetzoo._utils.terminal import echo
 from senetzoo.cli import complete
-from senetzoo.cli.networks import trained
+from senetzoo.cli.networks import trained, used_in_training
 from senetzoo.cli.options import DATA, Json, Network, Stated, WeightsFile, as_command, say
 from senetzoo.deploy.export import Export, check
 from senetzoo.deploy.export import export as write
 from senetzoo.deploy.writers import SUFFIXES, FileDtype, Format
 from senetzoo.errors import ConfigError
+from senetzoo.eval.data import images_for
 from senetzoo.nn.classifier import Classifier
 from senetzoo.zoo import create
 
@@ -92,6 +94,8 @@ def command(
         model = create(network)
     else:
         model = trained(network, weights=weights, preprocessing=preprocessing)
+    labeled = None if data is None else images_for(model, data)
+    used = None if labeled is None else used_in_training(network, labeled.images)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* points of accuracy on ", category=UserWarning)
         done = write(
@@ -99,13 +103,24 @@ def command(
             output,
             dtype=dtype,
             with_preprocessing=with_preprocessing,
-            data=data,
+            data=labeled,
             name=network,
             optimized=optimized,
         )
     if done.warning:
         click.echo(f"warning: {done.warning}", err=True)
-    say(as_json, _report(done, model), _text(done, model))
+    trained_on, chose = used or (0, 0)
+    if trained_on:
+        echo(
+            f"warning: {trained_on} images of {data} are training images of {network}: the "
+            "accuracies are too optimistic.",
+            err=True,
+        )
+    chosen = [
+        f"  {chose} images of {data} also chose the epoch, so both accuracies are likely "
+        "a little too high; other images: senetzoo eval FILE DATA"
+    ] * bool(chose)
+    say(as_json, _report(done, model), "\n".join([_text(done, model), *chosen]))
 
 
 def _report(done: Export, model: Classifier) -> dict[str, object]:
@@ -136,21 +151,24 @@ def _outputs(model: Classifier) -> int:
 
 def _text(done: Export, model: Classifier) -> str:
     report = model.load_report
-    kept = "random weights" if report is None else f"weights {report.tag}"
+    name = str(done.metadata["model"])
+    kept = ", random weights" if report is None else f", weights {report.tag}"
+    if report is not None and report.tag in (name, Path(name).name):
+        kept = ""
     taken, given = _shapes(done, model)
     shape = ", ".join(map(str, taken))
     of = given if done.inside else f"{given}, relative to the largest"
-    images = "calibration" if done.metadata["dtype"] == "int8" and not done.inside else "random"
-    errors = ", ".join(f"{error:.1e} with {n}" for n, error in done.errors.items())
+    kind = "calibration" if done.metadata["dtype"] == "int8" and not done.inside else "random"
+    most, images = max(done.errors.values()), " and ".join(map(str, done.errors))
     return "\n".join(
         [
             f"Written to {' and '.join(map(str, done.files))}, "
             f"{sum(file.stat().st_size for file in done.files):,} bytes.",
-            f"  {done.metadata['model']}, {kept}",
+            f"  {name}{kept}",
             f"  images ({shape}), {'uint8' if done.inside else 'float32'} -> "
             f"{given} (batch, {_outputs(model)}), float32",
             f"  {done.computes}",
-            f"  largest error of the {of}: {errors} {images} images",
+            f"  largest error of the {of}: {most:.2g}, on batches of {images} {kind} images",
             *([f"  {done.beside}"] if done.beside else []),
         ]
     )

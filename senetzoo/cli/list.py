@@ -19,6 +19,8 @@ def command(
 ) -> None:
     """List the networks whose names match PATTERN, with the tags of their weights.
 
+    Weights in the package work offline; others are downloaded when they are first used.
+
     \b
     Examples:
       senetzoo list
@@ -26,7 +28,7 @@ def command(
       senetzoo list --family resnet --json
     """
     from senetzoo.errors import ConfigError, nearest
-    from senetzoo.weights.manifest import tags
+    from senetzoo.weights.manifest import manifest, tags
 
     names = senetzoo.list_models(pattern, pretrained=pretrained or None, family=family)
     if not names:
@@ -36,6 +38,19 @@ def command(
             (nearest(pattern, senetzoo.list_models()) if not (pretrained or family) else "")
             or "Type for example: senetzoo list '*resnet*'",
         )
-    found = [{"name": name, "weights": tags(name)} for name in names]
-    lines = [f"{name}  {', '.join(tags(name))}".rstrip() for name in names]
+    embedded = {tag for tag, entry in manifest().items() if entry.source.kind == "embedded"}
+    found = [
+        {
+            "name": name,
+            "weights": tags(name),
+            "embedded": [tag for tag in tags(name) if f"{name}.{tag}" in embedded],
+        }
+        for name in names
+    ]
+    lines = []
+    for name in names:
+        marked = (
+            f"{tag} (in the package)" if f"{name}.{tag}" in embedded else tag for tag in tags(name)
+        )
+        lines.append(f"{name}  {', '.join(marked)}".rstrip())
     say(as_json, found, "\n".join(lines))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from senetzoo._utils.terminal import progress
 from senetzoo.data.sets import Split
-from senetzoo.errors import WeightsError
+from senetzoo.errors import ConfigError, SenetzooError, WeightsError
 
 if TYPE_CHECKING:
     import torch
 
+    from senetzoo.data.split import Images
+    from senetzoo.deploy.readers import ExportedFile
     from senetzoo.eval.accuracy import Evaluation
     from senetzoo.eval.data import LabeledImages
     from senetzoo.nn.classifier import Classifier
@@ -41,6 +44,72 @@ def trained(reference: str, **stated: Any) -> Classifier:
             "Train it first, or give weights of exactly this network: --weights FILE",
         )
     return model
+
+
+def opened(reference: str, **options: Any) -> ExportedFile:
+    """Open an exported file.
+
+    Args:
+        reference: Its path.
+        options: Options of the command that only a network can take.
+
+    Raises:
+        ConfigError: One of `options` was given.
+        WeightsError: The file is missing or damaged.
+    """
+    from senetzoo.deploy.readers import read_file
+
+    file = read_file(reference)
+    for name, value in options.items():
+        if value not in (None, False):
+            flags = "--mean, --std, --size and --crop" if name == "preprocessing" else f"--{name}"
+            raise ConfigError(
+                f"{reference} is an exported file, which can't be used with {flags}.",
+                "It has fixed weights and preprocessing, and runs on the CPU.",
+                f"Give the network that it was exported from: {file.metadata['model']}",
+            )
+    return file
+
+
+def evaluate_file(file: ExportedFile, where: str, part: Split | None, batch: int) -> Evaluation:
+    """Evaluate an exported file, as `evaluate_networks` does networks."""
+    data = file.labeled(where, part)
+    with progress(len(data.images), "accuracy", "image") as advance:
+        return file.evaluate(data, batch=batch, advance=advance)
+
+
+def used_in_training(reference: str, images: Images) -> tuple[int, int] | None:
+    """How many of `images` a run trained on, and how many others chose its epoch.
+
+    Known from the list of images in the run's folder; the paths are compared, not the contents.
+
+    Args:
+        reference: The network; only a folder of a fine-tuned run has such a list.
+        images: The images.
+
+    Returns:
+        Both numbers; None if they aren't known.
+    """
+    from senetzoo.data.listing import read_csv
+    from senetzoo.runs import SPLIT, read_summary
+    from senetzoo.zoo import saved_in
+
+    folder = saved_in(reference)
+    if folder is None or not (folder / SPLIT).is_file():
+        return None
+    try:
+        parts, keep = read_csv(folder / SPLIT), read_summary(folder)["recipe"].get("keep")
+    except SenetzooError:  # it isn't finished, or the images were moved
+        return None
+    given = _paths(images)
+    trained, chose = (
+        len(given & _paths(parts[split])) if split in parts else 0 for split in ("train", "val")
+    )
+    return trained, chose if keep == "best" else 0
+
+
+def _paths(images: Images) -> set[str]:
+    return {os.path.realpath(images.source_name(index)) for index in range(len(images))}
 
 
 def evaluate_networks(

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import click
 from torch import Tensor
@@ -19,7 +19,7 @@ from senetzoo._utils.checks import Le, PositiveInt
 from senetzoo._utils.files import write_csv
 from senetzoo._utils.terminal import cells, cut, echo, printable
 from senetzoo.cli import complete
-from senetzoo.cli.networks import trained
+from senetzoo.cli.networks import opened, trained
 from senetzoo.cli.options import Batch, CsvFile, Json, Stated, WeightsFile, as_command
 from senetzoo.errors import DataError
 from senetzoo.eval.predict import (
@@ -28,21 +28,23 @@ from senetzoo.eval.predict import (
     class_names,
     least_probability,
     predictions,
+    probabilities_of,
     sources,
 )
 from senetzoo.nn.transforms import transforms
-from senetzoo.zoo import is_network
+from senetzoo.zoo import is_exported, is_network
 
 if TYPE_CHECKING:
     from senetzoo.inspect.evidence import Evidence
     from senetzoo.inspect.page import Page
+    from senetzoo.nn.classifier import Classifier
 
 Number = TypeVar("Number", int, float)
 
 
 @as_command(
     "predict",
-    exits={1: "some images could not be read (stderr names them); the others were classified"},
+    exits={1: "an image could not be read, or a folder has none; stderr names them"},
 )
 def command(
     images: Annotated[tuple[str, ...], {"metavar": "[NETWORK] IMAGE..."}],
@@ -60,8 +62,8 @@ def command(
     batch: Annotated[Batch, Le(1_000_000), "Images per batch."] = 32,
     reject: Annotated[
         str | None,
-        "Reject images whose best class has a lower probability than this; auto uses the "
-        "probability stored with the network.",
+        "Give no answer for images whose best class has a lower probability than this; auto uses "
+        "the probability stored with the network.",
         {"metavar": "P"},
     ] = None,
     csv_file: CsvFile = None,
@@ -83,15 +85,17 @@ def command(
     """Classify images, with probabilities.
 
     NETWORK is a name, with its default weights or those of a tag; a folder that senetzoo.save or a
-    training run wrote; or hf-hub:OWNER/NAME. IMAGE is a file; a folder, for all image files below
-    it; or -, for paths on standard input, one per line.
+    training run wrote; hf-hub:OWNER/NAME; or a file that senetzoo export wrote. IMAGE is a file; a
+    folder, for all image files below it; or -, for paths on standard input, one per line.
 
     With --json, each image's line is printed as soon as it is done. It has "image" (the path), and
     either "guesses" (best first, each with "class", "label" and "probability") or "error"; with
     --reject also "rejected". --csv has the columns path, predicted, probability, rejected, error.
 
     After senetzoo eval --calibrate, a network's probabilities are calibrated, and --reject auto
-    uses the probability at or above which 99 % of its predictions were right.
+    uses the probability at or above which 99 % of its predictions were right. A rejected image is
+    one that the network is not confident enough about; what shows none of the classes can still get
+    a high probability.
 
     With --explain, FOLDER gets heat maps (Grad-CAM and Layer-CAM of the most probable class) over
     the part of each image that the network saw, and the values of its gates: NAME.explain.png for
@@ -104,6 +108,7 @@ def command(
       senetzoo predict photo.jpg holiday/
       senetzoo predict photo.jpg --explain why
       senetzoo predict runs/photos-resnet20 holiday/ --reject auto --csv answers.csv
+      senetzoo predict photos.onnx holiday/ --json
       find . -name '*.png' | senetzoo predict - --json --top 1
     """
     if layer is not None and folder is None:
@@ -111,11 +116,21 @@ def command(
     if name is None and len(images) > 1 and is_network(images[0]):
         name, images = images[0], images[1:]
     name = "se_resnet20" if name is None else name
-    model = trained(name, weights=weights, preprocessing=preprocessing)
-    least = least_probability(model, _number(float, reject))
+    model: Classifier | None = None
+    run: Callable[[list[Tensor]], Tensor]
+    transform: Callable[[Any], Tensor]
+    if is_exported(name):
+        file = opened(name, weights=weights, preprocessing=preprocessing, explain=folder)
+        run, transform, names = file.probabilities, file.transform, file.classes
+        stored, batch = file.metadata.get("reject_below"), 1 if file.inside else batch
+    else:
+        model = trained(name, weights=weights, preprocessing=preprocessing)
+        run, transform, names = probabilities_of(model), transforms(model), class_names(model)
+        stored = model.reject_below
+    least = least_probability(stored, _number(float, reject))
     wanted = _asked(images)
     page = None
-    if folder is not None:
+    if folder is not None and model is not None:
         # Imported here because it is slow.
         from senetzoo.inspect.evidence import evidence
         from senetzoo.inspect.page import Page
@@ -129,11 +144,11 @@ def command(
     if not as_json:
         wanted = iter(listed := list(wanted))
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        table = _Table.fitting([image for image, _ in listed], class_names(model), columns)
+        table = _Table.fitting([image for image, _ in listed], names, columns)
     failed = headed = False
     rows: list[dict[str, object]] = []
     try:
-        for prediction, image in predictions(model, wanted, top, batch, None, least):
+        for prediction, image in predictions(run, transform, names, wanted, top, batch, least):
             if prediction.error is not None:
                 failed = True
                 echo(f"error: {printable(prediction.error)}", err=True)
@@ -247,7 +262,7 @@ class _Table:
     def rows(self, prediction: Prediction) -> Iterator[str]:
         image = _fit(prediction.image, self.image, keep_end=True)
         if prediction.rejected:
-            yield f"{image}     -  none of the classes"
+            yield f"{image}     -  rejected: not confident enough"
             image = " " * self.image
         for rank, guess in enumerate(prediction.guesses, 1):
             name = _fit(guess.name, self.name, keep_end=False)

@@ -30,7 +30,8 @@ def command(
     """Push NETWORK with its weights and a model card to the Hugging Face Hub.
 
     NETWORK is a name, with or without a tag of its weights; or a folder that senetzoo.save or a
-    training run wrote. A README.md in the folder is used as the card; otherwise one is generated.
+    training run wrote. A README.md in the folder is used as the card; otherwise one is generated,
+    for a training run with its accuracy.
     With --format timm, timm and Transformers can read it too, if timm has the network.
 
     \b
@@ -42,14 +43,17 @@ def command(
     """
     from senetzoo.io import hub
     from senetzoo.io.folder import CONFIG, WEIGHTS
-    from senetzoo.zoo import load
+    from senetzoo.runs import is_run, read_result
+    from senetzoo.zoo import load, saved_in
 
     name = hub.branchless(repo)  # fails before the long part
     model = load(network, weights=weights, preprocessing=preprocessing)
-    own = user_path(network) / hub.CARD
+    own, run = user_path(network) / hub.CARD, saved_in(network)
+    finished = run is not None and weights is None and is_run(run)
+    result = read_result(run) if run is not None and finished else None
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) if out is None else out
-        title = hub.stage(model, name, folder, own if own.is_file() else None, format)
+        title = hub.stage(model, name, folder, own if own.is_file() else None, format, result)
         sizes = {file: (folder / file).stat().st_size for file in (hub.CARD, CONFIG, WEIGHTS)}
         card = (folder / hub.CARD).read_text(encoding="utf-8")
         if not as_json:

@@ -42,7 +42,7 @@ _OTHERS = {".pdf", ".ps", ".eps", ".mpg", ".mpeg", ".h5", ".hdf", ".bufr", ".gri
 def images_in(folder: Path) -> list[Path]:
     """The images that `image_files` lists; other files are counted on stderr."""
     found, others = image_files(folder)
-    say_left_out(folder, others)
+    _say_left_out(folder, others, "not named like an image")
     return found
 
 
@@ -84,14 +84,18 @@ def _is_image(name: str) -> bool:
 
 
 def say_left_out(folder: Path, paths: Sequence[Path]) -> None:
-    """Report on stderr, once, which files of a folder are ignored."""
+    """Report on stderr, once, which files of a folder of class folders are ignored."""
     for there, why in ((True, "not in a class folder"), (False, "not named like an image")):
         some = [path for path in paths if (path.parent == folder and not path.is_dir()) is there]
-        if some:
-            first = ", ".join(path.name for path in sorted(some)[:3])
-            more = ", ..." if len(some) > 3 else ""
-            count = f"{len(some)} file{'s' * (len(some) > 1)} left out"
-            terminal.say_once(f"{folder}: {count}, {why}: {first}{more}")
+        _say_left_out(folder, some, why)
+
+
+def _say_left_out(folder: Path, paths: Sequence[Path], why: str) -> None:
+    if paths:
+        first = ", ".join(path.name for path in sorted(paths)[:3])
+        more = ", ..." if len(paths) > 3 else ""
+        count = f"{len(paths)} file{'s' * (len(paths) > 1)} left out"
+        terminal.say_once(f"{folder}: {count}, {why}: {first}{more}")
 
 
 def open_image(

@@ -73,8 +73,9 @@ def open(
     if not there:
         raise DataError(
             f"{where} has no {wanted[0]} split.",
-            f"It has {', '.join(readers)}.",
-            "Name its folders train, val and test, or list the images in a CSV with a column split",
+            "It has no splits." if "all" in readers else f"It has {', '.join(readers)}.",
+            "Name its folders train, val and test, or give a CSV with a column split; the folder "
+            "of a fine-tuned run has one, split.csv",
         )
     if there[:2] == ["test", "val"]:
         # Some test splits on the Hub have no labels.
@@ -241,6 +242,6 @@ def kind_of(where: str | Path) -> Kind:
             f"There is no data at {where}.",
             "Data is a folder of class folders, a CSV or parquet file, a copy of CIFAR-10, "
             "CIFAR-100 or flower_photos, a data set on the Hub, or the word digits.",
-            "Type for example: digits; or hf-hub:OWNER/NAME",
+            "Check the path, or give hf-hub:OWNER/NAME for a data set on the Hub",
         )
     return "hub" if parquet_files(path, "", "") else "folder"

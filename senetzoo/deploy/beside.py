@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -66,9 +67,9 @@ class Beside:
     def __str__(self) -> str:
         network, file = self.network.top(1), self.file.top(1)
         return (
-            f"{self.data}: {file.accuracy:.2%} of {file.total} images, {self.points:+.2f} points "
-            f"from the network's {network.accuracy:.2%}; the same class for {self.same}; "
-            f"probabilities differ by at most {self.largest:.1e}"
+            f"{self.data}: {file} of {file.total} images are right (95 %, Wilson), "
+            f"{self.points:+.2f} points from the network's {network.accuracy:.2%}; the same class "
+            f"for {self.same}; probabilities differ by at most {self.largest:.2g}"
         )
 
 
@@ -100,49 +101,85 @@ def inputs(data: LabeledImages, preprocessing: Preprocessing) -> Tensor:
     return torch.cat([images for images, _ in batches(data.images, preprocessing, 64)])
 
 
+def evaluated(model: Classifier, data: LabeledImages, preprocessing: Preprocessing) -> Predictions:
+    """Predictions of a network, with a progress bar."""
+    with progress(len(data.images), "accuracy of the network", "image") as advance:
+        return evaluate(model, data, preprocessing, advance=advance)
+
+
 def beside(
-    model: Classifier,
+    ours: Predictions,
     run: Runner,
     data: LabeledImages,
     preprocessing: Preprocessing,
     *,
     inside: bool,
 ) -> Beside:
-    """Evaluate a network and its file, which `run` runs, on the same images.
+    """Evaluate the file of a network, which `run` runs, on the same images.
 
     Args:
-        model: The network.
+        ours: Predictions of the network.
         run: Runs the file on the network's input, or with `inside` on photographs.
         data: The images.
         preprocessing: The network's preprocessing.
         inside: Whether the file takes photographs and returns probabilities.
     """
-    # Photographs have different sizes, so they are run one at a time.
-    alone = inside and not isinstance(data.images, ImageSet)
-    with progress(2 * len(data.images), "accuracy", "image") as advance:
-        ours = evaluate(model, data, preprocessing, advance=advance)
-        theirs = evaluate(
-            _File(run, inside),
+    with progress(len(data.images), "accuracy of the file", "image") as advance:
+        theirs = predictions_of(
+            run,
             data,
-            (lambda image: photograph(image, preprocessing.channels)) if inside else preprocessing,
-            batch=1 if alone else 64,
+            preprocessing,
+            inside=inside,
+            temperature=ours.temperature,
             advance=advance,
         )
-    if not inside:
-        theirs = dataclasses.replace(theirs, temperature=ours.temperature)
     return Beside(data.images.name, ours, theirs)
+
+
+def predictions_of(
+    run: Runner,
+    data: LabeledImages,
+    preprocessing: Preprocessing,
+    *,
+    inside: bool,
+    temperature: float,
+    batch: int = 64,
+    advance: Callable[[int], None] = lambda images: None,
+) -> Predictions:
+    """Predictions of a file, which `run` runs, for labeled images.
+
+    Args:
+        run: As in `beside`.
+        data: The images.
+        preprocessing: The network's preprocessing.
+        inside: As in `beside`.
+        temperature: What the logits are divided by before the softmax.
+        batch: Images per batch; photographs have different sizes, so they are run one at a time.
+        advance: Called after each batch with its number of images.
+    """
+    alone = inside and not isinstance(data.images, ImageSet)
+    found = evaluate(
+        _File(run, inside, temperature),
+        data,
+        (lambda image: photograph(image, preprocessing.channels)) if inside else preprocessing,
+        batch=1 if alone else batch,
+        advance=advance,
+    )
+    return dataclasses.replace(found, temperature=temperature)
 
 
 class _File(nn.Module):
     """A file as a module that returns logits."""
 
-    def __init__(self, run: Runner, inside: bool) -> None:
+    def __init__(self, run: Runner, inside: bool, temperature: float) -> None:
         super().__init__()
         self._run = run
         self._inside = inside
+        self._temperature = temperature
 
     def forward(self, images: Tensor) -> Tensor:
         if not self._inside:
             return self._run(images)
-        # The logarithms of probabilities are logits with that softmax.
-        return self._run(images.to(torch.uint8)).clamp_min(torch.finfo().tiny).log()
+        given = self._run(images.to(torch.uint8)).clamp_min(torch.finfo().tiny)
+        # The logarithms of probabilities are logits of that softmax, up to a constant per image.
+        return self._temperature * given.log()

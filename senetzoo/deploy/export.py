@@ -14,7 +14,7 @@ from torch import Tensor
 
 import senetzoo
 from senetzoo._utils.files import user_path
-from senetzoo.deploy.beside import Beside, beside, divided, inputs
+from senetzoo.deploy.beside import Beside, beside, divided, evaluated, inputs
 from senetzoo.deploy.engines.common import Runner, require
 from senetzoo.deploy.inside import photograph
 from senetzoo.deploy.rewrite import rewritten
@@ -117,7 +117,8 @@ def export(
     Args:
         model: A network of this zoo, on any device; it is not changed.
         path: The file. Its suffix gives the format: ``.onnx``, ``.pt2``, or ``.xml`` for OpenVINO,
-            whose weights go to a ``.bin`` file of the same name. Existing files are replaced.
+            whose weights go to a ``.bin`` file of the same name. Existing files are replaced, and
+            the folder is created if needed.
         dtype: Type of the weights. With ``"fp16"`` ONNX also computes in fp16 if the processor
             supports it, OpenVINO in the device's preferred type, and pt2 in fp32. ``"int8"`` (ONNX
             and OpenVINO) quantizes weights and activations, calibrated with some of `data`.
@@ -158,12 +159,8 @@ def export(
             "It takes a network made by senetzoo.create.",
             "For other modules use torch.export or torch.onnx.export",
         )
-    if path.is_dir() or not path.parent.is_dir():
-        raise ConfigError(
-            f"{path} can't be written.",
-            "It is a folder." if path.is_dir() else f"There is no folder {path.parent}.",
-            "Give the path of a file in an existing folder",
-        )
+    if path.is_dir():
+        raise ConfigError(f"{path} can't be written.", "It is a folder.", "Give a file's path")
     if with_preprocessing and not model.num_classes:
         raise ConfigError(*NO_CLASSIFIER)
     if preprocessing is None and (
@@ -175,22 +172,30 @@ def export(
     metadata = _metadata(model, name or name_of(model), classes, preprocessing, size)
     metadata["dtype"] = dtype
     own = copy.deepcopy(model).eval().requires_grad_(False).to("cpu", torch.float32)
-    images = calibration = None
+    images = calibration = ours = None
     if data is not None and preprocessing is not None:
         images = data if isinstance(data, LabeledImages) else images_for(model, str(data))
         if dtype == "int8":
             some, images = divided(images)
             calibration = inputs(some, preprocessing)
             metadata["calibration"] = f"{len(calibration)} images of {some.images.name}"
+        ours = evaluated(own, images, preprocessing)
+        top = ours.top(1)
+        of = {"correct": top.right, "images": top.total, "data": images.images.name}
+        metadata["network_accuracy"] = of
     traced = _images(_TRACED, (model.in_chans, *[metadata["size"]] * 2))
     network = rewritten(own, traced)[0] if optimized else copy.deepcopy(own)
     inside = preprocessing if with_preprocessing else None
     draft = Draft(network, traced, dtype, metadata, calibration, inside, metadata["temperature"])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path} can't be written.", f"{error.strerror}.") from None
     with WRITERS[form](path, draft) as run:
         errors = {count: _error(own, run, draft, count, form) for count in _TRIED}
         found = None
-        if images is not None and preprocessing is not None:
-            found = beside(own, run, images, preprocessing, inside=with_preprocessing)
+        if images is not None and preprocessing is not None and ours is not None:
+            found = beside(ours, run, images, preprocessing, inside=with_preprocessing)
     files = (path, path.with_suffix(".bin")) if form == "openvino" else (path,)
     computes = f"{dtype} weights, computes in {COMPUTES[form, dtype]}"
     done = Export(files, metadata, errors, with_preprocessing, computes, found)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
+from senetzoo._utils.environment import unwarned
 from senetzoo.deploy.graph import Graph, argument, aten, is_call, only_user, shape
 from senetzoo.deploy.rewrite import FRESH
 from senetzoo.deploy.squeeze import squeeze_through
@@ -27,7 +28,8 @@ def fused(module: fx.GraphModule, dtype: torch.dtype) -> tuple[fx.GraphModule, i
     Returns:
         The graph, with weights packed for that type, and the number of its tails.
     """
-    graph = Graph(fx.GraphModule(module, copy.deepcopy(module.graph)))
+    with unwarned(FutureWarning):  # of copies of torch's traced graphs
+        graph = Graph(fx.GraphModule(module, copy.deepcopy(module.graph)))
     # The operators never read a map for its gate, so this pays even with as many inputs as outputs.
     squeeze_through(graph, level=True)
     tails = 0

@@ -109,7 +109,9 @@ class Report:
     def __str__(self) -> str:
         done, chosen = self.rewrites, self.chosen
         lines = [
-            f"{chosen.engine}, {self.dtype}, {chosen.layout}{chosen.how}",
+            f"{chosen.engine}, {self.dtype}, {chosen.layout}"
+            + (", 1 stream" if chosen.streams == 1 else "")
+            + chosen.how,
             f"batch norms folded: {done.folded}"
             + (f", {done.norms} stay after sums or concatenations" if done.norms else ""),
             *([f"convolutions folded into parallel ones: {done.branches}"] * bool(done.branches)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -53,8 +53,8 @@ class Prediction:
         image: Path of the image, or ``"image 3"`` for the fourth one if it was passed as pixels.
         guesses: The most probable classes, best first; empty if the image can't be read.
         error: Why the image can't be read, in one line; None if it was read.
-        rejected: Whether the image probably shows none of the classes: the best probability is
-            below the requested one.
+        rejected: Whether the network isn't confident enough: the best probability is below the
+            requested one.
     """
 
     image: str
@@ -103,13 +103,20 @@ def predict(
     # An array or tensor (N, ...) is many images.
     single = isinstance(images, (PILImage, str, Path, bytes)) or getattr(images, "ndim", 4) < 4
     several: Iterable[ImageOrPath] = [images] if single else images  # type: ignore[list-item,assignment]
-    least = least_probability(model, reject)
-    found = predictions(model, sources(several), top, batch, preprocessing, least)
+    least = least_probability(model.reject_below, reject)
+    transform = transforms(model) if preprocessing is None else preprocessing
+    found = predictions(
+        probabilities_of(model), transform, class_names(model), sources(several), top, batch, least
+    )
     return [prediction for prediction, _ in found]
 
 
-def least_probability(model: Classifier, reject: float | str | None) -> float:
+def least_probability(stored: float | None, reject: float | str | None) -> float:
     """The probability below which images are rejected.
+
+    Args:
+        stored: The probability stored with the network, if any.
+        reject: A probability, or ``"auto"`` for the stored one; None to reject none.
 
     Raises:
         ConfigError: `reject` isn't valid, or is ``"auto"`` and the network has none stored.
@@ -117,18 +124,18 @@ def least_probability(model: Classifier, reject: float | str | None) -> float:
     if reject is None:
         return 0.0
     if reject == "auto":
-        if model.reject_below is None:
+        if stored is None:
             raise ConfigError(
                 "The network has no stored probability for rejecting images.",
                 "It is chosen so that 99 % of the labeled images at or above it are right.",
                 "Type: senetzoo eval FOLDER VALIDATION --calibrate; or set one: --reject 0.8",
             )
-        return model.reject_below
+        return stored
     if isinstance(reject, (str, bool)) or not 0 <= reject <= 1:
         raise ConfigError(
             f"predict can't have reject={reject!r}.",
             "It is a probability from 0 to 1, or the word auto.",
-            "Type for example: reject=0.8",
+            "Give for example: 0.8",
         )
     return float(reject)
 
@@ -156,26 +163,33 @@ def sources(images: Iterable[ImageOrPath]) -> Iterator[Source]:
 
 
 def predictions(
-    model: Classifier,
+    probabilities: Callable[[list[Tensor]], Tensor],
+    transform: Callable[[Image | Tensor], Tensor],
+    names: tuple[str, ...],
     sources: Iterable[Source],
     top: int,
     batch: int,
-    preprocessing: Preprocessing | None,
     least: float = 0.0,
 ) -> Iterator[tuple[Prediction, Tensor | None]]:
     """Predict images one by one, with at most `batch` of them in memory.
 
     Images whose best class is less probable than `least` are rejected. Each prediction comes with
-    the input of the network, (C, H, W), or None if the image can't be read.
+    the transformed image, or None if the image can't be read.
+
+    Args:
+        probabilities: Gives the probabilities (N, K) of transformed images.
+        transform: Transforms an image.
+        names: Names of the classes.
+        sources: The images.
+        top: Number of classes for each image.
+        batch: Images per batch.
+        least: The smallest probability that isn't rejected.
     """
-    transform = transforms(model) if preprocessing is None else preprocessing
-    names = class_names(model)
-    network = evaluated(model)
     sources = iter(sources)
     while chunk := list(islice(sources, batch)):
         read = [_read(source, transform) for _, source in chunk]
         tensors = [result for result in read if isinstance(result, Tensor)]
-        guesses = iter(_guesses(network, tensors, top, names) if tensors else [])
+        guesses = iter(best(probabilities(tensors), top, names) if tensors else [])
         for (name, _), result in zip(chunk, read, strict=True):
             if isinstance(result, Tensor):
                 found = next(guesses)
@@ -184,7 +198,9 @@ def predictions(
                 yield Prediction(name, error=" ".join(str(result).splitlines())), None
 
 
-def _read(source: Pixels | Path | DataError, transform: Preprocessing) -> Tensor | DataError:
+def _read(
+    source: Pixels | Path | DataError, transform: Callable[[Image | Tensor], Tensor]
+) -> Tensor | DataError:
     """Turn an image into the network's input, or return the error."""
     if isinstance(source, DataError):
         return source
@@ -208,15 +224,17 @@ def _read(source: Pixels | Path | DataError, transform: Preprocessing) -> Tensor
         return error
 
 
-def _guesses(
-    model: Classifier, tensors: list[Tensor], top: int, names: tuple[str, ...]
-) -> list[tuple[Guess, ...]]:
-    """Guesses for each preprocessed image."""
-    weight = next(model.parameters())
-    with torch.inference_mode():
-        images = torch.stack(tensors).to(weight.device, weight.dtype)
-        logits = finite(model(images), images)
-        return best((logits.float() / model.temperature).softmax(1), top, names)
+def probabilities_of(model: Classifier) -> Callable[[list[Tensor]], Tensor]:
+    """A function that gives a network's probabilities (N, K) for transformed images."""
+    network, weight = evaluated(model), next(model.parameters())
+
+    def run(inputs: list[Tensor]) -> Tensor:
+        with torch.inference_mode():
+            images = torch.stack(inputs).to(weight.device, weight.dtype)
+            logits = finite(network(images), images)
+            return (logits.float() / model.temperature).softmax(1)
+
+    return run
 
 
 def best(probabilities: Tensor, top: int, names: tuple[str, ...]) -> list[tuple[Guess, ...]]:

@@ -214,7 +214,7 @@ def excitations(
         raise ConfigError(
             "The network has no gates to look at.",
             "Its policy is empty, or its gates aren't from this zoo.",
-            "Type for example: senetzoo.create('se_resnet20', pretrained=True)",
+            "Give a network with gates, such as se_resnet20",
         )
     values: dict[str, Tensor] = {}
     for name, module in gates.items():

@@ -11,6 +11,7 @@ from senetzoo._utils.terminal import printable
 from senetzoo.errors import ConfigError
 from senetzoo.io.folder import LIBRARY, Description
 from senetzoo.nn.counting import Counts
+from senetzoo.runs import Result
 from senetzoo.weights.manifest import Entry, Metric, last_stages
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def card(
     tag: str,
     entry: Entry | None,
     timm: str = "",
+    result: Result | None = None,
 ) -> str:
     """The text of a ``README.md``.
 
@@ -54,6 +56,7 @@ def card(
         tag: Tag of the weights.
         entry: Their manifest entry, for accuracy, training and license; None if there is none.
         timm: timm's name of the network if the files are in timm's format.
+        result: The result of the run that trained the network, if known.
     """
     data = _metadata(repo, entry, "timm" if timm else LIBRARY)
     parts = [
@@ -62,6 +65,7 @@ def card(
         _table(description, counts),
         _usage_of_timm(repo, timm) if timm else _usage(repo, description),
         *([] if entry is None else _of_entry(tag, entry)),
+        *([] if result is None else _of_run(result)),
     ]
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
 
@@ -228,6 +232,26 @@ def _of_entry(tag: str, entry: Entry) -> list[str]:
         f"## Manifest entry\n\nFrom {LIBRARY}; the hash is that of the file named in it.\n\n"
         f"```json\n{entries}\n```",
     ]
+
+
+def _of_run(result: Result) -> list[str]:
+    """The sections about the run that trained the network."""
+    low, high = (100 * limit for limit in result.interval)
+    lines = [
+        "## How good it is\n",
+        "| | on | images | value | 95 % interval |",
+        "| --- | --- | ---: | ---: | ---: |",
+        f"| top-1 | {_cell(result.data)}, {result.part} images | {result.images:,} | "
+        f"{100 * result.right / result.images:.2f} % | {low:.1f} to {high:.1f} |",
+    ]
+    if result.chose_epoch:
+        lines.append(
+            "\nThese images also chose the epoch, so the accuracy on new images is likely to be a "
+            "little lower."
+        )
+    start = f", from the weights `{result.start}`" if result.start else ""
+    trained = f"On {_cell(result.data)}{start}:\n\n```sh\n{result.command}\n```"
+    return ["\n".join(lines), f"## How it was trained\n\n{trained}"]
 
 
 def origin(entry: Entry) -> str:

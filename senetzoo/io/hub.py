@@ -17,6 +17,7 @@ from senetzoo.io.save import Format, describe, save
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import count
 from senetzoo.nn.provenance import provenance
+from senetzoo.runs import Result
 from senetzoo.weights.cache import hub_cache, or_spare
 from senetzoo.weights.http import endpoint, explain, persistently, status
 from senetzoo.weights.load import Trained
@@ -178,11 +179,17 @@ Classifier.push_to_hub = push
 
 
 def stage(
-    model: Classifier, repo: str, folder: Path, own: Path | None, format: Format = "senetzoo"
+    model: Classifier,
+    repo: str,
+    folder: Path,
+    own: Path | None,
+    format: Format = "senetzoo",
+    result: Result | None = None,
 ) -> str:
     """Write card, ``config.json`` and weights to `folder`, and return the commit's title.
 
-    The card is the file `own`, or generated if that is None.
+    The card is the file `own`, or generated if that is None, with the `result` of the run that
+    trained the network.
     """
     report = provenance(model)
     entry = manifest().get(report.tag) if report is not None else None
@@ -200,7 +207,7 @@ def stage(
         theirs = config["architecture"] if format == "timm" else ""
         # The size of the images on the card; the network's own may differ.
         size = description.preprocessing.size if description.preprocessing is not None else None
-        text = written_card(repo, description, count(model, size), tag, entry, theirs)
+        text = written_card(repo, description, count(model, size), tag, entry, theirs, result)
     else:
         text = own.read_text(encoding="utf-8")
         check_card(text, str(own))

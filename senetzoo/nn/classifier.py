@@ -145,7 +145,7 @@ class Classifier(Trunk):
     temperature: float = 1.0
     """Divides the logits before the softmax, so that probabilities are calibrated."""
     reject_below: float | None = None
-    """An image whose best probability is below this shows none of the classes; None: not set."""
+    """A best probability below this is not confident enough for an answer; None: not set."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()

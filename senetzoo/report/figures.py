@@ -164,7 +164,7 @@ def draw_differences(pairs: Sequence[Paired], axes: Any, ink: str = INK) -> None
         axes.plot(pair.differences, [number + 0.22] * count, "|", color=color, markersize=7)
     axes.set_yticks(range(len(pairs)), [pair.name for pair in pairs])
     axes.set_ylim(len(pairs) - 0.4, -0.6)
-    axes.set_xlabel(f"test accuracy minus that of {pairs[0].first}, in points")
+    axes.set_xlabel(f"accuracy minus that of {pairs[0].first}, in points")
     axes.grid(visible=False, axis="y")
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right", "left"]].set_visible(False)

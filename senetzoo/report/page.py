@@ -19,6 +19,7 @@ from senetzoo.report.excitations import ExcitationSection
 from senetzoo.report.markup import Table, rendered
 from senetzoo.report.paired import ByImage, Paired, by_image, paired
 from senetzoo.report.run import Run, by_label
+from senetzoo.runs import tested
 
 # With more classes than this, a confusion matrix is too large to read.
 _CLASSES = 30
@@ -63,7 +64,9 @@ def make(
         "version": senetzoo.__version__,
         "data": ", ".join(dict.fromkeys(str(run.header["data"]["name"]) for run in runs)),
         "names": names,
-        "results": _results(runs),
+        "kept": _kept(runs),
+        "part": (part := _part(runs)),
+        "results": _results(runs, part),
         "recipes": recipes,
         "variants": _variants(runs),
         "used": used(runs),
@@ -97,13 +100,33 @@ def make(
     }
 
 
-def _results(runs: Sequence[Run]) -> Table:
-    head = ["run", "network", "parameters", "epochs", "test accuracy", "95 % interval", "training"]
+def _kept(runs: Sequence[Run]) -> str:
+    """Which epoch of a run the accuracies are of."""
+    final, best = "the final network of a run", "the epoch that did best on the validation images"
+    kept = {run.header["recipe"].get("keep") == "best" for run in runs}
+    if kept == {False}:
+        return f"{final}, not of its best epoch"
+    if kept == {False, True}:
+        return f"{final}, or of {best} if its recipe keeps that"
+    return best + " (on these same images they are too optimistic)" * (_part(runs) != "test")
+
+
+def _part(runs: Sequence[Run]) -> str:
+    """The images that the accuracies of finished runs are of."""
+    ends = [run.end for run in runs if run.end is not None]
+    parts = dict.fromkeys(tested(end).removesuffix(" accuracy") for end in ends)
+    return " or ".join(parts) or "test"
+
+
+def _results(runs: Sequence[Run], part: str) -> Table:
+    accuracy = f"{part} accuracy"
+    head = ["run", "network", "parameters", "epochs", accuracy, "95 % interval", "training"]
     rows = []
     for run in runs:
         whole, model = run.tally, run.header["model"]
         figures = [_percent(whole.accuracy), _interval(whole)] if whole else ["not finished", ""]
-        figures[0] += " (validation)" * ((run.end or {}).get("part") == "val")
+        if run.end is not None and " or " in part:
+            figures[0] += f" ({_part([run])})"
         cells = [run.name, model["name"], f"{model['params']:,}", str(len(run.epochs))]
         trained = _percent(run.epochs[-1]["train_accuracy"]) if run.epochs else ""
         rows.append([*cells, *figures, trained])

@@ -30,7 +30,7 @@ _CONFIDENCE, _POWER = 0.95, 0.8
 
 @dataclass(frozen=True)
 class Paired:
-    """The difference of a variant from the first one, in points of test accuracy.
+    """The difference of a variant from the first one, in points of accuracy.
 
     Args:
         name: The variant.

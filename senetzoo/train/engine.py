@@ -25,7 +25,7 @@ from senetzoo.errors import (
     TrainingError,
     first_line,
 )
-from senetzoo.runs import SUMMARY
+from senetzoo.runs import SUMMARY, tested
 from senetzoo.train.batches import Batch
 from senetzoo.train.checkpoint import NEWEST, require_same, require_same_data
 from senetzoo.train.data import Data, load_data
@@ -104,7 +104,7 @@ def train(
     sets = data if isinstance(data, Data) else load_data(recipe, data)
     require_same_data(out, sets.identity, finished, say)
     if finished:
-        say(f"{out}: finished, test accuracy {done['test_accuracy']:.2%}")
+        say(f"{out}: finished, {tested(done)} {done['test_accuracy']:.2%}")
         return {key: done[key] for key in _END if key in done}
     # A stem that the recipe names is chosen.
     if not recipe.stem and (warning := recipe.too_small()):

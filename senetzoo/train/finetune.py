@@ -28,7 +28,7 @@ from senetzoo.eval.data import LabeledImages
 from senetzoo.eval.fetch import local
 from senetzoo.eval.predictions import Predictions
 from senetzoo.nn.preprocessing import Preprocessing
-from senetzoo.runs import LOG, TEST, is_run, read_log
+from senetzoo.runs import LEFT_OUT, LOG, SPLIT, TEST, is_run, read_log
 from senetzoo.train import engine, start
 from senetzoo.train.data import Data, TestImages, make_data
 from senetzoo.train.pace import Pace
@@ -36,8 +36,6 @@ from senetzoo.train.recipe import Options, Recipe
 from senetzoo.train.start import SMALL, Start
 from senetzoo.zoo import config
 
-SPLIT, LEFT_OUT = "split.csv", "left_out.csv"
-"""Files in the run's folder that list the images of each split, and the files left out."""
 HELD_OUT = 0.2
 """Fraction of the images to hold out for validation if they have no split."""
 # The number of epochs is such that a run trains on this many images, between a minimum and a
@@ -131,6 +129,8 @@ def finetune(
     origin, earlier = start.origin(photos, model, file, folder, seed), _earlier(folder)
     if earlier is not None:
         start.require_same(folder, origin)
+    if earlier is None and model is not None and weights is None:
+        start.fetch(model)
     parts = _open(photos, folder, seed, earlier is not None, say)
     if earlier is None:
         start.write_origin(folder, origin)

@@ -22,7 +22,7 @@ from senetzoo._utils.terminal import echo
 from senetzoo.errors import SenetzooError, TrainingError, sentences
 from senetzoo.gates import GATES
 from senetzoo.registry import ENTRIES
-from senetzoo.runs import SUMMARY
+from senetzoo.runs import SUMMARY, tested
 from senetzoo.train.checkpoint import NEWEST
 from senetzoo.train.engine import train
 from senetzoo.train.recipe import Recipe
@@ -95,7 +95,7 @@ def train_at_once(
                     name = f"run {number} of {len(runs)}: {folder}"
                     process.join()
                     if isinstance(found, dict):
-                        say(f"{name}: finished, test accuracy {found['test_accuracy']:.2%}")
+                        say(f"{name}: finished, {tested(found)} {found['test_accuracy']:.2%}")
                         ended(folder, found)
                     elif stopped:
                         say(f"{name}: {found or f'its process ended with {process.exitcode}'}")

@@ -23,7 +23,7 @@ from senetzoo.policies.algebra import Rule, resolve
 from senetzoo.runs import REMEDY, is_run
 from senetzoo.spec import ModelSpec, as_policy, split
 from senetzoo.train import checkpoint
-from senetzoo.weights import cache, convert, manifest, unpack
+from senetzoo.weights import cache, convert, download, manifest, unpack
 from senetzoo.zoo import before_policy, build, config, find, is_saved
 
 START, ORIGIN = "start", "start.json"
@@ -166,7 +166,7 @@ def choose(
         reference, why = base, "its weights" if model else "the network of the package for photos"
         if not is_saved(base) and split(base)[1] is None:
             reference, _ = manifest.find(split(base)[0], None)
-            why = f"{reference}, its default weights"
+            why = "its default weights"
     spec, trained = find(reference)
     if trained is None:
         raise WeightsError(f"There are no weights of {reference}.")
@@ -181,6 +181,26 @@ def choose(
     policy = _as_identity(over, spec) if over is not None else ""
     reference = f"{reference}+{policy}" if policy else reference
     return Start(reference, stem, known, _features(spec), why)
+
+
+def fetch(model: str) -> None:
+    """Fetch the weights of a name, before all images are read.
+
+    Raises:
+        WeightsError: They can't be fetched.
+    """
+    base, _ = before_policy(model)
+    if is_saved(base):
+        find(base)
+        return
+    name, tag, _ = split(base)
+    try:
+        download.locate(*manifest.find(name, tag))
+    except WeightsError as error:
+        asked, true, remedy = (*str(error).splitlines(), "", "")[:3]
+        remedy += "; or leave" if remedy else "Leave"
+        remedy += f" out --model: fine-tuning then starts from {EMBEDDED}, which is in the package"
+        raise WeightsError(asked, true, remedy) from error
 
 
 def _preprocessing(spec: ModelSpec, reference: str) -> Preprocessing:

@@ -335,16 +335,16 @@ def find(model: str, tag: str | None) -> tuple[str, Entry]:
             else f"Networks with weights are {', '.join(others)}."
             if len(others) <= 8
             else f"There are weights of {len(others)} networks.",
-            f"Type create({model!r}) for random weights, or: senetzoo list --pretrained",
+            "Those with weights are listed by: senetzoo list --pretrained",
         )
     remedy = nearest(tag, known) if tag else ""
     elsewhere = [e.model for full, e in entries.items() if full.partition(".")[2] == tag]
     if close := difflib.get_close_matches(model, elsewhere, n=1):
-        remedy = f"{close[0]!r} has them: create({close[0]!r}, pretrained={tag!r})"
+        remedy = f"{close[0]!r} has them: {close[0]}.{tag}"
     raise ConfigError(
         f"{model!r} has no default weights."
         if tag is None
         else f"There are no weights {tag!r} of {model!r}.",
         f"Its tags are {', '.join(known)}.",
-        remedy or f"Type for example: create({model!r}, pretrained={known[0]!r})",
+        remedy or f"Type for example: {model}.{known[0]}",
     )

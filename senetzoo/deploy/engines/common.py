@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from senetzoo._utils.environment import threads_set
+from senetzoo._utils.environment import threads_set, unwarned
 from senetzoo.deploy.engines.streams import in_streams
 from senetzoo.errors import ConfigError, MissingExtraError, SenetzooError, explained
 from senetzoo.nn.modes import TORCH_DTYPES
@@ -200,7 +200,8 @@ class Engine:
                 "Give fewer, or more threads" if device.type == "cpu" else "Give streams=1",
             )
         each = number // streams
-        own = copy.deepcopy(module).eval().requires_grad_(False)
+        with unwarned(FutureWarning):  # of copies of torch's traced graphs
+            own = copy.deepcopy(module).eval().requires_grad_(False)
         request = Request(own, sample.detach(), dtype, layout, each, streams, calibration)
         with threads_set(each):
             run = self.start(request)
