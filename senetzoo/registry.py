@@ -128,7 +128,7 @@ def entry(name: str) -> RegistryEntry:
     raise ConfigError(
         f"There is no network {name!r}.",
         f"The nearest names are {', '.join(close)}." if close else "No name is similar.",
-        f"Type for example: create({close[0]!r})"
+        f"Type for example: {close[0]}"
         if close
         else "Type: senetzoo list; for your own network: --register MODULE:NAME",
     )

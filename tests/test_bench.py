@@ -181,7 +181,7 @@ def test_scaling_over_batch_and_size() -> None:
     [
         (["--model", "se_resnet19"], "error: There is no network 'se_resnet19'.\n"
          "The nearest names are se_resnet18, se_resnet16, se_resnet14.\n"
-         "Type for example: --model se_resnet18\n"),
+         "Type for example: se_resnet18\n"),
         (["--model", "resnt*"], "error: No network matches 'resnt*'.\n"
          "* matches any characters, ? matches one.\nDid you mean 'resnet56'?\n"),
         (["--model", "lenet", "--batch", "0"],

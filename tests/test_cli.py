@@ -88,8 +88,8 @@ def test_as_a_process() -> None:
 @pytest.mark.parametrize(
     ("words", "suggestion"),
     [
-        (("train", "digits", "--set", "model=se_lenet6"), "--set model=se_lenet"),
-        (("predict", "photo.jpg", "--model", "se_lenet6"), "--model se_lenet"),
+        (("train", "digits", "--set", "model=se_lenet6"), "se_lenet"),
+        (("predict", "photo.jpg", "--model", "se_lenet6"), "se_lenet"),
         (("eval", "se_lenet6", "digits"), "se_lenet"),
         (("eval", "se_resnet20.v9", "digits"), "se_resnet20.cifar10_v2"),
     ],
@@ -101,4 +101,5 @@ def test_a_suggestion_can_be_typed(words: tuple[str, ...], suggestion: str, tmp_
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1] == f"Type for example: {suggestion}"
     result = run("eval", "plain56", "digits")
-    assert result.stderr.splitlines()[-1] == "Type: senetzoo list --pretrained"
+    last = result.stderr.splitlines()[-1]
+    assert last == "Those with weights are listed by: senetzoo list --pretrained"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import importlib
 import pkgutil
-import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -24,11 +23,6 @@ EXITS: Mapping[int, str] = {
     BAD_INPUT: "bad input; stderr says what is wrong",
     INTERRUPTED: "interrupted (Ctrl-C)",
 }
-
-
-# Suggestions for Python, whose network an option or argument of a command names too.
-_CREATE = re.compile(r"(?:senetzoo\.)?create\('([^']*)'(?:, pretrained=(?:True|'([^']*)'))?\)")
-_UNTRAINED = re.compile(r"Type create\('[^']*'\) for random weights, or: ")
 
 
 class OneOf(click.Choice):  # type: ignore[type-arg]  # not generic in older versions of click
@@ -91,8 +85,7 @@ class SenetzooCommand(_Program):
         try:
             return super().invoke(ctx)
         except SenetzooError as error:
-            text = _UNTRAINED.sub("Type: ", str(error))
-            echo(f"error: {_CREATE.sub(self._network, text)}", err=True)
+            echo(f"error: {error}", err=True)
             ctx.exit(BAD_INPUT)
         except OutputError:
             raise
@@ -101,14 +94,6 @@ class SenetzooCommand(_Program):
             what = f"use {error.filename}" if error.filename else "continue"
             echo(f"error: Can't {what}.\n{error.strerror or error}.", err=True)
             ctx.exit(BAD_INPUT)
-
-    def _network(self, found: re.Match[str]) -> str:
-        """How this command takes the network of a suggestion for Python."""
-        network = ".".join(filter(None, found.groups()))
-        options = {option for param in self.params for option in param.opts}
-        if "--model" in options:
-            return f"--model {network}"
-        return f"--set model={network}" if "--set" in options else network
 
 
 class LazyGroup(_Program, click.Group):

@@ -99,8 +99,8 @@ def train(
     if finished:
         stored, done = read_run(out)
         require_same(out, (stored, done["seed"]), (recipe, seed))
-    if not isinstance(data, Data) and recipe.data != "digits" and launched("RANK", 0) == 0:
-        echo(f"reading the images in {recipe.data if data is None else data}", err=True)
+    if isinstance(data, str | Path) and launched("RANK", 0) == 0:
+        echo(f"reading the images in {data}", err=True)
     sets = data if isinstance(data, Data) else load_data(recipe, data)
     require_same_data(out, sets.identity, finished, say)
     if finished:
