@@ -73,7 +73,7 @@ network = openvino.Core().compile_model(sys.argv[1], "CPU")
 network([numpy.zeros((1, 3, 224, 224), "float32")])
 """,
 }
-FILE = ["export", "se_resnet50", "--to", "openvino", "--optimized", "--output"]
+FILE = ["export", "se_resnet50", "--random", "--to", "openvino", "--optimized", "--output"]
 # What is typed, and the variables by which bash asks for completions.
 COMMAND = "from senetzoo.cli import main; main(prog_name='senetzoo')"
 _TAB = {"_SENETZOO_COMPLETE": "bash_complete"}
