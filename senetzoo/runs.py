@@ -140,8 +140,8 @@ def renamed(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tested(record: Mapping[str, Any]) -> str:
-    """What the accuracy in the last line of a log or in a summary is called."""
-    return "validation accuracy" if record.get("part") == "val" else "test accuracy"
+    """Which images the accuracy in the last line of a log or in a summary is of."""
+    return "validation" if record.get("part") == "val" else "test"
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -184,7 +184,7 @@ class Result:
 def read_result(folder: Path) -> Result:
     """Read the result of a finished run."""
     done, first = read_summary(folder), read_log(folder / LOG)[0]
-    part = tested(done).removesuffix(" accuracy")
+    part = tested(done)
     chose = part == "validation" and done["recipe"].get("keep") == "best"
     data, start = first["data"]["name"], first["model"].get("start") or ""
     right, images, interval = done["test_correct"], done["test_images"], done["wilson"]

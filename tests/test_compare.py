@@ -136,6 +136,8 @@ def test_pairs_start_from_one_trunk() -> None:
     [
         (("--policy", "se4@inner"), "positions pre, standard"),
         (("--policy", "se4", "--policy", "se4"), "given twice"),
+        (("--policy", "se", "--policy", "se16@standard"), "se and se16@standard are the same"),
+        (("--policy", "se4", "--policy", "none"), "plain and none are the same"),
         (("--policy", "se4", "--set", "model=lenet5"), "--model with each --policy"),
         (("--policy", "se4", "--recipe", "ablation_gates"), "already an experiment"),
         (("--policy", "se4", "--recipe", "digit"), "digits"),

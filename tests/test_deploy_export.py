@@ -318,7 +318,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second, third, computes, fourth = done.stdout.splitlines()
     assert computes == "  fp32 weights, computes in fp32"
     assert first == f"Written to {file.name}, {file.stat().st_size:,} bytes."
-    assert second == "  lenet5.digits_v1, weights lenet5.digits_v1"
+    assert second == "  lenet5.digits_v1"
     assert third == "  images (batch, 1, 32, 32), float32 -> logits (batch, 10), float32"
     assert fourth.startswith("  largest error of the logits, relative to the largest: ")
     model = senetzoo.create("lenet5.digits_v1", pretrained=True)

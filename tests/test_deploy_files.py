@@ -313,8 +313,47 @@ def test_other_commands_name_the_network_of_a_file(tmp_path: Path) -> None:
     damaged = commands.run("eval", tmp_path / "photos.onnx", "digits")
     assert "It is damaged, or isn't ONNX" in damaged.stderr
     missing = commands.run("predict", "--model", tmp_path / "none.xml", "a.png")
-    assert "There is no such file" in missing.stderr
+    assert f"There is no {tmp_path / 'none.xml'}." in missing.stderr
     assert (damaged.exit_code, missing.exit_code) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("std", None),
+        ("size", '"big"'),
+        ("size", "64"),
+        ("mean", "[0.5"),
+        ("temperature", "0"),
+        ("classes", '["a", "b"]'),
+    ],
+)
+def test_a_file_that_says_nothing_usable(key: str, value: str | None, tmp_path: Path) -> None:
+    import onnx
+
+    file = tmp_path / "digits.onnx"
+    export(senetzoo.load("lenet5.digits_v1"), file)
+    model = onnx.load(file)
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    found.pop(f"senetzoo.{key}", None)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(
+        model, found | ({} if value is None else {f"senetzoo.{key}": value})
+    )
+    onnx.save(model, file)
+    for words in (("eval", file, "digits"), ("predict", "--model", file, file)):
+        done = commands.run(*words)
+        assert done.exit_code == 2, done.output
+        assert "doesn't say how to prepare images for it" in done.stderr
+
+
+def test_openvino_needs_both_files(tmp_path: Path) -> None:
+    file = tmp_path / "digits.xml"
+    export(senetzoo.load("lenet5.digits_v1"), file)
+    file.with_suffix(".bin").unlink()
+    done = commands.run("eval", file, "digits")
+    assert done.exit_code == 2
+    assert f"There is no {file.with_suffix('.bin')}." in done.stderr
 
 
 # --- The programs of the page --------------------------------------------------------------------

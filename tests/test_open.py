@@ -48,7 +48,7 @@ def test_a_folder_without_a_split(tmp_path: Path) -> None:
     assert list(data.open_splits(root)) == ["all"]
     with pytest.raises(DataError) as error:
         data.open(root, "train")
-    assert str(error.value).splitlines()[:2] == [f"{root} has no train split.", "It has all."]
+    assert str(error.value).splitlines()[:2] == [f"{root} has no train split.", "It has no splits."]
     parts = data.open_splits(root, held_out=0.3)
     assert [len(part) for part in parts.values()] == [3, 2]
     assert names(data.open(root, "val", held_out=0.3)) == names(parts["val"])

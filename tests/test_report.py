@@ -291,12 +291,12 @@ def test_quick_runs_look_like_a_check(tmp_path: Path) -> None:
             for recipe in experiment.recipes(quick=quick).values():
                 header = {"recipe": dataclasses.asdict(recipe), "data": {"test_images": 20}}
                 run = Run("run", tmp_path, header, (), 0, None)
-                assert run.part.startswith("Quick check: one epoch, 20 test images.") == quick
+                assert run.limited.startswith("Quick check: one epoch, 20 test images.") == quick
     recipe = {"name": "digits", "model": "lenet5", "images_per_class": 2, "epochs": 1}
     write_run(tmp_path / "quick", recipe=recipe)
     out = tmp_path / "page.html"
     assert report(tmp_path / "quick", "--out", out).exit_code == 0
-    text = "Quick check: one epoch, 30 test images. The figures mean nothing."
+    text = "Quick check: one epoch, 30 test images. It is not a result."
     assert page_of(out).words.count(text) == 1
     assert f"**{text}**" in out.with_suffix(".md").read_text()
     write_run(tmp_path / "part", recipe=recipe | {"images_per_class": 500})
@@ -456,7 +456,20 @@ def test_runs_of_other_recipes_are_neither_pooled_nor_paired(tmp_path: Path) -> 
 
     # No variant has two recipes, but the one is not the other's.
     alone = [tmp_path / f"{part}-{n}" for part in ("old/plain", "new/se") for n in (0, 1)]
-    assert json.loads(report(*alone, "--out", out, "--json").stdout)["paired"] == []
+    found = json.loads(report(*alone, "--out", out, "--json").stdout)
+    assert (found["paired"], found["by_image"]) == ([], [])
+    assert "their recipes differ" in found["no_difference"]
+
+
+def test_copies_of_a_run_count_once(tmp_path: Path) -> None:
+    """Experiments in several folders have the same plain runs."""
+    for folder in ("one", "two"):
+        seeds_of(tmp_path / folder, "plain", (80, 90))
+    seeds_of(tmp_path / "one", "se", (70, 75))
+    folders = (tmp_path / "one", tmp_path / "two")
+    found = json.loads(report(*folders, "--out", tmp_path / "page.html", "--json").stdout)
+    plain = next(each for each in found["variants"] if each["variant"] == "plain")
+    assert (plain["seeds"], plain["accuracies"]) == ([0, 1], [0.92, 0.91])
 
 
 def test_the_baseline_comes_first(tmp_path: Path) -> None:
@@ -494,7 +507,7 @@ def test_the_baseline_comes_first(tmp_path: Path) -> None:
     kept = own.read_bytes()
     result = report(tmp_path / "runs", "--out", out, "--png", pngs)
     assert (result.exit_code, own.read_bytes()) == (2, kept)
-    assert f"{own} exists, and isn't a plot of a report." in result.stderr
+    assert f"{own} exists, and isn't known to be a plot of a report." in result.stderr
 
     result = report(tmp_path / "runs", "--out", out, "--baseline", "se", "--json")
     said = json.loads(result.output)
@@ -554,7 +567,7 @@ def test_runs_of_one_seed_are_compared_by_image(tmp_path: Path) -> None:
     seen = page_of(out)
     limits = "{:+.2f} to {:+.2f}".format(*se["interval"])
     assert ["se - plain", "+8.00", limits, "200", "120", "1,000"] in seen.rows
-    assert any("One seed each. The intervals cover" in words for words in seen.words)
+    assert any("Single runs. The intervals cover" in words for words in seen.words)
     assert "| se - plain | +8.00 |" in out.with_suffix(".md").read_text()
 
 
@@ -577,8 +590,8 @@ def test_why_no_difference_is_shown(tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     result = report(a, b, "--out", out)
     text = (
-        f"No difference between the runs is shown: they have one seed each, and {b} has no "
-        "test.safetensors. Train more seeds (--seed 1), or use senetzoo compare."
+        f"No difference between the runs is shown: {b} has no test.safetensors. senetzoo compare "
+        "trains several seeds of each network."
     )
     assert (result.exit_code, result.stderr) == (0, f"{text}\n")
     assert text in page_of(out).words

@@ -248,6 +248,25 @@ def test_convolutions_along_channels(kernel: int, bias: bool) -> None:
     assert any(n.target is aten.conv1d.default for n in graph.nodes) == (kernel % 2 == 0)
 
 
+def test_other_convolutions_along_an_axis_stay() -> None:
+    """Of a parameter, and of layers of sequences."""
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query = nn.Parameter(torch.randn(1, 1, 6))
+            self.layer = nn.Linear(5, 6)
+            self.along = nn.Conv1d(1, 1, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            rows = self.along(self.layer(x[:, 0]).reshape(-1, 1, 6)).reshape(-1, 4, 6)
+            return rows.mean(1) + self.along(self.query)[:, 0]
+
+    torch.manual_seed(0)
+    model, x = Tokens().double().eval(), torch.randn(3, 1, 4, 5, dtype=torch.float64)
+    same(model, x, everywhere=False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["se_resnet50", "se_resnext50_32x4d", "senet154", "se_resnet152"])
 def test_whole_networks_are_squeezed(name: str) -> None:

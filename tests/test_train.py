@@ -330,8 +330,8 @@ def test_resuming_with_another_recipe_is_refused(plain: Path) -> None:
     assert message(lambda: train(TINY, plain), ConfigError) == (
         f"{plain} has a run with another recipe or seed.\n"
         "It has phases=((32, 1),), warmup=0.0; phases=((32, 2),), warmup=0.1 was requested.\n"
-        "To resume it, add --set 'phases=((32, 1),)' --set warmup=0.0. Give another folder with "
-        "--out, or delete this one"
+        "To resume it, add --set 'phases=((32, 1),)' --set warmup=0.0 and leave out --epochs and "
+        "--set epochs. Give another folder with --out, or delete this one"
     )
     stored = ONE.replace(compile=True)
     for asked, seed, remedy in (
@@ -640,6 +640,17 @@ def test_what_takes_a_while_is_said_first(
         f"reading the images in {data}",
         "compiling lenet5: the first steps take longer",
     ]
+
+
+def test_a_run_is_not_inside_another(plain: Path, tmp_path: Path) -> None:
+    shutil.copytree(plain, tmp_path / "runs" / "a")
+    for out in ("runs", "runs/a/b"):
+        result = command("digits", "--quick", "--out", tmp_path / out)
+        assert result.exit_code == 2
+        assert (
+            f"{tmp_path / 'runs' / 'a'} is one, and a run can't be inside another." in result.stderr
+        )
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["a"]
 
 
 def test_the_digits_are_no_other_data(tmp_path: Path) -> None:

@@ -39,13 +39,14 @@ INSTEAD = {
     "resnet50": "lenet",
     "resnet50+se16": "lenet+se16",
     "cifar10": "CIFAR10",
+    "new_photos/": "photos/",
     "auto": "0.5",  # no answer of a quick run is sure
 }
 LEFT_OUT = ("app", "bench")
 # Words that --quick does not go with, and how many others follow them.
 LONG = {"--time": 1, "--epochs": 1, "--seeds": 1}
 RECIPES = ("digits", "ablation_positions")
-OTHER_EXPORT = re.compile(r"^senetzoo export (?!flowers )")
+OTHER_EXPORT = re.compile(r"^senetzoo export (?!.* --output photos\.onnx$)")
 
 
 def pictures(root: Path, names: tuple[str, ...], count: int, side: int) -> None:

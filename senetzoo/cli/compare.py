@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from senetzoo._utils.checks import Ge, Le, PositiveInt
 from senetzoo._utils.environment import launched
 from senetzoo._utils.files import write_text
-from senetzoo._utils.terminal import columns, cut
+from senetzoo._utils.terminal import columns, cut, say_once
 from senetzoo.cli import complete
 from senetzoo.cli.options import Json, Threads, as_command, command_line, say
 from senetzoo.cli.train import (
@@ -30,11 +30,11 @@ from senetzoo.cli.train import (
     recipe_names,
     set_threads,
     train_all,
-    warn_of_stem,
 )
 from senetzoo.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
+    from senetzoo.policies.algebra import Gate
     from senetzoo.report.paired import Paired
     from senetzoo.report.run import Run
     from senetzoo.train.experiment import Experiment
@@ -138,7 +138,10 @@ def command(
     if no_compile:
         changes["compile"] = False
     recipes = experiment.recipes(quick=quick, changes=changes)
-    warn_of_stem(experiment, recipes, changes)
+    # This recipe has the network's own stem, which nobody chose for these images.
+    if "stem" not in changes:
+        for warning in filter(None, (each.too_small() for each in recipes.values())):
+            say_once(warning)
     options = Options(**options_of(workers, quick, save_minutes, parallel))
     folder = out or Path("runs", f"compare-{_safe(network)}")
     where = None if data is None or experiment.recipe.data == "digits" else Path(data)
@@ -166,11 +169,12 @@ def compared(
     """The experiment that trains `model` without gates and with each policy.
 
     Raises:
-        ConfigError: There is no such network or recipe, or a policy is given twice.
+        ConfigError: There is no such network or recipe, or two variants are the same network.
         PolicyError: A policy can't be parsed or doesn't fit the network.
     """
     import torch
 
+    from senetzoo.gates.common import GateModule
     from senetzoo.train.experiment import Experiment
     from senetzoo.train.recipes import COMPARE
     from senetzoo.zoo import config
@@ -190,9 +194,23 @@ def compared(
                 f"--policy {policy} is given twice.", "Each policy is one variant.", "Remove one"
             )
         variants[name] = {"model": f"{model}+{policy}"}
-    for changed in variants.values():
+    gates: dict[str, dict[str, Gate]] = {}
+    for name, changed in variants.items():
         with torch.device("meta"):  # to fail before the first run if a policy doesn't fit
-            config(changed["model"]).build(seed=0)
+            network = config(changed["model"]).build(seed=0)
+        own = {
+            path: module.spec
+            for path, module in network.named_modules()
+            if isinstance(module, GateModule)
+        }
+        twin = next((other for other, known in gates.items() if known == own), None)
+        if twin is not None:
+            raise ConfigError(
+                f"The variants {twin} and {name} are the same network.",
+                "Each policy is one variant, beside the network as it is named.",
+                "Remove one",
+            )
+        gates[name] = own
     return Experiment(
         base.recipe.replace(name=COMPARE),
         variants=variants,
@@ -248,7 +266,7 @@ def table(runs: Sequence[Run], experiment: Experiment, pairs: Sequence[Paired]) 
         "data": runs[0].header["data"]["name"],
         "seeds": list(experiment.seeds),
         "epochs": len(runs[0].epochs),
-        "test_images": runs[0].end["test_images"] if runs[0].end else None,
+        "test_images": runs[0].end["test_images"] if runs[0].end else 0,
         "variants": rows,
     }
 

@@ -137,7 +137,7 @@ def command(
     if csv_file is not None:
         rows = list(found.rows())
         write_csv(csv_file, list(rows[0]), rows)
-    used = used_in_training(network, found.data.images)
+    used = None if weights else used_in_training(network, found.data.images)
     seen, chose = used or (0, 0)
     more: dict[str, object] = {} if used is None else {"trained_on": seen, "chose_epoch": chose}
     text = [str(found)]

@@ -95,7 +95,7 @@ def command(
     else:
         model = trained(network, weights=weights, preprocessing=preprocessing)
     labeled = None if data is None else images_for(model, data)
-    used = None if labeled is None else used_in_training(network, labeled.images)
+    used = None if labeled is None or weights else used_in_training(network, labeled.images)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* points of accuracy on ", category=UserWarning)
         done = write(

@@ -109,7 +109,8 @@ def used_in_training(reference: str, images: Images) -> tuple[int, int] | None:
 
 
 def _paths(images: Images) -> set[str]:
-    return {os.path.realpath(images.source_name(index)) for index in range(len(images))}
+    names = (images.source_name(index) for index in range(len(images)))
+    return {os.path.normcase(os.path.realpath(name)) for name in names}
 
 
 def evaluate_networks(

@@ -43,14 +43,15 @@ def command(
     """
     from senetzoo.io import hub
     from senetzoo.io.folder import CONFIG, WEIGHTS
-    from senetzoo.runs import is_run, read_result
+    from senetzoo.runs import SUMMARY, is_run, read_result
     from senetzoo.zoo import load, saved_in
 
     name = hub.branchless(repo)  # fails before the long part
     model = load(network, weights=weights, preprocessing=preprocessing)
     own, run = user_path(network) / hub.CARD, saved_in(network)
-    finished = run is not None and weights is None and is_run(run)
-    result = read_result(run) if run is not None and finished else None
+    finished = run is not None and is_run(run) and (run / SUMMARY).is_file()
+    generated = weights is None and not own.is_file()
+    result = read_result(run) if run is not None and finished and generated else None
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) if out is None else out
         title = hub.stage(model, name, folder, own if own.is_file() else None, format, result)

@@ -128,7 +128,7 @@ def write(
         if PNG_MARK.encode() not in file.read_bytes():
             raise ConfigError(
                 f"The plots can't be written to {pngs}.",
-                f"{file} exists, and isn't a plot of a report.",
+                f"{file} exists, and isn't known to be a plot of a report.",
                 "Give another folder with --png, or move the file away",
             )
     pictures = out.with_name(f"{out.stem}-figures")

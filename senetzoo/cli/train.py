@@ -8,7 +8,7 @@ import functools
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -17,7 +17,7 @@ import click
 
 from senetzoo._utils.checks import Ge, Le, NonNegativeFloat
 from senetzoo._utils.environment import MOST_THREADS, cores, launched
-from senetzoo._utils.terminal import OutputError, clock, echo, say_once
+from senetzoo._utils.terminal import OutputError, clock, echo
 from senetzoo.cli.base import INTERRUPTED
 from senetzoo.cli.complete import starting
 from senetzoo.cli.options import Json, Threads, as_command, command_line
@@ -26,7 +26,6 @@ from senetzoo.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from senetzoo.train.experiment import Experiment
     from senetzoo.train.parallel import Asked
-    from senetzoo.train.recipe import Recipe
 
 
 def recipe_names(incomplete: str) -> list[Any]:
@@ -179,7 +178,6 @@ def command(
     if no_compile:
         changes["compile"] = False
     recipes = experiment.recipes(only=only, quick=quick, changes=changes)
-    warn_of_stem(experiment, recipes, changes)
     seeds = experiment.seeds if seed is None else (seed,)
     parallel = min(parallel, len(recipes) * len(seeds))
     threads = set_threads(threads, parallel)
@@ -224,11 +222,12 @@ def command(
 
 def _result(end: dict[str, Any]) -> str:
     """The result of a run in a line."""
-    part = "validation" if end.get("part") == "val" else "test"
+    from senetzoo.runs import tested
+
     low, high = (100 * limit for limit in end["wilson"])
     length = f"{end['epochs']} epoch{'s' * (end['epochs'] > 1)}"
     return (
-        f"{part} accuracy {100 * end['test_accuracy']:.2f} % [{low:.1f}, {high:.1f}] of "
+        f"{tested(end)} accuracy {100 * end['test_accuracy']:.2f} % [{low:.1f}, {high:.1f}] of "
         f"{end['test_images']:,} images, {length}, {clock(end['train_seconds'])} of training"
     )
 
@@ -245,8 +244,8 @@ def train_all(
     from senetzoo.train.parallel import train_at_once
 
     say = functools.partial(say_progress, err=as_json)
-    check_folders(runs, data=parallel > 1)
     with interruptible():
+        check_folders(runs, data=parallel > 1)
         if parallel > 1:
             train_at_once(runs, parallel, ended, say)
             return
@@ -254,15 +253,6 @@ def train_all(
             if len(runs) > 1 and launched("RANK", 0) == 0:
                 say(f"run {number} of {len(runs)}: {folder}")
             ended(folder, train(recipe, folder, say=say, **how))
-
-
-def warn_of_stem(
-    experiment: Experiment, recipes: Mapping[str, Recipe], changes: Mapping[str, Any]
-) -> None:
-    """Say once if a stem that nobody chose for these images shrinks them too much."""
-    if "stem" not in changes and all("stem" not in own for own in experiment.variants.values()):
-        for warning in filter(None, (recipe.too_small() for recipe in recipes.values())):
-            say_once(warning)
 
 
 def check_folders(runs: Sequence[Asked], *, data: bool) -> None:
@@ -277,11 +267,21 @@ def check_folders(runs: Sequence[Asked], *, data: bool) -> None:
     Raises:
         ConfigError: A run has another recipe or other data, or a log is broken.
     """
-    from senetzoo.runs import SUMMARY
+    from senetzoo.runs import LOG, SUMMARY, is_run
     from senetzoo.train.checkpoint import recorded, require_same, require_same_data
     from senetzoo.train.data import load_data
 
     asked = {folder: (recipe, how["seed"]) for recipe, folder, how in runs}
+    for folder in asked:
+        other = folder.parent if is_run(folder.parent) else None
+        if not is_run(folder):
+            other = next((log.parent for log in folder.glob(f"*/{LOG}")), other)
+        if other is not None:
+            raise ConfigError(
+                f"{folder} can't be the folder of a run.",
+                f"{other} is one, and a run can't be inside another.",
+                "Give another folder with --out",
+            )
     of_variant = {how["variant"]: recipe for recipe, _, how in runs}
     # Runs of these variants with other seeds, too.
     beside = {folder.parent for _, folder, how in runs if how["variant"]}
@@ -294,8 +294,8 @@ def check_folders(runs: Sequence[Asked], *, data: bool) -> None:
             require_same(folder, (recipe, seed), asked[folder])
         elif variant in of_variant:
             require_same(folder, (recipe, seed), (of_variant[variant], seed))
-    there = [(recipe, folder, how) for recipe, folder, how in runs if recorded(folder)]
-    for recipe, folder, how in there[: int(data)]:
+    there = [(recipe, folder, how) for recipe, folder, how in runs if data and recorded(folder)]
+    for recipe, folder, how in there[:1]:
         sets = load_data(recipe, how["data"])
         require_same_data(folder, sets.identity, (folder / SUMMARY).is_file(), lambda _: None)
 

@@ -26,6 +26,7 @@ from senetzoo.deploy.writers import (
     Draft,
     FileDtype,
     Format,
+    files_of,
 )
 from senetzoo.errors import ConfigError, checks_options, nearest
 from senetzoo.eval.data import LabeledImages, images_for
@@ -196,7 +197,7 @@ def export(
         found = None
         if images is not None and preprocessing is not None and ours is not None:
             found = beside(ours, run, images, preprocessing, inside=with_preprocessing)
-    files = (path, path.with_suffix(".bin")) if form == "openvino" else (path,)
+    files = files_of(path, form)
     computes = f"{dtype} weights, computes in {COMPUTES[form, dtype]}"
     done = Export(files, metadata, errors, with_preprocessing, computes, found)
     if done.warning:

@@ -18,7 +18,7 @@ from senetzoo.deploy.engines import ort, ov
 from senetzoo.deploy.engines.common import Runner, require
 from senetzoo.deploy.inside import photograph
 from senetzoo.deploy.program import PROBABILITIES, quiet
-from senetzoo.deploy.writers import METADATA, SUFFIXES, TITLES, Format
+from senetzoo.deploy.writers import METADATA, SUFFIXES, TITLES, Format, files_of
 from senetzoo.errors import ConfigError, WeightsError, first_line
 from senetzoo.eval.accuracy import Evaluation
 from senetzoo.eval.data import LabeledImages, read_images
@@ -169,8 +169,11 @@ def read_file(path: str | Path) -> ExportedFile:
     path = user_path(path)
     form = next(form for form, suffix in SUFFIXES.items() if path.suffix == suffix)
     title, engine = TITLES[form]
-    if not path.is_file():
-        raise WeightsError(f"Can't read {path}.", "There is no such file.")
+    missing = [file for file in files_of(path, form) if not file.is_file()]
+    if missing:
+        raise WeightsError(
+            f"Can't read {path}.", f"There is no {missing[0]}.", "Copy it there, or export it again"
+        )
     packages, read = _READERS[form]
     require(f"Reading {title}", packages, engine.extra)
     try:
@@ -181,11 +184,22 @@ def read_file(path: str | Path) -> ExportedFile:
             f"Can't read {path}.", f"It is damaged, or isn't {title}: {said}", "Export it again"
         ) from error
     metadata: dict[str, Any] = {key: texts[key] for key in _TEXTS if key in texts}
-    metadata |= {key: json.loads(texts[key]) for key in _NUMBERS if key in texts}
-    if not {"model", "dtype", "size", "temperature", "mean"} <= metadata.keys():
-        raise ConfigError(
-            f"{path} doesn't say how to prepare images for it.",
-            "Files that senetzoo export wrote for gray or RGB images do.",
-            "Type for example: senetzoo export runs/photos --to onnx",
-        )
-    return ExportedFile(path, metadata, run, inside)
+    try:
+        metadata |= {key: json.loads(texts[key]) for key in _NUMBERS if key in texts}
+        found = ExportedFile(path, metadata, run, inside)
+        outputs = found.outputs
+        named = len(metadata.get("classes") or range(outputs)) == outputs
+        whole = named and {"model", "dtype"} <= metadata.keys() and metadata["temperature"] > 0
+    except Exception as error:  # of the values that are missing or wrong, or of the runtime
+        raise _unprepared(path) from error
+    if not whole:
+        raise _unprepared(path)
+    return found
+
+
+def _unprepared(path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path} doesn't say how to prepare images for it, and what its outputs are.",
+        "Files that senetzoo export wrote for gray or RGB images do.",
+        "Type for example: senetzoo export runs/photos --to onnx",
+    )

@@ -141,12 +141,13 @@ def _first_layer(graph: Graph, user: fx.Node, ndim: int) -> tuple[Tensor, Tensor
 
 def _fold_along_channels(graph: Graph, conv: fx.Node) -> None:
     """Fold a convolution along the outputs of a linear layer, as ECA's, into that layer."""
-    view = conv.all_input_nodes[0]
-    linear, weight = view.all_input_nodes[0], graph.exact(conv.args[1])
-    if not is_call(view, aten.unsqueeze.default, aten.reshape.default):
+    view, weight = conv.all_input_nodes[0], graph.exact(conv.args[1])
+    if weight is None or not is_call(view, aten.unsqueeze.default, aten.reshape.default):
         return
+    linear = view.all_input_nodes[0]
     found = graph.weights(linear) if is_call(linear, aten.linear.default) else None
-    if found is None or weight is None:
+    made = linear.meta.get("val")  # not there if the layer was made here, from (N, C)
+    if found is None or (made is not None and made.dim() != 2):
         return
     layer, bias = found
     # One signal with a sample for each output of the layer, and a result for each sample.

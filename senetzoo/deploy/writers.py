@@ -42,6 +42,12 @@ TITLES: Mapping[Format, tuple[str, Engine]] = {
 }
 """Name of each format in messages, and the engine that runs it."""
 
+
+def files_of(path: Path, form: Format) -> tuple[Path, ...]:
+    """The files of an exported network; the first is the one to open."""
+    return (path, path.with_suffix(".bin")) if form == "openvino" else (path,)
+
+
 METADATA = "senetzoo"
 """Where the metadata is in a file: ``senetzoo.KEY`` in ONNX's metadata_props, the JSON object
 ``senetzoo.json`` among the extra files of a pt2, ``senetzoo/KEY`` in OpenVINO's rt_info."""

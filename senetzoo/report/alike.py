@@ -47,7 +47,9 @@ def told_apart(
         found.append(dataclasses.replace(run, recipe=numbers.setdefault(recipe, len(numbers) + 1)))
     if len(numbers) < 2:
         return list(runs), ""
-    listed = "; ".join(f"recipe {number}: {recipe or 'none'}" for recipe, number in numbers.items())
+    listed = "; ".join(
+        f"recipe {number}: {recipe or 'as the default'}" for recipe, number in numbers.items()
+    )
     return found, f"The runs have different recipes, which are not pooled or compared. {listed}."
 
 

@@ -18,7 +18,7 @@ from senetzoo.report import figures
 from senetzoo.report.excitations import ExcitationSection
 from senetzoo.report.markup import Table, rendered
 from senetzoo.report.paired import ByImage, Paired, by_image, paired
-from senetzoo.report.run import Run, by_label
+from senetzoo.report.run import Run, by_label, finished
 from senetzoo.runs import tested
 
 # With more classes than this, a confusion matrix is too large to read.
@@ -27,10 +27,9 @@ _CLASSES = 30
 _SMALL = 64
 # Readable on white and on black, since the background of the Markdown isn't known.
 _GRAY = "#808080"
-_ONE_SEED = (
-    "One seed each. The intervals cover the choice of test images, not the spread between seeds, "
-    "so they do not show which network is better: train more seeds (--seed 1), or use senetzoo "
-    "compare."
+_SINGLE = (
+    "Single runs. The intervals cover the choice of images, not the spread between seeds, so they "
+    "do not show which network is better: senetzoo compare trains several seeds of each."
 )
 
 
@@ -73,7 +72,7 @@ def make(
         "paired": _paired(pairs),
         "differences": figures.differences(pairs),
         "by_image": _by_image(images),
-        "one_seed": _ONE_SEED,
+        "one_seed": _SINGLE,
         "why": no_difference(why),
         "fluctuation": _fluctuation(begun),
         "classes": _classes(runs),
@@ -114,7 +113,7 @@ def _kept(runs: Sequence[Run]) -> str:
 def _part(runs: Sequence[Run]) -> str:
     """The images that the accuracies of finished runs are of."""
     ends = [run.end for run in runs if run.end is not None]
-    parts = dict.fromkeys(tested(end).removesuffix(" accuracy") for end in ends)
+    parts = dict.fromkeys(tested(end) for end in ends)
     return " or ".join(parts) or "test"
 
 
@@ -127,7 +126,12 @@ def _results(runs: Sequence[Run], part: str) -> Table:
         figures = [_percent(whole.accuracy), _interval(whole)] if whole else ["not finished", ""]
         if run.end is not None and " or " in part:
             figures[0] += f" ({_part([run])})"
-        cells = [run.name, model["name"], f"{model['params']:,}", str(len(run.epochs))]
+        cells = [
+            run.name,
+            model["name"],
+            f"{model['params']:,}",
+            str(run.epochs[-1]["epoch"] if run.epochs else 0),
+        ]
         trained = _percent(run.epochs[-1]["train_accuracy"]) if run.epochs else ""
         rows.append([*cells, *figures, trained])
     return Table(head, rows)
@@ -135,15 +139,15 @@ def _results(runs: Sequence[Run], part: str) -> Table:
 
 def _variants(runs: Sequence[Run]) -> Table | None:
     """Accuracy of the finished runs by variant; None if no variant has two seeds."""
-    finished = [run for run in runs if run.end is not None]
+    ended = finished(runs)
     rows = []
-    for name, own in by_label(finished).items():
+    for name, own in by_label(ended).items():
         values = [100 * run.end["test_accuracy"] for run in own if run.end is not None]
         spread = f"{statistics.stdev(values):.2f}" if len(values) > 1 else ""
         each = ", ".join(f"{value:.2f}" for value in values)
         rows.append([name, str(len(values)), f"{statistics.mean(values):.2f} %", spread, each])
     head = ["variant", "seeds", "mean", "standard deviation", "each"]
-    return Table(head, rows) if len(rows) < len(finished) else None
+    return Table(head, rows) if len(rows) < len(ended) else None
 
 
 def _paired(found: Sequence[Paired]) -> Table | None:
@@ -175,15 +179,17 @@ def _by_image(found: Sequence[ByImage]) -> Table | None:
         ]
         for pair in found
     ]
-    head = ["paired by test image, in points", "difference", "95 % interval"]
-    return Table([*head, "only first right", "only second right", "images"], rows) if rows else None
+    head = ["paired by image, in points", "difference", "95 % interval"]
+    return (
+        Table([*head, "only this right", "only baseline right", "images"], rows) if rows else None
+    )
 
 
 def no_difference(why: str) -> str:
     """A sentence that says why no difference is shown; empty if `why` is."""
     return why and (
-        f"No difference between the runs is shown: they have one seed each, and {why}. Train more "
-        "seeds (--seed 1), or use senetzoo compare."
+        f"No difference between the runs is shown: {why}. senetzoo compare trains several seeds of "
+        "each network."
     )
 
 
@@ -191,7 +197,7 @@ def used(runs: Sequence[Run]) -> list[str]:
     """Which parts of the data the runs used, with their names if they differ in it."""
     found: dict[str, list[str]] = {}
     for run in runs:
-        found.setdefault(run.part, []).append(run.name)
+        found.setdefault(run.limited, []).append(run.name)
     return [
         f"{', '.join(names)}: {text}" if len(found) > 1 else text
         for text, names in found.items()

@@ -22,7 +22,7 @@ import torch
 
 from senetzoo.errors import MissingExtraError
 from senetzoo.eval.predictions import newcombe
-from senetzoo.report.run import Run, by_label
+from senetzoo.report.run import Run, by_label, finished
 from senetzoo.runs import TEST
 
 _CONFIDENCE, _POWER = 0.95, 0.8
@@ -79,7 +79,7 @@ def paired(runs: Sequence[Run], variants: Sequence[str] = ()) -> list[Paired]:
     Runs with another recipe than the first variant's are left out.
     """
     order = in_order(variants)
-    done = [run for run in runs if run.end is not None and run.header["variant"]]
+    done = [run for run in finished(runs) if run.header["variant"]]
     done.sort(key=lambda run: min(order(run.label), order(run.header["variant"])))
     found: dict[str, dict[int, float]] = {}
     for run in done:
@@ -131,6 +131,9 @@ def by_image(runs: Sequence[Run], variants: Sequence[str] = ()) -> tuple[list[By
             continue
         if first.end is None or run.end is None:
             why = f"{(run if first.end else first).name} is not finished"
+            continue
+        if run.recipe != first.recipe:
+            why = "their recipes differ"
             continue
         one, other = run.predictions, first.predictions
         if one is None or other is None:

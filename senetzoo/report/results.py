@@ -9,7 +9,7 @@ from typing import Any
 from senetzoo.report.excitations import ExcitationSection
 from senetzoo.report.page import confusions, flat, fluctuation, no_difference
 from senetzoo.report.paired import by_image, paired
-from senetzoo.report.run import Run, by_label
+from senetzoo.report.run import Run, by_label, finished
 
 _SERIES = (
     *("train_loss", "test_loss", "val_loss", "train_accuracy", "test_accuracy", "val_accuracy"),
@@ -48,7 +48,7 @@ def results(
                 "mean": statistics.mean(values),
                 "standard_deviation": statistics.stdev(values) if len(values) > 1 else None,
             }
-            for name, own in by_label([run for run in runs if run.end is not None]).items()
+            for name, own in by_label(finished(runs)).items()
         ],
         "paired": [
             {
@@ -102,7 +102,7 @@ def _run(run: Run) -> dict[str, Any]:
         "parameters": run.header["model"]["params"],
         "variant": run.header["variant"],
         "seed": run.header["seed"],
-        "epochs": len(run.epochs),
+        "epochs": run.epochs[-1]["epoch"] if run.epochs else 0,
         "finished": run.end is not None,
         "accuracy": tally.accuracy if tally else None,
         "interval": tally.interval if tally else None,

@@ -60,12 +60,12 @@ class Run:
         return [printable(name) for name in self.header["data"]["classes"]]
 
     @property
-    def part(self) -> str:
+    def limited(self) -> str:
         """Which part of the data was used, as a sentence; empty for all of it."""
         recipe, limit = self.header["recipe"], self.header["recipe"].get("images_per_class", 0)
         if limit and limit <= QUICK_IMAGES and recipe.get("epochs") == 1:
-            tested = self.header["data"].get("test_images", "few")
-            return f"Quick check: one epoch, {tested} test images. The figures mean nothing."
+            count = self.header["data"].get("test_images", "few")
+            return f"Quick check: one epoch, {count} test images. It is not a result."
         each = f"at most {limit} training images and {limit} test images of each class"
         return f"Part of the data: {each}." if limit else ""
 
@@ -106,6 +106,18 @@ def by_label(runs: Iterable[Run]) -> dict[str, list[Run]]:
     for run in runs:
         found.setdefault(run.label, []).append(run)
     return found
+
+
+def finished(runs: Iterable[Run]) -> list[Run]:
+    """The finished runs; of several with one label and one seed, the first.
+
+    Two of them would not be two draws of the noise that seeds make.
+    """
+    ended = (run for run in runs if run.end is not None)
+    found: dict[tuple[str, int], Run] = {}
+    for run in ended:
+        found.setdefault((run.label, run.header["seed"]), run)
+    return list(found.values())
 
 
 def find(paths: Sequence[Path]) -> list[Run]:

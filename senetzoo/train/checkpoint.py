@@ -28,6 +28,8 @@ _UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueErr
 _REMEDY = "Give another folder with --out, or delete this one"
 # The most fields whose values are shown if another recipe was requested.
 _FEW = 3
+# Fields that make it another experiment.
+_OTHER = {"name", "model", "data"}
 
 
 class StepCount(NamedTuple):
@@ -87,7 +89,7 @@ def require_same(folder: Path, found: tuple[Recipe, int], asked: tuple[Recipe, i
         raise ConfigError(
             f"{folder} has a run with another recipe or seed.",
             f"It has {its}; {new} was requested.{more}",
-            _REMEDY if more else f"To resume it, {_as_options(stored, few)}. {_REMEDY}",
+            _REMEDY if more or _OTHER & {*few} else f"{_as_options(stored, few)}. {_REMEDY}",
         )
 
 
@@ -104,9 +106,11 @@ def _as_options(stored: Mapping[str, Any], names: Sequence[str]) -> str:
         else:
             added.append(f"--set {shlex.quote(f'{name}={text}')}")
     parts = [f"add {' '.join(added)}"] * bool(added)
+    # They would change the phases again.
+    parts += ["leave out --epochs and --set epochs"] * ("phases" in names)
     # Which overrides --set.
     parts += ["leave out --no-compile"] * ("compile" in names and stored["compile"])
-    return " and ".join(parts)
+    return f"To resume it, {' and '.join(parts)}"
 
 
 def recorded(folder: Path) -> tuple[str, Recipe, int] | None:

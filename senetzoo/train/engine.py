@@ -104,10 +104,11 @@ def train(
     sets = data if isinstance(data, Data) else load_data(recipe, data)
     require_same_data(out, sets.identity, finished, say)
     if finished:
-        say(f"{out}: finished, {tested(done)} {done['test_accuracy']:.2%}")
+        say(f"{out}: finished, {tested(done)} accuracy {done['test_accuracy']:.2%}")
         return {key: done[key] for key in _END if key in done}
     # A stem that the recipe names is chosen.
-    if not recipe.stem and (warning := recipe.too_small()):
+    chosen = recipe.stem or launched("RANK", 0) > 0
+    if not chosen and (warning := recipe.too_small()):
         say_once(warning)
     if pace is None and _unmeasured(recipe, out, sets):
         pace = measure(recipe, sets, seed, options)

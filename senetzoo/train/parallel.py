@@ -95,7 +95,8 @@ def train_at_once(
                     name = f"run {number} of {len(runs)}: {folder}"
                     process.join()
                     if isinstance(found, dict):
-                        say(f"{name}: finished, {tested(found)} {found['test_accuracy']:.2%}")
+                        accuracy = f"{tested(found)} accuracy {found['test_accuracy']:.2%}"
+                        say(f"{name}: finished, {accuracy}")
                         ended(folder, found)
                     elif stopped:
                         say(f"{name}: {found or f'its process ended with {process.exitcode}'}")

@@ -311,7 +311,7 @@ class Recipe:
         """A warning if the stem shrinks the images too much; empty if it doesn't."""
         side = min(size for size, _ in self.phases)
         said = self.network(10, 3).config.too_small(side, side)
-        return said and f"warning: {said} On the command line: --set stem=cifar"
+        return said and f"warning: {said} For senetzoo train and compare: --set stem=cifar"
 
     def _changes(self, classes: int, channels: int) -> dict[str, Any]:
         changes = {

@@ -42,8 +42,7 @@ RECIPES: dict[str, Experiment] = {
     "cifar100_attention": CIFAR100_ATTENTION,
 }
 
-COMPARE = "compare"
-"""Name of the recipes of ``senetzoo compare``."""
+COMPARE = "compare"  # the name of the recipes of `senetzoo compare`
 
 
 def variants_of(recipe: str) -> tuple[str, ...]:
