@@ -38,8 +38,8 @@ from senetzoo.data.listing import read_csv
 from senetzoo.data.split import hold_out
 from senetzoo.eval.data import images_for
 from senetzoo.nn.stem import parse_stem
-from senetzoo.runs import read_log
-from senetzoo.train.finetune import LEFT_OUT, SPLIT, finetune
+from senetzoo.runs import LEFT_OUT, SPLIT, read_log
+from senetzoo.train.finetune import finetune
 from senetzoo.train.recipe import Options, Recipe
 
 

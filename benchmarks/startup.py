@@ -207,8 +207,8 @@ def main(rounds: int, record: bool, out: Path) -> None:
         "results": results,
     }
     if record:
-        with out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        with out.open("a", encoding="utf-8") as records:
+            records.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":

@@ -269,6 +269,14 @@ def _require_network(reference: object) -> None:
             "Only the commands eval and predict take one.",
             "Give the network that it was exported from, such as the folder of its run",
         )
+    base, _ = before_policy(reference) if is_saved(reference) else ("", None)
+    path = user_path(base)
+    if base and path.suffix not in FORMATS and path.is_file():
+        raise ConfigError(
+            f"{reference} is a file, but not one that a network is read from.",
+            f"Weights end in {', '.join(FORMATS)}; exported files in {', '.join(EXPORTED)}.",
+            "Give the folder that save or a run wrote, or a file with one of these endings",
+        )
 
 
 def is_saved(reference: object) -> bool:

@@ -198,6 +198,10 @@ def test_two_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
     # Nobody is asked for a repository of that name.
     monkeypatch.setattr("senetzoo.io.hub.read", None)
+    for name in ("net.bin", "net", "net.onnx+se4"):
+        (tmp_path / f"file-{name.partition('+')[0]}").touch()
+        with pytest.raises(ConfigError, match="not one that a network is read from"):
+            load(f"{tmp_path}/file-{name}")
     with pytest.raises(ConfigError, match="that does not exist"):
         load("mine/model.safetensors")
 

@@ -292,15 +292,15 @@ def test_quick_runs_look_like_a_check(tmp_path: Path) -> None:
                 header = {"recipe": dataclasses.asdict(recipe), "data": {"test_images": 20}}
                 run = Run("run", tmp_path, header, (), 0, None)
                 assert run.limited.startswith("Quick check: one epoch, 20 test images.") == quick
-    recipe = {"name": "digits", "model": "lenet5", "images_per_class": 2, "epochs": 1}
-    write_run(tmp_path / "quick", recipe=recipe)
+    said = {"name": "digits", "model": "lenet5", "images_per_class": 2, "epochs": 1}
+    write_run(tmp_path / "quick", recipe=said)
     out = tmp_path / "page.html"
     assert report(tmp_path / "quick", "--out", out).exit_code == 0
     text = "Quick check: one epoch, 30 test images. It is not a result."
     assert page_of(out).words.count(text) == 1
     assert f"**{text}**" in out.with_suffix(".md").read_text()
-    write_run(tmp_path / "part", recipe=recipe | {"images_per_class": 500})
-    write_run(tmp_path / "whole", recipe=recipe | {"images_per_class": 0})
+    write_run(tmp_path / "part", recipe=said | {"images_per_class": 500})
+    write_run(tmp_path / "whole", recipe=said | {"images_per_class": 0})
     assert page.used(find([tmp_path])) == [
         "part: Part of the data: at most 500 training images and 500 test images of each class.",
         f"quick: {text}",

@@ -239,7 +239,8 @@ def test_convolutions_along_channels(kernel: int, bias: bool) -> None:
         def forward(self, x: Tensor) -> Tensor:
             y = self.conv(x)
             gate = self.along(y.mean((2, 3)).view(-1, 1, 6))[:, 0, :6].sigmoid()
-            return self.head((y * gate[:, :, None, None]).mean((2, 3)))
+            logits: Tensor = self.head((y * gate[:, :, None, None]).mean((2, 3)))
+            return logits
 
     torch.manual_seed(0)
     model, x = Gated().double().eval(), torch.randn(3, 4, 5, 5, dtype=torch.float64)
@@ -260,7 +261,8 @@ def test_other_convolutions_along_an_axis_stay() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             rows = self.along(self.layer(x[:, 0]).reshape(-1, 1, 6)).reshape(-1, 4, 6)
-            return rows.mean(1) + self.along(self.query)[:, 0]
+            logits: Tensor = rows.mean(1) + self.along(self.query)[:, 0]
+            return logits
 
     torch.manual_seed(0)
     model, x = Tokens().double().eval(), torch.randn(3, 1, 4, 5, dtype=torch.float64)

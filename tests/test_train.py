@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import shutil
@@ -339,12 +340,8 @@ def test_resuming_with_another_recipe_is_refused(plain: Path) -> None:
         (stored.replace(dropout=0.5), 0, "add --set dropout=none."),
         (ONE, 1, "add --seed 0 and leave out --no-compile."),
     ):
-        found = message(
-            lambda asked=asked, seed=seed: checkpoint.require_same(
-                plain, (stored, 0), (asked, seed)
-            ),
-            ConfigError,
-        )
+        require = functools.partial(checkpoint.require_same, plain, (stored, 0), (asked, seed))
+        found = message(require, ConfigError)
         assert found.splitlines()[2].startswith(f"To resume it, {remedy}")
     assert apply_setting(ONE.replace(dropout=0.5), "dropout=none") == ONE
     other = TINY.replace(model="se_lenet5", lr=0.5, batch=8, momentum=0.1)

@@ -116,7 +116,7 @@ def test_one_that_is_stopped_while_it_starts_says_so(
 
     monkeypatch.setattr(parallel, "train", stopped)
     for name in ("setsid", "dup2"):  # which are for a process of its own
-        monkeypatch.setattr(parallel.os, name, lambda *_: None)
+        monkeypatch.setattr(os, name, lambda *_: None)
     ours, theirs = multiprocessing.Pipe(duplex=False)
     parallel._train(theirs, (SHORT, tmp_path, {}), torch.get_num_threads(), ())
     assert parallel._received(ours) == f"The run in {tmp_path} was interrupted."

@@ -15,8 +15,8 @@ def no_truth(value: object, example: str) -> PolicyError:
     return PolicyError(
         f"{value} is neither true nor false.",
         "Python's and, or and not can't combine selectors or policies.",
-        f"Type & | ~ for selectors and + | for policies, for example: {example}; to ask whether there "
-        "is one: is None, or == NONE",
+        f"Type & | ~ for selectors and + | for policies, for example: {example}; to ask whether "
+        "there is one: is None, or == NONE",
     )
 
 
