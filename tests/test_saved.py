@@ -335,9 +335,10 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     assert message(lambda: save(tiny(), tmp_path / "it"), ConfigError) == (
         f"Can't save a network in {tmp_path / 'it'}.\nIt is a file.\nGive the name of a folder"
     )
-    assert message(lambda: load(tmp_path / "it"), WeightsError) == (
-        f"There is no network in {tmp_path / 'it'}.\nThe folder doesn't exist.\n"
-        "Give a folder that senetzoo.save or a training run wrote"
+    assert message(lambda: load(tmp_path / "it"), ConfigError) == (
+        f"{tmp_path / 'it'} is a file, but not one that a network is read from.\n"
+        "Weights end in .safetensors, .pth, .pt; exported files in .onnx, .pt2, .xml.\n"
+        "Give the folder that save or a run wrote, or a file with one of these endings"
     )
 
 

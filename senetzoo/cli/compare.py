@@ -80,12 +80,13 @@ def command(
     save_minutes: SaveMinutes = 15.0,
     as_json: Annotated[Json, "JSON of the table; progress on stderr."] = False,
 ) -> None:
-    """Train a network without gates and with each policy, on the same seeds, and compare.
+    """Train a network as it is and with each policy, on the same seeds, and compare.
 
-    Runs with the same seed are paired: they start from the same trunk and see the same batches in
-    the same order. The table shows the mean difference from the plain network, with intervals that
-    hold for all policies at once (Dunnett's test). The folder gets the table as compare.json, a
-    plot as compare.svg, and the runs, for senetzoo report.
+    The network as it is, plain in the table, has the gates that its name stands for: none for
+    resnet20. Runs with the same seed are paired: they start from the same trunk and see the same
+    batches in the same order. The table shows the mean difference from the plain network, with
+    intervals that hold for all policies at once (Dunnett's test). The folder gets the table as
+    compare.json, a plot as compare.svg, and the runs, for senetzoo report.
 
     Running the same command again resumes an interrupted run and skips finished ones; with more
     --seeds or another --policy, it adds runs.
@@ -166,7 +167,7 @@ def command(
 def compared(
     model: str, policies: Sequence[str], data: str | None, recipe: str | None, seeds: int
 ) -> Experiment:
-    """The experiment that trains `model` without gates and with each policy.
+    """The experiment that trains `model` as it is and with each policy.
 
     Raises:
         ConfigError: There is no such network or recipe, or two variants are the same network.
