@@ -22,10 +22,9 @@ from senetzoo.gates.common import GateModule
 from senetzoo.models.own import family_of
 from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import Gate, own_name
+from senetzoo.policies.text import PATH
 from senetzoo.registry import ENTRIES, add_family
 
-PATH = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
-"""``module:Name``."""
 # Such a path as a gate in the text of a policy, but not as the value of a field.
 _IN_POLICY = re.compile(rf"(?:^|(?<=[+|(]))\s*{PATH.pattern}")
 _GATE_NAME = re.compile(r"[a-z]+(_[a-z]+)*")

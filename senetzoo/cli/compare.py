@@ -34,6 +34,7 @@ from senetzoo.cli.train import (
 from senetzoo.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
+    from senetzoo.nn.slots import Site
     from senetzoo.policies.algebra import Gate
     from senetzoo.report.paired import Paired
     from senetzoo.report.run import Run
@@ -99,7 +100,8 @@ def command(
       senetzoo compare --model lenet5 --policy se4 --data digits --quick --json
       senetzoo compare --model resnet20 --policy se4 --data CIFAR10 --parallel 2
     """
-    from senetzoo.own import PATH, register_path, with_names
+    from senetzoo.own import register_path, with_names
+    from senetzoo.policies.text import PATH
     from senetzoo.report.figures import differences
     from senetzoo.report.paired import paired
     from senetzoo.report.run import read
@@ -175,7 +177,7 @@ def compared(
     """
     import torch
 
-    from senetzoo.gates.common import GateModule
+    from senetzoo.spec import gates_of
     from senetzoo.train.experiment import Experiment
     from senetzoo.train.recipes import COMPARE
     from senetzoo.zoo import config
@@ -195,15 +197,10 @@ def compared(
                 f"--policy {policy} is given twice.", "Each policy is one variant.", "Remove one"
             )
         variants[name] = {"model": f"{model}+{policy}"}
-    gates: dict[str, dict[str, Gate]] = {}
+    gates: dict[str, dict[Site, Gate]] = {}
     for name, changed in variants.items():
         with torch.device("meta"):  # to fail before the first run if a policy doesn't fit
-            network = config(changed["model"]).build(seed=0)
-        own = {
-            path: module.spec
-            for path, module in network.named_modules()
-            if isinstance(module, GateModule)
-        }
+            own = gates_of(config(changed["model"]).build(seed=0))
         twin = next((other for other, known in gates.items() if known == own), None)
         if twin is not None:
             raise ConfigError(

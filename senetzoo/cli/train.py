@@ -286,16 +286,17 @@ def check_folders(runs: Sequence[Asked], *, data: bool) -> None:
     # Runs of these variants with other seeds, too.
     beside = {folder.parent for _, folder, how in runs if how["variant"]}
     known = [path for each in beside if each.is_dir() for path in sorted(each.iterdir())]
-    for folder in dict.fromkeys([*known, *asked]):
-        if (found := recorded(folder)) is None:
+    there = {folder: recorded(folder) for folder in dict.fromkeys([*known, *asked])}
+    for folder, found in there.items():
+        if found is None:
             continue
         variant, recipe, seed = found
         if folder in asked:
             require_same(folder, (recipe, seed), asked[folder])
         elif variant in of_variant:
             require_same(folder, (recipe, seed), (of_variant[variant], seed))
-    there = [(recipe, folder, how) for recipe, folder, how in runs if data and recorded(folder)]
-    for recipe, folder, how in there[:1]:
+    begun = [run for run in runs if data and there[run[1]] is not None]
+    for recipe, folder, how in begun[:1]:
         sets = load_data(recipe, how["data"])
         require_same_data(folder, sets.identity, (folder / SUMMARY).is_file(), lambda _: None)
 

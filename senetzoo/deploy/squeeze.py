@@ -158,10 +158,9 @@ def _fold_along_channels(graph: Graph, conv: fx.Node) -> None:
     impulses = torch.eye(len(layer), dtype=layer.dtype)[:, None]
     band = F.conv1d(impulses, weight, padding=argument(conv, 4, [0]))[:, 0].T
     shift = graph.exact(argument(conv, 2, None))
-    terms = [*([] if bias is None else [band @ bias]), *([] if shift is None else [shift])]
-    total = sum(terms, layer.new_zeros(len(layer))) if terms else None
-    dtype = conv.meta["val"].dtype
-    constants = [v if v is None else graph.constant(v, dtype, conv) for v in (band @ layer, total)]
+    moved = layer.new_zeros(len(layer)) if bias is None else band @ bias
+    values = band @ layer, moved if shift is None else moved + shift
+    constants = [graph.constant(value, conv.meta["val"].dtype, conv) for value in values]
     new = graph.call(conv, aten.linear.default, linear.args[0], *constants)
     graph.replace(conv, graph.call(conv, aten.unsqueeze.default, new, 1))
 

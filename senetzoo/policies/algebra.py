@@ -71,7 +71,7 @@ class Policy(ABC):
         return joined("|", (self, other)) if _is_policy(other) else NotImplemented
 
     def __radd__(self, other: object) -> Policy:
-        _is_policy(other)
+        check_no_module(other)
         return NotImplemented
 
     __ror__ = __radd__

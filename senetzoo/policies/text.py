@@ -35,7 +35,8 @@ _MAX_NUMBER = 1000
 _NUMBERS = re.compile(r"(-[0-9]{1,9}|[0-9]{1,9})(?![0-9])")
 _UPTO = re.compile(r"-([0-9]{1,9})(?![0-9])")
 _GATE = re.compile(r"([a-z]+(?:_[a-z]+)*)([0-9]+)?")
-_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+PATH = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
+"""A class of one's own: module and name, as in ``my_module:MyGate``."""
 _WORD = re.compile(r"[a-z]+")
 _BRANCH = re.compile(rf"({'|'.join(BRANCHES)})\b")
 _FIELD = re.compile(r"([a-z_0-9]+)\s*=\s*([a-zA-Z0-9_.:+-]+)")
@@ -135,7 +136,7 @@ class _Reader:
         return policy.on(self.conjunction())
 
     def rule(self) -> Policy:
-        if path := self.match(_PATH):
+        if path := self.match(PATH):
             raise self.error(
                 "a text names gates, and imports no classes",
                 f"Type --register {path[0]}, or senetzoo.register, and in the policy the name",

@@ -126,12 +126,7 @@ def _results(runs: Sequence[Run], part: str) -> Table:
         figures = [_percent(whole.accuracy), _interval(whole)] if whole else ["not finished", ""]
         if run.end is not None and " or " in part:
             figures[0] += f" ({_part([run])})"
-        cells = [
-            run.name,
-            model["name"],
-            f"{model['params']:,}",
-            str(run.epochs[-1]["epoch"] if run.epochs else 0),
-        ]
+        cells = [run.name, model["name"], f"{model['params']:,}", str(run.last_epoch)]
         trained = _percent(run.epochs[-1]["train_accuracy"]) if run.epochs else ""
         rows.append([*cells, *figures, trained])
     return Table(head, rows)

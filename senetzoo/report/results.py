@@ -102,7 +102,7 @@ def _run(run: Run) -> dict[str, Any]:
         "parameters": run.header["model"]["params"],
         "variant": run.header["variant"],
         "seed": run.header["seed"],
-        "epochs": run.epochs[-1]["epoch"] if run.epochs else 0,
+        "epochs": run.last_epoch,
         "finished": run.end is not None,
         "accuracy": tally.accuracy if tally else None,
         "interval": tally.interval if tally else None,

@@ -69,6 +69,11 @@ class Run:
         each = f"at most {limit} training images and {limit} test images of each class"
         return f"Part of the data: {each}." if limit else ""
 
+    @property
+    def last_epoch(self) -> int:
+        """Number of its last epoch so far; 0 in the first one."""
+        return int(self.epochs[-1]["epoch"]) if self.epochs else 0
+
     def series(self, key: str) -> list[tuple[int, float]]:
         """Pairs of epoch and value, for the epochs that have a value."""
         return [(e["epoch"], e[key]) for e in self.epochs if e.get(key) is not None]

@@ -99,7 +99,8 @@ def train(
     if finished:
         stored, done = read_run(out)
         require_same(out, (stored, done["seed"]), (recipe, seed))
-    if isinstance(data, str | Path) and launched("RANK", 0) == 0:
+    first = launched("RANK", 0) == 0
+    if first and isinstance(data, str | Path):
         echo(f"reading the images in {data}", err=True)
     sets = data if isinstance(data, Data) else load_data(recipe, data)
     require_same_data(out, sets.identity, finished, say)
@@ -107,8 +108,7 @@ def train(
         say(f"{out}: finished, {tested(done)} accuracy {done['test_accuracy']:.2%}")
         return {key: done[key] for key in _END if key in done}
     # A stem that the recipe names is chosen.
-    chosen = recipe.stem or launched("RANK", 0) > 0
-    if not chosen and (warning := recipe.too_small()):
+    if first and not recipe.stem and (warning := recipe.too_small()):
         say_once(warning)
     if pace is None and _unmeasured(recipe, out, sets):
         pace = measure(recipe, sets, seed, options)
