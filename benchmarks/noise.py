@@ -1,11 +1,14 @@
-"""Accuracy on corrupted CIFAR-10 test images: of runs, or of the weights in the package.
+"""Accuracy of two networks on corrupted test images of CIFAR-10 or CIFAR-100.
 
-    python benchmarks/noise.py --data CIFAR10 --out benchmarks/records/noise.jsonl \\
-        runs/ablation_positions/plain-0 runs/ablation_positions/standard-0
+    python benchmarks/noise.py resnet20.cifar10_v2 se_resnet20.cifar10_v2 \\
+        --data CIFAR10 --out benchmarks/records/noise.jsonl
+    python benchmarks/noise.py runs/ablation_positions/plain-0 runs/ablation_positions/standard-0 \\
+        --data CIFAR10 --per-class 200 --out benchmarks/records/noise-seeds.jsonl
 
 Six corruptions of `senetzoo.data.corruptions` at five severities, and the clean images; the same
-corrupted images for every network. One JSON line for every network, corruption and severity;
-what the record has is not measured again.
+images for both networks. One JSON line for each corruption; what the record has is not measured
+again. `squares` is for the interval of the mean over severities: the sum over images of the square
+of the number of severities at which the second network is right minus that of the first.
 """
 
 from __future__ import annotations
@@ -19,90 +22,90 @@ from torch import Tensor
 
 import senetzoo
 from senetzoo._utils.environment import machine, revision
-from senetzoo.data.cifar import CIFAR10
+from senetzoo.data.cifar import CIFAR10, CIFAR100
 from senetzoo.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from senetzoo.deploy.engines import ENGINES, Runner
+from senetzoo.deploy.engines import ENGINES, Engine
 from senetzoo.nn.classifier import Classifier
-from senetzoo.runs import LOG, read_log, renamed
+from senetzoo.runs import LOG, is_run, read_log
 from senetzoo.train.augment import normalize
-from senetzoo.train.recipe import networks_of
 
 BATCH = 500
 SEED = 0
 
 
-def network(name: str) -> tuple[Classifier, str, int]:
-    """The network of a run's folder or of a tag, with the variant and the seed of the run."""
-    folder = Path(name)
-    if not folder.is_dir():
-        return senetzoo.create(name, pretrained=True), name, 0
-    model, _ = networks_of(folder)
-    header = read_log(folder / LOG)[0]
-    return model, header["variant"], header["seed"]
+class Hits:
+    """Which images a network gets right."""
+
+    def __init__(self, model: Classifier, engine: Engine, like: Tensor) -> None:
+        self.preprocessing = senetzoo.transforms(model)
+        self.run = engine.load(model, self.seen(like[:BATCH]))
+
+    def seen(self, images: Tensor) -> Tensor:
+        """The images as the network was trained to see them."""
+        p = self.preprocessing
+        return normalize(images, p.mean, p.std, p.size)
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """(N,), whether each image gets its label."""
+        parts = [
+            self.run(self.seen(images[n : n + BATCH])).argmax(1)
+            for n in range(0, len(images), BATCH)
+        ]
+        return torch.cat(parts) == labels
 
 
 @click.command()
-@click.argument("networks", nargs=-1, required=True)
+@click.argument("networks", nargs=2, metavar="FIRST SECOND")
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="JSONL, appended to.")
 @click.option("--per-class", type=int, help="Only so many test images of each class.")
 @click.option("--engine", default="eager", show_default=True, type=click.Choice(list(ENGINES)))
 def main(
-    networks: tuple[str, ...], data: Path, out: Path, per_class: int | None, engine: str
+    networks: tuple[str, str], data: Path, out: Path, per_class: int | None, engine: str
 ) -> None:
-    """Measure, and append to the record."""
-    test = CIFAR10.load(data, "test")
+    """Measure two networks, tags or folders of runs, and append to the record."""
+    models = [senetzoo.load(name) for name in networks]
+    (classes,) = {model.classes for model in models}
+    (cifar,) = (each for each in (CIFAR10, CIFAR100) if each.classes == classes)
+    test = cifar.load(data, "test")
     test = test if per_class is None else test.first(per_class)
-    text = out.read_text(encoding="utf-8") if out.is_file() else ""
-    keys = ("variant", "seed", "corruption", "severity")
-    known = {
-        tuple(line[key] for key in keys)
-        for line in map(renamed, map(json.loads, text.splitlines()))
+    headers = [read_log(Path(name, LOG))[0] for name in networks if is_run(Path(name))]
+    key = {
+        "networks": [header["variant"] for header in headers] or list(networks),
+        "seed": headers[0]["seed"] if headers else None,
+        "data": test.name,
     }
-    loaded = [network(name) for name in networks]
-    first = normalize(test.images[:BATCH], CIFAR10.mean, CIFAR10.std, 32)
-    running = [(ENGINES[engine].load(m, first), variant, seed) for m, variant, seed in loaded]
+    text = out.read_text(encoding="utf-8") if out.is_file() else ""
+    known = [json.loads(line) for line in text.splitlines()]
+    hits = [Hits(model, ENGINES[engine], test.images) for model in models]
     for corruption in (None, *CORRUPTIONS):
-        for severity in SEVERITIES if corruption else (0,):
-            kind = corruption or "none"
-            if all((variant, seed, kind, severity) in known for _, variant, seed in running):
-                continue
-            images = test.images
-            if corruption:
-                images = corrupt(images, corruption, severity, seed=SEED)
-            # Of each network, which images it gets right.
-            right = [hits(run, images, test.labels) for run, _, _ in running]
-            for (_, variant, seed), found in zip(running, right, strict=True):
-                if (variant, seed, kind, severity) in known:
-                    continue
-                line = {
-                    "variant": variant,
-                    "seed": seed,
-                    "corruption": kind,
-                    "severity": severity,
-                    "test_correct": int(found.sum()),
-                    "test_images": len(images),
-                    # The same images: what the two disagree on is what their difference rests on.
-                    "against": running[0][1],
-                    "only_this": int((found & ~right[0]).sum()),
-                    "only_that": int((right[0] & ~found).sum()),
-                    "noise_seed": SEED,
-                    "engine": engine,
-                    "machine": machine(),
-                    "commit": revision(),
-                }
-                click.echo(json.dumps(line))
-                with out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(line) + "\n")
-
-
-def hits(run: Runner, images: Tensor, labels: Tensor) -> Tensor:
-    """(N,), whether each image gets its label."""
-    parts = [
-        run(normalize(images[n : n + BATCH], CIFAR10.mean, CIFAR10.std, 32)).argmax(1)
-        for n in range(0, len(images), BATCH)
-    ]
-    return torch.cat(parts) == labels
+        key |= {"corruption": corruption or "none"}
+        if any(key.items() <= line.items() for line in known):
+            continue
+        right = torch.stack(
+            [
+                torch.stack([hit(images, test.labels) for hit in hits], 1)
+                for images in (
+                    [test.images]
+                    if corruption is None
+                    else (corrupt(test.images, corruption, s, seed=SEED) for s in SEVERITIES)
+                )
+            ]
+        )  # (severities, images, networks)
+        first, second = right.sum(0).unbind(1)
+        line = {
+            **key,
+            "test_correct": right.sum(1).T.tolist(),  # of each network, by severity
+            "test_images": len(test.images),
+            "squares": int((second - first).square().sum()),
+            "noise_seed": SEED,
+            "engine": engine,
+            "machine": machine(),
+            "commit": revision(),
+        }
+        click.echo(json.dumps(line))
+        with out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":
