@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import runpy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from support import commands
 from support.networks import message
 from torch import Tensor
 
 import senetzoo
 from senetzoo.data import digits
+from senetzoo.data.cifar import CIFAR10
 from senetzoo.data.corruptions import CORRUPTIONS, SEVERITIES, Corruption, corrupt
 from senetzoo.errors import ConfigError
 from senetzoo.eval.accuracy import evaluate
 from senetzoo.eval.data import LabeledImages
 from senetzoo.eval.robustness import robustness
 from senetzoo.nn.transforms import transforms
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def flat(value: int, count: int = 8, channels: int = 3) -> Tensor:
@@ -164,6 +170,31 @@ def test_accuracy_on_corrupted_images_is_that_of_the_corrupted_data() -> None:
     rights = [tally.right for row in found.corrupted.values() for tally in row]
     assert len(rights) == 30
     assert found.mean == pytest.approx(sum(rights) / 30 / 20)
+
+
+def test_the_benchmark_of_noise_pairs_networks_by_image(
+    sample: Callable[[str], Path], tmp_path: Path
+) -> None:
+    names = ("lenet.cifar10_v1", "resnet20.cifar10_v2")
+    file, out = sample("cifar10-test-sample.parquet"), tmp_path / "noise.jsonl"
+    main = runpy.run_path(str(ROOT / "benchmarks" / "noise.py"))["main"]
+    command = [*names, "--data", str(file), "--out", str(out), "--per-class", "2"]
+    for _ in range(2):  # the second time all is recorded
+        CliRunner().invoke(main, command, catch_exceptions=False)
+    found = {line["corruption"]: line for line in map(json.loads, out.read_text().splitlines())}
+    assert list(found) == ["none", *CORRUPTIONS]
+    assert len(out.read_text().splitlines()) == 7
+    test = CIFAR10.load(file, "test").first(2)
+    noisy = [corrupt(test.images, "gaussian_noise", severity) for severity in SEVERITIES]
+    right = []
+    for name in names:
+        model = senetzoo.load(name)
+        inputs = [torch.stack([*map(transforms(model), x.permute(0, 3, 1, 2))]) for x in noisy]
+        right.append(torch.stack([model(x).argmax(1) == test.labels for x in inputs]).int())
+    line = found["gaussian_noise"]
+    assert line["networks"] == list(names)
+    assert line["test_correct"] == [each.sum(1).tolist() for each in right]
+    assert line["squares"] == int((right[1].sum(0) - right[0].sum(0)).square().sum())
 
 
 def test_eval_with_corruptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ from senetzoo.report.run import Run
 from senetzoo.train.recipes import RECIPES
 from tables.ablation import finished
 from tables.common import STYLE, every, svg, table
-from tables.noise import swing
 
 PLOT = "docs/depth.svg"
 RECIPE = "cifar10_depth"
@@ -29,7 +28,7 @@ def results() -> str:
     """A row for each network."""
     rows = []
     for variant, run in runs().items():
-        tally, last, swings = run.tally, run.epochs[-1], swing(run)
+        tally, last = run.tally, run.epochs[-1]
         if tally is None:
             continue
         low, high = (100 * bound for bound in tally.interval)
@@ -41,14 +40,13 @@ def results() -> str:
                 f"{last['train_loss']:.3f}",
                 f"{100 * last['train_accuracy']:.2f} %",
                 f"{100 * tally.accuracy:.2f} % [{low:.1f}, {high:.1f}]",
-                "" if swings is None else f"{swings:.2f}",
                 f"{run.images_per_second:,.0f}",
             ]
         )
     if not rows:
         return _NONE
     head = ["network", "parameters", "million MACs", "training loss", "training accuracy"]
-    head += ["test accuracy [95 %]", "fluctuation, points", "images a second"]
+    head += ["test accuracy [95 %]", "images a second"]
     pairs = (
         ("resnet20", "se_resnet20"),
         ("resnet56", "se_resnet56"),
@@ -67,8 +65,8 @@ def _gain(first: str, other: str) -> str:
     apart = a.interval[1] < b.interval[0] or b.interval[1] < a.interval[0]
     return (
         f"`{other}` minus `{first}`: {100 * (b.accuracy - a.accuracy):+.1f} points on the test "
-        f"images, with {macs[1] / macs[0]:.1f} times the multiply-accumulates; their intervals are "
-        f"{'apart' if apart else 'not apart'}.\n\n"
+        f"images, with {macs[1] / macs[0]:.1f} times the multiply-accumulates; their intervals "
+        f"{'do not overlap' if apart else 'overlap'}.\n\n"
     )
 
 
@@ -142,7 +140,7 @@ def classes() -> str:
         for variant, tallies in found.items()
         if (names := [tally.name for tally in tallies if not tally.right])
     ]
-    return text + f"\nNo image of a class right: {', '.join(never)}.\n" * bool(never)
+    return text + f"\nClasses without an image right: {', '.join(never)}.\n" * bool(never)
 
 
 def picture() -> str:

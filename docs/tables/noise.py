@@ -49,51 +49,53 @@ def weights() -> str:
 
 def seeds() -> str:
     """Plain and SE twins of several seeds: mean over severities, and its difference by seed."""
-    found = [renamed(record) for record in lines("noise-seeds.jsonl")]
-    values: dict[tuple[str, str], dict[int, list[float]]] = {}
+    found = lines("noise-seeds.jsonl")
+    values: dict[str, dict[str, dict[int, float]]] = {}
     for record in found:
-        by_seed = values.setdefault((record["corruption"], record["variant"]), {})
-        accuracy = 100 * record["test_correct"] / record["test_images"]
-        by_seed.setdefault(record["seed"], []).append(accuracy)
-    variants = list(dict.fromkeys(record["variant"] for record in found))
+        for variant, right in zip(record["networks"], record["test_correct"], strict=True):
+            by_seed = values.setdefault(record["corruption"], {}).setdefault(variant, {})
+            by_seed[record["seed"]] = 100 * statistics.mean(right) / record["test_images"]
     pairs: list[tuple[Paired, list[str]]] = []
-    for corruption in dict.fromkeys(record["corruption"] for record in found):
-        first, other = (
-            {seed: statistics.mean(each) for seed, each in values[corruption, variant].items()}
-            for variant in variants
-        )
-        for pair in _enough({variants[0]: first, variants[1]: other}):
-            means = (statistics.mean(each[seed] for seed in pair.seeds) for each in (first, other))
-            name = corruption.replace("_", " ") if corruption != "none" else "no corruption"
-            pairs.append((pair, [name, *(f"{mean:.2f}" for mean in means)]))
+    for corruption, variants in values.items():
+        for pair in _enough(variants):
+            means = (statistics.mean(v[seed] for seed in pair.seeds) for v in variants.values())
+            pairs.append((pair, [_name(corruption), *(f"{mean:.2f}" for mean in means)]))
     if not pairs:
         return _FEW
-    rows, same = [], "no different, as far as shown,"
-    sentences: dict[str, list[str]] = {"better": [], "worse": [], same: []}
+    rows = []
+    sentences: dict[str, list[str]] = {"better": [], "worse": [], "": []}
     found_out = _holm([pair for pair, _ in pairs])
     for (pair, cells), verdict in zip(pairs, found_out, strict=True):
         rows.append([*cells, *_difference(pair, verdict)])
-        chosen = same if verdict else "better" if pair.mean > 0 else "worse"
-        sentences[chosen].append(cells[0])
-    head = ["corruption", *(f"{variant}, %" for variant in variants), "difference by seed"]
+        sentences["" if verdict else "better" if pair.mean > 0 else "worse"].append(cells[0])
+    first, other = variants
+    head = ["corruption", f"{first}, %", f"{other}, %", "difference by seed"]
     text = table([*head, "mean [95 %]", "", "could have shown"], rows)
     said = " ".join(
-        f"{variants[1].capitalize()} is {how} under {', '.join(names)}."
+        f"{other.capitalize()} is {how} under {', '.join(names)}, by Holm's correction for "
+        f"{len(pairs)} comparisons."
+        if how
+        else f"No difference is shown under {', '.join(names)}."
         for how, names in sentences.items()
         if names
     )
-    if not all(found_out):
-        said += f" That holds by Holm's correction for {len(pairs)} comparisons."
     return f"{text}\n{said}\n\nMean over five severities. {_made(found)}"
+
+
+def _name(corruption: str) -> str:
+    return "no corruption" if corruption == "none" else corruption.replace("_", " ")
 
 
 def fluctuation(recipe: str = "ablation_positions") -> str:
     """How much the test accuracy goes up and down while the learning rate is high."""
     found: dict[str, dict[int, float]] = {}
+    counts = set()
     for run in finished(recipe):
-        value = swing(run)
-        if value is not None:
-            found.setdefault(run.header["variant"], {})[run.header["seed"]] = value
+        changes = swings(run)
+        if changes:
+            counts.add(len(changes))
+            by_seed = found.setdefault(run.header["variant"], {})
+            by_seed[run.header["seed"]] = statistics.mean(changes)
     first = next(iter(RECIPES[recipe].variants))
     pairs = _enough({name: found[name] for name in RECIPES[recipe].variants if name in found})
     if not pairs or pairs[0].first != first:
@@ -108,23 +110,23 @@ def fluctuation(recipe: str = "ablation_positions") -> str:
             [pair.name, *(f"{mean:.2f}" for mean in means), *_difference(pair, pair.verdict)]
         )
     head = ["variant", f"{first}, points", "variant, points", "difference by seed", "mean [95 %]"]
-    return table([*head, "", "could have shown"], rows)
+    text, many = table([*head, "", "could have shown"], rows), " or ".join(map(str, sorted(counts)))
+    return f"{text}\nEach run has {many} such changes.\n"
 
 
-def swing(run: Run) -> float | None:
-    """Mean size of the changes from epoch to epoch, in points, at more than half the learning rate.
+def swings(run: Run) -> list[float]:
+    """Sizes of the changes from epoch to epoch, in points, at more than half the learning rate.
 
-    Of test minus training accuracy: training accuracy is a mean over an epoch and takes the trend
-    out. None with fewer than two changes.
+    Of test minus training accuracy, which takes most of the trend out; not in the first epoch, over
+    which the mean training accuracy is far behind.
     """
     high = run.header["recipe"]["lr"] / 2
     gaps = [
         100 * (line["test_accuracy"] - line["train_accuracy"])
-        for line in run.epochs
+        for line in run.epochs[1:]
         if line["lr"] > high and line.get("test_accuracy") is not None
     ]
-    changes = [abs(after - before) for before, after in itertools.pairwise(gaps)]
-    return statistics.mean(changes) if len(changes) > 1 else None
+    return [abs(after - before) for before, after in itertools.pairwise(gaps)]
 
 
 def _enough(values: dict[str, dict[int, float]]) -> list[Paired]:
