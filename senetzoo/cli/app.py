@@ -74,6 +74,8 @@ def command(
             _serve(app)
         finally:
             app.close(verbose=False)
+            # It waits 5 s for requests to end; Python can abort if it exits while torch still runs.
+            app.server.thread.join()
 
 
 def _serve(app: gradio.Blocks) -> None:
