@@ -144,6 +144,14 @@ def tested(record: Mapping[str, Any]) -> str:
     return "validation" if record.get("part") == "val" else "test"
 
 
+def chose_epoch(images: str) -> str:
+    """What to say of an accuracy on images that chose the epoch, for example "these images"."""
+    return (
+        f"{images} also chose the epoch, so the accuracy on new images is likely to be a little "
+        "lower."
+    )
+
+
 def read_summary(folder: Path) -> dict[str, Any]:
     """Read the summary of a finished run."""
     path = folder / SUMMARY
