@@ -333,13 +333,7 @@ def _find_saved(
     text = str(reference)
     base, over = before_policy(reference)
     path = user_path(base)
-    if text.startswith(hub.PREFIX) or (
-        isinstance(reference, str)
-        and not text.startswith((".", "~", "/"))
-        and not _is_folder(base)
-        and path.suffix not in FORMATS
-        and hub.is_repo(base)
-    ):
+    if text.startswith(hub.PREFIX):
         trained = hub.read(base.removeprefix(hub.PREFIX))
     elif path.suffix in FORMATS and not path.is_dir():
         raise ConfigError(
