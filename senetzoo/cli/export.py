@@ -182,10 +182,10 @@ def _text(done: Export, model: Classifier) -> str:
 
 
 def _calibrated(done: Export, beside: Beside) -> str:
-    """What the images of int8 show: few calibrate badly, and don't show a loss."""
+    """How much worse an int8 file may be; few images calibrate badly and show little."""
     low, _ = beside.interval
     count = str(done.metadata["calibration"]).partition(" ")[0]
     return (
-        f"calibrated on {count} other images; the {len(beside.file.labels)} images don't exclude a "
-        f"loss of {max(-low, 0.0):.1f} points (95 %)"
+        f"calibrated on {count} other images; as far as {len(beside.file.labels)} images show, the "
+        f"file may be up to {max(-low, 0.0):.1f} points worse (95 %)"
     )
