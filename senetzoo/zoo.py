@@ -359,6 +359,12 @@ def before_policy(reference: object) -> tuple[str, str | None]:
     return base, over or None
 
 
+def with_policy(reference: str, policy: str) -> str:
+    """The reference of a network with a policy merged over its own, as `create` does it."""
+    base, own = before_policy(reference)
+    return f"{base}+{policy}" if own is None or policy == "none" else f"{base}+{own}|{policy}"
+
+
 def build(
     spec: ModelSpec,
     trained: Trained | None = None,

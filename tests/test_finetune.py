@@ -192,7 +192,7 @@ def test_photographs_become_a_network(
     assert model.load_report.classes == ("blue", "green", "red")
     first, *epochs, end = log_of(out)
     assert first["command"] == (
-        "senetzoo finetune things --epochs 3 --seed 0 --threads 1 --set batch=8"
+        "senetzoo finetune things --epochs 3 --seed 0 --threads 1 --set batch=8 --out run"
     )
     assert all(e["test_accuracy"] is None for e in epochs)
     assert (

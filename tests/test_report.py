@@ -437,6 +437,11 @@ def test_runs_of_other_recipes_are_neither_pooled_nor_paired(tmp_path: Path) -> 
     whole = json.loads(result.stdout)["paired"]
     assert whole[0]["points"] == pytest.approx([1.0, 2.5])
 
+    for code in ("a", "b"):
+        seeds_of(tmp_path / "code" / code, "own", (90, 95), recipe=recipe, own={"own": code})
+    result = report(tmp_path / "code", "--out", out)
+    assert "recipe 1: code of own=a; recipe 2: code of own=b." in result.stderr
+
     both = (tmp_path / "old", tmp_path / "new", "--out", out, "--json")
     result = report(*both)
     said = (

@@ -83,10 +83,10 @@ def make(
                 "matrix": matrices.get(run.name) if len(names) > _CLASSES else None,
                 "confusions": confusions(run),
                 "mistakes": mistakes(run),
-                "command": run.header["command"],
             }
             for run in runs
         ],
+        "commands": list(dict.fromkeys(run.header["command"] for run in runs)),
     }
 
 
