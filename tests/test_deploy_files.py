@@ -234,8 +234,8 @@ def test_how_little_few_images_show(tmp_path: Path) -> None:
     # All are right in both: the limit of Wilson's interval for 5 of 5, and the root of its square.
     (line,) = (line for line in done.stdout.splitlines() if "calibrated on" in line)
     assert line == (
-        "  calibrated on 5 other images; as far as 5 images show, the file may be up to 43.4 points "
-        "worse (95 %)"
+        "  calibrated on 5 other images; as far as 5 images show, the file may be up to 43.4 "
+        "points worse (95 %)"
     )
     # Without images, the list of a fine-tuned run is named.
     saved = tmp_path / "runs" / "my photos"
