@@ -94,8 +94,9 @@ def explained(asked: str, who: str, remedy: str) -> Iterator[None]:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """``"Did you mean 'x'?"`` for the known word most similar to `word`; empty if there is none."""
-    close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
-    return f"Did you mean {close[0]!r}?" if close else ""
+    lower = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
+    return f"Did you mean {lower[close[0]]!r}?" if close else ""
 
 
 _ELSEWHERE = {

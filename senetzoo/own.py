@@ -5,18 +5,21 @@ Only callers register classes: names that are read from files or from the Hub ne
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import hashlib
 import importlib
 import inspect
 import re
+import symtable
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
-from senetzoo.errors import ConfigError, PolicyError
+from senetzoo.errors import ConfigError, PolicyError, nearest
 from senetzoo.gates import GATES
 from senetzoo.gates.common import GateModule
 from senetzoo.models.own import family_of
@@ -25,13 +28,24 @@ from senetzoo.policies.algebra import Gate, own_name
 from senetzoo.policies.text import PATH
 from senetzoo.registry import ENTRIES, add_family
 
+if TYPE_CHECKING:
+    from senetzoo.spec import ModelSpec
+
 # Such a path as a gate in the text of a policy, but not as the value of a field.
 _IN_POLICY = re.compile(rf"(?:^|(?<=[+|(]))\s*{PATH.pattern}")
 _GATE_NAME = re.compile(r"[a-z]+(_[a-z]+)*")
 _NETWORK_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-_OWN: dict[str, type[Any]] = {}
+
+
+class _Registered(NamedTuple):
+    kind: type[Any]
+    version: str
+    """As in `versions`; empty if there is no source."""
+
+
+_OWN: dict[str, _Registered] = {}
 
 
 def register(kind: type[ModuleT], *, name: str | None = None) -> type[ModuleT]:
@@ -66,14 +80,14 @@ def register(kind: type[ModuleT], *, name: str | None = None) -> type[ModuleT]:
             "Type for example: senetzoo.register(MyGate)",
         )
     if name is None:
-        known = [own for own, there in _OWN.items() if there is kind]
+        known = [own for own, there in _OWN.items() if there.kind is kind]
         if known:
             return kind
         name = own_name(kind)
     network = "num_classes" in inspect.signature(kind).parameters
     taken, form = (ENTRIES, _NETWORK_NAME) if network else (GATES, _GATE_NAME)
     old = _OWN.get(name)
-    same = old is not None and path_of(old) == path_of(kind)
+    same = old is not None and path_of(old.kind) == path_of(kind)
     if (name in taken or name == "none") and not same:
         raise ConfigError(
             f"{kind.__name__} can't be called {name!r}.",
@@ -91,7 +105,7 @@ def register(kind: type[ModuleT], *, name: str | None = None) -> type[ModuleT]:
         add_family(family_of(kind, name, options))
     else:
         GATES[name] = _gate_of(kind, name, options)
-    _OWN[name] = kind
+    _OWN[name] = _Registered(kind, _version(kind))
     return kind
 
 
@@ -183,7 +197,57 @@ def path_of(kind: type[Any]) -> str:
 
 def paths(names: Iterable[str]) -> dict[str, str]:
     """The registered ones of `names`, with the path of each."""
-    return {name: path_of(_OWN[name]) for name in names if name in _OWN}
+    return {name: path_of(_OWN[name].kind) for name in names if name in _OWN}
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """The registered ones of `names` whose source is known, with a hash of the code of each.
+
+    The code is the class and what it uses of its module: functions, base classes and constants.
+    Comments, docstrings, the rest of the file and imported modules aren't part of it.
+    """
+    found = {name: _OWN[name].version for name in names if name in _OWN}
+    return {name: version for name, version in found.items() if version}
+
+
+def names_in(spec: ModelSpec) -> list[str]:
+    """The name of a network and those of its gates, registered or not."""
+    return [spec.name, *(rule.gate.name for rule in spec.policy.rules())]
+
+
+def _version(kind: type[Any]) -> str:
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[kind.__module__]))
+    except (KeyError, TypeError, OSError, SyntaxError):  # typed in, or built in
+        return ""
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [each for each in body if not _is_text(each)] or [ast.Pass()]  # type: ignore[attr-defined]
+    used: dict[str, set[str]] = {}  # what each statement uses
+    defined: dict[str, list[str]] = {}
+    for text in map(ast.unparse, tree.body):
+        table = symtable.symtable(text, kind.__module__, "exec")
+        used[text] = _globals(table)
+        for symbol in table.get_symbols():
+            if symbol.is_assigned():
+                defined.setdefault(symbol.get_name(), []).append(text)
+    names, texts = [kind.__qualname__.partition(".")[0]], set[str]()
+    for name in names:
+        for text in set(defined.get(name, ())) - texts:
+            texts.add(text)
+            names += used[text]
+    return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest() if texts else ""
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _globals(table: symtable.SymbolTable) -> set[str]:
+    """The names that a piece of a module takes from the module."""
+    symbols = table.get_symbols()
+    own = {s.get_name() for s in symbols if table.get_type() == "module" or s.is_global()}
+    return own.union(*map(_globals, table.get_children()))
 
 
 def register_path(path: str) -> str:
@@ -218,10 +282,12 @@ def register_path(path: str) -> str:
     kind = getattr(module, found[2], None)
     if kind is None:
         raise ConfigError(
-            f"The module {found[1]} has no {found[2]}.", f"It is {module.__file__}.", ""
+            f"The module {found[1]} has no {found[2]}.",
+            f"It is {module.__file__}.",
+            nearest(found[2], [n for n, each in vars(module).items() if isinstance(each, type)]),
         )
     register(kind)
-    return next(name for name, there in _OWN.items() if there is kind)
+    return next(name for name, there in _OWN.items() if there.kind is kind)
 
 
 def with_names(policy: str) -> str:

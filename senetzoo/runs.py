@@ -29,6 +29,14 @@ FILES = "files"
 QUICK_IMAGES = 64
 """The most images of each class that a run with ``--quick`` uses."""
 
+
+def is_quick(header: Mapping[str, Any]) -> bool:
+    """Whether a run, by the first line of its log, is a quick check and not a result."""
+    recipe = header["recipe"]
+    few = 0 < recipe.get("images_per_class", 0) <= QUICK_IMAGES
+    return few and bool(recipe.get("epochs") == 1)
+
+
 SCHEMA = 2
 """Version of the log's first line and of the summary; version 0.1.0 wrote none."""
 REMEDY = "Give another folder, or delete this one and train again"
@@ -40,6 +48,7 @@ class _Sometimes(TypedDict, total=False):
     """Fields that not all versions wrote. Version 0.1.0 called a variant ``arm``.
 
     ``part`` says that the results are for the validation images, because there are no test images.
+    ``own`` has the versions of a network's own classes by name (`senetzoo.own.versions`).
     """
 
     variant: str
@@ -47,6 +56,7 @@ class _Sometimes(TypedDict, total=False):
     by_class: list[tuple[NonNegativeInt, NonNegativeInt]]
     best_epoch: PositiveInt
     part: Literal["val"]
+    own: Mapping[str, str]
 
 
 class _Tests(TypedDict, total=False):
@@ -142,6 +152,14 @@ def renamed(record: Mapping[str, Any]) -> dict[str, Any]:
 def tested(record: Mapping[str, Any]) -> str:
     """Which images the accuracy in the last line of a log or in a summary is of."""
     return "validation" if record.get("part") == "val" else "test"
+
+
+def chose_epoch(images: str) -> str:
+    """What to say of an accuracy on images that chose the epoch, for example "these images"."""
+    return (
+        f"{images} also chose the epoch, so the accuracy on new images is likely to be a little "
+        "lower."
+    )
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

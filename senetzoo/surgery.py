@@ -14,7 +14,12 @@ from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.modes import to_meta
 from senetzoo.nn.slots import Site
 from senetzoo.policies.algebra import NONE, Policy
-from senetzoo.policies.attach import Attached, check_unwrapped, places
+from senetzoo.policies.attach import (
+    Attached,
+    check_no_gate_elsewhere,
+    check_unwrapped,
+    places,
+)
 from senetzoo.policies.attach import attach as attach_gates
 from senetzoo.policies.explain import Explanation, explain_model
 from senetzoo.policies.foreign.hooks import remembered
@@ -119,6 +124,7 @@ def _explain_module(
         known = twin.sites()
     else:
         known = places(twin, sites or remembered(twin), name, "explain").sites()
+        check_no_gate_elsewhere(twin, (site.path for site in known), "explain")
     image = _image(twin, size)
     with explained(
         f"Can't count the multiply-accumulates of a {name}.",

@@ -333,13 +333,7 @@ def _find_saved(
     text = str(reference)
     base, over = before_policy(reference)
     path = user_path(base)
-    if text.startswith(hub.PREFIX) or (
-        isinstance(reference, str)
-        and not text.startswith((".", "~", "/"))
-        and not _is_folder(base)
-        and path.suffix not in FORMATS
-        and hub.is_repo(base)
-    ):
+    if text.startswith(hub.PREFIX):
         trained = hub.read(base.removeprefix(hub.PREFIX))
     elif path.suffix in FORMATS and not path.is_dir():
         raise ConfigError(
@@ -363,6 +357,12 @@ def before_policy(reference: object) -> tuple[str, str | None]:
         base, _, last = base.rpartition("+")
         over = f"{last}+{over}" if over else last
     return base, over or None
+
+
+def with_policy(reference: str, policy: str) -> str:
+    """The reference of a network with a policy merged over its own, as `create` does it."""
+    base, own = before_policy(reference)
+    return f"{base}+{policy}" if own is None or policy == "none" else f"{base}+{own}|{policy}"
 
 
 def build(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -101,6 +102,36 @@ def test_explain_finds_gates_that_were_attached_by_a_site_map() -> None:
     attach(known, "se4", sites=SiteMap((Place("layer1.0.bn1"),)), seed=0)
     rows = [row for row in explain(known, size=64).rows if row.gate]
     assert [row.gate for row in rows] == ["eca", "se4"]
+
+
+def test_modules_that_were_moved_after_gates_were_attached() -> None:
+    """Their gates are found by the tables or by another map, or named."""
+    model, image = nn.Sequential(OrderedDict(stem=own_net(), rest=nn.Identity())), (3, 32, 32)
+    example = torch.zeros(1, *image)
+    attach(model, SE(4), sites=SiteMap((Place("stem.0"), Place("stem.2"))), seed=0)
+    model.rest = model.stem
+    model.stem = nn.Identity()
+    for refused in (lambda: explain(model), lambda: attach(model, SE(4)).model):
+        with pytest.raises(PolicyError, match=r" found a gate at 'rest\.0\.senetzoo_standard'"):
+            refused()
+    one = SiteMap((Place("rest.0"),))
+    with pytest.raises(
+        PolicyError, match=r"sites=SiteMap\(\(Place\('rest\.2', 'standard'\),\)\)\)"
+    ):
+        explain(model, sites=one)
+    found = explain(model, sites=one + SiteMap((Place("rest.2"),)), size=32)
+    assert [row.path for row in found.rows if row.gate] == [
+        "rest.0.senetzoo_standard",
+        "rest.2.senetzoo_standard",
+    ]
+    # Of known blocks, the gates are found again.
+    known = nn.Sequential(OrderedDict(stem=nn.Identity(), body=small(BASIC)))
+    attach(known, "eca@post/s4", seed=0)
+    known.stem = known.body
+    known.body = nn.Identity()
+    rows = [row.path for row in explain(known, size=64).rows if row.gate]
+    assert rows == ["stem.layer4.0.senetzoo_post"]
+    assert detach(model)(example).shape == detach(own_net())(example).shape
 
 
 def own_net() -> nn.Module:

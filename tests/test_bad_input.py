@@ -22,7 +22,13 @@ from senetzoo import (
     create,
     detach,
     explain,
+    export,
+    finetune,
     list_models,
+    load,
+    propose,
+    push,
+    save,
     stage,
     transforms,
 )
@@ -36,6 +42,9 @@ TITLES = (
     "MobileNetV3, Plain, PreResNet, RegNet, RepVGG, ResNeSt, ResNet, SENet, SKNet, ShuffleNetV2, "
     "SqueezeNet, Swin, VGG, Xception"
 )
+
+
+IMAGE = torch.zeros(1, 3, 32, 32)
 
 
 def any_(value: object) -> Any:
@@ -213,6 +222,32 @@ CALLS: list[tuple[Callable[[], object], type[SenetzooError], str]] = [
     (lambda: attach(Backbone(create("resnet20", seed=0)), SE()), PolicyError,
      "attach got a Backbone.\nIt only shares modules with the network that it was made of.\n"
      "Attach the gates to that network first, then: Backbone(network)"),
+    (lambda: propose(Backbone(create("resnet20", seed=0)), IMAGE), PolicyError,
+     "propose got a Backbone.\nIt only shares modules with the network that it was made of.\n"
+     "Attach the gates to that network first, then: Backbone(network)"),
+    (lambda: propose(create("resnet20", seed=0), IMAGE), PolicyError,
+     "propose got a ResNet of this zoo.\nNetworks of this zoo declare their own sites.\n"
+     "Type attach(model, policy), without sites"),
+    (lambda: propose(torch.nn.DataParallel(torch.nn.ReLU()), IMAGE), PolicyError,
+     "propose got a DataParallel.\n"
+     "It copies its network to several devices for each batch.\n"
+     "Type propose(model.module, example_input), then create a new DataParallel"),
+    (lambda: propose(any_("resnet20"), IMAGE), PolicyError,
+     "propose got a str.\nIt takes a network, a torch.nn.Module.\n"
+     "Type for example: propose(model, example_input)"),
+    # Paths
+    *((call, ConfigError,
+       f"A path can't be {value!r}.\nIt is text or a pathlib.Path.\nType for example: \"runs\"")
+      for call, value in (
+          (lambda: save(create("lenet", seed=0), any_(None)), None),
+          (lambda: save(create("lenet", seed=0), any_(b"net")), b"net"),
+          (lambda: load("lenet", weights=any_(3)), 3),
+          (lambda: export(create("lenet", seed=0), any_(None)), None),
+          (lambda: finetune(any_(None)), None))),
+    (lambda: push(create("lenet", seed=0), any_(None)), ConfigError,
+     "'None' isn't the name of a repository on the Hugging Face Hub.\n"
+     "It is owner/name, both made of letters, digits, and single ., - and _ between them.\n"
+     "Type for example: hf-hub:owner/name, or hf-hub:owner/name@v1 for a revision"),
     # Use
     (lambda: transforms(any_(torch.nn.Linear(2, 2))), ConfigError,
      "transforms got a Linear.\nIt takes a network made by senetzoo.create.\n"

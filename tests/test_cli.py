@@ -61,7 +61,7 @@ def test_train_writes_weights_that_load(tmp_path: Path) -> None:
     assert record["epochs"] == 1
     assert 0 <= record["test_accuracy"] <= 1
     summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
-    assert summary["command"] == "senetzoo train digits --seed 0 --quick --threads 1"
+    assert summary["command"] == "senetzoo train digits --seed 0 --quick --threads 1 --out run"
     state = read(tmp_path / "run" / "model.safetensors")[0]
     own = senetzoo.create("lenet5", seed=0).state_dict()
     assert {name: value.shape for name, value in state.items()} == {

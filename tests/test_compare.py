@@ -16,9 +16,11 @@ from support import commands
 from support.runs import log_of, own_gate, weights_of
 from test_finetune import photos
 
+import senetzoo
 from senetzoo._utils.terminal import say_once
 from senetzoo.cli.compare import compared
 from senetzoo.errors import ConfigError, PolicyError
+from senetzoo.spec import gates_of
 
 ASK = ("compare", "--model", "lenet5", "--data", "digits", "--quick", "--seeds", "2")
 
@@ -79,7 +81,7 @@ def test_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = summary["test_images"]
     assert (made["test_images"], made["quick"]) == (images, True)
     assert f"lenet5 on {made['data']}, 2 seeds, {images} test images" in lines
-    assert f"quick check: {images} test images, not a result" in lines
+    assert f"Quick check: one epoch, {images} test images. It is not a result." in lines
     assert f"could have shown: {own['could_have_shown']:.2f} points" in again.stdout
     # In another folder it is named, so that the command resumes there.
     assert "--out" not in made["command"]
@@ -88,6 +90,12 @@ def test_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shlex.split(command)[-2:] == ["--out", "an other"]
     (begun,) = log_of(Path("an other/plain-0"), "run")
     assert begun["command"] == command
+
+    # Without --quick, the same recipe is the same check.
+    typed = [word for word in ask if word != "--quick"]
+    same = ["compile=false", "phases=((32, 1),)"]
+    quick = commands.run(*typed, *(word for each in same for word in ("--set", each)), "--json")
+    assert (quick.exit_code, json.loads(quick.stdout)["quick"]) == (0, True), quick.output
 
     # More seeds of another recipe would spoil the folder, one after another or at once.
     for more in ((), ("--parallel", "2")):
@@ -103,6 +111,7 @@ def test_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = commands.run("report", "runs/compare-lenet5")
     assert report.exit_code == 0
     text = Path("report.md").read_text("utf-8")
+    assert text.count(f"\n{made['command']}\n") == 1
     assert "eca\\_s1 - plain" in text
     assert "plain - " not in text
 
@@ -138,6 +147,10 @@ def test_pairs_start_from_one_trunk() -> None:
         (("--policy", "se4", "--policy", "se4"), "given twice"),
         (("--policy", "se", "--policy", "se16@standard"), "se and se16@standard are the same"),
         (("--policy", "se4", "--policy", "none"), "plain and none are the same"),
+        (
+            ("--model", "se_lenet5+none", "--policy", "eca@pre"),
+            "eca@pre can't be put on",
+        ),
         (("--policy", "se4", "--set", "model=lenet5"), "--model with each --policy"),
         (("--policy", "se4", "--recipe", "ablation_gates"), "already an experiment"),
         (("--policy", "se4", "--recipe", "digit"), "digits"),
@@ -156,6 +169,68 @@ def test_what_can_t_be_compared(
     assert not Path("runs").exists()
 
 
+def test_runs_of_code_that_was_edited_since_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    file, run = Path("gates_to_edit.py"), Path("runs/compare-lenet5/half_scale@pre-0")
+    file.write_text(own_gate("HalfScale"), encoding="utf-8")
+    ask = (*ASK, "--set", "images_per_class=8", "--policy", "gates_to_edit:HalfScale@pre")
+    assert commands.run(*ask).exit_code == 0
+    file.write_text(own_gate("HalfScale").replace("0.5", "0.25"), encoding="utf-8")
+    del sys.modules["gates_to_edit"]
+    plot = Path("runs/compare-lenet5/compare.svg").stat().st_mtime_ns
+    trained = ["train", "digits", "--quick", "--set", "images_per_class=8", "--out", str(run)]
+    trained += ["--register", "gates_to_edit:HalfScale", "--set", "model=lenet5+half_scale@pre"]
+    trained += ["--set", "name=compare"]
+    for changed in (None, "summary.json"):  # also a run that isn't finished
+        if changed is not None:
+            (run / changed).unlink()
+        for typed in ([*ask, "--seeds", "3"], [*ask, "--parallel", "2"], trained):
+            result = commands.run(*typed)
+            assert result.exit_code == 2
+            assert result.stderr.startswith(
+                f"error: The run in {run} began with another version of gates_to_edit:HalfScale.\n"
+            )
+    assert not Path("runs/compare-lenet5/plain-2").exists()
+    assert Path("runs/compare-lenet5/compare.svg").stat().st_mtime_ns == plot
+    # Older runs don't have the version.
+    log = (run / "log.jsonl").read_text("utf-8").splitlines()
+    header = json.loads(log[0])
+    assert list(header.pop("own")) == ["half_scale"]
+    (run / "log.jsonl").write_text("\n".join([json.dumps(header), *log[1:], ""]), "utf-8")
+    assert commands.run(*trained).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "policy", "named"),
+    [
+        ("lenet5", "se4", "lenet5+se4"),
+        ("lenet5+se4", "eca", "lenet5+se4|eca"),
+        ("lenet5+se4@pre/s1+eca/s2", "eca@pre", "lenet5+se4@pre/s1+eca/s2|eca@pre"),
+        ("lenet5+se4", "none", "lenet5+none"),
+        ("se_lenet5+se4@pre", "none", "se_lenet5+none"),
+    ],
+)
+def test_a_policy_is_put_on_the_network_as_it_is_named(model: str, policy: str, named: str) -> None:
+    recipes = compared(model, [policy], "digits", None, 2).recipes()
+    assert [recipe.model for recipe in recipes.values()] == [model, named]
+    built = senetzoo.create(model, policy=policy, seed=0)
+    assert gates_of(senetzoo.create(named, seed=0)) == gates_of(built)
+
+
+@pytest.mark.parametrize("name", ["compare.json", "compare.svg"])
+def test_files_of_something_else_are_not_replaced(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.write_text('{"mine": true}', encoding="utf-8")
+    result = commands.run(*ASK, "--policy", "se4", "--out", str(tmp_path))
+    assert result.exit_code == 2
+    assert f"{file} exists, and isn't known to be one of a comparison." in result.stderr
+    assert list(tmp_path.iterdir()) == [file]
+    assert file.read_text("utf-8") == '{"mine": true}'
+
+
 def test_the_recipe_suits_the_data(tmp_path: Path) -> None:
     photos, cifar = tmp_path / "photos", tmp_path / "cifar"
     for folder in (tmp_path / "flower_photos", photos / "cat", cifar / "cifar-10-batches-py"):
@@ -165,7 +240,8 @@ def test_the_recipe_suits_the_data(tmp_path: Path) -> None:
         for where in ("digits", None, str(tmp_path / "flower_photos"), str(photos))
     ]
     assert found == ["digits", "cifar10", "flowers5", "folder"]
-    assert compared("resnet20", ["se4"], str(cifar), None, 2).recipe.data == "cifar10"
+    for where in (str(cifar), "cifar10", "CIFAR10"):
+        assert compared("resnet20", ["se4"], where, None, 2).recipe.data == "cifar10"
     with pytest.raises(PolicyError):
         compared("resnet20", ["nothing"], "digits", None, 2)
     with pytest.raises(ConfigError):

@@ -358,7 +358,8 @@ def test_cifar10_is_fetched_once(published: bytes, pantry: Pantry) -> None:
         "cifar-10-python.tar.gz",
     ]
     recipe = RECIPES["cifar_small"].recipe
-    assert len(load_data(recipe, None).train) == 10  # type: ignore[arg-type]
+    for typed in (None, Path("cifar10"), Path("CIFAR10")):
+        assert len(load_data(recipe, typed).train) == 10  # type: ignore[arg-type]
     assert len([r for r in pantry.hub.requests if r.method == "GET"]) == 1
     # A folder with that name takes precedence.
     Path("cifar10").mkdir()

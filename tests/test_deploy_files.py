@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib
 import json
 import subprocess
@@ -221,6 +222,30 @@ def test_a_loss_is_said(lenet: Classifier, tmp_path: Path, monkeypatch: pytest.M
     )
 
 
+def test_how_little_few_images_show(tmp_path: Path) -> None:
+    test = digits.load("test")
+    for number in range(10):
+        file = tmp_path / "photos" / str(int(test.labels[number])) / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(test.images[number].squeeze(2).numpy()).save(file)
+    options = ("--to", "onnx", "--dtype", "int8", "--output", tmp_path / "net.onnx")
+    done = run("lenet5.digits_v1", *options, "--data", tmp_path / "photos")
+    assert done.exit_code == 0, done.output
+    # All are right in both: the limit of Wilson's interval for 5 of 5, and the root of its square.
+    (line,) = (line for line in done.stdout.splitlines() if "calibrated on" in line)
+    assert line == (
+        "  calibrated on 5 other images; as far as 5 images show, the file may be up to 43.4 "
+        "points worse (95 %)"
+    )
+    # Without images, the list of a fine-tuned run is named.
+    saved = tmp_path / "runs" / "my photos"
+    senetzoo.save(senetzoo.load("lenet5.digits_v1"), saved)
+    (saved / "split.csv").write_text("path,label,split\n")
+    refused = run(saved, *options)
+    assert refused.exit_code == 2
+    assert f"Give a few hundred: --data '{saved / 'split.csv'}', in Python" in refused.stderr
+
+
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("net.pt2", {"dtype": "int8", "data": "digits"}, "int8 can't be written as a pt2 file.\n"
      "It is supported for ONNX and OpenVINO's IR.\n"
@@ -315,6 +340,22 @@ def test_other_commands_name_the_network_of_a_file(tmp_path: Path) -> None:
     missing = commands.run("predict", "--model", tmp_path / "none.xml", "a.png")
     assert f"There is no {tmp_path / 'none.xml'}." in missing.stderr
     assert (damaged.exit_code, missing.exit_code) == (2, 2)
+
+
+def test_of_a_damaged_file_only_the_error_is_said(tmp_path: Path) -> None:
+    """Not what torch and OpenVINO log."""
+    files = [tmp_path / "net.pt2", tmp_path / "net.xml", tmp_path / "other.xml"]
+    for file in files:
+        file.write_bytes(b"<other/>" if file.stem == "other" else b"no model")
+        file.with_suffix(".bin").write_bytes(b"")
+    code = "import sys; from senetzoo.cli import main; [main(['eval', f, 'digits'], "
+    code += "standalone_mode=False) for f in sys.argv[1:]]"
+    done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True)
+    assert [line.partition(": ")[0] for line in done.stderr.splitlines()] == [
+        line
+        for kind in ("a pt2 file", "OpenVINO's IR", "OpenVINO's IR")
+        for line in ("error", f"It is damaged, or isn't {kind}", "Export it again")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -461,7 +502,17 @@ def test_the_server_gives_the_same_answers(
             with pytest.raises(urllib.error.HTTPError) as error:
                 urllib.request.urlopen(address, content, timeout=60)
             assert error.value.code == 400
-            assert json.load(error.value) == {"error": "POST the bytes of one image"}
+            text = "POST the bytes of one image, at most 33554432"
+            assert json.load(error.value) == {"error": text}
+        for length, status in ((None, 400), ("ten", 400), ("-5", 400), (f"{2**25 + 1}", 413)):
+            client = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+            client.putrequest("POST", "/")
+            if length is not None:
+                client.putheader("Content-Length", length)
+            client.endheaders()
+            response = client.getresponse()
+            assert (response.status, json.load(response)) == (status, {"error": text}), length
+            client.close()
         server.shutdown()
     for name in ("serve", "classify"):
         sys.modules.pop(name, None)
@@ -470,4 +521,4 @@ def test_the_server_gives_the_same_answers(
 def test_the_programs_are_short() -> None:
     lines = {name: sum(map(bool, text.splitlines())) for name, text in programs().items()}
     assert lines["classify.py"] <= 40
-    assert lines["serve.py"] <= 22
+    assert lines["serve.py"] <= 24

@@ -155,7 +155,8 @@ def test_no_data() -> None:
     assert message(lambda: read_images("/no/such/place", (), 2), DataError) == (
         "There is no data at /no/such/place.\n"
         "Data is a folder of class folders, a CSV or parquet file, a copy of CIFAR-10, CIFAR-100 "
-        "or flower_photos, a data set on the Hub, or the word digits.\n"
+        "or flower_photos, a data set on the Hub, or one of the words digits, cifar10, "
+        "cifar100.\n"
         "Check the path, or give hf-hub:OWNER/NAME for a data set on the Hub"
     )
 

@@ -192,7 +192,7 @@ def test_photographs_become_a_network(
     assert model.load_report.classes == ("blue", "green", "red")
     first, *epochs, end = log_of(out)
     assert first["command"] == (
-        "senetzoo finetune things --epochs 3 --seed 0 --threads 1 --set batch=8"
+        "senetzoo finetune things --epochs 3 --seed 0 --threads 1 --set batch=8 --out run"
     )
     assert all(e["test_accuracy"] is None for e in epochs)
     assert (
@@ -215,7 +215,8 @@ def test_photographs_become_a_network(
     # What is said of the accuracy is what the run recorded.
     assert "finished, validation accuracy" in again.stderr
     page = " ".join((out / "report.html").read_text("utf-8").split())
-    assert "those of the epoch that did best on the validation images (on these same" in page
+    assert "those of the epoch that did best on the validation images, with" in page
+    assert "The validation images also chose the epoch" in page
     assert "test accuracy" not in page.lower()
     # Images that were trained on, or chose the epoch, are known by their paths.
     listed_parts = data.open_splits(out / "split.csv")

@@ -69,7 +69,7 @@ def test_create_and_load(hub: HubServer, tmp_path: Path) -> None:
         assert report.origin == ("hub" if make is create else "cache")
         assert report.classes == tuple("abcde")
         assert (report.replaced, report.adapted, report.pinned) == ((), (), "sha256")
-    latest = load("owner/pets")
+    latest = load("hf-hub:owner/pets")
     assert report_of(latest).tag == f"hf-hub:owner/pets@{new}"
     assert same_tensors(latest, network(1))
     assert same_tensors(create("hf-hub:owner/pets", pretrained=True), latest)
@@ -100,7 +100,7 @@ def test_a_commit_that_is_cached_asks_nobody(
     assert same_tensors(again, first)
     # A cached branch may be outdated.
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert message(lambda: load("owner/pets"), WeightsError) == (
+    assert message(lambda: load("hf-hub:owner/pets"), WeightsError) == (
         "owner/pets is not in the cache, and HF_HUB_OFFLINE forbids downloads.\n"
         "It needs the files config.json and model.safetensors; config.json is missing.\n"
         "With a network, type: hf download owner/pets config.json model.safetensors --local-dir "
@@ -110,14 +110,14 @@ def test_a_commit_that_is_cached_asks_nobody(
 
 def test_offline(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit = put(hub, tmp_path / "a", network())
-    load("owner/pets")
+    load("hf-hub:owner/pets")
     asked = len(hub.asked())
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    found = load("owner/pets")
+    found = load("hf-hub:owner/pets")
     assert report_of(found).tag == f"hf-hub:owner/pets@{commit}"
     assert len(hub.asked()) == asked
     revision = "0" * 40
-    assert message(lambda: load(f"owner/pets@{revision}"), WeightsError) == (
+    assert message(lambda: load(f"hf-hub:owner/pets@{revision}"), WeightsError) == (
         f"owner/pets at {revision} is not in the cache, and HF_HUB_OFFLINE forbids downloads.\n"
         "It needs the files config.json and model.safetensors; config.json is missing.\n"
         "With a network, type: hf download owner/pets config.json model.safetensors --revision "
@@ -138,12 +138,12 @@ def test_offline(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("hf-hub:owner/cats", "config.json of owner/cats", "there is no such repository, or it is "
         "private and this token, or no token, has no access (404).",
          "Check the name at {page}; for a private repository type: hf auth login"),
-        ("owner/pets@v9", "config.json of owner/pets at v9",
+        ("hf-hub:owner/pets@v9", "config.json of owner/pets at v9",
          "there is no such branch, tag or full commit (404).",
          "Give one that senetzoo push or timm made; hf-hub:owner/pets is its latest commit"),
-        ("owner/empty", "config.json of owner/empty", "there is no such file (404).",
+        ("hf-hub:owner/empty", "config.json of owner/empty", "there is no such file (404).",
          "Give one that senetzoo push or timm made; hf-hub:owner/empty is its latest commit"),
-        ("owner/half", "model.safetensors of owner/half at {commit}",
+        ("hf-hub:owner/half", "model.safetensors of owner/half at {commit}",
          "there is no such file (404).",
          "Give one that senetzoo push or timm made; hf-hub:owner/half is its latest commit"),
     ],
@@ -156,8 +156,7 @@ def test_what_is_not_there(
     commit = hub.put("owner/half", {"config.json": (tmp_path / "a" / "config.json").read_bytes()})
     repo = source.removeprefix("hf-hub:").partition("@")[0]
     assert message(lambda: load(source), WeightsError) == (
-        f"There is no folder {repo} here, and {file} could not be fetched.\n"
-        f"{{page}}: {true}\n{remedy}"
+        f"{file} could not be fetched.\n{{page}}: {true}\n{remedy}"
     ).replace("{commit}", commit).replace("{page}", f"{hub.url}/{repo}")
 
 
@@ -173,17 +172,31 @@ def test_names_of_no_repository(source: str) -> None:
     )
 
 
+@pytest.mark.parametrize("words", [("inspect", "--data", "digits"), ("export", "--to", "pt2")])
+def test_without_its_prefix_the_hub_is_not_asked(hub: HubServer, words: tuple[str, ...]) -> None:
+    hub.put("runs/typo", {})
+    for reference in ("runs/typo", "runs/typo+se4"):
+        result = CliRunner().invoke(main, [words[0], reference, *words[1:]])
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == (
+            "error: There is no network in runs/typo.\nThe folder doesn't exist.\n"
+            "Give a folder that senetzoo.save or a training run wrote, or hf-hub:OWNER/NAME for a "
+            "repository\n"
+        )
+    assert not hub.asked()
+
+
 def test_refusals(hub: HubServer, tmp_path: Path) -> None:
     put(hub, tmp_path / "a", network())
     hub.fail("config.json", Fault("gated"))
-    assert message(lambda: load("owner/pets"), WeightsError) == (
-        "There is no folder owner/pets here, and config.json of owner/pets could not be fetched.\n"
+    assert message(lambda: load("hf-hub:owner/pets"), WeightsError) == (
+        "config.json of owner/pets could not be fetched.\n"
         f"{hub.url}/owner/pets: access to the repository is restricted, and this token, or "
         "no token, has none (403).\n"
         f"Request access at {hub.url}/owner/pets, and type: hf auth login"
     )
     hub.faults.clear()
-    load("owner/pets")
+    load("hf-hub:owner/pets")
 
 
 @pytest.mark.parametrize("kind", ["wrong", "swapped"])
@@ -192,16 +205,16 @@ def test_wrong_bytes(kind: Any, hub: HubServer, tmp_path: Path) -> None:
     put(hub, tmp_path / "a", model)
     right = hashlib.sha256((tmp_path / "a" / "model.safetensors").read_bytes()).hexdigest()
     hub.fail("model.safetensors", Fault(kind))
-    text = message(lambda: load("owner/pets"), WeightsError).splitlines()
+    text = message(lambda: load("hf-hub:owner/pets"), WeightsError).splitlines()
     assert text[0].endswith("are not those of its config.json.")
     assert text[1].startswith("model.safetensors has the sha256 ")
     assert text[1].endswith(f", config.json has {right}.")
     # Damaged files in the cache are downloaded again.
     hub.faults.clear()
-    again = load("owner/pets")
+    again = load("hf-hub:owner/pets")
     assert same_tensors(again, model)
     assert report_of(again).origin == "hub"
-    third = load("owner/pets")
+    third = load("hf-hub:owner/pets")
     assert report_of(third).origin == "cache"
 
 
@@ -210,7 +223,7 @@ def test_broken_bodies(kind: Any, hub: HubServer, tmp_path: Path) -> None:
     model = network()
     put(hub, tmp_path / "a", model)
     hub.fail("model.safetensors", Fault(kind, times=1))
-    assert same_tensors(load("owner/pets"), model)
+    assert same_tensors(load("hf-hub:owner/pets"), model)
 
 
 def test_a_server_that_fails(
@@ -219,7 +232,7 @@ def test_a_server_that_fails(
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client waits between its tries
     commit = put(hub, tmp_path / "a", network())
     hub.fail("model.safetensors", Fault("error"))
-    first, second, third = message(lambda: load("owner/pets"), WeightsError).splitlines()
+    first, second, third = message(lambda: load("hf-hub:owner/pets"), WeightsError).splitlines()
     assert first.endswith(f"model.safetensors of owner/pets at {commit} could not be fetched.")
     assert second.endswith(": the server answered with 500.")
     assert third == "Try again later"
@@ -230,7 +243,7 @@ def test_a_config_with_code(hub: HubServer, tmp_path: Path) -> None:
     raw = json.loads((tmp_path / "a" / "config.json").read_text())
     raw["auto_map"] = {"AutoModel": "evil.Model"}
     hub.put("owner/pets", {"config.json": json.dumps(raw).encode(), "evil.py": b"1/0"})
-    first, second, _ = message(lambda: load("owner/pets"), WeightsError).splitlines()
+    first, second, _ = message(lambda: load("hf-hub:owner/pets"), WeightsError).splitlines()
     assert first.endswith("config.json is broken at its start.")
     assert second == "The field 'auto_map' is unknown."
     assert not hub.asked("model.safetensors")
@@ -321,7 +334,7 @@ def test_push_of_a_folder(hub: HubServer, tmp_path: Path) -> None:
     assert hub.repos["someone/pets"].private
     files = hub.repos["someone/pets"].commits[-1][1]
     assert set(files) - {".gitattributes"} == set(FILES)
-    assert same_tensors(load("someone/pets"), model)
+    assert same_tensors(load("hf-hub:someone/pets"), model)
     text = files["README.md"].decode()
     data: Any = ModelCard(text).data
     assert data.license is None

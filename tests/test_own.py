@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import pickle
 import sys
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 import senetzoo
 from senetzoo.errors import ConfigError, PolicyError, SenetzooError, WeightsError
-from senetzoo.own import with_names
+from senetzoo.own import register_path, versions, with_names
 
 MODULE = """
 import torch
@@ -250,7 +251,7 @@ def test_a_class_is_no_policy(module: str) -> None:
     file.write_text(file.read_text("utf-8").replace("ChannelScale", "OtherScale"), "utf-8")
     path = f"{module}:OtherScale"
     done = commands.run("explain", "resnet20", "--policy", f"{path}@pre")
-    assert "other_scale" in done.stdout, done.output
+    assert done.stdout.endswith(f"\nelsewhere: --register {path} resnet20+other_scale@pre\n")
     for ask in (
         ("explain", f"resnet20+{path}"),
         ("train", "digits", "--set", f"model=lenet5+{path}"),
@@ -262,12 +263,59 @@ def test_a_class_is_no_policy(module: str) -> None:
         assert "--register MODULE:NAME" in commands.run(*ask).stderr
 
 
+HELPED = """
+START = 1.0
+def helper(x):
+    return x + START
+x = 3
+
+class Base(nn.Module):
+    pass
+
+class Scale(Base):
+    def __init__(self, channels):
+        super().__init__()
+
+    def forward(self, x):
+        return helper(x)
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("helper(x)\n", "helper(x)  # as before\n", True),
+        ("    pass", '    """Documented."""', True),
+        ("START", "import math\nclass Other:\n    START = 2.0\nSTART", True),
+        ("x = 3", "x = 4", True),  # the function's own x
+        ("return helper(x)", "return -helper(x)", False),
+        ("x + START", "x * START", False),
+        ("START = 1.0", "START = 2.0", False),
+        ("    pass", "    flag = True", False),
+    ],
+)
+def test_the_version_of_a_class(module: str, old: str, new: str, same: bool) -> None:
+    found = []
+    for text in (HELPED, HELPED.replace(old, new, 1)):
+        Path(f"{module}.py").write_text(f"from torch import nn\n{text}", encoding="utf-8")
+        sys.modules.pop(module, None)
+        importlib.invalidate_caches()
+        found += [versions([register_path(f"{module}:Scale")])["scale"]]
+    assert (found[0] == found[1]) == same
+    # Of a class that was typed in, there is no source.
+    space: dict[str, type[nn.Module]] = {}
+    exec(HELPED, {"nn": nn, "__name__": "typed_in"}, space)
+    senetzoo.register(space["Scale"], name="typed")
+    assert versions(["typed", "scale", "se"]).keys() == {"scale"}
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [
         ("ChannelScale", "MODULE:NAME"),
         ("no_such_module_here:Gate", "ModuleNotFoundError"),
         ("json:NoSuchGate", "has no NoSuchGate"),
+        ("json:JsonDecoder", "Did you mean 'JSONDecoder'?"),
         ("json:JSONDecoder", "torch.nn.Module"),
     ],
 )

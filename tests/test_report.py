@@ -31,6 +31,7 @@ from senetzoo.inspect import drift, excitations
 from senetzoo.report import figures, page
 from senetzoo.report.paired import against, by_image, paired
 from senetzoo.report.run import Run, find, read
+from senetzoo.runs import chose_epoch
 from senetzoo.train import evaluate
 from senetzoo.train.augment import normalize
 from senetzoo.train.recipe import networks_of
@@ -436,6 +437,11 @@ def test_runs_of_other_recipes_are_neither_pooled_nor_paired(tmp_path: Path) -> 
     whole = json.loads(result.stdout)["paired"]
     assert whole[0]["points"] == pytest.approx([1.0, 2.5])
 
+    for code in ("a", "b"):
+        seeds_of(tmp_path / "code" / code, "own", (90, 95), recipe=recipe, own={"own": code})
+    result = report(tmp_path / "code", "--out", out)
+    assert "recipe 1: code of own=a; recipe 2: code of own=b." in result.stderr
+
     both = (tmp_path / "old", tmp_path / "new", "--out", out, "--json")
     result = report(*both)
     said = (
@@ -507,7 +513,7 @@ def test_the_baseline_comes_first(tmp_path: Path) -> None:
     kept = own.read_bytes()
     result = report(tmp_path / "runs", "--out", out, "--png", pngs)
     assert (result.exit_code, own.read_bytes()) == (2, kept)
-    assert f"{own} exists, and isn't known to be a plot of a report." in result.stderr
+    assert f"{own} exists, and isn't known to be of a report." in result.stderr
 
     result = report(tmp_path / "runs", "--out", out, "--baseline", "se", "--json")
     said = json.loads(result.output)
@@ -794,6 +800,72 @@ def test_a_report_replaces_reports_and_no_other_file(tmp_path: Path) -> None:
         theirs.write_text("Made by `senetzoo report`, says its author.\n")
         result = report(run, "--out", theirs.with_suffix(".html"))
         assert (result.exit_code, result.stdout) == (2, "")
-        assert f"{theirs} exists, and isn't a report of this version." in result.stderr
+        assert f"{theirs} exists, and isn't known to be of a report." in result.stderr
         assert theirs.read_text() == "Made by `senetzoo report`, says its author.\n"
         assert not (tmp_path / "README.html").exists()
+
+
+@pytest.mark.parametrize("name", ["loss.svg", "mistakes-1.png"])
+def test_pictures_replace_those_of_a_report_and_no_other_file(tmp_path: Path, name: str) -> None:
+    run, out, folder = (
+        write_run(tmp_path / "run"),
+        tmp_path / "page.html",
+        tmp_path / "page-figures",
+    )
+    folder.mkdir()
+    theirs = folder / name
+    theirs.write_text("made by hand")
+    result = report(run, "--out", out)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"{theirs} exists, and isn't known to be of a report." in result.stderr
+    assert [*tmp_path.rglob("page*"), *folder.iterdir()] == [folder, theirs]
+    assert theirs.read_text() == "made by hand"
+    theirs.unlink()
+
+    # A new report deletes pictures that only the old one shows, and no others.
+    assert report(run, write_run(tmp_path / "other"), "--out", out).exit_code == 0
+    (folder / "copy.svg").write_bytes((folder / "loss.svg").read_bytes())
+    (folder / "mistakes-2.png").write_text("made by hand")
+    assert report(run, "--out", out).exit_code == 0
+    text = out.with_suffix(".md").read_text()
+    shown = set(re.findall(r"page-figures/([^)]+)", text))
+    assert {file.name for file in folder.iterdir()} == {*shown, "copy.svg", "mistakes-2.png"}
+
+
+@pytest.mark.parametrize(
+    ("keep", "part", "kept", "chose"),
+    [
+        (("last",), "test", "the final network of a run, not of its best epoch", False),
+        (("best",), "test", "the epoch that did best on the validation images", False),
+        (("best",), "val", "the epoch that did best on the validation images", True),
+        (
+            ("best", "last"),
+            "val",
+            "or of the epoch that did best on the validation images if",
+            True,
+        ),
+    ],
+)
+def test_both_pages_say_what_the_accuracies_are(
+    tmp_path: Path, keep: tuple[str, ...], part: str, kept: str, chose: bool
+) -> None:
+    runs = [
+        write_run(tmp_path / each, recipe={"name": "r", "keep": each}, variant=each)
+        for each in keep
+    ]
+    if part == "val":
+        for run in runs:
+            edit(lambda lines: lines[-1].update(part="val"))(run)
+    out = tmp_path / "page.html"
+    assert report(*runs, "--out", out).exit_code == 0
+    images = "validation" if part == "val" else "test"
+    text = out.with_suffix(".md").read_text()
+    for said in (page_of(out).words, text.splitlines()):
+        (about,) = (line for line in said if "made by senetzoo" in line)
+        assert kept in about
+        assert f"The interval covers the choice of {images} images only" in about
+        assert about.endswith(f" {chose_epoch('The validation images')}") == chose
+        notes = ["How much the", f"{images.capitalize()} accuracy in % by class.", "The norm of"]
+        notes += ["Single runs."] * (len(runs) > 1)
+        for note in notes:
+            assert sum(line.startswith(note) for line in said) == 1, note

@@ -449,7 +449,8 @@ def test_other_tensors_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").unlink()
     assert message(lambda: load(tmp_path), WeightsError) == (
         f"There is no network in {tmp_path}.\nIt has no config.json.\n"
-        "Give a folder that senetzoo.save or a training run wrote"
+        "Give a folder that senetzoo.save or a training run wrote, or hf-hub:OWNER/NAME for a "
+        "repository"
     )
 
 
@@ -632,7 +633,8 @@ def test_what_load_takes(tmp_path: Path) -> None:
     for source in (tmp_path / "none", str(tmp_path / "none")):
         assert message(lambda: load(source), WeightsError) == (  # noqa: B023
             f"There is no network in {tmp_path / 'none'}.\nThe folder doesn't exist.\n"
-            "Give a folder that senetzoo.save or a training run wrote"
+            "Give a folder that senetzoo.save or a training run wrote, or hf-hub:OWNER/NAME for a "
+            "repository"
         )
     assert message(lambda: load(tmp_path, clases=3), ConfigError) == (  # type: ignore[call-arg]
         "load() has no option 'clases'.\n"

@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 import signal
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from typing import Any
 import pin_weights
 import pytest
 import torch
+from click.exceptions import Exit
 from click.testing import CliRunner
 from safetensors.torch import load_file
+from support import commands
 from support.images import class_folders
 from support.networks import message
 from support.runs import (
@@ -23,6 +26,7 @@ from support.runs import (
     after_step,
     apply_setting,
     log_of,
+    own_gate,
     press_ctrl_c,
     train,
     weights_of,
@@ -44,6 +48,7 @@ from senetzoo.train.augment import Draws
 from senetzoo.train.data import load_data
 from senetzoo.train.experiment import Experiment
 from senetzoo.train.optim import Muon, orthogonalize
+from senetzoo.train.parallel import Asked
 from senetzoo.train.recipe import Recipe, networks_of
 from senetzoo.train.recipes import RECIPES
 from senetzoo.weights import cache, manifest
@@ -559,7 +564,9 @@ def test_ctrl_c_ends_the_command_with_130_and_says_how_to_go_on(
     )
     assert following == f"next: senetzoo report {out}"
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["command"] == "senetzoo train digits --seed 0 --quick --threads 1"
+    assert (
+        summary["command"] == f"senetzoo train digits --seed 0 --quick --threads 1 --out {out.name}"
+    )
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
@@ -650,10 +657,60 @@ def test_a_run_is_not_inside_another(plain: Path, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["a"]
 
 
-def test_the_digits_are_no_other_data(tmp_path: Path) -> None:
-    result = command("digits", "--data", tmp_path, "--out", tmp_path / "run")
+@pytest.mark.parametrize(
+    ("asked", "recorded"),
+    [
+        ("train digits --data DIGITS", "train digits --data DIGITS --seed 0"),
+        ("train cifar_small", "train cifar_small --seed 0"),
+        ("train cifar_small --data {away}/cifar", "train cifar_small --data cifar10 --seed 0"),
+        (
+            "train flowers_small --data {away}/flowers --out {here}/runs/a",
+            "train flowers_small --data flowers --seed 0 --out runs/a",
+        ),
+        (
+            "train digits --register mine:Half --set model=lenet5+half --out {away}/a",
+            "train digits --set model=lenet5+half --seed 0 --out a --register mine:Half",
+        ),
+        (
+            "compare --model resnet20 --policy se4 --data hf-hub:owner/name --out ../a",
+            "compare --model resnet20 --policy se4 --data hf-hub:owner/name --seeds 3 --out ../a",
+        ),
+    ],
+)
+def test_a_recorded_command_can_be_typed_and_names_no_user(
+    asked: str, recorded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, away = tmp_path / "here", tmp_path / "away"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (here / "mine.py").write_text(own_gate("Half"), encoding="utf-8")
+    found: set[str] = set()
+
+    def look(runs: list[Asked], *_: Any, **__: Any) -> None:
+        found.update(how["command"] for _, _, how in runs)
+        raise Exit
+
+    monkeypatch.setattr("senetzoo.cli.train.train_all", look)
+    monkeypatch.setattr("senetzoo.cli.compare.train_all", look)
+    result = commands.run(*asked.format(here=here, away=away).split())
+    assert found == {f"senetzoo {recorded}"}, result.output
+
+
+@pytest.mark.parametrize(
+    ("recipe", "data", "remedy"),
+    [
+        ("digits", "{}", "Leave out --data. For your own images, type: senetzoo finetune {}"),
+        ("cifar_small", "CIFAR100", "Add --set data=cifar100"),
+        ("flowers_small", "cifar10", "Give the path of its data"),
+    ],
+)
+def test_a_recipe_is_for_no_other_data(recipe: str, data: str, remedy: str, tmp_path: Path) -> None:
+    data = data.format(tmp_path)
+    result = command(recipe, "--data", data, "--out", tmp_path / "run")
     assert result.exit_code == 2
-    assert f"not on {tmp_path}." in result.stderr
+    assert f"not on {data}." in result.stderr
+    assert result.stderr.endswith(f"\n{remedy.format(tmp_path)}\n")
     assert not (tmp_path / "run").exists()
 
 

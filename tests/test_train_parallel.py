@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from support.runs import log_of, own_gate, press_ctrl_c, train, weights_of
 
 from senetzoo._utils.environment import threads_set
 from senetzoo.errors import TrainingError
+from senetzoo.own import register_path
 from senetzoo.train import parallel
 from senetzoo.train.checkpoint import NEWEST
 from senetzoo.train.parallel import OUTPUT, Asked, train_at_once
@@ -54,6 +56,21 @@ def test_a_comparison_is_that_of_one_run_after_another(
             (header,), (other,) = (log_of(folder, "run") for folder in folders)
             assert header["command"].replace("--out a", "--out b") == other["command"]
             assert "epoch 1/1" in (folders[1] / OUTPUT).read_text("utf-8")
+
+
+def test_code_that_is_edited_meanwhile_is_not_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    file = Path("gate_edited.py")
+    file.write_text(own_gate("HalfScale"), encoding="utf-8")
+    gated = SHORT.replace(model=f"lenet5+{register_path('gate_edited:HalfScale')}")
+    file.write_text(own_gate("HalfScale").replace("0.5", "0.25"), encoding="utf-8")
+    said: list[str] = []
+    with pytest.raises(TrainingError, match="1 of 1 runs failed"):
+        train_at_once([(gated, tmp_path / "run", {})], 1, lambda *_: None, said.append)
+    assert "began with another version of gate_edited:HalfScale" in said[-1]
 
 
 def test_ctrl_c_saves_what_is_under_way_and_a_failure_ends_no_other(tmp_path: Path) -> None:
@@ -118,7 +135,7 @@ def test_one_that_is_stopped_while_it_starts_says_so(
     for name in ("setsid", "dup2"):  # which are for a process of its own
         monkeypatch.setattr(os, name, lambda *_: None)
     ours, theirs = multiprocessing.Pipe(duplex=False)
-    parallel._train(theirs, (SHORT, tmp_path, {}), torch.get_num_threads(), ())
+    parallel._train(theirs, (SHORT, tmp_path, {}), torch.get_num_threads(), ((), {}))
     assert parallel._received(ours) == f"The run in {tmp_path} was interrupted."
 
 

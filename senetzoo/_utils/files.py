@@ -26,9 +26,16 @@ def user_path(
         remedy: What to do if the home folder isn't known.
 
     Raises:
-        ConfigError: HOME is not set, and the system doesn't know the user either.
+        ConfigError: It isn't a path; or HOME is not set, and the system doesn't know the user.
     """
-    path = Path(path)
+    try:
+        path = Path(path)
+    except TypeError:
+        raise ConfigError(
+            f"A path can't be {path!r}.",
+            "It is text or a pathlib.Path.",
+            'Type for example: "runs"',
+        ) from None
     try:
         return path.expanduser()
     except (RuntimeError, KeyError):

@@ -16,7 +16,7 @@ from senetzoo._utils.environment import launched
 from senetzoo._utils.files import write_text
 from senetzoo._utils.terminal import columns, cut, say_once
 from senetzoo.cli import complete
-from senetzoo.cli.options import Json, Threads, as_command, command_line, say
+from senetzoo.cli.options import Json, Threads, as_command, command_line, recorded, say
 from senetzoo.cli.train import (
     EXITS,
     NoCompile,
@@ -28,10 +28,12 @@ from senetzoo.cli.train import (
     find,
     options_of,
     recipe_names,
+    recorded_data,
     set_threads,
     train_all,
 )
 from senetzoo.errors import ConfigError, MissingExtraError
+from senetzoo.runs import is_quick
 
 if TYPE_CHECKING:
     from senetzoo.nn.slots import Site
@@ -57,14 +59,14 @@ def command(
         "--policy",
         complete.policies,
         "Gates to compare with the plain network, such as se4@pre; MODULE:NAME for your own gate. "
-        "Repeatable.",
+        "Where the network has a gate already, they replace it. Repeatable.",
         {"metavar": "POLICY"},
     ],
     data: Annotated[
         str | None,
         complete.data,
         "A folder with train and val (or test), a CSV with a split, a copy of CIFAR-10 or "
-        "flower_photos, or the word digits. [CIFAR-10, downloaded]",
+        "flower_photos, or the word digits, cifar10 or cifar100. [cifar10]",
     ] = None,
     recipe: Annotated[
         str | None, recipe_names, "Recipe to train with. [depends on the data]"
@@ -100,8 +102,7 @@ def command(
       senetzoo compare --model lenet5 --policy se4 --data digits --quick --json
       senetzoo compare --model resnet20 --policy se4 --data CIFAR10 --parallel 2
     """
-    from senetzoo.own import register_path, with_names
-    from senetzoo.policies.text import PATH
+    from senetzoo.own import with_names
     from senetzoo.report.figures import differences
     from senetzoo.report.paired import paired
     from senetzoo.report.run import read
@@ -112,11 +113,13 @@ def command(
             raise MissingExtraError("A comparison", library, "train")
     parallel = min(parallel, (1 + len(policies)) * seeds)
     threads = set_threads(threads, parallel)
+    network = with_names(model)
+    experiment = compared(network, list(map(with_names, policies)), data, recipe, seeds)
     again = command_line(
         *("senetzoo", "compare"),
         model=model,
         policy=policies,
-        data=data and Path(data).name,
+        data=recorded_data(data, experiment.recipe.data),
         recipe=recipe,
         epochs=epochs,
         seeds=seeds,
@@ -124,11 +127,8 @@ def command(
         set=settings,
         quick=quick,
         no_compile=no_compile,
-        out=out,
+        out=recorded(out),
     )
-
-    network = register_path(model) if PATH.fullmatch(model) else model
-    experiment = compared(network, list(map(with_names, policies)), data, recipe, seeds)
     changes = dict(map(read_setting, settings))
     if "model" in changes:
         raise ConfigError(
@@ -147,6 +147,7 @@ def command(
             say_once(warning)
     options = Options(**options_of(workers, quick, save_minutes, parallel))
     folder = out or Path("runs", f"compare-{_safe(network)}")
+    _check_replaced(folder)
     where = None if data is None or experiment.recipe.data == "digits" else Path(data)
     asked: list[Asked] = []
     for number in experiment.seeds:
@@ -159,11 +160,29 @@ def command(
         runs = [read(path, path.name) for _, path, _ in asked]
         pairs = paired(runs, list(experiment.variants))
         made = table(runs, experiment, pairs)
-        made |= {"quick": quick, "command": again, "folder": str(folder)}
+        made |= {"quick": is_quick(runs[0].header), "command": again, "folder": str(folder)}
+        # First, because it shows that the plot is one of a comparison.
+        write_text(folder / RESULT, json.dumps(made, indent=1) + "\n")
         for drawn in differences(pairs):
             write_text(folder / PLOT, drawn.inked("#000000"))
-        write_text(folder / RESULT, json.dumps(made, indent=1) + "\n")
-        say(as_json, made, _text(made, folder))
+        say(as_json, made, _text(made, runs[0].limited, folder))
+
+
+def _check_replaced(folder: Path) -> None:
+    """Raise `ConfigError` if the table or the plot would replace a file of something else."""
+    table, plot = folder / RESULT, folder / PLOT
+    try:
+        known = json.loads(table.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = None
+    ours = isinstance(known, dict) and {"variants", "seeds"} <= known.keys()
+    for file in (table, plot):
+        if file.exists() and not ours:
+            raise ConfigError(
+                f"A comparison can't be written to {folder}.",
+                f"{file} exists, and isn't known to be one of a comparison.",
+                "Give another folder with --out, or move the file away",
+            )
 
 
 def compared(
@@ -180,7 +199,7 @@ def compared(
     from senetzoo.spec import gates_of
     from senetzoo.train.experiment import Experiment
     from senetzoo.train.recipes import COMPARE
-    from senetzoo.zoo import config
+    from senetzoo.zoo import before_policy, config, with_policy
 
     base = find(recipe) if recipe else _base(data)
     if base.variants:
@@ -196,11 +215,18 @@ def compared(
             raise ConfigError(
                 f"--policy {policy} is given twice.", "Each policy is one variant.", "Remove one"
             )
-        variants[name] = {"model": f"{model}+{policy}"}
+        variants[name] = {"model": with_policy(model, policy)}
     gates: dict[str, dict[Site, Gate]] = {}
-    for name, changed in variants.items():
+    for (name, changed), over in zip(variants.items(), (None, *policies), strict=True):
         with torch.device("meta"):  # to fail before the first run if a policy doesn't fit
-            own = gates_of(config(changed["model"]).build(seed=0))
+            built = config(changed["model"]).build(seed=0)
+        own = gates_of(built)
+        if own != config(model).merged(over).policy.resolve(built.sites()):
+            raise ConfigError(
+                f"--policy {over} can't be put on {model}.",
+                "A name can't remove the gates that a network has by default and add others.",
+                f"Give the network without +none: --model {before_policy(model)[0]}",
+            )
         twin = next((other for other, known in gates.items() if known == own), None)
         if twin is not None:
             raise ConfigError(
@@ -269,7 +295,7 @@ def table(runs: Sequence[Run], experiment: Experiment, pairs: Sequence[Paired]) 
     }
 
 
-def _text(made: Mapping[str, Any], folder: Path) -> str:
+def _text(made: Mapping[str, Any], limited: str, folder: Path) -> str:
     rows = [["variant", "parameters", "accuracy", "difference", "95 % interval", "shown"]]
     for row in made["variants"]:
         cells = [cut(row["variant"], 24), f"{row['params']:,}", f"{row['accuracy']:.2f} %"]
@@ -290,11 +316,10 @@ def _text(made: Mapping[str, Any], folder: Path) -> str:
             "these seeds",
             "show in four cases of five",
         ]
-    if made["quick"]:
-        lines += [f"quick check: {images}, not a result"]
     return "\n".join(
         [
             *lines,
+            *filter(None, [limited]),
             f"table: {folder / RESULT}, plot: {folder / PLOT}",
             f"next: senetzoo report {shlex.quote(str(folder))}",
         ]

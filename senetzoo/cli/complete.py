@@ -51,8 +51,10 @@ def networks_and_folders(incomplete: str) -> list[Any]:
 
 def data(incomplete: str) -> list[Any]:
     """Data sets by name, files and folders."""
+    from senetzoo.data.sources import WORDS
+
     return [
-        *starting(["digits", "cifar10", "cifar100"], incomplete),
+        *starting(WORDS, incomplete),
         CompletionItem(incomplete, type="file"),
     ]
 

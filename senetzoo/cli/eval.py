@@ -40,7 +40,7 @@ from senetzoo.eval.calibration import PRECISION
 from senetzoo.eval.robustness import Robustness, robustness
 from senetzoo.io.save import save, store_calibration
 from senetzoo.nn.modes import TORCH_DTYPES
-from senetzoo.runs import SPLIT
+from senetzoo.runs import SPLIT, chose_epoch
 from senetzoo.zoo import is_exported, saved_in
 
 
@@ -150,10 +150,7 @@ def command(
             err=True,
         )
     if chose:
-        text.append(
-            f"{chose} of these images also chose the epoch: the accuracy on new images is likely "
-            "to be a little lower."
-        )
+        text.append(chose_epoch(f"{chose} of these images"))
     if corruptions:
         model = trained(network, **stated).to(where, TORCH_DTYPES[dtype])
         total = 31 * len(found.data.images)

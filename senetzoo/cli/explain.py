@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import senetzoo
@@ -39,8 +40,14 @@ def command(
       senetzoo explain resnet20 --layers
     """
     from senetzoo.own import with_names
+    from senetzoo.policies.text import PATH
+    from senetzoo.zoo import with_policy
 
-    if policy is not None:
-        policy = with_names(policy)
-    explanation = senetzoo.explain(network, policy, size=size, layers=layers)
-    say(as_json, explanation.as_dict(), str(explanation))
+    text = None if policy is None else with_names(policy)
+    explanation = senetzoo.explain(network, text, size=size, layers=layers)
+    lines = [str(explanation)]
+    if policy is not None and text is not None and text != policy:
+        registered = dict.fromkeys(PATH.findall(policy))
+        words = " ".join(f"--register {module}:{name}" for module, name in registered)
+        lines += [f"elsewhere: {words} {shlex.quote(with_policy(network, text))}"]
+    say(as_json, explanation.as_dict(), "\n".join(lines))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -14,13 +15,15 @@ from senetzoo._utils.terminal import echo
 from senetzoo.cli import complete
 from senetzoo.cli.networks import trained, used_in_training
 from senetzoo.cli.options import DATA, Json, Network, Stated, WeightsFile, as_command, say
+from senetzoo.deploy.beside import Beside
 from senetzoo.deploy.export import Export, check
 from senetzoo.deploy.export import export as write
 from senetzoo.deploy.writers import SUFFIXES, FileDtype, Format
 from senetzoo.errors import ConfigError
 from senetzoo.eval.data import images_for
 from senetzoo.nn.classifier import Classifier
-from senetzoo.zoo import create
+from senetzoo.runs import SPLIT, chose_epoch
+from senetzoo.zoo import create, saved_in
 
 
 @as_command("export")
@@ -85,7 +88,10 @@ def command(
             f"Files of this format end in {suffix}.",
             f"Type: --output {output.with_suffix(suffix)}",
         )
-    check(form, dtype, has_data=data is not None)
+    run = saved_in(network)
+    listed = run is not None and (run / SPLIT).is_file()
+    images = shlex.quote(str(Path(network) / SPLIT)) if listed else "FOLDER"
+    check(form, dtype, has_data=data is not None, images=images)
     if random and (weights or preprocessing):
         raise click.UsageError(
             "--random can't be combined with --weights, --mean, --std, --size or --crop."
@@ -116,11 +122,10 @@ def command(
             "accuracies are too optimistic.",
             err=True,
         )
-    chosen = [
-        f"  {chose} images of {data} also chose the epoch, so both accuracies are likely "
-        "a little too high; other images: senetzoo eval FILE DATA"
-    ] * bool(chose)
-    say(as_json, _report(done, model), "\n".join([_text(done, model), *chosen]))
+    text = _text(done, model)
+    if chose:
+        text += f"\n  {chose_epoch(f'{chose} of these images')}"
+    say(as_json, _report(done, model), text)
 
 
 def _report(done: Export, model: Classifier) -> dict[str, object]:
@@ -158,7 +163,8 @@ def _text(done: Export, model: Classifier) -> str:
     taken, given = _shapes(done, model)
     shape = ", ".join(map(str, taken))
     of = given if done.inside else f"{given}, relative to the largest"
-    kind = "calibration" if done.metadata["dtype"] == "int8" and not done.inside else "random"
+    int8 = done.metadata["dtype"] == "int8"
+    kind = "calibration" if int8 and not done.inside else "random"
     most, images = max(done.errors.values()), " and ".join(map(str, done.errors))
     return "\n".join(
         [
@@ -170,5 +176,16 @@ def _text(done: Export, model: Classifier) -> str:
             f"  {done.computes}",
             f"  largest error of the {of}: {most:.2g}, on batches of {images} {kind} images",
             *([f"  {done.beside}"] if done.beside else []),
+            *([f"  {_calibrated(done, done.beside)}"] if done.beside and int8 else []),
         ]
+    )
+
+
+def _calibrated(done: Export, beside: Beside) -> str:
+    """How much worse an int8 file may be; few images calibrate badly and show little."""
+    low, _ = beside.interval
+    count = str(done.metadata["calibration"]).partition(" ")[0]
+    return (
+        f"calibrated on {count} other images; as far as {len(beside.file.labels)} images show, the "
+        f"file may be up to {max(-low, 0.0):.1f} points worse (95 %)"
     )

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from senetzoo._utils.checks import Ge, Le, PositiveInt, from_text
 from senetzoo.cli import complete
-from senetzoo.cli.options import FILE, Json, Threads, as_command, command_line, say
+from senetzoo.cli.options import (
+    FILE,
+    Json,
+    Threads,
+    as_command,
+    command_line,
+    recorded,
+    say,
+)
 from senetzoo.cli.train import (
     EXITS,
     Quick,
@@ -86,9 +94,9 @@ def command(
 
     set_threads(threads, 1)
     again = command_line(
-        *("senetzoo", "finetune", Path(photos).name),
+        *("senetzoo", "finetune", recorded(photos) or photos),
         model=model,
-        weights=weights and weights.name,
+        weights=recorded(weights),
         epochs=epochs,
         time=budget,
         size=size,
@@ -97,6 +105,7 @@ def command(
         threads=threads,
         set=settings,
         quick=quick,
+        out=recorded(out),
     )
     with interruptible():
         done = finetune(
@@ -140,11 +149,12 @@ def _minutes(text: str) -> float:
 def _report(folder: Path) -> Path | None:
     """Write the report of a run into its folder; None if the report's packages are missing."""
     from senetzoo.cli.report import write
+    from senetzoo.report.paired import Comparison
     from senetzoo.report.run import find
 
     page = folder / "report.html"
     try:
-        write(find([folder]), page, folder.name)
+        write(find([folder]), page, folder.name, Comparison())
     except MissingExtraError:
         return None
     return page

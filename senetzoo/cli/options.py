@@ -160,6 +160,10 @@ def _completion(words: Callable[[str], list[Any]]) -> Callable[..., list[Any]]:
     return lambda ctx, param, incomplete: words(incomplete)
 
 
+_REGISTERED = "senetzoo.register"
+"""Key in click's ``meta`` for the values of ``--register``."""
+
+
 def _registering() -> click.Parameter:
     """``--register``, which is processed before the options that may need what it names."""
     return click.Option(
@@ -177,6 +181,7 @@ def _register(ctx: click.Context, param: click.Parameter, paths: tuple[str, ...]
     if paths and not ctx.resilient_parsing:
         from senetzoo.own import register_path
 
+        ctx.meta[_REGISTERED] = paths
         try:
             tuple(map(register_path, paths))
         except SenetzooError as error:
@@ -218,13 +223,30 @@ def say(as_json: bool, found: object, text: str) -> None:
     echo(json.dumps(found) if as_json else text)
 
 
+def recorded(where: str | Path | None) -> str | None:
+    """A path for a recorded command: only its name if it is outside of the current folder.
+
+    Records are published, in the cards of networks for example, and a whole path names the user.
+    Relative paths, words and ``hf-hub:OWNER/NAME`` are recorded as they are.
+    """
+    if where is None:
+        return None
+    path, here = user_path(where), Path.cwd()
+    if not path.is_absolute():
+        return str(where)
+    return str(path.relative_to(here)) if path.is_relative_to(here) else path.name
+
+
 def command_line(*words: str, **options: object) -> str:
     """A command line to type again, quoted for a shell.
 
     An option that is None or False is left out; True is a flag, and a tuple repeats the option.
+    Adds the ``--register`` of the current command.
     """
     line = list(words)
-    for name, given in options.items():
+    context = click.get_current_context(silent=True)
+    registered = () if context is None else context.meta.get(_REGISTERED, ())
+    for name, given in {**options, "register": registered}.items():
         for value in given if isinstance(given, tuple) else (given,):
             if value is not None and value is not False:
                 line += [f"--{name.replace('_', '-')}", *[str(value)] * (value is not True)]

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from senetzoo._utils.files import atomically, write_text
+from senetzoo._utils.files import atomically
 from senetzoo._utils.terminal import echo
 from senetzoo.cli.options import FILE, FOLDER, PATH, Json, as_command, say
 from senetzoo.errors import ConfigError, nearest
+from senetzoo.report.markup import MARK
 
 if TYPE_CHECKING:
     from senetzoo.report.excitations import ExcitationSection
+    from senetzoo.report.paired import Comparison
     from senetzoo.report.run import Run
-
-# Both the page and its Markdown contain it; files without it are not replaced.
-_MARK = "<!-- written by senetzoo report -->"
 
 
 @as_command("report")
@@ -59,7 +58,7 @@ def command(
       senetzoo report runs --json
     """
     from senetzoo.report.alike import told_apart
-    from senetzoo.report.paired import in_order
+    from senetzoo.report.paired import compared, in_order
     from senetzoo.report.results import results
     from senetzoo.report.run import find
     from senetzoo.train.recipe import default_fields
@@ -72,7 +71,7 @@ def command(
             "It is an HTML page, with a Markdown file of the same name beside it.",
             f"Type for example: --out {out.parent / page_name}",
         )
-    replaced = _replaced(out)
+    replaced = _replaced([out, out.with_suffix(".md")])
     found, recipes = told_apart(find(runs), varied_by, default_fields())
     if recipes:
         echo(recipes, err=True)
@@ -81,8 +80,9 @@ def command(
     order = in_order(variants)
     found.sort(key=lambda run: min(order(run.label), order(run.header["variant"])))
     sections = _excitations(found, data) if excitations else ()
-    write(found, out, title, sections, variants=variants, recipes=recipes, pngs=pngs)
-    values = results(found, title, variants=variants, excitations=sections, recipes=recipes)
+    comparison = compared(found, variants)
+    write(found, out, title, comparison, sections, recipes=recipes, pngs=pngs)
+    values = results(found, title, comparison, excitations=sections, recipes=recipes)
     for run in found:
         if not run.epochs:
             echo(f"{run.folder}: nothing to report yet, its first epoch is not finished", err=True)
@@ -92,56 +92,57 @@ def command(
     say(as_json, values, text + " (replaced)" * replaced)
 
 
-def _replaced(out: Path) -> bool:
-    """Whether there is a report already; `ConfigError` for a file that isn't one."""
-    there = [file for file in (out, out.with_suffix(".md")) if file.is_file()]
+def _replaced(files: Iterable[Path]) -> bool:
+    """Whether some of the files exist; `ConfigError` if one isn't of a report."""
+    there = [file for file in files if file.exists()]
     for file in there:
-        if _MARK not in file.read_text(encoding="utf-8", errors="replace"):
+        if not _is_ours(file):
             raise ConfigError(
-                f"A report can't be written to {out}.",
-                f"{file} exists, and isn't a report of this version.",
-                "Give another page with --out, or move the file away",
+                f"The report can't be written to {file.parent}.",
+                f"{file} exists, and isn't known to be of a report.",
+                "Give other places with --out and --png, or move it away",
             )
     return bool(there)
+
+
+def _is_ours(file: Path) -> bool:
+    return file.is_file() and MARK.encode() in file.read_bytes()
 
 
 def write(
     runs: Sequence[Run],
     out: Path,
     title: str,
+    comparison: Comparison,
     excitations: Sequence[ExcitationSection] = (),
     *,
-    variants: Sequence[str] = (),
     recipes: str = "",
     pngs: Path | None = None,
 ) -> None:
-    """Write the page about `runs`, the Markdown with its pictures beside it, and plots as PNG."""
-    from senetzoo.report import page
-    from senetzoo.report.figures import PNG_MARK
+    """Write the page about `runs`, the Markdown with its pictures beside it, and plots as PNG.
 
-    made = page.make(runs, title, variants=variants, excitations=excitations, recipes=recipes)
-    drawn = {}
+    Pictures that only the replaced report has are deleted.
+    """
+    from senetzoo.report import page
+
+    made = page.make(runs, title, comparison, excitations=excitations, recipes=recipes)
+    pictures, beside = out.with_name(f"{out.stem}-figures"), out.with_suffix(".md")
+    text, drawn = page.markdown(made, pictures.name)
+    files = {pictures / name: content for name, content in drawn.items()}
     if pngs is not None:
-        pngs.mkdir(parents=True, exist_ok=True)
-        drawn = {pngs / f"{plot.name}.png": plot.png() for plot in page.plots(made)}
-    for file in filter(Path.is_file, drawn):
-        if PNG_MARK.encode() not in file.read_bytes():
-            raise ConfigError(
-                f"The plots can't be written to {pngs}.",
-                f"{file} exists, and isn't known to be a plot of a report.",
-                "Give another folder with --png, or move the file away",
-            )
-    pictures = out.with_name(f"{out.stem}-figures")
-    text, files = page.markdown(made, pictures.name)
-    whole = page.html(made)
-    pictures.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (pictures / name).write_bytes(content)
-    for file, content in drawn.items():
+        files |= {pngs / f"{plot.name}.png": plot.png() for plot in page.plots(made)}
+    files |= {beside: text.encode(), out: page.html(made).encode()}
+    _replaced(files)
+    before = beside.read_text("utf-8", errors="replace") if beside.exists() else ""
+    shown = [f for f in pictures.glob("*") if f"({pictures.name}/{f.name})" in before]
+    for folder in {file.parent: None for file in files}:
+        folder.mkdir(parents=True, exist_ok=True)
+    for file, content in files.items():
         with atomically(file) as partial:
             partial.write_bytes(content)
-    write_text(out.with_suffix(".md"), text)
-    write_text(out, whole)
+    for file in shown:
+        if file not in files and _is_ours(file):
+            file.unlink()
 
 
 def _variants(runs: Sequence[Run], baseline: str | None) -> Sequence[str]:

@@ -18,9 +18,9 @@ import click
 from senetzoo._utils.checks import Ge, Le, NonNegativeFloat
 from senetzoo._utils.environment import MOST_THREADS, cores, launched
 from senetzoo._utils.terminal import OutputError, clock, echo
+from senetzoo.cli import complete
 from senetzoo.cli.base import INTERRUPTED
-from senetzoo.cli.complete import starting
-from senetzoo.cli.options import Json, Threads, as_command, command_line
+from senetzoo.cli.options import Json, Threads, as_command, command_line, recorded
 from senetzoo.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def recipe_names(incomplete: str) -> list[Any]:
     """Recipe names."""
     from senetzoo.train.recipes import RECIPES
 
-    return starting(RECIPES, incomplete)
+    return complete.starting(RECIPES, incomplete)
 
 
 def _variants(incomplete: str) -> list[Any]:
@@ -40,13 +40,13 @@ def _variants(incomplete: str) -> list[Any]:
 
     # Of all recipes, because click hasn't parsed the recipe yet.
     every = (variant for found in RECIPES.values() for variant in found.variants)
-    return starting(dict.fromkeys(every), incomplete)
+    return complete.starting(dict.fromkeys(every), incomplete)
 
 
 def _settings(incomplete: str) -> list[Any]:
     from senetzoo.train.recipe import Recipe
 
-    return starting([f"{field.name}=" for field in dataclasses.fields(Recipe)], incomplete)
+    return complete.starting([f"{field.name}=" for field in dataclasses.fields(Recipe)], incomplete)
 
 
 Settings: TypeAlias = Annotated[
@@ -130,7 +130,9 @@ def command(
     recipe: Annotated[str, recipe_names],
     *,
     data: Annotated[
-        Path | None, "Local copy of the data set; without it, CIFAR is downloaded."
+        Path | None,
+        complete.data,
+        "Local copy of the data set, or the word cifar10 or cifar100: downloaded, as without it.",
     ] = None,
     out: Annotated[
         Path | None,
@@ -194,13 +196,14 @@ def command(
             again = command_line(
                 *("senetzoo", "train", recipe),
                 only=variant or None,
-                data=None if chosen.data == "digits" else chosen.data.upper(),
+                data=recorded_data(data, chosen.data),
                 set=settings,
                 seed=number,
                 quick=quick,
                 no_compile=no_compile,
                 # The number of threads decides the order of sums, and so a result's last bits.
                 threads=threads,
+                out=recorded(out),
             )
             how = {"data": data, "seed": number, "variant": variant, "options": options}
             runs.append((chosen, folder, {**how, "command": again}))
@@ -218,6 +221,13 @@ def command(
         _, last, asked = runs[-1]
         where = last.parent if asked["variant"] else last
         echo(f"next: senetzoo report {shlex.quote(str(where))}")
+
+
+def recorded_data(data: str | Path | None, kind: str) -> str | None:
+    """``--data`` for a recorded command: of CIFAR the word, for which any copy is the same."""
+    from senetzoo.data.sources import CIFAR
+
+    return kind if data is not None and kind in CIFAR else recorded(data)
 
 
 def _result(end: dict[str, Any]) -> str:
@@ -256,19 +266,24 @@ def train_all(
 
 
 def check_folders(runs: Sequence[Asked], *, data: bool) -> None:
-    """Check that the runs that are in these folders have the recipes that are asked for.
+    """Check that the runs in these folders have the recipes and the code that are asked for.
 
-    Otherwise new runs would be added to an experiment whose old ones have other settings.
+    Otherwise new runs would be added to an experiment whose old ones are of other networks.
 
     Args:
         runs: The runs.
         data: Whether to check the data as well, which is read for that.
 
     Raises:
-        ConfigError: A run has another recipe or other data, or a log is broken.
+        ConfigError: A run has another recipe, other code or data, or a log is broken.
     """
     from senetzoo.runs import LOG, SUMMARY, is_run
-    from senetzoo.train.checkpoint import recorded, require_same, require_same_data
+    from senetzoo.train.checkpoint import (
+        recorded,
+        require_same,
+        require_same_code,
+        require_same_data,
+    )
     from senetzoo.train.data import load_data
 
     asked = {folder: (recipe, how["seed"]) for recipe, folder, how in runs}
@@ -290,11 +305,14 @@ def check_folders(runs: Sequence[Asked], *, data: bool) -> None:
     for folder, found in there.items():
         if found is None:
             continue
-        variant, recipe, seed = found
+        variant, recipe, seed, versions = found
         if folder in asked:
             require_same(folder, (recipe, seed), asked[folder])
         elif variant in of_variant:
             require_same(folder, (recipe, seed), (of_variant[variant], seed))
+        else:
+            continue
+        require_same_code(folder, versions)
     begun = [run for run in runs if data and there[run[1]] is not None]
     for recipe, folder, how in begun[:1]:
         sets = load_data(recipe, how["data"])

@@ -27,7 +27,9 @@ Kind: TypeAlias = Literal[
 ]
 HUB = "hf-hub:"
 _Readers: TypeAlias = Mapping[Split, Callable[[], Images]]
-CIFAR: dict[Literal["cifar10", "cifar100"], Cifar] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
+CIFAR: dict[Kind, Cifar] = {"cifar10": CIFAR10, "cifar100": CIFAR100}
+WORDS: tuple[Kind, ...] = ("digits", *CIFAR)
+"""Data sets that need no path."""
 
 
 def open(
@@ -212,6 +214,12 @@ def _folders(path: Path) -> list[Path]:
     return [entry for entry in entries if entry.is_dir() and not is_clutter(entry.name)]
 
 
+def named(where: str | Path) -> Kind | None:
+    """The one of `WORDS` that `where` is, in upper or lower case; None if there is such a path."""
+    word = next((word for word in WORDS if word == str(where).lower()), None)
+    return None if user_path(where).exists() else word
+
+
 def kind_of(where: str | Path) -> Kind:
     """The kind of a source, by its name and by the content of its folder.
 
@@ -221,8 +229,8 @@ def kind_of(where: str | Path) -> Kind:
     path = user_path(where)
     if str(where).startswith(HUB):
         return "hub"
-    if str(where) == "digits" and not path.exists():
-        return "digits"
+    if (word := named(where)) is not None:
+        return word
     for kind, cifar in CIFAR.items():
         if path.name == cifar.archive and path.is_file():
             return kind
@@ -241,7 +249,8 @@ def kind_of(where: str | Path) -> Kind:
         raise DataError(
             f"There is no data at {where}.",
             "Data is a folder of class folders, a CSV or parquet file, a copy of CIFAR-10, "
-            "CIFAR-100 or flower_photos, a data set on the Hub, or the word digits.",
+            "CIFAR-100 or flower_photos, a data set on the Hub, or one of the words "
+            f"{', '.join(WORDS)}.",
             "Check the path, or give hf-hub:OWNER/NAME for a data set on the Hub",
         )
     return "hub" if parquet_files(path, "", "") else "folder"

@@ -16,7 +16,7 @@ from senetzoo.deploy.inside import photograph
 from senetzoo.errors import DataError
 from senetzoo.eval.accuracy import evaluate
 from senetzoo.eval.data import LabeledImages, batches
-from senetzoo.eval.predictions import Predictions
+from senetzoo.eval.predictions import Predictions, newcombe
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.preprocessing import Preprocessing
 
@@ -44,6 +44,14 @@ class Beside:
         return 100 * (self.file.accuracy - self.network.accuracy)
 
     @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of `points`."""
+        file, network = self.file.right, self.network.right
+        pairs = (file & network, file & ~network, ~file & network, ~file & ~network)
+        low, high = newcombe(*(int(pair.sum()) for pair in pairs))
+        return 100 * low, 100 * high
+
+    @property
     def same(self) -> int:
         """Number of images for which both predict the same class."""
         return int((self.file.guesses == self.network.guesses).sum())
@@ -60,6 +68,7 @@ class Beside:
             "network": self.network.top(1).as_dict(),
             "file": self.file.top(1).as_dict(),
             "points": self.points,
+            "points_interval": self.interval,
             "same_class": self.same,
             "largest_difference_of_probability": self.largest,
         }

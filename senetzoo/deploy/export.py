@@ -205,8 +205,14 @@ def export(
     return done
 
 
-def check(form: Format, dtype: FileDtype, *, has_data: bool) -> None:
+def check(form: Format, dtype: FileDtype, *, has_data: bool, images: str = "FOLDER") -> None:
     """Check that a format can be written in a dtype on this machine.
+
+    Args:
+        form: The format.
+        dtype: The dtype.
+        has_data: Whether there are images.
+        images: What to give as images, for the error message.
 
     Raises:
         ConfigError: The format doesn't support the dtype, or int8 has no images.
@@ -229,7 +235,7 @@ def check(form: Format, dtype: FileDtype, *, has_data: bool) -> None:
         raise ConfigError(
             "int8 needs images.",
             "It is calibrated with and evaluated on real images.",
-            "Give a few hundred: --data FOLDER, in Python data=",
+            f"Give a few hundred: --data {images}, in Python data=",
         )
     require(f"Writing {title}", engine.packages, engine.extra)
     if dtype == "int8":

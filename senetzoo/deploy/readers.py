@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
+from xml.etree import ElementTree
 
 import torch
 from torch import Tensor
@@ -131,6 +132,10 @@ def _onnx(path: Path) -> _Read:
 
 
 def _openvino(path: Path) -> _Read:
+    # OpenVINO tries a file that isn't XML as other formats, whose readers write to stderr.
+    root = ElementTree.parse(path).getroot()
+    if root.tag != "net":
+        raise ValueError(f"its root is {root.tag}")
     model = ov.core().read_model(path)
     keys = [key for key in (*_TEXTS, *_NUMBERS) if model.has_rt_info([METADATA, key])]
     texts = {key: str(model.get_rt_info([METADATA, key]).astype(str)) for key in keys}
@@ -141,7 +146,7 @@ def _openvino(path: Path) -> _Read:
 
 def _pt2(path: Path) -> _Read:
     extra = {f"{METADATA}.json": ""}
-    with quiet():
+    with quiet("torch.export"):
         program = torch.export.load(path, extra_files=extra)
         module = program.module()
     known: dict[str, Any] = json.loads(extra[f"{METADATA}.json"] or "{}")

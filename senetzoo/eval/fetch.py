@@ -10,15 +10,15 @@ from senetzoo._utils.environment import offline
 from senetzoo._utils.terminal import say_once
 from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.data.cifar import Cifar
-from senetzoo.data.sources import CIFAR
+from senetzoo.data.sources import CIFAR, named
 from senetzoo.errors import DataError, SenetzooError
 from senetzoo.weights import cache, http
 
 
 def local(where: str | Path) -> str | Path:
     """`where`, or what `fetch` returns if it is ``cifar10`` or ``cifar100`` and not a path."""
-    cifar = next((cifar for name, cifar in CIFAR.items() if name == str(where)), None)
-    return where if cifar is None or Path(where).exists() else fetch(cifar)
+    word = named(where)
+    return where if word is None or word == "digits" else fetch(CIFAR[word])
 
 
 def fetch(cifar: Cifar) -> Path:

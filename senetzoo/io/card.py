@@ -11,7 +11,7 @@ from senetzoo._utils.terminal import printable
 from senetzoo.errors import ConfigError
 from senetzoo.io.folder import LIBRARY, Description
 from senetzoo.nn.counting import Counts
-from senetzoo.runs import Result
+from senetzoo.runs import Result, chose_epoch
 from senetzoo.weights.manifest import Entry, Metric, last_stages
 
 if TYPE_CHECKING:
@@ -245,10 +245,7 @@ def _of_run(result: Result) -> list[str]:
         f"{100 * result.right / result.images:.2f} % | {low:.1f} to {high:.1f} |",
     ]
     if result.chose_epoch:
-        lines.append(
-            "\nThese images also chose the epoch, so the accuracy on new images is likely to be a "
-            "little lower."
-        )
+        lines.append(f"\n{chose_epoch('These images')}")
     start = f", from the weights `{result.start}`" if result.start else ""
     trained = f"On {_cell(result.data)}{start}:\n\n```sh\n{result.command}\n```"
     return ["\n".join(lines), f"## How it was trained\n\n{trained}"]

@@ -145,7 +145,8 @@ def read_description(file: Path) -> Description:
         raise WeightsError(
             f"There is no network in {folder}.",
             f"It has no {CONFIG}." if folder.is_dir() else "The folder doesn't exist.",
-            "Give a folder that senetzoo.save or a training run wrote",
+            "Give a folder that senetzoo.save or a training run wrote, or hf-hub:OWNER/NAME for a "
+            "repository",
         )
     with reading(file, REMEDY, WeightsError):
         return parse(file.read_text(encoding="utf-8"))

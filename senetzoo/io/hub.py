@@ -30,11 +30,6 @@ _REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def is_repo(text: str) -> bool:
-    """Whether `text` has the form ``owner/name`` or ``owner/name@revision``."""
-    return _REPO.fullmatch(text) is not None
-
-
 def parsed(text: str) -> tuple[str, str | None]:
     """Split ``owner/name@revision`` into repository and revision."""
     from huggingface_hub.errors import HFValidationError
@@ -56,7 +51,7 @@ def parsed(text: str) -> tuple[str, str | None]:
 
 def branchless(text: str) -> str:
     """The repository `text` to push to; `ConfigError` if it has a revision."""
-    name, revision = parsed(text.removeprefix(PREFIX))
+    name, revision = parsed(str(text).removeprefix(PREFIX))
     if revision is not None:
         raise ConfigError(
             f"{text} has a revision.",
@@ -135,7 +130,7 @@ def _fetched(repo: str, file: str, revision: str | None, *, again: bool = False)
             instead="copy the files to a folder here and load that",
         )
         raise WeightsError(
-            f"There is no folder {repo} here, and {file} of {at} could not be fetched.",
+            f"{file} of {at} could not be fetched.",
             f"{page}: {meaning}.",
             remedy,
         ) from error

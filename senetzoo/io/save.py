@@ -295,7 +295,7 @@ def describe(
         weights=File(WEIGHTS, hashlib.sha256(content).hexdigest(), len(content)),
         temperature=temperature,
         reject_below=reject_below,
-        own=own.paths([spec.name, *(rule.gate.name for rule in spec.policy.rules())]),
+        own=own.paths(own.names_in(spec)),
     )
     check(description, name="save")
     return description

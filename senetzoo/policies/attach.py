@@ -19,7 +19,7 @@ from senetzoo.nn.slots import Site, Slots
 from senetzoo.policies.algebra import Policy, resolve
 from senetzoo.policies.foreign import hooks
 from senetzoo.policies.foreign.places import complete, known_map
-from senetzoo.policies.foreign.sitemap import Place, SiteMap, Unsupported
+from senetzoo.policies.foreign.sitemap import PREFIX, Place, SiteMap, Unsupported
 
 # Why gates can't be attached to wrapped networks, and what to type instead. By class name, because
 # some of these classes don't exist in every version of torch.
@@ -41,7 +41,7 @@ _WRAPPERS = {
 }
 
 # Arguments after the network in what to type.
-_WITH = {"attach": ", policy", "explain": "", "detach": ""}
+_WITH = {"attach": ", policy", "explain": "", "detach": "", "propose": ", example_input"}
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -211,14 +211,7 @@ def places(model: nn.Module, sites: SiteMap | None, name: str, verb: str) -> Sit
 
     Without `sites`, those that the tables know, or else those of gates that it has.
     """
-    if isinstance(model, Backbone):
-        raise PolicyError(
-            f"{verb} got a Backbone.",
-            "It only shares modules with the network that it was made of.",
-            "Attach the gates to that network first, then: Backbone(network)"
-            if verb == "attach"
-            else "Explain that network",
-        )
+    check_no_backbone(model, verb)
     for path, module in model.named_modules() if sites is None else ():
         if isinstance(module, Classifier):
             raise PolicyError(
@@ -232,6 +225,7 @@ def places(model: nn.Module, sites: SiteMap | None, name: str, verb: str) -> Sit
         except PolicyError:
             sites = hooks.remembered(model)
             if sites is None:
+                check_no_gate_elsewhere(model, (), verb)
                 raise
     known = complete(sites, model, verb)
     if not known.places:
@@ -242,6 +236,32 @@ def places(model: nn.Module, sites: SiteMap | None, name: str, verb: str) -> Sit
             'SiteMap((Place("layer1.conv", channels=64),))',
         )
     return known
+
+
+def check_no_backbone(model: nn.Module, verb: str) -> None:
+    """Raise if `model` is a `Backbone`."""
+    if isinstance(model, Backbone):
+        raise PolicyError(
+            f"{verb} got a Backbone.",
+            "It only shares modules with the network that it was made of.",
+            "Explain that network"
+            if verb == "explain"
+            else "Attach the gates to that network first, then: Backbone(network)",
+        )
+
+
+def check_no_gate_elsewhere(model: nn.Module, paths: Iterable[str], verb: str) -> None:
+    """Raise if `model` has a gate that isn't at one of `paths`."""
+    path = hooks.elsewhere(model, paths)
+    if path:
+        module, _, key = path.rpartition(".")
+        place = f"Place({module!r}, {key.removeprefix(PREFIX)!r})"
+        raise PolicyError(
+            f"{verb} found a gate at {path!r}, which is at no known place.",
+            "Modules were moved or renamed after it was attached, or its place isn't in sites.",
+            f"Say where gates sit, for example: {verb}(model{_WITH[verb]}, "
+            f"sites=SiteMap(({place},)))",
+        )
 
 
 def _put(model: nn.Module, spot: Slots | Place, site: Site, gate: nn.Module | None) -> None:
@@ -297,7 +317,9 @@ def check_unwrapped(model: nn.Module, verb: str) -> None:
         raise PolicyError(
             f"{verb} got a {type(model).__name__}.",
             "It takes a network, a torch.nn.Module.",
-            f'Type for example: {verb}(create("resnet50"){", SE()" if policy else ""})',
+            "Type for example: propose(model, example_input)"
+            if verb == "propose"
+            else f'Type for example: {verb}(create("resnet50"){", SE()" if policy else ""})',
         )
     for path, module in model.named_modules():
         kinds = [c.__name__ for c in type(module).__mro__ if c.__module__.startswith("torch.")]

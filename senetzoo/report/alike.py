@@ -54,7 +54,7 @@ def told_apart(
 
 
 def _settings(run: Run, defaults: Mapping[str, object]) -> dict[str, str]:
-    """The recipe and the data of a run, as text."""
+    """The recipe, the data and the own classes of a run, as text."""
     recipe = run.header["recipe"]
     names = dict.fromkeys((*defaults, *recipe))
     found = {
@@ -63,7 +63,8 @@ def _settings(run: Run, defaults: Mapping[str, object]) -> dict[str, str]:
         if name not in _SAME
     }
     data = run.header["data"]
-    return found | {f"data {name}": json.dumps(data[name]) for name in data if name != "classes"}
+    found |= {f"data {name}": json.dumps(data[name]) for name in data if name != "classes"}
+    return found | {f"code of {name}": code for name, code in run.header.get("own", {}).items()}
 
 
 def _differ(several: Sequence[Mapping[str, str]]) -> set[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from senetzoo._utils.terminal import cut
 from senetzoo.errors import MissingExtraError
+from senetzoo.report.markup import MARK
 from senetzoo.report.paired import Paired
 from senetzoo.report.run import Run, by_label
 
@@ -42,8 +43,6 @@ _STYLE: dict[Any, Any] = {
 
 # The most classes with numbers in the cells of a confusion matrix, and with names beside it.
 _LETTERED, _NAMED = 30, 120
-PNG_MARK = "senetzoo report"
-"""In the metadata of plots, by which a new report knows those that it may replace."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class Plot:
             )
         content = io.BytesIO()
         self.figure.savefig(
-            content, format="png", dpi=200, facecolor="white", metadata={"Software": PNG_MARK}
+            content, format="png", dpi=200, facecolor="white", metadata={"Comment": MARK}
         )
         return content.getvalue()
 

@@ -9,6 +9,9 @@ from typing import Any
 from senetzoo._utils.terminal import clean, printable
 from senetzoo.errors import MissingExtraError
 
+MARK = "<!-- written by senetzoo report -->"
+"""In every file of a report, by which a new one knows those that it may replace."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -47,4 +50,4 @@ def rendered(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["cell"] = cell
-    return clean(environment.get_template(template).render(**values))
+    return clean(environment.get_template(template).render(mark=MARK, **values))

@@ -16,10 +16,10 @@ from senetzoo.eval.predictions import Tally
 from senetzoo.inspect.pictures import png
 from senetzoo.report import figures
 from senetzoo.report.excitations import ExcitationSection
-from senetzoo.report.markup import Table, rendered
-from senetzoo.report.paired import ByImage, Paired, by_image, paired
+from senetzoo.report.markup import MARK, Table, rendered
+from senetzoo.report.paired import ByImage, Comparison, Paired
 from senetzoo.report.run import Run, by_label, finished
-from senetzoo.runs import tested
+from senetzoo.runs import chose_epoch, tested
 
 # With more classes than this, a confusion matrix is too large to read.
 _CLASSES = 30
@@ -27,17 +27,13 @@ _CLASSES = 30
 _SMALL = 64
 # Readable on white and on black, since the background of the Markdown isn't known.
 _GRAY = "#808080"
-_SINGLE = (
-    "Single runs. The intervals cover the choice of images, not the spread between seeds, so they "
-    "do not show which network is better: senetzoo compare trains several seeds of each."
-)
 
 
 def make(
     runs: Sequence[Run],
     title: str,
+    comparison: Comparison,
     *,
-    variants: Sequence[str] = (),
     excitations: Sequence[ExcitationSection] = (),
     recipes: str = "",
 ) -> dict[str, Any]:
@@ -46,34 +42,29 @@ def make(
     Args:
         runs: The runs.
         title: The title.
-        variants: Names of the variants, the baseline first; others follow.
+        comparison: How the runs compare.
         excitations: Excitations of some of the runs.
         recipes: What is said of runs with different recipes.
     """
     names = runs[0].classes
     begun = [run for run in runs if run.epochs]
     drawn = figures.lines(begun)
-    pairs = paired(runs, variants)
-    images, why = ([], "") if pairs else by_image(runs, variants)
     matrices = figures.confusions(runs)
     legend = list(zip(drawn, figures.colors(len(drawn)), strict=True))
     same, differ = settings(runs)
     return {
         "title": title,
-        "version": senetzoo.__version__,
-        "data": ", ".join(dict.fromkeys(str(run.header["data"]["name"]) for run in runs)),
         "names": names,
-        "kept": _kept(runs),
         "part": (part := _part(runs)),
+        "notes": _notes(runs, part),
         "results": _results(runs, part),
         "recipes": recipes,
         "variants": _variants(runs),
         "used": used(runs),
-        "paired": _paired(pairs),
-        "differences": figures.differences(pairs),
-        "by_image": _by_image(images),
-        "one_seed": _SINGLE,
-        "why": no_difference(why),
+        "paired": _paired(comparison.paired),
+        "differences": figures.differences(comparison.paired),
+        "by_image": _by_image(comparison.by_image),
+        "why": comparison.no_difference,
         "fluctuation": _fluctuation(begun),
         "classes": _classes(runs),
         "matrices": list(matrices.values()),
@@ -92,22 +83,41 @@ def make(
                 "matrix": matrices.get(run.name) if len(names) > _CLASSES else None,
                 "confusions": confusions(run),
                 "mistakes": mistakes(run),
-                "command": run.header["command"],
             }
             for run in runs
         ],
+        "commands": list(dict.fromkeys(run.header["command"] for run in runs)),
     }
 
 
-def _kept(runs: Sequence[Run]) -> str:
-    """Which epoch of a run the accuracies are of."""
+def _notes(runs: Sequence[Run], part: str) -> dict[str, str]:
+    """What both pages say about the runs and above their tables."""
     final, best = "the final network of a run", "the epoch that did best on the validation images"
-    kept = {run.header["recipe"].get("keep") == "best" for run in runs}
-    if kept == {False}:
-        return f"{final}, not of its best epoch"
-    if kept == {False, True}:
-        return f"{final}, or of {best} if its recipe keeps that"
-    return best + " (on these same images they are too optimistic)" * (_part(runs) != "test")
+    keep = [run for run in runs if run.header["recipe"].get("keep") == "best"]
+    kept = f"{final}, or of {best} if its recipe keeps that"
+    if len(keep) in (0, len(runs)):
+        kept = best if keep else f"{final}, not of its best epoch"
+    chose = any(run.end is not None and tested(run.end) == "validation" for run in keep)
+    data = ", ".join(dict.fromkeys(str(run.header["data"]["name"]) for run in runs))
+    return {
+        "runs": f"{len(runs)} run{'s' * (len(runs) > 1)} on {data}, made by senetzoo "
+        f"{senetzoo.__version__}. Accuracies are those of {kept}, with Wilson's 95 % interval. The "
+        f"interval covers the choice of {part} images only, not the spread between seeds."
+        + f" {chose_epoch('The validation images')}"
+        * chose,
+        "paired": "Runs with the same seed start from the same trunk and see the same batches. The "
+        "last column is the smallest true difference that these seeds would show with a power of "
+        "80 %.",
+        "by_image": "Single runs. The intervals cover the choice of images, not the spread between "
+        "seeds, so they do not show which network is better: senetzoo compare trains several seeds "
+        "of each.",
+        "bands": "Lines: the mean over a variant's seeds; bands: their range.",
+        "fluctuation": f"How much the {part} accuracy changes from one tested epoch to the next in "
+        "the second half of a run, in points.",
+        "classes": f"{part.capitalize()} accuracy in % by class.",
+        "gradients": "The norm of the gradient of each part, averaged over the steps of an epoch; "
+        "of several seeds, the first one.",
+    }
 
 
 def _part(runs: Sequence[Run]) -> str:
@@ -177,14 +187,6 @@ def _by_image(found: Sequence[ByImage]) -> Table | None:
     head = ["paired by image, in points", "difference", "95 % interval"]
     return (
         Table([*head, "only this right", "only baseline right", "images"], rows) if rows else None
-    )
-
-
-def no_difference(why: str) -> str:
-    """A sentence that says why no difference is shown; empty if `why` is."""
-    return why and (
-        f"No difference between the runs is shown: {why}. senetzoo compare trains several seeds of "
-        "each network."
     )
 
 
@@ -299,7 +301,7 @@ def markdown(report: dict[str, Any], folder: str) -> tuple[str, dict[str, bytes]
     Returns:
         The text, and the content of its pictures by file name.
     """
-    files = {f"{plot.name}.svg": plot.inked(_GRAY).encode() for plot in plots(report)}
+    files = {f"{plot.name}.svg": f"{plot.inked(_GRAY)}{MARK}\n".encode() for plot in plots(report)}
     for number, run in enumerate(report["runs"], 1):
         if run["mistakes"]:
             pictures = [base64.b64decode(mistake["png"]) for mistake in run["mistakes"]]
@@ -310,6 +312,7 @@ def markdown(report: dict[str, Any], folder: str) -> tuple[str, dict[str, bytes]
 def _sheet(pngs: Sequence[bytes], columns: int = 8) -> bytes:
     """Arrange pictures of the same size in a grid, enlarging small ones."""
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     images = [Image.open(io.BytesIO(data)).convert("RGB") for data in pngs]
     factor = max(1, 96 // max(images[0].size))
@@ -319,7 +322,10 @@ def _sheet(pngs: Sequence[bytes], columns: int = 8) -> bytes:
     for number, image in enumerate(images):
         place = (number % columns * (width + 4) + 2, number // columns * (height + 4) + 2)
         sheet.paste(image.resize((width, height), Image.Resampling.NEAREST), place)
-    return png(sheet)
+    content, comment = io.BytesIO(), PngInfo()
+    comment.add_text("Comment", MARK)
+    sheet.save(content, "png", pnginfo=comment)
+    return content.getvalue()
 
 
 def fluctuation(run: Run) -> tuple[int, int, float, float] | None:

@@ -152,6 +152,40 @@ def by_image(runs: Sequence[Run], variants: Sequence[str] = ()) -> tuple[list[By
     return found, "" if found else why
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """How runs compare with those of the first variant.
+
+    Args:
+        paired: The differences of variants, by seed.
+        by_image: The differences of runs, image by image, if there are none by seed.
+        no_difference: A sentence that says why there are neither; empty if there are, or if there
+            is nothing to compare.
+    """
+
+    paired: Sequence[Paired] = ()
+    by_image: Sequence[ByImage] = ()
+    no_difference: str = ""
+
+
+def compared(runs: Sequence[Run], variants: Sequence[str] = ()) -> Comparison:
+    """Compare runs by seed, or else image by image.
+
+    Args:
+        runs: The runs.
+        variants: Names of the variants, the first one first; others follow.
+    """
+    if pairs := paired(runs, variants):
+        return Comparison(pairs)
+    images, why = by_image(runs, variants)
+    return Comparison(
+        by_image=images,
+        no_difference=why
+        and f"No difference between the runs is shown: {why}. senetzoo compare trains several "
+        "seeds of each network.",
+    )
+
+
 def in_order(variants: Sequence[str]) -> Callable[[str], int]:
     """A sort key for labels: first the variants in their order, then all others."""
     order = {name: place for place, name in enumerate(dict.fromkeys(variants))}

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from senetzoo.report.excitations import ExcitationSection
-from senetzoo.report.page import confusions, flat, fluctuation, no_difference
-from senetzoo.report.paired import by_image, paired
+from senetzoo.report.page import confusions, flat, fluctuation
+from senetzoo.report.paired import Comparison
 from senetzoo.report.run import Run, by_label, finished
 
 _SERIES = (
@@ -20,8 +20,8 @@ _SERIES = (
 def results(
     runs: Sequence[Run],
     title: str,
+    comparison: Comparison,
     *,
-    variants: Sequence[str] = (),
     excitations: Sequence[ExcitationSection] = (),
     recipes: str = "",
 ) -> dict[str, Any]:
@@ -30,12 +30,10 @@ def results(
     Args:
         runs: The runs.
         title: The title.
-        variants: Names of the variants, the baseline first.
+        comparison: How the runs compare.
         excitations: Excitations of some of the runs.
         recipes: What is said of runs with different recipes.
     """
-    pairs = paired(runs, variants)
-    images, why = ([], "") if pairs else by_image(runs, variants)
     return {
         "title": title,
         "recipes": recipes,
@@ -63,7 +61,7 @@ def results(
                 "verdict": pair.verdict,
                 "could_have_shown": pair.detectable,
             }
-            for pair in pairs
+            for pair in comparison.paired
         ],
         "by_image": [
             {
@@ -75,9 +73,9 @@ def results(
                 "only_baseline_right": pair.only_first,
                 "images": pair.images,
             }
-            for pair in images
+            for pair in comparison.by_image
         ],
-        "no_difference": no_difference(why),
+        "no_difference": comparison.no_difference,
         "excitations": [
             {
                 "run": section.name,

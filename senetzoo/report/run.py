@@ -15,7 +15,7 @@ from senetzoo._utils.terminal import printable
 from senetzoo.data.labels import same
 from senetzoo.errors import ConfigError
 from senetzoo.eval.predictions import Predictions, Tally
-from senetzoo.runs import FILES, LOG, QUICK_IMAGES, TEST, is_run, read_log
+from senetzoo.runs import FILES, LOG, TEST, is_quick, is_run, read_log
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Run:
     @property
     def limited(self) -> str:
         """Which part of the data was used, as a sentence; empty for all of it."""
-        recipe, limit = self.header["recipe"], self.header["recipe"].get("images_per_class", 0)
-        if limit and limit <= QUICK_IMAGES and recipe.get("epochs") == 1:
+        limit = self.header["recipe"].get("images_per_class", 0)
+        if is_quick(self.header):
             count = self.header["data"].get("test_images", "few")
             return f"Quick check: one epoch, {count} test images. It is not a result."
         each = f"at most {limit} training images and {limit} test images of each class"

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from senetzoo import own
 from senetzoo._utils.documents import check_schema, reading
 from senetzoo._utils.files import atomically
 from senetzoo.errors import ConfigError, SenetzooError, TrainingError
@@ -113,21 +114,38 @@ def _as_options(stored: Mapping[str, Any], names: Sequence[str]) -> str:
     return f"To resume it, {' and '.join(parts)}"
 
 
-def recorded(folder: Path) -> tuple[str, Recipe, int] | None:
-    """Variant, recipe and seed of the run in `folder`; None if there is none to resume or skip."""
+def recorded(folder: Path) -> tuple[str, Recipe, int, Mapping[str, str]] | None:
+    """Variant, recipe, seed and own classes of a run; None if there is none to resume or skip."""
     file = folder / LOG
     kept = any((folder / name).is_file() for name in (SUMMARY, NEWEST, PREVIOUS))
     if not kept or not file.is_file():
         return None
     header = read_log(file, _REMEDY)[0]
     with reading(file, _REMEDY):
-        return header["variant"], Recipe.from_json(header["recipe"]), header["seed"]
+        recipe = Recipe.from_json(header["recipe"])
+    return header["variant"], recipe, header["seed"], header.get("own", {})
+
+
+def require_same_code(folder: Path, versions: Mapping[str, str]) -> None:
+    """Raise if own classes have changed since a run began; skips those without a known version.
+
+    Args:
+        folder: Folder of the run.
+        versions: The versions of its own classes then, as in `own.versions`.
+    """
+    for name, now in own.versions(versions).items():
+        if now != versions[name]:
+            raise ConfigError(
+                f"The run in {folder} began with another version of {own.paths([name])[name]}.",
+                "The code of the class, or what it uses of its module, has changed since.",
+                "Give another folder with --out, delete this one, or restore the code",
+            )
 
 
 def require_same_data(
     folder: Path, asked: Mapping[str, Any], finished: bool, say: Callable[[str], None]
 ) -> None:
-    """Raise if the run to resume has other data; skips what older versions didn't record.
+    """Raise if the run to resume has other data or code; skips what older versions didn't record.
 
     An unfinished run may resume after the contents of files have changed, for example after a
     broken image was repaired; `say` reports that.
@@ -136,7 +154,9 @@ def require_same_data(
     if not file.is_file():
         return
     remedy = f"Give another folder with --out, or delete {file} to continue without its history"
-    found = read_log(file, remedy)[0]["data"]
+    header = read_log(file, remedy)[0]
+    require_same_code(folder, header.get("own", {}))
+    found = header["data"]
     differ = [name for name, value in asked.items() if found.get(name, value) != value]
     if differ == ["bytes"] and not finished:
         say(f"{folder}: images have changed since the run began")

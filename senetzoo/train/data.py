@@ -181,14 +181,22 @@ def _read(
     recipe: Recipe, path: Path | None
 ) -> tuple[TrainImages, TestImages, str, TestImages | None]:
     """Training images, test images, their name in records, and validation images."""
+    word = None if path is None else sources.named(path)
     if recipe.data == "digits":
-        if path is not None and str(path) != "digits":
+        if path is not None and word != "digits":
             raise ConfigError(
                 f"The recipe {recipe.name} trains on {_WANTED['digits']}, not on {path}.",
                 "They come with that library.",
                 f"Leave out --data. For your own images, type: senetzoo finetune {path}",
             )
         path = Path("digits")
+    elif word not in (None, recipe.data) and recipe.data != "hub":
+        other = recipe.data in sources.CIFAR and word in sources.CIFAR
+        raise ConfigError(
+            f"The recipe {recipe.name} trains on {_WANTED[recipe.data]}, not on {path}.",
+            f"The word {path} is another data set, and there is no such path.",
+            f"Add --set data={word}" if other else "Give the path of its data",
+        )
     elif path is None and (recipe.data == "cifar10" or recipe.data == "cifar100"):
         path = fetch(sources.CIFAR[recipe.data])
     elif path is None:

@@ -23,7 +23,7 @@ from senetzoo.errors import SenetzooError, TrainingError, sentences
 from senetzoo.gates import GATES
 from senetzoo.registry import ENTRIES
 from senetzoo.runs import SUMMARY, tested
-from senetzoo.train.checkpoint import NEWEST
+from senetzoo.train.checkpoint import NEWEST, require_same_code
 from senetzoo.train.engine import train
 from senetzoo.train.recipe import Recipe
 from senetzoo.train.stop import STOPPING, Interrupted, held, signals
@@ -60,7 +60,8 @@ def train_at_once(
     if _POSIX:
         # Otherwise the first process would start it, and unblock the signals held at that time.
         resource_tracker.ensure_running()
-    registered = [*own.paths([*GATES, *ENTRIES]).values()]
+    names = [*GATES, *ENTRIES]
+    registered = [*own.paths(names).values()], own.versions(names)
     waiting = list(enumerate(runs, 1))
     running: dict[Connection, tuple[int, Path, SpawnProcess]] = {}
     stopped, failed = False, 0
@@ -137,7 +138,12 @@ def _received(connection: Connection) -> dict[str, Any] | str:
     return found
 
 
-def _train(to: Connection, asked: Asked, threads: int, registered: Sequence[str]) -> None:
+def _train(
+    to: Connection,
+    asked: Asked,
+    threads: int,
+    registered: tuple[Sequence[str], Mapping[str, str]],
+) -> None:
     """Train one run in this process, and send its results or its error."""
     recipe, folder, how = asked
     found: dict[str, Any] | str = ""
@@ -155,8 +161,10 @@ def _train(to: Connection, asked: Asked, threads: int, registered: Sequence[str]
         if _POSIX:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         torch.set_num_threads(threads)
-        for path in registered:
+        paths, versions = registered
+        for path in paths:
             own.register_path(path)
+        require_same_code(folder, versions)
         found = train(recipe, folder, **how)
     except KeyboardInterrupt as stop:
         echo(str(stop))

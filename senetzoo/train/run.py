@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import swa_utils
 
+from senetzoo import own
 from senetzoo._utils import environment
 from senetzoo._utils.terminal import echo
 from senetzoo.errors import SenetzooError, TrainingError, first_line
@@ -295,6 +296,7 @@ class Trainer:
             **log.header(self._origin(command), variant, device, processes=processes),
             "data": {"name": self.data.title, **self.data.identity},
             "model": model,
+            "own": own.versions(own.names_in(self.model.spec)),
         }
         if self.saved is not None:
             self.say(f"{self.out}: resuming after {self.position}")

@@ -8,7 +8,7 @@ their own gates, and keys of the trunk don't change. `Via` describes what some p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -202,9 +202,23 @@ def remember(model: nn.Module, sites: SiteMap) -> None:
 
 
 def remembered(model: nn.Module) -> SiteMap | None:
-    """The places by which the gates of `model` were attached; None if there are none."""
+    """The places by which the gates of `model` were attached.
+
+    None if there are none, or if modules were moved or renamed since.
+    """
     found: SiteMap | None = getattr(model, _SITES, None)
-    return found
+    names = dict(model.named_modules(remove_duplicate=False))
+    if found is None or any(place.module not in names for place in found.places):
+        return None
+    return None if elsewhere(model, (place.path for place in found.places)) else found
+
+
+def elsewhere(model: nn.Module, paths: Iterable[str]) -> str:
+    """Name of a gate in a module without slots that has none of these names; empty if none."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    known = {id(modules.get(path)) for path in paths}
+    lost = {id(gate) for _, _, gate in gates_in(model)} - known
+    return next((name for name, module in modules.items() if id(module) in lost), "")
 
 
 def remove_all(model: nn.Module, only: nn.Module | None = None) -> None:

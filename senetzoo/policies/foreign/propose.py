@@ -14,8 +14,11 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from senetzoo._utils.environment import PROCESS
+from senetzoo.errors import PolicyError
+from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.modes import to_meta
 from senetzoo.nn.slots import Layout, Position
+from senetzoo.policies.attach import check_no_backbone, check_unwrapped
 from senetzoo.policies.foreign.calls import blocks_called
 from senetzoo.policies.foreign.hooks import remove_all
 from senetzoo.policies.foreign.places import FUSED, fused_away
@@ -69,7 +72,19 @@ def propose(model: nn.Module, example_input: Tensor) -> SiteMap:
 
     Returns:
         The map; ``unsupported`` says what could not be placed, with the reason. Print it.
+
+    Raises:
+        PolicyError: `attach` would refuse the network: it is a `Backbone`, one of this zoo, wrapped
+            or compiled.
     """
+    check_unwrapped(model, "propose")
+    check_no_backbone(model, "propose")
+    if isinstance(model, Classifier):
+        raise PolicyError(
+            f"propose got a {type(model).__name__} of this zoo.",
+            "Networks of this zoo declare their own sites.",
+            "Type attach(model, policy), without sites",
+        )
     try:
         blocks, unsupported = _traced(model, example_input)
     except Exception as error:  # what a network's own code raises can be anything

@@ -1,4 +1,4 @@
-"""Recipes on CIFAR-10. Each needs the data: ``--data CIFAR10``.
+"""Recipes on CIFAR-10, which is fetched: ``--data`` names a copy.
 
 Unless a recipe says otherwise, its batches of 128, momentum 0.9 (Nesterov), weight decay 5e-4,
 random crop (padding 4) and mirror are chosen here.
