@@ -17,7 +17,7 @@ from torch import nn
 
 from senetzoo._utils.checks import Ge, PositiveInt, Rate
 from senetzoo.errors import ConfigError
-from senetzoo.models.family import Family, Paper
+from senetzoo.models.family import Family, Paper, arxiv
 from senetzoo.nn.classifier import Config
 from senetzoo.nn.maps import doubling
 from senetzoo.nn.stack import ConvStack, Unit, dropout, local_response_norm
@@ -127,15 +127,15 @@ KRIZHEVSKY_2012 = Paper(
     2012,
     "https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convolutional-neural-networks",
 )
-KRIZHEVSKY_2014 = Paper(
-    "One weird trick for parallelizing convolutional neural networks",
-    2014,
-    "https://arxiv.org/abs/1404.5997",
-)
 
 FAMILY = Family(
     title="AlexNet",
-    papers={"alexnet_2012": KRIZHEVSKY_2012, "alexnet": KRIZHEVSKY_2014},
+    papers={
+        "alexnet_2012": KRIZHEVSKY_2012,
+        "alexnet": arxiv(
+            "One weird trick for parallelizing convolutional neural networks", "1404.5997"
+        ),
+    },
     small="The first convolution is a 3x3 of stride 1, the pools are padded and the hidden linear "
     "layers have 1024 units, not 4096: the last map is 4x4.",
     networks={

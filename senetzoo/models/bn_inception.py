@@ -18,7 +18,7 @@ from typing import ClassVar, TypeAlias
 
 from torch import nn
 
-from senetzoo.models.family import Family, Paper
+from senetzoo.models.family import Family, arxiv
 from senetzoo.models.inception import Concat, Inception, path
 from senetzoo.nn.classifier import Config
 from senetzoo.nn.conv import ConvNormAct
@@ -113,15 +113,15 @@ def _pool(kind: str, stride: int) -> nn.Module:
     )
 
 
-IOFFE_2015 = Paper(
-    "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift",
-    2015,
-    "https://arxiv.org/abs/1502.03167",
-)
-
 FAMILY = Family(
     title="BN-Inception",
-    papers={"*": IOFFE_2015},
+    papers={
+        "*": arxiv(
+            "Batch Normalization: Accelerating Deep Network Training by Reducing Internal "
+            "Covariate Shift",
+            "1502.03167",
+        )
+    },
     small="One 3x3 convolution of 192 channels and stride 1 replaces the stem: the last map is "
     "8x8.",
     networks={"bn_inception": BNInceptionConfig()},

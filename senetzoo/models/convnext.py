@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from senetzoo._utils.checks import Depths, Example, PositiveInt
-from senetzoo.models.family import Family, Paper
+from senetzoo.models.family import Family, arxiv
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.drop_path import DropPath, linear_rates
 from senetzoo.nn.maps import doubling
@@ -130,11 +130,9 @@ class ConvNeXt(Classifier):
         return x if self.dropout is None else self.dropout(x)
 
 
-LIU_2022 = Paper("A ConvNet for the 2020s", 2022, "https://arxiv.org/abs/2201.03545")
-
 FAMILY = Family(
     title="ConvNeXt",
-    papers={"*": LIU_2022},
+    papers={"*": arxiv("A ConvNet for the 2020s", "2201.03545")},
     small="The stem is one 3x3 convolution of stride 1: the last map is 4x4.",
     # Section 2; the rates of stochastic depth are those of Table 5.
     networks={

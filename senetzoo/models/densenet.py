@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from senetzoo._utils.checks import Depths, Gt, Le, PositiveInt, Rate
 from senetzoo.errors import ConfigError
-from senetzoo.models.family import Family, Paper
+from senetzoo.models.family import Family, arxiv
 from senetzoo.models.staged import check_stem
 from senetzoo.nn.checkpoint import recomputed
 from senetzoo.nn.classifier import Classifier, Config
@@ -265,13 +265,9 @@ def _cifar_bc(depth: int, growth: int) -> DenseNetConfig:
     )
 
 
-HUANG_2016 = Paper(
-    "Densely Connected Convolutional Networks", 2016, "https://arxiv.org/abs/1608.06993"
-)
-
 FAMILY = Family(
     title="DenseNet",
-    papers={"*": HUANG_2016},
+    papers={"*": arxiv("Densely Connected Convolutional Networks", "1608.06993")},
     small="The stem is one 3x3 convolution of stride 1 without norm and pool, as in the paper on "
     "CIFAR: the last map is 4x4 with four dense blocks, 8x8 with three.",
     networks={

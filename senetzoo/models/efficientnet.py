@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 from torch import nn
 
 from senetzoo._utils.checks import Gt, Le, PositiveFloat, PositiveInt, Rate
-from senetzoo.models.family import Family, Paper
+from senetzoo.models.family import Family, arxiv
 from senetzoo.models.inverted import (
     InvertedNet,
     InvertedResidual,
@@ -200,15 +200,6 @@ class EfficientNet(InvertedNet):
         )
 
 
-TAN_2019 = Paper(
-    "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks",
-    2019,
-    "https://arxiv.org/abs/1905.11946",
-)
-TAN_2021 = Paper(
-    "EfficientNetV2: Smaller Models and Faster Training", 2021, "https://arxiv.org/abs/2104.00298"
-)
-
 # Width, depth, pixels, dropout.
 _SCALED = {
     0: (1.0, 1.0, 224, 0.2),
@@ -223,7 +214,12 @@ _SCALED = {
 
 FAMILY = Family(
     title="EfficientNet",
-    papers={"efficientnet_b*": TAN_2019, "*": TAN_2021},
+    papers={
+        "efficientnet_b*": arxiv(
+            "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", "1905.11946"
+        ),
+        "*": arxiv("EfficientNetV2: Smaller Models and Faster Training", "2104.00298"),
+    },
     small="The stem and the second stage have stride 1: the last map is 4x4.",
     networks={
         **{

@@ -18,23 +18,19 @@ class Paper(NamedTuple):
     link: str
 
 
+def arxiv(title: str, number: str) -> Paper:
+    """The paper of this number on arXiv, which begins with the year of its first version."""
+    return Paper(title, 2000 + int(number[:2]), f"https://arxiv.org/abs/{number}")
+
+
 # Papers of several families.
-HE_2015 = Paper(
-    "Deep Residual Learning for Image Recognition", 2015, "https://arxiv.org/abs/1512.03385"
-)
-HE_2016 = Paper(
-    "Identity Mappings in Deep Residual Networks", 2016, "https://arxiv.org/abs/1603.05027"
-)
-ZAGORUYKO_2016 = Paper("Wide Residual Networks", 2016, "https://arxiv.org/abs/1605.07146")
-SZEGEDY_2015 = Paper(
-    "Rethinking the Inception Architecture for Computer Vision",
-    2015,
-    "https://arxiv.org/abs/1512.00567",
-)
-SZEGEDY_2016 = Paper(
+HE_2015 = arxiv("Deep Residual Learning for Image Recognition", "1512.03385")
+HE_2016 = arxiv("Identity Mappings in Deep Residual Networks", "1603.05027")
+ZAGORUYKO_2016 = arxiv("Wide Residual Networks", "1605.07146")
+SZEGEDY_2015 = arxiv("Rethinking the Inception Architecture for Computer Vision", "1512.00567")
+SZEGEDY_2016 = arxiv(
     "Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning",
-    2016,
-    "https://arxiv.org/abs/1602.07261",
+    "1602.07261",
 )
 
 

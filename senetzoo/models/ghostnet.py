@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from senetzoo._utils.checks import Gt, Le, Rate
-from senetzoo.models.family import Family, Paper
+from senetzoo.models.family import Family, arxiv
 from senetzoo.models.inverted import conv_norm, rounded, stem_and_stages
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.drop_path import DropPath, linear_rates
@@ -181,13 +181,9 @@ class GhostNet(Classifier):
         return x if self.dropout is None else self.dropout(x)
 
 
-HAN_2019 = Paper(
-    "GhostNet: More Features from Cheap Operations", 2019, "https://arxiv.org/abs/1911.11907"
-)
-
 FAMILY = Family(
     title="GhostNet",
-    papers={"*": HAN_2019},
+    papers={"*": arxiv("GhostNet: More Features from Cheap Operations", "1911.11907")},
     small="The stem and the second stage have stride 1: the last map is 4x4.",
     networks={"ghostnet_100": GhostNetConfig()},
     defaults={"ghostnet_100": SE_POLICY},

@@ -19,7 +19,7 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from senetzoo._utils.checks import Rate
-from senetzoo.models.family import Family, Paper
+from senetzoo.models.family import Family, arxiv
 from senetzoo.models.inception import Concat, Inception, path
 from senetzoo.nn.classifier import Config
 from senetzoo.nn.conv import ConvNormAct
@@ -156,11 +156,9 @@ def _head(inputs: int, config: GoogLeNetConfig) -> nn.Module:
     return nn.Sequential(OrderedDict(layers))
 
 
-SZEGEDY_2014 = Paper("Going Deeper with Convolutions", 2014, "https://arxiv.org/abs/1409.4842")
-
 FAMILY = Family(
     title="GoogLeNet",
-    papers={"*": SZEGEDY_2014},
+    papers={"*": arxiv("Going Deeper with Convolutions", "1409.4842")},
     small="One 3x3 convolution of 192 channels and stride 1 replaces the stem: the last map is "
     "8x8.",
     networks={

@@ -17,7 +17,7 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from senetzoo._utils.checks import Gt, Le, Rate
-from senetzoo.models.family import Family, Paper
+from senetzoo.models.family import Family, arxiv
 from senetzoo.models.inverted import (
     InvertedResidual,
     conv_norm,
@@ -140,15 +140,11 @@ class MNASNet(Classifier):
         return self.classifier[0](self.avgpool(features).flatten(1))  # type: ignore[no-any-return]
 
 
-TAN_2018 = Paper(
-    "MnasNet: Platform-Aware Neural Architecture Search for Mobile",
-    2018,
-    "https://arxiv.org/abs/1807.11626",
-)
-
 FAMILY = Family(
     title="MNASNet",
-    papers={"*": TAN_2018},
+    papers={
+        "*": arxiv("MnasNet: Platform-Aware Neural Architecture Search for Mobile", "1807.11626")
+    },
     small="The stem and the first stage have stride 1: the last map is 4x4.",
     networks={
         f"mnasnet{name}": MNASNetConfig(width=width)

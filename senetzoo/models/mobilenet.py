@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar, Literal
 from torch import Tensor, nn
 
 from senetzoo._utils.checks import Gt, Le
-from senetzoo.models.family import Family, Paper
+from senetzoo.models.family import Family, arxiv
 from senetzoo.models.inverted import rounded, stem_and_stages
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.init import init_separable
@@ -117,15 +117,14 @@ class MobileNet(Classifier):
         init_separable(self)
 
 
-HOWARD_2017 = Paper(
-    "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications",
-    2017,
-    "https://arxiv.org/abs/1704.04861",
-)
-
 FAMILY = Family(
     title="MobileNet",
-    papers={"*": HOWARD_2017},
+    papers={
+        "*": arxiv(
+            "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications",
+            "1704.04861",
+        )
+    },
     small="The stem and the second stage have stride 1: the last map is 4x4.",
     networks={
         "mobilenet_v1": MobileNetConfig(),

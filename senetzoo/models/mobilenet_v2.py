@@ -15,7 +15,7 @@ from typing import Annotated
 from torch import nn
 
 from senetzoo._utils.checks import Gt, Le, Rate
-from senetzoo.models.family import Family, Paper
+from senetzoo.models.family import Family, arxiv
 from senetzoo.models.inverted import (
     InvertedNet,
     InvertedResidual,
@@ -115,15 +115,9 @@ class MobileNetV2(InvertedNet):
         )
 
 
-SANDLER_2018 = Paper(
-    "MobileNetV2: Inverted Residuals and Linear Bottlenecks",
-    2018,
-    "https://arxiv.org/abs/1801.04381",
-)
-
 FAMILY = Family(
     title="MobileNetV2",
-    papers={"*": SANDLER_2018},
+    papers={"*": arxiv("MobileNetV2: Inverted Residuals and Linear Bottlenecks", "1801.04381")},
     small="The stem and the second stage have stride 1: the last map is 4x4.",
     networks={
         "mobilenet_v2": MobileNetV2Config(),

@@ -19,7 +19,7 @@ from typing import Literal
 from torch import nn
 
 from senetzoo._utils.checks import PositiveFloat, Rate
-from senetzoo.models.family import Family, Paper
+from senetzoo.models.family import Family, arxiv
 from senetzoo.models.inverted import (
     InvertedNet,
     InvertedResidual,
@@ -159,11 +159,9 @@ class MobileNetV3(InvertedNet):
         )
 
 
-HOWARD_2019 = Paper("Searching for MobileNetV3", 2019, "https://arxiv.org/abs/1905.02244")
-
 FAMILY = Family(
     title="MobileNetV3",
-    papers={"*": HOWARD_2019},
+    papers={"*": arxiv("Searching for MobileNetV3", "1905.02244")},
     small="The stem and the first stage of stride 2 have stride 1 instead: the last map is 4x4.",
     networks={
         "mobilenet_v3_large": MobileNetV3Config(),

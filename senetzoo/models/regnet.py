@@ -20,7 +20,7 @@ from typing import Annotated
 from torch import Tensor, nn
 
 from senetzoo._utils.checks import Gt, PositiveFloat, PositiveInt
-from senetzoo.models.family import Family, Paper
+from senetzoo.models.family import Family, arxiv
 from senetzoo.models.inverted import conv_norm, rounded
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.drop_path import DropPath, linear_rates
@@ -162,10 +162,6 @@ def se_policy(config: RegNetConfig) -> str:
     return "+".join(rules)
 
 
-RADOSAVOVIC_2020 = Paper(
-    "Designing Network Design Spaces", 2020, "https://arxiv.org/abs/2003.13678"
-)
-
 # Depth, w_0, w_a, w_m, channels of a group.
 _X = {
     "400mf": (22, 24, 24.48, 2.54, 16),
@@ -199,7 +195,7 @@ _NETWORKS = {
 
 FAMILY = Family(
     title="RegNet",
-    papers={"*": RADOSAVOVIC_2020},
+    papers={"*": arxiv("Designing Network Design Spaces", "2003.13678")},
     small="The stem and the first stage have stride 1: the last map is 4x4.",
     networks=_NETWORKS,
     defaults={

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from senetzoo._utils.checks import Depths, Gt, Le
-from senetzoo.models.family import Family, Paper
+from senetzoo.models.family import Family, arxiv
 from senetzoo.models.inverted import stem_and_stages
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.conv import ConvNormAct
@@ -120,13 +120,9 @@ class RepVGG(Classifier):
         return ("stem.conv_kxk.conv.weight", "stem.conv_1x1.conv.weight")
 
 
-DING_2021 = Paper(
-    "RepVGG: Making VGG-style ConvNets Great Again", 2021, "https://arxiv.org/abs/2101.03697"
-)
-
 FAMILY = Family(
     title="RepVGG",
-    papers={"*": DING_2021},
+    papers={"*": arxiv("RepVGG: Making VGG-style ConvNets Great Again", "2101.03697")},
     small="The first two stages have stride 1: the last map is 4x4.",
     networks={
         "repvgg_a0": RepVGGConfig(depths=(2, 4, 14, 1), width=0.75),

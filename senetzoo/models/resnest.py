@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from senetzoo._utils.checks import PositiveInt
-from senetzoo.models.family import Family, Paper
+from senetzoo.models.family import Family, arxiv
 from senetzoo.models.inverted import rounded
 from senetzoo.models.resnet import ResNetConfig
 from senetzoo.models.staged import SMALL_FORM, Block, projection
@@ -84,11 +84,9 @@ class SplitAttention(nn.Module):
         return x if self.pool is None else self.pool(x)
 
 
-ZHANG_2020 = Paper("ResNeSt: Split-Attention Networks", 2020, "https://arxiv.org/abs/2004.08955")
-
 FAMILY = Family(
     title="ResNeSt",
-    papers={"*": ZHANG_2020},
+    papers={"*": arxiv("ResNeSt: Split-Attention Networks", "2004.08955")},
     small=SMALL_FORM,
     networks={"resnest50": ResNeStConfig(depths=(3, 4, 6, 3))},
 )

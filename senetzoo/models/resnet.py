@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from senetzoo._utils.checks import Depths, PositiveInt
 from senetzoo.errors import ConfigError
 from senetzoo.models import staged
-from senetzoo.models.family import HE_2015, HE_2016, ZAGORUYKO_2016, Family, Paper
+from senetzoo.models.family import HE_2015, HE_2016, ZAGORUYKO_2016, Family, arxiv
 from senetzoo.models.staged import Block, ResNet, basic, bottleneck, cifar, projection
 from senetzoo.nn.classifier import Config
 
@@ -113,12 +113,6 @@ class PadShortcut(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], self.pad)
 
 
-XIE_2016 = Paper(
-    "Aggregated Residual Transformations for Deep Neural Networks",
-    2016,
-    "https://arxiv.org/abs/1611.05431",
-)
-
 _basic = partial(ResNetConfig, block="basic")
 _bottleneck = partial(ResNetConfig, block="bottleneck")
 # Section 4.2 of the ResNet paper: 6n+2 layers.
@@ -127,7 +121,9 @@ CIFAR = {depth: cifar((depth - 2) // 6) for depth in (20, 32, 44, 56, 110)}
 FAMILY = Family(
     title="ResNet",
     papers={
-        "resnext*": XIE_2016,
+        "resnext*": arxiv(
+            "Aggregated Residual Transformations for Deep Neural Networks", "1611.05431"
+        ),
         "wide_*": ZAGORUYKO_2016,
         **{f"resnet{depth}": HE_2016 for depth in staged.CIFAR_BOTTLENECKS},
         "resnet*": HE_2015,

@@ -19,7 +19,7 @@ from typing import ClassVar, Literal
 
 from senetzoo._utils.checks import Depths, PositiveInt, Rate
 from senetzoo.errors import ConfigError
-from senetzoo.models.family import Family, Paper
+from senetzoo.models.family import Family, arxiv
 from senetzoo.models.staged import Block, ResNet, bottleneck, check_stem, projection, smallest_image
 from senetzoo.nn.classifier import Config
 from senetzoo.nn.stem import Stem
@@ -83,11 +83,9 @@ class SENetConfig(Config):
         return Block(inputs, rows, shortcut, drop_path)
 
 
-HU_2017 = Paper("Squeeze-and-Excitation Networks", 2017, "https://arxiv.org/abs/1709.01507")
-
 FAMILY = Family(
     title="SENet",
-    papers={"senet154": HU_2017},
+    papers={"senet154": arxiv("Squeeze-and-Excitation Networks", "1709.01507")},
     small="The stem is one 3x3 convolution of stride 1 without a pool: the last map is 4x4.",
     networks={"senet154": SENetConfig(depths=(3, 8, 36, 3))},
     # r = 16, as in the paper's other networks.

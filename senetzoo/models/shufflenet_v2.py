@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from senetzoo._utils.checks import Depths, Ge
 from senetzoo.errors import ConfigError
-from senetzoo.models.family import Family, Paper
+from senetzoo.models.family import Family, arxiv
 from senetzoo.models.inverted import conv_norm
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.init import init_separable
@@ -129,15 +129,14 @@ class ShuffleNetV2(Classifier):
         init_separable(self)
 
 
-MA_2018 = Paper(
-    "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design",
-    2018,
-    "https://arxiv.org/abs/1807.11164",
-)
-
 FAMILY = Family(
     title="ShuffleNetV2",
-    papers={"*": MA_2018},
+    papers={
+        "*": arxiv(
+            "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design",
+            "1807.11164",
+        )
+    },
     small="The stem has stride 1 and no pool: the last map is 4x4.",
     networks={
         "shufflenet_v2_x0_5": ShuffleNetV2Config(width=48),

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from senetzoo._utils.checks import PositiveInt
 from senetzoo.models import staged
-from senetzoo.models.family import Family, Paper
+from senetzoo.models.family import Family, arxiv
 from senetzoo.models.inverted import rounded
 from senetzoo.models.resnet import ResNetConfig
 from senetzoo.models.staged import Block
@@ -94,14 +94,12 @@ class SelectiveKernel(nn.Module):
         return (maps * shares).sum(1)  # type: ignore[no-any-return]
 
 
-LI_2019 = Paper("Selective Kernel Networks", 2019, "https://arxiv.org/abs/1903.06586")
-
 _basic = partial(SKNetConfig, block="basic", reduction=8, multiple=16)
 _bottleneck = partial(SKNetConfig, block="bottleneck", depths=(3, 4, 6, 3))
 
 FAMILY = Family(
     title="SKNet",
-    papers={"*": LI_2019},
+    papers={"*": arxiv("Selective Kernel Networks", "1903.06586")},
     small=staged.SMALL_FORM,
     networks={
         "skresnet18": _basic(depths=(2, 2, 2, 2)),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from senetzoo._utils.checks import Rate
-from senetzoo.models.family import Family, Paper
+from senetzoo.models.family import Family, arxiv
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.init import init_convs
 from senetzoo.nn.maps import doubling
@@ -139,15 +139,14 @@ class SqueezeNet(Classifier):
         return F.relu(self.classifier(features.permute(0, 2, 3, 1))).mean((1, 2))
 
 
-IANDOLA_2016 = Paper(
-    "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size",
-    2016,
-    "https://arxiv.org/abs/1602.07360",
-)
-
 FAMILY = Family(
     title="SqueezeNet",
-    papers={"*": IANDOLA_2016},
+    papers={
+        "*": arxiv(
+            "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size",
+            "1602.07360",
+        )
+    },
     small="The stem is one 3x3 convolution of stride 1 without a pool: the last map is 8x8.",
     networks={
         "squeezenet1_0": SqueezeNetConfig(),

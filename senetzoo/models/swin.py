@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from senetzoo._utils.checks import Depths, Example, Ge, NonEmpty, PositiveInt, Rate
 from senetzoo.errors import ConfigError
-from senetzoo.models.family import Family, Paper
+from senetzoo.models.family import Family, arxiv
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.drop_path import DropPath, linear_rates
 from senetzoo.nn.maps import doubling
@@ -354,15 +354,13 @@ class Swin(Classifier):
                 nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
 
 
-LIU_2021 = Paper(
-    "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows",
-    2021,
-    "https://arxiv.org/abs/2103.14030",
-)
-
 FAMILY = Family(
     title="Swin",
-    papers={"*": LIU_2021},
+    papers={
+        "*": arxiv(
+            "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", "2103.14030"
+        )
+    },
     small="2x2 patches, 4x4 windows, and the last merging keeps the resolution: the last map is "
     "4x4.",
     # Section 3.3; the rates of stochastic depth are those of Appendix A2.1.

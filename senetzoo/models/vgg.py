@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from senetzoo._utils.checks import Example, Ge, Le, NonEmpty, Odd, PositiveInt, Rate
 from senetzoo.errors import ConfigError
-from senetzoo.models.family import Family, Paper
+from senetzoo.models.family import Family, arxiv
 from senetzoo.nn.classifier import Config
 from senetzoo.nn.slots import chain
 from senetzoo.nn.stack import ConvStack, Unit, dropout, local_response_norm
@@ -146,15 +146,13 @@ class VGG(ConvStack):
         return chain(*list(self.classifier)[1:-1])(x.permute(0, 2, 3, 1)).mean((1, 2))
 
 
-SIMONYAN_2014 = Paper(
-    "Very Deep Convolutional Networks for Large-Scale Image Recognition",
-    2014,
-    "https://arxiv.org/abs/1409.1556",
-)
-
 FAMILY = Family(
     title="VGG",
-    papers={"*": SIMONYAN_2014},
+    papers={
+        "*": arxiv(
+            "Very Deep Convolutional Networks for Large-Scale Image Recognition", "1409.1556"
+        )
+    },
     small="The last two groups have no pools, and the average of the last map, which is 4x4, goes "
     "through a single linear layer.",
     networks={

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from torch import Tensor, nn
 
 from senetzoo._utils.checks import PositiveInt
-from senetzoo.models.family import Family, Paper
+from senetzoo.models.family import Family, arxiv
 from senetzoo.nn.classifier import Classifier, Config
 from senetzoo.nn.drop_path import DropPath, linear_rates
 from senetzoo.nn.init import init_convs
@@ -157,15 +157,11 @@ class Xception(Classifier):
         init_convs(self, "fan_out")
 
 
-CHOLLET_2016 = Paper(
-    "Xception: Deep Learning with Depthwise Separable Convolutions",
-    2016,
-    "https://arxiv.org/abs/1610.02357",
-)
-
 FAMILY = Family(
     title="Xception",
-    papers={"*": CHOLLET_2016},
+    papers={
+        "*": arxiv("Xception: Deep Learning with Depthwise Separable Convolutions", "1610.02357")
+    },
     small="The stem and the first block have stride 1, and the stem is padded: the last map is "
     "4x4.",
     networks={"xception": XceptionConfig()},
