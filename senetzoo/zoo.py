@@ -189,14 +189,8 @@ def find(
 ) -> tuple[ModelSpec, Trained | None]:
     """Resolve a reference to the spec of a network and its initial weights.
 
-    All commands and functions resolve references here. Reads no tensors and runs no code.
-
-    Args:
-        reference: As in `create`.
-        pretrained: As in `create`.
-        weights: As in `create`.
-        policy: As in `create`.
-        options: Fields of the config; None leaves a field unchanged.
+    All commands and functions resolve references here. Reads no tensors and runs no code. The
+    arguments are as in `create`; an option that is None leaves its field of the config unchanged.
 
     Raises:
         ConfigError: Unknown name, tag or option.

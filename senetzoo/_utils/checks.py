@@ -106,11 +106,6 @@ Scalar: TypeAlias = str | int | float | bool | None
 def check(instance: object, error: type[SenetzooError] = ConfigError, name: str = "") -> None:
     """Check every field of a new dataclass against its annotation; lists become tuples.
 
-    Args:
-        instance: The dataclass, from its ``__post_init__``.
-        error: The exception to raise.
-        name: Name for messages; the class by default.
-
     Raises:
         SenetzooError: The value of a field doesn't match its annotation.
     """

@@ -54,13 +54,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 @contextmanager
 def reading(path: Path, remedy: str, error: type[SenetzooError] = ConfigError) -> Iterator[None]:
-    """Turn errors from reading a file into an `error` that names the file.
-
-    Args:
-        path: The file.
-        remedy: What to do about a broken file.
-        error: The exception to raise.
-    """
+    """Turn errors from reading a file into an `error` that names the file."""
     try:
         yield
     except BrokenError as broken:
@@ -73,13 +67,7 @@ def reading(path: Path, remedy: str, error: type[SenetzooError] = ConfigError) -
 
 
 def check_schema(found: object, newest: int, first: int = 1) -> None:
-    """Raise `BrokenError` for a document with a schema that this version doesn't support.
-
-    Args:
-        found: The schema in the document.
-        newest: The newest supported schema.
-        first: The first supported schema.
-    """
+    """Raise `BrokenError` for a document with a schema that this version doesn't support."""
     if type(found) is int and first <= found <= newest:
         return
     newer = type(found) is int and found > newest
@@ -101,12 +89,7 @@ def read_json(
 ) -> T:
     """Read a dataclass or ``TypedDict`` from a file with a JSON object.
 
-    Args:
-        kind: The class.
-        path: The file.
-        remedy: What to do about a broken file.
-        error: The exception to raise.
-        newest: The newest supported ``schema``; the file need not have one.
+    `newest` is the newest supported ``schema``; the file need not have one.
 
     Raises:
         SenetzooError: The file is missing or broken.
@@ -128,14 +111,9 @@ def read_jsonl(
 ) -> list[dict[str, Any]]:
     """Read a file with one JSON object per line, each of the ``TypedDict`` for its ``kind``.
 
-    An unfinished last line, which a killed process leaves, is ignored. NaN becomes None.
+    `newest` is the newest supported ``schema``; lines need not have one.
 
-    Args:
-        kinds: The ``TypedDict`` for each value of the key ``kind``.
-        path: The file.
-        remedy: What to do about a broken file.
-        error: The exception to raise.
-        newest: The newest supported ``schema``; lines need not have one.
+    An unfinished last line, which a killed process leaves, is ignored. NaN becomes None.
 
     Raises:
         SenetzooError: The file is missing or broken.

@@ -21,10 +21,6 @@ def user_path(
 
     As in a shell, ``~name`` is unchanged if there is no such user.
 
-    Args:
-        path: The path.
-        remedy: What to do if the home folder isn't known.
-
     Raises:
         ConfigError: It isn't a path; or HOME is not set, and the system doesn't know the user.
     """

@@ -22,9 +22,6 @@ def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
     assumes values that are drawn independently from one distribution of any shape; if that is not
     continuous, the coverage is higher.
 
-    Args:
-        values: Measurements.
-
     Returns:
         Lower and upper limit; None for fewer than 6 values, which have no such interval.
     """

@@ -66,12 +66,8 @@ class _Program(click.Command):
 class SenetzooCommand(_Program):
     """A command that prints a `SenetzooError` as ``error: ...`` on stderr and exits with 2.
 
-    An `OSError`, such as a folder that isn't writable, is handled the same way.
-
-    Args:
-        args: Passed to `click.Command`.
-        exits: Meanings of exit codes that differ from `EXITS`.
-        kwargs: Passed to `click.Command`.
+    An `OSError`, such as a folder that isn't writable, is handled the same way. `exits` has the
+    meanings of exit codes that differ from `EXITS`.
     """
 
     def __init__(self, *args: Any, exits: Mapping[int, str] | None = None, **kwargs: Any) -> None:

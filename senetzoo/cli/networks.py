@@ -23,11 +23,7 @@ if TYPE_CHECKING:
 
 
 def trained(reference: str, **stated: Any) -> Classifier:
-    """Load a network that has weights for every parameter.
-
-    Args:
-        reference: As `senetzoo.load` takes it.
-        stated: Further arguments of `senetzoo.load`.
+    """`senetzoo.load` for networks that have weights for every parameter.
 
     Raises:
         WeightsError: There are no weights, or they lack the gates or the classifier.
@@ -83,10 +79,6 @@ def used_in_training(reference: str, images: Images) -> tuple[int, int] | None:
 
     Known from the list of images in the run's folder; the paths are compared, not the contents.
 
-    Args:
-        reference: The network; only a folder of a fine-tuned run has such a list.
-        images: The images.
-
     Returns:
         Both numbers; None if they aren't known.
     """
@@ -125,16 +117,6 @@ def evaluate_networks(
     device: torch.device,
 ) -> list[Evaluation]:
     """Evaluate networks, each in every dtype.
-
-    Args:
-        names: References, as `senetzoo.load` takes them.
-        where: The data, as `read_images` takes it.
-        part: The split of the data.
-        stated: Further arguments of `senetzoo.load`, such as weights or preprocessing.
-        dtypes: ``"fp32"``, ``"bf16"`` or both.
-        batch: Images per batch.
-        tta: Average each image with its mirror image.
-        device: The device to compute on.
 
     Raises:
         WeightsError: A network has no trained weights, or they don't fit.

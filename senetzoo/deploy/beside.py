@@ -126,12 +126,8 @@ def beside(
 ) -> Beside:
     """Evaluate the file of a network, which `run` runs, on the same images.
 
-    Args:
-        ours: Predictions of the network.
-        run: Runs the file on the network's input, or with `inside` on photographs.
-        data: The images.
-        preprocessing: The network's preprocessing.
-        inside: Whether the file takes photographs and returns probabilities.
+    With `inside`, the file takes photographs and returns probabilities; otherwise it takes the
+    network's input and returns logits.
     """
     with progress(len(data.images), "accuracy of the file", "image") as advance:
         theirs = predictions_of(
@@ -157,14 +153,8 @@ def predictions_of(
 ) -> Predictions:
     """Predictions of a file, which `run` runs, for labeled images.
 
-    Args:
-        run: As in `beside`.
-        data: The images.
-        preprocessing: The network's preprocessing.
-        inside: As in `beside`.
-        temperature: What the logits are divided by before the softmax.
-        batch: Images per batch; photographs have different sizes, so they are run one at a time.
-        advance: Called after each batch with its number of images.
+    `inside` is as in `beside`; photographs have different sizes, so they are run one at a time. The
+    logits are divided by `temperature` before the softmax.
     """
     alone = inside and not isinstance(data.images, ImageSet)
     found = evaluate(

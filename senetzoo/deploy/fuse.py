@@ -21,12 +21,8 @@ from senetzoo.deploy.tail import HARDSIGMOID, IDENTITY, LANES, RELU, SIGMOID, SI
 def fused(module: fx.GraphModule, dtype: torch.dtype) -> tuple[fx.GraphModule, int]:
     """Replace the tails of a rewritten network by operators; `module` is not changed.
 
-    Args:
-        module: The result of `senetzoo.deploy.rewrite.rewritten`.
-        dtype: Type to compute in.
-
     Returns:
-        The graph, with weights packed for that type, and the number of its tails.
+        The graph, with weights packed for `dtype`, and the number of its tails.
     """
     with unwarned(FutureWarning):  # of copies of torch's traced graphs
         graph = Graph(fx.GraphModule(module, copy.deepcopy(module.graph)))

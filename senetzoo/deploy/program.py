@@ -27,10 +27,7 @@ BATCH = ("batch",)
 def exported(module: nn.Module, sample: Tensor, axes: Sequence[str] = BATCH) -> ExportedProgram:
     """Trace `module`, in eval mode, for any number of images of the sample's size.
 
-    Args:
-        module: The module.
-        sample: Images.
-        axes: Names of the sample's first axes, which may have any length.
+    `axes` names the first axes of `sample`, which may have any length.
 
     Raises:
         ConfigError: torch.export can't trace it.
@@ -57,11 +54,6 @@ def onnx_model(
     program: ExportedProgram, output: str = LOGITS, axes: Sequence[str] = BATCH
 ) -> onnx.ModelProto:
     """Convert `program` to ONNX, with input ``images`` and an output named `output`.
-
-    Args:
-        program: The program.
-        output: Name of its output.
-        axes: As for `exported`.
 
     Raises:
         ConfigError: torch.onnx doesn't support one of its operators.

@@ -49,14 +49,7 @@ class Page:
     def add(
         self, source: str, name: str, guesses: Sequence[tuple[str, float]], found: Evidence
     ) -> Path:
-        """Add an image, write its picture, and return the path of the picture.
-
-        Args:
-            source: Path of the image.
-            name: Name of the image on the page.
-            guesses: Classes with their probabilities, best first.
-            found: Evidence for the image.
-        """
+        """Add an image, write its picture, and return the path of the picture."""
         lines = [f"{label}  {100 * probability:.1f} %" for label, probability in guesses]
         path = self.path.with_name(self._file(source))
         content = png(sheet(found, f"{name}: {self._network}", lines))

@@ -16,12 +16,8 @@ def recomputed(owner: nn.Module, function: Callable[..., Tensor], *inputs: Tenso
     """``function(*inputs)``, keeping only the inputs for the backward pass.
 
     The backward pass runs `function` again, with the same random numbers. Batch norms in training
-    mode update their running statistics in the first run only, as without checkpointing.
-
-    Args:
-        owner: Module that contains every batch norm that `function` runs.
-        function: Function that returns a tensor.
-        inputs: Its arguments.
+    mode update their running statistics in the first run only, as without checkpointing; `owner`
+    contains them all.
     """
     if torch.compiler.is_compiling():
         # The compiled graph updates the statistics once, and doesn't support context_fn.

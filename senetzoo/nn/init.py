@@ -27,9 +27,6 @@ def init_separable(model: nn.Module) -> None:
     He initialization by fan out. The fan out of a grouped convolution is that of one group, which
     `nn.init.kaiming_normal_` ignores: a depthwise convolution would start too small by the square
     root of its channels.
-
-    Args:
-        model: The network without gates.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

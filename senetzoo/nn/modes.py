@@ -58,10 +58,6 @@ def inside(model: nn.Module) -> tuple[nn.Module, str]:
 def finite(logits: Tensor, images: Tensor) -> Tensor:
     """Return `logits` if all of them are finite.
 
-    Args:
-        logits: Output of a network (N, num_classes).
-        images: Its input.
-
     Raises:
         WeightsError: Some logits are NaN or infinite, although all pixels are finite.
         DataError: Some logits and some pixels are NaN or infinite.

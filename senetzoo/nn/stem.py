@@ -84,15 +84,10 @@ def parse_stem(text: str) -> Stem | str:
 
 
 def stem_convs(stem: Stem, inputs: int, outputs: int) -> nn.Module:
-    """The convolutions of `stem`, without the norm and activation after the last one.
+    """The convolutions of `stem` without the last norm and activation, to `outputs` channels.
 
     Several convolutions are a sequence with norms and activations in between, numbered as in timm's
     deep stems (0 conv, 1 norm, 2 activation, 3 conv ...).
-
-    Args:
-        stem: The stem.
-        inputs: Channels of the image.
-        outputs: Output channels of the last convolution.
     """
     layers: list[nn.Module] = []
     for index, (kernel, stride, fraction) in enumerate(

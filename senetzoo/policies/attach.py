@@ -148,16 +148,9 @@ def attach(
     name: str | None = None,
     verb: str = "attach",
 ) -> Attached:
-    """`senetzoo.attach` with a name of the network for messages, by default its class.
+    """`senetzoo.attach`, with a name of the network for messages, by default its class.
 
-    Args:
-        model: See there.
-        policy: See there.
-        sites: See there.
-        seed: See there.
-        sample: See there.
-        name: Name of the network in messages.
-        verb: The function that is named in messages.
+    They also name the function that was called, `verb`.
     """
     check_unwrapped(model, verb)
     name = name or type(model).__name__

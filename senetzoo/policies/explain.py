@@ -165,16 +165,7 @@ def explain_model(
     *,
     by_layer: bool = False,
 ) -> Explanation:
-    """Explain a network.
-
-    Args:
-        model: The network with its gates, on the meta device.
-        sites: Its sites.
-        shape: Shape of the input, (C, H, W).
-        name: Name of the network in the explanation.
-        policy: The policy that attached the gates, to find rules without effect.
-        by_layer: Whether to explain all layers.
-    """
+    """Explain `model`, a network with its gates on the meta device."""
     model.eval()
     found, costs = layers(model, shape) if by_layer else ((), macs_by_name(model, (1, *shape)))
     params, macs = parameters(model), costs[""]

@@ -47,10 +47,6 @@ T = TypeVar("T")
 def parse(text: str, gates: Mapping[str, type[Gate]]) -> Policy:
     """Parse a policy.
 
-    Args:
-        text: The policy's text.
-        gates: Spec of each gate by name.
-
     Raises:
         PolicyError: The text isn't a policy; the message quotes the position of the error.
     """

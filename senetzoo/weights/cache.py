@@ -135,11 +135,9 @@ def spare() -> Path:
 
 
 def or_spare(fetch: Callable[[Path | None], T], variable: str) -> T:
-    """Call `fetch` for the cache, or for `spare` if the cache isn't writable.
+    """Call `fetch` for the cache, which None stands for, or for `spare` if that isn't writable.
 
-    Args:
-        fetch: Downloads to a folder; None means the cache.
-        variable: The environment variable for the cache.
+    The cache's environment variable is `variable`.
     """
     try:
         return fetch(None)

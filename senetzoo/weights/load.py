@@ -175,12 +175,7 @@ class Trained:
 
 
 def published(spec: ModelSpec, tag: str | None) -> Trained:
-    """Weights in the manifest.
-
-    Args:
-        spec: The network's spec by its name.
-        tag: Tag of the weights; None for the default ones.
-    """
+    """Weights in the manifest: those of `tag`, or the default ones."""
     full, weight = find(spec.name, tag)
     if tag is None:
         terminal.say_once(f"The default weights of {spec.name} are {full}.")

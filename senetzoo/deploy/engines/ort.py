@@ -74,10 +74,7 @@ def half(model: onnx.ModelProto) -> onnx.ModelProto:
 def quantized(path: Path, calibration: Tensor, *, portable: bool = False) -> Path:
     """Quantize the file at `path` to int8, in a new file in the same folder.
 
-    Args:
-        path: The file.
-        calibration: Images (N, C, H, W), fp32.
-        portable: Whether it is for other processors too, with 7 bits; see `common.has_vnni`.
+    If `portable`, it is for other processors too, with 7 bits; see `common.has_vnni`.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process

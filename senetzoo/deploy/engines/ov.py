@@ -141,10 +141,7 @@ def quantized(
 ) -> openvino.Model:
     """Quantize `model` to int8.
 
-    Args:
-        model: The model.
-        calibration: Images (N, C, H, W), fp32.
-        portable: Whether it is for other processors too, with 7 bits; see `common.has_vnni`.
+    If `portable`, it is for other processors too, with 7 bits; see `common.has_vnni`.
     """
     with importing():
         import nncf

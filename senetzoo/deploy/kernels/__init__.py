@@ -35,10 +35,6 @@ _OTHERWISE = "It is optional: networks run without it"
 def check(dtype: torch.dtype, device: torch.device = _CPU) -> None:
     """Compile and load the operators' fast implementations, and check that they run in `dtype`.
 
-    Args:
-        dtype: Type of maps and weights.
-        device: A CPU, or a GPU that torch calls ``cuda``.
-
     Raises:
         ConfigError: They are not available here.
     """

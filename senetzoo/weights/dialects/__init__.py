@@ -130,11 +130,6 @@ def names(dialect: str, model: Classifier) -> dict[str, tuple[str, tuple[int, ..
 def write(state: Mapping[str, Tensor], dialect: str, model: Classifier) -> dict[str, Tensor]:
     """`state` under their names and in their shapes, in our order.
 
-    Args:
-        state: A state dict of `model`: its names, no more and no less.
-        dialect: Whose names.
-        model: The network that it belongs to.
-
     Raises:
         WeightsError: A tensor is missing, left over, or has no name there.
     """
@@ -151,10 +146,7 @@ def write(state: Mapping[str, Tensor], dialect: str, model: Classifier) -> dict[
 def read(state: Mapping[str, Tensor], dialect: str, model: Classifier) -> dict[str, Tensor]:
     """Their state dict under our names and in our shapes, in our order.
 
-    Args:
-        state: Their state dict.
-        dialect: Whose it is.
-        model: The network that it is for, with the config and policy of its `counterpart`.
+    `model` is built with the config and policy of its `counterpart`.
 
     Raises:
         WeightsError: A tensor is missing, left over or of another shape.
