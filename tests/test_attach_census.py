@@ -16,13 +16,12 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
-from unittest import mock
 
 import pytest
 import torch
 from support.foreign import everywhere, traces
 from support.networks import keep_record
+from support.parity import regnet_widths_on_cpu
 from torch import nn
 
 from senetzoo import ECA, attach, detach, site_map
@@ -34,18 +33,10 @@ Network = tuple[str, Callable[[], nn.Module]]
 
 def of_torchvision() -> Iterator[Network]:
     from torchvision import models
-    from torchvision.models.regnet import BlockParams
-
-    plan = BlockParams.from_init_params
-
-    def real(*args: Any, **options: Any) -> Any:
-        # It computes with values, which the meta device doesn't have.
-        with torch.device("cpu"):
-            return plan(*args, **options)
 
     def build(name: str) -> nn.Module:
         bodies = {} if name in plain else {"weights_backbone": None}
-        with mock.patch.object(BlockParams, "from_init_params", real):
+        with regnet_widths_on_cpu():
             model: nn.Module = models.get_model(name, weights=None, **bodies)
         return model
 

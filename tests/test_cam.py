@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +27,6 @@ from senetzoo import SE
 from senetzoo.errors import ConfigError, DataError, WeightsError
 from senetzoo.inspect import grad_cam, layer_cam
 from senetzoo.nn.classifier import Classifier
-
-Array: TypeAlias = npt.NDArray[np.float64]
 
 CLASSES = 7
 # Of the three images.

@@ -51,7 +51,6 @@ def small(name: str, policy: Policy = NONE) -> Classifier:
 
 def small_on_meta(name: str) -> Classifier:
     model = on_meta(lambda: small(name))
-    assert isinstance(model, Classifier)
     return model
 
 
@@ -151,7 +150,6 @@ def test_features_are_as_they_say(name: str) -> None:
 def test_strides(name: str) -> None:
     """A map grows by one pixel for each `stride` pixels that the image grows by."""
     model = on_meta(lambda: create(name, stem="imagenet", seed=0)).eval()
-    assert isinstance(model, Classifier)
     # Without the check of a size, so that one network's fixed size is not in the way here.
     small, large = model.input_size, model.input_size + 7 * 64
     sizes = []
@@ -168,7 +166,6 @@ def test_the_smallest_image(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`min_size` is exact: found again by trying."""
     for stem in ENTRIES[name].config.sizes:
         model = on_meta(lambda stem=stem: create(name, stem=stem, seed=0)).eval()  # type: ignore[misc]
-        assert isinstance(model, Classifier)
         least = model.min_size
 
         def run(side: int, model: Classifier = model) -> None:
@@ -237,10 +234,12 @@ def test_copies_and_pickles(name: str) -> None:
         y = model(x)
         for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
             assert torch.equal(twin(x), y)
-            assert twin.sites() == model.sites()
+            assert str(twin) == str(model)
+            assert (twin.sites(), twin.spec.config) == (model.sites(), model.spec.config)
             assert torch.equal(twin.feature_maps(x)[-1], model.feature_maps(x)[-1])
             next(twin.parameters()).zero_()
             assert not torch.equal(twin(x), y)
+            assert not torch.equal(twin.feature_maps(x)[-1], model.feature_maps(x)[-1])
         assert torch.equal(model(x), y)
 
 
@@ -275,7 +274,6 @@ def test_wrong_inputs(name: str) -> None:
 def test_explain_lists_every_site(name: str) -> None:
     found = explain(name)
     model = on_meta(lambda: create(name, policy=NONE, seed=0))
-    assert isinstance(model, Classifier)
     assert [row.path for row in found.rows] == [site.path for site in model.sites()]
     assert [row.channels for row in found.rows] == [site.channels for site in model.sites()]
 

@@ -95,17 +95,6 @@ def test_surgery_on_children_changes_the_network(name: str) -> None:
     assert before.shape == (1, 1000)
 
 
-@pytest.mark.parametrize("name", [*NAMES, "resnet20", "googlenet"])
-def test_feature_maps(name: str) -> None:
-    model = ours(name)
-    with torch.no_grad():
-        maps = model.feature_maps(images(1, 3, 64, 64).float())
-        assert torch.equal(maps[-1], model.forward_features(images(1, 3, 64, 64).float()))
-    assert [m.shape[1] for m in maps] == [info.channels for info in model.feature_info]
-    if name not in NAMES:
-        assert not hasattr(model, "features")
-
-
 def test_gates_are_not_in_the_features_of_vgg_and_alexnet() -> None:
     """Their slots are beside ``features``, whose numbers are torchvision's."""
     model = ours("alexnet")

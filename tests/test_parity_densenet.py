@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 import re
 from collections import Counter
 from typing import Any
@@ -18,6 +16,7 @@ from support.networks import (
     on_meta,
     randomize,
     relative_error,
+    skeleton,
 )
 from support.parity import TOLERANCE
 from torch import Tensor, nn
@@ -26,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from senetzoo import SE, Stem, block, config
 from senetzoo._utils.torchvision import import_torchvision
-from senetzoo.models.densenet import FAMILY, DenseNet, DenseNetConfig
+from senetzoo.models.densenet import DenseNet, DenseNetConfig
 from senetzoo.nn.stem import as_stem
 from senetzoo.policies.algebra import Policy
 from senetzoo.policies.attach import attach
@@ -37,12 +36,6 @@ def small(**changes: Any) -> DenseNetConfig:
     """Three blocks of a few layers, whose transitions round down."""
     own: dict[str, Any] = {"depths": (2, 3, 2), "growth": 6, "width": 9, "num_classes": 5}
     return DenseNetConfig(**({"stem": "cifar"} | own | changes))
-
-
-def create_on_meta(name: str, **options: Any) -> DenseNet:
-    model = on_meta(lambda: create(name, seed=0, **options))
-    assert isinstance(model, DenseNet)
-    return model
 
 
 def filled(seed: int = 0, policy: Policy | None = None, **changes: Any) -> DenseNet:
@@ -199,10 +192,6 @@ def test_parameters(name: str, parameters: int, expected: int) -> None:
     assert learnable(on_meta(lambda: create(name, seed=0))) == parameters == expected
 
 
-def test_parameters_covers_every_name() -> None:
-    assert len(FAMILY.networks) == 8
-
-
 # --- Stems and maps ------------------------------------------------------------------------------
 
 WIDE = Stem(kernels=(5, 3), strides=(1, 2), widths=(0.25, 1.0))
@@ -213,7 +202,6 @@ STEMS = ["imagenet", "cifar", "deep", WIDE, POOLED]
 @pytest.mark.parametrize("stem", STEMS)
 def test_every_stem(stem: Stem | str) -> None:
     model = on_meta(small(stem=stem, in_chans=5, num_classes=7).build)
-    assert isinstance(model, DenseNet)
     value = as_stem(stem)
     layers = dict(model.get_submodule("features").named_children())
     # A norm stands before the pool, and only there.
@@ -232,7 +220,6 @@ def test_every_stem(stem: Stem | str) -> None:
 def test_min_size_is_exact(stem: Stem | str, stages: int) -> None:
     shape = small(depths=(1,) * stages, stem=stem)
     model = on_meta(shape.build)
-    assert isinstance(model, DenseNet)
 
     def runs(size: int) -> bool:
         try:
@@ -259,16 +246,6 @@ def test_maps_are_the_blocks_outputs() -> None:
     assert model.cam_layer is model.relu
     assert torch.equal(model.forward_features(images(2, 3, 16, 16)), maps[-1])
     assert maps[-1].min() == 0
-
-
-def test_copies_keep_their_own_features() -> None:
-    model = filled().eval()
-    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(twin(images(2, 3, 16, 16)), model(images(2, 3, 16, 16)))
-        randomize(twin, seed=1)
-        assert not torch.equal(
-            twin.feature_maps(images(2, 3, 16, 16))[0], model.feature_maps(images(2, 3, 16, 16))[0]
-        )
 
 
 # --- Sites ---------------------------------------------------------------------------------------
@@ -484,13 +461,13 @@ def test_compiled_training_step() -> None:
 
 
 def test_the_two_dropouts() -> None:
-    model = create_on_meta("densenet40_12", dropout=0.25, num_classes=7, in_chans=5)
+    model = skeleton(DenseNet, "densenet40_12", dropout=0.25, num_classes=7, in_chans=5)
     assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.25]
     wet = on_meta(config("densenet40_12").replace(drop_rate=0.2).build)
     dropouts = {path: m.p for path, m in wet.named_modules() if isinstance(m, nn.Dropout)}
     assert set(dropouts.values()) == {0.2}
     assert len(dropouts) == 36
-    assert not any(isinstance(m, nn.Dropout) for m in create_on_meta("densenet40_12").modules())
+    assert not any(isinstance(m, nn.Dropout) for m in skeleton(DenseNet, "densenet40_12").modules())
 
 
 def test_drop_rate_drops_new_features() -> None:

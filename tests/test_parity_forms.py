@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -181,26 +182,5 @@ def test_configs_are_values(network: str, changes: dict[str, Any]) -> None:
     settings = config(network).config
     assert settings.replace(**changes) == settings
     assert len({settings, settings.replace(), settings.replace(stem="cifar")}) == 2
-
-
-GRAPHS: list[tuple[str, dict[str, Any]]] = [
-    ("se_inception_v3", {}),
-    ("inception_v4", {"depths": (1, 1, 1)}),
-    ("inception_resnet_v1", {"depths": (1, 1, 2)}),
-    ("inception_resnet_v2", {"depths": (1, 1, 2)}),
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("network", "changes"), GRAPHS)
-def test_graphs(network: str, changes: dict[str, Any]) -> None:
-    """The compiled and the exported network give what the eager one gives."""
-    small = config(network).replace(stem="cifar", num_classes=10, **changes)
-    model = small.build(seed=0).eval()
-    x = torch.randn(2, model.in_chans, 12, 12)
-    with torch.no_grad():
-        expected = model(x)
-        compiled = torch.compile(model, fullgraph=True, backend="eager")
-        assert torch.allclose(compiled(x), expected, rtol=1e-4, atol=1e-5)
-        exported = torch.export.export(model, (x,)).module()
-        assert torch.allclose(exported(x), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.stem = "cifar"  # type: ignore[misc]

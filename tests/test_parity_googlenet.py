@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import torch
 from support import networks
+from support.inception import THEIRS, AllLogits
 from support.networks import learnable, message, randomize, relative_error
 from support.parity import SAME, TOLERANCE, compare, from_library
 from torch import Tensor, nn
 from torch.nn import functional
 
-from senetzoo import config, create
+from senetzoo import create
 from senetzoo.errors import ConfigError
 from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.counting import Counts, count
@@ -43,48 +43,18 @@ TABLE: list[tuple[str, int, int, tuple[int, ...]]] = [
 ]
 
 
-def build(name: str, **changes: Any) -> Classifier:
-    return config(name).replace(**changes).build(seed=0)
-
-
+build = partial(networks.built, Classifier)
 skeleton = partial(networks.skeleton, Classifier)
 
 
 # --- torchvision ---------------------------------------------------------------------------------
 
 
-class Flat(nn.Module):
-    """One tensor of logits and auxiliary logits, the latter from the input on."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Any = self.model(x)
-        if isinstance(out, AuxOutput):
-            return torch.cat([out.logits, *out.aux], 1)
-        if isinstance(out, tuple):
-            # torchvision's, with the auxiliary heads from the end on.
-            logits, second, first = out
-            return torch.cat([logits, first, second], 1)
-        assert isinstance(out, Tensor)
-        return out
-
-
 def test_torchvision_with_auxiliary_heads() -> None:
     compare(
-        lambda: Flat(build("googlenet_bn", aux=True, dropout=0.0, aux_dropout=0.0)),
-        lambda: Flat(
-            from_library(
-                "torchvision",
-                "googlenet",
-                aux_logits=True,
-                init_weights=False,
-                dropout=0.0,
-                dropout_aux=0.0,
-                transform_input=False,
-            )
+        lambda: AllLogits(build("googlenet_bn", aux=True, dropout=0.0, aux_dropout=0.0)),
+        lambda: AllLogits(
+            from_library("torchvision", "googlenet", aux_logits=True, dropout_aux=0.0, **THEIRS)
         ),
         SAME,
         gradients=True,

@@ -7,24 +7,21 @@ from typing import Any
 import pytest
 import torch
 from support.inception import shapes
-from support.networks import learnable, on_meta
+from support.networks import learnable, skeleton
 
 from senetzoo import SE
 from senetzoo.models.inception_resnet import InceptionResNet, InceptionResNetConfig
 from senetzoo.nn.counting import count
 from senetzoo.nn.drop_path import DropPath
 from senetzoo.policies.attach import attach
-from senetzoo.zoo import config, create
+from senetzoo.zoo import create
 
 # Blocks of each stage of the published weights.
 DEPTHS = {"v1": (5, 10, 6), "v2": (10, 20, 10)}
 
 
 def build(version: str, **changes: Any) -> InceptionResNet:
-    name = f"inception_resnet_{version}"
-    model = on_meta(lambda: config(name).replace(**changes).build(seed=0))
-    assert isinstance(model, InceptionResNet)
-    return model
+    return skeleton(InceptionResNet, f"inception_resnet_{version}", **changes)
 
 
 def test_parameters_and_macs() -> None:

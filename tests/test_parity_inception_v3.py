@@ -2,52 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import pytest
 import torch
-from support.inception import shapes
-from support.networks import learnable, message, on_meta
+from support import networks
+from support.inception import THEIRS, AllLogits, shapes
+from support.networks import message
 from support.parity import SAME, compare, from_library
 from torch import Tensor, nn
 
 from senetzoo.errors import ConfigError
 from senetzoo.models.inception_v3 import InceptionV3, InceptionV3Config, auxiliary_head
-from senetzoo.nn.counting import count
 from senetzoo.nn.maps import AuxOutput
-
-
-def theirs(**options: Any) -> nn.Module:
-    return from_library(
-        "torchvision",
-        "inception_v3",
-        init_weights=False,
-        transform_input=False,
-        dropout=0.0,
-        **options,
-    )
-
-
-class AllLogits(nn.Module):
-    """The logits of every head, side by side."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.net(x)
-        if isinstance(y, Tensor):
-            return y
-        aux = y.aux if isinstance(y, AuxOutput) else (y[1],)
-        return torch.cat((y[0], *aux), 1)
 
 
 def test_torchvision_auxiliary_head() -> None:
     """At the smallest size that the head takes."""
     compare(
         lambda: AllLogits(InceptionV3Config(dropout=0.0, aux=True).build()),
-        lambda: AllLogits(theirs(aux_logits=True)),
+        lambda: AllLogits(from_library("torchvision", "inception_v3", aux_logits=True, **THEIRS)),
         SAME,
         size=299,
     )
@@ -55,8 +29,8 @@ def test_torchvision_auxiliary_head() -> None:
 
 def test_torchvision_auxiliary_head_alone() -> None:
     def head() -> nn.Module:
-        module: nn.Module = theirs(aux_logits=True).get_submodule("AuxLogits")
-        return module
+        model = from_library("torchvision", "inception_v3", aux_logits=True, **THEIRS)
+        return model.get_submodule("AuxLogits")
 
     class OnMaps(nn.Module):
         def __init__(self, head: nn.Module) -> None:
@@ -76,17 +50,7 @@ def test_torchvision_auxiliary_head_alone() -> None:
     )
 
 
-def build(**changes: Any) -> InceptionV3:
-    model = on_meta(lambda: InceptionV3Config(**changes).build())
-    assert isinstance(model, InceptionV3)
-    return model
-
-
-def test_parameters_and_macs() -> None:
-    assert learnable(build()) == 23_834_568
-    assert learnable(build(aux=True)) == 27_161_264
-    # torchvision's 5.713; timm (5.73) and others count norms or pools too.
-    assert round(count(build()).macs / 1e9, 3) == 5.713
+build = partial(networks.skeleton, InceptionV3, "inception_v3")
 
 
 def test_table() -> None:

@@ -9,22 +9,14 @@ from typing import Any
 import pytest
 import torch
 from support import networks
-from support.networks import learnable, on_meta
 from torch import Tensor, nn
 
 from senetzoo import SE
 from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.models.mobilenet import MobileNet
 from senetzoo.nn.counting import count
-from senetzoo.zoo import config, create
 
-
-def build(name: str, **changes: Any) -> MobileNet:
-    model = config(name).replace(**changes).build(seed=0)
-    assert isinstance(model, MobileNet)
-    return model
-
-
+build = partial(networks.built, MobileNet)
 skeleton = partial(networks.skeleton, MobileNet)
 
 
@@ -111,25 +103,6 @@ def test_sizes_of_the_paper(name: str, mmacs: int, millions: float) -> None:
 )
 def test_macs_at_lower_resolution(size: int, mmacs: int) -> None:
     assert 0 <= count(skeleton("mobilenet_v1"), size).macs / 1e6 - mmacs < 1
-
-
-def test_se_mobilenet() -> None:
-    """Table 3 of the SE paper: 4.7 M and 572 M, the scaling of the maps counted."""
-    plain = skeleton("mobilenet_v1")
-    gated = on_meta(lambda: create("se_mobilenet_v1", seed=0))
-    assert isinstance(gated, MobileNet)
-    assert learnable(plain) == 4_231_976
-    outputs = [row for row in TABLE_1[1:] if row[0] == "Conv"]
-    products = sum(2 * width * width // 16 for _, _, width, _ in outputs)
-    biases = sum(width // 16 + width for _, _, width, _ in outputs)
-    assert learnable(gated) - learnable(plain) == products + biases
-    assert count(gated).macs - count(plain).macs == products
-    assert round(learnable(gated) / 1e6, 1) == 4.7
-    scaled = sum(width * side**2 for _, _, width, side in outputs)
-    assert round((count(gated).macs + scaled) / 1e6) == 572
-    # After the depthwise convolutions, the other place for it, it would not have been 4.7 M.
-    inner = on_meta(lambda: create("mobilenet_v1", policy=SE().at("inner"), seed=0))
-    assert round(learnable(inner) / 1e6, 1) == 4.6
 
 
 # --- Sites and forms -----------------------------------------------------------------------------

@@ -9,10 +9,8 @@ from support.parity import TOLERANCE
 from torch import Tensor, nn
 
 from senetzoo import config
-from senetzoo.models.preresnet import PreResNetConfig
 from senetzoo.models.staged import Block, basic, bottleneck
 from senetzoo.nn.counting import count
-from senetzoo.nn.drop_path import DropPath
 from senetzoo.zoo import create
 
 
@@ -22,18 +20,6 @@ def test_macs_are_the_resnets(depth: int) -> None:
     with torch.device("meta"):
         ours, theirs = (create(f"{line}{depth}", seed=0) for line in ("preresnet", "resnet"))
     assert count(ours).macs == count(theirs).macs
-
-
-@pytest.mark.parametrize(
-    ("name", "billions"),
-    [("preresnet18", 1.82), ("preresnet34", 3.67), ("preresnet50", 4.11), ("preresnet101", 7.83)],
-)
-def test_published_macs(name: str, billions: float) -> None:
-    """timm's figures, which have the norms' and pools' operations in them, about half a percent."""
-    published = billions * 1e9
-    with torch.device("meta"):
-        model = create(name, seed=0)
-    assert 0 <= published - count(model).macs < 0.006 * published
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -97,15 +83,3 @@ def test_the_last_map_is_normalized_and_activated() -> None:
         stem, layer1 = model.get_submodule("conv1"), model.get_submodule("layer1")
         assert torch.equal(layer1(stem(x)), maps[0])
         assert torch.equal(model.forward_head(maps[-1]), logits)
-
-
-def test_stochastic_depth_rises_with_depth() -> None:
-    model = PreResNetConfig(
-        block="bottleneck", depths=(2, 3), width=8, num_classes=5, stem="cifar", drop_path=0.4
-    ).build()
-    rates = [
-        block.drop_path.rate if isinstance(block.drop_path, DropPath) else 0.0
-        for blocks in model.stages()
-        for block in blocks
-    ]
-    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])

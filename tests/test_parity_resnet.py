@@ -7,15 +7,11 @@ from typing import Any
 import pytest
 import torch
 from support.networks import (
-    calibrate_on_next_batch,
     learnable,
     on_meta,
-    randomize,
-    relative_error,
 )
-from support.parity import TOLERANCE
-from torch import Tensor, nn
-from torch.nn import functional
+from support.parity import compare_written_out
+from torch import nn
 
 from senetzoo import config
 from senetzoo.nn.stem import Stem
@@ -24,42 +20,7 @@ from senetzoo.zoo import create
 
 @pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
 def test_option_a_written_out(depth: int) -> None:
-    """No library at hand has option A, so the whole network is written out here."""
-    model = create(f"resnet{depth}a", seed=0).double()
-    randomize(model)
-    calibrate_on_next_batch(model)
-    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)).double()
-    with torch.no_grad():
-        model(x)
-        model.eval()
-        state = model.state_dict()
-
-        def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
-            return functional.conv2d(x, state[f"{name}.weight"], stride=stride, padding=1)
-
-        def norm(x: Tensor, name: str) -> Tensor:
-            mean, var, weight, bias = (
-                state[f"{name}.{part}"][:, None, None]
-                for part in ("running_mean", "running_var", "weight", "bias")
-            )
-            out: Tensor = (x - mean) / (var + 1e-5).sqrt() * weight + bias
-            return out
-
-        y = norm(conv(x, "conv1"), "bn1").clamp(min=0)
-        for stage in (1, 2, 3):
-            for block in range((depth - 2) // 6):
-                path = f"layer{stage}.{block}"
-                stride = 2 if stage > 1 and block == 0 else 1
-                skip = y
-                if stride == 2:
-                    skip = torch.zeros(2, 2 * y.shape[1], y.shape[2] // 2, y.shape[3] // 2).double()
-                    quarter = y.shape[1] // 2
-                    skip[:, quarter : quarter + y.shape[1]] = y[:, :, ::2, ::2]
-                y = norm(conv(y, f"{path}.conv1", stride), f"{path}.bn1").clamp(min=0)
-                y = norm(conv(y, f"{path}.conv2"), f"{path}.bn2")
-                y = (y + skip).clamp(min=0)
-        expected = y.mean((2, 3)) @ state["fc.weight"].T + state["fc.bias"]
-        assert relative_error(model(x), expected) < TOLERANCE
+    compare_written_out(f"resnet{depth}a", (depth - 2) // 6, skips=True)
 
 
 def test_resnet164() -> None:

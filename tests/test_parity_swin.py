@@ -7,8 +7,6 @@ positions is a buffer that has to keep its values.
 from __future__ import annotations
 
 import copy
-import json
-import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +21,6 @@ from senetzoo import ECA, SE, attach, block, config, create, explain, stage
 from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.models import swin
 from senetzoo.models.swin import PatchMerging, Swin, SwinBlock, SwinConfig, kept_keys
-from senetzoo.nn.classifier import Classifier
-from senetzoo.nn.counting import count
 from senetzoo.nn.slots import Slots
 
 NAMES = ["swin_t", "swin_s", "swin_b"]
@@ -36,10 +32,10 @@ def little(**changes: Any) -> SwinConfig:
     return SwinConfig(**{**settings, "num_classes": 5, **changes})
 
 
-def built(settings: SwinConfig, seed: int = 0) -> Swin:
+def built(settings: SwinConfig) -> Swin:
     """The network with weights that make every part of it matter."""
     model = settings.build()
-    randomize(model, seed)
+    randomize(model)
     return model
 
 
@@ -209,23 +205,6 @@ def test_timm_gradients() -> None:
 
 
 # --- Sizes ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "params", "macs"),
-    # torchvision's _ops are 4.491, 8.741 and 15.431 G, the paper has 4.5, 8.7 and 15.4. timm's
-    # table has 4.51, 8.77 and 15.47: its counter takes layer norms for operations too.
-    [
-        ("swin_t", 28_288_354, 4_490_566_656),
-        ("swin_s", 49_606_258, 8_740_875_264),
-        ("swin_b", 87_768_224, 15_430_946_816),
-    ],
-)
-def test_parameters_and_macs(name: str, params: int, macs: int) -> None:
-    with torch.device("meta"):
-        counts = count(create(name, seed=0))
-    assert (counts.params, counts.macs) == (params, macs)
-    assert str(round(macs / 1e9, 3)) in json.dumps([4.491, 8.741, 15.431])
 
 
 def test_parameters_by_hand() -> None:
@@ -455,7 +434,6 @@ def test_attention_with_dropped_keys_is_a_softmax_of_the_rest(
 
 def test_each_residual_has_its_sites() -> None:
     model = on_meta(lambda: create("swin_t", seed=0))
-    assert isinstance(model, Classifier)
     sites = model.sites()
     assert len({site.path for site in sites}) == len(sites) == 12 * 9
     assert {site.layout for site in sites} == {"nhwc"}
@@ -498,7 +476,7 @@ def test_a_rule_speaks_of_both_residuals_of_a_block() -> None:
 def test_gates_run_once_and_equal_those_of_other_layouts(spec: SE | ECA, position: Any) -> None:
     torch.manual_seed(0)
     # 97 pixels: padded patches, windows and merging, none of which a gate may see.
-    model = built(little(), 0).double().eval()
+    model = built(little()).double().eval()
     x = images(2, 3, 97, 97)
     with torch.no_grad():
         plain = model(x)
@@ -524,18 +502,6 @@ def test_gates_run_once_and_equal_those_of_other_layouts(spec: SE | ECA, positio
 
 
 # --- Copies and compilers ------------------------------------------------------------------------
-
-
-def test_copies() -> None:
-    model = built(little(key_drop=0.1, stem="cifar")).eval()
-    attach(model, SE(2), seed=0)
-    x = torch.randn(1, 3, 32, 32)
-    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(twin(x), model(x))
-        for got, expected in zip(twin.feature_maps(x), model.feature_maps(x), strict=True):
-            assert torch.equal(got, expected)
-        randomize(twin, 5)
-        assert not torch.allclose(twin.feature_maps(x)[-1], model.feature_maps(x)[-1])
 
 
 @pytest.mark.parametrize("size", [(32, 32), (20, 27)])

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
 from support import networks
-from support.networks import learnable, message, on_meta, randomize, relative_error
+from support.networks import learnable, message, randomize, relative_error
 from torch import Tensor, nn
 
 from senetzoo.errors import ConfigError
 from senetzoo.models.vgg import VGG
 from senetzoo.nn.counting import count
-from senetzoo.zoo import config, create
 
 # Table 1, with the kernel size before the channels, and M for a pool.
 TABLE = {
@@ -40,12 +38,7 @@ PARAMETERS = {
 BATCH_NORMS = [name for name in TABLE if name != "vgg11_lrn"]
 
 
-def build(name: str, **changes: Any) -> VGG:
-    model = config(name).replace(**changes).build(seed=0)
-    assert isinstance(model, VGG)
-    return model
-
-
+build = partial(networks.built, VGG)
 skeleton = partial(networks.skeleton, VGG)
 
 
@@ -111,22 +104,6 @@ def test_parameters(name: str) -> None:
 def test_macs_of_c() -> None:
     less = 8 * (256**2 * 56**2 + 512**2 * (28**2 + 14**2))
     assert count(skeleton("vgg16")).macs - count(skeleton("vgg16_c")).macs == less
-
-
-def test_se_vgg16_bn() -> None:
-    """Table 2 of the SE paper: 15.47 G become 15.48 G, the scaling of the maps counted."""
-    plain, gated = (on_meta(lambda n=n: create(n, seed=0)) for n in ("vgg16_bn", "se_vgg16_bn"))  # type: ignore[misc]
-    assert isinstance(plain, VGG)
-    assert isinstance(gated, VGG)
-    convs = [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6
-    sides = [224] * 2 + [112] * 2 + [56] * 3 + [28] * 3 + [14] * 3
-    products = sum(2 * width * width // 16 for width in convs)
-    assert count(gated).macs - count(plain).macs == products
-    assert round(count(plain).macs / 1e9, 2) == 15.47
-    scaled = sum(width * side**2 for width, side in zip(convs, sides, strict=True))
-    assert round((count(gated).macs + scaled) / 1e9, 2) == 15.48
-    biases = sum(width // 16 + width for width in convs)
-    assert learnable(gated) - learnable(plain) == products + biases
 
 
 # --- Dense evaluation ----------------------------------------------------------------------------

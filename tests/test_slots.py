@@ -201,14 +201,3 @@ def test_drop_path_drops_samples_and_keeps_the_expectation() -> None:
     assert abs(kept.float().mean().item() - 0.75) < 0.028
     assert drop.eval()(x) is x
     assert DropPath(0.0)(x) is x
-
-
-def test_drop_path_rises_with_depth() -> None:
-    model = tiny(depths=(2, 3), drop_path=0.2)
-    rates = [
-        block.drop_path.rate if block.drop_path else 0.0
-        for stage in model.stages()
-        for block in stage
-        if isinstance(block, Block)
-    ]
-    assert rates == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2])

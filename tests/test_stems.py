@@ -6,14 +6,13 @@ import warnings
 
 import pytest
 import torch
-from support.networks import message, on_meta, tiny
+from support.networks import message, on_meta, skeleton, tiny
 from torch import nn
 
 from senetzoo import SE, Stem
 from senetzoo.errors import ConfigError
 from senetzoo.models.resnet import ResNetConfig
 from senetzoo.models.staged import ResNet
-from senetzoo.nn.classifier import Classifier
 from senetzoo.nn.stem import CIFAR, DEEP, IMAGENET, as_stem
 from senetzoo.policies.attach import attach
 from senetzoo.registry import ENTRIES
@@ -25,9 +24,7 @@ WIDE = Stem(kernels=(5, 3), strides=(1, 2), widths=(0.25, 1.0))
 
 
 def build(name: str, stem: Stem | str) -> ResNet:
-    model = on_meta(lambda: create(name, stem=stem, seed=0))
-    assert isinstance(model, ResNet)
-    return model
+    return skeleton(ResNet, name, stem=stem)
 
 
 def convolutions(model: ResNet) -> list[tuple[int, int, int]]:
@@ -207,7 +204,6 @@ def test_a_small_image_warns_once(stem: Stem | str, height: int, width: int) -> 
 @pytest.mark.parametrize("name", ["resnet18", "vgg11"], ids=["method", "child"])
 def test_the_warning_points_at_who_asks_for_features(name: str) -> None:
     model = on_meta(lambda: create(name, seed=0)).eval()
-    assert isinstance(model, Classifier)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.feature_maps(torch.empty(1, 3, 32, 32, device="meta"))

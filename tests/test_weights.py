@@ -13,7 +13,7 @@ from support.networks import images, message
 from support.weights import RAW, Shelf, report_of
 from torch import Tensor
 
-from senetzoo import ECA, NONE, SE, attach, config, create, load, policy, stage, transforms
+from senetzoo import SE, attach, config, create, load, policy, transforms
 from senetzoo.data.files import LabeledFiles
 from senetzoo.errors import WeightsError
 from senetzoo.eval.accuracy import evaluate
@@ -168,22 +168,6 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
     assert second.startswith("It isn't a complete safetensors file (")
 
 
-def test_another_number_of_classes_replaces_the_head(shelf: Shelf) -> None:
-    trained = shelf.put(TAG)
-    model = create("resnet20", pretrained=True, num_classes=7, seed=5)
-    fresh = create("resnet20", num_classes=7, seed=5)
-    for name, value in model.state_dict().items():
-        source = fresh if name.startswith("fc.") else trained
-        assert torch.equal(value, source.state_dict()[name])
-    report = report_of(model)
-    assert report.classes == ()
-    assert str(report) == (
-        f"weights {TAG} (embedded, sha256 {report.sha256[:12]})\n"
-        "  not loaded: fc.weight (7 classes instead of 3)\n"
-        "  not loaded: fc.bias (7 classes instead of 3)"
-    )
-
-
 @pytest.mark.parametrize("channels", [1, 2, 4, 6, 7])
 def test_other_channels_see_gray_images_alike(shelf: Shelf, channels: int) -> None:
     trained = shelf.put(TAG)
@@ -221,24 +205,6 @@ def test_gray_weights_for_color_images(shelf: Shelf) -> None:
         torch.testing.assert_close(model(gray.expand(-1, 3, -1, -1)), trained(gray))
 
 
-def test_a_policy_over_pretrained_weights(shelf: Shelf) -> None:
-    trained = shelf.put("se_resnet20.pets_v1")
-    state = trained.state_dict()
-    model = create("se_resnet20", pretrained=True, policy=ECA().on(stage(3)), seed=4)
-    fresh = create("se_resnet20", policy=ECA().on(stage(3)), num_classes=3, seed=4).state_dict()
-    gates = [name for name in model.state_dict() if name.startswith("layer3") and "slots" in name]
-    assert gates == [f"layer3.{n}.slots.standard.conv.weight" for n in range(3)]
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, (fresh if name in gates else state)[name])
-    report = report_of(model)
-    assert report.replaced == tuple((name, "a gate that the weights do not have") for name in gates)
-    left_out = [name for name in state if name.startswith("layer3") and "slots" in name]
-    assert len(left_out) == 12
-    assert sorted(report.adapted) == sorted(
-        (name, "left out: the network has another gate or none here") for name in left_out
-    )
-
-
 def test_more_gates_over_pretrained_weights(shelf: Shelf) -> None:
     trained = shelf.put(TAG)
     model = create("resnet20+se8@pre/s2", pretrained=True)
@@ -251,16 +217,6 @@ def test_more_gates_over_pretrained_weights(shelf: Shelf) -> None:
     x = images(2, 3, 32, 32).float()
     with torch.inference_mode():
         torch.testing.assert_close(kept(x), trained(x))
-
-
-def test_no_gates_over_pretrained_weights(shelf: Shelf) -> None:
-    trained = shelf.put("se_resnet20.pets_v1").state_dict()
-    model = create("se_resnet20", pretrained=True, policy=NONE)
-    assert list(model.state_dict()) == list(create("resnet20").state_dict())
-    assert all(torch.equal(value, trained[name]) for name, value in model.state_dict().items())
-    report = report_of(model)
-    assert report.replaced == ()
-    assert {name for name, _ in report.adapted} == {name for name in trained if ".slots." in name}
 
 
 def test_an_entry_with_a_policy_and_a_stem_of_its_own(shelf: Shelf) -> None:

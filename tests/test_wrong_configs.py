@@ -17,24 +17,6 @@ SHARE = "a number from 0 up to, not including, 1"
 COUNTS = "a tuple of one or more whole numbers of at least 1"
 THREE = "a tuple of 3 whole numbers of at least 1"
 KERNELS = "a tuple of 5 tuples of one or more odd whole numbers from 1 to 3"
-FAMILIES = {
-    "alexnet_2012": "AlexNet",
-    "densenet121": "DenseNet",
-    "googlenet": "GoogLeNet",
-    "inception_resnet_v1": "InceptionResNet",
-    "inception_v3": "InceptionV3",
-    "mobilenet_v1": "MobileNet",
-    "plain34": "Plain",
-    "preresnet50": "PreResNet",
-    "senet154": "SENet",
-    "swin_t": "Swin",
-    "vgg16": "VGG",
-    "resnet50": "ResNet",
-    "inception_v4": "InceptionV4",
-    "bn_inception": "BNInception",
-    "inception_v2": "InceptionV2",
-    "efficientnet_b0": "EfficientNet",
-}
 
 
 def wrong(name: str, **changes: Any) -> str:
@@ -110,7 +92,7 @@ def wrong(name: str, **changes: Any) -> str:
     ],
 )
 def test_values(name: str, field: str, value: object, rule: str, example: str) -> None:
-    family = FAMILIES[name]
+    family = ENTRIES[name].config.family
     assert wrong(name, **{field: value}) == (
         f"{family} got {field}={value!r}.\n{field} is {rule}.\nType for example: {field}={example}"
     )
@@ -120,7 +102,7 @@ def test_values(name: str, field: str, value: object, rule: str, example: str) -
     "name", ["alexnet_2012", "densenet121", "googlenet", "inception_v3", "plain34"]
 )
 def test_no_residual_branches(name: str) -> None:
-    family = FAMILIES[name]
+    family = ENTRIES[name].config.family
     assert wrong(name, drop_path=0.1) == (
         f"{family} got drop_path=0.1.\n{family} has no residual branches to drop.\n"
         "Leave drop_path out"
@@ -138,7 +120,7 @@ def test_no_residual_branches(name: str) -> None:
     ],
 )
 def test_other_stems(name: str, size: str) -> None:
-    family = FAMILIES[name]
+    family = ENTRIES[name].config.family
     assert wrong(name, stem="deep") == (
         f"{family} got stem='deep'.\n"
         f"{family} has the stems 'imagenet' for images of {size} and 'cifar' for images of "

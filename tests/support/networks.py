@@ -54,6 +54,7 @@ from senetzoo.policies.recover import recovered
 from senetzoo.spec import ModelSpec
 from senetzoo.zoo import config
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 Network = TypeVar("Network", bound=Classifier)
 
 
@@ -146,17 +147,22 @@ def reduced(name: str) -> ModelSpec:
     return config(name).replace(**SHALLOW.get(name.removeprefix("se_"), {}))
 
 
-def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+def on_meta(build: Callable[[], ModuleT]) -> ModuleT:
     """What `build` builds, without memory or random draws."""
     with torch.device("meta"):
         return build()
 
 
-def skeleton(kind: type[Network], name: str, **changes: Any) -> Network:
-    """The network called `name`, with `changes`, without memory or weights."""
-    model = on_meta(lambda: config(name).replace(**changes).build(seed=0))
+def built(kind: type[Network], name: str, **changes: Any) -> Network:
+    """The network called `name`, with `changes`."""
+    model = config(name).replace(**changes).build(seed=0)
     assert isinstance(model, kind)
     return model
+
+
+def skeleton(kind: type[Network], name: str, **changes: Any) -> Network:
+    """The same without memory or weights."""
+    return on_meta(lambda: built(kind, name, **changes))
 
 
 def learnable(model: nn.Module) -> int:

@@ -14,8 +14,9 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from senetzoo import config
+from senetzoo import config, create
 from senetzoo._utils.torchvision import import_torchvision
 from senetzoo.nn.classifier import Classifier
 from senetzoo.weights import dialects
@@ -203,6 +204,46 @@ def _gradients(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
+@torch.no_grad()
+def compare_written_out(name: str, blocks: int, *, skips: bool) -> None:
+    """Compare a ResNet for CIFAR with the same written out: no library at hand has option A.
+
+    Args:
+        name: Of our network.
+        blocks: Blocks of each stage.
+        skips: Whether the blocks have skips, of option A, or none.
+    """
+    model = create(name, seed=0).double()
+    randomize(model)
+    calibrate_on_next_batch(model)
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)).double()
+    model(x)
+    state = model.eval().state_dict()
+
+    def layer(x: Tensor, path: str, number: int, stride: int = 1) -> Tensor:
+        x = F.conv2d(x, state[f"{path}conv{number}.weight"], stride=stride, padding=1)
+        mean, var, weight, bias = (
+            state[f"{path}bn{number}.{part}"][:, None, None]
+            for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (x - mean) / (var + 1e-5).sqrt() * weight + bias  # type: ignore[no-any-return]
+
+    y = layer(x, "", 1).clamp(min=0)
+    for stage, side in ((1, 32), (2, 16), (3, 8)):
+        for block in range(blocks):
+            path, skip = f"layer{stage}.{block}.", y
+            stride = 2 if stage > 1 and block == 0 else 1
+            if stride == 2:
+                quarter = y.shape[1] // 2
+                skip = torch.zeros(2, 2 * y.shape[1], side, side).double()
+                skip[:, quarter : quarter + y.shape[1]] = y[:, :, ::2, ::2]
+            y = layer(layer(y, path, 1, stride).clamp(min=0), path, 2)
+            y = (y + skip if skips else y).clamp(min=0)
+        assert y.shape == (2, 8 * 2**stage, side, side)
+    expected = y.mean((2, 3)) @ state["fc.weight"].T + state["fc.bias"]
+    assert relative_error(model(x), expected) < TOLERANCE
+
+
 def ours(counterpart: Counterpart) -> Classifier:
     """Our network that a counterpart says."""
     policy = f"+{counterpart.policy}" if counterpart.policy else ""
@@ -212,7 +253,6 @@ def ours(counterpart: Counterpart) -> Classifier:
 def skeleton_of(counterpart: Counterpart) -> Classifier:
     """The same, on the meta device."""
     model = on_meta(lambda: ours(counterpart))
-    assert isinstance(model, Classifier)
     return model
 
 
