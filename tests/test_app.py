@@ -26,6 +26,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
+from support.images import chunk
 from support.networks import message
 
 import senetzoo
@@ -170,11 +171,6 @@ def test_many_at_once_get_their_own_answers(client: Client, tmp_path: Path) -> N
 
 def bomb() -> bytes:
     """A PNG with 30,000 x 30,000 pixels in a few hundred bytes."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + check
-
     header = struct.pack(">IIBBBBB", 30000, 30000, 1, 0, 0, 0, 0)
     return b"".join(
         (

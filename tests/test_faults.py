@@ -30,6 +30,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image, features
+from support.images import file_of
 from support.runs import after_step, press_ctrl_c
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -205,12 +206,6 @@ def test_preprocessing_does_not_depend_on_the_default_dtype(dtype: torch.dtype) 
 
 def noise(width: int, height: int) -> Image.Image:
     return Image.fromarray(torch.randint(0, 256, (height, width, 3)).byte().numpy())
-
-
-def file_of(image: Image.Image, form: str) -> bytes:
-    file = io.BytesIO()
-    image.save(file, form)
-    return file.getvalue()
 
 
 def held_in_open(monkeypatch: pytest.MonkeyPatch, hold: Callable[[], object]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support.images import chunk, file_of
 from support.networks import message
 
 from senetzoo._utils import terminal
@@ -24,12 +25,6 @@ RGB = np.array(
     [[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[0, 0, 0], [255, 255, 255], [9, 90, 200]]]
 )
 RGB = RGB.astype(np.uint8)
-
-
-def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
 
 
 def values(content: bytes) -> list[Any]:
@@ -48,12 +43,6 @@ def values_or_message(content: bytes) -> list[Any] | str:
 
 def png(bits: int, colors: int, width: int, rows: list[bytes], *, key: bytes = b"") -> bytes:
     """A PNG written by hand: Pillow writes neither 16-bit colors nor 16-bit gray with alpha."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
     header = struct.pack(">IIBBBBB", width, len(rows), bits, colors, 0, 0, 0)
     pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
     return (
@@ -67,7 +56,7 @@ def png(bits: int, colors: int, width: int, rows: list[bytes], *, key: bytes = b
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "PPM"])
 def test_rgb_is_kept(form: str, tmp_path: Path) -> None:
-    content = encoded(Image.fromarray(RGB), form)
+    content = file_of(Image.fromarray(RGB), form)
     assert values(content) == RGB.tolist()
     path = tmp_path / "name.anything"
     path.write_bytes(content)
@@ -76,17 +65,17 @@ def test_rgb_is_kept(form: str, tmp_path: Path) -> None:
 
 
 def test_webp_is_kept() -> None:
-    assert values(encoded(Image.fromarray(RGB), "WEBP", lossless=True)) == RGB.tolist()
+    assert values(file_of(Image.fromarray(RGB), "WEBP", lossless=True)) == RGB.tolist()
 
 
 def test_gray_is_kept() -> None:
-    assert values(encoded(Image.fromarray(RGB[..., 0]), "PNG")) == RGB[..., 0].tolist()
+    assert values(file_of(Image.fromarray(RGB[..., 0]), "PNG")) == RGB[..., 0].tolist()
 
 
 def test_one_bit_is_black_and_white() -> None:
     bits = Image.fromarray(np.array([[0, 255, 255]], np.uint8)).convert("1")
-    assert values(encoded(bits, "PNG")) == [[0, 255, 255]]
-    assert values(encoded(bits, "TIFF")) == [[0, 255, 255]]
+    assert values(file_of(bits, "PNG")) == [[0, 255, 255]]
+    assert values(file_of(bits, "TIFF")) == [[0, 255, 255]]
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
@@ -94,7 +83,7 @@ def test_16_bit_gray_is_scaled_and_rounded(form: str) -> None:
     deep = np.array([[0, 128, 129, 257, 32896, 32767, 65406, 65535]], np.uint16)
     expected = [[0, 0, 1, 1, 128, 127, 254, 255]]
     assert [[round(v / 257) for v in deep[0].tolist()]] == expected
-    assert values(encoded(Image.fromarray(deep), form)) == expected
+    assert values(file_of(Image.fromarray(deep), form)) == expected
 
 
 def test_16_bit_big_endian_tiff() -> None:
@@ -144,7 +133,7 @@ def test_8_bit_with_a_transparent_value() -> None:
     ],
 )
 def test_float_tiff(floats: list[float], expected: list[int]) -> None:
-    assert values(encoded(Image.fromarray(np.array([floats], np.float32)), "TIFF")) == [expected]
+    assert values(file_of(Image.fromarray(np.array([floats], np.float32)), "TIFF")) == [expected]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +149,7 @@ def test_float_tiff(floats: list[float], expected: list[int]) -> None:
 )
 def test_numbers_of_unknown_scale(array: np.ndarray[Any, Any], extremes: str) -> None:
     assert message(
-        lambda: open_image(encoded(Image.fromarray(array), "TIFF"), "scan.tif"), DataError
+        lambda: open_image(file_of(Image.fromarray(array), "TIFF"), "scan.tif"), DataError
     ) == (
         "Can't use scan.tif.\n"
         f"Its values go from {extremes}, and their scale isn't known.\n"
@@ -173,7 +162,7 @@ def test_alpha_lies_on_white(form: str) -> None:
     image = Image.new("RGBA", (3, 1))
     for x, pixel in enumerate([(200, 100, 0, 255), (200, 100, 0, 0), (200, 100, 0, 51)]):
         image.putpixel((x, 0), pixel)
-    got = values(encoded(image, form, **({"lossless": True} if form == "WEBP" else {})))
+    got = values(file_of(image, form, **({"lossless": True} if form == "WEBP" else {})))
     # color * a + 255 * (1 - a) with a = 51/255 = 0.2
     assert got == [[[200, 100, 0], [255, 255, 255], [244, 224, 204]]]
 
@@ -182,7 +171,7 @@ def test_gray_with_alpha_lies_on_white() -> None:
     image = Image.fromarray(np.array([[[10, 255], [10, 0], [10, 102]]], np.uint8))
     assert image.mode == "LA"
     # 10 * 0.4 + 255 * 0.6
-    assert values(encoded(image, "PNG")) == [[[10] * 3, [255] * 3, [157] * 3]]
+    assert values(file_of(image, "PNG")) == [[[10] * 3, [255] * 3, [157] * 3]]
 
 
 def test_palette() -> None:
@@ -190,26 +179,26 @@ def test_palette() -> None:
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putpixel((1, 0), 1)
     for form in ("PNG", "GIF", "BMP", "TIFF"):
-        assert values(encoded(image, form)) == [[[10, 20, 30], [200, 100, 50]]], form
+        assert values(file_of(image, form)) == [[[10, 20, 30], [200, 100, 50]]], form
     for form in ("PNG", "GIF"):
-        assert values(encoded(image, form, transparency=0)) == [[[255] * 3, [200, 100, 50]]], form
+        assert values(file_of(image, form, transparency=0)) == [[[255] * 3, [200, 100, 50]]], form
     # Alpha for each entry of the palette, 51/255 = 0.2.
-    content = encoded(image, "PNG", transparency=b"\xff\x33")
+    content = file_of(image, "PNG", transparency=b"\xff\x33")
     assert values(content) == [[[10, 20, 30], [244, 224, 214]]]
 
 
 def test_cmyk() -> None:
     image = Image.new("CMYK", (2, 1), (0, 0, 0, 0))
     image.putpixel((1, 0), (255, 0, 0, 0))
-    assert values(encoded(image, "TIFF")) == [[[255, 255, 255], [0, 255, 255]]]
+    assert values(file_of(image, "TIFF")) == [[[255, 255, 255], [0, 255, 255]]]
     flat = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
-    red = np.asarray(open_image(encoded(flat, "JPEG", quality=95)))
+    red = np.asarray(open_image(file_of(flat, "JPEG", quality=95)))
     assert np.abs(red.astype(int) - [255, 0, 0]).max() <= 3
 
 
 def test_lab_is_converted() -> None:
     white = Image.merge("LAB", [Image.new("L", (1, 1), value) for value in (255, 128, 128)])
-    assert np.min(values(encoded(white, "TIFF"))) >= 250
+    assert np.min(values(file_of(white, "TIFF"))) >= 250
 
 
 def test_colors_that_pillow_does_not_convert_are_refused() -> None:
@@ -222,7 +211,7 @@ def test_colors_that_pillow_does_not_convert_are_refused() -> None:
 def test_of_an_animation_the_first_frame(form: str) -> None:
     frames = [Image.new("RGB", (4, 3), color) for color in ("red", "lime", "blue")]
     options: dict[str, Any] = {"lossless": True} if form == "WEBP" else {}
-    content = encoded(frames[0], form, save_all=True, append_images=frames[1:], **options)
+    content = file_of(frames[0], form, save_all=True, append_images=frames[1:], **options)
     with Image.open(io.BytesIO(content)) as file:
         assert getattr(file, "n_frames", 1) == 3
     assert values(content) == [[[255, 0, 0]] * 4] * 3
@@ -246,7 +235,7 @@ def test_exif_rotated(orientation: int, form: str) -> None:
     big = np.kron(stored, np.ones((16, 16), np.uint8))  # JPEG keeps flat blocks
     exif = Image.Exif()
     exif[0x0112] = orientation
-    content = encoded(Image.fromarray(big), form, exif=exif)
+    content = file_of(Image.fromarray(big), form, exif=exif)
     assert (np.array(values(content))[8::16, 8::16] == upright).all()
     # The orientation is removed after rotating.
     once = open_image(content)
@@ -254,7 +243,7 @@ def test_exif_rotated(orientation: int, form: str) -> None:
 
 
 def test_damaged_exif_does_not_matter() -> None:
-    content = encoded(
+    content = file_of(
         Image.new("L", (8, 8), 128), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff", quality=95
     )
     with warnings.catch_warnings():
@@ -268,16 +257,14 @@ def test_one_pixel_of_every_mode(mode: str) -> None:
     assert eight_bits(image).size == (1, 1)
     form = "PNG" if mode in ("1", "L", "LA", "P", "RGB", "RGBA") else "TIFF"
     if mode == "YCbCr":  # which Pillow 12 can't read back where it is not compressed
-        buffer = io.BytesIO()
-        image.save(buffer, form, compression="tiff_lzw")
-        content = buffer.getvalue()
+        content = file_of(image, form, compression="tiff_lzw")
     else:
-        content = encoded(image, form)
+        content = file_of(image, form)
     assert np.asarray(open_image(content)).shape[:2] == (1, 1)
 
 
 def test_decompression_bomb_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    content = encoded(Image.new("L", (30, 10)), "PNG")
+    content = file_of(Image.new("L", (30, 10)), "PNG")
     message = (
         "Can't read big.png.\nIt has more than {} pixels.\n"
         "Make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
@@ -298,7 +285,7 @@ def test_decompression_bomb_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
 def test_cut_short_anywhere_is_whole_or_refused(form: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (20, 25, 3), dtype=np.uint8)
-    content = encoded(Image.fromarray(noise), form)
+    content = file_of(Image.fromarray(noise), form)
     whole = values(content)
     lengths = sorted({*range(0, len(content), 41), *range(len(content) - 30, len(content))})
     results = [values_or_message(content[:length]) for length in lengths]
@@ -319,7 +306,7 @@ def test_cut_short_anywhere_is_whole_or_refused(form: str) -> None:
 def test_flipped_bytes_give_an_image_or_a_message(form: str) -> None:
     random = np.random.default_rng(1)
     pixels = random.integers(0, 256, (12, 9, 3), dtype=np.uint8)
-    content = encoded(Image.fromarray(pixels), form)
+    content = file_of(Image.fromarray(pixels), form)
     for _ in range(60):
         damaged = bytearray(content)
         for place in random.integers(0, min(len(content), 200), 3):
@@ -331,7 +318,7 @@ def test_flipped_bytes_give_an_image_or_a_message(form: str) -> None:
 def test_messages_of_files(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.jpg").write_text("no image")
-    whole = encoded(Image.fromarray(RGB), "PNG")
+    whole = file_of(Image.fromarray(RGB), "PNG")
     (tmp_path / "cut.png").write_bytes(whole[:-40])
     for name, reason in [
         ("empty.png", "The file is empty."),

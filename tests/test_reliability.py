@@ -6,7 +6,6 @@ With --slow there are more moments, and seeds that nobody chose.
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import random
 import signal
@@ -24,6 +23,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 from support.commands import COMMANDS
+from support.images import file_of
 from support.networks import keep_record
 from test_faults import FOLDER, pictures
 
@@ -105,13 +105,11 @@ def saved() -> str:
 
 
 def images() -> list[bytes]:
-    found = []
     picture = Image.effect_noise((24, 16), 60)
-    for form in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"):
-        file = io.BytesIO()
-        (picture if form == "GIF" else picture.convert("RGB")).save(file, form)
-        found.append(file.getvalue())
-    return found
+    return [
+        file_of(picture if form == "GIF" else picture.convert("RGB"), form)
+        for form in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+    ]
 
 
 POLICIES = ["se4@pre/s3-4 + eca@post", "se(reduction=8,width=min8)@standard", "(bam | none)@s1"]
@@ -274,12 +272,6 @@ def test_a_run_that_is_stopped_at_any_moment_ends_with_the_same_weights(
 
 
 # --- Images --------------------------------------------------------------------------------------
-
-
-def file_of(image: Image.Image, form: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
 
 
 def _noise(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.images import class_folders, picture
+from support.images import chunk, class_folders, file_of, picture
 from support.networks import message
 
 from senetzoo import data
@@ -25,15 +24,6 @@ from senetzoo.data.digits import load
 from senetzoo.data.files import LabeledFiles
 from senetzoo.data.scan import Problem, Scan, scan
 from senetzoo.errors import DataError
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return (
-        struct.pack(">I", len(content))
-        + kind
-        + content
-        + struct.pack(">I", zlib.crc32(kind + content))
-    )
 
 
 def with_wrong_checksum(png: bytes) -> bytes:
@@ -50,10 +40,8 @@ HUGE = (
 
 
 def animation() -> bytes:
-    content = io.BytesIO()
     frames = [Image.new("P", (9, 9), color) for color in (1, 2, 3)]
-    frames[0].save(content, "GIF", save_all=True, append_images=frames[1:])
-    return content.getvalue()
+    return file_of(frames[0], "GIF", save_all=True, append_images=frames[1:])
 
 
 def plant(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:

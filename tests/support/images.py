@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,19 @@ def noise(seed: int, size: tuple[int, int] = (32, 32)) -> NDArray[np.uint8]:
 
 def picture(seed: int, form: str = "PNG", size: tuple[int, int] = (32, 32)) -> bytes:
     """The file of an image of noise, `size` (height, width)."""
+    return file_of(Image.fromarray(noise(seed, size)), form)
+
+
+def file_of(image: Image.Image, form: str, **options: Any) -> bytes:
     content = io.BytesIO()
-    Image.fromarray(noise(seed, size)).save(content, form)
+    image.save(content, form, **options)
     return content.getvalue()
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A part of a PNG."""
+    check = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + check
 
 
 def class_folders(root: Path, images: Mapping[str, int], seed: int = 0) -> Path:
